@@ -1,0 +1,85 @@
+"""Typed names of results and sources, and the record of how a result arose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from napari_mosaik.core.params import digest
+
+__all__ = ["Artifact", "Origin", "Progress", "Source", "Store"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact(Generic[T]):
+    """The typed name of a result that a step can make; its value lives in a case's store."""
+
+    name: str
+    kind: type[T]
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The name of something that a person gives to a case: a slide, the PET, an annotation."""
+
+    name: str
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How a result arose; equal origins, equal results.
+
+    ``revision`` rises only when a step's numbers change.  The program's version is recorded beside
+    the origin and never compared, so that a new version alone makes nothing stale.
+    """
+
+    step: str
+    revision: int
+    params: str
+    inputs: tuple[tuple[str, str], ...]
+
+    def digest(self) -> str:
+        """Digest of the whole origin; it stands for the result's content in later origins."""
+        return digest([self.step, self.revision, self.params, self.inputs])
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "step": self.step,
+            "revision": self.revision,
+            "params": self.params,
+            "inputs": [list(pair) for pair in self.inputs],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Origin:
+        """The inverse of `as_dict`."""
+        inputs = tuple((str(name), str(value)) for name, value in values["inputs"])
+        return cls(str(values["step"]), int(values["revision"]), str(values["params"]), inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a long piece of work has come: *done* of *total* units, with a word for the unit."""
+
+    done: float
+    total: float
+    text: str = ""
+
+    @property
+    def fraction(self) -> float:
+        """Share of the work that is done, in [0, 1]."""
+        return min(1.0, self.done / self.total) if self.total > 0 else 0.0
+
+
+class Store(Protocol):
+    """Where results live: each whole or absent."""
+
+    def origin(self, artifact: Artifact[Any]) -> Origin | None: ...
+    def read(self, artifact: Artifact[T]) -> T: ...
+    def commit(self, origin: Origin, values: Mapping[Artifact[Any], object]) -> None: ...

@@ -1,0 +1,104 @@
+"""Every source that a case can hold and every artifact that the program can make, in one list."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from napari_mosaik.core.artifact import Artifact, Source
+from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.core.table import Table
+from napari_mosaik.core.tiles import TileGrid
+
+Document = dict[str, Any]
+"""A JSON record."""
+
+STAINS: Final = ("he", "cd34", "caix")
+"""Frames of the three sections; "cd34" is the reference frame of a case."""
+REFERENCE: Final = "cd34"
+STAIN_TITLES: Final = {"he": "H&E", "cd34": "CD34", "caix": "CAIX"}
+
+CLASS_NAMES: Final = {0: "not classified", 1: "background", 2: "neoplastic", 3: "non-neoplastic"}
+"""Tissue class codes; 0 lies outside the tissue mask."""
+CLUSTER_NAMES: Final = {
+    0: "average",
+    1: "hot",
+    2: "cold",
+    3: "high-low",
+    4: "low-high",
+    5: "not testable",
+}
+"""Codes of the local Moran labels."""
+
+# --- what a person gives ------------------------------------------------------------------------
+SLIDES: Final = {
+    stain: Source(f"slide:{stain}", f"{STAIN_TITLES[stain]} slide") for stain in STAINS
+}
+PET: Final = Source("pet", "microPET slice")
+INJECTION: Final = Source("injection", "injection record")
+LANDMARKS: Final = Source("landmarks", "landmarks set by hand")
+ANNOTATIONS: Final = Source("annotations:he", "tissue classes drawn on the H&E slide")
+
+# --- what the program makes ---------------------------------------------------------------------
+TISSUE: Final = {
+    stain: Artifact(f"tissue_{stain}", Raster, f"tissue mask of the {STAIN_TITLES[stain]} slide")
+    for stain in STAINS
+}
+ALIGNMENT: Final = Artifact(
+    "alignment", dict, "transforms of H&E, CAIX and PET to CD34, with quality"
+)
+TILES: Final = Artifact("tiles", TileGrid, "tile grid on the CD34 section")
+STAIN_FIT: Final = Artifact("stain_fit", dict, "stain vectors of the H&E slide (Macenko)")
+SUV: Final = Artifact("suv", Raster, "measured SUV on the PET's own voxels")
+SUV_RECORD: Final = Artifact("suv_record", dict, "every term of the SUV with its source")
+UPTAKE: Final = Artifact("uptake", Table, "measured SUV per tile")
+VESSELS: Final = Artifact("vessels", LabelImage, "CD34-positive vessels, lumen filled")
+VESSEL_OBJECTS: Final = Artifact("vessel_objects", Table, "one row per vessel")
+CLASSES: Final = Artifact("classes", LabelImage, "tissue classes")
+CLASS_PROBABILITY: Final = Artifact("class_probability", Raster, "probability of each tissue class")
+CLASS_RECORD: Final = Artifact(
+    "class_record", dict, "which model made the classes, and their areas"
+)
+NUCLEI: Final = Artifact("nuclei", LabelImage, "nuclei on H&E")
+NUCLEUS_OBJECTS: Final = Artifact("nucleus_objects", Table, "one row per nucleus")
+CAIX_CELLS: Final = Artifact("caix_cells", Table, "one row per cell of the CAIX slide")
+PARAMETERS: Final = Artifact("parameters", Table, "vascular, nuclear and CAIX parameters per tile")
+MAPS: Final = Artifact("maps", Raster, "parameters interpolated over the mask, one channel each")
+ASSOCIATION: Final = Artifact("association", Table, "correlation of each parameter with the uptake")
+CLUSTERS: Final = Artifact("clusters", Table, "local Moran label, statistic and p-value per tile")
+KINETICS: Final = Artifact("kinetics", Table, "immunokinetic curves of the patient")
+TILE_KINETICS: Final = Artifact(
+    "tile_kinetics", Table, "delivery-limited retained antibody per tile"
+)
+PREDICTION: Final = Artifact("prediction", Table, "predicted uptake per tile")
+PREDICTION_MAP: Final = Artifact(
+    "prediction_map", Raster, "predicted uptake interpolated over the mask"
+)
+METRICS: Final = Artifact("metrics", dict, "error of the prediction beside the baselines'")
+
+ARTIFACTS: Final[tuple[Artifact[Any], ...]] = (
+    *TISSUE.values(),
+    ALIGNMENT,
+    TILES,
+    STAIN_FIT,
+    SUV,
+    SUV_RECORD,
+    UPTAKE,
+    VESSELS,
+    VESSEL_OBJECTS,
+    CLASSES,
+    CLASS_PROBABILITY,
+    CLASS_RECORD,
+    NUCLEI,
+    NUCLEUS_OBJECTS,
+    CAIX_CELLS,
+    PARAMETERS,
+    MAPS,
+    ASSOCIATION,
+    CLUSTERS,
+    KINETICS,
+    TILE_KINETICS,
+    PREDICTION,
+    PREDICTION_MAP,
+    METRICS,
+)
+SOURCES: Final[tuple[Source, ...]] = (*SLIDES.values(), PET, INJECTION, LANDMARKS, ANNOTATIONS)

@@ -1,0 +1,80 @@
+"""The settings of one step: form on the screen, file on disk and record, in one class."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_mosaik.core.errors import InputError
+
+__all__ = ["Params", "digest", "setting"]
+
+
+def setting(
+    default: Any,
+    about: str,
+    *,
+    unit: str = "",
+    label: str = "",
+    advanced: bool = False,
+    choices: Mapping[str, str] | None = None,
+    **limits: Any,
+) -> Any:
+    """One field of a `Params` class: default, tooltip, unit, limits (``ge=``, ``le=``...).
+
+    Parameters
+    ----------
+    default
+        The default value; it is part of the documented method.
+    about
+        One sentence for the tooltip and the documentation.
+    unit
+        Unit shown beside the field (``"µm"``); empty for numbers without one.
+    label
+        The words beside the field; made from the field's name when empty.
+    advanced
+        Shown only under "More…".
+    choices
+        For enumerations: the words shown for each value.
+    """
+    extra: dict[str, Any] = {
+        "unit": unit,
+        "label": label,
+        "advanced": advanced,
+        "choices": dict(choices or {}),
+    }
+    return Field(default, description=about, json_schema_extra=extra, **limits)
+
+
+def digest(value: Any) -> str:
+    """Return a short hexadecimal digest of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class Params(BaseModel):
+    """Frozen, validated settings of one step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def digest(self) -> str:
+        """Digest of all values; equal values give equal digests."""
+        return digest(self.model_dump(mode="json"))
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "parameters") -> Self:
+        """Validate *values*; an invalid one raises `InputError` naming the field and the value."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"]) or "value"
+            known = ", ".join(cls.model_fields)
+            hint = f" Known settings: {known}." if first["type"] == "extra_forbidden" else ""
+            raise InputError(
+                f"{where}: {name} = {first.get('input')!r} is not valid: {first['msg']}.{hint}"
+            ) from error

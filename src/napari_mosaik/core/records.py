@@ -1,0 +1,81 @@
+"""Records that several parts of the program exchange: the injection and what a PET file says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from napari_mosaik.core.raster import Raster
+
+__all__ = ["HALF_LIFE_H", "InjectionRecord", "PetHeader", "PetImage"]
+
+HALF_LIFE_H = {"Zr-89": 78.41, "Lu-177": 159.528, "Ac-225": 238.1, "F-18": 1.8295}
+"""Physical half-lives in hours of the nuclides that the program knows."""
+
+DecayCorrection = Literal["START", "ADMIN", "NONE"]
+
+
+class InjectionRecord(BaseModel):
+    """What was injected into whom and when, and to when the image refers.
+
+    Nothing is guessed: a missing item stays None and the step that needs it stops and says so.
+    Times are local times of the hospital unless they carry a zone; within one record all or none
+    carry one.  ``scanned``, ``decay_correction`` and ``frame_duration_s`` normally come from the
+    PET's header.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nuclide: str = Field("Zr-89", description="nuclide, element and mass number")
+    half_life_h: float | None = Field(None, gt=0, description="physical half-life, h")
+    dose_mbq: float | None = Field(None, gt=0, description="injected activity, MBq")
+    residual_mbq: float = Field(0.0, ge=0, description="activity left in the syringe, MBq")
+    injected: datetime | None = Field(None, description="date and time of injection")
+    excised: datetime | None = Field(None, description="date and time of excision")
+    weight_kg: float | None = Field(None, gt=0, description="the patient's weight, kg")
+    height_cm: float | None = Field(None, gt=0, description="the patient's height, cm")
+    sex: Literal["M", "F"] | None = Field(None, description="sex, for lean body mass")
+    antibody_mass_mg: float | None = Field(None, gt=0, description="mass of antibody, mg")
+    scanned: datetime | None = Field(None, description="start of the scan")
+    decay_correction: DecayCorrection | None = Field(
+        None, description="to when the image is decay-corrected: START, ADMIN or NONE"
+    )
+    frame_duration_s: float | None = Field(None, gt=0, description="duration of the frame, s")
+
+
+class PetHeader(BaseModel):
+    """What a PET file says of itself, without anything that identifies the patient.
+
+    ``unit`` is "Bq/mL" or, for images that are SUV already, "g/mL" or "cm²/mL" together with
+    ``suv_kind``; None means that the file does not say and the user must.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reader: str
+    unit: str | None
+    suv_kind: Literal["bw", "bsa", "lbm"] | None = None
+    decay_correction: DecayCorrection | None = None
+    corrected: tuple[str, ...] = ()
+    scanned: datetime | None = None
+    frame_duration_s: float | None = None
+    frame_reference_s: float | None = None
+    half_life_s: float | None = None
+    nuclide: str | None = None
+    injected: datetime | None = None
+    dose_bq: float | None = None
+    weight_kg: float | None = None
+    height_cm: float | None = None
+    sex: Literal["M", "F"] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PetImage:
+    """One PET slice (frame "pet") with its header; the raster's unit is the header's."""
+
+    raster: Raster
+    header: PetHeader
