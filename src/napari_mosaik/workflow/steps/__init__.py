@@ -1,1 +1,60 @@
-"""."""
+"""The steps of the main job in the order in which they are run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari_mosaik.core.artifact import Artifact
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.workflow.step import Step
+from napari_mosaik.workflow.steps.align import ALIGN
+from napari_mosaik.workflow.steps.association import ASSOCIATE
+from napari_mosaik.workflow.steps.caix import CAIX
+from napari_mosaik.workflow.steps.classes import TISSUE_CLASSES
+from napari_mosaik.workflow.steps.clusters import FIND_CLUSTERS
+from napari_mosaik.workflow.steps.kinetics import CURVES
+from napari_mosaik.workflow.steps.maps import PARAMETER_MAPS
+from napari_mosaik.workflow.steps.nuclei import FIND_NUCLEI
+from napari_mosaik.workflow.steps.parameters import TILE_PARAMETERS
+from napari_mosaik.workflow.steps.predict import PREDICT
+from napari_mosaik.workflow.steps.review import REVIEW
+from napari_mosaik.workflow.steps.stain import STAIN
+from napari_mosaik.workflow.steps.tiles import MAKE_TILES
+from napari_mosaik.workflow.steps.tissue import FIND_TISSUE
+from napari_mosaik.workflow.steps.uptake import MEASURE_UPTAKE
+from napari_mosaik.workflow.steps.vessels import FIND_VESSELS
+
+__all__ = ["STEPS", "maker_of", "step_named"]
+
+STEPS: tuple[Step[Any], ...] = (
+    FIND_TISSUE,
+    MAKE_TILES,
+    ALIGN,
+    MEASURE_UPTAKE,
+    FIND_VESSELS,
+    STAIN,
+    TISSUE_CLASSES,
+    FIND_NUCLEI,
+    CAIX,
+    TILE_PARAMETERS,
+    PARAMETER_MAPS,
+    ASSOCIATE,
+    FIND_CLUSTERS,
+    CURVES,
+    PREDICT,
+    REVIEW,
+)
+_BY_NAME = {step.name: step for step in STEPS}
+_MAKERS = {artifact.name: step for step in STEPS for artifact in step.writes}
+
+
+def step_named(name: str) -> Step[Any]:
+    """The step with a name; an unknown one raises `InputError` with the known names."""
+    if name not in _BY_NAME:
+        raise InputError(f"there is no step '{name}'; the steps are: {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]
+
+
+def maker_of(artifact: Artifact[Any]) -> Step[Any]:
+    """The step that makes an artifact."""
+    return _MAKERS[artifact.name]

@@ -1,0 +1,296 @@
+"""A case: one specimen slice, its stains, PET and injection record, and its results, in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_mosaik.core.artifact import Source
+from napari_mosaik.core.catalogue import ANNOTATIONS, INJECTION, LANDMARKS, PET
+from napari_mosaik.core.errors import InputError, MosaikError
+from napari_mosaik.core.params import digest
+from napari_mosaik.core.records import InjectionRecord, PetImage
+from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.io.files import file_digest, saving, write_bytes
+from napari_mosaik.io.lock import writer
+from napari_mosaik.io.store import CaseStore
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide import Slide
+
+__all__ = ["Case", "CaseFile", "PetEntry", "SlideEntry", "create_case", "find_cases"]
+
+CASE_FILE = "case.toml"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SlideEntry(_Entry):
+    """One slide: its file, and its pixel size (row, column) with who gave it."""
+
+    path: str
+    spacing_um: tuple[float, float] | None = None
+    spacing_source: Literal["header", "user", "ruler"] = "header"
+
+
+class PetEntry(_Entry):
+    """The PET slice: its files; a frame or slice number where the files hold several."""
+
+    paths: tuple[str, ...]
+    slice_index: int | None = None
+    frame_index: int | None = None
+
+
+class CaseFile(_Entry):
+    """What ``case.toml`` holds."""
+
+    format: Literal[1] = 1
+    name: str = Field(min_length=1)
+    patient: str = "unknown patient"
+    slides: dict[Literal["he", "cd34", "caix"], SlideEntry] = Field(default_factory=dict)
+    pet: PetEntry | None = None
+    injection: InjectionRecord | None = None
+    landmarks: dict[str, str] = Field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read ``case.toml``; what is wrong with it is said in one line."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise InputError(
+                f"{path.parent} is not a case: it has no {CASE_FILE}. Make one with "
+                "'napari-mosaik new'"
+            ) from None
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"{path} is not valid TOML: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputError(
+                f"{path}: {where} = {first.get('input')!r} is not valid: {first['msg']}"
+            ) from error
+
+    def text(self) -> str:
+        """The file's text."""
+        return tomli_w.dumps(_toml_ready(self.model_dump(mode="python")))
+
+
+def _toml_ready(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _toml_ready(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_toml_ready(item) for item in value]
+    return value
+
+
+class Case:
+    """An opened case folder: its sources, its settings and its results.
+
+    Reading needs no lock and any number may read; whoever writes does so within `writing`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self.file = CaseFile.read(self.root / CASE_FILE)
+        self.store = CaseStore(self.root / "artifacts")
+
+    @property
+    def name(self) -> str:
+        """Name of the case ("B11")."""
+        return self.file.name
+
+    @property
+    def patient(self) -> str:
+        """Pseudonym of the patient."""
+        return self.file.patient
+
+    # --- writing --------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the case's write lock; interrupted commits of a dead writer are settled first."""
+        with writer(self.root, f"case {self.name}"):
+            self.store.recover()
+            yield
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of ``case.toml`` (whole or not at all)."""
+        values = {**self.file.model_dump(), **changes}
+        try:
+            changed = CaseFile.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"{where} = {first.get('input')!r}: {first['msg']}") from error
+        with self.writing():
+            write_bytes(self.root / CASE_FILE, changed.text().encode())
+        self.file = changed
+
+    def log(self, event: str, **details: Any) -> None:
+        """Append one line to the journal of runs."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **details}
+        place = self.root / "journal"
+        with saving("the journal", place):
+            place.mkdir(exist_ok=True)
+            with (place / "runs.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, sort_keys=True) + "\n")
+
+    # --- sources --------------------------------------------------------------------------------
+    def path(self, relative: str) -> Path:
+        """A path of ``case.toml``: relative to the case folder, or absolute."""
+        return (self.root / relative).resolve()
+
+    def slide(self, stain: str) -> Slide:
+        """Open one slide; its frame is the stain."""
+        from napari_mosaik.io.slide import open_slide
+
+        entry = self.file.slides.get(stain)  # type: ignore[call-overload]
+        if entry is None:
+            raise InputError(f"case {self.name} has no {stain} slide")
+        spacing = entry.spacing_um if entry.spacing_source != "header" else None
+        return open_slide(self.path(entry.path), spacing, frame=stain)
+
+    def pet(self) -> PetImage:
+        """Read the PET slice."""
+        from napari_mosaik.io.pet import open_pet
+
+        entry = self.file.pet
+        if entry is None:
+            raise InputError(f"case {self.name} has no PET")
+        choice = {"slice_index": entry.slice_index, "frame_index": entry.frame_index}
+        chosen = {key: value for key, value in choice.items() if value is not None}
+        return open_pet([self.path(path) for path in entry.paths], **chosen)
+
+    def annotations_path(self, stain: str) -> Path:
+        """Where the annotations of a slide are kept (GeoJSON that QuPath reads)."""
+        return self.root / "annotations" / f"{stain}.geojson"
+
+    def annotations(self, stain: str) -> tuple[AnnotatedShape, ...]:
+        """The shapes drawn on a slide; none when nothing was drawn."""
+        from napari_mosaik.io.annotations import read_geojson
+
+        path = self.annotations_path(stain)
+        if not path.is_file():
+            return ()
+        with self.slide(stain) as slide:
+            return read_geojson(path, slide.lattice)
+
+    def model_folder(self, model: str) -> Path:
+        """Where a model with the given hash is, or would be, kept."""
+        return self.root / "models" / model
+
+    # --- what is there --------------------------------------------------------------------------
+    def lacks(self, source: Source) -> str:
+        """Why a source cannot be used ("no PET given"); empty when it is there."""
+        if source.name.startswith("slide:"):
+            return self._lacks_slide(source)
+        if source == PET:
+            if self.file.pet is None:
+                return "no PET given"
+            gone = [p for p in self.file.pet.paths if not self.path(p).exists()]
+            return f"the PET file {gone[0]} is not there" if gone else ""
+        if source == INJECTION:
+            return "" if self.file.injection else "no injection record given"
+        if source == ANNOTATIONS:
+            return "" if self.annotations_path("he").is_file() else "nothing annotated yet"
+        if source == LANDMARKS:
+            return "" if self.file.landmarks else "no landmarks given"
+        raise KeyError(source.name)
+
+    def _lacks_slide(self, source: Source) -> str:
+        entry = self.file.slides.get(source.name.removeprefix("slide:"))  # type: ignore[call-overload]
+        if entry is None:
+            return f"no {source.about} given"
+        if not self.path(entry.path).exists():
+            return f"the {source.about} {entry.path} is not there"
+        return ""
+
+    def digest(self, source: Source) -> str:
+        """Digest of a source's content; empty when it is missing."""
+        if self.lacks(source):
+            return ""
+        if source.name.startswith("slide:"):
+            return self._slide_digest(source.name.removeprefix("slide:"))
+        if source == PET:
+            assert self.file.pet is not None
+            files = [self._file_digest(self.path(p)) for p in self.file.pet.paths]
+            return digest([files, self.file.pet.slice_index, self.file.pet.frame_index])
+        if source == INJECTION:
+            assert self.file.injection is not None
+            return digest(self.file.injection.model_dump(mode="json"))
+        if source == ANNOTATIONS:
+            return self._file_digest(self.annotations_path("he"))
+        paths = [self.path(path) for path in self.file.landmarks.values()]
+        return digest([dict(self.file.landmarks), [self._file_digest(p) for p in paths]])
+
+    def _slide_digest(self, stain: str) -> str:
+        entry = self.file.slides[stain]  # type: ignore[index]
+
+        def read() -> str:
+            with self.slide(stain) as slide:
+                return slide.digest()
+
+        spacing = entry.spacing_um if entry.spacing_source != "header" else None
+        return digest([self._remembered(self.path(entry.path), f"slide:{stain}", read), spacing])
+
+    def _file_digest(self, path: Path) -> str:
+        if path.is_dir():
+            return digest([self._file_digest(p) for p in sorted(path.iterdir()) if p.is_file()])
+        if not path.is_file():
+            raise InputError(f"{path} is not there")
+        return self._remembered(path, "file", lambda: file_digest(path))
+
+    def _remembered(self, path: Path, kind: str, compute: Callable[[], str]) -> str:
+        """A digest, computed again only when the file's size or time of change differ."""
+        stat = path.stat()
+        key = f"{kind}:{path}:{stat.st_size}:{stat.st_mtime_ns}"
+        known = _DIGESTS.get(key)
+        if known is None:
+            known = _DIGESTS[key] = str(compute())
+        return known
+
+
+_DIGESTS: dict[str, str] = {}
+
+
+def create_case(root: Path, file: CaseFile) -> Case:
+    """Make a case folder; one that is there already is left alone and named in the error."""
+    target = root / CASE_FILE
+    if target.exists():
+        raise InputError(f"{root} is a case already; choose another folder")
+    with saving("the case", root):
+        root.mkdir(parents=True, exist_ok=True)
+        if not os.access(root, os.W_OK):
+            raise MosaikError(f"the folder {root} cannot be written; choose another folder")
+    write_bytes(target, file.text().encode())
+    return Case(root)
+
+
+def find_cases(paths: Sequence[Path | str]) -> list[Path]:
+    """Case folders among *paths*: each is a case, or a cohort folder that holds cases."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if (path / CASE_FILE).is_file():
+            found.append(path)
+            continue
+        if not path.is_dir():
+            raise InputError(f"{path} is neither a case folder nor a cohort folder")
+        inside = sorted(p.parent for p in path.glob(f"*/{CASE_FILE}"))
+        if not inside:
+            raise InputError(
+                f"{path} holds no case (no {CASE_FILE}, nor a folder with one). Make one with "
+                "'napari-mosaik new' or 'napari-mosaik sample'"
+            )
+        found += inside
+    return found

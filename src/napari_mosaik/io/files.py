@@ -1,0 +1,94 @@
+"""Writing files so that they are whole or absent, and saying clearly why a file cannot be used."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from napari_mosaik.core.errors import InputError, MosaikError
+
+__all__ = ["file_digest", "read_json", "remove_tree", "saving", "write_bytes", "write_json"]
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EACCES: "you may not write there; choose another folder or change its permissions",
+    errno.EPERM: "you may not write there; choose another folder or change its permissions",
+    errno.EROFS: "the disk is read-only; copy the case to a folder that can be written",
+}
+
+
+@contextlib.contextmanager
+def saving(what: str, where: Path) -> Iterator[None]:
+    """Turn the operating system's errors while saving into one clear sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}")
+        raise MosaikError(f"{what} could not be saved in {where}: {reason}.") from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file through a scratch file that is renamed when it is complete and on the disk."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with saving(path.name, path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with scratch.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or absent; NaN becomes null."""
+    text = json.dumps(_without_nan(value), indent=1, sort_keys=True, allow_nan=False)
+    write_bytes(path, text.encode() + b"\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _without_nan(value.tolist())
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a missing or damaged one raises `InputError`."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not a readable JSON file: {error}") from error
+
+
+def file_digest(path: Path) -> str:
+    """Digest of a file's whole content."""
+    hasher = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder and all that is in it; one that is not there is no error."""
+    with saving("the removal of old files", path.parent), contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)

@@ -1,0 +1,159 @@
+"""What a running step may see: the inputs that it declared, and a place for finished blocks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.artifact import Artifact, Progress, Source
+from napari_mosaik.core.catalogue import INJECTION, PET, SLIDES
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.records import InjectionRecord, PetImage
+from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.io.case import Case
+from napari_mosaik.io.files import remove_tree, write_bytes
+from napari_mosaik.workflow.parallel import in_parallel
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide import Slide
+    from napari_mosaik.workflow.step import Step
+
+__all__ = ["Inputs"]
+
+T = TypeVar("T")
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Inputs:
+    """The declared inputs of one run of one step.
+
+    Reading something that the step did not declare is a fault of the program and raises
+    ``KeyError``: the record of how a result arose would be incomplete.
+
+    Parameters
+    ----------
+    case
+        The case.
+    step
+        The step that runs.
+    scratch
+        Folder for finished blocks, named by the step's origin; removed after the commit.
+    scheduler
+        Address of a dask.distributed scheduler; empty for threads.
+    """
+
+    def __init__(self, case: Case, step: Step[Any], scratch: Path, scheduler: str = "") -> None:
+        self._case = case
+        self._declared = {entry.name for entry in (*step.reads, *step.may_read)}
+        self._step = step.name
+        self.scratch = scratch
+        self.scheduler = scheduler
+
+    @property
+    def case_name(self) -> str:
+        """Name of the case."""
+        return self._case.name
+
+    @property
+    def patient(self) -> str:
+        """Pseudonym of the case's patient."""
+        return self._case.patient
+
+    def _check(self, entry: Artifact[Any] | Source) -> None:
+        if entry.name not in self._declared:
+            raise KeyError(f"step '{self._step}' reads '{entry.name}' without declaring it")
+
+    def read(self, artifact: Artifact[T]) -> T:
+        """A stored result."""
+        self._check(artifact)
+        return self._case.store.read(artifact)
+
+    def has(self, entry: Artifact[Any] | Source) -> bool:
+        """Whether an input that the step may read is there."""
+        self._check(entry)
+        if isinstance(entry, Source):
+            return not self._case.lacks(entry)
+        return self._case.store.origin(entry) is not None
+
+    def slide(self, stain: str) -> Slide:
+        """One slide, opened; the caller closes it."""
+        self._check(SLIDES[stain])
+        return self._case.slide(stain)
+
+    def pet(self) -> PetImage:
+        """The PET slice."""
+        self._check(PET)
+        return self._case.pet()
+
+    def injection(self) -> InjectionRecord:
+        """The injection record."""
+        self._check(INJECTION)
+        if self._case.file.injection is None:
+            raise InputError(f"case {self._case.name} has no injection record")
+        return self._case.file.injection
+
+    def annotations(self, stain: str) -> tuple[AnnotatedShape, ...]:
+        """The shapes drawn on a slide."""
+        self._check(Source(f"annotations:{stain}", ""))
+        return self._case.annotations(stain)
+
+    def landmark_files(self) -> dict[str, Path]:
+        """Landmark files by frame."""
+        return {key: self._case.path(path) for key, path in self._case.file.landmarks.items()}
+
+    def spacing_um(self, stain: str) -> tuple[float, float]:
+        """Level-0 pixel size of a slide, µm."""
+        with self.slide(stain) as slide:
+            return slide.lattice.spacing_um
+
+    def model_folder(self, model: str) -> Path:
+        """Folder of a model that the step's settings name."""
+        return self._case.model_folder(model)
+
+    # --- blocks ---------------------------------------------------------------------------------
+    def blocks(
+        self,
+        stage: str,
+        items: Sequence[T],
+        work: Callable[[T], Arrays],
+        text: str,
+        *,
+        start: float = 0.0,
+        stop: float = 1.0,
+    ) -> Generator[Progress, None, list[dict[str, NDArray[Any]]]]:
+        """Run *work* on every item in parallel; finished items are kept over a restart.
+
+        Yields progress from *start* to *stop* (of 1) after each few items, which is where a run
+        can be cancelled, and returns the results in the order of the items.  *work* returns
+        named arrays; a result that is found in the scratch folder is not computed again.
+        """
+        place = self.scratch / stage
+
+        def one(index: int) -> int:
+            path = place / f"{index:06d}.npz"
+            if not path.is_file():
+                buffer = io.BytesIO()
+                np.savez(buffer, **dict(work(items[index])))
+                write_bytes(path, buffer.getvalue())
+            return index
+
+        total = len(items)
+        yield Progress(start, 1.0, text)
+        for done in in_parallel(one, range(total), self.scheduler):
+            share = start + (stop - start) * done / max(1, total)
+            yield Progress(share, 1.0, text)
+        return [_load(place / f"{index:06d}.npz") for index in range(total)]
+
+    def clear(self) -> None:
+        """Remove the finished blocks."""
+        remove_tree(self.scratch)
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}

@@ -1,0 +1,58 @@
+"""Work over many independent pieces, given to dask: threads here, or a named cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+__all__ = ["in_parallel", "n_workers"]
+
+T = TypeVar("T")
+
+
+def n_workers() -> int:
+    """Threads that this process may use at once (its share of the cores)."""
+    from dask.system import CPU_COUNT
+
+    return max(1, int(CPU_COUNT))
+
+
+def in_parallel(
+    work: Callable[[T], object], items: Iterable[T], scheduler: str = ""
+) -> Iterator[int]:
+    """Run *work* on every item; yield the number of finished items after each few.
+
+    With threads the items go in groups of as many as there are cores, so closing the iterator
+    stops the computation within one group.  A scheduler's address gives the items to a
+    dask.distributed cluster, which must see the same files; closing cancels what is pending.
+    """
+    todo = list(items)
+    if scheduler:
+        yield from _on_cluster(work, todo, scheduler)
+        return
+    import dask
+
+    group = n_workers()
+    for first in range(0, len(todo), group):
+        pieces = [dask.delayed(work)(item) for item in todo[first : first + group]]
+        dask.compute(*pieces, scheduler="threads", num_workers=group)
+        yield min(first + group, len(todo))
+
+
+def _on_cluster(work: Callable[[T], object], todo: list[T], scheduler: str) -> Iterator[int]:
+    from distributed import Client, as_completed
+
+    from napari_mosaik.core.errors import InputError
+
+    try:
+        client = Client(scheduler, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise InputError(f"no dask scheduler answers at {scheduler}: {error}") from error
+    with client:
+        futures = client.map(work, todo, pure=False)
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                yield done
+        finally:
+            client.cancel(futures)

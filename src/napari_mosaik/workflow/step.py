@@ -1,0 +1,64 @@
+"""A step: one pure computation of the main job, bound to the artifacts that it reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from napari_mosaik.core.artifact import Artifact, Progress, Source
+from napari_mosaik.core.params import Params
+
+if TYPE_CHECKING:
+    from napari_mosaik.workflow.inputs import Inputs
+
+__all__ = ["Body", "State", "Step", "Word"]
+
+P = TypeVar("P", bound=Params)
+Word = Literal["done", "stale", "missing", "blocked"]
+Results = Mapping[Artifact[Any], object]
+Body = Callable[["Inputs", P], Generator[Progress, None, Results]]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a step stands: done, stale, missing (can run), or blocked, and why."""
+
+    word: Word
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[P]):
+    """One step of the main job.
+
+    Parameters
+    ----------
+    name, title, about
+        Name for files and commands, words for the page, and one sentence on what it does.
+    params
+        Class of its settings.
+    reads
+        Sources and artifacts without which it cannot run.
+    writes
+        Artifacts that it makes, always all of them.
+    body
+        Generator: takes the inputs and the settings, yields `Progress`, returns the results.
+    may_read
+        Sources and artifacts that are used when they can be had; their absence is recorded.
+    needs_model
+        Name of the setting that holds a model's hash, when a model is used.
+    revision
+        Raised when, and only when, the step's numbers change.
+    """
+
+    name: str
+    title: str
+    about: str
+    params: type[P]
+    reads: tuple[Artifact[Any] | Source, ...]
+    writes: tuple[Artifact[Any], ...]
+    body: Body[P]
+    may_read: tuple[Artifact[Any] | Source, ...] = ()
+    needs_model: str = ""
+    revision: int = 1
