@@ -1,1 +1,31 @@
-"""."""
+"""From a PET image to SUV, every term with its source, and to one value per tile."""
+
+from napari_mosaik.uptake.body import LeanFormula, du_bois_bsa_m2, lean_mass_kg
+from napari_mosaik.uptake.labels import shift_sensitivity, tile_uptake
+from napari_mosaik.uptake.suv import (
+    SUV_UNITS,
+    SuvKind,
+    SuvParams,
+    decay_factor,
+    frame_factor,
+    suv_factor,
+)
+from napari_mosaik.uptake.terms import SuvTerm, SuvTerms, combine, to_suv
+
+__all__ = [
+    "SUV_UNITS",
+    "LeanFormula",
+    "SuvKind",
+    "SuvParams",
+    "SuvTerm",
+    "SuvTerms",
+    "combine",
+    "decay_factor",
+    "du_bois_bsa_m2",
+    "frame_factor",
+    "lean_mass_kg",
+    "shift_sensitivity",
+    "suv_factor",
+    "tile_uptake",
+    "to_suv",
+]

@@ -1,0 +1,109 @@
+"""Body measures that normalise uptake: surface and lean mass from weight, height and sex."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from napari_mosaik.core.errors import InputError
+
+__all__ = ["LeanFormula", "du_bois_bsa_m2", "lean_mass_kg"]
+
+LeanFormula = Literal["janmahasatian", "james"]
+
+_WEIGHT_RANGE_KG = (0.005, 500.0)
+_HEIGHT_RANGE_CM = (20.0, 272.0)
+
+
+def checked_weight_kg(weight_kg: float) -> float:
+    """The weight itself; one that cannot be in kilogrammes raises `InputError`."""
+    low, high = _WEIGHT_RANGE_KG
+    if not (math.isfinite(weight_kg) and low <= weight_kg <= high):
+        raise InputError(
+            f"a body weight of {weight_kg:g} kg is not plausible ({low:g} to {high:g} kg); "
+            "give weight_kg in kilogrammes, not in grammes"
+        )
+    return float(weight_kg)
+
+
+def checked_height_cm(height_cm: float) -> float:
+    """The height itself; one that cannot be in centimetres raises `InputError`."""
+    low, high = _HEIGHT_RANGE_CM
+    if not (math.isfinite(height_cm) and low <= height_cm <= high):
+        raise InputError(
+            f"a body height of {height_cm:g} cm is not plausible ({low:g} to {high:g} cm); "
+            "give height_cm in centimetres, not in metres"
+        )
+    return float(height_cm)
+
+
+def du_bois_bsa_m2(weight_kg: float, height_cm: float) -> float:
+    """Body surface area in m² by the formula of Du Bois.
+
+    ``0.007184 * weight_kg**0.425 * height_cm**0.725``
+
+    Parameters
+    ----------
+    weight_kg
+        Body weight, kg.
+    height_cm
+        Body height, cm.
+
+    Raises
+    ------
+    InputError
+        If weight or height is not plausible (wrong unit, zero, NaN).
+
+    References
+    ----------
+    Du Bois and Du Bois 1916, Arch Intern Med.
+    """
+    weight, height = checked_weight_kg(weight_kg), checked_height_cm(height_cm)
+    return float(0.007184 * weight**0.425 * height**0.725)
+
+
+def lean_mass_kg(
+    weight_kg: float,
+    height_cm: float,
+    sex: Literal["M", "F"],
+    formula: LeanFormula = "janmahasatian",
+) -> float:
+    """Lean body mass in kg.
+
+    Janmahasatian: M ``9270 W / (6680 + 216 BMI)``, F ``9270 W / (8780 + 244 BMI)``.
+    James: M ``1.10 W - 128 (W/H)²``, F ``1.07 W - 148 (W/H)²``; H in cm.
+
+    Parameters
+    ----------
+    weight_kg, height_cm
+        Body weight, kg, and height, cm.
+    sex
+        "M" or "F".
+    formula
+        Which formula; James' fails (decreases) in very obese bodies.
+
+    Raises
+    ------
+    InputError
+        If a value is not plausible, the sex is neither, or the result is not positive.
+
+    References
+    ----------
+    Janmahasatian et al. 2005, Clin Pharmacokinet; James 1976.
+    """
+    weight, height = checked_weight_kg(weight_kg), checked_height_cm(height_cm)
+    if sex not in ("M", "F"):
+        raise InputError(f"lean body mass needs the sex as 'M' or 'F', not {sex!r}")
+    male = sex == "M"
+    if formula == "janmahasatian":
+        bmi = weight / (height / 100) ** 2
+        lean = 9270 * weight / (6680 + 216 * bmi if male else 8780 + 244 * bmi)
+    else:
+        ratio = (weight / height) ** 2
+        lean = 1.10 * weight - 128 * ratio if male else 1.07 * weight - 148 * ratio
+    if lean <= 0:
+        raise InputError(
+            f"James' formula gives a lean mass of {lean:.1f} kg for {weight:g} kg and "
+            f"{height:g} cm; use lean_formula 'janmahasatian'"
+        )
+    return float(lean)
