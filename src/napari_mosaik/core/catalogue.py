@@ -77,7 +77,7 @@ METRICS: Final = Artifact("metrics", dict, "error of the prediction beside the b
 
 ARTIFACTS: Final[tuple[Artifact[Any], ...]] = (
     *TISSUE.values(),
-    ALIGNMENT,
+    *ALIGNMENT.values(),
     TILES,
     STAIN_FIT,
     SUV,

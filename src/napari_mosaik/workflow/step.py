@@ -35,7 +35,9 @@ class Step(Generic[P]):
     Parameters
     ----------
     name, title, about
-        Name for files and commands, words for the page, and one sentence on what it does.
+        Name for files and commands, words for the row, and one sentence on what it does.
+    page
+        Words of the page on which the step stands; several steps may share one.
     params
         Class of its settings.
     reads
@@ -55,6 +57,7 @@ class Step(Generic[P]):
     name: str
     title: str
     about: str
+    page: str
     params: type[P]
     reads: tuple[Artifact[Any] | Source, ...]
     writes: tuple[Artifact[Any], ...]
