@@ -1,1 +1,6 @@
-"""."""
+"""Whole-slide images and pictures of sections, read in µm through one interface."""
+
+from napari_mosaik.io.slide.base import Slide
+from napari_mosaik.io.slide.opening import open_slide
+
+__all__ = ["Slide", "open_slide"]

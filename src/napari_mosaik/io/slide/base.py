@@ -1,0 +1,136 @@
+"""What a slide is to the rest of the program: pixels asked for in µm, never in pyramid levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core import InputError, Lattice, MissingPixelSize, Raster
+
+__all__ = [
+    "MAX_SPACING_UM",
+    "MIN_SPACING_UM",
+    "Level",
+    "Pixels",
+    "Slide",
+    "SpacingSource",
+    "StoredLevel",
+    "TileSource",
+    "check_header_spacing",
+    "check_user_spacing",
+]
+
+MIN_SPACING_UM = 0.05
+"""Smallest pixel size that a file's header is believed to mean, µm."""
+MAX_SPACING_UM = 20.0
+"""Largest pixel size that a file's header is believed to mean, µm."""
+
+Pixels = NDArray[np.uint8]
+"""RGB pixels (rows, columns, 3)."""
+Level = tuple[tuple[int, int], tuple[float, float]]
+"""Shape of a stored level and its downsample against level 0 (row, column)."""
+SpacingSource = Literal["user", "header"]
+
+
+class Slide(Protocol):
+    """One open slide; reading is safe from several threads at once."""
+
+    path: Path
+    reader: str
+    lattice: Lattice
+    spacing_source: SpacingSource
+    properties: dict[str, str]
+    levels: tuple[Level, ...]
+
+    def read(
+        self, origin_um: tuple[float, float], size_um: tuple[float, float], spacing_um: float
+    ) -> Raster:
+        """Any rectangle at any spacing, area-averaged; white outside the slide."""
+
+    def snap(self, spacing_um: float) -> tuple[float, float]:
+        """The whole multiple of the native spacing nearest to *spacing_um*, per axis."""
+
+    def working_lattice(self, spacing_um: float) -> Lattice:
+        """The whole slide at the snapped spacing: each sample is k x k native pixels."""
+
+    def read_lattice(self, lattice: Lattice) -> Raster:
+        """The exact pixels of a part of a working lattice; white outside the slide."""
+
+    def thumbnail(self, spacing_um: float) -> Raster:
+        """The whole slide at a coarse spacing."""
+
+    def digest(self) -> str:
+        """Identity of the slide, from its size, structure and sampled tiles."""
+
+    def close(self) -> None:
+        """Give back the file and the threads."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLevel:
+    """Shape of one stored resolution and of the tiles in which it is stored."""
+
+    shape: tuple[int, int]
+    tile: tuple[int, int]
+
+
+class TileSource(Protocol):
+    """A file format's part of a slide: which levels there are, and one decoded tile at a time."""
+
+    path: Path
+    reader: str
+    levels: tuple[StoredLevel, ...]
+    header_spacing_um: tuple[float, float] | None
+    properties: dict[str, str]
+
+    def tile(self, level: int, row: int, column: int) -> Pixels | None:
+        """Decoded pixels of a tile, at least its part inside the level; None where empty."""
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """JSON-able facts that identify the pixels without reading all of them."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+def check_user_spacing(
+    path: Path, spacing_um: float | tuple[float, float] | None
+) -> tuple[float, float] | None:
+    """The (row, column) pixel size that a user gave, or None; nonsense raises `InputError`."""
+    if spacing_um is None:
+        return None
+    pair = spacing_um if isinstance(spacing_um, tuple) else (spacing_um, spacing_um)
+    if len(pair) != 2 or not all(math.isfinite(s) and 0.01 <= s <= 1000 for s in pair):
+        raise InputError(
+            f"{path.name}: a pixel size of {spacing_um} µm is not possible; "
+            "give a number between 0.01 and 1000 µm"
+        )
+    return float(pair[0]), float(pair[1])
+
+
+def check_header_spacing(path: Path, found: tuple[float, float] | None) -> tuple[float, float]:
+    """The pixel size of the header if it can be believed, else `MissingPixelSize`."""
+    advice = "give it with --spacing UM, or type it on the Case page"
+    if found is None:
+        raise MissingPixelSize(f"{path.name} does not say how large its pixels are; {advice}")
+    if not all(MIN_SPACING_UM <= s <= MAX_SPACING_UM for s in found):
+        raise MissingPixelSize(
+            f"{path.name} says that its pixels are {found[0]:g} x {found[1]:g} µm, which no slide "
+            f"scanner makes ({MIN_SPACING_UM:g} to {MAX_SPACING_UM:g} µm); {advice}"
+        )
+    return found

@@ -1,0 +1,74 @@
+"""The pixel size that a TIFF's header states: Aperio, OME-XML, ImageJ or resolution tags."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+__all__ = ["aperio_facts", "ome_spacing_um", "pixels_per_unit_um", "tag_spacing_um"]
+
+Spacing = tuple[float, float]
+
+_UM_PER = {
+    "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "\\u00b5m": 1.0,
+    "nm": 1e-3, "mm": 1e3, "cm": 1e4, "dm": 1e5, "m": 1e6, "å": 1e-4, "pm": 1e-6,
+    "in": 25400.0, "inch": 25400.0,
+}  # fmt: skip
+
+
+def _positive(row: Any, column: Any) -> Spacing | None:
+    try:
+        pair = (float(row), float(column))
+    except (TypeError, ValueError):
+        return None
+    return pair if all(math.isfinite(v) and v > 0 for v in pair) else None
+
+
+def aperio_facts(description: str) -> tuple[Spacing | None, dict[str, str]]:
+    """Pixel size and objective of an Aperio description; nothing else of it is kept.
+
+    The description also holds file names, users and dates; they are not looked at.
+    """
+    found = dict(re.findall(r"\|\s*(MPP|AppMag)\s*=\s*([0-9.eE+-]+)", description))
+    spacing = _positive(found.get("MPP"), found.get("MPP"))
+    return spacing, {"objective": found["AppMag"]} if "AppMag" in found else {}
+
+
+def ome_spacing_um(xml: str, series: int) -> Spacing | None:
+    """PhysicalSizeY and PhysicalSizeX of one image of OME-XML, µm."""
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return None
+    images = [e for e in root.iter() if e.tag.rsplit("}", 1)[-1] == "Pixels"]
+    if series >= len(images):
+        return None
+    pixels = images[series].attrib
+    size = [_positive(pixels.get(f"PhysicalSize{axis}"), 1.0) for axis in ("Y", "X")]
+    units = [_UM_PER.get(pixels.get(f"PhysicalSize{a}Unit", "µm").lower()) for a in ("Y", "X")]
+    if None in size or None in units:
+        return None
+    (row, _), (column, _) = size  # type: ignore[misc]
+    return _positive(row * units[0], column * units[1])  # type: ignore[operator]
+
+
+def pixels_per_unit_um(row: Any, column: Any, um_per_unit: float) -> Spacing | None:
+    """Spacing from a number of pixels per unit of length; rationals are pairs."""
+    values = []
+    for value in (row, column):
+        if isinstance(value, tuple):
+            value = value[0] / value[1] if len(value) == 2 and value[1] else 0
+        values.append(um_per_unit / value if isinstance(value, int | float) and value > 0 else 0)
+    return _positive(*values)
+
+
+def tag_spacing_um(page: Any, imagej_unit: str | None) -> Spacing | None:
+    """Pixel size from the resolution tags, if they have a unit (or ImageJ names one)."""
+    row, column = page.tags.valueof("YResolution"), page.tags.valueof("XResolution")
+    unit = int(page.tags.valueof("ResolutionUnit") or 2)
+    um_per_unit = {2: 25400.0, 3: 10000.0, 4: 1000.0, 5: 1.0}.get(unit)
+    if imagej_unit is not None:
+        um_per_unit = _UM_PER.get(imagej_unit.lower())
+    return pixels_per_unit_um(row, column, um_per_unit) if um_per_unit else None

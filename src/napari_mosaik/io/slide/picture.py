@@ -1,0 +1,89 @@
+"""PNG and JPEG pictures of a section: one level, decoded whole when first read."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from napari_mosaik.core import InputError
+from napari_mosaik.io.slide.base import Pixels, StoredLevel
+from napari_mosaik.io.slide.header import pixels_per_unit_um
+
+__all__ = ["PictureSource"]
+
+_MAX_PIXELS = 400_000_000
+_SAMPLED_BYTES = 64 << 20
+
+
+class PictureSource:
+    """A picture file without a pyramid; its pixels stay in memory while the slide is open."""
+
+    reader = "picture"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._pixels: Pixels | None = None
+        with self._open() as image:
+            width, height = image.size
+            if width * height > _MAX_PIXELS:
+                raise InputError(
+                    f"{path.name} has {width} x {height} pixels; a picture without a pyramid may "
+                    f"have {_MAX_PIXELS // 1_000_000} million (save it as a tiled TIFF)"
+                )
+            self.header_spacing_um = _spacing(image)
+            self.properties = {"vendor": "picture", "compression": str(image.format)}
+        self.levels: tuple[StoredLevel, ...] = (StoredLevel((height, width), (height, width)),)
+
+    def tile(self, level: int, row: int, column: int) -> Pixels | None:
+        """The whole picture as RGB, composited on white."""
+        with self._lock:
+            if self._pixels is None:
+                with self._open() as image:
+                    self._pixels = _on_white(image)
+            return self._pixels
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """File size and the digest of its first 64 MiB."""
+        with self.path.open("rb") as handle:
+            start = hashlib.blake2b(handle.read(_SAMPLED_BYTES), digest_size=16)
+        return {"bytes": self.path.stat().st_size, "samples": start.hexdigest()}
+
+    def close(self) -> None:
+        """Forget the pixels."""
+        self._pixels = None
+
+    def _open(self) -> Image.Image:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                return Image.open(self.path)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(f"{self.path.name} is not a readable picture: {error}") from error
+
+
+def _on_white(image: Image.Image) -> Pixels:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = np.asarray(image.convert("RGBA"), np.uint32)
+        alpha = rgba[..., 3:]
+        blend = (rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+        return blend.astype(np.uint8)
+    if image.mode.startswith(("I", "F")):
+        raise ValueError("its pixels have more than 8 bits; save it as 8-bit RGB")
+    return np.ascontiguousarray(image.convert("RGB"), np.uint8)
+
+
+def _spacing(image: Image.Image) -> tuple[float, float] | None:
+    """Pixel size from the stored density, if it states a unit of length."""
+    density = image.info.get("dpi")
+    has_unit = image.format == "PNG" or image.info.get("jfif_unit") in (1, 2)
+    if density is None or not has_unit:
+        return None
+    return pixels_per_unit_um(float(density[1]), float(density[0]), 25400.0)

@@ -1,0 +1,78 @@
+"""Area averages of 8-bit pixels: whole-number blocks exactly, any other ratio by covered area."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.io.slide.base import Pixels
+
+__all__ = ["area_resample", "block_mean"]
+
+
+@numba.njit(cache=True, nogil=True)
+def block_mean(pixels: Pixels, rows: int, columns: int) -> Pixels:
+    """Mean of each block of *rows* x *columns* pixels, halves rounded up; exact integers.
+
+    Rows and columns that do not fill a block are left out.
+    """
+    height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
+    out = np.empty((height, width, 3), np.uint8)
+    sums = np.empty((width, 3), np.uint32)
+    area = np.uint32(rows * columns)
+    half = np.uint32(area // 2)
+    for i in range(height):
+        sums[:] = half
+        for r in range(i * rows, (i + 1) * rows):
+            for j in range(width):
+                for c in range(j * columns, (j + 1) * columns):
+                    sums[j, 0] += pixels[r, c, 0]
+                    sums[j, 1] += pixels[r, c, 1]
+                    sums[j, 2] += pixels[r, c, 2]
+        for j in range(width):
+            for k in range(3):
+                out[i, j, k] = sums[j, k] // area
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_row(
+    pixels: Pixels, r: int, weight: float, start: float, step: float, sums: NDArray[np.float64]
+) -> None:
+    """Add one row of pixels, averaged along the columns, to the sums of an output row."""
+    width = pixels.shape[1]
+    for j in range(sums.shape[0]):
+        left = start + j * step
+        right = left + step
+        for c in range(max(0, math.floor(left)), min(width, math.ceil(right))):
+            part = weight * (min(right, c + 1.0) - max(left, float(c)))
+            sums[j, 0] += part * pixels[r, c, 0]
+            sums[j, 1] += part * pixels[r, c, 1]
+            sums[j, 2] += part * pixels[r, c, 2]
+
+
+@numba.njit(cache=True, nogil=True)
+def area_resample(
+    pixels: Pixels, start: tuple[float, float], step: tuple[float, float], shape: tuple[int, int]
+) -> Pixels:
+    """Mean over the area that each output sample covers.
+
+    Output sample ``(i, j)`` covers the rows ``start[0] + i * step[0]`` to ``... + step[0]`` of the
+    input (in pixel edges) and likewise columns; the input must reach over the whole area.
+    """
+    out = np.empty((shape[0], shape[1], 3), np.uint8)
+    sums = np.empty((shape[1], 3), np.float64)
+    for i in range(shape[0]):
+        top = start[0] + i * step[0]
+        bottom = top + step[0]
+        sums[:] = 0.0
+        for r in range(max(0, math.floor(top)), min(pixels.shape[0], math.ceil(bottom))):
+            weight = (min(bottom, r + 1.0) - max(top, float(r))) / (step[0] * step[1])
+            _add_row(pixels, r, weight, start[1], step[1], sums)
+        for j in range(shape[1]):
+            for k in range(3):
+                out[i, j, k] = np.uint8(min(255.0, sums[j, k] + 0.5))
+    return out
