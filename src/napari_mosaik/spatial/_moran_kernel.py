@@ -1,0 +1,79 @@
+"""Compiled loops of the local Moran permutations (imports numba)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+__all__ = ["count_extreme", "draw_ranks"]
+
+
+@njit(cache=True, nogil=True)
+def _next(state: Any) -> tuple[Any, Any]:
+    """One step of splitmix64 (Steele et al. 2014): new state, random 64-bit number."""
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    x = state
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state, x ^ (x >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def draw_ranks(seed: np.uint64, n_draws: int, n_items: int, width: int) -> NDArray[np.int32]:
+    """Each row: *width* different numbers below *n_items* in random order (Fisher-Yates)."""
+    out = np.empty((n_draws, width), np.int32)
+    items = np.arange(n_items).astype(np.int32)
+    swaps = np.empty(width, np.int64)
+    state = seed
+    for draw in range(n_draws):
+        for k in range(width):
+            state, bits = _next(state)
+            j = k + np.int64(bits % np.uint64(n_items - k))
+            swaps[k] = j
+            items[k], items[j] = items[j], items[k]
+            out[draw, k] = items[k]
+        for k in range(width - 1, -1, -1):
+            j = swaps[k]
+            items[k], items[j] = items[j], items[k]
+    return out
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def count_extreme(
+    ordered: NDArray[np.float64],
+    ranks: NDArray[np.int32],
+    own_rank: NDArray[np.int64],
+    lag: NDArray[np.float64],
+    starts: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    tolerance: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How often the lag of the *rows* is reached from above and from below by random neighbours.
+
+    *ordered* holds all values in ascending order, *own_rank* each tile's place in it: a random
+    number ``j`` means the j-th of the other values.  Lags that differ by less than *tolerance*
+    count as equal.
+    """
+    at_least = np.zeros(rows.size, np.int64)
+    at_most = np.zeros(rows.size, np.int64)
+    for r in prange(rows.size):
+        i = rows[r]
+        start, width = starts[i], starts[i + 1] - starts[i]
+        own, observed = own_rank[i], lag[i]
+        others = np.empty(ordered.size - 1, np.float64)
+        others[:own] = ordered[:own]
+        others[own:] = ordered[own + 1 :]
+        above, below = 0, 0
+        for draw in range(ranks.shape[0]):
+            total = 0.0
+            for k in range(width):
+                total += weights[start + k] * others[ranks[draw, k]]
+            above += total >= observed - tolerance
+            below += total <= observed + tolerance
+        at_least[r] = above
+        at_most[r] = below
+    return at_least, at_most
