@@ -1,0 +1,185 @@
+"""Which tiles a reader should look at next, and why: the review queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mosaik.core import FloatArray, InputError, Params, setting
+
+__all__ = ["QueueItem", "QueueParams", "TileEvidence", "review_queue"]
+
+
+class QueueParams(Params):
+    """What makes a tile worth a look."""
+
+    length: int = setting(60, "Number of tiles in the queue.", ge=1, le=10_000)
+    error_weight: float = setting(
+        1.0, "Weight of the difference between predicted and measured uptake.", ge=0
+    )
+    class_weight: float = setting(1.0, "Weight of the uncertainty of the tissue class.", ge=0)
+    interval_weight: float = setting(0.5, "Weight of the width of the prediction interval.", ge=0)
+    apart_um: float = setting(
+        900.0,
+        "Tiles nearer than this to one already in the queue wait, so that the queue does not "
+        "circle around one place.",
+        unit="µm",
+        ge=0,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileEvidence:
+    """What is known of the tiles, row i = tile i; None for what was not computed, NaN for no data.
+
+    Parameters
+    ----------
+    centres_um
+        (n, 2) tile centres, µm.
+    measured, predicted
+        (n,) uptake in one and the same unit.
+    class_probability
+        (n, k) probabilities of the k tissue classes.
+    interval_width
+        (n,) width of the prediction interval, in the unit of the uptake.
+    flagged
+        (n,) True for tiles that somebody marked; they come first.
+    reviewed
+        (n,) True for tiles that need no second look.
+    """
+
+    centres_um: FloatArray
+    measured: FloatArray | None = None
+    predicted: FloatArray | None = None
+    class_probability: FloatArray | None = None
+    interval_width: FloatArray | None = None
+    flagged: NDArray[np.bool_] | None = None
+    reviewed: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueItem:
+    """One tile of the queue: its row, how much a look is worth (0-1), and why in words."""
+
+    tile: int
+    value: float
+    reason: str
+
+
+def review_queue(evidence: TileEvidence, params: QueueParams | None = None) -> list[QueueItem]:
+    """The tiles most worth a look, the best first.
+
+    Each signal is turned into ranks in (0, 1] over the tiles that have it, so that signals of
+    different units can be added; a tile without a signal gains nothing from it.  Flagged tiles come
+    first.  Ties are broken by the tile number: equal input gives an equal queue.
+
+    Raises
+    ------
+    InputError
+        Arrays that do not have one value per tile.
+    """
+    params = params or QueueParams()
+    n = len(evidence.centres_um)
+    signals = _signals(evidence, params, n)
+    parts = np.array([weight * _ranks(signal) for signal, weight, _ in signals]).reshape(-1, n)
+    total = sum(weight for _, weight, _ in signals)
+    value = parts.sum(0) / total if total > 0 else np.zeros(n)
+    flagged = _flags(evidence.flagged, n)
+    open_ = ~_flags(evidence.reviewed, n) & (flagged | (value > 0))
+    order = np.lexsort((np.arange(n), -value, ~flagged))
+    chosen = _spread(order[open_[order]], evidence.centres_um, flagged, params)
+    items = []
+    for tile in chosen:
+        why = signals[int(parts[:, tile].argmax())][2](tile) if value[tile] > 0 else ""
+        reason = "flagged" + (f"; {why}" if why else "") if flagged[tile] else why
+        items.append(QueueItem(int(tile), 1.0 if flagged[tile] else float(value[tile]), reason))
+    return items
+
+
+_Signal = tuple[FloatArray, float, Callable[[int], str]]
+
+
+def _signals(evidence: TileEvidence, params: QueueParams, n: int) -> list[_Signal]:
+    """Each available signal with its weight and a function that words it for a tile."""
+    signals: list[_Signal] = []
+    if evidence.measured is not None and evidence.predicted is not None:
+        error = _column(evidence.predicted, n, "predicted") - _column(
+            evidence.measured, n, "measured"
+        )
+        signals.append((np.abs(error), params.error_weight, lambda i: _error_words(error[i])))
+    if evidence.class_probability is not None:
+        probability = np.asarray(evidence.class_probability, float)
+        if probability.ndim != 2 or len(probability) != n:
+            raise InputError(f"class probabilities of shape {probability.shape} for {n} tiles")
+        entropy = _entropy(probability)
+        signals.append((entropy, params.class_weight, lambda i: _class_words(probability[i])))
+    if evidence.interval_width is not None:
+        width = _column(evidence.interval_width, n, "interval width")
+        signals.append((width, params.interval_weight, lambda i: f"wide interval ({width[i]:.3g})"))
+    return [s for s in signals if s[1] > 0]
+
+
+def _error_words(error: float) -> str:
+    side = "above" if error > 0 else "below"
+    return f"prediction {abs(error):.3g} {side} the measurement"
+
+
+def _class_words(probability: FloatArray) -> str:
+    return f"tissue class uncertain (at most {100 * np.nanmax(probability):.0f} % for one class)"
+
+
+def _column(values: ArrayLike, n: int, what: str) -> FloatArray:
+    column = np.asarray(values, float)
+    if column.shape != (n,):
+        raise InputError(f"{what}: {column.shape} values for {n} tiles")
+    return column
+
+
+def _flags(values: NDArray[np.bool_] | None, n: int) -> NDArray[np.bool_]:
+    if values is None:
+        return np.zeros(n, bool)
+    flags = np.asarray(values, bool)
+    if flags.shape != (n,):
+        raise InputError(f"{flags.shape} marks for {n} tiles")
+    return flags
+
+
+def _entropy(probability: FloatArray) -> FloatArray:
+    """Shannon entropy of each row, 1 for equal probabilities; NaN where a row has no data."""
+    total = probability.sum(1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(total > 0, probability / total, np.nan)
+        each = np.where(p > 0, p * np.log(p), np.where(np.isnan(p), np.nan, 0.0))
+    scale = np.log(max(2, probability.shape[1]))
+    entropy: FloatArray = np.where(np.isnan(p).any(1), np.nan, -each.sum(1) / scale)
+    return np.maximum(entropy, 0.0, out=entropy)
+
+
+def _ranks(signal: FloatArray) -> FloatArray:
+    """Average ranks divided by their number, in (0, 1]; 0 for NaN and for signals of 0."""
+    from scipy.stats import rankdata
+
+    ranks = np.zeros(signal.shape)
+    valid = np.isfinite(signal)
+    if valid.any():
+        ranks[valid] = rankdata(signal[valid]) / valid.sum()
+    ranks[signal == 0] = 0.0
+    return ranks
+
+
+def _spread(
+    order: NDArray[np.intp], centres_um: FloatArray, flagged: NDArray[np.bool_], params: QueueParams
+) -> list[int]:
+    """The first tiles of *order* that keep their distance; those passed over follow at the end."""
+    chosen: list[int] = []
+    waiting: list[int] = []
+    for tile in map(int, order):
+        if len(chosen) == params.length:
+            break
+        gap = centres_um[chosen] - centres_um[tile]
+        near = bool((np.hypot(gap[:, 0], gap[:, 1]) < params.apart_um).any()) if chosen else False
+        (waiting if near and not flagged[tile] else chosen).append(tile)
+    return chosen + waiting[: params.length - len(chosen)]

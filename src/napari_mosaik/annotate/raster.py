@@ -1,0 +1,71 @@
+"""Shapes as class codes on a lattice: for training, for agreement and for the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from napari_mosaik.core import Lattice
+from napari_mosaik.core.shapes import AnnotatedShape
+
+__all__ = ["rasterise"]
+
+
+def rasterise(
+    shapes: Iterable[AnnotatedShape], lattice: Lattice, codes: Mapping[str, int]
+) -> NDArray[np.uint8]:
+    """Class code of every sample whose centre lies in a shape, 0 elsewhere.
+
+    Parameters
+    ----------
+    shapes
+        Shapes in µm of the lattice's frame; a later one lies on top of an earlier one.
+    lattice
+        Where the samples lie.
+    codes
+        Code (1-255) of each class name; shapes of other names are left out.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        (rows, columns) codes.  Holes stay open; a centre on a left or upper edge counts as inside,
+        so that shapes sharing an edge never both or neither take a sample.
+    """
+    from napari_mosaik.annotate._scanline import fill
+
+    chosen = [shape for shape in shapes if shape.label in codes]
+    out = np.zeros(lattice.shape, np.uint8)
+    if not chosen or not out.size:
+        return out
+    origin, spacing = np.asarray(lattice.origin_um)[::-1], np.asarray(lattice.spacing_um)[::-1]
+    starts, edges = _edges(chosen, origin, spacing)
+    values = np.array([codes[shape.label] for shape in chosen], np.uint8)
+    fill(out, starts, edges, values)
+    return out
+
+
+def _edges(
+    shapes: list[AnnotatedShape], origin_um: NDArray[np.float64], spacing_um: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Edges (m, 4) x0 y0 x1 y1 in fractional index, and where each shape's edges begin (n + 1)."""
+    rings, ring_shape = _rings([shape.geometry for shape in shapes])
+    xy, ring_of = shapely.get_coordinates(rings, return_index=True)
+    xy = (xy - origin_um) / spacing_um - 0.5
+    same = ring_of[1:] == ring_of[:-1]
+    edges = np.hstack([xy[:-1], xy[1:]])[same]
+    upward = edges[:, 1] > edges[:, 3]
+    edges[upward] = edges[upward][:, [2, 3, 0, 1]]
+    owner = ring_shape[ring_of[:-1][same]]
+    return np.searchsorted(owner, np.arange(len(shapes) + 1)), np.ascontiguousarray(edges)
+
+
+def _rings(
+    geometries: list[shapely.Polygon | shapely.MultiPolygon],
+) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+    """All rings of all parts, and the number of the geometry to which each belongs."""
+    parts, part_of = shapely.get_parts(np.array(geometries, object), return_index=True)
+    rings, ring_of = shapely.get_rings(parts, return_index=True)
+    return rings, part_of[ring_of]
