@@ -1,0 +1,244 @@
+"""Vessels on a CD34 slide: the brown wall is closed, its lumen filled, specks are left out.
+
+A wall shows as a ring; the vessel is the ring with its lumen, so shapes and diameters are those of
+the filled object.  Every operation is local, so a slide is worked block by block with a halo.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mosaik.core.colour import DAB, HAEMATOXYLIN
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.segment.filters import (
+    Float32,
+    Mask,
+    close_mask,
+    gaussian,
+    kernel,
+    otsu,
+    require_rgb,
+    stain_amount,
+)
+from napari_mosaik.segment.stitch import SeamLabels, label_mask
+
+__all__ = [
+    "VesselParams",
+    "brown_by_hue",
+    "estimate_threshold",
+    "fill_lumens",
+    "halo_um",
+    "segment_vessels",
+    "vessel_density",
+    "vessel_mask",
+]
+
+H_DAB = np.array([HAEMATOXYLIN, DAB]).T
+_OD_RANGE = 1.5
+"""Stronger DAB counts as this much for the histogram: dark walls must not push the threshold up."""
+
+
+class VesselParams(Params):
+    """Settings of the vessel segmentation."""
+
+    method: Literal["dab", "hsv"] = setting(
+        "dab",
+        "How brown is recognised: amount of DAB after stain separation, or the paper's hue range "
+        "(loses vessel wall that lies over nuclei).",
+        choices={"dab": "DAB density", "hsv": "Hue (paper)"},
+    )
+    spacing_um: float = setting(1.0, "Pixel size at which vessels are found.", unit="µm", gt=0)
+    threshold: Literal["otsu", "fixed"] = setting(
+        "otsu",
+        "Take the DAB threshold from the slide's own histogram, or use the fixed value.",
+        choices={"otsu": "From the slide (Otsu)", "fixed": "Fixed"},
+    )
+    dab_od: float = setting(
+        0.6, "Fixed threshold: amount of DAB, natural optical density.", unit="OD", gt=0, le=3
+    )
+    lowest_od: float = setting(
+        0.3,
+        "The threshold from the slide never falls below this amount of DAB, so that a slide "
+        "without vessels gives none.",
+        unit="OD",
+        gt=0,
+        le=3,
+        advanced=True,
+    )
+    smoothing_um: float = setting(
+        0.5, "Standard deviation of the smoothing before the threshold.", unit="µm", ge=0, le=5
+    )
+    closing_um: float = setting(
+        1.5, "Radius of the closing that joins gaps in a wall.", unit="µm", ge=0, le=20
+    )
+    max_lumen_um2: float = setting(
+        5000.0, "Largest hole that is filled as a lumen.", unit="µm²", ge=0, le=100_000
+    )
+    min_area_um2: float = setting(
+        25.0, "Smaller objects are left out; single sprouts count.", unit="µm²", ge=0
+    )
+
+
+def halo_um(params: VesselParams) -> float:
+    """Margin around a block within which its result depends on the picture, µm.
+
+    Twice the closing radius, the smoothing, and twice the edge of the largest lumen as a square.
+    A lumen that is longer than this margin may stay unfilled where a seam cuts it.
+    """
+    lumen = 2 * math.sqrt(params.max_lumen_um2)
+    return 2 * params.closing_um + 3 * params.smoothing_um + lumen + 4 * params.spacing_um
+
+
+def vessel_density(rgb: NDArray[np.uint8], vectors: ArrayLike | None = None) -> Float32:
+    """Amount of DAB in natural OD, (rows, columns).
+
+    Parameters
+    ----------
+    rgb
+        (rows, columns, 3) 8-bit picture.
+    vectors
+        (3, 2) OD vectors of haematoxylin and DAB as columns; Ruifrok and Johnston 2001 if None.
+    """
+    return stain_amount(rgb, H_DAB if vectors is None else vectors, 1)
+
+
+def estimate_threshold(od_samples: ArrayLike, params: VesselParams) -> float:
+    """DAB threshold of a slide, natural OD, from pixels sampled over its tissue.
+
+    Otsu's threshold over samples clipped to [0, 1.5], at least ``params.lowest_od``; the fixed
+    value if the parameters say so.  NaN samples are left out; without samples the fixed value is
+    returned.
+    """
+    samples = np.asarray(od_samples, float).ravel()
+    samples = samples[np.isfinite(samples)]
+    if params.threshold == "fixed" or samples.size == 0:
+        return params.dab_od
+    return max(params.lowest_od, otsu(np.clip(samples, 0, _OD_RANGE), 0.0, _OD_RANGE))
+
+
+def brown_by_hue(rgb: NDArray[np.uint8]) -> Mask:
+    """Brown pixels of the paper's mode: hue in [350, 360) or [0, 45) deg, S >= 0.15, V 0.1-0.9."""
+    return _brown(require_rgb(rgb))
+
+
+@kernel
+def _brown(rgb: NDArray[np.uint8]) -> Mask:
+    rows, cols = rgb.shape[:2]
+    out = np.zeros((rows, cols), np.bool_)
+    for i in range(rows):
+        for j in range(cols):
+            red, green, blue = float(rgb[i, j, 0]), float(rgb[i, j, 1]), float(rgb[i, j, 2])
+            top, low = max(red, green, blue), min(red, green, blue)
+            if top < 0.1 * 255 or top > 0.9 * 255 or top - low < 0.15 * top or top == low:
+                continue
+            if top != red:
+                continue
+            hue = 60.0 * (green - blue) / (top - low)
+            out[i, j] = -10.0 <= hue < 45.0
+    return out
+
+
+def fill_lumens(mask: Mask, max_pixels: int) -> Mask:
+    """Fill holes of at most *max_pixels* that do not touch the border of the block.
+
+    A hole is a four-connected part of the background.  Holes that touch the border may continue
+    beyond it and stay open.  In the inner part of a block the result is that of the whole picture
+    if every hole of at most *max_pixels* that reaches the inner part lies within the block.
+    """
+    holes, n = label_mask(np.ascontiguousarray(~mask), False)
+    return _fill(holes, n, max_pixels)
+
+
+@kernel
+def _fill(holes: NDArray[np.int32], n: int, max_pixels: int) -> Mask:
+    rows, cols = holes.shape
+    pixels = np.zeros(n + 1, np.int64)
+    for r in range(rows):
+        for c in range(cols):
+            pixels[holes[r, c]] += 1
+    for r in range(rows):
+        pixels[holes[r, 0]] = pixels[holes[r, cols - 1]] = max_pixels + 1
+    for c in range(cols):
+        pixels[holes[0, c]] = pixels[holes[rows - 1, c]] = max_pixels + 1
+    out = np.empty((rows, cols), np.bool_)
+    for r in range(rows):
+        for c in range(cols):
+            k = holes[r, c]
+            out[r, c] = k == 0 or pixels[k] <= max_pixels
+    return out
+
+
+def vessel_mask(
+    rgb: NDArray[np.uint8],
+    spacing_um: float,
+    params: VesselParams,
+    threshold: float,
+    vectors: ArrayLike | None = None,
+) -> tuple[Mask, Mask]:
+    """Wall and filled vessel of one block with halo.
+
+    Parameters
+    ----------
+    rgb
+        (rows, columns, 3) 8-bit block, its core surrounded by `halo_um`.
+    spacing_um
+        Pixel size, µm.
+    params
+        Settings.
+    threshold
+        Amount of DAB from which a pixel is wall, natural OD (`estimate_threshold`).
+    vectors
+        (3, 2) OD vectors of haematoxylin and DAB.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Two masks (rows, columns): the closed wall, and the wall with its lumens.  Small objects
+        are still there: whether an object is small is known only once it is whole.
+    """
+    if not spacing_um > 0:
+        raise InputError(f"the pixel size must be positive, not {spacing_um} µm")
+    if params.method == "hsv":
+        wall = brown_by_hue(rgb)
+    else:
+        density = vessel_density(rgb, vectors)
+        wall = gaussian(density, params.smoothing_um / spacing_um) >= np.float32(threshold)
+    wall = close_mask(wall, params.closing_um / spacing_um)
+    return wall, fill_lumens(wall, int(params.max_lumen_um2 / spacing_um**2))
+
+
+def segment_vessels(
+    image: Raster, params: VesselParams | None = None, vectors: ArrayLike | None = None
+) -> LabelImage:
+    """Vessels of a picture in memory, numbered by their first pixel in raster order.
+
+    Parameters
+    ----------
+    image
+        (rows, columns, 3) 8-bit RGB with square pixels.
+    params
+        Settings; the picture is used at its own pixel size.
+    vectors
+        (3, 2) OD vectors of haematoxylin and DAB; Ruifrok and Johnston 2001 if None.
+
+    Returns
+    -------
+    LabelImage
+        int32 labels, lumen included, on the picture's lattice; 0 where there is no vessel.
+    """
+    params = params or VesselParams()
+    rgb, spacing_um = require_rgb(image.values), image.lattice.spacing_um[0]
+    threshold = params.dab_od
+    if params.method == "dab" and params.threshold == "otsu":
+        threshold = estimate_threshold(vessel_density(rgb, vectors)[::3, ::3], params)
+    filled = vessel_mask(rgb, spacing_um, params, threshold, vectors)[1]
+    seams = SeamLabels(image.lattice.shape, max(image.lattice.shape))
+    labels = seams.add(0, filled)
+    seams.join(math.ceil(params.min_area_um2 / spacing_um**2))
+    return LabelImage(seams.relabel(0, labels), image.lattice)
