@@ -90,7 +90,7 @@ def inverse_distance(
     for valid, which in _same_gaps(np.isfinite(columns)):
         if not valid.any():
             continue
-        part = columns[np.ix_(valid, which)]
+        part = columns[valid][:, which]
         for start in range(0, query.shape[0], _CHUNK):
             rows = slice(start, start + _CHUNK)
             index, weight = _weights(points[valid], query[rows], power, n_neighbours)
@@ -198,9 +198,10 @@ def _nearest(points: FloatArray, query: FloatArray, k: int) -> tuple[FloatArray,
     tree = cKDTree(points)
     room = min(n, k + _TIE_ROOM)
     distance, index = _query(tree, query, min(n, k + 1))
-    tied = np.flatnonzero(distance[:, -1] <= distance[:, k - 1] * (1 + _SAME)) if n > k else []
+    tied = np.flatnonzero(distance[:, -1] <= distance[:, k - 1] * (1 + _SAME))
+    tied = tied[: tied.size if n > k else 0]
     distance, index = distance[:, :k], index[:, :k]
-    while len(tied):
+    while tied.size:
         far, which = _query(tree, query[tied], room)
         last = far[:, k - 1 : k]
         far = np.where(np.abs(far - last) <= _SAME * last, last, far)
@@ -208,7 +209,7 @@ def _nearest(points: FloatArray, query: FloatArray, k: int) -> tuple[FloatArray,
         distance[tied] = np.take_along_axis(far, order, 1)
         index[tied] = np.take_along_axis(which, order, 1)
         open_end = (far[:, -1] == last[:, 0]) & (room < n)
-        tied, room = np.asarray(tied)[open_end], min(n, 2 * room)
+        tied, room = tied[open_end], min(n, 2 * room)
     return distance, index
 
 

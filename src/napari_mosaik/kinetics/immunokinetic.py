@@ -1,0 +1,253 @@
+"""The patient's antibody over time: free, bound to the antigen and taken into the cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mosaik.core import FloatArray, InputError, Params, Table, setting
+
+__all__ = [
+    "EX_VIVO_TIME_H",
+    "IN_VIVO_TIMES_H",
+    "ImmunokineticParams",
+    "TimeActivity",
+    "curve_features",
+    "min_max",
+    "solve_immunokinetic",
+]
+
+IN_VIVO_TIMES_H = (72.0, 120.0, 168.0)
+"""Times of the in vivo scans after injection, h."""
+EX_VIVO_TIME_H = 336.0
+"""Time of surgery and ex vivo scan after injection, h."""
+
+
+class ImmunokineticParams(Params):
+    """Settings of the immunokinetic model; the defaults are the paper's Table 2 (patient 1)."""
+
+    k_a_per_um_h: float = setting(
+        3.5e4, "Association rate; 3.5e10 per h and M.", unit="1/(µM h)", label="kₐ", ge=0
+    )
+    antigen_um: float = setting(0.3662, "Total surface antigen.", unit="µM", label="C_tot", ge=0)
+    k32_per_h: float = setting(0.2, "Rate of internalisation.", unit="1/h", label="k₃₂", ge=0)
+    k03_per_h: float = setting(
+        8.33e-4, "Rate of loss of internalised antibody.", unit="1/h", label="k₀₃", ge=0
+    )
+    free_0_um: float = setting(
+        7.32e-2, "Free antibody at injection.", unit="µM", label="C_free at 0", ge=0
+    )
+    bound_0_um: float = setting(
+        0.0, "Bound antibody at injection.", unit="µM", label="C_bound at 0", ge=0, advanced=True
+    )
+    internalised_0_um: float = setting(
+        0.0, "Internalised antibody at injection.", unit="µM", ge=0, advanced=True
+    )
+    molar_mass_g_per_mol: float = setting(
+        150e3, "Molar mass of the antibody.", unit="g/mol", gt=0, advanced=True
+    )
+    mass_mg: float = setting(0.1, "Injected mass of antibody.", unit="mg", gt=0)
+    recycling: bool = setting(
+        True,
+        "Internalised sites are replaced on the surface at once (equation 4 of the paper); "
+        "otherwise each site binds once.",
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimeActivity:
+    """Concentrations over time; decay-corrected, so the nuclide's decay is not in them.
+
+    Attributes
+    ----------
+    time_h
+        (t,) times after injection, h.
+    free_um, bound_um, internalised_um
+        (t,) concentrations, µM (micromolar).
+    """
+
+    time_h: FloatArray
+    free_um: FloatArray
+    bound_um: FloatArray
+    internalised_um: FloatArray
+
+    @property
+    def retained_um(self) -> FloatArray:
+        """(t,) bound plus internalised antibody, µM."""
+        return self.bound_um + self.internalised_um
+
+    def stack(self) -> FloatArray:
+        """(t, 3) free, bound and internalised, µM."""
+        return np.stack([self.free_um, self.bound_um, self.internalised_um], axis=1)
+
+    def normalised(self, reference_um: float) -> FloatArray:
+        """(t, 3) the curves divided by one constant, the free antibody at injection."""
+        if not reference_um > 0:
+            raise InputError(
+                f"curves cannot be normalised by {reference_um} µM; give the free antibody at "
+                "injection, above 0"
+            )
+        return self.stack() / reference_um
+
+    def to_table(self) -> Table:
+        """One row per time."""
+        columns = {
+            "time_h": self.time_h,
+            "free_um": self.free_um,
+            "bound_um": self.bound_um,
+            "internalised_um": self.internalised_um,
+        }
+        units = {name: "h" if name == "time_h" else "µM" for name in columns}
+        about = {
+            "time_h": "time after injection",
+            "free_um": "free antibody",
+            "bound_um": "antibody bound to the surface antigen",
+            "internalised_um": "antibody taken into the cells",
+        }
+        return Table(columns, units, about)
+
+
+def solve_immunokinetic(
+    params: ImmunokineticParams | None = None, time_h: ArrayLike | None = None
+) -> TimeActivity:
+    """Solve the immunokinetic model of the paper (equations 1 to 4) by LSODA.
+
+    ``dC_free/dt = -k21 C_free``, ``dC_bound/dt = k21 C_free - k32 C_bound``,
+    ``dC_int/dt = k32 C_bound - k03 C_int``, ``k21 = k_a (C_tot - C_bound)``.  Dissociation is
+    neglected.  Without *recycling* the free sites are those that have never bound.
+
+    Parameters
+    ----------
+    params
+        Rates and initial concentrations; Table 2 of the paper if left out.
+    time_h
+        (t,) times after injection, h, ascending from 0 on; hourly to the ex vivo scan if left
+        out.
+
+    Returns
+    -------
+    TimeActivity
+        Concentrations in µM at the times; not negative.
+
+    Raises
+    ------
+    InputError
+        If the times are not finite, ascending and at least 0, if more antibody is bound at
+        injection than there is antigen, or if the solver fails.
+
+    References
+    ----------
+    Cheal et al. 2014, Eur J Nucl Med Mol Imaging 41:985-994.
+    """
+    from scipy.integrate import solve_ivp
+
+    params = params or ImmunokineticParams()
+    times = checked_times(np.arange(EX_VIVO_TIME_H + 1) if time_h is None else time_h)
+    start = np.array([params.free_0_um, params.bound_0_um, params.internalised_0_um])
+    if params.bound_0_um > params.antigen_um:
+        raise InputError(
+            f"{params.bound_0_um} µM bound at injection exceeds the antigen, {params.antigen_um} µM"
+        )
+    if times[-1] == 0:
+        curves = np.repeat(start[:, None], times.size, axis=1)
+        return TimeActivity(times, *curves)
+    solution = solve_ivp(
+        lambda _time_h, y: _rates(y, params),
+        (0.0, float(times[-1])),
+        start,
+        method="LSODA",
+        t_eval=np.unique(times),
+        jac=lambda _time_h, y: _jacobian(y, params),
+        rtol=1e-8,
+        atol=1e-12,
+    )
+    if not solution.success:
+        raise InputError(f"the kinetic model could not be solved: {solution.message}")
+    curves = np.maximum(solution.y, 0.0)[:, np.searchsorted(solution.t, times)]
+    return TimeActivity(times, *curves)
+
+
+def curve_features(curves: TimeActivity) -> dict[str, float]:
+    """Numbers that describe the curves.
+
+    Parameters
+    ----------
+    curves
+        Curves at two times or more, so dense that the trapezoid rule holds.
+
+    Returns
+    -------
+    dict
+        Peak (µM), time of the peak (h), area under the curve (µM h) and value at the end (µM) of
+        the bound and internalised antibody and of their sum (retained).
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two times.
+    """
+    if curves.time_h.size < 2:
+        raise InputError("curve features need at least two times")
+    out: dict[str, float] = {}
+    parts = {
+        "bound": curves.bound_um,
+        "internalised": curves.internalised_um,
+        "retained": curves.retained_um,
+    }
+    for name, curve in parts.items():
+        peak = int(np.argmax(curve))
+        out[f"{name}_peak_um"] = float(curve[peak])
+        out[f"{name}_peak_time_h"] = float(curves.time_h[peak])
+        out[f"{name}_area_um_h"] = float(np.trapezoid(curve, curves.time_h))
+        out[f"{name}_end_um"] = float(curve[-1])
+    return out
+
+
+def min_max(curve: ArrayLike, floor: float = 1e-9) -> tuple[FloatArray, bool]:
+    """A curve scaled to [0, 1], and whether it was flat.
+
+    Parameters
+    ----------
+    curve
+        (t,) values, any unit; NaN spreads.
+    floor
+        A curve whose range is at most this is flat: it holds nothing but rounding, and zeros are
+        returned.
+    """
+    values = np.asarray(curve, float)
+    low, high = float(values.min()), float(values.max())
+    if high - low <= floor:
+        return np.zeros_like(values), True
+    return (values - low) / (high - low), False
+
+
+def checked_times(time_h: ArrayLike) -> FloatArray:
+    """The times (t,) as an array; `InputError` unless finite, ascending and at least 0 h."""
+    times = np.atleast_1d(np.asarray(time_h, float))
+    if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all():
+        raise InputError("times must be a list of finite numbers of hours")
+    if times[0] < 0 or (np.diff(times) < 0).any():
+        raise InputError(f"times must ascend from 0 h on, not {times[:5].tolist()} ...")
+    return times
+
+
+def _sites(y: NDArray[np.float64], p: ImmunokineticParams) -> float:
+    if p.recycling:
+        return float(p.antigen_um - y[1])
+    return float(p.antigen_um - p.bound_0_um - (p.free_0_um - y[0]))
+
+
+def _rates(y: NDArray[np.float64], p: ImmunokineticParams) -> list[float]:
+    binding = p.k_a_per_um_h * _sites(y, p) * y[0]
+    internalising = p.k32_per_h * y[1]
+    return [-binding, binding - internalising, internalising - p.k03_per_h * y[2]]
+
+
+def _jacobian(y: NDArray[np.float64], p: ImmunokineticParams) -> FloatArray:
+    ka, k32, k03 = p.k_a_per_um_h, p.k32_per_h, p.k03_per_h
+    by_free = ka * _sites(y, p) + (0.0 if p.recycling else ka * y[0])
+    by_bound = -ka * y[0] if p.recycling else 0.0
+    return np.array([[-by_free, -by_bound, 0.0], [by_free, by_bound - k32, 0.0], [0.0, k32, -k03]])
