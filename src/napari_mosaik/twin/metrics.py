@@ -1,0 +1,260 @@
+"""How well predicted and measured uptake agree, and the record that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from napari_mosaik.core import FloatArray, InputError
+
+__all__ = [
+    "balanced_accuracy",
+    "bland_altman",
+    "calibration",
+    "class_metrics",
+    "concordance",
+    "errors",
+    "macro_f1",
+    "mae",
+    "metrics_record",
+    "mse",
+    "pearson",
+    "r2",
+    "regression_metrics",
+    "spearman",
+]
+
+
+def _pairs(measured: ArrayLike, predicted: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Both as float arrays without the tiles where either is NaN."""
+    y, p = np.asarray(measured, float).ravel(), np.asarray(predicted, float).ravel()
+    if y.shape != p.shape:
+        raise InputError(f"{y.size} measured and {p.size} predicted values")
+    keep = np.isfinite(y) & np.isfinite(p)
+    return y[keep], p[keep]
+
+
+def mse(measured: ArrayLike, predicted: ArrayLike) -> float:
+    """Mean squared error over tiles where both are finite; NaN when there is none."""
+    y, p = _pairs(measured, predicted)
+    return float(np.mean((p - y) ** 2)) if y.size else float("nan")
+
+
+def mae(measured: ArrayLike, predicted: ArrayLike) -> float:
+    """Mean absolute error over tiles where both are finite; NaN when there is none."""
+    y, p = _pairs(measured, predicted)
+    return float(np.mean(np.abs(p - y))) if y.size else float("nan")
+
+
+def r2(measured: ArrayLike, predicted: ArrayLike, reference: float | None = None) -> float:
+    """Coefficient of determination, 1 - SS_res / SS_tot.
+
+    Parameters
+    ----------
+    measured, predicted
+        (n,) values; pairs with NaN are left out.
+    reference
+        Mean against which the spread is measured: the *test* tiles' own mean by default, or the
+        training mean.
+
+    Returns
+    -------
+    float
+        NaN with fewer than two tiles or without spread.
+    """
+    y, p = _pairs(measured, predicted)
+    if y.size < 2:
+        return float("nan")
+    spread = float(np.sum((y - (y.mean() if reference is None else reference)) ** 2))
+    return 1.0 - float(np.sum((p - y) ** 2)) / spread if spread > 0 else float("nan")
+
+
+def concordance(measured: ArrayLike, predicted: ArrayLike) -> float:
+    """Lin's concordance correlation coefficient with divisor n.
+
+    2 s_xy / (s_x^2 + s_y^2 + (mean difference)^2); NaN with fewer than two tiles or when both are
+    constant and equal.  Source: Lin 1989, Biometrics 45:255-268.
+    """
+    y, p = _pairs(measured, predicted)
+    if y.size < 2:
+        return float("nan")
+    covariance = float(np.mean((y - y.mean()) * (p - p.mean())))
+    scale = float(y.var() + p.var() + (y.mean() - p.mean()) ** 2)
+    return 2.0 * covariance / scale if scale > 0 else float("nan")
+
+
+def pearson(measured: ArrayLike, predicted: ArrayLike) -> float:
+    """Pearson's correlation; NaN when either is constant or fewer than two tiles remain."""
+    y, p = _pairs(measured, predicted)
+    if y.size < 2 or np.ptp(y) == 0 or np.ptp(p) == 0:
+        return float("nan")
+    return float(np.clip(np.corrcoef(y, p)[0, 1], -1.0, 1.0))
+
+
+def spearman(measured: ArrayLike, predicted: ArrayLike) -> float:
+    """Spearman's rank correlation with mean ranks for ties; NaN as `pearson`."""
+    from scipy.stats import rankdata
+
+    y, p = _pairs(measured, predicted)
+    return pearson(rankdata(y), rankdata(p)) if y.size else float("nan")
+
+
+def bland_altman(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """Bias (predicted - measured), its SD with divisor n - 1, and the limits of agreement."""
+    y, p = _pairs(measured, predicted)
+    if y.size < 2:
+        return {"bias": float("nan"), "sd": float("nan"), "low": float("nan"), "high": float("nan")}
+    difference = p - y
+    bias, sd = float(difference.mean()), float(difference.std(ddof=1))
+    return {"bias": bias, "sd": sd, "low": bias - 1.96 * sd, "high": bias + 1.96 * sd}
+
+
+def calibration(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """Slope and intercept of measured on predicted (1 and 0 when calibrated)."""
+    y, p = _pairs(measured, predicted)
+    if y.size < 2 or np.ptp(p) == 0:
+        return {"slope": float("nan"), "intercept": float("nan")}
+    slope = float(np.mean((p - p.mean()) * (y - y.mean())) / p.var())
+    return {"slope": slope, "intercept": float(y.mean() - slope * p.mean())}
+
+
+def balanced_accuracy(measured: ArrayLike, predicted: ArrayLike) -> float:
+    """Mean recall over the classes that occur among the measured labels (< 0: left out)."""
+    y, p = np.asarray(measured), np.asarray(predicted)
+    y, p = y[(y >= 0) & (p >= 0)], p[(y >= 0) & (p >= 0)]
+    recalls = [float(np.mean(p[y == code] == code)) for code in np.unique(y)]
+    return float(np.mean(recalls)) if recalls else float("nan")
+
+
+def macro_f1(measured: ArrayLike, predicted: ArrayLike) -> float:
+    """Mean F1 over the classes that occur in either (labels < 0: left out)."""
+    y, p = np.asarray(measured), np.asarray(predicted)
+    y, p = y[(y >= 0) & (p >= 0)], p[(y >= 0) & (p >= 0)]
+    scores = []
+    for code in np.union1d(y, p):
+        hit = int(np.sum((y == code) & (p == code)))
+        scores.append(2 * hit / int(np.sum(y == code) + np.sum(p == code)))
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def errors(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """MSE, MAE and R2 (against the test mean)."""
+    return {
+        "mse": mse(measured, predicted),
+        "mae": mae(measured, predicted),
+        "r2": r2(measured, predicted),
+    }
+
+
+def regression_metrics(measured: ArrayLike, predicted: ArrayLike) -> dict[str, Any]:
+    """Agreement beyond the errors: CCC, correlations, Bland-Altman, calibration, spread."""
+    y, p = _pairs(measured, predicted)
+    return {
+        "ccc": concordance(y, p),
+        "pearson": pearson(y, p),
+        "spearman": spearman(y, p),
+        "bland_altman": bland_altman(y, p),
+        "calibration": calibration(y, p),
+        "sd_measured": float(y.std()) if y.size else float("nan"),
+        "sd_predicted": float(p.std()) if p.size else float("nan"),
+    }
+
+
+def class_metrics(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """Balanced accuracy and macro F1 of class labels; labels below 0 are left out."""
+    return {
+        "balanced_accuracy": balanced_accuracy(measured, predicted),
+        "macro_f1": macro_f1(measured, predicted),
+        "n_tiles": int(np.sum(np.asarray(measured) >= 0)),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """JSON-able form: NaN becomes None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def metrics_record(
+    *,
+    test_case: str,
+    split: str,
+    shared_patient: bool,
+    measured_norm: ArrayLike,
+    predicted_norm: ArrayLike,
+    measured_suv: ArrayLike,
+    predicted_suv: ArrayLike,
+    baselines: Mapping[str, ArrayLike | None],
+    measured_class: ArrayLike | None = None,
+    predicted_class: ArrayLike | None = None,
+    seconds: float | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The metrics of one tested case as a JSON document.
+
+    Parameters
+    ----------
+    test_case, split, shared_patient
+        What was tested, and how it was kept apart.
+    measured_norm, predicted_norm
+        (n,) normalised SUV, scaled and clipped with the range of the *training* tiles.
+    measured_suv, predicted_suv
+        (n,) SUV (body surface) in its own unit, not clipped.
+    baselines
+        Name to predictions (n,) of the normalised SUV; None: not available.
+    measured_class, predicted_class
+        (n,) uptake classes, -1 where there is none.
+    seconds
+        Time of the whole computation.
+    extra
+        Further entries, for instance ``{"model": ..., "warnings": [...]}``.
+
+    Returns
+    -------
+    dict
+        ``suv_norm`` (mse, mae, r2), ``suv_bsa`` (mae, r2), ``baselines``, ``n_tiles``,
+        ``n_not_measured``, ``agreement`` and ``classes``.  Every method is judged on the same
+        tiles: those measured and predicted by the network.  R2 is against the test mean; numbers
+        that do not exist are None.
+    """
+    y, p = np.asarray(measured_norm, float), np.asarray(predicted_norm, float)
+    keep = np.isfinite(y) & np.isfinite(p)
+    raw, raw_p = np.asarray(measured_suv, float)[keep], np.asarray(predicted_suv, float)[keep]
+    suv_errors = errors(raw, raw_p)
+    record: dict[str, Any] = {
+        "test_case": test_case,
+        "split": split,
+        "shared_patient": bool(shared_patient),
+        "level": "tile",
+        "suv_norm": errors(y[keep], p[keep]),
+        "suv_bsa": {"mae": suv_errors["mae"], "r2": suv_errors["r2"]},
+        "baselines": {
+            name: None if values is None else errors(y[keep], np.asarray(values, float)[keep])
+            for name, values in baselines.items()
+        },
+        "n_tiles": int(keep.sum()),
+        "n_not_measured": int((~np.isfinite(y)).sum()),
+        "n_not_predicted": int((~np.isfinite(p)).sum()),
+        "agreement": regression_metrics(y[keep], p[keep]),
+    }
+    if measured_class is not None and predicted_class is not None:
+        record["classes"] = class_metrics(
+            np.asarray(measured_class)[keep], np.asarray(predicted_class)[keep]
+        )
+    record["seconds"] = seconds
+    record["version"] = _version()
+    return dict(_plain(record | dict(extra or {})))
+
+
+def _version() -> str:
+    from napari_mosaik import __version__
+
+    return __version__

@@ -1,0 +1,116 @@
+"""The settings of the network and of its training, with the paper's and the quick preset."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from napari_mosaik.core import InputError, Params, setting
+
+__all__ = ["PRESETS", "NetworkParams", "TrainParams"]
+
+
+class NetworkParams(Params):
+    """Sizes of the network; small, because the data are few (the paper states none)."""
+
+    window_px: Literal[40, 80, 160, 200] = setting(
+        40, "Edge of the three input windows in pixels; the paper's tiles give 160.", unit="px"
+    )
+    branch_channels: tuple[int, int, int] = setting(
+        (16, 32, 64), "Channels of the three convolutions of each scale.", advanced=True
+    )
+    spatial_width: int = setting(
+        128, "Width of the pooled spatial features.", ge=8, le=512, advanced=True
+    )
+    code_width: int = setting(
+        16, "Width of the embedding of one cluster code.", ge=4, le=64, multiple_of=4, advanced=True
+    )
+    proxy_width: int = setting(
+        64, "Width of the heterogeneity features.", ge=8, le=256, multiple_of=4, advanced=True
+    )
+    bound_width: int = setting(
+        32, "Width of the memory on bound and internalised curves.", ge=4, le=128, advanced=True
+    )
+    free_width: int = setting(
+        16, "Width of the memory on the free curve.", ge=4, le=128, advanced=True
+    )
+    temporal_width: int = setting(
+        32, "Width of the joined temporal features.", ge=4, le=128, advanced=True
+    )
+    fusion_width: int = setting(
+        128, "Width of the fusion of the three parts.", ge=8, le=512, advanced=True
+    )
+    dropout: float = setting(
+        0.2, "Share of the fused features left out at each training step.", ge=0.0, lt=1.0
+    )
+
+
+class TrainParams(NetworkParams):
+    """Settings of a training; the defaults make the quick cohort in about a minute on two cores."""
+
+    epochs: int = setting(24, "Passes over the training tiles, at most.", ge=1, le=1000)
+    batch: int = setting(32, "Tiles per training step.", ge=1, le=1024)
+    learning_rate: float = setting(
+        1e-3, "Step size of the optimiser (its highest value with a schedule).", gt=0.0, le=1.0
+    )
+    schedule: Literal["cosine", "constant"] = setting(
+        "cosine",
+        "How the step size changes during the training.",
+        choices={"cosine": "short rise, then cosine to zero", "constant": "constant"},
+        advanced=True,
+    )
+    weight_decay: float = setting(
+        1e-2, "Decoupled weight decay (0: plain Adam).", ge=0.0, le=1.0, advanced=True
+    )
+    alpha: float = setting(
+        0.05, "Weight of the classification loss (cross-entropy).", ge=0.0, le=10.0
+    )
+    lambda_: float = setting(
+        0.95, "Weight of the SUV loss (mean squared error).", ge=0.0, le=10.0, label="lambda"
+    )
+    augment: bool = setting(
+        True, "Turn and mirror windows and cluster maps together (8 positions)."
+    )
+    averaging: float = setting(
+        0.98,
+        "Decay of the running mean of the weights that is kept as the model (0: none).",
+        ge=0.0,
+        lt=1.0,
+        advanced=True,
+    )
+    patience: int = setting(
+        8, "Epochs without a better validation error before stopping (0: never).", ge=0, le=1000
+    )
+    threads: int = setting(
+        2, "Processor threads; part of the result's record.", ge=1, le=64, advanced=True
+    )
+    low_percentile: float = setting(
+        0.5, "Percentile of the training SUV that becomes 0.", ge=0.0, lt=50.0, unit="%"
+    )
+    high_percentile: float = setting(
+        99.5, "Percentile of the training SUV that becomes 1.", gt=50.0, le=100.0, unit="%"
+    )
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """The settings of a named preset: ``"default"`` (quick cohort) or ``"paper"`` (Table 3)."""
+        if name not in PRESETS:
+            raise InputError(f"no preset '{name}'; there are: {', '.join(PRESETS)}")
+        return cls.parse(PRESETS[name], f"preset {name}")
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    "default": {},
+    "paper": {
+        "window_px": 160,
+        "epochs": 25,
+        "batch": 12,
+        "learning_rate": 3e-5,
+        "schedule": "constant",
+        "weight_decay": 0.0,
+        "alpha": 0.3,
+        "lambda_": 0.7,
+        "augment": False,
+        "averaging": 0.0,
+    },
+}
+"""Presets by name: what differs from the defaults of `TrainParams`."""
