@@ -43,9 +43,10 @@ TISSUE: Final = {
     stain: Artifact(f"tissue_{stain}", Raster, f"tissue mask of the {STAIN_TITLES[stain]} slide")
     for stain in STAINS
 }
-ALIGNMENT: Final = Artifact(
-    "alignment", dict, "transforms of H&E, CAIX and PET to CD34, with quality"
-)
+ALIGNMENT: Final = {
+    frame: Artifact(f"alignment_{frame}", dict, f"transform of {title} to CD34, with its quality")
+    for frame, title in (("he", "H&E"), ("caix", "CAIX"), ("pet", "the PET"))
+}
 TILES: Final = Artifact("tiles", TileGrid, "tile grid on the CD34 section")
 STAIN_FIT: Final = Artifact("stain_fit", dict, "stain vectors of the H&E slide (Macenko)")
 SUV: Final = Artifact("suv", Raster, "measured SUV on the PET's own voxels")
