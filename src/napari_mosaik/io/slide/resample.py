@@ -20,21 +20,26 @@ def block_mean(pixels: Pixels, rows: int, columns: int) -> Pixels:
     Rows and columns that do not fill a block are left out.
     """
     height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
+    flat = pixels.reshape(pixels.shape[0], pixels.shape[1] * 3)
     out = np.empty((height, width, 3), np.uint8)
-    sums = np.empty((width, 3), np.uint32)
-    area = np.uint32(rows * columns)
-    half = np.uint32(area // 2)
+    sums = np.empty(flat.shape[1], np.uint32)
+    # Half a unit more keeps the product away from whole numbers: its floor is the exact quotient.
+    half, inverse = rows * columns // 2 + 0.5, 1.0 / (rows * columns)
     for i in range(height):
-        sums[:] = half
+        sums[:] = np.uint32(0)
         for r in range(i * rows, (i + 1) * rows):
-            for j in range(width):
-                for c in range(j * columns, (j + 1) * columns):
-                    sums[j, 0] += pixels[r, c, 0]
-                    sums[j, 1] += pixels[r, c, 1]
-                    sums[j, 2] += pixels[r, c, 2]
+            row = flat[r]
+            for n in range(sums.size):
+                sums[n] += row[n]
         for j in range(width):
-            for k in range(3):
-                out[i, j, k] = sums[j, k] // area
+            red, green, blue = half, half, half
+            for n in range(3 * j * columns, 3 * (j + 1) * columns, 3):
+                red += sums[n]
+                green += sums[n + 1]
+                blue += sums[n + 2]
+            out[i, j, 0] = np.uint8(red * inverse)
+            out[i, j, 1] = np.uint8(green * inverse)
+            out[i, j, 2] = np.uint8(blue * inverse)
     return out
 
 

@@ -1,0 +1,270 @@
+"""Where the tissue lies on a slide: a mask made from a thumbnail, with every length in µm."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_mosaik.core import InputError, Params, Raster, setting
+from napari_mosaik.core.colour import luma
+
+__all__ = ["TissueParams", "otsu_threshold", "tissue_mask"]
+
+Mask = NDArray[np.bool_]
+
+_BLACK = 4
+"""Largest channel value of scanner padding."""
+_NOTHING_FOUND = (
+    "no tissue found: {why}; check that this is the right slide, or change the tissue settings"
+)
+
+
+class TissueParams(Params):
+    """Settings of the tissue mask."""
+
+    spacing_um: float = setting(
+        8.0,
+        "Pixel size of the thumbnail on which the mask is made.",
+        unit="µm",
+        label="Thumbnail pixel",
+        ge=1,
+        le=100,
+    )
+    dilation_um: float = setting(
+        50.0,
+        "Diameter of the disk by which the thresholded tissue grows.",
+        unit="µm",
+        label="Dilation",
+        ge=0,
+        le=1000,
+    )
+    closing_um: float = setting(
+        250.0,
+        "Diameter of the disk that closes gaps and smooths the outline.",
+        unit="µm",
+        label="Closing",
+        ge=0,
+        le=5000,
+    )
+    min_object_mm2: float = setting(
+        0.1, "Smaller pieces of tissue are left out.", unit="mm²", label="Smallest piece", ge=0
+    )
+    max_hole_mm2: float = setting(
+        0.25,
+        "Smaller holes are filled; larger ones, such as necrotic cavities, stay open.",
+        unit="mm²",
+        label="Largest hole filled",
+        ge=0,
+    )
+    min_contrast: float = setting(
+        12.0,
+        "Least difference in grey between tissue and glass; below it the slide counts as blank.",
+        unit="grey levels",
+        advanced=True,
+        ge=0,
+        le=255,
+    )
+    coloured_glass: float = setting(
+        0.15,
+        "If even the bright class is more saturated than this, there is no glass in the picture "
+        "and all of it is tissue.",
+        label="Saturation of glass",
+        advanced=True,
+        ge=0,
+        le=1,
+    )
+    exclude_ink: bool = setting(
+        True,
+        "Leave out pen marks: green or strongly saturated blue, and black without colour.",
+        label="Leave out pen marks",
+    )
+    ink_saturation: float = setting(
+        0.65,
+        "Saturation above which blue is ink and not haematoxylin; for green, which no stain "
+        "has, 0.4 of it is enough.",
+        advanced=True,
+        ge=0,
+        le=1,
+    )
+    ink_margin_um: float = setting(
+        50.0, "Rim around ink that is left out too.", unit="µm", advanced=True, ge=0
+    )
+
+
+def tissue_mask(image: Raster, params: TissueParams | None = None) -> Raster:
+    """Tissue of a brightfield thumbnail.
+
+    ITU-R 709 grey, black scanner padding and pen marks taken out, Otsu threshold, dilation,
+    closing, small pieces removed, small holes filled.
+
+    Parameters
+    ----------
+    image
+        (rows, columns, 3) 8-bit RGB, for example ``slide.thumbnail(params.spacing_um)``.
+    params
+        Settings; all lengths are in µm and hold for any spacing.
+
+    Returns
+    -------
+    Raster
+        (rows, columns) boolean on the lattice of *image*; True is tissue.
+
+    Raises
+    ------
+    InputError
+        If nothing on the slide can be told from glass.
+
+    Notes
+    -----
+    Tissue is the dark class unless the picture's outer 2 % frame is itself nearly black.  The disk
+    of the dilation or closing is the set of points within half its diameter.
+
+    References
+    ----------
+    Otsu 1979, IEEE Transactions on Systems, Man and Cybernetics 9: 62-66.
+    """
+    params = params or TissueParams()
+    rgb = image.values
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise InputError(f"the tissue mask needs 8-bit RGB, not {rgb.dtype} {rgb.shape}")
+    spacing = image.lattice.spacing_um
+    off = _padding(rgb)
+    if params.exclude_ink:
+        off |= _ink(rgb, spacing, params)
+    found = _foreground(rgb, off, params)
+    found = _grown_and_closed(found, spacing, params)
+    found &= ~off
+    found = _sized(found, image.lattice.sample_area_um2, params)
+    if not found.any():
+        raise InputError(
+            _NOTHING_FOUND.format(why=f"no piece reaches {params.min_object_mm2:g} mm²")
+        )
+    return Raster(found, image.lattice)
+
+
+def otsu_threshold(histogram: NDArray[np.int64]) -> int:
+    """Grey level t that maximises the between-class variance; class 0 is ``<= t``.
+
+    Parameters
+    ----------
+    histogram
+        (levels,) number of pixels of each grey level, at least two of them not zero.
+
+    Returns
+    -------
+    int
+        The middle of the plateau of best thresholds.
+    """
+    counts = histogram.astype(float)
+    level = np.arange(counts.size)
+    below, total = np.cumsum(counts)[:-1], counts.sum()
+    moment = np.cumsum(counts * level)
+    above = total - below
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = moment[:-1] / below - (moment[-1] - moment[:-1]) / above
+        variance = np.where((below > 0) & (above > 0), below * above * gap**2, -1.0)
+    best = np.flatnonzero(variance >= variance.max() * (1 - 1e-12))
+    return int(best[best.size // 2])
+
+
+def _padding(rgb: NDArray[np.uint8]) -> Mask:
+    """Pure black scanner padding with the one-pixel rim that the thumbnail mixed with glass."""
+    black: Mask = rgb.max(axis=2) <= _BLACK
+    if black.any():
+        black = np.asarray(ndimage.binary_dilation(black, np.ones((3, 3), bool)), bool)
+    return black
+
+
+def _ink(rgb: NDArray[np.uint8], spacing: tuple[float, float], params: TissueParams) -> Mask:
+    """Pen marks by hue and saturation, pieces above 0.02 mm², with a rim."""
+    r, g, b = (rgb[..., i].astype(np.float32) for i in range(3))
+    high, low = np.maximum(np.maximum(r, g), b), np.minimum(np.minimum(r, g), b)
+    saturation = (high - low) / np.maximum(high, 1)
+    # Hue 75-195 degrees: green leads, or cyan in which red is by far the least.
+    green = (g >= r) & (g >= b) | ((b > g) & (g - r > 0.75 * (b - r)) & (b > r))
+    green &= saturation >= 0.4 * params.ink_saturation
+    # Hue 195-250 degrees: blue leads and green is above red or close to it.
+    blue = (b > r) & (b > g) & (r - g <= (b - low) / 6) & (saturation >= params.ink_saturation)
+    black = (high < 76) & (saturation < 0.35)
+    ink: Mask = green | blue | black
+    ink = _without_small(ink, 0.02e6 / (spacing[0] * spacing[1]))
+    if not ink.any() or params.ink_margin_um == 0:
+        return ink
+    away = ndimage.distance_transform_edt(~ink, sampling=spacing)
+    return np.asarray(away <= params.ink_margin_um, bool)
+
+
+def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask:
+    """The class of pixels that is tissue, by Otsu's threshold of the grey."""
+    grey = np.clip(np.rint(luma(rgb)), 0, 255).astype(np.uint8)
+    histogram = np.bincount(grey[~off], minlength=256)
+    if np.count_nonzero(histogram) < 2:
+        raise InputError(_NOTHING_FOUND.format(why="the slide has one colour only"))
+    threshold = otsu_threshold(histogram)
+    dark = (grey <= threshold) & ~off
+    bright = (grey > threshold) & ~off
+    contrast = float(grey[bright].mean() - grey[dark].mean())
+    if contrast < params.min_contrast:
+        raise InputError(
+            _NOTHING_FOUND.format(why=f"the grey levels differ by {contrast:.1f} of 255 only")
+        )
+    if _saturation(rgb[bright]) > params.coloured_glass:
+        return ~off
+    frame = _frame(grey, off)
+    if frame > threshold or frame > 50:
+        return dark
+    return bright
+
+
+def _saturation(pixels: NDArray[np.uint8]) -> float:
+    """Median saturation of pixels (n, 3)."""
+    high = pixels.max(axis=1).astype(np.float32)
+    return float(np.median((high - pixels.min(axis=1)) / np.maximum(high, 1)))
+
+
+def _frame(grey: NDArray[np.uint8], off: Mask) -> float:
+    """Median grey of the outer 2 % of the picture; padding counts as glass."""
+    rows, columns = (max(1, math.ceil(0.02 * n)) for n in grey.shape)
+    edge = np.ones(grey.shape, bool)
+    edge[rows:-rows, columns:-columns] = False
+    return float(np.median(np.where(off, 255, grey)[edge]))
+
+
+def _grown_and_closed(found: Mask, spacing: tuple[float, float], params: TissueParams) -> Mask:
+    """Dilation, then closing; outside the picture there is no tissue.
+
+    Two dilations by disks are one by the sum of the radii, so two distance maps suffice.
+    """
+    grow, close = params.dilation_um / 2, params.closing_um / 2
+    if grow + close == 0 or not found.any():
+        return found
+    pad = [math.ceil((grow + close) / s) + 1 for s in spacing]
+    wide = np.pad(found, ((pad[0], pad[0]), (pad[1], pad[1])))
+    wide = np.asarray(ndimage.distance_transform_edt(~wide, sampling=spacing)) <= grow + close
+    if close > 0:
+        wide = np.asarray(ndimage.distance_transform_edt(wide, sampling=spacing)) > close
+    return wide[pad[0] : -pad[0], pad[1] : -pad[1]]
+
+
+def _sized(found: Mask, pixel_um2: float, params: TissueParams) -> Mask:
+    """Small pieces removed, then small holes filled; the picture's edge bounds no hole."""
+    found = _without_small(found, params.min_object_mm2 * 1e6 / pixel_um2)
+    labels, _ = ndimage.label(~found)
+    area = np.bincount(labels.ravel())
+    small = area < params.max_hole_mm2 * 1e6 / pixel_um2
+    edges = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
+    small[np.unique(np.concatenate(edges))] = False
+    small[0] = False
+    filled: Mask = found | small[labels]
+    return filled
+
+
+def _without_small(mask: Mask, min_pixels: float) -> Mask:
+    """The 8-connected pieces of at least so many pixels."""
+    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    keep = np.bincount(labels.ravel()) >= min_pixels
+    keep[0] = False
+    return np.asarray(keep[labels], bool)
