@@ -271,7 +271,9 @@ def test_a_stroke_among_five_thousand_shapes_is_quick():
     angle = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     ring = np.stack([np.cos(angle), np.sin(angle)], 1) * 20
     shapes = [
-        AnnotatedShape(f"s{i}", "neoplastic", shapely.Polygon(ring + [i % 100 * 50, i // 100 * 50]))
+        AnnotatedShape(
+            f"s{i}", "neoplastic", shapely.Polygon(np.add(ring, (i % 100 * 50, i // 100 * 50)))
+        )
         for i in range(5000)
     ]
     document.add_many(shapes)

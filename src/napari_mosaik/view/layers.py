@@ -1,0 +1,218 @@
+"""Results as layers: what each looks like, with its legend; no window library is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.annotate import QueueItem, TissueClass
+from napari_mosaik.core import FloatArray, LabelImage, Lattice, Raster, TileGrid
+from napari_mosaik.core.catalogue import CLASS_NAMES
+from napari_mosaik.core.frame import Transform
+from napari_mosaik.view import colours
+from napari_mosaik.view.colours import code_colours, one_colour
+from napari_mosaik.view.maps import (
+    cluster_codes,
+    clusters_layer,
+    common_limits,
+    difference_layer,
+    parameter_layer,
+    pet_layer,
+    uptake_layers,
+    width_layer,
+)
+from napari_mosaik.view.spec import LayerSpec, Legend, placement, placement_um
+
+__all__ = [
+    "annotation_layer",
+    "classes_layer",
+    "cluster_codes",
+    "clusters_layer",
+    "common_limits",
+    "difference_layer",
+    "nuclei_layer",
+    "parameter_layer",
+    "pet_layer",
+    "queue_layer",
+    "slide_layer",
+    "tiles_layer",
+    "tissue_layer",
+    "uptake_layers",
+    "vessels_layer",
+    "width_layer",
+]
+
+
+def slide_layer(
+    name: str,
+    levels: Sequence[Any],
+    lattice: Lattice,
+    transform: Transform | None = None,
+    *,
+    visible: bool = True,
+    blending: str = "translucent",
+) -> LayerSpec:
+    """A slide: levels (rows, columns, 3) from full size to smallest, read when they are needed.
+
+    *lattice* is that of the first level.
+    """
+    return LayerSpec(
+        name,
+        "image",
+        list(levels),
+        placement(lattice, transform),
+        {"rgb": True},
+        blending=blending,
+        visible=visible,
+    )
+
+
+def tissue_layer(mask: Raster, transform: Transform | None = None, name: str = "") -> LayerSpec:
+    """The tissue mask as an outline."""
+    title = name or "Tissue"
+    return LayerSpec(
+        title,
+        "labels",
+        (np.nan_to_num(np.asarray(mask.values, float)) > 0.5).astype(np.uint8),
+        placement(mask.lattice, transform),
+        {"colormap": one_colour(colours.TISSUE)},
+        {"contour": 2},
+        legend=Legend(title, entries=(("tissue outline", colours.TISSUE),)),
+        artifact=f"tissue_{mask.lattice.frame}",
+    )
+
+
+def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec:
+    """The tile grid as lines: inner tiles lighter, border tiles darker; fast for many tiles."""
+    top_left = grid.corners_um
+    size = grid.size_um
+    right, down = np.array([0.0, size]), np.array([size, 0.0])
+    starts = [top_left, top_left + down, top_left, top_left + right]
+    steps = [right, right, down, down]
+    lines = np.concatenate(
+        [np.stack([s, np.broadcast_to(d, s.shape)], 1) for s, d in zip(starts, steps, strict=True)]
+    )
+    shade = np.where(
+        np.tile(grid.inner, 4)[:, None], colours.rgba("#FFFFFF", 0.8), colours.rgba(colours.TILE)
+    )
+    return LayerSpec(
+        "Tiles",
+        "vectors",
+        lines,
+        placement_um(grid.lattice.frame, transform),
+        {
+            "edge_color": shade,
+            "edge_width": max(1.0, size / 60),
+            "length": 1.0,
+            "vector_style": "line",
+        },
+        opacity=0.6,
+        legend=Legend(
+            f"Tiles of {size:.0f} µm",
+            entries=(("inner tile", "#FFFFFF"), ("border tile", colours.TILE)),
+        ),
+        artifact="tiles",
+    )
+
+
+def vessels_layer(vessels: LabelImage, transform: Transform | None = None) -> LayerSpec:
+    """Vessels as orange outlines."""
+    return _outlined(vessels, transform, "Vessels", "vessel", colours.VESSEL, "vessels")
+
+
+def nuclei_layer(nuclei: LabelImage, transform: Transform | None = None) -> LayerSpec:
+    """Nuclei as blue outlines; read-only levels, quick for a hundred thousand."""
+    return _outlined(nuclei, transform, "Nuclei", "nucleus", colours.NUCLEUS, "nuclei")
+
+
+def _outlined(
+    labels: LabelImage,
+    transform: Transform | None,
+    name: str,
+    word: str,
+    colour: str,
+    artifact: str,
+) -> LayerSpec:
+    return LayerSpec(
+        name,
+        "labels",
+        _levels(labels),
+        placement(labels.lattice, transform),
+        {"colormap": one_colour(colour)},
+        {"contour": 1},
+        legend=Legend(name, entries=((word, colour),)),
+        artifact=artifact,
+    )
+
+
+def classes_layer(classes: LabelImage, transform: Transform | None = None) -> LayerSpec:
+    """Tissue classes as filled areas in their fixed colours."""
+    names = {**CLASS_NAMES, **classes.names}
+    return LayerSpec(
+        "Tissue classes",
+        "labels",
+        _levels(classes),
+        placement(classes.lattice, transform),
+        {"colormap": code_colours(colours.CLASS_COLOURS)},
+        opacity=0.45,
+        legend=Legend(
+            "Tissue classes",
+            entries=tuple((names[code], c) for code, c in colours.CLASS_COLOURS.items()),
+        ),
+        artifact="classes",
+    )
+
+
+def annotation_layer(
+    codes: NDArray[np.uint8],
+    lattice: Lattice,
+    classes: Sequence[TissueClass],
+    transform: Transform | None = None,
+) -> LayerSpec:
+    """Annotations drawn over the visible region: code ``k`` is ``classes[k - 1]``, 0 is nothing."""
+    return LayerSpec(
+        "Annotations",
+        "labels",
+        codes,
+        placement(lattice, transform),
+        {"colormap": code_colours({k: c.colour for k, c in enumerate(classes, 1)})},
+        opacity=0.55,
+        legend=Legend("Annotations", entries=tuple((c.name, c.colour) for c in classes)),
+        artifact="annotations:he",
+    )
+
+
+def queue_layer(
+    items: Iterable[QueueItem], grid: TileGrid, transform: Transform | None = None
+) -> LayerSpec:
+    """The tiles of the review queue as numbered rings, the most valuable first."""
+    tiles = [item.tile for item in items]
+    points: FloatArray = grid.centres_um[tiles]
+    return LayerSpec(
+        "Review queue",
+        "points",
+        points,
+        placement_um(grid.lattice.frame, transform),
+        {
+            "size": grid.size_um * 0.5,
+            "face_color": "transparent",
+            "border_color": colours.TISSUE,
+            "border_width": 0.12,
+            "symbol": "disc",
+            "text": {
+                "string": [str(i) for i in range(1, len(tiles) + 1)],
+                "color": colours.TISSUE,
+                "size": 9,
+            },
+        },
+        legend=Legend("Review queue", entries=(("tile to review", colours.TISSUE),)),
+        artifact="queue",
+    )
+
+
+def _levels(labels: LabelImage) -> Any:
+    """The image itself, or the list of its levels from full size to smallest."""
+    return [labels.values, *labels.levels] if labels.levels else labels.values

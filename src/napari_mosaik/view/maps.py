@@ -1,0 +1,214 @@
+"""Maps of numbers and of clusters as layers, each with its colour scale."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mosaik.core import InputError, Lattice, Raster, TileGrid
+from napari_mosaik.core.catalogue import CLUSTER_NAMES
+from napari_mosaik.core.frame import Transform
+from napari_mosaik.view import colours
+from napari_mosaik.view.colours import code_colours
+from napari_mosaik.view.spec import LayerSpec, Legend, placement
+from napari_mosaik.view.words import title_of, uptake_name
+
+__all__ = [
+    "cluster_codes",
+    "clusters_layer",
+    "common_limits",
+    "difference_layer",
+    "parameter_layer",
+    "pet_layer",
+    "uptake_layers",
+    "width_layer",
+]
+
+_HATCH = 12
+"""Samples per tile edge in the cluster layer, so that "not testable" can be hatched."""
+
+
+def parameter_layer(
+    raster: Raster,
+    name: str,
+    *,
+    unit: str = "",
+    limits: tuple[float, float] | None = None,
+    transform: Transform | None = None,
+    visible: bool = True,
+    artifact: str = "maps",
+) -> LayerSpec:
+    """The map of one parameter; limits are its 2nd and 98th percentile unless given."""
+    unit = unit or raster.unit
+    return _scalar(
+        raster,
+        title_of(name).capitalize() if name.islower() else title_of(name),
+        colours.PARAMETER_COLORMAP,
+        limits or common_limits(raster.values),
+        unit,
+        transform,
+        visible=visible,
+        artifact=artifact,
+    )
+
+
+def cluster_codes(grid: TileGrid, codes: ArrayLike) -> tuple[NDArray[np.uint8], Lattice]:
+    """Cluster codes (n tiles) as a finer image in which "not testable" tiles are hatched.
+
+    Returns
+    -------
+    codes
+        0 where nothing is drawn; 12 x 12 samples per tile of the grid.
+    lattice
+        Where they lie.
+    """
+    codes = np.asarray(codes)
+    if codes.shape != (len(grid),):
+        raise InputError(f"{codes.shape} cluster codes for {len(grid)} tiles")
+    flat = np.zeros(grid.lattice.shape[0] * grid.lattice.shape[1], np.uint8)
+    flat[grid.kept] = codes
+    fine = np.kron(flat.reshape(grid.lattice.shape), np.ones((_HATCH, _HATCH), np.uint8))
+    row, column = np.indices(fine.shape)
+    hatched = next(code for code, name in CLUSTER_NAMES.items() if name == "not testable")
+    fine[(fine == hatched) & ((row + column) % 4 > 0)] = 0
+    spacing = (grid.lattice.spacing_um[0] / _HATCH, grid.lattice.spacing_um[1] / _HATCH)
+    shape = (fine.shape[0], fine.shape[1])
+    return fine, Lattice(grid.lattice.frame, shape, spacing, grid.lattice.origin_um)
+
+
+def clusters_layer(
+    grid: TileGrid,
+    codes: ArrayLike,
+    proxy: str,
+    *,
+    transform: Transform | None = None,
+    visible: bool = True,
+) -> LayerSpec:
+    """Local Moran labels of one proxy: hot, cold, high-low, low-high; average is transparent."""
+    image, lattice = cluster_codes(grid, codes)
+    return LayerSpec(
+        f"Clusters of {title_of(proxy)}",
+        "labels",
+        image,
+        placement(lattice, transform),
+        {"colormap": code_colours(colours.CLUSTER_COLOURS)},
+        opacity=0.7,
+        visible=visible,
+        legend=Legend(
+            f"Clusters of {title_of(proxy)}",
+            entries=tuple((CLUSTER_NAMES[k], c) for k, c in colours.CLUSTER_COLOURS.items()),
+            note="average tiles are not coloured",
+        ),
+        artifact="clusters",
+    )
+
+
+def uptake_layers(
+    measured: Raster | None, predicted: Raster | None, transform: Transform | None = None
+) -> list[LayerSpec]:
+    """Measured and predicted uptake on one common scale."""
+    given = [raster for raster in (measured, predicted) if raster is not None]
+    limits = common_limits(*(raster.values for raster in given))
+    named = (("Measured", measured, "uptake"), ("Predicted", predicted, "prediction"))
+    return [
+        _scalar(
+            raster,
+            f"{word} {uptake_name(raster.unit)}",
+            colours.UPTAKE_COLORMAP,
+            limits,
+            raster.unit,
+            transform,
+            artifact=artifact,
+        )
+        for word, raster, artifact in named
+        if raster is not None
+    ]
+
+
+def difference_layer(
+    measured: Raster, predicted: Raster, transform: Transform | None = None
+) -> LayerSpec:
+    """Predicted minus measured: red where the prediction is too high, blue where too low."""
+    if measured.unit != predicted.unit or measured.lattice != predicted.lattice:
+        raise InputError("the measured and the predicted map differ in unit or place")
+    values = np.asarray(predicted.values, float) - np.asarray(measured.values, float)
+    reach = max(abs(limit) for limit in common_limits(values))
+    return _scalar(
+        Raster(values, measured.lattice, measured.unit),
+        "Predicted minus measured",
+        colours.DIFFERENCE_COLORMAP,
+        (-reach, reach),
+        measured.unit,
+        transform,
+        artifact="prediction",
+    )
+
+
+def width_layer(width: Raster, transform: Transform | None = None) -> LayerSpec:
+    """Width of the prediction interval."""
+    limits = (0.0, common_limits(width.values)[1])
+    return _scalar(
+        width, "Interval width", "cividis", limits, width.unit, transform, artifact="prediction"
+    )
+
+
+def pet_layer(
+    pet: Raster,
+    transform: Transform | None = None,
+    *,
+    limits: tuple[float, float] | None = None,
+    visible: bool = True,
+) -> LayerSpec:
+    """The PET slice on its own voxels."""
+    return _scalar(
+        pet,
+        f"PET, {uptake_name(pet.unit)}",
+        colours.UPTAKE_COLORMAP,
+        limits or common_limits(pet.values),
+        pet.unit,
+        transform,
+        visible=visible,
+        artifact="suv",
+    )
+
+
+def common_limits(*arrays: ArrayLike) -> tuple[float, float]:
+    """2nd and 98th percentile of all finite values together; (0, 1) when there are none."""
+    values = [np.asarray(array, float).ravel() for array in arrays]
+    pooled = np.concatenate([v[np.isfinite(v)] for v in values]) if values else np.empty(0)
+    if pooled.size == 0:
+        return 0.0, 1.0
+    low, high = np.percentile(pooled, (2, 98))
+    if high <= low:
+        low, high = float(pooled.min()), float(pooled.max())
+    if high <= low:
+        high = low + max(1e-9, abs(low) * 1e-3)
+    return float(low), float(high)
+
+
+def _scalar(
+    raster: Raster,
+    name: str,
+    colormap: str,
+    limits: tuple[float, float],
+    unit: str,
+    transform: Transform | None,
+    *,
+    visible: bool = True,
+    artifact: str = "",
+) -> LayerSpec:
+    """A map of numbers with its colour scale; samples without data stay transparent."""
+    if raster.values.ndim != 2:
+        raise InputError(f"{name}: choose one channel of a map with {raster.values.shape[2:]}")
+    shown = "" if unit == "1" else unit
+    return LayerSpec(
+        name,
+        "image",
+        np.asarray(raster.values, np.float32),
+        placement(raster.lattice, transform),
+        {"colormap": colormap, "contrast_limits": limits, "interpolation2d": "nearest"},
+        opacity=0.85,
+        visible=visible,
+        legend=Legend(name, shown, colormap=colormap, limits=limits),
+        artifact=artifact,
+    )

@@ -1,0 +1,151 @@
+"""One description for everything that can be drawn on the canvas, without a window library.
+
+A sample covers an area whose outer corner is the lattice's origin; napari puts the *centre* of
+sample 0 at ``translate``.  `placement` is the only place where one becomes the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from napari_mosaik.core import FrameMismatch, Lattice, Transform
+
+__all__ = ["AXES", "UNITS", "LayerKind", "LayerSpec", "Legend", "placement", "placement_um"]
+
+LayerKind = Literal["image", "labels", "points", "shapes", "vectors"]
+UNITS = ("um", "um")
+"""Units of both axes, as napari (pint) spells the micrometre."""
+AXES = ("row", "column")
+
+
+@dataclass(frozen=True, slots=True)
+class Legend:
+    """What the colours of a layer mean: either words with colours or a colour scale with limits.
+
+    Parameters
+    ----------
+    title
+        What is shown.
+    unit
+        Unit of the colour scale; empty for pure numbers and categories.
+    entries
+        (word, "#rrggbb") pairs.
+    colormap
+        Name of the colour scale (known to napari and matplotlib).
+    limits
+        Values at its two ends.
+    note
+        A remark, such as how many tiles have no data.
+    """
+
+    title: str
+    unit: str = ""
+    entries: tuple[tuple[str, str], ...] = ()
+    colormap: str = ""
+    limits: tuple[float, float] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerSpec:
+    """A layer: its data, where they lie, and how they look.
+
+    Parameters
+    ----------
+    name
+        Words in the layer list.
+    kind
+        Type of napari layer.
+    data
+        Array, list of arrays (multiscale) or coordinates in µm (points, shapes, vectors).
+    place
+        Scale, translate, affine, units and axis labels, from `placement`.
+    style
+        Arguments of that kind of layer ("colormap", "contrast_limits", "edge_color"...).
+    attributes
+        Attributes to set once the layer exists ("contour" of labels cannot be an argument).
+    opacity, blending, visible
+        As in napari.
+    legend
+        What the colours mean; None when there are no colours to explain.
+    artifact
+        Name of the result that is shown; empty for others.
+    """
+
+    name: str
+    kind: LayerKind
+    data: Any
+    place: Mapping[str, Any]
+    style: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    opacity: float = 1.0
+    blending: str = "translucent"
+    visible: bool = True
+    legend: Legend | None = None
+    artifact: str = ""
+
+    @property
+    def multiscale(self) -> bool:
+        """Whether the data are levels of one image."""
+        return isinstance(self.data, list | tuple) and self.kind in ("image", "labels")
+
+    def as_layer_data(self) -> tuple[Any, dict[str, Any], str]:
+        """Data, arguments and type for ``viewer._add_layer_from_data`` and for napari's readers."""
+        arguments: dict[str, Any] = {
+            "name": self.name,
+            "opacity": self.opacity,
+            "blending": self.blending,
+            "visible": self.visible,
+            "metadata": {"mosaik": self.artifact},
+            **self.place,
+            **self.style,
+        }
+        if self.kind in ("image", "labels"):
+            arguments["multiscale"] = self.multiscale
+        data = list(self.data) if self.multiscale else self.data
+        return data, arguments, self.kind
+
+
+def placement(lattice: Lattice, transform: Transform | None = None) -> dict[str, Any]:
+    """Where the samples of a lattice lie, in napari's words.
+
+    Parameters
+    ----------
+    lattice
+        The lattice (level 0 of a multiscale image).
+    transform
+        From the lattice's frame to the frame of the canvas; None when they are the same, or when
+        the section is not aligned yet.
+
+    Raises
+    ------
+    FrameMismatch
+        The transform does not start at the lattice's frame.
+    """
+    spacing, origin = np.asarray(lattice.spacing_um), np.asarray(lattice.origin_um)
+    place = placement_um(lattice.frame, transform)
+    return {
+        **place,
+        "scale": tuple(spacing.tolist()),
+        "translate": tuple((origin + spacing / 2).tolist()),
+    }
+
+
+def placement_um(frame: str, transform: Transform | None = None) -> dict[str, Any]:
+    """The same for coordinates that are µm of *frame* already (points, shapes, vectors)."""
+    if transform is not None and transform.source != frame:
+        raise FrameMismatch(
+            f"a layer of '{frame}' cannot be placed by a transform from '{transform.source}'"
+        )
+    matrix = np.eye(3) if transform is None else np.array(transform.matrix)
+    return {
+        "scale": (1.0, 1.0),
+        "translate": (0.0, 0.0),
+        "affine": matrix,
+        "units": UNITS,
+        "axis_labels": AXES,
+    }

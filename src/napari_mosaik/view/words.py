@@ -1,0 +1,215 @@
+"""Numbers and states as words: units, three significant digits, never "None" or "nan"."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, SupportsFloat
+
+__all__ = [
+    "NOT_MEASURED",
+    "STATE_MARKS",
+    "TileReading",
+    "count",
+    "duration",
+    "interval",
+    "number",
+    "percent",
+    "state_words",
+    "tile_line",
+    "title_of",
+    "uptake_name",
+]
+
+NOT_MEASURED: Final = "not measured"
+_THIN: Final = "\N{NARROW NO-BREAK SPACE}"
+_SPACE: Final = "\N{NO-BREAK SPACE}"
+_SUPERSCRIPT: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+State = Literal["done", "stale", "missing", "running", "blocked", "failed"]
+STATE_MARKS: Final[dict[str, tuple[str, str]]] = {
+    "done": ("✓", "done"),
+    "stale": ("↻", "stale"),
+    "missing": ("–", "not run"),
+    "running": ("▸", "running"),
+    "blocked": ("⊘", "blocked"),
+    "failed": ("✗", "failed"),
+}
+"""Mark and word of each state of a step: a shape and a word, not colour alone."""
+
+
+def number(
+    value: SupportsFloat | None, unit: str = "", *, digits: int = 3, missing: str = NOT_MEASURED
+) -> str:
+    """A number with *digits* significant digits and its unit; *missing* for None, NaN, infinity.
+
+    Whole numbers (`int`) are given in full.  The unit "1" stands for none.
+    """
+    if value is None or not math.isfinite(float(value)):
+        return missing
+    exact = isinstance(value, int) or getattr(getattr(value, "dtype", None), "kind", "") in ("i", "u")
+    text = _grouped(f"{int(float(value))}") if exact else _significant(float(value), digits)
+    return text if unit in ("", "1") else f"{text}{_SPACE}{unit}"
+
+
+def _significant(value: float, digits: int) -> str:
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    if exponent < -3 or exponent > 6:
+        mantissa, power = f"{value:.{digits - 1}e}".split("e")
+        return f"{_minus(mantissa)}{_SPACE}×{_SPACE}10{str(int(power)).translate(_SUPERSCRIPT)}"
+    decimals = digits - 1 - exponent
+    return _grouped(f"{round(value, decimals):.{max(0, decimals)}f}")
+
+
+def _grouped(text: str) -> str:
+    """Thousands apart from five digits on, with a true minus sign."""
+    whole, dot, rest = text.partition(".")
+    bare = whole.lstrip("-")
+    if len(bare) > 4:
+        bare = f"{int(bare):,}".replace(",", _THIN)
+    return _minus(("-" if whole.startswith("-") else "") + bare + dot + rest)
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def percent(fraction: SupportsFloat | None, *, missing: str = NOT_MEASURED) -> str:
+    """A fraction in [0, 1] as per cent without needless digits: "82 %", "0.4 %"."""
+    if fraction is None or not math.isfinite(float(fraction)):
+        return missing
+    value = 100 * float(fraction)
+    text = f"{value:.0f}" if abs(value) >= 1 or value == 0 else f"{value:.1f}"
+    return f"{_minus(text)}{_SPACE}%"
+
+
+def count(n: int, singular: str, plural: str = "") -> str:
+    """A number of things: "1 tile", "412 tiles", "no tiles"."""
+    many = plural or f"{singular}s"
+    if n == 0:
+        return f"no {many}"
+    return f"{_grouped(str(int(n)))} {singular if n == 1 else many}"
+
+
+def interval(low: SupportsFloat | None, high: SupportsFloat | None, digits: int = 2) -> str:
+    """An interval: "2.1 to 3.6"; empty when a limit is missing or infinite."""
+    if number(low, missing="") == "" or number(high, missing="") == "":
+        return ""
+    return f"{number(low, digits=digits)} to {number(high, digits=digits)}"
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time: "0:41", "12:05", "1 h 05 min"; "unknown" when it cannot be told."""
+    if seconds is None or not math.isfinite(seconds) or seconds < 0:
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def state_words(state: str, detail: str = "") -> str:
+    """Mark and word of a state with its reason: "↻ stale: threshold changed"."""
+    mark, word = STATE_MARKS.get(state, ("–", state))
+    return f"{mark} {word}: {detail}" if detail else f"{mark} {word}"
+
+
+_UNIT_SUFFIXES: Final = {
+    "per_mm2": "1/mm²",
+    "per_um": "1/µm",
+    "um2": "µm²",
+    "mm2": "mm²",
+    "um": "µm",
+    "h": "h",
+    "bits": "bit",
+    "bit": "bit",
+    "deg": "°",
+}
+_SPELLINGS: Final = {
+    "caix": "CAIX",
+    "suv": "SUV",
+    "mvd": "MVD",
+    "he": "H&E",
+    "cd34": "CD34",
+    "pet": "PET",
+    "dab": "DAB",
+    "od": "OD",
+    "idw": "IDW",
+}
+
+
+def title_of(name: str) -> str:
+    """Words for the name of a column: "equivalent_diameter_um" -> "equivalent diameter"."""
+    for suffix in _UNIT_SUFFIXES:
+        if name.endswith(f"_{suffix}") and len(name) > len(suffix) + 1:
+            name = name[: -len(suffix) - 1]
+            break
+    words = [_SPELLINGS.get(word.lower(), word) for word in re.split(r"[_\s]+", name) if word]
+    return " ".join(words)
+
+
+def uptake_name(unit: str) -> str:
+    """What uptake in a given unit is called: SUV with its normalisation."""
+    names = {"cm²/mL": "SUV (body surface)", "g/mL": "SUV (body weight)", "1": "normalised SUV"}
+    return names.get(unit, "uptake")
+
+
+@dataclass(frozen=True, slots=True)
+class TileReading:
+    """What is known of one tile; None and NaN stand for "not measured"."""
+
+    tile: int
+    neoplastic: float | None = None
+    vessels_per_mm2: float | None = None
+    measured: float | None = None
+    predicted: float | None = None
+    predicted_low: float | None = None
+    predicted_high: float | None = None
+    cluster: str = ""
+    uptake_name: str = "SUV"
+
+
+def tile_line(reading: TileReading) -> str:
+    """The line under the cursor; parts that were never computed are left out.
+
+    "tile 217 · neoplastic 82 % · 41 vessels/mm² · SUV 3.12 measured, 2.80 predicted (2.1 to 3.6) ·
+    cluster: hot".
+    """
+    parts = [f"tile {reading.tile}"]
+    if reading.neoplastic is not None:
+        share = percent(reading.neoplastic, missing="")
+        parts.append(f"neoplastic {share}" if share else "tissue class not measured")
+    if reading.vessels_per_mm2 is not None:
+        parts.append(_vessel_words(reading.vessels_per_mm2))
+    uptake = _uptake_words(reading)
+    if uptake:
+        parts.append(uptake)
+    if reading.cluster:
+        parts.append(f"cluster: {reading.cluster}")
+    return " · ".join(parts)
+
+
+def _vessel_words(density: float) -> str:
+    if density == 0:
+        return "no vessels in this tile"
+    text = number(density, "vessels/mm²", digits=2, missing="")
+    return text or "vessels not measured"
+
+
+def _uptake_words(reading: TileReading) -> str:
+    if reading.measured is None and reading.predicted is None:
+        return ""
+    words = []
+    if reading.measured is not None:
+        measured = number(reading.measured, missing="")
+        words.append(f"{measured} measured" if measured else NOT_MEASURED)
+    if reading.predicted is not None:
+        predicted = number(reading.predicted, missing="")
+        limits = interval(reading.predicted_low, reading.predicted_high)
+        around = f" ({limits})" if limits and predicted else ""
+        words.append(f"{predicted} predicted{around}" if predicted else "not predicted")
+    return f"{reading.uptake_name} " + ", ".join(words)

@@ -1,0 +1,97 @@
+"""Numbers and states as words."""
+
+import math
+
+import numpy as np
+import pytest
+
+from napari_mosaik.view.words import (
+    TileReading,
+    count,
+    duration,
+    interval,
+    number,
+    percent,
+    state_words,
+    tile_line,
+    title_of,
+)
+
+NB = "\u00a0"
+THIN = "\u202f"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3.1184, "3.12"),
+        (2.8, "2.80"),
+        (41.0, "41.0"),
+        (0.0123456, "0.0123"),
+        (999.6, "1000"),
+        (12345.0, f"12{THIN}300"),
+        (-0.5, "−0.500"),
+        (0.0, "0"),
+        (8.33e-4, f"8.33{NB}×{NB}10⁻⁴"),
+        (3.5e10, f"3.50{NB}×{NB}10¹⁰"),
+        (412, "412"),
+        (np.int64(123456), f"123{THIN}456"),
+        (9.9999, "10.0"),
+    ],
+)
+def test_three_significant_digits(value, text):
+    assert number(value) == text
+
+
+def test_missing_numbers_are_words():
+    for value in (None, math.nan, math.inf, np.float32("nan")):
+        assert number(value, "µm") == "not measured"
+        assert percent(value) == "not measured"
+    assert number(None, missing="no data") == "no data"
+    assert interval(1.0, math.inf) == ""
+    assert duration(math.nan) == duration(None) == "unknown"
+
+
+def test_units_follow_the_number():
+    assert number(31.2, "mm²") == f"31.2{NB}mm²"
+    assert number(0.5, "1") == "0.500"
+
+
+def test_percent_count_duration_state():
+    assert percent(0.823) == f"82{NB}%"
+    assert percent(0.004) == f"0.4{NB}%"
+    assert (count(0, "vessel"), count(1, "tile"), count(412, "tile")) == (
+        "no vessels",
+        "1 tile",
+        "412 tiles",
+    )
+    assert count(2, "nucleus", "nuclei") == "2 nuclei"
+    assert [duration(s) for s in (41, 725, 3900)] == ["0:41", "12:05", "1 h 05 min"]
+    assert state_words("stale", "threshold changed") == "↻ stale: threshold changed"
+    assert state_words("missing") == "– not run"
+
+
+def test_titles_from_column_names():
+    assert title_of("equivalent_diameter_um") == "equivalent diameter"
+    assert title_of("caix_score") == "CAIX score"
+    assert title_of("density_per_mm2") == "density"
+    assert title_of("difference_entropy") == "difference entropy"
+
+
+def test_the_line_under_the_cursor():
+    full = TileReading(217, 0.82, 41.2, 3.12, 2.8, 2.1, 3.6, "hot")
+    assert tile_line(full).replace(NB, " ") == (
+        "tile 217 · neoplastic 82 % · 41 vessels/mm² · SUV 3.12 measured, "
+        "2.80 predicted (2.1 to 3.6) · cluster: hot"
+    )
+
+
+def test_the_line_says_what_is_missing_and_leaves_out_what_was_not_computed():
+    nan = math.nan
+    line = tile_line(TileReading(3, nan, 0.0, nan, nan, nan, nan))
+    assert line == (
+        "tile 3 · tissue class not measured · no vessels in this tile · "
+        "SUV not measured, not predicted"
+    )
+    assert tile_line(TileReading(4)) == "tile 4"
+    assert "nan" not in tile_line(TileReading(5, measured=1.0, predicted=nan, predicted_low=nan))
