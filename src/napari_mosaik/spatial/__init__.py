@@ -1,6 +1,13 @@
 """Space: neighbour graphs, interpolated maps, honest correlations, hot and cold spots."""
 
+from napari_mosaik.spatial.association import (
+    Association,
+    AssociationParams,
+    associate,
+    associate_table,
+)
 from napari_mosaik.spatial.graph import TileGraph, as_tile_graph
+from napari_mosaik.spatial.interpolate import MapParams, inverse_distance, parameter_map
 from napari_mosaik.spatial.moran import (
     LocalMoran,
     MoranParams,
@@ -9,14 +16,24 @@ from napari_mosaik.spatial.moran import (
     iter_local_moran,
     local_moran,
 )
+from napari_mosaik.spatial.proxies import ProxyChoice, choose_proxies
 
 __all__ = [
+    "Association",
+    "AssociationParams",
     "LocalMoran",
+    "MapParams",
     "MoranParams",
+    "ProxyChoice",
     "TileGraph",
     "as_tile_graph",
+    "associate",
+    "associate_table",
     "benjamini_hochberg_cut",
+    "choose_proxies",
     "global_moran",
+    "inverse_distance",
     "iter_local_moran",
     "local_moran",
+    "parameter_map",
 ]
