@@ -5,7 +5,8 @@ import pytest
 from scipy import ndimage
 
 from napari_mosaik.core import InputError
-from napari_mosaik.segment.stitch import SeamLabels, label_blocks, label_mask
+from napari_mosaik.segment.masks import label_mask
+from napari_mosaik.segment.stitch import SeamLabels, label_blocks
 
 
 def blobs(seed, shape=(150, 203), density=0.5, sigma=1.0):

@@ -9,13 +9,12 @@ from scipy import ndimage
 
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, stain_density, stain_matrix
-from napari_mosaik.segment.filters import close_mask, disc
+from napari_mosaik.segment.masks import close_mask, disc, fill_holes
 from napari_mosaik.segment.stitch import SeamLabels, windows
 from napari_mosaik.segment.vessels import (
     VesselParams,
     brown_by_hue,
     estimate_threshold,
-    fill_lumens,
     halo_um,
     segment_vessels,
     vessel_density,
@@ -146,7 +145,7 @@ def test_holes_that_touch_the_border_stay_open():
     mask = np.ones((12, 12), bool)
     mask[0, 3] = mask[5, 5] = False
     mask[8:10, 8:10] = False
-    filled = fill_lumens(mask, 3)
+    filled = fill_holes(mask, 3)
     assert not filled[0, 3]
     assert filled[5, 5]
     assert not filled[8:10, 8:10].any()

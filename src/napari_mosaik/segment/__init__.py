@@ -9,14 +9,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_mosaik.segment.nuclei import (
+        ClassicalNuclei,
+        NucleiModel,
+        NucleiParams,
+        segment_nuclei,
+    )
     from napari_mosaik.segment.vessels import VesselParams, segment_vessels
 
 _WHERE = {
+    "ClassicalNuclei": "nuclei",
+    "NucleiModel": "nuclei",
+    "NucleiParams": "nuclei",
     "VesselParams": "vessels",
+    "segment_nuclei": "nuclei",
     "segment_vessels": "vessels",
 }
 
-__all__ = ["VesselParams", "segment_vessels"]
+__all__ = [
+    "ClassicalNuclei",
+    "NucleiModel",
+    "NucleiParams",
+    "VesselParams",
+    "segment_nuclei",
+    "segment_vessels",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Fast image filters that segmentation shares: stain amount, smoothing, thresholds, morphology.
+"""Fast image filters that segmentation shares: stain amount, smoothing, thresholds.
 
 Every filter is local: the value at a pixel depends only on pixels within a stated reach, and by the
 same sequence of operations wherever a block begins.  Blocks with a wide enough halo therefore give
@@ -20,9 +20,6 @@ from napari_mosaik.core.errors import InputError
 
 __all__ = [
     "box_mean",
-    "chamfer_distance",
-    "close_mask",
-    "disc",
     "gaussian",
     "kernel",
     "otsu",
@@ -189,90 +186,3 @@ def otsu(samples: ArrayLike, low: float, high: float, n_bins: int = 256) -> floa
         return float(low)
     best = np.flatnonzero(between == between.max())
     return float(edges[(best[0] + best[-1]) // 2 + 1])
-
-
-def disc(radius_px: float) -> NDArray[np.int64]:
-    """Offsets (n, 2) of all pixels whose centre lies within the radius, nearest first."""
-    reach = math.floor(radius_px)
-    rows, cols = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
-    squared = rows**2 + cols**2
-    inside = squared <= radius_px**2 + 1e-9
-    order = np.lexsort((cols[inside], rows[inside], squared[inside]))
-    return np.stack([rows[inside], cols[inside]], axis=1)[order].astype(np.int64)
-
-
-def close_mask(mask: Mask, radius_px: float) -> Mask:
-    """Morphological closing by a disc; what lies beyond the border neither adds nor removes."""
-    if radius_px < 1:
-        return mask
-    return _close(np.ascontiguousarray(mask), disc(radius_px))
-
-
-@kernel
-def _close(mask: Mask, offsets: NDArray[np.int64]) -> Mask:
-    rows, cols = mask.shape
-    wide = np.zeros((rows, cols), np.bool_)
-    for r in range(rows):
-        for c in range(cols):
-            if mask[r, c]:
-                _stamp(wide, r, c, offsets)
-    out = mask.copy()
-    for r in range(rows):
-        for c in range(cols):
-            if wide[r, c] and not mask[r, c]:
-                out[r, c] = _covered(wide, r, c, offsets)
-    return out
-
-
-@kernel
-def _stamp(mask: Mask, r: int, c: int, offsets: NDArray[np.int64]) -> None:
-    for k in range(offsets.shape[0]):
-        i, j = r + offsets[k, 0], c + offsets[k, 1]
-        if 0 <= i < mask.shape[0] and 0 <= j < mask.shape[1]:
-            mask[i, j] = True
-
-
-@kernel
-def _covered(mask: Mask, r: int, c: int, offsets: NDArray[np.int64]) -> bool:
-    """Whether the mask holds at all offsets from a pixel; beyond the border it does."""
-    for k in range(offsets.shape[0]):
-        i, j = r + offsets[k, 0], c + offsets[k, 1]
-        if 0 <= i < mask.shape[0] and 0 <= j < mask.shape[1] and not mask[i, j]:
-            return False
-    return True
-
-
-@kernel
-def chamfer_distance(mask: Mask, limit: int) -> Float32:
-    """Distance in pixels to the nearest pixel outside the mask (5-7-11 chamfer), up to *limit*.
-
-    The border of the picture counts as inside.  Within 2 % of the Euclidean distance.  Source:
-    Borgefors 1986, Comput Vis Graph Image Process.
-    """
-    rows, cols = mask.shape
-    top = np.int32(5 * limit)
-    work = np.full((rows + 4, cols + 4), top, np.int32)
-    for r in range(rows):
-        for c in range(cols):
-            if mask[r, c]:
-                i, j = r + 2, c + 2
-                d = min(work[i, j - 1] + 5, work[i - 1, j] + 5)
-                d = min(d, work[i - 1, j - 1] + 7, work[i - 1, j + 1] + 7)
-                d = min(d, work[i - 2, j - 1] + 11, work[i - 2, j + 1] + 11)
-                d = min(d, work[i - 1, j - 2] + 11, work[i - 1, j + 2] + 11)
-                work[i, j] = min(d, top)
-            else:
-                work[r + 2, c + 2] = 0
-    out = np.empty((rows, cols), np.float32)
-    for r in range(rows - 1, -1, -1):
-        for c in range(cols - 1, -1, -1):
-            i, j = r + 2, c + 2
-            d = work[i, j]
-            if d > 0:
-                d = min(d, work[i, j + 1] + 5, work[i + 1, j] + 5)
-                d = min(d, work[i + 1, j + 1] + 7, work[i + 1, j - 1] + 7)
-                d = min(d, work[i + 2, j + 1] + 11, work[i + 2, j - 1] + 11)
-                d = min(d, work[i + 1, j + 2] + 11, work[i + 1, j - 2] + 11)
-                work[i, j] = d
-            out[r, c] = np.float32(d * 0.2)
-    return out

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.segment.filters import Mask, kernel
+from napari_mosaik.segment.masks import Labels, find, label_mask
 
-__all__ = ["ObjectCounts", "SeamLabels", "Window", "label_blocks", "label_mask", "windows"]
+__all__ = ["ObjectCounts", "SeamLabels", "Window", "label_blocks", "windows"]
 
-Labels = NDArray[np.int32]
 Window = tuple[slice, slice]
 
 
@@ -229,17 +229,9 @@ def _sum_at_root(root: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[
 
 
 @kernel
-def _find(parent: NDArray[np.int64], i: int) -> int:
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-@kernel
 def _unite(parent: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
     for k in range(one.size):
-        a, b = _find(parent, one[k]), _find(parent, other[k])
+        a, b = find(parent, one[k]), find(parent, other[k])
         if a < b:
             parent[b] = a
         elif b < a:
@@ -250,69 +242,8 @@ def _unite(parent: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.
 def _roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:
     out = np.empty(parent.size, np.int64)
     for i in range(parent.size):
-        out[i] = _find(parent, i)
+        out[i] = find(parent, i)
     return out
-
-
-@kernel
-def label_mask(mask: Mask, eight: bool = True) -> tuple[Labels, int]:
-    """Connected components of a mask, numbered by first pixel in raster order, and their count.
-
-    Eight-connected, or four-connected when *eight* is False.
-    """
-    rows, cols = mask.shape
-    out = np.zeros((rows, cols), np.int32)
-    parent = np.zeros(1024, np.int64)
-    n = 0
-    for r in range(rows):
-        for c in range(cols):
-            if mask[r, c]:
-                best = _join_earlier(out, parent, r, c, eight)
-                if best == 0:
-                    n += 1
-                    if n >= parent.size:
-                        parent = np.concatenate((parent, np.zeros(parent.size, np.int64)))
-                    parent[n] = best = n
-                out[r, c] = best
-    return out, _close_up(out, parent, n)
-
-
-@kernel
-def _join_earlier(out: Labels, parent: NDArray[np.int64], r: int, c: int, eight: bool) -> int:
-    """Unite the labels of the neighbours already seen; the smallest, 0 if there is none."""
-    best = 0
-    for k in range(4):
-        i = r if k == 0 else r - 1
-        j = c - 1 if k <= 1 else c + k - 2
-        if not eight and (k == 1 or k == 3):
-            continue
-        if i < 0 or j < 0 or j >= out.shape[1] or out[i, j] == 0:
-            continue
-        found = _find(parent, out[i, j])
-        if best == 0 or found < best:
-            parent[best] = found
-            best = found
-        else:
-            parent[found] = best
-    return best
-
-
-@kernel
-def _close_up(out: Labels, parent: NDArray[np.int64], n: int) -> int:
-    """Replace labels by the consecutive numbers of their roots, in place; the count."""
-    number = np.zeros(n + 1, np.int32)
-    count = 0
-    for i in range(1, n + 1):
-        root = _find(parent, i)
-        if root == i:
-            count += 1
-            number[i] = count
-        else:
-            number[i] = number[root]
-    for r in range(out.shape[0]):
-        for c in range(out.shape[1]):
-            out[r, c] = number[out[r, c]]
-    return count
 
 
 @kernel

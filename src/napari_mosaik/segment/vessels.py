@@ -19,20 +19,19 @@ from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment.filters import (
     Float32,
     Mask,
-    close_mask,
     gaussian,
     kernel,
     otsu,
     require_rgb,
     stain_amount,
 )
-from napari_mosaik.segment.stitch import SeamLabels, label_mask
+from napari_mosaik.segment.masks import close_mask, fill_holes
+from napari_mosaik.segment.stitch import SeamLabels
 
 __all__ = [
     "VesselParams",
     "brown_by_hue",
     "estimate_threshold",
-    "fill_lumens",
     "halo_um",
     "segment_vessels",
     "vessel_density",
@@ -144,36 +143,6 @@ def _brown(rgb: NDArray[np.uint8]) -> Mask:
     return out
 
 
-def fill_lumens(mask: Mask, max_pixels: int) -> Mask:
-    """Fill holes of at most *max_pixels* that do not touch the border of the block.
-
-    A hole is a four-connected part of the background.  Holes that touch the border may continue
-    beyond it and stay open.  In the inner part of a block the result is that of the whole picture
-    if every hole of at most *max_pixels* that reaches the inner part lies within the block.
-    """
-    holes, n = label_mask(np.ascontiguousarray(~mask), False)
-    return _fill(holes, n, max_pixels)
-
-
-@kernel
-def _fill(holes: NDArray[np.int32], n: int, max_pixels: int) -> Mask:
-    rows, cols = holes.shape
-    pixels = np.zeros(n + 1, np.int64)
-    for r in range(rows):
-        for c in range(cols):
-            pixels[holes[r, c]] += 1
-    for r in range(rows):
-        pixels[holes[r, 0]] = pixels[holes[r, cols - 1]] = max_pixels + 1
-    for c in range(cols):
-        pixels[holes[0, c]] = pixels[holes[rows - 1, c]] = max_pixels + 1
-    out = np.empty((rows, cols), np.bool_)
-    for r in range(rows):
-        for c in range(cols):
-            k = holes[r, c]
-            out[r, c] = k == 0 or pixels[k] <= max_pixels
-    return out
-
-
 def vessel_mask(
     rgb: NDArray[np.uint8],
     spacing_um: float,
@@ -210,7 +179,7 @@ def vessel_mask(
         density = vessel_density(rgb, vectors)
         wall = gaussian(density, params.smoothing_um / spacing_um) >= np.float32(threshold)
     wall = close_mask(wall, params.closing_um / spacing_um)
-    return wall, fill_lumens(wall, int(params.max_lumen_um2 / spacing_um**2))
+    return wall, fill_holes(wall, int(params.max_lumen_um2 / spacing_um**2))
 
 
 def segment_vessels(

@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.segment.filters import Float32, Mask, kernel
+from napari_mosaik.segment.masks import Labels
 
 __all__ = ["flood", "local_maxima"]
-
-Labels = NDArray[np.int32]
 
 
 @kernel

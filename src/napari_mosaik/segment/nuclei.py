@@ -1,0 +1,335 @@
+"""Nuclei: haematoxylin-rich objects, told apart by watershed, with their edge at half contrast.
+
+The classical method needs no training and no weights.  A network can take its place: anything
+that offers `NucleiModel`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mosaik.core.colour import EOSIN, HAEMATOXYLIN, WHITE_INTENSITY, stain_matrix
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.segment.filters import (
+    Float32,
+    Mask,
+    box_mean,
+    gaussian,
+    kernel,
+    otsu,
+    require_rgb,
+)
+from napari_mosaik.segment.masks import Labels, chamfer_distance, disc, fill_holes, open_mask
+from napari_mosaik.segment.watershed import flood, local_maxima
+
+__all__ = [
+    "ClassicalNuclei",
+    "NucleiModel",
+    "NucleiParams",
+    "estimate_nuclear_threshold",
+    "nuclear_density",
+    "segment_nuclei",
+]
+
+H_EOSIN = np.array([HAEMATOXYLIN, EOSIN]).T
+_LOWEST_TISSUE_OD = 0.1
+_OD_RANGE = 2.5
+_RED_TOLERANCE = 1.1
+_LARGEST_UM = 12.0
+"""Distances to the edge are not followed further; larger than the radius of any nucleus."""
+
+
+class NucleiModel(Protocol):
+    """What finds nuclei in a block of a slide: the classical method or a network."""
+
+    @property
+    def name(self) -> str:
+        """Short name of the method."""
+
+    @property
+    def halo_um(self) -> float:
+        """Margin that a block needs for its inner part to be as in the whole slide, µm."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """JSON-able record of method, parameters and weights."""
+
+    def segment(self, rgb: NDArray[np.uint8], spacing_um: float) -> Labels:
+        """Labels 1..n of a block, int32 (rows, columns), numbered by first pixel."""
+
+
+class NucleiParams(Params):
+    """Settings of the classical nuclei segmentation."""
+
+    spacing_um: float = setting(1.0, "Pixel size at which nuclei are found.", unit="µm", gt=0)
+    smoothing_um: float = setting(
+        0.5, "Standard deviation of the first smoothing.", unit="µm", ge=0, le=5
+    )
+    sensitivity: float = setting(
+        1.2, "How much below the slide's own threshold (Otsu) a nucleus may lie.", gt=0.2, le=5
+    )
+    lowest_od: float = setting(
+        0.15,
+        "Less haematoxylin than this (natural optical density) is never a nucleus.",
+        unit="OD",
+        ge=0,
+        le=3,
+        advanced=True,
+    )
+    edge_fraction: float = setting(
+        0.35,
+        "Where the edge lies between the surroundings (0) and the nucleus (1).",
+        ge=0,
+        lt=1,
+        advanced=True,
+    )
+    surroundings_um: float = setting(
+        20.0, "Half width of the surroundings.", unit="µm", gt=0, le=200, advanced=True
+    )
+    separation_um: float = setting(
+        3.0, "Two nuclei have centres at least this far apart.", unit="µm", gt=0, le=50
+    )
+    seed_smoothing_um: float = setting(
+        1.5,
+        "Standard deviation of the smoothing that finds centres.",
+        unit="µm",
+        ge=0,
+        le=10,
+        advanced=True,
+    )
+    opening_um: float = setting(
+        0.5, "Radius of the opening that removes thin bridges.", unit="µm", ge=0, le=5
+    )
+    max_hole_um2: float = setting(
+        20.0, "Pale places within a nucleus up to this area are filled.", unit="µm²", ge=0
+    )
+    min_area_um2: float = setting(7.0, "Smaller objects are left out.", unit="µm²", ge=0)
+
+
+def nuclear_density(
+    rgb: NDArray[np.uint8], vectors: ArrayLike | None = None, white: float = WHITE_INTENSITY
+) -> Float32:
+    """Amount of haematoxylin in natural OD, (rows, columns), never more than the red light allows.
+
+    Red blood cells and brown absorb little red; where deconvolution still gives them haematoxylin,
+    the red optical density limits it.
+
+    Parameters
+    ----------
+    rgb
+        (rows, columns, 3) 8-bit picture.
+    vectors
+        (3, 2) OD vectors as columns, haematoxylin first; Ruifrok and Johnston 2001 for H&E if None.
+    white
+        Intensity of the empty background.
+    """
+    columns = np.asarray(H_EOSIN if vectors is None else vectors, float)
+    if columns.ndim != 2 or columns.shape[0] != 3 or columns.shape[1] not in (2, 3):
+        raise InputError(f"stain vectors must be a (3, 2) or (3, 3) matrix, not {columns.shape}")
+    matrix = stain_matrix(*columns.T)
+    od = -np.log((np.arange(256) + 1.0) / white)
+    table = np.linalg.inv(matrix)[0][:, None] * od[None, :]
+    limit = _RED_TOLERANCE * od / max(0.05, float(matrix[0, 0]))
+    return _limited(require_rgb(rgb), np.vstack([table, limit]).astype(np.float32))
+
+
+@kernel
+def _limited(rgb: NDArray[np.uint8], table: Float32) -> Float32:
+    rows, cols = rgb.shape[:2]
+    out = np.empty((rows, cols), np.float32)
+    for r in range(rows):
+        for c in range(cols):
+            red = rgb[r, c, 0]
+            amount = table[0, red] + table[1, rgb[r, c, 1]] + table[2, rgb[r, c, 2]]
+            out[r, c] = min(amount, table[3, red])
+    return out
+
+
+def estimate_nuclear_threshold(od_samples: ArrayLike, params: NucleiParams) -> float:
+    """Haematoxylin threshold of a slide, natural OD, from pixels sampled over its tissue.
+
+    Otsu's threshold over samples within [0.1, 2.5] divided by ``sensitivity``, at least
+    ``lowest_od``.  NaN samples are left out.
+    """
+    samples = np.asarray(od_samples, float).ravel()
+    samples = samples[np.isfinite(samples) & (samples >= _LOWEST_TISSUE_OD)]
+    if samples.size == 0:
+        return params.lowest_od
+    threshold = otsu(np.minimum(samples, _OD_RANGE), _LOWEST_TISSUE_OD, _OD_RANGE)
+    return max(params.lowest_od, threshold / params.sensitivity)
+
+
+class ClassicalNuclei:
+    """Nuclei by haematoxylin threshold, distance and intensity seeds, and watershed.
+
+    Parameters
+    ----------
+    params
+        Settings.
+    vectors
+        (3, 2) OD vectors, haematoxylin first (a Macenko fit, or H-DAB vectors); Ruifrok's if None.
+    threshold_od
+        The slide's threshold (`estimate_nuclear_threshold`); estimated from each picture if None,
+        which is right for a single picture and not for blocks of a slide.
+    """
+
+    name = "classical"
+
+    def __init__(
+        self,
+        params: NucleiParams | None = None,
+        vectors: ArrayLike | None = None,
+        threshold_od: float | None = None,
+    ) -> None:
+        self.params = params or NucleiParams()
+        self.vectors = np.array(H_EOSIN if vectors is None else vectors, float)
+        self.threshold_od = threshold_od
+
+    @property
+    def halo_um(self) -> float:
+        """Margin that a block needs for its inner part to be as in the whole slide, µm."""
+        p = self.params
+        reach = 3 * (p.smoothing_um + p.seed_smoothing_um) + p.separation_um + p.opening_um
+        return float(max(reach + 2 * _LARGEST_UM, p.surroundings_um + _LARGEST_UM) + p.spacing_um)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """JSON-able record of method, parameters and stain vectors."""
+        return {
+            "method": self.name,
+            "params": self.params.model_dump(mode="json"),
+            "stain_vectors": self.vectors.tolist(),
+            "threshold_od": self.threshold_od,
+        }
+
+    def density(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
+        """Smoothed amount of haematoxylin, natural OD; sample it to estimate the threshold."""
+        density = nuclear_density(rgb, self.vectors)
+        return gaussian(density, self.params.smoothing_um / spacing_um)
+
+    def segment(self, rgb: NDArray[np.uint8], spacing_um: float) -> Labels:
+        """Labels 1..n of a block, int32 (rows, columns), numbered by first pixel."""
+        if not spacing_um > 0:
+            raise InputError(f"the pixel size must be positive, not {spacing_um} µm")
+        p, density = self.params, self.density(rgb, spacing_um)
+        threshold = self.threshold_od
+        if threshold is None:
+            threshold = estimate_nuclear_threshold(density[::2, ::2], p)
+        mask = self._clean(density > np.float32(threshold), spacing_um)
+        score = self._score(density, mask, spacing_um)
+        seeds = local_maxima(score, mask, disc(p.separation_um / spacing_um)[1:])
+        level = _levels(score)
+        labels = flood(level, seeds, mask)
+        if p.edge_fraction > 0:
+            inside = self._to_edge(density, labels, mask, spacing_um)
+            labels = flood(level, seeds, self._clean(inside, spacing_um) & mask)
+        return _renumber(labels, math.ceil(p.min_area_um2 / spacing_um**2))
+
+    def _clean(self, mask: Mask, spacing_um: float) -> Mask:
+        filled = fill_holes(mask, int(self.params.max_hole_um2 / spacing_um**2))
+        return open_mask(filled, self.params.opening_um / spacing_um)
+
+    def _score(self, density: Float32, mask: Mask, spacing_um: float) -> Float32:
+        """Height in which centres are peaks: smoothed distance to the edge (µm) plus amount."""
+        distance = chamfer_distance(mask, math.ceil(_LARGEST_UM / spacing_um))
+        combined = distance * np.float32(spacing_um) + density
+        return gaussian(combined, self.params.seed_smoothing_um / spacing_um)
+
+    def _to_edge(self, density: Float32, labels: Labels, mask: Mask, spacing_um: float) -> Mask:
+        """Pixels above each nucleus's own edge between its surroundings and its dark part."""
+        radius = round(self.params.surroundings_um / spacing_um)
+        outside = (~mask).astype(np.float32)
+        share = box_mean(outside, radius)
+        around = (box_mean(density * outside, radius) / np.maximum(share, 1e-3)).astype(np.float32)
+        return _above_edge(density, around, labels, self.params.edge_fraction)
+
+
+def segment_nuclei(
+    image: Raster, params: NucleiParams | None = None, model: NucleiModel | None = None
+) -> LabelImage:
+    """Nuclei of a picture in memory, numbered by their first pixel in raster order.
+
+    Parameters
+    ----------
+    image
+        (rows, columns, 3) 8-bit RGB with square pixels; used at its own pixel size.
+    params
+        Settings of the classical method; left out of account when a model is given.
+    model
+        Another method.
+
+    Returns
+    -------
+    LabelImage
+        int32 labels on the picture's lattice; 0 where there is no nucleus.
+    """
+    method: NucleiModel = model if model is not None else ClassicalNuclei(params)
+    labels = method.segment(require_rgb(image.values), image.lattice.spacing_um[0])
+    return LabelImage(labels, image.lattice)
+
+
+def _levels(score: Float32) -> NDArray[np.uint8]:
+    """Flooding order: 0 at the highest score; fixed steps of 1/16 µm, so blocks agree."""
+    steps: NDArray[np.uint8] = (255 - np.clip(score * 16, 0, 255)).astype(np.uint8)
+    return steps
+
+
+@kernel
+def _above_edge(density: Float32, around: Float32, labels: Labels, fraction: float) -> Mask:
+    n = labels.max() + 1
+    count, total, outer = np.zeros(n), np.zeros(n), np.zeros(n)
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            k = labels[r, c]
+            count[k] += 1
+            total[k] += density[r, c]
+            outer[k] += around[r, c]
+    dark_count, dark = np.zeros(n), np.zeros(n)
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            k = labels[r, c]
+            if k > 0 and density[r, c] * count[k] >= total[k]:
+                dark_count[k] += 1
+                dark[k] += density[r, c]
+    edge = np.full(n, np.inf)
+    for k in range(1, n):
+        if dark_count[k] > 0:
+            low = outer[k] / count[k]
+            edge[k] = low + fraction * (dark[k] / dark_count[k] - low)
+    return _above(density, labels, edge)
+
+
+@kernel
+def _above(density: Float32, labels: Labels, edge: NDArray[np.float64]) -> Mask:
+    out = np.empty(labels.shape, np.bool_)
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            out[r, c] = density[r, c] > edge[labels[r, c]]
+    return out
+
+
+@kernel
+def _renumber(labels: Labels, min_pixels: int) -> Labels:
+    """Labels without the small ones, numbered 1..n by first pixel in raster order."""
+    count = np.zeros(labels.max() + 1, np.int64)
+    for value in labels.ravel():
+        count[value] += 1
+    number = np.zeros(count.size, np.int32)
+    out = np.zeros_like(labels)
+    n = 0
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            k = labels[r, c]
+            if k > 0 and count[k] >= min_pixels:
+                if number[k] == 0:
+                    n += 1
+                    number[k] = n
+                out[r, c] = number[k]
+    return out
