@@ -64,8 +64,9 @@ def make_case(
     pet = gaussian_filter(truth, blur) / 0.05
     grid = _grid(tissue)
     lattice = Lattice("cd34", shape, (SPACING_UM, SPACING_UM))
-    layers = stack_fractions(nests * (1 - vessel), tissue - nests, np.clip(vessel, 0, 1), tissue,
-                             lattice)
+    layers = stack_fractions(
+        nests * (1 - vessel), tissue - nests, np.clip(vessel, 0, 1), tissue, lattice
+    )
 
     def mean(a: np.ndarray) -> np.ndarray:
         flat = uniform_filter(a, int(400 / SPACING_UM), mode="constant")
