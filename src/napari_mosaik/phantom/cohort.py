@@ -1,0 +1,235 @@
+"""Makes the sample cohort: each case is drawn beside its place and moved there when it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.catalogue import REFERENCE, STAINS
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.raster import Raster
+from napari_mosaik.phantom.anatomy import Anatomy, build_anatomy
+from napari_mosaik.phantom.files import (
+    transform_record,
+    write_case_file,
+    write_json,
+    write_npz,
+    write_pet,
+)
+from napari_mosaik.phantom.objects import Nuclei, Vessels, draw_nuclei, draw_vessels
+from napari_mosaik.phantom.physics import (
+    ScannerLaw,
+    UptakeLaw,
+    measure,
+    patient_activity,
+    pet_pose,
+    true_uptake,
+)
+from napari_mosaik.phantom.plan import CASES, GENERATOR, PLANS, SIZES, CasePlan, Size, generator
+from napari_mosaik.phantom.pyramid import write_pyramid
+from napari_mosaik.phantom.reader import outline_classes, write_annotations
+from napari_mosaik.phantom.render import render
+from napari_mosaik.phantom.section import lay_section
+from napari_mosaik.phantom.truth import (
+    class_map,
+    nucleus_table,
+    tile_table,
+    vessel_map,
+    vessel_table,
+    write_table,
+)
+
+__all__ = ["Specimen", "build_cohort", "draw_specimen"]
+
+STAMP = "phantom.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Specimen:
+    """What is true of one case, independent of any slide's pixels."""
+
+    plan: CasePlan
+    size: Size
+    seed: int
+    anatomy: Anatomy
+    vessels: Vessels
+    uptake: Raster
+
+    def nuclei(self, stain: str) -> Nuclei:
+        """The nuclei that the section of one stain cuts."""
+        rng = generator(self.seed, self.plan.name, 3, STAINS.index(stain))
+        return draw_nuclei(self.anatomy, self.vessels, rng)
+
+
+def draw_specimen(case: str, size: str, seed: int) -> Specimen:
+    """Draw the truth of one case."""
+    plan, chosen = PLANS[case], SIZES[size]
+    anatomy = build_anatomy(plan, chosen, seed)
+    vessels = draw_vessels(anatomy, generator(seed, case, 2))
+    uptake = true_uptake(anatomy, vessels, plan.patient)
+    return Specimen(plan, chosen, seed, anatomy, vessels, uptake)
+
+
+def build_cohort(
+    folder: Path, size: str, seed: int, cases: Sequence[str] | None
+) -> Generator[Progress, None, tuple[Path, ...]]:
+    """See `napari_mosaik.phantom.sample`."""
+    if size not in SIZES:
+        raise InputError(f"the sample cohort has no size '{size}'; there are {', '.join(SIZES)}")
+    names = tuple(cases) if cases is not None else SIZES[size].cases
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        raise InputError(f"the sample cohort has no case '{unknown[0]}', only {', '.join(CASES)}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: the folder cannot be made: {error.strerror}") from error
+    stamp = {"generator": GENERATOR, "seed": seed, "size": size}
+    for number, name in enumerate(names):
+        if not _kept(folder / name, stamp):
+            for share in _build_case(folder / name, name, size, seed, stamp):
+                yield Progress(number + share, len(names), f"sample case {name}")
+        yield Progress(number + 1, len(names), f"sample case {name}")
+    return tuple(folder / name for name in names)
+
+
+def _kept(path: Path, stamp: dict[str, Any]) -> bool:
+    """Whether the very case lies there already; anything else there is left alone and refused."""
+    if not path.exists():
+        return False
+    file = path / STAMP
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if known == stamp:
+        return True
+    was = "not a sample case" if known is None else f"another sample ({known})"
+    raise InputError(f"{path} exists and is {was}; choose another folder or remove it")
+
+
+def _build_case(
+    path: Path, name: str, size: str, seed: int, stamp: dict[str, Any]
+) -> Generator[float, None, None]:
+    scratch = path.with_name(f".{name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        specimen = draw_specimen(name, size, seed)
+        yield 0.05
+        _write_facts(scratch, specimen)
+        yield 0.10
+        if specimen.size.rendered:
+            for share in _write_slides(scratch, specimen):
+                yield 0.10 + 0.90 * share
+        write_json(scratch / STAMP, stamp)
+        os.replace(scratch, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_slides(folder: Path, specimen: Specimen) -> Generator[float, None, None]:
+    """Draw the three slides, one after the other, each by blocks on all cores."""
+    plan, size, seed = specimen.plan, specimen.size, specimen.seed
+    shape = tuple(round(e / size.spacing_um) for e in size.extent_um)
+    (folder / "slides").mkdir()
+    for index, stain in enumerate(STAINS):
+        section = lay_section(
+            specimen.anatomy,
+            specimen.vessels,
+            specimen.nuclei(stain),
+            plan.transform(stain, size.extent_um),
+            generator(seed, plan.name, 4, index),
+            fold=plan.fold == stain,
+            pen=plan.pen == stain,
+        )
+
+        def draw(
+            origin: tuple[int, int], block: tuple[int, int], section: Any = section
+        ) -> np.ndarray[Any, np.dtype[np.uint8]]:
+            return render(section, origin, block, size.spacing_um)
+
+        about = f"napari-mosaik synthetic {stain} section of case {plan.name}"
+        path = folder / "slides" / f"{stain}.tif"
+        for share in write_pyramid(path, draw, (shape[0], shape[1]), size.spacing_um, about):
+            yield (index + share) / len(STAINS)
+
+
+def _write_facts(folder: Path, specimen: Specimen) -> None:
+    """Everything of a case but its slides."""
+    plan, size, seed, anatomy = specimen.plan, specimen.size, specimen.seed, specimen.anatomy
+    scanner = ScannerLaw()
+    lattice, pet_to_cd34 = pet_pose(plan, anatomy, scanner)
+    pet, noise = measure(specimen.uptake, lattice, pet_to_cd34, plan, seed, scanner)
+    write_pet(folder / "pet" / "slice.dcm", pet, plan, seed, scanner)
+    if size.rendered:
+        write_case_file(folder / "case.toml", plan, size)
+    vessels = vessel_map(anatomy, specimen.vessels)
+    classes = class_map(anatomy, vessels)
+    truth = folder / "truth"
+    write_npz(
+        truth / "masks.npz",
+        classes=classes.values,
+        vessels=np.round(255 * vessels.values).astype(np.uint8),
+        spacing_um=np.asarray(classes.lattice.spacing_um),
+    )
+    write_npz(
+        truth / "fields.npz",
+        uptake_g_ml=specimen.uptake.values.astype(np.float32),
+        uptake_spacing_um=np.asarray(specimen.uptake.lattice.spacing_um),
+        pet_noise_bq_ml=noise.astype(np.float32),
+        necrosis=anatomy.necrosis[::2, ::2].astype(np.float16),
+        caix_fraction=anatomy.caix_fraction[::4, ::4].astype(np.float16),
+        caix_level=anatomy.caix_level[::4, ::4].astype(np.float16),
+    )
+    _write_tables(truth, specimen, classes, pet, pet_to_cd34)
+    frames = [plan.transform(stain, size.extent_um) for stain in STAINS]
+    planted = [
+        {"kind": p.kind, "centre_um": list(p.centre_um), "radius_um": p.radius_um}
+        for p in anatomy.planted
+    ]
+    record = {
+        "case": plan.name,
+        "transforms": {t.source: transform_record(t) for t in (*frames, pet_to_cd34)},
+        "planted": planted,
+        "law": UptakeLaw().as_dict(),
+        "scanner": scanner.as_dict(),
+        "bq_ml_per_g_ml": patient_activity(plan),
+        "fold": plan.fold,
+        "pen": plan.pen,
+        "mask_codes": {"1": "background", "2": "neoplastic", "3": "non-neoplastic"},
+        "frame": REFERENCE,
+    }
+    write_json(truth / "truth.json", record)
+    if plan.annotated:
+        to_slide = plan.transform("he", size.extent_um).inverse()
+        shapes = outline_classes(classes, to_slide, generator(seed, plan.name, 5))
+        write_annotations(folder / "annotations" / "he.geojson", shapes, size.spacing_um)
+
+
+def _write_tables(
+    truth: Path, specimen: Specimen, classes: Raster, pet: Raster, pet_to_cd34: Any
+) -> None:
+    plan, size = specimen.plan, specimen.size
+    tiles = tile_table(
+        specimen.anatomy,
+        specimen.vessels,
+        specimen.nuclei("caix"),
+        classes,
+        specimen.uptake,
+        pet,
+        pet_to_cd34,
+    )
+    write_table(truth / "tiles.parquet", tiles)
+    back = plan.transform(REFERENCE, size.extent_um).inverse()
+    write_table(truth / "vessels.parquet", vessel_table(specimen.vessels, back))
+    if size.rendered:
+        for stain in ("he", "caix"):
+            to_slide = plan.transform(stain, size.extent_um).inverse()
+            table = nucleus_table(specimen.nuclei(stain), to_slide)
+            write_table(truth / f"nuclei_{stain}.parquet", table)

@@ -1,0 +1,313 @@
+"""How much of each stain a point of tissue takes, from what lies there."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.phantom.fields import compiled
+
+Floats = NDArray[np.float32]
+Here = tuple[float, float, float, float, float, float]
+Cells = tuple[float, float, float, float]
+
+__all__ = [
+    "bilinear",
+    "cell_of",
+    "folded",
+    "hashed",
+    "nucleus_of",
+    "plain",
+    "step",
+    "stroke",
+    "tissue",
+    "with_cell",
+    "with_nucleus",
+]
+
+_SHIFT = 2**31
+
+
+@compiled
+def cell_of(owner: int) -> int:
+    """Index of the nearest neoplastic cell, -1 for none."""
+    return -1 if owner < 0 else owner % _SHIFT - 1
+
+
+@compiled
+def nucleus_of(owner: int) -> int:
+    """Index of the nucleus, -1 for none."""
+    return -1 if owner < 0 else owner // _SHIFT - 1
+
+
+@compiled
+def with_cell(owner: int, index: int) -> int:
+    """The pixel's owner with another cell."""
+    rest = 0 if owner < 0 else owner // _SHIFT * _SHIFT
+    return rest + index + 1
+
+
+@compiled
+def with_nucleus(owner: int, index: int) -> int:
+    """The pixel's owner with another nucleus."""
+    rest = 0 if owner < 0 else owner % _SHIFT
+    return rest + (index + 1) * _SHIFT
+
+
+@compiled
+def hashed(row: int, col: int, seed: int) -> float:
+    """A number in [0, 1) that depends only on a position and a seed."""
+    h = (row * 0x9E3779B1 + col * 0x85EBCA77 + seed * 0x27D4EB2F) & 0xFFFFFFFF
+    h = ((h ^ (h >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
+    h = ((h ^ (h >> 12)) * 0x297A2D39) & 0xFFFFFFFF
+    return float(h ^ (h >> 15)) * (1.0 / 4294967296.0)
+
+
+@compiled
+def bilinear(field: Floats, channel: int, row: float, col: float) -> float:
+    """Bilinear value of one channel at a fractional index; the edge is continued."""
+    last_i, last_j = field.shape[0] - 1, field.shape[1] - 1
+    row, col = min(max(row, 0.0), float(last_i)), min(max(col, 0.0), float(last_j))
+    i, j = min(int(row), last_i - 1), min(int(col), last_j - 1)
+    t, u = row - i, col - j
+    top = field[i, j, channel] * (1 - u) + field[i, j + 1, channel] * u
+    low = field[i + 1, j, channel] * (1 - u) + field[i + 1, j + 1, channel] * u
+    return float(top * (1 - t) + low * t)
+
+
+@compiled
+def plain(field: Floats, row: float, col: float) -> float:
+    """Bilinear value of a field without channels."""
+    last_i, last_j = field.shape[0] - 1, field.shape[1] - 1
+    row, col = min(max(row, 0.0), float(last_i)), min(max(col, 0.0), float(last_j))
+    i, j = min(int(row), last_i - 1), min(int(col), last_j - 1)
+    t, u = row - i, col - j
+    top = field[i, j] * (1 - u) + field[i, j + 1] * u
+    low = field[i + 1, j] * (1 - u) + field[i + 1, j + 1] * u
+    return float(top * (1 - t) + low * t)
+
+
+@compiled
+def step(x: float, soft: float) -> float:
+    """0 below ``-soft``, 1 above ``soft``, a straight line between."""
+    return min(max(0.5 + 0.5 * x / soft, 0.0), 1.0)
+
+
+@compiled
+def grain(y: float, x: float, size: float, seed: int) -> float:
+    """Smooth noise in [0, 1] with grains of *size* µm."""
+    a, b = y / size, x / size
+    i, j = int(math.floor(a)), int(math.floor(b))
+    t, u = a - i, b - j
+    t, u = t * t * (3 - 2 * t), u * u * (3 - 2 * u)
+    top = hashed(i, j, seed) * (1 - u) + hashed(i, j + 1, seed) * u
+    low = hashed(i + 1, j, seed) * (1 - u) + hashed(i + 1, j + 1, seed) * u
+    return top * (1 - t) + low * t
+
+
+@compiled
+def folded(y: float, x: float, fold: FloatArray) -> float:
+    """How many layers of tissue lie at a point: more than one in a fold."""
+    if fold[4] <= 0:
+        return 1.0
+    dy, dx = y - fold[0], x - fold[1]
+    along = dy * fold[2] + dx * fold[3]
+    across = dx * fold[2] - dy * fold[3] + 30.0 * math.sin(along / 190.0)
+    share = 1.0 - (along / fold[5]) ** 2
+    return 1.0 + 0.9 * step(share * fold[4] - abs(across), 4.0) if share > 0 else 1.0
+
+
+@compiled
+def stroke(y: float, x: float, pen: FloatArray) -> float:
+    """How much of a point the pen covered, 0 to 1."""
+    best = 1e9
+    for k in range(pen.shape[0]):
+        dy, dx = pen[k, 2] - pen[k, 0], pen[k, 3] - pen[k, 1]
+        t = ((y - pen[k, 0]) * dy + (x - pen[k, 1]) * dx) / (dy * dy + dx * dx)
+        t = min(max(t, 0.0), 1.0)
+        best = min(best, math.hypot(y - pen[k, 0] - t * dy, x - pen[k, 1] - t * dx))
+    return step(pen[0, 4] - best, 8.0)
+
+
+@compiled
+def _membrane(cells: Cells, nd: float) -> float:
+    """Distance to the border of the own cell: half way to the next cell, or the nest's edge."""
+    border = 0.5 * (math.sqrt(cells[1]) - math.sqrt(cells[0])) if cells[1] < 1e8 else 1e3
+    return min(border, max(nd, 0.0))
+
+
+@compiled
+def _fibres(y: float, x: float, nd: float, seed: int) -> float:
+    """Wavy fibres that run along the nests, 0 to 1."""
+    bend = 5.0 * grain(y, x, 70.0, seed + 1) + 1.2 * grain(y, x, 14.0, seed + 2)
+    return 0.5 + 0.5 * math.sin(nd / 1.7 + 6.2832 * bend)
+
+
+@compiled
+def _he_ground(here: Here, cells: Cells, cell: int, seed: int) -> tuple[float, float]:
+    """Haematoxylin and eosin between the nuclei."""
+    y, x, nd, nec, blood, soft = here
+    fine = grain(y, x, 2.6, seed + 3)
+    fibre = _fibres(y, x, nd, seed)
+    h, e = 0.10 + 0.06 * fine, 0.42 + 0.30 * fibre + 0.12 * fine
+    nest = step(nd, 1.2)
+    if nest > 0:
+        granular = hashed(cell, 7, seed) < 0.16
+        web = grain(y, x, 4.2, seed + 4)
+        e_cell = 0.36 + 0.16 * web if granular else 0.06 + 0.13 * web * web + 0.04 * fine
+        edge = step(1.15 - _membrane(cells, nd), soft)
+        e_cell, h_cell = e_cell + 0.40 * edge, 0.035 + 0.05 * web + 0.07 * edge
+        h, e = h + nest * (h_cell - h), e + nest * (e_cell - e)
+    if nec > 0:
+        debris = step(grain(y, x, 3.4, seed + 5) - 0.80, 0.06)
+        ghost = grain(y, x, 17.0, seed + 6)
+        e_nec, h_nec = 0.50 + 0.26 * fine + 0.30 * ghost, 0.09 + 0.55 * debris * ghost
+        h, e = h + nec * (h_nec - h), e + nec * (e_nec - e)
+    if blood > 0.02:
+        disc = step(grain(y, x, 5.0, seed + 8) - 0.42, 0.12)
+        cover = min(1.0, 1.6 * blood)
+        h, e = h + cover * (0.10 - h), e + cover * (0.35 + 0.95 * disc - e)
+    return h, e
+
+
+@compiled
+def _chromatin(y: float, x: float, q: float, shape: Any, nucleus: int, seed: int) -> float:
+    """Relative density within a nucleus: clumps, a darker rim, a nucleolus."""
+    clump = grain(y, x, 1.7, seed + 9) - 0.5
+    rim = 0.30 * step(q + 1.0, 0.6)
+    coarse = shape[7]
+    spot = 0.0
+    if coarse > 0.1:
+        dy, dx = hashed(nucleus, 1, seed) - 0.5, hashed(nucleus, 2, seed) - 0.5
+        away = math.hypot(y - shape[0] - 3.2 * dy, x - shape[1] - 3.2 * dx)
+        spot = 0.55 * coarse * step(1.1 - away, 0.7)
+    return max(0.25, 0.82 + 1.7 * coarse * clump + coarse * rim + spot)
+
+
+@compiled
+def _nuclear(here: Here, q: float, nucleus: int, nuclei: Floats, seed: int) -> tuple[float, float]:
+    """Cover of a nucleus at a point and its relative density there."""
+    cover = step(-q, here[5])
+    if cover <= 0:
+        return 0.0, 0.0
+    shape = nuclei[nucleus]
+    return cover, shape[6] * _chromatin(here[0], here[1], q, shape, nucleus, seed)
+
+
+@compiled
+def _he(
+    here: Here,
+    cells: Cells,
+    cell: int,
+    nucleus: int,
+    wall: float,
+    nuclei: Floats,
+    seed: int,
+) -> tuple[float, float]:
+    h, e = _he_ground(here, cells, cell, seed)
+    vessel = cells[3]
+    if vessel < wall + 1.5:
+        ring = step(wall - vessel, here[5])
+        h, e = h + ring * (0.16 - h), e + ring * (0.66 - e)
+        lumen = step(-vessel, here[5])
+        red = step(grain(here[0], here[1], 5.5, seed + 8) - 0.62, 0.10)
+        h, e = h + lumen * (0.01 - h), e + lumen * (0.03 + 0.75 * red - e)
+    if nucleus >= 0:
+        cover, dark = _nuclear(here, cells[2], nucleus, nuclei, seed)
+        h, e = h + cover * (1.02 * dark - h), e + cover * (0.20 - e)
+    return h, e
+
+
+@compiled
+def _ihc_ground(
+    code: int, here: Here, cells: Cells, cell: int, nuclei: Floats, seed: int
+) -> tuple[float, float]:
+    """Haematoxylin and DAB between the nuclei of a CD34 or CAIX section."""
+    y, x, nd, nec, blood, soft = here
+    fine = grain(y, x, 2.6, seed + 3)
+    fibre = _fibres(y, x, nd, seed)
+    h, d = 0.06 + 0.06 * fibre + 0.03 * fine, 0.015 + 0.02 * fine
+    nest = step(nd, 1.2)
+    if nest > 0:
+        web = grain(y, x, 4.2, seed + 4)
+        membrane = _membrane(cells, nd)
+        h_cell, d_cell = 0.03 + 0.04 * web + 0.05 * step(1.0 - membrane, soft), 0.012
+        if code == 2 and cell >= 0:
+            amount = nuclei[cell, 8] * (0.85 + 0.3 * grain(y, x, 7.0, seed + 10))
+            d_cell += amount * (step(2.0 - membrane, soft) * 0.84 + 0.16 * web)
+        h, d = h + nest * (h_cell - h), d + nest * (d_cell - d)
+    if nec > 0:
+        debris = step(grain(y, x, 3.4, seed + 5) - 0.80, 0.06)
+        h, d = h + nec * (0.08 + 0.08 * fine + 0.3 * debris - h), d + nec * (0.05 + 0.05 * fine - d)
+    if blood > 0.02:
+        disc = step(grain(y, x, 5.0, seed + 8) - 0.42, 0.12)
+        d += min(1.0, 1.6 * blood) * (0.10 * disc)
+    return h, d
+
+
+@compiled
+def _ihc(
+    code: int,
+    here: Here,
+    cells: Cells,
+    cell: int,
+    nucleus: int,
+    wall: float,
+    nuclei: Floats,
+    seed: int,
+) -> tuple[float, float]:
+    h, d = _ihc_ground(code, here, cells, cell, nuclei, seed)
+    vessel = cells[3]
+    if vessel < wall + 1.5:
+        ring = step(wall - vessel, here[5])
+        amount = 0.04
+        if code == 1:
+            amount = 1.15 + 0.55 * grain(here[0], here[1], 6.0, seed + 11)
+        h, d = h + ring * (0.10 - h), d + ring * (amount - d)
+        lumen = step(-vessel, here[5])
+        h, d = h + lumen * (0.005 - h), d + lumen * (0.01 - d)
+    if nucleus >= 0:
+        cover, dark = _nuclear(here, cells[2], nucleus, nuclei, seed)
+        h, d = h + cover * (0.58 * dark - h), d * (1.0 - 0.75 * cover * step(vessel - wall, 0.8))
+    return h, d
+
+
+@compiled
+def tissue(
+    code: int,
+    here: Here,
+    cells: Cells,
+    cell: int,
+    nucleus: int,
+    piece: int,
+    nuclei: Floats,
+    kind: NDArray[np.uint8],
+    segments: Floats,
+    seed: int,
+) -> tuple[float, float]:
+    """Natural optical density of both stains at a point within the tissue.
+
+    Parameters
+    ----------
+    code
+        0 H&E, 1 CD34, 2 CAIX.
+    here
+        Row and column (µm), nest distance (µm), necrosis, blood, softness of edges (µm).
+    cells
+        Squared distances to the two nearest neoplastic cells (µm²), signed distances to the
+        nearest nucleus' edge and to the nearest vessel's lumen (µm).
+    cell, nucleus, piece
+        Indices of that cell, nucleus and piece of vessel, -1 for none.
+    nuclei, kind, segments
+        The section's tables.
+    seed
+        The section's seed.
+    """
+    wall = segments[piece, 5] if piece >= 0 else -1e3
+    if code == 0:
+        return _he(here, cells, cell, nucleus, wall, nuclei, seed)
+    return _ihc(code, here, cells, cell, nucleus, wall, nuclei, seed)

@@ -1,0 +1,364 @@
+"""Draws any part of a section's slide, pixel by pixel, the same whatever the parts are."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.phantom import paint
+from napari_mosaik.phantom.anatomy import COARSE_UM, FINE_UM
+from napari_mosaik.phantom.fields import compiled
+from napari_mosaik.phantom.section import BUCKET_UM, REACH_UM, Section
+
+__all__ = ["render"]
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+PATCH: Final = 128
+SEGMENT_REACH_UM: Final = 48.0
+_OD_STEP: Final = 1.0 / 512.0
+_TRANSMITTED: Final = np.exp(-np.arange(4096) * _OD_STEP).astype(np.float32)
+
+
+def render(
+    section: Section, origin_px: tuple[int, int], shape: tuple[int, int], spacing_um: float
+) -> NDArray[np.uint8]:
+    """The pixels of a rectangle of the slide, (rows, columns, 3).
+
+    Parameters
+    ----------
+    section
+        The section on its slide.
+    origin_px
+        Row and column of the rectangle's first pixel in the whole slide.
+    shape
+        Rows and columns of the rectangle; it may reach beyond the slide.
+    spacing_um
+        Pixel size, µm.
+    """
+    out = np.empty((*shape, 3), np.uint8)
+    stain, blemish = section.stain, section.blemish
+    objects, walls = section.nuclear_buckets, section.segment_buckets
+    _render(
+        out,
+        origin_px[0],
+        origin_px[1],
+        spacing_um,
+        stain.code,
+        (stain.vectors * stain.strength[:, None]).astype(np.float32),
+        stain.white,
+        section.noise_seed,
+        section.to_specimen,
+        section.coarse,
+        section.nest,
+        section.nuclei,
+        section.kind,
+        objects.start,
+        objects.order,
+        section.segments,
+        walls.start,
+        walls.order,
+        np.array(objects.shape),
+        blemish.fold,
+        blemish.pen,
+        blemish.pen_od,
+        _TRANSMITTED,
+    )
+    return out
+
+
+@compiled
+def _render(
+    out: NDArray[np.uint8],
+    row0: int,
+    col0: int,
+    spacing: float,
+    code: int,
+    vectors: Floats,
+    white: float,
+    seed: int,
+    matrix: FloatArray,
+    coarse: Floats,
+    nest: Floats,
+    nuclei: Floats,
+    kind: NDArray[np.uint8],
+    nstart: Ints,
+    norder: Ints,
+    segments: Floats,
+    sstart: Ints,
+    sorder: Ints,
+    grid: Ints,
+    fold: FloatArray,
+    pen: FloatArray,
+    pen_od: FloatArray,
+    transmitted: Floats,
+) -> None:
+    """Fill *out* patch by patch; patches far from the tissue get the empty slide."""
+    near = np.empty((4, PATCH, PATCH), np.float32)
+    owner = np.empty((2, PATCH, PATCH), np.int64)
+    for r in range(0, out.shape[0], PATCH):
+        for c in range(0, out.shape[1], PATCH):
+            part = out[r : r + PATCH, c : c + PATCH]
+            y, x = (row0 + r) * spacing, (col0 + c) * spacing
+            if _empty(y, x, PATCH * spacing, matrix, coarse):
+                _blank(part, row0 + r, col0 + c, white, seed)
+            else:
+                near[0:2] = 1e9
+                near[2:4] = 1e4
+                owner[:] = -1
+                box = (y, x, spacing)
+                _place_vessels(near[3], owner[1], box, segments, sstart, sorder, grid)
+                _place_nuclei(near, owner[0], box, nuclei, kind, nstart, norder, grid)
+                _colour(
+                    part,
+                    row0 + r,
+                    col0 + c,
+                    spacing,
+                    code,
+                    vectors,
+                    white,
+                    seed,
+                    matrix,
+                    coarse,
+                    nest,
+                    near,
+                    owner,
+                    nuclei,
+                    kind,
+                    segments,
+                    fold,
+                    transmitted,
+                )
+            if pen[0, 4] > 0:
+                _ink(part, y, x, spacing, pen, pen_od)
+
+
+@compiled
+def _empty(y: float, x: float, side: float, matrix: FloatArray, coarse: Floats) -> bool:
+    """Whether a square of the slide surely holds no tissue."""
+    cy, cx = y + 0.5 * side, x + 0.5 * side
+    row = (matrix[0, 0] * cy + matrix[0, 1] * cx + matrix[0, 2]) / COARSE_UM - 0.5
+    col = (matrix[1, 0] * cy + matrix[1, 1] * cx + matrix[1, 2]) / COARSE_UM - 0.5
+    reach = 0.72 * side * 1.5 + 40.0
+    if paint.bilinear(coarse, 0, row, col) > -min(reach, 590.0):
+        return False
+    for k in range(8):
+        dy, dx = math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)
+        step = 0.8 * side / COARSE_UM
+        if paint.bilinear(coarse, 0, row + dy * step, col + dx * step) > -20.0:
+            return False
+    return True
+
+
+@compiled
+def _blank(part: NDArray[np.uint8], row0: int, col0: int, white: float, seed: int) -> None:
+    """The empty slide with the camera's noise."""
+    for i in range(part.shape[0]):
+        for j in range(part.shape[1]):
+            noise = 2.4 * (paint.hashed(row0 + i, col0 + j, seed) - 0.5)
+            for k in range(3):
+                part[i, j, k] = np.uint8(white + noise + 0.5)
+
+
+@compiled
+def _range(low: float, high: float, size: int) -> tuple[int, int]:
+    """Buckets from *low* to *high*, clipped to what there is."""
+    first = min(max(int(math.floor(low / BUCKET_UM)), 0), size - 1)
+    last = min(max(int(math.floor(high / BUCKET_UM)), 0), size - 1)
+    return first, last
+
+
+@compiled
+def _place_vessels(
+    distance: Floats,
+    owner: Ints,
+    box: tuple[float, float, float],
+    segments: Floats,
+    start: Ints,
+    order: Ints,
+    grid: Ints,
+) -> None:
+    """Signed distance to the lumen's edge of the nearest vessel, and which piece it is."""
+    y, x, spacing = box
+    side = PATCH * spacing
+    a0, a1 = _range(y - SEGMENT_REACH_UM, y + side + SEGMENT_REACH_UM, grid[0])
+    b0, b1 = _range(x - SEGMENT_REACH_UM, x + side + SEGMENT_REACH_UM, grid[1])
+    for a in range(a0, a1 + 1):
+        for k in range(start[a * grid[1] + b0], start[a * grid[1] + b1 + 1]):
+            s = order[k]
+            _place_segment(distance, owner, box, segments[s], s)
+
+
+@compiled
+def _window(low: float, high: float, origin: float, spacing: float) -> tuple[int, int]:
+    """Pixels whose centres lie between *low* and *high*, clipped to the patch."""
+    first = max(0, int(math.ceil((low - origin) / spacing - 0.5)))
+    last = min(PATCH - 1, int(math.floor((high - origin) / spacing - 0.5)))
+    return first, last
+
+
+@compiled
+def _place_segment(
+    distance: Floats, owner: Ints, box: tuple[float, float, float], line: Floats, index: int
+) -> None:
+    y, x, spacing = box
+    y0, x0, y1, x1 = line[0], line[1], line[2], line[3]
+    reach = line[4] + line[5] + 5.0
+    i0, i1 = _window(min(y0, y1) - reach, max(y0, y1) + reach, y, spacing)
+    j0, j1 = _window(min(x0, x1) - reach, max(x0, x1) + reach, x, spacing)
+    dy, dx = y1 - y0, x1 - x0
+    norm2 = dy * dy + dx * dx + 1e-6
+    for i in range(i0, i1 + 1):
+        for j in range(j0, j1 + 1):
+            py, px = y + (i + 0.5) * spacing - y0, x + (j + 0.5) * spacing - x0
+            t = min(max((py * dy + px * dx) / norm2, 0.0), 1.0)
+            d = math.sqrt((py - t * dy) ** 2 + (px - t * dx) ** 2) - line[4]
+            if d < distance[i, j]:
+                distance[i, j] = d
+                owner[i, j] = index
+
+
+@compiled
+def _place_nuclei(
+    near: Floats,
+    owner: Ints,
+    box: tuple[float, float, float],
+    nuclei: Floats,
+    kind: NDArray[np.uint8],
+    start: Ints,
+    order: Ints,
+    grid: Ints,
+) -> None:
+    """Squared distances to the two nearest neoplastic cells, and the nearest nucleus' own radius.
+
+    The owner of a pixel is the nearest neoplastic cell; nuclei write ``-2 - index`` beyond the
+    bit for it, see `paint.cell_of` and `paint.nucleus_of`.
+    """
+    y, x, spacing = box
+    side = PATCH * spacing
+    a0, a1 = _range(y - REACH_UM, y + side + REACH_UM, grid[0])
+    b0, b1 = _range(x - REACH_UM, x + side + REACH_UM, grid[1])
+    for a in range(a0, a1 + 1):
+        for k in range(start[a * grid[1] + b0], start[a * grid[1] + b1 + 1]):
+            n = order[k]
+            if kind[n] == 0:
+                _place_cell(near, owner, box, nuclei[n], n)
+            _place_nucleus(near[2], owner, box, nuclei[n], n)
+
+
+@compiled
+def _place_cell(
+    near: Floats, owner: Ints, box: tuple[float, float, float], cell: Floats, index: int
+) -> None:
+    y, x, spacing = box
+    i0, i1 = _window(cell[0] - REACH_UM, cell[0] + REACH_UM, y, spacing)
+    j0, j1 = _window(cell[1] - REACH_UM, cell[1] + REACH_UM, x, spacing)
+    for i in range(i0, i1 + 1):
+        for j in range(j0, j1 + 1):
+            dy, dx = y + (i + 0.5) * spacing - cell[0], x + (j + 0.5) * spacing - cell[1]
+            d = dy * dy + dx * dx
+            if d < near[0, i, j]:
+                near[1, i, j] = near[0, i, j]
+                near[0, i, j] = d
+                owner[i, j] = paint.with_cell(owner[i, j], index)
+            elif d < near[1, i, j]:
+                near[1, i, j] = d
+
+
+@compiled
+def _place_nucleus(
+    radius: Floats, owner: Ints, box: tuple[float, float, float], shape: Floats, index: int
+) -> None:
+    y, x, spacing = box
+    reach = shape[2] + 1.5
+    i0, i1 = _window(shape[0] - reach, shape[0] + reach, y, spacing)
+    j0, j1 = _window(shape[1] - reach, shape[1] + reach, x, spacing)
+    for i in range(i0, i1 + 1):
+        for j in range(j0, j1 + 1):
+            dy, dx = y + (i + 0.5) * spacing - shape[0], x + (j + 0.5) * spacing - shape[1]
+            u = (dy * shape[4] + dx * shape[5]) / shape[2]
+            v = (dx * shape[4] - dy * shape[5]) / shape[3]
+            q = (math.sqrt(u * u + v * v) - 1.0) * shape[3]
+            if q < radius[i, j] and q < 1.5:
+                radius[i, j] = q
+                owner[i, j] = paint.with_nucleus(owner[i, j], index)
+
+
+@compiled
+def _colour(
+    part: NDArray[np.uint8],
+    row0: int,
+    col0: int,
+    spacing: float,
+    code: int,
+    vectors: Floats,
+    white: float,
+    seed: int,
+    matrix: FloatArray,
+    coarse: Floats,
+    nest: Floats,
+    near: Floats,
+    owner: Ints,
+    nuclei: Floats,
+    kind: NDArray[np.uint8],
+    segments: Floats,
+    fold: FloatArray,
+    transmitted: Floats,
+) -> None:
+    """Stain amounts of each pixel, mixed in optical density."""
+    soft = max(0.45, 0.6 * spacing)
+    for i in range(part.shape[0]):
+        y = (row0 + i + 0.5) * spacing
+        for j in range(part.shape[1]):
+            x = (col0 + j + 0.5) * spacing
+            sy = matrix[0, 0] * y + matrix[0, 1] * x + matrix[0, 2]
+            sx = matrix[1, 0] * y + matrix[1, 1] * x + matrix[1, 2]
+            row, col = sy / COARSE_UM - 0.5, sx / COARSE_UM - 0.5
+            noise = paint.hashed(row0 + i, col0 + j, seed) - 0.5
+            inside = paint.step(paint.bilinear(coarse, 0, row, col), 1.5)
+            h = s = 0.0
+            if inside > 0:
+                nd = paint.plain(nest, sy / FINE_UM - 0.5, sx / FINE_UM - 0.5)
+                nec = paint.bilinear(coarse, 1, row, col)
+                blood = paint.bilinear(coarse, 2, row, col)
+                here = (y, x, nd, nec, blood, soft)
+                cells = (near[0, i, j], near[1, i, j], near[2, i, j], near[3, i, j])
+                cell, nucleus = paint.cell_of(owner[0, i, j]), paint.nucleus_of(owner[0, i, j])
+                h, s = paint.tissue(
+                    code, here, cells, cell, nucleus, owner[1, i, j], nuclei, kind, segments, seed
+                )
+                amount = inside * paint.bilinear(coarse, 3, row, col)
+                amount *= paint.folded(y, x, fold) * (1.0 + 0.10 * noise)
+                h, s = h * amount, s * amount
+            for k in range(3):
+                od = h * vectors[0, k] + s * vectors[1, k]
+                level = transmitted[min(int(od / _OD_STEP + 0.5), 4095)] * white
+                part[i, j, k] = np.uint8(min(max(level + 2.4 * noise + 0.5, 0.0), 255.0))
+
+
+@compiled
+def _ink(
+    part: NDArray[np.uint8],
+    y: float,
+    x: float,
+    spacing: float,
+    pen: FloatArray,
+    pen_od: FloatArray,
+) -> None:
+    """Lay the pen's strokes over the pixels."""
+    low = pen[:, :4].min() - pen[0, 4]
+    high_y = max(pen[:, 0].max(), pen[:, 2].max()) + pen[0, 4]
+    high_x = max(pen[:, 1].max(), pen[:, 3].max()) + pen[0, 4]
+    if y > high_y or x > high_x or y + PATCH * spacing < low:
+        return
+    for i in range(part.shape[0]):
+        for j in range(part.shape[1]):
+            cover = paint.stroke(y + (i + 0.5) * spacing, x + (j + 0.5) * spacing, pen)
+            if cover > 0:
+                for k in range(3):
+                    part[i, j, k] = np.uint8(part[i, j, k] * math.exp(-cover * pen_od[k]))

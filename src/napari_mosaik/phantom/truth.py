@@ -1,0 +1,185 @@
+"""The truth beside a sample case: masks, object tables, tile values; the pipeline never reads it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.frame import FloatArray, Lattice, Transform
+from napari_mosaik.core.raster import Raster
+from napari_mosaik.phantom.anatomy import Anatomy
+from napari_mosaik.phantom.fields import compiled
+from napari_mosaik.phantom.objects import Nuclei, Vessels
+
+__all__ = ["class_map", "nucleus_table", "tile_table", "vessel_map", "vessel_table", "write_table"]
+
+MASK_UM = 8.0
+TILE_UM, STRIDE_UM, LEAST_COVERAGE = 400.0, 300.0, 0.5
+
+
+@compiled
+def _draw_tubes(
+    out: NDArray[np.float32], line: FloatArray, outer: FloatArray, spacing: float
+) -> None:
+    """Write the share of each sample (about one sample wide at the edge) that a vessel covers."""
+    for n in range(line.shape[0]):
+        for k in range(line.shape[1] - 1):
+            y0, x0 = line[n, k, 0], line[n, k, 1]
+            dy, dx = line[n, k + 1, 0] - y0, line[n, k + 1, 1] - x0
+            reach = outer[n] + spacing
+            i0 = max(0, int((min(y0, y0 + dy) - reach) / spacing))
+            i1 = min(out.shape[0] - 1, int((max(y0, y0 + dy) + reach) / spacing))
+            j0 = max(0, int((min(x0, x0 + dx) - reach) / spacing))
+            j1 = min(out.shape[1] - 1, int((max(x0, x0 + dx) + reach) / spacing))
+            for i in range(i0, i1 + 1):
+                for j in range(j0, j1 + 1):
+                    py, px = (i + 0.5) * spacing - y0, (j + 0.5) * spacing - x0
+                    t = (py * dy + px * dx) / (dy * dy + dx * dx + 1e-6)
+                    t = min(max(t, 0.0), 1.0)
+                    away = math.sqrt((py - t * dy) ** 2 + (px - t * dx) ** 2)
+                    cover = min(max(0.5 + (outer[n] - away) / spacing, 0.0), 1.0)
+                    out[i, j] = max(out[i, j], np.float32(cover))
+
+
+def vessel_map(anatomy: Anatomy, vessels: Vessels, spacing_um: float = MASK_UM) -> Raster:
+    """Share of each sample that filled vessels cover."""
+    lattice = anatomy.lattice(spacing_um)
+    out = np.zeros(lattice.shape, np.float32)
+    _draw_tubes(out, vessels.line_um, vessels.outer_um, spacing_um)
+    return Raster(out, lattice)
+
+
+def class_map(anatomy: Anatomy, vessels: Raster) -> Raster:
+    """Tissue classes on the vessels' lattice: 1 background, 2 neoplastic, 3 non-neoplastic.
+
+    Stroma, necrosis, haemorrhage and vessels are non-neoplastic; the cavity is background.
+    """
+    spacing = vessels.lattice.spacing_um[0]
+    tissue = anatomy.sampled("tissue", spacing) > 0
+    nests = (anatomy.sampled("nest", spacing) > 0) & (anatomy.sampled("necrosis", spacing) < 0.5)
+    nests &= vessels.values < 0.5
+    classes = np.where(tissue, np.where(nests, 2, 3), 1).astype(np.uint8)
+    return Raster(classes, vessels.lattice)
+
+
+def _rounded(values: FloatArray, digits: int = 2) -> NDArray[np.float32]:
+    return np.round(values, digits).astype(np.float32)
+
+
+def vessel_table(vessels: Vessels, to_slide: Transform) -> dict[str, NDArray[Any]]:
+    """One row per vessel; positions in µm of the slide, sizes in µm of the specimen."""
+    centre = to_slide.apply(vessels.centre_um)
+    return {
+        "row_um": _rounded(centre[:, 0]),
+        "col_um": _rounded(centre[:, 1]),
+        "lumen_radius_um": _rounded(vessels.lumen_um, 3),
+        "wall_um": _rounded(vessels.wall_um, 3),
+        "length_um": _rounded(vessels.length_um),
+        "area_um2": _rounded(vessels.area_um2),
+        "perimeter_um": _rounded(vessels.perimeter_um),
+        "equivalent_diameter_um": _rounded(2 * np.sqrt(vessels.area_um2 / np.pi)),
+        "perfused": vessels.perfused,
+    }
+
+
+def nucleus_table(nuclei: Nuclei, to_slide: Transform) -> dict[str, NDArray[Any]]:
+    """One row per nucleus; positions in µm of the slide, sizes in µm of the specimen."""
+    centre = to_slide.apply(nuclei.centre_um)
+    return {
+        "row_um": _rounded(centre[:, 0]),
+        "col_um": _rounded(centre[:, 1]),
+        "long_um": _rounded(nuclei.semi_um[:, 0]),
+        "short_um": _rounded(nuclei.semi_um[:, 1]),
+        "kind": nuclei.kind,
+        "coarseness": _rounded(nuclei.coarseness, 3),
+        "membrane_od": _rounded(nuclei.membrane_od, 3),
+    }
+
+
+def write_table(path: Path, columns: dict[str, NDArray[Any]]) -> None:
+    """Write a table as Parquet."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pa.table(dict(columns)), path, compression="zstd")
+
+
+def _box_mean(values: FloatArray, lattice: Lattice, low: FloatArray, size_um: float) -> FloatArray:
+    """Mean of a raster over squares from *low* (n, 2); area-weighted at the edges."""
+    total = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
+    total[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
+
+    def upto(points: FloatArray) -> FloatArray:
+        index = points / np.asarray(lattice.spacing_um) - np.asarray(lattice.origin_um)
+        index = np.clip(index, 0, np.asarray(values.shape))
+        i = np.minimum(index.astype(int), np.asarray(values.shape) - 1)
+        t = index - i
+        top = total[i[:, 0], i[:, 1]] * (1 - t[:, 1]) + total[i[:, 0], i[:, 1] + 1] * t[:, 1]
+        low_ = total[i[:, 0] + 1, i[:, 1]] * (1 - t[:, 1])
+        low_ = low_ + total[i[:, 0] + 1, i[:, 1] + 1] * t[:, 1]
+        return np.asarray(top * (1 - t[:, 0]) + low_ * t[:, 0], float)
+
+    down, right = np.array([size_um, 0.0]), np.array([0.0, size_um])
+    area = upto(low + down + right) - upto(low + down) - upto(low + right) + upto(low)
+    return area / (size_um**2 / lattice.sample_area_um2)
+
+
+def tile_table(
+    anatomy: Anatomy,
+    vessels: Vessels,
+    nuclei: Nuclei,
+    classes: Raster,
+    uptake: Raster,
+    pet: Raster,
+    pet_to_cd34: Transform,
+) -> dict[str, NDArray[Any]]:
+    """True values of tiles of 400 µm on a lattice of 300 µm over the tissue.
+
+    The measured uptake (``pet_bq_ml``) is the mean of the PET over the tile, sampled at 8 x 8
+    points; the true one is the mean of the uptake before blurring.
+    """
+    steps = [np.arange(0.0, e - TILE_UM + 1e-6, STRIDE_UM) for e in anatomy.extent_um]
+    low = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 2)
+    lattice = classes.lattice
+    cover = _box_mean((classes.values > 1).astype(float), lattice, low, TILE_UM)
+    low, cover = low[cover >= LEAST_COVERAGE], cover[cover >= LEAST_COVERAGE]
+    centre = low + TILE_UM / 2
+    area_mm2 = cover * TILE_UM**2 / 1e6
+    near = _members(low, vessels.centre_um)
+    diameter = 2 * np.sqrt(vessels.area_um2 / np.pi)
+    tumour = nuclei.kind == 0
+    cells = _members(low, nuclei.centre_um[tumour])
+    grade = np.digitize(nuclei.membrane_od[tumour], [0.4605, 0.9210, 1.3816])
+    coarse = nuclei.coarseness[tumour]
+    offsets = (np.stack(np.meshgrid(*[np.arange(8) + 0.5] * 2, indexing="ij"), -1)).reshape(-1, 2)
+    points = (low[:, None] + offsets * TILE_UM / 8).reshape(-1, 2)
+    seen = pet.at(pet_to_cd34.inverse().apply(points)).reshape(len(low), -1).mean(axis=1)
+    return {
+        "row_um": centre[:, 0],
+        "col_um": centre[:, 1],
+        "coverage": cover,
+        "vessel_count": np.array([len(m) for m in near]),
+        "vessel_density_mm2": np.array([len(m) for m in near]) / area_mm2,
+        "vessel_perimeter_um": np.array([vessels.perimeter_um[m].sum() for m in near]),
+        "vessel_diameter_um": np.array([diameter[m].mean() if len(m) else np.nan for m in near]),
+        "neoplastic_fraction": _box_mean((classes.values == 2).astype(float), lattice, low, TILE_UM)
+        / cover,
+        "h_score": np.array([100.0 * grade[m].mean() if len(m) else np.nan for m in cells]),
+        "coarseness": np.array([coarse[m].mean() if len(m) else np.nan for m in cells]),
+        "true_uptake_g_ml": _box_mean(uptake.values, uptake.lattice, low, TILE_UM),
+        "pet_bq_ml": seen,
+    }
+
+
+def _members(low: FloatArray, points: FloatArray) -> list[NDArray[np.int64]]:
+    """Which points lie in each square."""
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(points.reshape(-1, 2))
+    found = tree.query_ball_point(low + TILE_UM / 2, TILE_UM / 2, p=np.inf, return_sorted=True)
+    return [np.asarray(m, np.int64) for m in found]
