@@ -15,7 +15,12 @@ from napari_mosaik.twin import (
 )
 
 SPACING_UM = 20.0
-FEATURES = ("caix_score", "vessel_surface_density", "neoplastic_fraction", "nuclear_area")
+FEATURES = (
+    "caix_h_score",
+    "vessel_perimeter_density_per_um",
+    "neoplastic_fraction",
+    "nuclear_area",
+)
 
 
 def field(rng: np.random.Generator, shape: tuple[int, int], length_um: float) -> np.ndarray:
@@ -87,7 +92,7 @@ def make_case(
         patient=patient,
         scales=fraction_pyramid(layers, grid, window_px),
         codes=code_windows(grid, codes),
-        proxies=("vessel_surface_density", "caix_score", "neoplastic_fraction"),
+        proxies=("vessel_perimeter_density_per_um", "caix_h_score", "neoplastic_fraction"),
         curves=curves,
         times_h=times,
         features=features,

@@ -97,12 +97,12 @@ def test_baselines_survive_json(small_cases, fitted):
 
 def test_a_missing_parameter_makes_a_baseline_not_available(small_cases, fitted):
     target, found = fitted
-    none = fit_baselines(small_cases[:2], target, BaselineColumns(caix="caix_h_score"))
+    none = fit_baselines(small_cases[:2], target, BaselineColumns(caix="caix_membrane_od10"))
     assert none["caix_linear"] is None
     assert none["mechanistic"] is None
     assert none["ridge"] is not None
     card = {"baselines": {"caix_linear": None}}
     assert predict_baselines(card, small_cases[2]) == {"caix_linear": None}
     other = replace(small_cases[2], feature_names=("a", "b", "c", "d"))
-    with pytest.raises(InputError, match="caix_score"):
+    with pytest.raises(InputError, match="caix_h_score"):
         found["caix_linear"].predict(other)

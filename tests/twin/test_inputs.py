@@ -148,7 +148,7 @@ def test_a_missing_part_of_the_input_is_refused(small_cases):
         replace(case, curves=np.full_like(case.curves, np.nan)).require_modalities()
     codes = case.codes.copy()
     codes[:, 1] = INVALID_CODE
-    with pytest.raises(InputError, match="caix_score"):
+    with pytest.raises(InputError, match="caix_h_score"):
         replace(case, codes=codes).require_modalities()
     empty = tuple(
         replace(s, values=s.values * np.array([0, 0, 0, 1], np.uint8)) for s in case.scales

@@ -9,20 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from napari_mosaik.twin.inputs import (
-    FRACTIONS,
     INVALID_CODE,
     N_CLASSES,
-    Scale,
     TileInputs,
-    area_fractions,
     code_windows,
     edge_distance_um,
-    fraction_pyramid,
-    stack_fractions,
 )
 from napari_mosaik.twin.metrics import metrics_record
 from napari_mosaik.twin.model import TargetScale, TrainedModel
 from napari_mosaik.twin.params import PRESETS, NetworkParams, TrainParams
+from napari_mosaik.twin.pyramid import (
+    FRACTIONS,
+    Scale,
+    area_fractions,
+    fraction_pyramid,
+    stack_fractions,
+)
 from napari_mosaik.twin.splits import (
     GUARD_TILES,
     Split,

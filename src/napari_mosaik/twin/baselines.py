@@ -33,8 +33,8 @@ _LENGTH: Final = 0.75
 class BaselineColumns:
     """Which tile parameters the simple baselines use; a missing one makes them not available."""
 
-    caix: str = "caix_score"
-    supply: str = "vessel_surface_density"
+    caix: str = "caix_h_score"
+    supply: str = "vessel_perimeter_density_per_um"
 
 
 @dataclass(frozen=True, slots=True)

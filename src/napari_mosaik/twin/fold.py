@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_mosaik.core import FloatArray, InputError
-from napari_mosaik.twin.inputs import FRACTIONS, N_CLASSES, SCALE_TILES, TileInputs
+from napari_mosaik.twin.inputs import N_CLASSES, TileInputs
 from napari_mosaik.twin.model import TargetScale
 from napari_mosaik.twin.network import MosaikNetwork
 from napari_mosaik.twin.params import TrainParams
+from napari_mosaik.twin.pyramid import FRACTIONS, SCALE_TILES
 
 __all__ = ["Fold", "choose_validation", "fit_inputs", "make_fold"]
 

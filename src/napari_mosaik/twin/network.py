@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_mosaik.twin.inputs import CODE_CELLS, FRACTIONS, INVALID_CODE, N_CLASSES, SCALE_TILES
+from napari_mosaik.twin.inputs import CODE_CELLS, INVALID_CODE, N_CLASSES
 from napari_mosaik.twin.params import NetworkParams
+from napari_mosaik.twin.pyramid import FRACTIONS, SCALE_TILES
 
 __all__ = ["MosaikNetwork", "SeededDropout"]
 

@@ -12,8 +12,9 @@ import torch
 from napari_mosaik import __version__
 from napari_mosaik.twin.baselines import BaselineColumns, fit_baselines
 from napari_mosaik.twin.fold import Fold
-from napari_mosaik.twin.inputs import FRACTIONS, SCALE_TILES, TileInputs
+from napari_mosaik.twin.inputs import TileInputs
 from napari_mosaik.twin.params import TrainParams
+from napari_mosaik.twin.pyramid import FRACTIONS, SCALE_TILES
 
 __all__ = ["make_card"]
 
