@@ -48,7 +48,10 @@ def number(
     """
     if value is None or not math.isfinite(float(value)):
         return missing
-    exact = isinstance(value, int) or getattr(getattr(value, "dtype", None), "kind", "") in ("i", "u")
+    exact = isinstance(value, int) or getattr(getattr(value, "dtype", None), "kind", "") in (
+        "i",
+        "u",
+    )
     text = _grouped(f"{int(float(value))}") if exact else _significant(float(value), digits)
     return text if unit in ("", "1") else f"{text}{_SPACE}{unit}"
 

@@ -1,0 +1,326 @@
+"""Plots of predicted against measured uptake, kinetics, correlations and training.
+
+Every function returns a matplotlib `Figure` of its own; pairs with a missing value are left out and
+their number is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.view import colours
+from napari_mosaik.view.figure import KEEP_INK, axis_label, new_figure, note, tidy
+from napari_mosaik.view.words import number, title_of, uptake_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "bland_altman_figure",
+    "correlation_figure",
+    "coverage_figure",
+    "error_by_group_figure",
+    "kinetics_figure",
+    "mean_correlation_figure",
+    "scatter_figure",
+    "training_figure",
+]
+
+
+def scatter_figure(
+    measured: ArrayLike,
+    predicted: ArrayLike,
+    unit: str = "1",
+    *,
+    interval: tuple[ArrayLike, ArrayLike] | None = None,
+    selected: int | None = None,
+    title: str = "",
+) -> Figure:
+    """Predicted against measured uptake with the identity line and the regression.
+
+    Parameters
+    ----------
+    measured, predicted
+        (n,) values per tile in *unit*.
+    interval
+        Lower and upper limit of the prediction per tile.
+    selected
+        Tile to ring.
+    """
+    x, y = _pair(measured, predicted)
+    both = np.isfinite(x) & np.isfinite(y)
+    figure = new_figure()
+    axes = tidy(figure.add_subplot(), *_uptake_axes(unit, "measured", "predicted"), title)
+    if not both.any():
+        note(axes, "no tile has both a measured and a predicted uptake")
+        return figure
+    if interval is not None:
+        low, high = (np.asarray(limit, float) for limit in interval)
+        shown = both & np.isfinite(low) & np.isfinite(high)
+        axes.vlines(x[shown], low[shown], high[shown], colors="#BBBBBB", lw=0.6, zorder=1)
+    axes.scatter(x[both], y[both], s=11, c=colours.PREDICTED, alpha=0.6, lw=0, zorder=2)
+    _lines(axes, x[both], y[both])
+    if selected is not None and both[selected]:
+        axes.scatter(
+            x[selected], y[selected], s=90, facecolors="none", edgecolors="#009E73", lw=1.8
+        )
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(fontsize=8, loc="upper left", frameon=False)
+    return figure
+
+
+def _lines(axes: Axes, x: FloatArray, y: FloatArray) -> None:
+    """Identity and least-squares line over the range of the data."""
+    ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
+    axes.plot(ends, ends, color="#555555", lw=1, ls="--", label="identity")
+    if x.size > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
+        slope, intercept = np.polyfit(x, y, 1)
+        r = float(np.corrcoef(x, y)[0, 1])
+        words = f"slope {number(slope)}, r {number(r)}, n {x.size}"
+        span = np.array([x.min(), x.max()])
+        axes.plot(
+            span, slope * span + intercept, color=colours.ANNOTATION_ACCENT, lw=1.4, label=words
+        )
+
+
+def bland_altman_figure(
+    measured: ArrayLike,
+    predicted: ArrayLike,
+    unit: str = "1",
+    *,
+    selected: int | None = None,
+    title: str = "",
+) -> Figure:
+    """Difference against mean, with bias and limits of agreement (1.96 SD, divisor n - 1)."""
+    x, y = _pair(measured, predicted)
+    both = np.isfinite(x) & np.isfinite(y)
+    mean, difference = (x + y) / 2, y - x
+    figure = new_figure()
+    name = uptake_name(unit)
+    axes = tidy(
+        figure.add_subplot(),
+        axis_label(f"mean of measured and predicted {name}", unit),
+        axis_label("predicted minus measured", unit),
+        title,
+    )
+    if both.sum() < 2:
+        note(axes, "fewer than two tiles have both a measured and a predicted uptake")
+        return figure
+    axes.scatter(mean[both], difference[both], s=11, c=colours.PREDICTED, alpha=0.6, lw=0)
+    bias, spread = float(difference[both].mean()), float(difference[both].std(ddof=1))
+    for level, style, words in (
+        (bias, "-", f"bias {number(bias)}"),
+        (bias + 1.96 * spread, "--", f"limits of agreement ± {number(1.96 * spread)}"),
+        (bias - 1.96 * spread, "--", None),
+    ):
+        axes.axhline(level, color=colours.ANNOTATION_ACCENT, ls=style, lw=1.2, label=words)
+    axes.axhline(0, color="#999999", lw=0.8, zorder=0)
+    if selected is not None and both[selected]:
+        at = (mean[selected], difference[selected])
+        axes.scatter(*at, s=90, facecolors="none", edgecolors="#009E73", lw=1.8)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.22 * (high - low))
+    axes.legend(fontsize=8, loc="upper left", frameon=False)
+    return figure
+
+
+def kinetics_figure(
+    time_h: ArrayLike,
+    curves_um: Mapping[str, ArrayLike],
+    imaging_h: Sequence[float] = (),
+    *,
+    title: str = "",
+) -> Figure:
+    """Concentrations over time, with the imaging times; time and concentration are logarithmic.
+
+    Parameters
+    ----------
+    time_h
+        (t,) hours after injection.
+    curves_um
+        "free", "bound" and "internalised" (or any other words) to (t,) concentrations, µM.
+    imaging_h
+        Times at which images were taken, hours.
+    """
+    time = np.asarray(time_h, float)
+    figure = new_figure(5.6, 3.8)
+    axes = tidy(
+        figure.add_subplot(),
+        axis_label("time after injection", "h"),
+        axis_label("concentration", "µM"),
+        title,
+    )
+    known = {"free": "#0072B2", "bound": "#009E73", "internalised": "#CC79A7"}
+    peak = max((float(np.nanmax(np.asarray(c, float))) for c in curves_um.values()), default=0.0)
+    if not (peak > 0 and (time > 0).any()):
+        note(axes, "no concentration above zero")
+        return figure
+    floor = peak * 1e-6
+    for name, curve in curves_um.items():
+        values = np.asarray(curve, float)
+        shown = (time > 0) & (values >= floor)
+        axes.plot(time[shown], values[shown], lw=1.8, label=name, color=known.get(name))
+    for i, hour in enumerate(imaging_h):
+        label = "imaging times" if i == 0 else None
+        axes.axvline(hour, color="#888888", lw=0.9, ls=":", label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=floor)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def correlation_figure(
+    matrix: ArrayLike,
+    parameters: Sequence[str],
+    cases: Sequence[str],
+    kind: str = "Pearson",
+    *,
+    title: str = "",
+) -> Figure:
+    """Correlation of each parameter with the uptake in each case (parameters x cases).
+
+    Red is positive and blue negative, the reverse of the MOSAIK paper's figures; the scale is
+    printed.  Missing values are grey with a dash.
+    """
+    values = np.asarray(matrix, float)
+    if values.shape != (len(parameters), len(cases)):
+        raise InputError(
+            f"correlations of shape {values.shape} for {len(parameters)} parameters "
+            f"and {len(cases)} cases"
+        )
+    figure = new_figure(2.6 + 0.62 * len(cases), 1.2 + 0.30 * len(parameters))
+    axes = tidy(figure.add_subplot(), "", "", title)
+    axes.imshow(np.isnan(values), cmap="Greys", vmin=0, vmax=4, aspect="auto")
+    image = axes.imshow(values, cmap=colours.CORRELATION_COLORMAP, vmin=-1, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(cases)), labels=list(cases))
+    axes.set_yticks(range(len(parameters)), labels=[title_of(name) for name in parameters])
+    for (row, column), value in np.ndenumerate(values):
+        ink = "white" if abs(value) > 0.55 else "black"
+        text = f"{value:.2f}".replace("-", "−") if np.isfinite(value) else "–"
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink, gid=KEEP_INK)
+    bar = figure.colorbar(image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1])
+    bar.set_label(f"{kind} r with measured uptake\nred positive, blue negative", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def mean_correlation_figure(
+    parameters: Sequence[str], pearson: ArrayLike, spearman: ArrayLike, *, title: str = ""
+) -> Figure:
+    """Mean Pearson (left axis) and mean Spearman (right axis) correlation of each parameter.
+
+    Both axes have the same limits, so that heights can be compared.
+    """
+    psn, spm = np.asarray(pearson, float), np.asarray(spearman, float)
+    if psn.shape != (len(parameters),) or spm.shape != psn.shape:
+        raise InputError(f"{psn.shape} and {spm.shape} values for {len(parameters)} parameters")
+    figure = new_figure(1.8 + 0.42 * len(parameters), 4.0)
+    left = tidy(figure.add_subplot(), "", "mean Pearson r", title)
+    right = left.twinx()
+    place = np.arange(len(parameters))
+    left.scatter(place, psn, marker="o", c=colours.MEASURED, s=34, label="Pearson (left)")
+    right.scatter(place, spm, marker="^", c=colours.PREDICTED, s=34, label="Spearman (right)")
+    right.set_ylabel("mean Spearman ρ", fontsize=9)
+    right.tick_params(labelsize=8)
+    both = np.concatenate([psn, spm])
+    finite = np.abs(both[np.isfinite(both)])
+    reach = 1.1 * max(float(finite.max()), 0.1) if finite.size else 1.0
+    for axes in (left, right):
+        axes.set_ylim(-reach, reach)
+    left.axhline(0, color="#999999", lw=0.8)
+    left.set_xticks(place, labels=[title_of(n) for n in parameters], rotation=60, ha="right")
+    marks = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
+    left.legend(handles=marks, fontsize=8, frameon=False)
+    return figure
+
+
+def training_figure(
+    losses: Mapping[str, ArrayLike], best_epoch: int | None = None, *, title: str = ""
+) -> Figure:
+    """Loss per epoch ("training", "validation"...), counted from 1, with the epoch kept."""
+    figure = new_figure(5.2, 3.4)
+    axes = tidy(figure.add_subplot(), "epoch", "loss", title)
+    palette = {"training": colours.MEASURED, "validation": colours.PREDICTED}
+    drawn = False
+    for name, loss in losses.items():
+        values = np.asarray(loss, float)
+        shown = np.isfinite(values)
+        if shown.any():
+            epochs = np.arange(1, values.size + 1)
+            axes.plot(epochs[shown], values[shown], lw=1.6, label=name, color=palette.get(name))
+            drawn = True
+    if not drawn:
+        note(axes, "no loss was recorded")
+        return figure
+    if best_epoch is not None:
+        axes.axvline(best_epoch, color="#888888", ls=":", lw=1, label=f"kept: epoch {best_epoch}")
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def error_by_group_figure(
+    errors: Mapping[str, ArrayLike], unit: str = "1", *, title: str = "", what: str = ""
+) -> Figure:
+    """Predicted minus measured by group (tissue class, cluster): boxes with the number of tiles."""
+    figure = new_figure(1.6 + 0.9 * len(errors), 3.6)
+    axes = tidy(figure.add_subplot(), what, axis_label("predicted minus measured", unit), title)
+    finite = {name: _finite(values) for name, values in errors.items()}
+    finite = {name: values for name, values in finite.items() if values.size}
+    if not finite:
+        note(axes, "no tile has both a measured and a predicted uptake")
+        return figure
+    labels = [f"{name}\n{values.size} tiles" for name, values in finite.items()]
+    grey = {"color": "#777777"}
+    axes.boxplot(
+        list(finite.values()),
+        tick_labels=labels,
+        showfliers=False,
+        medianprops={"color": colours.PREDICTED, "lw": 1.6},
+        boxprops=grey,
+        whiskerprops=grey,
+        capprops=grey,
+    )
+    axes.axhline(0, color="#999999", lw=0.8)
+    return figure
+
+
+def coverage_figure(nominal: ArrayLike, observed: ArrayLike, *, title: str = "") -> Figure:
+    """Observed against promised coverage of the intervals; on the line they are calibrated."""
+    promised, found = _pair(nominal, observed)
+    figure = new_figure(4.0, 3.8)
+    axes = tidy(figure.add_subplot(), "promised coverage", "observed coverage", title)
+    axes.plot([0, 1], [0, 1], color="#555555", lw=1, ls="--", label="calibrated")
+    both = np.isfinite(promised) & np.isfinite(found)
+    if both.any():
+        axes.plot(promised[both], found[both], "o-", color=colours.PREDICTED, label="observed")
+    else:
+        note(axes, "no interval could be checked")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    return figure
+
+
+def _pair(first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise InputError(f"pairs are needed, not arrays of shape {a.shape} and {b.shape}")
+    return a, b
+
+
+def _finite(values: ArrayLike) -> FloatArray:
+    array: FloatArray = np.asarray(values, float).ravel()
+    finite: FloatArray = array[np.isfinite(array)]
+    return finite
+
+
+def _uptake_axes(unit: str, first: str, second: str) -> tuple[str, str]:
+    name = uptake_name(unit)
+    return axis_label(f"{first} {name}", unit), axis_label(f"{second} {name}", unit)

@@ -1,0 +1,146 @@
+"""Figures: what they show, printed numbers, missing data, no global state."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.text import Text
+from scipy import stats
+
+from napari_mosaik.core import InputError, Lattice, Raster, TileGrid
+from napari_mosaik.view import panels, plots
+from napari_mosaik.view.figure import as_png, paint
+
+RNG = np.random.default_rng(0)
+MEASURED = RNG.normal(3, 1, 80)
+PREDICTED = 1 + 0.6 * MEASURED + RNG.normal(0, 0.3, 80)
+
+
+def words(figure):
+    return "\n".join(t.get_text() for t in figure.findobj(Text) if isinstance(t, Text))
+
+
+def small_grid():
+    lattice = Lattice("cd34", (5, 6), (300.0, 300.0))
+    kept = np.arange(3, 28)
+    return TileGrid(lattice, 400.0, kept, np.ones(25), np.ones(25, bool))
+
+
+def map_raster(scale=1.0):
+    values = np.arange(30.0).reshape(5, 6) * scale
+    values[0, :3] = np.nan
+    return Raster(values, small_grid().lattice, "cm²/mL")
+
+
+def all_figures():
+    grid, raster = small_grid(), map_raster()
+    nothing = np.full(4, np.nan)
+    matrix = np.array([[0.5, np.nan], [-0.9, 0.1]])
+    trio = panels.uptake_panels(raster, map_raster(0.8))
+    cluster = panels.cluster_panel(grid, np.arange(25) % 6, "caix_score")
+    mask = panels.picture_panel("mask", np.eye(5, 6).astype(bool), grid.lattice)
+    return [
+        plots.scatter_figure(MEASURED, PREDICTED, "cm²/mL", selected=2),
+        plots.scatter_figure(nothing, nothing),
+        plots.bland_altman_figure(MEASURED, PREDICTED, selected=2),
+        plots.bland_altman_figure(nothing, nothing),
+        plots.kinetics_figure([0, 1, 72], {"free": [1, 0.1, 0], "bound": [0, 1, 2]}, [72.0]),
+        plots.kinetics_figure([0, 1], {"free": [0, 0]}),
+        plots.correlation_figure(matrix, ["caix_score", "mvd"], ["A2", "B11"]),
+        plots.mean_correlation_figure(["a", "b"], [0.1, np.nan], [0.2, 0.3]),
+        plots.training_figure({"training": [1, 0.5], "validation": [1, np.nan]}, 2),
+        plots.training_figure({}),
+        plots.error_by_group_figure({"hot": [1, 2], "cold": nothing}, "cm²/mL"),
+        plots.error_by_group_figure({"hot": nothing}),
+        plots.coverage_figure([0.5, 0.9], [0.4, np.nan]),
+        plots.coverage_figure([0.9], [np.nan]),
+        panels.panels_figure([*trio, cluster, panels.missing_panel("width", "no interval")]),
+        panels.result_board("B11", tissue=mask, parameters=[(trio[0], cluster)]),
+    ]
+
+
+def test_no_figure_says_nan_or_none_and_each_is_a_picture():
+    for figure in all_figures():
+        text = words(figure)
+        assert "nan" not in text.lower()
+        assert "None" not in text
+        assert as_png(figure, 40).startswith(b"\x89PNG")
+
+
+def test_nothing_global_is_touched():
+    import matplotlib.pyplot as plt
+
+    before = (plt.get_fignums(), dict(matplotlib.rcParams))
+    all_figures()
+    assert (plt.get_fignums(), dict(matplotlib.rcParams)) == before
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    first, second = (plots.scatter_figure(MEASURED, PREDICTED) for _ in range(2))
+    assert as_png(first) == as_png(second)
+
+
+def test_the_printed_regression_is_that_of_scipy():
+    gap = MEASURED.copy()
+    gap[5] = np.nan
+    fit = stats.linregress(np.delete(MEASURED, 5), np.delete(PREDICTED, 5))
+    text = words(plots.scatter_figure(gap, PREDICTED))
+    assert f"slope {fit.slope:.3f}, r {fit.rvalue:.3f}, n 79" in text
+
+
+def test_bland_altman_by_hand():
+    # differences 1, 2, 3: bias 2, SD 1 (divisor n - 1)
+    figure = plots.bland_altman_figure([0, 0, 0], [1, 2, 3])
+    assert "bias 2.00" in words(figure)
+    assert "± 1.96" in words(figure)
+    levels = sorted({float(line.get_ydata()[0]) for line in figure.axes[0].lines})
+    assert levels == pytest.approx([0.0, 0.04, 2.0, 3.96])
+
+
+def test_the_heat_map_prints_which_colour_is_positive():
+    matrix = np.array([[0.5, np.nan]])
+    figure = plots.correlation_figure(matrix, ["equivalent_diameter_um"], ["A2", "B11"], "Spearman")
+    text = words(figure)
+    assert "red positive" in text
+    assert "Spearman" in text
+    assert "equivalent diameter" in text
+    image = figure.axes[0].images[1]
+    red, _, blue, _ = image.cmap(image.norm(0.9))
+    assert red > blue
+    with pytest.raises(InputError, match="2 parameters"):
+        plots.correlation_figure(matrix, ["a", "b"], ["A2"])
+
+
+def test_the_two_axes_of_the_mean_correlations_can_be_compared():
+    figure = plots.mean_correlation_figure(["a", "b"], [0.1, -0.4], [0.2, 0.3])
+    left, right = figure.axes
+    assert left.get_ylim() == right.get_ylim()
+
+
+def test_measured_and_predicted_maps_share_a_scale_and_the_difference_is_centred():
+    measured, predicted, difference = panels.uptake_panels(map_raster(), map_raster(0.5))
+    assert measured.limits == predicted.limits
+    assert difference.limits[0] == -difference.limits[1]
+
+
+def test_maps_lie_where_their_lattice_says_and_rows_run_down():
+    figure = panels.panels_figure([panels.map_panel(map_raster(), "uptake")])
+    image = figure.axes[0].images[0]
+    assert image.get_extent() == [0.0, 1800.0, 1500.0, 0.0]
+    assert "1 mm" in words(figure) or "µm" in words(figure)
+
+
+def test_paint_reaches_every_word():
+    figure = plots.scatter_figure(MEASURED, PREDICTED, title="B11")
+    paint(figure, "#dddddd", "#222222")
+    axes = figure.axes[0]
+    texts = [axes.title, axes.xaxis.label, *axes.get_legend().get_texts()]
+    assert {t.get_color() for t in texts} == {"#dddddd"}
+
+
+def test_pairs_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match="pairs"):
+        plots.scatter_figure([1, 2], [1, 2, 3])
+    with pytest.raises(InputError, match="channel"):
+        panels.map_panel(
+            Raster(np.zeros((5, 6, 2)), small_grid().lattice, channels=("a", "b")), "x"
+        )
