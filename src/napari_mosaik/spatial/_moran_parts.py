@@ -126,7 +126,8 @@ def moments(sample: Sample) -> tuple[FloatArray, FloatArray]:
 def smallest_p(sample: Sample, factor: int, permutations: int) -> FloatArray:
     """The p-value expected for the most extreme neighbourhood that the values allow.
 
-    Exact for equal weights within a tile's row; a lower bound for others.
+    Exact for equal weights within a tile's row; a lower bound for others.  It is 1 for a tile at
+    the mean, whose statistic is 0 whatever its neighbours are.
     """
     up = np.sort(sample.z)
     down = -up[::-1]
@@ -134,7 +135,8 @@ def smallest_p(sample: Sample, factor: int, permutations: int) -> FloatArray:
     widths = sample.graph.n_neighbours
     for i in sample.tested:
         width, own = int(widths[i]), float(sample.z[i])
-        out[i] = min(_extreme_share(up, own, width), _extreme_share(down, -own, width))
+        shares = _extreme_share(up, own, width), _extreme_share(down, -own, width)
+        out[i] = min(shares) if abs(own) > TIE else 1.0
     return np.minimum(1.0, factor * (out * permutations + 1) / (permutations + 1))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -94,6 +94,12 @@ def associate(
     ------
     InputError
         If the shapes differ or a value or centre is infinite.
+
+    Notes
+    -----
+    On fields smoothed over two to three tiles the modified t-test keeps its level; spectral
+    randomisation rejects up to twice as often as it should when a field is nearly as smooth as
+    the section is wide.
 
     References
     ----------
@@ -216,7 +222,7 @@ def _correlations(
     classes = distance_classes(centres, filled, params.distance_classes)
     spectrum = spatial_spectrum(centres) if n <= params.most_tiles else None
     rng = np.random.default_rng(params.seed)
-    signs = rng.integers(0, 2, (params.permutations, n - 1)) * 2.0 - 1.0 if spectrum else None
+    signs = np.asarray(rng.integers(0, 2, (params.permutations, n - 1)) * 2 - 1, float)
     out: dict[str, FloatArray] = {}
     for kind, first in (("pearson", 0), ("spearman", half)):
         mine, y = np.arange(first, first + half - 1), first + half - 1
@@ -228,7 +234,7 @@ def _correlations(
         out[f"p_dutilleul_{kind}"] = _t_test(r, ess)
         out[f"p_naive_{kind}"] = _t_test(r, np.full_like(r, n))
         out[f"p_msr_{kind}"] = np.full_like(r, np.nan)
-        if spectrum is not None and signs is not None:
+        if spectrum is not None:
             part = spectrum.coefficients(filled[:, [*mine, y]])
             out[f"p_msr_{kind}"] = _spectral_p(r, part[:, :-1] * part[:, -1:], signs)
     return [
@@ -255,7 +261,7 @@ def _t_test(r: FloatArray, size: FloatArray) -> FloatArray:
     return np.where(ok, 2 * t.sf(score, freedom), np.nan)
 
 
-def _spectral_p(r: FloatArray, products: NDArray[Any], signs: FloatArray) -> FloatArray:
+def _spectral_p(r: FloatArray, products: FloatArray, signs: FloatArray) -> FloatArray:
     """P-value by random signs of the spatial spectrum: both fields keep their Moran's I."""
     surrogate = np.abs(signs @ np.nan_to_num(products))
     extreme = (surrogate >= np.abs(r) - 1e-12).sum(axis=0)

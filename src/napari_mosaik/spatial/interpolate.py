@@ -85,7 +85,7 @@ def inverse_distance(
         raise InputError(f"values of shape {table.shape} do not fit {points.shape[0]} points")
     if not power > 0 or n_neighbours < 1:
         raise InputError(f"power {power} and number of neighbours {n_neighbours} must be positive")
-    columns = table.reshape(points.shape[0], -1)
+    columns = table[:, None] if table.ndim == 1 else table
     out = np.full((query.shape[0], columns.shape[1]), np.nan)
     for valid, which in _same_gaps(np.isfinite(columns)):
         if not valid.any():
