@@ -9,6 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_mosaik.segment.annotations import rasterise, training_pixels
+    from napari_mosaik.segment.compartments import (
+        FastTissueModel,
+        TissueClassParams,
+        TissueModel,
+        load_tissue_model,
+        segment_classes,
+        train_fast,
+    )
     from napari_mosaik.segment.nuclei import (
         ClassicalNuclei,
         NucleiModel,
@@ -19,20 +28,36 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "ClassicalNuclei": "nuclei",
+    "FastTissueModel": "compartments",
     "NucleiModel": "nuclei",
     "NucleiParams": "nuclei",
+    "TissueClassParams": "compartments",
+    "TissueModel": "compartments",
     "VesselParams": "vessels",
+    "load_tissue_model": "compartments",
+    "rasterise": "annotations",
+    "segment_classes": "compartments",
     "segment_nuclei": "nuclei",
     "segment_vessels": "vessels",
+    "train_fast": "compartments",
+    "training_pixels": "annotations",
 }
 
 __all__ = [
     "ClassicalNuclei",
+    "FastTissueModel",
     "NucleiModel",
     "NucleiParams",
+    "TissueClassParams",
+    "TissueModel",
     "VesselParams",
+    "load_tissue_model",
+    "rasterise",
+    "segment_classes",
     "segment_nuclei",
     "segment_vessels",
+    "train_fast",
+    "training_pixels",
 ]
 
 

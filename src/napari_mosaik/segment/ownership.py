@@ -125,7 +125,7 @@ def _accepted(present: Labels, owned: Labels, used: int) -> tuple[Labels, NDArra
     count, free = np.zeros(n, np.int64), np.zeros(n, np.int64)
     start = np.full(n, -1, np.int64)
     for p in range(owned.size):
-        k = owned.flat[p]
+        k = int(owned.flat[p])
         count[k] += 1
         if present.flat[p] == 0:
             free[k] += 1

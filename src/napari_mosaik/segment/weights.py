@@ -1,0 +1,64 @@
+"""Trained models on disk: weights as safetensors, a card as JSON, and a digest that binds them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.errors import CorruptArtifact
+from napari_mosaik.core.params import digest
+
+__all__ = ["read_card", "save_weights", "weights_digest"]
+
+
+def weights_digest(arrays: Mapping[str, NDArray[Any]], essentials: Mapping[str, Any]) -> str:
+    """Content digest of a model: its arrays (names, types, shapes, bytes) and settings."""
+    content = hashlib.blake2b(digest_size=16)
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        content.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        content.update(array.tobytes())
+    return digest([content.hexdigest(), dict(essentials)])
+
+
+def save_weights(
+    folder: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    essentials: Mapping[str, Any],
+    training: Mapping[str, Any],
+) -> None:
+    """Write a model's arrays as safetensors and its card as JSON, digest included."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(arrays), str(folder / "weights.safetensors"))
+    card = {
+        **essentials,
+        "hash": weights_digest(arrays, essentials),
+        "training": dict(training),
+    }
+    text = json.dumps(card, indent=2, ensure_ascii=False)
+    (folder / "card.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Card and arrays of a saved model; damage raises `CorruptArtifact`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        arrays = load_file(str(folder / "weights.safetensors"))
+        essentials = {name: card[name] for name in ("model", "classes", "params")}
+        expected = card["hash"]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise CorruptArtifact(f"the model in {folder} cannot be read: {error}") from error
+    if weights_digest(arrays, essentials) != expected:
+        raise CorruptArtifact(f"the model in {folder} is not the one its card describes")
+    return card, arrays
