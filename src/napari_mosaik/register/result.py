@@ -1,0 +1,84 @@
+"""The result of an alignment: the map and how far it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from napari_mosaik.core.frame import Transform
+
+__all__ = ["Alignment"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """How a moving frame lies on a fixed one.
+
+    Parameters
+    ----------
+    transform
+        From the moving to the fixed frame, µm.
+    dice
+        Overlap of the two outlines after alignment, 0 to 1.
+    angle_deg
+        Angle of the map; see `Transform.similarity` for its sign.
+    scale
+        Linear scale of the map (square root of the area ratio).
+    mirrored
+        Whether the moving section is turned over.
+    confidence
+        0 to 1: low when the outlines fit badly or another angle fits almost as well.
+    warnings
+        What should be looked at.
+    ncc
+        Correlation of the haematoxylin densities after alignment; NaN where it was not used.
+    method
+        "outline", "outline + haematoxylin", "landmarks", or as given.
+    """
+
+    transform: Transform
+    dice: float
+    angle_deg: float
+    scale: float
+    mirrored: bool
+    confidence: float
+    warnings: tuple[str, ...] = ()
+    ncc: float = float("nan")
+    method: str = "outline"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form; a missing correlation is null."""
+        return {
+            "source": self.transform.source,
+            "target": self.transform.target,
+            "matrix_um": self.transform.matrix.tolist(),
+            "dice": self.dice,
+            "angle_deg": self.angle_deg,
+            "scale": self.scale,
+            "mirrored": self.mirrored,
+            "confidence": self.confidence,
+            "warnings": list(self.warnings),
+            "ncc": self.ncc if np.isfinite(self.ncc) else None,
+            "method": self.method,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Alignment:
+        """The inverse of `to_dict`."""
+        matrix = np.asarray(values["matrix_um"], float)
+        transform = Transform(str(values["source"]), str(values["target"]), matrix)
+        ncc = values.get("ncc")
+        return cls(
+            transform,
+            float(values["dice"]),
+            float(values["angle_deg"]),
+            float(values["scale"]),
+            bool(values["mirrored"]),
+            float(values["confidence"]),
+            tuple(str(text) for text in values.get("warnings", ())),
+            float("nan") if ncc is None else float(ncc),
+            str(values.get("method", "outline")),
+        )

@@ -1,0 +1,209 @@
+"""Smooth pictures and the search for the map that makes two of them agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from napari_mosaik.core.frame import FloatArray, Lattice, Transform
+from napari_mosaik.core.raster import Raster
+from napari_mosaik.register.params import AlignKind
+
+__all__ = ["Picture", "Pull", "best_fit", "smooth_picture"]
+
+
+class Picture:
+    """A smooth image that can be read, with its slope, between its samples; 0 beyond its edge."""
+
+    def __init__(self, values: NDArray[np.float32], lattice: Lattice) -> None:
+        self.values = values
+        self.lattice = lattice
+        self._slopes: list[NDArray[Any]] = []
+
+    def at(self, points_um: FloatArray) -> FloatArray:
+        """Values (n,) at positions (n, 2), linear between samples."""
+        return self._read(self.values, points_um)
+
+    def slopes(self, points_um: FloatArray) -> FloatArray:
+        """Slopes (n, 2) along rows and columns, 1/µm."""
+        if not self._slopes:
+            self._slopes = [
+                np.gradient(self.values, step, axis=axis).astype(np.float32)
+                for axis, step in enumerate(self.lattice.spacing_um)
+            ]
+        return np.column_stack([self._read(slope, points_um) for slope in self._slopes])
+
+    def _read(self, image: NDArray[Any], points_um: FloatArray) -> FloatArray:
+        index = self.lattice.to_index(points_um).T
+        return np.asarray(
+            map_coordinates(image, index, order=1, mode="constant", cval=0.0, output=np.float64)
+        )
+
+
+def smooth_picture(raster: Raster, sigma_um: float) -> Picture:
+    """A raster blurred by a Gaussian and thinned to about half its width; NaN counts as 0."""
+    values = np.nan_to_num(np.asarray(raster.values, np.float32))
+    dr, dc = raster.lattice.spacing_um
+    step = (max(1, int(sigma_um / 2 / dr)), max(1, int(sigma_um / 2 / dc)))
+    margin = int(np.ceil(3 * sigma_um / min(dr, dc)))
+    margin = -(-margin // max(step)) * max(step)
+    blurred = gaussian_filter(
+        np.pad(values, margin), (sigma_um / dr, sigma_um / dc), mode="constant", truncate=3.0
+    )
+    thin = blurred[:: step[0], :: step[1]]
+    spacing = (dr * step[0], dc * step[1])
+    # The centre of sample 0 stays where the centre of padded pixel 0 was.
+    origin = (
+        raster.lattice.origin_um[0] - margin * dr + dr / 2 - spacing[0] / 2,
+        raster.lattice.origin_um[1] - margin * dc + dc / 2 - spacing[1] / 2,
+    )
+    lattice = Lattice(raster.lattice.frame, thin.shape, spacing, origin)
+    return Picture(np.ascontiguousarray(thin), lattice)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pull:
+    """A map from fixed to moving positions about two centres, ``m = centre + linear (f - about)``.
+
+    ``unit_um`` is the length by which shifts are measured in the search.
+    """
+
+    linear: FloatArray
+    centre_um: FloatArray
+    about_um: FloatArray
+    unit_um: float
+
+    def apply(self, points_um: FloatArray) -> FloatArray:
+        """Moving positions (n, 2) of fixed positions (n, 2)."""
+        return np.asarray((points_um - self.about_um) @ self.linear.T + self.centre_um, np.float64)
+
+    def push(self, source: str, target: str) -> Transform:
+        """The map from the moving to the fixed frame."""
+        matrix = np.eye(3)
+        matrix[:2, :2] = self.linear
+        matrix[:2, 2] = self.centre_um - self.linear @ self.about_um
+        return Transform(target, source, matrix).inverse()
+
+    @classmethod
+    def of(cls, transform: Transform, about_um: FloatArray, unit_um: float) -> Pull:
+        """The pull of a map from the moving to the fixed frame, about a point of the fixed one."""
+        back = transform.inverse()
+        return cls(
+            np.array(back.matrix[:2, :2]),
+            back.apply(about_um),
+            np.asarray(about_um, np.float64),
+            unit_um,
+        )
+
+    def moved(self, step: FloatArray, kind: AlignKind) -> Pull:
+        """The map after a step of the search; a zero step leaves it as it is."""
+        linear = self.linear @ _small(step[2:], kind)
+        return replace(self, linear=linear, centre_um=self.centre_um + step[:2] * self.unit_um)
+
+    def slopes_of_step(self, points_um: FloatArray, kind: AlignKind) -> FloatArray:
+        """How positions change with the step at zero, (n, 2, k)."""
+        away = points_um - self.about_um
+        out = [
+            np.broadcast_to(np.array(axis) * self.unit_um, away.shape)
+            for axis in ((1.0, 0.0), (0.0, 1.0))
+        ]
+        out += [away @ (self.linear @ generator).T for generator in _GENERATORS[kind]]
+        return np.stack(out, axis=-1)
+
+
+_TURN = np.array([[0.0, -1.0], [1.0, 0.0]])
+_GROW = np.eye(2)
+_STRETCH = np.array([[1.0, 0.0], [0.0, -1.0]])
+_SHEAR = np.array([[0.0, 1.0], [1.0, 0.0]])
+_GENERATORS: dict[str, tuple[FloatArray, ...]] = {
+    "rigid": (_TURN,),
+    "similarity": (_TURN, _GROW),
+    "affine": (_TURN, _GROW, _STRETCH, _SHEAR),
+}
+
+
+def _small(step: FloatArray, kind: AlignKind) -> FloatArray:
+    """The 2 x 2 map of a step; for rigid and similarity an exact turn and scale."""
+    if kind == "affine":
+        total = sum((s * g for s, g in zip(step, _GENERATORS[kind], strict=True)), np.zeros((2, 2)))
+        return np.asarray(np.eye(2) + total, np.float64)
+    c, s = np.cos(step[0]), np.sin(step[0])
+    scale = np.exp(step[1]) if kind == "similarity" else 1.0
+    return np.asarray(scale * np.array([[c, -s], [s, c]]), np.float64)
+
+
+def best_fit(
+    moving: Picture,
+    target: FloatArray,
+    points_um: FloatArray,
+    start: Pull,
+    kind: AlignKind,
+    *,
+    gain: bool = False,
+    rounds: int = 12,
+) -> Pull:
+    """The map near *start* by which the moving picture explains the target best.
+
+    Gauss-Newton steps on a soft least-squares measure, so that parts of the tissue that one
+    picture lacks pull little.
+
+    Parameters
+    ----------
+    moving
+        The picture that is moved.
+    target
+        (n,) values of the fixed picture at *points_um* (n, 2).
+    start
+        Where to begin.
+    kind
+        What may change.
+    gain
+        Also fit a factor and an offset between the two pictures' values, so that the result is
+        that of the greatest correlation.
+    rounds
+        Greatest number of restarts from the last map; each takes a few steps.
+    """
+    pull = start
+    spread = max(float(target.std()), 1e-9)
+    for _ in range(rounds):
+        step = _one_round(moving, target / spread, points_um, pull, kind, gain, spread)
+        pull = pull.moved(step, kind)
+        if np.abs(step).max() < 1e-6:
+            break
+    return pull
+
+
+def _one_round(
+    moving: Picture,
+    target: FloatArray,
+    points_um: FloatArray,
+    pull: Pull,
+    kind: AlignKind,
+    gain: bool,
+    spread: float,
+) -> FloatArray:
+    """One robust linear least-squares step (pictures are linearised at the present map)."""
+    at = pull.apply(points_um)
+    seen = moving.at(at) / spread
+    slope = moving.slopes(at) / spread
+    jacobian = np.einsum("ni,nik->nk", slope, pull.slopes_of_step(points_um, kind))
+    factor = 1.0
+    if gain:
+        about, level = float(seen.mean()), float(target.mean())
+        factor = float((seen - about) @ (target - level) / max(seen.var() * seen.size, 1e-12))
+        seen = factor * (seen - about) + level
+        extra = [seen - seen.mean(), np.ones_like(seen)]
+    columns = [jacobian * factor, *([np.column_stack(extra)] if gain else [])]
+    design = np.column_stack(columns)
+    wrong = target - seen
+    weight = 1 / np.sqrt(1 + (wrong / 0.7) ** 2)
+    normal = design.T @ (design * weight[:, None])
+    normal[np.diag_indices_from(normal)] *= 1 + 1e-6
+    normal[np.diag_indices_from(normal)] += 1e-12
+    step = np.linalg.solve(normal, design.T @ (weight * wrong))[: jacobian.shape[1]]
+    longest = max(1.0, float(np.abs(step).max()) / 0.1)
+    return np.asarray(step / longest, np.float64)
