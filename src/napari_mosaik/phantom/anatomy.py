@@ -107,9 +107,11 @@ def build_anatomy(plan: CasePlan, size: Size, seed: int) -> Anatomy:
     tissue = np.minimum(outline, -cavity)
     necrosis = _necrosis(rng, cavity, outline, grid)
     planted, bump = _planted(rng, outline, grid)
-    vascular = random_field(rng, grid, COARSE_UM, 1700.0) + bump
-    antigen = 0.35 * vascular + 0.85 * random_field(rng, grid, COARSE_UM, 2200.0) + 0.6 * bump
-    fibrous = random_field(rng, grid, COARSE_UM, 1250.0)
+    inside = tissue > 0
+    vascular = _standard(random_field(rng, grid, COARSE_UM, 1700.0) + bump, inside)
+    own = random_field(rng, grid, COARSE_UM, 2200.0)
+    antigen = _standard(0.45 * vascular + 0.85 * own + 0.5 * bump, inside)
+    fibrous = _standard(random_field(rng, grid, COARSE_UM, 1250.0), inside)
     septum = _septum(fibrous)
     atypia = 0.75 * antigen + 0.6 * random_field(rng, grid, COARSE_UM, 1500.0)
     near = np.exp(-np.maximum(cavity + 20.0, 0.0) / 70.0) * (cavity > -60)
@@ -123,14 +125,19 @@ def build_anatomy(plan: CasePlan, size: Size, seed: int) -> Anatomy:
         blood.astype(np.float32),
         thickness.astype(np.float32),
         vascular.astype(np.float32),
-        sigmoid(0.4 + 0.9 * antigen).astype(np.float32),
-        sigmoid(0.8 + 1.4 * antigen).astype(np.float32),
+        sigmoid(0.35 + 1.0 * antigen).astype(np.float32),
+        sigmoid(0.8 + 1.5 * antigen).astype(np.float32),
         np.clip(0.5 + 0.22 * atypia, 0.05, 1.0).astype(np.float32),
         septum,
         _nests(rng, size.extent_um, septum),
         planted,
         ring,
     )
+
+
+def _standard(field: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
+    """A latent field with zero mean and unit variance over the tissue, so that cases compare."""
+    return (field - field[inside].mean()) / field[inside].std()
 
 
 def _polar(grid: tuple[int, int], centre_um: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -27,7 +27,7 @@ __all__ = [
 NEOPLASTIC, STROMAL, PYKNOTIC, ENDOTHELIAL = 0, 1, 2, 3
 POINTS = 7
 CELL_PITCH_UM = 21.5
-MAX_DENSITY_MM2 = 330.0
+MAX_DENSITY_MM2 = 360.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +138,7 @@ def draw_vessels(anatomy: Anatomy, rng: np.random.Generator) -> Vessels:
     n = rng.poisson(MAX_DENSITY_MM2 * float(extent.prod()) / 1e6)
     points = rng.random((n, 2)) * extent
     latent = anatomy.at("vascular", points)
-    wanted = np.clip(105.0 * np.exp(0.62 * latent), 10.0, MAX_DENSITY_MM2)
+    wanted = np.clip(125.0 * np.exp(0.68 * latent), 10.0, MAX_DENSITY_MM2)
     alive = 1.0 - 0.93 * anatomy.at("necrosis", points)
     kept = (rng.random(n) * MAX_DENSITY_MM2 < wanted * alive) & (anatomy.at("tissue", points) > 70)
     points, latent = points[kept], latent[kept]

@@ -48,10 +48,10 @@ class UptakeLaw:
     """Constants of the uptake law; uptake is in g/mL (activity over injected activity per mass)."""
 
     spacing_um: float = 40.0
-    delivery: float = 4200.0
-    binding: float = 62.0
-    background: float = 1.1
-    necrotic_background: float = 0.35
+    delivery: float = 2800.0
+    binding: float = 70.0
+    background: float = 2.0
+    necrotic_background: float = 0.9
     pressure_beta: float = 0.55
     pressure_depth_um: float = 900.0
     diffusion_um: float = 90.0

@@ -157,8 +157,8 @@ PATIENTS: Final = (
         height_cm=166.0,
         sex="F",
         antibody_mass_mg=10.0,
-        plasma_share=0.45,
-        plasma_half_h=(10.0, 82.0),
+        plasma_share=0.43,
+        plasma_half_h=(11.0, 85.0),
     ),
 )
 
