@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_mosaik.segment.annotations import rasterise, training_pixels
+    from napari_mosaik.segment.caix import CaixParams, h_score, score_caix
     from napari_mosaik.segment.compartments import (
         FastTissueModel,
         TissueClassParams,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from napari_mosaik.segment.vessels import VesselParams, segment_vessels
 
 _WHERE = {
+    "CaixParams": "caix",
     "ClassicalNuclei": "nuclei",
     "FastTissueModel": "compartments",
     "NucleiModel": "nuclei",
@@ -34,8 +36,10 @@ _WHERE = {
     "TissueClassParams": "compartments",
     "TissueModel": "compartments",
     "VesselParams": "vessels",
+    "h_score": "caix",
     "load_tissue_model": "compartments",
     "rasterise": "annotations",
+    "score_caix": "caix",
     "segment_classes": "compartments",
     "segment_nuclei": "nuclei",
     "segment_vessels": "vessels",
@@ -44,6 +48,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "CaixParams",
     "ClassicalNuclei",
     "FastTissueModel",
     "NucleiModel",
@@ -51,8 +56,10 @@ __all__ = [
     "TissueClassParams",
     "TissueModel",
     "VesselParams",
+    "h_score",
     "load_tissue_model",
     "rasterise",
+    "score_caix",
     "segment_classes",
     "segment_nuclei",
     "segment_vessels",

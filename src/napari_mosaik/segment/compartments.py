@@ -142,8 +142,7 @@ class FastTissueModel:
     @property
     def halo_um(self) -> float:
         """Margin that a block needs, µm: the reach of the widest smoothing."""
-        widest = max(self.params.scales_um, default=0.0)
-        return float(np.ceil(3 * widest / self.spacing_um) + 1) * self.spacing_um
+        return fast_halo_um(self.params)
 
     @property
     def hash(self) -> str:
@@ -174,6 +173,12 @@ class FastTissueModel:
             "classes": list(self.classes),
             "params": self.params.model_dump(mode="json"),
         }
+
+
+def fast_halo_um(params: TissueClassParams) -> float:
+    """Margin that a block needs under these settings, µm: the reach of the widest smoothing."""
+    widest = max(params.scales_um, default=0.0)
+    return float(np.ceil(3 * widest / params.spacing_um) + 1) * params.spacing_um
 
 
 def block_features(rgb: NDArray[np.uint8], spacing_um: float, params: TissueClassParams) -> Float32:

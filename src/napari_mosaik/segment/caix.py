@@ -1,0 +1,234 @@
+"""CAIX per cell: how brown the ring around each nucleus is, its grade, and the H-score.
+
+CAIX sits in the membrane, so the ring around the nucleus is measured, not the nucleus.  A ring
+pixel belongs to the nearest nucleus alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import model_validator
+
+from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, LN10
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.core.table import Table
+from napari_mosaik.segment.filters import Float32, Mask, kernel, require_rgb, stain_amount
+from napari_mosaik.segment.masks import Labels, disc
+
+__all__ = ["CaixParams", "cell_rings", "grade", "h_score", "score_caix"]
+
+H_DAB = np.array([HAEMATOXYLIN, DAB]).T
+
+
+class CaixParams(Params):
+    """Settings of the CAIX score.  The cut-offs are optical densities to base 10."""
+
+    spacing_um: float = setting(1.0, "Pixel size at which cells are scored.", unit="µm", gt=0)
+    ring_inner_um: float = setting(
+        0.0, "The ring begins beyond this distance from the nucleus.", unit="µm", ge=0, le=20
+    )
+    ring_outer_um: float = setting(
+        4.0,
+        "The ring ends at this distance from the nucleus; clear cytoplasm needs a wider ring.",
+        unit="µm",
+        gt=0,
+        le=30,
+    )
+    cutoff_1: float = setting(0.2, "Weak (1+) from this DAB density on.", unit="OD10", gt=0, le=3)
+    cutoff_2: float = setting(
+        0.4, "Moderate (2+) from this DAB density on.", unit="OD10", gt=0, le=3
+    )
+    cutoff_3: float = setting(0.6, "Strong (3+) from this DAB density on.", unit="OD10", gt=0, le=3)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CaixParams:
+        if not self.cutoff_1 < self.cutoff_2 < self.cutoff_3:
+            raise ValueError("the three cut-offs must rise")
+        if not self.ring_inner_um < self.ring_outer_um:
+            raise ValueError("the ring must end farther from the nucleus than it begins")
+        return self
+
+    @property
+    def cutoffs(self) -> tuple[float, float, float]:
+        """The three cut-offs, optical density to base 10."""
+        return (self.cutoff_1, self.cutoff_2, self.cutoff_3)
+
+    @property
+    def halo_um(self) -> float:
+        """Margin that a block needs beyond the halo of its nuclei, µm."""
+        return self.ring_outer_um + 2 * self.spacing_um
+
+
+def cell_rings(nuclei: Labels, inner_px: float, outer_px: float) -> Labels:
+    """Label of the nearest nucleus in the ring around it; 0 in nuclei and beyond the ring.
+
+    Parameters
+    ----------
+    nuclei
+        (rows, columns) int32 labels.
+    inner_px, outer_px
+        The ring holds pixels with ``inner < distance <= outer`` between pixel centres.
+
+    Returns
+    -------
+    numpy.ndarray
+        (rows, columns) int32.  Of two equally near nuclei the one whose nearest pixel comes first
+        in raster order wins, so the result does not depend on the numbering or the block.
+    """
+    return _rings(np.ascontiguousarray(nuclei, np.int32), disc(outer_px)[1:], inner_px)
+
+
+@kernel
+def _rings(nuclei: Labels, offsets: NDArray[np.int64], inner: float) -> Labels:
+    out = np.zeros_like(nuclei)
+    for r in range(nuclei.shape[0]):
+        for c in range(nuclei.shape[1]):
+            if nuclei[r, c] == 0:
+                k = _nearest(nuclei, r, c, offsets)
+                if k >= 0 and offsets[k, 0] ** 2 + offsets[k, 1] ** 2 > inner * inner:
+                    out[r, c] = nuclei[r + offsets[k, 0], c + offsets[k, 1]]
+    return out
+
+
+@kernel
+def _nearest(nuclei: Labels, r: int, c: int, offsets: NDArray[np.int64]) -> int:
+    """Position in the offsets (nearest first) of the first that meets a nucleus, or -1."""
+    for k in range(offsets.shape[0]):
+        i, j = r + offsets[k, 0], c + offsets[k, 1]
+        if 0 <= i < nuclei.shape[0] and 0 <= j < nuclei.shape[1] and nuclei[i, j] > 0:
+            return k
+    return -1
+
+
+def grade(od10: ArrayLike, params: CaixParams) -> NDArray[np.int8]:
+    """Grade 0, 1, 2 or 3 by ``>=`` at the cut-offs (base 10); -1 where the density is NaN."""
+    density = np.asarray(od10, float)
+    grades = np.digitize(density, params.cutoffs)
+    return np.where(np.isfinite(density), grades, -1).astype(np.int8)
+
+
+def h_score(grades: ArrayLike) -> float:
+    """H-score in [0, 300]: 1 x % of grade 1 + 2 x % of grade 2 + 3 x % of grade 3.
+
+    Cells of grade -1 (not measurable) are left out; NaN without cells.  Source: McCarty et al.
+    1985, Arch Pathol Lab Med.
+    """
+    values = np.asarray(grades, float)
+    values = values[values >= 0]
+    return float(100 * values.mean()) if values.size else float("nan")
+
+
+def score_caix(
+    image: Raster,
+    nuclei: LabelImage | Labels,
+    params: CaixParams | None = None,
+    tumour: Mask | None = None,
+    vectors: ArrayLike | None = None,
+) -> Table:
+    """CAIX of every cell of a picture (or of a block with halo).
+
+    Parameters
+    ----------
+    image
+        (rows, columns, 3) 8-bit RGB of the CAIX slide with square pixels.
+    nuclei
+        Labels 1..n on the same lattice.
+    params
+        Settings.
+    tumour
+        (rows, columns) True in neoplastic tissue; None where no tissue classes exist.
+    vectors
+        (3, 2) OD vectors of haematoxylin and DAB; Ruifrok and Johnston 2001 if None.
+
+    Returns
+    -------
+    Table
+        Row ``k - 1`` is nucleus ``k``: ``row_um``, ``column_um`` (centroid), ``membrane_od10``
+        (mean DAB density of the ring, base 10; NaN without ring pixels), ``nucleus_od10``,
+        ``ring_px``, ``grade`` (0-3, -1 where not measurable) and ``tumour`` (centroid in
+        neoplastic tissue; True everywhere without a mask).
+    """
+    params = params or CaixParams()
+    rgb, lattice = require_rgb(image.values), image.lattice
+    labels = np.ascontiguousarray(
+        nuclei.array() if isinstance(nuclei, LabelImage) else nuclei, np.int32
+    )
+    if labels.shape != lattice.shape or (tumour is not None and tumour.shape != lattice.shape):
+        raise InputError(f"nuclei and tumour mask must have the picture's shape {lattice.shape}")
+    spacing_um = lattice.spacing_um[0]
+    density = stain_amount(rgb, H_DAB if vectors is None else vectors, 1)
+    rings = cell_rings(labels, params.ring_inner_um / spacing_um, params.ring_outer_um / spacing_um)
+    n = int(labels.max(initial=0))
+    ring_px, ring_od = _means(rings, density, n)
+    _, nucleus_od = _means(labels, density, n)
+    centres = _centroids(labels, n)
+    positions_um = lattice.to_um(centres)
+    membrane_od10 = ring_od / LN10
+    return Table(
+        {
+            "row_um": positions_um[:, 0],
+            "column_um": positions_um[:, 1],
+            "membrane_od10": membrane_od10,
+            "nucleus_od10": nucleus_od / LN10,
+            "ring_px": ring_px,
+            "grade": grade(membrane_od10, params),
+            "tumour": _in_mask(centres, tumour),
+        },
+        {"row_um": "µm", "column_um": "µm", "membrane_od10": "OD10", "nucleus_od10": "OD10"},
+        {
+            "membrane_od10": "Mean DAB density in the ring around the nucleus, base 10.",
+            "nucleus_od10": "Mean DAB density in the nucleus, base 10.",
+            "ring_px": "Number of pixels of the ring.",
+            "grade": "0 negative, 1 weak, 2 moderate, 3 strong, -1 not measurable.",
+            "tumour": "Whether the cell lies in neoplastic tissue.",
+        },
+        lattice.frame,
+    )
+
+
+def _in_mask(centres: NDArray[np.float64], tumour: Mask | None) -> Mask:
+    if tumour is None:
+        return np.ones(centres.shape[0], bool)
+    out = np.zeros(centres.shape[0], bool)
+    known = np.isfinite(centres[:, 0])
+    rows, cols = np.floor(centres[known] + 0.5).astype(np.int64).T
+    out[known] = np.asarray(tumour, bool)[rows, cols]
+    return out
+
+
+@kernel
+def _means(labels: Labels, values: Float32, n: int) -> tuple[NDArray[np.int64], Float32]:
+    """Pixel count and mean value of each object 1..n; NaN where it has no pixels."""
+    count, total = np.zeros(n, np.int64), np.zeros(n, np.float64)
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            k = labels[r, c] - 1
+            if k >= 0:
+                count[k] += 1
+                total[k] += values[r, c]
+    mean = np.full(n, np.nan)
+    for k in range(n):
+        if count[k] > 0:
+            mean[k] = total[k] / count[k]
+    return count, mean
+
+
+@kernel
+def _centroids(labels: Labels, n: int) -> NDArray[np.float64]:
+    """(n, 2) mean row and column index of each object; NaN where it has no pixels."""
+    total, count = np.zeros((n, 2)), np.zeros(n)
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            k = labels[r, c] - 1
+            if k >= 0:
+                total[k, 0] += r
+                total[k, 1] += c
+                count[k] += 1
+    out = np.full((n, 2), np.nan)
+    for k in range(n):
+        if count[k] > 0:
+            out[k] = total[k] / count[k]
+    return out
