@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -109,12 +109,12 @@ class TileSource(Protocol):
 
 
 def check_user_spacing(
-    path: Path, spacing_um: float | tuple[float, float] | None
+    path: Path, spacing_um: float | Sequence[float] | None
 ) -> tuple[float, float] | None:
     """The (row, column) pixel size that a user gave, or None; nonsense raises `InputError`."""
     if spacing_um is None:
         return None
-    pair = spacing_um if isinstance(spacing_um, tuple) else (spacing_um, spacing_um)
+    pair = spacing_um if isinstance(spacing_um, Sequence) else (spacing_um, spacing_um)
     if len(pair) != 2 or not all(math.isfinite(s) and 0.01 <= s <= 1000 for s in pair):
         raise InputError(
             f"{path.name}: a pixel size of {spacing_um} µm is not possible; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from napari_mosaik.core import InputError
@@ -22,7 +23,7 @@ _DIRECT = (None, "aperio", "generic-tiff")
 
 def open_slide(
     path: Path | str,
-    spacing_um: float | tuple[float, float] | None = None,
+    spacing_um: float | Sequence[float] | None = None,
     *,
     frame: str = "slide",
 ) -> Slide:
