@@ -1,0 +1,142 @@
+"""What napari finds in the plugin: readers, the dock, menu entries and the sample cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_mosaik.widgets.dock import MosaikDock
+
+LayerData = list[tuple[Any, ...]]
+Paths = str | Sequence[str]
+
+SAMPLE_FOLDER = "napari-mosaik-sample"
+"""In the user's home folder; the sample cohort is kept there and made only once."""
+_ORDINARY = (".tif", ".tiff")
+
+
+# --- readers ------------------------------------------------------------------------------------
+def slide_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
+    """A reader for one slide file; None for pictures that are not slides."""
+    from napari_mosaik.core import InputError
+    from napari_mosaik.io.slide import open_slide
+
+    if not isinstance(path, str):
+        return None
+    try:
+        open_slide(Path(path)).close()
+    except InputError:
+        return None if Path(path).suffix.lower() in _ORDINARY else _read_slide
+    return _read_slide
+
+
+def _read_slide(path: Paths) -> LayerData:
+    """One slide as a multiscale layer in µm; what cannot be read is said by an error."""
+    from napari_mosaik.io.slide import open_slide
+    from napari_mosaik.view.layers import slide_layer
+    from napari_mosaik.widgets.lazy_slide import LazySlide, coarsest_level, refresh_layers_of
+
+    file = Path(path if isinstance(path, str) else path[0])
+    slide = open_slide(file)
+    lazy = LazySlide(slide, coarsest_level(slide))
+    lazy.arrived.connect(lambda: refresh_layers_of(lazy, _viewer()))
+    return [slide_layer(file.name, lazy.levels(), lazy.lattices[0]).as_layer_data()]
+
+
+def case_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
+    """A reader for a case or cohort folder; None for other folders."""
+    from napari_mosaik.core import InputError
+    from napari_mosaik.io.case import find_cases
+
+    try:
+        find_cases([_case_folder(path)])
+    except InputError:
+        return None
+    return _read_case
+
+
+def _case_folder(path: Paths) -> Path:
+    file = Path(path if isinstance(path, str) else path[0])
+    return file.parent if file.name == "case.toml" else file
+
+
+def _read_case(path: Paths) -> LayerData:
+    """Open the case in the dock, which adds the layers."""
+    _dock(_viewer()).desk.open(_case_folder(path))
+    return [(None,)]
+
+
+# --- the dock and the menu ----------------------------------------------------------------------
+def main_dock(napari_viewer: napari.Viewer) -> MosaikDock:
+    """The main dock."""
+    from napari_mosaik.widgets.dock import MosaikDock
+
+    return MosaikDock(napari_viewer)
+
+
+def open_case() -> None:
+    """Ask for a case or cohort folder and open it."""
+    _dock(_viewer()).case_page.choose()
+
+
+def annotate() -> None:
+    """Show the annotation dock."""
+    _dock(_viewer()).show_annotate()
+
+
+def review() -> None:
+    """Show measured, predicted and difference side by side."""
+    _dock(_viewer()).show_review()
+
+
+def inspect() -> None:
+    """Show the tile inspector."""
+    _dock(_viewer()).show_inspector()
+
+
+def _viewer() -> napari.Viewer:
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        raise RuntimeError("open a napari window first")
+    return viewer
+
+
+def _dock(viewer: napari.Viewer) -> MosaikDock:
+    """The viewer's main dock, opened if it is not there."""
+    _, widget = viewer.window.add_plugin_dock_widget("napari-mosaik", "MOSAIK")
+    return widget
+
+
+# --- sample data --------------------------------------------------------------------------------
+def sample_quick() -> LayerData:
+    """Six synthetic cases of two patients."""
+    return _sample("quick")
+
+
+def sample_tiny() -> LayerData:
+    """The same in miniature."""
+    return _sample("tiny")
+
+
+def _sample(size: str) -> LayerData:
+    """Make or open the cohort in the dock; napari wants a layer, so an empty one stands in."""
+    import numpy as np
+
+    viewer = _viewer()
+    dock = _dock(viewer)
+    name = "MOSAIK sample cohort"
+
+    def tidy() -> None:
+        if name in viewer.layers:
+            viewer.layers.remove(name)
+        dock.desk.case_opened.disconnect(tidy)
+
+    dock.desk.case_opened.connect(tidy)
+    dock.desk.sample(Path.home() / f"{SAMPLE_FOLDER}-{size}", size=size)
+    return [(np.empty((0, 2)), {"name": name, "units": ("um", "um")}, "points")]

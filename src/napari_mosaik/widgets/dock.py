@@ -1,0 +1,197 @@
+"""The main dock 'MOSAIK': which case, what is done, what comes next, what is running."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
+
+from napari_mosaik.view.words import count
+from napari_mosaik.widgets.case_page import CasePage
+from napari_mosaik.widgets.desk import Desk, missing_of
+from napari_mosaik.widgets.layer_board import LayerBoard
+from napari_mosaik.widgets.overlays import Overlays
+from napari_mosaik.widgets.pages import Page, StepPage, pages_of
+from napari_mosaik.widgets.parts import Banner, button, column, row, scrolled, words
+from napari_mosaik.widgets.progress_bar import JobBar
+from napari_mosaik.widgets.workspace import Workspace
+from napari_mosaik.workflow.steps import STEPS
+
+if TYPE_CHECKING:
+    import napari
+
+__all__ = ["MosaikDock"]
+
+WIDTH_PX = 360
+
+
+class MosaikDock(QWidget):
+    """The main dock; it owns the workspace and hands it to every page."""
+
+    def __init__(self, napari_viewer: napari.Viewer, workspace: Workspace | None = None) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.workspace = workspace or Workspace()
+        self.desk = Desk(self.workspace, self)
+        self.board = LayerBoard(napari_viewer, self.desk)
+        self.header = _Header(self.desk)
+        self.welcome = _Welcome(self)
+        self.case_page = CasePage(self.desk)
+        self.pages: dict[str, StepPage] = {
+            title: StepPage(title, steps) for title, steps in pages_of(STEPS).items()
+        }
+        self.banner = Banner()
+        self.banner.dismissed.connect(self._dismiss)
+        self.bar = JobBar(self.desk, {step.name: step.title for step in STEPS})
+        self._build()
+        self._connect()
+        self._show_case()
+
+    def _build(self) -> None:
+        self._list = QWidget()
+        layout = QVBoxLayout(self._list)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(1)
+        for page in self._all_pages():
+            layout.addWidget(page)
+            layout.addWidget(_line())
+        layout.addStretch(1)
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.scroll = scrolled(self._list)
+        self.tabs.addTab(self.scroll, "Steps")
+        self.overlays = Overlays(self.board)
+        self.tabs.addTab(scrolled(self.overlays), "Overlays")
+        self.setLayout(
+            column(self.header, self.welcome, self.banner, self.tabs, self.bar, margin=4)
+        )
+        self.setMinimumWidth(280)
+        self.setMinimumHeight(200)
+
+    def _all_pages(self) -> list[Page]:
+        return [self.case_page, *self.pages.values()]
+
+    def _connect(self) -> None:
+        events = self.workspace.events
+        for signal in (events.recipe, events.states, events.results, events.running, events.job):
+            signal.connect(self._show_states)
+        events.case.connect(self._show_case)
+        events.problem.connect(lambda problem: self.banner.show_problem(problem))
+        events.job.connect(self._watch_job)
+        for page in self._all_pages():
+            page.opened.connect(self._only)
+        for page in self.pages.values():
+            page.changed.connect(self.desk.set_params)
+            page.run.connect(self.desk.run_steps)
+            page.cancel.connect(self.desk.cancel)
+            page.show_layers.connect(self.board.show_steps)
+            page.needs_case.connect(self.case_page.open_missing)
+
+    def sizeHint(self) -> Any:
+        """360 px wide."""
+        hint = super().sizeHint()
+        hint.setWidth(WIDTH_PX)
+        return hint
+
+    def _only(self, opened: Page) -> None:
+        for page in self._all_pages():
+            if page is not opened and page.is_open:
+                page.set_open(False)
+
+    def _dismiss(self) -> None:
+        self.workspace.problem = None
+
+    def _watch_job(self, job: Any, *_: Any) -> None:
+        if job is None:
+            for page in self.pages.values():
+                page.set_idle()
+        else:
+            for page in self.pages.values():
+                job.cancelling.connect(page.set_cancelling)
+
+    def _show_case(self, *_: Any) -> None:
+        opened = self.workspace.case is not None
+        self.header.setVisible(opened)
+        self.welcome.setVisible(not opened)
+        for page in self.pages.values():
+            page.setEnabled(opened)
+        self.header.show_case()
+        self._show_states()
+
+    def _show_states(self, *_: Any) -> None:
+        space = self.workspace
+        for page in self.pages.values():
+            page.update_page(
+                space.recipe, space.states, space.results, space.running, space.job is not None
+            )
+        self.header.show_states()
+
+    def closeEvent(self, event: Any) -> None:
+        """Stop what is running before the window goes."""
+        self.desk.close()
+        super().closeEvent(event)
+
+
+class _Header(QWidget):
+    """Case, patient, checklist of what is given, and one button for all that is missing."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self.title = words(bold=True)
+        self.checklist = words()
+        self.run_all = button(
+            "Run all that is missing",
+            desk.run_missing,
+            "Runs every step that is not run or stale and not blocked, in order",
+        )
+        self.counts = words(small=True)
+        self.setLayout(
+            column(self.title, self.checklist, row(self.run_all, 1), self.counts, spacing=3)
+        )
+
+    def show_case(self) -> None:
+        """Show the open case."""
+        case = self._desk.workspace.case
+        if case is None:
+            return
+        self.title.setText(f"{case.name} · {case.patient}")
+        marks = [f"{short} {'✗' if why else '✓'}" for short, _, why in missing_of(case)]
+        self.checklist.setText("   ".join(marks))
+
+    def show_states(self) -> None:
+        """Show how much is to do."""
+        space = self._desk.workspace
+        states = [state.word for state in space.states.values()]
+        todo = sum(word in ("missing", "stale") for word in states)
+        self.run_all.setEnabled(bool(todo) and space.job is None)
+        parts = []
+        for word, name in (("missing", "not run"), ("stale", "stale"), ("blocked", "blocked")):
+            if word in states:
+                parts.append(f"{states.count(word)} {name}")
+        done = count(states.count("done"), "step")
+        self.counts.setText(" · ".join([*parts, f"{done} done"]) if states else "")
+
+
+class _Welcome(QFrame):
+    """No case is open: one sentence and three buttons."""
+
+    def __init__(self, dock: MosaikDock) -> None:
+        super().__init__()
+        text = words(
+            "MOSAIK lays H&E, CD34, CAIX and PET of one specimen on one another, measures the "
+            "tissue and compares predicted with measured uptake. Research use only."
+        )
+        text.setAlignment(Qt.AlignmentFlag.AlignLeft)
+        self.open = button("Open case…", lambda: dock.case_page.choose())
+        self.new = button("New from slides…", lambda: dock.case_page.open_new())
+        self.sample = button("Open sample cohort…", lambda: dock.case_page.choose_sample())
+        self.setLayout(column(text, self.open, self.new, self.sample, margin=6))
+
+
+def _line() -> QFrame:
+    line = QFrame()
+    line.setFrameShape(QFrame.Shape.HLine)
+    line.setFixedHeight(1)
+    return line

@@ -1,0 +1,259 @@
+"""Puts results and slides of the open case onto the canvas and keeps them up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_mosaik.core.catalogue import SLIDES, STAIN_TITLES
+from napari_mosaik.view.layers import slide_layer
+from napari_mosaik.view.spec import LayerSpec, Legend
+from napari_mosaik.widgets.case_layers import (
+    BASE_OF_STEP,
+    map_names,
+    proxy_names,
+    specs_for,
+    specs_of,
+    transform_to_reference,
+)
+from napari_mosaik.widgets.desk import Desk
+from napari_mosaik.widgets.lazy_slide import LazySlide, coarsest_level
+from napari_mosaik.workflow.steps import STEPS
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Layer
+
+    from napari_mosaik.core import Transform
+    from napari_mosaik.io.case import Case
+
+__all__ = ["LayerBoard"]
+
+STAIN_ORDER = ("cd34", "caix", "he")
+"""Slides from the bottom up; H&E is shown first."""
+
+
+class LayerBoard(QObject):
+    """The layers of the open case, by name.
+
+    ``changed`` is emitted after layers were added, replaced or removed.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: napari.Viewer, desk: Desk) -> None:
+        super().__init__(desk)
+        self.viewer = viewer
+        self.desk = desk
+        self.legends: dict[str, Legend] = {}
+        self.choices: dict[str, tuple[str, ...]] = {}
+        self.slides: dict[str, LazySlide] = {}
+        self._layers: dict[str, Layer] = {}
+        self._case: Case | None = None
+        desk.workspace.events.case.connect(self._case_changed)
+        desk.committed.connect(self.show_step)
+
+    # --- asking ---------------------------------------------------------------------------------
+    def layer(self, name: str) -> Layer | None:
+        """The layer of that name, None when there is none or it was deleted by hand."""
+        found = self._layers.get(name)
+        return found if found is not None and found in self.viewer.layers else None
+
+    def overlays(self) -> dict[str, Layer]:
+        """All layers but the slides, by name."""
+        return {n: layer for n, layer in self.present().items() if n not in STAIN_TITLES.values()}
+
+    def present(self) -> dict[str, Layer]:
+        """All layers of the case that are on the canvas."""
+        return {name: layer for name, layer in self._layers.items() if layer in self.viewer.layers}
+
+    # --- case -----------------------------------------------------------------------------------
+    def _case_changed(self, case: Case | None, *_: Any) -> None:
+        if case is self._case:
+            self._add_missing_slides()
+            return
+        self.clear()
+        self._case = case
+        if case is None:
+            return
+        self._add_missing_slides()
+        everything = [step.name for step in STEPS]
+        self.desk.read("Layers", partial(_found, case, everything), partial(self._first, case))
+
+    def _add_missing_slides(self) -> None:
+        case = self._case
+        if case is None:
+            return
+        for stain in STAIN_ORDER:
+            if stain not in self.slides and not case.lacks(SLIDES[stain]):
+                work = partial(_prepare, case, stain)
+                self.desk.read(
+                    f"{STAIN_TITLES[stain]} slide", work, partial(self._add_slide, case, stain)
+                )
+
+    def _add_slide(self, case: Case, stain: str, answer: tuple[Any, Transform | None]) -> None:
+        slide, coarsest, transform = answer
+        if case is not self._case or stain in self.slides:
+            slide.close()
+            return
+        lazy = LazySlide(slide, coarsest, self)
+        self.slides[stain] = lazy
+        spec = slide_layer(
+            STAIN_TITLES[stain],
+            lazy.levels(),
+            lazy.lattices[0],
+            transform,
+            visible=stain == "he" or "he" not in case.file.slides,
+        )
+        layer = self._add(spec)
+        below = sum(
+            STAIN_TITLES[s] in self._layers for s in STAIN_ORDER[: STAIN_ORDER.index(stain)]
+        )
+        self.viewer.layers.move(self.viewer.layers.index(layer), below)
+        lazy.arrived.connect(layer.refresh)
+        if len(self.slides) == 1:
+            self.viewer.reset_view()
+        self.changed.emit()
+
+    def _first(self, case: Case, found: _Found) -> None:
+        """Everything that is finished, hidden until it is asked for."""
+        if case is not self._case:
+            return
+        self.choices = found[1]
+        for spec in found[0]:
+            self.put(spec, visible=False)
+        self.changed.emit()
+
+    def clear(self) -> None:
+        """Remove all layers of the case and close its slides."""
+        for layer in list(self.present().values()):
+            self.viewer.layers.remove(layer)
+        for slide in self.slides.values():
+            slide.close()
+            slide.deleteLater()
+        self.slides.clear()
+        self._layers.clear()
+        self.legends.clear()
+        self.choices = {}
+        self._case = None
+        self.changed.emit()
+
+    # --- results --------------------------------------------------------------------------------
+    def show_step(self, step: str, *, alone: bool = False) -> None:
+        """Bring the layers of a step up to date and show them; *alone* hides other overlays."""
+        self.show_steps((step,), alone=alone)
+
+    def show_steps(self, steps: Iterable[str], *, alone: bool = True) -> None:
+        """Show the layers of several steps, on the slide where they are best looked at."""
+        case, names = self._case, tuple(steps)
+        if case is None:
+            return
+
+        def then(found: _Found) -> None:
+            if case is self._case:
+                self.choices = found[1]
+                self._show(found[0], names, alone)
+
+        self.desk.read("Layers", partial(_found, case, names), then)
+
+    def _show(self, specs: list[LayerSpec], steps: tuple[str, ...], alone: bool) -> None:
+        if alone and specs:
+            for layer in self.overlays().values():
+                layer.visible = False
+        for number, spec in enumerate(specs):
+            self.put(spec, visible=number == 0 or not _covers(spec))
+        bases = [BASE_OF_STEP[name] for name in steps if name in BASE_OF_STEP]
+        if alone and bases:
+            self.show_slide(bases[-1])
+        if any(name.startswith("align_") for name in steps):
+            self._realign()
+        self.changed.emit()
+
+    def show_choice(self, step: str, choice: str) -> None:
+        """Show the map or the clusters of another parameter."""
+        case = self._case
+        if case is None:
+            return
+
+        def then(specs: list[LayerSpec]) -> None:
+            if case is self._case:
+                for spec in specs:
+                    self.put(spec, visible=True)
+                self.changed.emit()
+
+        self.desk.read("Layers", partial(specs_of, case, step, choice), then)
+
+    def show_slide(self, stain: str) -> None:
+        """Show one slide and hide the other two."""
+        for other, title in STAIN_TITLES.items():
+            layer = self.layer(title)
+            if layer is not None:
+                layer.visible = other == stain
+
+    def put(self, spec: LayerSpec, *, visible: bool | None = None) -> Layer:
+        """Add a layer, or give the one of that name new data, keeping how it is shown."""
+        old = self.layer(spec.name)
+        layer = self._add(spec) if old is None else self._replace(old, spec)
+        if visible is not None:
+            layer.visible = visible
+        return layer
+
+    def _add(self, spec: LayerSpec) -> Layer:
+        from napari.layers import Layer as Base
+
+        layer = Base.create(*spec.as_layer_data())
+        self._dress(layer, spec)
+        self.viewer.add_layer(layer)
+        self._layers[spec.name] = layer
+        if spec.legend is not None:
+            self.legends[spec.name] = spec.legend
+        return layer
+
+    def _replace(self, old: Layer, spec: LayerSpec) -> Layer:
+        shown, opacity = old.visible, old.opacity
+        place = self.viewer.layers.index(old)
+        self.viewer.layers.remove(old)
+        layer = self._add(spec)
+        layer.visible, layer.opacity = shown, opacity
+        self.viewer.layers.move(self.viewer.layers.index(layer), place)
+        return layer
+
+    def _dress(self, layer: Layer, spec: LayerSpec) -> None:
+        for name, value in spec.attributes.items():
+            setattr(layer, name, value)
+        if spec.kind == "labels":
+            layer.editable = False
+
+    def _realign(self) -> None:
+        """Move the slides onto the reference after an alignment."""
+        case = self._case
+        if case is None:
+            return
+        for stain, lazy in self.slides.items():
+            layer = self.layer(STAIN_TITLES[stain])
+            transform = transform_to_reference(case, stain)
+            if layer is not None and transform is not None and lazy is not None:
+                layer.affine = np.asarray(transform.matrix)
+
+
+_Found = tuple[list[LayerSpec], dict[str, tuple[str, ...]]]
+"""Layers, and by step the parameters that can be chosen."""
+
+
+def _found(case: Case, steps: Iterable[str]) -> _Found:
+    choices = {"maps": map_names(case), "clusters": proxy_names(case)}
+    return specs_for(case, steps), choices
+
+
+def _covers(spec: LayerSpec) -> bool:
+    """Whether a layer hides what lies below it."""
+    return spec.kind == "image"
+
+
+def _prepare(case: Case, stain: str) -> tuple[Any, Any, Transform | None]:
+    slide = case.slide(stain)
+    return slide, coarsest_level(slide), transform_to_reference(case, stain)

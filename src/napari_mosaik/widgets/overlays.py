@@ -1,0 +1,172 @@
+"""One legend for everything drawn: eye, opacity, colours with units, for each layer of the case."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QLinearGradient, QPainter, QPixmap
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFrame,
+    QLabel,
+    QSizePolicy,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_mosaik.core.catalogue import STAIN_TITLES
+from napari_mosaik.view.words import number, title_of
+from napari_mosaik.widgets.layer_board import LayerBoard
+from napari_mosaik.widgets.parts import clear, column, row, words
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+    from napari_mosaik.view.spec import Legend
+
+__all__ = ["Overlays"]
+
+
+class Overlays(QWidget):
+    """A row for each layer of the case, slides first, and the choice of parameter maps."""
+
+    def __init__(self, board: LayerBoard) -> None:
+        super().__init__()
+        self._board = board
+        self._rows = QVBoxLayout()
+        self._rows.setSpacing(2)
+        self.maps = _Choice("Parameter map", lambda name: board.show_choice("maps", name))
+        self.clusters = _Choice("Clusters of", lambda name: board.show_choice("clusters", name))
+        hint = words("Hold H to hide all overlays.", small=True)
+        self.setLayout(column(self._rows, self.maps, self.clusters, hint, 1, margin=4, spacing=6))
+        board.changed.connect(self._fill)
+        self._fill()
+
+    def _fill(self) -> None:
+        clear(self._rows)
+        present = self._board.present()
+        names = [n for n in STAIN_TITLES.values() if n in present]
+        names += [n for n in present if n not in names]
+        if not names:
+            self._rows.addWidget(words("Layers appear here once a case is open."))
+        for name in names:
+            self._rows.addWidget(_Row(name, present[name], self._board.legends.get(name)))
+        self.maps.offer(self._board.choices.get("maps", ()))
+        self.clusters.offer(self._board.choices.get("clusters", ()))
+
+
+class _Choice(QWidget):
+    """Chooses a parameter to be shown."""
+
+    def __init__(self, label: str, show: Any) -> None:
+        super().__init__()
+        self.box = QComboBox()
+        self.box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.box.activated.connect(lambda _: show(self.box.currentData()))
+        self._names: tuple[str, ...] = ()
+        self.setLayout(row(QLabel(label), self.box))
+        self.setVisible(False)
+
+    def offer(self, names: tuple[str, ...]) -> None:
+        self.setVisible(bool(names))
+        if names == self._names:
+            return
+        self._names = names
+        self.box.clear()
+        for name in names:
+            self.box.addItem(title_of(name), name)
+
+
+class _Row(QFrame):
+    """One layer: shown or not, how opaque, and what its colours mean."""
+
+    def __init__(self, name: str, layer: Layer, legend: Legend | None) -> None:
+        super().__init__()
+        self._layer = layer
+        self.eye = QCheckBox(name.replace("&", "&&"))
+        self.eye.setToolTip("Show or hide")
+        self.eye.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.eye.setChecked(bool(layer.visible))
+        self.eye.toggled.connect(self._set_visible)
+        self.opacity = QSlider(Qt.Orientation.Horizontal)
+        self.opacity.setRange(0, 100)
+        self.opacity.setFixedWidth(80)
+        self.opacity.setToolTip("Opacity")
+        self.opacity.setValue(round(100 * float(layer.opacity)))
+        self.opacity.valueChanged.connect(self._set_opacity)
+        self.legend = legend_widget(legend) if legend is not None else QWidget()
+        self.legend.setVisible(legend is not None and bool(layer.visible))
+        self._has_legend = legend is not None
+        self.setLayout(column(row(self.eye, self.opacity), self.legend, margin=1, spacing=1))
+        layer.events.visible.connect(self._follow)
+        layer.events.opacity.connect(self._follow)
+        self.destroyed.connect(lambda: _part(layer, self._follow))
+
+    def _set_visible(self, shown: bool) -> None:
+        self._layer.visible = shown
+
+    def _set_opacity(self, value: int) -> None:
+        self._layer.opacity = value / 100
+
+    def _follow(self, event: Any = None) -> None:
+        shown = bool(self._layer.visible)
+        self.eye.setChecked(shown)
+        self.legend.setVisible(shown and self._has_legend)
+        self.opacity.setValue(round(100 * float(self._layer.opacity)))
+
+
+def _part(layer: Layer, follow: Any) -> None:
+    layer.events.visible.disconnect(follow)
+    layer.events.opacity.disconnect(follow)
+
+
+def legend_widget(legend: Legend) -> QWidget:
+    """Words with their colours, or a colour scale with its limits and unit."""
+    body = QWidget()
+    parts: list[Any] = []
+    if legend.limits is not None:
+        low, high = legend.limits
+        parts.append(row(QLabel(number(low)), _scale(legend.colormap), _end(high, legend.unit)))
+    for text, colour in legend.entries:
+        parts.append(row(_swatch(colour), words(text, small=True)))
+    if legend.note:
+        parts.append(words(legend.note, small=True))
+    layout = column(*parts, spacing=1)
+    layout.setContentsMargins(22, 0, 0, 2)
+    body.setLayout(layout)
+    return body
+
+
+def _end(value: float, unit: str) -> QLabel:
+    return QLabel(number(value, unit))
+
+
+def _swatch(colour: str) -> QLabel:
+    label = QLabel()
+    label.setFixedSize(12, 12)
+    pixmap = QPixmap(12, 12)
+    pixmap.fill(QColor(colour))
+    label.setPixmap(pixmap)
+    return label
+
+
+def _scale(colormap: str) -> QLabel:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    label = QLabel()
+    pixmap = QPixmap(120, 10)
+    painter = QPainter(pixmap)
+    gradient = QLinearGradient(0, 0, 120, 0)
+    for i in range(11):
+        gradient.setColorAt(i / 10, QColor(to_hex(colormaps[colormap](i / 10))))
+    painter.fillRect(0, 0, 120, 10, gradient)
+    painter.end()
+    label.setPixmap(pixmap)
+    label.setScaledContents(True)
+    label.setFixedHeight(10)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    return label
