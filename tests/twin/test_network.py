@@ -113,7 +113,7 @@ def test_a_curve_that_never_varied_carries_no_information(small_cases):
 
 def test_the_network_can_learn_twelve_tiles_by_heart(small_cases):
     case = small_cases[0]
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     network = MosaikNetwork(NetworkParams(dropout=0.0), len(case.times_h), seed=0)
     batch = batch_tensors(case, np.arange(12))
     rng = np.random.default_rng(0)
