@@ -67,8 +67,8 @@ def pixels_per_unit_um(row: Any, column: Any, um_per_unit: float) -> Spacing | N
 def tag_spacing_um(page: Any, imagej_unit: str | None) -> Spacing | None:
     """Pixel size from the resolution tags, if they have a unit (or ImageJ names one)."""
     row, column = page.tags.valueof("YResolution"), page.tags.valueof("XResolution")
-    unit = int(page.tags.valueof("ResolutionUnit") or 2)
-    um_per_unit = {2: 25400.0, 3: 10000.0, 4: 1000.0, 5: 1.0}.get(unit)
+    unit = page.tags.valueof("ResolutionUnit")
+    um_per_unit = {2: 25400.0, 3: 10000.0, 4: 1000.0, 5: 1.0}.get(2 if unit is None else int(unit))
     if imagej_unit is not None:
         um_per_unit = _UM_PER.get(imagej_unit.lower())
     return pixels_per_unit_um(row, column, um_per_unit) if um_per_unit else None

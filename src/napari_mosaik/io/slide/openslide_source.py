@@ -13,6 +13,7 @@ import openslide
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.base import Pixels, StoredLevel
+from napari_mosaik.io.slide.colours import over_white
 
 __all__ = ["OpenSlideSource", "detected_vendor"]
 
@@ -58,10 +59,7 @@ class OpenSlideSource:
         top, left = row * _TILE, column * _TILE
         size = (min(_TILE, stored.shape[1] - left), min(_TILE, stored.shape[0] - top))
         corner = (round(left * scale), round(top * scale))
-        rgba = np.asarray(self._handle().read_region(corner, level, size), np.uint32)
-        alpha = rgba[..., 3:]
-        blend = (rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
-        return blend.astype(np.uint8)
+        return over_white(np.asarray(self._handle().read_region(corner, level, size)))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """File size, OpenSlide's quick hash and the pixels of some tiles of the coarsest level."""

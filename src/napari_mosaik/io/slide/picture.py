@@ -14,6 +14,7 @@ from PIL import Image
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.base import Pixels, StoredLevel
+from napari_mosaik.io.slide.colours import over_white
 from napari_mosaik.io.slide.header import pixels_per_unit_um
 
 __all__ = ["PictureSource"]
@@ -71,10 +72,7 @@ class PictureSource:
 
 def _on_white(image: Image.Image) -> Pixels:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = np.asarray(image.convert("RGBA"), np.uint32)
-        alpha = rgba[..., 3:]
-        blend = (rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
-        return blend.astype(np.uint8)
+        return over_white(np.asarray(image.convert("RGBA")))
     if image.mode.startswith(("I", "F")):
         raise ValueError("its pixels have more than 8 bits; save it as 8-bit RGB")
     return np.ascontiguousarray(image.convert("RGB"), np.uint8)

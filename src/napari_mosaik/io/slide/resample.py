@@ -75,9 +75,9 @@ def area_resample(
         bottom = top + step[0]
         sums[:] = 0.0
         for r in range(max(0, math.floor(top)), min(pixels.shape[0], math.ceil(bottom))):
-            weight = (min(bottom, r + 1.0) - max(top, float(r))) / (step[0] * step[1])
+            weight = min(bottom, r + 1.0) - max(top, float(r))
             _add_row(pixels, r, weight, start[1], step[1], sums)
         for j in range(shape[1]):
             for k in range(3):
-                out[i, j, k] = np.uint8(min(255.0, sums[j, k] + 0.5))
+                out[i, j, k] = np.uint8(min(255.0, sums[j, k] / (step[0] * step[1]) + 0.5))
     return out

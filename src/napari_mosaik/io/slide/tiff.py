@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.base import Pixels, StoredLevel
+from napari_mosaik.io.slide.colours import colour_of
 from napari_mosaik.io.slide.header import aperio_facts, ome_spacing_um, tag_spacing_um
 
 __all__ = ["TiffSource", "uses_ycbc_jpeg2000"]
@@ -93,7 +94,7 @@ class TiffSource:
         with _quiet(), _opened(path) as tiff:
             series, index = _main_series(path, tiff)
             size = path.stat().st_size
-            self._levels = tuple(_level(path, level, size) for level in series.levels)
+            self._levels = tuple(_level(path, part, size) for part in _pyramid(tiff, series))
             self.header_spacing_um, self.properties = _facts(tiff, series, index)
         self.levels = tuple(level.stored for level in self._levels)
         self._size = size
@@ -144,12 +145,15 @@ def uses_ycbc_jpeg2000(path: Path) -> bool:
 def _quiet() -> Iterator[None]:
     """Keep tifffile's own log lines away: what matters is raised as an error of ours."""
     logger = logging.getLogger("tifffile")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+
+    def silent(record: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(silent)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(silent)
 
 
 @contextmanager
@@ -174,9 +178,28 @@ def _main_series(path: Path, tiff: tifffile.TiffFile) -> tuple[Any, int]:
         if not any(word in str(series.name).lower() for word in _KEPT_OUT)
     ]
     if not found:
-        raise InputError(f"{path.name} holds no slide image")
+        raise InputError(f"{path.name} holds no slide image; the file may be damaged")
     _, number, series = max(found, key=lambda item: item[:2])
     return series, -number
+
+
+def _pyramid(tiff: tifffile.TiffFile, main: Any) -> list[Any]:
+    """The main picture and all its coarser copies, whatever the factors between them."""
+    levels = list(main.levels)
+    for other in () if tiff.is_svs or tiff.is_ome else tiff.series:
+        page = other.keyframe
+        marked = page.is_reduced or page.is_subifd
+        if other is not main and marked and _is_copy(main.keyframe, page):
+            levels.append(other)
+    return sorted(levels, key=lambda level: -int(level.keyframe.imagewidth))
+
+
+def _is_copy(main: Any, page: Any) -> bool:
+    """Whether a page can be the same picture at a lower resolution."""
+    if page.imagewidth >= main.imagewidth or page.samplesperpixel != main.samplesperpixel:
+        return False
+    ratio = main.imagewidth / page.imagewidth
+    return bool(abs(main.imagelength / ratio - page.imagelength) <= 1.0 + main.imagelength / 2e4)
 
 
 def _level(path: Path, series: Any, size: int) -> _TiffLevel:
@@ -204,7 +227,7 @@ def _level(path: Path, series: Any, size: int) -> _TiffLevel:
     samples = sum(int(p.samplesperpixel) for p in pages)
     record = (shape, tile, int(page.compression), int(page.photometric), samples)
     return _TiffLevel(
-        StoredLevel(shape, tile), columns, planes, _colour(path, page, samples), record
+        StoredLevel(shape, tile), columns, planes, colour_of(path, page, samples), record
     )
 
 
@@ -235,48 +258,6 @@ def _planes(
             _Plane(page.decode, offsets, counts, part * grid, tables) for part in range(parts)
         ]
     return tuple(planes)
-
-
-def _colour(path: Path, page: Any, samples: int) -> Callable[[NDArray[Any]], Pixels]:
-    """How the samples of this page become RGB."""
-    photometric = int(page.photometric)
-    if samples == 1 and photometric in (0, 1):
-        return _from_inverse_grey if photometric == 0 else _from_grey
-    if samples == 1 and photometric == 3 and page.colormap is not None:
-        palette = np.ascontiguousarray((np.asarray(page.colormap) >> 8).astype(np.uint8).T)
-        return lambda pixels: palette[pixels[..., 0]]
-    if samples == 3:
-        return np.ascontiguousarray
-    if samples == 4:
-        kind = int(page.extrasamples[0]) if page.extrasamples else 0
-        return {1: _over_white_premultiplied, 2: _over_white}.get(kind, _without_fourth)
-    raise InputError(
-        f"{path.name} has {samples} channels; a slide must be a colour (RGB) picture of a "
-        "stained section, not a fluorescence image"
-    )
-
-
-def _from_grey(pixels: NDArray[Any]) -> Pixels:
-    return np.ascontiguousarray(np.broadcast_to(pixels[..., :1], (*pixels.shape[:2], 3)))
-
-
-def _from_inverse_grey(pixels: NDArray[Any]) -> Pixels:
-    return _from_grey(255 - pixels)
-
-
-def _without_fourth(pixels: NDArray[Any]) -> Pixels:
-    return np.ascontiguousarray(pixels[..., :3])
-
-
-def _over_white(pixels: NDArray[Any]) -> Pixels:
-    colour, alpha = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-
-
-def _over_white_premultiplied(pixels: NDArray[Any]) -> Pixels:
-    white = pixels[..., :3].astype(np.uint32) + (255 - pixels[..., 3:].astype(np.uint32))
-    out: Pixels = np.minimum(white, 255).astype(np.uint8)
-    return out
 
 
 def _facts(
