@@ -114,6 +114,13 @@ def test_no_vessels_is_zero_and_not_measured_is_nan():
         assert got[3] > 0
 
 
+def test_one_time_is_taken_as_a_number_or_a_list_of_one():
+    one = retained_um([0.005], [1.0], time_h=72.0)
+    np.testing.assert_array_equal(retained_um([0.005], [1.0], time_h=np.array([72.0])), one)
+    with pytest.raises(InputError, match="one time"):
+        retained_um([0.005], [1.0], time_h=[72.0, 120.0])
+
+
 def test_isotropic_vessels_have_four_over_pi_times_the_surface():
     flat = retained_um([0.005], [1.0])[0]
     isotropic = retained_um([0.005], [1.0], DeliveryParams(isotropic_vessels=True))[0]

@@ -1,7 +1,7 @@
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 import pytest
 from scipy import stats
@@ -184,15 +184,12 @@ def test_result_does_not_depend_on_the_order_of_the_tiles(hilly):
     np.testing.assert_array_equal(other.label, result.label[order])
 
 
-def test_result_does_not_depend_on_the_number_of_cores(hilly):
+def test_result_does_not_depend_on_chunks_or_on_work_beside_it(hilly, monkeypatch):
     graph, y, params, result = hilly
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        other = local_moran(y, graph, params)
-    finally:
-        numba.set_num_threads(threads)
-    assert other.p_value.tobytes() == result.p_value.tobytes()
+    monkeypatch.setattr("napari_mosaik.spatial._moran_parts._CHUNK", 7)
+    with ThreadPoolExecutor(3) as pool:
+        others = list(pool.map(lambda _: local_moran(y, graph, params), range(6)))
+    assert {other.p_value.tobytes() for other in others} == {result.p_value.tobytes()}
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1e-6, 0.0), (37.3, -1e3), (-2.5, 11.0)])

@@ -92,7 +92,7 @@ def retained_um(
     surface_density_per_um: ArrayLike,
     antigen_fraction: ArrayLike,
     params: DeliveryParams | None = None,
-    time_h: float = 336.0,
+    time_h: ArrayLike = 336.0,
 ) -> FloatArray:
     """Antibody bound to or taken into the cells of each tile at one time.
 
@@ -117,7 +117,10 @@ def retained_um(
     InputError
         As `tile_curves_um`.
     """
-    curves = tile_curves_um(surface_density_per_um, antigen_fraction, params, [time_h])
+    times = np.ravel(time_h)
+    if times.size != 1:
+        raise InputError(f"one time is needed, not {times.size}; tile_curves_um takes several")
+    curves = tile_curves_um(surface_density_per_um, antigen_fraction, params, times)
     return np.asarray(curves[:, 0, 1] + curves[:, 0, 2], float)
 
 

@@ -1,11 +1,15 @@
-"""Compiled loops of the local Moran permutations (imports numba)."""
+"""Compiled loops of the local Moran permutations (imports numba).
+
+They run on one core and release the interpreter, so that several cases or parameters can be
+computed side by side.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 __all__ = ["count_extreme", "draw_ranks"]
@@ -41,7 +45,7 @@ def draw_ranks(seed: np.uint64, n_draws: int, n_items: int, width: int) -> NDArr
     return out
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True)
 def count_extreme(
     ordered: NDArray[np.float64],
     ranks: NDArray[np.int32],
@@ -60,7 +64,7 @@ def count_extreme(
     """
     at_least = np.zeros(rows.size, np.int64)
     at_most = np.zeros(rows.size, np.int64)
-    for r in prange(rows.size):
+    for r in range(rows.size):
         i = rows[r]
         start, width = starts[i], starts[i + 1] - starts[i]
         own, observed = own_rank[i], lag[i]
