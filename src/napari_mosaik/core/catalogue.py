@@ -66,6 +66,7 @@ PARAMETERS: Final = Artifact("parameters", Table, "vascular, nuclear and CAIX pa
 MAPS: Final = Artifact("maps", Raster, "parameters interpolated over the mask, one channel each")
 ASSOCIATION: Final = Artifact("association", Table, "correlation of each parameter with the uptake")
 CLUSTERS: Final = Artifact("clusters", Table, "local Moran label, statistic and p-value per tile")
+UPTAKE_CLUSTERS: Final = Artifact("uptake_clusters", Table, "local Moran label of the measured SUV")
 KINETICS: Final = Artifact("kinetics", Table, "immunokinetic curves of the patient")
 TILE_KINETICS: Final = Artifact(
     "tile_kinetics", Table, "delivery-limited retained antibody per tile"
@@ -74,6 +75,7 @@ PREDICTION: Final = Artifact("prediction", Table, "predicted uptake per tile")
 PREDICTION_MAP: Final = Artifact(
     "prediction_map", Raster, "predicted uptake interpolated over the mask"
 )
+PREDICTION_RECORD: Final = Artifact("prediction_record", dict, "which model predicted, and how it was taught")
 METRICS: Final = Artifact("metrics", dict, "error of the prediction beside the baselines'")
 
 ARTIFACTS: Final[tuple[Artifact[Any], ...]] = (
@@ -96,10 +98,12 @@ ARTIFACTS: Final[tuple[Artifact[Any], ...]] = (
     MAPS,
     ASSOCIATION,
     CLUSTERS,
+    UPTAKE_CLUSTERS,
     KINETICS,
     TILE_KINETICS,
     PREDICTION,
     PREDICTION_MAP,
+    PREDICTION_RECORD,
     METRICS,
 )
 SOURCES: Final[tuple[Source, ...]] = (*SLIDES.values(), PET, INJECTION, LANDMARKS, ANNOTATIONS)

@@ -12,7 +12,7 @@ from napari_mosaik.workflow.steps.association import ASSOCIATE
 from napari_mosaik.workflow.steps.caix import CAIX
 from napari_mosaik.workflow.steps.classes import TISSUE_CLASSES
 from napari_mosaik.workflow.steps.clusters import FIND_CLUSTERS
-from napari_mosaik.workflow.steps.kinetics import CURVES
+from napari_mosaik.workflow.steps.kinetics import CURVES, TILE_CURVES
 from napari_mosaik.workflow.steps.maps import PARAMETER_MAPS
 from napari_mosaik.workflow.steps.nuclei import FIND_NUCLEI
 from napari_mosaik.workflow.steps.parameters import TILE_PARAMETERS
@@ -21,15 +21,16 @@ from napari_mosaik.workflow.steps.review import REVIEW
 from napari_mosaik.workflow.steps.stain import STAIN
 from napari_mosaik.workflow.steps.tiles import MAKE_TILES
 from napari_mosaik.workflow.steps.tissue import FIND_TISSUE
-from napari_mosaik.workflow.steps.uptake import MEASURE_UPTAKE
+from napari_mosaik.workflow.steps.uptake import CALCULATE_SUV, MEASURE_UPTAKE
 from napari_mosaik.workflow.steps.vessels import FIND_VESSELS
 
 __all__ = ["STEPS", "maker_of", "step_named"]
 
 STEPS: tuple[Step[Any], ...] = (
-    FIND_TISSUE,
+    *FIND_TISSUE,
     MAKE_TILES,
-    ALIGN,
+    *ALIGN,
+    CALCULATE_SUV,
     MEASURE_UPTAKE,
     FIND_VESSELS,
     STAIN,
@@ -39,8 +40,9 @@ STEPS: tuple[Step[Any], ...] = (
     TILE_PARAMETERS,
     PARAMETER_MAPS,
     ASSOCIATE,
-    FIND_CLUSTERS,
+    *FIND_CLUSTERS,
     CURVES,
+    TILE_CURVES,
     PREDICT,
     REVIEW,
 )

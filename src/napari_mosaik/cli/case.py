@@ -1,0 +1,253 @@
+"""Commands on cases: sample, new, slide, run, status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_mosaik.cli.show import Bar, drive, print_json, table
+from napari_mosaik.core.catalogue import STAIN_TITLES
+from napari_mosaik.core.errors import InputError, MissingPixelSize
+
+__all__ = ["open_cases", "register", "run_case"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print a JSON document for programs.")]
+Paths = Annotated[list[Path], typer.Argument(help="Case folders, or cohort folders with cases.")]
+Scheduler = Annotated[
+    str, typer.Option(help="Address of a dask.distributed scheduler; threads of this computer else.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("sample")(sample)
+    app.command("new")(new)
+    app.command("slide")(slide)
+    app.command("run")(run)
+    app.command("status")(status)
+
+
+def open_cases(paths: list[Path]) -> list[Any]:
+    """The cases in the given folders."""
+    from napari_mosaik.io import Case, find_cases
+
+    return [Case(path) for path in find_cases(paths)]
+
+
+def sample(
+    folder: Annotated[Path, typer.Argument(help="Where the cohort is written.")],
+    size: Annotated[str, typer.Option(help="tiny, quick, full or rasters.")] = "quick",
+    seed: Annotated[int, typer.Option(help="Another seed gives another cohort.")] = 0,
+    case: Annotated[list[str] | None, typer.Option(help="Only this case; may be repeated.")] = None,
+) -> None:
+    """Write the synthetic sample cohort with its known truth."""
+    from napari_mosaik.phantom import sample as make
+
+    with Bar() as bar:
+        made = drive(make(folder, size, seed, case or None), f"Sample cohort ({size})", bar)
+    for path in made:
+        typer.echo(path)
+
+
+def new(
+    case: Annotated[Path, typer.Argument(help="Folder of the new case.")],
+    he: Annotated[Path | None, typer.Option(help="H&E slide.")] = None,
+    cd34: Annotated[Path | None, typer.Option(help="CD34 slide (the reference).")] = None,
+    caix: Annotated[Path | None, typer.Option(help="CAIX slide.")] = None,
+    pet: Annotated[list[Path] | None, typer.Option(help="PET file; may be repeated.")] = None,
+    patient: Annotated[str, typer.Option(help="Pseudonym of the patient.")] = "unknown patient",
+    name: Annotated[str, typer.Option(help="Name of the case; the folder's name else.")] = "",
+    spacing: Annotated[
+        float | None, typer.Option(help="Pixel size of all slides, µm, if they do not say it.")
+    ] = None,
+    spacing_he: Annotated[float | None, typer.Option(help="Pixel size of H&E, µm.")] = None,
+    spacing_cd34: Annotated[float | None, typer.Option(help="Pixel size of CD34, µm.")] = None,
+    spacing_caix: Annotated[float | None, typer.Option(help="Pixel size of CAIX, µm.")] = None,
+    landmarks_he: Annotated[Path | None, typer.Option(help="Landmarks on H&E (CSV, pixels).")] = None,
+    landmarks_cd34: Annotated[
+        Path | None, typer.Option(help="The same landmarks on CD34 (CSV, pixels).")
+    ] = None,
+    landmarks_caix: Annotated[
+        Path | None, typer.Option(help="The same landmarks on CAIX (CSV, pixels).")
+    ] = None,
+) -> None:
+    """Make a case from slides and PET; files stay where they are."""
+    from napari_mosaik.io import CaseFile, PetEntry, create_case, open_pet
+
+    files = {"he": he, "cd34": cd34, "caix": caix}
+    if not any(files.values()) and not pet:
+        raise InputError("give at least one slide (--he, --cd34, --caix) or a PET file (--pet)")
+    own = {"he": spacing_he, "cd34": spacing_cd34, "caix": spacing_caix}
+    slides = {
+        stain: _slide_entry(stain, path, own[stain] or spacing)
+        for stain, path in files.items()
+        if path is not None
+    }
+    if pet:
+        open_pet(pet)
+    marks = {"he": landmarks_he, "cd34": landmarks_cd34, "caix": landmarks_caix}
+    file = CaseFile.model_validate(
+        {
+            "name": name or case.resolve().name,
+            "patient": patient,
+            "slides": slides,
+            "pet": PetEntry(paths=tuple(str(p.resolve()) for p in pet)) if pet else None,
+            "landmarks": {key: str(path.resolve()) for key, path in marks.items() if path},
+        }
+    )
+    made = create_case(case, file)
+    typer.echo(f"case {made.name} in {made.root}")
+    if file.pet and file.injection is None:
+        typer.echo("next: add the [injection] record to case.toml (dose_mbq, injected, weight_kg...)")
+
+
+def _slide_entry(stain: str, path: Path, spacing_um: float | None) -> dict[str, Any]:
+    """Check that a slide can be read and knows its pixel size."""
+    from napari_mosaik.io import open_slide
+
+    try:
+        with open_slide(path, spacing_um, frame=stain) as opened:
+            found, source = opened.lattice.spacing_um, opened.spacing_source
+    except MissingPixelSize as error:
+        raise MissingPixelSize(
+            f"{error} (for this slide: --spacing-{stain} UM, or --spacing UM for all)"
+        ) from error
+    return {"path": str(path.resolve()), "spacing_um": found, "spacing_source": source}
+
+
+def slide(
+    file: Annotated[Path, typer.Argument(help="A slide file.")],
+    spacing: Annotated[float | None, typer.Option(help="Pixel size, µm.")] = None,
+    json: Json = False,
+) -> None:
+    """Say what a slide file is: reader, size, levels, pixel size and its source."""
+    from napari_mosaik.io import open_slide
+
+    with open_slide(file, spacing) as opened:
+        rows, cols = opened.lattice.shape
+        record = {
+            "file": str(file),
+            "reader": opened.reader,
+            "shape": [rows, cols],
+            "size_mm": [round(um / 1000, 4) for um in opened.lattice.extent_um],
+            "spacing_um": list(opened.lattice.spacing_um),
+            "spacing_source": opened.spacing_source,
+            "levels": [
+                {"shape": list(shape), "downsample": factor} for shape, factor in opened.levels
+            ],
+            "properties": dict(opened.properties),
+        }
+    if json:
+        print_json(record)
+        return
+    spacing_row, spacing_col = record["spacing_um"]
+    typer.echo(f"{file.name}: read by {record['reader']}")
+    typer.echo(f"  size     {rows} x {cols} px, {record['size_mm'][0]} x {record['size_mm'][1]} mm")
+    typer.echo(
+        f"  pixel    {spacing_row:.4g} x {spacing_col:.4g} µm (from the {record['spacing_source']})"
+    )
+    for level in record["levels"]:
+        typer.echo(f"  level    {level['shape'][0]} x {level['shape'][1]}, 1:{level['downsample']:g}")
+    for key, value in record["properties"].items():
+        typer.echo(f"  {key:8} {value}")
+
+
+def run_case(case: Any, bar: Bar, until: str = "", scheduler: str = "") -> list[str]:
+    """Run all that is missing in one case; names of the steps that ran."""
+    from napari_mosaik.workflow.recipe import read_recipe, write_recipe
+    from napari_mosaik.workflow.run import outlook, plan
+    from napari_mosaik.workflow.run import run as run_step
+
+    recipe = read_recipe(case.root)
+    todo = plan(outlook(case, recipe), until)
+    if todo:
+        write_recipe(case.root, recipe)
+    for step in todo:
+        work = run_step(case, step, recipe[step.name], scheduler=scheduler)
+        drive(work, f"{case.name} · {step.title}", bar)
+    return [step.name for step in todo]
+
+
+def run(
+    paths: Paths,
+    step: Annotated[str, typer.Option(help="Run this step only.")] = "",
+    until: Annotated[str, typer.Option(help="Run what is missing up to this step.")] = "",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: step.setting=value.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="With --step: run it even if it is done.")] = False,
+    scheduler: Scheduler = "",
+    json: Json = False,
+) -> None:
+    """Run what is missing or stale, as far as the inputs allow."""
+    if step and until:
+        raise InputError("give either --step or --until, not both")
+    if force and not step:
+        raise InputError("--force needs --step: say which step is to be run again")
+    cases = open_cases(paths)
+    for text in set_ or []:
+        _change(cases, text)
+    with Bar(quiet=json) as bar:
+        for case in cases:
+            if step:
+                _run_one(case, step, bar, scheduler, force)
+            else:
+                run_case(case, bar, until, scheduler)
+    _states(cases, json)
+
+
+def _run_one(case: Any, name: str, bar: Bar, scheduler: str, force: bool) -> None:
+    from napari_mosaik.workflow.recipe import read_recipe, write_recipe
+    from napari_mosaik.workflow.run import run as run_step
+    from napari_mosaik.workflow.steps import step_named
+
+    step, recipe = step_named(name), read_recipe(case.root)
+    write_recipe(case.root, recipe)
+    work = run_step(case, step, recipe[step.name], scheduler=scheduler, force=force)
+    drive(work, f"{case.name} · {step.title}", bar)
+
+
+def _change(cases: list[Any], text: str) -> None:
+    from napari_mosaik.workflow.recipe import changed, parse_setting, read_recipe, write_recipe
+
+    step, setting, value = parse_setting(text)
+    for case in cases:
+        with case.writing():
+            recipe = changed(read_recipe(case.root), step, **{setting: value})
+            write_recipe(case.root, recipe)
+
+
+def status(paths: Paths, json: Json = False) -> None:
+    """Say what is done, stale, missing or blocked, and why."""
+    _states(open_cases(paths), json)
+
+
+def _states(cases: list[Any], json: bool) -> None:
+    from napari_mosaik.workflow.run import outlook
+    from napari_mosaik.workflow.steps import STEPS
+
+    views = {case: outlook(case) for case in cases}
+    if json:
+        print_json(
+            {
+                case.name: {
+                    "folder": str(case.root),
+                    "patient": case.patient,
+                    "slides": sorted(STAIN_TITLES[stain] for stain in case.file.slides),
+                    "steps": {
+                        name: {"state": state.word, "reason": state.reason}
+                        for name, state in view.states.items()
+                    },
+                }
+                for case, view in views.items()
+            }
+        )
+        return
+    for case, view in views.items():
+        rows = [
+            [step.title, view.states[step.name].word, view.states[step.name].reason]
+            for step in STEPS
+        ]
+        table(f"{case.name} · {case.patient}", ["step", "state", "why"], rows)

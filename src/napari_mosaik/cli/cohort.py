@@ -1,0 +1,106 @@
+"""Commands over several cases: retrain the tissue classes, train the network, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_mosaik.cli.case import Json, Paths, Scheduler, open_cases, run_case
+from napari_mosaik.cli.show import Bar, drive, print_json
+from napari_mosaik.core.errors import InputError
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("retrain")(retrain)
+    app.command("train")(train)
+    app.command("predict")(predict)
+
+
+def retrain(
+    cases: Paths,
+    into: Annotated[
+        list[Path] | None,
+        typer.Option(help="Cases that get the model; those that teach it else. May be repeated."),
+    ] = None,
+    method: Annotated[str, typer.Option(help="fast, or densenet (the paper's network).")] = "fast",
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    json: Json = False,
+) -> None:
+    """Train the tissue classes from the annotations of one or many cases."""
+    from napari_mosaik.workflow.classifier import retrain as work
+
+    teaching = open_cases(cases)
+    targets = open_cases(into) if into else teaching
+    with Bar(quiet=json) as bar:
+        made = drive(work(teaching, targets, method=method, seed=seed), "Tissue classifier", bar)
+    if json:
+        print_json(made)
+        return
+    typer.echo(f"model {made['model']} from {made['n_shapes']} shapes in {made['n_cases']} cases")
+    typer.echo("what depends on it is stale now; recompute with: napari-mosaik run CASE")
+
+
+def train(
+    cohort: Paths,
+    test: Annotated[str, typer.Option(help="Name of the case that is held out.")],
+    split: Annotated[
+        str, typer.Option(help="case: all other cases teach; patient: other patients only.")
+    ] = "case",
+    preset: Annotated[str, typer.Option(help="default, or paper (the paper's settings).")] = "default",
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    json: Json = False,
+) -> None:
+    """Train the uptake network on all cases but one, and put the model into that one."""
+    from napari_mosaik.twin import TrainParams
+    from napari_mosaik.workflow.cohort import train_network
+
+    if split not in ("case", "patient"):
+        raise InputError(
+            f"split '{split}' is not offered; use case or patient (random tiles leak the answer)"
+        )
+    found = open_cases(cohort)
+    params = TrainParams.preset(preset)
+    with Bar(quiet=json) as bar:
+        model = drive(
+            train_network(found, test, params, split=split, seed=seed),  # type: ignore[arg-type]
+            f"Training without {test}",
+            bar,
+        )
+    if json:
+        print_json({"model": model, "test_case": test, "split": split, "seed": seed})
+    else:
+        typer.echo(f"model {model} is in case {test}; predict with: napari-mosaik predict CASE")
+
+
+def predict(
+    case: Annotated[Path, typer.Argument(help="A case folder.")],
+    model: Annotated[str, typer.Option(help="Hash of a model in the case's models folder.")] = "",
+    scheduler: Scheduler = "",
+    json: Json = False,
+) -> None:
+    """Predict the uptake of a case and compare it with the measured one where there is one."""
+    from napari_mosaik.core.catalogue import METRICS, PREDICTION_RECORD
+    from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
+    from napari_mosaik.workflow.run import outlook
+
+    (found,) = open_cases([case])[:1]
+    if model:
+        with found.writing():
+            write_recipe(found.root, changed(read_recipe(found.root), "predict", model=model))
+    with Bar(quiet=json) as bar:
+        run_case(found, bar, "predict", scheduler)
+        if outlook(found).states["review"].word in ("missing", "stale"):
+            run_case(found, bar, "review", scheduler)
+    done = outlook(found).states["review"].word == "done"
+    record = found.store.read(METRICS if done else PREDICTION_RECORD)
+    if json:
+        print_json(record)
+    else:
+        typer.echo(f"case {found.name}: predicted with model {record['model']}")
+        if done:
+            typer.echo(f"  MAE of the normalised SUV {record['suv_norm']['mae']:.3g}")

@@ -1,0 +1,125 @@
+"""The demo: the sample cohort, the whole main job on it, figures and a report."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_mosaik.cli.case import run_case
+from napari_mosaik.cli.show import Bar, drive, figure, table
+from napari_mosaik.core.errors import InputError
+
+__all__ = ["register"]
+
+TEST_CASE = "B11"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("demo")(demo)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the cohort and the results.")] = Path("demo"),
+    size: Annotated[str, typer.Option(help="Size of the sample cohort: quick or tiny.")] = "quick",
+    seed: Annotated[int, typer.Option(help="Seed of the cohort and of the training.")] = 0,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Do not open the window at the end.")
+    ] = False,
+) -> None:
+    """Make the sample cohort, run the main job on it and show predicted against measured uptake.
+
+    May be run again: what is done already is kept.
+    """
+    if size not in ("quick", "tiny"):
+        raise InputError(f"the demo runs on the sizes quick and tiny, not '{size}'")
+    began = time.monotonic()
+    with Bar() as bar:
+        cases = _cohort(out / "cohort", size, seed, bar)
+        held_out = next(case for case in cases if case.name == TEST_CASE)
+        _main_job(cases, held_out, seed, bar)
+        report = _report(held_out, out, bar)
+    metrics = _figures(held_out, out, time.monotonic() - began)
+    _show(metrics)
+    typer.echo(f"figures: {out / 'metrics.json'}")
+    typer.echo(f"report:  {report}")
+    typer.echo("Synthetic sample data. Research use only.")
+    if not headless and _has_display():
+        from napari_mosaik.cli.review import open_window
+
+        open_window(held_out.root)
+
+
+def _cohort(folder: Path, size: str, seed: int, bar: Bar) -> list[Any]:
+    from napari_mosaik.io import Case
+    from napari_mosaik.phantom import sample
+
+    made = drive(sample(folder, size, seed, None), f"Sample cohort ({size})", bar)
+    return [Case(path) for path in made]
+
+
+def _main_job(cases: list[Any], held_out: Any, seed: int, bar: Bar) -> None:
+    """Everything in the order of a study: classes, parameters, clusters, network, prediction."""
+    from napari_mosaik.twin import TrainParams
+    from napari_mosaik.workflow.classifier import retrain
+    from napari_mosaik.workflow.cohort import train_network
+
+    teaching = [case for case in cases if case.name != held_out.name]
+    for case in teaching:
+        run_case(case, bar, "stain")
+    drive(retrain(teaching, cases, seed=seed), "Tissue classifier from annotations", bar)
+    for case in cases:
+        run_case(case, bar)
+    work = train_network(cases, held_out.name, TrainParams(), seed=seed)
+    drive(work, f"Uptake network, taught without {held_out.name}", bar)
+    run_case(held_out, bar)
+
+
+def _report(case: Any, out: Path, bar: Bar) -> Path:
+    from napari_mosaik.io.files import write_bytes
+    from napari_mosaik.view.report import case_report
+
+    path = out / "report.html"
+    write_bytes(path, case_report(case).encode())
+    return path
+
+
+def _figures(case: Any, out: Path, seconds: float) -> dict[str, Any]:
+    from napari_mosaik.core.catalogue import METRICS
+    from napari_mosaik.io.files import write_json
+
+    metrics = {**case.store.read(METRICS), "seconds": round(seconds, 1)}
+    write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def _show(metrics: dict[str, Any]) -> None:
+    rows = [["MOSAIK network", *_three(metrics["suv_norm"])]]
+    rows += [
+        [f"baseline: {name.replace('_', ' ')}", *_three(errors or {})]
+        for name, errors in metrics["baselines"].items()
+    ]
+    title = (
+        f"{metrics['test_case']}, held out, {metrics['n_tiles']} tiles; normalised SUV"
+        + (" (same patient in training)" if metrics["shared_patient"] else "")
+    )
+    table(title, ["method", "MSE", "MAE", "R²"], rows)
+    typer.echo(
+        f"SUV by body surface: MAE {figure(metrics['suv_bsa']['mae'])} {metrics['unit']}, "
+        f"R² {figure(metrics['suv_bsa']['r2'])}; {metrics['seconds']:.0f} s"
+    )
+
+
+def _three(errors: dict[str, Any]) -> list[str]:
+    return [figure(errors.get(key)) for key in ("mse", "mae", "r2")]
+
+
+def _has_display() -> bool:
+    if sys.platform.startswith("linux"):
+        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return True

@@ -1,0 +1,194 @@
+"""Commands outside a case: segment a picture, SUV of a PET, align two slides, kinetics."""
+
+from __future__ import annotations
+
+import csv
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from napari_mosaik.cli.case import Json
+from napari_mosaik.cli.show import figure, print_json, table
+from napari_mosaik.core.errors import InputError
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("segment")(segment)
+    app.command("suv")(suv)
+    app.command("align")(align)
+    app.command("kinetics")(kinetics)
+
+
+def segment(
+    what: Annotated[str, typer.Argument(help="tissue, vessels, nuclei or classes.")],
+    image: Annotated[Path, typer.Argument(help="A picture or slide.")],
+    out: Annotated[Path, typer.Option(help="Label image to write (TIFF).")],
+    spacing: Annotated[float | None, typer.Option(help="Pixel size, µm.")] = None,
+    csv_table: Annotated[
+        Path | None, typer.Option("--table", help="Table of the objects to write (CSV).")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of a tissue class model.")] = None,
+    json: Json = False,
+) -> None:
+    """Segment a picture outside a case, with the same code; its whole area is held in memory."""
+    from napari_mosaik.workflow.single import segment_picture
+
+    found = segment_picture(what, image, spacing, model)
+    _write_labels(out, found.labels, found.spacing_um)
+    if csv_table is not None:
+        _write_csv(csv_table, found.table)
+    if json:
+        print_json({**found.record, "labels": str(out)})
+        return
+    typer.echo(f"{found.record['count']} {what} ({found.record['method']}) in {out}")
+
+
+def _write_labels(path: Path, labels: Any, spacing_um: tuple[float, float]) -> None:
+    import tifffile
+
+    from napari_mosaik.io.files import saving
+
+    per_cm = tuple(1e4 / spacing for spacing in reversed(spacing_um))
+    with saving(path.name, path.parent):
+        tifffile.imwrite(
+            path, labels, compression="zlib", resolution=per_cm, resolutionunit="CENTIMETER"
+        )
+
+
+def _write_csv(path: Path, objects: Any) -> None:
+    from napari_mosaik.io.files import saving
+
+    with saving(path.name, path.parent), path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["label", *objects])
+        columns = [np.asarray(objects[name]) for name in objects]
+        for number, row in enumerate(zip(*columns, strict=True), 1):
+            writer.writerow([number, *("" if v != v else v for v in row)])
+
+
+def suv(
+    files: Annotated[list[Path], typer.Argument(help="PET files of one slice.")],
+    kind: Annotated[str, typer.Option(help="bsa, bw or lbm.")] = "bsa",
+    dose_mbq: Annotated[float | None, typer.Option(help="Injected activity, MBq.")] = None,
+    residual_mbq: Annotated[float, typer.Option(help="Activity left in the syringe, MBq.")] = 0.0,
+    injected: Annotated[str, typer.Option(help="Date and time of injection, ISO 8601.")] = "",
+    nuclide: Annotated[str | None, typer.Option(help="Nuclide, for example Zr-89.")] = None,
+    weight_kg: Annotated[float | None, typer.Option(help="Weight, kg.")] = None,
+    height_cm: Annotated[float | None, typer.Option(help="Height, cm.")] = None,
+    sex: Annotated[str | None, typer.Option(help="M or F, for lean body mass.")] = None,
+    slice_index: Annotated[int | None, typer.Option(help="Slice, where there are several.")] = None,
+    frame_index: Annotated[int | None, typer.Option(help="Frame, where there are several.")] = None,
+    json: Json = False,
+) -> None:
+    """Turn a PET into SUV and show every term with its source."""
+    from napari_mosaik.workflow.single import suv_of
+
+    if kind not in ("bsa", "bw", "lbm"):
+        raise InputError(f"--kind {kind} is not offered; use bsa, bw or lbm")
+    values = {
+        "dose_mbq": dose_mbq,
+        "residual_mbq": residual_mbq,
+        "injected": _moment(injected) if injected else None,
+        "weight_kg": weight_kg,
+        "height_cm": height_cm,
+        "sex": sex,
+        "nuclide": nuclide,
+    }
+    choice = {"slice_index": slice_index, "frame_index": frame_index}
+    record = suv_of(files, kind, values, {k: v for k, v in choice.items() if v is not None})
+    if json:
+        print_json(record)
+        return
+    rows = [
+        [term["label"], "missing" if term["value"] is None else str(term["value"]), term["unit"], term["source"]]
+        for term in record["terms"]
+    ]
+    table(f"SUV ({record['kind']})", ["term", "value", "unit", "source"], rows)
+    if "factor" in record:
+        typer.echo(f"factor   {record['factor']:.10g} per Bq/mL")
+    typer.echo(f"maximum  {figure(record['maximum'], 6)} {record['unit']}")
+    typer.echo(f"mean     {figure(record['mean'], 6)} {record['unit']}")
+    for sentence in (*record["assumptions"], *record["warnings"]):
+        typer.echo(f"- {sentence}")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"--injected {text!r} is no date and time; write it as 2024-05-31T09:30:00"
+        ) from None
+
+
+def align(
+    fixed: Annotated[Path, typer.Argument(help="The picture that stays.")],
+    moving: Annotated[Path, typer.Argument(help="The picture that is laid on it.")],
+    spacing_fixed: Annotated[float | None, typer.Option(help="Pixel size, µm.")] = None,
+    spacing_moving: Annotated[float | None, typer.Option(help="Pixel size, µm.")] = None,
+    landmarks_fixed: Annotated[Path | None, typer.Option(help="Landmarks (CSV, pixels).")] = None,
+    landmarks_moving: Annotated[Path | None, typer.Option(help="Landmarks (CSV, pixels).")] = None,
+    kind: Annotated[str, typer.Option(help="rigid, similarity or affine.")] = "rigid",
+    json: Json = False,
+) -> None:
+    """Align two slides by their outlines and say how well; landmarks measure the error."""
+    from napari_mosaik.workflow.single import align_pictures
+
+    record = align_pictures(
+        fixed, moving, spacing_fixed, spacing_moving, landmarks_fixed, landmarks_moving, kind
+    )
+    if json:
+        print_json(record)
+        return
+    typer.echo("matrix (row, column, 1 in µm; moving to fixed):")
+    for row in record["matrix"]:
+        typer.echo("  " + "  ".join(f"{value:12.6g}" for value in row))
+    for key in ("scale", "angle_deg", "dice", "confidence"):
+        typer.echo(f"{key:11} {figure(record[key])}")
+    for key, errors in record.get("landmark_error_um", {}).items():
+        typer.echo(f"landmarks {key}: median {figure(errors['median'])} µm, n {errors['n']}")
+    for sentence in record["warnings"]:
+        typer.echo(f"- {sentence}")
+
+
+def kinetics(
+    times_h: Annotated[str, typer.Option(help="Times in hours, separated by commas.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a parameter: name=value.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Free, bound and internalised antibody at the given times (Table 2 of the paper else)."""
+    from napari_mosaik.kinetics import ImmunokineticParams, solve_immunokinetic
+
+    try:
+        times = np.array([float(part) for part in times_h.split(",")])
+    except ValueError:
+        raise InputError(f"--times-h {times_h!r} is not a list of numbers like 72,120,168") from None
+    values = {}
+    for text in set_ or []:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise InputError(f"--set {text!r} is not of the form name=value")
+        values[name.strip()] = value.strip()
+    params = ImmunokineticParams.parse(values, "--set")
+    curves = solve_immunokinetic(params, times)
+    if json:
+        names = ("free_um", "bound_um", "internalised_um")
+        columns = {name: getattr(curves, name) for name in names}
+        print_json({"time_h": times, **columns, "params": params.model_dump(mode="json")})
+        return
+    rows = [
+        [f"{t:g}", figure(f), figure(b), figure(i)]
+        for t, f, b, i in zip(
+            times, curves.free_um, curves.bound_um, curves.internalised_um, strict=True
+        )
+    ]
+    table("Antibody, µM", ["time, h", "free", "bound", "internalised"], rows)
+

@@ -1,0 +1,146 @@
+"""Commands on results and annotations: report, view, annotate, queue, agreement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_mosaik.cli.case import Json, open_cases
+from napari_mosaik.cli.show import figure, print_json, table
+from napari_mosaik.core.catalogue import STAINS
+from napari_mosaik.core.errors import InputError
+
+__all__ = ["open_window", "register"]
+
+OneCase = Annotated[Path, typer.Argument(help="A case folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("report")(report)
+    app.command("view")(view)
+    app.command("queue")(queue)
+    app.command("agreement")(agreement)
+    annotate = typer.Typer(help="Exchange annotations with QuPath (GeoJSON).", no_args_is_help=True)
+    annotate.command("import")(import_)
+    annotate.command("export")(export)
+    app.add_typer(annotate, name="annotate")
+
+
+def _case(path: Path) -> Any:
+    found = open_cases([path])
+    if len(found) > 1:
+        raise InputError(f"{path} is a cohort of {len(found)} cases; give one case folder")
+    return found[0]
+
+
+def report(
+    case: OneCase,
+    out: Annotated[Path | None, typer.Option(help="File to write; report.html in the case else.")] = None,
+) -> None:
+    """Write the case's report: figures, maps, metrics beside baselines, what was verified."""
+    from napari_mosaik.io.files import write_bytes
+    from napari_mosaik.view.report import case_report
+
+    found = _case(case)
+    path = out or found.root / "report.html"
+    write_bytes(path, case_report(found).encode())
+    typer.echo(path)
+
+
+def open_window(case: Path) -> None:
+    """Open napari on a case; says what to install where the window's libraries are missing."""
+    try:
+        import napari  # noqa: F401
+        import qtpy.QtWidgets  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            f"the window needs napari and Qt ({error}); install them with: "
+            "pip install 'napari-mosaik[all]'"
+        ) from error
+    from napari_mosaik.widgets import show_case
+
+    show_case(case)
+
+
+def view(case: OneCase) -> None:
+    """Open the case in napari."""
+    open_window(_case(case).root)
+
+
+def _check_stain(stain: str) -> None:
+    if stain not in STAINS:
+        raise InputError(f"slide '{stain}' is not known; use one of: {', '.join(STAINS)}")
+
+
+def import_(
+    case: OneCase,
+    file: Annotated[Path, typer.Argument(help="GeoJSON file (also .gz) in level-0 pixels.")],
+    slide: Annotated[str, typer.Option(help="he, cd34 or caix.")] = "he",
+) -> None:
+    """Take annotations from a GeoJSON file into the case; those of the case are replaced."""
+    from napari_mosaik.io import read_geojson, write_geojson
+
+    _check_stain(slide)
+    found = _case(case)
+    with found.slide(slide) as opened:
+        lattice = opened.lattice
+    shapes = read_geojson(file, lattice)
+    with found.writing():
+        write_geojson(found.annotations_path(slide), shapes, lattice)
+        found.log("annotate import", slide=slide, shapes=len(shapes))
+    typer.echo(f"{len(shapes)} shapes imported")
+
+
+def export(
+    case: OneCase,
+    file: Annotated[Path, typer.Argument(help="GeoJSON file to write.")],
+    slide: Annotated[str, typer.Option(help="he, cd34 or caix.")] = "he",
+) -> None:
+    """Write the case's annotations as GeoJSON that QuPath reads."""
+    from napari_mosaik.io import write_geojson
+
+    _check_stain(slide)
+    found = _case(case)
+    shapes = found.annotations(slide)
+    if not shapes:
+        raise InputError(f"case {found.name} has no annotations on {slide}")
+    with found.slide(slide) as opened:
+        write_geojson(file, shapes, opened.lattice)
+    typer.echo(f"{len(shapes)} shapes in {file}")
+
+
+def queue(case: OneCase, json: Json = False) -> None:
+    """List the tiles that are most worth a look, and why."""
+    from napari_mosaik.workflow.judging import review_queue
+
+    found = _case(case)
+    items = review_queue(found)
+    if json:
+        print_json({"case": found.name, "tiles": items})
+        return
+    rows = [[str(item["tile"]), figure(item["score"]), item["why"]] for item in items[:20]]
+    table(f"{found.name}: first {len(rows)} of {len(items)} tiles", ["tile", "score", "why"], rows)
+
+
+def agreement(case: OneCase, json: Json = False) -> None:
+    """Compare the readers of a case: kappa, and Dice per tissue class."""
+    from napari_mosaik.workflow.judging import reader_agreement
+
+    found = _case(case)
+    result = reader_agreement(found)
+    if json:
+        print_json(result)
+        return
+    rows = [
+        [
+            f"{pair['readers'][0]} and {pair['readers'][1]}",
+            figure(pair["kappa"]),
+            *(figure(pair["dice"].get(name)) for name in result["classes"]),
+        ]
+        for pair in result["pairs"]
+    ]
+    names = [f"Dice {name}" for name in result["classes"]]
+    table(f"{found.name}: agreement where both have drawn", ["readers", "kappa", *names], rows)

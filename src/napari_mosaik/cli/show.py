@@ -1,0 +1,113 @@
+"""What the command line shows: a progress bar with time left, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import typer
+
+from napari_mosaik.core.artifact import Progress
+
+__all__ = ["Bar", "drive", "figure", "print_json", "table"]
+
+T = TypeVar("T")
+
+
+class Bar:
+    """A progress bar on the error stream; plain lines where that is no terminal."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._console = Console(stderr=True)
+        self._live = self._console.is_terminal and not quiet
+        self._quiet = quiet
+        self._last = ""
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task("", total=1.0)
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def show(self, what: str, progress: Progress) -> None:
+        """Move the bar; a new *what* is also written as a line."""
+        if what != self._last:
+            self._last = what
+            if not self._quiet:
+                self._console.print(what, highlight=False, markup=False)
+            self._bar.reset(self._task, total=1.0)
+        text = progress.text if progress.text != what else ""
+        self._bar.update(self._task, completed=progress.fraction, description=f"  {text}"[:60])
+
+
+def drive(work: Generator[Progress, None, T], what: str, bar: Bar) -> T:
+    """Run a piece of work to its end, showing its progress; an interrupt closes it cleanly."""
+    try:
+        while True:
+            try:
+                progress = next(work)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            bar.show(what, progress)
+    finally:
+        work.close()
+
+
+def print_json(value: Any) -> None:
+    """Write one JSON document to the standard output; NaN becomes null."""
+    typer.echo(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return None
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return str(value)
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A number with three significant digits; "not available" where there is none."""
+    if value is None or value != value:
+        return "not available"
+    return f"{value:.{digits}g}"
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A plain table on the standard output."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for number, name in enumerate(header):
+        shown.add_column(name, justify="left" if number == 0 else "right")
+    for row in rows:
+        shown.add_row(*row)
+    Console(file=sys.stdout, highlight=False).print(shown)

@@ -1,0 +1,116 @@
+"""Score the CAIX membrane of every cell on the CAIX slide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
+    CAIX_CELLS,
+    CLASSES,
+    SLIDES,
+    TISSUE,
+)
+from napari_mosaik.core.colour import DAB, HAEMATOXYLIN
+from napari_mosaik.core.params import setting
+from napari_mosaik.core.raster import Raster
+from napari_mosaik.core.table import Table
+from napari_mosaik.segment import CaixParams, ClassicalNuclei, NucleiParams, score_caix
+from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.steps.align import transform_of
+from napari_mosaik.workflow.steps.blocks import Block, cut, with_tissue
+from napari_mosaik.workflow.steps.classes import class_at
+from napari_mosaik.workflow.steps.nuclei import join_tables, slide_threshold, split_table
+
+__all__ = ["CAIX"]
+
+BLOCK_PX = 1024
+NEOPLASTIC = 2
+
+
+class CaixStepParams(CaixParams):
+    """Settings of the CAIX score and of the nuclei on the same slide."""
+
+    sensitivity: float = setting(
+        1.2,
+        "How much below the slide's own haematoxylin threshold (Otsu) a nucleus may lie.",
+        gt=0.2,
+        le=5,
+        advanced=True,
+    )
+    min_nucleus_um2: float = setting(
+        7.0, "Smaller nuclei do not count as cells.", unit="µm²", ge=0, advanced=True
+    )
+
+
+def _body(inputs: Inputs, params: CaixStepParams) -> Generator[Progress, None, Results]:
+    mask = inputs.read(TISSUE["caix"])
+    settings = NucleiParams(
+        spacing_um=params.spacing_um,
+        sensitivity=params.sensitivity,
+        min_area_um2=params.min_nucleus_um2,
+    )
+    vectors = np.array([HAEMATOXYLIN, DAB]).T
+    model = ClassicalNuclei(settings, vectors)
+    with inputs.slide("caix") as slide:
+        lattice = slide.working_lattice(params.spacing_um)
+        blocks = with_tissue(cut(lattice, BLOCK_PX, model.halo_um + params.halo_um), mask)
+        threshold = yield from slide_threshold(inputs, slide, blocks, mask, model)
+        model = ClassicalNuclei(settings, vectors, threshold)
+
+        def score(block: Block) -> dict[str, NDArray[Any]]:
+            return split_table(_block_cells(slide.read_lattice(block.outer), block, model, params))
+
+        parts = yield from inputs.blocks(
+            "cells", blocks, score, "scoring membranes", start=0.1, stop=0.95
+        )
+    empty = Raster(np.full((1, 1, 3), 255, np.uint8), lattice.crop(slice(0, 1), slice(0, 1)))
+    table = join_tables(parts, score_caix(empty, np.zeros((1, 1), np.int32), params, None))
+    yield Progress(0.97, 1, "tumour cells")
+    return {CAIX_CELLS: _with_tumour(inputs, table)}
+
+
+def _block_cells(
+    image: Raster, block: Block, model: ClassicalNuclei, params: CaixStepParams
+) -> Table:
+    """Cells whose nucleus has its centre in the block's core."""
+    spacing_um = math.sqrt(block.lattice.sample_area_um2)
+    nuclei = model.segment(image.values, spacing_um)
+    cells = score_caix(image, nuclei, params, None)
+    core, points = block.core, cells.points_um()
+    low = np.asarray(core.origin_um)
+    high = low + np.asarray(core.extent_um)
+    return cells.rows(((points >= low) & (points < high)).all(axis=1))
+
+
+def _with_tumour(inputs: Inputs, cells: Table) -> Table:
+    """Mark tumour cells: those that lie in neoplastic tissue; all cells without a class map."""
+    ready = all(inputs.has(entry) for entry in (CLASSES, ALIGNMENT["he"], ALIGNMENT["caix"]))
+    if not ready:
+        about = {"tumour": "every cell: there is no map of neoplastic tissue"}
+        return cells.with_columns({"tumour": np.ones(len(cells), bool)}, about=about)
+    to_reference = transform_of(inputs.read(ALIGNMENT["caix"]))
+    to_he = to_reference.then(transform_of(inputs.read(ALIGNMENT["he"])).inverse())
+    codes = class_at(inputs.read(CLASSES), to_he.apply(cells.points_um()))
+    about = {"tumour": "the cell's nucleus lies in neoplastic tissue of the aligned H&E"}
+    return cells.with_columns({"tumour": codes == NEOPLASTIC}, about=about)
+
+
+CAIX = Step(
+    name="caix",
+    title="CAIX",
+    about="Measures the brown CAIX membrane of each cell and grades it 0 to 3+.",
+    page="CAIX",
+    params=CaixStepParams,
+    reads=(SLIDES["caix"], TISSUE["caix"]),
+    may_read=(CLASSES, ALIGNMENT["he"], ALIGNMENT["caix"]),
+    writes=(CAIX_CELLS,),
+    body=_body,
+)

@@ -1,0 +1,147 @@
+"""Tell tissue classes apart on H&E with a trained classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.catalogue import (
+    CLASS_NAMES,
+    CLASS_PROBABILITY,
+    CLASS_RECORD,
+    CLASSES,
+    SLIDES,
+    STAIN_FIT,
+    TISSUE,
+)
+from napari_mosaik.core.frame import FloatArray, Lattice
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.steps.blocks import Block, cut, tissue_in, with_tissue
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide import Slide
+    from napari_mosaik.segment.compartments import TissueModel
+    from napari_mosaik.tissue import StainFit
+
+__all__ = ["TISSUE_CLASSES", "ClassParams", "ClassReader", "class_at"]
+
+BLOCK_PX = 128
+
+
+class ClassParams(Params):
+    """Settings of the tissue classes."""
+
+    model: str = setting("", "Hash of the trained classifier in the case's models folder.")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassReader:
+    """Reads blocks of a slide the way a tissue model wants them: its pixel size, its stain."""
+
+    slide: Slide
+    fit: StainFit
+    spacing_um: float
+    read_spacing_um: float
+
+    @property
+    def factor(self) -> int:
+        """Read pixels per class pixel along one axis."""
+        return max(1, round(self.spacing_um / self.read_spacing_um))
+
+    @property
+    def lattice(self) -> Lattice:
+        """The class map's lattice; its last samples may reach beyond the slide."""
+        fine = self.slide.working_lattice(self.read_spacing_um)
+        rows, cols = (-(-length // self.factor) for length in fine.shape)
+        step_row, step_col = (spacing * self.factor for spacing in fine.spacing_um)
+        return Lattice(fine.frame, (rows, cols), (step_row, step_col), fine.origin_um)
+
+    def rgb(self, lattice: Lattice) -> NDArray[np.uint8]:
+        """Stain-normalised pixels of a part of the class lattice, `factor` times finer."""
+        from napari_mosaik.tissue import normalise
+
+        spacing_row, spacing_col = (spacing / self.factor for spacing in lattice.spacing_um)
+        shape = (lattice.shape[0] * self.factor, lattice.shape[1] * self.factor)
+        fine = Lattice(lattice.frame, shape, (spacing_row, spacing_col), lattice.origin_um)
+        return normalise(self.slide.read_lattice(fine).values, self.fit)
+
+
+def _body(inputs: Inputs, params: ClassParams) -> Generator[Progress, None, Results]:
+    from napari_mosaik.segment.compartments import load_tissue_model
+    from napari_mosaik.tissue import StainFit
+
+    model = load_tissue_model(inputs.model_folder(params.model))
+    mask, fit = inputs.read(TISSUE["he"]), StainFit.from_dict(inputs.read(STAIN_FIT))
+    with inputs.slide("he") as slide:
+        reader = ClassReader(slide, fit, model.spacing_um, model.read_spacing_um)
+        lattice = reader.lattice
+        blocks = with_tissue(cut(lattice, BLOCK_PX, model.halo_um), mask)
+
+        def classify(block: Block) -> dict[str, NDArray[Any]]:
+            spacing_um = lattice.spacing_um[0] / reader.factor
+            found = model.predict_block(reader.rgb(block.outer), spacing_um)
+            return {"probability": np.rint(found[block.inner] * 255).astype(np.uint8)}
+
+        parts = yield from inputs.blocks("classes", blocks, classify, "classifying tissue")
+    probability = np.zeros((*lattice.shape, len(model.classes)), np.uint8)
+    for block, part in zip(blocks, parts, strict=True):
+        probability[block.rows, block.cols] = part["probability"]
+    codes = _codes(probability, tissue_in(lattice, mask))
+    names = {0: CLASS_NAMES[0], **dict(enumerate(model.classes, 1))}
+    return {
+        CLASSES: LabelImage(codes, lattice, names),
+        CLASS_PROBABILITY: Raster(probability, lattice, "1/255", model.classes),
+        CLASS_RECORD: _record(model, params, codes, lattice, fit),
+    }
+
+
+def _codes(probability: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Most probable class within the tissue mask; 0 elsewhere."""
+    codes = (probability.argmax(axis=-1) + 1).astype(np.uint8)
+    return np.where(inside & probability.any(axis=-1), codes, 0).astype(np.uint8)
+
+
+def _record(
+    model: TissueModel,
+    params: ClassParams,
+    codes: NDArray[np.uint8],
+    lattice: Lattice,
+    fit: StainFit,
+) -> dict[str, Any]:
+    counts = np.bincount(codes.ravel(), minlength=len(model.classes) + 1)
+    area_mm2 = lattice.sample_area_um2 / 1e6
+    return {
+        "model": params.model,
+        "method": model.name,
+        "area_mm2": {
+            name: float(counts[code] * area_mm2) for code, name in enumerate(model.classes, 1)
+        },
+        "stain_normalised": fit.usable,
+    }
+
+
+def class_at(classes: LabelImage, points_um: FloatArray) -> NDArray[np.int64]:
+    """Class code at positions (n, 2) in µm of the H&E frame; 0 outside."""
+    return Raster(classes.array(), classes.lattice).at(points_um, outside=0).astype(np.int64)
+
+
+TISSUE_CLASSES = Step(
+    name="classes",
+    title="Tissue classes",
+    about="Colours neoplastic, non-neoplastic and background tissue on H&E with a classifier "
+    "trained on drawn shapes.",
+    page="Tissue classes",
+    params=ClassParams,
+    reads=(SLIDES["he"], TISSUE["he"], STAIN_FIT),
+    writes=(CLASSES, CLASS_PROBABILITY, CLASS_RECORD),
+    body=_body,
+    needs_model="model",
+)

@@ -1,0 +1,50 @@
+"""Parameter maps: tile values interpolated over the tissue by inverse distance."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.catalogue import MAPS, PARAMETERS, REFERENCE, TILES, TISSUE
+from napari_mosaik.core.raster import Raster
+from napari_mosaik.spatial import MapParams
+from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.step import Results, Step
+
+__all__ = ["PARAMETER_MAPS"]
+
+
+def _body(inputs: Inputs, params: MapParams) -> Generator[Progress, None, Results]:
+    from napari_mosaik.spatial import parameter_map
+
+    grid, table = inputs.read(TILES), inputs.read(PARAMETERS)
+    mask = inputs.read(TISSUE[REFERENCE])
+    names = tuple(table)
+    planes = []
+    for number, name in enumerate(names):
+        yield Progress(number, len(names), f"mapping {name}")
+        plane = parameter_map(
+            grid,
+            table[name],
+            mask,
+            params.spacing_um,
+            power=params.power,
+            n_neighbours=params.n_neighbours,
+        )
+        planes.append(plane)
+    values = np.stack([plane.values for plane in planes], axis=-1).astype(np.float32)
+    return {MAPS: Raster(values, planes[0].lattice, "1", names)}
+
+
+PARAMETER_MAPS = Step(
+    name="maps",
+    title="Parameter maps",
+    about="Spreads the tile values over the tissue by inverse distance weighting.",
+    page="Parameters and maps",
+    params=MapParams,
+    reads=(TILES, PARAMETERS, TISSUE[REFERENCE]),
+    writes=(MAPS,),
+    body=_body,
+)

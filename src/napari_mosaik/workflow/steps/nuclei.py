@@ -1,0 +1,172 @@
+"""Find the nuclei on the H&E slide, block by block, each nucleus once and whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.catalogue import NUCLEI, NUCLEUS_OBJECTS, SLIDES, STAIN_FIT, TISSUE
+from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.core.table import Table
+from napari_mosaik.segment import NucleiParams
+from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.steps.blocks import Block, cut, scratch_array, tissue_in, with_tissue
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide import Slide
+    from napari_mosaik.segment import ClassicalNuclei
+
+__all__ = ["FIND_NUCLEI", "join_tables", "slide_threshold", "split_table"]
+
+BLOCK_PX = 1024
+SAMPLED_BLOCKS = 24
+SAMPLE_STRIDE = 4
+
+
+def split_table(table: Table) -> dict[str, NDArray[Any]]:
+    """A table's columns under names that do not clash with other arrays of a block."""
+    return {f"column:{name}": np.asarray(table[name]) for name in table}
+
+
+def join_tables(parts: list[dict[str, NDArray[Any]]], like: Table) -> Table:
+    """The tables of all blocks below one another."""
+    names = [key for key in parts[0] if key.startswith("column:")] if parts else []
+    columns = {
+        name.removeprefix("column:"): np.concatenate([part[name] for part in parts])
+        for name in names
+    }
+    return Table(columns or like.columns, like.units, like.about, like.frame)
+
+
+def _body(inputs: Inputs, params: NucleiParams) -> Generator[Progress, None, Results]:
+    from napari_mosaik.segment import ClassicalNuclei
+
+    mask = inputs.read(TISSUE["he"])
+    fit = inputs.read(STAIN_FIT) if inputs.has(STAIN_FIT) else None
+    vectors = np.array(fit["vectors"], float).T if fit and fit["usable"] else None
+    model = ClassicalNuclei(params, vectors)
+    with inputs.slide("he") as slide:
+        lattice = slide.working_lattice(params.spacing_um)
+        blocks = with_tissue(cut(lattice, BLOCK_PX, model.halo_um), mask)
+        threshold = yield from slide_threshold(inputs, slide, blocks, mask, model)
+        model = ClassicalNuclei(params, vectors, threshold)
+
+        def find(block: Block) -> dict[str, NDArray[Any]]:
+            return _block_nuclei(slide, block, model)
+
+        parts = yield from inputs.blocks("nuclei", blocks, find, "finding nuclei", start=0.1, stop=0.9)
+    labels, rows = yield from _join(inputs, lattice, blocks, parts)
+    table = join_tables(parts, _measured(np.zeros((1, 1), np.int32), lattice, model, None))
+    table = table.rows(rows)
+    about = {"method": f"{model.name} method, haematoxylin of at least {threshold:.3g} natural OD"}
+    return {
+        NUCLEI: LabelImage(labels, lattice),
+        NUCLEUS_OBJECTS: table.with_columns({}, about=about),
+    }
+
+
+def slide_threshold(
+    inputs: Inputs, slide: Slide, blocks: list[Block], mask: Raster, model: ClassicalNuclei
+) -> Generator[Progress, None, float]:
+    """The slide's own haematoxylin threshold, from blocks spread evenly over its tissue."""
+    from napari_mosaik.segment.nuclei import estimate_nuclear_threshold
+
+    chosen = blocks[:: max(1, len(blocks) // SAMPLED_BLOCKS)]
+    step = SAMPLE_STRIDE
+
+    def sample(block: Block) -> dict[str, NDArray[Any]]:
+        spacing_um = math.sqrt(block.lattice.sample_area_um2)
+        density = model.density(slide.read_lattice(block.core).values, spacing_um)[::step, ::step]
+        return {"od": density[tissue_in(block.core, mask)[::step, ::step]]}
+
+    samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.1)
+    pooled = np.concatenate([item["od"] for item in samples] or [np.zeros(0)])
+    return estimate_nuclear_threshold(pooled, model.params)
+
+
+def _block_nuclei(slide: Slide, block: Block, model: ClassicalNuclei) -> dict[str, NDArray[Any]]:
+    """The nuclei whose centre lies in the block's core, and their measurements."""
+    from napari_mosaik.segment.ownership import own_objects
+
+    image = slide.read_lattice(block.outer)
+    spacing_um = math.sqrt(block.lattice.sample_area_um2)
+    found = own_objects(model.segment(image.values, spacing_um), block.inner)
+    table = _measured(found, block.outer, model, image.values)
+    return {"labels": found.astype(np.int32), **split_table(table)}
+
+
+def _measured(
+    labels: NDArray[np.int32], lattice: Lattice, model: ClassicalNuclei, rgb: NDArray[np.uint8] | None
+) -> Table:
+    """Shape, stain and texture of each nucleus of a block."""
+    from napari_mosaik.features import measure_objects, texture_table
+    from napari_mosaik.segment.nuclei import nuclear_density
+
+    lattice = lattice.crop(slice(0, labels.shape[0]), slice(0, labels.shape[1]))
+    density = np.zeros(labels.shape, np.float32)
+    if rgb is not None:
+        density = nuclear_density(rgb, model.vectors)
+    table = measure_objects(labels, lattice, intensity={"haematoxylin_od": density})
+    return table.with_columns(texture_table(labels, density, len(table)))
+
+
+def _join(
+    inputs: Inputs,
+    lattice: Lattice,
+    blocks: list[Block],
+    parts: list[dict[str, NDArray[Any]]],
+) -> Generator[Progress, None, tuple[NDArray[np.int32], NDArray[np.int64]]]:
+    """All nuclei in one label image, and the row of the joined tables of each of them."""
+    from napari_mosaik.segment.ownership import ObjectMosaic
+
+    labels = scratch_array(inputs.scratch, "labels", lattice.shape, np.int32)
+    mosaic = ObjectMosaic(lattice.shape)
+    rows = [np.zeros(0, np.int64)]
+    n_before = 0
+    for number, (block, part) in enumerate(zip(blocks, parts, strict=True)):
+        window, inside = _on_slide(block, labels.shape)
+        owned = part["labels"][inside]
+        present = np.array(labels[window])
+        pasted = mosaic.paste(present, owned, (window[0].start, window[1].start))
+        labels[window] = pasted
+        rows.append(n_before + np.unique(owned[pasted != present]).astype(np.int64) - 1)
+        n_before += int(part["labels"].max(initial=0))
+        if number % 16 == 0:
+            yield Progress(0.9 + 0.08 * number / len(blocks), 1, "joining nuclei across blocks")
+    final = mosaic.numbering()
+    for block in blocks:
+        labels[block.rows, block.cols] = final[labels[block.rows, block.cols]]
+    return labels, np.concatenate(rows)[np.argsort(final[1:], kind="stable")]
+
+
+def _on_slide(
+    block: Block, shape: tuple[int, ...]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where a block with its margin lies on the slide, and which part of it that is."""
+    window, inside = [], []
+    for core, length in zip((block.rows, block.cols), shape, strict=True):
+        first, last = core.start - block.margin, core.stop + block.margin
+        low, high = max(0, first), min(length, last)
+        window.append(slice(low, high))
+        inside.append(slice(low - first, high - first))
+    return (window[0], window[1]), (inside[0], inside[1])
+
+
+FIND_NUCLEI = Step(
+    name="nuclei",
+    title="Nuclei",
+    about="Finds nuclei on H&E by their haematoxylin and measures shape, stain and texture.",
+    page="Nuclei",
+    params=NucleiParams,
+    reads=(SLIDES["he"], TISSUE["he"]),
+    may_read=(STAIN_FIT,),
+    writes=(NUCLEI, NUCLEUS_OBJECTS),
+    body=_body,
+)

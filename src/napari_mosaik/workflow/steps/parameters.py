@@ -1,0 +1,166 @@
+"""One row of parameters per tile: vessels, nuclei, CAIX and tissue classes."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
+    CAIX_CELLS,
+    CLASSES,
+    NUCLEUS_OBJECTS,
+    PARAMETERS,
+    REFERENCE,
+    TILES,
+    TISSUE,
+    VESSEL_OBJECTS,
+    VESSELS,
+)
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.core.table import Table
+from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.steps.align import transform_of
+
+__all__ = ["TILE_PARAMETERS", "ParameterParams"]
+
+CLASS_CODES = (2, 3)
+
+
+class ParameterParams(Params):
+    """Settings of the tile parameters."""
+
+    distance_spacing_um: float = setting(
+        4.0, "Pixel size at which the distance to the nearest vessel is measured.", unit="µm", gt=0
+    )
+    tumour_cells_only: bool = setting(
+        True, "Score CAIX in tumour cells only, where neoplastic tissue is known."
+    )
+
+
+def _body(inputs: Inputs, params: ParameterParams) -> Generator[Progress, None, Results]:
+    from napari_mosaik.features import area_in_tiles
+
+    grid, mask = inputs.read(TILES), inputs.read(TISSUE[REFERENCE])
+    tissue_um2 = area_in_tiles(grid, mask.values, mask.lattice)
+    yield Progress(0.1, 1, "vessels per tile")
+    parts = [_vascular(inputs, params, tissue_um2)]
+    yield Progress(0.5, 1, "nuclei per tile")
+    parts.append(_nuclear(inputs, tissue_um2))
+    yield Progress(0.7, 1, "CAIX per tile")
+    parts.append(_caix(inputs, params))
+    yield Progress(0.8, 1, "tissue classes per tile")
+    parts.append(_classes(inputs))
+    found = [part for part in parts if part is not None]
+    if not found:
+        raise InputError(
+            "no vessels, nuclei, CAIX cells or tissue classes have been found yet; run one of "
+            "these steps first"
+        )
+    table = found[0]
+    for part in found[1:]:
+        table = table.with_columns(part.columns, part.units, part.about)
+    return {PARAMETERS: table}
+
+
+def _vascular(
+    inputs: Inputs, params: ParameterParams, tissue_um2: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> Table | None:
+    from napari_mosaik.features import (
+        area_in_tiles,
+        vascular_parameters,
+        vessel_distance_in_tiles,
+    )
+
+    if not inputs.has(VESSELS):
+        return None
+    grid, vessels = inputs.read(TILES), inputs.read(VESSELS)
+    return vascular_parameters(
+        grid,
+        inputs.read(VESSEL_OBJECTS),
+        tissue_area_um2=tissue_um2,
+        vessel_area_um2=area_in_tiles(grid, vessels.values, vessels.lattice),
+        distance_um=vessel_distance_in_tiles(
+            grid, _coarse(vessels, params.distance_spacing_um), inputs.read(TISSUE[REFERENCE])
+        ),
+    )
+
+
+def _coarse(labels: LabelImage, spacing_um: float) -> Raster:
+    """The coarser copy of a label image whose pixels are nearest to, but not above, a size."""
+    level, values = 0, labels.values
+    for number, coarser in enumerate(labels.levels, 1):
+        if labels.lattice.spacing_um[0] * 2**number <= spacing_um:
+            level, values = number, coarser
+    step_row, step_col = (spacing * 2**level for spacing in labels.lattice.spacing_um)
+    rows, cols = values.shape
+    lattice = Lattice(
+        labels.lattice.frame, (rows, cols), (step_row, step_col), labels.lattice.origin_um
+    )
+    return Raster(np.asarray(values[...]), lattice)
+
+
+def _nuclear(
+    inputs: Inputs, tissue_um2: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> Table | None:
+    from napari_mosaik.features import nuclear_parameters
+
+    if not (inputs.has(NUCLEUS_OBJECTS) and inputs.has(ALIGNMENT["he"])):
+        return None
+    nuclei = inputs.read(NUCLEUS_OBJECTS)
+    points = transform_of(inputs.read(ALIGNMENT["he"])).apply(nuclei.points_um())
+    return nuclear_parameters(
+        inputs.read(TILES), nuclei, tissue_area_um2=tissue_um2, points_um=points
+    )
+
+
+def _caix(inputs: Inputs, params: ParameterParams) -> Table | None:
+    from napari_mosaik.features import caix_parameters
+
+    if not (inputs.has(CAIX_CELLS) and inputs.has(ALIGNMENT["caix"])):
+        return None
+    cells = inputs.read(CAIX_CELLS)
+    if params.tumour_cells_only:
+        cells = cells.rows(np.asarray(cells["tumour"], bool))
+    points = transform_of(inputs.read(ALIGNMENT["caix"])).apply(cells.points_um())
+    return caix_parameters(
+        inputs.read(TILES), points, cells["membrane_od10"], grades=cells["grade"]
+    )
+
+
+def _classes(inputs: Inputs) -> Table | None:
+    from napari_mosaik.features import class_fractions, fractions_in_tiles
+
+    if not (inputs.has(CLASSES) and inputs.has(ALIGNMENT["he"])):
+        return None
+    grid = inputs.read(TILES)
+    transform = transform_of(inputs.read(ALIGNMENT["he"]))
+    shares = fractions_in_tiles(grid, inputs.read(CLASSES), CLASS_CODES, transform)
+    return class_fractions(grid, shares[:, 0], shares[:, 1])
+
+
+TILE_PARAMETERS = Step(
+    name="parameters",
+    title="Parameters",
+    about="Gathers vessels, nuclei, CAIX cells and tissue classes into one row per tile.",
+    page="Parameters and maps",
+    params=ParameterParams,
+    reads=(TILES, TISSUE[REFERENCE]),
+    may_read=(
+        VESSELS,
+        VESSEL_OBJECTS,
+        NUCLEUS_OBJECTS,
+        CAIX_CELLS,
+        CLASSES,
+        ALIGNMENT["he"],
+        ALIGNMENT["caix"],
+    ),
+    writes=(PARAMETERS,),
+    body=_body,
+)

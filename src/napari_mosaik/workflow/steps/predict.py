@@ -1,0 +1,167 @@
+"""Predict the uptake of every tile with a trained network, and its map over the tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mosaik.core.artifact import Artifact, Progress
+from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
+    CLASSES,
+    CLUSTERS,
+    KINETICS,
+    PARAMETERS,
+    PREDICTION,
+    PREDICTION_MAP,
+    PREDICTION_RECORD,
+    REFERENCE,
+    TILES,
+    TISSUE,
+    VESSELS,
+)
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.table import Table
+from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.steps.align import transform_of
+from napari_mosaik.workflow.steps.clusters import label_column
+
+if TYPE_CHECKING:
+    from napari_mosaik.twin import TileInputs
+
+__all__ = ["PREDICT", "TWIN_READS", "PredictParams", "tile_inputs"]
+
+FRACTION_SPACING_UM = 10.0
+MAP_SPACING_UM = 50.0
+NEOPLASTIC, NON_NEOPLASTIC = 2, 3
+
+TWIN_READS = (
+    TILES,
+    TISSUE[REFERENCE],
+    CLASSES,
+    ALIGNMENT["he"],
+    VESSELS,
+    PARAMETERS,
+    CLUSTERS,
+    KINETICS,
+)
+"""What the network sees of a case."""
+
+
+class PredictParams(Params):
+    """Settings of the prediction."""
+
+    model: str = setting("", "Hash of the trained network in the case's models folder.")
+
+
+def tile_inputs(
+    read: Callable[[Artifact[Any]], Any],
+    case: str,
+    patient: str,
+    proxies: tuple[str, str, str],
+    window_px: int,
+) -> TileInputs:
+    """Everything that the network sees of one case, from its stored results."""
+    from napari_mosaik.twin import TileInputs, code_windows, edge_distance_um, fraction_pyramid
+
+    grid, table, curves = read(TILES), read(PARAMETERS), read(KINETICS)
+    clusters = read(CLUSTERS)
+    codes = np.stack([clusters[label_column(name)] for name in proxies], axis=1)
+    return TileInputs(
+        case=case,
+        patient=patient,
+        scales=fraction_pyramid(_fractions(read), grid, window_px),
+        codes=code_windows(grid, codes),
+        proxies=proxies,
+        curves=curves.matrix(("free", "bound", "internalised")),
+        times_h=curves["time_h"],
+        features=table.matrix(tuple(table)),
+        feature_names=tuple(table),
+        centres_um=grid.centres_um,
+        cells=grid.cells,
+        edge_um=edge_distance_um(grid),
+    )
+
+
+def _fractions(read: Callable[[Artifact[Any]], Any]) -> Any:
+    """Area fractions of tissue classes and vessels on the reference section."""
+    from napari_mosaik.twin import area_fractions, stack_fractions
+
+    tissue = read(TISSUE[REFERENCE])
+    lattice = tissue.lattice.resized(FRACTION_SPACING_UM)
+    inside = area_fractions(tissue, lattice)[..., 0]
+    to_reference = transform_of(read(ALIGNMENT["he"]))
+    classes = area_fractions(
+        read(CLASSES), lattice, (NEOPLASTIC, NON_NEOPLASTIC), to_reference, oversample=2
+    )
+    vessels = area_fractions(read(VESSELS), lattice, oversample=5)[..., 0]
+    return stack_fractions(classes[..., 0], classes[..., 1], vessels, inside, lattice)
+
+
+def _body(inputs: Inputs, params: PredictParams) -> Generator[Progress, None, Results]:
+    yield Progress(0.0, 1, "loading the network library, about 3 s")
+    from napari_mosaik.spatial import parameter_map
+    from napari_mosaik.twin import TrainedModel, predict, predict_baselines
+
+    model = TrainedModel.load(inputs.model_folder(params.model))
+    card = model.card
+    first, second, third = card["proxies"]
+    yield Progress(0.3, 1, "gathering what the network sees")
+    proxies, window_px = (first, second, third), int(card["settings"]["window_px"])
+    seen = tile_inputs(inputs.read, inputs.case_name, inputs.patient, proxies, window_px)
+    yield Progress(0.6, 1, "predicting")
+    found = predict(model, seen)
+    columns = {
+        "suv_norm": found.suv_norm,
+        "suv": found.suv,
+        "class_label": found.class_label,
+        **{f"class_{i}": found.class_probability[:, i] for i in range(5)},
+    }
+    for name, values in predict_baselines(card, seen).items():
+        if values is not None:
+            columns[f"baseline_{name}"] = values
+    unit = card["suv_unit"]
+    table = Table(columns, {"suv": unit}, frame=inputs.read(TILES).lattice.frame)
+    yield Progress(0.8, 1, "mapping the prediction")
+    grid, mask = inputs.read(TILES), inputs.read(TISSUE[REFERENCE])
+    painted = parameter_map(grid, found.suv, mask, MAP_SPACING_UM, unit=unit)
+    return {
+        PREDICTION: table,
+        PREDICTION_MAP: painted,
+        PREDICTION_RECORD: _record(model, inputs, params),
+    }
+
+
+def _record(model: Any, inputs: Inputs, params: PredictParams) -> dict[str, Any]:
+    card = model.card
+    patients = {entry["patient"] for entry in card["cases"]}
+    taught = [entry["case"] for entry in card["cases"]]
+    return {
+        "model": params.model,
+        "split": card["split"],
+        "training_cases": taught,
+        "shared_patient": inputs.patient in patients,
+        "seen_in_training": inputs.case_name in taught,
+        "proxies": list(card["proxies"]),
+        "target": dict(card["target"]),
+        "unit": card["suv_unit"],
+        "seed": card["seed"],
+        "baselines": sorted(name for name, b in card["baselines"].items() if b is not None),
+        "warnings": list(card["warnings"]),
+    }
+
+
+PREDICT = Step(
+    name="predict",
+    title="Prediction",
+    about="Predicts the SUV of every tile from histology and kinetics with a trained network.",
+    page="Predictor",
+    params=PredictParams,
+    reads=TWIN_READS,
+    writes=(PREDICTION, PREDICTION_MAP, PREDICTION_RECORD),
+    body=_body,
+    needs_model="model",
+)

@@ -1,0 +1,86 @@
+"""Compare predicted with measured uptake, beside baselines that any method has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.catalogue import (
+    METRICS,
+    PREDICTION,
+    PREDICTION_RECORD,
+    UPTAKE,
+    UPTAKE_CLUSTERS,
+)
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.params import Params
+from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.steps.clusters import label_column
+
+__all__ = ["REVIEW", "ReviewParams"]
+
+_PREFIX = "baseline_"
+_NO_CLASS = 5
+
+
+class ReviewParams(Params):
+    """The comparison has no settings."""
+
+
+def _body(inputs: Inputs, params: ReviewParams) -> Generator[Progress, None, Results]:
+    from napari_mosaik.twin import TargetScale, metrics_record
+
+    table, record = inputs.read(PREDICTION), inputs.read(PREDICTION_RECORD)
+    uptake = inputs.read(UPTAKE)
+    if uptake.unit("suv") != record["unit"]:
+        raise InputError(
+            f"the measured uptake is in {uptake.unit('suv')}, the prediction in {record['unit']}: "
+            "use the same kind of SUV as the training cases"
+        )
+    yield Progress(0.5, 1, "comparing")
+    target = TargetScale(float(record["target"]["low"]), float(record["target"]["high"]))
+    labels = None
+    if inputs.has(UPTAKE_CLUSTERS):
+        labels = np.asarray(inputs.read(UPTAKE_CLUSTERS)[label_column("suv")], np.int64)
+        labels = np.where(labels == _NO_CLASS, -1, labels)
+    metrics = metrics_record(
+        test_case=inputs.case_name,
+        split=record["split"],
+        shared_patient=bool(record["shared_patient"]),
+        measured_norm=target.normalise(uptake["suv"]),
+        predicted_norm=table["suv_norm"],
+        measured_suv=uptake["suv"],
+        predicted_suv=table["suv"],
+        baselines={
+            name.removeprefix(_PREFIX): table[name] for name in table if name.startswith(_PREFIX)
+        },
+        measured_class=labels,
+        predicted_class=None if labels is None else table["class_label"],
+        extra={
+            "model": record["model"],
+            "seen_in_training": record["seen_in_training"],
+            "training_cases": record["training_cases"],
+            "proxies": record["proxies"],
+            "seed": record["seed"],
+            "unit": record["unit"],
+            "warnings": record["warnings"],
+        },
+    )
+    metrics.pop("seconds", None)
+    return {METRICS: metrics}
+
+
+REVIEW = Step(
+    name="review",
+    title="Review",
+    about="Compares predicted with measured uptake tile by tile, beside simple baselines.",
+    page="Review and report",
+    params=ReviewParams,
+    reads=(PREDICTION, PREDICTION_RECORD, UPTAKE),
+    may_read=(UPTAKE_CLUSTERS,),
+    writes=(METRICS,),
+    body=_body,
+)

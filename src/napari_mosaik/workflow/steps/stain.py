@@ -1,0 +1,52 @@
+"""Fit the H&E stain vectors once per slide."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, TISSUE
+from napari_mosaik.tissue import MacenkoParams
+from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.steps.blocks import Block, cut, tissue_in, with_tissue
+
+__all__ = ["STAIN"]
+
+BLOCK_PX = 1024
+SAMPLED_BLOCKS = 16
+STRIDE = 5
+
+
+def _body(inputs: Inputs, params: MacenkoParams) -> Generator[Progress, None, Results]:
+    from napari_mosaik.tissue import fit_macenko
+
+    mask = inputs.read(TISSUE["he"])
+    with inputs.slide("he") as slide:
+        blocks = with_tissue(cut(slide.working_lattice(1.0), BLOCK_PX, 0.0), mask)
+        chosen = blocks[:: max(1, len(blocks) // SAMPLED_BLOCKS)]
+
+        def sample(block: Block) -> dict[str, NDArray[Any]]:
+            pixels = slide.read_lattice(block.core).values[::STRIDE, ::STRIDE]
+            return {"rgb": pixels[tissue_in(block.core, mask)[::STRIDE, ::STRIDE]]}
+
+        samples = yield from inputs.blocks("samples", chosen, sample, "sampling colours", stop=0.9)
+    pixels = np.concatenate([item["rgb"] for item in samples] or [np.zeros((0, 3), np.uint8)])
+    yield Progress(0.95, 1, "fitting stain vectors")
+    return {STAIN_FIT: fit_macenko(pixels, params).to_dict()}
+
+
+STAIN = Step(
+    name="stain",
+    title="Stain of H&E",
+    about="Finds this H&E slide's own haematoxylin and eosin colours (Macenko), once per slide.",
+    page="Tissue classes",
+    params=MacenkoParams,
+    reads=(SLIDES["he"], TISSUE["he"]),
+    writes=(STAIN_FIT,),
+    body=_body,
+)

@@ -1,0 +1,89 @@
+"""From the PET slice to SUV and to one measured value per tile."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
+    INJECTION,
+    PET,
+    SUV,
+    SUV_RECORD,
+    TILES,
+    UPTAKE,
+)
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.table import Table
+from napari_mosaik.uptake import SuvParams, combine, tile_uptake, to_suv
+from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.steps.align import transform_of
+
+__all__ = ["CALCULATE_SUV", "MEASURE_UPTAKE", "UptakeParams"]
+
+
+class UptakeParams(Params):
+    """Settings of the tile values."""
+
+    min_inside: float = setting(
+        0.5,
+        "A tile of which a smaller part lies in the PET's field of view has no value.",
+        label="Least part of a tile in the PET",
+        advanced=True,
+        gt=0,
+        le=1,
+    )
+
+
+def _suv(inputs: Inputs, params: SuvParams) -> Generator[Progress, None, Results]:
+    pet = inputs.pet()
+    yield Progress(0.3, 1, "reading the PET")
+    terms = combine(inputs.injection(), pet.header)
+    suv = to_suv(pet, terms, params.kind, params.lean_formula)
+    record = {
+        **terms.to_dict(),
+        "maximum": float(np.nanmax(suv.values)),
+        "mean": float(np.nanmean(suv.values)),
+        "kind": terms.kind(params.kind),
+        "unit": suv.unit,
+    }
+    if not terms.already_suv:
+        record["formula"] = terms.formula(params.kind, params.lean_formula)
+        record["factor"] = terms.factor(params.kind, params.lean_formula)
+    return {SUV: suv, SUV_RECORD: record}
+
+
+def _tiles(inputs: Inputs, params: UptakeParams) -> Generator[Progress, None, Results]:
+    grid, suv = inputs.read(TILES), inputs.read(SUV)
+    yield Progress(0.3, 1, "averaging voxels under the tiles")
+    to_reference = transform_of(inputs.read(ALIGNMENT["pet"]))
+    values = tile_uptake(suv, grid, to_reference, min_inside=params.min_inside)
+    about = {"suv": "area-weighted mean of the voxels under the tile; empty outside the PET"}
+    return {UPTAKE: Table({"suv": values}, {"suv": suv.unit}, about, grid.lattice.frame)}
+
+
+CALCULATE_SUV = Step(
+    name="suv",
+    title="SUV",
+    about="Turns the PET's activity into SUV with the injection record; every term is shown.",
+    page="Uptake (PET)",
+    params=SuvParams,
+    reads=(PET, INJECTION),
+    writes=(SUV, SUV_RECORD),
+    body=_suv,
+)
+
+MEASURE_UPTAKE = Step(
+    name="uptake",
+    title="Uptake per tile",
+    about="Averages the measured SUV under each tile.",
+    page="Uptake (PET)",
+    params=UptakeParams,
+    reads=(TILES, SUV, ALIGNMENT["pet"]),
+    writes=(UPTAKE,),
+    body=_tiles,
+)
