@@ -12,7 +12,6 @@ from napari_mosaik.register.params import AlignParams
 from napari_mosaik.register.result import Alignment
 from napari_mosaik.register.rigid import (
     Candidate,
-    centroid_um,
     make_candidate,
     outline_candidates,
     refine_outline,
@@ -92,20 +91,32 @@ def refine(
     before = density_correlation(moving_density, fixed_density, start)
     if not np.isfinite(before):
         return start, before, before
+    transform = _climb(moving_density, fixed_density, start, p, _SIGMAS_UM)
+    after = density_correlation(moving_density, fixed_density, transform)
+    if not (np.isfinite(after) and after > before + _LEAST_GAIN):
+        return start, before, before
+    return transform, before, after
+
+
+def _climb(
+    moving_density: Raster,
+    fixed_density: Raster,
+    start: Transform,
+    params: AlignParams,
+    sigmas_um: tuple[float, ...],
+) -> Transform:
+    """The map of greatest correlation near *start*, from coarse to fine."""
     floor = max(moving_density.lattice.spacing_um + fixed_density.lattice.spacing_um)
     transform = start
-    for sigma in _SIGMAS_UM:
+    for sigma in sigmas_um:
         width = max(sigma, floor)
         picture = smooth_picture(moving_density, width)
         points, target = _tissue_points(fixed_density, width)
         unit = float(np.ptp(points, axis=0).max())
         pull = Pull.of(transform, points.mean(axis=0), unit)
-        pull = best_fit(picture, target, points, pull, p.kind, gain=True)
+        pull = best_fit(picture, target, points, pull, params.kind, gain=True)
         transform = pull.push(start.source, start.target)
-    after = density_correlation(moving_density, fixed_density, transform)
-    if not (np.isfinite(after) and after > before + _LEAST_GAIN):
-        return start, before, before
-    return transform, before, after
+    return transform
 
 
 def align_sections(
@@ -141,20 +152,33 @@ def align_sections(
     p = params or AlignParams()
     candidates, flat = outline_candidates(moving_mask, fixed_mask, p)
     near = [c for c in candidates if c.dice > candidates[0].dice - 0.1][:4]
-    about = centroid_um(fixed_mask)
-    tried: list[tuple[float, Candidate]] = []
-    for candidate in near:
-        pull = refine_outline(moving_mask, fixed_mask, candidate.pull, p)
-        outline = make_candidate(moving_mask, fixed_mask, pull)
-        start = pull.push(moving_mask.lattice.frame, fixed_mask.lattice.frame)
-        better, _, ncc = refine(moving_density, fixed_density, start, p)
-        moved = make_candidate(moving_mask, fixed_mask, Pull.of(better, about, pull.unit_um))
-        kept = moved if moved.dice > outline.dice - 0.05 else outline
-        tried.append((ncc, kept))
+    masks, densities = (moving_mask, fixed_mask), (moving_density, fixed_density)
+    tried = [(_inside(*densities, candidate, p), candidate) for candidate in near]
     tried.sort(key=lambda pair: -_rank(pair, p))
-    (ncc, best), rest = tried[0], [c for _, c in tried[1:]]
-    result = summarise(best, [*rest, *candidates[len(near) :]], flat, p, moving_mask, fixed_mask)
-    return _decided_by_density(result, ncc, tried, p)
+    pull = refine_outline(*masks, tried[0][1].pull, p)
+    outline = make_candidate(*masks, pull)
+    start = pull.push(moving_mask.lattice.frame, fixed_mask.lattice.frame)
+    better, before, ncc = refine(*densities, start, p)
+    best = make_candidate(*masks, Pull.of(better, pull.about_um, pull.unit_um))
+    if best.dice < outline.dice - 0.03:
+        best, ncc = outline, before
+    others = [*(c for _, c in tried[1:]), *candidates[len(near) :]]
+    result = summarise(best, others, flat, p, *masks)
+    return _decided_by_density(result, ncc, best, tried, p)
+
+
+def _inside(
+    moving_density: Raster, fixed_density: Raster, candidate: Candidate, params: AlignParams
+) -> float:
+    """Correlation of the coarsely smoothed densities after a coarse search; NaN if undefined."""
+    frames = moving_density.lattice.frame, fixed_density.lattice.frame
+    start, sigma = candidate.pull.push(*frames), _SIGMAS_UM[0]
+    found = _climb(moving_density, fixed_density, start, params, (sigma,))
+    values = [
+        density_correlation(moving_density, fixed_density, transform, sigma)
+        for transform in (start, found)
+    ]
+    return max(values)
 
 
 def _rank(pair: tuple[float, Candidate], params: AlignParams) -> float:
@@ -165,16 +189,20 @@ def _rank(pair: tuple[float, Candidate], params: AlignParams) -> float:
 
 
 def _decided_by_density(
-    result: Alignment, ncc: float, tried: list[tuple[float, Candidate]], params: AlignParams
+    result: Alignment,
+    ncc: float,
+    best: Candidate,
+    tried: list[tuple[float, Candidate]],
+    params: AlignParams,
 ) -> Alignment:
     """Raise the confidence where the densities decide between outlines that fit alike."""
-    best = tried[0][1]
+    coarse = tried[0][0]
     rivals = [
         other_ncc
         for other_ncc, other in tried[1:]
         if np.isfinite(other_ncc) and rival_dice(best, [other], params) > 0
     ]
-    margin = ncc - max(rivals, default=0.0) if np.isfinite(ncc) else 0.0
+    margin = coarse - max(rivals, default=0.0) if np.isfinite(coarse) else 0.0
     decided = min(max(margin / 0.2, 0.0), 1.0) * min(max((best.dice - 0.6) / 0.3, 0.0), 1.0)
     warnings = result.warnings
     if decided > 0.6:

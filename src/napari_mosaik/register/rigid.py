@@ -115,8 +115,10 @@ def refine_outline(moving: Raster, fixed: Raster, start: Pull, params: AlignPara
     unit = _size_um(fixed)
     sigma = max(unit / params.resolution_px * 2, max(moving.lattice.spacing_um))
     picture, reference = smooth_picture(moving, sigma), smooth_picture(fixed, sigma)
-    points, target = _working_points(reference, fixed, unit, params.resolution_px)
-    return best_fit(picture, target, points, start, params.kind)
+    points, _ = _working_points(reference, fixed, unit, params.resolution_px)
+    wide = smooth_picture(fixed, max(unit / _COARSE_PX * 2, 2 * sigma)).at(points)
+    points = points[(wide > 0.02) & (wide < 0.98)]  # only around the outline is there any slope
+    return best_fit(picture, reference.at(points), points, start, params.kind)
 
 
 def make_candidate(moving: Raster, fixed: Raster, pull: Pull) -> Candidate:
