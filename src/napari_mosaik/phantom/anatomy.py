@@ -57,6 +57,8 @@ class Anatomy:
         Latent field of the vessels, zero mean.
     caix_level, caix_fraction, atypia
         Antigen per positive cell (0 to 1), share of positive cells, coarseness of chromatin.
+    granular
+        Share of granular, eosinophilic cytoplasm.
     septum
         Half width of the septa between nests, µm.
     nest
@@ -73,6 +75,7 @@ class Anatomy:
     caix_level: Field
     caix_fraction: Field
     atypia: Field
+    granular: Field
     septum: Field
     nest: Field
     planted: tuple[Planted, ...]
@@ -128,6 +131,7 @@ def build_anatomy(plan: CasePlan, size: Size, seed: int) -> Anatomy:
         sigmoid(0.35 + 1.0 * antigen).astype(np.float32),
         sigmoid(0.8 + 1.5 * antigen).astype(np.float32),
         np.clip(0.5 + 0.22 * atypia, 0.05, 1.0).astype(np.float32),
+        _granular(rng, grid),
         septum,
         _nests(rng, size.extent_um, septum),
         planted,
@@ -235,6 +239,13 @@ def _planted(
         _, distance = _polar(grid, centre)
         bump += (1.7 if kind == "hot" else -2.0) * np.exp(-((distance / radius) ** 4))
     return tuple(chosen), bump
+
+
+def _granular(rng: np.random.Generator, grid: tuple[int, int]) -> Field:
+    """Clones of cells with granular instead of clear cytoplasm."""
+    broad = random_field(rng, grid, COARSE_UM, 700.0)
+    local = random_field(rng, grid, COARSE_UM, 150.0)
+    return sigmoid(4.0 * (0.7 * broad + 0.6 * local - 1.0)).astype(np.float32)
 
 
 def _septum(fibrous: Field) -> Field:

@@ -99,6 +99,8 @@ class Nuclei:
         (n,) contrast of the chromatin.
     membrane_od
         (n,) natural optical density of DAB on the cell's membrane.
+    granularity
+        (n,) share of granular, eosinophilic cytoplasm.
     """
 
     centre_um: FloatArray
@@ -108,6 +110,7 @@ class Nuclei:
     density: FloatArray
     coarseness: FloatArray
     membrane_od: FloatArray
+    granularity: FloatArray
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -243,7 +246,7 @@ def draw_nuclei(anatomy: Anatomy, vessels: Vessels, rng: np.random.Generator) ->
     free = _distance_to_vessels(vessels, points)
     chance = rng.random(len(points))
     kind = np.full(len(points), 255, np.uint8)
-    kind[(nest < 0) & (chance < 0.62)] = STROMAL
+    kind[(nest < 0) & (chance < 0.80)] = STROMAL
     kind[(nest > 4.5) & (chance < 0.97)] = NEOPLASTIC
     kind[(necrosis > 0.5) & (chance < 0.30)] = PYKNOTIC
     kind[(necrosis > 0.5) & (chance >= 0.30)] = 255
@@ -258,7 +261,16 @@ def draw_nuclei(anatomy: Anatomy, vessels: Vessels, rng: np.random.Generator) ->
 
 def _columns(nuclei: Nuclei) -> tuple[NDArray[np.generic], ...]:
     n = nuclei
-    return (n.centre_um, n.semi_um, n.along, n.kind, n.density, n.coarseness, n.membrane_od)
+    return (
+        n.centre_um,
+        n.semi_um,
+        n.along,
+        n.kind,
+        n.density,
+        n.coarseness,
+        n.membrane_od,
+        n.granularity,
+    )
 
 
 def _shaped(
@@ -277,9 +289,9 @@ def _shaped(
     atypia = anatomy.at("atypia", points)
     coarseness = np.where(kind == NEOPLASTIC, 0.15 + 0.75 * atypia, 0.06)
     along = np.column_stack([np.sin(angle), np.cos(angle)])
-    return Nuclei(
-        points, semi, along, kind, density, coarseness, _membrane(anatomy, points, kind, rng)
-    )
+    membrane = _membrane(anatomy, points, kind, rng)
+    granularity = np.clip(anatomy.at("granular", points) + 0.15 * rng.standard_normal(n), 0.0, 1.0)
+    return Nuclei(points, semi, along, kind, density, coarseness, membrane, granularity)
 
 
 def _membrane(
@@ -315,4 +327,4 @@ def _endothelial(vessels: Vessels, rng: np.random.Generator) -> Nuclei:
     )
     one = np.ones(n)
     kind = np.full(n, ENDOTHELIAL, np.uint8)
-    return Nuclei(centre, semi, along, kind, 1.1 * one, 0.06 * one, 0.0 * one)
+    return Nuclei(centre, semi, along, kind, 1.1 * one, 0.06 * one, 0.0 * one, 0.0 * one)

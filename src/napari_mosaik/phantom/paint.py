@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ __all__ = [
     "bilinear",
     "cell_of",
     "folded",
+    "four",
     "hashed",
     "nucleus_of",
     "plain",
@@ -29,33 +30,32 @@ __all__ = [
     "with_nucleus",
 ]
 
-_SHIFT = 2**31
+_BITS: Final = 31
+_CELL: Final = 2**31 - 1
 
 
 @compiled
 def cell_of(owner: int) -> int:
     """Index of the nearest neoplastic cell, -1 for none."""
-    return -1 if owner < 0 else owner % _SHIFT - 1
+    return (owner & _CELL) - 1
 
 
 @compiled
 def nucleus_of(owner: int) -> int:
     """Index of the nucleus, -1 for none."""
-    return -1 if owner < 0 else owner // _SHIFT - 1
+    return (owner >> _BITS) - 1
 
 
 @compiled
 def with_cell(owner: int, index: int) -> int:
     """The pixel's owner with another cell."""
-    rest = 0 if owner < 0 else owner // _SHIFT * _SHIFT
-    return rest + index + 1
+    return (owner >> _BITS << _BITS) | (index + 1)
 
 
 @compiled
 def with_nucleus(owner: int, index: int) -> int:
     """The pixel's owner with another nucleus."""
-    rest = 0 if owner < 0 else owner % _SHIFT
-    return rest + (index + 1) * _SHIFT
+    return (owner & _CELL) | ((index + 1) << _BITS)
 
 
 @compiled
@@ -77,6 +77,23 @@ def bilinear(field: Floats, channel: int, row: float, col: float) -> float:
     top = field[i, j, channel] * (1 - u) + field[i, j + 1, channel] * u
     low = field[i + 1, j, channel] * (1 - u) + field[i + 1, j + 1, channel] * u
     return float(top * (1 - t) + low * t)
+
+
+@compiled
+def four(field: Floats, row: float, col: float) -> tuple[float, float, float, float]:
+    """Bilinear values of the first four channels at a fractional index; the edge is continued."""
+    last_i, last_j = field.shape[0] - 1, field.shape[1] - 1
+    row, col = min(max(row, 0.0), float(last_i)), min(max(col, 0.0), float(last_j))
+    i, j = min(int(row), last_i - 1), min(int(col), last_j - 1)
+    t, u = row - i, col - j
+    w00, w01, w10, w11 = (1 - t) * (1 - u), (1 - t) * u, t * (1 - u), t * u
+    a, b, c, d = field[i, j], field[i, j + 1], field[i + 1, j], field[i + 1, j + 1]
+    return (
+        w00 * a[0] + w01 * b[0] + w10 * c[0] + w11 * d[0],
+        w00 * a[1] + w01 * b[1] + w10 * c[1] + w11 * d[1],
+        w00 * a[2] + w01 * b[2] + w10 * c[2] + w11 * d[2],
+        w00 * a[3] + w01 * b[3] + w10 * c[3] + w11 * d[3],
+    )
 
 
 @compiled
@@ -148,30 +165,60 @@ def _fibres(y: float, x: float, nd: float, seed: int) -> float:
 
 
 @compiled
-def _he_ground(here: Here, cells: Cells, cell: int, seed: int) -> tuple[float, float]:
+def _he_cell(here: Here, cells: Cells, shape: Any, seed: int) -> tuple[float, float]:
+    """Haematoxylin and eosin of a neoplastic cell: clear or granular cytoplasm, a thin border."""
+    y, x, nd = here[0], here[1], here[2]
+    web = grain(y, x, 4.2, seed + 4)
+    granular = shape[9]
+    clear = 0.06 + 0.02 + 0.13 * web * web
+    e = clear + granular * (0.30 + 0.16 * web - clear)
+    edge = step(1.15 - _membrane(cells, nd), here[5])
+    return 0.035 + 0.05 * web + 0.07 * edge, e + 0.38 * edge
+
+
+@compiled
+def _he_ground(
+    here: Here, cells: Cells, cell: int, nuclei: Floats, seed: int
+) -> tuple[float, float]:
     """Haematoxylin and eosin between the nuclei."""
-    y, x, nd, nec, blood, soft = here
-    fine = grain(y, x, 2.6, seed + 3)
-    fibre = _fibres(y, x, nd, seed)
-    h, e = 0.10 + 0.06 * fine, 0.42 + 0.30 * fibre + 0.12 * fine
+    y, x, nd, nec, blood = here[0], here[1], here[2], here[3], here[4]
     nest = step(nd, 1.2)
+    fine = grain(y, x, 2.6, seed + 3) if nest < 1 or nec > 0 else 0.0
+    h = e = 0.0
+    if nest < 1:
+        h, e = 0.10 + 0.06 * fine, 0.36 + 0.28 * _fibres(y, x, nd, seed) + 0.12 * fine
     if nest > 0:
-        granular = hashed(cell, 7, seed) < 0.16
-        web = grain(y, x, 4.2, seed + 4)
-        e_cell = 0.36 + 0.16 * web if granular else 0.06 + 0.13 * web * web + 0.04 * fine
-        edge = step(1.15 - _membrane(cells, nd), soft)
-        e_cell, h_cell = e_cell + 0.40 * edge, 0.035 + 0.05 * web + 0.07 * edge
+        h_cell, e_cell = _he_cell(here, cells, nuclei[max(cell, 0)], seed)
         h, e = h + nest * (h_cell - h), e + nest * (e_cell - e)
     if nec > 0:
-        debris = step(grain(y, x, 3.4, seed + 5) - 0.80, 0.06)
+        debris = _debris(y, x, seed)
         ghost = grain(y, x, 17.0, seed + 6)
-        e_nec, h_nec = 0.50 + 0.26 * fine + 0.30 * ghost, 0.09 + 0.55 * debris * ghost
+        e_nec, h_nec = 0.44 + 0.26 * fine + 0.30 * ghost, 0.09 + 0.55 * debris * ghost
         h, e = h + nec * (h_nec - h), e + nec * (e_nec - e)
     if blood > 0.02:
-        disc = step(grain(y, x, 5.0, seed + 8) - 0.42, 0.12)
-        cover = min(1.0, 1.6 * blood)
-        h, e = h + cover * (0.10 - h), e + cover * (0.35 + 0.95 * disc - e)
+        cover, disc = min(1.0, 1.6 * blood), _red_cell(y, x, seed)
+        h, e = h + cover * (0.08 - h), e + cover * (0.25 + 1.0 * disc - e)
     return h, e
+
+
+@compiled
+def _debris(y: float, x: float, seed: int) -> float:
+    """Specks of broken nuclei; the noise is turned so that no rows and columns show."""
+    return step(grain(0.8 * y + 0.6 * x, 0.8 * x - 0.6 * y, 3.1, seed + 5) - 0.80, 0.06)
+
+
+@compiled
+def _red_cell(y: float, x: float, seed: int) -> float:
+    """Red cells: discs of about 6 µm at jittered places."""
+    a, b = y / 6.6, x / 6.6
+    i, j = int(math.floor(a)), int(math.floor(b))
+    best = 9.0
+    for p in range(i - 1, i + 2):
+        for q in range(j - 1, j + 2):
+            dy = a - p - 0.25 - 0.5 * hashed(p, q, seed + 21)
+            dx = b - q - 0.25 - 0.5 * hashed(p, q, seed + 22)
+            best = min(best, dy * dy + dx * dx)
+    return step(0.45 - math.sqrt(best), 0.07)
 
 
 @compiled
@@ -208,14 +255,15 @@ def _he(
     nuclei: Floats,
     seed: int,
 ) -> tuple[float, float]:
-    h, e = _he_ground(here, cells, cell, seed)
+    h, e = _he_ground(here, cells, cell, nuclei, seed)
     vessel = cells[3]
     if vessel < wall + 1.5:
         ring = step(wall - vessel, here[5])
         h, e = h + ring * (0.16 - h), e + ring * (0.66 - e)
         lumen = step(-vessel, here[5])
-        red = step(grain(here[0], here[1], 5.5, seed + 8) - 0.62, 0.10)
-        h, e = h + lumen * (0.01 - h), e + lumen * (0.03 + 0.75 * red - e)
+        crowd = step(grain(here[0], here[1], 24.0, seed + 8) - 0.55, 0.08)
+        red = crowd * _red_cell(here[0], here[1], seed) if crowd > 0 else 0.0
+        h, e = h + lumen * (0.01 - h), e + lumen * (0.03 + 0.80 * red - e)
     if nucleus >= 0:
         cover, dark = _nuclear(here, cells[2], nucleus, nuclei, seed)
         h, e = h + cover * (1.02 * dark - h), e + cover * (0.20 - e)
@@ -223,29 +271,37 @@ def _he(
 
 
 @compiled
+def _ihc_cell(code: int, here: Here, cells: Cells, amount: float, seed: int) -> tuple[float, float]:
+    """Haematoxylin and DAB of a neoplastic cell; *amount* of DAB lies on its membrane (CAIX)."""
+    y, x = here[0], here[1]
+    web = grain(y, x, 4.2, seed + 4)
+    membrane = _membrane(cells, here[2])
+    h, d = 0.075 + 0.05 * web + 0.05 * step(1.0 - membrane, here[5]), 0.022
+    if code == 2 and amount > 0:
+        amount *= 0.85 + 0.3 * grain(y, x, 7.0, seed + 10)
+        d += amount * (step(2.0 - membrane, here[5]) * 0.84 + 0.16 * web)
+    return h, d
+
+
+@compiled
 def _ihc_ground(
     code: int, here: Here, cells: Cells, cell: int, nuclei: Floats, seed: int
 ) -> tuple[float, float]:
     """Haematoxylin and DAB between the nuclei of a CD34 or CAIX section."""
-    y, x, nd, nec, blood, soft = here
-    fine = grain(y, x, 2.6, seed + 3)
-    fibre = _fibres(y, x, nd, seed)
-    h, d = 0.06 + 0.06 * fibre + 0.03 * fine, 0.015 + 0.02 * fine
+    y, x, nd, nec, blood = here[0], here[1], here[2], here[3], here[4]
     nest = step(nd, 1.2)
+    fine = grain(y, x, 2.6, seed + 3) if nest < 1 or nec > 0 else 0.0
+    h = d = 0.0
+    if nest < 1:
+        h, d = 0.09 + 0.07 * _fibres(y, x, nd, seed) + 0.03 * fine, 0.02 + 0.02 * fine
     if nest > 0:
-        web = grain(y, x, 4.2, seed + 4)
-        membrane = _membrane(cells, nd)
-        h_cell, d_cell = 0.03 + 0.04 * web + 0.05 * step(1.0 - membrane, soft), 0.012
-        if code == 2 and cell >= 0:
-            amount = nuclei[cell, 8] * (0.85 + 0.3 * grain(y, x, 7.0, seed + 10))
-            d_cell += amount * (step(2.0 - membrane, soft) * 0.84 + 0.16 * web)
+        h_cell, d_cell = _ihc_cell(code, here, cells, nuclei[max(cell, 0), 8], seed)
         h, d = h + nest * (h_cell - h), d + nest * (d_cell - d)
     if nec > 0:
-        debris = step(grain(y, x, 3.4, seed + 5) - 0.80, 0.06)
-        h, d = h + nec * (0.08 + 0.08 * fine + 0.3 * debris - h), d + nec * (0.05 + 0.05 * fine - d)
+        h_nec = 0.10 + 0.08 * fine + 0.3 * _debris(y, x, seed)
+        h, d = h + nec * (h_nec - h), d + nec * (0.05 + 0.05 * fine - d)
     if blood > 0.02:
-        disc = step(grain(y, x, 5.0, seed + 8) - 0.42, 0.12)
-        d += min(1.0, 1.6 * blood) * (0.10 * disc)
+        d += min(1.0, 1.6 * blood) * 0.10 * _red_cell(y, x, seed)
     return h, d
 
 

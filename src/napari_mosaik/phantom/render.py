@@ -110,7 +110,8 @@ def _render(
             else:
                 near[0:2] = 1e9
                 near[2:4] = 1e4
-                owner[:] = -1
+                owner[0] = 0
+                owner[1] = -1
                 box = (y, x, spacing)
                 _place_vessels(near[3], owner[1], box, segments, sstart, sorder, grid)
                 _place_nuclei(near, owner[0], box, nuclei, kind, nstart, norder, grid)
@@ -168,7 +169,7 @@ def _blank(part: NDArray[np.uint8], row0: int, col0: int, white: float, seed: in
 @compiled
 def _range(low: float, high: float, size: int) -> tuple[int, int]:
     """Buckets from *low* to *high*, clipped to what there is."""
-    first = min(max(int(math.floor(low / BUCKET_UM)), 0), size - 1)
+    first = min(max(math.floor(low / BUCKET_UM), 0), size - 1)
     last = min(max(int(math.floor(high / BUCKET_UM)), 0), size - 1)
     return first, last
 
@@ -236,8 +237,7 @@ def _place_nuclei(
 ) -> None:
     """Squared distances to the two nearest neoplastic cells, and the nearest nucleus' own radius.
 
-    The owner of a pixel is the nearest neoplastic cell; nuclei write ``-2 - index`` beyond the
-    bit for it, see `paint.cell_of` and `paint.nucleus_of`.
+    The owner of a pixel holds both the nearest cell and the nucleus, see `paint.cell_of`.
     """
     y, x, spacing = box
     side = PATCH * spacing
@@ -262,6 +262,8 @@ def _place_cell(
         for j in range(j0, j1 + 1):
             dy, dx = y + (i + 0.5) * spacing - cell[0], x + (j + 0.5) * spacing - cell[1]
             d = dy * dy + dx * dx
+            if d >= REACH_UM * REACH_UM:
+                continue
             if d < near[0, i, j]:
                 near[1, i, j] = near[0, i, j]
                 near[0, i, j] = d
@@ -320,19 +322,18 @@ def _colour(
             sx = matrix[1, 0] * y + matrix[1, 1] * x + matrix[1, 2]
             row, col = sy / COARSE_UM - 0.5, sx / COARSE_UM - 0.5
             noise = paint.hashed(row0 + i, col0 + j, seed) - 0.5
-            inside = paint.step(paint.bilinear(coarse, 0, row, col), 1.5)
+            depth, nec, blood, thickness = paint.four(coarse, row, col)
+            inside = paint.step(depth, 1.5)
             h = s = 0.0
             if inside > 0:
                 nd = paint.plain(nest, sy / FINE_UM - 0.5, sx / FINE_UM - 0.5)
-                nec = paint.bilinear(coarse, 1, row, col)
-                blood = paint.bilinear(coarse, 2, row, col)
                 here = (y, x, nd, nec, blood, soft)
                 cells = (near[0, i, j], near[1, i, j], near[2, i, j], near[3, i, j])
                 cell, nucleus = paint.cell_of(owner[0, i, j]), paint.nucleus_of(owner[0, i, j])
                 h, s = paint.tissue(
                     code, here, cells, cell, nucleus, owner[1, i, j], nuclei, kind, segments, seed
                 )
-                amount = inside * paint.bilinear(coarse, 3, row, col)
+                amount = inside * thickness
                 amount *= paint.folded(y, x, fold) * (1.0 + 0.10 * noise)
                 h, s = h * amount, s * amount
             for k in range(3):

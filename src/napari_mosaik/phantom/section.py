@@ -15,14 +15,14 @@ from napari_mosaik.phantom.objects import POINTS, Nuclei, Vessels
 __all__ = ["BUCKET_UM", "REACH_UM", "Blemish", "Buckets", "Section", "Stain", "lay_section"]
 
 BUCKET_UM = 64.0
-REACH_UM = 24.0
+REACH_UM = 21.0
 HE_HAEMATOXYLIN = (0.59, 0.73, 0.345)
-HE_EOSIN = (0.13, 0.90, 0.415)
+HE_EOSIN = (0.11, 0.87, 0.48)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Buckets:
-    """Objects sorted by squares of the slide: those of square ``k`` are ``order[start[k]:start[k+1]]``."""
+    """Objects sorted by squares of the slide: square ``k`` holds ``order[start[k]:start[k+1]]``."""
 
     start: NDArray[np.int64]
     order: NDArray[np.int64]
@@ -131,7 +131,7 @@ def lay_section(
     table = np.column_stack(
         [centre, nuclei.semi_um * back.scale, along, nuclei.density, nuclei.coarseness]
     )
-    table = np.column_stack([table, nuclei.membrane_od]).astype(np.float32)
+    table = np.column_stack([table, nuclei.membrane_od, nuclei.granularity]).astype(np.float32)
     line = back.apply(vessels.line_um)
     first, last = line[:, :-1].reshape(-1, 2), line[:, 1:].reshape(-1, 2)
     sizes = np.column_stack([vessels.lumen_um, vessels.wall_um, np.arange(len(vessels))])

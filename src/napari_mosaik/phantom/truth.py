@@ -1,4 +1,4 @@
-"""The truth beside a sample case: masks, object tables, tile values; the pipeline never reads it."""
+"""The truth beside a sample case: masks, object tables, tile values; no step ever reads it."""
 
 from __future__ import annotations
 
