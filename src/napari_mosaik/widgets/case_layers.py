@@ -27,6 +27,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.io.case import Case
 from napari_mosaik.view import layers as view
 from napari_mosaik.view.spec import LayerSpec
+from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = [
     "BASE_OF_STEP",
@@ -55,8 +56,7 @@ def transform_to_reference(case: Case, frame: str) -> Transform | None:
     """From a section or the PET to the CD34 section; None when it is not aligned yet."""
     if frame == REFERENCE or not _has(case, ALIGNMENT[frame]):
         return None
-    values = case.store.read(ALIGNMENT[frame])["transform"]
-    return Transform(values["source"], values["target"], np.array(values["matrix"], float))
+    return transform_of(case.store.read(ALIGNMENT[frame]))
 
 
 def _has(case: Case, *artifacts: Artifact[Any]) -> bool:

@@ -13,6 +13,8 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_mosaik.core import InputError, MosaikError, Params
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.io.case import Case, CaseFile, create_case, find_cases
+from napari_mosaik.widgets.facts import Facts, gather
+from napari_mosaik.widgets.results import result_lines
 from napari_mosaik.widgets.worker import Job, Report, Steps, Task, problem_of
 from napari_mosaik.widgets.workspace import Workspace
 from napari_mosaik.workflow.recipe import Recipe, read_recipe, write_recipe
@@ -146,6 +148,7 @@ class Desk(QObject):
         workspace.case = None
         workspace.recipe = opened.recipe
         workspace.results = opened.results
+        workspace.facts = opened.facts
         workspace.states = opened.states
         workspace.cohort = cohort
         workspace.case = opened.case
@@ -203,14 +206,15 @@ class Desk(QObject):
         self._generation += 1
         mine = self._generation
 
-        def then(answer: tuple[Mapping[str, State], dict[str, str]]) -> None:
+        def then(answer: tuple[Mapping[str, State], dict[str, str], Facts]) -> None:
             if mine == self._generation:
                 self.workspace.results = answer[1]
                 self.workspace.states = dict(answer[0])
+                self.workspace.facts = answer[2]
 
-        def work() -> tuple[Mapping[str, State], dict[str, str]]:
+        def work() -> tuple[Mapping[str, State], dict[str, str], Facts]:
             states = Outlook(case, recipe).states
-            return states, _results(case, states)
+            return states, result_lines(case, states), gather(case)
 
         self.read("Case", work, then)
 
@@ -247,7 +251,8 @@ class _Opened:
         self.case = case
         self.recipe: Recipe = read_recipe(case.root)
         self.states = dict(Outlook(case, self.recipe).states)
-        self.results = _results(case, self.states)
+        self.results = result_lines(case, self.states)
+        self.facts = gather(case)
 
 
 def _open(path: Path) -> _Opened:
@@ -267,11 +272,6 @@ def _run(case: Case, recipe: Recipe, names: Sequence[str] = ("",), *, again: boo
             with closing(run_until(case, recipe, name)) as several:
                 for step, progress in several:
                     yield step.name, progress
-
-
-def _results(case: Case, states: Mapping[str, State]) -> dict[str, str]:
-    """One line in words for each step that has results."""
-    return {}
 
 
 def missing_of(case: Case) -> list[tuple[str, str, str]]:

@@ -8,8 +8,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
 
 from napari_mosaik.view.words import count
+from napari_mosaik.widgets.canvas import CanvasLink
 from napari_mosaik.widgets.case_page import CasePage
 from napari_mosaik.widgets.desk import Desk, missing_of
+from napari_mosaik.widgets.inspector import TileInspector
 from napari_mosaik.widgets.layer_board import LayerBoard
 from napari_mosaik.widgets.overlays import Overlays
 from napari_mosaik.widgets.pages import Page, StepPage, pages_of
@@ -35,6 +37,8 @@ class MosaikDock(QWidget):
         self.workspace = workspace or Workspace()
         self.desk = Desk(self.workspace, self)
         self.board = LayerBoard(napari_viewer, self.desk)
+        self.canvas = CanvasLink(napari_viewer, self.board)
+        self.inspector: TileInspector | None = None
         self.header = _Header(self.desk)
         self.welcome = _Welcome(self)
         self.case_page = CasePage(self.desk)
@@ -79,6 +83,7 @@ class MosaikDock(QWidget):
         events.case.connect(self._show_case)
         events.problem.connect(lambda problem: self.banner.show_problem(problem))
         events.job.connect(self._watch_job)
+        events.tile.connect(self._tile_chosen)
         for page in self._all_pages():
             page.opened.connect(self._only)
         for page in self.pages.values():
@@ -93,6 +98,17 @@ class MosaikDock(QWidget):
         hint = super().sizeHint()
         hint.setWidth(WIDTH_PX)
         return hint
+
+    def show_inspector(self) -> TileInspector:
+        """The tile inspector, docked below the canvas."""
+        if self.inspector is None:
+            self.inspector = TileInspector(self.desk)
+            self.viewer.window.add_dock_widget(self.inspector, name="Tile", area="bottom")
+        return self.inspector
+
+    def _tile_chosen(self, tile: int, *_: Any) -> None:
+        if tile >= 0:
+            self.show_inspector()
 
     def _only(self, opened: Page) -> None:
         for page in self._all_pages():

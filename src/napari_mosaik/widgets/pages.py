@@ -31,6 +31,11 @@ def summary(states: Sequence[State]) -> State:
     """One state for several steps: the one that asks most for attention."""
     if not states:
         return State("missing")
+    if any(state.word == "done" for state in states):
+        free = [state for state in states if state.word != "blocked"]
+        blocked = [state for state in states if state.word == "blocked"]
+        if blocked and all(state.word == "done" for state in free):
+            return State("blocked", f"{len(free)} of {len(states)} done; {blocked[0].reason}")
     return min(states, key=lambda state: _ORDER.index(state.word))
 
 
@@ -129,23 +134,25 @@ class StepSection(QWidget):
         self.step = step
         self.form = ParamsForm(params)
         self.form.changed.connect(lambda value: self.changed.emit(step.name, value))
-        self.state = words(small=True)
-        self.about = words(step.about)
+        self.state = words(bold=not alone)
+        self.about = words(step.about, small=not alone)
         body: QWidget = self.form
         if not alone:
             body = Fold("Settings", self.form)
         body.setVisible(bool(step.params.model_fields))
-        parts: list[QWidget] = [] if alone else [words(step.title, bold=True)]
-        parts += [self.about, self.state, body]
-        self.setLayout(column(*parts, spacing=3))
+        self._alone = alone
+        self.setLayout(column(self.state, self.about, body, spacing=3))
 
     def show_state(self, state: State, result: str, running: bool) -> None:
         """Show where the step stands."""
         self.form.setEnabled(not running)
         word = "running" if running else state.word
-        said = result if word == "done" else state.reason
-        glyph, name = STATE_MARKS[word]
-        self.state.setText(f"{glyph} {name}" + (f" · {said}" if said and said != name else ""))
+        said = result if word == "done" else "" if word == "running" else state.reason
+        mark, name = STATE_MARKS[word]
+        if word == "stale" and result:
+            said = f"{said}; before: {result}"
+        text = f"{mark} {name}" if self._alone else f"{mark} {self.step.title}: {name}"
+        self.state.setText(text + (f" · {said}" if said and said != name else ""))
 
 
 class StepPage(Page):
@@ -194,10 +201,10 @@ class StepPage(Page):
         )
         self.how = Fold("How this is computed", words("\n".join(map(how_computed, self.steps))))
         layout = column(margin=8, spacing=6)
-        for section in self.sections.values():
-            layout.addWidget(section)
         layout.addLayout(row(self.run_button, self.cancel_button, self.show_button, 1))
         layout.addWidget(self.give_button)
+        for section in self.sections.values():
+            layout.addWidget(section)
         layout.addWidget(self.how)
         body.setLayout(layout)
         return body

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from psygnal import SignalGroupDescriptor
 
 from napari_mosaik.core import Params
+from napari_mosaik.widgets.facts import Facts
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
@@ -56,6 +57,8 @@ class Workspace:
         State of every step by name.
     results
         One line in words about the result of each finished step.
+    facts
+        Everything known of every tile.
     tile
         Row number of the selected tile, -1 for none.
     job
@@ -75,6 +78,7 @@ class Workspace:
     recipe: dict[str, Params] = field(default_factory=dict)
     states: dict[str, State] = field(default_factory=dict)
     results: dict[str, str] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     tile: int = -1
     job: Job | None = None
     running: str = ""

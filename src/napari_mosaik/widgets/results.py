@@ -1,0 +1,138 @@
+"""One line in words about what a finished step found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from napari_mosaik.core import MosaikError
+from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
+    CAIX_CELLS,
+    CLASS_RECORD,
+    CLUSTERS,
+    METRICS,
+    NUCLEUS_OBJECTS,
+    PARAMETERS,
+    SUV_RECORD,
+    TILES,
+    TISSUE,
+    UPTAKE,
+    VESSEL_OBJECTS,
+)
+from napari_mosaik.io.case import Case
+from napari_mosaik.view.words import count, number, percent
+from napari_mosaik.workflow.step import State
+
+__all__ = ["result_lines"]
+
+
+def result_lines(case: Case, states: Mapping[str, State]) -> dict[str, str]:
+    """A line for each step that has results; steps whose results are damaged say so."""
+    lines: dict[str, str] = {}
+    for step, state in states.items():
+        if state.word not in ("done", "stale") or step not in _LINES:
+            continue
+        try:
+            lines[step] = _LINES[step](case)
+        except MosaikError as error:
+            lines[step] = str(error)
+    return lines
+
+
+def _tissue(stain: str) -> Callable[[Case], str]:
+    def line(case: Case) -> str:
+        mask = case.store.read(TISSUE[stain])
+        area = float(np.nansum(np.asarray(mask.values, float))) * mask.lattice.sample_area_um2 / 1e6
+        return number(area, "mm²")
+
+    return line
+
+
+def _tiles(case: Case) -> str:
+    return count(len(case.store.read(TILES)), "tile")
+
+
+def _alignment(frame: str) -> Callable[[Case], str]:
+    def line(case: Case) -> str:
+        record = case.store.read(ALIGNMENT[frame])
+        parts = []
+        if record.get("dice") is not None:
+            parts.append(f"outlines overlap {percent(record['dice'])}")
+        if "landmark_error_um" in record:
+            parts.append(f"{number(record['landmark_error_um']['median'], 'µm')} median error")
+        parts.append(f"turned {number(record['angle_deg'], '°')}")
+        parts += [str(text) for text in record.get("warnings", ())]
+        return " · ".join(parts)
+
+    return line
+
+
+def _suv(case: Case) -> str:
+    record = case.store.read(SUV_RECORD)
+    unit = str(record.get("unit", ""))
+    return f"mean {number(record.get('mean'))}, highest {number(record.get('maximum'), unit)}"
+
+
+def _uptake(case: Case) -> str:
+    table = case.store.read(UPTAKE)
+    values = np.asarray(table["suv"], float)
+    known = int(np.isfinite(values).sum())
+    mean = number(float(np.nanmean(values)) if known else None, table.unit("suv"))
+    return f"{count(known, 'tile')} measured, mean {mean}"
+
+
+def _objects(artifact: Any, one: str, many: str) -> Callable[[Case], str]:
+    return lambda case: count(len(case.store.read(artifact)), one, many)
+
+
+def _classes(case: Case) -> str:
+    record = case.store.read(CLASS_RECORD)
+    areas: dict[str, float] = record["area_mm2"]
+    tissue = sum(area for name, area in areas.items() if name != "background")
+    share = areas.get("neoplastic", 0.0) / tissue if tissue > 0 else None
+    return f"neoplastic {percent(share)} of {number(tissue, 'mm²')}"
+
+
+def _caix(case: Case) -> str:
+    table = case.store.read(CAIX_CELLS)
+    return count(len(table), "cell")
+
+
+def _parameters(case: Case) -> str:
+    return count(len(tuple(case.store.read(PARAMETERS))), "parameter") + " per tile"
+
+
+def _clusters(case: Case) -> str:
+    names = [name for name in case.store.read(CLUSTERS) if name.endswith(".label")]
+    return f"{count(len(names), 'parameter')} tested"
+
+
+def _review(case: Case) -> str:
+    metrics = case.store.read(METRICS)
+    error = number(metrics["suv_norm"]["mae"])
+    mean = (metrics["baselines"].get("mean") or {}).get("mae")
+    beside = f" (training mean {number(mean)})" if mean is not None else ""
+    return f"mean error {error}{beside}, normalised SUV"
+
+
+_LINES: dict[str, Callable[[Case], str]] = {
+    "tissue_he": _tissue("he"),
+    "tissue_cd34": _tissue("cd34"),
+    "tissue_caix": _tissue("caix"),
+    "tiles": _tiles,
+    "align_he": _alignment("he"),
+    "align_caix": _alignment("caix"),
+    "align_pet": _alignment("pet"),
+    "suv": _suv,
+    "uptake": _uptake,
+    "vessels": _objects(VESSEL_OBJECTS, "vessel", "vessels"),
+    "classes": _classes,
+    "nuclei": _objects(NUCLEUS_OBJECTS, "nucleus", "nuclei"),
+    "caix": _caix,
+    "parameters": _parameters,
+    "clusters": _clusters,
+    "review": _review,
+}
