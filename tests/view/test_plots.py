@@ -98,7 +98,9 @@ def test_bland_altman_by_hand():
 
 def test_the_heat_map_prints_which_colour_is_positive():
     matrix = np.array([[0.5, np.nan]])
-    figure = plots.correlation_figure(matrix, ["equivalent_diameter_um"], ["A2", "B11"], "Spearman")
+    figure = plots.correlation_figure(
+        matrix, ["equivalent_diameter_um"], ["A2", "B11"], "Spearman correlation"
+    )
     text = words(figure)
     assert "red positive" in text
     assert "Spearman" in text
@@ -108,6 +110,13 @@ def test_the_heat_map_prints_which_colour_is_positive():
     assert red > blue
     with pytest.raises(InputError, match="2 parameters"):
         plots.correlation_figure(matrix, ["a", "b"], ["A2"])
+
+
+def test_time_is_logarithmic_only_where_it_spans_decades():
+    short = plots.kinetics_figure(np.linspace(0, 336, 48), {"bound": np.linspace(1, 2, 48)})
+    long = plots.kinetics_figure(np.geomspace(1e-4, 336, 48), {"bound": np.linspace(1, 2, 48)})
+    assert short.axes[0].get_xscale() == "linear"
+    assert long.axes[0].get_xscale() == "log"
 
 
 def test_the_two_axes_of_the_mean_correlations_can_be_compared():

@@ -9,6 +9,7 @@ from napari_mosaik.view.words import (
     TileReading,
     count,
     duration,
+    heading,
     interval,
     number,
     percent,
@@ -76,6 +77,9 @@ def test_titles_from_column_names():
     assert title_of("caix_score") == "CAIX score"
     assert title_of("density_per_mm2") == "density"
     assert title_of("difference_entropy") == "difference entropy"
+    assert title_of("vessel_equivalent_diameter_um") == "vessel equivalent diameter"
+    assert heading("vessel_equivalent_diameter_um") == "Vessel equivalent diameter"
+    assert title_of("caix_h_score") == heading("caix_h_score") == "CAIX H-score"
 
 
 def test_the_line_under_the_cursor():

@@ -11,13 +11,14 @@ __all__ = [
     "Legend",
     "ReportData",
     "build_report",
+    "case_report",
     "placement",
     "placement_um",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("ReportData", "build_report"):
+    if name in ("ReportData", "build_report", "case_report"):
         from napari_mosaik.view import report
 
         return getattr(report, name)

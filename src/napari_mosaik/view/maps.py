@@ -11,7 +11,7 @@ from napari_mosaik.core.frame import Transform
 from napari_mosaik.view import colours
 from napari_mosaik.view.colours import code_colours
 from napari_mosaik.view.spec import LayerSpec, Legend, placement
-from napari_mosaik.view.words import title_of, uptake_name
+from napari_mosaik.view.words import heading, title_of, uptake_name
 
 __all__ = [
     "cluster_codes",
@@ -34,6 +34,7 @@ def parameter_layer(
     *,
     unit: str = "",
     limits: tuple[float, float] | None = None,
+    colormap: str = colours.PARAMETER_COLORMAP,
     transform: Transform | None = None,
     visible: bool = True,
     artifact: str = "maps",
@@ -42,8 +43,8 @@ def parameter_layer(
     unit = unit or raster.unit
     return _scalar(
         raster,
-        title_of(name).capitalize() if name.islower() else title_of(name),
-        colours.PARAMETER_COLORMAP,
+        heading(name),
+        colormap,
         limits or common_limits(raster.values),
         unit,
         transform,

@@ -137,12 +137,12 @@ def kinetics_figure(
     *,
     title: str = "",
 ) -> Figure:
-    """Concentrations over time, with the imaging times; time and concentration are logarithmic.
+    """Concentrations over time, with the imaging times, on a logarithmic scale.
 
     Parameters
     ----------
     time_h
-        (t,) hours after injection.
+        (t,) hours after injection; the axis is logarithmic when they span three decades.
     curves_um
         "free", "bound" and "internalised" (or any other words) to (t,) concentrations, µM.
     imaging_h
@@ -169,7 +169,8 @@ def kinetics_figure(
     for i, hour in enumerate(imaging_h):
         label = "imaging times" if i == 0 else None
         axes.axvline(hour, color="#888888", lw=0.9, ls=":", label=label)
-    axes.set_xscale("log")
+    if time[time > 0].min() < time.max() / 1000:
+        axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(bottom=floor)
     axes.legend(fontsize=8, frameon=False)
@@ -180,7 +181,7 @@ def correlation_figure(
     matrix: ArrayLike,
     parameters: Sequence[str],
     cases: Sequence[str],
-    kind: str = "Pearson",
+    kind: str = "Pearson correlation",
     *,
     title: str = "",
 ) -> Figure:
@@ -206,7 +207,7 @@ def correlation_figure(
         text = f"{value:.2f}".replace("-", "−") if np.isfinite(value) else "–"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink, gid=KEEP_INK)
     bar = figure.colorbar(image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1])
-    bar.set_label(f"{kind} r with measured uptake\nred positive, blue negative", fontsize=8)
+    bar.set_label(f"{kind} with measured uptake\nred positive, blue negative", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return figure
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from matplotlib.figure import Figure
 
+    from napari_mosaik.io.case import Case
+
 __all__ = [
     "ReportData",
     "ReportFigure",
@@ -24,6 +26,7 @@ __all__ = [
     "ReportTable",
     "StepState",
     "build_report",
+    "case_report",
 ]
 
 
@@ -60,11 +63,15 @@ class ReportTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReportFigure:
-    """A figure or the bytes of a PNG, with its heading and a sentence on how to read it."""
+    """A figure or the bytes of a PNG, with its heading and a sentence on how to read it.
+
+    A *wide* one has a row of its own.
+    """
 
     title: str
     figure: Figure | bytes
     caption: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,8 @@ class ReportData:
         Group ("versions", "parameters", "origins") to name to value.
     shared_patient
         The training cases include one of the same patient.
+    seen_in_training
+        The case itself was used in training.
     development_case
         The case was looked at while the method was made.
     updates_with_new_images
@@ -134,6 +143,7 @@ class ReportData:
     checks: tuple[SheetRow, ...] = ()
     provenance: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     shared_patient: bool = False
+    seen_in_training: bool = False
     development_case: bool = False
     updates_with_new_images: bool = False
 
@@ -153,6 +163,21 @@ def build_report(data: ReportData) -> str:
         status_colours=STATUS_COLOURS,
         marks=STATE_MARKS,
     )
+
+
+def case_report(case: Case, states: Sequence[StepState] = ()) -> str:
+    """The report of a case as HTML, from its stored results.
+
+    Parameters
+    ----------
+    case
+        The opened case; what is not computed yet is said to be missing.
+    states
+        Where each step stands; the workflow knows.
+    """
+    from napari_mosaik.view.case_report import gather_report
+
+    return build_report(gather_report(case, states))
 
 
 @cache
@@ -190,6 +215,8 @@ def _exact(value: Any) -> str:
 
 def _badges(data: ReportData) -> list[str]:
     badges = []
+    if data.seen_in_training:
+        badges.append("used in training")
     if data.shared_patient:
         badges.append("same patient in training")
     if data.development_case:

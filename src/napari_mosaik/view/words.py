@@ -7,12 +7,15 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, SupportsFloat
 
+from napari_mosaik.features.catalogue import PARAMETERS
+
 __all__ = [
     "NOT_MEASURED",
     "STATE_MARKS",
     "TileReading",
     "count",
     "duration",
+    "heading",
     "interval",
     "number",
     "percent",
@@ -121,17 +124,17 @@ def state_words(state: str, detail: str = "") -> str:
     return f"{mark} {word}: {detail}" if detail else f"{mark} {word}"
 
 
-_UNIT_SUFFIXES: Final = {
-    "per_mm2": "1/mm²",
-    "per_um": "1/µm",
-    "um2": "µm²",
-    "mm2": "mm²",
-    "um": "µm",
-    "h": "h",
-    "bits": "bit",
-    "bit": "bit",
-    "deg": "°",
-}
+_UNIT_SUFFIXES: Final = (
+    "per_mm2",
+    "per_um",
+    "um2",
+    "mm2",
+    "um",
+    "bits",
+    "bit",
+    "deg",
+    "od10",
+)
 _SPELLINGS: Final = {
     "caix": "CAIX",
     "suv": "SUV",
@@ -146,13 +149,26 @@ _SPELLINGS: Final = {
 
 
 def title_of(name: str) -> str:
-    """Words for the name of a column: "equivalent_diameter_um" -> "equivalent diameter"."""
+    """Words for the name of a column, to stand within a sentence.
+
+    "vessel_equivalent_diameter_um" -> "vessel equivalent diameter".  Tile parameters have the
+    titles of their catalogue; of other names the unit's suffix is dropped.
+    """
+    if name in PARAMETERS:
+        title = PARAMETERS[name].title
+        return title if title[:2].isupper() else title[:1].lower() + title[1:]
     for suffix in _UNIT_SUFFIXES:
         if name.endswith(f"_{suffix}") and len(name) > len(suffix) + 1:
             name = name[: -len(suffix) - 1]
             break
     words = [_SPELLINGS.get(word.lower(), word) for word in re.split(r"[_\s]+", name) if word]
     return " ".join(words)
+
+
+def heading(name: str) -> str:
+    """The same to begin a line: "Vessel equivalent diameter"."""
+    title = title_of(name)
+    return title[:1].upper() + title[1:]
 
 
 def uptake_name(unit: str) -> str:

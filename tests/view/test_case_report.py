@@ -1,0 +1,196 @@
+"""The report of a whole case: from nothing computed to everything computed."""
+
+import re
+
+import numpy as np
+import pytest
+
+from napari_mosaik.core import Origin, Raster, Table, TileGrid
+from napari_mosaik.core import catalogue as names
+from napari_mosaik.core.frame import Lattice
+from napari_mosaik.io.case import CaseFile, create_case
+from napari_mosaik.view.case_checks import case_checks
+from napari_mosaik.view.case_report import gather_report
+from napari_mosaik.view.case_results import CaseResults
+from napari_mosaik.view.report import StepState, case_report
+
+RNG = np.random.default_rng(4)
+
+
+@pytest.fixture
+def case(tmp_path):
+    return create_case(tmp_path / "B11", CaseFile(name="B11 <b>", patient="patient 2"))
+
+
+def commit(case, values, step="some_step"):
+    with case.writing():
+        record = {"version": "0.1.0", "time": "2026-11-21T01:00:00+00:00", "params": {"seed": 7}}
+        case.store.commit(Origin(step, 1, "p", ()), values, record)
+
+
+def everything(metrics=None, record=None, error_um=60.0):
+    lattice = Lattice("cd34", (6, 8), (300.0, 300.0), (50.0, 50.0))
+    kept = np.arange(2, 46)
+    n = kept.size
+    grid = TileGrid(lattice, 400.0, kept, np.ones(n), np.arange(n) % 3 > 0)
+    suv = RNG.normal(60, 12, n)
+    suv[0] = np.nan
+    parameters = {
+        "vessel_equivalent_diameter_um": RNG.normal(12, 2, n),
+        "nucleus_difference_entropy_bits": np.full(n, np.nan),
+        "caix_h_score": RNG.uniform(0, 300, n),
+        "neoplastic_fraction": RNG.random(n),
+    }
+    clusters = {f"{name}.label": RNG.integers(0, 6, n) for name in parameters}
+    fine = Lattice("cd34", (36, 48), (50.0, 50.0), (50.0, 50.0))
+    tissue = np.zeros(fine.shape, bool)
+    tissue[3:-3, 3:-3] = True
+    smooth = np.where(tissue, 60.0 + np.arange(48), np.nan)
+    alignment = {
+        "source": "pet",
+        "target": "cd34",
+        "matrix_um": np.eye(3).tolist(),
+        "dice": 0.97,
+        "angle_deg": 12.0,
+        "scale": 1.02,
+        "ncc": None,
+        "method": "outline",
+        "warnings": ["nearly round"],
+        "landmark_error_um": {"median": error_um},
+    }
+    time = np.linspace(0, 336, 20)
+    association = {
+        "parameter": np.array(list(parameters)),
+        "n": np.full(4, n - 1),
+        **{
+            key: np.array([0.4, np.nan, -0.3, 0.1])
+            for key in (
+                "pearson",
+                "spearman",
+                "ess_pearson",
+                "p_dutilleul_pearson",
+                "p_msr_pearson",
+            )
+        },
+    }
+    return {
+        names.TILES: grid,
+        names.UPTAKE: Table({"suv": suv}, {"suv": "cm²/mL"}),
+        names.PARAMETERS: Table(parameters, {"vessel_equivalent_diameter_um": "µm"}),
+        names.CLUSTERS: Table(clusters),
+        names.UPTAKE_CLUSTERS: Table({"suv.label": RNG.integers(0, 6, n)}),
+        names.MAPS: Raster(
+            np.stack([smooth] * 4, -1).astype(np.float32), fine, "1", tuple(parameters)
+        ),
+        names.TISSUE["cd34"]: Raster(tissue, fine),
+        names.SUV: Raster(
+            RNG.normal(60, 5, (8, 9)), Lattice("pet", (8, 9), (400.0, 400.0)), "cm²/mL"
+        ),
+        names.SUV_RECORD: {"kind": "bsa", "unit": "cm²/mL", "factor": 1.5, "residual": None},
+        names.ALIGNMENT["pet"]: alignment,
+        names.ASSOCIATION: Table(association),
+        names.KINETICS: Table(
+            {
+                "time_h": time,
+                **{k: np.exp(-time / 9) / 3 for k in ("free", "bound", "internalised")},
+                **{k: np.exp(-time / 9) for k in ("free_um", "bound_um", "internalised_um")},
+            },
+            {"time_h": "h"},
+        ),
+        names.PREDICTION: Table({"suv": suv * 0.8 + 10}, {"suv": "cm²/mL"}),
+        names.PREDICTION_MAP: Raster(smooth, fine, "cm²/mL"),
+        names.PREDICTION_RECORD: {
+            "split": "case",
+            "training_cases": ["A2", "B8"],
+            "shared_patient": True,
+            "seen_in_training": False,
+            "warnings": ["trained on the CPU"],
+            **(record or {}),
+        },
+        names.METRICS: {
+            "suv_norm": {"mse": 0.01, "mae": 0.06, "r2": None},
+            "suv_bsa": {"mae": 9.0, "r2": 0.5},
+            "baselines": {
+                "mean": {"mse": 0.03, "mae": 0.14, "r2": 0.0},
+                "caix_linear": None,
+                "ridge": {"mse": 0.02, "mae": 0.08, "r2": 0.4},
+            },
+            "agreement": {"ccc": 0.7, "bland_altman": {"bias": 0.1}},
+            "n_tiles": n - 1,
+            "proxies": list(parameters)[:3],
+            **(metrics or {}),
+        },
+    }
+
+
+def visible(html):
+    return re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL))
+
+
+def test_a_case_without_results_says_so(case):
+    html = case_report(case)
+    assert "B11 &lt;b&gt;" in html
+    assert "not computed yet" not in visible(html)  # that is said inside the picture
+    assert {row.status for row in gather_report(case).checks} <= {"not available"}
+    assert not re.search(r"\b(nan|None)\b", visible(html))
+
+
+def test_a_whole_case(case):
+    commit(case, everything())
+    html = case_report(case, (StepState("Vessels", "stale", "its settings changed"),))
+    text = visible(html)
+    for words in (
+        "same patient in training",
+        "44 tiles",
+        "0.0600",
+        "baseline: ridge",
+        "Vessel equivalent diameter",
+        "nearly round",
+        "trained on the CPU",
+        "seed",
+        "its settings changed",
+        "revision 1",
+        "Every term of the SUV",
+    ):
+        assert words in text, words
+    assert html.count("data:image/png") == 8
+    assert not re.search(r"\b(nan|None)\b", text)
+    assert "used in training" not in text
+
+
+def status(case, area):
+    return [row.status for row in case_checks(CaseResults(case)) if row.area == area]
+
+
+def test_checks_pass_and_fail_on_what_was_computed(case):
+    commit(case, everything())
+    assert status(case, "Validation") == ["pass"]
+    assert status(case, "Data") == ["pass", "not available"]
+    assert status(case, "Conservation") == ["pass", "pass"]
+    assert status(case, "Uncertainty") == []
+    worse = everything({"suv_norm": {"mae": 0.09}}, error_um=180.0)
+    worse[names.PREDICTION] = Table({"suv": np.ones(3)}, {"suv": "cm²/mL"})
+    commit(case, worse)
+    assert status(case, "Validation") == ["fail"]
+    assert status(case, "Data")[0] == "fail"
+    assert status(case, "Conservation")[0] == "fail"
+
+
+def test_a_case_of_the_training_set_proves_nothing(case):
+    commit(case, everything(record={"seen_in_training": True}))
+    assert status(case, "Validation") == ["not available"]
+    text = visible(case_report(case))
+    assert "used in training" in text
+    assert "say nothing about new cases" in text
+
+
+def test_measured_map_is_laid_on_the_section_and_cut_to_its_tissue(case):
+    values = everything()
+    commit(case, values)
+    results = CaseResults(case)
+    like = values[names.PREDICTION_MAP]
+    moved = results.onto_tissue(values[names.SUV], "pet", like)
+    assert moved.lattice == like.lattice
+    assert np.isnan(moved.values[0, 0])
+    # µm (525, 775) of the PET is voxel (1, 1) under the identity
+    assert moved.values[9, 14] == values[names.SUV].values[1, 1]
