@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from napari_mosaik.phantom.fields import compiled
 Floats = NDArray[np.float32]
 Here = tuple[float, float, float, float, float, float]
 Cells = tuple[float, float, float, float]
+Nucleus = tuple[float, float, float, float]
 
 __all__ = [
     "bilinear",
@@ -86,14 +87,19 @@ def four(field: Floats, row: float, col: float) -> tuple[float, float, float, fl
     row, col = min(max(row, 0.0), float(last_i)), min(max(col, 0.0), float(last_j))
     i, j = min(int(row), last_i - 1), min(int(col), last_j - 1)
     t, u = row - i, col - j
-    w00, w01, w10, w11 = (1 - t) * (1 - u), (1 - t) * u, t * (1 - u), t * u
-    a, b, c, d = field[i, j], field[i, j + 1], field[i + 1, j], field[i + 1, j + 1]
+    w = ((1 - t) * (1 - u), (1 - t) * u, t * (1 - u), t * u)
     return (
-        w00 * a[0] + w01 * b[0] + w10 * c[0] + w11 * d[0],
-        w00 * a[1] + w01 * b[1] + w10 * c[1] + w11 * d[1],
-        w00 * a[2] + w01 * b[2] + w10 * c[2] + w11 * d[2],
-        w00 * a[3] + w01 * b[3] + w10 * c[3] + w11 * d[3],
+        _mixed(field, i, j, 0, w),
+        _mixed(field, i, j, 1, w),
+        _mixed(field, i, j, 2, w),
+        _mixed(field, i, j, 3, w),
     )
+
+
+@compiled
+def _mixed(field: Floats, i: int, j: int, k: int, w: tuple[float, float, float, float]) -> float:
+    top = w[0] * field[i, j, k] + w[1] * field[i, j + 1, k]
+    return top + w[2] * field[i + 1, j, k] + w[3] * field[i + 1, j + 1, k]
 
 
 @compiled
@@ -165,11 +171,10 @@ def _fibres(y: float, x: float, nd: float, seed: int) -> float:
 
 
 @compiled
-def _he_cell(here: Here, cells: Cells, shape: Any, seed: int) -> tuple[float, float]:
+def _he_cell(here: Here, cells: Cells, granular: float, seed: int) -> tuple[float, float]:
     """Haematoxylin and eosin of a neoplastic cell: clear or granular cytoplasm, a thin border."""
     y, x, nd = here[0], here[1], here[2]
     web = grain(y, x, 4.2, seed + 4)
-    granular = shape[9]
     clear = 0.06 + 0.02 + 0.13 * web * web
     e = clear + granular * (0.30 + 0.16 * web - clear)
     edge = step(1.15 - _membrane(cells, nd), here[5])
@@ -177,9 +182,7 @@ def _he_cell(here: Here, cells: Cells, shape: Any, seed: int) -> tuple[float, fl
 
 
 @compiled
-def _he_ground(
-    here: Here, cells: Cells, cell: int, nuclei: Floats, seed: int
-) -> tuple[float, float]:
+def _he_ground(here: Here, cells: Cells, granular: float, seed: int) -> tuple[float, float]:
     """Haematoxylin and eosin between the nuclei."""
     y, x, nd, nec, blood = here[0], here[1], here[2], here[3], here[4]
     nest = step(nd, 1.2)
@@ -188,7 +191,7 @@ def _he_ground(
     if nest < 1:
         h, e = 0.10 + 0.06 * fine, 0.36 + 0.28 * _fibres(y, x, nd, seed) + 0.12 * fine
     if nest > 0:
-        h_cell, e_cell = _he_cell(here, cells, nuclei[max(cell, 0)], seed)
+        h_cell, e_cell = _he_cell(here, cells, granular, seed)
         h, e = h + nest * (h_cell - h), e + nest * (e_cell - e)
     if nec > 0:
         debris = _debris(y, x, seed)
@@ -222,40 +225,25 @@ def _red_cell(y: float, x: float, seed: int) -> float:
 
 
 @compiled
-def _chromatin(y: float, x: float, q: float, shape: Any, nucleus: int, seed: int) -> float:
+def _chromatin(y: float, x: float, q: float, nucleus: Nucleus, seed: int) -> float:
     """Relative density within a nucleus: clumps, a darker rim, a nucleolus."""
     clump = grain(y, x, 1.7, seed + 9) - 0.5
-    rim = 0.30 * step(q + 1.0, 0.6)
-    coarse = shape[7]
+    coarse = nucleus[3]
     spot = 0.0
     if coarse > 0.1:
-        dy, dx = hashed(nucleus, 1, seed) - 0.5, hashed(nucleus, 2, seed) - 0.5
-        away = math.hypot(y - shape[0] - 3.2 * dy, x - shape[1] - 3.2 * dx)
+        a, b = int(nucleus[0] * 64.0), int(nucleus[1] * 64.0)
+        dy, dx = hashed(a, b, seed + 1) - 0.5, hashed(a, b, seed + 2) - 0.5
+        away = math.hypot(y - nucleus[0] - 3.2 * dy, x - nucleus[1] - 3.2 * dx)
         spot = 0.55 * coarse * step(1.1 - away, 0.7)
+    rim = 0.30 * step(q + 1.0, 0.6)
     return max(0.25, 0.82 + 1.7 * coarse * clump + coarse * rim + spot)
 
 
 @compiled
-def _nuclear(here: Here, q: float, nucleus: int, nuclei: Floats, seed: int) -> tuple[float, float]:
-    """Cover of a nucleus at a point and its relative density there."""
-    cover = step(-q, here[5])
-    if cover <= 0:
-        return 0.0, 0.0
-    shape = nuclei[nucleus]
-    return cover, shape[6] * _chromatin(here[0], here[1], q, shape, nucleus, seed)
-
-
-@compiled
 def _he(
-    here: Here,
-    cells: Cells,
-    cell: int,
-    nucleus: int,
-    wall: float,
-    nuclei: Floats,
-    seed: int,
+    here: Here, cells: Cells, granular: float, wall: float, nucleus: Nucleus, seed: int
 ) -> tuple[float, float]:
-    h, e = _he_ground(here, cells, cell, nuclei, seed)
+    h, e = _he_ground(here, cells, granular, seed)
     vessel = cells[3]
     if vessel < wall + 1.5:
         ring = step(wall - vessel, here[5])
@@ -264,8 +252,9 @@ def _he(
         crowd = step(grain(here[0], here[1], 24.0, seed + 8) - 0.55, 0.08)
         red = crowd * _red_cell(here[0], here[1], seed) if crowd > 0 else 0.0
         h, e = h + lumen * (0.01 - h), e + lumen * (0.03 + 0.80 * red - e)
-    if nucleus >= 0:
-        cover, dark = _nuclear(here, cells[2], nucleus, nuclei, seed)
+    cover = step(-cells[2], here[5])
+    if cover > 0:
+        dark = nucleus[2] * _chromatin(here[0], here[1], cells[2], nucleus, seed)
         h, e = h + cover * (1.02 * dark - h), e + cover * (0.20 - e)
     return h, e
 
@@ -285,7 +274,7 @@ def _ihc_cell(code: int, here: Here, cells: Cells, amount: float, seed: int) -> 
 
 @compiled
 def _ihc_ground(
-    code: int, here: Here, cells: Cells, cell: int, nuclei: Floats, seed: int
+    code: int, here: Here, cells: Cells, membrane: float, seed: int
 ) -> tuple[float, float]:
     """Haematoxylin and DAB between the nuclei of a CD34 or CAIX section."""
     y, x, nd, nec, blood = here[0], here[1], here[2], here[3], here[4]
@@ -295,7 +284,7 @@ def _ihc_ground(
     if nest < 1:
         h, d = 0.09 + 0.07 * _fibres(y, x, nd, seed) + 0.03 * fine, 0.02 + 0.02 * fine
     if nest > 0:
-        h_cell, d_cell = _ihc_cell(code, here, cells, nuclei[max(cell, 0), 8], seed)
+        h_cell, d_cell = _ihc_cell(code, here, cells, membrane, seed)
         h, d = h + nest * (h_cell - h), d + nest * (d_cell - d)
     if nec > 0:
         h_nec = 0.10 + 0.08 * fine + 0.3 * _debris(y, x, seed)
@@ -310,13 +299,12 @@ def _ihc(
     code: int,
     here: Here,
     cells: Cells,
-    cell: int,
-    nucleus: int,
+    membrane: float,
     wall: float,
-    nuclei: Floats,
+    nucleus: Nucleus,
     seed: int,
 ) -> tuple[float, float]:
-    h, d = _ihc_ground(code, here, cells, cell, nuclei, seed)
+    h, d = _ihc_ground(code, here, cells, membrane, seed)
     vessel = cells[3]
     if vessel < wall + 1.5:
         ring = step(wall - vessel, here[5])
@@ -326,8 +314,9 @@ def _ihc(
         h, d = h + ring * (0.10 - h), d + ring * (amount - d)
         lumen = step(-vessel, here[5])
         h, d = h + lumen * (0.005 - h), d + lumen * (0.01 - d)
-    if nucleus >= 0:
-        cover, dark = _nuclear(here, cells[2], nucleus, nuclei, seed)
+    cover = step(-cells[2], here[5])
+    if cover > 0:
+        dark = nucleus[2] * _chromatin(here[0], here[1], cells[2], nucleus, seed)
         h, d = h + cover * (0.58 * dark - h), d * (1.0 - 0.75 * cover * step(vessel - wall, 0.8))
     return h, d
 
@@ -337,15 +326,14 @@ def tissue(
     code: int,
     here: Here,
     cells: Cells,
-    cell: int,
-    nucleus: int,
-    piece: int,
-    nuclei: Floats,
-    kind: NDArray[np.uint8],
-    segments: Floats,
+    cell: tuple[float, float],
+    wall: float,
+    nucleus: Nucleus,
     seed: int,
 ) -> tuple[float, float]:
     """Natural optical density of both stains at a point within the tissue.
+
+    Only numbers are passed, no arrays: handing an array on costs more than the arithmetic.
 
     Parameters
     ----------
@@ -356,14 +344,15 @@ def tissue(
     cells
         Squared distances to the two nearest neoplastic cells (µm²), signed distances to the
         nearest nucleus' edge and to the nearest vessel's lumen (µm).
-    cell, nucleus, piece
-        Indices of that cell, nucleus and piece of vessel, -1 for none.
-    nuclei, kind, segments
-        The section's tables.
+    cell
+        DAB on the membrane of the nearest cell and its share of granular cytoplasm.
+    wall
+        Thickness of the nearest vessel's wall, µm.
+    nucleus
+        Row and column (µm), density and coarseness of the nearest nucleus.
     seed
         The section's seed.
     """
-    wall = segments[piece, 5] if piece >= 0 else -1e3
     if code == 0:
-        return _he(here, cells, cell, nucleus, wall, nuclei, seed)
-    return _ihc(code, here, cells, cell, nucleus, wall, nuclei, seed)
+        return _he(here, cells, cell[1], wall, nucleus, seed)
+    return _ihc(code, here, cells, cell[0], wall, nucleus, seed)

@@ -130,7 +130,6 @@ def _render(
                     near,
                     owner,
                     nuclei,
-                    kind,
                     segments,
                     fold,
                     transmitted,
@@ -307,7 +306,6 @@ def _colour(
     near: Floats,
     owner: Ints,
     nuclei: Floats,
-    kind: NDArray[np.uint8],
     segments: Floats,
     fold: FloatArray,
     transmitted: Floats,
@@ -329,10 +327,13 @@ def _colour(
                 nd = paint.plain(nest, sy / FINE_UM - 0.5, sx / FINE_UM - 0.5)
                 here = (y, x, nd, nec, blood, soft)
                 cells = (near[0, i, j], near[1, i, j], near[2, i, j], near[3, i, j])
-                cell, nucleus = paint.cell_of(owner[0, i, j]), paint.nucleus_of(owner[0, i, j])
-                h, s = paint.tissue(
-                    code, here, cells, cell, nucleus, owner[1, i, j], nuclei, kind, segments, seed
-                )
+                a = max(paint.cell_of(owner[0, i, j]), 0)
+                b = max(paint.nucleus_of(owner[0, i, j]), 0)
+                piece = owner[1, i, j]
+                wall = segments[piece, 5] if piece >= 0 else np.float32(-1e3)
+                own = (nuclei[a, 8], nuclei[a, 9])
+                core = (nuclei[b, 0], nuclei[b, 1], nuclei[b, 6], nuclei[b, 7])
+                h, s = paint.tissue(code, here, cells, own, wall, core, seed)
                 amount = inside * thickness
                 amount *= paint.folded(y, x, fold) * (1.0 + 0.10 * noise)
                 h, s = h * amount, s * amount
