@@ -86,7 +86,17 @@ def everything(metrics=None, record=None, error_um=60.0):
         names.SUV: Raster(
             RNG.normal(60, 5, (8, 9)), Lattice("pet", (8, 9), (400.0, 400.0)), "cm²/mL"
         ),
-        names.SUV_RECORD: {"kind": "bsa", "unit": "cm²/mL", "factor": 1.5, "residual": None},
+        names.SUV_RECORD: {
+            "kind": "bsa",
+            "unit": "cm²/mL",
+            "factor": 1.5,
+            "terms": [
+                {"label": "injected activity", "value": 37.0, "unit": "MBq", "source": "case"},
+                {"label": "height", "value": None, "unit": "cm", "source": "missing"},
+            ],
+            "assumptions": ["times are local"],
+            "warnings": ["weights differ"],
+        },
         names.ALIGNMENT["pet"]: alignment,
         names.ASSOCIATION: Table(association),
         names.KINETICS: Table(
@@ -150,7 +160,9 @@ def test_a_whole_case(case):
         "seed",
         "its settings changed",
         "revision 1",
-        "Every term of the SUV",
+        "injected activity",
+        "times are local",
+        "weights differ",
     ):
         assert words in text, words
     assert html.count("data:image/png") == 8

@@ -31,6 +31,12 @@ from napari_mosaik.view.words import count, heading, number, uptake_name
 
 __all__ = ["gather_report"]
 
+_SUV_WORDS = {
+    "factor": "SUV per activity concentration",
+    "mean": "mean of the PET slice",
+    "maximum": "maximum of the PET slice",
+}
+
 _LIBRARIES = (
     "napari-mosaik",
     "numpy",
@@ -199,26 +205,27 @@ def _suv(results: CaseResults) -> tuple[ReportTable, ...]:
     record = results.get(SUV_RECORD)
     if record is None:
         return ()
-    rows = [
-        (heading(name), value if isinstance(value, int | float | str) else _text(value))
-        for name, value in record.items()
+    rows: list[tuple[object, ...]] = [
+        (term["label"], term["value"], term["unit"], term["source"])
+        for term in record.get("terms", ())
     ]
-    return (ReportTable("Every term of the SUV", ("term", "value"), tuple(rows)),)
-
-
-def _text(value: Any) -> object:
-    if isinstance(value, dict):
-        inside = {k: v for k, v in value.items() if v is not None}
-        return ", ".join(f"{heading(k)}: {_text(v)}" for k, v in inside.items()) or None
-    if isinstance(value, list | tuple):
-        return "; ".join(str(_text(item)) for item in value) or None
-    return value
+    for key in ("factor", "mean", "maximum"):
+        if key in record:
+            unit = "" if key == "factor" else record.get("unit", "")
+            rows.append((_SUV_WORDS[key], record[key], unit, record.get("formula", "")))
+    note = " ".join(record.get("assumptions", ()))
+    return (
+        ReportTable(
+            "Every term of the SUV", ("term", "value", "unit", "source"), tuple(rows), note
+        ),
+    )
 
 
 def _warnings(results: CaseResults) -> tuple[str, ...]:
     found: list[str] = []
     for artifact in ALIGNMENT.values():
         found += (results.get(artifact) or {}).get("warnings", ())
+    found += (results.get(SUV_RECORD) or {}).get("warnings", ())
     found += (results.get(PREDICTION_RECORD) or {}).get("warnings", ())
     record = results.get(PREDICTION_RECORD) or {}
     if record.get("seen_in_training"):

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.view import colours
 from napari_mosaik.view.figure import KEEP_INK, axis_label, new_figure, note, tidy
-from napari_mosaik.view.words import number, title_of, uptake_name
+from napari_mosaik.view.words import count, number, title_of, uptake_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -270,14 +270,14 @@ def error_by_group_figure(
     errors: Mapping[str, ArrayLike], unit: str = "1", *, title: str = "", what: str = ""
 ) -> Figure:
     """Predicted minus measured by group (tissue class, cluster): boxes with the number of tiles."""
-    figure = new_figure(1.6 + 0.9 * len(errors), 3.6)
+    figure = new_figure(max(5.2, 1.0 + 0.85 * len(errors)), 3.8)
     axes = tidy(figure.add_subplot(), what, axis_label("predicted minus measured", unit), title)
     finite = {name: _finite(values) for name, values in errors.items()}
     finite = {name: values for name, values in finite.items() if values.size}
     if not finite:
         note(axes, "no tile has both a measured and a predicted uptake")
         return figure
-    labels = [f"{name}\n{values.size} tiles" for name, values in finite.items()]
+    labels = [f"{name}\n{count(values.size, 'tile')}" for name, values in finite.items()]
     grey = {"color": "#777777"}
     axes.boxplot(
         list(finite.values()),
