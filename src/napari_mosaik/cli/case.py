@@ -16,7 +16,8 @@ __all__ = ["open_cases", "register", "run_case"]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document for programs.")]
 Paths = Annotated[list[Path], typer.Argument(help="Case folders, or cohort folders with cases.")]
 Scheduler = Annotated[
-    str, typer.Option(help="Address of a dask.distributed scheduler; threads of this computer else.")
+    str,
+    typer.Option(help="Address of a dask.distributed scheduler; threads of this computer else."),
 ]
 
 
@@ -65,7 +66,9 @@ def new(
     spacing_he: Annotated[float | None, typer.Option(help="Pixel size of H&E, µm.")] = None,
     spacing_cd34: Annotated[float | None, typer.Option(help="Pixel size of CD34, µm.")] = None,
     spacing_caix: Annotated[float | None, typer.Option(help="Pixel size of CAIX, µm.")] = None,
-    landmarks_he: Annotated[Path | None, typer.Option(help="Landmarks on H&E (CSV, pixels).")] = None,
+    landmarks_he: Annotated[
+        Path | None, typer.Option(help="Landmarks on H&E (CSV, pixels).")
+    ] = None,
     landmarks_cd34: Annotated[
         Path | None, typer.Option(help="The same landmarks on CD34 (CSV, pixels).")
     ] = None,
@@ -100,7 +103,9 @@ def new(
     made = create_case(case, file)
     typer.echo(f"case {made.name} in {made.root}")
     if file.pet and file.injection is None:
-        typer.echo("next: add the [injection] record to case.toml (dose_mbq, injected, weight_kg...)")
+        typer.echo(
+            "next: add the [injection] record to case.toml (dose_mbq, injected, weight_kg...)"
+        )
 
 
 def _slide_entry(stain: str, path: Path, spacing_um: float | None) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def slide(
 
     with open_slide(file, spacing) as opened:
         rows, cols = opened.lattice.shape
-        record = {
+        record: dict[str, Any] = {
             "file": str(file),
             "reader": opened.reader,
             "shape": [rows, cols],
@@ -135,7 +140,8 @@ def slide(
             "spacing_um": list(opened.lattice.spacing_um),
             "spacing_source": opened.spacing_source,
             "levels": [
-                {"shape": list(shape), "downsample": factor} for shape, factor in opened.levels
+                {"shape": list(shape), "downsample": list(factor)}
+                for shape, factor in opened.levels
             ],
             "properties": dict(opened.properties),
         }
@@ -149,7 +155,8 @@ def slide(
         f"  pixel    {spacing_row:.4g} x {spacing_col:.4g} µm (from the {record['spacing_source']})"
     )
     for level in record["levels"]:
-        typer.echo(f"  level    {level['shape'][0]} x {level['shape'][1]}, 1:{level['downsample']:g}")
+        level_rows, level_cols = level["shape"]
+        typer.echo(f"  level    {level_rows} x {level_cols} px, 1:{max(level['downsample']):g}")
     for key, value in record["properties"].items():
         typer.echo(f"  {key:8} {value}")
 

@@ -51,7 +51,9 @@ def train(
     split: Annotated[
         str, typer.Option(help="case: all other cases teach; patient: other patients only.")
     ] = "case",
-    preset: Annotated[str, typer.Option(help="default, or paper (the paper's settings).")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="default, or paper (the paper's settings).")
+    ] = "default",
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     json: Json = False,
 ) -> None:

@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the cohort and the results.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the cohort and the results.")] = Path(
+        "demo"
+    ),
     size: Annotated[str, typer.Option(help="Size of the sample cohort: quick or tiny.")] = "quick",
     seed: Annotated[int, typer.Option(help="Seed of the cohort and of the training.")] = 0,
     headless: Annotated[
@@ -104,9 +106,8 @@ def _show(metrics: dict[str, Any]) -> None:
         [f"baseline: {name.replace('_', ' ')}", *_three(errors or {})]
         for name, errors in metrics["baselines"].items()
     ]
-    title = (
-        f"{metrics['test_case']}, held out, {metrics['n_tiles']} tiles; normalised SUV"
-        + (" (same patient in training)" if metrics["shared_patient"] else "")
+    title = f"{metrics['test_case']}, held out, {metrics['n_tiles']} tiles; normalised SUV" + (
+        " (same patient in training)" if metrics["shared_patient"] else ""
     )
     table(title, ["method", "MSE", "MAE", "R²"], rows)
     typer.echo(

@@ -54,7 +54,7 @@ def _write_labels(path: Path, labels: Any, spacing_um: tuple[float, float]) -> N
 
     from napari_mosaik.io.files import saving
 
-    per_cm = tuple(1e4 / spacing for spacing in reversed(spacing_um))
+    per_cm = (1e4 / spacing_um[1], 1e4 / spacing_um[0])
     with saving(path.name, path.parent):
         tifffile.imwrite(
             path, labels, compression="zlib", resolution=per_cm, resolutionunit="CENTIMETER"
@@ -106,7 +106,12 @@ def suv(
         print_json(record)
         return
     rows = [
-        [term["label"], "missing" if term["value"] is None else str(term["value"]), term["unit"], term["source"]]
+        [
+            term["label"],
+            "missing" if term["value"] is None else str(term["value"]),
+            term["unit"],
+            term["source"],
+        ]
         for term in record["terms"]
     ]
     table(f"SUV ({record['kind']})", ["term", "value", "unit", "source"], rows)
@@ -170,7 +175,9 @@ def kinetics(
     try:
         times = np.array([float(part) for part in times_h.split(",")])
     except ValueError:
-        raise InputError(f"--times-h {times_h!r} is not a list of numbers like 72,120,168") from None
+        raise InputError(
+            f"--times-h {times_h!r} is not a list of numbers like 72,120,168"
+        ) from None
     values = {}
     for text in set_ or []:
         name, separator, value = text.partition("=")
@@ -191,4 +198,3 @@ def kinetics(
         )
     ]
     table("Antibody, µM", ["time, h", "free", "bound", "internalised"], rows)
-

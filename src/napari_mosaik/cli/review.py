@@ -38,7 +38,9 @@ def _case(path: Path) -> Any:
 
 def report(
     case: OneCase,
-    out: Annotated[Path | None, typer.Option(help="File to write; report.html in the case else.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; report.html in the case else.")
+    ] = None,
 ) -> None:
     """Write the case's report: figures, maps, metrics beside baselines, what was verified."""
     from napari_mosaik.io.files import write_bytes

@@ -80,6 +80,11 @@ class Progress:
 class Store(Protocol):
     """Where results live: each whole or absent."""
 
-    def origin(self, artifact: Artifact[Any]) -> Origin | None: ...
-    def read(self, artifact: Artifact[T]) -> T: ...
-    def commit(self, origin: Origin, values: Mapping[Artifact[Any], object]) -> None: ...
+    def origin(self, artifact: Artifact[Any]) -> Origin | None:
+        """How the stored result arose; None when there is none."""
+
+    def read(self, artifact: Artifact[T]) -> T:
+        """The stored result."""
+
+    def commit(self, origin: Origin, values: Mapping[Artifact[Any], object]) -> None:
+        """Store the results of one step together, whole or not at all."""

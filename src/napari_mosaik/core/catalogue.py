@@ -12,6 +12,11 @@ from napari_mosaik.core.tiles import TileGrid
 Document = dict[str, Any]
 """A JSON record."""
 
+
+def _document(name: str, about: str) -> Artifact[Document]:
+    return Artifact(name, dict, about)
+
+
 STAINS: Final = ("he", "cd34", "caix")
 """Frames of the three sections; "cd34" is the reference frame of a case."""
 REFERENCE: Final = "cd34"
@@ -44,13 +49,13 @@ TISSUE: Final = {
     for stain in STAINS
 }
 ALIGNMENT: Final = {
-    frame: Artifact(f"alignment_{frame}", dict, f"transform of {title} to CD34, with its quality")
+    frame: _document(f"alignment_{frame}", f"transform of {title} to CD34, with its quality")
     for frame, title in (("he", "H&E"), ("caix", "CAIX"), ("pet", "the PET"))
 }
 TILES: Final = Artifact("tiles", TileGrid, "tile grid on the CD34 section")
-STAIN_FIT: Final = Artifact("stain_fit", dict, "stain vectors of the H&E slide (Macenko)")
+STAIN_FIT: Final = _document("stain_fit", "stain vectors of the H&E slide (Macenko)")
 SUV: Final = Artifact("suv", Raster, "measured SUV on the PET's own voxels")
-SUV_RECORD: Final = Artifact("suv_record", dict, "every term of the SUV with its source")
+SUV_RECORD: Final = _document("suv_record", "every term of the SUV with its source")
 UPTAKE: Final = Artifact("uptake", Table, "measured SUV per tile")
 VESSELS: Final = Artifact("vessels", LabelImage, "CD34-positive vessels, lumen filled")
 VESSEL_OBJECTS: Final = Artifact("vessel_objects", Table, "one row per vessel")
@@ -75,8 +80,10 @@ PREDICTION: Final = Artifact("prediction", Table, "predicted uptake per tile")
 PREDICTION_MAP: Final = Artifact(
     "prediction_map", Raster, "predicted uptake interpolated over the mask"
 )
-PREDICTION_RECORD: Final = Artifact("prediction_record", dict, "which model predicted, and how it was taught")
-METRICS: Final = Artifact("metrics", dict, "error of the prediction beside the baselines'")
+PREDICTION_RECORD: Final = Artifact(
+    "prediction_record", dict, "which model predicted, and how it was taught"
+)
+METRICS: Final = _document("metrics", "error of the prediction beside the baselines'")
 
 ARTIFACTS: Final[tuple[Artifact[Any], ...]] = (
     *TISSUE.values(),

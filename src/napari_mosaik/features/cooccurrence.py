@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.features.compiled import compiled, compiled_parallel
+from napari_mosaik.features.compiled import compiled
 
 __all__ = ["bounding_boxes", "texture_of_objects"]
 
@@ -146,7 +145,7 @@ def _texture_of_one(levels: Int32, height: int, width: int, offset: int, out: Fl
         out[i] = out[i] / angles if angles > 0 else np.nan
 
 
-@compiled_parallel
+@compiled
 def texture_of_objects(
     labels: Int32,
     density: NDArray[np.float32],
@@ -160,7 +159,7 @@ def texture_of_objects(
     """(n, 6) texture numbers of every object; NaN for small objects.  Rows are independent."""
     n = boxes.shape[0]
     out = np.full((n, 6), np.nan)
-    for k in numba.prange(n):
+    for k in range(n):
         height, width = boxes[k, 1] - boxes[k, 0] + 1, boxes[k, 3] - boxes[k, 2] + 1
         if height > 0 and width > 0:
             levels = np.empty((height, width), np.int32)

@@ -1,4 +1,4 @@
-"""A case: one specimen slice, its stains, PET and injection record, and its results, in a folder."""
+"""A case: one specimen slice, its stains, PET, injection record and results, in a folder."""
 
 from __future__ import annotations
 

@@ -142,7 +142,9 @@ def _teach_fast(
         yield Progress(share * number, 1, text)
         features, codes = yield from _samples(case, shapes, params, share * number, share, text)
         pooled.append(
-            training_pixels(features[None], codes[None], params.max_per_class // len(drawn) + 1, rng)
+            training_pixels(
+                features[None], codes[None], params.max_per_class // len(drawn) + 1, rng
+            )
         )
     yield Progress(0.85, 1, "growing trees")
     features = np.concatenate([one for one, _ in pooled])

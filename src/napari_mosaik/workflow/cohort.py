@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_mosaik.spatial import ProxyChoice
     from napari_mosaik.twin import TileInputs, TrainParams
 
-__all__ = ["choose_proxies_of", "training_cases", "train_network"]
+__all__ = ["choose_proxies_of", "train_network", "training_cases"]
 
 SplitKind = Literal["case", "patient"]
 _NO_CLASS = 5

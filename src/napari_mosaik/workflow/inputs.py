@@ -138,7 +138,8 @@ class Inputs:
             path = place / f"{index:06d}.npz"
             if not path.is_file():
                 buffer = io.BytesIO()
-                np.savez(buffer, **dict(work(items[index])))
+                arrays: dict[str, Any] = dict(work(items[index]))
+                np.savez(buffer, **arrays)
                 write_bytes(path, buffer.getvalue())
             return index
 

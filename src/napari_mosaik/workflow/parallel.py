@@ -30,12 +30,13 @@ def in_parallel(
     if scheduler:
         yield from _on_cluster(work, todo, scheduler)
         return
-    import dask
+    from dask.base import compute
+    from dask.delayed import delayed
 
     group = n_workers()
     for first in range(0, len(todo), group):
-        pieces = [dask.delayed(work)(item) for item in todo[first : first + group]]
-        dask.compute(*pieces, scheduler="threads", num_workers=group)
+        pieces = [delayed(work)(item) for item in todo[first : first + group]]
+        compute(*pieces, scheduler="threads", num_workers=group)
         yield min(first + group, len(todo))
 
 

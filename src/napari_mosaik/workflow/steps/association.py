@@ -8,7 +8,6 @@ import numpy as np
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import ASSOCIATION, PARAMETERS, TILES, UPTAKE
-from napari_mosaik.core.table import Table
 from napari_mosaik.spatial import AssociationParams
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
@@ -21,13 +20,9 @@ def _body(inputs: Inputs, params: AssociationParams) -> Generator[Progress, None
 
     grid, table = inputs.read(TILES), inputs.read(PARAMETERS)
     suv = inputs.read(UPTAKE)["suv"]
-    names = tuple(table)
-    found: list[Table] = []
-    for number, name in enumerate(names):
-        yield Progress(number, len(names), f"correlating {name}")
-        found.append(associate_table({name: table[name]}, suv, grid.centres_um, params))
-    columns = {key: np.concatenate([one[key] for one in found]) for key in found[0]}
-    return {ASSOCIATION: Table(columns, found[0].units, found[0].about)}
+    yield Progress(0.2, 1, "correlating parameters with the uptake")
+    columns = {name: np.asarray(table[name], float) for name in table}
+    return {ASSOCIATION: associate_table(columns, suv, grid.centres_um, params)}
 
 
 ASSOCIATE = Step(

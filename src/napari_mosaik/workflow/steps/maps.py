@@ -22,20 +22,17 @@ def _body(inputs: Inputs, params: MapParams) -> Generator[Progress, None, Result
     grid, table = inputs.read(TILES), inputs.read(PARAMETERS)
     mask = inputs.read(TISSUE[REFERENCE])
     names = tuple(table)
-    planes = []
-    for number, name in enumerate(names):
-        yield Progress(number, len(names), f"mapping {name}")
-        plane = parameter_map(
-            grid,
-            table[name],
-            mask,
-            params.spacing_um,
-            power=params.power,
-            n_neighbours=params.n_neighbours,
-        )
-        planes.append(plane)
-    values = np.stack([plane.values for plane in planes], axis=-1).astype(np.float32)
-    return {MAPS: Raster(values, planes[0].lattice, "1", names)}
+    yield Progress(0.2, 1, "mapping parameters")
+    maps = parameter_map(
+        grid,
+        table.matrix(names),
+        mask,
+        params.spacing_um,
+        power=params.power,
+        n_neighbours=params.n_neighbours,
+        channels=names,
+    )
+    return {MAPS: Raster(maps.values.astype(np.float32), maps.lattice, "1", names)}
 
 
 PARAMETER_MAPS = Step(

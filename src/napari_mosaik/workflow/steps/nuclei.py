@@ -61,7 +61,9 @@ def _body(inputs: Inputs, params: NucleiParams) -> Generator[Progress, None, Res
         def find(block: Block) -> dict[str, NDArray[Any]]:
             return _block_nuclei(slide, block, model)
 
-        parts = yield from inputs.blocks("nuclei", blocks, find, "finding nuclei", start=0.1, stop=0.9)
+        parts = yield from inputs.blocks(
+            "nuclei", blocks, find, "finding nuclei", start=0.1, stop=0.9
+        )
     labels, rows = yield from _join(inputs, lattice, blocks, parts)
     table = join_tables(parts, _measured(np.zeros((1, 1), np.int32), lattice, model, None))
     table = table.rows(rows)
@@ -103,7 +105,10 @@ def _block_nuclei(slide: Slide, block: Block, model: ClassicalNuclei) -> dict[st
 
 
 def _measured(
-    labels: NDArray[np.int32], lattice: Lattice, model: ClassicalNuclei, rgb: NDArray[np.uint8] | None
+    labels: NDArray[np.int32],
+    lattice: Lattice,
+    model: ClassicalNuclei,
+    rgb: NDArray[np.uint8] | None,
 ) -> Table:
     """Shape, stain and texture of each nucleus of a block."""
     from napari_mosaik.features import measure_objects, texture_table

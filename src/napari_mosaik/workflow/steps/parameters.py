@@ -70,7 +70,9 @@ def _body(inputs: Inputs, params: ParameterParams) -> Generator[Progress, None, 
 
 
 def _vascular(
-    inputs: Inputs, params: ParameterParams, tissue_um2: np.ndarray[tuple[int], np.dtype[np.float64]]
+    inputs: Inputs,
+    params: ParameterParams,
+    tissue_um2: np.ndarray[tuple[int], np.dtype[np.float64]],
 ) -> Table | None:
     from napari_mosaik.features import (
         area_in_tiles,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Artifact, Progress
 from napari_mosaik.core.catalogue import (
@@ -114,7 +115,7 @@ def _body(inputs: Inputs, params: PredictParams) -> Generator[Progress, None, Re
     seen = tile_inputs(inputs.read, inputs.case_name, inputs.patient, proxies, window_px)
     yield Progress(0.6, 1, "predicting")
     found = predict(model, seen)
-    columns = {
+    columns: dict[str, NDArray[Any]] = {
         "suv_norm": found.suv_norm,
         "suv": found.suv,
         "class_label": found.class_label,

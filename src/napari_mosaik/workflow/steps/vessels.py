@@ -66,7 +66,7 @@ def _threshold(
         return {"od": density[tissue_in(block.core, mask)[::4, ::4]]}
 
     samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.1)
-    return estimate_threshold(np.concatenate([s["od"] for s in samples] or [[]]), params)
+    return estimate_threshold(np.concatenate([s["od"] for s in samples] or [np.zeros(0)]), params)
 
 
 def _block_masks(

@@ -1,0 +1,259 @@
+"""The same computations outside a case: one picture, one PET, two slides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, stain_density, stain_matrix
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.raster import Raster
+from napari_mosaik.core.records import InjectionRecord
+from napari_mosaik.core.table import Table
+from napari_mosaik.io import open_pet, open_slide
+
+__all__ = ["Segmented", "align_pictures", "segment_picture", "suv_of"]
+
+MOST_PIXELS = 400_000_000
+OUTLINE_SPACING_UM = 12.5
+DENSITY_SPACING_UM = 10.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmented:
+    """Labels of a picture, a table of its objects, and the record of how they were made."""
+
+    labels: NDArray[Any]
+    table: Table
+    spacing_um: tuple[float, float]
+    record: dict[str, Any]
+
+
+def segment_picture(
+    what: str, path: Path, spacing_um: float | None = None, model: Path | None = None
+) -> Segmented:
+    """Segment a picture or slide in memory.
+
+    Parameters
+    ----------
+    what
+        "tissue", "vessels", "nuclei" or "classes".
+    path
+        Picture or slide.
+    spacing_um
+        Pixel size of the file, µm, where it does not say it.
+    model
+        Folder of a tissue class model; needed for "classes".
+    """
+    if what not in _SEGMENTERS:
+        raise InputError(f"'{what}' cannot be segmented; use one of: {', '.join(_SEGMENTERS)}")
+    with open_slide(path, spacing_um) as slide:
+        rows, cols = slide.lattice.shape
+        if rows * cols > MOST_PIXELS and what != "tissue":
+            raise InputError(
+                f"{path.name} has {rows} x {cols} pixels, too many to hold at once; make a case "
+                "of it with 'napari-mosaik new', which works block by block"
+            )
+        return _SEGMENTERS[what](slide, model)
+
+
+def _result(what: str, labels: NDArray[Any], image: Raster, method: dict[str, Any]) -> Segmented:
+    from napari_mosaik.features import measure_objects
+
+    table = measure_objects(labels, image.lattice)
+    areas = np.asarray(table["area_um2"])
+    record = {
+        "what": what,
+        **method,
+        "count": len(table),
+        "area_um2": float(areas.sum()),
+        "mean_area_um2": float(areas.mean()) if len(table) else None,
+        "spacing_um": list(image.lattice.spacing_um),
+        "shape": list(image.lattice.shape),
+    }
+    return Segmented(labels, table, image.lattice.spacing_um, record)
+
+
+def _tissue(slide: Any, model: Path | None) -> Segmented:
+    from napari_mosaik.segment.masks import label_mask
+    from napari_mosaik.tissue import TissueParams, tissue_mask
+
+    params = TissueParams()
+    mask = tissue_mask(slide.thumbnail(params.spacing_um), params)
+    labels, _ = label_mask(np.ascontiguousarray(mask.values, bool))
+    method = {"method": "Otsu on luma", "params": params.model_dump(mode="json")}
+    return _result("tissue", labels, mask, method)
+
+
+def _vessels(slide: Any, model: Path | None) -> Segmented:
+    from napari_mosaik.segment import VesselParams, segment_vessels
+
+    params = VesselParams()
+    image = slide.read_lattice(slide.working_lattice(params.spacing_um))
+    labels = segment_vessels(image, params).array()
+    method = {"method": params.method, "params": params.model_dump(mode="json")}
+    return _result("vessels", labels, image, method)
+
+
+def _nuclei(slide: Any, model: Path | None) -> Segmented:
+    from napari_mosaik.segment import ClassicalNuclei, NucleiParams, segment_nuclei
+
+    finest = min(slide.lattice.spacing_um)
+    params = NucleiParams(spacing_um=max(finest, 0.5))
+    image = slide.read_lattice(slide.working_lattice(params.spacing_um))
+    labels = segment_nuclei(image, params).array()
+    method = {
+        "method": ClassicalNuclei(params).name,
+        "weights": None,
+        "params": params.model_dump(mode="json"),
+    }
+    return _result("nuclei", labels, image, method)
+
+
+def _classes(slide: Any, model: Path | None) -> Segmented:
+    from napari_mosaik.segment import segment_classes
+    from napari_mosaik.segment.compartments import load_tissue_model
+    from napari_mosaik.tissue import MacenkoParams, fit_macenko, normalise
+
+    if model is None:
+        raise InputError(
+            "tissue classes need a trained model: --model FOLDER (a models/HASH folder)"
+        )
+    taught = load_tissue_model(model)
+    image = slide.read_lattice(slide.working_lattice(taught.read_spacing_um))
+    fit = fit_macenko(image.values.reshape(-1, 3)[::7], MacenkoParams())
+    image = Raster(normalise(image.values, fit), image.lattice)
+    found, _ = segment_classes(image, taught)
+    codes = found.array()
+    area_um2 = found.lattice.sample_area_um2
+    areas = {
+        name: float((codes == code).sum() * area_um2) for code, name in found.names.items() if code
+    }
+    record = {
+        "what": "classes",
+        "method": taught.name,
+        "weights": taught.hash,
+        "count": len(areas),
+        "area_um2": areas,
+        "stain_normalised": fit.usable,
+        "spacing_um": list(found.lattice.spacing_um),
+        "shape": list(found.lattice.shape),
+    }
+    table = Table({"class": np.array(list(areas)), "area_um2": np.array(list(areas.values()))})
+    return Segmented(codes, table, found.lattice.spacing_um, record)
+
+
+_SEGMENTERS: dict[str, Callable[[Any, Path | None], Segmented]] = {
+    "tissue": _tissue,
+    "vessels": _vessels,
+    "nuclei": _nuclei,
+    "classes": _classes,
+}
+
+
+def suv_of(
+    files: Sequence[Path], kind: str, given: Mapping[str, Any], choice: Mapping[str, int]
+) -> dict[str, Any]:
+    """SUV of a PET slice with every term, its source and the assumptions.
+
+    Parameters
+    ----------
+    files
+        PET files.
+    kind
+        "bsa", "bw" or "lbm".
+    given
+        Fields of `InjectionRecord` that the user gave; None where not given.
+    choice
+        Slice and frame, where the files hold several.
+    """
+    from pydantic import ValidationError
+
+    from napari_mosaik.uptake import combine, to_suv
+    from napari_mosaik.uptake.suv import SuvKind
+
+    wanted: SuvKind = next(one for one in get_args(SuvKind) if one == kind)
+    pet = open_pet(list(files), **choice)
+    values = {name: value for name, value in given.items() if value is not None}
+    if "nuclide" not in values and pet.header.nuclide:
+        values["nuclide"] = pet.header.nuclide
+    try:
+        record = InjectionRecord.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from error
+    terms = combine(record, pet.header)
+    suv = to_suv(pet, terms, wanted)
+    document = {
+        **terms.to_dict(),
+        "kind": terms.kind(wanted),
+        "unit": suv.unit,
+        "maximum": float(np.nanmax(suv.values)),
+        "mean": float(np.nanmean(suv.values)),
+    }
+    if not terms.already_suv:
+        document["factor"] = terms.factor(wanted)
+        document["formula"] = terms.formula(wanted)
+    return document
+
+
+def align_pictures(
+    fixed: Path,
+    moving: Path,
+    spacing_fixed: float | None,
+    spacing_moving: float | None,
+    landmarks_fixed: Path | None,
+    landmarks_moving: Path | None,
+    kind: str,
+) -> dict[str, Any]:
+    """Align two slides by outline and haematoxylin; landmarks only measure the error."""
+    from napari_mosaik.register import (
+        AlignParams,
+        align_sections,
+        landmark_quality,
+        read_landmarks,
+    )
+    from napari_mosaik.tissue import TissueParams, tissue_mask
+
+    params = AlignParams.parse({"kind": kind}, "--kind")
+    if (landmarks_fixed is None) != (landmarks_moving is None):
+        raise InputError("give landmarks of both pictures, or of neither")
+    with (
+        open_slide(fixed, spacing_fixed, frame="fixed") as one,
+        open_slide(moving, spacing_moving, frame="moving") as other,
+    ):
+        masks = []
+        for slide in (other, one):
+            settings = TissueParams(spacing_um=max(OUTLINE_SPACING_UM, *slide.lattice.spacing_um))
+            masks.append(tissue_mask(slide.thumbnail(settings.spacing_um), settings))
+        densities = [_haematoxylin(slide) for slide in (other, one)]
+        lattices = other.lattice, one.lattice
+    found = align_sections(masks[0], masks[1], densities[0], densities[1], params)
+    record = found.to_dict()
+    record["matrix"] = record.pop("matrix_um")
+    if landmarks_fixed is not None and landmarks_moving is not None:
+        marks_moving = read_landmarks(landmarks_moving, lattices[0].spacing_um)
+        marks_fixed = read_landmarks(landmarks_fixed, lattices[1].spacing_um)
+        n = min(len(marks_moving), len(marks_fixed))
+        if len(marks_moving) != len(marks_fixed):
+            record["warnings"] = [
+                *record["warnings"],
+                f"{len(marks_moving)} and {len(marks_fixed)} landmarks: the first {n} were paired",
+            ]
+        quality = landmark_quality(marks_moving[:n], marks_fixed[:n], found.transform, lattices[1])
+        before, after = quality["before_um"], quality["tre_um"]
+        record["landmark_error_um"] = {"before": {**before, "n": n}, "after": {**after, "n": n}}
+        record["landmark_rtre"] = quality["rtre"]
+        record["robustness"] = quality["robustness"]
+    return record
+
+
+def _haematoxylin(slide: Any) -> Raster:
+    overview = slide.thumbnail(max(DENSITY_SPACING_UM, *slide.lattice.spacing_um))
+    amounts = stain_density(overview.values, stain_matrix(HAEMATOXYLIN, DAB))
+    return Raster(amounts[..., 0], overview.lattice)
