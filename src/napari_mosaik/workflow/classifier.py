@@ -171,7 +171,8 @@ def _samples(
     from napari_mosaik.segment.compartments import block_features, fast_halo_um
     from napari_mosaik.tissue import StainFit
 
-    fit = StainFit.from_dict(case.store.read(STAIN_FIT))
+    stain = case.store.read(STAIN_FIT)
+    fit = StainFit.from_dict(stain)
     with case.slide("he") as slide:
         reader = ClassReader(slide, fit, params.spacing_um, params.read_spacing_um)
         codes = rasterise(shapes, reader.lattice)

@@ -79,7 +79,8 @@ def _body(inputs: Inputs, params: ClassParams) -> Generator[Progress, None, Resu
     from napari_mosaik.tissue import StainFit
 
     model = load_tissue_model(inputs.model_folder(params.model))
-    mask, fit = inputs.read(TISSUE["he"]), StainFit.from_dict(inputs.read(STAIN_FIT))
+    mask, stain = inputs.read(TISSUE["he"]), inputs.read(STAIN_FIT)
+    fit = StainFit.from_dict(stain)
     with inputs.slide("he") as slide:
         reader = ClassReader(slide, fit, model.spacing_um, model.read_spacing_um)
         lattice = reader.lattice
