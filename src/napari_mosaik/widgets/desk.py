@@ -32,11 +32,13 @@ class Desk(QObject):
     """Acts on a workspace: every button ends in one of these methods.
 
     At most one job runs at a time.  ``case_opened`` is emitted after a case was opened and its
-    states are known; ``committed`` with the name of each step that has just stored its results.
+    states are known; ``committed`` with the name of each step that has just stored its results;
+    ``page_done`` with the steps that were asked for when all of them are finished.
     """
 
     case_opened = Signal()
     committed = Signal(str)
+    page_done = Signal(tuple)
 
     def __init__(self, workspace: Workspace, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -234,7 +236,10 @@ class Desk(QObject):
             return None
         again = all(states[name].word == "done" for name in free)
         title = step_named(free[-1]).page
-        return self.start(title, lambda: _run(case, recipe, free, again=again))
+        job = self.start(title, lambda: _run(case, recipe, free, again=again))
+        if job is not None:
+            job.done.connect(lambda _: self.page_done.emit(tuple(free)))
+        return job
 
     def run_missing(self) -> Job | None:
         """Run everything that is missing or stale and not blocked."""

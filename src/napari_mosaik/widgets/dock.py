@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
 
 from napari_mosaik.view.words import count
@@ -114,6 +114,7 @@ class MosaikDock(QWidget):
         for page in self._all_pages():
             if page is not opened and page.is_open:
                 page.set_open(False)
+        QTimer.singleShot(0, lambda: self.scroll.ensureWidgetVisible(opened, 0, 0))
 
     def _dismiss(self) -> None:
         self.workspace.problem = None

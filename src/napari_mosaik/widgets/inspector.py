@@ -28,7 +28,7 @@ from napari_mosaik.widgets.parts import column, row, words
 
 __all__ = ["TileInspector"]
 
-_PICTURE_PX = 150
+_PICTURE_PX = 124
 _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _KEYS = {
     Qt.Key.Key_Up: (-1, 0),
@@ -70,7 +70,7 @@ class TileInspector(QWidget):
         layout.addWidget(self.curves)
         layout.setContentsMargins(6, 4, 6, 4)
         self.setLayout(layout)
-        self.setMinimumHeight(190)
+        self.setMinimumHeight(165)
         events = desk.workspace.events
         events.tile.connect(self._show)
         events.facts.connect(self._show_all)
@@ -155,7 +155,7 @@ class _Picture(QWidget):
         self.image.setFixedSize(_PICTURE_PX, _PICTURE_PX)
         self.image.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.image.setWordWrap(True)
-        self.label = QLabel(title.replace("&", "&&"))
+        self.label = QLabel(title)
         self.label.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.setLayout(column(self.image, self.label, spacing=0))
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)

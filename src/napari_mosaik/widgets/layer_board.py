@@ -33,6 +33,15 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerBoard"]
 
+FRAME_OF_LAYER = {
+    "H&E": "he",
+    "CAIX": "caix",
+    "Tissue on H&E": "he",
+    "Tissue on CAIX": "caix",
+    "Tissue classes": "he",
+    "Nuclei": "he",
+}
+"""Section on which a layer was found, for those that move when the alignment changes."""
 STAIN_ORDER = ("cd34", "caix", "he")
 """Slides from the bottom up; H&E is shown first."""
 
@@ -50,12 +59,14 @@ class LayerBoard(QObject):
         self.viewer = viewer
         self.desk = desk
         self.legends: dict[str, Legend] = {}
+        self.frames: dict[str, str] = {}
         self.choices: dict[str, tuple[str, ...]] = {}
         self.slides: dict[str, LazySlide] = {}
         self._layers: dict[str, Layer] = {}
         self._case: Case | None = None
         desk.workspace.events.case.connect(self._case_changed)
-        desk.committed.connect(self.show_step)
+        desk.committed.connect(self.bring)
+        desk.page_done.connect(self.show_steps)
 
     # --- asking ---------------------------------------------------------------------------------
     def layer(self, name: str) -> Layer | None:
@@ -143,12 +154,25 @@ class LayerBoard(QObject):
         self.changed.emit()
 
     # --- results --------------------------------------------------------------------------------
-    def show_step(self, step: str, *, alone: bool = False) -> None:
-        """Bring the layers of a step up to date and show them; *alone* hides other overlays."""
-        self.show_steps((step,), alone=alone)
+    def bring(self, step: str) -> None:
+        """Bring the layers of a step up to date; new ones stay hidden until they are asked for."""
+        case = self._case
+        if case is None:
+            return
+
+        def then(found: _Found) -> None:
+            if case is self._case:
+                self.choices = found[1]
+                for spec in found[0]:
+                    self.put(spec, visible=None if self.layer(spec.name) else False)
+                if step.startswith("align_"):
+                    self._realign()
+                self.changed.emit()
+
+        self.desk.read("Layers", partial(_found, case, (step,)), then)
 
     def show_steps(self, steps: Iterable[str], *, alone: bool = True) -> None:
-        """Show the layers of several steps, on the slide where they are best looked at."""
+        """Show the layers of some steps, on the slide where they are best looked at."""
         case, names = self._case, tuple(steps)
         if case is None:
             return
@@ -209,6 +233,7 @@ class LayerBoard(QObject):
         self._dress(layer, spec)
         self.viewer.add_layer(layer)
         self._layers[spec.name] = layer
+        self.frames[spec.name] = FRAME_OF_LAYER.get(spec.name, "")
         if spec.legend is not None:
             self.legends[spec.name] = spec.legend
         return layer
@@ -229,15 +254,18 @@ class LayerBoard(QObject):
             layer.editable = False
 
     def _realign(self) -> None:
-        """Move the slides onto the reference after an alignment."""
+        """Move the slides and what was found on them onto the reference after an alignment."""
         case = self._case
         if case is None:
             return
-        for stain, lazy in self.slides.items():
-            layer = self.layer(STAIN_TITLES[stain])
-            transform = transform_to_reference(case, stain)
-            if layer is not None and transform is not None and lazy is not None:
-                layer.affine = np.asarray(transform.matrix)
+
+        def then(matrices: dict[str, Any]) -> None:
+            for name, layer in self.present().items():
+                frame = self.frames.get(name, "")
+                if case is self._case and frame in matrices:
+                    layer.affine = matrices[frame]
+
+        self.desk.read("Align", partial(_matrices, case), then)
 
 
 _Found = tuple[list[LayerSpec], dict[str, tuple[str, ...]]]
@@ -247,6 +275,12 @@ _Found = tuple[list[LayerSpec], dict[str, tuple[str, ...]]]
 def _found(case: Case, steps: Iterable[str]) -> _Found:
     choices = {"maps": map_names(case), "clusters": proxy_names(case)}
     return specs_for(case, steps), choices
+
+
+def _matrices(case: Case) -> dict[str, Any]:
+    """Homogeneous matrices of the aligned sections to the reference, by frame."""
+    found = {stain: transform_to_reference(case, stain) for stain in STAIN_TITLES}
+    return {stain: np.array(t.matrix) for stain, t in found.items() if t is not None}
 
 
 def _covers(spec: LayerSpec) -> bool:

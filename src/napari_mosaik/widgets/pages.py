@@ -241,7 +241,7 @@ class StepPage(Page):
 
     def _line(self, state: State) -> str:
         if state.word == "done":
-            lines = [self._results[name] for name in self.names if self._results.get(name)]
+            lines = [self._results[n].split("\n")[0] for n in self.names if self._results.get(n)]
             return " · ".join(dict.fromkeys(lines))
         return "" if state.word == "missing" else state.reason
 

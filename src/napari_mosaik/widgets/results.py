@@ -30,7 +30,7 @@ __all__ = ["result_lines"]
 
 
 def result_lines(case: Case, states: Mapping[str, State]) -> dict[str, str]:
-    """A line for each step that has results; steps whose results are damaged say so."""
+    """Words for each step that has results; the first line is the short form."""
     lines: dict[str, str] = {}
     for step, state in states.items():
         if state.word not in ("done", "stale") or step not in _LINES:
@@ -60,12 +60,15 @@ def _alignment(frame: str) -> Callable[[Case], str]:
         record = case.store.read(ALIGNMENT[frame])
         parts = []
         if record.get("dice") is not None:
-            parts.append(f"outlines overlap {percent(record['dice'])}")
+            parts.append(f"overlap {percent(record['dice'])}")
         if "landmark_error_um" in record:
             parts.append(f"{number(record['landmark_error_um']['median'], 'µm')} median error")
-        parts.append(f"turned {number(record['angle_deg'], '°')}")
-        parts += [str(text) for text in record.get("warnings", ())]
-        return " · ".join(parts)
+        warnings = [str(text) for text in record.get("warnings", ())]
+        if warnings:
+            parts.append("please check")
+        return "\n".join(
+            [", ".join(parts), f"turned {number(record['angle_deg'], '°')}", *warnings]
+        )
 
     return line
 
