@@ -19,7 +19,6 @@ from napari_mosaik.annotate.document import (
 )
 from napari_mosaik.annotate.journal import Journal, read_journal
 from napari_mosaik.annotate.queue import QueueItem, QueueParams, TileEvidence, review_queue
-from napari_mosaik.annotate.raster import rasterise
 from napari_mosaik.annotate.state import DEFAULT_CLASSES, Edit, Snapshot, TissueClass
 
 __all__ = [
@@ -42,7 +41,6 @@ __all__ = [
     "join_region",
     "lasso_polygon",
     "open_document",
-    "rasterise",
     "read_journal",
     "rectangle_polygon",
     "replay",

@@ -13,7 +13,6 @@ from napari_mosaik.annotate import (
     TileEvidence,
     agreement,
     open_document,
-    rasterise,
 )
 from napari_mosaik.annotate import review_queue as rank
 from napari_mosaik.core.artifact import Artifact
@@ -27,6 +26,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.painting import rasterise
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.run import outlook

@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from napari_mosaik.core import Lattice
+from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.shapes import AnnotatedShape
 
 __all__ = ["rasterise"]
@@ -34,7 +34,7 @@ def rasterise(
         (rows, columns) codes.  Holes stay open; a centre on a left or upper edge counts as inside,
         so that shapes sharing an edge never both or neither take a sample.
     """
-    from napari_mosaik.annotate._scanline import fill
+    from napari_mosaik.core.scanline import fill
 
     chosen = [shape for shape in shapes if shape.label in codes]
     out = np.zeros(lattice.shape, np.uint8)
