@@ -15,7 +15,7 @@ from napari_mosaik.widgets.layer_board import LayerBoard
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["CanvasLink"]
+__all__ = ["CanvasLink", "square_lines"]
 
 SELECTED = "Selected tile"
 _CALM_MS = 40
@@ -111,9 +111,11 @@ class CanvasLink(QObject):
                 self.viewer.layers.remove(layer)
             return
         size = facts.grid.size_um
-        lines = _square(facts.grid.corners_um[tile], size)
+        lines = square_lines(facts.grid.centres_um[tile], size)
         if found:
             found[0].data = lines
+            return
+        if self.viewer.canvas.grid.enabled:
             return
         active = self.viewer.layers.selection.active
         self.viewer.add_vectors(
@@ -129,9 +131,10 @@ class CanvasLink(QObject):
             self.viewer.layers.selection.active = active
 
 
-def _square(corner_um: Any, size_um: float) -> Any:
-    row, column = (float(v) for v in corner_um)
+def square_lines(centre_um: Any, size_um: float) -> Any:
+    """The outline of a square as vectors (4, 2, 2): start and step."""
+    top, left = (float(v) - size_um / 2 for v in centre_um)
     across, down = (0.0, size_um), (size_um, 0.0)
-    starts = [(row, column), (row + size_um, column), (row, column), (row, column + size_um)]
+    starts = [(top, left), (top + size_um, left), (top, left), (top, left + size_um)]
     steps = [across, across, down, down]
     return np.array([[s, d] for s, d in zip(starts, steps, strict=True)])

@@ -17,6 +17,8 @@ from napari_mosaik.widgets.overlays import Overlays
 from napari_mosaik.widgets.pages import Page, StepPage, pages_of
 from napari_mosaik.widgets.parts import Banner, button, column, row, scrolled, words
 from napari_mosaik.widgets.progress_bar import JobBar
+from napari_mosaik.widgets.review import ReviewPanel
+from napari_mosaik.widgets.side_by_side import SideBySide
 from napari_mosaik.widgets.workspace import Workspace
 from napari_mosaik.workflow.steps import STEPS
 
@@ -67,6 +69,9 @@ class MosaikDock(QWidget):
         self.tabs.addTab(self.scroll, "Steps")
         self.overlays = Overlays(self.board)
         self.tabs.addTab(scrolled(self.overlays), "Overlays")
+        self.side_by_side = SideBySide(self.viewer, self.board)
+        self.review = ReviewPanel(self.desk, self.side_by_side)
+        self.tabs.addTab(scrolled(self.review), "Review")
         self.setLayout(
             column(self.header, self.welcome, self.banner, self.tabs, self.bar, margin=4)
         )
@@ -105,6 +110,11 @@ class MosaikDock(QWidget):
             self.inspector = TileInspector(self.desk)
             self.viewer.window.add_dock_widget(self.inspector, name="Tile", area="bottom")
         return self.inspector
+
+    def show_review(self) -> None:
+        """The review: figures in the dock, maps side by side on the canvas."""
+        self.tabs.setCurrentIndex(2)
+        self.side_by_side.enter()
 
     def _tile_chosen(self, tile: int, *_: Any) -> None:
         if tile >= 0:

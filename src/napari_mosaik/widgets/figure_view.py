@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_mosaik.view.figure import paint
@@ -39,9 +38,7 @@ class FigureView(QWidget):
             return
         from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 
-        palette = self.palette()
-        ink = palette.color(QPalette.ColorRole.WindowText).name()
-        paint(figure, ink, palette.color(QPalette.ColorRole.Window).name())
+        paint(figure, *_theme())
         self.canvas = FigureCanvasQTAgg(figure)
         self.canvas.setMinimumSize(120, 100)
         self.canvas.mpl_connect("button_press_event", self._press)
@@ -50,3 +47,12 @@ class FigureView(QWidget):
     def _press(self, event: Any) -> None:
         if self._clicked is not None and event.inaxes is not None:
             self._clicked(float(event.xdata), float(event.ydata))
+
+
+def _theme() -> tuple[str, str]:
+    """Ink and paper of napari's present theme."""
+    from napari.settings import get_settings
+    from napari.utils.theme import get_theme
+
+    theme = get_theme(get_settings().appearance.theme)
+    return theme.text.as_hex(), theme.background.as_hex()

@@ -90,7 +90,7 @@ class TileInspector(QWidget):
             return
         row_um, column_um = (float(v) for v in facts.grid.centres_um[tile])
         place = f"{number(row_um / 1000, 'mm')} down, {number(column_um / 1000, 'mm')} across"
-        self.title.setText(f"Tile {tile} · {number(facts.grid.size_um, 'µm')} wide · {place}")
+        self.title.setText(f"Tile {tile} · {place}")
         self._fill(facts, tile)
         self._read_pictures(tile, (row_um, column_um), facts.grid.size_um)
 
