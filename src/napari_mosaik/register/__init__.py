@@ -19,9 +19,14 @@ from napari_mosaik.register.quality import (
 from napari_mosaik.register.result import Alignment
 
 if TYPE_CHECKING:
-    from napari_mosaik.register.intensity import align_sections, density_correlation, refine
+    from napari_mosaik.register.intensity import (
+        align_sections,
+        density_correlation,
+        iter_align_sections,
+        refine,
+    )
     from napari_mosaik.register.pet import pet_mask
-    from napari_mosaik.register.rigid import align_masks
+    from napari_mosaik.register.rigid import align_masks, iter_align_masks
 
 __all__ = [
     "AlignKind",
@@ -33,6 +38,8 @@ __all__ = [
     "dice",
     "dice_of_masks",
     "fit_landmarks",
+    "iter_align_masks",
+    "iter_align_sections",
     "landmark_errors_um",
     "landmark_quality",
     "pet_mask",
@@ -44,6 +51,8 @@ _WHERE = {
     "align_masks": "rigid",
     "align_sections": "intensity",
     "density_correlation": "intensity",
+    "iter_align_masks": "rigid",
+    "iter_align_sections": "intensity",
     "pet_mask": "pet",
     "refine": "intensity",
 }

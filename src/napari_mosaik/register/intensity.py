@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 
 import numpy as np
 
 from napari_mosaik.core.frame import FloatArray, Transform
+from napari_mosaik.core.generators import finish
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.params import AlignParams
 from napari_mosaik.register.result import Alignment
@@ -20,7 +22,7 @@ from napari_mosaik.register.rigid import (
 )
 from napari_mosaik.register.warp import Picture, Pull, best_fit, smooth_picture
 
-__all__ = ["align_sections", "density_correlation", "refine"]
+__all__ = ["align_sections", "density_correlation", "iter_align_sections", "refine"]
 
 _SIGMAS_UM = (160.0, 80.0, 40.0)
 _LEAST_GAIN = 1e-4
@@ -149,13 +151,31 @@ def align_sections(
     InputError
         If a mask is empty or has channels.
     """
+    return finish(
+        iter_align_sections(moving_mask, fixed_mask, moving_density, fixed_density, params)
+    )
+
+
+def iter_align_sections(
+    moving_mask: Raster,
+    fixed_mask: Raster,
+    moving_density: Raster,
+    fixed_density: Raster,
+    params: AlignParams | None = None,
+) -> Generator[float, None, Alignment]:
+    """`align_sections` in pieces: yields the fraction done so that a caller can show or cancel."""
     p = params or AlignParams()
-    candidates, flat = outline_candidates(moving_mask, fixed_mask, p)
+    candidates, flat = yield from outline_candidates(moving_mask, fixed_mask, p)
     near = [c for c in candidates if c.dice > candidates[0].dice - 0.1][:4]
     masks, densities = (moving_mask, fixed_mask), (moving_density, fixed_density)
-    tried = [(_inside(*densities, candidate, p), candidate) for candidate in near]
+    tried = []
+    for number, candidate in enumerate(near):
+        yield 0.6 + 0.1 * number / len(near)
+        tried.append((_inside(*densities, candidate, p), candidate))
     tried.sort(key=lambda pair: -_rank(pair, p))
+    yield 0.7
     pull = refine_outline(*masks, tried[0][1].pull, p)
+    yield 0.8
     outline = make_candidate(*masks, pull)
     start = pull.push(moving_mask.lattice.frame, fixed_mask.lattice.frame)
     better, before, ncc = refine(*densities, start, p)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import fft
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
+from napari_mosaik.core.generators import finish
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.params import AlignKind, AlignParams
 from napari_mosaik.register.quality import dice
@@ -66,8 +68,16 @@ def align_masks(moving: Raster, fixed: Raster, params: AlignParams | None = None
     InputError
         If a mask is empty or has channels.
     """
+    return finish(iter_align_masks(moving, fixed, params))
+
+
+def iter_align_masks(
+    moving: Raster, fixed: Raster, params: AlignParams | None = None
+) -> Generator[float, None, Alignment]:
+    """`align_masks` in pieces: yields the fraction done so that a caller can show or cancel."""
     p = params or AlignParams()
-    candidates, flat = outline_candidates(moving, fixed, p)
+    candidates, flat = yield from outline_candidates(moving, fixed, p)
+    yield 0.7
     best = candidates[0]
     pull = refine_outline(moving, fixed, best.pull, p)
     fine = make_candidate(moving, fixed, pull)
@@ -78,8 +88,11 @@ def align_masks(moving: Raster, fixed: Raster, params: AlignParams | None = None
 
 def outline_candidates(
     moving: Raster, fixed: Raster, params: AlignParams
-) -> tuple[list[Candidate], bool]:
-    """The best few ways by outline, best first, and whether the outline fixes no angle."""
+) -> Generator[float, None, tuple[list[Candidate], bool]]:
+    """The best few ways by outline, best first, and whether the outline fixes no angle.
+
+    A generator that yields the fraction of an alignment that is done, up to 0.6.
+    """
     for name, mask in (("moving", moving), ("fixed", fixed)):
         if mask.values.ndim != 2:
             raise InputError(f"the {name} mask has channels: shape {mask.values.shape}")
@@ -93,10 +106,11 @@ def outline_candidates(
     scale = 1.0
     if params.kind != "rigid":
         scale = float(np.clip(math.sqrt(_area(fixed) / _area(moving)), 0.5, 2.0))
-    scans = [
-        _scan(*pictures, centroid_um(moving), centroid_um(fixed), scale, params, unit, mirrored)
-        for mirrored in ((False, True) if params.mirror else (False,))
-    ]
+    centres = centroid_um(moving), centroid_um(fixed)
+    scans = []
+    for mirrored in (False, True) if params.mirror else (False,):
+        scans.append(_scan(*pictures, *centres, scale, params, unit, mirrored))
+        yield 0.2 * len(scans)
     kind: AlignKind = "similarity" if params.kind == "affine" else params.kind
     points, target = _working_points(pictures[1], fixed, unit, _COARSE_PX)
     found = []
@@ -104,6 +118,7 @@ def outline_candidates(
         for i in _peaks(scan):
             pull = best_fit(pictures[0], target, points, scan.pulls[i], kind, rounds=15)
             found.append(make_candidate(moving, fixed, pull))
+        yield 0.4 + 0.2 * (scan is scans[-1])
     margin = params.mirror_margin
     found.sort(key=lambda c: -(c.dice - margin * c.mirrored))
     flat = float(np.ptp(scans[0].scores)) < 0.03

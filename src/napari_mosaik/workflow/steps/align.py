@@ -24,9 +24,9 @@ from napari_mosaik.core.raster import Raster
 from napari_mosaik.register import (
     Alignment,
     AlignParams,
-    align_masks,
-    align_sections,
     fit_landmarks,
+    iter_align_masks,
+    iter_align_sections,
     landmark_errors_um,
     pet_mask,
     read_landmarks,
@@ -80,6 +80,17 @@ def _density(inputs: Inputs, stain: str) -> Raster:
     return Raster(amounts[..., 0], overview.lattice)
 
 
+def _shown(pieces: Generator[float, None, Alignment]) -> Generator[Progress, None, Alignment]:
+    """Fractions done as progress."""
+    while True:
+        try:
+            share = next(pieces)
+        except StopIteration as end:
+            found: Alignment = end.value
+            return found
+        yield Progress(0.2 + 0.8 * share, 1, "aligning")
+
+
 def _stain_step(stain: str) -> Step[AlignParams]:
     def body(inputs: Inputs, params: AlignParams) -> Generator[Progress, None, Results]:
         yield Progress(0.1, 1, "aligning")
@@ -87,11 +98,12 @@ def _stain_step(stain: str) -> Step[AlignParams]:
         if found is None:
             masks = inputs.read(TISSUE[stain]), inputs.read(TISSUE[REFERENCE])
             if params.use_intensity:
+                yield Progress(0.1, 1, "looking at the haematoxylin")
                 densities = _density(inputs, stain), _density(inputs, REFERENCE)
-                yield Progress(0.4, 1, "aligning by outline and haematoxylin")
-                found = align_sections(*masks, *densities, params).to_dict()
+                pieces = iter_align_sections(*masks, *densities, params)
+                found = (yield from _shown(pieces)).to_dict()
             else:
-                found = align_masks(*masks, params).to_dict()
+                found = (yield from _shown(iter_align_masks(*masks, params))).to_dict()
         return {ALIGNMENT[stain]: found}
 
     title = STAIN_TITLES[stain]
@@ -114,7 +126,8 @@ def _pet_body(inputs: Inputs, params: AlignParams) -> Generator[Progress, None, 
     yield Progress(0.2, 1, "outlining the PET")
     outline = pet_mask(pet.raster)
     yield Progress(0.4, 1, "aligning")
-    found = align_masks(outline, inputs.read(TISSUE[REFERENCE]), params)
+    pieces = iter_align_masks(outline, inputs.read(TISSUE[REFERENCE]), params)
+    found = yield from _shown(pieces)
     return {ALIGNMENT["pet"]: found.to_dict()}
 
 
