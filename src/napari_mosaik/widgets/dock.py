@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
 
 from napari_mosaik.view.words import count
+from napari_mosaik.widgets.annotate_dock import AnnotateDock
 from napari_mosaik.widgets.canvas import CanvasLink
 from napari_mosaik.widgets.case_page import CasePage
 from napari_mosaik.widgets.desk import Desk, missing_of
@@ -72,6 +73,8 @@ class MosaikDock(QWidget):
         self.side_by_side = SideBySide(self.viewer, self.board)
         self.review = ReviewPanel(self.desk, self.side_by_side)
         self.tabs.addTab(scrolled(self.review), "Review")
+        self.annotate = AnnotateDock(self.desk, self.canvas)
+        self.tabs.addTab(scrolled(self.annotate), "Annotate")
         self.setLayout(
             column(self.header, self.welcome, self.banner, self.tabs, self.bar, margin=4)
         )
@@ -116,6 +119,12 @@ class MosaikDock(QWidget):
         self.tabs.setCurrentIndex(2)
         self.side_by_side.enter()
 
+    def show_annotate(self) -> None:
+        """The drawing tools."""
+        self.side_by_side.leave()
+        self.tabs.setCurrentIndex(3)
+        self.annotate.drawing.take("brush")
+
     def _tile_chosen(self, tile: int, *_: Any) -> None:
         if tile >= 0:
             self.show_inspector()
@@ -156,7 +165,9 @@ class MosaikDock(QWidget):
 
     def closeEvent(self, event: Any) -> None:
         """Stop what is running before the window goes."""
+        self.annotate.shut()
         self.desk.close()
+        self.board.clear()
         super().closeEvent(event)
 
 

@@ -28,7 +28,7 @@ from napari_mosaik.widgets.parts import column, row, words
 
 __all__ = ["TileInspector"]
 
-_PICTURE_PX = 124
+_PICTURE_PX = 106
 _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _KEYS = {
     Qt.Key.Key_Up: (-1, 0),
@@ -70,7 +70,7 @@ class TileInspector(QWidget):
         layout.addWidget(self.curves)
         layout.setContentsMargins(6, 4, 6, 4)
         self.setLayout(layout)
-        self.setMinimumHeight(165)
+        self.setMinimumHeight(145)
         events = desk.workspace.events
         events.tile.connect(self._show)
         events.facts.connect(self._show_all)

@@ -150,7 +150,7 @@ class SideBySide(QObject):
                 "size": 0.001,
                 "face_color": "transparent",
                 "border_color": "transparent",
-                "text": {"string": [title], "color": "white", "size": 11},
+                "text": {"string": [title], "color": "white", "size": 9},
                 **common,
             },
             "points",

@@ -1,0 +1,340 @@
+"""Drawing on the H&E: brush, polygon, lasso, rectangle, select and eraser, by mouse and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_mosaik.annotate import (
+    Area,
+    lasso_polygon,
+    rectangle_polygon,
+    stroke_polygon,
+)
+from napari_mosaik.core import InputError, Lattice
+from napari_mosaik.core.painting import rasterise
+from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.view.layers import annotation_layer
+from napari_mosaik.widgets.annotation import Annotation
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+    from napari_mosaik.widgets.canvas import CanvasLink
+
+__all__ = ["TOOLS", "Drawing"]
+
+TOOLS = {
+    "brush": ("B", "Brush", "Drag to paint; drag from inside a shape of this class to enlarge it"),
+    "polygon": ("P", "Polygon", "Click corner after corner; double-click or Enter closes it"),
+    "lasso": ("L", "Lasso", "Drag around the region"),
+    "rectangle": ("R", "Rectangle", "Drag from corner to corner"),
+    "select": ("V", "Select", "Click a shape; Delete removes it, a class key changes its class"),
+}
+"""Tools by name: key, words, and what the next click does."""
+_LAYER = "Annotations"
+_LONGEST_PX = 1600
+_CALM_MS = 30
+
+
+class Drawing(QObject):
+    """Turns the mouse into edits of the annotation document and draws the document.
+
+    ``changed`` is emitted when tool, class or selection change.
+    """
+
+    changed = Signal()
+    failed = Signal(object)
+
+    def __init__(self, link: CanvasLink, annotation: Annotation) -> None:
+        super().__init__(annotation)
+        self.link = link
+        self.viewer = link.viewer
+        self.annotation = annotation
+        self.tool = ""
+        self.label = "neoplastic"
+        self.brush_px = 20.0
+        self.selected = ""
+        self._points: list[tuple[float, float]] = []
+        self._draft: Area | None = None
+        self._erasing = False
+        self._bound: list[str] = []
+        self._calm = QTimer(self)
+        self._calm.setSingleShot(True)
+        self._calm.setInterval(_CALM_MS)
+        self._calm.timeout.connect(self._paint)
+        annotation.changed.connect(self.redraw)
+        annotation.opened.connect(self._opened)
+        self.viewer.scene.camera.events.connect(self.redraw)
+
+    # --- on and off -----------------------------------------------------------------------------
+    @property
+    def is_on(self) -> bool:
+        """Whether a tool is in the hand."""
+        return bool(self.tool)
+
+    def take(self, tool: str) -> None:
+        """Take a tool; an empty name puts it away and gives the mouse back to napari."""
+        if tool and self.annotation.document is None:
+            self.annotation.open()
+            if self.annotation.document is None:
+                return
+        self._abandon()
+        was_on, self.tool = self.is_on, tool
+        drawing = tool not in ("", "select")
+        self.viewer.scene.camera.mouse_pan = not drawing
+        self.link.busy = bool(tool)
+        if self.is_on and not was_on:
+            self._begin()
+        elif was_on and not self.is_on:
+            self._end()
+        self.changed.emit()
+
+    def _begin(self) -> None:
+        self.viewer.mouse_drag_callbacks.append(self._pressed)
+        self.viewer.mouse_double_click_callbacks.append(self._double_clicked)
+        self.link.board.show_slide("he")
+        self.viewer.layers.selection.clear()
+        for tool, (key, _, _) in TOOLS.items():
+            self._bind(key, lambda _v, tool=tool: self.take(tool))
+        document = self.annotation.document
+        for known in document.snapshot.classes if document is not None else ():
+            if known.key:
+                self._bind(known.key, lambda _v, name=known.name: self.choose_class(name))
+        self._bind("Control-Z", lambda _v: self.undo())
+        self._bind("Control-Shift-Z", lambda _v: self.redo())
+        self._bind("Return", lambda _v: self.finish_polygon())
+        self._bind("Escape", lambda _v: self._abandon())
+        self._bind("Delete", lambda _v: self.remove_selected())
+        self.redraw()
+
+    def _bind(self, key: str, act: Callable[[Any], Any]) -> None:
+        self.viewer.bind_key(key, act, overwrite=True)
+        self._bound.append(key)
+
+    def _end(self) -> None:
+        if self._pressed in self.viewer.mouse_drag_callbacks:
+            self.viewer.mouse_drag_callbacks.remove(self._pressed)
+        if self._double_clicked in self.viewer.mouse_double_click_callbacks:
+            self.viewer.mouse_double_click_callbacks.remove(self._double_clicked)
+        for key in self._bound:
+            self.viewer.bind_key(key, None, overwrite=True)
+        self._bound.clear()
+
+    def _opened(self) -> None:
+        if self.annotation.document is None:
+            self.take("")
+            layer = self._layer()
+            if layer is not None:
+                self.viewer.layers.remove(layer)
+        self.redraw()
+
+    # --- edits ----------------------------------------------------------------------------------
+    def choose_class(self, name: str) -> None:
+        """The class of what is drawn next; with the select tool, of the selected shape."""
+        self.label = name
+        document = self.annotation.document
+        if self.tool == "select" and self.selected and document is not None:
+            self._try(lambda: document.change_class([self.selected], name))
+        self.changed.emit()
+
+    def undo(self) -> None:
+        """Take back the last edit."""
+        if self.annotation.document is not None:
+            self._try(self.annotation.document.undo)
+
+    def redo(self) -> None:
+        """Make again what was taken back."""
+        if self.annotation.document is not None:
+            self._try(self.annotation.document.redo)
+
+    def remove_selected(self) -> None:
+        """Remove the selected shape."""
+        document = self.annotation.document
+        if self.selected and document is not None:
+            key, self.selected = self.selected, ""
+            self._try(lambda: document.remove(key))
+
+    def commit(
+        self, area: Area, *, erase: bool = False, at: tuple[float, float] | None = None
+    ) -> None:
+        """Put a drawn area into the document, or cut it out."""
+        document = self.annotation.document
+        if document is None:
+            return
+        if erase:
+            self._try(lambda: document.erase(area))
+            return
+        if self.tool != "brush":
+            self._try(lambda: document.add(area, self.label, title=self.tool or "add"))
+            return
+        under = document.at(at) if at is not None else None
+        into = under.key if under is not None and under.label == self.label else None
+        self._try(lambda: document.paint(area, self.label, into=into))
+
+    def _try(self, act: Callable[[], Any]) -> None:
+        try:
+            act()
+        except InputError as error:
+            self.failed.emit(error)
+
+    # --- mouse ----------------------------------------------------------------------------------
+    def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
+        if not self.is_on or event.button != 1:
+            return
+        start = self.position_um(event.position)
+        if start is None:
+            return
+        self._erasing = "Alt" in event.modifiers
+        if self.tool == "select":
+            self._select(start)
+        elif self.tool == "polygon":
+            self._corner(start)
+        else:
+            yield from self._drag(start, event)
+
+    def _drag(self, start: tuple[float, float], event: Any) -> Generator[None, None, None]:
+        self._points = [start]
+        self._sketch()
+        yield
+        while event.type == "mouse_move":
+            position = self.position_um(event.position)
+            if position is not None:
+                self._points.append(position)
+                self._sketch()
+            yield
+        area, erase = self._area(complain=True), self._erasing
+        self._abandon()
+        if area is not None:
+            self.commit(area, erase=erase, at=start)
+
+    def _select(self, at: tuple[float, float]) -> None:
+        document = self.annotation.document
+        found = document.at(at) if document is not None else None
+        self.selected = found.key if found is not None else ""
+        self.changed.emit()
+
+    def _corner(self, at: tuple[float, float]) -> None:
+        if not self._points or at != self._points[-1]:
+            self._points.append(at)
+        self._sketch()
+
+    def _double_clicked(self, viewer: Any, event: Any) -> None:
+        self.finish_polygon()
+
+    def finish_polygon(self) -> None:
+        """Close the polygon that is being drawn."""
+        if self.tool != "polygon" or not self._points:
+            return
+        area, erase = self._area(complain=True), self._erasing
+        self._abandon()
+        if area is not None:
+            self.commit(area, erase=erase)
+
+    def _abandon(self) -> None:
+        self._points, self._draft = [], None
+        self.redraw()
+
+    def _sketch(self) -> None:
+        self._draft = self._area(complain=False)
+        self.redraw()
+
+    def _area(self, *, complain: bool) -> Area | None:
+        """The area that the hand has drawn so far."""
+        try:
+            if self.tool == "brush":
+                return stroke_polygon(self._points, self.radius_um)
+            if self.tool == "rectangle":
+                return rectangle_polygon(self._points[0], self._points[-1])
+            return lasso_polygon(self._points, 1.0 / self.viewer.scene.camera.zoom)
+        except InputError as error:
+            if complain:
+                self.failed.emit(error)
+            return None
+
+    @property
+    def radius_um(self) -> float:
+        """Radius of the brush, µm: its size on the screen is constant."""
+        return float(self.brush_px / 2 / self.viewer.scene.camera.zoom)
+
+    # --- places ---------------------------------------------------------------------------------
+    def _slide(self) -> tuple[Layer, Lattice] | None:
+        layer = self.link.board.layer("H&E")
+        lazy = self.link.board.slides.get("he")
+        return None if layer is None or lazy is None else (layer, lazy.lattices[0])
+
+    def position_um(self, world: Any) -> tuple[float, float] | None:
+        """A position of the canvas in µm of the H&E slide; None without that slide."""
+        found = self._slide()
+        if found is None:
+            return None
+        layer, lattice = found
+        row, column = lattice.to_um([layer.world_to_data(tuple(world)[-2:])])[0]
+        return float(row), float(column)
+
+    def _visible_lattice(self) -> Lattice | None:
+        """A lattice over the visible part of the slide, about as fine as the screen."""
+        found = self._slide()
+        if found is None:
+            return None
+        layer, lattice = found
+        camera = self.viewer.scene.camera
+        half = np.asarray(self.viewer.canvas.size, float) / 2 / camera.zoom
+        centre = np.asarray(camera.center[-2:], float)
+        corners = [centre + half * sign for sign in ((-1, -1), (-1, 1), (1, -1), (1, 1))]
+        there = lattice.to_um([layer.world_to_data(tuple(c)) for c in corners])
+        low = np.maximum(there.min(axis=0), 0.0)
+        high = np.minimum(there.max(axis=0), lattice.extent_um)
+        size = high - low
+        if (size <= 0).any():
+            return None
+        spacing = max(1.0 / camera.zoom, float(size.max()) / _LONGEST_PX)
+        shape = (int(np.ceil(size[0] / spacing)), int(np.ceil(size[1] / spacing)))
+        origin = (float(low[0]), float(low[1]))
+        return Lattice("he", shape, (spacing, spacing), origin)
+
+    # --- showing --------------------------------------------------------------------------------
+    def redraw(self, *_: Any) -> None:
+        """Draw the document soon."""
+        if self.annotation.document is not None and not self._calm.isActive():
+            self._calm.start()
+
+    def _layer(self) -> Layer | None:
+        return next((layer for layer in self.viewer.layers if layer.name == _LAYER), None)
+
+    def _paint(self) -> None:
+        document, found = self.annotation.document, self._slide()
+        lattice = self._visible_lattice()
+        if document is None or found is None or lattice is None:
+            return
+        low = lattice.origin_um
+        high = (low[0] + lattice.extent_um[0], low[1] + lattice.extent_um[1])
+        classes = document.snapshot.classes
+        codes = {c.name: k for k, c in enumerate(classes, 1)}
+        shapes = document.visible((*low, *high))
+        if self._draft is not None and not self._erasing:
+            shapes = [*shapes, AnnotatedShape("draft", self.label, self._draft)]
+        pixels = rasterise(shapes, lattice, codes)
+        if self._draft is not None and self._erasing:
+            cut = AnnotatedShape("draft", "cut", self._draft)
+            pixels[rasterise([cut], lattice, {"cut": 1}) > 0] = 0
+        self._put(pixels, lattice, classes, found[0])
+
+    def _put(self, pixels: Any, lattice: Lattice, classes: Any, slide: Layer) -> None:
+        from napari.layers import Layer as Base
+
+        spec = annotation_layer(pixels, lattice, classes)
+        layer = self._layer()
+        if layer is None:
+            layer = Base.create(*spec.as_layer_data())
+            layer.editable = False
+            layer.affine = slide.affine
+            self.viewer.add_layer(layer)
+            self.viewer.layers.selection.clear()
+            return
+        layer.data = pixels
+        layer.scale, layer.translate = spec.place["scale"], spec.place["translate"]
+        layer.affine = slide.affine
