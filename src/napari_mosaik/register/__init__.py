@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from napari_mosaik.register.landmarks import fit_landmarks, read_landmarks
-from napari_mosaik.register.params import AlignKind, AlignParams
+from napari_mosaik.register.params import AlignKind, AlignParams, OutlineParams
 from napari_mosaik.register.quality import (
     dice,
     dice_of_masks,
@@ -25,15 +25,17 @@ if TYPE_CHECKING:
         iter_align_sections,
         refine,
     )
-    from napari_mosaik.register.pet import pet_mask
+    from napari_mosaik.register.pet import blurred_outline, pet_mask
     from napari_mosaik.register.rigid import align_masks, iter_align_masks
 
 __all__ = [
     "AlignKind",
     "AlignParams",
     "Alignment",
+    "OutlineParams",
     "align_masks",
     "align_sections",
+    "blurred_outline",
     "density_correlation",
     "dice",
     "dice_of_masks",
@@ -50,6 +52,7 @@ __all__ = [
 _WHERE = {
     "align_masks": "rigid",
     "align_sections": "intensity",
+    "blurred_outline": "pet",
     "density_correlation": "intensity",
     "iter_align_masks": "rigid",
     "iter_align_sections": "intensity",

@@ -6,13 +6,13 @@ from typing import Literal
 
 from napari_mosaik.core.params import Params, setting
 
-__all__ = ["AlignKind", "AlignParams"]
+__all__ = ["AlignKind", "AlignParams", "OutlineParams"]
 
 AlignKind = Literal["rigid", "similarity", "affine"]
 
 
-class AlignParams(Params):
-    """How one section or image is laid on another."""
+class OutlineParams(Params):
+    """How one outline is laid on another."""
 
     kind: AlignKind = setting(
         "similarity",
@@ -28,11 +28,6 @@ class AlignParams(Params):
         True,
         "Also try the mirror image; it is taken only if it fits clearly better.",
         label="Try the mirror image",
-    )
-    use_intensity: bool = setting(
-        True,
-        "Refine by the haematoxylin seen on both sections after the outlines agree.",
-        label="Refine by haematoxylin",
     )
     angle_step_deg: float = setting(
         3.0,
@@ -70,4 +65,14 @@ class AlignParams(Params):
         ge=64,
         le=2048,
         advanced=True,
+    )
+
+
+class AlignParams(OutlineParams):
+    """How one section is laid on another."""
+
+    use_intensity: bool = setting(
+        True,
+        "Refine by the haematoxylin seen on both sections after the outlines agree.",
+        label="Refine by haematoxylin",
     )

@@ -14,7 +14,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.generators import finish
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.params import AlignKind, AlignParams
+from napari_mosaik.register.params import AlignKind, OutlineParams
 from napari_mosaik.register.quality import dice
 from napari_mosaik.register.result import Alignment
 from napari_mosaik.register.warp import Picture, Pull, best_fit, smooth_picture
@@ -45,7 +45,7 @@ class Scan:
     mirrored: bool
 
 
-def align_masks(moving: Raster, fixed: Raster, params: AlignParams | None = None) -> Alignment:
+def align_masks(moving: Raster, fixed: Raster, params: OutlineParams | None = None) -> Alignment:
     """Lay a moving outline on a fixed one.
 
     The centroids are brought together, all angles (and the mirror image) are tried with the best
@@ -56,7 +56,7 @@ def align_masks(moving: Raster, fixed: Raster, params: AlignParams | None = None
     moving, fixed
         Masks (rows, columns) of their own frames.
     params
-        What may change; see `AlignParams`.
+        What may change; see `OutlineParams`.
 
     Returns
     -------
@@ -72,10 +72,10 @@ def align_masks(moving: Raster, fixed: Raster, params: AlignParams | None = None
 
 
 def iter_align_masks(
-    moving: Raster, fixed: Raster, params: AlignParams | None = None
+    moving: Raster, fixed: Raster, params: OutlineParams | None = None
 ) -> Generator[float, None, Alignment]:
     """`align_masks` in pieces: yields the fraction done so that a caller can show or cancel."""
-    p = params or AlignParams()
+    p = params or OutlineParams()
     candidates, flat = yield from outline_candidates(moving, fixed, p)
     yield 0.7
     best = candidates[0]
@@ -87,7 +87,7 @@ def iter_align_masks(
 
 
 def outline_candidates(
-    moving: Raster, fixed: Raster, params: AlignParams
+    moving: Raster, fixed: Raster, params: OutlineParams
 ) -> Generator[float, None, tuple[list[Candidate], bool]]:
     """The best few ways by outline, best first, and whether the outline fixes no angle.
 
@@ -125,7 +125,7 @@ def outline_candidates(
     return found, flat
 
 
-def refine_outline(moving: Raster, fixed: Raster, start: Pull, params: AlignParams) -> Pull:
+def refine_outline(moving: Raster, fixed: Raster, start: Pull, params: OutlineParams) -> Pull:
     """The same map to a fraction of a working pixel."""
     unit = _size_um(fixed)
     sigma = max(unit / params.resolution_px * 2, max(moving.lattice.spacing_um))
@@ -147,7 +147,7 @@ def summarise(
     best: Candidate,
     others: list[Candidate],
     flat: bool,
-    params: AlignParams,
+    params: OutlineParams,
     moving: Raster,
     fixed: Raster,
 ) -> Alignment:
@@ -166,7 +166,7 @@ def summarise(
     )
 
 
-def rival_dice(best: Candidate, others: list[Candidate], params: AlignParams) -> float:
+def rival_dice(best: Candidate, others: list[Candidate], params: OutlineParams) -> float:
     """Overlap of the best other way (another angle or side); 0 if there is none."""
     rivals = [0.0]
     for other in others:
@@ -186,7 +186,7 @@ def outline_confidence(best: float, rival: float) -> float:
 
 
 def _warnings(
-    transform: Transform, overlap: float, rival: float, flat: bool, params: AlignParams
+    transform: Transform, overlap: float, rival: float, flat: bool, params: OutlineParams
 ) -> list[str]:
     said = []
     if flat:
@@ -246,7 +246,7 @@ def _scan(
     moving_centre: FloatArray,
     fixed_centre: FloatArray,
     scale: float,
-    params: AlignParams,
+    params: OutlineParams,
     unit: float,
     mirrored: bool,
 ) -> Scan:

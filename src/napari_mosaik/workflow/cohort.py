@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.catalogue import ASSOCIATION, UPTAKE, UPTAKE_CLUSTERS
+from napari_mosaik.core.catalogue import ALIGNMENT, ASSOCIATION, UPTAKE, UPTAKE_CLUSTERS
 from napari_mosaik.core.errors import Blocked, InputError
 from napari_mosaik.core.params import digest
 from napari_mosaik.io.case import Case
@@ -18,6 +18,7 @@ from napari_mosaik.io.files import read_json
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import outlook
 from napari_mosaik.workflow.steps import maker_of
+from napari_mosaik.workflow.steps.align import doubt
 from napari_mosaik.workflow.steps.clusters import label_column
 from napari_mosaik.workflow.steps.predict import TWIN_READS, tile_inputs
 
@@ -106,8 +107,13 @@ def teaching_inputs(case: Case, proxies: tuple[str, str, str], window_px: int) -
     """One training case with its measured uptake."""
     seen = tile_inputs(case.store.read, case.name, case.patient, proxies, window_px)
     labels = np.asarray(case.store.read(UPTAKE_CLUSTERS)[label_column("suv")], np.int8)
+    doubts = [
+        doubt(case.store.read(ALIGNMENT[frame]), title)
+        for frame, title in (("he", "H&E"), ("pet", "the PET"))
+    ]
     return replace(
         seen,
+        warnings=tuple(sentence for sentence in doubts if sentence),
         suv=np.asarray(case.store.read(UPTAKE)["suv"], float),
         pet_label=np.where(labels == _NO_CLASS, -1, labels).astype(np.int8),
     )

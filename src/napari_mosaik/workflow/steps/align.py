@@ -20,10 +20,13 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN, stain_density, stain_matrix
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Transform
+from napari_mosaik.core.params import setting
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register import (
     Alignment,
     AlignParams,
+    OutlineParams,
+    blurred_outline,
     fit_landmarks,
     iter_align_masks,
     iter_align_sections,
@@ -34,7 +37,7 @@ from napari_mosaik.register import (
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
 
-__all__ = ["ALIGN", "transform_of"]
+__all__ = ["ALIGN", "doubt", "transform_of"]
 
 DENSITY_SPACING_UM = 10.0
 
@@ -42,6 +45,20 @@ DENSITY_SPACING_UM = 10.0
 def transform_of(document: dict[str, Any]) -> Transform:
     """The transform of a stored alignment."""
     return Alignment.from_dict(document).transform
+
+
+LOW_CONFIDENCE = 0.4
+
+
+def doubt(document: dict[str, Any], title: str) -> str:
+    """A sentence where a stored alignment should not be trusted unseen; empty where it may be."""
+    found = Alignment.from_dict(document)
+    if found.confidence < LOW_CONFIDENCE:
+        return (
+            f"{title} was laid on CD34 with low confidence ({found.confidence:.2f}): check it, or "
+            "give landmarks"
+        )
+    return ""
 
 
 def _by_landmarks(inputs: Inputs, frame: str, params: AlignParams) -> dict[str, Any] | None:
@@ -121,12 +138,40 @@ def _stain_step(stain: str) -> Step[AlignParams]:
     )
 
 
-def _pet_body(inputs: Inputs, params: AlignParams) -> Generator[Progress, None, Results]:
+class PetAlignParams(OutlineParams):
+    """Settings of the alignment of the PET: outlines alone decide, blurred alike."""
+
+    mirror: bool = setting(
+        False,
+        "Also try the mirror image; it is taken only if it fits clearly better.",
+        label="Try the mirror image",
+    )
+    fwhm_um: float = setting(
+        1500.0,
+        "Resolution of the scanner (full width at half maximum).",
+        label="PET resolution",
+        unit="µm",
+        gt=0,
+        le=20_000,
+    )
+    edge: float = setting(
+        0.1,
+        "Where between background (0) and the bright parts (1) the specimen's edge is set.",
+        label="Edge on the PET",
+        gt=0,
+        lt=0.5,
+        advanced=True,
+    )
+
+
+def _pet_body(inputs: Inputs, params: PetAlignParams) -> Generator[Progress, None, Results]:
     pet = inputs.pet()
     yield Progress(0.2, 1, "outlining the PET")
-    outline = pet_mask(pet.raster)
+    moving = pet_mask(pet.raster, fraction=params.edge)
+    section = inputs.read(TISSUE[REFERENCE])
+    fixed = blurred_outline(section, params.fwhm_um, fraction=params.edge)
     yield Progress(0.4, 1, "aligning")
-    pieces = iter_align_masks(outline, inputs.read(TISSUE[REFERENCE]), params)
+    pieces = iter_align_masks(moving, fixed, params)
     found = yield from _shown(pieces)
     return {ALIGNMENT["pet"]: found.to_dict()}
 
@@ -139,7 +184,7 @@ ALIGN = (
         title="Align PET to CD34",
         about="Turns, shifts and scales the PET slice onto the CD34 section by their outlines.",
         page="Align",
-        params=AlignParams,
+        params=PetAlignParams,
         reads=(PET, TISSUE[REFERENCE]),
         writes=(ALIGNMENT["pet"],),
         body=_pet_body,

@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
     METRICS,
     PREDICTION,
     PREDICTION_RECORD,
@@ -18,6 +19,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.steps.align import doubt
 from napari_mosaik.workflow.steps.clusters import label_column
 
 __all__ = ["REVIEW", "ReviewParams"]
@@ -66,11 +68,17 @@ def _body(inputs: Inputs, params: ReviewParams) -> Generator[Progress, None, Res
             "proxies": record["proxies"],
             "seed": record["seed"],
             "unit": record["unit"],
-            "warnings": record["warnings"],
+            "warnings": [*record["warnings"], *_doubts(inputs)],
         },
     )
     metrics.pop("seconds", None)
     return {METRICS: metrics}
+
+
+def _doubts(inputs: Inputs) -> list[str]:
+    """What makes the comparison itself doubtful: a PET that may not lie where it seems to."""
+    sentence = doubt(inputs.read(ALIGNMENT["pet"]), f"{inputs.case_name}: the PET")
+    return [sentence] if sentence else []
 
 
 REVIEW = Step(
@@ -79,7 +87,7 @@ REVIEW = Step(
     about="Compares predicted with measured uptake tile by tile, beside simple baselines.",
     page="Review and report",
     params=ReviewParams,
-    reads=(PREDICTION, PREDICTION_RECORD, UPTAKE),
+    reads=(PREDICTION, PREDICTION_RECORD, UPTAKE, ALIGNMENT["pet"]),
     may_read=(UPTAKE_CLUSTERS,),
     writes=(METRICS,),
     body=_body,
