@@ -22,7 +22,7 @@ class Alignment:
     transform
         From the moving to the fixed frame, µm.
     dice
-        Overlap of the two outlines after alignment, 0 to 1.
+        Overlap of the two outlines after alignment, 0 to 1; NaN where outlines were not used.
     angle_deg
         Angle of the map; see `Transform.similarity` for its sign.
     scale
@@ -55,13 +55,13 @@ class Alignment:
             "source": self.transform.source,
             "target": self.transform.target,
             "matrix_um": self.transform.matrix.tolist(),
-            "dice": self.dice,
+            "dice": _stored(self.dice),
             "angle_deg": self.angle_deg,
             "scale": self.scale,
             "mirrored": self.mirrored,
-            "confidence": self.confidence,
+            "confidence": _stored(self.confidence),
             "warnings": list(self.warnings),
-            "ncc": self.ncc if np.isfinite(self.ncc) else None,
+            "ncc": _stored(self.ncc),
             "method": self.method,
         }
 
@@ -70,15 +70,22 @@ class Alignment:
         """The inverse of `to_dict`."""
         matrix = np.asarray(values["matrix_um"], float)
         transform = Transform(str(values["source"]), str(values["target"]), matrix)
-        ncc = values.get("ncc")
         return cls(
             transform,
-            float(values["dice"]),
+            _number(values["dice"]),
             float(values["angle_deg"]),
             float(values["scale"]),
             bool(values["mirrored"]),
-            float(values["confidence"]),
+            _number(values["confidence"]),
             tuple(str(text) for text in values.get("warnings", ())),
-            float("nan") if ncc is None else float(ncc),
+            _number(values.get("ncc")),
             str(values.get("method", "outline")),
         )
+
+
+def _stored(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
