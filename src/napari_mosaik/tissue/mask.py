@@ -17,6 +17,8 @@ Mask = NDArray[np.bool_]
 
 _BLACK = 4
 """Largest channel value of scanner padding."""
+_NEARLY_BLACK = 50
+"""A frame of at most this grey means a dark background."""
 _NOTHING_FOUND = (
     "no tissue found: {why}; check that this is the right slide, or change the tissue settings"
 )
@@ -32,6 +34,14 @@ class TissueParams(Params):
         label="Thumbnail pixel",
         ge=1,
         le=100,
+    )
+    min_speck_mm2: float = setting(
+        0.0003,
+        "Smaller dark specks (dust, debris) are dropped before the dilation could join them.",
+        unit="mm²",
+        label="Smallest speck",
+        advanced=True,
+        ge=0,
     )
     dilation_um: float = setting(
         50.0,
@@ -76,6 +86,14 @@ class TissueParams(Params):
         ge=0,
         le=1,
     )
+    pale_tissue: bool = setting(
+        True,
+        "Look for pale tissue between strong stain and glass: where the bright class clearly "
+        "splits again (its darker part is at least half as large as the dark class, and darker by "
+        "twice the least contrast), the second Otsu threshold counts.",
+        label="Find pale tissue",
+        advanced=True,
+    )
     exclude_ink: bool = setting(
         True,
         "Leave out pen marks: green or strongly saturated blue, and black without colour.",
@@ -97,8 +115,8 @@ class TissueParams(Params):
 def tissue_mask(image: Raster, params: TissueParams | None = None) -> Raster:
     """Tissue of a brightfield thumbnail.
 
-    ITU-R 709 grey, black scanner padding and pen marks taken out, Otsu threshold, dilation,
-    closing, small pieces removed, small holes filled.
+    ITU-R 709 grey, black scanner padding and pen marks taken out, Otsu threshold, specks
+    dropped, dilation, closing, small pieces removed, small holes filled.
 
     Parameters
     ----------
@@ -120,7 +138,8 @@ def tissue_mask(image: Raster, params: TissueParams | None = None) -> Raster:
     Notes
     -----
     Tissue is the dark class unless the picture's outer 2 % frame is itself nearly black.  The disk
-    of the dilation or closing is the set of points within half its diameter.
+    of the dilation or closing is the set of points within half its diameter.  Where a strong stain
+    draws the threshold below pale tissue, a second threshold within the bright class counts.
 
     References
     ----------
@@ -135,6 +154,7 @@ def tissue_mask(image: Raster, params: TissueParams | None = None) -> Raster:
     if params.exclude_ink:
         off |= _ink(rgb, spacing, params)
     found = _foreground(rgb, off, params)
+    found = _without_small(found, params.min_speck_mm2 * 1e6 / image.lattice.sample_area_um2)
     found = _grown_and_closed(found, spacing, params)
     found &= ~off
     found = _sized(found, image.lattice.sample_area_um2, params)
@@ -183,11 +203,11 @@ def _ink(rgb: NDArray[np.uint8], spacing: tuple[float, float], params: TissuePar
     r, g, b = (rgb[..., i].astype(np.float32) for i in range(3))
     high, low = np.maximum(np.maximum(r, g), b), np.minimum(np.minimum(r, g), b)
     saturation = (high - low) / np.maximum(high, 1)
-    # Hue 75-195 degrees: green leads, or cyan in which red is by far the least.
+    # Hue 60-195 degrees: green leads, or cyan in which red is by far the least.
     green = (g >= r) & (g >= b) | ((b > g) & (g - r > 0.75 * (b - r)) & (b > r))
-    green &= saturation >= 0.4 * params.ink_saturation
-    # Hue 195-250 degrees: blue leads and green is above red or close to it.
-    blue = (b > r) & (b > g) & (r - g <= (b - low) / 6) & (saturation >= params.ink_saturation)
+    green &= (saturation >= 0.4 * params.ink_saturation) & (high >= 30)
+    # Hue 195-243 degrees; haematoxylin lies at 245 and more, or is far less saturated.
+    blue = (b > r) & (b > g) & (r - g <= (b - low) / 20) & (saturation >= params.ink_saturation)
     black = (high < 76) & (saturation < 0.35)
     ink: Mask = green | blue | black
     ink = _without_small(ink, 0.02e6 / (spacing[0] * spacing[1]))
@@ -214,9 +234,33 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
     if _saturation(rgb[bright]) > params.coloured_glass:
         return ~off
     frame = _frame(grey, off)
-    if frame > threshold or frame > 50:
-        return dark
-    return bright
+    if frame <= threshold:
+        return bright if frame <= _NEARLY_BLACK else dark
+    if params.pale_tissue:
+        threshold = _pale_threshold(histogram, threshold, frame, params)
+    return (grey <= threshold) & ~off
+
+
+def _pale_threshold(
+    histogram: NDArray[np.int64], threshold: int, frame: float, params: TissueParams
+) -> int:
+    """A second Otsu threshold within the bright class if pale tissue lies there, else the first.
+
+    A strong brown stain draws the first threshold between itself and the counterstain.
+    """
+    rest = histogram.copy()
+    rest[: threshold + 1] = 0
+    if np.count_nonzero(rest) < 2:
+        return threshold
+    second = otsu_threshold(rest)
+    level = np.arange(rest.size)
+    pale, glass = rest[: second + 1], rest[second + 1 :]
+    share = pale.sum() / histogram[: threshold + 1].sum()
+    contrast = np.average(level[second + 1 :], weights=glass) - np.average(
+        level[: second + 1], weights=pale
+    )
+    clear = share >= 0.5 and contrast >= 2 * params.min_contrast and frame > second
+    return second if clear else threshold
 
 
 def _saturation(pixels: NDArray[np.uint8]) -> float:

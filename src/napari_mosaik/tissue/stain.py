@@ -207,8 +207,7 @@ _STEPS: Final = 2048
 def _exposure(white: float) -> tuple[NDArray[np.uint8], FloatArray]:
     """Tables from OD to the rounded level: a first guess per step, and each level's largest OD."""
     level = np.arange(256)
-    with np.errstate(divide="ignore"):
-        largest = np.where(level > 0, -np.log((level - 0.5) / white), np.inf)
+    largest = np.where(level > 0, -np.log(np.maximum(level - 0.5, 0.5) / white), np.inf)
     steps = np.arange(int(np.ceil(np.log(2 * white) * _STEPS)) + 2) / _STEPS
     guess = np.clip(np.floor(white * np.exp(-steps) + 0.5), 0, 255).astype(np.uint8)
     return guess, np.asarray(largest, float)
