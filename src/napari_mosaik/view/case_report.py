@@ -129,13 +129,14 @@ def _alignment(results: CaseResults) -> ReportTable | None:
         found = results.get(artifact)
         if found is not None:
             error = (found.get("landmark_error_um") or {}).get("median")
-            keys = ("dice", "ncc", "angle_deg", "scale")
+            keys = ("confidence", "dice", "ncc", "angle_deg", "scale")
             values = (found.get(key) for key in keys)
             name = STAIN_TITLES.get(frame, "PET")
             rows.append((name, found.get("method", "outline"), *values, error))
     columns = (
         "to CD34",
         "method",
+        "confidence",
         "Dice",
         "correlation",
         "angle [°]",
