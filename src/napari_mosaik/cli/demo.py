@@ -45,7 +45,7 @@ def demo(
         cases = _cohort(out / "cohort", size, seed, bar)
         held_out = next(case for case in cases if case.name == TEST_CASE)
         _main_job(cases, held_out, seed, bar)
-        report = _report(held_out, out, bar)
+        report = _report(held_out, out)
     metrics = _figures(held_out, out, time.monotonic() - began)
     _show(metrics)
     typer.echo(f"figures: {out / 'metrics.json'}")
@@ -82,12 +82,13 @@ def _main_job(cases: list[Any], held_out: Any, seed: int, bar: Bar) -> None:
     run_case(held_out, bar)
 
 
-def _report(case: Any, out: Path, bar: Bar) -> Path:
+def _report(case: Any, out: Path) -> Path:
+    from napari_mosaik.cli.review import step_states
     from napari_mosaik.io.files import write_bytes
     from napari_mosaik.view.report import case_report
 
     path = out / "report.html"
-    write_bytes(path, case_report(case).encode())
+    write_bytes(path, case_report(case, step_states(case)).encode())
     return path
 
 

@@ -48,8 +48,20 @@ def report(
 
     found = _case(case)
     path = out or found.root / "report.html"
-    write_bytes(path, case_report(found).encode())
+    write_bytes(path, case_report(found, step_states(found)).encode())
     typer.echo(path)
+
+
+def step_states(case: Any) -> list[Any]:
+    """Every step of the case with its state, for the report."""
+    from napari_mosaik.view.report import StepState
+    from napari_mosaik.workflow.run import outlook
+    from napari_mosaik.workflow.steps import STEPS
+
+    states = outlook(case).states
+    return [
+        StepState(step.title, states[step.name].word, states[step.name].reason) for step in STEPS
+    ]
 
 
 def open_window(case: Path) -> None:

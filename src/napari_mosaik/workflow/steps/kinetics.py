@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import KINETICS, PARAMETERS, TILE_KINETICS
+from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.kinetics import DeliveryParams, ImmunokineticParams
@@ -17,13 +18,19 @@ from napari_mosaik.workflow.step import Results, Step
 __all__ = ["CURVES", "TILE_CURVES"]
 
 N_TIMES = 48
+FIRST_H = 1e-3
 EX_VIVO_H = 336.0
 
 
 class CurveParams(ImmunokineticParams):
     """Settings of the patient's curves."""
 
-    last_h: float = setting(EX_VIVO_H, "Last time of the curves.", unit="h", gt=0)
+    last_h: float = setting(EX_VIVO_H, "Last time of the curves.", unit="h", gt=FIRST_H)
+
+
+def sampling_times_h(last_h: float) -> FloatArray:
+    """Times close together at first, where binding takes seconds, and far apart later."""
+    return np.concatenate([[0.0], np.geomspace(FIRST_H, last_h, N_TIMES - 1)])
 
 
 def _curves(inputs: Inputs, params: CurveParams) -> Generator[Progress, None, Results]:
@@ -31,7 +38,7 @@ def _curves(inputs: Inputs, params: CurveParams) -> Generator[Progress, None, Re
 
     yield Progress(0.2, 1, "solving the kinetics")
     own = params.model_dump(exclude={"last_h"})
-    time_h = np.linspace(0.0, params.last_h, N_TIMES)
+    time_h = sampling_times_h(params.last_h)
     curves = solve_immunokinetic(ImmunokineticParams(**own), time_h)
     start = curves.free_um[0]
     columns = {
