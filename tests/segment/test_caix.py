@@ -109,12 +109,29 @@ def test_rings_do_not_depend_on_numbers_or_place():
     np.testing.assert_array_equal(part[6:, 6:], rings[16:, 13:])
 
 
+def test_membrane_is_the_brownest_share_of_the_ring():
+    rng = np.random.default_rng(2)
+    labels = np.zeros((40, 40), np.int32)
+    labels[10:15, 10:15], labels[24:30, 22:28] = 1, 2
+    rgb = stained(np.zeros((40, 40)), rng.uniform(0, 1.5, (40, 40)))
+    density = optical_density(rgb) @ np.linalg.inv(stain_matrix(HAEMATOXYLIN, DAB))[1] / LN10
+    rings = cell_rings(labels, 0.0, 8.0)
+    for share in (0.25, 0.6, 1.0):
+        found = score_caix(raster(rgb), labels, CaixParams(membrane_share=share))["membrane_od10"]
+        for k in (1, 2):
+            values = np.sort(density[rings == k])[::-1]
+            assert found[k - 1] == pytest.approx(
+                values[: np.ceil(share * values.size).astype(int)].mean(), abs=1e-5
+            )
+
+
 def test_shared_pixels_belong_to_one_cell_only():
     labels = np.zeros((20, 20), np.int32)
     labels[8:12, 4:7], labels[8:12, 9:12] = 1, 2
     dab = np.zeros((20, 20))
     dab[:, 8:] = 1.0
-    table = score_caix(raster(stained(np.zeros((20, 20)), dab)), labels)
+    params = CaixParams(ring_outer_um=4.0, membrane_share=1.0)
+    table = score_caix(raster(stained(np.zeros((20, 20)), dab)), labels, params)
     rings = cell_rings(labels, 0.0, 4.0)
     assert table["ring_px"].tolist() == np.bincount(rings.ravel())[1:].tolist()
     assert table["membrane_od10"][0] < table["membrane_od10"][1]
@@ -149,4 +166,4 @@ def test_cut_offs_must_rise():
     with pytest.raises(InputError, match="rise"):
         CaixParams.parse({"cutoff_1": 0.5})
     with pytest.raises(InputError, match="ring"):
-        CaixParams.parse({"ring_inner_um": 5.0})
+        CaixParams.parse({"ring_inner_um": 9.0})

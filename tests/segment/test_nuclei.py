@@ -55,9 +55,10 @@ def test_painted_nuclei_are_found_at_any_pixel_size(spacing_um):
 
 def test_density_is_what_was_painted_and_red_cells_have_little():
     amount = np.linspace(0, 1.5, 16)[None].repeat(3, 0)
-    np.testing.assert_allclose(
-        nuclear_density(stained(amount, 0.3 + 0 * amount)), amount, atol=0.06
-    )
+    even = nuclear_density(stained(amount, amount))
+    np.testing.assert_allclose(even, amount, atol=0.06)
+    excess = nuclear_density(stained(np.full((1, 3), 0.4), np.array([[0.5, 0.7, 1.2]])))
+    np.testing.assert_allclose(excess, [[0.4, 0.3, -0.2]], atol=0.06)
     red_cell = np.full((2, 2, 3), (220, 60, 50), np.uint8)
     unlimited = nuclear_density(red_cell, np.array([HAEMATOXYLIN, EOSIN, DAB]).T)
     assert nuclear_density(red_cell).max() < 0.16

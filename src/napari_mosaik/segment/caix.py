@@ -16,7 +16,7 @@ from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment.filters import Float32, Mask, kernel, require_rgb, stain_amount
-from napari_mosaik.segment.masks import Labels, disc
+from napari_mosaik.segment.masks import Labels
 
 __all__ = ["CaixParams", "cell_rings", "grade", "h_score", "score_caix"]
 
@@ -31,11 +31,18 @@ class CaixParams(Params):
         0.0, "The ring begins beyond this distance from the nucleus.", unit="µm", ge=0, le=20
     )
     ring_outer_um: float = setting(
-        4.0,
+        8.0,
         "The ring ends at this distance from the nucleus; clear cytoplasm needs a wider ring.",
         unit="µm",
         gt=0,
         le=30,
+    )
+    membrane_share: float = setting(
+        0.25,
+        "Share of the ring's pixels that are taken as membrane, the brownest first; 1 is the mean "
+        "of the whole ring.",
+        gt=0,
+        le=1,
     )
     cutoff_1: float = setting(0.2, "Weak (1+) from this DAB density on.", unit="OD10", gt=0, le=3)
     cutoff_2: float = setting(
@@ -78,29 +85,60 @@ def cell_rings(nuclei: Labels, inner_px: float, outer_px: float) -> Labels:
         (rows, columns) int32.  Of two equally near nuclei the one whose nearest pixel comes first
         in raster order wins, so the result does not depend on the numbering or the block.
     """
-    return _rings(np.ascontiguousarray(nuclei, np.int32), disc(outer_px)[1:], inner_px)
+    reach = int(outer_px)
+    return _rings(np.ascontiguousarray(nuclei, np.int32), reach, inner_px**2, outer_px**2 + 1e-9)
 
 
 @kernel
-def _rings(nuclei: Labels, offsets: NDArray[np.int64], inner: float) -> Labels:
-    out = np.zeros_like(nuclei)
+def _rings(nuclei: Labels, reach: int, inner_sq: float, outer_sq: float) -> Labels:
+    """Exact nearest nucleus in two passes: along columns, then along rows."""
+    above = _rows_to_nucleus(nuclei, reach)
+    below = _rows_to_nucleus(nuclei[::-1], reach)[::-1]
+    out = np.zeros(nuclei.shape, np.int32)
     for r in range(nuclei.shape[0]):
         for c in range(nuclei.shape[1]):
             if nuclei[r, c] == 0:
-                k = _nearest(nuclei, r, c, offsets)
-                if k >= 0 and offsets[k, 0] ** 2 + offsets[k, 1] ** 2 > inner * inner:
-                    out[r, c] = nuclei[r + offsets[k, 0], c + offsets[k, 1]]
+                out[r, c] = _owner(nuclei, above, below, r, c, reach, inner_sq, outer_sq)
     return out
 
 
 @kernel
-def _nearest(nuclei: Labels, r: int, c: int, offsets: NDArray[np.int64]) -> int:
-    """Position in the offsets (nearest first) of the first that meets a nucleus, or -1."""
-    for k in range(offsets.shape[0]):
-        i, j = r + offsets[k, 0], c + offsets[k, 1]
-        if 0 <= i < nuclei.shape[0] and 0 <= j < nuclei.shape[1] and nuclei[i, j] > 0:
-            return k
-    return -1
+def _rows_to_nucleus(nuclei: Labels, reach: int) -> Labels:
+    """Rows up to the next nucleus pixel of the same column; ``reach + 1`` if none is near."""
+    out = np.full(nuclei.shape, reach + 1, np.int32)
+    for r in range(nuclei.shape[0]):
+        for c in range(nuclei.shape[1]):
+            if nuclei[r, c] > 0:
+                out[r, c] = 0
+            elif r > 0:
+                out[r, c] = min(out[r - 1, c] + 1, reach + 1)
+    return out
+
+
+@kernel
+def _owner(
+    nuclei: Labels,
+    above: Labels,
+    below: Labels,
+    r: int,
+    c: int,
+    reach: int,
+    inner_sq: float,
+    outer_sq: float,
+) -> int:
+    best, best_row, best_col = reach * reach + 1, 0, 0
+    for j in range(max(0, c - reach), min(nuclei.shape[1], c + reach + 1)):
+        side = (j - c) ** 2
+        if side > best:
+            continue
+        up, down = above[r, j], below[r, j]
+        row = -up if up <= down else down
+        squared = side + row * row
+        if abs(row) <= reach and (squared < best or (squared == best and row < best_row)):
+            best, best_row, best_col = squared, row, j - c
+    if best <= inner_sq or best > outer_sq or best > reach * reach:
+        return 0
+    return int(nuclei[r + best_row, c + best_col])
 
 
 def grade(od10: ArrayLike, params: CaixParams) -> NDArray[np.int8]:
@@ -147,7 +185,8 @@ def score_caix(
     -------
     Table
         Row ``k - 1`` is nucleus ``k``: ``row_um``, ``column_um`` (centroid), ``membrane_od10``
-        (mean DAB density of the ring, base 10; NaN without ring pixels), ``nucleus_od10``,
+        (mean DAB density of the brownest ``membrane_share`` of the ring, base 10; NaN without
+        ring pixels), ``nucleus_od10``,
         ``ring_px``, ``grade`` (0-3, -1 where not measurable) and ``tumour`` (centroid in
         neoplastic tissue; True everywhere without a mask).
     """
@@ -162,8 +201,8 @@ def score_caix(
     density = stain_amount(rgb, H_DAB if vectors is None else vectors, 1)
     rings = cell_rings(labels, params.ring_inner_um / spacing_um, params.ring_outer_um / spacing_um)
     n = int(labels.max(initial=0))
-    ring_px, ring_od = _means(rings, density, n)
-    _, nucleus_od = _means(labels, density, n)
+    ring_px, ring_od = _brownest(rings, density, n, params.membrane_share)
+    _, nucleus_od = _brownest(labels, density, n, 1.0)
     centres = _centroids(labels, n)
     positions_um = lattice.to_um(centres)
     membrane_od10 = ring_od / LN10
@@ -179,7 +218,7 @@ def score_caix(
         },
         {"row_um": "µm", "column_um": "µm", "membrane_od10": "OD10", "nucleus_od10": "OD10"},
         {
-            "membrane_od10": "Mean DAB density in the ring around the nucleus, base 10.",
+            "membrane_od10": "Mean DAB density of the membrane around the nucleus, base 10.",
             "nucleus_od10": "Mean DAB density in the nucleus, base 10.",
             "ring_px": "Number of pixels of the ring.",
             "grade": "0 negative, 1 weak, 2 moderate, 3 strong, -1 not measurable.",
@@ -200,20 +239,39 @@ def _in_mask(centres: NDArray[np.float64], tumour: Mask | None) -> Mask:
 
 
 @kernel
-def _means(labels: Labels, values: Float32, n: int) -> tuple[NDArray[np.int64], Float32]:
-    """Pixel count and mean value of each object 1..n; NaN where it has no pixels."""
-    count, total = np.zeros(n, np.int64), np.zeros(n, np.float64)
+def _brownest(
+    labels: Labels, values: Float32, n: int, share: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Pixel count of each object 1..n and the mean of its highest values; NaN without pixels."""
+    count, start, pool = _by_object(labels, values, n)
+    mean = np.full(n, np.nan)
+    for k in range(n):
+        if count[k] > 0:
+            ordered = np.sort(pool[start[k] : start[k] + count[k]])
+            m = int(np.ceil(share * count[k] - 1e-9))
+            mean[k] = ordered[count[k] - m :].astype(np.float64).mean()
+    return count, mean
+
+
+@kernel
+def _by_object(
+    labels: Labels, values: Float32, n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Float32]:
+    """Values sorted by object: pixel count, first position, and all values."""
+    count = np.zeros(n, np.int64)
+    for k in labels.ravel():
+        if k > 0:
+            count[k - 1] += 1
+    start = np.cumsum(count) - count
+    fill = start.copy()
+    pool = np.empty(count.sum(), np.float32)
     for r in range(labels.shape[0]):
         for c in range(labels.shape[1]):
             k = labels[r, c] - 1
             if k >= 0:
-                count[k] += 1
-                total[k] += values[r, c]
-    mean = np.full(n, np.nan)
-    for k in range(n):
-        if count[k] > 0:
-            mean[k] = total[k] / count[k]
-    return count, mean
+                pool[fill[k]] = values[r, c]
+                fill[k] += 1
+    return count, start, pool
 
 
 @kernel

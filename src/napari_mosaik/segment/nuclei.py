@@ -42,6 +42,7 @@ H_EOSIN = np.array([HAEMATOXYLIN, EOSIN]).T
 _LOWEST_TISSUE_OD = 0.1
 _OD_RANGE = 2.5
 _RED_TOLERANCE = 1.1
+_EXCESS_TOLERANCE_OD = 0.2
 _LARGEST_UM = 12.0
 """Distances to the edge are not followed further; larger than the radius of any nucleus."""
 
@@ -116,10 +117,12 @@ class NucleiParams(Params):
 def nuclear_density(
     rgb: NDArray[np.uint8], vectors: ArrayLike | None = None, white: float = WHITE_INTENSITY
 ) -> Float32:
-    """Amount of haematoxylin in natural OD, (rows, columns), never more than the red light allows.
+    """Amount of haematoxylin in natural OD where it may be nuclear, (rows, columns).
 
-    Red blood cells and brown absorb little red; where deconvolution still gives them haematoxylin,
-    the red optical density limits it.
+    Two limits keep other colours out.  Red blood cells absorb little red light: haematoxylin is
+    never more than the red optical density allows.  Brown membranes and their compressed edges
+    get some haematoxylin from deconvolution: where the second stain exceeds haematoxylin by more
+    than 0.2, the excess is taken off.
 
     Parameters
     ----------
@@ -135,20 +138,22 @@ def nuclear_density(
         raise InputError(f"stain vectors must be a (3, 2) or (3, 3) matrix, not {columns.shape}")
     matrix = stain_matrix(*columns.T)
     od = -np.log((np.arange(256) + 1.0) / white)
-    table = np.linalg.inv(matrix)[0][:, None] * od[None, :]
+    inverse = np.linalg.inv(matrix)[:2]
     limit = _RED_TOLERANCE * od / max(0.05, float(matrix[0, 0]))
-    return _limited(require_rgb(rgb), np.vstack([table, limit]).astype(np.float32))
+    table = np.vstack([*(inverse[:, :, None] * od), limit[None]]).astype(np.float32)
+    return _limited(require_rgb(rgb), table, np.float32(_EXCESS_TOLERANCE_OD))
 
 
 @kernel
-def _limited(rgb: NDArray[np.uint8], table: Float32) -> Float32:
+def _limited(rgb: NDArray[np.uint8], table: Float32, tolerance: np.float32) -> Float32:
     rows, cols = rgb.shape[:2]
     out = np.empty((rows, cols), np.float32)
     for r in range(rows):
         for c in range(cols):
-            red = rgb[r, c, 0]
-            amount = table[0, red] + table[1, rgb[r, c, 1]] + table[2, rgb[r, c, 2]]
-            out[r, c] = min(amount, table[3, red])
+            red, green, blue = rgb[r, c, 0], rgb[r, c, 1], rgb[r, c, 2]
+            amount = table[0, red] + table[1, green] + table[2, blue]
+            second = table[3, red] + table[4, green] + table[5, blue]
+            out[r, c] = min(amount, table[6, red], amount + (amount - second + tolerance))
     return out
 
 
