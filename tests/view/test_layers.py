@@ -176,14 +176,11 @@ def test_napari_accepts_every_layer_and_agrees_about_the_place():
     assert world == pytest.approx(tuple(turn.apply(LATTICE.to_um((5, 9)))), abs=1e-6)
 
 
-def test_two_thousand_tiles_cost_little_in_napari():
+def test_two_thousand_tiles_are_two_layers():
     napari_layers = pytest.importorskip("napari.layers")
-    import time
-
     big = grid((40, 50))
-    start = time.perf_counter()
-    napari_layers.Layer.create(*layers.tiles_layer(big).as_layer_data())
-    napari_layers.Layer.create(
+    tiles = napari_layers.Layer.create(*layers.tiles_layer(big).as_layer_data())
+    clusters = napari_layers.Layer.create(
         *layers.clusters_layer(big, np.arange(2000) % 6, "a").as_layer_data()
     )
-    assert time.perf_counter() - start < 2.0
+    assert tiles.ndim == clusters.ndim == 2
