@@ -271,7 +271,7 @@ def _nests(rng: np.random.Generator, extent_um: tuple[float, float], septum: Fie
 @compiled
 def _bilinear(field: Field, row: float, col: float) -> float:
     """Bilinear value at a fractional index; the edge is continued."""
-    i, j = int(math.floor(row)), int(math.floor(col))
+    i, j = math.floor(row), math.floor(col)
     t, u = row - i, col - j
     i0, i1 = min(max(i, 0), field.shape[0] - 1), min(max(i + 1, 0), field.shape[0] - 1)
     j0, j1 = min(max(j, 0), field.shape[1] - 1), min(max(j + 1, 0), field.shape[1] - 1)
@@ -283,7 +283,7 @@ def _bilinear(field: Field, row: float, col: float) -> float:
 @compiled
 def _bisector(y: float, x: float, seeds: FloatArray) -> float:
     """Distance to the border of the Voronoi cell around (y, x), both in units of the pitch."""
-    a, b = int(math.floor(y)), int(math.floor(x))
+    a, b = math.floor(y), math.floor(x)
     best, second = 1e9, 1e9
     by = bx = sy = sx = 0.0
     for i in range(a - 2, a + 3):

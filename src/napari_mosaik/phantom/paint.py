@@ -124,7 +124,7 @@ def step(x: float, soft: float) -> float:
 def grain(y: float, x: float, size: float, seed: int) -> float:
     """Smooth noise in [0, 1] with grains of *size* µm."""
     a, b = y / size, x / size
-    i, j = int(math.floor(a)), int(math.floor(b))
+    i, j = math.floor(a), math.floor(b)
     t, u = a - i, b - j
     t, u = t * t * (3 - 2 * t), u * u * (3 - 2 * u)
     top = hashed(i, j, seed) * (1 - u) + hashed(i, j + 1, seed) * u
@@ -214,7 +214,7 @@ def _debris(y: float, x: float, seed: int) -> float:
 def _red_cell(y: float, x: float, seed: int) -> float:
     """Red cells: discs of about 6 µm at jittered places."""
     a, b = y / 6.6, x / 6.6
-    i, j = int(math.floor(a)), int(math.floor(b))
+    i, j = math.floor(a), math.floor(b)
     best = 9.0
     for p in range(i - 1, i + 2):
         for q in range(j - 1, j + 2):

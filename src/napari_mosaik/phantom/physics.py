@@ -36,8 +36,8 @@ __all__ = [
     "UptakeLaw",
     "delivered_share",
     "measure",
-    "perfused_surface",
     "patient_activity",
+    "perfused_surface",
     "pet_pose",
     "true_uptake",
 ]

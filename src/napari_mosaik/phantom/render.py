@@ -169,7 +169,7 @@ def _blank(part: NDArray[np.uint8], row0: int, col0: int, white: float, seed: in
 def _range(low: float, high: float, size: int) -> tuple[int, int]:
     """Buckets from *low* to *high*, clipped to what there is."""
     first = min(max(math.floor(low / BUCKET_UM), 0), size - 1)
-    last = min(max(int(math.floor(high / BUCKET_UM)), 0), size - 1)
+    last = min(max(math.floor(high / BUCKET_UM), 0), size - 1)
     return first, last
 
 
@@ -197,8 +197,8 @@ def _place_vessels(
 @compiled
 def _window(low: float, high: float, origin: float, spacing: float) -> tuple[int, int]:
     """Pixels whose centres lie between *low* and *high*, clipped to the patch."""
-    first = max(0, int(math.ceil((low - origin) / spacing - 0.5)))
-    last = min(PATCH - 1, int(math.floor((high - origin) / spacing - 0.5)))
+    first = max(0, math.ceil((low - origin) / spacing - 0.5))
+    last = min(PATCH - 1, math.floor((high - origin) / spacing - 0.5))
     return first, last
 
 

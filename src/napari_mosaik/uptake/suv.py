@@ -53,14 +53,6 @@ class SuvParams(Params):
         advanced=True,
         choices={"janmahasatian": "Janmahasatian 2005", "james": "James 1976"},
     )
-    min_inside: float = setting(
-        0.5,
-        "A tile of which a smaller part lies in the PET's field of view has no value.",
-        label="Least part of a tile in the PET",
-        advanced=True,
-        gt=0,
-        le=1,
-    )
 
 
 def decay_factor(half_life_h: float, elapsed_h: float) -> float:
