@@ -167,7 +167,7 @@ class MosaikDock(QWidget):
         """Stop what is running before the window goes."""
         self.annotate.shut()
         self.desk.close()
-        self.board.clear()
+        self.board.close()
         super().closeEvent(event)
 
 

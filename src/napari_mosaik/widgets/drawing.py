@@ -17,6 +17,7 @@ from napari_mosaik.annotate import (
 from napari_mosaik.core import InputError, Lattice
 from napari_mosaik.core.painting import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.view import colours
 from napari_mosaik.view.layers import annotation_layer
 from napari_mosaik.widgets.annotation import Annotation
 
@@ -37,6 +38,8 @@ TOOLS = {
 """Tools by name: key, words, and what the next click does."""
 _LAYER = "Annotations"
 _LONGEST_PX = 1600
+_OUTLINE = 255
+"""Code of the outlines, which are drawn in one colour so that pink is seen on pink."""
 _CALM_MS = 30
 
 
@@ -321,6 +324,7 @@ class Drawing(QObject):
         if self._draft is not None and self._erasing:
             cut = AnnotatedShape("draft", "cut", self._draft)
             pixels[rasterise([cut], lattice, {"cut": 1}) > 0] = 0
+        pixels[_edges(pixels)] = _OUTLINE
         self._put(pixels, lattice, classes, found[0])
 
     def _put(self, pixels: Any, lattice: Lattice, classes: Any, slide: Layer) -> None:
@@ -329,7 +333,10 @@ class Drawing(QObject):
         spec = annotation_layer(pixels, lattice, classes)
         layer = self._layer()
         if layer is None:
-            layer = Base.create(*spec.as_layer_data())
+            data, options, kind = spec.as_layer_data()
+            outline = {_OUTLINE: colours.rgba(colours.ANNOTATION_ACCENT)}
+            options["colormap"] = {**options["colormap"], **outline}
+            layer = Base.create(data, options, kind)
             layer.editable = False
             layer.affine = slide.affine
             self.viewer.add_layer(layer)
@@ -338,3 +345,13 @@ class Drawing(QObject):
         layer.data = pixels
         layer.scale, layer.translate = spec.place["scale"], spec.place["translate"]
         layer.affine = slide.affine
+
+
+def _edges(codes: Any) -> Any:
+    """Samples of a shape next to something else."""
+    edge = np.zeros(codes.shape, bool)
+    edge[1:] |= codes[1:] != codes[:-1]
+    edge[:-1] |= codes[1:] != codes[:-1]
+    edge[:, 1:] |= codes[:, 1:] != codes[:, :-1]
+    edge[:, :-1] |= codes[:, 1:] != codes[:, :-1]
+    return edge & (codes > 0)

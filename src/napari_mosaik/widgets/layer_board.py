@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import gc
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from napari_mosaik.core import Transform
     from napari_mosaik.io.case import Case
 
-__all__ = ["LayerBoard"]
+__all__ = ["LayerBoard", "quick_removal"]
 
 FRAME_OF_LAYER = {
     "H&E": "he",
@@ -58,7 +60,7 @@ class LayerBoard(QObject):
         super().__init__(desk)
         self.viewer = viewer
         self.desk = desk
-        self.legends: dict[str, Legend] = {}
+        self.specs: dict[str, LayerSpec] = {}
         self.frames: dict[str, str] = {}
         self.choices: dict[str, tuple[str, ...]] = {}
         self.slides: dict[str, LazySlide] = {}
@@ -81,6 +83,24 @@ class LayerBoard(QObject):
     def present(self) -> dict[str, Layer]:
         """All layers of the case that are on the canvas."""
         return {name: layer for name, layer in self._layers.items() if layer in self.viewer.layers}
+
+    def names(self) -> list[str]:
+        """Everything that can be shown: slides first, then overlays."""
+        slides = [title for title in STAIN_TITLES.values() if self.layer(title) is not None]
+        return [*slides, *(name for name in self.specs if name not in slides)]
+
+    def legend(self, name: str) -> Legend | None:
+        """What the colours of a layer mean."""
+        return self.specs[name].legend if name in self.specs else None
+
+    def set_shown(self, name: str, shown: bool) -> None:
+        """Show or hide; a layer that was never shown is made now."""
+        layer = self.layer(name)
+        if layer is not None:
+            layer.visible = shown
+        elif shown and name in self.specs:
+            self.put(self.specs[name], visible=True)
+            self.changed.emit()
 
     # --- case -----------------------------------------------------------------------------------
     def _case_changed(self, case: Case | None, *_: Any) -> None:
@@ -131,31 +151,35 @@ class LayerBoard(QObject):
         self.changed.emit()
 
     def _first(self, case: Case, found: _Found) -> None:
-        """Everything that is finished, hidden until it is asked for."""
+        """Everything that is finished; a layer is made when it is first shown (0.2 s each)."""
         if case is not self._case:
             return
         self.choices = found[1]
-        for spec in found[0]:
-            self.put(spec, visible=False)
+        self.specs.update({spec.name: spec for spec in found[0]})
         self.changed.emit()
 
     def clear(self) -> None:
         """Remove all layers of the case and close its slides."""
-        for layer in list(self.present().values()):
-            self.viewer.layers.remove(layer)
-        for slide in self.slides.values():
-            slide.close()
-            slide.deleteLater()
-        self.slides.clear()
+        with quick_removal(self.viewer):
+            for layer in list(self.present().values()):
+                self.viewer.layers.remove(layer)
+        self.close()
+        self.specs.clear()
         self._layers.clear()
-        self.legends.clear()
         self.choices = {}
         self._case = None
         self.changed.emit()
 
+    def close(self) -> None:
+        """Close the slides."""
+        for slide in self.slides.values():
+            slide.close()
+            slide.deleteLater()
+        self.slides.clear()
+
     # --- results --------------------------------------------------------------------------------
     def bring(self, step: str) -> None:
-        """Bring the layers of a step up to date; new ones stay hidden until they are asked for."""
+        """Bring the layers of a step up to date; new ones are offered, not shown."""
         case = self._case
         if case is None:
             return
@@ -164,7 +188,9 @@ class LayerBoard(QObject):
             if case is self._case:
                 self.choices = found[1]
                 for spec in found[0]:
-                    self.put(spec, visible=None if self.layer(spec.name) else False)
+                    self.specs[spec.name] = spec
+                    if self.layer(spec.name) is not None:
+                        self.put(spec)
                 if step.startswith("align_"):
                     self._realign()
                 self.changed.emit()
@@ -220,8 +246,12 @@ class LayerBoard(QObject):
 
     def put(self, spec: LayerSpec, *, visible: bool | None = None) -> Layer:
         """Add a layer, or give the one of that name new data, keeping how it is shown."""
-        old = self.layer(spec.name)
-        layer = self._add(spec) if old is None else self._replace(old, spec)
+        self.specs[spec.name] = spec
+        layer = self.layer(spec.name)
+        if layer is None:
+            layer = self._add(spec)
+        else:
+            _refill(layer, spec)
         if visible is not None:
             layer.visible = visible
         return layer
@@ -234,17 +264,6 @@ class LayerBoard(QObject):
         self.viewer.add_layer(layer)
         self._layers[spec.name] = layer
         self.frames[spec.name] = FRAME_OF_LAYER.get(spec.name, "")
-        if spec.legend is not None:
-            self.legends[spec.name] = spec.legend
-        return layer
-
-    def _replace(self, old: Layer, spec: LayerSpec) -> Layer:
-        shown, opacity = old.visible, old.opacity
-        place = self.viewer.layers.index(old)
-        self.viewer.layers.remove(old)
-        layer = self._add(spec)
-        layer.visible, layer.opacity = shown, opacity
-        self.viewer.layers.move(self.viewer.layers.index(layer), place)
         return layer
 
     def _dress(self, layer: Layer, spec: LayerSpec) -> None:
@@ -281,6 +300,31 @@ def _matrices(case: Case) -> dict[str, Any]:
     """Homogeneous matrices of the aligned sections to the reference, by frame."""
     found = {stain: transform_to_reference(case, stain) for stain in STAIN_TITLES}
     return {stain: np.array(t.matrix) for stain, t in found.items() if t is not None}
+
+
+def _refill(layer: Layer, spec: LayerSpec) -> None:
+    """New data and place for a layer that is shown already."""
+    layer.data = spec.data if not spec.multiscale else list(spec.data)
+    for name in ("scale", "translate", "affine"):
+        setattr(layer, name, spec.place[name])
+    limits = spec.style.get("contrast_limits")
+    if limits is not None:
+        layer.contrast_limits = limits
+    if "edge_color" in spec.style:
+        layer.edge_color = spec.style["edge_color"]
+    layer.refresh()
+
+
+@contextlib.contextmanager
+def quick_removal(viewer: napari.Viewer) -> Iterator[None]:
+    """Napari collects garbage after each removal, 0.3 s; once for many is enough."""
+    viewer.layers.selection.clear()
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _covers(spec: LayerSpec) -> bool:

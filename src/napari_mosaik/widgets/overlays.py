@@ -17,14 +17,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.view.words import number, title_of
 from napari_mosaik.widgets.layer_board import LayerBoard
 from napari_mosaik.widgets.parts import clear, column, row, words
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
-
     from napari_mosaik.view.spec import Legend
 
 __all__ = ["Overlays"]
@@ -46,14 +43,16 @@ class Overlays(QWidget):
         self._fill()
 
     def _fill(self) -> None:
+        for i in range(self._rows.count()):
+            item = self._rows.itemAt(i)
+            if item is not None and isinstance(item.widget(), _Row):
+                item.widget().part()
         clear(self._rows)
-        present = self._board.present()
-        names = [n for n in STAIN_TITLES.values() if n in present]
-        names += [n for n in present if n not in names]
+        names = self._board.names()
         if not names:
             self._rows.addWidget(words("Layers appear here once a case is open."))
         for name in names:
-            self._rows.addWidget(_Row(name, present[name], self._board.legends.get(name)))
+            self._rows.addWidget(_Row(name, self._board))
         self.maps.offer(self._board.choices.get("maps", ()))
         self.clusters.offer(self._board.choices.get("clusters", ()))
 
@@ -83,44 +82,45 @@ class _Choice(QWidget):
 class _Row(QFrame):
     """One layer: shown or not, how opaque, and what its colours mean."""
 
-    def __init__(self, name: str, layer: Layer, legend: Legend | None) -> None:
+    def __init__(self, name: str, board: LayerBoard) -> None:
         super().__init__()
-        self._layer = layer
+        self._name, self._board = name, board
+        self._layer = board.layer(name)
+        legend = board.legend(name)
         self.eye = QCheckBox(name.replace("&", "&&"))
         self.eye.setToolTip("Show or hide")
         self.eye.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.eye.setChecked(bool(layer.visible))
-        self.eye.toggled.connect(self._set_visible)
+        self.eye.clicked.connect(lambda shown: board.set_shown(name, shown))
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(0, 100)
         self.opacity.setFixedWidth(80)
         self.opacity.setToolTip("Opacity")
-        self.opacity.setValue(round(100 * float(layer.opacity)))
+        self.opacity.setEnabled(self._layer is not None)
         self.opacity.valueChanged.connect(self._set_opacity)
         self.legend = legend_widget(legend) if legend is not None else QWidget()
-        self.legend.setVisible(legend is not None and bool(layer.visible))
         self._has_legend = legend is not None
         self.setLayout(column(row(self.eye, self.opacity), self.legend, margin=1, spacing=1))
-        layer.events.visible.connect(self._follow)
-        layer.events.opacity.connect(self._follow)
-        self.destroyed.connect(lambda: _part(layer, self._follow))
+        if self._layer is not None:
+            self._layer.events.visible.connect(self._follow)
+            self._layer.events.opacity.connect(self._follow)
+        self._follow()
 
-    def _set_visible(self, shown: bool) -> None:
-        self._layer.visible = shown
+    def part(self) -> None:
+        """Listen to the layer no more."""
+        if self._layer is not None:
+            self._layer.events.visible.disconnect(self._follow)
+            self._layer.events.opacity.disconnect(self._follow)
 
     def _set_opacity(self, value: int) -> None:
-        self._layer.opacity = value / 100
+        if self._layer is not None:
+            self._layer.opacity = value / 100
 
     def _follow(self, event: Any = None) -> None:
-        shown = bool(self._layer.visible)
+        layer = self._layer
+        shown = layer is not None and bool(layer.visible)
         self.eye.setChecked(shown)
         self.legend.setVisible(shown and self._has_legend)
-        self.opacity.setValue(round(100 * float(self._layer.opacity)))
-
-
-def _part(layer: Layer, follow: Any) -> None:
-    layer.events.visible.disconnect(follow)
-    layer.events.opacity.disconnect(follow)
+        self.opacity.setValue(100 if layer is None else round(100 * float(layer.opacity)))
 
 
 def legend_widget(legend: Legend) -> QWidget:

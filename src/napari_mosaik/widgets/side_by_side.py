@@ -11,7 +11,7 @@ from napari_mosaik.view import colours
 from napari_mosaik.view.layers import difference_layer, uptake_layers
 from napari_mosaik.view.spec import AXES, UNITS, LayerSpec
 from napari_mosaik.widgets.canvas import square_lines
-from napari_mosaik.widgets.layer_board import LayerBoard
+from napari_mosaik.widgets.layer_board import LayerBoard, quick_removal
 
 if TYPE_CHECKING:
     import napari
@@ -97,9 +97,10 @@ class SideBySide(QObject):
         grid = self.viewer.canvas.grid
         grid.enabled = False
         grid.stride, grid.shape, grid.spacing = self._grid
-        for layer in self._cells:
-            if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
+        with quick_removal(self.viewer):
+            for layer in self._cells:
+                if layer in self.viewer.layers:
+                    self.viewer.layers.remove(layer)
         for layer, shown in self._shown.items():
             if layer in self.viewer.layers:
                 layer.visible = shown

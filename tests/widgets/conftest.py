@@ -1,0 +1,94 @@
+import os
+import shutil
+import sys
+
+import pytest
+
+
+def _why_no_display() -> str:
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+        return "no display: run under xvfb-run, or on a desktop"
+    pytest.importorskip("napari", reason="napari is not installed")
+    pytest.importorskip("qtpy.QtWidgets", reason="no Qt is installed", exc_type=ImportError)
+    return ""
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory):
+    """Two tiny sample cases with everything run, the network taught for a moment."""
+    from napari_mosaik.io import Case
+    from napari_mosaik.phantom import sample
+    from napari_mosaik.twin import TrainParams
+    from napari_mosaik.workflow.classifier import retrain
+    from napari_mosaik.workflow.cohort import train_network
+    from napari_mosaik.workflow.recipe import read_recipe
+    from napari_mosaik.workflow.run import run_until
+
+    folder = tmp_path_factory.mktemp("sample") / "cohort"
+    for _ in sample(folder, "tiny", 0, ["B8", "B11"]):
+        pass
+    cases = [Case(folder / name) for name in ("B8", "B11")]
+    for case in cases:
+        for _ in run_until(case, read_recipe(case.root), "stain"):
+            pass
+    for _ in retrain(cases[:1], cases):
+        pass
+    for case in cases:
+        for _ in run_until(case, read_recipe(case.root)):
+            pass
+    for _ in train_network(cases, "B11", TrainParams(epochs=2)):
+        pass
+    for _ in run_until(cases[1], read_recipe(cases[1].root)):
+        pass
+    return folder
+
+
+@pytest.fixture
+def own_cohort(cohort, tmp_path):
+    """A copy of the cohort that a test may change."""
+    return shutil.copytree(cohort, tmp_path / "cohort")
+
+
+@pytest.fixture
+def fresh_case(cohort, tmp_path):
+    """A copy of one case without any result."""
+    drop = shutil.ignore_patterns("artifacts", "models", "journal", "recipe.toml", "scratch")
+    return shutil.copytree(cohort / "B11", tmp_path / "B11", ignore=drop)
+
+
+@pytest.fixture
+def dock(qtbot, tmp_path, monkeypatch):
+    """The main dock in a real napari window, closed cleanly afterwards."""
+    why = _why_no_display()
+    if why:
+        pytest.skip(why)
+    monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari-settings.yaml"))
+    import napari
+    from napari.settings import get_settings
+
+    from napari_mosaik.widgets.dock import MosaikDock
+
+    get_settings().application.ipy_interactive = False
+    viewer = napari.Viewer(show=False)
+    made = MosaikDock(viewer)
+    viewer.window.add_dock_widget(made, name="MOSAIK", area="right")
+    viewer.window.resize(1366, 768)
+    viewer.show()
+    yield made
+    made.close()
+    viewer.close()
+    qtbot.wait(1)
+
+
+@pytest.fixture
+def opened(qtbot):
+    """Opens a case or cohort in a dock and waits until its slides and results are there."""
+
+    def open_it(dock, path, case="B11", layers=("H&E",)):
+        dock.desk.open(path, prefer=case)
+        qtbot.waitUntil(lambda: dock.workspace.case is not None, timeout=20_000)
+        for name in layers:
+            qtbot.waitUntil(lambda name=name: dock.board.layer(name) is not None, timeout=20_000)
+        return dock.workspace.case
+
+    return open_it

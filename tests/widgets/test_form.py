@@ -1,0 +1,48 @@
+"""Every step's settings become a form that says back what it was given."""
+
+import pytest
+
+from napari_mosaik.core import InputError, Params, setting
+from napari_mosaik.workflow.steps import STEPS
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture
+def form(qtbot, dock):
+    from napari_mosaik.widgets.form import ParamsForm
+
+    def make(params):
+        made = ParamsForm(params)
+        qtbot.addWidget(made)
+        return made
+
+    return make
+
+
+def test_every_step_has_a_form_that_returns_its_defaults(form):
+    for step in STEPS:
+        assert form(step.params()).value() == step.params(), step.name
+
+
+class Sample(Params):
+    edge_um: float = setting(0.05, "An edge.", unit="µm", gt=0, le=10)
+    count: int = setting(3, "A number.", ge=1, advanced=True)
+    limit: float | None = setting(None, "May be left out.")
+
+
+def test_units_limits_reset_and_invalid_values(qtbot, form):
+    made = form(Sample())
+    edge = made.widget("edge_um")
+    assert edge.native.suffix() == " µm"
+    assert edge.tooltip == "An edge."
+    with qtbot.waitSignal(made.changed) as told:
+        edge.value = 0.07
+    assert told.args[0] == Sample(edge_um=0.07)
+    made.widget("limit").value = "not a number"
+    with pytest.raises(InputError, match="limit"):
+        made.value()
+    made.widget("limit").value = "2.5"
+    assert made.value().limit == 2.5
+    made.set_value(Sample())
+    assert made.value() == Sample()

@@ -1,0 +1,90 @@
+"""A correction is drawn, undone, drawn again, taught and travels to the predicted uptake."""
+
+import pytest
+from qtpy.QtCore import QPoint, Qt
+
+from napari_mosaik.annotate import open_document, rectangle_polygon, stroke_polygon
+
+pytestmark = pytest.mark.gui
+
+
+def test_drawing_retraining_and_updating(qtbot, dock, opened, own_cohort):
+    case = opened(dock, own_cohort, layers=("H&E",))
+    dock.show_annotate()
+    drawing, annotation = dock.annotate.drawing, dock.annotate.annotation
+    document = annotation.document
+    before = len(document.snapshot)
+    height, width = dock.board.slides["he"].lattices[0].extent_um
+
+    drawing.choose_class("neoplastic")
+    drawing.commit(stroke_polygon([(0.5 * height, 0.4 * width), (0.6 * height, 0.4 * width)], 80.0))
+    assert len(document.snapshot) == before + 1
+    journal = case.root / "journal" / "reader.jsonl"
+    assert len(open_document(journal).snapshot) == before + 1  # on the disk at once
+    assert dock.annotate.undo.text() == "Undo brush"
+    dock.annotate.undo.click()
+    assert len(document.snapshot) == before
+    dock.annotate.redo.click()
+    assert len(document.snapshot) == before + 1
+    drawing.take("rectangle")
+    drawing.choose_class("non-neoplastic")
+    drawing.commit(rectangle_polygon((0.3 * height, 0.55 * width), (0.4 * height, 0.65 * width)))
+    drawing.choose_class("background")
+    drawing.commit(rectangle_polygon((0.02 * height, 0.02 * width), (0.1 * height, 0.1 * width)))
+    qtbot.waitUntil(lambda: "Annotations" in dock.viewer.layers, timeout=10_000)
+    assert set(dock.viewer.layers["Annotations"].data.ravel()) >= {0, 1, 2}
+
+    dock.annotate.retrain.click()
+    qtbot.waitUntil(lambda: dock.workspace.job is None, timeout=60_000)
+    assert dock.workspace.problem is None
+    assert len(case.annotations("he")) == before + 3
+    words = lambda: {name: state.word for name, state in dock.workspace.states.items()}  # noqa: E731
+    qtbot.waitUntil(lambda: words()["classes"] == "stale", timeout=20_000)
+    assert words()["predict"] == "stale"
+    assert words()["nuclei"] == "done"
+
+    qtbot.waitUntil(dock.annotate.update_button.isEnabled, timeout=10_000)
+    dock.annotate.update_button.click()
+    qtbot.waitUntil(lambda: dock.workspace.job is None, timeout=120_000)
+    assert dock.workspace.problem is None
+    qtbot.waitUntil(lambda: set(words().values()) == {"done"}, timeout=20_000)
+    qtbot.waitUntil(lambda: "mean error" in dock.annotate.change.text(), timeout=20_000)
+    told = dock.annotate.change.text()
+    assert "of the tissue changed its class" in told
+    assert "neoplastic" in told
+    assert "mm²" in told
+
+
+def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_cohort):
+    opened(dock, own_cohort)
+    dock.show_annotate()
+    drawing, document = dock.annotate.drawing, dock.annotate.annotation.document
+    canvas = dock.viewer.window._qt_viewer.canvas.native
+    middle = canvas.rect().center()
+    before = len(document.snapshot)
+
+    def drag(*offsets, modifier=Qt.KeyboardModifier.NoModifier):
+        points = [middle + QPoint(*offset) for offset in offsets]
+        left = Qt.MouseButton.LeftButton
+        qtbot.mousePress(canvas, left, modifier, points[0])
+        for point in points[1:]:
+            qtbot.mouseMove(canvas, point)
+        qtbot.mouseRelease(canvas, left, modifier, points[-1])
+
+    drag((0, 0), (20, 0), (40, 10))
+    assert len(document.snapshot) == before + 1
+    area = document.shapes[-1].geometry.area
+    drag((25, 4), (30, 6), modifier=Qt.KeyboardModifier.AltModifier)
+    assert document.shapes[-1].geometry.area < area
+    drawing.take("lasso")
+    drag((-60, -60), (-20, -60), (-20, -20), (-60, -20))
+    drawing.take("rectangle")
+    drag((60, 60), (100, 90))
+    assert len(document.snapshot) == before + 3
+    drawing.take("select")
+    drag((80, 75), (80, 75))
+    assert drawing.selected == document.shapes[-1].key
+    drawing.remove_selected()
+    assert len(document.snapshot) == before + 2
+    drawing.take("")
+    assert dock.viewer.scene.camera.mouse_pan

@@ -1,0 +1,54 @@
+"""What napari finds: the manifest, the readers, and the manifest in the built wheel."""
+
+import importlib.util
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_manifest_names_functions_that_exist():
+    npe2 = pytest.importorskip("npe2")
+    manifest = npe2.PluginManifest.from_file(ROOT / "src/napari_mosaik/napari.yaml")
+    manifest.validate_imports()
+    assert (ROOT / "napari.yaml").resolve() == ROOT / "src/napari_mosaik/napari.yaml"
+    assert not any(command.icon for command in manifest.contributions.commands)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("build"), reason="'build' is not installed")
+def test_the_wheel_carries_the_manifest(tmp_path):
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(tmp_path)]
+    done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "napari_mosaik/napari.yaml" in names
+    entry = next(n for n in names if n.endswith("entry_points.txt"))
+    assert "napari_mosaik:napari.yaml" in zipfile.ZipFile(wheel).read(entry).decode()
+
+
+def test_pictures_that_are_not_slides_are_left_to_napari(tmp_path):
+    from napari_mosaik.plugin import case_reader, slide_reader
+
+    path = tmp_path / "note.tif"
+    path.write_text("not a picture")
+    assert slide_reader(str(path)) is None
+    assert case_reader(str(tmp_path)) is None
+
+
+@pytest.mark.gui
+def test_the_slide_reader_gives_a_lazy_layer_in_micrometres(dock, cohort):
+    from napari_mosaik.plugin import slide_reader
+
+    path = str(cohort / "B11" / "slides" / "he.tif")
+    ((levels, options, kind),) = slide_reader(path)(path)
+    assert kind == "image"
+    assert options["units"] == ("um", "um")
+    assert options["multiscale"]
+    pixels = levels[0][10:20, 30:40]
+    assert pixels.shape == (10, 10, 3)
+    levels[0]._slide.close()

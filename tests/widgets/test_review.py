@@ -1,0 +1,59 @@
+"""Tiles, points of the plot and rows are one selection; the review comes and goes cleanly."""
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+pytestmark = pytest.mark.gui
+
+
+def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
+    opened(dock, own_cohort)
+    facts = dock.workspace.facts
+    shown = {layer.name: layer.visible for layer in dock.viewer.layers}
+    dock.show_review()
+    assert dock.side_by_side.is_on
+    assert dock.viewer.canvas.grid.enabled
+    assert dock.viewer.canvas.grid.actual_shape(dock.viewer.layers) == (1, 3)
+    assert "Same patient" in dock.review.badge.text()
+    methods = [dock.review.table.item(i, 0).text() for i in range(dock.review.table.rowCount())]
+    assert methods[0] == "MOSAIK network"
+    assert "mean" in methods
+
+    measured, predicted = facts.measured(), facts.predicted()
+    dock.review._clicked(float(measured[7]), float(predicted[7]))  # a click on a point
+    assert dock.workspace.tile == 7
+    assert dock.inspector is not None
+    qtbot.waitUntil(lambda: dock.inspector.table.rowCount() > 20, timeout=10_000)
+    centre = facts.grid.centres_um[3]
+    dock.canvas.choose((float(centre[0]), float(centre[1])))  # a click on a map
+    assert dock.workspace.tile == 3
+    assert dock.inspector.title.text().startswith("Tile 3 ")
+    assert not np.array_equal(dock.side_by_side._marks[0].data, np.zeros((0, 2, 2)))
+    item = dock.review.worst.item(0)
+    dock.review.worst.itemClicked.emit(item)
+    error = np.abs(predicted - measured)
+    assert dock.workspace.tile == int(np.nanargmax(error))
+
+    dock.workspace.tile = 0
+    qtbot.keyClick(dock.inspector, Qt.Key.Key_Right)
+    assert dock.workspace.tile == facts.neighbour(0, 0, 1)
+
+    dock.side_by_side.leave()
+    assert not dock.viewer.canvas.grid.enabled
+    after = {layer.name: layer.visible for layer in dock.viewer.layers}
+    assert {name: after[name] for name in shown} == shown
+    assert not [name for name in after if name.endswith("(review)")]
+
+
+def test_a_tile_shows_the_same_place_in_three_stains(qtbot, dock, opened, own_cohort):
+    opened(dock, own_cohort)
+    dock.workspace.tile = dock.workspace.facts.n_tiles // 2
+    pictures = dock.inspector.pictures
+    qtbot.waitUntil(
+        lambda: all(not p.image.pixmap().isNull() for p in pictures.values()), timeout=10_000
+    )
+    line = dock.workspace.facts.line(dock.workspace.tile)
+    assert "measured" in line
+    assert "predicted" in line
+    assert "nan" not in line

@@ -1,0 +1,140 @@
+"""A case is opened, a step is run, cancelled, and fails: the window stays of use throughout."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from napari_mosaik.core import InputError, Progress
+from napari_mosaik.core.catalogue import TISSUE, VESSELS
+from napari_mosaik.widgets import desk as desk_module
+from napari_mosaik.workflow import run as run_module
+from napari_mosaik.workflow.steps import STEPS, step_named
+
+pytestmark = pytest.mark.gui
+
+
+def idle(qtbot, dock, timeout=60_000):
+    qtbot.waitUntil(lambda: dock.workspace.job is None, timeout=timeout)
+
+
+def test_no_case_offers_three_ways_on(dock):
+    assert dock.welcome.isVisible()
+    assert not dock.header.isVisible()
+    texts = [b.text() for b in (dock.welcome.open, dock.welcome.new, dock.welcome.sample)]
+    assert texts == ["Open case…", "New from slides…", "Open sample cohort…"]
+
+
+def test_open_run_and_see_the_layer(qtbot, dock, opened, fresh_case):
+    case = opened(dock, fresh_case, layers=("H&E", "CD34", "CAIX"))
+    assert dock.header.title.text() == f"{case.name} · {case.patient}"
+    page = dock.pages["Vessels"]
+    page.set_open(True)
+    assert page.run_button.isEnabled()
+    page.run_button.click()
+    assert dock.workspace.job is not None
+    idle(qtbot, dock)
+    assert dock.workspace.problem is None
+    assert case.store.origin(VESSELS) is not None
+    qtbot.waitUntil(lambda: dock.board.layer("Vessels") is not None, timeout=10_000)
+    layer = dock.board.layer("Vessels")
+    vessels = case.store.read(VESSELS)
+    assert layer.visible
+    assert tuple(layer.scale) == vessels.lattice.spacing_um
+    half = vessels.lattice.spacing_um[0] / 2
+    assert layer.translate[0] == pytest.approx(vessels.lattice.origin_um[0] + half)
+    assert all(str(unit) == "micrometer" for unit in layer.units)
+    assert not layer.editable
+    qtbot.waitUntil(lambda: page.head.word.text() == "done", timeout=10_000)
+    assert "vessel" in page.head.line.text()
+
+
+def slow(reads_until):
+    """A body that waits at each progress until it is told to go on."""
+
+    def body(inputs, params):
+        for i in range(10_000):
+            reads_until.append(i)
+            yield Progress(i, 10_000, "counting")
+            time.sleep(0.002)
+        raise AssertionError("was not cancelled")
+
+    return body
+
+
+def install(monkeypatch, step):
+    """Put another step in the place of the one of that name."""
+    steps = tuple(step if known.name == step.name else known for known in STEPS)
+    for module in (desk_module, run_module):
+        named = {one.name: one for one in steps}
+        monkeypatch.setattr(module, "step_named", named.__getitem__)
+    monkeypatch.setattr(run_module, "STEPS", steps)
+
+
+def test_cancel_is_acknowledged_at_once_and_commits_nothing(
+    qtbot, dock, opened, fresh_case, monkeypatch
+):
+    case = opened(dock, fresh_case)
+    seen = []
+    install(monkeypatch, replace(step_named("tissue_he"), body=slow(seen)))
+    job = dock.desk.run_steps(["tissue_he"])
+    qtbot.waitUntil(lambda: len(seen) > 5 and dock.bar.cancel.isVisible(), timeout=10_000)
+    with qtbot.waitSignal(job.cancelled, timeout=5000):
+        began = time.perf_counter()
+        dock.bar.cancel.click()
+        acknowledged = time.perf_counter() - began
+        assert dock.bar.cancel.text() == "Cancelling…"
+        assert not dock.bar.cancel.isEnabled()
+    stopped = time.perf_counter() - began
+    assert acknowledged < 0.1
+    assert stopped < 1.0
+    idle(qtbot, dock)
+    assert case.store.origin(TISSUE["he"]) is None
+    assert dock.workspace.problem is None
+    with case.writing():
+        pass  # the lock was given back
+    assert not dock.bar.isVisible()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), InputError("no tissue")])
+def test_a_failing_step_says_so_and_the_window_goes_on(
+    qtbot, dock, opened, fresh_case, monkeypatch, error
+):
+    case = opened(dock, fresh_case)
+
+    def body(inputs, params):
+        yield Progress(0.5, 1, "working")
+        raise error
+
+    with monkeypatch.context() as patch:
+        install(patch, replace(step_named("tissue_he"), body=body))
+        dock.desk.run_steps(["tissue_he"])
+        idle(qtbot, dock)
+    assert dock.banner.isVisible()
+    assert str(error) in dock.banner.sentence.text()
+    dock.banner.copy.click()
+    assert dock.banner.copy.text() == "Copied"
+    dock.desk.run_steps(["tissue_he"])
+    idle(qtbot, dock)
+    assert not dock.banner.isVisible()
+    assert case.store.origin(TISSUE["he"]) is not None
+
+
+def test_a_changed_setting_marks_what_depends_on_it_stale(qtbot, dock, opened, own_cohort):
+    opened(dock, own_cohort)
+    page = dock.pages["Vessels"]
+    page.set_open(True)
+    page.sections["vessels"].form.widget("smoothing_um").value = 3.0
+    words = lambda: {name: state.word for name, state in dock.workspace.states.items()}  # noqa: E731
+    qtbot.waitUntil(lambda: words()["vessels"] == "stale", timeout=10_000)
+    assert words()["parameters"] == "stale"
+    assert words()["nuclei"] == "done"
+    assert page.head.word.text() == "stale"
+
+
+def test_what_is_not_a_case_is_said(qtbot, dock, tmp_path):
+    (tmp_path / "empty").mkdir()
+    dock.desk.open(tmp_path / "empty")
+    qtbot.waitUntil(lambda: dock.workspace.problem is not None, timeout=10_000)
+    assert "no case" in dock.banner.sentence.text()
+    assert dock.welcome.isVisible()
