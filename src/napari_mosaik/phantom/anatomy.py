@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,9 +140,9 @@ def build_anatomy(plan: CasePlan, size: Size, seed: int) -> Anatomy:
     )
 
 
-def _standard(field: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
+def _standard(field: NDArray[Any], inside: NDArray[np.bool_]) -> FloatArray:
     """A latent field with zero mean and unit variance over the tissue, so that cases compare."""
-    return (field - field[inside].mean()) / field[inside].std()
+    return np.asarray((field - field[inside].mean()) / field[inside].std(), float)
 
 
 def _polar(grid: tuple[int, int], centre_um: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -216,7 +217,7 @@ def _necrosis(
     rim = 150.0 + 110.0 * wobble + cavity + 14.0 * fine
     patch = random_field(rng, grid, COARSE_UM, 950.0) * 320.0 - 480.0 + 40.0 * wobble + 14.0 * fine
     patch = np.minimum(patch, (outline - 260.0) * 0.7)
-    return np.clip(0.5 + np.maximum(rim, patch) / 30.0, 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(0.5 + np.maximum(rim, patch) / 30.0, 0.0, 1.0), np.float32)
 
 
 def _planted(
@@ -248,7 +249,7 @@ def _granular(rng: np.random.Generator, grid: tuple[int, int]) -> Field:
     return sigmoid(4.0 * (0.7 * broad + 0.6 * local - 1.0)).astype(np.float32)
 
 
-def _septum(fibrous: Field) -> Field:
+def _septum(fibrous: FloatArray) -> Field:
     """Half width of the septa: thin in nested areas, wide in fibrous bands."""
     thin = 9.0 * np.exp(0.35 * np.clip(fibrous, -2.0, 1.5))
     return np.asarray(thin + 75.0 * np.maximum(fibrous - 0.75, 0.0), np.float32)

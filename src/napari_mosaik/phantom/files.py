@@ -46,22 +46,24 @@ def transform_record(transform: Transform) -> dict[str, Any]:
     }
 
 
-def _uid(*parts: object) -> str:
+def _uid(*parts: object) -> Any:
     """A DICOM identifier made from what it identifies."""
     text = "/".join(str(part) for part in parts)
-    return UID_ROOT + str(int(hashlib.blake2b(text.encode(), digest_size=14).hexdigest(), 16))
+    from pydicom.uid import UID
+
+    return UID(UID_ROOT + str(int(hashlib.blake2b(text.encode(), digest_size=14).hexdigest(), 16)))
 
 
 def write_pet(path: Path, image: Raster, plan: CasePlan, seed: int, scanner: ScannerLaw) -> None:
     """Write the PET slice as DICOM, with the decay fields of a preclinical scanner, no identity."""
     from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
+    from pydicom.uid import UID, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = PositronEmissionTomographyImageStorage
     meta.MediaStorageSOPInstanceUID = _uid(seed, plan.name, "image", image.lattice.shape)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID_ROOT + "1"
+    meta.ImplementationClassUID = UID(UID_ROOT + "1")
     data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     data.SOPClassUID = meta.MediaStorageSOPClassUID
     data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID

@@ -132,7 +132,7 @@ def _to_septum(anatomy: Anatomy, points: FloatArray, share: float) -> FloatArray
     excess = np.maximum(anatomy.at("nest", points) + aim, 0.0)
     slope = _gradient(anatomy, points)
     norm2 = np.maximum((slope**2).sum(axis=1), 0.25)
-    return points - share * (excess / norm2)[:, None] * slope
+    return np.asarray(points - share * (excess / norm2)[:, None] * slope, float)
 
 
 def draw_vessels(anatomy: Anatomy, rng: np.random.Generator) -> Vessels:

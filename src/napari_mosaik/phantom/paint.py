@@ -99,7 +99,7 @@ def four(field: Floats, row: float, col: float) -> tuple[float, float, float, fl
 @compiled
 def _mixed(field: Floats, i: int, j: int, k: int, w: tuple[float, float, float, float]) -> float:
     top = w[0] * field[i, j, k] + w[1] * field[i, j + 1, k]
-    return top + w[2] * field[i + 1, j, k] + w[3] * field[i + 1, j + 1, k]
+    return float(top + w[2] * field[i + 1, j, k] + w[3] * field[i + 1, j + 1, k])
 
 
 @compiled

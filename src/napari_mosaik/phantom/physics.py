@@ -98,11 +98,11 @@ def _hours(first: str, last: datetime) -> float:
 
 
 def patient_activity(plan: CasePlan) -> float:
-    """Activity concentration in Bq/mL at scan start of tissue whose uptake is 1 g/mL (SUVbw = 1)."""
+    """Activity concentration in Bq/mL at scan start where the uptake is 1 g/mL (SUVbw = 1)."""
     patient = plan.patient
     net_bq = (patient.dose_mbq - patient.residual_mbq) * 1e6
     left = 2.0 ** (-_hours(patient.injected, plan.scanned) / HALF_LIFE_H["Zr-89"])
-    return net_bq * left / (patient.weight_kg * 1000.0)
+    return float(net_bq * left / (patient.weight_kg * 1000.0))
 
 
 def perfused_surface(anatomy: Anatomy, vessels: Vessels, law: UptakeLaw) -> FloatArray:
@@ -122,7 +122,7 @@ def perfused_surface(anatomy: Anatomy, vessels: Vessels, law: UptakeLaw) -> Floa
 def true_uptake(
     anatomy: Anatomy, vessels: Vessels, patient: Patient, law: UptakeLaw | None = None
 ) -> Raster:
-    """Uptake of each place of the specimen before the scanner blurs it, g/mL; 0 where no tissue is."""
+    """Uptake of the specimen before the scanner blurs it, g/mL; 0 where no tissue is."""
     law = law or UptakeLaw()
     surface = perfused_surface(anatomy, vessels, law)
     fine = anatomy.sampled("nest", law.spacing_um / 4)

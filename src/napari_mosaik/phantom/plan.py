@@ -70,7 +70,7 @@ SIZES: Final[Mapping[str, Size]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How one section or the PET lies against the CD34 section; the shift is a share of the slide."""
+    """How a section or the PET lies against the CD34 section; shifts are shares of the slide."""
 
     angle_deg: float
     scale: float

@@ -77,12 +77,16 @@ def _block(draw: Drawer, row: int, col: int) -> tuple[bytes, Pixels]:
     return _encoded(tile), _halved(tile)
 
 
+def _spool(folder: Path) -> IO[bytes]:
+    """An unnamed file that vanishes with its last user."""
+    return tempfile.TemporaryFile(dir=folder)
+
+
 def _levels(shape: tuple[int, int], stack: ExitStack, folder: Path) -> list[_Level]:
     """Levels, each half the size of the one before, down to about one tile."""
     levels: list[_Level] = []
     while True:
-        spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-        levels.append(_Level(shape, spool))
+        levels.append(_Level(shape, stack.enter_context(_spool(folder))))
         if max(shape) <= TILE:
             return levels
         shape = (max(1, shape[0] // 2), max(1, shape[1] // 2))

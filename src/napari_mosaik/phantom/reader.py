@@ -1,4 +1,4 @@
-"""A simulated reader who outlines some tissue of each class on the H&E slide, with a safe margin."""
+"""A simulated reader who outlines tissue of each class on the H&E slide, with a safe margin."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def _ring(centre: FloatArray, radius: float, rng: np.random.Generator) -> FloatA
         np.linspace(0, 2 * np.pi, VERTICES, endpoint=False) + rng.uniform(-0.1, 0.1, VERTICES)
     )
     reach = radius * rng.uniform(0.62, 0.95, VERTICES)
-    return centre + reach[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+    ray = np.column_stack([np.cos(angle), np.sin(angle)])
+    return np.asarray(centre + reach[:, None] * ray, float)
 
 
 def write_annotations(path: Path, shapes: list[tuple[int, FloatArray]], spacing_um: float) -> None:
