@@ -29,6 +29,9 @@ def retrain(
     ] = None,
     method: Annotated[str, typer.Option(help="fast, or densenet (the paper's network).")] = "fast",
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting of the method: name=value.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train the tissue classes from the annotations of one or many cases."""
@@ -37,12 +40,27 @@ def retrain(
     teaching = open_cases(cases)
     targets = open_cases(into) if into else teaching
     with Bar(quiet=json) as bar:
-        made = drive(work(teaching, targets, method=method, seed=seed), "Tissue classifier", bar)
+        made = drive(
+            work(teaching, targets, method=method, settings=settings_of(set_), seed=seed),
+            "Tissue classifier",
+            bar,
+        )
     if json:
         print_json(made)
         return
     typer.echo(f"model {made['model']} from {made['n_shapes']} shapes in {made['n_cases']} cases")
     typer.echo("what depends on it is stale now; recompute with: napari-mosaik run CASE")
+
+
+def settings_of(texts: list[str] | None) -> dict[str, str]:
+    """Values of ``--set name=value``."""
+    values = {}
+    for text in texts or []:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise InputError(f"--set {text!r} is not of the form name=value")
+        values[name.strip()] = value.strip()
+    return values
 
 
 def train(

@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from napari_mosaik.cli.case import Json
+from napari_mosaik.cli.cohort import settings_of
 from napari_mosaik.cli.show import figure, print_json, table
 from napari_mosaik.core.errors import InputError
 
@@ -178,13 +179,7 @@ def kinetics(
         raise InputError(
             f"--times-h {times_h!r} is not a list of numbers like 72,120,168"
         ) from None
-    values = {}
-    for text in set_ or []:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise InputError(f"--set {text!r} is not of the form name=value")
-        values[name.strip()] = value.strip()
-    params = ImmunokineticParams.parse(values, "--set")
+    params = ImmunokineticParams.parse(settings_of(set_), "--set")
     curves = solve_immunokinetic(params, times)
     if json:
         names = ("free_um", "bound_um", "internalised_um")

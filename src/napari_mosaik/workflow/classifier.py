@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import ANNOTATIONS, STAIN_FIT
 from napari_mosaik.core.errors import Blocked, InputError
-from napari_mosaik.core.params import digest
+from napari_mosaik.core.params import Params, digest
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, saving
@@ -26,9 +26,13 @@ from napari_mosaik.workflow.steps.classes import BLOCK_PX, ClassReader
 
 if TYPE_CHECKING:
     from napari_mosaik.segment.compartments import TissueClassParams, TissueModel
+    from napari_mosaik.segment.densenet import DenseNetParams
 
 __all__ = ["retrain"]
 
+Drawn = list[tuple[Case, tuple[AnnotatedShape, ...]]]
+DENSENET_TILE_PX = 128
+GROUP_PX = 512
 Samples = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
 
@@ -37,7 +41,7 @@ def retrain(
     targets: Sequence[Case],
     *,
     method: str = "fast",
-    params: TissueClassParams | None = None,
+    settings: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Train the tissue classifier and make it the model of the target cases.
@@ -58,16 +62,14 @@ def retrain(
     Blocked
         A teaching case whose stain fit is not done.
     """
-    from napari_mosaik.segment.compartments import TissueClassParams
-
     if method not in _METHODS:
         raise InputError(f"method '{method}' is not offered; use one of: {', '.join(_METHODS)}")
-    params = params or TissueClassParams()
+    params = _params_class(method).parse(settings or {}, f"settings of the method {method}")
     yield Progress(0, 1, "reading annotations")
     drawn = [(case, case.annotations("he")) for case in teaching]
     drawn = [(case, shapes) for case, shapes in drawn if shapes]
     _check(drawn, teaching)
-    mark = _fingerprint(drawn, params, method, seed)
+    mark = _fingerprint(drawn, params.digest(), method, seed)
     place = _known(targets, mark)
     if place is None:
         model = yield from _METHODS[method](drawn, params, seed, mark)
@@ -81,7 +83,7 @@ def retrain(
     return {"model": model.hash, "n_shapes": n_shapes, "n_cases": len(drawn), "method": method}
 
 
-def _check(drawn: list[tuple[Case, tuple[AnnotatedShape, ...]]], teaching: Sequence[Case]) -> None:
+def _check(drawn: Drawn, teaching: Sequence[Case]) -> None:
     if not drawn:
         names = ", ".join(case.name for case in teaching)
         raise InputError(
@@ -103,8 +105,8 @@ def _check(drawn: list[tuple[Case, tuple[AnnotatedShape, ...]]], teaching: Seque
 
 
 def _fingerprint(
-    drawn: list[tuple[Case, tuple[AnnotatedShape, ...]]],
-    params: TissueClassParams,
+    drawn: Drawn,
+    settings: str,
     method: str,
     seed: int,
 ) -> str:
@@ -113,7 +115,7 @@ def _fingerprint(
     for case, _ in drawn:
         fit = case.store.origin(STAIN_FIT)
         sources.append([case.name, case.digest(ANNOTATIONS), fit.digest() if fit else ""])
-    return digest([sources, params.model_dump(mode="json"), method, seed])
+    return digest([sources, settings, method, seed])
 
 
 def _known(targets: Sequence[Case], mark: str) -> Path | None:
@@ -126,7 +128,7 @@ def _known(targets: Sequence[Case], mark: str) -> Path | None:
 
 
 def _teach_fast(
-    drawn: list[tuple[Case, tuple[AnnotatedShape, ...]]],
+    drawn: Drawn,
     params: TissueClassParams,
     seed: int,
     mark: str,
@@ -149,13 +151,78 @@ def _teach_fast(
     yield Progress(0.85, 1, "growing trees")
     features = np.concatenate([one for one, _ in pooled])
     codes = np.concatenate([one for _, one in pooled])
-    training = {
+    return train_fast(features, codes, params, rng, training=_training(drawn, seed, mark))
+
+
+def _training(drawn: Drawn, seed: int, mark: str) -> dict[str, Any]:
+    """What the card says of the training."""
+    return {
         "cases": [case.name for case, _ in drawn],
         "shapes": {case.name: len(shapes) for case, shapes in drawn},
         "seed": seed,
         "fingerprint": mark,
     }
-    return train_fast(features, codes, params, rng, training=training)
+
+
+def _teach_densenet(
+    drawn: Drawn, params: DenseNetParams, seed: int, mark: str
+) -> Generator[Progress, None, TissueModel]:
+    """The paper's network on tiles around the shapes; slow without a graphics card."""
+    yield Progress(0.0, 1, "loading the network library, about 3 s")
+    from napari_mosaik.segment.densenet import train_densenet
+
+    pictures, codes, groups = [], [], []
+    for number, (case, shapes) in enumerate(drawn):
+        yield Progress(0.1 * number / len(drawn), 1, f"cutting tiles of {case.name}")
+        for picture, code, group in _tiles(case, shapes, params):
+            pictures.append(picture)
+            codes.append(code)
+            groups.append(group)
+    steps = train_densenet(
+        np.stack(pictures),
+        np.stack(codes),
+        params,
+        np.random.default_rng(seed),
+        groups=np.array(groups),
+        training=_training(drawn, seed, mark),
+    )
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            model: TissueModel = end.value
+            return model
+        done = (step.epoch - 1 + step.step / step.steps) / params.epochs
+        yield Progress(0.1 + 0.9 * done, 1, f"pass {step.epoch} of {params.epochs}")
+
+
+def _tiles(
+    case: Case, shapes: tuple[AnnotatedShape, ...], params: DenseNetParams
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], str]]:
+    """Stain-normalised tiles that hold labelled pixels, their codes, and their spatial group."""
+    from napari_mosaik.segment.annotations import rasterise
+    from napari_mosaik.tissue import StainFit
+
+    stain = case.store.read(STAIN_FIT)
+    with case.slide("he") as slide:
+        spacing_um = params.read_spacing_um
+        reader = ClassReader(slide, StainFit.from_dict(stain), spacing_um, spacing_um)
+        codes = rasterise(shapes, reader.lattice)
+        for block in cut(reader.lattice, DENSENET_TILE_PX, 0.0):
+            own = codes[block.rows, block.cols]
+            if own.shape == (DENSENET_TILE_PX, DENSENET_TILE_PX) and own.any():
+                row, col = block.rows.start // GROUP_PX, block.cols.start // GROUP_PX
+                yield reader.rgb(block.core), own, f"{case.name} {row} {col}"
+
+
+def _params_class(method: str) -> type[Params]:
+    if method == "fast":
+        from napari_mosaik.segment.compartments import TissueClassParams
+
+        return TissueClassParams
+    from napari_mosaik.segment.densenet import DenseNetParams
+
+    return DenseNetParams
 
 
 def _samples(
@@ -217,4 +284,7 @@ def _save(model: TissueModel, folder: Path) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-_METHODS = {"fast": _teach_fast}
+_METHODS: dict[str, Callable[..., Generator[Progress, None, TissueModel]]] = {
+    "fast": _teach_fast,
+    "densenet": _teach_densenet,
+}
