@@ -1,7 +1,9 @@
 """A correction is drawn, undone, drawn again, taught and travels to the predicted uptake."""
 
 import pytest
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtWidgets import QApplication
 
 from napari_mosaik.annotate import open_document, rectangle_polygon, stroke_polygon
 
@@ -64,11 +66,19 @@ def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_
     before = len(document.snapshot)
 
     def drag(*offsets, modifier=Qt.KeyboardModifier.NoModifier):
+        left, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
         points = [middle + QPoint(*offset) for offset in offsets]
-        left = Qt.MouseButton.LeftButton
         qtbot.mousePress(canvas, left, modifier, points[0])
         for point in points[1:]:
-            qtbot.mouseMove(canvas, point)
+            place = QPointF(point), QPointF(canvas.mapToGlobal(point))
+            known = len(drawing._points)
+
+            def moved(place=place, known=known):  # moves that follow too fast are dropped
+                move = QMouseEvent(QEvent.Type.MouseMove, *place, none, left, modifier)
+                QApplication.sendEvent(canvas, move)
+                return drawing.tool == "select" or len(drawing._points) > known
+
+            qtbot.waitUntil(moved, timeout=5000)
         qtbot.mouseRelease(canvas, left, modifier, points[-1])
 
     drag((0, 0), (20, 0), (40, 10))
