@@ -330,7 +330,7 @@ def _colour(
                 a = max(paint.cell_of(owner[0, i, j]), 0)
                 b = max(paint.nucleus_of(owner[0, i, j]), 0)
                 piece = owner[1, i, j]
-                wall = segments[piece, 5] if piece >= 0 else np.float32(-1e3)
+                wall = float(segments[piece, 5]) if piece >= 0 else -1e3
                 own = (nuclei[a, 8], nuclei[a, 9])
                 core = (nuclei[b, 0], nuclei[b, 1], nuclei[b, 6], nuclei[b, 7])
                 h, s = paint.tissue(code, here, cells, own, wall, core, seed)
