@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from napari_mosaik.cli.show import Bar, drive, print_json, table
 from napari_mosaik.core.catalogue import STAIN_TITLES
-from napari_mosaik.core.errors import InputError, MissingPixelSize
+from napari_mosaik.core.errors import InputError, MissingPixelSize, MosaikError
 
 __all__ = ["open_cases", "register", "run_case"]
 
@@ -161,20 +162,17 @@ def slide(
         typer.echo(f"  {key:8} {value}")
 
 
-def run_case(case: Any, bar: Bar, until: str = "", scheduler: str = "") -> list[str]:
-    """Run all that is missing in one case; names of the steps that ran."""
+def run_case(case: Any, bar: Bar, until: str = "", scheduler: str = "") -> None:
+    """Run all that is missing in one case."""
     from napari_mosaik.workflow.recipe import read_recipe, write_recipe
-    from napari_mosaik.workflow.run import outlook, plan
-    from napari_mosaik.workflow.run import run as run_step
+    from napari_mosaik.workflow.run import run_until
 
     recipe = read_recipe(case.root)
-    todo = plan(outlook(case, recipe), until)
-    if todo:
+    with case.writing():
         write_recipe(case.root, recipe)
-    for step in todo:
-        work = run_step(case, step, recipe[step.name], scheduler=scheduler)
-        drive(work, f"{case.name} · {step.title}", bar)
-    return [step.name for step in todo]
+    with contextlib.closing(run_until(case, recipe, until, scheduler=scheduler)) as work:
+        for step, progress in work:
+            bar.show(f"{case.name} · {step.title}", progress)
 
 
 def run(
@@ -196,16 +194,23 @@ def run(
     cases = open_cases(paths)
     for text in set_ or []:
         _change(cases, text)
+    failed = []
     with Bar(quiet=json) as bar:
         for case in cases:
-            if step:
-                _run_one(case, step, bar, scheduler, force)
-            else:
-                run_case(case, bar, until, scheduler)
+            try:
+                _run_one(case, bar, step, until, scheduler, force)
+            except MosaikError as error:
+                failed.append(str(error))
     _states(cases, json)
+    if failed:
+        raise InputError(" | ".join(failed))
 
 
-def _run_one(case: Any, name: str, bar: Bar, scheduler: str, force: bool) -> None:
+def _run_one(case: Any, bar: Bar, name: str, until: str, scheduler: str, force: bool) -> None:
+    """Run one step of a case, or all that is missing."""
+    if not name:
+        run_case(case, bar, until, scheduler)
+        return
     from napari_mosaik.workflow.recipe import read_recipe, write_recipe
     from napari_mosaik.workflow.run import run as run_step
     from napari_mosaik.workflow.steps import step_named

@@ -161,6 +161,15 @@ class Case:
         spacing = entry.spacing_um if entry.spacing_source != "header" else None
         return open_slide(self.path(entry.path), spacing, frame=stain)
 
+    def spacing_um(self, stain: str) -> tuple[float, float]:
+        """Level-0 pixel size of one slide (row, column), µm."""
+        entry = self.file.slides.get(stain)  # type: ignore[call-overload]
+        if entry is not None and entry.spacing_um is not None:
+            known: tuple[float, float] = entry.spacing_um
+            return known
+        with self.slide(stain) as slide:
+            return slide.lattice.spacing_um
+
     def pet(self) -> PetImage:
         """Read the PET slice."""
         from napari_mosaik.io.pet import open_pet

@@ -9,7 +9,7 @@ from typing import Any
 
 import napari_mosaik
 from napari_mosaik.core.artifact import Artifact, Origin, Progress, Source
-from napari_mosaik.core.errors import Blocked
+from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.inputs import Inputs
@@ -76,9 +76,26 @@ class Outlook:
             reason = self._lacks(entry)
             if reason:
                 return reason
+        if step.needs_any and all(self._lacks(entry) for entry in step.needs_any):
+            return " and ".join(self._lacks(entry) for entry in step.needs_any)
+        if step.coarsest_um is not None:
+            reason = self._too_coarse(step, step.coarsest_um)
+            if reason:
+                return reason
         if step.needs_model:
             model = str(getattr(self.recipe[step.name], step.needs_model))
             return self._lacks_model(step, model)
+        return ""
+
+    def _too_coarse(self, step: Step[Any], coarsest_um: float) -> str:
+        for entry in step.reads:
+            if isinstance(entry, Source) and entry.name.startswith("slide:"):
+                spacing_um = max(self._case.spacing_um(entry.name.removeprefix("slide:")))
+                if spacing_um > coarsest_um:
+                    return (
+                        f"the {entry.about} has pixels of {spacing_um:.3g} µm; {coarsest_um:g} µm "
+                        "or finer are needed"
+                    )
         return ""
 
     def _lacks_model(self, step: Step[Any], model: str) -> str:
@@ -125,8 +142,7 @@ def plan(view: Outlook, until: str = "") -> list[Step[Any]]:
         step = pending.pop()
         if step.name not in needed:
             needed.add(step.name)
-            entries = (*step.reads, *step.may_read)
-            pending += [maker_of(entry) for entry in entries if isinstance(entry, Artifact)]
+            pending += [step_named(name) for name in sorted(_makers(step))]
     return [step for step in todo if step.name in needed]
 
 
@@ -200,8 +216,31 @@ def _commit(
 def run_until(
     case: Case, recipe: Recipe, until: str = "", *, scheduler: str = ""
 ) -> Generator[tuple[Step[Any], Progress], None, None]:
-    """Run all that is stale or missing up to *until* (or all that can be had), in order."""
-    todo = plan(Outlook(case, recipe), until)
-    for step in todo:
-        for progress in run(case, step, recipe[step.name], scheduler=scheduler):
-            yield step, progress
+    """Run all that is stale or missing up to *until* (or all that can be had), in order.
+
+    Without *until* a step that cannot use its input does not stop the steps that do without it;
+    what could not be run is raised at the end.
+    """
+    failed: dict[str, str] = {}
+    left_out: set[str] = set()
+    for step in plan(Outlook(case, recipe), until):
+        if _makers(step) & left_out:
+            left_out.add(step.name)
+            continue
+        try:
+            for progress in run(case, step, recipe[step.name], scheduler=scheduler):
+                yield step, progress
+        except (InputError, CorruptArtifact) as error:
+            if until:
+                raise
+            failed[step.title] = str(error)
+            left_out.add(step.name)
+    if failed:
+        told = "; ".join(f"{title}: {why}" for title, why in failed.items())
+        raise InputError(f"case {case.name}: not everything could be run. {told}")
+
+
+def _makers(step: Step[Any]) -> set[str]:
+    """Names of the steps that make what a step reads."""
+    entries = (*step.reads, *step.may_read)
+    return {maker_of(entry).name for entry in entries if isinstance(entry, Artifact)}

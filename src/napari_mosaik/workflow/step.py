@@ -50,6 +50,10 @@ class Step(Generic[P]):
         Sources and artifacts that are used when they can be had; their absence is recorded.
     needs_model
         Name of the setting that holds a model's hash, when a model is used.
+    needs_any
+        Of these optional inputs at least one must be there.
+    coarsest_um
+        Coarsest pixel size of the step's slide at which its result means anything; None for any.
     revision
         Raised when, and only when, the step's numbers change.
     """
@@ -64,4 +68,6 @@ class Step(Generic[P]):
     body: Body[P]
     may_read: tuple[Artifact[Any] | Source, ...] = ()
     needs_model: str = ""
+    needs_any: tuple[Artifact[Any], ...] = ()
+    coarsest_um: float | None = None
     revision: int = 1

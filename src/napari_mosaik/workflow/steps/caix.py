@@ -113,4 +113,5 @@ CAIX = Step(
     may_read=(CLASSES, ALIGNMENT["he"], ALIGNMENT["caix"]),
     writes=(CAIX_CELLS,),
     body=_body,
+    coarsest_um=1.5,
 )

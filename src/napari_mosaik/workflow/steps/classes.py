@@ -144,5 +144,6 @@ TISSUE_CLASSES = Step(
     reads=(SLIDES["he"], TISSUE["he"], STAIN_FIT),
     writes=(CLASSES, CLASS_PROBABILITY, CLASS_RECORD),
     body=_body,
+    coarsest_um=2.2,
     needs_model="model",
 )

@@ -7,7 +7,13 @@ from collections.abc import Generator
 import numpy as np
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.catalogue import KINETICS, PARAMETERS, TILE_KINETICS
+from napari_mosaik.core.catalogue import (
+    CAIX_CELLS,
+    KINETICS,
+    PARAMETERS,
+    TILE_KINETICS,
+    VESSEL_OBJECTS,
+)
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import setting
 from napari_mosaik.core.table import Table
@@ -89,7 +95,7 @@ TILE_CURVES = Step(
     "were all that mattered.",
     page="Kinetics",
     params=DeliveryParams,
-    reads=(PARAMETERS,),
+    reads=(PARAMETERS, VESSEL_OBJECTS, CAIX_CELLS),
     writes=(TILE_KINETICS,),
     body=_tile_curves,
 )

@@ -174,4 +174,5 @@ FIND_NUCLEI = Step(
     may_read=(STAIN_FIT,),
     writes=(NUCLEI, NUCLEUS_OBJECTS),
     body=_body,
+    coarsest_um=1.5,
 )

@@ -163,6 +163,7 @@ TILE_PARAMETERS = Step(
         ALIGNMENT["he"],
         ALIGNMENT["caix"],
     ),
+    needs_any=(VESSELS, NUCLEUS_OBJECTS, CAIX_CELLS, CLASSES),
     writes=(PARAMETERS,),
     body=_body,
 )

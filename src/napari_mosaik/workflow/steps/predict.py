@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from napari_mosaik.core.artifact import Artifact, Progress
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
+    CAIX_CELLS,
     CLASSES,
     CLUSTERS,
     KINETICS,
+    NUCLEUS_OBJECTS,
     PARAMETERS,
     PREDICTION,
     PREDICTION_MAP,
@@ -45,6 +47,8 @@ TWIN_READS = (
     CLASSES,
     ALIGNMENT["he"],
     VESSELS,
+    NUCLEUS_OBJECTS,
+    CAIX_CELLS,
     PARAMETERS,
     CLUSTERS,
     KINETICS,

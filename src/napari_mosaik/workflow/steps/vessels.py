@@ -155,4 +155,5 @@ FIND_VESSELS = Step(
     reads=(SLIDES["cd34"], TISSUE["cd34"]),
     writes=(VESSELS, VESSEL_OBJECTS),
     body=_body,
+    coarsest_um=2.5,
 )
