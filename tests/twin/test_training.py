@@ -15,6 +15,7 @@ from tests.twin.synthetic import make_cohort
 
 QUICK = TrainParams(
     epochs=3,
+    validation="auto",
     threads=1,
     spatial_width=16,
     branch_channels=(4, 8, 8),
@@ -177,6 +178,12 @@ def test_the_validation_case_is_chosen_by_rule(small_cases):
         choose_validation(small_cases, "B11")
 
 
+def test_the_settings_say_whether_a_case_validates_and_the_caller_may_overrule(small_cases):
+    alone = QUICK.model_copy(update={"epochs": 1, "validation": "none"})
+    assert finish(train(small_cases, alone)).card["validation"] is None
+    assert finish(train(small_cases, alone, validation="A2")).card["validation"] == "A2"
+
+
 def test_training_stops_early_when_validation_does_not_improve(small_cases):
     params = QUICK.model_copy(update={"epochs": 30, "patience": 1, "learning_rate": 0.5})
     found = finish(train(small_cases, params, seed=0))
@@ -207,6 +214,7 @@ def test_presets():
     paper = TrainParams.preset("paper")
     assert (paper.window_px, paper.batch, paper.epochs) == (160, 12, 25)
     assert (paper.learning_rate, paper.alpha, paper.lambda_) == (3e-5, 0.3, 0.7)
+    assert paper.validation == "auto"
     assert TrainParams.preset("default") == TrainParams()
     with pytest.raises(InputError, match="fast"):
         TrainParams.preset("fast")

@@ -47,10 +47,10 @@ class NetworkParams(Params):
 class TrainParams(NetworkParams):
     """Settings of a training; the defaults make the quick cohort in about a minute on two cores."""
 
-    epochs: int = setting(24, "Passes over the training tiles, at most.", ge=1, le=1000)
+    epochs: int = setting(12, "Passes over the training tiles, at most.", ge=1, le=1000)
     batch: int = setting(32, "Tiles per training step.", ge=1, le=1024)
     learning_rate: float = setting(
-        1e-3, "Step size of the optimiser (its highest value with a schedule).", gt=0.0, le=1.0
+        5e-4, "Step size of the optimiser (its highest value with a schedule).", gt=0.0, le=1.0
     )
     schedule: Literal["cosine", "constant"] = setting(
         "cosine",
@@ -77,8 +77,18 @@ class TrainParams(NetworkParams):
         lt=1.0,
         advanced=True,
     )
+    validation: Literal["none", "auto"] = setting(
+        "none",
+        "Whether one training case is set aside to decide when to stop and which weights to keep.",
+        choices={"none": "every training case teaches", "auto": "set one training case aside"},
+    )
     patience: int = setting(
-        8, "Epochs without a better validation error before stopping (0: never).", ge=0, le=1000
+        8,
+        "Epochs without a better validation error before stopping (0: never); "
+        "only with a validation case.",
+        ge=0,
+        le=1000,
+        advanced=True,
     )
     threads: int = setting(
         2, "Processor threads; part of the result's record.", ge=1, le=64, advanced=True
@@ -110,6 +120,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "alpha": 0.3,
         "lambda_": 0.7,
         "augment": False,
+        "validation": "auto",
         "averaging": 0.0,
     },
 }

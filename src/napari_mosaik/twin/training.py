@@ -59,7 +59,7 @@ def train(
     params: TrainParams | None = None,
     *,
     seed: int = 0,
-    validation: str = "auto",
+    validation: str | None = None,
     checkpoint: Path | None = None,
     columns: BaselineColumns | None = None,
 ) -> Generator[TrainEvent, None, TrainedModel]:
@@ -78,7 +78,9 @@ def train(
         Name of the training case that decides when to stop and which weights are kept; ``"none"``
         to use every case and the last weights; ``"auto"`` for the last case (by name) of the
         patient with the most training cases, so that no patient is lost to the training where
-        that can be avoided, and none with fewer than three cases.
+        that can be avoided, and none with fewer than three cases.  Left out: as *params* say.
+        With few cases one of them is a poor judge and a large loss, hence the default "none" with
+        a short, fixed schedule.
     checkpoint
         File that holds the state after each epoch.  A training with the same cases, settings and
         seed continues from it and ends with the same bits as one that was not interrupted;
@@ -111,7 +113,7 @@ def train(
     """
     params = params or TrainParams()
     begun = time.monotonic()
-    fold = make_fold(cases, params, validation)
+    fold = make_fold(cases, params, validation or params.validation)
     session = Session(fold, params, seed)
     resumed = checkpoint is not None and session.restore(checkpoint)
     while session.epoch < params.epochs and not session.stopped:
