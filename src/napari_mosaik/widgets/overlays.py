@@ -24,7 +24,7 @@ from napari_mosaik.widgets.parts import clear, column, row, words
 if TYPE_CHECKING:
     from napari_mosaik.view.spec import Legend
 
-__all__ = ["Overlays"]
+__all__ = ["Overlays", "legend_widget"]
 
 
 class Overlays(QWidget):

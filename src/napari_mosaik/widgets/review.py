@@ -21,8 +21,9 @@ from qtpy.QtWidgets import (
 
 from napari_mosaik.view.words import number, percent, title_of
 from napari_mosaik.widgets.figure_view import FigureView
-from napari_mosaik.widgets.parts import button, column, row, words
-from napari_mosaik.widgets.side_by_side import SideBySide
+from napari_mosaik.widgets.overlays import legend_widget
+from napari_mosaik.widgets.parts import button, clear, column, row, words
+from napari_mosaik.widgets.side_by_side import SideBySide, review_specs
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReviewPanel", "metric_rows", "nearest_tile"]
 
+_SCALES = ("Measured and predicted, on one scale", "Predicted minus measured")
 WORST = 12
 _KINDS = ("Predicted against measured", "Difference against mean")
 
@@ -57,10 +59,14 @@ class ReviewPanel(QWidget):
         self.worst.setMaximumHeight(130)
         self.worst.itemClicked.connect(lambda item: self._choose(int(item.data(256))))
         self.change = words()
+        self._legends = QWidget()
+        self._legend_rows = column(spacing=2)
+        self._legends.setLayout(self._legend_rows)
         self.setLayout(
             column(
                 self.badge,
                 row(self.toggle, self.report, 1),
+                self._legends,
                 self.change,
                 self.table,
                 self.summary,
@@ -84,6 +90,12 @@ class ReviewPanel(QWidget):
     # --- showing --------------------------------------------------------------------------------
     def _named(self, shown: bool) -> None:
         self.toggle.setText("Back to the layers" if shown else "Show maps side by side")
+        clear(self._legend_rows)
+        specs = review_specs(self._desk.workspace.facts) if shown else []
+        for title, spec in zip(_SCALES, specs[1:], strict=False):
+            if spec.legend is not None:
+                self._legend_rows.addWidget(words(title, small=True))
+                self._legend_rows.addWidget(legend_widget(spec.legend))
 
     def _show_change(self, *_: Any) -> None:
         change = self._desk.workspace.change
