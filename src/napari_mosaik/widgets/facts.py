@@ -136,7 +136,8 @@ class Facts:
         if label:
             rows.append(TableRow("cluster of measured uptake", label, "", ""))
         if self.tile_kinetics is not None:
-            rows += [self._row(self.tile_kinetics, c, tile, "") for c in self.tile_kinetics]
+            title = "antibody retained, if delivery were all"
+            rows.append(self._row(self.tile_kinetics, "retained", tile, title))
         for column in self.parameters or ():
             assert self.parameters is not None
             rows.append(self._row(self.parameters, column, tile, ""))

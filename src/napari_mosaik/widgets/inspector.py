@@ -28,7 +28,7 @@ from napari_mosaik.widgets.parts import column, row, words
 
 __all__ = ["TileInspector"]
 
-_PICTURE_PX = 106
+_PICTURE_PX = 100
 _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _KEYS = {
     Qt.Key.Key_Up: (-1, 0),
@@ -157,7 +157,7 @@ class _Picture(QWidget):
         self.image.setWordWrap(True)
         self.label = QLabel(title)
         self.label.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.setLayout(column(self.image, self.label, spacing=0))
+        self.setLayout(column(self.label, self.image, spacing=1))
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
 
     def show_pixels(self, pixels: Any, why: str) -> None:

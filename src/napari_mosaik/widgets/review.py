@@ -82,6 +82,7 @@ class ReviewPanel(QWidget):
         layout.changed.connect(self._named)
         events = desk.workspace.events
         events.facts.connect(self._show)
+        events.states.connect(self._show)
         events.tile.connect(self._plot)
         events.change.connect(self._show_change)
         self._show()
@@ -106,7 +107,10 @@ class ReviewPanel(QWidget):
         facts = self._desk.workspace.facts
         ready = facts.measured() is not None and facts.predicted() is not None
         self.toggle.setEnabled(ready)
-        self.badge.setText(badge_of(facts))
+        state = self._desk.workspace.states.get("review")
+        stale = state is not None and state.word == "stale"
+        before = "↻ Stale: these figures are from before the last change\n" if stale else ""
+        self.badge.setText(before + badge_of(facts))
         rows = metric_rows(facts.metrics or {})
         self.table.setVisible(bool(rows))
         self.table.setRowCount(len(rows))

@@ -87,6 +87,7 @@ class SideBySide(QObject):
         grid.enabled = True
         self._mark()
         self._frame(len(specs))
+        self.viewer.layers.selection.clear()
         self.changed.emit(True)
         return True
 
