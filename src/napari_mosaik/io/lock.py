@@ -22,14 +22,14 @@ def writer(folder: Path, what: str = "the case") -> Iterator[None]:
     leaves nothing behind.  Within one thread it may be taken again while it is held.
     """
     lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
-    try:
-        with saving("the lock", folder):
+    with saving("the lock", folder):
+        try:
             lock.acquire()
-    except Timeout:
-        raise CaseLocked(
-            f"{what} in {folder} is being written by another program; wait for it to end or "
-            "close the other window, then try again"
-        ) from None
+        except Timeout:
+            raise CaseLocked(
+                f"{what} in {folder} is being written by another program; wait for it to end or "
+                "close the other window, then try again"
+            ) from None
     try:
         yield
     finally:

@@ -1,0 +1,91 @@
+"""Settings, origins, colour, and how light the import is."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from skimage.color import rgb2hed
+
+from napari_mosaik.core import InputError, Origin, Params, setting
+from napari_mosaik.core.colour import (
+    DAB,
+    EOSIN,
+    HAEMATOXYLIN,
+    WHITE_INTENSITY,
+    optical_density,
+    stain_density,
+    stain_matrix,
+)
+from napari_mosaik.core.generators import finish
+
+
+class Example(Params):
+    size_um: float = setting(400.0, "Edge of a tile.", unit="µm", gt=0)
+    name: str = setting("a", "A word.")
+
+
+def test_an_invalid_setting_is_named_with_its_value():
+    with pytest.raises(InputError, match=r"step x: size_um = -1 is not valid"):
+        Example.parse({"size_um": -1}, "step x")
+    with pytest.raises(InputError, match=r"width.*Known settings: size_um, name"):
+        Example.parse({"width": 3})
+
+
+def test_equal_settings_have_equal_digests():
+    assert Example().digest() == Example(size_um=400).digest() != Example(size_um=401).digest()
+
+
+def test_an_origin_comes_back_and_feels_every_part():
+    origin = Origin("vessels", 1, "p", (("slide:cd34", "d"),))
+    assert Origin.from_dict(origin.as_dict()) == origin
+    others = [
+        Origin("nuclei", 1, "p", origin.inputs),
+        Origin("vessels", 2, "p", origin.inputs),
+        Origin("vessels", 1, "q", origin.inputs),
+        Origin("vessels", 1, "p", (("slide:cd34", "e"),)),
+    ]
+    assert len({origin.digest(), *(one.digest() for one in others)}) == 5
+
+
+def test_stains_are_separated_as_they_were_mixed():
+    amounts = np.random.default_rng(0).uniform(0, 0.8, (200, 2))
+    matrix = stain_matrix(HAEMATOXYLIN, DAB)
+    od = amounts @ matrix[:, :2].T
+    rgb = np.clip(np.rint(WHITE_INTENSITY * np.exp(-od) - 1), 0, 255).astype(np.uint8)
+    assert np.abs(stain_density(rgb, matrix)[:, :2] - amounts).max() < 0.03
+
+
+def test_one_unit_of_scikit_image_is_13_8155_of_ours():
+    rgb = np.array([[[150, 110, 160]], [[90, 60, 40]]], np.uint8)
+    theirs = rgb2hed(rgb / 255.0)
+    log = np.log(np.maximum(rgb / 255.0, 1e-6))
+    matrix = stain_matrix(HAEMATOXYLIN, EOSIN, DAB)
+    ours = -log @ np.linalg.inv(matrix).T
+    hed = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+    same_vectors = -log @ np.linalg.inv(hed)
+    positive = theirs > 1e-3
+    assert np.allclose(same_vectors[positive] / theirs[positive], 13.8155, rtol=1e-4)
+    assert np.allclose(ours[positive], same_vectors[positive], rtol=0.1, atol=0.05)
+
+
+def test_optical_density_needs_bytes():
+    with pytest.raises(InputError, match="8-bit"):
+        optical_density(np.zeros((2, 3)))
+
+
+def test_finishing_returns_the_result():
+    def work():
+        yield 1
+        return "end"
+
+    assert finish(work()) == "end"
+
+
+def test_importing_the_package_is_light():
+    code = (
+        "import sys, napari_mosaik, napari_mosaik.core; "
+        "print(sorted({'torch', 'pandas', 'napari', 'numba', 'zarr'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,233 @@
+"""Results are whole or absent, come back as they were, and damage is told."""
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+
+import geopandas
+import numpy as np
+import pytest
+
+from napari_mosaik.core import (
+    Artifact,
+    CaseLocked,
+    CorruptArtifact,
+    InputError,
+    LabelImage,
+    Lattice,
+    MosaikError,
+    Origin,
+    Raster,
+    Table,
+    TileGrid,
+)
+from napari_mosaik.io import files
+from napari_mosaik.io.lock import writer
+from napari_mosaik.io.store import CaseStore
+
+LATTICE = Lattice("he", (30, 40), (2.0, 3.0), (5.0, -7.0))
+RASTER = Artifact("raster", Raster, "")
+MASK = Artifact("mask", Raster, "")
+LABELS = Artifact("labels", LabelImage, "")
+TABLE = Artifact("table", Table, "")
+GRID = Artifact("grid", TileGrid, "")
+RECORD = Artifact("record", dict, "")
+ORIGIN = Origin("step", 1, "params", (("slide:he", "digest"),))
+
+
+def values(seed=0):
+    rng = np.random.default_rng(seed)
+    big = Lattice("he", (1200, 1100), (0.5, 0.5))
+    labels = np.zeros(big.shape, np.int32)
+    labels[100:300, 200:900] = 7
+    column = rng.random(4)
+    column[1] = np.nan
+    return {
+        RASTER: Raster(rng.random((30, 40, 2)).astype(np.float32), LATTICE, "µm", ("a", "b")),
+        MASK: Raster(rng.random((30, 40)) > 0.5, LATTICE),
+        LABELS: LabelImage(labels, big, {7: "seven"}),
+        TABLE: Table(
+            {
+                "row_um": column,
+                "column_um": rng.random(4),
+                "word": np.array(["a", "b", "ä", ""]),
+                "yes": np.array([True, False, True, True]),
+            },
+            {"row_um": "µm"},
+            {"word": "a word"},
+            "he",
+        ),
+        GRID: TileGrid(LATTICE, 4.0, np.array([1, 5, 9]), np.array([1, 0.5, 1]), np.ones(3, bool)),
+        RECORD: {"a": [1, 2.5, None], "b": {"c": "d"}},
+    }
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = CaseStore(tmp_path / "artifacts")
+    made.commit(ORIGIN, values(), {"version": "1"})
+    return made
+
+
+def test_everything_comes_back(store):
+    put = values()
+    raster = store.read(RASTER)
+    assert (raster.values == put[RASTER].values).all()
+    assert (raster.lattice, raster.unit, raster.channels) == (LATTICE, "µm", ("a", "b"))
+    mask = store.read(MASK)
+    assert mask.values.dtype == bool
+    assert (mask.values == put[MASK].values).all()
+    labels = store.read(LABELS)
+    assert (labels.array() == put[LABELS].values).all()
+    assert labels.names == {7: "seven"}
+    assert [level.shape for level in labels.levels] == [(600, 550), (300, 275)]
+    assert (np.asarray(labels.levels[0][...]) == put[LABELS].values[::2, ::2]).all()
+    table = store.read(TABLE)
+    assert table["word"].tolist() == ["a", "b", "ä", ""]
+    np.testing.assert_array_equal(table["row_um"], put[TABLE]["row_um"])
+    assert (table.unit("row_um"), table.about["word"], table.frame) == ("µm", "a word", "he")
+    grid = store.read(GRID)
+    assert (grid.lattice, grid.size_um, grid.kept.tolist()) == (LATTICE, 4.0, [1, 5, 9])
+    assert store.read(RECORD) == put[RECORD]
+    assert store.origin(RASTER) == ORIGIN
+    assert store.record(TABLE) == {"version": "1"}
+
+
+def test_tables_of_objects_open_in_geopandas(store):
+    frame = geopandas.read_parquet(store.folder(TABLE) / "table.parquet")
+    assert frame.geometry.x[0] == store.read(TABLE)["column_um"][0]
+
+
+def test_images_say_where_they_lie_in_ome_zarr(store):
+    meta = json.loads((store.folder(LABELS) / "labels.ome.zarr" / "zarr.json").read_text())
+    scales = meta["attributes"]["ome"]["multiscales"][0]["datasets"]
+    assert [d["coordinateTransformations"][0]["scale"] for d in scales] == [
+        [0.5] * 2,
+        [1] * 2,
+        [2] * 2,
+    ]
+    assert scales[0]["coordinateTransformations"][1]["translation"] == [0.25, 0.25]
+
+
+def test_a_result_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="no result 'mask' yet"):
+        CaseStore(tmp_path).read(MASK)
+
+
+def _chunk(store):
+    return next(p for p in store.folder(LABELS).rglob("*") if "/c/" in str(p) and p.is_file())
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", ["flip", "delete", "truncate"])
+def test_damaged_chunks_are_told(store, damage):
+    path = _chunk(store)
+    if damage == "flip":
+        _flip(path)
+    elif damage == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(CorruptArtifact, match=r"'labels'.*--force"):
+        store.read(LABELS)
+
+
+def test_a_damaged_table_is_told(store):
+    _flip(store.folder(TABLE) / "table.parquet")
+    with pytest.raises(CorruptArtifact, match=r"'table'.*--force"):
+        store.read(TABLE)
+
+
+def test_a_damaged_record_is_told(store):
+    path = store.folder(RECORD) / "document.json"
+    path.write_text(path.read_text().replace("2.5", "3.5"))
+    with pytest.raises(CorruptArtifact, match=r"'record'.*--force"):
+        store.read(RECORD)
+
+
+def test_a_lost_origin_counts_as_no_result(store):
+    (store.folder(RECORD) / "origin.json").write_text("{")
+    assert store.origin(RECORD) is None
+
+
+class _Stopped(BaseException):
+    """Stands for a process that is killed."""
+
+
+def _staged(store, monkeypatch, kill_at):
+    """Kill a second commit at its *kill_at*-th rename; None: before the marker."""
+    calls = {"n": 0}
+    from pathlib import Path
+
+    real = Path.rename
+
+    def rename(self, target):
+        calls["n"] += 1
+        if calls["n"] == kill_at:
+            raise _Stopped
+        return real(self, target)
+
+    new = Origin("step", 1, "other", ORIGIN.inputs)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(_Stopped):
+            store.commit(new, values(1))
+    return new
+
+
+@pytest.mark.parametrize("kill_at", [1, 2, 3, 6, 11])
+def test_a_commit_cut_off_after_its_marker_is_finished(store, monkeypatch, kill_at):
+    new = _staged(store, monkeypatch, kill_at)
+    store.recover()
+    assert {store.origin(artifact) for artifact in values()} == {new}
+    assert (store.read(RASTER).values == values(1)[RASTER].values).all()
+    assert not list(store.root.glob(".staging*"))
+
+
+def test_a_commit_cut_off_before_its_marker_leaves_the_old(store):
+    staging = store.root / ".staging-abc"
+    shutil.copytree(store.folder(MASK), staging / "mask")
+    (staging / "mask" / "origin.json").write_text("{}")
+    store.recover()
+    assert store.origin(MASK) == ORIGIN
+    assert not staging.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "may not write")]
+)
+def test_a_full_or_closed_disk_leaves_the_old(store, monkeypatch, number, words):
+    def refuse(self, content):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(files.os, "fsync", lambda handle: refuse(None, None))
+    with pytest.raises(MosaikError, match=words):
+        store.commit(Origin("step", 2, "p", ()), {RECORD: {"new": 1}})
+    monkeypatch.undo()
+    store.recover()
+    assert store.origin(RECORD) == ORIGIN
+    assert store.read(RECORD) == values()[RECORD]
+
+
+def test_one_writer_at_a_time_and_none_after_its_death(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from napari_mosaik.io.lock import writer\n"
+        f"with writer(Path({str(tmp_path)!r})):\n    print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline().strip() == "held"
+    with pytest.raises(CaseLocked, match="another program"), writer(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    with writer(tmp_path), writer(tmp_path):
+        pass
