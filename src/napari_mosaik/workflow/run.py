@@ -151,15 +151,18 @@ def run(
     step: Step[Any],
     params: Params,
     *,
+    recipe: Recipe | None = None,
     scheduler: str = "",
     force: bool = False,
 ) -> Generator[Progress, None, None]:
     """Run one step and commit its results; nothing is committed when it is closed early.
 
+    *recipe* holds the settings of the other steps; the case's own if it is left out.
+
     The caller may close the generator at any `Progress`: that is Cancel.  Work finished per block
     stays in the case's scratch folder and is used by the next run of the same inputs.
     """
-    recipe = {**read_recipe(case.root), step.name: params}
+    recipe = {**(recipe or read_recipe(case.root)), step.name: params}
     with case.writing():
         view = Outlook(case, recipe)
         _ready(view, step)
@@ -228,7 +231,8 @@ def run_until(
             left_out.add(step.name)
             continue
         try:
-            for progress in run(case, step, recipe[step.name], scheduler=scheduler):
+            params = recipe[step.name]
+            for progress in run(case, step, params, recipe=recipe, scheduler=scheduler):
                 yield step, progress
         except (InputError, CorruptArtifact) as error:
             if until:
