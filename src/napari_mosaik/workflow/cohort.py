@@ -15,6 +15,7 @@ from napari_mosaik.core.errors import Blocked, InputError
 from napari_mosaik.core.params import digest
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json
+from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import outlook
 from napari_mosaik.workflow.steps import maker_of
@@ -140,7 +141,8 @@ def train_network(
         mark = _fingerprint(teaching, settings)
         model = _known_model(held_out.root / "models", mark)
         if not model:
-            model = yield from _teach(held_out, teaching, made, params, seed, mark)
+            with one_blas_thread():
+                model = yield from _teach(held_out, teaching, made, params, seed, mark)
         recipe = changed(read_recipe(held_out.root), "predict", model=model)
         write_recipe(held_out.root, recipe)
         held_out.log("train", model=model, test=test, split=split, seed=seed)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["in_parallel", "n_workers"]
+__all__ = ["in_parallel", "n_workers", "one_blas_thread"]
 
 T = TypeVar("T")
 
@@ -15,6 +16,18 @@ def n_workers() -> int:
     from dask.system import CPU_COUNT
 
     return max(1, int(CPU_COUNT))
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Linear algebra on one core, so that its last digits do not depend on how many there are.
+
+    Blocks of work use the other cores; torch has its own threads and is not touched.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
 
 
 def in_parallel(

@@ -13,6 +13,7 @@ from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.recipe import Recipe, read_recipe
 from napari_mosaik.workflow.step import State, Step
 from napari_mosaik.workflow.steps import STEPS, maker_of, step_named
@@ -176,7 +177,8 @@ def run(
             inputs.clear()
         began = time.monotonic()
         yield Progress(0, 1, step.title)
-        results = yield from step.body(inputs, params)
+        with one_blas_thread():
+            results = yield from step.body(inputs, params)
         _commit(case, step, origin, params, results, time.monotonic() - began)
         inputs.clear()
     yield Progress(1, 1, step.title)

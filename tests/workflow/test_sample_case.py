@@ -1,0 +1,133 @@
+"""The real steps on the tiny sample cohort: cores, kills, cancel while training, classifiers."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from napari_mosaik.core import Blocked, InputError
+from napari_mosaik.core.generators import finish
+from napari_mosaik.io import Case
+from napari_mosaik.workflow.classifier import retrain
+from napari_mosaik.workflow.cohort import train_network
+from napari_mosaik.workflow.recipe import read_recipe
+from napari_mosaik.workflow.run import outlook, run_until
+
+
+def run_all(case, until=""):
+    for _ in run_until(case, read_recipe(case.root), until):
+        pass
+
+
+def content(case):
+    """Digest of every stored file but the record of time."""
+    return {
+        str(path.relative_to(case.root)): hashlib.blake2b(path.read_bytes()).hexdigest()
+        for path in sorted((case.root / "artifacts").rglob("*"))
+        if path.is_file() and path.name != "record.json"
+    }
+
+
+@pytest.fixture(scope="session")
+def computed(tiny_cohort, tmp_path_factory):
+    """Every case of the tiny cohort with all that can be had without a network."""
+    folder = tmp_path_factory.mktemp("computed") / "cohort"
+    shutil.copytree(tiny_cohort, folder)
+    cases = [Case(folder / name) for name in ("A2", "B8", "B11")]
+    for case in cases[:2]:
+        run_all(case, "stain")
+    finish(retrain(cases[:2], cases))
+    for case in cases:
+        run_all(case)
+    return folder
+
+
+def test_all_but_the_prediction_is_done(computed):
+    for name in ("A2", "B8", "B11"):
+        states = outlook(Case(computed / name)).states
+        not_done = {step for step, found in states.items() if found.word != "done"}
+        assert not_done == {"predict", "review"}
+        assert states["predict"].reason == "no model chosen for prediction; train one"
+
+
+def test_results_do_not_depend_on_the_number_of_cores(computed, tmp_path):
+    shutil.copytree(computed / "A2", tmp_path / "A2")
+    shutil.rmtree(tmp_path / "A2" / "artifacts")
+    command = [sys.executable, "-m", "napari_mosaik", "run", str(tmp_path / "A2")]
+    limits = {"DASK_NUM_WORKERS": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    subprocess.run(command, env=os.environ | limits, check=True, capture_output=True)
+    assert content(Case(tmp_path / "A2")) == content(Case(computed / "A2"))
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(computed, tmp_path):
+    shutil.copytree(computed / "A2", tmp_path / "A2")
+    shutil.rmtree(tmp_path / "A2" / "artifacts")
+    case = Case(tmp_path / "A2")
+    command = [sys.executable, "-m", "napari_mosaik", "run", str(tmp_path / "A2")]
+    for mark in ("scratch/vessels-*", "artifacts/alignment_he", "scratch/nuclei-*"):
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        limit = time.monotonic() + 60
+        while not list(case.root.glob(mark)) and time.monotonic() < limit:
+            if process.poll() is not None:
+                break
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    run_all(case)
+    assert content(case) == content(Case(computed / "A2"))
+
+
+def test_training_can_be_cancelled_and_goes_on_to_the_same_model(computed, tmp_path):
+    from napari_mosaik.twin import TrainParams
+
+    shutil.copytree(computed, tmp_path / "cohort")
+    cases = [Case(tmp_path / "cohort" / name) for name in ("A2", "B8", "B11")]
+    params = TrainParams(epochs=3, threads=1)
+    work = train_network(cases, "B11", params)
+    for progress in work:
+        if "pass 2" in progress.text:
+            break
+    work.close()
+    assert not (cases[2].root / "models").is_dir() or outlook(cases[2]).states["predict"].word == (
+        "blocked"
+    )
+    assert list((cases[2].root / "scratch").glob("train-*.pt"))
+    resumed = finish(train_network(cases, "B11", params))
+    assert finish(train_network(cases, "B11", params)) == resumed
+    shutil.rmtree(cases[2].model_folder(resumed))
+    assert finish(train_network(cases, "B11", params)) == resumed
+    run_all(cases[2])
+    assert outlook(cases[2]).states["review"].word == "done"
+
+
+def test_a_case_that_is_not_ready_does_not_teach(tiny_cohort):
+    from napari_mosaik.twin import TrainParams
+
+    cases = [Case(tiny_cohort / name) for name in ("A2", "B11")]
+    with pytest.raises(Blocked, match=r"A2 cannot teach yet.*napari-mosaik run"):
+        finish(train_network(cases, "B11", TrainParams()))
+    with pytest.raises(InputError, match="no case 'C1' in the cohort; the cases are: A2, B11"):
+        finish(train_network(cases, "C1", TrainParams()))
+
+
+def test_classifiers_need_shapes_and_a_stain(tiny_cohort):
+    with pytest.raises(InputError, match="nothing is annotated on the H&E of B11"):
+        finish(retrain([Case(tiny_cohort / "B11")], []))
+    with pytest.raises(Blocked, match="--until stain"):
+        finish(retrain([Case(tiny_cohort / "A2")], []))
+    with pytest.raises(InputError, match="'forest' is not offered; use one of: fast, densenet"):
+        finish(retrain([Case(tiny_cohort / "A2")], [], method="forest"))
+
+
+def test_the_same_shapes_give_the_same_model(computed):
+    cases = [Case(computed / name) for name in ("A2", "B8")]
+    made = finish(retrain(cases, cases))
+    assert made["model"] == read_recipe(cases[0].root)["classes"].model
+    assert outlook(cases[0]).states["classes"].word == "done"
