@@ -1,0 +1,233 @@
+"""Commands as a user gives them: help, exit codes, one clear line for what cannot be used."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+
+from napari_mosaik.cli import main
+from napari_mosaik.core.generators import finish
+from napari_mosaik.phantom import sample
+
+COMMANDS = (
+    "demo", "sample", "new", "slide", "run", "status", "report", "view", "segment", "suv", "align",
+    "kinetics", "annotate", "queue", "agreement", "retrain", "train", "predict",
+)  # fmt: skip
+
+
+def call(*arguments):
+    """Exit code of a command."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return end.value.code or 0
+
+
+def told(capsys, *arguments):
+    """The one line that a refused command prints."""
+    code = call(*arguments)
+    lines = capsys.readouterr().err.strip().splitlines()
+    error = [line for line in lines if line.startswith("napari-mosaik: ")]
+    assert code == 2, lines
+    assert len(error) == 1
+    assert not any("Traceback" in line for line in lines)
+    return error[0]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    finish(sample(folder, "tiny", 0, ("A2",)))
+    return folder
+
+
+@pytest.fixture
+def case(cohort, tmp_path):
+    shutil.copytree(cohort / "A2", tmp_path / "A2")
+    return tmp_path / "A2"
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "picture.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
+    tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb")
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    assert call(command, "--help") == 0
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_the_version(capsys):
+    assert call("--version") == 0
+    assert capsys.readouterr().out.strip()[0].isdigit()
+
+
+def test_a_wrong_option_ends_with_2():
+    assert call("run", "--stpe", "x") == 2
+    assert call("kinetics", "--times-h") == 2
+
+
+def test_files_that_are_no_slides(tmp_path, capsys, cohort):
+    text = tmp_path / "notes.svs"
+    text.write_text("these are notes")
+    assert "notes.svs" in told(capsys, "slide", text)
+    empty = tmp_path / "empty.tif"
+    empty.touch()
+    assert "empty" in told(capsys, "slide", empty)
+    whole = cohort / "A2" / "slides" / "he.tif"
+    torn = tmp_path / "torn.tif"
+    torn.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
+    assert "torn.tif" in told(capsys, "slide", torn)
+    assert "gone.svs" in told(capsys, "new", tmp_path / "c", "--he", tmp_path / "gone.svs")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_missing_pixel_size_says_how_to_give_it(tmp_path, capsys, picture):
+    line = told(capsys, "new", tmp_path / "c", "--he", picture)
+    assert "--spacing-he UM" in line
+    assert call("new", tmp_path / "c", "--he", picture, "--spacing", "0.5") == 0
+    capsys.readouterr()
+    assert call("slide", picture, "--spacing", "0.5", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["spacing_um"], record["spacing_source"]) == ([0.5, 0.5], "user")
+
+
+def test_a_pet_that_is_none(tmp_path, capsys, cohort):
+    text = tmp_path / "pet.dcm"
+    text.write_text("no")
+    assert "pet.dcm" in told(capsys, "suv", text)
+    data = pydicom.dcmread(cohort / "A2" / "pet" / "slice.dcm")
+    data.Modality = "CT"
+    data.save_as(tmp_path / "ct.dcm")
+    assert "CT" in told(capsys, "suv", tmp_path / "ct.dcm")
+
+
+def test_an_suv_with_every_term(cohort, capsys):
+    pet = cohort / "A2" / "pet" / "slice.dcm"
+    assert "height" in told(capsys, "suv", pet, "--weight-kg", 80)
+    given = ["--dose-mbq", 37, "--weight-kg", 82, "--height-cm", 178]
+    given += ["--injected", "2024-03-04T10:30:00"]
+    assert call("suv", pet, *given, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    sources = {term["name"]: term["source"] for term in record["terms"]}
+    assert sources["weight_kg"] == "case"
+    assert record["maximum"] > record["mean"] > 0
+    assert "injected" in told(capsys, "suv", pet, *given[:-1], "yesterday")
+    line = told(capsys, "suv", pet, *given[:-1], "2030-01-01T00:00:00")
+    assert "after" in line or "before" in line
+    assert "bw" in told(capsys, "suv", pet, "--kind", "mean")
+
+
+def test_a_case_is_run_as_far_as_it_goes(case, capsys):
+    assert call("run", case, "--until", "vessels", "--json") == 0
+    states = json.loads(capsys.readouterr().out)["A2"]["steps"]
+    assert states["vessels"]["state"] == "done"
+    assert states["nuclei"]["state"] == "missing"
+    assert states["classes"]["reason"].startswith("no model chosen")
+    assert call("run", case, "--set", "vessels.min_area_um2=40", "--step", "vessels", "--json") == 0
+    capsys.readouterr()
+    assert call("status", case) == 0
+    assert "Vessels" in capsys.readouterr().out
+
+
+def test_a_damaged_result_is_named_and_made_anew(case, capsys):
+    call("run", case, "--until", "tiles")
+    table = case / "artifacts" / "tiles" / "table.parquet"
+    table.write_bytes(table.read_bytes()[:-9])
+    capsys.readouterr()
+    line = told(capsys, "queue", case)
+    assert "'tiles'" in line
+    assert "--force" in line
+    assert call("run", case, "--step", "tiles", "--force") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--step", "vesels"], "no step 'vesels'; the steps are:"),
+        (["--until", "predict"], "Prediction cannot run"),
+        (["--set", "vessels.closing=1"], "closing"),
+        (["--set", "vessels"], "step.setting=value"),
+        (["--step", "tiles", "--until", "tiles"], "not both"),
+        (["--force"], "--force needs --step"),
+    ],
+)
+def test_wrong_requests_are_told(case, capsys, arguments, words):
+    assert words in told(capsys, "run", case, *arguments)
+
+
+def test_folders_that_are_no_cases(tmp_path, capsys):
+    assert "no case" in told(capsys, "run", tmp_path)
+    assert "neither a case" in told(capsys, "status", tmp_path / "x")
+
+
+def test_annotations_go_out_and_in(case, tmp_path, capsys):
+    out = tmp_path / "shapes.geojson"
+    assert call("annotate", "export", case, out) == 0
+    before = (case / "annotations" / "he.geojson").read_text()
+    assert call("annotate", "import", case, out) == 0
+    after = json.loads((case / "annotations" / "he.geojson").read_text())
+    assert len(after["features"]) == len(json.loads(before)["features"])
+    assert "no annotations on cd34" in told(
+        capsys, "annotate", "export", case, out, "--slide", "cd34"
+    )
+    assert "two readers" in told(capsys, "agreement", case)
+
+
+def test_a_picture_is_segmented_outside_a_case(case, tmp_path, capsys):
+    out, table = tmp_path / "labels.tif", tmp_path / "objects.csv"
+    slide = case / "slides" / "cd34.tif"
+    assert call("segment", "vessels", slide, "--out", out, "--table", table, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    labels = tifffile.imread(out)
+    assert record["count"] == labels.max() == len(table.read_text().splitlines()) - 1
+    assert "use one of" in told(capsys, "segment", "cells", slide, "--out", out)
+    assert "--model" in told(capsys, "segment", "classes", slide, "--out", out)
+
+
+def test_two_slides_are_aligned_outside_a_case(case, capsys):
+    slides = case / "slides"
+    assert call("align", slides / "cd34.tif", slides / "he.tif", "--kind", "rigid", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert np.array(record["matrix"]).shape == (3, 3)
+    assert record["dice"] > 0.9
+    assert "kind" in told(capsys, "align", slides / "cd34.tif", slides / "he.tif", "--kind", "odd")
+
+
+def test_kinetics_at_given_times(capsys):
+    assert call("kinetics", "--times-h", "72,120,168", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["internalised_um"][0] > record["internalised_um"][2] > 0
+    assert "--times-h" in told(capsys, "kinetics", "--times-h", "soon")
+    assert "k_x" in told(capsys, "kinetics", "--times-h", "1", "--set", "k_x=1")
+
+
+def test_a_fault_of_the_program_ends_with_1(case):
+    code = (
+        "import napari_mosaik.io.case as c\n"
+        "def broken(*a): raise ZeroDivisionError\n"
+        "c.Case.lacks = broken\n"
+        "from napari_mosaik.cli import main\n"
+        f"main(['status', {str(case)!r}])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 1
+    assert "ZeroDivisionError" in found.stderr
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capsys, monkeypatch, picture):
+    def refuse(self, *arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    line = told(capsys, "new", tmp_path / "c", "--he", picture, "--spacing", "0.5")
+    assert "choose another folder" in line
