@@ -53,7 +53,7 @@ def pet_mask(pet: Raster, *, fraction: float = 0.1, refine: int = 8) -> Raster:
     fine = _interpolated(values, refine)
     background = float(np.quantile(fine, 0.02))
     top = float(np.quantile(fine, 0.995))
-    if not top > background:
+    if not top - background > 1e-6 * abs(top):
         raise InputError("the PET slice is uniform; no specimen can be outlined on it")
     inside = fine > background + 0.3 * (top - background)
     bright = float(np.quantile(fine[inside], 0.9))
