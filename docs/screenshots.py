@@ -20,9 +20,13 @@ from pathlib import Path
 os.environ.setdefault("QT_QPA_PLATFORM", "xcb")
 
 import napari
+import numpy as np
 from qtpy.QtWidgets import QApplication
+from scipy.ndimage import distance_transform_edt
 
-from napari_mosaik.annotate import lasso_polygon, stroke_polygon
+from napari_mosaik.annotate import stroke_polygon
+from napari_mosaik.core.catalogue import CLASSES
+from napari_mosaik.io import Case
 from napari_mosaik.widgets.dock import MosaikDock
 
 HERE = Path(__file__).parent
@@ -45,6 +49,9 @@ class Studio:
         """Let the window work until something is so."""
         end = time.monotonic() + timeout_s
         while not ready():
+            problem = self.dock.workspace.problem
+            if problem is not None:
+                raise RuntimeError(problem.details)
             if time.monotonic() > end:
                 raise TimeoutError("the window did not get there")
             QApplication.processEvents()
@@ -93,20 +100,13 @@ class Studio:
         dock = self.dock
         dock.show_annotate()
         drawing = dock.annotate.drawing
-        height, width = dock.board.slides["he"].lattices[0].extent_um
-        dock.board.overlays()
         for layer in dock.board.overlays().values():
             layer.visible = False
-        drawing.choose_class("neoplastic")
-        path = [(0.42, 0.30), (0.46, 0.34), (0.52, 0.33), (0.58, 0.30)]
-        drawing.commit(stroke_polygon([(r * height, c * width) for r, c in path], 0.02 * height))
-        drawing.take("lasso")
-        drawing.choose_class("non-neoplastic")
-        path = [(0.30, 0.52), (0.33, 0.60), (0.41, 0.62), (0.43, 0.55), (0.36, 0.50)]
-        drawing.commit(lasso_polygon([(r * height, c * width) for r, c in path]))
-        drawing.choose_class("background")
-        path = [(0.03, 0.03), (0.03, 0.15), (0.08, 0.15), (0.08, 0.03)]
-        drawing.commit(lasso_polygon([(r * height, c * width) for r, c in path]))
+        for name in ("neoplastic", "non-neoplastic", "background"):
+            drawing.choose_class(name)
+            for path, radius_um in _deepest(dock.workspace.case, name):
+                drawing.take("brush")
+                drawing.commit(stroke_polygon(path, radius_um))
         self.shoot("annotate")
         dock.annotate.annotation.retrain()
         self.until(lambda: dock.workspace.job is None)
@@ -124,6 +124,25 @@ class Studio:
         """Close the window."""
         self.dock.close()
         self.viewer.close()
+
+
+def _deepest(case: Case, name: str, n: int = 4) -> list[tuple[list[tuple[float, float]], float]]:
+    """Short brush strokes in the middle of the largest areas of a class: a path and a radius."""
+    classes = case.store.read(CLASSES)
+    code = next(code for code, known in classes.names.items() if known == name)
+    inside = np.pad(classes.array() == code, 1)
+    strokes = []
+    for _ in range(n):
+        depth = distance_transform_edt(inside)
+        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        deep = depth[row, column]
+        where = classes.lattice.to_um([[row - 1, column - 1]])[0]
+        radius_um = 0.4 * deep * classes.lattice.spacing_um[0]
+        end = (float(where[0]) + radius_um, float(where[1]) + 0.5 * radius_um)
+        strokes.append(([(float(where[0]), float(where[1])), end], radius_um))
+        rows, columns = np.ogrid[: depth.shape[0], : depth.shape[1]]
+        inside &= (rows - row) ** 2 + (columns - column) ** 2 > (1.5 * deep) ** 2
+    return strokes
 
 
 def main() -> None:

@@ -36,6 +36,8 @@ def slide_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
 
 def _read_slide(path: Paths) -> LayerData:
     """One slide as a multiscale layer in µm; what cannot be read is said by an error."""
+    import napari
+
     from napari_mosaik.io.slide import open_slide
     from napari_mosaik.view.layers import slide_layer
     from napari_mosaik.widgets.lazy_slide import LazySlide, coarsest_level, refresh_layers_of
@@ -43,7 +45,7 @@ def _read_slide(path: Paths) -> LayerData:
     file = Path(path if isinstance(path, str) else path[0])
     slide = open_slide(file)
     lazy = LazySlide(slide, coarsest_level(slide))
-    lazy.arrived.connect(lambda: refresh_layers_of(lazy, _viewer()))
+    lazy.arrived.connect(lambda: refresh_layers_of(lazy, napari.current_viewer()))
     return [slide_layer(file.name, lazy.levels(), lazy.lattices[0]).as_layer_data()]
 
 

@@ -31,8 +31,7 @@ from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = [
     "BASE_OF_STEP",
-    "map_names",
-    "proxy_names",
+    "choices_of",
     "specs_for",
     "specs_of",
     "transform_to_reference",
@@ -74,6 +73,17 @@ def proxy_names(case: Case) -> tuple[str, ...]:
         return ()
     table = case.store.read(CLUSTERS)
     return tuple(name.removesuffix(".label") for name in table if name.endswith(".label"))
+
+
+def choices_of(case: Case) -> dict[str, tuple[str, ...]]:
+    """By step, the parameters that can be chosen; none where the result is damaged."""
+    found = {}
+    for step, names in (("maps", map_names), ("clusters", proxy_names)):
+        try:
+            found[step] = names(case)
+        except MosaikError:
+            found[step] = ()
+    return found
 
 
 def specs_of(case: Case, step: str, choice: str = "") -> list[LayerSpec]:

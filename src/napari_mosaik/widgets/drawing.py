@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mosaik.annotate import (
@@ -15,11 +14,8 @@ from napari_mosaik.annotate import (
     stroke_polygon,
 )
 from napari_mosaik.core import InputError, Lattice
-from napari_mosaik.core.painting import rasterise
-from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.view import colours
-from napari_mosaik.view.layers import annotation_layer
 from napari_mosaik.widgets.annotation import Annotation
+from napari_mosaik.widgets.annotation_picture import AnnotationPicture, Draft
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -36,10 +32,6 @@ TOOLS = {
     "select": ("V", "Select", "Click a shape; Delete removes it, a class key changes its class"),
 }
 """Tools by name: key, words, and what the next click does."""
-_LAYER = "Annotations"
-_LONGEST_PX = 1600
-_OUTLINE = 255
-"""Code of the outlines, which are drawn in one colour so that pink is seen on pink."""
 _CALM_MS = 30
 
 
@@ -57,6 +49,7 @@ class Drawing(QObject):
         self.link = link
         self.viewer = link.viewer
         self.annotation = annotation
+        self.picture = AnnotationPicture(self.viewer)
         self.tool = ""
         self.label = "neoplastic"
         self.brush_px = 20.0
@@ -130,9 +123,7 @@ class Drawing(QObject):
     def _opened(self) -> None:
         if self.annotation.document is None:
             self.take("")
-            layer = self._layer()
-            if layer is not None:
-                self.viewer.layers.remove(layer)
+            self.picture.remove()
         self.redraw()
 
     # --- edits ----------------------------------------------------------------------------------
@@ -278,80 +269,16 @@ class Drawing(QObject):
         row, column = lattice.to_um([layer.world_to_data(tuple(world)[-2:])])[0]
         return float(row), float(column)
 
-    def _visible_lattice(self) -> Lattice | None:
-        """A lattice over the visible part of the slide, about as fine as the screen."""
-        found = self._slide()
-        if found is None:
-            return None
-        layer, lattice = found
-        camera = self.viewer.scene.camera
-        half = np.asarray(self.viewer.canvas.size, float) / 2 / camera.zoom
-        centre = np.asarray(camera.center[-2:], float)
-        corners = [centre + half * sign for sign in ((-1, -1), (-1, 1), (1, -1), (1, 1))]
-        there = lattice.to_um([layer.world_to_data(tuple(c)) for c in corners])
-        low = np.maximum(there.min(axis=0), 0.0)
-        high = np.minimum(there.max(axis=0), lattice.extent_um)
-        size = high - low
-        if (size <= 0).any():
-            return None
-        spacing = max(1.0 / camera.zoom, float(size.max()) / _LONGEST_PX)
-        shape = (int(np.ceil(size[0] / spacing)), int(np.ceil(size[1] / spacing)))
-        origin = (float(low[0]), float(low[1]))
-        return Lattice("he", shape, (spacing, spacing), origin)
-
     # --- showing --------------------------------------------------------------------------------
     def redraw(self, *_: Any) -> None:
         """Draw the document soon."""
         if self.annotation.document is not None and not self._calm.isActive():
             self._calm.start()
 
-    def _layer(self) -> Layer | None:
-        return next((layer for layer in self.viewer.layers if layer.name == _LAYER), None)
-
     def _paint(self) -> None:
-        document, found = self.annotation.document, self._slide()
-        lattice = self._visible_lattice()
-        if document is None or found is None or lattice is None:
-            return
-        low = lattice.origin_um
-        high = (low[0] + lattice.extent_um[0], low[1] + lattice.extent_um[1])
-        classes = document.snapshot.classes
-        codes = {c.name: k for k, c in enumerate(classes, 1)}
-        shapes = document.visible((*low, *high))
-        if self._draft is not None and not self._erasing:
-            shapes = [*shapes, AnnotatedShape("draft", self.label, self._draft)]
-        pixels = rasterise(shapes, lattice, codes)
-        if self._draft is not None and self._erasing:
-            cut = AnnotatedShape("draft", "cut", self._draft)
-            pixels[rasterise([cut], lattice, {"cut": 1}) > 0] = 0
-        pixels[_edges(pixels)] = _OUTLINE
-        self._put(pixels, lattice, classes, found[0])
-
-    def _put(self, pixels: Any, lattice: Lattice, classes: Any, slide: Layer) -> None:
-        from napari.layers import Layer as Base
-
-        spec = annotation_layer(pixels, lattice, classes)
-        layer = self._layer()
-        if layer is None:
-            data, options, kind = spec.as_layer_data()
-            outline = {_OUTLINE: colours.rgba(colours.ANNOTATION_ACCENT)}
-            options["colormap"] = {**options["colormap"], **outline}
-            layer = Base.create(data, options, kind)
-            layer.editable = False
-            layer.affine = slide.affine
-            self.viewer.add_layer(layer)
-            self.viewer.layers.selection.clear()
-            return
-        layer.data = pixels
-        layer.scale, layer.translate = spec.place["scale"], spec.place["translate"]
-        layer.affine = slide.affine
-
-
-def _edges(codes: Any) -> Any:
-    """Samples of a shape next to something else."""
-    edge = np.zeros(codes.shape, bool)
-    edge[1:] |= codes[1:] != codes[:-1]
-    edge[:-1] |= codes[1:] != codes[:-1]
-    edge[:, 1:] |= codes[:, 1:] != codes[:, :-1]
-    edge[:, :-1] |= codes[:, 1:] != codes[:, :-1]
-    return edge & (codes > 0)
+        found = self._slide()
+        if self.annotation.document is not None and found is not None:
+            draft = None
+            if self._draft is not None:
+                draft = Draft(self._draft, "" if self._erasing else self.label)
+            self.picture.paint(self.annotation.document, found[0], found[1], draft)

@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, QObject, Qt, Signal
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_mosaik.core import InputError, Params
+from napari_mosaik.view.words import title_of
 
 __all__ = ["ParamsForm", "field_widget"]
 
@@ -148,7 +149,7 @@ def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:
         words = extra.get("choices", {})
         options["choices"] = [(_word(words, choice), choice) for choice in get_args(annotation)]
         annotation = None
-    label = extra.get("label") or name.strip("_").replace("_", " ")
+    label = extra.get("label") or title_of(name)
     label = label[:1].upper() + label[1:]
     if optional:
         annotation, value = str, "" if value is None else str(value)

@@ -47,6 +47,7 @@ class TileInspector(QWidget):
         self._wanted = -1
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.title = words("Click a tile on the canvas.", bold=True)
+        self.title.setToolTip("Distance from the upper left corner of the CD34 slide: down, across")
         self.pictures = {stain: _Picture(STAIN_TITLES[stain]) for stain in STAINS}
         self.table = QTableWidget(0, 4)
         self.table.setHorizontalHeaderLabels(["Parameter", "Value", "Unit", "Rank in the case"])
@@ -70,7 +71,7 @@ class TileInspector(QWidget):
         layout.addWidget(self.curves)
         layout.setContentsMargins(6, 4, 6, 4)
         self.setLayout(layout)
-        self.setMinimumHeight(145)
+        self.setMinimumHeight(138)
         events = desk.workspace.events
         events.tile.connect(self._show)
         events.facts.connect(self._show_all)
@@ -89,7 +90,7 @@ class TileInspector(QWidget):
                 picture.show_pixels(None, "")
             return
         row_um, column_um = (float(v) for v in facts.grid.centres_um[tile])
-        place = f"{number(row_um / 1000, 'mm')} down, {number(column_um / 1000, 'mm')} across"
+        place = f"at {number(row_um / 1000)}, {number(column_um / 1000, 'mm')}"
         self.title.setText(f"Tile {tile} · {place}")
         self._fill(facts, tile)
         self._read_pictures(tile, (row_um, column_um), facts.grid.size_um)

@@ -16,8 +16,7 @@ from napari_mosaik.view.layers import slide_layer
 from napari_mosaik.view.spec import LayerSpec, Legend
 from napari_mosaik.widgets.case_layers import (
     BASE_OF_STEP,
-    map_names,
-    proxy_names,
+    choices_of,
     specs_for,
     specs_of,
     transform_to_reference,
@@ -292,8 +291,7 @@ _Found = tuple[list[LayerSpec], dict[str, tuple[str, ...]]]
 
 
 def _found(case: Case, steps: Iterable[str]) -> _Found:
-    choices = {"maps": map_names(case), "clusters": proxy_names(case)}
-    return specs_for(case, steps), choices
+    return specs_for(case, steps), choices_of(case)
 
 
 def _matrices(case: Case) -> dict[str, Any]:

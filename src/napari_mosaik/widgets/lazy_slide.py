@@ -216,8 +216,8 @@ def _paste(out: Pixels, tile: Pixels, key: Key, rows: slice, columns: slice) -> 
 
 
 def refresh_layers_of(slide: LazySlide, viewer: Any) -> None:
-    """Redraw the layers of a viewer that show a slide."""
-    for layer in viewer.layers:
+    """Redraw the layers of a viewer that show a slide; there may be no viewer any more."""
+    for layer in viewer.layers if viewer is not None else ():
         levels = layer.data if layer.multiscale else ()
         if len(levels) and isinstance(levels[0], LazyLevel) and levels[0].belongs_to(slide):
             layer.refresh()

@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QWidget
 
 from napari_mosaik.core import Params
-from napari_mosaik.view.words import STATE_MARKS
+from napari_mosaik.view.words import STATE_MARKS, title_of
 from napari_mosaik.widgets.form import ParamsForm
 from napari_mosaik.widgets.parts import Fold, button, column, row, words
 from napari_mosaik.workflow.step import State, Step
@@ -285,6 +285,6 @@ def how_computed(step: Step[Any]) -> str:
     for name, info in step.params.model_fields.items():
         extra = info.json_schema_extra
         unit = extra.get("unit", "") if isinstance(extra, dict) else ""
-        label = (extra.get("label") if isinstance(extra, dict) else "") or name.replace("_", " ")
+        label = (extra.get("label") if isinstance(extra, dict) else "") or title_of(name)
         lines.append(f"• {label}{f' ({unit})' if unit else ''}: {info.description}")
     return "\n".join(lines) + "\n"

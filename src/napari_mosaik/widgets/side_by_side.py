@@ -139,7 +139,7 @@ class SideBySide(QObject):
             {
                 "name": f"Selected tile {number + 1}",
                 "edge_color": colours.NUCLEUS,
-                "edge_width": self.workspace.facts.stride_um / 12,
+                "edge_width": self.workspace.facts.stride_um / 6,
                 "vector_style": "line",
                 **common,
             },

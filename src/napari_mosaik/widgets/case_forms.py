@@ -1,0 +1,292 @@
+"""Forms of the Case page: a new case, the injection record, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QFrame, QLineEdit, QWidget
+
+from napari_mosaik.core import InjectionRecord, InputError
+from napari_mosaik.core.catalogue import STAIN_TITLES
+from napari_mosaik.io.case import Case, CaseFile, PetEntry, SlideEntry
+from napari_mosaik.widgets.desk import missing_of
+from napari_mosaik.widgets.parts import Fold, button, column, row, words
+
+if TYPE_CHECKING:
+    from napari_mosaik.widgets.desk import Desk
+
+__all__ = ["FileField", "GiveForm", "InjectionForm", "NewCaseForm"]
+
+SLIDE_FILTER = "Slides (*.svs *.tif *.tiff *.ndpi *.mrxs *.scn *.bif *.png *.jpg);;All files (*)"
+
+
+class FileField(QWidget):
+    """A path that is typed or chosen."""
+
+    changed = Signal()
+
+    def __init__(
+        self, caption: str, pattern: str = "All files (*)", *, folder: bool = False
+    ) -> None:
+        super().__init__()
+        self._caption, self._pattern, self._folder = caption, pattern, folder
+        self.edit = QLineEdit()
+        self.edit.setPlaceholderText("folder" if folder else "file")
+        self.edit.textChanged.connect(self.changed)
+        choose = button("…", self._choose, caption)
+        choose.setFixedWidth(28)
+        layout = row(self.edit, choose, spacing=2)
+        self.setLayout(layout)
+
+    def text(self) -> str:
+        """The path as given."""
+        return self.edit.text().strip()
+
+    def _choose(self) -> None:
+        if self._folder:
+            path = QFileDialog.getExistingDirectory(self, self._caption)
+        else:
+            path = QFileDialog.getOpenFileName(self, self._caption, "", self._pattern)[0]
+        if path:
+            self.edit.setText(path)
+
+
+def number_of(text: str, what: str) -> float | None:
+    """A number as typed (a decimal comma is understood); None when empty."""
+    if not text.strip():
+        return None
+    try:
+        return float(text.strip().replace(",", "."))
+    except ValueError:
+        raise InputError(f"{what}: '{text}' is not a number") from None
+
+
+class NewCaseForm(QFrame):
+    """Asks for the files of a new case."""
+
+    created = Signal(object, object)
+
+    def __init__(self, refuse: Callable[[Exception], None]) -> None:
+        super().__init__()
+        self._refuse = refuse
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self.folder = FileField("Folder of the new case", folder=True)
+        self.patient = QLineEdit()
+        self.patient.setPlaceholderText("a pseudonym, never a name")
+        self.slides = {s: FileField(f"{STAIN_TITLES[s]} slide", SLIDE_FILTER) for s in STAIN_TITLES}
+        self.pixels = {s: QLineEdit() for s in STAIN_TITLES}
+        self.pet = FileField("microPET slice (DICOM)")
+        form = QFormLayout()
+        form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+        form.addRow("Folder", self.folder)
+        form.addRow("Patient", self.patient)
+        for stain, title in STAIN_TITLES.items():
+            form.addRow(title, self.slides[stain])
+            self.pixels[stain].setPlaceholderText("µm, only if the file does not say")
+            form.addRow("  pixel size", self.pixels[stain])
+        form.addRow("PET", self.pet)
+        self.make = button("Make the case", self._make)
+        self.setLayout(column(words("New case from slides", bold=True), form, self.make, margin=6))
+
+    def _make(self) -> None:
+        try:
+            root, file = self.value()
+        except InputError as error:
+            self._refuse(error)
+            return
+        self.created.emit(root, file)
+
+    def value(self) -> tuple[Path, CaseFile]:
+        """The folder and what its ``case.toml`` will hold."""
+        if not self.folder.text():
+            raise InputError("choose a folder for the new case")
+        root = Path(self.folder.text()).expanduser()
+        slides = {s: field.text() for s, field in self.slides.items() if field.text()}
+        if not slides:
+            raise InputError("give at least one slide")
+        entries = {s: slide_entry(path, self.pixels[s].text()) for s, path in slides.items()}
+        pet = PetEntry(paths=(self.pet.text(),)) if self.pet.text() else None
+        patient = self.patient.text().strip() or "unknown patient"
+        return root, CaseFile(name=root.name, patient=patient, slides=entries, pet=pet)
+
+
+def slide_entry(path: str, spacing: str = "") -> SlideEntry:
+    """A slide with the pixel size that was typed, if one was."""
+    if not Path(path).expanduser().exists():
+        raise InputError(f"the slide {path} is not there")
+    size = number_of(spacing, "pixel size")
+    if size is None:
+        return SlideEntry(path=path)
+    if size <= 0:
+        raise InputError(f"a pixel size of {size:g} µm is not possible")
+    return SlideEntry(path=path, spacing_um=(size, size), spacing_source="user")
+
+
+class InjectionForm(QFrame):
+    """The injection record: what was injected into whom and when."""
+
+    saved = Signal(object)
+
+    _FIELDS = (
+        ("nuclide", "Nuclide", ""),
+        ("dose_mbq", "Injected activity", "MBq"),
+        ("residual_mbq", "Left in the syringe", "MBq"),
+        ("injected", "Injected", "YYYY-MM-DD HH:MM"),
+        ("excised", "Excised", "YYYY-MM-DD HH:MM"),
+        ("weight_kg", "Weight", "kg"),
+        ("height_cm", "Height", "cm"),
+        ("antibody_mass_mg", "Antibody", "mg"),
+    )
+    _TIMES = ("injected", "excised")
+
+    def __init__(self, refuse: Callable[[Exception], None]) -> None:
+        super().__init__()
+        self._refuse = refuse
+        self._record = InjectionRecord()
+        self.fields: dict[str, QLineEdit] = {}
+        form = QFormLayout()
+        form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+        for name, label, unit in self._FIELDS:
+            edit = self.fields[name] = QLineEdit()
+            edit.setPlaceholderText(unit)
+            edit.setToolTip(InjectionRecord.model_fields[name].description or "")
+            shown = label if name in self._TIMES or not unit else f"{label}, {unit}"
+            form.addRow(shown, edit)
+        self.sex = QComboBox()
+        for text, value in (("not given", None), ("male", "M"), ("female", "F")):
+            self.sex.addItem(text, value)
+        form.addRow("Sex", self.sex)
+        self.save = button("Save the injection record", self._save)
+        self.setLayout(column(form, self.save, margin=6))
+
+    def show_record(self, record: InjectionRecord | None) -> None:
+        """Show a record; empty fields where it says nothing."""
+        self._record = record or InjectionRecord()
+        for name, edit in self.fields.items():
+            value = getattr(self._record, name)
+            edit.setText(_text(value))
+        self.sex.setCurrentIndex(max(0, self.sex.findData(self._record.sex)))
+
+    def value(self) -> InjectionRecord:
+        """The record as typed; what cannot be used is named in an `InputError`."""
+        values: dict[str, Any] = self._record.model_dump()
+        for name, label, _ in self._FIELDS:
+            text = self.fields[name].text().strip()
+            if name == "nuclide":
+                values[name] = text or "Zr-89"
+            elif name in self._TIMES:
+                values[name] = _time(text, label)
+            else:
+                values[name] = number_of(text, label)
+        values["residual_mbq"] = values["residual_mbq"] or 0.0
+        values["sex"] = self.sex.currentData()
+        return _checked(values)
+
+    def _save(self) -> None:
+        try:
+            record = self.value()
+        except InputError as error:
+            self._refuse(error)
+            return
+        self.saved.emit(record)
+
+
+def _text(value: Any) -> str:
+    """A value of the record as it is edited."""
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="minutes")
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    return "" if value is None else str(value)
+
+
+def _time(text: str, what: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"{what}: '{text}' is not a date and time; write it as 2024-05-17 09:30"
+        ) from None
+
+
+def _checked(values: dict[str, Any]) -> InjectionRecord:
+    from pydantic import ValidationError
+
+    try:
+        record = InjectionRecord.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", " ")
+        raise InputError(f"{name}: {first.get('input')!r} cannot be used: {first['msg']}") from None
+    if record.injected and record.excised and record.excised < record.injected:
+        raise InputError("the excision lies before the injection; check both dates")
+    return record
+
+
+class GiveForm(QWidget):
+    """Gives a case the file or pixel size that it lacks."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self.what = QComboBox()
+        for stain, title in STAIN_TITLES.items():
+            self.what.addItem(f"{title} slide", stain)
+        self.what.addItem("PET file", "pet")
+        self.file = FileField("File")
+        self.pixel = QLineEdit()
+        self.pixel.setPlaceholderText("µm per pixel, only if the file does not say")
+        self.what.currentIndexChanged.connect(
+            lambda: self.pixel.setVisible(self.what.currentData() != "pet")
+        )
+        inner = QFrame()
+        inner.setLayout(
+            column(self.what, self.file, self.pixel, button("Give it to the case", self._give))
+        )
+        self.fold = Fold("Add or replace a file, or give a pixel size", inner)
+        self.setLayout(column(self.fold))
+
+    def show_case(self, case: Case | None) -> None:
+        """Offer it only when a case is open; open it when a file is missing."""
+        self.setVisible(case is not None)
+        if case is None:
+            return
+        for _, key, why in missing_of(case):
+            if why and key != "injection":
+                self.what.setCurrentIndex(self.what.findData(key))
+                self.fold.set_open(True)
+                return
+
+    def _give(self) -> None:
+        case = self._desk.workspace.case
+        if case is None:
+            return
+        key = self.what.currentData()
+        try:
+            changes = self._changes(case, key)
+        except InputError as error:
+            self._desk.report(error, "Case")
+            return
+        self._desk.update_case(**changes)
+
+    def _changes(self, case: Case, key: str) -> dict[str, Any]:
+        path = self.file.text()
+        if key == "pet":
+            if not path or not Path(path).exists():
+                raise InputError("choose the PET file first")
+            return {"pet": PetEntry(paths=(path,))}
+        known = case.file.slides.get(key)  # type: ignore[call-overload]
+        if not path and known is not None:
+            entry = slide_entry(str(case.path(known.path)), self.pixel.text())
+            entry = entry.model_copy(update={"path": known.path})
+        elif path:
+            entry = slide_entry(path, self.pixel.text())
+        else:
+            raise InputError("choose the slide's file first")
+        return {"slides": {**case.file.slides, key: entry}}
