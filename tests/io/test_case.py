@@ -45,6 +45,21 @@ def test_a_changed_injection_changes_its_digest_only(tmp_path):
     assert Case(tmp_path / "B11").digest(INJECTION) != before
 
 
+def test_what_was_not_given_of_the_injection_stays_not_given(tmp_path):
+    record = InjectionRecord(dose_mbq=7.0, weight_kg=None)
+    file = FILE.model_copy(update={"injection": record})
+    case = create_case(tmp_path / "B11", file)
+    before = case.digest(INJECTION)
+    case.update(patient="another")
+    found = Case(tmp_path / "B11")
+    assert found.file.injection.model_fields_set == {"dose_mbq"}
+    assert found.digest(INJECTION) == before
+    found.update(injection=record)
+    assert found.digest(INJECTION) == before
+    found.update(injection=InjectionRecord(dose_mbq=7.0, nuclide="Zr-89"))
+    assert found.digest(INJECTION) != before
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

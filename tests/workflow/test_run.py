@@ -86,6 +86,22 @@ def test_an_optional_input_that_comes_later_counts(chain, case):
         assert case.store.read(LAST) == {"sum": 2 * sum(range(40)) + 1}
 
 
+def test_an_optional_input_that_is_gone_is_not_used(chain, case, monkeypatch):
+    import napari_mosaik.io.case as module
+
+    monkeypatch.setattr(module.Case, "_slide_digest", lambda self, stain: "digest")
+    (case.root / "cd34.png").write_bytes(b"x")
+    case.update(slides={"cd34": {"path": "cd34.png"}})
+    run_all(case)
+    assert case.store.read(LAST) == {"sum": 2 * sum(range(40)) + 1}
+    (case.root / "cd34.png").unlink()
+    found = outlook(case).states
+    assert found["extra"].reason == "the CD34 slide cd34.png is not there"
+    assert (found["last"].word, found["last"].reason) == ("stale", "changed: extra")
+    run_all(case)
+    assert case.store.read(LAST) == {"sum": 2 * sum(range(40))}
+
+
 def test_one_step_needs_what_it_reads(chain, case):
     last = chain.steps()[2]
     with pytest.raises(Blocked, match=r"'First', which is missing.*--until last"):

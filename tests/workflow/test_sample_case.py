@@ -84,6 +84,32 @@ def test_a_killed_run_ends_as_if_it_had_not_been(computed, tmp_path):
     assert content(case) == content(Case(computed / "A2"))
 
 
+def test_a_cluster_of_other_processes_gives_the_same(computed, tmp_path):
+    from distributed import LocalCluster
+
+    shutil.copytree(computed / "A2", tmp_path / "A2")
+    case, folders = Case(tmp_path / "A2"), ("vessels", "vessel_objects")
+    before = content(case)
+    for folder in folders:
+        shutil.rmtree(case.root / "artifacts" / folder)
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        for _ in run_until(case, read_recipe(case.root), "vessels", scheduler=address):
+            pass
+    assert content(case) == before
+
+
+def test_a_step_is_blocked_for_the_reason_at_its_root(tiny_cohort, tmp_path):
+    shutil.copytree(tiny_cohort / "A2", tmp_path / "A2")
+    case = Case(tmp_path / "A2")
+    case.path(case.file.slides["cd34"].path).unlink()
+    states = outlook(case).states
+    gone = f"the CD34 slide {case.file.slides['cd34'].path} is not there"
+    assert {states[name].reason for name in ("vessels", "tiles", "parameters", "review")} == {gone}
+    assert states["tile_kinetics"].reason == "'Parameters' is blocked"
+    assert states["nuclei"].word == "missing"
+
+
 def test_training_can_be_cancelled_and_goes_on_to_the_same_model(computed, tmp_path):
     from napari_mosaik.twin import TrainParams
 

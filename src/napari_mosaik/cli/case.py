@@ -262,4 +262,4 @@ def _states(cases: list[Any], json: bool) -> None:
             [step.title, view.states[step.name].word, view.states[step.name].reason]
             for step in STEPS
         ]
-        table(f"{case.name} · {case.patient}", ["step", "state", "why"], rows)
+        table(f"{case.name} · {case.patient}", ["step", "state", "why"], rows, words=True)

@@ -99,15 +99,17 @@ def figure(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A plain table on the standard output."""
+def table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False
+) -> None:
+    """A plain table on the standard output; numbers to the right, *words* to the left."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for number, name in enumerate(header):
-        shown.add_column(name, justify="left" if number == 0 else "right")
+        shown.add_column(name, justify="left" if words or number == 0 else "right")
     for row in rows:
         shown.add_row(*row)
     Console(file=sys.stdout, highlight=False).print(shown)

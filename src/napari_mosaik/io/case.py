@@ -82,9 +82,16 @@ class CaseFile(_Entry):
                 f"{path}: {where} = {first.get('input')!r} is not valid: {first['msg']}"
             ) from error
 
+    def values(self) -> dict[str, Any]:
+        """All fields; of the injection those that were given, since the rest the PET may say."""
+        given = None
+        if self.injection is not None:
+            given = self.injection.model_dump(exclude_unset=True, exclude_none=True)
+        return {**self.model_dump(exclude={"injection"}), "injection": given}
+
     def text(self) -> str:
         """The file's text."""
-        return tomli_w.dumps(_toml_ready(self.model_dump(mode="python")))
+        return tomli_w.dumps(_toml_ready(self.values()))
 
 
 def _toml_ready(value: Any) -> Any:
@@ -126,7 +133,7 @@ class Case:
 
     def update(self, **changes: Any) -> None:
         """Change fields of ``case.toml`` (whole or not at all)."""
-        values = {**self.file.model_dump(), **changes}
+        values = {**self.file.values(), **changes}
         try:
             changed = CaseFile.model_validate(values)
         except ValidationError as error:
@@ -237,7 +244,10 @@ class Case:
             return digest([files, self.file.pet.slice_index, self.file.pet.frame_index])
         if source == INJECTION:
             assert self.file.injection is not None
-            return digest(self.file.injection.model_dump(mode="json"))
+            given = self.file.injection.model_dump(
+                mode="json", exclude_unset=True, exclude_none=True
+            )
+            return digest(given)
         if source == ANNOTATIONS:
             return self._file_digest(self.annotations_path("he"))
         paths = [self.path(path) for path in self.file.landmarks.values()]

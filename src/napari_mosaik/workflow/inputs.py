@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,11 +45,22 @@ class Inputs:
         Folder for finished blocks, named by the step's origin; removed after the commit.
     scheduler
         Address of a dask.distributed scheduler; empty for threads.
+    absent
+        Names of optional inputs that cannot be had; what an earlier run stored of them is not used.
     """
 
-    def __init__(self, case: Case, step: Step[Any], scratch: Path, scheduler: str = "") -> None:
+    def __init__(
+        self,
+        case: Case,
+        step: Step[Any],
+        scratch: Path,
+        scheduler: str = "",
+        absent: Collection[str] = (),
+    ) -> None:
         self._case = case
-        self._declared = {entry.name for entry in (*step.reads, *step.may_read)}
+        entries = (*step.reads, *step.may_read)
+        self._declared = {entry.name for entry in entries} - set(absent)
+        self._absent = frozenset(absent)
         self._step = step.name
         self.scratch = scratch
         self.scheduler = scheduler
@@ -75,6 +86,8 @@ class Inputs:
 
     def has(self, entry: Artifact[Any] | Source) -> bool:
         """Whether an input that the step may read is there."""
+        if entry.name in self._absent:
+            return False
         self._check(entry)
         if isinstance(entry, Source):
             return not self._case.lacks(entry)

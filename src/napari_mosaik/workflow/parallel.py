@@ -63,10 +63,18 @@ def _on_cluster(work: Callable[[T], object], todo: list[T], scheduler: str) -> I
     except (OSError, ValueError) as error:
         raise InputError(f"no dask scheduler answers at {scheduler}: {error}") from error
     with client:
-        futures = client.map(work, todo, pure=False)
+        futures = client.map(_on_worker, todo, work=work, pure=False)
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 future.result()
                 yield done
         finally:
             client.cancel(futures)
+
+
+def _on_worker(item: T, work: Callable[[T], object]) -> None:
+    """Work on one item in a cluster's process; what it makes lies in files."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=1, user_api="blas")
+    work(item)

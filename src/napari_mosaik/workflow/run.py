@@ -53,6 +53,10 @@ class Outlook:
             self._digests[artifact.name] = origin.digest()
         self.states[step.name] = self._compare(step, origin)
 
+    def absent(self, step: Step[Any]) -> list[str]:
+        """Names of the optional inputs of a step that cannot be had."""
+        return [entry.name for entry in step.may_read if self._lacks(entry)]
+
     def _compare(self, step: Step[Any], origin: Origin) -> State:
         stored = [self._case.store.origin(artifact) for artifact in step.writes]
         if any(one is None for one in stored):
@@ -69,8 +73,11 @@ class Outlook:
         if isinstance(entry, Source):
             return self._case.lacks(entry)
         maker = maker_of(entry)
-        state = self.states[maker.name]
-        return f"{maker.title}: {state.reason}" if state.word == "blocked" else ""
+        if self.states[maker.name].word != "blocked":
+            return ""
+        if maker.needs_any:
+            return f"'{maker.title}' is blocked"
+        return self.states[maker.name].reason
 
     def _blocked(self, step: Step[Any]) -> str:
         for entry in step.reads:
@@ -78,7 +85,7 @@ class Outlook:
             if reason:
                 return reason
         if step.needs_any and all(self._lacks(entry) for entry in step.needs_any):
-            return " and ".join(self._lacks(entry) for entry in step.needs_any)
+            return "; ".join(dict.fromkeys(self._lacks(entry) for entry in step.needs_any))
         if step.coarsest_um is not None:
             reason = self._too_coarse(step, step.coarsest_um)
             if reason:
@@ -172,7 +179,7 @@ def run(
             return
         origin = view.expected[step.name]
         scratch = case.root / "scratch" / f"{step.name}-{origin.digest()[:16]}"
-        inputs = Inputs(case, step, scratch, scheduler)
+        inputs = Inputs(case, step, scratch, scheduler, view.absent(step))
         if force:
             inputs.clear()
         began = time.monotonic()

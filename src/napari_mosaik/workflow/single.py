@@ -180,8 +180,6 @@ def suv_of(
     wanted: SuvKind = next(one for one in get_args(SuvKind) if one == kind)
     pet = open_pet(list(files), **choice)
     values = {name: value for name, value in given.items() if value is not None}
-    if "nuclide" not in values and pet.header.nuclide:
-        values["nuclide"] = pet.header.nuclide
     try:
         record = InjectionRecord.model_validate(values)
     except ValidationError as error:

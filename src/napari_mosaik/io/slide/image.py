@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.params import digest
-from napari_mosaik.io.slide.base import Level, Pixels, SpacingSource, TileSource
+from napari_mosaik.io.slide.base import Level, Pixels, Slide, SpacingSource, TileSource
 from napari_mosaik.io.slide.resample import area_resample, block_mean
 from napari_mosaik.io.slide.tiles import TileReader
 
@@ -45,6 +46,11 @@ class SlideImage:
         self._whole = tuple(_whole_ratio(shape, level.shape) for level in source.levels)
         self._source = source
         self._tiles = TileReader(source)
+
+    def __reduce__(self) -> tuple[Callable[..., Slide], tuple[Any, ...]]:
+        """Another process opens the same file anew."""
+        given = self.lattice.spacing_um if self.spacing_source == "user" else None
+        return _open_again, (str(self.path.resolve()), given, self.lattice.frame)
 
     def __enter__(self) -> Self:
         return self
@@ -187,6 +193,12 @@ class SlideImage:
             if fine and ratio[0] * ratio[1] > self.levels[best][1][0] * self.levels[best][1][1]:
                 best = index
         return best
+
+
+def _open_again(path: str, spacing_um: tuple[float, float] | None, frame: str) -> Slide:
+    from napari_mosaik.io.slide.opening import open_slide
+
+    return open_slide(path, spacing_um, frame=frame)
 
 
 def _whole_ratio(native: tuple[int, int], stored: tuple[int, int]) -> tuple[int, int] | None:
