@@ -77,6 +77,12 @@ class TrainParams(NetworkParams):
         lt=1.0,
         advanced=True,
     )
+    curves: Literal["tile", "patient"] = setting(
+        "tile",
+        "Which kinetic curves the network sees: each tile's own, limited by delivery, or the "
+        "patient's, equal for all tiles (paper).",
+        choices={"tile": "of each tile", "patient": "of the patient (paper)"},
+    )
     validation: Literal["none", "auto"] = setting(
         "none",
         "Whether one training case is set aside to decide when to stop and which weights to keep.",
@@ -122,6 +128,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "augment": False,
         "validation": "auto",
         "averaging": 0.0,
+        "curves": "patient",
     },
 }
 """Presets by name: what differs from the defaults of `TrainParams`."""

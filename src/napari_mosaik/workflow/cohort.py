@@ -104,9 +104,11 @@ def _known_model(folder: Path, fingerprint: str) -> str:
     return ""
 
 
-def teaching_inputs(case: Case, proxies: tuple[str, str, str], window_px: int) -> TileInputs:
+def teaching_inputs(
+    case: Case, proxies: tuple[str, str, str], window_px: int, curves: str
+) -> TileInputs:
     """One training case with its measured uptake."""
-    seen = tile_inputs(case.store.read, case.name, case.patient, proxies, window_px)
+    seen = tile_inputs(case.store.read, case.name, case.patient, proxies, window_px, curves)
     labels = np.asarray(case.store.read(UPTAKE_CLUSTERS)[label_column("suv")], np.int8)
     doubts = [
         doubt(case.store.read(ALIGNMENT[frame]), title)
@@ -164,7 +166,7 @@ def _teach(
     seen = []
     for number, case in enumerate(teaching):
         yield Progress(0.1 * number / len(teaching), 1, f"gathering {case.name}")
-        seen.append(teaching_inputs(case, proxies, params.window_px))
+        seen.append(teaching_inputs(case, proxies, params.window_px, params.curves))
     checkpoint = held_out.root / "scratch" / f"train-{mark}.pt"
     columns = BaselineColumns(caix=CAIX_SCORE, supply="vessel_perimeter_density_per_um")
     events = train(seen, params, seed=seed, checkpoint=checkpoint, columns=columns)

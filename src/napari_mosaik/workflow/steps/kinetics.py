@@ -21,9 +21,11 @@ from napari_mosaik.kinetics import DeliveryParams, ImmunokineticParams
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
 
-__all__ = ["CURVES", "TILE_CURVES"]
+__all__ = ["CURVES", "CURVE_NAMES", "TILE_CURVES", "TILE_TIMES_H", "curve_columns"]
 
 N_TIMES = 48
+TILE_TIMES_H = (2.0, 6.0, 12.0, 24.0, 48.0, 72.0, 96.0, 120.0, 168.0, 216.0, 264.0, 336.0)
+CURVE_NAMES = ("free", "bound", "internalised")
 FIRST_H = 1e-3
 EX_VIVO_H = 336.0
 
@@ -72,20 +74,43 @@ CURVES = Step(
 )
 
 
+def curve_columns(name: str) -> tuple[str, ...]:
+    """Columns of `TILE_KINETICS` that hold one curve of every tile, in order of time."""
+    return tuple(f"{name}.{number:02d}" for number in range(len(TILE_TIMES_H)))
+
+
 def _tile_curves(inputs: Inputs, params: DeliveryParams) -> Generator[Progress, None, Results]:
-    from napari_mosaik.kinetics import retained_um
+    from napari_mosaik.kinetics import tile_curves_um
 
     table = inputs.read(PARAMETERS)
     yield Progress(0.3, 1, "delivery to each tile")
-    retained = retained_um(
-        table["vessel_perimeter_density_per_um"],
-        table["caix_positive_fraction"],
-        params,
-        np.array([EX_VIVO_H]),
+    antigen = antigen_share(table)
+    curves = tile_curves_um(
+        table["vessel_perimeter_density_per_um"], antigen, params, np.array(TILE_TIMES_H)
     )
-    about = {"retained": "bound and internalised antibody at 336 h, limited by delivery"}
-    columns = {"retained": np.asarray(retained, float).reshape(len(table))}
-    return {TILE_KINETICS: Table(columns, {"retained": "µM"}, about, table.frame)}
+    columns = {"retained": curves[:, -1, 1] + curves[:, -1, 2], "antigen_share": antigen}
+    units = {"retained": "µM"}
+    for number, name in enumerate(CURVE_NAMES):
+        for column, values in zip(curve_columns(name), curves[..., number].T, strict=True):
+            columns[column], units[column] = values, "µM"
+    about = {
+        "retained": f"bound and internalised antibody at {TILE_TIMES_H[-1]:g} h, limited by "
+        "delivery",
+        "antigen_share": "CAIX-positive share of the cells x neoplastic share of the tissue",
+    }
+    return {TILE_KINETICS: Table(columns, units, about, table.frame)}
+
+
+def antigen_share(parameters: Table) -> FloatArray:
+    """(n,) antigen-positive share of each tile's tissue; 0 where no tissue is neoplastic.
+
+    NaN where there is neoplastic tissue but no scored cell, or where CAIX was not measured.
+    """
+    positive = np.asarray(parameters["caix_positive_fraction"], float)
+    if "neoplastic_fraction" not in parameters:
+        return positive
+    neoplastic = np.asarray(parameters["neoplastic_fraction"], float)
+    return np.where(neoplastic == 0, 0.0, positive * neoplastic)
 
 
 TILE_CURVES = Step(
@@ -98,4 +123,5 @@ TILE_CURVES = Step(
     reads=(PARAMETERS, VESSEL_OBJECTS, CAIX_CELLS),
     writes=(TILE_KINETICS,),
     body=_tile_curves,
+    revision=2,
 )

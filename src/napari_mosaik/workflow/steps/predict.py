@@ -21,16 +21,19 @@ from napari_mosaik.core.catalogue import (
     PREDICTION_MAP,
     PREDICTION_RECORD,
     REFERENCE,
+    TILE_KINETICS,
     TILES,
     TISSUE,
     VESSELS,
 )
+from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.clusters import label_column
+from napari_mosaik.workflow.steps.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 
 if TYPE_CHECKING:
     from napari_mosaik.twin import TileInputs
@@ -52,6 +55,7 @@ TWIN_READS = (
     PARAMETERS,
     CLUSTERS,
     KINETICS,
+    TILE_KINETICS,
 )
 """What the network sees of a case."""
 
@@ -68,12 +72,13 @@ def tile_inputs(
     patient: str,
     proxies: tuple[str, str, str],
     window_px: int,
+    curves: str = "tile",
 ) -> TileInputs:
     """Everything that the network sees of one case, from its stored results."""
     from napari_mosaik.twin import TileInputs, code_windows, edge_distance_um, fraction_pyramid
 
-    grid, table, curves = read(TILES), read(PARAMETERS), read(KINETICS)
-    clusters = read(CLUSTERS)
+    grid, table, clusters = read(TILES), read(PARAMETERS), read(CLUSTERS)
+    times_h, seen = _curves(read, curves)
     codes = np.stack([clusters[label_column(name)] for name in proxies], axis=1)
     return TileInputs(
         case=case,
@@ -81,14 +86,24 @@ def tile_inputs(
         scales=fraction_pyramid(_fractions(read), grid, window_px),
         codes=code_windows(grid, codes),
         proxies=proxies,
-        curves=curves.matrix(("free", "bound", "internalised")),
-        times_h=curves["time_h"],
+        curves=seen,
+        times_h=times_h,
         features=table.matrix(tuple(table)),
         feature_names=tuple(table),
         centres_um=grid.centres_um,
         cells=grid.cells,
         edge_um=edge_distance_um(grid),
     )
+
+
+def _curves(read: Callable[[Artifact[Any]], Any], which: str) -> tuple[FloatArray, FloatArray]:
+    """Times, and the curves of the patient (times, 3) or of every tile (n, times, 3)."""
+    if which == "patient":
+        table = read(KINETICS)
+        return np.asarray(table["time_h"], float), table.matrix(CURVE_NAMES)
+    table = read(TILE_KINETICS)
+    curves = np.stack([table.matrix(curve_columns(name)) for name in CURVE_NAMES], axis=2)
+    return np.array(TILE_TIMES_H), curves
 
 
 def _fractions(read: Callable[[Artifact[Any]], Any]) -> Any:
@@ -116,7 +131,14 @@ def _body(inputs: Inputs, params: PredictParams) -> Generator[Progress, None, Re
     first, second, third = card["proxies"]
     yield Progress(0.3, 1, "gathering what the network sees")
     proxies, window_px = (first, second, third), int(card["settings"]["window_px"])
-    seen = tile_inputs(inputs.read, inputs.case_name, inputs.patient, proxies, window_px)
+    seen = tile_inputs(
+        inputs.read,
+        inputs.case_name,
+        inputs.patient,
+        proxies,
+        window_px,
+        card["settings"].get("curves", "patient"),
+    )
     yield Progress(0.6, 1, "predicting")
     found = predict(model, seen)
     columns: dict[str, NDArray[Any]] = {
