@@ -83,6 +83,7 @@ class Studio:
         self.shoot("main")
         dock.tabs.setCurrentIndex(1)
         board.show_steps(("vessels",))
+        self.until(lambda: board.layer("Vessels") is not None)
         board.set_shown("Measured SUV (body surface)", True)
         board.put(board.specs["Measured SUV (body surface)"]).opacity = 0.4
         self.shoot("overlays")
