@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QLineEdit, QPushButton, QSlider, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QGridLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QSlider,
+    QWidget,
+)
 
 from napari_mosaik.view.words import count, number
 from napari_mosaik.widgets.annotation import Annotation
@@ -35,9 +44,11 @@ class AnnotateDock(QWidget):
         self._palette_rows = QGridLayout(self._palette)
         self._palette_rows.setContentsMargins(0, 0, 0, 0)
         self._palette_rows.setVerticalSpacing(2)
+        self._palette_rows.setColumnStretch(1, 1)
         self.class_buttons: dict[str, QPushButton] = {}
         self.tool_buttons = {name: self._tool_button(name) for name in TOOLS}
-        self.away = button("Put tool away", lambda: self.drawing.take(""), "Pan and zoom again")
+        self.away = button("Put away", lambda: self.drawing.take(""), "Pan and zoom again")
+        self.away.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.size = QSlider(Qt.Orientation.Horizontal)
         self.size.setRange(4, 120)
         self.size.setValue(round(self.drawing.brush_px))
@@ -97,6 +108,7 @@ class AnnotateDock(QWidget):
     def _tool_button(self, name: str) -> QPushButton:
         key, title, tip = TOOLS[name]
         made = button(f"{title} ({key})", lambda: self.drawing.take(name), tip)
+        made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         made.setCheckable(True)
         return made
 
@@ -128,7 +140,7 @@ class AnnotateDock(QWidget):
             )
             made.setCheckable(True)
             made.setIcon(_swatch(known.colour))
-            label = QLabel()
+            label = words(small=True)
             self._palette_rows.addWidget(made, i, 0)
             self._palette_rows.addWidget(label, i, 1)
             self.class_buttons[known.name] = made

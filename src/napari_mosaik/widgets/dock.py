@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["MosaikDock"]
 
 WIDTH_PX = 360
+INSPECTOR_PX = 190
 
 
 class MosaikDock(QWidget):
@@ -111,7 +112,11 @@ class MosaikDock(QWidget):
         """The tile inspector, docked below the canvas."""
         if self.inspector is None:
             self.inspector = TileInspector(self.desk)
-            self.viewer.window.add_dock_widget(self.inspector, name="Tile", area="bottom")
+            holder = self.viewer.window.add_dock_widget(self.inspector, name="Tile", area="bottom")
+            window = holder.window()
+            right = Qt.DockWidgetArea.RightDockWidgetArea
+            window.setCorner(Qt.Corner.BottomRightCorner, right)
+            window.resizeDocks([holder], [INSPECTOR_PX], Qt.Orientation.Vertical)
         return self.inspector
 
     def show_review(self) -> None:
