@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.io.files import saving
 
 __all__ = ["Block", "cut", "scratch_array", "with_tissue"]
 
@@ -97,6 +101,24 @@ def tissue_in(lattice: Lattice, mask: Raster) -> NDArray[np.bool_]:
 
 
 def scratch_array(folder: Path, name: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
-    """A large array that lives in a file of the scratch folder instead of the memory; zeros."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype=dtype, shape=shape)
+    """A large array that lives in a file of the scratch folder instead of the memory; zeros.
+
+    Its room on the disk is taken at once: writing to a mapped file on a full disk would end the
+    program instead of raising an error.
+    """
+    path = folder / f"{name}.npy"
+    with saving("a working file", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        array = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
+        _reserve(path)
+    return array
+
+
+def _reserve(path: Path) -> None:
+    """Take the room of a file that was made with holes."""
+    size = path.stat().st_size
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    elif shutil.disk_usage(path.parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
