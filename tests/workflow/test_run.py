@@ -203,8 +203,8 @@ def test_a_recipe_is_complete_and_replayed(chain, case, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[fisrt]\nfactor = 1", "no step 'fisrt'; the steps are: first, extra, last"),
-        ("[first]\nfaktor = 1", "faktor"),
+        ("[zeroth]\nfactor = 1", "no step 'zeroth'; the steps are: first, extra, last"),
+        ("[first]\ncolour = 1", "colour"),
         ("[first]\nfactor = -1", "step first: factor = -1"),
         ("[first", "not valid TOML"),
     ],
