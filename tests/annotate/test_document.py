@@ -1,6 +1,5 @@
 """The annotation document: edits, undo, journal, replay."""
 
-
 import numpy as np
 import pytest
 import shapely
