@@ -131,7 +131,7 @@ class Facts:
         name = uptake_name(self.unit)
         for words, table in (("measured", self.uptake), ("predicted", self.prediction)):
             if table is not None:
-                rows.append(self._row(table, "suv", tile, f"{name}, {words}"))
+                rows.append(self._row(table, "suv", tile, f"{words} {name}"))
         label = self.cluster(tile)
         if label:
             rows.append(TableRow("cluster of measured uptake", label, "", ""))
