@@ -150,6 +150,17 @@ def test_a_damaged_result_is_named_and_made_anew(case, capsys):
     assert call("run", case, "--step", "tiles", "--force") == 0
 
 
+def test_one_damaged_slide_blocks_its_own_steps_only(case, capsys):
+    slide = case / "slides" / "cd34.tif"
+    slide.write_bytes(slide.read_bytes()[:20000])
+    assert call("run", case, "--until", "stain", "--json") == 0
+    states = json.loads(capsys.readouterr().out)["A2"]["steps"]
+    assert states["stain"]["state"] == "done"
+    assert states["vessels"]["state"] == "blocked"
+    assert "cd34.tif is cut off" in states["vessels"]["reason"]
+    assert "cd34.tif is cut off" in told(capsys, "run", case, "--step", "vessels")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

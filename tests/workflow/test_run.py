@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 import napari_mosaik
-from napari_mosaik.core import Blocked, CaseLocked, InputError
+from napari_mosaik.core import Blocked, CaseLocked, InputError, MosaikError
 from napari_mosaik.io import Case
 from napari_mosaik.workflow.recipe import (
     changed,
@@ -234,5 +234,5 @@ def test_a_cluster_gives_the_same(chain, case):
 
 
 def test_a_cluster_that_is_not_there_is_told(chain, case):
-    with pytest.raises(InputError, match="no dask scheduler answers"):
+    with pytest.raises(MosaikError, match=r"^no dask scheduler answers.*leave --scheduler out"):
         list(run_until(case, read_recipe(case.root), scheduler="not-a-scheduler"))

@@ -56,12 +56,15 @@ def in_parallel(
 def _on_cluster(work: Callable[[T], object], todo: list[T], scheduler: str) -> Iterator[int]:
     from distributed import Client, as_completed
 
-    from napari_mosaik.core.errors import InputError
+    from napari_mosaik.core.errors import MosaikError
 
     try:
         client = Client(scheduler, timeout="10s")
     except (OSError, ValueError) as error:
-        raise InputError(f"no dask scheduler answers at {scheduler}: {error}") from error
+        raise MosaikError(
+            f"no dask scheduler answers at {scheduler} ({error}); start one with 'dask scheduler', "
+            "or leave --scheduler out"
+        ) from error
     with client:
         futures = client.map(_on_worker, todo, work=work, pure=False)
         try:

@@ -34,6 +34,7 @@ class Outlook:
         self.expected: dict[str, Origin] = {}
         self.states: dict[str, State] = {}
         self._digests: dict[str, str] = {}
+        self._faults: dict[str, str] = {}
         for step in STEPS:
             self._judge(step)
 
@@ -71,13 +72,23 @@ class Outlook:
 
     def _lacks(self, entry: Artifact[Any] | Source) -> str:
         if isinstance(entry, Source):
-            return self._case.lacks(entry)
+            return self._case.lacks(entry) or self._unusable(entry)
         maker = maker_of(entry)
         if self.states[maker.name].word != "blocked":
             return ""
         if maker.needs_any:
             return f"'{maker.title}' is blocked"
         return self.states[maker.name].reason
+
+    def _unusable(self, source: Source) -> str:
+        """Why a file that is there cannot be read; one bad file blocks its own steps only."""
+        if source.name not in self._faults:
+            try:
+                self._digest(source)
+                self._faults[source.name] = ""
+            except InputError as error:
+                self._faults[source.name] = str(error)
+        return self._faults[source.name]
 
     def _blocked(self, step: Step[Any]) -> str:
         for entry in step.reads:
