@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import shutil
 import sys
@@ -5,12 +6,25 @@ import sys
 import pytest
 
 
-def _why_no_display() -> str:
+WITHOUT_QT = any(importlib.util.find_spec(name) is None for name in ("napari", "qtpy"))
+if WITHOUT_QT:  # these modules import Qt
+    collect_ignore = ["test_window.py", "test_loop.py", "test_review.py", "test_form.py"]
+
+
+def _why_not() -> str:
+    if WITHOUT_QT:
+        return "napari or Qt is not installed"
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         return "no display: run under xvfb-run, or on a desktop"
-    pytest.importorskip("napari", reason="napari is not installed")
-    pytest.importorskip("qtpy.QtWidgets", reason="no Qt is installed", exc_type=ImportError)
     return ""
+
+
+def pytest_collection_modifyitems(items):
+    """Skip before the application is made: Qt ends the process when there is no display."""
+    why = _why_not()
+    for item in items:
+        if why and item.get_closest_marker("gui"):
+            item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +73,6 @@ def fresh_case(cohort, tmp_path):
 @pytest.fixture
 def dock(qtbot, tmp_path, monkeypatch):
     """The main dock in a real napari window, closed cleanly afterwards."""
-    why = _why_no_display()
-    if why:
-        pytest.skip(why)
     monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari-settings.yaml"))
     import napari
     from napari.settings import get_settings
