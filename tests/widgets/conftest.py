@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-
 WITHOUT_QT = any(importlib.util.find_spec(name) is None for name in ("napari", "qtpy"))
 if WITHOUT_QT:  # these modules import Qt
     collect_ignore = ["test_window.py", "test_loop.py", "test_review.py", "test_form.py"]
