@@ -73,11 +73,11 @@ def _read_case(path: Paths) -> LayerData:
 
 
 # --- the dock and the menu ----------------------------------------------------------------------
-def main_dock(napari_viewer: napari.Viewer) -> MosaikDock:
-    """The main dock."""
+def main_dock() -> MosaikDock:
+    """The main dock of the current window; napari hands a viewer to classes only."""
     from napari_mosaik.widgets.dock import MosaikDock
 
-    return MosaikDock(napari_viewer)
+    return MosaikDock(_viewer())
 
 
 def open_case() -> None:

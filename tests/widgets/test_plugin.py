@@ -1,6 +1,7 @@
 """What napari finds: the manifest, the readers, and the manifest in the built wheel."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -52,3 +53,21 @@ def test_the_slide_reader_gives_a_lazy_layer_in_micrometres(dock, cohort):
     pixels = levels[0][10:20, 30:40]
     assert pixels.shape == (10, 10, 3)
     levels[0]._slide.close()
+
+
+@pytest.mark.gui
+def test_napari_opens_the_dock_and_the_sample_cohort(dock, qtbot, cohort, tmp_path, monkeypatch):
+    shutil.copytree(cohort, tmp_path / "napari-mosaik-sample-tiny")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    viewer = dock.viewer
+    _, ours = viewer.window.add_plugin_dock_widget("napari-mosaik", "MOSAIK")
+    assert type(ours) is type(dock)
+    viewer.open_sample("napari-mosaik", "tiny")
+
+    def opened():
+        return ours.workspace.case is not None and ours.workspace.job is None
+
+    qtbot.waitUntil(opened, timeout=120_000)
+    assert ours.workspace.case.name == "B11"
+    assert "MOSAIK sample cohort" not in viewer.layers
+    ours.close()
