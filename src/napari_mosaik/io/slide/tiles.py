@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.base import Pixels, TileSource
+from napari_mosaik.io.slide.cache import PixelCache, shared_cache
 
 __all__ = ["TileReader"]
 
@@ -19,48 +20,16 @@ _LARGE_TILE_BYTES = 16 << 20
 """Tiles above this size (whole untiled pictures) are decoded by one thread at a time."""
 
 _Key = tuple[int, int, int]
-
-
-class TileCache:
-    """The tiles that were used last, up to a number of bytes; always at least one."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self._bytes = 0
-        self._tiles: OrderedDict[_Key, Pixels] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: _Key) -> Pixels | None:
-        """The tile if it is still there."""
-        with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
-
-    def put(self, key: _Key, tile: Pixels) -> None:
-        """Keep a tile and drop the ones that were not used for longest."""
-        with self._lock:
-            if key in self._tiles:
-                return
-            self._tiles[key] = tile
-            self._bytes += tile.nbytes
-            while self._bytes > self._limit and len(self._tiles) > 1:
-                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
-
-    def clear(self) -> None:
-        """Drop everything."""
-        with self._lock:
-            self._tiles.clear()
-            self._bytes = 0
+_readers = itertools.count()
 
 
 class TileReader:
     """Reads rectangles of stored levels of a `TileSource`; safe from several threads."""
 
-    def __init__(self, source: TileSource, cache_bytes: int = 64 << 20) -> None:
+    def __init__(self, source: TileSource, cache: PixelCache | None = None) -> None:
         self._source = source
-        self._cache = TileCache(cache_bytes)
+        self._cache = shared_cache() if cache is None else cache
+        self._owner = f"tiles {next(_readers)}"
         self._large = threading.Lock()
         self._pool_lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -101,7 +70,7 @@ class TileReader:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=True)
-        self._cache.clear()
+        self._cache.drop(self._owner)
         self._source.close()
 
     def _each(self, place: object, keys: list[_Key]) -> None:
@@ -118,18 +87,27 @@ class TileReader:
             pass
 
     def _tile(self, key: _Key) -> Pixels | None:
-        tile = self._cache.get(key)
+        tile = self._cache.get((self._owner, *key))
         if tile is not None:
             return tile
         th, tw = self._source.levels[key[0]].tile
         if th * tw * 3 <= _LARGE_TILE_BYTES:
-            return self._decode(key)
+            return self._kept(key)
         with self._large:
-            tile = self._cache.get(key)
-            return self._decode(key) if tile is None else tile
+            tile = self._cache.get((self._owner, *key))
+            return self._kept(key) if tile is None else tile
 
-    def _decode(self, key: _Key) -> Pixels | None:
-        level, i, j = key
+    def _kept(self, key: _Key) -> Pixels | None:
+        tile = self.decode(*key)
+        if tile is not None:
+            self._cache.put((self._owner, *key), tile)
+        return tile
+
+    def decode(self, level: int, i: int, j: int) -> Pixels | None:
+        """One tile, decoded now and not kept; None where the file stores nothing.
+
+        Raises `InputError` that names the place of a tile that cannot be decoded.
+        """
         stored = self._source.levels[level]
         row, column = i * stored.tile[0], j * stored.tile[1]
         need = (min(stored.tile[0], stored.shape[0] - row),
@@ -145,6 +123,4 @@ class TileReader:
                 f"{round(column * scale)} px (level {level}) cannot be decoded; the file is "
                 f"damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
             ) from error
-        if tile is not None:
-            self._cache.put(key, tile)
         return tile
