@@ -5,29 +5,51 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.base import Pixels, TileSource
 from napari_mosaik.io.slide.cache import PixelCache, shared_cache
+from napari_mosaik.io.slide.damage import DamageLog, disk_fault, first_line
 
 __all__ = ["TileReader"]
 
 _LARGE_TILE_BYTES = 16 << 20
 """Tiles above this size (whole untiled pictures) are decoded by one thread at a time."""
 
+_SCANNED_AT_ONCE = 64
+
 _Key = tuple[int, int, int]
 _readers = itertools.count()
 
 
 class TileReader:
-    """Reads rectangles of stored levels of a `TileSource`; safe from several threads."""
+    """Reads rectangles of stored levels of a `TileSource`; safe from several threads.
 
-    def __init__(self, source: TileSource, cache: PixelCache | None = None) -> None:
+    Parameters
+    ----------
+    source
+        The file.
+    cache
+        Where decoded tiles are kept; the one of this process if it is left out.
+    damage
+        Where tiles that cannot be decoded are noted; they are white then.  Without it the first
+        of them is an error.
+    """
+
+    def __init__(
+        self,
+        source: TileSource,
+        cache: PixelCache | None = None,
+        damage: DamageLog | None = None,
+    ) -> None:
         self._source = source
+        self._bytes = _file_bytes(source.path)
+        self._damage = damage
         self._cache = shared_cache() if cache is None else cache
         self._owner = f"tiles {next(_readers)}"
         self._large = threading.Lock()
@@ -52,8 +74,7 @@ class TileReader:
             for j in range(c0 // tw, (c1 - 1) // tw + 1)
         ]
 
-        def place(key: _Key) -> None:
-            tile = self._tile(key)
+        def put(key: _Key, tile: Pixels | None) -> None:
             row, column = key[1] * th, key[2] * tw
             a, b = max(r0, row), min(r1, row + th)
             c, d = max(c0, column), min(c1, column + tw)
@@ -61,8 +82,34 @@ class TileReader:
                 255 if tile is None else tile[a - row : b - row, c - column : d - column]
             )
 
-        self._each(place, keys)
+        missing = []
+        for key in keys:  # what is there already never waits for the disk
+            tile = self._cache.get((self._owner, *key))
+            if tile is None:
+                missing.append(key)
+            else:
+                put(key, tile)
+        self._each(lambda key: put(key, self._tile(key)), missing)
         return out
+
+    def scan(self) -> Iterator[tuple[int, int]]:
+        """Decode every tile of every level once; yields how many of how many are done.
+
+        Nothing is kept but the notes on damage.
+        """
+        keys = [
+            (level, i, j)
+            for level, stored in enumerate(self._source.levels)
+            for i in range(-(-stored.shape[0] // stored.tile[0]))
+            for j in range(-(-stored.shape[1] // stored.tile[1]))
+        ]
+
+        def look(key: _Key) -> None:
+            self.decode(*key)
+
+        for first in range(0, len(keys), _SCANNED_AT_ONCE):
+            self._each(look, keys[first : first + _SCANNED_AT_ONCE])
+            yield min(first + _SCANNED_AT_ONCE, len(keys)), len(keys)
 
     def close(self) -> None:
         """Stop the threads, drop the cache and close the file."""
@@ -73,8 +120,7 @@ class TileReader:
         self._cache.drop(self._owner)
         self._source.close()
 
-    def _each(self, place: object, keys: list[_Key]) -> None:
-        assert callable(place)
+    def _each(self, place: Callable[[_Key], None], keys: Sequence[_Key]) -> None:
         if len(keys) < 3:
             results: Iterable[None] = map(place, keys)
         else:
@@ -106,8 +152,11 @@ class TileReader:
     def decode(self, level: int, i: int, j: int) -> Pixels | None:
         """One tile, decoded now and not kept; None where the file stores nothing.
 
-        Raises `InputError` that names the place of a tile that cannot be decoded.
+        Raises `InputError` that names the place of a tile that cannot be decoded; where damage
+        is noted instead, such a tile is None too.
         """
+        if self._damage is not None and (level, i, j) in self._damage:
+            return None
         stored = self._source.levels[level]
         row, column = i * stored.tile[0], j * stored.tile[1]
         need = (min(stored.tile[0], stored.shape[0] - row),
@@ -117,10 +166,34 @@ class TileReader:
             if tile is not None and (tile.shape[0] < need[0] or tile.shape[1] < need[1]):
                 raise ValueError(f"{tile.shape[0]} x {tile.shape[1]} pixels instead of {need}")
         except Exception as error:
-            scale = self._source.levels[0].shape[0] / stored.shape[0]
-            raise InputError(
-                f"{self._source.path.name}: the tile at row {round(row * scale)}, column "
-                f"{round(column * scale)} px (level {level}) cannot be decoded; the file is "
-                f"damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-            ) from error
+            refusal = self._refusal((level, i, j), error)
+            if refusal is not None:
+                raise refusal from error
+            return None
         return tile
+
+    def _refusal(self, key: _Key, error: Exception) -> InputError | None:
+        """The error to raise, or None where the tile is noted as damaged.
+
+        A fault of the disk is never taken for a damaged tile.
+        """
+        path, (level, i, j) = self._source.path, key
+        fault = disk_fault(path, self._bytes, error)
+        if fault:
+            return InputError(fault)
+        if self._damage is not None:
+            self._damage.add(key, first_line(error))
+            return None
+        stored, native = self._source.levels[level], self._source.levels[0].shape
+        row = round(i * stored.tile[0] * native[0] / stored.shape[0])
+        column = round(j * stored.tile[1] * native[1] / stored.shape[1])
+        return InputError(
+            f"{path.name}: the tile at row {row}, column {column} px (level {level}) cannot be "
+            f"decoded; the file is damaged ({first_line(error)}). Copy the file again, or leave "
+            "damaged tiles out with --damaged skip"
+        )
+
+
+def _file_bytes(path: Path) -> int | None:
+    """Size of a slide that is one file; None for a folder."""
+    return path.stat().st_size if path.is_file() else None
