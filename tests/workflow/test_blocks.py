@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import Lattice, MosaikError, Raster
-from napari_mosaik.workflow.steps.blocks import cut, scratch_array, tissue_in, with_tissue
+from napari_mosaik.core.blocks import cut
+from napari_mosaik.workflow.steps.blocks import scratch_array, tissue_in, with_tissue
 
 LATTICE = Lattice("he", (70, 45), (2.0, 2.0), (100.0, -30.0))
 

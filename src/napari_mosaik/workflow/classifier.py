@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import ANNOTATIONS, STAIN_FIT
 from napari_mosaik.core.errors import Blocked, InputError
 from napari_mosaik.core.params import Params, digest
@@ -21,7 +22,6 @@ from napari_mosaik.io.files import read_json, saving
 from napari_mosaik.workflow.parallel import in_parallel
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import outlook
-from napari_mosaik.workflow.steps.blocks import Block, cut
 from napari_mosaik.workflow.steps.classes import BLOCK_PX, ClassReader
 
 if TYPE_CHECKING:

@@ -2,5 +2,6 @@
 
 from napari_mosaik.io.slide.base import Slide
 from napari_mosaik.io.slide.opening import open_slide
+from napari_mosaik.io.slide.stream import SlideBlocks, View
 
-__all__ = ["Slide", "open_slide"]
+__all__ = ["Slide", "SlideBlocks", "View", "open_slide"]

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError, Lattice, MissingPixelSize, Raster
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide.stream import SlideBlocks, View
 
 __all__ = [
     "MAX_SPACING_UM",
@@ -62,6 +65,9 @@ class Slide(Protocol):
 
     def read_lattice(self, lattice: Lattice) -> Raster:
         """The exact pixels of a part of a working lattice; white outside the slide."""
+
+    def blocks(self, *views: View, block_px: int | None = None) -> SlideBlocks:
+        """One pass over the whole slide in blocks, for several consumers at once."""
 
     def thumbnail(self, spacing_um: float) -> Raster:
         """The whole slide at a coarse spacing."""

@@ -1,81 +1,22 @@
-"""Cutting a slide into blocks with a margin, so that a step works on it piece by piece."""
+"""What the steps share when they work on a slide block by block."""
 
 from __future__ import annotations
 
 import errno
-import math
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.io.files import saving
 
-__all__ = ["Block", "cut", "scratch_array", "with_tissue"]
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One block: its core on the working lattice, and the margin that is read around it."""
-
-    index: int
-    rows: slice
-    cols: slice
-    margin: int
-    lattice: Lattice
-    """The whole working lattice."""
-
-    @property
-    def outer(self) -> Lattice:
-        """Lattice of the core with its margin; it may reach beyond the slide."""
-        spacing, origin = self.lattice.spacing_um, self.lattice.origin_um
-        shape = (
-            self.rows.stop - self.rows.start + 2 * self.margin,
-            self.cols.stop - self.cols.start + 2 * self.margin,
-        )
-        corner = (
-            origin[0] + (self.rows.start - self.margin) * spacing[0],
-            origin[1] + (self.cols.start - self.margin) * spacing[1],
-        )
-        return Lattice(self.lattice.frame, shape, spacing, corner)
-
-    @property
-    def core(self) -> Lattice:
-        """Lattice of the core alone."""
-        return self.lattice.crop(self.rows, self.cols)
-
-    @property
-    def inner(self) -> tuple[slice, slice]:
-        """Where the core lies within `outer`."""
-        m = self.margin
-        return (
-            slice(m, m + self.rows.stop - self.rows.start),
-            slice(m, m + self.cols.stop - self.cols.start),
-        )
-
-
-def cut(lattice: Lattice, block_px: int, margin_um: float) -> list[Block]:
-    """Blocks in raster order that cover the lattice, each with a margin of *margin_um*."""
-    margin = math.ceil(margin_um / min(lattice.spacing_um))
-    rows = range(0, lattice.shape[0], block_px)
-    cols = range(0, lattice.shape[1], block_px)
-    corners = [(row, col) for row in rows for col in cols]
-    return [
-        Block(
-            index,
-            slice(row, min(row + block_px, lattice.shape[0])),
-            slice(col, min(col + block_px, lattice.shape[1])),
-            margin,
-            lattice,
-        )
-        for index, (row, col) in enumerate(corners)
-    ]
+__all__ = ["scratch_array", "tissue_in", "with_tissue"]
 
 
 def with_tissue(blocks: list[Block], mask: Raster) -> list[Block]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     CAIX_CELLS,
@@ -25,7 +26,7 @@ from napari_mosaik.segment import CaixParams, ClassicalNuclei, NucleiParams, sco
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.steps.blocks import Block, cut, with_tissue
+from napari_mosaik.workflow.steps.blocks import with_tissue
 from napari_mosaik.workflow.steps.classes import class_at
 from napari_mosaik.workflow.steps.nuclei import join_tables, slide_threshold, split_table
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import (
     CLASS_NAMES,
     CLASS_PROBABILITY,
@@ -24,7 +25,7 @@ from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.blocks import Block, cut, tissue_in, with_tissue
+from napari_mosaik.workflow.steps.blocks import tissue_in, with_tissue
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import NUCLEI, NUCLEUS_OBJECTS, SLIDES, STAIN_FIT, TISSUE
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
@@ -17,7 +18,7 @@ from napari_mosaik.core.table import Table
 from napari_mosaik.segment import NucleiParams
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.blocks import Block, cut, scratch_array, tissue_in, with_tissue
+from napari_mosaik.workflow.steps.blocks import scratch_array, tissue_in, with_tissue
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -136,8 +137,7 @@ def _join(
     rows = [np.zeros(0, np.int64)]
     n_before = 0
     for number, (block, part) in enumerate(zip(blocks, parts, strict=True)):
-        window, inside = _on_slide(block, labels.shape)
-        owned = part["labels"][inside]
+        window, owned = block.window, part["labels"]
         present = np.array(labels[window])
         pasted = mosaic.paste(present, owned, (window[0].start, window[1].start))
         labels[window] = pasted
@@ -149,19 +149,6 @@ def _join(
     for block in blocks:
         labels[block.rows, block.cols] = final[labels[block.rows, block.cols]]
     return labels, np.concatenate(rows)[np.argsort(final[1:], kind="stable")]
-
-
-def _on_slide(
-    block: Block, shape: tuple[int, ...]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a block with its margin lies on the slide, and which part of it that is."""
-    window, inside = [], []
-    for core, length in zip((block.rows, block.cols), shape, strict=True):
-        first, last = core.start - block.margin, core.stop + block.margin
-        low, high = max(0, first), min(length, last)
-        window.append(slice(low, high))
-        inside.append(slice(low - first, high - first))
-    return (window[0], window[1]), (inside[0], inside[1])
 
 
 FIND_NUCLEI = Step(

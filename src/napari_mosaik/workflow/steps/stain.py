@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, TISSUE
 from napari_mosaik.tissue import MacenkoParams
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.blocks import Block, cut, tissue_in, with_tissue
+from napari_mosaik.workflow.steps.blocks import tissue_in, with_tissue
 
 __all__ = ["STAIN"]
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import SLIDES, TISSUE, VESSEL_OBJECTS, VESSELS
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
@@ -18,7 +19,7 @@ from napari_mosaik.segment import VesselParams
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.parallel import n_workers
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.blocks import Block, cut, scratch_array, tissue_in, with_tissue
+from napari_mosaik.workflow.steps.blocks import scratch_array, tissue_in, with_tissue
 
 __all__ = ["FIND_VESSELS"]
 

@@ -1,0 +1,259 @@
+"""One pass over a slide that serves several consumers and decodes every native tile once.
+
+The slide is cut into blocks that are aligned to its native tiles.  Each consumer asks for its own
+pixel size and margin (a `View`); a tile that is decoded for the first block that touches it is
+reduced to every view at once, kept in this small form until the last block that touches it has been
+read, and then dropped.  Blocks may be read from several threads and are best taken in raster order:
+the tiles that wait are then those of the margins between two rows of blocks.
+
+    blocks = slide.blocks(View(0.5, halo_um=8), View(2.0))
+    for index in range(len(blocks)):
+        fine, coarse = blocks.read(index)
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mosaik.core import InputError, Raster
+from napari_mosaik.core.blocks import Block, margin_px
+from napari_mosaik.io.slide.base import Pixels, StoredLevel
+from napari_mosaik.io.slide.resample import block_mean
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide.base import Slide
+    from napari_mosaik.io.slide.tiles import TileReader
+
+__all__ = ["SlideBlocks", "View"]
+
+CHANNELS = ("red", "green", "blue")
+_TARGET_PX = 2048
+"""Edge of a block in samples of the finest view, before it is aligned to native tiles."""
+
+_Tile = tuple[int, int]
+_Reduced = tuple[Pixels | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one consumer of a pass wants.
+
+    Parameters
+    ----------
+    spacing_um
+        Pixel size; snapped to a whole multiple of the slide's own.
+    halo_um
+        Margin around each block.
+    """
+
+    spacing_um: float
+    halo_um: float = 0.0
+
+
+class SlideBlocks:
+    """The blocks of one pass; see `Slide.blocks`.
+
+    Every block holds one `core.blocks.Block` per view.  Blocks of two views with the same index
+    cover the same native pixels.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    views
+        What the consumers want.
+    reader
+        Decodes native tiles.
+    level
+        Stored level that is read and its tiles.
+    ratio
+        Native pixels per pixel of that level (row, column).
+    block_px
+        Edge of a block in samples of the finest view; None for about 2048.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        views: Sequence[View],
+        reader: TileReader,
+        level: tuple[int, StoredLevel],
+        ratio: tuple[int, int],
+        block_px: int | None = None,
+    ) -> None:
+        if not views:
+            raise InputError("a pass over a slide needs at least one view")
+        self.slide, self.views, self.block_px = slide, tuple(views), block_px
+        self.lattices = tuple(slide.working_lattice(view.spacing_um) for view in views)
+        self.level, stored = level
+        self._tile, self._shape = stored.tile, stored.shape
+        native = slide.lattice.spacing_um
+        steps = [tuple(round(lat.spacing_um[a] / native[a]) for a in (0, 1))
+                 for lat in self.lattices]  # fmt: skip
+        self._steps = [(s[0] // ratio[0], s[1] // ratio[1]) for s in steps]
+        self._whole = all(t % s == 0 for step in self._steps
+                          for t, s in zip(self._tile, step, strict=True))  # fmt: skip
+        self._parts = self._cut(block_px)
+        self._reader = reader
+        self._lock = threading.Lock()
+        self._making: dict[_Tile, threading.Lock] = {}
+        self._kept: dict[_Tile, _Reduced] = {}
+        self._left: dict[_Tile, int] = {}
+        self.expect(range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __reduce__(self) -> tuple[Callable[..., SlideBlocks], tuple[Any, ...]]:
+        """Another process opens the slide anew; it decodes the tiles of its own blocks."""
+        return _blocks_again, (self.slide, self.views, self.block_px)
+
+    def blocks(self, view: int = 0) -> list[Block]:
+        """The blocks of one view in raster order; some may be empty at the slide's edge."""
+        return self._parts[view]
+
+    def expect(self, indices: Iterable[int]) -> None:
+        """Say which blocks are still to be read, each once; all of them at first.
+
+        Tiles that none of them touches are neither decoded nor kept.
+        """
+        left: dict[_Tile, int] = {}
+        for index in indices:
+            for tile in self._touched(index):
+                left[tile] = left.get(tile, 0) + 1
+        with self._lock:
+            self._left, self._kept, self._making = left, {}, {}
+
+    def read(self, index: int) -> tuple[Raster, ...]:
+        """Pixels of one block in every view, margins included (cut at the edge of the slide).
+
+        The same pixels as ``slide.read_lattice(block.outer)`` whenever the pass and the slide
+        choose the same stored level, whatever the size of the blocks.
+        """
+        tiles = self._touched(index)
+        found = {tile: self._get(tile) for tile in tiles}
+        out = tuple(self._raster(view, part[index], found) for view, part in enumerate(self._parts))
+        with self._lock:
+            for tile in tiles:
+                self._left[tile] = self._left.get(tile, 1) - 1
+                if self._left[tile] <= 0:
+                    self._kept.pop(tile, None)
+                    self._making.pop(tile, None)
+        return out
+
+    # --- geometry -------------------------------------------------------------------------------
+    def _cut(self, block_px: int | None) -> tuple[list[Block], ...]:
+        """Blocks of each view; edges are whole tiles where a tile is smaller than a block."""
+        size = []
+        for axis in (0, 1):
+            common = math.lcm(*(step[axis] for step in self._steps))
+            finest = min(step[axis] for step in self._steps)
+            wanted = (block_px or _TARGET_PX) * finest
+            unit = math.lcm(common, self._tile[axis])
+            unit = unit if block_px is None and unit <= 2 * wanted else common
+            size.append(max(1, round(wanted / unit)) * unit)
+        extent = [max(lat.shape[a] * step[a] for lat, step in
+                      zip(self.lattices, self._steps, strict=True)) for a in (0, 1)]  # fmt: skip
+        corners = [(r, c) for r in range(0, extent[0], size[0])
+                   for c in range(0, extent[1], size[1])]  # fmt: skip
+        parts = []
+        for view, lattice, step in zip(self.views, self.lattices, self._steps, strict=True):
+            margin = margin_px(lattice, view.halo_um)
+            part = []
+            for index, corner in enumerate(corners):
+                spans = []
+                for axis in (0, 1):
+                    start = min(corner[axis] // step[axis], lattice.shape[axis])
+                    stop = min((corner[axis] + size[axis]) // step[axis], lattice.shape[axis])
+                    spans.append(slice(start, stop))
+                part.append(Block(index, spans[0], spans[1], margin, lattice))
+            parts.append(part)
+        return tuple(parts)
+
+    def _window(self, view: int, block: Block) -> tuple[int, int, int, int]:
+        """Rows and columns of the stored level that a block of a view covers."""
+        if _is_empty(block):
+            return 0, 0, 0, 0
+        (sr, sc), (rows, cols) = self._steps[view], block.window
+        return rows.start * sr, rows.stop * sr, cols.start * sc, cols.stop * sc
+
+    def _touched(self, index: int) -> list[_Tile]:
+        found: dict[_Tile, None] = {}
+        th, tw = self._tile
+        for view, part in enumerate(self._parts):
+            r0, r1, c0, c1 = self._window(view, part[index])
+            if r1 > r0 and c1 > c0:
+                for i in range(r0 // th, (r1 - 1) // th + 1):
+                    for j in range(c0 // tw, (c1 - 1) // tw + 1):
+                        found[i, j] = None
+        return list(found)
+
+    # --- pixels ---------------------------------------------------------------------------------
+    def _get(self, tile: _Tile) -> _Reduced:
+        with self._lock:
+            kept = self._kept.get(tile)
+            if kept is not None:
+                return kept
+            making = self._making.setdefault(tile, threading.Lock())
+        with making:
+            with self._lock:
+                kept = self._kept.get(tile)
+            if kept is None:
+                kept = self._reduce(self._reader.decode(self.level, *tile), tile)
+                with self._lock:
+                    if self._left.get(tile, 1) > 1:
+                        self._kept[tile] = kept
+        return kept
+
+    def _reduce(self, pixels: Pixels | None, tile: _Tile) -> _Reduced:
+        """The tile in every view's pixel size; as it is where its edges lie within samples."""
+        if pixels is None:
+            return tuple(None for _ in self.views)
+        height = min(self._tile[0], self._shape[0] - tile[0] * self._tile[0])
+        width = min(self._tile[1], self._shape[1] - tile[1] * self._tile[1])
+        pixels = np.ascontiguousarray(pixels[:height, :width])
+        if not self._whole:
+            return tuple(pixels for _ in self.views)
+        reduced: dict[tuple[int, int], Pixels] = {}
+        for step in self._steps:
+            if step not in reduced:
+                reduced[step] = pixels if step == (1, 1) else block_mean(pixels, *step)
+        return tuple(reduced[step] for step in self._steps)
+
+    def _raster(self, view: int, block: Block, found: dict[_Tile, _Reduced]) -> Raster:
+        if _is_empty(block):
+            return Raster(np.zeros((*block.core.shape, 3), np.uint8), block.core, channels=CHANNELS)
+        return Raster(self._assemble(view, block, found), block.outer, channels=CHANNELS)
+
+    def _assemble(self, view: int, block: Block, found: dict[_Tile, _Reduced]) -> Pixels:
+        step, rest = self._steps[view], (1, 1)
+        if not self._whole:
+            step, rest = rest, step
+        r0, r1, c0, c1 = self._window(view, block)
+        r0, r1, c0, c1 = r0 // step[0], r1 // step[0], c0 // step[1], c1 // step[1]
+        out = np.empty((r1 - r0, c1 - c0, 3), np.uint8)
+        th, tw = self._tile[0] // step[0], self._tile[1] // step[1]
+        for (i, j), reduced in found.items():
+            a, b = max(r0, i * th), min(r1, (i + 1) * th)
+            c, d = max(c0, j * tw), min(c1, (j + 1) * tw)
+            if a >= b or c >= d:
+                continue
+            part = reduced[view]
+            out[a - r0 : b - r0, c - c0 : d - c0] = (
+                255 if part is None else part[a - i * th : b - i * th, c - j * tw : d - j * tw]
+            )
+        return out if self._whole else block_mean(out, *rest)
+
+
+def _is_empty(block: Block) -> bool:
+    return min(block.core.shape) == 0
+
+
+def _blocks_again(slide: Slide, views: tuple[View, ...], block_px: int | None) -> SlideBlocks:
+    return slide.blocks(*views, block_px=block_px)
