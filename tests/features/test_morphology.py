@@ -1,4 +1,4 @@
-"""Shapes against closed forms and scikit-image, whole or in blocks."""
+"""Shapes against closed forms and scikit-image."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from skimage.measure import regionprops_table
 
 from napari_mosaik.core import InputError, Lattice
-from napari_mosaik.features import ObjectSums, measure_objects
+from napari_mosaik.features import measure_objects
 
 LATTICE = Lattice("he", (200, 240), (0.5, 0.5), (100.0, 50.0))
 
@@ -101,27 +101,6 @@ def test_the_hull_counts_the_pixels_that_lie_in_it():
         hull = ConvexHull(points).equations
         count = (everywhere @ hull[:, :2].T + hull[:, 2] <= 1e-9).all(axis=1).sum()
         assert table["solidity"][k - 1] == pytest.approx(len(points) / count, rel=1e-12)
-
-
-def test_blocks_give_the_whole_image_s_numbers():
-    labels = blobs(np.random.default_rng(2))
-    od = np.random.default_rng(3).random(labels.shape).astype(np.float32)
-    n = int(labels.max())
-    whole = measure_objects(labels, LATTICE, intensity={"od": od})
-    sums = ObjectSums(n, ("od",))
-    for r in range(0, 200, 64):
-        for c in range(0, 240, 80):
-            r0, c0 = max(r - 1, 0), max(c - 1, 0)
-            r1, c1 = min(r + 65, 200), min(c + 81, 240)
-            window = (slice(r - r0, min(r + 64, 200) - r0), slice(c - c0, min(c + 80, 240) - c0))
-            block = (slice(r0, r1), slice(c0, c1))
-            sums.add(labels[block], (r0, c0), window=window, intensity={"od": od[block]})
-    parts = sums.table(LATTICE)
-    for name in whole:
-        if name == "od":
-            np.testing.assert_allclose(parts[name], whole[name], rtol=1e-12)
-        else:
-            np.testing.assert_array_equal(parts[name], whole[name])
 
 
 def test_unequal_spacing_is_honoured():

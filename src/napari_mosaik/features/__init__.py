@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from napari_mosaik.features.morphology import (
         OBJECT_ABOUT,
         OBJECT_UNITS,
-        ObjectSums,
-        largest_label,
         measure_objects,
+        merge_measures,
     )
+    from napari_mosaik.features.tally import measure_block
 
 __all__ = [
     "CUTOFFS_OD10",
@@ -51,7 +51,6 @@ __all__ = [
     "OBJECT_UNITS",
     "PARAMETERS",
     "TEXTURE_NAMES",
-    "ObjectSums",
     "TextureParams",
     "TileParameter",
     "area_in_tiles",
@@ -63,9 +62,10 @@ __all__ = [
     "difference_entropy",
     "fractions_in_tiles",
     "grey_levels",
-    "largest_label",
     "mean_in_tiles",
+    "measure_block",
     "measure_objects",
+    "merge_measures",
     "nuclear_parameters",
     "parameter_table",
     "parameters_of",
@@ -75,10 +75,16 @@ __all__ = [
     "vessel_distance_in_tiles",
 ]
 
-_MORPHOLOGY = {"OBJECT_ABOUT", "OBJECT_UNITS", "ObjectSums", "largest_label", "measure_objects"}
+_COMPILED = {
+    "OBJECT_ABOUT": "morphology",
+    "OBJECT_UNITS": "morphology",
+    "measure_block": "tally",
+    "measure_objects": "morphology",
+    "merge_measures": "morphology",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MORPHOLOGY:
+    if name not in _COMPILED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.morphology"), name)
+    return getattr(import_module(f"{__name__}.{_COMPILED[name]}"), name)

@@ -1,4 +1,4 @@
-"""The loops over pixels that sum up areas, moments, borders and hulls of labelled objects."""
+"""The loops over runs of pixels that sum up areas, moments, borders and hulls of objects."""
 
 from __future__ import annotations
 
@@ -10,24 +10,61 @@ from numpy.typing import NDArray
 
 from napari_mosaik.features.compiled import compiled
 
-__all__ = ["count_runs", "hull_pixels", "sum_objects"]
+__all__ = ["find_runs", "hull_pixels", "hull_points", "sum_along_runs", "sum_runs"]
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 
 @compiled
-def count_runs(labels: Int32, r0: int, r1: int, c0: int, c1: int) -> int:
-    """Number of horizontal runs of equal labels above 0 within a window."""
-    count = 0
+def _next_object(row: Int32, start: int, stop: int) -> int:
+    """First position from *start* whose label is not 0, or *stop*; background goes by 16."""
+    c = start
+    while c + 16 <= stop:
+        found = 0
+        for i in range(16):
+            found |= row[c + i]
+        if found != 0:
+            break
+        c += 16
+    while c < stop and row[c] == 0:
+        c += 1
+    return c
+
+
+@compiled
+def find_runs(labels: Int32, window: tuple[int, int, int, int]) -> Int32:
+    """Horizontal runs of equal labels other than 0 within a window, in raster order.
+
+    Parameters
+    ----------
+    labels
+        (h, w) labels.
+    window
+        First row, row after the last, first column, column after the last.
+
+    Returns
+    -------
+    (runs, 4) label, row, first and last column.
+    """
+    r0, r1, c0, c1 = window
+    runs = np.empty((256, 4), np.int32)
+    n = 0
     for r in range(r0, r1):
-        before = 0
-        for c in range(c0, c1):
-            label = labels[r, c]
-            if label > 0 and label != before:
-                count += 1
-            before = label
-    return count
+        row = labels[r]
+        c = _next_object(row, c0, c1)
+        while c < c1:
+            label, first = row[c], c
+            while c < c1 and row[c] == label:
+                c += 1
+            if n == len(runs):
+                more = np.empty((2 * n, 4), np.int32)
+                more[:n] = runs
+                runs = more
+            runs[n, 0], runs[n, 1], runs[n, 2], runs[n, 3] = label, r, first, c - 1
+            n += 1
+            c = _next_object(row, c, c1)
+    return runs[:n]
 
 
 @compiled
@@ -39,73 +76,82 @@ def _other(labels: Int32, r: int, c: int, label: int) -> int:
 
 
 @compiled
-def _count_crossings(labels: Int32, r: int, c: int, crossings: Int64) -> None:
-    """Add the steps that lead out of the object from one of its pixels, by direction."""
-    label = labels[r, c]
-    crossings[0] += _other(labels, r, c - 1, label) + _other(labels, r, c + 1, label)
-    crossings[1] += _other(labels, r - 1, c, label) + _other(labels, r + 1, c, label)
-    crossings[2] += _other(labels, r - 1, c - 1, label) + _other(labels, r + 1, c + 1, label)
-    crossings[3] += _other(labels, r - 1, c + 1, label) + _other(labels, r + 1, c - 1, label)
+def _count_crossings(
+    labels: Int32, label: int, r: int, first: int, last: int, crossings: Int64
+) -> None:
+    """Add the steps that lead out of the object from one of its runs, by direction."""
+    crossings[0] += _other(labels, r, first - 1, label) + _other(labels, r, last + 1, label)
+    for side in (-1, 1):
+        beside = r + side
+        straight = last - first + 1
+        if 0 <= beside < labels.shape[0]:
+            straight = 0
+            for c in range(first, last + 1):
+                straight += labels[beside, c] != label
+        # The diagonal steps end one pixel further left or right than the straight ones.
+        to_left = straight + _other(labels, beside, first - 1, label)
+        to_left -= _other(labels, beside, last, label)
+        to_right = straight + _other(labels, beside, last + 1, label)
+        to_right -= _other(labels, beside, first, label)
+        crossings[1] += straight
+        crossings[2] += to_left if side == -1 else to_right
+        crossings[3] += to_right if side == -1 else to_left
 
 
 @compiled
-def sum_objects(
-    labels: Int32,
-    channels: NDArray[Any],
-    window: tuple[int, int, int, int],
-    offset: tuple[int, int],
-    counts: Int64,
-    crossings: Int64,
-    sums: NDArray[np.float64],
-    runs: Int32,
+def sum_runs(
+    labels: Int32, runs: Int32, which: Int64, corners: Int64, sums: Int64, crossings: Int64
 ) -> None:
-    """Add the pixels of a window to the objects' sums.
+    """Sum up the pixels of each object from its runs.
 
     Parameters
     ----------
     labels
-        (h, w) labels; pixels around the window only decide where borders are.
-    channels
-        (k, h, w) values to be summed per object.
-    window
-        First row, row after the last, first column, column after the last.
-    offset
-        Row and column of pixel (0, 0) on the whole image.
-    counts
-        (n, 6) sums of 1, r, c, r², c², rc over the pixels, changed in place.
-    crossings
-        (n, 4) steps from inside to outside along rows, columns and both diagonals, both ways.
-    sums
-        (n, k) sums of the channels.
+        (h, w) labels; pixels around the runs decide where borders are.
     runs
-        (runs, 4) filled with label - 1, row, first and last column of each run.
+        (runs, 4) of `find_runs`.
+    which
+        (runs,) the object, 0 to m - 1, of each run.
+    corners
+        (m, 2) filled with the smallest row and column of each object.
+    sums
+        (m, 6) filled with the sums of 1, r, c, r², c², rc over the pixels, counted from the corner.
+    crossings
+        (m, 4) filled with the steps out of the object along rows, columns and both diagonals.
     """
-    r0, r1, c0, c1 = window
-    filled = 0
-    for r in range(r0, r1):
-        row = r + offset[0]
-        before = 0
-        for c in range(c0, c1):
-            label = labels[r, c]
-            if label <= 0:
-                before = 0
-                continue
-            k = label - 1
-            col = c + offset[1]
-            if label != before:
-                runs[filled, 0], runs[filled, 1], runs[filled, 2] = k, row, col
-                filled += 1
-                before = label
-            runs[filled - 1, 3] = col
-            counts[k, 0] += 1
-            counts[k, 1] += row
-            counts[k, 2] += col
-            counts[k, 3] += row * row
-            counts[k, 4] += col * col
-            counts[k, 5] += row * col
-            for channel in range(channels.shape[0]):
-                sums[k, channel] += channels[channel, r, c]
-            _count_crossings(labels, r, c, crossings[k])
+    corners[:] = np.iinfo(np.int64).max
+    sums[:] = 0
+    crossings[:] = 0
+    for i in range(len(runs)):
+        corner = corners[which[i]]
+        corner[0] = min(corner[0], runs[i, 1])
+        corner[1] = min(corner[1], runs[i, 2])
+    for i in range(len(runs)):
+        k = which[i]
+        label, row, first, last = runs[i, 0], runs[i, 1], runs[i, 2], runs[i, 3]
+        _count_crossings(labels, label, row, first, last, crossings[k])
+        r = row - corners[k, 0]
+        low, high = first - corners[k, 1], last - corners[k, 1]
+        length = high - low + 1
+        total = length * (low + high) // 2
+        squares = high * (high + 1) * (2 * high + 1) - (low - 1) * low * (2 * low - 1)
+        sums[k, 0] += length
+        sums[k, 1] += length * r
+        sums[k, 2] += total
+        sums[k, 3] += length * r * r
+        sums[k, 4] += squares // 6
+        sums[k, 5] += total * r
+
+
+@compiled
+def sum_along_runs(values: NDArray[Any], runs: Int32, which: Int64, sums: NDArray[Any]) -> None:
+    """Add the values (h, w) under the runs to the sums (m,) of their objects, in raster order."""
+    for i in range(len(runs)):
+        row, k = runs[i, 1], which[i]
+        total = sums[k]
+        for c in range(runs[i, 2], runs[i, 3] + 1):
+            total += values[row, c]
+        sums[k] = total
 
 
 @compiled
@@ -145,6 +191,42 @@ def _half_hull(ends: Int64, rows: int, side: int, chain: Int64) -> int:
 
 
 @compiled
+def _longest(starts: Int64) -> int:
+    """The largest number of runs that one object has; at least 1."""
+    longest = 1
+    for k in range(starts.size - 1):
+        longest = max(longest, starts[k + 1] - starts[k])
+    return longest
+
+
+@compiled
+def hull_points(runs: Int32, order: Int64, starts: Int64) -> Int32:
+    """Corners of each object's convex hull: (points, 3) label, row, column.
+
+    Parameters
+    ----------
+    runs
+        (runs, 4) label, row, first and last column.
+    order
+        (runs,) sorts the runs by object, then row.
+    starts
+        (m + 1,) ``starts[k] : starts[k + 1]`` within *order* are the runs of object k.
+    """
+    longest = _longest(starts)
+    ends, chain = np.empty((longest, 3), np.int64), np.empty((longest, 2), np.int64)
+    out = np.empty((2 * order.size, 3), np.int32)
+    n = 0
+    for k in range(starts.size - 1):
+        rows = _row_ends(runs, order, starts[k], starts[k + 1], ends)
+        for side in (1, 2):
+            for i in range(_half_hull(ends, rows, side, chain)):
+                out[n, 0] = runs[order[starts[k]], 0]
+                out[n, 1], out[n, 2] = chain[i, 0], chain[i, 1]
+                n += 1
+    return out[:n].copy()
+
+
+@compiled
 def _lattice_points(left: Int64, n_left: int, right: Int64, n_right: int) -> int:
     """Pixels whose centres lie in or on the hull between two chains (Pick's theorem)."""
     twice, border = 0, 0
@@ -165,16 +247,13 @@ def _lattice_points(left: Int64, n_left: int, right: Int64, n_right: int) -> int
 def hull_pixels(runs: Int32, order: Int64, starts: Int64) -> Int64:
     """Number of pixels in the convex hull of each object's pixel centres; 0 for empty objects.
 
-    *order* sorts the runs by object, then row; ``starts[k] : starts[k + 1]`` are those of object k.
+    See `hull_points` for the parameters.
     """
-    n = starts.size - 1
-    out = np.zeros(n, np.int64)
-    longest = 1
-    for k in range(n):
-        longest = max(longest, starts[k + 1] - starts[k])
+    out = np.zeros(starts.size - 1, np.int64)
+    longest = _longest(starts)
     ends = np.empty((longest, 3), np.int64)
     left, right = np.empty((longest, 2), np.int64), np.empty((longest, 2), np.int64)
-    for k in range(n):
+    for k in range(starts.size - 1):
         if starts[k + 1] == starts[k]:
             continue
         rows = _row_ends(runs, order, starts[k], starts[k + 1], ends)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice
 from napari_mosaik.core.raster import LazyArray
 from napari_mosaik.core.table import Table
-from napari_mosaik.features.moments import count_runs, hull_pixels, sum_objects
+from napari_mosaik.features.tally import ObjectSums, measure_block
 
-__all__ = ["OBJECT_ABOUT", "OBJECT_UNITS", "ObjectSums", "largest_label", "measure_objects"]
+__all__ = ["OBJECT_ABOUT", "OBJECT_UNITS", "measure_objects", "merge_measures"]
 
 OBJECT_UNITS = {
     "row_um": "µm",
@@ -44,125 +44,82 @@ OBJECT_ABOUT = {
 _STRIP = 1024
 
 
-class ObjectSums:
-    """Sums over the pixels of *n* labelled objects, to which blocks are added one by one.
-
-    The result does not depend on how the image was cut into blocks (the means of intensities
-    depend on it in the last digits).
+def merge_measures(
+    parts: Iterable[Mapping[str, NDArray[Any]]],
+    lattice: Lattice,
+    n_labels: int,
+    *,
+    intensity: tuple[str, ...] = (),
+    masks: tuple[str, ...] = (),
+) -> Table:
+    """The object table of an image that was measured block by block.
 
     Parameters
     ----------
-    n
-        Number of objects; labels are 1 to n.
-    intensity
-        Names of the channels whose means are taken.
-    masks
-        Names of the masks whose area within each object is taken.
+    parts
+        What `measure_block` gave for each block, in any order; blocks without objects may be left
+        out.
+    lattice
+        Where the pixels of the whole image lie.
+    n_labels
+        Number of objects; labels are 1 to *n_labels*.
+    intensity, masks
+        Names of the channels and of the masks that the blocks were measured with.
+
+    Returns
+    -------
+    The table of `measure_objects` for the whole image.  Where the image was cut does not matter
+    (for the means of intensities: only in the last digits).
+
+    Raises
+    ------
+    InputError
+        If a label exceeds *n_labels*, or a block was measured without one of the names.
     """
+    sums = ObjectSums(n_labels, intensity, masks)
+    for part in parts:
+        sums.add(part)
+    return _table(sums, lattice)
 
-    def __init__(
-        self, n: int, intensity: tuple[str, ...] = (), masks: tuple[str, ...] = ()
-    ) -> None:
-        self.n = n
-        self.intensity, self.masks = intensity, masks
-        self._counts = np.zeros((n, 6), np.int64)
-        self._crossings = np.zeros((n, 4), np.int64)
-        self._sums = np.zeros((n, len(intensity) + len(masks)))
-        self._runs: list[NDArray[np.int32]] = []
 
-    def add(
-        self,
-        labels: NDArray[Any],
-        offset: tuple[int, int] = (0, 0),
-        *,
-        window: tuple[slice, slice] | None = None,
-        intensity: Mapping[str, NDArray[Any]] | None = None,
-        masks: Mapping[str, NDArray[Any]] | None = None,
-    ) -> None:
-        """Add one block.
-
-        Parameters
-        ----------
-        labels
-            (h, w) labels 0 to n.
-        offset
-            Row and column of the block's pixel (0, 0) on the whole image.
-        window
-            The part of the block that is added; give the block one pixel more on each side that
-            lies within the image, so that outlines go on across blocks.  The whole block if None.
-        intensity, masks
-            (h, w) arrays of the names given at construction.
-        """
-        block = np.ascontiguousarray(labels, np.int32)
-        if block.size and (block.min() < 0 or block.max() > self.n):
-            raise InputError(
-                f"labels from {block.min()} to {block.max()} do not fit {self.n} objects"
-            )
-        rows, cols = window or (slice(None), slice(None))
-        r0, r1, _ = rows.indices(block.shape[0])
-        c0, c1, _ = cols.indices(block.shape[1])
-        given = [(intensity or {})[name] for name in self.intensity]
-        given += [(masks or {})[name] for name in self.masks]
-        channels = np.empty((len(given), *block.shape), np.float32)
-        for channel, values in zip(channels, given, strict=True):
-            channel[...] = values
-        runs = np.empty((count_runs(block, r0, r1, c0, c1), 4), np.int32)
-        sum_objects(
-            block,
-            channels,
-            (r0, r1, c0, c1),
-            (int(offset[0]), int(offset[1])),
-            self._counts,
-            self._crossings,
-            self._sums,
-            runs,
-        )
-        self._runs.append(runs)
-
-    def table(self, lattice: Lattice) -> Table:
-        """The measurements, row k - 1 for label k; see `measure_objects`."""
-        pixels = self._counts[:, 0].astype(float)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            columns = self._shapes(lattice, pixels)
-            means = self._sums / pixels[:, None]
-            columns["solidity"] = pixels / self._hulls()
-        units, about = dict(OBJECT_UNITS), dict(OBJECT_ABOUT)
-        for i, name in enumerate(self.intensity):
-            columns[name] = means[:, i]
+def _table(sums: ObjectSums, lattice: Lattice) -> Table:
+    pixels = sums.sums[:, 0].astype(float)
+    units, about = dict(OBJECT_UNITS), dict(OBJECT_ABOUT)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        columns = _shapes(sums, lattice, pixels)
+        columns["solidity"] = pixels / sums.hull_pixels()
+        for name, total in sums.intensity.items():
+            columns[name] = total / pixels
             about[name] = f"mean {name.replace('_', ' ')} over the object's pixels"
-        for i, name in enumerate(self.masks, len(self.intensity)):
-            column = f"{name}_area_um2"
-            columns[column] = self._sums[:, i] * lattice.sample_area_um2
-            units[column], about[column] = "µm²", f"area of {name} within the object"
-        return Table(columns, units, about, lattice.frame)
+    for name, count in sums.masks.items():
+        column = f"{name}_area_um2"
+        columns[column] = count * lattice.sample_area_um2
+        units[column], about[column] = "µm²", f"area of {name} within the object"
+    return Table(columns, units, about, lattice.frame)
 
-    def _shapes(self, lattice: Lattice, pixels: FloatArray) -> dict[str, NDArray[Any]]:
-        dr, dc = lattice.spacing_um
-        mean_r, mean_c = self._counts[:, 1] / pixels, self._counts[:, 2] / pixels
-        # A pixel is a square, not a point: 1/12 is its own second moment.
-        rr = (self._counts[:, 3] / pixels - mean_r**2 + 1 / 12) * dr**2
-        cc = (self._counts[:, 4] / pixels - mean_c**2 + 1 / 12) * dc**2
-        rc = (self._counts[:, 5] / pixels - mean_r * mean_c) * dr * dc
-        middle, spread = (rr + cc) / 2, np.sqrt(((rr - cc) / 2) ** 2 + rc**2)
-        large, small = middle + spread, np.maximum(middle - spread, 0.0)
-        centre = lattice.to_um(np.column_stack([mean_r, mean_c]))
-        area = pixels * lattice.sample_area_um2
-        return {
-            "row_um": centre[:, 0],
-            "column_um": centre[:, 1],
-            "area_um2": area,
-            "equivalent_diameter_um": np.where(pixels > 0, 2 * np.sqrt(area / np.pi), np.nan),
-            "eccentricity": np.sqrt(1 - small / large),
-            "major_axis_um": 4 * np.sqrt(large),
-            "minor_axis_um": 4 * np.sqrt(small),
-            "perimeter_um": np.where(pixels > 0, self._crossings @ _crofton(dr, dc), np.nan),
-        }
 
-    def _hulls(self) -> NDArray[np.int64]:
-        runs = np.concatenate([*self._runs, np.empty((0, 4), np.int32)])
-        order = np.lexsort((runs[:, 1], runs[:, 0])).astype(np.int64)
-        starts = np.searchsorted(runs[order, 0], np.arange(self.n + 1)).astype(np.int64)
-        return hull_pixels(runs, order, starts)
+def _shapes(sums: ObjectSums, lattice: Lattice, pixels: FloatArray) -> dict[str, NDArray[Any]]:
+    dr, dc = lattice.spacing_um
+    # Counted from the object's own corner, so that no digits are lost far from the image's.
+    mean_r, mean_c = sums.sums[:, 1] / pixels, sums.sums[:, 2] / pixels
+    # A pixel is a square, not a point: 1/12 is its own second moment.
+    rr = (sums.sums[:, 3] / pixels - mean_r**2 + 1 / 12) * dr**2
+    cc = (sums.sums[:, 4] / pixels - mean_c**2 + 1 / 12) * dc**2
+    rc = (sums.sums[:, 5] / pixels - mean_r * mean_c) * dr * dc
+    middle, spread = (rr + cc) / 2, np.sqrt(((rr - cc) / 2) ** 2 + rc**2)
+    large, small = middle + spread, np.maximum(middle - spread, 0.0)
+    centre = lattice.to_um(sums.corner + np.column_stack([mean_r, mean_c]))
+    area = pixels * lattice.sample_area_um2
+    return {
+        "row_um": centre[:, 0],
+        "column_um": centre[:, 1],
+        "area_um2": area,
+        "equivalent_diameter_um": np.where(pixels > 0, 2 * np.sqrt(area / np.pi), np.nan),
+        "eccentricity": np.sqrt(1 - small / large),
+        "major_axis_um": 4 * np.sqrt(large),
+        "minor_axis_um": 4 * np.sqrt(small),
+        "perimeter_um": np.where(pixels > 0, sums.crossings @ _crofton(dr, dc), np.nan),
+    }
 
 
 def _crofton(dr: float, dc: float) -> FloatArray:
@@ -225,25 +182,25 @@ def measure_objects(
     if tuple(labels.shape) != tuple(lattice.shape):
         raise InputError(f"labels of shape {labels.shape} do not fit the lattice {lattice.shape}")
     intensity, masks = dict(intensity or {}), dict(masks or {})
-    n = largest_label(labels) if n_labels is None else n_labels
-    sums = ObjectSums(n, tuple(intensity), tuple(masks))
-    height = labels.shape[0]
-    for start in range(0, height, _STRIP):
-        stop = min(start + _STRIP, height)
-        low, high = max(start - 1, 0), min(stop + 1, height)
-        rows = slice(low, high)
-        sums.add(
-            np.asarray(labels[rows]),
-            (low, 0),
-            window=(slice(start - low, stop - low), slice(None)),
-            intensity={name: np.asarray(values[rows]) for name, values in intensity.items()},
-            masks={name: np.asarray(values[rows]) for name, values in masks.items()},
-        )
-    return sums.table(lattice)
+    parts = [_strip(labels, start, intensity, masks) for start in range(0, labels.shape[0], _STRIP)]
+    if n_labels is None:
+        n_labels = max((int(part["label"].max(initial=0)) for part in parts), default=0)
+    return merge_measures(parts, lattice, n_labels, intensity=tuple(intensity), masks=tuple(masks))
 
 
-def largest_label(labels: LazyArray) -> int:
-    """The largest label, read in strips of rows; 0 for an empty image."""
-    starts = range(0, labels.shape[0], _STRIP)
-    strips = (np.asarray(labels[start : start + _STRIP]) for start in starts)
-    return max((int(strip.max()) for strip in strips if strip.size), default=0)
+def _strip(
+    labels: LazyArray,
+    start: int,
+    intensity: Mapping[str, LazyArray],
+    masks: Mapping[str, LazyArray],
+) -> dict[str, NDArray[Any]]:
+    """One strip of rows, measured with a row of its neighbours on each side."""
+    stop = min(start + _STRIP, labels.shape[0])
+    low, high = max(start - 1, 0), min(stop + 1, labels.shape[0])
+    return measure_block(
+        np.asarray(labels[low:high]),
+        (low, 0),
+        window=(slice(start - low, stop - low), slice(None)),
+        intensity={name: np.asarray(values[start:stop]) for name, values in intensity.items()},
+        masks={name: np.asarray(values[start:stop]) for name, values in masks.items()},
+    )
