@@ -1,0 +1,102 @@
+"""The view turned by quarter turns and mirrored, in the words of napari's camera.
+
+Only the *view* turns.  napari's 2D camera cannot rotate, but it shows either world axis downwards
+(``dims.order``) and lets each screen axis run either way (``camera.orientation2d``): together all
+eight orientations, without touching a layer.  Positions of the mouse stay (row, column) in µm of
+the reference section, so picking tiles, drawing and measuring need to know nothing of it.  Only
+two things are in the order of the screen: ``camera.center`` and the size of the visible region.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from napari_mosaik.core import FloatArray
+
+__all__ = ["Turn"]
+
+Row = tuple[int, int]
+_CLOCKWISE: Final = np.array([[0, 1], [-1, 0]])
+"""A position right of the centre goes below it, one below goes to the left."""
+_MIRROR: Final = np.array([[1, 0], [0, -1]])
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One of the eight orientations of the view.
+
+    Parameters
+    ----------
+    down, right
+        The two rows of the matrix that takes (row, column) of the world to (down, right) of the
+        screen; one entry of each is 1 or -1, the other 0.
+    """
+
+    down: Row = (1, 0)
+    right: Row = (0, 1)
+
+    @classmethod
+    def of_view(cls, order: tuple[int, ...], orientation: tuple[str, str]) -> Turn:
+        """The orientation that napari shows: ``dims.order`` and ``camera.orientation2d``."""
+        vertical = 1 if str(orientation[0]) == "down" else -1
+        horizontal = 1 if str(orientation[1]) == "right" else -1
+        if order[-2] > order[-1]:
+            return cls((0, vertical), (horizontal, 0))
+        return cls((vertical, 0), (0, horizontal))
+
+    @property
+    def matrix(self) -> FloatArray:
+        """World (row, column) to screen (down, right), (2, 2)."""
+        return np.array([self.down, self.right], float)
+
+    @property
+    def transposed(self) -> bool:
+        """Whether columns of the world run down the screen."""
+        return self.down[0] == 0
+
+    @property
+    def orientation(self) -> tuple[Literal["down", "up"], Literal["right", "left"]]:
+        """What ``camera.orientation2d`` has to be."""
+        return ("down" if sum(self.down) > 0 else "up", "right" if sum(self.right) > 0 else "left")
+
+    def order(self, n_axes: int) -> tuple[int, ...]:
+        """What ``dims.order`` has to be for a viewer with that many axes."""
+        first = tuple(range(n_axes - 2))
+        last = (n_axes - 2, n_axes - 1)
+        return (*first, *(last[::-1] if self.transposed else last))
+
+    def clockwise(self) -> Turn:
+        """Turned by a further quarter turn clockwise."""
+        return self._after(_CLOCKWISE)
+
+    def anticlockwise(self) -> Turn:
+        """Turned by a further quarter turn anticlockwise."""
+        return self._after(_CLOCKWISE.T)
+
+    def mirrored(self) -> Turn:
+        """Left and right of the screen exchanged."""
+        return self._after(_MIRROR)
+
+    def _after(self, step: FloatArray) -> Turn:
+        down, right = np.asarray(step @ self.matrix, int)
+        return Turn((int(down[0]), int(down[1])), (int(right[0]), int(right[1])))
+
+    @property
+    def words(self) -> str:
+        """What was done to the view: "as scanned", "turned 90° clockwise, mirrored"."""
+        matrix = self.matrix
+        is_mirrored = np.linalg.det(matrix) < 0
+        if is_mirrored:
+            matrix = _MIRROR @ matrix
+        turned = {
+            (1, 0): "",
+            (0, 1): "90° clockwise",
+            (-1, 0): "180°",
+            (0, -1): "90° anticlockwise",
+        }
+        angle = turned[int(matrix[0, 0]), int(matrix[0, 1])]
+        parts = [f"turned {angle}"] if angle else []
+        return ", ".join([*parts, *(["mirrored"] if is_mirrored else [])]) or "as scanned"
