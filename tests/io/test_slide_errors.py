@@ -1,12 +1,20 @@
+import errno
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import tifffile
 
-from napari_mosaik.core import InputError, MissingPixelSize
+from napari_mosaik.core import InputError, Lattice, MissingPixelSize
 from napari_mosaik.io.slide import open_slide
+from napari_mosaik.io.slide.base import StoredLevel
+from napari_mosaik.io.slide.cache import PixelCache
+from napari_mosaik.io.slide.damage import DamageLog, summary
 from napari_mosaik.io.slide.header import aperio_facts, ome_spacing_um
+from napari_mosaik.io.slide.tiles import TileReader
 
 PIXELS = np.random.default_rng(2).integers(0, 256, (200, 260, 3), np.uint8)
 OPTIONS = {"tile": (64, 64), "photometric": "rgb", "compression": "jpeg"}
@@ -154,3 +162,140 @@ def test_label_pictures_are_not_the_slide(tmp_path):
     with open_slide(path) as slide:
         assert slide.lattice.shape == (200, 260)
         assert slide.lattice.spacing_um == (0.5, 0.5)
+
+
+def corrupt_tile(path, page=0, index=6):
+    """Zero the stored bytes of one tile; tile 6 of 5 columns is row 1, column 1."""
+    with tifffile.TiffFile(path) as tiff:
+        found = tiff.pages[page]
+        offset, count = found.dataoffsets[index], found.databytecounts[index]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(count))
+    return path
+
+
+def test_a_corrupt_tile_is_left_out_and_marked_on_request(tmp_path):
+    path = corrupt_tile(slide_file(tmp_path / "a.tif", compression="zlib"))
+    with open_slide(path, damaged="skip") as slide:
+        assert slide.damaged == ()
+        pixels = slide.read_lattice(slide.lattice).values
+        assert (pixels[64:128, 64:128] == 255).all()
+        expected = PIXELS.copy()
+        expected[64:128, 64:128] = 255
+        np.testing.assert_array_equal(pixels, expected)
+        (tile,) = slide.damaged
+        assert (tile.level, tile.origin_px, tile.size_px) == (0, (64, 64), (64, 64))
+        assert (tile.origin_um, tile.size_um) == ((32.0, 32.0), (32.0, 32.0))
+        assert tile.reason
+        record = slide.damage_record()
+        assert record["count"] == 1
+        assert record["area_mm2"] == pytest.approx(32 * 32 / 1e6)
+        assert record["tiles"][0]["origin_px"] == [64, 64]
+        assert "row 64, column 64 px" in summary(record, "CD34")
+        sound = slide.sound(slide.lattice)
+        np.testing.assert_array_equal(sound, (expected != 255).any(axis=2) | (PIXELS == 255).all(2))
+        coarse = slide.sound(slide.working_lattice(5.0))  # 10 native pixels a sample
+        assert (~coarse).sum() == 7 * 7
+        assert not coarse[6:13, 6:13].any()
+    with pytest.raises(InputError, match="neither 'stop' nor 'skip'"):
+        open_slide(path, damaged="maybe")
+
+
+def test_damage_is_found_before_anything_is_read(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(PIXELS, subifds=1, resolution=(20000, 20000), resolutionunit="CENTIMETER",
+                   **OPTIONS)  # fmt: skip
+        tiff.write(PIXELS[::4, ::4], subfiletype=1, **OPTIONS)
+    corrupt_tile(path, index=19)  # the last tile, cut off by the edges: 8 x 4 pixels
+    with open_slide(path, damaged="skip") as slide:
+        assert list(slide.find_damage())[-1] == (22, 22)
+        (tile,) = slide.damaged
+        assert (tile.origin_px, tile.size_px) == ((192, 256), (8, 4))
+    with open_slide(path) as slide, pytest.raises(InputError, match="row 192, column 256 px"):
+        list(slide.find_damage())
+
+
+def test_overlapping_damage_is_counted_once():
+    log = DamageLog(
+        Lattice("slide", (256, 256), (1.0, 1.0)),
+        (StoredLevel((256, 256), (64, 64)), StoredLevel((128, 128), (64, 64))),
+    )
+    for key in ((1, 0, 0), (0, 0, 1), (0, 3, 3)):
+        log.add(key, "spoilt")
+    assert [tile.level for tile in log.tiles()] == [0, 0, 1]
+    assert log.record()["area_mm2"] == pytest.approx((128**2 + 64**2) / 1e6)
+    assert (~log.sound(Lattice("slide", (256, 256), (1.0, 1.0)))).sum() == 128**2 + 64**2
+
+
+def test_a_slide_that_shrinks_or_vanishes_is_no_damaged_tile(tmp_path):
+    path = slide_file(tmp_path / "a.tif")
+    content = path.read_bytes()
+    with open_slide(path, damaged="skip") as slide:
+        path.write_bytes(content[:3000])
+        with pytest.raises(InputError, match="changed while it was read") as error:
+            slide.read_lattice(slide.lattice)
+        one_sentence(error)
+        path.unlink()
+        with pytest.raises(InputError, match="gone"):
+            slide.read_lattice(slide.lattice)
+        assert slide.damaged == ()
+
+
+class _Source:
+    """A file whose tiles come, or fail, as a test wants."""
+
+    reader = "test"
+    levels = (StoredLevel((100, 400), (100, 100)),)
+    header_spacing_um = (0.5, 0.5)
+    properties: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, path, tile):
+        self.path = path
+        path.write_bytes(b"something")
+        self._tile = tile
+
+    def tile(self, level, row, column):
+        return self._tile(column)
+
+    def close(self):
+        pass
+
+
+def test_a_fault_of_the_disk_is_never_taken_for_damage(tmp_path):
+    def broken(column):
+        raise OSError(errno.EIO, "Input/output error")
+
+    source = _Source(tmp_path / "a.x", broken)
+    log = DamageLog(Lattice("slide", (100, 400), (1.0, 1.0)), source.levels)
+    reader = TileReader(source, PixelCache(1 << 20), log)
+    with pytest.raises(InputError, match=r"Input/output error.*network drive"):
+        reader.region(0, 0, 0, 100, 400)
+    assert log.tiles() == ()
+    reader.close()
+
+
+def test_a_slow_disk_delays_nothing_that_is_there_already(tmp_path):
+    go_on, waiting = threading.Event(), threading.Event()
+
+    def slow(column):
+        if column == 3:
+            waiting.set()
+            go_on.wait()
+        return np.full((100, 100, 3), column, np.uint8)
+
+    cache = PixelCache(1 << 24)
+    reader = TileReader(_Source(tmp_path / "a.x", slow), cache)
+    other = TileReader(_Source(tmp_path / "b.x", lambda column: slow(0)), cache)
+    reader.region(0, 0, 0, 100, 300)
+    with ThreadPoolExecutor(8) as pool:
+        stuck = [pool.submit(reader.region, 0, 0, 0, 100, 400) for _ in range(3)]
+        waiting.wait()
+        assert (reader.region(0, 0, 200, 100, 100) == 2).all()
+        assert (other.region(0, 0, 0, 100, 400) == 0).all()
+        assert not any(job.done() for job in stuck)
+        go_on.set()
+        assert all((job.result()[:, 300:] == 3).all() for job in stuck)
+    reader.close()
+    other.close()

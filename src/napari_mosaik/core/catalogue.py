@@ -43,6 +43,9 @@ INJECTION: Final = Source("injection", "injection record")
 LANDMARKS: Final = Source("landmarks", "landmarks set by hand")
 ANNOTATIONS: Final = Source("annotations:he", "tissue classes drawn on the H&E slide")
 
+DAMAGED: Final = "damaged"
+"""Entry of a tissue result's record: the damaged tiles of the slide that were left out."""
+
 # --- what the program makes ---------------------------------------------------------------------
 TISSUE: Final = {
     stain: Artifact(f"tissue_{stain}", Raster, f"tissue mask of the {STAIN_TITLES[stain]} slide")

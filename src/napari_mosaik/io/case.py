@@ -37,11 +37,16 @@ class _Entry(BaseModel):
 
 
 class SlideEntry(_Entry):
-    """One slide: its file, and its pixel size (row, column) with who gave it."""
+    """One slide: its file, its pixel size (row, column) with who gave it, and what to do at damage.
+
+    ``damaged`` is "stop" (a tile that cannot be decoded is an error) or "skip" (it is left out of
+    every result and reported).
+    """
 
     path: str
     spacing_um: tuple[float, float] | None = None
     spacing_source: Literal["header", "user", "ruler"] = "header"
+    damaged: Literal["stop", "skip"] = "stop"
 
 
 class PetEntry(_Entry):
@@ -166,7 +171,7 @@ class Case:
         if entry is None:
             raise InputError(f"case {self.name} has no {stain} slide")
         spacing = entry.spacing_um if entry.spacing_source != "header" else None
-        return open_slide(self.path(entry.path), spacing, frame=stain)
+        return open_slide(self.path(entry.path), spacing, frame=stain, damaged=entry.damaged)
 
     def spacing_um(self, stain: str) -> tuple[float, float]:
         """Level-0 pixel size of one slide (row, column), µm."""
@@ -261,7 +266,8 @@ class Case:
                 return slide.digest()
 
         spacing = entry.spacing_um if entry.spacing_source != "header" else None
-        return digest([self._remembered(self.path(entry.path), f"slide:{stain}", read), spacing])
+        content = self._remembered(self.path(entry.path), f"slide:{stain}", read)
+        return digest([content, spacing, *(["skip"] if entry.damaged == "skip" else [])])
 
     def _file_digest(self, path: Path) -> str:
         if path.is_dir():

@@ -112,7 +112,9 @@ class TissueParams(Params):
     )
 
 
-def tissue_mask(image: Raster, params: TissueParams | None = None) -> Raster:
+def tissue_mask(
+    image: Raster, params: TissueParams | None = None, sound: Mask | None = None
+) -> Raster:
     """Tissue of a brightfield thumbnail.
 
     ITU-R 709 grey, black scanner padding and pen marks taken out, Otsu threshold, specks
@@ -124,6 +126,9 @@ def tissue_mask(image: Raster, params: TissueParams | None = None) -> Raster:
         (rows, columns, 3) 8-bit RGB, for example ``slide.thumbnail(params.spacing_um)``.
     params
         Settings; all lengths are in µm and hold for any spacing.
+    sound
+        (rows, columns) False where pixels are not to be believed (damaged tiles): they choose no
+        threshold and are no tissue.  None where all are sound.
 
     Returns
     -------
@@ -153,11 +158,15 @@ def tissue_mask(image: Raster, params: TissueParams | None = None) -> Raster:
     off = _padding(rgb)
     if params.exclude_ink:
         off |= _ink(rgb, spacing, params)
+    if sound is not None:
+        off |= ~sound
     found = _foreground(rgb, off, params)
     found = _without_small(found, params.min_speck_mm2 * 1e6 / image.lattice.sample_area_um2)
     found = _grown_and_closed(found, spacing, params)
     found &= ~off
     found = _sized(found, image.lattice.sample_area_um2, params)
+    if sound is not None:
+        found &= sound  # filling holes must not bring it back
     if not found.any():
         raise InputError(
             _NOTHING_FOUND.format(why=f"no piece reaches {params.min_object_mm2:g} mm²")

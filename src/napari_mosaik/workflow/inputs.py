@@ -64,6 +64,7 @@ class Inputs:
         self._step = step.name
         self.scratch = scratch
         self.scheduler = scheduler
+        self.notes: dict[str, Any] = {}
 
     @property
     def case_name(self) -> str:
@@ -74,6 +75,10 @@ class Inputs:
     def patient(self) -> str:
         """Pseudonym of the case's patient."""
         return self._case.patient
+
+    def note(self, name: str, value: Any) -> None:
+        """Put a JSON-able fact into the record that is stored with the step's results."""
+        self.notes[name] = value
 
     def _check(self, entry: Artifact[Any] | Source) -> None:
         if entry.name not in self._declared:

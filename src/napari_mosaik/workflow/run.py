@@ -197,7 +197,8 @@ def run(
         yield Progress(0, 1, step.title)
         with one_blas_thread():
             results = yield from step.body(inputs, params)
-        _commit(case, step, origin, params, results, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        _commit(case, step, origin, params, results, {**inputs.notes, "seconds": round(seconds, 3)})
         inputs.clear()
     yield Progress(1, 1, step.title)
 
@@ -222,18 +223,18 @@ def _commit(
     origin: Origin,
     params: Params,
     results: Mapping[Artifact[Any], object],
-    seconds: float,
+    notes: Mapping[str, Any],
 ) -> None:
     if set(results) != set(step.writes):
         raise KeyError(f"step '{step.name}' did not make what it declares")
     record = {
         "version": napari_mosaik.__version__,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
         "params": params.model_dump(mode="json"),
+        **notes,
     }
     case.store.commit(origin, results, record)
-    case.log("step", step=step.name, seconds=round(seconds, 3), origin=origin.digest())
+    case.log("step", step=step.name, seconds=notes["seconds"], origin=origin.digest())
 
 
 def run_until(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core import InputError, Lattice, MissingPixelSize, Raster
 
 if TYPE_CHECKING:
+    from napari_mosaik.io.slide.damage import DamagedTile, DamagePolicy
     from napari_mosaik.io.slide.stream import SlideBlocks, View
 
 __all__ = [
@@ -51,6 +52,20 @@ class Slide(Protocol):
     spacing_source: SpacingSource
     properties: dict[str, str]
     levels: tuple[Level, ...]
+    damage_policy: DamagePolicy
+
+    @property
+    def damaged(self) -> tuple[DamagedTile, ...]:
+        """The damaged tiles met so far; always empty where the first of them is an error."""
+
+    def sound(self, lattice: Lattice) -> NDArray[np.bool_]:
+        """(rows, columns) False where a damaged tile that was met touches a sample."""
+
+    def find_damage(self) -> Iterator[tuple[int, int]]:
+        """Decode every tile once, so that all damage is known; yields (done, all) tiles."""
+
+    def damage_record(self) -> dict[str, Any]:
+        """JSON-able summary of the damaged tiles met so far: how many, their area, and where."""
 
     def read(
         self, origin_um: tuple[float, float], size_um: tuple[float, float], spacing_um: float

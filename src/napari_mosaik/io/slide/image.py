@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.params import digest
 from napari_mosaik.io.slide.base import Level, Pixels, Slide, SpacingSource, TileSource
+from napari_mosaik.io.slide.damage import DamagedTile, DamageLog, DamagePolicy
 from napari_mosaik.io.slide.resample import area_resample, block_mean
 from napari_mosaik.io.slide.stream import SlideBlocks, View
 from napari_mosaik.io.slide.tiles import TileReader
@@ -33,6 +35,7 @@ class SlideImage:
         spacing_um: tuple[float, float],
         spacing_source: SpacingSource,
         frame: str,
+        damaged: DamagePolicy = "stop",
     ) -> None:
         self.path: Path = source.path
         self.reader: str = source.reader
@@ -46,12 +49,15 @@ class SlideImage:
         )
         self._whole = tuple(_whole_ratio(shape, level.shape) for level in source.levels)
         self._source = source
-        self._tiles = TileReader(source)
+        self.damage_policy: DamagePolicy = damaged
+        self._damage = DamageLog(self.lattice, source.levels)
+        self._tiles = TileReader(source, damage=self._damage if damaged == "skip" else None)
 
     def __reduce__(self) -> tuple[Callable[..., Slide], tuple[Any, ...]]:
         """Another process opens the same file anew."""
         given = self.lattice.spacing_um if self.spacing_source == "user" else None
-        return _open_again, (str(self.path.resolve()), given, self.lattice.frame)
+        place = str(self.path.resolve())
+        return _open_again, (place, given, self.lattice.frame, self.damage_policy)
 
     def __enter__(self) -> Self:
         return self
@@ -67,6 +73,23 @@ class SlideImage:
     def close(self) -> None:
         """Give back the file and the threads."""
         self._tiles.close()
+
+    @property
+    def damaged(self) -> tuple[DamagedTile, ...]:
+        """The damaged tiles met so far; always empty where the first of them is an error."""
+        return self._damage.tiles()
+
+    def sound(self, lattice: Lattice) -> NDArray[np.bool_]:
+        """(rows, columns) False where a damaged tile that was met touches a sample."""
+        return self._damage.sound(lattice)
+
+    def find_damage(self) -> Iterator[tuple[int, int]]:
+        """Decode every tile once, so that all damage is known; yields (done, all) tiles."""
+        yield from self._tiles.scan()
+
+    def damage_record(self) -> dict[str, Any]:
+        """JSON-able summary of the damaged tiles met so far: how many, their area, and where."""
+        return self._damage.record()
 
     def digest(self) -> str:
         """Identity of the slide: its file's size, structure and sampled tiles, and its spacing.
@@ -207,10 +230,12 @@ class SlideImage:
         return best
 
 
-def _open_again(path: str, spacing_um: tuple[float, float] | None, frame: str) -> Slide:
+def _open_again(
+    path: str, spacing_um: tuple[float, float] | None, frame: str, damaged: DamagePolicy
+) -> Slide:
     from napari_mosaik.io.slide.opening import open_slide
 
-    return open_slide(path, spacing_um, frame=frame)
+    return open_slide(path, spacing_um, frame=frame, damaged=damaged)
 
 
 def _whole_ratio(native: tuple[int, int], stored: tuple[int, int]) -> tuple[int, int] | None:

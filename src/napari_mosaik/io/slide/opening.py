@@ -12,6 +12,7 @@ from napari_mosaik.io.slide.base import (
     check_header_spacing,
     check_user_spacing,
 )
+from napari_mosaik.io.slide.damage import DamagePolicy, check_policy
 from napari_mosaik.io.slide.image import SlideImage
 
 __all__ = ["open_slide"]
@@ -26,6 +27,7 @@ def open_slide(
     spacing_um: float | Sequence[float] | None = None,
     *,
     frame: str = "slide",
+    damaged: DamagePolicy = "stop",
 ) -> Slide:
     """Open a whole-slide image or a picture of a section.
 
@@ -37,6 +39,9 @@ def open_slide(
         Pixel size in µm, one number or (row, column); it wins over the file's header.
     frame
         Name of the slide's µm frame ("he", "cd34"...).
+    damaged
+        At a tile that cannot be decoded: "stop" raises `InputError`; "skip" makes its pixels
+        white and notes it, see ``slide.damaged`` and ``slide.sound``.
 
     Returns
     -------
@@ -52,6 +57,7 @@ def open_slide(
         If the file is missing, damaged or no slide.
     """
     path = Path(path)
+    check_policy(path, damaged)
     given = check_user_spacing(path, spacing_um)
     source = _source(path, _first_bytes(path))
     try:
@@ -59,9 +65,9 @@ def open_slide(
             header = source.header_spacing_um
             if header is not None:
                 source.properties["header_spacing"] = f"{header[0]:g} x {header[1]:g} µm"
-            return SlideImage(source, given, "user", frame)
+            return SlideImage(source, given, "user", frame, damaged)
         spacing = check_header_spacing(path, source.header_spacing_um)
-        return SlideImage(source, spacing, "header", frame)
+        return SlideImage(source, spacing, "header", frame, damaged)
     except InputError:
         source.close()
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.catalogue import SLIDES, STAIN_TITLES, STAINS, TISSUE
+from napari_mosaik.core.catalogue import DAMAGED, SLIDES, STAIN_TITLES, STAINS, TISSUE
 from napari_mosaik.tissue import TissueParams, tissue_mask
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
@@ -16,10 +16,17 @@ __all__ = ["FIND_TISSUE"]
 def _step(stain: str) -> Step[TissueParams]:
     def body(inputs: Inputs, params: TissueParams) -> Generator[Progress, None, Results]:
         with inputs.slide(stain) as slide:
-            yield Progress(0.1, 1, "reading the overview")
+            if slide.damage_policy == "skip":
+                # A coarse level may look sound where the finest one is not: all tiles are tried.
+                for done, total in slide.find_damage():
+                    yield Progress(0.5 * done / total, 1, "looking for damaged tiles")
+            yield Progress(0.5, 1, "reading the overview")
             overview = slide.thumbnail(params.spacing_um)
-        yield Progress(0.6, 1, "finding the tissue")
-        return {TISSUE[stain]: tissue_mask(overview, params)}
+            sound = slide.sound(overview.lattice)
+            if slide.damage_policy == "skip":
+                inputs.note(DAMAGED, slide.damage_record())
+        yield Progress(0.7, 1, "finding the tissue")
+        return {TISSUE[stain]: tissue_mask(overview, params, sound)}
 
     title = STAIN_TITLES[stain]
     return Step(
