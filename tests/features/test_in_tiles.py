@@ -67,12 +67,43 @@ def test_tiles_that_cut_pixels_are_exact():
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-9)
 
 
-def test_strips_do_not_show():
-    mask = np.random.default_rng(3).random((1300, 60)) < 0.5
-    grid = grid_of(43, 1)
-    got = area_in_tiles(grid, mask, Lattice("cd34", mask.shape, (1.0, 1.0)))
-    expected = [mask[int(r) : int(r) + 40, :40].sum() for r, _ in grid.corners_um]
-    np.testing.assert_array_equal(got, expected)
+def test_blocks_do_not_show(monkeypatch):
+    """Areas of labels and sums of fractions, with tiles that cut pixels, by blocks of any size."""
+    rng = np.random.default_rng(3)
+    codes = rng.integers(0, 3, (130, 160))
+    codes[:30], codes[:, 60:100] = 0, 0
+    lattice = Lattice("cd34", codes.shape, (1.0, 1.3), (-7.0, 4.0))
+    grid = grid_of(4, 6, size=37.3, stride=29.9, origin=(-11.0, -3.0))
+    expected = area_in_tiles(grid, codes, lattice)
+    shares = rng.random(codes.shape)
+    weighted = area_in_tiles(grid, shares, lattice, where=lambda part: part)
+    for block in ((16, 16), (7, 50), (1, 160), (64, 3)):
+        monkeypatch.setattr("napari_mosaik.features.in_tiles._BLOCK", block)
+        got = area_in_tiles(grid, codes, lattice)
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-9)
+        got = area_in_tiles(grid, shares, lattice, where=lambda part: part)
+        np.testing.assert_allclose(got, weighted, rtol=1e-12, atol=1e-9)
+
+
+def test_only_one_block_is_read_at_a_time():
+    """A label image larger than a block is never asked for more than one block."""
+
+    class Stored:
+        shape = (3000, 9000)
+        dtype = np.dtype(np.uint8)
+        largest = 0
+
+        def __getitem__(self, key):
+            rows, cols = (range(n)[part] for n, part in zip(self.shape, key, strict=True))
+            self.largest = max(self.largest, len(rows) * len(cols))
+            return np.full((len(rows), len(cols)), 3, np.uint8)
+
+    stored = Stored()
+    grid = grid_of(50, 200)
+    got = area_in_tiles(grid, stored, Lattice("cd34", stored.shape, (0.5, 0.5)))
+    reach = np.clip(np.array([1500.0, 4500.0]) - grid.corners_um, 0, 40)
+    np.testing.assert_allclose(got, reach.prod(axis=1), atol=1e-6)
+    assert stored.largest <= 1024 * 4096
 
 
 def test_shares_of_classes_in_a_turned_frame():

@@ -23,7 +23,8 @@ __all__ = [
     "sum_in_tiles",
 ]
 
-_STRIP = 512
+_BLOCK = (1024, 4096)
+"""Rows and columns that are read at once: whole chunks of stored label images."""
 
 
 def sum_in_tiles(grid: TileGrid, points_um: ArrayLike, values: ArrayLike) -> FloatArray:
@@ -98,7 +99,7 @@ def area_in_tiles(
     grid
         n tiles; they may overlap and reach beyond the lattice.
     values
-        (rows, columns) booleans or labels (everything above 0 is marked); read in strips of rows.
+        (rows, columns) booleans or labels (everything above 0 is marked); read in blocks.
     lattice
         Where the pixels lie, in the grid's frame.
     where
@@ -122,47 +123,47 @@ def area_in_tiles(
         raise InputError(f"values of shape {values.shape} do not fit the lattice {lattice.shape}")
     low = (grid.corners_um - lattice.origin_um) / lattice.spacing_um
     high = low + grid.size_um / np.asarray(lattice.spacing_um)
-    edges, which = np.unique(np.column_stack([low[:, 1], high[:, 1]]).ravel(), return_inverse=True)
-    left, right = which.reshape(-1, 2).T
-    within = _column_sums(values, edges, where or (lambda part: part > 0))
-    rows = _cumulative_at(within, np.column_stack([low[:, 0], high[:, 0]]), left, right)
-    return np.asarray(rows * lattice.sample_area_um2, np.float64)
+    rows, at_rows = np.unique([low[:, 0], high[:, 0]], return_inverse=True)
+    cols, at_cols = np.unique([low[:, 1], high[:, 1]], return_inverse=True)
+    top, bottom = at_rows.reshape(2, -1)
+    left, right = at_cols.reshape(2, -1)
+    marked = _integral(values, rows, cols, where or (lambda part: part > 0))
+    marked = marked[bottom, right] - marked[top, right] - marked[bottom, left] + marked[top, left]
+    return np.asarray(marked * lattice.sample_area_um2, np.float64)
 
 
-def _column_sums(
-    values: LazyArray, edges: FloatArray, where: Callable[[NDArray[Any]], NDArray[Any]]
+def _integral(
+    values: LazyArray,
+    rows: FloatArray,
+    cols: FloatArray,
+    where: Callable[[NDArray[Any]], NDArray[Any]],
 ) -> FloatArray:
-    """(rows, edges) marked pixels of each row left of each (fractional) column edge."""
-    height, width = values.shape
-    whole = np.clip(np.floor(edges), 0, width).astype(np.int64)
-    part = np.where((edges > 0) & (edges < width), edges - whole, 0.0)
-    out = np.empty((height, edges.size))
-    for start in range(0, height, _STRIP):
-        marked = np.asarray(where(np.asarray(values[start : start + _STRIP])))
-        kind = np.int32 if marked.dtype == np.bool_ else np.float64
-        sums = np.zeros((len(marked), width + 1), kind)
-        np.cumsum(marked, axis=1, out=sums[:, 1:])
-        beyond = marked[:, np.minimum(whole, width - 1)] if width else np.zeros((len(marked), 1))
-        out[start : start + _STRIP] = sums[:, whole] + part * beyond
+    """(rows, cols) marked pixels above each (fractional) row edge and left of each column edge."""
+    out = np.zeros((rows.size, cols.size))
+    height, width = _BLOCK
+    for row in range(0, values.shape[0], height):
+        for col in range(0, values.shape[1], width):
+            part = np.asarray(where(np.asarray(values[row : row + height, col : col + width])))
+            if part.any():
+                above = _cumulative(part, rows - row)
+                out += _cumulative(above.T, cols - col).T
     return out
 
 
-def _cumulative_at(
-    within: FloatArray, rows: FloatArray, left: NDArray[Any], right: NDArray[Any]
-) -> FloatArray:
-    """Marked pixels between two row edges (n, 2) and the column edges *left* and *right* (n,)."""
-    height = within.shape[0]
-    sums = np.zeros((height + 1, within.shape[1]))
-    np.cumsum(within, axis=0, out=sums[1:])
-    edges = np.clip(rows, 0, height)
-    whole = np.minimum(np.floor(edges).astype(np.int64), max(height - 1, 0))
-    share = (edges - whole)[..., None]
-    both = np.column_stack([left, right])
-    if height == 0:
-        return np.zeros(len(rows))
-    at = sums[whole[..., None], both[:, None]]
-    at = at + share * within[whole[..., None], both[:, None]]
-    return np.asarray(at[:, 1, 1] - at[:, 1, 0] - at[:, 0, 1] + at[:, 0, 0], np.float64)
+def _cumulative(values: NDArray[Any], edges: FloatArray) -> FloatArray:
+    """(edges, w) sums of the rows of *values* (h, w) above each (fractional) edge."""
+    edges = np.clip(edges, 0, len(values))
+    whole = np.floor(edges).astype(np.int64)
+    cuts, at_cut = np.unique(whole, return_inverse=True)
+    sums = np.zeros((cuts.size, values.shape[1]))
+    total, start = np.zeros(values.shape[1]), 0
+    for cut, stop in enumerate(cuts):
+        total += values[start:stop].sum(axis=0, dtype=np.float64)
+        sums[cut], start = total, stop
+    out = sums[at_cut.reshape(-1)]
+    within = edges > whole
+    out[within] += (edges - whole)[within, None] * values[whole[within]]
+    return out
 
 
 def fractions_in_tiles(
