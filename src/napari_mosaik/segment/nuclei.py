@@ -35,6 +35,7 @@ __all__ = [
     "NucleiParams",
     "estimate_nuclear_threshold",
     "nuclear_density",
+    "renumber",
     "segment_nuclei",
 ]
 
@@ -235,7 +236,7 @@ class ClassicalNuclei:
         if p.edge_fraction > 0:
             inside = self._to_edge(density, labels, mask, spacing_um)
             labels = flood(level, seeds, self._clean(inside, spacing_um) & mask)
-        return _renumber(labels, math.ceil(p.min_area_um2 / spacing_um**2))
+        return renumber(labels, math.ceil(p.min_area_um2 / spacing_um**2))
 
     def _clean(self, mask: Mask, spacing_um: float) -> Mask:
         filled = fill_holes(mask, int(self.params.max_hole_um2 / spacing_um**2))
@@ -321,7 +322,7 @@ def _above(density: Float32, labels: Labels, edge: NDArray[np.float64]) -> Mask:
 
 
 @kernel
-def _renumber(labels: Labels, min_pixels: int) -> Labels:
+def renumber(labels: Labels, min_pixels: int) -> Labels:
     """Labels without the small ones, numbered 1..n by first pixel in raster order."""
     count = np.zeros(labels.max() + 1, np.int64)
     for value in labels.ravel():

@@ -1,0 +1,156 @@
+"""Nuclei by a StarDist network, behind the same interface as the classical method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch.nn import functional
+
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.segment.filters import Float32, require_rgb
+from napari_mosaik.segment.masks import Labels
+from napari_mosaik.segment.nuclei import renumber
+from napari_mosaik.segment.stardist.network import CONTEXT_PX, predict_maps
+from napari_mosaik.segment.stardist.polygons import Candidates, keep_best, paint_polygons
+from napari_mosaik.segment.stardist.weights import StarDistWeights
+
+__all__ = ["StarDistNuclei", "intensity_range"]
+
+PERCENTILES = (1.0, 99.8)
+_NEIGHBOURS_PX = 64
+"""Nuclei up to this size, and those that compete with them, lie within the margin."""
+_SAME_SIZE = 0.01
+
+
+def intensity_range(samples: ArrayLike) -> tuple[float, float]:
+    """The 1st and 99.8th percentile of all channels together, which become 0 and 1.
+
+    StarDist's own way (`csbdeep.utils.normalize`).  Take the samples of a slide from all over its
+    tissue, and give the range to every block.
+    """
+    values = np.asarray(samples)
+    if values.size == 0:
+        return 0.0, 255.0
+    low, high = np.percentile(values, PERCENTILES)
+    return float(low), float(high)
+
+
+class StarDistNuclei:
+    """Nuclei as star-shaped polygons, found by a network.
+
+    Parameters
+    ----------
+    weights
+        The network's weights and thresholds.
+    value_range
+        Grey values that become 0 and 1 (`intensity_range`); taken from each picture if None,
+        which is right for a single picture and not for blocks of a slide.
+    prob_threshold, nms_threshold
+        Other thresholds than the network's own.
+    bfloat16
+        Compute the convolutions with fewer digits: faster where the processor or GPU can.
+    device
+        Where the network runs, in torch's words.
+    """
+
+    name = "stardist"
+
+    def __init__(
+        self,
+        weights: StarDistWeights,
+        value_range: tuple[float, float] | None = None,
+        *,
+        prob_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        bfloat16: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        self.weights = weights
+        self.value_range = value_range
+        self.prob_threshold = weights.prob_threshold if prob_threshold is None else prob_threshold
+        self.nms_threshold = weights.nms_threshold if nms_threshold is None else nms_threshold
+        self.dtype = torch.bfloat16 if bfloat16 else torch.float32
+        self.network = weights.network().to(device)
+
+    @property
+    def spacing_um(self) -> float:
+        """Pixel size that the network reads, µm; other pictures are resampled to it."""
+        return self.weights.spacing_um
+
+    @property
+    def halo_um(self) -> float:
+        """Margin that a block needs for its inner part to be as in the whole slide, µm.
+
+        What the network sees, and two nuclei; a multiple of 16 px, so that blocks whose cores
+        begin on a multiple of 16 px put the network's grid on the same pixels.
+        """
+        return (CONTEXT_PX + _NEIGHBOURS_PX) * self.spacing_um
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """JSON-able record of method, weights, thresholds and normalisation."""
+        return {
+            "method": self.name,
+            "weights": self.weights.hash,
+            "weights_name": self.weights.name,
+            "spacing_um": self.spacing_um,
+            "prob_threshold": self.prob_threshold,
+            "nms_threshold": self.nms_threshold,
+            "value_range": None if self.value_range is None else list(self.value_range),
+            "percentiles": list(PERCENTILES),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    def segment(self, rgb: NDArray[np.uint8], spacing_um: float) -> Labels:
+        """Labels 1..n of a block, int32 (rows, columns), numbered by first pixel."""
+        picture = require_rgb(rgb)
+        candidates = self.candidates(picture, spacing_um)
+        factor = self.spacing_um / spacing_um if self._resampled(spacing_um) else 1.0
+        return renumber(paint_polygons(candidates, picture.shape[:2], factor), 1)
+
+    def candidates(self, rgb: NDArray[np.uint8], spacing_um: float) -> Candidates:
+        """Centres, probabilities and ray lengths of the nuclei in px of the network."""
+        if not spacing_um > 0:
+            raise InputError(f"the pixel size must be positive, not {spacing_um} µm")
+        values = rgb.astype(np.float32)
+        if self._resampled(spacing_um):
+            values = _resample(values, spacing_um / self.spacing_um)
+        low, high = self.value_range or intensity_range(values)
+        if high <= low:
+            return _nothing(self.weights.architecture.rays)
+        scaled = (values - np.float32(low)) / np.float32(high - low)
+        prob, dist = predict_maps(self.network, scaled, self.dtype)
+        shape = (values.shape[0], values.shape[1])
+        return keep_best(prob, dist, shape, self.prob_threshold, self.nms_threshold)
+
+    def _resampled(self, spacing_um: float) -> bool:
+        return abs(spacing_um - self.spacing_um) > _SAME_SIZE * self.spacing_um
+
+
+def _nothing(rays: int) -> Candidates:
+    return np.zeros((0, 2), np.int64), np.zeros(0, np.float32), np.zeros((0, rays), np.float32)
+
+
+def _resample(values: Float32, factor: float) -> Float32:
+    """The picture with *factor* times as many pixels a side, smoothed where there are fewer."""
+    rows, cols = (max(1, round(size * factor)) for size in values.shape[:2])
+    needed = [
+        max(0, math.ceil(wanted / factor) - there)
+        for wanted, there in zip((rows, cols), values.shape[:2], strict=True)
+    ]
+    padded = np.pad(values, ((0, needed[0]), (0, needed[1]), (0, 0)), mode="edge")
+    tensor = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None]
+    out = functional.interpolate(
+        tensor,
+        scale_factor=factor,
+        mode="bilinear",
+        antialias=True,
+        align_corners=False,
+        recompute_scale_factor=False,
+    )
+    return np.ascontiguousarray(out[0, :, :rows, :cols].permute(1, 2, 0).numpy())

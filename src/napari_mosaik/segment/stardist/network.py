@@ -1,0 +1,149 @@
+"""The StarDist network in torch: where nuclei are, and how far their edge is along each ray.
+
+A U-Net on a picture that was reduced by two: two convolutions and a max-pool before it, three
+levels within it.  Layers carry the names of StarDist's own Keras network, so its weights fit.
+
+Source: Schmidt et al. 2018, MICCAI (StarDist); Ronneberger et al. 2015, MICCAI (U-Net).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.segment.filters import Float32
+
+__all__ = [
+    "CONTEXT_PX",
+    "DIVISOR",
+    "GRID",
+    "Architecture",
+    "StarDistNetwork",
+    "layer_shapes",
+    "predict_maps",
+]
+
+GRID = 2
+"""Pixels between two positions of the output."""
+DIVISOR = 16
+"""Rows and columns of the padded picture are multiples of this."""
+CONTEXT_PX = 112
+"""What lies further away than this changes no output (92 px, and up to one cell of 16 px)."""
+LEVELS = 3
+SMALLEST_DISTANCE_PX = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Widths of the network; the defaults are those of StarDist's ``2D_versatile_he``."""
+
+    base: int = 32
+    features: int = 128
+    rays: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("base", "features", "rays"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"the network's {name} must be a positive number, not {value!r}")
+
+
+def layer_shapes(architecture: Architecture) -> dict[str, tuple[int, int, int]]:
+    """Input channels, output channels and kernel size of each convolution, in Keras's order."""
+    base = architecture.base
+    width = [base * 2**n for n in range(LEVELS)]
+    shapes = {"conv2d": (3, base, 3), "conv2d_1": (base, base, 3)}
+    channels = base
+    for n in range(LEVELS):
+        shapes[f"down_level_{n}_no_0"] = (channels, width[n], 3)
+        shapes[f"down_level_{n}_no_1"] = (width[n], width[n], 3)
+        channels = width[n]
+    shapes["middle_0"] = (channels, 2 * channels, 3)
+    shapes["middle_2"] = (2 * channels, channels, 3)
+    for n in reversed(range(LEVELS)):
+        shapes[f"up_level_{n}_no_0"] = (channels + width[n], width[n], 3)
+        channels = width[max(0, n - 1)]
+        shapes[f"up_level_{n}_no_2"] = (width[n], channels, 3)
+    shapes["features"] = (channels, architecture.features, 3)
+    shapes["prob"] = (architecture.features, 1, 1)
+    shapes["dist"] = (architecture.features, architecture.rays, 1)
+    return shapes
+
+
+class StarDistNetwork(nn.Module):
+    """Object probability and ray lengths on a grid of every second pixel."""
+
+    def __init__(self, architecture: Architecture | None = None) -> None:
+        super().__init__()
+        self.architecture = architecture or Architecture()
+        self.layers = nn.ModuleDict(
+            {
+                name: nn.Conv2d(inputs, outputs, size, padding=size // 2)
+                for name, (inputs, outputs, size) in layer_shapes(self.architecture).items()
+            }
+        )
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores before the sigmoid (n, 1, r/2, c/2) and distances in px (n, rays, r/2, c/2).
+
+        ``pictures`` are (n, 3, r, c), normalised; r and c are multiples of 16.
+        """
+        x = self._relu("conv2d_1", self._relu("conv2d", pictures))
+        x = functional.max_pool2d(x, GRID)
+        skips = []
+        for n in range(LEVELS):
+            x = self._relu(f"down_level_{n}_no_1", self._relu(f"down_level_{n}_no_0", x))
+            skips.append(x)
+            x = functional.max_pool2d(x, 2)
+        x = self._relu("middle_2", self._relu("middle_0", x))
+        for n in reversed(range(LEVELS)):
+            x = torch.cat(
+                [functional.interpolate(x, scale_factor=2.0, mode="nearest"), skips[n]], 1
+            )
+            x = self._relu(f"up_level_{n}_no_2", self._relu(f"up_level_{n}_no_0", x))
+        x = self._relu("features", x)
+        return self.layers["prob"](x), self.layers["dist"](x)
+
+    def _relu(self, name: str, x: Tensor) -> Tensor:
+        return functional.relu(self.layers[name](x), inplace=True)
+
+
+def predict_maps(
+    network: StarDistNetwork, picture: ArrayLike, dtype: torch.dtype = torch.float32
+) -> tuple[Float32, Float32]:
+    """Probability (ceil(r/2), ceil(c/2)) and ray lengths in px (ceil(r/2), ceil(c/2), rays).
+
+    The picture is continued at its end by reflection to multiples of 16; what was added is cut off
+    again on the grid by half of it, rounded down, as StarDist does.
+
+    Parameters
+    ----------
+    network
+        The network, in evaluation mode.
+    picture
+        (r, c, 3) normalised picture.
+    dtype
+        Type in which the convolutions are computed.
+    """
+    values = np.asarray(picture, np.float32)
+    if values.ndim != 3 or values.shape[2] != 3 or min(values.shape) == 0:
+        raise InputError(f"the network reads (rows, columns, 3) pictures, not {values.shape}")
+    pad = [(-size) % DIVISOR for size in values.shape[:2]]
+    padded = np.pad(values, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="reflect")
+    device = next(network.parameters()).device
+    tensor = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None].to(device)
+    with torch.inference_mode(), torch.autocast(device.type, dtype, dtype != torch.float32):
+        scores, distances = network(tensor)
+    prob = _cut(torch.sigmoid(scores.float()), pad)[..., 0]
+    return prob, np.maximum(_cut(distances.float(), pad), np.float32(SMALLEST_DISTANCE_PX))
+
+
+def _cut(maps: Tensor, pad: list[int]) -> NDArray[np.float32]:
+    rows, cols = (size - added // GRID for size, added in zip(maps.shape[2:], pad, strict=True))
+    return maps[0, :, :rows, :cols].permute(1, 2, 0).contiguous().cpu().numpy()

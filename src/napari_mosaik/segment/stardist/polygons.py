@@ -1,0 +1,92 @@
+"""From the network's maps to nuclei: overlapping candidates go, the others become labels.
+
+Both use StarDist's own compiled code, which needs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import warnings
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.segment.filters import Float32
+from napari_mosaik.segment.masks import Labels
+from napari_mosaik.segment.stardist.network import GRID
+
+__all__ = ["Candidates", "keep_best", "paint_polygons"]
+
+Candidates = tuple[NDArray[np.int64], Float32, Float32]
+"""Centres (n, 2) in px, probabilities (n,) and ray lengths (n, rays) in px."""
+BORDER = 2
+"""Grid positions at the picture's edge that StarDist takes no nucleus from."""
+
+
+def _stardist(name: str) -> ModuleType:
+    """A module of the stardist package; its import would replace the format of all warnings."""
+    from importlib import import_module
+
+    form = warnings.formatwarning
+    try:
+        return import_module(f"stardist.{name}")
+    finally:
+        warnings.formatwarning = form
+
+
+def keep_best(
+    prob: Float32, dist: Float32, shape: tuple[int, int], prob_threshold: float, overlap: float
+) -> Candidates:
+    """Candidates that no more probable one covers by more than *overlap*, best first.
+
+    Parameters
+    ----------
+    prob, dist
+        Maps of `predict_maps`.
+    shape
+        Rows and columns of the picture; candidates beyond it are left out.
+    prob_threshold
+        Candidates are positions with more than this probability.
+    overlap
+        Largest shared area, as a part of the smaller one's.
+    """
+    nms = _stardist("nms")
+    inner = np.zeros(prob.shape, bool)
+    inner[BORDER:-BORDER, BORDER:-BORDER] = True
+    rows, cols = np.nonzero((prob > prob_threshold) & inner)
+    points = np.stack([rows, cols], axis=1) * GRID
+    inside = (points < np.array(shape)).all(axis=1)
+    rows, cols, points = rows[inside], cols[inside], points[inside]
+    scores, rays = prob[rows, cols], dist[rows, cols]
+    order = np.argsort(-scores, kind="stable")
+    points, scores, rays = points[order], scores[order], rays[order]
+    if len(points) == 0:
+        return points, scores, rays
+    kept: NDArray[Any] = nms.non_maximum_suppression_inds(
+        rays, points, scores, thresh=overlap, verbose=0
+    )
+    return points[kept], scores[kept], rays[kept]
+
+
+def paint_polygons(candidates: Candidates, shape: tuple[int, int], factor: float = 1.0) -> Labels:
+    """Labels (rows, columns) int32, numbered by first pixel; the more probable lies on top.
+
+    Parameters
+    ----------
+    candidates
+        Polygons in px of the network.
+    shape
+        Rows and columns of the labels.
+    factor
+        Size of one px of the network in px of the labels.
+    """
+    geometry = _stardist("geometry")
+    points, scores, rays = candidates
+    if len(points) == 0:
+        return np.zeros(shape, np.int32)
+    centres = (points + 0.5) * factor - 0.5
+    return np.asarray(
+        geometry.polygons_to_label(rays, centres, shape, prob=scores, scale_dist=(factor, factor)),
+        np.int32,
+    )

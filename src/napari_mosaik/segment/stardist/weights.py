@@ -1,0 +1,202 @@
+"""Weights of a StarDist network with all that a result depends on: thresholds, pixel size, hash."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_mosaik.core.errors import CorruptArtifact, InputError
+from napari_mosaik.segment.stardist.keras_file import read_keras_weights
+from napari_mosaik.segment.stardist.network import GRID, Architecture, StarDistNetwork
+from napari_mosaik.segment.weights import read_card, save_weights, weights_digest
+
+__all__ = [
+    "VERSATILE_HE_THRESHOLDS",
+    "StarDistWeights",
+    "load_stardist",
+    "save_stardist",
+]
+
+MODEL = "stardist"
+SPACING_UM = 0.5
+VERSATILE_HE_THRESHOLDS = (0.692478, 0.3)
+"""Probability and overlap of ``2D_versatile_he``, for weights that come without thresholds."""
+KERAS_DEFAULT_THRESHOLDS = (0.5, 0.4)
+"""What StarDist uses for a network in a folder without ``thresholds.json``."""
+_CONFIG = {
+    "n_channel_in": 3,
+    "grid": [GRID, GRID],
+    "n_rays": 32,
+    "n_classes": None,
+    "backbone": "unet",
+    "unet_n_depth": 3,
+    "unet_n_filter_base": 32,
+    "unet_batch_norm": False,
+    "net_conv_after_unet": 128,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StarDistWeights:
+    """A network's arrays and settings.
+
+    Attributes
+    ----------
+    name
+        What people call it.
+    arrays
+        Arrays under torch's names.
+    architecture
+        Widths of the network.
+    prob_threshold, nms_threshold
+        Least probability of a nucleus, and largest overlap of two (share of the smaller one).
+    spacing_um
+        Pixel size of the pictures that it was trained on.
+    training
+        What is known about its training.
+    """
+
+    name: str
+    arrays: Mapping[str, NDArray[Any]]
+    architecture: Architecture = field(default_factory=Architecture)
+    prob_threshold: float = VERSATILE_HE_THRESHOLDS[0]
+    nms_threshold: float = VERSATILE_HE_THRESHOLDS[1]
+    spacing_um: float = SPACING_UM
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what in ("prob_threshold", "nms_threshold"):
+            if not 0 < getattr(self, what) < 1:
+                raise InputError(f"{what} of a network lies in (0, 1), not {getattr(self, what)}")
+        if not self.spacing_um > 0:
+            raise InputError(f"the network's pixel size is positive, not {self.spacing_um} µm")
+
+    @property
+    def hash(self) -> str:
+        """Digest of arrays and settings: equal digests, equal nuclei."""
+        return weights_digest(self.arrays, self.essentials())
+
+    def essentials(self) -> dict[str, Any]:
+        """JSON-able settings that belong to the weights."""
+        return {
+            "model": MODEL,
+            "classes": ["nucleus"],
+            "params": {
+                "name": self.name,
+                "base": self.architecture.base,
+                "features": self.architecture.features,
+                "rays": self.architecture.rays,
+                "prob_threshold": self.prob_threshold,
+                "nms_threshold": self.nms_threshold,
+                "spacing_um": self.spacing_um,
+            },
+        }
+
+    def network(self) -> StarDistNetwork:
+        """The network with these weights, in evaluation mode."""
+        network = StarDistNetwork(self.architecture)
+        tensors = {name: torch.from_numpy(np.array(a)) for name, a in self.arrays.items()}
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise InputError(
+                f"the weights '{self.name}' are of another network: {error}"
+            ) from error
+        return network.eval()
+
+
+def save_stardist(weights: StarDistWeights, folder: Path) -> None:
+    """Write ``weights.safetensors`` and ``card.json``."""
+    save_weights(folder, weights.arrays, weights.essentials(), weights.training)
+
+
+def load_stardist(path: Path) -> StarDistWeights:
+    """Weights from a file or folder; those of another network and damaged ones are refused.
+
+    Parameters
+    ----------
+    path
+        A Keras weights file (``.h5``), a folder of StarDist (``weights_best.h5``, ``config.json``,
+        ``thresholds.json``), the zip of such a folder, or a folder written by `save_stardist`.
+    """
+    if path.is_file() and path.suffix == ".zip":
+        return _from_zip(path)
+    if path.is_file():
+        return StarDistWeights(path.stem, read_keras_weights(path))
+    if (path / "card.json").is_file():
+        return _from_card(path)
+    if path.is_dir():
+        return _from_folder(path, path.name)
+    raise InputError(f"there are no weights at {path}")
+
+
+def _from_card(folder: Path) -> StarDistWeights:
+    card, arrays = read_card(folder)
+    if card["model"] != MODEL:
+        raise InputError(f"{folder} holds a '{card['model']}' model, not a StarDist network")
+    try:
+        values = dict(card["params"])
+        widths = Architecture(*(values.pop(name) for name in ("base", "features", "rays")))
+        weights = StarDistWeights(
+            arrays=arrays, architecture=widths, training=card["training"], **values
+        )
+    except (KeyError, TypeError) as error:
+        raise CorruptArtifact(f"the card in {folder} is not complete: {error}") from error
+    weights.network()
+    return weights
+
+
+def _from_zip(path: Path) -> StarDistWeights:
+    """The folder within a zip, such as the one that StarDist publishes."""
+    wanted = ("weights_best.h5", "config.json", "thresholds.json")
+    try:
+        with zipfile.ZipFile(path) as archive, TemporaryDirectory() as place:
+            files = {Path(name).name: name for name in archive.namelist()}
+            for name in wanted:
+                if name in files:
+                    Path(place, name).write_bytes(archive.read(files[name]))
+            return _from_folder(Path(place), path.stem.removeprefix("python_"), path)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise CorruptArtifact(
+            f"{path} is cut off or damaged ({error}); fetch or copy it again"
+        ) from error
+
+
+def _from_folder(folder: Path, name: str, shown: Path | None = None) -> StarDistWeights:
+    file = folder / "weights_best.h5"
+    if not file.is_file():
+        raise InputError(f"{shown or folder} holds no weights_best.h5")
+    prob, nms = VERSATILE_HE_THRESHOLDS
+    if (folder / "config.json").is_file():
+        _check_config(_json(folder / "config.json"), shown or folder)
+        prob, nms = KERAS_DEFAULT_THRESHOLDS
+    if (folder / "thresholds.json").is_file():
+        given = _json(folder / "thresholds.json")
+        prob, nms = given.get("prob") or prob, given.get("nms") or nms
+    arrays = read_keras_weights(file)
+    return StarDistWeights(name, arrays, prob_threshold=float(prob), nms_threshold=float(nms))
+
+
+def _check_config(config: Mapping[str, Any], shown: Path) -> None:
+    for name, value in _CONFIG.items():
+        if config.get(name, value) != value:
+            raise InputError(
+                f"{shown} holds another network: {name} is {config[name]}, needed is {value}"
+            )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return dict(json.load(file))
+    except (ValueError, TypeError) as error:
+        raise CorruptArtifact(f"{path} cannot be read: {error}") from error
