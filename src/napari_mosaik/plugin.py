@@ -40,12 +40,13 @@ def _read_slide(path: Paths) -> LayerData:
 
     from napari_mosaik.io.slide import open_slide
     from napari_mosaik.view.layers import slide_layer
-    from napari_mosaik.widgets.lazy_slide import LazySlide, coarsest_level, refresh_layers_of
+    from napari_mosaik.widgets.lazy_slide import LazySlide, attend
 
     file = Path(path if isinstance(path, str) else path[0])
-    slide = open_slide(file)
-    lazy = LazySlide(slide, coarsest_level(slide))
-    lazy.arrived.connect(lambda: refresh_layers_of(lazy, napari.current_viewer()))
+    lazy = LazySlide(open_slide(file))
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        attend(lazy, viewer)
     return [slide_layer(file.name, lazy.levels(), lazy.lattices[0]).as_layer_data()]
 
 

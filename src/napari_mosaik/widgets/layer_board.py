@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_mosaik.core.catalogue import SLIDES, STAIN_TITLES
 from napari_mosaik.view.layers import slide_layer
+from napari_mosaik.view.slide_reading import PieceReaders
 from napari_mosaik.view.spec import LayerSpec, Legend
 from napari_mosaik.widgets.case_layers import (
     BASE_OF_STEP,
@@ -22,7 +23,7 @@ from napari_mosaik.widgets.case_layers import (
     transform_to_reference,
 )
 from napari_mosaik.widgets.desk import Desk
-from napari_mosaik.widgets.lazy_slide import LazySlide, coarsest_level
+from napari_mosaik.widgets.lazy_slide import LazySlide, redraw
 from napari_mosaik.workflow.steps import STEPS
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class LayerBoard(QObject):
         self.frames: dict[str, str] = {}
         self.choices: dict[str, tuple[str, ...]] = {}
         self.slides: dict[str, LazySlide] = {}
+        self._readers = PieceReaders()
         self._layers: dict[str, Layer] = {}
         self._case: Case | None = None
         desk.workspace.events.case.connect(self._case_changed)
@@ -126,11 +128,11 @@ class LayerBoard(QObject):
                 )
 
     def _add_slide(self, case: Case, stain: str, answer: tuple[Any, Transform | None]) -> None:
-        slide, coarsest, transform = answer
+        slide, transform = answer
         if case is not self._case or stain in self.slides:
             slide.close()
             return
-        lazy = LazySlide(slide, coarsest, self)
+        lazy = LazySlide(slide, self._readers)
         self.slides[stain] = lazy
         spec = slide_layer(
             STAIN_TITLES[stain],
@@ -144,7 +146,7 @@ class LayerBoard(QObject):
             STAIN_TITLES[s] in self._layers for s in STAIN_ORDER[: STAIN_ORDER.index(stain)]
         )
         self.viewer.layers.move(self.viewer.layers.index(layer), below)
-        lazy.arrived.connect(layer.refresh)
+        lazy.arrived.connect(partial(redraw, layer))
         if len(self.slides) == 1:
             self.viewer.reset_view()
         self.changed.emit()
@@ -173,7 +175,6 @@ class LayerBoard(QObject):
         """Close the slides."""
         for slide in self.slides.values():
             slide.close()
-            slide.deleteLater()
         self.slides.clear()
 
     # --- results --------------------------------------------------------------------------------
@@ -330,6 +331,5 @@ def _covers(spec: LayerSpec) -> bool:
     return spec.kind == "image"
 
 
-def _prepare(case: Case, stain: str) -> tuple[Any, Any, Transform | None]:
-    slide = case.slide(stain)
-    return slide, coarsest_level(slide), transform_to_reference(case, stain)
+def _prepare(case: Case, stain: str) -> tuple[Any, Transform | None]:
+    return case.slide(stain), transform_to_reference(case, stain)

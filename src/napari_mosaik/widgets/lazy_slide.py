@@ -2,142 +2,230 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
 
-from napari_mosaik.core import Lattice, MosaikError
+from napari_mosaik.core import InputError, MosaikError
+from napari_mosaik.io.slide.base import Pixels
+from napari_mosaik.io.slide.cache import shared_cache
+from napari_mosaik.io.slide.resample import block_mean
+from napari_mosaik.view.slide_levels import Piece, Window, levels_of
+from napari_mosaik.view.slide_look import Look, shown
+from napari_mosaik.view.slide_reading import PieceReaders
 
 if TYPE_CHECKING:
+    from napari.layers import Layer
+
     from napari_mosaik.io.slide import Slide
 
-__all__ = ["LazyLevel", "LazySlide", "coarsest_level", "refresh_layers_of"]
+__all__ = ["LazyLevel", "LazySlide", "attend", "redraw"]
 
-TILE_PX = 512
-CACHE_TILES = 400
-"""About 300 MB of decoded pixels per slide at most."""
-COARSEST_PX = 1024
-"""The last level is held in memory whole; its longer edge is at most this."""
-_THREADS = 2
-_SETTLE_MS = 60
-
-Key = tuple[int, int, int]
-Pixels = NDArray[np.uint8]
+PLACEHOLDER: Final = 232
+"""Light grey where nothing at all is known yet."""
+MAX_PIXELS: Final = 1 << 27
+"""Most pixels that are handed out at once; a whole level would fill the memory."""
+_SETTLE_MS = (40, 400)
+"""Least and most time between two redraws for pixels that came."""
+_AT_ONCE_PX: Final = 1 << 24
+"""The coarsest level is read before anything else if no more pixels need to be decoded."""
+_owners = itertools.count()
+_closing: set[LazySlide] = set()
+"""Slides that wait for a thread that still reads; they must end in the window's thread."""
 
 
 class LazySlide(QObject):
-    """The levels of one slide for napari, read tile by tile on threads of their own.
+    """The levels of one slide for napari, read piece by piece on other threads.
 
-    ``arrived`` is emitted in the window's thread, at most every 60 ms, when pixels that were
-    asked for have come.
+    Only the canvas looks at these pixels: they may still be coarse, and they wear the `Look` that
+    the user chose.  Steps, exports and statistics read the `Slide` itself.
+
+    ``arrived`` is emitted in the window's thread, not more often than drawing can follow, when
+    pixels that were asked for have come; its value says whether the coarsest level (and so the
+    thumbnail) changed.  ``damaged`` tells of a piece that cannot be read, once a slide.
 
     Parameters
     ----------
     slide
         The open slide; closed by `close`.
-    coarsest
-        Pixels of the coarsest level, from `coarsest_level` (which may run on any thread).
+    readers
+        Threads that read for several slides; None makes threads for this one.
     """
 
-    arrived = Signal()
+    arrived = Signal(bool)
+    damaged = Signal(str)
     _came = Signal()
+    _gone = Signal()
 
-    def __init__(self, slide: Slide, coarsest: Pixels, parent: QObject | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, slide: Slide, readers: PieceReaders | None = None) -> None:
+        super().__init__()
         self.slide = slide
-        self.lattices = _level_lattices(slide)
-        self._cache: OrderedDict[Key, Pixels] = OrderedDict()
-        self._wanted: OrderedDict[Key, None] = OrderedDict()
-        self._lock = threading.Lock()
-        self._closed = False
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mosaik-slide")
-        self.coarsest = coarsest
+        self.pieces = levels_of(slide)
+        self.lattices = self.pieces.lattices
+        self.look = Look()
+        self._cache = shared_cache()
+        self._owner = f"view {next(_owners)}"
+        self._failed: set[Piece] = set()
+        self._last = len(self.lattices) - 1
+        shape = (*self.lattices[-1].shape, 3)
+        self._raw: Pixels = np.full(shape, PLACEHOLDER, np.uint8)
+        self._known = np.zeros(shape[:2], bool)
+        self.coarsest: Pixels = self._raw.copy()
+        self._coarse_lock = threading.Lock()
+        self._coarse_changed = False
+        self._pending = False
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
-        self._settle.setInterval(_SETTLE_MS)
-        self._settle.timeout.connect(self.arrived)
+        self._settle.setInterval(_SETTLE_MS[0])
+        self._settle.timeout.connect(self._tell)
         self._came.connect(self._soon)
+        self._idle = QTimer(self)
+        self._idle.setSingleShot(True)
+        self._idle.timeout.connect(self._drawn)
+        self._began = 0.0
+        self._gone.connect(self._forget)
+        self._own_readers = PieceReaders() if readers is None else None
+        chosen = readers or self._own_readers
+        assert chosen is not None
+        self._lane = chosen.lane(self._read)
+        self._begin()
+        application = QCoreApplication.instance()
+        if application is not None:
+            application.aboutToQuit.connect(self.close)
 
     def levels(self) -> list[Any]:
         """Levels from full size to the coarsest, which is an array in memory."""
-        lazy = [LazyLevel(self, i) for i in range(len(self.lattices) - 1)]
-        return [*lazy, self.coarsest]
+        return [*(LazyLevel(self, i) for i in range(self._last)), self.coarsest]
+
+    def set_look(self, look: Look) -> None:
+        """Show the slide with other brightness, contrast, gamma or stain."""
+        if look == self.look:
+            return
+        with self._coarse_lock:
+            self.look = look
+            self.coarsest[...] = shown(self._raw, look)
+        self.arrived.emit(True)
 
     def close(self) -> None:
-        """Stop reading and close the file."""
-        with self._lock:
-            self._closed = True
-            self._wanted.clear()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Read nothing more and close the file once no thread is reading it."""
+        self._settle.stop()
+        _closing.add(self)
+        self._lane.close(self._release)
+
+    def _release(self) -> None:
+        self._cache.drop(self._owner)
         self.slide.close()
+        if self._own_readers is not None:
+            self._own_readers.close()
+        self._gone.emit()
+
+    def _forget(self) -> None:
+        _closing.discard(self)
 
     # --- pixels ---------------------------------------------------------------------------------
-    def region(self, level: int, rows: slice, columns: slice) -> Pixels:
-        """Pixels of a level at once; tiles that are not read yet come from the coarsest level."""
-        out = self._coarse(level, rows, columns)
-        missing = []
-        for key in _tiles_of(level, rows, columns):
-            with self._lock:
-                tile = self._cache.get(key)
-                if tile is not None:
-                    self._cache.move_to_end(key)
-            if tile is None:
-                missing.append(key)
-            else:
-                _paste(out, tile, key, rows, columns)
-        self._ask(missing)
-        return out
+    def region(self, window: Window) -> Pixels:
+        """Pixels of a level at once; what is not read yet comes from coarser levels.
 
-    def _coarse(self, level: int, rows: slice, columns: slice) -> Pixels:
-        shape, small = self.lattices[level].shape, self.coarsest.shape
-        r = np.arange(rows.start, rows.stop) * small[0] // max(1, shape[0])
-        c = np.arange(columns.start, columns.stop) * small[1] // max(1, shape[1])
-        return self.coarsest[np.ix_(np.minimum(r, small[0] - 1), np.minimum(c, small[1] - 1))]
+        What is missing is asked for, in place of what was asked for before.
+        """
+        rows, columns = window.shape
+        if rows * columns > MAX_PIXELS:
+            raise InputError(
+                f"{self.slide.path.name}: {rows} x {columns} pixels are more than the screen "
+                "needs; read the slide itself with napari_mosaik.io.open_slide"
+            )
+        self._pending = False
+        pixels, missing, bare = self.pieces.compose(window, self._find, self._raw)
+        missing = [piece for piece in missing if piece not in self._failed]
+        self._lane.want(self.pieces.wanted(window, missing, bare))
+        return shown(pixels, self.look)
 
-    def _ask(self, keys: list[Key]) -> None:
-        """What is asked for last is read first; what nobody waits for any more is dropped."""
-        if not keys:
+    def _find(self, piece: Piece) -> Pixels | None:
+        return self._cache.get((self._owner, *piece))
+
+    def _begin(self) -> None:
+        """Read the coarsest level: at once where that is quick, else when nothing else waits."""
+        pieces = self.pieces.pieces(self.pieces.whole(self._last))
+        if self._raw[..., 0].size * self.pieces.steps[-1] ** 2 <= _AT_ONCE_PX:
+            self._lane.first(pieces)
+        else:
+            self._lane.later(pieces)
+
+    # --- on the reading threads -----------------------------------------------------------------
+    def _read(self, piece: Piece) -> None:
+        at = self.pieces.window(piece)
+        coarse = at.level == self._last
+        if (
+            self._known[at.top : at.bottom, at.left : at.right].all()
+            if coarse
+            else (self._find(piece) is not None or piece in self._failed)
+        ):
             return
-        with self._lock:
-            if self._closed:
-                return
-            self._wanted.clear()
-            self._wanted.update(dict.fromkeys(reversed(keys)))
-            jobs = len(keys)
-        for _ in range(jobs):
-            self._pool.submit(self._read_one)
-
-    def _read_one(self) -> None:
-        with self._lock:
-            if self._closed or not self._wanted:
-                return
-            key, _ = self._wanted.popitem()
-            if key in self._cache:
-                return
         try:
-            tile = self.slide.read_lattice(_crop(self.lattices[key[0]], key)).values
-        except (MosaikError, OSError):
-            return  # a damaged part of a slide stays coarse; the steps report it by name
-        with self._lock:
-            if self._closed:
-                return
-            self._cache[key] = tile
-            while len(self._cache) > CACHE_TILES:
-                self._cache.popitem(last=False)
-        self._came.emit()
+            pixels = self.slide.read_lattice(self.pieces.lattice(piece)).values
+        except (MosaikError, OSError) as error:
+            self._fail(piece, error)
+            return
+        if not coarse:
+            self._cache.put((self._owner, *piece), pixels)
+        self._to_coarsest(pixels, at)
+        if not self._pending:
+            self._pending = True
+            self._came.emit()
 
+    def _fail(self, piece: Piece, error: Exception) -> None:
+        """The part stays coarse on the screen; the steps stop there, or mark it."""
+        first = not self._failed
+        self._failed.add(piece)
+        if first:
+            self.damaged.emit(str(error))
+
+    def _to_coarsest(self, pixels: Pixels, at: Window) -> None:
+        """What a piece tells about the coarsest level, where that is not known yet."""
+        shift = self._last - at.level
+        top, left = -(-at.top >> shift), -(-at.left >> shift)
+        rows, columns = (at.bottom >> shift) - top, (at.right >> shift) - left
+        part = (slice(top, top + rows), slice(left, left + columns))
+        if rows < 1 or columns < 1 or self._known[part].all():
+            return
+        k = 1 << shift
+        inner = pixels[(top << shift) - at.top :, (left << shift) - at.left :]
+        small = block_mean(inner[: rows * k, : columns * k], k, k) if shift else pixels
+        with self._coarse_lock:
+            self._raw[part] = small
+            self._known[part] = True
+            self.coarsest[part] = shown(small, self.look)
+        self._coarse_changed = True
+
+    # --- in the window's thread -----------------------------------------------------------------
     def _soon(self) -> None:
         if not self._settle.isActive():
             self._settle.start()
 
+    def _tell(self) -> None:
+        """Redraw, unless that happened since; then wait for as long as drawing took, twice."""
+        if not self._pending and not self._coarse_changed:
+            return
+        self._pending = False
+        thumbnail, self._coarse_changed = self._coarse_changed, False
+        self._began = time.perf_counter()
+        self.arrived.emit(thumbnail)
+        self._idle.start(0)
+
+    def _drawn(self) -> None:
+        took = 1000 * (time.perf_counter() - self._began)
+        self._settle.setInterval(round(min(_SETTLE_MS[1], max(_SETTLE_MS[0], 2 * took))))
+
 
 class LazyLevel:
-    """One level of a `LazySlide` as an array that napari can slice; never blocks."""
+    """One level of a `LazySlide` as an array that napari can slice; never waits for a decode.
+
+    It is for the canvas only: converting more of it than a screen can show raises `InputError`.
+    """
 
     def __init__(self, slide: LazySlide, level: int) -> None:
         self._slide = slide
@@ -158,8 +246,9 @@ class LazyLevel:
             parts = (*parts[:i], *[slice(None)] * (4 - len(parts)), *parts[i + 1 :])
         parts = (*parts, *[slice(None)] * (3 - len(parts)))
         rows, columns = (_as_slice(p, n) for p, n in zip(parts, self.shape[:2], strict=False))
-        out = self._slide.region(self._level, rows, columns)
-        rest = tuple(0 if isinstance(p, int | np.integer) else slice(None) for p in parts[:2])
+        window = Window(self._level, rows.start, columns.start, rows.stop, columns.stop)
+        out = self._slide.region(window)
+        rest = tuple(slice(None, None, p.step) if isinstance(p, slice) else 0 for p in parts[:2])
         return out[(*rest, parts[2])]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
@@ -167,57 +256,40 @@ class LazyLevel:
         return out if dtype is None else out.astype(dtype)
 
 
-def coarsest_level(slide: Slide) -> Pixels:
-    """Pixels of the level that is kept in memory."""
-    return slide.read_lattice(_level_lattices(slide)[-1]).values
+def redraw(layer: Layer, thumbnail: bool = False) -> None:
+    """Slice and draw a layer again, without what napari renews besides (extent, highlight)."""
+    layer.refresh(thumbnail=thumbnail, highlight=False, extent=False)
+
+
+def attend(slide: LazySlide, viewer: Any) -> None:
+    """Redraw the layers of a viewer that show a slide, and close it with the last of them."""
+
+    def layers() -> list[Any]:
+        return [layer for layer in viewer.layers if _shows(layer, slide)]
+
+    def arrived(thumbnail: bool) -> None:
+        for layer in layers():
+            redraw(layer, thumbnail)
+
+    def removed(event: Any) -> None:
+        if _shows(event.value, slide) and not layers():
+            viewer.layers.events.removed.disconnect(removed)
+            slide.close()
+
+    slide.arrived.connect(arrived)
+    viewer.layers.events.removed.connect(removed)
+
+
+def _shows(layer: Any, slide: LazySlide) -> bool:
+    levels = layer.data if getattr(layer, "multiscale", False) else ()
+    return len(levels) > 0 and isinstance(levels[0], LazyLevel) and levels[0].belongs_to(slide)
 
 
 def _as_slice(part: Any, n: int) -> slice:
+    """First to last pixel that a part of an index names, whatever its step."""
     if isinstance(part, slice):
-        start, stop, _ = part.indices(n)
-        return slice(start, max(start, stop))
+        chosen = range(*part.indices(n))
+        return slice(min(chosen), max(chosen) + 1) if len(chosen) else slice(0, 0)
+    if not -n <= int(part) < n:
+        raise IndexError(f"{part} is out of range for {n} pixels")
     return slice(int(part) % n, int(part) % n + 1)
-
-
-def _level_lattices(slide: Slide) -> list[Lattice]:
-    spacing = slide.lattice.spacing_um
-    lattices, k = [], 1
-    while True:
-        lattices.append(slide.working_lattice(max(spacing) * k))
-        if max(lattices[-1].shape) <= COARSEST_PX:
-            return lattices
-        k *= 2
-
-
-def _tiles_of(level: int, rows: slice, columns: slice) -> list[Key]:
-    if rows.stop <= rows.start or columns.stop <= columns.start:
-        return []
-    return [
-        (level, i, j)
-        for i in range(rows.start // TILE_PX, (rows.stop - 1) // TILE_PX + 1)
-        for j in range(columns.start // TILE_PX, (columns.stop - 1) // TILE_PX + 1)
-    ]
-
-
-def _crop(lattice: Lattice, key: Key) -> Lattice:
-    _, i, j = key
-    rows = slice(i * TILE_PX, (i + 1) * TILE_PX)
-    return lattice.crop(rows, slice(j * TILE_PX, (j + 1) * TILE_PX))
-
-
-def _paste(out: Pixels, tile: Pixels, key: Key, rows: slice, columns: slice) -> None:
-    _, i, j = key
-    top, left = i * TILE_PX, j * TILE_PX
-    r0, r1 = max(top, rows.start), min(top + tile.shape[0], rows.stop)
-    c0, c1 = max(left, columns.start), min(left + tile.shape[1], columns.stop)
-    if r1 > r0 and c1 > c0:
-        part = tile[r0 - top : r1 - top, c0 - left : c1 - left]
-        out[r0 - rows.start : r1 - rows.start, c0 - columns.start : c1 - columns.start] = part
-
-
-def refresh_layers_of(slide: LazySlide, viewer: Any) -> None:
-    """Redraw the layers of a viewer that show a slide; there may be no viewer any more."""
-    for layer in viewer.layers if viewer is not None else ():
-        levels = layer.data if layer.multiscale else ()
-        if len(levels) and isinstance(levels[0], LazyLevel) and levels[0].belongs_to(slide):
-            layer.refresh()

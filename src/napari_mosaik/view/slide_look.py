@@ -1,0 +1,168 @@
+"""How a slide looks on the screen: brightness, contrast, gamma, or one stain alone.
+
+Only pixels on their way to the canvas pass through here; no measurement, export or statistic
+does, so that nothing that is set here changes a result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core import InputError
+from napari_mosaik.core.colour import (
+    DAB,
+    EOSIN,
+    HAEMATOXYLIN,
+    WHITE_INTENSITY,
+    optical_density,
+    stain_matrix,
+)
+
+__all__ = ["LIMITS", "STAINS_OF_SLIDE", "STAIN_NAMES", "Look", "Stain", "StainVectors", "shown"]
+
+Stain = Literal["", "haematoxylin", "eosin", "dab"]
+"""A stain that can be shown alone; empty for the slide as it is."""
+Pixels = NDArray[np.uint8]
+Vector = tuple[float, float, float]
+StainVectors = tuple[tuple[Stain, Vector], ...]
+"""Stains of a slide and their directions in optical density (R, G, B)."""
+
+STAIN_NAMES: Final[dict[Stain, str]] = {
+    "": "All colours",
+    "haematoxylin": "Haematoxylin alone",
+    "eosin": "Eosin alone",
+    "dab": "DAB alone",
+}
+_DAB_SLIDE: Final[StainVectors] = (("haematoxylin", HAEMATOXYLIN), ("dab", DAB))
+STAINS_OF_SLIDE: Final[dict[str, StainVectors]] = {
+    "he": (("haematoxylin", HAEMATOXYLIN), ("eosin", EOSIN)),
+    "cd34": _DAB_SLIDE,
+    "caix": _DAB_SLIDE,
+    "": (("haematoxylin", HAEMATOXYLIN), ("eosin", EOSIN), ("dab", DAB)),
+}
+"""Stains by kind of slide, after Ruifrok and Johnston 2001; "" where the kind is not known."""
+LIMITS: Final = {"brightness": (-1.0, 1.0), "contrast": (0.2, 5.0), "gamma": (0.2, 5.0)}
+"""Least and greatest value of each setting."""
+_STEPS: Final = 2048
+_MAX_DENSITY: Final = math.log(WHITE_INTENSITY)
+"""Natural optical density of the darkest 8-bit level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Settings of the display of one slide; the default leaves every pixel as it is.
+
+    Parameters
+    ----------
+    brightness
+        Added to the level, as a share of full scale.
+    contrast
+        Factor around the middle grey.
+    gamma
+        Exponent of the level; above 1 mid-tones become darker.
+    stain
+        Show this stain alone, in its own colour on white.
+    vectors
+        Stains of the slide from which *stain* is separated.
+
+    Raises
+    ------
+    InputError
+        A setting is out of its `LIMITS`, or *stain* is none of the slide's.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 1.0
+    gamma: float = 1.0
+    stain: Stain = ""
+    vectors: StainVectors = STAINS_OF_SLIDE[""]
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"{name} must lie between {low:g} and {high:g}, not {value:g}")
+        if self.stain and self.stain not in dict(self.vectors):
+            raise InputError(f"this slide has no stain '{self.stain}' that could be shown alone")
+
+    @property
+    def neutral(self) -> bool:
+        """Whether pixels stay as they are."""
+        return not self.stain and (self.brightness, self.contrast, self.gamma) == (0.0, 1.0, 1.0)
+
+    def levels(self) -> Pixels:
+        """The 256 levels that are shown for the levels 0 to 255."""
+        level = np.arange(256) / 255.0
+        level = np.clip((level - 0.5) * self.contrast + 0.5 + self.brightness, 0.0, 1.0)
+        return np.rint(255.0 * level**self.gamma).astype(np.uint8)
+
+
+def shown(pixels: Pixels, look: Look) -> Pixels:
+    """Pixels (rows, columns, 3) as they are to be looked at; the same array if nothing is set.
+
+    A stain alone: its amount by colour deconvolution (natural optical density, negative amounts
+    are 0), laid over white in the stain's own colour; then brightness, contrast and gamma.
+    """
+    if look.neutral:
+        return pixels
+    flat = np.ascontiguousarray(pixels)
+    out: Pixels
+    if look.stain:
+        tables = _density_tables(look.vectors, look.stain)
+        out = _one_stain(flat, tables, _stain_colours(look), _STEPS / _MAX_DENSITY)
+    else:
+        out = _through_table(flat, look.levels())
+    return out
+
+
+def _density_tables(vectors: StainVectors, stain: Stain) -> NDArray[np.float32]:
+    """What each level of each channel adds to the amount of a stain, (3, 256)."""
+    names = [name for name, _ in vectors]
+    directions: Sequence[Vector] = [vector for _, vector in vectors]
+    inverse = np.linalg.inv(stain_matrix(*directions))[names.index(stain)]
+    density = optical_density(np.arange(256, dtype=np.uint8))
+    tables: NDArray[np.float32] = (inverse[:, None] * density[None, :]).astype(np.float32)
+    return tables
+
+
+def _stain_colours(look: Look) -> Pixels:
+    """Colour of each amount of the stain, (steps + 1, 3)."""
+    vector = np.asarray(dict(look.vectors)[look.stain], float)
+    vector = np.clip(vector / np.linalg.norm(vector), 0.0, None)
+    amount = np.arange(_STEPS + 1) * (_MAX_DENSITY / _STEPS)
+    level = (WHITE_INTENSITY + 15.0) * np.exp(-amount[:, None] * vector)
+    colours: Pixels = look.levels()[np.clip(np.rint(level), 0, 255).astype(np.uint8)]
+    return colours
+
+
+@numba.njit(cache=True, nogil=True)
+def _through_table(pixels: Pixels, table: Pixels) -> Pixels:
+    out = np.empty_like(pixels)
+    source, target = pixels.reshape(-1), out.reshape(-1)
+    for n in range(source.size):
+        target[n] = table[source[n]]
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _one_stain(
+    pixels: Pixels, tables: NDArray[np.float32], colours: Pixels, scale: float
+) -> Pixels:
+    out = np.empty_like(pixels)
+    source, target = pixels.reshape(-1, 3), out.reshape(-1, 3)
+    last = colours.shape[0] - 1
+    factor = np.float32(scale)
+    for n in range(source.shape[0]):
+        amount = tables[0, source[n, 0]] + tables[1, source[n, 1]] + tables[2, source[n, 2]]
+        step = min(last, max(0, int(amount * factor + np.float32(0.5))))
+        target[n, 0] = colours[step, 0]
+        target[n, 1] = colours[step, 1]
+        target[n, 2] = colours[step, 2]
+    return out
