@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from napari_mosaik.core.painting import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.view import colours
 from napari_mosaik.view.layers import annotation_layer
+from napari_mosaik.widgets.looking import visible_um
 
 if TYPE_CHECKING:
     import napari
@@ -79,17 +81,15 @@ class AnnotationPicture:
 
     def _visible(self, slide: Layer, slide_lattice: Lattice) -> Lattice | None:
         """A lattice over the visible part of the slide, about as fine as the screen."""
-        camera = self.viewer.scene.camera
-        half = np.asarray(self.viewer.canvas.size, float) / 2 / camera.zoom
-        centre = np.asarray(camera.center[-2:], float)
-        corners = [centre + half * sign for sign in ((-1, -1), (-1, 1), (1, -1), (1, 1))]
-        there = slide_lattice.to_um([slide.world_to_data(tuple(c)) for c in corners])
+        seen_low, seen_high = visible_um(self.viewer)
+        corners = product(*zip(seen_low, seen_high, strict=True))
+        there = slide_lattice.to_um([slide.world_to_data(c) for c in corners])
         low = np.maximum(there.min(axis=0), 0.0)
         high = np.minimum(there.max(axis=0), slide_lattice.extent_um)
         size = high - low
         if (size <= 0).any():
             return None
-        spacing = max(1.0 / camera.zoom, float(size.max()) / LONGEST_PX)
+        spacing = max(1.0 / self.viewer.scene.camera.zoom, float(size.max()) / LONGEST_PX)
         shape = (int(np.ceil(size[0] / spacing)), int(np.ceil(size[1] / spacing)))
         origin = (float(low[0]), float(low[1]))
         return Lattice(slide_lattice.frame, shape, (spacing, spacing), origin)

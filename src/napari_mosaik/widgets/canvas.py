@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
+from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.view import colours
-from napari_mosaik.view.spec import AXES, UNITS
+from napari_mosaik.view.spec import placement_um
+from napari_mosaik.widgets.arrangement import is_base
 from napari_mosaik.widgets.layer_board import LayerBoard
 
 if TYPE_CHECKING:
@@ -41,9 +43,7 @@ class CanvasLink(QObject):
         viewer.mouse_move_callbacks.append(self._moved)
         viewer.mouse_drag_callbacks.append(self._pressed)
         viewer.bind_key("H", self._hold_h, overwrite=True)
-        scale_bar = viewer.canvas.overlays.scale_bar
-        scale_bar.visible = True
-        scale_bar.unit = "um"
+        viewer.canvas.overlays.scale_bar.visible = True  # in the unit of the layers, µm
         text = viewer.canvas.overlays.text
         text.position = "top_left"
         text.font_size = 10
@@ -94,12 +94,17 @@ class CanvasLink(QObject):
 
     # --- keys -----------------------------------------------------------------------------------
     def _hold_h(self, viewer: Any) -> Generator[None, None, None]:
-        """Hide all overlays while the key is held."""
-        shown = [layer for layer in self.board.overlays().values() if layer.visible]
-        for layer in shown:
+        """Hide everything but slides and pictures while the key is held.
+
+        What a lost release of the key left hidden comes back with the next one.
+        """
+        overlays = [layer for layer in self.viewer.layers if not is_base(layer)]
+        self._hidden += [layer for layer in overlays if layer.visible]
+        for layer in overlays:
             layer.visible = False
         yield
-        for layer in shown:
+        hidden, self._hidden = self._hidden, []
+        for layer in hidden:
             layer.visible = True
 
     # --- the selected tile ----------------------------------------------------------------------
@@ -124,8 +129,7 @@ class CanvasLink(QObject):
             edge_color=colours.TISSUE,
             edge_width=size / 30,
             vector_style="line",
-            units=UNITS,
-            axis_labels=AXES,
+            **placement_um(REFERENCE),
         )
         if active is not None:
             self.viewer.layers.selection.active = active

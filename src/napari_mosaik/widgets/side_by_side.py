@@ -9,9 +9,11 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_mosaik.view import colours
 from napari_mosaik.view.layers import difference_layer, uptake_layers
-from napari_mosaik.view.spec import AXES, UNITS, LayerSpec
+from napari_mosaik.view.spec import LayerSpec, placement_um
+from napari_mosaik.widgets.arrangement import BASE, Arrangement, put_in_order, show_grid
 from napari_mosaik.widgets.canvas import square_lines
 from napari_mosaik.widgets.layer_board import LayerBoard, quick_removal
+from napari_mosaik.widgets.looking import fit
 
 if TYPE_CHECKING:
     import napari
@@ -39,10 +41,11 @@ class SideBySide(QObject):
     """Turns napari's grid into the review layout and back, leaving everything as it was.
 
     The three cells are new layers at the bottom of the list; all others are hidden meanwhile and
-    shown again afterwards.
+    shown again afterwards.  ``entering`` is emitted before anything is changed.
     """
 
     changed = Signal(bool)
+    entering = Signal()
 
     def __init__(self, viewer: napari.Viewer, board: LayerBoard) -> None:
         super().__init__(board)
@@ -51,9 +54,7 @@ class SideBySide(QObject):
         self.workspace = board.desk.workspace
         self._cells: list[Layer] = []
         self._marks: list[Layer] = []
-        self._shown: dict[Layer, bool] = {}
-        self._grid: tuple[Any, ...] = ()
-        self._view: tuple[Any, ...] = ()
+        self._before: Arrangement | None = None
         self.workspace.events.tile.connect(self._mark)
         self.workspace.events.facts.connect(self._again)
         self.workspace.events.case.connect(self.leave)
@@ -75,51 +76,43 @@ class SideBySide(QObject):
         specs = review_specs(self.workspace.facts)
         if self.is_on or not specs:
             return False
-        self._shown = {layer: bool(layer.visible) for layer in self.viewer.layers}
-        for layer in self._shown:
+        self.entering.emit()
+        self._before = Arrangement.of(self.viewer)
+        for layer in self._before.order:
             layer.visible = False
         for number, spec in enumerate(specs):
-            self._add_cell(number, spec, HEADINGS[number])
-        camera, grid = self.viewer.scene.camera, self.viewer.canvas.grid
-        self._view = (camera.center, camera.zoom)
-        self._grid = (grid.stride, grid.shape, grid.spacing)
-        grid.stride, grid.shape, grid.spacing = PER_CELL, (1, len(specs)), 0.02
-        grid.enabled = True
+            self._add_cell(spec, HEADINGS[number], number)
+        put_in_order(self.viewer, self._cells)
+        show_grid(self.viewer, PER_CELL, (1, len(specs)))
         self._mark()
-        self._frame(len(specs))
+        self._frame()
         self.viewer.layers.selection.clear()
         self.changed.emit(True)
         return True
 
     def leave(self, *_: Any) -> None:
         """Back to the layers as they were."""
-        if not self.is_on:
+        before = self._before
+        if before is None or not self.is_on:
             return
-        grid = self.viewer.canvas.grid
-        grid.enabled = False
-        grid.stride, grid.shape, grid.spacing = self._grid
+        before.restore_grid(self.viewer)
         with quick_removal(self.viewer):
             for layer in self._cells:
                 if layer in self.viewer.layers:
                     self.viewer.layers.remove(layer)
-        for layer, shown in self._shown.items():
-            if layer in self.viewer.layers:
-                layer.visible = shown
-        self._cells, self._marks, self._shown = [], [], {}
-        self.viewer.scene.camera.center, self.viewer.scene.camera.zoom = self._view
+        before.restore_layers(self.viewer)
+        self._cells, self._marks, self._before = [], [], None
+        before.restore_camera(self.viewer)
         self.changed.emit(False)
 
-    def _frame(self, n_cells: int) -> None:
+    def _frame(self) -> None:
         """Let the tiles fill their cells, with room for the heading."""
         grid = self.workspace.facts.grid
         if grid is None or not len(grid):
             return
         low, high = grid.centres_um.min(axis=0), grid.centres_um.max(axis=0)
-        size = high - low + 3 * grid.stride_um
-        height, width = self.viewer.canvas.size
-        camera = self.viewer.scene.camera
-        camera.center = tuple((low + high) / 2)
-        camera.zoom = 0.95 * float(min(height / size[0], width / n_cells / size[1]))
+        margin = 1.5 * grid.stride_um
+        fit(self.viewer, low - margin, high + margin)
 
     def _again(self, *_: Any) -> None:
         """New results: show them."""
@@ -127,13 +120,13 @@ class SideBySide(QObject):
             self.leave()
             self.enter()
 
-    def _add_cell(self, number: int, spec: LayerSpec, title: str) -> None:
+    def _add_cell(self, spec: LayerSpec, title: str, number: int) -> None:
         from napari.layers import Layer as Base
 
         data, options, kind = spec.as_layer_data()
         options |= {"name": f"{spec.name} (review)", "opacity": 1.0, "visible": True}
         picture = Base.create(data, options, kind)
-        common = {"units": UNITS, "axis_labels": AXES}
+        common = placement_um("cd34")
         mark = Base.create(
             np.zeros((0, 2, 2)),
             {
@@ -157,10 +150,10 @@ class SideBySide(QObject):
             },
             "points",
         )
-        for place, layer in enumerate((picture, mark, heading)):
+        for layer in (picture, heading):
+            layer.metadata[BASE] = True
+        for layer in (picture, mark, heading):
             self.viewer.add_layer(layer)
-            last = len(self.viewer.layers) - 1
-            self.viewer.layers.move(last, number * PER_CELL + place)
             self._cells.append(layer)
         self._marks.append(mark)
 
