@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ _LARGE_TILE_BYTES = 16 << 20
 """Tiles above this size (whole untiled pictures) are decoded by one thread at a time."""
 
 _SCANNED_AT_ONCE = 64
+_WORKERS = min(8, os.cpu_count() or 1)
 
 _Key = tuple[int, int, int]
 _readers = itertools.count()
@@ -121,16 +122,32 @@ class TileReader:
         self._source.close()
 
     def _each(self, place: Callable[[_Key], None], keys: Sequence[_Key]) -> None:
-        if len(keys) < 3:
-            results: Iterable[None] = map(place, keys)
-        else:
-            with self._pool_lock:
-                if self._pool is None:
-                    workers = min(8, os.cpu_count() or 1)
-                    self._pool = ThreadPoolExecutor(workers, "slide-tiles")
-            results = self._pool.map(place, keys)
-        for _ in results:
-            pass
+        """Place every tile: this thread and the others each take the next until all are done.
+
+        A task for each thread and not for each tile: handing over a tile costs a tenth of its
+        decoding.
+        """
+        turn = iter(list(keys))  # asking a list's iterator for the next is safe from threads
+
+        def work() -> None:
+            for key in turn:
+                place(key)
+
+        others = self._submitted(work, min(_WORKERS, len(keys) // 2) - 1)
+        try:
+            work()
+        finally:
+            for other in others:
+                if not other.cancel():
+                    other.result()
+
+    def _submitted(self, work: Callable[[], None], n: int) -> list[Future[None]]:
+        if n < 1:
+            return []
+        with self._pool_lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(_WORKERS, "slide-tiles")
+            return [self._pool.submit(work) for _ in range(n)]
 
     def _tile(self, key: _Key) -> Pixels | None:
         tile = self._cache.get((self._owner, *key))
