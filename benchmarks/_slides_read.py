@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import local
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import openslide
 from numpy.typing import NDArray
 
 from napari_mosaik.io import open_slide
+from napari_mosaik.io.slide import Slide
 from napari_mosaik.io.slide.tiff import TiffSource
 
 __all__ = ["REGION", "Peer", "Regions", "compare_regions", "decode_all_s"]
 
 REGION = 1600
 """Edge of a region, pixels of the finest level."""
+WARMING = 48
+"""Regions that are read before the clock starts."""
 CACHE_BYTES = (32 << 20, 256 << 20, 1 << 30)
 """Sizes of OpenSlide's cache that are tried; the fastest counts."""
 
-Pixels = NDArray[np.uint8]
-Corner = tuple[int, int]
+
+class Place(NamedTuple):
+    """A square of the finest level, pixels."""
+
+    row: int
+    column: int
+    edge: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +56,16 @@ class Peer:
         self._local = local()
         self._handles: list[openslide.OpenSlide] = []
 
-    def read(self, corner: Corner, edge: int = REGION) -> NDArray[np.uint8]:
-        """RGBA pixels (edge, edge, 4) at (row, column) of the finest level."""
+    def read(self, place: Place) -> NDArray[np.uint8]:
+        """RGBA pixels of a square of the finest level."""
         handle = getattr(self._local, "handle", None)
         if handle is None:
             handle = self._local.handle = openslide.OpenSlide(self._path)
             handle.set_cache(self._cache)
             self._handles.append(handle)
-        return np.asarray(handle.read_region((corner[1], corner[0]), 0, (edge, edge)))
+        return np.asarray(
+            handle.read_region((place.column, place.row), 0, (place.edge, place.edge))
+        )
 
     def close(self) -> None:
         """Close all handles."""
@@ -67,24 +76,27 @@ class Peer:
 def compare_regions(
     path: Path, n_regions: int, threads: int, repeats: int, seed: int = 0
 ) -> Regions:
-    """Read the same random regions in turns; every repetition starts with empty caches."""
+    """Read random regions in turns: *n_regions* by one side, the same by the other, new ones.
+
+    Both sides first read other regions, so that their caches hold what they hold in the midst of
+    work.  The ratio is the median of those of the turns.
+    """
     with open_slide(path) as slide:
-        edges = slide.lattice.shape
-    room = [max(1, n - REGION) for n in edges]
-    corners = np.random.default_rng(seed).integers(0, room, (n_regions, 2))
-    places = [(int(row), int(column)) for row, column in corners]
-    size = min(REGION, *edges)
-    difference = max(_difference(path, place, size) for place in places)
-    cache = min(CACHE_BYTES, key=lambda c: _openslide_s(path, places, size, threads, c))
-    ours, theirs = [], []
-    for _ in range(repeats):
-        ours.append(_ours_s(path, places, size))
-        theirs.append(_openslide_s(path, places, size, threads, cache))
-    mpx = n_regions * size * size / 1e6
+        draw = _Places(slide.lattice.shape, np.random.default_rng(seed))
+        difference = max(_difference(path, slide, place) for place in draw(n_regions))
+        cache = _best_cache(path, draw(WARMING), threads)
+        peer = Peer(path, cache)
+        with ThreadPoolExecutor(threads) as pool:
+            warming = draw(WARMING)
+            _ours_s(slide, warming), _peer_s(pool, peer, warming)
+            turns = [draw(n_regions) for _ in range(repeats)]
+            seconds = [(_ours_s(slide, turn), _peer_s(pool, peer, turn)) for turn in turns]
+        peer.close()
+    mpx = n_regions * draw.area / 1e6
     return Regions(
-        mpx / statistics.median(ours),
-        mpx / statistics.median(theirs),
-        statistics.median(t / o for o, t in zip(ours, theirs, strict=True)),
+        mpx / statistics.median(ours for ours, _ in seconds),
+        mpx / statistics.median(theirs for _, theirs in seconds),
+        statistics.median(theirs / ours for ours, theirs in seconds),
         difference,
         cache >> 20,
     )
@@ -100,46 +112,62 @@ def decode_all_s(path: Path, threads: int) -> float:
         for column in range(columns):
             source.tile(0, row, column)
 
-    seconds = _timed(decode, list(range(rows)), threads)
+    with ThreadPoolExecutor(threads) as pool:
+        began = time.perf_counter()
+        list(pool.map(decode, range(rows)))
+        seconds = time.perf_counter() - began
     source.close()
     return seconds
 
 
-def _timed(work: Callable[[Any], object], items: list[Any], threads: int) -> float:
-    with ThreadPoolExecutor(threads) as pool:
-        began = time.perf_counter()
-        for _ in pool.map(work, items):
-            pass
-        return time.perf_counter() - began
+class _Places:
+    """Random squares that lie within the slide; smaller ones where the slide is small."""
+
+    def __init__(self, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+        self.edge = min(REGION, *shape)
+        self.area = self.edge**2
+        self._room, self._rng = [n - self.edge + 1 for n in shape], rng
+
+    def __call__(self, n: int) -> list[Place]:
+        corners = self._rng.integers(0, self._room, (n, 2))
+        return [Place(int(row), int(column), self.edge) for row, column in corners]
 
 
-def _ours(slide: Any, corner: Corner, size: int) -> Pixels:
-    rows, columns = (slice(a, a + size) for a in corner)
-    pixels: Pixels = slide.read_lattice(slide.lattice.crop(rows, columns)).values
+def _ours(slide: Slide, place: Place) -> NDArray[np.uint8]:
+    rows, columns = (slice(a, a + place.edge) for a in (place.row, place.column))
+    pixels: NDArray[np.uint8] = slide.read_lattice(slide.lattice.crop(rows, columns)).values
     return pixels
 
 
-def _ours_s(path: Path, places: list[Corner], size: int) -> float:
+def _ours_s(slide: Slide, places: list[Place]) -> float:
     """One caller; the slide's own threads decode."""
-    with open_slide(path) as slide:
-        began = time.perf_counter()
-        for place in places:
-            _ours(slide, place, size)
-        return time.perf_counter() - began
+    began = time.perf_counter()
+    for place in places:
+        _ours(slide, place)
+    return time.perf_counter() - began
 
 
-def _openslide_s(path: Path, places: list[Corner], size: int, threads: int, cache: int) -> float:
-    peer = Peer(path, cache)
-    seconds = _timed(lambda place: peer.read(place, size), places, threads)
-    peer.close()
-    return seconds
+def _peer_s(pool: ThreadPoolExecutor, peer: Peer, places: list[Place]) -> float:
+    began = time.perf_counter()
+    for _ in pool.map(lambda place: peer.read(place) is None, places):
+        pass
+    return time.perf_counter() - began
 
 
-def _difference(path: Path, place: Corner, size: int) -> int:
+def _best_cache(path: Path, places: list[Place], threads: int) -> int:
+    def seconds(cache: int) -> float:
+        peer = Peer(path, cache)
+        with ThreadPoolExecutor(threads) as pool:
+            found = _peer_s(pool, peer, places)
+        peer.close()
+        return found
+
+    return min(CACHE_BYTES, key=seconds)
+
+
+def _difference(path: Path, slide: Slide, place: Place) -> int:
     """Largest difference between a region by OpenSlide and by this program."""
     peer = Peer(path, CACHE_BYTES[0])
-    with open_slide(path) as slide:
-        mine = _ours(slide, place, size).astype(np.int16)
-    theirs = peer.read(place, size)[..., :3].astype(np.int16)
+    theirs = peer.read(place)[..., :3].astype(np.int16)
     peer.close()
-    return int(np.abs(mine - theirs).max())
+    return int(np.abs(_ours(slide, place).astype(np.int16) - theirs).max())
