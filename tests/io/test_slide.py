@@ -82,7 +82,7 @@ def test_pyramids_in_subifds_and_pages_are_found(tmp_path):
             tiff.write(mean(pixels, k, k), tile=(64, 64), photometric="rgb", subfiletype=1)
     for name in ("sub.tif", "pages.tif"):
         with open_slide(tmp_path / name) as slide:
-            assert [shape for shape, _ in slide.levels] == [(333, 419), (83, 104), (41, 52)]
+            assert [level.shape for level in slide.levels] == [(333, 419), (83, 104), (41, 52)]
 
 
 def test_coarse_level_is_used_where_it_is_exact(tmp_path):

@@ -142,7 +142,7 @@ def slide(
             "spacing_source": opened.spacing_source,
             "levels": [
                 {"shape": list(shape), "downsample": list(factor)}
-                for shape, factor in opened.levels
+                for shape, factor, _ in opened.levels
             ],
             "properties": dict(opened.properties),
         }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_SPACING_UM",
     "MIN_SPACING_UM",
+    "SPACING_ADVICE",
     "Level",
     "Pixels",
     "Slide",
@@ -36,11 +37,28 @@ MIN_SPACING_UM = 0.05
 MAX_SPACING_UM = 20.0
 """Largest pixel size that a file's header is believed to mean, µm."""
 
+SPACING_ADVICE = (
+    "type it (--spacing UM, or on the Case page), copy it from a scanner profile "
+    "(--profile NAME; 'napari-mosaik profiles' lists them), or measure a known length with the "
+    "ruler in the window"
+)
+"""The three ways on for a slide that does not say how large its pixels are."""
+
 Pixels = NDArray[np.uint8]
 """RGB pixels (rows, columns, 3)."""
-Level = tuple[tuple[int, int], tuple[float, float]]
-"""Shape of a stored level and its downsample against level 0 (row, column)."""
-SpacingSource = Literal["user", "header"]
+SpacingSource = Literal["header", "user", "profile", "ruler"]
+"""Who gave the pixel size: the file, a typed number, a scanner profile, or the viewer's ruler."""
+
+
+class Level(NamedTuple):
+    """One resolution of a slide.
+
+    A virtual level is not in the file: its pixels are means of blocks of the next finer level.
+    """
+
+    shape: tuple[int, int]
+    downsample: tuple[float, float]
+    virtual: bool = False
 
 
 class Slide(Protocol):
@@ -104,10 +122,16 @@ class Slide(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredLevel:
-    """Shape of one stored resolution and of the tiles in which it is stored."""
+    """Shape of one stored resolution and of the tiles in which it is stored.
+
+    *downsample* is the exact ratio against level 0 (row, column) where the format states it; None
+    leaves it to the ratio of the shapes.  *virtual* levels are made, not stored.
+    """
 
     shape: tuple[int, int]
     tile: tuple[int, int]
+    downsample: tuple[float, float] | None = None
+    virtual: bool = False
 
 
 class TileSource(Protocol):
@@ -146,7 +170,7 @@ def check_user_spacing(
 
 def check_header_spacing(path: Path, found: tuple[float, float] | None) -> tuple[float, float]:
     """The pixel size of the header if it can be believed, else `MissingPixelSize`."""
-    advice = "give it with --spacing UM, or type it on the Case page"
+    advice = SPACING_ADVICE
     if found is None:
         raise MissingPixelSize(f"{path.name} does not say how large its pixels are; {advice}")
     if not all(MIN_SPACING_UM <= s <= MAX_SPACING_UM for s in found):

@@ -6,17 +6,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.base import Pixels
 
-__all__ = ["colour_of", "over_white"]
+__all__ = ["argb_over_white", "colour_of", "over_white", "padding_whitened"]
+
+_LEAST_PADDING = 8
+"""Fewer black rows or columns at an edge of a tile than these are not taken for padding."""
 
 
 def colour_of(path: Path, page: Any, samples: int) -> Callable[[NDArray[Any]], Pixels]:
-    """How the samples of this page become RGB."""
+    """How the samples of this page become RGB, black padding whitened."""
+    to_rgb = _rgb_of(path, page, samples)
+    return lambda pixels: padding_whitened(to_rgb(pixels))
+
+
+def _rgb_of(path: Path, page: Any, samples: int) -> Callable[[NDArray[Any]], Pixels]:
     photometric = int(page.photometric)
     if samples == 1 and photometric in (0, 1):
         return _from_inverse_grey if photometric == 0 else _from_grey
@@ -44,6 +53,61 @@ def _from_inverse_grey(pixels: NDArray[Any]) -> Pixels:
 
 def _without_fourth(pixels: NDArray[Any]) -> Pixels:
     return np.ascontiguousarray(pixels[..., :3])
+
+
+@numba.njit(cache=True, nogil=True)
+def argb_over_white(pixels: NDArray[np.uint32]) -> Pixels:
+    """OpenSlide's pixels (rows, columns), premultiplied ARGB in 32 bits, as RGB on white."""
+    out = np.empty((pixels.shape[0], pixels.shape[1], 3), np.uint8)
+    for i in range(pixels.shape[0]):
+        for j in range(pixels.shape[1]):
+            value = pixels[i, j]
+            rest = 255 - (value >> 24)
+            out[i, j, 0] = min(255, ((value >> 16) & 255) + rest)
+            out[i, j, 1] = min(255, ((value >> 8) & 255) + rest)
+            out[i, j, 2] = min(255, (value & 255) + rest)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _black_edges(pixels: Pixels) -> tuple[int, int, int, int]:
+    """Number of wholly black rows at the top and bottom, columns at the left and right."""
+    height, width = pixels.shape[0], pixels.shape[1]
+    top = 0
+    while top < height and not pixels[top].any():
+        top += 1
+    if top == height:
+        return height, 0, 0, 0
+    bottom, left, right = 0, 0, 0
+    while not pixels[height - 1 - bottom].any():
+        bottom += 1
+    while not pixels[:, left].any():
+        left += 1
+    while not pixels[:, width - 1 - right].any():
+        right += 1
+    return top, bottom, left, right
+
+
+def padding_whitened(pixels: Pixels) -> Pixels:
+    """The tile with what a scanner filled with pure black made white, as it was never scanned.
+
+    That is a tile that is black all over, or at least 8 rows or columns at its edge that are black
+    from end to end (red, green and blue exactly 0, which stained tissue is not).
+    """
+    if pixels.size == 0 or (pixels[0, 0].any() and pixels[-1, -1].any()):
+        return pixels
+    height, width = pixels.shape[:2]
+    top, bottom, left, right = _black_edges(np.ascontiguousarray(pixels))
+    if max(top, bottom, left, right) < min(_LEAST_PADDING, height):
+        return pixels
+    out: Pixels = np.array(pixels)
+    for count, edge in (
+        (top, np.s_[:top]), (bottom, np.s_[height - bottom :]),
+        (left, np.s_[:, :left]), (right, np.s_[:, width - right :]),
+    ):  # fmt: skip
+        if count >= _LEAST_PADDING or count == height:
+            out[edge] = 255
+    return out
 
 
 def over_white(pixels: NDArray[Any]) -> Pixels:

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.params import digest
-from napari_mosaik.io.slide.base import Level, Pixels, Slide, SpacingSource, TileSource
+from napari_mosaik.io.slide.base import (
+    Level,
+    Pixels,
+    Slide,
+    SpacingSource,
+    StoredLevel,
+    TileSource,
+)
 from napari_mosaik.io.slide.damage import DamagedTile, DamageLog, DamagePolicy
 from napari_mosaik.io.slide.resample import area_resample, block_mean
 from napari_mosaik.io.slide.stream import SlideBlocks, View
@@ -43,11 +50,9 @@ class SlideImage:
         self.spacing_source: SpacingSource = spacing_source
         self.properties = dict(source.properties)
         shape = self.lattice.shape
-        self.levels: tuple[Level, ...] = tuple(
-            (level.shape, (shape[0] / level.shape[0], shape[1] / level.shape[1]))
-            for level in source.levels
-        )
-        self._whole = tuple(_whole_ratio(shape, level.shape) for level in source.levels)
+        self.levels: tuple[Level, ...] = tuple(_level(shape, stored) for stored in source.levels)
+        self._whole = tuple(_whole_ratio(shape, stored) for stored in source.levels)
+        self.opened_with: dict[str, Any] = {}
         self._source = source
         self.damage_policy: DamagePolicy = damaged
         self._damage = DamageLog(self.lattice, source.levels)
@@ -55,9 +60,13 @@ class SlideImage:
 
     def __reduce__(self) -> tuple[Callable[..., Slide], tuple[Any, ...]]:
         """Another process opens the same file anew."""
-        given = self.lattice.spacing_um if self.spacing_source == "user" else None
-        place = str(self.path.resolve())
-        return _open_again, (place, given, self.lattice.frame, self.damage_policy)
+        given = self.lattice.spacing_um if self.spacing_source != "header" else None
+        return _open_again, (str(self.path.resolve()), given, self.lattice.frame, self.opened_with)
+
+    @property
+    def source(self) -> TileSource:
+        """The file format's part of the slide."""
+        return self._source
 
     def __enter__(self) -> Self:
         return self
@@ -223,26 +232,35 @@ class SlideImage:
     def _nearest_finer(self, spacing_um: tuple[float, float]) -> int:
         """The coarsest level that is not coarser than the asked spacing on either axis."""
         native, best = self.lattice.spacing_um, 0
-        for index, (_, ratio) in enumerate(self.levels):
+        for index, level in enumerate(self.levels):
+            ratio = level.downsample
             fine = all(native[a] * ratio[a] <= spacing_um[a] * 1.001 for a in (0, 1))
-            if fine and ratio[0] * ratio[1] > self.levels[best][1][0] * self.levels[best][1][1]:
+            if fine and math.prod(ratio) > math.prod(self.levels[best].downsample):
                 best = index
         return best
 
 
 def _open_again(
-    path: str, spacing_um: tuple[float, float] | None, frame: str, damaged: DamagePolicy
+    path: str, spacing_um: tuple[float, float] | None, frame: str, options: dict[str, Any]
 ) -> Slide:
     from napari_mosaik.io.slide.opening import open_slide
 
-    return open_slide(path, spacing_um, frame=frame, damaged=damaged)
+    return open_slide(path, spacing_um, frame=frame, **options)
 
 
-def _whole_ratio(native: tuple[int, int], stored: tuple[int, int]) -> tuple[int, int] | None:
+def _level(native: tuple[int, int], stored: StoredLevel) -> Level:
+    ratio = (native[0] / stored.shape[0], native[1] / stored.shape[1])
+    return Level(stored.shape, stored.downsample or ratio, stored.virtual)
+
+
+def _whole_ratio(native: tuple[int, int], stored: StoredLevel) -> tuple[int, int] | None:
     """Whole downsample per axis if the level can be one of whole blocks, else None."""
-    ratio = (round(native[0] / stored[0]), round(native[1] / stored[1]))
+    if stored.downsample is not None:
+        exact = (round(stored.downsample[0]), round(stored.downsample[1]))
+        return exact if exact == stored.downsample else None
+    ratio = (round(native[0] / stored.shape[0]), round(native[1] / stored.shape[1]))
     for axis in (0, 1):
-        exact = native[axis] / ratio[axis]
-        if stored[axis] not in (math.floor(exact), math.ceil(exact)):
+        exact_size = native[axis] / ratio[axis]
+        if stored.shape[axis] not in (math.floor(exact_size), math.ceil(exact_size)):
             return None
     return ratio

@@ -1,4 +1,4 @@
-"""Open any slide: the file's content decides which reader takes it, never its suffix."""
+"""Open any slide: the content decides which reader takes it, never the suffix."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.base import (
     Slide,
+    SpacingSource,
     TileSource,
     check_header_spacing,
     check_user_spacing,
 )
+from napari_mosaik.io.slide.choosing import chosen_source
+from napari_mosaik.io.slide.completed import CompletedSource, completed
 from napari_mosaik.io.slide.damage import DamagePolicy, check_policy
 from napari_mosaik.io.slide.image import SlideImage
+from napari_mosaik.io.slide.pyramid_store import PyramidStore
 
 __all__ = ["open_slide"]
-
-_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
-_DIRECT = (None, "aperio", "generic-tiff")
 
 
 def open_slide(
@@ -28,13 +28,17 @@ def open_slide(
     *,
     frame: str = "slide",
     damaged: DamagePolicy = "stop",
+    spacing_source: SpacingSource = "user",
+    icc: bool = False,
+    pyramids: Path | str | None = None,
 ) -> Slide:
     """Open a whole-slide image or a picture of a section.
 
     Parameters
     ----------
     path
-        Aperio SVS, OME-TIFF, any 8-bit colour TIFF, what OpenSlide reads, PNG or JPEG.
+        Aperio SVS, OME-TIFF, any 8-bit colour TIFF, what OpenSlide reads, PNG or JPEG; or a
+        folder: OME-Zarr, or the files of one DICOM slide.
     spacing_um
         Pixel size in µm, one number or (row, column); it wins over the file's header.
     frame
@@ -42,6 +46,13 @@ def open_slide(
     damaged
         At a tile that cannot be decoded: "stop" raises `InputError`; "skip" makes its pixels
         white and notes it, see ``slide.damaged`` and ``slide.sound``.
+    spacing_source
+        Who gave *spacing_um*: "user", "profile" (of a scanner) or "ruler".
+    icc
+        Convert the colours to sRGB by the file's colour profile.
+    pyramids
+        Folder in which levels that the slide lacks may be stored, see `complete_pyramid`; without
+        it, and where they are not stored, they are made on the fly with the same pixels.
 
     Returns
     -------
@@ -54,55 +65,37 @@ def open_slide(
         If neither the header nor the caller gives a pixel size from 0.05 to 20 µm.  A size is
         never derived from the magnification.
     InputError
-        If the file is missing, damaged or no slide.
+        If the file is missing, damaged or no slide, or *icc* is asked for and it has no profile.
     """
     path = Path(path)
     check_policy(path, damaged)
     given = check_user_spacing(path, spacing_um)
-    source = _source(path, _first_bytes(path))
+    source = chosen_source(path)
     try:
-        if given is not None:
-            header = source.header_spacing_um
-            if header is not None:
-                source.properties["header_spacing"] = f"{header[0]:g} x {header[1]:g} µm"
-            return SlideImage(source, given, "user", frame, damaged)
-        spacing = check_header_spacing(path, source.header_spacing_um)
-        return SlideImage(source, spacing, "header", frame, damaged)
+        header = source.header_spacing_um
+        if given is None:
+            given, spacing_source = check_header_spacing(path, header), "header"
+        elif header is not None:
+            source.properties["header_spacing"] = f"{header[0]:g} x {header[1]:g} µm"
+        slide = SlideImage(_prepared(source, icc, pyramids), given, spacing_source, frame, damaged)
     except InputError:
         source.close()
         raise
+    slide.opened_with = {"damaged": damaged, "spacing_source": spacing_source, "icc": icc}
+    slide.opened_with["pyramids"] = None if pyramids is None else str(Path(pyramids).resolve())
+    return slide
 
 
-def _first_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the slide file itself")
-    try:
-        with path.open("rb") as handle:
-            start = handle.read(16)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be opened: {error.strerror}") from error
-    if not start:
-        raise InputError(f"{path.name} is empty (0 bytes)")
-    return start
+def _prepared(source: TileSource, icc: bool, pyramids: Path | str | None) -> TileSource:
+    """The source in sRGB if asked for, and with the levels that it lacks."""
+    if icc:
+        from napari_mosaik.io.slide.icc import SrgbSource
 
-
-def _source(path: Path, start: bytes) -> TileSource:
-    from napari_mosaik.io.slide.openslide_source import OpenSlideSource, detected_vendor
-    from napari_mosaik.io.slide.picture import PictureSource
-    from napari_mosaik.io.slide.tiff import TiffSource, uses_ycbc_jpeg2000
-
-    vendor = detected_vendor(path)
-    if vendor not in _DIRECT:
-        return OpenSlideSource(path)
-    if start[:4] in _TIFF_MAGIC:
-        if vendor == "aperio" and uses_ycbc_jpeg2000(path):
-            return OpenSlideSource(path)
-        return TiffSource(path)
-    if start.startswith(_PICTURE_MAGIC):
-        return PictureSource(path)
-    raise InputError(
-        f"{path.name} is not a slide: it is neither TIFF (SVS, OME-TIFF), nor a format that "
-        "OpenSlide reads, nor PNG or JPEG"
-    )
+        source = SrgbSource(source)
+    source = completed(source)
+    if isinstance(source, CompletedSource) and pyramids is not None:
+        levels = {n: source.levels[n] for n in source.virtual}
+        store = PyramidStore.open(source.place(Path(pyramids)), levels)
+        if store is not None:
+            source.use(store)
+    return source

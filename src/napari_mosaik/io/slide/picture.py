@@ -14,12 +14,13 @@ from PIL import Image
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.base import Pixels, StoredLevel
-from napari_mosaik.io.slide.colours import over_white
+from napari_mosaik.io.slide.colours import over_white, padding_whitened
 from napari_mosaik.io.slide.header import pixels_per_unit_um
 
 __all__ = ["PictureSource"]
 
 _MAX_PIXELS = 400_000_000
+_WARNED_PIXELS = 50_000_000
 _SAMPLED_BYTES = 64 << 20
 
 
@@ -41,6 +42,14 @@ class PictureSource:
                 )
             self.header_spacing_um = _spacing(image)
             self.properties = {"vendor": "picture", "compression": str(image.format)}
+            if width * height > _WARNED_PIXELS:
+                size = width * height * 3 / 2**20
+                self.properties["warning"] = (
+                    f"a picture is held in memory whole: {size:.0f} MiB while it is open; a tiled "
+                    "TIFF of it needs far less"
+                )
+            profile = image.info.get("icc_profile")
+        self._profile = profile if isinstance(profile, bytes) and profile else None
         self.levels: tuple[StoredLevel, ...] = (StoredLevel((height, width), (height, width)),)
 
     def tile(self, level: int, row: int, column: int) -> Pixels | None:
@@ -48,7 +57,7 @@ class PictureSource:
         with self._lock:
             if self._pixels is None:
                 with self._open() as image:
-                    self._pixels = _on_white(image)
+                    self._pixels = padding_whitened(_on_white(image))
             return self._pixels
 
     def fingerprint(self) -> Mapping[str, Any]:
@@ -56,6 +65,10 @@ class PictureSource:
         with self.path.open("rb") as handle:
             start = hashlib.blake2b(handle.read(_SAMPLED_BYTES), digest_size=16)
         return {"bytes": self.path.stat().st_size, "samples": start.hexdigest()}
+
+    def icc_profile(self) -> bytes | None:
+        """The picture's colour profile."""
+        return self._profile
 
     def close(self) -> None:
         """Forget the pixels."""

@@ -14,6 +14,7 @@ import numpy as np
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.base import Pixels, TileSource
 from napari_mosaik.io.slide.cache import PixelCache, shared_cache
+from napari_mosaik.io.slide.completed import CompletedSource
 from napari_mosaik.io.slide.damage import DamageLog, disk_fault, first_line
 
 __all__ = ["TileReader"]
@@ -21,6 +22,8 @@ __all__ = ["TileReader"]
 _LARGE_TILE_BYTES = 16 << 20
 """Tiles above this size (whole untiled pictures) are decoded by one thread at a time."""
 
+_WIDE_TILE_PX = 2048
+"""A tile wider than this (a strip) serves many tiles of a virtual level and is kept for them."""
 _SCANNED_AT_ONCE = 64
 _WORKERS = min(8, os.cpu_count() or 1)
 
@@ -56,6 +59,8 @@ class TileReader:
         self._large = threading.Lock()
         self._pool_lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
+        if isinstance(source, CompletedSource):
+            source.read_below = self._below
 
     def region(self, level: int, top: int, left: int, height: int, width: int) -> Pixels:
         """Pixels (height, width, 3) of a level; white outside of it."""
@@ -101,6 +106,7 @@ class TileReader:
         keys = [
             (level, i, j)
             for level, stored in enumerate(self._source.levels)
+            if not stored.virtual
             for i in range(-(-stored.shape[0] // stored.tile[0]))
             for j in range(-(-stored.shape[1] // stored.tile[1]))
         ]
@@ -166,6 +172,10 @@ class TileReader:
             self._cache.put((self._owner, *key), tile)
         return tile
 
+    def _below(self, level: int, i: int, j: int) -> Pixels | None:
+        wide = self._source.levels[level].tile[1] > _WIDE_TILE_PX
+        return self._tile((level, i, j)) if wide else self.decode(level, i, j)
+
     def decode(self, level: int, i: int, j: int) -> Pixels | None:
         """One tile, decoded now and not kept; None where the file stores nothing.
 
@@ -175,6 +185,8 @@ class TileReader:
         if self._damage is not None and (level, i, j) in self._damage:
             return None
         stored = self._source.levels[level]
+        if stored.virtual:  # made from tiles that come through here
+            return self._source.tile(level, i, j)
         row, column = i * stored.tile[0], j * stored.tile[1]
         need = (min(stored.tile[0], stored.shape[0] - row),
                 min(stored.tile[1], stored.shape[1] - column))  # fmt: skip
