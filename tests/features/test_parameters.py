@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from napari_mosaik.core import InputError, Lattice, Raster, Table, TileGrid
+from napari_mosaik.core import InputError, LabelImage, Lattice, Raster, Table, TileGrid
 from napari_mosaik.features import (
     PARAMETERS,
     caix_grades,
@@ -84,7 +84,7 @@ def test_distance_to_a_straight_vessel_has_a_closed_form():
     lattice = Lattice("cd34", (200, 500), (2.0, 2.0))
     vessel = np.zeros(lattice.shape, bool)
     vessel[:, 0] = True
-    got = vessel_distance_in_tiles(GRID, Raster(vessel, lattice))
+    got = vessel_distance_in_tiles(GRID, LabelImage(vessel, lattice))
     np.testing.assert_allclose(got[1:], [500 - 1, 800 - 1], atol=1.0)
     tissue = np.zeros(lattice.shape, bool)
     tissue[:, 200:250] = True  # 400..500 µm

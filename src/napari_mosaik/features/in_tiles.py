@@ -14,6 +14,7 @@ from napari_mosaik.core.raster import LabelImage, LazyArray, Raster
 from napari_mosaik.core.tiles import TileGrid
 
 __all__ = [
+    "PixelSums",
     "area_in_tiles",
     "count_in_tiles",
     "fractions_in_tiles",
@@ -115,39 +116,58 @@ def area_in_tiles(
     FrameMismatch
         If the lattice does not lie in the grid's frame; see `fractions_in_tiles`.
     """
-    if lattice.frame != grid.lattice.frame:
-        raise FrameMismatch(
-            f"pixels of '{lattice.frame}' cannot be summed in tiles of '{grid.lattice.frame}'"
-        )
     if tuple(values.shape) != tuple(lattice.shape):
         raise InputError(f"values of shape {values.shape} do not fit the lattice {lattice.shape}")
-    low = (grid.corners_um - lattice.origin_um) / lattice.spacing_um
-    high = low + grid.size_um / np.asarray(lattice.spacing_um)
-    rows, at_rows = np.unique([low[:, 0], high[:, 0]], return_inverse=True)
-    cols, at_cols = np.unique([low[:, 1], high[:, 1]], return_inverse=True)
-    top, bottom = at_rows.reshape(2, -1)
-    left, right = at_cols.reshape(2, -1)
-    marked = _integral(values, rows, cols, where or (lambda part: part > 0))
-    marked = marked[bottom, right] - marked[top, right] - marked[bottom, left] + marked[top, left]
-    return np.asarray(marked * lattice.sample_area_um2, np.float64)
-
-
-def _integral(
-    values: LazyArray,
-    rows: FloatArray,
-    cols: FloatArray,
-    where: Callable[[NDArray[Any]], NDArray[Any]],
-) -> FloatArray:
-    """(rows, cols) marked pixels above each (fractional) row edge and left of each column edge."""
-    out = np.zeros((rows.size, cols.size))
+    marked, sums = where or (lambda part: part > 0), PixelSums(grid, lattice)
     height, width = _BLOCK
     for row in range(0, values.shape[0], height):
         for col in range(0, values.shape[1], width):
-            part = np.asarray(where(np.asarray(values[row : row + height, col : col + width])))
-            if part.any():
-                above = _cumulative(part, rows - row)
-                out += _cumulative(above.T, cols - col).T
-    return out
+            part = np.asarray(values[row : row + height, col : col + width])
+            sums.add(np.asarray(marked(part)), row, col)
+    return sums.area_um2()
+
+
+class PixelSums:
+    """Sums over the pixels of each tile, to which the parts of an image are added one by one.
+
+    Parameters
+    ----------
+    grid
+        n tiles; they may overlap and reach beyond the lattice.
+    lattice
+        Where the pixels of the whole image lie, in the grid's frame.
+
+    Raises
+    ------
+    FrameMismatch
+        If the lattice does not lie in the grid's frame.
+    """
+
+    def __init__(self, grid: TileGrid, lattice: Lattice) -> None:
+        if lattice.frame != grid.lattice.frame:
+            raise FrameMismatch(
+                f"pixels of '{lattice.frame}' cannot be summed in tiles of '{grid.lattice.frame}'"
+            )
+        low = (grid.corners_um - lattice.origin_um) / lattice.spacing_um
+        high = low + grid.size_um / np.asarray(lattice.spacing_um)
+        self._rows, at_rows = np.unique([low[:, 0], high[:, 0]], return_inverse=True)
+        self._cols, at_cols = np.unique([low[:, 1], high[:, 1]], return_inverse=True)
+        self._at = at_rows.reshape(2, -1), at_cols.reshape(2, -1)
+        self._integral = np.zeros((self._rows.size, self._cols.size))
+        self._pixel_um2 = lattice.sample_area_um2
+
+    def add(self, part: NDArray[Any], row: int = 0, col: int = 0) -> None:
+        """Add booleans or numbers (h, w) whose first pixel lies at *row* and *col* of the image."""
+        if part.any():
+            above = _cumulative(part, self._rows - row)
+            self._integral += _cumulative(above.T, self._cols - col).T
+
+    def area_um2(self) -> FloatArray:
+        """(n,) sum of each tile times the area of a pixel; a pixel that is cut counts in part."""
+        (top, bottom), (left, right) = self._at
+        at = self._integral
+        sums = at[bottom, right] - at[top, right] - at[bottom, left] + at[top, left]
+        return np.asarray(sums * self._pixel_um2, np.float64)
 
 
 def _cumulative(values: NDArray[Any], edges: FloatArray) -> FloatArray:

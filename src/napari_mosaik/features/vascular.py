@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core.frame import FloatArray
-from napari_mosaik.core.raster import Raster
+from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.features.catalogue import parameter_table
 from napari_mosaik.features.in_tiles import (
-    area_in_tiles,
+    PixelSums,
     count_in_tiles,
     mean_in_tiles,
     over,
@@ -83,7 +83,7 @@ def vascular_parameters(
 
 
 def vessel_distance_in_tiles(
-    grid: TileGrid, vessels: Raster, tissue: Raster | None = None
+    grid: TileGrid, vessels: Raster | LabelImage, tissue: Raster | None = None
 ) -> FloatArray:
     """Mean distance of each tile's tissue to the nearest vessel, µm.
 
@@ -92,8 +92,8 @@ def vessel_distance_in_tiles(
     grid
         n tiles.
     vessels
-        Vessel mask (lumen filled) in the grid's frame; 2 to 5 µm per pixel serve, for example one
-        of a label image's coarser copies.  Pixels above 0 are vessel.
+        Vessels (lumen filled) in the grid's frame; 2 to 5 µm per pixel serve, for example one of a
+        label image's coarser copies, which is read in strips.  Pixels above 0 are vessel.
     tissue
         Tissue mask on any lattice of the same frame; everything is tissue if None.
 
@@ -102,16 +102,15 @@ def vessel_distance_in_tiles(
     (n,) distances, 0 inside vessels, precise to about half a pixel of *vessels*; NaN where a tile
     has no tissue, and everywhere when there is no vessel at all.
     """
-    from scipy.ndimage import distance_transform_edt
+    from napari_mosaik.features.distance import distance_strips
 
-    mask = np.asarray(vessels.values) > 0
-    if not mask.any():
-        return np.full(len(grid), np.nan)
-    inside = np.ones(mask.shape, bool)
-    if tissue is not None:
-        inside = tissue.onto(vessels.lattice, outside=0).values > 0.5
-    far = np.asarray(distance_transform_edt(~mask, vessels.lattice.spacing_um), np.float64)
-    weighted = area_in_tiles(
-        grid, np.where(inside, far, 0.0), vessels.lattice, where=lambda part: part
-    )
-    return over(weighted, area_in_tiles(grid, inside, vessels.lattice))
+    lattice = vessels.lattice
+    weighted, area = PixelSums(grid, lattice), PixelSums(grid, lattice)
+    for row, far in distance_strips(vessels.values, lattice.spacing_um):
+        inside = np.ones(far.shape, bool)
+        if tissue is not None:
+            strip = lattice.crop(slice(row, row + len(far)), slice(0, lattice.shape[1]))
+            inside = tissue.onto(strip, outside=0).values > 0.5
+        weighted.add(np.where(inside, far, 0.0), row)
+        area.add(inside, row)
+    return over(weighted.area_um2(), area.area_um2())

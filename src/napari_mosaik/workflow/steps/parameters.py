@@ -22,7 +22,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.params import Params, setting
-from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
@@ -94,7 +94,7 @@ def _vascular(
     )
 
 
-def _coarse(labels: LabelImage, spacing_um: float) -> Raster:
+def _coarse(labels: LabelImage, spacing_um: float) -> LabelImage:
     """The coarser copy of a label image whose pixels are nearest to, but not above, a size."""
     level, values = 0, labels.values
     for number, coarser in enumerate(labels.levels, 1):
@@ -105,7 +105,7 @@ def _coarse(labels: LabelImage, spacing_um: float) -> Raster:
     lattice = Lattice(
         labels.lattice.frame, (rows, cols), (step_row, step_col), labels.lattice.origin_um
     )
-    return Raster(np.asarray(values[...]), lattice)
+    return LabelImage(values, lattice)
 
 
 def _nuclear(

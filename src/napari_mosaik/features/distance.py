@@ -1,0 +1,113 @@
+"""Exact distance of every pixel to the nearest marked one, given out in strips of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.raster import LazyArray
+from napari_mosaik.features.compiled import compiled
+
+__all__ = ["distance_strips"]
+
+_READ = 1024
+_STRIP = 256
+
+
+def distance_strips(
+    marked: LazyArray, spacing_um: tuple[float, ...]
+) -> Iterator[tuple[int, FloatArray]]:
+    """Distance to the nearest pixel above 0, from centre to centre.
+
+    Parameters
+    ----------
+    marked
+        (rows, columns) labels or booleans; read once, in strips of rows.
+    spacing_um
+        Distance between rows and between columns, µm.
+
+    Yields
+    ------
+    First row of a strip, and (k, columns) distances in µm, 0 on marked pixels.  Nothing if no
+    pixel is marked.
+
+    Notes
+    -----
+    Distances along the columns are kept for the whole image as whole numbers of 2 or 4 bytes; each
+    row is then the lower envelope of one parabola per column (Felzenszwalb and Huttenlocher,
+    Theory of Computing 8, 2012), which is exact for pixels of any shape.
+    """
+    height, width = marked.shape
+    kind = np.uint16 if height < np.iinfo(np.uint16).max else np.int32
+    far = int(np.iinfo(kind).max)
+    steps = np.full((height, width), far, kind)
+    for row in range(0, height, _READ):
+        part = np.ascontiguousarray(np.asarray(marked[row : row + _READ, :]) > 0)
+        _fill_down(part, steps, row, far)
+    if steps.size == 0 or steps[-1].min() == far:
+        return
+    _fill_up(steps, far)
+    for row in range(0, height, _STRIP):
+        strip = steps[row : row + _STRIP]
+        out = np.empty(strip.shape)
+        _along_rows(strip, far, float(spacing_um[0]), float(spacing_um[1]), out)
+        yield row, out
+
+
+@compiled
+def _fill_down(part: NDArray[np.bool_], steps: NDArray[Any], first: int, far: int) -> None:
+    """Rows from each pixel up to the nearest marked one of its column; *far* where there is none.
+
+    *part* are the rows of the image from *first* on.
+    """
+    for i in range(part.shape[0]):
+        r = first + i
+        for c in range(part.shape[1]):
+            if part[i, c]:
+                steps[r, c] = 0
+            elif r > 0 and steps[r - 1, c] != far:
+                steps[r, c] = steps[r - 1, c] + 1
+
+
+@compiled
+def _fill_up(steps: NDArray[Any], far: int) -> None:
+    """Make the steps of `_fill_down` those to the nearest marked pixel above or below."""
+    for r in range(steps.shape[0] - 2, -1, -1):
+        for c in range(steps.shape[1]):
+            if steps[r + 1, c] != far:
+                steps[r, c] = min(steps[r, c], steps[r + 1, c] + 1)
+
+
+@compiled
+def _along_rows(steps: NDArray[Any], far: int, dr: float, dc: float, out: FloatArray) -> None:
+    """Distances in µm from the steps along the columns; at least one column is not *far*."""
+    width = steps.shape[1]
+    lowest = np.empty(width, np.int64)
+    begins = np.empty(width)
+    heights = np.empty(width)
+    for r in range(steps.shape[0]):
+        n = 0
+        for c in range(width):
+            if steps[r, c] == far:
+                continue
+            height = (steps[r, c] * dr) ** 2
+            begin = -np.inf
+            while n > 0:
+                before = lowest[n - 1]
+                across = (c - before) * dc * dc
+                begin = (height - heights[n - 1]) / (2 * across) + 0.5 * (c + before)
+                if begin > begins[n - 1]:
+                    break
+                n -= 1
+                begin = -np.inf
+            lowest[n], begins[n], heights[n] = c, begin, height
+            n += 1
+        i = 0
+        for c in range(width):
+            while i + 1 < n and begins[i + 1] <= c:
+                i += 1
+            out[r, c] = np.sqrt(heights[i] + ((c - lowest[i]) * dc) ** 2)
