@@ -13,12 +13,35 @@ from napari_mosaik.io.slide.base import Pixels
 __all__ = ["area_resample", "block_mean"]
 
 
-@numba.njit(cache=True, nogil=True)
 def block_mean(pixels: Pixels, rows: int, columns: int) -> Pixels:
     """Mean of each block of *rows* x *columns* pixels, halves rounded up; exact integers.
 
     Rows and columns that do not fill a block are left out.
     """
+    if (rows, columns) == (2, 2):
+        return _halved(pixels)
+    return _block_mean(pixels, rows, columns)
+
+
+@numba.njit(cache=True, nogil=True)
+def _halved(pixels: Pixels) -> Pixels:
+    """Blocks of 2 x 2, which most slides need, in a form that compiles to vector instructions."""
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
+    flat = pixels.reshape(pixels.shape[0], pixels.shape[1] * 3)
+    out = np.empty((height, width * 3), np.uint8)
+    for i in range(height):
+        upper, lower, means = flat[2 * i], flat[2 * i + 1], out[i]
+        for j in range(width):
+            for k in range(3):
+                n = 6 * j + k
+                total = np.uint32(upper[n]) + np.uint32(upper[n + 3])
+                total += np.uint32(lower[n]) + np.uint32(lower[n + 3])
+                means[3 * j + k] = np.uint8((total + np.uint32(2)) >> np.uint32(2))
+    return out.reshape(height, width, 3)
+
+
+@numba.njit(cache=True, nogil=True)
+def _block_mean(pixels: Pixels, rows: int, columns: int) -> Pixels:
     height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
     flat = pixels.reshape(pixels.shape[0], pixels.shape[1] * 3)
     out = np.empty((height, width, 3), np.uint8)
