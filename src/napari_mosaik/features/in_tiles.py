@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.errors import FrameMismatch, InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
+from napari_mosaik.core.lookup import codes_at
 from napari_mosaik.core.raster import LabelImage, LazyArray, Raster
 from napari_mosaik.core.tiles import TileGrid
 
@@ -226,11 +227,10 @@ def fractions_in_tiles(
     offsets = (np.arange(points) + 0.5) / points * grid.size_um
     inside = np.stack(np.meshgrid(offsets, offsets, indexing="ij"), axis=-1).reshape(-1, 2)
     back = transform.inverse()
-    raster = Raster(np.asarray(image.values[...]), image.lattice)
     out = np.zeros((len(grid), len(codes)))
     for start in range(0, len(grid), 256):
         samples = grid.corners_um[start : start + 256, None] + inside
-        found = raster.at(back.apply(samples), outside=-1)
+        found = codes_at(image, back.apply(samples), outside=-1)
         for i, code in enumerate(codes):
             out[start : start + 256, i] = (found == code).mean(axis=1)
     return out

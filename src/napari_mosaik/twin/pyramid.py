@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import FloatArray, InputError, LabelImage, Lattice, Raster, TileGrid
 from napari_mosaik.core.frame import Transform
-from napari_mosaik.core.tiles import IntArray
+from napari_mosaik.core.lookup import codes_at
 
 __all__ = [
     "FRACTIONS",
@@ -127,26 +127,11 @@ def area_fractions(
             (part.spacing_um[0] / oversample, part.spacing_um[1] / oversample),
             part.origin_um,
         )
-        found = _look_up(labels, back.apply(fine.centres_um()))
+        found = codes_at(labels, back.apply(fine.centres_um()))
         hits = [found != 0] if codes is None else [found == code for code in codes]
         for channel, hit in enumerate(hits):
             blocks = hit.reshape(part.shape[0], oversample, part.shape[1], oversample)
             out[row : row + part.shape[0], :, channel] = blocks.mean(axis=(1, 3))
-    return out
-
-
-def _look_up(labels: LabelImage | Raster, points_um: FloatArray) -> IntArray:
-    """Codes at positions (..., 2); 0 beyond the labels.  Only the needed block is read."""
-    index = np.floor(labels.lattice.to_index(points_um) + 0.5).astype(np.int64)
-    shape = np.asarray(labels.lattice.shape)
-    inside = ((index >= 0) & (index < shape)).all(axis=-1)
-    out = np.zeros(index.shape[:-1], np.int64)
-    if not inside.any():
-        return out
-    index = index[inside]
-    low, high = index.min(axis=0), index.max(axis=0) + 1
-    block = np.asarray(labels.values[low[0] : high[0], low[1] : high[1]])
-    out[inside] = block[index[:, 0] - low[0], index[:, 1] - low[1]]
     return out
 
 

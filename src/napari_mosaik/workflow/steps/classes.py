@@ -21,6 +21,7 @@ from napari_mosaik.core.catalogue import (
     TISSUE,
 )
 from napari_mosaik.core.frame import FloatArray, Lattice
+from napari_mosaik.core.lookup import codes_at
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.workflow.inputs import Inputs
@@ -132,7 +133,7 @@ def _record(
 
 def class_at(classes: LabelImage, points_um: FloatArray) -> NDArray[np.int64]:
     """Class code at positions (n, 2) in µm of the H&E frame; 0 outside."""
-    return Raster(classes.array(), classes.lattice).at(points_um, outside=0).astype(np.int64)
+    return codes_at(classes, points_um)
 
 
 TISSUE_CLASSES = Step(
