@@ -6,7 +6,8 @@ from scipy import ndimage
 
 from napari_mosaik.core import InputError
 from napari_mosaik.segment.masks import label_mask
-from napari_mosaik.segment.stitch import SeamLabels, label_blocks
+from napari_mosaik.segment.runs import Parts, find_runs
+from napari_mosaik.segment.stitch import SeamLabels, holes_to_fill, whole_objects, windows
 
 
 def blobs(seed, shape=(150, 203), density=0.5, sigma=1.0):
@@ -27,9 +28,22 @@ def whole(mask):
 
 
 def run(mask, block_px, min_pixels=0):
-    out = np.zeros(mask.shape, np.int32)
-    *_, counts = label_blocks(mask, out, block_px, min_pixels)
-    return out, counts
+    blocks = windows(mask.shape, block_px)
+    seams = SeamLabels(blocks)
+    for index, window in enumerate(blocks):
+        seams.put(index, find_runs(mask[window]).objects())
+    return whole_objects(mask, blocks, 0, min_pixels), seams.join(min_pixels)
+
+
+def filled_at_once(mask, max_pixels):
+    """Reference: scipy's background, holes at the border left open."""
+    holes, n = ndimage.label(~mask)
+    size = np.bincount(holes.ravel(), minlength=n + 1)
+    border = np.unique(np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]]))
+    small = size <= max_pixels
+    small[border] = False
+    small[0] = False
+    return mask | small[holes]
 
 
 @pytest.mark.parametrize("block_px", [1, 7, 32, 64, 1000])
@@ -72,24 +86,42 @@ def test_small_objects_are_dropped_by_their_whole_size_and_numbers_close_up():
     assert labels[15, 15] == 2
 
 
-def test_blocks_may_come_in_any_order_and_marked_pixels_are_counted():
-    mask, marked = blobs(3), blobs(4, density=0.7)
+def test_blocks_may_come_in_any_order_and_through_files():
+    mask = blobs(3)
     reference = whole(mask)
-    seams = SeamLabels(mask.shape, 40)
+    seams = SeamLabels(windows(mask.shape, 40))
     order = np.random.default_rng(0).permutation(len(seams.windows))
-    provisional = {i: seams.add(i, mask[seams.windows[i]], marked[seams.windows[i]]) for i in order}
-    counts = seams.join()
     for i in order:
-        np.testing.assert_array_equal(seams.relabel(i, provisional[i]), reference[seams.windows[i]])
-    expected = np.bincount(reference[marked], minlength=reference.max() + 1)[1:]
-    np.testing.assert_array_equal(counts.marked, expected)
+        arrays = find_runs(mask[seams.windows[i]]).objects().arrays("objects")
+        seams.put(i, Parts.from_arrays(arrays, "objects"))
+    seams.join()
+    padded = np.pad(reference, 1)
+    for i in order:
+        rows, cols = seams.windows[i]
+        labels = find_runs(mask[rows, cols]).painted(seams.numbers(i))
+        np.testing.assert_array_equal(labels, reference[rows, cols])
+        around = padded[rows.start : rows.stop + 2, cols.start : cols.stop + 2]
+        np.testing.assert_array_equal(seams.bordered(i, labels), around)
 
 
-def test_every_block_yields_so_that_work_can_stop():
-    mask = blobs(5)
-    yields = list(label_blocks(mask, np.zeros(mask.shape, np.int32), 50))
-    assert len(yields) == 2 * 3 * 5 + 1
-    assert all(item is None for item in yields[:-1])
+@pytest.mark.parametrize("block_px", [3, 10, 64, 500])
+@pytest.mark.parametrize("max_pixels", [1, 12, 200, 100_000])
+def test_holes_across_seams_are_filled_as_if_they_were_whole(block_px, max_pixels):
+    for seed, sigma in ((7, 1.0), (8, 2.5)):
+        mask = blobs(seed, density=0.6, sigma=sigma)
+        expected = whole(filled_at_once(mask, max_pixels))
+        found = whole_objects(mask, windows(mask.shape, block_px), max_pixels)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_hole_through_a_corner_gap_stays_open():
+    mask = np.ones((9, 9), bool)
+    mask[4, 4] = mask[5, 5] = False  # two holes that touch at a corner are two holes
+    seams = SeamLabels(windows(mask.shape, 5), holes=True)
+    for index, window in enumerate(seams.windows):
+        seams.put(index, find_runs(mask[window]).holes())
+    fill = holes_to_fill(seams, 1)
+    assert [f.tolist() for f in fill] == [[False, True], [False], [False], [False, True]]
 
 
 def test_an_empty_mask_has_no_objects():
@@ -98,21 +130,30 @@ def test_an_empty_mask_has_no_objects():
     assert labels.max() == 0
 
 
-def test_four_connected_labels_equal_scipy():
-    mask = blobs(6, density=0.6, sigma=0.6)
-    labels, n = label_mask(mask, False)
-    reference, m = ndimage.label(mask)
-    assert n == m
-    np.testing.assert_array_equal(labels, reference)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (57, 64)])
+def test_runs_hold_the_objects_and_holes_of_scipy(shape):
+    for seed in range(5):
+        mask = np.random.default_rng(seed).random(shape) < 0.2 + 0.15 * seed
+        runs = find_runs(mask)
+        np.testing.assert_array_equal(runs.painted(), whole(mask))
+        holes, n = ndimage.label(~mask)
+        assert runs.n_holes == n
+        parts = runs.holes()
+        np.testing.assert_array_equal(parts.pixels, np.bincount(holes.ravel())[1:])
+        np.testing.assert_array_equal(parts.edges[0], holes[0])
+        np.testing.assert_array_equal(parts.edges[3], holes[:, -1])
+        np.testing.assert_array_equal(holes.ravel()[parts.first], np.arange(1, n + 1))
+        labels, n_objects = label_mask(mask)
+        assert labels.max() == n_objects == runs.n_objects
 
 
 def test_misuse_is_told():
-    seams = SeamLabels((10, 10), 5)
+    seams = SeamLabels(windows((10, 10), 5))
     with pytest.raises(InputError, match="4 of 4 blocks"):
         seams.join()
     with pytest.raises(InputError, match="block 0"):
-        seams.add(0, np.zeros((4, 5), bool))
+        seams.put(0, find_runs(np.zeros((4, 5), bool)).objects())
     with pytest.raises(InputError, match="joined"):
-        seams.relabel(0, np.zeros((5, 5), np.int32))
-    with pytest.raises(InputError, match="does not fit"):
-        next(label_blocks(np.zeros((3, 3), bool), np.zeros((3, 4), np.int32)))
+        seams.numbers(0)
+    with pytest.raises(InputError, match="block size"):
+        windows((3, 3), 0)

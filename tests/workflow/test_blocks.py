@@ -6,9 +6,16 @@ import os
 import numpy as np
 import pytest
 
-from napari_mosaik.core import Lattice, MosaikError, Raster
-from napari_mosaik.core.blocks import cut
-from napari_mosaik.workflow.steps.blocks import scratch_array, tissue_in, with_tissue
+from napari_mosaik.core import InputError, LabelImage, Lattice, MosaikError, Raster
+from napari_mosaik.core.blocks import cut, cut_px
+from napari_mosaik.io.ome_labels import LabelWriter, read_labels
+from napari_mosaik.workflow.parallel import in_parallel
+from napari_mosaik.workflow.steps.blocks import (
+    PaintedLabels,
+    sample_blocks,
+    tissue_in,
+    with_tissue,
+)
 
 LATTICE = Lattice("he", (70, 45), (2.0, 2.0), (100.0, -30.0))
 
@@ -36,19 +43,76 @@ def test_tissue_is_looked_up_where_it_lies():
     assert [block.index for block in kept] == held
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve room")
-def test_a_working_file_is_zero_and_holds_its_room(tmp_path):
-    array = scratch_array(tmp_path / "scratch", "labels", (300, 200), np.int32)
-    assert array.shape == (300, 200)
-    assert not array.any()
-    path = tmp_path / "scratch" / "labels.npy"
-    assert path.stat().st_blocks * 512 >= array.nbytes
+def test_samples_lie_in_the_tissue_and_spread_over_it():
+    mask = Raster(np.zeros((9, 6), bool), Lattice("he", (9, 6), (13.0, 11.0), (110.0, -20.0)))
+    mask.values[2:8, 1:5] = True
+    blocks = sample_blocks(LATTICE, 5, mask, 12)
+    assert 6 <= len(blocks) <= 12
+    for block in blocks:
+        assert max(block.core.shape) <= 5
+    assert len({(b.rows.start, b.cols.start) for b in blocks}) == len(blocks)
+    assert sample_blocks(LATTICE, 5, Raster(np.zeros((9, 6), bool), mask.lattice), 12) == []
 
 
-def test_a_working_file_that_does_not_fit_is_told(tmp_path, monkeypatch):
-    def full(handle, start, size):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_painted_labels_are_those_of_their_blocks_in_any_window():
+    rng = np.random.default_rng(0)
+    whole = rng.integers(0, 9, LATTICE.shape).astype(np.int32)
+    blocks = cut_px(LATTICE, (17, 11), 0)
+    painted = PaintedLabels(
+        LATTICE.shape, blocks, lambda i: whole[blocks[i].rows, blocks[i].cols], whole.dtype
+    )
+    for _ in range(30):
+        r = sorted(rng.integers(0, LATTICE.shape[0] + 1, 2))
+        c = sorted(rng.integers(0, LATTICE.shape[1] + 1, 2))
+        window = (slice(*r), slice(*c))
+        np.testing.assert_array_equal(painted[window], whole[window])
+    np.testing.assert_array_equal(painted[...], whole)
 
-    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(MosaikError, match=r"a working file could not be saved.*the disk is full"):
-        scratch_array(tmp_path, "labels", (300, 200), np.int32)
+
+def test_label_images_are_written_in_levels_of_every_second_sample(tmp_path):
+    rng = np.random.default_rng(1)
+    whole = (rng.random((2300, 1100)) > 0.999).astype(np.int32) * 7
+    lattice = Lattice("he", (2300, 1100), (0.5, 0.5))
+    writer = LabelWriter(tmp_path / "labels", LabelImage(whole, lattice), "test")
+    for level in range(writer.n_levels):
+        for window in reversed(writer.windows(level)):
+            writer.write(level, window)
+    written = writer.finish()
+    again = read_labels(tmp_path / "labels")
+    for image in (written, again):
+        for level, values in enumerate((image.values, *image.levels)):
+            np.testing.assert_array_equal(values[...], whole[:: 2**level, :: 2**level])
+    assert max(again.levels[-1].shape) <= 512
+
+
+def test_a_disk_without_room_is_told(tmp_path):
+    class Full:
+        def __setitem__(self, key, value):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    whole = np.ones((30, 30), np.int32)
+    lattice = Lattice("he", (30, 30), (0.5, 0.5))
+    writer = LabelWriter(tmp_path / "labels", LabelImage(whole, lattice), "vessels")
+    writer._arrays[0] = Full()
+    with pytest.raises(MosaikError, match=r"'vessels' could not be saved.*the disk is full"):
+        writer.write(0, (slice(0, 30), slice(0, 30)))
+
+
+def test_parallel_work_is_counted_stopped_and_its_error_told():
+    done = []
+    assert list(in_parallel(done.append, range(20))) == list(range(1, 21))
+    assert sorted(done) == list(range(20))
+    assert list(in_parallel(done.append, [])) == []
+
+    begun = []
+    work = in_parallel(begun.append, range(10_000))
+    next(work)
+    work.close()
+    assert len(begun) < 10_000
+
+    def fail(item):
+        if item == 3:
+            raise InputError("item 3 is wrong")
+
+    with pytest.raises(InputError, match="item 3"):
+        list(in_parallel(fail, range(1000)))

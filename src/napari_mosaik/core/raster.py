@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,12 +101,14 @@ class LabelImage:
 
     ``values`` may be an array on disk that is read piece by piece; `levels` are coarser copies for
     display (each half the size of the one before).  ``names`` gives words for class codes.
+    ``folder`` is where a step has written the image already; the store then takes that folder over.
     """
 
     values: LazyArray
     lattice: Lattice
     names: dict[int, str] = field(default_factory=dict)
     levels: tuple[LazyArray, ...] = ()
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.values.shape) != tuple(self.lattice.shape):

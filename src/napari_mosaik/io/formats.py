@@ -12,16 +12,22 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.errors import CorruptArtifact, InputError
-from napari_mosaik.core.frame import Lattice
-from napari_mosaik.core.raster import LabelImage, LazyArray, Raster
+from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.files import read_json, write_json
+from napari_mosaik.io.ome import (
+    CHUNK,
+    create_array,
+    lattice_dict,
+    lattice_from,
+    multiscales,
+    open_group,
+    write_group,
+)
+from napari_mosaik.io.ome_labels import LabelWriter, read_labels
 
 __all__ = ["read_value", "write_value"]
-
-CHUNK = 1024
-_LEVEL_LIMIT = 512
 
 
 def write_value(artifact: Artifact[Any], folder: Path, value: Any) -> None:
@@ -59,25 +65,6 @@ def read_value(artifact: Artifact[Any], folder: Path) -> Any:
 # --- JSON -----------------------------------------------------------------------------------------
 def _write_document(folder: Path, value: dict[str, Any], name: str) -> None:
     write_json(folder / "document.json", value)
-
-
-def _lattice_dict(lattice: Lattice) -> dict[str, Any]:
-    return {
-        "frame": lattice.frame,
-        "shape": list(lattice.shape),
-        "spacing_um": list(lattice.spacing_um),
-        "origin_um": list(lattice.origin_um),
-    }
-
-
-def _lattice(values: dict[str, Any]) -> Lattice:
-    rows, cols = values["shape"]
-    return Lattice(
-        values["frame"],
-        (int(rows), int(cols)),
-        (float(values["spacing_um"][0]), float(values["spacing_um"][1])),
-        (float(values["origin_um"][0]), float(values["origin_um"][1])),
-    )
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -125,7 +112,7 @@ def _write_grid(folder: Path, grid: TileGrid, name: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    meta = {"lattice": _lattice_dict(grid.lattice), "size_um": grid.size_um}
+    meta = {"lattice": lattice_dict(grid.lattice), "size_um": grid.size_um}
     columns = {"position": grid.kept, "coverage": grid.coverage, "inner": grid.inner}
     stored = pa.table({key: pa.array(value) for key, value in columns.items()})
     stored = stored.replace_schema_metadata({b"mosaik": json.dumps(meta).encode()})
@@ -135,7 +122,7 @@ def _write_grid(folder: Path, grid: TileGrid, name: str) -> None:
 def _read_grid(folder: Path) -> TileGrid:
     columns, meta = _read_parquet(folder / "table.parquet")
     return TileGrid(
-        _lattice(meta["lattice"]),
+        lattice_from(meta["lattice"]),
         float(meta["size_um"]),
         columns["position"].astype(np.int64),
         columns["coverage"].astype(float),
@@ -144,45 +131,6 @@ def _read_grid(folder: Path) -> TileGrid:
 
 
 # --- images ---------------------------------------------------------------------------------------
-def _create_array(folder: Path, shape: tuple[int, ...], dtype: Any, chunks: tuple[int, ...]) -> Any:
-    import zarr
-    from zarr.codecs import ZstdCodec
-
-    return zarr.create_array(
-        store=str(folder),
-        shape=shape,
-        dtype=dtype,
-        chunks=tuple(min(c, max(1, s)) for c, s in zip(chunks, shape, strict=True)),
-        compressors=[ZstdCodec(level=1, checksum=True)],
-        config={"write_empty_chunks": True},
-    )
-
-
-def _group_metadata(folder: Path, ome: dict[str, Any], own: dict[str, Any]) -> None:
-    attributes = {"ome": ome, "mosaik": own}
-    write_json(
-        folder / "zarr.json",
-        {"zarr_format": 3, "node_type": "group", "attributes": attributes},
-    )
-
-
-def _ome_multiscales(name: str, lattice: Lattice, n_levels: int, channels: bool) -> dict[str, Any]:
-    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in ("y", "x")]
-    lead: list[float] = [1.0] if channels else []
-    if channels:
-        axes.insert(0, {"name": "c", "type": "channel"})
-    datasets = []
-    for level in range(n_levels):
-        step = [s * 2**level for s in lattice.spacing_um]
-        shift = [o + s / 2 for o, s in zip(lattice.origin_um, step, strict=True)]
-        transforms = [
-            {"type": "scale", "scale": lead + step},
-            {"type": "translation", "translation": [0.0] * len(lead) + shift},
-        ]
-        datasets.append({"path": str(level), "coordinateTransformations": transforms})
-    return {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": datasets}]}
-
-
 def _write_raster(folder: Path, raster: Raster, name: str) -> None:
     values = raster.values
     has_channels = values.ndim == 3
@@ -191,72 +139,38 @@ def _write_raster(folder: Path, raster: Raster, name: str) -> None:
     place = folder / "image.ome.zarr"
     place.mkdir()
     chunks = (1, CHUNK, CHUNK) if has_channels else (CHUNK, CHUNK)
-    array = _create_array(place / "0", stored.shape, stored.dtype, chunks)
+    array = create_array(place / "0", stored.shape, stored.dtype, chunks)
     array[...] = stored
     own = {
-        "lattice": _lattice_dict(raster.lattice),
+        "lattice": lattice_dict(raster.lattice),
         "unit": raster.unit,
         "channels": list(raster.channels),
         "boolean": values.dtype == np.bool_,
     }
-    _group_metadata(place, _ome_multiscales(name, raster.lattice, 1, has_channels), own)
-
-
-def _open_group(place: Path) -> tuple[dict[str, Any], list[Any]]:
-    import zarr
-
-    attributes = read_json(place / "zarr.json")["attributes"]
-    paths = [entry["path"] for entry in attributes["ome"]["multiscales"][0]["datasets"]]
-    arrays = [zarr.open_array(str(place / path), mode="r") for path in paths]
-    return attributes["mosaik"], arrays
+    write_group(place, multiscales(name, raster.lattice, 1, has_channels), own)
 
 
 def _read_raster(folder: Path) -> Raster:
-    own, arrays = _open_group(folder / "image.ome.zarr")
+    own, arrays = open_group(folder / "image.ome.zarr")
     values = np.asarray(arrays[0][...])
     if values.ndim == 3:
         values = np.ascontiguousarray(np.moveaxis(values, 0, -1))
     if own["boolean"]:
         values = values.astype(bool)
-    return Raster(values, _lattice(own["lattice"]), own["unit"], tuple(own["channels"]))
+    return Raster(values, lattice_from(own["lattice"]), own["unit"], tuple(own["channels"]))
 
 
 def _write_labels(folder: Path, labels: LabelImage, name: str) -> None:
     place = folder / "labels.ome.zarr"
-    place.mkdir()
-    source: LazyArray = labels.values
-    n_levels = 1
-    level = _copy(source, place / "0")
-    while max(level.shape) > _LEVEL_LIMIT:
-        level = _halve(level, place / str(n_levels))
-        n_levels += 1
-    own = {
-        "lattice": _lattice_dict(labels.lattice),
-        "names": {str(code): word for code, word in labels.names.items()},
-    }
-    ome = _ome_multiscales(name, labels.lattice, n_levels, channels=False)
-    ome["image-label"] = {"version": "0.5"}
-    _group_metadata(place, ome, own)
-
-
-def _copy(source: LazyArray, folder: Path) -> Any:
-    target = _create_array(folder, source.shape, source.dtype, (CHUNK, CHUNK))
-    for row in range(0, source.shape[0], CHUNK):
-        target[row : row + CHUNK] = np.asarray(source[row : row + CHUNK])
-    return target
-
-
-def _halve(source: Any, folder: Path) -> Any:
-    """Every second sample: labels are names, so they are picked and never averaged."""
-    shape = ((source.shape[0] + 1) // 2, (source.shape[1] + 1) // 2)
-    target = _create_array(folder, shape, source.dtype, (CHUNK, CHUNK))
-    for row in range(0, shape[0], CHUNK):
-        stop = min(row + CHUNK, shape[0])
-        target[row:stop] = np.asarray(source[2 * row : 2 * stop])[::2, ::2]
-    return target
+    if labels.folder is not None:
+        labels.folder.rename(place)
+        return
+    writer = LabelWriter(place, labels, name)
+    for level in range(writer.n_levels):
+        for window in writer.windows(level):
+            writer.write(level, window)
+    writer.finish()
 
 
 def _read_labels(folder: Path) -> LabelImage:
-    own, arrays = _open_group(folder / "labels.ome.zarr")
-    names = {int(code): word for code, word in own["names"].items()}
-    return LabelImage(arrays[0], _lattice(own["lattice"]), names, tuple(arrays[1:]))
+    return read_labels(folder / "labels.ome.zarr")

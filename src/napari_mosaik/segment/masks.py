@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.segment.filters import Float32, Mask, kernel
+from napari_mosaik.segment.runs import Labels, find_runs
 
 __all__ = [
     "Labels",
@@ -18,12 +19,9 @@ __all__ = [
     "close_mask",
     "disc",
     "fill_holes",
-    "find",
     "label_mask",
     "open_mask",
 ]
-
-Labels = NDArray[np.int32]
 
 
 def disc(radius_px: float) -> NDArray[np.int64]:
@@ -135,97 +133,17 @@ def fill_holes(mask: Mask, max_pixels: int) -> Mask:
     """Fill holes of at most *max_pixels* that do not touch the border of the block.
 
     A hole is a four-connected part of the background.  Holes that touch the border may continue
-    beyond it and stay open.  In the inner part of a block the result is that of the whole picture
-    if every hole of at most *max_pixels* that reaches the inner part lies within the block.
+    beyond it and stay open.
     """
-    holes, n = label_mask(np.ascontiguousarray(~mask), False)
-    return _fill(holes, n, max_pixels)
+    runs = find_runs(mask)
+    holes = runs.holes()
+    fill = np.concatenate([np.zeros(1, bool), holes.pixels <= max_pixels])
+    for edge in holes.edges:
+        fill[edge] = False
+    return runs.filled(fill)
 
 
-@kernel
-def _fill(holes: NDArray[np.int32], n: int, max_pixels: int) -> Mask:
-    rows, cols = holes.shape
-    pixels = np.zeros(n + 1, np.int64)
-    for r in range(rows):
-        for c in range(cols):
-            pixels[holes[r, c]] += 1
-    for r in range(rows):
-        pixels[holes[r, 0]] = pixels[holes[r, cols - 1]] = max_pixels + 1
-    for c in range(cols):
-        pixels[holes[0, c]] = pixels[holes[rows - 1, c]] = max_pixels + 1
-    out = np.empty((rows, cols), np.bool_)
-    for r in range(rows):
-        for c in range(cols):
-            k = holes[r, c]
-            out[r, c] = k == 0 or pixels[k] <= max_pixels
-    return out
-
-
-@kernel
-def find(parent: NDArray[np.int64], i: int) -> int:
-    """Root of a label in a union-find forest; the way there is shortened."""
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-@kernel
-def label_mask(mask: Mask, eight: bool = True) -> tuple[Labels, int]:
-    """Connected components of a mask, numbered by first pixel in raster order, and their count.
-
-    Eight-connected, or four-connected when *eight* is False.
-    """
-    rows, cols = mask.shape
-    out = np.zeros((rows, cols), np.int32)
-    parent = np.zeros(1024, np.int64)
-    n = 0
-    for r in range(rows):
-        for c in range(cols):
-            if mask[r, c]:
-                best = _join_earlier(out, parent, r, c, eight)
-                if best == 0:
-                    n += 1
-                    if n >= parent.size:
-                        parent = np.concatenate((parent, np.zeros(parent.size, np.int64)))
-                    parent[n] = best = n
-                out[r, c] = best
-    return out, _close_up(out, parent, n)
-
-
-@kernel
-def _join_earlier(out: Labels, parent: NDArray[np.int64], r: int, c: int, eight: bool) -> int:
-    """Unite the labels of the neighbours already seen; the smallest, 0 if there is none."""
-    best = 0
-    for k in range(4):
-        i = r if k == 0 else r - 1
-        j = c - 1 if k <= 1 else c + k - 2
-        if not eight and (k == 1 or k == 3):
-            continue
-        if i < 0 or j < 0 or j >= out.shape[1] or out[i, j] == 0:
-            continue
-        found = find(parent, out[i, j])
-        if best == 0 or found < best:
-            parent[best] = found
-            best = found
-        else:
-            parent[found] = best
-    return best
-
-
-@kernel
-def _close_up(out: Labels, parent: NDArray[np.int64], n: int) -> int:
-    """Replace labels by the consecutive numbers of their roots, in place; the count."""
-    number = np.zeros(n + 1, np.int32)
-    count = 0
-    for i in range(1, n + 1):
-        root = find(parent, i)
-        if root == i:
-            count += 1
-            number[i] = count
-        else:
-            number[i] = number[root]
-    for r in range(out.shape[0]):
-        for c in range(out.shape[1]):
-            out[r, c] = number[out[r, c]]
-    return count
+def label_mask(mask: Mask) -> tuple[Labels, int]:
+    """Eight-connected parts of a mask, numbered by first pixel in raster order, and their count."""
+    runs = find_runs(mask)
+    return runs.painted(), runs.n_objects

@@ -1,37 +1,27 @@
 """Objects made whole across block seams: label a large mask block by block as if at once.
 
-Each block is labelled on its own (blocks may run in any order or side by side); joining at the
-seams is a union of the labels that touch.  Final numbers follow the first pixel of each object in
-raster order, so the result equals that of the whole picture at once, whatever the block size.
+Each block is labelled on its own (`runs.find_runs`; blocks may run in any order, side by side, in
+other processes); joining at the seams is a union of the labels that touch.  Final numbers follow
+the first pixel of each object in raster order, so the result equals that of the whole picture at
+once, whatever the blocks.  Holes are joined in the same way: a lumen that a seam cuts is filled as
+if it were whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.segment.filters import Mask, kernel
-from napari_mosaik.segment.masks import Labels, find, label_mask
+from napari_mosaik.segment.runs import Labels, Parts, find, find_runs
 
-__all__ = ["ObjectCounts", "SeamLabels", "Window", "label_blocks", "windows"]
+__all__ = ["ObjectCounts", "SeamLabels", "Window", "holes_to_fill", "whole_objects", "windows"]
 
 Window = tuple[slice, slice]
-
-
-class WritableArray(Protocol):
-    """An array in memory or on disk that is read and written by windows."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of each axis."""
-
-    def __getitem__(self, key: Any, /) -> Any: ...
-    def __setitem__(self, key: Any, value: Any, /) -> None: ...
 
 
 def windows(shape: tuple[int, int], block_px: int) -> list[Window]:
@@ -53,77 +43,51 @@ class ObjectCounts:
     ----------
     pixels
         (n,) number of pixels.
-    marked
-        (n,) number of pixels that were also in the second mask (the stained wall), else 0.
     first
         (n,) flat index of the first pixel in raster order.
     """
 
     pixels: NDArray[np.int64]
-    marked: NDArray[np.int64]
     first: NDArray[np.int64]
 
     def __len__(self) -> int:
         return int(self.pixels.size)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Block:
-    pixels: NDArray[np.int64]
-    marked: NDArray[np.int64]
-    first: NDArray[np.int64]
-    edges: tuple[Labels, Labels, Labels, Labels]
-    """Labels along the top, bottom, left and right edge."""
-
-
 class SeamLabels:
-    """Labelling of one picture in blocks: `add` every block, `join`, then `relabel` every block.
+    """The objects of one picture from those of its blocks: `put` every block, `join`, `numbers`.
 
     Parameters
     ----------
-    shape
-        Rows and columns of the whole picture.
-    block_px
-        Edge of a block, pixels.
+    windows
+        The blocks in raster order; they cover a rectangle in rows and columns of blocks.
+    holes
+        Join holes (four-connected) instead of objects (eight-connected).
     """
 
-    def __init__(self, shape: tuple[int, int], block_px: int = 1024) -> None:
-        self.shape, self.block_px = (int(shape[0]), int(shape[1])), int(block_px)
-        self.windows = windows(self.shape, self.block_px)
-        self.n_across = -(-self.shape[1] // self.block_px)
-        self._blocks: dict[int, _Block] = {}
+    def __init__(self, windows: Sequence[Window], *, holes: bool = False) -> None:
+        self.windows = list(windows)
+        first_row = [w for w in self.windows if w[0].start == self.windows[0][0].start]
+        self.n_across = max(1, len(first_row))
+        self.shape = (
+            max((w[0].stop for w in self.windows), default=0),
+            max((w[1].stop for w in self.windows), default=0),
+        )
+        self._holes = holes
+        self._blocks: dict[int, Parts] = {}
         self._offsets = np.zeros(len(self.windows) + 1, np.int64)
         self._final: Labels | None = None
 
-    def add(self, index: int, mask: Mask, marked: Mask | None = None) -> Labels:
-        """Label block *index* of `windows` by itself (8-connected) and note its seams.
-
-        Parameters
-        ----------
-        index
-            Position in `windows`.
-        mask
-            The block's pixels, exactly its window.
-        marked
-            Second mask whose pixels are counted per object.
-
-        Returns
-        -------
-        numpy.ndarray
-            Provisional labels, int32; keep them for `relabel`.
-        """
-        window = self.windows[index]
-        expected = (window[0].stop - window[0].start, window[1].stop - window[1].start)
-        if mask.shape != expected:
-            raise InputError(f"block {index} has the shape {expected}, its mask {mask.shape}")
-        labels, n = label_mask(np.ascontiguousarray(mask, bool))
-        second = np.zeros((1, 1), bool) if marked is None else np.ascontiguousarray(marked, bool)
-        pixels, counted, first = _count(labels, n, second, marked is not None)
-        rows, cols = np.divmod(first, max(1, expected[1]))
-        first = (rows + window[0].start) * self.shape[1] + cols + window[1].start
-        edges = (labels[0].copy(), labels[-1].copy(), labels[:, 0].copy(), labels[:, -1].copy())
-        self._blocks[index] = _Block(pixels, counted, first, edges)
-        return labels
+    def put(self, index: int, parts: Parts) -> None:
+        """The objects of block *index*."""
+        rows, cols = self.windows[index]
+        expected = (cols.stop - cols.start, rows.stop - rows.start)
+        if (parts.edges[0].size, parts.edges[2].size) != expected:
+            raise InputError(
+                f"block {index} has {expected[1]} rows and {expected[0]} columns, its objects come "
+                f"from {parts.edges[2].size} and {parts.edges[0].size}"
+            )
+        self._blocks[index] = parts
 
     def join(self, min_pixels: int = 0) -> ObjectCounts:
         """Join objects across seams, drop those below *min_pixels* and number the others."""
@@ -137,28 +101,59 @@ class SeamLabels:
             _unite(parent, one, other)
         root = _roots(parent)[1:] - 1
         empty = np.zeros(0, np.int64)
-        pixels = _sum_at_root(root, np.concatenate([empty, *(b.pixels for b in blocks)]))
-        marked = _sum_at_root(root, np.concatenate([empty, *(b.marked for b in blocks)]))
-        first = np.concatenate([empty, *(b.first for b in blocks)])
+        pixels = np.zeros(root.size, np.int64)
+        np.add.at(pixels, root, np.concatenate([empty, *(b.pixels for b in blocks)]))
         earliest = np.full(root.size, np.iinfo(np.int64).max)
-        np.minimum.at(earliest, root, first)
+        firsts = [self._first(i, block) for i, block in enumerate(blocks)]
+        np.minimum.at(earliest, root, np.concatenate([empty, *firsts]))
         kept = np.flatnonzero((pixels > 0) & (pixels >= min_pixels))
         kept = kept[np.argsort(earliest[kept], kind="stable")]
         number = np.zeros(root.size, np.int32)
         number[kept] = np.arange(1, kept.size + 1)
         self._final = number[root]
-        return ObjectCounts(pixels[kept], marked[kept], earliest[kept])
+        return ObjectCounts(pixels[kept], earliest[kept])
 
-    def relabel(self, index: int, provisional: Labels) -> Labels:
-        """Final labels of block *index* from its provisional ones."""
+    def numbers(self, index: int) -> Labels:
+        """(n + 1,) final number of each object of block *index*; 0 for none or dropped."""
         if self._final is None:
-            raise InputError("blocks can be relabelled only after they have been joined")
+            raise InputError("objects have final numbers only after they have been joined")
         own = self._final[self._offsets[index] : self._offsets[index + 1]]
-        table = np.concatenate([np.zeros(1, np.int32), own])
-        return table[provisional]
+        return np.concatenate([np.zeros(1, np.int32), own])
+
+    def bordered(self, index: int, labels: Labels) -> Labels:
+        """Final labels of a block (rows, columns) with one more pixel on each side.
+
+        The border holds the final labels of the neighbouring blocks, 0 beyond the picture.
+        """
+        out = np.zeros((labels.shape[0] + 2, labels.shape[1] + 2), np.int32)
+        out[1:-1, 1:-1] = labels
+        column, across = index % self.n_across, self.n_across
+        row, n_down = index // across, len(self.windows) // across
+        for step in (-1, 1):
+            facing, far = (1, 0) if step < 0 else (0, -1)
+            if 0 <= row + step < n_down:
+                out[far, 1:-1] = self.edge(index + step * across, facing)
+                for side in (-1, 1):
+                    if 0 <= column + side < across:
+                        corner = self.edge(index + step * across + side, facing)
+                        out[far, 0 if side < 0 else -1] = corner[-1 if side < 0 else 0]
+            if 0 <= column + step < across:
+                out[1:-1, far] = self.edge(index + step, facing + 2)
+        return out
+
+    def edge(self, index: int, side: int) -> Labels:
+        """Final labels along the top, bottom, left or right edge (side 0 to 3) of a block."""
+        return self.numbers(index)[self._blocks[index].edges[side]]
+
+    def _first(self, index: int, parts: Parts) -> NDArray[np.int64]:
+        """Flat index within the picture of each object's first pixel."""
+        rows, cols = self.windows[index]
+        r, c = np.divmod(parts.first, max(1, cols.stop - cols.start))
+        first: NDArray[np.int64] = (r + rows.start) * self.shape[1] + c + cols.start
+        return first
 
     def _seams(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Pairs of global provisional labels that touch across a seam, corners included."""
+        """Pairs of global provisional labels that touch across a seam."""
         for index in range(len(self.windows)):
             column = index % self.n_across
             if column:
@@ -167,6 +162,8 @@ class SeamLabels:
                 continue
             above = index - self.n_across
             yield self._touching(above, 1, index, 0)
+            if self._holes:
+                continue
             if column:
                 yield self._touching(above - 1, 1, index, 0, (-1, 0))
             if column < self.n_across - 1:
@@ -180,6 +177,8 @@ class SeamLabels:
         if corner is not None:
             a, b = a[[corner[0]]], b[[corner[1]]]
             pairs = [(a, b)]
+        elif self._holes:
+            pairs = [(a, b)]
         else:
             pairs = [(a, b), (a[1:], b[:-1]), (a[:-1], b[1:])]
         left = np.concatenate([pair[0] for pair in pairs])
@@ -188,43 +187,45 @@ class SeamLabels:
         return left[both] + self._offsets[one], right[both] + self._offsets[other]
 
 
-def label_blocks(
-    mask: Any, out: WritableArray, block_px: int = 1024, min_pixels: int = 0
-) -> Iterator[ObjectCounts | None]:
-    """Label a mask into *out*, yielding after every block so that the work can be cancelled.
+def holes_to_fill(seams: SeamLabels, max_pixels: int) -> list[Mask]:
+    """Which holes of each block are to be filled, (n_holes + 1,) each, for `Runs.filled`.
 
-    Parameters
-    ----------
-    mask
-        Boolean array of two dimensions, in memory or on disk.
-    out
-        int32 array of the same shape, written twice: provisional, then final labels.
-    block_px
-        Edge of a block; it does not change the result.
-    min_pixels
-        Smaller objects are dropped.
-
-    Yields
-    ------
-    ObjectCounts or None
-        None after each block of either pass; the counts at the very end.
+    A hole is filled when it has at most *max_pixels* and does not touch the edge of the picture,
+    beyond which it may go on; a hole across seams counts as one.
     """
-    if tuple(mask.shape) != tuple(out.shape):
-        raise InputError(f"a mask of shape {mask.shape} does not fit labels of shape {out.shape}")
-    seams = SeamLabels((int(mask.shape[0]), int(mask.shape[1])), block_px)
-    for index, window in enumerate(seams.windows):
-        out[window] = seams.add(index, np.asarray(mask[window], bool))
-        yield None
-    counts = seams.join(min_pixels)
-    for index, window in enumerate(seams.windows):
-        out[window] = seams.relabel(index, np.asarray(out[window], np.int32))
-        yield None
-    yield counts
+    counts = seams.join()
+    small = np.concatenate([np.zeros(1, bool), counts.pixels <= max_pixels])
+    last = len(seams.windows) // seams.n_across - 1
+    for index in range(len(seams.windows)):
+        row, column = divmod(index, seams.n_across)
+        at_edge = (row == 0, row == last, column == 0, column == seams.n_across - 1)
+        for side, is_edge in enumerate(at_edge):
+            if is_edge:
+                small[seams.edge(index, side)] = False
+    small[0] = False
+    return [small[seams.numbers(index)] for index in range(len(seams.windows))]
 
 
-def _sum_at_root(root: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
-    out = np.zeros(root.size, np.int64)
-    np.add.at(out, root, values)
+def whole_objects(
+    mask: Mask, blocks: Sequence[Window], max_hole: int = 0, min_pixels: int = 0
+) -> Labels:
+    """Objects of a mask in memory, worked in blocks; (rows, columns), whatever the blocks.
+
+    Holes of at most *max_hole* pixels are filled first, then objects below *min_pixels* dropped.
+    """
+    holes, objects = SeamLabels(blocks, holes=True), SeamLabels(blocks)
+    filled = np.array(mask, bool)
+    if max_hole > 0:
+        for index, window in enumerate(blocks):
+            holes.put(index, find_runs(mask[window]).holes())
+        for index, fill in enumerate(holes_to_fill(holes, max_hole)):
+            filled[blocks[index]] = find_runs(mask[blocks[index]]).filled(fill)
+    for index, window in enumerate(blocks):
+        objects.put(index, find_runs(filled[window]).objects())
+    objects.join(min_pixels)
+    out = np.zeros(mask.shape, np.int32)
+    for index, window in enumerate(blocks):
+        out[window] = find_runs(filled[window]).painted(objects.numbers(index))
     return out
 
 
@@ -244,24 +245,3 @@ def _roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:
     for i in range(parent.size):
         out[i] = find(parent, i)
     return out
-
-
-@kernel
-def _count(
-    labels: Labels, n: int, marked: Mask, use_marked: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    rows, cols = labels.shape
-    pixels = np.zeros(n, np.int64)
-    counted = np.zeros(n, np.int64)
-    first = np.full(n, -1, np.int64)
-    for r in range(rows):
-        for c in range(cols):
-            k = labels[r, c] - 1
-            if k < 0:
-                continue
-            if pixels[k] == 0:
-                first[k] = r * cols + c
-            pixels[k] += 1
-            if use_marked and marked[r, c]:
-                counted[k] += 1
-    return pixels, counted, first

@@ -1,7 +1,8 @@
 """Vessels on a CD34 slide: the brown wall is closed, its lumen filled, specks are left out.
 
 A wall shows as a ring; the vessel is the ring with its lumen, so shapes and diameters are those of
-the filled object.  Every operation is local, so a slide is worked block by block with a halo.
+the filled object.  A slide is worked block by block: the wall with a small halo, then lumens and
+vessels joined at the seams, so that the result is that of the whole slide at once.
 """
 
 from __future__ import annotations
@@ -25,17 +26,18 @@ from napari_mosaik.segment.filters import (
     require_rgb,
     stain_amount,
 )
-from napari_mosaik.segment.masks import close_mask, fill_holes
-from napari_mosaik.segment.stitch import SeamLabels
+from napari_mosaik.segment.masks import close_mask
+from napari_mosaik.segment.stitch import whole_objects, windows
 
 __all__ = [
     "VesselParams",
     "brown_by_hue",
     "estimate_threshold",
     "halo_um",
+    "pixel_limits",
     "segment_vessels",
     "vessel_density",
-    "vessel_mask",
+    "vessel_wall",
 ]
 
 H_DAB = np.array([HAEMATOXYLIN, DAB]).T
@@ -85,13 +87,12 @@ class VesselParams(Params):
 
 
 def halo_um(params: VesselParams) -> float:
-    """Margin around a block within which its result depends on the picture, µm.
+    """Margin around a block within which its wall depends on the picture, µm.
 
-    Twice the closing radius, the smoothing, and twice the edge of the largest lumen as a square.
-    A lumen that is longer than this margin may stay unfilled where a seam cuts it.
+    Twice the closing radius and the reach of the smoothing.  Lumens need none: they are filled
+    once they are whole (`segment.stitch`).
     """
-    lumen = 2 * math.sqrt(params.max_lumen_um2)
-    return 2 * params.closing_um + 3 * params.smoothing_um + lumen + 4 * params.spacing_um
+    return 2 * params.closing_um + 3 * params.smoothing_um + 4 * params.spacing_um
 
 
 def vessel_density(rgb: NDArray[np.uint8], vectors: ArrayLike | None = None) -> Float32:
@@ -143,14 +144,14 @@ def _brown(rgb: NDArray[np.uint8]) -> Mask:
     return out
 
 
-def vessel_mask(
+def vessel_wall(
     rgb: NDArray[np.uint8],
     spacing_um: float,
     params: VesselParams,
     threshold: float,
     vectors: ArrayLike | None = None,
-) -> tuple[Mask, Mask]:
-    """Wall and filled vessel of one block with halo.
+) -> Mask:
+    """The closed brown wall of one block with halo, (rows, columns).
 
     Parameters
     ----------
@@ -164,12 +165,6 @@ def vessel_mask(
         Amount of DAB from which a pixel is wall, natural OD (`estimate_threshold`).
     vectors
         (3, 2) OD vectors of haematoxylin and DAB.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Two masks (rows, columns): the closed wall, and the wall with its lumens.  Small objects
-        are still there: whether an object is small is known only once it is whole.
     """
     if not spacing_um > 0:
         raise InputError(f"the pixel size must be positive, not {spacing_um} µm")
@@ -178,8 +173,13 @@ def vessel_mask(
     else:
         density = vessel_density(rgb, vectors)
         wall = gaussian(density, params.smoothing_um / spacing_um) >= np.float32(threshold)
-    wall = close_mask(wall, params.closing_um / spacing_um)
-    return wall, fill_holes(wall, int(params.max_lumen_um2 / spacing_um**2))
+    return close_mask(wall, params.closing_um / spacing_um)
+
+
+def pixel_limits(params: VesselParams, pixel_area_um2: float) -> tuple[int, int]:
+    """Most pixels of a lumen that is filled, and least pixels of a vessel."""
+    most = math.floor(params.max_lumen_um2 / pixel_area_um2)
+    return most, max(1, math.ceil(params.min_area_um2 / pixel_area_um2))
 
 
 def segment_vessels(
@@ -206,8 +206,6 @@ def segment_vessels(
     threshold = params.dab_od
     if params.method == "dab" and params.threshold == "otsu":
         threshold = estimate_threshold(vessel_density(rgb, vectors)[::3, ::3], params)
-    filled = vessel_mask(rgb, spacing_um, params, threshold, vectors)[1]
-    seams = SeamLabels(image.lattice.shape, max(image.lattice.shape))
-    labels = seams.add(0, filled)
-    seams.join(math.ceil(params.min_area_um2 / spacing_um**2))
-    return LabelImage(seams.relabel(0, labels), image.lattice)
+    wall = vessel_wall(rgb, spacing_um, params, threshold, vectors)
+    most, least = pixel_limits(params, spacing_um**2)
+    return LabelImage(whole_objects(wall, windows(wall.shape, 4096), most, least), image.lattice)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,11 @@ from napari_mosaik.io.files import remove_tree, write_bytes
 from napari_mosaik.workflow.parallel import in_parallel
 
 if TYPE_CHECKING:
-    from napari_mosaik.io.slide import Slide
+    from napari_mosaik.core.raster import LabelImage, Raster
+    from napari_mosaik.io.slide import Slide, SlideBlocks
     from napari_mosaik.workflow.step import Step
 
-__all__ = ["Inputs"]
+__all__ = ["Inputs", "KeptBlocks"]
 
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
@@ -143,36 +145,132 @@ class Inputs:
         *,
         start: float = 0.0,
         stop: float = 1.0,
-    ) -> Generator[Progress, None, list[dict[str, NDArray[Any]]]]:
+    ) -> Generator[Progress, None, KeptBlocks]:
         """Run *work* on every item in parallel; finished items are kept over a restart.
 
-        Yields progress from *start* to *stop* (of 1) after each few items, which is where a run
-        can be cancelled, and returns the results in the order of the items.  *work* returns
-        named arrays; a result that is found in the scratch folder is not computed again.
+        Yields progress from *start* to *stop* (of 1) after each item, which is where a run can be
+        cancelled, and returns the results in the order of the items; they stay on the disk until
+        one is asked for.  *work* returns named arrays; a result that is found in the scratch
+        folder is not computed again.
         """
-        place = self.scratch / stage
+        return (yield from self._run(stage, items, work, text, start, stop, lambda todo: None))
 
-        def one(index: int) -> int:
-            path = place / f"{index:06d}.npz"
-            if not path.is_file():
-                buffer = io.BytesIO()
-                arrays: dict[str, Any] = dict(work(items[index]))
-                np.savez(buffer, **arrays)
-                write_bytes(path, buffer.getvalue())
-            return index
+    def stream(
+        self,
+        stage: str,
+        blocks: SlideBlocks,
+        indices: Sequence[int],
+        work: Callable[[int, tuple[Raster, ...]], Arrays],
+        text: str,
+        *,
+        start: float = 0.0,
+        stop: float = 1.0,
+    ) -> Generator[Progress, None, KeptBlocks]:
+        """One pass over a slide: *work* gets the number of each block and its pixels in all views.
 
-        total = len(items)
-        yield Progress(start, 1.0, text)
-        for done in in_parallel(one, range(total), self.scheduler):
-            share = start + (stop - start) * done / max(1, total)
+        Otherwise as `blocks`; what an earlier run has finished is neither read nor decoded again.
+        """
+
+        def one(index: int) -> Arrays:
+            return work(index, blocks.read(index))
+
+        def begin(todo: Sequence[int]) -> None:
+            blocks.expect(indices[place] for place in todo)
+
+        return (yield from self._run(stage, indices, one, text, start, stop, begin))
+
+    def _run(
+        self,
+        stage: str,
+        items: Sequence[T],
+        work: Callable[[T], Arrays],
+        text: str,
+        start: float,
+        stop: float,
+        begin: Callable[[Sequence[int]], None],
+    ) -> Generator[Progress, None, KeptBlocks]:
+        kept = KeptBlocks(self.scratch / stage, len(items))
+
+        def one(index: int) -> None:
+            buffer = io.BytesIO()
+            arrays: dict[str, Any] = dict(work(items[index]))
+            np.savez(buffer, **arrays)
+            write_bytes(kept.path(index), buffer.getvalue())
+
+        todo = [index for index in range(len(items)) if not kept.path(index).is_file()]
+        begin(todo)
+        n_before = len(items) - len(todo)
+        yield Progress(start + (stop - start) * n_before / max(1, len(items)), 1.0, text)
+        for done in in_parallel(one, todo, self.scheduler):
+            share = start + (stop - start) * (n_before + done) / len(items)
             yield Progress(share, 1.0, text)
-        return [_load(place / f"{index:06d}.npz") for index in range(total)]
+        return kept
+
+    def write_labels(
+        self, labels: LabelImage, text: str, *, start: float = 0.0, stop: float = 1.0
+    ) -> Generator[Progress, None, LabelImage]:
+        """Write a label image that is made block by block; the store takes over what is written.
+
+        Can be cancelled after every block, unlike the commit at the end of a step.
+        """
+        from napari_mosaik.io.ome_labels import LabelWriter
+
+        place = self.scratch / "labels.ome.zarr"
+        remove_tree(place)
+        writer = LabelWriter(place, labels, self._step)
+        parts = [(level, w) for level in range(writer.n_levels) for w in writer.windows(level)]
+        done = 0
+        for level in range(writer.n_levels):
+            todo = writer.windows(level)
+            for count in in_parallel(partial(writer.write, level), todo):
+                yield Progress(start + (stop - start) * (done + count) / len(parts), 1.0, text)
+            done += len(todo)
+        return writer.finish()
 
     def clear(self) -> None:
         """Remove the finished blocks."""
         remove_tree(self.scratch)
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+class KeptBlocks(Sequence[dict[str, NDArray[Any]]]):
+    """The results of all blocks of a stage, in order; each is read when it is asked for."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._folder = folder
+        self._count = count
+
+    def path(self, index: int) -> Path:
+        """File of one result."""
+        return self._folder / f"{index:06d}.npz"
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, NDArray[Any]]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, NDArray[Any]]]: ...
+    def __getitem__(
+        self, index: int | slice
+    ) -> dict[str, NDArray[Any]] | list[dict[str, NDArray[Any]]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(self._count)[index]]
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        with np.load(self.path(index), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+    def starting(self, index: int, prefix: str) -> dict[str, NDArray[Any]]:
+        """The arrays of one block whose names start with *prefix*."""
+        with np.load(self.path(index), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files if name.startswith(prefix)}
+
+    def array(self, index: int, name: str) -> NDArray[Any]:
+        """One array of one block; the others are not read."""
+        with np.load(self.path(index), allow_pickle=False) as stored:
+            found: NDArray[Any] = stored[name]
+        return found
+
+    def column(self, name: str) -> list[NDArray[Any]]:
+        """One array of every block."""
+        return [self.array(index, name) for index in range(self._count)]

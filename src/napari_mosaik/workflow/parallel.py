@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import queue
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -33,24 +35,51 @@ def one_blas_thread() -> Iterator[None]:
 def in_parallel(
     work: Callable[[T], object], items: Iterable[T], scheduler: str = ""
 ) -> Iterator[int]:
-    """Run *work* on every item; yield the number of finished items after each few.
+    """Run *work* on every item; yield the number of finished items after each of them.
 
-    With threads the items go in groups of as many as there are cores, so closing the iterator
-    stops the computation within one group.  A scheduler's address gives the items to a
-    dask.distributed cluster, which must see the same files; closing cancels what is pending.
+    Threads take the items in their order.  Closing the iterator lets the items that have begun
+    finish and starts no other.  A scheduler's address gives the items to a dask.distributed
+    cluster, which must see the same files; closing cancels what is pending.
     """
     todo = list(items)
     if scheduler:
         yield from _on_cluster(work, todo, scheduler)
-        return
-    from dask.base import compute
-    from dask.delayed import delayed
+    elif todo:
+        yield from _on_threads(work, todo)
 
-    group = n_workers()
-    for first in range(0, len(todo), group):
-        pieces = [delayed(work)(item) for item in todo[first : first + group]]
-        compute(*pieces, scheduler="threads", num_workers=group)
-        yield min(first + group, len(todo))
+
+def _on_threads(work: Callable[[T], object], todo: list[T]) -> Iterator[int]:
+    from dask.threaded import get
+
+    stopped = threading.Event()
+    done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def one(index: int) -> None:
+        if stopped.is_set():
+            return
+        try:
+            work(todo[index])
+        except Exception as error:  # noqa: BLE001 - raised again by the caller's thread
+            stopped.set()
+            done.put(error)
+            return
+        done.put(None)
+
+    names = [f"item-{index:09d}" for index in range(len(todo))]
+    graph = {name: (one, index) for index, name in enumerate(names)}
+    runner = threading.Thread(
+        target=get, args=(graph, names), kwargs={"num_workers": n_workers()}, name="mosaik-blocks"
+    )
+    runner.start()
+    try:
+        for count in range(1, len(todo) + 1):
+            error = done.get()
+            if error is not None:
+                raise error
+            yield count
+    finally:
+        stopped.set()
+        runner.join()
 
 
 def _on_cluster(work: Callable[[T], object], todo: list[T], scheduler: str) -> Iterator[int]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-from pathlib import Path
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,94 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.frame import Lattice
-from napari_mosaik.core.raster import Raster
-from napari_mosaik.io.files import saving
+from napari_mosaik.core.raster import LazyArray, Raster
 
-__all__ = ["scratch_array", "tissue_in", "with_tissue"]
+__all__ = ["PaintedLabels", "RenumberedLabels", "sample_blocks", "tissue_in", "with_tissue"]
+
+_RECENT = 4
+"""Painted blocks that are kept: neighbouring parts are usually asked for one after another."""
+
+
+def sample_blocks(lattice: Lattice, block_px: int, mask: Raster, count: int) -> list[Block]:
+    """At most *count* small blocks spread evenly over the tissue, without margins."""
+    inside = np.flatnonzero(np.asarray(mask.values, bool))
+    chosen = inside[np.linspace(0, inside.size - 1, min(count, inside.size)).astype(np.int64)]
+    index = np.stack(np.divmod(chosen, mask.lattice.shape[1]), axis=-1)
+    position = lattice.to_index(mask.lattice.to_um(index))
+    cells = np.clip(position + 0.5, 0, np.asarray(lattice.shape) - 1).astype(np.int64) // block_px
+    blocks: list[Block] = []
+    for row, column in sorted({(int(r), int(c)) for r, c in cells}):
+        spans = [
+            slice(cell * block_px, min((cell + 1) * block_px, length))
+            for cell, length in zip((row, column), lattice.shape, strict=True)
+        ]
+        blocks.append(Block(len(blocks), spans[0], spans[1], 0, lattice))
+    return blocks
+
+
+class PaintedLabels:
+    """A label image that is made block by block when a part of it is asked for.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns of the whole image.
+    blocks
+        Blocks in raster order whose cores cover it as rows and columns of blocks.
+    paint
+        Gives the labels of one block's core by its index; called from several threads.
+    dtype
+        Of the labels.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        blocks: Sequence[Block],
+        paint: Callable[[int], NDArray[Any]],
+        dtype: np.dtype[Any],
+    ) -> None:
+        self.shape, self.dtype, self.ndim = shape, dtype, 2
+        self._blocks, self._paint = blocks, paint
+        self._row_stops = np.array(sorted({block.rows.stop for block in blocks}))
+        self._col_stops = np.array(sorted({block.cols.stop for block in blocks}))
+        self._recent: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        parts = key if isinstance(key, tuple) else (key, slice(None))
+        if parts[0] is Ellipsis:
+            parts = (slice(None), slice(None))
+        r0, r1, _ = parts[0].indices(self.shape[0])
+        c0, c1, _ = parts[1].indices(self.shape[1])
+        out = np.zeros((max(0, r1 - r0), max(0, c1 - c0)), self.dtype)
+        if out.size == 0:
+            return out
+        across = len(self._col_stops)
+        first_row, last_row = np.searchsorted(self._row_stops, (r0, r1 - 1), "right")
+        first, last = np.searchsorted(self._col_stops, (c0, c1 - 1), "right")
+        for i in range(first_row, last_row + 1):
+            for j in range(first, last + 1):
+                block = self._blocks[i * across + j]
+                a, b = max(r0, block.rows.start), min(r1, block.rows.stop)
+                c, d = max(c0, block.cols.start), min(c1, block.cols.stop)
+                labels = self._labels(block.index)
+                out[a - r0 : b - r0, c - c0 : d - c0] = labels[
+                    a - block.rows.start : b - block.rows.start,
+                    c - block.cols.start : d - block.cols.start,
+                ]
+        return out
+
+    def _labels(self, index: int) -> NDArray[Any]:
+        with self._lock:
+            found = self._recent.get(index)
+        if found is None:
+            found = self._paint(index)
+            with self._lock:
+                self._recent[index] = found
+                while len(self._recent) > _RECENT:
+                    self._recent.popitem(last=False)
+        return found
 
 
 def with_tissue(blocks: list[Block], mask: Raster) -> list[Block]:
@@ -41,25 +124,13 @@ def tissue_in(lattice: Lattice, mask: Raster) -> NDArray[np.bool_]:
     return out
 
 
-def scratch_array(folder: Path, name: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
-    """A large array that lives in a file of the scratch folder instead of the memory; zeros.
+class RenumberedLabels:
+    """A stored label image whose labels are looked up in a table when a part is asked for."""
 
-    Its room on the disk is taken at once: writing to a mapped file on a full disk would end the
-    program instead of raising an error.
-    """
-    path = folder / f"{name}.npy"
-    with saving("a working file", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        array = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
-        _reserve(path)
-    return array
+    def __init__(self, stored: LazyArray, table: NDArray[np.int32]) -> None:
+        self.shape, self.dtype, self.ndim = tuple(stored.shape), table.dtype, 2
+        self._stored, self._table = stored, table
 
-
-def _reserve(path: Path) -> None:
-    """Take the room of a file that was made with holes."""
-    size = path.stat().st_size
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-    elif shutil.disk_usage(path.parent).free < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        found: NDArray[Any] = self._table[np.asarray(self._stored[key])]
+        return found

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.blocks import Block, cut
+from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     CAIX_CELLS,
@@ -32,7 +32,6 @@ from napari_mosaik.workflow.steps.nuclei import join_tables, slide_threshold, sp
 
 __all__ = ["CAIX"]
 
-BLOCK_PX = 1024
 NEOPLASTIC = 2
 
 
@@ -52,6 +51,8 @@ class CaixStepParams(CaixParams):
 
 
 def _body(inputs: Inputs, params: CaixStepParams) -> Generator[Progress, None, Results]:
+    from napari_mosaik.io.slide import View
+
     mask = inputs.read(TISSUE["caix"])
     settings = NucleiParams(
         spacing_um=params.spacing_um,
@@ -61,16 +62,17 @@ def _body(inputs: Inputs, params: CaixStepParams) -> Generator[Progress, None, R
     vectors = np.array([HAEMATOXYLIN, DAB]).T
     model = ClassicalNuclei(settings, vectors)
     with inputs.slide("caix") as slide:
-        lattice = slide.working_lattice(params.spacing_um)
-        blocks = with_tissue(cut(lattice, BLOCK_PX, model.halo_um + params.halo_um), mask)
-        threshold = yield from slide_threshold(inputs, slide, blocks, mask, model)
+        stream = slide.blocks(View(params.spacing_um, model.halo_um + params.halo_um))
+        lattice, blocks = stream.lattices[0], stream.blocks()
+        tissue = [block.index for block in with_tissue(blocks, mask)]
+        threshold = yield from slide_threshold(inputs, slide, lattice, mask, model)
         model = ClassicalNuclei(settings, vectors, threshold)
 
-        def score(block: Block) -> dict[str, NDArray[Any]]:
-            return split_table(_block_cells(slide.read_lattice(block.outer), block, model, params))
+        def score(index: int, views: tuple[Raster, ...]) -> dict[str, NDArray[Any]]:
+            return split_table(_block_cells(views[0], blocks[index], model, params))
 
-        parts = yield from inputs.blocks(
-            "cells", blocks, score, "scoring membranes", start=0.1, stop=0.95
+        parts = yield from inputs.stream(
+            "cells", stream, tissue, score, "scoring membranes", start=0.05, stop=0.95
         )
     empty = Raster(np.full((1, 1, 3), 255, np.uint8), lattice.crop(slice(0, 1), slice(0, 1)))
     table = join_tables(parts, score_caix(empty, np.zeros((1, 1), np.int32), params, None))
@@ -114,5 +116,6 @@ CAIX = Step(
     may_read=(CLASSES, ALIGNMENT["he"], ALIGNMENT["caix"]),
     writes=(CAIX_CELLS,),
     body=_body,
+    revision=2,
     coarsest_um=1.5,
 )

@@ -10,15 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.blocks import Block, cut
+from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.catalogue import NUCLEI, NUCLEUS_OBJECTS, SLIDES, STAIN_FIT, TISSUE
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment import NucleiParams
-from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.inputs import Inputs, KeptBlocks
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.blocks import scratch_array, tissue_in, with_tissue
+from napari_mosaik.workflow.steps.blocks import (
+    RenumberedLabels,
+    sample_blocks,
+    tissue_in,
+    with_tissue,
+)
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -26,27 +31,29 @@ if TYPE_CHECKING:
 
 __all__ = ["FIND_NUCLEI", "join_tables", "slide_threshold", "split_table"]
 
-BLOCK_PX = 1024
-SAMPLED_BLOCKS = 24
-SAMPLE_STRIDE = 4
+COLUMN = "column:"
+SAMPLE_PX = 256
+SAMPLED_BLOCKS = 192
+SAMPLE_STRIDE = 2
 
 
 def split_table(table: Table) -> dict[str, NDArray[Any]]:
     """A table's columns under names that do not clash with other arrays of a block."""
-    return {f"column:{name}": np.asarray(table[name]) for name in table}
+    return {f"{COLUMN}{name}": np.asarray(table[name]) for name in table}
 
 
-def join_tables(parts: list[dict[str, NDArray[Any]]], like: Table) -> Table:
+def join_tables(parts: KeptBlocks, like: Table) -> Table:
     """The tables of all blocks below one another."""
-    names = [key for key in parts[0] if key.startswith("column:")] if parts else []
+    found = [parts.starting(index, COLUMN) for index in range(len(parts))]
     columns = {
-        name.removeprefix("column:"): np.concatenate([part[name] for part in parts])
-        for name in names
+        name: np.concatenate([np.asarray(like[name])[:0], *(f[f"{COLUMN}{name}"] for f in found)])
+        for name in like
     }
-    return Table(columns or like.columns, like.units, like.about, like.frame)
+    return Table(columns, like.units, like.about, like.frame)
 
 
 def _body(inputs: Inputs, params: NucleiParams) -> Generator[Progress, None, Results]:
+    from napari_mosaik.io.slide import View
     from napari_mosaik.segment import ClassicalNuclei
 
     mask = inputs.read(TISSUE["he"])
@@ -54,51 +61,49 @@ def _body(inputs: Inputs, params: NucleiParams) -> Generator[Progress, None, Res
     vectors = np.array(fit["vectors"], float).T if fit and fit["usable"] else None
     model = ClassicalNuclei(params, vectors)
     with inputs.slide("he") as slide:
-        lattice = slide.working_lattice(params.spacing_um)
-        blocks = with_tissue(cut(lattice, BLOCK_PX, model.halo_um), mask)
-        threshold = yield from slide_threshold(inputs, slide, blocks, mask, model)
+        stream = slide.blocks(View(params.spacing_um, model.halo_um))
+        lattice, blocks = stream.lattices[0], stream.blocks()
+        tissue = [block.index for block in with_tissue(blocks, mask)]
+        threshold = yield from slide_threshold(inputs, slide, lattice, mask, model)
         model = ClassicalNuclei(params, vectors, threshold)
 
-        def find(block: Block) -> dict[str, NDArray[Any]]:
-            return _block_nuclei(slide, block, model)
+        def find(index: int, views: tuple[Raster, ...]) -> dict[str, NDArray[Any]]:
+            return _block_nuclei(views[0], blocks[index], model)
 
-        parts = yield from inputs.blocks(
-            "nuclei", blocks, find, "finding nuclei", start=0.1, stop=0.9
+        parts = yield from inputs.stream(
+            "nuclei", stream, tissue, find, "finding nuclei", start=0.05, stop=0.8
         )
-    labels, rows = yield from _join(inputs, lattice, blocks, parts)
+    joined, rows = yield from _join(inputs, lattice, [blocks[index] for index in tissue], parts)
+    labels = yield from inputs.write_labels(
+        LabelImage(joined, lattice), "storing nuclei", start=0.9
+    )
     table = join_tables(parts, _measured(np.zeros((1, 1), np.int32), lattice, model, None))
-    table = table.rows(rows)
     about = {"method": f"{model.name} method, haematoxylin of at least {threshold:.3g} natural OD"}
-    return {
-        NUCLEI: LabelImage(labels, lattice),
-        NUCLEUS_OBJECTS: table.with_columns({}, about=about),
-    }
+    return {NUCLEI: labels, NUCLEUS_OBJECTS: table.rows(rows).with_columns({}, about=about)}
 
 
 def slide_threshold(
-    inputs: Inputs, slide: Slide, blocks: list[Block], mask: Raster, model: ClassicalNuclei
+    inputs: Inputs, slide: Slide, lattice: Lattice, mask: Raster, model: ClassicalNuclei
 ) -> Generator[Progress, None, float]:
-    """The slide's own haematoxylin threshold, from blocks spread evenly over its tissue."""
+    """The slide's own haematoxylin threshold, from small blocks spread evenly over its tissue."""
     from napari_mosaik.segment.nuclei import estimate_nuclear_threshold
 
-    chosen = blocks[:: max(1, len(blocks) // SAMPLED_BLOCKS)]
-    step = SAMPLE_STRIDE
+    chosen, step = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS), SAMPLE_STRIDE
 
     def sample(block: Block) -> dict[str, NDArray[Any]]:
         spacing_um = math.sqrt(block.lattice.sample_area_um2)
         density = model.density(slide.read_lattice(block.core).values, spacing_um)[::step, ::step]
         return {"od": density[tissue_in(block.core, mask)[::step, ::step]]}
 
-    samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.1)
-    pooled = np.concatenate([item["od"] for item in samples] or [np.zeros(0)])
+    samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.05)
+    pooled = np.concatenate([np.zeros(0), *samples.column("od")])
     return estimate_nuclear_threshold(pooled, model.params)
 
 
-def _block_nuclei(slide: Slide, block: Block, model: ClassicalNuclei) -> dict[str, NDArray[Any]]:
+def _block_nuclei(image: Raster, block: Block, model: ClassicalNuclei) -> dict[str, NDArray[Any]]:
     """The nuclei whose centre lies in the block's core, and their measurements."""
     from napari_mosaik.segment.ownership import own_objects
 
-    image = slide.read_lattice(block.outer)
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
     found = own_objects(model.segment(image.values, spacing_um), block.inner)
     table = _measured(found, block.outer, model, image.values)
@@ -124,31 +129,31 @@ def _measured(
 
 
 def _join(
-    inputs: Inputs,
-    lattice: Lattice,
-    blocks: list[Block],
-    parts: list[dict[str, NDArray[Any]]],
-) -> Generator[Progress, None, tuple[NDArray[np.int32], NDArray[np.int64]]]:
+    inputs: Inputs, lattice: Lattice, blocks: list[Block], parts: KeptBlocks
+) -> Generator[Progress, None, tuple[RenumberedLabels, NDArray[np.int64]]]:
     """All nuclei in one label image, and the row of the joined tables of each of them."""
+    from napari_mosaik.io.files import remove_tree, saving
+    from napari_mosaik.io.ome import CHUNK, create_array
     from napari_mosaik.segment.ownership import ObjectMosaic
 
-    labels = scratch_array(inputs.scratch, "labels", lattice.shape, np.int32)
+    place = inputs.scratch / "joined"
+    remove_tree(place)
+    labels = create_array(place, lattice.shape, np.int32, (CHUNK, CHUNK), sparse=True)
     mosaic = ObjectMosaic(lattice.shape)
     rows = [np.zeros(0, np.int64)]
     n_before = 0
-    for number, (block, part) in enumerate(zip(blocks, parts, strict=True)):
-        window, owned = block.window, part["labels"]
-        present = np.array(labels[window])
+    for number, block in enumerate(blocks):
+        window, owned = block.window, parts.array(number, "labels")
+        present = np.asarray(labels[window])
         pasted = mosaic.paste(present, owned, (window[0].start, window[1].start))
-        labels[window] = pasted
+        with saving("a working file", inputs.scratch):
+            labels[window] = pasted
         rows.append(n_before + np.unique(owned[pasted != present]).astype(np.int64) - 1)
-        n_before += int(part["labels"].max(initial=0))
-        if number % 16 == 0:
-            yield Progress(0.9 + 0.08 * number / len(blocks), 1, "joining nuclei across blocks")
+        n_before += int(owned.max(initial=0))
+        yield Progress(0.8 + 0.1 * number / len(blocks), 1, "joining nuclei across blocks")
     final = mosaic.numbering()
-    for block in blocks:
-        labels[block.rows, block.cols] = final[labels[block.rows, block.cols]]
-    return labels, np.concatenate(rows)[np.argsort(final[1:], kind="stable")]
+    order = np.argsort(final[1:], kind="stable")
+    return RenumberedLabels(labels, final), np.concatenate(rows)[order]
 
 
 FIND_NUCLEI = Step(
@@ -161,5 +166,6 @@ FIND_NUCLEI = Step(
     may_read=(STAIN_FIT,),
     writes=(NUCLEI, NUCLEUS_OBJECTS),
     body=_body,
+    revision=2,
     coarsest_um=1.5,
 )

@@ -1,144 +1,191 @@
-"""Find the vessels on the CD34 slide, block by block, whole across block seams."""
+"""Find the vessels on the CD34 slide in one pass; lumens and vessels are whole across block seams.
+
+    slide ──one pass──► wall of each block ──join holes──► filled ──join objects──► numbers
+                             (kept, 1 bit)                  (kept)        │
+                                        measured block by block ◄─────────┤
+                                        painted while they are stored ◄───┘
+
+No array of the size of the slide is ever in memory: the labels are painted block by block from the
+kept masks when the store asks for them.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.blocks import Block, cut
+from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.catalogue import SLIDES, TISSUE, VESSEL_OBJECTS, VESSELS
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment import VesselParams
-from napari_mosaik.workflow.inputs import Inputs
-from napari_mosaik.workflow.parallel import n_workers
+from napari_mosaik.workflow.inputs import Inputs, KeptBlocks
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.blocks import scratch_array, tissue_in, with_tissue
+from napari_mosaik.workflow.steps.blocks import PaintedLabels, sample_blocks, tissue_in, with_tissue
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide import Slide
+    from napari_mosaik.segment.stitch import SeamLabels
 
 __all__ = ["FIND_VESSELS"]
 
-BLOCK_PX = 1024
-SAMPLED_BLOCKS = 24
+Arrays = Mapping[str, NDArray[Any]]
+SAMPLE_PX = 256
+SAMPLED_BLOCKS = 96
 
 
 def _body(inputs: Inputs, params: VesselParams) -> Generator[Progress, None, Results]:
+    from napari_mosaik.io.slide import View
     from napari_mosaik.segment.vessels import halo_um
 
     mask = inputs.read(TISSUE["cd34"])
     with inputs.slide("cd34") as slide:
-        lattice = slide.working_lattice(params.spacing_um)
-        blocks = cut(lattice, BLOCK_PX, halo_um(params))
-        tissue_blocks = with_tissue(blocks, mask)
-        threshold = yield from _threshold(inputs, slide, tissue_blocks, mask, params)
+        stream = slide.blocks(View(params.spacing_um, halo_um(params)))
+        lattice = stream.lattices[0]
+        blocks = stream.blocks()
+        tissue = [block.index for block in with_tissue(blocks, mask)]
+        threshold = yield from _threshold(inputs, slide, lattice, mask, params)
 
-        def find(block: Block) -> dict[str, NDArray[Any]]:
-            return _block_masks(slide, block, mask, params, threshold)
+        def find(index: int, views: tuple[Raster, ...]) -> Arrays:
+            return _wall(views[0], blocks[index], mask, params, threshold)
 
-        masks = yield from inputs.blocks(
-            "masks", tissue_blocks, find, "finding vessel walls", start=0.1, stop=0.7
+        walls = yield from inputs.stream(
+            "walls", stream, tissue, find, "finding vessel walls", start=0.05, stop=0.6
         )
-    labels, counts = yield from _join(inputs, lattice, blocks, tissue_blocks, masks, params)
-    yield Progress(0.85, 1, "measuring vessels")
-    wall = _assemble(lattice, tissue_blocks, masks)
-    table = _measure(lattice, labels, wall, len(counts), threshold)
-    yield Progress(0.95, 1, "storing vessels")
-    return {VESSELS: LabelImage(labels, lattice), VESSEL_OBJECTS: table}
+    chosen = [blocks[index] for index in tissue]
+    vessels = _Vessels(blocks, tissue, walls)
+    yield from vessels.fill(inputs, params)
+    parts = yield from inputs.blocks(
+        "measures", chosen, vessels.measured, "measuring vessels", start=0.75, stop=0.9
+    )
+    table = _table(parts, lattice, vessels.count, threshold)
+    painted = PaintedLabels(lattice.shape, blocks, vessels.labels, np.dtype(np.int32))
+    labels = yield from inputs.write_labels(
+        LabelImage(painted, lattice), "storing vessels", start=0.9
+    )
+    return {VESSELS: labels, VESSEL_OBJECTS: table}
 
 
 def _threshold(
-    inputs: Inputs, slide: Any, blocks: list[Block], mask: Raster, params: VesselParams
+    inputs: Inputs, slide: Slide, lattice: Lattice, mask: Raster, params: VesselParams
 ) -> Generator[Progress, None, float]:
-    """The slide's own DAB threshold, from blocks spread evenly over its tissue."""
+    """The slide's own DAB threshold, from small blocks spread evenly over its tissue."""
     from napari_mosaik.segment.vessels import estimate_threshold, vessel_density
 
     if params.method == "hsv" or params.threshold == "fixed":
         return params.dab_od
-    step = max(1, len(blocks) // SAMPLED_BLOCKS)
-    chosen = blocks[::step]
+    chosen = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS)
 
-    def sample(block: Block) -> dict[str, NDArray[Any]]:
-        density = vessel_density(slide.read_lattice(block.core).values)[::4, ::4]
-        return {"od": density[tissue_in(block.core, mask)[::4, ::4]]}
+    def sample(block: Block) -> Arrays:
+        density = vessel_density(slide.read_lattice(block.core).values)[::2, ::2]
+        return {"od": density[tissue_in(block.core, mask)[::2, ::2]]}
 
-    samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.1)
-    return estimate_threshold(np.concatenate([s["od"] for s in samples] or [np.zeros(0)]), params)
+    samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.05)
+    return estimate_threshold(np.concatenate([np.zeros(0), *samples.column("od")]), params)
 
 
-def _block_masks(
-    slide: Any, block: Block, mask: Raster, params: VesselParams, threshold: float
-) -> dict[str, NDArray[Any]]:
-    from napari_mosaik.segment.vessels import vessel_mask
+def _wall(
+    image: Raster, block: Block, mask: Raster, params: VesselParams, threshold: float
+) -> Arrays:
+    """The wall of one block within the tissue, one bit per pixel, and its holes."""
+    from napari_mosaik.segment.runs import find_runs
+    from napari_mosaik.segment.vessels import vessel_wall
 
-    image = slide.read_lattice(block.outer)
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
-    wall, filled = vessel_mask(image.values, spacing_um, params, threshold)
-    inside = tissue_in(block.core, mask)
-    filled = filled[block.inner] & inside
-    wall = wall[block.inner] & inside
-    return {"wall": np.packbits(wall), "filled": np.packbits(filled)}
+    wall = vessel_wall(image.values, spacing_um, params, threshold)[block.inner]
+    wall = wall & tissue_in(block.core, mask)
+    return {"mask": np.packbits(wall), **find_runs(wall).holes().arrays("holes")}
 
 
-def _unpack(packed: NDArray[Any], block: Block) -> NDArray[np.bool_]:
+class _Vessels:
+    """The masks of all blocks on their way to vessels with final numbers."""
+
+    def __init__(self, blocks: list[Block], tissue: list[int], walls: KeptBlocks) -> None:
+        self.blocks = blocks
+        self.count = 0
+        self._place = {index: place for place, index in enumerate(tissue)}
+        self._walls = walls
+        self._filled: KeptBlocks | None = None
+        self._seams: SeamLabels | None = None
+
+    def fill(self, inputs: Inputs, params: VesselParams) -> Generator[Progress, None, None]:
+        """Fill the lumens, join the vessels and number those that are large enough."""
+        from napari_mosaik.segment.stitch import holes_to_fill
+        from napari_mosaik.segment.vessels import pixel_limits
+
+        most, least = pixel_limits(params, self.blocks[0].lattice.sample_area_um2)
+        chosen = [self.blocks[index] for index in self._place]
+        yield Progress(0.6, 1, "joining lumens across blocks")
+        fills = holes_to_fill(self._joined(self._walls, "holes"), most)
+        self._filled = yield from inputs.blocks(
+            "filled", chosen, partial(self._fill_one, fills), "filling lumens", start=0.6, stop=0.75
+        )
+        seams = self._joined(self._filled, "objects")
+        self.count = len(seams.join(least))
+        self._seams = seams
+
+    def _joined(self, kept: KeptBlocks, prefix: str) -> SeamLabels:
+        from napari_mosaik.segment.runs import Parts, find_runs
+        from napari_mosaik.segment.stitch import SeamLabels
+
+        seams = SeamLabels([(b.rows, b.cols) for b in self.blocks], holes=prefix == "holes")
+        for block in self.blocks:
+            if block.index in self._place:
+                parts = Parts.from_arrays(kept[self._place[block.index]], prefix)
+            else:
+                empty = find_runs(np.zeros(block.core.shape, bool))
+                parts = empty.holes() if prefix == "holes" else empty.objects()
+            seams.put(block.index, parts)
+        return seams
+
+    def _fill_one(self, fills: list[NDArray[np.bool_]], block: Block) -> Arrays:
+        from napari_mosaik.segment.runs import find_runs
+
+        wall = _unpacked(self._walls.array(self._place[block.index], "mask"), block)
+        filled = find_runs(wall).filled(fills[block.index])
+        return {"mask": np.packbits(filled), **find_runs(filled).objects().arrays("objects")}
+
+    def labels(self, index: int) -> NDArray[np.int32]:
+        """Final labels of one block's core."""
+        from napari_mosaik.segment.runs import find_runs
+
+        block = self.blocks[index]
+        if index not in self._place or self._filled is None or self._seams is None:
+            return np.zeros(block.core.shape, np.int32)
+        filled = _unpacked(self._filled.array(self._place[index], "mask"), block)
+        return find_runs(filled).painted(self._seams.numbers(index))
+
+    def measured(self, block: Block) -> Arrays:
+        """What one block adds to the measurements of the vessels in it."""
+        from napari_mosaik.features import measure_block
+
+        assert self._seams is not None
+        around = self._seams.bordered(block.index, self.labels(block.index))
+        wall = _unpacked(self._walls.array(self._place[block.index], "mask"), block)
+        return measure_block(
+            around,
+            (block.rows.start - 1, block.cols.start - 1),
+            window=(slice(1, -1), slice(1, -1)),
+            masks={"wall": wall},
+        )
+
+
+def _unpacked(packed: NDArray[np.uint8], block: Block) -> NDArray[np.bool_]:
     shape = block.core.shape
-    return np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).astype(bool)
+    return np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).view(bool)
 
 
-def _join(
-    inputs: Inputs,
-    lattice: Lattice,
-    blocks: list[Block],
-    tissue_blocks: list[Block],
-    masks: list[dict[str, NDArray[Any]]],
-    params: VesselParams,
-) -> Generator[Progress, None, tuple[NDArray[np.int32], Any]]:
-    """Label every block, join the labels at the seams and write the final labels."""
-    from napari_mosaik.segment.stitch import SeamLabels
+def _table(parts: KeptBlocks, lattice: Lattice, n_vessels: int, threshold: float) -> Table:
+    from napari_mosaik.features import merge_measures
 
-    found = {block.index: item["filled"] for block, item in zip(tissue_blocks, masks, strict=True)}
-    labels = scratch_array(inputs.scratch, "labels", lattice.shape, np.int32)
-    seams = SeamLabels(lattice.shape, BLOCK_PX)
-    for block in blocks:
-        if block.index in found:
-            mask = _unpack(found[block.index], block)
-        else:
-            mask = np.zeros(block.core.shape, bool)
-        labels[block.rows, block.cols] = seams.add(block.index, mask)
-        if block.index % (4 * n_workers()) == 0:
-            share = 0.7 + 0.1 * block.index / len(blocks)
-            yield Progress(share, 1, "joining vessels across blocks")
-    counts = seams.join(max(1, math.ceil(params.min_area_um2 / lattice.sample_area_um2)))
-    for block in blocks:
-        if block.index in found:
-            part = seams.relabel(block.index, np.asarray(labels[block.rows, block.cols]))
-            labels[block.rows, block.cols] = part
-    return labels, counts
-
-
-def _assemble(
-    lattice: Lattice, blocks: list[Block], masks: list[dict[str, NDArray[Any]]]
-) -> NDArray[np.bool_]:
-    wall = np.zeros(lattice.shape, bool)
-    for block, item in zip(blocks, masks, strict=True):
-        wall[block.rows, block.cols] = _unpack(item["wall"], block)
-    return wall
-
-
-def _measure(
-    lattice: Lattice,
-    labels: NDArray[np.int32],
-    wall: NDArray[np.bool_],
-    n_objects: int,
-    threshold: float,
-) -> Table:
-    from napari_mosaik.features import measure_objects
-
-    table = measure_objects(labels, lattice, masks={"wall": wall}, n_labels=n_objects)
+    table = merge_measures(parts, lattice, n_vessels, masks=("wall",))
     lumen = table["area_um2"] - table["wall_area_um2"]
     about = {
         "lumen_area_um2": "area of the filled vessel without its wall",
@@ -156,5 +203,6 @@ FIND_VESSELS = Step(
     reads=(SLIDES["cd34"], TISSUE["cd34"]),
     writes=(VESSELS, VESSEL_OBJECTS),
     body=_body,
+    revision=2,
     coarsest_um=2.5,
 )

@@ -1,0 +1,101 @@
+"""Arrays on the disk as OME-Zarr 0.5: chunks with checksums, multiscale metadata, lattices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari_mosaik.core.frame import Lattice
+from napari_mosaik.io.files import read_json, write_json
+
+__all__ = [
+    "CHUNK",
+    "create_array",
+    "lattice_dict",
+    "lattice_from",
+    "multiscales",
+    "open_group",
+    "write_group",
+]
+
+CHUNK = 1024
+
+
+def lattice_dict(lattice: Lattice) -> dict[str, Any]:
+    """A lattice for JSON."""
+    return {
+        "frame": lattice.frame,
+        "shape": list(lattice.shape),
+        "spacing_um": list(lattice.spacing_um),
+        "origin_um": list(lattice.origin_um),
+    }
+
+
+def lattice_from(values: dict[str, Any]) -> Lattice:
+    """The inverse of `lattice_dict`."""
+    rows, cols = values["shape"]
+    return Lattice(
+        values["frame"],
+        (int(rows), int(cols)),
+        (float(values["spacing_um"][0]), float(values["spacing_um"][1])),
+        (float(values["origin_um"][0]), float(values["origin_um"][1])),
+    )
+
+
+def create_array(
+    folder: Path,
+    shape: tuple[int, ...],
+    dtype: Any,
+    chunks: tuple[int, ...],
+    *,
+    sparse: bool = False,
+) -> Any:
+    """A new array; chunks of zeros are left out when it is *sparse*."""
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    return zarr.create_array(
+        store=str(folder),
+        shape=shape,
+        dtype=dtype,
+        chunks=tuple(min(c, max(1, s)) for c, s in zip(chunks, shape, strict=True)),
+        compressors=[ZstdCodec(level=1, checksum=True)],
+        config={"write_empty_chunks": not sparse},
+    )
+
+
+def write_group(folder: Path, ome: dict[str, Any], own: dict[str, Any]) -> None:
+    """Metadata of an image: those of OME, and our own."""
+    attributes = {"ome": ome, "mosaik": own}
+    write_json(
+        folder / "zarr.json",
+        {"zarr_format": 3, "node_type": "group", "attributes": attributes},
+    )
+
+
+def multiscales(name: str, lattice: Lattice, n_levels: int, channels: bool) -> dict[str, Any]:
+    """OME's description of an image whose levels are each half the size of the one before."""
+    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in ("y", "x")]
+    lead: list[float] = [1.0] if channels else []
+    if channels:
+        axes.insert(0, {"name": "c", "type": "channel"})
+    datasets = []
+    for level in range(n_levels):
+        step = [s * 2**level for s in lattice.spacing_um]
+        shift = [o + s / 2 for o, s in zip(lattice.origin_um, step, strict=True)]
+        transforms = [
+            {"type": "scale", "scale": lead + step},
+            {"type": "translation", "translation": [0.0] * len(lead) + shift},
+        ]
+        datasets.append({"path": str(level), "coordinateTransformations": transforms})
+    return {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": datasets}]}
+
+
+def open_group(place: Path) -> tuple[dict[str, Any], list[Any]]:
+    """Our own metadata and the arrays of all levels, finest first."""
+    import zarr
+
+    attributes = read_json(place / "zarr.json")["attributes"]
+    paths = [entry["path"] for entry in attributes["ome"]["multiscales"][0]["datasets"]]
+    arrays = [zarr.open_array(str(place / path), mode="r") for path in paths]
+    return attributes["mosaik"], arrays

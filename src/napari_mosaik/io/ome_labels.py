@@ -1,0 +1,112 @@
+"""Label images as multiscale OME-Zarr, written block by block without the image in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_mosaik.core.raster import LabelImage
+from napari_mosaik.io.files import saving
+from napari_mosaik.io.ome import (
+    CHUNK,
+    create_array,
+    lattice_dict,
+    lattice_from,
+    multiscales,
+    open_group,
+    write_group,
+)
+
+__all__ = ["LabelWriter", "read_labels"]
+
+Window = tuple[slice, slice]
+_LEVEL_LIMIT = 512
+_BLOCK = 2 * CHUNK
+"""A block of the finest level is four of its chunks and one chunk of the next level."""
+
+
+class LabelWriter:
+    """Writes a label image level by level; the windows of a level may be written side by side.
+
+    Every coarser level holds every second sample: labels are names, so they are picked and never
+    averaged.  Level 0 is written together with level 1.
+
+    Parameters
+    ----------
+    place
+        Folder that is made for the image.
+    labels
+        What is written; its values are asked for window by window, each once.
+    name
+        Title of the image.
+    """
+
+    def __init__(self, place: Path, labels: LabelImage, name: str) -> None:
+        self.place, self._labels, self._name = place, labels, name
+        place.mkdir(parents=True)
+        shape = (int(labels.values.shape[0]), int(labels.values.shape[1]))
+        self._arrays: list[Any] = []
+        while not self._arrays or max(self._arrays[-1].shape) > _LEVEL_LIMIT:
+            if self._arrays:
+                shape = ((shape[0] + 1) // 2, (shape[1] + 1) // 2)
+            folder = place / str(len(self._arrays))
+            array = create_array(folder, shape, labels.values.dtype, (CHUNK, CHUNK), sparse=True)
+            self._arrays.append(array)
+
+    @property
+    def n_levels(self) -> int:
+        """Number of levels that are written one after the other."""
+        return len(self._arrays)
+
+    def windows(self, level: int) -> list[Window]:
+        """The parts of a level that may be written in any order; none for level 1."""
+        if level == 1:
+            return []
+        step = _BLOCK if level == 0 else CHUNK
+        rows, cols = self._arrays[level].shape
+        return [
+            (slice(r, min(r + step, rows)), slice(c, min(c + step, cols)))
+            for r in range(0, rows, step)
+            for c in range(0, cols, step)
+        ]
+
+    def write(self, level: int, window: Window) -> None:
+        """Write one part of a level; all of the level before it must be there."""
+        with saving(f"the label image '{self._name}'", self.place):
+            self._write(level, window)
+
+    def _write(self, level: int, window: Window) -> None:
+        rows, cols = window
+        if level == 0:
+            values = np.asarray(self._labels.values[rows, cols])
+            self._arrays[0][rows, cols] = values
+            if self.n_levels > 1:
+                half = values[::2, ::2]
+                r, c = rows.start // 2, cols.start // 2
+                self._arrays[1][r : r + half.shape[0], c : c + half.shape[1]] = half
+            return
+        below = self._arrays[level - 1]
+        fine = below[2 * rows.start : 2 * rows.stop, 2 * cols.start : 2 * cols.stop]
+        self._arrays[level][rows, cols] = np.asarray(fine)[::2, ::2]
+
+    def finish(self) -> LabelImage:
+        """Write the metadata; the image as it lies on the disk now."""
+        lattice = self._labels.lattice
+        own = {
+            "lattice": lattice_dict(lattice),
+            "names": {str(code): word for code, word in self._labels.names.items()},
+        }
+        ome = multiscales(self._name, lattice, self.n_levels, channels=False)
+        ome["image-label"] = {"version": "0.5"}
+        write_group(self.place, ome, own)
+        arrays = tuple(self._arrays)
+        return LabelImage(arrays[0], lattice, self._labels.names, arrays[1:], self.place)
+
+
+def read_labels(place: Path) -> LabelImage:
+    """The label image in a folder; its values stay on the disk."""
+    own, arrays = open_group(place)
+    names = {int(code): word for code, word in own["names"].items()}
+    return LabelImage(arrays[0], lattice_from(own["lattice"]), names, tuple(arrays[1:]))
