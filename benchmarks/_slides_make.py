@@ -1,9 +1,9 @@
 """Slides of any size for the benchmark: stained texture with vessels, JPEG tiles, a pyramid.
 
 A square of texture that joins itself at its edges is cut into tiles, each tile is encoded once, and
-the encoded bytes are repeated over the slide inside a round piece of tissue; glass is around it.
-The coarser levels are made from what the tiles show, so the pyramid is true.  Equal seeds give
-equal files.
+the encoded bytes are repeated over the slide.  The rim of glass around the tissue is so narrow that
+every block of a pass holds tissue: no pass can leave out a tile.  The coarser levels are made from
+what the tiles show, so the pyramid is true.  Equal seeds give equal files.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ SMALLEST_LEVEL = 2500
 """No further level is stored below this edge, pixels."""
 PATCH = 4096
 """Edge of the texture that is repeated, pixels: about 1 mm."""
+RIM = 0.03
+"""Width of the glass around the tissue, part of the slide's edge."""
 VESSELS_PER_PATCH = 150
 NUCLEI_PER_PATCH = 6000
 
@@ -118,8 +120,8 @@ def _finest(edge: int, tile: int) -> NDArray[np.int64]:
     across, repeat = math.ceil(edge / tile), PATCH // tile
     row, column = np.mgrid[0:across, 0:across]
     numbers = 1 + (row % repeat) * repeat + column % repeat
-    middle = (edge / tile - 1) / 2
-    inside = (row - middle) ** 2 + (column - middle) ** 2 <= (0.48 * edge / tile) ** 2
+    rim = max(1, round(RIM * edge / tile))
+    inside = (np.minimum(row, column) >= rim) & (np.maximum(row, column) < edge // tile - rim)
     return np.where(inside, numbers, 0)
 
 
