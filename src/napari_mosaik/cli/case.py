@@ -1,4 +1,4 @@
-"""Commands on cases: sample, new, slide, run, status."""
+"""Commands on cases: sample, new, run, status."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from napari_mosaik.cli.show import Bar, drive, print_json, table
+from napari_mosaik.cli.slide import slide_entry
 from napari_mosaik.core.catalogue import STAIN_TITLES
-from napari_mosaik.core.errors import InputError, MissingPixelSize, MosaikError
+from napari_mosaik.core.errors import InputError, MosaikError
 
 __all__ = ["open_cases", "register", "run_case"]
 
@@ -26,7 +27,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("sample")(sample)
     app.command("new")(new)
-    app.command("slide")(slide)
     app.command("run")(run)
     app.command("status")(status)
 
@@ -67,6 +67,9 @@ def new(
     spacing_he: Annotated[float | None, typer.Option(help="Pixel size of H&E, µm.")] = None,
     spacing_cd34: Annotated[float | None, typer.Option(help="Pixel size of CD34, µm.")] = None,
     spacing_caix: Annotated[float | None, typer.Option(help="Pixel size of CAIX, µm.")] = None,
+    profile: Annotated[
+        str, typer.Option(help="Scanner profile that gives the pixel size of slides without one.")
+    ] = "",
     landmarks_he: Annotated[
         Path | None, typer.Option(help="Landmarks on H&E (CSV, pixels).")
     ] = None,
@@ -85,7 +88,7 @@ def new(
         raise InputError("give at least one slide (--he, --cd34, --caix) or a PET file (--pet)")
     own = {"he": spacing_he, "cd34": spacing_cd34, "caix": spacing_caix}
     slides = {
-        stain: _slide_entry(stain, path, own[stain] or spacing)
+        stain: slide_entry(stain, path, own[stain] or spacing, profile)
         for stain, path in files.items()
         if path is not None
     }
@@ -107,59 +110,6 @@ def new(
         typer.echo(
             "next: add the [injection] record to case.toml (dose_mbq, injected, weight_kg...)"
         )
-
-
-def _slide_entry(stain: str, path: Path, spacing_um: float | None) -> dict[str, Any]:
-    """Check that a slide can be read and knows its pixel size."""
-    from napari_mosaik.io import open_slide
-
-    try:
-        with open_slide(path, spacing_um, frame=stain) as opened:
-            found, source = opened.lattice.spacing_um, opened.spacing_source
-    except MissingPixelSize as error:
-        raise MissingPixelSize(
-            f"{error} (for this slide: --spacing-{stain} UM, or --spacing UM for all)"
-        ) from error
-    return {"path": str(path.resolve()), "spacing_um": found, "spacing_source": source}
-
-
-def slide(
-    file: Annotated[Path, typer.Argument(help="A slide file.")],
-    spacing: Annotated[float | None, typer.Option(help="Pixel size, µm.")] = None,
-    json: Json = False,
-) -> None:
-    """Say what a slide file is: reader, size, levels, pixel size and its source."""
-    from napari_mosaik.io import open_slide
-
-    with open_slide(file, spacing) as opened:
-        rows, cols = opened.lattice.shape
-        record: dict[str, Any] = {
-            "file": str(file),
-            "reader": opened.reader,
-            "shape": [rows, cols],
-            "size_mm": [round(um / 1000, 4) for um in opened.lattice.extent_um],
-            "spacing_um": list(opened.lattice.spacing_um),
-            "spacing_source": opened.spacing_source,
-            "levels": [
-                {"shape": list(shape), "downsample": list(factor)}
-                for shape, factor, _ in opened.levels
-            ],
-            "properties": dict(opened.properties),
-        }
-    if json:
-        print_json(record)
-        return
-    spacing_row, spacing_col = record["spacing_um"]
-    typer.echo(f"{file.name}: read by {record['reader']}")
-    typer.echo(f"  size     {rows} x {cols} px, {record['size_mm'][0]} x {record['size_mm'][1]} mm")
-    typer.echo(
-        f"  pixel    {spacing_row:.4g} x {spacing_col:.4g} µm (from the {record['spacing_source']})"
-    )
-    for level in record["levels"]:
-        level_rows, level_cols = level["shape"]
-        typer.echo(f"  level    {level_rows} x {level_cols} px, 1:{max(level['downsample']):g}")
-    for key, value in record["properties"].items():
-        typer.echo(f"  {key:8} {value}")
 
 
 def run_case(case: Any, bar: Bar, until: str = "", scheduler: str = "") -> None:

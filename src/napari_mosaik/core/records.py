@@ -10,12 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from napari_mosaik.core.raster import Raster
 
-__all__ = ["HALF_LIFE_H", "InjectionRecord", "PetHeader", "PetImage"]
+__all__ = ["HALF_LIFE_H", "InjectionRecord", "PetHeader", "PetImage", "SpacingSource"]
 
 HALF_LIFE_H = {"Zr-89": 78.41, "Lu-177": 159.528, "Ac-225": 238.1, "F-18": 1.8295}
 """Physical half-lives in hours of the nuclides that the program knows."""
 
 DecayCorrection = Literal["START", "ADMIN", "NONE"]
+SpacingSource = Literal["header", "user", "profile", "ruler"]
+"""Who gave a slide's pixel size: the file, a typed number, a scanner profile, or the ruler."""
 
 
 class InjectionRecord(BaseModel):

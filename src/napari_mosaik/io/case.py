@@ -18,7 +18,7 @@ from napari_mosaik.core.artifact import Source
 from napari_mosaik.core.catalogue import ANNOTATIONS, INJECTION, LANDMARKS, PET
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.params import digest
-from napari_mosaik.core.records import InjectionRecord, PetImage
+from napari_mosaik.core.records import InjectionRecord, PetImage, SpacingSource
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.files import file_digest, saving, write_bytes
 from napari_mosaik.io.lock import writer
@@ -39,14 +39,25 @@ class _Entry(BaseModel):
 class SlideEntry(_Entry):
     """One slide: its file, its pixel size (row, column) with who gave it, and what to do at damage.
 
-    ``damaged`` is "stop" (a tile that cannot be decoded is an error) or "skip" (it is left out of
-    every result and reported).
+    ``spacing_source`` is "header" (the file), "user" (typed), "profile" (of the scanner named by
+    ``profile``) or "ruler" (measured in the window).  ``damaged`` is "stop" (a tile that cannot be
+    decoded is an error) or "skip" (it is left out of every result and reported).  ``icc`` converts
+    the colours to sRGB by the file's colour profile.
     """
 
     path: str
     spacing_um: tuple[float, float] | None = None
-    spacing_source: Literal["header", "user", "ruler"] = "header"
+    spacing_source: SpacingSource = "header"
+    profile: str = ""
     damaged: Literal["stop", "skip"] = "stop"
+    icc: bool = False
+
+    def spaced(
+        self, spacing_um: tuple[float, float], source: SpacingSource, profile: str = ""
+    ) -> Self:
+        """The same slide with another pixel size."""
+        changed = {"spacing_um": spacing_um, "spacing_source": source, "profile": profile}
+        return self.model_copy(update=changed)
 
 
 class PetEntry(_Entry):
@@ -167,11 +178,75 @@ class Case:
         """Open one slide; its frame is the stain."""
         from napari_mosaik.io.slide import open_slide
 
-        entry = self.file.slides.get(stain)  # type: ignore[call-overload]
+        entry = self._entry(stain)
+        given = entry.spacing_source != "header"
+        return open_slide(
+            self.path(entry.path),
+            entry.spacing_um if given else None,
+            frame=stain,
+            damaged=entry.damaged,
+            spacing_source=entry.spacing_source,
+            icc=entry.icc,
+            pyramids=self.pyramids,
+        )
+
+    def slide_in_pixels(self, stain: str) -> Slide:
+        """Open a slide as if its pixels were 1 µm, to measure a known length on it."""
+        from napari_mosaik.io.slide import open_slide
+
+        entry = self._entry(stain)
+        path, damaged = self.path(entry.path), entry.damaged
+        return open_slide(path, 1.0, frame=stain, damaged=damaged, pyramids=self.pyramids)
+
+    def set_spacing(
+        self,
+        stain: str,
+        spacing_um: tuple[float, float],
+        source: SpacingSource,
+        profile: str = "",
+    ) -> None:
+        """Store a slide's pixel size (row, column) in µm and who gave it in ``case.toml``.
+
+        Raises `InputError` for a size that no scanner has (0.05 to 20 µm) unless it was typed.
+        """
+        from napari_mosaik.io.slide.base import check_user_spacing
+
+        entry = self._entry(stain)
+        given = check_user_spacing(self.path(entry.path), spacing_um, typed=source == "user")
+        assert given is not None
+        self.update(slides={**self.file.slides, stain: entry.spaced(given, source, profile)})
+
+    def measure_spacing(self, stain: str, length_px: float, length_um: float) -> float:
+        """Store the pixel size from a known length measured with the ruler; returns it in µm.
+
+        Parameters
+        ----------
+        stain
+            The slide.
+        length_px
+            What the ruler measured, in pixels of the slide at full size.
+        length_um
+            How long that is, for example on a stage micrometer.
+        """
+        if not (length_px > 0 and length_um > 0):
+            raise InputError(
+                f"a length of {length_um:g} µm over {length_px:g} pixels gives no pixel size; draw "
+                "the ruler along something whose length is known"
+            )
+        size = length_um / length_px
+        self.set_spacing(stain, (size, size), "ruler")
+        return size
+
+    @property
+    def pyramids(self) -> Path:
+        """Where the levels that slides lack are stored once they are made."""
+        return self.root / "cache" / "pyramids"
+
+    def _entry(self, stain: str) -> SlideEntry:
+        entry: SlideEntry | None = self.file.slides.get(stain)  # type: ignore[call-overload]
         if entry is None:
             raise InputError(f"case {self.name} has no {stain} slide")
-        spacing = entry.spacing_um if entry.spacing_source != "header" else None
-        return open_slide(self.path(entry.path), spacing, frame=stain, damaged=entry.damaged)
+        return entry
 
     def spacing_um(self, stain: str) -> tuple[float, float]:
         """Level-0 pixel size of one slide (row, column), µm."""
@@ -266,7 +341,8 @@ class Case:
                 return slide.digest()
 
         spacing = entry.spacing_um if entry.spacing_source != "header" else None
-        content = self._remembered(self.path(entry.path), f"slide:{stain}", read)
+        kind = f"slide:{stain}{':icc' if entry.icc else ''}"
+        content = self._remembered(self.path(entry.path), kind, read)
         return digest([content, spacing, *(["skip"] if entry.damaged == "skip" else [])])
 
     def _file_digest(self, path: Path) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError, Lattice, MissingPixelSize, Raster
+from napari_mosaik.core.records import SpacingSource
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide.damage import DamagedTile, DamagePolicy
@@ -46,8 +47,6 @@ SPACING_ADVICE = (
 
 Pixels = NDArray[np.uint8]
 """RGB pixels (rows, columns, 3)."""
-SpacingSource = Literal["header", "user", "profile", "ruler"]
-"""Who gave the pixel size: the file, a typed number, a scanner profile, or the viewer's ruler."""
 
 
 class Level(NamedTuple):
@@ -154,18 +153,27 @@ class TileSource(Protocol):
 
 
 def check_user_spacing(
-    path: Path, spacing_um: float | Sequence[float] | None
+    path: Path, spacing_um: float | Sequence[float] | None, *, typed: bool = True
 ) -> tuple[float, float] | None:
-    """The (row, column) pixel size that a user gave, or None; nonsense raises `InputError`."""
+    """The (row, column) pixel size that was given, or None; nonsense raises `InputError`.
+
+    A typed size may be that of a coarse overview (0.01 to 1000 µm); one that was measured or copied
+    must be that of a scanner.
+    """
     if spacing_um is None:
         return None
+    low, high = (0.01, 1000.0) if typed else (MIN_SPACING_UM, MAX_SPACING_UM)
     pair = spacing_um if isinstance(spacing_um, Sequence) else (spacing_um, spacing_um)
-    if len(pair) != 2 or not all(math.isfinite(s) and 0.01 <= s <= 1000 for s in pair):
+    if len(pair) != 2 or not all(math.isfinite(s) and low <= s <= high for s in pair):
         raise InputError(
-            f"{path.name}: a pixel size of {spacing_um} µm is not possible; "
-            "give a number between 0.01 and 1000 µm"
+            f"{path.name}: a pixel size of {_size_words(pair)} µm is not possible; "
+            f"give a number between {low:g} and {high:g} µm"
         )
     return float(pair[0]), float(pair[1])
+
+
+def _size_words(pair: Sequence[float]) -> str:
+    return " x ".join(f"{s:g}" for s in dict.fromkeys(pair))
 
 
 def check_header_spacing(path: Path, found: tuple[float, float] | None) -> tuple[float, float]:

@@ -53,7 +53,6 @@ class ZarrSource:
         self.header_spacing_um = _spacing(image, scales[0], (y, x))
         version = str(image.get("version") or _ome(group).get("version", "unknown version"))
         self.properties = {"vendor": f"OME-Zarr {version}"}
-        self.properties["padding"] = "chunks that are not stored are read as white"
 
     def tile(self, level: int, row: int, column: int) -> Pixels | None:
         """One tile as RGB on white."""

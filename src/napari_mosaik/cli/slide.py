@@ -1,0 +1,217 @@
+"""Commands on slide files: slide (what it is) and profiles (pixel sizes of scanners)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_mosaik.cli.show import print_json, table
+from napari_mosaik.core.errors import InputError, MissingPixelSize
+from napari_mosaik.core.records import SpacingSource
+
+__all__ = ["given_spacing", "register", "slide_entry"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print a JSON document for programs.")]
+Pair = tuple[float, float]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("slide")(slide)
+    app.command("profiles")(profiles)
+
+
+def slide(
+    file: Annotated[Path, typer.Argument(help="A slide file, or an OME-Zarr or DICOM folder.")],
+    spacing: Annotated[
+        str, typer.Option(help="Pixel size, µm; 0.25, or 0.25x0.26 for row x column.")
+    ] = "",
+    profile: Annotated[str, typer.Option(help="Scanner profile that gives the pixel size.")] = "",
+    icc: Annotated[bool, typer.Option("--icc", help="Convert colours to sRGB (ICC).")] = False,
+    associated: Annotated[
+        Path | None,
+        typer.Option(help="Export label and macro pictures to this folder; they may show names."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what a slide file is: reader, size, levels, pixel size and its source."""
+    record, lacking = _described(file, *given_spacing(spacing, profile), icc=icc)
+    record["file"] = str(file)
+    if associated is not None:
+        record["associated"] = _export(file, associated)
+    if json:
+        print_json(record)
+    else:
+        _tell(file, record)
+    if lacking is not None:
+        raise lacking
+
+
+def given_spacing(spacing: str, profile: str = "") -> tuple[Pair | None, SpacingSource]:
+    """The pixel size (row, column) that was typed or that a profile holds, and who gave it."""
+    if profile:
+        if spacing:
+            raise InputError("give either --spacing or --profile, not both")
+        from napari_mosaik.io.profiles import profile_named
+
+        return profile_named(profile).spacing_um, "profile"
+    if not spacing:
+        return None, "user"
+    parts = [part.strip().replace(",", ".") for part in spacing.lower().split("x")]
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2):
+        raise InputError(
+            f"a pixel size of '{spacing}' cannot be used; give µm, for example 0.25, or 0.25x0.26 "
+            "for row x column"
+        )
+    return (numbers[0], numbers[-1]), "user"
+
+
+def slide_entry(stain: str, path: Path, spacing: float | None, profile: str) -> dict[str, Any]:
+    """What ``case.toml`` says of a slide; it is opened to check that it can be read.
+
+    A typed size wins over the file's header; a profile serves only where the header says nothing.
+    """
+    from napari_mosaik.io import open_slide
+
+    try:
+        with open_slide(path, spacing, frame=stain) as opened:
+            found, source = opened.lattice.spacing_um, opened.spacing_source
+    except MissingPixelSize as error:
+        if not profile:
+            raise MissingPixelSize(
+                f"{error} (for this slide: --spacing-{stain} UM, or --spacing UM for all)"
+            ) from error
+        given, source = given_spacing("", profile)
+        assert given is not None
+        found = given
+    entry = {"path": str(path.resolve()), "spacing_um": found, "spacing_source": source}
+    return {**entry, "profile": profile} if source == "profile" else entry
+
+
+def _described(
+    file: Path, given: Pair | None, source: Any, icc: bool
+) -> tuple[dict[str, Any], MissingPixelSize | None]:
+    """The facts of a slide; where its pixel size is not known, they come with the error."""
+    from napari_mosaik.io import open_slide
+    from napari_mosaik.io.slide.facts import slide_facts
+
+    lacking = None
+    try:
+        opened = open_slide(file, given, spacing_source=source, icc=icc)
+    except MissingPixelSize as error:
+        lacking, opened = error, open_slide(file, 1.0, icc=icc)
+    with opened:
+        return slide_facts(opened, measured=lacking is None), lacking
+
+
+def _export(file: Path, folder: Path) -> list[str]:
+    from napari_mosaik.io.slide.associated import PRIVACY, export_associated
+
+    written = export_associated(file, folder)
+    typer.echo(f"privacy: {PRIVACY}", err=True)
+    return [str(path) for path in written]
+
+
+_SOURCES = {
+    "header": "from the file's header",
+    "user": "typed",
+    "profile": "from the scanner profile",
+    "ruler": "measured with the ruler",
+}
+
+
+def _tell(file: Path, record: dict[str, Any]) -> None:
+    rows, cols = record["shape"]
+    typer.echo(f"{file.name}: read by {record['reader']}; {record['why']}")
+    size = record["size_mm"]
+    _line("size", f"{rows} x {cols} px" + (f", {size[0]:g} x {size[1]:g} mm" if size else ""))
+    spacing = record["spacing_um"]
+    if spacing:
+        source = _SOURCES[record["spacing_source"]]
+        _line("pixel", f"{spacing[0]:.4g} x {spacing[1]:.4g} µm ({source})")
+    else:
+        _line("pixel", "size not known")
+    for level in record["levels"]:
+        shape, tile = level["shape"], level["tile"]
+        kind = "virtual" if level["virtual"] else "stored"
+        _line(
+            "level",
+            f"1:{max(level['downsample']):g}, {shape[0]} x {shape[1]} px, {kind} in tiles of "
+            f"{tile[0]} x {tile[1]}",
+        )
+    _line("loaded", _loaded(record["loaded"]))
+    for key, value in record["properties"].items():
+        _line(key.replace("_", " "), value)
+    for text in record["missing"]:
+        _line("missing", text)
+    for text in record["warnings"]:
+        _line("warning", text)
+    for path in record.get("associated", ()):
+        _line("written", path)
+
+
+def _line(name: str, text: str) -> None:
+    typer.echo(f"  {name:12} {text}")
+
+
+def _loaded(loaded: dict[str, Any]) -> str:
+    if loaded["whole"]:
+        return f"the whole picture, {loaded['decoded_mib']:.4g} MiB"
+    first = f"the coarsest level ({loaded['coarsest_mib']:.3g} MiB)"
+    rest = f"of {loaded['decoded_mib']:.4g} MiB at full size only the tiles in use"
+    return f"{first}; {rest}, at most {loaded['cache_mib']:.4g} MiB"
+
+
+def profiles(
+    add: Annotated[str, typer.Option(help="Add or replace the profile of this name.")] = "",
+    spacing: Annotated[
+        str, typer.Option(help="With --add: pixel size, µm; 0.25, or 0.25x0.26 for row x column.")
+    ] = "",
+    from_slide: Annotated[
+        Path | None, typer.Option("--from", help="With --add: a slide that states its pixel size.")
+    ] = None,
+    note: Annotated[str, typer.Option(help="With --add: how the size was found.")] = "",
+    remove: Annotated[str, typer.Option(help="Remove the profile of this name.")] = "",
+    json: Json = False,
+) -> None:
+    """List, add or remove scanner profiles: pixel sizes that slides without one can copy."""
+    from napari_mosaik.io.profiles import add_profile, profiles_file, read_profiles, remove_profile
+
+    if add and remove:
+        raise InputError("give either --add or --remove, not both")
+    if add:
+        add_profile(add, _profile_size(spacing, from_slide), note)
+    if remove:
+        remove_profile(remove)
+    known, file = read_profiles(), profiles_file()
+    if json:
+        values = {name: profile.model_dump() for name, profile in known.items()}
+        print_json({"file": str(file), "profiles": values})
+        return
+    if not known:
+        typer.echo(f"no scanner profiles yet ({file}); add one with --add NAME --spacing UM")
+        return
+    rows = [
+        [name, f"{p.spacing_um[0]:g} x {p.spacing_um[1]:g}", p.note] for name, p in known.items()
+    ]
+    table("Scanner profiles", ["name", "pixel (row x column), µm", "note"], rows, words=True)
+    typer.echo(f"kept in {file}, which may be edited")
+
+
+def _profile_size(spacing: str, from_slide: Path | None) -> Pair:
+    from napari_mosaik.io import open_slide
+
+    if bool(spacing) == (from_slide is not None):
+        raise InputError("a new profile needs either --spacing UM or --from SLIDE")
+    if from_slide is not None:
+        with open_slide(from_slide) as opened:
+            return opened.lattice.spacing_um
+    given, _ = given_spacing(spacing)
+    assert given is not None
+    return given
