@@ -15,17 +15,21 @@ _DIRECT = (None, "aperio", "generic-tiff")
 _MOST_FILES = 20_000
 
 
-def chosen_source(path: Path) -> TileSource:
+def chosen_source(path: Path, *, whole: bool = True) -> TileSource:
     """Open a slide with the reader that its content calls for; ``properties["why"]`` says why.
+
+    A TIFF file that is cut off is refused where it must be *whole*; else its lost tiles fail one by
+    one.
 
     Raises `InputError` that says what the file is where it is no slide.
     """
-    source, why = _from_folder(path) if path.is_dir() else _from_file(path)
+    source, why = _from_folder(path) if path.is_dir() else _from_file(path, whole=whole)
     source.properties["why"] = why
+    source.properties.setdefault("padding", "black and empty tiles are read as white")
     return source
 
 
-def _from_file(path: Path) -> tuple[TileSource, str]:
+def _from_file(path: Path, *, whole: bool) -> tuple[TileSource, str]:
     from napari_mosaik.io.slide.openslide_source import OpenSlideSource, detected_vendor
     from napari_mosaik.io.slide.picture import PictureSource
     from napari_mosaik.io.slide.tiff import TiffSource, uses_ycbc_jpeg2000
@@ -38,8 +42,10 @@ def _from_file(path: Path) -> tuple[TileSource, str]:
         if vendor == "aperio" and uses_ycbc_jpeg2000(path):
             why = "Aperio with JPEG 2000 in YCbCr, which OpenSlide decodes rightly"
             return OpenSlideSource(path), why
-        kind = "an Aperio TIFF" if vendor == "aperio" else "a TIFF of no scanner's own layout"
-        return TiffSource(path), f"it is {kind}; its tiles are decoded directly"
+        source = TiffSource(path, whole=whole)
+        known = source.properties["vendor"]
+        kind = "a TIFF of no scanner's own layout" if known == "TIFF" else f"an {known} file"
+        return source, f"it is {kind}; its tiles are decoded directly"
     if start.startswith(_PICTURE_MAGIC):
         return PictureSource(path), "it is a PNG or JPEG picture without a pyramid"
     raise InputError(f"{path.name} is not a slide: {_what_it_is(path, start)}")

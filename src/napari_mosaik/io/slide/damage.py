@@ -84,7 +84,8 @@ class DamageLog:
         stored, shape = self._levels[level], self._native.shape
         edges = []
         for axis, index in ((0, i), (1, j)):
-            scale = shape[axis] / stored.shape[axis]
+            exact = stored.downsample
+            scale = shape[axis] / stored.shape[axis] if exact is None else exact[axis]
             first = index * stored.tile[axis]
             last = min(first + stored.tile[axis], stored.shape[axis])
             edges.append((math.floor(first * scale), min(math.ceil(last * scale), shape[axis])))

@@ -70,7 +70,7 @@ def open_slide(
     path = Path(path)
     check_policy(path, damaged)
     given = check_user_spacing(path, spacing_um)
-    source = chosen_source(path)
+    source = chosen_source(path, whole=damaged == "stop")
     try:
         header = source.header_spacing_um
         if given is None:

@@ -19,7 +19,9 @@ from napari_mosaik.io.slide.header import pixels_per_unit_um
 
 __all__ = ["PictureSource"]
 
-_MAX_PIXELS = 400_000_000
+_MAX_PIXELS = 250_000_000
+"""So that the picture, and what is needed to decode it, stay below 2 GiB."""
+_BAND_ROWS = 512
 _WARNED_PIXELS = 50_000_000
 _SAMPLED_BYTES = 64 << 20
 
@@ -56,8 +58,7 @@ class PictureSource:
         """The whole picture as RGB, composited on white."""
         with self._lock:
             if self._pixels is None:
-                with self._open() as image:
-                    self._pixels = padding_whitened(_on_white(image))
+                self._pixels = padding_whitened(self._decoded())
             return self._pixels
 
     def fingerprint(self) -> Mapping[str, Any]:
@@ -74,6 +75,19 @@ class PictureSource:
         """Forget the pixels."""
         self._pixels = None
 
+    def _decoded(self) -> Pixels:
+        """All pixels on white; what decoding needs beside them is given back at once."""
+        with self._open() as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError("its pixels have more than 8 bits; save it as 8-bit RGB")
+            image.load()
+            width, height = image.size
+            pixels: Pixels = np.empty((height, width, 3), np.uint8)
+            for top in range(0, height, _BAND_ROWS):
+                bottom = min(top + _BAND_ROWS, height)
+                pixels[top:bottom] = _on_white(image.crop((0, top, width, bottom)))
+        return pixels
+
     def _open(self) -> Image.Image:
         try:
             with warnings.catch_warnings():
@@ -86,8 +100,6 @@ class PictureSource:
 def _on_white(image: Image.Image) -> Pixels:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return over_white(np.asarray(image.convert("RGBA")))
-    if image.mode.startswith(("I", "F")):
-        raise ValueError("its pixels have more than 8 bits; save it as 8-bit RGB")
     return np.ascontiguousarray(image.convert("RGB"), np.uint8)
 
 

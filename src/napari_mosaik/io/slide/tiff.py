@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,85 +18,53 @@ from numpy.typing import NDArray
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.base import Pixels, StoredLevel
 from napari_mosaik.io.slide.colours import colour_of
+from napari_mosaik.io.slide.damage import first_line
+from napari_mosaik.io.slide.directories import check_directories
 from napari_mosaik.io.slide.header import aperio_facts, ome_spacing_um, tag_spacing_um
+from napari_mosaik.io.slide.segments import Plane, SharedFile, check_tile, planes_of
 
 __all__ = ["TiffSource", "uses_ycbc_jpeg2000"]
 
-_MAX_SEGMENT_BYTES = 2 << 30
-"""A single strip or tile that would decode to more than this is refused."""
 _SAMPLED_TILES = 48
 _APERIO_YCBC = 33003
 _KEPT_OUT = {"label", "macro", "thumbnail", "overview", "map"}
-
-
-class _File:
-    """Reading at a position, from several threads at once."""
-
-    def __init__(self, path: Path) -> None:
-        self._handle = open(path, "rb", buffering=0)  # noqa: SIM115 - closed in close()
-        self._lock = threading.Lock()
-
-    def read(self, offset: int, count: int) -> bytes:
-        if hasattr(os, "pread"):
-            data = os.pread(self._handle.fileno(), count, offset)
-        else:
-            with self._lock:
-                self._handle.seek(offset)
-                data = self._handle.read(count)
-        if len(data) != count:
-            raise ValueError(f"the file ends {count - len(data)} bytes too early")
-        return data
-
-    def close(self) -> None:
-        self._handle.close()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Plane:
-    """The segments of one page (or of one sample plane of a page)."""
-
-    decode: Callable[..., Any]
-    offsets: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    first: int
-    tables: bytes | None
-
-    def segment(self, file: _File, index: int) -> NDArray[Any] | None:
-        """Decoded (rows, columns, samples) of one segment; None if it is not stored."""
-        index += self.first
-        count = int(self.counts[index])
-        if count == 0 or int(self.offsets[index]) == 0:
-            return None
-        data = file.read(int(self.offsets[index]), count)
-        extra = {} if self.tables is None else {"jpegtables": self.tables}
-        segment, _, shape = self.decode(data, index, **extra)
-        return None if segment is None else segment[0, : shape[1], : shape[2]]
 
 
 @dataclass(frozen=True, slots=True)
 class _TiffLevel:
     stored: StoredLevel
     columns: int
-    planes: tuple[_Plane, ...]
+    planes: tuple[Plane, ...]
     to_rgb: Callable[[NDArray[Any]], Pixels]
     record: tuple[Any, ...]
 
 
 class TiffSource:
-    """The main image of a TIFF file and its pyramid; label and macro pictures are never opened."""
+    """The main image of a TIFF file and its pyramid; label and macro pictures are never opened.
+
+    Parameters
+    ----------
+    path
+        The file.
+    whole
+        Refuse a file that is cut off; else its lost tiles fail one by one.
+    """
 
     reader = "tiff"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, whole: bool = True) -> None:
         self.path = path
+        check_directories(path)
         with _quiet(), _opened(path) as tiff:
             series, index = _main_series(path, tiff)
             size = path.stat().st_size
-            self._levels = tuple(_level(path, part, size) for part in _pyramid(tiff, series))
+            self._levels = tuple(
+                _level(path, part, size, whole=whole) for part in _pyramid(tiff, series)
+            )
             self.header_spacing_um, self.properties = _facts(tiff, series, index)
         self.levels = tuple(level.stored for level in self._levels)
         self._size = size
-        self._file = _File(path)
+        self._file = SharedFile(path)
 
     def tile(self, level: int, row: int, column: int) -> Pixels | None:
         """One tile or strip as RGB; None where the file stores nothing."""
@@ -122,7 +88,7 @@ class TiffSource:
                 n = len(plane.counts)
                 for i in sorted({int(i) for i in np.linspace(0, n - 1, _SAMPLED_TILES)}):
                     count = min(int(plane.counts[i]), 1 << 20)
-                    samples.update(self._file.read(int(plane.offsets[i]), count))
+                    samples.update(self._file.sample(int(plane.offsets[i]), count))
         return {
             "bytes": self._size,
             "structure": structure.hexdigest(),
@@ -136,6 +102,7 @@ class TiffSource:
 
 def uses_ycbc_jpeg2000(path: Path) -> bool:
     """Whether the main image is Aperio JPEG 2000 in YCbCr, which only OpenSlide decodes rightly."""
+    check_directories(path)
     with _quiet(), suppress(Exception), tifffile.TiffFile(path) as tiff:
         return int(tiff.pages.first.compression) == _APERIO_YCBC
     return False
@@ -166,7 +133,7 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
     except Exception as error:
         raise InputError(
             f"{path.name} cannot be read as a TIFF slide: its header is damaged or cut off "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            f"({first_line(error)})"
         ) from error
 
 
@@ -202,7 +169,7 @@ def _is_copy(main: Any, page: Any) -> bool:
     return bool(abs(main.imagelength / ratio - page.imagelength) <= 1.0 + main.imagelength / 2e4)
 
 
-def _level(path: Path, series: Any, size: int) -> _TiffLevel:
+def _level(path: Path, series: Any, size: int, *, whole: bool) -> _TiffLevel:
     """Everything needed to decode the segments of one resolution."""
     pages = [page.aspage() for page in series.pages if page is not None]
     page = pages[0]
@@ -217,47 +184,14 @@ def _level(path: Path, series: Any, size: int) -> _TiffLevel:
         if page.is_tiled
         else (min(int(page.rowsperstrip), shape[0]), shape[1])
     )
-    if min(*shape, *tile) < 1 or tile[0] * tile[1] * page.samplesperpixel > _MAX_SEGMENT_BYTES:
-        raise InputError(
-            f"{path.name}: the header states an image of {shape[0]} x {shape[1]} pixels in "
-            f"pieces of {tile[0]} x {tile[1]}, which cannot be right"
-        )
-    planes = _planes(path, pages, shape, tile, size)
+    check_tile(path, shape, tile, int(page.samplesperpixel))
+    planes = planes_of(path, pages, shape, tile, size, whole=whole)
     columns = math.ceil(shape[1] / tile[1])
     samples = sum(int(p.samplesperpixel) for p in pages)
     record = (shape, tile, int(page.compression), int(page.photometric), samples)
     return _TiffLevel(
         StoredLevel(shape, tile), columns, planes, colour_of(path, page, samples), record
     )
-
-
-def _planes(
-    path: Path, pages: list[Any], shape: tuple[int, int], tile: tuple[int, int], size: int
-) -> tuple[_Plane, ...]:
-    """One plane for interleaved samples, else one per sample; segment tables are checked."""
-    grid = math.ceil(shape[0] / tile[0]) * math.ceil(shape[1] / tile[1])
-    planes = []
-    for page in pages:
-        separate = int(page.planarconfig) == 2
-        offsets = np.asarray(page.dataoffsets, np.int64)
-        counts = np.asarray(page.databytecounts, np.int64)
-        parts = int(page.samplesperpixel) if separate else 1
-        if min(len(offsets), len(counts)) < grid * parts:
-            raise InputError(
-                f"{path.name}: the header lists {len(offsets)} pieces of the image instead of "
-                f"{grid * parts}; the file is damaged"
-            )
-        beyond = int((offsets + counts > size).sum())
-        if beyond or (offsets < 0).any() or (counts < 0).any():
-            raise InputError(
-                f"{path.name} is cut off: {beyond} of {len(offsets)} pieces of the image lie "
-                "beyond the end of the file; copy it again"
-            )
-        tables = page.jpegtables
-        planes += [
-            _Plane(page.decode, offsets, counts, part * grid, tables) for part in range(parts)
-        ]
-    return tuple(planes)
 
 
 def _facts(
