@@ -19,7 +19,7 @@ from napari_mosaik.segment.stardist.network import CONTEXT_PX, predict_maps
 from napari_mosaik.segment.stardist.polygons import Candidates, keep_best, paint_polygons
 from napari_mosaik.segment.stardist.weights import StarDistWeights
 
-__all__ = ["StarDistNuclei", "intensity_range"]
+__all__ = ["StarDistNuclei", "intensity_range", "resampled"]
 
 PERCENTILES = (1.0, 99.8)
 _NEIGHBOURS_PX = 64
@@ -119,7 +119,7 @@ class StarDistNuclei:
             raise InputError(f"the pixel size must be positive, not {spacing_um} µm")
         values = rgb.astype(np.float32)
         if self._resampled(spacing_um):
-            values = _resample(values, spacing_um / self.spacing_um)
+            values = resampled(values, spacing_um / self.spacing_um)
         low, high = self.value_range or intensity_range(values)
         if high <= low:
             return _nothing(self.weights.architecture.rays)
@@ -136,7 +136,7 @@ def _nothing(rays: int) -> Candidates:
     return np.zeros((0, 2), np.int64), np.zeros(0, np.float32), np.zeros((0, rays), np.float32)
 
 
-def _resample(values: Float32, factor: float) -> Float32:
+def resampled(values: Float32, factor: float) -> Float32:
     """The picture with *factor* times as many pixels a side, smoothed where there are fewer."""
     rows, cols = (max(1, round(size * factor)) for size in values.shape[:2])
     needed = [

@@ -16,7 +16,7 @@ from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.masks import Labels
 from napari_mosaik.segment.stardist.network import GRID
 
-__all__ = ["Candidates", "keep_best", "paint_polygons"]
+__all__ = ["Candidates", "keep_best", "paint_polygons", "stardist_module"]
 
 Candidates = tuple[NDArray[np.int64], Float32, Float32]
 """Centres (n, 2) in px, probabilities (n,) and ray lengths (n, rays) in px."""
@@ -24,7 +24,7 @@ BORDER = 2
 """Grid positions at the picture's edge that StarDist takes no nucleus from."""
 
 
-def _stardist(name: str) -> ModuleType:
+def stardist_module(name: str) -> ModuleType:
     """A module of the stardist package; its import would replace the format of all warnings."""
     from importlib import import_module
 
@@ -51,7 +51,7 @@ def keep_best(
     overlap
         Largest shared area, as a part of the smaller one's.
     """
-    nms = _stardist("nms")
+    nms = stardist_module("nms")
     inner = np.zeros(prob.shape, bool)
     inner[BORDER:-BORDER, BORDER:-BORDER] = True
     rows, cols = np.nonzero((prob > prob_threshold) & inner)
@@ -81,7 +81,7 @@ def paint_polygons(candidates: Candidates, shape: tuple[int, int], factor: float
     factor
         Size of one px of the network in px of the labels.
     """
-    geometry = _stardist("geometry")
+    geometry = stardist_module("geometry")
     points, scores, rays = candidates
     if len(points) == 0:
         return np.zeros(shape, np.int32)

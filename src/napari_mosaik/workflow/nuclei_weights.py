@@ -1,0 +1,195 @@
+"""Weights of StarDist networks on this computer: fetched with consent, or taken from a file.
+
+They lie in one folder, each under the digest of its content: the one that the environment variable
+``NAPARI_MOSAIK_WEIGHTS`` names, or ``.napari-mosaik/weights`` in the home folder.  A computer
+without network gets them by copying that folder, or with `install_weights`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
+from napari_mosaik.io.files import remove_tree, saving
+
+if TYPE_CHECKING:
+    from napari_mosaik.segment.stardist import StarDistWeights
+
+__all__ = [
+    "VERSATILE_HE",
+    "WEIGHTS_VARIABLE",
+    "PublishedWeights",
+    "fetch_weights",
+    "find_weights",
+    "install_weights",
+    "installed_weights",
+    "weights_folder",
+]
+
+WEIGHTS_VARIABLE = "NAPARI_MOSAIK_WEIGHTS"
+_CHUNK_BYTES = 1 << 18
+_LARGEST_BYTES = 200_000_000
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedWeights:
+    """Where weights are published, and the SHA-256 of the file."""
+
+    name: str
+    url: str
+    sha256: str
+    terms: str = ""
+
+
+VERSATILE_HE = PublishedWeights(
+    "2D_versatile_he",
+    "https://github.com/stardist/stardist-models/releases/download/v0.1/python_2D_versatile_he.zip",
+    "f1696ef0631bd7e1c0e5c0d3017e2b4c6a95e284c6aab9c22fc2f08317817b28",
+    "StarDist's network for nuclei on H&E. It was trained on published pictures of which some may "
+    "be used for research only (MoNuSeg: CC BY-NC-SA)",
+)
+"""What the stardist package names for ``StarDist2D.from_pretrained("2D_versatile_he")``."""
+
+
+def weights_folder() -> Path:
+    """The folder of all weights; it need not exist."""
+    named = os.environ.get(WEIGHTS_VARIABLE, "")
+    return Path(named) if named else Path.home() / ".napari-mosaik" / "weights"
+
+
+def installed_weights(folder: Path | None = None) -> tuple[str, ...]:
+    """Digests of the weights that are there."""
+    place = folder or weights_folder()
+    if not place.is_dir():
+        return ()
+    names = (path.parent.name for path in place.glob("*/card.json"))
+    return tuple(sorted(name for name in names if not name.startswith(".")))
+
+
+def find_weights(digest: str, folder: Path | None = None) -> StarDistWeights:
+    """Installed weights by their digest, or by its first characters if no other begins so.
+
+    Raises
+    ------
+    InputError
+        None or several fit; the message says how to get weights.
+    CorruptArtifact
+        They are damaged.
+    """
+    from napari_mosaik.segment.stardist import load_stardist
+
+    place = folder or weights_folder()
+    there = installed_weights(place)
+    fitting = [name for name in there if name.startswith(digest)]
+    if not there:
+        raise InputError(
+            f"the method 'stardist' needs the weights of a network, and {place} holds none. Fetch "
+            "them with 'napari-mosaik weights --fetch', or take them from a file with "
+            "'napari-mosaik weights --file FILE'"
+        )
+    if len(fitting) != 1:
+        word = "no weights" if not fitting else "several weights"
+        raise InputError(
+            f"{place} holds {word} '{digest}'. There are: {', '.join(there)}. Set one of them"
+        )
+    weights = load_stardist(place / fitting[0])
+    if weights.hash != fitting[0]:
+        raise CorruptArtifact(
+            f"the weights in {place / fitting[0]} are others than the folder's name says; "
+            "remove that folder and install them again"
+        )
+    return weights
+
+
+def install_weights(source: Path, folder: Path | None = None) -> StarDistWeights:
+    """Put weights from a file or folder (`load_stardist`) among the installed ones."""
+    from napari_mosaik.segment.stardist import load_stardist, save_stardist
+
+    weights = load_stardist(source)
+    place = (folder or weights_folder()) / weights.hash
+    if not (place / "card.json").is_file():
+        scratch = place.with_name(f".{place.name}.{os.getpid()}.part")
+        with saving("the weights", place.parent):
+            save_stardist(weights, scratch)
+            remove_tree(place)
+            scratch.replace(place)
+    return weights
+
+
+def fetch_weights(
+    published: PublishedWeights = VERSATILE_HE,
+    *,
+    consent: bool,
+    folder: Path | None = None,
+) -> Generator[Progress, None, StarDistWeights]:
+    """Fetch published weights, check them and install them; yields the bytes that have come.
+
+    Raises
+    ------
+    InputError
+        Without consent; the message says what would be fetched from where.
+    CorruptArtifact
+        What came has another checksum; nothing is installed.
+    MosaikError
+        The place cannot be reached.
+    """
+    if not consent:
+        raise InputError(
+            f"the weights {published.name} would be fetched from {published.url}. "
+            f"{published.terms}. Nothing was fetched; agree with --yes, or fetch the file "
+            "elsewhere and give it with --file"
+        )
+    place = folder or weights_folder()
+    archive = place / f".{published.name}.{os.getpid()}.zip"
+    with saving("the weights", place):
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            found = yield from _download(published, archive)
+            if found != published.sha256:
+                raise CorruptArtifact(
+                    f"what came from {published.url} is not what was published (its SHA-256 is "
+                    f"{found}, expected is {published.sha256}); nothing was installed. Try again "
+                    "later, or take the weights from a file"
+                )
+            return install_weights(archive, place)
+        finally:
+            archive.unlink(missing_ok=True)
+
+
+def _download(published: PublishedWeights, path: Path) -> Generator[Progress, None, str]:
+    """Write what is at the address to a file; the SHA-256 of it."""
+    text = f"fetching {published.name}"
+    try:
+        with urllib.request.urlopen(published.url, timeout=_TIMEOUT_S) as answer:
+            total = float(answer.headers.get("Content-Length") or 0)
+            yield Progress(0, total, text)
+            with path.open("wb") as file:
+                return (yield from _copied(answer, file, total, text))
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise MosaikError(
+            f"the weights could not be fetched from {published.url} ({error}); check the network, "
+            "or fetch the file elsewhere and give it with 'napari-mosaik weights --file FILE'"
+        ) from error
+
+
+def _copied(
+    answer: BinaryIO, file: BinaryIO, total: float, text: str
+) -> Generator[Progress, None, str]:
+    seen, check = 0, hashlib.sha256()
+    while chunk := answer.read(_CHUNK_BYTES):
+        seen += len(chunk)
+        if seen > _LARGEST_BYTES:
+            raise MosaikError(f"more than {_LARGEST_BYTES} bytes came; that is no such network")
+        check.update(chunk)
+        file.write(chunk)
+        yield Progress(seen, total, text)
+    return check.hexdigest()

@@ -1,0 +1,238 @@
+"""Nuclei by StarDist: StarDist's own geometry, blocks as the whole, any pixel size; training."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from napari_mosaik.core import InputError
+from napari_mosaik.core.blocks import cut
+from napari_mosaik.core.frame import Lattice
+from napari_mosaik.segment.ownership import ObjectMosaic, own_objects
+from napari_mosaik.segment.scores import object_scores
+from napari_mosaik.segment.stardist import (
+    Architecture,
+    StarDistNetwork,
+    StarDistNuclei,
+    StarDistWeights,
+    intensity_range,
+)
+from napari_mosaik.segment.stardist.model import resampled
+from napari_mosaik.segment.stardist.polygons import keep_best, paint_polygons, stardist_module
+from napari_mosaik.segment.stardist.training import (
+    StarDistTrainingParams,
+    stain_changed,
+    targets,
+    train_stardist,
+)
+
+RANGE = (0.0, 255.0)
+
+
+def random_weights(seed=0, radius_px=5.0):
+    """A network with random weights that sees polygons of some size everywhere."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        widths = Architecture(base=4, features=8)
+        arrays = {k: v.numpy().copy() for k, v in StarDistNetwork(widths).state_dict().items()}
+    rng = np.random.default_rng(seed)
+    for key, array in arrays.items():
+        if key.endswith("weight"):
+            array[:] = rng.normal(0, np.sqrt(2 / array[0].size), array.shape)
+        else:
+            array[:] = 0
+    arrays["layers.dist.bias"] += radius_px
+    arrays["layers.prob.weight"] *= 30
+    arrays["layers.prob.bias"] += 0.9
+    return StarDistWeights("random", arrays, widths, prob_threshold=0.5, nms_threshold=0.3)
+
+
+def noise(shape, seed=1, sigma=2.0):
+    rng = np.random.default_rng(seed)
+    field = ndimage.gaussian_filter(rng.normal(size=(*shape, 3)), (sigma, sigma, 0))
+    return np.clip(128 + 60 * field / field.std(), 0, 255).astype(np.uint8)
+
+
+def discs(n, spacing_um=0.5, seed=0, radius_um=4.0):
+    """Dark discs on a bright ground, and their labels."""
+    rng = np.random.default_rng(seed)
+    rows, cols = (np.mgrid[:n, :n] + 0.5) * spacing_um
+    truth = np.zeros((n, n), np.int32)
+    pitch = 14.0
+    for k, (i, j) in enumerate(
+        np.ndindex(int(n * spacing_um // pitch), int(n * spacing_um // pitch))
+    ):
+        y, x = (np.array([i, j]) + 0.5) * pitch + rng.uniform(-2, 2, 2)
+        truth[np.hypot(rows - y, cols - x) < radius_um * rng.uniform(0.8, 1.2)] = k + 1
+    cover = ndimage.gaussian_filter((truth > 0).astype(float), 0.5 / spacing_um)[..., None]
+    rgb = 220 - cover * np.array([120, 150, 60]) + rng.normal(0, 5, (n, n, 3))
+    return np.clip(rgb, 0, 255).astype(np.uint8), truth
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small networks are fastest so, also where others use the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small network that has learned to find discs."""
+    pictures, labels = zip(*[discs(96, seed=k) for k in range(6)], strict=True)
+    params = StarDistTrainingParams(
+        base=8, features=16, patch_px=64, batch_size=4, steps=160, learning_rate=5e-3
+    )
+    steps = train_stardist(pictures, labels, params, np.random.default_rng(0), name="discs")
+    losses = []
+    while True:
+        try:
+            losses.append(next(steps).loss)
+        except StopIteration as end:
+            return end.value, losses
+
+
+def test_training_finds_what_it_was_shown(trained):
+    weights, losses = trained
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+    rgb, truth = discs(160, seed=99)
+    scores = object_scores(truth, StarDistNuclei(weights).segment(rgb, 0.5))
+    assert scores.f1 > 0.9
+    assert weights.training["settings"]["steps"] == 160
+
+
+@pytest.mark.parametrize("spacing_um", [0.25, 0.4, 1.0])
+def test_other_pixel_sizes_give_labels_on_their_own_lattice(trained, spacing_um):
+    rgb, truth = discs(round(90 / spacing_um) + 1, spacing_um, seed=98)
+    labels = StarDistNuclei(trained[0]).segment(rgb, spacing_um)
+    assert labels.shape == truth.shape
+    assert labels.dtype == np.int32
+    assert object_scores(truth, labels).f1 > 0.85
+
+
+@pytest.mark.parametrize("spacing_um", [0.25, 0.4, 0.5, 1.0, 1.3])
+def test_places_are_the_same_at_any_pixel_size(spacing_um):
+    factor = 0.5 / spacing_um
+    shape = round(60 / factor), round(70 / factor)
+    circle = np.array([[61, 52]]), np.ones(1, np.float32), np.full((1, 32), 20, np.float32)
+    painted = paint_polygons(circle, (round(120 * factor), round(110 * factor)), factor)
+    assert np.sum(painted > 0) * spacing_um**2 == pytest.approx(np.pi * 10**2, rel=0.05)
+    centre = (np.argwhere(painted).mean(0) + 0.5) * spacing_um
+    np.testing.assert_allclose(centre, [30.75, 26.25], atol=0.08 + 0.15 * spacing_um)
+    rows, cols = ((np.mgrid[: shape[0], : shape[1]] + 0.5) * spacing_um).astype(np.float32)
+    ramp = np.stack([rows, cols, rows + cols], axis=2)
+    found = resampled(ramp, spacing_um / 0.5)
+    assert found.shape[:2] == tuple(round(n * spacing_um / 0.5) for n in shape)
+    expected = (np.mgrid[: found.shape[0], : found.shape[1]] + 0.5) * 0.5
+    inner = slice(4, -4)
+    np.testing.assert_allclose(found[inner, inner, 0], expected[0][inner, inner], atol=0.03)
+    np.testing.assert_allclose(found[inner, inner, 1], expected[1][inner, inner], atol=0.03)
+
+
+def test_labels_are_those_of_stardist_itself():
+    """StarDist's own dense route: suppress and paint with its public functions."""
+    import stardist
+
+    rng = np.random.default_rng(3)
+    prob = ndimage.gaussian_filter(rng.random((60, 70)), 1.5).astype(np.float32)
+    prob = (prob - prob.min()) / np.ptp(prob)
+    dist = (4 + 3 * ndimage.gaussian_filter(rng.random((60, 70, 32)), (2, 2, 1))).astype(np.float32)
+    points, scores, rays = stardist.non_maximum_suppression(
+        dist, prob, grid=(2, 2), prob_thresh=0.6, nms_thresh=0.3
+    )
+    expected = stardist.polygons_to_label(rays, points, (119, 140), prob=scores)
+    kept = keep_best(prob, dist, (119, 140), 0.6, 0.3)
+    inside = points[:, 0] < 119
+    np.testing.assert_array_equal(kept[0], points[inside])
+    np.testing.assert_array_equal(kept[2], rays[inside])
+    np.testing.assert_array_equal(paint_polygons(kept, (119, 140)), expected)
+    assert len(kept[0]) > 20
+    assert not keep_best(prob, dist, (119, 140), 0.999999, 0.3)[0].size
+
+
+def test_importing_stardist_changes_no_warnings():
+    form = warnings.formatwarning
+    stardist_module("nms")
+    assert warnings.formatwarning is form
+
+
+def test_blocks_with_halo_give_the_nuclei_of_the_whole():
+    model = StarDistNuclei(random_weights(), RANGE)
+    rgb = noise((490, 530))
+    whole = model.segment(rgb, 0.5)
+    out, mosaic = np.zeros(whole.shape, np.int32), ObjectMosaic(whole.shape)
+    for block in cut(Lattice("he", whole.shape, (0.5, 0.5)), 256, model.halo_um):
+        owned = own_objects(model.segment(rgb[block.window], 0.5), block.inner)
+        origin = block.window[0].start, block.window[1].start
+        out[block.window] = mosaic.paste(out[block.window], owned, origin)
+    out = mosaic.numbering()[out]
+    assert whole.max() > 300
+    assert out.max() == object_scores(whole, out).n_matched == whole.max()
+    assert ((out > 0) != (whole > 0)).mean() < 1e-4  # corners of polygons that fall on a pixel
+    edge = np.zeros(whole.shape, bool)
+    edge[240:272], edge[:, 240:272] = True, True
+    assert (out[~edge] > 0).sum() == pytest.approx((whole[~edge] > 0).sum(), abs=20)
+
+
+def test_bfloat16_keeps_the_count(trained):
+    rgb, _ = discs(320, seed=97)
+    exact = StarDistNuclei(trained[0]).segment(rgb, 0.5)
+    coarse = StarDistNuclei(trained[0], bfloat16=True).segment(rgb, 0.5)
+    assert exact.max() > 100
+    assert abs(int(coarse.max()) - int(exact.max())) <= 1
+
+
+def test_pictures_without_contrast_have_no_nuclei(trained):
+    model = StarDistNuclei(trained[0])
+    for value in (0, 128, 255):
+        assert model.segment(np.full((50, 60, 3), value, np.uint8), 0.5).max() == 0
+    with pytest.raises(InputError, match="positive"):
+        model.segment(np.zeros((50, 60, 3), np.uint8), 0.0)
+
+
+def test_intensity_range_is_that_of_csbdeep():
+    from csbdeep.utils import normalize
+
+    rgb = noise((40, 50))
+    low, high = intensity_range(rgb)
+    expected = normalize(rgb, 1, 99.8)
+    np.testing.assert_allclose((rgb - low) / (high - low), expected, atol=1e-5)
+    assert intensity_range([]) == (0.0, 255.0)
+
+
+def test_targets_are_distances_to_the_edge():
+    rows, cols = np.mgrid[:40, :40]
+    labels = (np.hypot(rows - 20, cols - 20) < 10).astype(np.int32)
+    prob, dist = targets(labels, 32)
+    assert prob.shape == (20, 20)
+    assert dist.shape == (20, 20, 32)
+    assert np.unravel_index(prob.argmax(), prob.shape) == (10, 10)
+    np.testing.assert_allclose(dist[10, 10], 10, atol=0.8)
+    assert prob[0, 0] == 0
+    assert (dist[0, 0] == 0).all()
+
+
+def test_changed_stain_is_another_picture_of_the_same_nuclei():
+    rgb, _ = discs(64)
+    changed = stain_changed(rgb, 0.2, np.random.default_rng(0))
+    assert changed.shape == rgb.shape
+    assert changed.dtype == np.uint8
+    grey, other = rgb.mean(2).ravel(), changed.mean(2).ravel()
+    assert np.corrcoef(grey, other)[0, 1] > 0.8
+    assert np.abs(grey - other).mean() > 3
+
+
+def test_training_refuses_what_does_not_fit():
+    rgb, truth = discs(64)
+    rng = np.random.default_rng(0)
+    params = StarDistTrainingParams(patch_px=64)
+    with pytest.raises(InputError, match="do not fit"):
+        next(train_stardist([rgb], [], params, rng))
+    with pytest.raises(InputError, match="same size"):
+        next(train_stardist([rgb[:50]], [truth], params, rng))
+    with pytest.raises(InputError, match="multiple of 16"):
+        next(train_stardist([rgb], [truth], StarDistTrainingParams(patch_px=50), rng))
