@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,6 +56,10 @@ class NucleiModel(Protocol):
         """Short name of the method."""
 
     @property
+    def spacing_um(self) -> float:
+        """Pixel size at which a slide is best read for it, µm."""
+
+    @property
     def halo_um(self) -> float:
         """Margin that a block needs for its inner part to be as in the whole slide, µm."""
 
@@ -68,9 +72,25 @@ class NucleiModel(Protocol):
 
 
 class NucleiParams(Params):
-    """Settings of the classical nuclei segmentation."""
+    """Settings of the nuclei segmentation; all but the first two are of the classical method."""
 
-    spacing_um: float = setting(1.0, "Pixel size at which nuclei are found.", unit="µm", gt=0)
+    method: Literal["classical", "stardist"] = setting(
+        "classical",
+        "How nuclei are found: by their haematoxylin, or by a StarDist network whose weights are "
+        "on this computer.",
+        choices={"classical": "Haematoxylin and watershed", "stardist": "StarDist network"},
+    )
+    weights: str = setting(
+        "",
+        "Hash of the StarDist network's weights ('napari-mosaik weights' lists those that are "
+        "here, fetches and takes in others); empty for the classical method.",
+    )
+    spacing_um: float = setting(
+        1.0,
+        "Pixel size at which the classical method finds nuclei; a network has its own.",
+        unit="µm",
+        gt=0,
+    )
     smoothing_um: float = setting(
         0.5, "Standard deviation of the first smoothing.", unit="µm", ge=0, le=5
     )
@@ -197,6 +217,11 @@ class ClassicalNuclei:
         self.params = params or NucleiParams()
         self.vectors = np.array(H_EOSIN if vectors is None else vectors, float)
         self.threshold_od = threshold_od
+
+    @property
+    def spacing_um(self) -> float:
+        """Pixel size at which a slide is best read for it, µm."""
+        return self.params.spacing_um
 
     @property
     def halo_um(self) -> float:

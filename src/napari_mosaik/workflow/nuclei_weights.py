@@ -78,6 +78,8 @@ def installed_weights(folder: Path | None = None) -> tuple[str, ...]:
 def find_weights(digest: str, folder: Path | None = None) -> StarDistWeights:
     """Installed weights by their digest, or by its first characters if no other begins so.
 
+    There is no choice by default: a result is to say which weights it is of.
+
     Raises
     ------
     InputError
@@ -89,7 +91,7 @@ def find_weights(digest: str, folder: Path | None = None) -> StarDistWeights:
 
     place = folder or weights_folder()
     there = installed_weights(place)
-    fitting = [name for name in there if name.startswith(digest)]
+    fitting = [name for name in there if digest and name.startswith(digest)]
     if not there:
         raise InputError(
             f"the method 'stardist' needs the weights of a network, and {place} holds none. Fetch "
@@ -97,9 +99,10 @@ def find_weights(digest: str, folder: Path | None = None) -> StarDistWeights:
             "'napari-mosaik weights --file FILE'"
         )
     if len(fitting) != 1:
-        word = "no weights" if not fitting else "several weights"
+        word = "several weights begin with" if fitting else "there are no weights"
         raise InputError(
-            f"{place} holds {word} '{digest}'. There are: {', '.join(there)}. Set one of them"
+            f"{word} '{digest}' in {place}. Set the weights of the nuclei to one of: "
+            f"{', '.join(there)}"
         )
     weights = load_stardist(place / fitting[0])
     if weights.hash != fitting[0]:

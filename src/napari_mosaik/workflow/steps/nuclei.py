@@ -23,11 +23,12 @@ from napari_mosaik.workflow.steps.blocks import (
     sample_blocks,
     tissue_in,
     with_tissue,
+    without_damaged,
 )
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
-    from napari_mosaik.segment import ClassicalNuclei
+    from napari_mosaik.segment import ClassicalNuclei, NucleiModel
 
 __all__ = ["FIND_NUCLEI", "join_tables", "slide_threshold", "split_table"]
 
@@ -35,6 +36,8 @@ COLUMN = "column:"
 SAMPLE_PX = 256
 SAMPLED_BLOCKS = 192
 SAMPLE_STRIDE = 2
+NETWORK_BLOCK_PX = 2048
+"""A multiple of 16, so that the network's grid lies on the same pixels in every block."""
 
 
 def split_table(table: Table) -> dict[str, NDArray[Any]]:
@@ -54,21 +57,19 @@ def join_tables(parts: KeptBlocks, like: Table) -> Table:
 
 def _body(inputs: Inputs, params: NucleiParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.io.slide import View
-    from napari_mosaik.segment import ClassicalNuclei
 
     mask = inputs.read(TISSUE["he"])
     fit = inputs.read(STAIN_FIT) if inputs.has(STAIN_FIT) else None
     vectors = np.array(fit["vectors"], float).T if fit and fit["usable"] else None
-    model = ClassicalNuclei(params, vectors)
     with inputs.slide("he") as slide:
-        stream = slide.blocks(View(params.spacing_um, model.halo_um))
+        model, about = yield from _slide_model(inputs, slide, mask, params, vectors)
+        size = NETWORK_BLOCK_PX if params.method == "stardist" else None
+        stream = slide.blocks(View(model.spacing_um, model.halo_um), block_px=size)
         lattice, blocks = stream.lattices[0], stream.blocks()
         tissue = [block.index for block in with_tissue(blocks, mask)]
-        threshold = yield from slide_threshold(inputs, slide, lattice, mask, model)
-        model = ClassicalNuclei(params, vectors, threshold)
 
         def find(index: int, views: tuple[Raster, ...]) -> dict[str, NDArray[Any]]:
-            return _block_nuclei(views[0], blocks[index], model)
+            return _block_nuclei(views[0], blocks[index], model, vectors, slide)
 
         parts = yield from inputs.stream(
             "nuclei", stream, tissue, find, "finding nuclei", start=0.05, stop=0.8
@@ -77,9 +78,54 @@ def _body(inputs: Inputs, params: NucleiParams) -> Generator[Progress, None, Res
     labels = yield from inputs.write_labels(
         LabelImage(joined, lattice), "storing nuclei", start=0.9
     )
-    table = join_tables(parts, _measured(np.zeros((1, 1), np.int32), lattice, model, None))
-    about = {"method": f"{model.name} method, haematoxylin of at least {threshold:.3g} natural OD"}
-    return {NUCLEI: labels, NUCLEUS_OBJECTS: table.rows(rows).with_columns({}, about=about)}
+    table = join_tables(parts, _measured(np.zeros((1, 1), np.int32), lattice, vectors, None))
+    table = table.rows(rows).with_columns({}, about={"method": about})
+    return {NUCLEI: labels, NUCLEUS_OBJECTS: table}
+
+
+def _slide_model(
+    inputs: Inputs,
+    slide: Slide,
+    mask: Raster,
+    params: NucleiParams,
+    vectors: NDArray[np.float64] | None,
+) -> Generator[Progress, None, tuple[NucleiModel, str]]:
+    """The method with all that it takes from the slide, and the words of its record."""
+    if params.method == "stardist":
+        return (yield from _network(inputs, slide, mask, params))
+    from napari_mosaik.segment import ClassicalNuclei
+
+    model = ClassicalNuclei(params, vectors)
+    lattice = slide.working_lattice(params.spacing_um)
+    threshold = yield from slide_threshold(inputs, slide, lattice, mask, model)
+    about = f"{model.name} method, haematoxylin of at least {threshold:.3g} natural OD"
+    return ClassicalNuclei(params, vectors, threshold), about
+
+
+def _network(
+    inputs: Inputs, slide: Slide, mask: Raster, params: NucleiParams
+) -> Generator[Progress, None, tuple[NucleiModel, str]]:
+    """The network with the range of grey values of the slide's tissue."""
+    from napari_mosaik.segment.stardist import StarDistNuclei, intensity_range
+    from napari_mosaik.workflow.nuclei_weights import find_weights
+
+    weights = find_weights(params.weights)
+    lattice = slide.working_lattice(weights.spacing_um)
+
+    def sample(block: Block) -> dict[str, NDArray[Any]]:
+        step, inside = SAMPLE_STRIDE, tissue_in(block.core, mask)
+        pixels = slide.read_lattice(block.core).values[::step, ::step]
+        return {"rgb": pixels[inside[::step, ::step]]}
+
+    chosen = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS)
+    samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.05)
+    pooled = np.concatenate([np.zeros((0, 3), np.uint8), *samples.column("rgb")])
+    model = StarDistNuclei(weights, intensity_range(pooled))
+    about = (
+        f"{model.name} method, network {weights.name} (weights {weights.hash}), probability above "
+        f"{model.prob_threshold:.3g}, overlap up to {model.nms_threshold:.3g}"
+    )
+    return model, about
 
 
 def slide_threshold(
@@ -100,20 +146,27 @@ def slide_threshold(
     return estimate_nuclear_threshold(pooled, model.params)
 
 
-def _block_nuclei(image: Raster, block: Block, model: ClassicalNuclei) -> dict[str, NDArray[Any]]:
+def _block_nuclei(
+    image: Raster,
+    block: Block,
+    model: NucleiModel,
+    vectors: NDArray[np.float64] | None,
+    slide: Slide,
+) -> dict[str, NDArray[Any]]:
     """The nuclei whose centre lies in the block's core, and their measurements."""
     from napari_mosaik.segment.ownership import own_objects
 
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
-    found = own_objects(model.segment(image.values, spacing_um), block.inner)
-    table = _measured(found, block.outer, model, image.values)
+    seen = without_damaged(model.segment(image.values, spacing_um), slide, block.outer)
+    found = own_objects(seen, block.inner)
+    table = _measured(found, block.outer, vectors, image.values)
     return {"labels": found.astype(np.int32), **split_table(table)}
 
 
 def _measured(
     labels: NDArray[np.int32],
     lattice: Lattice,
-    model: ClassicalNuclei,
+    vectors: NDArray[np.float64] | None,
     rgb: NDArray[np.uint8] | None,
 ) -> Table:
     """Shape, stain and texture of each nucleus of a block."""
@@ -123,7 +176,7 @@ def _measured(
     lattice = lattice.crop(slice(0, labels.shape[0]), slice(0, labels.shape[1]))
     density = np.zeros(labels.shape, np.float32)
     if rgb is not None:
-        density = nuclear_density(rgb, model.vectors)
+        density = nuclear_density(rgb, vectors)
     table = measure_objects(labels, lattice, intensity={"haematoxylin_od": density})
     return table.with_columns(texture_table(labels, density, len(table)))
 
@@ -159,7 +212,8 @@ def _join(
 FIND_NUCLEI = Step(
     name="nuclei",
     title="Nuclei",
-    about="Finds nuclei on H&E by their haematoxylin and measures shape, stain and texture.",
+    about="Finds nuclei on H&E by their haematoxylin, or with a StarDist network, and measures "
+    "shape, stain and texture.",
     page="Nuclei",
     params=NucleiParams,
     reads=(SLIDES["he"], TISSUE["he"]),
