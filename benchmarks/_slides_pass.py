@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,8 +19,9 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["SPACING_UM", "Pass", "own_mib", "run_pass", "streaming_pass"]
+__all__ = ["SPACING_UM", "Pass", "run_pass", "streaming_pass"]
 
 SPACING_UM = 0.5
 EVERY_S = 0.02
@@ -46,7 +46,7 @@ class Pass:
     peak_own_mib
         Largest resident memory without pages of files, which the system may drop at any time.
     start_mib
-        Resident memory before the pass, the libraries loaded.
+        The same before the pass, the libraries loaded.
     """
 
     seconds: float
@@ -80,13 +80,22 @@ class Memory:
 
 
 def own_mib() -> float:
-    """Resident memory of this process without pages of files, MiB; 0 where it is not told."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return 0.0
+    """Resident memory of this process without pages of files, MiB."""
+    return _told_mib("RssAnon")
+
+
+def peak_mib() -> float:
+    """Largest resident memory of this process so far, MiB.
+
+    Not from ``getrusage``: that of a new process begins with what its parent held.
+    """
+    return _told_mib("VmHWM")
+
+
+def _told_mib(name: str) -> float:
+    status = Path("/proc/self/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return int(fields["RssAnon"].split()[0]) / 1024
+    return int(fields[name].split()[0]) / 1024
 
 
 def run_pass(
@@ -100,8 +109,8 @@ def run_pass(
     return Pass(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def streaming_pass(slide: Path, folder: Path, spacing_um: float = SPACING_UM) -> Pass:
-    """The same pass in this process."""
+def streaming_pass(slide: Path, folder: Path, **settings: Any) -> Pass:
+    """The same pass in this process, with *settings* for the step 'vessels'."""
     from napari_mosaik.core.catalogue import TISSUE, VESSEL_OBJECTS
     from napari_mosaik.io.case import CaseFile, create_case
     from napari_mosaik.workflow.recipe import changed, read_recipe
@@ -109,7 +118,7 @@ def streaming_pass(slide: Path, folder: Path, spacing_um: float = SPACING_UM) ->
 
     file = {"name": "benchmark", "slides": {"cd34": {"path": str(slide.resolve())}}}
     case = create_case(folder, CaseFile.model_validate(file))
-    recipe = changed(read_recipe(case.root), "vessels", spacing_um=spacing_um)
+    recipe = changed(read_recipe(case.root), "vessels", **settings)
     steps: dict[str, float] = {}
     start = own_mib()
     with Memory() as memory:
@@ -119,10 +128,9 @@ def streaming_pass(slide: Path, folder: Path, spacing_um: float = SPACING_UM) ->
             steps[step.name] = steps.get(step.name, 0.0) + now - before
             before = now
         seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     vessels = len(case.store.read(VESSEL_OBJECTS))
     tissue = float(case.store.read(TISSUE["cd34"]).values.mean())
-    return Pass(seconds, steps, vessels, tissue, peak, memory.peak, start)
+    return Pass(seconds, steps, vessels, tissue, peak_mib(), memory.peak, start)
 
 
 def main() -> int:
@@ -135,8 +143,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.warm is not None:
         with tempfile.TemporaryDirectory() as scratch:
-            streaming_pass(options.warm, Path(scratch) / "case", options.spacing_um)
-    print(json.dumps(asdict(streaming_pass(options.slide, options.folder, options.spacing_um))))
+            streaming_pass(options.warm, Path(scratch) / "case", spacing_um=options.spacing_um)
+    found = streaming_pass(options.slide, options.folder, spacing_um=options.spacing_um)
+    print(json.dumps(asdict(found)))
     return 0
 
 

@@ -1,0 +1,80 @@
+"""For the benchmark: the vessels of a streamed pass against those of the whole picture at once.
+
+The stain and the closing are this program's, applied to the whole picture; lumens, objects and
+their numbers come from SciPy.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from _slides_pass import SPACING_UM, streaming_pass
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_mosaik.core.catalogue import TISSUE, VESSELS
+from napari_mosaik.core.raster import Raster
+from napari_mosaik.io import open_slide
+from napari_mosaik.io.case import Case
+from napari_mosaik.io.slide import stream
+from napari_mosaik.segment.vessels import VesselParams, pixel_limits, vessel_wall
+from napari_mosaik.workflow.steps.blocks import tissue_in
+
+__all__ = ["Equality", "compare_labels"]
+
+BLOCKS_PX = (300, 512, 1024)
+THRESHOLD_OD = 0.5
+
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Equality:
+    """Pixels whose label differs, summed over all block sizes, and what was compared."""
+
+    different: int
+    vessels: int
+    blocks_px: tuple[int, ...]
+
+
+def compare_labels(slide: Path, folder: Path) -> Equality:
+    """Stream a slide in blocks of several sizes and compare every label with the whole method's."""
+    settings = {"threshold": "fixed", "dab_od": THRESHOLD_OD, "spacing_um": SPACING_UM}
+    usual = stream._TARGET_PX
+    different, whole = 0, None
+    try:
+        for block_px in BLOCKS_PX:
+            stream._TARGET_PX = block_px
+            streaming_pass(slide, folder, **settings)
+            store = Case(folder).store
+            if whole is None:
+                whole = _whole(slide, store.read(TISSUE["cd34"]), VesselParams(**settings))
+            different += int((store.read(VESSELS).array() != whole).sum())
+            shutil.rmtree(folder)
+    finally:
+        stream._TARGET_PX = usual
+    assert whole is not None
+    return Equality(different, int(whole.max()), BLOCKS_PX)
+
+
+def _whole(path: Path, tissue: Raster, params: VesselParams) -> Labels:
+    with open_slide(path, frame=tissue.lattice.frame) as slide:
+        image = slide.read_lattice(slide.working_lattice(params.spacing_um))
+    wall = vessel_wall(image.values, params.spacing_um, params, params.dab_od)
+    wall &= tissue_in(image.lattice, tissue)
+    most, least = pixel_limits(params, image.lattice.sample_area_um2)
+    holes, _ = ndimage.label(~wall)
+    small = np.bincount(holes.ravel()) <= most
+    small[np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]])] = False
+    small[0] = True  # the wall itself
+    objects, _ = ndimage.label(small[holes], np.ones((3, 3)))
+    large = np.bincount(objects.ravel()) >= least
+    kept = np.where(large[objects], objects, 0)
+    numbers, first = np.unique(kept, return_index=True)
+    order = numbers[numbers > 0][np.argsort(first[numbers > 0])]
+    table = np.zeros(int(objects.max()) + 1, np.int32)
+    table[order] = np.arange(1, order.size + 1)
+    return table[kept]
