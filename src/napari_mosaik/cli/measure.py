@@ -35,12 +35,18 @@ def segment(
         Path | None, typer.Option("--table", help="Table of the objects to write (CSV).")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of a tissue class model.")] = None,
+    method: Annotated[
+        str, typer.Option(help="dab or hsv for vessels, classical or stardist for nuclei.")
+    ] = "",
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of a StarDist network for nuclei (file or folder).")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Segment a picture outside a case, with the same code; its whole area is held in memory."""
     from napari_mosaik.workflow.single import segment_picture
 
-    found = segment_picture(what, image, spacing, model)
+    found = segment_picture(what, image, spacing, model, method=method, weights=weights)
     _write_labels(out, found.labels, found.spacing_um)
     if csv_table is not None:
         _write_csv(csv_table, found.table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.records import InjectionRecord
 from napari_mosaik.core.table import Table
 from napari_mosaik.io import open_pet, open_slide
+
+if TYPE_CHECKING:
+    from napari_mosaik.segment import NucleiModel
 
 __all__ = ["Segmented", "align_pictures", "segment_picture", "suv_of"]
 
@@ -34,8 +37,23 @@ class Segmented:
     record: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of several methods, and the files that it needs."""
+
+    model: Path | None = None
+    method: str = ""
+    weights: Path | None = None
+
+
 def segment_picture(
-    what: str, path: Path, spacing_um: float | None = None, model: Path | None = None
+    what: str,
+    path: Path,
+    spacing_um: float | None = None,
+    model: Path | None = None,
+    *,
+    method: str = "",
+    weights: Path | None = None,
 ) -> Segmented:
     """Segment a picture or slide in memory.
 
@@ -49,9 +67,19 @@ def segment_picture(
         Pixel size of the file, µm, where it does not say it.
     model
         Folder of a tissue class model; needed for "classes".
+    method
+        "dab" or "hsv" for vessels, "classical" or "stardist" for nuclei; the default if empty.
+    weights
+        File or folder with the weights of a StarDist network; the method is "stardist" then.
     """
     if what not in _SEGMENTERS:
         raise InputError(f"'{what}' cannot be segmented; use one of: {', '.join(_SEGMENTERS)}")
+    offered = _METHODS.get(what, ())
+    if method and method not in offered:
+        words = f"use one of: {', '.join(offered)}" if offered else "leave --method out"
+        raise InputError(f"the method '{method}' is not offered for {what}; {words}")
+    if weights is not None and (what != "nuclei" or method == "classical"):
+        raise InputError("only nuclei found by the method 'stardist' have weights of a network")
     with open_slide(path, spacing_um) as slide:
         rows, cols = slide.lattice.shape
         if rows * cols > MOST_PIXELS and what != "tissue":
@@ -59,7 +87,7 @@ def segment_picture(
                 f"{path.name} has {rows} x {cols} pixels, too many to hold at once; make a case "
                 "of it with 'napari-mosaik new', which works block by block"
             )
-        return _SEGMENTERS[what](slide, model)
+        return _SEGMENTERS[what](slide, Choice(model, method, weights))
 
 
 def _result(what: str, labels: NDArray[Any], image: Raster, method: dict[str, Any]) -> Segmented:
@@ -79,7 +107,7 @@ def _result(what: str, labels: NDArray[Any], image: Raster, method: dict[str, An
     return Segmented(labels, table, image.lattice.spacing_um, record)
 
 
-def _tissue(slide: Any, model: Path | None) -> Segmented:
+def _tissue(slide: Any, choice: Choice) -> Segmented:
     from napari_mosaik.segment.masks import label_mask
     from napari_mosaik.tissue import TissueParams, tissue_mask
 
@@ -90,41 +118,49 @@ def _tissue(slide: Any, model: Path | None) -> Segmented:
     return _result("tissue", labels, mask, method)
 
 
-def _vessels(slide: Any, model: Path | None) -> Segmented:
+def _vessels(slide: Any, choice: Choice) -> Segmented:
     from napari_mosaik.segment import VesselParams, segment_vessels
 
-    params = VesselParams()
+    params = VesselParams.parse({"method": choice.method} if choice.method else {})
     image = slide.read_lattice(slide.working_lattice(params.spacing_um))
     labels = segment_vessels(image, params).array()
     method = {"method": params.method, "params": params.model_dump(mode="json")}
     return _result("vessels", labels, image, method)
 
 
-def _nuclei(slide: Any, model: Path | None) -> Segmented:
+def _nuclei(slide: Any, choice: Choice) -> Segmented:
     from napari_mosaik.segment import ClassicalNuclei, NucleiParams, segment_nuclei
 
-    finest = min(slide.lattice.spacing_um)
-    params = NucleiParams(spacing_um=max(finest, 0.5))
-    image = slide.read_lattice(slide.working_lattice(params.spacing_um))
-    labels = segment_nuclei(image, params).array()
-    method = {
-        "method": ClassicalNuclei(params).name,
-        "weights": None,
-        "params": params.model_dump(mode="json"),
-    }
-    return _result("nuclei", labels, image, method)
+    params = NucleiParams(spacing_um=max(min(slide.lattice.spacing_um), 0.5))
+    model: NucleiModel = ClassicalNuclei(params)
+    if choice.weights is not None or choice.method == "stardist":
+        model = _network(choice.weights)
+    image = slide.read_lattice(slide.working_lattice(model.spacing_um))
+    labels = segment_nuclei(image, params, model).array()
+    return _result("nuclei", labels, image, {"weights": None, **model.provenance})
 
 
-def _classes(slide: Any, model: Path | None) -> Segmented:
+def _network(weights: Path | None) -> NucleiModel:
+    """The network with weights from a file, or with the only ones on this computer."""
+    from napari_mosaik.segment.stardist import StarDistNuclei, load_stardist
+    from napari_mosaik.workflow.nuclei_weights import find_weights, installed_weights
+
+    if weights is not None:
+        return StarDistNuclei(load_stardist(weights))
+    there = installed_weights()
+    return StarDistNuclei(find_weights(there[0] if len(there) == 1 else ""))
+
+
+def _classes(slide: Any, choice: Choice) -> Segmented:
     from napari_mosaik.segment import segment_classes
     from napari_mosaik.segment.compartments import load_tissue_model
     from napari_mosaik.tissue import MacenkoParams, fit_macenko, normalise
 
-    if model is None:
+    if choice.model is None:
         raise InputError(
             "tissue classes need a trained model: --model FOLDER (a models/HASH folder)"
         )
-    taught = load_tissue_model(model)
+    taught = load_tissue_model(choice.model)
     image = slide.read_lattice(slide.working_lattice(taught.read_spacing_um))
     fit = fit_macenko(image.values.reshape(-1, 3)[::7], MacenkoParams())
     image = Raster(normalise(image.values, fit), image.lattice)
@@ -148,7 +184,8 @@ def _classes(slide: Any, model: Path | None) -> Segmented:
     return Segmented(codes, table, found.lattice.spacing_um, record)
 
 
-_SEGMENTERS: dict[str, Callable[[Any, Path | None], Segmented]] = {
+_METHODS = {"vessels": ("dab", "hsv"), "nuclei": ("classical", "stardist")}
+_SEGMENTERS: dict[str, Callable[[Any, Choice], Segmented]] = {
     "tissue": _tissue,
     "vessels": _vessels,
     "nuclei": _nuclei,
