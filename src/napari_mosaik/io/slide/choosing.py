@@ -38,6 +38,8 @@ def _from_file(path: Path, *, whole: bool) -> tuple[TileSource, str]:
     vendor = detected_vendor(path)
     if vendor not in _DIRECT:
         return OpenSlideSource(path), f"OpenSlide knows it as '{vendor}'"
+    if not start:
+        raise InputError(f"{path.name} is empty (0 bytes)")
     if start[:4] in _TIFF_MAGIC:
         if vendor == "aperio" and uses_ycbc_jpeg2000(path):
             why = "Aperio with JPEG 2000 in YCbCr, which OpenSlide decodes rightly"
@@ -59,8 +61,6 @@ def _first_bytes(path: Path) -> bytes:
         raise InputError(f"there is no file {path}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be opened: {error.strerror}") from error
-    if not start:
-        raise InputError(f"{path.name} is empty (0 bytes)")
     return start
 
 

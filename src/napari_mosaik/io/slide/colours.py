@@ -15,6 +15,8 @@ from napari_mosaik.io.slide.base import Pixels
 
 __all__ = ["argb_over_white", "colour_of", "over_white", "padding_whitened"]
 
+_BLACK = 4
+"""Most of any colour that black has after JPEG."""
 _LEAST_PADDING = 8
 """Fewer black rows or columns at an edge of a tile than these are not taken for padding."""
 
@@ -74,16 +76,16 @@ def _black_edges(pixels: Pixels) -> tuple[int, int, int, int]:
     """Number of wholly black rows at the top and bottom, columns at the left and right."""
     height, width = pixels.shape[0], pixels.shape[1]
     top = 0
-    while top < height and not pixels[top].any():
+    while top < height and pixels[top].max() <= _BLACK:
         top += 1
     if top == height:
         return height, 0, 0, 0
     bottom, left, right = 0, 0, 0
-    while not pixels[height - 1 - bottom].any():
+    while pixels[height - 1 - bottom].max() <= _BLACK:
         bottom += 1
-    while not pixels[:, left].any():
+    while pixels[:, left].max() <= _BLACK:
         left += 1
-    while not pixels[:, width - 1 - right].any():
+    while pixels[:, width - 1 - right].max() <= _BLACK:
         right += 1
     return top, bottom, left, right
 
@@ -92,9 +94,9 @@ def padding_whitened(pixels: Pixels) -> Pixels:
     """The tile with what a scanner filled with pure black made white, as it was never scanned.
 
     That is a tile that is black all over, or at least 8 rows or columns at its edge that are black
-    from end to end (red, green and blue exactly 0, which stained tissue is not).
+    from end to end (red, green and blue at most 4 of 255, which stained tissue is not).
     """
-    if pixels.size == 0 or (pixels[0, 0].any() and pixels[-1, -1].any()):
+    if pixels.size == 0 or (pixels[0, 0].max() > _BLACK and pixels[-1, -1].max() > _BLACK):
         return pixels
     height, width = pixels.shape[:2]
     top, bottom, left, right = _black_edges(np.ascontiguousarray(pixels))

@@ -109,7 +109,11 @@ class OpenSlideSource:
         grid = [(i, j) for i in range(rows) for j in range(columns)]
         for i, j in grid[:: max(1, len(grid) // _SAMPLES)]:
             square = (_SAMPLED_PX, _SAMPLED_PX)
-            samples.update(self._read(last, i * _SAMPLED_PX, j * _SAMPLED_PX, square).tobytes())
+            try:
+                pixels = self._read(last, i * _SAMPLED_PX, j * _SAMPLED_PX, square)
+                samples.update(pixels.tobytes())
+            except openslide.OpenSlideError:  # whoever reads this tile is told; the rest counts
+                samples.update(b"damaged")
         return {
             "bytes": self._file.stat().st_size,
             "structure": self._quickhash,

@@ -19,7 +19,7 @@ from napari_mosaik.io.slide.openslide_source import tile_edge
 
 __all__ = ["ZarrSource", "is_zarr"]
 
-_SAMPLED_TILES = 48
+_SAMPLED_CHUNKS = 48
 _SMALL_CHUNK = 64
 _METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _UM_PER = {
@@ -67,19 +67,17 @@ class ZarrSource:
         return padding_whitened(_rgb(self._rows_first(pixels)))
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Metadata, the size of every stored chunk, and the pixels of some tiles."""
+        """Metadata, the size of every stored chunk, and the bytes of some of them."""
         structure, samples = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
         for array in self._arrays:
             place = Path(array.store.root) / array.path
+            files = sorted(p for p in place.rglob("*") if p.is_file())
             facts = [array.shape, str(array.dtype), array.chunks]
-            files = sorted((str(p.relative_to(place)), p.stat().st_size)
-                           for p in place.rglob("*") if p.is_file())  # fmt: skip
-            structure.update(json.dumps([facts, files]).encode())
-        for level, stored in enumerate(self.levels):
-            rows, columns = (-(-n // t) for n, t in zip(stored.shape, stored.tile, strict=True))
-            for n in sorted({int(i) for i in np.linspace(0, rows * columns - 1, _SAMPLED_TILES)}):
-                tile = self.tile(level, n // columns, n % columns)
-                samples.update(b"" if tile is None else np.ascontiguousarray(tile).tobytes())
+            sizes = [(p.relative_to(place).as_posix(), p.stat().st_size) for p in files]
+            structure.update(json.dumps([facts, sizes]).encode())
+            for n in sorted({int(i) for i in np.linspace(0, len(files) - 1, _SAMPLED_CHUNKS)}):
+                with files[n].open("rb") as file:
+                    samples.update(file.read(1 << 20))
         return {"structure": structure.hexdigest(), "samples": samples.hexdigest()}
 
     def close(self) -> None:
