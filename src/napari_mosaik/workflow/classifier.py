@@ -212,7 +212,9 @@ def _tiles(
             own = codes[block.rows, block.cols]
             if own.shape == (DENSENET_TILE_PX, DENSENET_TILE_PX) and own.any():
                 row, col = block.rows.start // GROUP_PX, block.cols.start // GROUP_PX
-                yield reader.rgb(block.core), own, f"{case.name} {row} {col}"
+                pixels = reader.rgb(block.core)
+                own = np.where(slide.sound(block.core), own, 0).astype(own.dtype)
+                yield pixels, own, f"{case.name} {row} {col}"
 
 
 def _params_class(method: str) -> type[Params]:
@@ -253,7 +255,7 @@ def _samples(
         def look(block: Block) -> None:
             spacing_um = reader.lattice.spacing_um[0] / reader.factor
             features = block_features(reader.rgb(block.outer), spacing_um, params)[block.inner]
-            own = codes[block.rows, block.cols]
+            own = np.where(slide.sound(block.core), codes[block.rows, block.cols], 0)
             found[block.index] = features[own > 0], own[own > 0]
 
         for done in in_parallel(look, blocks):

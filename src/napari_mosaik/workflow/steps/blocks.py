@@ -5,16 +5,27 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LazyArray, Raster
 
-__all__ = ["PaintedLabels", "RenumberedLabels", "sample_blocks", "tissue_in", "with_tissue"]
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide import Slide
+
+__all__ = [
+    "PaintedLabels",
+    "RenumberedLabels",
+    "sample_blocks",
+    "tissue_in",
+    "with_tissue",
+    "without_damaged",
+]
 
 _RECENT = 4
 """Painted blocks that are kept: neighbouring parts are usually asked for one after another."""
@@ -134,3 +145,20 @@ class RenumberedLabels:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         found: NDArray[Any] = self._table[np.asarray(self._stored[key])]
         return found
+
+
+def without_damaged(
+    labels: NDArray[np.int32], slide: Slide, lattice: Lattice, margin_um: float = 0.0
+) -> NDArray[np.int32]:
+    """Labels of a block without the objects that touch a damaged tile or lie nearer than a margin.
+
+    Part of such an object is missing, so nothing that is measured on it would be right.
+    """
+    if not slide.damaged:
+        return labels
+    unsound = ~slide.sound(lattice)
+    if not unsound.any():
+        return labels
+    away_um = ndimage.distance_transform_edt(~unsound, sampling=lattice.spacing_um)
+    near = away_um <= margin_um + max(lattice.spacing_um) * 1.5
+    return np.where(np.isin(labels, np.unique(labels[near])), 0, labels).astype(np.int32)

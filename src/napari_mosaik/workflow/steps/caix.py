@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,12 @@ from napari_mosaik.segment import CaixParams, ClassicalNuclei, NucleiParams, sco
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.steps.blocks import with_tissue
+from napari_mosaik.workflow.steps.blocks import with_tissue, without_damaged
 from napari_mosaik.workflow.steps.classes import class_at
 from napari_mosaik.workflow.steps.nuclei import join_tables, slide_threshold, split_table
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide import Slide
 
 __all__ = ["CAIX"]
 
@@ -69,7 +72,7 @@ def _body(inputs: Inputs, params: CaixStepParams) -> Generator[Progress, None, R
         model = ClassicalNuclei(settings, vectors, threshold)
 
         def score(index: int, views: tuple[Raster, ...]) -> dict[str, NDArray[Any]]:
-            return split_table(_block_cells(views[0], blocks[index], model, params))
+            return split_table(_block_cells(views[0], blocks[index], model, params, slide))
 
         parts = yield from inputs.stream(
             "cells", stream, tissue, score, "scoring membranes", start=0.05, stop=0.95
@@ -81,11 +84,12 @@ def _body(inputs: Inputs, params: CaixStepParams) -> Generator[Progress, None, R
 
 
 def _block_cells(
-    image: Raster, block: Block, model: ClassicalNuclei, params: CaixStepParams
+    image: Raster, block: Block, model: ClassicalNuclei, params: CaixStepParams, slide: Slide
 ) -> Table:
     """Cells whose nucleus has its centre in the block's core."""
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
     nuclei = model.segment(image.values, spacing_um)
+    nuclei = without_damaged(nuclei, slide, block.outer, params.halo_um)
     cells = score_caix(image, nuclei, params, None)
     core, points = block.core, cells.points_um()
     low = np.asarray(core.origin_um)

@@ -54,7 +54,8 @@ def _body(inputs: Inputs, params: VesselParams) -> Generator[Progress, None, Res
         threshold = yield from _threshold(inputs, slide, lattice, mask, params)
 
         def find(index: int, views: tuple[Raster, ...]) -> Arrays:
-            return _wall(views[0], blocks[index], mask, params, threshold)
+            found = _wall(views[0], blocks[index], mask, params, threshold)
+            return {**found, **_sound(slide, blocks[index])}
 
         walls = yield from inputs.stream(
             "walls", stream, tissue, find, "finding vessel walls", start=0.05, stop=0.6
@@ -104,6 +105,12 @@ def _wall(
     return {"mask": np.packbits(wall), **find_runs(wall).holes().arrays("holes")}
 
 
+def _sound(slide: Slide, block: Block) -> Arrays:
+    """Which pixels of a block are sound, where it touches a damaged tile; nothing elsewhere."""
+    sound = slide.sound(block.core) if slide.damaged else np.ones(0, bool)
+    return {} if sound.all() else {"sound": np.packbits(sound).reshape(-1)}
+
+
 class _Vessels:
     """The masks of all blocks on their way to vessels with final numbers."""
 
@@ -150,6 +157,8 @@ class _Vessels:
 
         wall = _unpacked(self._walls.array(self._place[block.index], "mask"), block)
         filled = find_runs(wall).filled(fills[block.index])
+        for sound in self._walls.starting(self._place[block.index], "sound").values():
+            filled = filled & _unpacked(sound, block)
         return {"mask": np.packbits(filled), **find_runs(filled).objects().arrays("objects")}
 
     def labels(self, index: int) -> NDArray[np.int32]:
