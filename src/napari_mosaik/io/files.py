@@ -35,16 +35,20 @@ def saving(what: str, where: Path) -> Iterator[None]:
         raise MosaikError(f"{what} could not be saved in {where}: {reason}.") from error
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file through a scratch file that is renamed when it is complete and on the disk."""
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file through a scratch file that is renamed when it is complete and on the disk.
+
+    A file that is not *durable* may be empty after a power failure; it costs no wait for the disk.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     with saving(path.name, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with scratch.open("wb") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             scratch.replace(path)
         finally:
             with contextlib.suppress(OSError):

@@ -112,9 +112,8 @@ def _separable(image: Float32, weights: Float32) -> Float32:
         for c in range(cols):
             line[reach + c] = weights[reach] * image[r, c]
         for k in range(1, reach + 1):
-            up, down, w = _mirror(r - k, rows), _mirror(r + k, rows), weights[reach + k]
-            for c in range(cols):
-                line[reach + c] += w * (image[up, c] + image[down, c])
+            up, down = image[_mirror(r - k, rows)], image[_mirror(r + k, rows)]
+            _add_pair(line[reach : reach + cols], up, down, weights[reach + k])
         _along(line, weights, out[r])
     return out
 
@@ -129,9 +128,14 @@ def _along(line: Float32, weights: Float32, out: Float32) -> None:
     for c in range(cols):
         out[c] = weights[reach] * line[reach + c]
     for k in range(1, reach + 1):
-        w = weights[reach + k]
-        for c in range(cols):
-            out[c] += w * (line[reach + c - k] + line[reach + c + k])
+        left, right = line[reach - k : reach - k + cols], line[reach + k : reach + k + cols]
+        _add_pair(out, left, right, weights[reach + k])
+
+
+@kernel
+def _add_pair(out: Float32, one: Float32, other: Float32, weight: np.float32) -> None:
+    for c in range(out.size):
+        out[c] += weight * (one[c] + other[c])
 
 
 def box_mean(image: Float32, radius_px: int) -> Float32:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.segment.filters import Float32, Mask, kernel
-from napari_mosaik.segment.runs import Labels, find_runs
+from napari_mosaik.segment.runs import Labels, find_runs, words_of
 
 __all__ = [
     "Labels",
@@ -38,23 +38,46 @@ def close_mask(mask: Mask, radius_px: float) -> Mask:
     """Morphological closing by a disc; what lies beyond the border neither adds nor removes."""
     if radius_px < 1:
         return mask
-    return _close(np.ascontiguousarray(mask), disc(radius_px))
+    padded, words = words_of(mask)
+    wide, wide_words = words_of(np.zeros_like(padded))
+    cols = mask.shape[1]
+    return _close(padded, words, wide, wide_words, cols, disc(radius_px))[:, :cols]
 
 
 @kernel
-def _close(mask: Mask, offsets: NDArray[np.int64]) -> Mask:
-    rows, cols = mask.shape
-    wide = np.zeros((rows, cols), np.bool_)
-    for r in range(rows):
-        for c in range(cols):
-            if mask[r, c]:
-                _stamp(wide, r, c, offsets)
+def _close(
+    mask: Mask, words: NDArray[np.uint64], wide: Mask, wide_words: NDArray[np.uint64],
+    cols: int, offsets: NDArray[np.int64],
+) -> Mask:  # fmt: skip
+    inner = wide[:, :cols]
+    for r in range(words.shape[0]):
+        for word in range(words.shape[1]):
+            if words[r, word] != 0:
+                _dilate(mask[r], inner, r, 8 * word, offsets)
     out = mask.copy()
-    for r in range(rows):
-        for c in range(cols):
-            if wide[r, c] and not mask[r, c]:
-                out[r, c] = _covered(wide, r, c, offsets)
+    for r in range(words.shape[0]):
+        for word in range(words.shape[1]):
+            if wide_words[r, word] != words[r, word]:
+                _erode(out[r], mask[r], inner, r, 8 * word, offsets)
     return out
+
+
+@kernel
+def _dilate(line: Mask, wide: Mask, r: int, first: int, offsets: NDArray[np.int64]) -> None:
+    """Widen the mask by the pixels of a word of a row."""
+    for c in range(first, first + 8):
+        if line[c]:
+            _stamp(wide, r, c, offsets)
+
+
+@kernel
+def _erode(
+    out: Mask, line: Mask, wide: Mask, r: int, first: int, offsets: NDArray[np.int64]
+) -> None:
+    """Add the pixels of a word of a row from which the widened mask holds at all offsets."""
+    for c in range(first, min(first + 8, wide.shape[1])):
+        if wide[r, c] and not line[c]:
+            out[c] = _covered(wide, r, c, offsets)
 
 
 def open_mask(mask: Mask, radius_px: float) -> Mask:

@@ -7,6 +7,7 @@ so labelling, measuring and filling cost little more than looking at each pixel 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 
 from napari_mosaik.segment.filters import Mask, kernel
 
-__all__ = ["Labels", "Parts", "Runs", "find", "find_runs"]
+__all__ = ["Labels", "Parts", "Runs", "find", "find_runs", "words_of"]
 
 Labels = NDArray[np.int32]
 Ints = NDArray[np.int32]
+_ALL, _NONE = np.uint64(0x0101010101010101), np.uint64(0)
+"""Eight pixels inside, and none, as one number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +85,30 @@ class Runs:
     n_objects: int
     n_holes: int
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Named arrays for a file: far smaller than the mask, and nothing is to be found again."""
+        counts = np.array([*self.shape, self.n_objects, self.n_holes], np.int64)
+        return {
+            "runs:counts": counts,
+            "runs:row": self.row,
+            "runs:start": self.start,
+            "runs:inside": self.inside,
+            "runs:label": self.label,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Runs:
+        """The inverse of `arrays`."""
+        rows, cols, n_objects, n_holes = (int(value) for value in arrays["runs:counts"])
+        row, start, inside, label = (
+            arrays[f"runs:{name}"] for name in ("row", "start", "inside", "label")
+        )
+        return cls((rows, cols), row, start, inside, label, n_objects, n_holes)
+
+    def mask(self) -> Mask:
+        """The mask itself, (rows, columns)."""
+        return self.filled(np.zeros(self.n_holes + 1, bool))
+
     def objects(self) -> Parts:
         """The objects of the mask."""
         return self._parts(True, self.n_objects)
@@ -113,13 +140,12 @@ class Runs:
 
 def find_runs(mask: Mask) -> Runs:
     """The runs of a mask (rows, columns), labelled."""
-    mask = np.ascontiguousarray(mask, bool)
     shape = (int(mask.shape[0]), int(mask.shape[1]))
     if min(shape) == 0:
         empty = np.zeros(0, np.int32)
         rows = np.zeros(shape[0] + 1, np.int64)
         return Runs(shape, rows, empty, np.zeros(0, bool), empty, 0, 0)
-    row, start, inside = _scan(mask)
+    row, start, inside = _scan(*words_of(mask), shape[1])
     label, n_objects, n_holes = _connect(shape[1], row, start, inside)
     return Runs(shape, row, start, inside, label, int(n_objects), int(n_holes))
 
@@ -133,30 +159,54 @@ def find(parent: NDArray[np.int64], i: int) -> int:
     return i
 
 
+def words_of(mask: Mask) -> tuple[Mask, NDArray[np.uint64]]:
+    """The mask with columns of False up to a multiple of eight, and eight of its pixels as one."""
+    cols = mask.shape[1]
+    wide = np.ascontiguousarray(mask, bool)
+    if cols % 8:
+        wide = np.zeros((mask.shape[0], cols + 8 - cols % 8), bool)
+        wide[:, :cols] = mask
+    return wide, wide.view(np.uint64)
+
+
 @kernel
-def _scan(mask: Mask) -> tuple[NDArray[np.int64], Ints, Mask]:
-    rows, cols = mask.shape
+def _scan(mask: Mask, words: NDArray[np.uint64], cols: int) -> tuple[NDArray[np.int64], Ints, Mask]:
+    rows = mask.shape[0]
     row = np.zeros(rows + 1, np.int64)
+    start, inside = np.empty(2 * rows + 64, np.int32), np.empty(2 * rows + 64, np.bool_)
+    k = 0
     for r in range(rows):
-        line = mask[r]
-        count = 1
-        for c in range(1, cols):
-            count += line[c] != line[c - 1]
-        row[r + 1] = row[r] + count
-    start = np.zeros(row[rows], np.int32)
-    inside = np.zeros(row[rows], np.bool_)
-    for r in range(rows):
-        line = mask[r]
-        k = row[r]
-        inside[k] = line[0]
-        if row[r + 1] - k == 1:
+        if k + cols >= start.size:
+            start, inside = _longer(start, 2 * k + cols), _longer(inside, 2 * k + cols)
+        start[k], inside[k] = 0, mask[r, 0]
+        k = _starts(mask[r], words[r], cols, k, start, inside) + 1
+        row[r + 1] = k
+    return row, start[:k].copy(), inside[:k].copy()
+
+
+@kernel
+def _longer(array: Any, room: int) -> Any:
+    out = np.empty(array.size + room, array.dtype)
+    out[: array.size] = array
+    return out
+
+
+@kernel
+def _starts(
+    line: Mask, words: NDArray[np.uint64], cols: int, k: int, start: Ints, inside: Mask
+) -> int:
+    """Where the runs of a row begin; eight pixels are passed over at once where they are equal."""
+    last, same = line[0], _ALL if line[0] else _NONE
+    for word in range(words.size):
+        if words[word] == same:
             continue
-        for c in range(1, cols):
-            if line[c] != line[c - 1]:
+        for c in range(8 * word, min(8 * word + 8, cols)):
+            if line[c] != last:
                 k += 1
-                start[k] = c
-                inside[k] = line[c]
-    return row, start, inside
+                last = line[c]
+                start[k], inside[k] = c, last
+        same = _ALL if last else _NONE
+    return k
 
 
 @kernel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -195,9 +196,9 @@ class Inputs:
             buffer = io.BytesIO()
             arrays: dict[str, Any] = dict(work(items[index]))
             np.savez(buffer, **arrays)
-            write_bytes(kept.path(index), buffer.getvalue())
+            write_bytes(kept.path(index), buffer.getvalue(), durable=False)
 
-        todo = [index for index in range(len(items)) if not kept.path(index).is_file()]
+        todo = [index for index in range(len(items)) if not kept.has(index)]
         begin(todo)
         n_before = len(items) - len(todo)
         yield Progress(start + (stop - start) * n_before / max(1, len(items)), 1.0, text)
@@ -242,6 +243,10 @@ class KeptBlocks(Sequence[dict[str, NDArray[Any]]]):
     def path(self, index: int) -> Path:
         """File of one result."""
         return self._folder / f"{index:06d}.npz"
+
+    def has(self, index: int) -> bool:
+        """Whether one result is there and whole (a file may be cut off by a power failure)."""
+        return zipfile.is_zipfile(self.path(index))
 
     def __len__(self) -> int:
         return self._count

@@ -74,6 +74,9 @@ class PaintedLabels:
         self._blocks, self._paint = blocks, paint
         self._row_stops = np.array(sorted({block.rows.stop for block in blocks}))
         self._col_stops = np.array(sorted({block.cols.stop for block in blocks}))
+        self._whole = {
+            (b.rows.start, b.cols.start): ((b.rows.stop, b.cols.stop), b.index) for b in blocks
+        }
         self._recent: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -83,6 +86,8 @@ class PaintedLabels:
             parts = (slice(None), slice(None))
         r0, r1, _ = parts[0].indices(self.shape[0])
         c0, c1, _ = parts[1].indices(self.shape[1])
+        if (r0, c0) in self._whole and self._whole[r0, c0][0] == (r1, c1):
+            return self._paint(self._whole[r0, c0][1])
         out = np.zeros((max(0, r1 - r0), max(0, c1 - c0)), self.dtype)
         if out.size == 0:
             return out

@@ -1,12 +1,12 @@
 """Find the vessels on the CD34 slide in one pass; lumens and vessels are whole across block seams.
 
     slide ──one pass──► wall of each block ──join holes──► filled ──join objects──► numbers
-                             (kept, 1 bit)                  (kept)        │
+                           (kept as runs)               (kept as runs)    │
                                         measured block by block ◄─────────┤
                                         painted while they are stored ◄───┘
 
 No array of the size of the slide is ever in memory: the labels are painted block by block from the
-kept masks when the store asks for them.
+kept runs when they are written.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from napari_mosaik.workflow.steps.blocks import PaintedLabels, sample_blocks, ti
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
+    from napari_mosaik.segment.runs import Runs
     from napari_mosaik.segment.stitch import SeamLabels
 
 __all__ = ["FIND_VESSELS"]
@@ -95,14 +96,14 @@ def _threshold(
 def _wall(
     image: Raster, block: Block, mask: Raster, params: VesselParams, threshold: float
 ) -> Arrays:
-    """The wall of one block within the tissue, one bit per pixel, and its holes."""
+    """The wall of one block within the tissue, as runs, and its holes."""
     from napari_mosaik.segment.runs import find_runs
     from napari_mosaik.segment.vessels import vessel_wall
 
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
     wall = vessel_wall(image.values, spacing_um, params, threshold)[block.inner]
-    wall = wall & tissue_in(block.core, mask)
-    return {"mask": np.packbits(wall), **find_runs(wall).holes().arrays("holes")}
+    runs = find_runs(wall & tissue_in(block.core, mask))
+    return {**runs.arrays(), **runs.holes().arrays("holes")}
 
 
 def _sound(slide: Slide, block: Block) -> Arrays:
@@ -145,7 +146,8 @@ class _Vessels:
         seams = SeamLabels([(b.rows, b.cols) for b in self.blocks], holes=prefix == "holes")
         for block in self.blocks:
             if block.index in self._place:
-                parts = Parts.from_arrays(kept[self._place[block.index]], prefix)
+                stored = kept.starting(self._place[block.index], prefix)
+                parts = Parts.from_arrays(stored, prefix)
             else:
                 empty = find_runs(np.zeros(block.core.shape, bool))
                 parts = empty.holes() if prefix == "holes" else empty.objects()
@@ -155,21 +157,22 @@ class _Vessels:
     def _fill_one(self, fills: list[NDArray[np.bool_]], block: Block) -> Arrays:
         from napari_mosaik.segment.runs import find_runs
 
-        wall = _unpacked(self._walls.array(self._place[block.index], "mask"), block)
-        filled = find_runs(wall).filled(fills[block.index])
+        filled = self._runs(self._walls, block.index).filled(fills[block.index])
         for sound in self._walls.starting(self._place[block.index], "sound").values():
-            filled = filled & _unpacked(sound, block)
-        return {"mask": np.packbits(filled), **find_runs(filled).objects().arrays("objects")}
+            filled = filled & np.unpackbits(sound, count=filled.size).reshape(filled.shape)
+        runs = find_runs(filled.astype(bool))
+        return {**runs.arrays(), **runs.objects().arrays("objects")}
+
+    def _runs(self, kept: KeptBlocks, index: int) -> Runs:
+        from napari_mosaik.segment.runs import Runs
+
+        return Runs.from_arrays(kept.starting(self._place[index], "runs:"))
 
     def labels(self, index: int) -> NDArray[np.int32]:
         """Final labels of one block's core."""
-        from napari_mosaik.segment.runs import find_runs
-
-        block = self.blocks[index]
         if index not in self._place or self._filled is None or self._seams is None:
-            return np.zeros(block.core.shape, np.int32)
-        filled = _unpacked(self._filled.array(self._place[index], "mask"), block)
-        return find_runs(filled).painted(self._seams.numbers(index))
+            return np.zeros(self.blocks[index].core.shape, np.int32)
+        return self._runs(self._filled, index).painted(self._seams.numbers(index))
 
     def measured(self, block: Block) -> Arrays:
         """What one block adds to the measurements of the vessels in it."""
@@ -177,18 +180,12 @@ class _Vessels:
 
         assert self._seams is not None
         around = self._seams.bordered(block.index, self.labels(block.index))
-        wall = _unpacked(self._walls.array(self._place[block.index], "mask"), block)
         return measure_block(
             around,
             (block.rows.start - 1, block.cols.start - 1),
             window=(slice(1, -1), slice(1, -1)),
-            masks={"wall": wall},
+            masks={"wall": self._runs(self._walls, block.index).mask()},
         )
-
-
-def _unpacked(packed: NDArray[np.uint8], block: Block) -> NDArray[np.bool_]:
-    shape = block.core.shape
-    return np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).view(bool)
 
 
 def _table(parts: KeptBlocks, lattice: Lattice, n_vessels: int, threshold: float) -> Table:
