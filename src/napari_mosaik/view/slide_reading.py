@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from napari_mosaik.core.priority import READING, step_back
 from napari_mosaik.view.slide_levels import Piece
 
 __all__ = ["READERS", "Lane", "PieceReaders"]
@@ -25,7 +26,9 @@ class PieceReaders:
         self._lock = threading.Lock()
         self._lanes: list[Lane] = []
         self._running = 0
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="mosaik-view")
+        self._pool = ThreadPoolExecutor(
+            threads, thread_name_prefix="mosaik-view", initializer=step_back, initargs=(READING,)
+        )
 
     def lane(self, read: Read) -> Lane:
         """A slide's place in the queue; *read* reads one piece and must not raise."""

@@ -33,6 +33,8 @@ _SETTLE_MS = (40, 400)
 """Least and most time between two redraws for pixels that came."""
 _AT_ONCE_PX: Final = 1 << 24
 """The coarsest level is read before anything else if no more pixels need to be decoded."""
+_CHUNK_PX: Final = 128
+"""Napari slices whole chunks: a small one keeps textures small, none would slice at every step."""
 _owners = itertools.count()
 _closing: set[LazySlide] = set()
 """Slides that wait for a thread that still reads; they must end in the window's thread."""
@@ -231,6 +233,7 @@ class LazyLevel:
         self._slide = slide
         self._level = level
         self.shape = (*slide.lattices[level].shape, 3)
+        self.chunks = (_CHUNK_PX, _CHUNK_PX, 3)
         self.dtype = np.dtype(np.uint8)
         self.ndim = 3
         self.size = int(np.prod(self.shape))

@@ -12,6 +12,7 @@ from typing import Any
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mosaik.core import Cancelled, MosaikError, Progress
+from napari_mosaik.core.priority import COMPUTING, step_back
 from napari_mosaik.widgets.workspace import Problem
 
 __all__ = ["Job", "Report", "Task", "problem_of"]
@@ -139,6 +140,7 @@ class Job(QObject):
         return Report(part, progress.text, progress.fraction, left)
 
     def _drive(self) -> Any:
+        step_back(COMPUTING)
         generator = self._steps()
         try:
             while True:
