@@ -104,6 +104,7 @@ def test_a_pass_can_be_sent_to_another_process(path):
             for index in (0, len(blocks) - 1):
                 expected, found = blocks.read(index)[0], again.read(index)[0]
                 np.testing.assert_array_equal(found.values, expected.values)
+            assert not again._kept
 
 
 def test_a_pass_without_consumers_is_refused(path):

@@ -9,7 +9,7 @@ from napari_mosaik.io.case import Case, CaseFile, PetEntry, SlideEntry, create_c
 if TYPE_CHECKING:
     from napari_mosaik.io.annotations import read_geojson, write_geojson
     from napari_mosaik.io.pet import open_pet
-    from napari_mosaik.io.slide import Slide, open_slide
+    from napari_mosaik.io.slide import Slide, View, open_slide
 
 __all__ = [
     "Case",
@@ -17,6 +17,7 @@ __all__ = [
     "PetEntry",
     "Slide",
     "SlideEntry",
+    "View",
     "create_case",
     "find_cases",
     "open_pet",
@@ -27,6 +28,7 @@ __all__ = [
 
 _LAZY = {
     "Slide": "slide",
+    "View": "slide",
     "open_slide": "slide",
     "open_pet": "pet",
     "read_geojson": "annotations",

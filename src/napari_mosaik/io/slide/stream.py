@@ -256,4 +256,6 @@ def _is_empty(block: Block) -> bool:
 
 
 def _blocks_again(slide: Slide, views: tuple[View, ...], block_px: int | None) -> SlideBlocks:
-    return slide.blocks(*views, block_px=block_px)
+    blocks = slide.blocks(*views, block_px=block_px)
+    blocks.expect(())  # which blocks this process will get is not known: no tile waits for another
+    return blocks
