@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["KINDS", "SHAPE", "TagPlace", "make_seeds", "mutate", "tag_places"]
+__all__ = ["KINDS", "SHAPE", "TagPlace", "make_seeds", "mutate", "picture", "tag_places"]
 
 SHAPE = (420, 520)
 EXTREMES = (0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 60000, 20000)
@@ -265,7 +265,7 @@ def _edit_picture(rng: random.Random, data: bytearray) -> None:
 
 def bomb(rng: random.Random, data: bytearray) -> None:
     """A small file that states, and unpacks to, a huge picture."""
-    edge = rng.choice((12000, 19900))
+    edge = rng.choice((9000, 12000, 19900))
     if rng.random() < 0.5:
         data[:] = _png_of_zeros(edge)
         return

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_mosaik.cli.show import Bar, drive, print_json, table
-from napari_mosaik.cli.slide import slide_entry
+from napari_mosaik.cli.slide import Damaged, slide_entry
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.core.errors import InputError, MosaikError
 
@@ -70,6 +70,7 @@ def new(
     profile: Annotated[
         str, typer.Option(help="Scanner profile that gives the pixel size of slides without one.")
     ] = "",
+    damaged: Damaged = "stop",
     landmarks_he: Annotated[
         Path | None, typer.Option(help="Landmarks on H&E (CSV, pixels).")
     ] = None,
@@ -88,7 +89,7 @@ def new(
         raise InputError("give at least one slide (--he, --cd34, --caix) or a PET file (--pet)")
     own = {"he": spacing_he, "cd34": spacing_cd34, "caix": spacing_caix}
     slides = {
-        stain: slide_entry(stain, path, own[stain] or spacing, profile)
+        stain: slide_entry(stain, path, own[stain] or spacing, profile, damaged)
         for stain, path in files.items()
         if path is not None
     }

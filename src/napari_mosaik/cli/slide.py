@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_mosaik.cli.show import print_json, table
+from napari_mosaik.cli.show import Bar, print_json, table
+from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError, MissingPixelSize
 from napari_mosaik.core.records import SpacingSource
 
-__all__ = ["given_spacing", "register", "slide_entry"]
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide import Slide
+
+__all__ = ["Damaged", "given_spacing", "register", "slide_entry"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document for programs.")]
+Damaged = Annotated[
+    str,
+    typer.Option(
+        help="At a tile that cannot be decoded: 'stop', or 'skip' to leave it out of every result "
+        "and report it."
+    ),
+]
 Pair = tuple[float, float]
+_LISTED = 20
 
 
 def register(app: typer.Typer) -> None:
@@ -34,10 +46,16 @@ def slide(
         Path | None,
         typer.Option(help="Export label and macro pictures to this folder; they may show names."),
     ] = None,
+    damaged: Damaged = "stop",
     json: Json = False,
 ) -> None:
-    """Say what a slide file is: reader, size, levels, pixel size and its source."""
-    record, lacking = _described(file, *given_spacing(spacing, profile), icc=icc)
+    """Say what a slide file is: reader, size, levels, pixel size and its source.
+
+    With --damaged skip every tile is tried, and those that cannot be decoded are listed.
+    """
+    record, lacking = _described(
+        file, *given_spacing(spacing, profile), icc=icc, damaged=damaged, quiet=json
+    )
     record["file"] = str(file)
     if associated is not None:
         record["associated"] = _export(file, associated)
@@ -72,15 +90,19 @@ def given_spacing(spacing: str, profile: str = "") -> tuple[Pair | None, Spacing
     return (numbers[0], numbers[-1]), "user"
 
 
-def slide_entry(stain: str, path: Path, spacing: float | None, profile: str) -> dict[str, Any]:
+def slide_entry(
+    stain: str, path: Path, spacing: float | None, profile: str, damaged: str
+) -> dict[str, Any]:
     """What ``case.toml`` says of a slide; it is opened to check that it can be read.
 
     A typed size wins over the file's header; a profile serves only where the header says nothing.
     """
     from napari_mosaik.io import open_slide
+    from napari_mosaik.io.slide.damage import policy_named
 
+    policy = policy_named(damaged)
     try:
-        with open_slide(path, spacing, frame=stain) as opened:
+        with open_slide(path, spacing, frame=stain, damaged=policy) as opened:
             found, source = opened.lattice.spacing_um, opened.spacing_source
     except MissingPixelSize as error:
         if not profile:
@@ -91,23 +113,36 @@ def slide_entry(stain: str, path: Path, spacing: float | None, profile: str) -> 
         assert given is not None
         found = given
     entry = {"path": str(path.resolve()), "spacing_um": found, "spacing_source": source}
+    entry["damaged"] = policy
     return {**entry, "profile": profile} if source == "profile" else entry
 
 
 def _described(
-    file: Path, given: Pair | None, source: Any, icc: bool
+    file: Path, given: Pair | None, source: Any, *, icc: bool, damaged: str, quiet: bool
 ) -> tuple[dict[str, Any], MissingPixelSize | None]:
     """The facts of a slide; where its pixel size is not known, they come with the error."""
     from napari_mosaik.io import open_slide
+    from napari_mosaik.io.slide.damage import policy_named
     from napari_mosaik.io.slide.facts import slide_facts
 
-    lacking = None
+    lacking, policy = None, policy_named(damaged)
     try:
-        opened = open_slide(file, given, spacing_source=source, icc=icc)
+        opened = open_slide(file, given, spacing_source=source, icc=icc, damaged=policy)
     except MissingPixelSize as error:
-        lacking, opened = error, open_slide(file, 1.0, icc=icc)
+        lacking, opened = error, open_slide(file, 1.0, icc=icc, damaged=policy)
     with opened:
-        return slide_facts(opened, measured=lacking is None), lacking
+        facts = slide_facts(opened, measured=lacking is None)
+        if policy == "skip":
+            facts["damaged"] = _damage(opened, quiet)
+        return facts, lacking
+
+
+def _damage(opened: Slide, quiet: bool) -> dict[str, Any]:
+    """Every tile is tried; the summary of those that cannot be decoded."""
+    with Bar(quiet=quiet) as bar:
+        for done, total in opened.find_damage():
+            bar.show("trying every tile", Progress(done, total, f"{done} of {total} tiles"))
+    return opened.damage_record()
 
 
 def _export(file: Path, folder: Path) -> list[str]:
@@ -124,6 +159,19 @@ _SOURCES = {
     "profile": "from the scanner profile",
     "ruler": "measured with the ruler",
 }
+
+
+def _tell_damage(damage: dict[str, Any]) -> None:
+    tiles = damage["tiles"]
+    if not tiles:
+        _line("damaged", "none: every tile can be decoded")
+        return
+    _line("damaged", f"{len(tiles)} tiles, {damage['area_mm2']:.3g} mm²")
+    for tile in tiles[:_LISTED]:
+        row, column = tile["origin_px"]
+        _line("", f"row {row}, column {column} px, level {tile['level']}: {tile['reason']}")
+    if len(tiles) > _LISTED:
+        _line("", f"and {len(tiles) - _LISTED} more (all of them with --json)")
 
 
 def _tell(file: Path, record: dict[str, Any]) -> None:
@@ -148,6 +196,8 @@ def _tell(file: Path, record: dict[str, Any]) -> None:
     _line("loaded", _loaded(record["loaded"]))
     for key, value in record["properties"].items():
         _line(key.replace("_", " "), value)
+    if "damaged" in record:
+        _tell_damage(record["damaged"])
     for text in record["missing"]:
         _line("missing", text)
     for text in record["warnings"]:

@@ -13,16 +13,19 @@ from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     ASSOCIATION,
     CLASS_RECORD,
+    DAMAGED,
     NUCLEUS_OBJECTS,
     PARAMETERS,
     PREDICTION_RECORD,
     STAIN_TITLES,
     SUV_RECORD,
     TILES,
+    TISSUE,
     UPTAKE,
     VESSEL_OBJECTS,
 )
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.slide.damage import summary
 from napari_mosaik.view.case_checks import case_checks
 from napari_mosaik.view.case_figures import case_figures
 from napari_mosaik.view.case_results import CaseResults
@@ -37,6 +40,7 @@ _SUV_WORDS = {
     "maximum": "maximum of the PET slice",
 }
 
+_LISTED_TILES = 20
 _LIBRARIES = (
     "napari-mosaik",
     "numpy",
@@ -66,7 +70,13 @@ def gather_report(case: Case, states: Sequence[StepState] = ()) -> ReportData:
     """
     results = CaseResults(case)
     record = results.get(PREDICTION_RECORD) or {}
-    tables = (_alignment(results), _objects(results), _parameters(results), _association(results))
+    tables = (
+        _damage(results),
+        _alignment(results),
+        _objects(results),
+        _parameters(results),
+        _association(results),
+    )
     return ReportData(
         case=case.name,
         patient=case.patient,
@@ -223,7 +233,9 @@ def _suv(results: CaseResults) -> tuple[ReportTable, ...]:
 
 
 def _warnings(results: CaseResults) -> tuple[str, ...]:
-    found: list[str] = []
+    found: list[str] = [
+        summary(record, STAIN_TITLES[stain]) for stain, record in _damaged(results).items()
+    ]
     for artifact in ALIGNMENT.values():
         found += (results.get(artifact) or {}).get("warnings", ())
     found += (results.get(SUV_RECORD) or {}).get("warnings", ())
@@ -236,6 +248,27 @@ def _warnings(results: CaseResults) -> tuple[str, ...]:
             "Few patients stand behind the predictor: no claim about other patients is supported."
         )
     return tuple(dict.fromkeys(map(str, found)))
+
+
+def _damaged(results: CaseResults) -> dict[str, dict[str, Any]]:
+    """What was left out of each slide because its tiles are damaged."""
+    store = results.case.store
+    records = {stain: store.record(artifact).get(DAMAGED) for stain, artifact in TISSUE.items()}
+    return {stain: record for stain, record in records.items() if record and record["count"]}
+
+
+def _damage(results: CaseResults) -> ReportTable | None:
+    rows = [
+        (STAIN_TITLES[stain], tile["level"], *tile["origin_px"], *tile["size_px"], tile["reason"])
+        for stain, record in _damaged(results).items()
+        for tile in record["tiles"][:_LISTED_TILES]
+    ]
+    columns = ("slide", "level", "row [px]", "column [px]", "rows", "columns", "what is wrong")
+    note = (
+        "These tiles could not be decoded. Their area is no tissue in this case; objects that "
+        f"touch them are left out. Up to {_LISTED_TILES} tiles of a slide are listed."
+    )
+    return ReportTable("Damaged tiles left out", columns, tuple(rows), note) if rows else None
 
 
 def _provenance(results: CaseResults) -> dict[str, dict[str, object]]:

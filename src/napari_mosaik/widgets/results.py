@@ -13,9 +13,11 @@ from napari_mosaik.core.catalogue import (
     CAIX_CELLS,
     CLASS_RECORD,
     CLUSTERS,
+    DAMAGED,
     METRICS,
     NUCLEUS_OBJECTS,
     PARAMETERS,
+    STAIN_TITLES,
     SUV_RECORD,
     TILES,
     TISSUE,
@@ -23,6 +25,7 @@ from napari_mosaik.core.catalogue import (
     VESSEL_OBJECTS,
 )
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.slide.damage import summary
 from napari_mosaik.view.words import count, number, percent
 from napari_mosaik.workflow.step import State
 
@@ -46,7 +49,11 @@ def _tissue(stain: str) -> Callable[[Case], str]:
     def line(case: Case) -> str:
         mask = case.store.read(TISSUE[stain])
         area = float(np.nansum(np.asarray(mask.values, float))) * mask.lattice.sample_area_um2 / 1e6
-        return number(area, "mm²")
+        damaged = case.store.record(TISSUE[stain]).get(DAMAGED) or {"count": 0}
+        if not damaged["count"]:
+            return number(area, "mm²")
+        words = count(damaged["count"], "damaged tile")
+        return f"{number(area, 'mm²')}, {words} left out\n{summary(damaged, STAIN_TITLES[stain])}"
 
     return line
 

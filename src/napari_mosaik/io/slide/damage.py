@@ -19,9 +19,9 @@ __all__ = [
     "DamageLog",
     "DamagePolicy",
     "DamagedTile",
-    "check_policy",
     "disk_fault",
     "first_line",
+    "policy_named",
     "summary",
 ]
 
@@ -145,10 +145,13 @@ def _union_um2(tiles: tuple[DamagedTile, ...]) -> float:
     return float((np.diff(rows)[:, None] * np.diff(columns)[None] * covered).sum())
 
 
-def check_policy(path: Path, damaged: str) -> None:
-    """Raise `InputError` for a word that is no policy."""
-    if damaged not in get_args(DamagePolicy):
-        raise InputError(f"{path.name}: damaged tiles: '{damaged}' is neither 'stop' nor 'skip'")
+def policy_named(word: str) -> DamagePolicy:
+    """The policy of that name; `InputError` for any other word."""
+    for policy in get_args(DamagePolicy):
+        if word == policy:
+            found: DamagePolicy = policy
+            return found
+    raise InputError(f"damaged tiles: '{word}' is neither 'stop' nor 'skip'")
 
 
 def first_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from napari_mosaik.io.slide.base import (
 )
 from napari_mosaik.io.slide.choosing import chosen_source
 from napari_mosaik.io.slide.completed import CompletedSource, completed
-from napari_mosaik.io.slide.damage import DamagePolicy, check_policy
+from napari_mosaik.io.slide.damage import DamagePolicy, policy_named
 from napari_mosaik.io.slide.image import SlideImage
 from napari_mosaik.io.slide.pyramid_store import PyramidStore
 
@@ -68,7 +68,7 @@ def open_slide(
         If the file is missing, damaged or no slide, or *icc* is asked for and it has no profile.
     """
     path = Path(path)
-    check_policy(path, damaged)
+    policy_named(damaged)
     given = check_user_spacing(path, spacing_um)
     source = chosen_source(path, whole=damaged == "stop")
     try:

@@ -100,7 +100,7 @@ class PictureSource:
 def _on_white(image: Image.Image) -> Pixels:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return over_white(np.asarray(image.convert("RGBA")))
-    return np.ascontiguousarray(image.convert("RGB"), np.uint8)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), np.uint8)
 
 
 def _spacing(image: Image.Image) -> tuple[float, float] | None:

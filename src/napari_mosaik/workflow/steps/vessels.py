@@ -159,8 +159,9 @@ class _Vessels:
 
         filled = self._runs(self._walls, block.index).filled(fills[block.index])
         for sound in self._walls.starting(self._place[block.index], "sound").values():
-            filled = filled & np.unpackbits(sound, count=filled.size).reshape(filled.shape)
-        runs = find_runs(filled.astype(bool))
+            bits = np.unpackbits(sound, count=filled.size)
+            filled = filled & bits.reshape(filled.shape).view(bool)
+        runs = find_runs(filled)
         return {**runs.arrays(), **runs.objects().arrays("objects")}
 
     def _runs(self, kept: KeptBlocks, index: int) -> Runs:
