@@ -7,7 +7,13 @@ import pytest
 
 WITHOUT_QT = any(importlib.util.find_spec(name) is None for name in ("napari", "qtpy"))
 if WITHOUT_QT:  # these modules import Qt
-    collect_ignore = ["test_window.py", "test_loop.py", "test_review.py", "test_form.py"]
+    collect_ignore = [
+        "test_window.py",
+        "test_loop.py",
+        "test_review.py",
+        "test_form.py",
+        "test_tools.py",
+    ]
 
 
 def _why_not() -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "NUCLEUS",
     "PARAMETER_COLORMAP",
     "PREDICTED",
+    "RULER",
     "STATUS_COLOURS",
     "TILE",
     "TISSUE",
@@ -43,6 +44,7 @@ NUCLEUS: Final = "#56B4E9"
 TISSUE: Final = "#F0E442"
 TILE: Final = "#888888"
 ANNOTATION_ACCENT: Final = "#0072B2"
+RULER: Final = "#0072B2"
 NOT_TESTABLE: Final = "#999999"
 _CLUSTERS: Final = {
     "hot": "#D55E00",

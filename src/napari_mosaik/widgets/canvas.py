@@ -21,12 +21,15 @@ __all__ = ["CanvasLink", "square_lines"]
 
 SELECTED = "Selected tile"
 _CALM_MS = 40
+_BETWEEN = " · "
+_LINE_LETTERS = 36
 
 
 class CanvasLink(QObject):
     """Joins a viewer's canvas to the workspace.
 
-    ``busy`` is set by tools that use the mouse for themselves.
+    ``busy`` and ``measuring`` are set by tools that use the mouse for themselves,
+    ``marked_elsewhere`` by a layout that marks the selected tile itself.
     """
 
     def __init__(self, viewer: napari.Viewer, board: LayerBoard) -> None:
@@ -35,6 +38,8 @@ class CanvasLink(QObject):
         self.board = board
         self.workspace = board.desk.workspace
         self.busy = False
+        self.measuring = False
+        self.marked_elsewhere = False
         self._hidden: list[Any] = []
         self._calm = QTimer(self)
         self._calm.setSingleShot(True)
@@ -45,7 +50,7 @@ class CanvasLink(QObject):
         viewer.bind_key("H", self._hold_h, overwrite=True)
         viewer.canvas.overlays.scale_bar.visible = True  # in the unit of the layers, µm
         text = viewer.canvas.overlays.text
-        text.position = "top_left"
+        text.position = "bottom_left"  # headings, ruler and overview map are above
         text.font_size = 10
         self.workspace.events.tile.connect(self._mark)
         self.workspace.events.case.connect(self._mark)
@@ -68,14 +73,14 @@ class CanvasLink(QObject):
         if facts.grid is not None:
             position = self.viewer.cursor.position
             tile = facts.tile_at((float(position[-2]), float(position[-1])))
-        line = facts.line(tile) if tile >= 0 else ""
+        line = _folded(facts.line(tile)) if tile >= 0 else ""
         if overlay.text != line:
             overlay.text = line
         if overlay.visible != bool(line):
             overlay.visible = bool(line)
 
     def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
-        if self.busy or event.button != 1 or event.modifiers:
+        if self.busy or self.measuring or event.button != 1 or event.modifiers:
             return
         start = np.asarray(event.pos, float)
         position = tuple(float(v) for v in event.position[-2:])
@@ -120,7 +125,7 @@ class CanvasLink(QObject):
         if found:
             found[0].data = lines
             return
-        if self.viewer.canvas.grid.enabled:
+        if self.marked_elsewhere:
             return
         active = self.viewer.layers.selection.active
         self.viewer.add_vectors(
@@ -133,6 +138,18 @@ class CanvasLink(QObject):
         )
         if active is not None:
             self.viewer.layers.selection.active = active
+
+
+def _folded(line: str) -> str:
+    """The parts of a reading on lines that leave room for scale bar and magnification."""
+    lines = [""]
+    for part in line.split(_BETWEEN):
+        longer = f"{lines[-1]}{_BETWEEN}{part}" if lines[-1] else part
+        if len(longer) > _LINE_LETTERS and lines[-1]:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
 
 
 def square_lines(centre_um: Any, size_um: float) -> Any:

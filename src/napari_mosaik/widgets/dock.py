@@ -20,6 +20,7 @@ from napari_mosaik.widgets.parts import Banner, button, column, row, scrolled, w
 from napari_mosaik.widgets.progress_bar import JobBar
 from napari_mosaik.widgets.review import ReviewPanel
 from napari_mosaik.widgets.side_by_side import SideBySide
+from napari_mosaik.widgets.view_tools import ViewTools
 from napari_mosaik.widgets.workspace import Workspace
 from napari_mosaik.workflow.steps import STEPS
 
@@ -72,10 +73,12 @@ class MosaikDock(QWidget):
         self.overlays = Overlays(self.board)
         self.tabs.addTab(scrolled(self.overlays), "Overlays")
         self.side_by_side = SideBySide(self.viewer, self.board)
+        self.view_tools = ViewTools(self.canvas, self.side_by_side)
+        self.tabs.addTab(scrolled(self.view_tools), "View")
         self.review = ReviewPanel(self.desk, self.side_by_side)
-        self.tabs.addTab(scrolled(self.review), "Review")
+        self.review_tab = self.tabs.addTab(scrolled(self.review), "Review")
         self.annotate = AnnotateDock(self.desk, self.canvas)
-        self.tabs.addTab(scrolled(self.annotate), "Annotate")
+        self.annotate_tab = self.tabs.addTab(scrolled(self.annotate), "Annotate")
         self.setLayout(
             column(self.header, self.welcome, self.banner, self.tabs, self.bar, margin=4)
         )
@@ -101,6 +104,8 @@ class MosaikDock(QWidget):
             page.cancel.connect(self.desk.cancel)
             page.show_layers.connect(self.board.show_steps)
             page.needs_case.connect(self.case_page.open_missing)
+        self.view_tools.ruler.taken.connect(lambda: self.annotate.drawing.take(""))
+        self.annotate.drawing.changed.connect(self._one_tool)
 
     def sizeHint(self) -> Any:
         """360 px wide."""
@@ -121,14 +126,20 @@ class MosaikDock(QWidget):
 
     def show_review(self) -> None:
         """The review: figures in the dock, maps side by side on the canvas."""
-        self.tabs.setCurrentIndex(2)
+        self.tabs.setCurrentIndex(self.review_tab)
         self.side_by_side.enter()
 
     def show_annotate(self) -> None:
         """The drawing tools."""
         self.side_by_side.leave()
-        self.tabs.setCurrentIndex(3)
+        self.view_tools.four_up.leave()
+        self.tabs.setCurrentIndex(self.annotate_tab)
         self.annotate.drawing.take("brush")
+
+    def _one_tool(self) -> None:
+        """Either the ruler or a drawing tool is in the hand."""
+        if self.annotate.drawing.is_on:
+            self.view_tools.ruler.put_away()
 
     def _tile_chosen(self, tile: int, *_: Any) -> None:
         if tile >= 0:
@@ -171,6 +182,7 @@ class MosaikDock(QWidget):
     def closeEvent(self, event: Any) -> None:
         """Stop what is running before the window goes."""
         self.annotate.shut()
+        self.view_tools.shut()
         self.desk.close()
         self.board.close()
         super().closeEvent(event)

@@ -102,7 +102,7 @@ class Drawing(QObject):
                 self._bind(known.key, lambda _v, name=known.name: self.choose_class(name))
         self._bind("Control-Z", lambda _v: self.undo())
         self._bind("Control-Shift-Z", lambda _v: self.redo())
-        self._bind("Return", lambda _v: self.finish_polygon())
+        self._bind("Enter", lambda _v: self.finish_polygon())
         self._bind("Escape", lambda _v: self._abandon())
         self._bind("Delete", lambda _v: self.remove_selected())
         self.redraw()

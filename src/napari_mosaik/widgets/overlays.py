@@ -97,19 +97,34 @@ class _Row(QFrame):
         self.opacity.setToolTip("Opacity")
         self.opacity.setEnabled(self._layer is not None)
         self.opacity.valueChanged.connect(self._set_opacity)
+        self.fill = QCheckBox("fill")
+        self.fill.setToolTip("Filled areas or their outlines only")
+        self.fill.setVisible(_has_outline(self._layer))
+        self.fill.clicked.connect(self._set_fill)
+        self._outline = max(1, getattr(self._layer, "contour", 0))
         self.legend = legend_widget(legend) if legend is not None else QWidget()
         self._has_legend = legend is not None
-        self.setLayout(column(row(self.eye, self.opacity), self.legend, margin=1, spacing=1))
-        if self._layer is not None:
-            self._layer.events.visible.connect(self._follow)
-            self._layer.events.opacity.connect(self._follow)
+        head = row(self.eye, self.fill, self.opacity)
+        self.setLayout(column(head, self.legend, margin=1, spacing=1))
+        for signal in self._signals():
+            signal.connect(self._follow)
         self._follow()
 
     def part(self) -> None:
         """Listen to the layer no more."""
+        for signal in self._signals():
+            signal.disconnect(self._follow)
+
+    def _signals(self) -> list[Any]:
+        if self._layer is None:
+            return []
+        events = self._layer.events
+        drawn = [events.contour] if _has_outline(self._layer) else []
+        return [events.visible, events.opacity, *drawn]
+
+    def _set_fill(self, filled: bool) -> None:
         if self._layer is not None:
-            self._layer.events.visible.disconnect(self._follow)
-            self._layer.events.opacity.disconnect(self._follow)
+            self._layer.contour = 0 if filled else self._outline
 
     def _set_opacity(self, value: int) -> None:
         if self._layer is not None:
@@ -120,7 +135,13 @@ class _Row(QFrame):
         shown = layer is not None and bool(layer.visible)
         self.eye.setChecked(shown)
         self.legend.setVisible(shown and self._has_legend)
+        self.fill.setChecked(_has_outline(layer) and layer.contour == 0)
         self.opacity.setValue(100 if layer is None else round(100 * float(layer.opacity)))
+
+
+def _has_outline(layer: Any) -> bool:
+    """Whether a layer can be drawn as outlines: labels can."""
+    return hasattr(layer, "contour")
 
 
 def legend_widget(legend: Legend) -> QWidget:

@@ -1,0 +1,116 @@
+"""What the ruler measured as layers: lines of one width on the screen, and values beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mosaik.core.catalogue import REFERENCE
+from napari_mosaik.view import colours
+from napari_mosaik.view.measuring import Measurement
+from napari_mosaik.view.spec import placement_um
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Layer
+
+__all__ = ["LINES", "VALUES", "RulerDrawing"]
+
+LINES = "Ruler"
+VALUES = "Ruler values"
+_WIDTH_PX = 2.5
+_TEXT = {"string": "{words}", "color": colours.RULER, "size": 10, "anchor": "upper_left"}
+
+
+class RulerDrawing:
+    """Two layers, made when something is measured for the first time."""
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self.viewer = viewer
+        self._kept: Sequence[Measurement] = ()
+        self._draft: Measurement | None = None
+        self._camera = viewer.scene.camera.events.zoom
+        self._camera.connect(self._zoomed)
+
+    def detach(self) -> None:
+        """Follow the camera no more."""
+        self._camera.disconnect(self._zoomed)
+
+    def keep(self, measurements: Sequence[Measurement]) -> None:
+        """Draw the finished measurements."""
+        self._kept = tuple(measurements)
+        self._draw_lines()
+        self._draw_values()
+
+    def sketch(self, draft: Measurement | None) -> None:
+        """Draw what is being measured."""
+        self._draft = draft
+        self._draw_lines()
+
+    def _layer(self, name: str) -> Layer | None:
+        return next((layer for layer in self.viewer.layers if layer.name == name), None)
+
+    def _draw_lines(self) -> None:
+        drawn = [*self._kept, *([self._draft] if self._draft is not None else [])]
+        lines = np.concatenate([np.zeros((0, 2, 2)), *(one.segments() for one in drawn)])
+        layer = self._layer(LINES)
+        if layer is not None:
+            layer.data = lines
+        elif len(lines):
+            self._add(
+                "vectors",
+                lines,
+                name=LINES,
+                edge_color=colours.RULER,
+                edge_width=self._width_um,
+                vector_style="line",
+            )
+
+    def _draw_values(self) -> None:
+        at = np.array([_beside(one) for one in self._kept]).reshape(-1, 2)
+        layer = self._layer(VALUES)
+        if layer is not None:
+            layer.data = at
+            layer.features = self._features()
+        elif len(at):
+            self._add(
+                "points",
+                at,
+                name=VALUES,
+                size=4 * self._width_um,
+                face_color=colours.RULER,
+                border_width=0,
+                features=self._features(),
+                text=_TEXT,
+            )
+
+    def _features(self) -> dict[str, list[str]]:
+        return {"words": [f"{i}: {one.words}" for i, one in enumerate(self._kept, 1)]}
+
+    @property
+    def _width_um(self) -> float:
+        return _WIDTH_PX / float(self.viewer.scene.camera.zoom)
+
+    def _zoomed(self, _event: Any) -> None:
+        lines, values = self._layer(LINES), self._layer(VALUES)
+        if lines is not None:
+            lines.edge_width = self._width_um
+        if values is not None and len(values.data):
+            values.size = 4 * self._width_um
+
+    def _add(self, kind: str, data: Any, **options: Any) -> None:
+        from napari.layers import Layer as Base
+
+        active = self.viewer.layers.selection.active
+        self.viewer.add_layer(Base.create(data, options | placement_um(REFERENCE), kind))
+        self.viewer.layers.selection.active = active
+
+
+def _beside(measured: Measurement) -> tuple[float, float]:
+    """Where the value is written: at the last corner of a line, in the middle of an outline."""
+    if measured.kind == "length":
+        return measured.points_um[-1]
+    row, column = np.mean(measured.points_um, axis=0)
+    return float(row), float(column)

@@ -1,0 +1,208 @@
+"""The tools of the canvas, used one after the other as in front of a slide."""
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtWidgets import QApplication
+
+from napari_mosaik.annotate import rectangle_polygon
+from napari_mosaik.view.measuring import area_um2, length_um
+from napari_mosaik.view.turning import Turn
+from napari_mosaik.widgets.looking import centre_um, look_at, turn_of, visible_um
+
+pytestmark = pytest.mark.gui
+
+
+def plain(text):
+    return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{NARROW NO-BREAK SPACE}", " ")
+
+
+class Hand:
+    """Mouse and keys on the canvas, at places in µm."""
+
+    def __init__(self, qtbot, dock):
+        self.qtbot, self.viewer = qtbot, dock.viewer
+        self.canvas = dock.viewer.window._qt_viewer.canvas
+        self.native = self.canvas.native
+
+    def pixel(self, place_um):
+        """The pixel of a place, by napari's own mapping of three pixels."""
+        ends = [
+            self.canvas._map_canvas2world(p, self.canvas.view) for p in ((0, 0), (1, 0), (0, 1))
+        ]
+        origin, across, down = np.array(ends)
+        matrix = np.stack([across - origin, down - origin], 1)
+        x, y = np.linalg.solve(matrix, np.asarray(place_um) - origin)
+        return QPoint(round(x), round(y))
+
+    def move(self, place_um):
+        place = self.pixel(place_um)
+        none = Qt.MouseButton.NoButton
+        at = QPointF(place), QPointF(self.native.mapToGlobal(place))
+        event = QMouseEvent(QEvent.Type.MouseMove, *at, none, none, Qt.KeyboardModifier.NoModifier)
+        QApplication.sendEvent(self.native, event)
+
+    def click(self, place_um):
+        self.qtbot.mouseClick(self.native, Qt.MouseButton.LeftButton, pos=self.pixel(place_um))
+
+    def key(self, key, modifier=Qt.KeyboardModifier.NoModifier):
+        self.qtbot.keyClick(self.native, key, modifier)
+
+
+def test_magnify_turn_measure_and_find_the_way(qtbot, dock, opened, own_cohort):
+    opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
+    viewer, tools = dock.viewer, dock.view_tools
+    qtbot.waitUntil(lambda: dock.workspace.facts.grid is not None)
+    facts = dock.workspace.facts
+    hand = Hand(qtbot, dock)
+    middle = facts.grid.centres_um[facts.n_tiles // 2]
+    look_at(viewer, middle)
+
+    # magnification: by key about the mouse, read on the canvas
+    hand.move(middle + 200.0)
+    mouse = viewer.cursor.position
+    before = hand.pixel(mouse)
+    hand.key(Qt.Key.Key_3, Qt.KeyboardModifier.ControlModifier)
+    assert 1 / viewer.scene.camera.zoom == pytest.approx(0.5)
+    assert (hand.pixel(mouse) - before).manhattanLength() <= 2
+    qtbot.waitUntil(lambda: plain(tools.keys.words) == "0.50 µm per pixel, about 20x")
+    assert all(str(unit) == "micrometer" for unit in viewer.layers.units)
+    assert viewer.canvas.overlays.scale_bar.visible
+
+    # all eight orientations: the view turns, places do not
+    look_at(viewer, middle, 0.1)
+    for mirrored in (False, True):
+        for _ in range(4):
+            hand.key(Qt.Key.Key_T, Qt.KeyboardModifier.ShiftModifier)
+            assert np.allclose(centre_um(viewer), middle)
+            hand.click(facts.grid.centres_um[3])
+            assert dock.workspace.tile == 3
+            dock.workspace.tile = -1
+        hand.key(Qt.Key.Key_F, Qt.KeyboardModifier.ShiftModifier)
+        assert turn_of(viewer) == (Turn() if mirrored else Turn().mirrored())
+    hand.key(Qt.Key.Key_T, Qt.KeyboardModifier.ShiftModifier)
+    qtbot.waitUntil(lambda: tools.keys.words.endswith("turned 90° clockwise"))
+
+    # the ruler, on the turned view
+    look_at(viewer, middle, 0.5)
+    hand.key(Qt.Key.Key_D, Qt.KeyboardModifier.ShiftModifier)
+    assert tools.ruler.kind == "length"
+    line = middle + np.array([(0.0, 0.0), (0.0, 300.0), (80.0, 300.0)])
+    for place in line:
+        hand.click(place)
+    hand.move(line[0])
+    qtbot.waitUntil(lambda: len(tools.ruler.draft.points_um) == 4)
+    hand.key(Qt.Key.Key_Escape)
+    hand.key(Qt.Key.Key_Return)
+    assert tools.ruler.measurements[0].value == pytest.approx(length_um(line[:2]), abs=6)
+    hand.key(Qt.Key.Key_S, Qt.KeyboardModifier.ShiftModifier)
+    for place in line:
+        hand.click(place)
+    hand.key(Qt.Key.Key_Return)
+    assert tools.ruler.measurements[1].value == pytest.approx(area_um2(line), rel=0.1)
+    assert dock.workspace.tile == -1  # clicks of the ruler choose no tile
+    assert plain(tools.list.item(1).text()).startswith("2: 1")
+    tools.list.setCurrentRow(0)
+    tools.delete.click()
+    assert [one.kind for one in tools.ruler.measurements] == ["area"]
+    hand.key(Qt.Key.Key_Escape)
+    assert not tools.ruler.is_on
+
+    # drawing on the turned view is drawn where it belongs, and puts the ruler away
+    tools.ruler.take("length")
+    dock.show_annotate()
+    assert not tools.ruler.is_on
+    look_at(viewer, middle, 0.3)
+    drawing = dock.annotate.drawing
+    at = np.array(drawing.position_um(middle))
+    drawing.choose_class("neoplastic")
+    drawing.commit(rectangle_polygon(tuple(at - 100), tuple(at + 100)))
+    qtbot.waitUntil(lambda: "Annotations" in viewer.layers, timeout=10_000)
+    assert viewer.layers["Annotations"].get_value(middle, world=True)
+    dock.annotate.away.click()
+
+    # the overview map is turned too; a click goes there
+    hand.key(Qt.Key.Key_O, Qt.KeyboardModifier.ShiftModifier)
+    overview = tools.map
+    qtbot.waitUntil(overview.isVisible)
+    assert overview.view.matrix[0, 0] == pytest.approx(0)
+    look_at(viewer, middle, 2.0)
+    low, high = visible_um(viewer)
+    corner = overview.view.to_um([(overview.rectangle().top(), overview.rectangle().left())])[0]
+    assert np.isclose(corner, [low, high], atol=30).any(axis=0).all()
+    place = overview.rect().center()
+    qtbot.mouseClick(overview, Qt.MouseButton.LeftButton, pos=place)
+    there = overview.view.to_um([(place.y(), place.x())])[0]
+    assert np.allclose(centre_um(viewer), there, atol=30)
+    tools.map_button.click()
+    assert not overview.isVisible()
+
+    # holding H hides all that is no slide, and all of it comes back
+    shown = {layer.name for layer in viewer.layers if layer.visible}
+    assert {"Annotations", "Ruler", "H&E"} <= shown
+    qtbot.keyPress(hand.native, Qt.Key.Key_H)
+    assert {layer.name for layer in viewer.layers if layer.visible} == {"H&E"}
+    qtbot.keyRelease(hand.native, Qt.Key.Key_H)
+    assert {layer.name for layer in viewer.layers if layer.visible} == shown
+    tools.keys.reset()
+
+
+def test_four_slides_side_by_side_and_back(qtbot, dock, opened, own_cohort):
+    opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
+    viewer, board, four = dock.viewer, dock.board, dock.view_tools.four_up
+    board.show_steps(("vessels",))
+    qtbot.waitUntil(lambda: board.layer("Vessels") is not None, timeout=10_000)
+    dock.view_tools.ruler.take("length")
+    for place in ((100.0, 100.0), (100.0, 500.0)):
+        dock.view_tools.ruler.add_corner(place)
+    dock.view_tools.ruler.finish()
+    dock.view_tools.ruler.put_away()
+    order = [layer.name for layer in viewer.layers]
+    shown = {layer.name: bool(layer.visible) for layer in viewer.layers}
+    centre, zoom = centre_um(viewer), viewer.scene.camera.zoom
+
+    hand = Hand(qtbot, dock)
+    hand.key(Qt.Key.Key_4)
+    assert four.is_on
+    assert viewer.canvas.grid.actual_shape(viewer.layers) == (2, 2)
+    cells = [
+        [viewer.layers[i].name for i in inside]
+        for _, inside in viewer.canvas.grid.iter_viewboxes(viewer.layers)
+    ]
+    assert [cell[0].split(",")[0] for cell in cells] == ["H&E", "CD34", "CAIX", "PET"]
+    assert all("Vessels" in cell[1] and "Ruler" in cell[2] for cell in cells)
+    headings = [viewer.layers[cell[0]].name_overlay for cell in cells]
+    assert all(heading.visible for heading in headings)
+    assert np.allclose(centre_um(viewer), centre)
+
+    twin = viewer.layers["Vessels · CAIX"]
+    board.layer("Vessels").opacity = 0.3
+    board.layer("Vessels").contour = 0
+    assert (twin.opacity, twin.contour) == (0.3, 0)
+    board.set_shown("Nuclei", True)  # one that had no layer: the cells are laid out anew
+    qtbot.waitUntil(lambda: "Nuclei · PET" in viewer.layers, timeout=10_000)
+    assert viewer.canvas.grid.actual_shape(viewer.layers) == (2, 2)
+    board.layer("Nuclei").visible = False
+    assert not viewer.layers["Nuclei · PET"].visible
+
+    viewer.layers.selection.active = board.layer("Vessels")  # labels use this key themselves
+    hand.key(Qt.Key.Key_4)
+    assert not four.is_on
+    assert not viewer.canvas.grid.enabled
+    names = [layer.name for layer in viewer.layers]
+    assert [name for name in names if name in order] == order
+    assert {name: bool(viewer.layers[name].visible) for name in order} == shown
+    assert set(names) - set(order) == {"Nuclei", "PET, SUV (body surface)"}
+    assert np.allclose(centre_um(viewer), centre)
+    assert viewer.scene.camera.zoom == pytest.approx(zoom)
+    assert not any(layer.name_overlay.visible for layer in viewer.layers)
+
+    four.enter()
+    dock.show_review()  # one layout at a time
+    assert not four.is_on
+    assert dock.side_by_side.is_on
+    four.enter()
+    assert not dock.side_by_side.is_on
+    four.leave()
+    assert {name: bool(viewer.layers[name].visible) for name in order} == shown
