@@ -120,24 +120,35 @@ class PaintedLabels:
 
 def with_tissue(blocks: list[Block], mask: Raster) -> list[Block]:
     """The blocks whose core holds tissue; the mask lies in the same frame."""
-    return [block for block in blocks if tissue_in(block.core, mask).any()]
+    return [block for block in blocks if _holds_tissue(block.core, mask)]
+
+
+def _holds_tissue(lattice: Lattice, mask: Raster) -> bool:
+    found = [np.unique(index) for _, index in _looked_up(lattice, mask)]
+    return bool(np.asarray(mask.values, bool)[np.ix_(*found)].any())
 
 
 def tissue_in(lattice: Lattice, mask: Raster) -> NDArray[np.bool_]:
     """The tissue mask on a lattice of the same frame (separable nearest look-up)."""
-    low = mask.lattice
-    index = []
+    (part_rows, rows), (part_cols, cols) = _looked_up(lattice, mask)
+    out = np.zeros(lattice.shape, bool)
+    if rows.size and cols.size:  # few rows are made as wide as the lattice, then copied whole
+        first = int(rows[0])
+        wide = np.asarray(mask.values, bool)[first : int(rows[-1]) + 1].take(cols, axis=1)
+        out[part_rows, part_cols] = wide.take(rows - first, axis=0)
+    return out
+
+
+def _looked_up(lattice: Lattice, mask: Raster) -> list[tuple[slice, NDArray[np.int64]]]:
+    """Per axis: the part of the lattice that lies on the mask, and which samples of the mask."""
+    low, found = mask.lattice, []
     for axis in (0, 1):
         centre = (np.arange(lattice.shape[axis]) + 0.5) * lattice.spacing_um[axis]
         position = (centre + lattice.origin_um[axis] - low.origin_um[axis]) / low.spacing_um[axis]
-        index.append(np.floor(position).astype(np.int64))
-    rows, cols = index
-    good_rows = (rows >= 0) & (rows < low.shape[0])
-    good_cols = (cols >= 0) & (cols < low.shape[1])
-    out = np.zeros(lattice.shape, bool)
-    inside = np.asarray(mask.values, bool)[np.ix_(rows[good_rows], cols[good_cols])]
-    out[np.ix_(good_rows, good_cols)] = inside
-    return out
+        index = np.floor(position).astype(np.int64)
+        start, stop = np.searchsorted(index, (0, low.shape[axis]))
+        found.append((slice(int(start), int(stop)), index[start:stop]))
+    return found
 
 
 class RenumberedLabels:
