@@ -16,12 +16,16 @@ Paths = str | Sequence[str]
 
 SAMPLE_FOLDER = "napari-mosaik-sample"
 """In the user's home folder; the sample cohort is kept there and made only once."""
-_ORDINARY = (".tif", ".tiff")
+_SLIDES_ONLY = (".svs", ".ndpi", ".vms", ".vmu", ".mrxs", ".scn", ".bif", ".svslide")
+"""Suffixes that only slides have: what is wrong with such a file is said, not left to others."""
 
 
 # --- readers ------------------------------------------------------------------------------------
 def slide_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
-    """A reader for one slide file; None for pictures that are not slides."""
+    """A reader for one slide, be it a file or an OME-Zarr or DICOM folder.
+
+    None for what is no slide (ordinary TIFF, other Zarr or DICOM), so that others may read it.
+    """
     from napari_mosaik.core import InputError
     from napari_mosaik.io.slide import open_slide
 
@@ -30,7 +34,7 @@ def slide_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
     try:
         open_slide(Path(path)).close()
     except InputError:
-        return None if Path(path).suffix.lower() in _ORDINARY else _read_slide
+        return _read_slide if Path(path).suffix.lower() in _SLIDES_ONLY else None
     return _read_slide
 
 

@@ -81,8 +81,6 @@ def test_three_ways_on_are_stored_with_their_source(case):
 
 
 def test_the_ruler_measures_on_pixels(case):
-    with case.slide_in_pixels("he") as slide:
-        assert slide.lattice.spacing_um == (1.0, 1.0)
     assert case.measure_spacing("he", 400.0, 100.0) == 0.25
     assert Case(case.root).file.slides["he"].spacing_source == "ruler"
     with pytest.raises(InputError, match="known"):

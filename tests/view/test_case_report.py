@@ -8,7 +8,7 @@ import pytest
 from napari_mosaik.core import Origin, Raster, Table, TileGrid
 from napari_mosaik.core import catalogue as names
 from napari_mosaik.core.frame import Lattice
-from napari_mosaik.io.case import CaseFile, create_case
+from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
 from napari_mosaik.view.case_checks import case_checks
 from napari_mosaik.view.case_report import gather_report
 from napari_mosaik.view.case_results import CaseResults
@@ -206,3 +206,16 @@ def test_measured_map_is_laid_on_the_section_and_cut_to_its_tissue(case):
     assert np.isnan(moved.values[0, 0])
     # µm (525, 775) of the PET is voxel (1, 1) under the identity
     assert moved.values[9, 14] == values[names.SUV].values[1, 1]
+
+
+def test_pixel_sizes_and_who_gave_them_are_checked(tmp_path):
+    entry = SlideEntry(path="gone.svs", spacing_um=(0.5, 0.52), spacing_source="ruler")
+    sized = create_case(tmp_path / "a", CaseFile(name="A", slides={"he": entry}))
+    (row,) = case_checks(CaseResults(sized))
+    assert row.status == "pass"
+    assert "H&E 0.500 x 0.520 µm (measured with the ruler)" in row.value
+    entry = SlideEntry(path="gone.svs")
+    lost = create_case(tmp_path / "b", CaseFile(name="B", slides={"he": entry}))
+    (row,) = case_checks(CaseResults(lost))
+    assert row.status == "fail"
+    assert "gone.svs" in row.value

@@ -41,6 +41,23 @@ def test_pictures_that_are_not_slides_are_left_to_napari(tmp_path):
     assert case_reader(str(tmp_path)) is None
 
 
+def test_folders_are_claimed_only_when_they_are_slides(tmp_path):
+    from napari_mosaik.plugin import slide_reader
+    from tests.io import slide_formats as make
+    from tests.io.test_slide_formats import write_zarr
+
+    pixels = make.smooth(64, 96)
+    assert slide_reader(str(write_zarr(tmp_path / "a.zarr", "0.5"))) is not None
+    assert slide_reader(str(make.write_dicom(tmp_path / "d", [pixels])[0].parent)) is not None
+    assert slide_reader(str(make.write_mirax(tmp_path / "a.mrxs", pixels))) is not None
+    (tmp_path / "pet.dcm").write_bytes(bytes(128) + b"DICM" + bytes(50))
+    (tmp_path / "empty").mkdir()
+    for name in ("pet.dcm", "empty", "a"):
+        assert slide_reader(str(tmp_path / name)) is None
+    (tmp_path / "b.svs").write_text("not a slide")
+    assert slide_reader(str(tmp_path / "b.svs")) is not None  # reading it says what is wrong
+
+
 @pytest.mark.gui
 def test_the_slide_reader_gives_a_lazy_layer_in_micrometres(dock, cohort):
     from napari_mosaik.plugin import slide_reader

@@ -190,14 +190,6 @@ class Case:
             pyramids=self.pyramids,
         )
 
-    def slide_in_pixels(self, stain: str) -> Slide:
-        """Open a slide as if its pixels were 1 µm, to measure a known length on it."""
-        from napari_mosaik.io.slide import open_slide
-
-        entry = self._entry(stain)
-        path, damaged = self.path(entry.path), entry.damaged
-        return open_slide(path, 1.0, frame=stain, damaged=damaged, pyramids=self.pyramids)
-
     def set_spacing(
         self,
         stain: str,

@@ -16,6 +16,7 @@ from napari_mosaik.core.catalogue import (
     TILES,
     UPTAKE,
 )
+from napari_mosaik.core.errors import MosaikError
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.validation import SheetRow
 from napari_mosaik.view.words import number, title_of
@@ -27,8 +28,36 @@ _LARGEST_ERROR_UM = 150.0
 
 def case_checks(results: CaseResults) -> tuple[SheetRow, ...]:
     """What can be said of this case from its results alone; the rest stays "not available"."""
-    rows = [*_registration(results), *_suv(results), *_counts(results), *_kinetics(results)]
+    rows = [*_pixel_sizes(results), *_registration(results), *_suv(results)]
+    rows += [*_counts(results), *_kinetics(results)]
     return (*rows, *_validation(results), *_provenance(results))
+
+
+_GIVEN = {
+    "header": "the file's header",
+    "user": "typed",
+    "profile": "scanner profile",
+    "ruler": "measured with the ruler",
+}
+
+
+def _pixel_sizes(results: CaseResults) -> list[SheetRow]:
+    """One row on the pixel sizes of the slides, on which every length and area depends."""
+    found, unknown = [], []
+    for stain, entry in results.case.file.slides.items():
+        try:
+            size = results.case.spacing_um(stain)
+        except MosaikError as error:
+            unknown.append(f"{STAIN_TITLES[stain]}: {error}")
+            continue
+        given = " ".join((_GIVEN[entry.spacing_source], entry.profile)).strip()
+        shown = " x ".join(number(s) for s in dict.fromkeys(size))
+        found.append(f"{STAIN_TITLES[stain]} {shown} µm ({given})")
+    if not found and not unknown:
+        return []
+    if unknown:
+        return [SheetRow("Data", "fail", "; ".join(unknown), "case.toml and the slides")]
+    return [SheetRow("Data", "pass", f"pixel sizes: {', '.join(found)}", "case.toml")]
 
 
 def _registration(results: CaseResults) -> list[SheetRow]:

@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QFrame, QLineEdit, QWidget
 
-from napari_mosaik.core import InjectionRecord, InputError
+from napari_mosaik.core import InjectionRecord, InputError, MissingPixelSize, MosaikError
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.io.case import Case, CaseFile, PetEntry, SlideEntry
 from napari_mosaik.widgets.desk import missing_of
 from napari_mosaik.widgets.parts import Fold, button, column, row, words
+from napari_mosaik.widgets.pixel_size import RULER_HINT, PixelSizeField
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.desk import Desk
 
 __all__ = ["FileField", "GiveForm", "InjectionForm", "NewCaseForm"]
 
-SLIDE_FILTER = "Slides (*.svs *.tif *.tiff *.ndpi *.mrxs *.scn *.bif *.png *.jpg);;All files (*)"
+SLIDE_FILTER = (
+    "Slides (*.svs *.tif *.tiff *.btf *.ndpi *.vms *.vmu *.mrxs *.scn *.bif *.svslide *.dcm *.png "
+    "*.jpg *.jpeg);;All files (*)"
+)
 
 
 class FileField(QWidget):
@@ -78,7 +82,7 @@ class NewCaseForm(QFrame):
         self.patient = QLineEdit()
         self.patient.setPlaceholderText("a pseudonym, never a name")
         self.slides = {s: FileField(f"{STAIN_TITLES[s]} slide", SLIDE_FILTER) for s in STAIN_TITLES}
-        self.pixels = {s: QLineEdit() for s in STAIN_TITLES}
+        self.pixels = {s: PixelSizeField() for s in STAIN_TITLES}
         self.pet = FileField("microPET slice (DICOM)")
         form = QFormLayout()
         form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
@@ -86,7 +90,6 @@ class NewCaseForm(QFrame):
         form.addRow("Patient", self.patient)
         for stain, title in STAIN_TITLES.items():
             form.addRow(title, self.slides[stain])
-            self.pixels[stain].setPlaceholderText("µm, only if the file does not say")
             form.addRow("  pixel size", self.pixels[stain])
         form.addRow("PET", self.pet)
         self.make = button("Make the case", self._make)
@@ -108,22 +111,18 @@ class NewCaseForm(QFrame):
         slides = {s: field.text() for s, field in self.slides.items() if field.text()}
         if not slides:
             raise InputError("give at least one slide")
-        entries = {s: slide_entry(path, self.pixels[s].text()) for s, path in slides.items()}
+        entries = {s: slide_entry(path, self.pixels[s]) for s, path in slides.items()}
         pet = PetEntry(paths=(self.pet.text(),)) if self.pet.text() else None
         patient = self.patient.text().strip() or "unknown patient"
         return root, CaseFile(name=root.name, patient=patient, slides=entries, pet=pet)
 
 
-def slide_entry(path: str, spacing: str = "") -> SlideEntry:
-    """A slide with the pixel size that was typed, if one was."""
+def slide_entry(path: str, size: PixelSizeField) -> SlideEntry:
+    """A slide with the pixel size that was given, if one was."""
     if not Path(path).expanduser().exists():
         raise InputError(f"the slide {path} is not there")
-    size = number_of(spacing, "pixel size")
-    if size is None:
-        return SlideEntry(path=path)
-    if size <= 0:
-        raise InputError(f"a pixel size of {size:g} µm is not possible")
-    return SlideEntry(path=path, spacing_um=(size, size), spacing_source="user")
+    entry, given = SlideEntry(path=path), size.value()
+    return entry if given is None else entry.spaced(*given)
 
 
 class InjectionForm(QFrame):
@@ -229,6 +228,20 @@ def _checked(values: dict[str, Any]) -> InjectionRecord:
     return record
 
 
+def unknown_size(case: Case, stain: str) -> str:
+    """Why a slide's pixel size is not known; empty when it is, or when the slide is no slide."""
+    entry = case.file.slides.get(stain)  # type: ignore[call-overload]
+    if entry is None or entry.spacing_um is not None:
+        return ""
+    try:
+        case.spacing_um(stain)
+    except MissingPixelSize:
+        return "its pixel size is not known"
+    except MosaikError:
+        return ""  # the page and the steps say what is wrong with the file
+    return ""
+
+
 class GiveForm(QWidget):
     """Gives a case the file or pixel size that it lacks."""
 
@@ -240,15 +253,12 @@ class GiveForm(QWidget):
             self.what.addItem(f"{title} slide", stain)
         self.what.addItem("PET file", "pet")
         self.file = FileField("File")
-        self.pixel = QLineEdit()
-        self.pixel.setPlaceholderText("µm per pixel, only if the file does not say")
-        self.what.currentIndexChanged.connect(
-            lambda: self.pixel.setVisible(self.what.currentData() != "pet")
-        )
+        self.pixel = PixelSizeField()
+        self.ruler = words(RULER_HINT)
+        self.what.currentIndexChanged.connect(self._show_size)
+        give = button("Give it to the case", self._give)
         inner = QFrame()
-        inner.setLayout(
-            column(self.what, self.file, self.pixel, button("Give it to the case", self._give))
-        )
+        inner.setLayout(column(self.what, self.file, self.pixel, self.ruler, give))
         self.fold = Fold("Add or replace a file, or give a pixel size", inner)
         self.setLayout(column(self.fold))
 
@@ -258,10 +268,16 @@ class GiveForm(QWidget):
         if case is None:
             return
         for _, key, why in missing_of(case):
+            why = why or unknown_size(case, key)
             if why and key != "injection":
                 self.what.setCurrentIndex(self.what.findData(key))
                 self.fold.set_open(True)
                 return
+
+    def _show_size(self) -> None:
+        slide = self.what.currentData() != "pet"
+        self.pixel.setVisible(slide)
+        self.ruler.setVisible(slide)
 
     def _give(self) -> None:
         case = self._desk.workspace.case
@@ -283,10 +299,12 @@ class GiveForm(QWidget):
             return {"pet": PetEntry(paths=(path,))}
         known = case.file.slides.get(key)  # type: ignore[call-overload]
         if not path and known is not None:
-            entry = slide_entry(str(case.path(known.path)), self.pixel.text())
-            entry = entry.model_copy(update={"path": known.path})
+            given = self.pixel.value()
+            if given is None:
+                raise InputError("give the pixel size, or choose the slide's file")
+            entry = known.spaced(*given)
         elif path:
-            entry = slide_entry(path, self.pixel.text())
+            entry = slide_entry(path, self.pixel)
         else:
             raise InputError("choose the slide's file first")
         return {"slides": {**case.file.slides, key: entry}}

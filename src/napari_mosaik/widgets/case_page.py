@@ -8,8 +8,13 @@ from typing import Any
 from qtpy.QtWidgets import QFileDialog, QFrame, QListWidget, QListWidgetItem, QWidget
 
 from napari_mosaik.core import InputError
-from napari_mosaik.io.case import Case, CaseFile
-from napari_mosaik.widgets.case_forms import GiveForm, InjectionForm, NewCaseForm
+from napari_mosaik.io.case import Case, CaseFile, SlideEntry
+from napari_mosaik.widgets.case_forms import (
+    GiveForm,
+    InjectionForm,
+    NewCaseForm,
+    unknown_size,
+)
 from napari_mosaik.widgets.desk import Desk, missing_of
 from napari_mosaik.widgets.pages import Page
 from napari_mosaik.widgets.parts import Fold, button, column, row, words
@@ -146,16 +151,32 @@ def _cohort_line(path: Path) -> str:
     return f"{file.name} · {file.patient} · {state}"
 
 
+_GIVEN = {
+    "header": "from its file",
+    "user": "typed",
+    "profile": "from the scanner profile",
+    "ruler": "measured with the ruler",
+}
+
+
 def _holdings(case: Case) -> list[str]:
     lines = []
     for short, key, why in missing_of(case):
+        why = why or unknown_size(case, key)
         if why:
             lines.append(f"⊘ {short}: {why}")
         elif key in case.file.slides:
             entry = case.file.slides[key]  # type: ignore[index]
-            size = entry.spacing_um
-            given = f" · {size[1]:g} µm per pixel, {entry.spacing_source}" if size else ""
-            lines.append(f"✓ {short}: {Path(entry.path).name}{given}")
+            lines.append(f"✓ {short}: {Path(entry.path).name}{_size_words(entry)}")
         else:
             lines.append(f"✓ {short}")
     return lines
+
+
+def _size_words(entry: SlideEntry) -> str:
+    """Pixel size and who gave it; empty where the file says it when it is opened."""
+    if entry.spacing_um is None:
+        return ""
+    size = " x ".join(f"{s:.4g}" for s in dict.fromkeys(entry.spacing_um))
+    name = f" '{entry.profile}'" if entry.spacing_source == "profile" and entry.profile else ""
+    return f" · {size} µm per pixel, {_GIVEN[entry.spacing_source]}{name}"

@@ -12,7 +12,7 @@ __all__ = ["chosen_source"]
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
 _DIRECT = (None, "aperio", "generic-tiff")
-_MOST_FILES = 20_000
+_MOST_FILES = 2000
 
 
 def chosen_source(path: Path, *, whole: bool = True) -> TileSource:

@@ -102,7 +102,7 @@ def padding_whitened(pixels: Pixels) -> Pixels:
     top, bottom, left, right = _black_edges(np.ascontiguousarray(pixels))
     if max(top, bottom, left, right) < min(_LEAST_PADDING, height):
         return pixels
-    out: Pixels = pixels if pixels.flags.writeable else np.array(pixels)
+    out: Pixels = pixels if pixels.flags["W"] else np.array(pixels)
     for count, edge in (
         (top, np.s_[:top]), (bottom, np.s_[height - bottom :]),
         (left, np.s_[:, :left]), (right, np.s_[:, width - right :]),

@@ -1,0 +1,79 @@
+"""The pixel size of a slide in the forms of the Case page."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_mosaik.core import InputError
+from napari_mosaik.io import Case, CaseFile, SlideEntry, create_case
+from napari_mosaik.io import profiles as scanners
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture(autouse=True)
+def own_config(tmp_path, monkeypatch):
+    monkeypatch.setenv(scanners.CONFIG_VARIABLE, str(tmp_path / "config"))
+
+
+@pytest.fixture
+def picture(tmp_path):
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "he.png")
+    return tmp_path / "he.png"
+
+
+def test_a_size_is_typed_or_copied_from_a_profile(qtbot):
+    from napari_mosaik.widgets.pixel_size import PixelSizeField
+
+    field = PixelSizeField()
+    qtbot.addWidget(field)
+    assert field.value() is None
+    assert field.profile.isHidden()
+    for text, size in (("0,25", (0.25, 0.25)), ("0.25 x 0.26", (0.25, 0.26))):
+        field.edit.setText(text)
+        assert field.value() == (size, "user", "")
+    for text in ("a", "0", "1x2x3", "-1", "nan"):
+        field.edit.setText(text)
+        with pytest.raises(InputError, match="pixel size"):
+            field.value()
+    scanners.add_profile("lab, 20x", (0.5, 0.502))
+    field.show_profiles()
+    assert not field.profile.isHidden()
+    field.profile.setCurrentText("lab, 20x")
+    assert field.value() == ((0.5, 0.502), "profile", "lab, 20x")
+    assert field.edit.text() == "0.5 x 0.502"
+    assert not field.edit.isEnabled()
+
+
+def test_a_new_case_keeps_who_gave_the_size(qtbot, tmp_path, picture):
+    from napari_mosaik.widgets.case_forms import NewCaseForm
+
+    scanners.add_profile("lab", (0.5, 0.5))
+    form = NewCaseForm(pytest.fail)
+    qtbot.addWidget(form)
+    form.folder.edit.setText(str(tmp_path / "case"))
+    form.slides["he"].edit.setText(str(picture))
+    form.pixels["he"].profile.setCurrentText("lab")
+    form.slides["cd34"].edit.setText(str(picture))
+    form.pixels["cd34"].edit.setText("0.3")
+    _, file = form.value()
+    he, cd34 = file.slides["he"], file.slides["cd34"]
+    assert (he.spacing_um, he.spacing_source, he.profile) == ((0.5, 0.5), "profile", "lab")
+    assert (cd34.spacing_um, cd34.spacing_source) == ((0.3, 0.3), "user")
+
+
+def test_the_page_says_that_a_size_is_not_known_and_how_it_was_given(tmp_path, picture):
+    from napari_mosaik.widgets.case_forms import unknown_size
+    from napari_mosaik.widgets.case_page import _holdings
+
+    slides = {"he": SlideEntry(path=str(picture))}
+    case = create_case(tmp_path / "case", CaseFile(name="A", slides=slides))
+    assert "not known" in unknown_size(case, "he")
+    assert unknown_size(case, "cd34") == ""
+    assert _holdings(case)[0] == "⊘ H&E: its pixel size is not known"
+    case.set_spacing("he", (0.5, 0.5), "profile", "lab")
+    assert unknown_size(case, "he") == ""
+    line = _holdings(Case(case.root))[0]
+    assert line == "✓ H&E: he.png · 0.5 µm per pixel, from the scanner profile 'lab'"
+    case.measure_spacing("he", 200, 50)
+    assert _holdings(case)[0].endswith("0.25 µm per pixel, measured with the ruler")
