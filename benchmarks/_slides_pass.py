@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from typing import Any
 __all__ = ["SPACING_UM", "Pass", "run_pass", "streaming_pass"]
 
 SPACING_UM = 0.5
-EVERY_S = 0.02
+EVERY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Pass:
     ----------
     seconds
         From opening the slide to the last result on the disk.
+    cpu_s
+        Processor time of the same, all threads.
     steps
         Seconds of each step.
     vessels
@@ -50,6 +53,7 @@ class Pass:
     """
 
     seconds: float
+    cpu_s: float
     steps: dict[str, float]
     vessels: int
     tissue: float
@@ -81,7 +85,8 @@ class Memory:
 
 def own_mib() -> float:
     """Resident memory of this process without pages of files, MiB."""
-    return _told_mib("RssAnon")
+    resident, shared = Path("/proc/self/statm").read_text().split()[1:3]
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def peak_mib() -> float:
@@ -89,13 +94,9 @@ def peak_mib() -> float:
 
     Not from ``getrusage``: that of a new process begins with what its parent held.
     """
-    return _told_mib("VmHWM")
-
-
-def _told_mib(name: str) -> float:
     status = Path("/proc/self/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return int(fields[name].split()[0]) / 1024
+    return int(fields["VmHWM"].split()[0]) / 1024
 
 
 def run_pass(
@@ -122,15 +123,16 @@ def streaming_pass(slide: Path, folder: Path, **settings: Any) -> Pass:
     steps: dict[str, float] = {}
     start = own_mib()
     with Memory() as memory:
+        used = time.process_time()
         began = before = time.perf_counter()
         for step, _ in run_until(case, recipe, "vessels"):
             now = time.perf_counter()
             steps[step.name] = steps.get(step.name, 0.0) + now - before
             before = now
-        seconds = time.perf_counter() - began
+        seconds, used = time.perf_counter() - began, time.process_time() - used
     vessels = len(case.store.read(VESSEL_OBJECTS))
     tissue = float(case.store.read(TISSUE["cd34"]).values.mean())
-    return Pass(seconds, steps, vessels, tissue, peak_mib(), memory.peak, start)
+    return Pass(seconds, used, steps, vessels, tissue, peak_mib(), memory.peak, start)
 
 
 def main() -> int:
