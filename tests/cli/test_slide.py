@@ -129,3 +129,17 @@ def test_colours_are_converted_only_with_a_profile(tmp_path, capsys):
     code, _, err = call(capsys, "slide", tmp_path / "b.png", "--icc")
     assert code == 2
     assert "no colour profile" in err[0]
+
+
+def test_missing_levels_are_made_once(tmp_path, capsys, monkeypatch):
+    from napari_mosaik.io.slide import completed
+
+    monkeypatch.setattr(completed, "MAX_COARSEST_PX", 100)
+    path, case = tmp_path / "a.tif", tmp_path / "case"
+    tifffile.imwrite(path, PIXELS, tile=(64, 64), photometric="rgb", **CM)
+    assert call(capsys, "new", case, "--he", path)[0] == 0
+    levels = json.loads(call(capsys, "slide", path, "--json")[1])["levels"]
+    assert [level["virtual"] for level in levels] == [False, True]
+    assert json.loads(call(capsys, "pyramid", case, "--json")[1]) == {"case": {"he": "made"}}
+    assert len(list((case / "cache" / "pyramids").iterdir())) == 1
+    assert "case he: complete" in call(capsys, "pyramid", case)[1]

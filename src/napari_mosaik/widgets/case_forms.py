@@ -89,7 +89,7 @@ class NewCaseForm(QFrame):
         form.addRow("Folder", self.folder)
         form.addRow("Patient", self.patient)
         for stain, title in STAIN_TITLES.items():
-            form.addRow(title, self.slides[stain])
+            form.addRow(title.replace("&", "&&"), self.slides[stain])
             form.addRow("  pixel size", self.pixels[stain])
         form.addRow("PET", self.pet)
         self.make = button("Make the case", self._make)

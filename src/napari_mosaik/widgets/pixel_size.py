@@ -16,6 +16,7 @@ RULER_HINT = (
     "Or measure a known length on the slide: 'Pixel size from a known length' on the tab 'View'."
 )
 _TYPED = "typed"
+_PROFILE_WIDTH = 150
 
 
 class PixelSizeField(QWidget):
@@ -24,9 +25,12 @@ class PixelSizeField(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.edit = QLineEdit()
-        self.edit.setPlaceholderText("µm, only if the file does not say")
-        self.edit.setToolTip("one number, or row x column where they differ: 0.25x0.26")
+        self.edit.setPlaceholderText("µm")
+        self.edit.setToolTip(
+            "µm per pixel, only if the file does not say; row x column where they differ: 0.25x0.26"
+        )
         self.profile = QComboBox()
+        self.profile.setMaximumWidth(_PROFILE_WIDTH)
         self.profile.setToolTip(
             "Pixel sizes of scanners that you named; add one with 'napari-mosaik profiles --add "
             f"NAME --spacing UM' or in {profiles_file()}"
