@@ -1,88 +1,22 @@
-"""Small slides of many formats, and seeded ways of damaging their bytes."""
+"""Seeded ways of damaging the bytes of a slide."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import tifffile
-from numpy.typing import NDArray
-from PIL import Image
+__all__ = ["KINDS", "mutate"]
 
-__all__ = ["KINDS", "SHAPE", "TagPlace", "make_seeds", "mutate", "picture", "tag_places"]
-
-SHAPE = (420, 520)
 EXTREMES = (0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 60000, 20000)
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
           16: 8, 17: 8, 18: 8}  # fmt: skip
 _TAGS = (256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330, 338,
          339, 347, 530)  # fmt: skip
-Pixels = NDArray[np.uint8]
-
-
-# --- slides --------------------------------------------------------------------------------------
-def picture(seed: int = 0) -> Pixels:
-    """A pink and purple blob on white glass with some grain."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    inside = ((y - 210) / 160) ** 2 + ((x - 260) / 200) ** 2 < 1
-    grain = rng.integers(0, 50, (*SHAPE, 1))
-    spots = (np.sin(x / 7) * np.sin(y / 9) > 0.6)[..., None] * np.array([60, 70, 10])
-    tissue = np.clip(np.array([225, 150, 190]) - grain - spots, 0, 255)
-    return np.where(inside[..., None], tissue, 243).astype(np.uint8)
-
-
-def make_seeds(folder: Path, real: Path | None = None) -> dict[str, Path]:
-    """Undamaged files by the name of their format; *real* is a folder with real slides."""
-    folder.mkdir(parents=True, exist_ok=True)
-    full = picture()
-    half, quarter = full[::2, ::2], full[::4, ::4]
-    cm: dict[str, Any] = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
-
-    def tiff(name: str, description: str = "", writer: Any = None, **options: Any) -> None:
-        given = {"photometric": "rgb", "tile": (128, 128), **options}
-        with tifffile.TiffWriter(folder / name, **(writer or {})) as file:
-            aperio = name.endswith(".svs")
-            sub = 0 if aperio else 2
-            file.write(full, subifds=sub, description=description or None, metadata=None,
-                       **given, **cm)  # fmt: skip
-            for level in (half, quarter):
-                more = {"description": description or None} if aperio else {"subfiletype": 1}
-                file.write(level, metadata=None, **given, **more)
-
-    about = f"Aperio Image Library v12\n{SHAPE[1]}x{SHAPE[0]} (128x128) JPEG/RGB Q=80|MPP = 0.5"
-    tiff("jpeg.svs", about, compression="jpeg", compressionargs={"level": 80})
-    tiff("jpeg2000.svs", about, compression=33005, compressionargs={"level": 40})
-    tiff("deflate.tif", compression="zlib", predictor=2)
-    tiff("lzw-strips.tif", compression="lzw", tile=None, rowsperstrip=16)
-    tiff("plain.tif")
-    tiff("plain-strip.tif", tile=None, rowsperstrip=SHAPE[0])
-    tiff("bigtiff-jpeg.tif", writer={"bigtiff": True}, compression="jpeg")
-    tiff("bigendian-deflate.tif", writer={"byteorder": ">"}, compression="zlib")
-    for name, codec in (("packbits", "packbits"), ("zstd", "zstd"), ("webp", "webp")):
-        tiff(f"{name}.tif", compression=codec)
-    with tifffile.TiffWriter(folder / "jpeg.ome.tif", ome=True) as file:
-        meta = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
-        options = {"photometric": "rgb", "tile": (128, 128), "compression": "jpeg"}
-        file.write(full, subifds=2, metadata=meta, **options)
-        for level in (half, quarter):
-            file.write(level, subfiletype=1, **options)
-    tifffile.imwrite(folder / "planar.tif", np.moveaxis(full, 2, 0), photometric="rgb", **cm,
-                     planarconfig="separate", tile=(128, 128), compression="zlib")  # fmt: skip
-    Image.fromarray(full).save(folder / "picture.png", dpi=(50800, 50800))
-    Image.fromarray(full).save(folder / "picture.jpg", quality=85, dpi=(50800, 50800))
-    Image.fromarray(full).save(folder / "progressive.jpg", quality=85, progressive=True)
-    found = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
-    if real is not None:
-        found |= {f"real {p.name[:10]}": p for p in sorted(real.iterdir()) if p.is_file()}
-    return found
 
 
 # --- where the header's numbers are --------------------------------------------------------------
@@ -102,35 +36,40 @@ def tag_places(data: bytes) -> tuple[str, bool, list[TagPlace]]:
     """Byte order, whether it is BigTIFF, and all entries of all directories that can be reached."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\x00", b"\x00+")
-    word, size = ("Q", 8) if big else ("I", 4)
+    word = "Q" if big else "I"
     (first,) = struct.unpack_from(order + word, data, 8 if big else 4)
     places: list[TagPlace] = []
     pending, seen = [first], set()
     while pending:
         offset = pending.pop()
-        if offset in seen or not 0 < offset < len(data) - 8:
-            continue
-        seen.add(offset)
-        (n,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
-        start, step = offset + (8 if big else 2), 20 if big else 12
-        end = start + n * step
-        for entry in range(start, end, step):
-            code, kind = struct.unpack_from(order + "HH", data, entry)
-            (count,) = struct.unpack_from(order + word, data, entry + 4)
-            value = entry + 4 + size
-            if _SIZES.get(kind, 1) * count > size:
-                (value,) = struct.unpack_from(order + word, data, value)
-            places.append(TagPlace(entry, code, kind, count, value, end))
-            if code == 330:
-                width = _SIZES.get(kind, 4)
-                for i in range(count):
-                    (sub,) = struct.unpack_from(
-                        order + {4: "I", 8: "Q"}[width], data, value + i * width
-                    )
-                    pending.append(sub)
-        (following,) = struct.unpack_from(order + word, data, end)
-        pending.append(following)
+        if offset not in seen and 0 < offset < len(data) - 8:
+            seen.add(offset)
+            with contextlib.suppress(struct.error):  # what lies beyond the end of the file
+                pending += _directory(data, offset, order, big, places)
     return order, big, places
+
+
+def _directory(
+    data: bytes, offset: int, order: str, big: bool, places: list[TagPlace]
+) -> list[int]:
+    """Add the entries of one directory; the directories that it leads to."""
+    word, size = ("Q", 8) if big else ("I", 4)
+    (n,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
+    start, step = offset + (8 if big else 2), 20 if big else 12
+    end, found = start + n * step, []
+    for entry in range(start, end, step):
+        code, kind = struct.unpack_from(order + "HH", data, entry)
+        (count,) = struct.unpack_from(order + word, data, entry + 4)
+        value = entry + 4 + size
+        if _SIZES.get(kind, 1) * count > size:
+            (value,) = struct.unpack_from(order + word, data, value)
+        places.append(TagPlace(entry, code, kind, count, value, end))
+        if code == 330:
+            width = _SIZES.get(kind, 4)
+            form = order + {4: "I", 8: "Q"}[width]
+            found += [struct.unpack_from(form, data, value + i * width)[0] for i in range(count)]
+    (following,) = struct.unpack_from(order + word, data, end)
+    return [*found, following]
 
 
 def _is_tiff(data: bytes) -> bool:

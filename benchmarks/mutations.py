@@ -2,7 +2,7 @@
 
 python benchmarks/mutations.py [--count 2000] [--seed 0] [--first 0] [--json] [--keep DIR]
 
-Small slides of many formats (and real ones from ../shared/data/wsi where they are) are damaged in
+Small slides of many formats, made here (and real ones of ../shared/data/wsi), are damaged in
 seeded ways: cut off, bits flipped, header numbers made extreme, directories looped, tags edited and
 so on.  Each is opened and read in a worker process: its facts by the command `slide`, the whole of
 it at a coarse pixel size, regions at level 0, its digest; every third leaves damaged tiles out.
@@ -20,6 +20,7 @@ import json
 import random
 import resource
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,10 +33,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from _mutants import make_seeds, mutate, picture
+from _mutants_seeds import Seed, add_scanner_seeds, make_seeds, picture
 from PIL import Image
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "wsi"
+ROOT = Path(__file__).resolve().parents[1]
+REAL = ROOT.parent / "shared" / "data" / "wsi"
 LIMIT_S = 10.0
 """Most seconds for one file: on the clock, or of computing where other programs keep it waiting."""
 WAIT_S = 60.0
@@ -178,32 +180,39 @@ class Worker:
         return found
 
 
+def seeds(folder: Path) -> dict[str, Seed]:
+    """Undamaged slides of all formats that can be made or found here."""
+    sys.path.insert(0, str(ROOT / "tests" / "io"))
+    import slide_formats
+
+    found = make_seeds(folder / "plain", REAL if REAL.is_dir() else None)
+    return found | add_scanner_seeds(folder / "scanners", slide_formats)
+
+
 def run(
     first: int, count: int, seed: int, folder: Path, keep: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Make, open and judge damaged files number *first* to *first + count*."""
-    sources = make_seeds(folder / "seeds", REAL if REAL.is_dir() else None)
+    sources = seeds(folder)
     names = sorted(sources)
-    content = {name: sources[name].read_bytes() for name in names}
-    workers: SimpleQueue[Worker] = SimpleQueue()
     everyone = [Worker() for _ in range(WORKERS)]
+    workers: SimpleQueue[Worker] = SimpleQueue()
     for worker in everyone:
         workers.put(worker)
 
     def one(number: int) -> dict[str, Any]:
         name = names[number % len(names)]
-        kind, damaged = mutate(content[name], seed * 1_000_003 + number)
-        path = folder / f"{number:06d}{sources[name].suffix}"
-        path.write_bytes(damaged)
+        place = folder / f"{number:06d}"
+        place.mkdir()
+        kind, path = sources[name].damaged(place, seed * 1_000_003 + number)
         worker = workers.get()
         try:
             answer = worker.ask({"path": str(path), "number": number})
         finally:
             workers.put(worker)
         if answer["outcome"] == "fail" and keep is not None:
-            keep.mkdir(parents=True, exist_ok=True)
-            (keep / path.name).write_bytes(damaged)
-        path.unlink()
+            shutil.copytree(place, keep / place.name, dirs_exist_ok=True)
+        shutil.rmtree(place)
         return {"number": number, "format": name, "damage": kind, **answer}
 
     try:

@@ -299,3 +299,111 @@ def test_a_slow_disk_delays_nothing_that_is_there_already(tmp_path):
         assert all((job.result()[:, 300:] == 3).all() for job in stuck)
     reader.close()
     other.close()
+
+
+def patched(path, place, form, value):
+    """Overwrite one number of a file."""
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(struct.pack(form, value))
+    return path
+
+
+def refused(path, words):
+    with pytest.raises(InputError, match=words) as error:
+        open_slide(path, 0.5)
+    assert path.name in one_sentence(error)
+
+
+def test_directories_that_loop_are_told_at_once(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(PIXELS, subifds=1, **OPTIONS)
+        tiff.write(PIXELS[::2, ::2], subfiletype=1, **OPTIONS)
+        tiff.write(PIXELS, **OPTIONS)
+    with tifffile.TiffFile(path) as tiff:
+        first, second = tiff.pages[0], tiff.pages[1]
+        after = second.offset + 2 + 12 * len(second.tags)
+        sub = first.tags["SubIFDs"].valueoffset
+        start = first.offset
+    content = path.read_bytes()
+    refused(patched(path, after, "<I", start), "form a loop")
+    path.write_bytes(content)
+    refused(patched(path, sub, "<I", start), "form a loop")
+    path.write_bytes(content)
+    refused(patched(path, sub, "<I", len(content) + 5), "beyond its end")
+    path.write_bytes(content)
+    refused(patched(path, start, "<H", 60000), "60000 entries")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_wrong_mark_of_the_byte_order(tmp_path, order):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS, byteorder=order, **OPTIONS)
+    content = path.read_bytes()
+    path.write_bytes((b"MM\x00*" if order == "<" else b"II*\x00") + content[4:])
+    refused(path, "header is damaged or cut off")
+
+
+def test_sizes_that_the_stored_bytes_cannot_hold(tmp_path):
+    path = slide_file(tmp_path / "a.tif", tile=None, compression=None, rowsperstrip=200)
+    with tifffile.TiffFile(path) as tiff:
+        width = tiff.pages.first.tags["ImageWidth"].valueoffset
+    refused(patched(path, width, "<H", 60000), "hold 156000 bytes at most")
+    bomb = tmp_path / "b.tif"
+    tifffile.imwrite(bomb, np.zeros((4096, 4096), np.uint8), tile=(4096, 4096), compression="zlib")
+    with tifffile.TiffFile(bomb) as tiff:
+        count = tiff.pages.first.tags["TileByteCounts"].valueoffset
+    refused(patched(bomb, count, "<I", 9000), "hold 9000 bytes at most")
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "webp"])
+def test_a_tile_that_states_a_huge_picture_is_not_decoded(tmp_path, compression):
+    path = slide_file(tmp_path / "a.tif", compression=compression)
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages.first
+        offset, count = page.dataoffsets[6], page.databytecounts[6]
+    data = path.read_bytes()[offset : offset + count]
+    if compression == "jpeg":
+        patched(path, offset + data.index(b"\xff\xc0") + 5, ">H", 65000)
+    elif compression == "jpeg2000":
+        patched(path, offset + data.index(b"\xff\x4f\xff\x51") + 8, ">I", 2**31)
+    else:
+        assert data[12:16] == b"VP8L"
+        patched(path, offset + 21, "<I", 0x0FFFFFFF)
+    with open_slide(path, 0.5) as slide, pytest.raises(InputError, match="its data state") as error:
+        slide.read_lattice(slide.lattice)
+    assert "row 64, column 64 px" in one_sentence(error)
+
+
+def test_a_piece_that_is_said_to_be_huge_is_not_read(tmp_path):
+    path = slide_file(tmp_path / "a.tif", bigtiff=True)
+    path.write_bytes(path.read_bytes() + bytes(200_000))
+    with tifffile.TiffFile(path) as tiff:
+        tags = tiff.pages.first.tags
+        counts, offsets = tags["TileByteCounts"], tags["TileOffsets"]
+    content = path.read_bytes()
+    size = counts.valuebytecount // counts.count
+    form = {2: "<H", 4: "<I", 8: "<Q"}[size]
+    if size > 2:
+        patched(path, counts.valueoffset + 6 * size, form, 150_000)
+        with open_slide(path, 0.5) as slide, pytest.raises(InputError, match="150000 bytes"):
+            slide.read_lattice(slide.lattice)
+    path.write_bytes(content)
+    refused(patched(path, offsets.valueoffset + 6 * 8, "<Q", 2**63 - 10), "cut off|damaged")
+
+
+def test_what_is_left_of_a_cut_off_slide_is_read_on_request(tmp_path):
+    path = slide_file(tmp_path / "a.tif", compression="zlib")
+    with tifffile.TiffFile(path) as tiff:
+        last = tiff.pages.first.dataoffsets[-1]
+    path.write_bytes(path.read_bytes()[: last + 10])
+    refused(path, r"1 of 20 pieces .* --damaged skip")
+    with open_slide(path, damaged="skip") as slide:
+        slide.digest()
+        pixels = slide.read_lattice(slide.lattice).values
+        expected = PIXELS.copy()
+        expected[192:, 256:] = 255
+        np.testing.assert_array_equal(pixels, expected)
+        (tile,) = slide.damaged
+        assert "beyond the end" in tile.reason
