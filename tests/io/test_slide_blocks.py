@@ -36,7 +36,7 @@ def counted(slide, monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("block_px", [None, 37, 64, 200])
+@pytest.mark.parametrize("block_px", [2048, 37, 64, 200])
 @pytest.mark.parametrize(
     "views",
     [

@@ -98,7 +98,7 @@ class Slide(Protocol):
     def read_lattice(self, lattice: Lattice) -> Raster:
         """The exact pixels of a part of a working lattice; white outside the slide."""
 
-    def blocks(self, *views: View, block_px: int | None = None) -> SlideBlocks:
+    def blocks(self, *views: View, block_px: int = 2048) -> SlideBlocks:
         """One pass over the whole slide in blocks, for several consumers at once."""
 
     def thumbnail(self, spacing_um: float) -> Raster:

@@ -145,7 +145,7 @@ class SlideImage:
             out[i : i + n] = block_mean(part, step[0], step[1])
         return Raster(out, lattice, channels=_CHANNELS)
 
-    def blocks(self, *views: View, block_px: int | None = None) -> SlideBlocks:
+    def blocks(self, *views: View, block_px: int = 2048) -> SlideBlocks:
         """One pass over the whole slide in blocks, for several consumers at once.
 
         The stored level is the coarsest one that serves all views exactly.

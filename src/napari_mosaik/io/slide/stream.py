@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from napari_mosaik.io.slide.base import Slide
     from napari_mosaik.io.slide.tiles import TileReader
 
-__all__ = ["SlideBlocks", "View"]
+__all__ = ["BLOCK_PX", "SlideBlocks", "View"]
 
 CHANNELS = ("red", "green", "blue")
-_TARGET_PX = 2048
-"""Edge of a block in samples of the finest view, before it is aligned to native tiles."""
+BLOCK_PX = 2048
+"""Usual edge of a block in samples of the finest view, before it is aligned to native tiles."""
 
 _Tile = tuple[int, int]
 _Reduced = tuple[Pixels | None, ...]
@@ -75,7 +75,8 @@ class SlideBlocks:
     ratio
         Native pixels per pixel of that level (row, column).
     block_px
-        Edge of a block in samples of the finest view; None for about 2048.
+        Wanted edge of a block in samples of the finest view; blocks are made of whole tiles where
+        tiles are smaller than that.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class SlideBlocks:
         reader: TileReader,
         level: tuple[int, StoredLevel],
         ratio: tuple[int, int],
-        block_px: int | None = None,
+        block_px: int = BLOCK_PX,
     ) -> None:
         if not views:
             raise InputError("a pass over a slide needs at least one view")
@@ -148,15 +149,15 @@ class SlideBlocks:
         return out
 
     # --- geometry -------------------------------------------------------------------------------
-    def _cut(self, block_px: int | None) -> tuple[list[Block], ...]:
+    def _cut(self, block_px: int) -> tuple[list[Block], ...]:
         """Blocks of each view; edges are whole tiles where a tile is smaller than a block."""
         size = []
         for axis in (0, 1):
             common = math.lcm(*(step[axis] for step in self._steps))
             finest = min(step[axis] for step in self._steps)
-            wanted = (block_px or _TARGET_PX) * finest
+            wanted = block_px * finest
             unit = math.lcm(common, self._tile[axis])
-            unit = unit if block_px is None and unit <= 2 * wanted else common
+            unit = unit if unit <= wanted else common
             size.append(max(1, round(wanted / unit)) * unit)
         extent = [max(lat.shape[a] * step[a] for lat, step in
                       zip(self.lattices, self._steps, strict=True)) for a in (0, 1)]  # fmt: skip
@@ -255,7 +256,7 @@ def _is_empty(block: Block) -> bool:
     return min(block.core.shape) == 0
 
 
-def _blocks_again(slide: Slide, views: tuple[View, ...], block_px: int | None) -> SlideBlocks:
+def _blocks_again(slide: Slide, views: tuple[View, ...], block_px: int) -> SlideBlocks:
     blocks = slide.blocks(*views, block_px=block_px)
     blocks.expect(())  # which blocks this process will get is not known: no tile waits for another
     return blocks

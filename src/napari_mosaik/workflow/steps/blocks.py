@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
 
 __all__ = [
+    "BLOCK_PX",
     "PaintedLabels",
     "RenumberedLabels",
     "sample_blocks",
@@ -27,6 +28,8 @@ __all__ = [
     "without_damaged",
 ]
 
+BLOCK_PX = 1024
+"""Edge of a block whose work takes long: a cancelled run ends after the blocks in work."""
 _RECENT = 4
 """Painted blocks that are kept: neighbouring parts are usually asked for one after another."""
 

@@ -26,7 +26,7 @@ from napari_mosaik.segment import CaixParams, ClassicalNuclei, NucleiParams, sco
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.steps.blocks import with_tissue, without_damaged
+from napari_mosaik.workflow.steps.blocks import BLOCK_PX, with_tissue, without_damaged
 from napari_mosaik.workflow.steps.classes import class_at
 from napari_mosaik.workflow.steps.nuclei import join_tables, slide_threshold, split_table
 
@@ -65,7 +65,8 @@ def _body(inputs: Inputs, params: CaixStepParams) -> Generator[Progress, None, R
     vectors = np.array([HAEMATOXYLIN, DAB]).T
     model = ClassicalNuclei(settings, vectors)
     with inputs.slide("caix") as slide:
-        stream = slide.blocks(View(params.spacing_um, model.halo_um + params.halo_um))
+        view = View(params.spacing_um, model.halo_um + params.halo_um)
+        stream = slide.blocks(view, block_px=BLOCK_PX)
         lattice, blocks = stream.lattices[0], stream.blocks()
         tissue = [block.index for block in with_tissue(blocks, mask)]
         threshold = yield from slide_threshold(inputs, slide, lattice, mask, model)

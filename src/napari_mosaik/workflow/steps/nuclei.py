@@ -19,6 +19,7 @@ from napari_mosaik.segment import NucleiParams
 from napari_mosaik.workflow.inputs import Inputs, KeptBlocks
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.steps.blocks import (
+    BLOCK_PX,
     RenumberedLabels,
     sample_blocks,
     tissue_in,
@@ -63,7 +64,7 @@ def _body(inputs: Inputs, params: NucleiParams) -> Generator[Progress, None, Res
     vectors = np.array(fit["vectors"], float).T if fit and fit["usable"] else None
     with inputs.slide("he") as slide:
         model, about = yield from _slide_model(inputs, slide, mask, params, vectors)
-        size = NETWORK_BLOCK_PX if params.method == "stardist" else None
+        size = NETWORK_BLOCK_PX if params.method == "stardist" else BLOCK_PX
         stream = slide.blocks(View(model.spacing_um, model.halo_um), block_px=size)
         lattice, blocks = stream.lattices[0], stream.blocks()
         tissue = [block.index for block in with_tissue(blocks, mask)]

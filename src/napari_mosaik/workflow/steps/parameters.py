@@ -166,4 +166,5 @@ TILE_PARAMETERS = Step(
     needs_any=(VESSELS, NUCLEUS_OBJECTS, CAIX_CELLS, CLASSES),
     writes=(PARAMETERS,),
     body=_body,
+    revision=2,
 )

@@ -38,6 +38,7 @@ def _step(stain: str) -> Step[TissueParams]:
         reads=(SLIDES[stain],),
         writes=(TISSUE[stain],),
         body=body,
+        revision=2,
     )
 
 
