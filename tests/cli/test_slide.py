@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms
 
 from napari_mosaik.cli import main
+from napari_mosaik.io import Case, CaseFile
 
 PIXELS = np.random.default_rng(6).integers(0, 256, (300, 400, 3), np.uint8)
 CM = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
@@ -129,6 +130,16 @@ def test_colours_are_converted_only_with_a_profile(tmp_path, capsys):
     code, _, err = call(capsys, "slide", tmp_path / "b.png", "--icc")
     assert code == 2
     assert "no colour profile" in err[0]
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(PIXELS).save(tmp_path / "c.png", dpi=(25400, 25400), icc_profile=srgb)
+    new = ("new", tmp_path / "case", "--he", tmp_path / "c.png", "--cd34", tmp_path / "b.png")
+    assert "give he" in call(capsys, *new, "--icc", "h&e")[2][0]
+    assert "no colour profile" in call(capsys, *new, "--icc", "cd34")[2][0]
+    assert call(capsys, *new, "--icc", "he")[0] == 0
+    slides = CaseFile.read(tmp_path / "case" / "case.toml").slides
+    assert [slides[stain].icc for stain in ("he", "cd34")] == [True, False]
+    with Case(tmp_path / "case").slide("he") as slide:
+        assert "sRGB" in slide.properties["colour"]
 
 
 def test_missing_levels_are_made_once(tmp_path, capsys, monkeypatch):

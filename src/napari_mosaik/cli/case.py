@@ -71,6 +71,10 @@ def new(
         str, typer.Option(help="Scanner profile that gives the pixel size of slides without one.")
     ] = "",
     damaged: Damaged = "stop",
+    icc: Annotated[
+        list[str] | None,
+        typer.Option(help="Convert the colours of this stain to sRGB (ICC); may be repeated."),
+    ] = None,
     landmarks_he: Annotated[
         Path | None, typer.Option(help="Landmarks on H&E (CSV, pixels).")
     ] = None,
@@ -88,8 +92,12 @@ def new(
     if not any(files.values()) and not pet:
         raise InputError("give at least one slide (--he, --cd34, --caix) or a PET file (--pet)")
     own = {"he": spacing_he, "cd34": spacing_cd34, "caix": spacing_caix}
+    if set(icc or ()) - set(files):
+        raise InputError(f"--icc {' '.join(icc or ())}: give he, cd34 or caix")
     slides = {
-        stain: slide_entry(stain, path, own[stain] or spacing, profile, damaged)
+        stain: slide_entry(
+            stain, path, own[stain] or spacing, profile, damaged, stain in (icc or ())
+        )
         for stain, path in files.items()
         if path is not None
     }

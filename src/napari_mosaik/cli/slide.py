@@ -91,7 +91,7 @@ def given_spacing(spacing: str, profile: str = "") -> tuple[Pair | None, Spacing
 
 
 def slide_entry(
-    stain: str, path: Path, spacing: float | None, profile: str, damaged: str
+    stain: str, path: Path, spacing: float | None, profile: str, damaged: str, icc: bool = False
 ) -> dict[str, Any]:
     """What ``case.toml`` says of a slide; it is opened to check that it can be read.
 
@@ -102,7 +102,7 @@ def slide_entry(
 
     policy = policy_named(damaged)
     try:
-        with open_slide(path, spacing, frame=stain, damaged=policy) as opened:
+        with open_slide(path, spacing, frame=stain, damaged=policy, icc=icc) as opened:
             found, source = opened.lattice.spacing_um, opened.spacing_source
     except MissingPixelSize as error:
         if not profile:
@@ -112,8 +112,9 @@ def slide_entry(
         given, source = given_spacing("", profile)
         assert given is not None
         found = given
-    entry = {"path": str(path.resolve()), "spacing_um": found, "spacing_source": source}
-    entry["damaged"] = policy
+    entry: dict[str, Any] = {"path": str(path.resolve())}
+    entry |= {"spacing_um": found, "spacing_source": source}
+    entry |= {"damaged": policy, "icc": icc}
     return {**entry, "profile": profile} if source == "profile" else entry
 
 
