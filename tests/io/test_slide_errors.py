@@ -407,3 +407,21 @@ def test_what_is_left_of_a_cut_off_slide_is_read_on_request(tmp_path):
         np.testing.assert_array_equal(pixels, expected)
         (tile,) = slide.damaged
         assert "beyond the end" in tile.reason
+
+
+def test_a_scan_of_a_slow_disk_can_be_cancelled(tmp_path):
+    tried = []
+
+    def slow(column):
+        tried.append(column)
+        return np.zeros((100, 100, 3), np.uint8)
+
+    source = _Source(tmp_path / "a.x", slow)
+    source.levels = (StoredLevel((100, 100_000), (100, 100)),)
+    reader = TileReader(source, PixelCache(1 << 20))
+    scan = reader.scan()
+    done, total = next(scan)
+    assert total == 1000
+    scan.close()
+    assert len(tried) == done <= 64
+    reader.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,8 +25,9 @@ _LARGE_TILE_BYTES = 16 << 20
 
 _WIDE_TILE_PX = 2048
 """A tile wider than this (a strip) serves many tiles of a virtual level and is kept for them."""
-_SCANNED_AT_ONCE = 64
 _WORKERS = min(8, os.cpu_count() or 1)
+_SCANNED_AT_ONCE = 8 * _WORKERS
+"""Tiles that are tried between two moments at which a scan can be cancelled."""
 
 _Key = tuple[int, int, int]
 _readers = itertools.count()
@@ -137,7 +139,11 @@ class TileReader:
 
         def work() -> None:
             for key in turn:
-                place(key)
+                try:
+                    place(key)
+                except BaseException:
+                    deque(turn, maxlen=0)  # after a failure nobody goes on
+                    raise
 
         others = self._submitted(work, min(_WORKERS, len(keys) // 2) - 1)
         try:
