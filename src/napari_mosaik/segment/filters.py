@@ -19,9 +19,14 @@ from napari_mosaik.core.colour import WHITE_INTENSITY, stain_matrix
 from napari_mosaik.core.errors import InputError
 
 __all__ = [
+    "add_pair",
+    "amount_table",
     "box_mean",
     "gaussian",
+    "gaussian_weights",
     "kernel",
+    "look_up_row",
+    "mirror",
     "otsu",
     "require_rgb",
     "stain_amount",
@@ -64,37 +69,52 @@ def stain_amount(
     stain
         Column of the wanted stain.
     """
+    return _look_up(require_rgb(rgb), amount_table(vectors, stain, white))
+
+
+def amount_table(vectors: ArrayLike, stain: int, white: float) -> Float32:
+    """What each level of red, green and blue adds to the amount of a stain, (3, 256)."""
     columns = np.asarray(vectors, float)
     if columns.ndim != 2 or columns.shape[0] != 3 or columns.shape[1] not in (2, 3):
         raise InputError(f"stain vectors must be a (3, 2) or (3, 3) matrix, not {columns.shape}")
     inverse = np.linalg.inv(stain_matrix(*columns.T))[stain]
     od = -np.log((np.arange(256) + 1.0) / white)
-    table = (inverse[:, None] * od[None, :]).astype(np.float32)
-    return _look_up(require_rgb(rgb), table)
+    table: Float32 = (inverse[:, None] * od[None, :]).astype(np.float32)
+    return table
 
 
 @kernel
 def _look_up(rgb: NDArray[np.uint8], table: Float32) -> Float32:
-    rows, cols = rgb.shape[:2]
-    out = np.empty((rows, cols), np.float32)
-    for r in range(rows):
-        for c in range(cols):
-            out[r, c] = table[0, rgb[r, c, 0]] + table[1, rgb[r, c, 1]] + table[2, rgb[r, c, 2]]
+    out = np.empty((rgb.shape[0], rgb.shape[1]), np.float32)
+    for r in range(rgb.shape[0]):
+        look_up_row(rgb[r], table, out[r])
     return out
+
+
+@kernel
+def look_up_row(row: NDArray[np.uint8], table: Float32, out: Float32) -> None:
+    """Amounts of a stain along one row (columns, 3), from its `amount_table`."""
+    for c in range(out.size):
+        out[c] = table[0, row[c, 0]] + table[1, row[c, 1]] + table[2, row[c, 2]]
 
 
 def gaussian(image: Float32, sigma_px: float) -> Float32:
     """Gaussian smoothing, cut off at three standard deviations, mirrored at the border."""
-    reach = math.ceil(3 * sigma_px)
-    if reach < 1:
+    if math.ceil(3 * sigma_px) < 1:
         return image
-    offsets = np.arange(-reach, reach + 1)
-    weights = np.exp(-0.5 * (offsets / sigma_px) ** 2)
-    return _separable(image, (weights / weights.sum()).astype(np.float32))
+    return _separable(image, gaussian_weights(sigma_px))
+
+
+def gaussian_weights(sigma_px: float) -> Float32:
+    """Weights of `gaussian`, (2 reach + 1,), which add up to one."""
+    reach = math.ceil(3 * sigma_px)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_px) ** 2)
+    return np.asarray(weights / weights.sum(), np.float32)
 
 
 @kernel
-def _mirror(i: int, n: int) -> int:
+def mirror(i: int, n: int) -> int:
+    """The index within ``0..n-1`` that an index beyond the border stands for."""
     if n == 1:
         return 0
     while i < 0 or i >= n:
@@ -112,8 +132,8 @@ def _separable(image: Float32, weights: Float32) -> Float32:
         for c in range(cols):
             line[reach + c] = weights[reach] * image[r, c]
         for k in range(1, reach + 1):
-            up, down = image[_mirror(r - k, rows)], image[_mirror(r + k, rows)]
-            _add_pair(line[reach : reach + cols], up, down, weights[reach + k])
+            up, down = image[mirror(r - k, rows)], image[mirror(r + k, rows)]
+            add_pair(line[reach : reach + cols], up, down, weights[reach + k])
         _along(line, weights, out[r])
     return out
 
@@ -123,17 +143,18 @@ def _along(line: Float32, weights: Float32, out: Float32) -> None:
     """One row; *line* has room for the mirrored values on either side."""
     cols, reach = out.size, weights.size // 2
     for k in range(reach):
-        line[reach - 1 - k] = line[reach + _mirror(-1 - k, cols)]
-        line[reach + cols + k] = line[reach + _mirror(cols + k, cols)]
+        line[reach - 1 - k] = line[reach + mirror(-1 - k, cols)]
+        line[reach + cols + k] = line[reach + mirror(cols + k, cols)]
     for c in range(cols):
         out[c] = weights[reach] * line[reach + c]
     for k in range(1, reach + 1):
         left, right = line[reach - k : reach - k + cols], line[reach + k : reach + k + cols]
-        _add_pair(out, left, right, weights[reach + k])
+        add_pair(out, left, right, weights[reach + k])
 
 
 @kernel
-def _add_pair(out: Float32, one: Float32, other: Float32, weight: np.float32) -> None:
+def add_pair(out: Float32, one: Float32, other: Float32, weight: np.float32) -> None:
+    """Add two rows, weighted alike."""
     for c in range(out.size):
         out[c] += weight * (one[c] + other[c])
 

@@ -20,13 +20,13 @@ from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment.filters import (
     Float32,
     Mask,
-    gaussian,
     kernel,
     otsu,
     require_rgb,
     stain_amount,
 )
 from napari_mosaik.segment.masks import close_mask
+from napari_mosaik.segment.stained import stain_above
 from napari_mosaik.segment.stitch import whole_objects, windows
 
 __all__ = [
@@ -105,7 +105,11 @@ def vessel_density(rgb: NDArray[np.uint8], vectors: ArrayLike | None = None) -> 
     vectors
         (3, 2) OD vectors of haematoxylin and DAB as columns; Ruifrok and Johnston 2001 if None.
     """
-    return stain_amount(rgb, H_DAB if vectors is None else vectors, 1)
+    return stain_amount(rgb, _vectors(vectors), 1)
+
+
+def _vectors(vectors: ArrayLike | None) -> ArrayLike:
+    return H_DAB if vectors is None else vectors
 
 
 def estimate_threshold(od_samples: ArrayLike, params: VesselParams) -> float:
@@ -171,8 +175,8 @@ def vessel_wall(
     if params.method == "hsv":
         wall = brown_by_hue(rgb)
     else:
-        density = vessel_density(rgb, vectors)
-        wall = gaussian(density, params.smoothing_um / spacing_um) >= np.float32(threshold)
+        sigma_px = params.smoothing_um / spacing_um
+        wall = stain_above(rgb, _vectors(vectors), 1, sigma_px, threshold)
     return close_mask(wall, params.closing_um / spacing_um)
 
 

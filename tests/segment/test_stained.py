@@ -1,0 +1,37 @@
+"""The stain above a threshold equals smoothing everything and comparing."""
+
+import numpy as np
+import pytest
+
+from napari_mosaik.core.colour import DAB, HAEMATOXYLIN
+from napari_mosaik.segment.filters import gaussian, stain_amount
+from napari_mosaik.segment.stained import stain_above
+
+VECTORS = np.array([HAEMATOXYLIN, DAB]).T
+
+
+def by_definition(rgb, sigma_px, threshold):
+    return gaussian(stain_amount(rgb, VECTORS, 1), sigma_px) >= np.float32(threshold)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("seed", range(20))
+def test_every_pixel_is_that_of_the_definition(seed, sparse):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 200, 2))
+    rgb = rng.integers(0, 256, (*shape, 3), np.uint8)
+    if sparse:
+        rgb[rng.random(shape) < 0.99] = 230
+    sigma_px, threshold = rng.uniform(0.2, 4.0), rng.uniform(-0.2, 1.0)
+    expected = by_definition(rgb, sigma_px, threshold)
+    np.testing.assert_array_equal(stain_above(rgb, VECTORS, 1, sigma_px, threshold), expected)
+
+
+def test_one_dot_is_found_at_every_place_of_a_stretch_and_of_the_border():
+    for column in range(0, 97, 7):
+        for row in (0, 1, 20, 38, 39):
+            rgb = np.full((40, 97, 3), 240, np.uint8)
+            rgb[row, column] = (60, 30, 10)
+            expected = by_definition(rgb, 1.0, 0.1)
+            assert expected.any()
+            np.testing.assert_array_equal(stain_above(rgb, VECTORS, 1, 1.0, 0.1), expected)
