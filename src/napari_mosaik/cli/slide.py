@@ -104,6 +104,8 @@ def slide_entry(
     try:
         with open_slide(path, spacing, frame=stain, damaged=policy, icc=icc) as opened:
             found, source = opened.lattice.spacing_um, opened.spacing_source
+            if "warning" in opened.properties:
+                typer.echo(f"warning: {path.name}: {opened.properties['warning']}", err=True)
     except MissingPixelSize as error:
         if not profile:
             raise MissingPixelSize(
