@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command("view")(view)
     app.command("queue")(queue)
     app.command("agreement")(agreement)
+    app.command("qa")(qa)
     annotate = typer.Typer(help="Exchange annotations with QuPath (GeoJSON).", no_args_is_help=True)
     annotate.command("import")(import_)
     annotate.command("export")(export)
@@ -158,3 +159,46 @@ def agreement(case: OneCase, json: Json = False) -> None:
     ]
     names = [f"Dice {name}" for name in result["classes"]]
     table(f"{found.name}: agreement where both have drawn", ["readers", "kappa", *names], rows)
+
+
+def qa(
+    case: OneCase,
+    csv: Annotated[Path | None, typer.Option(help="Write the records to this CSV file.")] = None,
+    json: Json = False,
+) -> None:
+    """Say who has checked which segmentation by eye, and how many objects are wrong or missed."""
+    from napari_mosaik.io.files import write_bytes
+    from napari_mosaik.workflow.checking import check_records, records_csv
+
+    found = _case(case)
+    records = check_records(found)
+    if csv is not None:
+        write_bytes(csv, records_csv(records).encode())
+    if json:
+        print_json({"case": found.name, "checks": records})
+        return
+    if not records:
+        typer.echo(f"{found.name}: no segmentation has been checked yet; use 'Check' in the window")
+        return
+    rows = [
+        [
+            record["what"],
+            record["reader"],
+            record["state"],
+            f"{record['right'] + record['wrong']} of {record['sample']}",
+            _rate(record, "false"),
+            _rate(record, "missed"),
+            record["verdict"] or "none yet",
+        ]
+        for record in records
+    ]
+    header = ["what", "reader", "of", "judged", "wrong (95 % interval)", "missed", "verdict"]
+    table(f"{found.name}: segmentations checked by eye", header, rows, words=True)
+
+
+def _rate(record: dict[str, Any], name: str) -> str:
+    values = [record[f"{name}_rate_{part}"] for part in ("estimate", "low", "high")]
+    if values[0] is None:
+        return "not known"
+    share, low, high = (f"{100 * value:.1f}" for value in values)
+    return f"{share} % ({low} to {high})"
