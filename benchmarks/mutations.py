@@ -1,6 +1,7 @@
 """Open and read damaged slides: each must end in pixels or in one clear line, never worse.
 
-python benchmarks/mutations.py [--count 2000] [--seed 0] [--first 0] [--json] [--keep DIR]
+python benchmarks/mutations.py [--count 2000] [--seed 0] [--first 0] [--only WORD] [--json]
+                               [--keep DIR]
 
 Small slides of many formats, made here (and real ones of ../shared/data/wsi), are damaged in
 seeded ways: cut off, bits flipped, header numbers made extreme, directories looped, tags edited and
@@ -190,11 +191,11 @@ def seeds(folder: Path) -> dict[str, Seed]:
 
 
 def run(
-    first: int, count: int, seed: int, folder: Path, keep: Path | None
+    first: int, count: int, seed: int, only: str, folder: Path, keep: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Make, open and judge damaged files number *first* to *first + count*."""
     sources = seeds(folder)
-    names = sorted(sources)
+    names = sorted(name for name in sources if only.lower() in name.lower())
     everyone = [Worker() for _ in range(WORKERS)]
     workers: SimpleQueue[Worker] = SimpleQueue()
     for worker in everyone:
@@ -243,6 +244,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0, help="number of the first file")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="only formats whose name holds this word")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--keep", type=Path, help="where files that failed are kept")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -251,7 +253,9 @@ def main() -> None:
         return work()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        found = list(run(given.first, given.count, given.seed, Path(folder), given.keep))
+        found = list(
+            run(given.first, given.count, given.seed, given.only, Path(folder), given.keep)
+        )
     slowest = max((one.get("seconds", WAIT_S) for one in found), default=0.0)
     peak = max((one.get("peak", 0) for one in found), default=0)
     failed = [one for one in found if one["outcome"] == "fail"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.base import TileSource
+from napari_mosaik.io.slide.directories import check_directories
 
 __all__ = ["chosen_source"]
 
@@ -37,6 +38,8 @@ def _from_file(path: Path, *, whole: bool) -> tuple[TileSource, str]:
     start = _first_bytes(path)
     vendor = detected_vendor(path)
     if vendor not in _DIRECT:
+        if start[:4] in _TIFF_MAGIC:
+            check_directories(path, hamamatsu=vendor == "hamamatsu")
         return OpenSlideSource(path), f"OpenSlide knows it as '{vendor}'"
     if not start:
         raise InputError(f"{path.name} is empty (0 bytes)")

@@ -20,9 +20,13 @@ _MAX_DIRECTORIES = 50_000
 _MAX_ENTRIES = 4096
 _MAX_VALUE_BYTES = 512 << 20
 _MAX_DEPTH = 8
-_SUB_DIRECTORIES = 330
+_MAX_TILE_PX = 1 << 26
+"""OpenSlide ends the whole program when there is no memory for a tile."""
+_TILE_COLUMNS, _TILE_ROWS, _SUB_DIRECTORIES = 322, 323, 330
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
           16: 8, 17: 8, 18: 8}  # fmt: skip
+
+_UNSIGNED = {3: "H", 4: "I", 16: "Q"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +35,17 @@ class _Layout:
 
     order: str
     big: bool
+    wide_next: bool = False
+    """Hamamatsu: 64 bit offsets to directories in a file of 32 bit ones."""
 
     @property
     def word(self) -> str:
         return self.order + ("Q" if self.big else "I")
+
+    @property
+    def link(self) -> str:
+        """Form of the offset of the next directory."""
+        return self.order + ("Q" if self.big or self.wide_next else "I")
 
     @property
     def word_bytes(self) -> int:
@@ -45,23 +56,27 @@ class _Layout:
         return 20 if self.big else 12
 
 
-def check_directories(path: Path) -> None:
-    """Raise `InputError` if the directories of a TIFF file loop, or claim what cannot be."""
+def check_directories(path: Path, *, hamamatsu: bool = False) -> None:
+    """Raise `InputError` if the directories of a TIFF file loop, or claim what cannot be.
+
+    *hamamatsu* says that the file has that scanner's own layout of offsets.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
-        _Walk(path, file, size).run()
+        _Walk(path, file, size, hamamatsu).run()
 
 
 class _Walk:
-    def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
+    def __init__(self, path: Path, file: BinaryIO, size: int, hamamatsu: bool) -> None:
         self._path, self._file, self._size = path, file, size
         start = self._read(0, 16 if size >= 16 else 8)
         order = "<" if start[:2] == b"II" else ">"
-        self._layout = _Layout(order, struct.unpack_from(order + "H", start, 2)[0] == 43)
-        place = 8 if self._layout.big else 4
-        if len(start) < place + self._layout.word_bytes:
+        big = struct.unpack_from(order + "H", start, 2)[0] == 43
+        self._layout = _Layout(order, big, hamamatsu and not big)
+        place = 8 if big else 4
+        if len(start) < place + struct.calcsize(self._layout.link):
             raise self._damaged("it ends within its header")
-        (self._first,) = struct.unpack_from(self._layout.word, start, place)
+        (self._first,) = struct.unpack_from(self._layout.link, start, place)
         self._done: set[int] = set()
 
     def run(self) -> None:
@@ -99,15 +114,26 @@ class _Walk:
         if not 1 <= n <= _MAX_ENTRIES:
             raise self._damaged(f"a directory is said to have {n} entries")
         length = n * self._layout.entry_bytes
-        content = self._read(offset + head, length + self._layout.word_bytes)
-        (following,) = struct.unpack_from(self._layout.word, content, length)
+        content = self._read(offset + head, length + struct.calcsize(self._layout.link))
+        (following,) = struct.unpack_from(self._layout.link, content, length)
+        self._check_entries(content[:length])
         return content[:length], following
 
-    def _sub_offsets(self, entries: bytes) -> Iterator[int]:
+    def _check_entries(self, entries: bytes) -> None:
+        """No entry holds more than the file, and no tile more than a screen could ever show."""
+        edges = {_TILE_ROWS: 1, _TILE_COLUMNS: 1}
         for code, kind, count, inline in self._entries(entries):
             length = _BYTES.get(kind, 1) * count
             if length > min(self._size, _MAX_VALUE_BYTES) and kind in _BYTES:
                 raise self._damaged(f"entry {code} is said to hold {length} bytes")
+            if code in edges and kind in _UNSIGNED and length <= len(inline):
+                (edges[code],) = struct.unpack_from(self._layout.order + _UNSIGNED[kind], inline)
+        rows, columns = edges[_TILE_ROWS], edges[_TILE_COLUMNS]
+        if rows * columns > _MAX_TILE_PX:
+            raise self._damaged(f"its tiles are said to have {rows} x {columns} pixels")
+
+    def _sub_offsets(self, entries: bytes) -> Iterator[int]:
+        for code, kind, count, inline in self._entries(entries):
             if code == _SUB_DIRECTORIES and kind in (4, 13, 16, 18):
                 yield from self._numbers(kind, count, inline)
 
