@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from napari_mosaik.cli import main
 from napari_mosaik.io import Case, CaseFile
 
 PIXELS = np.random.default_rng(6).integers(0, 256, (300, 400, 3), np.uint8)
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 CM = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
 
 
@@ -154,3 +156,17 @@ def test_missing_levels_are_made_once(tmp_path, capsys, monkeypatch):
     assert json.loads(call(capsys, "pyramid", case, "--json")[1]) == {"case": {"he": "made"}}
     assert len(list((case / "cache" / "pyramids").iterdir())) == 1
     assert "case he: complete" in call(capsys, "pyramid", case)[1]
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared beside the checkout")
+def test_every_real_file_is_described_or_refused(tmp_path, capsys):
+    """Exit code 0 with facts, or 2 with one line; never a fault of the program."""
+    sized = {"CMU-1-Small-Region.svs", "InstanSeg_HE_example.ome.tif"}
+    for file in sorted(p for p in SHARED.rglob("*") if p.is_file() or p.name == "dicom"):
+        code, out, err = call(capsys, "slide", file, "--json")
+        assert code == (0 if file.name in sized else 2), file
+        assert len(err) == (0 if code == 0 else 1), file
+        picture = file.suffix in (".png", ".jpg")
+        if code == 0 or picture:
+            assert json.loads(out)["levels"], file
