@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.segment.filters import Float32, Mask, kernel
-from napari_mosaik.segment.runs import Labels, find_runs, words_of
+from napari_mosaik.segment.runs import Labels, find_runs, scan_runs
 
 __all__ = [
     "Labels",
@@ -36,84 +36,57 @@ def disc(radius_px: float) -> NDArray[np.int64]:
 
 def close_mask(mask: Mask, radius_px: float) -> Mask:
     """Morphological closing by a disc; what lies beyond the border neither adds nor removes."""
-    if radius_px < 1:
+    if radius_px < 1 or mask.size == 0:
         return mask
-    padded, words = words_of(mask)
-    wide, wide_words = words_of(np.zeros_like(padded))
-    cols = mask.shape[1]
-    return _close(padded, words, wide, wide_words, cols, disc(radius_px))[:, :cols]
-
-
-@kernel
-def _close(
-    mask: Mask, words: NDArray[np.uint64], wide: Mask, wide_words: NDArray[np.uint64],
-    cols: int, offsets: NDArray[np.int64],
-) -> Mask:  # fmt: skip
-    inner = wide[:, :cols]
-    for r in range(words.shape[0]):
-        for word in range(words.shape[1]):
-            if words[r, word] != 0:
-                _dilate(mask[r], inner, r, 8 * word, offsets)
-    out = mask.copy()
-    for r in range(words.shape[0]):
-        for word in range(words.shape[1]):
-            if wide_words[r, word] != words[r, word]:
-                _erode(out[r], mask[r], inner, r, 8 * word, offsets)
-    return out
-
-
-@kernel
-def _dilate(line: Mask, wide: Mask, r: int, first: int, offsets: NDArray[np.int64]) -> None:
-    """Widen the mask by the pixels of a word of a row."""
-    for c in range(first, first + 8):
-        if line[c]:
-            _stamp(wide, r, c, offsets)
-
-
-@kernel
-def _erode(
-    out: Mask, line: Mask, wide: Mask, r: int, first: int, offsets: NDArray[np.int64]
-) -> None:
-    """Add the pixels of a word of a row from which the widened mask holds at all offsets."""
-    for c in range(first, min(first + 8, wide.shape[1])):
-        if wide[r, c] and not line[c]:
-            out[c] = _covered(wide, r, c, offsets)
+    half = _half_widths(radius_px)
+    return _without(_with(mask, half), half)
 
 
 def open_mask(mask: Mask, radius_px: float) -> Mask:
     """Morphological opening by a disc; the mask is taken to go on beyond the border."""
-    if radius_px < 1:
+    if radius_px < 1 or mask.size == 0:
         return mask
-    return _open(np.ascontiguousarray(mask), disc(radius_px))
+    half = _half_widths(radius_px)
+    return _with(_without(mask, half), half)
 
 
-@kernel
-def _open(mask: Mask, offsets: NDArray[np.int64]) -> Mask:
-    rows, cols = mask.shape
-    out = np.zeros((rows, cols), np.bool_)
-    for r in range(rows):
-        for c in range(cols):
-            if mask[r, c] and _covered(mask, r, c, offsets):
-                _stamp(out, r, c, offsets)
+def _half_widths(radius_px: float) -> NDArray[np.int64]:
+    """How far a disc reaches to either side of its middle column, for each of its rows."""
+    offsets = disc(radius_px)
+    reach = math.floor(radius_px)
+    return np.array([offsets[offsets[:, 0] == row, 1].max() for row in range(-reach, reach + 1)])
+
+
+def _with(mask: Mask, half: NDArray[np.int64]) -> Mask:
+    """Dilation: the mask and all that a disc on one of its pixels covers."""
+    out = np.zeros(mask.shape, bool)
+    _spread(*scan_runs(mask), True, half, out)
+    return out
+
+
+def _without(mask: Mask, half: NDArray[np.int64]) -> Mask:
+    """Erosion: the mask without all that a disc on a pixel outside of it covers."""
+    out = np.array(mask, bool)
+    _spread(*scan_runs(mask), False, half, out)
     return out
 
 
 @kernel
-def _stamp(mask: Mask, r: int, c: int, offsets: NDArray[np.int64]) -> None:
-    for k in range(offsets.shape[0]):
-        i, j = r + offsets[k, 0], c + offsets[k, 1]
-        if 0 <= i < mask.shape[0] and 0 <= j < mask.shape[1]:
-            mask[i, j] = True
-
-
-@kernel
-def _covered(mask: Mask, r: int, c: int, offsets: NDArray[np.int64]) -> bool:
-    """Whether the mask holds at all offsets from a pixel; beyond the border it does."""
-    for k in range(offsets.shape[0]):
-        i, j = r + offsets[k, 0], c + offsets[k, 1]
-        if 0 <= i < mask.shape[0] and 0 <= j < mask.shape[1] and not mask[i, j]:
-            return False
-    return True
+def _spread(
+    row: NDArray[np.int64], start: NDArray[np.int32], inside: Mask, value: bool,
+    half: NDArray[np.int64], out: Mask,
+) -> None:  # fmt: skip
+    """Set what a disc covers that goes along every run of *value*: whole stretches of rows."""
+    rows, cols = out.shape
+    reach = half.size // 2
+    for r in range(rows):
+        for k in range(row[r], row[r + 1]):
+            if inside[k] != value:
+                continue
+            stop = start[k + 1] if k + 1 < row[r + 1] else cols
+            for i in range(max(0, r - reach), min(rows, r + reach + 1)):
+                more = half[reach + i - r]
+                out[i, max(0, start[k] - more) : min(cols, stop + more)] = value
 
 
 @kernel

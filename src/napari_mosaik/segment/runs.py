@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.segment.filters import Mask, kernel
 
-__all__ = ["Labels", "Parts", "Runs", "find", "find_runs", "words_of"]
+__all__ = ["Labels", "Parts", "Runs", "find", "find_runs", "scan_runs"]
 
 Labels = NDArray[np.int32]
 Ints = NDArray[np.int32]
@@ -145,9 +145,14 @@ def find_runs(mask: Mask) -> Runs:
         empty = np.zeros(0, np.int32)
         rows = np.zeros(shape[0] + 1, np.int64)
         return Runs(shape, rows, empty, np.zeros(0, bool), empty, 0, 0)
-    row, start, inside = _scan(*words_of(mask), shape[1])
+    row, start, inside = scan_runs(mask)
     label, n_objects, n_holes = _connect(shape[1], row, start, inside)
     return Runs(shape, row, start, inside, label, int(n_objects), int(n_holes))
+
+
+def scan_runs(mask: Mask) -> tuple[NDArray[np.int64], Ints, Mask]:
+    """`Runs.row`, `Runs.start` and `Runs.inside` of a mask with at least one pixel."""
+    return _scan(*_words(mask), mask.shape[1])
 
 
 @kernel
@@ -159,7 +164,7 @@ def find(parent: NDArray[np.int64], i: int) -> int:
     return i
 
 
-def words_of(mask: Mask) -> tuple[Mask, NDArray[np.uint64]]:
+def _words(mask: Mask) -> tuple[Mask, NDArray[np.uint64]]:
     """The mask with columns of False up to a multiple of eight, and eight of its pixels as one."""
     cols = mask.shape[1]
     wide = np.ascontiguousarray(mask, bool)
