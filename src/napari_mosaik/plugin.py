@@ -16,6 +16,8 @@ Paths = str | Sequence[str]
 
 SAMPLE_FOLDER = "napari-mosaik-sample"
 """In the user's home folder; the sample cohort is kept there and made only once."""
+FIRST_PICTURE_S = 0.4
+"""A slide that is opened waits so long at most for its coarse picture, instead of a grey one."""
 _SLIDES_ONLY = (".svs", ".ndpi", ".vms", ".vmu", ".mrxs", ".scn", ".bif", ".svslide")
 """Suffixes that only slides have: what is wrong with such a file is said, not left to others."""
 
@@ -41,6 +43,7 @@ def slide_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
 def _read_slide(path: Paths) -> LayerData:
     """One slide as a multiscale layer in µm; what cannot be read is said by an error."""
     import napari
+    from napari.utils.notifications import show_warning
 
     from napari_mosaik.io.slide import open_slide
     from napari_mosaik.view.layers import slide_layer
@@ -48,9 +51,11 @@ def _read_slide(path: Paths) -> LayerData:
 
     file = Path(path if isinstance(path, str) else path[0])
     lazy = LazySlide(open_slide(file))
+    lazy.settle(FIRST_PICTURE_S)
     viewer = napari.current_viewer()
     if viewer is not None:
         attend(lazy, viewer)
+        lazy.damaged.connect(show_warning)
     return [slide_layer(file.name, lazy.levels(), lazy.lattices[0]).as_layer_data()]
 
 

@@ -227,7 +227,7 @@ def test_the_coarsest_level_fills_in_place_and_keeps_its_look(lazy, qtbot):
     coarsest = lazy.levels()[-1]
     assert coarsest is lazy.coarsest
     lazy.slide.gate.set()
-    qtbot.waitUntil(lambda: bool(lazy._known.all()), timeout=20_000)
+    assert lazy.settle(20)
     k = 1 << (len(lazy.lattices) - 1)
     raw = block_mean(lazy.slide.pixels, k, k)
     assert np.array_equal(coarsest, raw)
@@ -263,3 +263,82 @@ def test_a_piece_that_cannot_be_read_stays_coarse_and_is_told_once(lazy, qtbot, 
     assert told == ["the tile at row 0 cannot be decoded"]
     lazy.levels()[0][0:100, 0:100]
     assert lazy._lane.waiting == 0
+
+
+@pytest.fixture
+def viewer(qtbot, tmp_path, monkeypatch):
+    """A napari window, closed afterwards."""
+    monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari-settings.yaml"))
+    import napari
+
+    made = napari.Viewer(show=False)
+    yield made
+    made.close()
+
+
+@pytest.mark.gui
+def test_the_panel_follows_the_slide_on_top_and_each_slide_keeps_its_look(viewer, qtbot):
+    from napari_mosaik.view.layers import slide_layer
+    from napari_mosaik.widgets.lazy_slide import LazySlide, attend
+    from napari_mosaik.widgets.slide_view import SlideView
+
+    panel = SlideView(viewer)
+    qtbot.addWidget(panel)
+    assert not panel.stain.isEnabled()
+    files = [Painted(seed=1), Painted(seed=2)]
+    slides = []
+    for name, file, kind in (("CD34", files[0], "cd34"), ("H&E", files[1], "he")):
+        lazy = LazySlide(file, stains=STAINS_OF_SLIDE[kind])
+        attend(lazy, viewer)
+        spec = slide_layer(name, lazy.levels(), lazy.lattices[0])
+        data, options, _ = spec.as_layer_data()
+        viewer.add_image(data, **options)
+        slides.append(lazy)
+    assert panel.slide is slides[1]
+    assert [panel.stain.itemData(i) for i in range(3)] == ["", "haematoxylin", "eosin"]
+    panel.sliders["gamma"].slider.setValue(50)
+    qtbot.waitUntil(lambda: slides[1].look.gamma == 5**0.5, timeout=20_000)
+    panel.stain.setCurrentIndex(2)
+    panel.stain.activated.emit(2)
+    assert slides[1].look.stain == "eosin"
+
+    viewer.layers["H&E"].visible = False
+    assert panel.slide is slides[0]
+    assert panel.sliders["gamma"].slider.value() == 0
+    assert panel.stain.itemData(2) == "dab"
+    assert slides[0].look.neutral
+    viewer.layers["H&E"].visible = True
+    assert panel.sliders["gamma"].slider.value() == 50
+    assert panel.stain.currentData() == "eosin"
+
+    with qtbot.waitSignal(slides[1].arrived):
+        panel.reset()
+    assert slides[1].look.neutral
+    assert panel.sliders["gamma"].slider.value() == 0
+    viewer.layers.clear()
+    assert panel.slide is None
+    assert all(file.closed.wait(30) for file in files)  # with their last layers
+
+
+@pytest.mark.gui
+def test_the_canvas_shows_the_pixels_once_they_are_read(viewer, qtbot):
+    from napari_mosaik.view.layers import slide_layer
+    from napari_mosaik.widgets.lazy_slide import LazySlide, attend
+
+    file = Painted((1500, 1500))
+    lazy = LazySlide(file)
+    attend(lazy, viewer)
+    data, options, _ = slide_layer("H&E", lazy.levels(), lazy.lattices[0]).as_layer_data()
+    layer = viewer.add_image(data, **options)
+    corners = np.array([[100, 200], [700, 900]])
+    layer._update_draw(1.0, corners * 0.5, np.array([600, 700]))
+
+    def sharp():
+        at, level = layer.corner_pixels, layer.data_level
+        raw = layer._slice.image.raw
+        part = file.pixels[at[0, 0] : at[1, 0] + 1, at[0, 1] : at[1, 1] + 1]
+        return level == 0 and np.array_equal(raw, part)
+
+    qtbot.waitUntil(sharp, timeout=20_000)
+    viewer.layers.clear()
+    assert file.closed.wait(30)

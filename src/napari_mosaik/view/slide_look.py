@@ -7,9 +7,9 @@ does, so that nothing that is set here changes a result.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numba
 import numpy as np
@@ -25,7 +25,17 @@ from napari_mosaik.core.colour import (
     stain_matrix,
 )
 
-__all__ = ["LIMITS", "STAINS_OF_SLIDE", "STAIN_NAMES", "Look", "Stain", "StainVectors", "shown"]
+__all__ = [
+    "LIMITS",
+    "STAINS_OF_SLIDE",
+    "STAIN_NAMES",
+    "Look",
+    "Stain",
+    "StainVectors",
+    "prepare",
+    "shown",
+    "stains_of",
+]
 
 Stain = Literal["", "haematoxylin", "eosin", "dab"]
 """A stain that can be shown alone; empty for the slide as it is."""
@@ -102,6 +112,27 @@ class Look:
         level = np.arange(256) / 255.0
         level = np.clip((level - 0.5) * self.contrast + 0.5 + self.brightness, 0.0, 1.0)
         return np.rint(255.0 * level**self.gamma).astype(np.uint8)
+
+
+def stains_of(kind: str, fit: Mapping[str, Any] | None = None) -> StainVectors:
+    """Stains of a kind of slide ("he", "cd34", "caix"; others: all three).
+
+    *fit* is the record of the step 'stain'; where it is usable, it gives the H&E slide's own ones.
+    """
+    if kind == "he" and fit is not None and fit["usable"]:
+        first, second = (tuple(float(v) for v in vector) for vector in fit["vectors"])
+        return (
+            ("haematoxylin", (first[0], first[1], first[2])),
+            ("eosin", (second[0], second[1], second[2])),
+        )
+    return STAINS_OF_SLIDE.get(kind, STAINS_OF_SLIDE[""])
+
+
+def prepare() -> None:
+    """Compile what `shown` needs, so that the first use does not wait for it."""
+    pixel = np.zeros((1, 1, 3), np.uint8)
+    shown(pixel, Look(gamma=2.0))
+    shown(pixel, Look(stain="haematoxylin"))
 
 
 def shown(pixels: Pixels, look: Look) -> Pixels:

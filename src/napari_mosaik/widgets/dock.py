@@ -20,6 +20,7 @@ from napari_mosaik.widgets.parts import Banner, button, column, row, scrolled, w
 from napari_mosaik.widgets.progress_bar import JobBar
 from napari_mosaik.widgets.review import ReviewPanel
 from napari_mosaik.widgets.side_by_side import SideBySide
+from napari_mosaik.widgets.slide_view import SlideView
 from napari_mosaik.widgets.view_tools import ViewTools
 from napari_mosaik.widgets.workspace import Workspace
 from napari_mosaik.workflow.steps import STEPS
@@ -74,7 +75,10 @@ class MosaikDock(QWidget):
         self.tabs.addTab(scrolled(self.overlays), "Overlays")
         self.side_by_side = SideBySide(self.viewer, self.board)
         self.view_tools = ViewTools(self.canvas, self.side_by_side)
-        self.tabs.addTab(scrolled(self.view_tools), "View")
+        self.slide_view = SlideView(self.viewer)
+        view = QWidget()
+        view.setLayout(column(self.slide_view, _line(), self.view_tools))
+        self.tabs.addTab(scrolled(view), "View")
         self.review = ReviewPanel(self.desk, self.side_by_side)
         self.review_tab = self.tabs.addTab(scrolled(self.review), "Review")
         self.annotate = AnnotateDock(self.desk, self.canvas)
@@ -182,6 +186,7 @@ class MosaikDock(QWidget):
     def closeEvent(self, event: Any) -> None:
         """Stop what is running before the window goes."""
         self.annotate.shut()
+        self.slide_view.shut()
         self.view_tools.shut()
         self.desk.close()
         self.board.close()

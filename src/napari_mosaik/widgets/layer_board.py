@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_mosaik.core.catalogue import SLIDES, STAIN_TITLES
+from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, STAIN_TITLES
 from napari_mosaik.view.layers import slide_layer
+from napari_mosaik.view.slide_look import StainVectors, stains_of
 from napari_mosaik.view.slide_reading import PieceReaders
 from napari_mosaik.view.spec import LayerSpec, Legend
 from napari_mosaik.widgets.case_layers import (
@@ -23,7 +24,8 @@ from napari_mosaik.widgets.case_layers import (
     transform_to_reference,
 )
 from napari_mosaik.widgets.desk import Desk
-from napari_mosaik.widgets.lazy_slide import LazySlide, redraw
+from napari_mosaik.widgets.lazy_slide import LazySlide, attend
+from napari_mosaik.widgets.workspace import Problem
 from napari_mosaik.workflow.steps import STEPS
 
 if TYPE_CHECKING:
@@ -127,12 +129,12 @@ class LayerBoard(QObject):
                     f"{STAIN_TITLES[stain]} slide", work, partial(self._add_slide, case, stain)
                 )
 
-    def _add_slide(self, case: Case, stain: str, answer: tuple[Any, Transform | None]) -> None:
-        slide, transform = answer
+    def _add_slide(self, case: Case, stain: str, answer: _Prepared) -> None:
+        slide, transform, stains = answer
         if case is not self._case or stain in self.slides:
             slide.close()
             return
-        lazy = LazySlide(slide, self._readers)
+        lazy = LazySlide(slide, self._readers, stains)
         self.slides[stain] = lazy
         spec = slide_layer(
             STAIN_TITLES[stain],
@@ -146,10 +148,14 @@ class LayerBoard(QObject):
             STAIN_TITLES[s] in self._layers for s in STAIN_ORDER[: STAIN_ORDER.index(stain)]
         )
         self.viewer.layers.move(self.viewer.layers.index(layer), below)
-        lazy.arrived.connect(partial(redraw, layer))
+        attend(lazy, self.viewer, closing=False)
+        lazy.damaged.connect(partial(self._damaged, f"{STAIN_TITLES[stain]} slide"))
         if len(self.slides) == 1:
             self.viewer.reset_view()
         self.changed.emit()
+
+    def _damaged(self, about: str, sentence: str) -> None:
+        self.desk.workspace.problem = Problem(about, f"{sentence}; it stays blurred here", sentence)
 
     def _first(self, case: Case, found: _Found) -> None:
         """Everything that is finished; a layer is made when it is first shown (0.2 s each)."""
@@ -193,6 +199,10 @@ class LayerBoard(QObject):
                         self.put(spec)
                 if step.startswith("align_"):
                     self._realign()
+                if step == "stain" and "he" in self.slides:
+                    self.desk.read(
+                        "Stain", partial(_stains, case, "he"), self.slides["he"].set_stains
+                    )
                 self.changed.emit()
 
         self.desk.read("Layers", partial(_found, case, (step,)), then)
@@ -331,5 +341,15 @@ def _covers(spec: LayerSpec) -> bool:
     return spec.kind == "image"
 
 
-def _prepare(case: Case, stain: str) -> tuple[Any, Transform | None]:
-    return case.slide(stain), transform_to_reference(case, stain)
+_Prepared = tuple[Any, "Transform | None", StainVectors]
+"""An open slide, where it lies, and its stains."""
+
+
+def _prepare(case: Case, stain: str) -> _Prepared:
+    return case.slide(stain), transform_to_reference(case, stain), _stains(case, stain)
+
+
+def _stains(case: Case, stain: str) -> StainVectors:
+    """The slide's own stains where they were fitted, else the usual ones."""
+    fitted = stain == "he" and case.store.origin(STAIN_FIT) is not None
+    return stains_of(stain, case.store.read(STAIN_FIT) if fitted else None)

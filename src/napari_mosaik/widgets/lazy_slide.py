@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,15 +16,16 @@ from napari_mosaik.io.slide.base import Pixels
 from napari_mosaik.io.slide.cache import shared_cache
 from napari_mosaik.io.slide.resample import block_mean
 from napari_mosaik.view.slide_levels import Piece, Window, levels_of
-from napari_mosaik.view.slide_look import Look, shown
+from napari_mosaik.view.slide_look import STAINS_OF_SLIDE, Look, StainVectors, shown
 from napari_mosaik.view.slide_reading import PieceReaders
+from napari_mosaik.widgets.lazy_level import LazyLevel, lazy_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_mosaik.io.slide import Slide
 
-__all__ = ["LazyLevel", "LazySlide", "attend", "redraw"]
+__all__ = ["LazySlide", "attend", "redraw"]
 
 PLACEHOLDER: Final = 232
 """Light grey where nothing at all is known yet."""
@@ -33,8 +35,6 @@ _SETTLE_MS = (40, 400)
 """Least and most time between two redraws for pixels that came."""
 _AT_ONCE_PX: Final = 1 << 24
 """The coarsest level is read before anything else if no more pixels need to be decoded."""
-_CHUNK_PX: Final = 128
-"""Napari slices whole chunks: a small one keeps textures small, none would slice at every step."""
 _owners = itertools.count()
 _closing: set[LazySlide] = set()
 """Slides that wait for a thread that still reads; they must end in the window's thread."""
@@ -56,19 +56,27 @@ class LazySlide(QObject):
         The open slide; closed by `close`.
     readers
         Threads that read for several slides; None makes threads for this one.
+    stains
+        Stains that can be shown alone.
     """
 
     arrived = Signal(bool)
     damaged = Signal(str)
+    look_changed = Signal()
     _came = Signal()
     _gone = Signal()
 
-    def __init__(self, slide: Slide, readers: PieceReaders | None = None) -> None:
+    def __init__(
+        self,
+        slide: Slide,
+        readers: PieceReaders | None = None,
+        stains: StainVectors = STAINS_OF_SLIDE[""],
+    ) -> None:
         super().__init__()
         self.slide = slide
         self.pieces = levels_of(slide)
         self.lattices = self.pieces.lattices
-        self.look = Look()
+        self.look = Look(vectors=stains)
         self._cache = shared_cache()
         self._owner = f"view {next(_owners)}"
         self._failed: set[Piece] = set()
@@ -78,6 +86,7 @@ class LazySlide(QObject):
         self._known = np.zeros(shape[:2], bool)
         self.coarsest: Pixels = self._raw.copy()
         self._coarse_lock = threading.Lock()
+        self._coarse_whole = threading.Event()
         self._coarse_changed = False
         self._pending = False
         self._settle = QTimer(self)
@@ -103,6 +112,17 @@ class LazySlide(QObject):
         """Levels from full size to the coarsest, which is an array in memory."""
         return [*(LazyLevel(self, i) for i in range(self._last)), self.coarsest]
 
+    def settle(self, timeout_s: float) -> bool:
+        """Wait a moment for the coarsest level; whether it is there.
+
+        Does not wait where most of the file would have to be decoded for it.
+        """
+        return self._quick and self._coarse_whole.wait(timeout_s)
+
+    @property
+    def _quick(self) -> bool:
+        return self._known.size * self.pieces.steps[-1] ** 2 <= _AT_ONCE_PX
+
     def set_look(self, look: Look) -> None:
         """Show the slide with other brightness, contrast, gamma or stain."""
         if look == self.look:
@@ -111,6 +131,11 @@ class LazySlide(QObject):
             self.look = look
             self.coarsest[...] = shown(self._raw, look)
         self.arrived.emit(True)
+        self.look_changed.emit()
+
+    def set_stains(self, stains: StainVectors) -> None:
+        """Separate the stains by other vectors from now on."""
+        self.set_look(replace(self.look, vectors=stains))
 
     def close(self) -> None:
         """Read nothing more and close the file once no thread is reading it."""
@@ -152,7 +177,7 @@ class LazySlide(QObject):
     def _begin(self) -> None:
         """Read the coarsest level: at once where that is quick, else when nothing else waits."""
         pieces = self.pieces.pieces(self.pieces.whole(self._last))
-        if self._raw[..., 0].size * self.pieces.steps[-1] ** 2 <= _AT_ONCE_PX:
+        if self._quick:
             self._lane.first(pieces)
         else:
             self._lane.later(pieces)
@@ -201,6 +226,8 @@ class LazySlide(QObject):
             self._raw[part] = small
             self._known[part] = True
             self.coarsest[part] = shown(small, self.look)
+            if self._known.all():
+                self._coarse_whole.set()
         self._coarse_changed = True
 
     # --- in the window's thread -----------------------------------------------------------------
@@ -223,76 +250,26 @@ class LazySlide(QObject):
         self._settle.setInterval(round(min(_SETTLE_MS[1], max(_SETTLE_MS[0], 2 * took))))
 
 
-class LazyLevel:
-    """One level of a `LazySlide` as an array that napari can slice; never waits for a decode.
-
-    It is for the canvas only: converting more of it than a screen can show raises `InputError`.
-    """
-
-    def __init__(self, slide: LazySlide, level: int) -> None:
-        self._slide = slide
-        self._level = level
-        self.shape = (*slide.lattices[level].shape, 3)
-        self.chunks = (_CHUNK_PX, _CHUNK_PX, 3)
-        self.dtype = np.dtype(np.uint8)
-        self.ndim = 3
-        self.size = int(np.prod(self.shape))
-
-    def belongs_to(self, slide: LazySlide) -> bool:
-        """Whether it is a level of that slide."""
-        return self._slide is slide
-
-    def __getitem__(self, key: Any) -> Any:
-        parts = key if isinstance(key, tuple) else (key,)
-        if Ellipsis in parts:
-            i = parts.index(Ellipsis)
-            parts = (*parts[:i], *[slice(None)] * (4 - len(parts)), *parts[i + 1 :])
-        parts = (*parts, *[slice(None)] * (3 - len(parts)))
-        rows, columns = (_as_slice(p, n) for p, n in zip(parts, self.shape[:2], strict=False))
-        window = Window(self._level, rows.start, columns.start, rows.stop, columns.stop)
-        out = self._slide.region(window)
-        rest = tuple(slice(None, None, p.step) if isinstance(p, slice) else 0 for p in parts[:2])
-        return out[(*rest, parts[2])]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        out = self[:]
-        return out if dtype is None else out.astype(dtype)
-
-
 def redraw(layer: Layer, thumbnail: bool = False) -> None:
     """Slice and draw a layer again, without what napari renews besides (extent, highlight)."""
     layer.refresh(thumbnail=thumbnail, highlight=False, extent=False)
 
 
-def attend(slide: LazySlide, viewer: Any) -> None:
-    """Redraw the layers of a viewer that show a slide, and close it with the last of them."""
-
-    def layers() -> list[Any]:
-        return [layer for layer in viewer.layers if _shows(layer, slide)]
+def attend(slide: LazySlide, viewer: Any, *, closing: bool = True) -> None:
+    """Redraw the layers of a viewer that show a slide; if *closing*, close it with the last one."""
 
     def arrived(thumbnail: bool) -> None:
-        for layer in layers():
-            redraw(layer, thumbnail)
+        for layer in viewer.layers:
+            if lazy_of(layer) is slide:
+                redraw(layer, thumbnail)
 
     def removed(event: Any) -> None:
-        if _shows(event.value, slide) and not layers():
+        if lazy_of(event.value) is slide and not any(
+            lazy_of(other) is slide for other in viewer.layers
+        ):
             viewer.layers.events.removed.disconnect(removed)
             slide.close()
 
     slide.arrived.connect(arrived)
-    viewer.layers.events.removed.connect(removed)
-
-
-def _shows(layer: Any, slide: LazySlide) -> bool:
-    levels = layer.data if getattr(layer, "multiscale", False) else ()
-    return len(levels) > 0 and isinstance(levels[0], LazyLevel) and levels[0].belongs_to(slide)
-
-
-def _as_slice(part: Any, n: int) -> slice:
-    """First to last pixel that a part of an index names, whatever its step."""
-    if isinstance(part, slice):
-        chosen = range(*part.indices(n))
-        return slice(min(chosen), max(chosen) + 1) if len(chosen) else slice(0, 0)
-    if not -n <= int(part) < n:
-        raise IndexError(f"{part} is out of range for {n} pixels")
-    return slice(int(part) % n, int(part) % n + 1)
+    if closing:
+        viewer.layers.events.removed.connect(removed)
