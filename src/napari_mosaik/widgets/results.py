@@ -17,7 +17,6 @@ from napari_mosaik.core.catalogue import (
     METRICS,
     NUCLEUS_OBJECTS,
     PARAMETERS,
-    STAIN_TITLES,
     SUV_RECORD,
     TILES,
     TISSUE,
@@ -25,7 +24,7 @@ from napari_mosaik.core.catalogue import (
     VESSEL_OBJECTS,
 )
 from napari_mosaik.io.case import Case
-from napari_mosaik.io.slide.damage import summary
+from napari_mosaik.io.slide.damage import whereabouts
 from napari_mosaik.view.words import count, number, percent
 from napari_mosaik.workflow.step import State
 
@@ -53,7 +52,8 @@ def _tissue(stain: str) -> Callable[[Case], str]:
         if not damaged["count"]:
             return number(area, "mm²")
         words = count(damaged["count"], "damaged tile")
-        return f"{number(area, 'mm²')}, {words} left out\n{summary(damaged, STAIN_TITLES[stain])}"
+        lost = number(damaged["area_mm2"], "mm²")
+        return f"{number(area, 'mm²')}, {words} left out\n{lost} at {whereabouts(damaged)}"
 
     return line
 

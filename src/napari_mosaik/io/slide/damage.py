@@ -23,6 +23,7 @@ __all__ = [
     "first_line",
     "policy_named",
     "summary",
+    "whereabouts",
 ]
 
 DamagePolicy = Literal["stop", "skip"]
@@ -184,14 +185,17 @@ def disk_fault(path: Path, size: int | None, error: BaseException) -> str:
     return ""
 
 
-def summary(record: Mapping[str, Any], name: str) -> str:
-    """One sentence on what was left out of a slide: how many tiles, how much, and where."""
+def whereabouts(record: Mapping[str, Any]) -> str:
+    """Where the first tiles of a record of damage lie, and how many more there are."""
     tiles = record["tiles"]
     where = "; ".join(
         f"row {tile['origin_px'][0]}, column {tile['origin_px'][1]} px" for tile in tiles[:3]
     )
-    more = f" and {len(tiles) - 3} more" if len(tiles) > 3 else ""
-    count = "1 damaged tile" if len(tiles) == 1 else f"{len(tiles)} damaged tiles"
-    return (
-        f"{name}: {count} ({record['area_mm2']:.3g} mm²) left out of every result, at {where}{more}"
-    )
+    return where + (f" and {len(tiles) - 3} more" if len(tiles) > 3 else "")
+
+
+def summary(record: Mapping[str, Any], name: str) -> str:
+    """One sentence on what was left out of a slide: how many tiles, how much, and where."""
+    count = "1 damaged tile" if record["count"] == 1 else f"{record['count']} damaged tiles"
+    area = f"{record['area_mm2']:.3g} mm²"
+    return f"{name}: {count} ({area}) left out of every result, at {whereabouts(record)}"
