@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.io.files import read_json, write_json
 
@@ -15,10 +18,12 @@ __all__ = [
     "lattice_from",
     "multiscales",
     "open_group",
+    "write_chunk",
     "write_group",
 ]
 
 CHUNK = 1024
+_ZSTD_LEVEL = 1
 
 
 def lattice_dict(lattice: Lattice) -> dict[str, Any]:
@@ -59,9 +64,25 @@ def create_array(
         shape=shape,
         dtype=dtype,
         chunks=tuple(min(c, max(1, s)) for c, s in zip(chunks, shape, strict=True)),
-        compressors=[ZstdCodec(level=1, checksum=True)],
+        compressors=[ZstdCodec(level=_ZSTD_LEVEL, checksum=True)],
         config={"write_empty_chunks": not sparse},
     )
+
+
+def write_chunk(folder: Path, index: tuple[int, int], values: NDArray[Any]) -> None:
+    """Write one whole chunk of a sparse array of two dimensions, as zarr would; none for zeros.
+
+    Zarr passes every chunk through one thread of its own, which holds up the threads that make
+    them.  *values* has the shape of a chunk, zeros beyond the array's edge.
+    """
+    from numcodecs.zstd import Zstd
+
+    if not values.any():
+        return
+    path = folder / "c" / str(index[0]) / str(index[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    path.write_bytes(Zstd(level=_ZSTD_LEVEL, checksum=True).encode(little))
 
 
 def write_group(folder: Path, ome: dict[str, Any], own: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.io.files import saving
@@ -16,6 +17,7 @@ from napari_mosaik.io.ome import (
     lattice_from,
     multiscales,
     open_group,
+    write_chunk,
     write_group,
 )
 
@@ -81,15 +83,26 @@ class LabelWriter:
         rows, cols = window
         if level == 0:
             values = np.asarray(self._labels.values[rows, cols])
-            self._arrays[0][rows, cols] = values
+            self._put(0, (rows.start, cols.start), values)
             if self.n_levels > 1:
-                half = values[::2, ::2]
-                r, c = rows.start // 2, cols.start // 2
-                self._arrays[1][r : r + half.shape[0], c : c + half.shape[1]] = half
+                self._put(1, (rows.start // 2, cols.start // 2), values[::2, ::2])
             return
         below = self._arrays[level - 1]
         fine = below[2 * rows.start : 2 * rows.stop, 2 * cols.start : 2 * cols.stop]
-        self._arrays[level][rows, cols] = np.asarray(fine)[::2, ::2]
+        self._put(level, (rows.start, cols.start), np.asarray(fine)[::2, ::2])
+
+    def _put(self, level: int, corner: tuple[int, int], values: NDArray[Any]) -> None:
+        """Write values whose corner is that of a chunk, chunk by chunk."""
+        height, width = self._arrays[level].chunks
+        for r in range(0, values.shape[0], height):
+            for c in range(0, values.shape[1], width):
+                part = values[r : r + height, c : c + width]
+                if part.shape != (height, width):
+                    whole = np.zeros((height, width), values.dtype)
+                    whole[: part.shape[0], : part.shape[1]] = part
+                    part = whole
+                index = ((corner[0] + r) // height, (corner[1] + c) // width)
+                write_chunk(self.place / str(level), index, part)
 
     def finish(self) -> LabelImage:
         """Write the metadata; the image as it lies on the disk now."""
