@@ -47,12 +47,15 @@ def _read_slide(path: Paths) -> LayerData:
 
     from napari_mosaik.io.slide import open_slide
     from napari_mosaik.view.layers import slide_layer
+    from napari_mosaik.widgets.garbage import set_window_aside
     from napari_mosaik.widgets.lazy_slide import LazySlide, attend
 
     file = Path(path if isinstance(path, str) else path[0])
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        set_window_aside(viewer)
     lazy = LazySlide(open_slide(file))
     lazy.settle(FIRST_PICTURE_S)
-    viewer = napari.current_viewer()
     if viewer is not None:
         attend(lazy, viewer)
         lazy.damaged.connect(show_warning)

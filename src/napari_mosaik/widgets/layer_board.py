@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from napari_mosaik.widgets.case_layers import (
     transform_to_reference,
 )
 from napari_mosaik.widgets.desk import Desk
+from napari_mosaik.widgets.garbage import quick_removal, set_window_aside
 from napari_mosaik.widgets.lazy_slide import LazySlide, attend
 from napari_mosaik.widgets.workspace import Problem
 from napari_mosaik.workflow.steps import STEPS
@@ -60,6 +59,7 @@ class LayerBoard(QObject):
 
     def __init__(self, viewer: napari.Viewer, desk: Desk) -> None:
         super().__init__(desk)
+        set_window_aside(viewer)
         self.viewer = viewer
         self.desk = desk
         self.specs: dict[str, LayerSpec] = {}
@@ -322,18 +322,6 @@ def _refill(layer: Layer, spec: LayerSpec) -> None:
     if "edge_color" in spec.style:
         layer.edge_color = spec.style["edge_color"]
     layer.refresh()
-
-
-@contextlib.contextmanager
-def quick_removal(viewer: napari.Viewer) -> Iterator[None]:
-    """Napari collects garbage after each removal, 0.3 s; once for many is enough."""
-    viewer.layers.selection.clear()
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _covers(spec: LayerSpec) -> bool:
