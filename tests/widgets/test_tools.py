@@ -2,12 +2,18 @@
 
 import numpy as np
 import pytest
+from napari.layers import Layer
+from PIL import Image
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_mosaik.annotate import rectangle_polygon
+from napari_mosaik.annotate import QueueItem, rectangle_polygon
+from napari_mosaik.io.case import Case, SlideEntry
+from napari_mosaik.plugin import slide_reader
+from napari_mosaik.view.layers import queue_layer
 from napari_mosaik.view.measuring import area_um2, length_um
+from napari_mosaik.view.spec import AXES
 from napari_mosaik.view.turning import Turn
 from napari_mosaik.widgets.looking import centre_um, look_at, turn_of, visible_um
 
@@ -206,3 +212,82 @@ def test_four_slides_side_by_side_and_back(qtbot, dock, opened, own_cohort):
     assert not dock.side_by_side.is_on
     four.leave()
     assert {name: bool(viewer.layers[name].visible) for name in order} == shown
+
+
+def test_all_kinds_of_layers_together_keep_their_unit(qtbot, dock, opened, own_cohort):
+    case = opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
+    viewer, board = dock.viewer, dock.board
+    qtbot.waitUntil(lambda: "Tiles" in board.specs and "Vessels" in board.specs, timeout=10_000)
+    for spec in list(board.specs.values()):
+        board.put(spec, visible=True)
+    for kind in ("length", "area"):
+        dock.view_tools.ruler.take(kind)
+        for corner in ((100.0, 100.0), (100.0, 500.0), (400.0, 300.0)):
+            dock.view_tools.ruler.add_corner(corner)
+        dock.view_tools.ruler.finish()
+    dock.workspace.tile = 2
+    dock.show_annotate()
+    dock.annotate.drawing.commit(rectangle_polygon((200.0, 200.0), (600.0, 600.0)))
+    qtbot.waitUntil(lambda: "Annotations" in viewer.layers, timeout=10_000)
+    grid = dock.workspace.facts.grid
+    queue = queue_layer([QueueItem(3, 1.0, "uncertain")], grid)
+    viewer.add_layer(Layer.create(*queue.as_layer_data()))
+    slide = str(case.path(case.file.slides["he"].path))
+    for data, options, kind in slide_reader(slide)(slide):
+        viewer.add_layer(Layer.create(data, options, kind))
+
+    def agree():
+        kinds = {type(layer).__name__ for layer in viewer.layers}
+        assert kinds == {"Image", "Labels", "Vectors", "Points"}
+        for layer in viewer.layers:
+            assert [str(unit) for unit in layer.units] == ["micrometer"] * 2, layer.name
+            assert tuple(layer.axis_labels) == AXES, layer.name
+        assert [str(unit) for unit in viewer.layers.extent.units] == ["micrometer"] * 2
+        assert viewer.canvas.overlays.scale_bar.visible
+
+    agree()
+    assert len(viewer.layers) > 15
+    dock.show_review()
+    agree()
+    dock.view_tools.four_up.enter()
+    agree()
+
+
+def test_a_known_length_gives_a_slide_its_pixel_size(qtbot, dock, opened, fresh_case):
+    pixels = np.random.default_rng(0).integers(0, 255, (600, 800, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(fresh_case / "slides" / "plain.png")
+    case = Case(fresh_case)
+    case.update(slides={**case.file.slides, "caix": SlideEntry(path="slides/plain.png")})
+    case = opened(dock, fresh_case, layers=("H&E", "CD34"))
+    viewer, tools = dock.viewer, dock.view_tools
+    assert dock.board.layer("CAIX") is None
+    hand = Hand(qtbot, dock)
+    calibration = tools.calibration
+    assert calibration.which.currentText() == "CAIX: plain.png"
+    calibration.begin_button.click()
+    qtbot.waitUntil(lambda: calibration.is_on, timeout=10_000)
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["plain.png (uncalibrated)"]
+    assert not viewer.canvas.overlays.scale_bar.visible
+    qtbot.waitUntil(lambda: tools.keys.words.endswith("uncalibrated"))
+
+    for place in ((100.0, 100.0), (100.0, 500.0)):
+        hand.click(place)
+    drawn = calibration._length_px
+    assert drawn == pytest.approx(400, abs=4)
+    assert tools.ruler.measurements == []
+    calibration.length.setText("0")
+    calibration.use_button.click()
+    assert "longer than 0" in calibration.told.text()
+    calibration.length.setText("0,2")
+    calibration.unit.setCurrentText("mm")
+    with qtbot.waitSignal(calibration.calibrated) as told:
+        calibration.use_button.click()
+    assert told.args == [pytest.approx(200 / drawn)]
+    entry = case.file.slides["caix"]
+    assert entry.spacing_um == (told.args[0], told.args[0])
+    assert entry.spacing_source == "ruler"
+    qtbot.waitUntil(lambda: dock.board.layer("CAIX") is not None, timeout=10_000)
+    assert viewer.canvas.overlays.scale_bar.visible
+    assert dock.board.layer("H&E").visible
+    assert calibration.which.count() == 0
+    assert not any("uncalibrated" in layer.name for layer in viewer.layers)

@@ -44,7 +44,8 @@ NUCLEUS: Final = "#56B4E9"
 TISSUE: Final = "#F0E442"
 TILE: Final = "#888888"
 ANNOTATION_ACCENT: Final = "#0072B2"
-RULER: Final = "#0072B2"
+RULER: Final = "#00A83C"
+"""Green: stands out on pink, purple, brown and blue tissue alike."""
 NOT_TESTABLE: Final = "#999999"
 _CLUSTERS: Final = {
     "hot": "#D55E00",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.io.slide.base import MAX_SPACING_UM, MIN_SPACING_UM
 from napari_mosaik.view.words import number
 
 __all__ = [
@@ -29,8 +30,6 @@ MAGNIFICATIONS: Final = (2.5, 10.0, 20.0, 40.0)
 """Those of a microscope's usual objectives."""
 _ONE_TIMES_UM: Final = 10.0
 """µm per pixel at "1x": 40x stands for 0.25 µm per pixel, 20x for 0.5 µm."""
-PLAUSIBLE_UM: Final = (0.05, 20.0)
-"""Pixel sizes that a scanned section can have."""
 _SHORTEST_PX: Final = 50.0
 """Two clicks are each off by about a pixel; this keeps the pixel size within 4 %."""
 
@@ -151,7 +150,7 @@ def spacing_from_ruler(length_px: float, length_um: float) -> float:
             f"and draw one of at least {_SHORTEST_PX:.0f}"
         )
     spacing = length_um / length_px
-    low, high = PLAUSIBLE_UM
+    low, high = MIN_SPACING_UM, MAX_SPACING_UM
     if not low <= spacing <= high:
         raise InputError(
             f"{length_um:g} µm over {length_px:.0f} slide pixels would be {spacing:.3g} µm per "

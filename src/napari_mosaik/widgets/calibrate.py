@@ -14,7 +14,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLineEdit, QWidget
 
 from napari_mosaik.core import InputError
-from napari_mosaik.core.catalogue import SLIDES, STAIN_TITLES
+from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.io.slide import open_slide
 from napari_mosaik.view.layers import slide_layer
 from napari_mosaik.view.measuring import Measurement, spacing_from_ruler
@@ -84,13 +84,13 @@ class Calibration(QWidget):
 
     # --- choosing -------------------------------------------------------------------------------
     def _offer(self, *_: Any) -> None:
-        """The slides of the open case that cannot be used, most often for want of a pixel size."""
+        """The slides of the open case without a pixel size."""
         if self.is_on and self._stain:
             self.cancel()
         case = self.desk.workspace.case
         self.which.clear()
         for stain, entry in () if case is None else case.file.slides.items():
-            if case.lacks(SLIDES[stain]) and case.path(entry.path).exists():
+            if entry.spacing_um is None and case.path(entry.path).exists():
                 self.which.addItem(f"{STAIN_TITLES[stain]}: {Path(entry.path).name}", stain)
         for widget in (self.which, self.begin_button):
             widget.setVisible(self.which.count() > 0)
@@ -162,8 +162,7 @@ class Calibration(QWidget):
         stain, case = self._stain, self.desk.workspace.case
         self.cancel()
         if case is not None:
-            values = {"spacing_um": (spacing, spacing), "spacing_source": "ruler"}
-            entry = case.file.slides[stain].model_copy(update=values)
+            entry = case.file.slides[stain].spaced((spacing, spacing), "ruler")
             self.desk.update_case(slides={**case.file.slides, stain: entry})
 
     def _keep(self, spacing: float) -> None:
@@ -175,7 +174,8 @@ class Calibration(QWidget):
         layer.scale, layer.translate = (spacing, spacing), (spacing / 2, spacing / 2)
         self._end()
         self.told.setText(f"{layer.name}: {number(spacing, 'µm')} per pixel, from the ruler.")
-        self.viewer.reset_view()
+        low, high = layer.extent.world
+        fit(self.viewer, low, high)
 
     def cancel(self) -> None:
         """Put the uncalibrated slide away and show what was shown before."""

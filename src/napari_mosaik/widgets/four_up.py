@@ -7,12 +7,14 @@ follow them, so eyes, opacity, ruler and the key H work as they always do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from qtpy.QtGui import QGuiApplication
 
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES
 from napari_mosaik.view.spec import placement_um
@@ -100,7 +102,8 @@ class FourUp(QObject):
             return False
         self.entering.emit()
         self._before = Arrangement.of(self.viewer)
-        self._lay_out()
+        with _waiting():
+            self._lay_out()
         cell = np.asarray(self.viewer.canvas.viewbox_size(self.viewer.layers))
         share = float((cell / np.asarray(self.viewer.canvas.size)).min())
         look_at(self.viewer, self._before.centre_um, self._before.zoom * share)
@@ -278,6 +281,16 @@ class FourUp(QObject):
         """Labels, points and shapes have a use for the key 4 that these layers do without."""
         if "mosaik" in layer.metadata:
             layer.bind_key(FOUR_UP_KEY, self._pressed, overwrite=True)
+
+
+@contextlib.contextmanager
+def _waiting() -> Iterator[None]:
+    """The cursor says that it takes a moment: each copy of an overlay about 0.3 s."""
+    QGuiApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)
+    try:
+        yield
+    finally:
+        QGuiApplication.restoreOverrideCursor()
 
 
 def _show_name(layer: Layer, shown: bool) -> None:

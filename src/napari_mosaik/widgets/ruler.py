@@ -172,7 +172,7 @@ class Ruler(QObject):
             self.measurements.append(made)
         self._show()
         if not self._keeps:
-            self._drawing.sketch(made)
+            self._drawing.sketch(made, alone=True)
         self.finished.emit(made)
 
     def remove(self, number: int) -> None:
@@ -223,7 +223,7 @@ class Ruler(QObject):
 
     def _show_reading(self) -> None:
         draft = self.draft
-        self._drawing.sketch(draft)
+        self._drawing.sketch(draft, alone=self.is_on and not self._keeps)
         told = draft is not None and self._keeps
         self._overlay.text = draft.words.replace(", ", "\n") if told else self._invitation
         self._overlay.visible = self.is_on

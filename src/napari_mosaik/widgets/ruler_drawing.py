@@ -20,8 +20,8 @@ __all__ = ["LINES", "VALUES", "RulerDrawing"]
 
 LINES = "Ruler"
 VALUES = "Ruler values"
-_WIDTH_PX = 2.5
-_TEXT = {"string": "{words}", "color": colours.RULER, "size": 10, "anchor": "upper_left"}
+_WIDTH_PX = 3.0
+_TEXT = {"string": "{words}", "color": colours.RULER, "size": 11, "anchor": "upper_left"}
 
 
 class RulerDrawing:
@@ -31,6 +31,7 @@ class RulerDrawing:
         self.viewer = viewer
         self._kept: Sequence[Measurement] = ()
         self._draft: Measurement | None = None
+        self._alone = False
         self._camera = viewer.scene.camera.events.zoom
         self._camera.connect(self._zoomed)
 
@@ -44,16 +45,20 @@ class RulerDrawing:
         self._draw_lines()
         self._draw_values()
 
-    def sketch(self, draft: Measurement | None) -> None:
-        """Draw what is being measured."""
-        self._draft = draft
+    def sketch(self, draft: Measurement | None, *, alone: bool = False) -> None:
+        """Draw what is being measured, beside what is kept or *alone*."""
+        self._draft, self._alone = draft, alone
         self._draw_lines()
+        layer = self._layer(LINES)
+        if draft is not None and layer is not None:
+            layer.visible = True
 
     def _layer(self, name: str) -> Layer | None:
         return next((layer for layer in self.viewer.layers if layer.name == name), None)
 
     def _draw_lines(self) -> None:
-        drawn = [*self._kept, *([self._draft] if self._draft is not None else [])]
+        drawn = [] if self._alone else list(self._kept)
+        drawn += [self._draft] if self._draft is not None else []
         lines = np.concatenate([np.zeros((0, 2, 2)), *(one.segments() for one in drawn)])
         layer = self._layer(LINES)
         if layer is not None:
