@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import tifffile
@@ -137,6 +139,17 @@ def test_cancelled_and_failed_builds_leave_nothing(tmp_path, monkeypatch):
         monkeypatch.setattr("shutil.disk_usage", lambda place: type("U", (), {"free": 1000})())
         with pytest.raises(InputError, match="free some space"):
             finish(complete_pyramid(slide, tmp_path / "p"))
+
+
+def test_what_a_killed_process_left_is_removed_the_next_day(tmp_path):
+    path = write(tmp_path / "a.tif", noise(), tile=(64, 48))
+    old, new = tmp_path / "p" / ".x.zarr.1-0.part", tmp_path / "p" / ".x.zarr.2-0.part"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    with open_slide(path) as slide:
+        place = finish(complete_pyramid(slide, tmp_path / "p"))
+    assert sorted((tmp_path / "p").iterdir()) == sorted([new, place])
 
 
 def test_damaged_store_is_made_again_from_the_slide(tmp_path):

@@ -1,5 +1,7 @@
 """Every format that can be made here, opened by its real reader and compared pixel by pixel."""
 
+import json
+import random
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -283,6 +285,39 @@ def test_folders_that_are_no_slide(tmp_path):
         file.rename(tmp_path / "two" / "second.dcm")
     with pytest.raises(InputError, match="2 DICOM slides"):
         open_slide(tmp_path / "two")
+
+
+def places(value, before=()):
+    """Every place in a JSON document."""
+    listed = dict(enumerate(value)) if isinstance(value, list) else value
+    for key, inner in listed.items() if isinstance(listed, dict) else ():
+        yield (*before, key)
+        yield from places(inner, (*before, key))
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_changed_zarr_metadata_end_in_a_read_or_an_error(tmp_path, seed):
+    rng = random.Random(seed)
+    folder = write_zarr(tmp_path / "a", "0.4" if seed % 2 else "0.5")
+    files = sorted(p for p in folder.rglob("*") if p.name in ("zarr.json", ".zattrs", ".zarray"))
+    told = []
+    for _ in range(2):
+        file = rng.choice(files)
+        document = json.loads(file.read_text())
+        place = rng.choice(list(places(document)) or [("new",)])
+        inner = document
+        for key in place[:-1]:
+            inner = inner[key]
+        values = [None, 0, -1, 1e30, "x", [], {}, [1, 2], 2**40, "uint16", float("nan")]
+        inner[place[-1]] = rng.choice(values)
+        file.write_text(json.dumps(document))
+        try:
+            with open_slide(folder, 0.5) as slide:
+                slide.digest()
+                slide.thumbnail(20.0)
+        except InputError as error:
+            told.append(str(error))
+    assert all(folder.name in text and "\n" not in text for text in told)
 
 
 # --- colour profiles ------------------------------------------------------------------------------

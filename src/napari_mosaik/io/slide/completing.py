@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from napari_mosaik.io.slide.pyramid_store import PyramidStore
 
 __all__ = ["complete_pyramid", "lacks_levels"]
 
+_DRAFT_AGE_S = 24 * 3600
 _Key = tuple[int, int, int]
 
 
@@ -61,8 +63,7 @@ def complete_pyramid(slide: Slide, folder: Path) -> Generator[Progress, None, Pa
     if found is None:
         _check_room(slide, folder, sum(a.shape[0] * a.shape[1] * 3 for a in levels.values()))
         with saving("the pyramid", folder):
-            if place.is_dir():
-                remove_tree(place)
+            _remove_old(folder, place)
             draft = PyramidStore.draft(place, levels)
         try:
             yield from _fill(source, draft)
@@ -79,6 +80,15 @@ def complete_pyramid(slide: Slide, folder: Path) -> Generator[Progress, None, Pa
     source.use(found)
     slide.properties.update(source.properties)
     return place
+
+
+def _remove_old(folder: Path, place: Path) -> None:
+    """Remove a damaged pyramid, and drafts that a process left behind when it was killed."""
+    if place.is_dir():
+        remove_tree(place)
+    for draft in folder.glob(".*.part"):
+        if time.time() - draft.stat().st_mtime > _DRAFT_AGE_S:
+            remove_tree(draft)
 
 
 def _check_room(slide: Slide, folder: Path, size: int) -> None:

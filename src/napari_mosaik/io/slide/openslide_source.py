@@ -21,6 +21,8 @@ from napari_mosaik.io.slide.colours import argb_over_white, padding_whitened
 
 __all__ = ["OpenSlideSource", "detected_vendor", "tile_edge"]
 
+_CACHE_BYTES = 64 << 20
+"""Stored tiles that serve several of ours (strips, tiles that overlap) are kept for all handles."""
 _SAMPLED_PX = 1024
 _SAMPLES = 16
 _LARGEST_PX = 1024
@@ -67,6 +69,7 @@ class OpenSlideSource:
         self._lock = threading.Lock()
         self._closed = False
         self._idle: list[Any] = []
+        self._cache = lowlevel.cache_create(_CACHE_BYTES)
         with self._handle() as handle:
             self._read_header(handle)
 
@@ -156,6 +159,7 @@ class OpenSlideSource:
             handle = self._idle.pop() if self._idle else None
         if handle is None:
             handle = _opened(self._file)
+            lowlevel.set_cache(handle, self._cache)
         try:
             yield handle
         except openslide.OpenSlideError:

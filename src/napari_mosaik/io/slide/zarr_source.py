@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.base import Pixels, StoredLevel
 from napari_mosaik.io.slide.colours import over_white, padding_whitened
+from napari_mosaik.io.slide.damage import first_line
 from napari_mosaik.io.slide.openslide_source import tile_edge
 
 __all__ = ["ZarrSource", "is_zarr"]
 
 _SAMPLED_CHUNKS = 48
 _SMALL_CHUNK = 64
+_MAX_CHUNK_BYTES = 512 << 20
 _METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _UM_PER = {
     "micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6,
@@ -121,7 +123,8 @@ def _multiscale(path: Path) -> tuple[Any, dict[str, Any]]:
             attributes = _ome(group)
     except Exception as error:
         raise InputError(
-            f"{path.name} cannot be read as OME-Zarr: its metadata are damaged or missing ({error})"
+            f"{path.name} cannot be read as OME-Zarr: its metadata are damaged or missing "
+            f"({first_line(error)})"
         ) from error
     images = attributes.get("multiscales")
     if not isinstance(images, list) or not images or not isinstance(images[0], Mapping):
@@ -130,9 +133,15 @@ def _multiscale(path: Path) -> tuple[Any, dict[str, Any]]:
     return group, dict(images[0])
 
 
+def _listed(image: Mapping[str, Any], name: str) -> list[Any]:
+    """A list of the metadata; empty where it is none."""
+    found = image.get(name)
+    return found if isinstance(found, list) else []
+
+
 def _axes(path: Path, image: Mapping[str, Any]) -> list[str]:
     """Names of the axes, slowest first; (t, c, z, y, x) in files older than 0.3."""
-    stated = image.get("axes") or list("tczyx")
+    stated = _listed(image, "axes") or list("tczyx")
     axes = [str(a.get("name") if isinstance(a, Mapping) else a).lower() for a in stated]
     if not {"y", "x"} <= set(axes) or len(set(axes)) < len(axes) or set(axes) - set("tczyx"):
         raise InputError(
@@ -147,7 +156,7 @@ def _datasets(
     """The arrays from fine to coarse and the scale of each, per axis."""
     arrays, scales = [], []
     common = _scale(image.get("coordinateTransformations"), n_axes)
-    for entry in image.get("datasets") or ():
+    for entry in _listed(image, "datasets"):
         name = entry.get("path") if isinstance(entry, Mapping) else None
         try:
             array = group[name]
@@ -161,6 +170,11 @@ def _datasets(
             raise InputError(
                 f"{path.name}: level '{name}' holds {array.dtype} pixels of shape {shape}; a slide "
                 f"must be 8-bit colour with {n_axes} axes (export it as 8-bit RGB)"
+            )
+        if math.prod(array.chunks) > _MAX_CHUNK_BYTES:
+            raise InputError(
+                f"{path.name}: level '{name}' is stored in chunks of {array.chunks}, which are too "
+                "large to read it piece by piece; store it with chunks of about 512 x 512"
             )
         own = _scale(entry.get("coordinateTransformations"), n_axes)
         arrays.append(array)
@@ -242,7 +256,7 @@ def _spacing(
     image: Mapping[str, Any], scale: list[float], yx: tuple[int, int]
 ) -> tuple[float, float] | None:
     """Pixel size (row, column) in µm; None where the axes name no unit of length."""
-    axes = image.get("axes") or ()
+    axes = _listed(image, "axes")
     pair = []
     for axis in yx:
         entry = axes[axis] if len(axes) > axis else None
