@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -103,3 +104,12 @@ def test_an_unwritable_place_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         Journal(tmp_path / "file" / "a.jsonl")
+
+
+def test_a_journal_opened_on_one_thread_can_be_closed_on_another(tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        journal = pool.submit(Journal, tmp_path / "a.jsonl").result()
+    journal.append({"a": 1})
+    journal.close()
+    with Journal(tmp_path / "a.jsonl") as again:
+        assert len(again.events()) == 1

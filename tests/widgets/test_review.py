@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_mosaik.widgets.check_panel import MARK
+
 pytestmark = pytest.mark.gui
 
 
@@ -57,3 +59,41 @@ def test_a_tile_shows_the_same_place_in_three_stains(qtbot, dock, opened, own_co
     assert "measured" in line
     assert "predicted" in line
     assert "nan" not in line
+
+
+def test_a_segmentation_is_checked_by_eye_and_kept(qtbot, dock, opened, own_cohort, tmp_path):
+    opened(dock, own_cohort / "B11")
+    panel = dock.check
+    panel.reader.setText("anna")
+    panel.start()
+    qtbot.waitUntil(lambda: panel.check is not None, timeout=20_000)
+    assert panel.question.text().startswith("1 of ")
+    qtbot.mouseClick(panel.right, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(panel.wrong, Qt.MouseButton.LeftButton)
+    assert "wrong: 1 of 2" in panel.said.text()
+    qtbot.mouseClick(panel.back, Qt.MouseButton.LeftButton)
+    assert panel.question.text().startswith("2 of ")
+    qtbot.mouseClick(panel.right, Qt.MouseButton.LeftButton)
+    assert "wrong: 0 of 2" in panel.said.text()
+    panel.stop()
+    assert MARK not in dock.viewer.layers
+
+    panel.start()  # goes on where it was left
+    qtbot.waitUntil(lambda: panel.check is not None, timeout=20_000)
+    assert panel.question.text().startswith("3 of ")
+    while panel.check.next_object() is not None:
+        panel._judge("right")
+    missed = 0
+    while panel.check.next_field() is not None:
+        panel.missed.setValue(1)
+        qtbot.mouseClick(panel.next, Qt.MouseButton.LeftButton)
+        missed += 1
+    assert f"missed: {missed} of" in panel.said.text()
+    panel.verdict.setCurrentText("usable")
+    qtbot.mouseClick(panel.save, Qt.MouseButton.LeftButton)
+    assert "verdict: usable" in panel.said.text()
+    panel.stop()
+    out = tmp_path / "qa.csv"
+    panel.write_csv(out)
+    qtbot.waitUntil(out.is_file, timeout=20_000)
+    assert ",anna,current," in out.read_text()

@@ -43,7 +43,7 @@ class Journal:
         self.last_written: datetime | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(f"{self.path}.lock")
+            self._lock = FileLock(f"{self.path}.lock", thread_local=False)  # closed by any thread
             self._lock.acquire(timeout=0)
         except Timeout:
             raise CaseLocked(

@@ -11,12 +11,13 @@ from napari_mosaik.view.words import count
 from napari_mosaik.widgets.annotate_dock import AnnotateDock
 from napari_mosaik.widgets.canvas import CanvasLink
 from napari_mosaik.widgets.case_page import CasePage
+from napari_mosaik.widgets.check_panel import CheckPanel
 from napari_mosaik.widgets.desk import Desk, missing_of
 from napari_mosaik.widgets.inspector import TileInspector
 from napari_mosaik.widgets.layer_board import LayerBoard
 from napari_mosaik.widgets.overlays import Overlays
 from napari_mosaik.widgets.pages import Page, StepPage, pages_of
-from napari_mosaik.widgets.parts import Banner, button, column, row, scrolled, words
+from napari_mosaik.widgets.parts import Banner, Fold, button, column, row, scrolled, words
 from napari_mosaik.widgets.progress_bar import JobBar
 from napari_mosaik.widgets.review import ReviewPanel
 from napari_mosaik.widgets.side_by_side import SideBySide
@@ -80,7 +81,10 @@ class MosaikDock(QWidget):
         view.setLayout(column(self.slide_view, _line(), self.view_tools))
         self.tabs.addTab(scrolled(view), "View")
         self.review = ReviewPanel(self.desk, self.side_by_side)
-        self.review_tab = self.tabs.addTab(scrolled(self.review), "Review")
+        self.check = CheckPanel(self.board)
+        review = QWidget()
+        review.setLayout(column(Fold("Check a segmentation by eye", self.check), self.review))
+        self.review_tab = self.tabs.addTab(scrolled(review), "Review")
         self.annotate = AnnotateDock(self.desk, self.canvas)
         self.annotate_tab = self.tabs.addTab(scrolled(self.annotate), "Annotate")
         self.setLayout(
@@ -186,6 +190,7 @@ class MosaikDock(QWidget):
     def closeEvent(self, event: Any) -> None:
         """Stop what is running before the window goes."""
         self.annotate.shut()
+        self.check.stop()
         self.slide_view.shut()
         self.view_tools.shut()
         self.desk.close()
