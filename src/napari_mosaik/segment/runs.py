@@ -124,11 +124,15 @@ class Runs:
         """
         if numbers is None:
             numbers = np.arange(self.n_objects + 1, dtype=np.int32)
-        return _paint(self.shape, self.row, self.start, self.inside, self.label, numbers)
+        out = np.zeros(self.shape, np.int32)  # NumPy asks the system for large pages, numba not
+        _paint(out, self.row, self.start, self.inside, self.label, numbers)
+        return out
 
     def filled(self, fill: Mask) -> Mask:
         """The mask with the holes *fill* (n_holes + 1,) closed."""
-        return _fill_runs(self.shape, self.row, self.start, self.inside, self.label, fill)
+        out = np.zeros(self.shape, bool)
+        _fill_runs(out, self.row, self.start, self.inside, self.label, fill)
+        return out
 
     def _parts(self, inside: bool, n: int) -> Parts:
         pixels, first = _measure(
@@ -323,25 +327,21 @@ def _line(
 
 @kernel
 def _paint(
-    shape: tuple[int, int], row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints,
+    out: Labels, row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints,
     numbers: NDArray[np.int32],
-) -> Labels:  # fmt: skip
-    out = np.zeros(shape, np.int32)
+) -> None:  # fmt: skip
     for r in range(row.size - 1):
         for k in range(row[r], row[r + 1]):
             if inside[k] and numbers[label[k]] != 0:
-                out[r, start[k] : _stop(start, k, row[r + 1], shape[1])] = numbers[label[k]]
-    return out
+                stop = _stop(start, k, row[r + 1], out.shape[1])
+                out[r, start[k] : stop] = numbers[label[k]]
 
 
 @kernel
 def _fill_runs(
-    shape: tuple[int, int], row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints,
-    fill: Mask,
-) -> Mask:  # fmt: skip
-    out = np.zeros(shape, np.bool_)
+    out: Mask, row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints, fill: Mask
+) -> None:
     for r in range(row.size - 1):
         for k in range(row[r], row[r + 1]):
             if inside[k] or fill[label[k]]:
-                out[r, start[k] : _stop(start, k, row[r + 1], shape[1])] = True
-    return out
+                out[r, start[k] : _stop(start, k, row[r + 1], out.shape[1])] = True

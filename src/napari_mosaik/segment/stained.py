@@ -54,21 +54,22 @@ def stain_above(
     table = amount_table(vectors, stain, white)
     weights = gaussian_weights(sigma_px)
     possible = np.float32(threshold - 1e-3 * abs(threshold))  # means are rounded
-    return _above(rgb, table, weights, limit, possible)
+    out = np.zeros(rgb.shape[:2], bool)
+    _above(rgb, table, weights, limit, possible, out)
+    return out
 
 
 @kernel
 def _above(
     rgb: NDArray[np.uint8], table: Float32, weights: Float32, limit: np.float32,
-    possible: np.float32,
-) -> Mask:  # fmt: skip
-    rows, cols = rgb.shape[:2]
+    possible: np.float32, out: Mask,
+) -> None:  # fmt: skip
+    rows, cols = out.shape
     reach = weights.size // 2
     depth, n = 2 * reach + 1, -(-cols // _STRETCH)
     amounts = np.empty((depth, cols), np.float32)
     strong = np.zeros((depth, n + 2), np.bool_)
     line, smooth = np.empty(cols + 2 * reach, np.float32), np.empty(cols, np.float32)
-    out = np.zeros((rows, cols), np.bool_)
     known = 0
     for r in range(rows):
         while known < min(rows, r + reach + 1):
@@ -86,7 +87,6 @@ def _above(
                 for c in range(span[0], span[1]):
                     out[r, c] = smooth[c] >= limit
             first = stop + 1
-    return out
 
 
 @kernel
