@@ -425,3 +425,17 @@ def test_a_scan_of_a_slow_disk_can_be_cancelled(tmp_path):
     scan.close()
     assert len(tried) == done <= 64
     reader.close()
+
+
+def test_levels_that_a_cut_off_slide_lost_are_made_anew_on_request(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(PIXELS, **{**OPTIONS, "compression": "zlib"})
+        tiff.write(PIXELS[::2, ::2], subfiletype=1, **OPTIONS)
+    with tifffile.TiffFile(path) as tiff:
+        second = tiff.pages[1].offset
+    path.write_bytes(path.read_bytes()[:second])
+    refused(path, "beyond its end")
+    with open_slide(path, 0.5, damaged="skip") as slide:
+        np.testing.assert_array_equal(slide.read_lattice(slide.lattice).values, PIXELS)
+        assert slide.damaged == ()

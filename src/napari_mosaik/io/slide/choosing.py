@@ -25,6 +25,7 @@ def chosen_source(path: Path, *, whole: bool = True) -> TileSource:
     Raises `InputError` that says what the file is where it is no slide.
     """
     source, why = _from_folder(path) if path.is_dir() else _from_file(path, whole=whole)
+    _check_levels(source)
     source.properties["why"] = why
     source.properties.setdefault("padding", "black and empty tiles are read as white")
     return source
@@ -38,9 +39,13 @@ def _from_file(path: Path, *, whole: bool) -> tuple[TileSource, str]:
     start = _first_bytes(path)
     vendor = detected_vendor(path)
     if vendor not in _DIRECT:
+        most = None
         if start[:4] in _TIFF_MAGIC:
-            check_directories(path, hamamatsu=vendor == "hamamatsu")
-        return OpenSlideSource(path), f"OpenSlide knows it as '{vendor}'"
+            most = check_directories(path, hamamatsu=vendor == "hamamatsu")
+        foreign = OpenSlideSource(path)
+        if vendor == "ventana" and most is not None:
+            _check_within(foreign, most)
+        return foreign, f"OpenSlide knows it as '{vendor}'"
     if not start:
         raise InputError(f"{path.name} is empty (0 bytes)")
     if start[:4] in _TIFF_MAGIC:
@@ -54,6 +59,33 @@ def _from_file(path: Path, *, whole: bool) -> tuple[TileSource, str]:
     if start.startswith(_PICTURE_MAGIC):
         return PictureSource(path), "it is a PNG or JPEG picture without a pyramid"
     raise InputError(f"{path.name} is not a slide: {_what_it_is(path, start)}")
+
+
+def _check_levels(source: TileSource) -> None:
+    """No level is empty, or larger than the first."""
+    native = source.levels[0].shape
+    for level in source.levels:
+        fits = level.shape[0] <= native[0] and level.shape[1] <= native[1]
+        if min(*level.shape, *level.tile) < 1 or not fits:
+            source.close()
+            raise InputError(
+                f"{source.path.name}: the header states a level of {level.shape[0]} x "
+                f"{level.shape[1]} pixels in a slide of {native[0]} x {native[1]}; it is damaged"
+            )
+
+
+def _check_within(source: TileSource, most: tuple[int, int]) -> None:
+    """The slide is put together from pictures that can hold it.
+
+    OpenSlide ends the whole program at a tile that its picture does not have.
+    """
+    shape = source.levels[0].shape
+    if shape[0] > most[0] or shape[1] > most[1]:
+        source.close()
+        raise InputError(
+            f"{source.path.name}: the header states a slide of {shape[0]} x {shape[1]} pixels but "
+            f"holds a picture of {most[0]} x {most[1]}; it is damaged"
+        )
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -20,9 +20,11 @@ _MAX_DIRECTORIES = 50_000
 _MAX_ENTRIES = 4096
 _MAX_VALUE_BYTES = 512 << 20
 _MAX_DEPTH = 8
+_MAX_EDGE_PX = 1 << 22
 _MAX_TILE_PX = 1 << 26
-"""OpenSlide ends the whole program when there is no memory for a tile."""
-_TILE_COLUMNS, _TILE_ROWS, _SUB_DIRECTORIES = 322, 323, 330
+"""OpenSlide takes memory for what is stated, and ends the whole program where there is none."""
+_COLUMNS, _ROWS, _TILE_COLUMNS, _TILE_ROWS, _SUB_DIRECTORIES = 256, 257, 322, 323, 330
+_LAYOUT = {_COLUMNS, _ROWS, 258, 259, 273, 277, 278, 279}
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
           16: 8, 17: 8, 18: 8}  # fmt: skip
 
@@ -56,14 +58,21 @@ class _Layout:
         return 20 if self.big else 12
 
 
-def check_directories(path: Path, *, hamamatsu: bool = False) -> None:
-    """Raise `InputError` if the directories of a TIFF file loop, or claim what cannot be.
+def check_directories(
+    path: Path, *, whole: bool = True, hamamatsu: bool = False
+) -> tuple[int, int]:
+    """Most rows and most columns that a picture of a TIFF file is said to have.
 
+    Raises `InputError` if its directories loop, or claim what cannot be.
+
+    Where the file need not be *whole*, the chain of pictures may end at the end of the file.
     *hamamatsu* says that the file has that scanner's own layout of offsets.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        _Walk(path, file, size, hamamatsu).run()
+        walk = _Walk(path, file, size, hamamatsu)
+        walk.run(whole)
+        return walk.largest
 
 
 class _Walk:
@@ -78,11 +87,13 @@ class _Walk:
             raise self._damaged("it ends within its header")
         (self._first,) = struct.unpack_from(self._layout.link, start, place)
         self._done: set[int] = set()
+        self.largest = (0, 0)
 
-    def run(self) -> None:
+    def run(self, whole: bool) -> None:
         """Follow the chain of pictures, and into the sub-directories of each of them."""
-        offset, chain = self._first, set()
-        while offset:
+        offset = self._first
+        chain: set[int] = set()
+        while offset and (whole or not chain or offset < self._size):
             if offset in chain:
                 raise self._damaged("its directories form a loop")
             chain.add(offset)
@@ -120,14 +131,20 @@ class _Walk:
         return content[:length], following
 
     def _check_entries(self, entries: bytes) -> None:
-        """No entry holds more than the file, and no tile more than a screen could ever show."""
-        edges = {_TILE_ROWS: 1, _TILE_COLUMNS: 1}
+        """No entry holds more than the file, no picture or tile is larger than any slide's."""
+        edges = {_ROWS: 1, _COLUMNS: 1, _TILE_ROWS: 1, _TILE_COLUMNS: 1}
         for code, kind, count, inline in self._entries(entries):
             length = _BYTES.get(kind, 1) * count
             if length > min(self._size, _MAX_VALUE_BYTES) and kind in _BYTES:
                 raise self._damaged(f"entry {code} is said to hold {length} bytes")
+            if self._layout.wide_next and code in _LAYOUT and kind not in (3, 4):
+                raise self._damaged(f"entry {code} is said to be of type {kind}")
             if code in edges and kind in _UNSIGNED and length <= len(inline):
                 (edges[code],) = struct.unpack_from(self._layout.order + _UNSIGNED[kind], inline)
+        rows, columns = edges[_ROWS], edges[_COLUMNS]
+        if max(rows, columns) > _MAX_EDGE_PX:
+            raise self._damaged(f"a picture is said to have {rows} x {columns} pixels")
+        self.largest = (max(rows, self.largest[0]), max(columns, self.largest[1]))
         rows, columns = edges[_TILE_ROWS], edges[_TILE_COLUMNS]
         if rows * columns > _MAX_TILE_PX:
             raise self._damaged(f"its tiles are said to have {rows} x {columns} pixels")

@@ -54,7 +54,7 @@ class TiffSource:
 
     def __init__(self, path: Path, *, whole: bool = True) -> None:
         self.path = path
-        check_directories(path)
+        check_directories(path, whole=whole)
         with _quiet(), _opened(path) as tiff:
             series, index = _main_series(path, tiff)
             size = path.stat().st_size
