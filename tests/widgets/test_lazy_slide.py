@@ -9,7 +9,7 @@ from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.colour import stain_density, stain_matrix
 from napari_mosaik.io.slide.resample import block_mean
 from napari_mosaik.view.slide_levels import SlideLevels, Window, levels_of
-from napari_mosaik.view.slide_look import STAINS_OF_SLIDE, Look, shown
+from napari_mosaik.view.slide_look import STAINS_OF_SLIDE, Look, shown, stains_of
 from napari_mosaik.view.slide_reading import PieceReaders
 
 
@@ -182,6 +182,14 @@ def test_a_stain_alone_is_its_density_laid_over_white(slide, stain):
     amount = stain_density(pixels, matrix)[..., names.index(stain)].clip(0, np.log(240))
     unit = matrix[:, names.index(stain)]
     assert np.abs(got - 255 * np.exp(-amount[..., None] * unit)).max() < 1.5
+
+
+def test_the_stains_of_an_h_and_e_slide_are_its_own_where_they_were_fitted():
+    own = {"usable": True, "vectors": [[0.6, 0.7, 0.4], [0.2, 0.9, 0.3]]}
+    assert stains_of("he", own) == (("haematoxylin", (0.6, 0.7, 0.4)), ("eosin", (0.2, 0.9, 0.3)))
+    assert stains_of("he", {**own, "usable": False}) == STAINS_OF_SLIDE["he"]
+    assert stains_of("caix", own) == STAINS_OF_SLIDE["caix"]
+    assert [name for name, _ in stains_of("scan.svs")] == ["haematoxylin", "eosin", "dab"]
 
 
 def test_impossible_settings_are_named():

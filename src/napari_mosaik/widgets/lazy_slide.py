@@ -176,7 +176,8 @@ class LazySlide(QObject):
 
     def _begin(self) -> None:
         """Read the coarsest level: at once where that is quick, else when nothing else waits."""
-        pieces = self.pieces.pieces(self.pieces.whole(self._last))
+        whole = self.pieces.whole(self._last)
+        pieces = self.pieces.wanted(whole, self.pieces.pieces(whole), [])
         if self._quick:
             self._lane.first(pieces)
         else:
