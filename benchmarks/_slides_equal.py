@@ -42,7 +42,14 @@ class Equality:
 
 def compare_labels(slide: Path, folder: Path) -> Equality:
     """Stream a slide in blocks of several sizes and compare every label with the whole method's."""
-    settings = {"threshold": "fixed", "dab_od": THRESHOLD_OD, "spacing_um": SPACING_UM}
+    rules = [name for name in VesselParams.model_fields if name.startswith("leave_out_")]
+    settings = {
+        "threshold": "fixed",
+        "dab_od": THRESHOLD_OD,
+        "spacing_um": SPACING_UM,
+        "stains": "ruifrok",
+        **dict.fromkeys(rules, False),
+    }
     usual = stream._TARGET_PX
     different, whole = 0, None
     try:

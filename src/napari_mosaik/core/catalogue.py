@@ -45,6 +45,10 @@ ANNOTATIONS: Final = Source("annotations:he", "tissue classes drawn on the H&E s
 
 DAMAGED: Final = "damaged"
 """Entry of a tissue result's record: the damaged tiles of the slide that were left out."""
+STAINING: Final = "staining"
+"""Entry of a record: the stains of a slide with their source, what it looks like, warnings."""
+LEFT_OUT: Final = "left_out"
+"""Entry of the vessels' record: how many brown objects were left out, by reason."""
 
 # --- what the program makes ---------------------------------------------------------------------
 TISSUE: Final = {
@@ -62,6 +66,10 @@ SUV_RECORD: Final = _document("suv_record", "every term of the SUV with its sour
 UPTAKE: Final = Artifact("uptake", Table, "measured SUV per tile")
 VESSELS: Final = Artifact("vessels", LabelImage, "CD34-positive vessels, lumen filled")
 VESSEL_OBJECTS: Final = Artifact("vessel_objects", Table, "one row per vessel")
+BROWN_LEFT_OUT: Final = Artifact("brown_left_out", LabelImage, "brown objects that are no vessels")
+BROWN_OBJECTS: Final = Artifact(
+    "brown_objects", Table, "one row per brown object that is no vessel, with the reason"
+)
 CLASSES: Final = Artifact("classes", LabelImage, "tissue classes")
 CLASS_PROBABILITY: Final = Artifact("class_probability", Raster, "probability of each tissue class")
 CLASS_RECORD: Final = Artifact(
@@ -98,6 +106,8 @@ ARTIFACTS: Final[tuple[Artifact[Any], ...]] = (
     UPTAKE,
     VESSELS,
     VESSEL_OBJECTS,
+    BROWN_LEFT_OUT,
+    BROWN_OBJECTS,
     CLASSES,
     CLASS_PROBABILITY,
     CLASS_RECORD,

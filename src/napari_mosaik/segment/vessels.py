@@ -2,21 +2,23 @@
 
 A wall shows as a ring; the vessel is the ring with its lumen, so shapes and diameters are those of
 the filled object.  A slide is worked block by block: the wall with a small halo, then lumens and
-vessels joined at the seams, so that the result is that of the whole slide at once.
+vessels joined at the seams, so that the result is that of the whole slide at once.  Brown objects
+that are no vessels (`segment.brown`) are told apart once they are whole.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.segment.brown import SUMS, add_parts, judge, wall_sums
 from napari_mosaik.segment.filters import (
     Float32,
     Mask,
@@ -25,17 +27,33 @@ from napari_mosaik.segment.filters import (
     require_rgb,
     stain_amount,
 )
+from napari_mosaik.segment.h_dab import (
+    HDabStains,
+    Look,
+    fit_h_dab,
+    given_stains,
+    look_of,
+    ruifrok_stains,
+)
 from napari_mosaik.segment.masks import close_mask
+from napari_mosaik.segment.runs import Labels, Parts, find_runs
 from napari_mosaik.segment.stained import stain_above
-from napari_mosaik.segment.stitch import whole_objects, windows
+from napari_mosaik.segment.stitch import SeamLabels, holes_to_fill
+from napari_mosaik.segment.vessel_params import VesselParams
 
 __all__ = [
+    "FoundVessels",
+    "Staining",
     "VesselParams",
     "brown_by_hue",
     "estimate_threshold",
+    "find_vessels",
     "halo_um",
+    "owners",
     "pixel_limits",
+    "renumbered",
     "segment_vessels",
+    "staining_of",
     "vessel_density",
     "vessel_wall",
 ]
@@ -43,47 +61,6 @@ __all__ = [
 H_DAB = np.array([HAEMATOXYLIN, DAB]).T
 _OD_RANGE = 1.5
 """Stronger DAB counts as this much for the histogram: dark walls must not push the threshold up."""
-
-
-class VesselParams(Params):
-    """Settings of the vessel segmentation."""
-
-    method: Literal["dab", "hsv"] = setting(
-        "dab",
-        "How brown is recognised: amount of DAB after stain separation, or the paper's hue range "
-        "(loses vessel wall that lies over nuclei).",
-        choices={"dab": "DAB density", "hsv": "Hue (paper)"},
-    )
-    spacing_um: float = setting(1.0, "Pixel size at which vessels are found.", unit="µm", gt=0)
-    threshold: Literal["otsu", "fixed"] = setting(
-        "otsu",
-        "Take the DAB threshold from the slide's own histogram, or use the fixed value.",
-        choices={"otsu": "From the slide (Otsu)", "fixed": "Fixed"},
-    )
-    dab_od: float = setting(
-        0.6, "Fixed threshold: amount of DAB, natural optical density.", unit="OD", gt=0, le=3
-    )
-    lowest_od: float = setting(
-        0.3,
-        "The threshold from the slide never falls below this amount of DAB, so that a slide "
-        "without vessels gives none.",
-        unit="OD",
-        gt=0,
-        le=3,
-        advanced=True,
-    )
-    smoothing_um: float = setting(
-        0.5, "Standard deviation of the smoothing before the threshold.", unit="µm", ge=0, le=5
-    )
-    closing_um: float = setting(
-        1.5, "Radius of the closing that joins gaps in a wall.", unit="µm", ge=0, le=20
-    )
-    max_lumen_um2: float = setting(
-        5000.0, "Largest hole that is filled as a lumen.", unit="µm²", ge=0, le=100_000
-    )
-    min_area_um2: float = setting(
-        25.0, "Smaller objects are left out; single sprouts count.", unit="µm²", ge=0
-    )
 
 
 def halo_um(params: VesselParams) -> float:
@@ -186,9 +163,124 @@ def pixel_limits(params: VesselParams, pixel_area_um2: float) -> tuple[int, int]
     return most, max(1, math.ceil(params.min_area_um2 / pixel_area_um2))
 
 
-def segment_vessels(
-    image: Raster, params: VesselParams | None = None, vectors: ArrayLike | None = None
-) -> LabelImage:
+@dataclass(frozen=True, slots=True, eq=False)
+class Staining:
+    """What sampled pixels of a slide say: its stains, the threshold, and whether it is DAB at all.
+
+    ``threshold`` is an amount of DAB in natural OD; ``warnings`` are sentences for the user.
+    """
+
+    stains: HDabStains
+    threshold: float
+    look: Look
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able record."""
+        return {
+            "stains": self.stains.to_dict(),
+            "threshold_od": self.threshold,
+            "look": self.look.to_dict(),
+            "warnings": list(self.warnings),
+        }
+
+
+def staining_of(pixels: NDArray[np.uint8], params: VesselParams) -> Staining:
+    """Stains, threshold and look of a slide, from 8-bit pixels (n, 3) sampled over its tissue."""
+    look = look_of(pixels)
+    warnings = []
+    if look.kind == "H&E":
+        warnings.append(
+            f"this looks like an H&E slide, not like one with DAB: {look.pink:.0%} of its stained "
+            f"pixels are pink and {look.brown:.1%} brown; check that the right file is given"
+        )
+    stains = ruifrok_stains()
+    if params.stains == "manual":
+        stains = given_stains(params.haematoxylin_vector, params.dab_vector)
+    elif params.stains == "slide":
+        stains = fit_h_dab(pixels)
+    if stains.reason:
+        warnings.append(
+            f"the slide's own stains could not be found ({stains.reason}); those of Ruifrok and "
+            "Johnston are used"
+        )
+    density = vessel_density(pixels.reshape(1, -1, 3), stains.matrix)
+    return Staining(stains, estimate_threshold(density, params), look, tuple(warnings))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundVessels:
+    """Vessels of a picture and the brown objects that are none.
+
+    ``left_out`` is labelled 1 to m, ``reasons`` (m,) holds codes of `brown.REASONS`; ``wall`` is
+    the closed brown wall, (rows, columns).
+    """
+
+    vessels: LabelImage
+    left_out: LabelImage
+    reasons: NDArray[np.uint8]
+    wall: Mask
+    staining: Staining
+
+
+def owners(wall: Parts, filled: Labels) -> NDArray[np.int32]:
+    """(n_parts,) label, within *filled*, of the object that holds each part of the wall."""
+    return filled.ravel()[wall.first]
+
+
+def renumbered(verdict: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """New numbers (n + 1,) of the vessels, and of the objects left out; 0 for the others."""
+    is_vessel = np.concatenate([[False], verdict == 0])
+    is_other = np.concatenate([[False], verdict != 0])
+    return _counted(is_vessel), _counted(is_other)
+
+
+def _counted(which: Mask) -> NDArray[np.int32]:
+    """1, 2, 3... where true, 0 elsewhere."""
+    return np.where(which, np.cumsum(which), 0).astype(np.int32)
+
+
+def find_vessels(
+    image: Raster, params: VesselParams | None = None, edge: Mask | None = None
+) -> FoundVessels:
+    """Find the vessels of a picture in memory, and what is brown without being one.
+
+    Parameters
+    ----------
+    image
+        (rows, columns, 3) 8-bit RGB with square pixels, used at its own pixel size.
+    params
+        Settings.
+    edge
+        (rows, columns) True near the edge of the tissue; nowhere if None.
+
+    Returns
+    -------
+    FoundVessels
+        Vessels and objects left out are numbered by their first pixel in raster order.
+    """
+    params = params or VesselParams()
+    rgb, spacing_um = require_rgb(image.values), image.lattice.spacing_um[0]
+    staining = staining_of(rgb[::3, ::3].reshape(-1, 3), params)
+    vectors = staining.stains.matrix
+    wall = find_runs(vessel_wall(rgb, spacing_um, params, staining.threshold, vectors))
+    most, least = pixel_limits(params, spacing_um**2)
+    whole = [(slice(0, rgb.shape[0]), slice(0, rgb.shape[1]))]
+    holes, seams = SeamLabels(whole, holes=True), SeamLabels(whole)
+    holes.put(0, wall.holes())
+    filled = find_runs(wall.filled(holes_to_fill(holes, most)[0]))
+    seams.put(0, filled.objects())
+    counts = seams.join(least)
+    labels = filled.painted(seams.numbers(0))
+    totals = np.zeros((len(counts), len(SUMS)), np.int64)
+    sums = wall_sums(rgb, wall.painted(), wall.n_objects, vectors, params, edge)
+    add_parts(totals, owners(wall.objects(), labels), sums)
+    verdict = judge(totals, counts.pixels, spacing_um**2, vectors, params)
+    kept, others = (LabelImage(numbers[labels], image.lattice) for numbers in renumbered(verdict))
+    return FoundVessels(kept, others, verdict[verdict > 0], wall.mask(), staining)
+
+
+def segment_vessels(image: Raster, params: VesselParams | None = None) -> LabelImage:
     """Vessels of a picture in memory, numbered by their first pixel in raster order.
 
     Parameters
@@ -197,19 +289,10 @@ def segment_vessels(
         (rows, columns, 3) 8-bit RGB with square pixels.
     params
         Settings; the picture is used at its own pixel size.
-    vectors
-        (3, 2) OD vectors of haematoxylin and DAB; Ruifrok and Johnston 2001 if None.
 
     Returns
     -------
     LabelImage
         int32 labels, lumen included, on the picture's lattice; 0 where there is no vessel.
     """
-    params = params or VesselParams()
-    rgb, spacing_um = require_rgb(image.values), image.lattice.spacing_um[0]
-    threshold = params.dab_od
-    if params.method == "dab" and params.threshold == "otsu":
-        threshold = estimate_threshold(vessel_density(rgb, vectors)[::3, ::3], params)
-    wall = vessel_wall(rgb, spacing_um, params, threshold, vectors)
-    most, least = pixel_limits(params, spacing_um**2)
-    return LabelImage(whole_objects(wall, windows(wall.shape, 4096), most, least), image.lattice)
+    return find_vessels(image, params).vessels

@@ -208,15 +208,22 @@ class Inputs:
         return kept
 
     def write_labels(
-        self, labels: LabelImage, text: str, *, start: float = 0.0, stop: float = 1.0
+        self,
+        labels: LabelImage,
+        text: str,
+        *,
+        name: str = "labels",
+        start: float = 0.0,
+        stop: float = 1.0,
     ) -> Generator[Progress, None, LabelImage]:
         """Write a label image that is made block by block; the store takes over what is written.
 
-        Can be cancelled after every block, unlike the commit at the end of a step.
+        Can be cancelled after every block, unlike the commit at the end of a step.  A step that
+        writes several label images gives each a *name*.
         """
         from napari_mosaik.io.ome_labels import LabelWriter
 
-        place = self.scratch / "labels.ome.zarr"
+        place = self.scratch / f"{name}.ome.zarr"
         remove_tree(place)
         writer = LabelWriter(place, labels, self._step)
         parts = [(level, w) for level in range(writer.n_levels) for w in writer.windows(level)]

@@ -1,12 +1,14 @@
 """Find the vessels on the CD34 slide in one pass; lumens and vessels are whole across block seams.
 
     slide ──one pass──► wall of each block ──join holes──► filled ──join objects──► numbers
-                           (kept as runs)               (kept as runs)    │
-                                        measured block by block ◄─────────┤
+                     (runs, sums of colour)             (kept as runs)    │
+                              measured and judged block by block ◄────────┤
                                         painted while they are stored ◄───┘
 
 No array of the size of the slide is ever in memory: the labels are painted block by block from the
-kept runs when they are written.
+kept runs when they are written.  Sums over the pixels of each part of a wall are taken in the pass
+and added up per whole object, so that pigment and other brown (`segment.brown`) is judged as if
+the slide had not been cut.
 """
 
 from __future__ import annotations
@@ -18,13 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.artifact import Artifact, Progress
 from napari_mosaik.core.blocks import Block
-from napari_mosaik.core.catalogue import SLIDES, TISSUE, VESSEL_OBJECTS, VESSELS
+from napari_mosaik.core.catalogue import (
+    BROWN_LEFT_OUT,
+    BROWN_OBJECTS,
+    LEFT_OUT,
+    SLIDES,
+    STAINING,
+    TISSUE,
+    VESSEL_OBJECTS,
+    VESSELS,
+)
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
-from napari_mosaik.core.table import Table
 from napari_mosaik.segment import VesselParams
 from napari_mosaik.workflow.inputs import Inputs, KeptBlocks
 from napari_mosaik.workflow.step import Results, Step
@@ -34,6 +45,7 @@ if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
     from napari_mosaik.segment.runs import Runs
     from napari_mosaik.segment.stitch import SeamLabels
+    from napari_mosaik.segment.vessels import Staining
 
 __all__ = ["FIND_VESSELS"]
 
@@ -47,15 +59,16 @@ def _body(inputs: Inputs, params: VesselParams) -> Generator[Progress, None, Res
     from napari_mosaik.segment.vessels import halo_um
 
     mask = inputs.read(TISSUE["cd34"])
+    edge = _edge(mask, params)
     with inputs.slide("cd34") as slide:
         stream = slide.blocks(View(params.spacing_um, halo_um(params)))
         lattice = stream.lattices[0]
         blocks = stream.blocks()
         tissue = [block.index for block in with_tissue(blocks, mask)]
-        threshold = yield from _threshold(inputs, slide, lattice, mask, params)
+        staining = yield from _staining(inputs, slide, lattice, mask, params)
 
         def find(index: int, views: tuple[Raster, ...]) -> Arrays:
-            found = _wall(views[0], blocks[index], mask, params, threshold)
+            found = _wall(views[0], blocks[index], mask, edge, params, staining)
             return {**found, **_sound(slide, blocks[index])}
 
         walls = yield from inputs.stream(
@@ -65,45 +78,66 @@ def _body(inputs: Inputs, params: VesselParams) -> Generator[Progress, None, Res
     vessels = _Vessels(blocks, tissue, walls)
     yield from vessels.fill(inputs, params)
     parts = yield from inputs.blocks(
-        "measures", chosen, vessels.measured, "measuring vessels", start=0.75, stop=0.9
+        "measures", chosen, vessels.measured, "measuring vessels", start=0.75, stop=0.88
     )
-    table = _table(parts, lattice, vessels.count, threshold)
-    painted = PaintedLabels(lattice.shape, blocks, vessels.labels, np.dtype(np.int32))
-    labels = yield from inputs.write_labels(
-        LabelImage(painted, lattice), "storing vessels", start=0.9
-    )
-    return {VESSELS: labels, VESSEL_OBJECTS: table}
+    vessels.judge(parts, params, staining)
+    results = vessels.tables(parts, lattice, params, staining)
+    inputs.note(STAINING, staining.to_dict())
+    inputs.note(LEFT_OUT, vessels.left_out())
+    for artifact, number, start in ((VESSELS, 0, 0.88), (BROWN_LEFT_OUT, 1, 0.94)):
+        paint = partial(vessels.painted, number)
+        painted = PaintedLabels(lattice.shape, blocks, paint, np.dtype(np.int32))
+        results[artifact] = yield from inputs.write_labels(
+            LabelImage(painted, lattice), "storing vessels", name=artifact.name, start=start,
+            stop=start + 0.06,
+        )  # fmt: skip
+    return results
 
 
-def _threshold(
+def _edge(mask: Raster, params: VesselParams) -> Raster:
+    """Where the tissue is nearer to its outline than the settings say; a cut slide has none."""
+    inside = np.asarray(mask.values, bool)
+    away = ndimage.distance_transform_edt(inside, sampling=mask.lattice.spacing_um)
+    return Raster(inside & (np.asarray(away) <= params.edge_um), mask.lattice)
+
+
+def _staining(
     inputs: Inputs, slide: Slide, lattice: Lattice, mask: Raster, params: VesselParams
-) -> Generator[Progress, None, float]:
-    """The slide's own DAB threshold, from small blocks spread evenly over its tissue."""
-    from napari_mosaik.segment.vessels import estimate_threshold, vessel_density
+) -> Generator[Progress, None, Staining]:
+    """The slide's stains and DAB threshold, from small blocks spread evenly over its tissue."""
+    from napari_mosaik.segment.vessels import staining_of
 
-    if params.method == "hsv" or params.threshold == "fixed":
-        return params.dab_od
     chosen = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS)
 
     def sample(block: Block) -> Arrays:
-        density = vessel_density(slide.read_lattice(block.core).values)[::2, ::2]
-        return {"od": density[tissue_in(block.core, mask)[::2, ::2]]}
+        pixels = slide.read_lattice(block.core).values[::2, ::2]
+        return {"rgb": pixels[tissue_in(block.core, mask)[::2, ::2]]}
 
     samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.05)
-    return estimate_threshold(np.concatenate([np.zeros(0), *samples.column("od")]), params)
+    return staining_of(np.concatenate([np.zeros((0, 3), np.uint8), *samples.column("rgb")]), params)
 
 
 def _wall(
-    image: Raster, block: Block, mask: Raster, params: VesselParams, threshold: float
+    image: Raster,
+    block: Block,
+    mask: Raster,
+    edge: Raster,
+    params: VesselParams,
+    staining: Staining,
 ) -> Arrays:
-    """The wall of one block within the tissue, as runs, and its holes."""
+    """The wall of one block within the tissue, as runs, its holes, and sums over its colours."""
+    from napari_mosaik.segment.brown import wall_sums
     from napari_mosaik.segment.runs import find_runs
     from napari_mosaik.segment.vessels import vessel_wall
 
-    spacing_um = math.sqrt(block.lattice.sample_area_um2)
-    wall = vessel_wall(image.values, spacing_um, params, threshold)[block.inner]
+    spacing_um, vectors = math.sqrt(block.lattice.sample_area_um2), staining.stains.matrix
+    wall = vessel_wall(image.values, spacing_um, params, staining.threshold, vectors)[block.inner]
     runs = find_runs(wall & tissue_in(block.core, mask))
-    return {**runs.arrays(), **runs.holes().arrays("holes")}
+    near = tissue_in(block.core, edge) if runs.n_objects else None
+    sums = wall_sums(
+        image.values[block.inner], runs.painted(), runs.n_objects, vectors, params, near
+    )
+    return {**runs.arrays(), **runs.holes().arrays("holes"), "colour": sums}
 
 
 def _sound(slide: Slide, block: Block) -> Arrays:
@@ -117,7 +151,9 @@ class _Vessels:
 
     def __init__(self, blocks: list[Block], tissue: list[int], walls: KeptBlocks) -> None:
         self.blocks = blocks
-        self.count = 0
+        self._pixels = np.zeros(0, np.int64)
+        self._verdict = np.zeros(0, np.uint8)
+        self._colour: Mapping[str, NDArray[np.float64]] = {}
         self._place = {index: place for place, index in enumerate(tissue)}
         self._walls = walls
         self._filled: KeptBlocks | None = None
@@ -136,7 +172,7 @@ class _Vessels:
             "filled", chosen, partial(self._fill_one, fills), "filling lumens", start=0.6, stop=0.75
         )
         seams = self._joined(self._filled, "objects")
-        self.count = len(seams.join(least))
+        self._pixels = seams.join(least).pixels
         self._seams = seams
 
     def _joined(self, kept: KeptBlocks, prefix: str) -> SeamLabels:
@@ -170,46 +206,82 @@ class _Vessels:
         return Runs.from_arrays(kept.starting(self._place[index], "runs:"))
 
     def labels(self, index: int) -> NDArray[np.int32]:
-        """Final labels of one block's core."""
+        """Number of the object, vessel or not, of each pixel of one block's core."""
         if index not in self._place or self._filled is None or self._seams is None:
             return np.zeros(self.blocks[index].core.shape, np.int32)
         return self._runs(self._filled, index).painted(self._seams.numbers(index))
 
+    def painted(self, which: int, index: int) -> NDArray[np.int32]:
+        """Final labels of the vessels (0) or of the objects left out (1) in one block's core."""
+        from napari_mosaik.segment.vessels import renumbered
+
+        if index not in self._place or self._filled is None or self._seams is None:
+            return np.zeros(self.blocks[index].core.shape, np.int32)
+        numbers = renumbered(self._verdict)[which][self._seams.numbers(index)]
+        return self._runs(self._filled, index).painted(numbers)
+
     def measured(self, block: Block) -> Arrays:
-        """What one block adds to the measurements of the vessels in it."""
+        """What one block adds to the measurements and colours of the objects in it."""
         from napari_mosaik.features import measure_block
+        from napari_mosaik.segment.vessels import owners
 
         assert self._seams is not None
-        around = self._seams.bordered(block.index, self.labels(block.index))
-        return measure_block(
+        labels, wall = self.labels(block.index), self._runs(self._walls, block.index)
+        around = self._seams.bordered(block.index, labels)
+        measures = measure_block(
             around,
             (block.rows.start - 1, block.cols.start - 1),
             window=(slice(1, -1), slice(1, -1)),
-            masks={"wall": self._runs(self._walls, block.index).mask()},
+            masks={"wall": wall.mask()},
         )
+        return {**measures, "owner": owners(wall.objects(), labels)}
 
+    def judge(self, parts: KeptBlocks, params: VesselParams, staining: Staining) -> None:
+        """Tell vessels from other brown objects, each as a whole."""
+        from napari_mosaik.segment.brown import SUMS, add_parts, brown_table, judge
 
-def _table(parts: KeptBlocks, lattice: Lattice, n_vessels: int, threshold: float) -> Table:
-    from napari_mosaik.features import merge_measures
+        totals = np.zeros((self._pixels.size, len(SUMS)), np.int64)
+        for place in range(len(parts)):
+            add_parts(totals, parts.array(place, "owner"), self._walls.array(place, "colour"))
+        vectors, area_um2 = staining.stains.matrix, self.blocks[0].lattice.sample_area_um2
+        self._verdict = judge(totals, self._pixels, area_um2, vectors, params)
+        self._colour = brown_table(totals, vectors)
 
-    table = merge_measures(parts, lattice, n_vessels, masks=("wall",))
-    lumen = table["area_um2"] - table["wall_area_um2"]
-    about = {
-        "lumen_area_um2": "area of the filled vessel without its wall",
-        "wall_area_um2": f"area of the wall (DAB of at least {threshold:.3g} natural OD)",
-    }
-    return table.with_columns({"lumen_area_um2": lumen}, {"lumen_area_um2": "µm²"}, about)
+    def left_out(self) -> dict[str, int]:
+        """How many objects were left out, by reason."""
+        from napari_mosaik.segment.brown import REASONS
+
+        return {REASONS[code]: int((self._verdict == code).sum()) for code in REASONS if code}
+
+    def tables(
+        self, parts: KeptBlocks, lattice: Lattice, params: VesselParams, staining: Staining
+    ) -> dict[Artifact[Any], object]:
+        """The measured vessels, and the objects left out with the reason."""
+        from napari_mosaik.features import merge_measures
+        from napari_mosaik.segment.brown import left_out_table
+
+        table = merge_measures(parts, lattice, self._pixels.size, masks=("wall",))
+        lumen = table["area_um2"] - table["wall_area_um2"]
+        about = {
+            "lumen_area_um2": "area of the filled vessel without its wall",
+            "wall_area_um2": "area of the wall (DAB of at least "
+            f"{staining.threshold:.3g} natural OD)",
+        }
+        table = table.with_columns({"lumen_area_um2": lumen}, {"lumen_area_um2": "µm²"}, about)
+        others = left_out_table(table, self._verdict, self._colour, params)
+        return {VESSEL_OBJECTS: table.rows(self._verdict == 0), BROWN_OBJECTS: others}
 
 
 FIND_VESSELS = Step(
     name="vessels",
     title="Vessels",
-    about="Finds vessels by their brown CD34 wall, fills their lumen and measures each of them.",
+    about="Finds vessels by their brown CD34 wall, fills their lumen, measures each of them and "
+    "leaves out brown that is no vessel.",
     page="Vessels",
     params=VesselParams,
     reads=(SLIDES["cd34"], TISSUE["cd34"]),
-    writes=(VESSELS, VESSEL_OBJECTS),
+    writes=(VESSELS, VESSEL_OBJECTS, BROWN_LEFT_OUT, BROWN_OBJECTS),
     body=_body,
-    revision=2,
+    revision=3,
     coarsest_um=2.5,
 )

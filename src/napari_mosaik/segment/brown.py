@@ -1,0 +1,355 @@
+"""Brown that is not endothelium: pigment, red cells, ink, edge staining and folds.
+
+Every object is judged once it is whole, by sums over the pixels of its wall.  The sums are whole
+numbers that are added block by block, so the verdict does not depend on where a slide was cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mosaik.core.colour import WHITE_INTENSITY, stain_matrix
+from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.table import Table
+from napari_mosaik.segment.filters import Mask, kernel
+from napari_mosaik.segment.runs import Labels
+
+__all__ = [
+    "REASONS",
+    "SUMS",
+    "BrownParams",
+    "add_parts",
+    "brown_table",
+    "judge",
+    "left_out_table",
+    "wall_sums",
+]
+
+REASONS: Final = {
+    0: "vessel",
+    1: "yellow",
+    2: "black",
+    3: "dye",
+    4: "edge",
+    5: "fold",
+}
+"""Codes of the verdict; `BrownParams.about_reasons` says what each means."""
+
+SUMS: Final = ("pixels", "red", "green", "blue", "dab", "dab_squared", "brown", "black", "edge")
+"""Columns of `wall_sums`: number of pixels, optical densities, amount of DAB and its square, pixels
+that have the colour of DAB, that are nearly black, that lie at the edge of the tissue."""
+
+_OD = 1024
+"""Steps per unit of optical density in the sums."""
+_DAB = 256
+"""Steps per unit of the amount of DAB in the sums."""
+_BROWN_DEG = 8.0
+"""A pixel this near to DAB counts as brown, whatever the settings."""
+_BLACK_RATIO = 0.65
+"""Red optical density beside blue from which a dark pixel is black; dark DAB reaches 0.6."""
+
+
+class BrownParams(Params):
+    """Which brown objects are no vessels, and by which limits."""
+
+    leave_out_yellow: bool = setting(
+        True,
+        "Leave out objects that are more yellow than DAB (red cells, golden pigment such as "
+        "haemosiderin).",
+        label="Leave out yellow",
+        advanced=True,
+    )
+    yellow_deg: float = setting(
+        8.0,
+        "An object is yellow if its mean colour lies this far beyond DAB, seen from haematoxylin, "
+        "and less than a quarter of it has the colour of DAB.",
+        unit="°",
+        advanced=True,
+        gt=0,
+        le=45,
+    )
+    leave_out_black: bool = setting(
+        True,
+        "Leave out black objects (melanin, formalin pigment, dirt, black ink).",
+        label="Leave out black",
+        advanced=True,
+    )
+    black_od: float = setting(
+        0.8,
+        "Natural optical density in red from which a pixel without colour is black; an object of "
+        "which half is black is left out.",
+        unit="OD",
+        advanced=True,
+        gt=0,
+        le=5,
+    )
+    leave_out_dye: bool = setting(
+        True,
+        "Leave out objects of a colour that no mixture of both stains has (ink, other dyes).",
+        label="Leave out other dyes",
+        advanced=True,
+    )
+    dye_deg: float = setting(
+        12.0,
+        "Angle between the mean colour of an object and the plane of both stains from which it is "
+        "another dye.",
+        unit="°",
+        advanced=True,
+        gt=0,
+        le=90,
+    )
+    leave_out_edge: bool = setting(
+        True,
+        "Leave out large brown objects along the edge of the tissue (edge staining).",
+        label="Leave out stained edges",
+        advanced=True,
+    )
+    edge_um: float = setting(
+        75.0,
+        "An object lies at the edge if most of it (70 %) is nearer than this to the outline of the "
+        "tissue.",
+        unit="µm",
+        advanced=True,
+        ge=0,
+        le=1000,
+    )
+    edge_area_um2: float = setting(
+        1000.0,
+        "Smaller objects at the edge stay: vessels of the capsule.",
+        unit="µm²",
+        advanced=True,
+        ge=0,
+    )
+    leave_out_fold: bool = setting(
+        True,
+        "Leave out large objects that are evenly brown and without lumen (folds, smears).",
+        label="Leave out folds and smears",
+        advanced=True,
+    )
+    fold_area_um2: float = setting(
+        2000.0, "Smaller objects are no folds.", unit="µm²", advanced=True, ge=0
+    )
+    fold_variation: float = setting(
+        0.35,
+        "Standard deviation of DAB over its mean within an object, up to which it is even; the "
+        "walls of vessels have 0.4 and more.",
+        advanced=True,
+        ge=0,
+        le=2,
+    )
+
+    def about_reasons(self) -> dict[str, str]:
+        """What each reason means, in words, with its limits."""
+        return {
+            "yellow": f"more yellow than DAB by {self.yellow_deg:g}° or more: red cells, golden "
+            "pigment",
+            "black": f"black (red OD of {self.black_od:g} or more): melanin, formalin pigment, ink",
+            "dye": f"a colour {self.dye_deg:g}° or more off both stains: ink, another dye",
+            "edge": f"{self.edge_area_um2:g} µm² or more within {self.edge_um:g} µm of the edge of "
+            "the tissue: edge staining",
+            "fold": f"{self.fold_area_um2:g} µm² or more, evenly brown, no lumen: fold or smear",
+        }
+
+
+def wall_sums(
+    rgb: NDArray[np.uint8],
+    parts: Labels,
+    n_parts: int,
+    vectors: ArrayLike,
+    params: BrownParams,
+    edge: Mask | None = None,
+) -> NDArray[np.int64]:
+    """Sums over the wall of each part of a block, (n_parts, len(SUMS)); exact whole numbers.
+
+    Parameters
+    ----------
+    rgb
+        (rows, columns, 3) 8-bit pixels.
+    parts
+        (rows, columns) number of the part of the wall, 0 outside.
+    n_parts
+        Largest number.
+    vectors
+        (3, 2) OD vectors of haematoxylin and DAB.
+    params
+        Settings; of them `black_od`.
+    edge
+        (rows, columns) True near the edge of the tissue; nowhere if None.
+    """
+    out = np.zeros((n_parts, len(SUMS)), np.int64)
+    if n_parts == 0:
+        return out
+    od = -np.log((np.arange(256) + 1.0) / WHITE_INTENSITY)
+    columns = np.asarray(vectors, float)
+    dab = np.linalg.inv(stain_matrix(*columns.T))[1]
+    near = np.zeros((1, 1), np.bool_) if edge is None else np.ascontiguousarray(edge)
+    _add_up(
+        np.ascontiguousarray(rgb[..., :3]), np.ascontiguousarray(parts), od, dab,
+        _axes(columns), near, edge is not None, params.black_od, out,
+    )  # fmt: skip
+    return out
+
+
+def _axes(vectors: FloatArray) -> FloatArray:
+    """Rows: direction of DAB, away from haematoxylin in the plane of both, and the normal."""
+    blue, brown = (column / np.linalg.norm(column) for column in vectors.T)
+    away = (blue @ brown) * brown - blue
+    normal = np.cross(blue, brown)
+    return np.stack([brown, away / np.linalg.norm(away), normal / np.linalg.norm(normal)])
+
+
+@kernel
+def _add_up(
+    rgb: NDArray[np.uint8], parts: Labels, od: FloatArray, dab: FloatArray, axes: FloatArray,
+    edge: Mask, has_edge: bool, black_od: float, out: NDArray[np.int64],
+) -> None:  # fmt: skip
+    for i in range(parts.shape[0]):
+        for j in range(parts.shape[1]):
+            part = parts[i, j]
+            if part == 0:
+                continue
+            r, g, b = od[rgb[i, j, 0]], od[rgb[i, j, 1]], od[rgb[i, j, 2]]
+            row = out[part - 1]
+            row[0] += 1
+            row[1] += np.int64(np.rint(r * _OD))
+            row[2] += np.int64(np.rint(g * _OD))
+            row[3] += np.int64(np.rint(b * _OD))
+            amount = np.int64(np.rint((r * dab[0] + g * dab[1] + b * dab[2]) * _DAB))
+            row[4] += amount
+            row[5] += amount * amount
+            along = r * axes[0, 0] + g * axes[0, 1] + b * axes[0, 2]
+            away = r * axes[1, 0] + g * axes[1, 1] + b * axes[1, 2]
+            if along > 0 and math.degrees(math.atan2(away, along)) < _BROWN_DEG:
+                row[6] += 1
+            if r >= black_od and r >= _BLACK_RATIO * b:
+                row[7] += 1
+            if has_edge and edge[i, j]:
+                row[8] += 1
+
+
+def add_parts(
+    totals: NDArray[np.int64], numbers: NDArray[np.int32], sums: NDArray[np.int64]
+) -> None:
+    """Add the sums of a block's parts to those of the whole objects that they belong to.
+
+    Parameters
+    ----------
+    totals
+        (n, len(SUMS)), changed.
+    numbers
+        (n_parts,) number of the object of each part, 1 to n; 0 for parts of dropped objects.
+    sums
+        (n_parts, len(SUMS)).
+    """
+    kept = numbers > 0
+    np.add.at(totals, numbers[kept] - 1, sums[kept])
+
+
+def brown_table(totals: NDArray[np.int64], vectors: ArrayLike) -> dict[str, FloatArray]:
+    """What the sums say of each object, (n,) each; NaN for an object without wall.
+
+    ``dab_od`` is the mean amount of DAB (natural OD) and ``dab_variation`` its standard deviation
+    over the mean; ``beyond_dab_deg`` the angle of the mean colour beyond DAB, seen from
+    haematoxylin, ``off_plane_deg`` that to the plane of both stains; ``brown_fraction``,
+    ``black_fraction`` and ``edge_fraction`` are shares of the wall.
+    """
+    columns = {name: totals[:, i].astype(float) for i, name in enumerate(SUMS)}
+    pixels = np.where(columns["pixels"] > 0, columns["pixels"], np.nan)
+    colour = np.stack([columns[name] for name in ("red", "green", "blue")], axis=1)
+    along, away, off = (colour @ _axes(np.asarray(vectors, float)).T).T
+    mean = columns["dab"] / pixels
+    variance = np.maximum(columns["dab_squared"] / pixels - mean**2, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        length = np.linalg.norm(colour, axis=1)
+        return {
+            "dab_od": mean / _DAB,
+            "dab_variation": np.sqrt(variance) / mean,
+            "beyond_dab_deg": np.where(length > 0, np.degrees(np.arctan2(away, along)), np.nan),
+            "off_plane_deg": np.degrees(np.arcsin(np.clip(off / length, -1, 1))),
+            "brown_fraction": columns["brown"] / pixels,
+            "black_fraction": columns["black"] / pixels,
+            "edge_fraction": columns["edge"] / pixels,
+        }
+
+
+def judge(
+    totals: NDArray[np.int64],
+    pixels: NDArray[np.int64],
+    pixel_area_um2: float,
+    vectors: ArrayLike,
+    params: BrownParams,
+) -> NDArray[np.uint8]:
+    """Which objects are no vessels: a code of `REASONS` for each, (n,); the first rule that holds.
+
+    Parameters
+    ----------
+    totals
+        (n, len(SUMS)) sums over the wall of each object.
+    pixels
+        (n,) number of pixels of each object with its filled lumen.
+    pixel_area_um2
+        Area of a pixel, µm².
+    vectors
+        (3, 2) OD vectors of haematoxylin and DAB.
+    params
+        Settings.
+    """
+    found = brown_table(totals, vectors)
+    wall_um2 = totals[:, 0] * pixel_area_um2
+    solid = totals[:, 0] >= 0.9 * pixels
+    rules = (
+        params.leave_out_black & (found["black_fraction"] >= 0.5),
+        params.leave_out_dye & (np.abs(found["off_plane_deg"]) >= params.dye_deg),
+        params.leave_out_yellow
+        & (found["beyond_dab_deg"] >= params.yellow_deg)
+        & (found["brown_fraction"] < 0.25),
+        params.leave_out_edge
+        & (found["edge_fraction"] >= 0.7)
+        & (wall_um2 >= params.edge_area_um2),
+        params.leave_out_fold
+        & solid
+        & (wall_um2 >= params.fold_area_um2)
+        & (found["dab_variation"] <= params.fold_variation),
+    )
+    return np.select(rules, (2, 3, 1, 4, 5), 0).astype(np.uint8)
+
+
+def left_out_table(
+    objects: Table,
+    verdict: NDArray[np.uint8],
+    colours: Mapping[str, NDArray[np.floating]],
+    params: BrownParams,
+) -> Table:
+    """The rows of *objects* that are no vessels, with the reason and what it rests on.
+
+    Parameters
+    ----------
+    objects
+        (n) measurements of all objects.
+    verdict
+        (n,) codes of `REASONS`.
+    colours
+        (n,) each, of `brown_table`.
+    params
+        Settings.
+    """
+    words = params.about_reasons()
+    about = {
+        "reason": "; ".join(f"{name}: {text}" for name, text in words.items()),
+        "dab_od": "mean amount of DAB over the wall, natural OD",
+        "dab_variation": "standard deviation of DAB over its mean within the wall",
+        "beyond_dab_deg": "angle of the mean colour beyond DAB, seen from haematoxylin",
+        "off_plane_deg": "angle of the mean colour to the plane of both stains",
+        "brown_fraction": "share of the wall that has the colour of DAB",
+        "black_fraction": "share of the wall that is black",
+        "edge_fraction": "share of the wall near the edge of the tissue",
+    }
+    units = {"dab_od": "OD", "beyond_dab_deg": "°", "off_plane_deg": "°"}
+    reason = np.array([REASONS[int(code)] for code in verdict], "U8")
+    return objects.with_columns({"reason": reason, **colours}, units, about).rows(verdict != 0)

@@ -1,0 +1,230 @@
+"""The two stains of an H-DAB slide: their colours, and whether the slide is one at all.
+
+Colours are directions in optical density (R, G, B).  Those of Ruifrok and Johnston are a good
+start; a slide's own ones are found among its pixels, where the slide shows enough of either stain.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, optical_density
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import FloatArray
+
+__all__ = ["HDabStains", "Look", "fit_h_dab", "given_stains", "look_of", "ruifrok_stains"]
+
+Vector = tuple[float, float, float]
+
+LEAST_OD: Final = {"haematoxylin": 0.45, "DAB": 0.7}
+"""A pixel paler than this (length of its OD vector) says little of a stain's colour."""
+DARKEST_LEVEL: Final = 12
+"""A pixel with a darker channel is too near the end of the camera's range to keep its colour."""
+LEAST_PIXELS: Final = 150
+MOST_DEG: Final = 20.0
+"""A fitted stain farther from Ruifrok's is not believed."""
+LEAST_APART_DEG: Final = 15.0
+_BIN_DEG: Final = 0.25
+_SMOOTH_DEG: Final = 1.0
+_NEAR_DEG: Final = 2.0
+_PEAK_SHARE: Final = 0.4
+"""A peak this high beside the highest one of its stain counts; the purest of them is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class HDabStains:
+    """Unit OD directions (R, G, B) of haematoxylin and DAB, and where they come from.
+
+    ``source`` is "slide", "ruifrok" or "manual"; ``reason`` says why the slide's own could not be
+    used (empty otherwise).  ``pixels`` and ``angle_deg`` hold, for haematoxylin and DAB, how many
+    pixels the colour was taken from and how far it lies from Ruifrok's.
+    """
+
+    haematoxylin: Vector
+    dab: Vector
+    source: Literal["slide", "ruifrok", "manual"]
+    reason: str = ""
+    pixels: tuple[int, int] = (0, 0)
+    angle_deg: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def matrix(self) -> FloatArray:
+        """(3, 2) OD vectors as columns, for `vessels.vessel_density`."""
+        return np.array([self.haematoxylin, self.dab]).T
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able record."""
+        return asdict(self)
+
+
+def ruifrok_stains(reason: str = "", pixels: tuple[int, int] = (0, 0)) -> HDabStains:
+    """The stains of Ruifrok and Johnston 2001, and why they are used."""
+    return HDabStains(_unit(HAEMATOXYLIN), _unit(DAB), "ruifrok", reason, pixels)
+
+
+def given_stains(haematoxylin: Vector, dab: Vector) -> HDabStains:
+    """Stains as somebody picked them from the slide; of any length.
+
+    Raises
+    ------
+    InputError
+        If a vector is zero, has a negative part, or both have nearly the same colour.
+    """
+    for name, vector in (("haematoxylin", haematoxylin), ("DAB", dab)):
+        if not all(math.isfinite(v) and v >= 0 for v in vector) or sum(vector) <= 0:
+            raise InputError(
+                f"the stain vector {vector} of {name} must hold three optical densities (red, "
+                "green, blue) of 0 or more, not all of them 0"
+            )
+    one, other = _unit(haematoxylin), _unit(dab)
+    if _angle(one, other) < 5:
+        raise InputError(
+            f"the stain vectors {haematoxylin} and {dab} have nearly the same colour; pick pure "
+            "blue and pure brown"
+        )
+    angles = (_angle(one, _unit(HAEMATOXYLIN)), _angle(other, _unit(DAB)))
+    return HDabStains(one, other, "manual", angle_deg=angles)
+
+
+def fit_h_dab(pixels: NDArray[np.uint8]) -> HDabStains:
+    """Find a slide's own haematoxylin and DAB.
+
+    Parameters
+    ----------
+    pixels
+        (n, 3) 8-bit RGB, pooled over the tissue; their order does not matter.
+
+    Returns
+    -------
+    HDabStains
+        Those of the slide, or Ruifrok's with the reason.
+
+    Notes
+    -----
+    Pixels are sorted by their angle in the plane of Ruifrok's two stains.  On either side of its
+    middle the purest clear peak of that distribution is the stain, its direction the mean over the
+    pixels within 2 degrees of the peak, in all three dimensions.  Percentiles of the angles would
+    be drawn outwards by noise and, where a stain is rare, inwards by mixtures.
+    """
+    pixels = _checked(pixels)
+    usable = pixels[pixels.min(axis=1, initial=255) >= DARKEST_LEVEL]
+    od = optical_density(usable).astype(float)
+    strength = np.linalg.norm(od, axis=1)
+    angle, between = _angles(od)
+    found: list[tuple[Vector, int]] = []
+    for name, side in (
+        ("haematoxylin", angle < 0.45 * between),
+        ("DAB", angle > 0.55 * between),
+    ):
+        use = side & (strength >= LEAST_OD[name]) & (np.abs(angle - between / 2) < 60)
+        n = int(use.sum())
+        if n < LEAST_PIXELS:
+            return ruifrok_stains(f"only {n} sampled pixels show {name}; {LEAST_PIXELS} are needed")
+        vector, near = _purest(angle[use], od[use], -1 if name == "haematoxylin" else 1)
+        if near < LEAST_PIXELS:
+            return ruifrok_stains(f"only {near} sampled pixels are of pure {name}")
+        found.append((vector, near))
+    (blue, n_blue), (brown, n_brown) = found
+    angles = (_angle(blue, _unit(HAEMATOXYLIN)), _angle(brown, _unit(DAB)))
+    for name, degrees in zip(("haematoxylin", "DAB"), angles, strict=True):
+        if degrees > MOST_DEG:
+            return ruifrok_stains(
+                f"the colour found for {name} lies {degrees:.0f}° from the usual one; at most "
+                f"{MOST_DEG:.0f}° are believed",
+                (n_blue, n_brown),
+            )
+    if _angle(blue, brown) < LEAST_APART_DEG:
+        return ruifrok_stains(
+            f"the two colours found lie {_angle(blue, brown):.0f}° apart only", (n_blue, n_brown)
+        )
+    return HDabStains(blue, brown, "slide", "", (n_blue, n_brown), angles)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the stained pixels of a slide look like.
+
+    ``kind`` is "H&E", "DAB" or "" (cannot be told); ``stained``, ``pink`` and ``brown`` are shares
+    of 0 to 1: of stained pixels among all, of pink and of brown ones among the stained.
+    """
+
+    kind: Literal["H&E", "DAB", ""]
+    stained: float
+    pink: float
+    brown: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able record."""
+        return asdict(self)
+
+
+def look_of(pixels: NDArray[np.uint8]) -> Look:
+    """Tell an H&E slide from one with DAB by its sampled pixels (n, 3).
+
+    Pink (eosin) lies off the plane of haematoxylin and DAB by more than 8 degrees, on the side
+    of green; brown has its largest optical density in blue.  H&E: at least a fifth of the stained
+    pixels is pink, and four times as many as are brown.  DAB: at least 1 % is brown, and four
+    times as many as are pink.
+    """
+    pixels = _checked(pixels)
+    od = optical_density(pixels).astype(float)
+    strength = np.linalg.norm(od, axis=1)
+    stained = strength >= 0.35
+    n = int(stained.sum())
+    if n < LEAST_PIXELS:
+        return Look("", n / max(1, len(pixels)), 0.0, 0.0)
+    unit = od[stained] / strength[stained, None]
+    normal = np.cross(_unit(HAEMATOXYLIN), _unit(DAB))
+    off = np.degrees(np.arcsin(np.clip(unit @ (normal / np.linalg.norm(normal)), -1, 1)))
+    pink = float(((off < -8) & (unit[:, 1] > 1.05 * unit[:, 2])).mean())
+    brown = float(((unit[:, 2] > unit[:, 1]) & (unit[:, 2] > 1.2 * unit[:, 0])).mean())
+    kind: Literal["H&E", "DAB", ""] = ""
+    if pink >= 0.2 and pink > 4 * brown:
+        kind = "H&E"
+    elif brown >= 0.01 and brown > 4 * pink:
+        kind = "DAB"
+    return Look(kind, n / len(pixels), pink, brown)
+
+
+def _checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if pixels.ndim != 2 or pixels.shape[1] != 3 or pixels.dtype != np.uint8:
+        raise InputError(
+            f"stains are found from 8-bit pixels of shape (n, 3), not {pixels.dtype} {pixels.shape}"
+        )
+    return pixels
+
+
+def _angles(od: FloatArray) -> tuple[FloatArray, float]:
+    """Angle of each pixel in the plane of Ruifrok's stains, 0 at haematoxylin, and that of DAB."""
+    first, second = np.array(_unit(HAEMATOXYLIN)), np.array(_unit(DAB))
+    across = second - (second @ first) * first
+    across /= np.linalg.norm(across)
+    angle = np.degrees(np.arctan2(od @ across, od @ first))
+    return angle, math.degrees(math.atan2(second @ across, second @ first))
+
+
+def _purest(angle: FloatArray, od: FloatArray, outwards: int) -> tuple[Vector, int]:
+    """Direction of the outermost clear peak of the angles, and its number of pixels."""
+    counts, edges = np.histogram(angle, np.arange(-60, 120 + _BIN_DEG, _BIN_DEG))
+    height = ndimage.gaussian_filter1d(counts.astype(float), _SMOOTH_DEG / _BIN_DEG)
+    peaks = np.flatnonzero((height[1:-1] >= height[:-2]) & (height[1:-1] > height[2:])) + 1
+    clear = peaks[height[peaks] >= _PEAK_SHARE * height.max()]
+    at = clear[-1 if outwards > 0 else 0]
+    near = np.abs(angle - (edges[at] + _BIN_DEG / 2)) <= _NEAR_DEG
+    return _unit(od[near].sum(axis=0)), int(near.sum())
+
+
+def _unit(vector: Any) -> Vector:
+    values = np.asarray(vector, float)
+    r, g, b = (float(v) for v in values / np.linalg.norm(values))
+    return r, g, b
+
+
+def _angle(one: Vector, other: Vector) -> float:
+    return math.degrees(math.acos(min(1.0, float(np.dot(one, other)))))
