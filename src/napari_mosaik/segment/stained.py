@@ -68,18 +68,18 @@ def _above(
     reach = weights.size // 2
     depth, n = 2 * reach + 1, -(-cols // _STRETCH)
     amounts = np.empty((depth, cols), np.float32)
-    strong = np.zeros((depth, n + 2), np.bool_)
+    latest = np.full(n + 2, -depth)
     line, smooth = np.empty(cols + 2 * reach, np.float32), np.empty(cols, np.float32)
     known = 0
     for r in range(rows):
         while known < min(rows, r + reach + 1):
             look_up_row(rgb[known], table, amounts[known % depth])
-            _mark_strong(amounts[known % depth], possible, strong[known % depth])
+            _mark_strong(amounts[known % depth], possible, known, latest)
             known += 1
         first = 0
         while first < n:
             stop = first
-            while stop < n and _any_strong(strong, stop):
+            while stop < n and _is_near(latest, stop, r - reach):
                 stop += 1
             if stop > first:
                 span = (first * _STRETCH, min(stop * _STRETCH, cols))
@@ -90,22 +90,25 @@ def _above(
 
 
 @kernel
-def _mark_strong(row: Float32, possible: np.float32, strong: Mask) -> None:
-    """Which stretches of a row hold an amount that can make a mean reach the threshold."""
-    for j in range(strong.size - 2):
-        count = 0
-        for c in range(j * _STRETCH, min((j + 1) * _STRETCH, row.size)):
-            count += row[c] >= possible
-        strong[j + 1] = count > 0
+def _mark_strong(row: Float32, possible: np.float32, r: int, latest: NDArray[np.int64]) -> None:
+    """Note the row at every stretch with an amount that can make a mean reach the threshold."""
+    n = row.size // _STRETCH
+    for j in range(n):
+        part = row[j * _STRETCH : (j + 1) * _STRETCH]
+        found = np.int32(0)
+        for c in range(_STRETCH):
+            found |= np.int32(part[c] >= possible)
+        if found:
+            latest[j + 1] = r
+    for c in range(n * _STRETCH, row.size):
+        if row[c] >= possible:
+            latest[n + 1] = r
 
 
 @kernel
-def _any_strong(strong: Mask, j: int) -> bool:
-    """Whether a stretch or one beside it is strong in any of the rows in memory."""
-    found = False
-    for k in range(strong.shape[0]):
-        found |= strong[k, j] or strong[k, j + 1] or strong[k, j + 2]
-    return found
+def _is_near(latest: NDArray[np.int64], j: int, since: int) -> bool:
+    """Whether a stretch, or one beside it, was noted at that row or later."""
+    return bool(latest[j] >= since or latest[j + 1] >= since or latest[j + 2] >= since)
 
 
 @kernel
