@@ -110,3 +110,28 @@ def test_a_pass_can_be_sent_to_another_process(path):
 def test_a_pass_without_consumers_is_refused(path):
     with open_slide(path) as slide, pytest.raises(InputError, match="at least one view"):
         slide.blocks()
+
+
+def test_a_region_is_read_in_the_same_pixels(path):
+    with open_slide(path) as slide:
+        views = (View(0.5, halo_um=3.0), View(1.5))
+        region = ((40.3, 31.7), (71.0, 55.5))
+        blocks = slide.blocks(*views, block_px=48, region=region)
+        for number, lattice in enumerate(blocks.lattices):
+            low, size = lattice.origin_um, lattice.extent_um
+            for axis in (0, 1):
+                assert 0 <= region[0][axis] - low[axis] < 1.5
+                end = low[axis] + size[axis] - region[0][axis] - region[1][axis]
+                assert 0 <= end < 1.5
+            seen = np.zeros(lattice.shape, int)
+            for index in range(len(blocks)):
+                block = blocks.blocks(number)[index]
+                seen[block.rows, block.cols] += 1
+                if min(block.core.shape):
+                    raster = blocks.read(index)[number]
+                    np.testing.assert_array_equal(
+                        raster.values, slide.read_lattice(block.outer).values
+                    )
+            assert (seen == 1).all()
+        with pytest.raises(InputError, match="does not lie on the slide"):
+            slide.blocks(View(0.5), region=((900.0, 0.0), (10.0, 10.0)))

@@ -17,7 +17,7 @@ from napari_mosaik.core.records import SpacingSource
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide.damage import DamagedTile, DamagePolicy
-    from napari_mosaik.io.slide.stream import SlideBlocks, View
+    from napari_mosaik.io.slide.stream import Region, SlideBlocks, View
 
 __all__ = [
     "MAX_SPACING_UM",
@@ -98,8 +98,10 @@ class Slide(Protocol):
     def read_lattice(self, lattice: Lattice) -> Raster:
         """The exact pixels of a part of a working lattice; white outside the slide."""
 
-    def blocks(self, *views: View, block_px: int = 2048) -> SlideBlocks:
-        """One pass over the whole slide in blocks, for several consumers at once."""
+    def blocks(
+        self, *views: View, block_px: int = 2048, region: Region | None = None
+    ) -> SlideBlocks:
+        """One pass over the slide, or a region of it, in blocks for several consumers at once."""
 
     def thumbnail(self, spacing_um: float) -> Raster:
         """The whole slide at a coarse spacing."""

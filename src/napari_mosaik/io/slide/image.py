@@ -23,7 +23,7 @@ from napari_mosaik.io.slide.base import (
 )
 from napari_mosaik.io.slide.damage import DamagedTile, DamageLog, DamagePolicy
 from napari_mosaik.io.slide.resample import area_resample, block_mean
-from napari_mosaik.io.slide.stream import SlideBlocks, View
+from napari_mosaik.io.slide.stream import Region, SlideBlocks, View
 from napari_mosaik.io.slide.tiles import TileReader
 
 __all__ = ["SlideImage"]
@@ -145,16 +145,19 @@ class SlideImage:
             out[i : i + n] = block_mean(part, step[0], step[1])
         return Raster(out, lattice, channels=_CHANNELS)
 
-    def blocks(self, *views: View, block_px: int = 2048) -> SlideBlocks:
-        """One pass over the whole slide in blocks, for several consumers at once.
+    def blocks(
+        self, *views: View, block_px: int = 2048, region: Region | None = None
+    ) -> SlideBlocks:
+        """One pass over the slide in blocks, for several consumers at once.
 
-        The stored level is the coarsest one that serves all views exactly.
+        The stored level is the coarsest one that serves all views exactly.  A *region* (origin
+        and size in µm) limits the pass to a part of the slide.
         """
         ks = [self._multiples((view.spacing_um, view.spacing_um)) for view in views]
         common = (math.gcd(*(k[0] for k in ks)), math.gcd(*(k[1] for k in ks)))
         level, ratio = self._best_whole(common)
         stored = (level, self._source.levels[level])
-        return SlideBlocks(self, views, self._tiles, stored, ratio, block_px)
+        return SlideBlocks(self, views, self._tiles, stored, ratio, block_px, region)
 
     def read(
         self, origin_um: tuple[float, float], size_um: tuple[float, float], spacing_um: float

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mosaik.core import InputError, Raster
+from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.blocks import Block, margin_px
 from napari_mosaik.io.slide.base import Pixels, StoredLevel
 from napari_mosaik.io.slide.resample import block_mean
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from napari_mosaik.io.slide.base import Slide
     from napari_mosaik.io.slide.tiles import TileReader
 
-__all__ = ["BLOCK_PX", "SlideBlocks", "View"]
+__all__ = ["BLOCK_PX", "Region", "SlideBlocks", "View"]
 
 CHANNELS = ("red", "green", "blue")
 BLOCK_PX = 2048
 """Usual edge of a block in samples of the finest view, before it is aligned to native tiles."""
 
+Region = tuple[tuple[float, float], tuple[float, float]]
+"""Origin and size (row, column) of a part of a slide, µm."""
 _Tile = tuple[int, int]
 _Reduced = tuple[Pixels | None, ...]
 
@@ -77,6 +79,9 @@ class SlideBlocks:
     block_px
         Wanted edge of a block in samples of the finest view; blocks are made of whole tiles where
         tiles are smaller than that.
+    region
+        Origin and size (row, column) in µm of the part that is wanted; the whole slide if None.
+        The lattices are then those of this part, widened to whole samples of every view.
     """
 
     def __init__(
@@ -87,16 +92,18 @@ class SlideBlocks:
         level: tuple[int, StoredLevel],
         ratio: tuple[int, int],
         block_px: int = BLOCK_PX,
+        region: Region | None = None,
     ) -> None:
         if not views:
             raise InputError("a pass over a slide needs at least one view")
-        self.slide, self.views, self.block_px = slide, tuple(views), block_px
-        self.lattices = tuple(slide.working_lattice(view.spacing_um) for view in views)
+        self.slide, self.views, self.block_px, self.region = slide, tuple(views), block_px, region
+        whole = tuple(slide.working_lattice(view.spacing_um) for view in views)
         self.level, stored = level
         self._tile, self._shape = stored.tile, stored.shape
         native = slide.lattice.spacing_um
         steps = [tuple(round(lat.spacing_um[a] / native[a]) for a in (0, 1))
-                 for lat in self.lattices]  # fmt: skip
+                 for lat in whole]  # fmt: skip
+        self._start, self.lattices = _cropped(slide, whole, steps, ratio, region)
         self._steps = [(s[0] // ratio[0], s[1] // ratio[1]) for s in steps]
         self._whole = all(t % s == 0 for step in self._steps
                           for t, s in zip(self._tile, step, strict=True))  # fmt: skip
@@ -113,7 +120,7 @@ class SlideBlocks:
 
     def __reduce__(self) -> tuple[Callable[..., SlideBlocks], tuple[Any, ...]]:
         """Another process opens the slide anew; it decodes the tiles of its own blocks."""
-        return _blocks_again, (self.slide, self.views, self.block_px)
+        return _blocks_again, (self.slide, self.views, self.block_px, self.region)
 
     def blocks(self, view: int = 0) -> list[Block]:
         """The blocks of one view in raster order; some may be empty at the slide's edge."""
@@ -181,8 +188,8 @@ class SlideBlocks:
         """Rows and columns of the stored level that a block of a view covers."""
         if _is_empty(block):
             return 0, 0, 0, 0
-        (sr, sc), (rows, cols) = self._steps[view], block.window
-        return rows.start * sr, rows.stop * sr, cols.start * sc, cols.stop * sc
+        (sr, sc), (rows, cols), (r, c) = self._steps[view], block.window, self._start
+        return r + rows.start * sr, r + rows.stop * sr, c + cols.start * sc, c + cols.stop * sc
 
     def _touched(self, index: int) -> list[_Tile]:
         found: dict[_Tile, None] = {}
@@ -256,7 +263,37 @@ def _is_empty(block: Block) -> bool:
     return min(block.core.shape) == 0
 
 
-def _blocks_again(slide: Slide, views: tuple[View, ...], block_px: int) -> SlideBlocks:
-    blocks = slide.blocks(*views, block_px=block_px)
+def _cropped(
+    slide: Slide,
+    whole: tuple[Lattice, ...],
+    steps: Sequence[tuple[int, ...]],
+    ratio: tuple[int, int],
+    region: Region | None,
+) -> tuple[tuple[int, int], tuple[Lattice, ...]]:
+    """First row and column of the stored level, and the part of every lattice, within a region."""
+    if region is None:
+        return (0, 0), whole
+    start, spans = [0, 0], []
+    for axis in (0, 1):
+        native, length = slide.lattice.spacing_um[axis], slide.lattice.shape[axis]
+        common = math.lcm(*(step[axis] for step in steps))
+        first = max(0, math.floor(region[0][axis] / native / common) * common)
+        last = min(
+            length, math.ceil((region[0][axis] + region[1][axis]) / native / common) * common
+        )
+        if last <= first:
+            raise InputError(f"the region {region} µm does not lie on the slide {slide.path.name}")
+        start[axis] = first // ratio[axis]
+        spans.append([slice(first // step[axis], last // step[axis]) for step in steps])
+    lattices = tuple(
+        lattice.crop(rows, cols) for lattice, rows, cols in zip(whole, *spans, strict=True)
+    )
+    return (start[0], start[1]), lattices
+
+
+def _blocks_again(
+    slide: Slide, views: tuple[View, ...], block_px: int, region: Region | None
+) -> SlideBlocks:
+    blocks = slide.blocks(*views, block_px=block_px, region=region)
     blocks.expect(())  # which blocks this process will get is not known: no tile waits for another
     return blocks
