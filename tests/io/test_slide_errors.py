@@ -2,6 +2,7 @@ import errno
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from napari_mosaik.io.slide.cache import PixelCache
 from napari_mosaik.io.slide.damage import DamageLog, summary
 from napari_mosaik.io.slide.header import aperio_facts, ome_spacing_um
 from napari_mosaik.io.slide.tiles import TileReader
+from tests.io import slide_formats as make
 
 PIXELS = np.random.default_rng(2).integers(0, 256, (200, 260, 3), np.uint8)
 OPTIONS = {"tile": (64, 64), "photometric": "rgb", "compression": "jpeg"}
@@ -439,3 +441,30 @@ def test_levels_that_a_cut_off_slide_lost_are_made_anew_on_request(tmp_path):
     with open_slide(path, 0.5, damaged="skip") as slide:
         np.testing.assert_array_equal(slide.read_lattice(slide.lattice).values, PIXELS)
         assert slide.damaged == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "page", "tag", "value", "words"),
+    [
+        ("a.tiff", 0, "TileLength", 0x7FFFFFFF, "tiles are said to have 2147483647 x 64"),
+        ("a.ndpi", 1, "ImageLength", 0x7FFFFFFF, "2147483647 x 160 pixels"),
+        ("b.svs", 0, "ImageLength", 8, "a level of 128 x 160 pixels in a slide of 8 x 320"),
+        ("a.bif", 0, "ImageLength", 8, "a slide of 256 x 320 pixels but holds a picture"),
+    ],
+)
+def test_what_openslide_would_end_the_program_for(tmp_path, name, page, tag, value, words):
+    full = make.smooth(256, 320)
+    levels = [full, full[::2, ::2].copy(), full[::4, ::4].copy()]
+    path = tmp_path / name
+    {
+        "a.tiff": make.write_philips,
+        "a.ndpi": make.write_ndpi,
+        "b.svs": partial(make.write_svs, compression=33003),
+        "a.bif": make.write_ventana,
+    }[name](path, levels)
+    open_slide(path, 0.5).close()
+    with tifffile.TiffFile(path) as tiff:
+        pages = [p for p in tiff.pages if p.imagewidth == (320, 160)[page]]
+        place = pages[0].tags[tag]
+    patched(path, place.valueoffset, "<H" if place.dtype == 3 else "<I", value & 0x7FFFFFFF)
+    refused(path, words)
