@@ -6,8 +6,8 @@ import tifffile
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.generators import finish
+from napari_mosaik.io.slide import View, open_slide
 from napari_mosaik.io.slide import completed as module
-from napari_mosaik.io.slide import open_slide
 from napari_mosaik.io.slide.completing import complete_pyramid, lacks_levels
 
 CM = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}  # 0.5 µm per pixel
@@ -199,3 +199,14 @@ def test_another_process_opens_it_the_same_way(tmp_path):
             assert again.spacing_source == "ruler"
             assert again.source.store is not None
             assert again.digest() == slide.digest()
+
+
+def test_a_pass_over_virtual_levels_reads_the_same(tmp_path):
+    path = write(tmp_path / "a.tif", noise(), tile=(64, 48))
+    with open_slide(path) as slide:
+        blocks = slide.blocks(View(8.0, halo_um=40.0), block_px=32)
+        assert slide.source.levels[blocks.level].virtual
+        for index in range(len(blocks)):
+            (got,) = blocks.read(index)
+            want = slide.read_lattice(got.lattice).values
+            np.testing.assert_array_equal(got.values, want)

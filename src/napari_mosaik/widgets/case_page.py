@@ -16,6 +16,7 @@ from napari_mosaik.widgets.case_forms import (
     unknown_size,
 )
 from napari_mosaik.widgets.desk import Desk, missing_of
+from napari_mosaik.widgets.missing_levels import MissingLevels
 from napari_mosaik.widgets.pages import Page
 from napari_mosaik.widgets.parts import Fold, button, column, row, words
 
@@ -28,6 +29,7 @@ class CasePage(Page):
     def __init__(self, desk: Desk) -> None:
         super().__init__("Case")
         self.desk = desk
+        self.levels = MissingLevels(desk, self)
         events = desk.workspace.events
         events.case.connect(self._show)
         events.states.connect(self._show)
@@ -46,6 +48,9 @@ class CasePage(Page):
             "Open sample cohort", self.choose_sample, "Six synthetic cases with known truth"
         )
         self.holds = words()
+        self.levels_line = words()
+        self.levels_line.hide()
+        self.levels.said.connect(self._say_levels)
         self.give = GiveForm(self.desk)
         self.injection = InjectionForm(self.desk.report)
         self.injection.saved.connect(lambda record: self.desk.update_case(injection=record))
@@ -62,6 +67,7 @@ class CasePage(Page):
                 self.cohort_title,
                 self.cohort,
                 self.holds,
+                self.levels_line,
                 self.give,
                 self.injection_fold,
                 margin=8,
@@ -126,6 +132,10 @@ class CasePage(Page):
         self.injection_fold.setVisible(case is not None)
         if case is not None:
             self.injection.show_record(case.file.injection)
+
+    def _say_levels(self, text: str) -> None:
+        self.levels_line.setText(text)
+        self.levels_line.setVisible(bool(text))
 
     def _show_cohort(self, *_: Any) -> None:
         if self.body is None:

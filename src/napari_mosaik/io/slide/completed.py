@@ -61,6 +61,7 @@ class CompletedSource:
         self.virtual = tuple(n for n, level in enumerate(self.levels) if level.virtual)
         self.read_below: ReadTile = self.tile
         self.store: PyramidStore | None = None
+        self._expected: Path | None = None
         self.properties = source.properties
         self._tell()
 
@@ -74,7 +75,7 @@ class CompletedSource:
         index = self._stored[level]
         if index is not None:
             return self._source.tile(index, row, column)
-        kept = None if self.store is None else self.store.tile(level, row, column)
+        kept = self.store.tile(level, row, column) if self.find_store() and self.store else None
         return self.made(level, row, column, self._below) if kept is None else kept
 
     def made(self, level: int, row: int, column: int, read: ReadTile) -> Pixels:
@@ -103,10 +104,20 @@ class CompletedSource:
         name = digest([dict(self.fingerprint()), shapes, self._factors])
         return folder / f"{name}.zarr"
 
-    def use(self, store: PyramidStore) -> None:
-        """Read the virtual levels from a store."""
-        self.store = store
-        self._tell()
+    def expect(self, folder: Path) -> None:
+        """Use the levels that are stored in a folder, or as soon as they are."""
+        self._expected = self.place(folder)
+        self.find_store()
+
+    def find_store(self) -> bool:
+        """Whether the virtual levels are stored; those that were stored meanwhile are found."""
+        if self.store is None and self._expected is not None and self._expected.is_dir():
+            levels = {n: self.levels[n] for n in self.virtual}
+            self.store = PyramidStore.open(self._expected, levels)
+            if self.store is None:
+                self._expected = None  # damaged; it is not tried for every tile
+            self._tell()
+        return self.store is not None
 
     def close(self) -> None:
         """Close the file."""

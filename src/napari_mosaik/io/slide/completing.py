@@ -27,10 +27,12 @@ _Key = tuple[int, int, int]
 def lacks_levels(slide: Slide) -> bool:
     """Whether levels of the slide are made on the fly that `complete_pyramid` would store."""
     source = slide.source if isinstance(slide, SlideImage) else None
-    return isinstance(source, CompletedSource) and source.store is None
+    return isinstance(source, CompletedSource) and not source.find_store()
 
 
-def complete_pyramid(slide: Slide, folder: Path) -> Generator[Progress, None, Path | None]:
+def complete_pyramid(
+    slide: Slide, folder: Path, threads: int | None = None
+) -> Generator[Progress, None, Path | None]:
     """Make the virtual levels of a slide once and store them, whole or not at all.
 
     Pixels stay the same; coarse views become fast.  The open slide uses the stored levels at once,
@@ -42,6 +44,8 @@ def complete_pyramid(slide: Slide, folder: Path) -> Generator[Progress, None, Pa
         An open slide.
     folder
         Where pyramids are kept (``Case.pyramids``).
+    threads
+        How many to use; None for as many as the computer has cores, at most 4.
 
     Returns
     -------
@@ -59,14 +63,13 @@ def complete_pyramid(slide: Slide, folder: Path) -> Generator[Progress, None, Pa
         return None
     place = source.place(folder)
     levels = {n: source.levels[n] for n in source.virtual}
-    found = PyramidStore.open(place, levels)
-    if found is None:
+    if PyramidStore.open(place, levels) is None:
         _check_room(slide, folder, sum(a.shape[0] * a.shape[1] * 3 for a in levels.values()))
         with saving("the pyramid", folder):
             _remove_old(folder, place)
             draft = PyramidStore.draft(place, levels)
         try:
-            yield from _fill(source, draft)
+            yield from _fill(source, draft, threads or min(4, os.cpu_count() or 1))
             if slide.damaged:
                 return None
             with saving("the pyramid", folder):
@@ -74,10 +77,7 @@ def complete_pyramid(slide: Slide, folder: Path) -> Generator[Progress, None, Pa
         finally:
             if draft.folder.is_dir():
                 remove_tree(draft.folder)
-        found = PyramidStore.open(place, levels)
-        if found is None:
-            return None
-    source.use(found)
+    source.expect(folder)
     slide.properties.update(source.properties)
     return place
 
@@ -102,7 +102,9 @@ def _check_room(slide: Slide, folder: Path, size: int) -> None:
         )
 
 
-def _fill(source: CompletedSource, draft: PyramidStore) -> Generator[Progress, None, None]:
+def _fill(
+    source: CompletedSource, draft: PyramidStore, threads: int
+) -> Generator[Progress, None, None]:
     """Make all tiles, finest level first, each from the stored tiles of the level before it."""
 
     def below(level: int, row: int, column: int) -> Pixels | None:
@@ -115,13 +117,12 @@ def _fill(source: CompletedSource, draft: PyramidStore) -> Generator[Progress, N
 
     keys = {n: list(_tiles(source, n)) for n in source.virtual}
     total, done = sum(map(len, keys.values())), 0
-    workers = min(4, os.cpu_count() or 1)
     with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(workers, "pyramid"))
+        pool = stack.enter_context(ThreadPoolExecutor(threads, "pyramid"))
         for level in source.virtual:
-            for first in range(0, len(keys[level]), 2 * workers):
+            for first in range(0, len(keys[level]), 2 * threads):
                 yield Progress(done, total, "tiles of coarse levels")
-                for _ in pool.map(make, keys[level][first : first + 2 * workers]):
+                for _ in pool.map(make, keys[level][first : first + 2 * threads]):
                     done += 1
     yield Progress(total, total, "tiles of coarse levels")
 

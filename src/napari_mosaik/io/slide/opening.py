@@ -17,7 +17,6 @@ from napari_mosaik.io.slide.choosing import chosen_source
 from napari_mosaik.io.slide.completed import CompletedSource, completed
 from napari_mosaik.io.slide.damage import DamagePolicy, policy_named
 from napari_mosaik.io.slide.image import SlideImage
-from napari_mosaik.io.slide.pyramid_store import PyramidStore
 
 __all__ = ["open_slide"]
 
@@ -94,8 +93,5 @@ def _prepared(source: TileSource, icc: bool, pyramids: Path | str | None) -> Til
         source = SrgbSource(source)
     source = completed(source)
     if isinstance(source, CompletedSource) and pyramids is not None:
-        levels = {n: source.levels[n] for n in source.virtual}
-        store = PyramidStore.open(source.place(Path(pyramids)), levels)
-        if store is not None:
-            source.use(store)
+        source.expect(Path(pyramids))
     return source

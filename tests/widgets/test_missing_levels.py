@@ -1,0 +1,73 @@
+"""The window makes the levels that a slide lacks, and the shown slide uses them."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_mosaik.core import Progress
+from napari_mosaik.io import CaseFile, SlideEntry, create_case
+from napari_mosaik.io.slide import completed
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture
+def case(tmp_path, monkeypatch):
+    monkeypatch.setattr(completed, "MAX_COARSEST_PX", 100)
+    pixels = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "he.tif", pixels, tile=(64, 64), photometric="rgb")
+    entry = SlideEntry(path=str(tmp_path / "he.tif"), spacing_um=(0.5, 0.5), spacing_source="user")
+    return create_case(tmp_path / "case", CaseFile(name="A", slides={"he": entry}))
+
+
+@pytest.fixture
+def page(qtbot):
+    from napari_mosaik.widgets.case_page import CasePage
+    from napari_mosaik.widgets.desk import Desk
+    from napari_mosaik.widgets.workspace import Workspace
+
+    desk = Desk(Workspace())
+    made = CasePage(desk)
+    qtbot.addWidget(made)
+    yield made
+    made.levels.stop()
+    desk.close()
+
+
+def test_levels_are_made_when_a_case_is_opened(qtbot, page, case):
+    said = []
+    page.levels.said.connect(said.append)
+    with case.slide("he") as shown:
+        assert not shown.source.find_store()
+        page.desk.open(case.root)
+        qtbot.waitUntil(lambda: shown.source.find_store() and said[-1:] == [""], timeout=20_000)
+    assert any("H&E: making the coarse levels" in text for text in said)
+    assert [place.suffix for place in case.pyramids.iterdir()] == [".zarr"]
+
+
+def test_closing_the_window_ends_the_work(qtbot, page, case, monkeypatch):
+    from napari_mosaik.widgets import missing_levels
+
+    closed = []
+
+    def endless(slide, folder, threads):
+        try:
+            while True:
+                yield Progress(1, 2)
+        finally:
+            closed.append(slide.path.name)
+
+    monkeypatch.setattr(missing_levels, "complete_pyramid", endless)
+    with qtbot.waitSignal(page.levels.said, timeout=20_000):
+        page.desk.open(case.root)
+    page.levels.stop()
+    page.desk.close()
+    assert closed == ["he.tif"]
+
+
+def test_a_folder_that_cannot_be_written_is_said(qtbot, page, case):
+    page.set_open(True)
+    (case.root / "cache").write_text("in the way")
+    page.desk.open(case.root)
+    qtbot.waitUntil(lambda: "could not be saved" in page.levels_line.text(), timeout=20_000)
+    assert not page.levels_line.isHidden()
