@@ -303,6 +303,10 @@ def test_the_panel_follows_the_slide_on_top_and_each_slide_keeps_its_look(viewer
         viewer.add_image(data, **options)
         slides.append(lazy)
     assert panel.slide is slides[1]
+    assert [panel.which.itemText(i) for i in range(panel.which.count())] == ["H&E", "CD34"]
+    panel.which.activated.emit(1)
+    assert panel.slide is slides[0]
+    panel.which.activated.emit(0)
     assert [panel.stain.itemData(i) for i in range(3)] == ["", "haematoxylin", "eosin"]
     panel.sliders["gamma"].slider.setValue(50)
     qtbot.waitUntil(lambda: slides[1].look.gamma == 5**0.5, timeout=20_000)

@@ -31,17 +31,24 @@ _TIPS: Final = {
 
 
 class SlideView(QWidget):
-    """Settings of the topmost visible slide; each slide keeps its own.
+    """Settings of the visible slide; each slide keeps its own.
 
-    They change the picture on the canvas only, never a result.
+    Where several are visible (side by side, or one through the other), it is the topmost one until
+    the user names another.  The settings change the picture on the canvas only, never a result.
     """
 
     def __init__(self, viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = viewer
         self._slide: LazySlide | None = None
+        self._chosen: LazySlide | None = None
+        self._visible: dict[LazySlide, str] = {}
         self._prepared = False
         self.title = words(bold=True)
+        self.which = QComboBox()
+        self.which.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.which.setToolTip("Several slides are visible: the one to be changed")
+        self.which.activated.connect(self._choose)
         self.stain = QComboBox()
         self.stain.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.stain.setToolTip("Separates the stains by their colours and shows one of them")
@@ -54,7 +61,9 @@ class SlideView(QWidget):
         form.addRow("Show", self.stain)
         for name, slider in self.sliders.items():
             form.addRow(name.capitalize(), slider)
-        self.setLayout(column(self.title, form, row(self.reset_button, 1), hint, margin=4))
+        self.setLayout(
+            column(self.title, self.which, form, row(self.reset_button, 1), hint, margin=4)
+        )
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(_REST_MS)
@@ -84,7 +93,8 @@ class SlideView(QWidget):
             event.disconnect(self._follow)
         for layer in self._viewer.layers:
             layer.events.visible.disconnect(self._follow)
-        self._take(None, "")
+        self._visible = {}
+        self._take(None)
 
     # --- which slide ----------------------------------------------------------------------------
     def _follow(self, event: Any = None) -> None:
@@ -92,17 +102,21 @@ class SlideView(QWidget):
             event.value.events.visible.connect(self._follow)
         if event is not None and event.type == "removed":
             event.value.events.visible.disconnect(self._follow)
+        self._visible = {}
         for layer in reversed(self._viewer.layers):
             slide = lazy_of(layer) if layer.visible else None
             if slide is not None:
-                self._take(slide, layer.name)
-                return
-        self._take(None, "")
+                self._visible.setdefault(slide, layer.name)
+        if self._chosen not in self._visible:
+            self._chosen = None
+        self._take(self._chosen or next(iter(self._visible), None))
 
-    def _take(self, slide: LazySlide | None, name: str) -> None:
-        self.title.setText(
-            f"Look of {name}" if slide is not None else "Show a slide to change how it looks."
-        )
+    def _choose(self, index: int) -> None:
+        self._chosen = list(self._visible)[index]
+        self._take(self._chosen)
+
+    def _take(self, slide: LazySlide | None) -> None:
+        self._name(slide)
         if slide is self._slide:
             return
         if self._slide is not None:
@@ -112,6 +126,17 @@ class SlideView(QWidget):
             slide.look_changed.connect(self._show)
             self._prepare()
         self._show()
+
+    def _name(self, slide: LazySlide | None) -> None:
+        names = list(self._visible.values())
+        self.which.clear()
+        self.which.addItems(names)
+        self.which.setVisible(len(names) > 1)
+        if slide is None:
+            self.title.setText("Show a slide to change how it looks.")
+            return
+        self.which.setCurrentIndex(list(self._visible).index(slide))
+        self.title.setText("Look of" if len(names) > 1 else f"Look of {names[0]}")
 
     def _prepare(self) -> None:
         """Compile in the background; a second once after the installation."""
