@@ -54,7 +54,10 @@ def _read_slide(path: Paths) -> LayerData:
     viewer = napari.current_viewer()
     if viewer is not None:
         set_window_aside(viewer)
-    lazy = LazySlide(open_slide(file))
+    slide = open_slide(file)
+    if "warning" in slide.properties:
+        show_warning(f"{file.name}: {slide.properties['warning']}")
+    lazy = LazySlide(slide)
     lazy.settle(FIRST_PICTURE_S)
     if viewer is not None:
         attend(lazy, viewer)
