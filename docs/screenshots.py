@@ -4,7 +4,8 @@ Run on a real display or under xvfb, with a cohort on which the demo has been ru
 
     xvfb-run -a -s "-screen 0 1920x1080x24" python docs/screenshots.py demo/cohort
 
-The cohort is copied first: what is drawn for the pictures does not change it.
+The cohort is copied first: what is drawn for the pictures does not change it.  ``--slide`` names
+the public slide CMU-1-Small-Region.svs for the picture of a slide that is opened alone.
 """
 
 from __future__ import annotations
@@ -30,18 +31,21 @@ from napari_mosaik.io import Case
 from napari_mosaik.widgets.dock import MosaikDock
 
 HERE = Path(__file__).parent
+_PICTURES = ("main_window", "four_slides", "review", "loop")
 
 
 class Studio:
     """A napari window with the dock, driven by program."""
 
-    def __init__(self, cohort: Path, out: Path, size: tuple[int, int]) -> None:
+    def __init__(self, cohort: Path | None, out: Path, size: tuple[int, int]) -> None:
         self.out = out
         self.viewer = napari.Viewer(title="MOSAIK", show=True)
         self.window = self.viewer.window._qt_window
         self.dock = MosaikDock(self.viewer)
         self.viewer.window.add_dock_widget(self.dock, name="MOSAIK", area="right")
         self.window.setGeometry(0, 0, *size)
+        if cohort is None:
+            return
         self.dock.desk.open(cohort, prefer="B11")
         self.until(lambda: len(self.dock.board.slides) == 3 and bool(self.dock.board.specs))
 
@@ -88,6 +92,21 @@ class Studio:
         board.put(board.specs["Measured SUV (body surface)"]).opacity = 0.4
         self.shoot("overlays")
 
+    def four_slides(self) -> None:
+        """The three stains and the PET with linked cameras, vessels drawn over each."""
+        board, tools = self.dock.board, self.dock.view_tools
+        self.dock.tabs.setCurrentIndex(2)
+        board.show_steps(("vessels",))
+        self.until(lambda: board.layer("Vessels") is not None)
+        self.viewer.reset_view()
+        tools.four_up.enter()
+        tools.map.set_shown(True)
+        self.settle()
+        tools.keys.zoom_to(1.0)
+        self.shoot("four")
+        tools.map.set_shown(False)
+        tools.four_up.leave()
+
     def review(self) -> None:
         """Measured, predicted, difference; figures, plot and a tile."""
         dock = self.dock
@@ -127,6 +146,33 @@ class Studio:
         self.viewer.close()
 
 
+def slide_alone(slide: Path, out: Path, size: tuple[int, int]) -> None:
+    """A slide without a case: overview map, magnification, ruler."""
+    studio = Studio(None, out, size)
+    studio.viewer.open(slide, plugin="napari-mosaik")
+    studio.settle()
+    tools = studio.dock.view_tools
+    studio.dock.tabs.setCurrentIndex(2)
+    tools.map.set_shown(True)
+    studio.viewer.reset_view()
+    tools.keys.zoom_to(10.0)
+    for kind, corners in _MEASURED.items():
+        tools.ruler.take(kind)
+        for row, column in corners:
+            tools.ruler.add_corner((row, column))
+        tools.ruler.finish()
+    tools.ruler.put_away()
+    studio.shoot("slide")
+    studio.close()
+
+
+_MEASURED = {
+    "length": ((640.0, 520.0), (730.0, 740.0)),
+    "area": ((430.0, 480.0), (430.0, 620.0), (520.0, 630.0), (510.0, 470.0)),
+}
+"""Lengths and areas of the picture, (row, column) in µm."""
+
+
 def _deepest(case: Case, name: str, n: int = 4) -> list[tuple[list[tuple[float, float]], float]]:
     """Short brush strokes in the middle of the largest areas of a class: a path and a radius."""
     classes = case.store.read(CLASSES)
@@ -151,16 +197,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cohort", type=Path, help="cohort on which the demo has been run")
     parser.add_argument("--out", type=Path, default=HERE / "images")
+    parser.add_argument("--slide", type=Path, help="CMU-1-Small-Region.svs")
+    parser.add_argument("--only", choices=_PICTURES, nargs="+", default=_PICTURES)
     parser.add_argument("--size", default="1600x1000", help="width x height of the window")
     options = parser.parse_args()
     width, height = (int(number) for number in options.size.split("x"))
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.slide is not None:  # first: napari opens files in the first window of a process only
+        slide_alone(options.slide, options.out, (width, height))
     with tempfile.TemporaryDirectory() as scratch:
         copy = shutil.copytree(options.cohort, Path(scratch) / "cohort")
         studio = Studio(copy, options.out, (width, height))
-        studio.main_window()
-        studio.review()
-        studio.loop()
+        for picture in options.only:
+            getattr(studio, picture)()
         studio.close()
 
 

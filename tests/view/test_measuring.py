@@ -41,6 +41,7 @@ def test_an_outline_is_closed_and_a_line_is_not():
     assert np.allclose(outline.segments().sum(axis=0)[1], 0)
     assert plain(line.words) == "700 µm"
     assert plain(outline.words) == "60 000 µm², outline 1.20 mm"
+    assert plain(outline.label) == "60 000 µm²"
 
 
 @pytest.mark.parametrize(

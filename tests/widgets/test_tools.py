@@ -213,6 +213,14 @@ def test_four_slides_side_by_side_and_back(qtbot, dock, opened, own_cohort):
     four.leave()
     assert {name: bool(viewer.layers[name].visible) for name in order} == shown
 
+    looks = {layer.name: (layer.blending, layer.opacity) for layer in viewer.layers}
+    dock.view_tools.one_button.click()
+    assert all(viewer.layers[name].visible for name in ("H&E", "CD34", "CAIX"))
+    assert viewer.layers["CAIX"].blending == "minimum"
+    dock.view_tools.one_button.click()
+    assert {name: bool(viewer.layers[name].visible) for name in order} == shown
+    assert {layer.name: (layer.blending, layer.opacity) for layer in viewer.layers} == looks
+
 
 def test_all_kinds_of_layers_together_keep_their_unit(qtbot, dock, opened, own_cohort):
     case = opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))

@@ -114,6 +114,11 @@ class Measurement:
         outline = length_um((*self.points_um, self.points_um[0])) if self.points_um else 0.0
         return f"{area_words(self.value)}, outline {length_words(outline)}"
 
+    @property
+    def label(self) -> str:
+        """The value alone, for the canvas."""
+        return self.words.partition(", ")[0]
+
     def segments(self) -> FloatArray:
         """Its lines as vectors (n, 2, 2): start and step; an outline is closed."""
         corners = np.asarray(self.points_um, float).reshape(-1, 2)

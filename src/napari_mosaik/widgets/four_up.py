@@ -184,7 +184,7 @@ class FourUp(QObject):
     def _heading(self, title: str, frame: str, there: bool) -> str:
         if not there:
             given = any(key == frame and not why for _, key, why in self._sources())
-            step = "not run yet: SUV" if frame == "pet" else "loading"
+            step = "SUV not run yet" if frame == "pet" else "loading"
             return f"{title} · {step if given else 'missing'}"
         state = self.board.desk.workspace.states.get(f"align_{frame}")
         aligned = frame == REFERENCE or (state is not None and state.word in ("done", "stale"))

@@ -100,6 +100,7 @@ class _Row(QFrame):
         self.fill = QCheckBox("fill")
         self.fill.setToolTip("Filled areas or their outlines only")
         self.fill.setVisible(_has_outline(self._layer))
+        self.fill.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.fill.clicked.connect(self._set_fill)
         self._outline = max(1, getattr(self._layer, "contour", 0))
         self.legend = legend_widget(legend) if legend is not None else QWidget()

@@ -21,7 +21,8 @@ __all__ = ["LINES", "VALUES", "RulerDrawing"]
 LINES = "Ruler"
 VALUES = "Ruler values"
 _WIDTH_PX = 3.0
-_TEXT = {"string": "{words}", "color": colours.RULER, "size": 11, "anchor": "upper_left"}
+_TEXT = {"string": "{words}", "color": "black", "size": 13, "anchor": "upper_left"}
+"""Black is read best on stained tissue and on the light ground around it."""
 
 
 class RulerDrawing:
@@ -92,7 +93,7 @@ class RulerDrawing:
             )
 
     def _features(self) -> dict[str, list[str]]:
-        return {"words": [f"{i}: {one.words}" for i, one in enumerate(self._kept, 1)]}
+        return {"words": [f"{i}: {one.label}" for i, one in enumerate(self._kept, 1)]}
 
     @property
     def _width_um(self) -> float:

@@ -59,6 +59,7 @@ class ViewKeys(QObject):
             viewer.bind_key(key, act, overwrite=True)
         for event in self._events():
             event.connect(self._soon)
+        viewer.layers.events.removed.connect(self._emptied)
         self._soon()
 
     def _actions(self) -> dict[str, Callable[[Any], None]]:
@@ -89,6 +90,7 @@ class ViewKeys(QObject):
             self.viewer.bind_key(key, None, overwrite=True)
         for event in self._events():
             event.disconnect(self._soon)
+        self.viewer.layers.events.removed.disconnect(self._emptied)
         self._calm.stop()
         self._overlay.visible = False
 
@@ -116,6 +118,11 @@ class ViewKeys(QObject):
     def reset(self) -> None:
         """The view as the slides were scanned."""
         set_turn(self.viewer, Turn())
+
+    def _emptied(self, _event: Any) -> None:
+        """Napari forgets one half of a turn with the last layer; the next case begins anew."""
+        if not len(self.viewer.layers):
+            self.reset()
 
     # --- readout --------------------------------------------------------------------------------
     def _soon(self, *_: Any) -> None:

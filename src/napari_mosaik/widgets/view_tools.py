@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QHBoxLayout, QListWidget, QPushButton, QSizePolicy, Q
 
 from napari_mosaik.view.measuring import MAGNIFICATIONS
 from napari_mosaik.view.turning import Turn
+from napari_mosaik.widgets.all_in_one import AllInOne
 from napari_mosaik.widgets.calibrate import Calibration
 from napari_mosaik.widgets.four_up import FourUp
 from napari_mosaik.widgets.overview_map import OverviewMap
@@ -41,16 +42,22 @@ class ViewTools(QWidget):
         self.keys = ViewKeys(viewer, self)
         self.map = OverviewMap(viewer)
         self.four_up = FourUp(viewer, link.board)
+        self.all_in_one = AllInOne(link.board)
         self.ruler = Ruler(viewer, self)
         self.calibration = Calibration(link, self.ruler)
-        self.four_up.entering.connect(side_by_side.leave)
-        side_by_side.entering.connect(self.four_up.leave)
+        layouts = (self.four_up, self.all_in_one, side_by_side)
+        for layout in layouts:  # one at a time
+            for other in layouts:
+                if other is not layout:
+                    layout.entering.connect(other.leave)
         side_by_side.changed.connect(self._marked_elsewhere)
         self.readout = words()
         self.length = _toggle("Length", lambda: self.ruler.toggle("length"), "Shift+D")
         self.area = _toggle("Area", lambda: self.ruler.toggle("area"), "Shift+S")
         self.map_button = _toggle("Overview map", self._toggle_map, "Shift+O")
-        self.four_button = _toggle("H&&E, CD34, CAIX, PET", self.four_up.toggle, "4")
+        self.four_button = _toggle("Four slides", self.four_up.toggle, "4")
+        self.one_button = _toggle("All in one", self.all_in_one.toggle, "")
+        self.one_button.setToolTip("All slides and the PET on one another")
         self.hint = words(small=True)
         self.list = QListWidget()
         self.list.itemClicked.connect(lambda item: self.ruler.go_to(self.list.row(item)))
@@ -61,6 +68,7 @@ class ViewTools(QWidget):
         self.keys.changed.connect(self.readout.setText)
         self.map.toggled.connect(self.map_button.setChecked)
         self.four_up.changed.connect(self.four_button.setChecked)
+        self.all_in_one.changed.connect(self.one_button.setChecked)
         self.ruler.changed.connect(self._show_ruler)
         link.workspace.events.case.connect(self._case_changed)
         self._case_changed()
@@ -85,7 +93,7 @@ class ViewTools(QWidget):
                 words("Turn the view", bold=True),
                 _even(*turns),
                 words("Show", bold=True),
-                _even(self.map_button, self.four_button),
+                _even(self.map_button, self.four_button, self.one_button),
                 words("Measure", bold=True),
                 _even(self.length, self.area),
                 self.hint,
@@ -100,7 +108,9 @@ class ViewTools(QWidget):
         )
 
     def _case_changed(self, *_: Any) -> None:
-        self.four_button.setEnabled(self._link.workspace.case is not None)
+        opened = self._link.workspace.case is not None
+        self.four_button.setEnabled(opened)
+        self.one_button.setEnabled(opened)
 
     def _marked_elsewhere(self, shown: bool) -> None:
         self._link.marked_elsewhere = shown
@@ -137,6 +147,7 @@ class ViewTools(QWidget):
     def shut(self) -> None:
         """Leave the viewer as it was found; called when the window closes."""
         self.calibration.cancel()
+        self.all_in_one.leave()
         for tool in (self.four_up, self.ruler, self.map, self.keys):
             tool.detach()
 
