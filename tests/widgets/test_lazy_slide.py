@@ -184,11 +184,11 @@ def test_a_stain_alone_is_its_density_laid_over_white(slide, stain):
     assert np.abs(got - 255 * np.exp(-amount[..., None] * unit)).max() < 1.5
 
 
-def test_the_stains_of_an_h_and_e_slide_are_its_own_where_they_were_fitted():
-    own = {"usable": True, "vectors": [[0.6, 0.7, 0.4], [0.2, 0.9, 0.3]]}
+def test_the_stains_of_a_slide_are_its_own_where_they_were_found():
+    own = {"haematoxylin": [0.6, 0.7, 0.4], "eosin": [0.2, 0.9, 0.3], "source": "slide"}
     assert stains_of("he", own) == (("haematoxylin", (0.6, 0.7, 0.4)), ("eosin", (0.2, 0.9, 0.3)))
-    assert stains_of("he", {**own, "usable": False}) == STAINS_OF_SLIDE["he"]
-    assert stains_of("caix", own) == STAINS_OF_SLIDE["caix"]
+    assert stains_of("he") == STAINS_OF_SLIDE["he"]
+    assert stains_of("cd34", own) == (("haematoxylin", (0.6, 0.7, 0.4)), STAINS_OF_SLIDE["cd34"][1])
     assert [name for name, _ in stains_of("scan.svs")] == ["haematoxylin", "eosin", "dab"]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numba
 import numpy as np
@@ -114,18 +114,20 @@ class Look:
         return np.rint(255.0 * level**self.gamma).astype(np.uint8)
 
 
-def stains_of(kind: str, fit: Mapping[str, Any] | None = None) -> StainVectors:
+def stains_of(kind: str, own: Mapping[str, Sequence[float]] | None = None) -> StainVectors:
     """Stains of a kind of slide ("he", "cd34", "caix"; others: all three).
 
-    *fit* is the record of the step 'stain'; where it is usable, it gives the H&E slide's own ones.
+    *own* holds the directions that were found on the slide itself, by stain; those that it lacks
+    are the usual ones.
     """
-    if kind == "he" and fit is not None and fit["usable"]:
-        first, second = (tuple(float(v) for v in vector) for vector in fit["vectors"])
-        return (
-            ("haematoxylin", (first[0], first[1], first[2])),
-            ("eosin", (second[0], second[1], second[2])),
-        )
-    return STAINS_OF_SLIDE.get(kind, STAINS_OF_SLIDE[""])
+    usual = STAINS_OF_SLIDE.get(kind, STAINS_OF_SLIDE[""])
+    found = own or {}
+    return tuple((name, _vector(found.get(name, vector))) for name, vector in usual)
+
+
+def _vector(values: Sequence[float]) -> Vector:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def prepare() -> None:

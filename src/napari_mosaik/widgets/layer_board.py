@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, STAIN_TITLES
+from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, STAIN_TITLES, STAINING, VESSELS
 from napari_mosaik.view.layers import slide_layer
 from napari_mosaik.view.slide_look import StainVectors, stains_of
 from napari_mosaik.view.slide_reading import PieceReaders
@@ -45,6 +45,8 @@ FRAME_OF_LAYER = {
     "Nuclei": "he",
 }
 """Section on which a layer was found, for those that move when the alignment changes."""
+STAINS_FOUND_BY = {"stain": "he", "vessels": "cd34"}
+"""Section whose stains a step finds."""
 STAIN_ORDER = ("cd34", "caix", "he")
 """Slides from the bottom up; H&E is shown first."""
 
@@ -199,10 +201,10 @@ class LayerBoard(QObject):
                         self.put(spec)
                 if step.startswith("align_"):
                     self._realign()
-                if step == "stain" and "he" in self.slides:
-                    self.desk.read(
-                        "Stain", partial(_stains, case, "he"), self.slides["he"].set_stains
-                    )
+                stain = STAINS_FOUND_BY.get(step)
+                if stain in self.slides:
+                    work = partial(_stains, case, stain)
+                    self.desk.read("Stains", work, self.slides[stain].set_stains)
                 self.changed.emit()
 
         self.desk.read("Layers", partial(_found, case, (step,)), then)
@@ -338,6 +340,12 @@ def _prepare(case: Case, stain: str) -> _Prepared:
 
 
 def _stains(case: Case, stain: str) -> StainVectors:
-    """The slide's own stains where they were fitted, else the usual ones."""
-    fitted = stain == "he" and case.store.origin(STAIN_FIT) is not None
-    return stains_of(stain, case.store.read(STAIN_FIT) if fitted else None)
+    """The slide's own stains where a step found them, else the usual ones."""
+    own: dict[str, Any] = {}
+    if stain == "he" and case.store.origin(STAIN_FIT) is not None:
+        fit = case.store.read(STAIN_FIT)
+        if fit["usable"]:
+            own = dict(zip(("haematoxylin", "eosin"), fit["vectors"], strict=True))
+    elif stain == "cd34" and case.store.origin(VESSELS) is not None:
+        own = case.store.record(VESSELS).get(STAINING, {}).get("stains", {})
+    return stains_of(stain, own)
