@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from napari_mosaik.core import InputError, Progress
-from napari_mosaik.core.catalogue import TISSUE, VESSELS
+from napari_mosaik.core.catalogue import TISSUE, VESSEL_OBJECTS, VESSELS
 from napari_mosaik.widgets import desk as desk_module
+from napari_mosaik.widgets.preview import PREFIX
 from napari_mosaik.workflow import run as run_module
 from napari_mosaik.workflow.steps import STEPS, step_named
 
@@ -47,6 +48,21 @@ def test_open_run_and_see_the_layer(qtbot, dock, opened, fresh_case):
     assert not layer.editable
     qtbot.waitUntil(lambda: page.head.word.text() == "done", timeout=10_000)
     assert "vessel" in page.head.line.text()
+
+    page.preview_box.setChecked(True)  # what the settings find in the visible part, stored nowhere
+    name = f"{PREFIX}vessels"
+    qtbot.waitUntil(lambda: name in dock.viewer.layers, timeout=30_000)
+    assert page.preview_line.text().startswith("Here: ")
+    assert not layer.visible
+    n_before = dock.viewer.layers[name].data.max()
+    strict = dock.workspace.recipe["vessels"].model_copy(update={"min_area_um2": 1e6})
+    dock.desk.set_params("vessels", strict)
+    qtbot.waitUntil(lambda: "no vessels" in page.preview_line.text(), timeout=30_000)
+    assert dock.viewer.layers[name].data.max() < n_before
+    page.preview_box.setChecked(False)
+    assert name not in dock.viewer.layers
+    assert layer.visible
+    assert len(case.store.read(VESSEL_OBJECTS)) > 0
 
 
 def slow(reads_until):

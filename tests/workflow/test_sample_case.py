@@ -10,13 +10,16 @@ import time
 
 import pytest
 
-from napari_mosaik.core import Blocked, InputError
+from napari_mosaik.core import Blocked, Cancelled, InputError
+from napari_mosaik.core.catalogue import NUCLEI, VESSELS
 from napari_mosaik.core.generators import finish
 from napari_mosaik.io import Case
 from napari_mosaik.workflow.classifier import retrain
 from napari_mosaik.workflow.cohort import train_network
+from napari_mosaik.workflow.preview import preview
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import outlook, run_until
+from napari_mosaik.workflow.steps import step_named
 
 
 def run_all(case, until=""):
@@ -157,3 +160,41 @@ def test_the_same_shapes_give_the_same_model(computed):
     made = finish(retrain(cases, cases))
     assert made["model"] == read_recipe(cases[0].root)["classes"].model
     assert outlook(cases[0]).states["classes"].word == "done"
+
+
+@pytest.mark.parametrize(("step", "labels"), [("vessels", VESSELS), ("nuclei", NUCLEI)])
+def test_a_preview_finds_in_a_region_what_the_run_found_there(computed, step, labels):
+    case = Case(computed / "A2")
+    params = read_recipe(case.root)[step]
+    whole = case.store.read(labels)
+    spacing = whole.lattice.spacing_um[0]
+    region = ((300.0, 300.0), (400 * spacing, 350 * spacing))
+    found = preview(case, step_named(step), params, region)
+    assert found.whole
+    here = found.results[labels]
+    first = [round(o / spacing) for o in here.lattice.origin_um]
+    rows, cols = (slice(f, f + n) for f, n in zip(first, here.lattice.shape, strict=True))
+    expected, seen = whole.block(rows, cols), here.array()
+    inner = (slice(40, -40), slice(40, -40))  # objects at the rim of the region may be cut
+    assert (expected[inner] > 0).any()
+    differ = (expected[inner] > 0) != (seen[inner] > 0)
+    assert differ.mean() < 0.002
+    before = {path: path.stat().st_mtime_ns for path in case.root.rglob("*")}
+    with pytest.raises(Cancelled):
+        preview(case, step_named(step), params, region, lambda: True)
+    assert {path: path.stat().st_mtime_ns for path in case.root.rglob("*")} == before
+
+
+def test_a_preview_covers_at_most_its_middle_and_says_what_it_needs(computed, tmp_path):
+    case = Case(computed / "A2")
+    vessels = step_named("vessels")
+    params = vessels.params(spacing_um=0.5)
+    extent = 1e5
+    found = preview(case, vessels, params, ((-extent, -extent), (2 * extent, 2 * extent)))
+    assert not found.whole
+    with pytest.raises(InputError, match="has no preview"):
+        preview(case, step_named("tiles"), step_named("tiles").params(), ((0, 0), (1, 1)))
+    shutil.copytree(computed / "A2", tmp_path / "A2")
+    shutil.rmtree(tmp_path / "A2" / "artifacts")
+    with pytest.raises(InputError, match=r"needs: .*tissue"):
+        preview(Case(tmp_path / "A2"), vessels, params, ((0, 0), (100, 100)))

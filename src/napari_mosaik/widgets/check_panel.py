@@ -17,6 +17,7 @@ from napari_mosaik.view.check_words import check_line
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.canvas import square_lines
 from napari_mosaik.widgets.case_layers import transform_to_reference
+from napari_mosaik.widgets.looking import look_at
 from napari_mosaik.widgets.parts import button, column, row, words
 
 if TYPE_CHECKING:
@@ -220,11 +221,8 @@ class CheckPanel(QWidget):
     def _go(self, to: tuple[str, int]) -> None:
         self._current = to
         centre, size = self._place(to)
-        camera = self._board.viewer.scene.camera
-        camera.center = centre
-        camera.zoom = min(self._board.viewer.canvas.size) / (
-            size * (1.6 if to[0] == "field" else _VIEW)
-        )
+        wide = size * (1.6 if to[0] == "field" else _VIEW)
+        look_at(self._board.viewer, centre, min(self._board.viewer.canvas.size) / wide)
         if to[0] == "object":
             self._mark(_circle(centre, size), size / 20)
         else:

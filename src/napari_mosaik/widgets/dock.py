@@ -18,6 +18,7 @@ from napari_mosaik.widgets.layer_board import LayerBoard
 from napari_mosaik.widgets.overlays import Overlays
 from napari_mosaik.widgets.pages import Page, StepPage, pages_of
 from napari_mosaik.widgets.parts import Banner, Fold, button, column, row, scrolled, words
+from napari_mosaik.widgets.preview import LivePreview
 from napari_mosaik.widgets.progress_bar import JobBar
 from napari_mosaik.widgets.review import ReviewPanel
 from napari_mosaik.widgets.side_by_side import SideBySide
@@ -52,6 +53,7 @@ class MosaikDock(QWidget):
         self.pages: dict[str, StepPage] = {
             title: StepPage(title, steps) for title, steps in pages_of(STEPS).items()
         }
+        self.preview = LivePreview(self.board)
         self.banner = Banner()
         self.banner.dismissed.connect(self._dismiss)
         self.bar = JobBar(self.desk, {step.name: step.title for step in STEPS})
@@ -112,6 +114,8 @@ class MosaikDock(QWidget):
             page.cancel.connect(self.desk.cancel)
             page.show_layers.connect(self.board.show_steps)
             page.needs_case.connect(self.case_page.open_missing)
+            page.preview.connect(self._preview)
+        self.preview.said.connect(self._previewed)
         self.view_tools.ruler.taken.connect(lambda: self.annotate.drawing.take(""))
         self.annotate.drawing.changed.connect(self._one_tool)
 
@@ -148,6 +152,17 @@ class MosaikDock(QWidget):
         """Either the ruler or a drawing tool is in the hand."""
         if self.annotate.drawing.is_on:
             self.view_tools.ruler.put_away()
+
+    def _preview(self, step: str) -> None:
+        if step:
+            self.preview.start(step)
+        else:
+            self.preview.stop()
+
+    def _previewed(self, step: str, line: str) -> None:
+        for page in self.pages.values():
+            if step in page.names:
+                page.show_preview(line)
 
     def _tile_chosen(self, tile: int, *_: Any) -> None:
         if tile >= 0:
@@ -192,6 +207,7 @@ class MosaikDock(QWidget):
         self.annotate.shut()
         self.case_page.levels.stop()
         self.check.stop()
+        self.preview.stop()
         self.slide_view.shut()
         self.view_tools.shut()
         self.desk.close()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QWidget
+from qtpy.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QLabel, QSizePolicy, QWidget
 
 from napari_mosaik.core import Params
 from napari_mosaik.view.words import STATE_MARKS, title_of
@@ -159,7 +159,8 @@ class StepPage(Page):
     """A page with one or several steps.
 
     ``run`` and ``show_layers`` carry the names of the page's steps; ``needs_case`` asks for the
-    Case page, where what is missing can be given.
+    Case page, where what is missing can be given; ``preview`` carries the name of the step to be
+    tried on what is visible, empty to end it.
     """
 
     changed = Signal(str, object)
@@ -167,6 +168,7 @@ class StepPage(Page):
     cancel = Signal()
     show_layers = Signal(tuple)
     needs_case = Signal()
+    preview = Signal(str)
 
     def __init__(self, title: str, steps: Sequence[Step[Any]]) -> None:
         super().__init__(title)
@@ -199,15 +201,45 @@ class StepPage(Page):
         self.give_button = button(
             "Give what is missing…", self.needs_case.emit, "Opens the Case page"
         )
+        self.preview_box = QCheckBox("Preview here")
+        self.preview_box.setToolTip(
+            "Shows what these settings find in the visible part while you change them; "
+            "nothing is stored"
+        )
+        self.preview_box.setVisible(bool(self._previewed()))
+        self.preview_box.toggled.connect(lambda on: self.preview.emit(self._previewed() * on))
+        self.preview_line = words(small=True)
+        self.preview_line.hide()
         self.how = Fold("How this is computed", words("\n".join(map(how_computed, self.steps))))
         layout = column(margin=8, spacing=6)
         layout.addLayout(row(self.run_button, self.cancel_button, self.show_button, 1))
         layout.addWidget(self.give_button)
+        layout.addWidget(self.preview_box)
+        layout.addWidget(self.preview_line)
         for section in self.sections.values():
             layout.addWidget(section)
         layout.addWidget(self.how)
         body.setLayout(layout)
         return body
+
+    def _previewed(self) -> str:
+        """Name of the step that can be tried on what is visible; empty when there is none."""
+        return next((step.name for step in self.steps if step.previews), "")
+
+    def show_preview(self, line: str) -> None:
+        """What the preview has found; empty when it has ended."""
+        if self.body is None:
+            return
+        self.preview_line.setText(line)
+        self.preview_line.setVisible(bool(line))
+        if not line and self.preview_box.isChecked():
+            self.preview_box.setChecked(False)
+
+    def set_open(self, opened: bool) -> None:
+        """Show or hide the body; a preview ends with its page."""
+        if not opened and self.body is not None:
+            self.preview_box.setChecked(False)
+        super().set_open(opened)
 
     def fill(self) -> None:
         """Show the present state."""

@@ -269,19 +269,20 @@ class KeptBlocks(Sequence[dict[str, NDArray[Any]]]):
             return [self[i] for i in range(self._count)[index]]
         if not 0 <= index < self._count:
             raise IndexError(index)
+        return self.load(index, lambda name: True)
+
+    def load(self, index: int, wanted: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
+        """The arrays of one block whose names are wanted; the others are not read."""
         with np.load(self.path(index), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            return {name: stored[name] for name in stored.files if wanted(name)}
 
     def starting(self, index: int, prefix: str) -> dict[str, NDArray[Any]]:
         """The arrays of one block whose names start with *prefix*."""
-        with np.load(self.path(index), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files if name.startswith(prefix)}
+        return self.load(index, lambda name: name.startswith(prefix))
 
     def array(self, index: int, name: str) -> NDArray[Any]:
-        """One array of one block; the others are not read."""
-        with np.load(self.path(index), allow_pickle=False) as stored:
-            found: NDArray[Any] = stored[name]
-        return found
+        """One array of one block."""
+        return self.load(index, lambda found: found == name)[name]
 
     def column(self, name: str) -> list[NDArray[Any]]:
         """One array of every block."""

@@ -54,6 +54,8 @@ class Step(Generic[P]):
         Of these optional inputs at least one must be there.
     coarsest_um
         Coarsest pixel size of the step's slide at which its result means anything; None for any.
+    previews
+        Stain whose slide the step passes over, if it can be tried on a region of it (`preview`).
     revision
         Raised when, and only when, the step's numbers change.
     """
@@ -70,4 +72,5 @@ class Step(Generic[P]):
     needs_model: str = ""
     needs_any: tuple[Artifact[Any], ...] = ()
     coarsest_um: float | None = None
+    previews: str = ""
     revision: int = 1

@@ -221,6 +221,7 @@ FIND_NUCLEI = Step(
     may_read=(STAIN_FIT,),
     writes=(NUCLEI, NUCLEUS_OBJECTS),
     body=_body,
+    previews="he",
     revision=2,
     coarsest_um=1.5,
 )

@@ -65,7 +65,8 @@ def _body(inputs: Inputs, params: VesselParams) -> Generator[Progress, None, Res
         lattice = stream.lattices[0]
         blocks = stream.blocks()
         tissue = [block.index for block in with_tissue(blocks, mask)]
-        staining = yield from _staining(inputs, slide, lattice, mask, params)
+        whole = slide.working_lattice(params.spacing_um)
+        staining = yield from _staining(inputs, slide, whole, mask, params)
 
         def find(index: int, views: tuple[Raster, ...]) -> Arrays:
             found = _wall(views[0], blocks[index], mask, edge, params, staining)
@@ -282,6 +283,7 @@ FIND_VESSELS = Step(
     reads=(SLIDES["cd34"], TISSUE["cd34"]),
     writes=(VESSELS, VESSEL_OBJECTS, BROWN_LEFT_OUT, BROWN_OBJECTS),
     body=_body,
+    previews="cd34",
     revision=3,
     coarsest_um=2.5,
 )
