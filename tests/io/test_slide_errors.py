@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from napari_mosaik.core import InputError, Lattice, MissingPixelSize
 from napari_mosaik.io.slide import open_slide
@@ -96,6 +97,9 @@ def test_absurd_sizes_do_not_fill_the_memory(tmp_path):
 
 
 def test_pixels_that_no_slide_has(tmp_path):
+    Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 200).save(tmp_path / "c.png")
+    with pytest.raises(InputError, match="8-bit colour"):
+        open_slide(tmp_path / "c.png", 0.5)
     tifffile.imwrite(tmp_path / "a.tif", PIXELS.astype(np.uint16), photometric="rgb")
     with pytest.raises(InputError, match="8-bit"):
         open_slide(tmp_path / "a.tif", 0.5)

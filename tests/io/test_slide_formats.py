@@ -232,6 +232,17 @@ def test_ome_zarr(tmp_path, version, order):
         np.testing.assert_array_equal(coarse, LEVELS[1])
 
 
+def test_a_file_of_the_folder_stands_for_it(tmp_path):
+    """A file dialog offers files only."""
+    for version, name in (("0.4", ".zattrs"), ("0.5", "zarr.json")):
+        path = write_zarr(tmp_path / version, version)
+        with open_slide(path / name) as slide, open_slide(path) as whole:
+            assert slide.path == path
+            assert slide.digest() == whole.digest()
+        with pytest.raises(InputError, match="0"):
+            open_slide(next(p for p in (path / "0").iterdir() if p.name in (".zarray", name)))
+
+
 def test_ome_zarr_units_and_transformations(tmp_path):
     both = [{"type": "scale", "scale": [1.0, 2.0, 1.0]}]
     path = write_zarr(tmp_path / "a", "0.4", unit="nanometer", coordinateTransformations=both)

@@ -24,7 +24,7 @@ __all__ = ["FileField", "GiveForm", "InjectionForm", "NewCaseForm"]
 
 SLIDE_FILTER = (
     "Slides (*.svs *.tif *.tiff *.btf *.ndpi *.vms *.vmu *.mrxs *.scn *.bif *.svslide *.dcm *.png "
-    "*.jpg *.jpeg);;All files (*)"
+    "*.jpg *.jpeg zarr.json .zattrs);;All files (*)"
 )
 
 

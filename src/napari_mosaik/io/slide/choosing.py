@@ -13,6 +13,8 @@ __all__ = ["chosen_source"]
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
 _DIRECT = (None, "aperio", "generic-tiff")
+_ZARR_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+"""Files that make a folder a Zarr group or array."""
 _MOST_FILES = 2000
 
 
@@ -24,6 +26,8 @@ def chosen_source(path: Path, *, whole: bool = True) -> TileSource:
 
     Raises `InputError` that says what the file is where it is no slide.
     """
+    if path.name in _ZARR_METADATA and path.is_file():
+        path = path.parent  # a file dialog offers files, so one of the folder stands for it
     source, why = _from_folder(path) if path.is_dir() else _from_file(path, whole=whole)
     _check_levels(source)
     source.properties["why"] = why
@@ -129,9 +133,9 @@ def _modality(path: Path) -> str:
 
 def _from_folder(path: Path) -> tuple[TileSource, str]:
     from napari_mosaik.io.slide.openslide_source import OpenSlideSource
-    from napari_mosaik.io.slide.zarr_source import ZarrSource, is_zarr
+    from napari_mosaik.io.slide.zarr_source import ZarrSource
 
-    if is_zarr(path):
+    if any((path / name).is_file() for name in _ZARR_METADATA):
         return ZarrSource(path), "the folder is an OME-Zarr image"
     beside = path.with_name(f"{path.name}.mrxs")
     if beside.is_file():

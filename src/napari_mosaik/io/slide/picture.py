@@ -37,6 +37,11 @@ class PictureSource:
         self._pixels: Pixels | None = None
         with self._open() as image:
             width, height = image.size
+            if image.mode.startswith(("I", "F")):
+                raise InputError(
+                    f"{path.name} has pixels of more than 8 bits; a slide must be 8-bit colour "
+                    "(save it as 8-bit RGB)"
+                )
             if width * height > _MAX_PIXELS:
                 raise InputError(
                     f"{path.name} has {width} x {height} pixels; a picture without a pyramid may "
@@ -78,8 +83,6 @@ class PictureSource:
     def _decoded(self) -> Pixels:
         """All pixels on white; what decoding needs beside them is given back at once."""
         with self._open() as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError("its pixels have more than 8 bits; save it as 8-bit RGB")
             image.load()
             width, height = image.size
             pixels: Pixels = np.empty((height, width, 3), np.uint8)

@@ -18,23 +18,17 @@ from napari_mosaik.io.slide.colours import over_white, padding_whitened
 from napari_mosaik.io.slide.damage import first_line
 from napari_mosaik.io.slide.openslide_source import tile_edge
 
-__all__ = ["ZarrSource", "is_zarr"]
+__all__ = ["ZarrSource"]
 
 _SAMPLED_CHUNKS = 48
 _SMALL_CHUNK = 64
 _MAX_CHUNK_BYTES = 512 << 20
-_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _UM_PER = {
     "micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6,
     "angstrom": 1e-4, "picometer": 1e-6, "inch": 25400.0, "foot": 304800.0,
     "µm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3,
 }  # fmt: skip
 _RGB = ("FF0000", "00FF00", "0000FF")
-
-
-def is_zarr(folder: Path) -> bool:
-    """Whether a folder is a Zarr group or array."""
-    return any((folder / name).is_file() for name in _METADATA)
 
 
 class ZarrSource:
