@@ -112,6 +112,13 @@ def test_any_size_gives_half_as_many_positions(network, shape):
     assert dist.min() >= np.float32(1e-3)
 
 
+def test_strips_give_what_the_whole_gives(network, monkeypatch):
+    whole = predict_maps(network, picture((97, 40)))
+    monkeypatch.setattr("napari_mosaik.segment.stardist.network.STRIP_ROWS", 12)
+    for one, other in zip(predict_maps(network, picture((97, 40))), whole, strict=True):
+        assert_same(one, other)
+
+
 def test_what_lies_beyond_the_context_changes_nothing(network):
     rng = np.random.default_rng(0)
     one = rng.random((64, 512, 3)).astype("f4")

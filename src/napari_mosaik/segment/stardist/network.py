@@ -8,6 +8,7 @@ Source: Schmidt et al. 2018, MICCAI (StarDist); Ronneberger et al. 2015, MICCAI 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,7 @@ DIVISOR = 16
 CONTEXT_PX = 112
 """What lies further away than this changes no output (92 px, and up to one cell of 16 px)."""
 LEVELS = 3
+STRIP_ROWS = 128
 SMALLEST_DISTANCE_PX = 1e-3
 
 
@@ -94,8 +96,7 @@ class StarDistNetwork(nn.Module):
 
         ``pictures`` are (n, 3, r, c), normalised; r and c are multiples of 16.
         """
-        x = self._relu("conv2d_1", self._relu("conv2d", pictures))
-        x = functional.max_pool2d(x, GRID)
+        x = _in_strips(self._stem, pictures, GRID, GRID)
         skips = []
         for n in range(LEVELS):
             x = self._relu(f"down_level_{n}_no_1", self._relu(f"down_level_{n}_no_0", x))
@@ -107,11 +108,36 @@ class StarDistNetwork(nn.Module):
                 [functional.interpolate(x, scale_factor=2.0, mode="nearest"), skips[n]], 1
             )
             x = self._relu(f"up_level_{n}_no_2", self._relu(f"up_level_{n}_no_0", x))
+        found = _in_strips(self._heads, x, 1, 1)
+        return found[:, :1], found[:, 1:]
+
+    def _stem(self, pictures: Tensor) -> Tensor:
+        x = self._relu("conv2d_1", self._relu("conv2d", pictures))
+        return functional.max_pool2d(x, GRID)
+
+    def _heads(self, x: Tensor) -> Tensor:
         x = self._relu("features", x)
-        return self.layers["prob"](x), self.layers["dist"](x)
+        return torch.cat([self.layers["prob"](x), self.layers["dist"](x)], 1)
 
     def _relu(self, name: str, x: Tensor) -> Tensor:
         return functional.relu(self.layers[name](x), inplace=True)
+
+
+def _in_strips(part: Callable[[Tensor], Tensor], x: Tensor, reach: int, factor: int) -> Tensor:
+    """*part* of the network, a few rows at a time: its inner maps would be the largest of all.
+
+    Each strip gets *reach* rows more on both sides than it keeps, so the result is that of the
+    whole.  *factor* is the number of rows of *x* for one row of the result.
+    """
+    rows = x.shape[2] // factor
+    strips = []
+    for first in range(0, rows, STRIP_ROWS):
+        last = min(first + STRIP_ROWS, rows)
+        top = max(0, first * factor - reach)
+        found = part(x[:, :, top : last * factor + reach])
+        skipped = first - top // factor
+        strips.append(found[:, :, skipped : skipped + last - first])
+    return strips[0] if len(strips) == 1 else torch.cat(strips, 2)
 
 
 def predict_maps(
