@@ -158,8 +158,8 @@ def test_one_damaged_slide_blocks_its_own_steps_only(case, capsys):
     states = json.loads(capsys.readouterr().out)["A2"]["steps"]
     assert states["stain"]["state"] == "done"
     assert states["vessels"]["state"] == "blocked"
-    assert "cd34.tif is cut off" in states["vessels"]["reason"]
-    assert "cd34.tif is cut off" in told(capsys, "run", case, "--step", "vessels")
+    assert "cut off" in states["vessels"]["reason"]
+    assert "cut off" in told(capsys, "run", case, "--step", "vessels")
 
 
 @pytest.mark.parametrize(
