@@ -54,6 +54,11 @@ def segment(
         print_json({**found.record, "labels": str(out)})
         return
     typer.echo(f"{found.record['count']} {what} ({found.record['method']}) in {out}")
+    for reason, count in found.record.get("left_out", {}).items():
+        if count:
+            typer.echo(f"left out, {reason}: {count}")
+    for text in found.record.get("warnings", ()):
+        typer.echo(f"⚠ {text}", err=True)
 
 
 def _write_labels(path: Path, labels: Any, spacing_um: tuple[float, float]) -> None:

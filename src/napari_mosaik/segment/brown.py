@@ -26,6 +26,7 @@ __all__ = [
     "BrownParams",
     "add_parts",
     "brown_table",
+    "counted",
     "judge",
     "left_out_table",
     "wall_sums",
@@ -42,15 +43,15 @@ REASONS: Final = {
 """Codes of the verdict; `BrownParams.about_reasons` says what each means."""
 
 SUMS: Final = ("pixels", "red", "green", "blue", "dab", "dab_squared", "brown", "black", "edge")
-"""Columns of `wall_sums`: number of pixels, optical densities, amount of DAB and its square, pixels
-that have the colour of DAB, that are nearly black, that lie at the edge of the tissue."""
+"""Columns of `wall_sums`: number of pixels, optical densities, amount of DAB and its square, the
+amount of DAB in pixels of its colour, pixels that are nearly black, pixels at the tissue's edge."""
 
 _OD = 1024
 """Steps per unit of optical density in the sums."""
 _DAB = 256
 """Steps per unit of the amount of DAB in the sums."""
-_BROWN_DEG = 8.0
-"""A pixel this near to DAB counts as brown, whatever the settings."""
+_OFF_DEG = 10.0
+"""A pixel farther off the plane of both stains has not the colour of DAB."""
 _BLACK_RATIO = 0.65
 """Red optical density beside blue from which a dark pixel is black; dark DAB reaches 0.6."""
 
@@ -66,13 +67,21 @@ class BrownParams(Params):
         advanced=True,
     )
     yellow_deg: float = setting(
-        8.0,
-        "An object is yellow if its mean colour lies this far beyond DAB, seen from haematoxylin, "
-        "and less than a quarter of it has the colour of DAB.",
+        6.0,
+        "A pixel is yellow if its colour lies farther than this beyond DAB, seen from "
+        "haematoxylin.",
         unit="°",
         advanced=True,
         gt=0,
         le=45,
+    )
+    brown_fraction: float = setting(
+        0.3,
+        "An object of which less than this share of the stain has the colour of DAB is yellow.",
+        label="Least brown share",
+        advanced=True,
+        ge=0,
+        le=1,
     )
     leave_out_black: bool = setting(
         True,
@@ -81,7 +90,7 @@ class BrownParams(Params):
         advanced=True,
     )
     black_od: float = setting(
-        0.8,
+        1.0,
         "Natural optical density in red from which a pixel without colour is black; an object of "
         "which half is black is left out.",
         unit="OD",
@@ -147,8 +156,8 @@ class BrownParams(Params):
     def about_reasons(self) -> dict[str, str]:
         """What each reason means, in words, with its limits."""
         return {
-            "yellow": f"more yellow than DAB by {self.yellow_deg:g}° or more: red cells, golden "
-            "pigment",
+            "yellow": f"less than {self.brown_fraction:.0%} of the stain within "
+            f"{self.yellow_deg:g}° of DAB, more yellow: red cells, golden pigment",
             "black": f"black (red OD of {self.black_od:g} or more): melanin, formalin pigment, ink",
             "dye": f"a colour {self.dye_deg:g}° or more off both stains: ink, another dye",
             "edge": f"{self.edge_area_um2:g} µm² or more within {self.edge_um:g} µm of the edge of "
@@ -178,7 +187,7 @@ def wall_sums(
     vectors
         (3, 2) OD vectors of haematoxylin and DAB.
     params
-        Settings; of them `black_od`.
+        Settings; of them `yellow_deg` and `black_od`.
     edge
         (rows, columns) True near the edge of the tissue; nowhere if None.
     """
@@ -191,7 +200,7 @@ def wall_sums(
     near = np.zeros((1, 1), np.bool_) if edge is None else np.ascontiguousarray(edge)
     _add_up(
         np.ascontiguousarray(rgb[..., :3]), np.ascontiguousarray(parts), od, dab,
-        _axes(columns), near, edge is not None, params.black_od, out,
+        _axes(columns), near, edge is not None, params.yellow_deg, params.black_od, out,
     )  # fmt: skip
     return out
 
@@ -207,7 +216,7 @@ def _axes(vectors: FloatArray) -> FloatArray:
 @kernel
 def _add_up(
     rgb: NDArray[np.uint8], parts: Labels, od: FloatArray, dab: FloatArray, axes: FloatArray,
-    edge: Mask, has_edge: bool, black_od: float, out: NDArray[np.int64],
+    edge: Mask, has_edge: bool, yellow_deg: float, black_od: float, out: NDArray[np.int64],
 ) -> None:  # fmt: skip
     for i in range(parts.shape[0]):
         for j in range(parts.shape[1]):
@@ -223,14 +232,24 @@ def _add_up(
             amount = np.int64(np.rint((r * dab[0] + g * dab[1] + b * dab[2]) * _DAB))
             row[4] += amount
             row[5] += amount * amount
-            along = r * axes[0, 0] + g * axes[0, 1] + b * axes[0, 2]
-            away = r * axes[1, 0] + g * axes[1, 1] + b * axes[1, 2]
-            if along > 0 and math.degrees(math.atan2(away, along)) < _BROWN_DEG:
-                row[6] += 1
+            if _is_brown(r, g, b, axes, yellow_deg):
+                row[6] += amount
             if r >= black_od and r >= _BLACK_RATIO * b:
                 row[7] += 1
             if has_edge and edge[i, j]:
                 row[8] += 1
+
+
+@kernel
+def _is_brown(r: float, g: float, b: float, axes: FloatArray, yellow_deg: float) -> bool:
+    """Whether a colour is that of DAB or lies between DAB and haematoxylin."""
+    along = r * axes[0, 0] + g * axes[0, 1] + b * axes[0, 2]
+    away = r * axes[1, 0] + g * axes[1, 1] + b * axes[1, 2]
+    off = math.degrees(math.atan2(r * axes[2, 0] + g * axes[2, 1] + b * axes[2, 2], along))
+    if along <= 0 or abs(off) > _OFF_DEG:
+        return False
+    beyond = math.degrees(math.atan2(away, along))
+    return beyond <= 0 or math.hypot(beyond, off) <= yellow_deg
 
 
 def add_parts(
@@ -256,8 +275,9 @@ def brown_table(totals: NDArray[np.int64], vectors: ArrayLike) -> dict[str, Floa
 
     ``dab_od`` is the mean amount of DAB (natural OD) and ``dab_variation`` its standard deviation
     over the mean; ``beyond_dab_deg`` the angle of the mean colour beyond DAB, seen from
-    haematoxylin, ``off_plane_deg`` that to the plane of both stains; ``brown_fraction``,
-    ``black_fraction`` and ``edge_fraction`` are shares of the wall.
+    haematoxylin, ``off_plane_deg`` that to the plane of both stains; ``brown_fraction`` is the
+    share of DAB in pixels of its colour, ``black_fraction`` and ``edge_fraction`` shares of the
+    wall.
     """
     columns = {name: totals[:, i].astype(float) for i, name in enumerate(SUMS)}
     pixels = np.where(columns["pixels"] > 0, columns["pixels"], np.nan)
@@ -272,7 +292,7 @@ def brown_table(totals: NDArray[np.int64], vectors: ArrayLike) -> dict[str, Floa
             "dab_variation": np.sqrt(variance) / mean,
             "beyond_dab_deg": np.where(length > 0, np.degrees(np.arctan2(away, along)), np.nan),
             "off_plane_deg": np.degrees(np.arcsin(np.clip(off / length, -1, 1))),
-            "brown_fraction": columns["brown"] / pixels,
+            "brown_fraction": columns["brown"] / np.where(columns["dab"] > 0, columns["dab"], np.nan),
             "black_fraction": columns["black"] / pixels,
             "edge_fraction": columns["edge"] / pixels,
         }
@@ -306,9 +326,7 @@ def judge(
     rules = (
         params.leave_out_black & (found["black_fraction"] >= 0.5),
         params.leave_out_dye & (np.abs(found["off_plane_deg"]) >= params.dye_deg),
-        params.leave_out_yellow
-        & (found["beyond_dab_deg"] >= params.yellow_deg)
-        & (found["brown_fraction"] < 0.25),
+        params.leave_out_yellow & (found["brown_fraction"] < params.brown_fraction),
         params.leave_out_edge
         & (found["edge_fraction"] >= 0.7)
         & (wall_um2 >= params.edge_area_um2),
@@ -318,6 +336,11 @@ def judge(
         & (found["dab_variation"] <= params.fold_variation),
     )
     return np.select(rules, (2, 3, 1, 4, 5), 0).astype(np.uint8)
+
+
+def counted(verdict: NDArray[np.uint8]) -> dict[str, int]:
+    """How many objects were left out, by reason; every reason is named."""
+    return {REASONS[code]: int((verdict == code).sum()) for code in REASONS if code}
 
 
 def left_out_table(
@@ -346,7 +369,7 @@ def left_out_table(
         "dab_variation": "standard deviation of DAB over its mean within the wall",
         "beyond_dab_deg": "angle of the mean colour beyond DAB, seen from haematoxylin",
         "off_plane_deg": "angle of the mean colour to the plane of both stains",
-        "brown_fraction": "share of the wall that has the colour of DAB",
+        "brown_fraction": "share of DAB that lies in pixels of its colour",
         "black_fraction": "share of the wall that is black",
         "edge_fraction": "share of the wall near the edge of the tissue",
     }

@@ -10,34 +10,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mosaik.core.colour import DAB, HAEMATOXYLIN
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment.brown import SUMS, add_parts, judge, wall_sums
 from napari_mosaik.segment.filters import (
-    Float32,
     Mask,
     kernel,
-    otsu,
     require_rgb,
-    stain_amount,
-)
-from napari_mosaik.segment.h_dab import (
-    HDabStains,
-    Look,
-    fit_h_dab,
-    given_stains,
-    look_of,
-    ruifrok_stains,
 )
 from napari_mosaik.segment.masks import close_mask
 from napari_mosaik.segment.runs import Labels, Parts, find_runs
 from napari_mosaik.segment.stained import stain_above
+from napari_mosaik.segment.staining import (
+    H_DAB,
+    Staining,
+    estimate_threshold,
+    staining_of,
+    vessel_density,
+)
 from napari_mosaik.segment.stitch import SeamLabels, holes_to_fill
 from napari_mosaik.segment.vessel_params import VesselParams
 
@@ -58,9 +52,8 @@ __all__ = [
     "vessel_wall",
 ]
 
-H_DAB = np.array([HAEMATOXYLIN, DAB]).T
-_OD_RANGE = 1.5
-"""Stronger DAB counts as this much for the histogram: dark walls must not push the threshold up."""
+_SAMPLES = 400_000
+"""At most about four times as many pixels of a picture tell its stains."""
 
 
 def halo_um(params: VesselParams) -> float:
@@ -70,37 +63,6 @@ def halo_um(params: VesselParams) -> float:
     once they are whole (`segment.stitch`).
     """
     return 2 * params.closing_um + 3 * params.smoothing_um + 4 * params.spacing_um
-
-
-def vessel_density(rgb: NDArray[np.uint8], vectors: ArrayLike | None = None) -> Float32:
-    """Amount of DAB in natural OD, (rows, columns).
-
-    Parameters
-    ----------
-    rgb
-        (rows, columns, 3) 8-bit picture.
-    vectors
-        (3, 2) OD vectors of haematoxylin and DAB as columns; Ruifrok and Johnston 2001 if None.
-    """
-    return stain_amount(rgb, _vectors(vectors), 1)
-
-
-def _vectors(vectors: ArrayLike | None) -> ArrayLike:
-    return H_DAB if vectors is None else vectors
-
-
-def estimate_threshold(od_samples: ArrayLike, params: VesselParams) -> float:
-    """DAB threshold of a slide, natural OD, from pixels sampled over its tissue.
-
-    Otsu's threshold over samples clipped to [0, 1.5], at least ``params.lowest_od``; the fixed
-    value if the parameters say so.  NaN samples are left out; without samples the fixed value is
-    returned.
-    """
-    samples = np.asarray(od_samples, float).ravel()
-    samples = samples[np.isfinite(samples)]
-    if params.threshold == "fixed" or samples.size == 0:
-        return params.dab_od
-    return max(params.lowest_od, otsu(np.clip(samples, 0, _OD_RANGE), 0.0, _OD_RANGE))
 
 
 def brown_by_hue(rgb: NDArray[np.uint8]) -> Mask:
@@ -153,7 +115,7 @@ def vessel_wall(
         wall = brown_by_hue(rgb)
     else:
         sigma_px = params.smoothing_um / spacing_um
-        wall = stain_above(rgb, _vectors(vectors), 1, sigma_px, threshold)
+        wall = stain_above(rgb, H_DAB if vectors is None else vectors, 1, sigma_px, threshold)
     return close_mask(wall, params.closing_um / spacing_um)
 
 
@@ -161,51 +123,6 @@ def pixel_limits(params: VesselParams, pixel_area_um2: float) -> tuple[int, int]
     """Most pixels of a lumen that is filled, and least pixels of a vessel."""
     most = math.floor(params.max_lumen_um2 / pixel_area_um2)
     return most, max(1, math.ceil(params.min_area_um2 / pixel_area_um2))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Staining:
-    """What sampled pixels of a slide say: its stains, the threshold, and whether it is DAB at all.
-
-    ``threshold`` is an amount of DAB in natural OD; ``warnings`` are sentences for the user.
-    """
-
-    stains: HDabStains
-    threshold: float
-    look: Look
-    warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able record."""
-        return {
-            "stains": self.stains.to_dict(),
-            "threshold_od": self.threshold,
-            "look": self.look.to_dict(),
-            "warnings": list(self.warnings),
-        }
-
-
-def staining_of(pixels: NDArray[np.uint8], params: VesselParams) -> Staining:
-    """Stains, threshold and look of a slide, from 8-bit pixels (n, 3) sampled over its tissue."""
-    look = look_of(pixels)
-    warnings = []
-    if look.kind == "H&E":
-        warnings.append(
-            f"this looks like an H&E slide, not like one with DAB: {look.pink:.0%} of its stained "
-            f"pixels are pink and {look.brown:.1%} brown; check that the right file is given"
-        )
-    stains = ruifrok_stains()
-    if params.stains == "manual":
-        stains = given_stains(params.haematoxylin_vector, params.dab_vector)
-    elif params.stains == "slide":
-        stains = fit_h_dab(pixels)
-    if stains.reason:
-        warnings.append(
-            f"the slide's own stains could not be found ({stains.reason}); those of Ruifrok and "
-            "Johnston are used"
-        )
-    density = vessel_density(pixels.reshape(1, -1, 3), stains.matrix)
-    return Staining(stains, estimate_threshold(density, params), look, tuple(warnings))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -261,7 +178,8 @@ def find_vessels(
     """
     params = params or VesselParams()
     rgb, spacing_um = require_rgb(image.values), image.lattice.spacing_um[0]
-    staining = staining_of(rgb[::3, ::3].reshape(-1, 3), params)
+    step = max(1, math.isqrt(rgb.shape[0] * rgb.shape[1] // _SAMPLES))
+    staining = staining_of(rgb[::step, ::step].reshape(-1, 3), params)
     vectors = staining.stains.matrix
     wall = find_runs(vessel_wall(rgb, spacing_um, params, staining.threshold, vectors))
     most, least = pixel_limits(params, spacing_um**2)

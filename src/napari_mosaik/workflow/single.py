@@ -90,10 +90,17 @@ def segment_picture(
         return _SEGMENTERS[what](slide, Choice(model, method, weights))
 
 
-def _result(what: str, labels: NDArray[Any], image: Raster, method: dict[str, Any]) -> Segmented:
+def _result(
+    what: str,
+    labels: NDArray[Any],
+    image: Raster,
+    method: dict[str, Any],
+    table: Table | None = None,
+) -> Segmented:
     from napari_mosaik.features import measure_objects
 
-    table = measure_objects(labels, image.lattice)
+    if table is None:
+        table = measure_objects(labels, image.lattice)
     areas = np.asarray(table["area_um2"])
     record = {
         "what": what,
@@ -119,13 +126,31 @@ def _tissue(slide: Any, choice: Choice) -> Segmented:
 
 
 def _vessels(slide: Any, choice: Choice) -> Segmented:
-    from napari_mosaik.segment import VesselParams, segment_vessels
+    from napari_mosaik.features import measure_objects
+    from napari_mosaik.segment import VesselParams
+    from napari_mosaik.segment.brown import counted
+    from napari_mosaik.segment.staining import after_thoughts
+    from napari_mosaik.segment.vessels import find_vessels
 
     params = VesselParams.parse({"method": choice.method} if choice.method else {})
     image = slide.read_lattice(slide.working_lattice(params.spacing_um))
-    labels = segment_vessels(image, params).array()
-    method = {"method": params.method, "params": params.model_dump(mode="json")}
-    return _result("vessels", labels, image, method)
+    found = find_vessels(image, params)
+    left_out = counted(found.reasons)
+    labels, staining = found.vessels.array(), found.staining
+    told = after_thoughts(int(labels.max(initial=0)), left_out, staining, params)
+    method: dict[str, Any] = {
+        "method": params.method,
+        **staining.to_dict(),
+        "warnings": [*staining.warnings, *told],
+        "left_out": left_out,
+        "params": params.model_dump(mode="json"),
+    }
+    table = measure_objects(labels, image.lattice, masks={"wall": found.wall})
+    lumen = table["area_um2"] - table["wall_area_um2"]
+    table = table.with_columns({"lumen_area_um2": lumen}, {"lumen_area_um2": "µm²"})
+    for part in ("wall", "lumen"):
+        method[f"{part}_area_um2"] = float(np.sum(table[f"{part}_area_um2"]))
+    return _result("vessels", labels, image, method, table)
 
 
 def _nuclei(slide: Any, choice: Choice) -> Segmented:

@@ -83,7 +83,7 @@ def _body(inputs: Inputs, params: VesselParams) -> Generator[Progress, None, Res
     )
     vessels.judge(parts, params, staining)
     results = vessels.tables(parts, lattice, params, staining)
-    inputs.note(STAINING, staining.to_dict())
+    inputs.note(STAINING, vessels.noted(params, staining))
     inputs.note(LEFT_OUT, vessels.left_out())
     for artifact, number, start in ((VESSELS, 0, 0.88), (BROWN_LEFT_OUT, 1, 0.94)):
         paint = partial(vessels.painted, number)
@@ -250,9 +250,17 @@ class _Vessels:
 
     def left_out(self) -> dict[str, int]:
         """How many objects were left out, by reason."""
-        from napari_mosaik.segment.brown import REASONS
+        from napari_mosaik.segment.brown import counted
 
-        return {REASONS[code]: int((self._verdict == code).sum()) for code in REASONS if code}
+        return counted(self._verdict)
+
+    def noted(self, params: VesselParams, staining: Staining) -> dict[str, Any]:
+        """Stains, threshold, look and warnings for the record."""
+        from napari_mosaik.segment.staining import after_thoughts
+
+        n_vessels = int((self._verdict == 0).sum())
+        told = after_thoughts(n_vessels, self.left_out(), staining, params)
+        return {**staining.to_dict(), "warnings": [*staining.warnings, *told]}
 
     def tables(
         self, parts: KeptBlocks, lattice: Lattice, params: VesselParams, staining: Staining
