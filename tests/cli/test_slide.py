@@ -33,7 +33,7 @@ def test_a_slide_is_described(tmp_path, capsys):
     code, out, _ = call(capsys, "slide", path)
     assert code == 0
     for words in ("read by tiff", "300 x 400 px", "0.5 x 0.5 µm (from the file's header)",
-                  "stored in tiles of 64 x 64", "loaded", "colour profile"):  # fmt: skip
+                  "stored, read in tiles of 64 x 64", "loaded", "colour profile"):  # fmt: skip
         assert words in out
     code, out, _ = call(capsys, "slide", path, "--spacing", "0.25x0.26", "--json")
     record = json.loads(out)

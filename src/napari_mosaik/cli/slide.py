@@ -193,7 +193,7 @@ def _tell(file: Path, record: dict[str, Any]) -> None:
         kind = "virtual" if level["virtual"] else "stored"
         _line(
             "level",
-            f"1:{max(level['downsample']):g}, {shape[0]} x {shape[1]} px, {kind} in tiles of "
+            f"1:{max(level['downsample']):g}, {shape[0]} x {shape[1]} px, {kind}, read in tiles of "
             f"{tile[0]} x {tile[1]}",
         )
     _line("loaded", _loaded(record["loaded"]))

@@ -58,8 +58,8 @@ def _loaded(slide: SlideImage) -> dict[str, Any]:
     decoded = slide.lattice.shape[0] * slide.lattice.shape[1] * 3 / 2**20
     coarsest = shape[0] * shape[1] * 3 / 2**20
     return {
-        "decoded_mib": round(decoded, 1),
-        "coarsest_mib": round(coarsest, 1),
+        "decoded_mib": round(decoded, 3),
+        "coarsest_mib": round(coarsest, 3),
         "cache_mib": round(shared_cache().limit_bytes / 2**20, 1),
         "whole": slide.reader == "picture",
     }
