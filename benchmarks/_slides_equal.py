@@ -7,8 +7,11 @@ their numbers come from SciPy.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from _slides_pass import SPACING_UM, streaming_pass
@@ -19,7 +22,8 @@ from napari_mosaik.core.catalogue import TISSUE, VESSELS
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.io import open_slide
 from napari_mosaik.io.case import Case
-from napari_mosaik.io.slide import stream
+from napari_mosaik.io.slide import SlideBlocks, View
+from napari_mosaik.io.slide.image import SlideImage
 from napari_mosaik.segment.vessels import VesselParams, pixel_limits, vessel_wall
 from napari_mosaik.workflow.steps.blocks import tissue_in
 
@@ -50,21 +54,32 @@ def compare_labels(slide: Path, folder: Path) -> Equality:
         "stains": "ruifrok",
         **dict.fromkeys(rules, False),
     }
-    usual = stream._TARGET_PX
     different, whole = 0, None
-    try:
-        for block_px in BLOCKS_PX:
-            stream._TARGET_PX = block_px
+    for block_px in BLOCKS_PX:
+        with _blocks_of(block_px):
             streaming_pass(slide, folder, **settings)
-            store = Case(folder).store
-            if whole is None:
-                whole = _whole(slide, store.read(TISSUE["cd34"]), VesselParams(**settings))
-            different += int((store.read(VESSELS).array() != whole).sum())
-            shutil.rmtree(folder)
-    finally:
-        stream._TARGET_PX = usual
+        store = Case(folder).store
+        if whole is None:
+            whole = _whole(slide, store.read(TISSUE["cd34"]), VesselParams(**settings))
+        different += int((store.read(VESSELS).array() != whole).sum())
+        shutil.rmtree(folder)
     assert whole is not None
     return Equality(different, int(whole.max()), BLOCKS_PX)
+
+
+@contextmanager
+def _blocks_of(edge_px: int) -> Iterator[None]:
+    """Every pass works in blocks of about that edge."""
+    usual = SlideImage.blocks
+
+    def blocks(slide: SlideImage, *views: View, **more: Any) -> SlideBlocks:
+        return usual(slide, *views, **{**more, "block_px": edge_px})
+
+    SlideImage.blocks = blocks  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        SlideImage.blocks = usual  # type: ignore[method-assign]
 
 
 def _whole(path: Path, tissue: Raster, params: VesselParams) -> Labels:
