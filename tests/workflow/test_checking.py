@@ -10,6 +10,7 @@ from napari_mosaik.cli.main import app
 from napari_mosaik.core import InputError, LabelImage, Lattice, Origin, Table
 from napari_mosaik.core.catalogue import VESSEL_OBJECTS, VESSELS
 from napari_mosaik.io import CaseFile, create_case
+from napari_mosaik.view.report import case_report
 from napari_mosaik.workflow.checking import Check, check_records, records_csv
 
 
@@ -53,6 +54,9 @@ def test_a_check_is_continued_where_it_was_left_and_reported(case, tmp_path):
     result = CliRunner().invoke(app, ["qa", str(case.root), "--csv", str(out)])
     assert result.exit_code == 0
     assert "20.0 %" in result.stdout
+    text = case_report(case, checks=check_records(case))
+    for words in ("Segmentations checked by eye", "20.0 % (", "one pigment clump", "not known"):
+        assert words in text
     (row,) = csv.DictReader(out.read_text().splitlines())
     assert row["verdict"] == "usable"
     assert row["missed_rate_estimate"] == ""

@@ -46,10 +46,11 @@ def report(
     """Write the case's report: figures, maps, metrics beside baselines, what was verified."""
     from napari_mosaik.io.files import write_bytes
     from napari_mosaik.view.report import case_report
+    from napari_mosaik.workflow.checking import check_records
 
     found = _case(case)
     path = out or found.root / "report.html"
-    write_bytes(path, case_report(found, step_states(found)).encode())
+    write_bytes(path, case_report(found, step_states(found), check_records(found)).encode())
     typer.echo(path)
 
 

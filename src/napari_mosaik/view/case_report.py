@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -29,6 +29,7 @@ from napari_mosaik.io.slide.damage import summary
 from napari_mosaik.view.case_checks import case_checks
 from napari_mosaik.view.case_figures import case_figures
 from napari_mosaik.view.case_results import CaseResults
+from napari_mosaik.view.check_words import checks_table
 from napari_mosaik.view.report import ReportData, ReportMetrics, ReportTable, StepState
 from napari_mosaik.view.words import count, heading, number, uptake_name
 
@@ -58,7 +59,9 @@ _LIBRARIES = (
 )
 
 
-def gather_report(case: Case, states: Sequence[StepState] = ()) -> ReportData:
+def gather_report(
+    case: Case, states: Sequence[StepState] = (), checks: Sequence[Mapping[str, Any]] = ()
+) -> ReportData:
     """Everything that the report of a case shows, from what is stored; nothing is computed anew.
 
     Parameters
@@ -67,6 +70,8 @@ def gather_report(case: Case, states: Sequence[StepState] = ()) -> ReportData:
         The opened case.
     states
         Where each step stands, as the workflow judges it; left out of the report when empty.
+    checks
+        Checks of segmentations by eye; left out when there are none.
     """
     results = CaseResults(case)
     record = results.get(PREDICTION_RECORD) or {}
@@ -74,6 +79,7 @@ def gather_report(case: Case, states: Sequence[StepState] = ()) -> ReportData:
         _damage(results),
         _alignment(results),
         _objects(results),
+        checks_table(checks),
         _parameters(results),
         _association(results),
     )

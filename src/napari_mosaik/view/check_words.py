@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from napari_mosaik.annotate.check import CheckSummary, Interval
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-__all__ = ["check_line"]
+from napari_mosaik.annotate.check import CheckSummary, Interval
+from napari_mosaik.view.report import ReportTable
+
+__all__ = ["check_line", "checks_table"]
 
 
 def check_line(summary: CheckSummary) -> str:
@@ -26,3 +30,42 @@ def check_line(summary: CheckSummary) -> str:
 def _percent(rate: Interval) -> str:
     low, high = 100 * rate.low, 100 * rate.high
     return f"{100 * rate.estimate:.1f} % (95 % interval {low:.1f} to {high:.1f} %)"
+
+
+def checks_table(checks: Sequence[Mapping[str, Any]]) -> ReportTable | None:
+    """The checks of a case as a table of the report; None when there are none."""
+    rows = tuple(
+        (
+            check["what"],
+            check["reader"],
+            check["state"],
+            check["right"] + check["wrong"],
+            _share(check, "false"),
+            _share(check, "missed"),
+            check["verdict"] or "none yet",
+            check["comment"],
+        )
+        for check in checks
+    )
+    columns = (
+        "segmentation",
+        "reader",
+        "of",
+        "objects judged",
+        "wrong (95 % interval)",
+        "missed (95 % interval)",
+        "verdict",
+        "comment",
+    )
+    note = (
+        "Objects were drawn at random; missed ones were counted in tiles drawn at random. A check "
+        "of an earlier result does not speak for the present one."
+    )
+    return ReportTable("Segmentations checked by eye", columns, rows, note) if rows else None
+
+
+def _share(check: Mapping[str, Any], name: str) -> str:
+    estimate, low, high = (check[f"{name}_rate_{part}"] for part in ("estimate", "low", "high"))
+    if estimate is None:
+        return "not known"
+    return _percent(Interval(estimate, low, high)).replace("95 % interval ", "")

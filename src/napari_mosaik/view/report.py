@@ -165,7 +165,9 @@ def build_report(data: ReportData) -> str:
     )
 
 
-def case_report(case: Case, states: Sequence[StepState] = ()) -> str:
+def case_report(
+    case: Case, states: Sequence[StepState] = (), checks: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """The report of a case as HTML, from its stored results.
 
     Parameters
@@ -174,10 +176,12 @@ def case_report(case: Case, states: Sequence[StepState] = ()) -> str:
         The opened case; what is not computed yet is said to be missing.
     states
         Where each step stands; the workflow knows.
+    checks
+        What readers found when they checked segmentations by eye (`workflow.checking`).
     """
     from napari_mosaik.view.case_report import gather_report
 
-    return build_report(gather_report(case, states))
+    return build_report(gather_report(case, states, checks))
 
 
 @cache
