@@ -21,8 +21,12 @@ __all__ = ["LINES", "VALUES", "RulerDrawing"]
 LINES = "Ruler"
 VALUES = "Ruler values"
 _WIDTH_PX = 3.0
-_TEXT = {"string": "{words}", "color": "black", "size": 13, "anchor": "upper_left"}
-"""Black is read best on stained tissue and on the light ground around it."""
+_TEXT = {"string": "{words}", "color": {"feature": "ink"}, "size": 12, "anchor": "upper_left"}
+_HALO_PX = 1.5 * np.array(
+    [(-1, 0), (1, 0), (0, -1), (0, 1), (-0.7, -0.7), (-0.7, 0.7), (0.7, -0.7), (0.7, 0.7), (0, 0)]
+)
+"""Each value is written in white around its place and then in black upon it: legible anywhere."""
+_INKS = ("white",) * (len(_HALO_PX) - 1) + ("black",)
 
 
 class RulerDrawing:
@@ -75,11 +79,13 @@ class RulerDrawing:
             )
 
     def _draw_values(self) -> None:
-        at = np.array([_beside(one) for one in self._kept]).reshape(-1, 2)
+        places = np.array([_beside(one) for one in self._kept]).reshape(-1, 1, 2)
+        at = (places + _HALO_PX / float(self.viewer.scene.camera.zoom)).reshape(-1, 2)
         layer = self._layer(VALUES)
         if layer is not None:
             layer.data = at
             layer.features = self._features()
+            layer.size = 4 * self._width_um
         elif len(at):
             self._add(
                 "points",
@@ -93,18 +99,22 @@ class RulerDrawing:
             )
 
     def _features(self) -> dict[str, list[str]]:
-        return {"words": [f"{i}: {one.label}" for i, one in enumerate(self._kept, 1)]}
+        words = [f"{i}: {one.label}" for i, one in enumerate(self._kept, 1)]
+        return {
+            "words": [text for text in words for _ in _INKS],
+            "ink": [ink for _ in words for ink in _INKS],
+        }
 
     @property
     def _width_um(self) -> float:
         return _WIDTH_PX / float(self.viewer.scene.camera.zoom)
 
     def _zoomed(self, _event: Any) -> None:
-        lines, values = self._layer(LINES), self._layer(VALUES)
+        lines = self._layer(LINES)
         if lines is not None:
             lines.edge_width = self._width_um
-        if values is not None and len(values.data):
-            values.size = 4 * self._width_um
+        if self._kept:
+            self._draw_values()
 
     def _add(self, kind: str, data: Any, **options: Any) -> None:
         from napari.layers import Layer as Base
