@@ -5,7 +5,7 @@ import pytest
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN
-from napari_mosaik.segment.h_dab import fit_h_dab, given_stains, look_of, ruifrok_stains
+from napari_mosaik.segment.h_dab import fit_h_dab, given_stains, look_of, ruifrok_stains, unlike
 from napari_mosaik.segment.vessels import VesselParams, staining_of
 
 N = 40_000
@@ -105,6 +105,15 @@ def test_the_look_of_a_slide_is_told_by_pink_and_brown():
         assert "check that the right file is given" in warning
     assert look_of(np.full((N, 3), 255, np.uint8)).kind == ""
     assert look_of(mixture(HAEMATOXYLIN, HAEMATOXYLIN, noise=0)).kind == ""
+
+
+def test_a_stain_in_the_wrong_slot_is_said_either_way():
+    brown = look_of(mixture(HAEMATOXYLIN, DAB, pure=0.05))
+    pink = look_of(mixture(HAEMATOXYLIN, EOSIN, pure=0.4))
+    assert unlike(brown, "DAB") == unlike(pink, "H&E") == ""
+    assert "looks like a slide with DAB, not like an H&E slide" in unlike(brown, "H&E")
+    assert "looks like an H&E slide, not like one with DAB" in unlike(pink, "DAB")
+    assert unlike(look_of(np.full((N, 3), 255, np.uint8)), "H&E") == ""
 
 
 def test_other_arrays_are_refused():

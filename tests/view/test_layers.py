@@ -44,6 +44,7 @@ def all_layers():
         layers.tissue_layer(Raster(np.ones(LATTICE.shape, bool), LATTICE)),
         layers.tiles_layer(grid()),
         layers.vessels_layer(labels),
+        layers.left_out_layer(labels, ["black", "edge", "black"]),
         layers.nuclei_layer(labels),
         layers.classes_layer(labels),
         layers.annotation_layer(np.zeros(LATTICE.shape, np.uint8), LATTICE, DEFAULT_CLASSES),

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.colour import WHITE_INTENSITY, stain_matrix
 from napari_mosaik.core.frame import FloatArray
-from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
+from napari_mosaik.segment.brown_params import BrownParams
 from napari_mosaik.segment.filters import Mask, kernel
 from napari_mosaik.segment.runs import Labels
 
@@ -54,116 +54,6 @@ _OFF_DEG = 10.0
 """A pixel farther off the plane of both stains has not the colour of DAB."""
 _BLACK_RATIO = 0.65
 """Red optical density beside blue from which a dark pixel is black; dark DAB reaches 0.6."""
-
-
-class BrownParams(Params):
-    """Which brown objects are no vessels, and by which limits."""
-
-    leave_out_yellow: bool = setting(
-        True,
-        "Leave out objects that are more yellow than DAB (red cells, golden pigment such as "
-        "haemosiderin).",
-        label="Leave out yellow",
-        advanced=True,
-    )
-    yellow_deg: float = setting(
-        6.0,
-        "A pixel is yellow if its colour lies farther than this beyond DAB, seen from "
-        "haematoxylin.",
-        unit="°",
-        advanced=True,
-        gt=0,
-        le=45,
-    )
-    brown_fraction: float = setting(
-        0.3,
-        "An object of which less than this share of the stain has the colour of DAB is yellow.",
-        label="Least brown share",
-        advanced=True,
-        ge=0,
-        le=1,
-    )
-    leave_out_black: bool = setting(
-        True,
-        "Leave out black objects (melanin, formalin pigment, dirt, black ink).",
-        label="Leave out black",
-        advanced=True,
-    )
-    black_od: float = setting(
-        1.0,
-        "Natural optical density in red from which a pixel without colour is black; an object of "
-        "which half is black is left out.",
-        unit="OD",
-        advanced=True,
-        gt=0,
-        le=5,
-    )
-    leave_out_dye: bool = setting(
-        True,
-        "Leave out objects of a colour that no mixture of both stains has (ink, other dyes).",
-        label="Leave out other dyes",
-        advanced=True,
-    )
-    dye_deg: float = setting(
-        12.0,
-        "Angle between the mean colour of an object and the plane of both stains from which it is "
-        "another dye.",
-        unit="°",
-        advanced=True,
-        gt=0,
-        le=90,
-    )
-    leave_out_edge: bool = setting(
-        True,
-        "Leave out large brown objects along the edge of the tissue (edge staining).",
-        label="Leave out stained edges",
-        advanced=True,
-    )
-    edge_um: float = setting(
-        75.0,
-        "An object lies at the edge if most of it (70 %) is nearer than this to the outline of the "
-        "tissue.",
-        unit="µm",
-        advanced=True,
-        ge=0,
-        le=1000,
-    )
-    edge_area_um2: float = setting(
-        1000.0,
-        "Smaller objects at the edge stay: vessels of the capsule.",
-        unit="µm²",
-        advanced=True,
-        ge=0,
-    )
-    leave_out_fold: bool = setting(
-        True,
-        "Leave out large objects that are evenly brown and without lumen (folds, smears).",
-        label="Leave out folds and smears",
-        advanced=True,
-    )
-    fold_area_um2: float = setting(
-        2000.0, "Smaller objects are no folds.", unit="µm²", advanced=True, ge=0
-    )
-    fold_variation: float = setting(
-        0.35,
-        "Standard deviation of DAB over its mean within an object, up to which it is even; the "
-        "walls of vessels have 0.4 and more.",
-        advanced=True,
-        ge=0,
-        le=2,
-    )
-
-    def about_reasons(self) -> dict[str, str]:
-        """What each reason means, in words, with its limits."""
-        return {
-            "yellow": f"less than {self.brown_fraction:.0%} of the stain within "
-            f"{self.yellow_deg:g}° of DAB, more yellow: red cells, golden pigment",
-            "black": f"black (red OD of {self.black_od:g} or more): melanin, formalin pigment, ink",
-            "dye": f"a colour {self.dye_deg:g}° or more off both stains: ink, another dye",
-            "edge": f"{self.edge_area_um2:g} µm² or more within {self.edge_um:g} µm of the edge of "
-            "the tissue: edge staining",
-            "fold": f"{self.fold_area_um2:g} µm² or more, evenly brown, no lumen: fold or smear",
-        }
 
 
 def wall_sums(
@@ -283,6 +173,7 @@ def brown_table(totals: NDArray[np.int64], vectors: ArrayLike) -> dict[str, Floa
     pixels = np.where(columns["pixels"] > 0, columns["pixels"], np.nan)
     colour = np.stack([columns[name] for name in ("red", "green", "blue")], axis=1)
     along, away, off = (colour @ _axes(np.asarray(vectors, float)).T).T
+    stained = np.where(columns["dab"] > 0, columns["dab"], np.nan)
     mean = columns["dab"] / pixels
     variance = np.maximum(columns["dab_squared"] / pixels - mean**2, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -292,7 +183,7 @@ def brown_table(totals: NDArray[np.int64], vectors: ArrayLike) -> dict[str, Floa
             "dab_variation": np.sqrt(variance) / mean,
             "beyond_dab_deg": np.where(length > 0, np.degrees(np.arctan2(away, along)), np.nan),
             "off_plane_deg": np.degrees(np.arcsin(np.clip(off / length, -1, 1))),
-            "brown_fraction": columns["brown"] / np.where(columns["dab"] > 0, columns["dab"], np.nan),
+            "brown_fraction": columns["brown"] / stained,
             "black_fraction": columns["black"] / pixels,
             "edge_fraction": columns["edge"] / pixels,
         }

@@ -18,7 +18,7 @@ from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, optical_density
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 
-__all__ = ["HDabStains", "Look", "fit_h_dab", "given_stains", "look_of", "ruifrok_stains"]
+__all__ = ["HDabStains", "Look", "fit_h_dab", "given_stains", "look_of", "ruifrok_stains", "unlike"]
 
 Vector = tuple[float, float, float]
 
@@ -190,6 +190,19 @@ def look_of(pixels: NDArray[np.uint8]) -> Look:
     elif brown >= 0.01 and brown > 4 * pink:
         kind = "DAB"
     return Look(kind, n / len(pixels), pink, brown)
+
+
+def unlike(look: Look, expected: Literal["H&E", "DAB"]) -> str:
+    """A sentence for the user where a slide looks like another stain; empty where it does not."""
+    if look.kind in ("", expected):
+        return ""
+    seen, wanted = ("an H&E slide", "one with DAB")
+    if expected == "H&E":
+        seen, wanted = ("a slide with DAB", "an H&E slide")
+    return (
+        f"this looks like {seen}, not like {wanted}: {look.pink:.0%} of its stained pixels are "
+        f"pink and {look.brown:.1%} brown; check that the right file is given"
+    )
 
 
 def _checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

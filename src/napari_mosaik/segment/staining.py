@@ -18,6 +18,7 @@ from napari_mosaik.segment.h_dab import (
     given_stains,
     look_of,
     ruifrok_stains,
+    unlike,
 )
 from napari_mosaik.segment.vessel_params import VesselParams
 
@@ -89,12 +90,7 @@ class Staining:
 def staining_of(pixels: NDArray[np.uint8], params: VesselParams) -> Staining:
     """Stains, threshold and look of a slide, from 8-bit pixels (n, 3) sampled over its tissue."""
     look = look_of(pixels)
-    warnings = []
-    if look.kind == "H&E":
-        warnings.append(
-            f"this looks like an H&E slide, not like one with DAB: {look.pink:.0%} of its stained "
-            f"pixels are pink and {look.brown:.1%} brown; check that the right file is given"
-        )
+    warnings = [text for text in (unlike(look, "DAB"),) if text]
     stains = ruifrok_stains()
     if params.stains == "manual":
         stains = given_stains(params.haematoxylin_vector, params.dab_vector)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from napari_mosaik.core.params import setting
-from napari_mosaik.segment.brown import BrownParams
+from napari_mosaik.segment.brown_params import BrownParams
 from napari_mosaik.segment.h_dab import Vector
 
 __all__ = ["VesselParams"]

@@ -18,6 +18,7 @@ __all__ = [
     "CLUSTER_COLOURS",
     "CORRELATION_COLORMAP",
     "DIFFERENCE_COLORMAP",
+    "LEFT_OUT",
     "MEASURED",
     "NOT_TESTABLE",
     "NUCLEUS",
@@ -40,6 +41,7 @@ CLASS_COLOURS: Final = {
 }
 """Colour of each tissue class code: neoplastic pink, non-neoplastic green, background grey."""
 VESSEL: Final = "#D55E00"
+LEFT_OUT: Final = "#CC79A7"
 NUCLEUS: Final = "#56B4E9"
 TISSUE: Final = "#F0E442"
 TILE: Final = "#888888"

@@ -33,6 +33,7 @@ __all__ = [
     "clusters_layer",
     "common_limits",
     "difference_layer",
+    "left_out_layer",
     "nuclei_layer",
     "parameter_layer",
     "pet_layer",
@@ -121,6 +122,26 @@ def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec
 def vessels_layer(vessels: LabelImage, transform: Transform | None = None) -> LayerSpec:
     """Vessels as orange outlines."""
     return _outlined(vessels, transform, "Vessels", "vessel", colours.VESSEL, "vessels")
+
+
+def left_out_layer(
+    objects: LabelImage, reasons: Sequence[str], transform: Transform | None = None
+) -> LayerSpec:
+    """Brown objects that are no vessels, filled; the reason (by label) shows under the mouse."""
+    title = "Brown left out"
+    counts = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+    features = {"index": np.arange(len(reasons) + 1), "reason": ["", *reasons]}
+    note = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
+    return LayerSpec(
+        title,
+        "labels",
+        _levels(objects),
+        placement(objects.lattice, transform),
+        {"colormap": one_colour(colours.LEFT_OUT), "features": features},
+        opacity=0.6,
+        legend=Legend(title, entries=(("no vessel", colours.LEFT_OUT),), note=note),
+        artifact="brown_left_out",
+    )
 
 
 def nuclei_layer(nuclei: LabelImage, transform: Transform | None = None) -> LayerSpec:

@@ -10,6 +10,8 @@ import numpy as np
 from napari_mosaik.core import Artifact, MosaikError, Raster, Table, Transform
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
+    BROWN_LEFT_OUT,
+    BROWN_OBJECTS,
     CLASSES,
     CLUSTERS,
     MAPS,
@@ -117,6 +119,15 @@ def _labels(
     return make
 
 
+def _vessels(case: Case, choice: str) -> list[LayerSpec]:
+    specs = _labels(VESSELS, "cd34", view.vessels_layer)(case, choice)
+    if _has(case, BROWN_LEFT_OUT, BROWN_OBJECTS):
+        reasons = [str(reason) for reason in case.store.read(BROWN_OBJECTS)["reason"]]
+        if reasons:
+            specs.append(view.left_out_layer(case.store.read(BROWN_LEFT_OUT), reasons))
+    return specs
+
+
 def _tiles(case: Case, choice: str) -> list[LayerSpec]:
     return [view.tiles_layer(case.store.read(TILES))] if _has(case, TILES) else []
 
@@ -192,7 +203,7 @@ _MAKERS: dict[str, Callable[[Case, str], list[LayerSpec]]] = {
     "suv": _pet,
     "align_pet": _pet,
     "uptake": _uptake,
-    "vessels": _labels(VESSELS, "cd34", view.vessels_layer),
+    "vessels": _vessels,
     "classes": _labels(CLASSES, "he", view.classes_layer),
     "nuclei": _labels(NUCLEI, "he", view.nuclei_layer),
     "maps": _maps,

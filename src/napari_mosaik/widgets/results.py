@@ -14,14 +14,18 @@ from napari_mosaik.core.catalogue import (
     CLASS_RECORD,
     CLUSTERS,
     DAMAGED,
+    LEFT_OUT,
     METRICS,
     NUCLEUS_OBJECTS,
     PARAMETERS,
+    STAIN_FIT,
+    STAINING,
     SUV_RECORD,
     TILES,
     TISSUE,
     UPTAKE,
     VESSEL_OBJECTS,
+    VESSELS,
 )
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide.damage import whereabouts
@@ -98,6 +102,38 @@ def _objects(artifact: Any, one: str, many: str) -> Callable[[Case], str]:
     return lambda case: count(len(case.store.read(artifact)), one, many)
 
 
+def _vessels(case: Case) -> str:
+    record = case.store.record(VESSELS)
+    words = count(len(case.store.read(VESSEL_OBJECTS)), "vessel")
+    staining, left_out = record.get(STAINING), record.get(LEFT_OUT) or {}
+    n_out = sum(left_out.values())
+    if n_out:
+        words += f", {count(n_out, 'brown object')} left out"
+    if staining is None:
+        return words
+    lines = [words + (", please check" if staining["warnings"] else "")]
+    if n_out:
+        reasons = (f"{number} {reason}" for reason, number in left_out.items() if number)
+        lines.append("left out: " + ", ".join(reasons))
+    source = _STAIN_SOURCES[staining["stains"]["source"]]
+    lines.append(f"{source}; wall from DAB {staining['threshold_od']:.2f} OD")
+    return "\n".join([*lines, *staining["warnings"]])
+
+
+_STAIN_SOURCES = {
+    "slide": "stain colours of this slide",
+    "ruifrok": "stain colours of Ruifrok and Johnston",
+    "manual": "stain colours given by hand",
+}
+
+
+def _stain(case: Case) -> str:
+    fit = case.store.read(STAIN_FIT)
+    words = "colours found" if fit["usable"] else f"left unchanged: {fit['reason']}"
+    warnings = (case.store.record(STAIN_FIT).get(STAINING) or {}).get("warnings", ())
+    return "\n".join([words + (", please check" if warnings else ""), *warnings])
+
+
 def _classes(case: Case) -> str:
     record = case.store.read(CLASS_RECORD)
     areas: dict[str, float] = record["area_mm2"]
@@ -138,7 +174,8 @@ _LINES: dict[str, Callable[[Case], str]] = {
     "align_pet": _alignment("pet"),
     "suv": _suv,
     "uptake": _uptake,
-    "vessels": _objects(VESSEL_OBJECTS, "vessel", "vessels"),
+    "vessels": _vessels,
+    "stain": _stain,
     "classes": _classes,
     "nuclei": _objects(NUCLEUS_OBJECTS, "nucleus", "nuclei"),
     "caix": _caix,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.blocks import Block, cut
-from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, TISSUE
+from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, STAINING, TISSUE
 from napari_mosaik.tissue import MacenkoParams
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
@@ -24,6 +24,7 @@ STRIDE = 5
 
 
 def _body(inputs: Inputs, params: MacenkoParams) -> Generator[Progress, None, Results]:
+    from napari_mosaik.segment.h_dab import look_of, unlike
     from napari_mosaik.tissue import fit_macenko
 
     mask = inputs.read(TISSUE["he"])
@@ -38,6 +39,9 @@ def _body(inputs: Inputs, params: MacenkoParams) -> Generator[Progress, None, Re
         samples = yield from inputs.blocks("samples", chosen, sample, "sampling colours", stop=0.9)
     pixels = np.concatenate([item["rgb"] for item in samples] or [np.zeros((0, 3), np.uint8)])
     yield Progress(0.95, 1, "fitting stain vectors")
+    look = look_of(pixels)
+    told = [text for text in (unlike(look, "H&E"),) if text]
+    inputs.note(STAINING, {"look": look.to_dict(), "warnings": told})
     return {STAIN_FIT: fit_macenko(pixels, params).to_dict()}
 
 
