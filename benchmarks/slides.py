@@ -1,6 +1,6 @@
 """Slides at full size: reading, one streaming pass, memory and growth, beside OpenSlide and limits.
 
-python benchmarks/slides.py [--quick] [--skip PART ...] [--threads N] [--json]
+python benchmarks/slides.py [--quick] [--skip PART ...] [--looks NAME ...] [--json]
 
 Slides are made (up to 80,000 x 80,000 pixels, one at a time in a temporary folder: at most 2 GB),
 measured and removed.  Parts: regions, pass, naive, growth, equal, real, stalls.  Exit code
@@ -81,6 +81,7 @@ class Bench:
     sizes: Sizes
     threads: int
     naive_tiles: int
+    looks: set[str]
     raw: dict[str, Any] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
 
@@ -198,10 +199,12 @@ def _line(row: Row) -> str:
     return f"{row.name:18s} {row.on:26s} {row.value:9.3g}  {row.bar:8s} {mark:7s} {row.details}"
 
 
-def run(bench: Bench, parts: set[str]) -> None:
-    """All parts; a slide is there only as long as something needs it."""
+def measure_looks(bench: Bench, parts: set[str]) -> None:
+    """What is measured on slides of every kind; each is there only as long as it is needed."""
     edge = bench.sizes.main
-    for look in LOOKS if parts & {"regions", "pass", "naive"} else ():
+    for look in LOOKS:
+        if look.name not in bench.looks:
+            continue
         slide, name = bench.slide(edge, look), f"{look.name}, {edge}²"
         if "regions" in parts:
             measure_regions(bench, slide, name)
@@ -210,17 +213,28 @@ def run(bench: Bench, parts: set[str]) -> None:
         if "naive" in parts and look == MAIN:
             measure_naive(bench, slide, edge)
         slide.unlink()
+
+
+def measure_real(bench: Bench) -> None:
+    """A real slide beside the project, where there is one."""
+    if REAL.is_file():
+        measure_regions(bench, REAL, REAL.name)
+        measure_pass(bench, REAL, REAL.name)
+
+
+def run(bench: Bench, parts: set[str]) -> None:
+    """All parts."""
+    if parts & {"regions", "pass", "naive"}:
+        measure_looks(bench, parts)
     others: dict[str, Callable[[Bench], None]] = {
         "growth": measure_growth,
         "equal": measure_equality,
+        "real": measure_real,
         "stalls": measure_stalls,
     }
     for part, work in others.items():
         if part in parts:
             work(bench)
-    if "real" in parts and REAL.is_file():
-        measure_regions(bench, REAL, REAL.name)
-        measure_pass(bench, REAL, REAL.name)
 
 
 def main() -> int:
@@ -228,6 +242,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small slides, no bar counts")
     parser.add_argument("--skip", nargs="*", choices=PARTS, default=[])
+    names = [look.name for look in LOOKS]
+    parser.add_argument("--looks", nargs="+", choices=names, default=names, help="kinds of slides")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--naive-tiles", type=int, default=None)
     parser.add_argument("--folder", type=Path, default=None, help="where slides are made")
@@ -235,7 +251,8 @@ def main() -> int:
     options = parser.parse_args()
     tiles = options.naive_tiles or (8 if options.quick else 200)
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-        bench = Bench(Path(scratch), QUICK if options.quick else FULL, options.threads, tiles)
+        sizes = QUICK if options.quick else FULL
+        bench = Bench(Path(scratch), sizes, options.threads, tiles, set(options.looks))
         run(bench, set(PARTS) - set(options.skip))
     if options.json:
         table = [asdict(row) for row in bench.rows]
