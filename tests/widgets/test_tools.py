@@ -204,6 +204,9 @@ def test_four_slides_side_by_side_and_back(qtbot, dock, opened, own_cohort):
     assert viewer.scene.camera.zoom == pytest.approx(zoom)
     assert not any(layer.name_overlay.visible for layer in viewer.layers)
 
+    for layer in viewer.layers:
+        layer.visible = layer.name == "H&E"
+    shown = {name: name == "H&E" for name in order}
     four.enter()
     dock.show_review()  # one layout at a time
     assert not four.is_on
@@ -255,10 +258,13 @@ def test_all_kinds_of_layers_together_keep_their_unit(qtbot, dock, opened, own_c
 
     agree()
     assert len(viewer.layers) > 15
+    for layer in viewer.layers:
+        layer.visible = layer.name in ("H&E", "Vessels", "Ruler values")
     dock.show_review()
     agree()
     dock.view_tools.four_up.enter()
     agree()
+    dock.view_tools.four_up.leave()
 
 
 def test_a_known_length_gives_a_slide_its_pixel_size(qtbot, dock, opened, fresh_case):
