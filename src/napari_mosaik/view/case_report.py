@@ -168,7 +168,8 @@ def _objects(results: CaseResults) -> ReportTable | None:
     for title, artifact in (("vessels", VESSEL_OBJECTS), ("nuclei", NUCLEUS_OBJECTS)):
         table = results.get(artifact)
         if table is not None:
-            rows.append((title, f"{count(len(table), 'object')}"))
+            how = table.about.get("method", "")
+            rows.append((title, ", ".join(filter(None, [count(len(table), "object"), how]))))
     areas = (results.get(CLASS_RECORD) or {}).get("area_mm2", {})
     rows += [(f"{name} tissue", number(area, "mm²")) for name, area in areas.items()]
     return ReportTable("What was found", ("", "amount"), tuple(rows)) if rows else None

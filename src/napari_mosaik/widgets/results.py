@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -98,10 +97,6 @@ def _uptake(case: Case) -> str:
     return f"{count(known, 'tile')} measured, mean {mean}"
 
 
-def _objects(artifact: Any, one: str, many: str) -> Callable[[Case], str]:
-    return lambda case: count(len(case.store.read(artifact)), one, many)
-
-
 def _vessels(case: Case) -> str:
     record = case.store.record(VESSELS)
     words = count(len(case.store.read(VESSEL_OBJECTS)), "vessel")
@@ -142,6 +137,11 @@ def _classes(case: Case) -> str:
     return f"neoplastic {percent(share)} of {number(tissue, 'mm²')}"
 
 
+def _nuclei(case: Case) -> str:
+    table = case.store.read(NUCLEUS_OBJECTS)
+    return "\n".join([count(len(table), "nucleus", "nuclei"), table.about.get("method", "")])
+
+
 def _caix(case: Case) -> str:
     table = case.store.read(CAIX_CELLS)
     return count(len(table), "cell")
@@ -177,7 +177,7 @@ _LINES: dict[str, Callable[[Case], str]] = {
     "vessels": _vessels,
     "stain": _stain,
     "classes": _classes,
-    "nuclei": _objects(NUCLEUS_OBJECTS, "nucleus", "nuclei"),
+    "nuclei": _nuclei,
     "caix": _caix,
     "parameters": _parameters,
     "clusters": _clusters,
