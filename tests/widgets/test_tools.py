@@ -289,6 +289,7 @@ def test_a_known_length_gives_a_slide_its_pixel_size(qtbot, dock, opened, fresh_
     drawn = calibration._length_px
     assert drawn == pytest.approx(400, abs=4)
     assert tools.ruler.measurements == []
+    assert viewer.layers[-1].name == "Ruler"  # the line is seen above the slide
     calibration.length.setText("0")
     calibration.use_button.click()
     assert "longer than 0" in calibration.told.text()

@@ -57,6 +57,13 @@ class RulerDrawing:
         layer = self._layer(LINES)
         if draft is not None and layer is not None:
             layer.visible = True
+            self._raise(layer)
+
+    def _raise(self, layer: Layer) -> None:
+        """Above a slide that was opened since; in a grid the order makes the cells."""
+        layers = self.viewer.layers
+        if not self.viewer.canvas.grid.enabled and layers[-1] is not layer:
+            layers.move(layers.index(layer), len(layers))
 
     def _layer(self, name: str) -> Layer | None:
         return next((layer for layer in self.viewer.layers if layer.name == name), None)
