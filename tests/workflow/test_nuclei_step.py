@@ -10,6 +10,7 @@ from napari_mosaik.core.catalogue import NUCLEI, NUCLEUS_OBJECTS
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.io.case import Case
 from napari_mosaik.segment.stardist import save_stardist
+from napari_mosaik.view.case_report import gather_report
 from napari_mosaik.workflow.nuclei_weights import WEIGHTS_VARIABLE, install_weights
 from napari_mosaik.workflow.recipe import changed, read_recipe
 from napari_mosaik.workflow.run import run_until
@@ -39,3 +40,5 @@ def test_a_network_finds_the_nuclei_of_a_slide(tiny_cohort, tmp_path, monkeypatc
     found = np.unique(labels.array())
     assert len(found) - 1 == len(table) > 100
     assert np.asarray(table["area_um2"]).min() > 0
+    shown = [cell for part in gather_report(case).tables for row in part.rows for cell in row]
+    assert any(weights.hash in str(cell) for cell in shown)
