@@ -1,5 +1,7 @@
 """Planted pigment, red cells, ink, edges and folds are left out, and the vessels stay."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -17,6 +19,7 @@ from napari_mosaik.segment.brown import (
     judge,
     wall_sums,
 )
+from napari_mosaik.segment.runs import find_runs
 from napari_mosaik.segment.staining import after_thoughts
 from napari_mosaik.segment.vessels import VesselParams, find_vessels, renumbered
 
@@ -74,6 +77,14 @@ def test_what_is_planted_is_left_out_for_the_right_reason(scene, found):
         assert set(said) == expected[kind]
 
 
+def runs_of(labels):
+    """Runs whose objects have the numbers of a label image (objects do not touch in a row)."""
+    runs = find_runs(labels > 0)
+    rows = np.repeat(np.arange(labels.shape[0]), np.diff(runs.row))
+    own = np.where(runs.inside, labels[rows, runs.start], runs.label).astype(np.int32)
+    return replace(runs, label=own, n_objects=int(labels.max()))
+
+
 def test_each_rule_can_be_switched_off(scene):
     params = VesselParams(**dict.fromkeys(RULES, False))
     everything = find_vessels(scene.image, params)
@@ -81,8 +92,7 @@ def test_each_rule_can_be_switched_off(scene):
     codes = {"yellow": 1, "black": 2, "dye": 3, "edge": 4, "fold": 5}
     sums = wall_sums(
         scene.image.values,
-        np.where(everything.wall, everything.vessels.array(), 0),
-        int(everything.vessels.array().max()),
+        runs_of(np.where(everything.wall, everything.vessels.array(), 0)),
         everything.staining.stains.matrix,
         params,
         np.ones(scene.tissue.shape, bool),
@@ -101,7 +111,7 @@ def test_sums_of_blocks_are_those_of_the_whole_and_of_numpy():
     labels = ndimage.label(objects)[0].astype(np.int32)
     edge = rng.random(labels.shape) > 0.5
     n, params = int(labels.max()), BrownParams()
-    whole = wall_sums(rgb, labels, n, VECTORS, params, edge)
+    whole = wall_sums(rgb, runs_of(labels), VECTORS, params, edge)
     total = np.zeros_like(whole)
     for rows in (slice(0, 23), slice(23, 60)):
         for cols in (slice(0, 41), slice(41, 70)):
@@ -109,7 +119,7 @@ def test_sums_of_blocks_are_those_of_the_whole_and_of_numpy():
             shift = 0 if part[0] == 0 else 1
             mine = (own.reshape(labels[rows, cols].shape) + shift).astype(np.int32)
             numbers = part[part > 0].astype(np.int32)
-            sums = wall_sums(rgb[rows, cols], mine, numbers.size, VECTORS, params, edge[rows, cols])
+            sums = wall_sums(rgb[rows, cols], runs_of(mine), VECTORS, params, edge[rows, cols])
             add_parts(total, numbers, sums)
     np.testing.assert_array_equal(total, whole)
     table = brown_table(whole, VECTORS)

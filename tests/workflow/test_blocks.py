@@ -8,6 +8,7 @@ import pytest
 
 from napari_mosaik.core import InputError, LabelImage, Lattice, MosaikError, Raster
 from napari_mosaik.core.blocks import cut, cut_px
+from napari_mosaik.io import ome_labels
 from napari_mosaik.io.ome_labels import LabelWriter, read_labels
 from napari_mosaik.workflow.parallel import in_parallel
 from napari_mosaik.workflow.steps.blocks import (
@@ -85,15 +86,14 @@ def test_label_images_are_written_in_levels_of_every_second_sample(tmp_path):
     assert max(again.levels[-1].shape) <= 512
 
 
-def test_a_disk_without_room_is_told(tmp_path):
-    class Full:
-        def __setitem__(self, key, value):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_a_disk_without_room_is_told(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setattr(ome_labels, "write_chunk", full)
     whole = np.ones((30, 30), np.int32)
     lattice = Lattice("he", (30, 30), (0.5, 0.5))
     writer = LabelWriter(tmp_path / "labels", LabelImage(whole, lattice), "vessels")
-    writer._arrays[0] = Full()
     with pytest.raises(MosaikError, match=r"'vessels' could not be saved.*the disk is full"):
         writer.write(0, (slice(0, 30), slice(0, 30)))
 

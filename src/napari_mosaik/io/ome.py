@@ -18,6 +18,7 @@ __all__ = [
     "lattice_from",
     "multiscales",
     "open_group",
+    "read_chunk",
     "write_chunk",
     "write_group",
 ]
@@ -83,6 +84,20 @@ def write_chunk(folder: Path, index: tuple[int, int], values: NDArray[Any]) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
     path.write_bytes(Zstd(level=_ZSTD_LEVEL, checksum=True).encode(little))
+
+
+def read_chunk(
+    folder: Path, index: tuple[int, int], shape: tuple[int, int], dtype: Any
+) -> NDArray[Any] | None:
+    """One whole chunk that `write_chunk` wrote; None where it is all zeros."""
+    from numcodecs.zstd import Zstd
+
+    path = folder / "c" / str(index[0]) / str(index[1])
+    if not path.is_file():
+        return None
+    little = np.dtype(dtype).newbyteorder("<")
+    found: NDArray[Any] = np.frombuffer(Zstd().decode(path.read_bytes()), little).reshape(shape)
+    return found
 
 
 def write_group(folder: Path, ome: dict[str, Any], own: dict[str, Any]) -> None:

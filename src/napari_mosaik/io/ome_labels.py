@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core.raster import LabelImage
+from napari_mosaik.core.raster import LabelImage, LazyArray
 from napari_mosaik.io.files import saving
 from napari_mosaik.io.ome import (
     CHUNK,
@@ -17,6 +17,7 @@ from napari_mosaik.io.ome import (
     lattice_from,
     multiscales,
     open_group,
+    read_chunk,
     write_chunk,
     write_group,
 )
@@ -82,14 +83,25 @@ class LabelWriter:
     def _write(self, level: int, window: Window) -> None:
         rows, cols = window
         if level == 0:
+            if known_empty(self._labels.values, rows, cols):
+                return
             values = np.asarray(self._labels.values[rows, cols])
             self._put(0, (rows.start, cols.start), values)
             if self.n_levels > 1:
                 self._put(1, (rows.start // 2, cols.start // 2), values[::2, ::2])
             return
         below = self._arrays[level - 1]
-        fine = below[2 * rows.start : 2 * rows.stop, 2 * cols.start : 2 * cols.stop]
-        self._put(level, (rows.start, cols.start), np.asarray(fine)[::2, ::2])
+        values = np.zeros((rows.stop - rows.start, cols.stop - cols.start), below.dtype)
+        for i in range(2 * rows.start // CHUNK, -(-min(2 * rows.stop, below.shape[0]) // CHUNK)):
+            for j in range(
+                2 * cols.start // CHUNK, -(-min(2 * cols.stop, below.shape[1]) // CHUNK)
+            ):
+                fine = read_chunk(self.place / str(level - 1), (i, j), below.chunks, below.dtype)
+                if fine is not None:
+                    r, c = i * CHUNK // 2 - rows.start, j * CHUNK // 2 - cols.start
+                    part = values[r : r + CHUNK // 2, c : c + CHUNK // 2]
+                    part[:] = fine[: 2 * part.shape[0] : 2, : 2 * part.shape[1] : 2]
+        self._put(level, (rows.start, cols.start), values)
 
     def _put(self, level: int, corner: tuple[int, int], values: NDArray[Any]) -> None:
         """Write values whose corner is that of a chunk, chunk by chunk."""
@@ -116,6 +128,12 @@ class LabelWriter:
         write_group(self.place, ome, own)
         arrays = tuple(self._arrays)
         return LabelImage(arrays[0], lattice, self._labels.names, arrays[1:], self.place)
+
+
+def known_empty(values: LazyArray, rows: slice, cols: slice) -> bool:
+    """Whether a label image that is made on demand knows that a part of it holds no label."""
+    is_empty = getattr(values, "is_empty", None)
+    return is_empty is not None and bool(is_empty(rows, cols))
 
 
 def read_labels(place: Path) -> LabelImage:

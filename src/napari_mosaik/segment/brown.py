@@ -18,7 +18,7 @@ from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment.brown_params import BrownParams
 from napari_mosaik.segment.filters import Mask, kernel
-from napari_mosaik.segment.runs import Labels
+from napari_mosaik.segment.runs import Labels, Runs
 
 __all__ = [
     "REASONS",
@@ -50,30 +50,27 @@ _OD = 1024
 """Steps per unit of optical density in the sums."""
 _DAB = 256
 """Steps per unit of the amount of DAB in the sums."""
-_OFF_DEG = 10.0
-"""A pixel farther off the plane of both stains has not the colour of DAB."""
+_OFF_SLOPE = math.tan(math.radians(10.0))
+"""A pixel more than 10 degrees off the plane of both stains has not the colour of DAB."""
 _BLACK_RATIO = 0.65
 """Red optical density beside blue from which a dark pixel is black; dark DAB reaches 0.6."""
 
 
 def wall_sums(
     rgb: NDArray[np.uint8],
-    parts: Labels,
-    n_parts: int,
+    wall: Runs,
     vectors: ArrayLike,
     params: BrownParams,
     edge: Mask | None = None,
 ) -> NDArray[np.int64]:
-    """Sums over the wall of each part of a block, (n_parts, len(SUMS)); exact whole numbers.
+    """Sums over each object of the wall in a block, (n_objects, len(SUMS)); exact whole numbers.
 
     Parameters
     ----------
     rgb
         (rows, columns, 3) 8-bit pixels.
-    parts
-        (rows, columns) number of the part of the wall, 0 outside.
-    n_parts
-        Largest number.
+    wall
+        Runs of the wall with the numbers of its objects.
     vectors
         (3, 2) OD vectors of haematoxylin and DAB.
     params
@@ -81,15 +78,15 @@ def wall_sums(
     edge
         (rows, columns) True near the edge of the tissue; nowhere if None.
     """
-    out = np.zeros((n_parts, len(SUMS)), np.int64)
-    if n_parts == 0:
+    out = np.zeros((wall.n_objects, len(SUMS)), np.int64)
+    if wall.n_objects == 0:
         return out
     od = -np.log((np.arange(256) + 1.0) / WHITE_INTENSITY)
     columns = np.asarray(vectors, float)
     dab = np.linalg.inv(stain_matrix(*columns.T))[1]
-    near = np.zeros((1, 1), np.bool_) if edge is None else np.ascontiguousarray(edge)
+    near = np.zeros((1, 1), np.bool_) if edge is None else edge
     _add_up(
-        np.ascontiguousarray(rgb[..., :3]), np.ascontiguousarray(parts), od, dab,
+        rgb, wall.row, wall.start, wall.inside, wall.label, od, dab,
         _axes(columns), near, edge is not None, params.yellow_deg, params.black_od, out,
     )  # fmt: skip
     return out
@@ -105,41 +102,52 @@ def _axes(vectors: FloatArray) -> FloatArray:
 
 @kernel
 def _add_up(
-    rgb: NDArray[np.uint8], parts: Labels, od: FloatArray, dab: FloatArray, axes: FloatArray,
+    rgb: NDArray[np.uint8], row: NDArray[np.int64], start: Labels, inside: Mask, label: Labels,
+    od: FloatArray, dab: FloatArray, axes: FloatArray,
     edge: Mask, has_edge: bool, yellow_deg: float, black_od: float, out: NDArray[np.int64],
 ) -> None:  # fmt: skip
-    for i in range(parts.shape[0]):
-        for j in range(parts.shape[1]):
-            part = parts[i, j]
-            if part == 0:
-                continue
-            r, g, b = od[rgb[i, j, 0]], od[rgb[i, j, 1]], od[rgb[i, j, 2]]
-            row = out[part - 1]
-            row[0] += 1
-            row[1] += np.int64(np.rint(r * _OD))
-            row[2] += np.int64(np.rint(g * _OD))
-            row[3] += np.int64(np.rint(b * _OD))
-            amount = np.int64(np.rint((r * dab[0] + g * dab[1] + b * dab[2]) * _DAB))
-            row[4] += amount
-            row[5] += amount * amount
-            if _is_brown(r, g, b, axes, yellow_deg):
-                row[6] += amount
-            if r >= black_od and r >= _BLACK_RATIO * b:
-                row[7] += 1
-            if has_edge and edge[i, j]:
-                row[8] += 1
+    for i in range(row.size - 1):
+        for k in range(row[i], row[i + 1]):
+            if inside[k]:
+                stop = start[k + 1] if k + 1 < row[i + 1] else rgb.shape[1]
+                sums = out[label[k] - 1]
+                for j in range(start[k], stop):
+                    _add_pixel(rgb[i, j], od, dab, axes, yellow_deg, black_od, sums)
+                    if has_edge and edge[i, j]:
+                        sums[8] += 1
+
+
+@kernel
+def _add_pixel(
+    pixel: NDArray[np.uint8], od: FloatArray, dab: FloatArray, axes: FloatArray,
+    yellow_deg: float, black_od: float, sums: NDArray[np.int64],
+) -> None:  # fmt: skip
+    r, g, b = od[pixel[0]], od[pixel[1]], od[pixel[2]]
+    sums[0] += 1
+    sums[1] += np.int64(np.rint(r * _OD))
+    sums[2] += np.int64(np.rint(g * _OD))
+    sums[3] += np.int64(np.rint(b * _OD))
+    amount = np.int64(np.rint((r * dab[0] + g * dab[1] + b * dab[2]) * _DAB))
+    sums[4] += amount
+    sums[5] += amount * amount
+    if _is_brown(r, g, b, axes, yellow_deg):
+        sums[6] += amount
+    if r >= black_od and r >= _BLACK_RATIO * b:
+        sums[7] += 1
 
 
 @kernel
 def _is_brown(r: float, g: float, b: float, axes: FloatArray, yellow_deg: float) -> bool:
     """Whether a colour is that of DAB or lies between DAB and haematoxylin."""
     along = r * axes[0, 0] + g * axes[0, 1] + b * axes[0, 2]
-    away = r * axes[1, 0] + g * axes[1, 1] + b * axes[1, 2]
-    off = math.degrees(math.atan2(r * axes[2, 0] + g * axes[2, 1] + b * axes[2, 2], along))
-    if along <= 0 or abs(off) > _OFF_DEG:
+    normal = r * axes[2, 0] + g * axes[2, 1] + b * axes[2, 2]
+    if along <= 0 or abs(normal) > _OFF_SLOPE * along:
         return False
-    beyond = math.degrees(math.atan2(away, along))
-    return beyond <= 0 or math.hypot(beyond, off) <= yellow_deg
+    away = r * axes[1, 0] + g * axes[1, 1] + b * axes[1, 2]
+    if away <= 0:
+        return True
+    off, beyond = math.degrees(math.atan2(normal, along)), math.degrees(math.atan2(away, along))
+    return math.hypot(beyond, off) <= yellow_deg
 
 
 def add_parts(

@@ -191,7 +191,7 @@ def find_vessels(
     counts = seams.join(least)
     labels = filled.painted(seams.numbers(0))
     totals = np.zeros((len(counts), len(SUMS)), np.int64)
-    sums = wall_sums(rgb, wall.painted(), wall.n_objects, vectors, params, edge)
+    sums = wall_sums(rgb, wall, vectors, params, edge)
     add_parts(totals, owners(wall.objects(), labels), sums)
     verdict = judge(totals, counts.pixels, spacing_um**2, vectors, params)
     kept, others = (LabelImage(numbers[labels], image.lattice) for numbers in renumbered(verdict))

@@ -64,6 +64,8 @@ class PaintedLabels:
         Gives the labels of one block's core by its index; called from several threads.
     dtype
         Of the labels.
+    holds
+        Whether a block has any label, known without painting it; every block may if None.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class PaintedLabels:
         blocks: Sequence[Block],
         paint: Callable[[int], NDArray[Any]],
         dtype: np.dtype[Any],
+        holds: Callable[[int], bool] | None = None,
     ) -> None:
         self.shape, self.dtype, self.ndim = shape, dtype, 2
+        self._holds = holds
         self._blocks, self._paint = blocks, paint
         self._row_stops = np.array(sorted({block.rows.stop for block in blocks}))
         self._col_stops = np.array(sorted({block.cols.stop for block in blocks}))
@@ -92,22 +96,32 @@ class PaintedLabels:
         if (r0, c0) in self._whole and self._whole[r0, c0][0] == (r1, c1):
             return self._paint(self._whole[r0, c0][1])
         out = np.zeros((max(0, r1 - r0), max(0, c1 - c0)), self.dtype)
-        if out.size == 0:
-            return out
+        for block in self._touched(r0, r1, c0, c1) if out.size else ():
+            a, b = max(r0, block.rows.start), min(r1, block.rows.stop)
+            c, d = max(c0, block.cols.start), min(c1, block.cols.stop)
+            labels = self._labels(block.index)
+            out[a - r0 : b - r0, c - c0 : d - c0] = labels[
+                a - block.rows.start : b - block.rows.start,
+                c - block.cols.start : d - block.cols.start,
+            ]
+        return out
+
+    def is_empty(self, rows: slice, cols: slice) -> bool:
+        """Whether it is known that a part holds no label."""
+        if self._holds is None:
+            return False
+        touched = self._touched(rows.start, rows.stop, cols.start, cols.stop)
+        return not any(self._holds(block.index) for block in touched)
+
+    def _touched(self, r0: int, r1: int, c0: int, c1: int) -> list[Block]:
         across = len(self._col_stops)
         first_row, last_row = np.searchsorted(self._row_stops, (r0, r1 - 1), "right")
         first, last = np.searchsorted(self._col_stops, (c0, c1 - 1), "right")
-        for i in range(first_row, last_row + 1):
-            for j in range(first, last + 1):
-                block = self._blocks[i * across + j]
-                a, b = max(r0, block.rows.start), min(r1, block.rows.stop)
-                c, d = max(c0, block.cols.start), min(c1, block.cols.stop)
-                labels = self._labels(block.index)
-                out[a - r0 : b - r0, c - c0 : d - c0] = labels[
-                    a - block.rows.start : b - block.rows.start,
-                    c - block.cols.start : d - block.cols.start,
-                ]
-        return out
+        return [
+            self._blocks[i * across + j]
+            for i in range(first_row, last_row + 1)
+            for j in range(first, last + 1)
+        ]
 
     def _labels(self, index: int) -> NDArray[Any]:
         with self._lock:

@@ -52,6 +52,7 @@ __all__ = ["FIND_VESSELS"]
 Arrays = Mapping[str, NDArray[Any]]
 SAMPLE_PX = 256
 SAMPLED_BLOCKS = 96
+SAMPLE_STRIDE = 4
 
 
 def _body(inputs: Inputs, params: VesselParams) -> Generator[Progress, None, Results]:
@@ -87,7 +88,8 @@ def _body(inputs: Inputs, params: VesselParams) -> Generator[Progress, None, Res
     inputs.note(LEFT_OUT, vessels.left_out())
     for artifact, number, start in ((VESSELS, 0, 0.88), (BROWN_LEFT_OUT, 1, 0.94)):
         paint = partial(vessels.painted, number)
-        painted = PaintedLabels(lattice.shape, blocks, paint, np.dtype(np.int32))
+        holds = partial(vessels.holds, number)
+        painted = PaintedLabels(lattice.shape, blocks, paint, np.dtype(np.int32), holds)
         results[artifact] = yield from inputs.write_labels(
             LabelImage(painted, lattice), "storing vessels", name=artifact.name, start=start,
             stop=start + 0.06,
@@ -111,8 +113,8 @@ def _staining(
     chosen = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS)
 
     def sample(block: Block) -> Arrays:
-        pixels = slide.read_lattice(block.core).values[::2, ::2]
-        return {"rgb": pixels[tissue_in(block.core, mask)[::2, ::2]]}
+        pixels = slide.read_lattice(block.core).values[::SAMPLE_STRIDE, ::SAMPLE_STRIDE]
+        return {"rgb": pixels[tissue_in(block.core, mask)[::SAMPLE_STRIDE, ::SAMPLE_STRIDE]]}
 
     samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.05)
     return staining_of(np.concatenate([np.zeros((0, 3), np.uint8), *samples.column("rgb")]), params)
@@ -135,9 +137,7 @@ def _wall(
     wall = vessel_wall(image.values, spacing_um, params, staining.threshold, vectors)[block.inner]
     runs = find_runs(wall & tissue_in(block.core, mask))
     near = tissue_in(block.core, edge) if runs.n_objects else None
-    sums = wall_sums(
-        image.values[block.inner], runs.painted(), runs.n_objects, vectors, params, near
-    )
+    sums = wall_sums(image.values[block.inner], runs, vectors, params, near)
     return {**runs.arrays(), **runs.holes().arrays("holes"), "colour": sums}
 
 
@@ -214,12 +214,19 @@ class _Vessels:
 
     def painted(self, which: int, index: int) -> NDArray[np.int32]:
         """Final labels of the vessels (0) or of the objects left out (1) in one block's core."""
+        if self._filled is None or not self.holds(which, index):
+            return np.zeros(self.blocks[index].core.shape, np.int32)
+        return self._runs(self._filled, index).painted(self._numbers(which, index))
+
+    def holds(self, which: int, index: int) -> bool:
+        """Whether a block holds any vessel (0) or object left out (1)."""
+        return index in self._place and bool(self._numbers(which, index).any())
+
+    def _numbers(self, which: int, index: int) -> NDArray[np.int32]:
         from napari_mosaik.segment.vessels import renumbered
 
-        if index not in self._place or self._filled is None or self._seams is None:
-            return np.zeros(self.blocks[index].core.shape, np.int32)
-        numbers = renumbered(self._verdict)[which][self._seams.numbers(index)]
-        return self._runs(self._filled, index).painted(numbers)
+        assert self._seams is not None
+        return renumbered(self._verdict)[which][self._seams.numbers(index)]
 
     def measured(self, block: Block) -> Arrays:
         """What one block adds to the measurements and colours of the objects in it."""
@@ -292,6 +299,6 @@ FIND_VESSELS = Step(
     writes=(VESSELS, VESSEL_OBJECTS, BROWN_LEFT_OUT, BROWN_OBJECTS),
     body=_body,
     previews="cd34",
-    revision=3,
+    revision=4,
     coarsest_um=2.5,
 )
