@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command("queue")(queue)
     app.command("agreement")(agreement)
     app.command("qa")(qa)
+    app.command("corrections")(corrections)
     annotate = typer.Typer(help="Exchange annotations with QuPath (GeoJSON).", no_args_is_help=True)
     annotate.command("import")(import_)
     annotate.command("export")(export)
@@ -195,6 +196,32 @@ def qa(
     ]
     header = ["what", "reader", "of", "judged", "wrong (95 % interval)", "missed", "verdict"]
     table(f"{found.name}: segmentations checked by eye", header, rows, words=True)
+
+
+def corrections(case: OneCase, json: Json = False) -> None:
+    """List what readers have corrected by hand, and whether the results have it."""
+    from napari_mosaik.workflow.correcting import correction_records
+
+    found = _case(case)
+    records = correction_records(found)
+    if json:
+        print_json({"case": found.name, "corrections": records})
+        return
+    if not records:
+        typer.echo(f"{found.name}: nothing has been corrected; use 'Correct' in the window")
+        return
+    rows = [
+        [
+            record["what"],
+            record["told"],
+            record["reader"],
+            record["time"][:16].replace("T", " "),
+            f"{record['state']}: {record['why']}" if record["why"] else record["state"],
+        ]
+        for record in records
+    ]
+    header = ["what", "correction", "reader", "time (UTC)", "state"]
+    table(f"{found.name}: corrected by hand", header, rows, words=True)
 
 
 def _rate(record: dict[str, Any], name: str) -> str:

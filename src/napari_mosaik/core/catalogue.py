@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from napari_mosaik.core.artifact import Artifact, Source
+from napari_mosaik.core.corrections import CORRECTED_FRAMES
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
@@ -42,17 +43,34 @@ PET: Final = Source("pet", "microPET slice")
 INJECTION: Final = Source("injection", "injection record")
 LANDMARKS: Final = Source("landmarks", "landmarks set by hand")
 ANNOTATIONS: Final = Source("annotations:he", "tissue classes drawn on the H&E slide")
+CORRECTIONS: Final = {
+    what: Source(f"corrections:{what}", f"corrections of the {what.replace('_', ' on ')} by hand")
+    for what in CORRECTED_FRAMES
+}
+"""By what is corrected: "vessels", "nuclei", "tissue_he", "tissue_cd34", "tissue_caix"."""
 
 DAMAGED: Final = "damaged"
 """Entry of a tissue result's record: the damaged tiles of the slide that were left out."""
 STAINING: Final = "staining"
 """Entry of a record: the stains of a slide with their source, what it looks like, warnings."""
+QUALITY_AREAS: Final = "quality_mm2"
+"""Entry of a tissue result's record: area of each kind of bad place, mm²."""
 LEFT_OUT: Final = "left_out"
 """Entry of the vessels' record: how many brown objects were left out, by reason."""
+CORRECTED: Final = "corrections"
+"""Entry of a record: how many corrections by hand were made, and which could not be, with why."""
 
 # --- what the program makes ---------------------------------------------------------------------
 TISSUE: Final = {
     stain: Artifact(f"tissue_{stain}", Raster, f"tissue mask of the {STAIN_TITLES[stain]} slide")
+    for stain in STAINS
+}
+QUALITY: Final = {
+    stain: Artifact(
+        f"quality_{stain}",
+        Raster,
+        f"pen, folds, blur and bubbles of the {STAIN_TITLES[stain]} slide",
+    )
     for stain in STAINS
 }
 ALIGNMENT: Final = {
@@ -77,6 +95,18 @@ CLASS_RECORD: Final = Artifact(
 )
 NUCLEI: Final = Artifact("nuclei", LabelImage, "nuclei on H&E")
 NUCLEUS_OBJECTS: Final = Artifact("nucleus_objects", Table, "one row per nucleus")
+CORRECTED_VESSELS: Final = Artifact(
+    "corrected_vessels", LabelImage, "vessels with the corrections made by hand"
+)
+CORRECTED_VESSEL_OBJECTS: Final = Artifact(
+    "corrected_vessel_objects", Table, "one row per vessel, corrections by hand included"
+)
+CORRECTED_NUCLEI: Final = Artifact(
+    "corrected_nuclei", LabelImage, "nuclei with the corrections made by hand"
+)
+CORRECTED_NUCLEUS_OBJECTS: Final = Artifact(
+    "corrected_nucleus_objects", Table, "one row per nucleus, corrections by hand included"
+)
 CAIX_CELLS: Final = Artifact("caix_cells", Table, "one row per cell of the CAIX slide")
 PARAMETERS: Final = Artifact("parameters", Table, "vascular, nuclear and CAIX parameters per tile")
 MAPS: Final = Artifact("maps", Raster, "parameters interpolated over the mask, one channel each")
@@ -98,6 +128,7 @@ METRICS: Final = _document("metrics", "error of the prediction beside the baseli
 
 ARTIFACTS: Final[tuple[Artifact[Any], ...]] = (
     *TISSUE.values(),
+    *QUALITY.values(),
     *ALIGNMENT.values(),
     TILES,
     STAIN_FIT,
@@ -113,6 +144,10 @@ ARTIFACTS: Final[tuple[Artifact[Any], ...]] = (
     CLASS_RECORD,
     NUCLEI,
     NUCLEUS_OBJECTS,
+    CORRECTED_VESSELS,
+    CORRECTED_VESSEL_OBJECTS,
+    CORRECTED_NUCLEI,
+    CORRECTED_NUCLEUS_OBJECTS,
     CAIX_CELLS,
     PARAMETERS,
     MAPS,
@@ -126,4 +161,11 @@ ARTIFACTS: Final[tuple[Artifact[Any], ...]] = (
     PREDICTION_RECORD,
     METRICS,
 )
-SOURCES: Final[tuple[Source, ...]] = (*SLIDES.values(), PET, INJECTION, LANDMARKS, ANNOTATIONS)
+SOURCES: Final[tuple[Source, ...]] = (
+    *SLIDES.values(),
+    PET,
+    INJECTION,
+    LANDMARKS,
+    ANNOTATIONS,
+    *CORRECTIONS.values(),
+)

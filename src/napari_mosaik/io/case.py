@@ -14,11 +14,13 @@ from pydantic import ValidationError
 
 from napari_mosaik.core.artifact import Source
 from napari_mosaik.core.catalogue import ANNOTATIONS, INJECTION, LANDMARKS, PET
+from napari_mosaik.core.corrections import Correction, digest_of
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.records import PetImage, SpacingSource
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case_file import CASE_FILE, CaseFile, PetEntry, SlideEntry
+from napari_mosaik.io.corrections import correction_journals, read_corrections
 from napari_mosaik.io.files import file_digest, saving, write_bytes
 from napari_mosaik.io.lock import writer
 from napari_mosaik.io.store import CaseStore
@@ -185,6 +187,10 @@ class Case:
         with self.slide(stain) as slide:
             return read_geojson(path, slide.lattice)
 
+    def corrections(self, what: str) -> tuple[Correction, ...]:
+        """The corrections by hand that count ("vessels", "nuclei", "tissue_cd34"...), in order."""
+        return read_corrections(self.root, what)
+
     def model_folder(self, model: str) -> Path:
         """Where a model with the given hash is, or would be, kept."""
         return self.root / "models" / model
@@ -205,7 +211,16 @@ class Case:
             return "" if self.annotations_path("he").is_file() else "nothing annotated yet"
         if source == LANDMARKS:
             return "" if self.file.landmarks else "no landmarks given"
+        if source.name.startswith(_CORRECTIONS):
+            return self._lacks_corrections(source.name.removeprefix(_CORRECTIONS))
         raise KeyError(source.name)
+
+    def _lacks_corrections(self, what: str) -> str:
+        """A damaged journal counts as one that is there: the step that reads it says so."""
+        try:
+            return "" if self.corrections(what) else "nothing corrected by hand"
+        except InputError:
+            return ""
 
     def _lacks_slide(self, source: Source) -> str:
         entry = self.file.slides.get(source.name.removeprefix("slide:"))  # type: ignore[call-overload]
@@ -233,8 +248,16 @@ class Case:
             return digest(given)
         if source == ANNOTATIONS:
             return self._file_digest(self.annotations_path("he"))
+        if source.name.startswith(_CORRECTIONS):
+            return self._corrections_digest(source.name.removeprefix(_CORRECTIONS))
         paths = [self.path(path) for path in self.file.landmarks.values()]
         return digest([dict(self.file.landmarks), [self._file_digest(p) for p in paths]])
+
+    def _corrections_digest(self, what: str) -> str:
+        try:
+            return digest_of(self.corrections(what))
+        except InputError:
+            return digest([file_digest(path) for path in correction_journals(self.root, what)])
 
     def _slide_digest(self, stain: str) -> str:
         entry = self.file.slides[stain]  # type: ignore[index]
@@ -266,6 +289,7 @@ class Case:
 
 
 _DIGESTS: dict[str, str] = {}
+_CORRECTIONS = "corrections:"
 
 
 def create_case(root: Path, file: CaseFile) -> Case:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Artifact, Progress, Source
-from napari_mosaik.core.catalogue import INJECTION, PET, SLIDES
+from napari_mosaik.core.catalogue import CORRECTIONS, INJECTION, PET, SLIDES
+from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.records import InjectionRecord, PetImage
 from napari_mosaik.core.shapes import AnnotatedShape
@@ -23,6 +24,7 @@ from napari_mosaik.workflow.parallel import in_parallel
 
 if TYPE_CHECKING:
     from napari_mosaik.core.raster import LabelImage, Raster
+    from napari_mosaik.io.ome_labels import LabelWriter
     from napari_mosaik.io.slide import Slide, SlideBlocks
     from napari_mosaik.workflow.step import Step
 
@@ -92,6 +94,11 @@ class Inputs:
         self._check(artifact)
         return self._case.store.read(artifact)
 
+    def record(self, artifact: Artifact[Any]) -> dict[str, Any]:
+        """The record that is stored with a result: the settings and notes of its step."""
+        self._check(artifact)
+        return self._case.store.record(artifact)
+
     def has(self, entry: Artifact[Any] | Source) -> bool:
         """Whether an input that the step may read is there."""
         if entry.name in self._absent:
@@ -122,6 +129,11 @@ class Inputs:
         """The shapes drawn on a slide."""
         self._check(Source(f"annotations:{stain}", ""))
         return self._case.annotations(stain)
+
+    def corrections(self, what: str) -> tuple[Correction, ...]:
+        """What was corrected by hand; nothing where there are no corrections."""
+        source = CORRECTIONS[what]
+        return self._case.corrections(what) if self.has(source) else ()
 
     def landmark_files(self) -> dict[str, Path]:
         """Landmark files by frame."""
@@ -225,7 +237,28 @@ class Inputs:
 
         place = self.scratch / f"{name}.ome.zarr"
         remove_tree(place)
-        writer = LabelWriter(place, labels, self._step)
+        return (yield from self._write(LabelWriter(place, labels, self._step), text, start, stop))
+
+    def rewrite_labels(
+        self,
+        before: Artifact[LabelImage],
+        labels: LabelImage,
+        windows: Sequence[tuple[slice, slice]],
+        text: str,
+    ) -> Generator[Progress, None, LabelImage]:
+        """Write a label image that differs from a stored one in some windows only."""
+        from napari_mosaik.io.label_rewriter import LabelRewriter, labels_in
+
+        self._check(before)
+        place = self.scratch / "labels.ome.zarr"
+        remove_tree(place)
+        stored = labels_in(self._case.store.folder(before))
+        writer = LabelRewriter(place, labels, self._step, stored, windows)
+        return (yield from self._write(writer, text, 0.5, 1.0))
+
+    def _write(
+        self, writer: LabelWriter, text: str, start: float, stop: float
+    ) -> Generator[Progress, None, LabelImage]:
         parts = [(level, w) for level in range(writer.n_levels) for w in writer.windows(level)]
         done = 0
         for level in range(writer.n_levels):

@@ -12,6 +12,7 @@ from napari_mosaik.workflow.steps.association import ASSOCIATE
 from napari_mosaik.workflow.steps.caix import CAIX
 from napari_mosaik.workflow.steps.classes import TISSUE_CLASSES
 from napari_mosaik.workflow.steps.clusters import FIND_CLUSTERS
+from napari_mosaik.workflow.steps.correct import CORRECT_NUCLEI, CORRECT_VESSELS
 from napari_mosaik.workflow.steps.kinetics import CURVES, TILE_CURVES
 from napari_mosaik.workflow.steps.maps import PARAMETER_MAPS
 from napari_mosaik.workflow.steps.nuclei import FIND_NUCLEI
@@ -33,9 +34,11 @@ STEPS: tuple[Step[Any], ...] = (
     CALCULATE_SUV,
     MEASURE_UPTAKE,
     FIND_VESSELS,
+    CORRECT_VESSELS,
     STAIN,
     TISSUE_CLASSES,
     FIND_NUCLEI,
+    CORRECT_NUCLEI,
     CAIX,
     TILE_PARAMETERS,
     PARAMETER_MAPS,

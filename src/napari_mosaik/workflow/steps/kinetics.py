@@ -9,10 +9,10 @@ import numpy as np
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
     CAIX_CELLS,
+    CORRECTED_VESSEL_OBJECTS,
     KINETICS,
     PARAMETERS,
     TILE_KINETICS,
-    VESSEL_OBJECTS,
 )
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import setting
@@ -120,7 +120,7 @@ TILE_CURVES = Step(
     "were all that mattered.",
     page="Kinetics",
     params=DeliveryParams,
-    reads=(PARAMETERS, VESSEL_OBJECTS, CAIX_CELLS),
+    reads=(PARAMETERS, CORRECTED_VESSEL_OBJECTS, CAIX_CELLS),
     writes=(TILE_KINETICS,),
     body=_tile_curves,
     revision=2,

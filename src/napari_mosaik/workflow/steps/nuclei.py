@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
     from napari_mosaik.segment import ClassicalNuclei, NucleiModel
 
-__all__ = ["FIND_NUCLEI", "join_tables", "slide_threshold", "split_table"]
+__all__ = [
+    "FIND_NUCLEI",
+    "join_tables",
+    "measured_nuclei",
+    "slide_threshold",
+    "split_table",
+    "stain_vectors",
+]
 
 COLUMN = "column:"
 SAMPLE_PX = 256
@@ -60,8 +67,7 @@ def _body(inputs: Inputs, params: NucleiParams) -> Generator[Progress, None, Res
     from napari_mosaik.io.slide import View
 
     mask = inputs.read(TISSUE["he"])
-    fit = inputs.read(STAIN_FIT) if inputs.has(STAIN_FIT) else None
-    vectors = np.array(fit["vectors"], float).T if fit and fit["usable"] else None
+    vectors = stain_vectors(inputs)
     with inputs.slide("he") as slide:
         model, about = yield from _slide_model(inputs, slide, mask, params, vectors)
         size = NETWORK_BLOCK_PX if params.method == "stardist" else BLOCK_PX
@@ -79,9 +85,15 @@ def _body(inputs: Inputs, params: NucleiParams) -> Generator[Progress, None, Res
     labels = yield from inputs.write_labels(
         LabelImage(joined, lattice), "storing nuclei", start=0.9
     )
-    table = join_tables(parts, _measured(np.zeros((1, 1), np.int32), lattice, vectors, None))
+    table = join_tables(parts, measured_nuclei(np.zeros((1, 1), np.int32), lattice, vectors, None))
     table = table.rows(rows).with_columns({}, about={"method": about})
     return {NUCLEI: labels, NUCLEUS_OBJECTS: table}
+
+
+def stain_vectors(inputs: Inputs) -> NDArray[np.float64] | None:
+    """(3, 2) OD vectors of the H&E slide's own stains; None where they are not known."""
+    fit = inputs.read(STAIN_FIT) if inputs.has(STAIN_FIT) else None
+    return np.array(fit["vectors"], float).T if fit and fit["usable"] else None
 
 
 def _slide_model(
@@ -160,11 +172,11 @@ def _block_nuclei(
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
     seen = without_damaged(model.segment(image.values, spacing_um), slide, block.outer)
     found = own_objects(seen, block.inner)
-    table = _measured(found, block.outer, vectors, image.values)
+    table = measured_nuclei(found, block.outer, vectors, image.values)
     return {"labels": found.astype(np.int32), **split_table(table)}
 
 
-def _measured(
+def measured_nuclei(
     labels: NDArray[np.int32],
     lattice: Lattice,
     vectors: NDArray[np.float64] | None,

@@ -11,13 +11,13 @@ from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     CAIX_CELLS,
     CLASSES,
-    NUCLEUS_OBJECTS,
+    CORRECTED_NUCLEUS_OBJECTS,
+    CORRECTED_VESSEL_OBJECTS,
+    CORRECTED_VESSELS,
     PARAMETERS,
     REFERENCE,
     TILES,
     TISSUE,
-    VESSEL_OBJECTS,
-    VESSELS,
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
@@ -80,12 +80,12 @@ def _vascular(
         vessel_distance_in_tiles,
     )
 
-    if not inputs.has(VESSELS):
+    if not inputs.has(CORRECTED_VESSELS):
         return None
-    grid, vessels = inputs.read(TILES), inputs.read(VESSELS)
+    grid, vessels = inputs.read(TILES), inputs.read(CORRECTED_VESSELS)
     return vascular_parameters(
         grid,
-        inputs.read(VESSEL_OBJECTS),
+        inputs.read(CORRECTED_VESSEL_OBJECTS),
         tissue_area_um2=tissue_um2,
         vessel_area_um2=area_in_tiles(grid, vessels.values, vessels.lattice),
         distance_um=vessel_distance_in_tiles(
@@ -113,9 +113,9 @@ def _nuclear(
 ) -> Table | None:
     from napari_mosaik.features import nuclear_parameters
 
-    if not (inputs.has(NUCLEUS_OBJECTS) and inputs.has(ALIGNMENT["he"])):
+    if not (inputs.has(CORRECTED_NUCLEUS_OBJECTS) and inputs.has(ALIGNMENT["he"])):
         return None
-    nuclei = inputs.read(NUCLEUS_OBJECTS)
+    nuclei = inputs.read(CORRECTED_NUCLEUS_OBJECTS)
     points = transform_of(inputs.read(ALIGNMENT["he"])).apply(nuclei.points_um())
     return nuclear_parameters(
         inputs.read(TILES), nuclei, tissue_area_um2=tissue_um2, points_um=points
@@ -155,15 +155,15 @@ TILE_PARAMETERS = Step(
     params=ParameterParams,
     reads=(TILES, TISSUE[REFERENCE]),
     may_read=(
-        VESSELS,
-        VESSEL_OBJECTS,
-        NUCLEUS_OBJECTS,
+        CORRECTED_VESSELS,
+        CORRECTED_VESSEL_OBJECTS,
+        CORRECTED_NUCLEUS_OBJECTS,
         CAIX_CELLS,
         CLASSES,
         ALIGNMENT["he"],
         ALIGNMENT["caix"],
     ),
-    needs_any=(VESSELS, NUCLEUS_OBJECTS, CAIX_CELLS, CLASSES),
+    needs_any=(CORRECTED_VESSELS, CORRECTED_NUCLEUS_OBJECTS, CAIX_CELLS, CLASSES),
     writes=(PARAMETERS,),
     body=_body,
     revision=2,

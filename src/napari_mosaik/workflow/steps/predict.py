@@ -14,8 +14,9 @@ from napari_mosaik.core.catalogue import (
     CAIX_CELLS,
     CLASSES,
     CLUSTERS,
+    CORRECTED_NUCLEUS_OBJECTS,
+    CORRECTED_VESSELS,
     KINETICS,
-    NUCLEUS_OBJECTS,
     PARAMETERS,
     PREDICTION,
     PREDICTION_MAP,
@@ -24,7 +25,6 @@ from napari_mosaik.core.catalogue import (
     TILE_KINETICS,
     TILES,
     TISSUE,
-    VESSELS,
 )
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
@@ -49,8 +49,8 @@ TWIN_READS = (
     TISSUE[REFERENCE],
     CLASSES,
     ALIGNMENT["he"],
-    VESSELS,
-    NUCLEUS_OBJECTS,
+    CORRECTED_VESSELS,
+    CORRECTED_NUCLEUS_OBJECTS,
     CAIX_CELLS,
     PARAMETERS,
     CLUSTERS,
@@ -117,7 +117,7 @@ def _fractions(read: Callable[[Artifact[Any]], Any]) -> Any:
     classes = area_fractions(
         read(CLASSES), lattice, (NEOPLASTIC, NON_NEOPLASTIC), to_reference, oversample=2
     )
-    vessels = area_fractions(read(VESSELS), lattice, oversample=5)[..., 0]
+    vessels = area_fractions(read(CORRECTED_VESSELS), lattice, oversample=5)[..., 0]
     return stack_fractions(classes[..., 0], classes[..., 1], vessels, inside, lattice)
 
 

@@ -1,0 +1,160 @@
+"""What a reader corrects by hand, as it stands after every undo; free of files and windows.
+
+    event "add" {correction}, "undo", "redo"  ──standing()──►  corrections that count, in order
+
+A correction names places in µm of its section and never a number of an object: numbers change when
+a segmentation is run again, places stay.  Beside each place it holds the centroid and the area of
+the object that was meant, so that the object is found again or is reported as lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal, get_args
+
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.params import digest
+
+__all__ = [
+    "CORRECTED_FRAMES",
+    "Correction",
+    "Kind",
+    "Point",
+    "digest_of",
+    "meant",
+    "standing",
+    "told",
+]
+
+Point = tuple[float, float]
+"""Row and column in µm of the section."""
+Kind = Literal["delete", "merge", "split", "class", "add", "cut"]
+CORRECTED_FRAMES: Final = {
+    "vessels": "cd34",
+    "nuclei": "he",
+    "tissue_he": "he",
+    "tissue_cd34": "cd34",
+    "tissue_caix": "caix",
+}
+"""What can be corrected, and the section on which its places lie."""
+_OBJECTS: Final = {"delete": 1, "merge": 2, "split": 1, "class": 1, "add": 0, "cut": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """One correction.
+
+    Parameters
+    ----------
+    kind
+        "delete", "merge", "split" or "class" of objects; "add" to or "cut" from a tissue mask.
+    places_um
+        A place within each object that is meant (two for "merge"); none for a mask.
+    centroids_um, areas_um2
+        Centroid and area, µm and µm², of each of these objects when it was corrected.
+    line_um
+        The line that splits an object.
+    word
+        The class that is given; empty takes it away.
+    area_wkt
+        The area that is added or cut, as well-known text with x = column and y = row in µm.
+    reader, time
+        Who corrected, and when (ISO, UTC); they do not change the result.
+    """
+
+    kind: Kind
+    places_um: tuple[Point, ...] = ()
+    centroids_um: tuple[Point, ...] = ()
+    areas_um2: tuple[float, ...] = ()
+    line_um: tuple[Point, ...] = ()
+    word: str = ""
+    area_wkt: str = ""
+    reader: str = field(default="", compare=False)
+    time: str = field(default="", compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form without reader and time, empty entries left out."""
+        values = {key: value for key, value in asdict(self).items() if value}
+        return {key: value for key, value in values.items() if key not in ("reader", "time")}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], reader: str = "", time: str = "") -> Correction:
+        """The inverse of `as_dict`; what is no correction raises `InputError`."""
+        try:
+            made = cls(
+                values["kind"],
+                _points(values.get("places_um", ())),
+                _points(values.get("centroids_um", ())),
+                tuple(float(v) for v in values.get("areas_um2", ())),
+                _points(values.get("line_um", ())),
+                str(values.get("word", "")),
+                str(values.get("area_wkt", "")),
+                reader,
+                time,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"this is no correction: {values!r} ({error})") from error
+        if made.kind not in get_args(Kind):
+            raise InputError(f"'{made.kind}' is no correction; use: {', '.join(get_args(Kind))}")
+        n = _OBJECTS[made.kind]
+        if not len(made.places_um) == len(made.centroids_um) == len(made.areas_um2) == n:
+            raise InputError(f"the correction '{made.kind}' needs {n} object(s): {values!r}")
+        if (made.kind == "split" and len(made.line_um) < 2) or (n == 0 and not made.area_wkt):
+            raise InputError(f"the correction '{made.kind}' lacks its line or area: {values!r}")
+        return made
+
+
+def _points(values: Any) -> tuple[Point, ...]:
+    return tuple((float(row), float(column)) for row, column in values)
+
+
+def standing(
+    events: Iterable[Mapping[str, Any]], reader: str = ""
+) -> tuple[list[Correction], list[Correction]]:
+    """The corrections of one reader that count, and those taken back that can be made again.
+
+    Raises `InputError` for an undo of nothing: a part of the record is lost then.
+    """
+    made: list[Correction] = []
+    back: list[Correction] = []
+    for event in events:
+        kind = event.get("event")
+        if kind == "add":
+            time = str(event.get("time", ""))
+            made.append(Correction.from_dict(event.get("correction") or {}, reader, time))
+            back.clear()
+        elif kind in ("undo", "redo"):
+            source, target = (made, back) if kind == "undo" else (back, made)
+            if not source:
+                raise InputError(f"the corrections of {reader} hold an '{kind}' of nothing")
+            target.append(source.pop())
+    return made, back
+
+
+def digest_of(corrections: Iterable[Correction]) -> str:
+    """Digest of what corrections do: equal whoever made them and when, and after undo."""
+    return digest([correction.as_dict() for correction in corrections])
+
+
+def meant(correction: Correction) -> list[tuple[Point, Point, float]]:
+    """Place, centroid and area of each object that a correction means."""
+    return list(
+        zip(correction.places_um, correction.centroids_um, correction.areas_um2, strict=True)
+    )
+
+
+def told(correction: Correction) -> str:
+    """A correction in words: what, where."""
+    does = {
+        "delete": "deleted",
+        "merge": "merged with its neighbour",
+        "split": "split",
+        "class": f"class '{correction.word}'" if correction.word else "class taken away",
+        "add": "added to the tissue",
+        "cut": "cut from the tissue",
+    }[correction.kind]
+    if not correction.places_um:
+        return does
+    row, column = correction.places_um[0]
+    return f"{does} at {row / 1000:.3f}, {column / 1000:.3f} mm"

@@ -1,0 +1,59 @@
+"""The corrections of a case on the disk: one journal for each thing corrected and each reader.
+
+    case/corrections/vessels/READER.jsonl     one line per correction, undo and redo
+
+The journals are the only copy: what counts is worked out from them whenever it is asked for.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from pathlib import Path
+from typing import Any
+
+from napari_mosaik.core.corrections import Correction, standing
+from napari_mosaik.core.errors import InputError
+
+__all__ = ["correction_journals", "read_corrections"]
+
+
+def correction_journals(root: Path, what: str) -> list[Path]:
+    """The journals of all readers, by name; none where nothing was corrected."""
+    return sorted((root / "corrections" / what).glob("*.jsonl"))
+
+
+def read_corrections(root: Path, what: str) -> tuple[Correction, ...]:
+    """The corrections of all readers that count, in the order in which they were made.
+
+    Raises
+    ------
+    InputError
+        A journal is damaged; the message names it and the line.
+    """
+    each = [standing(_events(path), path.stem)[0] for path in correction_journals(root, what)]
+    return tuple(heapq.merge(*each, key=lambda correction: correction.time))
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    """The events of a journal; a last line that was torn was never confirmed and is left out."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"the corrections {path} cannot be read: {error}") from error
+    events: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            event = json.loads(line) if line.strip() else {}
+        except ValueError:
+            event = None
+        if not isinstance(event, dict):
+            if number == len(lines):
+                break
+            raise InputError(
+                f"line {number} of the corrections {path} is damaged; restore the file from a "
+                "copy, or delete it to do without the corrections of this reader"
+            )
+        if event:
+            events.append(event)
+    return events

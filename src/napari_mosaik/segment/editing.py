@@ -1,0 +1,334 @@
+"""Objects of a label image deleted, merged, split and classed by hand, reading their places only.
+
+    labels on the disk ──read──► patches (copied when changed) ──compact──► labels 1 to m again
+
+An object is found by its pixel count: the window around its centroid grows until all of its pixels
+are in it.  So nothing but the surroundings of corrected objects is read, whatever the size of the
+slide, and the result does not depend on how the image is stored.  While objects are edited their
+numbers stay; at the end the highest numbers move into the gaps, so that few pixels change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from napari_mosaik.core.corrections import Correction, Point, meant
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.raster import LazyArray
+from napari_mosaik.core.table import Table
+
+__all__ = ["MERGE_GAP_UM", "Edited", "ObjectEditor", "apply_corrections"]
+
+Window = tuple[slice, slice]
+Mask = NDArray[np.bool_]
+MERGE_GAP_UM = 100.0
+"""Objects further apart than this, between their nearest pixels' rows or columns, stay two."""
+OTHER_SIZE = 2.0
+"""An object that is this many times larger or smaller than the one meant is another object."""
+_PATCH = 256
+_AROUND = np.ones((3, 3), bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """What editing has made of the objects.
+
+    Parameters
+    ----------
+    rows
+        (m,) row of the table of the objects as found for each label 1 to m; -1 for an object that
+        a reader has made by merging or splitting.
+    made
+        Label and window of each object that was made by hand, and how ("merged", "split").
+    words
+        Class word by label, where one was given.
+    windows
+        Parts of the image in which anything changed.
+    """
+
+    rows: NDArray[np.int64]
+    made: dict[int, tuple[Window, str]]
+    words: dict[int, str]
+    windows: list[Window]
+
+
+class ObjectEditor:
+    """A label image whose objects can be edited; the image itself is never changed.
+
+    It can be read like the image (two slices without step), with all edits in it.
+
+    Parameters
+    ----------
+    labels
+        (rows, columns) whole numbers on *lattice*, as found; ``k`` is row ``k - 1`` of *table*.
+    lattice
+        Where the pixels lie.
+    table
+        The objects with ``row_um``, ``column_um``, ``area_um2`` and ``major_axis_um``.
+    """
+
+    def __init__(self, labels: LazyArray, lattice: Lattice, table: Table) -> None:
+        self.shape, self.dtype, self.ndim = tuple(labels.shape), np.dtype(np.int32), 2
+        self.lattice = lattice
+        self._labels, self._n = labels, len(table)
+        self._pixels = np.rint(np.asarray(table["area_um2"]) / lattice.sample_area_um2)
+        self._centres = lattice.to_index(table.points_um())
+        self._reach = np.asarray(table["major_axis_um"]) / min(lattice.spacing_um) / 2 + 2
+        self._patches: dict[tuple[int, int], NDArray[np.int32]] = {}
+        self._made: dict[int, tuple[Window, str]] = {}
+        self._removed: set[int] = set()
+        self._words: dict[int, str] = {}
+        self._next = self._n + 1
+
+    # --- reading --------------------------------------------------------------------------------
+    def __getitem__(self, key: Window) -> NDArray[np.int32]:
+        r0, r1, _ = key[0].indices(self.shape[0])
+        c0, c1, _ = key[1].indices(self.shape[1])
+        out = np.array(self._labels[r0:r1, c0:c1], np.int32)
+        for (i, j), patch in self._patches.items():
+            top, left = i * _PATCH, j * _PATCH
+            a, b = max(r0, top), min(r1, top + patch.shape[0])
+            c, d = max(c0, left), min(c1, left + patch.shape[1])
+            if a < b and c < d:
+                out[a - r0 : b - r0, c - c0 : d - c0] = patch[
+                    a - top : b - top, c - left : d - left
+                ]
+        return out
+
+    def at(self, place_um: Point) -> int:
+        """The object at a place, 0 where there is none."""
+        row, col = np.floor(self.lattice.to_index([place_um])[0] + 0.5).astype(int)
+        if not (0 <= row < self.shape[0] and 0 <= col < self.shape[1]):
+            return 0
+        return int(self[row : row + 1, col : col + 1][0, 0])
+
+    def row(self, label: int) -> int:
+        """The object's row in the table of what was found; -1 if a reader has made it."""
+        return -1 if label in self._made else label - 1
+
+    def word(self, label: int) -> str:
+        """The class that was given to an object."""
+        return self._words.get(label, "")
+
+    def how(self, label: int) -> str:
+        """How a reader has made an object ("merged" or "split"), else empty."""
+        return self._made[label][1] if label in self._made else ""
+
+    def mask(self, label: int) -> tuple[Window, Mask]:
+        """The smallest window that holds an object, and its pixels there.
+
+        Raises
+        ------
+        InputError
+            The image does not hold all pixels that the table counts: they belong to two results.
+        """
+        if label in self._made:
+            window = self._made[label][0]
+            return window, self[window] == label
+        if not 1 <= label <= self._n or label in self._removed:
+            raise InputError(f"there is no object {label}")
+        n_pixels, reach = self._pixels[label - 1], float(self._reach[label - 1])
+        while True:
+            window = self._around(self._centres[label - 1], reach)
+            found = self[window] == label
+            if found.sum() == n_pixels:
+                return _tight(window, found)
+            if found.shape == self.shape:
+                raise InputError(
+                    f"object {label} has {int(found.sum())} pixels in the image but "
+                    f"{int(n_pixels)} in its table; run the step that found it again with --force"
+                )
+            reach *= 2
+
+    def _around(self, centre: NDArray[np.float64], reach: float) -> Window:
+        low = np.maximum(np.floor(centre - reach), 0).astype(int)
+        high = np.minimum(np.ceil(centre + reach) + 1, self.shape).astype(int)
+        return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
+
+    # --- editing --------------------------------------------------------------------------------
+    def delete(self, label: int) -> None:
+        """Take an object away."""
+        window, mask = self.mask(label)
+        self._paint(window, mask, 0)
+        self._forget(label)
+
+    def set_class(self, label: int, word: str) -> None:
+        """Give an object a class; an empty word takes it away."""
+        self.mask(label)
+        self._words.pop(label, None)
+        if word:
+            self._words[label] = word
+
+    def merge(self, one: int, other: int) -> int:
+        """Make one object of two; its number.  Pixels between them stay background."""
+        if one == other:
+            raise InputError("these are the same object; click another one")
+        (first, mask_1), (second, mask_2) = self.mask(one), self.mask(other)
+        for axis in (0, 1):
+            gap = max(first[axis].start, second[axis].start) - min(
+                first[axis].stop, second[axis].stop
+            )
+            if gap * self.lattice.spacing_um[axis] > MERGE_GAP_UM:
+                raise InputError(
+                    f"the two objects are more than {MERGE_GAP_UM:g} µm apart and stay two"
+                )
+        label = self._take("merged", _union(first, second), self.word(one) or self.word(other))
+        self._paint(first, mask_1, label)
+        self._paint(second, mask_2, label)
+        for gone in (one, other):
+            self._forget(gone)
+        return label
+
+    def split(self, label: int, line_um: ArrayLike) -> list[int]:
+        """Split an object along a line that crosses it; the numbers of its parts, largest first.
+
+        Pixels under the line go to the nearest part.  Raises `InputError` if the line does not
+        divide the object.
+        """
+        window, mask = self.mask(label)
+        corner = np.array([window[0].start, window[1].start])
+        index = np.floor(self.lattice.to_index(line_um) + 0.5).astype(int) - corner
+        line = _drawn(index, mask.shape)
+        before = ndimage.label(mask, _AROUND)[1]
+        parts, n = ndimage.label(mask & ~line, _AROUND)
+        if n <= before:
+            raise InputError(
+                "the line does not divide the object; draw it from outside across the whole object"
+            )
+        nearest = ndimage.distance_transform_edt(
+            parts == 0, self.lattice.spacing_um, return_distances=False, return_indices=True
+        )
+        parts = np.where(mask, parts[tuple(nearest)], 0)
+        order = np.argsort(-np.bincount(parts.ravel(), minlength=n + 1)[1:], kind="stable") + 1
+        word = self.word(label)
+        made = []
+        for part in order:
+            tight, piece = _tight(window, parts == part)
+            made.append(self._take("split", tight, word))
+            self._paint(tight, piece, made[-1])
+        self._forget(label)
+        return made
+
+    def _take(self, how: str, window: Window, word: str) -> int:
+        label, self._next = self._next, self._next + 1
+        self._made[label] = (window, how)
+        if word:
+            self._words[label] = word
+        return label
+
+    def _forget(self, label: int) -> None:
+        self._removed.add(label)
+        self._made.pop(label, None)
+        self._words.pop(label, None)
+
+    def _paint(self, window: Window, mask: Mask, value: int) -> None:
+        rows, cols = window
+        for i in range(rows.start // _PATCH, (rows.stop - 1) // _PATCH + 1):
+            for j in range(cols.start // _PATCH, (cols.stop - 1) // _PATCH + 1):
+                top, left = i * _PATCH, j * _PATCH
+                if (i, j) not in self._patches:
+                    self._patches[i, j] = self[top : top + _PATCH, left : left + _PATCH]
+                patch = self._patches[i, j]
+                a, b = max(rows.start, top), min(rows.stop, top + patch.shape[0])
+                c, d = max(cols.start, left), min(cols.stop, left + patch.shape[1])
+                part = mask[a - rows.start : b - rows.start, c - cols.start : d - cols.start]
+                patch[a - top : b - top, c - left : d - left][part] = value
+
+    # --- the result -----------------------------------------------------------------------------
+    def compact(self) -> Edited:
+        """Number the objects from 1 without gaps; nothing is to be edited afterwards."""
+        removed = np.array(sorted(self._removed), np.int64)
+        m = self._next - 1 - removed.size
+        gaps = removed[removed <= m]
+        beyond = np.arange(m + 1, self._next)
+        movers = beyond[~np.isin(beyond, removed)]
+        rows = np.concatenate([np.arange(self._n), np.full(self._next - 1 - self._n, -1)])
+        for gap, mover in zip(gaps.tolist(), movers.tolist(), strict=True):
+            window, mask = self.mask(mover)
+            self._paint(window, mask, gap)
+            rows[gap - 1] = rows[mover - 1]
+            for known in (self._made, self._words):
+                if mover in known:
+                    known[gap] = known.pop(mover)  # type: ignore[assignment]
+        windows = [
+            (slice(i * _PATCH, i * _PATCH + p.shape[0]), slice(j * _PATCH, j * _PATCH + p.shape[1]))
+            for (i, j), p in sorted(self._patches.items())
+        ]
+        return Edited(rows[:m], dict(self._made), dict(self._words), windows)
+
+
+def apply_corrections(editor: ObjectEditor, corrections: Iterable[Correction]) -> list[str]:
+    """Make corrections one after the other; for each, why it could not be made (else empty).
+
+    An object is looked for at the place where it was clicked, then at its centroid.  One that is
+    not there any more, or that has become another in size, is left alone.
+    """
+    said = []
+    for correction in corrections:
+        try:
+            _apply(editor, correction)
+            said.append("")
+        except InputError as error:
+            said.append(str(error))
+    return said
+
+
+def _apply(editor: ObjectEditor, correction: Correction) -> None:
+    objects = [_found(editor, *one) for one in meant(correction)]
+    if correction.kind == "delete":
+        editor.delete(objects[0])
+    elif correction.kind == "merge":
+        editor.merge(objects[0], objects[1])
+    elif correction.kind == "split":
+        editor.split(objects[0], correction.line_um)
+    elif correction.kind == "class":
+        editor.set_class(objects[0], correction.word)
+    else:
+        raise InputError(f"'{correction.kind}' is no correction of an object")
+
+
+def _found(editor: ObjectEditor, place: Point, centroid: Point, area_um2: float) -> int:
+    label = editor.at(place) or editor.at(centroid)
+    if label == 0:
+        raise InputError("no object is there any more")
+    if editor.how(label):
+        return label
+    now = float(editor.mask(label)[1].sum()) * editor.lattice.sample_area_um2
+    if not 1 / OTHER_SIZE <= now / area_um2 <= OTHER_SIZE:
+        raise InputError(f"the object there has now {now:.3g} µm² instead of {area_um2:.3g} µm²")
+    return label
+
+
+def _tight(window: Window, mask: Mask) -> tuple[Window, Mask]:
+    """A window and mask cut down to what is marked."""
+    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    r0, r1, c0, c1 = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
+    top, left = window[0].start, window[1].start
+    return (slice(top + r0, top + r1), slice(left + c0, left + c1)), mask[r0:r1, c0:c1]
+
+
+def _union(one: Window, other: Window) -> Window:
+    rows, cols = (
+        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
+    )
+    return rows, cols
+
+
+def _drawn(points: Sequence[Sequence[int]] | NDArray[np.int_], shape: tuple[int, ...]) -> Mask:
+    """A path of pixels through which no diagonal step leads."""
+    out = np.zeros(shape, bool)
+    for start, stop in pairwise(points):
+        n = 4 * int(np.abs(np.subtract(stop, start)).max()) + 1
+        path = np.rint(np.linspace(start, stop, n)).astype(int)
+        between = np.column_stack([path[1:, 0], path[:-1, 1]])
+        for row, col in np.vstack([path, between]):
+            if 0 <= row < shape[0] and 0 <= col < shape[1]:
+                out[row, col] = True
+    return out

@@ -1,0 +1,202 @@
+"""Apply the corrections made by hand to vessels and nuclei: a step of its own after each of them.
+
+    vessels ──────────────────────► corrected_vessels ──► parameters, tile_kinetics, predict
+    corrections:vessels (journal) ─────────┘
+
+What was found is never changed and need not be found again: a correction makes this light step and
+what follows it stale, and taking it back makes the earlier origins valid again.  Only corrected
+objects are read, measured anew (on the slide, as their step did) and written; all other pixels are
+taken over as they are stored.  Corrections that no longer meet their object are in the record and
+change nothing.  Without corrections the result is that of the step before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.artifact import Artifact, Progress
+from napari_mosaik.core.catalogue import (
+    CORRECTED,
+    CORRECTED_NUCLEI,
+    CORRECTED_NUCLEUS_OBJECTS,
+    CORRECTED_VESSEL_OBJECTS,
+    CORRECTED_VESSELS,
+    CORRECTIONS,
+    NUCLEI,
+    NUCLEUS_OBJECTS,
+    SLIDES,
+    STAIN_FIT,
+    STAINING,
+    TISSUE,
+    VESSEL_OBJECTS,
+    VESSELS,
+)
+from napari_mosaik.core.corrections import told
+from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.params import Params
+from napari_mosaik.core.raster import LabelImage
+from napari_mosaik.core.table import Table
+from napari_mosaik.segment.editing import Edited, ObjectEditor, apply_corrections
+from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.steps.blocks import tissue_in
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide import Slide
+
+__all__ = ["BY_HAND", "CLASS", "CORRECT_NUCLEI", "CORRECT_VESSELS", "CorrectParams"]
+
+BY_HAND, CLASS = "by_hand", "class_word"
+_ABOUT = {
+    BY_HAND: "how a reader has made the object: merged or split; empty as it was found",
+    CLASS: "class that a reader has given to the object",
+}
+Measure = Callable[["Inputs", "Slide", Lattice, NDArray[np.int32]], Table]
+"""Inputs, slide, lattice of a window and one object there as 1: its row."""
+
+
+class CorrectParams(Params):
+    """Corrections have no settings."""
+
+
+def _step(
+    what: str,
+    stain: str,
+    found: tuple[Artifact[LabelImage], Artifact[Table]],
+    made: tuple[Artifact[LabelImage], Artifact[Table]],
+    measure: Measure,
+) -> Step[CorrectParams]:
+    def body(inputs: Inputs, params: CorrectParams) -> Generator[Progress, None, Results]:
+        labels, table = inputs.read(found[0]), inputs.read(found[1])
+        corrections = inputs.corrections(what)
+        yield Progress(0.05, 1, "finding the corrected objects")
+        editor = ObjectEditor(labels.values, labels.lattice, table)
+        said = apply_corrections(editor, corrections)
+        edited = editor.compact()
+        lost = [
+            {"correction": told(one), "reader": one.reader, "why": why}
+            for one, why in zip(corrections, said, strict=True)
+            if why
+        ]
+        inputs.note(CORRECTED, {"made": len(corrections) - len(lost), "lost": lost})
+        rows: dict[int, Table] = {}
+        if edited.made:
+            with inputs.slide(stain) as slide:
+                for label, (window, _) in sorted(edited.made.items()):
+                    mask = (editor[window] == label).astype(np.int32)
+                    rows[label] = measure(inputs, slide, labels.lattice.crop(*window), mask)
+                    done = 0.1 + 0.4 * len(rows) / len(edited.made)
+                    yield Progress(done, 1, "measuring corrected objects")
+        changed = LabelImage(editor, labels.lattice, labels.names)
+        written = yield from inputs.rewrite_labels(
+            found[0], changed, edited.windows, f"storing {what}"
+        )
+        return {made[0]: written, made[1]: _table(table, edited, rows)}
+
+    more: tuple[Artifact[Any], ...] = (TISSUE["cd34"],) if what == "vessels" else ()
+    fit: tuple[Artifact[Any], ...] = (STAIN_FIT,) if what == "nuclei" else ()
+    return Step(
+        name=f"correct_{what}",
+        title=f"Corrected {what}",
+        about=f"Applies what readers have deleted, split, merged or classed by hand to the {what}.",
+        page=what.capitalize(),
+        params=CorrectParams,
+        reads=(SLIDES[stain], *more, *found),
+        may_read=(CORRECTIONS[what], *fit),
+        writes=made,
+        body=body,
+    )
+
+
+def _table(found: Table, edited: Edited, rows: Mapping[int, Table]) -> Table:
+    """The objects in the order of their labels; made objects with their new numbers."""
+    new = edited.rows < 0
+    labels = np.flatnonzero(new) + 1
+    columns = {}
+    for name in found:
+        before = np.asarray(found[name])
+        column = before[np.where(new, 0, edited.rows)] if len(before) else before
+        if labels.size:
+            column = column.astype(_wide(before.dtype))
+            column[new] = [
+                rows[label][name][0] if name in rows[label] else _none(before)
+                for label in labels.tolist()
+            ]
+        columns[name] = column
+    n = edited.rows.size
+    columns[BY_HAND] = np.array([edited.made.get(k, (None, ""))[1] for k in range(1, n + 1)], str)
+    columns[CLASS] = np.array([edited.words.get(k, "") for k in range(1, n + 1)], str)
+    return Table(columns, found.units, {**found.about, **_ABOUT}, found.frame)
+
+
+def _wide(dtype: np.dtype[Any]) -> Any:
+    return object if dtype.kind in "OUST" else dtype
+
+
+def _none(column: NDArray[Any]) -> Any:
+    """What stands for a number that is not measured anew."""
+    return np.nan if column.dtype.kind == "f" else column.dtype.type()
+
+
+def _vessel(inputs: Inputs, slide: Slide, lattice: Lattice, mask: NDArray[np.int32]) -> Table:
+    """Shape, wall and lumen of one vessel; its wall is found again as the vessels' step did."""
+    from napari_mosaik.features import measure_objects
+    from napari_mosaik.segment.vessels import VesselParams, halo_um, vessel_wall
+
+    record = inputs.record(VESSELS)
+    params = VesselParams.parse(record["params"], "the record of the vessels")
+    staining = record[STAINING]
+    stains = staining["stains"]
+    vectors = np.array([stains[name] for name in ("haematoxylin", "dab")], float).T
+    margin = math.ceil(halo_um(params) / min(lattice.spacing_um))
+    outer, inner = _with_margin(lattice, margin)
+    spacing_um = math.sqrt(lattice.sample_area_um2)
+    image = slide.read_lattice(outer).values
+    wall = vessel_wall(image, spacing_um, params, staining["threshold_od"], vectors)[inner]
+    wall = wall & tissue_in(lattice, inputs.read(TISSUE["cd34"]))
+    table = measure_objects(mask, lattice, masks={"wall": wall}, n_labels=1)
+    lumen = table["area_um2"] - table["wall_area_um2"]
+    return table.with_columns({"lumen_area_um2": lumen})
+
+
+def _with_margin(lattice: Lattice, margin: int) -> tuple[Lattice, tuple[slice, slice]]:
+    rows, cols = lattice.shape
+    origin = [
+        start - margin * step
+        for start, step in zip(lattice.origin_um, lattice.spacing_um, strict=True)
+    ]
+    outer = Lattice(
+        lattice.frame,
+        (rows + 2 * margin, cols + 2 * margin),
+        lattice.spacing_um,
+        (origin[0], origin[1]),
+    )
+    return outer, (slice(margin, margin + rows), slice(margin, margin + cols))
+
+
+def _nucleus(inputs: Inputs, slide: Slide, lattice: Lattice, mask: NDArray[np.int32]) -> Table:
+    """Shape, stain and texture of one nucleus, as the nuclei's step measures them."""
+    from napari_mosaik.workflow.steps.nuclei import measured_nuclei, stain_vectors
+
+    return measured_nuclei(mask, lattice, stain_vectors(inputs), slide.read_lattice(lattice).values)
+
+
+CORRECT_VESSELS = _step(
+    "vessels",
+    "cd34",
+    (VESSELS, VESSEL_OBJECTS),
+    (CORRECTED_VESSELS, CORRECTED_VESSEL_OBJECTS),
+    _vessel,
+)
+CORRECT_NUCLEI = _step(
+    "nuclei",
+    "he",
+    (NUCLEI, NUCLEUS_OBJECTS),
+    (CORRECTED_NUCLEI, CORRECTED_NUCLEUS_OBJECTS),
+    _nucleus,
+)

@@ -1,0 +1,208 @@
+"""Vessels corrected by hand on a small slide: record, result, what becomes stale, and back."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from scipy import ndimage
+from typer.testing import CliRunner
+
+from napari_mosaik.cli.main import app
+from napari_mosaik.core import CaseLocked, InputError
+from napari_mosaik.core.catalogue import (
+    CORRECTED,
+    CORRECTED_VESSEL_OBJECTS,
+    CORRECTED_VESSELS,
+    VESSEL_OBJECTS,
+    VESSELS,
+)
+from napari_mosaik.features import measure_objects
+from napari_mosaik.io import CaseFile, SlideEntry, create_case
+from napari_mosaik.io.case import Case
+from napari_mosaik.phantom.brown import brown_scene
+from napari_mosaik.workflow.correcting import (
+    Correcting,
+    CorrectionLog,
+    correction_records,
+    objects_now,
+)
+from napari_mosaik.workflow.recipe import read_recipe
+from napari_mosaik.workflow.run import outlook, run_until
+from napari_mosaik.workflow.steps.correct import BY_HAND, CLASS
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """A case whose vessels are found."""
+    root = tmp_path_factory.mktemp("found") / "B1"
+    root.mkdir()
+    scene = brown_scene(3, shape_um=(600.0, 700.0), n_vessels=20, n_each=0)
+    tifffile.imwrite(root / "cd34.tif", scene.image.values, tile=(128, 128), photometric="rgb")
+    entry = SlideEntry(path="cd34.tif", spacing_um=(1.0, 1.0), spacing_source="user")
+    case = create_case(root, CaseFile(name="B1", slides={"cd34": entry}))
+    update(case)
+    return root
+
+
+@pytest.fixture
+def case(found, tmp_path):
+    import shutil
+
+    return Case(shutil.copytree(found, tmp_path / "B1"))
+
+
+def update(case):
+    for _ in run_until(case, read_recipe(case.root), "correct_vessels"):
+        pass
+
+
+def words(case):
+    states = outlook(case).states
+    return states["vessels"].word, states["correct_vessels"].word
+
+
+def numbered(case):
+    return case.store.read(CORRECTED_VESSELS).array(), case.store.read(CORRECTED_VESSEL_OBJECTS)
+
+
+def places(case):
+    """A place within each vessel as found, the vessels in the order of their labels."""
+    image = case.store.read(VESSELS)
+    labels, out = image.array(), []
+    for k in range(1, labels.max() + 1):
+        depth = ndimage.distance_transform_edt(labels == k)
+        index = np.unravel_index(depth.argmax(), labels.shape)
+        out.append(tuple(image.lattice.to_um([index])[0]))
+    return out
+
+
+def closest_pair(case):
+    points = case.store.read(VESSEL_OBJECTS).points_um()
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2) + 1e9 * np.eye(len(points))
+    return np.unravel_index(apart.argmin(), apart.shape)
+
+
+def test_without_corrections_the_result_is_that_of_the_segmentation(case):
+    labels, table = numbered(case)
+    np.testing.assert_array_equal(labels, case.store.read(VESSELS).array())
+    found = case.store.read(VESSEL_OBJECTS)
+    for name in found:
+        np.testing.assert_array_equal(table[name], found[name])
+    assert set(table[BY_HAND]) == {""}
+    assert objects_now(case, "vessels")[0] == VESSELS
+
+
+def test_corrections_are_kept_applied_and_taken_back(case):
+    where = places(case)
+    one, other = closest_pair(case)
+    rest = [k for k in range(len(where)) if k not in (one, other)]
+    large = max(rest, key=lambda k: case.store.read(VESSEL_OBJECTS)["area_um2"][k])
+    gone, classed = [k for k in rest if k != large][:2]
+    with Correcting(case, "vessels", "anna") as work:
+        work.delete(work.select(where[gone]))
+        assert work.select(where[gone]) is None
+        row, column = where[large]
+        work.split(work.select(where[large]), [(row, column - 200), (row, column + 200)])
+        work.merge(work.select(where[one]), work.select(where[other]))
+        assert work.select(where[one]).how == "merged"
+        work.set_class(work.select(where[classed]), "artery")
+        work.set_class(work.select(where[classed]), "vein")
+        assert work.undo()
+        assert work.select(where[classed]).word == "artery"
+
+    # after a restart all of it is there, undo included; what was found is not touched
+    case = Case(case.root)
+    assert words(case) == ("done", "stale")
+    with Correcting(case, "vessels", "anna") as work:
+        assert work.log.redo_title.startswith("class 'vein'")
+        assert work.redo()
+        assert work.undo()
+        assert [c.kind for c in work.log.corrections] == ["delete", "split", "merge", "class"]
+        assert work.lost == []
+        with pytest.raises(CaseLocked):
+            CorrectionLog(case, "vessels", "anna")
+    before = case.store.read(VESSELS).array()
+    update(case)
+    assert words(case) == ("done", "done")
+    labels, table = numbered(case)
+    np.testing.assert_array_equal(case.store.read(VESSELS).array(), before)
+    assert objects_now(case, "vessels")[0] == CORRECTED_VESSELS
+    assert case.store.record(CORRECTED_VESSELS)[CORRECTED] == {"made": 4, "lost": []}
+
+    # the table belongs to the labels, and made objects are measured as the found ones are
+    found = case.store.read(VESSEL_OBJECTS)
+    assert len(table) == labels.max()
+    lattice = case.store.read(VESSELS).lattice
+    again = measure_objects(labels, lattice)
+    for name in again:
+        np.testing.assert_allclose(table[name], again[name], rtol=1e-9, atol=1e-9, err_msg=name)
+    assert not labels[before == gone + 1].any()
+    (merged,) = np.flatnonzero(table[BY_HAND] == "merged")
+    parts = np.flatnonzero(table[BY_HAND] == "split")
+    for name in ("area_um2", "wall_area_um2", "lumen_area_um2"):
+        assert table[name][merged] == pytest.approx(found[name][[one, other]].sum())
+        assert table[name][parts].sum() == pytest.approx(found[name][large])
+    (word,) = [str(w) for w in table[CLASS] if w]
+    assert word == "artery"
+
+    # everything taken back: the result is that of the segmentation again
+    with Correcting(case, "vessels", "anna") as work:
+        while work.undo():
+            pass
+        assert work.log.undo_title == ""
+    assert words(case) == ("done", "stale")
+    update(case)
+    np.testing.assert_array_equal(numbered(case)[0], before)
+
+
+def test_undo_before_the_update_leaves_nothing_stale(case):
+    with Correcting(case, "vessels", "anna") as work:
+        work.delete(work.select(places(case)[0]))
+        assert words(case) == ("done", "stale")
+        work.undo()
+        assert words(case) == ("done", "done")
+        with pytest.raises(InputError, match="does not divide"):
+            work.split(work.select(places(case)[0]), [(0.0, 0.0), (1.0, 1.0)])
+        assert work.log.corrections == ()
+
+
+def test_what_meets_no_object_any_more_is_reported(case):
+    where = places(case)
+    with Correcting(case, "vessels", "anna") as work:
+        work.set_class(work.select(where[0]), "artery")
+    with Correcting(case, "vessels", "ben") as work:
+        work.delete(work.select(where[0]))
+    # anna classed it first: both hold.  Ben's is then made before hers: hers meets nothing.
+    journal = case.root / "corrections" / "vessels" / "ben.jsonl"
+    event = json.loads(journal.read_text())
+    event["time"] = "2000-01-01T00:00:00.000+00:00"
+    journal.write_text(json.dumps(event) + "\n")
+    states = {row["reader"]: row["state"] for row in correction_records(case)}
+    assert states == {"anna": "not applied yet", "ben": "not applied yet"}
+    update(case)
+    rows = {row["reader"]: row for row in correction_records(case)}
+    assert rows["ben"]["state"] == "applied"
+    assert (rows["anna"]["state"], rows["anna"]["why"]) == ("lost", "no object is there any more")
+    result = CliRunner().invoke(app, ["corrections", str(case.root), "--json"])
+    assert json.loads(result.stdout)["corrections"][1]["state"] == "lost"
+    result = CliRunner().invoke(app, ["corrections", str(case.root)])
+    assert "lost: no object" in " ".join(result.stdout.split())
+
+
+def test_a_damaged_record_stops_the_step_and_is_not_left_out(case):
+    journal = case.root / "corrections" / "vessels" / "anna.jsonl"
+    journal.parent.mkdir(parents=True)
+    journal.write_text('{"event": "ad\n{"event": "undo"}\n')
+    assert words(case) == ("done", "stale")
+    with pytest.raises(InputError, match=r"line 1 of the corrections .*anna.jsonl is damaged"):
+        update(case)
+
+
+def test_what_cannot_be_corrected_is_said(case):
+    with pytest.raises(InputError, match="'maps' cannot be corrected"):
+        CorrectionLog(case, "maps", "anna")
+    with pytest.raises(InputError, match="no reader's name"):
+        CorrectionLog(case, "vessels", "../anna")
+    with pytest.raises(InputError, match="has no nuclei yet"):
+        Correcting(case, "nuclei", "anna")
