@@ -1,18 +1,25 @@
-"""The paper's network takes training steps, keeps to its interface and comes back from disk."""
+"""The paper's network is taught, keeps to its interface, and comes back from disk."""
+
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets import densenet as monai_densenet
+from sklearn.metrics import log_loss
 
-from napari_mosaik.core import InputError, Lattice, Raster
+from napari_mosaik.core import InputError, Lattice, MosaikError, Raster
+from napari_mosaik.core.errors import CorruptArtifact
 from napari_mosaik.segment import load_tissue_model, segment_classes
-from napari_mosaik.segment.densenet import (
-    DenseNetParams,
-    class_weights,
-    train_densenet,
-)
+from napari_mosaik.segment.densenet import PRESETS, DenseNetParams, TissueNetwork
+from napari_mosaik.segment.densenet_session import Session, Tiles, class_weights, split_groups
+from napari_mosaik.segment.densenet_training import train_densenet
+from napari_mosaik.segment.devices import Place, thread_count
+from napari_mosaik.segment.encoder import put_encoder_weights, read_encoder_weights
 
 PARAMS = DenseNetParams(epochs=3, batch_size=4, decoder=(32, 16, 8, 8), validation_fraction=0.0)
+SHALLOW = pytest.mark.usefixtures("shallow")
+SMALL = PARAMS.model_copy(update={"epochs": 2, "batch_size": 2})
 
 
 def problem(n=4, size=64):
@@ -22,11 +29,11 @@ def problem(n=4, size=64):
     codes[:, :, size // 2 :] = 2
     codes[:, :, 0] = 0
     level = np.where(codes == 2, 90, 220)[..., None] + rng.normal(0, 8, (n, size, size, 3))
-    return np.clip(level, 0, 255).astype(np.uint8), codes
+    return Tiles(np.clip(level, 0, 255).astype(np.uint8), codes)
 
 
-def train(params=PARAMS, **options):
-    generator = train_densenet(*problem(), params, np.random.default_rng(1), **options)
+def train(tiles=None, params=PARAMS, **options):
+    generator = train_densenet(tiles or problem(), params, 1, **options)
     steps = []
     while True:
         try:
@@ -35,13 +42,37 @@ def train(params=PARAMS, **options):
             return steps, stop.value
 
 
+def on_the_card(at_once, device="cpu"):
+    """A place that takes the processor for a graphics card."""
+    return Place(torch.device(device), at_once, graphics=True)
+
+
+def short_of_memory(monkeypatch, most):
+    """The network runs out of memory with more than so many pictures; the sizes it was given."""
+    forward, seen = TissueNetwork.forward, []
+
+    def fake(self, pictures):
+        seen.append(len(pictures))
+        if len(pictures) > most():
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory (for this test)")
+        return forward(self, pictures)
+
+    monkeypatch.setattr(TissueNetwork, "forward", fake)
+    return seen
+
+
 @pytest.fixture(scope="module")
 def trained():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    result = train()
-    torch.set_num_threads(before)
-    return result
+    """The network at its full size; the other tests have one with fewer layers."""
+    return train()
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    made = partial(
+        monai_densenet.DenseNet, init_features=8, growth_rate=4, block_config=(1, 1, 1, 1)
+    )
+    monkeypatch.setattr(monai_densenet, "DenseNet169", made)
 
 
 def test_steps_lower_the_loss(trained):
@@ -51,12 +82,12 @@ def test_steps_lower_the_loss(trained):
     assert losses[-1] < 0.9 * losses[0]
     assert model.training["class_weights"]["neoplastic"] > 0
     assert model.training["class_weights"]["non-neoplastic"] == 0
+    assert model.training["held_out"] is None
 
 
 def test_prediction_is_a_probability_on_the_class_lattice(trained, tmp_path):
     _, model = trained
-    pictures, _ = problem(1)
-    image = Raster(pictures[0, :50, :59], Lattice("he", (50, 59), (2.0, 2.0)))
+    image = Raster(problem(1).pictures[0, :50, :59], Lattice("he", (50, 59), (2.0, 2.0)))
     labels, probability = segment_classes(image, model)
     assert probability.lattice.shape == labels.lattice.shape == (13, 15)
     np.testing.assert_allclose(probability.values.sum(-1), 1, atol=1e-5)
@@ -81,7 +112,192 @@ def test_class_weights_by_hand():
         class_weights(np.zeros(4, int), 3)
 
 
+@SHALLOW
+def test_given_weights_have_the_order_of_the_classes():
+    given = SMALL.model_copy(update={"class_weights": (0.45, 0.24, 0.31)})
+    session = Session(problem(2), given, 0, 3, None, None)
+    np.testing.assert_allclose(session.weights, [0.45, 0.24, 0.31])
+    with pytest.raises(InputError, match="3 classes need as many"):
+        Session(
+            problem(2), SMALL.model_copy(update={"class_weights": (1.0, 2.0)}), 0, 3, None, None
+        )
+
+
+@SHALLOW
+def test_the_loss_is_that_of_labelled_pixels_alone():
+    tiles = problem(2)
+    session = Session(tiles, SMALL, 0, 3, None, None)
+    session.validation = np.arange(2)
+    scores = torch.cat(session._held_out_scores())
+    probability = torch.softmax(scores, 1).permute(0, 2, 3, 1).numpy()[tiles.codes > 0]
+    labels = tiles.codes[tiles.codes > 0]
+    weights = session.weights[labels - 1]
+    expected = log_loss(labels, probability, sample_weight=weights, labels=[1, 2, 3])
+    assert session._validate() == pytest.approx(expected, rel=1e-4)
+    other = Tiles(tiles.pictures, np.where(np.arange(64) < 32, tiles.codes, 0).astype(np.uint8))
+    assert Session(other, SMALL, 0, 3, None, None).weights.tolist() == [1, 0, 0]
+
+
+def test_groups_are_never_split():
+    groups = np.repeat(np.arange(10), 7)
+    train_part, validation = split_groups(70, groups, 0.3, np.random.default_rng(3))
+    assert not set(groups[train_part]) & set(groups[validation])
+    assert len(set(groups[validation])) == 3
+    assert len(train_part) + len(validation) == 70
+    alone, none = split_groups(5, np.zeros(5), 0.3, np.random.default_rng(0))
+    assert len(alone) == 5
+    assert len(none) == 0
+
+
+@SHALLOW
+def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path):
+    params = SMALL.model_copy(update={"stain_change": 0.2, "turn": True})
+    _, whole = train(problem(2), params)
+    file = tmp_path / "scratch" / "training.pt"
+    cut_off = train_densenet(problem(2), params, 1, checkpoint=file)
+    while next(cut_off).epoch == 0:
+        pass
+    cut_off.close()
+    steps, resumed = train(problem(2), params, checkpoint=file)
+    assert [step.epoch for step in steps] == [1]
+    assert resumed.hash == whole.hash
+    steps, _ = train(problem(2), SMALL, checkpoint=file)
+    assert steps[0].epoch == 0
+    file.write_bytes(b"no checkpoint")
+    assert train(problem(2), params, checkpoint=file)[1].hash == whole.hash
+
+
+@SHALLOW
+def test_training_stops_early_and_keeps_the_best_pass(monkeypatch):
+    losses = iter([0.5, 0.4, 0.45, 0.41])
+    kept = []
+
+    def validate(session):
+        kept.append(session.network.head.bias.detach().clone())
+        return next(losses)
+
+    monkeypatch.setattr(Session, "_validate", validate)
+    params = SMALL.model_copy(update={"epochs": 9, "patience": 2, "validation_fraction": 0.5})
+    steps, model = train(problem(2), params)
+    assert len(steps) == 4
+    assert model.training["best_epoch"] == 2
+    assert model.training["validation_loss"] == [0.5, 0.4, 0.45, 0.41]
+    torch.testing.assert_close(model.network.head.bias, kept[1])
+    scores = model.training["held_out"]["classes"]
+    assert scores["non-neoplastic"]["dice"] is None
+    assert set(scores["background"]) == {"dice", "iou", "precision", "recall", "accuracy"}
+
+
+@SHALLOW
+def test_parts_of_a_batch_have_the_loss_of_the_whole():
+    """Without batch statistics the gradient of four parts is that of the batch."""
+    sessions = [Session(problem(4), PARAMS, 0, 3, None, on_the_card(n)) for n in (4, 1)]
+    for session in sessions:
+        session.network.eval().train = lambda: None
+        loss = session._step(np.arange(4), np.random.default_rng(0))
+        assert np.isfinite(loss)
+    one, other = (s.network.head.weight.grad for s in sessions)
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+@SHALLOW
+def test_less_at_once_then_the_processor_when_memory_runs_out(monkeypatch):
+    place = on_the_card(4)
+    seen = short_of_memory(monkeypatch, lambda: 1 if place.graphics else 9)
+    steps, model = train(problem(4), SMALL.model_copy(update={"batch_size": 4}), place=place)
+    assert seen[:3] == [4, 2, 1]
+    assert "1 pictures at once" in steps[0].note
+    assert steps[1].note == ""
+    assert len(model.training["notes"]) == 2
+
+    place = on_the_card(2)
+    short_of_memory(monkeypatch, lambda: 0 if place.graphics else 9)
+    steps, _ = train(problem(2), SMALL, place=place)
+    assert "the processor computes" in steps[0].note
+    assert place.device.type == "cpu"
+    assert place.at_once == 2
+
+    place = Place(torch.device("cpu"), 2, graphics=False)
+    short_of_memory(monkeypatch, lambda: 0)
+    with pytest.raises(MosaikError, match="memory is not enough"):
+        train(problem(2), SMALL, place=place)
+
+
+def test_prediction_falls_back_to_the_processor_and_says_so(trained, monkeypatch):
+    _, model = trained
+    image = problem(1).pictures[0]
+    expected = model.predict_block(image, 2.0)
+    assert model.notes == ()
+    place = on_the_card(1)
+    short_of_memory(monkeypatch, lambda: 0 if place.graphics else 1)
+    other = type(model)(model.network, model.params, model.classes, model.training, place)
+    np.testing.assert_allclose(other.predict_block(image, 2.0), expected, atol=1e-6)
+    assert "the processor computes" in other.notes[0]
+    assert other.hash == model.hash
+
+
+def encoder_file(path, rename=lambda name: name):
+    network = TissueNetwork(3, PARAMS.decoder)
+    state = {f"features.{rename(n)}": v for n, v in network.encoder.state_dict().items()}
+    state = {n: v for n, v in state.items() if not n.endswith("num_batches_tracked")}
+    torch.save({**state, "classifier.weight": torch.zeros(5, 1664)}, path)
+    return network
+
+
+@SHALLOW
+def test_encoder_weights_of_torchvision_are_taken(tmp_path):
+    file = tmp_path / "densenet169.pth"
+    source = encoder_file(
+        file,
+        lambda n: n.replace("layers.", "").replace("norm1", "norm.1").replace("conv2", "conv.2"),
+    )
+    weights = read_encoder_weights(file)
+    session = Session(problem(1, 32), SMALL, 5, 3, weights, None)
+    for name, value in source.encoder.state_dict().items():
+        torch.testing.assert_close(session.network.encoder.state_dict()[name], value)
+
+
+@SHALLOW
+def test_other_and_damaged_encoder_weights_are_refused(tmp_path):
+    file = tmp_path / "weights.pth"
+    network = encoder_file(file)
+    weights = read_encoder_weights(file)
+    with pytest.raises(InputError, match="another network"):
+        put_encoder_weights(network.encoder, {**weights, "conv9.weight": torch.zeros(1)})
+    with pytest.raises(InputError, match=r"lack conv0\.weight"):
+        put_encoder_weights(network.encoder, {n: v for n, v in weights.items() if n[:5] != "conv0"})
+    with pytest.raises(InputError, match=r"another conv0\.weight"):
+        put_encoder_weights(network.encoder, {**weights, "conv0.weight": torch.zeros(8, 1, 7, 7)})
+    with pytest.raises(CorruptArtifact, match="not finite"):
+        put_encoder_weights(
+            network.encoder, {**weights, "conv0.weight": torch.full((8, 3, 7, 7), torch.nan)}
+        )
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(CorruptArtifact, match="cut off"):
+        read_encoder_weights(file)
+    torch.save([1, 2], file)
+    with pytest.raises(InputError, match="no dictionary"):
+        read_encoder_weights(file)
+    with pytest.raises(InputError, match="no encoder weights"):
+        read_encoder_weights(tmp_path / "absent.pth")
+
+
+def test_presets_are_settings_of_the_network():
+    paper = DenseNetParams.parse(PRESETS["paper"])
+    assert (paper.batch_size, paper.epochs, paper.validation_fraction) == (8, 25, 0.3)
+    robust = DenseNetParams.parse(PRESETS["robust"])
+    assert robust.patience > 0
+    assert robust.stain_change > 0
+
+
+def test_threads_are_as_before():
+    before = torch.get_num_threads()
+    with thread_count(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
 def test_tiles_and_codes_must_fit():
-    pictures, codes = problem(2)
+    tiles = problem(2)
     with pytest.raises(InputError, match="do not fit"):
-        next(train_densenet(pictures, codes[:1], PARAMS, np.random.default_rng(0)))
+        Tiles(tiles.pictures, tiles.codes[:1])

@@ -90,6 +90,14 @@ class TissueModel(Protocol):
         """Margin that a block needs, µm; a multiple of `spacing_um`."""
 
     @property
+    def training(self) -> Mapping[str, Any]:
+        """JSON-able record of what it was trained on."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to change while it predicted, in words for the user."""
+
+    @property
     def hash(self) -> str:
         """Digest of weights and settings: equal digests, equal predictions."""
 
@@ -148,6 +156,11 @@ class FastTissueModel:
     def hash(self) -> str:
         """Digest of weights and settings: equal digests, equal predictions."""
         return weights_digest(self.forest.arrays(), self._essentials())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing ever changes while it predicts."""
+        return ()
 
     def features(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
         """Features (rows, columns, f) of a block, on the lattice of `spacing_um`."""

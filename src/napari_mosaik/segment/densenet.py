@@ -1,18 +1,20 @@
-"""The paper's tissue network: DenseNet169 encoder, four up-sampling stages, three classes.
+"""The paper's tissue network: DenseNet169 encoder, four up-sampling stages, one output per class.
 
 The paper prints four terminal layers that sample *down*; a class map needs them to sample up.
 DenseNet169 reduces by 32, four doublings bring it back to half the picture's size, and a last
-resize to the picture itself.  Weights are not shipped; training starts from chance.
+resize to the picture itself.  No weights ship; `densenet_training` teaches from chance, or from
+an encoder's weights that the user gives.
 
 Source: Huang et al. 2017, CVPR (DenseNet).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -24,22 +26,25 @@ from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.segment.compartments import CLASSES, predict_raster
+from napari_mosaik.segment.devices import Place
 from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.pixel_features import reduce_rgb
 from napari_mosaik.segment.weights import read_card, save_weights, weights_digest
 
 __all__ = [
+    "PRESETS",
     "DenseNetParams",
     "DenseNetTissueModel",
     "TissueNetwork",
-    "TrainingStep",
-    "class_weights",
+    "arrays_of",
     "load_densenet",
-    "train_densenet",
+    "prepared",
 ]
 
 _STRIDE = 32
 _MEAN, _SPREAD = 0.5, 0.25
+_ON_THE_CARD = Lock()
+"""One block at a time on a graphics card: its memory is the scarce thing."""
 
 
 class DenseNetParams(Params):
@@ -52,12 +57,52 @@ class DenseNetParams(Params):
     decoder: tuple[int, int, int, int] = setting(
         (256, 128, 64, 32), "Channels of the four up-sampling stages.", advanced=True
     )
-    epochs: int = setting(25, "Passes over the training tiles.", ge=1, le=10_000)
+    epochs: int = setting(25, "Most passes over the training tiles.", ge=1, le=10_000)
     batch_size: int = setting(8, "Tiles per step.", ge=1, le=1024)
     learning_rate: float = setting(1e-3, "Step size of Adam.", gt=0, le=1)
+    class_weights: tuple[float, ...] = setting(
+        (),
+        "Weight of each class in the loss, in the order of the class list; empty: inverse to the "
+        "pixel counts of the training part. The paper prints 0.45, 0.24, 0.31 without an order.",
+        advanced=True,
+    )
     validation_fraction: float = setting(
         0.3, "Share of the groups that are kept for validation.", ge=0, lt=1
     )
+    split: Literal["block", "slide"] = setting(
+        "block", "What is never divided between training and validation: 1 mm blocks, or slides."
+    )
+    patience: int = setting(
+        0,
+        "Stop after so many passes without a better validation loss and keep the best pass; "
+        "0 runs all passes and keeps the last.",
+        ge=0,
+        le=10_000,
+    )
+    stain_change: float = setting(
+        0.0, "How much the stain of a training tile is changed at random.", ge=0, le=1
+    )
+    turn: bool = setting(False, "Turn and mirror training tiles at random.")
+    mixed_precision: bool = setting(
+        True, "bfloat16 while training on a graphics card.", advanced=True
+    )
+    threads: int = setting(
+        2, "Processor threads while training; another number gives other last digits.", ge=1, le=256
+    )
+
+
+PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "paper": {},
+    "robust": {
+        "epochs": 60,
+        "learning_rate": 3e-4,
+        "patience": 8,
+        "stain_change": 0.2,
+        "turn": True,
+    },
+}
+"""Settings by name: 'paper' is what the paper prints; 'robust' changes the stain of tiles, turns
+them and stops early."""
 
 
 class TissueNetwork(nn.Module):
@@ -70,7 +115,7 @@ class TissueNetwork(nn.Module):
         self.encoder: nn.Module = DenseNet169(
             spatial_dims=2, in_channels=3, out_channels=n_classes
         ).features
-        channels = 1664
+        channels = len(self.encoder.state_dict()["norm5.bias"])
         stages: list[nn.Module] = []
         for width in decoder:
             stages.append(
@@ -97,17 +142,6 @@ class TissueNetwork(nn.Module):
         return full[..., : size[0], : size[1]]
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingStep:
-    """One step of training; ``validation_loss`` is NaN except on the last step of an epoch."""
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    validation_loss: float = float("nan")
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseNetTissueModel:
     """The paper's network behind the `TissueModel` interface.
@@ -120,6 +154,12 @@ class DenseNetTissueModel:
     params: DenseNetParams
     classes: tuple[str, ...] = CLASSES
     training: Mapping[str, Any] = field(default_factory=dict)
+    place: Place = field(default_factory=lambda: Place.best(1), compare=False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to change while it predicted, in words for the user."""
+        return tuple(self.place.notes)
 
     @property
     def name(self) -> str:
@@ -145,7 +185,7 @@ class DenseNetTissueModel:
     @property
     def hash(self) -> str:
         """Digest of weights and settings: equal digests, equal predictions."""
-        return weights_digest(_arrays(self.network), self._essentials())
+        return weights_digest(arrays_of(self.network), self._essentials())
 
     def predict_block(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
         """Probabilities (rows, columns, classes) of a block that begins on the class lattice."""
@@ -155,15 +195,28 @@ class DenseNetTissueModel:
                 f"the network reads pixels of {self.read_spacing_um:g} µm; {spacing_um:g} µm is "
                 "not a whole fraction of that. Read the slide at that size."
             )
-        pictures = _prepare(reduce_rgb(rgb, factor)[None])
-        self.network.eval()
-        with torch.inference_mode():
-            probability = torch.softmax(self.network(pictures), dim=1)
+        pictures = prepared(reduce_rgb(rgb, factor)[None])
+        if not self.place.graphics:
+            return self._coarse(pictures)
+        with _ON_THE_CARD:
+            while True:
+                try:
+                    return self._coarse(pictures)
+                except torch.cuda.OutOfMemoryError:
+                    self.place.give_way()
+
+    def _coarse(self, pictures: Tensor) -> Float32:
+        """Probabilities (rows, columns, classes) on the class lattice."""
+        network = self.network.eval()
+        if next(network.parameters()).device != self.place.device:
+            network.to(self.place.device)
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            scores = network(pictures.to(self.place.device))
             cell = round(self.spacing_um / self.read_spacing_um)
             coarse = functional.avg_pool2d(
-                probability, cell, ceil_mode=True, count_include_pad=False
+                torch.softmax(scores, dim=1), cell, ceil_mode=True, count_include_pad=False
             )
-        return np.ascontiguousarray(coarse[0].permute(1, 2, 0).numpy())
+        return np.ascontiguousarray(coarse[0].permute(1, 2, 0).cpu().numpy())
 
     def predict(self, image: Raster) -> Raster:
         """Probabilities of a picture on the lattice of `spacing_um`."""
@@ -171,7 +224,7 @@ class DenseNetTissueModel:
 
     def save(self, folder: Path) -> None:
         """Write ``weights.safetensors`` and ``card.json``."""
-        save_weights(folder, _arrays(self.network), self._essentials(), self.training)
+        save_weights(folder, arrays_of(self.network), self._essentials(), self.training)
 
     def _essentials(self) -> dict[str, Any]:
         return {
@@ -179,75 +232,6 @@ class DenseNetTissueModel:
             "classes": list(self.classes),
             "params": self.params.model_dump(mode="json"),
         }
-
-
-def class_weights(codes: NDArray[Any], n_classes: int) -> Float32:
-    """Weights (n_classes,) in order of the class codes: inverse to pixel counts, sum 1.
-
-    Computed from the training split alone.  A class without pixels gets the weight 0.
-    """
-    counts = np.bincount(np.asarray(codes).ravel(), minlength=n_classes + 1)[1 : n_classes + 1]
-    inverse = np.where(counts > 0, 1 / np.maximum(counts, 1), 0.0)
-    if inverse.sum() == 0:
-        raise InputError("no pixel of the training tiles has a class; draw shapes first")
-    return np.asarray(inverse / inverse.sum(), np.float32)
-
-
-def train_densenet(
-    pictures: NDArray[np.uint8],
-    codes: NDArray[np.uint8],
-    params: DenseNetParams,
-    rng: np.random.Generator,
-    *,
-    groups: NDArray[Any] | None = None,
-    classes: tuple[str, ...] = CLASSES,
-    training: Mapping[str, Any] | None = None,
-) -> Generator[TrainingStep, None, DenseNetTissueModel]:
-    """Train the network; yields after every step, returns the model at the end.
-
-    Parameters
-    ----------
-    pictures
-        (n, rows, columns, 3) 8-bit tiles at ``read_spacing_um``.
-    codes
-        (n, rows, columns) class codes; pixels of code 0 carry no loss.
-    params
-        Settings.
-    rng
-        Source of chance for weights, split and order.
-    groups
-        (n,) slide or spatial block of each tile; a group is never split between training and
-        validation.  Each tile is its own group if None, which leaks between neighbours.
-    classes
-        Class names in order of their codes.
-    training
-        What to keep in the card.
-    """
-    if pictures.ndim != 4 or codes.shape != pictures.shape[:3]:
-        raise InputError(f"tiles {pictures.shape} and codes {codes.shape} do not fit")
-    train, validation = _split(len(codes), groups, params.validation_fraction, rng)
-    weights = class_weights(codes[train], len(classes))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(rng.integers(2**31)))
-        network = TissueNetwork(len(classes), params.decoder)
-    optimiser = torch.optim.Adam(network.parameters(), lr=params.learning_rate)
-    x, y = _prepare(pictures), torch.from_numpy(codes.astype(np.int64) - 1)
-    steps = -(-len(train) // params.batch_size)
-    for epoch in range(params.epochs):
-        order = rng.permutation(train)
-        for step in range(steps):
-            batch = torch.from_numpy(order[step * params.batch_size :][: params.batch_size])
-            loss = _step(network, optimiser, x[batch], y[batch], torch.from_numpy(weights))
-            last = step == steps - 1 and len(validation) > 0
-            held_out = _validate(network, x, y, validation, weights) if last else float("nan")
-            yield TrainingStep(epoch, step, steps, loss, held_out)
-    record = {
-        "class_weights": dict(zip(classes, weights.tolist(), strict=True)),
-        "tiles": len(train),
-        "validation_tiles": len(validation),
-        **(training or {}),
-    }
-    return DenseNetTissueModel(network.eval(), params, classes, record)
 
 
 def load_densenet(folder: Path) -> DenseNetTissueModel:
@@ -264,54 +248,12 @@ def load_densenet(folder: Path) -> DenseNetTissueModel:
     return DenseNetTissueModel(network.eval(), params, tuple(card["classes"]), card["training"])
 
 
-def _split(
-    n: int, groups: NDArray[Any] | None, fraction: float, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tile numbers of the training and the validation part; groups stay together."""
-    owner = np.arange(n) if groups is None else np.asarray(groups)
-    names = rng.permutation(np.unique(owner))
-    held = names[: min(len(names) - 1, round(fraction * len(names)))]
-    validation = np.isin(owner, held)
-    return np.flatnonzero(~validation), np.flatnonzero(validation)
-
-
-def _prepare(pictures: NDArray[np.uint8]) -> Tensor:
+def prepared(pictures: NDArray[np.uint8]) -> Tensor:
+    """8-bit pictures (n, rows, columns, 3) as the network wants them, (n, 3, rows, columns)."""
     scaled = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
     return (scaled - _MEAN) / _SPREAD
 
 
-def _loss(scores: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
-    """Weighted cross-entropy per labelled pixel; 0 for a batch without any."""
-    each = functional.cross_entropy(scores, codes, weights, ignore_index=-1, reduction="none")
-    labelled = codes >= 0
-    total = weights[codes.clamp_min(0)][labelled].sum()
-    return each[labelled].sum() / total.clamp_min(1e-12)
-
-
-def _step(
-    network: TissueNetwork, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, weights: Tensor
-) -> float:
-    network.train()
-    optimiser.zero_grad()
-    loss = _loss(network(x), y, weights)
-    torch.autograd.backward(loss)
-    optimiser.step()
-    return float(loss.detach())
-
-
-def _validate(
-    network: TissueNetwork, x: Tensor, y: Tensor, which: NDArray[np.int64], weights: Float32
-) -> float:
-    """Loss over all validation tiles; NaN where none of their pixels has a class."""
-    index = torch.from_numpy(which)
-    if not bool((y[index] >= 0).any()):
-        return float("nan")
-    network.eval()
-    with torch.inference_mode():
-        parts = [index[i : i + 8] for i in range(0, len(index), 8)]
-        scores = torch.cat([network(x[part]) for part in parts])
-        return float(_loss(scores, y[index], torch.from_numpy(weights)))
-
-
-def _arrays(network: nn.Module) -> dict[str, NDArray[Any]]:
+def arrays_of(network: nn.Module) -> dict[str, NDArray[Any]]:
+    """Weights of a network by name."""
     return {name: t.detach().cpu().numpy() for name, t in network.state_dict().items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,8 +19,9 @@ __all__ = ["ClassScores", "ObjectScores", "class_metrics", "confusion_matrix", "
 class ClassScores:
     """Scores per class, each (n classes,), in [0, 1]; NaN where a score is not defined.
 
-    ``accuracy`` is one-vs-rest: it counts the pixels of all other classes as successes and so
-    flatters small classes.  ``overall`` is the fraction of all pixels that are right.
+    ``accuracy`` is one-vs-rest, as the MOSAIK paper prints it: it counts the pixels of all other
+    classes as successes and so flatters small classes.  ``overall`` is the fraction of all pixels
+    that are right, which is 1 minus half the sum of (1 - accuracy).
     """
 
     dice: FloatArray
@@ -27,6 +30,17 @@ class ClassScores:
     recall: FloatArray
     accuracy: FloatArray
     overall: float
+
+    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
+        """JSON-able record: every score by class name, None where it is not defined."""
+        names = ("dice", "iou", "precision", "recall", "accuracy")
+        return {
+            "classes": {
+                name: {score: _known(getattr(self, score)[place]) for score in names}
+                for place, name in enumerate(classes)
+            },
+            "overall": _known(self.overall),
+        }
 
 
 def confusion_matrix(truth: ArrayLike, found: ArrayLike, n_classes: int) -> NDArray[np.int64]:
@@ -67,8 +81,12 @@ def class_metrics(confusion: ArrayLike) -> ClassScores:
             precision=hit / found,
             recall=hit / true,
             accuracy=accuracy,
-            overall=float(hit.sum() / total),
+            overall=float(hit.sum() / total) if total else float("nan"),
         )
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import ANNOTATIONS, STAIN_FIT
 from napari_mosaik.core.errors import Blocked, InputError
 from napari_mosaik.core.params import Params, digest
-from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, saving
-from napari_mosaik.workflow.parallel import in_parallel
+from napari_mosaik.segment.annotations import class_list
+from napari_mosaik.workflow.lessons import (
+    DENSENET_TILE_PX,
+    Drawn,
+    Lesson,
+    Samples,
+    drawn_samples,
+    drawn_tiles,
+)
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import outlook
-from napari_mosaik.workflow.steps.classes import BLOCK_PX, ClassReader
 
 if TYPE_CHECKING:
     from napari_mosaik.segment.compartments import TissueClassParams, TissueModel
@@ -30,10 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["retrain"]
 
-Drawn = list[tuple[Case, tuple[AnnotatedShape, ...]]]
-DENSENET_TILE_PX = 128
-GROUP_PX = 512
-Samples = tuple[NDArray[np.float32], NDArray[np.uint8]]
+HELD_OUT = 0.3
+REVISION = 2
+"""Raised whenever the same shapes and settings would give another model."""
 
 
 def retrain(
@@ -41,46 +45,105 @@ def retrain(
     targets: Sequence[Case],
     *,
     method: str = "fast",
+    preset: str = "",
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
+    encoder: Path | None = None,
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Train the tissue classifier and make it the model of the target cases.
 
-    Only cases with annotations teach.  The model is stored in every target case and becomes the
-    setting of its class step, so what depends on it is stale.  A model that was trained on the
-    same shapes with the same settings is used again.
+    Only cases with annotations teach.  The classes are the program's three and any others that are
+    drawn.  The model is stored in every target case and becomes the setting of its class step, so
+    what depends on it is stale.  A model that was trained on the same shapes with the same settings
+    is used again; a network whose training was cut off goes on after its last finished pass.
+
+    Parameters
+    ----------
+    teaching, targets
+        Cases whose shapes teach, and cases that get the model.
+    method
+        "fast" or "densenet" (the paper's network).
+    preset
+        Settings of the network by name: "paper" (the default) or "robust".
+    settings
+        Settings that differ from the preset's.
+    seed
+        Source of all chance.
+    encoder
+        File with weights for the network's encoder; training begins from chance without.
 
     Returns
     -------
     dict
-        ``model`` (hash), ``n_shapes``, ``n_cases``, ``samples`` per class.
+        ``model`` (hash), ``method``, ``n_shapes``, ``n_cases``, ``classes``, ``held_out`` (scores
+        per class on shapes that did not teach; None where there were too few) and ``notes``
+        (sentences for the user).
 
     Raises
     ------
     InputError
-        No annotation, fewer than two classes among them, an unknown method.
+        No annotation, fewer than two classes among them, an unknown method or preset.
     Blocked
         A teaching case whose stain fit is not done.
     """
     if method not in _METHODS:
         raise InputError(f"method '{method}' is not offered; use one of: {', '.join(_METHODS)}")
-    params = _params_class(method).parse(settings or {}, f"settings of the method {method}")
+    if encoder is not None and method != "densenet":
+        raise InputError("only the method 'densenet' has an encoder that can begin from weights")
+    params = _params(method, preset, settings or {})
     yield Progress(0, 1, "reading annotations")
     drawn = [(case, case.annotations("he")) for case in teaching]
     drawn = [(case, shapes) for case, shapes in drawn if shapes]
     _check(drawn, teaching)
-    mark = _fingerprint(drawn, params.digest(), method, seed)
+    begin = "" if encoder is None else _file_digest(encoder)
+    mark = _fingerprint(drawn, params.digest(), method, seed, begin)
     place = _known(targets, mark)
     if place is None:
-        model = yield from _METHODS[method](drawn, params, seed, mark)
+        classes = class_list([shape for _, shapes in drawn for shape in shapes])
+        checkpoint = targets[0].root / "scratch" / f"classes-{mark}.pt"
+        lesson = Lesson(drawn, classes, seed, mark, encoder, checkpoint)
+        model = yield from _METHODS[method](lesson, params)
     else:
         from napari_mosaik.segment.compartments import load_tissue_model
 
         model = load_tissue_model(place)
+        checkpoint = None
     _install(model, targets)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     yield Progress(1, 1, "trained")
-    n_shapes = sum(len(shapes) for _, shapes in drawn)
-    return {"model": model.hash, "n_shapes": n_shapes, "n_cases": len(drawn), "method": method}
+    return {
+        "model": model.hash,
+        "n_shapes": sum(len(shapes) for _, shapes in drawn),
+        "n_cases": len(drawn),
+        "method": method,
+        "classes": list(model.classes),
+        "held_out": model.training.get("held_out"),
+        "notes": list(model.training.get("notes", ())),
+    }
+
+
+def _params(method: str, preset: str, settings: Mapping[str, Any]) -> Params:
+    """Settings of a method: the preset's, changed by those that are given."""
+    where = f"settings of the method {method}"
+    if method == "fast":
+        from napari_mosaik.segment.compartments import TissueClassParams
+
+        if preset:
+            raise InputError("the method 'fast' has no presets; leave the preset out")
+        return TissueClassParams.parse(settings, where)
+    from napari_mosaik.segment.densenet import PRESETS, DenseNetParams
+
+    if (preset or "paper") not in PRESETS:
+        raise InputError(f"preset '{preset}' is not offered; use one of: {', '.join(PRESETS)}")
+    return DenseNetParams.parse({**PRESETS[preset or "paper"], **settings}, where)
+
+
+def _file_digest(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"there are no encoder weights at {path}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(drawn: Drawn, teaching: Sequence[Case]) -> None:
@@ -104,18 +167,13 @@ def _check(drawn: Drawn, teaching: Sequence[Case]) -> None:
             )
 
 
-def _fingerprint(
-    drawn: Drawn,
-    settings: str,
-    method: str,
-    seed: int,
-) -> str:
+def _fingerprint(drawn: Drawn, settings: str, method: str, seed: int, begin: str) -> str:
     """Stands for everything that the training depends on."""
     sources = []
     for case, _ in drawn:
         fit = case.store.origin(STAIN_FIT)
         sources.append([case.name, case.digest(ANNOTATIONS), fit.digest() if fit else ""])
-    return digest([sources, settings, method, seed])
+    return digest([sources, settings, method, seed, begin, REVISION])
 
 
 def _known(targets: Sequence[Case], mark: str) -> Path | None:
@@ -128,63 +186,74 @@ def _known(targets: Sequence[Case], mark: str) -> Path | None:
 
 
 def _teach_fast(
-    drawn: Drawn,
-    params: TissueClassParams,
-    seed: int,
-    mark: str,
+    lesson: Lesson, params: TissueClassParams
 ) -> Generator[Progress, None, TissueModel]:
-    from napari_mosaik.segment.annotations import training_pixels
+    from napari_mosaik.segment.annotations import chosen_pixels
     from napari_mosaik.segment.compartments import train_fast
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(lesson.seed)
     pooled: list[Samples] = []
-    for number, (case, shapes) in enumerate(drawn):
-        text = f"looking at the shapes of {case.name}"
-        share = 0.8 / len(drawn)
-        yield Progress(share * number, 1, text)
-        features, codes = yield from _samples(case, shapes, params, share * number, share, text)
-        pooled.append(
-            training_pixels(
-                features[None], codes[None], params.max_per_class // len(drawn) + 1, rng
-            )
-        )
+    for number, (case, shapes) in enumerate(lesson.drawn):
+        share = 0.7 / len(lesson.drawn)
+        yield Progress(share * number, 1, f"looking at the shapes of {case.name}")
+        found = yield from drawn_samples(case, shapes, lesson.codes, params, share * number, share)
+        most = params.max_per_class // len(lesson.drawn) + 1
+        pooled.append(found.rows(chosen_pixels(found.codes, most, rng)))
+    samples = Samples.joined(pooled)
+    yield Progress(0.75, 1, "judging by shapes that are held out")
+    record = {**lesson.record(), "held_out": _judged(samples, lesson, params)}
     yield Progress(0.85, 1, "growing trees")
-    features = np.concatenate([one for one, _ in pooled])
-    codes = np.concatenate([one for _, one in pooled])
-    return train_fast(features, codes, params, rng, training=_training(drawn, seed, mark))
+    return train_fast(samples.features, samples.codes, params, rng, lesson.classes, record)
 
 
-def _training(drawn: Drawn, seed: int, mark: str) -> dict[str, Any]:
-    """What the card says of the training."""
-    return {
-        "cases": [case.name for case, _ in drawn],
-        "shapes": {case.name: len(shapes) for case, shapes in drawn},
-        "seed": seed,
-        "fingerprint": mark,
-    }
+def _judged(samples: Samples, lesson: Lesson, params: TissueClassParams) -> dict[str, Any] | None:
+    """Scores of a classifier that has not seen three of ten shapes; None with too few shapes."""
+    from napari_mosaik.segment.annotations import held_out_groups
+    from napari_mosaik.segment.compartments import train_fast
+    from napari_mosaik.segment.scores import class_metrics, confusion_matrix
+
+    rng = np.random.default_rng([lesson.seed, 1])
+    held = held_out_groups(samples.codes, samples.shapes, HELD_OUT, rng)
+    taught, judged = samples.rows(~held), samples.rows(held)
+    if not held.any() or np.unique(taught.codes).size < 2:
+        return None
+    model = train_fast(taught.features, taught.codes, params, rng, lesson.classes)
+    found = model.forest.predict(judged.features).argmax(axis=1) + 1
+    confusion = confusion_matrix(judged.codes, found, len(lesson.classes))
+    n_shapes = int(np.unique(judged.shapes).size)
+    return {**class_metrics(confusion).to_dict(lesson.classes), "shapes": n_shapes}
 
 
 def _teach_densenet(
-    drawn: Drawn, params: DenseNetParams, seed: int, mark: str
+    lesson: Lesson, params: DenseNetParams
 ) -> Generator[Progress, None, TissueModel]:
     """The paper's network on tiles around the shapes; slow without a graphics card."""
     yield Progress(0.0, 1, "loading the network library, about 3 s")
-    from napari_mosaik.segment.densenet import train_densenet
+    from napari_mosaik.segment.densenet_session import Tiles
+    from napari_mosaik.segment.densenet_training import train_densenet
+    from napari_mosaik.segment.encoder import read_encoder_weights
 
+    encoder = None if lesson.encoder is None else read_encoder_weights(lesson.encoder)
     pictures, codes, groups = [], [], []
-    for number, (case, shapes) in enumerate(drawn):
-        yield Progress(0.1 * number / len(drawn), 1, f"cutting tiles of {case.name}")
-        for picture, code, group in _tiles(case, shapes, params):
+    for number, (case, shapes) in enumerate(lesson.drawn):
+        yield Progress(0.1 * number / len(lesson.drawn), 1, f"cutting tiles of {case.name}")
+        for picture, code, group in drawn_tiles(case, shapes, lesson.codes, params):
             pictures.append(picture)
             codes.append(code)
-            groups.append(group)
+            groups.append(case.name if params.split == "slide" else group)
+    if not pictures:
+        raise InputError(
+            f"no tile of {DENSENET_TILE_PX} pixels of {params.read_spacing_um:g} µm lies within "
+            "the slide and holds a shape; draw larger shapes or use the method 'fast'"
+        )
     steps = train_densenet(
-        np.stack(pictures),
-        np.stack(codes),
+        Tiles(np.stack(pictures), np.stack(codes), np.array(groups)),
         params,
-        np.random.default_rng(seed),
-        groups=np.array(groups),
-        training=_training(drawn, seed, mark),
+        lesson.seed,
+        classes=lesson.classes,
+        encoder=encoder,
+        checkpoint=lesson.checkpoint,
+        training=lesson.record(),
     )
     while True:
         try:
@@ -192,76 +261,9 @@ def _teach_densenet(
         except StopIteration as end:
             model: TissueModel = end.value
             return model
-        done = (step.epoch - 1 + step.step / step.steps) / params.epochs
-        yield Progress(0.1 + 0.9 * done, 1, f"pass {step.epoch} of {params.epochs}")
-
-
-def _tiles(
-    case: Case, shapes: tuple[AnnotatedShape, ...], params: DenseNetParams
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], str]]:
-    """Stain-normalised tiles that hold labelled pixels, their codes, and their spatial group."""
-    from napari_mosaik.segment.annotations import rasterise
-    from napari_mosaik.tissue import StainFit
-
-    stain = case.store.read(STAIN_FIT)
-    with case.slide("he") as slide:
-        spacing_um = params.read_spacing_um
-        reader = ClassReader(slide, StainFit.from_dict(stain), spacing_um, spacing_um)
-        codes = rasterise(shapes, reader.lattice)
-        for block in cut(reader.lattice, DENSENET_TILE_PX, 0.0):
-            own = codes[block.rows, block.cols]
-            if own.shape == (DENSENET_TILE_PX, DENSENET_TILE_PX) and own.any():
-                row, col = block.rows.start // GROUP_PX, block.cols.start // GROUP_PX
-                pixels = reader.rgb(block.core)
-                own = np.where(slide.sound(block.core), own, 0).astype(own.dtype)
-                yield pixels, own, f"{case.name} {row} {col}"
-
-
-def _params_class(method: str) -> type[Params]:
-    if method == "fast":
-        from napari_mosaik.segment.compartments import TissueClassParams
-
-        return TissueClassParams
-    from napari_mosaik.segment.densenet import DenseNetParams
-
-    return DenseNetParams
-
-
-def _samples(
-    case: Case,
-    shapes: tuple[AnnotatedShape, ...],
-    params: TissueClassParams,
-    start: float,
-    share: float,
-    text: str,
-) -> Generator[Progress, None, Samples]:
-    """Features and codes of every labelled pixel of one case, in raster order of blocks."""
-    from napari_mosaik.segment.annotations import rasterise
-    from napari_mosaik.segment.compartments import block_features, fast_halo_um
-    from napari_mosaik.tissue import StainFit
-
-    stain = case.store.read(STAIN_FIT)
-    fit = StainFit.from_dict(stain)
-    with case.slide("he") as slide:
-        reader = ClassReader(slide, fit, params.spacing_um, params.read_spacing_um)
-        codes = rasterise(shapes, reader.lattice)
-        blocks = [
-            block
-            for block in cut(reader.lattice, BLOCK_PX, fast_halo_um(params))
-            if codes[block.rows, block.cols].any()
-        ]
-        found: dict[int, Samples] = {}
-
-        def look(block: Block) -> None:
-            spacing_um = reader.lattice.spacing_um[0] / reader.factor
-            features = block_features(reader.rgb(block.outer), spacing_um, params)[block.inner]
-            own = np.where(slide.sound(block.core), codes[block.rows, block.cols], 0)
-            found[block.index] = features[own > 0], own[own > 0]
-
-        for done in in_parallel(look, blocks):
-            yield Progress(start + share * done / len(blocks), 1, text)
-    parts = [found[block.index] for block in blocks]
-    return np.concatenate([one for one, _ in parts]), np.concatenate([one for _, one in parts])
+        done = (step.epoch + (step.step + 1) / step.steps) / params.epochs
+        text = step.note or f"pass {step.epoch + 1} of at most {params.epochs}"
+        yield Progress(0.1 + 0.9 * done, 1, text)
 
 
 def _install(model: TissueModel, targets: Sequence[Case]) -> None:
