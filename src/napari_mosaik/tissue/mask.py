@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from napari_mosaik.core import InputError, Params, Raster, setting
 from napari_mosaik.core.colour import luma
+from napari_mosaik.core.nearness import within
 
 __all__ = ["TissueParams", "otsu_threshold", "tissue_mask"]
 
@@ -222,8 +223,7 @@ def _ink(rgb: NDArray[np.uint8], spacing: tuple[float, float], params: TissuePar
     ink = _without_small(ink, 0.02e6 / (spacing[0] * spacing[1]))
     if not ink.any() or params.ink_margin_um == 0:
         return ink
-    away = ndimage.distance_transform_edt(~ink, sampling=spacing)
-    return np.asarray(away <= params.ink_margin_um, bool)
+    return within(ink, params.ink_margin_um, spacing)
 
 
 def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask:
@@ -289,16 +289,16 @@ def _frame(grey: NDArray[np.uint8], off: Mask) -> float:
 def _grown_and_closed(found: Mask, spacing: tuple[float, float], params: TissueParams) -> Mask:
     """Dilation, then closing; outside the picture there is no tissue.
 
-    Two dilations by disks are one by the sum of the radii, so two distance maps suffice.
+    Two dilations by disks are one by the sum of the radii.
     """
     grow, close = params.dilation_um / 2, params.closing_um / 2
     if grow + close == 0 or not found.any():
         return found
     pad = [math.ceil((grow + close) / s) + 1 for s in spacing]
     wide = np.pad(found, ((pad[0], pad[0]), (pad[1], pad[1])))
-    wide = np.asarray(ndimage.distance_transform_edt(~wide, sampling=spacing)) <= grow + close
+    wide = within(wide, grow + close, spacing)
     if close > 0:
-        wide = np.asarray(ndimage.distance_transform_edt(wide, sampling=spacing)) > close
+        wide = ~within(~wide, close, spacing)
     return wide[pad[0] : -pad[0], pad[1] : -pad[1]]
 
 

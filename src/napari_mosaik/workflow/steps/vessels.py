@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_mosaik.core.artifact import Artifact, Progress
 from napari_mosaik.core.blocks import Block
@@ -35,6 +34,7 @@ from napari_mosaik.core.catalogue import (
     VESSELS,
 )
 from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.nearness import within
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment import VesselParams
 from napari_mosaik.workflow.inputs import Inputs, KeptBlocks
@@ -100,8 +100,8 @@ def _body(inputs: Inputs, params: VesselParams) -> Generator[Progress, None, Res
 def _edge(mask: Raster, params: VesselParams) -> Raster:
     """Where the tissue is nearer to its outline than the settings say; a cut slide has none."""
     inside = np.asarray(mask.values, bool)
-    away = ndimage.distance_transform_edt(inside, sampling=mask.lattice.spacing_um)
-    return Raster(inside & (np.asarray(away) <= params.edge_um), mask.lattice)
+    near = within(~inside, params.edge_um, mask.lattice.spacing_um)
+    return Raster(inside & near, mask.lattice)
 
 
 def _staining(

@@ -1,0 +1,62 @@
+"""Which pixels lie near a mask, compiled, without a map of distances."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["within"]
+
+Mask = NDArray[np.bool_]
+
+
+def within(mask: Mask, distance_um: float, spacing_um: tuple[float, float]) -> Mask:
+    """Pixels whose centre lies at most so far from the centre of a pixel of the mask.
+
+    The same as a Euclidean distance map of the mask compared with *distance_um*, in a fraction of
+    its time and without its 40 bytes per pixel.
+
+    Parameters
+    ----------
+    mask
+        (rows, columns).
+    distance_um
+        Distance, not negative; the mask itself always belongs to the result.
+    spacing_um
+        Pixel size (row, column), µm.
+    """
+    out = np.array(mask, bool)
+    if out.size:
+        _spread(np.ascontiguousarray(mask, bool), _half_widths(distance_um, spacing_um), out)
+    return out
+
+
+def _half_widths(distance_um: float, spacing_um: tuple[float, float]) -> NDArray[np.int64]:
+    """How many columns the distance reaches, at each number of rows away from 0 on."""
+    rows = np.arange(math.floor(distance_um / spacing_um[0]) + 2) * spacing_um[0]
+    columns = np.arange(math.floor(distance_um / spacing_um[1]) + 2) * spacing_um[1]
+    near = np.sqrt(rows[:, None] ** 2 + columns[None, :] ** 2) <= distance_um
+    reached: NDArray[np.int64] = near.sum(axis=1)[near[:, 0]] - 1
+    return reached
+
+
+@njit(cache=True, nogil=True)
+def _spread(mask: Mask, half: NDArray[np.int64], out: Mask) -> None:
+    """Widen every run of a row, and write it into the rows that it reaches."""
+    rows, cols = mask.shape
+    reach = half.size - 1
+    for r in range(rows):
+        c = 0
+        while c < cols:
+            if not mask[r, c]:
+                c += 1
+                continue
+            start = c
+            while c < cols and mask[r, c]:
+                c += 1
+            for i in range(max(0, r - reach), min(rows, r + reach + 1)):
+                more = half[abs(i - r)]
+                out[i, max(0, start - more) : min(cols, c + more)] = True
