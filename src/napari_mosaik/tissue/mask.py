@@ -18,6 +18,7 @@ Mask = NDArray[np.bool_]
 
 _BLACK = 4
 """Largest channel value of scanner padding."""
+_BAND_ROWS = 256
 _NEARLY_BLACK = 50
 """A frame of at most this grey means a dark background."""
 _NOTHING_FOUND = (
@@ -210,6 +211,20 @@ def _padding(rgb: NDArray[np.uint8]) -> Mask:
 
 def _ink(rgb: NDArray[np.uint8], spacing: tuple[float, float], params: TissueParams) -> Mask:
     """Pen marks by hue and saturation, pieces above 0.02 mm², with a rim."""
+    ink = np.concatenate([_inky(rgb[rows], params) for rows in _bands(rgb.shape[0])])
+    ink = _without_small(ink, 0.02e6 / (spacing[0] * spacing[1]))
+    if not ink.any() or params.ink_margin_um == 0:
+        return ink
+    return within(ink, params.ink_margin_um, spacing)
+
+
+def _bands(n_rows: int) -> list[slice]:
+    """Parts of a picture that are worked one after the other, to save memory."""
+    return [slice(first, first + _BAND_ROWS) for first in range(0, n_rows, _BAND_ROWS)]
+
+
+def _inky(rgb: NDArray[np.uint8], params: TissueParams) -> Mask:
+    """Pixels of the colour of ink."""
     r, g, b = (rgb[..., i].astype(np.float32) for i in range(3))
     high, low = np.maximum(np.maximum(r, g), b), np.minimum(np.minimum(r, g), b)
     saturation = (high - low) / np.maximum(high, 1)
@@ -220,16 +235,15 @@ def _ink(rgb: NDArray[np.uint8], spacing: tuple[float, float], params: TissuePar
     blue = (b > r) & (b > g) & (r - g <= (b - low) / 20) & (saturation >= params.ink_saturation)
     black = (high < 76) & (saturation < 0.35)
     ink: Mask = green | blue | black
-    ink = _without_small(ink, 0.02e6 / (spacing[0] * spacing[1]))
-    if not ink.any() or params.ink_margin_um == 0:
-        return ink
-    return within(ink, params.ink_margin_um, spacing)
+    return ink
 
 
 def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask:
     """The class of pixels that is tissue, by Otsu's threshold of the grey."""
-    grey = np.clip(np.rint(luma(rgb)), 0, 255).astype(np.uint8)
-    histogram = np.bincount(grey[~off], minlength=256)
+    bands = _bands(rgb.shape[0])
+    grey = np.concatenate([_grey(rgb[rows]) for rows in bands])
+    counts = [np.bincount(grey[rows][~off[rows]], minlength=256) for rows in bands]
+    histogram = np.sum(counts, axis=0)
     if np.count_nonzero(histogram) < 2:
         raise InputError(_NOTHING_FOUND.format(why="the slide has one colour only"))
     threshold = otsu_threshold(histogram)
@@ -248,6 +262,10 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
     if params.pale_tissue:
         threshold = _pale_threshold(histogram, threshold, frame, params)
     return (grey <= threshold) & ~off
+
+
+def _grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.clip(np.rint(luma(rgb)), 0, 255).astype(np.uint8)
 
 
 def _pale_threshold(
