@@ -42,6 +42,9 @@ def all_layers():
     return [
         layers.slide_layer("CD34", rgb, LATTICE),
         layers.tissue_layer(Raster(np.ones(LATTICE.shape, bool), LATTICE)),
+        layers.quality_layer(
+            Raster(np.ones(LATTICE.shape, np.uint8), LATTICE), {1: "pen", 2: "a", 3: "b", 4: "c"}
+        ),
         layers.tiles_layer(grid()),
         layers.vessels_layer(labels),
         layers.left_out_layer(labels, ["black", "edge", "black"]),

@@ -10,6 +10,8 @@ from napari_mosaik.core.catalogue import (
     BROWN_LEFT_OUT,
     BROWN_OBJECTS,
     LEFT_OUT,
+    QUALITY,
+    QUALITY_AREAS,
     STAINING,
     TISSUE,
     VESSEL_OBJECTS,
@@ -38,7 +40,9 @@ def make_case(root, rgb):
 
 
 def run_vessels(case, **settings):
+    """The step over all tissue: the planted fold and edge are not to be left out of it."""
     recipe = changed(read_recipe(case.root), "vessels", **settings)
+    recipe = changed(recipe, "tissue_cd34", leave_out_folds=False, leave_out_blur=False)
     for _ in run_until(case, recipe, "vessels"):
         pass
     return case.store
@@ -99,3 +103,25 @@ def test_another_stain_in_the_slot_is_said(scene, tmp_path):
     record = run_vessels(case).record(VESSELS)
     assert record[STAINING]["look"]["kind"] == "H&E"
     assert "looks like an H&E slide" in record[STAINING]["warnings"][0]
+
+
+def test_a_blurred_place_is_flagged_and_left_out_of_the_tissue(scene, tmp_path):
+    rgb = scene.image.values.copy()
+    rows, cols = slice(300, 650), slice(350, 700)
+    rgb[rows, cols] = ndimage.gaussian_filter(rgb.astype(float), (4, 4, 0))[rows, cols].round()
+    case = make_case(tmp_path / "a", rgb)
+    for _ in run_until(case, read_recipe(case.root), "tissue_cd34"):
+        pass
+    quality, mask = (case.store.read(artifact["cd34"]) for artifact in (QUALITY, TISSUE))
+    step = round(mask.lattice.spacing_um[0])
+    place = [slice(part.start // step + 9, part.stop // step - 9) for part in (rows, cols)]
+    blurred = np.asarray(quality.values) == 3
+    assert blurred[place[0], place[1]].mean() > 0.8
+    assert not blurred[: rows.start // step - 9].any()
+    assert not np.asarray(mask.values)[blurred].any()
+    areas = case.store.record(TISSUE["cd34"])[QUALITY_AREAS]
+    assert areas["blur"] == pytest.approx(blurred.sum() * mask.lattice.sample_area_um2 / 1e6)
+    recipe = changed(read_recipe(case.root), "tissue_cd34", leave_out_blur=False)
+    for _ in run_until(case, recipe, "tissue_cd34"):
+        pass
+    assert np.asarray(case.store.read(TISSUE["cd34"]).values)[blurred].all()

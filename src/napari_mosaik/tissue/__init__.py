@@ -2,6 +2,7 @@
 
 from napari_mosaik.tissue.grid import TileParams, tile_coverage, tile_grid
 from napari_mosaik.tissue.mask import TissueParams, otsu_threshold, tissue_mask
+from napari_mosaik.tissue.quality import QUALITY_NAMES, QualityParams
 from napari_mosaik.tissue.stain import (
     HE_REFERENCE,
     MacenkoParams,
@@ -13,7 +14,9 @@ from napari_mosaik.tissue.stain import (
 
 __all__ = [
     "HE_REFERENCE",
+    "QUALITY_NAMES",
     "MacenkoParams",
+    "QualityParams",
     "StainFit",
     "StainReference",
     "TileParams",

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_mosaik.core import InputError, Params, Raster, setting
+from napari_mosaik.core import InputError, Raster, setting
 from napari_mosaik.core.colour import luma
 from napari_mosaik.core.nearness import within
+from napari_mosaik.tissue.quality import QualityParams
 
-__all__ = ["TissueParams", "otsu_threshold", "tissue_mask"]
+__all__ = ["TissueParams", "ink_mask", "otsu_threshold", "tissue_mask"]
 
 Mask = NDArray[np.bool_]
 
@@ -26,7 +27,7 @@ _NOTHING_FOUND = (
 )
 
 
-class TissueParams(Params):
+class TissueParams(QualityParams):
     """Settings of the tissue mask."""
 
     spacing_um: float = setting(
@@ -159,7 +160,7 @@ def tissue_mask(
     spacing = image.lattice.spacing_um
     off = _padding(rgb)
     if params.exclude_ink:
-        off |= _ink(rgb, spacing, params)
+        off |= ink_mask(rgb, spacing, params)
     if sound is not None:
         off |= ~sound
     found = _foreground(rgb, off, params)
@@ -209,8 +210,8 @@ def _padding(rgb: NDArray[np.uint8]) -> Mask:
     return black
 
 
-def _ink(rgb: NDArray[np.uint8], spacing: tuple[float, float], params: TissueParams) -> Mask:
-    """Pen marks by hue and saturation, pieces above 0.02 mm², with a rim."""
+def ink_mask(rgb: NDArray[np.uint8], spacing: tuple[float, float], params: TissueParams) -> Mask:
+    """Pen marks (rows, columns) by hue and saturation, pieces above 0.02 mm², with a rim."""
     ink = np.concatenate([_inky(rgb[rows], params) for rows in _bands(rgb.shape[0])])
     ink = _without_small(ink, 0.02e6 / (spacing[0] * spacing[1]))
     if not ink.any() or params.ink_margin_um == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from napari_mosaik.annotate import QueueItem, TissueClass
 from napari_mosaik.core import FloatArray, LabelImage, Lattice, Raster, TileGrid
-from napari_mosaik.core.catalogue import CLASS_NAMES
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.view import colours
+from napari_mosaik.view.class_layers import classes_layer, uncertainty_layer
 from napari_mosaik.view.colours import code_colours, one_colour
 from napari_mosaik.view.maps import (
     cluster_codes,
@@ -37,10 +37,12 @@ __all__ = [
     "nuclei_layer",
     "parameter_layer",
     "pet_layer",
+    "quality_layer",
     "queue_layer",
     "slide_layer",
     "tiles_layer",
     "tissue_layer",
+    "uncertainty_layer",
     "uptake_layers",
     "vessels_layer",
     "width_layer",
@@ -83,6 +85,26 @@ def tissue_layer(mask: Raster, transform: Transform | None = None, name: str = "
         {"contour": 2},
         legend=Legend(title, entries=(("tissue outline", colours.TISSUE),)),
         artifact=f"tissue_{mask.lattice.frame}",
+    )
+
+
+def quality_layer(
+    quality: Raster, names: Mapping[int, str], transform: Transform | None = None, name: str = ""
+) -> LayerSpec:
+    """Pen, folds, blur and air bubbles as filled areas; *names* are the words of the codes."""
+    title = name or "Left out of the tissue"
+    return LayerSpec(
+        title,
+        "labels",
+        np.asarray(quality.values, np.uint8),
+        placement(quality.lattice, transform),
+        {"colormap": code_colours(colours.QUALITY_COLOURS)},
+        opacity=0.4,
+        legend=Legend(
+            title,
+            entries=tuple((names[code], c) for code, c in colours.QUALITY_COLOURS.items()),
+        ),
+        artifact=f"quality_{quality.lattice.frame}",
     )
 
 
@@ -166,24 +188,6 @@ def _outlined(
         {"contour": 1},
         legend=Legend(name, entries=((word, colour),)),
         artifact=artifact,
-    )
-
-
-def classes_layer(classes: LabelImage, transform: Transform | None = None) -> LayerSpec:
-    """Tissue classes as filled areas in their fixed colours."""
-    names = {**CLASS_NAMES, **classes.names}
-    return LayerSpec(
-        "Tissue classes",
-        "labels",
-        _levels(classes),
-        placement(classes.lattice, transform),
-        {"colormap": code_colours(colours.CLASS_COLOURS)},
-        opacity=0.45,
-        legend=Legend(
-            "Tissue classes",
-            entries=tuple((names[code], c) for code, c in colours.CLASS_COLOURS.items()),
-        ),
-        artifact="classes",
     )
 
 

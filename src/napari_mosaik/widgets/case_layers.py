@@ -12,13 +12,16 @@ from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     BROWN_LEFT_OUT,
     BROWN_OBJECTS,
+    CLASS_PROBABILITY,
     CLASSES,
     CLUSTERS,
     MAPS,
     NUCLEI,
     PREDICTION,
     PREDICTION_MAP,
+    QUALITY,
     REFERENCE,
+    STAIN_TITLES,
     SUV,
     TILES,
     TISSUE,
@@ -27,8 +30,10 @@ from napari_mosaik.core.catalogue import (
     VESSELS,
 )
 from napari_mosaik.io.case import Case
+from napari_mosaik.tissue import QUALITY_NAMES
 from napari_mosaik.view import layers as view
 from napari_mosaik.view.spec import LayerSpec
+from napari_mosaik.workflow.correcting import OBJECTS, objects_now
 from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = [
@@ -48,6 +53,8 @@ BASE_OF_STEP = {
     "classes": "he",
     "stain": "he",
     "nuclei": "he",
+    "correct_vessels": "cd34",
+    "correct_nuclei": "he",
     "caix": "caix",
 }
 """The slide on which a step's result is best looked at."""
@@ -103,7 +110,14 @@ def _tissue(stain: str) -> Callable[[Case, str], list[LayerSpec]]:
             return []
         title = f"Tissue on {TISSUE[stain].about.split(' of the ')[1].removesuffix(' slide')}"
         mask = case.store.read(TISSUE[stain])
-        return [view.tissue_layer(mask, transform_to_reference(case, stain), title)]
+        transform = transform_to_reference(case, stain)
+        specs = [view.tissue_layer(mask, transform, title)]
+        if _has(case, QUALITY[stain]):
+            quality = case.store.read(QUALITY[stain])
+            if np.asarray(quality.values).any():
+                title = f"Bad places on {STAIN_TITLES[stain]}"
+                specs.append(view.quality_layer(quality, QUALITY_NAMES, transform, title))
+        return specs
 
     return make
 
@@ -114,7 +128,8 @@ def _labels(
     def make(case: Case, choice: str) -> list[LayerSpec]:
         if not _has(case, artifact):
             return []
-        return [draw(case.store.read(artifact), transform_to_reference(case, stain))]
+        shown = objects_now(case, artifact.name)[0] if artifact.name in OBJECTS else artifact
+        return [draw(case.store.read(shown), transform_to_reference(case, stain))]
 
     return make
 
@@ -125,6 +140,15 @@ def _vessels(case: Case, choice: str) -> list[LayerSpec]:
         reasons = [str(reason) for reason in case.store.read(BROWN_OBJECTS)["reason"]]
         if reasons:
             specs.append(view.left_out_layer(case.store.read(BROWN_LEFT_OUT), reasons))
+    return specs
+
+
+def _classes(case: Case, choice: str) -> list[LayerSpec]:
+    """The map of the classes and, hidden at first, how undecided the classifier was."""
+    specs = _labels(CLASSES, "he", view.classes_layer)(case, choice)
+    if specs and _has(case, CLASS_PROBABILITY):
+        probability = case.store.read(CLASS_PROBABILITY)
+        specs.append(view.uncertainty_layer(probability, transform_to_reference(case, "he")))
     return specs
 
 
@@ -204,8 +228,10 @@ _MAKERS: dict[str, Callable[[Case, str], list[LayerSpec]]] = {
     "align_pet": _pet,
     "uptake": _uptake,
     "vessels": _vessels,
-    "classes": _labels(CLASSES, "he", view.classes_layer),
+    "classes": _classes,
     "nuclei": _labels(NUCLEI, "he", view.nuclei_layer),
+    "correct_vessels": _labels(VESSELS, "cd34", view.vessels_layer),
+    "correct_nuclei": _labels(NUCLEI, "he", view.nuclei_layer),
     "maps": _maps,
     "clusters": _clusters,
     "uptake_clusters": _uptake_clusters,

@@ -12,11 +12,13 @@ from napari_mosaik.core.catalogue import (
     CAIX_CELLS,
     CLASS_RECORD,
     CLUSTERS,
+    CORRECTED,
     DAMAGED,
     LEFT_OUT,
     METRICS,
     NUCLEUS_OBJECTS,
     PARAMETERS,
+    QUALITY_AREAS,
     STAIN_FIT,
     STAINING,
     SUV_RECORD,
@@ -29,6 +31,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide.damage import whereabouts
 from napari_mosaik.view.words import count, number, percent
+from napari_mosaik.workflow.correcting import OBJECTS
 from napari_mosaik.workflow.step import State
 
 __all__ = ["result_lines"]
@@ -51,12 +54,17 @@ def _tissue(stain: str) -> Callable[[Case], str]:
     def line(case: Case) -> str:
         mask = case.store.read(TISSUE[stain])
         area = float(np.nansum(np.asarray(mask.values, float))) * mask.lattice.sample_area_um2 / 1e6
-        damaged = case.store.record(TISSUE[stain]).get(DAMAGED) or {"count": 0}
-        if not damaged["count"]:
-            return number(area, "mm²")
-        words = count(damaged["count"], "damaged tile")
-        lost = number(damaged["area_mm2"], "mm²")
-        return f"{number(area, 'mm²')}, {words} left out\n{lost} at {whereabouts(damaged)}"
+        record = case.store.record(TISSUE[stain])
+        damaged = record.get(DAMAGED) or {"count": 0}
+        words, details = [number(area, "mm²")], []
+        if damaged["count"]:
+            words.append(f"{count(damaged['count'], 'damaged tile')} left out")
+            details.append(f"{number(damaged['area_mm2'], 'mm²')} at {whereabouts(damaged)}")
+        bad = {name: size for name, size in (record.get(QUALITY_AREAS) or {}).items() if size}
+        if bad:
+            words.append(" and ".join(bad) + " flagged")
+            details += [f"{name}: {number(size, 'mm²')}" for name, size in bad.items()]
+        return "\n".join([", ".join(words), *details])
 
     return line
 
@@ -142,6 +150,22 @@ def _nuclei(case: Case) -> str:
     return "\n".join([count(len(table), "nucleus", "nuclei"), table.about.get("method", "")])
 
 
+def _corrected(what: str) -> Callable[[Case], str]:
+    def line(case: Case) -> str:
+        labels, table = OBJECTS[what][1]
+        record = case.store.record(labels).get(CORRECTED) or {"made": 0, "lost": []}
+        if not record["made"] and not record["lost"]:
+            return "nothing corrected"
+        plural = "vessels" if what == "vessels" else "nuclei"
+        n = len(case.store.read(table))
+        lines = [f"{count(record['made'], 'correction')} made, {n} {plural}"]
+        if record["lost"]:
+            lines[0] += f", {len(record['lost'])} without their object"
+        return "\n".join([*lines, *(f"{e['correction']}: {e['why']}" for e in record["lost"])])
+
+    return line
+
+
 def _caix(case: Case) -> str:
     table = case.store.read(CAIX_CELLS)
     return count(len(table), "cell")
@@ -178,6 +202,8 @@ _LINES: dict[str, Callable[[Case], str]] = {
     "stain": _stain,
     "classes": _classes,
     "nuclei": _nuclei,
+    "correct_vessels": _corrected("vessels"),
+    "correct_nuclei": _corrected("nuclei"),
     "caix": _caix,
     "parameters": _parameters,
     "clusters": _clusters,

@@ -3,14 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.catalogue import DAMAGED, SLIDES, STAIN_TITLES, STAINS, TISSUE
+from napari_mosaik.core.catalogue import (
+    DAMAGED,
+    QUALITY,
+    QUALITY_AREAS,
+    SLIDES,
+    STAIN_TITLES,
+    STAINS,
+    TISSUE,
+)
+from napari_mosaik.core.colour import luma
+from napari_mosaik.core.raster import Raster
 from napari_mosaik.tissue import TissueParams, tissue_mask
+from napari_mosaik.tissue.mask import ink_mask
+from napari_mosaik.tissue.quality import (
+    BLUR_HALO_UM,
+    BLUR_SPACING_UM,
+    blurred_cells,
+    quality_areas_mm2,
+    quality_mask,
+    sharpness_sums,
+)
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.steps.blocks import tissue_in, with_tissue
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide import Slide
 
 __all__ = ["FIND_TISSUE"]
+
+
+def _blurred(
+    inputs: Inputs, slide: Slide, tissue: Raster, params: TissueParams
+) -> Generator[Progress, None, Raster | None]:
+    """Blurred cells of a slide, from one pass over its tissue; None where it is too coarse."""
+    from napari_mosaik.io.slide import View
+
+    if max(slide.lattice.spacing_um) > BLUR_SPACING_UM * 1.3:
+        return None
+    stream = slide.blocks(View(BLUR_SPACING_UM, BLUR_HALO_UM))
+    blocks = stream.blocks()
+    chosen = [block.index for block in with_tissue(blocks, tissue)]
+
+    def measure(index: int, views: tuple[Raster, ...]) -> dict[str, Any]:
+        block = blocks[index]
+        start = (block.rows.start, block.cols.start)
+        return sharpness_sums(luma(views[0].values), start, block.inner)
+
+    parts = yield from inputs.stream(
+        "sharpness", stream, chosen, measure, "measuring the sharpness", start=0.6, stop=0.95
+    )
+    return blurred_cells(parts, stream.lattices[0], params)
+
+
+def _judged(
+    overview: Raster, tissue: Raster, blurred: Raster | None, params: TissueParams
+) -> tuple[Raster, NDArray[np.bool_]]:
+    """The quality mask, and the places that the settings leave out of the tissue."""
+    inside = np.asarray(tissue.values, bool)
+    ink = ink_mask(overview.values, overview.lattice.spacing_um, params)
+    blur = None if blurred is None else tissue_in(overview.lattice, blurred)
+    quality = quality_mask(overview, inside, ink, blur, params)
+    codes = np.asarray(quality.values)
+    wanted = {2: params.leave_out_folds, 3: params.leave_out_blur, 4: params.leave_out_bubbles}
+    return quality, np.isin(codes, [code for code, out in wanted.items() if out])
 
 
 def _step(stain: str) -> Step[TissueParams]:
@@ -25,8 +88,14 @@ def _step(stain: str) -> Step[TissueParams]:
             sound = slide.sound(overview.lattice)
             if slide.damage_policy == "skip":
                 inputs.note(DAMAGED, slide.damage_record())
-        yield Progress(0.7, 1, "finding the tissue")
-        return {TISSUE[stain]: tissue_mask(overview, params, sound)}
+            yield Progress(0.55, 1, "finding the tissue")
+            tissue = tissue_mask(overview, params, sound)
+            blurred = yield from _blurred(inputs, slide, tissue, params)
+        yield Progress(0.95, 1, "looking for pen, folds and bubbles")
+        quality, left_out = _judged(overview, tissue, blurred, params)
+        inputs.note(QUALITY_AREAS, quality_areas_mm2(quality))
+        kept = np.asarray(tissue.values, bool) & ~left_out
+        return {TISSUE[stain]: Raster(kept, tissue.lattice), QUALITY[stain]: quality}
 
     title = STAIN_TITLES[stain]
     return Step(
@@ -36,9 +105,9 @@ def _step(stain: str) -> Step[TissueParams]:
         page="Tissue and tiles",
         params=TissueParams,
         reads=(SLIDES[stain],),
-        writes=(TISSUE[stain],),
+        writes=(TISSUE[stain], QUALITY[stain]),
         body=body,
-        revision=2,
+        revision=3,
     )
 
 
