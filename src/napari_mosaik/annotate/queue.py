@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Params, setting
+from napari_mosaik.core.uncertainty import normalised_entropy
 
 __all__ = ["QueueItem", "QueueParams", "TileEvidence", "review_queue"]
 
@@ -114,7 +115,7 @@ def _signals(evidence: TileEvidence, params: QueueParams, n: int) -> list[_Signa
         probability = np.asarray(evidence.class_probability, float)
         if probability.ndim != 2 or len(probability) != n:
             raise InputError(f"class probabilities of shape {probability.shape} for {n} tiles")
-        entropy = _entropy(probability)
+        entropy = normalised_entropy(probability)
         signals.append((entropy, params.class_weight, lambda i: _class_words(probability[i])))
     if evidence.interval_width is not None:
         width = _column(evidence.interval_width, n, "interval width")
@@ -145,17 +146,6 @@ def _flags(values: NDArray[np.bool_] | None, n: int) -> NDArray[np.bool_]:
     if flags.shape != (n,):
         raise InputError(f"{flags.shape} marks for {n} tiles")
     return flags
-
-
-def _entropy(probability: FloatArray) -> FloatArray:
-    """Shannon entropy of each row, 1 for equal probabilities; NaN where a row has no data."""
-    total = probability.sum(1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.where(total > 0, probability / total, np.nan)
-        each = np.where(p > 0, p * np.log(p), np.where(np.isnan(p), np.nan, 0.0))
-    scale = np.log(max(2, probability.shape[1]))
-    entropy: FloatArray = np.where(np.isnan(p).any(1), np.nan, -each.sum(1) / scale)
-    return np.maximum(entropy, 0.0, out=entropy)
 
 
 def _ranks(signal: FloatArray) -> FloatArray:

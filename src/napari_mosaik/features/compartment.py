@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
-from napari_mosaik.features.catalogue import parameter_table
+from napari_mosaik.features.catalogue import PARAMETERS, parameter_table
 from napari_mosaik.features.in_tiles import over, per_tile
 
 __all__ = ["class_fractions"]
 
 
-def class_fractions(grid: TileGrid, neoplastic: ArrayLike, non_neoplastic: ArrayLike) -> Table:
+def class_fractions(
+    grid: TileGrid,
+    neoplastic: ArrayLike,
+    non_neoplastic: ArrayLike,
+    others: Mapping[str, ArrayLike] | None = None,
+) -> Table:
     """Shares of the tissue classes in each tile.
 
     Parameters
@@ -22,11 +30,14 @@ def class_fractions(grid: TileGrid, neoplastic: ArrayLike, non_neoplastic: Array
         n tiles.
     neoplastic, non_neoplastic
         (n,) areas (one unit for both) or shares of each tile (`fractions_in_tiles`).
+    others
+        The same of further tissue classes of the user's own, by name.
 
     Returns
     -------
-    Table of n rows with the group "tissue" of the catalogue: each class over the sum of both, so
-    that gaps and lumina do not count; NaN where a tile has neither.
+    Table of n rows with the group "tissue" of the catalogue, and a column ``NAME_fraction`` for
+    each further class: each class over the sum of all, so that gaps and lumina do not count; NaN
+    where a tile has none.
 
     Raises
     ------
@@ -35,8 +46,25 @@ def class_fractions(grid: TileGrid, neoplastic: ArrayLike, non_neoplastic: Array
     """
     tumour = per_tile(neoplastic, grid, "neoplastic")
     other = per_tile(non_neoplastic, grid, "non_neoplastic")
-    both = np.asarray(tumour + other, np.float64)
-    return parameter_table(
-        {"neoplastic_fraction": over(tumour, both), "non_neoplastic_fraction": over(other, both)},
+    own = {name: per_tile(area, grid, name) for name, area in (others or {}).items()}
+    tissue = np.asarray(sum(own.values(), tumour + other), np.float64)
+    table = parameter_table(
+        {
+            "neoplastic_fraction": over(tumour, tissue),
+            "non_neoplastic_fraction": over(other, tissue),
+        },
         grid.lattice.frame,
     )
+    columns = {f"{_word(name)}_fraction": over(area, tissue) for name, area in own.items()}
+    about = {
+        f"{_word(name)}_fraction": f"Share of the tissue that is '{name}', a class of the user's "
+        "own. area classified so / classified tissue area"
+        for name in own
+    }
+    return table.with_columns(columns, dict.fromkeys(columns, "1"), about)
+
+
+def _word(name: str) -> str:
+    """A class's name as it stands in a column's; the catalogue's own names stay free."""
+    word = re.sub(r"\W+", "_", name.lower()).strip("_")
+    return f"own_{word}" if f"{word}_fraction" in PARAMETERS else word

@@ -18,7 +18,6 @@ from napari_mosaik.annotate import review_queue as rank
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
-    CLASS_NAMES,
     CLASS_PROBABILITY,
     PREDICTION,
     TILES,
@@ -29,6 +28,7 @@ from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.painting import rasterise
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.case import Case
+from napari_mosaik.segment.annotations import class_codes, class_list
 from napari_mosaik.workflow.run import outlook
 from napari_mosaik.workflow.steps import maker_of
 from napari_mosaik.workflow.steps.align import transform_of
@@ -106,7 +106,8 @@ def reader_agreement(case: Case, stain: str = "he") -> dict[str, Any]:
         raise InputError(
             f"agreement needs two readers who have drawn on case {case.name}; so far: {who}"
         )
-    names = {name: code for code, name in CLASS_NAMES.items() if code > 0}
+    drawings = [shape for document in documents.values() for shape in document.shapes]
+    names = class_codes(class_list(drawings))
     with case.slide(stain) as slide:
         lattice = slide.lattice.resized(AGREEMENT_SPACING_UM)
     drawn = {

@@ -24,6 +24,7 @@ from napari_mosaik.core.frame import FloatArray, Lattice
 from napari_mosaik.core.lookup import codes_at
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.core.uncertainty import normalised_entropy
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.steps.blocks import tissue_in, with_tissue
@@ -102,7 +103,10 @@ def _body(inputs: Inputs, params: ClassParams) -> Generator[Progress, None, Resu
     return {
         CLASSES: LabelImage(codes, lattice, names),
         CLASS_PROBABILITY: Raster(probability, lattice, "1/255", model.classes),
-        CLASS_RECORD: _record(model, params, codes, lattice, fit),
+        CLASS_RECORD: {
+            **_record(model, params, codes, lattice, fit),
+            "mean_uncertainty": _mean_uncertainty(probability, codes > 0),
+        },
     }
 
 
@@ -110,6 +114,13 @@ def _codes(probability: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray
     """Most probable class within the tissue mask; 0 elsewhere."""
     codes = (probability.argmax(axis=-1) + 1).astype(np.uint8)
     return np.where(inside & probability.any(axis=-1), codes, 0).astype(np.uint8)
+
+
+def _mean_uncertainty(probability: NDArray[np.uint8], inside: NDArray[np.bool_]) -> float | None:
+    """Mean entropy of the class probabilities, 0 to 1; None without classified tissue."""
+    if not inside.any():
+        return None
+    return float(normalised_entropy(probability[inside]).mean())
 
 
 def _record(
@@ -128,6 +139,8 @@ def _record(
             name: float(counts[code] * area_mm2) for code, name in enumerate(model.classes, 1)
         },
         "stain_normalised": fit.usable,
+        "held_out": model.training.get("held_out"),
+        "warnings": list(model.notes),
     }
 
 
@@ -146,6 +159,7 @@ TISSUE_CLASSES = Step(
     reads=(SLIDES["he"], TISSUE["he"], STAIN_FIT),
     writes=(CLASSES, CLASS_PROBABILITY, CLASS_RECORD),
     body=_body,
+    revision=2,
     coarsest_um=2.2,
     needs_model="model",
 )

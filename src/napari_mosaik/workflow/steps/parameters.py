@@ -10,6 +10,7 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     CAIX_CELLS,
+    CLASS_NAMES,
     CLASSES,
     CORRECTED_NUCLEUS_OBJECTS,
     CORRECTED_VESSEL_OBJECTS,
@@ -143,8 +144,11 @@ def _classes(inputs: Inputs) -> Table | None:
         return None
     grid = inputs.read(TILES)
     transform = transform_of(inputs.read(ALIGNMENT["he"]))
-    shares = fractions_in_tiles(grid, inputs.read(CLASSES), CLASS_CODES, transform)
-    return class_fractions(grid, shares[:, 0], shares[:, 1])
+    classes = inputs.read(CLASSES)
+    own = [code for code in sorted(classes.names) if code not in CLASS_NAMES]
+    shares = fractions_in_tiles(grid, classes, (*CLASS_CODES, *own), transform)
+    others = {classes.names[code]: shares[:, 2 + i] for i, code in enumerate(own)}
+    return class_fractions(grid, shares[:, 0], shares[:, 1], others)
 
 
 TILE_PARAMETERS = Step(

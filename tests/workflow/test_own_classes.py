@@ -1,0 +1,100 @@
+"""A class of the user's own goes from the drawn shape to model, map, tiles and layers."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_mosaik.core import InputError
+from napari_mosaik.core.catalogue import CLASS_PROBABILITY, CLASS_RECORD, CLASSES, PARAMETERS
+from napari_mosaik.core.generators import finish
+from napari_mosaik.io import Case, write_geojson
+from napari_mosaik.view.class_layers import classes_layer, uncertainty_layer
+from napari_mosaik.view.colours import CLASS_COLOURS, OWN_CLASS_COLOURS
+from napari_mosaik.workflow.classifier import retrain
+from napari_mosaik.workflow.recipe import read_recipe
+from napari_mosaik.workflow.run import run_until
+
+
+def run_all(case, until):
+    for _ in run_until(case, read_recipe(case.root), until):
+        pass
+
+
+@pytest.fixture(scope="module")
+def taught(tiny_cohort, tmp_path_factory):
+    """A case in which every second non-neoplastic shape is called 'necrosis'."""
+    folder = tmp_path_factory.mktemp("own") / "A2"
+    shutil.copytree(tiny_cohort / "A2", folder)
+    case = Case(folder)
+    shapes, seen = [], 0
+    for shape in case.annotations("he"):
+        seen += shape.label == "non-neoplastic"
+        own = shape.label == "non-neoplastic" and seen % 2
+        shapes.append(replace(shape, label="necrosis") if own else shape)
+    with case.slide("he") as slide:
+        write_geojson(case.annotations_path("he"), shapes, slide.lattice)
+    case = Case(folder)
+    run_all(case, "stain")
+    made = finish(retrain([case], [case]))
+    return case, made
+
+
+def test_the_model_knows_the_class_and_is_judged_on_it(taught):
+    _, made = taught
+    assert made["classes"] == ["background", "neoplastic", "non-neoplastic", "necrosis"]
+    scores = made["held_out"]["classes"]
+    assert set(scores) == set(made["classes"])
+    assert scores["background"]["dice"] > 0.9
+    assert made["held_out"]["shapes"] >= 4
+
+
+def test_the_class_reaches_map_tiles_and_legend(taught):
+    case, _ = taught
+    run_all(case, "parameters")
+    store = case.store
+    classes = store.read(CLASSES)
+    assert classes.names[4] == "necrosis"
+    assert (classes.array() == 4).any()
+    assert store.read(CLASS_PROBABILITY).channels[3] == "necrosis"
+    assert store.read(CLASS_RECORD)["area_mm2"]["necrosis"] > 0
+    table = store.read(PARAMETERS)
+    shares = [table[f"{n}_fraction"] for n in ("neoplastic", "non_neoplastic", "necrosis")]
+    known = np.isfinite(shares[0])
+    assert known.any()
+    np.testing.assert_allclose(np.sum(shares, axis=0)[known], 1, atol=1e-6)
+    layer = classes_layer(classes)
+    assert ("necrosis", OWN_CLASS_COLOURS[0]) in layer.legend.entries
+    assert set(layer.style["colormap"]) == {None, 0, *CLASS_COLOURS, 4}
+
+
+def test_the_uncertainty_is_the_entropy_of_the_probabilities(taught):
+    case, _ = taught
+    run_all(case, "classes")
+    probability = case.store.read(CLASS_PROBABILITY)
+    layer = uncertainty_layer(probability)
+    shares = np.asarray(probability.values, float)
+    p = shares / np.maximum(shares.sum(-1, keepdims=True), 1)
+    expected = -(p * np.log2(np.maximum(p, 1e-12))).sum(-1) / 2
+    inside = shares.sum(-1) > 0
+    np.testing.assert_allclose(np.asarray(layer.data)[inside], expected[inside], atol=1e-5)
+    assert np.isnan(np.asarray(layer.data)[~inside]).all()
+    assert layer.legend.limits == (0.0, 1.0)
+    assert "equally likely" in layer.legend.note
+    mean = case.store.read(CLASS_RECORD)["mean_uncertainty"]
+    assert mean == pytest.approx(
+        np.asarray(layer.data)[case.store.read(CLASSES).array() > 0].mean()
+    )
+
+
+def test_settings_that_do_not_fit_the_method_are_told(taught, tmp_path):
+    case, _ = taught
+    with pytest.raises(InputError, match="no presets"):
+        finish(retrain([case], [case], preset="paper"))
+    with pytest.raises(InputError, match="preset 'best' is not offered; use one of: paper, robust"):
+        finish(retrain([case], [case], method="densenet", preset="best"))
+    with pytest.raises(InputError, match="no encoder weights"):
+        finish(retrain([case], [case], method="densenet", encoder=tmp_path / "absent.pth"))
+    with pytest.raises(InputError, match="only the method 'densenet'"):
+        finish(retrain([case], [case], encoder=tmp_path / "absent.pth"))
