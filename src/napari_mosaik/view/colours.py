@@ -25,6 +25,7 @@ __all__ = [
     "OWN_CLASS_COLOURS",
     "PARAMETER_COLORMAP",
     "PREDICTED",
+    "QUALITY_COLOURS",
     "RULER",
     "STATUS_COLOURS",
     "TILE",
@@ -43,10 +44,14 @@ CLASS_COLOURS: Final = {
 """Colour of each tissue class code: neoplastic pink, non-neoplastic green, background grey."""
 OWN_CLASS_COLOURS: Final = ("#E69F00", "#0072B2", "#F0E442", "#56B4E9", "#D55E00")
 """Colours of further classes of the user's own, in turn."""
+OWN_CLASS_COLOURS: Final = ("#E69F00", "#0072B2", "#F0E442", "#56B4E9", "#D55E00")
+"""Colours of further classes of the user's own, in turn."""
 VESSEL: Final = "#D55E00"
 LEFT_OUT: Final = "#CC79A7"
 NUCLEUS: Final = "#56B4E9"
 TISSUE: Final = "#F0E442"
+QUALITY_COLOURS: Final = {1: "#009E73", 2: "#D55E00", 3: "#0072B2", 4: "#56B4E9"}
+"""Colour of each code of the quality mask: pen, fold, blur, air bubble."""
 TILE: Final = "#888888"
 ANNOTATION_ACCENT: Final = "#0072B2"
 RULER: Final = "#00A83C"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ __all__ = [
     "nuclei_layer",
     "parameter_layer",
     "pet_layer",
+    "quality_layer",
     "queue_layer",
     "slide_layer",
     "tiles_layer",
@@ -84,6 +85,26 @@ def tissue_layer(mask: Raster, transform: Transform | None = None, name: str = "
         {"contour": 2},
         legend=Legend(title, entries=(("tissue outline", colours.TISSUE),)),
         artifact=f"tissue_{mask.lattice.frame}",
+    )
+
+
+def quality_layer(
+    quality: Raster, names: Mapping[int, str], transform: Transform | None = None, name: str = ""
+) -> LayerSpec:
+    """Pen, folds, blur and air bubbles as filled areas; *names* are the words of the codes."""
+    title = name or "Left out of the tissue"
+    return LayerSpec(
+        title,
+        "labels",
+        np.asarray(quality.values, np.uint8),
+        placement(quality.lattice, transform),
+        {"colormap": code_colours(colours.QUALITY_COLOURS)},
+        opacity=0.4,
+        legend=Legend(
+            title,
+            entries=tuple((names[code], c) for code, c in colours.QUALITY_COLOURS.items()),
+        ),
+        artifact=f"quality_{quality.lattice.frame}",
     )
 
 
