@@ -44,8 +44,6 @@ CLASS_COLOURS: Final = {
 """Colour of each tissue class code: neoplastic pink, non-neoplastic green, background grey."""
 OWN_CLASS_COLOURS: Final = ("#E69F00", "#0072B2", "#F0E442", "#56B4E9", "#D55E00")
 """Colours of further classes of the user's own, in turn."""
-OWN_CLASS_COLOURS: Final = ("#E69F00", "#0072B2", "#F0E442", "#56B4E9", "#D55E00")
-"""Colours of further classes of the user's own, in turn."""
 VESSEL: Final = "#D55E00"
 LEFT_OUT: Final = "#CC79A7"
 NUCLEUS: Final = "#56B4E9"
