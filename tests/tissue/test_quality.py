@@ -59,6 +59,20 @@ def test_a_fold_is_found_where_it_lies_and_a_round_dark_spot_is_none(od):
     assert (found & ~ndimage.binary_dilation(fold, iterations=3)).sum() == 0
 
 
+def test_all_kinds_are_coded_on_the_overviews_own_pixels(od):
+    fold = (np.abs(ROWS - 190 - 0.4 * (COLS - 180)) < 6) & (np.abs(COLS - 180) < 60)
+    away = np.hypot(ROWS - 100, COLS - 200)
+    rim = (away < 40) & (away >= 36)
+    raster = overview(np.where(rim[..., None], 1.0, od * np.where(fold, 1.9, 1)[..., None]))
+    blurred, ink = COLS < 80, COLS > 300
+    found = quality_mask(raster, inside_of(raster), ink, blurred, QualityParams()).values
+    assert (found[fold] == 2).mean() > 0.7
+    assert (found[away < 36] == 4).mean() > 0.95
+    assert (found[ink] == 1).all()
+    assert ((found == 3) == (blurred & inside_of(raster) & (found == 3))).all()
+    assert (found[(found != 2) & (found != 4) & blurred & inside_of(raster)] == 3).all()
+
+
 def test_brown_or_blue_bands_are_no_folds(od):
     band = (np.abs(ROWS - 150) < 5) & (np.abs(COLS - 180) < 60)
     for stain in ((0.27, 0.57, 0.78), (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)):

@@ -6,6 +6,7 @@ on pixels of 2 µm, block by block, and summed over cells of 64 µm.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -40,6 +41,8 @@ BLUR_HALO_UM: Final = 34.0
 _CELL_PX: Final = 32
 _FINE_PX, _COARSE_PX = 1.0, 4.0
 _LEAST_CONTRAST: Final = 2.0
+_LOOK_UM: Final = 16.0
+"""Pixel size at which folds and bubbles are looked for."""
 _GLASS_OD: Final = 0.05
 _USUAL_PERCENT: Final = 85.0
 
@@ -231,10 +234,34 @@ def quality_mask(
     codes = np.zeros(tissue.shape, np.uint8)
     if blurred is not None:
         codes[blurred & tissue] = 3
-    codes[folds(overview, tissue, params)] = 2
-    codes[bubbles(overview, params)] = 4
+    step = max(1, math.floor(_LOOK_UM / max(overview.lattice.spacing_um)))
+    small = _coarser(overview, step)
+    inside = tissue[: small.values.shape[0] * step : step, : small.values.shape[1] * step : step]
+    for code, found in ((2, folds(small, inside, params)), (4, bubbles(small, params))):
+        wide = found.repeat(step, axis=0).repeat(step, axis=1)
+        codes[: wide.shape[0], : wide.shape[1]][wide] = code
+    codes[(codes == 2) & ~tissue] = 0
     codes[ink] = 1
     return Raster(codes, overview.lattice)
+
+
+def _coarser(overview: Raster, step: int) -> Raster:
+    """The mean of *step* x *step* pixels: folds and bubbles need no more, in a part of the memory.
+
+    Rows and columns that do not make up a whole pixel are left out.
+    """
+    if step == 1:
+        return overview
+    rows, cols = (n // step for n in overview.lattice.shape)
+    total = np.zeros((rows, cols, 3), np.uint32)
+    for i in range(step):
+        for j in range(step):
+            total += overview.values[i : rows * step : step, j : cols * step : step]
+    values = (total // step**2).astype(np.uint8)
+    spacing = overview.lattice.spacing_um
+    coarse = (spacing[0] * step, spacing[1] * step)
+    lattice = Lattice(overview.lattice.frame, (rows, cols), coarse, overview.lattice.origin_um)
+    return Raster(values, lattice)
 
 
 def quality_areas_mm2(quality: Raster) -> dict[str, float]:
