@@ -117,15 +117,19 @@ class Runs:
         """The holes of the mask, the background around everything among them."""
         return self._parts(False, self.n_holes)
 
-    def painted(self, numbers: NDArray[np.int32] | None = None) -> Labels:
+    def painted(self, numbers: NDArray[np.int32] | None = None, border: int = 0) -> Labels:
         """(rows, columns) label of each pixel's object, 0 outside.
 
         *numbers* (n_objects + 1,) replaces the own numbers, with 0 for objects to be left out.
+        *border* adds that many pixels of 0 on each side.
         """
         if numbers is None:
             numbers = np.arange(self.n_objects + 1, dtype=np.int32)
-        out = np.zeros(self.shape, np.int32)  # NumPy asks the system for large pages, numba not
-        _paint(out, self.row, self.start, self.inside, self.label, numbers)
+        rows, cols = self.shape
+        # NumPy asks the system for large pages, numba does not
+        out = np.zeros((rows + 2 * border, cols + 2 * border), np.int32)
+        inner = out[border : border + rows, border : border + cols]
+        _paint(inner, self.row, self.start, self.inside, self.label, numbers)
         return out
 
     def filled(self, fill: Mask) -> Mask:

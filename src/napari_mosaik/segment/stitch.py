@@ -120,13 +120,11 @@ class SeamLabels:
         own = self._final[self._offsets[index] : self._offsets[index + 1]]
         return np.concatenate([np.zeros(1, np.int32), own])
 
-    def bordered(self, index: int, labels: Labels) -> Labels:
-        """Final labels of a block (rows, columns) with one more pixel on each side.
+    def fill_border(self, index: int, out: Labels) -> None:
+        """Complete the final labels of a block that have one more pixel on each side.
 
-        The border holds the final labels of the neighbouring blocks, 0 beyond the picture.
+        The border becomes the final labels of the neighbouring blocks, 0 beyond the picture.
         """
-        out = np.zeros((labels.shape[0] + 2, labels.shape[1] + 2), np.int32)
-        out[1:-1, 1:-1] = labels
         column, across = index % self.n_across, self.n_across
         row, n_down = index // across, len(self.windows) // across
         for step in (-1, 1):
@@ -139,7 +137,6 @@ class SeamLabels:
                         out[far, 0 if side < 0 else -1] = corner[-1 if side < 0 else 0]
             if 0 <= column + step < across:
                 out[1:-1, far] = self.edge(index + step, facing + 2)
-        return out
 
     def edge(self, index: int, side: int) -> Labels:
         """Final labels along the top, bottom, left or right edge (side 0 to 3) of a block."""

@@ -142,7 +142,8 @@ class FoundVessels:
 
 def owners(wall: Parts, filled: Labels) -> NDArray[np.int32]:
     """(n_parts,) label, within *filled*, of the object that holds each part of the wall."""
-    return filled.ravel()[wall.first]
+    owner: NDArray[np.int32] = filled[np.divmod(wall.first, filled.shape[1])]
+    return owner
 
 
 def renumbered(verdict: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -206,12 +206,6 @@ class _Vessels:
 
         return Runs.from_arrays(kept.starting(self._place[index], "runs:"))
 
-    def labels(self, index: int) -> NDArray[np.int32]:
-        """Number of the object, vessel or not, of each pixel of one block's core."""
-        if index not in self._place or self._filled is None or self._seams is None:
-            return np.zeros(self.blocks[index].core.shape, np.int32)
-        return self._runs(self._filled, index).painted(self._seams.numbers(index))
-
     def painted(self, which: int, index: int) -> NDArray[np.int32]:
         """Final labels of the vessels (0) or of the objects left out (1) in one block's core."""
         if self._filled is None or not self.holds(which, index):
@@ -234,15 +228,18 @@ class _Vessels:
         from napari_mosaik.segment.vessels import owners
 
         assert self._seams is not None
-        labels, wall = self.labels(block.index), self._runs(self._walls, block.index)
-        around = self._seams.bordered(block.index, labels)
+        assert self._filled is not None
+        wall = self._runs(self._walls, block.index)
+        filled = self._runs(self._filled, block.index)
+        around = filled.painted(self._seams.numbers(block.index), border=1)
+        self._seams.fill_border(block.index, around)
         measures = measure_block(
             around,
             (block.rows.start - 1, block.cols.start - 1),
             window=(slice(1, -1), slice(1, -1)),
             masks={"wall": wall.mask()},
         )
-        return {**measures, "owner": owners(wall.objects(), labels)}
+        return {**measures, "owner": owners(wall.objects(), around[1:-1, 1:-1])}
 
     def judge(self, parts: KeptBlocks, params: VesselParams, staining: Staining) -> None:
         """Tell vessels from other brown objects, each as a whole."""
