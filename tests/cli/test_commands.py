@@ -202,6 +202,13 @@ def test_a_picture_is_segmented_outside_a_case(case, tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     labels = tifffile.imread(out)
     assert record["count"] == labels.max() == len(table.read_text().splitlines()) - 1
+    assert record["stains"]["source"] == "slide"
+    assert record["look"]["kind"] == "DAB"
+    assert sum(record["left_out"].values()) == 0
+    assert record["wall_area_um2"] + record["lumen_area_um2"] == pytest.approx(record["area_um2"])
+    he = case / "slides" / "he.tif"
+    assert call("segment", "vessels", he, "--out", out) == 0
+    assert "looks like an H&E slide" in capsys.readouterr().err
     assert "use one of" in told(capsys, "segment", "cells", slide, "--out", out)
     assert "--model" in told(capsys, "segment", "classes", slide, "--out", out)
 
