@@ -9,6 +9,7 @@ WITHOUT_QT = any(importlib.util.find_spec(name) is None for name in ("napari", "
 if WITHOUT_QT:  # these modules import Qt
     collect_ignore = [
         "test_window.py",
+        "test_correcting.py",
         "test_loop.py",
         "test_review.py",
         "test_form.py",

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import shapely
 import tifffile
 from scipy import ndimage
 from typer.testing import CliRunner
@@ -14,9 +15,12 @@ from napari_mosaik.core.catalogue import (
     CORRECTED,
     CORRECTED_VESSEL_OBJECTS,
     CORRECTED_VESSELS,
+    TILES,
+    TISSUE,
     VESSEL_OBJECTS,
     VESSELS,
 )
+from napari_mosaik.core.corrections import Correction
 from napari_mosaik.features import measure_objects
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.io.case import Case
@@ -206,3 +210,27 @@ def test_what_cannot_be_corrected_is_said(case):
         CorrectionLog(case, "vessels", "../anna")
     with pytest.raises(InputError, match="has no nuclei yet"):
         Correcting(case, "nuclei", "anna")
+
+
+def test_tissue_that_is_cut_moves_the_tiles_and_comes_back(case):
+    def run_tiles():
+        for _ in run_until(case, read_recipe(case.root), "tiles"):
+            pass
+        return len(case.store.read(TILES)), case.store.read(TISSUE["cd34"])
+
+    before, mask = run_tiles()
+    height, width = mask.lattice.extent_um
+    half = shapely.box(0, 0, width, height / 2).wkt
+    with CorrectionLog(case, "tissue_cd34", "anna") as log:
+        log.add(Correction("cut", area_wkt=half))
+        states = outlook(case).states
+        assert states["tissue_cd34"].reason == "changed: corrections:tissue_cd34"
+        assert {states[name].word for name in ("tiles", "vessels")} == {"stale"}
+        after, cut = run_tiles()
+        assert 0 < after < before
+        rows = cut.lattice.shape[0]
+        assert not cut.values[: rows // 2 - 1].any()
+        np.testing.assert_array_equal(cut.values[rows // 2 + 1 :], mask.values[rows // 2 + 1 :])
+        assert [row["state"] for row in correction_records(case)] == ["applied"]
+        log.undo()
+        assert run_tiles()[0] == before

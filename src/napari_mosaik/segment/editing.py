@@ -121,6 +121,10 @@ class ObjectEditor:
         """How a reader has made an object ("merged" or "split"), else empty."""
         return self._made[label][1] if label in self._made else ""
 
+    def made_labels(self) -> list[int]:
+        """The objects that a reader has made."""
+        return sorted(self._made)
+
     def mask(self, label: int) -> tuple[Window, Mask]:
         """The smallest window that holds an object, and its pixels there.
 

@@ -12,6 +12,7 @@ from napari_mosaik.widgets.annotate_dock import AnnotateDock
 from napari_mosaik.widgets.canvas import CanvasLink
 from napari_mosaik.widgets.case_page import CasePage
 from napari_mosaik.widgets.check_panel import CheckPanel
+from napari_mosaik.widgets.correct_panel import CorrectPanel
 from napari_mosaik.widgets.desk import Desk, missing_of
 from napari_mosaik.widgets.inspector import TileInspector
 from napari_mosaik.widgets.layer_board import LayerBoard
@@ -84,8 +85,11 @@ class MosaikDock(QWidget):
         self.tabs.addTab(scrolled(view), "View")
         self.review = ReviewPanel(self.desk, self.side_by_side)
         self.check = CheckPanel(self.board)
+        self.correct = CorrectPanel(self.canvas)
         review = QWidget()
-        review.setLayout(column(Fold("Check a segmentation by eye", self.check), self.review))
+        self.correct_fold = Fold("Correct by hand", self.correct)
+        checked = Fold("Check a segmentation by eye", self.check)
+        review.setLayout(column(checked, self.correct_fold, self.review))
         self.review_tab = self.tabs.addTab(scrolled(review), "Review")
         self.annotate = AnnotateDock(self.desk, self.canvas)
         self.annotate_tab = self.tabs.addTab(scrolled(self.annotate), "Annotate")
@@ -117,6 +121,8 @@ class MosaikDock(QWidget):
             page.preview.connect(self._preview)
         self.preview.said.connect(self._previewed)
         self.view_tools.ruler.taken.connect(lambda: self.annotate.drawing.take(""))
+        self.view_tools.ruler.taken.connect(lambda: self.correct.tool.take(""))
+        self.correct.tool.changed.connect(self._corrects)
         self.annotate.drawing.changed.connect(self._one_tool)
 
     def sizeHint(self) -> Any:
@@ -152,6 +158,19 @@ class MosaikDock(QWidget):
         """Either the ruler or a drawing tool is in the hand."""
         if self.annotate.drawing.is_on:
             self.view_tools.ruler.put_away()
+            if self.correct.tool.mode:
+                self.correct.tool.take("")
+                self.canvas.busy = True
+
+    def _corrects(self) -> None:
+        """The correcting tool is the only one in the hand, and its page is seen."""
+        if self.correct.tool.mode:
+            self.view_tools.ruler.put_away()
+            self.annotate.drawing.take("")
+            self.canvas.busy = True
+            self.side_by_side.leave()
+            self.tabs.setCurrentIndex(self.review_tab)
+            self.correct_fold.set_open(True)
 
     def _preview(self, step: str) -> None:
         if step:
@@ -207,6 +226,7 @@ class MosaikDock(QWidget):
         self.annotate.shut()
         self.case_page.levels.stop()
         self.check.stop()
+        self.correct.shut()
         self.preview.stop()
         self.slide_view.shut()
         self.view_tools.shut()

@@ -60,6 +60,9 @@ def _tissue(stain: str) -> Callable[[Case], str]:
         if damaged["count"]:
             words.append(f"{count(damaged['count'], 'damaged tile')} left out")
             details.append(f"{number(damaged['area_mm2'], 'mm²')} at {whereabouts(damaged)}")
+        corrected = (record.get(CORRECTED) or {"made": 0})["made"]
+        if corrected:
+            words.append(f"{count(corrected, 'correction')} by hand")
         bad = {name: size for name, size in (record.get(QUALITY_AREAS) or {}).items() if size}
         if bad:
             words.append(" and ".join(bad) + " flagged")

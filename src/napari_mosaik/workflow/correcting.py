@@ -274,6 +274,14 @@ class Correcting:
             self._rebuild()
             raise
 
+    def made(self) -> list[tuple[Lattice, NDArray[np.bool_]]]:
+        """Where each object made by hand lies, and its pixels there."""
+        found = []
+        for label in self._editor.made_labels():
+            window, mask = self._editor.mask(label)
+            found.append((self._editor.lattice.crop(*window), mask))
+        return found
+
     def undo(self) -> bool:
         """Take back this reader's last correction; False when there is none."""
         done = self.log.undo()

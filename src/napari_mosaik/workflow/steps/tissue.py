@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
+    CORRECTED,
+    CORRECTIONS,
     DAMAGED,
     QUALITY,
     QUALITY_AREAS,
@@ -21,6 +23,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.colour import luma
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.tissue import TissueParams, tissue_mask
+from napari_mosaik.tissue.by_hand import mask_by_hand
 from napari_mosaik.tissue.mask import ink_mask
 from napari_mosaik.tissue.quality import (
     BLUR_HALO_UM,
@@ -95,7 +98,10 @@ def _step(stain: str) -> Step[TissueParams]:
         quality, left_out = _judged(overview, tissue, blurred, params)
         inputs.note(QUALITY_AREAS, quality_areas_mm2(quality))
         kept = np.asarray(tissue.values, bool) & ~left_out
-        return {TISSUE[stain]: Raster(kept, tissue.lattice), QUALITY[stain]: quality}
+        corrections = inputs.corrections(f"tissue_{stain}")
+        inputs.note(CORRECTED, {"made": len(corrections), "lost": []})
+        by_hand = mask_by_hand(Raster(kept, tissue.lattice), corrections, sound)
+        return {TISSUE[stain]: by_hand, QUALITY[stain]: quality}
 
     title = STAIN_TITLES[stain]
     return Step(
@@ -105,6 +111,7 @@ def _step(stain: str) -> Step[TissueParams]:
         page="Tissue and tiles",
         params=TissueParams,
         reads=(SLIDES[stain],),
+        may_read=(CORRECTIONS[f"tissue_{stain}"],),
         writes=(TISSUE[stain], QUALITY[stain]),
         body=body,
         revision=3,

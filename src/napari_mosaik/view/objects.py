@@ -1,0 +1,88 @@
+"""One object of a segmentation as words and as an outline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.frame import FloatArray, Lattice
+from napari_mosaik.core.table import Table
+from napari_mosaik.view.words import number
+
+__all__ = ["area_lines", "cross_lines", "object_lines", "outline_lines", "path_lines"]
+
+_TITLES = {
+    "area_um2": "area",
+    "equivalent_diameter_um": "diameter of equal area",
+    "major_axis_um": "long axis",
+    "minor_axis_um": "short axis",
+    "perimeter_um": "perimeter",
+    "eccentricity": "eccentricity",
+    "solidity": "solidity",
+    "wall_area_um2": "area of the wall",
+    "lumen_area_um2": "area of the lumen",
+    "haematoxylin_od": "haematoxylin (natural OD)",
+}
+
+
+def outline_lines(mask: NDArray[np.bool_], lattice: Lattice) -> FloatArray:
+    """The outline of a mask along the edges of its pixels, as vectors (n, 2, 2): start and step.
+
+    Positions are µm of the lattice's frame.
+    """
+    padded = np.pad(mask, 1)
+    step = np.asarray(lattice.spacing_um)
+    across = np.argwhere(padded[1:] != padded[:-1]) - (0, 1)
+    down = np.argwhere(padded[:, 1:] != padded[:, :-1]) - (1, 0)
+    corners = np.concatenate([across, down]).astype(float)
+    starts = corners * step + np.asarray(lattice.origin_um)
+    steps = np.concatenate(
+        [np.tile([0.0, step[1]], (len(across), 1)), np.tile([step[0], 0.0], (len(down), 1))]
+    )
+    return np.stack([starts, steps], axis=1)
+
+
+def cross_lines(place_um: Any, size_um: float) -> FloatArray:
+    """A cross as vectors (2, 2, 2)."""
+    row, col = (float(v) for v in place_um)
+    half = size_um / 2
+    return np.array(
+        [
+            [[row - half, col - half], [size_um, size_um]],
+            [[row - half, col + half], [size_um, -size_um]],
+        ]
+    )
+
+
+def path_lines(points_um: Any) -> FloatArray:
+    """A path through points (n, 2) as vectors (n - 1, 2, 2)."""
+    points = np.asarray(points_um, float).reshape(-1, 2)
+    return np.stack([points[:-1], np.diff(points, axis=0)], axis=1)
+
+
+def area_lines(wkt: str) -> FloatArray:
+    """The outline of an area given as well-known text (x = column, y = row), as vectors."""
+    import shapely
+
+    rings = shapely.get_rings(shapely.get_parts(shapely.from_wkt(wkt)))
+    return np.concatenate(
+        [np.zeros((0, 2, 2)), *(path_lines(shapely.get_coordinates(r)[:, ::-1]) for r in rings)]
+    )
+
+
+def object_lines(numbers: Table) -> list[tuple[str, str]]:
+    """Name and value with unit of each number of one object (a table of one row)."""
+    lines = []
+    for name in numbers:
+        value = np.asarray(numbers[name])[0]
+        if name in ("row_um", "column_um"):
+            continue
+        title = _TITLES.get(name, name.replace("_", " "))
+        if isinstance(value, str | np.str_):
+            if value:
+                lines.append((title, str(value)))
+        else:
+            lines.append((title, number(float(value), numbers.unit(name))))
+    return lines

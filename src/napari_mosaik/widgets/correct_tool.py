@@ -1,0 +1,115 @@
+"""The hand that corrects on the canvas: clicks on objects, lines across them, areas of tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_mosaik.core.catalogue import REFERENCE
+from napari_mosaik.view.objects import path_lines
+from napari_mosaik.view.spec import placement_um
+
+if TYPE_CHECKING:
+    from napari_mosaik.widgets.canvas import CanvasLink
+
+__all__ = ["DRAGGED", "KEY", "CorrectTool"]
+
+KEY = "Shift-C"
+DRAGGED = ("split", "add", "cut")
+"""What is drawn by dragging; the others are clicks."""
+DRAFT = "Drawn by hand"
+_STILL_PX = 4
+
+
+class CorrectTool(QObject):
+    """Takes the mouse while objects are corrected, and draws lines over everything.
+
+    ``clicked`` carries a place and ``drawn`` a path (n, 2), both (row, column) in µm of the
+    reference section; ``changed`` is emitted when another mode is taken or the tool put away.
+    """
+
+    clicked = Signal(object)
+    drawn = Signal(object)
+    changed = Signal()
+
+    def __init__(self, link: CanvasLink) -> None:
+        super().__init__(link)
+        self.link, self.viewer = link, link.viewer
+        self.mode = ""
+        self._path: list[tuple[float, float]] = []
+        self.keys: dict[str, Callable[[], Any]] = {}
+        """What keys do while the tool is in the hand."""
+
+    def take(self, mode: str) -> None:
+        """Take the tool for "select", "merge", "split", "add" or "cut"; empty puts it away."""
+        was_on, self.mode = bool(self.mode), mode
+        self.viewer.scene.camera.mouse_pan = mode not in DRAGGED
+        if mode and not was_on:
+            self.link.busy = True
+            self.viewer.mouse_drag_callbacks.append(self._pressed)
+            self.viewer.layers.selection.clear()
+            for key, act in self.keys.items():
+                self.viewer.bind_key(key, lambda _v, act=act: act(), overwrite=True)
+        elif was_on and not mode:
+            self.link.busy = False
+            self.viewer.mouse_drag_callbacks.remove(self._pressed)
+            for key in self.keys:
+                self.viewer.bind_key(key, None, overwrite=True)
+        self.viewer.cursor.style = "crosshair" if mode else "standard"
+        self._sketch([])
+        self.changed.emit()
+
+    def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
+        if event.button != 1:
+            return
+        start = np.asarray(event.pos, float)
+        self._path = [_place(event)]
+        yield
+        still = True
+        while event.type == "mouse_move":
+            still = still and bool(np.abs(np.asarray(event.pos, float) - start).max() <= _STILL_PX)
+            if self.mode in DRAGGED:
+                self._path.append(_place(event))
+                self._sketch(self._path)
+            yield
+        path, self._path = self._path, []
+        self._sketch([])
+        if self.mode in DRAGGED:
+            if not still:
+                self.drawn.emit(np.array(path))
+        elif still:
+            self.clicked.emit(path[0])
+
+    def _sketch(self, path: list[tuple[float, float]]) -> None:
+        lines = path_lines(path) if len(path) > 1 else np.zeros((0, 2, 2))
+        self.show_lines(DRAFT, lines, "#00FFFF", 2.0)
+
+    def show_lines(self, name: str, lines: Any, colour: str, width_px: float) -> None:
+        """Show vectors (n, 2, 2) in µm of the reference section; none removes the layer."""
+        layers, width_um = self.viewer.layers, width_px / self.viewer.scene.camera.zoom
+        if name in layers and len(lines):
+            layers[name].data = lines
+            layers[name].edge_width = width_um
+            return
+        if name in layers:
+            layers.remove(layers[name])
+        if not len(lines):
+            return
+        active = layers.selection.active
+        self.viewer.add_vectors(
+            lines,
+            name=name,
+            edge_color=colour,
+            edge_width=width_um,
+            vector_style="line",
+            **placement_um(REFERENCE),
+        )
+        layers.selection.active = active
+
+
+def _place(event: Any) -> tuple[float, float]:
+    row, column = (float(v) for v in event.position[-2:])
+    return row, column

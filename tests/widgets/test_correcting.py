@@ -1,0 +1,115 @@
+"""Vessels and nuclei are clicked, read, deleted, merged, split and put back, and results follow."""
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from scipy import ndimage
+
+from napari_mosaik.core.catalogue import CORRECTED_VESSEL_OBJECTS, NUCLEI, VESSEL_OBJECTS, VESSELS
+from napari_mosaik.widgets.case_layers import transform_to_reference
+from napari_mosaik.widgets.correct_panel import CHOSEN, GONE, MADE
+from napari_mosaik.widgets.looking import look_at
+
+from .test_tools import Hand
+
+pytestmark = pytest.mark.gui
+
+
+def inner_place(image, label):
+    """The place of an object that is farthest from its outline, µm."""
+    labels = image.array()
+    depth = ndimage.distance_transform_edt(labels == label)
+    return image.lattice.to_um([np.unravel_index(depth.argmax(), labels.shape)])[0]
+
+
+def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
+    case = opened(dock, own_cohort, layers=("H&E", "CD34"))
+    qtbot.waitUntil(lambda: dock.workspace.facts.grid is not None)
+    panel, viewer, hand = dock.correct, dock.viewer, Hand(qtbot, dock)
+    vessels, table = case.store.read(VESSELS), case.store.read(VESSEL_OBJECTS)
+    order = np.argsort(-np.asarray(table["area_um2"]))
+    large, other = (int(k) + 1 for k in order[:2])
+
+    def looks_at(place):
+        look_at(viewer, place, 2.0)
+
+    def settled(n):
+        qtbot.waitUntil(
+            lambda: not panel._busy and panel.list.count() == n and panel.session is not None,
+            timeout=20_000,
+        )
+
+    # a click shows outline, numbers and tile of a vessel; nothing else happens to the canvas
+    place = inner_place(vessels, large)
+    looks_at(place)
+    hand.key(Qt.Key.Key_C, Qt.KeyboardModifier.ShiftModifier)
+    qtbot.waitUntil(lambda: panel.tool.mode == "select", timeout=20_000)
+    hand.click(place)
+    qtbot.waitUntil(lambda: panel.selected is not None, timeout=20_000)
+    assert panel.card.text().startswith("Vessel, tile ")
+    assert "area: " in panel.card.text()
+    assert "µm²" in panel.card.text()
+    assert "found by: DAB density" in panel.card.text()
+    assert CHOSEN in viewer.layers
+    assert dock.workspace.tile == -1
+
+    # split, back, again; then the other one is deleted by key
+    panel.split.click()
+    row, column = place
+    wide = float(table["major_axis_um"][large - 1]) * 2
+    panel.tool.drawn.emit(np.array([[row, column - wide], [row, column + wide]]))
+    settled(1)
+    assert panel.tool.mode == "select"
+    assert "split by hand" in panel.card.text()
+    assert MADE in viewer.layers
+    panel.undo.click()
+    settled(0)
+    assert MADE not in viewer.layers
+    panel.redo.click()
+    settled(1)
+    target = inner_place(vessels, other)
+    looks_at(target)
+    hand.click(target)
+    qtbot.waitUntil(lambda: panel.selected is not None and not panel.selected.how, timeout=20_000)
+    hand.key(Qt.Key.Key_Delete)
+    settled(2)
+    assert panel.selected is None
+    assert GONE in viewer.layers
+    words = lambda: {name: state.word for name, state in dock.workspace.states.items()}  # noqa: E731
+    qtbot.waitUntil(lambda: words()["correct_vessels"] == "stale", timeout=20_000)
+    assert words()["vessels"] == "done"
+    assert words()["parameters"] == "stale"
+
+    # the results follow
+    qtbot.waitUntil(panel.update_button.isEnabled, timeout=10_000)
+    panel.update_button.click()
+    qtbot.waitUntil(lambda: dock.workspace.job is None, timeout=120_000)
+    assert dock.workspace.problem is None
+    qtbot.waitUntil(lambda: set(words().values()) == {"done"}, timeout=20_000)
+    corrected = case.store.read(CORRECTED_VESSEL_OBJECTS)
+    assert len(corrected) >= len(table)  # one away, one split into two or more
+    assert dock.workspace.results["correct_vessels"].startswith("2 corrections made")
+    shown = dock.board.layer("Vessels")
+    qtbot.waitUntil(
+        lambda: not int(np.asarray(shown.get_value(target, world=True)[-1] or 0)), timeout=20_000
+    )
+
+    # nuclei, through the alignment of the H&E
+    panel.what.setCurrentText("Nuclei")
+    assert panel.session is None
+    assert not panel.tool.mode
+    nuclei = case.store.read(NUCLEI)
+    on_he = inner_place(nuclei, 1)
+    place = transform_to_reference(case, "he").apply([on_he])[0]
+    looks_at(place)
+    panel.select.click()
+    qtbot.waitUntil(lambda: panel.tool.mode == "select", timeout=20_000)
+    hand.click(place)
+    qtbot.waitUntil(lambda: panel.selected is not None, timeout=20_000)
+    assert panel.selected.label == 1
+    panel.word.setCurrentText("immune")
+    panel.set_word.click()
+    settled(1)
+    assert panel.selected.word == "immune"
+    hand.key(Qt.Key.Key_Escape)
+    assert not dock.canvas.busy
