@@ -58,8 +58,10 @@ def test_closing_the_window_ends_the_work(qtbot, page, case, monkeypatch):
             closed.append(slide.path.name)
 
     monkeypatch.setattr(missing_levels, "complete_pyramid", endless)
-    with qtbot.waitSignal(page.levels.said, timeout=20_000):
-        page.desk.open(case.root)
+    said = []
+    page.levels.said.connect(said.append)
+    page.desk.open(case.root)
+    qtbot.waitUntil(lambda: bool(said), timeout=20_000)
     page.levels.stop()
     page.desk.close()
     assert closed == ["he.tif"]

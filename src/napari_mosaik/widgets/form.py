@@ -157,7 +157,11 @@ def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:
     widget = create_widget(
         value=value, annotation=annotation, name=name, label=label, options=options
     )
-    _dress(widget, extra.get("unit", ""), value)
+    if isinstance(value, tuple):
+        for child, part in zip(widget, value, strict=True):
+            _dress(child, "", part)
+    else:
+        _dress(widget, extra.get("unit", ""), value)
     return widget
 
 

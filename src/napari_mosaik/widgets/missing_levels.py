@@ -37,6 +37,7 @@ class MissingLevels(QObject):
         self._go = threading.Event()
         self._go.set()
         desk.workspace.events.case.connect(self.start)
+        self._last = ""
         desk.workspace.events.job.connect(self._rest)
 
     def start(self, *_: Any) -> None:
@@ -89,8 +90,13 @@ class MissingLevels(QObject):
                 self._say("")
 
     def _say(self, text: str) -> None:
+        """Tell what has changed; a signal for every tile would flood the window."""
+        if text == self._last:
+            return
+        self._last = text
         with contextlib.suppress(RuntimeError):  # the window was closed meanwhile
             self.said.emit(text)
 
     def _done(self, problem: str) -> None:
-        self.said.emit(f"⚠ {problem}" if problem else "")
+        self._last = f"⚠ {problem}" if problem else ""
+        self.said.emit(self._last)
