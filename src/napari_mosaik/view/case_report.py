@@ -17,12 +17,15 @@ from napari_mosaik.core.catalogue import (
     NUCLEUS_OBJECTS,
     PARAMETERS,
     PREDICTION_RECORD,
+    STAIN_FIT,
     STAIN_TITLES,
+    STAINING,
     SUV_RECORD,
     TILES,
     TISSUE,
     UPTAKE,
     VESSEL_OBJECTS,
+    VESSELS,
 )
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide.damage import summary
@@ -243,6 +246,7 @@ def _warnings(results: CaseResults) -> tuple[str, ...]:
     found: list[str] = [
         summary(record, STAIN_TITLES[stain]) for stain, record in _damaged(results).items()
     ]
+    found += _about_stains(results)
     for artifact in ALIGNMENT.values():
         found += (results.get(artifact) or {}).get("warnings", ())
     found += (results.get(SUV_RECORD) or {}).get("warnings", ())
@@ -255,6 +259,16 @@ def _warnings(results: CaseResults) -> tuple[str, ...]:
             "Few patients stand behind the predictor: no claim about other patients is supported."
         )
     return tuple(dict.fromkeys(map(str, found)))
+
+
+def _about_stains(results: CaseResults) -> list[str]:
+    """What the colours of a slide made the vessel and the stain step say."""
+    records = (("CD34", VESSELS), ("H&E", STAIN_FIT))
+    return [
+        f"{title}: {text}"
+        for title, artifact in records
+        for text in (results.case.store.record(artifact).get(STAINING) or {}).get("warnings", ())
+    ]
 
 
 def _damaged(results: CaseResults) -> dict[str, dict[str, Any]]:
