@@ -27,7 +27,8 @@ def test_a_thread_steps_back_once_and_so_do_the_threads_it_starts():
             return own_priority(), inner.submit(own_priority).result()
 
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(work).result() == (before + 3, before + 3)
+        lowest = min(19, before + 3)  # the tests themselves may run at the lowest priority
+        assert pool.submit(work).result() == (lowest, lowest)
     assert own_priority() == before
 
 
