@@ -167,3 +167,15 @@ def test_cut_offs_must_rise():
         CaixParams.parse({"cutoff_1": 0.5})
     with pytest.raises(InputError, match="ring"):
         CaixParams.parse({"ring_inner_um": 9.0})
+
+
+def test_calibration_multiplies_the_density_before_it_is_graded():
+    labels = np.zeros((40, 40), np.int32)
+    labels[16:24, 16:24] = 1
+    rgb = np.full((40, 40, 3), 245, np.uint8)
+    rgb[10:30, 10:30] = (190, 150, 120)
+    plain = score_caix(raster(rgb), labels, CaixParams(membrane_share=1.0))
+    doubled = score_caix(raster(rgb), labels, CaixParams(membrane_share=1.0, calibration=2.0))
+    np.testing.assert_allclose(doubled["membrane_od10"], 2 * plain["membrane_od10"])
+    np.testing.assert_allclose(doubled["nucleus_od10"], 2 * plain["nucleus_od10"])
+    assert doubled["grade"][0] == grade(2 * plain["membrane_od10"], CaixParams())[0]

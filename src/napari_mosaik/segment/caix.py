@@ -38,11 +38,18 @@ class CaixParams(Params):
         le=30,
     )
     membrane_share: float = setting(
-        0.25,
+        0.2,
         "Share of the ring's pixels that are taken as membrane, the brownest first; 1 is the mean "
         "of the whole ring.",
         gt=0,
         le=1,
+    )
+    calibration: float = setting(
+        1.0,
+        "Densities are multiplied by this before they are graded: what a control should read over "
+        "what it reads in this slide's staining batch.",
+        gt=0.1,
+        le=10,
     )
     cutoff_1: float = setting(0.2, "Weak (1+) from this DAB density on.", unit="OD10", gt=0, le=3)
     cutoff_2: float = setting(
@@ -185,8 +192,8 @@ def score_caix(
     -------
     Table
         Row ``k - 1`` is nucleus ``k``: ``row_um``, ``column_um`` (centroid), ``membrane_od10``
-        (mean DAB density of the brownest ``membrane_share`` of the ring, base 10; NaN without
-        ring pixels), ``nucleus_od10``,
+        (mean DAB density of the brownest ``membrane_share`` of the ring, base 10, times
+        ``calibration``; NaN without ring pixels), ``nucleus_od10``,
         ``ring_px``, ``grade`` (0-3, -1 where not measurable) and ``tumour`` (centroid in
         neoplastic tissue; True everywhere without a mask).
     """
@@ -205,21 +212,21 @@ def score_caix(
     _, nucleus_od = _brownest(labels, density, n, 1.0)
     centres = _centroids(labels, n)
     positions_um = lattice.to_um(centres)
-    membrane_od10 = ring_od / LN10
+    membrane_od10 = ring_od / LN10 * params.calibration
     return Table(
         {
             "row_um": positions_um[:, 0],
             "column_um": positions_um[:, 1],
             "membrane_od10": membrane_od10,
-            "nucleus_od10": nucleus_od / LN10,
+            "nucleus_od10": nucleus_od / LN10 * params.calibration,
             "ring_px": ring_px,
             "grade": grade(membrane_od10, params),
             "tumour": _in_mask(centres, tumour),
         },
         {"row_um": "µm", "column_um": "µm", "membrane_od10": "OD10", "nucleus_od10": "OD10"},
         {
-            "membrane_od10": "Mean DAB density of the membrane around the nucleus, base 10.",
-            "nucleus_od10": "Mean DAB density in the nucleus, base 10.",
+            "membrane_od10": "DAB density of the membrane at the nucleus, calibrated, base 10.",
+            "nucleus_od10": "Mean DAB density in the nucleus, base 10, calibrated.",
             "ring_px": "Number of pixels of the ring.",
             "grade": "0 negative, 1 weak, 2 moderate, 3 strong, -1 not measurable.",
             "tumour": "Whether the cell lies in neoplastic tissue.",

@@ -53,7 +53,7 @@ class TissueClassParams(Params):
         le=100,
     )
     scales_um: tuple[float, ...] = setting(
-        (8.0, 16.0),
+        (4.0, 8.0),
         "Widths (standard deviation) of the surroundings that are looked at.",
         unit="µm",
         advanced=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,10 @@ from napari_mosaik.core.catalogue import (
     CAIX_CELLS,
     CLASSES,
     SLIDES,
+    STAINING,
     TISSUE,
 )
-from napari_mosaik.core.colour import DAB, HAEMATOXYLIN
+from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.params import setting
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.table import Table
@@ -26,20 +27,36 @@ from napari_mosaik.segment import CaixParams, ClassicalNuclei, NucleiParams, sco
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.steps.blocks import BLOCK_PX, with_tissue, without_damaged
+from napari_mosaik.workflow.steps.blocks import (
+    BLOCK_PX,
+    sample_blocks,
+    tissue_in,
+    with_tissue,
+    without_damaged,
+)
 from napari_mosaik.workflow.steps.classes import class_at
 from napari_mosaik.workflow.steps.nuclei import join_tables, slide_threshold, split_table
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
+    from napari_mosaik.segment.h_dab import HDabStains
 
 __all__ = ["CAIX"]
 
 NEOPLASTIC = 2
+SAMPLE_PX = 256
+SAMPLED_BLOCKS = 96
+SAMPLE_STRIDE = 4
 
 
 class CaixStepParams(CaixParams):
     """Settings of the CAIX score and of the nuclei on the same slide."""
+
+    stains: Literal["slide", "ruifrok"] = setting(
+        "slide",
+        "Colours of haematoxylin and DAB: found on the slide itself, or those of Ruifrok and "
+        "Johnston 2001.",
+    )
 
     sensitivity: float = setting(
         1.2,
@@ -62,15 +79,15 @@ def _body(inputs: Inputs, params: CaixStepParams) -> Generator[Progress, None, R
         sensitivity=params.sensitivity,
         min_area_um2=params.min_nucleus_um2,
     )
-    vectors = np.array([HAEMATOXYLIN, DAB]).T
-    model = ClassicalNuclei(settings, vectors)
     with inputs.slide("caix") as slide:
-        view = View(params.spacing_um, model.halo_um + params.halo_um)
+        view = View(params.spacing_um, ClassicalNuclei(settings).halo_um + params.halo_um)
         stream = slide.blocks(view, block_px=BLOCK_PX)
         lattice, blocks = stream.lattices[0], stream.blocks()
         tissue = [block.index for block in with_tissue(blocks, mask)]
+        stains = yield from _stains(inputs, slide, lattice, mask, params)
+        model = ClassicalNuclei(settings, stains.matrix)
         threshold = yield from slide_threshold(inputs, slide, lattice, mask, model)
-        model = ClassicalNuclei(settings, vectors, threshold)
+        model = ClassicalNuclei(settings, stains.matrix, threshold)
 
         def score(index: int, views: tuple[Raster, ...]) -> dict[str, NDArray[Any]]:
             return split_table(_block_cells(views[0], blocks[index], model, params, slide))
@@ -84,6 +101,34 @@ def _body(inputs: Inputs, params: CaixStepParams) -> Generator[Progress, None, R
     return {CAIX_CELLS: _with_tumour(inputs, table)}
 
 
+def _stains(
+    inputs: Inputs, slide: Slide, lattice: Lattice, mask: Raster, params: CaixStepParams
+) -> Generator[Progress, None, HDabStains]:
+    """The colours of the slide's stains, from small blocks spread evenly over its tissue."""
+    from napari_mosaik.segment.h_dab import fit_h_dab, look_of, ruifrok_stains, unlike
+
+    chosen, step = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS), SAMPLE_STRIDE
+
+    def sample(block: Block) -> dict[str, NDArray[Any]]:
+        inside = tissue_in(block.core, mask)[::step, ::step]
+        return {"rgb": slide.read_lattice(block.core).values[::step, ::step][inside]}
+
+    samples = yield from inputs.blocks("stains", chosen, sample, "looking at the stains", stop=0.02)
+    pixels = np.concatenate([np.zeros((0, 3), np.uint8), *samples.column("rgb")])
+    stains = fit_h_dab(pixels) if params.stains == "slide" else ruifrok_stains()
+    look = look_of(pixels)
+    warnings = [text for text in (unlike(look, "DAB"),) if text]
+    if stains.reason:
+        warnings.append(
+            f"the slide's own stains could not be found ({stains.reason}); those of Ruifrok and "
+            "Johnston are used"
+        )
+    inputs.note(
+        STAINING, {"stains": stains.to_dict(), "look": look.to_dict(), "warnings": warnings}
+    )
+    return stains
+
+
 def _block_cells(
     image: Raster, block: Block, model: ClassicalNuclei, params: CaixStepParams, slide: Slide
 ) -> Table:
@@ -91,7 +136,7 @@ def _block_cells(
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
     nuclei = model.segment(image.values, spacing_um)
     nuclei = without_damaged(nuclei, slide, block.outer, params.halo_um)
-    cells = score_caix(image, nuclei, params, None)
+    cells = score_caix(image, nuclei, params, None, model.vectors)
     core, points = block.core, cells.points_um()
     low = np.asarray(core.origin_um)
     high = low + np.asarray(core.extent_um)
@@ -121,6 +166,6 @@ CAIX = Step(
     may_read=(CLASSES, ALIGNMENT["he"], ALIGNMENT["caix"]),
     writes=(CAIX_CELLS,),
     body=_body,
-    revision=2,
+    revision=3,
     coarsest_um=1.5,
 )
