@@ -81,6 +81,16 @@ def test_brown_or_blue_bands_are_no_folds(od):
         assert not folds(raster, inside_of(raster), QualityParams()).any()
 
 
+def test_a_dark_but_lacy_stain_is_no_fold(od):
+    net = (ROWS % 22 < 6) | (COLS % 22 < 6)
+    band = (np.abs(ROWS - 150) < 22) & (np.abs(COLS - 180) < 70)
+    raster = overview(od * np.where(net & band, 2.6, 1)[..., None])
+    solid = overview(od * np.where(band, 2.6, 1)[..., None])
+    params = QualityParams(fold_ratio=1.6)
+    assert folds(solid, inside_of(solid), params).any()
+    assert not folds(raster, inside_of(raster), params).any()
+
+
 def test_no_tissue_has_no_folds():
     raster = overview(np.zeros((*SHAPE, 3)))
     assert not folds(raster, np.ones(SHAPE, bool), QualityParams()).any()

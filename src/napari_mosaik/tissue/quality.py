@@ -45,6 +45,8 @@ _LOOK_UM: Final = 16.0
 """Pixel size at which folds and bubbles are looked for."""
 _GLASS_OD: Final = 0.05
 _USUAL_PERCENT: Final = 85.0
+_SOLID: Final = 0.75
+"""Least share of the ellipse of the same second moments that a fold fills: strong stain is lacy."""
 
 
 class QualityParams(Params):
@@ -99,7 +101,8 @@ def folds(overview: Raster, tissue: Mask, params: QualityParams) -> Mask:
     -----
     Two layers of tissue have twice the optical density in red, green and blue alike; dense nuclei
     are dark in red, brown in blue.  A fold in pale tissue that is no darker than the darkest
-    normal tissue of the slide cannot be told from it and is not flagged.
+    normal tissue of the slide cannot be told from it and is not flagged.  A strong stain is as dark
+    but lacy, so only pieces that fill the ellipse of their second moments count.
     """
     spacing = overview.lattice.spacing_um
     sigma = (*(12.0 / s for s in spacing), 0)
@@ -116,7 +119,9 @@ def folds(overview: Raster, tissue: Mask, params: QualityParams) -> Mask:
         at = np.argwhere(pieces[window] == label) * np.asarray(spacing)
         if len(at) >= max(3, least_px):
             small, large = np.linalg.eigvalsh(np.cov(at.T))
-            keep[label] = large >= 4 * small
+            ellipse = 4 * math.pi * math.sqrt(max(small * large, 0.0))
+            solid = len(at) * spacing[0] * spacing[1] >= _SOLID * ellipse
+            keep[label] = solid and large >= 4 * small
     return np.asarray(keep[pieces], bool)
 
 
