@@ -24,12 +24,12 @@ from napari_mosaik.core.corrections import Correction
 from napari_mosaik.features import measure_objects
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.corrections import objects_now
 from napari_mosaik.phantom.brown import brown_scene
 from napari_mosaik.workflow.correcting import (
     Correcting,
     CorrectionLog,
     correction_records,
-    objects_now,
 )
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import outlook, run_until
@@ -94,7 +94,7 @@ def test_without_corrections_the_result_is_that_of_the_segmentation(case):
     for name in found:
         np.testing.assert_array_equal(table[name], found[name])
     assert set(table[BY_HAND]) == {""}
-    assert objects_now(case, "vessels")[0] == VESSELS
+    assert objects_now(case.store, "vessels")[0] == VESSELS
 
 
 def test_corrections_are_kept_applied_and_taken_back(case):
@@ -112,6 +112,9 @@ def test_corrections_are_kept_applied_and_taken_back(case):
         assert work.select(where[one]).how == "merged"
         work.set_class(work.select(where[classed]), "artery")
         work.set_class(work.select(where[classed]), "vein")
+        assert work.undo()
+        assert work.redo()
+        assert work.select(where[classed]).word == "vein"
         assert work.undo()
         assert work.select(where[classed]).word == "artery"
 
@@ -131,7 +134,7 @@ def test_corrections_are_kept_applied_and_taken_back(case):
     assert words(case) == ("done", "done")
     labels, table = numbered(case)
     np.testing.assert_array_equal(case.store.read(VESSELS).array(), before)
-    assert objects_now(case, "vessels")[0] == CORRECTED_VESSELS
+    assert objects_now(case.store, "vessels")[0] == CORRECTED_VESSELS
     assert case.store.record(CORRECTED_VESSELS)[CORRECTED] == {"made": 4, "lost": []}
 
     # the table belongs to the labels, and made objects are measured as the found ones are

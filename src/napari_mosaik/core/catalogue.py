@@ -107,6 +107,11 @@ CORRECTED_NUCLEI: Final = Artifact(
 CORRECTED_NUCLEUS_OBJECTS: Final = Artifact(
     "corrected_nucleus_objects", Table, "one row per nucleus, corrections by hand included"
 )
+OBJECTS: Final = {
+    "vessels": ((VESSELS, VESSEL_OBJECTS), (CORRECTED_VESSELS, CORRECTED_VESSEL_OBJECTS)),
+    "nuclei": ((NUCLEI, NUCLEUS_OBJECTS), (CORRECTED_NUCLEI, CORRECTED_NUCLEUS_OBJECTS)),
+}
+"""Labels and table of what is found as objects: as found, and with corrections by hand."""
 CAIX_CELLS: Final = Artifact("caix_cells", Table, "one row per cell of the CAIX slide")
 PARAMETERS: Final = Artifact("parameters", Table, "vascular, nuclear and CAIX parameters per tile")
 MAPS: Final = Artifact("maps", Raster, "parameters interpolated over the mask, one channel each")

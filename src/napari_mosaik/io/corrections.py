@@ -12,10 +12,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from napari_mosaik.core.artifact import Artifact
+from napari_mosaik.core.catalogue import CORRECTED, OBJECTS
 from napari_mosaik.core.corrections import Correction, standing
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.raster import LabelImage
+from napari_mosaik.core.table import Table
+from napari_mosaik.io.store import CaseStore
 
-__all__ = ["correction_journals", "read_corrections"]
+__all__ = ["correction_journals", "objects_now", "read_corrections"]
 
 
 def correction_journals(root: Path, what: str) -> list[Path]:
@@ -33,6 +38,19 @@ def read_corrections(root: Path, what: str) -> tuple[Correction, ...]:
     """
     each = [standing(_events(path), path.stem)[0] for path in correction_journals(root, what)]
     return tuple(heapq.merge(*each, key=lambda correction: correction.time))
+
+
+def objects_now(store: CaseStore, what: str) -> tuple[Artifact[LabelImage], Artifact[Table]]:
+    """Labels and table of the "vessels" or "nuclei" as they are now.
+
+    They have the corrections by hand once these were applied to what is stored; a result without
+    any correction is that of the segmentation itself.
+    """
+    found, corrected = OBJECTS[what]
+    before, after = store.origin(found[0]), store.origin(corrected[0])
+    if before is None or after is None or (found[0].name, before.digest()) not in after.inputs:
+        return found
+    return corrected if store.record(corrected[0]).get(CORRECTED, {}).get("made") else found
 
 
 def _events(path: Path) -> list[dict[str, Any]]:

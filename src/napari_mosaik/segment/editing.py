@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -239,11 +240,25 @@ class ObjectEditor:
                 top, left = i * _PATCH, j * _PATCH
                 if (i, j) not in self._patches:
                     self._patches[i, j] = self[top : top + _PATCH, left : left + _PATCH]
-                patch = self._patches[i, j]
+                patch = self._patches[i, j] = self._patches[i, j].copy()  # states keep the old one
                 a, b = max(rows.start, top), min(rows.stop, top + patch.shape[0])
                 c, d = max(cols.start, left), min(cols.stop, left + patch.shape[1])
                 part = mask[a - rows.start : b - rows.start, c - cols.start : d - cols.start]
                 patch[a - top : b - top, c - left : d - left][part] = value
+
+    def state(self) -> tuple[Any, ...]:
+        """All edits so far, for `restore`; cheap, because only what is edited later is copied."""
+        return (
+            dict(self._patches),
+            dict(self._made),
+            set(self._removed),
+            dict(self._words),
+            self._next,
+        )
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Go back to a state; it can be used once."""
+        self._patches, self._made, self._removed, self._words, self._next = state
 
     # --- the result -----------------------------------------------------------------------------
     def compact(self) -> Edited:

@@ -13,8 +13,9 @@ from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     ASSOCIATION,
     CLASS_RECORD,
+    CORRECTED,
     DAMAGED,
-    NUCLEUS_OBJECTS,
+    OBJECTS,
     PARAMETERS,
     PREDICTION_RECORD,
     STAIN_FIT,
@@ -24,10 +25,10 @@ from napari_mosaik.core.catalogue import (
     TILES,
     TISSUE,
     UPTAKE,
-    VESSEL_OBJECTS,
     VESSELS,
 )
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.corrections import objects_now
 from napari_mosaik.io.slide.damage import summary
 from napari_mosaik.view.case_checks import case_checks
 from napari_mosaik.view.case_figures import case_figures
@@ -168,11 +169,14 @@ def _alignment(results: CaseResults) -> ReportTable | None:
 
 def _objects(results: CaseResults) -> ReportTable | None:
     rows: list[tuple[object, ...]] = []
-    for title, artifact in (("vessels", VESSEL_OBJECTS), ("nuclei", NUCLEUS_OBJECTS)):
-        table = results.get(artifact)
+    for title in OBJECTS:
+        labels, objects = objects_now(results.case.store, title)
+        table = results.get(objects)
         if table is not None:
-            how = table.about.get("method", "")
-            rows.append((title, ", ".join(filter(None, [count(len(table), "object"), how]))))
+            made = results.case.store.record(labels).get(CORRECTED, {}).get("made", 0)
+            by_hand = f"{count(made, 'correction')} by hand" if made else ""
+            words = [count(len(table), "object"), by_hand, table.about.get("method", "")]
+            rows.append((title, ", ".join(filter(None, words))))
     areas = (results.get(CLASS_RECORD) or {}).get("area_mm2", {})
     rows += [(f"{name} tissue", number(area, "mm²")) for name, area in areas.items()]
     return ReportTable("What was found", ("", "amount"), tuple(rows)) if rows else None

@@ -17,6 +17,7 @@ from napari_mosaik.core.catalogue import (
     CLUSTERS,
     MAPS,
     NUCLEI,
+    OBJECTS,
     PREDICTION,
     PREDICTION_MAP,
     QUALITY,
@@ -30,10 +31,10 @@ from napari_mosaik.core.catalogue import (
     VESSELS,
 )
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.corrections import objects_now
 from napari_mosaik.tissue import QUALITY_NAMES
 from napari_mosaik.view import layers as view
 from napari_mosaik.view.spec import LayerSpec
-from napari_mosaik.workflow.correcting import OBJECTS, objects_now
 from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = [
@@ -128,7 +129,7 @@ def _labels(
     def make(case: Case, choice: str) -> list[LayerSpec]:
         if not _has(case, artifact):
             return []
-        shown = objects_now(case, artifact.name)[0] if artifact.name in OBJECTS else artifact
+        shown = objects_now(case.store, artifact.name)[0] if artifact.name in OBJECTS else artifact
         return [draw(case.store.read(shown), transform_to_reference(case, stain))]
 
     return make

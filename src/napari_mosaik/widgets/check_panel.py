@@ -110,11 +110,12 @@ class CheckPanel(QWidget):
         reader = self.reader.text().strip()
 
         def work() -> tuple[Any, ...]:
-            from napari_mosaik.workflow.checking import CHECKED, Check
+            from napari_mosaik.io.corrections import objects_now
+            from napari_mosaik.workflow.checking import Check
 
             check = Check(case, what, reader)
             try:
-                table = case.store.read(CHECKED[what][1])
+                table = case.store.read(objects_now(case.store, what)[1])
                 grid = case.store.read(TILES) if check.sample.fields else None
                 return check, table, grid, transform_to_reference(case, frame), frame
             except MosaikError:

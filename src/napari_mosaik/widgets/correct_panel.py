@@ -15,7 +15,7 @@ from napari_mosaik.view import colours
 from napari_mosaik.view.objects import area_lines, cross_lines, object_lines, outline_lines
 from napari_mosaik.view.words import count
 from napari_mosaik.widgets.case_layers import transform_to_reference
-from napari_mosaik.widgets.correct_tool import KEY, CorrectTool
+from napari_mosaik.widgets.correct_tool import KEY, MARKED, CorrectTool
 from napari_mosaik.widgets.looking import look_at
 from napari_mosaik.widgets.parts import button, column, row, words
 
@@ -38,6 +38,7 @@ CHOICES = {
 CHOSEN, MADE, GONE = "Selected object", "Made by hand", "Taken away by hand"
 _SUGGESTED = ("", "artery", "vein", "tumour", "immune", "not sure")
 _CROSS_UM = 12.0
+RED = "#E00000"
 _HINTS = {
     "": f"Take 'Select object' (key {KEY}) and click one on the slide.",
     "select": "Click an object. Drag to move the view.",
@@ -188,7 +189,7 @@ class CorrectPanel(QWidget):
     def _opened(self, mode: str, answer: tuple[Any, ...]) -> None:
         self._busy = False
         case, session, self._transform, seen = answer
-        if case is not self._desk.workspace.case:
+        if case is not self._desk.workspace.case or _log(session).what != self.name:
             session.close()
             return
         self.session = session
@@ -298,8 +299,8 @@ class CorrectPanel(QWidget):
             self.word.setCurrentText(seen.selected.word)
         for name, lines, colour, width in (
             (MADE, seen.made, colours.TISSUE, 2.0),
-            (GONE, seen.gone, colours.LEFT_OUT, 2.5),
-            (CHOSEN, outline, "#00FFFF", 3.0),
+            (GONE, seen.gone, RED, 4.0),
+            (CHOSEN, outline, MARKED, 3.0),
         ):
             self.tool.show_lines(name, self._to_reference(lines), colour, width)
         self.list.clear()
@@ -368,7 +369,8 @@ class CorrectPanel(QWidget):
 
 
 def _open(case: Case, what: str, reader: str) -> Correcting | CorrectionLog:
-    from napari_mosaik.workflow.correcting import OBJECTS, Correcting, CorrectionLog
+    from napari_mosaik.core.catalogue import OBJECTS
+    from napari_mosaik.workflow.correcting import Correcting, CorrectionLog
 
     return Correcting(case, what, reader) if what in OBJECTS else CorrectionLog(case, what, reader)
 

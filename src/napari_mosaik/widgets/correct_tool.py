@@ -15,12 +15,14 @@ from napari_mosaik.view.spec import placement_um
 if TYPE_CHECKING:
     from napari_mosaik.widgets.canvas import CanvasLink
 
-__all__ = ["DRAGGED", "KEY", "CorrectTool"]
+__all__ = ["DRAGGED", "KEY", "MARKED", "CorrectTool"]
 
 KEY = "Shift-C"
 DRAGGED = ("split", "add", "cut")
 """What is drawn by dragging; the others are clicks."""
 DRAFT = "Drawn by hand"
+MARKED = "#FF00FF"
+"""Magenta: neither tissue nor any outline of objects has it."""
 _STILL_PX = 4
 
 
@@ -85,7 +87,7 @@ class CorrectTool(QObject):
 
     def _sketch(self, path: list[tuple[float, float]]) -> None:
         lines = path_lines(path) if len(path) > 1 else np.zeros((0, 2, 2))
-        self.show_lines(DRAFT, lines, "#00FFFF", 2.0)
+        self.show_lines(DRAFT, lines, MARKED, 2.0)
 
     def show_lines(self, name: str, lines: Any, colour: str, width_px: float) -> None:
         """Show vectors (n, 2, 2) in µm of the reference section; none removes the layer."""

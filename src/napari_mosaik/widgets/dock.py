@@ -169,6 +169,7 @@ class MosaikDock(QWidget):
             self.annotate.drawing.take("")
             self.canvas.busy = True
             self.side_by_side.leave()
+            self.view_tools.four_up.leave()
             self.tabs.setCurrentIndex(self.review_tab)
             self.correct_fold.set_open(True)
 

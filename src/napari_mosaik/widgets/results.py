@@ -17,6 +17,7 @@ from napari_mosaik.core.catalogue import (
     LEFT_OUT,
     METRICS,
     NUCLEUS_OBJECTS,
+    OBJECTS,
     PARAMETERS,
     QUALITY_AREAS,
     STAIN_FIT,
@@ -31,7 +32,6 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide.damage import whereabouts
 from napari_mosaik.view.words import count, number, percent
-from napari_mosaik.workflow.correcting import OBJECTS
 from napari_mosaik.workflow.step import State
 
 __all__ = ["result_lines"]

@@ -26,26 +26,15 @@ from napari_mosaik.annotate.check import (
     draw_sample,
     summarise,
 )
-from napari_mosaik.core.artifact import Artifact
-from napari_mosaik.core.catalogue import (
-    NUCLEI,
-    NUCLEUS_OBJECTS,
-    TILES,
-    VESSEL_OBJECTS,
-    VESSELS,
-)
+from napari_mosaik.core.catalogue import OBJECTS, TILES
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.raster import LabelImage
-from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.corrections import objects_now
 
 __all__ = ["CHECKED", "Check", "check_records", "records_csv"]
 
-CHECKED: Mapping[str, tuple[Artifact[LabelImage], Artifact[Table]]] = {
-    "vessels": (VESSELS, VESSEL_OBJECTS),
-    "nuclei": (NUCLEI, NUCLEUS_OBJECTS),
-}
-"""What can be checked object by object: labels and their table."""
+CHECKED = tuple(OBJECTS)
+"""What can be checked object by object: with the corrections by hand once they were applied."""
 N_OBJECTS, N_FIELDS = 60, 8
 
 
@@ -83,7 +72,7 @@ class Check:
             raise InputError(f"'{what}' cannot be checked; use one of: {', '.join(CHECKED)}")
         if not re.fullmatch(r"[\w.-]{1,40}", reader) or reader.startswith("."):
             raise InputError(f"'{reader}' is no reader's name: use letters, digits, '-' and '_'")
-        origin = case.store.origin(CHECKED[what][0])
+        origin = case.store.origin(objects_now(case.store, what)[0])
         if origin is None:
             raise InputError(
                 f"case {case.name} has no {what} yet; run: napari-mosaik run {case.root}"
@@ -99,7 +88,7 @@ class Check:
     def _open(self, result: str, n_objects: int, n_fields: int, seed: int) -> None:
         checks = _checks(self._journal.events())
         if not checks or checks[-1]["result"] != result:
-            table = self.case.store.read(CHECKED[self.what][1])
+            table = self.case.store.read(objects_now(self.case.store, self.what)[1])
             if len(table) == 0:
                 raise InputError(
                     f"case {self.case.name} has no {self.what} to be checked: none were found"
@@ -180,8 +169,8 @@ def check_records(case: Case) -> list[dict[str, Any]]:
     ``state`` says whether the check belongs to the result as it is now.
     """
     rows = []
-    for what, (labels, _) in CHECKED.items():
-        origin = case.store.origin(labels)
+    for what in CHECKED:
+        origin = case.store.origin(objects_now(case.store, what)[0])
         now = None if origin is None else origin.digest()
         for path in sorted(_folder(case, what).glob("*.jsonl")):
             for check in _checks(read_journal(path)):

@@ -10,7 +10,7 @@ what the step will store.  Only the surroundings of corrected objects are read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -21,51 +21,23 @@ from napari_mosaik.annotate import Journal
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
     CORRECTED,
-    CORRECTED_NUCLEI,
-    CORRECTED_NUCLEUS_OBJECTS,
-    CORRECTED_VESSEL_OBJECTS,
-    CORRECTED_VESSELS,
-    NUCLEI,
-    NUCLEUS_OBJECTS,
-    VESSEL_OBJECTS,
-    VESSELS,
+    OBJECTS,
 )
 from napari_mosaik.core.corrections import CORRECTED_FRAMES, Correction, Point, standing, told
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
-from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
 from napari_mosaik.segment.editing import ObjectEditor, apply_corrections
 
 __all__ = [
-    "OBJECTS",
     "Correcting",
     "CorrectionLog",
     "Selected",
     "correction_records",
-    "objects_now",
 ]
 
-Pair = tuple[Artifact[LabelImage], Artifact[Table]]
-OBJECTS: Mapping[str, tuple[Pair, Pair]] = {
-    "vessels": ((VESSELS, VESSEL_OBJECTS), (CORRECTED_VESSELS, CORRECTED_VESSEL_OBJECTS)),
-    "nuclei": ((NUCLEI, NUCLEUS_OBJECTS), (CORRECTED_NUCLEI, CORRECTED_NUCLEUS_OBJECTS)),
-}
-"""Labels and table as found, and with the corrections."""
 _METHODS = {"dab": "DAB density", "hsv": "HSV"}
-
-
-def objects_now(case: Case, what: str) -> Pair:
-    """Where the objects are: with the corrections once these were applied to what is stored now.
-
-    A result without any correction is that of the segmentation itself.
-    """
-    found, corrected = OBJECTS[what]
-    before, after = case.store.origin(found[0]), case.store.origin(corrected[0])
-    if before is None or after is None or (found[0].name, before.digest()) not in after.inputs:
-        return found
-    return corrected if case.store.record(corrected[0]).get(CORRECTED, {}).get("made") else found
 
 
 class CorrectionLog:
@@ -123,20 +95,22 @@ class CorrectionLog:
         self._mine.append(replace(correction, reader=self.reader))
         self._back.clear()
 
-    def undo(self) -> bool:
-        """Take back this reader's last correction; False when there is none."""
+    def undo(self) -> Correction | None:
+        """Take back this reader's last correction, which is returned; None when there is none."""
         return self._move("undo", self._mine, self._back)
 
-    def redo(self) -> bool:
-        """Make again what was taken back last; False when there is nothing."""
+    def redo(self) -> Correction | None:
+        """Make again what was taken back last; None when there is nothing."""
         return self._move("redo", self._back, self._mine)
 
-    def _move(self, event: str, source: list[Correction], target: list[Correction]) -> bool:
+    def _move(
+        self, event: str, source: list[Correction], target: list[Correction]
+    ) -> Correction | None:
         if not source:
-            return False
+            return None
         self._journal.append({"event": event})
         target.append(source.pop())
-        return True
+        return target[-1]
 
     def close(self) -> None:
         """Release the reader's journal."""
@@ -203,6 +177,7 @@ class Correcting:
 
     def _rebuild(self) -> None:
         self._editor = ObjectEditor(self._labels.values, self._labels.lattice, self._table)
+        self._states: list[Any] = []
         corrections = self.log.corrections
         said = apply_corrections(self._editor, corrections)
         self.lost = [(c, why) for c, why in zip(corrections, said, strict=True) if why]
@@ -267,12 +242,14 @@ class Correcting:
         )
 
     def _do(self, correction: Correction, act: Callable[[], Any]) -> None:
+        before = self._editor.state()
         act()  # raises before it changes anything, so that nothing impossible is recorded
         try:
             self.log.add(correction)
         except BaseException:
-            self._rebuild()
+            self._editor.restore(before)
             raise
+        self._states.append(before)
 
     def made(self) -> list[tuple[Lattice, NDArray[np.bool_]]]:
         """Where each object made by hand lies, and its pixels there."""
@@ -285,16 +262,22 @@ class Correcting:
     def undo(self) -> bool:
         """Take back this reader's last correction; False when there is none."""
         done = self.log.undo()
-        if done:
+        if done is not None and self._states:
+            self._editor.restore(self._states.pop())
+            self.lost = [one for one in self.lost if one[0] is not done]
+        elif done is not None:
             self._rebuild()
-        return done
+        return done is not None
 
     def redo(self) -> bool:
         """Make again what was taken back last; False when there is nothing."""
         done = self.log.redo()
-        if done:
-            self._rebuild()
-        return done
+        if done is not None:
+            self._states.append(self._editor.state())
+            (why,) = apply_corrections(self._editor, [done])
+            if why:
+                self.lost.append((done, why))
+        return done is not None
 
     def close(self) -> None:
         """Release the reader's journal."""
