@@ -210,7 +210,10 @@ def test_a_picture_is_segmented_outside_a_case(case, tmp_path, capsys):
     assert call("segment", "vessels", he, "--out", out) == 0
     assert "looks like an H&E slide" in capsys.readouterr().err
     assert "use one of" in told(capsys, "segment", "cells", slide, "--out", out)
-    assert "--model" in told(capsys, "segment", "classes", slide, "--out", out)
+    assert "--weights" in told(capsys, "segment", "classes", slide, "--out", out)
+    assert "row,column,height,width" in told(
+        capsys, "segment", "nuclei", slide, "--out", out, "--region", "1,2"
+    )
 
 
 def test_two_slides_are_aligned_outside_a_case(case, capsys):

@@ -34,19 +34,32 @@ def segment(
     csv_table: Annotated[
         Path | None, typer.Option("--table", help="Table of the objects to write (CSV).")
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="Folder of a tissue class model.")] = None,
     method: Annotated[
-        str, typer.Option(help="dab or hsv for vessels, classical or stardist for nuclei.")
+        str,
+        typer.Option(
+            help="dab or hsv for vessels, classical or stardist for nuclei, fast or densenet for "
+            "classes; the default, or what the weights are of, else."
+        ),
     ] = "",
     weights: Annotated[
-        Path | None, typer.Option(help="Weights of a StarDist network for nuclei (file or folder).")
+        Path | None,
+        typer.Option(
+            "--weights",
+            "--model",
+            help="Nuclei: weights of a StarDist network (file or folder). Classes: folder of a "
+            "trained model.",
+        ),
     ] = None,
+    region: Annotated[
+        str, typer.Option(help="Part of the slide: row,column,height,width in µm.")
+    ] = "",
     json: Json = False,
 ) -> None:
-    """Segment a picture outside a case, with the same code; its whole area is held in memory."""
-    from napari_mosaik.workflow.single import segment_picture
+    """Segment a picture or a region outside a case, with the same code; it is held in memory."""
+    from napari_mosaik.workflow.picture import segment_picture
 
-    found = segment_picture(what, image, spacing, model, method=method, weights=weights)
+    part = _region(region) if region else None
+    found = segment_picture(what, image, spacing, method=method, weights=weights, region=part)
     _write_labels(out, found.labels, found.spacing_um)
     if csv_table is not None:
         _write_csv(csv_table, found.table)
@@ -59,6 +72,16 @@ def segment(
             typer.echo(f"left out, {reason}: {count}")
     for text in found.record.get("warnings", ()):
         typer.echo(f"⚠ {text}", err=True)
+
+
+def _region(text: str) -> tuple[float, float, float, float]:
+    try:
+        row, column, height, width = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--region {text!r} is not of the form row,column,height,width in µm"
+        ) from None
+    return row, column, height, width
 
 
 def _write_labels(path: Path, labels: Any, spacing_um: tuple[float, float]) -> None:
