@@ -121,7 +121,7 @@ def segment_picture(
         raise InputError(f"the method '{method}' is not offered for {what}; {words}")
     if weights is not None and (what not in _WITH_WEIGHTS or method == "classical"):
         raise InputError(
-            "only tissue classes, and nuclei found by the method 'stardist', have weights"
+            "only nuclei found by the method 'stardist', and tissue classes, have weights"
         )
     choice = Choice(method, weights, region)
     with open_slide(path, spacing_um) as slide:
