@@ -1,6 +1,7 @@
 """Vessels corrected by hand on a small slide: record, result, what becomes stale, and back."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ from napari_mosaik.cli.main import app
 from napari_mosaik.core import CaseLocked, InputError
 from napari_mosaik.core.catalogue import (
     CORRECTED,
+    CORRECTED_NUCLEUS_OBJECTS,
     CORRECTED_VESSEL_OBJECTS,
     CORRECTED_VESSELS,
+    NUCLEI,
+    NUCLEUS_OBJECTS,
     TILES,
     TISSUE,
     VESSEL_OBJECTS,
@@ -51,8 +55,6 @@ def found(tmp_path_factory):
 
 @pytest.fixture
 def case(found, tmp_path):
-    import shutil
-
     return Case(shutil.copytree(found, tmp_path / "B1"))
 
 
@@ -237,3 +239,33 @@ def test_tissue_that_is_cut_moves_the_tiles_and_comes_back(case):
         assert [row["state"] for row in correction_records(case)] == ["applied"]
         log.undo()
         assert run_tiles()[0] == before
+
+
+def test_nuclei_made_by_hand_are_measured_on_the_slide(tiny_cohort, tmp_path):
+    case = Case(shutil.copytree(tiny_cohort / "A2", tmp_path / "A2"))
+    for until in ("stain", "correct_nuclei"):
+        for _ in run_until(case, read_recipe(case.root), until):
+            pass
+    found, image = case.store.read(NUCLEUS_OBJECTS), case.store.read(NUCLEI)
+    labels = image.array()
+    points = found.points_um()
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2) + 1e9 * np.eye(len(points))
+    one, other = np.unravel_index(apart.argmin(), apart.shape)
+    depth = [ndimage.distance_transform_edt(labels == k + 1) for k in (one, other)]
+    first, second = (
+        image.lattice.to_um([np.unravel_index(d.argmax(), labels.shape)])[0] for d in depth
+    )
+    with Correcting(case, "nuclei", "anna") as work:
+        assert "classical method" in work.select(tuple(first)).method
+        work.merge(work.select(tuple(first)), work.select(tuple(second)))
+    for _ in run_until(case, read_recipe(case.root), "correct_nuclei"):
+        pass
+    table = case.store.read(CORRECTED_NUCLEUS_OBJECTS)
+    (merged,) = np.flatnonzero(table[BY_HAND] == "merged")
+    assert len(table) == len(found) - 1
+    pixels = found["area_um2"][[one, other]]
+    for name in ("haematoxylin_od", "row_um", "column_um"):
+        mean = (found[name][[one, other]] * pixels).sum() / pixels.sum()
+        assert table[name][merged] == pytest.approx(mean, rel=1e-5)
+    for name in found:
+        assert np.isfinite(table[name][merged]), name
