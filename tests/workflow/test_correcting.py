@@ -19,6 +19,7 @@ from napari_mosaik.core.catalogue import (
     CORRECTED_VESSELS,
     NUCLEI,
     NUCLEUS_OBJECTS,
+    QUALITY,
     TILES,
     TISSUE,
     VESSEL_OBJECTS,
@@ -36,7 +37,9 @@ from napari_mosaik.workflow.correcting import (
     correction_records,
 )
 from napari_mosaik.workflow.recipe import read_recipe
-from napari_mosaik.workflow.run import outlook, run_until
+from napari_mosaik.workflow.run import outlook, run, run_until
+from napari_mosaik.workflow.steps import step_named
+from napari_mosaik.workflow.steps import tissue as tissue_step
 from napari_mosaik.workflow.steps.correct import BY_HAND, CLASS
 
 
@@ -217,7 +220,10 @@ def test_what_cannot_be_corrected_is_said(case):
         Correcting(case, "nuclei", "anna")
 
 
-def test_tissue_that_is_cut_moves_the_tiles_and_comes_back(case):
+def test_tissue_that_is_cut_moves_the_tiles_and_comes_back(case, monkeypatch):
+    def no_pass(*_):
+        raise AssertionError("the slide need not be judged again")
+
     def run_tiles():
         for _ in run_until(case, read_recipe(case.root), "tiles"):
             pass
@@ -231,7 +237,15 @@ def test_tissue_that_is_cut_moves_the_tiles_and_comes_back(case):
         states = outlook(case).states
         assert states["tissue_cd34"].reason == "changed: corrections:tissue_cd34"
         assert {states[name].word for name in ("tiles", "vessels")} == {"stale"}
-        after, cut = run_tiles()
+        with monkeypatch.context() as patch:
+            patch.setattr(tissue_step, "_blurred", no_pass)
+            after, cut = run_tiles()
+        quality = case.store.read(QUALITY["cd34"]).values
+        params = read_recipe(case.root)["tissue_cd34"]
+        for _ in run(case, step_named("tissue_cd34"), params, force=True):
+            pass
+        np.testing.assert_array_equal(case.store.read(TISSUE["cd34"]).values, cut.values)
+        np.testing.assert_array_equal(case.store.read(QUALITY["cd34"]).values, quality)
         assert 0 < after < before
         rows = cut.lattice.shape[0]
         assert not cut.values[: rows // 2 - 1].any()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core.artifact import Artifact, Progress, Source
+from napari_mosaik.core.artifact import Artifact, Origin, Progress, Source
 from napari_mosaik.core.catalogue import CORRECTIONS, INJECTION, PET, SLIDES
 from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.errors import InputError
@@ -52,6 +53,8 @@ class Inputs:
         Address of a dask.distributed scheduler; empty for threads.
     absent
         Names of optional inputs that cannot be had; what an earlier run stored of them is not used.
+    origin
+        The origin that the results will have; None where nothing of an earlier run may be used.
     """
 
     def __init__(
@@ -61,8 +64,9 @@ class Inputs:
         scratch: Path,
         scheduler: str = "",
         absent: Collection[str] = (),
+        origin: Origin | None = None,
     ) -> None:
-        self._case = case
+        self._case, self._origin = case, origin
         entries = (*step.reads, *step.may_read)
         self._declared = {entry.name for entry in entries} - set(absent)
         self._absent = frozenset(absent)
@@ -98,6 +102,20 @@ class Inputs:
         """The record that is stored with a result: the settings and notes of its step."""
         self._check(artifact)
         return self._case.store.record(artifact)
+
+    def earlier(self, artifact: Artifact[T], besides: Source) -> T | None:
+        """What this step has stored before, if at most one source was different then.
+
+        For a result that does not depend on that source; None when there is none of that kind.
+        """
+        stored = self._case.store.origin(artifact)
+        if stored is None or self._origin is None:
+            return None
+        before, now = (
+            replace(one, inputs=tuple(pair for pair in one.inputs if pair[0] != besides.name))
+            for one in (stored, self._origin)
+        )
+        return self._case.store.read(artifact) if before == now else None
 
     def has(self, entry: Artifact[Any] | Source) -> bool:
         """Whether an input that the step may read is there."""

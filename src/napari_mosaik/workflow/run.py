@@ -190,7 +190,8 @@ def run(
             return
         origin = view.expected[step.name]
         scratch = case.root / "scratch" / f"{step.name}-{origin.digest()[:16]}"
-        inputs = Inputs(case, step, scratch, scheduler, view.absent(step))
+        known = None if force else origin
+        inputs = Inputs(case, step, scratch, scheduler, view.absent(step), known)
         if force:
             inputs.clear()
         began = time.monotonic()

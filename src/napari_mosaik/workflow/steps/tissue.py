@@ -68,18 +68,23 @@ def _blurred(
 
 def _judged(
     overview: Raster, tissue: Raster, blurred: Raster | None, params: TissueParams
-) -> tuple[Raster, NDArray[np.bool_]]:
-    """The quality mask, and the places that the settings leave out of the tissue."""
+) -> Raster:
+    """The quality mask."""
     inside = np.asarray(tissue.values, bool)
     ink = ink_mask(overview.values, overview.lattice.spacing_um, params)
     blur = None if blurred is None else tissue_in(overview.lattice, blurred)
-    quality = quality_mask(overview, inside, ink, blur, params)
-    codes = np.asarray(quality.values)
+    return quality_mask(overview, inside, ink, blur, params)
+
+
+def _left_out(quality: Raster, params: TissueParams) -> NDArray[np.bool_]:
+    """The places that the settings leave out of the tissue."""
     wanted = {2: params.leave_out_folds, 3: params.leave_out_blur, 4: params.leave_out_bubbles}
-    return quality, np.isin(codes, [code for code, out in wanted.items() if out])
+    return np.isin(np.asarray(quality.values), [code for code, out in wanted.items() if out])
 
 
 def _step(stain: str) -> Step[TissueParams]:
+    by_hand = CORRECTIONS[f"tissue_{stain}"]
+
     def body(inputs: Inputs, params: TissueParams) -> Generator[Progress, None, Results]:
         with inputs.slide(stain) as slide:
             if slide.damage_policy == "skip":
@@ -93,15 +98,17 @@ def _step(stain: str) -> Step[TissueParams]:
                 inputs.note(DAMAGED, slide.damage_record())
             yield Progress(0.55, 1, "finding the tissue")
             tissue = tissue_mask(overview, params, sound)
-            blurred = yield from _blurred(inputs, slide, tissue, params)
-        yield Progress(0.95, 1, "looking for pen, folds and bubbles")
-        quality, left_out = _judged(overview, tissue, blurred, params)
+            quality = inputs.earlier(QUALITY[stain], by_hand)
+            if quality is None:  # a pass over the slide, which no correction changes
+                blurred = yield from _blurred(inputs, slide, tissue, params)
+                yield Progress(0.95, 1, "looking for pen, folds and bubbles")
+                quality = _judged(overview, tissue, blurred, params)
         inputs.note(QUALITY_AREAS, quality_areas_mm2(quality))
-        kept = np.asarray(tissue.values, bool) & ~left_out
+        kept = np.asarray(tissue.values, bool) & ~_left_out(quality, params)
         corrections = inputs.corrections(f"tissue_{stain}")
         inputs.note(CORRECTED, {"made": len(corrections), "lost": []})
-        by_hand = mask_by_hand(Raster(kept, tissue.lattice), corrections, sound)
-        return {TISSUE[stain]: by_hand, QUALITY[stain]: quality}
+        corrected = mask_by_hand(Raster(kept, tissue.lattice), corrections, sound)
+        return {TISSUE[stain]: corrected, QUALITY[stain]: quality}
 
     title = STAIN_TITLES[stain]
     return Step(
@@ -111,7 +118,7 @@ def _step(stain: str) -> Step[TissueParams]:
         page="Tissue and tiles",
         params=TissueParams,
         reads=(SLIDES[stain],),
-        may_read=(CORRECTIONS[f"tissue_{stain}"],),
+        may_read=(by_hand,),
         writes=(TISSUE[stain], QUALITY[stain]),
         body=body,
         revision=3,
