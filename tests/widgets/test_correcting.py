@@ -113,3 +113,25 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     assert panel.selected.word == "immune"
     hand.key(Qt.Key.Key_Escape)
     assert not dock.canvas.busy
+
+    # tissue: what is drawn around is cut, the tiles become stale, and come back with undo
+    panel.what.setCurrentText("Tissue on CD34")
+    panel.cut.click()
+    qtbot.waitUntil(lambda: panel.tool.mode == "cut", timeout=20_000)
+    top, left = dock.workspace.facts.grid.corners_um[0]
+    panel.tool.drawn.emit(
+        np.array([[top, left], [top + 400, left], [top + 400, left + 400], [top, left + 400]])
+    )
+    settled(1)
+    qtbot.waitUntil(lambda: words()["tiles"] == "stale", timeout=20_000)
+    hand.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    settled(0)
+    qtbot.waitUntil(lambda: words()["tiles"] == "done", timeout=20_000)
+
+    # a drawing tool takes over; a closed panel leaves nothing on the canvas
+    dock.show_annotate()
+    assert not panel.tool.mode
+    assert dock.canvas.busy
+    dock.annotate.drawing.take("")
+    panel.stop()
+    assert not {CHOSEN, MADE, GONE} & {layer.name for layer in viewer.layers}
