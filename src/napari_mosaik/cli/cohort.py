@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from napari_mosaik.cli.case import Json, Paths, Scheduler, open_cases, run_case
-from napari_mosaik.cli.show import Bar, drive, print_json
+from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
 from napari_mosaik.core.errors import InputError
 
 __all__ = ["register"]
@@ -28,6 +28,19 @@ def retrain(
         typer.Option(help="Cases that get the model; those that teach it else. May be repeated."),
     ] = None,
     method: Annotated[str, typer.Option(help="fast, or densenet (the paper's network).")] = "fast",
+    preset: Annotated[
+        str, typer.Option(help="Settings of the network by name: paper (default) or robust.")
+    ] = "",
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="What the network's encoder begins with: a file of DenseNet169 weights, or "
+            "'imagenet' to fetch them; chance if empty."
+        ),
+    ] = "",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Agree to the terms that '--encoder imagenet' tells.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting of the method: name=value.")
@@ -36,12 +49,24 @@ def retrain(
 ) -> None:
     """Train the tissue classes from the annotations of one or many cases."""
     from napari_mosaik.workflow.classifier import retrain as work
+    from napari_mosaik.workflow.encoder_weights import encoder_weights
 
     teaching = open_cases(cases)
     targets = open_cases(into) if into else teaching
+    begin = Path(encoder) if encoder else None
     with Bar(quiet=json) as bar:
+        if encoder == "imagenet":
+            begin = drive(encoder_weights(consent=yes), "Encoder", bar)
         made = drive(
-            work(teaching, targets, method=method, settings=settings_of(set_), seed=seed),
+            work(
+                teaching,
+                targets,
+                method=method,
+                preset=preset,
+                settings=settings_of(set_),
+                seed=seed,
+                encoder=begin,
+            ),
             "Tissue classifier",
             bar,
         )
@@ -49,7 +74,27 @@ def retrain(
         print_json(made)
         return
     typer.echo(f"model {made['model']} from {made['n_shapes']} shapes in {made['n_cases']} cases")
+    for sentence in made["notes"]:
+        typer.echo(f"- {sentence}")
+    _say_scores(made["held_out"])
     typer.echo("what depends on it is stale now; recompute with: napari-mosaik run CASE")
+
+
+def _say_scores(held_out: dict[str, Any] | None) -> None:
+    """A table of the scores on what did not teach."""
+    if held_out is None:
+        typer.echo("not judged: too few shapes to hold some out; draw more of each class")
+        return
+    names = ("dice", "iou", "precision", "recall", "accuracy")
+    rows = [
+        [name, *(figure(scores[key]) for key in names)]
+        for name, scores in held_out["classes"].items()
+    ]
+    table("Judged on shapes that did not teach", ["class", *names[:4], "one against rest"], rows)
+    typer.echo(
+        f"right overall: {figure(held_out['overall'])}. One against rest counts the pixels of the "
+        "other classes too and flatters small classes."
+    )
 
 
 def settings_of(texts: list[str] | None) -> dict[str, str]:

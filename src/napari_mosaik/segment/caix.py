@@ -38,7 +38,7 @@ class CaixParams(Params):
         le=30,
     )
     membrane_share: float = setting(
-        0.2,
+        0.15,
         "Share of the ring's pixels that are taken as membrane, the brownest first; 1 is the mean "
         "of the whole ring.",
         gt=0,

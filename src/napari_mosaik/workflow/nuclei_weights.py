@@ -7,18 +7,20 @@ without network gets them by copying that folder, or with `install_weights`.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
+from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.io.files import remove_tree, saving
+from napari_mosaik.workflow.fetching import (
+    WEIGHTS_VARIABLE,
+    PublishedWeights,
+    fetch_file,
+    weights_folder,
+)
 
 if TYPE_CHECKING:
     from napari_mosaik.segment.stardist import StarDistWeights
@@ -34,22 +36,6 @@ __all__ = [
     "weights_folder",
 ]
 
-WEIGHTS_VARIABLE = "NAPARI_MOSAIK_WEIGHTS"
-_CHUNK_BYTES = 1 << 18
-_LARGEST_BYTES = 200_000_000
-_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedWeights:
-    """Where weights are published, and the SHA-256 of the file."""
-
-    name: str
-    url: str
-    sha256: str
-    terms: str = ""
-
-
 VERSATILE_HE = PublishedWeights(
     "2D_versatile_he",
     "https://github.com/stardist/stardist-models/releases/download/v0.1/python_2D_versatile_he.zip",
@@ -58,12 +44,6 @@ VERSATILE_HE = PublishedWeights(
     "be used for research only (MoNuSeg: CC BY-NC-SA)",
 )
 """What the stardist package names for ``StarDist2D.from_pretrained("2D_versatile_he")``."""
-
-
-def weights_folder() -> Path:
-    """The folder of all weights; it need not exist."""
-    named = os.environ.get(WEIGHTS_VARIABLE, "")
-    return Path(named) if named else Path.home() / ".napari-mosaik" / "weights"
 
 
 def installed_weights(folder: Path | None = None) -> tuple[str, ...]:
@@ -145,54 +125,10 @@ def fetch_weights(
     MosaikError
         The place cannot be reached.
     """
-    if not consent:
-        raise InputError(
-            f"the weights {published.name} would be fetched from {published.url}. "
-            f"{published.terms}. Nothing was fetched; agree with --yes, or fetch the file "
-            "elsewhere and give it with --file"
-        )
     place = folder or weights_folder()
     archive = place / f".{published.name}.{os.getpid()}.zip"
-    with saving("the weights", place):
-        place.mkdir(parents=True, exist_ok=True)
-        try:
-            found = yield from _download(published, archive)
-            if found != published.sha256:
-                raise CorruptArtifact(
-                    f"what came from {published.url} is not what was published (its SHA-256 is "
-                    f"{found}, expected is {published.sha256}); nothing was installed. Try again "
-                    "later, or take the weights from a file"
-                )
-            return install_weights(archive, place)
-        finally:
-            archive.unlink(missing_ok=True)
-
-
-def _download(published: PublishedWeights, path: Path) -> Generator[Progress, None, str]:
-    """Write what is at the address to a file; the SHA-256 of it."""
-    text = f"fetching {published.name}"
+    yield from fetch_file(published, archive, consent=consent)
     try:
-        with urllib.request.urlopen(published.url, timeout=_TIMEOUT_S) as answer:
-            total = float(answer.headers.get("Content-Length") or 0)
-            yield Progress(0, total, text)
-            with path.open("wb") as file:
-                return (yield from _copied(answer, file, total, text))
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise MosaikError(
-            f"the weights could not be fetched from {published.url} ({error}); check the network, "
-            "or fetch the file elsewhere and give it with 'napari-mosaik weights --file FILE'"
-        ) from error
-
-
-def _copied(
-    answer: BinaryIO, file: BinaryIO, total: float, text: str
-) -> Generator[Progress, None, str]:
-    seen, check = 0, hashlib.sha256()
-    while chunk := answer.read(_CHUNK_BYTES):
-        seen += len(chunk)
-        if seen > _LARGEST_BYTES:
-            raise MosaikError(f"more than {_LARGEST_BYTES} bytes came; that is no such network")
-        check.update(chunk)
-        file.write(chunk)
-        yield Progress(seen, total, text)
-    return check.hexdigest()
+        return install_weights(archive, place)
+    finally:
+        archive.unlink(missing_ok=True)
