@@ -85,12 +85,16 @@ def dock(qtbot, tmp_path, monkeypatch):
 
     from napari_mosaik.widgets.dock import MosaikDock
 
-    get_settings().application.ipy_interactive = False
+    application = get_settings().application
+    application.ipy_interactive = False
+    application.save_window_geometry = False  # what another window had must not matter here
     viewer = napari.Viewer(show=False)
     made = MosaikDock(viewer)
     viewer.window.add_dock_widget(made, name="MOSAIK", area="right")
-    viewer.window.resize(1366, 768)
     viewer.show()
+    viewer.window.resize(1366, 768)
+    canvas = viewer.window._qt_viewer.canvas.native
+    qtbot.waitUntil(lambda: canvas.isVisible() and canvas.width() > 200, timeout=20_000)
     yield made
     made.close()
     viewer.close()
