@@ -112,7 +112,8 @@ class SlideBlocks:
         self._lock = threading.Lock()
         self._making: dict[_Tile, threading.Lock] = {}
         self._kept: dict[_Tile, _Reduced] = {}
-        self._left: dict[_Tile, int] = {}
+        grid = [-(-self._shape[a] // self._tile[a]) for a in (0, 1)]
+        self._left = np.zeros(grid, np.int32)
         self.expect(range(len(self)))
 
     def __len__(self) -> int:
@@ -131,10 +132,10 @@ class SlideBlocks:
 
         Tiles that none of them touches are neither decoded nor kept.
         """
-        left: dict[_Tile, int] = {}
+        left = np.zeros_like(self._left)
         for index in indices:
-            for tile in self._touched(index):
-                left[tile] = left.get(tile, 0) + 1
+            rows, cols = self._touched(index)
+            left[rows, cols] += 1
         with self._lock:
             self._left, self._kept, self._making = left, {}, {}
 
@@ -144,12 +145,13 @@ class SlideBlocks:
         The same pixels as ``slide.read_lattice(block.outer)`` whenever the pass and the slide
         choose the same stored level, whatever the size of the blocks.
         """
-        tiles = self._touched(index)
+        rows, cols = self._touched(index)
+        tiles = [(i, j) for i in range(rows.start, rows.stop) for j in range(cols.start, cols.stop)]
         found = {tile: self._get(tile) for tile in tiles}
         out = tuple(self._raster(view, part[index], found) for view, part in enumerate(self._parts))
         with self._lock:
+            self._left[rows, cols] -= 1
             for tile in tiles:
-                self._left[tile] = self._left.get(tile, 1) - 1
                 if self._left[tile] <= 0:
                     self._kept.pop(tile, None)
                     self._making.pop(tile, None)
@@ -191,16 +193,20 @@ class SlideBlocks:
         (sr, sc), (rows, cols), (r, c) = self._steps[view], block.window, self._start
         return r + rows.start * sr, r + rows.stop * sr, c + cols.start * sc, c + cols.stop * sc
 
-    def _touched(self, index: int) -> list[_Tile]:
-        found: dict[_Tile, None] = {}
-        th, tw = self._tile
-        for view, part in enumerate(self._parts):
-            r0, r1, c0, c1 = self._window(view, part[index])
-            if r1 > r0 and c1 > c0:
-                for i in range(r0 // th, (r1 - 1) // th + 1):
-                    for j in range(c0 // tw, (c1 - 1) // tw + 1):
-                        found[i, j] = None
-        return list(found)
+    def _touched(self, index: int) -> tuple[slice, slice]:
+        """Rows and columns of the tiles that a block needs for any of its views."""
+        windows = [self._window(view, part[index]) for view, part in enumerate(self._parts)]
+        spans = [(r0, r1, c0, c1) for r0, r1, c0, c1 in windows if r1 > r0 and c1 > c0]
+        if not spans:
+            return slice(0, 0), slice(0, 0)
+        (th, tw), (r0, r1, c0, c1) = (
+            self._tile,
+            (np.array(side) for side in zip(*spans, strict=True)),
+        )
+        return (
+            slice(int(r0.min()) // th, (int(r1.max()) - 1) // th + 1),
+            slice(int(c0.min()) // tw, (int(c1.max()) - 1) // tw + 1),
+        )
 
     # --- pixels ---------------------------------------------------------------------------------
     def _get(self, tile: _Tile) -> _Reduced:
@@ -215,7 +221,7 @@ class SlideBlocks:
             if kept is None:
                 kept = self._reduce(self._reader.decode(self.level, *tile), tile)
                 with self._lock:
-                    if self._left.get(tile, 1) > 1:
+                    if self._left[tile] > 1:
                         self._kept[tile] = kept
         return kept
 
