@@ -62,7 +62,7 @@ class TissueClassParams(Params):
     max_depth: int = setting(12, "Largest depth of a tree.", ge=1, le=40, advanced=True)
     min_leaf: int = setting(4, "Fewest samples in a leaf.", ge=1, le=1000, advanced=True)
     max_per_class: int = setting(
-        4000, "Most training pixels of one class.", ge=10, le=1_000_000, advanced=True
+        3000, "Most training pixels of one class.", ge=10, le=1_000_000, advanced=True
     )
 
 

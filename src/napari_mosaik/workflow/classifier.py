@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["retrain"]
 
 HELD_OUT = 0.3
+JUDGING_TREES = 20
+"""Trees of the classifier that is only judged: more would hardly change its scores."""
 REVISION = 2
 """Raised whenever the same shapes and settings would give another model."""
 
@@ -217,7 +219,8 @@ def _judged(samples: Samples, lesson: Lesson, params: TissueClassParams) -> dict
     taught, judged = samples.rows(~held), samples.rows(held)
     if not held.any() or np.unique(taught.codes).size < 2:
         return None
-    model = train_fast(taught.features, taught.codes, params, rng, lesson.classes)
+    fewer = params.model_copy(update={"n_trees": max(1, min(JUDGING_TREES, params.n_trees))})
+    model = train_fast(taught.features, taught.codes, fewer, rng, lesson.classes)
     found = model.forest.predict(judged.features).argmax(axis=1) + 1
     confusion = confusion_matrix(judged.codes, found, len(lesson.classes))
     n_shapes = int(np.unique(judged.shapes).size)
