@@ -79,3 +79,11 @@ def test_wrong_input_is_told():
         class_metrics([[1, 2]])
     with pytest.raises(InputError, match="compared"):
         confusion_matrix([1], [1, 2], 2)
+
+
+def test_the_record_names_the_classes_and_leaves_absent_ones_empty():
+    record = class_metrics([[8, 2, 0], [1, 9, 0], [0, 0, 0]]).to_dict(("a", "b", "c"))
+    assert record["classes"]["a"]["dice"] == pytest.approx(16 / 19)
+    assert set(record["classes"]["c"].values()) == {None}
+    assert record["overall"] == pytest.approx(0.85)
+    assert class_metrics(np.zeros((2, 2))).to_dict(("a", "b"))["overall"] is None

@@ -12,6 +12,7 @@ from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
 from napari_mosaik.view.case_checks import case_checks
 from napari_mosaik.view.case_report import gather_report
 from napari_mosaik.view.case_results import CaseResults
+from napari_mosaik.view.class_scores import class_scores_table
 from napari_mosaik.view.report import StepState, case_report
 
 RNG = np.random.default_rng(4)
@@ -219,3 +220,19 @@ def test_pixel_sizes_and_who_gave_them_are_checked(tmp_path):
     (row,) = case_checks(CaseResults(lost))
     assert row.status == "fail"
     assert "gone.svs" in row.value
+
+
+def test_scores_of_the_tissue_classifier_stand_in_the_report():
+    scores = {"dice": 0.9, "iou": 0.8, "precision": 0.7, "recall": 0.6, "accuracy": 0.99}
+    absent = dict.fromkeys(scores)
+    classes = {"neoplastic": scores, "necrosis": absent}
+    table = class_scores_table({"held_out": {"classes": classes, "overall": 0.875}})
+    assert table.rows == (
+        ("neoplastic", 0.9, 0.8, 0.7, 0.6, 0.99),
+        ("necrosis", None, None, None, None, None),
+    )
+    assert table.columns[-1] == "one against rest"
+    assert "0.875 of their pixels" in table.note
+    assert "flatters" in table.note
+    assert class_scores_table({"held_out": None}) is None
+    assert class_scores_table(None) is None

@@ -34,6 +34,7 @@ from napari_mosaik.view.case_checks import case_checks
 from napari_mosaik.view.case_figures import case_figures
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.check_words import checks_table
+from napari_mosaik.view.class_scores import class_scores_table
 from napari_mosaik.view.report import ReportData, ReportMetrics, ReportTable, StepState
 from napari_mosaik.view.words import count, heading, number, uptake_name
 
@@ -83,6 +84,7 @@ def gather_report(
         _damage(results),
         _alignment(results),
         _objects(results),
+        class_scores_table(results.get(CLASS_RECORD)),
         checks_table(checks),
         _parameters(results),
         _association(results),
