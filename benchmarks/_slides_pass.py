@@ -100,17 +100,28 @@ def peak_mib() -> float:
 
 
 def run_pass(
-    slide: Path, folder: Path, warm: Path | None = None, spacing_um: float = SPACING_UM
+    slide: Path,
+    folder: Path,
+    warm: Path | None = None,
+    spacing_um: float = SPACING_UM,
+    *,
+    judged: bool = False,
 ) -> Pass:
-    """The pass in a process of its own."""
+    """The pass in a process of its own.
+
+    *judged* adds what the program does by default beyond masks and labels: the look for blurred
+    places, and the rules that tell brown from vessels.
+    """
     command = [sys.executable, __file__, str(slide), str(folder), "--spacing-um", str(spacing_um)]
     if warm is not None:
         command += ["--warm", str(warm)]
+    if judged:
+        command.append("--judged")
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Pass(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def streaming_pass(slide: Path, folder: Path, **settings: Any) -> Pass:
+def streaming_pass(slide: Path, folder: Path, *, judged: bool = False, **settings: Any) -> Pass:
     """The same pass in this process, with *settings* for the step 'vessels'."""
     from napari_mosaik.core.catalogue import TISSUE, VESSEL_OBJECTS
     from napari_mosaik.io.case import CaseFile, create_case
@@ -119,7 +130,12 @@ def streaming_pass(slide: Path, folder: Path, **settings: Any) -> Pass:
 
     file = {"name": "benchmark", "slides": {"cd34": {"path": str(slide.resolve())}}}
     case = create_case(folder, CaseFile.model_validate(file))
-    recipe = changed(read_recipe(case.root), "vessels", **settings)
+    recipe = read_recipe(case.root)
+    if not judged:
+        recipe = changed(recipe, "tissue_cd34", look_for_blur=False)
+        rules = (n for n in type(recipe["vessels"]).model_fields if n.startswith("leave_out_"))
+        settings = {**dict.fromkeys(rules, False), **settings}
+    recipe = changed(recipe, "vessels", **settings)
     steps: dict[str, float] = {}
     start = own_mib()
     with Memory() as memory:
@@ -142,11 +158,19 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--spacing-um", type=float, default=SPACING_UM)
     parser.add_argument("--warm", type=Path, default=None)
+    parser.add_argument("--judged", action="store_true", help="with the rules on by default")
     options = parser.parse_args()
     if options.warm is not None:
         with tempfile.TemporaryDirectory() as scratch:
-            streaming_pass(options.warm, Path(scratch) / "case", spacing_um=options.spacing_um)
-    found = streaming_pass(options.slide, options.folder, spacing_um=options.spacing_um)
+            streaming_pass(
+                options.warm,
+                Path(scratch) / "case",
+                judged=options.judged,
+                spacing_um=options.spacing_um,
+            )
+    found = streaming_pass(
+        options.slide, options.folder, judged=options.judged, spacing_um=options.spacing_um
+    )
     print(json.dumps(asdict(found)))
     return 0
 

@@ -28,6 +28,7 @@ __all__ = [
     "brown_table",
     "counted",
     "judge",
+    "leaves_out",
     "left_out_table",
     "wall_sums",
 ]
@@ -54,6 +55,12 @@ _OFF_SLOPE = math.tan(math.radians(10.0))
 """A pixel more than 10 degrees off the plane of both stains has not the colour of DAB."""
 _BLACK_RATIO = 0.65
 """Red optical density beside blue from which a dark pixel is black; dark DAB reaches 0.6."""
+
+
+def leaves_out(params: BrownParams) -> bool:
+    """Whether any rule is on; without one, colours need not be summed."""
+    rules = (name for name in type(params).model_fields if name.startswith("leave_out_"))
+    return any(getattr(params, name) for name in rules)
 
 
 def wall_sums(

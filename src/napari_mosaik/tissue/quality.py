@@ -66,6 +66,11 @@ class QualityParams(Params):
     min_fold_mm2: float = setting(
         0.008, "Smaller dark places are no folds.", unit="mm²", advanced=True, ge=0
     )
+    look_for_blur: bool = setting(
+        True,
+        "Look for blurred places: one more pass over the slide, at 2 µm per pixel.",
+        advanced=True,
+    )
     leave_out_blur: bool = setting(
         True, "Leave blurred places out of the tissue; they are flagged in any case.", advanced=True
     )

@@ -46,10 +46,10 @@ __all__ = ["FIND_TISSUE"]
 def _blurred(
     inputs: Inputs, slide: Slide, tissue: Raster, params: TissueParams
 ) -> Generator[Progress, None, Raster | None]:
-    """Blurred cells of a slide, from one pass over its tissue; None where it is too coarse."""
+    """Blurred cells of a slide, from one pass over its tissue; None where not looked for."""
     from napari_mosaik.io.slide import View
 
-    if max(slide.lattice.spacing_um) > BLUR_SPACING_UM * 1.3:
+    if not params.look_for_blur or max(slide.lattice.spacing_um) > BLUR_SPACING_UM * 1.3:
         return None
     stream = slide.blocks(View(BLUR_SPACING_UM, BLUR_HALO_UM))
     blocks = stream.blocks()

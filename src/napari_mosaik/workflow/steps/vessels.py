@@ -129,15 +129,17 @@ def _wall(
     staining: Staining,
 ) -> Arrays:
     """The wall of one block within the tissue, as runs, its holes, and sums over its colours."""
-    from napari_mosaik.segment.brown import wall_sums
+    from napari_mosaik.segment.brown import SUMS, leaves_out, wall_sums
     from napari_mosaik.segment.runs import find_runs
     from napari_mosaik.segment.vessels import vessel_wall
 
     spacing_um, vectors = math.sqrt(block.lattice.sample_area_um2), staining.stains.matrix
     wall = vessel_wall(image.values, spacing_um, params, staining.threshold, vectors)[block.inner]
     runs = find_runs(wall & tissue_in(block.core, mask))
-    near = tissue_in(block.core, edge) if runs.n_objects else None
-    sums = wall_sums(image.values[block.inner], runs, vectors, params, near)
+    sums = np.zeros((runs.n_objects, len(SUMS)), np.int64)
+    if runs.n_objects and leaves_out(params):
+        near = tissue_in(block.core, edge)
+        sums = wall_sums(image.values[block.inner], runs, vectors, params, near)
     return {**runs.arrays(), **runs.holes().arrays("holes"), "colour": sums}
 
 
