@@ -17,6 +17,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_mosaik.annotate import DEFAULT_CLASSES, TissueClass
+from napari_mosaik.core import InputError
+from napari_mosaik.view.colours import OWN_CLASS_COLOURS
 from napari_mosaik.view.words import count, number
 from napari_mosaik.widgets.annotation import Annotation
 from napari_mosaik.widgets.drawing import TOOLS, Drawing
@@ -46,6 +49,12 @@ class AnnotateDock(QWidget):
         self._palette_rows.setVerticalSpacing(2)
         self._palette_rows.setColumnStretch(1, 1)
         self.class_buttons: dict[str, QPushButton] = {}
+        self.new_class = QLineEdit()
+        self.new_class.setPlaceholderText("Add a class of your own, then Enter")
+        self.new_class.setToolTip(
+            "For example necrosis. The classifier learns it from its shapes; tiles get its share"
+        )
+        self.new_class.returnPressed.connect(self._add_class)
         self.tool_buttons = {name: self._tool_button(name) for name in TOOLS}
         self.away = button("Put away", lambda: self.drawing.take(""), "Pan and zoom again")
         self.away.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -80,6 +89,7 @@ class AnnotateDock(QWidget):
             column(
                 row(QLabel("Reader"), self.reader),
                 self._palette,
+                self.new_class,
                 tools,
                 row(QLabel("Size"), self.size, self.size_words),
                 self.overlap,
@@ -119,6 +129,24 @@ class AnnotateDock(QWidget):
             if self.annotation.document is not None:
                 self.annotation.open()
 
+    def _add_class(self) -> None:
+        """Put a class into the list of the document and choose it."""
+        document, name = self.annotation.document, self.new_class.text().strip()
+        if document is None or not name:
+            return
+        known = document.snapshot.classes
+        own = len(known) - len(DEFAULT_CLASSES)
+        colour = OWN_CLASS_COLOURS[own % len(OWN_CLASS_COLOURS)]
+        key = str(len(known) + 1) if len(known) < 9 else ""
+        try:
+            document.set_classes((*known, TissueClass(name, colour, key)), "add class")
+        except InputError as error:
+            self.hint.setText(f"⚠ {error}")
+            return
+        self.new_class.clear()
+        self._fill()
+        self.drawing.choose_class(name)
+
     def _size_changed(self, value: int) -> None:
         self.drawing.brush_px = float(value)
         self._show_size()
@@ -153,6 +181,7 @@ class AnnotateDock(QWidget):
             made.setChecked(name == self.drawing.tool)
             made.setEnabled(space.case is not None)
         self.away.setEnabled(self.drawing.is_on)
+        self.new_class.setEnabled(document is not None)
         for name, made in self.class_buttons.items():
             made.setChecked(name == self.drawing.label)
         self._show_counts()

@@ -1,0 +1,28 @@
+"""A class of the user's own is added in the annotate dock, drawn and undone."""
+
+import pytest
+
+from napari_mosaik.annotate import rectangle_polygon
+
+pytestmark = pytest.mark.gui
+
+
+def test_a_class_is_added_chosen_and_drawn(qtbot, dock, opened, own_cohort):
+    opened(dock, own_cohort, layers=("H&E",))
+    dock.show_annotate()
+    panel = dock.annotate
+    document = panel.annotation.document
+    panel.new_class.setText("necrosis")
+    panel.new_class.returnPressed.emit()
+    assert [known.name for known in document.snapshot.classes][-1] == "necrosis"
+    assert document.snapshot.classes[-1].key == "4"
+    assert panel.new_class.text() == ""
+    assert panel.drawing.label == "necrosis"
+    assert panel.class_buttons["necrosis"].isChecked()
+    panel.drawing.commit(rectangle_polygon((100.0, 100.0), (400.0, 400.0)))
+    assert document.snapshot.count_by_class()["necrosis"] == 1
+    qtbot.waitUntil(lambda: "Annotations" in dock.viewer.layers, timeout=10_000)
+
+    panel.new_class.setText("necrosis")
+    panel.new_class.returnPressed.emit()
+    assert "a name of its own" in panel.hint.text()
