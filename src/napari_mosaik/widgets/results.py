@@ -145,7 +145,13 @@ def _classes(case: Case) -> str:
     areas: dict[str, float] = record["area_mm2"]
     tissue = sum(area for name, area in areas.items() if name != "background")
     share = areas.get("neoplastic", 0.0) / tissue if tissue > 0 else None
-    return f"neoplastic {percent(share)} of {number(tissue, 'mm²')}"
+    warnings = record.get("warnings", ())
+    words = f"neoplastic {percent(share)} of {number(tissue, 'mm²')}"
+    lines = [words + (", please check" if warnings else "")]
+    doubt = record.get("mean_uncertainty")
+    if doubt is not None:
+        lines.append(f"mean uncertainty {number(doubt)} (0: certain, 1: all classes alike)")
+    return "\n".join([*lines, *warnings])
 
 
 def _nuclei(case: Case) -> str:
@@ -170,8 +176,9 @@ def _corrected(what: str) -> Callable[[Case], str]:
 
 
 def _caix(case: Case) -> str:
-    table = case.store.read(CAIX_CELLS)
-    return count(len(table), "cell")
+    words = count(len(case.store.read(CAIX_CELLS)), "cell")
+    warnings = (case.store.record(CAIX_CELLS).get(STAINING) or {}).get("warnings", ())
+    return "\n".join([words + (", please check" if warnings else ""), *warnings])
 
 
 def _parameters(case: Case) -> str:
