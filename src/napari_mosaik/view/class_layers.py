@@ -47,15 +47,21 @@ def classes_layer(classes: LabelImage, transform: Transform | None = None) -> La
     )
 
 
-def uncertainty_layer(probability: Raster, transform: Transform | None = None) -> LayerSpec:
+def uncertainty_layer(
+    probability: Raster, classes: LabelImage, transform: Transform | None = None
+) -> LayerSpec:
     """How undecided the tissue classifier was, from 0 (certain) to 1 (all classes alike).
 
-    The entropy of the class probabilities over its largest value; transparent outside the tissue.
+    The entropy of the class probabilities over its largest value; transparent without class.
     Hidden at first, since it covers the classes.
     """
     values: Any = probability.values
-    rows = range(0, values.shape[0], _ROWS)
-    parts = [normalised_entropy(values[r : r + _ROWS]).astype(np.float32) for r in rows]
+    codes: Any = classes.values
+    parts = []
+    for row in range(0, values.shape[0], _ROWS):
+        strip = slice(row, row + _ROWS)
+        found = normalised_entropy(values[strip]).astype(np.float32)
+        parts.append(np.where(np.asarray(codes[strip]) > 0, found, np.float32(np.nan)))
     spec = parameter_layer(
         Raster(np.concatenate(parts), probability.lattice, "1"),
         "Uncertainty of the tissue class",

@@ -149,7 +149,8 @@ def _classes(case: Case, choice: str) -> list[LayerSpec]:
     specs = _labels(CLASSES, "he", view.classes_layer)(case, choice)
     if specs and _has(case, CLASS_PROBABILITY):
         probability = case.store.read(CLASS_PROBABILITY)
-        specs.append(view.uncertainty_layer(probability, transform_to_reference(case, "he")))
+        transform = transform_to_reference(case, "he")
+        specs.append(view.uncertainty_layer(probability, case.store.read(CLASSES), transform))
     return specs
 
 
