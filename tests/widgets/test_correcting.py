@@ -56,8 +56,13 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     # split, back, again; then the other one is deleted by key
     panel.split.click()
     row, column = place
-    wide = float(table["major_axis_um"][large - 1]) * 2
-    panel.tool.drawn.emit(np.array([[row, column - wide], [row, column + wide]]))
+    wide = float(table["major_axis_um"][large - 1])
+    line = [(row, column + share * wide) for share in (-1, -0.5, 0, 0.5, 1)]
+    middle, drawn = np.array(viewer.scene.camera.center), []
+    panel.tool.drawn.connect(drawn.append)
+    hand.drag(line, lambda: len(panel.tool._path))
+    np.testing.assert_allclose(drawn[0], line, atol=1.0)  # the picture did not move meanwhile
+    np.testing.assert_array_equal(viewer.scene.camera.center, middle)
     settled(1)
     assert panel.tool.mode == "select"
     assert "split by hand" in panel.card.text()

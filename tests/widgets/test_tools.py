@@ -42,12 +42,28 @@ class Hand:
         x, y = np.linalg.solve(matrix, np.asarray(place_um) - origin)
         return QPoint(round(x), round(y))
 
-    def move(self, place_um):
-        place = self.pixel(place_um)
-        none = Qt.MouseButton.NoButton
+    def move(self, place_um, held=Qt.MouseButton.NoButton):
+        self._moved(self.pixel(place_um), held)
+
+    def _moved(self, place, held):
         at = QPointF(place), QPointF(self.native.mapToGlobal(place))
-        event = QMouseEvent(QEvent.Type.MouseMove, *at, none, none, Qt.KeyboardModifier.NoModifier)
+        none = Qt.MouseButton.NoButton
+        event = QMouseEvent(QEvent.Type.MouseMove, *at, none, held, Qt.KeyboardModifier.NoModifier)
         QApplication.sendEvent(self.native, event)
+
+    def drag(self, places_um, seen):
+        """Press, move and release; *seen* tells how many places the tool has, itself included."""
+        left, pixels = Qt.MouseButton.LeftButton, [self.pixel(place) for place in places_um]
+        self.qtbot.mousePress(self.native, left, pos=pixels[0])
+        for number, pixel in enumerate(pixels[1:], 2):
+
+            def arrived(pixel=pixel, number=number):  # moves that follow too fast are dropped
+                if seen() < number:
+                    self._moved(pixel, left)
+                return seen() >= number
+
+            self.qtbot.waitUntil(arrived, timeout=5000)
+        self.qtbot.mouseRelease(self.native, left, pos=pixels[-1])
 
     def click(self, place_um):
         self.qtbot.mouseClick(self.native, Qt.MouseButton.LeftButton, pos=self.pixel(place_um))

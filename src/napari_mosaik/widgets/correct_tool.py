@@ -48,7 +48,7 @@ class CorrectTool(QObject):
     def take(self, mode: str) -> None:
         """Take the tool for "select", "merge", "split", "add" or "cut"; empty puts it away."""
         was_on, self.mode = bool(self.mode), mode
-        self.viewer.scene.camera.mouse_pan = mode not in DRAGGED
+        self._hold_still()
         if mode and not was_on:
             self.link.busy = True
             self.viewer.mouse_drag_callbacks.append(self._pressed)
@@ -64,11 +64,16 @@ class CorrectTool(QObject):
         self._sketch([])
         self.changed.emit()
 
+    def _hold_still(self) -> None:
+        """A drag that draws must not move the picture; napari allows it with every new layer."""
+        self.viewer.scene.camera.mouse_pan = self.mode not in DRAGGED
+
     def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
         if event.button != 1:
             return
         start = np.asarray(event.pos, float)
         self._path = [_place(event)]
+        self._hold_still()
         yield
         still = True
         while event.type == "mouse_move":
@@ -88,6 +93,7 @@ class CorrectTool(QObject):
     def _sketch(self, path: list[tuple[float, float]]) -> None:
         lines = path_lines(path) if len(path) > 1 else np.zeros((0, 2, 2))
         self.show_lines(DRAFT, lines, MARKED, 2.0)
+        self._hold_still()
 
     def show_lines(self, name: str, lines: Any, colour: str, width_px: float) -> None:
         """Show vectors (n, 2, 2) in µm of the reference section; none removes the layer."""
