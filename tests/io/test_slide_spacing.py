@@ -80,13 +80,9 @@ def test_three_ways_on_are_stored_with_their_source(case):
     assert len(set(digests)) == 3
 
 
-def test_the_ruler_measures_on_pixels(case):
-    assert case.measure_spacing("he", 400.0, 100.0) == 0.25
-    assert Case(case.root).file.slides["he"].spacing_source == "ruler"
-    with pytest.raises(InputError, match="known"):
-        case.measure_spacing("he", 0.0, 100.0)
+def test_a_ruler_that_was_misread_and_a_slide_that_is_not_there_are_refused(case):
     with pytest.raises(InputError, match=r"between 0\.05 and 20"):
-        case.measure_spacing("he", 1.0, 100.0)
+        case.set_spacing("he", (100.0, 100.0), "ruler")
     with pytest.raises(InputError, match="no cd34 slide"):
         case.set_spacing("cd34", (0.5, 0.5), "user")
 

@@ -7,7 +7,9 @@ from scipy import ndimage
 from napari_mosaik.core import InputError
 from napari_mosaik.segment.masks import label_mask
 from napari_mosaik.segment.runs import Parts, find_runs
-from napari_mosaik.segment.stitch import SeamLabels, holes_to_fill, whole_objects, windows
+from napari_mosaik.segment.stitch import SeamLabels, holes_to_fill, windows
+
+from .joining import whole_objects
 
 
 def blobs(seed, shape=(150, 203), density=0.5, sigma=1.0):

@@ -10,7 +10,7 @@ from scipy import ndimage
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, stain_density, stain_matrix
 from napari_mosaik.segment.masks import close_mask, disc, fill_holes
-from napari_mosaik.segment.stitch import whole_objects, windows
+from napari_mosaik.segment.stitch import windows
 from napari_mosaik.segment.vessels import (
     VesselParams,
     brown_by_hue,
@@ -21,6 +21,8 @@ from napari_mosaik.segment.vessels import (
     vessel_density,
     vessel_wall,
 )
+
+from .joining import whole_objects
 
 REAL = Path(__file__).parents[2] / "../shared/data/ihc/cd31_vessels_left.png"
 

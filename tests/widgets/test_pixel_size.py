@@ -75,5 +75,5 @@ def test_the_page_says_that_a_size_is_not_known_and_how_it_was_given(tmp_path, p
     assert unknown_size(case, "he") == ""
     line = _holdings(Case(case.root))[0]
     assert line == "✓ H&E: he.png · 0.5 µm per pixel, from the scanner profile 'lab'"
-    case.measure_spacing("he", 200, 50)
+    case.set_spacing("he", (0.25, 0.25), "ruler")
     assert _holdings(case)[0].endswith("0.25 µm per pixel, measured with the ruler")

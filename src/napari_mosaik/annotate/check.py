@@ -67,7 +67,9 @@ class CheckSummary:
     false_rate
         Share of found objects that are wrong; None before the first judgement.
     miss_rate
-        Share of true objects that were missed; None before the first field with any object.
+        Share of missed ones among found and missed objects of the fields; None before the first
+        field with any object.  Found ones count as true here, which makes it slightly too small
+        where many of them are wrong.
     verdict, comment
         The reader's conclusion; empty until it is given.
     """
@@ -127,7 +129,7 @@ def exact_interval(count: int, total: int) -> Interval:
 
 
 def missed_interval(found: ArrayLike, missed: ArrayLike) -> Interval | None:
-    """Share of true objects that were missed, from fields, with a 95 % interval.
+    """Share of missed ones among found and missed objects of fields, with a 95 % interval.
 
     Objects of one field are alike, so the interval is that of a ratio over fields (linearised
     variance, Student's t) and never narrower than the exact one for independent objects.

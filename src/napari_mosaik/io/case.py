@@ -121,27 +121,6 @@ class Case:
         assert given is not None
         self.update(slides={**self.file.slides, stain: entry.spaced(given, source, profile)})
 
-    def measure_spacing(self, stain: str, length_px: float, length_um: float) -> float:
-        """Store the pixel size from a known length measured with the ruler; returns it in µm.
-
-        Parameters
-        ----------
-        stain
-            The slide.
-        length_px
-            What the ruler measured, in pixels of the slide at full size.
-        length_um
-            How long that is, for example on a stage micrometer.
-        """
-        if not (length_px > 0 and length_um > 0):
-            raise InputError(
-                f"a length of {length_um:g} µm over {length_px:g} pixels gives no pixel size; draw "
-                "the ruler along something whose length is known"
-            )
-        size = length_um / length_px
-        self.set_spacing(stain, (size, size), "ruler")
-        return size
-
     @property
     def pyramids(self) -> Path:
         """Where the levels that slides lack are stored once they are made."""

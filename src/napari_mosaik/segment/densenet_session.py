@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from napari_mosaik.core.checkpoint import read_checkpoint, write_checkpoint
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import digest
 from napari_mosaik.segment.densenet import (
@@ -286,23 +285,12 @@ class Session:
             "stopped": self.stopped,
             "notes": self.place.notes,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        with scratch.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        write_checkpoint(path, state)
 
     def restore(self, path: Path) -> bool:
         """Continue from a checkpoint of the same training; False: there is none that fits."""
-        if not path.is_file():
-            return False
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
-            return False
-        if state.get("mark") != self._mark:
+        state = read_checkpoint(path, self._mark)
+        if state is None:
             return False
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])

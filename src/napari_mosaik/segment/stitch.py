@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.segment.filters import Mask, kernel
-from napari_mosaik.segment.runs import Labels, Parts, find, find_runs
+from napari_mosaik.segment.runs import Labels, Parts, find
 
-__all__ = ["ObjectCounts", "SeamLabels", "Window", "holes_to_fill", "whole_objects", "windows"]
+__all__ = ["ObjectCounts", "SeamLabels", "Window", "holes_to_fill", "windows"]
 
 Window = tuple[slice, slice]
 
@@ -201,29 +201,6 @@ def holes_to_fill(seams: SeamLabels, max_pixels: int) -> list[Mask]:
                 small[seams.edge(index, side)] = False
     small[0] = False
     return [small[seams.numbers(index)] for index in range(len(seams.windows))]
-
-
-def whole_objects(
-    mask: Mask, blocks: Sequence[Window], max_hole: int = 0, min_pixels: int = 0
-) -> Labels:
-    """Objects of a mask in memory, worked in blocks; (rows, columns), whatever the blocks.
-
-    Holes of at most *max_hole* pixels are filled first, then objects below *min_pixels* dropped.
-    """
-    holes, objects = SeamLabels(blocks, holes=True), SeamLabels(blocks)
-    filled = np.array(mask, bool)
-    if max_hole > 0:
-        for index, window in enumerate(blocks):
-            holes.put(index, find_runs(mask[window]).holes())
-        for index, fill in enumerate(holes_to_fill(holes, max_hole)):
-            filled[blocks[index]] = find_runs(mask[blocks[index]]).filled(fill)
-    for index, window in enumerate(blocks):
-        objects.put(index, find_runs(filled[window]).objects())
-    objects.join(min_pixels)
-    out = np.zeros(mask.shape, np.int32)
-    for index, window in enumerate(blocks):
-        out[window] = find_runs(filled[window]).painted(objects.numbers(index))
-    return out
 
 
 @kernel

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from napari_mosaik.core.checkpoint import read_checkpoint, write_checkpoint
 from napari_mosaik.twin.fold import Fold, fit_inputs
 from napari_mosaik.twin.network import MosaikNetwork
 from napari_mosaik.twin.params import NetworkParams, TrainParams
@@ -57,7 +55,7 @@ class Session:
     def save(self, path: Path) -> None:
         """Write the state whole or not at all."""
         state = {
-            "fingerprint": self.fingerprint(),
+            "mark": self.fingerprint(),
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -67,23 +65,12 @@ class Session:
             "best_epoch": self.best_epoch,
             "stopped": self.stopped,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        with scratch.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        write_checkpoint(path, state)
 
     def restore(self, path: Path) -> bool:
         """Continue from a checkpoint of the same training; False: there is none that fits."""
-        if not path.is_file():
-            return False
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
-            return False
-        if state.get("fingerprint") != self.fingerprint():
+        state = read_checkpoint(path, self.fingerprint())
+        if state is None:
             return False
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])

@@ -58,8 +58,8 @@ def checks_table(checks: Sequence[Mapping[str, Any]]) -> ReportTable | None:
         "comment",
     )
     note = (
-        "Objects were drawn at random; missed ones were counted in tiles drawn at random. A check "
-        "of an earlier result does not speak for the present one."
+        "Objects were drawn at random; missed ones were counted in tiles drawn at random, as a "
+        "share of found and missed ones. A check of an earlier result does not speak for the present one."
     )
     return ReportTable("Segmentations checked by eye", columns, rows, note) if rows else None
 
