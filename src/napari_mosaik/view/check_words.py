@@ -59,7 +59,8 @@ def checks_table(checks: Sequence[Mapping[str, Any]]) -> ReportTable | None:
     )
     note = (
         "Objects were drawn at random; missed ones were counted in tiles drawn at random, as a "
-        "share of found and missed ones. A check of an earlier result does not speak for the present one."
+        "share of found and missed ones. A check of an earlier result does not speak "
+        "for the present one."
     )
     return ReportTable("Segmentations checked by eye", columns, rows, note) if rows else None
 
