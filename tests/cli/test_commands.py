@@ -120,7 +120,7 @@ def test_an_suv_with_every_term(cohort, capsys):
     assert call("suv", pet, *given, "--json") == 0
     record = json.loads(capsys.readouterr().out)
     sources = {term["name"]: term["source"] for term in record["terms"]}
-    assert sources["weight_kg"] == "case"
+    assert sources["weight_kg"] == "user"
     assert record["maximum"] > record["mean"] > 0
     assert "injected" in told(capsys, "suv", pet, *given[:-1], "yesterday")
     line = told(capsys, "suv", pet, *given[:-1], "2030-01-01T00:00:00")

@@ -277,7 +277,7 @@ def test_files_that_are_no_pet(tmp_path):
     with pytest.raises(InputError, match="no PET file"):
         open_pet(tmp_path / "absent.dcm")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no DICOM file"):
+    with pytest.raises(InputError, match="no DICOM, NIfTI or Inveon file"):
         open_pet(tmp_path / "empty")
     path = saved(tmp_path, dataset())
     whole = path.read_bytes()
@@ -328,3 +328,19 @@ def test_real_series_in_suv():
         float(open_pet(path).raster.values.max()) for path in sorted(folder.glob("*.dcm"))
     )
     assert largest == pytest.approx(21.6757, abs=5e-4)
+
+
+def test_a_weight_of_zero_is_not_used_and_the_slice_may_lie_obliquely(tmp_path):
+    turn = [0.8, 0.6, 0, 0, 0, -1]
+    for i in range(2):
+        place = [5.0 - 0.6 * 3 * i, 1.0 + 0.8 * 3 * i, 2.0]
+        ds = dataset(
+            PatientWeight=0, ImageOrientationPatient=turn, ImagePositionPatient=place,
+            RescaleSlope=1 + i,
+        )  # fmt: skip
+        saved(tmp_path, ds, f"{i}.dcm")
+    found = [open_pet(tmp_path, slice_index=i) for i in range(2)]
+    assert found[0].raster.values.max() < found[1].raster.values.max()  # along the normal
+    assert found[0].header.weight_kg is None
+    assert any("weight of 0 kg" in note for note in found[0].header.notes)
+    assert found[0].raster.lattice.spacing_um == (400.0, 300.0)

@@ -42,7 +42,7 @@ def image(header: PetHeader) -> PetImage:
 def test_gaps_are_filled_from_the_header_and_every_source_is_stated():
     terms = combine(CASE, HEADER)
     where = sources(terms)
-    assert where["dose_mbq"] == where["weight_kg"] == where["nuclide"] == "case"
+    assert where["dose_mbq"] == where["weight_kg"] == where["nuclide"] == "user"
     assert where["scanned"] == where["decay_correction"] == where["half_life_h"] == "header"
     assert where["sex"] == "missing"
     assert terms.warnings == ()
@@ -63,7 +63,7 @@ def test_the_specimen_s_weight_in_the_file_loses_with_a_warning():
 def test_a_half_life_of_another_nuclide_is_replaced_by_the_table_s():
     terms = combine(CASE, HEADER.model_copy(update={"half_life_s": 6586.2}))
     assert terms.record.half_life_h == 78.41
-    assert sources(terms)["half_life_h"] == "default table"
+    assert sources(terms)["half_life_h"] == "table"
     assert "half-life" in terms.warnings[0]
 
 
@@ -161,5 +161,46 @@ def test_terms_are_json_able():
     import json
 
     text = json.dumps(combine(CASE, HEADER).to_dict())
-    assert "default table" not in text
+    assert "table" not in text
     assert "START" in text
+
+
+def test_a_scan_across_midnight():
+    late = datetime(2024, 5, 3, 23, 50)
+    record = CASE.model_copy(update={"injected": late, "excised": None})
+    terms = combine(record, HEADER.model_copy(update={"scanned": datetime(2024, 5, 4, 0, 20)}))
+    assert terms.factor("bw") == pytest.approx(70e3 / (37e6 * 2 ** (-0.5 / 78.41)), rel=1e-12)
+
+
+def test_dates_after_which_nothing_would_be_left_are_refused():
+    terms = combine(CASE, HEADER.model_copy(update={"scanned": INJECTED + timedelta(days=400)}))
+    with pytest.raises(InputError, match="half-lives"):
+        terms.factor("bw")
+
+
+def test_a_decay_factor_that_does_not_fit_is_stated():
+    """The file multiplied its frame by 2 ** (frame time / half-life) if it refers to the start."""
+    header = HEADER.model_copy(
+        update={"frame_reference_s": 36000.0, "decay_factor": 2 ** (10 / 78.41)}
+    )
+    assert combine(CASE, header).warnings == ()
+    as_if = combine(CASE.model_copy(update={"decay_correction": "ADMIN"}), header)
+    assert any("for decay" in text for text in as_if.warnings)
+
+
+def test_without_a_nuclide_the_half_life_says_it_and_without_both_it_is_assumed():
+    bare = {"nuclide": None, "corrected": ("DECY", "ATTN")}
+    found = combine(
+        InjectionRecord(weight_kg=70), HEADER.model_copy(update={**bare, "half_life_s": 6586.2})
+    )
+    assert found.record.nuclide == "F-18"
+    other = combine(InjectionRecord(), HEADER.model_copy(update={**bare, "half_life_s": 7e3}))
+    assert (other.record.nuclide, sources(other)["half_life_h"]) == ("unknown", "header")
+    none = combine(InjectionRecord(), HEADER.model_copy(update={**bare, "half_life_s": None}))
+    assert (none.record.nuclide, sources(none)["nuclide"]) == ("Zr-89", "assumed")
+    assert any("Zr-89 is assumed" in text for text in none.assumptions)
+
+
+def test_notes_of_the_file_are_among_the_warnings():
+    header = HEADER.model_copy(update={"notes": ("the scan's start is GE's own item",)})
+    assert combine(CASE, header).warnings == header.notes

@@ -59,6 +59,15 @@ def new(
     cd34: Annotated[Path | None, typer.Option(help="CD34 slide (the reference).")] = None,
     caix: Annotated[Path | None, typer.Option(help="CAIX slide.")] = None,
     pet: Annotated[list[Path] | None, typer.Option(help="PET file; may be repeated.")] = None,
+    pet_slice: Annotated[
+        int | None, typer.Option(help="Slice of the PET, from 0, where there are several.")
+    ] = None,
+    pet_frame: Annotated[
+        int | None, typer.Option(help="Time frame of the PET, from 0, where there are several.")
+    ] = None,
+    pet_unit: Annotated[
+        str, typer.Option(help="Unit of the PET where the file does not say: Bq/mL, g/mL, cm2/mL.")
+    ] = "",
     patient: Annotated[str, typer.Option(help="Pseudonym of the patient.")] = "unknown patient",
     name: Annotated[str, typer.Option(help="Name of the case; the folder's name else.")] = "",
     spacing: Annotated[
@@ -87,6 +96,7 @@ def new(
 ) -> None:
     """Make a case from slides and PET; files stay where they are."""
     from napari_mosaik.io import CaseFile, PetEntry, create_case, open_pet
+    from napari_mosaik.io.pet_sidecar import unit_named
 
     files = {"he": he, "cd34": cd34, "caix": caix}
     if not any(files.values()) and not pet:
@@ -101,15 +111,23 @@ def new(
         for stain, path in files.items()
         if path is not None
     }
+    unit = unit_named(pet_unit) if pet_unit else None
     if pet:
-        open_pet(pet)
+        open_pet(pet, slice_index=pet_slice, frame_index=pet_frame, unit=unit)
     marks = {"he": landmarks_he, "cd34": landmarks_cd34, "caix": landmarks_caix}
     file = CaseFile.model_validate(
         {
             "name": name or case.resolve().name,
             "patient": patient,
             "slides": slides,
-            "pet": PetEntry(paths=tuple(str(p.resolve()) for p in pet)) if pet else None,
+            "pet": PetEntry(
+                paths=tuple(str(p.resolve()) for p in pet),
+                slice_index=pet_slice,
+                frame_index=pet_frame,
+                unit=unit,
+            )
+            if pet
+            else None,
             "landmarks": {key: str(path.resolve()) for key, path in marks.items() if path},
         }
     )

@@ -108,35 +108,76 @@ def _write_csv(path: Path, objects: Any) -> None:
 
 
 def suv(
-    files: Annotated[list[Path], typer.Argument(help="PET files of one slice.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="DICOM files of one series or their folder, NIfTI (with its side-car .json) or "
+            "Inveon .img."
+        ),
+    ],
     kind: Annotated[str, typer.Option(help="bsa, bw or lbm.")] = "bsa",
     dose_mbq: Annotated[float | None, typer.Option(help="Injected activity, MBq.")] = None,
-    residual_mbq: Annotated[float, typer.Option(help="Activity left in the syringe, MBq.")] = 0.0,
+    residual_mbq: Annotated[
+        float | None, typer.Option(help="Activity left in the syringe, MBq.")
+    ] = None,
     injected: Annotated[str, typer.Option(help="Date and time of injection, ISO 8601.")] = "",
+    scanned: Annotated[
+        str, typer.Option(help="Date and time of the scan's start, if the file does not say.")
+    ] = "",
+    decay_correction: Annotated[
+        str | None,
+        typer.Option(help="START (scan), ADMIN (injection) or NONE, if the file does not say."),
+    ] = None,
+    frame_duration_s: Annotated[
+        float | None, typer.Option(help="Duration of the frame, s, for images without correction.")
+    ] = None,
+    half_life_h: Annotated[float | None, typer.Option(help="Half-life, h.")] = None,
     nuclide: Annotated[str | None, typer.Option(help="Nuclide, for example Zr-89.")] = None,
     weight_kg: Annotated[float | None, typer.Option(help="Weight, kg.")] = None,
     height_cm: Annotated[float | None, typer.Option(help="Height, cm.")] = None,
     sex: Annotated[str | None, typer.Option(help="M or F, for lean body mass.")] = None,
-    slice_index: Annotated[int | None, typer.Option(help="Slice, where there are several.")] = None,
-    frame_index: Annotated[int | None, typer.Option(help="Frame, where there are several.")] = None,
+    slice_index: Annotated[
+        int | None, typer.Option(help="Only this slice, from 0; all slices else.")
+    ] = None,
+    frame_index: Annotated[
+        int | None, typer.Option(help="Time frame, from 0, where there are several.")
+    ] = None,
+    unit: Annotated[
+        str, typer.Option(help="Unit where the file does not say it: Bq/mL, g/mL or cm2/mL.")
+    ] = "",
+    mask: Annotated[
+        Path | None, typer.Option(help="Image on the same voxels: figures of the voxels above 0.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Turn a PET into SUV and show every term with its source."""
-    from napari_mosaik.workflow.single import suv_of
+    from napari_mosaik.io.pet_sidecar import unit_named
+    from napari_mosaik.workflow.suv import suv_of
 
     if kind not in ("bsa", "bw", "lbm"):
         raise InputError(f"--kind {kind} is not offered; use bsa, bw or lbm")
     values = {
         "dose_mbq": dose_mbq,
         "residual_mbq": residual_mbq,
-        "injected": _moment(injected) if injected else None,
+        "injected": _moment(injected, "--injected") if injected else None,
+        "scanned": _moment(scanned, "--scanned") if scanned else None,
+        "decay_correction": decay_correction,
+        "frame_duration_s": frame_duration_s,
+        "half_life_h": half_life_h,
         "weight_kg": weight_kg,
         "height_cm": height_cm,
         "sex": sex,
         "nuclide": nuclide,
     }
-    choice = {"slice_index": slice_index, "frame_index": frame_index}
-    record = suv_of(files, kind, values, {k: v for k, v in choice.items() if v is not None})
+    record = suv_of(
+        files,
+        kind,
+        values,
+        slice_index=slice_index,
+        frame_index=frame_index,
+        unit=unit_named(unit) if unit else None,
+        mask=mask,
+    )
     if json:
         print_json(record)
         return
@@ -150,20 +191,21 @@ def suv(
         for term in record["terms"]
     ]
     table(f"SUV ({record['kind']})", ["term", "value", "unit", "source"], rows)
-    if "factor" in record:
-        typer.echo(f"factor   {record['factor']:.10g} per Bq/mL")
+    typer.echo(record["formula"])
+    typer.echo(f"factor   {record['factor']:.10g}")
+    typer.echo(f"voxels   {record['n_voxels']} in {record['n_slices']} slices")
     typer.echo(f"maximum  {figure(record['maximum'], 6)} {record['unit']}")
     typer.echo(f"mean     {figure(record['mean'], 6)} {record['unit']}")
     for sentence in (*record["assumptions"], *record["warnings"]):
         typer.echo(f"- {sentence}")
 
 
-def _moment(text: str) -> datetime:
+def _moment(text: str, option: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
         raise InputError(
-            f"--injected {text!r} is no date and time; write it as 2024-05-31T09:30:00"
+            f"{option} {text!r} is no date and time; write it as 2024-05-31T09:30:00"
         ) from None
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_mosaik.core.raster import Raster
 
-__all__ = ["HALF_LIFE_H", "InjectionRecord", "PetHeader", "PetImage", "SpacingSource"]
+__all__ = ["HALF_LIFE_H", "InjectionRecord", "PetHeader", "PetImage", "PetUnit", "SpacingSource"]
 
 HALF_LIFE_H = {"Zr-89": 78.41, "Lu-177": 159.528, "Ac-225": 238.1, "F-18": 1.8295}
 """Physical half-lives in hours of the nuclides that the program knows."""
 
 DecayCorrection = Literal["START", "ADMIN", "NONE"]
+PetUnit = Literal["Bq/mL", "g/mL", "cm²/mL"]
+"""Units that a PET image can have: activity, or SUV by weight or by body surface."""
 SpacingSource = Literal["header", "user", "profile", "ruler"]
 """Who gave a slide's pixel size: the file, a typed number, a scanner profile, or the ruler."""
 
@@ -52,15 +54,21 @@ class PetHeader(BaseModel):
     """What a PET file says of itself, without anything that identifies the patient.
 
     ``unit`` is "Bq/mL" or, for images that are SUV already, "g/mL" or "cm²/mL" together with
-    ``suv_kind``; None means that the file does not say and the user must.
+    ``suv_kind``; None means that the file does not say and the user must (``unit_given``).
+    ``source`` is where the values stand: in the file's own "header" or in a "side-car" beside it.
+    ``injected_clock`` is the injection's time of day where the file states no date;
+    ``decay_factor`` what the file says that the frame was multiplied by.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reader: str
     unit: str | None
+    unit_given: bool = False
+    source: Literal["header", "side-car"] = "header"
     suv_kind: Literal["bw", "bsa", "lbm"] | None = None
     decay_correction: DecayCorrection | None = None
+    decay_factor: float | None = None
     corrected: tuple[str, ...] = ()
     scanned: datetime | None = None
     frame_duration_s: float | None = None
@@ -68,6 +76,8 @@ class PetHeader(BaseModel):
     half_life_s: float | None = None
     nuclide: str | None = None
     injected: datetime | None = None
+    injected_clock: time | None = None
+    residual_bq: float | None = None
     dose_bq: float | None = None
     weight_kg: float | None = None
     height_cm: float | None = None

@@ -148,9 +148,12 @@ class Case:
         entry = self.file.pet
         if entry is None:
             raise InputError(f"case {self.name} has no PET")
-        choice = {"slice_index": entry.slice_index, "frame_index": entry.frame_index}
-        chosen = {key: value for key, value in choice.items() if value is not None}
-        return open_pet([self.path(path) for path in entry.paths], **chosen)
+        return open_pet(
+            [self.path(path) for path in entry.paths],
+            slice_index=entry.slice_index,
+            frame_index=entry.frame_index,
+            unit=entry.unit,
+        )
 
     def annotations_path(self, stain: str) -> Path:
         """Where the annotations of a slide are kept (GeoJSON that QuPath reads)."""
@@ -216,9 +219,14 @@ class Case:
         if source.name.startswith("slide:"):
             return self._slide_digest(source.name.removeprefix("slide:"))
         if source == PET:
-            assert self.file.pet is not None
-            files = [self._file_digest(self.path(p)) for p in self.file.pet.paths]
-            return digest([files, self.file.pet.slice_index, self.file.pet.frame_index])
+            from napari_mosaik.io.pet import companions
+
+            entry = self.file.pet
+            assert entry is not None
+            paths = [self.path(p) for p in entry.paths]
+            files = [self._file_digest(p) for p in (*paths, *companions(paths))]
+            unit = () if entry.unit is None else (entry.unit,)
+            return digest([files, entry.slice_index, entry.frame_index, *unit])
         if source == INJECTION:
             assert self.file.injection is not None
             given = self.file.injection.model_dump(

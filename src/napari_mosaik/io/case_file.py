@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.records import InjectionRecord, SpacingSource
+from napari_mosaik.core.records import InjectionRecord, PetUnit, SpacingSource
 
 __all__ = ["CASE_FILE", "CaseFile", "PetEntry", "SlideEntry"]
 
@@ -46,11 +46,15 @@ class SlideEntry(_Entry):
 
 
 class PetEntry(_Entry):
-    """The PET slice: its files; a frame or slice number where the files hold several."""
+    """The PET slice: its files; a frame or slice number where the files hold several.
+
+    ``unit`` is given where the files do not state it (NIfTI without a side-car).
+    """
 
     paths: tuple[str, ...]
     slice_index: int | None = None
     frame_index: int | None = None
+    unit: PetUnit | None = None
 
 
 class CaseFile(_Entry):

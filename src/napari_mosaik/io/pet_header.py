@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timezone
+from datetime import UTC, datetime, time, timezone
 from typing import Any, Literal
 
 from napari_mosaik.core import InputError
@@ -82,6 +82,7 @@ def read_header(frames: Sequence[Frame], chosen: Frame, meaning: Meaning) -> Pet
         unit=meaning.unit,
         suv_kind=meaning.suv_kind,
         decay_correction=_decay_correction(chosen, zone, scanned, injected, notes),
+        decay_factor=chosen.number("DecayFactor"),
         corrected=chosen.texts("CorrectedImage") or _flags(chosen),
         scanned=scanned,
         frame_duration_s=duration / 1000 if duration and duration > 0 else None,
@@ -89,6 +90,7 @@ def read_header(frames: Sequence[Frame], chosen: Frame, meaning: Meaning) -> Pet
         half_life_s=_drug_number(drug, "RadionuclideHalfLife"),
         nuclide=_nuclide(drug),
         injected=injected,
+        injected_clock=None if injected else _clock_of(drug),
         dose_bq=_dose_bq(drug, notes),
         weight_kg=_weight_kg(chosen, notes),
         height_cm=_height_cm(chosen, notes),
@@ -167,6 +169,12 @@ def _injected(drug: Any, zone: timezone | None, notes: list[str]) -> datetime | 
         notes.append("the injection's time zone is dropped, because no other time has one")
         return when.replace(tzinfo=None)
     return when
+
+
+def _clock_of(drug: Any) -> time | None:
+    """Time of day of the injection, where the file states no date."""
+    when = moment("20000101", drug and drug.get("RadiopharmaceuticalStartTime"), None)
+    return None if when is None else when.time()
 
 
 def _decay_correction(

@@ -31,6 +31,7 @@ SUV_UNITS: dict[SuvKind, str] = {"bsa": "cm²/mL", "bw": "g/mL", "lbm": "g/mL"}
 """Unit of each kind of SUV."""
 
 _DOSE_RANGE_BQ = (1e4, 1e12)
+_MOST_HALF_LIVES = 25.0
 
 
 class SuvParams(Params):
@@ -161,7 +162,14 @@ def decay_terms(record: InjectionRecord, *, dynamic: bool = False) -> tuple[floa
     if mode == "ADMIN":
         return 1.0, 1.0
     half_life = half_life_of(record)
-    remaining = decay_factor(half_life, elapsed_h(record, dynamic=dynamic))
+    hours = elapsed_h(record, dynamic=dynamic)
+    if hours > _MOST_HALF_LIVES * half_life:
+        raise InputError(
+            f"the scan lies {hours / 24:.4g} days after the injection, {hours / half_life:.3g} "
+            f"half-lives of {record.nuclide}: nothing would be left; check the dates of injection "
+            "and scan, and the nuclide"
+        )
+    remaining = decay_factor(half_life, hours)
     if mode == "START":
         return remaining, 1.0
     if record.frame_duration_s is None:

@@ -1,67 +1,19 @@
-"""The same computations outside a case: one PET, two slides."""
+"""The same computations outside a case: two slides."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
-
-import numpy as np
+from typing import Any
 
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, stain_density, stain_matrix
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.core.records import InjectionRecord
-from napari_mosaik.io import open_pet, open_slide
+from napari_mosaik.io import open_slide
 
-__all__ = ["align_pictures", "suv_of"]
+__all__ = ["align_pictures"]
 
 OUTLINE_SPACING_UM = 12.5
 DENSITY_SPACING_UM = 10.0
-
-
-def suv_of(
-    files: Sequence[Path], kind: str, given: Mapping[str, Any], choice: Mapping[str, int]
-) -> dict[str, Any]:
-    """SUV of a PET slice with every term, its source and the assumptions.
-
-    Parameters
-    ----------
-    files
-        PET files.
-    kind
-        "bsa", "bw" or "lbm".
-    given
-        Fields of `InjectionRecord` that the user gave; None where not given.
-    choice
-        Slice and frame, where the files hold several.
-    """
-    from pydantic import ValidationError
-
-    from napari_mosaik.uptake import combine, to_suv
-    from napari_mosaik.uptake.suv import SuvKind
-
-    wanted: SuvKind = next(one for one in get_args(SuvKind) if one == kind)
-    pet = open_pet(list(files), **choice)
-    values = {name: value for name, value in given.items() if value is not None}
-    try:
-        record = InjectionRecord.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from error
-    terms = combine(record, pet.header)
-    suv = to_suv(pet, terms, wanted)
-    document = {
-        **terms.to_dict(),
-        "kind": terms.kind(wanted),
-        "unit": suv.unit,
-        "maximum": float(np.nanmax(suv.values)),
-        "mean": float(np.nanmean(suv.values)),
-    }
-    if not terms.already_suv:
-        document["factor"] = terms.factor(wanted)
-        document["formula"] = terms.formula(wanted)
-    return document
 
 
 def align_pictures(

@@ -22,8 +22,12 @@ from napari_mosaik.uptake import SuvParams, combine, tile_uptake, to_suv
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.steps.align import transform_of
+from napari_mosaik.workflow.suv import describe, summary_of
 
-__all__ = ["CALCULATE_SUV", "MEASURE_UPTAKE", "UptakeParams"]
+__all__ = ["CALCULATE_SUV", "MEASURE_UPTAKE", "OUTSIDE_PET", "UptakeParams"]
+
+OUTSIDE_PET = "tiles_outside_pet"
+"""Note of the record: how many tiles have no value because the PET does not cover them."""
 
 
 class UptakeParams(Params):
@@ -44,17 +48,8 @@ def _suv(inputs: Inputs, params: SuvParams) -> Generator[Progress, None, Results
     yield Progress(0.3, 1, "reading the PET")
     terms = combine(inputs.injection(), pet.header)
     suv = to_suv(pet, terms, params.kind, params.lean_formula)
-    record = {
-        **terms.to_dict(),
-        "maximum": float(np.nanmax(suv.values)),
-        "mean": float(np.nanmean(suv.values)),
-        "kind": terms.kind(params.kind),
-        "unit": suv.unit,
-    }
-    if not terms.already_suv:
-        record["formula"] = terms.formula(params.kind, params.lean_formula)
-        record["factor"] = terms.factor(params.kind, params.lean_formula)
-    return {SUV: suv, SUV_RECORD: record}
+    record = describe(terms, params.kind, params.lean_formula)
+    return {SUV: suv, SUV_RECORD: {**record, **summary_of([suv.values])}}
 
 
 def _tiles(inputs: Inputs, params: UptakeParams) -> Generator[Progress, None, Results]:
@@ -62,6 +57,7 @@ def _tiles(inputs: Inputs, params: UptakeParams) -> Generator[Progress, None, Re
     yield Progress(0.3, 1, "averaging voxels under the tiles")
     to_reference = transform_of(inputs.read(ALIGNMENT["pet"]))
     values = tile_uptake(suv, grid, to_reference, min_inside=params.min_inside)
+    inputs.note(OUTSIDE_PET, int(np.isnan(values).sum()))
     about = {"suv": "area-weighted mean of the voxels under the tile; empty outside the PET"}
     return {UPTAKE: Table({"suv": values}, {"suv": suv.unit}, about, grid.lattice.frame)}
 

@@ -1,0 +1,212 @@
+"""PET of Siemens Inveon and microPET scanners: raw values with a header of keywords in text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
+from napari_mosaik.core.records import PetHeader, PetImage
+
+__all__ = ["InveonSeries"]
+
+Words = Mapping[str, str]
+_TYPES = {1: "i1", 2: "<i2", 3: "<i4", 4: "<f4", 5: ">f4", 6: ">i2", 7: ">i4"}
+_IMAGE = 5
+_CALIBRATION_BQ_ML = {1: 37.0, 2: 1.0}
+"""Bq/mL in the calibration's unit: 1 nCi/cc, 2 Bq/cc."""
+_DOSE_BQ = {1: 3.7e7, 2: 1e6}
+_WEIGHT_KG = {1: 1e-3, 2: 0.028349523125, 3: 1.0, 4: 0.45359237}
+_LENGTH_CM = {1: 0.1, 2: 1.0, 3: 2.54}
+_CORRECTIONS = {
+    "decay_correction_applied": "DECY", "attenuation_applied": "ATTN", "scatter_correction": "SCAT",
+    "deadtime_correction_applied": "DTIM", "normalization_applied": "NORM",
+}  # fmt: skip
+
+
+class InveonSeries:
+    """Slices of an Inveon image (``NAME.img`` with ``NAME.img.hdr``).
+
+    Values in Bq/mL are ``raw * scale_factor * calibration_factor / isotope_branching_fraction``
+    in the unit of the calibration.  A decay correction is taken to refer to the scan's start, and
+    pixel sizes without an axis to be in cm; both are stated.
+    """
+
+    def __init__(self, header: Path) -> None:
+        self._words, self._frames = _read(header)
+        self._image = header.with_name(header.name.removesuffix(".hdr"))
+        if header.suffix.lower() != ".hdr" or not self._image.is_file():
+            raise InputError(f"the image {self._image.name} of the header {header.name} is missing")
+        if self._whole("file_type", _IMAGE) != _IMAGE or self._whole("modality", 0) not in (-1, 0):
+            raise InputError(f"{self._image.name} is no PET image (file_type or modality)")
+        sizes = [self._whole(f"{axis}_dimension", 0) for axis in "xyz"]
+        if min(sizes) < 1:
+            raise InputError(f"{header.name} does not say how many pixels the image has")
+        self._columns, self._rows, self._slices = sizes
+        self._kind = np.dtype(self._type())
+
+    @property
+    def n_slices(self) -> int:
+        """Number of slices."""
+        return self._slices
+
+    def n_frames(self, place: int) -> int:
+        """Number of time frames."""
+        return len(self._frames)
+
+    def image(self, place: int, number: int) -> PetImage:
+        """One slice of one time frame."""
+        notes: list[str] = []
+        words = {**self._words, **self._frames[number]}
+        values = self._raw(place, number) * self._factor(words)
+        lattice = Lattice("pet", (self._rows, self._columns), self._spacing_um(notes))
+        header = _header(words, notes)
+        return PetImage(Raster(values, lattice, str(header.unit)), header)
+
+    def _whole(self, name: str, default: int) -> int:
+        return int(_number(self._words, name, default) or 0)
+
+    def _type(self) -> str:
+        code = self._whole("data_type", 0)
+        if code not in _TYPES:
+            raise InputError(f"{self._image.name} holds values of the unknown data_type {code}")
+        return _TYPES[code]
+
+    def _raw(self, place: int, number: int) -> FloatArray:
+        pixels = self._rows * self._columns
+        pointer = self._frames[number].get("data_file_pointer", "").split()
+        start = number * self._slices * pixels * self._kind.itemsize
+        if len(pointer) == 2:
+            start = (int(pointer[0]) << 32) + int(pointer[1])
+        with self._image.open("rb") as file:
+            file.seek(start + place * pixels * self._kind.itemsize)
+            raw = file.read(pixels * self._kind.itemsize)
+        if len(raw) < pixels * self._kind.itemsize:
+            raise InputError(f"{self._image.name} is cut off: slice {place} is not in it")
+        stored = np.frombuffer(raw, self._kind).reshape(self._rows, self._columns)
+        return np.asarray(stored, np.float64)
+
+    def _factor(self, words: Words) -> float:
+        scale = _number(words, "scale_factor")
+        calibration = _number(words, "calibration_factor")
+        fraction = _number(words, "isotope_branching_fraction")
+        unit = int(_number(words, "calibration_units", 0) or 0)
+        if not scale or not calibration or unit not in _CALIBRATION_BQ_ML:
+            raise InputError(
+                f"{self._image.name} is not calibrated (scale_factor, calibration_factor and "
+                "calibration_units are needed); export it as DICOM in Bq/mL"
+            )
+        if not fraction or not 0 < fraction <= 1:
+            raise InputError(
+                f"{self._image.name} states an isotope_branching_fraction of {fraction}; it must "
+                "lie between 0 and 1"
+            )
+        return scale * calibration / fraction * _CALIBRATION_BQ_ML[unit]
+
+    def _spacing_um(self, notes: list[str]) -> tuple[float, float]:
+        by_axis = [_number(self._words, f"pixel_size_{axis}") for axis in "yx"]
+        if all(size and size > 0 for size in by_axis):
+            return float(by_axis[0] or 0) * 1e3, float(by_axis[1] or 0) * 1e3
+        size = _number(self._words, "pixel_size")
+        if not size or size <= 0:
+            raise InputError(f"{self._image.name} does not say how large its pixels are")
+        notes.append(f"a pixel size of {size:g} is taken as cm, as older microPET files have it")
+        return size * 1e4, size * 1e4
+
+
+def _read(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Keywords of the file, and of each time frame; lines that begin with # are comments."""
+    content = path.read_bytes()
+    if b"\x00" in content[:512]:
+        raise InputError(
+            f"{path.name} is no Inveon header but a binary one (Analyze?); save the image as NIfTI "
+            "(.nii)"
+        )
+    words: dict[str, str] = {}
+    frames: list[dict[str, str]] = []
+    for line in content.decode("latin-1").splitlines():
+        key, _, value = line.strip().partition(" ")
+        if not key or key.startswith("#"):
+            continue
+        if key == "frame":
+            frames.append({})
+        target = frames[-1] if frames else words
+        target.setdefault(key, value.strip())
+    if "x_dimension" not in words or not frames:
+        raise InputError(f"{path.name} cannot be used as PET: it is no Inveon header")
+    return words, frames
+
+
+def _header(words: Words, notes: list[str]) -> PetHeader:
+    """What the keywords say of the scan; the assumptions go into the notes."""
+    scanned = _moment(words.get("scan_time", ""))
+    applied = tuple(
+        name for key, name in _CORRECTIONS.items() if (_number(words, key, 0) or 0) != 0
+    )
+    correction: Literal["START", "NONE"] = "START" if "DECY" in applied else "NONE"
+    if correction == "START":
+        notes.append(
+            "the file's decay correction is taken to refer to the start of the scan (Inveon)"
+        )
+    duration, start = _number(words, "frame_duration"), _number(words, "frame_start", 0.0)
+    middle = None if not duration else (start or 0.0) + duration / 2
+    return PetHeader(
+        reader="inveon",
+        unit="Bq/mL",
+        decay_correction=correction,
+        corrected=applied,
+        scanned=scanned,
+        frame_duration_s=duration if duration and duration > 0 else None,
+        frame_reference_s=middle,
+        half_life_s=_positive(words, "isotope_half_life"),
+        nuclide=words.get("isotope") or None,
+        injected=_moment(words.get("injection_time", "")),
+        dose_bq=_in_unit(words, "dose", "dose_units", _DOSE_BQ, notes),
+        weight_kg=_in_unit(words, "subject_weight", "subject_weight_units", _WEIGHT_KG, notes),
+        height_cm=_in_unit(words, "subject_length", "subject_length_units", _LENGTH_CM, notes),
+        sex=_SEX.get(words.get("subject_sex", "").upper()[:1]),
+        notes=tuple(notes),
+    )
+
+
+_SEX: dict[str, Literal["M", "F"]] = {"M": "M", "F": "F"}
+
+
+def _in_unit(
+    words: Words, name: str, unit_name: str, scales: Mapping[int, float], notes: list[str]
+) -> float | None:
+    value = _positive(words, name)
+    if value is None:
+        return None
+    unit = int(_number(words, unit_name, 0) or 0)
+    if unit not in scales:
+        notes.append(f"{name.replace('_', ' ')} {value:g} has no known unit and is not used")
+        return None
+    return value * scales[unit]
+
+
+def _positive(words: Words, name: str) -> float | None:
+    value = _number(words, name)
+    return value if value is not None and value > 0 else None
+
+
+def _number(words: Words, name: str, default: float | None = None) -> float | None:
+    try:
+        value = float(words[name].split()[0])
+    except (KeyError, IndexError, ValueError):
+        return default
+    return value if np.isfinite(value) else default
+
+
+def _moment(text: str) -> datetime | None:
+    """A date as the C library writes it: ``Fri Apr 12 12:46:38 2019``; None if there is none."""
+    for form in ("%a %b %d %H:%M:%S %Y", "%b %d %H:%M:%S %Y"):
+        try:
+            return datetime.strptime(" ".join(text.split()), form)
+        except ValueError:
+            continue
+    return None

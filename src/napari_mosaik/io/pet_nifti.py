@@ -1,0 +1,166 @@
+"""PET in NIfTI files: values and spacing from the file, the rest from a side-car or the user."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
+from napari_mosaik.core.records import PetHeader, PetImage
+from napari_mosaik.io.pet_sidecar import read_sidecar
+
+__all__ = ["NiftiSeries"]
+
+_TYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
+    1280: "u8",
+}  # fmt: skip
+_UM = {0: 1e3, 1: 1e6, 2: 1e3, 3: 1.0}
+"""µm in the file's unit of length; an unstated one is mm, as everywhere in NIfTI."""
+_MAX_VALUES = 1 << 31
+_HEAD = {
+    348: {
+        "dim": (40, "8i2"), "datatype": (70, "i2"), "pixdim": (76, "8f4"), "offset": (108, "f4"),
+        "slope": (112, "f4"), "intercept": (116, "f4"), "units": (123, "u1"), "qform": (252, "i2"),
+        "sform": (254, "i2"), "quatern": (256, "3f4"), "srow": (280, "12f4"), "magic": (344, "S4"),
+    },
+    540: {
+        "dim": (16, "8i8"), "datatype": (12, "i2"), "pixdim": (104, "8f8"), "offset": (168, "i8"),
+        "slope": (176, "f8"), "intercept": (184, "f8"), "units": (500, "i4"), "qform": (344, "i4"),
+        "sform": (348, "i4"), "quatern": (352, "3f8"), "srow": (400, "12f8"), "magic": (4, "S4"),
+    },
+}  # fmt: skip
+
+
+class NiftiSeries:
+    """Slices of a NIfTI image along its third axis.
+
+    Where the file says how its axes lie in the body, slices are shown as in DICOM: columns to the
+    left of the patient, rows to the back, slices towards the head.
+    """
+
+    def __init__(self, path: Path, sidecar: Path | None = None) -> None:
+        self._path = path
+        beside = path.with_name(path.name.split(".nii")[0] + ".json")
+        self._sidecar = sidecar or (beside if beside.is_file() else None)
+        data = _content(path)
+        self._head = _head(data, path)
+        stored = self._values(data)
+        self._turned, self._note = _turned(self._head)
+        self._stored = stored[:, :, ::-1] if self._turned[2] else stored
+
+    @property
+    def n_slices(self) -> int:
+        """Number of slices."""
+        return int(self._stored.shape[2])
+
+    def n_frames(self, place: int) -> int:
+        """Number of time frames."""
+        return int(self._stored.shape[3])
+
+    def image(self, place: int, number: int) -> PetImage:
+        """One slice of one time frame."""
+        fields: dict[str, Any] = {"unit": None}
+        factor = 1.0
+        if self._sidecar is not None:
+            found, factor = read_sidecar(self._sidecar, number)
+            fields |= found
+        notes = [*fields.pop("notes", ()), *([self._note] if self._note else [])]
+        if self._sidecar is None:
+            notes.append("there is no side-car: everything about the injection must be given")
+        values = self._scaled(self._stored[:, :, place, number].T) * factor
+        values = values[:: -1 if self._turned[1] else 1, :: -1 if self._turned[0] else 1]
+        step = _UM[int(self._head["units"]) & 7]
+        row_um, column_um = (abs(float(self._head["pixdim"][i])) * step for i in (2, 1))
+        if min(row_um, column_um) <= 0 or not np.isfinite([row_um, column_um]).all():
+            raise InputError(f"{self._path.name} does not say how large its pixels are")
+        lattice = Lattice("pet", (values.shape[0], values.shape[1]), (row_um, column_um))
+        header = PetHeader(reader="nifti", notes=tuple(notes), **fields)
+        return PetImage(Raster(np.ascontiguousarray(values), lattice, header.unit or "1"), header)
+
+    def _values(self, data: bytes) -> NDArray[Any]:
+        """(columns, rows, slices, frames) as stored."""
+        dim = [int(n) for n in self._head["dim"]]
+        if not 2 <= dim[0] <= 4 or min(dim[1 : dim[0] + 1]) < 1:
+            raise InputError(
+                f"{self._path.name} has {dim[0]} dimensions of {dim[1 : dim[0] + 1]}; a PET has "
+                "two to four"
+            )
+        shape = tuple((*dim[1 : dim[0] + 1], 1, 1)[:4])
+        code = int(self._head["datatype"])
+        if code not in _TYPES:
+            raise InputError(
+                f"{self._path.name} holds values of the NIfTI type {code}, not numbers"
+            )
+        kind = np.dtype(self._head["order"] + _TYPES[code])
+        count, start = int(np.prod(shape, dtype=np.int64)), int(self._head["offset"])
+        if count > _MAX_VALUES or start < 0 or len(data) < start + count * kind.itemsize:
+            raise InputError(f"{self._path.name} is cut off: {shape} values are not in it")
+        return np.frombuffer(data, kind, count, start).reshape(shape, order="F")
+
+    def _scaled(self, stored: NDArray[Any]) -> FloatArray:
+        slope, intercept = float(self._head["slope"]), float(self._head["intercept"])
+        if slope == 0 or not np.isfinite(slope):  # NIfTI: no scaling
+            return np.asarray(stored, np.float64)
+        return np.asarray(stored, np.float64) * slope + (intercept if np.isfinite(intercept) else 0)
+
+
+def _content(path: Path) -> bytes:
+    raw = path.read_bytes()
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path.name} is cut off or damaged ({error})") from error
+
+
+def _head(data: bytes, path: Path) -> dict[str, Any]:
+    for size, items in _HEAD.items():
+        for order in ("<", ">"):
+            if len(data) >= size and int(np.frombuffer(data, order + "i4", 1)[0]) == size:
+                found: dict[str, Any] = {"order": order}
+                for name, (place, kind) in items.items():
+                    count = int(kind[:-2] or 1) if kind[0] != "S" else 1
+                    one = kind if kind[0] == "S" else order + kind[-2:]
+                    values = np.frombuffer(data, one, count, place)
+                    found[name] = values if count > 1 else values[0]
+                if not bytes(found["magic"]).startswith((b"n+1", b"n+2")):
+                    raise InputError(f"{path.name} is no single-file NIfTI; save it as .nii")
+                return found
+    raise InputError(f"{path.name} cannot be used as PET: it is not a NIfTI file")
+
+
+def _turned(head: dict[str, Any]) -> tuple[tuple[bool, bool, bool], str]:
+    """Which stored axes run against DICOM's (left, back, head), and what is to be said."""
+    axes = _axes(head)
+    if axes is None:
+        return (False, False, False), "the file does not say how its axes lie; shown as stored"
+    size = np.abs(axes)
+    if not all(int(size[:, i].argmax()) == i for i in range(3)):
+        return (False, False, False), "the slices are not transaxial; shown as stored"
+    return (bool(axes[0, 0] > 0), bool(axes[1, 1] > 0), bool(axes[2, 2] < 0)), ""
+
+
+def _axes(head: dict[str, Any]) -> FloatArray | None:
+    """(3, 3) directions of the stored axes: right, front, head in rows; None if not stated."""
+    if int(head["sform"]) > 0:
+        return np.asarray(head["srow"], float).reshape(3, 4)[:, :3]
+    if int(head["qform"]) <= 0:
+        return None
+    b, c, d = (float(part) for part in head["quatern"])
+    a = float(np.sqrt(max(0.0, 1 - b * b - c * c - d * d)))
+    turn = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    turn[:, 2] *= -1.0 if float(head["pixdim"][0]) < 0 else 1.0
+    return turn

@@ -1,0 +1,145 @@
+"""SUV of a PET with every term, outside a case or before one is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.records import InjectionRecord, PetHeader, PetImage, PetUnit
+from napari_mosaik.uptake import LeanFormula, SuvKind, SuvTerms, combine, to_suv
+
+__all__ = ["describe", "explain", "injection_record", "summary_of", "suv_of"]
+
+
+def suv_of(
+    files: Sequence[Path],
+    kind: str,
+    given: Mapping[str, Any],
+    *,
+    slice_index: int | None = None,
+    frame_index: int | None = None,
+    unit: PetUnit | None = None,
+    mask: Path | None = None,
+) -> dict[str, Any]:
+    """SUV of a PET slice, or of all slices, with every term, its source and the assumptions.
+
+    Parameters
+    ----------
+    files
+        PET files.
+    kind
+        "bsa", "bw" or "lbm".
+    given
+        Fields of `InjectionRecord` that the user gave; None where not given.
+    slice_index, frame_index
+        One slice; all if None.  The time frame, where the files hold several.
+    unit
+        Unit of the values, where the files do not state it.
+    mask
+        Image on the same voxels: the figures are those of the voxels above 0.
+    """
+    from napari_mosaik.io import open_pet
+    from napari_mosaik.io.pet import open_pet_slices
+
+    wanted: SuvKind = next(one for one in get_args(SuvKind) if one == kind)
+
+    def images(paths: Sequence[Path], in_unit: PetUnit | None) -> list[PetImage]:
+        if slice_index is None:
+            return open_pet_slices(paths, frame_index=frame_index, unit=in_unit)
+        return [open_pet(paths, slice_index=slice_index, frame_index=frame_index, unit=in_unit)]
+
+    pets = images(list(files), unit)
+    record = injection_record(given)
+    terms = [combine(record, pet.header) for pet in pets]
+    values = [
+        np.asarray(to_suv(pet, term, wanted).values) for pet, term in zip(pets, terms, strict=True)
+    ]
+    inside = None if mask is None else _masks(images([mask], None), values, mask)
+    document = {**describe(terms[0], wanted), **summary_of(values, inside), "n_slices": len(pets)}
+    factors = {term.factor(wanted) for term in terms}
+    if len(factors) > 1 and max(factors) > min(factors) * (1 + 1e-9):
+        document["warnings"] = [
+            *document["warnings"],
+            f"the factor differs between slices, from {min(factors):.8g} to {max(factors):.8g}; "
+            "each slice has its own, and the first one's is shown",
+        ]
+    return document
+
+
+def injection_record(given: Mapping[str, Any]) -> InjectionRecord:
+    """The record of what was given; None and empty text are left out.
+
+    Raises
+    ------
+    InputError
+        If a value cannot be used; it is named.
+    """
+    from pydantic import ValidationError
+
+    values = {name: value for name, value in given.items() if value not in (None, "")}
+    try:
+        return InjectionRecord.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from error
+
+
+def describe(
+    terms: SuvTerms, kind: SuvKind, lean_formula: LeanFormula = "janmahasatian"
+) -> dict[str, Any]:
+    """Terms, factor and formula as a JSON-able document."""
+    return {
+        **terms.to_dict(),
+        "kind": terms.kind(kind),
+        "unit": terms.unit(kind),
+        "formula": terms.formula(kind, lean_formula),
+        "factor": terms.factor(kind, lean_formula),
+    }
+
+
+def explain(
+    header: PetHeader,
+    given: Mapping[str, Any],
+    kind: SuvKind,
+    lean_formula: LeanFormula = "janmahasatian",
+) -> dict[str, Any]:
+    """What `describe` gives, or as much of it as there is with the ``problem`` in words."""
+    try:
+        terms = combine(injection_record(given), header)
+    except InputError as error:
+        return {"terms": [], "assumptions": [], "warnings": [], "problem": str(error)}
+    try:
+        return describe(terms, kind, lean_formula)
+    except InputError as error:
+        return {**terms.to_dict(), "problem": str(error)}
+
+
+def summary_of(
+    values: Sequence[FloatArray], inside: Sequence[FloatArray] | None = None
+) -> dict[str, Any]:
+    """Maximum and mean over all voxels with a value, or over those inside; and their number."""
+    every = np.concatenate([np.ravel(part) for part in values])
+    if inside is not None:
+        every = every[np.concatenate([np.ravel(part) for part in inside]) > 0]
+    known = every[np.isfinite(every)]
+    if not known.size:
+        raise InputError("no voxel of the PET has a value")
+    return {
+        "maximum": float(known.max()),
+        "mean": float(known.mean()),
+        "n_voxels": int(known.size),
+    }
+
+
+def _masks(
+    images: Sequence[PetImage], values: Sequence[FloatArray], path: Path
+) -> list[FloatArray]:
+    masks = [np.asarray(image.raster.values, float) for image in images]
+    if [m.shape for m in masks] != [v.shape for v in values]:
+        raise InputError(f"the mask {path.name} does not lie on the PET's voxels")
+    return masks
