@@ -192,6 +192,22 @@ def test_result_does_not_depend_on_chunks_or_on_work_beside_it(hilly, monkeypatc
     assert {other.p_value.tobytes() for other in others} == {result.p_value.tobytes()}
 
 
+@pytest.mark.parametrize("step", [0.0, 0.5])
+def test_draws_followed_from_tile_to_tile_are_those_summed_anew(monkeypatch, step):
+    """Rows of equal weights are counted incrementally: bit for bit what the plain loop counts."""
+    rng = np.random.default_rng(3)
+    kept = np.flatnonzero(rng.random(400) < 0.8)
+    y = smooth(20, 20, 4)[kept]
+    y = np.round(y / step) * step if step else y  # with and without ties
+    y[rng.random(y.size) < 0.05] = np.nan
+    params, graph = MoranParams(permutations=299), moore(20, 20, kept)
+    fast = local_moran(y, graph, params)
+    monkeypatch.setattr("napari_mosaik.spatial._moran_parts._rows_are_even", lambda graph: False)
+    plain = local_moran(y, graph, params)
+    np.testing.assert_array_equal(fast.p_value, plain.p_value)
+    np.testing.assert_array_equal(fast.label, plain.label)
+
+
 @pytest.mark.parametrize(("scale", "offset"), [(1e-6, 0.0), (37.3, -1e3), (-2.5, 11.0)])
 def test_result_does_not_depend_on_the_unit_and_minus_swaps_hot_and_cold(hilly, scale, offset):
     graph, y, params, result = hilly

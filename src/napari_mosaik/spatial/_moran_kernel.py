@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["count_extreme", "draw_ranks"]
+__all__ = ["count_extreme", "count_extreme_in_order", "draw_ranks", "draws_by_rank"]
 
 
 @njit(cache=True, nogil=True)
@@ -80,4 +80,76 @@ def count_extreme(
             below += total <= observed + tolerance
         at_least[r] = above
         at_most[r] = below
+    return at_least, at_most
+
+
+@njit(cache=True, nogil=True)
+def draws_by_rank(
+    ranks: NDArray[np.int32], width: int, n_items: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """For each rank the draws that hold it among their first *width*: starts and draws."""
+    starts = np.zeros(n_items + 1, np.int64)
+    for draw in range(ranks.shape[0]):
+        for k in range(width):
+            starts[ranks[draw, k] + 1] += 1
+    starts = np.cumsum(starts)
+    place = starts[:-1].copy()
+    draws = np.empty(ranks.shape[0] * width, np.int32)
+    for draw in range(ranks.shape[0]):
+        for k in range(width):
+            draws[place[ranks[draw, k]]] = draw
+            place[ranks[draw, k]] += 1
+    return starts, draws
+
+
+@njit(cache=True, nogil=True)
+def _sum_of_draw(
+    ordered: NDArray[np.float64], rank: NDArray[np.int32], width: int, weight: float, own: int
+) -> float:
+    """Lag of one draw for a tile with the place *own* among the ordered values."""
+    total = 0.0
+    for k in range(width):
+        total += weight * ordered[rank[k] + (rank[k] >= own)]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def count_extreme_in_order(
+    ordered: NDArray[np.float64],
+    ranks: NDArray[np.int32],
+    width: int,
+    own: NDArray[np.int64],
+    lag: NDArray[np.float64],
+    starts: NDArray[np.int64],
+    draws: NDArray[np.int32],
+    totals: NDArray[np.float64],
+    reached: int,
+    tolerance: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """As `count_extreme`, for tiles of one *width* with equal weights and ascending *own* place.
+
+    From one tile to the next, only the draws that hold a rank between the two places change: over
+    all tiles each draw changes *width* times, however many tiles there are.  *totals* holds the
+    draws' lags for the place *reached* and is brought up to the last tile's; a negative *reached*
+    means that it is empty.
+    """
+    weight = 1.0 / width
+    if reached < 0:
+        reached = 0
+        for draw in range(ranks.shape[0]):
+            totals[draw] = _sum_of_draw(ordered, ranks[draw], width, weight, 0)
+    at_least = np.zeros(own.size, np.int64)
+    at_most = np.zeros(own.size, np.int64)
+    for t in range(own.size):
+        for rank in range(reached, own[t]):
+            for at in range(starts[rank], starts[rank + 1]):
+                draw = draws[at]
+                totals[draw] = _sum_of_draw(ordered, ranks[draw], width, weight, rank + 1)
+        reached = own[t]
+        above, below = 0, 0
+        for draw in range(totals.size):
+            above += totals[draw] >= lag[t] - tolerance
+            below += totals[draw] <= lag[t] + tolerance
+        at_least[t] = above
+        at_most[t] = below
     return at_least, at_most

@@ -17,7 +17,7 @@ __all__ = ["TIE", "Sample", "esda_tail", "moments", "own_tail", "sample_of", "sm
 
 TIE = 1e-9
 """Lags of standardised values nearer than this are equal: rounding must not split ties."""
-_CHUNK = 256
+_CHUNK = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,21 +63,60 @@ def own_tail(
     sample: Sample, permutations: int, rng: np.random.Generator
 ) -> Generator[float, None, IntArray]:
     """For each tile the smaller of the two counts of draws at least as extreme."""
-    from napari_mosaik.spatial._moran_kernel import count_extreme, draw_ranks
+    from napari_mosaik.spatial._moran_kernel import draw_ranks
 
     flip = -1.0 if _upside_down(sample.z) else 1.0
-    z, graph = flip * sample.z, sample.graph
-    ordered = np.sort(z)
-    own_rank = np.searchsorted(ordered, z)
-    width = int(graph.n_neighbours.max())
+    turned = Sample(sample.valid, flip * sample.z, sample.graph, flip * sample.lag, sample.tested)
+    width = int(sample.graph.n_neighbours.max())
     seed = np.uint64(rng.integers(2**63))
-    ranks = draw_ranks(seed, permutations, z.size - 1, width)
-    weights = _descending_rows(graph)
-    tail = np.full(z.size, -1, np.int64)
+    ranks = draw_ranks(seed, permutations, sample.z.size - 1, width)
+    counted = _equal_weights if _rows_are_even(sample.graph) else _any_weights
+    return (yield from counted(turned, ranks))
+
+
+def _rows_are_even(graph: TileGraph) -> bool:
+    """Whether the weights of every tile are one over the number of its neighbours."""
+    return bool(np.array_equal(graph.weights, 1.0 / graph.n_neighbours[graph.focal]))
+
+
+def _equal_weights(sample: Sample, ranks: NDArray[np.int32]) -> Generator[float, None, IntArray]:
+    """Tail counts tile by tile in the order of their values, for each number of neighbours."""
+    from napari_mosaik.spatial._moran_kernel import count_extreme_in_order, draws_by_rank
+
+    ordered = np.sort(sample.z)
+    own = np.searchsorted(ordered, sample.z)
+    tail = np.full(sample.z.size, -1, np.int64)
+    widths = sample.graph.n_neighbours[sample.tested]
+    done = 0
+    for width in np.unique(widths):
+        rows = sample.tested[widths == width]
+        rows = rows[np.argsort(own[rows], kind="stable")]
+        held = draws_by_rank(ranks, int(width), ordered.size - 1)
+        totals, reached = np.empty(ranks.shape[0]), -1
+        for start in range(0, rows.size, _CHUNK):
+            part = rows[start : start + _CHUNK]
+            counts = count_extreme_in_order(
+                ordered, ranks, int(width), own[part], sample.lag[part], *held, totals, reached, TIE
+            )
+            reached = int(own[part[-1]])
+            tail[part] = np.minimum(*counts)
+            done += part.size
+            yield done / sample.tested.size
+    return tail
+
+
+def _any_weights(sample: Sample, ranks: NDArray[np.int32]) -> Generator[float, None, IntArray]:
+    """Tail counts tile by tile, each draw summed anew."""
+    from napari_mosaik.spatial._moran_kernel import count_extreme
+
+    ordered = np.sort(sample.z)
+    own = np.searchsorted(ordered, sample.z)
+    weights = _descending_rows(sample.graph)
+    tail = np.full(sample.z.size, -1, np.int64)
     for start in range(0, sample.tested.size, _CHUNK):
         rows = sample.tested[start : start + _CHUNK]
         counts = count_extreme(
-            ordered, ranks, own_rank, flip * sample.lag, graph.starts, weights, rows, TIE
+            ordered, ranks, own, sample.lag, sample.graph.starts, weights, rows, TIE
         )
         tail[rows] = np.minimum(*counts)
         yield (start + rows.size) / sample.tested.size
@@ -132,18 +171,25 @@ def smallest_p(sample: Sample, factor: int, permutations: int) -> FloatArray:
     up = np.sort(sample.z)
     down = -up[::-1]
     out = np.full(sample.z.size, np.nan)
-    widths = sample.graph.n_neighbours
-    for i in sample.tested:
-        width, own = int(widths[i]), float(sample.z[i])
-        shares = _extreme_share(up, own, width), _extreme_share(down, -own, width)
-        out[i] = min(shares) if abs(own) > TIE else 1.0
+    widths = sample.graph.n_neighbours[sample.tested]
+    for width in np.unique(widths):
+        rows = sample.tested[widths == width]
+        own = sample.z[rows]
+        shares = np.minimum(
+            _extreme_share(up, own, int(width)), _extreme_share(down, -own, int(width))
+        )
+        out[rows] = np.where(np.abs(own) > TIE, shares, 1.0)
     return np.minimum(1.0, factor * (out * permutations + 1) / (permutations + 1))
 
 
-def _extreme_share(ordered: FloatArray, own: float, width: int) -> float:
-    """Share of all neighbourhoods of a tile that hold the *width* smallest of the other values."""
-    last = ordered[width] if own < ordered[width - 1] + TIE else ordered[width - 1]
-    low, high = ordered.searchsorted([last - TIE, last + TIE])
-    before = int(low) - int(own < last - TIE)
-    tied = int(high - low) - int(abs(own - last) < TIE)
-    return math.comb(tied, width - before) / math.comb(ordered.size - 1, width)
+def _extreme_share(ordered: FloatArray, own: FloatArray, width: int) -> FloatArray:
+    """Share of all neighbourhoods of tiles that hold the *width* smallest of the other values."""
+    inside = own < ordered[width - 1] + TIE
+    last = np.where(inside, ordered[min(width, ordered.size - 1)], ordered[width - 1])
+    low, high = ordered.searchsorted(last - TIE), ordered.searchsorted(last + TIE)
+    before = low - (own < last - TIE)
+    tied = high - low - (np.abs(own - last) < TIE)
+    cases, which = np.unique(np.column_stack([tied, before]), axis=0, return_inverse=True)
+    every = math.comb(ordered.size - 1, width)
+    share = [math.comb(int(t), width - int(b)) / every for t, b in cases]
+    return np.asarray(share, float)[which.ravel()]
