@@ -5,7 +5,13 @@ import pytest
 from qtpy.QtCore import Qt
 from scipy import ndimage
 
-from napari_mosaik.core.catalogue import CORRECTED_VESSEL_OBJECTS, NUCLEI, VESSEL_OBJECTS, VESSELS
+from napari_mosaik.core.catalogue import (
+    CORRECTED_VESSEL_OBJECTS,
+    NUCLEI,
+    TISSUE,
+    VESSEL_OBJECTS,
+    VESSELS,
+)
 from napari_mosaik.widgets.case_layers import transform_to_reference
 from napari_mosaik.widgets.correct_panel import CHOSEN, GONE, MADE
 from napari_mosaik.widgets.looking import look_at
@@ -140,3 +146,54 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     dock.annotate.drawing.take("")
     panel.stop()
     assert not {CHOSEN, MADE, GONE} & {layer.name for layer in viewer.layers}
+
+
+def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
+    case = opened(dock, own_cohort, layers=("H&E", "CD34"))
+    qtbot.waitUntil(lambda: dock.workspace.facts.grid is not None)
+    panel, viewer, hand = dock.correct, dock.viewer, Hand(qtbot, dock)
+    word = lambda: dock.workspace.states["tissue_cd34"].word  # noqa: E731
+
+    def settled(n):
+        qtbot.waitUntil(
+            lambda: not panel._busy and panel.list.count() == n and panel.session is not None,
+            timeout=20_000,
+        )
+
+    # the tools are those of the mask; the kind is chosen, the key takes the first tool
+    panel.what.setCurrentText("Bad places on CD34")
+    for widget, shown in ((panel.kind, True), (panel.flag, True), (panel.cut, False)):
+        assert widget.isVisibleTo(panel) == shown
+    panel.kind.setCurrentText("other")
+    place = np.asarray(dock.workspace.facts.grid.corners_um[0]) + 200
+    look_at(viewer, place, 1.0)
+    hand.key(Qt.Key.Key_C, Qt.KeyboardModifier.ShiftModifier)
+    qtbot.waitUntil(lambda: panel.tool.mode == "flag", timeout=20_000)
+    angles = np.arange(12) / 2
+    ring = [tuple(place + 150 * np.array([np.cos(a), np.sin(a)])) for a in angles]
+    hand.drag(ring, lambda: len(panel.tool._path))
+    settled(1)
+    assert "flagged as other, 0.0" in panel.list.item(0).text()
+    assert GONE in viewer.layers
+    qtbot.waitUntil(lambda: word() == "stale", timeout=20_000)
+
+    # the tissue step takes it out of the tissue and shows it among the bad places
+    dock.desk.run_steps(["tissue_cd34"])
+    qtbot.waitUntil(lambda: word() == "done" and dock.workspace.job is None, timeout=60_000)
+    tissue = case.store.read(TISSUE["cd34"])
+    row, column = tissue.lattice.to_index([place])[0].astype(int)
+    assert not tissue.values[row, column]
+    name = "Bad places on CD34"
+    qtbot.waitUntil(lambda: dock.board.layer(name) is not None, timeout=20_000)
+    shown = dock.board.layer(name)
+    qtbot.waitUntil(
+        lambda: int(np.asarray(shown.get_value(place, world=True) or 0)) == 5, timeout=20_000
+    )
+    assert "1 correction by hand" in dock.workspace.results["tissue_cd34"]
+    assert "mm² of it by hand" in dock.workspace.results["tissue_cd34"].replace("\u202f", " ")
+
+    # back: the tool is still in the hand, the results follow
+    hand.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    settled(0)
+    assert GONE not in viewer.layers
+    qtbot.waitUntil(lambda: word() == "stale", timeout=20_000)

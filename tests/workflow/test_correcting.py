@@ -15,11 +15,14 @@ from napari_mosaik.core import CaseLocked, InputError
 from napari_mosaik.core.catalogue import (
     CORRECTED,
     CORRECTED_NUCLEUS_OBJECTS,
+    CORRECTED_QUALITY,
     CORRECTED_VESSEL_OBJECTS,
     CORRECTED_VESSELS,
     NUCLEI,
     NUCLEUS_OBJECTS,
     QUALITY,
+    QUALITY_AREAS,
+    QUALITY_BY_HAND,
     TILES,
     TISSUE,
     VESSEL_OBJECTS,
@@ -31,6 +34,7 @@ from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
 from napari_mosaik.phantom.brown import brown_scene
+from napari_mosaik.view.report import case_report
 from napari_mosaik.workflow.correcting import (
     Correcting,
     CorrectionLog,
@@ -253,6 +257,96 @@ def test_tissue_that_is_cut_moves_the_tiles_and_comes_back(case, monkeypatch):
         assert [row["state"] for row in correction_records(case)] == ["applied"]
         log.undo()
         assert run_tiles()[0] == before
+
+
+def test_a_place_flagged_by_hand_leaves_every_result_and_comes_back(case, monkeypatch):
+    def no_pass(*_):
+        raise AssertionError("the slide need not be judged again")
+
+    monkeypatch.setattr(tissue_step, "_blurred", no_pass)
+    before, found = case.store.read(TISSUE["cd34"]), case.store.read(QUALITY["cd34"])
+    n_before = len(case.store.read(VESSEL_OBJECTS))
+    height, width = before.lattice.extent_um
+    half = shapely.box(0, 0, width, height / 2).wkt
+    with CorrectionLog(case, "quality_cd34", "anna") as log:
+        log.add(Correction("flag", word="other", area_wkt=half))
+        states = outlook(case).states
+        assert states["tissue_cd34"].reason == "changed: corrections:quality_cd34"
+        assert states["vessels"].word == "stale"
+        (row,) = correction_records(case)
+        assert row["told"].startswith("flagged as other, 0.211 mm² at 0.150, 0.352 mm")
+        update(case)
+        now, bad = case.store.read(TISSUE["cd34"]), case.store.read(CORRECTED_QUALITY["cd34"])
+        rows = now.lattice.shape[0]
+        assert not now.values[: rows // 2 - 1].any()
+        np.testing.assert_array_equal(now.values[rows // 2 + 1 :], before.values[rows // 2 + 1 :])
+        assert (bad.values[: rows // 2 - 1] == 5).all()
+        np.testing.assert_array_equal(case.store.read(QUALITY["cd34"]).values, found.values)
+        assert 0 < len(case.store.read(VESSEL_OBJECTS)) < n_before
+        record = case.store.record(TISSUE["cd34"])
+        by_hand = record[QUALITY_BY_HAND]
+        assert (by_hand["made"], by_hand["mm2"]["not bad"]) == (1, 0)
+        assert by_hand["mm2"]["other"] == pytest.approx(0.211, rel=0.03)
+        assert record[QUALITY_AREAS]["other"] == by_hand["mm2"]["other"]
+        assert correction_records(case)[0]["state"] == "applied"
+        result = CliRunner().invoke(app, ["corrections", str(case.root)])
+        assert "flagged as other" in " ".join(result.stdout.split())
+
+        # tissue that is added by hand does not bring back what a reader flagged; clearing does
+        with CorrectionLog(case, "tissue_cd34", "anna") as tissue:
+            tissue.add(Correction("add", area_wkt=half))
+            update(case)
+            assert not case.store.read(TISSUE["cd34"]).values[: rows // 2 - 1].any()
+            tissue.undo()
+        log.add(Correction("clear", area_wkt=half))
+        update(case)
+        after, fine = case.store.read(TISSUE["cd34"]).values, found.values == 0
+        np.testing.assert_array_equal(after[fine], before.values[fine])
+        assert not (before.values & ~after).any()
+        assert log.undo().kind == "clear"
+        assert log.undo().kind == "flag"
+    update(case)
+    np.testing.assert_array_equal(case.store.read(TISSUE["cd34"]).values, before.values)
+    assert words(case) == ("done", "done")
+
+
+def test_what_the_program_took_for_bad_is_cleared_by_hand(tmp_path):
+    """A blue round of 200 µm counts as pen; a reader says that it is not."""
+    root = tmp_path / "B2"
+    root.mkdir()
+    rows, cols = np.indices((400, 500))
+    picture = np.full((400, 500, 3), 240, np.uint8)
+    picture[np.hypot(rows - 200, cols - 250) < 180] = (200, 150, 180)
+    pen = np.hypot(rows - 200, cols - 250) < 50
+    picture[pen] = (20, 60, 200)
+    tifffile.imwrite(root / "cd34.tif", picture, tile=(128, 128), photometric="rgb")
+    entry = SlideEntry(path="cd34.tif", spacing_um=(4.0, 4.0), spacing_source="user")
+    case = create_case(root, CaseFile(name="B2", slides={"cd34": entry}))
+
+    def tissue():
+        for _ in run_until(case, read_recipe(case.root), "tissue_cd34"):
+            pass
+        return case.store.read(TISSUE["cd34"]).values
+
+    before = tissue()
+    middle = tuple(n // 2 for n in before.shape)
+    assert not before[middle]
+    assert case.store.record(TISSUE["cd34"])[QUALITY_AREAS]["pen"] > 0.1
+    around = shapely.Point(1000, 800).buffer(200).wkt
+    with CorrectionLog(case, "quality_cd34", "anna") as log:
+        log.add(Correction("clear", area_wkt=around))
+        after = tissue()
+        assert after[middle]
+        assert (after & ~before).sum() == pytest.approx(np.pi * 200**2 / 64, rel=0.05)
+        assert not (before & ~after).any()
+        record = case.store.record(TISSUE["cd34"])
+        assert record[QUALITY_BY_HAND]["mm2"]["not bad"] == pytest.approx(0.126, rel=0.05)
+        assert case.store.read(CORRECTED_QUALITY["cd34"]).values[middle] == 0
+        report = case_report(case)
+        assert "Places that should not be measured" in report
+        assert "found, but not bad by hand" in report
+        log.undo()
+        np.testing.assert_array_equal(tissue(), before)
 
 
 def test_nuclei_made_by_hand_are_measured_on_the_slide(tiny_cohort, tmp_path):

@@ -47,7 +47,7 @@ CORRECTIONS: Final = {
     what: Source(f"corrections:{what}", f"corrections of the {what.replace('_', ' on ')} by hand")
     for what in CORRECTED_FRAMES
 }
-"""By what is corrected: "vessels", "nuclei", "tissue_he", "tissue_cd34", "tissue_caix"."""
+"""By what is corrected: "vessels", "nuclei", "tissue_cd34", "quality_cd34" and so on."""
 
 DAMAGED: Final = "damaged"
 """Entry of a tissue result's record: the damaged tiles of the slide that were left out."""
@@ -55,6 +55,8 @@ STAINING: Final = "staining"
 """Entry of a record: the stains of a slide with their source, what it looks like, warnings."""
 QUALITY_AREAS: Final = "quality_mm2"
 """Entry of a tissue result's record: area of each kind of bad place, mm²."""
+QUALITY_BY_HAND: Final = "quality_by_hand"
+"""Entry of a tissue result's record: what a reader flagged (mm² by kind) and cleared (mm²)."""
 LEFT_OUT: Final = "left_out"
 """Entry of the vessels' record: how many brown objects were left out, by reason."""
 CORRECTED: Final = "corrections"
@@ -70,6 +72,14 @@ QUALITY: Final = {
         f"quality_{stain}",
         Raster,
         f"pen, folds, blur and bubbles of the {STAIN_TITLES[stain]} slide",
+    )
+    for stain in STAINS
+}
+CORRECTED_QUALITY: Final = {
+    stain: Artifact(
+        f"corrected_quality_{stain}",
+        Raster,
+        f"bad places of the {STAIN_TITLES[stain]} slide with the corrections made by hand",
     )
     for stain in STAINS
 }
@@ -134,6 +144,7 @@ METRICS: Final = _document("metrics", "error of the prediction beside the baseli
 ARTIFACTS: Final[tuple[Artifact[Any], ...]] = (
     *TISSUE.values(),
     *QUALITY.values(),
+    *CORRECTED_QUALITY.values(),
     *ALIGNMENT.values(),
     TILES,
     STAIN_FIT,

@@ -29,16 +29,21 @@ __all__ = [
 
 Point = tuple[float, float]
 """Row and column in µm of the section."""
-Kind = Literal["delete", "merge", "split", "class", "add", "cut"]
+Kind = Literal["delete", "merge", "split", "class", "add", "cut", "flag", "clear"]
 CORRECTED_FRAMES: Final = {
     "vessels": "cd34",
     "nuclei": "he",
     "tissue_he": "he",
     "tissue_cd34": "cd34",
     "tissue_caix": "caix",
+    "quality_he": "he",
+    "quality_cd34": "cd34",
+    "quality_caix": "caix",
 }
 """What can be corrected, and the section on which its places lie."""
-_OBJECTS: Final = {"delete": 1, "merge": 2, "split": 1, "class": 1, "add": 0, "cut": 0}
+_OBJECTS: Final = {
+    "delete": 1, "merge": 2, "split": 1, "class": 1, "add": 0, "cut": 0, "flag": 0, "clear": 0
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,8 @@ class Correction:
     Parameters
     ----------
     kind
-        "delete", "merge", "split" or "class" of objects; "add" to or "cut" from a tissue mask.
+        "delete", "merge", "split" or "class" of objects; "add" to or "cut" from a tissue mask;
+        "flag" a place as bad, or "clear" it.
     places_um
         A place within each object that is meant (two for "merge"); none for a mask.
     centroids_um, areas_um2
@@ -56,9 +62,10 @@ class Correction:
     line_um
         The line that splits an object.
     word
-        The class that is given; empty takes it away.
+        The class that is given, where empty takes it away; what is bad about a flagged place.
     area_wkt
-        The area that is added or cut, as well-known text with x = column and y = row in µm.
+        The area that is added, cut, flagged or cleared, as well-known text with x = column and
+        y = row in µm.
     reader, time
         Who corrected, and when (ISO, UTC); they do not change the result.
     """
@@ -102,6 +109,8 @@ class Correction:
             raise InputError(f"the correction '{made.kind}' needs {n} object(s): {values!r}")
         if (made.kind == "split" and len(made.line_um) < 2) or (n == 0 and not made.area_wkt):
             raise InputError(f"the correction '{made.kind}' lacks its line or area: {values!r}")
+        if made.kind == "flag" and not made.word:
+            raise InputError(f"the correction 'flag' does not say what is bad: {values!r}")
         return made
 
 
@@ -145,7 +154,7 @@ def meant(correction: Correction) -> list[tuple[Point, Point, float]]:
 
 
 def told(correction: Correction) -> str:
-    """A correction in words: what, where."""
+    """A correction in words: what, where, and how large an area that was drawn is."""
     does = {
         "delete": "deleted",
         "merge": "merged with its neighbour",
@@ -153,8 +162,23 @@ def told(correction: Correction) -> str:
         "class": f"class '{correction.word}'" if correction.word else "class taken away",
         "add": "added to the tissue",
         "cut": "cut from the tissue",
+        "flag": f"flagged as {correction.word}",
+        "clear": "flag taken away",
     }[correction.kind]
-    if not correction.places_um:
-        return does
-    row, column = correction.places_um[0]
+    if correction.places_um:
+        row, column = correction.places_um[0]
+    else:
+        row, column, area_um2 = _middle_and_area(correction.area_wkt)
+        does = f"{does}, {area_um2 / 1e6:.3g} mm²"
     return f"{does} at {row / 1000:.3f}, {column / 1000:.3f} mm"
+
+
+def _middle_and_area(wkt: str) -> tuple[float, float, float]:
+    """Row, column (µm) of the middle of an area and its size, µm²; NaN where it is no area."""
+    import shapely
+
+    try:
+        area = shapely.from_wkt(wkt)
+    except shapely.GEOSException:
+        return float("nan"), float("nan"), float("nan")
+    return float(area.centroid.y), float(area.centroid.x), float(area.area)

@@ -1,8 +1,9 @@
-"""The tissue mask with what a reader has added to it and cut from it."""
+"""Tissue and quality mask with what a reader has changed in them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import shapely
@@ -13,10 +14,74 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.painting import rasterise
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.tissue.quality import QUALITY_NAMES
 
-__all__ = ["mask_by_hand"]
+__all__ = ["QualityByHand", "mask_by_hand", "quality_by_hand"]
 
 _CODES = {"add": 1, "cut": 2}
+_CLEARED = 255
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QualityByHand:
+    """A quality mask after the corrections of a reader.
+
+    Parameters
+    ----------
+    mask
+        Codes of `QUALITY_NAMES`, (rows, columns).
+    flagged, cleared
+        (rows, columns) True where a reader flagged a place as bad, or took a flag away.
+    """
+
+    mask: Raster
+    flagged: NDArray[np.bool_]
+    cleared: NDArray[np.bool_]
+
+    def areas_mm2(self) -> dict[str, float]:
+        """What a reader flagged, by kind, and what a reader cleared ("not bad"), mm²."""
+        pixel_mm2 = self.mask.lattice.sample_area_um2 / 1e6
+        codes = np.asarray(self.mask.values)[self.flagged]
+        counts = np.bincount(codes, minlength=len(QUALITY_NAMES))
+        areas = {name: float(counts[code] * pixel_mm2) for code, name in QUALITY_NAMES.items()}
+        del areas[QUALITY_NAMES[0]]
+        return {**areas, "not bad": float(self.cleared.sum() * pixel_mm2)}
+
+
+def quality_by_hand(quality: Raster, corrections: Iterable[Correction]) -> QualityByHand:
+    """Flag places as bad and take flags away; where areas overlap, the later one counts.
+
+    Parameters
+    ----------
+    quality
+        (rows, columns) codes of `QUALITY_NAMES`, as the program found them.
+    corrections
+        "flag" with the kind as its word, and "clear", each with its area in µm of the mask's
+        frame, oldest first.
+
+    Returns
+    -------
+    QualityByHand
+        ``cleared`` holds only places that the program had flagged.
+
+    Raises
+    ------
+    InputError
+        An area cannot be read, or a kind is not known; the message holds it.
+    """
+    codes = {name: code for code, name in QUALITY_NAMES.items() if code} | {"": _CLEARED}
+    shapes = []
+    for i, one in enumerate(corrections):
+        word = one.word if one.kind == "flag" else ""
+        if word not in codes:
+            known = ", ".join(name for name in codes if name)
+            raise InputError(f"'{word}' is no kind of bad place; use one of: {known}")
+        shapes.append(AnnotatedShape(str(i), word, _area(one)))
+    found, drawn = np.asarray(quality.values), rasterise(shapes, quality.lattice, codes)
+    cleared = drawn == _CLEARED
+    values = np.where(drawn == 0, found, np.where(cleared, 0, drawn)).astype(np.uint8)
+    mask = Raster(values, quality.lattice)
+    return QualityByHand(mask, (drawn > 0) & ~cleared, cleared & (found > 0))
 
 
 def mask_by_hand(

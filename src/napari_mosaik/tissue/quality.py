@@ -32,8 +32,8 @@ __all__ = [
 
 Mask = NDArray[np.bool_]
 
-QUALITY_NAMES: Final = {0: "fine", 1: "pen", 2: "fold", 3: "blur", 4: "air bubble"}
-"""Codes of the quality mask."""
+QUALITY_NAMES: Final = {0: "fine", 1: "pen", 2: "fold", 3: "blur", 4: "air bubble", 5: "other"}
+"""Codes of the quality mask; "other" is given by hand only."""
 BLUR_SPACING_UM: Final = 2.0
 """Pixel size at which sharpness is measured."""
 BLUR_HALO_UM: Final = 34.0

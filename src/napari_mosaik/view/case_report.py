@@ -30,6 +30,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
 from napari_mosaik.io.slide.damage import summary
+from napari_mosaik.view.bad_places import bad_places_table
 from napari_mosaik.view.case_checks import case_checks
 from napari_mosaik.view.case_figures import case_figures
 from napari_mosaik.view.case_results import CaseResults
@@ -82,6 +83,7 @@ def gather_report(
     record = results.get(PREDICTION_RECORD) or {}
     tables = (
         _damage(results),
+        bad_places_table({s: case.store.record(found) for s, found in TISSUE.items()}),
         _alignment(results),
         _objects(results),
         class_scores_table(results.get(CLASS_RECORD)),

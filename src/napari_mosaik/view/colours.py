@@ -48,8 +48,8 @@ VESSEL: Final = "#D55E00"
 LEFT_OUT: Final = "#CC79A7"
 NUCLEUS: Final = "#56B4E9"
 TISSUE: Final = "#F0E442"
-QUALITY_COLOURS: Final = {1: "#009E73", 2: "#D55E00", 3: "#0072B2", 4: "#56B4E9"}
-"""Colour of each code of the quality mask: pen, fold, blur, air bubble."""
+QUALITY_COLOURS: Final = {1: "#009E73", 2: "#D55E00", 3: "#0072B2", 4: "#56B4E9", 5: "#CC79A7"}
+"""Colour of each code of the quality mask: pen, fold, blur, air bubble, other."""
 TILE: Final = "#888888"
 ANNOTATION_ACCENT: Final = "#0072B2"
 RULER: Final = "#00A83C"

@@ -15,12 +15,12 @@ from napari_mosaik.core.catalogue import (
     CLASS_PROBABILITY,
     CLASSES,
     CLUSTERS,
+    CORRECTED_QUALITY,
     MAPS,
     NUCLEI,
     OBJECTS,
     PREDICTION,
     PREDICTION_MAP,
-    QUALITY,
     REFERENCE,
     STAIN_TITLES,
     SUV,
@@ -113,8 +113,8 @@ def _tissue(stain: str) -> Callable[[Case, str], list[LayerSpec]]:
         mask = case.store.read(TISSUE[stain])
         transform = transform_to_reference(case, stain)
         specs = [view.tissue_layer(mask, transform, title)]
-        if _has(case, QUALITY[stain]):
-            quality = case.store.read(QUALITY[stain])
+        if _has(case, CORRECTED_QUALITY[stain]):
+            quality = case.store.read(CORRECTED_QUALITY[stain])
             if np.asarray(quality.values).any():
                 title = f"Bad places on {STAIN_TITLES[stain]}"
                 specs.append(view.quality_layer(quality, QUALITY_NAMES, transform, title))

@@ -1,27 +1,34 @@
-"""Correct vessels, nuclei and tissue by hand: click, read, delete, split, merge, class, undo."""
+"""Correct by hand: vessels and nuclei by clicks, tissue and bad places by drawing, with undo."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QListWidget, QListWidgetItem, QWidget
 
 from napari_mosaik.core import MosaikError
-from napari_mosaik.core.corrections import CORRECTED_FRAMES, Correction, told
+from napari_mosaik.core.corrections import CORRECTED_FRAMES, told
+from napari_mosaik.tissue import QUALITY_NAMES
 from napari_mosaik.view import colours
-from napari_mosaik.view.objects import area_lines, cross_lines, object_lines, outline_lines
+from napari_mosaik.view.objects import area_lines, object_lines, outline_lines
 from napari_mosaik.view.words import count
 from napari_mosaik.widgets.case_layers import transform_to_reference
+from napari_mosaik.widgets.correct_session import (
+    Seen,
+    drawn_area,
+    gather,
+    log_of,
+    merge,
+    open_session,
+)
 from napari_mosaik.widgets.correct_tool import KEY, MARKED, CorrectTool
 from napari_mosaik.widgets.looking import look_at
 from napari_mosaik.widgets.parts import button, column, row, words
 
 if TYPE_CHECKING:
     from napari_mosaik.core import Transform
-    from napari_mosaik.io.case import Case
     from napari_mosaik.widgets.canvas import CanvasLink
     from napari_mosaik.workflow.correcting import Correcting, CorrectionLog, Selected
 
@@ -33,11 +40,13 @@ CHOICES = {
     "Tissue on CD34": "tissue_cd34",
     "Tissue on H&E": "tissue_he",
     "Tissue on CAIX": "tissue_caix",
+    "Bad places on CD34": "quality_cd34",
+    "Bad places on H&E": "quality_he",
+    "Bad places on CAIX": "quality_caix",
 }
 """What can be corrected: the words, which are also the name of its layer, and its name."""
 CHOSEN, MADE, GONE = "Selected object", "Made by hand", "Taken away by hand"
 _SUGGESTED = ("", "artery", "vein", "tumour", "immune", "not sure")
-_CROSS_UM = 12.0
 RED = "#E00000"
 _HINTS = {
     "": f"Take 'Select object' (key {KEY}) and click one on the slide.",
@@ -46,21 +55,15 @@ _HINTS = {
     "split": "Drag a line across the object, from outside to outside.",
     "add": "Drag around what is tissue and is missing in the mask.",
     "cut": "Drag around what is to be cut from the tissue.",
+    "flag": "Drag around what is bad; it is left out of the tissue and of every number.",
+    "clear": "Drag around what is flagged and not bad after all.",
 }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """All that is shown of a session, gathered in the background."""
-
-    selected: Selected | None
-    corrections: tuple[Correction, ...]
-    lost: dict[int, str]
-    undo: str
-    redo: str
-    made: Any
-    gone: Any
-    failed: str = ""
+_TOOLS = {"tissue": ("add", "cut"), "quality": ("flag", "clear")}
+"""The tools of each kind of mask; objects have the others."""
+_TAKE = {
+    "tissue": "Take 'Add tissue' or 'Cut from tissue'.",
+    "quality": "Say what is bad and take 'Flag as bad', or take 'Not bad'.",
+}
 
 
 class CorrectPanel(QWidget):
@@ -74,7 +77,7 @@ class CorrectPanel(QWidget):
         self.selected: Selected | None = None
         self._transform: Transform | None = None
         self._busy = False
-        self._seen: _Seen | None = None
+        self._seen: Seen | None = None
         self.what = QComboBox()
         self.what.addItems(list(CHOICES))
         self.reader = QLineEdit("reader")
@@ -82,6 +85,11 @@ class CorrectPanel(QWidget):
         self.select = button(f"Select object ({KEY})", lambda: self.toggle("select"))
         self.add = button("Add tissue", lambda: self.toggle("add"))
         self.cut = button("Cut from tissue", lambda: self.toggle("cut"))
+        self.kind = QComboBox()
+        self.kind.addItems([name for code, name in QUALITY_NAMES.items() if code])
+        self.kind.setToolTip("What is bad about the place that is flagged next")
+        self.flag = button("Flag as bad", lambda: self.toggle("flag"))
+        self.clear = button("Not bad", lambda: self.toggle("clear"), _HINTS["clear"])
         self.card = words()
         self.delete = button("Delete", self.remove, "Key Delete")
         self.split = button("Split", lambda: self.toggle("split"), _HINTS["split"])
@@ -127,7 +135,7 @@ class CorrectPanel(QWidget):
                     small=True,
                 ),
                 row(self.what, QLabel("Reader"), self.reader),
-                row(self.select, self.add, self.cut, 1),
+                row(self.select, self.add, self.cut, self.kind, self.flag, self.clear, 1),
                 self.hint,
                 self._objects,
                 row(self.undo, self.redo, 1),
@@ -149,7 +157,7 @@ class CorrectPanel(QWidget):
         events.case.connect(self.stop)
         for signal in (events.states, events.job):
             signal.connect(self._show)
-        self.tool.viewer.bind_key(KEY, lambda _v: self.toggle("select"), overwrite=True)
+        self.tool.viewer.bind_key(KEY, lambda _v: self.toggle(self._tools()[0]), overwrite=True)
 
     # --- beginning and ending -------------------------------------------------------------------
     @property
@@ -157,11 +165,19 @@ class CorrectPanel(QWidget):
         """What is corrected: "vessels", "nuclei", "tissue_cd34"..."""
         return CHOICES[self.what.currentText()]
 
+    def _mask(self) -> str:
+        """The kind of mask that is corrected: "tissue", "quality", or empty for objects."""
+        kind = self.name.partition("_")[0]
+        return kind if kind in _TOOLS else ""
+
+    def _tools(self) -> tuple[str, ...]:
+        return _TOOLS.get(self._mask(), ("select", "split", "merge"))
+
     def toggle(self, mode: str) -> None:
         """Take a tool, or put it away again."""
         if mode in ("split", "merge") and self.selected is None:
             return
-        if self.name.startswith("tissue") != (mode in ("add", "cut")):
+        if mode not in self._tools():
             return
         if self.tool.mode == mode:
             self.tool.take("select" if mode in ("split", "merge") else "")
@@ -180,8 +196,8 @@ class CorrectPanel(QWidget):
         self._busy = True
 
         def work() -> Any:
-            session = _open(case, what, reader)
-            return case, session, transform_to_reference(case, frame), _gather(session, None)
+            session = open_session(case, what, reader)
+            return case, session, transform_to_reference(case, frame), gather(session, None)
 
         task = self._desk.read("Correct by hand", work, lambda answer: self._opened(mode, answer))
         task.failed.connect(self._freed)
@@ -189,7 +205,7 @@ class CorrectPanel(QWidget):
     def _opened(self, mode: str, answer: tuple[Any, ...]) -> None:
         self._busy = False
         case, session, self._transform, seen = answer
-        if case is not self._desk.workspace.case or _log(session).what != self.name:
+        if case is not self._desk.workspace.case or log_of(session).what != self.name:
             session.close()
             return
         self.session = session
@@ -218,7 +234,7 @@ class CorrectPanel(QWidget):
         self.tool.viewer.bind_key(KEY, None, overwrite=True)
 
     def _reader_changed(self) -> None:
-        if self.session is not None and self.reader.text().strip() != _log(self.session).reader:
+        if self.session is not None and self.reader.text().strip() != log_of(self.session).reader:
             self.stop()
 
     def _committed(self, step: str) -> None:
@@ -233,7 +249,7 @@ class CorrectPanel(QWidget):
         at = self._on_section([place])[0]
         if self.tool.mode == "merge" and self.selected is not None:
             one = self.selected
-            self._act(lambda session: _merge(session, one, at))
+            self._act(lambda session: merge(session, one, at))
         else:
             self._act(lambda session: None, at)
 
@@ -241,8 +257,9 @@ class CorrectPanel(QWidget):
         points, mode, chosen = self._on_section(path), self.tool.mode, self.selected
         if mode == "split" and chosen is not None:
             self._act(lambda session: session.split(chosen, points))
-        elif mode in ("add", "cut"):
-            self._act(lambda session: session.add(_area(mode, points)))
+        elif mode in self._tools():
+            word = self.kind.currentText() if mode == "flag" else ""
+            self._act(lambda session: session.add(drawn_area(mode, points, word)))
 
     def remove(self) -> None:
         """Delete the selected object."""
@@ -263,17 +280,17 @@ class CorrectPanel(QWidget):
         self._busy = True
         kept = self.selected.place_um if self.selected is not None and at is None else at
 
-        def work() -> _Seen:
+        def work() -> Seen:
             try:
                 act(session)
-                return _gather(session, kept)
+                return gather(session, kept)
             except MosaikError as error:
-                return _gather(session, kept, str(error))
+                return gather(session, kept, str(error))
 
         task = self._desk.read("Correct by hand", work, self._acted)
         task.failed.connect(self._freed)
 
-    def _acted(self, seen: _Seen) -> None:
+    def _acted(self, seen: Seen) -> None:
         self._busy = False
         if self.session is None:
             return
@@ -291,7 +308,7 @@ class CorrectPanel(QWidget):
         return [(float(row), float(col)) for row, col in found]
 
     # --- showing --------------------------------------------------------------------------------
-    def _shown(self, seen: _Seen) -> None:
+    def _shown(self, seen: Seen) -> None:
         self._seen, self.selected = seen, seen.selected
         outline = np.zeros((0, 2, 2))
         if seen.selected is not None:
@@ -326,18 +343,24 @@ class CorrectPanel(QWidget):
 
     def _show(self, *_: Any) -> None:
         space, mode, seen = self._desk.workspace, self.tool.mode, self._seen
-        masks = self.name.startswith("tissue")
-        self.select.setVisible(not masks)
-        self.add.setVisible(masks)
-        self.cut.setVisible(masks)
-        for made, name in ((self.select, "select"), (self.add, "add"), (self.cut, "cut"),
-                           (self.split, "split"), (self.merge, "merge")):  # fmt: skip
+        mask, tools = self._mask(), self._tools()
+        own = {
+            "select": self.select,
+            "add": self.add,
+            "cut": self.cut,
+            "flag": self.flag,
+            "clear": self.clear,
+        }
+        for name, made in own.items():
+            made.setVisible(name in tools)
+        self.kind.setVisible("flag" in tools)
+        for name, made in {**own, "split": self.split, "merge": self.merge}.items():
             made.setCheckable(True)
             made.setChecked(mode == name)
             made.setEnabled(space.case is not None)
         self._objects.setVisible(self.selected is not None)
         self.card.setText(self._card())
-        hint = _HINTS[mode] if mode or not masks else "Take 'Add tissue' or 'Cut from tissue'."
+        hint = _HINTS[mode] if mode or not mask else _TAKE[mask]
         self.hint.setText(f"⚠ {seen.failed}" if seen is not None and seen.failed else hint)
         self.undo.setEnabled(seen is not None and bool(seen.undo))
         self.redo.setEnabled(seen is not None and bool(seen.redo))
@@ -366,56 +389,6 @@ class CorrectPanel(QWidget):
             lines.append(f"{chosen.how} by hand; stain is measured with the update")
         lines.append(f"found by: {chosen.method}")
         return "\n".join(lines)
-
-
-def _open(case: Case, what: str, reader: str) -> Correcting | CorrectionLog:
-    from napari_mosaik.core.catalogue import OBJECTS
-    from napari_mosaik.workflow.correcting import Correcting, CorrectionLog
-
-    return Correcting(case, what, reader) if what in OBJECTS else CorrectionLog(case, what, reader)
-
-
-def _log(session: Correcting | CorrectionLog) -> CorrectionLog:
-    from napari_mosaik.workflow.correcting import Correcting
-
-    return session.log if isinstance(session, Correcting) else session
-
-
-def _merge(session: Correcting, one: Selected, at: Any) -> None:
-    from napari_mosaik.core import InputError
-
-    other = session.select(at)
-    if other is None:
-        raise InputError("there is no object where you clicked; click the second object")
-    session.merge(one, other)
-
-
-def _area(mode: Any, points: Any) -> Correction:
-    from napari_mosaik.annotate import lasso_polygon
-
-    return Correction(mode, area_wkt=lasso_polygon(points).wkt)
-
-
-def _gather(session: Correcting | CorrectionLog, at: Any, failed: str = "") -> _Seen:
-    """What a session has to show; the object at a place is selected."""
-    from napari_mosaik.workflow.correcting import Correcting
-
-    log = _log(session)
-    corrections = log.corrections
-    selected, lost = None, {}
-    made = [area_lines(one.area_wkt) for one in corrections if one.kind == "add"]
-    gone = [area_lines(one.area_wkt) for one in corrections if one.kind == "cut"]
-    if isinstance(session, Correcting):
-        if at is not None:
-            selected = session.select(at)
-        lost = {corrections.index(one): why for one, why in session.lost}
-        made += [outline_lines(mask, lattice) for lattice, mask in session.made()]
-        gone += [cross_lines(c.places_um[0], _CROSS_UM) for c in corrections if c.kind == "delete"]
-    empty = np.zeros((0, 2, 2))
-    return _Seen(
-        selected, corrections, lost, log.undo_title, log.redo_title,
-        np.concatenate([empty, *made]), np.concatenate([empty, *gone]), failed,
-    )  # fmt: skip
 
 
 def _group(layout: Any) -> QWidget:

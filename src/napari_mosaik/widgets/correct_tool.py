@@ -1,4 +1,4 @@
-"""The hand that corrects on the canvas: clicks on objects, lines across them, areas of tissue."""
+"""The hand that corrects on the canvas: clicks on objects, lines across them, areas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["DRAGGED", "KEY", "MARKED", "CorrectTool"]
 
 KEY = "Shift-C"
-DRAGGED = ("split", "add", "cut")
+DRAGGED = ("split", "add", "cut", "flag", "clear")
 """What is drawn by dragging; the others are clicks."""
 DRAFT = "Drawn by hand"
 MARKED = "#FF00FF"
@@ -46,7 +46,7 @@ class CorrectTool(QObject):
         """What keys do while the tool is in the hand."""
 
     def take(self, mode: str) -> None:
-        """Take the tool for "select", "merge", "split", "add" or "cut"; empty puts it away."""
+        """Take the tool for "select", "merge" or one of `DRAGGED`; empty puts it away."""
         was_on, self.mode = bool(self.mode), mode
         self._hold_still()
         if mode and not was_on:

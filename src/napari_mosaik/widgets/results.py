@@ -20,6 +20,7 @@ from napari_mosaik.core.catalogue import (
     OBJECTS,
     PARAMETERS,
     QUALITY_AREAS,
+    QUALITY_BY_HAND,
     STAIN_FIT,
     STAINING,
     SUV_RECORD,
@@ -31,10 +32,13 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide.damage import whereabouts
+from napari_mosaik.view.bad_places import bad_place_lines
 from napari_mosaik.view.words import count, number, percent
 from napari_mosaik.workflow.step import State
 
 __all__ = ["result_lines"]
+
+_BY_HAND = (CORRECTED, QUALITY_BY_HAND)
 
 
 def result_lines(case: Case, states: Mapping[str, State]) -> dict[str, str]:
@@ -60,13 +64,13 @@ def _tissue(stain: str) -> Callable[[Case], str]:
         if damaged["count"]:
             words.append(f"{count(damaged['count'], 'damaged tile')} left out")
             details.append(f"{number(damaged['area_mm2'], 'mm²')} at {whereabouts(damaged)}")
-        corrected = (record.get(CORRECTED) or {"made": 0})["made"]
+        corrected = sum((record.get(one) or {"made": 0})["made"] for one in _BY_HAND)
         if corrected:
             words.append(f"{count(corrected, 'correction')} by hand")
-        bad = {name: size for name, size in (record.get(QUALITY_AREAS) or {}).items() if size}
+        bad = [name for name, size in (record.get(QUALITY_AREAS) or {}).items() if size]
         if bad:
             words.append(" and ".join(bad) + " flagged")
-            details += [f"{name}: {number(size, 'mm²')}" for name, size in bad.items()]
+        details += bad_place_lines(record)
         return "\n".join([", ".join(words), *details])
 
     return line
@@ -105,7 +109,9 @@ def _uptake(case: Case) -> str:
     values = np.asarray(table["suv"], float)
     known = int(np.isfinite(values).sum())
     mean = number(float(np.nanmean(values)) if known else None, table.unit("suv"))
-    return f"{count(known, 'tile')} measured, mean {mean}"
+    words = f"{count(known, 'tile')} measured, mean {mean}"
+    outside = values.size - known
+    return words + (f"; {count(outside, 'tile')} outside the PET" if outside else "")
 
 
 def _vessels(case: Case) -> str:

@@ -48,7 +48,7 @@ class CorrectionLog:
     case
         The case.
     what
-        "vessels", "nuclei", "tissue_he", "tissue_cd34" or "tissue_caix".
+        "vessels", "nuclei", or "tissue_" or "quality_" with "he", "cd34" or "caix".
     reader
         Name of the reader, who has a journal of their own.
 
@@ -333,7 +333,7 @@ def _outcome(case: Case, what: str) -> tuple[dict[tuple[str, str], str], bool]:
     from napari_mosaik.core.catalogue import CORRECTIONS, TISSUE
 
     artifact: Artifact[Any] = (
-        OBJECTS[what][1][0] if what in OBJECTS else TISSUE[what.removeprefix("tissue_")]
+        OBJECTS[what][1][0] if what in OBJECTS else TISSUE[CORRECTED_FRAMES[what]]
     )
     origin = case.store.origin(artifact)
     source = CORRECTIONS[what]

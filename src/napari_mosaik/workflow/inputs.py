@@ -103,16 +103,17 @@ class Inputs:
         self._check(artifact)
         return self._case.store.record(artifact)
 
-    def earlier(self, artifact: Artifact[T], besides: Source) -> T | None:
-        """What this step has stored before, if at most one source was different then.
+    def earlier(self, artifact: Artifact[T], *besides: Source) -> T | None:
+        """What this step has stored before, if at most some given sources were different then.
 
-        For a result that does not depend on that source; None when there is none of that kind.
+        For a result that does not depend on those; None when there is none of that kind.
         """
         stored = self._case.store.origin(artifact)
         if stored is None or self._origin is None:
             return None
+        names = {source.name for source in besides}
         before, now = (
-            replace(one, inputs=tuple(pair for pair in one.inputs if pair[0] != besides.name))
+            replace(one, inputs=tuple(pair for pair in one.inputs if pair[0] not in names))
             for one in (stored, self._origin)
         )
         return self._case.store.read(artifact) if before == now else None

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
     CORRECTED,
+    CORRECTED_QUALITY,
     CORRECTIONS,
     DAMAGED,
     QUALITY,
     QUALITY_AREAS,
+    QUALITY_BY_HAND,
     SLIDES,
     STAIN_TITLES,
     STAINS,
@@ -23,7 +25,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.colour import luma
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.tissue import TissueParams, tissue_mask
-from napari_mosaik.tissue.by_hand import mask_by_hand
+from napari_mosaik.tissue.by_hand import QualityByHand, mask_by_hand, quality_by_hand
 from napari_mosaik.tissue.mask import ink_mask
 from napari_mosaik.tissue.quality import (
     BLUR_HALO_UM,
@@ -76,14 +78,42 @@ def _judged(
     return quality_mask(overview, inside, ink, blur, params)
 
 
-def _left_out(quality: Raster, params: TissueParams) -> NDArray[np.bool_]:
-    """The places that the settings leave out of the tissue."""
-    wanted = {2: params.leave_out_folds, 3: params.leave_out_blur, 4: params.leave_out_bubbles}
-    return np.isin(np.asarray(quality.values), [code for code, out in wanted.items() if out])
+def _left_out(quality: QualityByHand, params: TissueParams) -> NDArray[np.bool_]:
+    """The places that the settings leave out of the tissue, and all that a reader flagged."""
+    wanted = {
+        1: params.exclude_ink,  # the mask leaves pen out, but fills small holes within tissue
+        2: params.leave_out_folds,
+        3: params.leave_out_blur,
+        4: params.leave_out_bubbles,
+    }
+    codes = [code for code, out in wanted.items() if out]
+    return np.isin(np.asarray(quality.mask.values), codes) | quality.flagged
+
+
+def _sound(sound: NDArray[np.bool_] | None, quality: QualityByHand) -> NDArray[np.bool_]:
+    """Where tissue may be added by hand: not on damaged tiles, nor where a reader flagged."""
+    return ~quality.flagged if sound is None else sound & ~quality.flagged
+
+
+def _kept(
+    overview: Raster,
+    tissue: Raster,
+    found: Raster,
+    quality: QualityByHand,
+    params: TissueParams,
+    sound: NDArray[np.bool_] | None,
+) -> Raster:
+    """The tissue without bad places; what was no pen after all is looked at again."""
+    kept = np.asarray(tissue.values, bool) & ~_left_out(quality, params)
+    no_pen = quality.cleared & (np.asarray(found.values) == 1)
+    if no_pen.any() and params.exclude_ink:
+        again = tissue_mask(overview, params.model_copy(update={"exclude_ink": False}), sound)
+        kept |= no_pen & np.asarray(again.values, bool)
+    return Raster(kept, tissue.lattice)
 
 
 def _step(stain: str) -> Step[TissueParams]:
-    by_hand = CORRECTIONS[f"tissue_{stain}"]
+    by_hand, bad_by_hand = CORRECTIONS[f"tissue_{stain}"], CORRECTIONS[f"quality_{stain}"]
 
     def body(inputs: Inputs, params: TissueParams) -> Generator[Progress, None, Results]:
         with inputs.slide(stain) as slide:
@@ -98,17 +128,24 @@ def _step(stain: str) -> Step[TissueParams]:
                 inputs.note(DAMAGED, slide.damage_record())
             yield Progress(0.55, 1, "finding the tissue")
             tissue = tissue_mask(overview, params, sound)
-            quality = inputs.earlier(QUALITY[stain], by_hand)
-            if quality is None:  # a pass over the slide, which no correction changes
+            found = inputs.earlier(QUALITY[stain], by_hand, bad_by_hand)
+            if found is None:  # a pass over the slide, which no correction changes
                 blurred = yield from _blurred(inputs, slide, tissue, params)
                 yield Progress(0.95, 1, "looking for pen, folds and bubbles")
-                quality = _judged(overview, tissue, blurred, params)
-        inputs.note(QUALITY_AREAS, quality_areas_mm2(quality))
-        kept = np.asarray(tissue.values, bool) & ~_left_out(quality, params)
+                found = _judged(overview, tissue, blurred, params)
+        bad = inputs.corrections(f"quality_{stain}")
+        quality = quality_by_hand(found, bad)
+        inputs.note(QUALITY_AREAS, quality_areas_mm2(quality.mask))
+        inputs.note(QUALITY_BY_HAND, {"made": len(bad), "mm2": quality.areas_mm2()})
+        kept = _kept(overview, tissue, found, quality, params, sound)
         corrections = inputs.corrections(f"tissue_{stain}")
         inputs.note(CORRECTED, {"made": len(corrections), "lost": []})
-        corrected = mask_by_hand(Raster(kept, tissue.lattice), corrections, sound)
-        return {TISSUE[stain]: corrected, QUALITY[stain]: quality}
+        corrected = mask_by_hand(kept, corrections, _sound(sound, quality))
+        return {
+            TISSUE[stain]: corrected,
+            QUALITY[stain]: found,
+            CORRECTED_QUALITY[stain]: quality.mask,
+        }
 
     title = STAIN_TITLES[stain]
     return Step(
@@ -118,10 +155,10 @@ def _step(stain: str) -> Step[TissueParams]:
         page="Tissue and tiles",
         params=TissueParams,
         reads=(SLIDES[stain],),
-        may_read=(by_hand,),
-        writes=(TISSUE[stain], QUALITY[stain]),
+        may_read=(by_hand, bad_by_hand),
+        writes=(TISSUE[stain], QUALITY[stain], CORRECTED_QUALITY[stain]),
         body=body,
-        revision=3,
+        revision=4,
     )
 
 
