@@ -103,19 +103,25 @@ def test_a_true_relation_is_found():
     assert result.p_msr_pearson == pytest.approx(1 / 1000)
 
 
-def test_random_signs_keep_mean_variance_and_moran():
+def test_random_signs_keep_mean_variance_geary_and_moran_with_a_closed_border():
     centres = lattice(6, 7)
     spectrum = spatial_spectrum(centres)
     rng = np.random.default_rng(6)
     x = field(rng, 6, 7, 1.0)
     signs = rng.integers(0, 2, 41) * 2.0 - 1
     surrogate = x.mean() + spectrum.vectors @ (signs * (spectrum.vectors.T @ (x - x.mean())))
-    weights = (cdist(centres, centres) < 430) & ~np.eye(42, dtype=bool)
+    weights = ((cdist(centres, centres) < 430) & ~np.eye(42, dtype=bool)).astype(float)
+    closed = weights + np.diag(weights.sum(axis=1).max() - weights.sum(axis=1))
 
     def moran(values):
         z = values - values.mean()
-        return z @ weights @ z / (z @ z)
+        return z @ closed @ z / (z @ z)
 
+    def geary(values):
+        z = values - values.mean()
+        return (weights * np.subtract.outer(values, values) ** 2).sum() / (z @ z)
+
+    assert geary(surrogate) == pytest.approx(geary(x), rel=1e-10)
     assert surrogate.mean() == pytest.approx(x.mean(), abs=1e-12)
     assert surrogate.var() == pytest.approx(x.var(), rel=1e-10)
     assert moran(surrogate) == pytest.approx(moran(x), rel=1e-10)

@@ -17,6 +17,7 @@ from napari_mosaik.spatial.moran import (
     local_moran,
 )
 from napari_mosaik.spatial.proxies import ProxyChoice, choose_proxies
+from napari_mosaik.spatial.stability import TileSample, proxy_stability
 
 __all__ = [
     "Association",
@@ -26,6 +27,7 @@ __all__ = [
     "MoranParams",
     "ProxyChoice",
     "TileGraph",
+    "TileSample",
     "as_tile_graph",
     "associate",
     "associate_table",
@@ -36,4 +38,5 @@ __all__ = [
     "iter_local_moran",
     "local_moran",
     "parameter_map",
+    "proxy_stability",
 ]

@@ -92,7 +92,7 @@ def _longest_distance(points_um: FloatArray) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpatialSpectrum:
-    """Eigenvectors of the centred neighbour weights, without the constant one."""
+    """Eigenvectors of the neighbour weights with a closed border, without the constant one."""
 
     vectors: FloatArray
 
@@ -104,15 +104,22 @@ class SpatialSpectrum:
 
 
 def spatial_spectrum(points_um: FloatArray) -> SpatialSpectrum:
-    """Spectrum of the graph that joins tiles within 1.5 times the usual nearest distance."""
+    """Spectrum of the graph that joins tiles within 1.5 times the usual nearest distance.
+
+    A tile at the border is its own neighbour in place of each that it lacks, so that all rows have
+    one sum.  Without this the eigenvectors vanish towards the border, as smooth fields do not:
+    their coefficients are then correlated, and random signs understate how far two independent
+    fields can agree by chance (`docs/spatial.md` measures it).
+    """
     from scipy.linalg import eigh
 
     weights = _near(points_um).astype(float)
     n = weights.shape[0]
-    shift = 2 * float(weights.sum(axis=1).max()) + 1
-    rows = weights.mean(axis=1)
-    centred = weights - rows[:, None] - rows[None, :] + rows.mean()
-    _, vectors = eigh(centred + shift / n, driver="evd", check_finite=False)
+    degree = weights.sum(axis=1)
+    most = float(degree.max())
+    np.fill_diagonal(weights, most - degree)
+    shift = 2 * most + 1  # sets the constant vector above all others, to be left out
+    _, vectors = eigh(weights + shift / n, driver="evd", check_finite=False)
     return SpatialSpectrum(np.ascontiguousarray(vectors[:, :-1]))
 
 

@@ -15,6 +15,8 @@ from napari_mosaik.spatial._association_parts import distance_classes, spatial_s
 __all__ = ["Association", "AssociationParams", "associate", "associate_table"]
 
 _FEWEST = 3
+FEW_EFFECTIVE = 10.0
+"""Below this effective sample size p-values are rough and say so."""
 
 
 class AssociationParams(Params):
@@ -97,9 +99,10 @@ def associate(
 
     Notes
     -----
-    On fields smoothed over two to three tiles the modified t-test keeps its level; spectral
-    randomisation rejects up to twice as often as it should when a field is nearly as smooth as
-    the section is wide.
+    Spectral randomisation keeps mean, variance, Geary's c, and Moran's I with border tiles that
+    count themselves in place of the neighbours that they lack.  Below about `FEW_EFFECTIVE`
+    effective tiles the p-values are rough: `docs/spatial.md` tells how often both tests reject
+    when nothing is there.
 
     References
     ----------

@@ -110,6 +110,27 @@ class LocalMoran:
         """Global Moran's I: mean of the local statistics of the tested tiles."""
         return math.fsum(self.statistic[np.isfinite(self.statistic)]) / self.n_tested
 
+    @property
+    def n_border(self) -> int:
+        """Tested tiles with fewer neighbours than the fullest: at an edge or beside a gap."""
+        tested = self.n_neighbours[np.isfinite(self.p_value)]
+        return int((tested < tested.max()).sum()) if tested.size else 0
+
+    def summary(self) -> dict[str, Any]:
+        """Global Moran's I, counts and engine as a JSON-able record."""
+        return {
+            "global_i": self.global_i,
+            "n_tested": self.n_tested,
+            "n_border": self.n_border,
+            "n_islands": self.n_islands,
+            "n_missing": self.n_missing,
+            "n_labelled": int(np.isin(self.label, (HOT, COLD, HIGH_LOW, LOW_HIGH)).sum()),
+            "cut": self.cut,
+            "engine": self.engine,
+            "version": self.version,
+            "warnings": list(self.warnings),
+        }
+
     def to_table(self) -> Table:
         """One row per tile: label, statistic, p-value and what they rest on."""
         return Table(

@@ -35,4 +35,5 @@ ASSOCIATE = Step(
     reads=(TILES, PARAMETERS, UPTAKE),
     writes=(ASSOCIATION,),
     body=_body,
+    revision=2,
 )

@@ -12,14 +12,15 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import CLUSTERS, PARAMETERS, TILES, UPTAKE, UPTAKE_CLUSTERS
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.table import Table
-from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.spatial import MoranParams
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
 
-__all__ = ["FIND_CLUSTERS", "label_column"]
+__all__ = ["FIND_CLUSTERS", "LOCAL_MORAN", "label_column"]
 
 NOT_TESTABLE = 5
+LOCAL_MORAN = "local_moran"
+"""Note of the record: engine, its version and the counts of tiles of each parameter."""
 
 
 def label_column(parameter: str) -> str:
@@ -30,28 +31,31 @@ def label_column(parameter: str) -> str:
 def _parameters(inputs: Inputs, params: MoranParams) -> Generator[Progress, None, Results]:
     table = inputs.read(PARAMETERS)
     values = {name: np.asarray(table[name], float) for name in table}
-    return {CLUSTERS: (yield from _labelled(inputs.read(TILES), values, params))}
+    return {CLUSTERS: (yield from _labelled(inputs, values, params))}
 
 
 def _uptake(inputs: Inputs, params: MoranParams) -> Generator[Progress, None, Results]:
     values = {"suv": np.asarray(inputs.read(UPTAKE)["suv"], float)}
-    return {UPTAKE_CLUSTERS: (yield from _labelled(inputs.read(TILES), values, params))}
+    return {UPTAKE_CLUSTERS: (yield from _labelled(inputs, values, params))}
 
 
 def _labelled(
-    grid: TileGrid, values: dict[str, NDArray[np.float64]], params: MoranParams
+    inputs: Inputs, values: dict[str, NDArray[np.float64]], params: MoranParams
 ) -> Generator[Progress, None, Table]:
     from napari_mosaik.spatial import TileGraph
 
+    grid = inputs.read(TILES)
     graph = TileGraph.moore(grid)
     columns: dict[str, NDArray[Any]] = {}
     notes: dict[str, str] = {}
+    facts: dict[str, dict[str, Any]] = {}
     for number, (name, column) in enumerate(values.items()):
         yield Progress(number, len(values), f"clusters of {name}")
-        found, note = yield from _one(column, graph, params, number, len(values), name)
+        found, note, facts[name] = yield from _one(column, graph, params, number, len(values), name)
         for key, result in found.items():
             columns[f"{name}.{key}"] = result
         notes[label_column(name)] = note
+    inputs.note(LOCAL_MORAN, facts)
     return Table(columns, about=notes, frame=grid.lattice.frame)
 
 
@@ -62,7 +66,7 @@ def _one(
     number: int,
     total: int,
     name: str,
-) -> Generator[Progress, None, tuple[dict[str, NDArray[Any]], str]]:
+) -> Generator[Progress, None, tuple[dict[str, NDArray[Any]], str, dict[str, Any]]]:
     """Labels of one parameter; one that cannot be tested has code 5 everywhere and says why."""
     from napari_mosaik.spatial.moran import iter_local_moran
 
@@ -77,10 +81,11 @@ def _one(
             size = len(values)
             empty = np.full(size, np.nan)
             label = np.full(size, NOT_TESTABLE, np.int8)
-            return {"label": label, "statistic": empty, "p": empty.copy()}, str(error)
+            found = {"label": label, "statistic": empty, "p": empty.copy()}
+            return found, str(error), {"problem": str(error)}
         yield Progress(number + share, total, f"clusters of {name}")
     found = {"label": result.label, "statistic": result.statistic, "p": result.p_value}
-    return found, " ".join(result.warnings)
+    return found, " ".join(result.warnings), result.summary()
 
 
 FIND_CLUSTERS = (
