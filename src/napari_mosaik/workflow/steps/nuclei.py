@@ -154,9 +154,14 @@ def slide_threshold(
         density = model.density(slide.read_lattice(block.core).values, spacing_um)[::step, ::step]
         return {"od": density[tissue_in(block.core, mask)[::step, ::step]]}
 
-    samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.05)
-    pooled = np.concatenate([np.zeros(0), *samples.column("od")])
-    return estimate_nuclear_threshold(pooled, model.params)
+    def pooled() -> Generator[Progress, None, NDArray[np.float64]]:
+        text = "estimating the stain"
+        samples = yield from inputs.blocks("samples", chosen, sample, text, stop=0.05)
+        return np.concatenate([np.zeros(0), *samples.column("od")])
+
+    depends = [model.vectors.tolist(), lattice.spacing_um, model.params.smoothing_um]
+    od = yield from inputs.once("haematoxylin", depends, pooled)
+    return estimate_nuclear_threshold(od, model.params)
 
 
 def _block_nuclei(
@@ -198,13 +203,10 @@ def _join(
     inputs: Inputs, lattice: Lattice, blocks: list[Block], parts: KeptBlocks
 ) -> Generator[Progress, None, tuple[RenumberedLabels, NDArray[np.int64]]]:
     """All nuclei in one label image, and the row of the joined tables of each of them."""
-    from napari_mosaik.io.files import remove_tree, saving
-    from napari_mosaik.io.ome import CHUNK, create_array
+    from napari_mosaik.io.files import saving
     from napari_mosaik.segment.ownership import ObjectMosaic
 
-    place = inputs.scratch / "joined"
-    remove_tree(place)
-    labels = create_array(place, lattice.shape, np.int32, (CHUNK, CHUNK), sparse=True)
+    labels = inputs.working_array("joined", lattice.shape, np.int32)
     mosaic = ObjectMosaic(lattice.shape)
     rows = [np.zeros(0, np.int64)]
     n_before = 0
@@ -234,6 +236,6 @@ FIND_NUCLEI = Step(
     writes=(NUCLEI, NUCLEUS_OBJECTS),
     body=_body,
     previews="he",
-    revision=2,
+    revision=3,
     coarsest_um=1.5,
 )
