@@ -93,13 +93,13 @@ def _count_pairs(
 @compiled
 def _weighed(count: int, table: Float) -> float:
     """The product count · log2 count, from the table as far as it goes."""
-    return table[count] if count < table.size else count * np.log2(count)
+    return float(table[count]) if count < table.size else count * float(np.log2(count))
 
 
 @compiled
 def _entropy_bits(weighed: float, total: int, kinds: int) -> float:
     """Entropy in bits from Σ count · log2 count; exactly 0 where all is of one kind."""
-    return np.log2(total) - weighed / total if kinds > 1 else 0.0
+    return float(np.log2(total)) - weighed / total if kinds > 1 else 0.0
 
 
 @compiled

@@ -6,13 +6,13 @@ from napari_mosaik.spatial.association import (
     associate,
     associate_table,
 )
+from napari_mosaik.spatial.global_moran import global_moran, moran_scatter
 from napari_mosaik.spatial.graph import TileGraph, as_tile_graph
 from napari_mosaik.spatial.interpolate import MapParams, inverse_distance, parameter_map
 from napari_mosaik.spatial.moran import (
     LocalMoran,
     MoranParams,
     benjamini_hochberg_cut,
-    global_moran,
     iter_local_moran,
     local_moran,
 )
@@ -37,6 +37,7 @@ __all__ = [
     "inverse_distance",
     "iter_local_moran",
     "local_moran",
+    "moran_scatter",
     "parameter_map",
     "proxy_stability",
 ]

@@ -27,7 +27,6 @@ __all__ = [
     "LocalMoran",
     "MoranParams",
     "benjamini_hochberg_cut",
-    "global_moran",
     "iter_local_moran",
     "local_moran",
 ]
@@ -222,32 +221,6 @@ def iter_local_moran(
         tail = yield from own_tail(sample, params.permutations, rng)
         version = _own_version()
     return _assemble(sample, tail, params, version)
-
-
-def global_moran(values: ArrayLike, graph: TileGraph | Any) -> tuple[float, float]:
-    """Global Moran's I and its expectation -1/(n - 1) under randomness.
-
-    Parameters
-    ----------
-    values
-        (n,) value per tile; NaN tiles are left out, also as neighbours.
-    graph
-        Neighbours; weights are row-standardised, islands count in the mean only.
-
-    Returns
-    -------
-    tuple
-        I and its expectation, pure numbers.
-
-    Raises
-    ------
-    InputError
-        As `local_moran`.
-    """
-    sample = sample_of(np.asarray(values, float), as_tile_graph(graph))
-    product = sample.z * sample.lag
-    total = math.fsum(product[sample.tested]) / sample.tested.size
-    return total, -1.0 / (sample.z.size - 1)
 
 
 def benjamini_hochberg_cut(p_values: ArrayLike, level: float) -> float:

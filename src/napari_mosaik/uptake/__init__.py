@@ -2,6 +2,7 @@
 
 from napari_mosaik.uptake.body import LeanFormula, du_bois_bsa_m2, lean_mass_kg
 from napari_mosaik.uptake.labels import shift_sensitivity, tile_uptake
+from napari_mosaik.uptake.merging import ITEMS as TERM_ITEMS
 from napari_mosaik.uptake.suv import (
     SUV_UNITS,
     SuvKind,
@@ -14,6 +15,7 @@ from napari_mosaik.uptake.terms import SuvTerm, SuvTerms, combine, to_suv
 
 __all__ = [
     "SUV_UNITS",
+    "TERM_ITEMS",
     "LeanFormula",
     "SuvKind",
     "SuvParams",

@@ -184,11 +184,12 @@ def correlation_figure(
     kind: str = "Pearson correlation",
     *,
     title: str = "",
+    scale_below: bool = False,
 ) -> Figure:
     """Correlation of each parameter with the uptake in each case (parameters x cases).
 
     Red is positive and blue negative, the reverse of the MOSAIK paper's figures; the scale is
-    printed.  Missing values are grey with a dash.
+    printed, on the right or, in a narrow place, below.  Missing values are grey with a dash.
     """
     values = np.asarray(matrix, float)
     if values.shape != (len(parameters), len(cases)):
@@ -206,7 +207,8 @@ def correlation_figure(
         ink = "white" if abs(value) > 0.55 else "black"
         text = f"{value:.2f}".replace("-", "−") if np.isfinite(value) else "–"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink, gid=KEEP_INK)
-    bar = figure.colorbar(image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1])
+    place = "bottom" if scale_below else "right"
+    bar = figure.colorbar(image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1], location=place)
     bar.set_label(f"{kind} with measured uptake\nred positive, blue negative", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return figure

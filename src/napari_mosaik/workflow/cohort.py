@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_mosaik.spatial import ProxyChoice
     from napari_mosaik.twin import TileInputs, TrainParams
 
-__all__ = ["choose_proxies_of", "train_network", "training_cases"]
+__all__ = ["choose_proxies_of", "proxy_groups", "train_network", "training_cases"]
 
 SplitKind = Literal["case", "patient"]
 _NO_CLASS = 5
@@ -58,16 +58,32 @@ def training_cases(cases: Sequence[Case], test: str, split: SplitKind) -> tuple[
 
 def choose_proxies_of(cases: Sequence[Case]) -> ProxyChoice:
     """The vascular and nuclear parameter that go best with the uptake, and the CAIX score."""
-    from napari_mosaik.features import parameters_of
     from napari_mosaik.spatial import choose_proxies
 
     tables = {case.name: case.store.read(ASSOCIATION) for case in cases}
-    groups = {
+    return choose_proxies(tables, proxy_groups())
+
+
+def proxy_groups() -> dict[str, tuple[str, ...]]:
+    """The groups of parameters of which one each is chosen."""
+    from napari_mosaik.features import parameters_of
+
+    return {
         "vascular": parameters_of("vascular"),
         "nuclear": parameters_of("nuclear"),
         "caix": (CAIX_SCORE,),
     }
-    return choose_proxies(tables, groups)
+
+
+def firmness(cases: Sequence[Case], proxies: Mapping[str, str]) -> dict[str, float]:
+    """Group to the share of draws of tiles in which its proxy would be chosen again."""
+    from napari_mosaik.workflow.relations import gather_relations
+
+    table = gather_relations([case.root for case in cases]).stability
+    if table is None:
+        return {}
+    share = zip(table["group"], table["parameter"], table["share"], strict=True)
+    return {str(g): float(s) for g, p, s in share if proxies.get(str(g)) == str(p)}
 
 
 def _require_done(cases: Sequence[Case]) -> None:
@@ -189,6 +205,7 @@ def _teach(
             "cases": list(chosen.cases),
             "leaking": chosen.leaking,
             "warnings": list(chosen.warnings),
+            "share_of_draws": firmness(teaching, chosen.proxies),
         },
         "warnings": [*trained.card["warnings"], *made.warnings],
     }

@@ -10,10 +10,27 @@ import numpy as np
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.params import Params
 from napari_mosaik.core.records import InjectionRecord, PetHeader, PetImage, PetUnit
-from napari_mosaik.uptake import LeanFormula, SuvKind, SuvTerms, combine, to_suv
+from napari_mosaik.uptake import (
+    TERM_ITEMS,
+    LeanFormula,
+    SuvKind,
+    SuvParams,
+    SuvTerms,
+    combine,
+    to_suv,
+)
 
-__all__ = ["describe", "explain", "injection_record", "summary_of", "suv_of"]
+__all__ = [
+    "TERM_ITEMS",
+    "describe",
+    "explain",
+    "figures",
+    "injection_record",
+    "summary_of",
+    "suv_of",
+]
 
 
 def suv_of(
@@ -86,7 +103,11 @@ def injection_record(given: Mapping[str, Any]) -> InjectionRecord:
         return InjectionRecord.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from error
+        name = str(first["loc"][0])
+        label = next((label for item, label, _ in TERM_ITEMS if item == name), name)
+        raise InputError(
+            f"{label}: {name} = {first['input']} cannot be used ({first['msg']})"
+        ) from error
 
 
 def describe(
@@ -102,21 +123,25 @@ def describe(
     }
 
 
-def explain(
-    header: PetHeader,
-    given: Mapping[str, Any],
-    kind: SuvKind,
-    lean_formula: LeanFormula = "janmahasatian",
-) -> dict[str, Any]:
-    """What `describe` gives, or as much of it as there is with the ``problem`` in words."""
+def explain(header: PetHeader, given: Mapping[str, Any], settings: Params | None) -> dict[str, Any]:
+    """What `describe` gives, or as much of it as there is with the ``problem`` in words.
+
+    *settings* are those of the step "suv"; its defaults if None.
+    """
+    params = settings if isinstance(settings, SuvParams) else SuvParams()
     try:
         terms = combine(injection_record(given), header)
     except InputError as error:
         return {"terms": [], "assumptions": [], "warnings": [], "problem": str(error)}
     try:
-        return describe(terms, kind, lean_formula)
+        return describe(terms, params.kind, params.lean_formula)
     except InputError as error:
         return {**terms.to_dict(), "problem": str(error)}
+
+
+def figures(pet: PetImage, factor: float) -> dict[str, Any]:
+    """Maximum, mean and number of voxels of the image times a factor."""
+    return summary_of([np.asarray(pet.raster.values, float) * factor])
 
 
 def summary_of(

@@ -1,0 +1,37 @@
+"""Read-only tables of texts."""
+
+from __future__ import annotations
+
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
+
+__all__ = ["fill_table", "table_of"]
+
+
+def table_of(titles: tuple[str, ...], tips: tuple[str, ...]) -> QTableWidget:
+    """An empty table with headings and what they mean; whole rows are chosen."""
+    table = QTableWidget(0, len(titles))
+    for place, (title, tip) in enumerate(zip(titles, tips, strict=True)):
+        item = QTableWidgetItem(title)
+        item.setToolTip(tip)
+        table.setHorizontalHeaderItem(place, item)
+    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    vertical, across = table.verticalHeader(), table.horizontalHeader()
+    assert vertical is not None
+    assert across is not None
+    vertical.setVisible(False)
+    vertical.setDefaultSectionSize(21)
+    across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    return table
+
+
+def fill_table(table: QTableWidget, rows: list[tuple[str, ...]], grey: int = -1) -> None:
+    """Put texts into a table; the column *grey* is greyed out."""
+    table.setRowCount(len(rows))
+    for i, texts in enumerate(rows):
+        for j, text in enumerate(texts):
+            item = QTableWidgetItem(text)
+            if j == grey:
+                item.setForeground(QColor("#888888"))
+            table.setItem(i, j, item)

@@ -1,0 +1,212 @@
+"""What the window and the report show of space: correlations over cases, one parameter's Moran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.catalogue import (
+    ASSOCIATION,
+    CLUSTERS,
+    PARAMETERS,
+    TILES,
+    UPTAKE,
+    UPTAKE_CLUSTERS,
+)
+from napari_mosaik.core.errors import InputError, MosaikError
+from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.table import Table
+from napari_mosaik.io.case import Case
+from napari_mosaik.workflow.steps.clusters import LOCAL_MORAN, label_column
+
+__all__ = [
+    "MEASURED",
+    "Meaning",
+    "MoranPoints",
+    "Relations",
+    "gather_relations",
+    "meanings",
+    "moran_points",
+]
+
+MEASURED = "suv"
+"""Name under which the measured uptake stands among the parameters."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relations:
+    """Correlation of each parameter with the uptake, over the cases that have it.
+
+    Attributes
+    ----------
+    tables
+        Case name to its table; see `associate_table`.
+    parameters
+        Every parameter that occurs, in the order of the catalogue.
+    stability
+        How often each parameter would be chosen as its group's proxy; see `proxy_stability`.
+    proxies
+        Group to the parameter chosen on all these cases.
+    warnings
+        Sentences for the user.
+    """
+
+    tables: dict[str, Table]
+    parameters: tuple[str, ...]
+    stability: Table | None
+    proxies: dict[str, str]
+    warnings: tuple[str, ...]
+
+    def matrix(self, kind: str) -> FloatArray:
+        """(parameters, cases) of "pearson" or "spearman"; NaN where a case lacks a parameter."""
+        out = np.full((len(self.parameters), len(self.tables)), np.nan)
+        for column, table in enumerate(self.tables.values()):
+            known = {str(name): row for row, name in enumerate(table["parameter"])}
+            for row, name in enumerate(self.parameters):
+                if name in known:
+                    out[row, column] = float(table[kind][known[name]])
+        return out
+
+    def mean(self, kind: str) -> FloatArray:
+        """(parameters,) mean over the cases that have it; NaN where none has."""
+        matrix = self.matrix(kind)
+        known = np.isfinite(matrix)
+        total = np.where(known, matrix, 0.0).sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(total / np.where(known.any(axis=1), known.sum(axis=1), np.nan), float)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MoranPoints:
+    """One parameter of a case for the Moran scatter plot.
+
+    Attributes
+    ----------
+    name, unit
+        The parameter and its unit.
+    z, lag
+        (n,) standardised value of each tile and the mean of its neighbours; NaN where not tested.
+    label
+        (n,) codes 0 to 5.
+    global_i
+        Slope of the line through the middle: global Moran's I, if every tile has neighbours.
+    facts
+        Engine, version and counts as recorded with the labels; empty for older results.
+    note
+        What was said about the parameter.
+    """
+
+    name: str
+    unit: str
+    z: FloatArray
+    lag: FloatArray
+    label: NDArray[np.int8]
+    global_i: float
+    facts: dict[str, Any]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What one parameter is: words, unit, formula and meaning."""
+
+    name: str
+    title: str
+    unit: str
+    formula: str
+    meaning: str
+
+
+def meanings(table: Table | None) -> list[Meaning]:
+    """What each column of a table of tile parameters is; classes of the user's own included."""
+    from napari_mosaik.features import PARAMETERS as CATALOGUE
+
+    out = []
+    for name in table or ():
+        assert table is not None
+        known = CATALOGUE.get(name)
+        if known is None:
+            about = table.about.get(name, "")
+            out.append(Meaning(name, name.replace("_", " "), table.unit(name), "", about))
+        else:
+            out.append(Meaning(name, known.title, known.unit, known.formula, known.meaning))
+    return out
+
+
+def gather_relations(roots: Sequence[Path], *, draws: int = 500) -> Relations:
+    """Read the correlations of several cases; cases without them are left out."""
+    from napari_mosaik.features import PARAMETERS as CATALOGUE
+
+    tables: dict[str, Table] = {}
+    samples: dict[str, Any] = {}
+    for root in roots:
+        case = Case(root)
+        if case.store.origin(ASSOCIATION) is None:
+            continue
+        try:
+            tables[case.name] = case.store.read(ASSOCIATION)
+            samples[case.name] = _sample(case)
+        except MosaikError:
+            tables.pop(case.name, None)
+    found = {str(name) for table in tables.values() for name in table["parameter"]}
+    order = [name for name in CATALOGUE if name in found]
+    names = (*order, *sorted(found - set(order)))
+    if not tables:
+        return Relations({}, names, None, {}, ())
+    return Relations(tables, names, *_choice(tables, samples, draws))
+
+
+def _choice(
+    tables: dict[str, Table], samples: dict[str, Any], draws: int
+) -> tuple[Table | None, dict[str, str], tuple[str, ...]]:
+    from napari_mosaik.spatial import choose_proxies, proxy_stability
+    from napari_mosaik.workflow.cohort import proxy_groups
+
+    groups = proxy_groups()
+    try:
+        chosen = choose_proxies(tables, groups)
+        stability = proxy_stability(samples, groups, draws=draws)
+    except InputError as error:
+        return None, {}, (str(error),)
+    return stability, chosen.proxies, chosen.warnings
+
+
+def _sample(case: Case) -> Any:
+    from napari_mosaik.spatial import TileSample
+
+    grid, table = case.store.read(TILES), case.store.read(PARAMETERS)
+    columns = {name: np.asarray(table[name], float) for name in table}
+    uptake = np.asarray(case.store.read(UPTAKE)["suv"], float)
+    if len(table) != len(grid) or uptake.size != len(grid):
+        raise InputError(
+            f"case {case.name}: parameters and uptake are of other tiles; run it again"
+        )
+    return TileSample(columns, uptake, grid.centres_um)
+
+
+def moran_points(case: Case, name: str) -> MoranPoints:
+    """Values, neighbours' means and labels of one parameter ("suv" for the measured uptake).
+
+    Raises
+    ------
+    InputError
+        If the parameter has no labels, cannot be tested, or belongs to other tiles.
+    """
+    from napari_mosaik.spatial import TileGraph, moran_scatter
+
+    grid = case.store.read(TILES)
+    values_in, labels_in = (UPTAKE, UPTAKE_CLUSTERS) if name == MEASURED else (PARAMETERS, CLUSTERS)
+    table, labels = case.store.read(values_in), case.store.read(labels_in)
+    column = label_column(name)
+    if column not in tuple(labels) or len(labels) != len(grid) or len(table) != len(grid):
+        raise InputError("the clusters are of other tiles or parameters; run them again")
+    z, lag, global_i = moran_scatter(np.asarray(table[name], float), TileGraph.moore(grid))
+    facts = (case.store.record(labels_in).get(LOCAL_MORAN) or {}).get(name, {})
+    label = np.asarray(labels[column], np.int8)
+    note = labels.about.get(column, "")
+    return MoranPoints(name, table.unit(name), z, lag, label, global_i, facts, note)

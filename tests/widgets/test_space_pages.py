@@ -1,0 +1,107 @@
+"""The pages of the uptake, the parameters and the clusters: what they show follows every edit."""
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_mosaik.io import Case
+
+pytestmark = pytest.mark.gui
+
+
+def test_every_term_of_the_suv_follows_each_edit_and_is_saved(qtbot, dock, opened, own_cohort):
+    case = opened(dock, own_cohort / "B11")
+    page = dock.pages["Uptake (PET)"]
+    page.set_open(True)
+    panel = page.panel
+    qtbot.waitUntil(lambda: "factor" in panel.figures.text(), timeout=20_000)
+    sources = {name: label.text() for name, label in panel._sources.items()}
+    assert sources["weight_kg"] == "you"
+    assert sources["scanned"] == sources["half_life_h"] == "file"
+    assert panel.fields["scanned"].placeholderText().startswith("2024-05-27")
+    assert not panel.save.isEnabled()
+    before = panel.formula.text()
+    assert before.startswith("SUV[cm²/mL] = C[Bq/mL] × ")
+    assert "half" not in panel.problem.text()
+    assert "• The image refers to the start of the scan." in panel.notes.text()
+
+    panel.fields["dose_mbq"].setText("72,4")  # a decimal comma is understood
+    assert panel.formula.text() != before
+    assert "7.17e+07 Bq" in panel.formula.text()
+    panel.fields["weight_kg"].setText("")
+    assert panel._sources["weight_kg"].text() == "file"  # what the file says takes its place
+    panel.fields["injected"].setText("")
+    assert "time of injection is missing" in panel.problem.text()
+    assert panel.formula.text() == panel.figures.text() == ""
+    panel.fields["injected"].setText("soon")
+    assert "time of injection: injected = soon cannot be used" in panel.problem.text()
+    qtbot.mouseClick(panel.discard, Qt.MouseButton.LeftButton)
+    assert panel.formula.text() == before
+
+    panel.fields["dose_mbq"].setText("72.4")
+    qtbot.mouseClick(panel.save, Qt.MouseButton.LeftButton)
+    assert Case(case.root).file.injection.dose_mbq == 72.4
+    qtbot.waitUntil(lambda: dock.workspace.states["suv"].word == "stale", timeout=20_000)
+    assert "frame_duration_s" not in Case(case.root).file.injection.model_fields_set
+
+
+def test_an_image_among_several_is_chosen_on_the_page(qtbot, dock, opened, own_cohort):
+    from tests.io.test_pet_other import nifti
+
+    root = own_cohort / "B11"
+    nifti(root / "scan.nii")
+    case = Case(root)
+    case.update(pet=case.file.pet.model_copy(update={"paths": ("scan.nii",)}))
+    opened(dock, root)
+    page = dock.pages["Uptake (PET)"]
+    page.set_open(True)
+    panel = page.panel
+    qtbot.waitUntil(lambda: "2 slices" in panel.choice.why.text(), timeout=20_000)
+    panel.choice.slice_index.setText("1")
+    panel.choice.unit.setCurrentIndex(panel.choice.unit.findData("g/mL"))
+    qtbot.mouseClick(panel.choice.use, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "not scaled again" in panel.formula.text(), timeout=20_000)
+    assert "highest 23.0" in panel.figures.text()
+    assert Case(root).file.pet.unit == "g/mL"
+
+
+def test_parameters_and_clusters_are_one_selection_with_the_tiles(qtbot, dock, opened, own_cohort):
+    opened(dock, own_cohort)
+    page = dock.pages["Parameters and maps"]
+    page.set_open(True)
+    panel = page.panel
+    qtbot.waitUntil(lambda: panel.relations is not None, timeout=30_000)
+    assert list(panel.relations.tables) == ["B11", "B8"]
+    assert panel.relations.matrix("pearson").shape == (25, 2)
+    assert "Proxies that these 2 cases choose" in panel.said.text()
+    assert "draws of tiles" in panel.said.text()
+    assert "_" not in panel.said.text()
+    assert panel.table.rowCount() == 25
+    panel.meanings.itemClicked.emit(panel.meanings.item(2, 0))
+    assert "Formula: 2·sqrt(area/π)" in panel.meaning.text()
+    panel.kind.setCurrentIndex(2)
+    assert panel.plot.canvas is not None
+    panel.table.itemClicked.emit(panel.table.item(3, 0))  # one parameter against the uptake
+    assert panel.kind.currentIndex() == 3
+    facts = dock.workspace.facts
+    name = panel.parameter.currentData()
+    x, y = np.asarray(facts.parameters[name], float), facts.measured()
+    tile = int(np.flatnonzero(np.isfinite(x) & np.isfinite(y))[-1])
+    panel._clicked(float(x[tile]), float(y[tile]))
+    assert dock.workspace.tile == tile
+    qtbot.mouseClick(panel.open, Qt.MouseButton.LeftButton)
+    assert panel.larger.window.isVisible()
+    panel.larger.window.close()
+
+    page = dock.pages["Clusters"]
+    page.set_open(True)
+    panel = page.panel
+    qtbot.waitUntil(lambda: panel.points is not None, timeout=20_000)
+    assert "p-values by this program" in panel.said.text()
+    assert "at a border or gap" in panel.said.text()
+    points = panel.points
+    tile = int(np.nanargmax(points.z))
+    panel._clicked(float(points.z[tile]), float(points.lag[tile]))
+    assert dock.workspace.tile == tile
+    panel.parameter.setCurrentIndex(panel.parameter.findData("caix_h_score"))
+    qtbot.waitUntil(lambda: panel.points.name == "caix_h_score", timeout=20_000)
