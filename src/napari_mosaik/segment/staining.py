@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from napari_mosaik.segment.vessel_params import VesselParams
 
 __all__ = [
     "H_DAB",
+    "SampledPixels",
     "Staining",
     "after_thoughts",
     "estimate_threshold",
@@ -87,21 +89,43 @@ class Staining:
         }
 
 
-def staining_of(pixels: NDArray[np.uint8], params: VesselParams) -> Staining:
+class SampledPixels:
+    """8-bit pixels (n, 3) sampled over the tissue of a slide, and what they say for any settings.
+
+    What was worked out is kept, so that settings can be tried one after the other.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.pixels = pixels
+
+    @cached_property
+    def look(self) -> Look:
+        """What the slide looks like."""
+        return look_of(self.pixels)
+
+    @cached_property
+    def own_stains(self) -> HDabStains:
+        """The slide's own stains."""
+        return fit_h_dab(self.pixels)
+
+
+def staining_of(sampled: NDArray[np.uint8] | SampledPixels, params: VesselParams) -> Staining:
     """Stains, threshold and look of a slide, from 8-bit pixels (n, 3) sampled over its tissue."""
-    look = look_of(pixels)
+    if not isinstance(sampled, SampledPixels):
+        sampled = SampledPixels(sampled)
+    look = sampled.look
     warnings = [text for text in (unlike(look, "DAB"),) if text]
     stains = ruifrok_stains()
     if params.stains == "manual":
         stains = given_stains(params.haematoxylin_vector, params.dab_vector)
     elif params.stains == "slide":
-        stains = fit_h_dab(pixels)
+        stains = sampled.own_stains
     if stains.reason:
         warnings.append(
             f"the slide's own stains could not be found ({stains.reason}); those of Ruifrok and "
             "Johnston are used"
         )
-    density = vessel_density(pixels.reshape(1, -1, 3), stains.matrix)
+    density = vessel_density(sampled.pixels.reshape(1, -1, 3), stains.matrix)
     return Staining(stains, estimate_threshold(density, params), look, tuple(warnings))
 
 

@@ -167,6 +167,23 @@ class Inputs:
         """Folder of a model that the step's settings name."""
         return self._case.model_folder(model)
 
+    def once(
+        self, name: str, depends: Any, work: Callable[[], Generator[Progress, None, T]]
+    ) -> Generator[Progress, None, T]:
+        """A value that depends on the declared inputs and on *depends* (JSON-able) alone.
+
+        A run works it out; previews keep it, so that moving another setting is fast.
+        """
+        return (yield from work())
+
+    def working_array(self, name: str, shape: tuple[int, int], dtype: Any) -> Any:
+        """An array of zeros for the time of the run, on the disk, written in parts."""
+        from napari_mosaik.io.ome import CHUNK, create_array
+
+        place = self.scratch / name
+        remove_tree(place)
+        return create_array(place, shape, dtype, (CHUNK, CHUNK), sparse=True)
+
     # --- blocks ---------------------------------------------------------------------------------
     def blocks(
         self,

@@ -3,12 +3,16 @@
 The very body that runs on the whole slide runs on a region of it: its thresholds still come from
 the whole slide, its pass over the slide is limited to the region, and its results stay in memory.
 Objects that touch the edge of the region are cut there.
+
+What does not change while a setting is moved is kept in a `PreviewMemory` from one preview to the
+next: the opened slide, the pixels of the region, the samples over the whole slide.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,18 +22,21 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Artifact, Progress
 from napari_mosaik.core.errors import Cancelled, InputError
-from napari_mosaik.core.params import Params
+from napari_mosaik.core.params import Params, digest
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.inputs import Inputs, KeptBlocks
 from napari_mosaik.workflow.parallel import in_parallel
+from napari_mosaik.workflow.preview_memory import KeptPass, PreviewMemory
 from napari_mosaik.workflow.step import Step
 
 if TYPE_CHECKING:
+    from napari_mosaik.core.frame import Lattice
+    from napari_mosaik.core.raster import Raster
     from napari_mosaik.io.slide import Slide
     from napari_mosaik.io.slide.stream import Region, SlideBlocks, View
 
-__all__ = ["MAX_PREVIEW_PX", "Preview", "preview"]
+__all__ = ["MAX_PREVIEW_PX", "Preview", "PreviewMemory", "preview"]
 
 T = TypeVar("T")
 MAX_PREVIEW_PX = 1536
@@ -61,6 +68,7 @@ def preview(
     params: Params,
     region: Region,
     stop: Callable[[], bool] = lambda: False,
+    memory: PreviewMemory | None = None,
 ) -> Preview:
     """Run a step on a region of its slide with some settings; nothing is stored.
 
@@ -72,6 +80,8 @@ def preview(
         Origin and size in µm of that slide.
     stop
         Asked after every block; True ends the work.
+    memory
+        What earlier previews have kept; the result is the same without it.
 
     Raises
     ------
@@ -87,8 +97,12 @@ def preview(
         raise InputError(f"a preview of '{step.title}' needs: {', '.join(lacking)}; run it first")
     absent = [entry.name for entry in step.may_read if not _there(case, entry)]
     region, whole = _middle(case, step, params, region)
-    with tempfile.TemporaryDirectory(prefix="mosaik-preview-") as folder:
-        inputs = _RegionInputs(case, step, Path(folder), region, absent)
+    with (
+        tempfile.TemporaryDirectory(prefix="mosaik-preview-") as folder,
+        PreviewMemory() if memory is None else nullcontext(memory) as kept,
+    ):
+        kept.keep_for(case, step, absent)
+        inputs = _RegionInputs(case, step, Path(folder), region, absent, kept)
         body = step.body(inputs, params)
         try:
             while True:
@@ -125,13 +139,39 @@ class _RegionInputs(Inputs):
     """Inputs whose slide is passed over in a region only, and whose blocks stay in memory."""
 
     def __init__(
-        self, case: Case, step: Step[Any], scratch: Path, region: Region, absent: Sequence[str]
+        self,
+        case: Case,
+        step: Step[Any],
+        scratch: Path,
+        region: Region,
+        absent: Sequence[str],
+        memory: PreviewMemory,
     ) -> None:
         super().__init__(case, step, scratch, absent=absent)
-        self._region = region
+        self._region, self._memory = region, memory
+
+    def read(self, artifact: Artifact[T]) -> T:
+        value: T = self._memory.get(
+            f"read {artifact.name}", lambda: super(_RegionInputs, self).read(artifact)
+        )
+        return value
 
     def slide(self, stain: str) -> Slide:
-        return _RegionSlide(super().slide(stain), self._region)  # type: ignore[return-value]
+        opened = self._memory.get(f"slide {stain}", lambda: super(_RegionInputs, self).slide(stain))
+        return _RegionSlide(opened, self._region, self._memory)  # type: ignore[return-value]
+
+    def once(
+        self, name: str, depends: Any, work: Callable[[], Generator[Progress, None, T]]
+    ) -> Generator[Progress, None, T]:
+        key = f"once {name} {digest(depends)}"
+        if not self._memory.has(key):
+            value = yield from work()
+            self._memory.get(key, lambda: value)
+        found: T = self._memory.get(key, lambda: None)
+        return found
+
+    def working_array(self, name: str, shape: tuple[int, int], dtype: Any) -> Any:
+        return np.zeros(shape, dtype)
 
     def _run(
         self,
@@ -178,20 +218,37 @@ class _HeldBlocks(KeptBlocks):
 
 
 class _RegionSlide:
-    """A slide that is passed over in a region; everything else is the whole slide's."""
+    """A slide that is passed over in a region; everything else is the whole slide's.
 
-    def __init__(self, slide: Slide, region: Region) -> None:
-        self._slide, self._region = slide, region
+    The memory closes it, so that the next preview finds it open.
+    """
+
+    def __init__(self, slide: Slide, region: Region, memory: PreviewMemory) -> None:
+        self._slide, self._region, self._memory = slide, region, memory
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._slide, name)
 
     def blocks(self, *views: View, block_px: int = 512) -> SlideBlocks:
-        """Small blocks, so that all cores have some."""
-        return self._slide.blocks(*views, block_px=min(block_px, 512), region=self._region)
+        """Small blocks, so that all cores have some; their pixels are kept."""
+        size = min(block_px, 512)
+
+        def begin() -> Any:
+            return KeptPass(self._slide.blocks(*views, block_px=size, region=self._region))
+
+        key = f"pass {views} {size} {self._region}"
+        found: SlideBlocks = self._memory.get(key, begin)
+        return found
+
+    def read_lattice(self, lattice: Lattice) -> Raster:
+        """Pixels of a part of the slide, kept for the samples of another setting."""
+        found: Raster = self._memory.get(
+            f"pixels {lattice}", lambda: self._slide.read_lattice(lattice)
+        )
+        return found
 
     def __enter__(self) -> _RegionSlide:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._slide.close()
+        return None

@@ -160,8 +160,13 @@ def slide_threshold(
         return np.concatenate([np.zeros(0), *samples.column("od")])
 
     depends = [model.vectors.tolist(), lattice.spacing_um, model.params.smoothing_um]
-    od = yield from inputs.once("haematoxylin", depends, pooled)
-    return estimate_nuclear_threshold(od, model.params)
+
+    def threshold() -> Generator[Progress, None, float]:
+        od = yield from inputs.once("haematoxylin", depends, pooled)
+        return estimate_nuclear_threshold(od, model.params)
+
+    more = [*depends, model.params.sensitivity, model.params.lowest_od]
+    return (yield from inputs.once("threshold", more, threshold))
 
 
 def _block_nuclei(
@@ -212,7 +217,7 @@ def _join(
     n_before = 0
     for number, block in enumerate(blocks):
         window, owned = block.window, parts.array(number, "labels")
-        present = np.asarray(labels[window])
+        present = np.array(labels[window])  # a copy: the array may be in memory
         pasted = mosaic.paste(present, owned, (window[0].start, window[1].start))
         with saving("a working file", inputs.scratch):
             labels[window] = pasted

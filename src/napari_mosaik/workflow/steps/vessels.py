@@ -60,7 +60,7 @@ def _body(inputs: Inputs, params: VesselParams) -> Generator[Progress, None, Res
     from napari_mosaik.segment.vessels import halo_um
 
     mask = inputs.read(TISSUE["cd34"])
-    edge = _edge(mask, params)
+    edge = yield from inputs.once("edge", params.edge_um, partial(_edge, mask, params))
     with inputs.slide("cd34") as slide:
         stream = slide.blocks(View(params.spacing_um, halo_um(params)))
         lattice = stream.lattices[0]
@@ -97,8 +97,9 @@ def _body(inputs: Inputs, params: VesselParams) -> Generator[Progress, None, Res
     return results
 
 
-def _edge(mask: Raster, params: VesselParams) -> Raster:
+def _edge(mask: Raster, params: VesselParams) -> Generator[Progress, None, Raster]:
     """Where the tissue is nearer to its outline than the settings say; a cut slide has none."""
+    yield Progress(0, 1, "finding the outline of the tissue")
     inside = np.asarray(mask.values, bool)
     near = within(~inside, params.edge_um, mask.lattice.spacing_um)
     return Raster(inside & near, mask.lattice)
@@ -108,7 +109,7 @@ def _staining(
     inputs: Inputs, slide: Slide, lattice: Lattice, mask: Raster, params: VesselParams
 ) -> Generator[Progress, None, Staining]:
     """The slide's stains and DAB threshold, from small blocks spread evenly over its tissue."""
-    from napari_mosaik.segment.vessels import staining_of
+    from napari_mosaik.segment.staining import SampledPixels, staining_of
 
     chosen = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS)
 
@@ -116,8 +117,12 @@ def _staining(
         pixels = slide.read_lattice(block.core).values[::SAMPLE_STRIDE, ::SAMPLE_STRIDE]
         return {"rgb": pixels[tissue_in(block.core, mask)[::SAMPLE_STRIDE, ::SAMPLE_STRIDE]]}
 
-    samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.05)
-    return staining_of(np.concatenate([np.zeros((0, 3), np.uint8), *samples.column("rgb")]), params)
+    def pooled() -> Generator[Progress, None, SampledPixels]:
+        text = "estimating the stain"
+        samples = yield from inputs.blocks("samples", chosen, sample, text, stop=0.05)
+        return SampledPixels(np.concatenate([np.zeros((0, 3), np.uint8), *samples.column("rgb")]))
+
+    return staining_of((yield from inputs.once("samples", lattice.spacing_um, pooled)), params)
 
 
 def _wall(
