@@ -190,9 +190,9 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
         lambda: int(np.asarray(shown.get_value(place, world=True) or 0)) == 5, timeout=20_000
     )
     assert "1 correction by hand" in dock.workspace.results["tissue_cd34"]
-    assert "mm² of it by hand" in dock.workspace.results["tissue_cd34"].replace("\u202f", " ")
+    assert "of it by hand" in dock.workspace.results["tissue_cd34"]
 
-    # back: the tool is still in the hand, the results follow
+    # back: the tool is still in the hand and no new layer takes its keys; the results follow
     hand.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     settled(0)
     assert GONE not in viewer.layers

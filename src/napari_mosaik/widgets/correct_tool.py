@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.view.objects import path_lines
@@ -15,10 +15,12 @@ from napari_mosaik.view.spec import placement_um
 if TYPE_CHECKING:
     from napari_mosaik.widgets.canvas import CanvasLink
 
-__all__ = ["DRAGGED", "KEY", "MARKED", "CorrectTool"]
+__all__ = ["DRAGGED", "KEY", "MARKED", "PICKED", "CorrectTool"]
 
 KEY = "Shift-C"
-DRAGGED = ("split", "add", "cut", "flag", "clear")
+PICKED = ("haematoxylin", "dab")
+"""What is picked by a click or by dragging around a place."""
+DRAGGED = ("split", "add", "cut", "flag", "clear", *PICKED)
 """What is drawn by dragging; the others are clicks."""
 DRAFT = "Drawn by hand"
 MARKED = "#FF00FF"
@@ -27,7 +29,7 @@ _STILL_PX = 4
 
 
 class CorrectTool(QObject):
-    """Takes the mouse while objects are corrected, and draws lines over everything.
+    """Takes the mouse while something is corrected or picked, and draws lines over everything.
 
     ``clicked`` carries a place and ``drawn`` a path (n, 2), both (row, column) in µm of the
     reference section; ``changed`` is emitted when another mode is taken or the tool put away.
@@ -48,21 +50,34 @@ class CorrectTool(QObject):
     def take(self, mode: str) -> None:
         """Take the tool for "select", "merge" or one of `DRAGGED`; empty puts it away."""
         was_on, self.mode = bool(self.mode), mode
+        if not mode and not was_on:
+            return  # another tool may be in the hand
         self._hold_still()
         if mode and not was_on:
             self.link.busy = True
             self.viewer.mouse_drag_callbacks.append(self._pressed)
-            self.viewer.layers.selection.clear()
+            self.viewer.layers.events.inserted.connect(self._layer_came)
+            self._let_go()
             for key, act in self.keys.items():
                 self.viewer.bind_key(key, lambda _v, act=act: act(), overwrite=True)
         elif was_on and not mode:
             self.link.busy = False
             self.viewer.mouse_drag_callbacks.remove(self._pressed)
+            self.viewer.layers.events.inserted.disconnect(self._layer_came)
             for key in self.keys:
                 self.viewer.bind_key(key, None, overwrite=True)
         self.viewer.cursor.style = "crosshair" if mode else "standard"
         self._sketch([])
         self.changed.emit()
+
+    def _layer_came(self, *_: Any) -> None:
+        QTimer.singleShot(0, self._let_go)  # napari chooses a new layer once it is in the list
+
+    def _let_go(self) -> None:
+        """Choose no layer: it would take keys such as Ctrl+Z."""
+        if self.mode:
+            self.viewer.layers.selection.clear()
+            self._hold_still()
 
     def _hold_still(self) -> None:
         """A drag that draws must not move the picture; napari allows it with every new layer."""
@@ -84,10 +99,9 @@ class CorrectTool(QObject):
             yield
         path, self._path = self._path, []
         self._sketch([])
-        if self.mode in DRAGGED:
-            if not still:
-                self.drawn.emit(np.array(path))
-        elif still:
+        if self.mode in DRAGGED and not still:
+            self.drawn.emit(np.array(path))
+        elif still and (self.mode not in DRAGGED or self.mode in PICKED):
             self.clicked.emit(path[0])
 
     def _sketch(self, path: list[tuple[float, float]]) -> None:

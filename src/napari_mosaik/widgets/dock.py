@@ -24,6 +24,8 @@ from napari_mosaik.widgets.progress_bar import JobBar
 from napari_mosaik.widgets.review import ReviewPanel
 from napari_mosaik.widgets.side_by_side import SideBySide
 from napari_mosaik.widgets.slide_view import SlideView
+from napari_mosaik.widgets.stain_picker import StainPicker
+from napari_mosaik.widgets.step_pages import make_page
 from napari_mosaik.widgets.view_tools import ViewTools
 from napari_mosaik.widgets.workspace import Workspace
 from napari_mosaik.workflow.steps import STEPS
@@ -52,9 +54,11 @@ class MosaikDock(QWidget):
         self.welcome = _Welcome(self)
         self.case_page = CasePage(self.desk)
         self.pages: dict[str, StepPage] = {
-            title: StepPage(title, steps) for title, steps in pages_of(STEPS).items()
+            title: make_page(title, steps, self.desk) for title, steps in pages_of(STEPS).items()
         }
         self.preview = LivePreview(self.board)
+        self.picker = StainPicker(self.canvas)
+        self.pages["Vessels"].tools = self.picker
         self.banner = Banner()
         self.banner.dismissed.connect(self._dismiss)
         self.bar = JobBar(self.desk, {step.name: step.title for step in STEPS})
@@ -122,7 +126,9 @@ class MosaikDock(QWidget):
         self.preview.said.connect(self._previewed)
         self.view_tools.ruler.taken.connect(lambda: self.annotate.drawing.take(""))
         self.view_tools.ruler.taken.connect(lambda: self.correct.tool.take(""))
+        self.view_tools.ruler.taken.connect(lambda: self.picker.tool.take(""))
         self.correct.tool.changed.connect(self._corrects)
+        self.picker.tool.changed.connect(self._picks)
         self.annotate.drawing.changed.connect(self._one_tool)
 
     def sizeHint(self) -> Any:
@@ -158,20 +164,32 @@ class MosaikDock(QWidget):
         """Either the ruler or a drawing tool is in the hand."""
         if self.annotate.drawing.is_on:
             self.view_tools.ruler.put_away()
-            if self.correct.tool.mode:
-                self.correct.tool.take("")
-                self.canvas.busy = True
+            for tool in (self.correct.tool, self.picker.tool):
+                if tool.mode:
+                    tool.take("")
+                    self.canvas.busy = True
 
     def _corrects(self) -> None:
         """The correcting tool is the only one in the hand, and its page is seen."""
         if self.correct.tool.mode:
             self.view_tools.ruler.put_away()
             self.annotate.drawing.take("")
+            self.picker.tool.take("")
             self.canvas.busy = True
             self.side_by_side.leave()
             self.view_tools.four_up.leave()
             self.tabs.setCurrentIndex(self.review_tab)
             self.correct_fold.set_open(True)
+
+    def _picks(self) -> None:
+        """The picking tool is the only one in the hand, on the slide alone."""
+        if self.picker.tool.mode:
+            self.view_tools.ruler.put_away()
+            self.annotate.drawing.take("")
+            self.correct.tool.take("")
+            self.canvas.busy = True
+            self.side_by_side.leave()
+            self.view_tools.four_up.leave()
 
     def _preview(self, step: str) -> None:
         if step:
@@ -228,6 +246,7 @@ class MosaikDock(QWidget):
         self.case_page.levels.stop()
         self.check.stop()
         self.correct.shut()
+        self.picker.stop()
         self.preview.stop()
         self.slide_view.shut()
         self.view_tools.shut()

@@ -175,6 +175,8 @@ class StepPage(Page):
         self.steps = tuple(steps)
         self.names = tuple(step.name for step in steps)
         self.sections: dict[str, StepSection] = {}
+        self.tools: QWidget | None = None
+        """More that stands below the preview, set before the page is first opened."""
         self._recipe: dict[str, Params] = {}
         self._states: dict[str, State] = {}
         self._results: dict[str, str] = {}
@@ -216,6 +218,8 @@ class StepPage(Page):
         layout.addWidget(self.give_button)
         layout.addWidget(self.preview_box)
         layout.addWidget(self.preview_line)
+        if self.tools is not None:
+            layout.addWidget(self.tools)
         for section in self.sections.values():
             layout.addWidget(section)
         layout.addWidget(self.how)
