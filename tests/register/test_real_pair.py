@@ -1,30 +1,15 @@
-"""The rat kidney pair (H&E and DAB): landmark errors of the automatic alignments, in pixels."""
+"""Real neighbouring sections through the `align` command: landmark errors that it has not seen."""
 
+import csv
+import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from napari_mosaik.core import Lattice, Raster
-from napari_mosaik.core.colour import (
-    DAB,
-    EOSIN,
-    HAEMATOXYLIN,
-    luma,
-    stain_density,
-    stain_matrix,
-)
-from napari_mosaik.register import (
-    AlignParams,
-    align_masks,
-    align_sections,
-    landmark_quality,
-    read_landmarks,
-)
+from napari_mosaik.cli import main
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "data" / "registration"
-PAIRS = 69  # the first 69 landmarks of the two files correspond
-PIXEL_UM = 10.0  # any number: errors are given in pixels
+PIXEL_UM = 5.0
 
 pytestmark = [
     pytest.mark.realdata,
@@ -34,49 +19,42 @@ pytestmark = [
 ]
 
 
-def section(name, frame, counterstain):
-    """Tissue mask by brightness and haematoxylin density within it."""
-    from PIL import Image
-    from scipy import ndimage
-
-    rgb = np.asarray(Image.open(FOLDER / f"{name}.jpg").convert("RGB"))
-    dark = ndimage.gaussian_filter(luma(rgb), 2) < 232
-    dark = ndimage.binary_opening(ndimage.binary_closing(dark, iterations=3), iterations=3)
-    parts, _ = ndimage.label(dark)
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    mask = parts == sizes.argmax()
-    density = stain_density(rgb, stain_matrix(HAEMATOXYLIN, counterstain))[..., 0]
-    lattice = Lattice(frame, rgb.shape[:2], (PIXEL_UM, PIXEL_UM))
-    return Raster(mask, lattice), Raster(np.clip(density, 0, None) * mask, lattice)
+def aligned(capsys, fixed, moving, marks_fixed, marks_moving, *more):
+    """The command's JSON."""
+    arguments = ["align", fixed, moving, "--landmarks-fixed", marks_fixed]
+    arguments += ["--landmarks-moving", marks_moving, "--kind", "affine", "--json"]
+    arguments += ["--spacing-fixed", PIXEL_UM, "--spacing-moving", PIXEL_UM, *more]
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert not end.value.code
+    return json.loads(capsys.readouterr().out)
 
 
-@pytest.fixture(scope="module")
-def pair():
-    fixed = section("Rat-Kidney_HE", "he", EOSIN)
-    moving = section("Rat-Kidney_PanCytokeratin", "dab", DAB)
-    points = [
-        read_landmarks(FOLDER / f"{name}.csv", PIXEL_UM)[:PAIRS]
-        for name in ("Rat-Kidney_PanCytokeratin", "Rat-Kidney_HE")
-    ]
-    return moving, fixed, points
+def test_the_kidney_pair_is_met_within_four_pixels(capsys):
+    names = [FOLDER / f"Rat-Kidney_{stain}" for stain in ("HE", "PanCytokeratin")]
+    files = [name.with_suffix(end) for end in (".jpg", ".csv") for name in names]
+    record = aligned(capsys, *files)
+    errors = record["landmark_error_um"]
+    assert errors["after"]["n"] == 69
+    assert errors["before"]["median"] / PIXEL_UM == pytest.approx(29.1, abs=0.1)
+    assert errors["after"]["median"] / PIXEL_UM <= 4.5  # the best affine map through them has 3.6
+    assert record["confidence"] > 0.8
+    assert not record["mirrored"]
 
 
-def test_outlines_bring_the_landmarks_within_six_pixels(pair):
-    (mask, _), (fixed, _), points = pair
-    found = align_masks(mask, fixed, AlignParams(kind="affine"))
-    quality = landmark_quality(*points, found.transform, fixed.lattice)
-    assert quality["n"] == PAIRS
-    assert quality["before_um"]["median"] / PIXEL_UM == pytest.approx(29.1, abs=0.1)
-    assert quality["tre_um"]["median"] / PIXEL_UM <= 6
-    assert quality["robustness"] > 0.9
-    assert found.confidence > 0.5
-    assert not found.mirrored
-
-
-def test_haematoxylin_does_not_make_it_worse(pair):
-    (mask, density), (fixed, reference), points = pair
-    found = align_sections(mask, fixed, density, reference, AlignParams(kind="affine"))
-    quality = landmark_quality(*points, found.transform, fixed.lattice)
-    assert quality["tre_um"]["median"] / PIXEL_UM <= 6
-    assert found.ncc > 0.4
+def test_the_lung_pair_is_met_although_it_fills_the_picture(capsys, tmp_path):
+    place = FOLDER / "lung-lesion-3"
+    marks = []
+    for name in ("He", "CD31-3"):
+        with (place / f"{name}-les3.landmarks-50pc.csv").open() as file:
+            rows = list(csv.reader(file))[1:]
+        path = tmp_path / f"{name}.csv"
+        lines = [f"{row[0]},{float(row[1]) / 10},{float(row[2]) / 10}" for row in rows if row]
+        path.write_text("\n".join([",X,Y", *lines]))
+        marks.append(path)
+    files = [place / f"29-041-Izd2-w35-{name}-les3.jpg" for name in ("He", "CD31-3")]
+    record = aligned(capsys, *files, *marks)
+    errors = record["landmark_error_um"]
+    assert errors["before"]["median"] / PIXEL_UM > 70
+    assert errors["after"]["median"] / PIXEL_UM <= 8.5  # the best affine map through them has 7.1
+    assert record["confidence"] > 0.8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-__all__ = ["finish"]
+__all__ = ["finish", "shown"]
 
 T = TypeVar("T")
 
@@ -15,6 +15,16 @@ def finish(work: Generator[Any, None, T]) -> T:
     while True:
         try:
             next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def shown(work: Generator[float, None, T], start: float, stop: float) -> Generator[float, None, T]:
+    """The same computation as a part of a longer one: its fractions lie between two of that."""
+    while True:
+        try:
+            yield start + (stop - start) * next(work)
         except StopIteration as end:
             result: T = end.value
             return result

@@ -19,20 +19,24 @@ from napari_mosaik.register.quality import (
 from napari_mosaik.register.result import Alignment
 
 if TYPE_CHECKING:
+    from napari_mosaik.register.blocks import Agreement, agreement
+    from napari_mosaik.register.density import haematoxylin_density
     from napari_mosaik.register.intensity import (
         align_sections,
         density_correlation,
         iter_align_sections,
-        refine,
+        judge,
     )
     from napari_mosaik.register.pet import blurred_outline, pet_mask
     from napari_mosaik.register.rigid import align_masks, iter_align_masks
 
 __all__ = [
+    "Agreement",
     "AlignKind",
     "AlignParams",
     "Alignment",
     "OutlineParams",
+    "agreement",
     "align_masks",
     "align_sections",
     "blurred_outline",
@@ -40,16 +44,21 @@ __all__ = [
     "dice",
     "dice_of_masks",
     "fit_landmarks",
+    "haematoxylin_density",
     "iter_align_masks",
     "iter_align_sections",
+    "judge",
     "landmark_errors_um",
     "landmark_quality",
     "pet_mask",
     "read_landmarks",
-    "refine",
 ]
 
 _WHERE = {
+    "Agreement": "blocks",
+    "agreement": "blocks",
+    "haematoxylin_density": "density",
+    "judge": "intensity",
     "align_masks": "rigid",
     "align_sections": "intensity",
     "blurred_outline": "pet",
@@ -57,7 +66,6 @@ _WHERE = {
     "iter_align_masks": "rigid",
     "iter_align_sections": "intensity",
     "pet_mask": "pet",
-    "refine": "intensity",
 }
 
 

@@ -30,13 +30,21 @@ class Alignment:
     mirrored
         Whether the moving section is turned over.
     confidence
-        0 to 1: low when the outlines fit badly or another angle fits almost as well.
+        0 to 1: low when the outlines fit badly, when few places inside the tissue agree, or when
+        another angle fits almost as well.
     warnings
         What should be looked at.
     ncc
         Correlation of the haematoxylin densities after alignment; NaN where it was not used.
     method
         "outline", "outline + haematoxylin", "landmarks", or as given.
+    agreement
+        Share of textured places inside the tissue that find their partner where the map puts it;
+        NaN where it was not looked for.
+    n_places
+        How many places were compared.
+    local_error_um
+        Median distance of those partners from where the map puts them, µm.
     """
 
     transform: Transform
@@ -48,6 +56,9 @@ class Alignment:
     warnings: tuple[str, ...] = ()
     ncc: float = float("nan")
     method: str = "outline"
+    agreement: float = float("nan")
+    n_places: int = 0
+    local_error_um: float = float("nan")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; a missing correlation is null."""
@@ -63,6 +74,9 @@ class Alignment:
             "warnings": list(self.warnings),
             "ncc": _stored(self.ncc),
             "method": self.method,
+            "agreement": _stored(self.agreement),
+            "n_places": self.n_places,
+            "local_error_um": _stored(self.local_error_um),
         }
 
     @classmethod
@@ -80,6 +94,9 @@ class Alignment:
             tuple(str(text) for text in values.get("warnings", ())),
             _number(values.get("ncc")),
             str(values.get("method", "outline")),
+            _number(values.get("agreement")),
+            int(values.get("n_places", 0)),
+            _number(values.get("local_error_um")),
         )
 
 

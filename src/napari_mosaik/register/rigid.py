@@ -19,7 +19,7 @@ from napari_mosaik.register.quality import dice
 from napari_mosaik.register.result import Alignment
 from napari_mosaik.register.warp import Picture, Pull, best_fit, smooth_picture
 
-__all__ = ["align_masks", "outline_candidates"]
+__all__ = ["align_masks", "outline_candidates", "plain_warnings"]
 
 _COARSE_PX = 96
 _ANGLE_APART_DEG = 20.0
@@ -196,7 +196,15 @@ def _warnings(
             f"another angle fits almost as well (Dice {overlap:.3f} and {rival:.3f}); "
             "check the alignment or set landmarks"
         )
-    if overlap < 0.85:
+    return said + plain_warnings(transform, overlap, params)
+
+
+def plain_warnings(
+    transform: Transform, overlap: float, params: OutlineParams, *, outlines: bool = True
+) -> list[str]:
+    """What is odd about a map: little overlap, a mirror image, an implausible scale."""
+    said = []
+    if outlines and overlap < 0.85:
         said.append(f"the outlines overlap little (Dice {overlap:.3f})")
     if transform.mirrored:
         said.append("the section is taken as turned over (mirror image)")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, stain_density, stain_matrix
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.io import open_slide
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide import Slide
 
 __all__ = ["align_pictures"]
 
@@ -29,6 +31,7 @@ def align_pictures(
     from napari_mosaik.register import (
         AlignParams,
         align_sections,
+        haematoxylin_density,
         landmark_quality,
         read_landmarks,
     )
@@ -45,7 +48,7 @@ def align_pictures(
         for slide in (other, one):
             settings = TissueParams(spacing_um=max(OUTLINE_SPACING_UM, *slide.lattice.spacing_um))
             masks.append(tissue_mask(slide.thumbnail(settings.spacing_um), settings))
-        densities = [_haematoxylin(slide) for slide in (other, one)]
+        densities = [haematoxylin_density(_overview(slide)) for slide in (other, one)]
         lattices = other.lattice, one.lattice
     found = align_sections(masks[0], masks[1], densities[0], densities[1], params)
     record = found.to_dict()
@@ -67,7 +70,5 @@ def align_pictures(
     return record
 
 
-def _haematoxylin(slide: Any) -> Raster:
-    overview = slide.thumbnail(max(DENSITY_SPACING_UM, *slide.lattice.spacing_um))
-    amounts = stain_density(overview.values, stain_matrix(HAEMATOXYLIN, DAB))
-    return Raster(amounts[..., 0], overview.lattice)
+def _overview(slide: Slide) -> Raster:
+    return slide.thumbnail(max(DENSITY_SPACING_UM, *slide.lattice.spacing_um))

@@ -17,7 +17,6 @@ from napari_mosaik.core.catalogue import (
     STAIN_TITLES,
     TISSUE,
 )
-from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN, stain_density, stain_matrix
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.params import setting
@@ -28,6 +27,7 @@ from napari_mosaik.register import (
     OutlineParams,
     blurred_outline,
     fit_landmarks,
+    haematoxylin_density,
     iter_align_masks,
     iter_align_sections,
     landmark_errors_um,
@@ -91,10 +91,7 @@ def _by_landmarks(inputs: Inputs, frame: str, params: AlignParams) -> dict[str, 
 def _density(inputs: Inputs, stain: str) -> Raster:
     """Haematoxylin density of a section at low resolution, for the refinement."""
     with inputs.slide(stain) as slide:
-        overview = slide.thumbnail(DENSITY_SPACING_UM)
-    counterstain = EOSIN if stain == "he" else DAB
-    amounts = stain_density(overview.values, stain_matrix(HAEMATOXYLIN, counterstain))
-    return Raster(amounts[..., 0], overview.lattice)
+        return haematoxylin_density(slide.thumbnail(DENSITY_SPACING_UM))
 
 
 def _shown(pieces: Generator[float, None, Alignment]) -> Generator[Progress, None, Alignment]:
