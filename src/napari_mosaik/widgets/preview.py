@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.words import count, number
 from napari_mosaik.widgets.case_layers import transform_to_reference
 from napari_mosaik.widgets.looking import visible_um
+from napari_mosaik.workflow.preview_memory import PreviewMemory
 from napari_mosaik.workflow.steps import step_named
 
 if TYPE_CHECKING:
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["PREFIX", "LivePreview", "preview_line"]
 
 PREFIX = "Preview: "
-_CALM_MS = 120
+_CALM_MS = 30
+"""Changes that come together, such as a drag of the view, are taken as one."""
+_PATIENCE_S = 0.5
+"""A preview that takes longer is given up when something has changed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +56,25 @@ _DRAWN: dict[Artifact[LabelImage], _Drawn] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is to be previewed, and when it was asked for."""
+
+    case: Case
+    step: str
+    params: Params
+    corners: list[tuple[float, float]]
+    session: int
+    asked: int
+    began: float
+
+
 class LivePreview(QObject):
     """Keeps the preview of one step up to date with its settings and with what is visible.
 
     ``said`` carries the step's name and a line in words; one preview is computed at a time, and
-    what has changed meanwhile is computed next.
+    what has changed meanwhile is computed next.  While a value is dragged, each finished preview is
+    shown, so that the picture follows.  ``took_s`` holds how long the last one took.
     """
 
     said = Signal(str, str)
@@ -63,8 +83,10 @@ class LivePreview(QObject):
         super().__init__(board)
         self._board, self._desk, self._viewer = board, board.desk, board.viewer
         self.step = ""
+        self.took_s = 0.0
         self._busy = False
-        self._asked = 0
+        self._asked, self._session = 0, 0
+        self._memory = PreviewMemory()
         self._hidden: list[Layer] = []
         self._calm = QTimer(self)
         self._calm.setSingleShot(True)
@@ -98,7 +120,8 @@ class LivePreview(QObject):
         """End the preview and show what was shown before."""
         step, self.step = self.step, ""
         self._calm.stop()
-        self._asked += 1
+        self._session += 1
+        self._forget()
         for layer in [layer for layer in self._viewer.layers if layer.name.startswith(PREFIX)]:
             self._viewer.layers.remove(layer)
         for layer in self._hidden:
@@ -111,41 +134,57 @@ class LivePreview(QObject):
     def _again(self, *_: Any) -> None:
         if self.step:
             self._asked += 1
-            self._calm.start()
+            if not self._calm.isActive():
+                self._calm.start()
+
+    def _forget(self) -> None:
+        """Close the slide once nothing reads it."""
+        if not self.step and not self._busy:
+            self._memory.close()
 
     def _compute(self) -> None:
         case = self._desk.workspace.case
         if not self.step or case is None or self._busy:
             return
-        name, params = self.step, self._desk.workspace.recipe[self.step]
         low, high = visible_um(self._viewer)
         corners = list(product(*zip(low, high, strict=True)))
-        self._asked += 1
-        mine = self._asked
+        params = self._desk.workspace.recipe[self.step]
+        now = time.monotonic()
+        wish = _Wish(case, self.step, params, corners, self._session, self._asked, now)
         self._busy = True
-
-        def work() -> Any:
-            try:
-                return _find(case, name, params, corners, lambda: mine != self._asked)
-            except Cancelled:
-                return None
-            except MosaikError as error:
-                return error
-
-        task = self._desk.read("Preview", work, lambda answer: self._found(name, mine, answer))
+        task = self._desk.read("Preview", partial(self._work, wish), partial(self._done, wish))
         task.failed.connect(self._failed)
 
-    def _found(self, name: str, mine: int, answer: Any) -> None:
+    def _work(self, wish: _Wish) -> Any:
+        """In the background: the preview with its transform, an error to be said, or nothing."""
+        try:
+            return _find(wish, partial(self._gives_up, wish), self._memory)
+        except Cancelled:
+            return None
+        except MosaikError as error:
+            return error
+
+    def _gives_up(self, wish: _Wish) -> bool:
+        late = wish.asked != self._asked and time.monotonic() - wish.began > _PATIENCE_S
+        return late or wish.session != self._session
+
+    def _done(self, wish: _Wish, answer: Any) -> None:
         self._busy = False
-        if mine != self._asked:
-            self._calm.start()
-        elif isinstance(answer, MosaikError):
-            self.said.emit(name, str(answer))
+        self._forget()
+        if wish.session != self._session:
+            self._compute()
+            return
+        self.took_s = time.monotonic() - wish.began
+        if isinstance(answer, MosaikError):
+            self.said.emit(wish.step, str(answer))
         elif answer is not None:
-            self._show(name, *answer)
+            self._show(wish.step, *answer)
+        if wish.asked != self._asked and not self._calm.isActive():
+            self._calm.start()
 
     def _failed(self, *_: Any) -> None:
         self._busy = False
+        self._forget()
 
     def _show(self, name: str, found: Preview, transform: Transform | None) -> None:
         for artifact, value in found.results.items():
@@ -171,22 +210,18 @@ class LivePreview(QObject):
 
 
 def _find(
-    case: Case,
-    name: str,
-    params: Params,
-    corners: list[tuple[float, float]],
-    stop: Callable[[], bool],
+    wish: _Wish, stop: Callable[[], bool], memory: PreviewMemory
 ) -> tuple[Preview, Transform | None]:
     from napari_mosaik.workflow.preview import preview
 
-    step = step_named(name)
-    transform = transform_to_reference(case, step.previews)
-    points = np.asarray(corners, float)
+    step = step_named(wish.step)
+    transform = transform_to_reference(wish.case, step.previews)
+    points = np.asarray(wish.corners, float)
     if transform is not None:
         points = transform.inverse().apply(points)
     low, size = points.min(axis=0), np.ptp(points, axis=0)
     region: Region = ((float(low[0]), float(low[1])), (float(size[0]), float(size[1])))
-    return preview(case, step, params, region, stop), transform
+    return preview(wish.case, step, wish.params, region, stop, memory), transform
 
 
 def preview_line(found: Preview) -> str:
@@ -195,8 +230,9 @@ def preview_line(found: Preview) -> str:
     for artifact, value in found.results.items():
         if artifact in _DRAWN and isinstance(value, LabelImage):
             labels = value.array()
-            share = 100 * float((labels > 0).mean()) if labels.size else 0.0
-            n = int(np.unique(labels[labels > 0]).size)
+            pixels = np.bincount(labels.ravel(), minlength=1)[1:]
+            share = 100 * float(pixels.sum()) / max(1, labels.size)
+            n = int(np.count_nonzero(pixels))
             drawn = _DRAWN[artifact]
             words = count(n, drawn.one, drawn.many)
             lines.append(f"Here: {words}, {share:.1f} % of the area.")
