@@ -27,6 +27,7 @@ from napari_mosaik.segment.stardist.training import (
     targets,
     train_stardist,
 )
+from napari_mosaik.segment.stardist.variation import Scene, varied_scene
 
 RANGE = (0.0, 255.0)
 
@@ -83,11 +84,11 @@ def one_thread():
 @pytest.fixture(scope="module")
 def trained():
     """A small network that has learned to find discs."""
-    pictures, labels = zip(*[discs(96, seed=k) for k in range(6)], strict=True)
+    scenes = [Scene(*discs(96, seed=k)) for k in range(6)]
     params = StarDistTrainingParams(
-        base=8, features=16, patch_px=64, batch_size=4, steps=160, learning_rate=5e-3
+        base=8, features=16, patch_px=64, batch_size=4, steps=160, learning_rate=5e-3, variation=0.2
     )
-    steps = train_stardist(pictures, labels, params, np.random.default_rng(0), name="discs")
+    steps = train_stardist(scenes, params, np.random.default_rng(0), name="discs")
     losses = []
     while True:
         try:
@@ -230,9 +231,47 @@ def test_training_refuses_what_does_not_fit():
     rgb, truth = discs(64)
     rng = np.random.default_rng(0)
     params = StarDistTrainingParams(patch_px=64)
-    with pytest.raises(InputError, match="do not fit"):
-        next(train_stardist([rgb], [], params, rng))
+    with pytest.raises(InputError, match="at least one picture"):
+        next(train_stardist([], params, rng))
     with pytest.raises(InputError, match="same size"):
-        next(train_stardist([rgb[:50]], [truth], params, rng))
+        next(train_stardist([Scene(rgb[:50], truth)], params, rng))
+    with pytest.raises(InputError, match="same size"):
+        next(train_stardist([Scene(rgb, truth, truth[:50] > 0)], params, rng))
+    with pytest.raises(InputError, match="chances are 1 numbers"):
+        next(train_stardist([Scene(rgb, truth)], params, rng, chances=[1, 1]))
     with pytest.raises(InputError, match="multiple of 16"):
-        next(train_stardist([rgb], [truth], StarDistTrainingParams(patch_px=50), rng))
+        next(train_stardist([Scene(rgb, truth)], StarDistTrainingParams(patch_px=50), rng))
+
+
+@pytest.mark.parametrize("amount", [0.0, 1.0])
+def test_a_varied_piece_keeps_nuclei_where_they_are_dark(amount):
+    rgb, truth = discs(160)
+    ignored = truth == truth.max()
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        piece = varied_scene(Scene(rgb, truth, ignored), 96, amount, rng)
+        assert piece.rgb.shape == (96, 96, 3)
+        assert piece.rgb.dtype == np.uint8
+        assert set(np.unique(piece.labels)) <= set(np.unique(truth))
+        assert (piece.ignored == (piece.labels == truth.max())).all()
+        grey = piece.rgb.mean(2)
+        assert grey[piece.labels > 0].mean() < grey[piece.labels == 0].mean() - 10
+    same = varied_scene(Scene(rgb, truth), 160, 0.0, rng)
+    assert sorted(map(tuple, same.rgb.reshape(-1, 3))) == sorted(map(tuple, rgb.reshape(-1, 3)))
+
+
+def test_hidden_places_teach_nothing():
+    """What is labelled in a hidden place makes no difference; what is labelled elsewhere does."""
+    rgb, truth = discs(96)
+    hidden = np.zeros(truth.shape, bool)
+    hidden[:, 40:] = True
+    far = np.where(np.arange(96) >= 60, truth, 0)
+    params = StarDistTrainingParams(base=4, features=8, patch_px=96, batch_size=1, steps=3)
+
+    def losses(labels, ignored):
+        scene = Scene(rgb, labels, ignored)
+        return [s.loss for s in train_stardist([scene], params, np.random.default_rng(1))]
+
+    seen = np.where(np.isin(truth, np.unique(truth[:, 40:])), 0, truth)
+    assert losses(seen, hidden) == pytest.approx(losses(seen + far, hidden), rel=1e-5)
+    assert losses(seen, None)[0] != pytest.approx(losses(seen + far, None)[0], rel=1e-3)

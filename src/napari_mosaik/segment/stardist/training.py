@@ -3,18 +3,22 @@
 Losses as in StarDist: cross-entropy of the object probability (the distance to the edge, 1 at the
 deepest point), and the absolute error of the ray lengths weighted by that probability.
 
+Places that a scene hides carry no loss.  The weights are a running mean over the last steps, which
+wanders less than the last step's.
+
 Source: Schmidt et al. 2018, MICCAI; Tellez et al. 2018, IEEE Trans Med Imaging (stain changes).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,12 +29,20 @@ from napari_mosaik.segment.masks import Labels
 from napari_mosaik.segment.stardist.model import intensity_range
 from napari_mosaik.segment.stardist.network import DIVISOR, GRID, Architecture, StarDistNetwork
 from napari_mosaik.segment.stardist.polygons import stardist_module
+from napari_mosaik.segment.stardist.variation import Scene, blurred, varied_scene
 from napari_mosaik.segment.stardist.weights import SPACING_UM, StarDistWeights
 
 __all__ = ["StarDistTrainingParams", "TrainingStep", "stain_changed", "targets", "train_stardist"]
 
 _DISTANCE_WEIGHT = 0.2
 _BACKGROUND_WEIGHT = 1e-4
+_WARM_UP = 0.03
+_AT_FULL_RATE = 0.3
+_LEAST_RATE = 0.005
+_LARGEST_GRADIENT = 5.0
+_MEAN_OVER_STEPS = 500
+_RANGE_NOISE = 4.0
+_LEAST_RANGE = 20.0
 
 
 class StarDistTrainingParams(Params):
@@ -38,11 +50,13 @@ class StarDistTrainingParams(Params):
 
     base: int = setting(16, "Channels of the first level; StarDist's own network has 32.", ge=1)
     features: int = setting(64, "Channels before the outputs; StarDist's own has 128.", ge=1)
-    patch_px: int = setting(160, "Side of the patches, a multiple of 16.", unit="px", ge=32)
-    batch_size: int = setting(4, "Patches per step.", ge=1, le=1024)
+    patch_px: int = setting(144, "Side of the patches, a multiple of 16.", unit="px", ge=32)
+    batch_size: int = setting(6, "Patches per step.", ge=1, le=1024)
     steps: int = setting(2000, "Steps of the training.", ge=1)
     learning_rate: float = setting(1e-3, "Highest step size of Adam.", gt=0, le=1)
-    stain_change: float = setting(0.2, "How much the stain of a patch is changed.", ge=0, le=1)
+    variation: float = setting(
+        1.0, "How much stain, sharpness and size of a patch are changed (1: much).", ge=0, le=2
+    )
     prob_threshold: float = setting(0.5, "Least probability of a nucleus.", gt=0, lt=1)
     nms_threshold: float = setting(0.4, "Largest overlap of two nuclei.", gt=0, lt=1)
     spacing_um: float = setting(SPACING_UM, "Pixel size of the pictures.", unit="µm", gt=0)
@@ -66,11 +80,11 @@ def targets(labels: Labels, rays: int) -> tuple[Float32, Float32]:
 
 
 def train_stardist(
-    pictures: Sequence[NDArray[np.uint8]],
-    labels: Sequence[Labels],
+    scenes: Sequence[Scene],
     params: StarDistTrainingParams,
     rng: np.random.Generator,
     *,
+    chances: ArrayLike | None = None,
     name: str = "own",
     start: StarDistWeights | None = None,
     training: Mapping[str, Any] | None = None,
@@ -79,40 +93,51 @@ def train_stardist(
 
     Parameters
     ----------
-    pictures
-        (rows, columns, 3) 8-bit pictures at ``spacing_um``, at least a patch large.
-    labels
-        Labels of all nuclei of each picture, 0 elsewhere.
+    scenes
+        Pictures at ``spacing_um`` with labels of all nuclei but those in ``ignored`` places, at
+        least a patch large.
     params
         Settings.
     rng
-        Source of chance for weights, patches and changes of the stain.
+        Source of chance for weights, patches and their variation.
+    chances
+        (n,) how often each scene is shown, relative to the others; all alike if None.
     name
         What people call the network.
     start
         Weights to begin with; chance if None.  Their widths are kept.
     training
         What to keep in the card.
+
+    Raises
+    ------
+    InputError
+        A scene does not fit, or there is none.
     """
-    _check(pictures, labels, params)
+    _check(scenes, params)
+    likely = np.ones(len(scenes)) if chances is None else np.asarray(chances, float)
+    if likely.shape != (len(scenes),) or (likely < 0).any() or not likely.sum() > 0:
+        raise InputError(f"chances are {len(scenes)} numbers of at least 0, not {likely.shape}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**31)))
         widths = Architecture(params.base, params.features) if start is None else start.architecture
         network = _new(widths) if start is None else start.network()
-    optimiser = torch.optim.Adam(network.parameters(), lr=params.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, params.learning_rate, total_steps=params.steps + 1, pct_start=0.1
-    )
+    optimiser = torch.optim.AdamW(network.parameters(), lr=params.learning_rate, weight_decay=1e-4)
+    mean = {key: value.detach().clone() for key, value in network.state_dict().items()}
     network.train()
     for step in range(params.steps):
-        batch = [_patch(pictures, labels, params, rng) for _ in range(params.batch_size)]
+        for group in optimiser.param_groups:
+            group["lr"] = params.learning_rate * _rate(step / params.steps)
+        chosen = rng.choice(len(scenes), params.batch_size, p=likely / likely.sum())
+        batch = [_patch(scenes[index], params, rng) for index in chosen]
         loss = _loss(network, batch, widths.rays)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
         optimiser.step()
-        schedule.step()
+        _follow(mean, network, step)
         yield TrainingStep(step, params.steps, float(loss.detach()))
-    arrays = {key: value.detach().cpu().numpy() for key, value in network.state_dict().items()}
+    arrays = {key: value.cpu().numpy() for key, value in mean.items()}
     record = {"settings": params.model_dump(mode="json"), **(training or {})}
     return StarDistWeights(
         name,
@@ -125,6 +150,22 @@ def train_stardist(
     )
 
 
+def _rate(done: float) -> float:
+    """Share of the learning rate at a part of the training: up, level, and down as a cosine."""
+    falling = max(0.0, (done - _AT_FULL_RATE) / (1 - _AT_FULL_RATE))
+    return min(1.0, done / _WARM_UP + 0.02) * (
+        0.5 * (1 + math.cos(math.pi * falling)) + _LEAST_RATE
+    )
+
+
+@torch.no_grad()
+def _follow(mean: dict[str, Tensor], network: StarDistNetwork, step: int) -> None:
+    """Move the running mean of the weights towards those of a step."""
+    share = max(1 / _MEAN_OVER_STEPS, 1 - (step + 1) / (step + 51))
+    for key, value in network.state_dict().items():
+        mean[key].lerp_(value, share)
+
+
 def stain_changed(
     picture: NDArray[np.uint8], amount: float, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
@@ -134,7 +175,7 @@ def stain_changed(
     mix *= np.exp(amount * rng.normal(0, 1.2))
     od = od @ mix.astype(np.float32).T + np.float32(0.15 * amount * rng.random())
     if rng.random() < 0.5:
-        od = _blurred(od, 2.5 * amount * rng.random())
+        od = blurred(od, 2.5 * amount * rng.random())
     changed = 255 * np.exp(-np.maximum(od, 0))
     changed += rng.normal(0, 20 * amount * rng.random(), picture.shape)
     return np.asarray(np.clip(np.rint(changed), 0, 255), np.uint8)
@@ -150,59 +191,54 @@ def _new(widths: Architecture) -> StarDistNetwork:
     return network
 
 
-def _blurred(values: Float32, sigma_px: float) -> Float32:
-    from scipy.ndimage import gaussian_filter
-
-    return np.asarray(gaussian_filter(values, (sigma_px, sigma_px, 0)), np.float32)
-
-
-def _check(
-    pictures: Sequence[NDArray[np.uint8]], labels: Sequence[Labels], params: StarDistTrainingParams
-) -> None:
+def _check(scenes: Sequence[Scene], params: StarDistTrainingParams) -> None:
     if params.patch_px % DIVISOR:
         raise InputError(f"patch_px is a multiple of {DIVISOR}, not {params.patch_px}")
-    if not pictures or len(pictures) != len(labels):
-        raise InputError(f"{len(pictures)} pictures and {len(labels)} label images do not fit")
-    for picture, truth in zip(pictures, labels, strict=True):
-        if picture.shape != (*truth.shape, 3) or min(truth.shape) < params.patch_px:
+    if not scenes:
+        raise InputError("a network needs at least one picture with labels to learn from")
+    for scene in scenes:
+        rgb, labels = scene.rgb.shape, scene.labels.shape
+        hidden = labels if scene.ignored is None else scene.ignored.shape
+        if rgb != (*labels, 3) or hidden != labels or min(labels) < params.patch_px:
             raise InputError(
-                f"a picture {picture.shape} with labels {truth.shape} cannot be used; both have "
-                f"the same size, at least {params.patch_px} px a side"
+                f"a picture {rgb} with labels {labels} and ignored places {hidden} cannot be used; "
+                f"all have the same size, at least {params.patch_px} px a side"
             )
 
 
 def _patch(
-    pictures: Sequence[NDArray[np.uint8]],
-    labels: Sequence[Labels],
-    params: StarDistTrainingParams,
-    rng: np.random.Generator,
-) -> tuple[Float32, Labels]:
-    """A turned patch of a picture, normalised, and its labels."""
-    which = int(rng.integers(len(pictures)))
-    picture, truth, side = pictures[which], labels[which], params.patch_px
-    row, col = (int(rng.integers(size - side + 1)) for size in truth.shape)
-    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-    if params.stain_change > 0:
-        picture = stain_changed(picture, params.stain_change, rng)
-    low, high = intensity_range(picture[::2, ::2])
-    values = (picture[row : row + side, col : col + side].astype(np.float32) - low) / max(
-        1.0, high - low
+    scene: Scene, params: StarDistTrainingParams, rng: np.random.Generator
+) -> tuple[Float32, Scene]:
+    """A varied piece of a scene, and its normalised picture."""
+    piece = varied_scene(scene, params.patch_px, params.variation, rng)
+    low, high = intensity_range(piece.rgb[::2, ::2])
+    low, high = np.array([low, high]) + rng.normal(0, _RANGE_NOISE * params.variation, 2)
+    values = (piece.rgb.astype(np.float32) - np.float32(low)) / np.float32(
+        max(high - low, _LEAST_RANGE)
     )
-    found = np.rot90(values, turns), np.rot90(truth[row : row + side, col : col + side], turns)
-    if flip:
-        found = found[0][::-1], found[1][::-1]
-    return np.ascontiguousarray(found[0], np.float32), np.ascontiguousarray(found[1], np.int32)
+    return values, piece
 
 
-def _loss(network: StarDistNetwork, batch: list[tuple[Float32, Labels]], rays: int) -> Tensor:
+def _loss(network: StarDistNetwork, batch: list[tuple[Float32, Scene]], rays: int) -> Tensor:
     pictures = torch.from_numpy(np.stack([values.transpose(2, 0, 1) for values, _ in batch]))
-    wanted = [targets(truth, rays) for _, truth in batch]
+    wanted = [targets(piece.labels, rays) for _, piece in batch]
     prob = torch.from_numpy(np.stack([item[0] for item in wanted]))
     dist = torch.from_numpy(np.stack([item[1].transpose(2, 0, 1) for item in wanted]))
+    known = torch.from_numpy(np.stack([_known(piece) for _, piece in batch]))
     scores, found = network(pictures)
-    mask = prob[:, None]
-    error = (mask * (dist - found).abs()).mean() / (mask.mean() + 1e-7)
-    outside = ((1 - mask) * found.abs()).mean()
-    loss: Tensor = functional.binary_cross_entropy_with_logits(scores[:, 0], prob)
+    mask = (prob * known)[:, None]
+    error = (mask * (dist - found).abs()).sum() / (mask.sum() * rays + 1e-6)
+    outside = (((1 - prob) * known)[:, None] * found.abs()).mean()
+    entropy = functional.binary_cross_entropy_with_logits(
+        scores[:, 0], prob, weight=known, reduction="sum"
+    )
+    loss: Tensor = entropy / (known.sum() + 1)
     total: Tensor = loss + _DISTANCE_WEIGHT * (error + _BACKGROUND_WEIGHT * outside)
     return total
+
+
+def _known(piece: Scene) -> Float32:
+    """1 on the network's grid where it is known whether there is a nucleus, else 0."""
+    if piece.ignored is None:
+        return np.ones(piece.labels[::GRID, ::GRID].shape, np.float32)
+    return (~piece.ignored[::GRID, ::GRID]).astype(np.float32)
