@@ -18,7 +18,7 @@ from napari_mosaik.phantom import sample
 COMMANDS = (
     "demo", "sample", "new", "slide", "run", "status", "report", "view", "segment", "suv", "align",
     "kinetics", "annotate", "queue", "agreement", "retrain", "train", "predict",
-    "profiles", "pyramid", "weights",
+    "place", "profiles", "pyramid", "weights",
 )  # fmt: skip
 
 

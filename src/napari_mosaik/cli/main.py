@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from napari_mosaik.cli import case, cohort, demo, measure, pyramid, review, slide, weights
+from napari_mosaik.cli import case, cohort, demo, measure, place, pyramid, review, slide, weights
 from napari_mosaik.core.errors import MosaikError
 
 __all__ = ["app", "main"]
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (demo, case, slide, pyramid, cohort, review, measure, weights):
+for part in (demo, case, slide, pyramid, cohort, review, measure, place, weights):
     part.register(app)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -217,13 +217,29 @@ def align(
     landmarks_fixed: Annotated[Path | None, typer.Option(help="Landmarks (CSV, pixels).")] = None,
     landmarks_moving: Annotated[Path | None, typer.Option(help="Landmarks (CSV, pixels).")] = None,
     kind: Annotated[str, typer.Option(help="rigid, similarity or affine.")] = "rigid",
+    by_landmarks: Annotated[
+        bool, typer.Option("--by-landmarks", help="Fit the landmarks instead of measuring by them.")
+    ] = False,
+    matrix: Annotated[
+        Path | None, typer.Option(help="Judge the map in this file (3 x 3, µm) instead.")
+    ] = None,
+    order: Annotated[str, typer.Option(help="The matrix acts on rc or xy.")] = "rc",
     json: Json = False,
 ) -> None:
-    """Align two slides by their outlines and say how well; landmarks measure the error."""
+    """Align two slides and say how well; landmarks measure the error."""
     from napari_mosaik.workflow.single import align_pictures
 
     record = align_pictures(
-        fixed, moving, spacing_fixed, spacing_moving, landmarks_fixed, landmarks_moving, kind
+        fixed,
+        moving,
+        spacing_fixed,
+        spacing_moving,
+        landmarks_fixed,
+        landmarks_moving,
+        kind,
+        by_landmarks=by_landmarks,
+        matrix=matrix,
+        order=matrix_order(order),
     )
     if json:
         print_json(record)
@@ -231,12 +247,21 @@ def align(
     typer.echo("matrix (row, column, 1 in µm; moving to fixed):")
     for row in record["matrix"]:
         typer.echo("  " + "  ".join(f"{value:12.6g}" for value in row))
-    for key in ("scale", "angle_deg", "dice", "confidence"):
+    for key in ("scale", "angle_deg", "dice", "confidence", "agreement"):
         typer.echo(f"{key:11} {figure(record[key])}")
     for key, errors in record.get("landmark_error_um", {}).items():
         typer.echo(f"landmarks {key}: median {figure(errors['median'])} µm, n {errors['n']}")
     for sentence in record["warnings"]:
         typer.echo(f"- {sentence}")
+
+
+def matrix_order(text: str) -> Literal["rc", "xy"]:
+    """Which coordinate of a matrix comes first."""
+    if text == "rc":
+        return "rc"
+    if text == "xy":
+        return "xy"
+    raise InputError(f"--order {text} is not offered; use rc (row, column) or xy")
 
 
 def kinetics(

@@ -42,6 +42,10 @@ SLIDES: Final = {
 PET: Final = Source("pet", "microPET slice")
 INJECTION: Final = Source("injection", "injection record")
 LANDMARKS: Final = Source("landmarks", "landmarks set by hand")
+PLACED: Final = {
+    frame: Source(f"placed:{frame}", f"position of {title} on CD34 as given by hand or by a file")
+    for frame, title in (("he", "H&E"), ("caix", "CAIX"), ("pet", "the PET"))
+}
 ANNOTATIONS: Final = Source("annotations:he", "tissue classes drawn on the H&E slide")
 CORRECTIONS: Final = {
     what: Source(f"corrections:{what}", f"corrections of the {what.replace('_', ' on ')} by hand")
@@ -182,6 +186,7 @@ SOURCES: Final[tuple[Source, ...]] = (
     PET,
     INJECTION,
     LANDMARKS,
+    *PLACED.values(),
     ANNOTATIONS,
     *CORRECTIONS.values(),
 )

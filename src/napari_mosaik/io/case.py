@@ -19,7 +19,7 @@ from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.records import PetImage, SpacingSource
 from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.io.case_file import CASE_FILE, CaseFile, PetEntry, SlideEntry
+from napari_mosaik.io.case_file import CASE_FILE, CaseFile, PetEntry, PlacedEntry, SlideEntry
 from napari_mosaik.io.corrections import correction_journals, read_corrections
 from napari_mosaik.io.files import file_digest, saving, write_bytes
 from napari_mosaik.io.lock import writer
@@ -28,7 +28,7 @@ from napari_mosaik.io.store import CaseStore
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
 
-__all__ = ["Case", "CaseFile", "PetEntry", "SlideEntry", "create_case", "find_cases"]
+__all__ = ["Case", "CaseFile", "PetEntry", "PlacedEntry", "SlideEntry", "create_case", "find_cases"]
 
 
 class Case:
@@ -193,13 +193,17 @@ class Case:
             return "" if self.annotations_path("he").is_file() else "nothing annotated yet"
         if source == LANDMARKS:
             return "" if self.file.landmarks else "no landmarks given"
-        if source.name.startswith(_CORRECTIONS):
-            return self._lacks_corrections(source.name.removeprefix(_CORRECTIONS))
+        if source.name.startswith((_PLACED, _CORRECTIONS)):
+            return self._lacks_by_hand(source.name)
         raise KeyError(source.name)
 
-    def _lacks_corrections(self, what: str) -> str:
+    def _lacks_by_hand(self, name: str) -> str:
         """A damaged journal counts as one that is there: the step that reads it says so."""
+        if name.startswith(_PLACED):
+            placed = name.removeprefix(_PLACED) in self.file.placed
+            return "" if placed else "not placed by hand or by a file"
         try:
+            what = name.removeprefix(_CORRECTIONS)
             return "" if self.corrections(what) else "nothing corrected by hand"
         except InputError:
             return ""
@@ -235,6 +239,9 @@ class Case:
             return digest(given)
         if source == ANNOTATIONS:
             return self._file_digest(self.annotations_path("he"))
+        if source.name.startswith(_PLACED):
+            placed = self.file.placed[source.name.removeprefix(_PLACED)]  # type: ignore[index]
+            return digest(placed.model_dump(mode="json"))
         if source.name.startswith(_CORRECTIONS):
             return self._corrections_digest(source.name.removeprefix(_CORRECTIONS))
         paths = [self.path(path) for path in self.file.landmarks.values()]
@@ -277,6 +284,7 @@ class Case:
 
 _DIGESTS: dict[str, str] = {}
 _CORRECTIONS = "corrections:"
+_PLACED = "placed:"
 
 
 def create_case(root: Path, file: CaseFile) -> Case:

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.records import InjectionRecord, PetUnit, SpacingSource
 
-__all__ = ["CASE_FILE", "CaseFile", "PetEntry", "SlideEntry"]
+__all__ = ["CASE_FILE", "CaseFile", "PetEntry", "PlacedEntry", "SlideEntry"]
 
 CASE_FILE = "case.toml"
+Row = tuple[float, float, float]
 
 
 class _Entry(BaseModel):
@@ -57,6 +58,21 @@ class PetEntry(_Entry):
     unit: PetUnit | None = None
 
 
+class PlacedEntry(_Entry):
+    """Where a section or the PET lies on CD34, as a person or another program said.
+
+    ``matrix_um`` acts on (row, column, 1) in µm, from the section to CD34.  ``source`` is "hand"
+    (dragged in the window), "landmarks" or "file"; ``note`` says more.  ``marks_um`` and
+    ``reference_marks_um`` are landmarks (row, column) on the section and their partners on CD34.
+    """
+
+    matrix_um: tuple[Row, Row, Row]
+    source: Literal["hand", "landmarks", "file"]
+    note: str = ""
+    marks_um: tuple[tuple[float, float], ...] = ()
+    reference_marks_um: tuple[tuple[float, float], ...] = ()
+
+
 class CaseFile(_Entry):
     """What ``case.toml`` holds."""
 
@@ -67,6 +83,7 @@ class CaseFile(_Entry):
     pet: PetEntry | None = None
     injection: InjectionRecord | None = None
     landmarks: dict[str, str] = Field(default_factory=dict)
+    placed: dict[Literal["he", "caix", "pet"], PlacedEntry] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -8,7 +8,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from napari_mosaik.register.landmarks import fit_landmarks, read_landmarks
+from napari_mosaik.register.checks import (
+    OddLandmark,
+    odd_landmarks,
+    odd_sentences,
+    robust_landmarks,
+)
+from napari_mosaik.register.landmarks import (
+    fit_landmarks,
+    landmark_names,
+    read_landmarks,
+    read_matrix,
+)
 from napari_mosaik.register.params import AlignKind, AlignParams, OutlineParams
 from napari_mosaik.register.quality import (
     dice,
@@ -28,13 +39,14 @@ if TYPE_CHECKING:
         judge,
     )
     from napari_mosaik.register.pet import blurred_outline, pet_mask
-    from napari_mosaik.register.rigid import align_masks, iter_align_masks
+    from napari_mosaik.register.rigid import align_masks, iter_align_masks, judge_outline
 
 __all__ = [
     "Agreement",
     "AlignKind",
     "AlignParams",
     "Alignment",
+    "OddLandmark",
     "OutlineParams",
     "agreement",
     "align_masks",
@@ -48,10 +60,16 @@ __all__ = [
     "iter_align_masks",
     "iter_align_sections",
     "judge",
+    "judge_outline",
     "landmark_errors_um",
+    "landmark_names",
     "landmark_quality",
+    "odd_landmarks",
+    "odd_sentences",
     "pet_mask",
     "read_landmarks",
+    "read_matrix",
+    "robust_landmarks",
 ]
 
 _WHERE = {
@@ -59,6 +77,7 @@ _WHERE = {
     "agreement": "blocks",
     "haematoxylin_density": "density",
     "judge": "intensity",
+    "judge_outline": "rigid",
     "align_masks": "rigid",
     "align_sections": "intensity",
     "blurred_outline": "pet",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +14,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.register.params import AlignKind
 
-__all__ = ["fit_landmarks", "read_landmarks"]
+__all__ = ["fit_landmarks", "landmark_names", "read_landmarks", "read_matrix"]
 
 _LEAST = {"rigid": 2, "similarity": 2, "affine": 3}
 
@@ -35,6 +37,27 @@ def read_landmarks(path: str | Path, spacing_um: float | tuple[float, float]) ->
     InputError
         If the file cannot be read, or lacks the columns, or a number is not one.
     """
+    rows, x, y = _rows(path)
+    try:
+        points = [[float(row[y]), float(row[x])] for row in rows]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the landmarks {path} hold something that is no number") from error
+    pixels = np.asarray(points, np.float64).reshape(-1, 2)
+    return np.asarray(pixels * np.asarray(spacing_um, float), np.float64)
+
+
+def landmark_names(path: str | Path) -> list[str]:
+    """What each landmark of a file is called: its first column, or its number from 1."""
+    rows, x, y = _rows(path)
+    first = next(iter(rows[0])) if rows else x
+    named = first not in (x, y)
+    return [
+        (row[first] or "").strip() or str(n) if named else str(n) for n, row in enumerate(rows, 1)
+    ]
+
+
+def _rows(path: str | Path) -> tuple[list[dict[str, Any]], str, str]:
+    """Rows of a landmark file and the names of its columns X and Y."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -45,12 +68,57 @@ def read_landmarks(path: str | Path, spacing_um: float | tuple[float, float]) ->
     names = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
     if "x" not in names or "y" not in names:
         raise InputError(f"the landmarks {path} need the columns X and Y, not '{first}'")
+    return list(rows), names["x"], names["y"]
+
+
+def read_matrix(path: str | Path, order: Literal["rc", "xy"] = "rc") -> FloatArray:
+    """A 3 x 3 matrix in µm from a file, acting on (row, column, 1).
+
+    Nine numbers in three rows separated by commas, semicolons, tabs or blanks (two rows of three
+    will do), or JSON with ``matrix`` or ``matrix_um`` as `napari-mosaik align --json` writes it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    order
+        "rc" where the matrix acts on (row, column, 1), "xy" where it acts on (x, y, 1).
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or its matrix is no invertible affine map in µm.
+    """
     try:
-        points = [[float(row[names["y"]]), float(row[names["x"]])] for row in rows]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the landmarks {path} hold something that is no number") from error
-    pixels = np.asarray(points, np.float64).reshape(-1, 2)
-    return np.asarray(pixels * np.asarray(spacing_um, float), np.float64)
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the matrix {path} cannot be read: {error}") from error
+    try:
+        matrix = np.asarray(_numbers(text), np.float64)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"the matrix {path} holds something that is no number: {error}") from error
+    if matrix.shape == (2, 3):
+        matrix = np.vstack([matrix, [0.0, 0.0, 1.0]])
+    if matrix.shape != (3, 3):
+        raise InputError(f"the matrix {path} has the shape {matrix.shape}; 3 x 3 is needed")
+    if order == "xy":
+        swap = [1, 0, 2]
+        matrix = matrix[swap][:, swap]
+    try:
+        Transform("moving", "fixed", matrix)
+    except InputError as error:
+        raise InputError(f"the matrix {path} cannot be used: {error}") from error
+    return matrix
+
+
+def _numbers(text: str) -> Any:
+    if text.lstrip().startswith(("{", "[")):
+        found = json.loads(text)
+        if isinstance(found, dict):
+            return found["matrix_um"] if "matrix_um" in found else found["matrix"]
+        return found
+    lines = [line.replace(",", " ").replace(";", " ").split() for line in text.splitlines()]
+    return [[float(part) for part in line] for line in lines if line]
 
 
 def fit_landmarks(

@@ -19,7 +19,7 @@ from napari_mosaik.register.quality import dice
 from napari_mosaik.register.result import Alignment
 from napari_mosaik.register.warp import Picture, Pull, best_fit, smooth_picture
 
-__all__ = ["align_masks", "outline_candidates", "plain_warnings"]
+__all__ = ["align_masks", "judge_outline", "outline_candidates", "plain_warnings"]
 
 _COARSE_PX = 96
 _ANGLE_APART_DEG = 20.0
@@ -214,6 +214,26 @@ def plain_warnings(
             f"({params.min_scale:g} to {params.max_scale:g}); check the pixel sizes"
         )
     return said
+
+
+def judge_outline(
+    moving: Raster, fixed: Raster, transform: Transform, params: OutlineParams, *, method: str
+) -> Alignment:
+    """A map that was given (by hand, by landmarks, by a file), with the overlap of the outlines.
+
+    Its confidence is NaN: outlines that were laid by a person are not compared with other ways.
+    """
+    overlap = dice(moving, fixed, transform, pixels=512)
+    return Alignment(
+        transform,
+        overlap,
+        transform.angle_deg,
+        transform.scale,
+        transform.mirrored,
+        math.nan,
+        tuple(plain_warnings(transform, overlap, params)),
+        method=method,
+    )
 
 
 def _area(mask: Raster) -> float:

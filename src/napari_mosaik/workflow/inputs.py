@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Artifact, Origin, Progress, Source
-from napari_mosaik.core.catalogue import CORRECTIONS, INJECTION, PET, SLIDES
+from napari_mosaik.core.catalogue import CORRECTIONS, INJECTION, PET, PLACED, SLIDES
 from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.records import InjectionRecord, PetImage
 from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.io.case import Case
+from napari_mosaik.io.case import Case, PlacedEntry
 from napari_mosaik.io.files import remove_tree, write_bytes
 from napari_mosaik.workflow.parallel import in_parallel
 
@@ -153,6 +153,13 @@ class Inputs:
         """What was corrected by hand; nothing where there are no corrections."""
         source = CORRECTIONS[what]
         return self._case.corrections(what) if self.has(source) else ()
+
+    def placed(self, frame: str) -> PlacedEntry | None:
+        """Where a person or another program laid a section; None where nobody did."""
+        if not self.has(PLACED[frame]):
+            return None
+        entry: PlacedEntry = self._case.file.placed[frame]  # type: ignore[index]
+        return entry
 
     def landmark_files(self) -> dict[str, Path]:
         """Landmark files by frame."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,16 +13,18 @@ from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     LANDMARKS,
     PET,
+    PLACED,
     REFERENCE,
     SLIDES,
     STAIN_TITLES,
     TISSUE,
 )
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.frame import Transform
+from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.params import setting
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register import (
+    AlignKind,
     Alignment,
     AlignParams,
     OutlineParams,
@@ -30,14 +33,22 @@ from napari_mosaik.register import (
     haematoxylin_density,
     iter_align_masks,
     iter_align_sections,
+    judge,
+    judge_outline,
     landmark_errors_um,
+    odd_landmarks,
+    odd_sentences,
     pet_mask,
     read_landmarks,
+    robust_landmarks,
 )
 from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
 
-__all__ = ["ALIGN", "doubt", "transform_of"]
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide import Slide
+
+__all__ = ["ALIGN", "PetAlignParams", "density_of", "doubt", "transform_of"]
 
 DENSITY_SPACING_UM = 10.0
 
@@ -61,12 +72,22 @@ def doubt(document: dict[str, Any], title: str) -> str:
     return ""
 
 
-def _by_landmarks(inputs: Inputs, frame: str, params: AlignParams) -> dict[str, Any] | None:
-    """Alignment by landmarks on both images, when the case has them for this frame."""
+def _given(inputs: Inputs, frame: str, params: OutlineParams) -> _Given | None:
+    """A position that a person or a file gave, or that landmark files fix; None without any."""
+    placed = inputs.placed(frame)
+    if placed is not None:
+        transform = Transform(frame, REFERENCE, np.array(placed.matrix_um))
+        method = _SAID[placed.source] + (f": {placed.note}" if placed.note else "")
+        marks = np.array(placed.marks_um, float).reshape(-1, 2)
+        partners = np.array(placed.reference_marks_um, float).reshape(-1, 2)
+        return _Given(transform, method, marks, partners)
+    if not inputs.has(LANDMARKS):
+        return None
     files = inputs.landmark_files()
     if frame not in files or REFERENCE not in files:
         return None
-    moving = read_landmarks(files[frame], inputs.spacing_um(frame))
+    spacing = inputs.pet().raster.lattice.spacing_um if frame == "pet" else inputs.spacing_um(frame)
+    moving = read_landmarks(files[frame], spacing)
     fixed = read_landmarks(files[REFERENCE], inputs.spacing_um(REFERENCE))
     if len(moving) != len(fixed):
         raise InputError(
@@ -74,24 +95,54 @@ def _by_landmarks(inputs: Inputs, frame: str, params: AlignParams) -> dict[str, 
             "partner in the same row"
         )
     transform = fit_landmarks(moving, fixed, params.kind, frame, REFERENCE)
-    errors = landmark_errors_um(moving, fixed, transform)
-    found = Alignment(
-        transform,
-        dice=float("nan"),
-        angle_deg=transform.angle_deg,
-        scale=transform.scale,
-        mirrored=transform.mirrored,
-        confidence=float("nan"),
-        method=f"landmarks ({params.kind})",
-    )
-    error = {"median": float(np.median(errors)), "maximum": float(errors.max()), "n": len(errors)}
-    return {**found.to_dict(), "landmark_error_um": error}
+    return _Given(transform, f"landmarks ({params.kind})", moving, fixed)
+
+
+_SAID = {"hand": "by hand", "landmarks": "landmarks", "file": "file"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Given:
+    """A map that was given, how, and the landmarks (n, 2) that tell how good it is."""
+
+    transform: Transform
+    method: str
+    marks_um: FloatArray
+    partners_um: FloatArray
+
+    def document(self, found: Alignment, kind: AlignKind) -> dict[str, Any]:
+        """The judged map as it is stored, with the residual of each landmark."""
+        document = found.to_dict()
+        if not len(self.marks_um):
+            return document
+        errors = landmark_errors_um(self.marks_um, self.partners_um, self.transform)
+        document["landmark_error_um"] = {
+            "median": float(np.median(errors)),
+            "maximum": float(errors.max()),
+            "n": len(errors),
+        }
+        document["landmark_residuals_um"] = errors.tolist()
+        names = [str(n + 1) for n in range(len(errors))]
+        robust = (
+            robust_landmarks(
+                self.marks_um, self.partners_um, kind, self.transform.source, REFERENCE
+            )
+            if len(errors) > 3
+            else self.transform
+        )
+        odd = odd_sentences(odd_landmarks(self.marks_um, self.partners_um, robust), names)
+        document["warnings"] = [*document["warnings"], *odd]
+        return document
+
+
+def density_of(slide: Slide) -> Raster:
+    """Haematoxylin density of a section at low resolution."""
+    return haematoxylin_density(slide.thumbnail(DENSITY_SPACING_UM))
 
 
 def _density(inputs: Inputs, stain: str) -> Raster:
-    """Haematoxylin density of a section at low resolution, for the refinement."""
     with inputs.slide(stain) as slide:
-        return haematoxylin_density(slide.thumbnail(DENSITY_SPACING_UM))
+        return density_of(slide)
 
 
 def _shown(pieces: Generator[float, None, Alignment]) -> Generator[Progress, None, Alignment]:
@@ -108,30 +159,32 @@ def _shown(pieces: Generator[float, None, Alignment]) -> Generator[Progress, Non
 def _stain_step(stain: str) -> Step[AlignParams]:
     def body(inputs: Inputs, params: AlignParams) -> Generator[Progress, None, Results]:
         yield Progress(0.1, 1, "aligning")
-        found = _by_landmarks(inputs, stain, params) if inputs.has(LANDMARKS) else None
-        if found is None:
-            masks = inputs.read(TISSUE[stain]), inputs.read(TISSUE[REFERENCE])
-            if params.use_intensity:
-                yield Progress(0.1, 1, "looking at the haematoxylin")
-                densities = _density(inputs, stain), _density(inputs, REFERENCE)
-                pieces = iter_align_sections(*masks, *densities, params)
-                found = (yield from _shown(pieces)).to_dict()
-            else:
-                found = (yield from _shown(iter_align_masks(*masks, params))).to_dict()
-        return {ALIGNMENT[stain]: found}
+        given = _given(inputs, stain, params)
+        masks = inputs.read(TISSUE[stain]), inputs.read(TISSUE[REFERENCE])
+        if given is None and not params.use_intensity:
+            found = yield from _shown(iter_align_masks(*masks, params))
+            return {ALIGNMENT[stain]: found.to_dict()}
+        yield Progress(0.1, 1, "looking at the haematoxylin")
+        densities = _density(inputs, stain), _density(inputs, REFERENCE)
+        if given is not None:
+            found = judge(*masks, *densities, given.transform, params, method=given.method)
+            return {ALIGNMENT[stain]: given.document(found, params.kind)}
+        found = yield from _shown(iter_align_sections(*masks, *densities, params))
+        return {ALIGNMENT[stain]: found.to_dict()}
 
     title = STAIN_TITLES[stain]
     return Step(
         name=f"align_{stain}",
         title=f"Align {title} to CD34",
         about=f"Turns and shifts the {title} section onto the CD34 section by their outlines and "
-        "their haematoxylin, or by landmarks where there are some.",
+        "their haematoxylin, or as given by hand, by landmarks or by a file.",
         page="Align",
         params=AlignParams,
         reads=(SLIDES[stain], SLIDES[REFERENCE], TISSUE[stain], TISSUE[REFERENCE]),
-        may_read=(LANDMARKS,),
+        may_read=(LANDMARKS, PLACED[stain]),
         writes=(ALIGNMENT[stain],),
         body=body,
+        revision=2,
     )
 
 
@@ -142,6 +195,13 @@ class PetAlignParams(OutlineParams):
         False,
         "Also try the mirror image; it is taken only if it fits clearly better.",
         label="Try the mirror image",
+    )
+    max_scale: float = setting(
+        1.05,
+        "Greatest plausible linear scale: the PET saw the tissue before it shrank in paraffin.",
+        label="Greatest scale",
+        gt=1,
+        advanced=True,
     )
     fwhm_um: float = setting(
         1500.0,
@@ -167,6 +227,10 @@ def _pet_body(inputs: Inputs, params: PetAlignParams) -> Generator[Progress, Non
     moving = pet_mask(pet.raster, fraction=params.edge)
     section = inputs.read(TISSUE[REFERENCE])
     fixed = blurred_outline(section, params.fwhm_um, fraction=params.edge)
+    given = _given(inputs, "pet", params)
+    if given is not None:
+        judged = judge_outline(moving, fixed, given.transform, params, method=given.method)
+        return {ALIGNMENT["pet"]: given.document(judged, params.kind)}
     yield Progress(0.4, 1, "aligning")
     pieces = iter_align_masks(moving, fixed, params)
     found = yield from _shown(pieces)
@@ -183,6 +247,7 @@ ALIGN = (
         page="Align",
         params=PetAlignParams,
         reads=(PET, TISSUE[REFERENCE]),
+        may_read=(LANDMARKS, PLACED["pet"], SLIDES[REFERENCE]),
         writes=(ALIGNMENT["pet"],),
         body=_pet_body,
     ),

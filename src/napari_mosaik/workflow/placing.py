@@ -1,0 +1,191 @@
+"""Lay a section or the PET by hand, by landmarks or by a file, and say how well it lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, TISSUE
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import FloatArray, Transform
+from napari_mosaik.core.raster import Raster
+from napari_mosaik.io.case import Case, PlacedEntry
+from napari_mosaik.register import (
+    AlignKind,
+    Alignment,
+    AlignParams,
+    OddLandmark,
+    blurred_outline,
+    fit_landmarks,
+    judge,
+    judge_outline,
+    landmark_errors_um,
+    odd_landmarks,
+    odd_sentences,
+    pet_mask,
+    robust_landmarks,
+)
+from napari_mosaik.workflow.steps.align import PetAlignParams, density_of, transform_of
+
+__all__ = [
+    "Marks",
+    "Parts",
+    "forget",
+    "place",
+    "place_by_landmarks",
+    "place_by_matrix",
+    "present_transform",
+    "read_parts",
+]
+
+FRAMES = ("he", "caix", "pet")
+PlacedBy = Literal["hand", "landmarks", "file"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """What a section and the reference show of themselves, read once and judged often.
+
+    Densities are None for the PET, whose outline is all that it shares with a section.
+    """
+
+    frame: str
+    moving: Raster
+    fixed: Raster
+    moving_density: Raster | None = None
+    fixed_density: Raster | None = None
+
+    def judge(self, transform: Transform, method: str = "by hand") -> Alignment:
+        """The figures of a map."""
+        if self.moving_density is None or self.fixed_density is None:
+            params = PetAlignParams()
+            return judge_outline(self.moving, self.fixed, transform, params, method=method)
+        return judge(
+            self.moving,
+            self.fixed,
+            self.moving_density,
+            self.fixed_density,
+            transform,
+            AlignParams(),
+            method=method,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Marks:
+    """Landmarks (n, 2) in µm on a section, and their partners on CD34."""
+
+    moving_um: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
+    fixed_um: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
+
+    def __len__(self) -> int:
+        return len(self.moving_um)
+
+    def residuals_um(self, transform: Transform) -> FloatArray:
+        """Distance (n,) of each moved landmark from its partner, µm."""
+        return landmark_errors_um(self.moving_um, self.fixed_um, transform)
+
+    def fit(self, kind: AlignKind, frame: str) -> Transform:
+        """The map of least squares through all pairs."""
+        return fit_landmarks(self.moving_um, self.fixed_um, kind, frame, REFERENCE)
+
+    def odd(self, kind: AlignKind, frame: str) -> list[OddLandmark]:
+        """Pairs that slipped or were exchanged, judged by the map that most agree on."""
+        if len(self) < 5:
+            return []
+        robust = robust_landmarks(self.moving_um, self.fixed_um, kind, frame, REFERENCE)
+        return odd_landmarks(self.moving_um, self.fixed_um, robust)
+
+    def doubts(self, kind: AlignKind, frame: str) -> list[str]:
+        """The same in sentences; landmarks are called by their number from 1."""
+        return odd_sentences(self.odd(kind, frame), [str(n + 1) for n in range(len(self))])
+
+
+def read_parts(case: Case, frame: str) -> Parts:
+    """What is compared when a map of *frame* to CD34 is judged; the tissue must be found first."""
+    _check(frame)
+    for stain in (REFERENCE, *([frame] if frame != "pet" else [])):
+        if case.store.origin(TISSUE[stain]) is None:
+            raise InputError(f"find the tissue of {case.name} first (step tissue_{stain})")
+    section = case.store.read(TISSUE[REFERENCE])
+    if frame == "pet":
+        params = PetAlignParams()
+        outline = blurred_outline(section, params.fwhm_um, fraction=params.edge)
+        return Parts(frame, pet_mask(case.pet().raster, fraction=params.edge), outline)
+    densities = []
+    for stain in (frame, REFERENCE):
+        with case.slide(stain) as slide:
+            densities.append(density_of(slide))
+    return Parts(frame, case.store.read(TISSUE[frame]), section, *densities)
+
+
+def present_transform(case: Case, frame: str) -> Transform | None:
+    """Where a section lies now: as given, else as it was aligned; None when it is neither."""
+    _check(frame)
+    entry = case.file.placed.get(frame)  # type: ignore[call-overload]
+    if entry is not None:
+        return Transform(frame, REFERENCE, np.array(entry.matrix_um))
+    if case.store.origin(ALIGNMENT[frame]) is None:
+        return None
+    return transform_of(case.store.read(ALIGNMENT[frame]))
+
+
+def place(
+    case: Case,
+    transform: Transform,
+    source: PlacedBy,
+    note: str = "",
+    marks: Marks | None = None,
+) -> PlacedEntry:
+    """Store where a section or the PET lies in ``case.toml``; the alignment becomes stale.
+
+    Parameters
+    ----------
+    case
+        The case.
+    transform
+        From the section ("he", "caix" or "pet") to CD34.
+    source, note
+        Who or what gave it.
+    marks
+        Landmarks that tell how good it is; their residuals are stored with the alignment.
+    """
+    _check(transform.source)
+    rows = [tuple(float(value) for value in row) for row in transform.matrix]
+    values: dict[str, Any] = {"matrix_um": rows, "source": source, "note": note}
+    if marks is not None and len(marks):
+        values["marks_um"] = [tuple(map(float, point)) for point in marks.moving_um]
+        values["reference_marks_um"] = [tuple(map(float, point)) for point in marks.fixed_um]
+    entry = PlacedEntry.model_validate(values)
+    case.update(placed={**case.file.placed, transform.source: entry})
+    return entry
+
+
+def forget(case: Case, frame: str) -> None:
+    """Let the automatic alignment count again."""
+    _check(frame)
+    case.update(placed={key: one for key, one in case.file.placed.items() if key != frame})
+
+
+def place_by_matrix(case: Case, frame: str, matrix_um: ArrayLike, note: str) -> PlacedEntry:
+    """Take over the map of another program, from a section to CD34."""
+    return place(case, Transform(frame, REFERENCE, np.asarray(matrix_um, float)), "file", note)
+
+
+def place_by_landmarks(case: Case, frame: str, marks: Marks, kind: AlignKind) -> PlacedEntry:
+    """Take over the map of least squares through landmarks on a section and on CD34."""
+    note = f"{len(marks)} pairs, {kind}"
+    return place(case, marks.fit(kind, frame), "landmarks", note, marks)
+
+
+def landmark_spacing_um(case: Case, frame: str) -> tuple[float, float]:
+    """Size of the pixels (of the PET: voxels) in which landmark files count, µm."""
+    return case.pet().raster.lattice.spacing_um if frame == "pet" else case.spacing_um(frame)
+
+
+def _check(frame: str) -> None:
+    if frame not in FRAMES:
+        raise InputError(f"only {', '.join(FRAMES)} can be laid on CD34, not '{frame}'")

@@ -1,0 +1,148 @@
+"""Sections laid by hand, by landmarks or by a file: the alignment step uses what was given."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_mosaik.cli import main
+from napari_mosaik.core import InputError, Transform
+from napari_mosaik.core.catalogue import ALIGNMENT
+from napari_mosaik.io.case import Case, CaseFile
+from napari_mosaik.workflow import placing
+from napari_mosaik.workflow.recipe import read_recipe
+from napari_mosaik.workflow.run import outlook, run_until
+
+TINY = Path(__file__).parents[2] / "sample_data" / "tiny" / "A2"
+
+
+def true_map(frame):
+    record = json.loads((TINY / "truth" / "truth.json").read_text())["transforms"][frame]
+    return Transform(frame, "cd34", np.array(record["matrix"]))
+
+
+@pytest.fixture(scope="module")
+def aligned(tmp_path_factory):
+    """The written-out case with everything aligned automatically."""
+    folder = shutil.copytree(TINY, tmp_path_factory.mktemp("placing") / "A2")
+    case = Case(folder)
+    for name in ("align_he", "align_pet"):
+        until(case, name)
+    return folder
+
+
+@pytest.fixture
+def case(aligned, tmp_path):
+    return Case(shutil.copytree(aligned, tmp_path / "A2"))
+
+
+def until(case, name):
+    for _ in run_until(case, read_recipe(case.root), name):
+        pass
+
+
+def called(*arguments):
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return end.value.code or 0
+
+
+def test_a_position_by_hand_makes_the_alignment_stale_and_is_used(case):
+    automatic = placing.present_transform(case, "he")
+    assert automatic is not None
+    assert outlook(case).states["align_he"].word == "done"
+    moved = automatic.then(Transform.similarity("cd34", "cd34", shift_um=(300.0, 0.0)))
+    placing.place(case, moved, "hand", "dragged")
+    again = Case(case.root)
+    assert outlook(again).states["align_he"].word == "stale"
+    assert np.allclose(placing.present_transform(again, "he").matrix, moved.matrix)
+    until(again, "align_he")
+    record = again.store.read(ALIGNMENT["he"])
+    assert np.allclose(record["matrix_um"], moved.matrix)
+    assert record["method"] == "by hand: dragged"
+    assert record["dice"] < 0.95
+    placing.forget(again, "he")
+    until(again, "align_he")
+    back = again.store.read(ALIGNMENT["he"])
+    assert np.allclose(back["matrix_um"], automatic.matrix, atol=1e-9)
+
+
+def test_landmarks_fit_and_their_residuals_are_stored(case):
+    rng = np.random.default_rng(0)
+    moving = rng.uniform(300, 1700, (8, 2))
+    fixed = true_map("he").apply(moving) + rng.normal(0, 3, (8, 2))
+    fixed[[1, 5]] = fixed[[5, 1]]
+    marks = placing.Marks(moving, fixed)
+    assert {one.row for one in marks.odd("similarity", "he")} == {1, 5}
+    placing.place_by_landmarks(case, "he", marks, "similarity")
+    until(case, "align_he")
+    record = case.store.read(ALIGNMENT["he"])
+    assert len(record["landmark_residuals_um"]) == 8
+    assert any("2 and 6 look exchanged" in text for text in record["warnings"])
+    assert record["method"] == "landmarks: 8 pairs, similarity"
+
+
+def test_the_pet_is_laid_by_a_matrix_and_its_outline_is_compared(case, capsys, tmp_path):
+    path = tmp_path / "pet.json"
+    path.write_text(json.dumps({"matrix": true_map("pet").matrix.tolist()}))
+    assert called("place", case.root, "pet", "--matrix", path, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["placed"]["source"] == "file"
+    again = Case(case.root)
+    until(again, "align_pet")
+    record = again.store.read(ALIGNMENT["pet"])
+    assert np.allclose(record["matrix_um"], true_map("pet").matrix)
+    assert record["dice"] > 0.8
+    assert record["confidence"] is None
+    assert record["method"] == "file: pet.json"
+
+
+def test_the_command_lays_by_landmark_files_as_the_window_does(case, capsys, tmp_path):
+    points = np.array([[300.0, 400.0], [1500.0, 500.0], [900.0, 1800.0], [1600.0, 1900.0]])
+    moved = true_map("he").apply(points)
+    files = []
+    for name, where in (("he", points), ("cd34", moved)):
+        path = tmp_path / f"{name}.csv"
+        lines = [f"{n},{x},{y}" for n, (y, x) in enumerate(where)]  # 1 µm per pixel
+        path.write_text("\n".join([",X,Y", *lines]))
+        files.append(path)
+    arguments = ["--landmarks", files[0], "--landmarks-cd34", files[1], "--kind", "similarity"]
+    assert called("place", case.root, "he", *arguments, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert max(told["residuals_um"]) < 1e-6
+    window = placing.place_by_landmarks(case, "he", placing.Marks(points, moved), "similarity")
+    stored = CaseFile.read(case.root / "case.toml").placed["he"]
+    assert np.allclose(stored.matrix_um, window.matrix_um)
+    assert stored.note == window.note
+    assert called("place", case.root, "he", "--automatic") == 0
+    assert Case(case.root).file.placed == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("he",), "one of"),
+        (("cd34", "--automatic"), "he, caix, pet"),
+        (("he", "--landmarks", "x.csv"), "landmarks-cd34"),
+        (("he", "--matrix", "none.csv"), "none.csv"),
+        (("he", "--automatic", "--matrix", "none.csv"), "one of"),
+    ],
+)
+def test_what_cannot_be_placed_is_refused_in_one_line(case, capsys, arguments, why):
+    assert called("place", case.root, *arguments) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_the_parts_are_judged_as_the_step_judges_them(case):
+    parts = placing.read_parts(case, "he")
+    right = parts.judge(true_map("he"))
+    wrong = parts.judge(
+        true_map("he").then(Transform.similarity("cd34", "cd34", shift_um=(250.0, 200.0)))
+    )
+    assert right.dice > wrong.dice
+    assert right.ncc > wrong.ncc
+    assert placing.read_parts(case, "pet").judge(true_map("pet")).dice > 0.8
+    with pytest.raises(InputError, match="cd34"):
+        placing.read_parts(case, "cd34")
