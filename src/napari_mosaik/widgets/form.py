@@ -17,6 +17,8 @@ from napari_mosaik.view.words import title_of
 __all__ = ["ParamsForm", "field_widget"]
 
 _LONGEST_DECIMALS = 9
+_VECTOR_DECIMALS = 3
+"""All parts of a vector alike, whatever the digits of their defaults."""
 
 
 class ParamsForm(QWidget):
@@ -159,7 +161,7 @@ def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:
     )
     if isinstance(value, tuple):
         for child, part in zip(widget, value, strict=True):
-            _dress(child, "", part)
+            _dress(child, "", part, _VECTOR_DECIMALS)
     else:
         _dress(widget, extra.get("unit", ""), value)
     return widget
@@ -224,14 +226,14 @@ def _step(value: float | None) -> float:
     return float(10.0 ** (math.floor(math.log10(abs(value))) - 1))
 
 
-def _dress(widget: ValueWidget[Any], unit: str, value: Any) -> None:
+def _dress(widget: ValueWidget[Any], unit: str, value: Any, decimals: int = 1) -> None:
     """Unit behind the number and enough decimals."""
     native = widget.native
     if hasattr(native, "setDecimals") and isinstance(value, float):
         text = f"{value:.12g}"
         shown = len(format(float(text), f".{_LONGEST_DECIMALS}f").rstrip("0").partition(".")[2])
         small = max(0, -math.floor(math.log10(_step(value)))) if value else 2
-        native.setDecimals(min(_LONGEST_DECIMALS, max(shown, small, 1)))
+        native.setDecimals(min(_LONGEST_DECIMALS, max(shown, small, decimals)))
         widget.value = value
     if unit and unit != "1":
         if hasattr(native, "setSuffix"):
