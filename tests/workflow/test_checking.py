@@ -55,7 +55,12 @@ def test_a_check_is_continued_where_it_was_left_and_reported(case, tmp_path):
     assert result.exit_code == 0
     assert "20.0 %" in result.stdout
     text = case_report(case, checks=check_records(case))
-    for words in ("Segmentations checked by eye", "20.0 % (", "one pigment clump", "not known"):
+    for words in (
+        "Segmentations checked by eye",
+        "20.0\N{NO-BREAK SPACE}% (",
+        "one pigment clump",
+        "not known",
+    ):
         assert words in text
     (row,) = csv.DictReader(out.read_text().splitlines())
     assert row["verdict"] == "usable"

@@ -239,7 +239,7 @@ def test_tissue_that_is_cut_moves_the_tiles_and_comes_back(case, monkeypatch):
     with CorrectionLog(case, "tissue_cd34", "anna") as log:
         log.add(Correction("cut", area_wkt=half))
         states = outlook(case).states
-        assert states["tissue_cd34"].reason == "changed: corrections:tissue_cd34"
+        assert states["tissue_cd34"].reason == "changed: corrections of the tissue by hand on CD34"
         assert {states[name].word for name in ("tiles", "vessels")} == {"stale"}
         with monkeypatch.context() as patch:
             patch.setattr(tissue_step, "_blurred", no_pass)
@@ -271,7 +271,8 @@ def test_a_place_flagged_by_hand_leaves_every_result_and_comes_back(case, monkey
     with CorrectionLog(case, "quality_cd34", "anna") as log:
         log.add(Correction("flag", word="other", area_wkt=half))
         states = outlook(case).states
-        assert states["tissue_cd34"].reason == "changed: corrections:quality_cd34"
+        why = "changed: corrections of the bad places by hand on CD34"
+        assert states["tissue_cd34"].reason == why
         assert states["vessels"].word == "stale"
         (row,) = correction_records(case)
         assert row["told"].startswith("flagged as other, 0.211 mm² at 0.150, 0.352 mm")

@@ -10,7 +10,7 @@ from napari_mosaik.core.catalogue import STAINING, VESSELS
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.segment import VesselParams
-from napari_mosaik.workflow.picking import pick_vessel_stain, stains_in_use
+from napari_mosaik.workflow.picking import UNTIL_RUN, pick_vessel_stain, stains_in_use
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until
 
@@ -60,7 +60,7 @@ def test_a_click_and_a_drag_give_the_colours_that_were_painted(case):
     first = pick_vessel_stain(case, "haematoxylin", [(110, 90)], VesselParams())
     assert first.params.stains == "manual"
     assert degrees(first.params.haematoxylin_vector, BLUE) < 0.3
-    assert first.other == "Ruifrok and Johnston's"
+    assert first.other == UNTIL_RUN
     assert degrees(first.params.dab_vector, DAB) < 0.1
     second = pick_vessel_stain(case, "dab", ring(160, 200, 25), first.params)
     assert degrees(second.params.dab_vector, BROWN) < 0.5
@@ -75,7 +75,8 @@ def test_a_click_and_a_drag_give_the_colours_that_were_painted(case):
 
 
 def test_the_other_stain_is_the_slides_own_where_it_was_so_until_now(case):
-    assert stains_in_use(case, VesselParams())[1] == "Ruifrok and Johnston's"
+    assert stains_in_use(case, VesselParams())[1] == UNTIL_RUN
+    assert stains_in_use(case, VesselParams(stains="ruifrok"))[1] == "Ruifrok and Johnston's"
     own = run_vessels(case, VesselParams())
     assert own["source"] == "slide"
     found = pick_vessel_stain(case, "dab", [(160, 215)], VesselParams())

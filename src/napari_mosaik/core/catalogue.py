@@ -47,9 +47,14 @@ PLACED: Final = {
     for frame, title in (("he", "H&E"), ("caix", "CAIX"), ("pet", "the PET"))
 }
 ANNOTATIONS: Final = Source("annotations:he", "tissue classes drawn on the H&E slide")
+_CORRECTED_WORDS = {"tissue": "tissue", "quality": "bad places"}
 CORRECTIONS: Final = {
-    what: Source(f"corrections:{what}", f"corrections of the {what.replace('_', ' on ')} by hand")
-    for what in CORRECTED_FRAMES
+    what: Source(
+        f"corrections:{what}",
+        f"corrections of the {_CORRECTED_WORDS.get(what.partition('_')[0], what)} by hand"
+        + (f" on {STAIN_TITLES[frame]}" if "_" in what else ""),
+    )
+    for what, frame in CORRECTED_FRAMES.items()
 }
 """By what is corrected: "vessels", "nuclei", "tissue_cd34", "quality_cd34" and so on."""
 

@@ -10,6 +10,9 @@ from napari_mosaik.view.report import ReportTable
 
 __all__ = ["check_line", "checks_table"]
 
+_SPACE = "\N{NO-BREAK SPACE}"
+"""Keeps a number and its unit on one line."""
+
 
 def check_line(summary: CheckSummary) -> str:
     """What a check says so far, in words."""
@@ -29,7 +32,10 @@ def check_line(summary: CheckSummary) -> str:
 
 def _percent(rate: Interval) -> str:
     low, high = 100 * rate.low, 100 * rate.high
-    return f"{100 * rate.estimate:.1f} % (95 % interval {low:.1f} to {high:.1f} %)"
+    return (
+        f"{100 * rate.estimate:.1f}{_SPACE}% "
+        f"(95{_SPACE}% interval {low:.1f} to {high:.1f}{_SPACE}%)"
+    )
 
 
 def checks_table(checks: Sequence[Mapping[str, Any]]) -> ReportTable | None:
@@ -69,4 +75,4 @@ def _share(check: Mapping[str, Any], name: str) -> str:
     estimate, low, high = (check[f"{name}_rate_{part}"] for part in ("estimate", "low", "high"))
     if estimate is None:
         return "not known"
-    return _percent(Interval(estimate, low, high)).replace("95 % interval ", "")
+    return _percent(Interval(estimate, low, high)).replace(f"95{_SPACE}% interval ", "")

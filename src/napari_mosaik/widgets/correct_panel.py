@@ -231,6 +231,7 @@ class CorrectPanel(QWidget):
     def shut(self) -> None:
         """Leave the viewer as it was found; called when the window closes."""
         self.stop()
+        self.tool.shut()
         self.tool.viewer.bind_key(KEY, None, overwrite=True)
 
     def _reader_changed(self) -> None:
@@ -320,6 +321,7 @@ class CorrectPanel(QWidget):
             (CHOSEN, outline, MARKED, 3.0),
         ):
             self.tool.show_lines(name, self._to_reference(lines), colour, width)
+        self.tool.bring_up(CHOSEN)
         self.list.clear()
         for number, one in reversed([*enumerate(seen.corrections)]):
             lost = f"  ⚠ {seen.lost[number]}" if number in seen.lost else ""

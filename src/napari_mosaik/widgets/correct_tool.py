@@ -26,6 +26,7 @@ DRAFT = "Drawn by hand"
 MARKED = "#FF00FF"
 """Magenta: neither tissue nor any outline of objects has it."""
 _STILL_PX = 4
+_CALM_MS = 40
 
 
 class CorrectTool(QObject):
@@ -44,6 +45,12 @@ class CorrectTool(QObject):
         self.link, self.viewer = link, link.viewer
         self.mode = ""
         self._path: list[tuple[float, float]] = []
+        self._widths_px: dict[str, float] = {}
+        self._calm = QTimer(self)
+        self._calm.setSingleShot(True)
+        self._calm.setInterval(_CALM_MS)
+        self._calm.timeout.connect(self._keep_widths)
+        self.viewer.scene.camera.events.zoom.connect(self._zoomed)
         self.keys: dict[str, Callable[[], Any]] = {}
         """What keys do while the tool is in the hand."""
 
@@ -79,6 +86,13 @@ class CorrectTool(QObject):
             self.viewer.layers.selection.clear()
             self._hold_still()
 
+    def shut(self) -> None:
+        """Leave the viewer as it was found."""
+        if self.mode:
+            self.take("")
+        self._calm.stop()
+        self.viewer.scene.camera.events.zoom.disconnect(self._zoomed)
+
     def _hold_still(self) -> None:
         """A drag that draws must not move the picture; napari allows it with every new layer."""
         self.viewer.scene.camera.mouse_pan = self.mode not in DRAGGED
@@ -109,9 +123,20 @@ class CorrectTool(QObject):
         self.show_lines(DRAFT, lines, MARKED, 2.0)
         self._hold_still()
 
+    def _zoomed(self, *_: Any) -> None:
+        if self._widths_px:
+            self._calm.start()
+
+    def _keep_widths(self) -> None:
+        """Lines stay as wide on the screen as they were, from near and from afar."""
+        for name, width_px in self._widths_px.items():
+            if name in self.viewer.layers:
+                self.viewer.layers[name].edge_width = width_px / self.viewer.scene.camera.zoom
+
     def show_lines(self, name: str, lines: Any, colour: str, width_px: float) -> None:
         """Show vectors (n, 2, 2) in µm of the reference section; none removes the layer."""
         layers, width_um = self.viewer.layers, width_px / self.viewer.scene.camera.zoom
+        self._widths_px[name] = width_px
         if name in layers and len(lines):
             layers[name].data = lines
             layers[name].edge_width = width_um
@@ -119,6 +144,7 @@ class CorrectTool(QObject):
         if name in layers:
             layers.remove(layers[name])
         if not len(lines):
+            self._widths_px.pop(name, None)
             return
         active = layers.selection.active
         self.viewer.add_vectors(
@@ -130,6 +156,12 @@ class CorrectTool(QObject):
             **placement_um(REFERENCE),
         )
         layers.selection.active = active
+
+    def bring_up(self, name: str) -> None:
+        """Draw a layer over all others, if it is there."""
+        layers = self.viewer.layers
+        if name in layers and layers[-1].name != name:
+            layers.move(layers.index(layers[name]), len(layers))
 
 
 def _place(event: Any) -> tuple[float, float]:

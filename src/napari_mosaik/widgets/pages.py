@@ -136,9 +136,8 @@ class StepSection(QWidget):
         self.form.changed.connect(lambda value: self.changed.emit(step.name, value))
         self.state = words(bold=not alone)
         self.about = words(step.about, small=not alone)
-        body: QWidget = self.form
-        if not alone:
-            body = Fold("Settings", self.form)
+        self.fold = None if alone else Fold("Settings", self.form)
+        body: QWidget = self.form if self.fold is None else self.fold
         body.setVisible(bool(step.params.model_fields))
         self._alone = alone
         self.setLayout(column(self.state, self.about, body, spacing=3))
@@ -209,7 +208,7 @@ class StepPage(Page):
             "nothing is stored"
         )
         self.preview_box.setVisible(bool(self._previewed()))
-        self.preview_box.toggled.connect(lambda on: self.preview.emit(self._previewed() * on))
+        self.preview_box.toggled.connect(self._toggle_preview)
         self.preview_line = words(small=True)
         self.preview_line.hide()
         self.how = Fold("How this is computed", words("\n".join(map(how_computed, self.steps))))
@@ -229,6 +228,14 @@ class StepPage(Page):
     def _previewed(self) -> str:
         """Name of the step that can be tried on what is visible; empty when there is none."""
         return next((step.name for step in self.steps if step.previews), "")
+
+    def _toggle_preview(self, on: bool) -> None:
+        """Begin or end the preview; the settings that it is for are seen."""
+        name = self._previewed()
+        fold = self.sections[name].fold if name else None
+        if on and fold is not None:
+            fold.set_open(True)
+        self.preview.emit(name if on else "")
 
     def show_preview(self, line: str) -> None:
         """What the preview has found; empty when it has ended."""

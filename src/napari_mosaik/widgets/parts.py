@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
+    QComboBox,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -22,7 +23,7 @@ from qtpy.QtWidgets import (
 
 from napari_mosaik.widgets.workspace import Problem
 
-__all__ = ["Banner", "Fold", "button", "clear", "column", "row", "scrolled", "words"]
+__all__ = ["Banner", "Fold", "button", "clear", "column", "row", "scrolled", "shrinkable", "words"]
 
 
 def words(text: str = "", *, bold: bool = False, small: bool = False) -> QLabel:
@@ -86,9 +87,38 @@ def clear(layout: QLayout) -> None:
             clear(inner)
 
 
+class _Scrolled(QScrollArea):
+    """Grows what it holds when lines wrap or parts appear in it; Qt alone may leave it too low."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(0)
+        self._later.timeout.connect(self._fit)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.LayoutRequest:
+            self._later.start()
+        return bool(super().eventFilter(watched, event))
+
+    def _fit(self) -> None:
+        held = self.widget()
+        if held is not None and held.heightForWidth(held.width()) > held.height():
+            QCoreApplication.sendEvent(self, QEvent(QEvent.Type.LayoutRequest))
+
+
+def shrinkable(box: QComboBox) -> QComboBox:
+    """The list may be narrower than its longest text, so that the dock needs no more room."""
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(8)
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return box
+
+
 def scrolled(widget: QWidget) -> QScrollArea:
     """The widget in an area that scrolls up and down and never sideways."""
-    area = QScrollArea()
+    area = _Scrolled()
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_mosaik.core import Cancelled, LabelImage, MosaikError
-from napari_mosaik.core.catalogue import NUCLEI, VESSELS
+from napari_mosaik.core import Cancelled, LabelImage, MosaikError, Table
+from napari_mosaik.core.catalogue import BROWN_LEFT_OUT, BROWN_OBJECTS, NUCLEI, VESSELS
 from napari_mosaik.view import layers as view
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.words import count, number
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["PREFIX", "LivePreview", "preview_line"]
 
 PREFIX = "Preview: "
+_LEFT_OUT = "Brown left out"
 _CALM_MS = 30
 """Changes that come together, such as a drag of the view, are taken as one."""
 _PATIENCE_S = 0.5
@@ -107,12 +108,12 @@ class LivePreview(QObject):
         self.step = step
         stain = step_named(step).previews
         self._board.show_slide(stain)
-        for artifact in step_named(step).writes:
-            if artifact in _DRAWN:
-                layer = self._board.layer(_DRAWN[artifact].layer)
-                if layer is not None and layer.visible:
-                    layer.visible = False
-                    self._hidden.append(layer)
+        names = [_DRAWN[a].layer for a in step_named(step).writes if a in _DRAWN]
+        for name in (*names, *([_LEFT_OUT] if VESSELS in step_named(step).writes else ())):
+            layer = self._board.layer(name)
+            if layer is not None and layer.visible:
+                layer.visible = False
+                self._hidden.append(layer)
         self.said.emit(step, "computing…")
         self._compute()
 
@@ -191,6 +192,10 @@ class LivePreview(QObject):
             if artifact in _DRAWN and isinstance(value, LabelImage):
                 spec = _DRAWN[artifact].draw(value, transform)
                 self._put(replace(spec, name=PREFIX + spec.name.lower(), artifact=""))
+        others = found.results.get(BROWN_LEFT_OUT)
+        if isinstance(others, LabelImage):
+            spec = view.left_out_layer(others, left_out_reasons(found), transform)
+            self._put(replace(spec, name=PREFIX + spec.name.lower(), artifact=""))
         self.said.emit(name, preview_line(found))
 
     def _put(self, spec: LayerSpec) -> None:
@@ -201,6 +206,8 @@ class LivePreview(QObject):
             layer.data = spec.data
             for key in ("scale", "translate", "affine"):
                 setattr(layer, key, spec.place[key])
+            if "features" in spec.style:
+                layer.features = spec.style["features"]
             return
         layer = Base.create(*spec.as_layer_data())
         for key, value in spec.attributes.items():
@@ -224,6 +231,12 @@ def _find(
     return preview(wish.case, step, wish.params, region, stop, memory), transform
 
 
+def left_out_reasons(found: Preview) -> list[str]:
+    """Why each brown object of a preview is no vessel, by its label."""
+    table = found.results.get(BROWN_OBJECTS)
+    return [str(reason) for reason in table["reason"]] if isinstance(table, Table) else []
+
+
 def preview_line(found: Preview) -> str:
     """What a preview has found, in words."""
     lines = []
@@ -236,6 +249,10 @@ def preview_line(found: Preview) -> str:
             drawn = _DRAWN[artifact]
             words = count(n, drawn.one, drawn.many)
             lines.append(f"Here: {words}, {share:.1f} % of the area.")
+    reasons = left_out_reasons(found)
+    if reasons:
+        each = ", ".join(f"{reasons.count(one)} {one}" for one in sorted(set(reasons)))
+        lines.append(f"Left out: {count(len(reasons), 'brown object')} ({each}).")
     if not found.whole:
         size = max(found.region[1]) / 1000
         lines.append(f"Only the middle {number(size, 'mm')} is computed: magnify to see all.")

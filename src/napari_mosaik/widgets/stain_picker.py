@@ -83,6 +83,10 @@ class StainPicker(QWidget):
         if self.tool.mode:
             self.tool.take("")
 
+    def shut(self) -> None:
+        """Leave the viewer as it was found; called when the window closes."""
+        self.tool.shut()
+
     def _case_changed(self, *_: Any) -> None:
         self.stop()
         self._before, self._said = [], ""

@@ -21,8 +21,9 @@ from napari_mosaik.segment import VesselParams
 from napari_mosaik.segment.h_dab import Vector, ruifrok_stains
 from napari_mosaik.segment.picking import PickedStain, Stain, check_apart, pick_stain
 
-__all__ = ["CLICK_UM", "MOST_UM", "Picked", "pick_vessel_stain", "stains_in_use"]
+__all__ = ["CLICK_UM", "MOST_UM", "UNTIL_RUN", "Picked", "pick_vessel_stain", "stains_in_use"]
 
+UNTIL_RUN: Final = "the usual ones until the vessels were run"
 CLICK_UM: Final = 5.0
 """Edge of the square that a click stands for, about the size of a nucleus or a wall."""
 MOST_UM: Final = 500.0
@@ -102,7 +103,8 @@ def stains_in_use(case: Case, params: VesselParams) -> tuple[dict[str, Vector], 
             return own, "the slide's own"
     usual = ruifrok_stains()
     vectors = {"haematoxylin": _rounded(usual.haematoxylin), "dab": _rounded(usual.dab)}
-    return vectors, "Ruifrok and Johnston's"
+    until_then = params.stains == "slide" and case.store.origin(VESSELS) is None
+    return vectors, UNTIL_RUN if until_then else "Ruifrok and Johnston's"
 
 
 def _rounded(vector: ArrayLike) -> Vector:

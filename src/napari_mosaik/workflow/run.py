@@ -9,6 +9,7 @@ from typing import Any
 
 import napari_mosaik
 from napari_mosaik.core.artifact import Artifact, Origin, Progress, Source
+from napari_mosaik.core.catalogue import ARTIFACTS, SOURCES
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
@@ -19,6 +20,8 @@ from napari_mosaik.workflow.step import State, Step
 from napari_mosaik.workflow.steps import STEPS, maker_of, step_named
 
 __all__ = ["Outlook", "outlook", "plan", "run", "run_until", "state"]
+
+_ABOUT = {entry.name: entry.about for entry in (*ARTIFACTS, *SOURCES)}
 
 
 class Outlook:
@@ -133,7 +136,7 @@ def _why_stale(stored: Origin, expected: Origin) -> str:
     before, after = dict(stored.inputs), dict(expected.inputs)
     names = [name for name in after if before.get(name) != after[name]]
     names += [name for name in before if name not in after]
-    return f"changed: {', '.join(names)}"
+    return f"changed: {', '.join(_ABOUT.get(name, name) for name in names)}"
 
 
 def outlook(case: Case, recipe: Recipe | None = None) -> Outlook:
