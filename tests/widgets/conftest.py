@@ -8,6 +8,7 @@ import pytest
 WITHOUT_QT = any(importlib.util.find_spec(name) is None for name in ("napari", "qtpy"))
 if WITHOUT_QT:  # these modules import Qt
     collect_ignore = [
+        "test_align_page.py",
         "test_window.py",
         "test_correcting.py",
         "test_loop.py",

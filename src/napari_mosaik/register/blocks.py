@@ -58,9 +58,9 @@ class Agreement:
     """How far the inside of two sections agrees with an alignment.
 
     ``n`` textured places were compared; ``share`` of them found their partner within
-    ``tolerance_um``; ``median_um`` and ``p90_um`` are distances of those partners from where the
-    alignment puts them; ``closeness``, 0 to 1, also tells how near those are that agree.  NaN where
-    there is no place.
+    ``tolerance_um`` (each counts by the square of its correlation); ``median_um`` and ``p90_um``
+    are distances of those partners from where the alignment puts them; ``closeness``, 0 to 1, also
+    tells how near those are that agree.  NaN where there is no place.
     """
 
     n: int
@@ -226,11 +226,12 @@ def agreement(
     )
     inner = found.inside > 0.8
     distance = np.linalg.norm(found.shift_um[inner], axis=1)
-    if not distance.size:
+    weight = np.clip(found.score[inner], 0.0, None) ** 2
+    if not weight.sum() > 0:
         return Agreement(0, math.nan, math.nan, math.nan, tolerance, 0.0)
     return Agreement(
         int(distance.size),
-        float((distance <= tolerance).mean()),
+        float(weight @ (distance <= tolerance) / weight.sum()),
         float(np.median(distance)),
         float(np.quantile(distance, 0.9)),
         tolerance,

@@ -123,8 +123,9 @@ def odd_sentences(odd: list[OddLandmark], names: list[str]) -> list[str]:
             )
             continue
         done.add(one.exchanged_with)
+        first, second = sorted((one.row, one.exchanged_with))
         said.append(
-            f"landmarks {name} and {names[one.exchanged_with]} look exchanged on one of the "
+            f"landmarks {names[first]} and {names[second]} look exchanged on one of the "
             f"sections ({one.residual_um:.0f} µm off): swap or delete them"
         )
     return said

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.view import colours
@@ -29,8 +29,11 @@ class CanvasLink(QObject):
     """Joins a viewer's canvas to the workspace.
 
     ``busy`` and ``measuring`` are set by tools that use the mouse for themselves,
-    ``marked_elsewhere`` by a layout that marks the selected tile itself.
+    ``marked_elsewhere`` by a layout that marks the selected tile itself.  ``taking`` carries who
+    takes the mouse, so that others let it go.
     """
+
+    taking = Signal(object)
 
     def __init__(self, viewer: napari.Viewer, board: LayerBoard) -> None:
         super().__init__(board)

@@ -54,7 +54,8 @@ class MosaikDock(QWidget):
         self.welcome = _Welcome(self)
         self.case_page = CasePage(self.desk)
         self.pages: dict[str, StepPage] = {
-            title: make_page(title, steps, self.desk) for title, steps in pages_of(STEPS).items()
+            title: make_page(title, steps, self.desk, self.canvas)
+            for title, steps in pages_of(STEPS).items()
         }
         self.preview = LivePreview(self.board)
         self.picker = StainPicker(self.canvas)
@@ -130,6 +131,7 @@ class MosaikDock(QWidget):
         self.correct.tool.changed.connect(self._corrects)
         self.picker.tool.changed.connect(self._picks)
         self.annotate.drawing.changed.connect(self._one_tool)
+        self.canvas.taking.connect(self._other_takes)
 
     def sizeHint(self) -> Any:
         """360 px wide."""
@@ -160,9 +162,20 @@ class MosaikDock(QWidget):
         self.tabs.setCurrentIndex(self.annotate_tab)
         self.annotate.drawing.take("brush")
 
+    def _other_takes(self, who: Any) -> None:
+        """A page of steps takes the mouse: no other tool has it."""
+        if who is not self:
+            self.view_tools.ruler.put_away()
+            self.annotate.drawing.take("")
+            self.correct.tool.take("")
+            self.picker.tool.take("")
+            self.side_by_side.leave()
+            self.view_tools.four_up.leave()
+
     def _one_tool(self) -> None:
         """Either the ruler or a drawing tool is in the hand."""
         if self.annotate.drawing.is_on:
+            self.canvas.taking.emit(self)
             self.view_tools.ruler.put_away()
             for tool in (self.correct.tool, self.picker.tool):
                 if tool.mode:
@@ -172,6 +185,7 @@ class MosaikDock(QWidget):
     def _corrects(self) -> None:
         """The correcting tool is the only one in the hand, and its page is seen."""
         if self.correct.tool.mode:
+            self.canvas.taking.emit(self)
             self.view_tools.ruler.put_away()
             self.annotate.drawing.take("")
             self.picker.tool.take("")
@@ -184,6 +198,7 @@ class MosaikDock(QWidget):
     def _picks(self) -> None:
         """The picking tool is the only one in the hand, on the slide alone."""
         if self.picker.tool.mode:
+            self.canvas.taking.emit(self)
             self.view_tools.ruler.put_away()
             self.annotate.drawing.take("")
             self.correct.tool.take("")
@@ -246,7 +261,7 @@ class MosaikDock(QWidget):
         self.case_page.levels.stop()
         self.check.stop()
         self.correct.shut()
-        self.picker.stop()
+        self.picker.shut()
         self.preview.stop()
         self.slide_view.shut()
         self.view_tools.shut()

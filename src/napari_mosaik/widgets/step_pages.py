@@ -11,6 +11,7 @@ from napari_mosaik.widgets.pages import StepPage
 from napari_mosaik.workflow.step import Step
 
 if TYPE_CHECKING:
+    from napari_mosaik.widgets.canvas import CanvasLink
     from napari_mosaik.widgets.desk import Desk
 
 __all__ = ["DetailPage", "make_page"]
@@ -36,12 +37,39 @@ class DetailPage(StepPage):
         return body
 
 
-def make_page(title: str, steps: Sequence[Step[Any]], desk: Desk) -> StepPage:
+class HandPage(DetailPage):
+    """A page whose panel comes first and takes the place of the settings while it is used."""
+
+    def make_body(self) -> QWidget:
+        """The buttons, the panel, the settings."""
+        body = super().make_body()
+        layout = body.layout()
+        assert isinstance(layout, QVBoxLayout)
+        assert self.panel is not None
+        first = next(iter(self.sections.values()))
+        layout.insertWidget(layout.indexOf(first), self.panel)
+        self.panel.used.connect(self._make_room)
+        return body
+
+    def _make_room(self, used: bool) -> None:
+        for section in (*self.sections.values(), self.how):
+            section.setVisible(not used)
+
+
+def make_page(title: str, steps: Sequence[Step[Any]], desk: Desk, canvas: CanvasLink) -> StepPage:
     """The page of some steps, with its panel where it has one."""
+    if title == "Align":
+        return HandPage(title, steps, lambda: _align(canvas))
     panel = _PANELS.get(title)
     if panel is None:
         return StepPage(title, steps)
     return DetailPage(title, steps, lambda: panel(desk))
+
+
+def _align(canvas: CanvasLink) -> QWidget:
+    from napari_mosaik.widgets.align_panel import AlignPanel
+
+    return AlignPanel(canvas)
 
 
 def _suv(desk: Desk) -> QWidget:

@@ -37,6 +37,7 @@ __all__ = [
     "place",
     "place_by_landmarks",
     "place_by_matrix",
+    "placed_entry",
     "present_transform",
     "read_parts",
 ]
@@ -133,6 +134,19 @@ def present_transform(case: Case, frame: str) -> Transform | None:
     return transform_of(case.store.read(ALIGNMENT[frame]))
 
 
+def placed_entry(
+    transform: Transform, source: PlacedBy, note: str = "", marks: Marks | None = None
+) -> PlacedEntry:
+    """What ``case.toml`` holds of a position; see `place`."""
+    _check(transform.source)
+    rows = [tuple(float(value) for value in row) for row in transform.matrix]
+    values: dict[str, Any] = {"matrix_um": rows, "source": source, "note": note}
+    if marks is not None and len(marks):
+        values["marks_um"] = [tuple(map(float, point)) for point in marks.moving_um]
+        values["reference_marks_um"] = [tuple(map(float, point)) for point in marks.fixed_um]
+    return PlacedEntry.model_validate(values)
+
+
 def place(
     case: Case,
     transform: Transform,
@@ -153,13 +167,7 @@ def place(
     marks
         Landmarks that tell how good it is; their residuals are stored with the alignment.
     """
-    _check(transform.source)
-    rows = [tuple(float(value) for value in row) for row in transform.matrix]
-    values: dict[str, Any] = {"matrix_um": rows, "source": source, "note": note}
-    if marks is not None and len(marks):
-        values["marks_um"] = [tuple(map(float, point)) for point in marks.moving_um]
-        values["reference_marks_um"] = [tuple(map(float, point)) for point in marks.fixed_um]
-    entry = PlacedEntry.model_validate(values)
+    entry = placed_entry(transform, source, note, marks)
     case.update(placed={**case.file.placed, transform.source: entry})
     return entry
 
