@@ -1,6 +1,7 @@
 """Local Moran against esda, its memory, and how often the tests reject when nothing is there.
 
-python benchmarks/spatial.py [--permutations 999] [--pairs 1000] [--skip esda memory null] [--json]
+python benchmarks/spatial.py [--permutations 999] [--sizes 4000 40000 400000] [--pairs 1000]
+                             [--skip esda memory null] [--json]
 
 ``moran_ratio`` is esda's time over ours at equal permutations, one core each.  The memory is the
 peak of a process of its own that labels 400,000 tiles with 9,999 permutations.  The null study
@@ -65,13 +66,13 @@ def timed(work):
     return time.perf_counter() - begin
 
 
-def moran_times(permutations):
+def moran_times(permutations, sizes):
     """Seconds of esda and of ours on each size, one core each, compiled beforehand."""
     import esda
 
     params = MoranParams(permutations=permutations)
     out = {}
-    for n, (rows, columns) in {64: (8, 8), **SIZES}.items():
+    for n, (rows, columns) in {64: (8, 8), **{n: SIZES[n] for n in sizes}}.items():
         grid = section(rows, columns)
         values = field(np.random.default_rng(n), grid, 1.0)
         graph = TileGraph.moore(grid)
@@ -143,12 +144,41 @@ def null_of_associate(grid, sigma, pairs, rng):
     }
 
 
+def null_of_borders(grid, sigma, pairs, rng, surrogates=399):
+    """Rejection rates of random signs with the border's rows closed, and as they are."""
+    n = len(grid)
+    apart = np.linalg.norm(grid.centres_um[:, None] - grid.centres_um[None], axis=-1)
+    near = ((apart > 0) & (apart < 1.5 * STRIDE_UM)).astype(float)
+    middle = np.eye(n) - 1 / n
+    bases = {"closed": np.diag(near.sum(axis=1).max() - near.sum(axis=1)) + near, "open": near}
+    for kind, weights in bases.items():
+        bases[kind] = np.linalg.eigh(middle @ weights @ middle + 100 / n)[1][:, :-1]
+    p = {kind: [] for kind in bases}
+    for _ in range(pairs // 20):
+        x, y = (np.stack([field(rng, grid, sigma) for _ in range(20)], axis=1) for _ in range(2))
+        x, y = ((v - v.mean(axis=0)) / (v.std(axis=0) * np.sqrt(n)) for v in (x, y))
+        r = np.abs((x * y).sum(axis=0))
+        signs = rng.integers(0, 2, (surrogates, n - 1)) * 2.0 - 1
+        for kind, vectors in bases.items():
+            drawn = np.abs(signs @ ((vectors.T @ x) * (vectors.T @ y)))
+            p[kind].append((1 + (drawn >= r - 1e-12).sum(axis=0)) / (surrogates + 1))
+    found = {kind: np.concatenate(values) for kind, values in p.items()}
+    return {
+        "tiles": n,
+        "smoothed_over_tiles": sigma,
+        "rates": {
+            kind: {str(a): rate(int((values <= a).sum()), values.size) for a in LEVELS}
+            for kind, values in found.items()
+        },
+    }
+
+
 def null_of_moran(grid, sigma, fields, rng):
     """Share of tiles labelled at each level; the interval is over fields."""
-    graph = TileGraph.moore(grid)
+    graph, params = TileGraph.moore(grid), MoranParams(permutations=1999)
     p = np.stack(
         [
-            local_moran(field(rng, grid, sigma), graph, MoranParams(permutations=1999)).p_value
+            local_moran(field(rng, grid, sigma), graph, params, rng).p_value  # its own draws
             for _ in range(fields)
         ]
     )
@@ -182,6 +212,7 @@ def null_study(pairs):
             null_of_moran(grids[1], sigma, max(20, pairs // 5), rng) for sigma in SMOOTHNESS[:3]
         ],
     }
+    found["borders"] = [null_of_borders(grids[0], sigma, pairs, rng) for sigma in SMOOTHNESS[1:]]
     return {**found, "seconds": time.perf_counter() - begin}
 
 
@@ -202,26 +233,35 @@ def show(found):
             f"\n{m['tiles']} tiles x {m['permutations']} permutations: {m['peak_gib']:.2f} GiB "
             f"(bar 2), {m['seconds']:.1f} s"
         )
-    if "null" not in found:
-        return
+    if "null" in found:
+        show_null(found["null"])
+
+
+def show_null(found):
+    """The tables of the null study."""
     print("\n| tiles | smoothed over | ESS | test | <= 5 %, % | <= 0.5 %, % |")
-    for row in found["null"]["associate"]:
+    for row in found["associate"]:
+        size = f"{row['median_effective_size']:.0f}"
         for kind, rates in row["rates"].items():
-            print(
-                f"| {row['tiles']} | {row['smoothed_over_tiles']:g} | "
-                f"{row['median_effective_size']:.0f} | {kind} | {spelled(rates['0.05'])} | "
-                f"{spelled(rates['0.005'])} |"
-            )
+            print(line(row, size, kind, *(spelled(rates[str(level)]) for level in LEVELS)))
+    print("\n| tiles | smoothed over | border | <= 5 %, % | <= 0.5 %, % |")
+    for row in found["borders"]:
+        for kind, rates in row["rates"].items():
+            print(line(row, kind, *(spelled(rates[str(level)]) for level in LEVELS)))
     print("\n| tiles | smoothed over | tiles <= 5 %, % | tiles <= 0.5 %, % | maps, FDR 5 %, % |")
-    for row in found["null"]["local_moran"]:
+    for row in found["local_moran"]:
         cells = [spelled(row["rates"][str(level)]) for level in LEVELS]
-        cells.append(spelled(row["maps_with_a_label_at_fdr_0.05"]))
-        print(f"| {row['tiles']} | {row['smoothed_over_tiles']:g} | {' | '.join(cells)} |")
+        print(line(row, *cells, spelled(row["maps_with_a_label_at_fdr_0.05"])))
+
+
+def line(row, *cells):
+    return f"| {row['tiles']} | {row['smoothed_over_tiles']:g} | {' | '.join(cells)} |"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--permutations", type=int, default=999, help="for the ratio to esda")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--pairs", type=int, default=1000, help="pairs of fields a row")
     parser.add_argument("--skip", nargs="*", default=[], choices=SKIPS)
     parser.add_argument("--json", action="store_true")
@@ -232,7 +272,7 @@ def main():
         return
     found = {}
     if "esda" not in given.skip:
-        found["moran"] = moran_times(given.permutations)
+        found["moran"] = moran_times(given.permutations, given.sizes)
     if "memory" not in given.skip:
         found["memory"] = memory()
     if "null" not in given.skip:

@@ -14,6 +14,7 @@ from napari_mosaik.spatial import (
     global_moran,
     iter_local_moran,
     local_moran,
+    moran_scatter,
 )
 
 
@@ -291,3 +292,31 @@ def test_work_can_be_followed_and_stopped():
 def test_bad_input_is_refused_with_the_reason(values, words):
     with pytest.raises(InputError, match=words):
         local_moran(values, moore(3, 3))
+
+
+def test_counts_of_tiles_and_the_engine_are_in_the_summary():
+    kept = [*range(9), 24]  # a row of nine and one apart, on a lattice of 3 x 9
+    y = np.array([3.0, 1, 4, 1, 5, 9, 2, np.nan, 5, 3])
+    result = local_moran(y, moore(3, 9, kept), MoranParams(permutations=99))
+    found = result.summary()
+    assert (found["n_tested"], found["n_islands"], found["n_missing"]) == (7, 2, 1)
+    assert found["n_border"] == 2  # the two ends of the row of seven
+    assert found["engine"] == "mosaik"
+    assert found["global_i"] == pytest.approx(result.global_i)
+    import esda
+
+    other = local_moran(y, moore(3, 9, kept), MoranParams(permutations=99, engine="esda"))
+    assert other.summary()["version"] == esda.__version__
+
+
+def test_the_scatter_plot_has_the_slope_of_global_moran():
+    y = smooth(7, 8)
+    graph = moore(7, 8)
+    z, lag, global_i = moran_scatter(y, graph)
+    assert global_i == pytest.approx(np.polyfit(z, lag, 1)[0])
+    assert global_i == pytest.approx(global_moran(y, graph)[0])
+    y[:2] = np.nan
+    z, lag, _ = moran_scatter(y, graph)
+    assert np.isnan(z[:2]).all()
+    assert np.isnan(lag[:2]).all()
+    assert np.isfinite(lag[2:]).all()

@@ -6,7 +6,7 @@ from matplotlib.colors import to_hex
 
 from napari_mosaik.core import InputError
 from napari_mosaik.view.colours import CLUSTER_COLOURS
-from napari_mosaik.view.plots import correlation_figure
+from napari_mosaik.view.plots import correlation_figure, mean_correlation_figure
 from napari_mosaik.view.space_plots import moran_figure, relation_figure
 
 Z = np.array([2.0, -1.5, 1.0, -0.5, 0.1, np.nan])
@@ -54,11 +54,24 @@ def test_a_relation_leaves_out_what_is_missing_and_names_both_units():
     assert axes.get_ylabel() == "measured SUV [g/mL]"
 
 
-def test_the_scale_of_the_heat_map_can_lie_below():
+def test_in_a_narrow_place_the_scale_of_the_heat_map_lies_below():
     matrix = np.array([[0.5, np.nan], [-0.2, 0.1]])
     names = ("vessel_density_per_mm2", "caix_h_score")
-    figure = correlation_figure(matrix, names, ("A2", "B11"), scale_below=True)
+    figure = correlation_figure(matrix, names, ("A2", "B11"), narrow=True)
     figure.canvas.draw()
     bar = figure.axes[1]
     assert bar.get_position().y1 < figure.axes[0].get_position().y0
     assert "red positive" in bar.get_xlabel()
+    assert {text.get_text() for text in figure.axes[0].texts} == {".50", "–", "−.20", ".10"}
+
+
+def test_means_lie_on_two_axes_with_one_scale_either_way():
+    names = ("vessel_density_per_mm2", "caix_h_score")
+    for narrow in (False, True):
+        figure = mean_correlation_figure(names, [0.5, -0.2], [0.4, np.nan], narrow=narrow)
+        first, second = figure.axes
+        limits = [(a.get_xlim() if narrow else a.get_ylim()) for a in (first, second)]
+        assert limits[0] == limits[1] == pytest.approx((-0.55, 0.55))
+        offsets = first.collections[0].get_offsets()[:, 0 if narrow else 1]
+        assert offsets.tolist() == [0.5, -0.2]
+        assert "Spearman" in (second.get_xlabel() if narrow else second.get_ylabel())

@@ -28,11 +28,15 @@ def test_every_term_of_the_suv_follows_each_edit_and_is_saved(qtbot, dock, opene
     panel.fields["dose_mbq"].setText("72,4")  # a decimal comma is understood
     assert panel.formula.text() != before
     assert "7.17e+07 Bq" in panel.formula.text()
+    panel.fields["dose_mbq"].setText("")
+    assert panel._sources["dose_mbq"].text() == "file"  # what the file says takes its place
+    assert panel.formula.text() != ""
     panel.fields["weight_kg"].setText("")
-    assert panel._sources["weight_kg"].text() == "file"  # what the file says takes its place
-    panel.fields["injected"].setText("")
-    assert "time of injection is missing" in panel.problem.text()
+    assert "weight is missing" in panel.problem.text()
     assert panel.formula.text() == panel.figures.text() == ""
+    panel.fields["weight_kg"].setText("70")
+    panel.fields["injected"].setText("")
+    assert panel._sources["injected"].text() == "file"
     panel.fields["injected"].setText("soon")
     assert "time of injection: injected = soon cannot be used" in panel.problem.text()
     qtbot.mouseClick(panel.discard, Qt.MouseButton.LeftButton)

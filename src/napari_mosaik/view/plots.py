@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.view import colours
-from napari_mosaik.view.figure import KEEP_INK, axis_label, new_figure, note, tidy
-from napari_mosaik.view.words import count, number, title_of, uptake_name
+from napari_mosaik.view.figure import axis_label, new_figure, note, tidy
+from napari_mosaik.view.space_plots import correlation_figure, mean_correlation_figure
+from napari_mosaik.view.words import count, number, uptake_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -174,73 +175,6 @@ def kinetics_figure(
     axes.set_yscale("log")
     axes.set_ylim(bottom=floor)
     axes.legend(fontsize=8, frameon=False)
-    return figure
-
-
-def correlation_figure(
-    matrix: ArrayLike,
-    parameters: Sequence[str],
-    cases: Sequence[str],
-    kind: str = "Pearson correlation",
-    *,
-    title: str = "",
-    scale_below: bool = False,
-) -> Figure:
-    """Correlation of each parameter with the uptake in each case (parameters x cases).
-
-    Red is positive and blue negative, the reverse of the MOSAIK paper's figures; the scale is
-    printed, on the right or, in a narrow place, below.  Missing values are grey with a dash.
-    """
-    values = np.asarray(matrix, float)
-    if values.shape != (len(parameters), len(cases)):
-        raise InputError(
-            f"correlations of shape {values.shape} for {len(parameters)} parameters "
-            f"and {len(cases)} cases"
-        )
-    figure = new_figure(2.6 + 0.62 * len(cases), 1.2 + 0.30 * len(parameters))
-    axes = tidy(figure.add_subplot(), "", "", title)
-    axes.imshow(np.isnan(values), cmap="Greys", vmin=0, vmax=4, aspect="auto")
-    image = axes.imshow(values, cmap=colours.CORRELATION_COLORMAP, vmin=-1, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(cases)), labels=list(cases))
-    axes.set_yticks(range(len(parameters)), labels=[title_of(name) for name in parameters])
-    for (row, column), value in np.ndenumerate(values):
-        ink = "white" if abs(value) > 0.55 else "black"
-        text = f"{value:.2f}".replace("-", "−") if np.isfinite(value) else "–"
-        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink, gid=KEEP_INK)
-    place = "bottom" if scale_below else "right"
-    bar = figure.colorbar(image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1], location=place)
-    bar.set_label(f"{kind} with measured uptake\nred positive, blue negative", fontsize=8)
-    bar.ax.tick_params(labelsize=8)
-    return figure
-
-
-def mean_correlation_figure(
-    parameters: Sequence[str], pearson: ArrayLike, spearman: ArrayLike, *, title: str = ""
-) -> Figure:
-    """Mean Pearson (left axis) and mean Spearman (right axis) correlation of each parameter.
-
-    Both axes have the same limits, so that heights can be compared.
-    """
-    psn, spm = np.asarray(pearson, float), np.asarray(spearman, float)
-    if psn.shape != (len(parameters),) or spm.shape != psn.shape:
-        raise InputError(f"{psn.shape} and {spm.shape} values for {len(parameters)} parameters")
-    figure = new_figure(1.8 + 0.42 * len(parameters), 4.0)
-    left = tidy(figure.add_subplot(), "", "mean Pearson r", title)
-    right = left.twinx()
-    place = np.arange(len(parameters))
-    left.scatter(place, psn, marker="o", c=colours.MEASURED, s=34, label="Pearson (left)")
-    right.scatter(place, spm, marker="^", c=colours.PREDICTED, s=34, label="Spearman (right)")
-    right.set_ylabel("mean Spearman ρ", fontsize=9)
-    right.tick_params(labelsize=8)
-    both = np.concatenate([psn, spm])
-    finite = np.abs(both[np.isfinite(both)])
-    reach = 1.1 * max(float(finite.max()), 0.1) if finite.size else 1.0
-    for axes in (left, right):
-        axes.set_ylim(-reach, reach)
-    left.axhline(0, color="#999999", lw=0.8)
-    left.set_xticks(place, labels=[title_of(n) for n in parameters], rotation=60, ha="right")
-    marks = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
-    left.legend(handles=marks, fontsize=8, frameon=False)
     return figure
 
 

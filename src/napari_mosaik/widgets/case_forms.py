@@ -167,23 +167,26 @@ class InjectionForm(QFrame):
         self._record = record or InjectionRecord()
         for name, edit in self.fields.items():
             value = getattr(self._record, name)
-            edit.setText(_text(value))
+            said = name in self._record.model_fields_set  # a default is nobody's word
+            edit.setText(_text(value) if said else "")
         self.sex.setCurrentIndex(max(0, self.sex.findData(self._record.sex)))
 
     def value(self) -> InjectionRecord:
-        """The record as typed; what cannot be used is named in an `InputError`."""
-        values: dict[str, Any] = self._record.model_dump()
+        """The record as typed; what is left empty the PET file may say.
+
+        What cannot be used is named in an `InputError`.
+        """
+        values: dict[str, Any] = self._record.model_dump(exclude_unset=True)
         for name, label, _ in self._FIELDS:
             text = self.fields[name].text().strip()
             if name == "nuclide":
-                values[name] = text or "Zr-89"
+                values[name] = text or None
             elif name in self._TIMES:
                 values[name] = _time(text, label)
             else:
                 values[name] = number_of(text, label)
-        values["residual_mbq"] = values["residual_mbq"] or 0.0
         values["sex"] = self.sex.currentData()
-        return _checked(values)
+        return _checked({name: value for name, value in values.items() if value is not None})
 
     def _save(self) -> None:
         try:

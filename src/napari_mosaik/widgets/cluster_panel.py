@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QComboBox, QWidget
+from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 from napari_mosaik.core.errors import MosaikError
 from napari_mosaik.view.words import count, heading, number
 from napari_mosaik.widgets.figure_view import FigureView
 from napari_mosaik.widgets.larger import Larger
 from napari_mosaik.widgets.parameter_panel import nearest
-from napari_mosaik.widgets.parts import button, column, row, words
+from napari_mosaik.widgets.parts import button, column, row, shrinkable, words
 from napari_mosaik.workflow.relations import MEASURED, MoranPoints, moran_points
 
 if TYPE_CHECKING:
@@ -32,11 +32,13 @@ class ClusterPanel(QWidget):
         self._task: object = None
         self.points: MoranPoints | None = None
         self.parameter = QComboBox()
+        shrinkable(self.parameter)
         self.parameter.currentIndexChanged.connect(self._read_one)
         self.plot = FigureView(self._clicked)
         self.plot.setMinimumHeight(310)
         self.larger = Larger(self)
         self.open = button("Larger…", self._open_larger, "The same figure in a window of its own")
+        self.open.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.said = words(small=True)
         self.setLayout(
             column(

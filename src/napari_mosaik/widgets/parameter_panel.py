@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QComboBox, QWidget
+from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 from napari_mosaik.core import Table
 from napari_mosaik.view.words import heading, number
 from napari_mosaik.widgets.figure_view import FigureView
 from napari_mosaik.widgets.larger import Larger
-from napari_mosaik.widgets.parts import Fold, button, column, row, words
+from napari_mosaik.widgets.parts import Fold, button, column, row, shrinkable, words
 from napari_mosaik.widgets.relation_words import relation_sentences, relation_words
 from napari_mosaik.widgets.tables import fill_table, table_of
 from napari_mosaik.workflow.relations import Relations, gather_relations, meanings
@@ -52,12 +52,15 @@ class ParameterPanel(QWidget):
         self.relations: Relations | None = None
         self.kind = QComboBox()
         self.kind.addItems(list(_KINDS))
+        shrinkable(self.kind)
         self.kind.currentIndexChanged.connect(self._plot)
         self.parameter = QComboBox()
+        shrinkable(self.parameter)
         self.parameter.currentIndexChanged.connect(self._plot)
         self.plot = FigureView(self._clicked)
         self.larger = Larger(self)
         self.open = button("Larger…", self._open_larger, "The same figure in a window of its own")
+        self.open.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.table = table_of(_COLUMNS, _TIPS)
         self.table.itemClicked.connect(lambda item: self._choose(item.row()))
         self.said = words(small=True)
@@ -164,7 +167,7 @@ class ParameterPanel(QWidget):
         self.said.setText("\n".join(relation_sentences(self.relations, self._own())))
 
     # --- the figure -----------------------------------------------------------------------------
-    def _figure(self) -> Figure | None:
+    def _figure(self, large: bool = False) -> Figure | None:
         from napari_mosaik.view.plots import correlation_figure, mean_correlation_figure
 
         found, kind = self.relations, self.kind.currentIndex()
@@ -174,7 +177,10 @@ class ParameterPanel(QWidget):
             return self._one()
         if kind == 2:
             return mean_correlation_figure(
-                found.parameters, found.mean("pearson"), found.mean("spearman")
+                found.parameters,
+                found.mean("pearson"),
+                found.mean("spearman"),
+                narrow=not large,
             )
         name = ("pearson", "spearman")[kind]
         return correlation_figure(
@@ -182,7 +188,7 @@ class ParameterPanel(QWidget):
             found.parameters,
             list(found.tables),
             f"{heading(name)} correlation",
-            scale_below=True,
+            narrow=not large,
         )
 
     def _one(self) -> Figure | None:
@@ -215,7 +221,7 @@ class ParameterPanel(QWidget):
             self._plot()
 
     def _open_larger(self) -> None:
-        figure = self._figure()
+        figure = self._figure(large=True)
         if figure is not None:
             self.larger.show_figure(figure, self.kind.currentText())
 

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QComboBox, QLineEdit, QWidget
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.records import PetImage
-from napari_mosaik.widgets.parts import button, column, row, words
+from napari_mosaik.widgets.parts import button, column, row, shrinkable, words
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
@@ -36,6 +36,7 @@ class PetChoice(QWidget):
         self.unit = QComboBox()
         for text, value in _UNITS:
             self.unit.addItem(text, value)
+        shrinkable(self.unit)
         self.use = button("Use this image", self._use, "Writes the choice to the case")
         self.setLayout(
             column(

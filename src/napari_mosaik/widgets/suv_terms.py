@@ -11,7 +11,7 @@ from napari_mosaik.core import InjectionRecord, InputError
 from napari_mosaik.core.catalogue import PET
 from napari_mosaik.core.records import PetImage
 from napari_mosaik.view.words import number
-from napari_mosaik.widgets.parts import button, column, row, words
+from napari_mosaik.widgets.parts import button, column, row, shrinkable, words
 from napari_mosaik.widgets.pet_choice import PetChoice
 from napari_mosaik.workflow.suv import TERM_ITEMS, explain, figures, injection_record
 
@@ -102,17 +102,18 @@ class SuvTermsPanel(QWidget):
             source = self._sources[name] = QLabel()
             for at, widget in enumerate((title, field, QLabel(unit), source)):
                 self._grid.addWidget(widget, place, at)
-            self._grid.setColumnMinimumWidth(0, 108)
+            self._grid.setColumnMinimumWidth(0, 92)
 
     def _field(self, name: str) -> QLineEdit | QComboBox:
         if name in _CHOICES:
             box = QComboBox()
             for text, value in _CHOICES[name]:
                 box.addItem(text, value)
+            shrinkable(box)
             box.currentIndexChanged.connect(self._compute)
             return box
         edit = QLineEdit()
-        edit.setMinimumWidth(60)
+        edit.setMinimumWidth(50)
         edit.textChanged.connect(self._compute)
         return edit
 
