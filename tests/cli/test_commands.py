@@ -112,6 +112,28 @@ def test_a_pet_that_is_none(tmp_path, capsys, cohort):
     assert "CT" in told(capsys, "suv", tmp_path / "ct.dcm")
 
 
+def test_an_suv_of_an_image_without_a_header(tmp_path, capsys):
+    from tests.io.test_pet_other import VALUES, nifti
+
+    image, mask = nifti(tmp_path / "p.nii.gz"), nifti(tmp_path / "m.nii", (VALUES > 20) * 1)
+    assert "give unit" in told(capsys, "suv", image)
+    assert "counts" in told(capsys, "suv", image, "--unit", "counts")
+    assert call("suv", image, "--unit", "cm2/mL", "--mask", mask, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["factor"], record["kind"], record["n_voxels"]) == (1.0, "bsa", 3)
+    assert (record["maximum"], record["mean"], record["unit"]) == (23.0, 22.0, "cm²/mL")
+    given = ["--dose-mbq", 37, "--injected", "2024-03-02T08:30", "--scanned", "2024-03-16T08:30"]
+    given += ["--decay-correction", "START", "--weight-kg", 70, "--kind", "bw", "--json"]
+    assert call("suv", image, "--unit", "Bq/mL", "--slice-index", 1, *given) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["factor"] == pytest.approx(70e3 / (37e6 * 2 ** (-336 / 78.41)))
+    sources = {term["name"]: term["source"] for term in record["terms"]}
+    assert (sources["scanned"], sources["nuclide"], sources["half_life_h"]) == (
+        "user", "assumed", "table",
+    )  # fmt: skip
+    assert any("Zr-89 is assumed" in text for text in record["assumptions"])
+
+
 def test_an_suv_with_every_term(cohort, capsys):
     pet = cohort / "A2" / "pet" / "slice.dcm"
     assert "height" in told(capsys, "suv", pet, "--weight-kg", 80)

@@ -227,6 +227,11 @@ def _decay_sentence(record: InjectionRecord, dynamic: bool) -> list[str]:
     except InputError:
         return []  # `SuvTerms.factor` says what is missing
     text = f"The dose is decayed over {hours:.3f} h to the scan: {remaining:.6f} is left."
+    if hours < 0:
+        text = (
+            f"That start lies {-hours:.3f} h before the injection: the dose counts "
+            f"{remaining:.6f} times."
+        )
     if mode == "START":
         return [f"The image refers to the start of the scan. {text}"]
     return [f"The image is not decay-corrected; its frame's factor is {on_image:.6f}. {text}"]
