@@ -58,9 +58,10 @@ class Agreement:
     """How far the inside of two sections agrees with an alignment.
 
     ``n`` textured places were compared; ``share`` of them found their partner within
-    ``tolerance_um`` (each counts by the square of its correlation); ``median_um`` and ``p90_um``
-    are distances of those partners from where the alignment puts them; ``closeness``, 0 to 1, also
-    tells how near those are that agree.  NaN where there is no place.
+    ``tolerance_um`` (each counts by the square of its correlation, here and below);
+    ``median_um`` and ``p90_um`` are distances of those partners from where the alignment puts
+    them; ``closeness``, 0 to 1, also tells how near those are that agree.  NaN where there is no
+    place.
     """
 
     n: int
@@ -232,11 +233,18 @@ def agreement(
     return Agreement(
         int(distance.size),
         float(weight @ (distance <= tolerance) / weight.sum()),
-        float(np.median(distance)),
-        float(np.quantile(distance, 0.9)),
+        _quantile(distance, weight, 0.5),
+        _quantile(distance, weight, 0.9),
         tolerance,
         float((1 / (1 + (5 * distance / tolerance) ** 2)).mean()),
     )
+
+
+def _quantile(values: FloatArray, weight: FloatArray, share: float) -> float:
+    """The least value below which that share of the weight lies."""
+    order = np.argsort(values)
+    total = np.cumsum(weight[order])
+    return float(values[order][np.searchsorted(total, share * total[-1])])
 
 
 def _levelled(places: NDArray[Any], within: NDArray[np.bool_]) -> NDArray[Any]:

@@ -196,6 +196,14 @@ class PetAlignParams(OutlineParams):
         "Also try the mirror image; it is taken only if it fits clearly better.",
         label="Try the mirror image",
     )
+    min_scale: float = setting(
+        0.8,
+        "Least plausible linear scale; tissue shrinks by 5 to 20 % in paraffin.",
+        label="Least scale",
+        gt=0,
+        lt=1,
+        advanced=True,
+    )
     max_scale: float = setting(
         1.05,
         "Greatest plausible linear scale: the PET saw the tissue before it shrank in paraffin.",
