@@ -31,7 +31,7 @@ from napari_mosaik.io import Case
 from napari_mosaik.widgets.dock import MosaikDock
 
 HERE = Path(__file__).parent
-_PICTURES = ("main_window", "four_slides", "review", "loop")
+_PICTURES = ("main_window", "four_slides", "space", "review", "loop")
 
 
 class Studio:
@@ -106,6 +106,24 @@ class Studio:
         self.shoot("four")
         tools.map.set_shown(False)
         tools.four_up.leave()
+
+    def space(self) -> None:
+        """The terms of the SUV, the correlations over the cases, the Moran scatter plot."""
+        dock = self.dock
+        dock.tabs.setCurrentIndex(0)
+        dock.board.show_steps(("uptake_clusters",))
+        for title, name, ready in (
+            ("Uptake (PET)", "suv", lambda panel: "factor" in panel.figures.text()),
+            ("Parameters and maps", "correlations", lambda panel: panel.relations is not None),
+            ("Clusters", "moran", lambda panel: panel.points is not None),
+        ):
+            page = dock.pages[title]
+            page.set_open(True)
+            panel = page.panel  # type: ignore[attr-defined]
+            self.until(lambda panel=panel, ready=ready: ready(panel))
+            self.settle()
+            dock.scroll.ensureWidgetVisible(panel, 0, panel.height())
+            self.shoot(name)
 
     def review(self) -> None:
         """Measured, predicted, difference; figures, plot and a tile."""
