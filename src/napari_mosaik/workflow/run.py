@@ -21,7 +21,9 @@ from napari_mosaik.workflow.steps import STEPS, maker_of, step_named
 
 __all__ = ["Outlook", "outlook", "plan", "run", "run_until", "state"]
 
-_ABOUT = {entry.name: entry.about for entry in (*ARTIFACTS, *SOURCES)}
+_ABOUT = {artifact.name: artifact.about for artifact in ARTIFACTS} | {
+    source.name: source.about for source in SOURCES
+}
 
 
 class Outlook:
