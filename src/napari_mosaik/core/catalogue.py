@@ -101,6 +101,9 @@ STAIN_FIT: Final = _document("stain_fit", "stain vectors of the H&E slide (Macen
 SUV: Final = Artifact("suv", Raster, "measured SUV on the PET's own voxels")
 SUV_RECORD: Final = _document("suv_record", "every term of the SUV with its source")
 UPTAKE: Final = Artifact("uptake", Table, "measured SUV per tile")
+UPTAKE_SENSITIVITY: Final = Artifact(
+    "uptake_sensitivity", Table, "change of each tile's SUV by a small shift or turn of the PET"
+)
 VESSELS: Final = Artifact("vessels", LabelImage, "CD34-positive vessels, lumen filled")
 VESSEL_OBJECTS: Final = Artifact("vessel_objects", Table, "one row per vessel")
 BROWN_LEFT_OUT: Final = Artifact("brown_left_out", LabelImage, "brown objects that are no vessels")
@@ -160,6 +163,7 @@ ARTIFACTS: Final[tuple[Artifact[Any], ...]] = (
     SUV,
     SUV_RECORD,
     UPTAKE,
+    UPTAKE_SENSITIVITY,
     VESSELS,
     VESSEL_OBJECTS,
     BROWN_LEFT_OUT,

@@ -21,6 +21,7 @@ from napari_mosaik.view.maps import (
     difference_layer,
     parameter_layer,
     pet_layer,
+    sensitivity_layer,
     uptake_layers,
     width_layer,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "pet_layer",
     "quality_layer",
     "queue_layer",
+    "sensitivity_layer",
     "slide_layer",
     "tiles_layer",
     "tissue_layer",

@@ -20,6 +20,7 @@ __all__ = [
     "difference_layer",
     "parameter_layer",
     "pet_layer",
+    "sensitivity_layer",
     "uptake_layers",
     "width_layer",
 ]
@@ -142,6 +143,20 @@ def difference_layer(
         measured.unit,
         transform,
         artifact="prediction",
+    )
+
+
+def sensitivity_layer(change: Raster, transform: Transform | None = None) -> LayerSpec:
+    """How much each tile's SUV changes when the PET lies a little elsewhere."""
+    limits = (0.0, common_limits(change.values)[1])
+    return _scalar(
+        change,
+        "Shift sensitivity of the SUV",
+        "cividis",
+        limits,
+        change.unit,
+        transform,
+        artifact="uptake_sensitivity",
     )
 
 

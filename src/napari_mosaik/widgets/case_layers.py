@@ -28,6 +28,7 @@ from napari_mosaik.core.catalogue import (
     TISSUE,
     UPTAKE,
     UPTAKE_CLUSTERS,
+    UPTAKE_SENSITIVITY,
     VESSELS,
 )
 from napari_mosaik.io.case import Case
@@ -190,6 +191,11 @@ def _uptake(case: Case, choice: str) -> list[LayerSpec]:
     return specs
 
 
+def _sensitivity(case: Case, choice: str) -> list[LayerSpec]:
+    change = painted(case, UPTAKE_SENSITIVITY, "change")
+    return [] if change is None else [view.sensitivity_layer(change)]
+
+
 def _maps(case: Case, choice: str) -> list[LayerSpec]:
     names = map_names(case)
     if not names:
@@ -229,6 +235,7 @@ _MAKERS: dict[str, Callable[[Case, str], list[LayerSpec]]] = {
     "suv": _pet,
     "align_pet": _pet,
     "uptake": _uptake,
+    "sensitivity": _sensitivity,
     "vessels": _vessels,
     "classes": _classes,
     "nuclei": _labels(NUCLEI, "he", view.nuclei_layer),

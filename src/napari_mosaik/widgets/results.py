@@ -27,6 +27,7 @@ from napari_mosaik.core.catalogue import (
     TILES,
     TISSUE,
     UPTAKE,
+    UPTAKE_SENSITIVITY,
     VESSEL_OBJECTS,
     VESSELS,
 )
@@ -112,6 +113,17 @@ def _uptake(case: Case) -> str:
     words = f"{count(known, 'tile')} measured, mean {mean}"
     outside = values.size - known
     return words + (f"; {count(outside, 'tile')} outside the PET" if outside else "")
+
+
+def _sensitivity(case: Case) -> str:
+    table = case.store.read(UPTAKE_SENSITIVITY)
+    change, share = (np.asarray(table[name], float) for name in ("change", "share"))
+    if not np.isfinite(share).any():
+        return "no tile lies on the PET"
+    middle = number(float(np.nanmedian(change)), table.unit("change"))
+    return (
+        f"a small shift changes a tile by {middle} ({percent(float(np.nanmedian(share)))}), median"
+    )
 
 
 def _vessels(case: Case) -> str:
@@ -214,6 +226,7 @@ _LINES: dict[str, Callable[[Case], str]] = {
     "align_pet": _alignment("pet"),
     "suv": _suv,
     "uptake": _uptake,
+    "sensitivity": _sensitivity,
     "vessels": _vessels,
     "stain": _stain,
     "classes": _classes,

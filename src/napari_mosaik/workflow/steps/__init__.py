@@ -19,6 +19,7 @@ from napari_mosaik.workflow.steps.nuclei import FIND_NUCLEI
 from napari_mosaik.workflow.steps.parameters import TILE_PARAMETERS
 from napari_mosaik.workflow.steps.predict import PREDICT
 from napari_mosaik.workflow.steps.review import REVIEW
+from napari_mosaik.workflow.steps.sensitivity import SHIFT_SENSITIVITY
 from napari_mosaik.workflow.steps.stain import STAIN
 from napari_mosaik.workflow.steps.tiles import MAKE_TILES
 from napari_mosaik.workflow.steps.tissue import FIND_TISSUE
@@ -33,6 +34,7 @@ STEPS: tuple[Step[Any], ...] = (
     *ALIGN,
     CALCULATE_SUV,
     MEASURE_UPTAKE,
+    SHIFT_SENSITIVITY,
     FIND_VESSELS,
     CORRECT_VESSELS,
     STAIN,

@@ -1,0 +1,65 @@
+"""How much each tile's measured SUV depends on where exactly the PET lies."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.catalogue import ALIGNMENT, SUV, TILES, UPTAKE_SENSITIVITY
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.table import Table
+from napari_mosaik.uptake import shift_sensitivity, tile_uptake
+from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.steps.align import transform_of
+
+__all__ = ["SHIFT_SENSITIVITY", "SensitivityParams"]
+
+
+class SensitivityParams(Params):
+    """How far the PET is moved."""
+
+    voxels: float = setting(
+        1.0, "Length of the shift to each side.", label="Shift", unit="voxels", gt=0, le=10
+    )
+    angle_deg: float = setting(
+        2.0, "Angle of the turn to each side.", label="Turn", unit="°", gt=0, le=45
+    )
+
+
+def _body(inputs: Inputs, params: SensitivityParams) -> Generator[Progress, None, Results]:
+    grid, suv = inputs.read(TILES), inputs.read(SUV)
+    to_reference = transform_of(inputs.read(ALIGNMENT["pet"]))
+    yield Progress(0.1, 1, "moving the PET")
+    step_um = params.voxels * max(suv.lattice.spacing_um) * to_reference.scale
+    change = shift_sensitivity(
+        suv, grid, to_reference, shift_um=step_um, angle_deg=params.angle_deg
+    )
+    yield Progress(0.9, 1, "moving the PET")
+    value = tile_uptake(suv, grid, to_reference)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(value > 0, change / value, np.nan)
+    inputs.note("shift_um", step_um)
+    columns = {"change": change, "share": share}
+    units = {"change": suv.unit, "share": "1"}
+    moved = f"a shift of {params.voxels:g} voxel or a turn of {params.angle_deg:g}°"
+    about = {
+        "change": f"greatest change of the measured SUV by {moved}; empty outside the PET",
+        "share": "the same over the measured SUV",
+    }
+    return {UPTAKE_SENSITIVITY: Table(columns, units, about, grid.lattice.frame)}
+
+
+SHIFT_SENSITIVITY = Step(
+    name="sensitivity",
+    title="Shift sensitivity",
+    about="Moves the PET by one voxel and turns it by 2 degrees, and says how much each tile's SUV "
+    "changes: a claim about a tile is no firmer than that.",
+    page="Uptake (PET)",
+    params=SensitivityParams,
+    reads=(TILES, SUV, ALIGNMENT["pet"]),
+    writes=(UPTAKE_SENSITIVITY,),
+    body=_body,
+)
