@@ -10,6 +10,7 @@ import pytest
 from napari_mosaik.cli import main
 from napari_mosaik.core import InputError, Transform
 from napari_mosaik.core.catalogue import ALIGNMENT
+from napari_mosaik.io.annotations import read_geojson
 from napari_mosaik.io.case import Case, CaseFile
 from napari_mosaik.workflow import placing
 from napari_mosaik.workflow.recipe import read_recipe
@@ -146,3 +147,19 @@ def test_the_parts_are_judged_as_the_step_judges_them(case):
     assert placing.read_parts(case, "pet").judge(true_map("pet")).dice > 0.8
     with pytest.raises(InputError, match="cd34"):
         placing.read_parts(case, "cd34")
+
+
+def test_annotations_move_onto_the_reference(case, tmp_path, capsys):
+    path = tmp_path / "moved.geojson"
+    assert called("annotate", "export", case.root, path, "--on-cd34") == 0
+    transform = placing.present_transform(case, "he")
+    with case.slide("cd34") as slide:
+        moved = {shape.key: shape for shape in read_geojson(path, slide.lattice)}
+    shapes = case.annotations("he")
+    assert len(moved) == len(shapes) > 0
+    for shape in shapes:
+        corners = np.array(shape.geometry.exterior.coords)[:, ::-1]  # (row, column)
+        there = np.array(moved[shape.key].geometry.exterior.coords)[:, ::-1]
+        assert np.allclose(transform.apply(corners), there, atol=0.02)
+        area = shape.geometry.area * transform.scale**2
+        assert moved[shape.key].geometry.area == pytest.approx(area, rel=1e-3)

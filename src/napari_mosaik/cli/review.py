@@ -115,15 +115,21 @@ def export(
     case: OneCase,
     file: Annotated[Path, typer.Argument(help="GeoJSON file to write.")],
     slide: Annotated[str, typer.Option(help="he, cd34 or caix.")] = "he",
+    on_cd34: Annotated[
+        bool, typer.Option("--on-cd34", help="Move them onto the CD34 slide by the alignment.")
+    ] = False,
 ) -> None:
     """Write the case's annotations as GeoJSON that QuPath reads."""
     from napari_mosaik.io import write_geojson
+    from napari_mosaik.workflow.placing import on_reference
 
     _check_stain(slide)
     found = _case(case)
     shapes = found.annotations(slide)
     if not shapes:
         raise InputError(f"case {found.name} has no annotations on {slide}")
+    if on_cd34:
+        shapes, slide = on_reference(found, slide, shapes), "cd34"
     with found.slide(slide) as opened:
         write_geojson(file, shapes, opened.lattice)
     typer.echo(f"{len(shapes)} shapes in {file}")

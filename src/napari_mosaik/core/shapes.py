@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shapely import MultiPolygon, Polygon
 
-__all__ = ["AnnotatedShape"]
+    from napari_mosaik.core.frame import Transform
+
+__all__ = ["AnnotatedShape", "moved"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,3 +37,12 @@ class AnnotatedShape:
     geometry: Polygon | MultiPolygon
     colour: str = ""
     properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+def moved(shape: AnnotatedShape, transform: Transform) -> AnnotatedShape:
+    """The same area on another section: *transform* leads from the shape's frame to the other."""
+    from shapely.affinity import affine_transform
+
+    m = transform.matrix  # on (row, column); shapely's x is the column
+    on_xy = [m[1, 1], m[1, 0], m[0, 1], m[0, 0], m[1, 2], m[0, 2]]
+    return replace(shape, geometry=affine_transform(shape.geometry, [float(v) for v in on_xy]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, TISSUE
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.core.shapes import AnnotatedShape, moved
 from napari_mosaik.io.case import Case, PlacedEntry
 from napari_mosaik.register import (
     AlignKind,
@@ -34,6 +36,7 @@ __all__ = [
     "Marks",
     "Parts",
     "forget",
+    "on_reference",
     "place",
     "place_by_landmarks",
     "place_by_matrix",
@@ -132,6 +135,18 @@ def present_transform(case: Case, frame: str) -> Transform | None:
     if case.store.origin(ALIGNMENT[frame]) is None:
         return None
     return transform_of(case.store.read(ALIGNMENT[frame]))
+
+
+def on_reference(
+    case: Case, stain: str, shapes: Sequence[AnnotatedShape]
+) -> tuple[AnnotatedShape, ...]:
+    """Shapes of a section where they lie on CD34; the section must have been aligned."""
+    if stain == REFERENCE:
+        return tuple(shapes)
+    transform = present_transform(case, stain)
+    if transform is None:
+        raise InputError(f"{stain} is not aligned yet; run the step align_{stain} first")
+    return tuple(moved(shape, transform) for shape in shapes)
 
 
 def placed_entry(
