@@ -75,8 +75,12 @@ def own_tail(
 
 
 def _rows_are_even(graph: TileGraph) -> bool:
-    """Whether the weights of every tile are one over the number of its neighbours."""
-    return bool(np.array_equal(graph.weights, 1.0 / graph.n_neighbours[graph.focal]))
+    """Whether the weights of every tile are one over the number of its neighbours.
+
+    But for rounding: where tiles without a value are left out, rows are standardised once more.
+    """
+    even = 1.0 / graph.n_neighbours[graph.focal]
+    return bool(np.allclose(graph.weights, even, rtol=1e-12, atol=0.0))
 
 
 def _equal_weights(sample: Sample, ranks: NDArray[np.int32]) -> Generator[float, None, IntArray]:
