@@ -168,15 +168,19 @@ def in_window(case, repeat):
         times = []
         for i in range(repeat + 1):
             said.clear()
-            began = time.perf_counter()
+            began = time.perf_counter(), time.process_time()
             form = dock.pages[page].sections[name].form
             form.widget("min_area_um2").value = 20.0 + i
             until(lambda: bool(said))
             QApplication.processEvents()
-            times.append(1000 * (time.perf_counter() - began))
+            wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
+            times.append((1000 * wall, 1000 * cpu))
             end = time.monotonic() + 1.0  # the states of the steps are worked out meanwhile
             until(lambda end=end: time.monotonic() > end)
-        results[name] = {"ms": min(times[1:]), "median_ms": statistics.median(times[1:])}
+        results[name] = {
+            "ms": min(t[0] for t in times[1:]),
+            "processor_ms": min(t[1] for t in times[1:]),
+        }
         dock.pages[page].preview_box.setChecked(False)
     dock.close()
     viewer.close()
@@ -202,7 +206,11 @@ def table(result):
             word = "met" if found["met"][key] else "MISSED"
             lines.append(f"  {key:20s} {found[key]:6.1f}  {bar:8s} {word}")
         if name in result.get("window", {}):
-            lines.append(f"  in the window        {result['window'][name]['ms']:6.0f} ms wall")
+            shown = result["window"][name]
+            lines.append(
+                f"  in the window    processor {shown['processor_ms']:4.0f} ms, "
+                f"least wall {shown['ms']:5.0f} ms"
+            )
     return "\n".join(lines)
 
 

@@ -179,7 +179,7 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
 
     # the tissue step takes it out of the tissue and shows it among the bad places
     dock.desk.run_steps(["tissue_cd34"])
-    qtbot.waitUntil(lambda: word() == "done" and dock.workspace.job is None, timeout=60_000)
+    qtbot.waitUntil(lambda: word() == "done" and dock.workspace.job is None, timeout=120_000)
     tissue = case.store.read(TISSUE["cd34"])
     row, column = tissue.lattice.to_index([place])[0].astype(int)
     assert not tissue.values[row, column]
