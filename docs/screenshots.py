@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("QT_QPA_PLATFORM", "xcb")
 
@@ -31,7 +32,7 @@ from napari_mosaik.io import Case
 from napari_mosaik.widgets.dock import MosaikDock
 
 HERE = Path(__file__).parent
-_PICTURES = ("main_window", "four_slides", "space", "review", "loop")
+_PICTURES = ("main_window", "four_slides", "align", "space", "review", "loop")
 
 
 class Studio:
@@ -157,6 +158,36 @@ class Studio:
         self.until(lambda: all(s.word == "done" for s in dock.workspace.states.values()))
         dock.board.set_shown("Tissue classes", True)
         self.shoot("loop")
+
+    def align(self) -> None:
+        """A section laid by hand with landmarks, and the PET with its voxels."""
+        page = self.dock.pages["Align"]
+        page.set_open(True)
+        panel = page.panel
+        for frame, look in (("he", "checkerboard"), ("pet", "blend")):
+            panel.what.setCurrentIndex(panel.what.findData(frame))
+            panel.start()
+            self.until(lambda: panel.laying is not None)
+            self.viewer.reset_view()
+            panel.look.setCurrentIndex(panel.look.findData(look))
+            if frame == "he":
+                self._mark(panel)
+            self.until(lambda: panel.figures.text() not in ("", "comparing…"))
+            self.shoot(f"align_{frame}")
+            panel.leave()
+
+    def _mark(self, panel: Any) -> None:
+        """Six landmarks on both sections, two of them exchanged, and a section that is off."""
+        laying = panel.laying
+        extent = np.array(panel.reading.parts.fixed.lattice.extent_um)
+        rng = np.random.default_rng(2)
+        for share in ((0.3, 0.35), (0.3, 0.6), (0.45, 0.75), (0.7, 0.6), (0.65, 0.35), (0.5, 0.25)):
+            place = extent * share
+            laying.mark(place)
+            laying.mark(place + rng.normal(0, 15, 2))
+        laying.exchange_marks(1, 3)
+        laying.shift((60.0, -90.0))
+        panel._again()
 
     def close(self) -> None:
         """Close the window."""

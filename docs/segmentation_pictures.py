@@ -41,7 +41,9 @@ class SegmentationStudio(Studio):
         colours = 256
         while path.stat().st_size > _MOST_BYTES and colours >= 64:
             with Image.open(path) as picture:
-                small = picture.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+                small = picture.convert("RGB").quantize(
+                    colours, method=Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE
+                )
             small.save(path, optimize=True)
             colours //= 2
 
@@ -75,7 +77,7 @@ class SegmentationStudio(Studio):
             self.until(lambda name=name: board.layer(name) is not None)
             board.set_shown(name, True)
         board.show_slide("he")
-        board.layer("Tissue classes").opacity = 0.35
+        board.layer("Tissue classes").opacity = 0.5
         for layer in board.overlays().values():
             layer.visible = layer.name in ("Tissue classes", "Nuclei", "Vessels")
         look_at(self.viewer, self._middle(), 1.0)
