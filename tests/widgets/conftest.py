@@ -11,6 +11,7 @@ if WITHOUT_QT:  # these modules import Qt
         "test_align_page.py",
         "test_window.py",
         "test_correcting.py",
+        "test_picking.py",
         "test_loop.py",
         "test_review.py",
         "test_form.py",
