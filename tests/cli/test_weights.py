@@ -5,7 +5,7 @@ import json
 import pytest
 import tifffile
 
-from napari_mosaik.segment.stardist import save_stardist
+from napari_mosaik.segment.stardist import embedded_weights, save_stardist
 from napari_mosaik.workflow.nuclei_weights import WEIGHTS_VARIABLE
 from tests.cli.test_commands import call, told
 from tests.segment.test_stardist_nuclei import noise, random_weights
@@ -39,12 +39,12 @@ def test_nuclei_of_a_picture_by_a_network(home, capsys):
     assert record["method"] == "stardist"
     assert record["weights"] == random_weights().hash
     assert record["count"] == tifffile.imread(out).max() > 5
-    assert "weights --fetch" in told(capsys, *base, "--method", "stardist")
-    assert call("weights", "--file", home / "net") == 0
-    capsys.readouterr()
-    assert call(*base, "--method", "stardist", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {**record, "labels": str(out)}
-    assert call(*base, "--json") == 0
+    for method in ((), ("--method", "stardist")):
+        assert call(*base, *method, "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["method"], found["weights"]) == ("stardist", embedded_weights().hash)
+        assert found["weights_name"] == "mosaik_he"
+    assert call(*base, "--method", "classical", "--json") == 0
     classical = json.loads(capsys.readouterr().out)
     assert (classical["method"], classical["weights"]) == ("classical", None)
     assert "use one of: classical, stardist" in told(capsys, *base, "--method", "hsv")

@@ -112,9 +112,10 @@ def test_any_size_gives_half_as_many_positions(network, shape):
     assert dist.min() >= np.float32(1e-3)
 
 
-def test_strips_give_what_the_whole_gives(network, monkeypatch):
+@pytest.mark.parametrize("steps", [5, 16])
+def test_strips_give_what_the_whole_gives(network, monkeypatch, steps):
     whole = predict_maps(network, picture((97, 40)))
-    monkeypatch.setattr("napari_mosaik.segment.stardist.network.STRIP_ROWS", 12)
+    monkeypatch.setattr("napari_mosaik.segment.stardist.network.STRIP_STEPS", steps)
     for one, other in zip(predict_maps(network, picture((97, 40))), whole, strict=True):
         assert_same(one, other)
 

@@ -1,5 +1,6 @@
 """Nuclei by StarDist: StarDist's own geometry, blocks as the whole, any pixel size; training."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -10,6 +11,8 @@ from scipy import ndimage
 from napari_mosaik.core import InputError
 from napari_mosaik.core.blocks import cut
 from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.raster import Raster
+from napari_mosaik.segment import NucleiParams, segment_nuclei
 from napari_mosaik.segment.ownership import ObjectMosaic, own_objects
 from napari_mosaik.segment.scores import object_scores
 from napari_mosaik.segment.stardist import (
@@ -17,7 +20,9 @@ from napari_mosaik.segment.stardist import (
     StarDistNetwork,
     StarDistNuclei,
     StarDistWeights,
+    embedded_weights,
     intensity_range,
+    predict_maps,
 )
 from napari_mosaik.segment.stardist.model import resampled
 from napari_mosaik.segment.stardist.polygons import keep_best, paint_polygons, stardist_module
@@ -275,3 +280,53 @@ def test_hidden_places_teach_nothing():
     seen = np.where(np.isin(truth, np.unique(truth[:, 40:])), 0, truth)
     assert losses(seen, hidden) == pytest.approx(losses(seen + far, hidden), rel=1e-5)
     assert losses(seen, None)[0] != pytest.approx(losses(seen + far, None)[0], rel=1e-3)
+
+
+def test_outlines_are_moved_outwards(trained):
+    rgb, _ = discs(160, seed=96)
+    plain = StarDistNuclei(trained[0])
+    wide = StarDistNuclei(dataclasses.replace(trained[0], outline_um=0.5))
+    assert wide.weights.hash != plain.weights.hash
+    assert wide.provenance["outline_um"] == 0.5
+    points, scores, rays = plain.candidates(rgb, 0.5)
+    others = wide.candidates(rgb, 0.5)
+    np.testing.assert_array_equal(points, others[0])
+    np.testing.assert_array_equal(scores, others[1])
+    np.testing.assert_allclose(others[2], rays + 1, rtol=1e-6)
+    with pytest.raises(InputError, match="0 to 2 µm"):
+        dataclasses.replace(trained[0], outline_um=-0.1)
+
+
+def test_the_processor_goes_on_when_a_cards_memory_ends(trained, monkeypatch):
+    """The network is said to lie on a card whose memory is full; the nuclei are the same."""
+    rgb, _ = discs(96, seed=95)
+    expected = StarDistNuclei(trained[0], device="cpu").segment(rgb, 0.5)
+    model = StarDistNuclei(trained[0], device="cpu")
+    first = model.network.requires_grad_(False).to("meta")
+
+    def full(network, *rest):
+        if network is first:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict_maps(network, *rest)
+
+    monkeypatch.setattr("napari_mosaik.segment.stardist.model.predict_maps", full)
+    np.testing.assert_array_equal(model.segment(rgb, 0.5), expected)
+    assert len(model.notes) == 1
+    assert "the processor finds the nuclei from here on" in model.notes[0]
+    np.testing.assert_array_equal(model.segment(rgb, 0.5), expected)
+    assert len(model.notes) == 1
+
+
+def test_the_network_in_the_package_is_whole_and_finds_round_nuclei():
+    weights = embedded_weights()
+    assert weights is embedded_weights()
+    assert weights.name == "mosaik_he"
+    assert "taught_by" in weights.training
+    assert sum(array.nbytes for array in weights.arrays.values()) <= 6 * 2**20
+    rgb, truth = discs(224, seed=94)
+    assert object_scores(truth, StarDistNuclei(weights).segment(rgb, 0.5)).f1 > 0.9
+    raster = Raster(rgb, Lattice("he", rgb.shape[:2], (0.5, 0.5), (0.0, 0.0)))
+    found = segment_nuclei(raster).array()
+    np.testing.assert_array_equal(found, StarDistNuclei(weights).segment(rgb, 0.5))
+    with pytest.raises(InputError, match="loaded first"):
+        segment_nuclei(raster, NucleiParams(method="stardist", weights="0123"))

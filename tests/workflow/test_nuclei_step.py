@@ -29,12 +29,12 @@ def test_a_network_finds_the_nuclei_of_a_slide(tiny_cohort, tmp_path, monkeypatc
     shutil.copytree(tiny_cohort / "A2", tmp_path / "A2")
     case = Case(tmp_path / "A2")
     with pytest.raises(InputError, match="weights --fetch"):
-        nuclei_of(case, method="stardist")
+        nuclei_of(case, method="stardist", weights="other")
     coarse = replace(random_weights(), spacing_um=3.0, prob_threshold=0.6)
     save_stardist(coarse, tmp_path / "net")
     weights = install_weights(tmp_path / "net")
     with pytest.raises(InputError, match=f"one of: {weights.hash}"):
-        nuclei_of(case, method="stardist")
+        nuclei_of(case, method="stardist", weights="other")
     labels, table = nuclei_of(case, method="stardist", weights=weights.hash)
     assert f"stardist method, network random (weights {weights.hash})" in table.about["method"]
     found = np.unique(labels.array())

@@ -23,6 +23,7 @@ from napari_mosaik.phantom.files import (
     write_json,
     write_npz,
     write_pet,
+    write_recipe_file,
 )
 from napari_mosaik.phantom.objects import Nuclei, Vessels, draw_nuclei, draw_vessels
 from napari_mosaik.phantom.physics import (
@@ -169,6 +170,7 @@ def _write_facts(folder: Path, specimen: Specimen) -> None:
     write_pet(folder / "pet" / "slice.dcm", pet, plan, seed, scanner)
     if size.rendered:
         write_case_file(folder / "case.toml", plan, size)
+        write_recipe_file(folder / "recipe.toml", size)
     vessels = vessel_map(anatomy, specimen.vessels)
     classes = class_map(anatomy, vessels)
     truth = folder / "truth"

@@ -18,7 +18,17 @@ from napari_mosaik.core.records import HALF_LIFE_H
 from napari_mosaik.phantom.physics import ScannerLaw
 from napari_mosaik.phantom.plan import CasePlan, Patient, Size
 
-__all__ = ["transform_record", "write_case_file", "write_json", "write_npz", "write_pet"]
+__all__ = [
+    "transform_record",
+    "write_case_file",
+    "write_json",
+    "write_npz",
+    "write_pet",
+    "write_recipe_file",
+]
+
+FINE_ENOUGH_UM = 0.75
+"""Slides with larger pixels show nothing that a network for 0.5 µm could see."""
 
 UID_ROOT = "1.2.826.0.1.3680043.8.498."
 
@@ -143,6 +153,19 @@ def _pixels(data: Any, image: Raster, scanner: ScannerLaw) -> None:
     data.ImagePositionPatient = [f"{mm[1] / 2:g}", f"{mm[0] / 2:g}", "0"]
     data.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
     data.PixelData = stored.tobytes()
+
+
+def write_recipe_file(path: Path, size: Size) -> None:
+    """Write recipe.toml where a setting other than the default serves the slides better."""
+    if size.spacing_um > FINE_ENOUGH_UM and size.rendered:
+        lines = (
+            f"# The slides have pixels of {size.spacing_um:g} µm. The network reads 0.5 µm, needs "
+            "much longer",
+            "# for them and finds the same nuclei.",
+            "[nuclei]",
+            'method = "classical"',
+        )
+        path.write_bytes("".join(f"{line}\n" for line in lines).encode())
 
 
 def write_case_file(path: Path, plan: CasePlan, size: Size) -> None:

@@ -7,7 +7,7 @@ that offers `NucleiModel`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -67,23 +67,34 @@ class NucleiModel(Protocol):
     def provenance(self) -> Mapping[str, Any]:
         """JSON-able record of method, parameters and weights."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences for the user about what had to change while it ran."""
+
     def segment(self, rgb: NDArray[np.uint8], spacing_um: float) -> Labels:
         """Labels 1..n of a block, int32 (rows, columns), numbered by first pixel."""
 
 
 class NucleiParams(Params):
-    """Settings of the nuclei segmentation; all but the first two are of the classical method."""
+    """Settings of the nuclei segmentation; all but the first three are of the classical method."""
 
-    method: Literal["classical", "stardist"] = setting(
-        "classical",
-        "How nuclei are found: by their haematoxylin, or by a StarDist network whose weights are "
-        "on this computer.",
-        choices={"classical": "Haematoxylin and watershed", "stardist": "StarDist network"},
+    method: Literal["stardist", "classical"] = setting(
+        "stardist",
+        "How nuclei are found: by a StarDist network, or by their haematoxylin alone.",
+        choices={"stardist": "StarDist network", "classical": "Haematoxylin and watershed"},
     )
     weights: str = setting(
         "",
-        "Hash of the StarDist network's weights ('napari-mosaik weights' lists those that are "
-        "here, fetches and takes in others); empty for the classical method.",
+        "Hash of other weights of the StarDist network ('napari-mosaik weights' lists those that "
+        "are here, fetches and takes in others); empty for those that come with the program.",
+        advanced=True,
+    )
+    probability: float = setting(
+        0.0,
+        "Least probability of a nucleus for the network; 0 takes the network's own. Less finds "
+        "more nuclei, and more that are none.",
+        ge=0,
+        lt=1,
     )
     spacing_um: float = setting(
         1.0,
@@ -207,6 +218,7 @@ class ClassicalNuclei:
     """
 
     name = "classical"
+    notes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -292,18 +304,33 @@ def segment_nuclei(
     image
         (rows, columns, 3) 8-bit RGB with square pixels; used at its own pixel size.
     params
-        Settings of the classical method; left out of account when a model is given.
+        Settings: the method, and those of the classical one; left out of account when a model is
+        given.  Without both the default method is used.
     model
-        Another method.
+        A method with all that it needs, such as a network with other weights.
 
     Returns
     -------
     LabelImage
         int32 labels on the picture's lattice; 0 where there is no nucleus.
     """
-    method: NucleiModel = model if model is not None else ClassicalNuclei(params)
+    method = model if model is not None else _method(params or NucleiParams())
     labels = method.segment(require_rgb(image.values), image.lattice.spacing_um[0])
     return LabelImage(labels, image.lattice)
+
+
+def _method(params: NucleiParams) -> NucleiModel:
+    """The method of the settings, as far as no weights have to be looked for."""
+    if params.method == "classical":
+        return ClassicalNuclei(params)
+    if params.weights:
+        raise InputError(
+            f"the weights {params.weights} have to be loaded first: give segment_nuclei a "
+            "StarDistNuclei with them as its model"
+        )
+    from napari_mosaik.segment.stardist import StarDistNuclei, embedded_weights
+
+    return StarDistNuclei(embedded_weights(), prob_threshold=params.probability or None)
 
 
 def _levels(score: Float32) -> NDArray[np.uint8]:

@@ -56,9 +56,9 @@ def installed_weights(folder: Path | None = None) -> tuple[str, ...]:
 
 
 def find_weights(digest: str, folder: Path | None = None) -> StarDistWeights:
-    """Installed weights by their digest, or by its first characters if no other begins so.
+    """Weights by their digest, or by its first characters if no other begins so.
 
-    There is no choice by default: a result is to say which weights it is of.
+    No digest means the network that comes with the program; a result says which weights it is of.
 
     Raises
     ------
@@ -67,22 +67,25 @@ def find_weights(digest: str, folder: Path | None = None) -> StarDistWeights:
     CorruptArtifact
         They are damaged.
     """
-    from napari_mosaik.segment.stardist import load_stardist
+    from napari_mosaik.segment.stardist import embedded_weights, load_stardist
 
+    embedded = embedded_weights()
+    if embedded.hash.startswith(digest):
+        return embedded
     place = folder or weights_folder()
     there = installed_weights(place)
-    fitting = [name for name in there if digest and name.startswith(digest)]
+    fitting = [name for name in there if name.startswith(digest)]
     if not there:
         raise InputError(
-            f"the method 'stardist' needs the weights of a network, and {place} holds none. Fetch "
-            "them with 'napari-mosaik weights --fetch', or take them from a file with "
-            "'napari-mosaik weights --file FILE'"
+            f"there are no weights '{digest}', and {place} holds none. Fetch StarDist's with "
+            "'napari-mosaik weights --fetch', take some from a file with 'napari-mosaik weights "
+            "--file FILE', or leave the weights empty for the network that comes with the program"
         )
     if len(fitting) != 1:
         word = "several weights begin with" if fitting else "there are no weights"
         raise InputError(
             f"{word} '{digest}' in {place}. Set the weights of the nuclei to one of: "
-            f"{', '.join(there)}"
+            f"{', '.join(there)}; or leave them empty for the network that comes with the program"
         )
     weights = load_stardist(place / fitting[0])
     if weights.hash != fitting[0]:

@@ -206,9 +206,8 @@ def _nuclei(slide: Slide, choice: Choice) -> Segmented:
     from napari_mosaik.segment import ClassicalNuclei, NucleiParams, segment_nuclei
 
     params = NucleiParams(spacing_um=max(min(slide.lattice.spacing_um), 0.5))
-    model: NucleiModel = ClassicalNuclei(params)
-    if choice.weights is not None or choice.method == "stardist":
-        model = _network(choice.weights)
+    classical = (choice.method or params.method) == "classical" and choice.weights is None
+    model: NucleiModel = ClassicalNuclei(params) if classical else _network(choice.weights)
     image = choice.picture(slide, model.spacing_um)
     if _one_colour(image):
         labels = np.zeros(image.lattice.shape, np.int32)
@@ -226,14 +225,10 @@ def _one_colour(image: Raster) -> bool:
 
 
 def _network(weights: Path | None) -> NucleiModel:
-    """The network with weights from a file, or with the only ones on this computer."""
-    from napari_mosaik.segment.stardist import StarDistNuclei, load_stardist
-    from napari_mosaik.workflow.nuclei_weights import find_weights, installed_weights
+    """The network with weights from a file, or the one that comes with the program."""
+    from napari_mosaik.segment.stardist import StarDistNuclei, embedded_weights, load_stardist
 
-    if weights is not None:
-        return StarDistNuclei(load_stardist(weights))
-    there = installed_weights()
-    return StarDistNuclei(find_weights(there[0] if len(there) == 1 else ""))
+    return StarDistNuclei(embedded_weights() if weights is None else load_stardist(weights))
 
 
 def _classes(slide: Slide, choice: Choice) -> Segmented:

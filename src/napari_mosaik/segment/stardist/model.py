@@ -11,7 +11,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional
 
-from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.errors import InputError, MosaikError
+from napari_mosaik.segment.devices import Place
 from napari_mosaik.segment.filters import Float32, require_rgb
 from napari_mosaik.segment.masks import Labels
 from napari_mosaik.segment.nuclei import renumber
@@ -55,7 +56,8 @@ class StarDistNuclei:
     bfloat16
         Compute the convolutions with fewer digits: faster where the processor or GPU can.
     device
-        Where the network runs, in torch's words.
+        Where the network runs, in torch's words: a graphics card if there is one, if None.  When
+        the memory of a card runs out, the processor goes on, and ``notes`` says so.
     """
 
     name = "stardist"
@@ -68,14 +70,15 @@ class StarDistNuclei:
         prob_threshold: float | None = None,
         nms_threshold: float | None = None,
         bfloat16: bool = False,
-        device: str = "cpu",
+        device: str | None = None,
     ) -> None:
         self.weights = weights
         self.value_range = value_range
         self.prob_threshold = weights.prob_threshold if prob_threshold is None else prob_threshold
         self.nms_threshold = weights.nms_threshold if nms_threshold is None else nms_threshold
         self.dtype = torch.bfloat16 if bfloat16 else torch.float32
-        self.network = weights.network().to(device)
+        self.network = weights.network().to(device or Place.best(1).device)
+        self.notes: list[str] = []
 
     @property
     def spacing_um(self) -> float:
@@ -101,6 +104,7 @@ class StarDistNuclei:
             "spacing_um": self.spacing_um,
             "prob_threshold": self.prob_threshold,
             "nms_threshold": self.nms_threshold,
+            "outline_um": self.weights.outline_um,
             "value_range": None if self.value_range is None else list(self.value_range),
             "percentiles": list(PERCENTILES),
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -124,9 +128,28 @@ class StarDistNuclei:
         if high <= low:
             return _nothing(self.weights.architecture.rays)
         scaled = (values - np.float32(low)) / np.float32(high - low)
-        prob, dist = predict_maps(self.network, scaled, self.dtype)
+        prob, dist = self._maps(scaled)
         shape = (values.shape[0], values.shape[1])
-        return keep_best(prob, dist, shape, self.prob_threshold, self.nms_threshold)
+        points, scores, rays = keep_best(prob, dist, shape, self.prob_threshold, self.nms_threshold)
+        return points, scores, rays + np.float32(self.weights.outline_um / self.spacing_um)
+
+    def _maps(self, scaled: Float32) -> tuple[Float32, Float32]:
+        """Maps of the network; by the processor from the moment a card's memory is not enough."""
+        network = self.network
+        try:
+            return predict_maps(network, scaled, self.dtype)
+        except torch.OutOfMemoryError:
+            if next(network.parameters()).device.type == "cpu":
+                raise MosaikError(
+                    "the memory is not enough for a part of the slide; close other programs"
+                ) from None
+        if self.network is network:  # blocks run side by side: only one of them has to say it
+            self.network = self.weights.network()
+            self.notes.append(
+                "the graphics card's memory is not enough: "
+                "the processor finds the nuclei from here on, which is slower"
+            )
+        return predict_maps(self.network, scaled, self.dtype)
 
     def _resampled(self, spacing_um: float) -> bool:
         return abs(spacing_um - self.spacing_um) > _SAME_SIZE * self.spacing_um

@@ -37,7 +37,12 @@ DIVISOR = 16
 CONTEXT_PX = 112
 """What lies further away than this changes no output (92 px, and up to one cell of 16 px)."""
 LEVELS = 3
-STRIP_ROWS = 128
+STRIP_STEPS = 32
+"""Larger maps would be taken from the system anew each time, which costs as much as they do."""
+FIRST_REACH = 3
+"""Rows of the first level at a strip's edge that lack what lies beyond: two in it, one before."""
+LAST_REACH = 2
+"""Rows of the second level that make up for three convolutions at the first."""
 SMALLEST_DISTANCE_PX = 1e-3
 
 
@@ -96,47 +101,54 @@ class StarDistNetwork(nn.Module):
 
         ``pictures`` are (n, 3, r, c), normalised; r and c are multiples of 16.
         """
-        x = _in_strips(self._stem, pictures, GRID, GRID)
-        skips = []
-        for n in range(LEVELS):
-            x = self._relu(f"down_level_{n}_no_1", self._relu(f"down_level_{n}_no_0", x))
+        x = _in_strips(self._first, (pictures,), (GRID,), FIRST_REACH)
+        skips = [x]
+        for n in range(1, LEVELS):
+            x = self._down(n, functional.max_pool2d(x, 2))
             skips.append(x)
-            x = functional.max_pool2d(x, 2)
-        x = self._relu("middle_2", self._relu("middle_0", x))
-        for n in reversed(range(LEVELS)):
-            x = torch.cat(
-                [functional.interpolate(x, scale_factor=2.0, mode="nearest"), skips[n]], 1
-            )
-            x = self._relu(f"up_level_{n}_no_2", self._relu(f"up_level_{n}_no_0", x))
-        found = _in_strips(self._heads, x, 1, 1)
+        x = self._relu("middle_2", self._relu("middle_0", functional.max_pool2d(x, 2)))
+        for n in reversed(range(1, LEVELS)):
+            x = self._up(n, x, skips[n])
+        found = _in_strips(self._last, (x, skips[0]), (1, 2), LAST_REACH)
         return found[:, :1], found[:, 1:]
 
-    def _stem(self, pictures: Tensor) -> Tensor:
+    def _first(self, pictures: Tensor) -> Tensor:
+        """The picture reduced by two, and the first level."""
         x = self._relu("conv2d_1", self._relu("conv2d", pictures))
-        return functional.max_pool2d(x, GRID)
+        return self._down(0, functional.max_pool2d(x, GRID))
 
-    def _heads(self, x: Tensor) -> Tensor:
-        x = self._relu("features", x)
+    def _last(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Back to the first level, and the outputs."""
+        x = self._relu("features", self._up(0, x, skip))
         return torch.cat([self.layers["prob"](x), self.layers["dist"](x)], 1)
+
+    def _down(self, n: int, x: Tensor) -> Tensor:
+        return self._relu(f"down_level_{n}_no_1", self._relu(f"down_level_{n}_no_0", x))
+
+    def _up(self, n: int, x: Tensor, skip: Tensor) -> Tensor:
+        x = torch.cat([functional.interpolate(x, scale_factor=2.0, mode="nearest"), skip], 1)
+        return self._relu(f"up_level_{n}_no_2", self._relu(f"up_level_{n}_no_0", x))
 
     def _relu(self, name: str, x: Tensor) -> Tensor:
         return functional.relu(self.layers[name](x), inplace=True)
 
 
-def _in_strips(part: Callable[[Tensor], Tensor], x: Tensor, reach: int, factor: int) -> Tensor:
+def _in_strips(
+    part: Callable[..., Tensor], maps: tuple[Tensor, ...], rows: tuple[int, ...], reach: int
+) -> Tensor:
     """*part* of the network, a few rows at a time: its inner maps would be the largest of all.
 
-    Each strip gets *reach* rows more on both sides than it keeps, so the result is that of the
-    whole.  *factor* is the number of rows of *x* for one row of the result.
+    One step of the loop takes *rows* of each map.  Each strip gets *reach* steps more on both sides
+    than it keeps, so the result is that of the whole.
     """
-    rows = x.shape[2] // factor
+    steps = maps[0].shape[2] // rows[0]
     strips = []
-    for first in range(0, rows, STRIP_ROWS):
-        last = min(first + STRIP_ROWS, rows)
-        top = max(0, first * factor - reach)
-        found = part(x[:, :, top : last * factor + reach])
-        skipped = first - top // factor
-        strips.append(found[:, :, skipped : skipped + last - first])
+    for first in range(0, steps, STRIP_STEPS):
+        last = min(first + STRIP_STEPS, steps)
+        top, bottom = max(0, first - reach), last + reach
+        found = part(*(x[:, :, top * n : bottom * n] for x, n in zip(maps, rows, strict=True)))
+        each = found.shape[2] // (min(bottom, steps) - top)
+        strips.append(found[:, :, (first - top) * each : (last - top) * each])
     return strips[0] if len(strips) == 1 else torch.cat(strips, 2)
 
 

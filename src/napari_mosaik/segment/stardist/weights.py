@@ -63,6 +63,9 @@ class StarDistWeights:
         Pixel size of the pictures that it was trained on.
     training
         What is known about its training.
+    outline_um
+        What is added to every ray: networks that learned from thresholds draw the inner side of
+        an edge, people its outer side.
     """
 
     name: str
@@ -72,6 +75,7 @@ class StarDistWeights:
     nms_threshold: float = VERSATILE_HE_THRESHOLDS[1]
     spacing_um: float = SPACING_UM
     training: Mapping[str, Any] = field(default_factory=dict)
+    outline_um: float = 0.0
 
     def __post_init__(self) -> None:
         for what in ("prob_threshold", "nms_threshold"):
@@ -79,6 +83,8 @@ class StarDistWeights:
                 raise InputError(f"{what} of a network lies in (0, 1), not {getattr(self, what)}")
         if not self.spacing_um > 0:
             raise InputError(f"the network's pixel size is positive, not {self.spacing_um} µm")
+        if not 0 <= self.outline_um <= 2:
+            raise InputError(f"outlines are moved by 0 to 2 µm, not {self.outline_um} µm")
 
     @property
     def hash(self) -> str:
@@ -98,6 +104,7 @@ class StarDistWeights:
                 "prob_threshold": self.prob_threshold,
                 "nms_threshold": self.nms_threshold,
                 "spacing_um": self.spacing_um,
+                **({"outline_um": self.outline_um} if self.outline_um else {}),
             },
         }
 

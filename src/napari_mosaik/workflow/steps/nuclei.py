@@ -86,6 +86,7 @@ def _body(inputs: Inputs, params: NucleiParams) -> Generator[Progress, None, Res
         LabelImage(joined, lattice), "storing nuclei", start=0.9
     )
     table = join_tables(parts, measured_nuclei(np.zeros((1, 1), np.int32), lattice, vectors, None))
+    about = "; ".join([about, *model.notes])
     table = table.rows(rows).with_columns({}, about={"method": about})
     return {NUCLEI: labels, NUCLEUS_OBJECTS: table}
 
@@ -133,7 +134,9 @@ def _network(
     chosen = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS)
     samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.05)
     pooled = np.concatenate([np.zeros((0, 3), np.uint8), *samples.column("rgb")])
-    model = StarDistNuclei(weights, intensity_range(pooled))
+    model = StarDistNuclei(
+        weights, intensity_range(pooled), prob_threshold=params.probability or None
+    )
     about = (
         f"{model.name} method, network {weights.name} (weights {weights.hash}), probability above "
         f"{model.prob_threshold:.3g}, overlap up to {model.nms_threshold:.3g}"

@@ -1,0 +1,19 @@
+"""The network for nuclei on H&E that comes with the program; its card says what taught it."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import as_file, files
+
+from napari_mosaik.segment.stardist.weights import StarDistWeights, load_stardist
+
+__all__ = ["EMBEDDED", "embedded_weights"]
+
+EMBEDDED = "mosaik_he"
+
+
+@cache
+def embedded_weights() -> StarDistWeights:
+    """Weights, thresholds and card of the network in the package."""
+    with as_file(files(__package__) / EMBEDDED) as folder:
+        return load_stardist(folder)
