@@ -193,6 +193,7 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
     assert "of it by hand" in dock.workspace.results["tissue_cd34"]
 
     # back: the tool is still in the hand and no new layer takes its keys; the results follow
+    qtbot.waitUntil(lambda: viewer.layers.selection.active is None, timeout=20_000)
     hand.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     settled(0)
     assert GONE not in viewer.layers
