@@ -114,7 +114,8 @@ def _stain(stain, rng):
     )
 
 
-def _smooth(rng, shape, sigma):
+def smooth(rng, shape, sigma):
+    """A random field of unit spread whose patches are about *sigma* pixels wide."""
     field = gaussian_filter(rng.standard_normal(shape).astype(np.float32), sigma, mode="wrap")
     return field / field.std()
 
@@ -125,14 +126,14 @@ def _tinged(od, labels, vectors, rng):
     outside = gaussian_filter((labels == 0).astype(np.float32), 0.7)
     blue = np.zeros(shape, np.float32)
     for sigma, amount in ((1.0, 0.12), (2.5, 0.18), (9.0, 0.22)):
-        blue += amount * rng.random() * _smooth(rng, shape, sigma)
+        blue += amount * rng.random() * smooth(rng, shape, sigma)
     blue = np.maximum(0, blue + rng.uniform(0, 0.15))
     around = gaussian_filter((labels > 0).astype(np.float32), rng.uniform(2, 6))
     blue += rng.uniform(0, 0.5) * around
-    pink = np.maximum(0, 0.35 * rng.random() * _smooth(rng, shape, rng.uniform(0.8, 3.0)))
+    pink = np.maximum(0, 0.35 * rng.random() * smooth(rng, shape, rng.uniform(0.8, 3.0)))
     od = od + (outside * blue)[..., None] * vectors[0] + (outside * pink)[..., None] * vectors[1]
     if rng.random() < 0.6:
-        field = _smooth(rng, shape, rng.uniform(1.5, 7.0))
+        field = smooth(rng, shape, rng.uniform(1.5, 7.0))
         gaps = 1 / (1 + np.exp(-(field - rng.uniform(0.7, 2.0)) * rng.uniform(4, 12)))
         od = od * (1 - outside * gaps)[..., None]
     return od
@@ -153,7 +154,7 @@ def _bent(od, labels, rng):
     where = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     for sigma, amount in ((4.0, 0.9), (10.0, 1.8), (30.0, 4.0)):
         amount *= rng.random()
-        where += amount * np.stack([_smooth(rng, shape, sigma) for _ in range(2)])
+        where += amount * np.stack([smooth(rng, shape, sigma) for _ in range(2)])
     bent = np.stack(
         [map_coordinates(od[..., k], where, order=1, mode="reflect") for k in range(3)], -1
     )

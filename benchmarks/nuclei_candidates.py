@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numba
 import numpy as np
+from _nuclei_scenes import Scenes
 from nuclei import TILES, read_tiles
-from nuclei_training import scenes
 from scipy.ndimage import find_objects
 from skimage.measure import label
 from sklearn.ensemble import RandomForestRegressor
@@ -181,13 +181,12 @@ def at_half_um(rgb, spacing_um):
     return np.rint(blocks.mean((1, 3))).astype(np.uint8), factor
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=250)
-    parser.add_argument("--tiles", type=Path, default=TILES)
-    given = parser.parse_args()
+def taught_forest(n_scenes, seed):
+    """A forest that guesses the IoU of a candidate, taught on the phantom."""
+    drawn = Scenes(seed)
     samples, wanted = [], []
-    for rgb, truth in zip(*scenes(given.scenes, 11), strict=True):
+    for _ in range(n_scenes):
+        rgb, truth = drawn.draw(256)
         for parts, features in candidates(rgb):
             large = features[:, 0] > np.log(3)
             samples.append(features[large])
@@ -195,7 +194,15 @@ def main():
     forest = RandomForestRegressor(
         40, max_depth=12, min_samples_leaf=8, max_features=5, random_state=0
     )
-    forest.fit(np.concatenate(samples), np.concatenate(wanted))
+    return forest.fit(np.concatenate(samples), np.concatenate(wanted))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenes", type=int, default=250)
+    parser.add_argument("--tiles", type=Path, default=TILES)
+    given = parser.parse_args()
+    forest = taught_forest(given.scenes, 11)
     scores = []
     for _, rgb, truth, spacing_um in read_tiles(given.tiles):
         small, factor = at_half_um(rgb, spacing_um)

@@ -48,26 +48,33 @@ DEEPLIIF_SPACING_UM = 0.25
 
 
 def nuclei(given, skipped):
-    """F1 and AJI of each real tile, with the embedded default and with networks that are given."""
+    """F1 and AJI of each real tile: the default, the classical method, networks that are given."""
     if not (given.data / "nuclei").is_dir():
         skipped.append(f"nuclei: {given.data / 'nuclei'} is not there")
         return {}
-    from napari_mosaik.segment.stardist import StarDistNuclei, load_stardist
+    from napari_mosaik.segment.stardist import StarDistNuclei, embedded_weights, load_stardist
 
     tiles = list(read_tiles(given.data / "nuclei"))
-    results = {"default": {"method": "classical", **judge(ClassicalNuclei(), tiles)}}
-    for path in given.weights:
-        model = StarDistNuclei(load_stardist(path))
-        results[model.weights.name] = {**judge(model, tiles), **speed(model, tiles[1][1])}
+    results = {"classical": judge(ClassicalNuclei(), tiles)}
+    for weights in (embedded_weights(), *map(load_stardist, given.weights)):
+        model = StarDistNuclei(weights)
+        name = "default" if not results.get("default") else f"{weights.name} {weights.hash[:8]}"
+        results[name] = {
+            **model.provenance,
+            **judge(model, tiles),
+            **speed(model, tiles[1][1]),
+        }
     return results
 
 
 def deepliif(given, skipped):
     """F1 of Ki67-positive and -negative nuclei.
 
-    Positive nuclei are those of the amount of DAB, negative ones those of haematoxylin that no
-    positive one covers by half.
+    Positive nuclei are those of the amount of DAB, negative ones those of the default method that
+    no positive one covers by half.
     """
+    from napari_mosaik.segment.stardist import StarDistNuclei, embedded_weights
+
     picture = given.data / "ihc/deepliif/22_2.png"
     if not picture.is_file():
         skipped.append(f"DeepLIIF: {picture} is not there")
@@ -82,7 +89,7 @@ def deepliif(given, skipped):
     vectors = np.array([HAEMATOXYLIN, DAB]).T
     params = NucleiParams(spacing_um=DEEPLIIF_SPACING_UM)
     brown = ClassicalNuclei(params, vectors[:, ::-1]).segment(rgb, DEEPLIIF_SPACING_UM)
-    blue = ClassicalNuclei(params, vectors).segment(rgb, DEEPLIIF_SPACING_UM)
+    blue = StarDistNuclei(embedded_weights()).segment(rgb, DEEPLIIF_SPACING_UM)
     covered = ndimage.mean(brown > 0, blue, np.arange(blue.max() + 1)) > 0.5
     found = {"positive": brown, "negative": np.where(covered[blue], 0, blue)}
     truth = {"positive": np.where(positive, labels, 0), "negative": np.where(positive, 0, labels)}

@@ -330,3 +330,11 @@ def test_the_network_in_the_package_is_whole_and_finds_round_nuclei():
     np.testing.assert_array_equal(found, StarDistNuclei(weights).segment(rgb, 0.5))
     with pytest.raises(InputError, match="loaded first"):
         segment_nuclei(raster, NucleiParams(method="stardist", weights="0123"))
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 1000, 4321])
+def test_the_range_of_grey_values_is_that_of_numpy(n):
+    values = np.random.default_rng(n).integers(0, 256, n).astype(np.uint8)
+    expected = np.percentile(values.astype(float), (1, 99.8))
+    np.testing.assert_allclose(intensity_range(values), expected, rtol=1e-12)
+    np.testing.assert_allclose(intensity_range(values.astype(float)), expected, rtol=1e-12)

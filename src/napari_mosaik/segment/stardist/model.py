@@ -37,8 +37,21 @@ def intensity_range(samples: ArrayLike) -> tuple[float, float]:
     values = np.asarray(samples)
     if values.size == 0:
         return 0.0, 255.0
-    low, high = np.percentile(values, PERCENTILES)
+    if values.dtype == np.uint8:
+        low, high = (
+            _percentile(np.bincount(values.ravel(), minlength=256), p) for p in PERCENTILES
+        )
+    else:
+        low, high = np.percentile(values, PERCENTILES)
     return float(low), float(high)
+
+
+def _percentile(counts: NDArray[np.int64], percent: float) -> float:
+    """What `numpy.percentile` gives, from how often each grey value occurs: no sorting."""
+    upto = np.cumsum(counts)
+    place = (upto[-1] - 1) * percent / 100
+    below, above = (int(np.searchsorted(upto, k, "right")) for k in (int(place), math.ceil(place)))
+    return float(below + (above - below) * (place - int(place)))
 
 
 class StarDistNuclei:
@@ -121,13 +134,13 @@ class StarDistNuclei:
         """Centres, probabilities and ray lengths of the nuclei in px of the network."""
         if not spacing_um > 0:
             raise InputError(f"the pixel size must be positive, not {spacing_um} µm")
-        values = rgb.astype(np.float32)
+        values: NDArray[Any] = rgb
         if self._resampled(spacing_um):
-            values = resampled(values, spacing_um / self.spacing_um)
+            values = resampled(rgb.astype(np.float32), spacing_um / self.spacing_um)
         low, high = self.value_range or intensity_range(values)
         if high <= low:
             return _nothing(self.weights.architecture.rays)
-        scaled = (values - np.float32(low)) / np.float32(high - low)
+        scaled = (values.astype(np.float32) - np.float32(low)) / np.float32(high - low)
         prob, dist = self._maps(scaled)
         shape = (values.shape[0], values.shape[1])
         points, scores, rays = keep_best(prob, dist, shape, self.prob_threshold, self.nms_threshold)

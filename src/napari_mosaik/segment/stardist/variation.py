@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core.colour import EOSIN, HAEMATOXYLIN, stain_matrix
+from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
 from napari_mosaik.segment.filters import Float32, Mask
 from napari_mosaik.segment.masks import Labels
 
@@ -87,6 +87,8 @@ def varied_picture(
     od = -np.log((rgb.astype(np.float32) + 1) / np.float32(_WHITE))
     if rng.random() < 0.25:
         od = _other_eosin(od, rng)
+    if rng.random() < 0.07:
+        od = _brown(od, rng)
     mix = np.eye(3) + rng.normal(0, 0.09 * amount, (3, 3))
     mix *= np.exp(rng.normal(0, 0.28 * amount)) * np.exp(rng.normal(0, 0.1 * amount, (1, 3)))
     od = np.maximum(od @ mix.astype(np.float32).T, 0)
@@ -122,6 +124,15 @@ def _other_eosin(od: Float32, rng: np.random.Generator) -> Float32:
     few = rng.random() < 0.6
     amounts[..., 1] *= np.float32(rng.uniform(0, 0.4) if few else rng.uniform(1.2, 1.8))
     return np.asarray(amounts @ stains.T.astype(np.float32), np.float32)
+
+
+def _brown(od: Float32, rng: np.random.Generator) -> Float32:
+    """Nuclei that an antibody stained brown, on a pale ground."""
+    stains = stain_matrix(HAEMATOXYLIN, EOSIN)
+    amounts = od @ np.linalg.inv(stains).T.astype(np.float32)
+    dye = rng.uniform(0.6, 1.3) * np.array(DAB) + rng.uniform(0, 0.4) * np.array(HAEMATOXYLIN)
+    pink = rng.uniform(0, 0.3) * np.array(EOSIN)
+    return np.asarray(amounts[..., :1] * dye + amounts[..., 1:2] * pink, np.float32)
 
 
 def _scanned(od: Float32, amount: float, rng: np.random.Generator) -> NDArray[np.uint8]:
