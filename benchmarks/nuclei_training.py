@@ -49,6 +49,8 @@ def phantom_scenes(n, seed, cases):
 def composed_scenes(n, seed, real, grounds):
     """Scenes composed of the nuclei that are sure by now."""
     sources = [(ground, cut_nuclei(real[name].rgb, real[name].labels)) for name, ground in grounds]
+    if not all(cuts for _, cuts in sources):
+        raise SystemExit("the network finds no nucleus alike in all turns: give it more steps")
     composer = Composer(sources, seed)
     return [composer.draw(SIDE_PX) for _ in range(n)]
 

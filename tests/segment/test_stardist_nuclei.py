@@ -338,3 +338,19 @@ def test_the_range_of_grey_values_is_that_of_numpy(n):
     expected = np.percentile(values.astype(float), (1, 99.8))
     np.testing.assert_allclose(intensity_range(values), expected, rtol=1e-12)
     np.testing.assert_allclose(intensity_range(values.astype(float)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0, 0.73])
+def test_polygons_are_painted_as_stardist_paints_them(factor):
+    """Also beyond the edge of the picture, over one another, and where rays differ much."""
+    rng = np.random.default_rng(5)
+    points = rng.integers(0, 100, (150, 2))
+    rays = np.abs(rng.normal(7, 2.5, (150, 32))).astype(np.float32)
+    scores = rng.random(150).astype(np.float32)
+    shape = (round(101 * factor), round(97 * factor))
+    expected = stardist_module("geometry").polygons_to_label(
+        rays, (points + 0.5) * factor - 0.5, shape, prob=scores, scale_dist=(factor, factor)
+    )
+    painted = paint_polygons((points, scores, rays), shape, factor)
+    assert (painted > 0).mean() > 0.5
+    assert (painted != expected).mean() < 2e-4  # pixels that lie exactly on an edge
