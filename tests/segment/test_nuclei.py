@@ -212,3 +212,8 @@ def test_real_nuclei():
         scores.append(object_scores(truth, ClassicalNuclei().segment(rgb, spacing_um)).f1)
     assert np.mean(scores) > 0.70
     assert min(scores) > 0.55
+
+
+def test_a_slide_is_read_at_the_pixels_of_the_method():
+    assert NucleiParams(method="classical", spacing_um=1.5).read_spacing_um == 1.5
+    assert NucleiParams(method="stardist", spacing_um=1.5).read_spacing_um == 0.5

@@ -44,6 +44,7 @@ _LOWEST_TISSUE_OD = 0.1
 _OD_RANGE = 2.5
 _RED_TOLERANCE = 1.1
 _EXCESS_TOLERANCE_OD = 0.2
+NETWORK_SPACING_UM = 0.5
 _LARGEST_UM = 12.0
 """Distances to the edge are not followed further; larger than the radius of any nucleus."""
 
@@ -144,6 +145,11 @@ class NucleiParams(Params):
         20.0, "Pale places within a nucleus up to this area are filled.", unit="µm²", ge=0
     )
     min_area_um2: float = setting(7.0, "Smaller objects are left out.", unit="µm²", ge=0)
+
+    @property
+    def read_spacing_um(self) -> float:
+        """Pixel size at which a slide is read, µm: that of the usual network, or the setting."""
+        return self.spacing_um if self.method == "classical" else NETWORK_SPACING_UM
 
 
 def nuclear_density(

@@ -125,7 +125,8 @@ def _there(case: Case, entry: Any) -> bool:
 def _middle(case: Case, step: Step[Any], params: Params, region: Region) -> tuple[Region, bool]:
     """The region, or the largest part of its middle that is not too much work."""
     native = max(case.spacing_um(step.previews))
-    longest = MAX_PREVIEW_PX * max(native, float(getattr(params, "spacing_um", native)))
+    spacing_um = getattr(params, "read_spacing_um", getattr(params, "spacing_um", native))
+    longest = MAX_PREVIEW_PX * max(native, float(spacing_um))
     origin, size = [*region[0]], [*region[1]]
     for axis in (0, 1):
         if size[axis] > longest:

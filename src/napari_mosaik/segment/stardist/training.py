@@ -26,11 +26,12 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.masks import Labels
+from napari_mosaik.segment.nuclei import NETWORK_SPACING_UM
 from napari_mosaik.segment.stardist.model import intensity_range
 from napari_mosaik.segment.stardist.network import DIVISOR, GRID, Architecture, StarDistNetwork
 from napari_mosaik.segment.stardist.polygons import stardist_module
 from napari_mosaik.segment.stardist.variation import Scene, blurred, varied_scene
-from napari_mosaik.segment.stardist.weights import SPACING_UM, StarDistWeights
+from napari_mosaik.segment.stardist.weights import StarDistWeights
 
 __all__ = ["StarDistTrainingParams", "TrainingStep", "stain_changed", "targets", "train_stardist"]
 
@@ -59,7 +60,7 @@ class StarDistTrainingParams(Params):
     )
     prob_threshold: float = setting(0.5, "Least probability of a nucleus.", gt=0, lt=1)
     nms_threshold: float = setting(0.4, "Largest overlap of two nuclei.", gt=0, lt=1)
-    spacing_um: float = setting(SPACING_UM, "Pixel size of the pictures.", unit="µm", gt=0)
+    spacing_um: float = setting(NETWORK_SPACING_UM, "Pixel size of the pictures.", unit="µm", gt=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_mosaik.core.errors import CorruptArtifact, InputError
+from napari_mosaik.segment.nuclei import NETWORK_SPACING_UM
 from napari_mosaik.segment.stardist.keras_file import read_keras_weights
 from napari_mosaik.segment.stardist.network import GRID, Architecture, StarDistNetwork
 from napari_mosaik.segment.weights import read_card, save_weights, weights_digest
@@ -27,7 +28,6 @@ __all__ = [
 ]
 
 MODEL = "stardist"
-SPACING_UM = 0.5
 VERSATILE_HE_THRESHOLDS = (0.692478, 0.3)
 """Probability and overlap of ``2D_versatile_he``, for weights that come without thresholds."""
 KERAS_DEFAULT_THRESHOLDS = (0.5, 0.4)
@@ -73,7 +73,7 @@ class StarDistWeights:
     architecture: Architecture = field(default_factory=Architecture)
     prob_threshold: float = VERSATILE_HE_THRESHOLDS[0]
     nms_threshold: float = VERSATILE_HE_THRESHOLDS[1]
-    spacing_um: float = SPACING_UM
+    spacing_um: float = NETWORK_SPACING_UM
     training: Mapping[str, Any] = field(default_factory=dict)
     outline_um: float = 0.0
 
