@@ -43,7 +43,8 @@ def all_layers():
         layers.slide_layer("CD34", rgb, LATTICE),
         layers.tissue_layer(Raster(np.ones(LATTICE.shape, bool), LATTICE)),
         layers.quality_layer(
-            Raster(np.ones(LATTICE.shape, np.uint8), LATTICE), {1: "pen", 2: "a", 3: "b", 4: "c"}
+            Raster(np.ones(LATTICE.shape, np.uint8), LATTICE),
+            {1: "pen", 2: "a", 3: "b", 4: "c", 5: "d"},
         ),
         layers.tiles_layer(grid()),
         layers.vessels_layer(labels),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
+from napari_mosaik.segment.stardist import embedded_weights
 from napari_mosaik.workflow.nuclei_weights import (
     VERSATILE_HE,
     WEIGHTS_VARIABLE,
@@ -87,8 +88,8 @@ def test_weights_are_fetched_with_progress_and_found_by_their_digest(published, 
     assert installed_weights() == (weights.hash,)
     assert find_weights(weights.hash).hash == find_weights(weights.hash[:7]).hash == weights.hash
     assert find_weights(weights.hash).prob_threshold == 0.692478
-    with pytest.raises(InputError, match=f"no weights ''.*one of: {weights.hash}"):
-        find_weights("")
+    with pytest.raises(InputError, match=f"no weights 'x'.*one of: {weights.hash}"):
+        find_weights("x")
     assert sorted(path.name for path in home.iterdir()) == [weights.hash]
     run(fetch_weights(published, consent=True))
     assert installed_weights() == (weights.hash,)
@@ -136,7 +137,8 @@ def test_weights_from_a_file_without_network(archive, home):
 
 def test_without_weights_the_message_says_how_to_get_them(home, monkeypatch):
     with pytest.raises(InputError, match=r"weights --fetch.*weights --file"):
-        find_weights("")
+        find_weights("x")
+    assert find_weights("") is find_weights(embedded_weights().hash[:9]) is embedded_weights()
     assert weights_folder() == home
     monkeypatch.delenv(WEIGHTS_VARIABLE)
     assert weights_folder() == Path.home() / ".napari-mosaik" / "weights"
