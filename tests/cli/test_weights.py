@@ -23,7 +23,9 @@ def test_weights_are_taken_in_and_listed(home, capsys):
     assert "not both" in told(capsys, "weights", "--fetch", "--file", home / "net")
     assert "no weights at" in told(capsys, "weights", "--file", home / "nothing")
     assert call("weights", "--file", home / "net", "--json") == 0
-    (entry,) = json.loads(capsys.readouterr().out)["installed"]
+    listed = json.loads(capsys.readouterr().out)
+    (entry,) = listed["installed"]
+    assert listed["embedded"]["weights"] == embedded_weights().hash
     assert entry["weights"] == random_weights().hash
     assert entry["name"] == "random"
     assert call("weights") == 0

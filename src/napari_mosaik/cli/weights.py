@@ -42,13 +42,18 @@ def weights(
             drive(store.fetch_weights(consent=yes), "weights", bar)
     if file is not None:
         store.install_weights(file)
-    rows = []
-    for digest in store.installed_weights():
-        found = store.find_weights(digest)
-        rows.append((digest, found.name, found.prob_threshold, found.nms_threshold))
     names = ("weights", "name", "probability", "overlap")
+    rows = [
+        (found.hash, found.name, found.prob_threshold, found.nms_threshold)
+        for found in map(store.find_weights, ("", *store.installed_weights()))
+    ]
     if json:
-        rows_json = [dict(zip(names, row, strict=True)) for row in rows]
-        print_json({"folder": str(store.weights_folder()), "installed": rows_json})
+        own, *others = (dict(zip(names, row, strict=True)) for row in rows)
+        folder = str(store.weights_folder())
+        print_json({"folder": folder, "embedded": own, "installed": others})
         return
-    table(f"Weights in {store.weights_folder()}", list(names), [[str(v) for v in r] for r in rows])
+    table(
+        f"Weights: the first come with the program, others are in {store.weights_folder()}",
+        list(names),
+        [[str(value) for value in row] for row in rows],
+    )
