@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.colour import EOSIN, HAEMATOXYLIN, WHITE_INTENSITY, stain_matrix
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment.filters import (
     Float32,
@@ -27,6 +26,7 @@ from napari_mosaik.segment.filters import (
     require_rgb,
 )
 from napari_mosaik.segment.masks import Labels, chamfer_distance, disc, fill_holes, open_mask
+from napari_mosaik.segment.nuclei_params import NucleiParams
 from napari_mosaik.segment.watershed import flood, local_maxima
 
 __all__ = [
@@ -44,7 +44,6 @@ _LOWEST_TISSUE_OD = 0.1
 _OD_RANGE = 2.5
 _RED_TOLERANCE = 1.1
 _EXCESS_TOLERANCE_OD = 0.2
-NETWORK_SPACING_UM = 0.5
 _LARGEST_UM = 12.0
 """Distances to the edge are not followed further; larger than the radius of any nucleus."""
 
@@ -74,82 +73,6 @@ class NucleiModel(Protocol):
 
     def segment(self, rgb: NDArray[np.uint8], spacing_um: float) -> Labels:
         """Labels 1..n of a block, int32 (rows, columns), numbered by first pixel."""
-
-
-class NucleiParams(Params):
-    """Settings of the nuclei segmentation; all but the first three are of the classical method."""
-
-    method: Literal["stardist", "classical"] = setting(
-        "stardist",
-        "How nuclei are found: by a StarDist network, or by their haematoxylin alone.",
-        choices={"stardist": "StarDist network", "classical": "Haematoxylin and watershed"},
-    )
-    weights: str = setting(
-        "",
-        "Hash of other weights of the StarDist network ('napari-mosaik weights' lists those that "
-        "are here, fetches and takes in others); empty for those that come with the program.",
-        advanced=True,
-    )
-    probability: float = setting(
-        0.0,
-        "Least probability of a nucleus for the network; 0 takes the network's own. Less finds "
-        "more nuclei, and more that are none.",
-        ge=0,
-        lt=1,
-    )
-    spacing_um: float = setting(
-        1.0,
-        "Pixel size at which the classical method finds nuclei; a network has its own.",
-        unit="µm",
-        gt=0,
-    )
-    smoothing_um: float = setting(
-        0.5, "Standard deviation of the first smoothing.", unit="µm", ge=0, le=5
-    )
-    sensitivity: float = setting(
-        1.2, "How much below the slide's own threshold (Otsu) a nucleus may lie.", gt=0.2, le=5
-    )
-    lowest_od: float = setting(
-        0.15,
-        "Less haematoxylin than this (natural optical density) is never a nucleus.",
-        unit="OD",
-        ge=0,
-        le=3,
-        advanced=True,
-    )
-    edge_fraction: float = setting(
-        0.35,
-        "Where the edge lies between the surroundings (0) and the nucleus (1).",
-        ge=0,
-        lt=1,
-        advanced=True,
-    )
-    surroundings_um: float = setting(
-        20.0, "Half width of the surroundings.", unit="µm", gt=0, le=200, advanced=True
-    )
-    separation_um: float = setting(
-        3.0, "Two nuclei have centres at least this far apart.", unit="µm", gt=0, le=50
-    )
-    seed_smoothing_um: float = setting(
-        1.5,
-        "Standard deviation of the smoothing that finds centres.",
-        unit="µm",
-        ge=0,
-        le=10,
-        advanced=True,
-    )
-    opening_um: float = setting(
-        0.5, "Radius of the opening that removes thin bridges.", unit="µm", ge=0, le=5
-    )
-    max_hole_um2: float = setting(
-        20.0, "Pale places within a nucleus up to this area are filled.", unit="µm²", ge=0
-    )
-    min_area_um2: float = setting(7.0, "Smaller objects are left out.", unit="µm²", ge=0)
-
-    @property
-    def read_spacing_um(self) -> float:
-        """Pixel size at which a slide is read, µm: that of the usual network, or the setting."""
-        return self.spacing_um if self.method == "classical" else NETWORK_SPACING_UM
 
 
 def nuclear_density(

@@ -26,7 +26,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.masks import Labels
-from napari_mosaik.segment.nuclei import NETWORK_SPACING_UM
+from napari_mosaik.segment.nuclei_params import NETWORK_SPACING_UM
 from napari_mosaik.segment.stardist.model import intensity_range
 from napari_mosaik.segment.stardist.network import DIVISOR, GRID, Architecture, StarDistNetwork
 from napari_mosaik.segment.stardist.polygons import stardist_module
