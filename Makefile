@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 OUT ?= demo
+WORKERS ?= 2
 DISPLAYED := $(or $(DISPLAY),$(WAYLAND_DISPLAY))
 MANIFEST := pyproject.toml constraints.txt
 
@@ -16,7 +17,7 @@ install: $(VENV)/.all
 
 test: $(VENV)/.test lint
 	sh .ci/system-packages
-	sh .ci/with-display $(BIN)/python -m pytest
+	sh .ci/with-display $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check src tests benchmarks docs

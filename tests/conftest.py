@@ -1,0 +1,16 @@
+"""Which tests must stay in one process when the suite is run by several (`pytest -n`)."""
+
+import pytest
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of one file share its fixtures; window tests share a screen, twin tests a cohort."""
+    for item in items:
+        folder = item.path.parent.name
+        if item.get_closest_marker("gui"):
+            group = "window"
+        elif folder == "twin":
+            group = folder
+        else:
+            group = f"{folder}/{item.path.name}"
+        item.add_marker(pytest.mark.xdist_group(group))
