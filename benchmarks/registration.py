@@ -27,8 +27,12 @@ from napari_mosaik.core import MosaikError, Raster, Transform
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.io import open_slide
 from napari_mosaik.phantom import sample
+from napari_mosaik.phantom.cohort import draw_specimen
+from napari_mosaik.phantom.physics import ScannerLaw, measure, pet_pose
 from napari_mosaik.register import (
     AlignParams,
+    PetAlignParams,
+    align_pet,
     align_sections,
     haematoxylin_density,
 )
@@ -188,6 +192,34 @@ def phantom_cases(cohort: Path, n: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
+def pet_cases(seeds: tuple[int, ...]) -> list[dict[str, Any]]:
+    """The PET slices of whole cohorts laid on their tissue, by the outline alone and by values."""
+    rows = []
+    for seed in seeds:
+        for name in CASES:
+            specimen = draw_specimen(name, "quick", seed)
+            lattice, true = pet_pose(specimen.plan, specimen.anatomy, ScannerLaw())
+            pet, _ = measure(specimen.uptake, lattice, true, specimen.plan, seed)
+            inside = specimen.anatomy.sampled("tissue", 20.0) > 0
+            tissue = Raster(inside, specimen.anatomy.lattice(20.0))
+            outline = align_pet(pet, tissue, PetAlignParams(use_intensity=False))
+            begin = time.process_time()
+            found = align_pet(pet, tissue)
+            seconds = time.process_time() - begin
+            rows.append(
+                {
+                    "case": name,
+                    "seed": seed,
+                    "outline_um": error_um(outline.transform, true, tissue)[0],
+                    "error_um": error_um(found.transform, true, tissue)[0],
+                    "expected_um": found.position_error_um,
+                    "confidence": found.confidence,
+                    "cpu_seconds": seconds,
+                }
+            )
+    return rows
+
+
 def wrong_pairs(cohort: Path, seed: int) -> list[dict[str, Any]]:
     """Pairs for which no alignment can be right."""
     folders = [cohort / name for name in CASES if (cohort / name).is_dir()]
@@ -253,6 +285,19 @@ def main() -> None:
         "cpu_seconds": float(np.median([row["cpu_seconds"] for row in rows])),
         "cases": rows,
     }
+    pets = pet_cases((options.seed, options.seed + 1, options.seed + 2))
+    report["pet"] = {
+        "n": len(pets),
+        "median_outline_um": float(np.median([row["outline_um"] for row in pets])),
+        "greatest_outline_um": max(row["outline_um"] for row in pets),
+        "median_error_um": float(np.median([row["error_um"] for row in pets])),
+        "greatest_error_um": max(row["error_um"] for row in pets),
+        "true_over_expected": float(
+            np.sqrt(np.mean([(row["error_um"] / row["expected_um"]) ** 2 for row in pets]))
+        ),
+        "cpu_seconds": float(np.median([row["cpu_seconds"] for row in pets])),
+        "cases": pets,
+    }
     doubts = [row["confidence"] for row in wrong if "confidence" in row]
     report["wrong_pairs"] = {
         "n": len(wrong),
@@ -287,6 +332,13 @@ def print_report(report: dict[str, Any]) -> None:
         f"phantom: {phantom['success']} of {phantom['n']} below {SUCCESS_UM:g} µm, median "
         f"{phantom['median_error_um']:.1f} µm, greatest {phantom['greatest_error_um']:.1f} µm, "
         f"least confidence of a right one {phantom['least_confidence_of_right']:.2f}"
+    )
+    pet = report["pet"]
+    print(
+        f"PET: {pet['n']} slices, median error {pet['median_error_um']:.0f} µm, greatest "
+        f"{pet['greatest_error_um']:.0f} µm (by the outline alone {pet['median_outline_um']:.0f} "
+        f"and {pet['greatest_outline_um']:.0f} µm), true over expected error "
+        f"{pet['true_over_expected']:.2f}, {pet['cpu_seconds']:.1f} s"
     )
     wrong = report["wrong_pairs"]
     print(

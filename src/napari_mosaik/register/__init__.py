@@ -20,7 +20,7 @@ from napari_mosaik.register.landmarks import (
     read_landmarks,
     read_matrix,
 )
-from napari_mosaik.register.params import AlignKind, AlignParams, OutlineParams
+from napari_mosaik.register.params import AlignKind, AlignParams, OutlineParams, PetAlignParams
 from napari_mosaik.register.quality import (
     dice,
     dice_of_masks,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         judge,
     )
     from napari_mosaik.register.pet import blurred_outline, pet_mask
+    from napari_mosaik.register.pet_fit import align_pet, iter_align_pet, iter_judge_pet
     from napari_mosaik.register.rigid import align_masks, iter_align_masks, judge_outline
 
 __all__ = [
@@ -48,8 +49,10 @@ __all__ = [
     "Alignment",
     "OddLandmark",
     "OutlineParams",
+    "PetAlignParams",
     "agreement",
     "align_masks",
+    "align_pet",
     "align_sections",
     "blurred_outline",
     "density_correlation",
@@ -58,7 +61,9 @@ __all__ = [
     "fit_landmarks",
     "haematoxylin_density",
     "iter_align_masks",
+    "iter_align_pet",
     "iter_align_sections",
+    "iter_judge_pet",
     "judge",
     "judge_outline",
     "landmark_errors_um",
@@ -82,7 +87,10 @@ _WHERE = {
     "align_sections": "intensity",
     "blurred_outline": "pet",
     "density_correlation": "intensity",
+    "align_pet": "pet_fit",
     "iter_align_masks": "rigid",
+    "iter_align_pet": "pet_fit",
+    "iter_judge_pet": "pet_fit",
     "iter_align_sections": "intensity",
     "pet_mask": "pet",
 }

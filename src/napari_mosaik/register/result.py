@@ -44,7 +44,11 @@ class Alignment:
     n_places
         How many places were compared.
     local_error_um
-        Median distance of those partners from where the map puts them, µm.
+        Median distance of those partners from where the map puts them, µm; for the PET the
+        distance of a map that was given from the most likely one near it.
+    position_error_um
+        Expected error of the map, root mean square over the tissue, µm; NaN where it was not
+        estimated (stained sections).
     """
 
     transform: Transform
@@ -59,6 +63,7 @@ class Alignment:
     agreement: float = float("nan")
     n_places: int = 0
     local_error_um: float = float("nan")
+    position_error_um: float = float("nan")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; a missing correlation is null."""
@@ -77,6 +82,7 @@ class Alignment:
             "agreement": _stored(self.agreement),
             "n_places": self.n_places,
             "local_error_um": _stored(self.local_error_um),
+            "position_error_um": _stored(self.position_error_um),
         }
 
     @classmethod
@@ -97,6 +103,7 @@ class Alignment:
             _number(values.get("agreement")),
             int(values.get("n_places", 0)),
             _number(values.get("local_error_um")),
+            _number(values.get("position_error_um")),
         )
 
 

@@ -94,6 +94,12 @@ def alignment_lines(record: Mapping[str, Any]) -> list[str]:
             f"{percent(record['agreement'])} of {record['n_places']} places inside agree, "
             f"median {number(record['local_error_um'], 'µm')}"
         )
+    if record.get("position_error_um") is not None:
+        parts.append(f"expected error of the position {number(record['position_error_um'], 'µm')}")
+        if record.get("local_error_um") is not None:
+            parts.append(
+                f"{number(record['local_error_um'], 'µm')} from the most likely position nearby"
+            )
     if record.get("ncc") is not None:
         parts.append(f"correlation of the haematoxylin {record['ncc']:.2f}")
     lines.append("; ".join(parts))

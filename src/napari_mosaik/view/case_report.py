@@ -156,7 +156,8 @@ def _alignment(results: CaseResults) -> ReportTable | None:
             keys = ("confidence", "dice", "ncc", "angle_deg", "scale")
             values = (found.get(key) for key in keys)
             name = STAIN_TITLES.get(frame, "PET")
-            rows.append((name, found.get("method", "outline"), *values, error))
+            expected = found.get("position_error_um")
+            rows.append((name, found.get("method", "outline"), *values, error, expected))
     columns = (
         "to CD34",
         "method",
@@ -166,6 +167,7 @@ def _alignment(results: CaseResults) -> ReportTable | None:
         "angle [°]",
         "scale",
         "landmark error, median [µm]",
+        "expected error [µm]",
     )
     note = "A claim about single tiles needs an error below 150 µm."
     return ReportTable("Alignment", columns, tuple(rows), note) if rows else None

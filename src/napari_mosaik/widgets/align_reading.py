@@ -9,6 +9,7 @@ import numpy as np
 from napari_mosaik.core import Raster, Transform
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.io.case import Case
+from napari_mosaik.register import PetAlignParams
 from napari_mosaik.widgets.align_view import Seen
 from napari_mosaik.workflow.placing import (
     Marks,
@@ -17,7 +18,6 @@ from napari_mosaik.workflow.placing import (
     present_transform,
     read_parts,
 )
-from napari_mosaik.workflow.steps.align import PetAlignParams
 
 __all__ = ["Reading", "read_for_hand"]
 

@@ -20,6 +20,7 @@ from napari_mosaik.register import (
     Alignment,
     AlignParams,
     OddLandmark,
+    PetAlignParams,
     blurred_outline,
     fit_landmarks,
     judge,
@@ -30,7 +31,7 @@ from napari_mosaik.register import (
     pet_mask,
     robust_landmarks,
 )
-from napari_mosaik.workflow.steps.align import PetAlignParams, density_of, transform_of
+from napari_mosaik.workflow.steps.align import density_of, transform_of
 
 __all__ = [
     "Marks",

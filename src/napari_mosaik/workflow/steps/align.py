@@ -21,24 +21,23 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
-from napari_mosaik.core.params import setting
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register import (
     AlignKind,
     Alignment,
     AlignParams,
     OutlineParams,
-    blurred_outline,
+    PetAlignParams,
     fit_landmarks,
     haematoxylin_density,
     iter_align_masks,
+    iter_align_pet,
     iter_align_sections,
+    iter_judge_pet,
     judge,
-    judge_outline,
     landmark_errors_um,
     odd_landmarks,
     odd_sentences,
-    pet_mask,
     read_landmarks,
     robust_landmarks,
 )
@@ -48,7 +47,7 @@ from napari_mosaik.workflow.step import Results, Step
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
 
-__all__ = ["ALIGN", "PetAlignParams", "density_of", "doubt", "transform_of"]
+__all__ = ["ALIGN", "density_of", "doubt", "transform_of"]
 
 DENSITY_SPACING_UM = 10.0
 
@@ -188,60 +187,16 @@ def _stain_step(stain: str) -> Step[AlignParams]:
     )
 
 
-class PetAlignParams(OutlineParams):
-    """Settings of the alignment of the PET: outlines alone decide, blurred alike."""
-
-    mirror: bool = setting(
-        False,
-        "Also try the mirror image; it is taken only if it fits clearly better.",
-        label="Try the mirror image",
-    )
-    min_scale: float = setting(
-        0.8,
-        "Least plausible linear scale; tissue shrinks by 5 to 20 % in paraffin.",
-        label="Least scale",
-        gt=0,
-        lt=1,
-        advanced=True,
-    )
-    max_scale: float = setting(
-        1.05,
-        "Greatest plausible linear scale: the PET saw the tissue before it shrank in paraffin.",
-        label="Greatest scale",
-        gt=1,
-        advanced=True,
-    )
-    fwhm_um: float = setting(
-        1500.0,
-        "Resolution of the scanner (full width at half maximum).",
-        label="PET resolution",
-        unit="µm",
-        gt=0,
-        le=20_000,
-    )
-    edge: float = setting(
-        0.1,
-        "Where between background (0) and the bright parts (1) the specimen's edge is set.",
-        label="Edge on the PET",
-        gt=0,
-        lt=0.5,
-        advanced=True,
-    )
-
-
 def _pet_body(inputs: Inputs, params: PetAlignParams) -> Generator[Progress, None, Results]:
-    pet = inputs.pet()
-    yield Progress(0.2, 1, "outlining the PET")
-    moving = pet_mask(pet.raster, fraction=params.edge)
+    pet = inputs.pet().raster
+    yield Progress(0.1, 1, "outlining the PET")
     section = inputs.read(TISSUE[REFERENCE])
-    fixed = blurred_outline(section, params.fwhm_um, fraction=params.edge)
     given = _given(inputs, "pet", params)
     if given is not None:
-        judged = judge_outline(moving, fixed, given.transform, params, method=given.method)
+        transform, method = given.transform, given.method
+        judged = yield from _shown(iter_judge_pet(pet, section, transform, params, method=method))
         return {ALIGNMENT["pet"]: given.document(judged, params.kind)}
-    yield Progress(0.4, 1, "aligning")
-    pieces = iter_align_masks(moving, fixed, params)
-    found = yield from _shown(pieces)
+    found = yield from _shown(iter_align_pet(pet, section, params))
     return {ALIGNMENT["pet"]: found.to_dict()}
 
 
@@ -251,12 +206,14 @@ ALIGN = (
     Step(
         name="align_pet",
         title="Align PET to CD34",
-        about="Turns, shifts and scales the PET slice onto the CD34 section by their outlines.",
+        about="Turns, shifts and scales the PET slice onto the CD34 section by their outlines and "
+        "by how the activity fades at the rim of the tissue.",
         page="Align",
         params=PetAlignParams,
         reads=(PET, TISSUE[REFERENCE]),
         may_read=(LANDMARKS, PLACED["pet"], SLIDES[REFERENCE]),
         writes=(ALIGNMENT["pet"],),
         body=_pet_body,
+        revision=2,
     ),
 )
