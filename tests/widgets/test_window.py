@@ -87,6 +87,21 @@ def install(monkeypatch, step):
     monkeypatch.setattr(run_module, "STEPS", steps)
 
 
+def test_a_step_too_short_to_be_seen_running_is_told_nevertheless(qtbot, dock, opened, fresh_case):
+    opened(dock, fresh_case)
+    told = []
+    dock.desk.committed.connect(told.append)
+
+    def steps():
+        yield "tissue_he", Progress(1, 1)
+        yield "tissue_cd34", Progress(1, 1)
+
+    dock.desk.start("Tissue", steps)
+    qtbot.waitUntil(lambda: dock.workspace.job is None, timeout=20_000)
+    assert told == ["tissue_he", "tissue_cd34"]
+    idle(qtbot, dock)
+
+
 def test_cancel_is_acknowledged_at_once_and_commits_nothing(
     qtbot, dock, opened, fresh_case, monkeypatch
 ):

@@ -44,6 +44,7 @@ class Desk(QObject):
         super().__init__(parent)
         self.workspace = workspace
         self._generation = 0
+        self._told: set[str] = set()  # steps of the running job whose results were announced
         self._tasks: set[Task] = set()
         self._calm = QTimer(self)
         self._calm.setSingleShot(True)
@@ -77,6 +78,7 @@ class Desk(QObject):
         job.failed.connect(self._show)
         job.ended.connect(self._job_ended)
         self.workspace.job = job
+        self._told.clear()
         job.start()
         return job
 
@@ -104,24 +106,28 @@ class Desk(QObject):
         self.workspace.problem = problem
 
     def _follow(self, report: Report) -> None:
-        before = self.workspace.running
+        job, before = self.workspace.job, self.workspace.running
         if report.part != before and report.part in self.workspace.states:
             self.workspace.running = report.part
-            if before:
-                self._stored(before)
+        if job is not None and report.part in job.parts:
+            self._tell_stored(job.parts[: job.parts.index(report.part)])
 
-    def _stored(self, step: str) -> None:
-        self.refresh()
-        self.committed.emit(step)
+    def _tell_stored(self, parts: Sequence[str]) -> None:
+        """Show what steps of the running job have stored; each is told once, however short."""
+        new = [p for p in parts if p in self.workspace.states and p not in self._told]
+        self._told.update(new)
+        if new:
+            self.refresh()
+        for step in new:
+            self.committed.emit(step)
 
     def _job_ended(self) -> None:
         job = self.workspace.job
-        last, self.workspace.running = self.workspace.running, ""
+        self.workspace.running = ""
         self.workspace.job = None
         if job is not None:
+            self._tell_stored(job.parts)
             job.deleteLater()
-        if last:
-            self._stored(last)
 
     # --- opening --------------------------------------------------------------------------------
     def open(self, path: Path, prefer: str = "") -> None:

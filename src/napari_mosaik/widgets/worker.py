@@ -107,6 +107,7 @@ class Job(QObject):
         super().__init__(parent)
         self.title = title
         self.stopping = False
+        self.parts: list[str] = []  # in the order in which they began
         self._steps = steps
         self._stop = threading.Event()
         self._latest: tuple[str, Progress] = (title, Progress(0, 1, ""))
@@ -148,6 +149,8 @@ class Job(QObject):
                     raise Cancelled(f"{self.title} was cancelled; nothing was changed")
                 try:
                     self._latest = next(generator)
+                    if self._latest[0] not in self.parts:
+                        self.parts.append(self._latest[0])
                 except StopIteration as end:
                     return end.value
         finally:
