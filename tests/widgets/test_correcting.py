@@ -123,7 +123,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     settled(1)
     assert panel.selected.word == "immune"
     hand.key(Qt.Key.Key_Escape)
-    assert not dock.canvas.busy
+    assert dock.canvas.holder is None
 
     # tissue: what is drawn around is cut, the tiles become stale, and come back with undo
     panel.what.setCurrentText("Tissue on CD34")
@@ -142,7 +142,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     # a drawing tool takes over; a closed panel leaves nothing on the canvas
     dock.show_annotate()
     assert not panel.tool.mode
-    assert dock.canvas.busy
+    assert dock.canvas.holder is not None
     dock.annotate.drawing.take("")
     panel.stop()
     assert not {CHOSEN, MADE, GONE} & {layer.name for layer in viewer.layers}

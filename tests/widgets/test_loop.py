@@ -81,6 +81,7 @@ def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_
             qtbot.waitUntil(moved, timeout=5000)
         qtbot.mouseRelease(canvas, left, modifier, points[-1])
 
+    where = dock.viewer.scene.camera.center
     drag((0, 0), (20, 0), (40, 10))
     assert len(document.snapshot) == before + 1
     area = document.shapes[-1].geometry.area
@@ -91,6 +92,15 @@ def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_
     drawing.take("rectangle")
     drag((60, 60), (100, 90))
     assert len(document.snapshot) == before + 3
+    assert dock.viewer.scene.camera.center == where  # the strokes moved nothing
+    drawing.take("polygon")
+    zoom = dock.viewer.scene.camera.zoom
+    for corner in ((-60, 40), (-20, 40), (-20, 80)):
+        qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(*corner))
+    qtbot.mouseDClick(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(-20, 80))
+    assert len(document.snapshot) == before + 4
+    assert dock.viewer.scene.camera.zoom == zoom  # napari magnifies by a double click
+    document.undo()
     drawing.take("select")
     drag((80, 75), (80, 75))
     assert drawing.selected == document.shapes[-1].key

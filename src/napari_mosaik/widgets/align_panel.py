@@ -241,7 +241,6 @@ class AlignPanel(AlignForm):
             return
         self._mark_alone()
         self.view.show(self.laying.now)
-        self.tool.hold_still()
         self._show_marks()
         self._asked += 1
         self._calm.start()
@@ -255,7 +254,6 @@ class AlignPanel(AlignForm):
         self.view.opacity = self.opacity.value() / 100
         if self.laying is not None:
             self.view.show(self.laying.now)
-            self.tool.hold_still()
 
     def _judge(self) -> None:
         laying, reading = self.laying, self.reading

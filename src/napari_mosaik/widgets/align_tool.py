@@ -6,7 +6,9 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
+
+from napari_mosaik.widgets.mouse_hold import MouseHold
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.canvas import CanvasLink
@@ -39,6 +41,7 @@ class AlignTool(QObject):
     def __init__(self, link: CanvasLink) -> None:
         super().__init__(link)
         self.link, self.viewer = link, link.viewer
+        self._hold = MouseHold(link, self._pressed)
         self.mode = ""
         self.about_um = (0.0, 0.0)
         self.keys: dict[str, Callable[[], Any]] = {}
@@ -48,30 +51,12 @@ class AlignTool(QObject):
         was_on, self.mode = bool(self.mode), mode
         if not mode and not was_on:
             return  # another tool may be in the hand
-        if mode and not was_on:
-            self.link.busy = True
-            self.viewer.mouse_drag_callbacks.append(self._pressed)
-            self.viewer.layers.events.inserted.connect(self._layer_came)
-            for key, act in self.keys.items():
-                self.viewer.bind_key(key, lambda _v, act=act: act(), overwrite=True)
-        elif was_on and not mode:
-            self.link.busy = False
-            self.viewer.mouse_drag_callbacks.remove(self._pressed)
-            self.viewer.layers.events.inserted.disconnect(self._layer_came)
-            for key in self.keys:
-                self.viewer.bind_key(key, None, overwrite=True)
+        if mode:
+            self._hold.take(self.keys, pans=mode != "move")
+        else:
+            self._hold.drop()
         self.viewer.cursor.style = {"mark": "crosshair", "move": "standard"}.get(mode, "standard")
-        self.hold_still()
         self.changed.emit()
-
-    def _layer_came(self, *_: Any) -> None:
-        QTimer.singleShot(0, self.hold_still)
-
-    def hold_still(self) -> None:
-        """A drag that moves the section must not move the picture; no layer takes the keys."""
-        if self.mode:
-            self.viewer.layers.selection.clear()
-        self.viewer.scene.camera.mouse_pan = self.mode != "move"
 
     def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
         if event.button != 1:
@@ -80,7 +65,6 @@ class AlignTool(QObject):
         turning = "Shift" in event.modifiers
         start = last = np.array(event.position[-2:], float)
         still, moves = True, 0
-        self.hold_still()
         yield
         while event.type == "mouse_move":
             still = still and np.abs(np.asarray(event.pos, float) - start_px).max() <= _STILL_PX

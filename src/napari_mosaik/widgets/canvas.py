@@ -17,6 +17,8 @@ from napari_mosaik.widgets.layer_board import LayerBoard
 if TYPE_CHECKING:
     import napari
 
+    from napari_mosaik.widgets.mouse_hold import MouseHold
+
 __all__ = ["CanvasLink", "square_lines"]
 
 SELECTED = "Selected tile"
@@ -28,9 +30,8 @@ _LINE_LETTERS = 36
 class CanvasLink(QObject):
     """Joins a viewer's canvas to the workspace.
 
-    ``busy`` and ``measuring`` are set by tools that use the mouse for themselves,
-    ``marked_elsewhere`` by a layout that marks the selected tile itself.  ``taking`` carries who
-    takes the mouse, so that others let it go.
+    ``holder`` is the tool that has the mouse, ``marked_elsewhere`` is set by a layout that marks
+    the selected tile itself.  ``taking`` carries who takes the mouse, so that others let it go.
     """
 
     taking = Signal(object)
@@ -40,8 +41,7 @@ class CanvasLink(QObject):
         self.viewer = viewer
         self.board = board
         self.workspace = board.desk.workspace
-        self.busy = False
-        self.measuring = False
+        self.holder: MouseHold | None = None
         self.marked_elsewhere = False
         self._hidden: list[Any] = []
         self._calm = QTimer(self)
@@ -83,7 +83,7 @@ class CanvasLink(QObject):
             overlay.visible = bool(line)
 
     def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
-        if self.busy or self.measuring or event.button != 1 or event.modifiers:
+        if self.holder is not None or event.button != 1 or event.modifiers:
             return
         start = np.asarray(event.pos, float)
         position = tuple(float(v) for v in event.position[-2:])

@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.view.objects import path_lines
 from napari_mosaik.view.spec import placement_um
+from napari_mosaik.widgets.mouse_hold import MouseHold
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.canvas import CanvasLink
@@ -43,6 +44,7 @@ class CorrectTool(QObject):
     def __init__(self, link: CanvasLink) -> None:
         super().__init__(link)
         self.link, self.viewer = link, link.viewer
+        self._hold = MouseHold(link, self._pressed)
         self.mode = ""
         self._path: list[tuple[float, float]] = []
         self._widths_px: dict[str, float] = {}
@@ -59,32 +61,13 @@ class CorrectTool(QObject):
         was_on, self.mode = bool(self.mode), mode
         if not mode and not was_on:
             return  # another tool may be in the hand
-        self._hold_still()
-        if mode and not was_on:
-            self.link.busy = True
-            self.viewer.mouse_drag_callbacks.append(self._pressed)
-            self.viewer.layers.events.inserted.connect(self._layer_came)
-            self._let_go()
-            for key, act in self.keys.items():
-                self.viewer.bind_key(key, lambda _v, act=act: act(), overwrite=True)
-        elif was_on and not mode:
-            self.link.busy = False
-            self.viewer.mouse_drag_callbacks.remove(self._pressed)
-            self.viewer.layers.events.inserted.disconnect(self._layer_came)
-            for key in self.keys:
-                self.viewer.bind_key(key, None, overwrite=True)
+        if mode:
+            self._hold.take(self.keys, pans=mode not in DRAGGED)
+        else:
+            self._hold.drop()
         self.viewer.cursor.style = "crosshair" if mode else "standard"
         self._sketch([])
         self.changed.emit()
-
-    def _layer_came(self, *_: Any) -> None:
-        QTimer.singleShot(0, self._let_go)  # napari chooses a new layer once it is in the list
-
-    def _let_go(self) -> None:
-        """Choose no layer: it would take keys such as Ctrl+Z."""
-        if self.mode:
-            self.viewer.layers.selection.clear()
-            self._hold_still()
 
     def shut(self) -> None:
         """Leave the viewer as it was found."""
@@ -93,16 +76,11 @@ class CorrectTool(QObject):
         self._calm.stop()
         self.viewer.scene.camera.events.zoom.disconnect(self._zoomed)
 
-    def _hold_still(self) -> None:
-        """A drag that draws must not move the picture; napari allows it with every new layer."""
-        self.viewer.scene.camera.mouse_pan = self.mode not in DRAGGED
-
     def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
         if event.button != 1:
             return
         start = np.asarray(event.pos, float)
         self._path = [_place(event)]
-        self._hold_still()
         yield
         still = True
         while event.type == "mouse_move":
@@ -121,7 +99,6 @@ class CorrectTool(QObject):
     def _sketch(self, path: list[tuple[float, float]]) -> None:
         lines = path_lines(path) if len(path) > 1 else np.zeros((0, 2, 2))
         self.show_lines(DRAFT, lines, MARKED, 2.0)
-        self._hold_still()
 
     def _zoomed(self, *_: Any) -> None:
         if self._widths_px:

@@ -180,7 +180,6 @@ class MosaikDock(QWidget):
             for tool in (self.correct.tool, self.picker.tool):
                 if tool.mode:
                     tool.take("")
-                    self.canvas.busy = True
 
     def _corrects(self) -> None:
         """The correcting tool is the only one in the hand, and its page is seen."""
@@ -189,7 +188,6 @@ class MosaikDock(QWidget):
             self.view_tools.ruler.put_away()
             self.annotate.drawing.take("")
             self.picker.tool.take("")
-            self.canvas.busy = True
             self.side_by_side.leave()
             self.view_tools.four_up.leave()
             self.tabs.setCurrentIndex(self.review_tab)
@@ -202,7 +200,6 @@ class MosaikDock(QWidget):
             self.view_tools.ruler.put_away()
             self.annotate.drawing.take("")
             self.correct.tool.take("")
-            self.canvas.busy = True
             self.side_by_side.leave()
             self.view_tools.four_up.leave()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -16,6 +17,7 @@ from napari_mosaik.annotate import (
 from napari_mosaik.core import InputError, Lattice
 from napari_mosaik.widgets.annotation import Annotation
 from napari_mosaik.widgets.annotation_picture import AnnotationPicture, Draft
+from napari_mosaik.widgets.mouse_hold import MouseHold
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -57,7 +59,7 @@ class Drawing(QObject):
         self._points: list[tuple[float, float]] = []
         self._draft: Area | None = None
         self._erasing = False
-        self._bound: list[str] = []
+        self._hold = MouseHold(link, self._pressed, double_clicked=self._double_clicked)
         self._calm = QTimer(self)
         self._calm.setSingleShot(True)
         self._calm.setInterval(_CALM_MS)
@@ -80,45 +82,32 @@ class Drawing(QObject):
                 return
         self._abandon()
         was_on, self.tool = self.is_on, tool
-        drawing = tool not in ("", "select")
-        self.viewer.scene.camera.mouse_pan = not drawing
-        self.link.busy = bool(tool)
-        if self.is_on and not was_on:
-            self._begin()
-        elif was_on and not self.is_on:
-            self._end()
+        if not tool:
+            self._hold.drop()
+        else:
+            self._hold.take(self._keys(), pans=tool == "select")
+            if not was_on:
+                self.link.board.show_slide("he")
+                self.redraw()
         self.changed.emit()
 
-    def _begin(self) -> None:
-        self.viewer.mouse_drag_callbacks.append(self._pressed)
-        self.viewer.mouse_double_click_callbacks.append(self._double_clicked)
-        self.link.board.show_slide("he")
-        self.viewer.layers.selection.clear()
-        for tool, (key, _, _) in TOOLS.items():
-            self._bind(key, lambda _v, tool=tool: self.take(tool))
+    def _keys(self) -> dict[str, Callable[[], Any]]:
+        """What the keys do while a tool is in the hand."""
+        keys: dict[str, Callable[[], Any]] = {
+            key: partial(self.take, tool) for tool, (key, _, _) in TOOLS.items()
+        }
         document = self.annotation.document
         for known in document.snapshot.classes if document is not None else ():
             if known.key:
-                self._bind(known.key, lambda _v, name=known.name: self.choose_class(name))
-        self._bind("Control-Z", lambda _v: self.undo())
-        self._bind("Control-Shift-Z", lambda _v: self.redo())
-        self._bind("Enter", lambda _v: self.finish_polygon())
-        self._bind("Escape", lambda _v: self._abandon())
-        self._bind("Delete", lambda _v: self.remove_selected())
-        self.redraw()
-
-    def _bind(self, key: str, act: Callable[[Any], Any]) -> None:
-        self.viewer.bind_key(key, act, overwrite=True)
-        self._bound.append(key)
-
-    def _end(self) -> None:
-        if self._pressed in self.viewer.mouse_drag_callbacks:
-            self.viewer.mouse_drag_callbacks.remove(self._pressed)
-        if self._double_clicked in self.viewer.mouse_double_click_callbacks:
-            self.viewer.mouse_double_click_callbacks.remove(self._double_clicked)
-        for key in self._bound:
-            self.viewer.bind_key(key, None, overwrite=True)
-        self._bound.clear()
+                keys[known.key] = partial(self.choose_class, known.name)
+        return {
+            **keys,
+            "Control-Z": self.undo,
+            "Control-Shift-Z": self.redo,
+            "Enter": self.finish_polygon,
+            "Escape": self._abandon,
+            "Delete": self.remove_selected,
+        }
 
     def _opened(self) -> None:
         if self.annotation.document is None:

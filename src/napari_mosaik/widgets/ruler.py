@@ -14,10 +14,11 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mosaik.view.measuring import Measurement
 from napari_mosaik.widgets.looking import look_at
+from napari_mosaik.widgets.mouse_hold import MouseHold
 from napari_mosaik.widgets.ruler_drawing import RulerDrawing
 
 if TYPE_CHECKING:
-    import napari
+    from napari_mosaik.widgets.canvas import CanvasLink
 
 __all__ = ["RULER_KEYS", "Ruler"]
 
@@ -42,18 +43,20 @@ class Ruler(QObject):
     taken = Signal()
     finished = Signal(object)
 
-    def __init__(self, viewer: napari.Viewer, parent: QObject | None = None) -> None:
+    def __init__(self, link: CanvasLink, parent: QObject | None = None) -> None:
         super().__init__(parent)
         from napari.components.overlays import TextOverlay
 
-        self.viewer = viewer
+        self.viewer = viewer = link.viewer
+        self._hold = MouseHold(
+            link, self._pressed, moved=self._moved, double_clicked=self._double_clicked
+        )
         self.kind: Literal["", "length", "area"] = ""
         self.measurements: list[Measurement] = []
         self._corners: list[tuple[float, float]] = []
         self._pointer: tuple[float, float] | None = None
         self._corner_limit = 0
         self._keeps = True
-        self._kept_callbacks: list[Any] = []
         self._drawing = RulerDrawing(viewer)
         self._overlay = TextOverlay(position="top_left", font_size=11, box=True, visible=False)
         viewer.canvas.overlays[READING] = self._overlay
@@ -93,7 +96,8 @@ class Ruler(QObject):
         """
         if not self.is_on:
             self.taken.emit()
-            self._begin()
+            self._hold.take(self._keys(), pans=True)
+            self.viewer.cursor.style = "crosshair"
         self.kind, self._corner_limit, self._keeps = kind, corners, keep
         self._corners, self._pointer = [], None
         self._show()
@@ -103,35 +107,12 @@ class Ruler(QObject):
         if not self.is_on:
             return
         self.kind, self._corners, self._pointer = "", [], None
-        self._end()
+        self._hold.drop()
+        self.viewer.cursor.style = "standard"
         self._show()
 
-    def _begin(self) -> None:
-        viewer = self.viewer
-        viewer.mouse_drag_callbacks.append(self._pressed)
-        viewer.mouse_move_callbacks.append(self._moved)
-        self._kept_callbacks = list(viewer.mouse_double_click_callbacks)
-        viewer.mouse_double_click_callbacks[:] = [self._double_clicked]
-        for key, act in self._keys().items():
-            viewer.bind_key(key, act, overwrite=True)
-        viewer.layers.selection.clear()
-        viewer.cursor.style = "crosshair"
-
-    def _end(self) -> None:
-        viewer = self.viewer
-        viewer.mouse_drag_callbacks.remove(self._pressed)
-        viewer.mouse_move_callbacks.remove(self._moved)
-        viewer.mouse_double_click_callbacks[:] = self._kept_callbacks
-        for key in self._keys():
-            viewer.bind_key(key, None, overwrite=True)
-        viewer.cursor.style = "standard"
-
-    def _keys(self) -> dict[str, Callable[[Any], None]]:
-        return {
-            "Enter": lambda _v: self.finish(),
-            "Escape": lambda _v: self.step_back(),
-            "Backspace": lambda _v: self.step_back(),
-        }
+    def _keys(self) -> dict[str, Callable[[], None]]:
+        return {"Enter": self.finish, "Escape": self.step_back, "Backspace": self.step_back}
 
     # --- measuring ------------------------------------------------------------------------------
     @property

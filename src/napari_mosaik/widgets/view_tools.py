@@ -43,7 +43,7 @@ class ViewTools(QWidget):
         self.map = OverviewMap(viewer)
         self.four_up = FourUp(viewer, link.board)
         self.all_in_one = AllInOne(link.board)
-        self.ruler = Ruler(viewer, self)
+        self.ruler = Ruler(link, self)
         self.calibration = Calibration(link, self.ruler)
         layouts = (self.four_up, self.all_in_one, side_by_side)
         for layout in layouts:  # one at a time
@@ -121,7 +121,6 @@ class ViewTools(QWidget):
     # --- ruler ----------------------------------------------------------------------------------
     def _show_ruler(self) -> None:
         ruler = self.ruler
-        self._link.measuring = ruler.is_on
         self.length.setChecked(ruler.kind == "length")
         self.area.setChecked(ruler.kind == "area")
         self.hint.setText(ruler.hint)
