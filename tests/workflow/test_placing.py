@@ -13,7 +13,7 @@ from napari_mosaik.core.catalogue import ALIGNMENT
 from napari_mosaik.io.annotations import read_geojson
 from napari_mosaik.io.case import Case, CaseFile
 from napari_mosaik.workflow import placing
-from napari_mosaik.workflow.recipe import read_recipe
+from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import outlook, run_until
 
 TINY = Path(__file__).parents[2] / "sample_data" / "tiny" / "A2"
@@ -148,6 +148,14 @@ def test_the_parts_are_judged_as_the_step_judges_them(case):
     assert placing.read_parts(case, "pet").judge(true_map("pet")).dice > 0.8
     with pytest.raises(InputError, match="cd34"):
         placing.read_parts(case, "cd34")
+
+
+def test_the_parts_follow_the_settings_of_the_case(case):
+    before = placing.read_parts(case, "pet")
+    write_recipe(case.root, changed(read_recipe(case.root), "align_pet", fwhm_um=2400.0))
+    after = placing.read_parts(case, "pet")
+    assert after.params.fwhm_um == 2400.0
+    assert np.asarray(before.fixed.values).sum() != np.asarray(after.fixed.values).sum()
 
 
 def test_annotations_move_onto_the_reference(case, tmp_path, capsys):

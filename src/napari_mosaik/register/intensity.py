@@ -19,7 +19,7 @@ from napari_mosaik.register.blocks import (
     tissue_size_um,
     working_step_um,
 )
-from napari_mosaik.register.params import AlignKind, AlignParams
+from napari_mosaik.register.params import AlignKind, AlignParams, OutlineParams
 from napari_mosaik.register.quality import dice
 from napari_mosaik.register.result import Alignment
 from napari_mosaik.register.rigid import (
@@ -345,7 +345,7 @@ def _judged_outside(
 
 
 def _alignment(
-    pair: _Pair, way: _Way, confidence: float, said: list[str], params: AlignParams, method: str
+    pair: _Pair, way: _Way, confidence: float, said: list[str], params: OutlineParams, method: str
 ) -> Alignment:
     transform, inside = way.transform, way.inside
     return Alignment(
@@ -370,7 +370,7 @@ def judge(
     moving_density: Raster,
     fixed_density: Raster,
     transform: Transform,
-    params: AlignParams | None = None,
+    params: OutlineParams | None = None,
     *,
     method: str,
 ) -> Alignment:

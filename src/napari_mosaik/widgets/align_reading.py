@@ -54,7 +54,7 @@ def read_for_hand(case: Case, frame: str) -> Reading:
             np.array(entry.marks_um, float).reshape(-1, 2),
             np.array(entry.reference_marks_um, float).reshape(-1, 2),
         )
-    fwhm_um = PetAlignParams().fwhm_um if frame == "pet" else 0.0
+    fwhm_um = parts.params.fwhm_um if isinstance(parts.params, PetAlignParams) else 0.0
     return Reading(
         case,
         frame,

@@ -18,8 +18,8 @@ from napari_mosaik.io.case import Case, PlacedEntry
 from napari_mosaik.register import (
     AlignKind,
     Alignment,
-    AlignParams,
     OddLandmark,
+    OutlineParams,
     PetAlignParams,
     blurred_outline,
     fit_landmarks,
@@ -31,6 +31,7 @@ from napari_mosaik.register import (
     pet_mask,
     robust_landmarks,
 )
+from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.steps.align import density_of, transform_of
 
 __all__ = [
@@ -54,27 +55,28 @@ PlacedBy = Literal["hand", "landmarks", "file"]
 class Parts:
     """What a section and the reference show of themselves, read once and judged often.
 
-    Densities are None for the PET, whose outline is all that it shares with a section.
+    ``params`` are those of the case's recipe.  Densities are None for the PET, of which only the
+    outline is looked at here.
     """
 
     frame: str
     moving: Raster
     fixed: Raster
+    params: OutlineParams
     moving_density: Raster | None = None
     fixed_density: Raster | None = None
 
     def judge(self, transform: Transform, method: str = "by hand") -> Alignment:
         """The figures of a map."""
         if self.moving_density is None or self.fixed_density is None:
-            params = PetAlignParams()
-            return judge_outline(self.moving, self.fixed, transform, params, method=method)
+            return judge_outline(self.moving, self.fixed, transform, self.params, method=method)
         return judge(
             self.moving,
             self.fixed,
             self.moving_density,
             self.fixed_density,
             transform,
-            AlignParams(),
+            self.params,
             method=method,
         )
 
@@ -116,15 +118,16 @@ def read_parts(case: Case, frame: str) -> Parts:
         if case.store.origin(TISSUE[stain]) is None:
             raise InputError(f"find the tissue of {case.name} first (step tissue_{stain})")
     section = case.store.read(TISSUE[REFERENCE])
-    if frame == "pet":
-        params = PetAlignParams()
+    params = read_recipe(case.root)[f"align_{frame}"]
+    assert isinstance(params, OutlineParams)
+    if isinstance(params, PetAlignParams):
         outline = blurred_outline(section, params.fwhm_um, fraction=params.edge)
-        return Parts(frame, pet_mask(case.pet().raster, fraction=params.edge), outline)
+        return Parts(frame, pet_mask(case.pet().raster, fraction=params.edge), outline, params)
     densities = []
     for stain in (frame, REFERENCE):
         with case.slide(stain) as slide:
             densities.append(density_of(slide))
-    return Parts(frame, case.store.read(TISSUE[frame]), section, *densities)
+    return Parts(frame, case.store.read(TISSUE[frame]), section, params, *densities)
 
 
 def present_transform(case: Case, frame: str) -> Transform | None:
