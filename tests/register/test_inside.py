@@ -153,6 +153,10 @@ def test_a_given_map_is_judged_by_the_same_figures():
     assert good.method == "by hand"
     assert bad.confidence < 0.3
     assert bad.warnings
+    beside = judge(*parts, true.then(known_in_fixed((90.0, 80.0))), method="by hand")
+    assert beside.local_error_um == pytest.approx(120, abs=15)
+    assert beside.confidence < 0.75  # as many places agree, but none of them where it is laid
+    assert any("fits better" in text for text in beside.warnings)
 
 
 def test_the_scan_by_density_meets_a_shift_found_by_brute_force():

@@ -20,7 +20,7 @@ from napari_mosaik.register.blocks import (
     working_step_um,
 )
 from napari_mosaik.register.params import AlignKind, AlignParams, OutlineParams
-from napari_mosaik.register.quality import dice
+from napari_mosaik.register.quality import dice, exactness
 from napari_mosaik.register.result import Alignment
 from napari_mosaik.register.rigid import (
     Candidate,
@@ -48,6 +48,8 @@ _MARGIN = 0.15
 _OUTLINE_ONLY = 0.6
 """Greatest confidence where the inside shows nothing to judge by."""
 _APART_DEG = 20.0
+_FAR_UM = 75.0
+"""From this distance on a given map is said to lie beside what is inside."""
 _FEW_PLACES, _PLACES = 150, 400
 """Places that are compared while ways are sought, and for the last word."""
 
@@ -391,6 +393,10 @@ def judge(
     way = pair.way(transform)
     confidence, said = math.nan, []
     if way.inside.is_enough:
+        off = way.inside.median_um
         confidence = inside_confidence(way.inside.share, 0.0)
         said = inside_warnings(way.inside, 0.0, confidence)
+        confidence *= exactness(off)
+        if off > _FAR_UM:
+            said.append(f"what is inside fits better {off:.0f} µm away (median of the places)")
     return _alignment(pair, way, confidence, said, params or AlignParams(), method)

@@ -12,7 +12,7 @@ from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.params import PetAlignParams
 from napari_mosaik.register.pet import blurred_outline, pet_mask
 from napari_mosaik.register.pet_search import TEMPER, PetSearch, Way
-from napari_mosaik.register.quality import dice
+from napari_mosaik.register.quality import dice, exactness
 from napari_mosaik.register.result import Alignment
 from napari_mosaik.register.rigid import (
     Candidate,
@@ -214,13 +214,9 @@ def _doubts(found: _Found, params: PetAlignParams) -> list[str]:
 
 
 def confidence_of(overlap: float, error_um: float, apart: float) -> float:
-    """0 to 1: how well the outlines fit, how exact the position is, how unlikely another way.
-
-    1 up to an expected error of 75 µm, 0.4 at 150 µm, 0 at 200 µm.
-    """
+    """0 to 1: how well the outlines fit, how exact the position is, how unlikely another way."""
     fits = min(max((overlap - 0.6) / 0.3, 0.0), 1.0)
-    exact = min(max(1 - 0.6 * (error_um - 75) / 75, 0.0), 1.0)
-    return float(fits * exact * -math.expm1(-max(apart, 0.0)))
+    return float(fits * exactness(error_um) * -math.expm1(-max(apart, 0.0)))
 
 
 def iter_judge_pet(

@@ -61,8 +61,11 @@ def correlation_figure(
     place = "bottom" if narrow else "right"
     bar = figure.colorbar(image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1], location=place)
     gap = "\n" if narrow else " "
-    bar.set_label(f"{kind}{gap}with measured uptake\nred positive, blue negative", fontsize=8)
-    bar.ax.tick_params(labelsize=8)
+    bar.set_label(
+        f"{kind}{gap}with measured uptake\nred positive, blue negative",
+        fontsize=6.5 if narrow else 8,
+    )
+    bar.ax.tick_params(labelsize=6.5 if narrow else 8)
     return figure
 
 

@@ -22,6 +22,7 @@ from napari_mosaik.core.catalogue import (
     QUALITY_AREAS,
     QUALITY_BY_HAND,
     STAIN_FIT,
+    STAIN_TITLES,
     STAINING,
     SUV_RECORD,
     TILES,
@@ -86,7 +87,10 @@ def _alignment(frame: str) -> Callable[[Case], str]:
         record = case.store.read(ALIGNMENT[frame])
         parts = []
         if record.get("dice") is not None:
-            parts.append(f"overlap {percent(record['dice'])}")
+            name = STAIN_TITLES.get(frame, "PET")
+            parts.append(f"{name} overlap {percent(record['dice'])}")
+        if record.get("position_error_um") is not None:
+            parts.append(f"expected error {number(record['position_error_um'], 'µm')}")
         if "landmark_error_um" in record:
             parts.append(f"{number(record['landmark_error_um']['median'], 'µm')} median error")
         warnings = [str(text) for text in record.get("warnings", ())]

@@ -40,7 +40,7 @@ _TIPS = {
 _CHOICES: dict[str, tuple[tuple[str, str], ...]] = {
     "decay_correction": (
         ("as the file says", ""),
-        ("start of the scan", "START"),
+        ("scan start", "START"),
         ("injection", "ADMIN"),
         ("not corrected", "NONE"),
     ),
@@ -100,8 +100,11 @@ class SuvTermsPanel(QWidget):
             field = self._field(name)
             self.fields[name] = field
             source = self._sources[name] = QLabel()
-            for at, widget in enumerate((title, field, QLabel(unit), source)):
-                self._grid.addWidget(widget, place, at)
+            self._grid.addWidget(title, place, 0)
+            self._grid.addWidget(field, place, 1, 1, 1 if unit else 2)
+            if unit:
+                self._grid.addWidget(QLabel(unit), place, 2)
+            self._grid.addWidget(source, place, 3)
             self._grid.setColumnMinimumWidth(0, 92)
 
     def _field(self, name: str) -> QLineEdit | QComboBox:
