@@ -168,6 +168,8 @@ def test_the_pet_is_laid_with_its_voxels_and_resolution(qtbot, dock, opened, own
     assert np.allclose(layers[VOXELS].affine.affine_matrix, true.matrix)
     assert panel.laying.entry().source == "file"
     qtbot.waitUntil(lambda: "overlap" in panel.figures.text(), timeout=60_000)
+    qtbot.waitUntil(lambda: "from the most likely" in panel.figures.text(), timeout=60_000)
+    assert "expected error of the position" in panel.figures.text()
     panel.cancel_button.click()
     assert not any(layer.name.startswith(PREFIX) for layer in layers)
     assert Case(case.root).file.placed == {}

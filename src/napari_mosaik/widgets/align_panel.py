@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,11 @@ from napari_mosaik.core import MosaikError, Transform
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.view.alignment import alignment_lines
 from napari_mosaik.widgets.align_form import TITLES, AlignForm
-from napari_mosaik.widgets.align_reading import Reading, read_for_hand
+from napari_mosaik.widgets.align_reading import Reading, read_for_hand, values_judged
 from napari_mosaik.widgets.align_tool import AlignTool
 from napari_mosaik.widgets.align_view import AlignView
 from napari_mosaik.workflow.laying import Laying
-from napari_mosaik.workflow.placing import Marks, Parts
+from napari_mosaik.workflow.placing import Marks
 
 if TYPE_CHECKING:
     from napari_mosaik.register import Alignment
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AlignPanel"]
 
+WORKING = "expected error of the position: being worked out…"
 _CALM_MS = 250
 
 
@@ -261,11 +263,36 @@ class AlignPanel(AlignForm):
             return
         mine, parts, transform = self._asked, reading.parts, laying.now.transform
         self.figures.setText("comparing…")
-        self.desk.read("Align", lambda: _judged(parts, transform), lambda a: self._judged(mine, a))
+        self.desk.read("Align", lambda: parts.judge(transform), lambda a: self._judged(mine, a))
 
     def _judged(self, mine: int, found: Alignment) -> None:
-        if mine == self._asked and self.laying is not None:
-            self.figures.setText("\n".join(alignment_lines(found.to_dict())))
+        reading = self.reading
+        if not self._waits(mine) or reading is None:
+            return
+        self._tell(found, WORKING if reading.parts.pet is not None else "")
+        if reading.parts.pet is not None:
+            asked = partial(
+                values_judged, reading.parts, found.transform, lambda: self._waits(mine)
+            )
+            self.desk.read(
+                "Align", asked, lambda closely: self._judged_by_values(mine, found, closely)
+            )
+
+    def _judged_by_values(self, mine: int, by_outline: Alignment, found: Alignment | str) -> None:
+        if not self._waits(mine):
+            return
+        if isinstance(found, str):
+            self._tell(by_outline, f"expected error of the position: unknown; {found}")
+        else:
+            self._tell(found)
+
+    def _waits(self, mine: int) -> bool:
+        """Whether the answer to a question is still wanted: nothing was moved since."""
+        return mine == self._asked and self.laying is not None
+
+    def _tell(self, found: Alignment, more: str = "") -> None:
+        lines = [*alignment_lines(found.to_dict()), *([more] if more else [])]
+        self.figures.setText("\n".join(lines))
 
     def _show(self, *_: Any) -> None:
         case, on = self.desk.workspace.case, self.laying is not None
@@ -317,7 +344,3 @@ class AlignPanel(AlignForm):
         if self.reading is not None and self.reading.case is not self.desk.workspace.case:
             self.leave()
         self._show()
-
-
-def _judged(parts: Parts, transform: Transform) -> Alignment:
-    return parts.judge(transform)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from napari_mosaik.core import Raster, Transform
+from napari_mosaik.core import InputError, Raster, Transform
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.io.case import Case
-from napari_mosaik.register import PetAlignParams
+from napari_mosaik.register import Alignment, PetAlignParams
 from napari_mosaik.widgets.align_view import Seen
 from napari_mosaik.workflow.placing import (
     Marks,
@@ -19,7 +20,7 @@ from napari_mosaik.workflow.placing import (
     read_parts,
 )
 
-__all__ = ["Reading", "read_for_hand"]
+__all__ = ["Reading", "read_for_hand", "values_judged"]
 
 _OVERVIEW_PX = 700
 
@@ -66,6 +67,21 @@ def read_for_hand(case: Case, frame: str) -> Reading:
         landmark_spacing_um(case, frame),
         case.spacing_um(REFERENCE),
     )
+
+
+def values_judged(
+    parts: Parts, transform: Transform, wanted: Callable[[], bool]
+) -> Alignment | str:
+    """What the PET's values say of a map, or why they say nothing; given up when not *wanted*."""
+    judging = parts.judge_values(transform)
+    while wanted():
+        try:
+            next(judging)
+        except StopIteration as end:
+            return end.value if end.value is not None else "no values to judge by"
+        except InputError as error:
+            return str(error)
+    return "moved on"
 
 
 def _picture(case: Case, frame: str) -> Raster:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from napari_mosaik.register import (
     PetAlignParams,
     blurred_outline,
     fit_landmarks,
+    iter_judge_pet,
     judge,
     judge_outline,
     landmark_errors_um,
@@ -55,8 +56,7 @@ PlacedBy = Literal["hand", "landmarks", "file"]
 class Parts:
     """What a section and the reference show of themselves, read once and judged often.
 
-    ``params`` are those of the case's recipe.  Densities are None for the PET, of which only the
-    outline is looked at here.
+    ``params`` are those of the case's recipe.  The PET has no densities, and a section no slice.
     """
 
     frame: str
@@ -65,9 +65,11 @@ class Parts:
     params: OutlineParams
     moving_density: Raster | None = None
     fixed_density: Raster | None = None
+    pet: Raster | None = None
+    section: Raster | None = None
 
     def judge(self, transform: Transform, method: str = "by hand") -> Alignment:
-        """The figures of a map."""
+        """The figures of a map; of the PET only how far the outlines overlap."""
         if self.moving_density is None or self.fixed_density is None:
             return judge_outline(self.moving, self.fixed, transform, self.params, method=method)
         return judge(
@@ -79,6 +81,16 @@ class Parts:
             self.params,
             method=method,
         )
+
+    def judge_values(self, transform: Transform) -> Generator[float, None, Alignment | None]:
+        """The PET's values asked as well (seconds), in pieces; None where there is no more to ask.
+
+        The expected error of the position and how far it lies from the most likely one nearby.
+        """
+        if self.pet is None or self.section is None or not isinstance(self.params, PetAlignParams):
+            return None
+        asked = iter_judge_pet(self.pet, self.section, transform, self.params, method="by hand")
+        return (yield from asked)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +134,9 @@ def read_parts(case: Case, frame: str) -> Parts:
     assert isinstance(params, OutlineParams)
     if isinstance(params, PetAlignParams):
         outline = blurred_outline(section, params.fwhm_um, fraction=params.edge)
-        return Parts(frame, pet_mask(case.pet().raster, fraction=params.edge), outline, params)
+        pet = case.pet().raster
+        mask = pet_mask(pet, fraction=params.edge)
+        return Parts(frame, mask, outline, params, pet=pet, section=section)
     densities = []
     for stain in (frame, REFERENCE):
         with case.slide(stain) as slide:
