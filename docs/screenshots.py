@@ -172,7 +172,7 @@ class Studio:
             panel.look.setCurrentIndex(panel.look.findData(look))
             if frame == "he":
                 self._mark(panel)
-            self.until(lambda: panel.figures.text() not in ("", "comparing…"))
+            self.until(lambda: panel.figures.text()[-1:] not in ("", "…"))
             self.shoot(f"align_{frame}")
             panel.leave()
 
