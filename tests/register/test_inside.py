@@ -15,6 +15,7 @@ from napari_mosaik.register import (
 )
 from napari_mosaik.register.blocks import fit_matches, match_blocks
 from napari_mosaik.register.density import counterstain_of
+from napari_mosaik.register.quality import exactness
 from napari_mosaik.register.search import density_candidates, outline_is_whole
 
 STEP = 20.0
@@ -157,6 +158,14 @@ def test_a_given_map_is_judged_by_the_same_figures():
     assert beside.local_error_um == pytest.approx(120, abs=15)
     assert beside.confidence < 0.75  # as many places agree, but none of them where it is laid
     assert any("fits better" in text for text in beside.warnings)
+
+
+@pytest.mark.parametrize(
+    ("error_um", "share"),
+    [(0, 1), (75, 1), (150, 0.4), (200, 0), (np.inf, 0), (np.nan, 0)],
+)
+def test_how_exact_a_position_counts_as(error_um, share):
+    assert exactness(error_um) == pytest.approx(share, abs=1e-9)
 
 
 def test_the_scan_by_density_meets_a_shift_found_by_brute_force():

@@ -18,8 +18,10 @@ __all__ = ["dice", "dice_of_masks", "exactness", "landmark_errors_um", "landmark
 def exactness(error_um: float) -> float:
     """0 to 1: whether an error allows claims about tiles of 400 µm.
 
-    1 up to 75 µm, 0.4 (the greatest low confidence) at 150 µm, 0 at 200 µm.
+    1 up to 75 µm, 0.4 (the greatest low confidence) at 150 µm, 0 from 200 µm and where it is NaN.
     """
+    if math.isnan(error_um):
+        return 0.0
     return min(max(1 - 0.6 * (error_um - 75) / 75, 0.0), 1.0)
 
 
