@@ -31,13 +31,10 @@ from napari_mosaik.register.result import Alignment
 
 if TYPE_CHECKING:
     from napari_mosaik.register.blocks import Agreement, agreement
+    from napari_mosaik.register.correlation import density_correlation
     from napari_mosaik.register.density import haematoxylin_density
-    from napari_mosaik.register.intensity import (
-        align_sections,
-        density_correlation,
-        iter_align_sections,
-        judge,
-    )
+    from napari_mosaik.register.intensity import align_sections, iter_align_sections
+    from napari_mosaik.register.judging import judge
     from napari_mosaik.register.pet import blurred_outline, pet_mask
     from napari_mosaik.register.pet_fit import align_pet, iter_align_pet, iter_judge_pet
     from napari_mosaik.register.rigid import align_masks, iter_align_masks, judge_outline
@@ -81,12 +78,12 @@ _WHERE = {
     "Agreement": "blocks",
     "agreement": "blocks",
     "haematoxylin_density": "density",
-    "judge": "intensity",
+    "judge": "judging",
     "judge_outline": "rigid",
     "align_masks": "rigid",
     "align_sections": "intensity",
     "blurred_outline": "pet",
-    "density_correlation": "intensity",
+    "density_correlation": "correlation",
     "align_pet": "pet_fit",
     "iter_align_masks": "rigid",
     "iter_align_pet": "pet_fit",
