@@ -1,6 +1,7 @@
 """How well sections are laid on one another, how long it takes, and whether doubt is said.
 
 python benchmarks/registration.py [--cohort DIR] [--phantom N] [--real DIR] [--json]
+python benchmarks/registration.py --cohort DIR --stored     # what a run of the demo has stored
 
 Pairs of real sections (rat kidney, lung lesion; left out where the folder is not there) are judged
 by landmarks that the alignment does not see.  On the phantom, sections of the sample cohort (made
@@ -24,8 +25,9 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from napari_mosaik.core import MosaikError, Raster, Transform
+from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, TISSUE
 from napari_mosaik.core.frame import Lattice
-from napari_mosaik.io import open_slide
+from napari_mosaik.io import Case, open_slide
 from napari_mosaik.phantom import sample
 from napari_mosaik.phantom.cohort import draw_specimen
 from napari_mosaik.phantom.physics import ScannerLaw, measure, pet_pose
@@ -38,6 +40,7 @@ from napari_mosaik.register import (
 )
 from napari_mosaik.tissue import TissueParams, tissue_mask
 from napari_mosaik.workflow.single import align_pictures
+from napari_mosaik.workflow.steps.align import transform_of
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "registration"
 LUNG = "lung-lesion-3"
@@ -220,6 +223,40 @@ def pet_cases(seeds: tuple[int, ...]) -> list[dict[str, Any]]:
     return rows
 
 
+def stored_cases(cohort: Path) -> list[dict[str, Any]]:
+    """The alignments that a cohort's cases hold, beside the planted truth."""
+    rows = []
+    for folder in sorted(path.parent for path in cohort.glob("*/case.toml")):
+        case = Case(folder)
+        for frame in ALIGNMENT:
+            if case.store.origin(ALIGNMENT[frame]) is None:
+                continue
+            record = case.store.read(ALIGNMENT[frame])
+            tissue = case.store.read(TISSUE[REFERENCE])
+            error = error_um(transform_of(record), truth_of(folder, frame), tissue)
+            rows.append(
+                {
+                    "case": folder.name,
+                    "frame": frame,
+                    "error_um": error[0],
+                    "expected_um": record.get("position_error_um"),
+                    "confidence": record["confidence"],
+                }
+            )
+    return rows
+
+
+def print_stored(rows: list[dict[str, Any]]) -> None:
+    """The stored alignments, a line each."""
+    for row in rows:
+        expected = row["expected_um"]
+        told = "" if expected is None else f" (expected {expected:.0f} µm)"
+        print(
+            f"{row['case']:4} {row['frame']:5} error {row['error_um']:6.1f} µm{told}, "
+            f"confidence {row['confidence']:.2f}"
+        )
+
+
 def wrong_pairs(cohort: Path, seed: int) -> list[dict[str, Any]]:
     """Pairs for which no alignment can be right."""
     folders = [cohort / name for name in CASES if (cohort / name).is_dir()]
@@ -262,7 +299,17 @@ def main() -> None:
     parser.add_argument("--real", type=Path, default=REAL, help="folder of the real pairs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--stored", action="store_true", help="only what DIR's cases hold")
     options = parser.parse_args()
+    if options.stored:
+        if options.cohort is None:
+            parser.error("--stored needs --cohort DIR")
+        rows = stored_cases(options.cohort)
+        if options.json:
+            print(json.dumps(rows, indent=1))
+        else:
+            print_stored(rows)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         cohort = options.cohort or Path(scratch) / "cohort"
         if not any(cohort.glob("*/case.toml")):
