@@ -101,6 +101,11 @@ def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_
     assert len(document.snapshot) == before + 4
     assert dock.viewer.scene.camera.zoom == zoom  # napari magnifies by a double click
     document.undo()
+    layers = dock.viewer.layers
+    layers.selection.active = layers["H&E"]  # chosen by hand for its controls
+    assert not dock.viewer.scene.camera.mouse_pan
+    QApplication.processEvents()
+    assert layers.selection.active is layers["H&E"]
     drawing.take("select")
     drag((80, 75), (80, 75))
     assert drawing.selected == document.shapes[-1].key

@@ -16,8 +16,9 @@ __all__ = ["MouseHold"]
 class MouseHold(QObject):
     """Gives the mouse and the keys of the canvas to a tool, and back to napari.
 
-    Meanwhile no layer is chosen: it would take keys such as Ctrl+Z.  A drag moves the picture only
-    where the tool allows it; napari allows it anew whenever another layer, or none, is chosen.
+    At first, and with every new layer, no layer is chosen: it would take keys such as Ctrl+Z; a
+    person may choose one for its controls.  A drag moves the picture only where the tool allows
+    it; napari allows it anew whenever another layer, or none, is chosen.
     A double click is the tool's alone: napari would magnify.
 
     Parameters
@@ -65,7 +66,7 @@ class MouseHold(QObject):
             for key, do in keys.items():
                 self.viewer.bind_key(key, lambda _v, do=do: do(), overwrite=True)
             self._keys = list(keys)
-            self.viewer.layers.selection.events.active.connect(self._layer_chosen)
+            self.viewer.layers.events.inserted.connect(self._layer_came)
             self.viewer.scene.camera.events.mouse_pan.connect(self._hold_still)
         self._let_go()
 
@@ -74,18 +75,18 @@ class MouseHold(QObject):
         if not self.is_on:
             return
         self.link.holder = None
-        self.viewer.layers.selection.events.active.disconnect(self._layer_chosen)
+        self.viewer.layers.events.inserted.disconnect(self._layer_came)
         self.viewer.scene.camera.events.mouse_pan.disconnect(self._hold_still)
         for callbacks, act in self._callbacks:
             callbacks.remove(act)
         self.viewer.mouse_double_click_callbacks[:] = self._double_of_napari
         for key in self._keys:
             self.viewer.bind_key(key, None, overwrite=True)
-        self.viewer.scene.camera.mouse_pan = True
+        chosen = self.viewer.layers.selection.active
+        self.viewer.scene.camera.mouse_pan = chosen is None or chosen.mouse_pan
 
-    def _layer_chosen(self, event: Any) -> None:
-        if event.value is not None:
-            QTimer.singleShot(0, self._let_go)  # once napari has told everyone of its choice
+    def _layer_came(self, *_: Any) -> None:
+        QTimer.singleShot(0, self._let_go)  # napari chooses a new layer once it is in the list
 
     def _let_go(self) -> None:
         if self.is_on:
