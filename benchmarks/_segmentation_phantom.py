@@ -18,12 +18,12 @@ from napari_mosaik.core.catalogue import (
     CLASSES,
     STAIN_FIT,
 )
-from napari_mosaik.core.generators import finish
+from napari_mosaik.core.progress import finish
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.io import Case, write_geojson
 from napari_mosaik.phantom import sample
 from napari_mosaik.segment import h_score, load_tissue_model
-from napari_mosaik.segment.scores import class_metrics, confusion_matrix
+from napari_mosaik.segment.metrics import class_metrics, confusion_matrix
 from napari_mosaik.tissue import StainFit, normalise
 from napari_mosaik.workflow.classifier import retrain
 from napari_mosaik.workflow.recipe import read_recipe

@@ -23,9 +23,9 @@ from napari_mosaik.core.raster import Raster
 from napari_mosaik.io import open_slide
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide import SlideBlocks, View
-from napari_mosaik.io.slide.image import SlideImage
+from napari_mosaik.io.slide.read.slide import SlideImage
 from napari_mosaik.segment.vessels import VesselParams, pixel_limits, vessel_wall
-from napari_mosaik.workflow.steps.blocks import tissue_in
+from napari_mosaik.workflow.lazy_labels import tissue_in
 
 __all__ = ["Equality", "compare_labels"]
 

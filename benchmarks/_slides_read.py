@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.io import open_slide
 from napari_mosaik.io.slide import Slide
-from napari_mosaik.io.slide.tiff import TiffSource
+from napari_mosaik.io.slide.formats.tiff import TiffSource
 
 __all__ = ["REGION", "Peer", "Regions", "compare_regions", "decode_all_s"]
 

@@ -26,8 +26,8 @@ from sklearn.ensemble import RandomForestRegressor
 from napari_mosaik.segment import NucleiParams
 from napari_mosaik.segment.filters import gaussian
 from napari_mosaik.segment.masks import fill_holes, open_mask
+from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.nuclei import estimate_nuclear_threshold, nuclear_density
-from napari_mosaik.segment.scores import object_scores
 from napari_mosaik.tissue import MacenkoParams, fit_macenko
 
 SPACING_UM = 0.5

@@ -24,7 +24,7 @@ from _nuclei_pictures import agreed_labels, first_labels, pieces, read_pictures
 from _nuclei_scenes import Scenes
 from nuclei_candidates import taught_forest
 
-from napari_mosaik.segment.scores import object_scores
+from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.stardist import EMBEDDED, StarDistNuclei, save_stardist
 from napari_mosaik.segment.stardist.training import StarDistTrainingParams, train_stardist
 from napari_mosaik.segment.stardist.variation import Scene

@@ -26,7 +26,7 @@ from vessels import look_at
 
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN
 from napari_mosaik.segment import ClassicalNuclei, NucleiParams, VesselParams
-from napari_mosaik.segment.scores import object_scores
+from napari_mosaik.segment.metrics import object_scores
 
 DATA = TILES.parent
 BARS = {

@@ -133,9 +133,9 @@ def in_window(case, repeat):
     import napari
     from qtpy.QtWidgets import QApplication
 
+    from napari_mosaik.widgets.canvas.camera import look_at
     from napari_mosaik.widgets.dock import MosaikDock
-    from napari_mosaik.widgets.looking import look_at
-    from napari_mosaik.widgets.preview import PREFIX
+    from napari_mosaik.widgets.pages.preview import PREFIX
 
     viewer = napari.Viewer(show=True)
     dock = MosaikDock(viewer)

@@ -19,9 +19,9 @@ import numpy as np
 from scipy import ndimage
 
 from napari_mosaik.io import open_slide
-from napari_mosaik.phantom.brown import KINDS, brown_scene
-from napari_mosaik.segment.brown import counted
-from napari_mosaik.segment.scores import object_scores
+from napari_mosaik.phantom.false_positive_scene import KINDS, brown_scene
+from napari_mosaik.segment.false_positives import counted
+from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.vessels import VesselParams, find_vessels
 
 RULES = [name for name in VesselParams.model_fields if name.startswith("leave_out_")]

@@ -22,8 +22,8 @@ from screenshots import HERE, Studio
 from skimage.data import immunohistochemistry
 
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
-from napari_mosaik.widgets.looking import fit, look_at
-from napari_mosaik.widgets.preview import PREFIX
+from napari_mosaik.widgets.canvas.camera import fit, look_at
+from napari_mosaik.widgets.pages.preview import PREFIX
 from napari_mosaik.workflow.recipe import read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 

@@ -4,12 +4,12 @@ import pytest
 
 
 def pytest_collection_modifyitems(items):
-    """Tests of one file share its fixtures; window tests share a screen, twin tests a cohort."""
+    """Tests of one file share its fixtures; window tests a screen, predictor tests a cohort."""
     for item in items:
         folder = item.path.parent.name
         if item.get_closest_marker("gui"):
             group = "window"
-        elif folder == "twin":
+        elif folder == "predictor":
             group = folder
         else:
             group = f"{folder}/{item.path.name}"

@@ -19,7 +19,7 @@ PUBLIC = {
     "napari_mosaik.features": ("difference_entropy",),
     "napari_mosaik.spatial": ("TileGraph", "inverse_distance", "associate", "local_moran"),
     "napari_mosaik.kinetics": ("ImmunokineticParams", "solve_immunokinetic"),
-    "napari_mosaik.twin": ("MosaikNetwork", "train", "predict"),
+    "napari_mosaik.predictor": ("MosaikNetwork", "train", "predict"),
 }
 
 

@@ -47,8 +47,8 @@ def _read_slide(path: Paths) -> LayerData:
 
     from napari_mosaik.io.slide import open_slide
     from napari_mosaik.view.layers import slide_layer
-    from napari_mosaik.widgets.garbage import set_window_aside
-    from napari_mosaik.widgets.lazy_slide import LazySlide, attend
+    from napari_mosaik.widgets.base.gc_tuning import set_window_aside
+    from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
 
     file = Path(path if isinstance(path, str) else path[0])
     viewer = napari.current_viewer()

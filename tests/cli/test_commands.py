@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from napari_mosaik.cli import main
-from napari_mosaik.core.generators import finish
+from napari_mosaik.core.progress import finish
 from napari_mosaik.phantom import sample
 
 COMMANDS = (

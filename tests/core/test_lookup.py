@@ -3,7 +3,7 @@
 import numpy as np
 
 from napari_mosaik.core import LabelImage, Lattice, Raster
-from napari_mosaik.core.lookup import codes_at
+from napari_mosaik.core.label_lookup import codes_at
 
 LATTICE = Lattice("he", (2100, 1500), (0.5, 0.75), (10.0, -20.0))
 

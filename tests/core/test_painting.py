@@ -4,7 +4,7 @@ import numpy as np
 import shapely
 
 from napari_mosaik.core import Lattice
-from napari_mosaik.core.painting import rasterise
+from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 
 LATTICE = Lattice("he", (60, 80), (2.0, 3.0), (10.0, -20.0))

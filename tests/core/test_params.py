@@ -17,7 +17,7 @@ from napari_mosaik.core.colour import (
     stain_density,
     stain_matrix,
 )
-from napari_mosaik.core.generators import finish
+from napari_mosaik.core.progress import finish
 
 
 class Example(Params):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from napari_mosaik.core.priority import step_back
+from napari_mosaik.core.thread_priority import step_back
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
 

@@ -78,7 +78,7 @@ def test_blocks_do_not_show(monkeypatch):
     shares = rng.random(codes.shape)
     weighted = area_in_tiles(grid, shares, lattice, where=lambda part: part)
     for block in ((16, 16), (7, 50), (1, 160), (64, 3)):
-        monkeypatch.setattr("napari_mosaik.features.in_tiles._BLOCK", block)
+        monkeypatch.setattr("napari_mosaik.features.tile_aggregation._BLOCK", block)
         got = area_in_tiles(grid, codes, lattice)
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-9)
         got = area_in_tiles(grid, shares, lattice, where=lambda part: part)

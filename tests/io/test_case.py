@@ -4,7 +4,7 @@ import pytest
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.catalogue import ANNOTATIONS, INJECTION, LANDMARKS, PET, SLIDES
-from napari_mosaik.core.records import InjectionRecord
+from napari_mosaik.core.pet_records import InjectionRecord
 from napari_mosaik.io import Case, CaseFile, PetEntry, SlideEntry, create_case, find_cases
 
 FILE = CaseFile(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from napari_mosaik.core import InputError, Lattice, MissingPixelSize
 from napari_mosaik.io.slide import open_slide
-from napari_mosaik.io.slide.resample import area_resample, block_mean
+from napari_mosaik.io.slide.read.resample import area_resample, block_mean
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared beside the checkout")
@@ -244,8 +244,8 @@ def test_pictures(tmp_path):
 def test_real_slides_agree_with_openslide():
     import openslide
 
-    from napari_mosaik.io.slide.image import SlideImage
-    from napari_mosaik.io.slide.openslide_source import OpenSlideSource
+    from napari_mosaik.io.slide.formats.openslide_source import OpenSlideSource
+    from napari_mosaik.io.slide.read.slide import SlideImage
 
     path = SHARED / "wsi" / "CMU-1-Small-Region.svs"
     with open_slide(path) as slide, openslide.OpenSlide(path) as other:

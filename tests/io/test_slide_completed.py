@@ -5,10 +5,10 @@ import pytest
 import tifffile
 
 from napari_mosaik.core import InputError
-from napari_mosaik.core.generators import finish
+from napari_mosaik.core.progress import finish
 from napari_mosaik.io.slide import View, open_slide
-from napari_mosaik.io.slide import completed as module
-from napari_mosaik.io.slide.completing import complete_pyramid, lacks_levels
+from napari_mosaik.io.slide.pyramid import virtual as module
+from napari_mosaik.io.slide.pyramid.build import complete_pyramid, lacks_levels
 
 CM = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}  # 0.5 µm per pixel
 SHAPE = (1237, 1811)

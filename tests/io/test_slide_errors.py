@@ -12,11 +12,11 @@ from PIL import Image
 
 from napari_mosaik.core import InputError, Lattice, MissingPixelSize
 from napari_mosaik.io.slide import open_slide
-from napari_mosaik.io.slide.base import StoredLevel
-from napari_mosaik.io.slide.cache import PixelCache
-from napari_mosaik.io.slide.damage import DamageLog, summary
-from napari_mosaik.io.slide.header import aperio_facts, ome_spacing_um
-from napari_mosaik.io.slide.tiles import TileReader
+from napari_mosaik.io.slide.read.cache import PixelCache
+from napari_mosaik.io.slide.read.tiles import TileReader
+from napari_mosaik.io.slide.types.base import StoredLevel
+from napari_mosaik.io.slide.types.damage import DamageLog, summary
+from napari_mosaik.io.slide.types.header import aperio_facts, ome_spacing_um
 from tests.io import slide_formats as make
 
 PIXELS = np.random.default_rng(2).integers(0, 256, (200, 260, 3), np.uint8)

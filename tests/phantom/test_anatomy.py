@@ -8,7 +8,7 @@ from napari_mosaik.core import InputError
 from napari_mosaik.phantom.cohort import Specimen, draw_specimen
 from napari_mosaik.phantom.fields import interpolate, random_field, star_radius
 from napari_mosaik.phantom.objects import NEOPLASTIC, STROMAL
-from napari_mosaik.phantom.plan import CASES, PLANS, SIZES, generator
+from napari_mosaik.phantom.presets import CASES, PLANS, SIZES, generator
 from napari_mosaik.phantom.reader import outline_classes
 from napari_mosaik.phantom.truth import class_map, vessel_map
 

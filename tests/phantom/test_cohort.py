@@ -18,7 +18,7 @@ from napari_mosaik.core import InputError, Progress
 from napari_mosaik.core.colour import WHITE_INTENSITY
 from napari_mosaik.phantom.cohort import draw_specimen
 from napari_mosaik.phantom.physics import patient_activity
-from napari_mosaik.phantom.plan import PLANS, generator
+from napari_mosaik.phantom.presets import PLANS, generator
 from napari_mosaik.phantom.render import render
 from napari_mosaik.phantom.section import lay_section
 

@@ -18,7 +18,7 @@ from napari_mosaik.phantom.physics import (
     pet_pose,
     true_uptake,
 )
-from napari_mosaik.phantom.plan import PATIENTS, PLANS
+from napari_mosaik.phantom.presets import PATIENTS, PLANS
 from napari_mosaik.phantom.truth import class_map, tile_table, vessel_map
 
 

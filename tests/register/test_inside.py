@@ -14,9 +14,9 @@ from napari_mosaik.register import (
     judge,
 )
 from napari_mosaik.register.blocks import fit_matches, match_blocks
-from napari_mosaik.register.density import counterstain_of
+from napari_mosaik.register.haematoxylin import counterstain_of
 from napari_mosaik.register.quality import exactness
-from napari_mosaik.register.search import density_candidates, outline_is_whole
+from napari_mosaik.register.rotation_search import density_candidates, outline_is_whole
 
 STEP = 20.0
 SHAPE = (180, 220)

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import multivariate_normal
 
 from napari_mosaik.core import InputError, Lattice, Raster, Transform
-from napari_mosaik.core.generators import finish
+from napari_mosaik.core.progress import finish
 from napari_mosaik.register import (
     PetAlignParams,
     align_pet,

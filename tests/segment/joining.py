@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from napari_mosaik.segment.runs import find_runs
+from napari_mosaik.segment.run_length import find_runs
 from napari_mosaik.segment.stitch import SeamLabels, holes_to_fill
 
 

@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from napari_mosaik.core import Lattice, Raster
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, stain_density, stain_matrix
-from napari_mosaik.phantom.brown import KINDS, brown_scene
-from napari_mosaik.segment.brown import (
+from napari_mosaik.phantom.false_positive_scene import KINDS, brown_scene
+from napari_mosaik.segment.false_positives import (
     REASONS,
     SUMS,
     BrownParams,
@@ -19,8 +19,8 @@ from napari_mosaik.segment.brown import (
     judge,
     wall_sums,
 )
-from napari_mosaik.segment.runs import find_runs
-from napari_mosaik.segment.staining import after_thoughts
+from napari_mosaik.segment.run_length import find_runs
+from napari_mosaik.segment.slide_stain import after_thoughts
 from napari_mosaik.segment.vessels import VesselParams, find_vessels, renumbered
 
 VECTORS = np.array([HAEMATOXYLIN, DAB]).T

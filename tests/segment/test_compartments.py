@@ -20,10 +20,10 @@ from napari_mosaik.segment import (
     train_fast,
     training_pixels,
 )
-from napari_mosaik.segment.compartments import CLASSES, block_features
 from napari_mosaik.segment.forest import FlatForest, grow_forest
+from napari_mosaik.segment.metrics import class_metrics, confusion_matrix
 from napari_mosaik.segment.pixel_features import feature_names, pixel_features, reduce_rgb
-from napari_mosaik.segment.scores import class_metrics, confusion_matrix
+from napari_mosaik.segment.tissue_classifier import CLASSES, block_features
 
 PARAMS = TissueClassParams(n_trees=20)
 

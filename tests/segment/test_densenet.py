@@ -11,11 +11,11 @@ from sklearn.metrics import log_loss
 from napari_mosaik.core import InputError, Lattice, MosaikError, Raster
 from napari_mosaik.core.errors import CorruptArtifact
 from napari_mosaik.segment import load_tissue_model, segment_classes
-from napari_mosaik.segment.densenet import PRESETS, DenseNetParams, TissueNetwork
-from napari_mosaik.segment.densenet_session import Session, Tiles, class_weights, split_groups
-from napari_mosaik.segment.densenet_training import train_densenet
+from napari_mosaik.segment.densenet.network import PRESETS, DenseNetParams, TissueNetwork
+from napari_mosaik.segment.densenet.session import Session, Tiles, class_weights, split_groups
+from napari_mosaik.segment.densenet.training import train_densenet
+from napari_mosaik.segment.densenet.weights import put_encoder_weights, read_encoder_weights
 from napari_mosaik.segment.devices import Place, thread_count
-from napari_mosaik.segment.encoder import put_encoder_weights, read_encoder_weights
 
 PARAMS = DenseNetParams(epochs=3, batch_size=4, decoder=(32, 16, 8, 8), validation_fraction=0.0)
 SHALLOW = pytest.mark.usefixtures("shallow")

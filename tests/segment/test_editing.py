@@ -7,8 +7,8 @@ from scipy import ndimage
 from napari_mosaik.core import InputError, Lattice
 from napari_mosaik.core.corrections import Correction
 from napari_mosaik.features import measure_objects
-from napari_mosaik.segment import editing
-from napari_mosaik.segment.editing import ObjectEditor, apply_corrections
+from napari_mosaik.segment import label_editing as editing
+from napari_mosaik.segment.label_editing import ObjectEditor, apply_corrections
 
 SPACING = (0.5, 0.5)
 

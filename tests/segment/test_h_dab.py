@@ -5,7 +5,13 @@ import pytest
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN
-from napari_mosaik.segment.h_dab import fit_h_dab, given_stains, look_of, ruifrok_stains, unlike
+from napari_mosaik.segment.stain_vectors import (
+    fit_h_dab,
+    given_stains,
+    look_of,
+    ruifrok_stains,
+    unlike,
+)
 from napari_mosaik.segment.vessels import VesselParams, staining_of
 
 N = 40_000

@@ -10,11 +10,11 @@ from skimage.segmentation import watershed
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
 from napari_mosaik.segment import ClassicalNuclei, NucleiParams, segment_nuclei
+from napari_mosaik.segment.centroid_stitching import ObjectMosaic, own_objects
 from napari_mosaik.segment.filters import box_mean, gaussian
 from napari_mosaik.segment.masks import chamfer_distance
+from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.nuclei import estimate_nuclear_threshold, nuclear_density
-from napari_mosaik.segment.ownership import ObjectMosaic, own_objects
-from napari_mosaik.segment.scores import object_scores
 from napari_mosaik.segment.stitch import windows
 from napari_mosaik.segment.watershed import flood, local_maxima
 

@@ -5,7 +5,7 @@ import pytest
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN, optical_density
-from napari_mosaik.segment.picking import check_apart, colour_of, pick_stain
+from napari_mosaik.segment.stain_sampling import check_apart, colour_of, pick_stain
 
 USUAL = {"haematoxylin": HAEMATOXYLIN, "dab": DAB}
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
 
 from napari_mosaik.core import InputError
-from napari_mosaik.segment.scores import class_metrics, confusion_matrix, object_scores
+from napari_mosaik.segment.metrics import class_metrics, confusion_matrix, object_scores
 
 
 def test_class_scores_equal_scikit_learn():

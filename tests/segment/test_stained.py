@@ -6,7 +6,7 @@ import pytest
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN
 from napari_mosaik.segment.filters import gaussian, stain_amount
 from napari_mosaik.segment.masks import close_mask, disc, open_mask
-from napari_mosaik.segment.stained import stain_above
+from napari_mosaik.segment.sparse_smoothing import stain_above
 
 VECTORS = np.array([HAEMATOXYLIN, DAB]).T
 

@@ -13,8 +13,8 @@ from napari_mosaik.core.blocks import cut
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.segment import NucleiParams, segment_nuclei
-from napari_mosaik.segment.ownership import ObjectMosaic, own_objects
-from napari_mosaik.segment.scores import object_scores
+from napari_mosaik.segment.centroid_stitching import ObjectMosaic, own_objects
+from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.stardist import (
     Architecture,
     StarDistNetwork,

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from napari_mosaik.core import InputError
 from napari_mosaik.segment.masks import label_mask
-from napari_mosaik.segment.runs import Parts, find_runs
+from napari_mosaik.segment.run_length import Parts, find_runs
 from napari_mosaik.segment.stitch import SeamLabels, holes_to_fill, windows
 
 from .joining import whole_objects

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import InjectionRecord, InputError, Lattice, Raster
-from napari_mosaik.core.records import PetHeader, PetImage
+from napari_mosaik.core.pet_records import PetHeader, PetImage
 from napari_mosaik.uptake import SuvTerms, combine, suv_factor, to_suv
 
 INJECTED = datetime(2024, 5, 3, 9, 30)

@@ -9,11 +9,11 @@ from napari_mosaik.core import Origin, Raster, Table, TileGrid
 from napari_mosaik.core import catalogue as names
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
-from napari_mosaik.view.case_checks import case_checks
-from napari_mosaik.view.case_report import gather_report
-from napari_mosaik.view.case_results import CaseResults
-from napari_mosaik.view.class_scores import class_scores_table
-from napari_mosaik.view.report import StepState, case_report
+from napari_mosaik.view.report.case_checks import case_checks
+from napari_mosaik.view.report.case_report import gather_report
+from napari_mosaik.view.report.case_results import CaseResults
+from napari_mosaik.view.report.class_scores import class_scores_table
+from napari_mosaik.view.report.html import StepState, case_report
 
 RNG = np.random.default_rng(4)
 

@@ -7,8 +7,8 @@ import pytest
 from shapely import LineString, Polygon
 
 from napari_mosaik.core import InputError
-from napari_mosaik.view import measuring
-from napari_mosaik.view.measuring import Measurement, spacing_from_ruler
+from napari_mosaik.view import measurements as measuring
+from napari_mosaik.view.measurements import Measurement, spacing_from_ruler
 
 
 def plain(text):

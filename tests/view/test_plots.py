@@ -7,8 +7,9 @@ from matplotlib.text import Text
 from scipy import stats
 
 from napari_mosaik.core import InputError, Lattice, Raster, TileGrid
-from napari_mosaik.view import panels, plots
-from napari_mosaik.view.figure import as_png, paint
+from napari_mosaik.view import plots
+from napari_mosaik.view.report import panels
+from napari_mosaik.view.report.figure import as_png, paint
 
 RNG = np.random.default_rng(0)
 MEASURED = RNG.normal(3, 1, 80)

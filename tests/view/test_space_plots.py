@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from napari_mosaik.core import InputError
 from napari_mosaik.view.colours import CLUSTER_COLOURS
 from napari_mosaik.view.plots import correlation_figure, mean_correlation_figure
-from napari_mosaik.view.space_plots import moran_figure, relation_figure
+from napari_mosaik.view.spatial_plots import moran_figure, relation_figure
 
 Z = np.array([2.0, -1.5, 1.0, -0.5, 0.1, np.nan])
 LAG = np.array([1.5, -1.0, -0.8, 0.6, 0.0, np.nan])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_mosaik.view.turning import Turn
+from napari_mosaik.view.orientation import Turn
 
 PICTURE = np.arange(6).reshape(2, 3)
 

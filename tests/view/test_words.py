@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from napari_mosaik.view.words import (
+from napari_mosaik.view.formatting import (
     TileReading,
     count,
     duration,

@@ -40,7 +40,7 @@ def cohort(tmp_path_factory):
     """Two tiny sample cases with everything run, the network taught for a moment."""
     from napari_mosaik.io import Case
     from napari_mosaik.phantom import sample
-    from napari_mosaik.twin import TrainParams
+    from napari_mosaik.predictor import TrainParams
     from napari_mosaik.workflow.classifier import retrain
     from napari_mosaik.workflow.cohort import train_network
     from napari_mosaik.workflow.recipe import read_recipe

@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from napari_mosaik.core import Transform
 from napari_mosaik.core.catalogue import ALIGNMENT
 from napari_mosaik.io.case import Case
-from napari_mosaik.widgets.align_view import (
+from napari_mosaik.widgets.align.view import (
     BOARD,
     CIRCLE,
     GAPS,

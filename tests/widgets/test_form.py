@@ -10,7 +10,7 @@ pytestmark = pytest.mark.gui
 
 @pytest.fixture
 def form(qtbot, dock):
-    from napari_mosaik.widgets.form import ParamsForm
+    from napari_mosaik.widgets.base.form import ParamsForm
 
     def make(params):
         made = ParamsForm(params)

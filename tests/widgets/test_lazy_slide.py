@@ -7,10 +7,10 @@ import pytest
 
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.colour import stain_density, stain_matrix
-from napari_mosaik.io.slide.resample import block_mean
-from napari_mosaik.view.slide_levels import SlideLevels, Window, levels_of
-from napari_mosaik.view.slide_look import STAINS_OF_SLIDE, Look, shown, stains_of
-from napari_mosaik.view.slide_reading import PieceReaders
+from napari_mosaik.io.slide.read.resample import block_mean
+from napari_mosaik.view.display_settings import STAINS_OF_SLIDE, Look, shown, stains_of
+from napari_mosaik.view.tile_loader import PieceReaders
+from napari_mosaik.view.tile_pyramid import SlideLevels, Window, levels_of
 
 
 class Painted:
@@ -203,7 +203,7 @@ def test_impossible_settings_are_named():
 @pytest.fixture
 def lazy(qtbot):
     """A lazy slide whose reader is held back until the gate opens."""
-    from napari_mosaik.widgets.lazy_slide import LazySlide
+    from napari_mosaik.widgets.canvas.lazy_slide import LazySlide
 
     slide = Painted()
     slide.gate.clear()
@@ -249,7 +249,7 @@ def test_the_coarsest_level_fills_in_place_and_keeps_its_look(lazy, qtbot):
 
 @pytest.mark.gui
 def test_a_whole_level_is_refused_instead_of_filling_the_memory(lazy, monkeypatch):
-    from napari_mosaik.widgets import lazy_slide
+    from napari_mosaik.widgets.canvas import lazy_slide
 
     monkeypatch.setattr(lazy_slide, "MAX_PIXELS", 1000)
     lazy.slide.path = type("P", (), {"name": "he.svs"})
@@ -287,8 +287,8 @@ def viewer(qtbot, tmp_path, monkeypatch):
 @pytest.mark.gui
 def test_the_panel_follows_the_slide_on_top_and_each_slide_keeps_its_look(viewer, qtbot):
     from napari_mosaik.view.layers import slide_layer
-    from napari_mosaik.widgets.lazy_slide import LazySlide, attend
-    from napari_mosaik.widgets.slide_view import SlideView
+    from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
+    from napari_mosaik.widgets.canvas.slide_view import SlideView
 
     panel = SlideView(viewer)
     qtbot.addWidget(panel)
@@ -335,7 +335,7 @@ def test_the_panel_follows_the_slide_on_top_and_each_slide_keeps_its_look(viewer
 @pytest.mark.gui
 def test_the_canvas_shows_the_pixels_once_they_are_read(viewer, qtbot):
     from napari_mosaik.view.layers import slide_layer
-    from napari_mosaik.widgets.lazy_slide import LazySlide, attend
+    from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
 
     file = Painted((1500, 1500))
     lazy = LazySlide(file)

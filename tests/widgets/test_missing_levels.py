@@ -6,7 +6,7 @@ import tifffile
 
 from napari_mosaik.core import Progress
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
-from napari_mosaik.io.slide import completed
+from napari_mosaik.io.slide.pyramid import virtual as completed
 
 pytestmark = pytest.mark.gui
 
@@ -22,9 +22,9 @@ def case(tmp_path, monkeypatch):
 
 @pytest.fixture
 def page(qtbot):
-    from napari_mosaik.widgets.case_page import CasePage
-    from napari_mosaik.widgets.desk import Desk
-    from napari_mosaik.widgets.workspace import Workspace
+    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.base.workspace import Workspace
+    from napari_mosaik.widgets.pages.case_page import CasePage
 
     desk = Desk(Workspace())
     made = CasePage(desk)
@@ -46,7 +46,7 @@ def test_levels_are_made_when_a_case_is_opened(qtbot, page, case):
 
 
 def test_closing_the_window_ends_the_work(qtbot, page, case, monkeypatch):
-    from napari_mosaik.widgets import missing_levels
+    from napari_mosaik.widgets.pages import pyramid_builder as missing_levels
 
     closed = []
 

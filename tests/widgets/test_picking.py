@@ -6,7 +6,7 @@ from qtpy.QtCore import Qt
 
 from napari_mosaik.core.catalogue import VESSEL_OBJECTS
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, optical_density
-from napari_mosaik.widgets.looking import look_at
+from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.workflow.picking import stains_in_use
 
 from .test_tools import Hand

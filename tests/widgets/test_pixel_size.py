@@ -23,7 +23,7 @@ def picture(tmp_path):
 
 
 def test_a_size_is_typed_or_copied_from_a_profile(qtbot):
-    from napari_mosaik.widgets.pixel_size import PixelSizeField
+    from napari_mosaik.widgets.pages.pixel_size import PixelSizeField
 
     field = PixelSizeField()
     qtbot.addWidget(field)
@@ -46,7 +46,7 @@ def test_a_size_is_typed_or_copied_from_a_profile(qtbot):
 
 
 def test_a_new_case_keeps_who_gave_the_size(qtbot, tmp_path, picture):
-    from napari_mosaik.widgets.case_forms import NewCaseForm
+    from napari_mosaik.widgets.pages.case_forms import NewCaseForm
 
     scanners.add_profile("lab", (0.5, 0.5))
     form = NewCaseForm(pytest.fail)
@@ -63,8 +63,8 @@ def test_a_new_case_keeps_who_gave_the_size(qtbot, tmp_path, picture):
 
 
 def test_the_page_says_that_a_size_is_not_known_and_how_it_was_given(tmp_path, picture):
-    from napari_mosaik.widgets.case_forms import unknown_size
-    from napari_mosaik.widgets.case_page import _holdings
+    from napari_mosaik.widgets.pages.case_forms import unknown_size
+    from napari_mosaik.widgets.pages.case_page import _holdings
 
     slides = {"he": SlideEntry(path=str(picture))}
     case = create_case(tmp_path / "case", CaseFile(name="A", slides=slides))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_mosaik.widgets.check_panel import MARK
+from napari_mosaik.widgets.correct.qa_panel import MARK
 
 pytestmark = pytest.mark.gui
 

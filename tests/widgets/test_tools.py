@@ -12,10 +12,10 @@ from napari_mosaik.annotate import QueueItem, rectangle_polygon
 from napari_mosaik.io.case import Case, SlideEntry
 from napari_mosaik.plugin import slide_reader
 from napari_mosaik.view.layers import queue_layer
-from napari_mosaik.view.measuring import area_um2, length_um
+from napari_mosaik.view.measurements import area_um2, length_um
+from napari_mosaik.view.orientation import Turn
 from napari_mosaik.view.spec import AXES
-from napari_mosaik.view.turning import Turn
-from napari_mosaik.widgets.looking import centre_um, look_at, turn_of, visible_um
+from napari_mosaik.widgets.canvas.camera import centre_um, look_at, turn_of, visible_um
 
 pytestmark = pytest.mark.gui
 

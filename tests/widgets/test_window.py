@@ -7,8 +7,8 @@ import pytest
 
 from napari_mosaik.core import InputError, Progress
 from napari_mosaik.core.catalogue import TISSUE, VESSEL_OBJECTS, VESSELS
-from napari_mosaik.widgets import desk as desk_module
-from napari_mosaik.widgets.preview import PREFIX
+from napari_mosaik.widgets.base import case_controller as desk_module
+from napari_mosaik.widgets.pages.preview import PREFIX
 from napari_mosaik.workflow import run as run_module
 from napari_mosaik.workflow.steps import STEPS, step_named
 

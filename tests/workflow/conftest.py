@@ -7,7 +7,7 @@ import pytest
 
 from napari_mosaik.core import Artifact, InputError, Params, Progress, setting
 from napari_mosaik.core.catalogue import PET, SLIDES
-from napari_mosaik.core.generators import finish
+from napari_mosaik.core.progress import finish
 from napari_mosaik.io import CaseFile, PetEntry, create_case
 from napari_mosaik.phantom import sample
 from napari_mosaik.workflow import recipe as recipe_module

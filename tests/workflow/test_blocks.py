@@ -10,13 +10,13 @@ from napari_mosaik.core import InputError, LabelImage, Lattice, MosaikError, Ras
 from napari_mosaik.core.blocks import cut, cut_px
 from napari_mosaik.io import ome_labels
 from napari_mosaik.io.ome_labels import LabelWriter, read_labels
-from napari_mosaik.workflow.parallel import in_parallel
-from napari_mosaik.workflow.steps.blocks import (
+from napari_mosaik.workflow.lazy_labels import (
     PaintedLabels,
     sample_blocks,
     tissue_in,
     with_tissue,
 )
+from napari_mosaik.workflow.parallel import in_parallel
 
 LATTICE = Lattice("he", (70, 45), (2.0, 2.0), (100.0, -30.0))
 

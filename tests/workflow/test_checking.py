@@ -10,8 +10,8 @@ from napari_mosaik.cli.main import app
 from napari_mosaik.core import InputError, LabelImage, Lattice, Origin, Table
 from napari_mosaik.core.catalogue import VESSEL_OBJECTS, VESSELS
 from napari_mosaik.io import CaseFile, create_case
-from napari_mosaik.view.report import case_report
-from napari_mosaik.workflow.checking import Check, check_records, records_csv
+from napari_mosaik.view.report.html import case_report
+from napari_mosaik.workflow.segmentation_qa import Check, check_records, records_csv
 
 
 def store(case, n, revision=1):

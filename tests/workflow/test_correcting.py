@@ -33,9 +33,9 @@ from napari_mosaik.features import measure_objects
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
-from napari_mosaik.phantom.brown import brown_scene
-from napari_mosaik.view.report import case_report
-from napari_mosaik.workflow.correcting import (
+from napari_mosaik.phantom.false_positive_scene import brown_scene
+from napari_mosaik.view.report.html import case_report
+from napari_mosaik.workflow.corrections import (
     Correcting,
     CorrectionLog,
     correction_records,

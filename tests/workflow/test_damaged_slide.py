@@ -23,10 +23,10 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.io import Case
 from napari_mosaik.io.slide import open_slide
-from napari_mosaik.view.case_report import gather_report
+from napari_mosaik.view.report.case_report import gather_report
+from napari_mosaik.workflow.lazy_labels import without_damaged
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import outlook, run_until
-from napari_mosaik.workflow.steps.blocks import without_damaged
 
 ROWS, COLUMNS = (512, 1024), (1024, 1536)
 """The corrupt tile, pixels of 1 µm."""

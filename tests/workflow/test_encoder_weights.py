@@ -8,9 +8,9 @@ import pytest
 from monai.networks.nets import densenet
 
 from napari_mosaik.core.errors import CorruptArtifact, InputError
-from napari_mosaik.core.generators import finish
+from napari_mosaik.core.progress import finish
+from napari_mosaik.workflow.download import PublishedWeights
 from napari_mosaik.workflow.encoder_weights import DENSENET169, encoder_weights
-from napari_mosaik.workflow.fetching import PublishedWeights
 
 
 @pytest.fixture

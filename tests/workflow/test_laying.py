@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import InputError, Transform
-from napari_mosaik.workflow.laying import Laying
-from napari_mosaik.workflow.placing import Marks
+from napari_mosaik.workflow.given_alignment import Marks
+from napari_mosaik.workflow.manual_alignment import Laying
 
 START = Transform.similarity("he", "cd34", angle_deg=12, shift_um=(100, 200))
 

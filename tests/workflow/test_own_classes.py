@@ -8,7 +8,7 @@ import pytest
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.catalogue import CLASS_PROBABILITY, CLASS_RECORD, CLASSES, PARAMETERS
-from napari_mosaik.core.generators import finish
+from napari_mosaik.core.progress import finish
 from napari_mosaik.io import Case, write_geojson
 from napari_mosaik.view.class_layers import classes_layer, uncertainty_layer
 from napari_mosaik.view.colours import CLASS_COLOURS, OWN_CLASS_COLOURS

@@ -9,7 +9,7 @@ from skimage.io import imsave
 from napari_mosaik.core import InputError
 from napari_mosaik.core.errors import CorruptArtifact
 from napari_mosaik.segment import TissueClassParams, train_fast
-from napari_mosaik.segment.compartments import block_features
+from napari_mosaik.segment.tissue_classifier import block_features
 from napari_mosaik.workflow.picture import segment_picture
 
 PARAMS = TissueClassParams(n_trees=5)

@@ -12,7 +12,7 @@ from napari_mosaik.core import InputError, Transform
 from napari_mosaik.core.catalogue import ALIGNMENT
 from napari_mosaik.io.annotations import read_geojson
 from napari_mosaik.io.case import Case, CaseFile
-from napari_mosaik.workflow import placing
+from napari_mosaik.workflow import given_alignment as placing
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import outlook, run_until
 

@@ -12,7 +12,7 @@ import pytest
 
 from napari_mosaik.core import Blocked, Cancelled, InputError
 from napari_mosaik.core.catalogue import NUCLEI, VESSELS
-from napari_mosaik.core.generators import finish
+from napari_mosaik.core.progress import finish
 from napari_mosaik.io import Case
 from napari_mosaik.workflow.classifier import retrain
 from napari_mosaik.workflow.cohort import train_network
@@ -114,7 +114,7 @@ def test_a_step_is_blocked_for_the_reason_at_its_root(tiny_cohort, tmp_path):
 
 
 def test_training_can_be_cancelled_and_goes_on_to_the_same_model(computed, tmp_path):
-    from napari_mosaik.twin import TrainParams
+    from napari_mosaik.predictor import TrainParams
 
     shutil.copytree(computed, tmp_path / "cohort")
     cases = [Case(tmp_path / "cohort" / name) for name in ("A2", "B8", "B11")]
@@ -137,7 +137,7 @@ def test_training_can_be_cancelled_and_goes_on_to_the_same_model(computed, tmp_p
 
 
 def test_a_case_that_is_not_ready_does_not_teach(tiny_cohort):
-    from napari_mosaik.twin import TrainParams
+    from napari_mosaik.predictor import TrainParams
 
     cases = [Case(tiny_cohort / name) for name in ("A2", "B11")]
     with pytest.raises(Blocked, match=r"A2 cannot teach yet.*napari-mosaik run"):

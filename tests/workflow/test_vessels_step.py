@@ -18,13 +18,13 @@ from napari_mosaik.core.catalogue import (
     VESSELS,
 )
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
-from napari_mosaik.io.slide.image import SlideImage
-from napari_mosaik.phantom.brown import brown_scene
-from napari_mosaik.segment.brown import REASONS
+from napari_mosaik.io.slide.read.slide import SlideImage
+from napari_mosaik.phantom.false_positive_scene import brown_scene
+from napari_mosaik.segment.false_positives import REASONS
 from napari_mosaik.segment.vessels import VesselParams, find_vessels
+from napari_mosaik.workflow.lazy_labels import tissue_in
 from napari_mosaik.workflow.recipe import changed, read_recipe
 from napari_mosaik.workflow.run import run_until
-from napari_mosaik.workflow.steps.blocks import tissue_in
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train the uptake network on all cases but one, and put the model into that one."""
-    from napari_mosaik.twin import TrainParams
+    from napari_mosaik.predictor import TrainParams
     from napari_mosaik.workflow.cohort import train_network
 
     if split not in ("case", "patient"):

@@ -67,7 +67,7 @@ def _cohort(folder: Path, size: str, seed: int, bar: Bar) -> list[Any]:
 
 def _main_job(cases: list[Any], held_out: Any, seed: int, bar: Bar) -> None:
     """Everything in the order of a study: classes, parameters, clusters, network, prediction."""
-    from napari_mosaik.twin import TrainParams
+    from napari_mosaik.predictor import TrainParams
     from napari_mosaik.workflow.classifier import retrain
     from napari_mosaik.workflow.cohort import train_network
 
@@ -85,7 +85,7 @@ def _main_job(cases: list[Any], held_out: Any, seed: int, bar: Bar) -> None:
 def _report(case: Any, out: Path) -> Path:
     from napari_mosaik.cli.review import step_states
     from napari_mosaik.io.files import write_bytes
-    from napari_mosaik.view.report import case_report
+    from napari_mosaik.view.report.html import case_report
 
     path = out / "report.html"
     write_bytes(path, case_report(case, step_states(case)).encode())

@@ -7,7 +7,8 @@ from typing import NoReturn
 
 import typer
 
-from napari_mosaik.cli import case, cohort, demo, measure, place, pyramid, review, slide, weights
+from napari_mosaik.cli import case, cohort, demo, measure, pyramid, review, slide, weights
+from napari_mosaik.cli import set_alignment as place
 from napari_mosaik.core.errors import MosaikError
 
 __all__ = ["app", "main"]

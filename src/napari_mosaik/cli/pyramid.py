@@ -40,7 +40,7 @@ def pyramid(
 
 def _completed(case: Case, bar: Bar) -> dict[str, str]:
     """By stain, what was done."""
-    from napari_mosaik.io.slide.completing import complete_pyramid, lacks_levels
+    from napari_mosaik.io.slide.pyramid.build import complete_pyramid, lacks_levels
 
     states: dict[str, str] = {}
     for stain in case.file.slides:

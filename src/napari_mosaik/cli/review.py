@@ -46,8 +46,8 @@ def report(
 ) -> None:
     """Write the case's report: figures, maps, metrics beside baselines, what was verified."""
     from napari_mosaik.io.files import write_bytes
-    from napari_mosaik.view.report import case_report
-    from napari_mosaik.workflow.checking import check_records
+    from napari_mosaik.view.report.html import case_report
+    from napari_mosaik.workflow.segmentation_qa import check_records
 
     found = _case(case)
     path = out or found.root / "report.html"
@@ -57,7 +57,7 @@ def report(
 
 def step_states(case: Any) -> list[Any]:
     """Every step of the case with its state, for the report."""
-    from napari_mosaik.view.report import StepState
+    from napari_mosaik.view.report.html import StepState
     from napari_mosaik.workflow.run import outlook
     from napari_mosaik.workflow.steps import STEPS
 
@@ -121,7 +121,7 @@ def export(
 ) -> None:
     """Write the case's annotations as GeoJSON that QuPath reads."""
     from napari_mosaik.io import write_geojson
-    from napari_mosaik.workflow.placing import on_reference
+    from napari_mosaik.workflow.given_alignment import on_reference
 
     _check_stain(slide)
     found = _case(case)
@@ -137,7 +137,7 @@ def export(
 
 def queue(case: OneCase, json: Json = False) -> None:
     """List the tiles that are most worth a look, and why."""
-    from napari_mosaik.workflow.judging import review_queue
+    from napari_mosaik.workflow.review_queue import review_queue
 
     found = _case(case)
     items = review_queue(found)
@@ -150,7 +150,7 @@ def queue(case: OneCase, json: Json = False) -> None:
 
 def agreement(case: OneCase, json: Json = False) -> None:
     """Compare the readers of a case: kappa, and Dice per tissue class."""
-    from napari_mosaik.workflow.judging import reader_agreement
+    from napari_mosaik.workflow.review_queue import reader_agreement
 
     found = _case(case)
     result = reader_agreement(found)
@@ -176,7 +176,7 @@ def qa(
 ) -> None:
     """Say who has checked which segmentation by eye, and how many objects are wrong or missed."""
     from napari_mosaik.io.files import write_bytes
-    from napari_mosaik.workflow.checking import check_records, records_csv
+    from napari_mosaik.workflow.segmentation_qa import check_records, records_csv
 
     found = _case(case)
     records = check_records(found)
@@ -206,7 +206,7 @@ def qa(
 
 def corrections(case: OneCase, json: Json = False) -> None:
     """List what readers have corrected by hand, and whether the results have it."""
-    from napari_mosaik.workflow.correcting import correction_records
+    from napari_mosaik.workflow.corrections import correction_records
 
     found = _case(case)
     records = correction_records(found)

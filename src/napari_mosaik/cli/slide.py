@@ -10,7 +10,7 @@ import typer
 from napari_mosaik.cli.show import Bar, print_json, table
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError, MissingPixelSize
-from napari_mosaik.core.records import SpacingSource
+from napari_mosaik.core.pet_records import SpacingSource
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -98,7 +98,7 @@ def slide_entry(
     A typed size wins over the file's header; a profile serves only where the header says nothing.
     """
     from napari_mosaik.io import open_slide
-    from napari_mosaik.io.slide.damage import policy_named
+    from napari_mosaik.io.slide.types.damage import policy_named
 
     policy = policy_named(damaged)
     try:
@@ -125,8 +125,8 @@ def _described(
 ) -> tuple[dict[str, Any], MissingPixelSize | None]:
     """The facts of a slide; where its pixel size is not known, they come with the error."""
     from napari_mosaik.io import open_slide
-    from napari_mosaik.io.slide.damage import policy_named
-    from napari_mosaik.io.slide.facts import slide_facts
+    from napari_mosaik.io.slide.read.facts import slide_facts
+    from napari_mosaik.io.slide.types.damage import policy_named
 
     lacking, policy = None, policy_named(damaged)
     try:
@@ -149,7 +149,7 @@ def _damage(opened: Slide, quiet: bool) -> dict[str, Any]:
 
 
 def _export(file: Path, folder: Path) -> list[str]:
-    from napari_mosaik.io.slide.associated import PRIVACY, export_associated
+    from napari_mosaik.io.slide.read.associated import PRIVACY, export_associated
 
     written = export_associated(file, folder)
     typer.echo(f"privacy: {PRIVACY}", err=True)

@@ -13,8 +13,8 @@ from napari_mosaik.core.errors import (
 )
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.pet_records import InjectionRecord
 from napari_mosaik.core.raster import LabelImage, Raster
-from napari_mosaik.core.records import InjectionRecord
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
 

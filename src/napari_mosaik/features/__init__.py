@@ -16,14 +16,7 @@ from napari_mosaik.features.catalogue import (
     parameter_table,
     parameters_of,
 )
-from napari_mosaik.features.compartment import class_fractions
-from napari_mosaik.features.in_tiles import (
-    area_in_tiles,
-    count_in_tiles,
-    fractions_in_tiles,
-    mean_in_tiles,
-    sum_in_tiles,
-)
+from napari_mosaik.features.class_fractions import class_fractions
 from napari_mosaik.features.nuclear import nuclear_parameters
 from napari_mosaik.features.texture import (
     TEXTURE_NAMES,
@@ -33,16 +26,23 @@ from napari_mosaik.features.texture import (
     grey_levels,
     texture_table,
 )
+from napari_mosaik.features.tile_aggregation import (
+    area_in_tiles,
+    count_in_tiles,
+    fractions_in_tiles,
+    mean_in_tiles,
+    sum_in_tiles,
+)
 from napari_mosaik.features.vascular import vascular_parameters, vessel_distance_in_tiles
 
 if TYPE_CHECKING:
+    from napari_mosaik.features.block_measurements import measure_block
     from napari_mosaik.features.morphology import (
         OBJECT_ABOUT,
         OBJECT_UNITS,
         measure_objects,
         merge_measures,
     )
-    from napari_mosaik.features.tally import measure_block
 
 __all__ = [
     "CUTOFFS_OD10",
@@ -78,7 +78,7 @@ __all__ = [
 _COMPILED = {
     "OBJECT_ABOUT": "morphology",
     "OBJECT_UNITS": "morphology",
-    "measure_block": "tally",
+    "measure_block": "block_measurements",
     "measure_objects": "morphology",
     "merge_measures": "morphology",
 }

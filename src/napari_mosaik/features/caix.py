@@ -9,7 +9,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.features.catalogue import parameter_table
-from napari_mosaik.features.in_tiles import count_in_tiles, mean_in_tiles, sum_in_tiles
+from napari_mosaik.features.tile_aggregation import count_in_tiles, mean_in_tiles, sum_in_tiles
 
 __all__ = ["CUTOFFS_OD10", "caix_grades", "caix_parameters"]
 

@@ -13,7 +13,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice
 from napari_mosaik.core.raster import LazyArray
 from napari_mosaik.core.table import Table
-from napari_mosaik.features.tally import ObjectSums, measure_block
+from napari_mosaik.features.block_measurements import ObjectSums, measure_block
 
 __all__ = ["OBJECT_ABOUT", "OBJECT_UNITS", "measure_objects", "merge_measures"]
 

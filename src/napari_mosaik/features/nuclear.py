@@ -11,7 +11,7 @@ from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.features.catalogue import parameter_table
-from napari_mosaik.features.in_tiles import count_in_tiles, mean_in_tiles, over, per_tile
+from napari_mosaik.features.tile_aggregation import count_in_tiles, mean_in_tiles, over, per_tile
 
 __all__ = ["nuclear_parameters"]
 

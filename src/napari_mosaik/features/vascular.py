@@ -12,7 +12,7 @@ from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.features.catalogue import parameter_table
-from napari_mosaik.features.in_tiles import (
+from napari_mosaik.features.tile_aggregation import (
     PixelSums,
     count_in_tiles,
     mean_in_tiles,

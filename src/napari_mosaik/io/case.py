@@ -17,7 +17,7 @@ from napari_mosaik.core.catalogue import ANNOTATIONS, INJECTION, LANDMARKS, PET
 from napari_mosaik.core.corrections import Correction, digest_of
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.params import digest
-from napari_mosaik.core.records import PetImage, SpacingSource
+from napari_mosaik.core.pet_records import PetImage, SpacingSource
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case_file import CASE_FILE, CaseFile, PetEntry, PlacedEntry, SlideEntry
 from napari_mosaik.io.corrections import correction_journals, read_corrections
@@ -114,7 +114,7 @@ class Case:
 
         Raises `InputError` for a size that no scanner has (0.05 to 20 µm) unless it was typed.
         """
-        from napari_mosaik.io.slide.base import check_user_spacing
+        from napari_mosaik.io.slide.types.base import check_user_spacing
 
         entry = self._entry(stain)
         given = check_user_spacing(self.path(entry.path), spacing_um, typed=source == "user")

@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.records import InjectionRecord, PetUnit, SpacingSource
+from napari_mosaik.core.pet_records import InjectionRecord, PetUnit, SpacingSource
 
 __all__ = ["CASE_FILE", "CaseFile", "PetEntry", "PlacedEntry", "SlideEntry"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from napari_mosaik.core import InputError
+from napari_mosaik.core.pet_records import PetImage, PetUnit
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.core.records import PetImage, PetUnit
 
 __all__ = ["companions", "open_pet", "open_pet_slices"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError, Lattice, Raster
-from napari_mosaik.core.records import PetImage
+from napari_mosaik.core.pet_records import PetImage
 from napari_mosaik.io.pet_frames import Frame
 from napari_mosaik.io.pet_header import pixel_meaning, read_header
 

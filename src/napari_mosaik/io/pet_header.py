@@ -9,7 +9,7 @@ from datetime import UTC, datetime, time, timezone
 from typing import Any, Literal
 
 from napari_mosaik.core import InputError
-from napari_mosaik.core.records import PetHeader
+from napari_mosaik.core.pet_records import PetHeader
 from napari_mosaik.io.pet_frames import Frame, as_number, moment, zone_of
 
 __all__ = ["Meaning", "pixel_meaning", "read_header"]

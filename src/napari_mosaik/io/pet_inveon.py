@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
-from napari_mosaik.core.records import PetHeader, PetImage
+from napari_mosaik.core.pet_records import PetHeader, PetImage
 
 __all__ = ["InveonSeries"]
 

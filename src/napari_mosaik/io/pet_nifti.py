@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
-from napari_mosaik.core.records import PetHeader, PetImage
+from napari_mosaik.core.pet_records import PetHeader, PetImage
 from napari_mosaik.io.pet_sidecar import read_sidecar
 
 __all__ = ["NiftiSeries"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from napari_mosaik.core import InputError
-from napari_mosaik.core.records import InjectionRecord, PetUnit
+from napari_mosaik.core.pet_records import InjectionRecord, PetUnit
 
 __all__ = ["read_sidecar", "unit_named"]
 

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from napari_mosaik.core.artifact import Artifact, Origin
 from napari_mosaik.core.errors import CorruptArtifact, InputError
+from napari_mosaik.io.artifact_io import read_value, write_value
 from napari_mosaik.io.files import file_digest, read_json, remove_tree, saving, write_json
-from napari_mosaik.io.formats import read_value, write_value
 
 __all__ = ["CaseStore"]
 

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.phantom.plan import CASES, SIZES, Size
+from napari_mosaik.phantom.presets import CASES, SIZES, Size
 
 __all__ = ["CASES", "SIZES", "Size", "sample"]
 

@@ -21,7 +21,7 @@ from napari_mosaik.phantom.fields import (
     sigmoid,
     star_radius,
 )
-from napari_mosaik.phantom.plan import CasePlan, Size, generator
+from napari_mosaik.phantom.presets import CasePlan, Size, generator
 
 __all__ = ["COARSE_UM", "FINE_UM", "Anatomy", "Planted", "build_anatomy"]
 

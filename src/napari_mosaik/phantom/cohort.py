@@ -34,7 +34,7 @@ from napari_mosaik.phantom.physics import (
     pet_pose,
     true_uptake,
 )
-from napari_mosaik.phantom.plan import CASES, GENERATOR, PLANS, SIZES, CasePlan, Size, generator
+from napari_mosaik.phantom.presets import CASES, GENERATOR, PLANS, SIZES, CasePlan, Size, generator
 from napari_mosaik.phantom.pyramid import write_pyramid
 from napari_mosaik.phantom.reader import outline_classes, write_annotations
 from napari_mosaik.phantom.render import render

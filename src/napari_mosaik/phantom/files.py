@@ -13,10 +13,10 @@ import tomli_w
 from numpy.typing import NDArray
 
 from napari_mosaik.core.frame import Transform
+from napari_mosaik.core.pet_records import HALF_LIFE_H
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.core.records import HALF_LIFE_H
 from napari_mosaik.phantom.physics import ScannerLaw
-from napari_mosaik.phantom.plan import CasePlan, Patient, Size
+from napari_mosaik.phantom.presets import CasePlan, Patient, Size
 
 __all__ = [
     "transform_record",

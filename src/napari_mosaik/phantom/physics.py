@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
+from napari_mosaik.core.pet_records import HALF_LIFE_H
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.core.records import HALF_LIFE_H
 from napari_mosaik.phantom.anatomy import Anatomy
 from napari_mosaik.phantom.fields import interpolate
 from napari_mosaik.phantom.objects import Vessels
-from napari_mosaik.phantom.plan import CasePlan, Patient, generator
+from napari_mosaik.phantom.presets import CasePlan, Patient, generator
 
 __all__ = [
     "ScannerLaw",

@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from napari_mosaik.register.checks import (
+from napari_mosaik.register.alignment import Alignment
+from napari_mosaik.register.landmark_outliers import (
     OddLandmark,
     odd_landmarks,
     odd_sentences,
@@ -27,17 +28,20 @@ from napari_mosaik.register.quality import (
     landmark_errors_um,
     landmark_quality,
 )
-from napari_mosaik.register.result import Alignment
 
 if TYPE_CHECKING:
+    from napari_mosaik.register.assessment import judge
     from napari_mosaik.register.blocks import Agreement, agreement
     from napari_mosaik.register.correlation import density_correlation
-    from napari_mosaik.register.density import haematoxylin_density
-    from napari_mosaik.register.intensity import align_sections, iter_align_sections
-    from napari_mosaik.register.judging import judge
-    from napari_mosaik.register.pet import blurred_outline, pet_mask
+    from napari_mosaik.register.haematoxylin import haematoxylin_density
+    from napari_mosaik.register.outline_registration import (
+        align_masks,
+        iter_align_masks,
+        judge_outline,
+    )
     from napari_mosaik.register.pet_fit import align_pet, iter_align_pet, iter_judge_pet
-    from napari_mosaik.register.rigid import align_masks, iter_align_masks, judge_outline
+    from napari_mosaik.register.pet_outline import blurred_outline, pet_mask
+    from napari_mosaik.register.section_registration import align_sections, iter_align_sections
 
 __all__ = [
     "Agreement",
@@ -77,19 +81,19 @@ __all__ = [
 _WHERE = {
     "Agreement": "blocks",
     "agreement": "blocks",
-    "haematoxylin_density": "density",
-    "judge": "judging",
-    "judge_outline": "rigid",
-    "align_masks": "rigid",
-    "align_sections": "intensity",
-    "blurred_outline": "pet",
+    "haematoxylin_density": "haematoxylin",
+    "judge": "assessment",
+    "judge_outline": "outline_registration",
+    "align_masks": "outline_registration",
+    "align_sections": "section_registration",
+    "blurred_outline": "pet_outline",
     "density_correlation": "correlation",
     "align_pet": "pet_fit",
-    "iter_align_masks": "rigid",
+    "iter_align_masks": "outline_registration",
     "iter_align_pet": "pet_fit",
     "iter_judge_pet": "pet_fit",
-    "iter_align_sections": "intensity",
-    "pet_mask": "pet",
+    "iter_align_sections": "section_registration",
+    "pet_mask": "pet_outline",
 }
 
 

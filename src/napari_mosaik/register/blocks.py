@@ -18,9 +18,9 @@ from scipy.ndimage import binary_erosion
 
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.register.affine_fit import smooth_picture
 from napari_mosaik.register.landmarks import fit_landmarks
 from napari_mosaik.register.params import AlignKind
-from napari_mosaik.register.warp import smooth_picture
 
 __all__ = ["Agreement", "Matches", "agreement", "fit_matches", "match_blocks"]
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.register.affine_fit import Picture, Pull, best_fit, smooth_picture
 from napari_mosaik.register.params import AlignKind
-from napari_mosaik.register.warp import Picture, Pull, best_fit, smooth_picture
 
 __all__ = ["density_correlation", "refine"]
 

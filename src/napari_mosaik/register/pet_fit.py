@@ -7,14 +7,11 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from napari_mosaik.core.frame import Transform
-from napari_mosaik.core.generators import finish, shown
+from napari_mosaik.core.progress import finish, shown
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.params import PetAlignParams
-from napari_mosaik.register.pet import blurred_outline, pet_mask
-from napari_mosaik.register.pet_search import TEMPER, PetSearch, Way
-from napari_mosaik.register.quality import dice, exactness
-from napari_mosaik.register.result import Alignment
-from napari_mosaik.register.rigid import (
+from napari_mosaik.register.affine_fit import Pull
+from napari_mosaik.register.alignment import Alignment
+from napari_mosaik.register.outline_registration import (
     Candidate,
     align_masks,
     centroid_um,
@@ -22,7 +19,10 @@ from napari_mosaik.register.rigid import (
     plain_warnings,
     refine_outline,
 )
-from napari_mosaik.register.warp import Pull
+from napari_mosaik.register.params import PetAlignParams
+from napari_mosaik.register.pet_outline import blurred_outline, pet_mask
+from napari_mosaik.register.pet_search import TEMPER, PetSearch, Way
+from napari_mosaik.register.quality import dice, exactness
 
 __all__ = ["align_pet", "iter_align_pet", "iter_judge_pet"]
 

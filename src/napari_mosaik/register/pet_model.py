@@ -30,7 +30,7 @@ from threadpoolctl import ThreadpoolController
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.warp import smooth_picture
+from napari_mosaik.register.affine_fit import smooth_picture
 
 __all__ = ["PetModel"]
 

@@ -11,9 +11,9 @@ from scipy.optimize import minimize
 
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.register.affine_fit import Pull
 from napari_mosaik.register.params import PetAlignParams
 from napari_mosaik.register.pet_model import PetModel
-from napari_mosaik.register.warp import Pull
 
 __all__ = ["TEMPER", "PetSearch", "Way"]
 

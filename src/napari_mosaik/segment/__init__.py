@@ -9,9 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_mosaik.segment.annotations import rasterise, training_pixels
     from napari_mosaik.segment.caix import CaixParams, h_score, score_caix
-    from napari_mosaik.segment.compartments import (
+    from napari_mosaik.segment.nuclei import (
+        ClassicalNuclei,
+        NucleiModel,
+        NucleiParams,
+        segment_nuclei,
+    )
+    from napari_mosaik.segment.tissue_classifier import (
         FastTissueModel,
         TissueClassParams,
         TissueModel,
@@ -19,32 +24,27 @@ if TYPE_CHECKING:
         segment_classes,
         train_fast,
     )
-    from napari_mosaik.segment.nuclei import (
-        ClassicalNuclei,
-        NucleiModel,
-        NucleiParams,
-        segment_nuclei,
-    )
+    from napari_mosaik.segment.training_pixels import rasterise, training_pixels
     from napari_mosaik.segment.vessels import VesselParams, segment_vessels
 
 _WHERE = {
     "CaixParams": "caix",
     "ClassicalNuclei": "nuclei",
-    "FastTissueModel": "compartments",
+    "FastTissueModel": "tissue_classifier",
     "NucleiModel": "nuclei",
     "NucleiParams": "nuclei",
-    "TissueClassParams": "compartments",
-    "TissueModel": "compartments",
+    "TissueClassParams": "tissue_classifier",
+    "TissueModel": "tissue_classifier",
     "VesselParams": "vessels",
     "h_score": "caix",
-    "load_tissue_model": "compartments",
-    "rasterise": "annotations",
+    "load_tissue_model": "tissue_classifier",
+    "rasterise": "training_pixels",
     "score_caix": "caix",
-    "segment_classes": "compartments",
+    "segment_classes": "tissue_classifier",
     "segment_nuclei": "nuclei",
     "segment_vessels": "vessels",
-    "train_fast": "compartments",
-    "training_pixels": "annotations",
+    "train_fast": "tissue_classifier",
+    "training_pixels": "training_pixels",
 }
 
 __all__ = [

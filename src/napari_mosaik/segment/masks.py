@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.segment.filters import Float32, Mask, kernel
-from napari_mosaik.segment.runs import Labels, find_runs, scan_runs
+from napari_mosaik.segment.run_length import Labels, find_runs, scan_runs
 
 __all__ = [
     "Labels",

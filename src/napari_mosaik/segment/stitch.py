@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.segment.filters import Mask, kernel
-from napari_mosaik.segment.runs import Labels, Parts, find
+from napari_mosaik.segment.run_length import Labels, Parts, find
 
 __all__ = ["ObjectCounts", "SeamLabels", "Window", "holes_to_fill", "windows"]
 

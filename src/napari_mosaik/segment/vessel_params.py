@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from napari_mosaik.core.params import setting
-from napari_mosaik.segment.brown_params import BrownParams
-from napari_mosaik.segment.h_dab import Vector
+from napari_mosaik.segment.false_positive_params import BrownParams
+from napari_mosaik.segment.stain_vectors import Vector
 
 __all__ = ["VesselParams"]
 

@@ -3,7 +3,7 @@
 A wall shows as a ring; the vessel is the ring with its lumen, so shapes and diameters are those of
 the filled object.  A slide is worked block by block: the wall with a small halo, then lumens and
 vessels joined at the seams, so that the result is that of the whole slide at once.  Brown objects
-that are no vessels (`segment.brown`) are told apart once they are whole.
+that are no vessels (`segment.false_positives`) are told apart once they are whole.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.raster import LabelImage, Raster
-from napari_mosaik.segment.brown import SUMS, add_parts, judge, wall_sums
+from napari_mosaik.segment.false_positives import SUMS, add_parts, judge, wall_sums
 from napari_mosaik.segment.filters import (
     Mask,
     kernel,
     require_rgb,
 )
 from napari_mosaik.segment.masks import close_mask
-from napari_mosaik.segment.runs import Labels, Parts, find_runs
-from napari_mosaik.segment.stained import stain_above
-from napari_mosaik.segment.staining import (
+from napari_mosaik.segment.run_length import Labels, Parts, find_runs
+from napari_mosaik.segment.slide_stain import (
     H_DAB,
     Staining,
     estimate_threshold,
     staining_of,
     vessel_density,
 )
+from napari_mosaik.segment.sparse_smoothing import stain_above
 from napari_mosaik.segment.stitch import SeamLabels, holes_to_fill
 from napari_mosaik.segment.vessel_params import VesselParams
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.painting import rasterise
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.tissue.quality import QUALITY_NAMES
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from napari_mosaik.core import InputError, Raster, setting
 from napari_mosaik.core.colour import luma
-from napari_mosaik.core.nearness import within
+from napari_mosaik.core.dilation import within
 from napari_mosaik.tissue.quality import QualityParams
 
 __all__ = ["TissueParams", "ink_mask", "otsu_threshold", "tissue_mask"]

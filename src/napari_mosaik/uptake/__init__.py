@@ -1,8 +1,6 @@
 """From a PET image to SUV, every term with its source, and to one value per tile."""
 
-from napari_mosaik.uptake.body import LeanFormula, du_bois_bsa_m2, lean_mass_kg
-from napari_mosaik.uptake.labels import shift_sensitivity, tile_uptake
-from napari_mosaik.uptake.merging import ITEMS as TERM_ITEMS
+from napari_mosaik.uptake.body_size import LeanFormula, du_bois_bsa_m2, lean_mass_kg
 from napari_mosaik.uptake.suv import (
     SUV_UNITS,
     SuvKind,
@@ -11,7 +9,9 @@ from napari_mosaik.uptake.suv import (
     frame_factor,
     suv_factor,
 )
+from napari_mosaik.uptake.suv_inputs import ITEMS as TERM_ITEMS
 from napari_mosaik.uptake.terms import SuvTerm, SuvTerms, combine, to_suv
+from napari_mosaik.uptake.tile_uptake import shift_sensitivity, tile_uptake
 
 __all__ = [
     "SUV_UNITS",

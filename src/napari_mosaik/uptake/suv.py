@@ -8,8 +8,8 @@ from typing import Literal
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params, setting
-from napari_mosaik.core.records import HALF_LIFE_H, InjectionRecord
-from napari_mosaik.uptake.body import (
+from napari_mosaik.core.pet_records import HALF_LIFE_H, InjectionRecord
+from napari_mosaik.uptake.body_size import (
     LeanFormula,
     checked_weight_kg,
     du_bois_bsa_m2,

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.pet_records import InjectionRecord, PetHeader, PetImage
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.core.records import InjectionRecord, PetHeader, PetImage
-from napari_mosaik.uptake.body import LeanFormula
-from napari_mosaik.uptake.merging import ITEMS, SUV_FILE_UNITS, Origin, merge
+from napari_mosaik.uptake.body_size import LeanFormula
 from napari_mosaik.uptake.suv import (
     SUV_UNITS,
     SuvKind,
@@ -21,6 +20,7 @@ from napari_mosaik.uptake.suv import (
     net_dose_bq,
     suv_factor,
 )
+from napari_mosaik.uptake.suv_inputs import ITEMS, SUV_FILE_UNITS, Origin, merge
 
 __all__ = ["SuvTerm", "SuvTerms", "combine", "to_suv"]
 

@@ -19,7 +19,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("ReportData", "build_report", "case_report"):
-        from napari_mosaik.view import report
+        from napari_mosaik.view.report import html as report
 
         return getattr(report, name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

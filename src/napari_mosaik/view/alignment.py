@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.view.words import number, percent
+from napari_mosaik.view.formatting import number, percent
 
 __all__ = [
     "LOW_CONFIDENCE",

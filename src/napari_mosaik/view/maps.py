@@ -10,8 +10,8 @@ from napari_mosaik.core.catalogue import CLUSTER_NAMES
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.view import colours
 from napari_mosaik.view.colours import code_colours
+from napari_mosaik.view.formatting import heading, title_of, uptake_name
 from napari_mosaik.view.spec import LayerSpec, Legend, placement
-from napari_mosaik.view.words import heading, title_of, uptake_name
 
 __all__ = [
     "cluster_codes",

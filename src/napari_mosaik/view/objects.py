@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.frame import FloatArray, Lattice
 from napari_mosaik.core.table import Table
-from napari_mosaik.view.words import number
+from napari_mosaik.view.formatting import number
 
 __all__ = ["area_lines", "cross_lines", "object_lines", "outline_lines", "path_lines"]
 

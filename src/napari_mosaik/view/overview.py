@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray
-from napari_mosaik.view.turning import Turn
+from napari_mosaik.view.orientation import Turn
 
 __all__ = ["MapView"]
 

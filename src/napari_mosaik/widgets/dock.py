@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
 
-from napari_mosaik.view.words import count
-from napari_mosaik.widgets.annotate_dock import AnnotateDock
-from napari_mosaik.widgets.canvas import CanvasLink
-from napari_mosaik.widgets.case_page import CasePage
-from napari_mosaik.widgets.check_panel import CheckPanel
-from napari_mosaik.widgets.correct_panel import CorrectPanel
-from napari_mosaik.widgets.desk import Desk, missing_of
-from napari_mosaik.widgets.inspector import TileInspector
-from napari_mosaik.widgets.layer_board import LayerBoard
-from napari_mosaik.widgets.overlays import Overlays
-from napari_mosaik.widgets.pages import Page, StepPage, pages_of
-from napari_mosaik.widgets.parts import Banner, Fold, button, column, row, scrolled, words
-from napari_mosaik.widgets.preview import LivePreview
-from napari_mosaik.widgets.progress_bar import JobBar
-from napari_mosaik.widgets.review import ReviewPanel
-from napari_mosaik.widgets.side_by_side import SideBySide
-from napari_mosaik.widgets.slide_view import SlideView
-from napari_mosaik.widgets.stain_picker import StainPicker
-from napari_mosaik.widgets.step_pages import make_page
-from napari_mosaik.widgets.view_tools import ViewTools
-from napari_mosaik.widgets.workspace import Workspace
+from napari_mosaik.view.formatting import count
+from napari_mosaik.widgets.annotate.annotate_dock import AnnotateDock
+from napari_mosaik.widgets.base.case_controller import Desk, missing_of
+from napari_mosaik.widgets.base.controls import Banner, Fold, button, column, row, scrolled, words
+from napari_mosaik.widgets.base.progress_bar import JobBar
+from napari_mosaik.widgets.base.workspace import Workspace
+from napari_mosaik.widgets.canvas.layer_board import LayerBoard
+from napari_mosaik.widgets.canvas.legend import Overlays
+from napari_mosaik.widgets.canvas.link import CanvasLink
+from napari_mosaik.widgets.canvas.side_by_side import SideBySide
+from napari_mosaik.widgets.canvas.slide_view import SlideView
+from napari_mosaik.widgets.canvas.view_tools import ViewTools
+from napari_mosaik.widgets.correct.correct_panel import CorrectPanel
+from napari_mosaik.widgets.correct.qa_panel import CheckPanel
+from napari_mosaik.widgets.pages.case_page import CasePage
+from napari_mosaik.widgets.pages.inspector import TileInspector
+from napari_mosaik.widgets.pages.pages import Page, StepPage, pages_of
+from napari_mosaik.widgets.pages.preview import LivePreview
+from napari_mosaik.widgets.pages.review import ReviewPanel
+from napari_mosaik.widgets.pages.stain_picker import StainPicker
+from napari_mosaik.widgets.pages.step_pages import make_page
 from napari_mosaik.workflow.steps import STEPS
 
 if TYPE_CHECKING:

@@ -17,8 +17,10 @@ from napari_mosaik.core.errors import Blocked, InputError
 from napari_mosaik.core.params import Params, digest
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, saving
-from napari_mosaik.segment.annotations import class_list
-from napari_mosaik.workflow.lessons import (
+from napari_mosaik.segment.training_pixels import class_list
+from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
+from napari_mosaik.workflow.run import outlook
+from napari_mosaik.workflow.training_data import (
     DENSENET_TILE_PX,
     Drawn,
     Lesson,
@@ -26,12 +28,10 @@ from napari_mosaik.workflow.lessons import (
     drawn_samples,
     drawn_tiles,
 )
-from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
-from napari_mosaik.workflow.run import outlook
 
 if TYPE_CHECKING:
-    from napari_mosaik.segment.compartments import TissueClassParams, TissueModel
-    from napari_mosaik.segment.densenet import DenseNetParams
+    from napari_mosaik.segment.densenet.network import DenseNetParams
+    from napari_mosaik.segment.tissue_classifier import TissueClassParams, TissueModel
 
 __all__ = ["retrain"]
 
@@ -106,7 +106,7 @@ def retrain(
         lesson = Lesson(drawn, classes, seed, mark, encoder, checkpoint)
         model = yield from _METHODS[method](lesson, params)
     else:
-        from napari_mosaik.segment.compartments import load_tissue_model
+        from napari_mosaik.segment.tissue_classifier import load_tissue_model
 
         model = load_tissue_model(place)
         checkpoint = None
@@ -129,12 +129,12 @@ def _params(method: str, preset: str, settings: Mapping[str, Any]) -> Params:
     """Settings of a method: the preset's, changed by those that are given."""
     where = f"settings of the method {method}"
     if method == "fast":
-        from napari_mosaik.segment.compartments import TissueClassParams
+        from napari_mosaik.segment.tissue_classifier import TissueClassParams
 
         if preset:
             raise InputError("the method 'fast' has no presets; leave the preset out")
         return TissueClassParams.parse(settings, where)
-    from napari_mosaik.segment.densenet import PRESETS, DenseNetParams
+    from napari_mosaik.segment.densenet.network import PRESETS, DenseNetParams
 
     if (preset or "paper") not in PRESETS:
         raise InputError(f"preset '{preset}' is not offered; use one of: {', '.join(PRESETS)}")
@@ -190,8 +190,8 @@ def _known(targets: Sequence[Case], mark: str) -> Path | None:
 def _teach_fast(
     lesson: Lesson, params: TissueClassParams
 ) -> Generator[Progress, None, TissueModel]:
-    from napari_mosaik.segment.annotations import chosen_pixels
-    from napari_mosaik.segment.compartments import train_fast
+    from napari_mosaik.segment.tissue_classifier import train_fast
+    from napari_mosaik.segment.training_pixels import chosen_pixels
 
     rng = np.random.default_rng(lesson.seed)
     pooled: list[Samples] = []
@@ -210,9 +210,9 @@ def _teach_fast(
 
 def _judged(samples: Samples, lesson: Lesson, params: TissueClassParams) -> dict[str, Any] | None:
     """Scores of a classifier that has not seen three of ten shapes; None with too few shapes."""
-    from napari_mosaik.segment.annotations import held_out_groups
-    from napari_mosaik.segment.compartments import train_fast
-    from napari_mosaik.segment.scores import class_metrics, confusion_matrix
+    from napari_mosaik.segment.metrics import class_metrics, confusion_matrix
+    from napari_mosaik.segment.tissue_classifier import train_fast
+    from napari_mosaik.segment.training_pixels import held_out_groups
 
     rng = np.random.default_rng([lesson.seed, 1])
     held = held_out_groups(samples.codes, samples.shapes, HELD_OUT, rng)
@@ -232,9 +232,9 @@ def _teach_densenet(
 ) -> Generator[Progress, None, TissueModel]:
     """The paper's network on tiles around the shapes; slow without a graphics card."""
     yield Progress(0.0, 1, "loading the network library, about 3 s")
-    from napari_mosaik.segment.densenet_session import Tiles
-    from napari_mosaik.segment.densenet_training import train_densenet
-    from napari_mosaik.segment.encoder import read_encoder_weights
+    from napari_mosaik.segment.densenet.session import Tiles
+    from napari_mosaik.segment.densenet.training import train_densenet
+    from napari_mosaik.segment.densenet.weights import read_encoder_weights
 
     encoder = None if lesson.encoder is None else read_encoder_weights(lesson.encoder)
     pictures, codes, groups = [], [], []

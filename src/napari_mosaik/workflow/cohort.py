@@ -24,8 +24,8 @@ from napari_mosaik.workflow.steps.clusters import label_column
 from napari_mosaik.workflow.steps.predict import TWIN_READS, tile_inputs
 
 if TYPE_CHECKING:
+    from napari_mosaik.predictor import TileInputs, TrainParams
     from napari_mosaik.spatial import ProxyChoice
-    from napari_mosaik.twin import TileInputs, TrainParams
 
 __all__ = ["choose_proxies_of", "proxy_groups", "train_network", "training_cases"]
 
@@ -45,7 +45,7 @@ def case_named(cases: Sequence[Case], name: str) -> Case:
 
 def training_cases(cases: Sequence[Case], test: str, split: SplitKind) -> tuple[list[Case], Any]:
     """The cases that teach when *test* is held out, and the split as it stands in the record."""
-    from napari_mosaik.twin import leave_one_case_out, leave_one_patient_out
+    from napari_mosaik.predictor import leave_one_case_out, leave_one_patient_out
 
     case_named(cases, test)
     patients = {case.name: case.patient for case in cases}
@@ -77,7 +77,7 @@ def proxy_groups() -> dict[str, tuple[str, ...]]:
 
 def firmness(cases: Sequence[Case], proxies: Mapping[str, str]) -> dict[str, float]:
     """Group to the share of draws of tiles in which its proxy would be chosen again."""
-    from napari_mosaik.workflow.relations import gather_relations
+    from napari_mosaik.workflow.correlations import gather_relations
 
     table = gather_relations([case.root for case in cases]).stability
     if table is None:
@@ -172,7 +172,7 @@ def _teach(
     held_out: Case, teaching: Sequence[Case], made: Any, params: TrainParams, seed: int, mark: str
 ) -> Generator[Progress, None, str]:
     yield Progress(0, 1, "loading the network library, about 3 s")
-    from napari_mosaik.twin import BaselineColumns, TrainedModel, train
+    from napari_mosaik.predictor import BaselineColumns, TrainedModel, train
 
     chosen = choose_proxies_of(teaching)
     proxies = (chosen.proxies["vascular"], chosen.proxies["nuclear"], chosen.proxies["caix"])

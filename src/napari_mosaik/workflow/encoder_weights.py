@@ -7,7 +7,7 @@ from pathlib import Path
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import CorruptArtifact
-from napari_mosaik.workflow.fetching import (
+from napari_mosaik.workflow.download import (
     PublishedWeights,
     check_sum,
     fetch_file,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.io.files import remove_tree, saving
-from napari_mosaik.workflow.fetching import (
+from napari_mosaik.workflow.download import (
     WEIGHTS_VARIABLE,
     PublishedWeights,
     fetch_file,

@@ -1,6 +1,6 @@
 """Stain vectors picked from the CD34 slide of a case, as settings of the vessel step.
 
-place on the slide ─► its pixels ─► `segment.picking` ─► settings with stains="manual"
+place on the slide ─► its pixels ─► `segment.stain_sampling` ─► settings with stains="manual"
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.catalogue import STAINING, VESSELS
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.painting import rasterise
+from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case
-from napari_mosaik.io.slide.base import Slide
+from napari_mosaik.io.slide.types.base import Slide
 from napari_mosaik.segment import VesselParams
-from napari_mosaik.segment.h_dab import Vector, ruifrok_stains
-from napari_mosaik.segment.picking import PickedStain, Stain, check_apart, pick_stain
+from napari_mosaik.segment.stain_sampling import PickedStain, Stain, check_apart, pick_stain
+from napari_mosaik.segment.stain_vectors import Vector, ruifrok_stains
 
 __all__ = ["CLICK_UM", "MOST_UM", "UNTIL_RUN", "Picked", "pick_vessel_stain", "stains_in_use"]
 

@@ -177,8 +177,8 @@ def _tissue(slide: Slide, choice: Choice) -> Segmented:
 def _vessels(slide: Slide, choice: Choice) -> Segmented:
     from napari_mosaik.features import measure_objects
     from napari_mosaik.segment import VesselParams
-    from napari_mosaik.segment.brown import counted
-    from napari_mosaik.segment.staining import after_thoughts
+    from napari_mosaik.segment.false_positives import counted
+    from napari_mosaik.segment.slide_stain import after_thoughts
     from napari_mosaik.segment.vessels import find_vessels
 
     params = VesselParams.parse({"method": choice.method} if choice.method else {})
@@ -233,7 +233,7 @@ def _network(weights: Path | None) -> NucleiModel:
 
 def _classes(slide: Slide, choice: Choice) -> Segmented:
     from napari_mosaik.segment import segment_classes
-    from napari_mosaik.segment.h_dab import look_of, unlike
+    from napari_mosaik.segment.stain_vectors import look_of, unlike
     from napari_mosaik.tissue import MacenkoParams, fit_macenko, normalise
 
     taught = _taught(choice)
@@ -266,7 +266,7 @@ def _classes(slide: Slide, choice: Choice) -> Segmented:
 
 def _taught(choice: Choice) -> TissueModel:
     """The model in the folder that the user gave; of the wished method."""
-    from napari_mosaik.segment.compartments import load_tissue_model
+    from napari_mosaik.segment.tissue_classifier import load_tissue_model
 
     if choice.weights is None:
         raise InputError(

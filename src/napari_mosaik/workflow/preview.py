@@ -25,16 +25,16 @@ from napari_mosaik.core.errors import Cancelled, InputError
 from napari_mosaik.core.params import Params, digest
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.io.case import Case
-from napari_mosaik.workflow.inputs import Inputs, KeptBlocks
 from napari_mosaik.workflow.parallel import in_parallel
 from napari_mosaik.workflow.preview_memory import KeptPass, PreviewMemory
 from napari_mosaik.workflow.step import Step
+from napari_mosaik.workflow.step_context import Inputs, KeptBlocks
 
 if TYPE_CHECKING:
     from napari_mosaik.core.frame import Lattice
     from napari_mosaik.core.raster import Raster
     from napari_mosaik.io.slide import Slide
-    from napari_mosaik.io.slide.stream import Region, SlideBlocks, View
+    from napari_mosaik.io.slide.read.stream import Region, SlideBlocks, View
 
 __all__ = ["MAX_PREVIEW_PX", "Preview", "PreviewMemory", "preview"]
 

@@ -13,7 +13,7 @@ from napari_mosaik.workflow.step import Step
 
 if TYPE_CHECKING:
     from napari_mosaik.core.raster import Raster
-    from napari_mosaik.io.slide.stream import SlideBlocks
+    from napari_mosaik.io.slide.read.stream import SlideBlocks
 
 __all__ = ["KeptPass", "PreviewMemory"]
 

@@ -13,10 +13,10 @@ from napari_mosaik.core.catalogue import ARTIFACTS, SOURCES
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
-from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.recipe import Recipe, read_recipe
 from napari_mosaik.workflow.step import State, Step
+from napari_mosaik.workflow.step_context import Inputs
 from napari_mosaik.workflow.steps import STEPS, maker_of, step_named
 
 __all__ = ["Outlook", "outlook", "plan", "run", "run_until", "state"]

@@ -10,7 +10,7 @@ from napari_mosaik.core.artifact import Artifact, Progress, Source
 from napari_mosaik.core.params import Params
 
 if TYPE_CHECKING:
-    from napari_mosaik.workflow.inputs import Inputs
+    from napari_mosaik.workflow.step_context import Inputs
 
 __all__ = ["Body", "State", "Step", "Word"]
 

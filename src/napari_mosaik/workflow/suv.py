@@ -11,7 +11,7 @@ import numpy as np
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params
-from napari_mosaik.core.records import InjectionRecord, PetHeader, PetImage, PetUnit
+from napari_mosaik.core.pet_records import InjectionRecord, PetHeader, PetImage, PetUnit
 from napari_mosaik.uptake import (
     TERM_ITEMS,
     LeanFormula,

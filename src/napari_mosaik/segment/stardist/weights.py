@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from napari_mosaik.core.errors import CorruptArtifact, InputError
+from napari_mosaik.segment.model_files import read_card, save_weights, weights_digest
 from napari_mosaik.segment.nuclei_params import NETWORK_SPACING_UM
 from napari_mosaik.segment.stardist.keras_file import read_keras_weights
 from napari_mosaik.segment.stardist.network import GRID, Architecture, StarDistNetwork
-from napari_mosaik.segment.weights import read_card, save_weights, weights_digest
 
 __all__ = [
     "VERSATILE_HE_THRESHOLDS",

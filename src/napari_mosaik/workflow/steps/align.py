@@ -41,8 +41,8 @@ from napari_mosaik.register import (
     read_landmarks,
     robust_landmarks,
 )
-from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide

@@ -9,8 +9,8 @@ import numpy as np
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import ASSOCIATION, PARAMETERS, TILES, UPTAKE
 from napari_mosaik.spatial import AssociationParams
-from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs
 
 __all__ = ["ASSOCIATE"]
 

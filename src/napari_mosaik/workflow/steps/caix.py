@@ -24,22 +24,22 @@ from napari_mosaik.core.params import setting
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment import CaixParams, ClassicalNuclei, NucleiParams, score_caix
-from napari_mosaik.workflow.inputs import Inputs
-from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.steps.blocks import (
+from napari_mosaik.workflow.lazy_labels import (
     BLOCK_PX,
     sample_blocks,
     tissue_in,
     with_tissue,
     without_damaged,
 )
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.classes import class_at
 from napari_mosaik.workflow.steps.nuclei import join_tables, slide_threshold, split_table
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
-    from napari_mosaik.segment.h_dab import HDabStains
+    from napari_mosaik.segment.stain_vectors import HDabStains
 
 __all__ = ["CAIX"]
 
@@ -105,7 +105,7 @@ def _stains(
     inputs: Inputs, slide: Slide, lattice: Lattice, mask: Raster, params: CaixStepParams
 ) -> Generator[Progress, None, HDabStains]:
     """The colours of the slide's stains, from small blocks spread evenly over its tissue."""
-    from napari_mosaik.segment.h_dab import fit_h_dab, look_of, ruifrok_stains, unlike
+    from napari_mosaik.segment.stain_vectors import fit_h_dab, look_of, ruifrok_stains, unlike
 
     chosen, step = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS), SAMPLE_STRIDE
 

@@ -21,17 +21,17 @@ from napari_mosaik.core.catalogue import (
     TISSUE,
 )
 from napari_mosaik.core.frame import FloatArray, Lattice
-from napari_mosaik.core.lookup import codes_at
+from napari_mosaik.core.label_lookup import codes_at
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.uncertainty import normalised_entropy
-from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.lazy_labels import tissue_in, with_tissue
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.blocks import tissue_in, with_tissue
+from napari_mosaik.workflow.step_context import Inputs
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
-    from napari_mosaik.segment.compartments import TissueModel
+    from napari_mosaik.segment.tissue_classifier import TissueModel
     from napari_mosaik.tissue import StainFit
 
 __all__ = ["TISSUE_CLASSES", "ClassParams", "ClassReader", "class_at"]
@@ -78,7 +78,7 @@ class ClassReader:
 
 
 def _body(inputs: Inputs, params: ClassParams) -> Generator[Progress, None, Results]:
-    from napari_mosaik.segment.compartments import load_tissue_model
+    from napari_mosaik.segment.tissue_classifier import load_tissue_model
     from napari_mosaik.tissue import StainFit
 
     model = load_tissue_model(inputs.model_folder(params.model))

@@ -13,8 +13,8 @@ from napari_mosaik.core.catalogue import CLUSTERS, PARAMETERS, TILES, UPTAKE, UP
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.table import Table
 from napari_mosaik.spatial import MoranParams
-from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs
 
 __all__ = ["FIND_CLUSTERS", "LOCAL_MORAN", "label_column"]
 

@@ -41,10 +41,10 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.params import Params
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
-from napari_mosaik.segment.editing import Edited, ObjectEditor, apply_corrections
-from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.segment.label_editing import Edited, ObjectEditor, apply_corrections
+from napari_mosaik.workflow.lazy_labels import tissue_in
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.blocks import tissue_in
+from napari_mosaik.workflow.step_context import Inputs
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide

@@ -18,8 +18,8 @@ from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.kinetics import DeliveryParams, ImmunokineticParams
-from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs
 
 __all__ = ["CURVES", "CURVE_NAMES", "TILE_CURVES", "TILE_TIMES_H", "curve_columns"]
 

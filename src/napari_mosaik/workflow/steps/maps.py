@@ -10,8 +10,8 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import MAPS, PARAMETERS, REFERENCE, TILES, TISSUE
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.spatial import MapParams
-from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs
 
 __all__ = ["PARAMETER_MAPS"]
 

@@ -16,9 +16,7 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment import NucleiParams
-from napari_mosaik.workflow.inputs import Inputs, KeptBlocks
-from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.blocks import (
+from napari_mosaik.workflow.lazy_labels import (
     BLOCK_PX,
     RenumberedLabels,
     sample_blocks,
@@ -26,6 +24,8 @@ from napari_mosaik.workflow.steps.blocks import (
     with_tissue,
     without_damaged,
 )
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs, KeptBlocks
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -180,7 +180,7 @@ def _block_nuclei(
     slide: Slide,
 ) -> dict[str, NDArray[Any]]:
     """The nuclei whose centre lies in the block's core, and their measurements."""
-    from napari_mosaik.segment.ownership import own_objects
+    from napari_mosaik.segment.centroid_stitching import own_objects
 
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
     seen = without_damaged(model.segment(image.values, spacing_um), slide, block.outer)
@@ -212,7 +212,7 @@ def _join(
 ) -> Generator[Progress, None, tuple[RenumberedLabels, NDArray[np.int64]]]:
     """All nuclei in one label image, and the row of the joined tables of each of them."""
     from napari_mosaik.io.files import saving
-    from napari_mosaik.segment.ownership import ObjectMosaic
+    from napari_mosaik.segment.centroid_stitching import ObjectMosaic
 
     labels = inputs.working_array("joined", lattice.shape, np.int32)
     mosaic = ObjectMosaic(lattice.shape)

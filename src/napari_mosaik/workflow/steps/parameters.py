@@ -25,8 +25,8 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
-from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs
 from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = ["TILE_PARAMETERS", "ParameterParams"]

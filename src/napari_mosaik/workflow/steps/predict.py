@@ -29,14 +29,14 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
-from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs
 from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.clusters import label_column
 from napari_mosaik.workflow.steps.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 
 if TYPE_CHECKING:
-    from napari_mosaik.twin import TileInputs
+    from napari_mosaik.predictor import TileInputs
 
 __all__ = ["PREDICT", "TWIN_READS", "PredictParams", "tile_inputs"]
 
@@ -75,7 +75,7 @@ def tile_inputs(
     curves: str = "tile",
 ) -> TileInputs:
     """Everything that the network sees of one case, from its stored results."""
-    from napari_mosaik.twin import TileInputs, code_windows, edge_distance_um, fraction_pyramid
+    from napari_mosaik.predictor import TileInputs, code_windows, edge_distance_um, fraction_pyramid
 
     grid, table, clusters = read(TILES), read(PARAMETERS), read(CLUSTERS)
     times_h, seen = _curves(read, curves)
@@ -108,7 +108,7 @@ def _curves(read: Callable[[Artifact[Any]], Any], which: str) -> tuple[FloatArra
 
 def _fractions(read: Callable[[Artifact[Any]], Any]) -> Any:
     """Area fractions of tissue classes and vessels on the reference section."""
-    from napari_mosaik.twin import area_fractions, stack_fractions
+    from napari_mosaik.predictor import area_fractions, stack_fractions
 
     tissue = read(TISSUE[REFERENCE])
     lattice = tissue.lattice.resized(FRACTION_SPACING_UM)
@@ -123,8 +123,8 @@ def _fractions(read: Callable[[Artifact[Any]], Any]) -> Any:
 
 def _body(inputs: Inputs, params: PredictParams) -> Generator[Progress, None, Results]:
     yield Progress(0.0, 1, "loading the network library, about 3 s")
+    from napari_mosaik.predictor import TrainedModel, predict, predict_baselines
     from napari_mosaik.spatial import parameter_map
-    from napari_mosaik.twin import TrainedModel, predict, predict_baselines
 
     model = TrainedModel.load(inputs.model_folder(params.model))
     card = model.card

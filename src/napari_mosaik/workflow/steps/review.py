@@ -17,8 +17,8 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params
-from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs
 from napari_mosaik.workflow.steps.align import doubt
 from napari_mosaik.workflow.steps.clusters import label_column
 
@@ -33,7 +33,7 @@ class ReviewParams(Params):
 
 
 def _body(inputs: Inputs, params: ReviewParams) -> Generator[Progress, None, Results]:
-    from napari_mosaik.twin import TargetScale, metrics_record
+    from napari_mosaik.predictor import TargetScale, metrics_record
 
     table, record = inputs.read(PREDICTION), inputs.read(PREDICTION_RECORD)
     uptake = inputs.read(UPTAKE)

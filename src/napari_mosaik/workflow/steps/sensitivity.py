@@ -11,8 +11,8 @@ from napari_mosaik.core.catalogue import ALIGNMENT, SUV, TILES, UPTAKE_SENSITIVI
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.uptake import shift_sensitivity, tile_uptake
-from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs
 from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = ["SHIFT_SENSITIVITY", "SensitivityParams"]

@@ -12,9 +12,9 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, STAINING, TISSUE
 from napari_mosaik.tissue import MacenkoParams
-from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.lazy_labels import tissue_in, with_tissue
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.blocks import tissue_in, with_tissue
+from napari_mosaik.workflow.step_context import Inputs
 
 __all__ = ["STAIN"]
 
@@ -24,7 +24,7 @@ STRIDE = 5
 
 
 def _body(inputs: Inputs, params: MacenkoParams) -> Generator[Progress, None, Results]:
-    from napari_mosaik.segment.h_dab import look_of, unlike
+    from napari_mosaik.segment.stain_vectors import look_of, unlike
     from napari_mosaik.tissue import fit_macenko
 
     mask = inputs.read(TISSUE["he"])

@@ -8,8 +8,8 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import REFERENCE, TILES, TISSUE
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.tissue import TileParams, tile_grid
-from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs
 
 __all__ = ["MAKE_TILES"]
 

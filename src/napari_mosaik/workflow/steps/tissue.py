@@ -35,9 +35,9 @@ from napari_mosaik.tissue.quality import (
     quality_mask,
     sharpness_sums,
 )
-from napari_mosaik.workflow.inputs import Inputs
+from napari_mosaik.workflow.lazy_labels import tissue_in, with_tissue
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.blocks import tissue_in, with_tissue
+from napari_mosaik.workflow.step_context import Inputs
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide

@@ -19,8 +19,8 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.uptake import SuvParams, combine, tile_uptake, to_suv
-from napari_mosaik.workflow.inputs import Inputs
 from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import Inputs
 from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.suv import describe, summary_of
 

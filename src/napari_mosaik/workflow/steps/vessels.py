@@ -7,8 +7,8 @@
 
 No array of the size of the slide is ever in memory: the labels are painted block by block from the
 kept runs when they are written.  Sums over the pixels of each part of a wall are taken in the pass
-and added up per whole object, so that pigment and other brown (`segment.brown`) is judged as if
-the slide had not been cut.
+and added up per whole object, so that pigment and other brown (`segment.false_positives`) is judged
+as if the slide had not been cut.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from napari_mosaik.core.catalogue import (
     VESSEL_OBJECTS,
     VESSELS,
 )
+from napari_mosaik.core.dilation import within
 from napari_mosaik.core.frame import Lattice
-from napari_mosaik.core.nearness import within
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment import VesselParams
-from napari_mosaik.workflow.inputs import Inputs, KeptBlocks
+from napari_mosaik.workflow.lazy_labels import PaintedLabels, sample_blocks, tissue_in, with_tissue
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.steps.blocks import PaintedLabels, sample_blocks, tissue_in, with_tissue
+from napari_mosaik.workflow.step_context import Inputs, KeptBlocks
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
-    from napari_mosaik.segment.runs import Runs
+    from napari_mosaik.segment.run_length import Runs
     from napari_mosaik.segment.stitch import SeamLabels
     from napari_mosaik.segment.vessels import Staining
 
@@ -109,7 +109,7 @@ def _staining(
     inputs: Inputs, slide: Slide, lattice: Lattice, mask: Raster, params: VesselParams
 ) -> Generator[Progress, None, Staining]:
     """The slide's stains and DAB threshold, from small blocks spread evenly over its tissue."""
-    from napari_mosaik.segment.staining import SampledPixels, staining_of
+    from napari_mosaik.segment.slide_stain import SampledPixels, staining_of
 
     chosen = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS)
 
@@ -134,8 +134,8 @@ def _wall(
     staining: Staining,
 ) -> Arrays:
     """The wall of one block within the tissue, as runs, its holes, and sums over its colours."""
-    from napari_mosaik.segment.brown import SUMS, leaves_out, wall_sums
-    from napari_mosaik.segment.runs import find_runs
+    from napari_mosaik.segment.false_positives import SUMS, leaves_out, wall_sums
+    from napari_mosaik.segment.run_length import find_runs
     from napari_mosaik.segment.vessels import vessel_wall
 
     spacing_um, vectors = math.sqrt(block.lattice.sample_area_um2), staining.stains.matrix
@@ -184,7 +184,7 @@ class _Vessels:
         self._seams = seams
 
     def _joined(self, kept: KeptBlocks, prefix: str) -> SeamLabels:
-        from napari_mosaik.segment.runs import Parts, find_runs
+        from napari_mosaik.segment.run_length import Parts, find_runs
         from napari_mosaik.segment.stitch import SeamLabels
 
         seams = SeamLabels([(b.rows, b.cols) for b in self.blocks], holes=prefix == "holes")
@@ -199,7 +199,7 @@ class _Vessels:
         return seams
 
     def _fill_one(self, fills: list[NDArray[np.bool_]], block: Block) -> Arrays:
-        from napari_mosaik.segment.runs import find_runs
+        from napari_mosaik.segment.run_length import find_runs
 
         filled = self._runs(self._walls, block.index).filled(fills[block.index])
         for sound in self._walls.starting(self._place[block.index], "sound").values():
@@ -209,7 +209,7 @@ class _Vessels:
         return {**runs.arrays(), **runs.objects().arrays("objects")}
 
     def _runs(self, kept: KeptBlocks, index: int) -> Runs:
-        from napari_mosaik.segment.runs import Runs
+        from napari_mosaik.segment.run_length import Runs
 
         return Runs.from_arrays(kept.starting(self._place[index], "runs:"))
 
@@ -250,7 +250,7 @@ class _Vessels:
 
     def judge(self, parts: KeptBlocks, params: VesselParams, staining: Staining) -> None:
         """Tell vessels from other brown objects, each as a whole."""
-        from napari_mosaik.segment.brown import SUMS, add_parts, brown_table, judge
+        from napari_mosaik.segment.false_positives import SUMS, add_parts, brown_table, judge
 
         totals = np.zeros((self._pixels.size, len(SUMS)), np.int64)
         for place in range(len(parts)):
@@ -261,13 +261,13 @@ class _Vessels:
 
     def left_out(self) -> dict[str, int]:
         """How many objects were left out, by reason."""
-        from napari_mosaik.segment.brown import counted
+        from napari_mosaik.segment.false_positives import counted
 
         return counted(self._verdict)
 
     def noted(self, params: VesselParams, staining: Staining) -> dict[str, Any]:
         """Stains, threshold, look and warnings for the record."""
-        from napari_mosaik.segment.staining import after_thoughts
+        from napari_mosaik.segment.slide_stain import after_thoughts
 
         n_vessels = int((self._verdict == 0).sum())
         told = after_thoughts(n_vessels, self.left_out(), staining, params)
@@ -278,7 +278,7 @@ class _Vessels:
     ) -> dict[Artifact[Any], object]:
         """The measured vessels, and the objects left out with the reason."""
         from napari_mosaik.features import merge_measures
-        from napari_mosaik.segment.brown import left_out_table
+        from napari_mosaik.segment.false_positives import left_out_table
 
         table = merge_measures(parts, lattice, self._pixels.size, masks=("wall",))
         lumen = table["area_um2"] - table["wall_area_um2"]

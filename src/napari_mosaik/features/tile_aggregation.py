@@ -1,0 +1,236 @@
+"""Collect objects by their centroid and pixels by their area into the tiles of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mosaik.core.errors import FrameMismatch, InputError
+from napari_mosaik.core.frame import FloatArray, Lattice, Transform
+from napari_mosaik.core.label_lookup import codes_at
+from napari_mosaik.core.raster import LabelImage, LazyArray, Raster
+from napari_mosaik.core.tiles import TileGrid
+
+__all__ = [
+    "PixelSums",
+    "area_in_tiles",
+    "count_in_tiles",
+    "fractions_in_tiles",
+    "mean_in_tiles",
+    "over",
+    "per_tile",
+    "sum_in_tiles",
+]
+
+_BLOCK = (1024, 4096)
+"""Rows and columns that are read at once: whole chunks of stored label images."""
+
+
+def sum_in_tiles(grid: TileGrid, points_um: ArrayLike, values: ArrayLike) -> FloatArray:
+    """Sum of the values of the points in each tile, (n,); NaN values are left out, none gives 0.
+
+    Parameters
+    ----------
+    grid
+        n tiles, half-open squares; where tiles overlap a point counts in each.
+    points_um
+        (m, 2) row and column in µm of the grid's frame; NaN points lie in no tile.
+    values
+        (m,) numbers.
+    """
+    points, numbers = _finite(points_um, values)
+    tile, point = grid.memberships(points)
+    return np.bincount(tile, numbers[point], len(grid)).astype(float)
+
+
+def count_in_tiles(grid: TileGrid, points_um: ArrayLike) -> FloatArray:
+    """Number of points in each tile, (n,); see `sum_in_tiles`."""
+    points = np.asarray(points_um, float).reshape(-1, 2)
+    return sum_in_tiles(grid, points, np.ones(len(points)))
+
+
+def mean_in_tiles(grid: TileGrid, points_um: ArrayLike, values: ArrayLike) -> FloatArray:
+    """Mean of the finite values of the points in each tile, (n,); NaN where there is none.
+
+    See `sum_in_tiles`.
+    """
+    points, numbers = _finite(points_um, values)
+    count = count_in_tiles(grid, points)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(count > 0, sum_in_tiles(grid, points, numbers) / count, np.nan)
+
+
+def _finite(points_um: ArrayLike, values: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Points and values where both are finite."""
+    points = np.asarray(points_um, float).reshape(-1, 2)
+    numbers = np.asarray(values, float)
+    if numbers.shape != (len(points),):
+        raise InputError(f"{numbers.shape} values for {len(points)} points")
+    good = np.isfinite(points).all(axis=1) & np.isfinite(numbers)
+    return points[good], numbers[good]
+
+
+def per_tile(values: ArrayLike, grid: TileGrid, name: str) -> FloatArray:
+    """Values (n,) of the grid's n tiles, checked."""
+    out = np.asarray(values, float)
+    if out.shape != (len(grid),):
+        raise InputError(f"{name} has the shape {out.shape}, but there are {len(grid)} tiles")
+    return out
+
+
+def over(amount: FloatArray, area_um2: FloatArray) -> FloatArray:
+    """Amount per tissue area; NaN where a tile has no tissue."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(area_um2 > 0, amount / area_um2, np.nan)
+
+
+def area_in_tiles(
+    grid: TileGrid,
+    values: LazyArray,
+    lattice: Lattice,
+    *,
+    where: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+) -> FloatArray:
+    """Area of the marked pixels within each tile, µm², exact for tiles that cut pixels.
+
+    Parameters
+    ----------
+    grid
+        n tiles; they may overlap and reach beyond the lattice.
+    values
+        (rows, columns) booleans or labels (everything above 0 is marked); read in blocks.
+    lattice
+        Where the pixels lie, in the grid's frame.
+    where
+        Which values are marked, for example ``lambda codes: codes == 2``.  It may give fractions
+        in [0, 1], which count by their share.
+
+    Returns
+    -------
+    (n,) areas; 0 where nothing is marked.
+
+    Raises
+    ------
+    FrameMismatch
+        If the lattice does not lie in the grid's frame; see `fractions_in_tiles`.
+    """
+    if tuple(values.shape) != tuple(lattice.shape):
+        raise InputError(f"values of shape {values.shape} do not fit the lattice {lattice.shape}")
+    marked, sums = where or (lambda part: part > 0), PixelSums(grid, lattice)
+    height, width = _BLOCK
+    for row in range(0, values.shape[0], height):
+        for col in range(0, values.shape[1], width):
+            part = np.asarray(values[row : row + height, col : col + width])
+            sums.add(np.asarray(marked(part)), row, col)
+    return sums.area_um2()
+
+
+class PixelSums:
+    """Sums over the pixels of each tile, to which the parts of an image are added one by one.
+
+    Parameters
+    ----------
+    grid
+        n tiles; they may overlap and reach beyond the lattice.
+    lattice
+        Where the pixels of the whole image lie, in the grid's frame.
+
+    Raises
+    ------
+    FrameMismatch
+        If the lattice does not lie in the grid's frame.
+    """
+
+    def __init__(self, grid: TileGrid, lattice: Lattice) -> None:
+        if lattice.frame != grid.lattice.frame:
+            raise FrameMismatch(
+                f"pixels of '{lattice.frame}' cannot be summed in tiles of '{grid.lattice.frame}'"
+            )
+        low = (grid.corners_um - lattice.origin_um) / lattice.spacing_um
+        high = low + grid.size_um / np.asarray(lattice.spacing_um)
+        self._rows, at_rows = np.unique([low[:, 0], high[:, 0]], return_inverse=True)
+        self._cols, at_cols = np.unique([low[:, 1], high[:, 1]], return_inverse=True)
+        self._at = at_rows.reshape(2, -1), at_cols.reshape(2, -1)
+        self._integral = np.zeros((self._rows.size, self._cols.size))
+        self._pixel_um2 = lattice.sample_area_um2
+
+    def add(self, part: NDArray[Any], row: int = 0, col: int = 0) -> None:
+        """Add booleans or numbers (h, w) whose first pixel lies at *row* and *col* of the image."""
+        if part.any():
+            above = _cumulative(part, self._rows - row)
+            self._integral += _cumulative(above.T, self._cols - col).T
+
+    def area_um2(self) -> FloatArray:
+        """(n,) sum of each tile times the area of a pixel; a pixel that is cut counts in part."""
+        (top, bottom), (left, right) = self._at
+        at = self._integral
+        sums = at[bottom, right] - at[top, right] - at[bottom, left] + at[top, left]
+        return np.asarray(sums * self._pixel_um2, np.float64)
+
+
+def _cumulative(values: NDArray[Any], edges: FloatArray) -> FloatArray:
+    """(edges, w) sums of the rows of *values* (h, w) above each (fractional) edge."""
+    edges = np.clip(edges, 0, len(values))
+    whole = np.floor(edges).astype(np.int64)
+    cuts, at_cut = np.unique(whole, return_inverse=True)
+    sums = np.zeros((cuts.size, values.shape[1]))
+    total, start = np.zeros(values.shape[1]), 0
+    for cut, stop in enumerate(cuts):
+        total += values[start:stop].sum(axis=0, dtype=np.float64)
+        sums[cut], start = total, stop
+    out = sums[at_cut.reshape(-1)]
+    within = edges > whole
+    out[within] += (edges - whole)[within, None] * values[whole[within]]
+    return out
+
+
+def fractions_in_tiles(
+    grid: TileGrid,
+    image: Raster | LabelImage,
+    codes: Sequence[int],
+    transform: Transform | None = None,
+    *,
+    points: int = 40,
+) -> FloatArray:
+    """Share of each tile's area that each code takes, (n, codes), for an image of any frame.
+
+    Each tile is sampled on a regular *points* x *points* lattice that is carried into the image's
+    frame; the error of a share is below ``1 / points`` per straight border through the tile.
+
+    Parameters
+    ----------
+    grid
+        n tiles.
+    image
+        Class codes (or a mask, code 1) on a lattice of its own frame.
+    codes
+        The codes whose shares are wanted.
+    transform
+        From the image's frame to the grid's; may be left out when they are the same.
+    points
+        Samples along each side of a tile.
+
+    Returns
+    -------
+    (n, codes) shares in [0, 1]; what lies beyond the image belongs to no code.
+    """
+    if transform is None:
+        transform = Transform.identity(image.lattice.frame, image.lattice.frame)
+    if (transform.source, transform.target) != (image.lattice.frame, grid.lattice.frame):
+        raise FrameMismatch(
+            f"shares in tiles of '{grid.lattice.frame}' need a transform from "
+            f"'{image.lattice.frame}', not from '{transform.source}' to '{transform.target}'"
+        )
+    offsets = (np.arange(points) + 0.5) / points * grid.size_um
+    inside = np.stack(np.meshgrid(offsets, offsets, indexing="ij"), axis=-1).reshape(-1, 2)
+    back = transform.inverse()
+    out = np.zeros((len(grid), len(codes)))
+    for start in range(0, len(grid), 256):
+        samples = grid.corners_um[start : start + 256, None] + inside
+        found = codes_at(image, back.apply(samples), outside=-1)
+        for i, code in enumerate(codes):
+            out[start : start + 256, i] = (found == code).mean(axis=1)
+    return out

@@ -1,0 +1,97 @@
+"""Open any slide: the content decides which reader takes it, never the suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_mosaik.core import InputError
+from napari_mosaik.io.slide.formats.choosing import chosen_source
+from napari_mosaik.io.slide.pyramid.virtual import CompletedSource, completed
+from napari_mosaik.io.slide.read.slide import SlideImage
+from napari_mosaik.io.slide.types.base import (
+    Slide,
+    SpacingSource,
+    TileSource,
+    check_header_spacing,
+    check_user_spacing,
+)
+from napari_mosaik.io.slide.types.damage import DamagePolicy, policy_named
+
+__all__ = ["open_slide"]
+
+
+def open_slide(
+    path: Path | str,
+    spacing_um: float | Sequence[float] | None = None,
+    *,
+    frame: str = "slide",
+    damaged: DamagePolicy = "stop",
+    spacing_source: SpacingSource = "user",
+    icc: bool = False,
+    pyramids: Path | str | None = None,
+) -> Slide:
+    """Open a whole-slide image or a picture of a section.
+
+    Parameters
+    ----------
+    path
+        Aperio SVS, OME-TIFF, any 8-bit colour TIFF, what OpenSlide reads, PNG or JPEG; or a
+        folder: OME-Zarr, or the files of one DICOM slide.
+    spacing_um
+        Pixel size in µm, one number or (row, column); it wins over the file's header.
+    frame
+        Name of the slide's µm frame ("he", "cd34"...).
+    damaged
+        At a tile that cannot be decoded: "stop" raises `InputError`; "skip" makes its pixels
+        white and notes it, see ``slide.damaged`` and ``slide.sound``.
+    spacing_source
+        Who gave *spacing_um*: "user", "profile" (of a scanner) or "ruler".
+    icc
+        Convert the colours to sRGB by the file's colour profile.
+    pyramids
+        Folder in which levels that the slide lacks may be stored, see `complete_pyramid`; without
+        it, and where they are not stored, they are made on the fly with the same pixels.
+
+    Returns
+    -------
+    Slide
+        To be closed, or used in a ``with`` statement.
+
+    Raises
+    ------
+    MissingPixelSize
+        If neither the header nor the caller gives a pixel size from 0.05 to 20 µm.  A size is
+        never derived from the magnification.
+    InputError
+        If the file is missing, damaged or no slide, or *icc* is asked for and it has no profile.
+    """
+    path = Path(path)
+    policy_named(damaged)
+    given = check_user_spacing(path, spacing_um)
+    source = chosen_source(path, whole=damaged == "stop")
+    try:
+        header = source.header_spacing_um
+        if given is None:
+            given, spacing_source = check_header_spacing(path, header), "header"
+        elif header is not None:
+            source.properties["header_spacing"] = f"{header[0]:g} x {header[1]:g} µm"
+        slide = SlideImage(_prepared(source, icc, pyramids), given, spacing_source, frame, damaged)
+    except InputError:
+        source.close()
+        raise
+    slide.opened_with = {"damaged": damaged, "spacing_source": spacing_source, "icc": icc}
+    slide.opened_with["pyramids"] = None if pyramids is None else str(Path(pyramids).resolve())
+    return slide
+
+
+def _prepared(source: TileSource, icc: bool, pyramids: Path | str | None) -> TileSource:
+    """The source in sRGB if asked for, and with the levels that it lacks."""
+    if icc:
+        from napari_mosaik.io.slide.read.icc import SrgbSource
+
+        source = SrgbSource(source)
+    source = completed(source)
+    if isinstance(source, CompletedSource) and pyramids is not None:
+        source.expect(Path(pyramids))
+    return source

@@ -1,0 +1,1 @@
+"""Pyramid levels that a slide lacks."""

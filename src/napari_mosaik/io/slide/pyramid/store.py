@@ -1,0 +1,107 @@
+"""Virtual levels on the disk: losslessly compressed tiles in a folder that is whole or absent."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from napari_mosaik.io.files import read_json, write_json
+from napari_mosaik.io.slide.types.base import Pixels, StoredLevel
+
+__all__ = ["PyramidStore"]
+
+_log = logging.getLogger(__name__)
+_drafts = itertools.count()
+
+
+class PyramidStore:
+    """Tiles of some levels of one slide, by number of the level.
+
+    Chunks carry a checksum.  A chunk that cannot be read is left to be made again from the slide.
+    """
+
+    def __init__(self, folder: Path, arrays: Mapping[int, Any]) -> None:
+        self.folder = folder
+        self._arrays = dict(arrays)
+        self._damaged = False
+
+    @classmethod
+    def open(cls, folder: Path, levels: Mapping[int, StoredLevel]) -> Self | None:
+        """The stored levels; None if the folder is not there or does not hold just these."""
+        import zarr
+
+        if not folder.is_dir():
+            return None
+        try:
+            stated = read_json(folder / "zarr.json")["attributes"]["mosaik"]["levels"]
+            arrays = {n: zarr.open_array(str(folder / str(n)), mode="r") for n in levels}
+        except Exception as error:  # noqa: BLE001 - whatever is wrong, the slide has the pixels
+            _log.warning("the stored pyramid %s is damaged and not used (%s)", folder, error)
+            return None
+        shapes = {n: (*level.shape, 3) for n, level in levels.items()}
+        fits = stated == sorted(levels) and all(arrays[n].shape == shapes[n] for n in levels)
+        if not fits:
+            _log.warning("the stored pyramid %s is damaged and not used", folder)
+            return None
+        return cls(folder, arrays)
+
+    @classmethod
+    def draft(cls, folder: Path, levels: Mapping[int, StoredLevel]) -> Self:
+        """An empty store in a folder of its own beside *folder*; `finish` puts it in place."""
+        import zarr
+        from zarr.codecs import ZstdCodec
+
+        place = folder.with_name(f".{folder.name}.{os.getpid()}-{next(_drafts)}.part")
+        place.mkdir(parents=True)
+        arrays = {
+            n: zarr.create_array(
+                store=str(place / str(n)),
+                shape=(*level.shape, 3),
+                dtype=np.uint8,
+                chunks=(min(level.tile[0], level.shape[0]), min(level.tile[1], level.shape[1]), 3),
+                compressors=[ZstdCodec(level=1, checksum=True)],
+                config={"write_empty_chunks": True},
+            )
+            for n, level in levels.items()
+        }
+        return cls(place, arrays)
+
+    def finish(self, folder: Path) -> None:
+        """Write what says that the store is whole and rename it; the first of two writers wins."""
+        attributes = {
+            "mosaik": {"kind": "levels made from a slide", "levels": sorted(self._arrays)}
+        }
+        document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        write_json(self.folder / "zarr.json", document)
+        try:
+            self.folder.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+
+    def put(self, level: int, row: int, column: int, pixels: Pixels) -> None:
+        """Store one tile."""
+        th, tw, _ = self._arrays[level].chunks
+        top, left = row * th, column * tw
+        self._arrays[level][top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+
+    def tile(self, level: int, row: int, column: int) -> Pixels | None:
+        """One tile; None where it cannot be read."""
+        array = self._arrays[level]
+        th, tw, _ = array.chunks
+        try:
+            pixels: Pixels = np.asarray(
+                array[row * th : (row + 1) * th, column * tw : (column + 1) * tw]
+            )
+        except Exception as error:  # noqa: BLE001 - whatever is wrong, the slide has the pixels
+            if not self._damaged:
+                self._damaged = True
+                _log.warning("the stored pyramid %s is damaged (%s)", self.folder, error)
+            return None
+        return pixels

@@ -1,0 +1,305 @@
+"""One pass over a slide that serves several consumers and decodes every native tile once.
+
+The slide is cut into blocks that are aligned to its native tiles.  Each consumer asks for its own
+pixel size and margin (a `View`); a tile that is decoded for the first block that touches it is
+reduced to every view at once, kept in this small form until the last block that touches it has been
+read, and then dropped.  Blocks may be read from several threads and are best taken in raster order:
+the tiles that wait are then those of the margins between two rows of blocks.
+
+    blocks = slide.blocks(View(0.5, halo_um=8), View(2.0))
+    for index in range(len(blocks)):
+        fine, coarse = blocks.read(index)
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mosaik.core import InputError, Lattice, Raster
+from napari_mosaik.core.blocks import Block, margin_px
+from napari_mosaik.io.slide.read.resample import block_mean
+from napari_mosaik.io.slide.types.base import Pixels, StoredLevel
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide.read.tiles import TileReader
+    from napari_mosaik.io.slide.types.base import Slide
+
+__all__ = ["BLOCK_PX", "Region", "SlideBlocks", "View"]
+
+CHANNELS = ("red", "green", "blue")
+BLOCK_PX = 2048
+"""Usual edge of a block in samples of the finest view, before it is aligned to native tiles."""
+
+Region = tuple[tuple[float, float], tuple[float, float]]
+"""Origin and size (row, column) of a part of a slide, µm."""
+_Tile = tuple[int, int]
+_Reduced = tuple[Pixels | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one consumer of a pass wants.
+
+    Parameters
+    ----------
+    spacing_um
+        Pixel size; snapped to a whole multiple of the slide's own.
+    halo_um
+        Margin around each block.
+    """
+
+    spacing_um: float
+    halo_um: float = 0.0
+
+
+class SlideBlocks:
+    """The blocks of one pass; see `Slide.blocks`.
+
+    Every block holds one `core.blocks.Block` per view.  Blocks of two views with the same index
+    cover the same native pixels.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    views
+        What the consumers want.
+    reader
+        Decodes native tiles.
+    level
+        Stored level that is read and its tiles.
+    ratio
+        Native pixels per pixel of that level (row, column).
+    block_px
+        Wanted edge of a block in samples of the finest view; blocks are made of whole tiles where
+        tiles are smaller than that.
+    region
+        Origin and size (row, column) in µm of the part that is wanted; the whole slide if None.
+        The lattices are then those of this part, widened to whole samples of every view.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        views: Sequence[View],
+        reader: TileReader,
+        level: tuple[int, StoredLevel],
+        ratio: tuple[int, int],
+        block_px: int = BLOCK_PX,
+        region: Region | None = None,
+    ) -> None:
+        if not views:
+            raise InputError("a pass over a slide needs at least one view")
+        self.slide, self.views, self.block_px, self.region = slide, tuple(views), block_px, region
+        whole = tuple(slide.working_lattice(view.spacing_um) for view in views)
+        self.level, stored = level
+        self._tile, self._shape = stored.tile, stored.shape
+        native = slide.lattice.spacing_um
+        steps = [tuple(round(lat.spacing_um[a] / native[a]) for a in (0, 1))
+                 for lat in whole]  # fmt: skip
+        self._start, self.lattices = _cropped(slide, whole, steps, ratio, region)
+        self._steps = [(s[0] // ratio[0], s[1] // ratio[1]) for s in steps]
+        self._whole = all(t % s == 0 for step in self._steps
+                          for t, s in zip(self._tile, step, strict=True))  # fmt: skip
+        self._parts = self._cut(block_px)
+        self._reader = reader
+        self._lock = threading.Lock()
+        self._making: dict[_Tile, threading.Lock] = {}
+        self._kept: dict[_Tile, _Reduced] = {}
+        grid = [-(-self._shape[a] // self._tile[a]) for a in (0, 1)]
+        self._left = np.zeros(grid, np.int32)
+        self.expect(range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __reduce__(self) -> tuple[Callable[..., SlideBlocks], tuple[Any, ...]]:
+        """Another process opens the slide anew; it decodes the tiles of its own blocks."""
+        return _blocks_again, (self.slide, self.views, self.block_px, self.region)
+
+    def blocks(self, view: int = 0) -> list[Block]:
+        """The blocks of one view in raster order; some may be empty at the slide's edge."""
+        return self._parts[view]
+
+    def expect(self, indices: Iterable[int]) -> None:
+        """Say which blocks are still to be read, each once; all of them at first.
+
+        Tiles that none of them touches are neither decoded nor kept.
+        """
+        left = np.zeros_like(self._left)
+        for index in indices:
+            rows, cols = self._touched(index)
+            left[rows, cols] += 1
+        with self._lock:
+            self._left, self._kept, self._making = left, {}, {}
+
+    def read(self, index: int) -> tuple[Raster, ...]:
+        """Pixels of one block in every view, margins included (cut at the edge of the slide).
+
+        The same pixels as ``slide.read_lattice(block.outer)`` whenever the pass and the slide
+        choose the same stored level, whatever the size of the blocks.
+        """
+        rows, cols = self._touched(index)
+        tiles = [(i, j) for i in range(rows.start, rows.stop) for j in range(cols.start, cols.stop)]
+        found = {tile: self._get(tile) for tile in tiles}
+        out = tuple(self._raster(view, part[index], found) for view, part in enumerate(self._parts))
+        with self._lock:
+            self._left[rows, cols] -= 1
+            for tile in tiles:
+                if self._left[tile] <= 0:
+                    self._kept.pop(tile, None)
+                    self._making.pop(tile, None)
+        return out
+
+    # --- geometry -------------------------------------------------------------------------------
+    def _cut(self, block_px: int) -> tuple[list[Block], ...]:
+        """Blocks of each view; edges are whole tiles where a tile is smaller than a block."""
+        size = []
+        for axis in (0, 1):
+            common = math.lcm(*(step[axis] for step in self._steps))
+            finest = min(step[axis] for step in self._steps)
+            wanted = block_px * finest
+            unit = math.lcm(common, self._tile[axis])
+            unit = unit if unit <= wanted else common
+            size.append(max(1, round(wanted / unit)) * unit)
+        extent = [max(lat.shape[a] * step[a] for lat, step in
+                      zip(self.lattices, self._steps, strict=True)) for a in (0, 1)]  # fmt: skip
+        corners = [(r, c) for r in range(0, extent[0], size[0])
+                   for c in range(0, extent[1], size[1])]  # fmt: skip
+        parts = []
+        for view, lattice, step in zip(self.views, self.lattices, self._steps, strict=True):
+            margin = margin_px(lattice, view.halo_um)
+            part = []
+            for index, corner in enumerate(corners):
+                spans = []
+                for axis in (0, 1):
+                    start = min(corner[axis] // step[axis], lattice.shape[axis])
+                    stop = min((corner[axis] + size[axis]) // step[axis], lattice.shape[axis])
+                    spans.append(slice(start, stop))
+                part.append(Block(index, spans[0], spans[1], margin, lattice))
+            parts.append(part)
+        return tuple(parts)
+
+    def _window(self, view: int, block: Block) -> tuple[int, int, int, int]:
+        """Rows and columns of the stored level that a block of a view covers."""
+        if _is_empty(block):
+            return 0, 0, 0, 0
+        (sr, sc), (rows, cols), (r, c) = self._steps[view], block.window, self._start
+        return r + rows.start * sr, r + rows.stop * sr, c + cols.start * sc, c + cols.stop * sc
+
+    def _touched(self, index: int) -> tuple[slice, slice]:
+        """Rows and columns of the tiles that a block needs for any of its views."""
+        windows = [self._window(view, part[index]) for view, part in enumerate(self._parts)]
+        spans = [(r0, r1, c0, c1) for r0, r1, c0, c1 in windows if r1 > r0 and c1 > c0]
+        if not spans:
+            return slice(0, 0), slice(0, 0)
+        (th, tw), (r0, r1, c0, c1) = (
+            self._tile,
+            (np.array(side) for side in zip(*spans, strict=True)),
+        )
+        return (
+            slice(int(r0.min()) // th, (int(r1.max()) - 1) // th + 1),
+            slice(int(c0.min()) // tw, (int(c1.max()) - 1) // tw + 1),
+        )
+
+    # --- pixels ---------------------------------------------------------------------------------
+    def _get(self, tile: _Tile) -> _Reduced:
+        with self._lock:
+            kept = self._kept.get(tile)
+            if kept is not None:
+                return kept
+            making = self._making.setdefault(tile, threading.Lock())
+        with making:
+            with self._lock:
+                kept = self._kept.get(tile)
+            if kept is None:
+                kept = self._reduce(self._reader.decode(self.level, *tile), tile)
+                with self._lock:
+                    if self._left[tile] > 1:
+                        self._kept[tile] = kept
+        return kept
+
+    def _reduce(self, pixels: Pixels | None, tile: _Tile) -> _Reduced:
+        """The tile in every view's pixel size; as it is where its edges lie within samples."""
+        if pixels is None:
+            return tuple(None for _ in self.views)
+        height = min(self._tile[0], self._shape[0] - tile[0] * self._tile[0])
+        width = min(self._tile[1], self._shape[1] - tile[1] * self._tile[1])
+        pixels = np.ascontiguousarray(pixels[:height, :width])
+        if not self._whole:
+            return tuple(pixels for _ in self.views)
+        reduced: dict[tuple[int, int], Pixels] = {}
+        for step in self._steps:
+            if step not in reduced:
+                reduced[step] = pixels if step == (1, 1) else block_mean(pixels, *step)
+        return tuple(reduced[step] for step in self._steps)
+
+    def _raster(self, view: int, block: Block, found: dict[_Tile, _Reduced]) -> Raster:
+        if _is_empty(block):
+            return Raster(np.zeros((*block.core.shape, 3), np.uint8), block.core, channels=CHANNELS)
+        return Raster(self._assemble(view, block, found), block.outer, channels=CHANNELS)
+
+    def _assemble(self, view: int, block: Block, found: dict[_Tile, _Reduced]) -> Pixels:
+        step, rest = self._steps[view], (1, 1)
+        if not self._whole:
+            step, rest = rest, step
+        r0, r1, c0, c1 = self._window(view, block)
+        r0, r1, c0, c1 = r0 // step[0], r1 // step[0], c0 // step[1], c1 // step[1]
+        out = np.empty((r1 - r0, c1 - c0, 3), np.uint8)
+        th, tw = self._tile[0] // step[0], self._tile[1] // step[1]
+        for (i, j), reduced in found.items():
+            a, b = max(r0, i * th), min(r1, (i + 1) * th)
+            c, d = max(c0, j * tw), min(c1, (j + 1) * tw)
+            if a >= b or c >= d:
+                continue
+            part = reduced[view]
+            out[a - r0 : b - r0, c - c0 : d - c0] = (
+                255 if part is None else part[a - i * th : b - i * th, c - j * tw : d - j * tw]
+            )
+        return out if self._whole else block_mean(out, *rest)
+
+
+def _is_empty(block: Block) -> bool:
+    return min(block.core.shape) == 0
+
+
+def _cropped(
+    slide: Slide,
+    whole: tuple[Lattice, ...],
+    steps: Sequence[tuple[int, ...]],
+    ratio: tuple[int, int],
+    region: Region | None,
+) -> tuple[tuple[int, int], tuple[Lattice, ...]]:
+    """First row and column of the stored level, and the part of every lattice, within a region."""
+    if region is None:
+        return (0, 0), whole
+    start, spans = [0, 0], []
+    for axis in (0, 1):
+        native, length = slide.lattice.spacing_um[axis], slide.lattice.shape[axis]
+        common = math.lcm(*(step[axis] for step in steps))
+        first = max(0, math.floor(region[0][axis] / native / common) * common)
+        last = min(
+            length, math.ceil((region[0][axis] + region[1][axis]) / native / common) * common
+        )
+        if last <= first:
+            raise InputError(f"the region {region} µm does not lie on the slide {slide.path.name}")
+        start[axis] = first // ratio[axis]
+        spans.append([slice(first // step[axis], last // step[axis]) for step in steps])
+    lattices = tuple(
+        lattice.crop(rows, cols) for lattice, rows, cols in zip(whole, *spans, strict=True)
+    )
+    return (start[0], start[1]), lattices
+
+
+def _blocks_again(
+    slide: Slide, views: tuple[View, ...], block_px: int, region: Region | None
+) -> SlideBlocks:
+    blocks = slide.blocks(*views, block_px=block_px, region=region)
+    blocks.expect(())  # which blocks this process will get is not known: no tile waits for another
+    return blocks

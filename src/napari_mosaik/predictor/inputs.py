@@ -1,0 +1,200 @@
+"""Everything that the network sees of one case: tissue at three scales, clusters, curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mosaik.core import FloatArray, InputError, TileGrid
+from napari_mosaik.core.tiles import IntArray
+from napari_mosaik.predictor.multiscale import SCALE_TILES, Scale
+
+__all__ = [
+    "CODE_CELLS",
+    "INVALID_CODE",
+    "N_CLASSES",
+    "TileInputs",
+    "code_windows",
+    "edge_distance_um",
+]
+
+CODE_CELLS: Final = 11
+"""Edge of the cluster windows in tiles."""
+INVALID_CODE: Final = 5
+"""Cluster code of tiles without a label and of cells off the mask."""
+N_CLASSES: Final = 5
+"""Uptake classes: average, hot, cold, high-low, low-high."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileInputs:
+    """One case as the network and the baselines see it; row i belongs to tile i.
+
+    Parameters
+    ----------
+    case, patient
+        Pseudonyms of the specimen slice and of the patient.
+    scales
+        The three scales of `SCALE_TILES`, in that order.
+    codes
+        (n, 3, 11, 11) cluster codes 0-5 of three proxies around each tile; 5 = no label.
+    proxies
+        Names of the three proxies.
+    curves
+        (times, 3) free, bound and internalised antibody, normalised, of the patient, or
+        (n, times, 3) of each tile.  NaN: not measured; such tiles are left out and counted.
+    times_h
+        (times,) sampling times, hours.
+    features, feature_names
+        (n, f) tile parameters for the baselines (NaN allowed) and their names.
+    centres_um, cells
+        (n, 2) tile centres in µm and lattice cells, (row, column).
+    edge_um
+        (n,) distance of each tile to the edge of the tiled area, µm.
+    suv
+        (n,) measured uptake, NaN where not measured; left out for a case without PET.
+    pet_label
+        (n,) local Moran label 0-4 of the *measured* map, -1 where there is none.
+    warnings
+        Sentences that must stay with every result of this case.
+    """
+
+    case: str
+    patient: str
+    scales: tuple[Scale, Scale, Scale]
+    codes: NDArray[np.uint8]
+    proxies: tuple[str, str, str]
+    curves: FloatArray
+    times_h: FloatArray
+    features: FloatArray
+    feature_names: tuple[str, ...]
+    centres_um: FloatArray
+    cells: IntArray
+    edge_um: FloatArray
+    suv: FloatArray | None = None
+    pet_label: NDArray[np.int8] | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.codes)
+        expected = {
+            "codes": (self.codes.shape, (n, 3, CODE_CELLS, CODE_CELLS)),
+            "features": (self.features.shape, (n, len(self.feature_names))),
+            "centres_um": (self.centres_um.shape, (n, 2)),
+            "cells": (self.cells.shape, (n, 2)),
+            "edge_um": (self.edge_um.shape, (n,)),
+            "curves": (self.curves.shape[-2:], (len(self.times_h), 3)),
+        }
+        if self.suv is not None:
+            expected["suv"] = (self.suv.shape, (n,))
+        if self.pet_label is not None:
+            expected["pet_label"] = (self.pet_label.shape, (n,))
+        for scale in self.scales:
+            expected[f"{scale.name} windows"] = (scale.corners.shape, (n, 2))
+        for name, (found, wanted) in expected.items():
+            if tuple(found) != wanted:
+                raise InputError(f"case {self.case}: {name} has the shape {found}, not {wanted}")
+        self._check_values(n)
+
+    def _check_values(self, n: int) -> None:
+        if self.curves.ndim == 3 and len(self.curves) != n:
+            raise InputError(f"case {self.case}: {len(self.curves)} curves for {n} tiles")
+        if [scale.name for scale in self.scales] != list(SCALE_TILES):
+            raise InputError(f"case {self.case}: the scales must be {', '.join(SCALE_TILES)}")
+        if n and int(self.codes.max()) > INVALID_CODE:
+            raise InputError(f"case {self.case}: cluster code {self.codes.max()} is not in 0..5")
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def window_px(self) -> int:
+        """Edge of the spatial windows, pixels."""
+        return self.scales[0].window_px
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """(n,) tiles whose inputs are all there (curves without NaN)."""
+        finite = np.isfinite(self.curves).all(axis=(-2, -1))
+        return np.array(np.broadcast_to(finite, (len(self),)))
+
+    @property
+    def measured(self) -> NDArray[np.bool_]:
+        """(n,) usable tiles with a measured uptake."""
+        if self.suv is None:
+            return np.zeros(len(self), bool)
+        return self.usable & np.isfinite(self.suv)
+
+    def require_modalities(self) -> None:
+        """Raise `InputError` when a whole part of the input is missing; zeros never stand for it.
+
+        Raises
+        ------
+        InputError
+            No tile has curves, or a proxy has no cluster label in the whole case.
+        """
+        if len(self) and not self.usable.any():
+            raise InputError(
+                f"case {self.case}: no tile has kinetic curves; run the kinetics step first"
+            )
+        for index, proxy in enumerate(self.proxies):
+            if len(self) and (self.codes[:, index] == INVALID_CODE).all():
+                raise InputError(
+                    f"case {self.case}: no tile has a cluster label of '{proxy}'; "
+                    "measure it or choose another proxy"
+                )
+        if len(self) and all((scale.values[..., :3] == 0).all() for scale in self.scales):
+            raise InputError(f"case {self.case}: the tissue maps are empty; classify the tissue")
+
+    def tile_curves(self, rows: ArrayLike) -> FloatArray:
+        """(b, times, 3) curves of the tiles with the given row numbers."""
+        rows = np.asarray(rows)
+        if self.curves.ndim == 3:
+            return np.asarray(self.curves[rows], float)
+        return np.asarray(np.broadcast_to(self.curves, (len(rows), *self.curves.shape)), float)
+
+    def subset(self, rows: ArrayLike) -> TileInputs:
+        """The case with only some of its tiles (row numbers or mask); their context stays."""
+        rows = np.asarray(rows)
+        first, second, third = (replace(s, corners=s.corners[rows]) for s in self.scales)
+        return replace(
+            self,
+            scales=(first, second, third),
+            codes=self.codes[rows],
+            curves=self.curves[rows] if self.curves.ndim == 3 else self.curves,
+            features=self.features[rows],
+            centres_um=self.centres_um[rows],
+            cells=self.cells[rows],
+            edge_um=self.edge_um[rows],
+            suv=None if self.suv is None else self.suv[rows],
+            pet_label=None if self.pet_label is None else self.pet_label[rows],
+        )
+
+
+def code_windows(grid: TileGrid, codes: ArrayLike) -> NDArray[np.uint8]:
+    """Cluster codes (n, 3) of the tiles as (n, 3, 11, 11) windows; 5 where there is no tile."""
+    codes = np.asarray(codes)
+    if codes.shape != (len(grid), 3):
+        raise InputError(
+            f"cluster codes of shape {codes.shape} for {len(grid)} tiles and 3 proxies"
+        )
+    if codes.size and (codes.min() < 0 or codes.max() > INVALID_CODE):
+        raise InputError("cluster codes must lie in 0..5")
+    padded = np.concatenate([codes.astype(np.uint8), np.full((1, 3), INVALID_CODE, np.uint8)])
+    return np.ascontiguousarray(padded[grid.windows(CODE_CELLS)].transpose(0, 3, 1, 2))
+
+
+def edge_distance_um(grid: TileGrid) -> FloatArray:
+    """(n,) distance in µm from each tile's centre to the nearest cell without a tile.
+
+    Measured between cell centres on the tile lattice; beyond the lattice there are no tiles.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    used = np.pad(grid.index_map() >= 0, 1)
+    distance = np.asarray(distance_transform_edt(used, sampling=grid.lattice.spacing_um))
+    rows, cols = grid.cells.T
+    return np.asarray(distance[rows + 1, cols + 1], float)

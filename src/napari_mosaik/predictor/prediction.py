@@ -1,0 +1,148 @@
+"""Uptake of every tile of a case as a trained model predicts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs
+from napari_mosaik.predictor.model import TrainedModel
+from napari_mosaik.predictor.network import MosaikNetwork
+from napari_mosaik.predictor.params import NetworkParams
+
+__all__ = ["Prediction", "batch_tensors", "build_network", "infer", "predict", "thread_count"]
+
+_CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """Predicted uptake per tile; no interval, because none is computed.
+
+    Parameters
+    ----------
+    suv_norm
+        (n,) normalised SUV in [0, 1]; NaN for tiles whose inputs are not all there.
+    suv
+        (n,) the same in the unit of the training SUV.
+    class_probability
+        (n, 5) probability of average, hot, cold, high-low, low-high.
+    class_label
+        (n,) most probable class, -1 where not predicted.
+    model
+        Hash of the model.
+    """
+
+    suv_norm: FloatArray
+    suv: FloatArray
+    class_probability: FloatArray
+    class_label: NDArray[np.int8]
+    model: str
+
+
+@contextmanager
+def thread_count(n: int) -> Iterator[None]:
+    """Compute with *n* threads inside the block, and leave the setting as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def batch_tensors(inputs: TileInputs, rows: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows (b, 3, 4, w, w), codes (b, 3, 11, 11) and curves (b, times, 3) of some tiles."""
+    rows = np.asarray(rows)
+    windows = np.stack([scale.windows(rows) for scale in inputs.scales], axis=1)
+    curves = np.ascontiguousarray(inputs.tile_curves(rows), np.float32)
+    return torch.from_numpy(windows), torch.from_numpy(inputs.codes[rows]), torch.from_numpy(curves)
+
+
+def infer(
+    network: MosaikNetwork, inputs: TileInputs, rows: ArrayLike
+) -> tuple[FloatArray, FloatArray]:
+    """Class probabilities (b, 5) and normalised SUV (b,) of some tiles, without dropout."""
+    rows = np.asarray(rows)
+    network.eval()
+    probability = np.empty((len(rows), N_CLASSES))
+    suv = np.empty(len(rows))
+    with torch.no_grad():
+        for start in range(0, len(rows), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            logits, value = network(*batch_tensors(inputs, rows[part]))
+            probability[part] = torch.softmax(logits, dim=1).numpy()
+            suv[part] = value.numpy()
+    return probability, suv
+
+
+def build_network(model: TrainedModel) -> MosaikNetwork:
+    """The network with a model's weights."""
+    params = NetworkParams.parse(
+        {name: model.card["settings"][name] for name in NetworkParams.model_fields}, "model card"
+    )
+    network = MosaikNetwork(params, len(model.card["times_h"]))
+    tensors = {name: torch.from_numpy(np.array(a)) for name, a in model.weights.items()}
+    network.load_state_dict(tensors)
+    return network.eval()
+
+
+def _check_fit(model: TrainedModel, inputs: TileInputs) -> None:
+    """Raise `InputError` when the case does not offer what the model was trained on."""
+    card = model.card
+    if inputs.window_px != card["settings"]["window_px"]:
+        raise InputError(
+            f"case {inputs.case}: windows of {inputs.window_px} px, but the model takes "
+            f"{card['settings']['window_px']} px"
+        )
+    if list(inputs.proxies) != list(card["proxies"]):
+        raise InputError(
+            f"case {inputs.case}: cluster maps of {', '.join(inputs.proxies)}, but the model takes "
+            f"{', '.join(card['proxies'])}"
+        )
+    times = np.asarray(card["times_h"], float)
+    if times.shape != inputs.times_h.shape or not np.allclose(times, inputs.times_h):
+        raise InputError(
+            f"case {inputs.case}: curves at {inputs.times_h.tolist()} h, but the model takes "
+            f"{times.tolist()} h"
+        )
+    inputs.require_modalities()
+
+
+def predict(model: TrainedModel, inputs: TileInputs) -> Prediction:
+    """Predict the uptake of every tile.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    inputs
+        (n) tiles of one case with the model's window size, proxies and times.
+
+    Returns
+    -------
+    Prediction
+        NaN for tiles without curves; the order of the tiles does not matter.
+
+    Raises
+    ------
+    InputError
+        A whole part of the input is missing or differs from what the model was trained on;
+        nothing is put in its place.
+    """
+    _check_fit(model, inputs)
+    rows = np.flatnonzero(inputs.usable)
+    suv_norm = np.full(len(inputs), np.nan)
+    probability = np.full((len(inputs), N_CLASSES), np.nan)
+    label = np.full(len(inputs), -1, np.int8)
+    with thread_count(int(model.card["settings"]["threads"])):
+        probability[rows], suv_norm[rows] = infer(build_network(model), inputs, rows)
+    label[rows] = probability[rows].argmax(axis=1)
+    return Prediction(suv_norm, model.target.restore(suv_norm), probability, label, model.hash)

@@ -1,0 +1,259 @@
+"""The paper's tissue network: DenseNet169 encoder, four up-sampling stages, one output per class.
+
+The paper prints four terminal layers that sample *down*; a class map needs them to sample up.
+DenseNet169 reduces by 32, four doublings bring it back to half the picture's size, and a last
+resize to the picture itself.  No weights ship; `densenet_training` teaches from chance, or from
+an encoder's weights that the user gives.
+
+Source: Huang et al. 2017, CVPR (DenseNet).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_mosaik.core.errors import CorruptArtifact, InputError
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.raster import Raster
+from napari_mosaik.segment.devices import Place
+from napari_mosaik.segment.filters import Float32
+from napari_mosaik.segment.model_files import read_card, save_weights, weights_digest
+from napari_mosaik.segment.pixel_features import reduce_rgb
+from napari_mosaik.segment.tissue_classifier import CLASSES, predict_raster
+
+__all__ = [
+    "PRESETS",
+    "DenseNetParams",
+    "DenseNetTissueModel",
+    "TissueNetwork",
+    "arrays_of",
+    "load_densenet",
+    "prepared",
+]
+
+_STRIDE = 32
+_MEAN, _SPREAD = 0.5, 0.25
+_ON_THE_CARD = Lock()
+"""One block at a time on a graphics card: its memory is the scarce thing."""
+
+
+class DenseNetParams(Params):
+    """Settings of the paper's network; the defaults are the paper's where it gives a number."""
+
+    spacing_um: float = setting(8.0, "Pixel size of the class map.", unit="µm", gt=0, le=100)
+    read_spacing_um: float = setting(
+        2.0, "Pixel size at which the slide is read.", unit="µm", gt=0, le=100
+    )
+    decoder: tuple[int, int, int, int] = setting(
+        (256, 128, 64, 32), "Channels of the four up-sampling stages.", advanced=True
+    )
+    epochs: int = setting(25, "Most passes over the training tiles.", ge=1, le=10_000)
+    batch_size: int = setting(8, "Tiles per step.", ge=1, le=1024)
+    learning_rate: float = setting(1e-3, "Step size of Adam.", gt=0, le=1)
+    class_weights: tuple[float, ...] = setting(
+        (),
+        "Weight of each class in the loss, in the order of the class list; empty: inverse to the "
+        "pixel counts of the training part. The paper prints 0.45, 0.24, 0.31 without an order.",
+        advanced=True,
+    )
+    validation_fraction: float = setting(
+        0.3, "Share of the groups that are kept for validation.", ge=0, lt=1
+    )
+    split: Literal["block", "slide"] = setting(
+        "block", "What is never divided between training and validation: 1 mm blocks, or slides."
+    )
+    patience: int = setting(
+        0,
+        "Stop after so many passes without a better validation loss and keep the best pass; "
+        "0 runs all passes and keeps the last.",
+        ge=0,
+        le=10_000,
+    )
+    stain_change: float = setting(
+        0.0, "How much the stain of a training tile is changed at random.", ge=0, le=1
+    )
+    turn: bool = setting(False, "Turn and mirror training tiles at random.")
+    mixed_precision: bool = setting(
+        True, "bfloat16 while training on a graphics card.", advanced=True
+    )
+    threads: int = setting(
+        2, "Processor threads while training; another number gives other last digits.", ge=1, le=256
+    )
+
+
+PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "paper": {},
+    "robust": {
+        "epochs": 60,
+        "learning_rate": 3e-4,
+        "patience": 8,
+        "stain_change": 0.2,
+        "turn": True,
+    },
+}
+"""Settings by name: 'paper' is what the paper prints; 'robust' changes the stain of tiles, turns
+them and stops early."""
+
+
+class TissueNetwork(nn.Module):
+    """DenseNet169 features, four stages of (double, convolve), one output per class."""
+
+    def __init__(self, n_classes: int, decoder: tuple[int, int, int, int]) -> None:
+        from monai.networks.nets.densenet import DenseNet169
+
+        super().__init__()
+        self.encoder: nn.Module = DenseNet169(
+            spatial_dims=2, in_channels=3, out_channels=n_classes
+        ).features
+        channels = len(self.encoder.state_dict()["norm5.bias"])
+        stages: list[nn.Module] = []
+        for width in decoder:
+            stages.append(
+                nn.Sequential(
+                    nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+                    nn.Conv2d(channels, width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(inplace=True),
+                )
+            )
+            channels = width
+        self.decoder = nn.Sequential(*stages)
+        self.head = nn.Conv2d(channels, n_classes, 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Class scores (n, classes, rows, columns) of pictures (n, 3, rows, columns)."""
+        size = pictures.shape[2:]
+        pad = [(-int(s)) % _STRIDE for s in size]
+        padded = functional.pad(pictures, (0, pad[1], 0, pad[0]), mode="replicate")
+        scores = self.head(self.decoder(self.encoder(padded)))
+        full = functional.interpolate(
+            scores, size=padded.shape[2:], mode="bilinear", align_corners=False
+        )
+        return full[..., : size[0], : size[1]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseNetTissueModel:
+    """The paper's network behind the `TissueModel` interface.
+
+    Its receptive field is wider than any halo, so at block seams it agrees with the whole picture
+    nearly, not exactly.
+    """
+
+    network: TissueNetwork
+    params: DenseNetParams
+    classes: tuple[str, ...] = CLASSES
+    training: Mapping[str, Any] = field(default_factory=dict)
+    place: Place = field(default_factory=lambda: Place.best(1), compare=False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to change while it predicted, in words for the user."""
+        return tuple(self.place.notes)
+
+    @property
+    def name(self) -> str:
+        """Short name of the method."""
+        return "densenet"
+
+    @property
+    def spacing_um(self) -> float:
+        """Pixel size of the probabilities, µm."""
+        return self.params.spacing_um
+
+    @property
+    def read_spacing_um(self) -> float:
+        """Pixel size at which the picture is wanted, µm."""
+        return self.params.read_spacing_um
+
+    @property
+    def halo_um(self) -> float:
+        """Margin that a block needs, µm: two strides of the encoder."""
+        margin = 2 * _STRIDE * self.params.read_spacing_um
+        return float(np.ceil(margin / self.spacing_um)) * self.spacing_um
+
+    @property
+    def hash(self) -> str:
+        """Digest of weights and settings: equal digests, equal predictions."""
+        return weights_digest(arrays_of(self.network), self._essentials())
+
+    def predict_block(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
+        """Probabilities (rows, columns, classes) of a block that begins on the class lattice."""
+        factor = max(1, round(self.read_spacing_um / spacing_um))
+        if abs(factor * spacing_um - self.read_spacing_um) > 0.02 * self.read_spacing_um:
+            raise InputError(
+                f"the network reads pixels of {self.read_spacing_um:g} µm; {spacing_um:g} µm is "
+                "not a whole fraction of that. Read the slide at that size."
+            )
+        pictures = prepared(reduce_rgb(rgb, factor)[None])
+        if not self.place.graphics:
+            return self._coarse(pictures)
+        with _ON_THE_CARD:
+            while True:
+                try:
+                    return self._coarse(pictures)
+                except torch.cuda.OutOfMemoryError:
+                    self.place.give_way()
+
+    def _coarse(self, pictures: Tensor) -> Float32:
+        """Probabilities (rows, columns, classes) on the class lattice."""
+        network = self.network.eval()
+        if next(network.parameters()).device != self.place.device:
+            network.to(self.place.device)
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            scores = network(pictures.to(self.place.device))
+            cell = round(self.spacing_um / self.read_spacing_um)
+            coarse = functional.avg_pool2d(
+                torch.softmax(scores, dim=1), cell, ceil_mode=True, count_include_pad=False
+            )
+        return np.ascontiguousarray(coarse[0].permute(1, 2, 0).cpu().numpy())
+
+    def predict(self, image: Raster) -> Raster:
+        """Probabilities of a picture on the lattice of `spacing_um`."""
+        return predict_raster(self, image)
+
+    def save(self, folder: Path) -> None:
+        """Write ``weights.safetensors`` and ``card.json``."""
+        save_weights(folder, arrays_of(self.network), self._essentials(), self.training)
+
+    def _essentials(self) -> dict[str, Any]:
+        return {
+            "model": self.name,
+            "classes": list(self.classes),
+            "params": self.params.model_dump(mode="json"),
+        }
+
+
+def load_densenet(folder: Path) -> DenseNetTissueModel:
+    """Read a network that was saved; another kind or a damaged one is refused."""
+    card, arrays = read_card(folder)
+    if card["model"] != "densenet":
+        raise InputError(f"{folder} holds a '{card['model']}' model, not the paper's network")
+    params = DenseNetParams.parse(card["params"], f"{folder}/card.json")
+    network = TissueNetwork(len(card["classes"]), params.decoder)
+    try:
+        network.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
+    except RuntimeError as error:
+        raise CorruptArtifact(f"the weights in {folder} are of another network: {error}") from error
+    return DenseNetTissueModel(network.eval(), params, tuple(card["classes"]), card["training"])
+
+
+def prepared(pictures: NDArray[np.uint8]) -> Tensor:
+    """8-bit pictures (n, rows, columns, 3) as the network wants them, (n, 3, rows, columns)."""
+    scaled = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+    return (scaled - _MEAN) / _SPREAD
+
+
+def arrays_of(network: nn.Module) -> dict[str, NDArray[Any]]:
+    """Weights of a network by name."""
+    return {name: t.detach().cpu().numpy() for name, t in network.state_dict().items()}

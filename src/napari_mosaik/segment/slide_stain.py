@@ -1,0 +1,159 @@
+"""What sampled pixels of a slide say before its vessels are found: stains, threshold, look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mosaik.core.colour import DAB, HAEMATOXYLIN
+from napari_mosaik.segment.filters import Float32, otsu, stain_amount
+from napari_mosaik.segment.stain_vectors import (
+    HDabStains,
+    Look,
+    fit_h_dab,
+    given_stains,
+    look_of,
+    ruifrok_stains,
+    unlike,
+)
+from napari_mosaik.segment.vessel_params import VesselParams
+
+__all__ = [
+    "H_DAB",
+    "SampledPixels",
+    "Staining",
+    "after_thoughts",
+    "estimate_threshold",
+    "staining_of",
+    "vessel_density",
+]
+
+H_DAB = np.array([HAEMATOXYLIN, DAB]).T
+_OD_RANGE = 1.5
+"""Stronger DAB counts as this much for the histogram: dark walls must not push the threshold up."""
+_MANY = 0.3
+"""With a larger share of the brown objects left out, the user is asked to look."""
+
+
+def vessel_density(rgb: NDArray[np.uint8], vectors: ArrayLike | None = None) -> Float32:
+    """Amount of DAB in natural OD, (rows, columns).
+
+    Parameters
+    ----------
+    rgb
+        (rows, columns, 3) 8-bit picture.
+    vectors
+        (3, 2) OD vectors of haematoxylin and DAB as columns; Ruifrok and Johnston 2001 if None.
+    """
+    return stain_amount(rgb, H_DAB if vectors is None else vectors, 1)
+
+
+def estimate_threshold(od_samples: ArrayLike, params: VesselParams) -> float:
+    """DAB threshold of a slide, natural OD, from pixels sampled over its tissue.
+
+    Otsu's threshold over samples clipped to [0, 1.5], at least ``params.lowest_od``; the fixed
+    value if the parameters say so.  NaN samples are left out; without samples the fixed value is
+    returned.
+    """
+    samples = np.asarray(od_samples, float).ravel()
+    samples = samples[np.isfinite(samples)]
+    if params.threshold == "fixed" or samples.size == 0:
+        return params.dab_od
+    return max(params.lowest_od, otsu(np.clip(samples, 0, _OD_RANGE), 0.0, _OD_RANGE))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Staining:
+    """What sampled pixels of a slide say: its stains, the threshold, and whether it is DAB at all.
+
+    ``threshold`` is an amount of DAB in natural OD; ``warnings`` are sentences for the user.
+    """
+
+    stains: HDabStains
+    threshold: float
+    look: Look
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able record."""
+        return {
+            "stains": self.stains.to_dict(),
+            "threshold_od": self.threshold,
+            "look": self.look.to_dict(),
+            "warnings": list(self.warnings),
+        }
+
+
+class SampledPixels:
+    """8-bit pixels (n, 3) sampled over the tissue of a slide, and what they say for any settings.
+
+    What was worked out is kept, so that settings can be tried one after the other.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.pixels = pixels
+
+    @cached_property
+    def look(self) -> Look:
+        """What the slide looks like."""
+        return look_of(self.pixels)
+
+    @cached_property
+    def own_stains(self) -> HDabStains:
+        """The slide's own stains."""
+        return fit_h_dab(self.pixels)
+
+
+def staining_of(sampled: NDArray[np.uint8] | SampledPixels, params: VesselParams) -> Staining:
+    """Stains, threshold and look of a slide, from 8-bit pixels (n, 3) sampled over its tissue."""
+    if not isinstance(sampled, SampledPixels):
+        sampled = SampledPixels(sampled)
+    look = sampled.look
+    warnings = [text for text in (unlike(look, "DAB"),) if text]
+    stains = ruifrok_stains()
+    if params.stains == "manual":
+        stains = given_stains(params.haematoxylin_vector, params.dab_vector)
+    elif params.stains == "slide":
+        stains = sampled.own_stains
+    if stains.reason:
+        warnings.append(
+            f"the slide's own stains could not be found ({stains.reason}); those of Ruifrok and "
+            "Johnston are used"
+        )
+    density = vessel_density(sampled.pixels.reshape(1, -1, 3), stains.matrix)
+    return Staining(stains, estimate_threshold(density, params), look, tuple(warnings))
+
+
+def after_thoughts(
+    n_vessels: int, left_out: Mapping[str, int], staining: Staining, params: VesselParams
+) -> list[str]:
+    """Sentences on a result that asks for a look: no vessel at all, or many objects left out."""
+    n_out = sum(left_out.values())
+    if n_vessels == 0:
+        if staining.look.stained < 0.001:
+            why = "hardly a pixel of the tissue is stained (blank, or of one colour)"
+        elif n_out:
+            why = "every brown object was left out (" + _listed(left_out) + ")"
+        elif params.method == "hsv":
+            why = "no object of brown hue is large enough"
+        else:
+            why = (
+                f"no object of at least {params.min_area_um2:g} µm² reaches a DAB of "
+                f"{staining.threshold:.2f} OD"
+            )
+        return [f"no vessel was found: {why}"]
+    if n_out > 5 and n_out > _MANY * (n_vessels + n_out):
+        return [
+            f"{n_out} of {n_vessels + n_out} brown objects were left out ({_listed(left_out)}); "
+            "look at them, and switch off the rule that is wrong here"
+        ]
+    return []
+
+
+def _listed(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)

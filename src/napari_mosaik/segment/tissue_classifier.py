@@ -1,0 +1,308 @@
+"""Tissue classes on H&E: neoplastic, non-neoplastic, background, each with its probability.
+
+The fast classifier learns from a few drawn polygons in seconds.  The paper's network
+(`densenet`) stands behind the same `TissueModel` interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.catalogue import CLASS_NAMES
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.segment.filters import Float32, require_rgb
+from napari_mosaik.segment.forest import FlatForest, grow_forest
+from napari_mosaik.segment.model_files import read_card, save_weights, weights_digest
+from napari_mosaik.segment.pixel_features import pixel_features, reduce_rgb
+
+__all__ = [
+    "CLASSES",
+    "FastTissueModel",
+    "TissueClassParams",
+    "TissueModel",
+    "block_features",
+    "class_labels",
+    "load_fast",
+    "load_tissue_model",
+    "predict_raster",
+    "segment_classes",
+    "train_fast",
+]
+
+CLASSES = tuple(name for code, name in sorted(CLASS_NAMES.items()) if code > 0)
+"""The program's classes in the order of their codes 1, 2, 3."""
+
+
+class TissueClassParams(Params):
+    """Settings of the fast tissue classifier."""
+
+    spacing_um: float = setting(8.0, "Pixel size of the class map.", unit="µm", gt=0, le=100)
+    read_spacing_um: float = setting(
+        2.0,
+        "Pixel size at which the slide is read; a whole fraction of the class map's.",
+        unit="µm",
+        gt=0,
+        le=100,
+    )
+    scales_um: tuple[float, ...] = setting(
+        (4.0, 8.0),
+        "Widths (standard deviation) of the surroundings that are looked at.",
+        unit="µm",
+        advanced=True,
+    )
+    n_trees: int = setting(60, "Number of trees.", ge=1, le=1000)
+    max_depth: int = setting(12, "Largest depth of a tree.", ge=1, le=40, advanced=True)
+    min_leaf: int = setting(4, "Fewest samples in a leaf.", ge=1, le=1000, advanced=True)
+    max_per_class: int = setting(
+        3000, "Most training pixels of one class.", ge=10, le=1_000_000, advanced=True
+    )
+
+
+class TissueModel(Protocol):
+    """What tells tissue classes apart: the fast classifier or the paper's network."""
+
+    @property
+    def name(self) -> str:
+        """Short name of the method."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; the code of a class is its position plus one."""
+
+    @property
+    def spacing_um(self) -> float:
+        """Pixel size of the probabilities, µm."""
+
+    @property
+    def read_spacing_um(self) -> float:
+        """Pixel size at which the picture is wanted, µm."""
+
+    @property
+    def halo_um(self) -> float:
+        """Margin that a block needs, µm; a multiple of `spacing_um`."""
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """JSON-able record of what it was trained on."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to change while it predicted, in words for the user."""
+
+    @property
+    def hash(self) -> str:
+        """Digest of weights and settings: equal digests, equal predictions."""
+
+    def predict_block(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
+        """Probabilities (rows, columns, classes) of a block that begins on the class lattice."""
+
+    def predict(self, image: Raster) -> Raster:
+        """Probabilities of a picture on the lattice of `spacing_um`."""
+
+    def save(self, folder: Path) -> None:
+        """Write ``weights.safetensors`` and ``card.json``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FastTissueModel:
+    """Random forest on colour and texture.
+
+    Parameters
+    ----------
+    forest
+        The trees.
+    params
+        Settings under which it was trained; they hold for prediction too.
+    classes
+        Class names in order of their codes.
+    training
+        JSON-able record of what it was trained on.
+    """
+
+    forest: FlatForest
+    params: TissueClassParams
+    classes: tuple[str, ...] = CLASSES
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Short name of the method."""
+        return "fast"
+
+    @property
+    def spacing_um(self) -> float:
+        """Pixel size of the probabilities, µm."""
+        return self.params.spacing_um
+
+    @property
+    def read_spacing_um(self) -> float:
+        """Pixel size at which the picture is wanted, µm."""
+        return self.params.read_spacing_um
+
+    @property
+    def halo_um(self) -> float:
+        """Margin that a block needs, µm: the reach of the widest smoothing."""
+        return fast_halo_um(self.params)
+
+    @property
+    def hash(self) -> str:
+        """Digest of weights and settings: equal digests, equal predictions."""
+        return weights_digest(self.forest.arrays(), self._essentials())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing ever changes while it predicts."""
+        return ()
+
+    def features(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
+        """Features (rows, columns, f) of a block, on the lattice of `spacing_um`."""
+        return block_features(rgb, spacing_um, self.params)
+
+    def predict_block(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
+        """Probabilities (rows, columns, classes) of a block that begins on the class lattice."""
+        features = self.features(rgb, spacing_um)
+        found = self.forest.predict(features.reshape(-1, features.shape[2]))
+        return found.reshape(*features.shape[:2], len(self.classes))
+
+    def predict(self, image: Raster) -> Raster:
+        """Probabilities of a picture on the lattice of `spacing_um`."""
+        return predict_raster(self, image)
+
+    def save(self, folder: Path) -> None:
+        """Write ``weights.safetensors`` and ``card.json``."""
+        save_weights(folder, self.forest.arrays(), self._essentials(), self.training)
+
+    def _essentials(self) -> dict[str, Any]:
+        return {
+            "model": self.name,
+            "classes": list(self.classes),
+            "params": self.params.model_dump(mode="json"),
+        }
+
+
+def fast_halo_um(params: TissueClassParams) -> float:
+    """Margin that a block needs under these settings, µm: the reach of the widest smoothing."""
+    widest = max(params.scales_um, default=0.0)
+    return float(np.ceil(3 * widest / params.spacing_um) + 1) * params.spacing_um
+
+
+def block_features(rgb: NDArray[np.uint8], spacing_um: float, params: TissueClassParams) -> Float32:
+    """Features of a picture of any pixel size that divides ``read_spacing_um``."""
+    factor = max(1, round(params.read_spacing_um / spacing_um))
+    if abs(factor * spacing_um - params.read_spacing_um) > 0.02 * params.read_spacing_um:
+        raise InputError(
+            f"the tissue classifier reads pixels of {params.read_spacing_um:g} µm; "
+            f"{spacing_um:g} µm is not a whole fraction of that. Read the slide at that size."
+        )
+    reduced = reduce_rgb(rgb, factor)
+    return pixel_features(reduced, params.read_spacing_um, params.spacing_um, params.scales_um)
+
+
+def train_fast(
+    features: Float32,
+    labels: NDArray[Any],
+    params: TissueClassParams,
+    rng: np.random.Generator,
+    classes: tuple[str, ...] = CLASSES,
+    training: Mapping[str, Any] | None = None,
+) -> FastTissueModel:
+    """Train the fast classifier on samples of one or many slides.
+
+    Parameters
+    ----------
+    features
+        (n, f) features of labelled pixels (`FastTissueModel.features`, `training_pixels`).
+    labels
+        (n,) class codes 1..K.
+    params
+        Settings.
+    rng
+        Source of chance; equal states give equal forests.
+    classes
+        Class names in order of their codes.
+    training
+        What to keep in the card; the sample counts are added.
+    """
+    forest = grow_forest(
+        features,
+        labels,
+        len(classes),
+        n_trees=params.n_trees,
+        max_depth=params.max_depth,
+        min_leaf=params.min_leaf,
+        seed=int(rng.integers(2**31)),
+    )
+    counts = np.bincount(np.asarray(labels, np.int64), minlength=len(classes) + 1)[1:]
+    record = {"samples": dict(zip(classes, counts.tolist(), strict=True)), **(training or {})}
+    return FastTissueModel(forest, params, classes, record)
+
+
+def predict_raster(model: TissueModel, image: Raster) -> Raster:
+    """Probabilities of a picture in memory; a picture of an odd pixel size is resampled first."""
+    rgb = require_rgb(image.values)
+    lattice = image.lattice
+    ratio = model.read_spacing_um / lattice.spacing_um[0]
+    if abs(round(ratio) - ratio) > 0.02 * ratio:
+        fine = lattice.resized(model.read_spacing_um)
+        nearest = Raster(rgb, lattice).onto(fine, outside=255.0)
+        rgb, spacing_um = nearest.values.astype(np.uint8), model.read_spacing_um
+    else:
+        spacing_um = lattice.spacing_um[0]
+    values = model.predict_block(rgb, spacing_um)
+    coarse = lattice.resized(model.spacing_um)
+    return Raster(values[: coarse.shape[0], : coarse.shape[1]], coarse, "1", model.classes)
+
+
+def class_labels(probability: Float32) -> NDArray[np.uint8]:
+    """Code of the most probable class, (rows, columns) uint8; ties go to the lower code."""
+    return np.asarray(np.argmax(probability, axis=2) + 1, np.uint8)
+
+
+def segment_classes(image: Raster, model: TissueModel) -> tuple[LabelImage, Raster]:
+    """Tissue classes of a picture in memory.
+
+    Parameters
+    ----------
+    image
+        (rows, columns, 3) 8-bit RGB with square pixels; stain-normalised if the model's training
+        pictures were.
+    model
+        A trained model.
+
+    Returns
+    -------
+    LabelImage, Raster
+        Class codes and probabilities, on the lattice of the model's ``spacing_um``.
+    """
+    probability = model.predict(image)
+    names = dict(enumerate(model.classes, start=1))
+    labels = class_labels(probability.values)
+    return LabelImage(labels, probability.lattice, {0: CLASS_NAMES[0], **names}), probability
+
+
+def load_fast(folder: Path) -> FastTissueModel:
+    """Read a fast classifier that was saved; another kind or a damaged one is refused."""
+    card, arrays = read_card(folder)
+    if card["model"] != "fast":
+        raise InputError(f"{folder} holds a '{card['model']}' model, not a fast classifier")
+    params = TissueClassParams.parse(card["params"], f"{folder}/card.json")
+    forest = FlatForest.from_arrays(arrays)
+    return FastTissueModel(forest, params, tuple(card["classes"]), card["training"])
+
+
+def load_tissue_model(folder: Path) -> TissueModel:
+    """Read a saved model of either kind, as its card says."""
+    card, _ = read_card(folder)
+    if card["model"] == "fast":
+        return load_fast(folder)
+    from napari_mosaik.segment.densenet.network import load_densenet
+
+    return load_densenet(folder)

@@ -1,0 +1,148 @@
+"""The rows of the verification and validation sheet that a case's own results can support."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
+    CLUSTERS,
+    KINETICS,
+    PARAMETERS,
+    PREDICTION,
+    PREDICTION_RECORD,
+    STAIN_TITLES,
+    SUV_RECORD,
+    TILES,
+    UPTAKE,
+)
+from napari_mosaik.core.errors import MosaikError
+from napari_mosaik.view.formatting import number, title_of
+from napari_mosaik.view.report.case_results import CaseResults
+from napari_mosaik.view.validation import SheetRow
+
+__all__ = ["case_checks"]
+
+_LARGEST_ERROR_UM = 150.0
+
+
+def case_checks(results: CaseResults) -> tuple[SheetRow, ...]:
+    """What can be said of this case from its results alone; the rest stays "not available"."""
+    rows = [*_pixel_sizes(results), *_registration(results), *_suv(results)]
+    rows += [*_counts(results), *_kinetics(results)]
+    return (*rows, *_validation(results), *_provenance(results))
+
+
+_GIVEN = {
+    "header": "the file's header",
+    "user": "typed",
+    "profile": "scanner profile",
+    "ruler": "measured with the ruler",
+}
+
+
+def _pixel_sizes(results: CaseResults) -> list[SheetRow]:
+    """One row on the pixel sizes of the slides, on which every length and area depends."""
+    found, unknown = [], []
+    for stain, entry in results.case.file.slides.items():
+        try:
+            size = results.case.spacing_um(stain)
+        except MosaikError as error:
+            unknown.append(f"{STAIN_TITLES[stain]}: {error}")
+            continue
+        given = " ".join((_GIVEN[entry.spacing_source], entry.profile)).strip()
+        shown = " x ".join(number(s) for s in dict.fromkeys(size))
+        found.append(f"{STAIN_TITLES[stain]} {shown} µm ({given})")
+    if not found and not unknown:
+        return []
+    if unknown:
+        return [SheetRow("Data", "fail", "; ".join(unknown), "case.toml and the slides")]
+    return [SheetRow("Data", "pass", f"pixel sizes: {', '.join(found)}", "case.toml")]
+
+
+def _registration(results: CaseResults) -> list[SheetRow]:
+    rows = []
+    for frame, artifact in ALIGNMENT.items():
+        found = results.get(artifact)
+        if found is None:
+            continue
+        name = f"{STAIN_TITLES.get(frame, 'PET')} to CD34"
+        error = (found.get("landmark_error_um") or {}).get("median")
+        scale = f"scale {number(found.get('scale'))}"
+        if error is None:
+            value = f"{name}: no landmarks, error unknown; {scale}"
+            rows.append(SheetRow("Data", "not available", value, f"result {artifact.name}"))
+        else:
+            value = f"{name}: landmark error {number(error, 'µm')} (median); {scale}"
+            good = error < _LARGEST_ERROR_UM
+            evidence = f"result {artifact.name}; the limit is {_LARGEST_ERROR_UM:.0f} µm"
+            rows.append(SheetRow("Data", "pass" if good else "fail", value, evidence))
+    return rows
+
+
+def _suv(results: CaseResults) -> list[SheetRow]:
+    record = results.get(SUV_RECORD)
+    if record is None:
+        return []
+    value = f"SUV in {record.get('unit', 'unknown unit')}; every term is listed in the table"
+    return [SheetRow("Data", "not available", value, "no phantom or hand value to compare with")]
+
+
+def _counts(results: CaseResults) -> list[SheetRow]:
+    grid = results.get(TILES)
+    if grid is None:
+        return []
+    tables = {a.name: results.get(a) for a in (UPTAKE, PARAMETERS, CLUSTERS, PREDICTION)}
+    sizes = {name: len(table) for name, table in tables.items() if table is not None}
+    if not sizes:
+        return []
+    good = set(sizes.values()) == {len(grid)}
+    listed = ", ".join(f"{title_of(name)} {size}" for name, size in sizes.items())
+    value = f"{len(grid)} tiles; rows: {listed}"
+    return [SheetRow("Conservation", "pass" if good else "fail", value, "rows of the tile tables")]
+
+
+def _kinetics(results: CaseResults) -> list[SheetRow]:
+    table = results.get(KINETICS)
+    if table is None:
+        return []
+    total = sum(np.asarray(table[name], float) for name in ("free", "bound", "internalised"))
+    excess = float(np.max(total)) - 1.0
+    value = f"antibody in the curves exceeds the injected by at most {number(max(0.0, excess))}"
+    evidence = "sum of the kinetic curves, start = 1"
+    return [SheetRow("Conservation", "pass" if excess < 1e-6 else "fail", value, evidence)]
+
+
+def _validation(results: CaseResults) -> list[SheetRow]:
+    metrics = results.metrics
+    own = metrics.get("suv_norm", {}).get("mae")
+    if own is None:
+        return []
+    others = {
+        name: values["mae"]
+        for name, values in metrics.get("baselines", {}).items()
+        if values and values.get("mae") is not None
+    }
+    record = results.get(PREDICTION_RECORD) or {}
+    listed = ", ".join(f"{title_of(name)} {number(mae)}" for name, mae in others.items())
+    value = f"MAE {number(own)}; baselines: {listed or 'none'}"
+    if record.get("seen_in_training") or not others:
+        why = "the case was used in training" if others else "no baseline was computed"
+        return [SheetRow("Validation", "not available", value, why)]
+    where = "same patient in training" if record.get("shared_patient") else "new patient"
+    evidence = f"held-out {record.get('split', 'case')}, {where}; tile level"
+    return [
+        SheetRow("Validation", "pass" if own < min(others.values()) else "fail", value, evidence)
+    ]
+
+
+def _provenance(results: CaseResults) -> list[SheetRow]:
+    present = results.present()
+    if not present:
+        return []
+    store = results.case.store
+    lacking = [a.name for a in present if not store.record(a).get("version")]
+    value = f"{len(present)} results, each with origin, settings and version"
+    if lacking:
+        return [SheetRow("Provenance", "fail", f"no record of: {', '.join(lacking)}", "the store")]
+    return [SheetRow("Provenance", "pass", value, "the case's store")]

@@ -1,0 +1,261 @@
+"""The report of one case as a single HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from napari_mosaik.view.colours import STATUS_COLOURS
+from napari_mosaik.view.formatting import STATE_MARKS, number, title_of
+from napari_mosaik.view.validation import SheetRow, validation_sheet
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from matplotlib.figure import Figure
+
+    from napari_mosaik.io.case import Case
+
+__all__ = [
+    "ReportData",
+    "ReportFigure",
+    "ReportMetrics",
+    "ReportTable",
+    "StepState",
+    "build_report",
+    "case_report",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """Where a step stands: its title, its state ("done", "stale"...) and one line about it."""
+
+    title: str
+    state: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTable:
+    """A table; numbers are given three significant digits, missing ones become words.
+
+    Parameters
+    ----------
+    title
+        Heading.
+    columns
+        Names of the columns, with units.
+    rows
+        Cells: words, numbers or None.
+    note
+        A sentence below the table.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReportFigure:
+    """A figure or the bytes of a PNG, with its heading and a sentence on how to read it.
+
+    A *wide* one has a row of its own.
+    """
+
+    title: str
+    figure: Figure | bytes
+    caption: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMetrics:
+    """Errors of the predictor beside the baselines', in one unit and at one level.
+
+    Parameters
+    ----------
+    title
+        What is measured: "normalised SUV, tile level".
+    predictor
+        Name to value ("mae", "mse", "r2"...).
+    baselines
+        Name of each baseline to its values.
+    note
+        How many patients, tiles and independent samples stand behind the numbers.
+    """
+
+    title: str
+    predictor: Mapping[str, float | None]
+    baselines: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReportData:
+    """Everything that a report shows.
+
+    Parameters
+    ----------
+    case, patient
+        Names; the patient by pseudonym.
+    made
+        When the report was made, in words.
+    summary
+        (what, value in words) pairs for the head of the report.
+    states
+        Where each step stands.
+    metrics
+        Errors beside those of the baselines.
+    tables, figures
+        In the order of the report.
+    warnings
+        Sentences that the reader must see first.
+    checks
+        Rows of the verification and validation sheet; areas without one are "not available".
+    provenance
+        Group ("versions", "parameters", "origins") to name to value.
+    shared_patient
+        The training cases include one of the same patient.
+    seen_in_training
+        The case itself was used in training.
+    development_case
+        The case was looked at while the method was made.
+    updates_with_new_images
+        True only for a run that takes in new time points and updates its parameters; only then may
+        the report speak of a twin.
+    """
+
+    case: str
+    patient: str = ""
+    made: str = ""
+    summary: tuple[tuple[str, str], ...] = ()
+    states: tuple[StepState, ...] = ()
+    metrics: tuple[ReportMetrics, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
+    figures: tuple[ReportFigure, ...] = ()
+    warnings: tuple[str, ...] = ()
+    checks: tuple[SheetRow, ...] = ()
+    provenance: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    shared_patient: bool = False
+    seen_in_training: bool = False
+    development_case: bool = False
+    updates_with_new_images: bool = False
+
+
+def build_report(data: ReportData) -> str:
+    """The report as HTML: pictures inside, no script, nothing loaded from elsewhere.
+
+    Names are escaped; missing values appear as words; what was not computed is "not available".
+    """
+    return _template().render(
+        data=data,
+        badges=_badges(data),
+        kind="twin" if data.updates_with_new_images else "predictor",
+        metrics=[_metric_table(metrics) for metrics in data.metrics],
+        pictures=[(f, base64.b64encode(_png(f.figure)).decode()) for f in data.figures],
+        sheet=validation_sheet(data.checks),
+        status_colours=STATUS_COLOURS,
+        marks=STATE_MARKS,
+    )
+
+
+def case_report(
+    case: Case, states: Sequence[StepState] = (), checks: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """The report of a case as HTML, from its stored results.
+
+    Parameters
+    ----------
+    case
+        The opened case; what is not computed yet is said to be missing.
+    states
+        Where each step stands; the workflow knows.
+    checks
+        What readers found when they checked segmentations by eye (`workflow.segmentation_qa`).
+    """
+    from napari_mosaik.view.report.case_report import gather_report
+
+    return build_report(gather_report(case, states, checks))
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("napari_mosaik.view"),
+        autoescape=True,
+        finalize=_words,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["exact"] = _exact
+    return environment.get_template("report.html")
+
+
+def _words(value: Any) -> Any:
+    """What is printed for a value: words for missing ones, three digits for numbers."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "not available"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0:
+        return _words(value.item())
+    return number(value) if isinstance(value, int | float) else value
+
+
+def _exact(value: Any) -> str:
+    """A recorded value as it is (seeds, digests, settings), words where it is missing."""
+    words = _words(value)
+    return words if words == "not available" or isinstance(value, bool) else str(value)
+
+
+def _badges(data: ReportData) -> list[str]:
+    badges = []
+    if data.seen_in_training:
+        badges.append("used in training")
+    if data.shared_patient:
+        badges.append("same patient in training")
+    if data.development_case:
+        badges.append("development case")
+    return badges
+
+
+_METRIC_NAMES = {
+    "mae": "MAE",
+    "mse": "MSE",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "ccc": "CCC",
+    "ece": "ECE",
+    "bias": "bias",
+    "pearson": "Pearson r",
+    "spearman": "Spearman ρ",
+}
+
+
+def _metric_table(metrics: ReportMetrics) -> ReportTable:
+    """The predictor's row first, one row per baseline; a value that is missing stays missing."""
+    keys = list(metrics.predictor)
+    for values in metrics.baselines.values():
+        keys += [key for key in values if key not in keys]
+    rows = [("predictor", *(metrics.predictor.get(key) for key in keys))]
+    for name, values in metrics.baselines.items():
+        rows.append((f"baseline: {title_of(name)}", *(values.get(key) for key in keys)))
+    names = tuple(_METRIC_NAMES.get(key, title_of(key)) for key in keys)
+    return ReportTable(metrics.title, ("", *names), tuple(rows), metrics.note)
+
+
+def _png(figure: Figure | bytes) -> bytes:
+    if isinstance(figure, bytes):
+        return figure
+    from napari_mosaik.view.report.figure import as_png
+
+    return as_png(figure)

@@ -1,0 +1,230 @@
+"""Maps side by side as a figure: parameter beside cluster, measured beside predicted, the board."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mosaik.core import InputError, Lattice, Raster, TileGrid
+from napari_mosaik.core.catalogue import CLUSTER_NAMES
+from napari_mosaik.view import colours
+from napari_mosaik.view.formatting import title_of, uptake_name
+from napari_mosaik.view.maps import cluster_codes, common_limits
+from napari_mosaik.view.report.figure import axis_label, new_figure, note
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "Panel",
+    "cluster_panel",
+    "map_panel",
+    "missing_panel",
+    "panels_figure",
+    "picture_panel",
+    "result_board",
+    "uptake_panels",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Panel:
+    """One picture of a figure.
+
+    Parameters
+    ----------
+    title
+        Words above the picture.
+    image
+        (rows, columns) values, or (rows, columns, 3 or 4) colours; None when there is nothing.
+    lattice
+        Where the samples lie; None without a picture.
+    colormap, limits, unit
+        Colour scale of values.
+    entries
+        (word, colour) pairs of a categorical picture.
+    missing
+        Why there is no picture.
+    """
+
+    title: str
+    image: NDArray[Any] | None = None
+    lattice: Lattice | None = None
+    colormap: str = ""
+    limits: tuple[float, float] | None = None
+    unit: str = ""
+    entries: tuple[tuple[str, str], ...] = ()
+    missing: str = ""
+
+
+def missing_panel(title: str, why: str) -> Panel:
+    """An empty panel that says why it is empty."""
+    return Panel(title, missing=why)
+
+
+def picture_panel(title: str, image: NDArray[Any], lattice: Lattice) -> Panel:
+    """A picture in its own colours (thumbnail), or a mask."""
+    if image.dtype == np.bool_:
+        shown = np.where(image[..., None], np.uint8(60), np.uint8(255)).repeat(3, axis=2)
+        return Panel(title, shown, lattice)
+    return Panel(title, image, lattice)
+
+
+def map_panel(
+    raster: Raster,
+    title: str,
+    *,
+    colormap: str = colours.PARAMETER_COLORMAP,
+    limits: tuple[float, float] | None = None,
+    unit: str = "",
+) -> Panel:
+    """A map of numbers with its colour scale; samples without data stay white."""
+    if raster.values.ndim != 2:
+        raise InputError(f"{title}: choose one channel of the map")
+    values = np.asarray(raster.values, float)
+    scale = limits or common_limits(values)
+    return Panel(title, values, raster.lattice, colormap, scale, unit or raster.unit)
+
+
+def cluster_panel(grid: TileGrid, codes: ArrayLike, proxy: str) -> Panel:
+    """The local Moran labels of one proxy in their fixed colours, average tiles pale."""
+    image, lattice = cluster_codes(grid, codes)
+    rgba = np.zeros((*image.shape, 4))
+    rgba[np.kron(grid.index_map() >= 0, np.ones((12, 12), bool))] = colours.rgba("#EEEEEE")
+    for code, colour in colours.CLUSTER_COLOURS.items():
+        rgba[image == code] = colours.rgba(colour)
+    present = np.unique(np.asarray(codes))
+    entries = [(CLUSTER_NAMES[c], h) for c, h in colours.CLUSTER_COLOURS.items() if c in present]
+    return Panel(
+        f"clusters of {title_of(proxy)}",
+        rgba,
+        lattice,
+        entries=(*entries, ("average", "#EEEEEE")),
+    )
+
+
+def uptake_panels(measured: Raster, predicted: Raster) -> tuple[Panel, Panel, Panel]:
+    """Measured and predicted on one common scale, and their difference centred on 0."""
+    limits = common_limits(measured.values, predicted.values)
+    difference = np.asarray(predicted.values, float) - np.asarray(measured.values, float)
+    reach = max(abs(limit) for limit in common_limits(difference))
+    name = uptake_name(measured.unit)
+    return (
+        map_panel(measured, f"measured {name}", colormap=colours.UPTAKE_COLORMAP, limits=limits),
+        map_panel(predicted, f"predicted {name}", colormap=colours.UPTAKE_COLORMAP, limits=limits),
+        map_panel(
+            Raster(difference, measured.lattice, measured.unit),
+            "predicted minus measured",
+            colormap=colours.DIFFERENCE_COLORMAP,
+            limits=(-reach, reach),
+        ),
+    )
+
+
+def panels_figure(
+    panels: Sequence[Panel], columns: int = 3, *, title: str = "", numbered: bool = False
+) -> Figure:
+    """Panels in rows of *columns*, each with its own legend and a scale bar of 1 mm."""
+    rows = -(-len(panels) // columns)
+    figure = new_figure(3.1 * min(columns, len(panels)), 2.9 * rows + (0.3 if title else 0))
+    if title:
+        figure.suptitle(title, fontsize=11)
+    for i, panel in enumerate(panels, 1):
+        name = f"{i}  {panel.title}" if numbered else panel.title
+        _draw(figure, figure.add_subplot(rows, columns, i), panel, name)
+    return figure
+
+
+def result_board(
+    case: str,
+    *,
+    thumbnail: Panel | None = None,
+    tissue: Panel | None = None,
+    parameters: Sequence[tuple[Panel, Panel]] = (),
+    pet: Panel | None = None,
+    predicted: Panel | None = None,
+) -> Figure:
+    """Panels 1 to 7 of one case: H&E, tissue mask, three parameter maps, PET, prediction.
+
+    Parameters
+    ----------
+    parameters
+        (map, clusters) of each proxy, in the order vascular, nuclear, CAIX; they are panels 3-5.
+    """
+    not_made = "not computed yet"
+    pairs = list(parameters)[:3]
+    empty = (missing_panel("parameter", not_made), missing_panel("clusters", not_made))
+    pairs += [empty] * (3 - len(pairs))
+    above = [("1", thumbnail or missing_panel("H&E section", not_made))]
+    below = [("2", tissue or missing_panel("tissue mask", not_made))]
+    for n, (values, clusters) in enumerate(pairs, 3):
+        above.append((str(n), values))
+        below.append((str(n), clusters))
+    above.append(("6", pet or missing_panel("measured uptake", not_made)))
+    below.append(("7", predicted or missing_panel("predicted uptake", not_made)))
+    figure = new_figure(15.5, 6.6)
+    figure.suptitle(f"{case}: result board (predictor, research use only)", fontsize=11)
+    for place, (mark, panel) in enumerate([*above, *below], 1):
+        _draw(figure, figure.add_subplot(2, 5, place), panel, f"{mark}  {panel.title}")
+    return figure
+
+
+def _draw(figure: Figure, axes: Axes, panel: Panel, title: str) -> None:
+    axes.set_title(title, fontsize=9)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    if panel.image is None or panel.lattice is None:
+        axes.set_box_aspect(0.75)
+        note(axes, panel.missing or "not computed yet")
+        return
+    (top, left), (height, width) = panel.lattice.origin_um, panel.lattice.extent_um
+    extent = (left, left + width, top + height, top)
+    if panel.limits is None:
+        axes.imshow(panel.image, extent=extent, interpolation="nearest")
+    else:
+        low, high = panel.limits
+        image = axes.imshow(
+            np.ma.masked_invalid(panel.image),
+            extent=extent,
+            cmap=panel.colormap,
+            vmin=low,
+            vmax=high,
+            interpolation="nearest",
+        )
+        bar = figure.colorbar(image, ax=axes, shrink=0.8)
+        bar.set_label(axis_label("", panel.unit).strip(), fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+    _legend(axes, panel)
+    _scale_bar(axes, extent)
+
+
+def _legend(axes: Axes, panel: Panel) -> None:
+    if not panel.entries:
+        return
+    from matplotlib.patches import Patch
+
+    marks = [Patch(facecolor=c, edgecolor="#888888", lw=0.4, label=w) for w, c in panel.entries]
+    axes.legend(
+        handles=marks,
+        fontsize=6.5,
+        ncols=2,
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+    )
+
+
+def _scale_bar(axes: Axes, extent: tuple[float, float, float, float]) -> None:
+    """A bar of 1 mm (or a tenth of a narrow picture) in the lower left corner."""
+    left, right, bottom, top = extent
+    length = 1000.0 if right - left > 2000 else 10 ** np.floor(np.log10((right - left) / 2))
+    x, y = left + 0.04 * (right - left), bottom - 0.04 * (bottom - top)
+    axes.plot([x, x + length], [y, y], color="#777777", lw=2.2, solid_capstyle="butt")
+    words = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
+    axes.text(x, y - 0.02 * (bottom - top), words, fontsize=6.5, va="bottom", color="#777777")

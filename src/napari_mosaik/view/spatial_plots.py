@@ -1,0 +1,236 @@
+"""Plots of space: correlations over parameters and cases, one of them, the Moran scatter plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from napari_mosaik.core import InputError
+from napari_mosaik.core.catalogue import CLUSTER_NAMES
+from napari_mosaik.view import colours
+from napari_mosaik.view.formatting import heading, number, title_of
+from napari_mosaik.view.report.figure import KEEP_INK, axis_label, new_figure, note, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["correlation_figure", "mean_correlation_figure", "moran_figure", "relation_figure"]
+
+_AVERAGE = "#BBBBBB"
+_RING = "#009E73"
+
+
+def correlation_figure(
+    matrix: ArrayLike,
+    parameters: Sequence[str],
+    cases: Sequence[str],
+    kind: str = "Pearson correlation",
+    *,
+    title: str = "",
+    narrow: bool = False,
+) -> Figure:
+    """Correlation of each parameter with the uptake in each case (parameters x cases).
+
+    Red is positive and blue negative, the reverse of the MOSAIK paper's figures; the scale is
+    printed, on the right or, in a *narrow* place, below.  Missing values are grey with a dash.
+    """
+    values = np.asarray(matrix, float)
+    if values.shape != (len(parameters), len(cases)):
+        raise InputError(
+            f"correlations of shape {values.shape} for {len(parameters)} parameters "
+            f"and {len(cases)} cases"
+        )
+    figure = new_figure(2.6 + 0.62 * len(cases), 1.2 + 0.30 * len(parameters))
+    axes = tidy(figure.add_subplot(), "", "", title)
+    axes.imshow(np.isnan(values), cmap="Greys", vmin=0, vmax=4, aspect="auto")
+    image = axes.imshow(values, cmap=colours.CORRELATION_COLORMAP, vmin=-1, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(cases)), labels=list(cases))
+    axes.set_yticks(range(len(parameters)), labels=[title_of(name) for name in parameters])
+    if narrow:
+        axes.tick_params(labelsize=6.5)
+    for (row, column), value in np.ndenumerate(values):
+        ink = "white" if abs(value) > 0.55 else "black"
+        text, size = _coefficient(value, narrow), 5.5 if narrow else 7
+        axes.text(
+            column, row, text, ha="center", va="center", fontsize=size, color=ink, gid=KEEP_INK
+        )
+    place = "bottom" if narrow else "right"
+    bar = figure.colorbar(image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1], location=place)
+    gap = "\n" if narrow else " "
+    bar.set_label(
+        f"{kind}{gap}with measured uptake\nred positive, blue negative",
+        fontsize=6.5 if narrow else 8,
+    )
+    bar.ax.tick_params(labelsize=6.5 if narrow else 8)
+    return figure
+
+
+def _coefficient(value: float, narrow: bool) -> str:
+    """Two decimals with a true minus; without the leading zero where there is little room."""
+    if not np.isfinite(value):
+        return "–"
+    text = f"{value:.2f}".replace("-", "−")
+    return text.replace("0.", ".") if narrow else text
+
+
+def mean_correlation_figure(
+    parameters: Sequence[str],
+    pearson: ArrayLike,
+    spearman: ArrayLike,
+    *,
+    title: str = "",
+    narrow: bool = False,
+) -> Figure:
+    """Mean Pearson and mean Spearman correlation of each parameter, each on an axis of its own.
+
+    Pearson's axis is on the left and Spearman's on the right; in a *narrow* place the parameters
+    stand below one another, with the axes at the bottom and at the top.  Both axes have the same
+    limits, so that places can be compared.
+    """
+    psn, spm = np.asarray(pearson, float), np.asarray(spearman, float)
+    if psn.shape != (len(parameters),) or spm.shape != psn.shape:
+        raise InputError(f"{psn.shape} and {spm.shape} values for {len(parameters)} parameters")
+    both = np.concatenate([psn, spm])
+    finite = np.abs(both[np.isfinite(both)])
+    reach = 1.1 * max(float(finite.max()), 0.1) if finite.size else 1.0
+    names, place = [title_of(n) for n in parameters], np.arange(len(parameters))
+    if narrow:
+        figure = new_figure(3.4, 1.4 + 0.24 * len(parameters))
+        first = tidy(figure.add_subplot(), "mean Pearson r", "", title)
+        second = first.twiny()
+        second.set_xlabel("mean Spearman ρ", fontsize=9)
+        first.set_yticks(place, labels=names, fontsize=6.5)
+        first.set_ylim(len(parameters) - 0.5, -0.5)
+        first.axvline(0, color="#999999", lw=0.8)
+        points = (psn, place), (spm, place)
+        where = "bottom", "top"
+    else:
+        figure = new_figure(1.8 + 0.42 * len(parameters), 4.0)
+        first = tidy(figure.add_subplot(), "", "mean Pearson r", title)
+        second = first.twinx()
+        second.set_ylabel("mean Spearman ρ", fontsize=9)
+        first.set_xticks(place, labels=names, rotation=60, ha="right")
+        first.axhline(0, color="#999999", lw=0.8)
+        points = (place, psn), (place, spm)
+        where = "left", "right"
+    second.tick_params(labelsize=8)
+    looks = (("o", colours.MEASURED, "Pearson"), ("^", colours.PREDICTED, "Spearman"))
+    for axes, at, (marker, colour, word), side in zip(
+        (first, second), points, looks, where, strict=True
+    ):
+        axes.scatter(*at, marker=marker, c=colour, s=20 if narrow else 34, label=f"{word} ({side})")
+        (axes.set_xlim if narrow else axes.set_ylim)(-reach, reach)
+    marks = [*first.get_legend_handles_labels()[0], *second.get_legend_handles_labels()[0]]
+    first.legend(handles=marks, fontsize=7 if narrow else 8, frameon=False, loc="best")
+    return figure
+
+
+def moran_figure(
+    z: ArrayLike,
+    lag: ArrayLike,
+    label: ArrayLike,
+    global_i: float,
+    *,
+    name: str = "",
+    selected: int | None = None,
+) -> Figure:
+    """Each tile's standardised value against the mean of its neighbours, coloured by its label.
+
+    The four quarters are high among high, low among low, high among low and low among high; the
+    line through the middle has the slope of global Moran's I.
+
+    Parameters
+    ----------
+    z, lag, label
+        (n,) values of `moran_points`.
+    global_i
+        Slope of the line.
+    name
+        The parameter.
+    selected
+        Tile to ring.
+    """
+    x, y, codes = np.asarray(z, float), np.asarray(lag, float), np.asarray(label)
+    if not x.shape == y.shape == codes.shape or x.ndim != 1:
+        raise InputError(f"values of shape {x.shape}, {y.shape} and labels of {codes.shape}")
+    figure = new_figure(5.0, 4.2)
+    axes = tidy(
+        figure.add_subplot(),
+        "value of the tile (standardised)",
+        "mean of its neighbours (standardised)",
+        heading(name) if name else "",
+    )
+    both = np.isfinite(x) & np.isfinite(y)
+    if not both.any():
+        note(axes, "no tile has a value and neighbours with one")
+        return figure
+    axes.axhline(0, color="#999999", lw=0.8, zorder=0)
+    axes.axvline(0, color="#999999", lw=0.8, zorder=0)
+    for code, words in CLUSTER_NAMES.items():
+        shown = both & (codes == code)
+        if shown.any():
+            colour = colours.CLUSTER_COLOURS.get(code, _AVERAGE)
+            size = 10 if code in (0, 5) else 18
+            said = f"{words}: {shown.sum()}"
+            axes.scatter(x[shown], y[shown], s=size, c=colour, lw=0, alpha=0.8, label=said)
+    span = np.array([x[both].min(), x[both].max()])
+    said = f"I = {number(global_i)}"
+    axes.plot(span, global_i * span, color="#555555", lw=1.2, ls="--", label=said)
+    _ring(axes, x, y, both, selected)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.3 * (high - low))
+    axes.legend(fontsize=7.5, loc="upper left", frameon=False, ncols=2)
+    return figure
+
+
+def relation_figure(
+    values: ArrayLike,
+    uptake: ArrayLike,
+    *,
+    name: str = "",
+    unit: str = "1",
+    uptake_unit: str = "1",
+    words: str = "",
+    selected: int | None = None,
+) -> Figure:
+    """The measured uptake against one parameter, one point per tile.
+
+    Parameters
+    ----------
+    values, uptake
+        (n,) values per tile; pairs with a missing value are left out.
+    name, unit, uptake_unit
+        The parameter, its unit and the unit of the uptake.
+    words
+        What is said of their correlation.
+    selected
+        Tile to ring.
+    """
+    x, y = np.asarray(values, float), np.asarray(uptake, float)
+    if x.shape != y.shape or x.ndim != 1:
+        raise InputError(f"pairs are needed, not arrays of shape {x.shape} and {y.shape}")
+    figure = new_figure(5.0, 4.0)
+    axes = tidy(
+        figure.add_subplot(),
+        axis_label(heading(name), unit),
+        axis_label("measured SUV", uptake_unit),
+        words,
+    )
+    both = np.isfinite(x) & np.isfinite(y)
+    if not both.any():
+        note(axes, "no tile has both values")
+        return figure
+    axes.scatter(x[both], y[both], s=11, c=colours.MEASURED, alpha=0.6, lw=0)
+    _ring(axes, x, y, both, selected)
+    return figure
+
+
+def _ring(axes: Axes, x: ArrayLike, y: ArrayLike, both: ArrayLike, selected: int | None) -> None:
+    x, y, both = np.asarray(x), np.asarray(y), np.asarray(both)
+    if selected is not None and 0 <= selected < x.size and both[selected]:
+        at = (x[selected], y[selected])
+        axes.scatter(*at, s=90, facecolors="none", edgecolors=_RING, lw=1.8, zorder=5)

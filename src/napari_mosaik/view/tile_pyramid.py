@@ -1,0 +1,241 @@
+"""A slide as levels for the screen: which pieces are read, and the best picture of those there are.
+
+Each level halves the one before.  A level is read in square pieces, small enough that no piece
+takes long to decode even where the file stores no coarser picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from napari_mosaik.core import Lattice
+from napari_mosaik.io.slide import Slide
+from napari_mosaik.io.slide.types.base import Level, Pixels
+
+__all__ = ["COARSEST_PX", "Piece", "SlideLevels", "Window", "levels_of"]
+
+COARSEST_PX: Final = 1024
+"""The last level is held in memory whole; its longer edge is at most this."""
+_DECODED_PX: Final = 2048
+"""Edge of the square of stored pixels that a piece needs at most."""
+_LARGEST_PX, _SMALLEST_PX = 512, 64
+_COARSER_FIRST: Final = 2
+"""A piece so many levels coarser is read first where there is nothing yet."""
+
+Piece = tuple[int, int, int]
+"""Level, row and column of a piece."""
+Find = Callable[[Piece], Pixels | None]
+"""The pixels of a piece if they are there now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rectangle of pixels of one level; stops are exclusive."""
+
+    level: int
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return max(0, self.bottom - self.top), max(0, self.right - self.left)
+
+
+@dataclass(frozen=True, slots=True)
+class SlideLevels:
+    """Lattices from full size to the coarsest, and the pieces in which each is read.
+
+    Parameters
+    ----------
+    lattices
+        Level *n* has pixels of 2^n x 2^n native ones.
+    steps
+        Stored pixels per pixel of the level and axis: how much has to be decoded for it.
+    edges
+        Edge of the pieces of each level, pixels.
+    """
+
+    lattices: tuple[Lattice, ...]
+    steps: tuple[int, ...]
+    edges: tuple[int, ...]
+
+    def window(self, piece: Piece) -> Window:
+        """The pixels of a piece."""
+        level, i, j = piece
+        edge, shape = self.edges[level], self.lattices[level].shape
+        bottom, right = min(shape[0], (i + 1) * edge), min(shape[1], (j + 1) * edge)
+        return Window(level, i * edge, j * edge, bottom, right)
+
+    def lattice(self, piece: Piece) -> Lattice:
+        """The lattice of a piece, to be read from the slide."""
+        at = self.window(piece)
+        return self.lattices[at.level].crop(slice(at.top, at.bottom), slice(at.left, at.right))
+
+    def pieces(self, window: Window) -> list[Piece]:
+        """The pieces that a window touches, row by row."""
+        if 0 in window.shape:
+            return []
+        edge = self.edges[window.level]
+        rows = range(window.top // edge, (window.bottom - 1) // edge + 1)
+        columns = range(window.left // edge, (window.right - 1) // edge + 1)
+        return [(window.level, i, j) for i in rows for j in columns]
+
+    def whole(self, level: int) -> Window:
+        """All pixels of a level."""
+        return Window(level, 0, 0, *self.lattices[level].shape)
+
+    def wanted(self, window: Window, missing: list[Piece], bare: list[Piece]) -> list[Piece]:
+        """In which order to read what a window lacks: the nearest to its centre first.
+
+        Over *bare* pieces, which show only something far coarser, a piece two levels coarser
+        comes first where that costs no more to decode per pixel.
+        """
+
+        def distance(piece: Piece) -> float:
+            at = self.window(piece)
+            row = at.top + at.bottom - window.top - window.bottom
+            column = at.left + at.right - window.left - window.right
+            return float(row * row + column * column)
+
+        above = window.level + _COARSER_FIRST
+        coarse: dict[Piece, None] = {}
+        if above < len(self.steps) - 1 and self.steps[above] <= max(2, self.steps[window.level]):
+            for piece in sorted(bare, key=distance):
+                over = self.over(self.window(piece), above)
+                coarse.update(dict.fromkeys(self.pieces(over)))
+        return [*coarse, *sorted(missing, key=distance)]
+
+    def over(self, at: Window, level: int) -> Window:
+        """The pixels of a coarser level that lie over a window."""
+        shift, shape = level - at.level, self.lattices[level].shape
+        top, left = min(at.top >> shift, shape[0] - 1), min(at.left >> shift, shape[1] - 1)
+        bottom = min(max(top, (at.bottom - 1) >> shift), shape[0] - 1) + 1
+        right = min(max(left, (at.right - 1) >> shift), shape[1] - 1) + 1
+        return Window(level, top, left, bottom, right)
+
+    def under(self, at: Window, level: int) -> Window:
+        """The pixels of a finer level for which a window stands.
+
+        A coarser level lacks a last odd row or column; its own last one stands for it.
+        """
+        shift, coarse = at.level - level, self.lattices[at.level].shape
+        fine = self.lattices[level].shape
+        bottom = fine[0] if at.bottom == coarse[0] else at.bottom << shift
+        right = fine[1] if at.right == coarse[1] else at.right << shift
+        return Window(level, at.top << shift, at.left << shift, bottom, right)
+
+    def compose(
+        self, window: Window, find: Find, coarsest: Pixels
+    ) -> tuple[Pixels, list[Piece], list[Piece]]:
+        """The best picture (rows, columns, 3) of a window that can be had now.
+
+        Parameters
+        ----------
+        window
+            What is looked at.
+        find
+            Looks a piece up among those that were read.
+        coarsest
+            The whole last level.
+
+        Returns
+        -------
+        pixels, missing, bare
+            The picture; the pieces of the level that are not there and are filled from coarser
+            ones; those among them over which nothing up to two levels coarser is whole.
+        """
+        out: Pixels = np.empty((*window.shape, 3), np.uint8)
+        missing: list[Piece] = []
+        bare: list[Piece] = []
+        for piece in self.pieces(window):
+            at = self.window(piece)
+            part = _common(window, at)
+            pixels = find(piece)
+            if pixels is not None:
+                self._paste(out, window, part, pixels, at)
+                continue
+            missing.append(piece)
+            covers, level = self._covers(part, find)
+            if level > part.level + _COARSER_FIRST:
+                bare.append(piece)
+            if level == len(self.lattices) - 1:
+                covers.insert(0, (coarsest, self.whole(level)))
+            for pixels, at in covers:
+                self._paste(out, window, _common(part, self.under(at, part.level)), pixels, at)
+        return out, missing, bare
+
+    def _covers(self, part: Window, find: Find) -> tuple[list[tuple[Pixels, Window]], int]:
+        """Coarser pieces over a window, coarse to fine, and the level that covers all of it."""
+        covers: list[tuple[Pixels, Window]] = []
+        for level in range(part.level + 1, len(self.lattices) - 1):
+            pieces = self.pieces(self.over(part, level))
+            found = [(find(piece), self.window(piece)) for piece in pieces]
+            covers[:0] = [(pixels, at) for pixels, at in found if pixels is not None]
+            if all(pixels is not None for pixels, _ in found):
+                return covers, level
+        return covers, len(self.lattices) - 1
+
+    @staticmethod
+    def _paste(out: Pixels, window: Window, part: Window, pixels: Pixels, at: Window) -> None:
+        """Put pixels of the same or a coarser level, lying *at*, into a part of a window."""
+        if 0 in part.shape:
+            return
+        target = out[part.top - window.top : part.bottom - window.top,
+                     part.left - window.left : part.right - window.left]  # fmt: skip
+        shift = at.level - part.level
+        if not shift:
+            target[...] = pixels[part.top - at.top : part.bottom - at.top,
+                                 part.left - at.left : part.right - at.left]  # fmt: skip
+            return
+        rows = (np.arange(part.top, part.bottom) >> shift) - at.top
+        columns = (np.arange(part.left, part.right) >> shift) - at.left
+        np.minimum(rows, pixels.shape[0] - 1, out=rows)
+        np.minimum(columns, pixels.shape[1] - 1, out=columns)
+        wide = pixels[rows[0] : rows[-1] + 1].take(columns, axis=1)
+        target[...] = wide.take(rows - rows[0], axis=0)
+
+
+def levels_of(slide: Slide) -> SlideLevels:
+    """The levels of a slide, doubling from its native pixels."""
+    native = slide.lattice
+    lattices, steps, edges, k = [], [], [], 1
+    while True:
+        shape = (native.shape[0] // k, native.shape[1] // k)
+        spacing = (native.spacing_um[0] * k, native.spacing_um[1] * k)
+        lattices.append(Lattice(native.frame, shape, spacing, native.origin_um))
+        steps.append(_step(slide.levels, k))
+        edges.append(min(_LARGEST_PX, max(_SMALLEST_PX, _DECODED_PX // steps[-1])))
+        if max(shape) <= COARSEST_PX or min(shape) < 2:
+            return SlideLevels(tuple(lattices), tuple(steps), tuple(edges))
+        k *= 2
+
+
+def _step(stored: tuple[Level, ...], k: int) -> int:
+    """Stored pixels per axis that make up one pixel of k x k native ones."""
+    best = 1
+    for level in stored:
+        if getattr(level, "virtual", False):
+            continue  # made by decoding the level below, which is what this counts
+        downsample = level[1]
+        ratio = round(max(downsample))
+        if k % ratio == 0 and all(abs(d / ratio - 1) < 0.01 for d in downsample):
+            best = max(best, ratio)
+    return k // best
+
+
+def _common(one: Window, other: Window) -> Window:
+    """The part of two windows of a level that both hold."""
+    return Window(
+        one.level,
+        max(one.top, other.top),
+        max(one.left, other.left),
+        min(one.bottom, other.bottom),
+        min(one.right, other.right),
+    )

@@ -1,0 +1,346 @@
+"""The panel of the Align page: lay a section by hand over CD34, with landmarks and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog
+
+from napari_mosaik.core import MosaikError, Transform
+from napari_mosaik.core.catalogue import REFERENCE
+from napari_mosaik.view.alignment import alignment_lines
+from napari_mosaik.widgets.align.form import TITLES, AlignForm
+from napari_mosaik.widgets.align.reading import Reading, read_for_hand, values_judged
+from napari_mosaik.widgets.align.tool import AlignTool
+from napari_mosaik.widgets.align.view import AlignView
+from napari_mosaik.workflow.given_alignment import Marks
+from napari_mosaik.workflow.manual_alignment import Laying
+
+if TYPE_CHECKING:
+    from napari_mosaik.register import Alignment
+    from napari_mosaik.widgets.canvas.link import CanvasLink
+
+__all__ = ["AlignPanel"]
+
+WORKING = "expected error of the position: being worked out…"
+_CALM_MS = 250
+
+
+class AlignPanel(AlignForm):
+    """Lays H&E, CAIX or the PET on CD34 by hand; nothing is stored before Accept."""
+
+    def __init__(self, link: CanvasLink) -> None:
+        super().__init__()
+        self.link, self.desk = link, link.board.desk
+        self.tool, self.view = AlignTool(link), AlignView(link.board)
+        self.laying: Laying | None = None
+        self.reading: Reading | None = None
+        self._asked = 0
+        self._calm = QTimer(self)
+        self._calm.setSingleShot(True)
+        self._calm.setInterval(_CALM_MS)
+        self._calm.timeout.connect(self._judge)
+        self._connect()
+        self._show()
+
+    def _connect(self) -> None:
+        self.asked.connect(self._asked_for)
+        self.what.currentIndexChanged.connect(self._other)
+        self.look.currentIndexChanged.connect(self._looks)
+        self.opacity.valueChanged.connect(self._looks)
+        self.list.currentRowChanged.connect(self._show_buttons)
+        self.tool.shifted.connect(lambda step, on: self._act("shift", step, on=on))
+        self.tool.turned.connect(
+            lambda angle, on: self._act("turn", angle, self.tool.about_um, on=on)
+        )
+        self.tool.clicked.connect(self._clicked)
+        self.tool.changed.connect(self._show_tool)
+        self.kind.currentIndexChanged.connect(self._show_marks)
+        for key, act in self._keys().items():
+            self.tool.keys[key] = act
+        self.desk.workspace.events.case.connect(self._case_changed)
+        self.desk.workspace.events.states.connect(self._show)
+        self.link.taking.connect(self._taken)
+
+    def _keys(self) -> dict[str, Callable[[], Any]]:
+        steps = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
+        keys: dict[str, Callable[[], Any]] = {}
+        for key, (down, right) in steps.items():
+            for prefix, um in (("", 10.0), ("Shift-", 100.0)):
+                step = (down * um, right * um)
+                keys[prefix + key] = lambda step=step: self._act("shift", step)
+        for key, sign in ((",", 1), (".", -1)):
+            for prefix, deg in (("", 0.5), ("Shift-", 5.0)):
+                angle = sign * deg
+                keys[prefix + key] = lambda a=angle: self._act("turn", a, self.tool.about_um)
+        for key, factor in (("-", 1 / 1.01), ("=", 1.01), ("Shift-=", 1.01)):
+            keys[key] = lambda f=factor: self._act("grow", f, self.tool.about_um)
+        keys["Control-Z"] = self.undo
+        keys["Control-Shift-Z"] = self.redo
+        return keys
+
+    def _asked_for(self, what: str) -> None:
+        acts: dict[str, Callable[[], Any]] = {
+            "start": self.start, "forget": self.forget, "accept": self.accept,
+            "leave": self.leave, "undo": self.undo, "redo": self.redo,
+            "turn_over": self.turn_over, "delete_mark": self.delete_mark,
+            "exchange_marks": self.exchange_marks, "fit": self.fit,
+            "choose_matrix": self.choose_matrix, "choose_marks": self.choose_marks,
+            "move": lambda: self.tool.take("move"), "mark": lambda: self.tool.take("mark"),
+        }  # fmt: skip
+        acts[what]()
+
+    # --- beginning and ending -------------------------------------------------------------------
+    def start(self) -> None:
+        """Read what is needed in the background, then show it over CD34."""
+        case = self.desk.workspace.case
+        if case is None:
+            return
+        self.leave()
+        frame = self.frame
+        self.begin.setEnabled(False)
+        self.said.setText("reading the sections…")
+        task = self.desk.read("Align", lambda: read_for_hand(case, frame), self._started)
+        task.failed.connect(lambda _problem: self._show())
+
+    def _started(self, reading: Reading) -> None:
+        self._show()
+        if reading.case is not self.desk.workspace.case or reading.frame != self.frame:
+            return
+        self.reading = reading
+        self.laying = Laying(reading.start, reading.marks)
+        self.tool.about_um = reading.middle_um
+        self.link.taking.emit(self)
+        self.view.enter(reading.seen, self.laying.now)
+        self.tool.take("move")
+        self._show()
+        self._again()
+
+    def leave(self) -> None:
+        """Put everything back; what was moved is forgotten."""
+        self._calm.stop()
+        self._asked += 1
+        self.tool.take("")
+        self.view.leave()
+        self.laying = self.reading = None
+        self._show()
+
+    def accept(self) -> None:
+        """Store where it lies in ``case.toml`` and run the alignment step by it."""
+        case, laying = self.desk.workspace.case, self.laying
+        if case is None or laying is None:
+            return
+        entry, frame = laying.entry(), laying.frame
+        self.leave()
+        self._store({**case.file.placed, frame: entry}, frame)
+
+    def forget(self) -> None:
+        """Let the automatic alignment count again."""
+        case, frame = self.desk.workspace.case, self.frame
+        if case is None:
+            return
+        self.leave()
+        placed = {key: one for key, one in case.file.placed.items() if key != frame}
+        self._store(placed, frame)
+
+    def _store(self, placed: dict[str, Any], frame: str) -> None:
+        self.desk.update_case(placed=placed)
+        if self.desk.workspace.problem is None:
+            self.desk.run_steps((f"align_{frame}",))
+
+    # --- acting ---------------------------------------------------------------------------------
+    def _act(self, name: str, *values: Any, **more: Any) -> None:
+        if self.laying is None:
+            return
+        try:
+            getattr(self.laying, name)(*values, **more)
+        except MosaikError as error:
+            self.desk.report(error, "Align")
+            return
+        self._again()
+
+    def undo(self) -> None:
+        """Take back the last act."""
+        self._act("undo")
+
+    def redo(self) -> None:
+        """Do again what was taken back."""
+        self._act("redo")
+
+    def turn_over(self) -> None:
+        """Left becomes right."""
+        self._act("turn_over", self.tool.about_um)
+
+    def _clicked(self, place_um: Any) -> None:
+        self._act("mark", place_um)
+
+    def delete_mark(self) -> None:
+        """Delete the chosen landmark."""
+        if self.list.currentRow() >= 0:
+            self._act("delete_mark", self.list.currentRow())
+
+    def exchange_marks(self) -> None:
+        """Exchange the partners of the first two landmarks that look exchanged."""
+        pair = self.exchanged(self.laying)
+        if pair is not None:
+            self._act("exchange_marks", *pair)
+
+    def fit(self) -> None:
+        """Lay it by the landmarks."""
+        self._act("fit_marks", self.kind.currentData())
+
+    def take_matrix(self, path: Path) -> None:
+        """Take over a matrix file."""
+        from napari_mosaik.register import read_matrix
+
+        try:
+            matrix = read_matrix(path)
+        except MosaikError as error:
+            self.desk.report(error, "Align")
+            return
+        self._act("take", Transform(self.frame, REFERENCE, matrix), "file", path.name)
+
+    def take_marks(self, moving: Path, fixed: Path) -> None:
+        """Take over landmark files of the section and of CD34."""
+        from napari_mosaik.register import read_landmarks
+
+        reading = self.reading
+        if reading is None:
+            return
+        try:
+            pairs = (
+                read_landmarks(moving, reading.spacing_um),
+                read_landmarks(fixed, reading.reference_spacing_um),
+            )
+            n = min(map(len, pairs))
+            self._act("take_marks", Marks(pairs[0][:n], pairs[1][:n]))
+        except MosaikError as error:
+            self.desk.report(error, "Align")
+
+    def choose_matrix(self) -> None:
+        """Ask for a matrix file."""
+        path = QFileDialog.getOpenFileName(self, "Matrix to CD34 (3 x 3, row, column, µm)")[0]
+        if path:
+            self.take_matrix(Path(path))
+
+    def choose_marks(self) -> None:
+        """Ask for two landmark files."""
+        title = TITLES[self.frame]
+        moving = QFileDialog.getOpenFileName(self, f"Landmarks on {title}", "", "CSV (*.csv)")[0]
+        if moving:
+            fixed = QFileDialog.getOpenFileName(self, "Landmarks on CD34", "", "CSV (*.csv)")[0]
+            if fixed:
+                self.take_marks(Path(moving), Path(fixed))
+
+    # --- showing --------------------------------------------------------------------------------
+    def _again(self) -> None:
+        """Draw at once; the figures follow when the hand rests."""
+        if self.laying is None:
+            return
+        self._mark_alone()
+        self.view.show(self.laying.now)
+        self._show_marks()
+        self._asked += 1
+        self._calm.start()
+
+    def _mark_alone(self) -> None:
+        waiting = self.laying is not None and self.laying.now.waiting is not None
+        self.view.marking = "" if self.tool.mode != "mark" else "partner" if waiting else "own"
+
+    def _looks(self, *_: Any) -> None:
+        self.view.look = self.look.currentData()
+        self.view.opacity = self.opacity.value() / 100
+        if self.laying is not None:
+            self.view.show(self.laying.now)
+
+    def _judge(self) -> None:
+        laying, reading = self.laying, self.reading
+        if laying is None or reading is None:
+            return
+        mine, parts, transform = self._asked, reading.parts, laying.now.transform
+        self.figures.setText("comparing…")
+        self.desk.read("Align", lambda: parts.judge(transform), lambda a: self._judged(mine, a))
+
+    def _judged(self, mine: int, found: Alignment) -> None:
+        reading = self.reading
+        if not self._waits(mine) or reading is None:
+            return
+        self._tell(found, WORKING if reading.parts.pet is not None else "")
+        if reading.parts.pet is not None:
+            asked = partial(
+                values_judged, reading.parts, found.transform, lambda: self._waits(mine)
+            )
+            self.desk.read(
+                "Align", asked, lambda closely: self._judged_by_values(mine, found, closely)
+            )
+
+    def _judged_by_values(self, mine: int, by_outline: Alignment, found: Alignment | str) -> None:
+        if not self._waits(mine):
+            return
+        if isinstance(found, str):
+            self._tell(by_outline, f"expected error of the position: unknown; {found}")
+        else:
+            self._tell(found)
+
+    def _waits(self, mine: int) -> bool:
+        """Whether the answer to a question is still wanted: nothing was moved since."""
+        return mine == self._asked and self.laying is not None
+
+    def _tell(self, found: Alignment, more: str = "") -> None:
+        lines = [*alignment_lines(found.to_dict()), *([more] if more else [])]
+        self.figures.setText("\n".join(lines))
+
+    def _show(self, *_: Any) -> None:
+        case, on = self.desk.workspace.case, self.laying is not None
+        self.hand.setVisible(on)
+        self.used.emit(on)
+        self.begin.setEnabled(case is not None and not on)
+        self.automatic.setVisible(case is not None and self.frame in case.file.placed and not on)
+        entry = case.file.placed.get(self.frame) if case is not None else None  # type: ignore[call-overload]
+        given = "" if entry is None else f"given by {entry.source}: {entry.note}"
+        self.said.setText("" if on else given)
+        self.said.setVisible(bool(self.said.text()))
+        if not on:
+            self.figures.setText("")
+        self._show_tool()
+        self._show_marks()
+
+    def _show_tool(self) -> None:
+        self.move_button.setChecked(self.tool.mode == "move")
+        self.mark_button.setChecked(self.tool.mode == "mark")
+        self.hint.setText(self.hint_for(self.tool.mode, self.laying))
+        if self.laying is not None:
+            self._mark_alone()
+            self.view.show(self.laying.now)
+
+    def _show_marks(self, *_: Any) -> None:
+        self.show_marks(self.laying)
+        self.hint.setText(self.hint_for(self.tool.mode, self.laying))
+        self._show_buttons()
+
+    def _show_buttons(self, *_: Any) -> None:
+        self.show_buttons(self.laying)
+
+    def _other(self, *_: Any) -> None:
+        self.leave()
+
+    def _taken(self, who: Any) -> None:
+        """Another tool takes the mouse."""
+        if who is not self and self.laying is not None:
+            self.leave()
+
+    def hideEvent(self, event: Any) -> None:
+        """A page that is closed lets the section go; another tab does not."""
+        body = self.parentWidget()
+        if body is not None and body.isHidden() and self.laying is not None:
+            self.leave()
+        super().hideEvent(event)
+
+    def _case_changed(self, *_: Any) -> None:
+        if self.reading is not None and self.reading.case is not self.desk.workspace.case:
+            self.leave()
+        self._show()

@@ -1,0 +1,98 @@
+"""What the Align page reads before a section is laid by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_mosaik.core import InputError, Raster, Transform
+from napari_mosaik.core.catalogue import REFERENCE
+from napari_mosaik.io.case import Case
+from napari_mosaik.register import Alignment, PetAlignParams
+from napari_mosaik.widgets.align.view import Seen
+from napari_mosaik.workflow.given_alignment import (
+    Marks,
+    Parts,
+    landmark_spacing_um,
+    present_transform,
+    read_parts,
+)
+
+__all__ = ["Reading", "read_for_hand", "values_judged"]
+
+_OVERVIEW_PX = 700
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """A section with where it lies now and what is shown of it."""
+
+    case: Case
+    frame: str
+    parts: Parts
+    seen: Seen
+    start: Transform
+    marks: Marks
+    middle_um: tuple[float, float]
+    spacing_um: tuple[float, float]
+    reference_spacing_um: tuple[float, float]
+
+
+def read_for_hand(case: Case, frame: str) -> Reading:
+    """Read everything; where it was never aligned the middles of the outlines are put together."""
+    parts = read_parts(case, frame)
+    middles = [_middle(mask) for mask in (parts.moving, parts.fixed)]
+    start = present_transform(case, frame)
+    if start is None:
+        shift = (middles[1][0] - middles[0][0], middles[1][1] - middles[0][1])
+        start = Transform.similarity(frame, REFERENCE, shift_um=shift)
+    entry = case.file.placed.get(frame)  # type: ignore[call-overload]
+    marks = Marks()
+    if entry is not None:
+        marks = Marks(
+            np.array(entry.marks_um, float).reshape(-1, 2),
+            np.array(entry.reference_marks_um, float).reshape(-1, 2),
+        )
+    fwhm_um = parts.params.fwhm_um if isinstance(parts.params, PetAlignParams) else 0.0
+    return Reading(
+        case,
+        frame,
+        parts,
+        Seen(frame, parts.moving, parts.fixed, _picture(case, frame), fwhm_um),
+        start,
+        marks,
+        middles[1],
+        landmark_spacing_um(case, frame),
+        case.spacing_um(REFERENCE),
+    )
+
+
+def values_judged(
+    parts: Parts, transform: Transform, wanted: Callable[[], bool]
+) -> Alignment | str:
+    """What the PET's values say of a map, or why they say nothing; given up when not *wanted*."""
+    judging = parts.judge_values(transform)
+    while wanted():
+        try:
+            next(judging)
+        except StopIteration as end:
+            return end.value if end.value is not None else "no values to judge by"
+        except InputError as error:
+            return str(error)
+    return "moved on"
+
+
+def _picture(case: Case, frame: str) -> Raster:
+    """The PET, or an overview of the slide."""
+    if frame == "pet":
+        return case.pet().raster
+    with case.slide(frame) as slide:
+        return slide.thumbnail(max(slide.lattice.extent_um) / _OVERVIEW_PX)
+
+
+def _middle(mask: Raster) -> tuple[float, float]:
+    rows, cols = np.nonzero(np.asarray(mask.values, bool))
+    where = mask.lattice.to_um([[rows.mean(), cols.mean()]])[0]
+    return float(where[0]), float(where[1])

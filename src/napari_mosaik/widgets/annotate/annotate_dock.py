@@ -1,0 +1,238 @@
+"""The annotate dock: classes, tools, undo, and the loop from a correction to its consequences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QGridLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QSlider,
+    QWidget,
+)
+
+from napari_mosaik.annotate import DEFAULT_CLASSES, TissueClass
+from napari_mosaik.core import InputError
+from napari_mosaik.view.colours import OWN_CLASS_COLOURS
+from napari_mosaik.view.formatting import count, number
+from napari_mosaik.widgets.annotate.annotation import Annotation
+from napari_mosaik.widgets.annotate.drawing import TOOLS, Drawing
+from napari_mosaik.widgets.base.controls import button, clear, column, row, words
+
+if TYPE_CHECKING:
+    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.canvas.link import CanvasLink
+
+__all__ = ["AnnotateDock"]
+
+
+class AnnotateDock(QWidget):
+    """Draw tissue classes on the H&E, retrain, update and see what changed."""
+
+    def __init__(self, desk: Desk, link: CanvasLink) -> None:
+        super().__init__()
+        self._desk = desk
+        self.annotation = Annotation(desk)
+        self.drawing = Drawing(link, self.annotation)
+        self.reader = QLineEdit(self.annotation.reader)
+        self.reader.setToolTip("Each reader has a journal of their own; use a pseudonym")
+        self.reader.editingFinished.connect(self._reader_changed)
+        self._palette = QWidget()
+        self._palette_rows = QGridLayout(self._palette)
+        self._palette_rows.setContentsMargins(0, 0, 0, 0)
+        self._palette_rows.setVerticalSpacing(2)
+        self._palette_rows.setColumnStretch(1, 1)
+        self.class_buttons: dict[str, QPushButton] = {}
+        self.new_class = QLineEdit()
+        self.new_class.setPlaceholderText("Add a class of your own, then Enter")
+        self.new_class.setToolTip(
+            "For example necrosis. The classifier learns it from its shapes; tiles get its share"
+        )
+        self.new_class.returnPressed.connect(self._add_class)
+        self.tool_buttons = {name: self._tool_button(name) for name in TOOLS}
+        self.away = button("Put away", lambda: self.drawing.take(""), "Pan and zoom again")
+        self.away.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.size = QSlider(Qt.Orientation.Horizontal)
+        self.size.setRange(4, 120)
+        self.size.setValue(round(self.drawing.brush_px))
+        self.size.setToolTip("Size on the screen; the size in µm follows the zoom")
+        self.size.valueChanged.connect(self._size_changed)
+        self.size_words = QLabel()
+        self.overlap = QCheckBox("Do not overlap: what is drawn last wins")
+        self.overlap.setChecked(True)
+        self.overlap.toggled.connect(self._overlap_changed)
+        self.undo = button("Undo", self.drawing.undo, "Ctrl+Z")
+        self.redo = button("Redo", self.drawing.redo, "Ctrl+Shift+Z")
+        self.hint = words(small=True)
+        self.saved = words(small=True)
+        self.retrain = button("Retrain", self.annotation.retrain)
+        self.retrain.setToolTip("Trains the fast classifier on all annotated cases of the cohort")
+        self.update_button = button("Update stale results", self.annotation.update)
+        self.change = words()
+        self._build()
+        self._connect()
+        self._show()
+        self._show_change()
+
+    def _build(self) -> None:
+        tools = QGridLayout()
+        for i, tool in enumerate(self.tool_buttons.values()):
+            tools.addWidget(tool, i // 3, i % 3)
+        tools.addWidget(self.away, 1, 2)
+        self.setLayout(
+            column(
+                row(QLabel("Reader"), self.reader),
+                self._palette,
+                self.new_class,
+                tools,
+                row(QLabel("Size"), self.size, self.size_words),
+                self.overlap,
+                row(self.undo, self.redo, 1),
+                self.hint,
+                self.saved,
+                row(self.retrain, self.update_button, 1),
+                self.change,
+                1,
+                margin=4,
+                spacing=6,
+            )
+        )
+
+    def _connect(self) -> None:
+        self.annotation.opened.connect(self._fill)
+        for signal in (self.annotation.changed, self.annotation.saved, self.drawing.changed):
+            signal.connect(self._show)
+        self.drawing.failed.connect(lambda error: self.hint.setText(f"⚠ {error}"))
+        self.drawing.viewer.scene.camera.events.zoom.connect(self._show_size)
+        events = self._desk.workspace.events
+        for signal in (events.job, events.states, events.case):
+            signal.connect(self._show)
+        events.change.connect(self._show_change)
+
+    def _tool_button(self, name: str) -> QPushButton:
+        key, title, tip = TOOLS[name]
+        made = button(f"{title} ({key})", lambda: self.drawing.take(name), tip)
+        made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        made.setCheckable(True)
+        return made
+
+    def _reader_changed(self) -> None:
+        name = self.reader.text().strip() or "reader"
+        if name != self.annotation.reader:
+            self.annotation.reader = name
+            if self.annotation.document is not None:
+                self.annotation.open()
+
+    def _add_class(self) -> None:
+        """Put a class into the list of the document and choose it."""
+        document, name = self.annotation.document, self.new_class.text().strip()
+        if document is None or not name:
+            return
+        known = document.snapshot.classes
+        own = len(known) - len(DEFAULT_CLASSES)
+        colour = OWN_CLASS_COLOURS[own % len(OWN_CLASS_COLOURS)]
+        key = str(len(known) + 1) if len(known) < 9 else ""
+        try:
+            document.set_classes((*known, TissueClass(name, colour, key)), "add class")
+        except InputError as error:
+            self.hint.setText(f"⚠ {error}")
+            return
+        self.new_class.clear()
+        self._fill()
+        self.drawing.choose_class(name)
+
+    def _size_changed(self, value: int) -> None:
+        self.drawing.brush_px = float(value)
+        self._show_size()
+
+    def _overlap_changed(self, apart: bool) -> None:
+        if self.annotation.document is not None:
+            self.annotation.document.overlap = "new wins" if apart else "allow"
+
+    # --- showing --------------------------------------------------------------------------------
+    def _fill(self) -> None:
+        """The palette of the classes of the document."""
+        clear(self._palette_rows)
+        self.class_buttons.clear()
+        document = self.annotation.document
+        for i, known in enumerate(document.snapshot.classes if document is not None else ()):
+            key = f" ({known.key})" if known.key else ""
+            made = button(
+                f"{known.name}{key}", lambda name=known.name: self.drawing.choose_class(name)
+            )
+            made.setCheckable(True)
+            made.setIcon(_swatch(known.colour))
+            label = words(small=True)
+            self._palette_rows.addWidget(made, i, 0)
+            self._palette_rows.addWidget(label, i, 1)
+            self.class_buttons[known.name] = made
+        self._overlap_changed(self.overlap.isChecked())
+        self._show()
+
+    def _show(self, *_: Any) -> None:
+        document, space = self.annotation.document, self._desk.workspace
+        for name, made in self.tool_buttons.items():
+            made.setChecked(name == self.drawing.tool)
+            made.setEnabled(space.case is not None)
+        self.away.setEnabled(self.drawing.is_on)
+        self.new_class.setEnabled(document is not None)
+        for name, made in self.class_buttons.items():
+            made.setChecked(name == self.drawing.label)
+        self._show_counts()
+        self.undo.setEnabled(document is not None and bool(document.undo_title))
+        self.redo.setEnabled(document is not None and bool(document.redo_title))
+        undo, redo = (document.undo_title, document.redo_title) if document else ("", "")
+        self.undo.setText(f"Undo {undo}".strip())
+        self.redo.setText(f"Redo {redo}".strip())
+        self.hint.setText(self._hint())
+        self.saved.setText(self.annotation.saved_words)
+        idle = space.job is None
+        self.retrain.setEnabled(document is not None and idle and bool(len(document.snapshot)))
+        stale = any(state.word == "stale" for state in space.states.values())
+        self.update_button.setEnabled(idle and stale)
+        self._show_size()
+
+    def _show_counts(self) -> None:
+        document = self.annotation.document
+        if document is None:
+            return
+        counts, areas = document.snapshot.count_by_class(), document.snapshot.area_by_class_um2()
+        for i, name in enumerate(self.class_buttons):
+            item = self._palette_rows.itemAtPosition(i, 1)
+            label = item.widget() if item is not None else None
+            if isinstance(label, QLabel):
+                area = number(areas.get(name, 0.0) / 1e6, "mm²")
+                label.setText(f"{count(counts.get(name, 0), 'shape')}, {area}")
+
+    def _show_size(self, *_: Any) -> None:
+        self.size_words.setText(number(2 * self.drawing.radius_um, "µm", digits=2))
+
+    def _show_change(self, *_: Any) -> None:
+        change = self._desk.workspace.change
+        self.change.setVisible(change is not None)
+        self.change.setText("" if change is None else "\n".join(change.lines))
+
+    def _hint(self) -> str:
+        if self._desk.workspace.case is None:
+            return "Open a case first."
+        if not self.drawing.is_on:
+            return "Choose a tool to draw on the H&E."
+        erase = "" if self.drawing.tool == "select" else "; with Alt it erases"
+        return f"{TOOLS[self.drawing.tool][2]}{erase}."
+
+    def shut(self) -> None:
+        """Put the tool away and write everything; called when the window closes."""
+        self.drawing.take("")
+        self.annotation.close()
+
+
+def _swatch(colour: str) -> QIcon:
+    pixmap = QPixmap(14, 14)
+    pixmap.fill(QColor(colour))
+    return QIcon(pixmap)

@@ -1,0 +1,1 @@
+"""Controls, worker and case controller that every room of the window uses."""

@@ -1,0 +1,295 @@
+"""What the window can do with cases: open, make, run, cancel; each in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_mosaik.core import InputError, MosaikError, Params
+from napari_mosaik.core.catalogue import STAIN_TITLES
+from napari_mosaik.io.case import Case, CaseFile, create_case, find_cases
+from napari_mosaik.widgets.base.worker import Job, Report, Steps, Task, problem_of
+from napari_mosaik.widgets.base.workspace import Workspace
+from napari_mosaik.widgets.pages.result_lines import result_lines
+from napari_mosaik.widgets.pages.tile_data import Facts, gather
+from napari_mosaik.workflow.recipe import Recipe, read_recipe, write_recipe
+from napari_mosaik.workflow.run import Outlook, run, run_until
+from napari_mosaik.workflow.step import State
+from napari_mosaik.workflow.steps import step_named
+
+__all__ = ["Desk", "missing_of"]
+
+_CALM_MS = 300
+"""States are worked out anew this long after the last change of a setting."""
+
+
+class Desk(QObject):
+    """Acts on a workspace: every button ends in one of these methods.
+
+    At most one job runs at a time.  ``case_opened`` is emitted after a case was opened and its
+    states are known; ``committed`` with the name of each step that has just stored its results;
+    ``page_done`` with the steps that were asked for when all of them are finished.
+    """
+
+    case_opened = Signal()
+    committed = Signal(str)
+    page_done = Signal(tuple)
+
+    def __init__(self, workspace: Workspace, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.workspace = workspace
+        self._generation = 0
+        self._told: set[str] = set()  # steps of the running job whose results were announced
+        self._tasks: set[Task] = set()
+        self._calm = QTimer(self)
+        self._calm.setSingleShot(True)
+        self._calm.setInterval(_CALM_MS)
+        self._calm.timeout.connect(self.refresh)
+
+    # --- background -----------------------------------------------------------------------------
+    def read(self, about: str, work: Callable[[], Any], then: Callable[[Any], None]) -> Task:
+        """Call *work* in the background and give its answer to *then* in the window."""
+        task = Task(about, work, self)
+        self._tasks.add(task)
+        task.done.connect(then)
+        task.failed.connect(self._show)
+        for signal in (task.done, task.failed):
+            signal.connect(partial(self._forget, task))
+        task.start()
+        return task
+
+    def _forget(self, task: Task, _answer: Any) -> None:
+        self._tasks.discard(task)
+        task.deleteLater()
+
+    def start(self, title: str, steps: Callable[[], Steps]) -> Job | None:
+        """Begin a job; None, with a message, when another one runs."""
+        if self.workspace.job is not None:
+            self.report(InputError(f"{self.workspace.job.title} is running; wait or cancel it"))
+            return None
+        self.workspace.problem = None
+        job = Job(title, steps, self)
+        job.progressed.connect(self._follow)
+        job.failed.connect(self._show)
+        job.ended.connect(self._job_ended)
+        self.workspace.job = job
+        self._told.clear()
+        job.start()
+        return job
+
+    def cancel(self) -> None:
+        """Cancel what is running."""
+        if self.workspace.job is not None:
+            self.workspace.job.cancel()
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Stop everything; called when the window closes."""
+        self._calm.stop()
+        self._generation += 1
+        job = self.workspace.job
+        if job is not None:
+            job.cancel()
+            job.wait(timeout_s)
+        for task in tuple(self._tasks):
+            task.wait(timeout_s)
+
+    def report(self, error: Exception, about: str = "") -> None:
+        """Show an error in the banner."""
+        self._show(problem_of(about, error))
+
+    def _show(self, problem: Any) -> None:
+        self.workspace.problem = problem
+
+    def _follow(self, report: Report) -> None:
+        job, before = self.workspace.job, self.workspace.running
+        if report.part != before and report.part in self.workspace.states:
+            self.workspace.running = report.part
+        if job is not None and report.part in job.parts:
+            self._tell_stored(job.parts[: job.parts.index(report.part)])
+
+    def _tell_stored(self, parts: Sequence[str]) -> None:
+        """Show what steps of the running job have stored; each is told once, however short."""
+        new = [p for p in parts if p in self.workspace.states and p not in self._told]
+        self._told.update(new)
+        if new:
+            self.refresh()
+        for step in new:
+            self.committed.emit(step)
+
+    def _job_ended(self) -> None:
+        job = self.workspace.job
+        self.workspace.running = ""
+        self.workspace.job = None
+        if job is not None:
+            self._tell_stored(job.parts)
+            job.deleteLater()
+
+    # --- opening --------------------------------------------------------------------------------
+    def open(self, path: Path, prefer: str = "") -> None:
+        """Open a case, or a cohort folder and the case of it that is named *prefer*."""
+
+        def work() -> tuple[tuple[Path, ...], _Opened]:
+            found = tuple(find_cases([path]))
+            chosen = next((p for p in found if p.name == prefer), found[0])
+            single = found == (path,)
+            return (() if single else found), _open(chosen)
+
+        self.read("Open", work, self._opened)
+
+    def switch(self, path: Path) -> None:
+        """Open another case of the cohort."""
+        cohort = self.workspace.cohort
+        self.read("Open", lambda: (cohort, _open(path)), self._opened)
+
+    def _opened(self, answer: tuple[tuple[Path, ...], _Opened]) -> None:
+        cohort, opened = answer
+        workspace = self.workspace
+        self._generation += 1
+        workspace.problem = None
+        workspace.tile = -1
+        workspace.change = None
+        workspace.case = None
+        workspace.recipe = opened.recipe
+        workspace.results = opened.results
+        workspace.facts = opened.facts
+        workspace.states = opened.states
+        workspace.cohort = cohort
+        workspace.case = opened.case
+        self.case_opened.emit()
+
+    def create(self, root: Path, file: CaseFile) -> None:
+        """Make a case folder and open it."""
+
+        def work() -> tuple[tuple[Path, ...], _Opened]:
+            create_case(root, file)
+            return (), _open(root)
+
+        self.read("New case", work, self._opened)
+
+    def sample(self, folder: Path, size: str = "quick", seed: int = 0) -> None:
+        """Make the sample cohort in the background, or open it if it is there already."""
+        if any(folder.glob("*/case.toml")):
+            self.open(folder, prefer="B11")
+            return
+
+        def steps() -> Steps:
+            from napari_mosaik.phantom import sample
+
+            for progress in sample(folder, size=size, seed=seed):
+                yield "Sample cohort", progress
+
+        job = self.start("Sample cohort", steps)
+        if job is not None:
+            job.done.connect(lambda _: self.open(folder, prefer="B11"))
+
+    def update_case(self, **changes: Any) -> None:
+        """Change what the case holds (a pixel size, the injection record, a file)."""
+        case = self.workspace.case
+        if case is None:
+            return
+        if self.workspace.job is not None:
+            self.report(InputError(f"{self.workspace.job.title} is running; wait or cancel it"))
+            return
+        try:
+            case.update(**changes)
+        except MosaikError as error:
+            self.report(error, "Case")
+            return
+        self.workspace.problem = None
+        self.workspace.events.case.emit(case, case)
+        self.refresh()
+
+    # --- states ---------------------------------------------------------------------------------
+    def refresh(self) -> None:
+        """Work out the state of every step anew, in the background."""
+        case, recipe = self.workspace.case, dict(self.workspace.recipe)
+        if case is None:
+            return
+        self._calm.stop()
+        self._generation += 1
+        mine = self._generation
+
+        def then(answer: tuple[Mapping[str, State], dict[str, str], Facts]) -> None:
+            if mine == self._generation:
+                self.workspace.results = answer[1]
+                self.workspace.states = dict(answer[0])
+                self.workspace.facts = answer[2]
+
+        def work() -> tuple[Mapping[str, State], dict[str, str], Facts]:
+            states = Outlook(case, recipe).states
+            return states, result_lines(case, states), gather(case)
+
+        self.read("Case", work, then)
+
+    def set_params(self, step: str, params: Params) -> None:
+        """Take over the settings of a step from its form; stale marks follow at once."""
+        if self.workspace.recipe.get(step) != params:
+            self.workspace.recipe = {**self.workspace.recipe, step: params}
+            self._calm.start()
+
+    # --- running --------------------------------------------------------------------------------
+    def run_steps(self, names: Sequence[str]) -> Job | None:
+        """Run the steps of a page, and before them what they need; finished ones are run again."""
+        case, recipe = self.workspace.case, dict(self.workspace.recipe)
+        states = self.workspace.states
+        free = [name for name in names if states[name].word != "blocked"]
+        if case is None or not free:
+            return None
+        again = all(states[name].word == "done" for name in free)
+        title = step_named(free[-1]).page
+        job = self.start(title, lambda: _run(case, recipe, free, again=again))
+        if job is not None:
+            job.done.connect(lambda _: self.page_done.emit(tuple(free)))
+        return job
+
+    def run_missing(self) -> Job | None:
+        """Run everything that is missing or stale and not blocked."""
+        case, recipe = self.workspace.case, dict(self.workspace.recipe)
+        if case is None:
+            return None
+        return self.start("Run all that is missing", lambda: _run(case, recipe))
+
+
+class _Opened:
+    """A case with everything that the window shows of it at once."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.recipe: Recipe = read_recipe(case.root)
+        self.states = dict(Outlook(case, self.recipe).states)
+        self.results = result_lines(case, self.states)
+        self.facts = gather(case)
+
+
+def _open(path: Path) -> _Opened:
+    return _Opened(Case(path))
+
+
+def _run(case: Case, recipe: Recipe, names: Sequence[str] = ("",), *, again: bool = False) -> Steps:
+    """Everything up to each of the named steps ("" for all that can be had)."""
+    with case.writing():
+        write_recipe(case.root, recipe)
+    for name in names:
+        if again:
+            with closing(run(case, step_named(name), recipe[name], force=True)) as one:
+                for progress in one:
+                    yield name, progress
+        else:
+            with closing(run_until(case, recipe, name)) as several:
+                for step, progress in several:
+                    yield step.name, progress
+
+
+def missing_of(case: Case) -> list[tuple[str, str, str]]:
+    """The checklist: (short name, key, what is missing or empty) of each source."""
+    from napari_mosaik.core.catalogue import INJECTION, PET, SLIDES
+
+    rows = [(STAIN_TITLES[stain], stain, case.lacks(SLIDES[stain])) for stain in SLIDES]
+    rows.append(("PET", "pet", case.lacks(PET)))
+    rows.append(("injection", "injection", case.lacks(INJECTION)))
+    return rows

@@ -1,0 +1,190 @@
+"""Small pieces of which the pages are made: wrapped words, rows of buttons, the error banner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLayout,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_mosaik.widgets.base.workspace import Problem
+
+__all__ = ["Banner", "Fold", "button", "clear", "column", "row", "scrolled", "shrinkable", "words"]
+
+
+def words(text: str = "", *, bold: bool = False, small: bool = False) -> QLabel:
+    """A label that wraps instead of being clipped and whose text can be copied."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    font = label.font()
+    font.setBold(bold)
+    if small and font.pointSizeF() > 0:
+        font.setPointSizeF(font.pointSizeF() * 0.9)
+    label.setFont(font)
+    return label
+
+
+def button(text: str, act: Callable[[], Any], tip: str = "") -> QPushButton:
+    """A push button."""
+    made = QPushButton(text)
+    made.setToolTip(tip)
+    made.clicked.connect(lambda _checked=False: act())
+    return made
+
+
+def row(*widgets: QWidget | int, spacing: int = 4) -> QHBoxLayout:
+    """Widgets side by side; a number is a stretch."""
+    layout = QHBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(spacing)
+    for widget in widgets:
+        if isinstance(widget, int):
+            layout.addStretch(widget)
+        else:
+            layout.addWidget(widget)
+    return layout
+
+
+def column(*items: QWidget | QLayout | int, margin: int = 0, spacing: int = 4) -> QVBoxLayout:
+    """Widgets and rows one below the other; a number is a stretch."""
+    layout = QVBoxLayout()
+    layout.setContentsMargins(margin, margin, margin, margin)
+    layout.setSpacing(spacing)
+    for item in items:
+        if isinstance(item, int):
+            layout.addStretch(item)
+        elif isinstance(item, QLayout):
+            layout.addLayout(item)
+        else:
+            layout.addWidget(item)
+    return layout
+
+
+def clear(layout: QLayout) -> None:
+    """Remove everything from a layout."""
+    while layout.count():
+        item = layout.takeAt(0)
+        if item is not None and (widget := item.widget()) is not None:
+            widget.setParent(None)
+            widget.deleteLater()
+        elif item is not None and (inner := item.layout()) is not None:
+            clear(inner)
+
+
+class _Scrolled(QScrollArea):
+    """Grows what it holds when lines wrap or parts appear in it; Qt alone may leave it too low."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(0)
+        self._later.timeout.connect(self._fit)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.LayoutRequest:
+            self._later.start()
+        return bool(super().eventFilter(watched, event))
+
+    def _fit(self) -> None:
+        held = self.widget()
+        if held is not None and held.heightForWidth(held.width()) > held.height():
+            QCoreApplication.sendEvent(self, QEvent(QEvent.Type.LayoutRequest))
+
+
+def shrinkable(box: QComboBox) -> QComboBox:
+    """The list may be narrower than its longest text, so that the dock needs no more room."""
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(8)
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return box
+
+
+def scrolled(widget: QWidget) -> QScrollArea:
+    """The widget in an area that scrolls up and down and never sideways."""
+    area = _Scrolled()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(widget)
+    return area
+
+
+class Fold(QWidget):
+    """A heading that opens and closes what is below it."""
+
+    toggled = Signal(bool)
+
+    def __init__(self, title: str, body: QWidget, *, opened: bool = False) -> None:
+        super().__init__()
+        self.body = body
+        self._head = QToolButton()
+        self._head.setText(title)
+        self._head.setCheckable(True)
+        self._head.setAutoRaise(True)
+        self._head.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self._head.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self._head.toggled.connect(self._open)
+        self.setLayout(column(self._head, body, spacing=2))
+        self._head.setChecked(opened)
+        self._open(opened)
+
+    def set_open(self, opened: bool) -> None:
+        """Open or close it."""
+        self._head.setChecked(opened)
+
+    def _open(self, opened: bool) -> None:
+        arrow = Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow
+        self._head.setArrowType(arrow)
+        self.body.setVisible(opened)
+        self.toggled.emit(opened)
+
+
+class Banner(QFrame):
+    """What went wrong, in one sentence, with what to do; details can be copied."""
+
+    dismissed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setObjectName("mosaik-banner")
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self._details = ""
+        self.title = words(bold=True)
+        self.sentence = words()
+        self.copy = button("Copy details", self._copy, "Copy the technical details for a report")
+        close = button("Dismiss", self.dismissed.emit)
+        self.setLayout(column(self.title, self.sentence, row(self.copy, close, 1), margin=6))
+        self.show_problem(None)
+
+    def show_problem(self, problem: Problem | None) -> None:
+        """Show a problem, or hide when there is none."""
+        self.setVisible(problem is not None)
+        if problem is None:
+            return
+        self._details = problem.details or problem.sentence
+        self.title.setText(f"⚠ {problem.about}" if problem.about else "⚠ That did not work")
+        self.sentence.setText(problem.sentence)
+        self.copy.setText("Copy details")
+
+    def _copy(self) -> None:
+        clipboard = QGuiApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(self._details)
+        self.copy.setText("Copied")

@@ -1,0 +1,58 @@
+"""A matplotlib figure inside the window, in the window's colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
+
+from napari_mosaik.view.report.figure import paint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["FigureView"]
+
+
+class FigureView(QWidget):
+    """Shows one figure at a time and tells where it was clicked, in data coordinates."""
+
+    def __init__(self, clicked: Callable[[float, float], None] | None = None) -> None:
+        super().__init__()
+        self._clicked = clicked
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self.canvas: Any = None
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self.setMinimumSize(160, 140)
+
+    def show_figure(self, figure: Figure | None) -> None:
+        """Replace the figure; None leaves the place empty."""
+        if self.canvas is not None:
+            self._layout.removeWidget(self.canvas)
+            self.canvas.setParent(None)
+            self.canvas.deleteLater()
+            self.canvas = None
+        if figure is None:
+            return
+        from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
+
+        paint(figure, *_theme())
+        self.canvas = FigureCanvasQTAgg(figure)
+        self.canvas.setMinimumSize(120, 100)
+        self.canvas.mpl_connect("button_press_event", self._press)
+        self._layout.addWidget(self.canvas)
+
+    def _press(self, event: Any) -> None:
+        if self._clicked is not None and event.inaxes is not None:
+            self._clicked(float(event.xdata), float(event.ydata))
+
+
+def _theme() -> tuple[str, str]:
+    """Ink and paper of napari's present theme."""
+    from napari.settings import get_settings
+    from napari.utils.theme import get_theme
+
+    theme = get_theme(get_settings().appearance.theme)
+    return theme.text.as_hex(), theme.background.as_hex()

@@ -1,0 +1,243 @@
+"""The settings of a step as a form: every field of a `Params` class becomes one magicgui widget."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args, get_origin
+
+from magicgui.widgets import Container, create_widget
+from magicgui.widgets.bases import ValueWidget
+from pydantic.fields import FieldInfo
+from qtpy.QtCore import QEvent, QObject, Qt, Signal
+from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_mosaik.core import InputError, Params
+from napari_mosaik.view.formatting import title_of
+
+__all__ = ["ParamsForm", "field_widget"]
+
+_LONGEST_DECIMALS = 9
+_VECTOR_DECIMALS = 3
+"""All parts of a vector alike, whatever the digits of their defaults."""
+
+
+class ParamsForm(QWidget):
+    """Edits one `Params` value; ``changed`` carries each new valid value.
+
+    Fields marked advanced hide under "More…".  A value that the class refuses is named under the
+    form and nothing is emitted until it is mended.
+    """
+
+    changed = Signal(object)
+
+    def __init__(self, params: Params, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._kind = type(params)
+        self._quiet = False
+        fields = self._kind.model_fields
+        self._widgets = {
+            name: field_widget(name, info, getattr(params, name)) for name, info in fields.items()
+        }
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        plain = [n for n in fields if not _extra(fields[n]).get("advanced")]
+        hidden = [n for n in fields if n not in plain]
+        self._wheel = _NoWheel(self)
+        layout.addWidget(self._container(plain))
+        self._more = self._container(hidden)
+        self._more.setVisible(False)
+        self._toggle = QPushButton("More…")
+        self._toggle.setCheckable(True)
+        self._toggle.setVisible(bool(hidden))
+        self._toggle.toggled.connect(self._open_more)
+        layout.addWidget(self._toggle)
+        layout.addWidget(self._more)
+        self._reset = QPushButton("Back to defaults")
+        self._reset.setToolTip("Set every field of this form to its documented default")
+        self._reset.setVisible(bool(fields))
+        self._reset.clicked.connect(lambda: self.set_value(self._kind()))
+        layout.addWidget(self._reset)
+        self._wrong = QLabel()
+        self._wrong.setWordWrap(True)
+        self._wrong.setVisible(False)
+        layout.addWidget(self._wrong)
+        self._mark(params)
+
+    def _container(self, names: list[str]) -> QWidget:
+        box: Container[Any] = Container(
+            widgets=[self._widgets[n] for n in names], layout="vertical", labels=True
+        )
+        box.margins = (0, 0, 0, 0)
+        box.changed.connect(self._edited)
+        for name in names:
+            native = self._widgets[name].native
+            native.installEventFilter(self._wheel)
+            native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        native = box.native
+        native.setParent(self)
+        self.__dict__.setdefault("_boxes", []).append(box)
+        return native
+
+    def _open_more(self, shown: bool) -> None:
+        self._more.setVisible(shown)
+        self._toggle.setText("Fewer" if shown else "More…")
+
+    def value(self) -> Params:
+        """What the form says; an invalid value raises `InputError`."""
+        values = {
+            name: None if _is_empty(info, self._widgets[name].value) else self._widgets[name].value
+            for name, info in self._kind.model_fields.items()
+        }
+        return self._kind.parse(values, "this form")
+
+    def set_value(self, params: Params) -> None:
+        """Show other settings; ``changed`` is emitted once if they differ."""
+        self._quiet = True
+        for name, widget in self._widgets.items():
+            widget.value = _shown(getattr(params, name), widget)
+        self._quiet = False
+        self._edited()
+
+    def show_value(self, params: Params) -> None:
+        """Show settings that came from elsewhere, without emitting ``changed``."""
+        self._quiet = True
+        for name, widget in self._widgets.items():
+            value = _shown(getattr(params, name), widget)
+            if widget.value != value:
+                widget.value = value
+        self._quiet = False
+        self._mark(params)
+
+    def widget(self, name: str) -> Any:
+        """The magicgui widget of one field."""
+        return self._widgets[name]
+
+    def _edited(self, *_: Any) -> None:
+        if self._quiet:
+            return
+        try:
+            value = self.value()
+        except InputError as error:
+            self._wrong.setText(f"⚠ {error}")
+            self._wrong.setVisible(True)
+            return
+        self._wrong.setVisible(False)
+        self._mark(value)
+        self.changed.emit(value)
+
+    def _mark(self, value: Params) -> None:
+        self._reset.setEnabled(value != self._kind())
+
+
+class _NoWheel(QObject):
+    """Keeps the mouse wheel for scrolling: it changes a field only once that has the focus."""
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        wheel = event.type() == QEvent.Type.Wheel
+        if wheel and isinstance(watched, QAbstractSpinBox | QComboBox) and not watched.hasFocus():
+            event.ignore()
+            return True
+        return False
+
+
+def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:
+    """The magicgui widget of one field, with its limits, unit, words and tooltip."""
+    extra = _extra(info)
+    options: dict[str, Any] = {"tooltip": info.description or ""}
+    annotation, optional = _plain_type(info.annotation)
+    options |= _number_options(info, annotation, value)
+    if get_origin(annotation) is Literal:
+        words = extra.get("choices", {})
+        options["choices"] = [(_word(words, choice), choice) for choice in get_args(annotation)]
+        annotation = None
+    label = extra.get("label") or title_of(name)
+    label = label[:1].upper() + label[1:]
+    if optional:
+        annotation, value = str, "" if value is None else str(value)
+        options = {"tooltip": f"{options['tooltip']} Empty: not given."}
+    widget = create_widget(
+        value=value, annotation=annotation, name=name, label=label, options=options
+    )
+    if isinstance(value, tuple):
+        for child, part in zip(widget, value, strict=True):
+            _dress(child, "", part, _VECTOR_DECIMALS)
+    else:
+        _dress(widget, extra.get("unit", ""), value)
+    return widget
+
+
+def _shown(value: Any, widget: ValueWidget[Any]) -> Any:
+    """The value as its widget takes it: optional ones are edited as text."""
+    if isinstance(widget.value, str) and not isinstance(value, str):
+        return "" if value is None else str(value)
+    return value
+
+
+def _is_empty(info: FieldInfo, value: Any) -> bool:
+    return isinstance(value, str) and not value.strip() and _plain_type(info.annotation)[1]
+
+
+def _word(words: Any, choice: Any) -> str:
+    text = words.get(str(choice), words.get(choice, "")) if words else ""
+    return str(text) or str(choice).replace("_", " ")
+
+
+def _extra(info: FieldInfo) -> dict[str, Any]:
+    extra = info.json_schema_extra
+    return dict(extra) if isinstance(extra, dict) else {}
+
+
+def _plain_type(annotation: Any) -> tuple[Any, bool]:
+    """The type without ``None`` and whether None was allowed."""
+    options = [a for a in get_args(annotation) if a is not type(None)]
+    if type(None) in get_args(annotation) and len(options) == 1:
+        return options[0], True
+    return annotation, False
+
+
+def _number_options(info: FieldInfo, annotation: Any, value: Any) -> dict[str, Any]:
+    if annotation not in (int, float):
+        return {}
+    least, most = -1e12, 1e12
+    if annotation is int:
+        least, most = -(2**31) + 1, 2**31 - 1
+    step = _step(value) if annotation is float else 1
+    for limit in info.metadata:
+        least = max(least, getattr(limit, "ge", least), _inside(limit, "gt", annotation, step))
+        most = min(most, getattr(limit, "le", most), _inside(limit, "lt", annotation, -step))
+    return {"min": least, "max": most, "step": step}
+
+
+def _inside(limit: Any, name: str, annotation: Any, step: float) -> float:
+    """The nearest value that an exclusive limit still allows (the class checks it exactly)."""
+    value = getattr(limit, name, None)
+    if value is None:
+        return -math.inf if step > 0 else math.inf
+    if annotation is int:
+        return float(value + (1 if step > 0 else -1))
+    return float(value)
+
+
+def _step(value: float | None) -> float:
+    """A tenth of the value's leading digit: 0.05 -> 0.001, 400 -> 10."""
+    if not value or not math.isfinite(value):
+        return 0.1
+    return float(10.0 ** (math.floor(math.log10(abs(value))) - 1))
+
+
+def _dress(widget: ValueWidget[Any], unit: str, value: Any, decimals: int = 1) -> None:
+    """Unit behind the number and enough decimals."""
+    native = widget.native
+    if hasattr(native, "setDecimals") and isinstance(value, float):
+        text = f"{value:.12g}"
+        shown = len(format(float(text), f".{_LONGEST_DECIMALS}f").rstrip("0").partition(".")[2])
+        small = max(0, -math.floor(math.log10(_step(value)))) if value else 2
+        native.setDecimals(min(_LONGEST_DECIMALS, max(shown, small, decimals)))
+        widget.value = value
+    if unit and unit != "1":
+        if hasattr(native, "setSuffix"):
+            native.setSuffix(f" {unit}")
+        else:
+            widget.label = f"{widget.label}, {unit}"
+    native.setMinimumWidth(60)

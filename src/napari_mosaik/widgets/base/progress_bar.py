@@ -1,0 +1,64 @@
+"""The bar at the bottom: what is running, how far it is, how long it will take, and Cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qtpy.QtWidgets import QProgressBar, QSizePolicy, QWidget
+
+from napari_mosaik.view.formatting import duration
+from napari_mosaik.widgets.base.case_controller import Desk
+from napari_mosaik.widgets.base.controls import button, column, row, words
+from napari_mosaik.widgets.base.worker import Job, Report
+
+__all__ = ["JobBar"]
+
+_STEPS = 1000
+
+
+class JobBar(QWidget):
+    """Shows the job of the workspace; hidden while nothing runs."""
+
+    def __init__(self, desk: Desk, titles: Mapping[str, str]) -> None:
+        super().__init__()
+        self._desk = desk
+        self._titles = titles
+        self.text = words(small=True)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, _STEPS)
+        self.bar.setTextVisible(False)
+        self.bar.setMaximumHeight(10)
+        self.bar.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.cancel = button("Cancel", desk.cancel, "Stop; what is unfinished is not stored")
+        self.setLayout(column(self.text, row(self.bar, self.cancel), margin=4, spacing=2))
+        desk.workspace.events.job.connect(self._job_changed)
+        self._job_changed(desk.workspace.job)
+
+    def _job_changed(self, job: Job | None, *_: Any) -> None:
+        self.setVisible(job is not None)
+        if job is None:
+            return
+        self.cancel.setText("Cancel")
+        self.cancel.setEnabled(True)
+        self.text.setText(job.title)
+        self.bar.setValue(0)
+        job.progressed.connect(self._show)
+        job.cancelling.connect(self._acknowledge)
+
+    def _show(self, report: Report) -> None:
+        self.bar.setValue(round(_STEPS * report.fraction))
+        parts = [self._titles.get(report.part, report.part)]
+        if report.text and report.text != parts[0]:
+            parts.append(report.text)
+        parts.append(f"{100 * report.fraction:.0f} %")
+        if report.left_s is not None:
+            parts.append(f"{duration(report.left_s)} left")
+        job = self._desk.workspace.job
+        stopping = job is not None and job.stopping
+        self.text.setText("Stopping at the next safe point…" if stopping else " · ".join(parts))
+
+    def _acknowledge(self) -> None:
+        self.cancel.setText("Cancelling…")
+        self.cancel.setEnabled(False)
+        self.text.setText("Stopping at the next safe point…")

@@ -1,0 +1,216 @@
+"""Long work in the background: a generator driven on a thread, with time left and Cancel."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_mosaik.core import Cancelled, MosaikError, Progress
+from napari_mosaik.core.thread_priority import COMPUTING, step_back
+from napari_mosaik.widgets.base.workspace import Problem
+
+__all__ = ["Job", "Report", "Task", "problem_of"]
+
+Steps = Generator[tuple[str, Progress], None, Any]
+"""What a job runs: yields (name of the part, progress) and returns its result."""
+
+_POLL_MS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How far a job has come: name of the part, words, share in [0, 1] and seconds left.
+
+    ``left_s`` is None as long as it cannot be told.
+    """
+
+    part: str
+    text: str
+    fraction: float
+    left_s: float | None
+
+
+def problem_of(about: str, error: BaseException) -> Problem:
+    """An error in the user's words; the traceback goes into the details only."""
+    details = "".join(traceback.format_exception(error))
+    if isinstance(error, MosaikError):
+        return Problem(about, str(error), details)
+    if isinstance(error, MemoryError):
+        sentence = "There was not enough memory. Close other programs and run it again."
+        return Problem(about, sentence, details)
+    kind = type(error).__name__
+    sentence = f"A fault of the program stopped this ({kind}: {error}). Nothing was changed."
+    return Problem(about, sentence, details, fault=True)
+
+
+class _Thread(QObject):
+    """Runs one function on a thread of its own; ``ended`` arrives on the window's thread."""
+
+    ended = Signal()
+
+    def __init__(self, work: Callable[[], Any], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._work = work
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._drive, name="mosaik-job", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the thread to end; whether it did."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _drive(self) -> None:
+        try:
+            self.value = self._work()
+        except BaseException as error:  # noqa: BLE001 - every fault must reach the window
+            self.error = error
+        try:
+            self.ended.emit()
+        except RuntimeError:  # the window was closed meanwhile and with it this object
+            return
+
+
+class Job(QObject):
+    """One piece of long work: drives a generator, reports progress, can be cancelled.
+
+    The generator is advanced and closed on the same background thread, so that locks which it
+    holds are released by their owner.  All signals arrive on the window's thread.
+
+    Parameters
+    ----------
+    title
+        Words for the bar.
+    steps
+        Makes the generator; called on the background thread.
+    """
+
+    progressed = Signal(object)
+    cancelling = Signal()
+    done = Signal(object)
+    cancelled = Signal()
+    failed = Signal(object)
+    ended = Signal()
+
+    def __init__(
+        self, title: str, steps: Callable[[], Steps], parent: QObject | None = None
+    ) -> None:
+        super().__init__(parent)
+        self.title = title
+        self.stopping = False
+        self.parts: list[str] = []  # in the order in which they began
+        self._steps = steps
+        self._stop = threading.Event()
+        self._latest: tuple[str, Progress] = (title, Progress(0, 1, ""))
+        self._clock = _Clock()
+        self._poll = QTimer(self)
+        self._poll.setInterval(_POLL_MS)
+        self._poll.timeout.connect(self._tell)
+        self._thread = _Thread(self._drive, self)
+        self._thread.ended.connect(self._finish)
+
+    def start(self) -> None:
+        """Begin."""
+        self._poll.start()
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Stop at the next progress; the acknowledgement is immediate."""
+        if not self.stopping:
+            self.stopping = True
+            self._stop.set()
+            self.cancelling.emit()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until the work has stopped (only when the window closes); whether it did."""
+        return self._thread.wait(timeout_s)
+
+    def report(self) -> Report:
+        """How far it is now."""
+        part, progress = self._latest
+        left = self._clock.left_s(part, progress.fraction)
+        return Report(part, progress.text, progress.fraction, left)
+
+    def _drive(self) -> Any:
+        step_back(COMPUTING)
+        generator = self._steps()
+        try:
+            while True:
+                if self._stop.is_set():
+                    raise Cancelled(f"{self.title} was cancelled; nothing was changed")
+                try:
+                    self._latest = next(generator)
+                    if self._latest[0] not in self.parts:
+                        self.parts.append(self._latest[0])
+                except StopIteration as end:
+                    return end.value
+        finally:
+            generator.close()
+
+    def _tell(self) -> None:
+        self.progressed.emit(self.report())
+
+    def _finish(self) -> None:
+        self._poll.stop()
+        error = self._thread.error
+        if error is None:
+            self.done.emit(self._thread.value)
+        elif isinstance(error, Cancelled):
+            self.cancelled.emit()
+        else:
+            self.failed.emit(problem_of(self._latest[0] or self.title, error))
+        self.ended.emit()
+
+
+class Task(QObject):
+    """A short piece of reading in the background: one function, one answer, no Cancel."""
+
+    done = Signal(object)
+    failed = Signal(object)
+
+    def __init__(self, about: str, work: Callable[[], Any], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._about = about
+        self._thread = _Thread(work, self)
+        self._thread.ended.connect(self._finish)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until the work has ended; whether it did."""
+        return self._thread.wait(timeout_s)
+
+    def _finish(self) -> None:
+        if self._thread.error is None:
+            self.done.emit(self._thread.value)
+        else:
+            self.failed.emit(problem_of(self._about, self._thread.error))
+
+
+class _Clock:
+    """Time left, from how the share of one part has grown since it began."""
+
+    def __init__(self) -> None:
+        self._part = ""
+        self._began = 0.0
+        self._start = 0.0
+
+    def left_s(self, part: str, fraction: float) -> float | None:
+        now = time.monotonic()
+        if part != self._part or fraction < self._start:
+            self._part, self._began, self._start = part, now, fraction
+        gained, spent = fraction - self._start, now - self._began
+        if gained < 0.02 or spent < 1.0:
+            return None
+        return (1.0 - fraction) * spent / gained

@@ -1,0 +1,1 @@
+"""The canvas: slides, layers, cameras, tools for looking."""

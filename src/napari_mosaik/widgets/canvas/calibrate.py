@@ -1,0 +1,211 @@
+"""The pixel size of a slide that does not tell it, from a line over a known length.
+
+The slide is shown alone with a provisional pixel size of 1 µm, so that µm of the canvas are slide
+pixels; it is labelled 'uncalibrated' and used for nothing but the ruler.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLineEdit, QWidget
+
+from napari_mosaik.core import InputError
+from napari_mosaik.core.catalogue import STAIN_TITLES
+from napari_mosaik.io.slide import open_slide
+from napari_mosaik.view.formatting import number
+from napari_mosaik.view.layers import slide_layer
+from napari_mosaik.view.measurements import Measurement, spacing_from_ruler
+from napari_mosaik.widgets.base.controls import button, column, row, words
+from napari_mosaik.widgets.canvas.camera import fit
+from napari_mosaik.widgets.canvas.layout_state import Arrangement
+from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
+from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED
+from napari_mosaik.widgets.pages.case_forms import SLIDE_FILTER, number_of
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+    from napari_mosaik.io.slide import Slide
+    from napari_mosaik.widgets.canvas.link import CanvasLink
+    from napari_mosaik.widgets.canvas.ruler import Ruler
+
+__all__ = ["Calibration"]
+
+_ASK = (
+    "For a slide whose file does not say how large its pixels are: draw a line over a length that "
+    "you know, such as a printed scale bar, and type that length."
+)
+_UNITS = {"µm": 1.0, "mm": 1000.0}
+
+
+class Calibration(QWidget):
+    """Shows an uncalibrated slide, takes the line and its length, and stores the pixel size.
+
+    ``calibrated`` is emitted with the pixel size in µm.
+    """
+
+    calibrated = Signal(float)
+
+    def __init__(self, link: CanvasLink, ruler: Ruler) -> None:
+        super().__init__()
+        self.viewer, self.desk = link.viewer, link.board.desk
+        self.ruler = ruler
+        self._stain = ""
+        self._layer: Layer | None = None
+        self._before: Arrangement | None = None
+        self._length_px = 0.0
+        self.which = QComboBox()
+        self.begin_button = button("Measure this slide", self._begin_stain)
+        self.file_button = button("Another slide file…", self._choose)
+        self.told = words()
+        self.length = QLineEdit()
+        self.length.setPlaceholderText("true length")
+        self.unit = QComboBox()
+        self.unit.addItems(list(_UNITS))
+        self.use_button = button("Use it", self.use, "Stores the pixel size with source 'ruler'")
+        self.cancel_button = button("Cancel", self.cancel)
+        self._choice, self._answer = QWidget(), QWidget()
+        self._choice.setLayout(column(self.which, row(self.begin_button, self.file_button, 1)))
+        entry = row(self.length, self.unit)
+        self._answer.setLayout(column(entry, row(self.use_button, self.cancel_button, 1)))
+        self.setLayout(column(words(_ASK, small=True), self._choice, self.told, self._answer))
+        ruler.finished.connect(self._measured)
+        self.desk.workspace.events.case.connect(self._offer)
+        self._offer()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether an uncalibrated slide is shown."""
+        return self._layer is not None
+
+    # --- choosing -------------------------------------------------------------------------------
+    def _offer(self, *_: Any) -> None:
+        """The slides of the open case without a pixel size."""
+        if self.is_on and self._stain:
+            self.cancel()
+        case = self.desk.workspace.case
+        self.which.clear()
+        for stain, entry in () if case is None else case.file.slides.items():
+            if entry.spacing_um is None and case.path(entry.path).exists():
+                self.which.addItem(f"{STAIN_TITLES[stain]}: {Path(entry.path).name}", stain)
+        for widget in (self.which, self.begin_button):
+            widget.setVisible(self.which.count() > 0)
+        self._show()
+
+    def _begin_stain(self) -> None:
+        case = self.desk.workspace.case
+        if case is not None:
+            stain = self.which.currentData()
+            self.begin(case.path(case.file.slides[stain].path), stain)
+
+    def _choose(self) -> None:
+        path = QFileDialog.getOpenFileName(self, "A slide without pixel size", "", SLIDE_FILTER)[0]
+        if path:
+            self.begin(Path(path))
+
+    def begin(self, path: Path, stain: str = "") -> None:
+        """Open a slide with the provisional pixel size; *stain* when it belongs to the case."""
+        self.cancel()
+        self._stain = stain
+        self.desk.read("Slide", partial(open_slide, path, 1.0), self._open)
+
+    def _open(self, slide: Slide) -> None:
+        self._before = Arrangement.of(self.viewer)
+        lazy = LazySlide(slide)
+        attend(lazy, self.viewer)
+        from napari.layers import Layer as Base
+
+        name = f"{slide.path.name} (uncalibrated)"
+        spec = slide_layer(name, lazy.levels(), lazy.lattices[0])
+        layer = Base.create(*spec.as_layer_data())
+        layer.metadata[UNCALIBRATED] = True
+        for other in self.viewer.layers:
+            other.visible = False
+        self._layer = self.viewer.add_layer(layer)
+        self.viewer.canvas.overlays.scale_bar.visible = False
+        fit(self.viewer, (0, 0), lazy.lattices[0].extent_um)
+        self._draw()
+
+    def _draw(self) -> None:
+        self._length_px = 0.0
+        self.ruler.take("length", corners=2, keep=False)
+        self._show()
+
+    # --- measuring ------------------------------------------------------------------------------
+    def _measured(self, made: Measurement) -> None:
+        if self.is_on:
+            self._length_px = made.value  # at 1 µm per pixel
+            self._show()
+
+    def use(self) -> None:
+        """Store the pixel size, or say why it cannot be."""
+        try:
+            known = number_of(self.length.text(), "the known length")
+            if known is None:
+                raise InputError("type the true length of the line")
+            spacing = spacing_from_ruler(self._length_px, known * _UNITS[self.unit.currentText()])
+        except InputError as error:
+            self.told.setText(f"⚠ {error}")
+            return
+        if self._stain:
+            self._give(spacing)
+        else:
+            self._keep(spacing)
+        self.calibrated.emit(spacing)
+
+    def _give(self, spacing: float) -> None:
+        """To the case, which then shows the slide itself."""
+        stain, case = self._stain, self.desk.workspace.case
+        self.cancel()
+        if case is not None:
+            entry = case.file.slides[stain].spaced((spacing, spacing), "ruler")
+            self.desk.update_case(slides={**case.file.slides, stain: entry})
+
+    def _keep(self, spacing: float) -> None:
+        """To the layer of a slide that belongs to no case."""
+        layer, self._layer, self._before = self._layer, None, None
+        assert layer is not None
+        del layer.metadata[UNCALIBRATED]
+        layer.name = layer.name.removesuffix(" (uncalibrated)")
+        layer.scale, layer.translate = (spacing, spacing), (spacing / 2, spacing / 2)
+        self._end()
+        self.told.setText(f"{layer.name}: {number(spacing, 'µm')} per pixel, from the ruler.")
+        low, high = layer.extent.world
+        fit(self.viewer, low, high)
+
+    def cancel(self) -> None:
+        """Put the uncalibrated slide away and show what was shown before."""
+        layer, before = self._layer, self._before
+        if layer is None:
+            return
+        self._layer = self._before = None
+        if layer in self.viewer.layers:
+            self.viewer.layers.remove(layer)
+        self._end()
+        if before is not None:
+            before.restore_layers(self.viewer)
+            before.restore_camera(self.viewer)
+
+    def _end(self) -> None:
+        self.ruler.put_away()
+        self._length_px = 0.0
+        self.length.clear()
+        self.viewer.canvas.overlays.scale_bar.visible = True
+        self._show()
+
+    # --- showing --------------------------------------------------------------------------------
+    def _show(self) -> None:
+        self._choice.setVisible(not self.is_on)
+        self._answer.setVisible(self.is_on)
+        self.use_button.setEnabled(self._length_px > 0)
+        if not self.is_on:
+            self.told.clear()
+        elif self._length_px:
+            pixels = number(self._length_px, "slide pixels")
+            self.told.setText(f"The line is {pixels} long. Draw it again, or type its true length.")
+        else:
+            self.told.setText(self.ruler.hint)

@@ -1,0 +1,351 @@
+"""Puts results and slides of the open case onto the canvas and keeps them up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, STAIN_TITLES, STAINING, VESSELS
+from napari_mosaik.view.display_settings import StainVectors, stains_of
+from napari_mosaik.view.layers import slide_layer
+from napari_mosaik.view.spec import LayerSpec, Legend
+from napari_mosaik.view.tile_loader import PieceReaders
+from napari_mosaik.widgets.base.case_controller import Desk
+from napari_mosaik.widgets.base.gc_tuning import quick_removal, set_window_aside
+from napari_mosaik.widgets.base.workspace import Problem
+from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
+from napari_mosaik.widgets.pages.case_layers import (
+    BASE_OF_STEP,
+    choices_of,
+    specs_for,
+    specs_of,
+    transform_to_reference,
+)
+from napari_mosaik.workflow.steps import STEPS
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Layer
+
+    from napari_mosaik.core import Transform
+    from napari_mosaik.io.case import Case
+
+__all__ = ["LayerBoard", "quick_removal"]
+
+FRAME_OF_LAYER = {
+    "H&E": "he",
+    "CAIX": "caix",
+    "Tissue on H&E": "he",
+    "Tissue on CAIX": "caix",
+    "Tissue classes": "he",
+    "Nuclei": "he",
+}
+"""Section on which a layer was found, for those that move when the alignment changes."""
+STAINS_FOUND_BY = {"stain": "he", "vessels": "cd34"}
+"""Section whose stains a step finds."""
+STAIN_ORDER = ("cd34", "caix", "he")
+"""Slides from the bottom up; H&E is shown first."""
+
+
+class LayerBoard(QObject):
+    """The layers of the open case, by name.
+
+    ``changed`` is emitted after layers were added, replaced or removed.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: napari.Viewer, desk: Desk) -> None:
+        super().__init__(desk)
+        set_window_aside(viewer)
+        self.viewer = viewer
+        self.desk = desk
+        self.specs: dict[str, LayerSpec] = {}
+        self.frames: dict[str, str] = {}
+        self.choices: dict[str, tuple[str, ...]] = {}
+        self.slides: dict[str, LazySlide] = {}
+        self._readers = PieceReaders()
+        self._layers: dict[str, Layer] = {}
+        self._case: Case | None = None
+        desk.workspace.events.case.connect(self._case_changed)
+        desk.committed.connect(self.bring)
+        desk.page_done.connect(self.show_steps)
+
+    # --- asking ---------------------------------------------------------------------------------
+    def layer(self, name: str) -> Layer | None:
+        """The layer of that name, None when there is none or it was deleted by hand."""
+        found = self._layers.get(name)
+        return found if found is not None and found in self.viewer.layers else None
+
+    def overlays(self) -> dict[str, Layer]:
+        """All layers but the slides, by name."""
+        return {n: layer for n, layer in self.present().items() if n not in STAIN_TITLES.values()}
+
+    def present(self) -> dict[str, Layer]:
+        """All layers of the case that are on the canvas."""
+        return {name: layer for name, layer in self._layers.items() if layer in self.viewer.layers}
+
+    def names(self) -> list[str]:
+        """Everything that can be shown: slides first, then overlays."""
+        slides = [title for title in STAIN_TITLES.values() if self.layer(title) is not None]
+        return [*slides, *(name for name in self.specs if name not in slides)]
+
+    def legend(self, name: str) -> Legend | None:
+        """What the colours of a layer mean."""
+        return self.specs[name].legend if name in self.specs else None
+
+    def set_shown(self, name: str, shown: bool) -> None:
+        """Show or hide; a layer that was never shown is made now."""
+        layer = self.layer(name)
+        if layer is not None:
+            layer.visible = shown
+        elif shown and name in self.specs:
+            self.put(self.specs[name], visible=True)
+            self.changed.emit()
+
+    # --- case -----------------------------------------------------------------------------------
+    def _case_changed(self, case: Case | None, *_: Any) -> None:
+        if case is self._case:
+            self._add_missing_slides()
+            return
+        self.clear()
+        self._case = case
+        if case is None:
+            return
+        self._add_missing_slides()
+        everything = [step.name for step in STEPS]
+        self.desk.read("Layers", partial(_found, case, everything), partial(self._first, case))
+
+    def _add_missing_slides(self) -> None:
+        case = self._case
+        if case is None:
+            return
+        for stain in STAIN_ORDER:
+            if stain not in self.slides and not case.lacks(SLIDES[stain]):
+                work = partial(_prepare, case, stain)
+                self.desk.read(
+                    f"{STAIN_TITLES[stain]} slide", work, partial(self._add_slide, case, stain)
+                )
+
+    def _add_slide(self, case: Case, stain: str, answer: _Prepared) -> None:
+        slide, transform, stains = answer
+        if case is not self._case or stain in self.slides:
+            slide.close()
+            return
+        lazy = LazySlide(slide, self._readers, stains)
+        self.slides[stain] = lazy
+        spec = slide_layer(
+            STAIN_TITLES[stain],
+            lazy.levels(),
+            lazy.lattices[0],
+            transform,
+            visible=stain == "he" or "he" not in case.file.slides,
+        )
+        layer = self._add(spec)
+        below = sum(
+            STAIN_TITLES[s] in self._layers for s in STAIN_ORDER[: STAIN_ORDER.index(stain)]
+        )
+        self.viewer.layers.move(self.viewer.layers.index(layer), below)
+        attend(lazy, self.viewer, closing=False)
+        lazy.damaged.connect(partial(self._damaged, f"{STAIN_TITLES[stain]} slide"))
+        if len(self.slides) == 1:
+            self.viewer.reset_view()
+        self.changed.emit()
+
+    def _damaged(self, about: str, sentence: str) -> None:
+        self.desk.workspace.problem = Problem(about, f"{sentence}; it stays blurred here", sentence)
+
+    def _first(self, case: Case, found: _Found) -> None:
+        """Everything that is finished; a layer is made when it is first shown (0.2 s each)."""
+        if case is not self._case:
+            return
+        self.choices = found[1]
+        self.specs.update({spec.name: spec for spec in found[0]})
+        self.changed.emit()
+
+    def clear(self) -> None:
+        """Remove all layers of the case and close its slides."""
+        with quick_removal(self.viewer):
+            for layer in list(self.present().values()):
+                self.viewer.layers.remove(layer)
+        self.close()
+        self.specs.clear()
+        self._layers.clear()
+        self.choices = {}
+        self._case = None
+        self.changed.emit()
+
+    def close(self) -> None:
+        """Close the slides."""
+        for slide in self.slides.values():
+            slide.close()
+        self.slides.clear()
+
+    # --- results --------------------------------------------------------------------------------
+    def bring(self, step: str) -> None:
+        """Bring the layers of a step up to date; new ones are offered, not shown."""
+        case = self._case
+        if case is None:
+            return
+
+        def then(found: _Found) -> None:
+            if case is self._case:
+                self.choices = found[1]
+                for spec in found[0]:
+                    self.specs[spec.name] = spec
+                    if self.layer(spec.name) is not None:
+                        self.put(spec)
+                if step.startswith("align_"):
+                    self._realign()
+                stain = STAINS_FOUND_BY.get(step)
+                if stain in self.slides:
+                    work = partial(_stains, case, stain)
+                    self.desk.read("Stains", work, self.slides[stain].set_stains)
+                self.changed.emit()
+
+        self.desk.read("Layers", partial(_found, case, (step,)), then)
+
+    def show_steps(self, steps: Iterable[str], *, alone: bool = True) -> None:
+        """Show the layers of some steps, on the slide where they are best looked at."""
+        case, names = self._case, tuple(steps)
+        if case is None:
+            return
+
+        def then(found: _Found) -> None:
+            if case is self._case:
+                self.choices = found[1]
+                self._show(found[0], names, alone)
+
+        self.desk.read("Layers", partial(_found, case, names), then)
+
+    def _show(self, specs: list[LayerSpec], steps: tuple[str, ...], alone: bool) -> None:
+        if alone and specs:
+            for layer in self.overlays().values():
+                layer.visible = False
+        for number, spec in enumerate(specs):
+            self.put(spec, visible=number == 0 or not _covers(spec))
+        bases = [BASE_OF_STEP[name] for name in steps if name in BASE_OF_STEP]
+        if alone and bases:
+            self.show_slide(bases[-1])
+        if any(name.startswith("align_") for name in steps):
+            self._realign()
+        self.changed.emit()
+
+    def show_choice(self, step: str, choice: str) -> None:
+        """Show the map or the clusters of another parameter."""
+        case = self._case
+        if case is None:
+            return
+
+        def then(specs: list[LayerSpec]) -> None:
+            if case is self._case:
+                for spec in specs:
+                    self.put(spec, visible=True)
+                self.changed.emit()
+
+        self.desk.read("Layers", partial(specs_of, case, step, choice), then)
+
+    def show_slide(self, stain: str) -> None:
+        """Show one slide and hide the other two."""
+        for other, title in STAIN_TITLES.items():
+            layer = self.layer(title)
+            if layer is not None:
+                layer.visible = other == stain
+
+    def put(self, spec: LayerSpec, *, visible: bool | None = None) -> Layer:
+        """Add a layer, or give the one of that name new data, keeping how it is shown."""
+        self.specs[spec.name] = spec
+        layer = self.layer(spec.name)
+        if layer is None:
+            layer = self._add(spec)
+        else:
+            _refill(layer, spec)
+        if visible is not None:
+            layer.visible = visible
+        return layer
+
+    def _add(self, spec: LayerSpec) -> Layer:
+        from napari.layers import Layer as Base
+
+        layer = Base.create(*spec.as_layer_data())
+        self._dress(layer, spec)
+        self.viewer.add_layer(layer)
+        self._layers[spec.name] = layer
+        self.frames[spec.name] = FRAME_OF_LAYER.get(spec.name, "")
+        return layer
+
+    def _dress(self, layer: Layer, spec: LayerSpec) -> None:
+        for name, value in spec.attributes.items():
+            setattr(layer, name, value)
+        if spec.kind == "labels":
+            layer.editable = False
+
+    def _realign(self) -> None:
+        """Move the slides and what was found on them onto the reference after an alignment."""
+        case = self._case
+        if case is None:
+            return
+
+        def then(matrices: dict[str, Any]) -> None:
+            for name, layer in self.present().items():
+                frame = self.frames.get(name, "")
+                if case is self._case and frame in matrices:
+                    layer.affine = matrices[frame]
+
+        self.desk.read("Align", partial(_matrices, case), then)
+
+
+_Found = tuple[list[LayerSpec], dict[str, tuple[str, ...]]]
+"""Layers, and by step the parameters that can be chosen."""
+
+
+def _found(case: Case, steps: Iterable[str]) -> _Found:
+    return specs_for(case, steps), choices_of(case)
+
+
+def _matrices(case: Case) -> dict[str, Any]:
+    """Homogeneous matrices of the aligned sections to the reference, by frame."""
+    found = {stain: transform_to_reference(case, stain) for stain in STAIN_TITLES}
+    return {stain: np.array(t.matrix) for stain, t in found.items() if t is not None}
+
+
+def _refill(layer: Layer, spec: LayerSpec) -> None:
+    """New data and place for a layer that is shown already."""
+    layer.data = spec.data if not spec.multiscale else list(spec.data)
+    for name in ("scale", "translate", "affine"):
+        setattr(layer, name, spec.place[name])
+    limits = spec.style.get("contrast_limits")
+    if limits is not None:
+        layer.contrast_limits = limits
+    if "edge_color" in spec.style:
+        layer.edge_color = spec.style["edge_color"]
+    layer.refresh()
+
+
+def _covers(spec: LayerSpec) -> bool:
+    """Whether a layer hides what lies below it."""
+    return spec.kind == "image"
+
+
+_Prepared = tuple[Any, "Transform | None", StainVectors]
+"""An open slide, where it lies, and its stains."""
+
+
+def _prepare(case: Case, stain: str) -> _Prepared:
+    return case.slide(stain), transform_to_reference(case, stain), _stains(case, stain)
+
+
+def _stains(case: Case, stain: str) -> StainVectors:
+    """The slide's own stains where a step found them, else the usual ones."""
+    own: dict[str, Any] = {}
+    if stain == "he" and case.store.origin(STAIN_FIT) is not None:
+        fit = case.store.read(STAIN_FIT)
+        if fit["usable"]:
+            own = dict(zip(("haematoxylin", "eosin"), fit["vectors"], strict=True))
+    elif stain == "cd34" and case.store.origin(VESSELS) is not None:
+        own = case.store.record(VESSELS).get(STAINING, {}).get("stains", {})
+    return stains_of(stain, own)

@@ -1,0 +1,276 @@
+"""A slide as levels that answer at once: coarse at first, sharp as soon as pixels are read."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
+
+from napari_mosaik.core import InputError, MosaikError
+from napari_mosaik.io.slide.read.cache import shared_cache
+from napari_mosaik.io.slide.read.resample import block_mean
+from napari_mosaik.io.slide.types.base import Pixels
+from napari_mosaik.view.display_settings import STAINS_OF_SLIDE, Look, StainVectors, shown
+from napari_mosaik.view.tile_loader import PieceReaders
+from napari_mosaik.view.tile_pyramid import Piece, Window, levels_of
+from napari_mosaik.widgets.canvas.lazy_level import LazyLevel, lazy_of
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+    from napari_mosaik.io.slide import Slide
+
+__all__ = ["LazySlide", "attend", "redraw"]
+
+PLACEHOLDER: Final = 232
+"""Light grey where nothing at all is known yet."""
+MAX_PIXELS: Final = 1 << 27
+"""Most pixels that are handed out at once; a whole level would fill the memory."""
+_SETTLE_MS = (40, 400)
+"""Least and most time between two redraws for pixels that came."""
+_AT_ONCE_PX: Final = 1 << 24
+"""The coarsest level is read before anything else if no more pixels need to be decoded."""
+_owners = itertools.count()
+_closing: set[LazySlide] = set()
+"""Slides that wait for a thread that still reads; they must end in the window's thread."""
+
+
+class LazySlide(QObject):
+    """The levels of one slide for napari, read piece by piece on other threads.
+
+    Only the canvas looks at these pixels: they may still be coarse, and they wear the `Look` that
+    the user chose.  Steps, exports and statistics read the `Slide` itself.
+
+    ``arrived`` is emitted in the window's thread, not more often than drawing can follow, when
+    pixels that were asked for have come; its value says whether the coarsest level (and so the
+    thumbnail) changed.  ``damaged`` tells of a piece that cannot be read, once a slide.
+
+    Parameters
+    ----------
+    slide
+        The open slide; closed by `close`.
+    readers
+        Threads that read for several slides; None makes threads for this one.
+    stains
+        Stains that can be shown alone.
+    """
+
+    arrived = Signal(bool)
+    damaged = Signal(str)
+    look_changed = Signal()
+    _came = Signal()
+    _gone = Signal()
+
+    def __init__(
+        self,
+        slide: Slide,
+        readers: PieceReaders | None = None,
+        stains: StainVectors = STAINS_OF_SLIDE[""],
+    ) -> None:
+        super().__init__()
+        self.slide = slide
+        self.pieces = levels_of(slide)
+        self.lattices = self.pieces.lattices
+        self.look = Look(vectors=stains)
+        self._cache = shared_cache()
+        self._owner = f"view {next(_owners)}"
+        self._failed: set[Piece] = set()
+        self._last = len(self.lattices) - 1
+        shape = (*self.lattices[-1].shape, 3)
+        self._raw: Pixels = np.full(shape, PLACEHOLDER, np.uint8)
+        self._known = np.zeros(shape[:2], bool)
+        self.coarsest: Pixels = self._raw.copy()
+        self._coarse_lock = threading.Lock()
+        self._coarse_whole = threading.Event()
+        self._coarse_changed = False
+        self._pending = False
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(_SETTLE_MS[0])
+        self._settle.timeout.connect(self._tell)
+        self._came.connect(self._soon)
+        self._idle = QTimer(self)
+        self._idle.setSingleShot(True)
+        self._idle.timeout.connect(self._drawn)
+        self._began = 0.0
+        self._gone.connect(self._forget)
+        self._own_readers = PieceReaders() if readers is None else None
+        chosen = readers or self._own_readers
+        assert chosen is not None
+        self._lane = chosen.lane(self._read)
+        self._begin()
+        application = QCoreApplication.instance()
+        if application is not None:
+            application.aboutToQuit.connect(self.close)
+
+    def levels(self) -> list[Any]:
+        """Levels from full size to the coarsest, which is an array in memory."""
+        return [*(LazyLevel(self, i) for i in range(self._last)), self.coarsest]
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait a moment for the coarsest level; whether it is there.
+
+        Does not wait where most of the file would have to be decoded for it.
+        """
+        return self._quick and self._coarse_whole.wait(timeout_s)
+
+    @property
+    def _quick(self) -> bool:
+        return self._known.size * self.pieces.steps[-1] ** 2 <= _AT_ONCE_PX
+
+    def set_look(self, look: Look) -> None:
+        """Show the slide with other brightness, contrast, gamma or stain."""
+        if look == self.look:
+            return
+        with self._coarse_lock:
+            self.look = look
+            self.coarsest[...] = shown(self._raw, look)
+        self.arrived.emit(True)
+        self.look_changed.emit()
+
+    def set_stains(self, stains: StainVectors) -> None:
+        """Separate the stains by other vectors from now on."""
+        self.set_look(replace(self.look, vectors=stains))
+
+    def close(self) -> None:
+        """Read nothing more and close the file once no thread is reading it."""
+        self._settle.stop()
+        _closing.add(self)
+        self._lane.close(self._release)
+
+    def _release(self) -> None:
+        self._cache.drop(self._owner)
+        self.slide.close()
+        if self._own_readers is not None:
+            self._own_readers.close()
+        self._gone.emit()
+
+    def _forget(self) -> None:
+        _closing.discard(self)
+
+    # --- pixels ---------------------------------------------------------------------------------
+    def region(self, window: Window) -> Pixels:
+        """Pixels of a level at once; what is not read yet comes from coarser levels.
+
+        What is missing is asked for, in place of what was asked for before.
+        """
+        rows, columns = window.shape
+        if rows * columns > MAX_PIXELS:
+            raise InputError(
+                f"{self.slide.path.name}: {rows} x {columns} pixels are more than the screen "
+                "needs; read the slide itself with napari_mosaik.io.open_slide"
+            )
+        self._pending = False
+        pixels, missing, bare = self.pieces.compose(window, self._find, self._raw)
+        missing = [piece for piece in missing if piece not in self._failed]
+        self._lane.want(self.pieces.wanted(window, missing, bare))
+        return shown(pixels, self.look)
+
+    def _find(self, piece: Piece) -> Pixels | None:
+        return self._cache.get((self._owner, *piece))
+
+    def _begin(self) -> None:
+        """Read the coarsest level: at once where that is quick, else when nothing else waits."""
+        whole = self.pieces.whole(self._last)
+        pieces = self.pieces.wanted(whole, self.pieces.pieces(whole), [])
+        if self._quick:
+            self._lane.first(pieces)
+        else:
+            self._lane.later(pieces)
+
+    # --- on the reading threads -----------------------------------------------------------------
+    def _read(self, piece: Piece) -> None:
+        at = self.pieces.window(piece)
+        coarse = at.level == self._last
+        if (
+            self._known[at.top : at.bottom, at.left : at.right].all()
+            if coarse
+            else (self._find(piece) is not None or piece in self._failed)
+        ):
+            return
+        try:
+            pixels = self.slide.read_lattice(self.pieces.lattice(piece)).values
+        except (MosaikError, OSError) as error:
+            self._fail(piece, error)
+            return
+        if not coarse:
+            self._cache.put((self._owner, *piece), pixels)
+        self._to_coarsest(pixels, at)
+        if not self._pending:
+            self._pending = True
+            self._came.emit()
+
+    def _fail(self, piece: Piece, error: Exception) -> None:
+        """The part stays coarse on the screen; the steps stop there, or mark it."""
+        first = not self._failed
+        self._failed.add(piece)
+        if first:
+            self.damaged.emit(str(error))
+
+    def _to_coarsest(self, pixels: Pixels, at: Window) -> None:
+        """What a piece tells about the coarsest level, where that is not known yet."""
+        shift = self._last - at.level
+        top, left = -(-at.top >> shift), -(-at.left >> shift)
+        rows, columns = (at.bottom >> shift) - top, (at.right >> shift) - left
+        part = (slice(top, top + rows), slice(left, left + columns))
+        if rows < 1 or columns < 1 or self._known[part].all():
+            return
+        k = 1 << shift
+        inner = pixels[(top << shift) - at.top :, (left << shift) - at.left :]
+        small = block_mean(inner[: rows * k, : columns * k], k, k) if shift else pixels
+        with self._coarse_lock:
+            self._raw[part] = small
+            self._known[part] = True
+            self.coarsest[part] = shown(small, self.look)
+            if self._known.all():
+                self._coarse_whole.set()
+        self._coarse_changed = True
+
+    # --- in the window's thread -----------------------------------------------------------------
+    def _soon(self) -> None:
+        if not self._settle.isActive():
+            self._settle.start()
+
+    def _tell(self) -> None:
+        """Redraw, unless that happened since; then wait for as long as drawing took, twice."""
+        if not self._pending and not self._coarse_changed:
+            return
+        self._pending = False
+        thumbnail, self._coarse_changed = self._coarse_changed, False
+        self._began = time.perf_counter()
+        self.arrived.emit(thumbnail)
+        self._idle.start(0)
+
+    def _drawn(self) -> None:
+        took = 1000 * (time.perf_counter() - self._began)
+        self._settle.setInterval(round(min(_SETTLE_MS[1], max(_SETTLE_MS[0], 2 * took))))
+
+
+def redraw(layer: Layer, thumbnail: bool = False) -> None:
+    """Slice and draw a layer again, without what napari renews besides (extent, highlight)."""
+    layer.refresh(thumbnail=thumbnail, highlight=False, extent=False)
+
+
+def attend(slide: LazySlide, viewer: Any, *, closing: bool = True) -> None:
+    """Redraw the layers of a viewer that show a slide; if *closing*, close it with the last one."""
+
+    def arrived(thumbnail: bool) -> None:
+        for layer in viewer.layers:
+            if lazy_of(layer) is slide:
+                redraw(layer, thumbnail)
+
+    def removed(event: Any) -> None:
+        if lazy_of(event.value) is slide and not any(
+            lazy_of(other) is slide for other in viewer.layers
+        ):
+            viewer.layers.events.removed.disconnect(removed)
+            slide.close()
+
+    slide.arrived.connect(arrived)
+    if closing:
+        viewer.layers.events.removed.connect(removed)

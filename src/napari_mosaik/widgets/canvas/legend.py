@@ -1,0 +1,194 @@
+"""One legend for everything drawn: eye, opacity, colours with units, for each layer of the case."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QLinearGradient, QPainter, QPixmap
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFrame,
+    QLabel,
+    QSizePolicy,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_mosaik.view.formatting import number, title_of
+from napari_mosaik.widgets.base.controls import clear, column, row, words
+from napari_mosaik.widgets.canvas.layer_board import LayerBoard
+
+if TYPE_CHECKING:
+    from napari_mosaik.view.spec import Legend
+
+__all__ = ["Overlays", "legend_widget"]
+
+
+class Overlays(QWidget):
+    """A row for each layer of the case, slides first, and the choice of parameter maps."""
+
+    def __init__(self, board: LayerBoard) -> None:
+        super().__init__()
+        self._board = board
+        self._rows = QVBoxLayout()
+        self._rows.setSpacing(2)
+        self.maps = _Choice("Parameter map", lambda name: board.show_choice("maps", name))
+        self.clusters = _Choice("Clusters of", lambda name: board.show_choice("clusters", name))
+        hint = words("Hold H to hide all overlays.", small=True)
+        self.setLayout(column(self._rows, self.maps, self.clusters, hint, 1, margin=4, spacing=6))
+        board.changed.connect(self._fill)
+        self._fill()
+
+    def _fill(self) -> None:
+        for i in range(self._rows.count()):
+            item = self._rows.itemAt(i)
+            if item is not None and isinstance(item.widget(), _Row):
+                item.widget().part()
+        clear(self._rows)
+        names = self._board.names()
+        if not names:
+            self._rows.addWidget(words("Layers appear here once a case is open."))
+        for name in names:
+            self._rows.addWidget(_Row(name, self._board))
+        self.maps.offer(self._board.choices.get("maps", ()))
+        self.clusters.offer(self._board.choices.get("clusters", ()))
+
+
+class _Choice(QWidget):
+    """Chooses a parameter to be shown."""
+
+    def __init__(self, label: str, show: Any) -> None:
+        super().__init__()
+        self.box = QComboBox()
+        self.box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.box.activated.connect(lambda _: show(self.box.currentData()))
+        self._names: tuple[str, ...] = ()
+        self.setLayout(row(QLabel(label), self.box))
+        self.setVisible(False)
+
+    def offer(self, names: tuple[str, ...]) -> None:
+        self.setVisible(bool(names))
+        if names == self._names:
+            return
+        self._names = names
+        self.box.clear()
+        for name in names:
+            self.box.addItem(title_of(name), name)
+
+
+class _Row(QFrame):
+    """One layer: shown or not, how opaque, and what its colours mean."""
+
+    def __init__(self, name: str, board: LayerBoard) -> None:
+        super().__init__()
+        self._name, self._board = name, board
+        self._layer = board.layer(name)
+        legend = board.legend(name)
+        self.eye = QCheckBox(name.replace("&", "&&"))
+        self.eye.setToolTip("Show or hide")
+        self.eye.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.eye.clicked.connect(lambda shown: board.set_shown(name, shown))
+        self.opacity = QSlider(Qt.Orientation.Horizontal)
+        self.opacity.setRange(0, 100)
+        self.opacity.setFixedWidth(80)
+        self.opacity.setToolTip("Opacity")
+        self.opacity.setEnabled(self._layer is not None)
+        self.opacity.valueChanged.connect(self._set_opacity)
+        self.fill = QCheckBox("fill")
+        self.fill.setToolTip("Filled areas or their outlines only")
+        self.fill.setVisible(_has_outline(self._layer))
+        self.fill.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.fill.clicked.connect(self._set_fill)
+        self._outline = max(1, getattr(self._layer, "contour", 0))
+        self.legend = legend_widget(legend) if legend is not None else QWidget()
+        self._has_legend = legend is not None
+        head = row(self.eye, self.fill, self.opacity)
+        self.setLayout(column(head, self.legend, margin=1, spacing=1))
+        for signal in self._signals():
+            signal.connect(self._follow)
+        self._follow()
+
+    def part(self) -> None:
+        """Listen to the layer no more."""
+        for signal in self._signals():
+            signal.disconnect(self._follow)
+
+    def _signals(self) -> list[Any]:
+        if self._layer is None:
+            return []
+        events = self._layer.events
+        drawn = [events.contour] if _has_outline(self._layer) else []
+        return [events.visible, events.opacity, *drawn]
+
+    def _set_fill(self, filled: bool) -> None:
+        if self._layer is not None:
+            self._layer.contour = 0 if filled else self._outline
+
+    def _set_opacity(self, value: int) -> None:
+        if self._layer is not None:
+            self._layer.opacity = value / 100
+
+    def _follow(self, event: Any = None) -> None:
+        layer = self._layer
+        shown = layer is not None and bool(layer.visible)
+        self.eye.setChecked(shown)
+        self.legend.setVisible(shown and self._has_legend)
+        self.fill.setChecked(_has_outline(layer) and layer.contour == 0)
+        self.opacity.setValue(100 if layer is None else round(100 * float(layer.opacity)))
+
+
+def _has_outline(layer: Any) -> bool:
+    """Whether a layer can be drawn as outlines: labels can."""
+    return hasattr(layer, "contour")
+
+
+def legend_widget(legend: Legend) -> QWidget:
+    """Words with their colours, or a colour scale with its limits and unit."""
+    body = QWidget()
+    parts: list[Any] = []
+    if legend.limits is not None:
+        low, high = legend.limits
+        parts.append(row(QLabel(number(low)), _scale(legend.colormap), _end(high, legend.unit)))
+    for text, colour in legend.entries:
+        parts.append(row(_swatch(colour), words(text, small=True)))
+    if legend.note:
+        parts.append(words(legend.note, small=True))
+    layout = column(*parts, spacing=1)
+    layout.setContentsMargins(22, 0, 0, 2)
+    body.setLayout(layout)
+    return body
+
+
+def _end(value: float, unit: str) -> QLabel:
+    return QLabel(number(value, unit))
+
+
+def _swatch(colour: str) -> QLabel:
+    label = QLabel()
+    label.setFixedSize(12, 12)
+    pixmap = QPixmap(12, 12)
+    pixmap.fill(QColor(colour))
+    label.setPixmap(pixmap)
+    return label
+
+
+def _scale(colormap: str) -> QLabel:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    label = QLabel()
+    pixmap = QPixmap(120, 10)
+    painter = QPainter(pixmap)
+    gradient = QLinearGradient(0, 0, 120, 0)
+    for i in range(11):
+        gradient.setColorAt(i / 10, QColor(to_hex(colormaps[colormap](i / 10))))
+    painter.fillRect(0, 0, 120, 10, gradient)
+    painter.end()
+    label.setPixmap(pixmap)
+    label.setScaledContents(True)
+    label.setFixedHeight(10)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    return label

@@ -1,0 +1,164 @@
+"""What the mouse and keys do on the canvas: reading line, choosing a tile, hiding overlays."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_mosaik.core.catalogue import REFERENCE
+from napari_mosaik.view import colours
+from napari_mosaik.view.spec import placement_um
+from napari_mosaik.widgets.canvas.layer_board import LayerBoard
+from napari_mosaik.widgets.canvas.layout_state import is_base
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_mosaik.widgets.canvas.active_tool import MouseHold
+
+__all__ = ["CanvasLink", "square_lines"]
+
+SELECTED = "Selected tile"
+_CALM_MS = 40
+_BETWEEN = " · "
+_LINE_LETTERS = 36
+
+
+class CanvasLink(QObject):
+    """Joins a viewer's canvas to the workspace.
+
+    ``holder`` is the tool that has the mouse, ``marked_elsewhere`` is set by a layout that marks
+    the selected tile itself.  ``taking`` carries who takes the mouse, so that others let it go.
+    """
+
+    taking = Signal(object)
+
+    def __init__(self, viewer: napari.Viewer, board: LayerBoard) -> None:
+        super().__init__(board)
+        self.viewer = viewer
+        self.board = board
+        self.workspace = board.desk.workspace
+        self.holder: MouseHold | None = None
+        self.marked_elsewhere = False
+        self._hidden: list[Any] = []
+        self._calm = QTimer(self)
+        self._calm.setSingleShot(True)
+        self._calm.setInterval(_CALM_MS)
+        self._calm.timeout.connect(self._read)
+        viewer.mouse_move_callbacks.append(self._moved)
+        viewer.mouse_drag_callbacks.append(self._pressed)
+        viewer.bind_key("H", self._hold_h, overwrite=True)
+        viewer.canvas.overlays.scale_bar.visible = True  # in the unit of the layers, µm
+        text = viewer.canvas.overlays.text
+        text.position = "bottom_left"  # headings, ruler and overview map are above
+        text.font_size = 10
+        self.workspace.events.tile.connect(self._mark)
+        self.workspace.events.case.connect(self._mark)
+
+    def detach(self) -> None:
+        """Leave the viewer as it was found."""
+        self.viewer.mouse_move_callbacks.remove(self._moved)
+        self.viewer.mouse_drag_callbacks.remove(self._pressed)
+        self.viewer.bind_key("H", None, overwrite=True)
+
+    # --- mouse ----------------------------------------------------------------------------------
+    def _moved(self, viewer: Any, event: Any) -> None:
+        if not self._calm.isActive():
+            self._calm.start()
+
+    def _read(self) -> None:
+        overlay = self.viewer.canvas.overlays.text
+        facts = self.workspace.facts
+        tile = -1
+        if facts.grid is not None:
+            position = self.viewer.cursor.position
+            tile = facts.tile_at((float(position[-2]), float(position[-1])))
+        line = _folded(facts.line(tile)) if tile >= 0 else ""
+        if overlay.text != line:
+            overlay.text = line
+        if overlay.visible != bool(line):
+            overlay.visible = bool(line)
+
+    def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
+        if self.holder is not None or event.button != 1 or event.modifiers:
+            return
+        start = np.asarray(event.pos, float)
+        position = tuple(float(v) for v in event.position[-2:])
+        yield
+        while event.type == "mouse_move":
+            if np.abs(np.asarray(event.pos, float) - start).max() > 4:
+                return
+            yield
+        self.choose(position)
+
+    def choose(self, position_um: tuple[float, ...]) -> None:
+        """Select the tile at a position of the reference section, if there is one."""
+        tile = self.workspace.facts.tile_at((position_um[0], position_um[1]))
+        if tile >= 0:
+            self.workspace.tile = tile
+
+    # --- keys -----------------------------------------------------------------------------------
+    def _hold_h(self, viewer: Any) -> Generator[None, None, None]:
+        """Hide everything but slides and pictures while the key is held.
+
+        What a lost release of the key left hidden comes back with the next one.
+        """
+        overlays = [layer for layer in self.viewer.layers if not is_base(layer)]
+        self._hidden += [layer for layer in overlays if layer.visible]
+        for layer in overlays:
+            layer.visible = False
+        yield
+        hidden, self._hidden = self._hidden, []
+        for layer in hidden:
+            layer.visible = True
+
+    # --- the selected tile ----------------------------------------------------------------------
+    def _mark(self, *_: Any) -> None:
+        facts, tile = self.workspace.facts, self.workspace.tile
+        found = [layer for layer in self.viewer.layers if layer.name == SELECTED]
+        if facts.grid is None or not 0 <= tile < facts.n_tiles:
+            for layer in found:
+                self.viewer.layers.remove(layer)
+            return
+        size = facts.grid.size_um
+        lines = square_lines(facts.grid.centres_um[tile], size)
+        if found:
+            found[0].data = lines
+            return
+        if self.marked_elsewhere:
+            return
+        active = self.viewer.layers.selection.active
+        self.viewer.add_vectors(
+            lines,
+            name=SELECTED,
+            edge_color=colours.TISSUE,
+            edge_width=size / 30,
+            vector_style="line",
+            **placement_um(REFERENCE),
+        )
+        if active is not None:
+            self.viewer.layers.selection.active = active
+
+
+def _folded(line: str) -> str:
+    """The parts of a reading on lines that leave room for scale bar and magnification."""
+    lines = [""]
+    for part in line.split(_BETWEEN):
+        longer = f"{lines[-1]}{_BETWEEN}{part}" if lines[-1] else part
+        if len(longer) > _LINE_LETTERS and lines[-1]:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
+
+
+def square_lines(centre_um: Any, size_um: float) -> Any:
+    """The outline of a square as vectors (4, 2, 2): start and step."""
+    top, left = (float(v) - size_um / 2 for v in centre_um)
+    across, down = (0.0, size_um), (size_um, 0.0)
+    starts = [(top, left), (top + size_um, left), (top, left), (top, left + size_um)]
+    steps = [across, across, down, down]
+    return np.array([[s, d] for s, d in zip(starts, steps, strict=True)])

@@ -1,0 +1,1 @@
+"""Correcting segmentations and visual QA."""

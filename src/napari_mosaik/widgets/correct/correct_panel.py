@@ -1,0 +1,399 @@
+"""Correct by hand: vessels and nuclei by clicks, tissue and bad places by drawing, with undo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QListWidget, QListWidgetItem, QWidget
+
+from napari_mosaik.core import MosaikError
+from napari_mosaik.core.corrections import CORRECTED_FRAMES, told
+from napari_mosaik.tissue import QUALITY_NAMES
+from napari_mosaik.view import colours
+from napari_mosaik.view.formatting import count
+from napari_mosaik.view.objects import area_lines, object_lines, outline_lines
+from napari_mosaik.widgets.base.controls import button, column, row, words
+from napari_mosaik.widgets.canvas.camera import look_at
+from napari_mosaik.widgets.correct.correct_session import (
+    Seen,
+    drawn_area,
+    gather,
+    log_of,
+    merge,
+    open_session,
+)
+from napari_mosaik.widgets.correct.correct_tool import KEY, MARKED, CorrectTool
+from napari_mosaik.widgets.pages.case_layers import transform_to_reference
+
+if TYPE_CHECKING:
+    from napari_mosaik.core import Transform
+    from napari_mosaik.widgets.canvas.link import CanvasLink
+    from napari_mosaik.workflow.corrections import Correcting, CorrectionLog, Selected
+
+__all__ = ["CHOSEN", "GONE", "MADE", "CorrectPanel"]
+
+CHOICES = {
+    "Vessels": "vessels",
+    "Nuclei": "nuclei",
+    "Tissue on CD34": "tissue_cd34",
+    "Tissue on H&E": "tissue_he",
+    "Tissue on CAIX": "tissue_caix",
+    "Bad places on CD34": "quality_cd34",
+    "Bad places on H&E": "quality_he",
+    "Bad places on CAIX": "quality_caix",
+}
+"""What can be corrected: the words, which are also the name of its layer, and its name."""
+CHOSEN, MADE, GONE = "Selected object", "Made by hand", "Taken away by hand"
+_SUGGESTED = ("", "artery", "vein", "tumour", "immune", "not sure")
+RED = "#E00000"
+_HINTS = {
+    "": f"Take 'Select object' (key {KEY}) and click one on the slide.",
+    "select": "Click an object. Drag to move the view.",
+    "merge": "Click the second object; the two become one.",
+    "split": "Drag a line across the object, from outside to outside.",
+    "add": "Drag around what is tissue and is missing in the mask.",
+    "cut": "Drag around what is to be cut from the tissue.",
+    "flag": "Drag around what is bad; it is left out of the tissue and of every number.",
+    "clear": "Drag around what is flagged and not bad after all.",
+}
+_TOOLS = {"tissue": ("add", "cut"), "quality": ("flag", "clear")}
+"""The tools of each kind of mask; objects have the others."""
+_TAKE = {
+    "tissue": "Take 'Add tissue' or 'Cut from tissue'.",
+    "quality": "Say what is bad and take 'Flag as bad', or take 'Not bad'.",
+}
+
+
+class CorrectPanel(QWidget):
+    """The card of the selected object, what can be done with it, and what was corrected."""
+
+    def __init__(self, link: CanvasLink) -> None:
+        super().__init__()
+        self._board, self._desk = link.board, link.board.desk
+        self.tool = CorrectTool(link)
+        self.session: Correcting | CorrectionLog | None = None
+        self.selected: Selected | None = None
+        self._transform: Transform | None = None
+        self._busy = False
+        self._seen: Seen | None = None
+        self.what = QComboBox()
+        self.what.addItems(list(CHOICES))
+        self.reader = QLineEdit("reader")
+        self.reader.setToolTip("Each reader has a record of their own; use a pseudonym")
+        self.select = button(f"Select object ({KEY})", lambda: self.toggle("select"))
+        self.add = button("Add tissue", lambda: self.toggle("add"))
+        self.cut = button("Cut from tissue", lambda: self.toggle("cut"))
+        self.kind = QComboBox()
+        self.kind.addItems([name for code, name in QUALITY_NAMES.items() if code])
+        self.kind.setToolTip("What is bad about the place that is flagged next")
+        self.flag = button("Flag as bad", lambda: self.toggle("flag"))
+        self.clear = button("Not bad", lambda: self.toggle("clear"), _HINTS["clear"])
+        self.card = words()
+        self.delete = button("Delete", self.remove, "Key Delete")
+        self.split = button("Split", lambda: self.toggle("split"), _HINTS["split"])
+        self.merge = button("Merge", lambda: self.toggle("merge"), _HINTS["merge"])
+        self.word = QComboBox()
+        self.word.setEditable(True)
+        self.word.addItems(list(_SUGGESTED))
+        self.set_word = button("Set class", self._set_class, "Any word; empty takes it away")
+        self.undo = button("Undo", lambda: self._act(lambda s: s.undo()), "Ctrl+Z")
+        self.redo = button("Redo", lambda: self._act(lambda s: s.redo()), "Ctrl+Shift+Z")
+        self.update_button = button(
+            "Update stale results", self._desk.run_missing, "Runs what depends on the corrections"
+        )
+        self.hint, self.counted = words(small=True), words(small=True)
+        self.list = QListWidget()
+        self.list.setMaximumHeight(130)
+        self.list.setWordWrap(True)
+        self.list.itemActivated.connect(self._look)
+        self.list.itemClicked.connect(self._look)
+        self.tool.keys = {
+            "Delete": self.remove,
+            "Control-Z": self.undo.click,
+            "Control-Shift-Z": self.redo.click,
+            "Escape": lambda: self.tool.take(""),
+        }
+        self._build()
+        self._connect()
+        self._show()
+
+    def _build(self) -> None:
+        self._objects = _group(
+            column(
+                self.card,
+                row(self.delete, self.split, self.merge, 1),
+                row(QLabel("Class"), self.word, self.set_word),
+            )
+        )
+        self.setLayout(
+            column(
+                words(
+                    "Correct what is wrong. Each correction is kept at once and changes the "
+                    "results with the next update; what was found stays as it is.",
+                    small=True,
+                ),
+                row(self.what, QLabel("Reader"), self.reader),
+                row(self.select, self.add, self.cut, self.kind, self.flag, self.clear, 1),
+                self.hint,
+                self._objects,
+                row(self.undo, self.redo, 1),
+                self.counted,
+                self.list,
+                row(self.update_button, 1),
+                spacing=6,
+            )
+        )
+
+    def _connect(self) -> None:
+        self.what.currentTextChanged.connect(self.stop)
+        self.reader.editingFinished.connect(self._reader_changed)
+        self.tool.changed.connect(self._show)
+        self.tool.clicked.connect(self._clicked)
+        self.tool.drawn.connect(self._drawn)
+        self._desk.committed.connect(self._committed)
+        events = self._desk.workspace.events
+        events.case.connect(self.stop)
+        for signal in (events.states, events.job):
+            signal.connect(self._show)
+        self.tool.viewer.bind_key(KEY, lambda _v: self.toggle(self._tools()[0]), overwrite=True)
+
+    # --- beginning and ending -------------------------------------------------------------------
+    @property
+    def name(self) -> str:
+        """What is corrected: "vessels", "nuclei", "tissue_cd34"..."""
+        return CHOICES[self.what.currentText()]
+
+    def _mask(self) -> str:
+        """The kind of mask that is corrected: "tissue", "quality", or empty for objects."""
+        kind = self.name.partition("_")[0]
+        return kind if kind in _TOOLS else ""
+
+    def _tools(self) -> tuple[str, ...]:
+        return _TOOLS.get(self._mask(), ("select", "split", "merge"))
+
+    def toggle(self, mode: str) -> None:
+        """Take a tool, or put it away again."""
+        if mode in ("split", "merge") and self.selected is None:
+            return
+        if mode not in self._tools():
+            return
+        if self.tool.mode == mode:
+            self.tool.take("select" if mode in ("split", "merge") else "")
+            return
+        if self.session is None:
+            self.start(mode)
+        else:
+            self.tool.take(mode)
+
+    def start(self, mode: str = "select") -> None:
+        """Open the record of the chosen reader in the background, then take the tool."""
+        case = self._desk.workspace.case
+        if case is None or self._busy:
+            return
+        what, reader, frame = self.name, self.reader.text().strip(), CORRECTED_FRAMES[self.name]
+        self._busy = True
+
+        def work() -> Any:
+            session = open_session(case, what, reader)
+            return case, session, transform_to_reference(case, frame), gather(session, None)
+
+        task = self._desk.read("Correct by hand", work, lambda answer: self._opened(mode, answer))
+        task.failed.connect(self._freed)
+
+    def _opened(self, mode: str, answer: tuple[Any, ...]) -> None:
+        self._busy = False
+        case, session, self._transform, seen = answer
+        if case is not self._desk.workspace.case or log_of(session).what != self.name:
+            session.close()
+            return
+        self.session = session
+        self._board.show_slide(CORRECTED_FRAMES[self.name])
+        self._board.set_shown(self.what.currentText(), True)
+        self.tool.take(mode)
+        self._shown(seen)
+
+    def _freed(self, *_: Any) -> None:
+        self._busy = False
+
+    def stop(self, *_: Any) -> None:
+        """Put the tool away and give the record back; everything is kept."""
+        if self.tool.mode:
+            self.tool.take("")
+        if self.session is not None:
+            self.session.close()
+        self.session, self.selected, self._seen = None, None, None
+        for name in (CHOSEN, MADE, GONE):
+            self.tool.show_lines(name, (), "", 1)
+        self._show()
+
+    def shut(self) -> None:
+        """Leave the viewer as it was found; called when the window closes."""
+        self.stop()
+        self.tool.shut()
+        self.tool.viewer.bind_key(KEY, None, overwrite=True)
+
+    def _reader_changed(self) -> None:
+        if self.session is not None and self.reader.text().strip() != log_of(self.session).reader:
+            self.stop()
+
+    def _committed(self, step: str) -> None:
+        """What is corrected was found anew: the corrections are made on the new result."""
+        if self.session is not None and step == self.name:
+            mode = self.tool.mode
+            self.stop()
+            self.start(mode)
+
+    # --- acting ---------------------------------------------------------------------------------
+    def _clicked(self, place: Any) -> None:
+        at = self._on_section([place])[0]
+        if self.tool.mode == "merge" and self.selected is not None:
+            one = self.selected
+            self._act(lambda session: merge(session, one, at))
+        else:
+            self._act(lambda session: None, at)
+
+    def _drawn(self, path: Any) -> None:
+        points, mode, chosen = self._on_section(path), self.tool.mode, self.selected
+        if mode == "split" and chosen is not None:
+            self._act(lambda session: session.split(chosen, points))
+        elif mode in self._tools():
+            word = self.kind.currentText() if mode == "flag" else ""
+            self._act(lambda session: session.add(drawn_area(mode, points, word)))
+
+    def remove(self) -> None:
+        """Delete the selected object."""
+        chosen = self.selected
+        if chosen is not None:
+            self._act(lambda session: session.delete(chosen))
+
+    def _set_class(self) -> None:
+        chosen, word = self.selected, self.word.currentText()
+        if chosen is not None:
+            self._act(lambda session: session.set_class(chosen, word), chosen.place_um)
+
+    def _act(self, act: Callable[[Any], Any], at: Any = None) -> None:
+        """Do something with the session in the background, select what is at a place, show it."""
+        session = self.session
+        if session is None or self._busy:
+            return
+        self._busy = True
+        kept = self.selected.place_um if self.selected is not None and at is None else at
+
+        def work() -> Seen:
+            try:
+                act(session)
+                return gather(session, kept)
+            except MosaikError as error:
+                return gather(session, kept, str(error))
+
+        task = self._desk.read("Correct by hand", work, self._acted)
+        task.failed.connect(self._freed)
+
+    def _acted(self, seen: Seen) -> None:
+        self._busy = False
+        if self.session is None:
+            return
+        if self._seen is not None and seen.corrections != self._seen.corrections:
+            self._desk.refresh()
+        if self.tool.mode in ("split", "merge") and not seen.failed:
+            self.tool.take("select")
+        self._shown(seen)
+
+    def _on_section(self, points: Any) -> Any:
+        """Places of the reference section on the section of the objects, µm."""
+        found = np.asarray(points, float)
+        if self._transform is not None:
+            found = self._transform.inverse().apply(found)
+        return [(float(row), float(col)) for row, col in found]
+
+    # --- showing --------------------------------------------------------------------------------
+    def _shown(self, seen: Seen) -> None:
+        self._seen, self.selected = seen, seen.selected
+        outline = np.zeros((0, 2, 2))
+        if seen.selected is not None:
+            outline = outline_lines(seen.selected.mask, seen.selected.lattice)
+            self.word.setCurrentText(seen.selected.word)
+        for name, lines, colour, width in (
+            (MADE, seen.made, colours.TISSUE, 2.0),
+            (GONE, seen.gone, RED, 4.0),
+            (CHOSEN, outline, MARKED, 3.0),
+        ):
+            self.tool.show_lines(name, self._to_reference(lines), colour, width)
+        self.tool.bring_up(CHOSEN)
+        self.list.clear()
+        for number, one in reversed([*enumerate(seen.corrections)]):
+            lost = f"  ⚠ {seen.lost[number]}" if number in seen.lost else ""
+            item = QListWidgetItem(f"{told(one)} ({one.reader}){lost}")
+            item.setData(256, one)
+            self.list.addItem(item)
+        self._show()
+
+    def _to_reference(self, lines: Any) -> Any:
+        if self._transform is None or not len(lines):
+            return lines
+        starts = self._transform.apply(lines[:, 0])
+        return np.stack([starts, self._transform.apply(lines.sum(axis=1)) - starts], axis=1)
+
+    def _look(self, item: QListWidgetItem) -> None:
+        one = item.data(256)
+        place = one.places_um[0] if one.places_um else area_lines(one.area_wkt)[0, 0]
+        if self._transform is not None:
+            place = self._transform.apply([place])[0]
+        look_at(self.tool.viewer, place)
+
+    def _show(self, *_: Any) -> None:
+        space, mode, seen = self._desk.workspace, self.tool.mode, self._seen
+        mask, tools = self._mask(), self._tools()
+        own = {
+            "select": self.select,
+            "add": self.add,
+            "cut": self.cut,
+            "flag": self.flag,
+            "clear": self.clear,
+        }
+        for name, made in own.items():
+            made.setVisible(name in tools)
+        self.kind.setVisible("flag" in tools)
+        for name, made in {**own, "split": self.split, "merge": self.merge}.items():
+            made.setCheckable(True)
+            made.setChecked(mode == name)
+            made.setEnabled(space.case is not None)
+        self._objects.setVisible(self.selected is not None)
+        self.card.setText(self._card())
+        hint = _HINTS[mode] if mode or not mask else _TAKE[mask]
+        self.hint.setText(f"⚠ {seen.failed}" if seen is not None and seen.failed else hint)
+        self.undo.setEnabled(seen is not None and bool(seen.undo))
+        self.redo.setEnabled(seen is not None and bool(seen.redo))
+        self.undo.setToolTip(f"Ctrl+Z. {seen.undo if seen is not None else ''}")
+        self.redo.setToolTip(f"Ctrl+Shift+Z. {seen.redo if seen is not None else ''}")
+        self.counted.setVisible(seen is not None)
+        self.list.setVisible(seen is not None and bool(seen.corrections))
+        if seen is not None:
+            lost = f", {len(seen.lost)} without their object" if seen.lost else ""
+            self.counted.setText(f"{count(len(seen.corrections), 'correction')}{lost}")
+        stale = any(state.word == "stale" for state in space.states.values())
+        self.update_button.setEnabled(stale and space.job is None)
+
+    def _card(self) -> str:
+        chosen = self.selected
+        if chosen is None:
+            return ""
+        centre = np.array([chosen.centroid_um])
+        if self._transform is not None:
+            centre = self._transform.apply(centre)
+        tile = self._desk.workspace.facts.tile_at((float(centre[0, 0]), float(centre[0, 1])))
+        one = "Vessel" if self.name == "vessels" else "Nucleus"
+        lines = [f"{one}, {f'tile {tile}' if tile >= 0 else 'in no tile'}"]
+        lines += [f"{title}: {value}" for title, value in object_lines(chosen.numbers)]
+        if chosen.how:
+            lines.append(f"{chosen.how} by hand; stain is measured with the update")
+        lines.append(f"found by: {chosen.method}")
+        return "\n".join(lines)
+
+
+def _group(layout: Any) -> QWidget:
+    made = QWidget()
+    made.setLayout(layout)
+    return made

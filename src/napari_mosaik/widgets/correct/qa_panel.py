@@ -1,0 +1,304 @@
+"""Check a segmentation by eye: random objects one by one, then tiles for what was missed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QSpinBox, QWidget
+
+from napari_mosaik.core import MosaikError
+from napari_mosaik.core.catalogue import REFERENCE, TILES
+from napari_mosaik.view import colours
+from napari_mosaik.view.report.qa_rows import check_line
+from napari_mosaik.view.spec import placement_um
+from napari_mosaik.widgets.base.controls import button, column, row, words
+from napari_mosaik.widgets.canvas.camera import look_at
+from napari_mosaik.widgets.canvas.link import square_lines
+from napari_mosaik.widgets.pages.case_layers import transform_to_reference
+
+if TYPE_CHECKING:
+    from napari_mosaik.core import Transform
+    from napari_mosaik.widgets.canvas.layer_board import LayerBoard
+    from napari_mosaik.workflow.segmentation_qa import Check
+
+__all__ = ["CheckPanel"]
+
+MARK = "Being checked"
+_CHOICES = {"Vessels": ("vessels", "cd34"), "Nuclei": ("nuclei", "he")}
+_VERDICTS = ("good", "usable", "not usable")
+_VIEW = 10.0
+"""The picture is about this many objects wide."""
+_SEGMENTS = 48
+
+
+class CheckPanel(QWidget):
+    """Leads a reader through a sample and keeps every judgement at once."""
+
+    def __init__(self, board: LayerBoard) -> None:
+        super().__init__()
+        self._board, self._desk = board, board.desk
+        self.check: Check | None = None
+        self._frame = REFERENCE
+        self._table: Any = None
+        self._transform: Transform | None = None
+        self._grid: Any = None
+        self._current: tuple[str, int] | None = None
+        self._past: list[tuple[str, int]] = []
+        self.what = QComboBox()
+        self.what.addItems(list(_CHOICES))
+        self.reader = QLineEdit("reader")
+        self.reader.setToolTip("Each reader has a record of their own; use a pseudonym")
+        self.begin = button("Check by eye", self.start, "Starts a check, or goes on with yours")
+        self.question = words(bold=True)
+        self.right = button("Right", lambda: self._judge("right"), "Key R")
+        self.wrong = button("Wrong", lambda: self._judge("wrong"), "Key W")
+        self.unsure = button("Unsure", lambda: self._judge("unsure"), "Key U")
+        self.back = button("Back", self.step_back, "The object before, to change the judgement")
+        self.missed = QSpinBox()
+        self.missed.setRange(0, 9999)
+        self.missed.setToolTip("Objects within the square that have no outline")
+        self.next = button("Next tile", self._count)
+        self.verdict = QComboBox()
+        self.verdict.addItems(list(_VERDICTS))
+        self.comment = QLineEdit()
+        self.comment.setPlaceholderText("Comment")
+        self.save = button("Save verdict", self._conclude)
+        self.finish = button(
+            "Close check", self.stop, "Everything is kept; go on whenever you like"
+        )
+        self.export = button("Save as CSV…", self._export, "All checks of this case")
+        self.said = words(small=True)
+        for key, act in (("R", "right"), ("W", "wrong"), ("U", "unsure")):
+            shortcut = QShortcut(QKeySequence(key), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(lambda act=act: self._judge(act))
+        self._objects = _group(row(self.right, self.wrong, self.unsure, self.back, 1))
+        self._fields = _group(row(QLabel("Missed here"), self.missed, self.next, 1))
+        self._end = _group(column(row(self.verdict, self.comment), row(self.save, 1)))
+        self.setLayout(
+            column(
+                words(
+                    "How good is a segmentation? Judge objects drawn at random, then count what "
+                    "was missed in some tiles. Each answer is kept at once.",
+                    small=True,
+                ),
+                row(self.what, QLabel("Reader"), self.reader),
+                row(self.begin, self.finish, self.export, 1),
+                self.question,
+                self._objects,
+                self._fields,
+                self._end,
+                self.said,
+                spacing=6,
+            )
+        )
+        self._desk.workspace.events.case.connect(self.stop)
+        self._show()
+
+    # --- beginning and ending -------------------------------------------------------------------
+    def start(self) -> None:
+        """Open the check of the chosen segmentation in the background."""
+        case = self._desk.workspace.case
+        if case is None:
+            return
+        self.stop()
+        what, frame = _CHOICES[self.what.currentText()]
+        reader = self.reader.text().strip()
+
+        def work() -> tuple[Any, ...]:
+            from napari_mosaik.io.corrections import objects_now
+            from napari_mosaik.workflow.segmentation_qa import Check
+
+            check = Check(case, what, reader)
+            try:
+                table = case.store.read(objects_now(case.store, what)[1])
+                grid = case.store.read(TILES) if check.sample.fields else None
+                return check, table, grid, transform_to_reference(case, frame), frame
+            except MosaikError:
+                check.close()
+                raise
+
+        self._desk.read("Check by eye", work, self._opened)
+
+    def _opened(self, answer: tuple[Any, ...]) -> None:
+        self.check, self._table, self._grid, self._transform, self._frame = answer
+        summary = self.check.summary
+        if summary.verdict in _VERDICTS:
+            self.verdict.setCurrentText(summary.verdict)
+            self.comment.setText(summary.comment)
+        name = self.what.currentText()
+        self._board.show_slide(self._frame)
+        self._board.set_shown(name, True)
+        self._advance()
+
+    def stop(self, *_: Any) -> None:
+        """End the check; what was judged stays on record."""
+        if self.check is not None:
+            self.check.close()
+        self.check, self._current, self._past = None, None, []
+        viewer = self._board.viewer
+        if MARK in viewer.layers:
+            viewer.layers.remove(MARK)
+        self._show()
+
+    # --- answers --------------------------------------------------------------------------------
+    def _judge(self, judgement: Any) -> None:
+        if self.check is None or self._current is None or self._current[0] != "object":
+            return
+        self._keep(lambda check, label: check.judge(label, judgement))
+
+    def _count(self) -> None:
+        if self.check is None or self._current is None or self._current[0] != "field":
+            return
+        inside = self._found_in(self._current[1])
+        self._keep(lambda check, tile: check.count_missed(tile, inside, self.missed.value()))
+
+    def _keep(self, write: Any) -> None:
+        assert self.check is not None
+        assert self._current is not None
+        try:
+            write(self.check, self._current[1])
+        except MosaikError as error:
+            self._desk.report(error, "Check by eye")
+            return
+        self._past.append(self._current)
+        self._advance()
+
+    def _conclude(self) -> None:
+        if self.check is None:
+            return
+        try:
+            self.check.conclude(self.verdict.currentText(), self.comment.text().strip())  # type: ignore[arg-type]
+        except MosaikError as error:
+            self._desk.report(error, "Check by eye")
+        self._show()
+
+    def step_back(self) -> None:
+        """Show the last judged object or tile again."""
+        if self._past:
+            self._go(self._past.pop())
+
+    def _export(self) -> None:
+        case = self._desk.workspace.case
+        if case is None:
+            return
+        name, _ = QFileDialog.getSaveFileName(
+            self, "Save the checks of this case", str(Path.home() / f"{case.name}-qa.csv"), "*.csv"
+        )
+        if name:
+            self.write_csv(Path(name))
+
+    def write_csv(self, path: Path) -> None:
+        """Write the checks of the open case."""
+        from napari_mosaik.io.files import write_bytes
+        from napari_mosaik.workflow.segmentation_qa import check_records, records_csv
+
+        case = self._desk.workspace.case
+        if case is not None:
+            self._desk.read(
+                "Save as CSV",
+                lambda: write_bytes(path, records_csv(check_records(case)).encode()),
+                lambda _: self.said.setText(f"Saved as {path.name}"),
+            )
+
+    # --- showing --------------------------------------------------------------------------------
+    def _advance(self) -> None:
+        assert self.check is not None
+        label = self.check.next_object()
+        if label is not None:
+            self._go(("object", label))
+            return
+        tile = self.check.next_field()
+        if tile is not None:
+            self._go(("field", tile))
+            return
+        self._current = None
+        self._show()
+
+    def _go(self, to: tuple[str, int]) -> None:
+        self._current = to
+        centre, size = self._place(to)
+        wide = size * (1.6 if to[0] == "field" else _VIEW)
+        look_at(self._board.viewer, centre, min(self._board.viewer.canvas.size) / wide)
+        if to[0] == "object":
+            self._mark(_circle(centre, size), size / 20)
+        else:
+            self._mark(square_lines(centre, size), size / 150)
+        self.missed.setValue(0)
+        self._show()
+
+    def _place(self, to: tuple[str, int]) -> tuple[tuple[float, float], float]:
+        """Centre on the reference section and size, µm."""
+        if to[0] == "field":
+            centre = self._grid.centres_um[to[1]]
+            return (float(centre[0]), float(centre[1])), float(self._grid.size_um)
+        point = self._table.points_um()[to[1] - 1]
+        size = float(np.nanmax([self._table["major_axis_um"][to[1] - 1], 8.0]))
+        if self._transform is not None:
+            point = self._transform.apply([point])[0]
+        return (float(point[0]), float(point[1])), size
+
+    def _found_in(self, tile: int) -> int:
+        """Objects of the result whose centre lies in a tile."""
+        points = self._table.points_um()
+        if self._transform is not None:
+            points = self._transform.apply(points)
+        low = self._grid.corners_um[tile]
+        inside = (points >= low) & (points < low + self._grid.size_um)
+        return int(inside.all(axis=1).sum())
+
+    def _mark(self, lines: Any, width_um: float) -> None:
+        viewer = self._board.viewer
+        if MARK in viewer.layers:
+            viewer.layers[MARK].data = lines
+            viewer.layers[MARK].edge_width = width_um
+            return
+        viewer.add_vectors(
+            lines, name=MARK, edge_color=colours.TISSUE, edge_width=width_um, vector_style="line",
+            **placement_um(REFERENCE),
+        )  # fmt: skip
+
+    def _show(self) -> None:
+        active = self.check is not None
+        kind = None if self._current is None else self._current[0]
+        self._objects.setVisible(active and kind == "object")
+        self._fields.setVisible(active and kind == "field")
+        self._end.setVisible(active and kind is None)
+        self.finish.setVisible(active)
+        self.begin.setVisible(not active)
+        self.what.setEnabled(not active)
+        self.reader.setEnabled(not active)
+        self.back.setEnabled(bool(self._past))
+        self.question.setText(self._asked())
+        if self.check is not None:
+            self.said.setText(check_line(self.check.summary))
+
+    def _asked(self) -> str:
+        if self.check is None:
+            return ""
+        sample, name = self.check.sample, self.what.currentText().lower()
+        if self._current is None:
+            return f"All looked at. How good are these {name}?"
+        kind, item = self._current
+        if kind == "object":
+            place = sample.objects.index(item) + 1
+            return f"{place} of {len(sample.objects)}: is what the circle marks right?"
+        place = sample.fields.index(item) + 1
+        return f"Tile {place} of {len(sample.fields)}: how many {name} have no outline?"
+
+
+def _group(layout: Any) -> QWidget:
+    made = QWidget()
+    made.setLayout(layout)
+    return made
+
+
+def _circle(centre: tuple[float, float], size: float) -> Any:
+    """A circle one and a half times as large as an object, as vectors (n, 2, 2)."""
+    angle = np.linspace(0, 2 * np.pi, _SEGMENTS + 1)
+    points = np.stack([np.sin(angle), np.cos(angle)], axis=1) * 0.75 * size + np.asarray(centre)
+    return np.stack([points[:-1], np.diff(points, axis=0)], axis=1)

@@ -1,0 +1,313 @@
+"""Forms of the Case page: a new case, the injection record, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QFrame, QLineEdit, QWidget
+
+from napari_mosaik.core import InjectionRecord, InputError, MissingPixelSize, MosaikError
+from napari_mosaik.core.catalogue import STAIN_TITLES
+from napari_mosaik.io.case import Case, CaseFile, PetEntry, SlideEntry
+from napari_mosaik.widgets.base.case_controller import missing_of
+from napari_mosaik.widgets.base.controls import Fold, button, column, row, words
+from napari_mosaik.widgets.pages.pixel_size import RULER_HINT, PixelSizeField
+
+if TYPE_CHECKING:
+    from napari_mosaik.widgets.base.case_controller import Desk
+
+__all__ = ["FileField", "GiveForm", "InjectionForm", "NewCaseForm"]
+
+SLIDE_FILTER = (
+    "Slides (*.svs *.tif *.tiff *.btf *.ndpi *.vms *.vmu *.mrxs *.scn *.bif *.svslide *.dcm *.png "
+    "*.jpg *.jpeg zarr.json .zattrs);;All files (*)"
+)
+
+
+class FileField(QWidget):
+    """A path that is typed or chosen."""
+
+    changed = Signal()
+
+    def __init__(
+        self, caption: str, pattern: str = "All files (*)", *, folder: bool = False
+    ) -> None:
+        super().__init__()
+        self._caption, self._pattern, self._folder = caption, pattern, folder
+        self.edit = QLineEdit()
+        self.edit.setPlaceholderText("folder" if folder else "file")
+        self.edit.textChanged.connect(self.changed)
+        choose = button("…", self._choose, caption)
+        choose.setFixedWidth(28)
+        layout = row(self.edit, choose, spacing=2)
+        self.setLayout(layout)
+
+    def text(self) -> str:
+        """The path as given."""
+        return self.edit.text().strip()
+
+    def _choose(self) -> None:
+        if self._folder:
+            path = QFileDialog.getExistingDirectory(self, self._caption)
+        else:
+            path = QFileDialog.getOpenFileName(self, self._caption, "", self._pattern)[0]
+        if path:
+            self.edit.setText(path)
+
+
+def number_of(text: str, what: str) -> float | None:
+    """A number as typed (a decimal comma is understood); None when empty."""
+    if not text.strip():
+        return None
+    try:
+        return float(text.strip().replace(",", "."))
+    except ValueError:
+        raise InputError(f"{what}: '{text}' is not a number") from None
+
+
+class NewCaseForm(QFrame):
+    """Asks for the files of a new case."""
+
+    created = Signal(object, object)
+
+    def __init__(self, refuse: Callable[[Exception], None]) -> None:
+        super().__init__()
+        self._refuse = refuse
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self.folder = FileField("Folder of the new case", folder=True)
+        self.patient = QLineEdit()
+        self.patient.setPlaceholderText("a pseudonym, never a name")
+        self.slides = {s: FileField(f"{STAIN_TITLES[s]} slide", SLIDE_FILTER) for s in STAIN_TITLES}
+        self.pixels = {s: PixelSizeField() for s in STAIN_TITLES}
+        self.pet = FileField("microPET slice (DICOM)")
+        form = QFormLayout()
+        form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+        form.addRow("Folder", self.folder)
+        form.addRow("Patient", self.patient)
+        for stain, title in STAIN_TITLES.items():
+            form.addRow(title.replace("&", "&&"), self.slides[stain])
+            form.addRow("  pixel size", self.pixels[stain])
+        form.addRow("PET", self.pet)
+        self.make = button("Make the case", self._make)
+        self.setLayout(column(words("New case from slides", bold=True), form, self.make, margin=6))
+
+    def _make(self) -> None:
+        try:
+            root, file = self.value()
+        except InputError as error:
+            self._refuse(error)
+            return
+        self.created.emit(root, file)
+
+    def value(self) -> tuple[Path, CaseFile]:
+        """The folder and what its ``case.toml`` will hold."""
+        if not self.folder.text():
+            raise InputError("choose a folder for the new case")
+        root = Path(self.folder.text()).expanduser()
+        slides = {s: field.text() for s, field in self.slides.items() if field.text()}
+        if not slides:
+            raise InputError("give at least one slide")
+        entries = {s: slide_entry(path, self.pixels[s]) for s, path in slides.items()}
+        pet = PetEntry(paths=(self.pet.text(),)) if self.pet.text() else None
+        patient = self.patient.text().strip() or "unknown patient"
+        return root, CaseFile(name=root.name, patient=patient, slides=entries, pet=pet)
+
+
+def slide_entry(path: str, size: PixelSizeField) -> SlideEntry:
+    """A slide with the pixel size that was given, if one was."""
+    if not Path(path).expanduser().exists():
+        raise InputError(f"the slide {path} is not there")
+    entry, given = SlideEntry(path=path), size.value()
+    return entry if given is None else entry.spaced(*given)
+
+
+class InjectionForm(QFrame):
+    """The injection record: what was injected into whom and when."""
+
+    saved = Signal(object)
+
+    _FIELDS = (
+        ("nuclide", "Nuclide", ""),
+        ("dose_mbq", "Injected activity", "MBq"),
+        ("residual_mbq", "Left in the syringe", "MBq"),
+        ("injected", "Injected", "YYYY-MM-DD HH:MM"),
+        ("excised", "Excised", "YYYY-MM-DD HH:MM"),
+        ("weight_kg", "Weight", "kg"),
+        ("height_cm", "Height", "cm"),
+        ("antibody_mass_mg", "Antibody", "mg"),
+    )
+    _TIMES = ("injected", "excised")
+
+    def __init__(self, refuse: Callable[[Exception], None]) -> None:
+        super().__init__()
+        self._refuse = refuse
+        self._record = InjectionRecord()
+        self.fields: dict[str, QLineEdit] = {}
+        form = QFormLayout()
+        form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+        for name, label, unit in self._FIELDS:
+            edit = self.fields[name] = QLineEdit()
+            edit.setPlaceholderText(unit)
+            edit.setToolTip(InjectionRecord.model_fields[name].description or "")
+            shown = label if name in self._TIMES or not unit else f"{label}, {unit}"
+            form.addRow(shown, edit)
+        self.sex = QComboBox()
+        for text, value in (("not given", None), ("male", "M"), ("female", "F")):
+            self.sex.addItem(text, value)
+        form.addRow("Sex", self.sex)
+        self.save = button("Save the injection record", self._save)
+        self.setLayout(column(form, self.save, margin=6))
+
+    def show_record(self, record: InjectionRecord | None) -> None:
+        """Show a record; empty fields where it says nothing."""
+        self._record = record or InjectionRecord()
+        for name, edit in self.fields.items():
+            value = getattr(self._record, name)
+            said = name in self._record.model_fields_set  # a default is nobody's word
+            edit.setText(_text(value) if said else "")
+        self.sex.setCurrentIndex(max(0, self.sex.findData(self._record.sex)))
+
+    def value(self) -> InjectionRecord:
+        """The record as typed; what is left empty the PET file may say.
+
+        What cannot be used is named in an `InputError`.
+        """
+        values: dict[str, Any] = self._record.model_dump(exclude_unset=True)
+        for name, label, _ in self._FIELDS:
+            text = self.fields[name].text().strip()
+            if name == "nuclide":
+                values[name] = text or None
+            elif name in self._TIMES:
+                values[name] = _time(text, label)
+            else:
+                values[name] = number_of(text, label)
+        values["sex"] = self.sex.currentData()
+        return _checked({name: value for name, value in values.items() if value is not None})
+
+    def _save(self) -> None:
+        try:
+            record = self.value()
+        except InputError as error:
+            self._refuse(error)
+            return
+        self.saved.emit(record)
+
+
+def _text(value: Any) -> str:
+    """A value of the record as it is edited."""
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="minutes")
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    return "" if value is None else str(value)
+
+
+def _time(text: str, what: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"{what}: '{text}' is not a date and time; write it as 2024-05-17 09:30"
+        ) from None
+
+
+def _checked(values: dict[str, Any]) -> InjectionRecord:
+    from pydantic import ValidationError
+
+    try:
+        record = InjectionRecord.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", " ")
+        raise InputError(f"{name}: {first.get('input')!r} cannot be used: {first['msg']}") from None
+    if record.injected and record.excised and record.excised < record.injected:
+        raise InputError("the excision lies before the injection; check both dates")
+    return record
+
+
+def unknown_size(case: Case, stain: str) -> str:
+    """Why a slide's pixel size is not known; empty when it is, or when the slide is no slide."""
+    entry = case.file.slides.get(stain)  # type: ignore[call-overload]
+    if entry is None or entry.spacing_um is not None:
+        return ""
+    try:
+        case.spacing_um(stain)
+    except MissingPixelSize:
+        return "its pixel size is not known"
+    except MosaikError:
+        return ""  # the page and the steps say what is wrong with the file
+    return ""
+
+
+class GiveForm(QWidget):
+    """Gives a case the file or pixel size that it lacks."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self.what = QComboBox()
+        for stain, title in STAIN_TITLES.items():
+            self.what.addItem(f"{title} slide", stain)
+        self.what.addItem("PET file", "pet")
+        self.file = FileField("File")
+        self.pixel = PixelSizeField()
+        self.ruler = words(RULER_HINT)
+        self.what.currentIndexChanged.connect(self._show_size)
+        give = button("Give it to the case", self._give)
+        inner = QFrame()
+        inner.setLayout(column(self.what, self.file, self.pixel, self.ruler, give))
+        self.fold = Fold("Add or replace a file, or give a pixel size", inner)
+        self.setLayout(column(self.fold))
+
+    def show_case(self, case: Case | None) -> None:
+        """Offer it only when a case is open; open it when a file is missing."""
+        self.setVisible(case is not None)
+        if case is None:
+            return
+        for _, key, why in missing_of(case):
+            why = why or unknown_size(case, key)
+            if why and key != "injection":
+                self.what.setCurrentIndex(self.what.findData(key))
+                self.fold.set_open(True)
+                return
+
+    def _show_size(self) -> None:
+        slide = self.what.currentData() != "pet"
+        self.pixel.setVisible(slide)
+        self.ruler.setVisible(slide)
+
+    def _give(self) -> None:
+        case = self._desk.workspace.case
+        if case is None:
+            return
+        key = self.what.currentData()
+        try:
+            changes = self._changes(case, key)
+        except InputError as error:
+            self._desk.report(error, "Case")
+            return
+        self._desk.update_case(**changes)
+
+    def _changes(self, case: Case, key: str) -> dict[str, Any]:
+        path = self.file.text()
+        if key == "pet":
+            if not path or not Path(path).exists():
+                raise InputError("choose the PET file first")
+            return {"pet": PetEntry(paths=(path,))}
+        known = case.file.slides.get(key)  # type: ignore[call-overload]
+        if not path and known is not None:
+            given = self.pixel.value()
+            if given is None:
+                raise InputError("give the pixel size, or choose the slide's file")
+            entry = known.spaced(*given)
+        elif path:
+            entry = slide_entry(path, self.pixel)
+        else:
+            raise InputError("choose the slide's file first")
+        return {"slides": {**case.file.slides, key: entry}}

@@ -1,0 +1,181 @@
+"""The tile inspector: one tile in three stains, its numbers, its uptake and its curves."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QLabel,
+    QSizePolicy,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
+
+from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES, STAINS
+from napari_mosaik.view.formatting import number
+from napari_mosaik.widgets.base.case_controller import Desk
+from napari_mosaik.widgets.base.controls import column, row, words
+from napari_mosaik.widgets.base.figure_view import FigureView
+from napari_mosaik.widgets.correct.crops import crops_of
+from napari_mosaik.widgets.pages.tile_data import Facts
+
+__all__ = ["TileInspector"]
+
+_PICTURE_PX = 100
+_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+_KEYS = {
+    Qt.Key.Key_Up: (-1, 0),
+    Qt.Key.Key_Down: (1, 0),
+    Qt.Key.Key_Left: (0, -1),
+    Qt.Key.Key_Right: (0, 1),
+}
+
+
+class TileInspector(QWidget):
+    """Follows the selected tile of the workspace; arrow keys go to the next tile."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self._wanted = -1
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.title = words("Click a tile on the canvas.", bold=True)
+        self.title.setToolTip("Distance from the upper left corner of the CD34 slide: down, across")
+        self.pictures = {stain: _Picture(STAIN_TITLES[stain]) for stain in STAINS}
+        self.table = QTableWidget(0, 4)
+        self.table.setHorizontalHeaderLabels(["Parameter", "Value", "Unit", "Rank"])
+        self.table.setToolTip("The rank is among the tiles of this case, the highest first")
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        vertical, across = self.table.verticalHeader(), self.table.horizontalHeader()
+        assert vertical is not None
+        assert across is not None
+        vertical.setVisible(False)
+        vertical.setDefaultSectionSize(20)
+        across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        across.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.curves = FigureView()
+        self.curves.setMinimumWidth(200)
+        self.curves.setMaximumWidth(270)
+        self.table.setMinimumWidth(330)
+        pictures = row(*self.pictures.values(), spacing=4)
+        left = column(self.title, pictures, 1)
+        layout = row(spacing=8)
+        layout.addLayout(left)
+        layout.addWidget(self.table, 1)
+        layout.addWidget(self.curves)
+        layout.setContentsMargins(6, 4, 6, 4)
+        self.setLayout(layout)
+        self.setMinimumHeight(138)
+        events = desk.workspace.events
+        events.tile.connect(self._show)
+        events.facts.connect(self._show_all)
+        self._show_all()
+
+    def _show_all(self, *_: Any) -> None:
+        self._curves()
+        self._show()
+
+    def _show(self, *_: Any) -> None:
+        facts, tile = self._desk.workspace.facts, self._desk.workspace.tile
+        if facts.grid is None or not 0 <= tile < facts.n_tiles:
+            self.title.setText("Click a tile on the canvas.")
+            self.table.setRowCount(0)
+            for picture in self.pictures.values():
+                picture.show_pixels(None, "")
+            return
+        row_um, column_um = (float(v) for v in facts.grid.centres_um[tile])
+        place = f"at {number(row_um / 1000)}, {number(column_um / 1000, 'mm')}"
+        self.title.setText(f"Tile {tile} · {place}")
+        self._fill(facts, tile)
+        self._read_pictures(tile, (row_um, column_um), facts.grid.size_um)
+
+    def _fill(self, facts: Facts, tile: int) -> None:
+        rows = facts.rows(tile)
+        self.table.setRowCount(len(rows))
+        for i, entry in enumerate(rows):
+            for j, text in enumerate((entry.parameter, entry.value, entry.unit, entry.rank)):
+                item = QTableWidgetItem(text)
+                item.setToolTip(entry.about)
+                if j == 1:
+                    item.setTextAlignment(
+                        Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+                    )
+                self.table.setItem(i, j, item)
+
+    def _read_pictures(self, tile: int, centre_um: tuple[float, float], size_um: float) -> None:
+        case = self._desk.workspace.case
+        self._wanted = tile
+        if case is None:
+            return
+
+        def then(crops: dict[str, Any]) -> None:
+            if self._wanted != tile:
+                return
+            for stain, pixels in crops.items():
+                aligned = stain == REFERENCE or stain not in case.file.slides
+                why = "no slide" if aligned else "not aligned yet"
+                self.pictures[stain].show_pixels(pixels, why)
+
+        self._desk.read("Tile", partial(crops_of, case, centre_um, size_um), then)
+
+    def _curves(self) -> None:
+        facts = self._desk.workspace.facts
+        if facts.kinetics is None:
+            self.curves.setVisible(False)
+            return
+        from napari_mosaik.view.plots import kinetics_figure
+
+        table = facts.kinetics
+        curves = {name: table[f"{name}_um"] for name in ("free", "bound", "internalised")}
+        self.curves.setVisible(True)
+        self.curves.show_figure(kinetics_figure(table["time_h"], curves))
+
+    def keyPressEvent(self, event: Any) -> None:
+        """Arrow keys go to the next tile."""
+        step = _KEYS.get(event.key())
+        if step is None:
+            super().keyPressEvent(event)
+            return
+        space = self._desk.workspace
+        space.tile = space.facts.neighbour(space.tile, *step)
+
+
+class _Picture(QWidget):
+    """A small picture with its stain below it."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
+        self.image = QLabel()
+        self.image.setFixedSize(_PICTURE_PX, _PICTURE_PX)
+        self.image.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.image.setWordWrap(True)
+        self.label = QLabel(title)
+        self.label.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.setLayout(column(self.label, self.image, spacing=1))
+        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+
+    def show_pixels(self, pixels: Any, why: str) -> None:
+        """Show 8-bit RGB pixels, or why there are none."""
+        if pixels is None:
+            self.image.setPixmap(QPixmap())
+            self.image.setText(why)
+            return
+        data = np.ascontiguousarray(pixels)
+        height, width = data.shape[:2]
+        image = QImage(data.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
+        pixmap = QPixmap.fromImage(image).scaled(
+            _PICTURE_PX,
+            _PICTURE_PX,
+            Qt.AspectRatioMode.KeepAspectRatio,
+            Qt.TransformationMode.SmoothTransformation,
+        )
+        self.image.setPixmap(pixmap)

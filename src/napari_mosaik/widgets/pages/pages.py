@@ -1,0 +1,333 @@
+"""The list of pages: where each step stands, its settings, Run, Cancel and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QLabel, QSizePolicy, QWidget
+
+from napari_mosaik.core import Params
+from napari_mosaik.view.formatting import STATE_MARKS, title_of
+from napari_mosaik.widgets.base.controls import Fold, button, column, row, words
+from napari_mosaik.widgets.base.form import ParamsForm
+from napari_mosaik.workflow.step import State, Step
+
+__all__ = ["Page", "StepPage", "StepSection", "pages_of", "summary"]
+
+_ORDER = ("running", "stale", "missing", "blocked", "done")
+
+
+def pages_of(steps: Iterable[Step[Any]]) -> dict[str, list[Step[Any]]]:
+    """Steps by the page on which they stand, in order."""
+    pages: dict[str, list[Step[Any]]] = {}
+    for step in steps:
+        pages.setdefault(step.page, []).append(step)
+    return pages
+
+
+def summary(states: Sequence[State]) -> State:
+    """One state for several steps: the one that asks most for attention."""
+    if not states:
+        return State("missing")
+    if any(state.word == "done" for state in states):
+        free = [state for state in states if state.word != "blocked"]
+        blocked = [state for state in states if state.word == "blocked"]
+        if blocked and all(state.word == "done" for state in free):
+            return State("blocked", f"{len(free)} of {len(states)} done; {blocked[0].reason}")
+    return min(states, key=lambda state: _ORDER.index(state.word))
+
+
+class _Head(QFrame):
+    """The always visible line of a page; a click opens or closes it."""
+
+    clicked = Signal()
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.glyph = QLabel()
+        self.glyph.setFixedWidth(16)
+        self.glyph.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.title = words(title, bold=True)
+        self.title.setTextInteractionFlags(Qt.TextInteractionFlag.NoTextInteraction)
+        self.word = QLabel()
+        self.line = words(small=True)
+        self.line.setTextInteractionFlags(Qt.TextInteractionFlag.NoTextInteraction)
+        top = QHBoxLayout()
+        top.setContentsMargins(0, 0, 0, 0)
+        top.addWidget(self.glyph)
+        top.addWidget(self.title, 1)
+        top.addWidget(self.word)
+        below = QHBoxLayout()
+        below.setContentsMargins(22, 0, 0, 0)
+        below.addWidget(self.line, 1)
+        self.setLayout(column(top, below, margin=4, spacing=1))
+
+    def show_state(self, word: str, line: str) -> None:
+        mark, name = STATE_MARKS.get(word, ("", word))
+        self.glyph.setText(mark)
+        self.word.setText(name)
+        self.line.setText(line)
+        self.line.setVisible(bool(line))
+        self.setAccessibleName(f"{self.title.text()}: {self.word.text()}. {line}")
+
+    def mousePressEvent(self, event: Any) -> None:
+        self.clicked.emit()
+        event.accept()
+
+    def keyPressEvent(self, event: Any) -> None:
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Space):
+            self.clicked.emit()
+        else:
+            super().keyPressEvent(event)
+
+
+class Page(QWidget):
+    """A heading with its state, and below it a body that is made when it is first opened."""
+
+    opened = Signal(object)
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.title = title
+        self.head = _Head(title)
+        self.body: QWidget | None = None
+        self._layout = column(self.head, spacing=0)
+        self.setLayout(self._layout)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.head.clicked.connect(lambda: self.set_open(not self.is_open))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the body is shown."""
+        return self.body is not None and not self.body.isHidden()
+
+    def make_body(self) -> QWidget:
+        """The widget below the heading."""
+        raise NotImplementedError
+
+    def fill(self) -> None:
+        """Show the present state in a body that has just been made."""
+
+    def set_open(self, opened: bool) -> None:
+        """Show or hide the body."""
+        if opened and self.body is None:
+            self.body = self.make_body()
+            self._layout.addWidget(self.body)
+            self.fill()
+        if self.body is not None:
+            self.body.setVisible(opened)
+        if opened:
+            self.opened.emit(self)
+
+
+class StepSection(QWidget):
+    """One step on its page: what it does, its settings and its state."""
+
+    changed = Signal(str, object)
+
+    def __init__(self, step: Step[Any], params: Params, *, alone: bool) -> None:
+        super().__init__()
+        self.step = step
+        self.form = ParamsForm(params)
+        self.form.changed.connect(lambda value: self.changed.emit(step.name, value))
+        self.state = words(bold=not alone)
+        self.about = words(step.about, small=not alone)
+        self.fold = None if alone else Fold("Settings", self.form)
+        body: QWidget = self.form if self.fold is None else self.fold
+        body.setVisible(bool(step.params.model_fields))
+        self._alone = alone
+        self.setLayout(column(self.state, self.about, body, spacing=3))
+
+    def show_state(self, state: State, result: str, running: bool) -> None:
+        """Show where the step stands."""
+        self.form.setEnabled(not running)
+        word = "running" if running else state.word
+        said = result if word == "done" else "" if word == "running" else state.reason
+        mark, name = STATE_MARKS[word]
+        if word == "stale" and result:
+            said = f"{said}; before: {result}"
+        text = f"{mark} {name}" if self._alone else f"{mark} {self.step.title}: {name}"
+        self.state.setText(text + (f" · {said}" if said and said != name else ""))
+
+
+class StepPage(Page):
+    """A page with one or several steps.
+
+    ``run`` and ``show_layers`` carry the names of the page's steps; ``needs_case`` asks for the
+    Case page, where what is missing can be given; ``preview`` carries the name of the step to be
+    tried on what is visible, empty to end it.
+    """
+
+    changed = Signal(str, object)
+    run = Signal(tuple)
+    cancel = Signal()
+    show_layers = Signal(tuple)
+    needs_case = Signal()
+    preview = Signal(str)
+
+    def __init__(self, title: str, steps: Sequence[Step[Any]]) -> None:
+        super().__init__(title)
+        self.steps = tuple(steps)
+        self.names = tuple(step.name for step in steps)
+        self.sections: dict[str, StepSection] = {}
+        self.tools: QWidget | None = None
+        """More that stands below the preview, set before the page is first opened."""
+        self._recipe: dict[str, Params] = {}
+        self._states: dict[str, State] = {}
+        self._results: dict[str, str] = {}
+        self._running = ""
+        self._busy = False
+
+    def make_body(self) -> QWidget:
+        """Sections of the steps and the buttons."""
+        body = QFrame()
+        body.setFrameShape(QFrame.Shape.StyledPanel)
+        alone = len(self.steps) == 1
+        for step in self.steps:
+            params = self._recipe.get(step.name) or step.params()
+            section = StepSection(step, params, alone=alone)
+            section.changed.connect(self.changed)
+            self.sections[step.name] = section
+        self.run_button = button("Run", lambda: self.run.emit(self.names))
+        self.cancel_button = button("Cancel", self.cancel.emit, "Stop; nothing is changed")
+        self.show_button = button(
+            "Show layers",
+            lambda: self.show_layers.emit(self.names),
+            "Show the results on the slide",
+        )
+        self.give_button = button(
+            "Give what is missing…", self.needs_case.emit, "Opens the Case page"
+        )
+        self.preview_box = QCheckBox("Preview here")
+        self.preview_box.setToolTip(
+            "Shows what these settings find in the visible part while you change them; "
+            "nothing is stored"
+        )
+        self.preview_box.setVisible(bool(self._previewed()))
+        self.preview_box.toggled.connect(self._toggle_preview)
+        self.preview_line = words(small=True)
+        self.preview_line.hide()
+        self.how = Fold("How this is computed", words("\n".join(map(how_computed, self.steps))))
+        layout = column(margin=8, spacing=6)
+        layout.addLayout(row(self.run_button, self.cancel_button, self.show_button, 1))
+        layout.addWidget(self.give_button)
+        layout.addWidget(self.preview_box)
+        layout.addWidget(self.preview_line)
+        if self.tools is not None:
+            layout.addWidget(self.tools)
+        for section in self.sections.values():
+            layout.addWidget(section)
+        layout.addWidget(self.how)
+        body.setLayout(layout)
+        return body
+
+    def _previewed(self) -> str:
+        """Name of the step that can be tried on what is visible; empty when there is none."""
+        return next((step.name for step in self.steps if step.previews), "")
+
+    def _toggle_preview(self, on: bool) -> None:
+        """Begin or end the preview; the settings that it is for are seen."""
+        name = self._previewed()
+        fold = self.sections[name].fold if name else None
+        if on and fold is not None:
+            fold.set_open(True)
+        self.preview.emit(name if on else "")
+
+    def show_preview(self, line: str) -> None:
+        """What the preview has found; empty when it has ended."""
+        if self.body is None:
+            return
+        self.preview_line.setText(line)
+        self.preview_line.setVisible(bool(line))
+        if not line and self.preview_box.isChecked():
+            self.preview_box.setChecked(False)
+
+    def set_open(self, opened: bool) -> None:
+        """Show or hide the body; a preview ends with its page."""
+        if not opened and self.body is not None:
+            self.preview_box.setChecked(False)
+        super().set_open(opened)
+
+    def fill(self) -> None:
+        """Show the present state."""
+        self._show_body()
+
+    def update_page(
+        self,
+        recipe: dict[str, Params],
+        states: dict[str, State],
+        results: dict[str, str],
+        running: str,
+        busy: bool,
+    ) -> None:
+        """Show the present settings and states."""
+        self._recipe, self._states, self._results = recipe, states, results
+        self._running, self._busy = running, busy
+        self._show()
+        if self.body is not None:
+            self._show_body()
+
+    def _known(self) -> list[State]:
+        return [self._states[name] for name in self.names if name in self._states]
+
+    def _show(self) -> None:
+        state = summary(self._known())
+        if self._running in self.names:
+            title = next(s.title for s in self.steps if s.name == self._running)
+            self.head.show_state("running", title if len(self.steps) > 1 else "")
+            return
+        self.head.show_state(state.word, self._line(state))
+
+    def _line(self, state: State) -> str:
+        if state.word == "done":
+            lines = [self._results[n].split("\n")[0] for n in self.names if self._results.get(n)]
+            return " · ".join(dict.fromkeys(lines))
+        return "" if state.word == "missing" else state.reason
+
+    def _show_body(self) -> None:
+        for name, section in self.sections.items():
+            if name in self._recipe:
+                section.form.show_value(self._recipe[name])
+            state = self._states.get(name, State("missing"))
+            section.show_state(state, self._results.get(name, ""), name == self._running)
+        states = self._known()
+        word = summary(states).word
+        free = [s for s in states if s.word != "blocked"]
+        mine = self._running in self.names
+        self.run_button.setEnabled(bool(free) and not self._busy)
+        self.run_button.setText("Run again" if word == "done" else "Run")
+        self.run_button.setToolTip(
+            "Something is running" if self._busy else "Runs this and what it needs first"
+        )
+        self.cancel_button.setVisible(mine)
+        self.show_button.setEnabled(any(s.word in ("done", "stale") for s in states))
+        self.give_button.setVisible(any(s.word == "blocked" for s in states))
+
+    def set_cancelling(self) -> None:
+        """Acknowledge a Cancel at once."""
+        if self.body is not None:
+            self.cancel_button.setText("Cancelling…")
+            self.cancel_button.setEnabled(False)
+
+    def set_idle(self) -> None:
+        """After a job: Cancel can be used again."""
+        if self.body is not None:
+            self.cancel_button.setText("Cancel")
+            self.cancel_button.setEnabled(True)
+
+
+def how_computed(step: Step[Any]) -> str:
+    """A step in words: what it takes, what it makes, and the meaning of each setting."""
+    takes = ", ".join(entry.about for entry in (*step.reads, *step.may_read))
+    makes = ", ".join(artifact.about for artifact in step.writes)
+    lines = [f"{step.title}. {step.about}", f"Takes: {takes or 'nothing'}.", f"Makes: {makes}."]
+    for name, info in step.params.model_fields.items():
+        extra = info.json_schema_extra
+        unit = extra.get("unit", "") if isinstance(extra, dict) else ""
+        label = (extra.get("label") if isinstance(extra, dict) else "") or title_of(name)
+        lines.append(f"• {label}{f' ({unit})' if unit else ''}: {info.description}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,253 @@
+"""The parameters on their page: what each means, and how it goes with the uptake over the cases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
+
+from napari_mosaik.core import Table
+from napari_mosaik.view.formatting import heading, number
+from napari_mosaik.widgets.base.controls import Fold, button, column, row, shrinkable, words
+from napari_mosaik.widgets.base.figure_view import FigureView
+from napari_mosaik.widgets.base.figure_window import Larger
+from napari_mosaik.widgets.base.tables import fill_table, table_of
+from napari_mosaik.widgets.pages.correlation_text import relation_sentences, relation_words
+from napari_mosaik.workflow.correlations import Relations, gather_relations, meanings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from napari_mosaik.widgets.base.case_controller import Desk
+
+__all__ = ["ParameterPanel"]
+
+_KINDS = (
+    "Pearson, parameters × cases",
+    "Spearman, parameters × cases",
+    "Mean Pearson and Spearman",
+    "One parameter against the uptake",
+)
+_COLUMNS = ("Parameter", "r", "ρ", "ESS", "p (Dutilleul)", "p (MSR)", "p naive")
+_TIPS = (
+    "",
+    "Pearson correlation with the measured uptake",
+    "Spearman correlation with the measured uptake",
+    "Effective sample size: independent tiles that would tell as much",
+    "Two-sided p-value of Dutilleul's modified t-test",
+    "Two-sided p-value by Moran spectral randomisation",
+    "As if tiles were independent: far too small on smooth maps; not to be used",
+)
+_PLOT_PX = 300
+
+
+class ParameterPanel(QWidget):
+    """Meaning of each parameter, heat map, dual-axis scatter, p-values, the choice of proxies."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self._task: object = None
+        self.relations: Relations | None = None
+        self.kind = QComboBox()
+        self.kind.addItems(list(_KINDS))
+        shrinkable(self.kind)
+        self.kind.currentIndexChanged.connect(self._plot)
+        self.parameter = QComboBox()
+        shrinkable(self.parameter)
+        self.parameter.currentIndexChanged.connect(self._plot)
+        self.plot = FigureView(self._clicked)
+        self.larger = Larger(self)
+        self.open = button("Larger…", self._open_larger, "The same figure in a window of its own")
+        self.open.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.table = table_of(_COLUMNS, _TIPS)
+        self.table.itemClicked.connect(lambda item: self._choose(item.row()))
+        self.said = words(small=True)
+        self.meanings = table_of(("Parameter", "Unit"), ("", ""))
+        self.meaning = words(small=True)
+        self.meanings.itemClicked.connect(lambda item: self._explain(item.row()))
+        inner = QWidget()
+        inner.setLayout(column(self.meanings, self.meaning, spacing=3))
+        self.fold = Fold("What each parameter means", inner)
+        self.setLayout(
+            column(
+                self.fold,
+                words("Parameters and uptake", bold=True),
+                row(self.kind, self.open),
+                self.parameter,
+                self.plot,
+                self.said,
+                self.table,
+                spacing=5,
+            )
+        )
+        events = desk.workspace.events
+        events.facts.connect(self.read)
+        events.tile.connect(self._follow)
+        self.read()
+
+    # --- reading --------------------------------------------------------------------------------
+    def read(self, *_: Any) -> None:
+        """Read the correlations of the cohort's cases anew, in the background."""
+        self._fill_meanings()
+        case = self._desk.workspace.case
+        if case is None:
+            self._show(None)
+            return
+        roots = self._desk.workspace.cohort or (case.root,)
+        task = self._desk.read(
+            "Correlations",
+            lambda: gather_relations(roots),
+            lambda found: self._arrived(task, found),
+        )
+        self._task = task
+
+    def _arrived(self, task: object, found: Relations) -> None:
+        if task is self._task:
+            self._show(found)
+
+    def _show(self, found: Relations | None) -> None:
+        self.relations = found if found is not None and found.tables else None
+        names = () if self.relations is None else self.relations.parameters
+        chosen = self.parameter.currentData()
+        self.parameter.blockSignals(True)
+        self.parameter.clear()
+        for name in names:
+            self.parameter.addItem(heading(name), name)
+        self.parameter.setCurrentIndex(max(0, self.parameter.findData(chosen)))
+        self.parameter.blockSignals(False)
+        for widget in (self.kind, self.open, self.plot, self.table):
+            widget.setVisible(self.relations is not None)
+        self._fill_table()
+        self._say()
+        self._plot()
+
+    # --- words ----------------------------------------------------------------------------------
+    def _fill_meanings(self) -> None:
+        table = self._desk.workspace.facts.parameters
+        self._meanings = meanings(table)
+        self.fold.setVisible(bool(self._meanings))
+        fill_table(
+            self.meanings, [(m.title, "" if m.unit == "1" else m.unit) for m in self._meanings]
+        )
+        self.meanings.setFixedHeight(min(190, 26 + 21 * len(self._meanings)))
+        self.meaning.setText("Click a parameter for its formula and meaning.")
+
+    def _explain(self, place: int) -> None:
+        chosen = self._meanings[place]
+        unit = "a pure number" if chosen.unit == "1" else f"in {chosen.unit}"
+        self.meaning.setText(
+            f"{chosen.title} ({chosen.name}, {unit}). {chosen.meaning}\nFormula: {chosen.formula}"
+        )
+
+    def _own(self) -> Table | None:
+        case = self._desk.workspace.case
+        if self.relations is None or case is None:
+            return None
+        return self.relations.tables.get(case.name)
+
+    def _fill_table(self) -> None:
+        table = self._own()
+        self.table.setVisible(table is not None)
+        if table is None:
+            return
+        keys = (
+            "pearson", "spearman", "ess_pearson", "p_dutilleul_pearson", "p_msr_pearson",
+            "p_naive_pearson",
+        )  # fmt: skip
+        rows = [
+            (heading(str(name)), *(number(float(table[key][i]), digits=2) for key in keys))
+            for i, name in enumerate(table["parameter"])
+        ]
+        fill_table(self.table, rows, grey=len(keys))
+        self.table.setFixedHeight(min(230, 28 + 21 * len(rows)))
+
+    def _say(self) -> None:
+        self.said.setText("\n".join(relation_sentences(self.relations, self._own())))
+
+    # --- the figure -----------------------------------------------------------------------------
+    def _figure(self, large: bool = False) -> Figure | None:
+        from napari_mosaik.view.plots import correlation_figure, mean_correlation_figure
+
+        found, kind = self.relations, self.kind.currentIndex()
+        if found is None:
+            return None
+        if kind == 3:
+            return self._one()
+        if kind == 2:
+            return mean_correlation_figure(
+                found.parameters,
+                found.mean("pearson"),
+                found.mean("spearman"),
+                narrow=not large,
+            )
+        name = ("pearson", "spearman")[kind]
+        return correlation_figure(
+            found.matrix(name),
+            found.parameters,
+            list(found.tables),
+            f"{heading(name)} correlation",
+            narrow=not large,
+        )
+
+    def _one(self) -> Figure | None:
+        from napari_mosaik.view.spatial_plots import relation_figure
+
+        facts, name = self._desk.workspace.facts, self.parameter.currentData()
+        measured = facts.measured()
+        if measured is None or facts.parameters is None or name not in tuple(facts.parameters):
+            return None
+        tile = self._desk.workspace.tile
+        return relation_figure(
+            np.asarray(facts.parameters[name], float),
+            measured,
+            name=name,
+            unit=facts.parameters.unit(name),
+            uptake_unit=facts.unit,
+            words=relation_words(self._own(), name),
+            selected=tile if tile >= 0 else None,
+        )
+
+    def _plot(self, *_: Any) -> None:
+        one = self.kind.currentIndex() == 3
+        self.parameter.setVisible(one and self.relations is not None)
+        n = 0 if self.relations is None else len(self.relations.parameters)
+        self.plot.setMinimumHeight(_PLOT_PX if one else max(_PLOT_PX, 90 + 17 * n))
+        self.plot.show_figure(self._figure())
+
+    def _follow(self, *_: Any) -> None:
+        if self.kind.currentIndex() == 3:
+            self._plot()
+
+    def _open_larger(self) -> None:
+        figure = self._figure(large=True)
+        if figure is not None:
+            self.larger.show_figure(figure, self.kind.currentText())
+
+    def _choose(self, place: int) -> None:
+        table = self._own()
+        if table is None:
+            return
+        self.parameter.setCurrentIndex(self.parameter.findData(str(table["parameter"][place])))
+        self.kind.setCurrentIndex(3)
+
+    def _clicked(self, x: float, y: float) -> None:
+        facts, name = self._desk.workspace.facts, self.parameter.currentData()
+        measured = facts.measured()
+        if self.kind.currentIndex() != 3 or measured is None or facts.parameters is None:
+            return
+        tile = nearest(np.asarray(facts.parameters[name], float), measured, x, y)
+        if tile >= 0:
+            self._desk.workspace.tile = tile
+
+
+def nearest(across: Any, up: Any, x: float, y: float) -> int:
+    """The point nearest to a place of the plot, axes scaled by their spread; -1 without any."""
+    known = np.isfinite(across) & np.isfinite(up)
+    if not known.any():
+        return -1
+    wide = max(float(np.ptp(across[known])), 1e-12)
+    high = max(float(np.ptp(up[known])), 1e-12)
+    gap = ((across - x) / wide) ** 2 + ((up - y) / high) ** 2
+    return int(np.nanargmin(np.where(known, gap, np.nan)))

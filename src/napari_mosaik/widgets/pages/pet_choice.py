@@ -1,0 +1,90 @@
+"""Which image of the PET file is meant: slice, time frame, and a unit that the file lacks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QComboBox, QLineEdit, QWidget
+
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.pet_records import PetImage
+from napari_mosaik.widgets.base.controls import button, column, row, shrinkable, words
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.case import Case
+    from napari_mosaik.widgets.base.case_controller import Desk
+
+__all__ = ["PetChoice"]
+
+_UNITS = (("as the file says", None), ("Bq/mL", "Bq/mL"), ("g/mL, SUV by weight", "g/mL"),
+          ("cm²/mL, SUV by surface", "cm²/mL"))  # fmt: skip
+
+
+class PetChoice(QWidget):
+    """Shown where the file holds several images or states no unit."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self.problem = ""
+        self.why = words(bold=True)
+        self.slice_index = QLineEdit()
+        self.frame_index = QLineEdit()
+        for edit in (self.slice_index, self.frame_index):
+            edit.setPlaceholderText("0, 1, 2 …")
+            edit.setMinimumWidth(44)
+        self.unit = QComboBox()
+        for text, value in _UNITS:
+            self.unit.addItem(text, value)
+        shrinkable(self.unit)
+        self.use = button("Use this image", self._use, "Writes the choice to the case")
+        self.setLayout(
+            column(
+                self.why,
+                row(words("Slice"), self.slice_index, words("Frame"), self.frame_index),
+                row(words("Unit of the values"), self.unit),
+                row(self.use, 1),
+                spacing=3,
+            )
+        )
+
+    def show_case(self, case: Case | None, problem: str, pet: PetImage | None = None) -> None:
+        """Show the case's choice; hidden where there is nothing to choose."""
+        entry = None if case is None else case.file.pet
+        self.problem = problem
+        lacks_unit = pet is not None and (pet.header.unit is None or pet.header.unit_given)
+        chosen = entry is not None and (entry.slice_index, entry.frame_index) != (None, None)
+        self.setVisible(entry is not None and (bool(problem) or lacks_unit or chosen))
+        if entry is None:
+            return
+        self.why.setText(f"⚠ {problem}" if problem else "The image of the file that is used")
+        for edit, value in (
+            (self.slice_index, entry.slice_index),
+            (self.frame_index, entry.frame_index),
+        ):
+            edit.setText("" if value is None else str(value))
+        self.unit.setCurrentIndex(max(0, self.unit.findData(entry.unit)))
+
+    def _use(self) -> None:
+        case = self._desk.workspace.case
+        if case is None or case.file.pet is None:
+            return
+        try:
+            changes = {
+                "slice_index": _index(self.slice_index, "slice"),
+                "frame_index": _index(self.frame_index, "frame"),
+                "unit": self.unit.currentData(),
+            }
+        except InputError as error:
+            self._desk.report(error, "Uptake (PET)")
+            return
+        self._desk.update_case(pet=case.file.pet.model_copy(update=changes))
+
+
+def _index(edit: QLineEdit, what: str) -> int | None:
+    text = edit.text().strip()
+    if not text:
+        return None
+    if not text.isdigit():
+        raise InputError(f"the {what} '{text}' is not a whole number from 0")
+    return int(text)

@@ -1,0 +1,237 @@
+"""Review: predicted against measured uptake, with figures beside the baselines' and every tile."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QHeaderView,
+    QListWidget,
+    QListWidgetItem,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
+
+from napari_mosaik.view.formatting import number, percent, title_of
+from napari_mosaik.widgets.base.controls import button, clear, column, row, words
+from napari_mosaik.widgets.base.figure_view import FigureView
+from napari_mosaik.widgets.canvas.legend import legend_widget
+from napari_mosaik.widgets.canvas.side_by_side import SideBySide, review_specs
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.case import Case
+    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.pages.tile_data import Facts
+
+__all__ = ["ReviewPanel", "metric_rows", "nearest_tile"]
+
+_SCALES = ("Measured and predicted, on one scale", "Predicted minus measured")
+WORST = 12
+_KINDS = ("Predicted against measured", "Difference against mean")
+
+
+class ReviewPanel(QWidget):
+    """Badge, figures, plot and worst tiles; tile, point and row are one selection."""
+
+    def __init__(self, desk: Desk, layout: SideBySide) -> None:
+        super().__init__()
+        self._desk = desk
+        self.side_by_side = layout
+        self.badge = words(bold=True)
+        self.toggle = button("Show maps side by side", layout.toggle)
+        self.toggle.setToolTip("Measured, predicted and difference with linked cameras")
+        self.report = button("Write report", self._report, "Figures, maps and every assumption")
+        self.summary = words(small=True)
+        self.table = _table()
+        self.kind = QComboBox()
+        self.kind.addItems(list(_KINDS))
+        self.kind.currentIndexChanged.connect(self._plot)
+        self.plot = FigureView(self._clicked)
+        self.plot.setMinimumHeight(270)
+        self.worst = QListWidget()
+        self.worst.setMaximumHeight(130)
+        self.worst.itemClicked.connect(lambda item: self._choose(int(item.data(256))))
+        self.change = words()
+        self._legends = QWidget()
+        self._legend_rows = column(spacing=2)
+        self._legends.setLayout(self._legend_rows)
+        self.setLayout(
+            column(
+                self.badge,
+                row(self.toggle, self.report, 1),
+                self._legends,
+                self.change,
+                self.table,
+                self.summary,
+                self.kind,
+                self.plot,
+                words("Largest errors; a click goes to the tile", small=True),
+                self.worst,
+                1,
+                margin=4,
+                spacing=6,
+            )
+        )
+        layout.changed.connect(self._named)
+        events = desk.workspace.events
+        events.facts.connect(self._show)
+        events.states.connect(self._show)
+        events.tile.connect(self._plot)
+        events.change.connect(self._show_change)
+        self._show()
+        self._show_change()
+
+    # --- showing --------------------------------------------------------------------------------
+    def _named(self, shown: bool) -> None:
+        self.toggle.setText("Back to the layers" if shown else "Show maps side by side")
+        clear(self._legend_rows)
+        specs = review_specs(self._desk.workspace.facts) if shown else []
+        for title, spec in zip(_SCALES, specs[1:], strict=False):
+            if spec.legend is not None:
+                self._legend_rows.addWidget(words(title, small=True))
+                self._legend_rows.addWidget(legend_widget(spec.legend))
+
+    def _show_change(self, *_: Any) -> None:
+        change = self._desk.workspace.change
+        self.change.setVisible(change is not None)
+        self.change.setText("" if change is None else "\n".join(change.lines))
+
+    def _show(self, *_: Any) -> None:
+        facts = self._desk.workspace.facts
+        ready = facts.measured() is not None and facts.predicted() is not None
+        self.toggle.setEnabled(ready)
+        state = self._desk.workspace.states.get("review")
+        stale = state is not None and state.word == "stale"
+        before = "↻ Stale: these figures are from before the last change\n" if stale else ""
+        self.badge.setText(before + badge_of(facts))
+        rows = metric_rows(facts.metrics or {})
+        self.table.setVisible(bool(rows))
+        self.table.setRowCount(len(rows))
+        for i, texts in enumerate(rows):
+            for j, text in enumerate(texts):
+                self.table.setItem(i, j, QTableWidgetItem(text))
+        self.table.setFixedHeight(24 + 22 * max(1, len(rows)))
+        self.summary.setText(summary_of(facts))
+        self._fill_worst(facts)
+        self._plot()
+
+    def _plot(self, *_: Any) -> None:
+        facts, tile = self._desk.workspace.facts, self._desk.workspace.tile
+        measured, predicted = facts.measured(), facts.predicted()
+        if measured is None or predicted is None:
+            self.plot.show_figure(None)
+            return
+        from napari_mosaik.view.plots import bland_altman_figure, scatter_figure
+
+        draw = scatter_figure if self.kind.currentIndex() == 0 else bland_altman_figure
+        chosen = tile if 0 <= tile < len(measured) else None
+        self.plot.show_figure(draw(measured, predicted, facts.unit, selected=chosen))
+
+    def _fill_worst(self, facts: Facts) -> None:
+        self.worst.clear()
+        measured, predicted = facts.measured(), facts.predicted()
+        if measured is None or predicted is None:
+            return
+        error = predicted - measured
+        order = np.argsort(-np.abs(np.nan_to_num(error)))[:WORST]
+        for tile in (int(i) for i in order if np.isfinite(error[i])):
+            side = "too high" if error[tile] > 0 else "too low"
+            text = f"tile {tile} · {number(abs(error[tile]), facts.unit)} {side}"
+            item = QListWidgetItem(text)
+            item.setData(256, tile)
+            self.worst.addItem(item)
+
+    # --- doing ----------------------------------------------------------------------------------
+    def _choose(self, tile: int) -> None:
+        self._desk.workspace.tile = tile
+
+    def _clicked(self, x: float, y: float) -> None:
+        tile = nearest_tile(self._desk.workspace.facts, x, y, means=self.kind.currentIndex() == 1)
+        if tile >= 0:
+            self._choose(tile)
+
+    def _report(self) -> None:
+        case = self._desk.workspace.case
+        if case is not None:
+            self._desk.read("Report", partial(_write_report, case), _open_report)
+
+
+def _table() -> QTableWidget:
+    table = QTableWidget(0, 4)
+    table.setHorizontalHeaderLabels(["Method", "MAE", "MSE", "R²"])
+    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+    vertical, across = table.verticalHeader(), table.horizontalHeader()
+    assert vertical is not None
+    assert across is not None
+    vertical.setVisible(False)
+    vertical.setDefaultSectionSize(21)
+    across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    across.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+    table.setToolTip(
+        "Errors of the normalised SUV over all tiles; MAE mean absolute, MSE mean squared error"
+    )
+    return table
+
+
+def badge_of(facts: Facts) -> str:
+    """What must be known before the figures are read."""
+    metrics = facts.metrics
+    if metrics is None:
+        return "Nothing to compare yet: run Predictor and Review."
+    if metrics.get("seen_in_training"):
+        return "⚠ This case was in the training: the figures say nothing about new cases"
+    if metrics.get("shared_patient"):
+        return "⚠ Same patient in training"
+    return "Held-out case, patient not in training"
+
+
+def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Method, MAE, MSE and R² of the network and of every baseline, in words."""
+    if not metrics:
+        return []
+    rows = [("MOSAIK network", metrics["suv_norm"])]
+    rows += [(title_of(name), errors) for name, errors in metrics["baselines"].items() if errors]
+    return [(name, *(number(errors.get(k)) for k in ("mae", "mse", "r2"))) for name, errors in rows]  # type: ignore[misc]
+
+
+def summary_of(facts: Facts) -> str:
+    """The figures in the image's own unit, and on how many tiles they rest."""
+    if facts.metrics is None:
+        return ""
+    suv, n = facts.metrics["suv_bsa"], facts.metrics["n_tiles"]
+    words_ = f"{n} tiles · SUV: MAE {number(suv['mae'], facts.unit)}, R² {number(suv['r2'])}"
+    hits = (facts.metrics.get("classes") or {}).get("balanced_accuracy")
+    return words_ + (f" · hot and cold tiles found: {percent(hits)}" if hits is not None else "")
+
+
+def nearest_tile(facts: Facts, x: float, y: float, *, means: bool = False) -> int:
+    """The tile whose point lies nearest to a position in the plot, -1 when there is none."""
+    measured, predicted = facts.measured(), facts.predicted()
+    if measured is None or predicted is None:
+        return -1
+    across = (measured + predicted) / 2 if means else measured
+    up = predicted - measured if means else predicted
+    gap = (across - x) ** 2 + (up - y) ** 2
+    return int(np.nanargmin(gap)) if np.isfinite(gap).any() else -1
+
+
+def _write_report(case: Case) -> str:
+    from napari_mosaik.io.files import write_bytes
+    from napari_mosaik.view.report.html import case_report
+    from napari_mosaik.workflow.segmentation_qa import check_records
+
+    path = case.root / "report.html"
+    write_bytes(path, case_report(case, checks=check_records(case)).encode())
+    return str(path)
+
+
+def _open_report(path: str) -> None:
+    QDesktopServices.openUrl(QUrl.fromLocalFile(path))

@@ -1,0 +1,97 @@
+"""Pages that show more of their steps than settings: terms of the SUV, correlations, clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_mosaik.widgets.pages.pages import StepPage
+from napari_mosaik.workflow.step import Step
+
+if TYPE_CHECKING:
+    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.canvas.link import CanvasLink
+
+__all__ = ["DetailPage", "make_page"]
+
+
+class DetailPage(StepPage):
+    """A page of steps with a panel of its own above the settings."""
+
+    def __init__(
+        self, title: str, steps: Sequence[Step[Any]], make_panel: Callable[[], QWidget]
+    ) -> None:
+        super().__init__(title, steps)
+        self._make_panel = make_panel
+        self.panel: QWidget | None = None
+
+    def make_body(self) -> QWidget:
+        """The usual body, and the panel below its buttons."""
+        body = super().make_body()
+        self.panel = self._make_panel()
+        layout = body.layout()
+        assert isinstance(layout, QVBoxLayout)
+        layout.insertWidget(layout.indexOf(self.how), self.panel)
+        return body
+
+
+class HandPage(DetailPage):
+    """A page whose panel comes first and takes the place of the settings while it is used."""
+
+    def make_body(self) -> QWidget:
+        """The buttons, the panel, the settings."""
+        body = super().make_body()
+        layout = body.layout()
+        assert isinstance(layout, QVBoxLayout)
+        assert self.panel is not None
+        first = next(iter(self.sections.values()))
+        layout.insertWidget(layout.indexOf(first), self.panel)
+        self.panel.used.connect(self._make_room)
+        return body
+
+    def _make_room(self, used: bool) -> None:
+        for section in (*self.sections.values(), self.how):
+            section.setVisible(not used)
+
+
+def make_page(title: str, steps: Sequence[Step[Any]], desk: Desk, canvas: CanvasLink) -> StepPage:
+    """The page of some steps, with its panel where it has one."""
+    if title == "Align":
+        return HandPage(title, steps, lambda: _align(canvas))
+    panel = _PANELS.get(title)
+    if panel is None:
+        return StepPage(title, steps)
+    return DetailPage(title, steps, lambda: panel(desk))
+
+
+def _align(canvas: CanvasLink) -> QWidget:
+    from napari_mosaik.widgets.align.panel import AlignPanel
+
+    return AlignPanel(canvas)
+
+
+def _suv(desk: Desk) -> QWidget:
+    from napari_mosaik.widgets.pages.suv_terms import SuvTermsPanel
+
+    return SuvTermsPanel(desk)
+
+
+def _parameters(desk: Desk) -> QWidget:
+    from napari_mosaik.widgets.pages.parameter_panel import ParameterPanel
+
+    return ParameterPanel(desk)
+
+
+def _clusters(desk: Desk) -> QWidget:
+    from napari_mosaik.widgets.pages.cluster_panel import ClusterPanel
+
+    return ClusterPanel(desk)
+
+
+_PANELS: dict[str, Callable[[Desk], QWidget]] = {
+    "Uptake (PET)": _suv,
+    "Parameters and maps": _parameters,
+    "Clusters": _clusters,
+}

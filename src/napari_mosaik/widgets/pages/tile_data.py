@@ -1,0 +1,197 @@
+"""Everything known of every tile of the open case, gathered once: for reading, table and plots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core import Artifact, MosaikError, Table, TileGrid
+from napari_mosaik.core.catalogue import (
+    CLUSTER_NAMES,
+    CLUSTERS,
+    KINETICS,
+    METRICS,
+    PARAMETERS,
+    PREDICTION,
+    TILE_KINETICS,
+    TILES,
+    UPTAKE,
+    UPTAKE_CLUSTERS,
+)
+from napari_mosaik.io.case import Case
+from napari_mosaik.view.formatting import TileReading, number, tile_line, title_of, uptake_name
+
+__all__ = ["Facts", "TableRow", "gather"]
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One row of the tile's table, in words."""
+
+    parameter: str
+    value: str
+    unit: str
+    rank: str
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Facts:
+    """The tile results of a case; None for what was never computed."""
+
+    grid: TileGrid | None = None
+    parameters: Table | None = None
+    uptake: Table | None = None
+    prediction: Table | None = None
+    clusters: Table | None = None
+    uptake_clusters: Table | None = None
+    kinetics: Table | None = None
+    tile_kinetics: Table | None = None
+    metrics: dict[str, Any] | None = None
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles."""
+        return 0 if self.grid is None else len(self.grid)
+
+    @property
+    def unit(self) -> str:
+        """Unit of the uptake."""
+        for table in (self.uptake, self.prediction):
+            if table is not None:
+                return table.unit("suv")
+        return "1"
+
+    @property
+    def stride_um(self) -> float:
+        """Distance between neighbouring tiles, µm."""
+        return 1.0 if self.grid is None else self.grid.stride_um
+
+    def top_um(self) -> NDArray[np.float64]:
+        """(1, 2) position above the middle of the tiles, for a heading."""
+        if self.grid is None or not len(self.grid):
+            return np.zeros((1, 2))
+        low, high = self.grid.centres_um.min(axis=0), self.grid.centres_um.max(axis=0)
+        return np.array([[low[0] - self.stride_um, (low[1] + high[1]) / 2]])
+
+    def measured(self) -> NDArray[np.float64] | None:
+        """(n,) measured uptake."""
+        return None if self.uptake is None else np.asarray(self.uptake["suv"], float)
+
+    def predicted(self) -> NDArray[np.float64] | None:
+        """(n,) predicted uptake."""
+        return None if self.prediction is None else np.asarray(self.prediction["suv"], float)
+
+    def tile_at(self, point_um: tuple[float, float]) -> int:
+        """The tile whose centre is nearest to a position on the reference section, or -1."""
+        if self.grid is None or not len(self.grid):
+            return -1
+        cell = np.rint(self.grid.lattice.to_index([point_um])[0]).astype(int)
+        if (cell < 0).any() or (cell >= self.grid.lattice.shape).any():
+            return -1
+        return int(self.grid.index_map()[cell[0], cell[1]])
+
+    def neighbour(self, tile: int, rows: int, columns: int) -> int:
+        """The next tile in a direction, skipping gaps; the tile itself at the edge."""
+        if self.grid is None or not 0 <= tile < len(self.grid):
+            return 0 if self.n_tiles else -1
+        index = self.grid.index_map()
+        row, column = (int(i) for i in self.grid.cells[tile])
+        while True:
+            row, column = row + rows, column + columns
+            if not (0 <= row < index.shape[0] and 0 <= column < index.shape[1]):
+                return tile
+            if index[row, column] >= 0:
+                return int(index[row, column])
+
+    def line(self, tile: int) -> str:
+        """The reading of a tile, as one line of words."""
+        return tile_line(
+            TileReading(
+                tile,
+                neoplastic=_at(self.parameters, "neoplastic_fraction", tile),
+                vessels_per_mm2=_at(self.parameters, "vessel_density_per_mm2", tile),
+                measured=_at(self.uptake, "suv", tile),
+                predicted=_at(self.prediction, "suv", tile),
+                cluster=self.cluster(tile),
+            )
+        )
+
+    def cluster(self, tile: int) -> str:
+        """Cluster label of the measured uptake in words; empty when unknown."""
+        code = _at(self.uptake_clusters, "suv.label", tile)
+        return "" if code is None else CLUSTER_NAMES.get(int(code), "")
+
+    def rows(self, tile: int) -> list[TableRow]:
+        """The tile's table: uptake first, then every parameter with its rank in the case."""
+        rows = []
+        name = uptake_name(self.unit)
+        for words, table in (("measured", self.uptake), ("predicted", self.prediction)):
+            if table is not None:
+                rows.append(self._row(table, "suv", tile, f"{words} {name}"))
+        label = self.cluster(tile)
+        if label:
+            rows.append(TableRow("cluster of measured uptake", label, "", ""))
+        if self.tile_kinetics is not None:
+            title = "antibody retained, if delivery were all"
+            rows.append(self._row(self.tile_kinetics, "retained", tile, title))
+        for column in self.parameters or ():
+            assert self.parameters is not None
+            rows.append(self._row(self.parameters, column, tile, ""))
+        return rows
+
+    def _row(self, table: Table, column: str, tile: int, title: str) -> TableRow:
+        values = np.asarray(table[column], float)
+        unit = table.unit(column)
+        label = _at(self.clusters, f"{column}.label", tile)
+        words = title or title_of(column)
+        if label is not None and int(label) not in (0, 5):
+            words += f" ({CLUSTER_NAMES[int(label)]})"
+        value = number(values[tile])
+        rank = _rank(values, tile)
+        return TableRow(
+            words, value, "" if unit == "1" else unit, rank, table.about.get(column, "")
+        )
+
+
+def _at(table: Table | None, column: str, tile: int) -> float | None:
+    if table is None or column not in tuple(table) or not 0 <= tile < len(table):
+        return None
+    return float(table[column][tile])
+
+
+def _rank(values: NDArray[np.float64], tile: int) -> str:
+    """Place among the tiles of the case, the highest first."""
+    if not np.isfinite(values[tile]):
+        return ""
+    finite = values[np.isfinite(values)]
+    return f"{int((finite > values[tile]).sum()) + 1} of {finite.size}"
+
+
+def gather(case: Case) -> Facts:
+    """Read all tile results of a case; damaged ones count as absent here."""
+    grid = _read(case, TILES)
+    n = -1 if grid is None else len(grid)
+    tables = {
+        "parameters": PARAMETERS,
+        "uptake": UPTAKE,
+        "prediction": PREDICTION,
+        "clusters": CLUSTERS,
+        "uptake_clusters": UPTAKE_CLUSTERS,
+        "tile_kinetics": TILE_KINETICS,
+    }
+    found = {name: _read(case, artifact) for name, artifact in tables.items()}
+    whole = {k: t if t is not None and len(t) == n else None for k, t in found.items()}
+    return Facts(grid, kinetics=_read(case, KINETICS), metrics=_read(case, METRICS), **whole)
+
+
+def _read(case: Case, artifact: Artifact[Any]) -> Any:
+    if case.store.origin(artifact) is None:
+        return None
+    try:
+        return case.store.read(artifact)
+    except MosaikError:
+        return None

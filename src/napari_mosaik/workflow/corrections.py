@@ -1,0 +1,342 @@
+"""Correct the objects of a case by hand: select, delete, merge, split, class, with undo.
+
+    click ─► journal (on the disk) ─► the editor in memory ─► the window
+                    └────► step "correct_vessels" ─► what reads its result becomes stale
+
+The window and the step make corrections with the same editor, so what is seen while correcting is
+what the step will store.  Only the surroundings of corrected objects are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mosaik.annotate import Journal
+from napari_mosaik.core.artifact import Artifact
+from napari_mosaik.core.catalogue import (
+    CORRECTED,
+    OBJECTS,
+)
+from napari_mosaik.core.corrections import CORRECTED_FRAMES, Correction, Point, standing, told
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.table import Table
+from napari_mosaik.io.case import Case
+from napari_mosaik.segment.label_editing import ObjectEditor, apply_corrections
+
+__all__ = [
+    "Correcting",
+    "CorrectionLog",
+    "Selected",
+    "correction_records",
+]
+
+_METHODS = {"dab": "DAB density", "hsv": "HSV"}
+
+
+class CorrectionLog:
+    """One reader's corrections of one thing, each on the disk before it counts.
+
+    Parameters
+    ----------
+    case
+        The case.
+    what
+        "vessels", "nuclei", or "tissue_" or "quality_" with "he", "cd34" or "caix".
+    reader
+        Name of the reader, who has a journal of their own.
+
+    Raises
+    ------
+    InputError
+        The thing or the reader's name cannot be used, or the journal is damaged.
+    CaseLocked
+        Another window corrects with this reader's name.
+    """
+
+    def __init__(self, case: Case, what: str, reader: str) -> None:
+        if what not in CORRECTED_FRAMES:
+            known = ", ".join(CORRECTED_FRAMES)
+            raise InputError(f"'{what}' cannot be corrected; use one of: {known}")
+        if not re.fullmatch(r"[\w.-]{1,40}", reader) or reader.startswith("."):
+            raise InputError(f"'{reader}' is no reader's name: use letters, digits, '-' and '_'")
+        self.case, self.what, self.reader = case, what, reader
+        self._journal = Journal(case.root / "corrections" / what / f"{reader}.jsonl")
+        try:
+            self._mine, self._back = standing(self._journal.events(), reader)
+        except BaseException:
+            self._journal.close()
+            raise
+
+    @property
+    def corrections(self) -> tuple[Correction, ...]:
+        """The corrections of all readers that count, oldest first."""
+        return self.case.corrections(self.what)
+
+    @property
+    def undo_title(self) -> str:
+        """What `undo` would take back; empty when this reader has corrected nothing."""
+        return told(self._mine[-1]) if self._mine else ""
+
+    @property
+    def redo_title(self) -> str:
+        """What `redo` would make again; empty when there is nothing."""
+        return told(self._back[-1]) if self._back else ""
+
+    def add(self, correction: Correction) -> None:
+        """Record a correction."""
+        self._journal.append({"event": "add", "correction": correction.as_dict()})
+        self._mine.append(replace(correction, reader=self.reader))
+        self._back.clear()
+
+    def undo(self) -> Correction | None:
+        """Take back this reader's last correction, which is returned; None when there is none."""
+        return self._move("undo", self._mine, self._back)
+
+    def redo(self) -> Correction | None:
+        """Make again what was taken back last; None when there is nothing."""
+        return self._move("redo", self._back, self._mine)
+
+    def _move(
+        self, event: str, source: list[Correction], target: list[Correction]
+    ) -> Correction | None:
+        if not source:
+            return None
+        self._journal.append({"event": event})
+        target.append(source.pop())
+        return target[-1]
+
+    def close(self) -> None:
+        """Release the reader's journal."""
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selected:
+    """An object that was clicked.
+
+    Parameters
+    ----------
+    label
+        Its number while correcting.
+    place_um, centroid_um, area_um2
+        Where it was clicked, its centroid and its area.
+    lattice, mask
+        The smallest part of the section that holds it, and its pixels there.
+    numbers
+        One row: measured values with units; shape only for an object made by hand just now.
+    method, how, word
+        What found it, how a reader made it ("merged", "split" or empty) and the class given.
+    """
+
+    label: int
+    place_um: Point
+    centroid_um: Point
+    area_um2: float
+    lattice: Lattice
+    mask: NDArray[np.bool_]
+    numbers: Table
+    method: str
+    how: str
+    word: str
+
+
+class Correcting:
+    """One reader corrects the vessels or nuclei of a case; continues where it was left.
+
+    Parameters and errors as for `CorrectionLog`; *what* is "vessels" or "nuclei".
+    """
+
+    def __init__(self, case: Case, what: str, reader: str) -> None:
+        if what not in OBJECTS:
+            raise InputError(f"'{what}' are no objects; use one of: {', '.join(OBJECTS)}")
+        labels, table = OBJECTS[what][0]
+        if case.store.origin(labels) is None:
+            raise InputError(f"case {case.name} has no {what} yet; run them first")
+        self.what = what
+        self._labels, self._table = case.store.read(labels), case.store.read(table)
+        self._method = _method(case, what, self._table)
+        self.log = CorrectionLog(case, what, reader)
+        try:
+            self._rebuild()
+        except BaseException:
+            self.log.close()
+            raise
+
+    def _rebuild(self) -> None:
+        self._editor = ObjectEditor(self._labels.values, self._labels.lattice, self._table)
+        self._states: list[Any] = []
+        corrections = self.log.corrections
+        said = apply_corrections(self._editor, corrections)
+        self.lost = [(c, why) for c, why in zip(corrections, said, strict=True) if why]
+
+    @property
+    def frame(self) -> str:
+        """The section on which the objects lie."""
+        return CORRECTED_FRAMES[self.what]
+
+    def select(self, place_um: Point) -> Selected | None:
+        """The object at a place of the section; None where there is none."""
+        label = self._editor.at(place_um)
+        return None if label == 0 else self._selected(label, place_um)
+
+    def _selected(self, label: int, place_um: Point) -> Selected:
+        from napari_mosaik.features import measure_objects
+
+        editor = self._editor
+        window, mask = editor.mask(label)
+        lattice = editor.lattice.crop(*window)
+        row = editor.row(label)
+        if row >= 0:
+            numbers = self._table.rows(np.array([row]))
+        else:
+            numbers = measure_objects(mask.astype(np.int32), lattice, n_labels=1)
+        (centroid,) = numbers.points_um()
+        return Selected(
+            label,
+            (float(place_um[0]), float(place_um[1])),
+            (float(centroid[0]), float(centroid[1])),
+            float(mask.sum()) * lattice.sample_area_um2,
+            lattice,
+            mask,
+            numbers,
+            self._method,
+            editor.how(label),
+            editor.word(label),
+        )
+
+    def delete(self, chosen: Selected) -> None:
+        """Take an object away."""
+        self._do(_of("delete", chosen), lambda: self._editor.delete(chosen.label))
+
+    def merge(self, chosen: Selected, other: Selected) -> None:
+        """Make one object of two."""
+        self._do(_of("merge", chosen, other), lambda: self._editor.merge(chosen.label, other.label))
+
+    def split(self, chosen: Selected, line_um: ArrayLike) -> None:
+        """Split an object along a line that crosses it."""
+        line = tuple((float(row), float(col)) for row, col in np.asarray(line_um, float))
+        self._do(
+            replace(_of("split", chosen), line_um=line),
+            lambda: self._editor.split(chosen.label, line),
+        )
+
+    def set_class(self, chosen: Selected, word: str) -> None:
+        """Give an object a class; an empty word takes it away."""
+        word = word.strip()
+        self._do(
+            replace(_of("class", chosen), word=word),
+            lambda: self._editor.set_class(chosen.label, word),
+        )
+
+    def _do(self, correction: Correction, act: Callable[[], Any]) -> None:
+        before = self._editor.state()
+        act()  # raises before it changes anything, so that nothing impossible is recorded
+        try:
+            self.log.add(correction)
+        except BaseException:
+            self._editor.restore(before)
+            raise
+        self._states.append(before)
+
+    def made(self) -> list[tuple[Lattice, NDArray[np.bool_]]]:
+        """Where each object made by hand lies, and its pixels there."""
+        found = []
+        for label in self._editor.made_labels():
+            window, mask = self._editor.mask(label)
+            found.append((self._editor.lattice.crop(*window), mask))
+        return found
+
+    def undo(self) -> bool:
+        """Take back this reader's last correction; False when there is none."""
+        done = self.log.undo()
+        if done is not None and self._states:
+            self._editor.restore(self._states.pop())
+            self.lost = [one for one in self.lost if one[0] is not done]
+        elif done is not None:
+            self._rebuild()
+        return done is not None
+
+    def redo(self) -> bool:
+        """Make again what was taken back last; False when there is nothing."""
+        done = self.log.redo()
+        if done is not None:
+            self._states.append(self._editor.state())
+            (why,) = apply_corrections(self._editor, [done])
+            if why:
+                self.lost.append((done, why))
+        return done is not None
+
+    def close(self) -> None:
+        """Release the reader's journal."""
+        self.log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _of(kind: Any, *objects: Selected) -> Correction:
+    return Correction(
+        kind,
+        tuple(one.place_um for one in objects),
+        tuple(one.centroid_um for one in objects),
+        tuple(one.area_um2 for one in objects),
+    )
+
+
+def _method(case: Case, what: str, table: Table) -> str:
+    """What found the objects, in words."""
+    if "method" in table.about:
+        return table.about["method"]
+    method = str(case.store.record(OBJECTS[what][0][0]).get("params", {}).get("method", ""))
+    return _METHODS.get(method, method)
+
+
+def correction_records(case: Case) -> list[dict[str, Any]]:
+    """All corrections of a case that count, one row each, with what became of them.
+
+    ``state`` is "applied", "not applied yet", or "lost" with the reason in ``why``.
+    """
+    rows = []
+    for what in CORRECTED_FRAMES:
+        corrections = case.corrections(what)
+        lost, applied = _outcome(case, what)
+        for one in corrections:
+            key = (told(one), one.reader)
+            state = "not applied yet"
+            if applied:
+                state = "lost" if key in lost else "applied"
+            rows.append(
+                {"what": what, "reader": one.reader, "time": one.time, "told": told(one),
+                 "state": state, "why": lost.get(key, "") if applied else "", **one.as_dict()}
+            )  # fmt: skip
+    return rows
+
+
+def _outcome(case: Case, what: str) -> tuple[dict[tuple[str, str], str], bool]:
+    """The corrections that were lost, with why; and whether the stored result has all of them."""
+    from napari_mosaik.core.catalogue import CORRECTIONS, TISSUE
+
+    artifact: Artifact[Any] = (
+        OBJECTS[what][1][0] if what in OBJECTS else TISSUE[CORRECTED_FRAMES[what]]
+    )
+    origin = case.store.origin(artifact)
+    source = CORRECTIONS[what]
+    applied = origin is not None and (source.name, case.digest(source)) in origin.inputs
+    record = case.store.record(artifact).get(CORRECTED, {}) if applied else {}
+    return {(e["correction"], e["reader"]): e["why"] for e in record.get("lost", ())}, applied

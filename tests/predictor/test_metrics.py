@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from napari_mosaik import __version__
+from napari_mosaik.core import InputError
+from napari_mosaik.predictor import metrics as ours
+from napari_mosaik.predictor import metrics_record
+
+Y, P = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 2.0, 5.0])
+
+
+def test_errors_by_hand():
+    assert ours.mse(Y, P) == pytest.approx(0.5)
+    assert ours.mae(Y, P) == pytest.approx(0.5)
+    assert ours.r2(Y, P) == pytest.approx(1 - 2 / 5)
+    assert ours.r2(Y, P, reference=0.0) == pytest.approx(1 - 2 / 30)
+
+
+def test_concordance_by_hand_has_the_divisor_n():
+    # means 2.5, 2.5; variances 1.25, 2.25; covariance 1.5 (divisor n)
+    assert ours.concordance(Y, P) == pytest.approx(2 * 1.5 / (1.25 + 2.25))
+    # a shift by d of equal values: 2 s^2 / (2 s^2 + d^2)
+    assert ours.concordance(Y, Y + 1) == pytest.approx(2.5 / 3.5)
+
+
+def test_bland_altman_by_hand_has_the_divisor_n_minus_1():
+    found = ours.bland_altman(Y, P)
+    sd = np.sqrt(2 / 3)
+    assert found["bias"] == pytest.approx(0.0)
+    assert found["sd"] == pytest.approx(sd)
+    assert found["high"] == pytest.approx(1.96 * sd)
+
+
+def test_calibration_recovers_a_line():
+    found = ours.calibration(2 * P + 3, P)
+    assert found["slope"] == pytest.approx(2)
+    assert found["intercept"] == pytest.approx(3)
+
+
+def test_against_second_libraries():
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=80)
+    p = np.round(y + rng.normal(size=80), 1)
+    assert ours.mse(y, p) == pytest.approx(sk.mean_squared_error(y, p))
+    assert ours.mae(y, p) == pytest.approx(sk.mean_absolute_error(y, p))
+    assert ours.r2(y, p) == pytest.approx(sk.r2_score(y, p))
+    assert ours.pearson(y, p) == pytest.approx(stats.pearsonr(y, p).statistic)
+    assert ours.spearman(y, p) == pytest.approx(stats.spearmanr(y, p).statistic)
+    a, b = rng.integers(0, 4, 80), rng.integers(0, 5, 80)
+    b[:10] = 1
+    assert ours.macro_f1(a, b) == pytest.approx(sk.f1_score(a, b, average="macro"))
+    a, b = rng.integers(0, 5, 80), rng.integers(0, 5, 80)
+    assert ours.balanced_accuracy(a, b) == pytest.approx(sk.balanced_accuracy_score(a, b))
+
+
+def test_nan_and_unlabelled_tiles_are_left_out():
+    y, p = np.append(Y, [np.nan, 7.0]), np.append(P, [3.0, np.nan])
+    assert ours.mae(y, p) == ours.mae(Y, P)
+    assert ours.balanced_accuracy([0, 1, -1], [0, 0, 1]) == pytest.approx(0.5)
+    with pytest.raises(InputError, match="4 measured"):
+        ours.mae(Y, P[:3])
+
+
+def test_what_does_not_exist_is_nan():
+    constant = np.full(4, 2.0)
+    assert np.isnan(ours.pearson(Y, constant))
+    assert np.isnan(ours.spearman(Y, constant))
+    assert np.isnan(ours.r2(constant, P))
+    assert np.isnan(ours.mse([], []))
+    assert np.isnan(ours.calibration(Y, constant)["slope"])
+    assert ours.r2(Y, np.full(4, Y.mean())) == pytest.approx(0.0)
+
+
+def test_record_has_the_documented_shape_and_one_set_of_tiles():
+    y = np.array([0.1, 0.5, 0.9, np.nan])
+    p = np.array([0.2, 0.5, 0.7, 0.3])
+    record = metrics_record(
+        test_case="B11",
+        split="case",
+        shared_patient=True,
+        measured_norm=y,
+        predicted_norm=p,
+        measured_suv=10 * y,
+        predicted_suv=10 * p,
+        baselines={"mean": np.full(4, 0.5), "ridge": None},
+        measured_class=[0, 1, 2, 0],
+        predicted_class=[0, 1, 1, 0],
+        seconds=3.0,
+        extra={"model": "abc"},
+    )
+    assert record["suv_norm"] == pytest.approx({"mse": 0.05 / 3, "mae": 0.1, "r2": 1 - 0.05 / 0.32})
+    assert record["suv_bsa"] == pytest.approx({"mae": 1.0, "r2": 1 - 0.05 / 0.32})
+    assert record["baselines"]["mean"] == pytest.approx({"mse": 0.32 / 3, "mae": 0.8 / 3, "r2": 0})
+    assert record["baselines"]["ridge"] is None
+    assert (record["n_tiles"], record["n_not_measured"]) == (3, 1)
+    assert record["classes"]["balanced_accuracy"] == pytest.approx(2 / 3)
+    assert record["version"] == __version__
+    json.dumps(record, allow_nan=False)
