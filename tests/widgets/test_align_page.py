@@ -20,8 +20,9 @@ from napari_mosaik.widgets.align.view import (
     PREFIX,
     VOXELS,
 )
+from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.recipe import read_recipe
-from napari_mosaik.workflow.run import outlook, run_until
+from napari_mosaik.workflow.run import run_until
 
 from .test_tools import Hand
 
@@ -131,7 +132,7 @@ def test_a_section_is_laid_by_hand_and_accepted(qtbot, dock, opened, own_cohort)
     assert "given by landmarks" in panel.said.text()
 
     # the command line has nothing to do, and makes the same bytes when it starts anew
-    assert outlook(stored).states["align_he"].word == "done"
+    assert case_status(stored).states["align_he"].word == "done"
     stored.update(placed={})
     stored.update(placed=case.file.placed)
     for _ in run_until(stored, read_recipe(stored.root), "align_he"):

@@ -10,6 +10,7 @@ from napari_mosaik.core.catalogue import PET, SLIDES
 from napari_mosaik.core.progress import finish
 from napari_mosaik.io import CaseFile, PetEntry, create_case
 from napari_mosaik.phantom import sample
+from napari_mosaik.workflow import case_status as status_module
 from napari_mosaik.workflow import recipe as recipe_module
 from napari_mosaik.workflow import run as run_module
 from napari_mosaik.workflow import steps as steps_module
@@ -64,6 +65,7 @@ class Chain:
 def install(monkeypatch, steps):
     """Make *steps* the program's steps."""
     monkeypatch.setattr(run_module, "STEPS", steps)
+    monkeypatch.setattr(status_module, "STEPS", steps)
     monkeypatch.setattr(recipe_module, "STEPS", steps)
     monkeypatch.setattr(steps_module, "_BY_NAME", {step.name: step for step in steps})
     makers = {artifact.name: step for step in steps for artifact in step.writes}

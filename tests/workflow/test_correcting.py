@@ -35,13 +35,14 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
 from napari_mosaik.phantom.false_positive_scene import brown_scene
 from napari_mosaik.view.report.html import case_report
+from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.corrections import (
     Correcting,
     CorrectionLog,
     correction_records,
 )
 from napari_mosaik.workflow.recipe import read_recipe
-from napari_mosaik.workflow.run import outlook, run, run_until
+from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.steps import step_named
 from napari_mosaik.workflow.steps import tissue as tissue_step
 from napari_mosaik.workflow.steps.correct import BY_HAND, CLASS
@@ -71,7 +72,7 @@ def update(case):
 
 
 def words(case):
-    states = outlook(case).states
+    states = case_status(case).states
     return states["vessels"].word, states["correct_vessels"].word
 
 
@@ -238,7 +239,7 @@ def test_tissue_that_is_cut_moves_the_tiles_and_comes_back(case, monkeypatch):
     half = shapely.box(0, 0, width, height / 2).wkt
     with CorrectionLog(case, "tissue_cd34", "anna") as log:
         log.add(Correction("cut", area_wkt=half))
-        states = outlook(case).states
+        states = case_status(case).states
         assert states["tissue_cd34"].reason == "changed: corrections of the tissue by hand on CD34"
         assert {states[name].word for name in ("tiles", "vessels")} == {"stale"}
         with monkeypatch.context() as patch:
@@ -270,7 +271,7 @@ def test_a_place_flagged_by_hand_leaves_every_result_and_comes_back(case, monkey
     half = shapely.box(0, 0, width, height / 2).wkt
     with CorrectionLog(case, "quality_cd34", "anna") as log:
         log.add(Correction("flag", word="other", area_wkt=half))
-        states = outlook(case).states
+        states = case_status(case).states
         why = "changed: corrections of the bad places by hand on CD34"
         assert states["tissue_cd34"].reason == why
         assert states["vessels"].word == "stale"

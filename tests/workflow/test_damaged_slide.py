@@ -24,9 +24,10 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.io import Case
 from napari_mosaik.io.slide import open_slide
 from napari_mosaik.view.report.case_report import gather_report
+from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.lazy_labels import without_damaged
 from napari_mosaik.workflow.recipe import read_recipe
-from napari_mosaik.workflow.run import outlook, run_until
+from napari_mosaik.workflow.run import run_until
 
 ROWS, COLUMNS = (512, 1024), (1024, 1536)
 """The corrupt tile, pixels of 1 µm."""
@@ -76,7 +77,7 @@ def test_the_first_corrupt_tile_stops_the_step_and_is_named(case):
 def test_no_result_comes_from_a_corrupt_tile_that_is_left_out(case):
     run_to(case, "tissue_cd34")
     leave_out(case)
-    assert outlook(case).states["tissue_cd34"].word == "stale"
+    assert case_status(case).states["tissue_cd34"].word == "stale"
     run_to(case, "tiles", "vessels", "nuclei", "caix")
     store = case.store
     for stain in STAINS:

@@ -13,8 +13,9 @@ from napari_mosaik.core.catalogue import ALIGNMENT
 from napari_mosaik.io.annotations import read_geojson
 from napari_mosaik.io.case import Case, CaseFile
 from napari_mosaik.workflow import given_alignment as placing
+from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
-from napari_mosaik.workflow.run import outlook, run_until
+from napari_mosaik.workflow.run import run_until
 
 TINY = Path(__file__).parents[2] / "sample_data" / "tiny" / "A2"
 
@@ -53,11 +54,11 @@ def called(*arguments):
 def test_a_position_by_hand_makes_the_alignment_stale_and_is_used(case):
     automatic = placing.present_transform(case, "he")
     assert automatic is not None
-    assert outlook(case).states["align_he"].word == "done"
+    assert case_status(case).states["align_he"].word == "done"
     moved = automatic.then(Transform.similarity("cd34", "cd34", shift_um=(300.0, 0.0)))
     placing.place(case, moved, "hand", "dragged")
     again = Case(case.root)
-    assert outlook(again).states["align_he"].word == "stale"
+    assert case_status(again).states["align_he"].word == "stale"
     assert np.allclose(placing.present_transform(again, "he").matrix, moved.matrix)
     until(again, "align_he")
     record = again.store.read(ALIGNMENT["he"])

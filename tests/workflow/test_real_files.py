@@ -8,7 +8,7 @@ import pytest
 from napari_mosaik.cli import main
 from napari_mosaik.core.catalogue import ALIGNMENT, NUCLEUS_OBJECTS, SUV, TISSUE
 from napari_mosaik.io import Case
-from napari_mosaik.workflow.run import outlook
+from napari_mosaik.workflow.case_status import case_status
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 pytestmark = [
@@ -31,7 +31,7 @@ def made(folder, *arguments):
 
 
 def done(case):
-    return {name for name, state in outlook(case).states.items() if state.word == "done"}
+    return {name for name, state in case_status(case).states.items() if state.word == "done"}
 
 
 def tissue_mm2(case, stain):
@@ -47,9 +47,9 @@ def test_a_pair_of_kidney_sections(tmp_path, capsys):
     assert call("new", tmp_path / "kidney", *pictures) == 2
     assert "--spacing UM" in capsys.readouterr().err
     case = made(tmp_path / "kidney", *pictures, "--spacing", 5)
-    states = outlook(case).states
+    states = case_status(case).states
     assert {"tissue_he", "tissue_cd34", "tiles", "align_he", "stain"} <= done(case)
-    assert "pixels of 5 µm" in states["vessels"].reason
+    assert "pixel size of 5 µm" in states["vessels"].reason
     assert states["uptake"].reason == "no PET given"
     assert states["tile_kinetics"].reason == "'Parameters' is blocked"
     record = case.store.read(ALIGNMENT["he"])
@@ -64,7 +64,7 @@ def test_a_pair_of_kidney_sections(tmp_path, capsys):
 def test_one_slide_alone(tmp_path, name, fewest):
     case = made(tmp_path / "one", "--he", DATA / "wsi" / name)
     assert {"tissue_he", "stain", "nuclei"} <= done(case)
-    states = outlook(case).states
+    states = case_status(case).states
     assert states["tiles"].reason == "no CD34 slide given"
     assert states["classes"].reason == "no model chosen for tissue classes; train one"
     nuclei = case.store.read(NUCLEUS_OBJECTS)
@@ -74,14 +74,14 @@ def test_one_slide_alone(tmp_path, name, fewest):
 
 def test_a_mouse_pet_slice(tmp_path, capsys):
     case = made(tmp_path / "mouse", "--pet", DATA / "pet" / "mouse-inveon-late-slice.dcm")
-    assert outlook(case).states["suv"].reason == "no injection record given"
+    assert case_status(case).states["suv"].reason == "no injection record given"
     case.update(injection={"dose_mbq": 14.689, "weight_kg": 0.0379})
     assert call("run", tmp_path / "mouse") == 2
     assert "height" in capsys.readouterr().err
     assert call("run", tmp_path / "mouse", "--set", "suv.kind=bw") == 0
     case = Case(tmp_path / "mouse")
     assert "suv" in done(case)
-    assert outlook(case).states["uptake"].reason == "no CD34 slide given"
+    assert case_status(case).states["uptake"].reason == "no CD34 slide given"
     factor = case.store.read(SUV).values.max() / case.pet().raster.values.max()
     decayed = 14.689e6 * 2 ** (208 / 3600 / 1.8295)
     assert factor == pytest.approx(37.9 / decayed, rel=1e-3)

@@ -8,6 +8,7 @@ import pytest
 import napari_mosaik
 from napari_mosaik.core import Blocked, CaseLocked, InputError, MosaikError
 from napari_mosaik.io import Case
+from napari_mosaik.workflow.case_status import case_status, step_status
 from napari_mosaik.workflow.recipe import (
     changed,
     parse_setting,
@@ -15,13 +16,13 @@ from napari_mosaik.workflow.recipe import (
     recipe_from,
     write_recipe,
 )
-from napari_mosaik.workflow.run import outlook, plan, run, run_until, state
+from napari_mosaik.workflow.run import plan, run, run_until
 
 from .conftest import FIRST, LAST, Settings, install
 
 
 def words(case, recipe=None):
-    return {name: found.word for name, found in outlook(case, recipe).states.items()}
+    return {name: found.word for name, found in case_status(case, recipe).states.items()}
 
 
 def run_all(case, recipe=None):
@@ -30,7 +31,7 @@ def run_all(case, recipe=None):
 
 def test_from_nothing_to_done(chain, case):
     assert words(case) == {"first": "missing", "extra": "blocked", "last": "missing"}
-    assert outlook(case).states["extra"].reason == "no CD34 slide given"
+    assert case_status(case).states["extra"].reason == "no CD34 slide given"
     run_all(case)
     assert words(case) == {"first": "done", "extra": "blocked", "last": "done"}
     assert case.store.read(LAST) == {"sum": 2 * sum(range(40))}
@@ -47,8 +48,8 @@ def test_nothing_is_computed_twice(chain, case):
 def test_a_changed_setting_makes_all_after_it_stale(chain, case):
     run_all(case)
     recipe = changed(read_recipe(case.root), "first", factor=3)
-    found = outlook(case, recipe).states
-    assert (found["first"].word, found["first"].reason) == ("stale", "its settings changed")
+    found = case_status(case, recipe).states
+    assert (found["first"].word, found["first"].reason) == ("stale", "settings changed")
     assert (found["last"].word, found["last"].reason) == ("stale", "changed: first")
     run_all(case, recipe)
     assert case.store.read(LAST) == {"sum": 3 * sum(range(40))}
@@ -68,8 +69,8 @@ def test_a_new_revision_makes_stale_but_a_new_version_does_not(chain, case, monk
 
     first, extra, last = chain.steps()
     install(monkeypatch, (replace(first, revision=2), extra, last))
-    found = outlook(case).states
-    assert (found["first"].word, found["first"].reason) == ("stale", "the method was improved")
+    found = case_status(case).states
+    assert (found["first"].word, found["first"].reason) == ("stale", "method revision changed")
     assert found["last"].word == "stale"
 
 
@@ -95,7 +96,7 @@ def test_an_optional_input_that_is_gone_is_not_used(chain, case, monkeypatch):
     run_all(case)
     assert case.store.read(LAST) == {"sum": 2 * sum(range(40)) + 1}
     (case.root / "cd34.png").unlink()
-    found = outlook(case).states
+    found = case_status(case).states
     assert found["extra"].reason == "the CD34 slide cd34.png is not there"
     assert (found["last"].word, found["last"].reason) == ("stale", "changed: extra")
     run_all(case)
@@ -106,9 +107,9 @@ def test_one_step_needs_what_it_reads(chain, case):
     last = chain.steps()[2]
     with pytest.raises(Blocked, match=r"'First', which is missing.*--until last"):
         list(run(case, last, Settings()))
-    assert [step.name for step in plan(outlook(case), "last")] == ["first", "last"]
+    assert [step.name for step in plan(case_status(case), "last")] == ["first", "last"]
     with pytest.raises(Blocked, match="no CD34 slide given"):
-        plan(outlook(case), "extra")
+        plan(case_status(case), "extra")
 
 
 def test_cancel_commits_nothing_and_keeps_finished_blocks(chain, case):
@@ -197,7 +198,7 @@ def test_a_recipe_is_complete_and_replayed(chain, case, tmp_path):
     stored = tomllib.loads((case.root / "recipe.toml").read_text())
     assert stored == {"first": {"factor": 2}, "extra": {"factor": 2}, "last": {"factor": 7}}
     assert recipe_from(stored) == read_recipe(case.root) == recipe
-    assert state(case, chain.steps()[0], Settings()).word == "missing"
+    assert step_status(case, chain.steps()[0], Settings()).word == "missing"
 
 
 @pytest.mark.parametrize(

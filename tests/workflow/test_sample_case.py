@@ -14,11 +14,12 @@ from napari_mosaik.core import Blocked, Cancelled, InputError
 from napari_mosaik.core.catalogue import NUCLEI, VESSELS
 from napari_mosaik.core.progress import finish
 from napari_mosaik.io import Case
+from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.classifier import retrain
 from napari_mosaik.workflow.cohort import train_network
 from napari_mosaik.workflow.preview import preview
 from napari_mosaik.workflow.recipe import read_recipe
-from napari_mosaik.workflow.run import outlook, run_until
+from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.steps import step_named
 
 
@@ -52,7 +53,7 @@ def computed(tiny_cohort, tmp_path_factory):
 
 def test_all_but_the_prediction_is_done(computed):
     for name in ("A2", "B8", "B11"):
-        states = outlook(Case(computed / name)).states
+        states = case_status(Case(computed / name)).states
         not_done = {step for step, found in states.items() if found.word != "done"}
         assert not_done == {"predict", "review"}
         assert states["predict"].reason == "no model chosen for prediction; train one"
@@ -106,7 +107,7 @@ def test_a_step_is_blocked_for_the_reason_at_its_root(tiny_cohort, tmp_path):
     shutil.copytree(tiny_cohort / "A2", tmp_path / "A2")
     case = Case(tmp_path / "A2")
     case.path(case.file.slides["cd34"].path).unlink()
-    states = outlook(case).states
+    states = case_status(case).states
     gone = f"the CD34 slide {case.file.slides['cd34'].path} is not there"
     assert {states[name].reason for name in ("vessels", "tiles", "parameters", "review")} == {gone}
     assert states["tile_kinetics"].reason == "'Parameters' is blocked"
@@ -124,16 +125,16 @@ def test_training_can_be_cancelled_and_goes_on_to_the_same_model(computed, tmp_p
         if "pass 2" in progress.text:
             break
     work.close()
-    assert not (cases[2].root / "models").is_dir() or outlook(cases[2]).states["predict"].word == (
-        "blocked"
-    )
+    assert not (cases[2].root / "models").is_dir() or case_status(cases[2]).states[
+        "predict"
+    ].word == ("blocked")
     assert list((cases[2].root / "scratch").glob("train-*.pt"))
     resumed = finish(train_network(cases, "B11", params))
     assert finish(train_network(cases, "B11", params)) == resumed
     shutil.rmtree(cases[2].model_folder(resumed))
     assert finish(train_network(cases, "B11", params)) == resumed
     run_all(cases[2])
-    assert outlook(cases[2]).states["review"].word == "done"
+    assert case_status(cases[2]).states["review"].word == "done"
 
 
 def test_a_case_that_is_not_ready_does_not_teach(tiny_cohort):
@@ -159,7 +160,7 @@ def test_the_same_shapes_give_the_same_model(computed):
     cases = [Case(computed / name) for name in ("A2", "B8")]
     made = finish(retrain(cases, cases))
     assert made["model"] == read_recipe(cases[0].root)["classes"].model
-    assert outlook(cases[0]).states["classes"].word == "done"
+    assert case_status(cases[0]).states["classes"].word == "done"
 
 
 @pytest.mark.parametrize(("step", "labels"), [("vessels", VESSELS), ("nuclei", NUCLEI)])

@@ -214,10 +214,10 @@ def status(paths: Paths, json: Json = False) -> None:
 
 
 def _states(cases: list[Any], json: bool) -> None:
-    from napari_mosaik.workflow.run import outlook
+    from napari_mosaik.workflow.case_status import case_status
     from napari_mosaik.workflow.steps import STEPS
 
-    views = {case: outlook(case) for case in cases}
+    views = {case: case_status(case) for case in cases}
     if json:
         print_json(
             {

@@ -150,8 +150,8 @@ def predict(
 ) -> None:
     """Predict the uptake of a case and compare it with the measured one where there is one."""
     from napari_mosaik.core.catalogue import METRICS, PREDICTION_RECORD
+    from napari_mosaik.workflow.case_status import case_status
     from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
-    from napari_mosaik.workflow.run import outlook
 
     (found,) = open_cases([case])[:1]
     if model:
@@ -159,9 +159,9 @@ def predict(
             write_recipe(found.root, changed(read_recipe(found.root), "predict", model=model))
     with Bar(quiet=json) as bar:
         run_case(found, bar, "predict", scheduler)
-        if outlook(found).states["review"].word in ("missing", "stale"):
+        if case_status(found).states["review"].word in ("missing", "stale"):
             run_case(found, bar, "review", scheduler)
-    done = outlook(found).states["review"].word == "done"
+    done = case_status(found).states["review"].word == "done"
     record = found.store.read(METRICS if done else PREDICTION_RECORD)
     if json:
         print_json(record)

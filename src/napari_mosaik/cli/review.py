@@ -58,10 +58,10 @@ def report(
 def step_states(case: Any) -> list[Any]:
     """Every step of the case with its state, for the report."""
     from napari_mosaik.view.report.html import StepState
-    from napari_mosaik.workflow.run import outlook
+    from napari_mosaik.workflow.case_status import case_status
     from napari_mosaik.workflow.steps import STEPS
 
-    states = outlook(case).states
+    states = case_status(case).states
     return [
         StepState(step.title, states[step.name].word, states[step.name].reason) for step in STEPS
     ]

@@ -18,8 +18,8 @@ from napari_mosaik.core.params import Params, digest
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, saving
 from napari_mosaik.segment.training_pixels import class_list
+from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
-from napari_mosaik.workflow.run import outlook
 from napari_mosaik.workflow.training_data import (
     DENSENET_TILE_PX,
     Drawn,
@@ -161,7 +161,7 @@ def _check(drawn: Drawn, teaching: Sequence[Case]) -> None:
             f"only '{labels.pop()}' is annotated; a classifier needs shapes of two classes or more"
         )
     for case, _ in drawn:
-        state = outlook(case).states["stain"]
+        state = case_status(case).states["stain"]
         if state.word != "done":
             raise Blocked(
                 f"case {case.name}: the stain of the H&E is {state.word}; run: "

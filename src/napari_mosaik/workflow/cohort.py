@@ -15,9 +15,9 @@ from napari_mosaik.core.errors import Blocked, InputError
 from napari_mosaik.core.params import digest
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json
+from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
-from napari_mosaik.workflow.run import outlook
 from napari_mosaik.workflow.steps import maker_of
 from napari_mosaik.workflow.steps.align import doubt
 from napari_mosaik.workflow.steps.clusters import label_column
@@ -89,7 +89,7 @@ def firmness(cases: Sequence[Case], proxies: Mapping[str, str]) -> dict[str, flo
 def _require_done(cases: Sequence[Case]) -> None:
     """Stop when a training case lacks something that the training reads."""
     for case in cases:
-        states = outlook(case).states
+        states = case_status(case).states
         for artifact in (*TWIN_READS, UPTAKE, UPTAKE_CLUSTERS, ASSOCIATION):
             maker = maker_of(artifact)
             if states[maker.name].word != "done":

@@ -28,7 +28,7 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.parallel import in_parallel
 from napari_mosaik.workflow.preview_memory import KeptPass, PreviewMemory
 from napari_mosaik.workflow.step import Step
-from napari_mosaik.workflow.step_context import Inputs, KeptBlocks
+from napari_mosaik.workflow.step_context import BlockResults, StepContext
 
 if TYPE_CHECKING:
     from napari_mosaik.core.frame import Lattice
@@ -136,7 +136,7 @@ def _middle(case: Case, step: Step[Any], params: Params, region: Region) -> tupl
     return cut, cut == region
 
 
-class _RegionInputs(Inputs):
+class _RegionInputs(StepContext):
     """Inputs whose slide is passed over in a region only, and whose blocks stay in memory."""
 
     def __init__(
@@ -161,10 +161,10 @@ class _RegionInputs(Inputs):
         opened = self._memory.get(f"slide {stain}", lambda: super(_RegionInputs, self).slide(stain))
         return _RegionSlide(opened, self._region, self._memory)  # type: ignore[return-value]
 
-    def once(
+    def cached(
         self, name: str, depends: Any, work: Callable[[], Generator[Progress, None, T]]
     ) -> Generator[Progress, None, T]:
-        key = f"once {name} {digest(depends)}"
+        key = f"cached {name} {digest(depends)}"
         if not self._memory.has(key):
             value = yield from work()
             self._memory.get(key, lambda: value)
@@ -183,7 +183,7 @@ class _RegionInputs(Inputs):
         start: float,
         stop: float,
         begin: Callable[[Sequence[int]], None],
-    ) -> Generator[Progress, None, KeptBlocks]:
+    ) -> Generator[Progress, None, BlockResults]:
         found: list[dict[str, NDArray[Any]]] = [{} for _ in items]
 
         def one(index: int) -> None:
@@ -207,7 +207,7 @@ class _RegionInputs(Inputs):
         return LabelImage(labels.array(), labels.lattice, labels.names)
 
 
-class _HeldBlocks(KeptBlocks):
+class _HeldBlocks(BlockResults):
     """Results of blocks in memory."""
 
     def __init__(self, found: list[dict[str, NDArray[Any]]]) -> None:

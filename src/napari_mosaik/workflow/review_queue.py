@@ -29,7 +29,7 @@ from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.case import Case
 from napari_mosaik.segment.training_pixels import class_codes, class_list
-from napari_mosaik.workflow.run import outlook
+from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.steps import maker_of
 from napari_mosaik.workflow.steps.align import transform_of
 
@@ -40,7 +40,7 @@ AGREEMENT_SPACING_UM = 4.0
 
 
 def _done(case: Case, artifact: Artifact[Any]) -> bool:
-    return outlook(case).states[maker_of(artifact).name].word == "done"
+    return case_status(case).states[maker_of(artifact).name].word == "done"
 
 
 def review_queue(case: Case, params: QueueParams | None = None) -> list[dict[str, Any]]:

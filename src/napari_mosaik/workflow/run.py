@@ -1,4 +1,4 @@
-"""Run steps on a case: what is done, stale, missing or blocked, and making what is missing."""
+"""Run the steps of a case: plan those that are stale or missing, compute and commit them."""
 
 from __future__ import annotations
 
@@ -8,158 +8,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 import napari_mosaik
-from napari_mosaik.core.artifact import Artifact, Origin, Progress, Source
-from napari_mosaik.core.catalogue import ARTIFACTS, SOURCES
+from napari_mosaik.core.artifact import Artifact, Origin, Progress
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
+from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.recipe import Recipe, read_recipe
-from napari_mosaik.workflow.step import State, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step import Step
+from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps import STEPS, maker_of, step_named
 
-__all__ = ["Outlook", "outlook", "plan", "run", "run_until", "state"]
-
-_ABOUT = {artifact.name: artifact.about for artifact in ARTIFACTS} | {
-    source.name: source.about for source in SOURCES
-}
+__all__ = ["plan", "run", "run_until"]
 
 
-class Outlook:
-    """The state of every step of a case under one recipe, worked out in one go.
-
-    Origins are compared as they *would* arise from today's sources and settings, so a change
-    early in the chain shows at once in everything that depends on it.
-    """
-
-    def __init__(self, case: Case, recipe: Recipe) -> None:
-        self._case = case
-        self.recipe = recipe
-        self.expected: dict[str, Origin] = {}
-        self.states: dict[str, State] = {}
-        self._digests: dict[str, str] = {}
-        self._faults: dict[str, str] = {}
-        for step in STEPS:
-            self._judge(step)
-
-    def _judge(self, step: Step[Any]) -> None:
-        reason = self._blocked(step)
-        if reason:
-            self.states[step.name] = State("blocked", reason)
-            return
-        inputs = [(entry.name, self._digest(entry)) for entry in step.reads]
-        inputs += [
-            (entry.name, self._digest(entry)) for entry in step.may_read if not self._lacks(entry)
-        ]
-        params = self.recipe[step.name]
-        origin = Origin(step.name, step.revision, params.digest(), tuple(inputs))
-        self.expected[step.name] = origin
-        for artifact in step.writes:
-            self._digests[artifact.name] = origin.digest()
-        self.states[step.name] = self._compare(step, origin)
-
-    def absent(self, step: Step[Any]) -> list[str]:
-        """Names of the optional inputs of a step that cannot be had."""
-        return [entry.name for entry in step.may_read if self._lacks(entry)]
-
-    def _compare(self, step: Step[Any], origin: Origin) -> State:
-        stored = [self._case.store.origin(artifact) for artifact in step.writes]
-        if any(one is None for one in stored):
-            return State("missing", "not run")
-        different = next((one for one in stored if one != origin), None)
-        return State("stale", _why_stale(different, origin)) if different else State("done")
-
-    def _digest(self, entry: Artifact[Any] | Source) -> str:
-        if entry.name not in self._digests and isinstance(entry, Source):
-            self._digests[entry.name] = self._case.digest(entry)
-        return self._digests[entry.name]
-
-    def _lacks(self, entry: Artifact[Any] | Source) -> str:
-        if isinstance(entry, Source):
-            return self._case.lacks(entry) or self._unusable(entry)
-        maker = maker_of(entry)
-        if self.states[maker.name].word != "blocked":
-            return ""
-        if maker.needs_any:
-            return f"'{maker.title}' is blocked"
-        return self.states[maker.name].reason
-
-    def _unusable(self, source: Source) -> str:
-        """Why a file that is there cannot be read; one bad file blocks its own steps only."""
-        if source.name not in self._faults:
-            try:
-                self._digest(source)
-                self._faults[source.name] = ""
-            except InputError as error:
-                self._faults[source.name] = str(error)
-        return self._faults[source.name]
-
-    def _blocked(self, step: Step[Any]) -> str:
-        for entry in step.reads:
-            reason = self._lacks(entry)
-            if reason:
-                return reason
-        if step.needs_any and all(self._lacks(entry) for entry in step.needs_any):
-            return "; ".join(dict.fromkeys(self._lacks(entry) for entry in step.needs_any))
-        if step.coarsest_um is not None:
-            reason = self._too_coarse(step, step.coarsest_um)
-            if reason:
-                return reason
-        if step.needs_model:
-            model = str(getattr(self.recipe[step.name], step.needs_model))
-            return self._lacks_model(step, model)
-        return ""
-
-    def _too_coarse(self, step: Step[Any], coarsest_um: float) -> str:
-        for entry in step.reads:
-            if isinstance(entry, Source) and entry.name.startswith("slide:"):
-                spacing_um = max(self._case.spacing_um(entry.name.removeprefix("slide:")))
-                if spacing_um > coarsest_um:
-                    return (
-                        f"the {entry.about} has pixels of {spacing_um:.3g} µm; {coarsest_um:g} µm "
-                        "or finer are needed"
-                    )
-        return ""
-
-    def _lacks_model(self, step: Step[Any], model: str) -> str:
-        if not model:
-            return f"no model chosen for {step.title.lower()}; train one"
-        if not (self._case.model_folder(model) / "card.json").is_file():
-            return f"the model {model} is not in this case's models folder"
-        return ""
-
-
-def _why_stale(stored: Origin, expected: Origin) -> str:
-    if stored.revision != expected.revision:
-        return "the method was improved"
-    if stored.params != expected.params:
-        return "its settings changed"
-    before, after = dict(stored.inputs), dict(expected.inputs)
-    names = [name for name in after if before.get(name) != after[name]]
-    names += [name for name in before if name not in after]
-    return f"changed: {', '.join(_ABOUT.get(name, name) for name in names)}"
-
-
-def outlook(case: Case, recipe: Recipe | None = None) -> Outlook:
-    """The state of every step of a case."""
-    return Outlook(case, recipe or read_recipe(case.root))
-
-
-def state(case: Case, step: Step[Any], params: Params) -> State:
-    """Where one step stands under the given settings and the case's recipe for the others."""
-    recipe = {**read_recipe(case.root), step.name: params}
-    return Outlook(case, recipe).states[step.name]
-
-
-def plan(view: Outlook, until: str = "") -> list[Step[Any]]:
+def plan(status: CaseStatus, until: str = "") -> list[Step[Any]]:
     """The steps to run, in order, so that *until* (or everything that can be had) is done."""
-    todo = [step for step in STEPS if view.states[step.name].word in ("stale", "missing")]
+    todo = [step for step in STEPS if status.states[step.name].word in ("stale", "missing")]
     if not until:
         return todo
     target = step_named(until)
-    if view.states[until].word == "blocked":
-        raise Blocked(f"{target.title} cannot run: {view.states[until].reason}")
+    if status.states[until].word == "blocked":
+        raise Blocked(f"{target.title} cannot run: {status.states[until].reason}")
     needed: set[str] = set()
     pending = [target]
     while pending:
@@ -188,15 +58,15 @@ def run(
     """
     recipe = {**(recipe or read_recipe(case.root)), step.name: params}
     with case.writing():
-        view = Outlook(case, recipe)
-        _ready(view, step)
-        if view.states[step.name].word == "done" and not force:
+        status = case_status(case, recipe)
+        _ready(status, step)
+        if status.states[step.name].word == "done" and not force:
             yield Progress(1, 1, "done already")
             return
-        origin = view.expected[step.name]
+        origin = status.expected[step.name]
         scratch = case.root / "scratch" / f"{step.name}-{origin.digest()[:16]}"
         known = None if force else origin
-        inputs = Inputs(case, step, scratch, scheduler, view.absent(step), known)
+        inputs = StepContext(case, step, scratch, scheduler, status.unavailable[step.name], known)
         if force:
             inputs.clear()
         began = time.monotonic()
@@ -209,13 +79,13 @@ def run(
     yield Progress(1, 1, step.title)
 
 
-def _ready(view: Outlook, step: Step[Any]) -> None:
-    if view.states[step.name].word == "blocked":
-        raise Blocked(f"{step.title} cannot run: {view.states[step.name].reason}")
+def _ready(status: CaseStatus, step: Step[Any]) -> None:
+    if status.states[step.name].word == "blocked":
+        raise Blocked(f"{step.title} cannot run: {status.states[step.name].reason}")
     for entry in (*step.reads, *step.may_read):
         if isinstance(entry, Artifact):
             maker = maker_of(entry)
-            word = view.states[maker.name].word
+            word = status.states[maker.name].word
             if word in ("missing", "stale"):
                 raise Blocked(
                     f"{step.title} needs '{maker.title}', which is {word}; run that first, or use "
@@ -253,7 +123,7 @@ def run_until(
     """
     failed: dict[str, str] = {}
     left_out: set[str] = set()
-    for step in plan(Outlook(case, recipe), until):
+    for step in plan(case_status(case, recipe), until):
         if _makers(step) & left_out:
             left_out.add(step.name)
             continue

@@ -10,18 +10,18 @@ from napari_mosaik.core.artifact import Artifact, Progress, Source
 from napari_mosaik.core.params import Params
 
 if TYPE_CHECKING:
-    from napari_mosaik.workflow.step_context import Inputs
+    from napari_mosaik.workflow.step_context import StepContext
 
-__all__ = ["Body", "State", "Step", "Word"]
+__all__ = ["Body", "Step", "StepStatus", "Word"]
 
 P = TypeVar("P", bound=Params)
 Word = Literal["done", "stale", "missing", "blocked"]
 Results = Mapping[Artifact[Any], object]
-Body = Callable[["Inputs", P], Generator[Progress, None, Results]]
+Body = Callable[["StepContext", P], Generator[Progress, None, Results]]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class StepStatus:
     """Where a step stands: done, stale, missing (can run), or blocked, and why."""
 
     word: Word

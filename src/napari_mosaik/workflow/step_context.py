@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide, SlideBlocks
     from napari_mosaik.workflow.step import Step
 
-__all__ = ["Inputs", "KeptBlocks"]
+__all__ = ["BlockResults", "StepContext"]
 
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
 
 
-class Inputs:
+class StepContext:
     """The declared inputs of one run of one step.
 
     Reading something that the step did not declare is a fault of the program and raises
@@ -103,7 +103,7 @@ class Inputs:
         self._check(artifact)
         return self._case.store.record(artifact)
 
-    def earlier(self, artifact: Artifact[T], *besides: Source) -> T | None:
+    def previous_result(self, artifact: Artifact[T], *besides: Source) -> T | None:
         """What this step has stored before, if at most some given sources were different then.
 
         For a result that does not depend on those; None when there is none of that kind.
@@ -174,7 +174,7 @@ class Inputs:
         """Folder of a model that the step's settings name."""
         return self._case.model_folder(model)
 
-    def once(
+    def cached(
         self, name: str, depends: Any, work: Callable[[], Generator[Progress, None, T]]
     ) -> Generator[Progress, None, T]:
         """A value that depends on the declared inputs and on *depends* (JSON-able) alone.
@@ -201,7 +201,7 @@ class Inputs:
         *,
         start: float = 0.0,
         stop: float = 1.0,
-    ) -> Generator[Progress, None, KeptBlocks]:
+    ) -> Generator[Progress, None, BlockResults]:
         """Run *work* on every item in parallel; finished items are kept over a restart.
 
         Yields progress from *start* to *stop* (of 1) after each item, which is where a run can be
@@ -221,7 +221,7 @@ class Inputs:
         *,
         start: float = 0.0,
         stop: float = 1.0,
-    ) -> Generator[Progress, None, KeptBlocks]:
+    ) -> Generator[Progress, None, BlockResults]:
         """One pass over a slide: *work* gets the number of each block and its pixels in all views.
 
         Otherwise as `blocks`; what an earlier run has finished is neither read nor decoded again.
@@ -244,8 +244,8 @@ class Inputs:
         start: float,
         stop: float,
         begin: Callable[[Sequence[int]], None],
-    ) -> Generator[Progress, None, KeptBlocks]:
-        kept = KeptBlocks(self.scratch / stage, len(items))
+    ) -> Generator[Progress, None, BlockResults]:
+        kept = BlockResults(self.scratch / stage, len(items))
 
         def one(index: int) -> None:
             buffer = io.BytesIO()
@@ -316,7 +316,7 @@ class Inputs:
         remove_tree(self.scratch)
 
 
-class KeptBlocks(Sequence[dict[str, NDArray[Any]]]):
+class BlockResults(Sequence[dict[str, NDArray[Any]]]):
     """The results of all blocks of a stage, in order; each is read when it is asked for."""
 
     def __init__(self, folder: Path, count: int) -> None:

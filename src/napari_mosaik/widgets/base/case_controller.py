@@ -17,9 +17,10 @@ from napari_mosaik.widgets.base.worker import Job, Report, Steps, Task, problem_
 from napari_mosaik.widgets.base.workspace import Workspace
 from napari_mosaik.widgets.pages.result_lines import result_lines
 from napari_mosaik.widgets.pages.tile_data import Facts, gather
+from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.recipe import Recipe, read_recipe, write_recipe
-from napari_mosaik.workflow.run import Outlook, run, run_until
-from napari_mosaik.workflow.step import State
+from napari_mosaik.workflow.run import run, run_until
+from napari_mosaik.workflow.step import StepStatus
 from napari_mosaik.workflow.steps import step_named
 
 __all__ = ["Desk", "missing_of"]
@@ -214,14 +215,14 @@ class Desk(QObject):
         self._generation += 1
         mine = self._generation
 
-        def then(answer: tuple[Mapping[str, State], dict[str, str], Facts]) -> None:
+        def then(answer: tuple[Mapping[str, StepStatus], dict[str, str], Facts]) -> None:
             if mine == self._generation:
                 self.workspace.results = answer[1]
                 self.workspace.states = dict(answer[0])
                 self.workspace.facts = answer[2]
 
-        def work() -> tuple[Mapping[str, State], dict[str, str], Facts]:
-            states = Outlook(case, recipe).states
+        def work() -> tuple[Mapping[str, StepStatus], dict[str, str], Facts]:
+            states = case_status(case, recipe).states
             return states, result_lines(case, states), gather(case)
 
         self.read("Case", work, then)
@@ -261,7 +262,7 @@ class _Opened:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.recipe: Recipe = read_recipe(case.root)
-        self.states = dict(Outlook(case, self.recipe).states)
+        self.states = dict(case_status(case, self.recipe).states)
         self.results = result_lines(case, self.states)
         self.facts = gather(case)
 

@@ -14,7 +14,7 @@ from napari_mosaik.widgets.pages.tile_data import Facts
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
     from napari_mosaik.widgets.base.worker import Job
-    from napari_mosaik.workflow.step import State
+    from napari_mosaik.workflow.step import StepStatus
 
 __all__ = ["LoopChange", "Problem", "Workspace"]
 
@@ -76,7 +76,7 @@ class Workspace:
     cohort: tuple[Path, ...] = ()
     case: Case | None = None
     recipe: dict[str, Params] = field(default_factory=dict)
-    states: dict[str, State] = field(default_factory=dict)
+    states: dict[str, StepStatus] = field(default_factory=dict)
     results: dict[str, str] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     tile: int = -1

@@ -12,7 +12,7 @@ from napari_mosaik.core import Params
 from napari_mosaik.view.formatting import STATE_MARKS, title_of
 from napari_mosaik.widgets.base.controls import Fold, button, column, row, words
 from napari_mosaik.widgets.base.form import ParamsForm
-from napari_mosaik.workflow.step import State, Step
+from napari_mosaik.workflow.step import Step, StepStatus
 
 __all__ = ["Page", "StepPage", "StepSection", "pages_of", "summary"]
 
@@ -27,15 +27,15 @@ def pages_of(steps: Iterable[Step[Any]]) -> dict[str, list[Step[Any]]]:
     return pages
 
 
-def summary(states: Sequence[State]) -> State:
+def summary(states: Sequence[StepStatus]) -> StepStatus:
     """One state for several steps: the one that asks most for attention."""
     if not states:
-        return State("missing")
+        return StepStatus("missing")
     if any(state.word == "done" for state in states):
         free = [state for state in states if state.word != "blocked"]
         blocked = [state for state in states if state.word == "blocked"]
         if blocked and all(state.word == "done" for state in free):
-            return State("blocked", f"{len(free)} of {len(states)} done; {blocked[0].reason}")
+            return StepStatus("blocked", f"{len(free)} of {len(states)} done; {blocked[0].reason}")
     return min(states, key=lambda state: _ORDER.index(state.word))
 
 
@@ -142,7 +142,7 @@ class StepSection(QWidget):
         self._alone = alone
         self.setLayout(column(self.state, self.about, body, spacing=3))
 
-    def show_state(self, state: State, result: str, running: bool) -> None:
+    def show_state(self, state: StepStatus, result: str, running: bool) -> None:
         """Show where the step stands."""
         self.form.setEnabled(not running)
         word = "running" if running else state.word
@@ -177,7 +177,7 @@ class StepPage(Page):
         self.tools: QWidget | None = None
         """More that stands below the preview, set before the page is first opened."""
         self._recipe: dict[str, Params] = {}
-        self._states: dict[str, State] = {}
+        self._states: dict[str, StepStatus] = {}
         self._results: dict[str, str] = {}
         self._running = ""
         self._busy = False
@@ -259,7 +259,7 @@ class StepPage(Page):
     def update_page(
         self,
         recipe: dict[str, Params],
-        states: dict[str, State],
+        states: dict[str, StepStatus],
         results: dict[str, str],
         running: str,
         busy: bool,
@@ -271,7 +271,7 @@ class StepPage(Page):
         if self.body is not None:
             self._show_body()
 
-    def _known(self) -> list[State]:
+    def _known(self) -> list[StepStatus]:
         return [self._states[name] for name in self.names if name in self._states]
 
     def _show(self) -> None:
@@ -282,7 +282,7 @@ class StepPage(Page):
             return
         self.head.show_state(state.word, self._line(state))
 
-    def _line(self, state: State) -> str:
+    def _line(self, state: StepStatus) -> str:
         if state.word == "done":
             lines = [self._results[n].split("\n")[0] for n in self.names if self._results.get(n)]
             return " · ".join(dict.fromkeys(lines))
@@ -292,7 +292,7 @@ class StepPage(Page):
         for name, section in self.sections.items():
             if name in self._recipe:
                 section.form.show_value(self._recipe[name])
-            state = self._states.get(name, State("missing"))
+            state = self._states.get(name, StepStatus("missing"))
             section.show_state(state, self._results.get(name, ""), name == self._running)
         states = self._known()
         word = summary(states).word

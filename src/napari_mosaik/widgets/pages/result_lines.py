@@ -36,14 +36,14 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide.types.damage import whereabouts
 from napari_mosaik.view.formatting import count, number, percent
 from napari_mosaik.view.report.artefacts import bad_place_lines
-from napari_mosaik.workflow.step import State
+from napari_mosaik.workflow.step import StepStatus
 
 __all__ = ["result_lines"]
 
 _BY_HAND = (CORRECTED, QUALITY_BY_HAND)
 
 
-def result_lines(case: Case, states: Mapping[str, State]) -> dict[str, str]:
+def result_lines(case: Case, states: Mapping[str, StepStatus]) -> dict[str, str]:
     """Words for each step that has results; the first line is the short form."""
     lines: dict[str, str] = {}
     for step, state in states.items():

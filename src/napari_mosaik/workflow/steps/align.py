@@ -42,7 +42,7 @@ from napari_mosaik.register import (
     robust_landmarks,
 )
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -71,7 +71,7 @@ def doubt(document: dict[str, Any], title: str) -> str:
     return ""
 
 
-def _given(inputs: Inputs, frame: str, params: OutlineParams) -> _Given | None:
+def _given(inputs: StepContext, frame: str, params: OutlineParams) -> _Given | None:
     """A position that a person or a file gave, or that landmark files fix; None without any."""
     placed = inputs.placed(frame)
     if placed is not None:
@@ -139,7 +139,7 @@ def density_of(slide: Slide) -> Raster:
     return haematoxylin_density(slide.thumbnail(DENSITY_SPACING_UM))
 
 
-def _density(inputs: Inputs, stain: str) -> Raster:
+def _density(inputs: StepContext, stain: str) -> Raster:
     with inputs.slide(stain) as slide:
         return density_of(slide)
 
@@ -156,7 +156,7 @@ def _shown(pieces: Generator[float, None, Alignment]) -> Generator[Progress, Non
 
 
 def _stain_step(stain: str) -> Step[AlignParams]:
-    def body(inputs: Inputs, params: AlignParams) -> Generator[Progress, None, Results]:
+    def body(inputs: StepContext, params: AlignParams) -> Generator[Progress, None, Results]:
         yield Progress(0.1, 1, "aligning")
         given = _given(inputs, stain, params)
         masks = inputs.read(TISSUE[stain]), inputs.read(TISSUE[REFERENCE])
@@ -187,7 +187,7 @@ def _stain_step(stain: str) -> Step[AlignParams]:
     )
 
 
-def _pet_body(inputs: Inputs, params: PetAlignParams) -> Generator[Progress, None, Results]:
+def _pet_body(inputs: StepContext, params: PetAlignParams) -> Generator[Progress, None, Results]:
     pet = inputs.pet().raster
     yield Progress(0.1, 1, "outlining the PET")
     section = inputs.read(TISSUE[REFERENCE])

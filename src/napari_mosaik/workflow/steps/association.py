@@ -10,12 +10,12 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import ASSOCIATION, PARAMETERS, TILES, UPTAKE
 from napari_mosaik.spatial import AssociationParams
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 
 __all__ = ["ASSOCIATE"]
 
 
-def _body(inputs: Inputs, params: AssociationParams) -> Generator[Progress, None, Results]:
+def _body(inputs: StepContext, params: AssociationParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.spatial import associate_table
 
     grid, table = inputs.read(TILES), inputs.read(PARAMETERS)

@@ -32,7 +32,7 @@ from napari_mosaik.workflow.lazy_labels import (
     without_damaged,
 )
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.classes import class_at
 from napari_mosaik.workflow.steps.nuclei import join_tables, slide_threshold, split_table
@@ -70,7 +70,7 @@ class CaixStepParams(CaixParams):
     )
 
 
-def _body(inputs: Inputs, params: CaixStepParams) -> Generator[Progress, None, Results]:
+def _body(inputs: StepContext, params: CaixStepParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.io.slide import View
 
     mask = inputs.read(TISSUE["caix"])
@@ -102,7 +102,7 @@ def _body(inputs: Inputs, params: CaixStepParams) -> Generator[Progress, None, R
 
 
 def _stains(
-    inputs: Inputs, slide: Slide, lattice: Lattice, mask: Raster, params: CaixStepParams
+    inputs: StepContext, slide: Slide, lattice: Lattice, mask: Raster, params: CaixStepParams
 ) -> Generator[Progress, None, HDabStains]:
     """The colours of the slide's stains, from small blocks spread evenly over its tissue."""
     from napari_mosaik.segment.stain_vectors import fit_h_dab, look_of, ruifrok_stains, unlike
@@ -143,7 +143,7 @@ def _block_cells(
     return cells.rows(((points >= low) & (points < high)).all(axis=1))
 
 
-def _with_tumour(inputs: Inputs, cells: Table) -> Table:
+def _with_tumour(inputs: StepContext, cells: Table) -> Table:
     """Mark tumour cells: those that lie in neoplastic tissue; all cells without a class map."""
     ready = all(inputs.has(entry) for entry in (CLASSES, ALIGNMENT["he"], ALIGNMENT["caix"]))
     if not ready:

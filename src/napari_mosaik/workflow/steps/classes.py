@@ -27,7 +27,7 @@ from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.uncertainty import normalised_entropy
 from napari_mosaik.workflow.lazy_labels import tissue_in, with_tissue
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -77,7 +77,7 @@ class ClassReader:
         return normalise(self.slide.read_lattice(fine).values, self.fit)
 
 
-def _body(inputs: Inputs, params: ClassParams) -> Generator[Progress, None, Results]:
+def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.segment.tissue_classifier import load_tissue_model
     from napari_mosaik.tissue import StainFit
 

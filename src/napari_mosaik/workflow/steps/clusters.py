@@ -14,7 +14,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.table import Table
 from napari_mosaik.spatial import MoranParams
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 
 __all__ = ["FIND_CLUSTERS", "LOCAL_MORAN", "label_column"]
 
@@ -28,19 +28,19 @@ def label_column(parameter: str) -> str:
     return f"{parameter}.label"
 
 
-def _parameters(inputs: Inputs, params: MoranParams) -> Generator[Progress, None, Results]:
+def _parameters(inputs: StepContext, params: MoranParams) -> Generator[Progress, None, Results]:
     table = inputs.read(PARAMETERS)
     values = {name: np.asarray(table[name], float) for name in table}
     return {CLUSTERS: (yield from _labelled(inputs, values, params))}
 
 
-def _uptake(inputs: Inputs, params: MoranParams) -> Generator[Progress, None, Results]:
+def _uptake(inputs: StepContext, params: MoranParams) -> Generator[Progress, None, Results]:
     values = {"suv": np.asarray(inputs.read(UPTAKE)["suv"], float)}
     return {UPTAKE_CLUSTERS: (yield from _labelled(inputs, values, params))}
 
 
 def _labelled(
-    inputs: Inputs, values: dict[str, NDArray[np.float64]], params: MoranParams
+    inputs: StepContext, values: dict[str, NDArray[np.float64]], params: MoranParams
 ) -> Generator[Progress, None, Table]:
     from napari_mosaik.spatial import TileGraph
 

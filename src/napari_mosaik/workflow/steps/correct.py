@@ -44,7 +44,7 @@ from napari_mosaik.core.table import Table
 from napari_mosaik.segment.label_editing import Edited, ObjectEditor, apply_corrections
 from napari_mosaik.workflow.lazy_labels import tissue_in
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -56,7 +56,7 @@ _ABOUT = {
     BY_HAND: "how a reader has made the object: merged or split; empty as it was found",
     CLASS: "class that a reader has given to the object",
 }
-Measure = Callable[["Inputs", "Slide", Lattice, NDArray[np.int32]], Table]
+Measure = Callable[["StepContext", "Slide", Lattice, NDArray[np.int32]], Table]
 """Inputs, slide, lattice of a window and one object there as 1: its row."""
 
 
@@ -71,7 +71,7 @@ def _step(
     made: tuple[Artifact[LabelImage], Artifact[Table]],
     measure: Measure,
 ) -> Step[CorrectParams]:
-    def body(inputs: Inputs, params: CorrectParams) -> Generator[Progress, None, Results]:
+    def body(inputs: StepContext, params: CorrectParams) -> Generator[Progress, None, Results]:
         labels, table = inputs.read(found[0]), inputs.read(found[1])
         corrections = inputs.corrections(what)
         yield Progress(0.05, 1, "finding the corrected objects")
@@ -143,7 +143,7 @@ def _none(column: NDArray[Any]) -> Any:
     return np.nan if column.dtype.kind == "f" else column.dtype.type()
 
 
-def _vessel(inputs: Inputs, slide: Slide, lattice: Lattice, mask: NDArray[np.int32]) -> Table:
+def _vessel(inputs: StepContext, slide: Slide, lattice: Lattice, mask: NDArray[np.int32]) -> Table:
     """Shape, wall and lumen of one vessel; its wall is found again as the vessels' step did."""
     from napari_mosaik.features import measure_objects
     from napari_mosaik.segment.vessels import VesselParams, halo_um, vessel_wall
@@ -179,7 +179,7 @@ def _with_margin(lattice: Lattice, margin: int) -> tuple[Lattice, tuple[slice, s
     return outer, (slice(margin, margin + rows), slice(margin, margin + cols))
 
 
-def _nucleus(inputs: Inputs, slide: Slide, lattice: Lattice, mask: NDArray[np.int32]) -> Table:
+def _nucleus(inputs: StepContext, slide: Slide, lattice: Lattice, mask: NDArray[np.int32]) -> Table:
     """Shape, stain and texture of one nucleus, as the nuclei's step measures them."""
     from napari_mosaik.workflow.steps.nuclei import measured_nuclei, stain_vectors
 

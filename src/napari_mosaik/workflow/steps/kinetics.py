@@ -19,7 +19,7 @@ from napari_mosaik.core.params import setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.kinetics import DeliveryParams, ImmunokineticParams
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 
 __all__ = ["CURVES", "CURVE_NAMES", "TILE_CURVES", "TILE_TIMES_H", "curve_columns"]
 
@@ -41,7 +41,7 @@ def sampling_times_h(last_h: float) -> FloatArray:
     return np.concatenate([[0.0], np.geomspace(FIRST_H, last_h, N_TIMES - 1)])
 
 
-def _curves(inputs: Inputs, params: CurveParams) -> Generator[Progress, None, Results]:
+def _curves(inputs: StepContext, params: CurveParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.kinetics import solve_immunokinetic
 
     yield Progress(0.2, 1, "solving the kinetics")
@@ -79,7 +79,7 @@ def curve_columns(name: str) -> tuple[str, ...]:
     return tuple(f"{name}.{number:02d}" for number in range(len(TILE_TIMES_H)))
 
 
-def _tile_curves(inputs: Inputs, params: DeliveryParams) -> Generator[Progress, None, Results]:
+def _tile_curves(inputs: StepContext, params: DeliveryParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.kinetics import tile_curves_um
 
     table = inputs.read(PARAMETERS)

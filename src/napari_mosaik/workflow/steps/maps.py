@@ -11,12 +11,12 @@ from napari_mosaik.core.catalogue import MAPS, PARAMETERS, REFERENCE, TILES, TIS
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.spatial import MapParams
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 
 __all__ = ["PARAMETER_MAPS"]
 
 
-def _body(inputs: Inputs, params: MapParams) -> Generator[Progress, None, Results]:
+def _body(inputs: StepContext, params: MapParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.spatial import parameter_map
 
     grid, table = inputs.read(TILES), inputs.read(PARAMETERS)

@@ -25,7 +25,7 @@ from napari_mosaik.workflow.lazy_labels import (
     without_damaged,
 )
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs, KeptBlocks
+from napari_mosaik.workflow.step_context import BlockResults, StepContext
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -53,7 +53,7 @@ def split_table(table: Table) -> dict[str, NDArray[Any]]:
     return {f"{COLUMN}{name}": np.asarray(table[name]) for name in table}
 
 
-def join_tables(parts: KeptBlocks, like: Table) -> Table:
+def join_tables(parts: BlockResults, like: Table) -> Table:
     """The tables of all blocks below one another."""
     found = [parts.starting(index, COLUMN) for index in range(len(parts))]
     columns = {
@@ -63,7 +63,7 @@ def join_tables(parts: KeptBlocks, like: Table) -> Table:
     return Table(columns, like.units, like.about, like.frame)
 
 
-def _body(inputs: Inputs, params: NucleiParams) -> Generator[Progress, None, Results]:
+def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.io.slide import View
 
     mask = inputs.read(TISSUE["he"])
@@ -91,14 +91,14 @@ def _body(inputs: Inputs, params: NucleiParams) -> Generator[Progress, None, Res
     return {NUCLEI: labels, NUCLEUS_OBJECTS: table}
 
 
-def stain_vectors(inputs: Inputs) -> NDArray[np.float64] | None:
+def stain_vectors(inputs: StepContext) -> NDArray[np.float64] | None:
     """(3, 2) OD vectors of the H&E slide's own stains; None where they are not known."""
     fit = inputs.read(STAIN_FIT) if inputs.has(STAIN_FIT) else None
     return np.array(fit["vectors"], float).T if fit and fit["usable"] else None
 
 
 def _slide_model(
-    inputs: Inputs,
+    inputs: StepContext,
     slide: Slide,
     mask: Raster,
     params: NucleiParams,
@@ -117,7 +117,7 @@ def _slide_model(
 
 
 def _network(
-    inputs: Inputs, slide: Slide, mask: Raster, params: NucleiParams
+    inputs: StepContext, slide: Slide, mask: Raster, params: NucleiParams
 ) -> Generator[Progress, None, tuple[NucleiModel, str]]:
     """The network with the range of grey values of the slide's tissue."""
     from napari_mosaik.segment.stardist import StarDistNuclei, intensity_range
@@ -145,7 +145,7 @@ def _network(
 
 
 def slide_threshold(
-    inputs: Inputs, slide: Slide, lattice: Lattice, mask: Raster, model: ClassicalNuclei
+    inputs: StepContext, slide: Slide, lattice: Lattice, mask: Raster, model: ClassicalNuclei
 ) -> Generator[Progress, None, float]:
     """The slide's own haematoxylin threshold, from small blocks spread evenly over its tissue."""
     from napari_mosaik.segment.nuclei import estimate_nuclear_threshold
@@ -165,11 +165,11 @@ def slide_threshold(
     depends = [model.vectors.tolist(), lattice.spacing_um, model.params.smoothing_um]
 
     def threshold() -> Generator[Progress, None, float]:
-        od = yield from inputs.once("haematoxylin", depends, pooled)
+        od = yield from inputs.cached("haematoxylin", depends, pooled)
         return estimate_nuclear_threshold(od, model.params)
 
     more = [*depends, model.params.sensitivity, model.params.lowest_od]
-    return (yield from inputs.once("threshold", more, threshold))
+    return (yield from inputs.cached("threshold", more, threshold))
 
 
 def _block_nuclei(
@@ -208,7 +208,7 @@ def measured_nuclei(
 
 
 def _join(
-    inputs: Inputs, lattice: Lattice, blocks: list[Block], parts: KeptBlocks
+    inputs: StepContext, lattice: Lattice, blocks: list[Block], parts: BlockResults
 ) -> Generator[Progress, None, tuple[RenumberedLabels, NDArray[np.int64]]]:
     """All nuclei in one label image, and the row of the joined tables of each of them."""
     from napari_mosaik.io.files import saving

@@ -26,7 +26,7 @@ from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = ["TILE_PARAMETERS", "ParameterParams"]
@@ -45,7 +45,7 @@ class ParameterParams(Params):
     )
 
 
-def _body(inputs: Inputs, params: ParameterParams) -> Generator[Progress, None, Results]:
+def _body(inputs: StepContext, params: ParameterParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.features import area_in_tiles
 
     grid, mask = inputs.read(TILES), inputs.read(TISSUE[REFERENCE])
@@ -71,7 +71,7 @@ def _body(inputs: Inputs, params: ParameterParams) -> Generator[Progress, None, 
 
 
 def _vascular(
-    inputs: Inputs,
+    inputs: StepContext,
     params: ParameterParams,
     tissue_um2: np.ndarray[tuple[int], np.dtype[np.float64]],
 ) -> Table | None:
@@ -110,7 +110,7 @@ def _coarse(labels: LabelImage, spacing_um: float) -> LabelImage:
 
 
 def _nuclear(
-    inputs: Inputs, tissue_um2: np.ndarray[tuple[int], np.dtype[np.float64]]
+    inputs: StepContext, tissue_um2: np.ndarray[tuple[int], np.dtype[np.float64]]
 ) -> Table | None:
     from napari_mosaik.features import nuclear_parameters
 
@@ -123,7 +123,7 @@ def _nuclear(
     )
 
 
-def _caix(inputs: Inputs, params: ParameterParams) -> Table | None:
+def _caix(inputs: StepContext, params: ParameterParams) -> Table | None:
     from napari_mosaik.features import caix_parameters
 
     if not (inputs.has(CAIX_CELLS) and inputs.has(ALIGNMENT["caix"])):
@@ -137,7 +137,7 @@ def _caix(inputs: Inputs, params: ParameterParams) -> Table | None:
     )
 
 
-def _classes(inputs: Inputs) -> Table | None:
+def _classes(inputs: StepContext) -> Table | None:
     from napari_mosaik.features import class_fractions, fractions_in_tiles
 
     if not (inputs.has(CLASSES) and inputs.has(ALIGNMENT["he"])):

@@ -30,7 +30,7 @@ from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.clusters import label_column
 from napari_mosaik.workflow.steps.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
@@ -121,7 +121,7 @@ def _fractions(read: Callable[[Artifact[Any]], Any]) -> Any:
     return stack_fractions(classes[..., 0], classes[..., 1], vessels, inside, lattice)
 
 
-def _body(inputs: Inputs, params: PredictParams) -> Generator[Progress, None, Results]:
+def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, None, Results]:
     yield Progress(0.0, 1, "loading the network library, about 3 s")
     from napari_mosaik.predictor import TrainedModel, predict, predict_baselines
     from napari_mosaik.spatial import parameter_map
@@ -162,7 +162,7 @@ def _body(inputs: Inputs, params: PredictParams) -> Generator[Progress, None, Re
     }
 
 
-def _record(model: Any, inputs: Inputs, params: PredictParams) -> dict[str, Any]:
+def _record(model: Any, inputs: StepContext, params: PredictParams) -> dict[str, Any]:
     card = model.card
     patients = {entry["patient"] for entry in card["cases"]}
     taught = [entry["case"] for entry in card["cases"]]

@@ -18,7 +18,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import doubt
 from napari_mosaik.workflow.steps.clusters import label_column
 
@@ -32,7 +32,7 @@ class ReviewParams(Params):
     """The comparison has no settings."""
 
 
-def _body(inputs: Inputs, params: ReviewParams) -> Generator[Progress, None, Results]:
+def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.predictor import TargetScale, metrics_record
 
     table, record = inputs.read(PREDICTION), inputs.read(PREDICTION_RECORD)
@@ -75,7 +75,7 @@ def _body(inputs: Inputs, params: ReviewParams) -> Generator[Progress, None, Res
     return {METRICS: metrics}
 
 
-def _doubts(inputs: Inputs) -> list[str]:
+def _doubts(inputs: StepContext) -> list[str]:
     """What makes the comparison itself doubtful: a PET that may not lie where it seems to."""
     sentence = doubt(inputs.read(ALIGNMENT["pet"]), f"{inputs.case_name}: the PET")
     return [sentence] if sentence else []

@@ -12,7 +12,7 @@ from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.uptake import shift_sensitivity, tile_uptake
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = ["SHIFT_SENSITIVITY", "SensitivityParams"]
@@ -29,7 +29,7 @@ class SensitivityParams(Params):
     )
 
 
-def _body(inputs: Inputs, params: SensitivityParams) -> Generator[Progress, None, Results]:
+def _body(inputs: StepContext, params: SensitivityParams) -> Generator[Progress, None, Results]:
     grid, suv = inputs.read(TILES), inputs.read(SUV)
     to_reference = transform_of(inputs.read(ALIGNMENT["pet"]))
     yield Progress(0.1, 1, "moving the PET")

@@ -14,7 +14,7 @@ from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, STAINING, TISSUE
 from napari_mosaik.tissue import MacenkoParams
 from napari_mosaik.workflow.lazy_labels import tissue_in, with_tissue
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 
 __all__ = ["STAIN"]
 
@@ -23,7 +23,7 @@ SAMPLED_BLOCKS = 16
 STRIDE = 5
 
 
-def _body(inputs: Inputs, params: MacenkoParams) -> Generator[Progress, None, Results]:
+def _body(inputs: StepContext, params: MacenkoParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.segment.stain_vectors import look_of, unlike
     from napari_mosaik.tissue import fit_macenko
 

@@ -9,12 +9,12 @@ from napari_mosaik.core.catalogue import REFERENCE, TILES, TISSUE
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.tissue import TileParams, tile_grid
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 
 __all__ = ["MAKE_TILES"]
 
 
-def _body(inputs: Inputs, params: TileParams) -> Generator[Progress, None, Results]:
+def _body(inputs: StepContext, params: TileParams) -> Generator[Progress, None, Results]:
     mask = inputs.read(TISSUE[REFERENCE])
     yield Progress(0.5, 1, "laying tiles")
     grid = tile_grid(mask, params)

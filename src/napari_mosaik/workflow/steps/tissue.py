@@ -37,7 +37,7 @@ from napari_mosaik.tissue.quality import (
 )
 from napari_mosaik.workflow.lazy_labels import tissue_in, with_tissue
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -46,7 +46,7 @@ __all__ = ["FIND_TISSUE"]
 
 
 def _blurred(
-    inputs: Inputs, slide: Slide, tissue: Raster, params: TissueParams
+    inputs: StepContext, slide: Slide, tissue: Raster, params: TissueParams
 ) -> Generator[Progress, None, Raster | None]:
     """Blurred cells of a slide, from one pass over its tissue; None where not looked for."""
     from napari_mosaik.io.slide import View
@@ -115,7 +115,7 @@ def _kept(
 def _step(stain: str) -> Step[TissueParams]:
     by_hand, bad_by_hand = CORRECTIONS[f"tissue_{stain}"], CORRECTIONS[f"quality_{stain}"]
 
-    def body(inputs: Inputs, params: TissueParams) -> Generator[Progress, None, Results]:
+    def body(inputs: StepContext, params: TissueParams) -> Generator[Progress, None, Results]:
         with inputs.slide(stain) as slide:
             if slide.damage_policy == "skip":
                 # A coarse level may look sound where the finest one is not: all tiles are tried.
@@ -128,7 +128,7 @@ def _step(stain: str) -> Step[TissueParams]:
                 inputs.note(DAMAGED, slide.damage_record())
             yield Progress(0.55, 1, "finding the tissue")
             tissue = tissue_mask(overview, params, sound)
-            found = inputs.earlier(QUALITY[stain], by_hand, bad_by_hand)
+            found = inputs.previous_result(QUALITY[stain], by_hand, bad_by_hand)
             if found is None:  # a pass over the slide, which no correction changes
                 blurred = yield from _blurred(inputs, slide, tissue, params)
                 yield Progress(0.95, 1, "looking for pen, folds and bubbles")

@@ -20,7 +20,7 @@ from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.uptake import SuvParams, combine, tile_uptake, to_suv
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs
+from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.suv import describe, summary_of
 
@@ -43,7 +43,7 @@ class UptakeParams(Params):
     )
 
 
-def _suv(inputs: Inputs, params: SuvParams) -> Generator[Progress, None, Results]:
+def _suv(inputs: StepContext, params: SuvParams) -> Generator[Progress, None, Results]:
     pet = inputs.pet()
     yield Progress(0.3, 1, "reading the PET")
     terms = combine(inputs.injection(), pet.header)
@@ -52,7 +52,7 @@ def _suv(inputs: Inputs, params: SuvParams) -> Generator[Progress, None, Results
     return {SUV: suv, SUV_RECORD: {**record, **summary_of([suv.values])}}
 
 
-def _tiles(inputs: Inputs, params: UptakeParams) -> Generator[Progress, None, Results]:
+def _tiles(inputs: StepContext, params: UptakeParams) -> Generator[Progress, None, Results]:
     grid, suv = inputs.read(TILES), inputs.read(SUV)
     yield Progress(0.3, 1, "averaging voxels under the tiles")
     to_reference = transform_of(inputs.read(ALIGNMENT["pet"]))

@@ -39,7 +39,7 @@ from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment import VesselParams
 from napari_mosaik.workflow.lazy_labels import PaintedLabels, sample_blocks, tissue_in, with_tissue
 from napari_mosaik.workflow.step import Results, Step
-from napari_mosaik.workflow.step_context import Inputs, KeptBlocks
+from napari_mosaik.workflow.step_context import BlockResults, StepContext
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -55,12 +55,12 @@ SAMPLED_BLOCKS = 96
 SAMPLE_STRIDE = 4
 
 
-def _body(inputs: Inputs, params: VesselParams) -> Generator[Progress, None, Results]:
+def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.io.slide import View
     from napari_mosaik.segment.vessels import halo_um
 
     mask = inputs.read(TISSUE["cd34"])
-    edge = yield from inputs.once("edge", params.edge_um, partial(_edge, mask, params))
+    edge = yield from inputs.cached("edge", params.edge_um, partial(_edge, mask, params))
     with inputs.slide("cd34") as slide:
         stream = slide.blocks(View(params.spacing_um, halo_um(params)))
         lattice = stream.lattices[0]
@@ -106,7 +106,7 @@ def _edge(mask: Raster, params: VesselParams) -> Generator[Progress, None, Raste
 
 
 def _staining(
-    inputs: Inputs, slide: Slide, lattice: Lattice, mask: Raster, params: VesselParams
+    inputs: StepContext, slide: Slide, lattice: Lattice, mask: Raster, params: VesselParams
 ) -> Generator[Progress, None, Staining]:
     """The slide's stains and DAB threshold, from small blocks spread evenly over its tissue."""
     from napari_mosaik.segment.slide_stain import SampledPixels, staining_of
@@ -122,7 +122,7 @@ def _staining(
         samples = yield from inputs.blocks("samples", chosen, sample, text, stop=0.05)
         return SampledPixels(np.concatenate([np.zeros((0, 3), np.uint8), *samples.column("rgb")]))
 
-    return staining_of((yield from inputs.once("samples", lattice.spacing_um, pooled)), params)
+    return staining_of((yield from inputs.cached("samples", lattice.spacing_um, pooled)), params)
 
 
 def _wall(
@@ -157,17 +157,17 @@ def _sound(slide: Slide, block: Block) -> Arrays:
 class _Vessels:
     """The masks of all blocks on their way to vessels with final numbers."""
 
-    def __init__(self, blocks: list[Block], tissue: list[int], walls: KeptBlocks) -> None:
+    def __init__(self, blocks: list[Block], tissue: list[int], walls: BlockResults) -> None:
         self.blocks = blocks
         self._pixels = np.zeros(0, np.int64)
         self._verdict = np.zeros(0, np.uint8)
         self._colour: Mapping[str, NDArray[np.float64]] = {}
         self._place = {index: place for place, index in enumerate(tissue)}
         self._walls = walls
-        self._filled: KeptBlocks | None = None
+        self._filled: BlockResults | None = None
         self._seams: SeamLabels | None = None
 
-    def fill(self, inputs: Inputs, params: VesselParams) -> Generator[Progress, None, None]:
+    def fill(self, inputs: StepContext, params: VesselParams) -> Generator[Progress, None, None]:
         """Fill the lumens, join the vessels and number those that are large enough."""
         from napari_mosaik.segment.stitch import holes_to_fill
         from napari_mosaik.segment.vessels import pixel_limits
@@ -183,7 +183,7 @@ class _Vessels:
         self._pixels = seams.join(least).pixels
         self._seams = seams
 
-    def _joined(self, kept: KeptBlocks, prefix: str) -> SeamLabels:
+    def _joined(self, kept: BlockResults, prefix: str) -> SeamLabels:
         from napari_mosaik.segment.run_length import Parts, find_runs
         from napari_mosaik.segment.stitch import SeamLabels
 
@@ -208,7 +208,7 @@ class _Vessels:
         runs = find_runs(filled)
         return {**runs.arrays(), **runs.objects().arrays("objects")}
 
-    def _runs(self, kept: KeptBlocks, index: int) -> Runs:
+    def _runs(self, kept: BlockResults, index: int) -> Runs:
         from napari_mosaik.segment.run_length import Runs
 
         return Runs.from_arrays(kept.starting(self._place[index], "runs:"))
@@ -248,7 +248,7 @@ class _Vessels:
         )
         return {**measures, "owner": owners(wall.objects(), around[1:-1, 1:-1])}
 
-    def judge(self, parts: KeptBlocks, params: VesselParams, staining: Staining) -> None:
+    def judge(self, parts: BlockResults, params: VesselParams, staining: Staining) -> None:
         """Tell vessels from other brown objects, each as a whole."""
         from napari_mosaik.segment.false_positives import SUMS, add_parts, brown_table, judge
 
@@ -274,7 +274,7 @@ class _Vessels:
         return {**staining.to_dict(), "warnings": [*staining.warnings, *told]}
 
     def tables(
-        self, parts: KeptBlocks, lattice: Lattice, params: VesselParams, staining: Staining
+        self, parts: BlockResults, lattice: Lattice, params: VesselParams, staining: Staining
     ) -> dict[Artifact[Any], object]:
         """The measured vessels, and the objects left out with the reason."""
         from napari_mosaik.features import merge_measures

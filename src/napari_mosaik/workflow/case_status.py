@@ -1,0 +1,218 @@
+"""The status of every step of a case under one recipe: done, stale, missing or blocked, and why.
+
+    case + recipe ──► verdict of each step (`_Resolution`) ──► its reason in words (`_reason`)
+                                        └──────► `CaseStatus`, frozen
+
+Origins are compared as they *would* arise from today's sources and settings, so a change early in
+the chain shows at once in everything that depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from napari_mosaik.core.artifact import Artifact, Origin, Source
+from napari_mosaik.core.catalogue import ARTIFACTS, SOURCES
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.params import Params
+from napari_mosaik.io.case import Case
+from napari_mosaik.workflow.recipe import Recipe, read_recipe
+from napari_mosaik.workflow.step import Step, StepStatus, Word
+from napari_mosaik.workflow.steps import STEPS, maker_of
+
+__all__ = ["CaseStatus", "case_status", "step_status"]
+
+_ABOUT = {artifact.name: artifact.about for artifact in ARTIFACTS} | {
+    source.name: source.about for source in SOURCES
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CaseStatus:
+    """The status of every step of a case under one recipe.
+
+    Parameters
+    ----------
+    recipe
+        Settings of every step.
+    states
+        Status by step name.
+    expected
+        Origin that the results of each step would have if it ran now, of the steps that can run.
+    unavailable
+        Names of the optional inputs that are not available, of the steps that can run.
+    """
+
+    recipe: Mapping[str, Params]
+    states: Mapping[str, StepStatus]
+    expected: Mapping[str, Origin]
+    unavailable: Mapping[str, tuple[str, ...]]
+
+
+def case_status(case: Case, recipe: Recipe | None = None) -> CaseStatus:
+    """The status of every step of a case; under the case's own recipe if none is given."""
+    return _Resolution(case, recipe or read_recipe(case.root)).resolve()
+
+
+def step_status(case: Case, step: Step[Any], params: Params) -> StepStatus:
+    """The status of one step under the given settings and the case's recipe for the others."""
+    return case_status(case, {**read_recipe(case.root), step.name: params}).states[step.name]
+
+
+_Cause = Literal[
+    "",
+    "missing input",
+    "pixel size",
+    "no model",
+    "model not found",
+    "not run",
+    "revision",
+    "settings",
+    "inputs",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """Where a step stands and what decided it; the details depend on the cause."""
+
+    word: Word
+    cause: _Cause = ""
+    details: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Resolution:
+    """What is known of a case while its steps are assessed, each after those that it reads."""
+
+    case: Case
+    recipe: Recipe
+    verdicts: dict[str, _Verdict] = field(default_factory=dict)
+    expected: dict[str, Origin] = field(default_factory=dict)
+    unavailable: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def resolve(self) -> CaseStatus:
+        """Assess all steps, in order."""
+        for step in STEPS:
+            self.verdicts[step.name] = self._assess(step)
+        states = {name: StepStatus(one.word, _reason(one)) for name, one in self.verdicts.items()}
+        return CaseStatus(
+            MappingProxyType(dict(self.recipe)),
+            MappingProxyType(states),
+            MappingProxyType(self.expected),
+            MappingProxyType(self.unavailable),
+        )
+
+    def _assess(self, step: Step[Any]) -> _Verdict:
+        blocked = self._blocked(step)
+        if blocked is not None:
+            return blocked
+        missing = tuple(entry.name for entry in step.may_read if self._missing(entry))
+        used = [*step.reads, *(entry for entry in step.may_read if entry.name not in missing)]
+        inputs = tuple((entry.name, self._digest(entry)) for entry in used)
+        origin = Origin(step.name, step.revision, self.recipe[step.name].digest(), inputs)
+        self.expected[step.name], self.unavailable[step.name] = origin, missing
+        # The digest that the results would have, not that of what is stored: this is how the steps
+        # that read them turn stale in the same pass.
+        for artifact in step.writes:
+            self.digests[artifact.name] = origin.digest()
+        return self._compare(step, origin)
+
+    def _compare(self, step: Step[Any], origin: Origin) -> _Verdict:
+        stored = [self.case.store.origin(artifact) for artifact in step.writes]
+        if any(one is None for one in stored):
+            return _Verdict("missing", "not run")
+        different = next((one for one in stored if one is not None and one != origin), None)
+        return _Verdict("done") if different is None else _stale(different, origin)
+
+    def _digest(self, entry: Artifact[Any] | Source) -> str:
+        if entry.name not in self.digests and isinstance(entry, Source):
+            self.digests[entry.name] = self.case.digest(entry)
+        return self.digests[entry.name]
+
+    def _missing(self, entry: Artifact[Any] | Source) -> str:
+        """Why an input is not available; empty where it is."""
+        if isinstance(entry, Source):
+            return self.case.lacks(entry) or self._unreadable(entry)
+        maker = maker_of(entry)
+        verdict = self.verdicts[maker.name]
+        if verdict.word != "blocked":
+            return ""
+        return f"'{maker.title}' is blocked" if maker.needs_any else _reason(verdict)
+
+    def _unreadable(self, source: Source) -> str:
+        """Why a file that exists cannot be read; one bad file blocks its own steps only."""
+        if source.name not in self.unreadable:
+            try:
+                self._digest(source)
+                self.unreadable[source.name] = ""
+            except InputError as error:
+                self.unreadable[source.name] = str(error)
+        return self.unreadable[source.name]
+
+    def _blocked(self, step: Step[Any]) -> _Verdict | None:
+        for entry in step.reads:
+            if reason := self._missing(entry):
+                return _Verdict("blocked", "missing input", (reason,))
+        alternatives = [self._missing(entry) for entry in step.needs_any]
+        if alternatives and all(alternatives):
+            return _Verdict("blocked", "missing input", tuple(dict.fromkeys(alternatives)))
+        return self._too_coarse(step) or self._without_model(step)
+
+    def _too_coarse(self, step: Step[Any]) -> _Verdict | None:
+        if step.coarsest_um is None:
+            return None
+        for entry in step.reads:
+            if isinstance(entry, Source) and entry.name.startswith("slide:"):
+                spacing_um = max(self.case.spacing_um(entry.name.removeprefix("slide:")))
+                if spacing_um > step.coarsest_um:
+                    details = (entry.about, f"{spacing_um:.3g}", f"{step.coarsest_um:g}")
+                    return _Verdict("blocked", "pixel size", details)
+        return None
+
+    def _without_model(self, step: Step[Any]) -> _Verdict | None:
+        if not step.needs_model:
+            return None
+        model = str(getattr(self.recipe[step.name], step.needs_model))
+        if not model:
+            return _Verdict("blocked", "no model", (step.title.lower(),))
+        if not (self.case.model_folder(model) / "card.json").is_file():
+            return _Verdict("blocked", "model not found", (model,))
+        return None
+
+
+def _stale(stored: Origin, expected: Origin) -> _Verdict:
+    """What differs first between the origin of a stored result and that of a new one."""
+    if stored.revision != expected.revision:
+        return _Verdict("stale", "revision")
+    if stored.params != expected.params:
+        return _Verdict("stale", "settings")
+    before, after = dict(stored.inputs), dict(expected.inputs)
+    names = [name for name in after if before.get(name) != after[name]]
+    names += [name for name in before if name not in after]
+    return _Verdict("stale", "inputs", tuple(names))
+
+
+def _reason(verdict: _Verdict) -> str:
+    """The words for a verdict; empty for a step that is done."""
+    if verdict.cause == "missing input":
+        return "; ".join(verdict.details)
+    if verdict.cause == "inputs":
+        return f"changed: {', '.join(_ABOUT.get(name, name) for name in verdict.details)}"
+    return _REASONS[verdict.cause].format(*verdict.details)
+
+
+_REASONS: Final = {
+    "": "",
+    "pixel size": "the {} has a pixel size of {} µm; {} µm or finer is required",
+    "no model": "no model selected for {}; train one",
+    "model not found": "the model {} is not in the models folder of this case",
+    "not run": "not run",
+    "revision": "method revision changed",
+    "settings": "settings changed",
+}
