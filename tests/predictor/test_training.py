@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from napari_mosaik.core import InputError
 from napari_mosaik.predictor import TrainedModel, TrainParams, predict, predict_baselines, train
 from napari_mosaik.predictor.metrics import mae
-from napari_mosaik.predictor.training_set import choose_validation, make_fold
+from napari_mosaik.predictor.training_set import choose_validation, make_training_set
 from tests.predictor.synthetic import make_cohort
 
 QUICK = TrainParams(
@@ -99,7 +99,7 @@ def test_one_event_per_batch_and_epoch_and_the_fraction_rises(small_cases):
     except StopIteration:
         pass
     n_tiles = sum(int(case.measured.sum()) for case in small_cases)
-    batches = -(-n_tiles // QUICK.batch)
+    batches = -(-n_tiles // QUICK.batch_size)
     assert sum(e.kind == "batch" for e in events) == 3 * batches
     assert sum(e.kind == "epoch" for e in events) == 3
     assert np.all(np.diff([e.fraction for e in events]) >= 0)
@@ -154,7 +154,7 @@ def test_unmeasured_tiles_are_left_out_and_counted(small_cases):
 
 
 def test_scaling_and_class_weights_come_from_the_teaching_tiles(small_cases):
-    fold = make_fold(small_cases, QUICK, "auto")
+    fold = make_training_set(small_cases, QUICK, "auto")
     teaching = [c for c in small_cases if c.case != "A3"]
     suv = np.concatenate([c.suv for c in teaching])
     assert fold.scale.low == pytest.approx(np.percentile(suv, 0.5))
@@ -212,7 +212,7 @@ def test_cases_that_do_not_fit_together_are_refused(small_cases):
 
 def test_presets():
     paper = TrainParams.preset("paper")
-    assert (paper.window_px, paper.batch, paper.epochs) == (160, 12, 25)
+    assert (paper.window_px, paper.batch_size, paper.epochs) == (160, 12, 25)
     assert (paper.learning_rate, paper.alpha, paper.lambda_) == (3e-5, 0.3, 0.7)
     assert paper.validation == "auto"
     assert TrainParams.preset("default") == TrainParams()
@@ -222,7 +222,7 @@ def test_presets():
 
 def test_the_network_beats_the_training_mean_on_an_unseen_case():
     cohort = make_cohort(1, size_um=(3900.0, 5100.0))
-    params = TrainParams(epochs=8, batch=24, threads=1)
+    params = TrainParams(epochs=8, batch_size=24, threads=1)
     found = finish(train(cohort[:-1], params, seed=0))
     test = cohort[-1]
     measured = found.target.normalise(test.suv)

@@ -15,7 +15,7 @@ from napari_mosaik.segment.densenet.network import PRESETS, DenseNetParams, Tiss
 from napari_mosaik.segment.densenet.session import Session, Tiles, class_weights, split_groups
 from napari_mosaik.segment.densenet.training import train_densenet
 from napari_mosaik.segment.densenet.weights import put_encoder_weights, read_encoder_weights
-from napari_mosaik.segment.devices import Place, thread_count
+from napari_mosaik.segment.devices import ComputeDevice, thread_count
 
 PARAMS = DenseNetParams(epochs=3, batch_size=4, decoder=(32, 16, 8, 8), validation_fraction=0.0)
 SHALLOW = pytest.mark.usefixtures("shallow")
@@ -42,9 +42,9 @@ def train(tiles=None, params=PARAMS, **options):
             return steps, stop.value
 
 
-def on_the_card(at_once, device="cpu"):
+def on_the_card(batch_size, device="cpu"):
     """A place that takes the processor for a graphics card."""
-    return Place(torch.device(device), at_once, graphics=True)
+    return ComputeDevice(torch.device(device), batch_size, has_gpu=True)
 
 
 def short_of_memory(monkeypatch, most):
@@ -151,7 +151,7 @@ def test_groups_are_never_split():
 
 @SHALLOW
 def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path):
-    params = SMALL.model_copy(update={"stain_change": 0.2, "turn": True})
+    params = SMALL.model_copy(update={"stain_augmentation": 0.2, "flip_rotate": True})
     _, whole = train(problem(2), params)
     file = tmp_path / "scratch" / "training.pt"
     cut_off = train_densenet(problem(2), params, 1, checkpoint=file)
@@ -203,7 +203,7 @@ def test_parts_of_a_batch_have_the_loss_of_the_whole():
 @SHALLOW
 def test_less_at_once_then_the_processor_when_memory_runs_out(monkeypatch):
     place = on_the_card(4)
-    seen = short_of_memory(monkeypatch, lambda: 1 if place.graphics else 9)
+    seen = short_of_memory(monkeypatch, lambda: 1 if place.has_gpu else 9)
     steps, model = train(problem(4), SMALL.model_copy(update={"batch_size": 4}), place=place)
     assert seen[:3] == [4, 2, 1]
     assert "1 pictures at once" in steps[0].note
@@ -211,13 +211,13 @@ def test_less_at_once_then_the_processor_when_memory_runs_out(monkeypatch):
     assert len(model.training["notes"]) == 2
 
     place = on_the_card(2)
-    short_of_memory(monkeypatch, lambda: 0 if place.graphics else 9)
+    short_of_memory(monkeypatch, lambda: 0 if place.has_gpu else 9)
     steps, _ = train(problem(2), SMALL, place=place)
     assert "the processor computes" in steps[0].note
     assert place.device.type == "cpu"
-    assert place.at_once == 2
+    assert place.batch_size == 2
 
-    place = Place(torch.device("cpu"), 2, graphics=False)
+    place = ComputeDevice(torch.device("cpu"), 2, has_gpu=False)
     short_of_memory(monkeypatch, lambda: 0)
     with pytest.raises(MosaikError, match="memory is not enough"):
         train(problem(2), SMALL, place=place)
@@ -229,7 +229,7 @@ def test_prediction_falls_back_to_the_processor_and_says_so(trained, monkeypatch
     expected = model.predict_block(image, 2.0)
     assert model.notes == ()
     place = on_the_card(1)
-    short_of_memory(monkeypatch, lambda: 0 if place.graphics else 1)
+    short_of_memory(monkeypatch, lambda: 0 if place.has_gpu else 1)
     other = type(model)(model.network, model.params, model.classes, model.training, place)
     np.testing.assert_allclose(other.predict_block(image, 2.0), expected, atol=1e-6)
     assert "the processor computes" in other.notes[0]
@@ -287,7 +287,7 @@ def test_presets_are_settings_of_the_network():
     assert (paper.batch_size, paper.epochs, paper.validation_fraction) == (8, 25, 0.3)
     robust = DenseNetParams.parse(PRESETS["robust"])
     assert robust.patience > 0
-    assert robust.stain_change > 0
+    assert robust.stain_augmentation > 0
 
 
 def test_threads_are_as_before():

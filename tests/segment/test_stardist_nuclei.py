@@ -28,11 +28,11 @@ from napari_mosaik.segment.stardist.model import resampled
 from napari_mosaik.segment.stardist.polygons import keep_best, paint_polygons, stardist_module
 from napari_mosaik.segment.stardist.training import (
     StarDistTrainingParams,
-    stain_changed,
+    stain_augmented,
     targets,
     train_stardist,
 )
-from napari_mosaik.segment.stardist.variation import Scene, varied_scene
+from napari_mosaik.segment.stardist.variation import Scene, augmented_scene
 
 RANGE = (0.0, 255.0)
 
@@ -224,7 +224,7 @@ def test_targets_are_distances_to_the_edge():
 
 def test_changed_stain_is_another_picture_of_the_same_nuclei():
     rgb, _ = discs(64)
-    changed = stain_changed(rgb, 0.2, np.random.default_rng(0))
+    changed = stain_augmented(rgb, 0.2, np.random.default_rng(0))
     assert changed.shape == rgb.shape
     assert changed.dtype == np.uint8
     grey, other = rgb.mean(2).ravel(), changed.mean(2).ravel()
@@ -254,14 +254,14 @@ def test_a_varied_piece_keeps_nuclei_where_they_are_dark(amount):
     ignored = truth == truth.max()
     rng = np.random.default_rng(3)
     for _ in range(20):
-        piece = varied_scene(Scene(rgb, truth, ignored), 96, amount, rng)
+        piece = augmented_scene(Scene(rgb, truth, ignored), 96, amount, rng)
         assert piece.rgb.shape == (96, 96, 3)
         assert piece.rgb.dtype == np.uint8
         assert set(np.unique(piece.labels)) <= set(np.unique(truth))
         assert (piece.ignored == (piece.labels == truth.max())).all()
         grey = piece.rgb.mean(2)
         assert grey[piece.labels > 0].mean() < grey[piece.labels == 0].mean() - 10
-    same = varied_scene(Scene(rgb, truth), 160, 0.0, rng)
+    same = augmented_scene(Scene(rgb, truth), 160, 0.0, rng)
     assert sorted(map(tuple, same.rgb.reshape(-1, 3))) == sorted(map(tuple, rgb.reshape(-1, 3)))
 
 

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import pearsonr, spearmanr
 
 from napari_mosaik.core import InputError
-from napari_mosaik.spatial import TileSample, proxy_stability
+from napari_mosaik.spatial import TileSample, selection_stability
 from napari_mosaik.spatial.stability import _drawn, _scores
 
 GROUPS = {"vascular": ("strong", "weak"), "nuclear": ("one", "twin", "absent")}
@@ -33,8 +33,8 @@ def sample(seed=0, side=20):
 
 
 def test_a_clear_choice_is_firm_and_one_between_twins_is_not():
-    table = proxy_stability({"A": sample(0), "B": sample(1)}, GROUPS, draws=400)
-    share = dict(zip(table["parameter"], table["share"], strict=True))
+    table = selection_stability({"A": sample(0), "B": sample(1)}, GROUPS, draws=400)
+    share = dict(zip(table["parameter"], table["frequency"], strict=True))
     assert share["strong"] == 1.0
     assert share["weak"] == 0.0
     assert 0.2 < share["one"] < 0.8
@@ -74,4 +74,4 @@ def test_bad_input_is_refused():
     for wrong in ({"cases": {}}, {"draws": 0}, {"block_um": 0.0}):
         given = {"cases": {"A": sample()}, "groups": GROUPS, **wrong}
         with pytest.raises(InputError):
-            proxy_stability(given.pop("cases"), given.pop("groups"), **given)
+            selection_stability(given.pop("cases"), given.pop("groups"), **given)

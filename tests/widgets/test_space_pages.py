@@ -81,7 +81,7 @@ def test_parameters_and_clusters_are_one_selection_with_the_tiles(qtbot, dock, o
     assert "draws of tiles" in panel.said.text()
     assert "_" not in panel.said.text()
     assert panel.table.rowCount() == 25
-    panel.meanings.itemClicked.emit(panel.meanings.item(2, 0))
+    panel.parameter_descriptions.itemClicked.emit(panel.parameter_descriptions.item(2, 0))
     assert "Formula: 2·sqrt(area/π)" in panel.meaning.text()
     panel.kind.setCurrentIndex(2)
     assert panel.plot.canvas is not None

@@ -14,7 +14,7 @@ __all__ = [
     "balanced_accuracy",
     "bland_altman",
     "calibration",
-    "class_metrics",
+    "classification_metrics",
     "concordance",
     "errors",
     "macro_f1",
@@ -163,7 +163,7 @@ def regression_metrics(measured: ArrayLike, predicted: ArrayLike) -> dict[str, A
     }
 
 
-def class_metrics(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+def classification_metrics(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     """Balanced accuracy and macro F1 of class labels; labels below 0 are left out."""
     return {
         "balanced_accuracy": balanced_accuracy(measured, predicted),
@@ -246,7 +246,7 @@ def metrics_record(
         "agreement": regression_metrics(y[keep], p[keep]),
     }
     if measured_class is not None and predicted_class is not None:
-        record["classes"] = class_metrics(
+        record["classes"] = classification_metrics(
             np.asarray(measured_class)[keep], np.asarray(predicted_class)[keep]
         )
     record["seconds"] = seconds

@@ -14,12 +14,12 @@ from napari_mosaik.predictor.baselines import BaselineColumns, fit_baselines
 from napari_mosaik.predictor.inputs import TileInputs
 from napari_mosaik.predictor.multiscale import FRACTIONS, SCALE_TILES
 from napari_mosaik.predictor.params import TrainParams
-from napari_mosaik.predictor.training_set import Fold
+from napari_mosaik.predictor.training_set import TrainingSet
 
 __all__ = ["make_card"]
 
 
-def _case_entry(case: TileInputs, fold: Fold) -> dict[str, Any]:
+def _case_entry(case: TileInputs, fold: TrainingSet) -> dict[str, Any]:
     """How many tiles of a case were used."""
     is_check = fold.validation is not None and case.case == fold.validation.case
     return {
@@ -33,7 +33,7 @@ def _case_entry(case: TileInputs, fold: Fold) -> dict[str, Any]:
     }
 
 
-def _warnings(fold: Fold) -> list[str]:
+def _warnings(fold: TrainingSet) -> list[str]:
     """Sentences that stay with the model."""
     found = [f"{case.case}: {text}" for case in fold.everything for text in case.warnings]
     patients = {case.patient for case in fold.everything}
@@ -47,7 +47,7 @@ def _warnings(fold: Fold) -> list[str]:
 
 
 def make_card(
-    fold: Fold,
+    fold: TrainingSet,
     params: TrainParams,
     seed: int,
     *,

@@ -48,7 +48,7 @@ class TrainParams(NetworkParams):
     """Settings of a training; the defaults make the quick cohort in about a minute on two cores."""
 
     epochs: int = setting(12, "Passes over the training tiles, at most.", ge=1, le=1000)
-    batch: int = setting(32, "Tiles per training step.", ge=1, le=1024)
+    batch_size: int = setting(32, "Tiles per training step.", ge=1, le=1024)
     learning_rate: float = setting(
         5e-4, "Step size of the optimiser (its highest value with a schedule).", gt=0.0, le=1.0
     )
@@ -67,10 +67,10 @@ class TrainParams(NetworkParams):
     lambda_: float = setting(
         0.95, "Weight of the SUV loss (mean squared error).", ge=0.0, le=10.0, label="lambda"
     )
-    augment: bool = setting(
+    flip_rotate: bool = setting(
         True, "Turn and mirror windows and cluster maps together (8 positions)."
     )
-    averaging: float = setting(
+    ema_decay: float = setting(
         0.98,
         "Decay of the running mean of the weights that is kept as the model (0: none).",
         ge=0.0,
@@ -119,15 +119,15 @@ PRESETS: dict[str, dict[str, object]] = {
     "paper": {
         "window_px": 160,
         "epochs": 25,
-        "batch": 12,
+        "batch_size": 12,
         "learning_rate": 3e-5,
         "schedule": "constant",
         "weight_decay": 0.0,
         "alpha": 0.3,
         "lambda_": 0.7,
-        "augment": False,
+        "flip_rotate": False,
         "validation": "auto",
-        "averaging": 0.0,
+        "ema_decay": 0.0,
         "curves": "patient",
     },
 }

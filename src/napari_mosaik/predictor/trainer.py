@@ -16,7 +16,7 @@ from napari_mosaik.core.checkpoint import read_checkpoint, write_checkpoint
 from napari_mosaik.predictor.network import MosaikNetwork
 from napari_mosaik.predictor.params import NetworkParams, TrainParams
 from napari_mosaik.predictor.prediction import batch_tensors, infer, thread_count
-from napari_mosaik.predictor.training_set import Fold, fit_inputs
+from napari_mosaik.predictor.training_set import TrainingSet, fit_inputs
 
 __all__ = ["Session"]
 
@@ -24,7 +24,7 @@ __all__ = ["Session"]
 class Session:
     """Everything that changes during a training, and its copy on disk."""
 
-    def __init__(self, fold: Fold, params: TrainParams, seed: int) -> None:
+    def __init__(self, fold: TrainingSet, params: TrainParams, seed: int) -> None:
         self.fold, self.params, self.seed = fold, params, seed
         n_times = len(fold.cases[0].times_h)
         sizes = NetworkParams.parse({k: getattr(params, k) for k in NetworkParams.model_fields})
@@ -46,7 +46,7 @@ class Session:
     @property
     def batches(self) -> int:
         """Batches in one epoch."""
-        return math.ceil(len(self.fold.tiles) / self.params.batch)
+        return math.ceil(len(self.fold.tiles) / self.params.batch_size)
 
     def fingerprint(self) -> str:
         """What a checkpoint must agree on to be continued."""
@@ -89,9 +89,9 @@ class Session:
         rng = np.random.default_rng([self.seed, self.epoch])
         chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
         order = rng.permutation(len(self.fold.tiles))
-        turns = rng.integers(0, 8, len(order)) * self.params.augment
+        turns = rng.integers(0, 8, len(order)) * self.params.flip_rotate
         for number in range(self.batches):
-            part = slice(number * self.params.batch, (number + 1) * self.params.batch)
+            part = slice(number * self.params.batch_size, (number + 1) * self.params.batch_size)
             with thread_count(self.params.threads):
                 losses = self._step(number, order[part], turns[part], chance)
             yield losses
@@ -132,8 +132,8 @@ class Session:
 
     def _follow(self, step: int) -> None:
         """Move the running mean of the weights; quickly at first."""
-        decay = min(self.params.averaging, (1 + step) / (10 + step))
-        decay = decay if self.params.averaging > 0 else 0.0
+        decay = min(self.params.ema_decay, (1 + step) / (10 + step))
+        decay = decay if self.params.ema_decay > 0 else 0.0
         with torch.no_grad():
             pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
             for mean, value in pairs:
@@ -188,7 +188,7 @@ def _turn(array: NDArray[np.uint8], turns: NDArray[np.int64]) -> NDArray[np.uint
 
 
 def _assemble(
-    fold: Fold, order: NDArray[np.int64], turns: NDArray[np.int64]
+    fold: TrainingSet, order: NDArray[np.int64], turns: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The batch's windows, codes, curves, targets and labels, case by case."""
     tiles = fold.tiles[order]

@@ -17,7 +17,7 @@ from napari_mosaik.predictor.model import TrainedModel
 from napari_mosaik.predictor.model_card import make_card
 from napari_mosaik.predictor.params import TrainParams
 from napari_mosaik.predictor.trainer import Session
-from napari_mosaik.predictor.training_set import make_fold
+from napari_mosaik.predictor.training_set import make_training_set
 
 __all__ = ["TrainEvent", "train"]
 
@@ -113,7 +113,7 @@ def train(
     """
     params = params or TrainParams()
     begun = time.monotonic()
-    fold = make_fold(cases, params, validation or params.validation)
+    fold = make_training_set(cases, params, validation or params.validation)
     session = Session(fold, params, seed)
     resumed = checkpoint is not None and session.restore(checkpoint)
     while session.epoch < params.epochs and not session.stopped:

@@ -19,13 +19,13 @@ from napari_mosaik.predictor.multiscale import FRACTIONS, SCALE_TILES
 from napari_mosaik.predictor.network import MosaikNetwork
 from napari_mosaik.predictor.params import TrainParams
 
-__all__ = ["Fold", "choose_validation", "fit_inputs", "make_fold"]
+__all__ = ["TrainingSet", "choose_validation", "fit_inputs", "make_training_set"]
 
 _MIN_TILES = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fold:
+class TrainingSet:
     """What one training learns from and what it validates on.
 
     Parameters
@@ -132,7 +132,9 @@ def _digest(cases: Sequence[TileInputs], validation: str | None) -> str:
     return content.hexdigest()
 
 
-def make_fold(cases: Sequence[TileInputs], params: TrainParams, validation: str) -> Fold:
+def make_training_set(
+    cases: Sequence[TileInputs], params: TrainParams, validation: str
+) -> TrainingSet:
     """Sort the cases, set the validation case aside, and fit scaling and class weights."""
     _check_alike(cases)
     if cases[0].window_px != params.window_px:
@@ -158,7 +160,7 @@ def make_fold(cases: Sequence[TileInputs], params: TrainParams, validation: str)
     check_rows = np.zeros(0, np.int64) if check is None else np.flatnonzero(check.measured)
     if check is not None and not len(check_rows):
         raise InputError(f"validation case '{held}' has no measured tile")
-    return Fold(
+    return TrainingSet(
         cases=teaching,
         everything=ordered,
         tiles=tiles,
@@ -176,7 +178,7 @@ def make_fold(cases: Sequence[TileInputs], params: TrainParams, validation: str)
     )
 
 
-def fit_inputs(network: MosaikNetwork, fold: Fold) -> None:
+def fit_inputs(network: MosaikNetwork, fold: TrainingSet) -> None:
     """Set the network's input statistics from the teaching tiles.
 
     Windows: mean and SD per scale and channel.  Curves: per time and channel; a value that does

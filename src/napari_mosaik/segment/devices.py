@@ -10,11 +10,11 @@ import torch
 
 from napari_mosaik.core.errors import MosaikError
 
-__all__ = ["Place", "thread_count"]
+__all__ = ["ComputeDevice", "thread_count"]
 
 
 @dataclass(slots=True)
-class Place:
+class ComputeDevice:
     """Device and number of pictures at once; both change when the memory of a device runs out.
 
     Parameters
@@ -30,26 +30,26 @@ class Place:
     """
 
     device: torch.device
-    at_once: int
-    graphics: bool
+    batch_size: int
+    has_gpu: bool
     notes: list[str] = field(default_factory=list)
     _wanted: int = 0
 
     def __post_init__(self) -> None:
-        self._wanted = self.at_once
+        self._wanted = self.batch_size
 
     @classmethod
-    def best(cls, at_once: int) -> Place:
+    def best(cls, batch_size: int) -> ComputeDevice:
         """The graphics card if torch can use one, else the processor."""
-        graphics = torch.cuda.is_available()
-        return cls(torch.device("cuda" if graphics else "cpu"), at_once, graphics)
+        has_gpu = torch.cuda.is_available()
+        return cls(torch.device("cuda" if has_gpu else "cpu"), batch_size, has_gpu)
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """The device as people call it."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
 
-    def give_way(self) -> None:
+    def reduce_batch_size(self) -> None:
         """Half as many pictures at once; when it was one, all of them on the processor.
 
         Raises
@@ -57,19 +57,20 @@ class Place:
         MosaikError
             The processor's own memory is not enough.
         """
-        if not self.graphics:
+        if not self.has_gpu:
             raise MosaikError(
                 "the memory is not enough for one picture of the network; close other programs"
             )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if self.at_once > 1:
-            self.at_once //= 2
+        if self.batch_size > 1:
+            self.batch_size //= 2
             self.notes.append(
-                f"the graphics card's memory ran out: {self.at_once} pictures at once from here on"
+                "the graphics card ran out of memory: "
+                f"batches of {self.batch_size} from here on"
             )
             return
-        self.device, self.graphics, self.at_once = torch.device("cpu"), False, self._wanted
+        self.device, self.has_gpu, self.batch_size = torch.device("cpu"), False, self._wanted
         self.notes.append(
             "the graphics card's memory is not enough for one picture: "
             "the processor computes from here on, which is slower"

@@ -17,7 +17,7 @@ from napari_mosaik.spatial.moran import (
     local_moran,
 )
 from napari_mosaik.spatial.proxies import ProxyChoice, choose_proxies
-from napari_mosaik.spatial.stability import TileSample, proxy_stability
+from napari_mosaik.spatial.stability import TileSample, selection_stability
 
 __all__ = [
     "Association",
@@ -39,5 +39,5 @@ __all__ = [
     "local_moran",
     "moran_scatter",
     "parameter_map",
-    "proxy_stability",
+    "selection_stability",
 ]

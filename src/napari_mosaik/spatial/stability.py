@@ -10,7 +10,7 @@ import numpy as np
 from napari_mosaik.core import FloatArray, InputError, Table
 from napari_mosaik.core.tiles import IntArray
 
-__all__ = ["TileSample", "proxy_stability"]
+__all__ = ["TileSample", "selection_stability"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,7 @@ class TileSample:
     centres_um: FloatArray
 
 
-def proxy_stability(
+def selection_stability(
     cases: Mapping[str, TileSample],
     groups: Mapping[str, Sequence[str]],
     *,
@@ -63,8 +63,8 @@ def proxy_stability(
     Returns
     -------
     Table
-        One row per group and parameter: ``share`` of the draws in which it was chosen, and the
-        ``low``, ``middle`` and ``high`` of its score (2.5, 50 and 97.5 %).
+        One row per group and parameter: ``frequency``, the fraction of the draws in which it was
+        chosen, and the ``low``, ``middle`` and ``high`` of its score (2.5, 50 and 97.5 %).
 
     Raises
     ------
@@ -85,26 +85,26 @@ def proxy_stability(
         axis=0,
     )
     owners = np.array([group for group, _ in names])
-    share = np.zeros(len(names))
+    frequency = np.zeros(len(names))
     for group in groups:
         members = np.flatnonzero(owners == group)
         part = np.where(np.isnan(scores[:, members]), -1.0, scores[:, members])
         decided = part.max(axis=1) >= 0
         chosen = np.bincount(part.argmax(axis=1)[decided], minlength=members.size)
-        share[members] = chosen / draws
+        frequency[members] = chosen / draws
     with np.errstate(invalid="ignore"):
         low, middle, high = _quantiles(scores)
     return Table(
         {
             "group": owners,
             "parameter": np.array([name for _, name in names]),
-            "share": share,
+            "frequency": frequency,
             "low": low,
             "middle": middle,
             "high": high,
         },
         about={
-            "share": f"share of {draws} draws of blocks in which the parameter was chosen",
+            "frequency": f"share of {draws} draws of blocks in which the parameter was chosen",
             "low": "2.5 % quantile of the score over the draws",
             "middle": "median of the score over the draws",
             "high": "97.5 % quantile of the score over the draws",

@@ -22,11 +22,11 @@ from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.training_data import (
     DENSENET_TILE_PX,
+    ClassifierTraining,
     Drawn,
-    Lesson,
     Samples,
-    drawn_samples,
-    drawn_tiles,
+    annotated_pixels,
+    annotated_tiles,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["retrain"]
 
 HELD_OUT = 0.3
-JUDGING_TREES = 20
+ASSESSMENT_TREES = 20
 """Trees of the classifier that is only judged: more would hardly change its scores."""
 REVISION = 2
 """Raised whenever the same shapes and settings would give another model."""
@@ -103,7 +103,7 @@ def retrain(
     if place is None:
         classes = class_list([shape for _, shapes in drawn for shape in shapes])
         checkpoint = targets[0].root / "scratch" / f"classes-{mark}.pt"
-        lesson = Lesson(drawn, classes, seed, mark, encoder, checkpoint)
+        lesson = ClassifierTraining(drawn, classes, seed, mark, encoder, checkpoint)
         model = yield from _METHODS[method](lesson, params)
     else:
         from napari_mosaik.segment.tissue_classifier import load_tissue_model
@@ -188,7 +188,7 @@ def _known(targets: Sequence[Case], mark: str) -> Path | None:
 
 
 def _teach_fast(
-    lesson: Lesson, params: TissueClassParams
+    lesson: ClassifierTraining, params: TissueClassParams
 ) -> Generator[Progress, None, TissueModel]:
     from napari_mosaik.segment.tissue_classifier import train_fast
     from napari_mosaik.segment.training_pixels import chosen_pixels
@@ -198,7 +198,9 @@ def _teach_fast(
     for number, (case, shapes) in enumerate(lesson.drawn):
         share = 0.7 / len(lesson.drawn)
         yield Progress(share * number, 1, f"looking at the shapes of {case.name}")
-        found = yield from drawn_samples(case, shapes, lesson.codes, params, share * number, share)
+        found = yield from annotated_pixels(
+            case, shapes, lesson.codes, params, share * number, share
+        )
         most = params.max_per_class // len(lesson.drawn) + 1
         pooled.append(found.rows(chosen_pixels(found.codes, most, rng)))
     samples = Samples.joined(pooled)
@@ -208,7 +210,9 @@ def _teach_fast(
     return train_fast(samples.features, samples.codes, params, rng, lesson.classes, record)
 
 
-def _judged(samples: Samples, lesson: Lesson, params: TissueClassParams) -> dict[str, Any] | None:
+def _judged(
+    samples: Samples, lesson: ClassifierTraining, params: TissueClassParams
+) -> dict[str, Any] | None:
     """Scores of a classifier that has not seen three of ten shapes; None with too few shapes."""
     from napari_mosaik.segment.metrics import class_metrics, confusion_matrix
     from napari_mosaik.segment.tissue_classifier import train_fast
@@ -219,7 +223,7 @@ def _judged(samples: Samples, lesson: Lesson, params: TissueClassParams) -> dict
     taught, judged = samples.rows(~held), samples.rows(held)
     if not held.any() or np.unique(taught.codes).size < 2:
         return None
-    fewer = params.model_copy(update={"n_trees": max(1, min(JUDGING_TREES, params.n_trees))})
+    fewer = params.model_copy(update={"n_trees": max(1, min(ASSESSMENT_TREES, params.n_trees))})
     model = train_fast(taught.features, taught.codes, fewer, rng, lesson.classes)
     found = model.forest.predict(judged.features).argmax(axis=1) + 1
     confusion = confusion_matrix(judged.codes, found, len(lesson.classes))
@@ -228,7 +232,7 @@ def _judged(samples: Samples, lesson: Lesson, params: TissueClassParams) -> dict
 
 
 def _teach_densenet(
-    lesson: Lesson, params: DenseNetParams
+    lesson: ClassifierTraining, params: DenseNetParams
 ) -> Generator[Progress, None, TissueModel]:
     """The paper's network on tiles around the shapes; slow without a graphics card."""
     yield Progress(0.0, 1, "loading the network library, about 3 s")
@@ -240,7 +244,7 @@ def _teach_densenet(
     pictures, codes, groups = [], [], []
     for number, (case, shapes) in enumerate(lesson.drawn):
         yield Progress(0.1 * number / len(lesson.drawn), 1, f"cutting tiles of {case.name}")
-        for picture, code, group in drawn_tiles(case, shapes, lesson.codes, params):
+        for picture, code, group in annotated_tiles(case, shapes, lesson.codes, params):
             pictures.append(picture)
             codes.append(code)
             groups.append(case.name if params.split == "slide" else group)

@@ -21,7 +21,7 @@ from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.steps import maker_of
 from napari_mosaik.workflow.steps.align import doubt
 from napari_mosaik.workflow.steps.clusters import label_column
-from napari_mosaik.workflow.steps.predict import TWIN_READS, tile_inputs
+from napari_mosaik.workflow.steps.predict import PREDICTOR_READS, tile_inputs
 
 if TYPE_CHECKING:
     from napari_mosaik.predictor import TileInputs, TrainParams
@@ -75,14 +75,14 @@ def proxy_groups() -> dict[str, tuple[str, ...]]:
     }
 
 
-def firmness(cases: Sequence[Case], proxies: Mapping[str, str]) -> dict[str, float]:
+def selection_frequencies(cases: Sequence[Case], proxies: Mapping[str, str]) -> dict[str, float]:
     """Group to the share of draws of tiles in which its proxy would be chosen again."""
-    from napari_mosaik.workflow.correlations import gather_relations
+    from napari_mosaik.workflow.correlations import cohort_correlations
 
-    table = gather_relations([case.root for case in cases]).stability
+    table = cohort_correlations([case.root for case in cases]).stability
     if table is None:
         return {}
-    share = zip(table["group"], table["parameter"], table["share"], strict=True)
+    share = zip(table["group"], table["parameter"], table["frequency"], strict=True)
     return {str(g): float(s) for g, p, s in share if proxies.get(str(g)) == str(p)}
 
 
@@ -90,7 +90,7 @@ def _require_done(cases: Sequence[Case]) -> None:
     """Stop when a training case lacks something that the training reads."""
     for case in cases:
         states = case_status(case).states
-        for artifact in (*TWIN_READS, UPTAKE, UPTAKE_CLUSTERS, ASSOCIATION):
+        for artifact in (*PREDICTOR_READS, UPTAKE, UPTAKE_CLUSTERS, ASSOCIATION):
             maker = maker_of(artifact)
             if states[maker.name].word != "done":
                 state = states[maker.name]
@@ -105,7 +105,7 @@ def _fingerprint(cases: Sequence[Case], settings: dict[str, Any]) -> str:
     origins = {
         case.name: [
             origin.digest() if (origin := case.store.origin(artifact)) else ""
-            for artifact in (*TWIN_READS, UPTAKE, UPTAKE_CLUSTERS, ASSOCIATION)
+            for artifact in (*PREDICTOR_READS, UPTAKE, UPTAKE_CLUSTERS, ASSOCIATION)
         ]
         for case in cases
     }
@@ -120,7 +120,7 @@ def _known_model(folder: Path, fingerprint: str) -> str:
     return ""
 
 
-def teaching_inputs(
+def training_inputs(
     case: Case, proxies: tuple[str, str, str], window_px: int, curves: str
 ) -> TileInputs:
     """One training case with its measured uptake."""
@@ -182,7 +182,7 @@ def _teach(
     seen = []
     for number, case in enumerate(teaching):
         yield Progress(0.1 * number / len(teaching), 1, f"gathering {case.name}")
-        seen.append(teaching_inputs(case, proxies, params.window_px, params.curves))
+        seen.append(training_inputs(case, proxies, params.window_px, params.curves))
     checkpoint = held_out.root / "scratch" / f"train-{mark}.pt"
     columns = BaselineColumns(caix=CAIX_SCORE, supply="vessel_perimeter_density_per_um")
     events = train(seen, params, seed=seed, checkpoint=checkpoint, columns=columns)
@@ -205,7 +205,7 @@ def _teach(
             "cases": list(chosen.cases),
             "leaking": chosen.leaking,
             "warnings": list(chosen.warnings),
-            "share_of_draws": firmness(teaching, chosen.proxies),
+            "selection_frequency": selection_frequencies(teaching, chosen.proxies),
         },
         "warnings": [*trained.card["warnings"], *made.warnings],
     }

@@ -26,12 +26,12 @@ from napari_mosaik.workflow.steps.clusters import LOCAL_MORAN, label_column
 
 __all__ = [
     "MEASURED",
-    "Meaning",
+    "CohortCorrelations",
     "MoranPoints",
-    "Relations",
-    "gather_relations",
-    "meanings",
+    "ParameterDescription",
+    "cohort_correlations",
     "moran_points",
+    "parameter_descriptions",
 ]
 
 MEASURED = "suv"
@@ -39,7 +39,7 @@ MEASURED = "suv"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Relations:
+class CohortCorrelations:
     """Correlation of each parameter with the uptake, over the cases that have it.
 
     Attributes
@@ -49,7 +49,7 @@ class Relations:
     parameters
         Every parameter that occurs, in the order of the catalogue.
     stability
-        How often each parameter would be chosen as its group's proxy; see `proxy_stability`.
+        How often each parameter would be chosen as its group's proxy; see `selection_stability`.
     proxies
         Group to the parameter chosen on all these cases.
     warnings
@@ -112,7 +112,7 @@ class MoranPoints:
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class ParameterDescription:
     """What one parameter is: words, unit, formula and meaning."""
 
     name: str
@@ -122,7 +122,7 @@ class Meaning:
     meaning: str
 
 
-def meanings(table: Table | None) -> list[Meaning]:
+def parameter_descriptions(table: Table | None) -> list[ParameterDescription]:
     """What each column of a table of tile parameters is; classes of the user's own included."""
     from napari_mosaik.features import PARAMETERS as CATALOGUE
 
@@ -132,13 +132,17 @@ def meanings(table: Table | None) -> list[Meaning]:
         known = CATALOGUE.get(name)
         if known is None:
             about = table.about.get(name, "")
-            out.append(Meaning(name, name.replace("_", " "), table.unit(name), "", about))
+            out.append(
+                ParameterDescription(name, name.replace("_", " "), table.unit(name), "", about)
+            )
         else:
-            out.append(Meaning(name, known.title, known.unit, known.formula, known.meaning))
+            out.append(
+                ParameterDescription(name, known.title, known.unit, known.formula, known.meaning)
+            )
     return out
 
 
-def gather_relations(roots: Sequence[Path], *, draws: int = 500) -> Relations:
+def cohort_correlations(roots: Sequence[Path], *, draws: int = 500) -> CohortCorrelations:
     """Read the correlations of several cases; cases without them are left out."""
     from napari_mosaik.features import PARAMETERS as CATALOGUE
 
@@ -157,20 +161,20 @@ def gather_relations(roots: Sequence[Path], *, draws: int = 500) -> Relations:
     order = [name for name in CATALOGUE if name in found]
     names = (*order, *sorted(found - set(order)))
     if not tables:
-        return Relations({}, names, None, {}, ())
-    return Relations(tables, names, *_choice(tables, samples, draws))
+        return CohortCorrelations({}, names, None, {}, ())
+    return CohortCorrelations(tables, names, *_choice(tables, samples, draws))
 
 
 def _choice(
     tables: dict[str, Table], samples: dict[str, Any], draws: int
 ) -> tuple[Table | None, dict[str, str], tuple[str, ...]]:
-    from napari_mosaik.spatial import choose_proxies, proxy_stability
+    from napari_mosaik.spatial import choose_proxies, selection_stability
     from napari_mosaik.workflow.cohort import proxy_groups
 
     groups = proxy_groups()
     try:
         chosen = choose_proxies(tables, groups)
-        stability = proxy_stability(samples, groups, draws=draws)
+        stability = selection_stability(samples, groups, draws=draws)
     except InputError as error:
         return None, {}, (str(error),)
     return stability, chosen.proxies, chosen.warnings

@@ -15,7 +15,7 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.io.files import saving
 
-__all__ = ["WEIGHTS_VARIABLE", "PublishedWeights", "check_sum", "fetch_file", "weights_folder"]
+__all__ = ["WEIGHTS_VARIABLE", "PublishedWeights", "fetch_file", "sha256_of", "weights_folder"]
 
 WEIGHTS_VARIABLE = "NAPARI_MOSAIK_WEIGHTS"
 _CHUNK_BYTES = 1 << 18
@@ -43,7 +43,7 @@ def weights_folder() -> Path:
     return Path(named) if named else Path.home() / ".napari-mosaik" / "weights"
 
 
-def check_sum(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

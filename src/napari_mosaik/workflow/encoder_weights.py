@@ -9,8 +9,8 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import CorruptArtifact
 from napari_mosaik.workflow.download import (
     PublishedWeights,
-    check_sum,
     fetch_file,
+    sha256_of,
     weights_folder,
 )
 
@@ -41,7 +41,7 @@ def encoder_weights(
     path = (folder or weights_folder()) / "encoders" / f"{published.name}.pth"
     if not path.is_file():
         yield from fetch_file(published, path, consent=consent)
-    elif not check_sum(path).startswith(published.sha256):
+    elif not sha256_of(path).startswith(published.sha256):
         raise CorruptArtifact(
             f"{path} is not what was published as {published.name}; remove it and fetch it again"
         )

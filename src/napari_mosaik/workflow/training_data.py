@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from napari_mosaik.segment.densenet.network import DenseNetParams
     from napari_mosaik.segment.tissue_classifier import TissueClassParams
 
-__all__ = ["DENSENET_TILE_PX", "Drawn", "Lesson", "Samples", "drawn_samples", "drawn_tiles"]
+__all__ = [
+    "DENSENET_TILE_PX",
+    "ClassifierTraining",
+    "Drawn",
+    "Samples",
+    "annotated_pixels",
+    "annotated_tiles",
+]
 
 Drawn = list[tuple[Case, tuple[AnnotatedShape, ...]]]
 DENSENET_TILE_PX = 128
@@ -31,7 +38,7 @@ GROUP_PX = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lesson:
+class ClassifierTraining:
     """What a method is taught with, whatever the method is."""
 
     drawn: Drawn
@@ -78,7 +85,7 @@ class Samples:
         )
 
 
-def drawn_tiles(
+def annotated_tiles(
     case: Case,
     shapes: tuple[AnnotatedShape, ...],
     names: Mapping[str, int],
@@ -102,7 +109,7 @@ def drawn_tiles(
                 yield pixels, own, f"{case.name} {row} {col}"
 
 
-def drawn_samples(
+def annotated_pixels(
     case: Case,
     shapes: tuple[AnnotatedShape, ...],
     names: Mapping[str, int],

@@ -25,7 +25,7 @@ from torch.nn import functional
 from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.segment.devices import Place
+from napari_mosaik.segment.devices import ComputeDevice
 from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.model_files import read_card, save_weights, weights_digest
 from napari_mosaik.segment.pixel_features import reduce_rgb
@@ -79,10 +79,10 @@ class DenseNetParams(Params):
         ge=0,
         le=10_000,
     )
-    stain_change: float = setting(
+    stain_augmentation: float = setting(
         0.0, "How much the stain of a training tile is changed at random.", ge=0, le=1
     )
-    turn: bool = setting(False, "Turn and mirror training tiles at random.")
+    flip_rotate: bool = setting(False, "Turn and mirror training tiles at random.")
     mixed_precision: bool = setting(
         True, "bfloat16 while training on a graphics card.", advanced=True
     )
@@ -97,8 +97,8 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
         "epochs": 60,
         "learning_rate": 3e-4,
         "patience": 8,
-        "stain_change": 0.2,
-        "turn": True,
+        "stain_augmentation": 0.2,
+        "flip_rotate": True,
     },
 }
 """Settings by name: 'paper' is what the paper prints; 'robust' changes the stain of tiles, turns
@@ -154,7 +154,7 @@ class DenseNetTissueModel:
     params: DenseNetParams
     classes: tuple[str, ...] = CLASSES
     training: Mapping[str, Any] = field(default_factory=dict)
-    place: Place = field(default_factory=lambda: Place.best(1), compare=False)
+    place: ComputeDevice = field(default_factory=lambda: ComputeDevice.best(1), compare=False)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -196,14 +196,14 @@ class DenseNetTissueModel:
                 "not a whole fraction of that. Read the slide at that size."
             )
         pictures = prepared(reduce_rgb(rgb, factor)[None])
-        if not self.place.graphics:
+        if not self.place.has_gpu:
             return self._coarse(pictures)
         with _ON_THE_CARD:
             while True:
                 try:
                     return self._coarse(pictures)
                 except torch.cuda.OutOfMemoryError:
-                    self.place.give_way()
+                    self.place.reduce_batch_size()
 
     def _coarse(self, pictures: Tensor) -> Float32:
         """Probabilities (rows, columns, classes) on the class lattice."""

@@ -23,11 +23,11 @@ from napari_mosaik.segment.densenet.network import (
     prepared,
 )
 from napari_mosaik.segment.densenet.weights import put_encoder_weights
-from napari_mosaik.segment.devices import Place, thread_count
+from napari_mosaik.segment.devices import ComputeDevice, thread_count
 from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.metrics import class_metrics, confusion_matrix
 from napari_mosaik.segment.model_files import weights_digest
-from napari_mosaik.segment.stardist.training import stain_changed
+from napari_mosaik.segment.stardist.training import stain_augmented
 
 __all__ = ["Session", "Tiles", "TrainingStep", "class_weights", "split_groups"]
 
@@ -114,7 +114,7 @@ class Session:
         seed: int,
         n_classes: int,
         encoder: dict[str, Tensor] | None,
-        place: Place | None,
+        place: ComputeDevice | None,
     ) -> None:
         self.tiles, self.params, self.seed = tiles, params, seed
         rng = np.random.default_rng(seed)
@@ -126,7 +126,7 @@ class Session:
             self.network = TissueNetwork(n_classes, params.decoder)
         if encoder is not None:
             put_encoder_weights(self.network.encoder, encoder)
-        self.place = place or Place.best(params.batch_size)
+        self.place = place or ComputeDevice.best(params.batch_size)
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=params.learning_rate)
         self._move()
         begin = weights_digest(arrays_of(self.network), {})
@@ -200,19 +200,19 @@ class Session:
     def _step(self, rows: NDArray[np.int64], rng: np.random.Generator) -> float:
         pictures = np.stack([self._changed(self.tiles.pictures[row], rng) for row in rows])
         codes = self.tiles.codes[rows]
-        if self.params.turn:
+        if self.params.flip_rotate:
             pictures, codes = _turned(pictures, codes, rng)
         x, y = prepared(pictures), torch.from_numpy(codes.astype(np.int64) - 1)
         while True:
             try:
                 return self._descend(x, y)
             except torch.cuda.OutOfMemoryError:
-                self.place.give_way()
+                self.place.reduce_batch_size()
                 self._move()
 
     def _changed(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        amount = self.params.stain_change
-        return stain_changed(picture, amount, rng) if amount > 0 else picture
+        amount = self.params.stain_augmentation
+        return stain_augmented(picture, amount, rng) if amount > 0 else picture
 
     def _descend(self, x: Tensor, y: Tensor) -> float:
         """One step of Adam; a batch that is computed in parts has the loss of the whole."""
@@ -221,8 +221,8 @@ class Session:
         weights = torch.from_numpy(self.weights)
         amount = float(_labelled_weight(y, weights))
         total = 0.0
-        for start in range(0, len(x), self.place.at_once):
-            part = slice(start, start + self.place.at_once)
+        for start in range(0, len(x), self.place.batch_size):
+            part = slice(start, start + self.place.batch_size)
             loss = self._summed(x[part], y[part], weights) / max(amount, 1e-12)
             torch.autograd.backward(loss)
             total += float(loss.detach())
@@ -247,13 +247,13 @@ class Session:
             try:
                 return list(self._scored())
             except torch.cuda.OutOfMemoryError:
-                self.place.give_way()
+                self.place.reduce_batch_size()
                 self._move()
 
     def _scored(self) -> Generator[Tensor, None, None]:
         self.network.eval()
-        for start in range(0, len(self.validation), self.place.at_once):
-            rows = self.validation[start : start + self.place.at_once]
+        for start in range(0, len(self.validation), self.place.batch_size):
+            rows = self.validation[start : start + self.place.batch_size]
             with torch.inference_mode():
                 x = prepared(self.tiles.pictures[rows]).to(self.place.device)
                 yield self.network(x).float().cpu()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from napari_mosaik.segment.densenet.network import DenseNetParams, DenseNetTissueModel
 from napari_mosaik.segment.densenet.session import Session, Tiles, TrainingStep
-from napari_mosaik.segment.devices import Place
+from napari_mosaik.segment.devices import ComputeDevice
 from napari_mosaik.segment.tissue_classifier import CLASSES
 
 __all__ = ["train_densenet"]
@@ -24,7 +24,7 @@ def train_densenet(
     classes: tuple[str, ...] = CLASSES,
     encoder: dict[str, Tensor] | None = None,
     checkpoint: Path | None = None,
-    place: Place | None = None,
+    place: ComputeDevice | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> Generator[TrainingStep, None, DenseNetTissueModel]:
     """Train the network; yields after every step, returns the model at the end.
@@ -65,7 +65,7 @@ def train_densenet(
         "epochs": session.epoch,
         "best_epoch": session.best_epoch,
         "validation_loss": session.history,
-        "device": session.place.words,
+        "device": session.place.description,
         "notes": list(session.place.notes),
         "held_out": session.scores(classes),
         **(training or {}),

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional
 
 from napari_mosaik.core.errors import InputError, MosaikError
-from napari_mosaik.segment.devices import Place
+from napari_mosaik.segment.devices import ComputeDevice
 from napari_mosaik.segment.filters import Float32, require_rgb
 from napari_mosaik.segment.masks import Labels
 from napari_mosaik.segment.nuclei import renumber
@@ -90,7 +90,7 @@ class StarDistNuclei:
         self.prob_threshold = weights.prob_threshold if prob_threshold is None else prob_threshold
         self.nms_threshold = weights.nms_threshold if nms_threshold is None else nms_threshold
         self.dtype = torch.bfloat16 if bfloat16 else torch.float32
-        self.network = weights.network().to(device or Place.best(1).device)
+        self.network = weights.network().to(device or ComputeDevice.best(1).device)
         self.notes: list[str] = []
 
     @property

@@ -30,10 +30,10 @@ from napari_mosaik.segment.nuclei_params import NETWORK_SPACING_UM
 from napari_mosaik.segment.stardist.model import intensity_range
 from napari_mosaik.segment.stardist.network import DIVISOR, GRID, Architecture, StarDistNetwork
 from napari_mosaik.segment.stardist.polygons import stardist_module
-from napari_mosaik.segment.stardist.variation import Scene, blurred, varied_scene
+from napari_mosaik.segment.stardist.variation import Scene, augmented_scene, blurred
 from napari_mosaik.segment.stardist.weights import StarDistWeights
 
-__all__ = ["StarDistTrainingParams", "TrainingStep", "stain_changed", "targets", "train_stardist"]
+__all__ = ["StarDistTrainingParams", "TrainingStep", "stain_augmented", "targets", "train_stardist"]
 
 _DISTANCE_WEIGHT = 0.2
 _BACKGROUND_WEIGHT = 1e-4
@@ -167,7 +167,7 @@ def _follow(mean: dict[str, Tensor], network: StarDistNetwork, step: int) -> Non
         mean[key].lerp_(value, share)
 
 
-def stain_changed(
+def stain_augmented(
     picture: NDArray[np.uint8], amount: float, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """The picture with another strength and hue of its stain, brightness, sharpness and noise."""
@@ -211,7 +211,7 @@ def _patch(
     scene: Scene, params: StarDistTrainingParams, rng: np.random.Generator
 ) -> tuple[Float32, Scene]:
     """A varied piece of a scene, and its normalised picture."""
-    piece = varied_scene(scene, params.patch_px, params.variation, rng)
+    piece = augmented_scene(scene, params.patch_px, params.variation, rng)
     low, high = intensity_range(piece.rgb[::2, ::2])
     low, high = np.array([low, high]) + rng.normal(0, _RANGE_NOISE * params.variation, 2)
     values = (piece.rgb.astype(np.float32) - np.float32(low)) / np.float32(

@@ -19,7 +19,7 @@ from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
 from napari_mosaik.segment.filters import Float32, Mask
 from napari_mosaik.segment.masks import Labels
 
-__all__ = ["Scene", "blurred", "varied_picture", "varied_scene"]
+__all__ = ["Scene", "augmented_picture", "augmented_scene", "blurred"]
 
 _WHITE = 256.0
 _LARGEST_ZOOM = 1.35
@@ -45,7 +45,7 @@ class Scene:
     ignored: Mask | None = None
 
 
-def varied_scene(scene: Scene, side: int, amount: float, rng: np.random.Generator) -> Scene:
+def augmented_scene(scene: Scene, side: int, amount: float, rng: np.random.Generator) -> Scene:
     """A square piece of a scene, turned, enlarged or reduced, with another stain and sharpness.
 
     Parameters
@@ -72,13 +72,13 @@ def varied_scene(scene: Scene, side: int, amount: float, rng: np.random.Generato
         return np.ascontiguousarray(np.rot90(part, turns)[:: -1 if mirrored else 1])
 
     return Scene(
-        varied_picture(turned(_resized(scene.rgb[window], side)), amount, rng),
+        augmented_picture(turned(_resized(scene.rgb[window], side)), amount, rng),
         turned(scene.labels[window][np.ix_(nearest, nearest)]).astype(np.int32),
         turned(ignored[window][np.ix_(nearest, nearest)]),
     )
 
 
-def varied_picture(
+def augmented_picture(
     rgb: NDArray[np.uint8], amount: float, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """The picture with other stains, sharpness, noise and compression; as it is at *amount* 0."""

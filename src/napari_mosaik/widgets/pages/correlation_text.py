@@ -6,7 +6,7 @@ import numpy as np
 
 from napari_mosaik.core import Table
 from napari_mosaik.view.formatting import number, percent, title_of
-from napari_mosaik.workflow.correlations import Relations
+from napari_mosaik.workflow.correlations import CohortCorrelations
 
 __all__ = ["relation_sentences", "relation_words"]
 
@@ -28,7 +28,7 @@ def relation_words(table: Table | None, name: str) -> str:
     )
 
 
-def relation_sentences(found: Relations | None, own: Table | None) -> list[str]:
+def relation_sentences(found: CohortCorrelations | None, own: Table | None) -> list[str]:
     """What the correlations rest on, which proxies they choose and how firmly, and warnings."""
     if found is None:
         return ["Run this page, with a measured uptake, to see how the parameters go with it."]
@@ -55,12 +55,12 @@ def _in_words(text: str, parameters: tuple[str, ...]) -> str:
     return text
 
 
-def _proxy_lines(found: Relations) -> list[str]:
+def _proxy_lines(found: CohortCorrelations) -> list[str]:
     table = found.stability
     assert table is not None
     lines = [f"Proxies that these {len(found.tables)} cases choose (training leaves the test out):"]
     for group, proxy in found.proxies.items():
         of = (np.asarray(table["group"]) == group) & (np.asarray(table["parameter"]) == proxy)
-        share = float(np.asarray(table["share"])[of][0])
+        share = float(np.asarray(table["frequency"])[of][0])
         lines.append(f"• {group}: {title_of(proxy)}, in {percent(share)} of the draws of tiles")
     return lines

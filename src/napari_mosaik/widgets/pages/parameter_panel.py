@@ -14,7 +14,11 @@ from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.base.figure_window import Larger
 from napari_mosaik.widgets.base.tables import fill_table, table_of
 from napari_mosaik.widgets.pages.correlation_text import relation_sentences, relation_words
-from napari_mosaik.workflow.correlations import Relations, gather_relations, meanings
+from napari_mosaik.workflow.correlations import (
+    CohortCorrelations,
+    cohort_correlations,
+    parameter_descriptions,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +53,7 @@ class ParameterPanel(QWidget):
         super().__init__()
         self._desk = desk
         self._task: object = None
-        self.relations: Relations | None = None
+        self.relations: CohortCorrelations | None = None
         self.kind = QComboBox()
         self.kind.addItems(list(_KINDS))
         shrinkable(self.kind)
@@ -64,11 +68,11 @@ class ParameterPanel(QWidget):
         self.table = table_of(_COLUMNS, _TIPS)
         self.table.itemClicked.connect(lambda item: self._choose(item.row()))
         self.said = words(small=True)
-        self.meanings = table_of(("Parameter", "Unit"), ("", ""))
+        self.parameter_descriptions = table_of(("Parameter", "Unit"), ("", ""))
         self.meaning = words(small=True)
-        self.meanings.itemClicked.connect(lambda item: self._explain(item.row()))
+        self.parameter_descriptions.itemClicked.connect(lambda item: self._explain(item.row()))
         inner = QWidget()
-        inner.setLayout(column(self.meanings, self.meaning, spacing=3))
+        inner.setLayout(column(self.parameter_descriptions, self.meaning, spacing=3))
         self.fold = Fold("What each parameter means", inner)
         self.setLayout(
             column(
@@ -98,16 +102,16 @@ class ParameterPanel(QWidget):
         roots = self._desk.workspace.cohort or (case.root,)
         task = self._desk.read(
             "Correlations",
-            lambda: gather_relations(roots),
+            lambda: cohort_correlations(roots),
             lambda found: self._arrived(task, found),
         )
         self._task = task
 
-    def _arrived(self, task: object, found: Relations) -> None:
+    def _arrived(self, task: object, found: CohortCorrelations) -> None:
         if task is self._task:
             self._show(found)
 
-    def _show(self, found: Relations | None) -> None:
+    def _show(self, found: CohortCorrelations | None) -> None:
         self.relations = found if found is not None and found.tables else None
         names = () if self.relations is None else self.relations.parameters
         chosen = self.parameter.currentData()
@@ -126,12 +130,13 @@ class ParameterPanel(QWidget):
     # --- words ----------------------------------------------------------------------------------
     def _fill_meanings(self) -> None:
         table = self._desk.workspace.facts.parameters
-        self._meanings = meanings(table)
+        self._meanings = parameter_descriptions(table)
         self.fold.setVisible(bool(self._meanings))
         fill_table(
-            self.meanings, [(m.title, "" if m.unit == "1" else m.unit) for m in self._meanings]
+            self.parameter_descriptions,
+            [(m.title, "" if m.unit == "1" else m.unit) for m in self._meanings],
         )
-        self.meanings.setFixedHeight(min(190, 26 + 21 * len(self._meanings)))
+        self.parameter_descriptions.setFixedHeight(min(190, 26 + 21 * len(self._meanings)))
         self.meaning.setText("Click a parameter for its formula and meaning.")
 
     def _explain(self, place: int) -> None:

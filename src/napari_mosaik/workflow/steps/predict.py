@@ -38,13 +38,13 @@ from napari_mosaik.workflow.steps.kinetics import CURVE_NAMES, TILE_TIMES_H, cur
 if TYPE_CHECKING:
     from napari_mosaik.predictor import TileInputs
 
-__all__ = ["PREDICT", "TWIN_READS", "PredictParams", "tile_inputs"]
+__all__ = ["PREDICT", "PREDICTOR_READS", "PredictParams", "tile_inputs"]
 
 FRACTION_SPACING_UM = 10.0
 MAP_SPACING_UM = 50.0
 NEOPLASTIC, NON_NEOPLASTIC = 2, 3
 
-TWIN_READS = (
+PREDICTOR_READS = (
     TILES,
     TISSUE[REFERENCE],
     CLASSES,
@@ -187,7 +187,7 @@ PREDICT = Step(
     about="Predicts the SUV of every tile from histology and kinetics with a trained network.",
     page="Predictor",
     params=PredictParams,
-    reads=TWIN_READS,
+    reads=PREDICTOR_READS,
     writes=(PREDICTION, PREDICTION_MAP, PREDICTION_RECORD),
     body=_body,
     needs_model="model",
