@@ -66,8 +66,7 @@ class ComputeDevice:
         if self.batch_size > 1:
             self.batch_size //= 2
             self.notes.append(
-                "the graphics card ran out of memory: "
-                f"batches of {self.batch_size} from here on"
+                f"the graphics card ran out of memory: batches of {self.batch_size} from here on"
             )
             return
         self.device, self.has_gpu, self.batch_size = torch.device("cpu"), False, self._wanted
