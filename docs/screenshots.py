@@ -161,7 +161,7 @@ class Studio:
 
     def align(self) -> None:
         """A section laid by hand with landmarks, and the PET with its voxels."""
-        page = self.dock.pages["Align"]
+        page = self.dock.pages["Registration"]
         page.set_open(True)
         panel = page.panel
         for frame, look in (("he", "checkerboard"), ("pet", "blend")):

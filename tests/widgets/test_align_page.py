@@ -37,7 +37,7 @@ def true_map(case, frame):
 def test_a_section_is_laid_by_hand_and_accepted(qtbot, dock, opened, own_cohort):
     case = opened(dock, own_cohort, layers=("H&E", "CD34"))
     qtbot.waitUntil(lambda: bool(dock.board.specs), timeout=20_000)
-    page, hand = dock.pages["Align"], Hand(qtbot, dock)
+    page, hand = dock.pages["Registration"], Hand(qtbot, dock)
     page.set_open(True)
     panel, layers = page.panel, dock.viewer.layers
     before = {layer.name: layer.visible for layer in layers}
@@ -150,7 +150,7 @@ def test_a_section_is_laid_by_hand_and_accepted(qtbot, dock, opened, own_cohort)
 
 def test_the_pet_is_laid_with_its_voxels_and_resolution(qtbot, dock, opened, own_cohort, tmp_path):
     case = opened(dock, own_cohort, layers=("CD34",))
-    page = dock.pages["Align"]
+    page = dock.pages["Registration"]
     page.set_open(True)
     panel, layers = page.panel, dock.viewer.layers
     panel.what.setCurrentIndex(panel.what.findData("pet"))

@@ -204,7 +204,7 @@ def test_a_recipe_is_complete_and_replayed(chain, case, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[zeroth]\nfactor = 1", "no step 'zeroth'; the steps are: first, extra, last"),
+        ("[zeroth]\nfactor = 1", "unknown step 'zeroth'; the steps are: first, extra, last"),
         ("[first]\ncolour = 1", "colour"),
         ("[first]\nfactor = -1", "step first: factor = -1"),
         ("[first", "not valid TOML"),

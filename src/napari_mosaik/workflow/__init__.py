@@ -1,1 +1,1 @@
-"""Orders of operations: the steps of the main job, running them, recipes and cohorts."""
+"""The pipeline: its steps, how they run on a case, recipes, cohorts and other use cases."""

@@ -1,4 +1,4 @@
-"""Work over many independent pieces, given to dask: threads here, or a named cluster."""
+"""Independent work items in parallel with dask: on threads, or on a cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def n_workers() -> int:
-    """Threads that this process may use at once (its share of the cores)."""
+    """Number of threads (count) that this process may use: its share of the cores."""
     from dask.system import CPU_COUNT
 
     return max(1, int(CPU_COUNT))
@@ -22,9 +22,9 @@ def n_workers() -> int:
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Linear algebra on one core, so that its last digits do not depend on how many there are.
+    """Linear algebra on one core, so that its last digits do not depend on the number of cores.
 
-    Blocks of work use the other cores; torch has its own threads and is not touched.
+    Blocks run in parallel instead; torch has threads of its own and is not affected.
     """
     from threadpoolctl import threadpool_limits
 
@@ -35,11 +35,11 @@ def one_blas_thread() -> Iterator[None]:
 def in_parallel(
     work: Callable[[T], object], items: Iterable[T], scheduler: str = ""
 ) -> Iterator[int]:
-    """Run *work* on every item; yield the number of finished items after each of them.
+    """Run *work* on every item; yield the number of finished items (count) after each of them.
 
-    Threads take the items in their order.  Closing the iterator lets the items that have begun
-    finish and starts no other.  A scheduler's address gives the items to a dask.distributed
-    cluster, which must see the same files; closing cancels what is pending.
+    Threads take the items in order.  Closing the iterator waits for the items that are running and
+    starts no other.  With the address of a *scheduler*, the items run on a dask.distributed
+    cluster, whose workers must see the same files; closing cancels the pending items.
     """
     todo = list(items)
     if scheduler:
@@ -55,11 +55,12 @@ def _on_threads(work: Callable[[T], object], todo: list[T]) -> Iterator[int]:
     done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
     def one(index: int) -> None:
+        # dask cannot withdraw tasks of a graph that is running: they end here, undone.
         if stopped.is_set():
             return
         try:
             work(todo[index])
-        except Exception as error:  # noqa: BLE001 - raised again by the caller's thread
+        except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
             stopped.set()
             done.put(error)
             return
@@ -67,6 +68,8 @@ def _on_threads(work: Callable[[T], object], todo: list[T]) -> Iterator[int]:
 
     names = [f"item-{index:09d}" for index in range(len(todo))]
     graph = {name: (one, index) for index, name in enumerate(names)}
+    # `get` returns when all items are done; on its own thread, so that the caller can yield progress
+    # after each item, and be closed, on the thread that called it.
     runner = threading.Thread(
         target=get, args=(graph, names), kwargs={"num_workers": n_workers()}, name="mosaik-blocks"
     )
@@ -78,6 +81,7 @@ def _on_threads(work: Callable[[T], object], todo: list[T]) -> Iterator[int]:
                 raise error
             yield count
     finally:
+        # Wait for running items: they may write to files that the caller removes next.
         stopped.set()
         runner.join()
 
@@ -92,7 +96,7 @@ def _on_cluster(work: Callable[[T], object], todo: list[T], scheduler: str) -> I
     except (OSError, ValueError) as error:
         raise MosaikError(
             f"no dask scheduler answers at {scheduler} ({error}); start one with 'dask scheduler', "
-            "or leave --scheduler out"
+            "or run without --scheduler"
         ) from error
     with client:
         futures = client.map(_on_worker, todo, work=work, pure=False)
@@ -105,7 +109,7 @@ def _on_cluster(work: Callable[[T], object], todo: list[T], scheduler: str) -> I
 
 
 def _on_worker(item: T, work: Callable[[T], object]) -> None:
-    """Work on one item in a cluster's process; what it makes lies in files."""
+    """Work on one item in a worker process of the cluster; its results are written to files."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(limits=1, user_api="blas")

@@ -1,4 +1,4 @@
-"""A recipe: the settings of every step of a case, complete and replayable, as TOML."""
+"""A recipe: the settings of every step of a case, complete and reproducible, as TOML."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Recipe", "read_recipe", "write_recipe"]
 
 RECIPE_FILE = "recipe.toml"
 Recipe = dict[str, Params]
-"""Settings by step name; every step is present."""
+"""Settings by step name; every step has an entry."""
 
 
 def read_recipe(root: Path) -> Recipe:
-    """The recipe of a case; steps and settings that it does not name have their defaults."""
+    """The recipe of a case; steps and settings that it does not name take their defaults."""
     path = root / RECIPE_FILE
     values: dict[str, Any] = {}
     if path.is_file():

@@ -23,7 +23,7 @@ __all__ = ["plan", "run", "run_until"]
 
 
 def plan(status: CaseStatus, until: str = "") -> list[Step[Any]]:
-    """The steps to run, in order, so that *until* (or everything that can be had) is done."""
+    """The steps to run, in order, to bring *until* (or every step that can run) up to date."""
     todo = [step for step in STEPS if status.states[step.name].word in ("stale", "missing")]
     if not until:
         return todo
@@ -49,19 +49,36 @@ def run(
     scheduler: str = "",
     force: bool = False,
 ) -> Generator[Progress, None, None]:
-    """Run one step and commit its results; nothing is committed when it is closed early.
+    """Run one step and commit its results.
 
-    *recipe* holds the settings of the other steps; the case's own if it is left out.
+    The caller may close the generator at any `Progress`: that cancels the run, and nothing is
+    committed.  Finished blocks stay in the case's scratch folder; the next run with the same
+    inputs resumes from them.
 
-    The caller may close the generator at any `Progress`: that is Cancel.  Work finished per block
-    stays in the case's scratch folder and is used by the next run of the same inputs.
+    Parameters
+    ----------
+    case, step, params
+        What is run, with which settings.
+    recipe
+        Settings of the other steps; the case's own if None.
+    scheduler
+        Address of a dask.distributed scheduler; threads of this process if empty.
+    force
+        Recompute, even if the step is done, and without anything of an earlier run.
+
+    Raises
+    ------
+    Blocked
+        An input is missing, or an earlier step has to run first.
     """
     recipe = {**(recipe or read_recipe(case.root)), step.name: params}
+    # The lock comes before the status: another writer may commit a step in between, and this run
+    # would then record an origin that its inputs no longer have.
     with case.writing():
         status = case_status(case, recipe)
         _ready(status, step)
         if status.states[step.name].word == "done" and not force:
-            yield Progress(1, 1, "done already")
+            yield Progress(1, 1, "already done")
             return
         origin = status.expected[step.name]
         scratch = case.root / "scratch" / f"{step.name}-{origin.digest()[:16]}"
@@ -75,6 +92,7 @@ def run(
             results = yield from step.body(inputs, params)
         seconds = time.monotonic() - began
         _commit(case, step, origin, params, results, {**inputs.notes, "seconds": round(seconds, 3)})
+        # Only after the commit: until then the finished blocks are what a restart resumes from.
         inputs.clear()
     yield Progress(1, 1, step.title)
 
@@ -88,7 +106,7 @@ def _ready(status: CaseStatus, step: Step[Any]) -> None:
             word = status.states[maker.name].word
             if word in ("missing", "stale"):
                 raise Blocked(
-                    f"{step.title} needs '{maker.title}', which is {word}; run that first, or use "
+                    f"{step.title} needs '{maker.title}', which is {word}; run it first, or use "
                     f"--until {step.name}"
                 )
 
@@ -102,7 +120,7 @@ def _commit(
     notes: Mapping[str, Any],
 ) -> None:
     if set(results) != set(step.writes):
-        raise KeyError(f"step '{step.name}' did not make what it declares")
+        raise KeyError(f"step '{step.name}' did not return exactly the artifacts that it declares")
     record = {
         "version": napari_mosaik.__version__,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -116,16 +134,23 @@ def _commit(
 def run_until(
     case: Case, recipe: Recipe, until: str = "", *, scheduler: str = ""
 ) -> Generator[tuple[Step[Any], Progress], None, None]:
-    """Run all that is stale or missing up to *until* (or all that can be had), in order.
+    """Run the stale and missing steps that *until* needs (or all that can run), in order.
 
-    Without *until* a step that cannot use its input does not stop the steps that do without it;
-    what could not be run is raised at the end.
+    Without *until*, a step that cannot use its input does not stop the steps that do not depend on
+    it; the failed steps are reported at the end.
+
+    Raises
+    ------
+    Blocked
+        *until* cannot run.
+    InputError
+        A step cannot use its input.
     """
     failed: dict[str, str] = {}
-    left_out: set[str] = set()
+    skipped: set[str] = set()
     for step in plan(case_status(case, recipe), until):
-        if _makers(step) & left_out:
-            left_out.add(step.name)
+        if _makers(step) & skipped:
+            skipped.add(step.name)
             continue
         try:
             params = recipe[step.name]
@@ -135,13 +160,13 @@ def run_until(
             if until:
                 raise
             failed[step.title] = str(error)
-            left_out.add(step.name)
+            skipped.add(step.name)
     if failed:
-        told = "; ".join(f"{title}: {why}" for title, why in failed.items())
-        raise InputError(f"case {case.name}: not everything could be run. {told}")
+        reasons = "; ".join(f"{title}: {reason}" for title, reason in failed.items())
+        raise InputError(f"case {case.name}: some steps failed. {reasons}")
 
 
 def _makers(step: Step[Any]) -> set[str]:
-    """Names of the steps that make what a step reads."""
+    """Names of the steps whose artifacts a step reads."""
     entries = (*step.reads, *step.may_read)
     return {maker_of(entry).name for entry in entries if isinstance(entry, Artifact)}

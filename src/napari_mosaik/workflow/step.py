@@ -1,4 +1,4 @@
-"""A step: one pure computation of the main job, bound to the artifacts that it reads and writes."""
+"""A step of the pipeline: one pure computation, and the artifacts that it reads and writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Body = Callable[["StepContext", P], Generator[Progress, None, Results]]
 
 @dataclass(frozen=True, slots=True)
 class StepStatus:
-    """Where a step stands: done, stale, missing (can run), or blocked, and why."""
+    """Status of a step: done, stale, missing (it can run) or blocked, and the reason."""
 
     word: Word
     reason: str = ""
@@ -30,32 +30,33 @@ class StepStatus:
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[P]):
-    """One step of the main job.
+    """One step of the pipeline.
 
     Parameters
     ----------
     name, title, about
-        Name for files and commands, words for the row, and one sentence on what it does.
+        Name in files and commands, title in the window and in reports, one sentence on what the
+        step does.
     page
-        Words of the page on which the step stands; several steps may share one.
+        Title of the window page that shows the step; steps may share a page.
     params
         Class of its settings.
     reads
-        Sources and artifacts without which it cannot run.
+        Required sources and artifacts.
     writes
-        Artifacts that it makes, always all of them.
+        Artifacts that it returns, always all of them.
     body
-        Generator: takes the inputs and the settings, yields `Progress`, returns the results.
+        Generator: takes the `StepContext` and the settings, yields `Progress`, returns the results.
     may_read
-        Sources and artifacts that are used when they can be had; their absence is recorded.
+        Sources and artifacts that are used if available; their absence is part of the provenance.
     needs_model
-        Name of the setting that holds a model's hash, when a model is used.
+        Name of the setting that holds the hash of a trained model; empty without one.
     needs_any
-        Of these optional inputs at least one must be there.
+        Optional inputs of which at least one is required.
     coarsest_um
-        Coarsest pixel size of the step's slide at which its result means anything; None for any.
+        Coarsest pixel size (µm) of the step's slide that gives a meaningful result; None for any.
     previews
-        Stain whose slide the step passes over, if it can be tried on a region of it (`preview`).
+        Stain of the slide that a preview of the step reads (`preview`); empty without a preview.
     revision
         Raised when, and only when, the step's numbers change.
     """

@@ -58,7 +58,7 @@ class HandPage(DetailPage):
 
 def make_page(title: str, steps: Sequence[Step[Any]], desk: Desk, canvas: CanvasLink) -> StepPage:
     """The page of some steps, with its panel where it has one."""
-    if title == "Align":
+    if title == "Registration":
         return HandPage(title, steps, lambda: _align(canvas))
     panel = _PANELS.get(title)
     if panel is None:

@@ -1,4 +1,4 @@
-"""The steps of the main job in the order in which they are run."""
+"""The steps of the pipeline, in the order in which they run."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ _MAKERS = {artifact.name: step for step in STEPS for artifact in step.writes}
 
 
 def step_named(name: str) -> Step[Any]:
-    """The step with a name; an unknown one raises `InputError` with the known names."""
+    """The step with this name; raises `InputError` with the known names if there is none."""
     if name not in _BY_NAME:
-        raise InputError(f"there is no step '{name}'; the steps are: {', '.join(_BY_NAME)}")
+        raise InputError(f"unknown step '{name}'; the steps are: {', '.join(_BY_NAME)}")
     return _BY_NAME[name]
 
 
 def maker_of(artifact: Artifact[Any]) -> Step[Any]:
-    """The step that makes an artifact."""
+    """The step that writes an artifact."""
     return _MAKERS[artifact.name]

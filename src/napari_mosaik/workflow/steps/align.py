@@ -174,10 +174,10 @@ def _stain_step(stain: str) -> Step[AlignParams]:
     title = STAIN_TITLES[stain]
     return Step(
         name=f"align_{stain}",
-        title=f"Align {title} to CD34",
-        about=f"Turns and shifts the {title} section onto the CD34 section by their outlines and "
-        "their haematoxylin, or as given by hand, by landmarks or by a file.",
-        page="Align",
+        title=f"Registration of {title} to CD34",
+        about=f"Registers the {title} section to the CD34 section by tissue outline and haematoxylin, "
+        "or applies a manual alignment, landmarks or an imported transform.",
+        page="Registration",
         params=AlignParams,
         reads=(SLIDES[stain], SLIDES[REFERENCE], TISSUE[stain], TISSUE[REFERENCE]),
         may_read=(LANDMARKS, PLACED[stain]),
@@ -205,10 +205,10 @@ ALIGN = (
     _stain_step("caix"),
     Step(
         name="align_pet",
-        title="Align PET to CD34",
-        about="Turns, shifts and scales the PET slice onto the CD34 section by their outlines and "
-        "by how the activity fades at the rim of the tissue.",
-        page="Align",
+        title="Registration of PET to CD34",
+        about="Registers the PET slice to the CD34 section by rotation, translation and scale, from "
+        "the tissue outline and a forward model of the scanner's blur.",
+        page="Registration",
         params=PetAlignParams,
         reads=(PET, TISSUE[REFERENCE]),
         may_read=(LANDMARKS, PLACED["pet"], SLIDES[REFERENCE]),

@@ -28,8 +28,8 @@ def _body(inputs: StepContext, params: AssociationParams) -> Generator[Progress,
 ASSOCIATE = Step(
     name="association",
     title="Correlation with uptake",
-    about="Correlates each parameter with the measured SUV; p-values allow for neighbouring "
-    "tiles being alike.",
+    about="Correlates each parameter with the measured SUV, with p-values corrected for spatial "
+    "autocorrelation.",
     page="Parameters and maps",
     params=AssociationParams,
     reads=(TILES, PARAMETERS, UPTAKE),

@@ -159,7 +159,7 @@ def _with_tumour(inputs: StepContext, cells: Table) -> Table:
 CAIX = Step(
     name="caix",
     title="CAIX",
-    about="Measures the brown CAIX membrane of each cell and grades it 0 to 3+.",
+    about="Measures the CAIX (DAB) membrane staining of each cell and scores it 0 to 3+.",
     page="CAIX",
     params=CaixStepParams,
     reads=(SLIDES["caix"], TISSUE["caix"]),

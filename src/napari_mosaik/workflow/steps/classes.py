@@ -152,8 +152,8 @@ def class_at(classes: LabelImage, points_um: FloatArray) -> NDArray[np.int64]:
 TISSUE_CLASSES = Step(
     name="classes",
     title="Tissue classes",
-    about="Colours neoplastic, non-neoplastic and background tissue on H&E with a classifier "
-    "trained on drawn shapes.",
+    about="Classifies H&E tissue as neoplastic, non-neoplastic or background with a classifier "
+    "trained on annotations.",
     page="Tissue classes",
     params=ClassParams,
     reads=(SLIDES["he"], TISSUE["he"], STAIN_FIT),

@@ -92,7 +92,7 @@ FIND_CLUSTERS = (
     Step(
         name="clusters",
         title="Clusters of parameters",
-        about="Marks hot and cold clusters of each tile parameter by local Moran's I.",
+        about="Detects hot spots and cold spots of each tile parameter with local Moran's I.",
         page="Clusters",
         params=MoranParams,
         reads=(TILES, PARAMETERS),
@@ -102,7 +102,7 @@ FIND_CLUSTERS = (
     Step(
         name="uptake_clusters",
         title="Clusters of uptake",
-        about="Marks hot and cold clusters of the measured SUV by local Moran's I.",
+        about="Detects hot spots and cold spots of the measured SUV with local Moran's I.",
         page="Clusters",
         params=MoranParams,
         reads=(TILES, UPTAKE),

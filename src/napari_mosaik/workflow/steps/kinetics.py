@@ -65,7 +65,7 @@ def _curves(inputs: StepContext, params: CurveParams) -> Generator[Progress, Non
 CURVES = Step(
     name="kinetics",
     title="Kinetics",
-    about="Computes free, bound and internalised antibody over time for the patient.",
+    about="Simulates free, bound and internalised antibody over time in this patient.",
     page="Kinetics",
     params=CurveParams,
     reads=(),
@@ -116,8 +116,8 @@ def antigen_share(parameters: Table) -> FloatArray:
 TILE_CURVES = Step(
     name="tile_kinetics",
     title="Delivery per tile",
-    about="Estimates how much antibody each tile would retain if delivery through its vessels "
-    "were all that mattered.",
+    about="Estimates the antibody retained by each tile if delivery through its vessels were the "
+    "only limit.",
     page="Kinetics",
     params=DeliveryParams,
     reads=(PARAMETERS, CORRECTED_VESSEL_OBJECTS, CAIX_CELLS),

@@ -38,7 +38,7 @@ def _body(inputs: StepContext, params: MapParams) -> Generator[Progress, None, R
 PARAMETER_MAPS = Step(
     name="maps",
     title="Parameter maps",
-    about="Spreads the tile values over the tissue by inverse distance weighting.",
+    about="Interpolates the tile values over the tissue by inverse distance weighting.",
     page="Parameters and maps",
     params=MapParams,
     reads=(TILES, PARAMETERS, TISSUE[REFERENCE]),

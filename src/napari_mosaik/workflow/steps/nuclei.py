@@ -235,8 +235,8 @@ def _join(
 FIND_NUCLEI = Step(
     name="nuclei",
     title="Nuclei",
-    about="Finds nuclei on H&E by their haematoxylin, or with a StarDist network, and measures "
-    "shape, stain and texture.",
+    about="Segments nuclei on H&E by haematoxylin density or with StarDist, and measures their "
+    "shape, staining and texture.",
     page="Nuclei",
     params=NucleiParams,
     reads=(SLIDES["he"], TISSUE["he"]),

@@ -154,7 +154,7 @@ def _classes(inputs: StepContext) -> Table | None:
 TILE_PARAMETERS = Step(
     name="parameters",
     title="Parameters",
-    about="Gathers vessels, nuclei, CAIX cells and tissue classes into one row per tile.",
+    about="Summarises vessels, nuclei, CAIX cells and tissue classes in one row per tile.",
     page="Parameters and maps",
     params=ParameterParams,
     reads=(TILES, TISSUE[REFERENCE]),

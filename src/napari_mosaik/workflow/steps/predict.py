@@ -184,7 +184,7 @@ def _record(model: Any, inputs: StepContext, params: PredictParams) -> dict[str,
 PREDICT = Step(
     name="predict",
     title="Prediction",
-    about="Predicts the SUV of every tile from histology and kinetics with a trained network.",
+    about="Predicts the SUV of each tile from histology and kinetics with a trained network.",
     page="Predictor",
     params=PredictParams,
     reads=PREDICTOR_READS,

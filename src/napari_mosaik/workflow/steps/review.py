@@ -84,7 +84,7 @@ def _doubts(inputs: StepContext) -> list[str]:
 REVIEW = Step(
     name="review",
     title="Review",
-    about="Compares predicted with measured uptake tile by tile, beside simple baselines.",
+    about="Compares predicted with measured uptake per tile, and with simple baseline models.",
     page="Review and report",
     params=ReviewParams,
     reads=(PREDICTION, PREDICTION_RECORD, UPTAKE, ALIGNMENT["pet"]),

@@ -55,8 +55,8 @@ def _body(inputs: StepContext, params: SensitivityParams) -> Generator[Progress,
 SHIFT_SENSITIVITY = Step(
     name="sensitivity",
     title="Shift sensitivity",
-    about="Moves the PET by one voxel and turns it by 2 degrees, and says how much each tile's SUV "
-    "changes: a claim about a tile is no firmer than that.",
+    about="Reports how much the SUV of each tile changes when the PET is shifted by one voxel or "
+    "rotated by 2 degrees: the uncertainty of any statement about a single tile.",
     page="Uptake (PET)",
     params=SensitivityParams,
     reads=(TILES, SUV, ALIGNMENT["pet"]),

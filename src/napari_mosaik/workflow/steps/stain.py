@@ -47,8 +47,8 @@ def _body(inputs: StepContext, params: MacenkoParams) -> Generator[Progress, Non
 
 STAIN = Step(
     name="stain",
-    title="Stain of H&E",
-    about="Finds this H&E slide's own haematoxylin and eosin colours (Macenko), once per slide.",
+    title="H&E stain",
+    about="Estimates the haematoxylin and eosin stain vectors of the H&E slide (Macenko).",
     page="Tissue classes",
     params=MacenkoParams,
     reads=(SLIDES["he"], TISSUE["he"]),

@@ -29,7 +29,7 @@ def _body(inputs: StepContext, params: TileParams) -> Generator[Progress, None, 
 MAKE_TILES = Step(
     name="tiles",
     title="Tiles",
-    about="Lays one regular grid of overlapping tiles on the tissue of the CD34 section.",
+    about="Covers the tissue of the CD34 section with a regular grid of overlapping tiles.",
     page="Tissue and tiles",
     params=TileParams,
     reads=(TISSUE[REFERENCE],),

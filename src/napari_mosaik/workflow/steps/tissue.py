@@ -151,7 +151,7 @@ def _step(stain: str) -> Step[TissueParams]:
     return Step(
         name=f"tissue_{stain}",
         title=f"Tissue on {title}",
-        about=f"Finds where the tissue lies on the {title} slide, leaving out glass and pen.",
+        about=f"Detects tissue on the {title} slide and excludes glass, pen and artefacts.",
         page="Tissue and tiles",
         params=TissueParams,
         reads=(SLIDES[stain],),

@@ -65,7 +65,7 @@ def _tiles(inputs: StepContext, params: UptakeParams) -> Generator[Progress, Non
 CALCULATE_SUV = Step(
     name="suv",
     title="SUV",
-    about="Turns the PET's activity into SUV with the injection record; every term is shown.",
+    about="Converts PET activity concentration to SUV with the injection record; lists every term.",
     page="Uptake (PET)",
     params=SuvParams,
     reads=(PET, INJECTION),
@@ -76,7 +76,7 @@ CALCULATE_SUV = Step(
 MEASURE_UPTAKE = Step(
     name="uptake",
     title="Uptake per tile",
-    about="Averages the measured SUV under each tile.",
+    about="Averages the measured SUV over each tile, weighted by area.",
     page="Uptake (PET)",
     params=UptakeParams,
     reads=(TILES, SUV, ALIGNMENT["pet"]),

@@ -295,8 +295,8 @@ class _Vessels:
 FIND_VESSELS = Step(
     name="vessels",
     title="Vessels",
-    about="Finds vessels by their brown CD34 wall, fills their lumen, measures each of them and "
-    "leaves out brown that is no vessel.",
+    about="Segments vessels by their CD34 (DAB) endothelium, fills and measures their lumens, and "
+    "excludes non-vascular DAB.",
     page="Vessels",
     params=VesselParams,
     reads=(SLIDES["cd34"], TISSUE["cd34"]),
