@@ -187,7 +187,7 @@ def test_one_damaged_slide_blocks_its_own_steps_only(case, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--step", "vesels"], "no step 'vesels'; the steps are:"),
+        (["--step", "vesels"], "unknown step 'vesels'; the steps are:"),
         (["--until", "predict"], "Prediction cannot run"),
         (["--set", "vessels.closing=1"], "closing"),
         (["--set", "vessels"], "step.setting=value"),

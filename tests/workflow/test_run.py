@@ -235,5 +235,5 @@ def test_a_cluster_gives_the_same(chain, case):
 
 
 def test_a_cluster_that_is_not_there_is_told(chain, case):
-    with pytest.raises(MosaikError, match=r"^no dask scheduler answers.*leave --scheduler out"):
+    with pytest.raises(MosaikError, match=r"^no dask scheduler answers.*run without --scheduler"):
         list(run_until(case, read_recipe(case.root), scheduler="not-a-scheduler"))

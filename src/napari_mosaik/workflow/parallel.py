@@ -68,8 +68,8 @@ def _on_threads(work: Callable[[T], object], todo: list[T]) -> Iterator[int]:
 
     names = [f"item-{index:09d}" for index in range(len(todo))]
     graph = {name: (one, index) for index, name in enumerate(names)}
-    # `get` returns when all items are done; on its own thread, so that the caller can yield progress
-    # after each item, and be closed, on the thread that called it.
+    # `get` returns when all items are done.  It has a thread of its own, so that this generator can
+    # yield after each item, and be closed, on the thread that drives it.
     runner = threading.Thread(
         target=get, args=(graph, names), kwargs={"num_workers": n_workers()}, name="mosaik-blocks"
     )

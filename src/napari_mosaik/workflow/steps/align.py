@@ -175,8 +175,8 @@ def _stain_step(stain: str) -> Step[AlignParams]:
     return Step(
         name=f"align_{stain}",
         title=f"Registration of {title} to CD34",
-        about=f"Registers the {title} section to the CD34 section by tissue outline and haematoxylin, "
-        "or applies a manual alignment, landmarks or an imported transform.",
+        about=f"Registers the {title} section to the CD34 section by tissue outline and "
+        "haematoxylin, or applies a manual alignment, landmarks or an imported transform.",
         page="Registration",
         params=AlignParams,
         reads=(SLIDES[stain], SLIDES[REFERENCE], TISSUE[stain], TISSUE[REFERENCE]),
@@ -206,8 +206,8 @@ ALIGN = (
     Step(
         name="align_pet",
         title="Registration of PET to CD34",
-        about="Registers the PET slice to the CD34 section by rotation, translation and scale, from "
-        "the tissue outline and a forward model of the scanner's blur.",
+        about="Registers the PET slice to the CD34 section by rotation, translation and scale, "
+        "from the tissue outline and a forward model of the scanner's blur.",
         page="Registration",
         params=PetAlignParams,
         reads=(PET, TISSUE[REFERENCE]),

@@ -103,7 +103,8 @@ def _step(
     return Step(
         name=f"correct_{what}",
         title=f"Corrected {what}",
-        about=f"Applies the manual corrections (delete, split, merge, draw, set class) to the {what}.",
+        about=f"Applies the manual corrections (delete, split, merge, draw, set class) to the "
+        f"{what}.",
         page=what.capitalize(),
         params=CorrectParams,
         reads=(SLIDES[stain], *more, *found),
