@@ -154,7 +154,7 @@ class Studio:
         self.settle()
         self.shoot("updating")
         self.until(lambda: dock.workspace.job is None)
-        self.until(lambda: "mean error" in dock.annotate.change.text())
+        self.until(lambda: "mean absolute error" in dock.annotate.change.text())
         self.until(lambda: all(s.word == "done" for s in dock.workspace.states.values()))
         dock.board.set_shown("Tissue classes", True)
         self.shoot("loop")

@@ -121,7 +121,7 @@ class SegmentationStudio(Studio):
         dock, panel = self.dock, self.dock.correct
         grid = dock.workspace.facts.grid
         assert grid is not None
-        panel.what.setCurrentText("Bad places on CD34")
+        panel.what.setCurrentText("Artefacts on CD34")
         panel.kind.setCurrentText("fold")
         panel.toggle("flag")
         self.until(lambda: panel.tool.mode == "flag")
@@ -134,9 +134,9 @@ class SegmentationStudio(Studio):
         self.until(lambda: dock.workspace.states["tissue_cd34"].word == "stale")
         dock.desk.run_steps(["tissue_cd34"])
         self.until(lambda: dock.workspace.job is None)
-        self.until(lambda: dock.board.layer("Bad places on CD34") is not None)
+        self.until(lambda: dock.board.layer("Artefacts on CD34") is not None)
         for layer in dock.board.overlays().values():
-            layer.visible = layer.name in ("Bad places on CD34", "Tissue on CD34")
+            layer.visible = layer.name in ("Artefacts on CD34", "Tissue on CD34")
         dock.board.show_slide("cd34")
         self.viewer.reset_view()
         self.shoot("bad_places")

@@ -55,7 +55,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     assert panel.card.text().startswith("Vessel, tile ")
     assert "area: " in panel.card.text()
     assert "µm²" in panel.card.text()
-    assert "found by: DAB density" in panel.card.text()
+    assert "method: DAB density" in panel.card.text()
     assert CHOSEN in viewer.layers
     assert dock.workspace.tile == -1
 
@@ -71,7 +71,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     np.testing.assert_array_equal(viewer.scene.camera.center, middle)
     settled(1)
     assert panel.tool.mode == "select"
-    assert "split by hand" in panel.card.text()
+    assert "split manually" in panel.card.text()
     assert MADE in viewer.layers
     panel.undo.click()
     settled(0)
@@ -161,7 +161,7 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
         )
 
     # the tools are those of the mask; the kind is chosen, the key takes the first tool
-    panel.what.setCurrentText("Bad places on CD34")
+    panel.what.setCurrentText("Artefacts on CD34")
     for widget, shown in ((panel.kind, True), (panel.flag, True), (panel.cut, False)):
         assert widget.isVisibleTo(panel) == shown
     panel.kind.setCurrentText("other")
@@ -185,7 +185,7 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
     tissue = case.store.read(TISSUE["cd34"])
     row, column = tissue.lattice.to_index([place])[0].astype(int)
     assert not tissue.values[row, column]
-    name = "Bad places on CD34"
+    name = "Artefacts on CD34"
     qtbot.waitUntil(lambda: dock.board.layer(name) is not None, timeout=20_000)
     shown = dock.board.layer(name)
     qtbot.waitUntil(

@@ -67,12 +67,12 @@ def test_a_segmentation_is_checked_by_eye_and_kept(qtbot, dock, opened, own_coho
     panel.reader.setText("anna")
     panel.start()
     qtbot.waitUntil(lambda: panel.check is not None, timeout=20_000)
-    assert panel.question.text().startswith("1 of ")
+    assert panel.question.text().startswith("Object 1 of ")
     qtbot.mouseClick(panel.right, Qt.MouseButton.LeftButton)
     qtbot.mouseClick(panel.wrong, Qt.MouseButton.LeftButton)
     assert "wrong: 1 of 2" in panel.said.text()
     qtbot.mouseClick(panel.back, Qt.MouseButton.LeftButton)
-    assert panel.question.text().startswith("2 of ")
+    assert panel.question.text().startswith("Object 2 of ")
     qtbot.mouseClick(panel.right, Qt.MouseButton.LeftButton)
     assert "wrong: 0 of 2" in panel.said.text()
     panel.stop()
@@ -80,7 +80,7 @@ def test_a_segmentation_is_checked_by_eye_and_kept(qtbot, dock, opened, own_coho
 
     panel.start()  # goes on where it was left
     qtbot.waitUntil(lambda: panel.check is not None, timeout=20_000)
-    assert panel.question.text().startswith("3 of ")
+    assert panel.question.text().startswith("Object 3 of ")
     while panel.check.next_object() is not None:
         panel._judge("right")
     missed = 0

@@ -1,4 +1,4 @@
-"""The main dock 'MOSAIK': which case, what is done, what comes next, what is running."""
+"""The main dock 'MOSAIK': the open case, its steps and the tools of the canvas."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ class MosaikDock(QWidget):
         self.check = CheckPanel(self.board)
         self.correct = CorrectPanel(self.canvas)
         review = QWidget()
-        self.correct_fold = Fold("Correct by hand", self.correct)
-        checked = Fold("Check a segmentation by eye", self.check)
+        self.correct_fold = Fold("Manual correction", self.correct)
+        checked = Fold("Visual QA", self.check)
         review.setLayout(column(checked, self.correct_fold, self.review))
         self.review_tab = self.tabs.addTab(scrolled(review), "Review")
         self.annotate = AnnotateDock(self.desk, self.canvas)
@@ -278,7 +278,7 @@ class _Header(QWidget):
         self.run_all = button(
             "Run all that is missing",
             desk.run_missing,
-            "Runs every step that is not run or stale and not blocked, in order",
+            "Runs all steps that are stale or were not run, in order",
         )
         self.counts = words(small=True)
         self.setLayout(
@@ -314,8 +314,8 @@ class _Welcome(QFrame):
     def __init__(self, dock: MosaikDock) -> None:
         super().__init__()
         text = words(
-            "MOSAIK lays H&E, CD34, CAIX and PET of one specimen on one another, measures the "
-            "tissue and compares predicted with measured uptake. Research use only."
+            "MOSAIK registers H&E, CD34, CAIX and PET of one specimen, quantifies the tissue and "
+            "compares predicted with measured uptake. Research use only."
         )
         text.setAlignment(Qt.AlignmentFlag.AlignLeft)
         self.open = button("Open case…", lambda: dock.case_page.choose())

@@ -1,4 +1,4 @@
-"""The widgets of the Align page's panel; what they do is in `align_panel`."""
+"""The widgets of manual alignment; their actions are in `panel`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = ["TITLES", "AlignForm", "keys_in_words"]
 TITLES = {"he": "H&E", "caix": "CAIX", "pet": "PET"}
 _LOOKS = (("Blend", "blend"), ("Checkerboard", "checkerboard"), ("Outline", "outline"))
 _KINDS = (
-    ("turn, shift and scale", "similarity"),
-    ("turn and shift", "rigid"),
-    ("any affine change", "affine"),
+    ("Similarity (rotation, shift, scale)", "similarity"),
+    ("Rigid (rotation, shift)", "rigid"),
+    ("Affine", "affine"),
 )
 _MARK_TIP = (
-    "Click a place on the section, then the same place on CD34; each is shown alone for its click"
+    "Click a point on the section, then the same point on CD34; each is shown alone for its click"
 )
 
 
 class AlignForm(QFrame):
-    """Chooser, overlay, moves, landmarks, figures, Accept and Cancel.
+    """Section, overlay, moves, landmarks, registration error, Accept and Cancel.
 
-    ``asked`` carries what a button asks for; ``used`` whether a section is laid by hand now.
+    ``asked`` carries the action of a button; ``used`` whether manual alignment is active.
     """
 
     asked = Signal(str)
@@ -55,9 +55,15 @@ class AlignForm(QFrame):
         self.what = QComboBox()
         for frame, title in TITLES.items():
             self.what.addItem(f"{title} on CD34", frame)
-        self.begin = button("Lay by hand", self._ask("start"), "Move it yourself or set landmarks")
+        self.begin = button(
+            "Align manually",
+            self._ask("start"),
+            "Move the section with the mouse, or set landmarks",
+        )
         self.automatic = button(
-            "Automatic again", self._ask("forget"), "Forget what was given by hand and align anew"
+            "Reset to automatic alignment",
+            self._ask("forget"),
+            "Discards the given alignment and runs the automatic registration",
         )
         self.said = words(small=True)
 
@@ -68,12 +74,12 @@ class AlignForm(QFrame):
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(0, 100)
         self.opacity.setValue(50)
-        self.opacity.setToolTip("How much of the section covers CD34")
+        self.opacity.setToolTip("Opacity of the section over CD34")
         self.move_button = button("Move", self._ask("move"), keys_in_words())
         self.move_button.setCheckable(True)
         self.undo_button = button("Undo", self._ask("undo"), "Ctrl+Z")
         self.redo_button = button("Redo", self._ask("redo"), "Ctrl+Shift+Z")
-        self.over = button("Turn over", self._ask("turn_over"), "Left becomes right")
+        self.over = button("Flip horizontally", self._ask("turn_over"), "Mirrors the section")
         self.hint = words(small=True)
         self.figures = words()
 
@@ -83,30 +89,36 @@ class AlignForm(QFrame):
         self.list = QListWidget()
         self.list.setMaximumHeight(120)
         self.doubts = words(small=True)
-        self.delete_button = button("Delete", self._ask("delete_mark"), "The chosen landmark")
+        self.delete_button = button(
+            "Delete", self._ask("delete_mark"), "Deletes the selected landmark"
+        )
         self.exchange_button = button(
-            "Exchange",
+            "Swap landmark pair",
             self._ask("exchange_marks"),
-            "Partners of the two that look exchanged",
+            "Swaps the two landmarks on CD34 that appear to be interchanged",
         )
         self.kind = QComboBox()
         for title, key in _KINDS:
             self.kind.addItem(title, key)
-        self.fit_button = button("Lay by landmarks", self._ask("fit"), "Least squares of all pairs")
+        self.fit_button = button(
+            "Fit to landmarks", self._ask("fit"), "Least-squares fit to all pairs"
+        )
 
     def _ending(self) -> None:
         self.matrix_button = button(
-            "Matrix…",
+            "Import transform…",
             self._ask("choose_matrix"),
-            "Map of another program: 3 x 3 in µm",
+            "Matrix of another program: 3 × 3, (row, column) in µm",
         )
         self.marks_button = button(
-            "Landmark files…",
+            "Import landmarks…",
             self._ask("choose_marks"),
-            "Two CSV files: X and Y in pixels",
+            "Two CSV files with columns X and Y in pixels",
         )
-        self.accept_button = button("Accept", self._ask("accept"), "Store it and align by it")
-        self.cancel_button = button("Cancel", self._ask("leave"), "Nothing is changed")
+        self.accept_button = button(
+            "Accept", self._ask("accept"), "Saves this alignment and updates the registration"
+        )
+        self.cancel_button = button("Cancel", self._ask("leave"), "Discards the changes")
 
     def _lay_out(self) -> None:
         self.hand = QWidget()
@@ -127,13 +139,13 @@ class AlignForm(QFrame):
                 self.hint,
                 self.figures,
                 marks,
-                row(words("From files:"), self.matrix_button, self.marks_button),
+                row(self.matrix_button, self.marks_button, 1),
                 row(self.accept_button, self.cancel_button, 1),
             )
         )
         self.setLayout(
             column(
-                words("By hand", bold=True),
+                words("Manual alignment", bold=True),
                 row(self.what, self.begin, self.automatic, 1),
                 self.said,
                 self.hand,
@@ -144,31 +156,31 @@ class AlignForm(QFrame):
     # --- landmarks ------------------------------------------------------------------------------
     @property
     def frame(self) -> str:
-        """What is laid: "he", "caix" or "pet"."""
+        """The section being aligned: "he", "caix" or "pet"."""
         return str(self.what.currentData())
 
     def show_marks(self, laying: Laying | None) -> None:
-        """List the landmarks with their residuals, and what is odd about them."""
+        """List the landmarks with their residuals and warnings."""
         chosen = self.list.currentRow()
         self.list.clear()
         said: list[str] = []
         if laying is not None:
             residuals = laying.residuals_um()
             for n, residual in enumerate(residuals, 1):
-                self.list.addItem(f"{n}: {number(residual, 'µm')} apart")
+                self.list.addItem(f"{n}: residual {number(residual, 'µm')}")
             if laying.now.waiting is not None:
-                self.list.addItem(f"{len(residuals) + 1}: not yet on CD34")
+                self.list.addItem(f"{len(residuals) + 1}: no partner on CD34 yet")
             self.list.setCurrentRow(min(chosen, self.list.count() - 1))
             doubts = laying.now.marks.doubts(self.kind.currentData(), self.frame)
             said = [f"⚠ {text}" for text in doubts]
             if len(residuals):
                 middle = number(float(np.median(residuals)), "µm")
-                said.append(f"{count(len(residuals), 'pair')}, median {middle}")
+                said.append(f"{count(len(residuals), 'pair')}, median residual {middle}")
         self.doubts.setText("\n".join(said))
         self.doubts.setVisible(bool(said))
 
     def exchanged(self, laying: Laying | None) -> tuple[int, int] | None:
-        """The first two landmarks that look exchanged."""
+        """The first two landmarks that appear to be interchanged."""
         if laying is None:
             return None
         for one in laying.now.marks.odd(self.kind.currentData(), self.frame):
@@ -177,7 +189,7 @@ class AlignForm(QFrame):
         return None
 
     def show_buttons(self, laying: Laying | None) -> None:
-        """Enable what can be done."""
+        """Enable the buttons that apply."""
         n = 0 if laying is None else len(laying.now.marks)
         self.undo_button.setEnabled(laying is not None and laying.can_undo)
         self.redo_button.setEnabled(laying is not None and laying.can_redo)
@@ -186,19 +198,19 @@ class AlignForm(QFrame):
         self.fit_button.setEnabled(n >= (3 if self.kind.currentData() == "affine" else 2))
 
     def hint_for(self, mode: str, laying: Laying | None) -> str:
-        """What the mouse does next."""
+        """What the mouse does."""
         title = TITLES[self.frame]
         if mode == "move":
-            return f"Drag {title}; with Shift it turns. {keys_in_words()}"
+            return f"Drag {title} to move it, Shift+drag to rotate it. {keys_in_words()}"
         if mode == "mark":
             waiting = laying is not None and laying.now.waiting is not None
-            seen = "the same place on CD34" if waiting else f"a place on {title}"
-            return f"Click {seen}; the wheel magnifies."
-        return "Drag to look around."
+            target = "the same point on CD34" if waiting else f"a point on {title}"
+            return f"Click {target}. Scroll to zoom."
+        return "Drag to pan."
 
 
 def keys_in_words() -> str:
-    """What the keys do, in a line."""
+    """The keys of manual alignment as one line."""
     return "Keys: " + "; ".join(f"{keys} {what}" for keys, what in KEYS) + "."
 
 

@@ -1,4 +1,4 @@
-"""The panel of the Align page: lay a section by hand over CD34, with landmarks and figures."""
+"""Manual alignment of a section on CD34, with landmarks and registration error."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["AlignPanel"]
 
-WORKING = "expected error of the position: being worked out…"
+WORKING = "Estimating registration error…"
 _CALM_MS = 250
 
 
 class AlignPanel(AlignForm):
-    """Lays H&E, CAIX or the PET on CD34 by hand; nothing is stored before Accept."""
+    """Aligns H&E, CAIX or the PET manually to CD34; nothing is stored before Accept."""
 
     def __init__(self, link: CanvasLink) -> None:
         super().__init__()
@@ -96,14 +96,14 @@ class AlignPanel(AlignForm):
 
     # --- beginning and ending -------------------------------------------------------------------
     def start(self) -> None:
-        """Read what is needed in the background, then show it over CD34."""
+        """Read the sections in the background, then show the section over CD34."""
         case = self.desk.workspace.case
         if case is None:
             return
         self.leave()
         frame = self.frame
         self.begin.setEnabled(False)
-        self.said.setText("reading the sections…")
+        self.said.setText("Reading the sections…")
         task = self.desk.read("Align", lambda: read_for_hand(case, frame), self._started)
         task.failed.connect(lambda _problem: self._show())
 
@@ -121,7 +121,7 @@ class AlignPanel(AlignForm):
         self._again()
 
     def leave(self) -> None:
-        """Put everything back; what was moved is forgotten."""
+        """Restore the canvas and discard the changes."""
         self._calm.stop()
         self._asked += 1
         self.tool.take("")
@@ -130,7 +130,7 @@ class AlignPanel(AlignForm):
         self._show()
 
     def accept(self) -> None:
-        """Store where it lies in ``case.toml`` and run the alignment step by it."""
+        """Store the alignment in ``case.toml`` and run the alignment step."""
         case, laying = self.desk.workspace.case, self.laying
         if case is None or laying is None:
             return
@@ -139,7 +139,7 @@ class AlignPanel(AlignForm):
         self._store({**case.file.placed, frame: entry}, frame)
 
     def forget(self) -> None:
-        """Let the automatic alignment count again."""
+        """Discard the given alignment and run the automatic registration."""
         case, frame = self.desk.workspace.case, self.frame
         if case is None:
             return
@@ -164,37 +164,37 @@ class AlignPanel(AlignForm):
         self._again()
 
     def undo(self) -> None:
-        """Take back the last act."""
+        """Undo the last change."""
         self._act("undo")
 
     def redo(self) -> None:
-        """Do again what was taken back."""
+        """Redo the last undone change."""
         self._act("redo")
 
     def turn_over(self) -> None:
-        """Left becomes right."""
+        """Flip the section horizontally."""
         self._act("turn_over", self.tool.about_um)
 
     def _clicked(self, place_um: Any) -> None:
         self._act("mark", place_um)
 
     def delete_mark(self) -> None:
-        """Delete the chosen landmark."""
+        """Delete the selected landmark."""
         if self.list.currentRow() >= 0:
             self._act("delete_mark", self.list.currentRow())
 
     def exchange_marks(self) -> None:
-        """Exchange the partners of the first two landmarks that look exchanged."""
+        """Swap the first two landmarks that appear to be interchanged."""
         pair = self.exchanged(self.laying)
         if pair is not None:
             self._act("exchange_marks", *pair)
 
     def fit(self) -> None:
-        """Lay it by the landmarks."""
+        """Fit the alignment to the landmarks."""
         self._act("fit_marks", self.kind.currentData())
 
     def take_matrix(self, path: Path) -> None:
-        """Take over a matrix file."""
+        """Import a matrix file."""
         from napari_mosaik.register import read_matrix
 
         try:
@@ -205,7 +205,7 @@ class AlignPanel(AlignForm):
         self._act("take", Transform(self.frame, REFERENCE, matrix), "file", path.name)
 
     def take_marks(self, moving: Path, fixed: Path) -> None:
-        """Take over landmark files of the section and of CD34."""
+        """Import landmark files of the section and of CD34."""
         from napari_mosaik.register import read_landmarks
 
         reading = self.reading
@@ -223,7 +223,9 @@ class AlignPanel(AlignForm):
 
     def choose_matrix(self) -> None:
         """Ask for a matrix file."""
-        path = QFileDialog.getOpenFileName(self, "Matrix to CD34 (3 x 3, row, column, µm)")[0]
+        path = QFileDialog.getOpenFileName(
+            self, "Transform to CD34 (3 × 3 matrix, row and column in µm)"
+        )[0]
         if path:
             self.take_matrix(Path(path))
 
@@ -262,7 +264,7 @@ class AlignPanel(AlignForm):
         if laying is None or reading is None:
             return
         mine, parts, transform = self._asked, reading.parts, laying.now.transform
-        self.figures.setText("comparing…")
+        self.figures.setText("Comparing the outlines…")
         self.desk.read("Align", lambda: parts.judge(transform), lambda a: self._judged(mine, a))
 
     def _judged(self, mine: int, found: Alignment) -> None:
@@ -282,7 +284,7 @@ class AlignPanel(AlignForm):
         if not self._waits(mine):
             return
         if isinstance(found, str):
-            self._tell(by_outline, f"expected error of the position: unknown; {found}")
+            self._tell(by_outline, f"registration error unknown: {found}")
         else:
             self._tell(found)
 
@@ -301,7 +303,7 @@ class AlignPanel(AlignForm):
         self.begin.setEnabled(case is not None and not on)
         self.automatic.setVisible(case is not None and self.frame in case.file.placed and not on)
         entry = case.file.placed.get(self.frame) if case is not None else None  # type: ignore[call-overload]
-        given = "" if entry is None else f"given by {entry.source}: {entry.note}"
+        given = "" if entry is None else f"Given alignment ({entry.source}): {entry.note}"
         self.said.setText("" if on else given)
         self.said.setVisible(bool(self.said.text()))
         if not on:

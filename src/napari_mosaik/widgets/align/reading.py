@@ -1,4 +1,4 @@
-"""What the Align page reads before a section is laid by hand."""
+"""What manual alignment reads of a case before it starts."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def values_judged(
         try:
             next(judging)
         except StopIteration as end:
-            return end.value if end.value is not None else "no values to judge by"
+            return end.value if end.value is not None else "the PET has no values on the section"
         except InputError as error:
             return str(error)
-    return "moved on"
+    return "superseded"
 
 
 def _picture(case: Case, frame: str) -> Raster:

@@ -1,4 +1,4 @@
-"""The hand of the Align page: drag and turn a section, set landmarks, with the mouse and keys."""
+"""The mouse tool of manual alignment: drag and rotate a section, set landmarks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["KEYS", "AlignTool"]
 
 _STILL_PX = 4
 KEYS = (
-    ("arrow keys", "shift by 10 µm, with Shift by 100 µm"),
-    (", and .", "turn by 0.5°, with Shift by 5°"),
+    ("arrow keys", "move by 10 µm, with Shift by 100 µm"),
+    (", and .", "rotate by 0.5°, with Shift by 5°"),
     ("- and +", "scale by 1 %"),
     ("Ctrl+Z, Ctrl+Shift+Z", "undo, redo"),
 )

@@ -1,4 +1,4 @@
-"""The live overlay of the Align page: the section over CD34, its outline, landmarks, PET voxels."""
+"""The overlay of manual alignment: section over CD34, outline, landmarks, PET voxels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["PREFIX", "AlignView", "Look", "Seen"]
 PREFIX = "Align: "
 Look = Literal["blend", "checkerboard", "outline"]
 OUTLINE, BOARD, PET = f"{PREFIX}outline", f"{PREFIX}checkerboard", f"{PREFIX}PET"
-OWN, PARTNERS, GAPS = f"{PREFIX}landmarks", f"{PREFIX}partners on CD34", f"{PREFIX}residuals"
+OWN, PARTNERS, GAPS = f"{PREFIX}landmarks", f"{PREFIX}landmarks on CD34", f"{PREFIX}residuals"
 VOXELS, CIRCLE = f"{PREFIX}PET voxels", f"{PREFIX}PET resolution"
 SQUARES = 12
 """Squares of the checkerboard along the section."""
@@ -36,7 +36,7 @@ _OWN, _PARTNER = "#00E5FF", "#FF00FF"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What is drawn of a section: its outline, and an overview or the PET itself."""
+    """What is drawn of a section: tissue outline, and overview image or PET slice."""
 
     frame: str
     tissue: Raster
@@ -46,7 +46,7 @@ class Seen:
 
 
 class AlignView:
-    """Draws one section where it is laid, and puts the canvas back afterwards."""
+    """Draws one section at its current alignment and restores the canvas afterwards."""
 
     def __init__(self, board: LayerBoard) -> None:
         self.board, self.viewer = board, board.viewer

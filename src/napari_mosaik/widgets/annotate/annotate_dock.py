@@ -1,4 +1,4 @@
-"""The annotate dock: classes, tools, undo, and the loop from a correction to its consequences."""
+"""The Annotate tab: tissue classes, drawing tools, undo, retraining and update."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["AnnotateDock"]
 
 
 class AnnotateDock(QWidget):
-    """Draw tissue classes on the H&E, retrain, update and see what changed."""
+    """Annotate tissue classes on the H&E slide, retrain, update and compare."""
 
     def __init__(self, desk: Desk, link: CanvasLink) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class AnnotateDock(QWidget):
         self.annotation = Annotation(desk)
         self.drawing = Drawing(link, self.annotation)
         self.reader = QLineEdit(self.annotation.reader)
-        self.reader.setToolTip("Each reader has a journal of their own; use a pseudonym")
+        self.reader.setToolTip("Each reader has a separate journal; use a pseudonym")
         self.reader.editingFinished.connect(self._reader_changed)
         self._palette = QWidget()
         self._palette_rows = QGridLayout(self._palette)
@@ -50,21 +50,24 @@ class AnnotateDock(QWidget):
         self._palette_rows.setColumnStretch(1, 1)
         self.class_buttons: dict[str, QPushButton] = {}
         self.new_class = QLineEdit()
-        self.new_class.setPlaceholderText("Add a class of your own, then Enter")
+        self.new_class.setPlaceholderText("New class, then Enter")
         self.new_class.setToolTip(
-            "For example necrosis. The classifier learns it from its shapes; tiles get its share"
+            "For example necrosis. The classifier is trained on its annotations, and each tile "
+            "gets its area fraction"
         )
         self.new_class.returnPressed.connect(self._add_class)
         self.tool_buttons = {name: self._tool_button(name) for name in TOOLS}
-        self.away = button("Put away", lambda: self.drawing.take(""), "Pan and zoom again")
+        self.away = button(
+            "Pan/zoom (no tool)", lambda: self.drawing.take(""), "Returns the mouse to pan and zoom"
+        )
         self.away.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.size = QSlider(Qt.Orientation.Horizontal)
         self.size.setRange(4, 120)
         self.size.setValue(round(self.drawing.brush_px))
-        self.size.setToolTip("Size on the screen; the size in µm follows the zoom")
+        self.size.setToolTip("Diameter on the screen; the diameter in µm follows the zoom")
         self.size.valueChanged.connect(self._size_changed)
         self.size_words = QLabel()
-        self.overlap = QCheckBox("Do not overlap: what is drawn last wins")
+        self.overlap = QCheckBox("No overlap: the latest annotation wins")
         self.overlap.setChecked(True)
         self.overlap.toggled.connect(self._overlap_changed)
         self.undo = button("Undo", self.drawing.undo, "Ctrl+Z")
@@ -91,7 +94,7 @@ class AnnotateDock(QWidget):
                 self._palette,
                 self.new_class,
                 tools,
-                row(QLabel("Size"), self.size, self.size_words),
+                row(QLabel("Brush"), self.size, self.size_words),
                 self.overlap,
                 row(self.undo, self.redo, 1),
                 self.hint,
@@ -130,7 +133,7 @@ class AnnotateDock(QWidget):
                 self.annotation.open()
 
     def _add_class(self) -> None:
-        """Put a class into the list of the document and choose it."""
+        """Add a class to the document and select it."""
         document, name = self.annotation.document, self.new_class.text().strip()
         if document is None or not name:
             return
@@ -157,7 +160,7 @@ class AnnotateDock(QWidget):
 
     # --- showing --------------------------------------------------------------------------------
     def _fill(self) -> None:
-        """The palette of the classes of the document."""
+        """Show a button per class of the document."""
         clear(self._palette_rows)
         self.class_buttons.clear()
         document = self.annotation.document
@@ -208,7 +211,7 @@ class AnnotateDock(QWidget):
             label = item.widget() if item is not None else None
             if isinstance(label, QLabel):
                 area = number(areas.get(name, 0.0) / 1e6, "mm²")
-                label.setText(f"{count(counts.get(name, 0), 'shape')}, {area}")
+                label.setText(f"{count(counts.get(name, 0), 'annotation')}, {area}")
 
     def _show_size(self, *_: Any) -> None:
         self.size_words.setText(number(2 * self.drawing.radius_um, "µm", digits=2))
@@ -222,12 +225,12 @@ class AnnotateDock(QWidget):
         if self._desk.workspace.case is None:
             return "Open a case first."
         if not self.drawing.is_on:
-            return "Choose a tool to draw on the H&E."
-        erase = "" if self.drawing.tool == "select" else "; with Alt it erases"
+            return "Choose a tool to annotate the H&E slide."
+        erase = "" if self.drawing.tool == "select" else "; hold Alt to erase"
         return f"{TOOLS[self.drawing.tool][2]}{erase}."
 
     def shut(self) -> None:
-        """Put the tool away and write everything; called when the window closes."""
+        """Release the mouse and save everything; called when the window closes."""
         self.drawing.take("")
         self.annotation.close()
 

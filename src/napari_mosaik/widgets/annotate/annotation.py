@@ -1,4 +1,4 @@
-"""The annotations of the open case: document, journal, file, and what a correction sets going."""
+"""The annotations of the open case: document, journal, GeoJSON file, retraining and update."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["Annotation", "Before", "change_lines", "remember"]
 
 IDLE_MS = 2000
-"""The GeoJSON file follows the journal after this time without an edit."""
+"""The GeoJSON file is written after this time without an edit."""
 
 
 class Annotation(QObject):
     """Opens, saves and closes the annotation document; retrains and updates.
 
-    ``opened`` is emitted when there is a document (or none any more), ``changed`` after each edit,
-    ``saved`` when the file has been written.
+    ``opened`` is emitted when a document was opened or closed, ``changed`` after each edit and
+    ``saved`` when the GeoJSON file was written.
     """
 
     opened = Signal()
@@ -60,7 +60,7 @@ class Annotation(QObject):
 
     # --- document -------------------------------------------------------------------------------
     def open(self) -> None:
-        """Open the document of the present case and reader."""
+        """Open the document of the current case and reader."""
         case = self._desk.workspace.case
         if case is None or "he" not in case.file.slides:
             self._desk.report(InputError("open a case with an H&E slide first"), "Annotate")
@@ -85,7 +85,7 @@ class Annotation(QObject):
         self.document, self._case = document, case
 
     def close(self) -> None:
-        """Write what is not written yet and give the journal back."""
+        """Save pending edits and release the journal."""
         self._idle.stop()
         if self._unsaved:
             self._write_now()
@@ -108,10 +108,10 @@ class Annotation(QObject):
     # --- saving ---------------------------------------------------------------------------------
     @property
     def saved_words(self) -> str:
-        """Whether everything is kept, in words; the journal always is."""
+        """Save state as text; the journal is always up to date."""
         if self.document is None:
             return ""
-        return "journal saved, file follows" if self._unsaved else "saved"
+        return "Saved in the journal; GeoJSON file pending" if self._unsaved else "Saved"
 
     def save(self) -> None:
         """Write the GeoJSON file in the background."""
@@ -133,7 +133,7 @@ class Annotation(QObject):
         """Train the tissue classifier on all annotated cases of the cohort, for this case."""
         case = self._case
         if case is None or self.document is None:
-            self._desk.report(InputError("draw some shapes first"), "Retrain")
+            self._desk.report(InputError("there are no annotations; draw some first"), "Retrain")
             return None
         self._idle.stop()
         self._write_now()
@@ -143,8 +143,8 @@ class Annotation(QObject):
             from napari_mosaik.workflow.classifier import retrain
 
             before = remember(case)
-            teaching = [case, *[Case(path) for path in others]]
-            work = retrain([one for one in teaching if one.annotations("he")] or [case], [case])
+            annotated = [case, *[Case(path) for path in others]]
+            work = retrain([one for one in annotated if one.annotations("he")] or [case], [case])
             while True:
                 try:
                     progress = next(work)
@@ -152,23 +152,23 @@ class Annotation(QObject):
                     return before, end.value
                 yield "Retrain", progress
 
-        job = self._desk.start("Retrain the tissue classes", steps)
+        job = self._desk.start("Retrain the tissue classifier", steps)
         if job is not None:
             job.done.connect(self._retrained)
         return job
 
     def _retrained(self, answer: tuple[Before, dict[str, Any]]) -> None:
-        self._before, made = answer
+        self._before, training = answer
         case = self._case
         if case is None:
             return
         self._desk.workspace.recipe = read_recipe(case.root)
         self._desk.refresh()
-        taught = f"Trained on {made['n_shapes']} shapes of {made['n_cases']} case(s)."
-        self._desk.workspace.change = LoopChange((taught, "Update the stale results to see more."))
+        line = f"Trained on {training['n_shapes']} annotations in {training['n_cases']} case(s)."
+        self._desk.workspace.change = LoopChange((line, "Update stale results to see the effect."))
 
     def update(self) -> Job | None:
-        """Recompute what is stale, then say what changed."""
+        """Recompute stale results, then report what changed."""
         case = self._case or self._desk.workspace.case
         if case is None:
             return None
@@ -197,7 +197,7 @@ def _write(case: Case, shapes: tuple[AnnotatedShape, ...], lattice: Lattice) -> 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Before:
-    """The tissue map and the error at one moment; None for what was not there."""
+    """Tissue classes and prediction error at one time; None for what was missing."""
 
     codes: Any = None
     areas_mm2: dict[str, float] | None = None
@@ -207,7 +207,7 @@ class Before:
 
 
 def remember(case: Case) -> Before:
-    """The tissue map and the error as they are stored now."""
+    """The stored tissue classes and prediction error."""
     store = case.store
     codes = store.read(CLASSES).array() if store.origin(CLASSES) else None
     areas = store.read(CLASS_RECORD)["area_mm2"] if store.origin(CLASS_RECORD) else None
@@ -219,7 +219,7 @@ def remember(case: Case) -> Before:
 
 
 def change_lines(before: Before, after: Before) -> tuple[str, ...]:
-    """What changed between two moments, in words with units."""
+    """What changed between two times, as lines with units."""
     lines = []
     if before.codes is not None and after.codes is not None:
         lines.append(_changed_share(before.codes, after.codes))
@@ -231,7 +231,7 @@ def change_lines(before: Before, after: Before) -> tuple[str, ...]:
             lines.append(f"{name}: {number(area, 'mm²')}")
     if before.mae is not None and after.mae is not None:
         lines.append(
-            f"mean error: {number(before.mae_suv)} → {number(after.mae_suv, after.unit)} "
+            f"mean absolute error: {number(before.mae_suv)} → {number(after.mae_suv, after.unit)} "
             f"({number(before.mae)} → {number(after.mae)} normalised)"
         )
     return tuple(lines) or ("Nothing to compare yet.",)
@@ -239,7 +239,7 @@ def change_lines(before: Before, after: Before) -> tuple[str, ...]:
 
 def _changed_share(before: Any, after: Any) -> str:
     if before.shape != after.shape:
-        return "The tissue map changed its size."
+        return "The size of the tissue class map changed."
     tissue = (before > 0) | (after > 0)
     share = float(np.mean(before[tissue] != after[tissue])) if tissue.any() else 0.0
-    return f"tissue map: {percent(share)} of the tissue changed its class"
+    return f"tissue classes: changed in {percent(share)} of the tissue"

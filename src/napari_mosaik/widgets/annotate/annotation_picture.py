@@ -1,4 +1,4 @@
-"""The annotations on the canvas: one picture of what is visible."""
+"""The annotations on the canvas: a label image of the visible part."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ __all__ = ["AnnotationPicture", "Draft"]
 LAYER = "Annotations"
 LONGEST_PX = 1600
 OUTLINE = 255
-"""Code of the outlines, which are drawn in one colour so that pink is seen on pink."""
+"""Label of the outlines; their one colour stands out on pink tissue."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
-    """What the hand is drawing; an empty label stands for the eraser."""
+    """The area being drawn; an empty label is the eraser."""
 
     area: Area
     label: str
 
 
 class AnnotationPicture:
-    """A read-only labels layer over the visible part of the H&E."""
+    """A read-only labels layer over the visible part of the H&E slide."""
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self.viewer = viewer
 
     def layer(self) -> Layer | None:
-        """The layer, None before anything was drawn."""
+        """The layer, or None before the first annotation."""
         return next((layer for layer in self.viewer.layers if layer.name == LAYER), None)
 
     def remove(self) -> None:
-        """Take the layer off the canvas."""
+        """Remove the layer."""
         layer = self.layer()
         if layer is not None:
             self.viewer.layers.remove(layer)
@@ -61,7 +61,7 @@ class AnnotationPicture:
         slide_lattice: Lattice,
         draft: Draft | None,
     ) -> None:
-        """Draw the visible shapes and the draft."""
+        """Draw the visible annotations and the draft."""
         lattice = self._visible(slide, slide_lattice)
         if lattice is None:
             return
@@ -80,7 +80,7 @@ class AnnotationPicture:
         self._put(pixels, lattice, classes, slide)
 
     def _visible(self, slide: Layer, slide_lattice: Lattice) -> Lattice | None:
-        """A lattice over the visible part of the slide, about as fine as the screen."""
+        """Pixel grid over the visible part of the slide at about screen resolution."""
         seen_low, seen_high = visible_um(self.viewer)
         corners = product(*zip(seen_low, seen_high, strict=True))
         there = slide_lattice.to_um([slide.world_to_data(c) for c in corners])
@@ -115,7 +115,7 @@ class AnnotationPicture:
 
 
 def _edges(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Samples of a shape next to something else."""
+    """Mask of the pixels at the border of an annotation, same shape as *codes*."""
     edge = np.zeros(codes.shape, bool)
     down, across = codes[1:] != codes[:-1], codes[:, 1:] != codes[:, :-1]
     edge[1:] |= down

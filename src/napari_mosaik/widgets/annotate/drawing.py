@@ -1,4 +1,4 @@
-"""Drawing on the H&E: brush, polygon, lasso, rectangle, select and eraser, by mouse and keys."""
+"""Annotation tools on the H&E slide: brush, polygon, lasso, rectangle, select and eraser."""
 
 from __future__ import annotations
 
@@ -27,13 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["TOOLS", "Drawing"]
 
 TOOLS = {
-    "brush": ("B", "Brush", "Drag to paint; drag from inside a shape of this class to enlarge it"),
-    "polygon": ("P", "Polygon", "Click corner after corner; double-click or Enter closes it"),
+    "brush": ("B", "Brush", "Drag to paint; start inside an annotation of this class to extend it"),
+    "polygon": ("P", "Polygon", "Click the vertices; double-click or Enter closes the polygon"),
     "lasso": ("L", "Lasso", "Drag around the region"),
     "rectangle": ("R", "Rectangle", "Drag from corner to corner"),
-    "select": ("V", "Select", "Click a shape; Delete removes it, a class key changes its class"),
+    "select": (
+        "V",
+        "Select",
+        "Click an annotation; Delete removes it, a class key changes its class",
+    ),
 }
-"""Tools by name: key, words, and what the next click does."""
+"""Tools by name: key, title and hint."""
 _CALM_MS = 30
 
 

@@ -1,7 +1,7 @@
-"""The pixel size of a slide that does not tell it, from a line over a known length.
+"""Pixel size of an uncalibrated slide from a line over a known length.
 
-The slide is shown alone with a provisional pixel size of 1 µm, so that µm of the canvas are slide
-pixels; it is labelled 'uncalibrated' and used for nothing but the ruler.
+The slide is shown alone with a provisional pixel size of 1 µm, so that µm on the canvas are slide
+pixels; it is labelled 'uncalibrated' and used for calibration only.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Calibration"]
 
 _ASK = (
-    "For a slide whose file does not say how large its pixels are: draw a line over a length that "
-    "you know, such as a printed scale bar, and type that length."
+    "For a slide without a pixel size: draw a line over a known length, such as a printed scale "
+    "bar, and enter that length."
 )
 _UNITS = {"µm": 1.0, "mm": 1000.0}
 
@@ -59,14 +59,16 @@ class Calibration(QWidget):
         self._before: Arrangement | None = None
         self._length_px = 0.0
         self.which = QComboBox()
-        self.begin_button = button("Measure this slide", self._begin_stain)
+        self.begin_button = button("Calibrate this slide", self._begin_stain)
         self.file_button = button("Another slide file…", self._choose)
         self.told = words()
         self.length = QLineEdit()
-        self.length.setPlaceholderText("true length")
+        self.length.setPlaceholderText("known length")
         self.unit = QComboBox()
         self.unit.addItems(list(_UNITS))
-        self.use_button = button("Use it", self.use, "Stores the pixel size with source 'ruler'")
+        self.use_button = button(
+            "Apply pixel size", self.use, "Stores the pixel size with source 'ruler'"
+        )
         self.cancel_button = button("Cancel", self.cancel)
         self._choice, self._answer = QWidget(), QWidget()
         self._choice.setLayout(column(self.which, row(self.begin_button, self.file_button, 1)))
@@ -146,7 +148,7 @@ class Calibration(QWidget):
         try:
             known = number_of(self.length.text(), "the known length")
             if known is None:
-                raise InputError("type the true length of the line")
+                raise InputError("enter the known length of the line")
             spacing = spacing_from_ruler(self._length_px, known * _UNITS[self.unit.currentText()])
         except InputError as error:
             self.told.setText(f"⚠ {error}")
@@ -173,7 +175,9 @@ class Calibration(QWidget):
         layer.name = layer.name.removesuffix(" (uncalibrated)")
         layer.scale, layer.translate = (spacing, spacing), (spacing / 2, spacing / 2)
         self._end()
-        self.told.setText(f"{layer.name}: {number(spacing, 'µm')} per pixel, from the ruler.")
+        self.told.setText(
+            f"{layer.name}: {number(spacing, 'µm')} per pixel (calibrated with the ruler)."
+        )
         low, high = layer.extent.world
         fit(self.viewer, low, high)
 
@@ -206,6 +210,6 @@ class Calibration(QWidget):
             self.told.clear()
         elif self._length_px:
             pixels = number(self._length_px, "slide pixels")
-            self.told.setText(f"The line is {pixels} long. Draw it again, or type its true length.")
+            self.told.setText(f"Line length: {pixels}. Enter its known length, or draw it again.")
         else:
             self.told.setText(self.ruler.hint)

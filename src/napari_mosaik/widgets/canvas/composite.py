@@ -1,7 +1,7 @@
-"""The overlay mode: all slides and the PET on one another in one picture.
+"""Composite overlay: all slides and the PET in one picture.
 
-Brightfield slides are white where there is nothing, so the darkest of them is shown at each place:
-haematoxylin, eosin and both brown stains at once, with the PET as a veil above.
+Background is white in brightfield slides, so the darkest slide is shown at each pixel (minimum
+blending): haematoxylin, eosin and both DAB stains at once, below a semi-transparent PET.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOOKS = ("visible", "blending", "opacity")
 
 
 class AllInOne(QObject):
-    """Lays the slides of a case on one another and takes them apart again.
+    """Shows all slides of a case in one composite and restores them afterwards.
 
     ``entering`` is emitted before anything is changed, ``changed`` with whether it is on.
     """
@@ -39,7 +39,7 @@ class AllInOne(QObject):
 
     @property
     def is_on(self) -> bool:
-        """Whether the slides lie on one another."""
+        """Whether the composite is shown."""
         return bool(self._before)
 
     def toggle(self) -> None:
@@ -50,7 +50,7 @@ class AllInOne(QObject):
             self.enter()
 
     def enter(self) -> bool:
-        """Show all slides and the PET in one picture; False when there is none."""
+        """Show the composite; False when there is no slide."""
         slides = [self.board.layer(title) for title in STAIN_TITLES.values()]
         shown = [layer for layer in slides if layer is not None]
         if self.is_on or not shown:

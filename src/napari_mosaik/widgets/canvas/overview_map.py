@@ -1,4 +1,4 @@
-"""The overview map: the whole slide, small, with what is visible; a click goes there."""
+"""Overview map: a thumbnail of the slide with the field of view; a click moves it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class OverviewMap(QWidget):
         self._task: Task | None = None
         self._wanted = False
         self.setCursor(Qt.CursorShape.CrossCursor)
-        self.setToolTip("Click or drag to go there; Shift+O hides the map")
+        self.setToolTip("Click or drag to move the field of view; Shift+O hides the map")
         self.setVisible(False)
         self._calm = QTimer(self)
         self._calm.setSingleShot(True)

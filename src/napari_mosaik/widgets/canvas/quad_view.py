@@ -1,4 +1,4 @@
-"""The preset '4-up': H&E, CD34, CAIX and PET next to one another, with linked cameras.
+"""2 × 2 linked views: H&E, CD34, CAIX and PET side by side, with linked cameras.
 
 napari's grid gives each run of as many layers a cell.  Each cell is a picture, the overlays that
 are shown and a heading; the first cell holds the overlays themselves and the others copies that
@@ -190,11 +190,11 @@ class FourUp(QObject):
     def _heading(self, title: str, frame: str, there: bool) -> str:
         if not there:
             given = any(key == frame and not why for _, key, why in self._sources())
-            step = "SUV not run yet" if frame == "pet" else "loading"
+            step = "SUV not computed" if frame == "pet" else "loading"
             return f"{title} · {step if given else 'missing'}"
         state = self.board.desk.workspace.states.get(f"align_{frame}")
         aligned = frame == REFERENCE or (state is not None and state.word in ("done", "stale"))
-        return title if aligned else f"{title} · not aligned yet"
+        return title if aligned else f"{title} · not registered"
 
     def _sources(self) -> list[tuple[str, str, str]]:
         from napari_mosaik.widgets.base.case_controller import missing_of

@@ -25,8 +25,8 @@ __all__ = ["RULER_KEYS", "Ruler"]
 RULER_KEYS = {"Shift-D": "measure a length", "Shift-S": "measure an area"}
 READING = "mosaik_ruler"
 _HINTS = {
-    "length": "Click along the length; a double click or Enter ends it.",
-    "area": "Click around the area; a double click or Enter closes it.",
+    "length": "Click points along the line; double-click or Enter finishes it.",
+    "area": "Click points around the area; double-click or Enter closes it.",
 }
 _CALM_MS = 25
 _STILL_PX = 4
@@ -213,7 +213,7 @@ class Ruler(QObject):
     def _invitation(self) -> str:
         if self._corner_limit:
             return "click both ends"
-        return f"{self.kind}: click corners"
+        return f"{self.kind}: click points"
 
     @property
     def hint(self) -> str:
@@ -222,7 +222,7 @@ class Ruler(QObject):
             return ""
         if self._corner_limit:
             return "Click both ends of the known length."
-        back = " Escape takes back a corner." if self._corners else " Escape puts the ruler away."
+        back = " Escape removes the last point." if self._corners else " Escape ends measuring."
         return _HINTS[self.kind] + back
 
 

@@ -1,4 +1,4 @@
-"""The look of the slide on the canvas: one stain alone, brightness, contrast and gamma."""
+"""Display settings of a slide: single stain, brightness, contrast and gamma."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["SlideView"]
 _REST_MS: Final = 15
 """Positions of a slider that come faster than this are drawn once."""
 _TIPS: Final = {
-    "brightness": "Makes everything lighter or darker",
-    "contrast": "Spreads the levels around the middle grey",
-    "gamma": "Above 1 mid-tones become darker, below 1 lighter; black and white stay",
+    "brightness": "Lightens or darkens the slide",
+    "contrast": "Stretches the intensities about mid-grey",
+    "gamma": "Above 1 darkens the mid-tones, below 1 lightens them; black and white are unchanged",
 }
 
 
@@ -47,15 +47,17 @@ class SlideView(QWidget):
         self.title = words(bold=True)
         self.which = QComboBox()
         self.which.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.which.setToolTip("Several slides are visible: the one to be changed")
+        self.which.setToolTip("The slide whose display settings are shown")
         self.which.activated.connect(self._choose)
         self.stain = QComboBox()
         self.stain.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.stain.setToolTip("Separates the stains by their colours and shows one of them")
+        self.stain.setToolTip("Shows one stain after colour deconvolution")
         self.stain.activated.connect(lambda _index: self._change(stain=self.stain.currentData()))
         self.sliders = {name: _Slider(name, tip, self._later) for name, tip in _TIPS.items()}
-        self.reset_button = button("Reset", self.reset, "Shows the slide as it was scanned")
-        hint = words("For looking only: no result changes.", small=True)
+        self.reset_button = button(
+            "Reset", self.reset, "Resets the display settings to the scanned image"
+        )
+        hint = words("Display only: results do not change.", small=True)
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Show", self.stain)
@@ -133,10 +135,12 @@ class SlideView(QWidget):
         self.which.addItems(names)
         self.which.setVisible(len(names) > 1)
         if slide is None:
-            self.title.setText("Show a slide to change how it looks.")
+            self.title.setText("Show a slide to change its display settings.")
             return
         self.which.setCurrentIndex(list(self._visible).index(slide))
-        self.title.setText("Look of" if len(names) > 1 else f"Look of {names[0]}")
+        self.title.setText(
+            "Display settings of" if len(names) > 1 else f"Display settings of {names[0]}"
+        )
 
     def _prepare(self) -> None:
         """Compile in the background; a second once after the installation."""

@@ -1,4 +1,4 @@
-"""Keys and readout of the view: usual magnifications, quarter turns and mirroring."""
+"""Magnification and orientation of the view, and their readout."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["KEYS", "UNCALIBRATED", "ViewKeys", "has_pixel_size"]
 
 KEYS = {
     **{f"Ctrl-{i}": f"{times:g}x" for i, times in enumerate(MAGNIFICATIONS, 1)},
-    "Shift-T": "turn by 90° clockwise",
-    "Shift-F": "mirror",
-    "Shift-N": "as scanned",
+    "Shift-T": "rotate by 90° clockwise",
+    "Shift-F": "flip horizontally",
+    "Shift-N": "reset orientation",
 }
 """Keys and what they do; none is used by napari, by its layers or by the drawing tools."""
 UNCALIBRATED = "mosaik_uncalibrated"

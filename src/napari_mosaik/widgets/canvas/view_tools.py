@@ -1,4 +1,4 @@
-"""The page 'View': magnification, turning, overview map, 4-up and ruler, with their keys."""
+"""The View tab: magnification, orientation, overview map, layouts and ruler."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ class ViewTools(QWidget):
         self.length = _toggle("Length", lambda: self.ruler.toggle("length"), "Shift+D")
         self.area = _toggle("Area", lambda: self.ruler.toggle("area"), "Shift+S")
         self.map_button = _toggle("Overview map", self._toggle_map, "Shift+O")
-        self.four_button = _toggle("Four slides", self.four_up.toggle, "4")
-        self.one_button = _toggle("All in one", self.all_in_one.toggle, "")
-        self.one_button.setToolTip("All slides and the PET on one another")
+        self.four_button = _toggle("2 × 2 linked views", self.four_up.toggle, "4")
+        self.one_button = _toggle("Composite overlay", self.all_in_one.toggle, "")
+        self.one_button.setToolTip("All slides in one picture, below a semi-transparent PET")
         self.hint = words(small=True)
         self.list = QListWidget()
         self.list.itemClicked.connect(lambda item: self.ruler.go_to(self.list.row(item)))
-        self.delete = button("Delete", self._delete, "Deletes the chosen measurement")
+        self.delete = button("Delete", self._delete, "Deletes the selected measurement")
         self.delete_all = button("Delete all", self.ruler.clear)
-        self.copy = button("Copy", self._copy, "Copies the list as text")
+        self.copy = button("Copy", self._copy, "Copies the measurements as text")
         self._build()
         self.keys.changed.connect(self.readout.setText)
         self.map.toggled.connect(self.map_button.setChecked)
@@ -80,26 +80,26 @@ class ViewTools(QWidget):
             for i, t in enumerate(MAGNIFICATIONS, 1)
         ]
         turns = (
-            button("⟲", lambda: self.keys.turn(Turn.anticlockwise), "Turn anticlockwise"),
-            button("⟳", lambda: self.keys.turn(Turn.clockwise), "Turn clockwise, Shift+T"),
-            button("Mirror", lambda: self.keys.turn(Turn.mirrored), "Shift+F"),
-            button("Normal", self.keys.reset, "As scanned, Shift+N"),
+            button("⟲", lambda: self.keys.turn(Turn.anticlockwise), "Rotate 90° anticlockwise"),
+            button("⟳", lambda: self.keys.turn(Turn.clockwise), "Rotate 90° clockwise (Shift+T)"),
+            button("Flip", lambda: self.keys.turn(Turn.mirrored), "Flip horizontally (Shift+F)"),
+            button("Reset", self.keys.reset, "Reset orientation to as scanned (Shift+N)"),
         )
         self.setLayout(
             column(
                 words("Magnification", bold=True),
                 self.readout,
                 _even(*times),
-                words("Turn the view", bold=True),
+                words("Orientation", bold=True),
                 _even(*turns),
-                words("Show", bold=True),
+                words("Layout", bold=True),
                 _even(self.map_button, self.four_button, self.one_button),
-                words("Measure", bold=True),
+                words("Ruler", bold=True),
                 _even(self.length, self.area),
                 self.hint,
                 self.list,
                 row(self.delete, self.delete_all, self.copy, 1),
-                Fold("Pixel size from a known length", self.calibration),
+                Fold("Pixel size calibration", self.calibration),
                 words(_KEYS, small=True),
                 1,
                 margin=4,

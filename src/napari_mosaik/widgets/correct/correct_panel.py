@@ -1,4 +1,4 @@
-"""Correct by hand: vessels and nuclei by clicks, tissue and bad places by drawing, with undo."""
+"""Manual correction of vessels, nuclei, tissue masks and artefacts, with undo."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ CHOICES = {
     "Tissue on CD34": "tissue_cd34",
     "Tissue on H&E": "tissue_he",
     "Tissue on CAIX": "tissue_caix",
-    "Bad places on CD34": "quality_cd34",
-    "Bad places on H&E": "quality_he",
-    "Bad places on CAIX": "quality_caix",
+    "Artefacts on CD34": "quality_cd34",
+    "Artefacts on H&E": "quality_he",
+    "Artefacts on CAIX": "quality_caix",
 }
-"""What can be corrected: the words, which are also the name of its layer, and its name."""
-CHOSEN, MADE, GONE = "Selected object", "Made by hand", "Taken away by hand"
+"""What can be corrected: title, which is also the name of its layer, and name."""
+CHOSEN, MADE, GONE = "Selected object", "Edited manually", "Removed manually"
 _SUGGESTED = ("", "artery", "vein", "tumour", "immune", "not sure")
 RED = "#E00000"
 _HINTS = {
-    "": f"Take 'Select object' (key {KEY}) and click one on the slide.",
-    "select": "Click an object. Drag to move the view.",
-    "merge": "Click the second object; the two become one.",
-    "split": "Drag a line across the object, from outside to outside.",
-    "add": "Drag around what is tissue and is missing in the mask.",
-    "cut": "Drag around what is to be cut from the tissue.",
-    "flag": "Drag around what is bad; it is left out of the tissue and of every number.",
-    "clear": "Drag around what is flagged and not bad after all.",
+    "": f"Choose 'Select object' (key {KEY}), then click an object on the slide.",
+    "select": "Click an object. Drag to pan.",
+    "merge": "Click the object to merge with.",
+    "split": "Drag a line across the object, starting and ending outside it.",
+    "add": "Drag around tissue that is missing from the mask.",
+    "cut": "Drag around the region to remove from the tissue mask.",
+    "flag": "Drag around the artefact; it is excluded from the tissue and from all measurements.",
+    "clear": "Drag around a region that was wrongly marked as artefact.",
 }
 _TOOLS = {"tissue": ("add", "cut"), "quality": ("flag", "clear")}
 """The tools of each kind of mask; objects have the others."""
 _TAKE = {
-    "tissue": "Take 'Add tissue' or 'Cut from tissue'.",
-    "quality": "Say what is bad and take 'Flag as bad', or take 'Not bad'.",
+    "tissue": "Choose 'Add to tissue mask' or 'Remove from tissue mask'.",
+    "quality": "Choose the artefact type and 'Mark artefact', or 'Clear artefact'.",
 }
 
 
@@ -81,15 +81,15 @@ class CorrectPanel(QWidget):
         self.what = QComboBox()
         self.what.addItems(list(CHOICES))
         self.reader = QLineEdit("reader")
-        self.reader.setToolTip("Each reader has a record of their own; use a pseudonym")
+        self.reader.setToolTip("Each reader has a separate record; use a pseudonym")
         self.select = button(f"Select object ({KEY})", lambda: self.toggle("select"))
-        self.add = button("Add tissue", lambda: self.toggle("add"))
-        self.cut = button("Cut from tissue", lambda: self.toggle("cut"))
+        self.add = button("Add to tissue mask", lambda: self.toggle("add"))
+        self.cut = button("Remove from tissue mask", lambda: self.toggle("cut"))
         self.kind = QComboBox()
         self.kind.addItems([name for code, name in QUALITY_NAMES.items() if code])
-        self.kind.setToolTip("What is bad about the place that is flagged next")
-        self.flag = button("Flag as bad", lambda: self.toggle("flag"))
-        self.clear = button("Not bad", lambda: self.toggle("clear"), _HINTS["clear"])
+        self.kind.setToolTip("Artefact type")
+        self.flag = button("Mark artefact", lambda: self.toggle("flag"))
+        self.clear = button("Clear artefact", lambda: self.toggle("clear"), _HINTS["clear"])
         self.card = words()
         self.delete = button("Delete", self.remove, "Key Delete")
         self.split = button("Split", lambda: self.toggle("split"), _HINTS["split"])
@@ -97,11 +97,13 @@ class CorrectPanel(QWidget):
         self.word = QComboBox()
         self.word.setEditable(True)
         self.word.addItems(list(_SUGGESTED))
-        self.set_word = button("Set class", self._set_class, "Any word; empty takes it away")
+        self.set_word = button("Set class", self._set_class, "Any word; empty clears the class")
         self.undo = button("Undo", lambda: self._act(lambda s: s.undo()), "Ctrl+Z")
         self.redo = button("Redo", lambda: self._act(lambda s: s.redo()), "Ctrl+Shift+Z")
         self.update_button = button(
-            "Update stale results", self._desk.run_missing, "Runs what depends on the corrections"
+            "Update stale results",
+            self._desk.run_missing,
+            "Recomputes everything that depends on the corrections",
         )
         self.hint, self.counted = words(small=True), words(small=True)
         self.list = QListWidget()
@@ -130,8 +132,8 @@ class CorrectPanel(QWidget):
         self.setLayout(
             column(
                 words(
-                    "Correct what is wrong. Each correction is kept at once and changes the "
-                    "results with the next update; what was found stays as it is.",
+                    "Correct errors of the segmentation. Each correction is saved at once and "
+                    "takes effect with the next update; the automatic result is kept.",
                     small=True,
                 ),
                 row(self.what, QLabel("Reader"), self.reader),
@@ -199,7 +201,7 @@ class CorrectPanel(QWidget):
             session = open_session(case, what, reader)
             return case, session, transform_to_reference(case, frame), gather(session, None)
 
-        task = self._desk.read("Correct by hand", work, lambda answer: self._opened(mode, answer))
+        task = self._desk.read("Correction", work, lambda answer: self._opened(mode, answer))
         task.failed.connect(self._freed)
 
     def _opened(self, mode: str, answer: tuple[Any, ...]) -> None:
@@ -288,7 +290,7 @@ class CorrectPanel(QWidget):
             except MosaikError as error:
                 return gather(session, kept, str(error))
 
-        task = self._desk.read("Correct by hand", work, self._acted)
+        task = self._desk.read("Correction", work, self._acted)
         task.failed.connect(self._freed)
 
     def _acted(self, seen: Seen) -> None:
@@ -371,7 +373,7 @@ class CorrectPanel(QWidget):
         self.counted.setVisible(seen is not None)
         self.list.setVisible(seen is not None and bool(seen.corrections))
         if seen is not None:
-            lost = f", {len(seen.lost)} without their object" if seen.lost else ""
+            lost = f", {len(seen.lost)} without an object" if seen.lost else ""
             self.counted.setText(f"{count(len(seen.corrections), 'correction')}{lost}")
         stale = any(state.word == "stale" for state in space.states.values())
         self.update_button.setEnabled(stale and space.job is None)
@@ -385,11 +387,11 @@ class CorrectPanel(QWidget):
             centre = self._transform.apply(centre)
         tile = self._desk.workspace.facts.tile_at((float(centre[0, 0]), float(centre[0, 1])))
         one = "Vessel" if self.name == "vessels" else "Nucleus"
-        lines = [f"{one}, {f'tile {tile}' if tile >= 0 else 'in no tile'}"]
+        lines = [f"{one}, {f'tile {tile}' if tile >= 0 else 'outside the tiles'}"]
         lines += [f"{title}: {value}" for title, value in object_lines(chosen.numbers)]
         if chosen.how:
-            lines.append(f"{chosen.how} by hand; stain is measured with the update")
-        lines.append(f"found by: {chosen.method}")
+            lines.append(f"{chosen.how} manually; stain is measured with the update")
+        lines.append(f"method: {chosen.method}")
         return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The hand that corrects on the canvas: clicks on objects, lines across them, areas."""
+"""The mouse tool for corrections: clicks on objects, lines across them, outlines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PICKED = ("haematoxylin", "dab")
 """What is picked by a click or by dragging around a place."""
 DRAGGED = ("split", "add", "cut", "flag", "clear", *PICKED)
 """What is drawn by dragging; the others are clicks."""
-DRAFT = "Drawn by hand"
+DRAFT = "Outline being drawn"
 MARKED = "#FF00FF"
 """Magenta: neither tissue nor any outline of objects has it."""
 _STILL_PX = 4

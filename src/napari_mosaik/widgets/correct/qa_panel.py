@@ -1,4 +1,4 @@
-"""Check a segmentation by eye: random objects one by one, then tiles for what was missed."""
+"""Visual QA of a segmentation: random objects one by one, then tiles for missed objects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckPanel"]
 
-MARK = "Being checked"
+MARK = "Visual QA"
 _CHOICES = {"Vessels": ("vessels", "cd34"), "Nuclei": ("nuclei", "he")}
 _VERDICTS = ("good", "usable", "not usable")
 _VIEW = 10.0
@@ -36,7 +36,7 @@ _SEGMENTS = 48
 
 
 class CheckPanel(QWidget):
-    """Leads a reader through a sample and keeps every judgement at once."""
+    """Leads a reader through a random sample; each rating is saved at once."""
 
     def __init__(self, board: LayerBoard) -> None:
         super().__init__()
@@ -51,39 +51,41 @@ class CheckPanel(QWidget):
         self.what = QComboBox()
         self.what.addItems(list(_CHOICES))
         self.reader = QLineEdit("reader")
-        self.reader.setToolTip("Each reader has a record of their own; use a pseudonym")
-        self.begin = button("Check by eye", self.start, "Starts a check, or goes on with yours")
+        self.reader.setToolTip("Each reader has a separate record; use a pseudonym")
+        self.begin = button("Start visual QA", self.start, "Starts or resumes your visual QA")
         self.question = words(bold=True)
-        self.right = button("Right", lambda: self._judge("right"), "Key R")
+        self.right = button("Correct", lambda: self._judge("right"), "Key C")
         self.wrong = button("Wrong", lambda: self._judge("wrong"), "Key W")
         self.unsure = button("Unsure", lambda: self._judge("unsure"), "Key U")
-        self.back = button("Back", self.step_back, "The object before, to change the judgement")
+        self.back = button(
+            "Back", self.step_back, "Shows the previous object again to change its rating"
+        )
         self.missed = QSpinBox()
         self.missed.setRange(0, 9999)
-        self.missed.setToolTip("Objects within the square that have no outline")
+        self.missed.setToolTip("Objects in the tile that have no outline (false negatives)")
         self.next = button("Next tile", self._count)
         self.verdict = QComboBox()
         self.verdict.addItems(list(_VERDICTS))
         self.comment = QLineEdit()
         self.comment.setPlaceholderText("Comment")
-        self.save = button("Save verdict", self._conclude)
-        self.finish = button(
-            "Close check", self.stop, "Everything is kept; go on whenever you like"
-        )
-        self.export = button("Save as CSV…", self._export, "All checks of this case")
+        self.save = button("Save overall rating", self._conclude)
+        self.finish = button("Close", self.stop, "All ratings are saved; you can resume later")
+        self.export = button("Save as CSV…", self._export, "All visual QA records of this case")
         self.said = words(small=True)
-        for key, act in (("R", "right"), ("W", "wrong"), ("U", "unsure")):
+        for key, act in (("C", "right"), ("W", "wrong"), ("U", "unsure")):
             shortcut = QShortcut(QKeySequence(key), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(lambda act=act: self._judge(act))
         self._objects = _group(row(self.right, self.wrong, self.unsure, self.back, 1))
-        self._fields = _group(row(QLabel("Missed here"), self.missed, self.next, 1))
+        self._fields = _group(
+            row(QLabel("Missed objects (false negatives)"), self.missed, self.next, 1)
+        )
         self._end = _group(column(row(self.verdict, self.comment), row(self.save, 1)))
         self.setLayout(
             column(
                 words(
-                    "How good is a segmentation? Judge objects drawn at random, then count what "
-                    "was missed in some tiles. Each answer is kept at once.",
+                    "Rate objects drawn at random, then count missed objects in some tiles. "
+                    "Each answer is saved at once.",
                     small=True,
                 ),
                 row(self.what, QLabel("Reader"), self.reader),
@@ -122,7 +124,7 @@ class CheckPanel(QWidget):
                 check.close()
                 raise
 
-        self._desk.read("Check by eye", work, self._opened)
+        self._desk.read("Visual QA", work, self._opened)
 
     def _opened(self, answer: tuple[Any, ...]) -> None:
         self.check, self._table, self._grid, self._transform, self._frame = answer
@@ -163,7 +165,7 @@ class CheckPanel(QWidget):
         try:
             write(self.check, self._current[1])
         except MosaikError as error:
-            self._desk.report(error, "Check by eye")
+            self._desk.report(error, "Visual QA")
             return
         self._past.append(self._current)
         self._advance()
@@ -174,7 +176,7 @@ class CheckPanel(QWidget):
         try:
             self.check.conclude(self.verdict.currentText(), self.comment.text().strip())  # type: ignore[arg-type]
         except MosaikError as error:
-            self._desk.report(error, "Check by eye")
+            self._desk.report(error, "Visual QA")
         self._show()
 
     def step_back(self) -> None:
@@ -187,13 +189,16 @@ class CheckPanel(QWidget):
         if case is None:
             return
         name, _ = QFileDialog.getSaveFileName(
-            self, "Save the checks of this case", str(Path.home() / f"{case.name}-qa.csv"), "*.csv"
+            self,
+            "Save the visual QA records of this case",
+            str(Path.home() / f"{case.name}-qa.csv"),
+            "*.csv",
         )
         if name:
             self.write_csv(Path(name))
 
     def write_csv(self, path: Path) -> None:
-        """Write the checks of the open case."""
+        """Write the visual QA records of the open case."""
         from napari_mosaik.io.files import write_bytes
         from napari_mosaik.workflow.segmentation_qa import check_records, records_csv
 
@@ -282,13 +287,13 @@ class CheckPanel(QWidget):
             return ""
         sample, name = self.check.sample, self.what.currentText().lower()
         if self._current is None:
-            return f"All looked at. How good are these {name}?"
+            return f"Sample complete. How do you rate the segmentation of the {name}?"
         kind, item = self._current
         if kind == "object":
             place = sample.objects.index(item) + 1
-            return f"{place} of {len(sample.objects)}: is what the circle marks right?"
+            return f"Object {place} of {len(sample.objects)}: is the circled outline correct?"
         place = sample.fields.index(item) + 1
-        return f"Tile {place} of {len(sample.fields)}: how many {name} have no outline?"
+        return f"Tile {place} of {len(sample.fields)}: how many {name} were missed (no outline)?"
 
 
 def _group(layout: Any) -> QWidget:

@@ -117,7 +117,7 @@ def _tissue(stain: str) -> Callable[[Case, str], list[LayerSpec]]:
         if _has(case, CORRECTED_QUALITY[stain]):
             quality = case.store.read(CORRECTED_QUALITY[stain])
             if np.asarray(quality.values).any():
-                title = f"Bad places on {STAIN_TITLES[stain]}"
+                title = f"Artefacts on {STAIN_TITLES[stain]}"
                 specs.append(view.quality_layer(quality, QUALITY_NAMES, transform, title))
         return specs
 
