@@ -152,7 +152,7 @@ def in_window(case, repeat):
             QApplication.processEvents()
             time.sleep(0.002)
 
-    dock.desk.open(case.root)
+    dock.controller.open(case.root)
     until(lambda: len(dock.board.slides) == 3 and bool(dock.workspace.states))
     results = {}
     for name, page in (("vessels", "Vessels"), ("nuclei", "Nuclei")):

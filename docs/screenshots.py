@@ -47,7 +47,7 @@ class Studio:
         self.window.setGeometry(0, 0, *size)
         if cohort is None:
             return
-        self.dock.desk.open(cohort, prefer="B11")
+        self.dock.controller.open(cohort, prefer="B11")
         self.until(lambda: len(self.dock.board.slides) == 3 and bool(self.dock.board.specs))
 
     def until(self, ready: Callable[[], bool], timeout_s: float = 300.0) -> None:

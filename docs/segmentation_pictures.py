@@ -50,7 +50,7 @@ class SegmentationStudio(Studio):
     def tuning(self, case: Path) -> None:
         """Vessels of the visible part while a threshold is moved."""
         dock = self.dock
-        dock.desk.open(case)
+        dock.controller.open(case)
         self.until(lambda: len(dock.board.slides) == 1)
         page = dock.pages["Vessels"]
         page.set_open(True)
@@ -132,7 +132,7 @@ class SegmentationStudio(Studio):
         panel.tool.drawn.emit(np.concatenate([upper, lower]))
         self.until(lambda: panel.list.count() == 1 and not panel._busy)
         self.until(lambda: dock.workspace.states["tissue_cd34"].word == "stale")
-        dock.desk.run_steps(["tissue_cd34"])
+        dock.controller.run_steps(["tissue_cd34"])
         self.until(lambda: dock.workspace.job is None)
         self.until(lambda: dock.board.layer("Artefacts on CD34") is not None)
         for layer in dock.board.overlays().values():

@@ -84,7 +84,7 @@ def _case_folder(path: Paths) -> Path:
 
 def _read_case(path: Paths) -> LayerData:
     """Open the case in the dock, which adds the layers."""
-    _dock(_viewer()).desk.open(_case_folder(path))
+    _dock(_viewer()).controller.open(_case_folder(path))
     return [(None,)]
 
 
@@ -153,8 +153,8 @@ def _sample(size: str) -> LayerData:
     def tidy() -> None:
         if name in viewer.layers:
             viewer.layers.remove(name)
-        dock.desk.case_opened.disconnect(tidy)
+        dock.controller.case_opened.disconnect(tidy)
 
-    dock.desk.case_opened.connect(tidy)
-    dock.desk.sample(Path.home() / f"{SAMPLE_FOLDER}-{size}", size=size)
+    dock.controller.case_opened.connect(tidy)
+    dock.controller.sample(Path.home() / f"{SAMPLE_FOLDER}-{size}", size=size)
     return [(np.empty((0, 2)), {"name": name, "units": ("um", "um")}, "points")]

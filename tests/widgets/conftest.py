@@ -108,7 +108,7 @@ def opened(qtbot):
     """Opens a case or cohort in a dock and waits until its slides and results are there."""
 
     def open_it(dock, path, case="B11", layers=("H&E",)):
-        dock.desk.open(path, prefer=case)
+        dock.controller.open(path, prefer=case)
         qtbot.waitUntil(lambda: dock.workspace.case is not None, timeout=20_000)
         for name in layers:
             qtbot.waitUntil(lambda name=name: dock.board.layer(name) is not None, timeout=20_000)

@@ -178,7 +178,7 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
     qtbot.waitUntil(lambda: word() == "stale", timeout=20_000)
 
     # the tissue step takes it out of the tissue and shows it among the bad places
-    assert dock.desk.run_steps(["tissue_cd34"]) is not None, dock.workspace.problem
+    assert dock.controller.run_steps(["tissue_cd34"]) is not None, dock.workspace.problem
     qtbot.waitUntil(lambda: dock.workspace.job is None, timeout=120_000)
     assert dock.workspace.problem is None
     qtbot.waitUntil(lambda: word() == "done", timeout=20_000)

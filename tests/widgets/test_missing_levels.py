@@ -22,16 +22,16 @@ def case(tmp_path, monkeypatch):
 
 @pytest.fixture
 def page(qtbot):
-    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.base.workspace import Workspace
     from napari_mosaik.widgets.pages.case_page import CasePage
 
-    desk = Desk(Workspace())
-    made = CasePage(desk)
+    controller = CaseController(Workspace())
+    made = CasePage(controller)
     qtbot.addWidget(made)
     yield made
     made.levels.stop()
-    desk.close()
+    controller.close()
 
 
 def test_levels_are_made_when_a_case_is_opened(qtbot, page, case):
@@ -39,7 +39,7 @@ def test_levels_are_made_when_a_case_is_opened(qtbot, page, case):
     page.levels.said.connect(said.append)
     with case.slide("he") as shown:
         assert not shown.source.find_store()
-        page.desk.open(case.root)
+        page.controller.open(case.root)
         qtbot.waitUntil(lambda: shown.source.find_store() and said[-1:] == [""], timeout=20_000)
     assert any("H&E: making the coarse levels" in text for text in said)
     assert [place.suffix for place in case.pyramids.iterdir()] == [".zarr"]
@@ -60,16 +60,16 @@ def test_closing_the_window_ends_the_work(qtbot, page, case, monkeypatch):
     monkeypatch.setattr(missing_levels, "complete_pyramid", endless)
     said = []
     page.levels.said.connect(said.append)
-    page.desk.open(case.root)
+    page.controller.open(case.root)
     qtbot.waitUntil(lambda: bool(said), timeout=20_000)
     page.levels.stop()
-    page.desk.close()
+    page.controller.close()
     assert closed == ["he.tif"]
 
 
 def test_a_folder_that_cannot_be_written_is_said(qtbot, page, case):
     page.set_open(True)
     (case.root / "cache").write_text("in the way")
-    page.desk.open(case.root)
+    page.controller.open(case.root)
     qtbot.waitUntil(lambda: "could not be saved" in page.levels_line.text(), timeout=20_000)
     assert not page.levels_line.isHidden()

@@ -7,7 +7,7 @@ import pytest
 
 from napari_mosaik.core import InputError, Progress
 from napari_mosaik.core.catalogue import TISSUE, VESSEL_OBJECTS, VESSELS
-from napari_mosaik.widgets.base import case_controller as desk_module
+from napari_mosaik.widgets.base import case_controller as controller_module
 from napari_mosaik.widgets.pages.preview import PREFIX
 from napari_mosaik.workflow import run as run_module
 from napari_mosaik.workflow.steps import STEPS, step_named
@@ -56,7 +56,7 @@ def test_open_run_and_see_the_layer(qtbot, dock, opened, fresh_case):
     assert not layer.visible
     n_before = dock.viewer.layers[name].data.max()
     strict = dock.workspace.recipe["vessels"].model_copy(update={"min_area_um2": 1e6})
-    dock.desk.set_params("vessels", strict)
+    dock.controller.set_params("vessels", strict)
     qtbot.waitUntil(lambda: "no vessels" in page.preview_line.text(), timeout=30_000)
     assert dock.viewer.layers[name].data.max() < n_before
     page.preview_box.setChecked(False)
@@ -81,7 +81,7 @@ def slow(reads_until):
 def install(monkeypatch, step):
     """Put another step in the place of the one of that name."""
     steps = tuple(step if known.name == step.name else known for known in STEPS)
-    for module in (desk_module, run_module):
+    for module in (controller_module, run_module):
         named = {one.name: one for one in steps}
         monkeypatch.setattr(module, "step_named", named.__getitem__)
     monkeypatch.setattr(run_module, "STEPS", steps)
@@ -90,13 +90,13 @@ def install(monkeypatch, step):
 def test_a_step_too_short_to_be_seen_running_is_told_nevertheless(qtbot, dock, opened, fresh_case):
     opened(dock, fresh_case)
     told = []
-    dock.desk.committed.connect(told.append)
+    dock.controller.committed.connect(told.append)
 
     def steps():
         yield "tissue_he", Progress(1, 1)
         yield "tissue_cd34", Progress(1, 1)
 
-    dock.desk.start("Tissue", steps)
+    dock.controller.start("Tissue", steps)
     qtbot.waitUntil(lambda: dock.workspace.job is None, timeout=20_000)
     assert told == ["tissue_he", "tissue_cd34"]
     idle(qtbot, dock)
@@ -108,7 +108,7 @@ def test_cancel_is_acknowledged_at_once_and_commits_nothing(
     case = opened(dock, fresh_case)
     seen = []
     install(monkeypatch, replace(step_named("tissue_he"), body=slow(seen)))
-    job = dock.desk.run_steps(["tissue_he"])
+    job = dock.controller.run_steps(["tissue_he"])
     qtbot.waitUntil(lambda: len(seen) > 5 and dock.bar.cancel.isVisible(), timeout=10_000)
     with qtbot.waitSignal(job.cancelled, timeout=5000):
         began = time.perf_counter()
@@ -139,13 +139,13 @@ def test_a_failing_step_says_so_and_the_window_goes_on(
 
     with monkeypatch.context() as patch:
         install(patch, replace(step_named("tissue_he"), body=body))
-        dock.desk.run_steps(["tissue_he"])
+        dock.controller.run_steps(["tissue_he"])
         idle(qtbot, dock)
     assert dock.banner.isVisible()
     assert str(error) in dock.banner.sentence.text()
     dock.banner.copy.click()
     assert dock.banner.copy.text() == "Copied"
-    dock.desk.run_steps(["tissue_he"])
+    dock.controller.run_steps(["tissue_he"])
     idle(qtbot, dock)
     assert not dock.banner.isVisible()
     assert case.store.origin(TISSUE["he"]) is not None
@@ -165,7 +165,7 @@ def test_a_changed_setting_marks_what_depends_on_it_stale(qtbot, dock, opened, o
 
 def test_what_is_not_a_case_is_said(qtbot, dock, tmp_path):
     (tmp_path / "empty").mkdir()
-    dock.desk.open(tmp_path / "empty")
+    dock.controller.open(tmp_path / "empty")
     qtbot.waitUntil(lambda: dock.workspace.problem is not None, timeout=10_000)
     assert "no case" in dock.banner.sentence.text()
     assert dock.welcome.isVisible()

@@ -23,5 +23,5 @@ def show_case(case: Path) -> None:
     viewer.window.add_dock_widget(dock, name="MOSAIK", area="right")
     siblings = list(root.parent.glob("*/case.toml"))
     together = len(siblings) > 1 and root in [p.resolve() for p in find_cases([root.parent])]
-    dock.desk.open(root.parent if together else root, prefer=root.name)
+    dock.controller.open(root.parent if together else root, prefer=root.name)
     napari.run()

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
 
 from napari_mosaik.view.formatting import count
 from napari_mosaik.widgets.annotate.annotate_dock import AnnotateDock
-from napari_mosaik.widgets.base.case_controller import Desk, missing_of
+from napari_mosaik.widgets.base.case_controller import CaseController, missing_of
 from napari_mosaik.widgets.base.controls import Banner, Fold, button, column, row, scrolled, words
 from napari_mosaik.widgets.base.progress_bar import JobBar
 from napari_mosaik.widgets.base.workspace import Workspace
@@ -46,15 +46,15 @@ class MosaikDock(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self.workspace = workspace or Workspace()
-        self.desk = Desk(self.workspace, self)
-        self.board = LayerBoard(napari_viewer, self.desk)
+        self.controller = CaseController(self.workspace, self)
+        self.board = LayerBoard(napari_viewer, self.controller)
         self.canvas = CanvasLink(napari_viewer, self.board)
         self.inspector: TileInspector | None = None
-        self.header = _Header(self.desk)
+        self.header = _Header(self.controller)
         self.welcome = _Welcome(self)
-        self.case_page = CasePage(self.desk)
+        self.case_page = CasePage(self.controller)
         self.pages: dict[str, StepPage] = {
-            title: make_page(title, steps, self.desk, self.canvas)
+            title: make_page(title, steps, self.controller, self.canvas)
             for title, steps in pages_of(STEPS).items()
         }
         self.preview = LivePreview(self.board)
@@ -62,7 +62,7 @@ class MosaikDock(QWidget):
         self.pages["Vessels"].tools = self.picker
         self.banner = Banner()
         self.banner.dismissed.connect(self._dismiss)
-        self.bar = JobBar(self.desk, {step.name: step.title for step in STEPS})
+        self.bar = JobBar(self.controller, {step.name: step.title for step in STEPS})
         self._build()
         self._connect()
         self._show_case()
@@ -88,7 +88,7 @@ class MosaikDock(QWidget):
         view = QWidget()
         view.setLayout(column(self.slide_view, _line(), self.view_tools))
         self.tabs.addTab(scrolled(view), "View")
-        self.review = ReviewPanel(self.desk, self.side_by_side)
+        self.review = ReviewPanel(self.controller, self.side_by_side)
         self.check = CheckPanel(self.board)
         self.correct = CorrectPanel(self.canvas)
         review = QWidget()
@@ -96,7 +96,7 @@ class MosaikDock(QWidget):
         checked = Fold("Visual QA", self.check)
         review.setLayout(column(checked, self.correct_fold, self.review))
         self.review_tab = self.tabs.addTab(scrolled(review), "Review")
-        self.annotate = AnnotateDock(self.desk, self.canvas)
+        self.annotate = AnnotateDock(self.controller, self.canvas)
         self.annotate_tab = self.tabs.addTab(scrolled(self.annotate), "Annotate")
         self.setLayout(
             column(self.header, self.welcome, self.banner, self.tabs, self.bar, margin=4)
@@ -118,9 +118,9 @@ class MosaikDock(QWidget):
         for page in self._all_pages():
             page.opened.connect(self._only)
         for page in self.pages.values():
-            page.changed.connect(self.desk.set_params)
-            page.run.connect(self.desk.run_steps)
-            page.cancel.connect(self.desk.cancel)
+            page.changed.connect(self.controller.set_params)
+            page.run.connect(self.controller.run_steps)
+            page.cancel.connect(self.controller.cancel)
             page.show_layers.connect(self.board.show_steps)
             page.needs_case.connect(self.case_page.open_missing)
             page.preview.connect(self._preview)
@@ -142,7 +142,7 @@ class MosaikDock(QWidget):
     def show_inspector(self) -> TileInspector:
         """The tile inspector, docked below the canvas."""
         if self.inspector is None:
-            self.inspector = TileInspector(self.desk)
+            self.inspector = TileInspector(self.controller)
             holder = self.viewer.window.add_dock_widget(self.inspector, name="Tile", area="bottom")
             window = holder.window()
             right = Qt.DockWidgetArea.RightDockWidgetArea
@@ -262,7 +262,7 @@ class MosaikDock(QWidget):
         self.preview.stop()
         self.slide_view.shut()
         self.view_tools.shut()
-        self.desk.close()
+        self.controller.close()
         self.board.close()
         super().closeEvent(event)
 
@@ -270,14 +270,14 @@ class MosaikDock(QWidget):
 class _Header(QWidget):
     """Case, patient, checklist of what is given, and one button for all that is missing."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: CaseController) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self.title = words(bold=True)
         self.checklist = words()
         self.run_all = button(
             "Run all that is missing",
-            desk.run_missing,
+            controller.run_missing,
             "Runs all steps that are stale or were not run, in order",
         )
         self.counts = words(small=True)
@@ -287,7 +287,7 @@ class _Header(QWidget):
 
     def show_case(self) -> None:
         """Show the open case."""
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if case is None:
             return
         self.title.setText(f"{case.name} · {case.patient}")
@@ -296,7 +296,7 @@ class _Header(QWidget):
 
     def show_states(self) -> None:
         """Show how much is to do."""
-        space = self._desk.workspace
+        space = self._controller.workspace
         states = [state.word for state in space.states.values()]
         todo = sum(word in ("missing", "stale") for word in states)
         self.run_all.setEnabled(bool(todo) and space.job is None)

@@ -35,7 +35,7 @@ class AlignPanel(AlignForm):
 
     def __init__(self, link: CanvasLink) -> None:
         super().__init__()
-        self.link, self.desk = link, link.board.desk
+        self.link, self.controller = link, link.board.controller
         self.tool, self.view = AlignTool(link), AlignView(link.board)
         self.laying: Laying | None = None
         self.reading: Reading | None = None
@@ -62,8 +62,8 @@ class AlignPanel(AlignForm):
         self.kind.currentIndexChanged.connect(self._show_marks)
         for key, act in self._keys().items():
             self.tool.keys[key] = act
-        self.desk.workspace.events.case.connect(self._case_changed)
-        self.desk.workspace.events.states.connect(self._show)
+        self.controller.workspace.events.case.connect(self._case_changed)
+        self.controller.workspace.events.states.connect(self._show)
         self.link.taking.connect(self._taken)
 
     def _keys(self) -> dict[str, Callable[[], Any]]:
@@ -97,19 +97,19 @@ class AlignPanel(AlignForm):
     # --- beginning and ending -------------------------------------------------------------------
     def start(self) -> None:
         """Read the sections in the background, then show the section over CD34."""
-        case = self.desk.workspace.case
+        case = self.controller.workspace.case
         if case is None:
             return
         self.leave()
         frame = self.frame
         self.begin.setEnabled(False)
         self.said.setText("Reading the sections…")
-        task = self.desk.read("Align", lambda: read_for_hand(case, frame), self._started)
+        task = self.controller.read("Align", lambda: read_for_hand(case, frame), self._started)
         task.failed.connect(lambda _problem: self._show())
 
     def _started(self, reading: Reading) -> None:
         self._show()
-        if reading.case is not self.desk.workspace.case or reading.frame != self.frame:
+        if reading.case is not self.controller.workspace.case or reading.frame != self.frame:
             return
         self.reading = reading
         self.laying = Laying(reading.start, reading.marks)
@@ -131,7 +131,7 @@ class AlignPanel(AlignForm):
 
     def accept(self) -> None:
         """Store the alignment in ``case.toml`` and run the alignment step."""
-        case, laying = self.desk.workspace.case, self.laying
+        case, laying = self.controller.workspace.case, self.laying
         if case is None or laying is None:
             return
         entry, frame = laying.entry(), laying.frame
@@ -140,7 +140,7 @@ class AlignPanel(AlignForm):
 
     def forget(self) -> None:
         """Discard the given alignment and run the automatic registration."""
-        case, frame = self.desk.workspace.case, self.frame
+        case, frame = self.controller.workspace.case, self.frame
         if case is None:
             return
         self.leave()
@@ -148,9 +148,9 @@ class AlignPanel(AlignForm):
         self._store(placed, frame)
 
     def _store(self, placed: dict[str, Any], frame: str) -> None:
-        self.desk.update_case(placed=placed)
-        if self.desk.workspace.problem is None:
-            self.desk.run_steps((f"align_{frame}",))
+        self.controller.update_case(placed=placed)
+        if self.controller.workspace.problem is None:
+            self.controller.run_steps((f"align_{frame}",))
 
     # --- acting ---------------------------------------------------------------------------------
     def _act(self, name: str, *values: Any, **more: Any) -> None:
@@ -159,7 +159,7 @@ class AlignPanel(AlignForm):
         try:
             getattr(self.laying, name)(*values, **more)
         except MosaikError as error:
-            self.desk.report(error, "Align")
+            self.controller.report(error, "Align")
             return
         self._again()
 
@@ -200,7 +200,7 @@ class AlignPanel(AlignForm):
         try:
             matrix = read_matrix(path)
         except MosaikError as error:
-            self.desk.report(error, "Align")
+            self.controller.report(error, "Align")
             return
         self._act("take", Transform(self.frame, REFERENCE, matrix), "file", path.name)
 
@@ -219,7 +219,7 @@ class AlignPanel(AlignForm):
             n = min(map(len, pairs))
             self._act("take_marks", Marks(pairs[0][:n], pairs[1][:n]))
         except MosaikError as error:
-            self.desk.report(error, "Align")
+            self.controller.report(error, "Align")
 
     def choose_matrix(self) -> None:
         """Ask for a matrix file."""
@@ -265,7 +265,7 @@ class AlignPanel(AlignForm):
             return
         mine, parts, transform = self._asked, reading.parts, laying.now.transform
         self.figures.setText("Comparing the outlines…")
-        self.desk.read("Align", lambda: parts.judge(transform), lambda a: self._judged(mine, a))
+        self.controller.read("Align", lambda: parts.judge(transform), lambda a: self._judged(mine, a))
 
     def _judged(self, mine: int, found: Alignment) -> None:
         reading = self.reading
@@ -276,7 +276,7 @@ class AlignPanel(AlignForm):
             asked = partial(
                 values_judged, reading.parts, found.transform, lambda: self._waits(mine)
             )
-            self.desk.read(
+            self.controller.read(
                 "Align", asked, lambda closely: self._judged_by_values(mine, found, closely)
             )
 
@@ -297,7 +297,7 @@ class AlignPanel(AlignForm):
         self.figures.setText("\n".join(lines))
 
     def _show(self, *_: Any) -> None:
-        case, on = self.desk.workspace.case, self.laying is not None
+        case, on = self.controller.workspace.case, self.laying is not None
         self.hand.setVisible(on)
         self.used.emit(on)
         self.begin.setEnabled(case is not None and not on)
@@ -343,6 +343,6 @@ class AlignPanel(AlignForm):
         super().hideEvent(event)
 
     def _case_changed(self, *_: Any) -> None:
-        if self.reading is not None and self.reading.case is not self.desk.workspace.case:
+        if self.reading is not None and self.reading.case is not self.controller.workspace.case:
             self.leave()
         self._show()

@@ -26,7 +26,7 @@ from napari_mosaik.widgets.annotate.drawing import TOOLS, Drawing
 from napari_mosaik.widgets.base.controls import button, clear, column, row, words
 
 if TYPE_CHECKING:
-    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.canvas.link import CanvasLink
 
 __all__ = ["AnnotateDock"]
@@ -35,10 +35,10 @@ __all__ = ["AnnotateDock"]
 class AnnotateDock(QWidget):
     """Annotate tissue classes on the H&E slide, retrain, update and compare."""
 
-    def __init__(self, desk: Desk, link: CanvasLink) -> None:
+    def __init__(self, controller: CaseController, link: CanvasLink) -> None:
         super().__init__()
-        self._desk = desk
-        self.annotation = Annotation(desk)
+        self._controller = controller
+        self.annotation = Annotation(controller)
         self.drawing = Drawing(link, self.annotation)
         self.reader = QLineEdit(self.annotation.reader)
         self.reader.setToolTip("Each reader has a separate journal; use a pseudonym")
@@ -113,7 +113,7 @@ class AnnotateDock(QWidget):
             signal.connect(self._show)
         self.drawing.failed.connect(lambda error: self.hint.setText(f"⚠ {error}"))
         self.drawing.viewer.scene.camera.events.zoom.connect(self._show_size)
-        events = self._desk.workspace.events
+        events = self._controller.workspace.events
         for signal in (events.job, events.states, events.case):
             signal.connect(self._show)
         events.change.connect(self._show_change)
@@ -179,7 +179,7 @@ class AnnotateDock(QWidget):
         self._show()
 
     def _show(self, *_: Any) -> None:
-        document, space = self.annotation.document, self._desk.workspace
+        document, space = self.annotation.document, self._controller.workspace
         for name, made in self.tool_buttons.items():
             made.setChecked(name == self.drawing.tool)
             made.setEnabled(space.case is not None)
@@ -217,12 +217,12 @@ class AnnotateDock(QWidget):
         self.size_words.setText(number(2 * self.drawing.radius_um, "µm", digits=2))
 
     def _show_change(self, *_: Any) -> None:
-        change = self._desk.workspace.change
+        change = self._controller.workspace.change
         self.change.setVisible(change is not None)
         self.change.setText("" if change is None else "\n".join(change.lines))
 
     def _hint(self) -> str:
-        if self._desk.workspace.case is None:
+        if self._controller.workspace.case is None:
             return "Open a case first."
         if not self.drawing.is_on:
             return "Choose a tool to annotate the H&E slide."

@@ -22,7 +22,7 @@ from napari_mosaik.workflow.recipe import read_recipe
 if TYPE_CHECKING:
     from napari_mosaik.core import Lattice
     from napari_mosaik.core.shapes import AnnotatedShape
-    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.base.worker import Job
 
 __all__ = ["Annotation", "Before", "change_lines", "remember"]
@@ -42,9 +42,9 @@ class Annotation(QObject):
     changed = Signal()
     saved = Signal()
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
-        self._desk = desk
+    def __init__(self, controller: CaseController) -> None:
+        super().__init__(controller)
+        self._controller = controller
         self.document: AnnotationDocument | None = None
         self.reader = "reader"
         self._journal: Journal | None = None
@@ -56,20 +56,20 @@ class Annotation(QObject):
         self._idle.setSingleShot(True)
         self._idle.setInterval(IDLE_MS)
         self._idle.timeout.connect(self.save)
-        desk.workspace.events.case.connect(self._case_changed)
+        controller.workspace.events.case.connect(self._case_changed)
 
     # --- document -------------------------------------------------------------------------------
     def open(self) -> None:
         """Open the document of the current case and reader."""
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if case is None or "he" not in case.file.slides:
-            self._desk.report(InputError("open a case with an H&E slide first"), "Annotate")
+            self._controller.report(InputError("open a case with an H&E slide first"), "Annotate")
             return
         self.close()
         try:
             self._open(case)
         except MosaikError as error:
-            self._desk.report(error, "Annotate")
+            self._controller.report(error, "Annotate")
             self.close()
         self.opened.emit()
 
@@ -119,7 +119,7 @@ class Annotation(QObject):
             return
         self._unsaved = False
         work = partial(_write, self._case, self.document.shapes, self._lattice)
-        self._desk.read("Annotations", work, lambda _: self.saved.emit())
+        self._controller.read("Annotations", work, lambda _: self.saved.emit())
 
     def _write_now(self) -> None:
         assert self.document is not None
@@ -133,11 +133,11 @@ class Annotation(QObject):
         """Train the tissue classifier on all annotated cases of the cohort, for this case."""
         case = self._case
         if case is None or self.document is None:
-            self._desk.report(InputError("there are no annotations; draw some first"), "Retrain")
+            self._controller.report(InputError("there are no annotations; draw some first"), "Retrain")
             return None
         self._idle.stop()
         self._write_now()
-        others = [p for p in self._desk.workspace.cohort if p.resolve() != case.root.resolve()]
+        others = [p for p in self._controller.workspace.cohort if p.resolve() != case.root.resolve()]
 
         def steps() -> Steps:
             from napari_mosaik.workflow.classifier import retrain
@@ -152,7 +152,7 @@ class Annotation(QObject):
                     return before, end.value
                 yield "Retrain", progress
 
-        job = self._desk.start("Retrain the tissue classifier", steps)
+        job = self._controller.start("Retrain the tissue classifier", steps)
         if job is not None:
             job.done.connect(self._retrained)
         return job
@@ -162,27 +162,27 @@ class Annotation(QObject):
         case = self._case
         if case is None:
             return
-        self._desk.workspace.recipe = read_recipe(case.root)
-        self._desk.refresh()
+        self._controller.workspace.recipe = read_recipe(case.root)
+        self._controller.refresh()
         line = f"Trained on {training['n_shapes']} annotations in {training['n_cases']} case(s)."
-        self._desk.workspace.change = LoopChange((line, "Update stale results to see the effect."))
+        self._controller.workspace.change = LoopChange((line, "Update stale results to see the effect."))
 
     def update(self) -> Job | None:
         """Recompute stale results, then report what changed."""
-        case = self._case or self._desk.workspace.case
+        case = self._case or self._controller.workspace.case
         if case is None:
             return None
         before = self._before or remember(case)
-        job = self._desk.run_missing()
+        job = self._controller.run_missing()
         if job is not None:
             job.done.connect(lambda _: self._compare(case, before))
         return job
 
     def _compare(self, case: Case, before: Before) -> None:
         def then(lines: tuple[str, ...]) -> None:
-            self._desk.workspace.change = LoopChange(lines)
+            self._controller.workspace.change = LoopChange(lines)
 
-        self._desk.read("Change", lambda: change_lines(before, remember(case)), then)
+        self._controller.read("Change", lambda: change_lines(before, remember(case)), then)
 
 
 def _file_name(reader: str) -> str:

@@ -23,13 +23,13 @@ from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.step import StepStatus
 from napari_mosaik.workflow.steps import step_named
 
-__all__ = ["Desk", "missing_of"]
+__all__ = ["CaseController", "missing_of"]
 
 _CALM_MS = 300
 """States are worked out anew this long after the last change of a setting."""
 
 
-class Desk(QObject):
+class CaseController(QObject):
     """Acts on a workspace: every button ends in one of these methods.
 
     At most one job runs at a time.  ``case_opened`` is emitted after a case was opened and its

@@ -8,7 +8,7 @@ from typing import Any
 from qtpy.QtWidgets import QProgressBar, QSizePolicy, QWidget
 
 from napari_mosaik.view.formatting import duration
-from napari_mosaik.widgets.base.case_controller import Desk
+from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.controls import button, column, row, words
 from napari_mosaik.widgets.base.worker import Job, Report
 
@@ -20,9 +20,9 @@ _STEPS = 1000
 class JobBar(QWidget):
     """Shows the job of the workspace; hidden while nothing runs."""
 
-    def __init__(self, desk: Desk, titles: Mapping[str, str]) -> None:
+    def __init__(self, controller: CaseController, titles: Mapping[str, str]) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._titles = titles
         self.text = words(small=True)
         self.bar = QProgressBar()
@@ -30,10 +30,10 @@ class JobBar(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(10)
         self.bar.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.cancel = button("Cancel", desk.cancel, "Stop; what is unfinished is not stored")
+        self.cancel = button("Cancel", controller.cancel, "Stop; what is unfinished is not stored")
         self.setLayout(column(self.text, row(self.bar, self.cancel), margin=4, spacing=2))
-        desk.workspace.events.job.connect(self._job_changed)
-        self._job_changed(desk.workspace.job)
+        controller.workspace.events.job.connect(self._job_changed)
+        self._job_changed(controller.workspace.job)
 
     def _job_changed(self, job: Job | None, *_: Any) -> None:
         self.setVisible(job is not None)
@@ -54,7 +54,7 @@ class JobBar(QWidget):
         parts.append(f"{100 * report.fraction:.0f} %")
         if report.left_s is not None:
             parts.append(f"{duration(report.left_s)} left")
-        job = self._desk.workspace.job
+        job = self._controller.workspace.job
         stopping = job is not None and job.stopping
         self.text.setText("Stopping at the next safe point…" if stopping else " · ".join(parts))
 

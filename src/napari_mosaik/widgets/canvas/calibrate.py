@@ -52,7 +52,7 @@ class Calibration(QWidget):
 
     def __init__(self, link: CanvasLink, ruler: Ruler) -> None:
         super().__init__()
-        self.viewer, self.desk = link.viewer, link.board.desk
+        self.viewer, self.controller = link.viewer, link.board.controller
         self.ruler = ruler
         self._stain = ""
         self._layer: Layer | None = None
@@ -76,7 +76,7 @@ class Calibration(QWidget):
         self._answer.setLayout(column(entry, row(self.use_button, self.cancel_button, 1)))
         self.setLayout(column(words(_ASK, small=True), self._choice, self.told, self._answer))
         ruler.finished.connect(self._measured)
-        self.desk.workspace.events.case.connect(self._offer)
+        self.controller.workspace.events.case.connect(self._offer)
         self._offer()
 
     @property
@@ -89,7 +89,7 @@ class Calibration(QWidget):
         """The slides of the open case without a pixel size."""
         if self.is_on and self._stain:
             self.cancel()
-        case = self.desk.workspace.case
+        case = self.controller.workspace.case
         self.which.clear()
         for stain, entry in () if case is None else case.file.slides.items():
             if entry.spacing_um is None and case.path(entry.path).exists():
@@ -99,7 +99,7 @@ class Calibration(QWidget):
         self._show()
 
     def _begin_stain(self) -> None:
-        case = self.desk.workspace.case
+        case = self.controller.workspace.case
         if case is not None:
             stain = self.which.currentData()
             self.begin(case.path(case.file.slides[stain].path), stain)
@@ -113,7 +113,7 @@ class Calibration(QWidget):
         """Open a slide with the provisional pixel size; *stain* when it belongs to the case."""
         self.cancel()
         self._stain = stain
-        self.desk.read("Slide", partial(open_slide, path, 1.0), self._open)
+        self.controller.read("Slide", partial(open_slide, path, 1.0), self._open)
 
     def _open(self, slide: Slide) -> None:
         self._before = Arrangement.of(self.viewer)
@@ -161,11 +161,11 @@ class Calibration(QWidget):
 
     def _give(self, spacing: float) -> None:
         """To the case, which then shows the slide itself."""
-        stain, case = self._stain, self.desk.workspace.case
+        stain, case = self._stain, self.controller.workspace.case
         self.cancel()
         if case is not None:
             entry = case.file.slides[stain].spaced((spacing, spacing), "ruler")
-            self.desk.update_case(slides={**case.file.slides, stain: entry})
+            self.controller.update_case(slides={**case.file.slides, stain: entry})
 
     def _keep(self, spacing: float) -> None:
         """To the layer of a slide that belongs to no case."""

@@ -35,7 +35,7 @@ class AllInOne(QObject):
         super().__init__(board)
         self.board = board
         self._before: dict[Layer, dict[str, Any]] = {}
-        board.desk.workspace.events.case.connect(self.leave)
+        board.controller.workspace.events.case.connect(self.leave)
 
     @property
     def is_on(self) -> bool:

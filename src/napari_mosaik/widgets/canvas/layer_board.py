@@ -14,7 +14,7 @@ from napari_mosaik.view.display_settings import StainVectors, stains_of
 from napari_mosaik.view.layers import slide_layer
 from napari_mosaik.view.spec import LayerSpec, Legend
 from napari_mosaik.view.tile_loader import PieceReaders
-from napari_mosaik.widgets.base.case_controller import Desk
+from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.gc_tuning import quick_removal, set_window_aside
 from napari_mosaik.widgets.base.workspace import Problem
 from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
@@ -59,11 +59,11 @@ class LayerBoard(QObject):
 
     changed = Signal()
 
-    def __init__(self, viewer: napari.Viewer, desk: Desk) -> None:
-        super().__init__(desk)
+    def __init__(self, viewer: napari.Viewer, controller: CaseController) -> None:
+        super().__init__(controller)
         set_window_aside(viewer)
         self.viewer = viewer
-        self.desk = desk
+        self.controller = controller
         self.specs: dict[str, LayerSpec] = {}
         self.frames: dict[str, str] = {}
         self.choices: dict[str, tuple[str, ...]] = {}
@@ -71,9 +71,9 @@ class LayerBoard(QObject):
         self._readers = PieceReaders()
         self._layers: dict[str, Layer] = {}
         self._case: Case | None = None
-        desk.workspace.events.case.connect(self._case_changed)
-        desk.committed.connect(self.bring)
-        desk.page_done.connect(self.show_steps)
+        controller.workspace.events.case.connect(self._case_changed)
+        controller.committed.connect(self.bring)
+        controller.page_done.connect(self.show_steps)
 
     # --- asking ---------------------------------------------------------------------------------
     def layer(self, name: str) -> Layer | None:
@@ -118,7 +118,7 @@ class LayerBoard(QObject):
             return
         self._add_missing_slides()
         everything = [step.name for step in STEPS]
-        self.desk.read("Layers", partial(_found, case, everything), partial(self._first, case))
+        self.controller.read("Layers", partial(_found, case, everything), partial(self._first, case))
 
     def _add_missing_slides(self) -> None:
         case = self._case
@@ -127,7 +127,7 @@ class LayerBoard(QObject):
         for stain in STAIN_ORDER:
             if stain not in self.slides and not case.lacks(SLIDES[stain]):
                 work = partial(_prepare, case, stain)
-                self.desk.read(
+                self.controller.read(
                     f"{STAIN_TITLES[stain]} slide", work, partial(self._add_slide, case, stain)
                 )
 
@@ -157,7 +157,7 @@ class LayerBoard(QObject):
         self.changed.emit()
 
     def _damaged(self, about: str, sentence: str) -> None:
-        self.desk.workspace.problem = Problem(about, f"{sentence}; it stays blurred here", sentence)
+        self.controller.workspace.problem = Problem(about, f"{sentence}; it stays blurred here", sentence)
 
     def _first(self, case: Case, found: _Found) -> None:
         """Everything that is finished; a layer is made when it is first shown (0.2 s each)."""
@@ -204,10 +204,10 @@ class LayerBoard(QObject):
                 stain = STAINS_FOUND_BY.get(step)
                 if stain in self.slides:
                     work = partial(_stains, case, stain)
-                    self.desk.read("Stains", work, self.slides[stain].set_stains)
+                    self.controller.read("Stains", work, self.slides[stain].set_stains)
                 self.changed.emit()
 
-        self.desk.read("Layers", partial(_found, case, (step,)), then)
+        self.controller.read("Layers", partial(_found, case, (step,)), then)
 
     def show_steps(self, steps: Iterable[str], *, alone: bool = True) -> None:
         """Show the layers of some steps, on the slide where they are best looked at."""
@@ -220,7 +220,7 @@ class LayerBoard(QObject):
                 self.choices = found[1]
                 self._show(found[0], names, alone)
 
-        self.desk.read("Layers", partial(_found, case, names), then)
+        self.controller.read("Layers", partial(_found, case, names), then)
 
     def _show(self, specs: list[LayerSpec], steps: tuple[str, ...], alone: bool) -> None:
         if alone and specs:
@@ -247,7 +247,7 @@ class LayerBoard(QObject):
                     self.put(spec, visible=True)
                 self.changed.emit()
 
-        self.desk.read("Layers", partial(specs_of, case, step, choice), then)
+        self.controller.read("Layers", partial(specs_of, case, step, choice), then)
 
     def show_slide(self, stain: str) -> None:
         """Show one slide and hide the other two."""
@@ -296,7 +296,7 @@ class LayerBoard(QObject):
                 if case is self._case and frame in matrices:
                     layer.affine = matrices[frame]
 
-        self.desk.read("Align", partial(_matrices, case), then)
+        self.controller.read("Align", partial(_matrices, case), then)
 
 
 _Found = tuple[list[LayerSpec], dict[str, tuple[str, ...]]]

@@ -40,7 +40,7 @@ class CanvasLink(QObject):
         super().__init__(board)
         self.viewer = viewer
         self.board = board
-        self.workspace = board.desk.workspace
+        self.workspace = board.controller.workspace
         self.holder: MouseHold | None = None
         self.marked_elsewhere = False
         self._hidden: list[Any] = []

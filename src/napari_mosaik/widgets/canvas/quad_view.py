@@ -77,7 +77,7 @@ class FourUp(QObject):
         self._soon.setSingleShot(True)
         self._soon.setInterval(0)
         self._soon.timeout.connect(self._again)
-        board.desk.workspace.events.case.connect(self._case_changed)
+        board.controller.workspace.events.case.connect(self._case_changed)
         viewer.layers.events.inserted.connect(self._inserted)
         viewer.bind_key(FOUR_UP_KEY, self._pressed, overwrite=True)
         for layer in viewer.layers:
@@ -104,7 +104,7 @@ class FourUp(QObject):
 
     def enter(self) -> bool:
         """Show the four cells; False when no case is open."""
-        if self.is_on or self.board.desk.workspace.case is None:
+        if self.is_on or self.board.controller.workspace.case is None:
             return False
         self.entering.emit()
         self._before = Arrangement.of(self.viewer)
@@ -178,7 +178,7 @@ class FourUp(QObject):
         return [twin.layer for twin in twins]
 
     def _find_cells(self) -> Iterable[_Cell]:
-        space = self.board.desk.workspace
+        space = self.board.controller.workspace
         for stain in _STAINS:
             title = STAIN_TITLES[stain]
             layer = self.board.layer(title)
@@ -192,14 +192,14 @@ class FourUp(QObject):
             given = any(key == frame and not why for _, key, why in self._sources())
             step = "SUV not computed" if frame == "pet" else "loading"
             return f"{title} · {step if given else 'missing'}"
-        state = self.board.desk.workspace.states.get(f"align_{frame}")
+        state = self.board.controller.workspace.states.get(f"align_{frame}")
         aligned = frame == REFERENCE or (state is not None and state.word in ("done", "stale"))
         return title if aligned else f"{title} · not registered"
 
     def _sources(self) -> list[tuple[str, str, str]]:
         from napari_mosaik.widgets.base.case_controller import missing_of
 
-        case = self.board.desk.workspace.case
+        case = self.board.controller.workspace.case
         return [] if case is None else missing_of(case)
 
     def _headed(self, cell: _Cell) -> list[Layer]:

@@ -51,7 +51,7 @@ class SideBySide(QObject):
         super().__init__(board)
         self.viewer = viewer
         self.board = board
-        self.workspace = board.desk.workspace
+        self.workspace = board.controller.workspace
         self._cells: list[Layer] = []
         self._marks: list[Layer] = []
         self._before: Arrangement | None = None

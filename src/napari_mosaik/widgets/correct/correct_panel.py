@@ -71,7 +71,7 @@ class CorrectPanel(QWidget):
 
     def __init__(self, link: CanvasLink) -> None:
         super().__init__()
-        self._board, self._desk = link.board, link.board.desk
+        self._board, self._controller = link.board, link.board.controller
         self.tool = CorrectTool(link)
         self.session: Correcting | CorrectionLog | None = None
         self.selected: Selected | None = None
@@ -102,7 +102,7 @@ class CorrectPanel(QWidget):
         self.redo = button("Redo", lambda: self._act(lambda s: s.redo()), "Ctrl+Shift+Z")
         self.update_button = button(
             "Update stale results",
-            self._desk.run_missing,
+            self._controller.run_missing,
             "Recomputes everything that depends on the corrections",
         )
         self.hint, self.counted = words(small=True), words(small=True)
@@ -154,8 +154,8 @@ class CorrectPanel(QWidget):
         self.tool.changed.connect(self._show)
         self.tool.clicked.connect(self._clicked)
         self.tool.drawn.connect(self._drawn)
-        self._desk.committed.connect(self._committed)
-        events = self._desk.workspace.events
+        self._controller.committed.connect(self._committed)
+        events = self._controller.workspace.events
         events.case.connect(self.stop)
         for signal in (events.states, events.job):
             signal.connect(self._show)
@@ -191,7 +191,7 @@ class CorrectPanel(QWidget):
 
     def start(self, mode: str = "select") -> None:
         """Open the record of the chosen reader in the background, then take the tool."""
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if case is None or self._busy:
             return
         what, reader, frame = self.name, self.reader.text().strip(), CORRECTED_FRAMES[self.name]
@@ -201,13 +201,13 @@ class CorrectPanel(QWidget):
             session = open_session(case, what, reader)
             return case, session, transform_to_reference(case, frame), gather(session, None)
 
-        task = self._desk.read("Correction", work, lambda answer: self._opened(mode, answer))
+        task = self._controller.read("Correction", work, lambda answer: self._opened(mode, answer))
         task.failed.connect(self._freed)
 
     def _opened(self, mode: str, answer: tuple[Any, ...]) -> None:
         self._busy = False
         case, session, self._transform, seen = answer
-        if case is not self._desk.workspace.case or log_of(session).what != self.name:
+        if case is not self._controller.workspace.case or log_of(session).what != self.name:
             session.close()
             return
         self.session = session
@@ -290,7 +290,7 @@ class CorrectPanel(QWidget):
             except MosaikError as error:
                 return gather(session, kept, str(error))
 
-        task = self._desk.read("Correction", work, self._acted)
+        task = self._controller.read("Correction", work, self._acted)
         task.failed.connect(self._freed)
 
     def _acted(self, seen: Seen) -> None:
@@ -298,7 +298,7 @@ class CorrectPanel(QWidget):
         if self.session is None:
             return
         if self._seen is not None and seen.corrections != self._seen.corrections:
-            self._desk.refresh()
+            self._controller.refresh()
         if self.tool.mode in ("split", "merge") and not seen.failed:
             self.tool.take("select")
         self._shown(seen)
@@ -346,7 +346,7 @@ class CorrectPanel(QWidget):
         look_at(self.tool.viewer, place)
 
     def _show(self, *_: Any) -> None:
-        space, mode, seen = self._desk.workspace, self.tool.mode, self._seen
+        space, mode, seen = self._controller.workspace, self.tool.mode, self._seen
         mask, tools = self._mask(), self._tools()
         own = {
             "select": self.select,
@@ -385,7 +385,7 @@ class CorrectPanel(QWidget):
         centre = np.array([chosen.centroid_um])
         if self._transform is not None:
             centre = self._transform.apply(centre)
-        tile = self._desk.workspace.facts.tile_at((float(centre[0, 0]), float(centre[0, 1])))
+        tile = self._controller.workspace.facts.tile_at((float(centre[0, 0]), float(centre[0, 1])))
         one = "Vessel" if self.name == "vessels" else "Nucleus"
         lines = [f"{one}, {f'tile {tile}' if tile >= 0 else 'outside the tiles'}"]
         lines += [f"{title}: {value}" for title, value in object_lines(chosen.numbers)]

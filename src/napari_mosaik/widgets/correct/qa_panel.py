@@ -40,7 +40,7 @@ class CheckPanel(QWidget):
 
     def __init__(self, board: LayerBoard) -> None:
         super().__init__()
-        self._board, self._desk = board, board.desk
+        self._board, self._controller = board, board.controller
         self.check: Check | None = None
         self._frame = REFERENCE
         self._table: Any = None
@@ -98,13 +98,13 @@ class CheckPanel(QWidget):
                 spacing=6,
             )
         )
-        self._desk.workspace.events.case.connect(self.stop)
+        self._controller.workspace.events.case.connect(self.stop)
         self._show()
 
     # --- beginning and ending -------------------------------------------------------------------
     def start(self) -> None:
         """Open the check of the chosen segmentation in the background."""
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if case is None:
             return
         self.stop()
@@ -124,7 +124,7 @@ class CheckPanel(QWidget):
                 check.close()
                 raise
 
-        self._desk.read("Visual QA", work, self._opened)
+        self._controller.read("Visual QA", work, self._opened)
 
     def _opened(self, answer: tuple[Any, ...]) -> None:
         self.check, self._table, self._grid, self._transform, self._frame = answer
@@ -165,7 +165,7 @@ class CheckPanel(QWidget):
         try:
             write(self.check, self._current[1])
         except MosaikError as error:
-            self._desk.report(error, "Visual QA")
+            self._controller.report(error, "Visual QA")
             return
         self._past.append(self._current)
         self._advance()
@@ -176,7 +176,7 @@ class CheckPanel(QWidget):
         try:
             self.check.conclude(self.verdict.currentText(), self.comment.text().strip())  # type: ignore[arg-type]
         except MosaikError as error:
-            self._desk.report(error, "Visual QA")
+            self._controller.report(error, "Visual QA")
         self._show()
 
     def step_back(self) -> None:
@@ -185,7 +185,7 @@ class CheckPanel(QWidget):
             self._go(self._past.pop())
 
     def _export(self) -> None:
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if case is None:
             return
         name, _ = QFileDialog.getSaveFileName(
@@ -202,9 +202,9 @@ class CheckPanel(QWidget):
         from napari_mosaik.io.files import write_bytes
         from napari_mosaik.workflow.segmentation_qa import check_records, records_csv
 
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if case is not None:
-            self._desk.read(
+            self._controller.read(
                 "Save as CSV",
                 lambda: write_bytes(path, records_csv(check_records(case)).encode()),
                 lambda _: self.said.setText(f"Saved as {path.name}"),

@@ -18,7 +18,7 @@ from napari_mosaik.widgets.base.controls import Fold, button, column, row, words
 from napari_mosaik.widgets.pages.pixel_size import RULER_HINT, PixelSizeField
 
 if TYPE_CHECKING:
-    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.base.case_controller import CaseController
 
 __all__ = ["FileField", "GiveForm", "InjectionForm", "NewCaseForm"]
 
@@ -248,9 +248,9 @@ def unknown_size(case: Case, stain: str) -> str:
 class GiveForm(QWidget):
     """Gives a case the file or pixel size that it lacks."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: CaseController) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self.what = QComboBox()
         for stain, title in STAIN_TITLES.items():
             self.what.addItem(f"{title} slide", stain)
@@ -283,16 +283,16 @@ class GiveForm(QWidget):
         self.ruler.setVisible(slide)
 
     def _give(self) -> None:
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if case is None:
             return
         key = self.what.currentData()
         try:
             changes = self._changes(case, key)
         except InputError as error:
-            self._desk.report(error, "Case")
+            self._controller.report(error, "Case")
             return
-        self._desk.update_case(**changes)
+        self._controller.update_case(**changes)
 
     def _changes(self, case: Case, key: str) -> dict[str, Any]:
         path = self.file.text()

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QFileDialog, QFrame, QListWidget, QListWidgetItem, QW
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.case import Case, CaseFile, SlideEntry
-from napari_mosaik.widgets.base.case_controller import Desk, missing_of
+from napari_mosaik.widgets.base.case_controller import CaseController, missing_of
 from napari_mosaik.widgets.base.controls import Fold, button, column, row, words
 from napari_mosaik.widgets.pages.case_forms import (
     GiveForm,
@@ -26,11 +26,11 @@ __all__ = ["CasePage"]
 class CasePage(Page):
     """Open, new, sample; what the open case holds and lacks; the cohort."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: CaseController) -> None:
         super().__init__("Case")
-        self.desk = desk
-        self.levels = MissingLevels(desk, self)
-        events = desk.workspace.events
+        self.controller = controller
+        self.levels = MissingLevels(controller, self)
+        events = controller.workspace.events
         events.case.connect(self._show)
         events.states.connect(self._show)
         events.cohort.connect(self._show_cohort)
@@ -41,8 +41,8 @@ class CasePage(Page):
         body = QFrame()
         body.setFrameShape(QFrame.Shape.StyledPanel)
         self.open_button = button("Open case…", self.choose, "A case folder or a cohort folder")
-        self.new = NewCaseForm(self.desk.report)
-        self.new.created.connect(self.desk.create)
+        self.new = NewCaseForm(self.controller.report)
+        self.new.created.connect(self.controller.create)
         self.new_fold = Fold("New from slides…", self.new)
         self.sample_button = button(
             "Open sample cohort", self.choose_sample, "Six synthetic cases with known truth"
@@ -51,9 +51,9 @@ class CasePage(Page):
         self.levels_line = words()
         self.levels_line.hide()
         self.levels.said.connect(self._say_levels)
-        self.give = GiveForm(self.desk)
-        self.injection = InjectionForm(self.desk.report)
-        self.injection.saved.connect(lambda record: self.desk.update_case(injection=record))
+        self.give = GiveForm(self.controller)
+        self.injection = InjectionForm(self.controller.report)
+        self.injection.saved.connect(lambda record: self.controller.update_case(injection=record))
         self.injection_fold = Fold("Injection record", self.injection)
         self.cohort_title = words("Cohort", bold=True)
         self.cohort = QListWidget()
@@ -85,13 +85,13 @@ class CasePage(Page):
         """Ask for a case or cohort folder and open it."""
         path = QFileDialog.getExistingDirectory(self, "Open a case or a cohort folder")
         if path:
-            self.desk.open(Path(path))
+            self.controller.open(Path(path))
 
     def choose_sample(self) -> None:
         """Ask where the sample cohort goes, then make it or, if it is there, open it."""
         path = QFileDialog.getExistingDirectory(self, "A folder for the sample cohort")
         if path:
-            self.desk.sample(Path(path) / "mosaik-sample")
+            self.controller.sample(Path(path) / "mosaik-sample")
 
     def open_new(self) -> None:
         """Show the form of a new case."""
@@ -101,19 +101,19 @@ class CasePage(Page):
     def open_missing(self) -> None:
         """Show where what is missing can be given."""
         self.set_open(True)
-        case = self.desk.workspace.case
+        case = self.controller.workspace.case
         if case is not None and case.file.injection is None:
             self.injection_fold.set_open(True)
 
     def _switch(self, item: QListWidgetItem) -> None:
         path = item.data(256)
-        case = self.desk.workspace.case
+        case = self.controller.workspace.case
         if case is None or Path(path) != case.root:
-            self.desk.switch(Path(path))
+            self.controller.switch(Path(path))
 
     # --- showing --------------------------------------------------------------------------------
     def _show(self, *_: Any) -> None:
-        case = self.desk.workspace.case
+        case = self.controller.workspace.case
         if case is None:
             self.head.show_state("missing", "no case is open")
             self.head.word.setText("")
@@ -140,7 +140,7 @@ class CasePage(Page):
     def _show_cohort(self, *_: Any) -> None:
         if self.body is None:
             return
-        paths = self.desk.workspace.cohort
+        paths = self.controller.workspace.cohort
         self.cohort.clear()
         self.cohort.setVisible(bool(paths))
         self.cohort_title.setVisible(bool(paths))

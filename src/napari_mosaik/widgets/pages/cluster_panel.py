@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from napari_mosaik.io.case import Case
-    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.base.case_controller import CaseController
 
 __all__ = ["ClusterPanel"]
 
@@ -26,9 +26,9 @@ __all__ = ["ClusterPanel"]
 class ClusterPanel(QWidget):
     """Choose a parameter; click a point to go to its tile."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: CaseController) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._task: object = None
         self.points: MoranPoints | None = None
         self.parameter = QComboBox()
@@ -49,14 +49,14 @@ class ClusterPanel(QWidget):
                 spacing=5,
             )
         )
-        events = desk.workspace.events
+        events = controller.workspace.events
         events.facts.connect(self.read)
         events.tile.connect(self._plot)
         self.read()
 
     def read(self, *_: Any) -> None:
         """Offer what has labels in the open case."""
-        facts = self._desk.workspace.facts
+        facts = self._controller.workspace.facts
         names = [MEASURED] if facts.uptake_clusters is not None else []
         columns = tuple(facts.clusters or ())
         names += [name.removesuffix(".label") for name in columns if name.endswith(".label")]
@@ -73,11 +73,11 @@ class ClusterPanel(QWidget):
         self._read_one()
 
     def _read_one(self, *_: Any) -> None:
-        case, name = self._desk.workspace.case, self.parameter.currentData()
+        case, name = self._controller.workspace.case, self.parameter.currentData()
         if case is None or name is None:
             self._show("Run this page to see hot and cold tiles.")
             return
-        task = self._desk.read(
+        task = self._controller.read(
             "Clusters", lambda: _points(case, name), lambda found: self._arrived(task, found)
         )
         self._task = task
@@ -94,7 +94,7 @@ class ClusterPanel(QWidget):
     def _figure(self) -> Figure | None:
         from napari_mosaik.view.spatial_plots import moran_figure
 
-        found, tile = self.points, self._desk.workspace.tile
+        found, tile = self.points, self._controller.workspace.tile
         if found is None:
             return None
         name = "measured uptake" if found.name == MEASURED else found.name
@@ -116,7 +116,7 @@ class ClusterPanel(QWidget):
             return
         tile = nearest(self.points.z, self.points.lag, x, y)
         if tile >= 0:
-            self._desk.workspace.tile = tile
+            self._controller.workspace.tile = tile
 
 
 def _points(case: Case, name: str) -> MoranPoints | str:

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES, STAINS
 from napari_mosaik.view.formatting import number
-from napari_mosaik.widgets.base.case_controller import Desk
+from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.controls import column, row, words
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.correct.crops import crops_of
@@ -41,9 +41,9 @@ _KEYS = {
 class TileInspector(QWidget):
     """Follows the selected tile of the workspace; arrow keys go to the next tile."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: CaseController) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._wanted = -1
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.title = words("Click a tile on the canvas.", bold=True)
@@ -74,7 +74,7 @@ class TileInspector(QWidget):
         layout.setContentsMargins(6, 4, 6, 4)
         self.setLayout(layout)
         self.setMinimumHeight(138)
-        events = desk.workspace.events
+        events = controller.workspace.events
         events.tile.connect(self._show)
         events.facts.connect(self._show_all)
         self._show_all()
@@ -84,7 +84,7 @@ class TileInspector(QWidget):
         self._show()
 
     def _show(self, *_: Any) -> None:
-        facts, tile = self._desk.workspace.facts, self._desk.workspace.tile
+        facts, tile = self._controller.workspace.facts, self._controller.workspace.tile
         if facts.grid is None or not 0 <= tile < facts.n_tiles:
             self.title.setText("Click a tile on the canvas.")
             self.table.setRowCount(0)
@@ -111,7 +111,7 @@ class TileInspector(QWidget):
                 self.table.setItem(i, j, item)
 
     def _read_pictures(self, tile: int, centre_um: tuple[float, float], size_um: float) -> None:
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         self._wanted = tile
         if case is None:
             return
@@ -124,10 +124,10 @@ class TileInspector(QWidget):
                 why = "no slide" if aligned else "not aligned yet"
                 self.pictures[stain].show_pixels(pixels, why)
 
-        self._desk.read("Tile", partial(crops_of, case, centre_um, size_um), then)
+        self._controller.read("Tile", partial(crops_of, case, centre_um, size_um), then)
 
     def _curves(self) -> None:
-        facts = self._desk.workspace.facts
+        facts = self._controller.workspace.facts
         if facts.kinetics is None:
             self.curves.setVisible(False)
             return
@@ -144,7 +144,7 @@ class TileInspector(QWidget):
         if step is None:
             super().keyPressEvent(event)
             return
-        space = self._desk.workspace
+        space = self._controller.workspace
         space.tile = space.facts.neighbour(space.tile, *step)
 
 

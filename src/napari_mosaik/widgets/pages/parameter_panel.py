@@ -23,7 +23,7 @@ from napari_mosaik.workflow.correlations import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.base.case_controller import CaseController
 
 __all__ = ["ParameterPanel"]
 
@@ -49,9 +49,9 @@ _PLOT_PX = 300
 class ParameterPanel(QWidget):
     """Meaning of each parameter, heat map, dual-axis scatter, p-values, the choice of proxies."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: CaseController) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._task: object = None
         self.relations: CohortCorrelations | None = None
         self.kind = QComboBox()
@@ -86,7 +86,7 @@ class ParameterPanel(QWidget):
                 spacing=5,
             )
         )
-        events = desk.workspace.events
+        events = controller.workspace.events
         events.facts.connect(self.read)
         events.tile.connect(self._follow)
         self.read()
@@ -95,12 +95,12 @@ class ParameterPanel(QWidget):
     def read(self, *_: Any) -> None:
         """Read the correlations of the cohort's cases anew, in the background."""
         self._fill_meanings()
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if case is None:
             self._show(None)
             return
-        roots = self._desk.workspace.cohort or (case.root,)
-        task = self._desk.read(
+        roots = self._controller.workspace.cohort or (case.root,)
+        task = self._controller.read(
             "Correlations",
             lambda: cohort_correlations(roots),
             lambda found: self._arrived(task, found),
@@ -129,7 +129,7 @@ class ParameterPanel(QWidget):
 
     # --- words ----------------------------------------------------------------------------------
     def _fill_meanings(self) -> None:
-        table = self._desk.workspace.facts.parameters
+        table = self._controller.workspace.facts.parameters
         self._meanings = parameter_descriptions(table)
         self.fold.setVisible(bool(self._meanings))
         fill_table(
@@ -147,7 +147,7 @@ class ParameterPanel(QWidget):
         )
 
     def _own(self) -> Table | None:
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if self.relations is None or case is None:
             return None
         return self.relations.tables.get(case.name)
@@ -199,11 +199,11 @@ class ParameterPanel(QWidget):
     def _one(self) -> Figure | None:
         from napari_mosaik.view.spatial_plots import relation_figure
 
-        facts, name = self._desk.workspace.facts, self.parameter.currentData()
+        facts, name = self._controller.workspace.facts, self.parameter.currentData()
         measured = facts.measured()
         if measured is None or facts.parameters is None or name not in tuple(facts.parameters):
             return None
-        tile = self._desk.workspace.tile
+        tile = self._controller.workspace.tile
         return relation_figure(
             np.asarray(facts.parameters[name], float),
             measured,
@@ -238,13 +238,13 @@ class ParameterPanel(QWidget):
         self.kind.setCurrentIndex(3)
 
     def _clicked(self, x: float, y: float) -> None:
-        facts, name = self._desk.workspace.facts, self.parameter.currentData()
+        facts, name = self._controller.workspace.facts, self.parameter.currentData()
         measured = facts.measured()
         if self.kind.currentIndex() != 3 or measured is None or facts.parameters is None:
             return
         tile = nearest(np.asarray(facts.parameters[name], float), measured, x, y)
         if tile >= 0:
-            self._desk.workspace.tile = tile
+            self._controller.workspace.tile = tile
 
 
 def nearest(across: Any, up: Any, x: float, y: float) -> int:

@@ -12,7 +12,7 @@ from napari_mosaik.widgets.base.controls import button, column, row, shrinkable,
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
-    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.base.case_controller import CaseController
 
 __all__ = ["PetChoice"]
 
@@ -23,9 +23,9 @@ _UNITS = (("as the file says", None), ("Bq/mL", "Bq/mL"), ("g/mL, SUV by weight"
 class PetChoice(QWidget):
     """Shown where the file holds several images or states no unit."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: CaseController) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self.problem = ""
         self.why = words(bold=True)
         self.slice_index = QLineEdit()
@@ -66,7 +66,7 @@ class PetChoice(QWidget):
         self.unit.setCurrentIndex(max(0, self.unit.findData(entry.unit)))
 
     def _use(self) -> None:
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if case is None or case.file.pet is None:
             return
         try:
@@ -76,9 +76,9 @@ class PetChoice(QWidget):
                 "unit": self.unit.currentData(),
             }
         except InputError as error:
-            self._desk.report(error, "Uptake (PET)")
+            self._controller.report(error, "Uptake (PET)")
             return
-        self._desk.update_case(pet=case.file.pet.model_copy(update=changes))
+        self._controller.update_case(pet=case.file.pet.model_copy(update=changes))
 
 
 def _index(edit: QLineEdit, what: str) -> int | None:

@@ -82,7 +82,7 @@ class LivePreview(QObject):
 
     def __init__(self, board: LayerBoard) -> None:
         super().__init__(board)
-        self._board, self._desk, self._viewer = board, board.desk, board.viewer
+        self._board, self._controller, self._viewer = board, board.controller, board.viewer
         self.step = ""
         self.took_s = 0.0
         self._busy = False
@@ -93,7 +93,7 @@ class LivePreview(QObject):
         self._calm.setSingleShot(True)
         self._calm.setInterval(_CALM_MS)
         self._calm.timeout.connect(self._compute)
-        events = self._desk.workspace.events
+        events = self._controller.workspace.events
         events.recipe.connect(self._again)
         events.case.connect(self.stop)
         camera = self._viewer.scene.camera.events
@@ -103,7 +103,7 @@ class LivePreview(QObject):
     def start(self, step: str) -> None:
         """Show the preview of a step; that of another one ends."""
         self.stop()
-        if self._desk.workspace.case is None:
+        if self._controller.workspace.case is None:
             return
         self.step = step
         stain = step_named(step).previews
@@ -144,16 +144,16 @@ class LivePreview(QObject):
             self._memory.close()
 
     def _compute(self) -> None:
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if not self.step or case is None or self._busy:
             return
         low, high = visible_um(self._viewer)
         corners = list(product(*zip(low, high, strict=True)))
-        params = self._desk.workspace.recipe[self.step]
+        params = self._controller.workspace.recipe[self.step]
         now = time.monotonic()
         wish = _Wish(case, self.step, params, corners, self._session, self._asked, now)
         self._busy = True
-        task = self._desk.read("Preview", partial(self._work, wish), partial(self._done, wish))
+        task = self._controller.read("Preview", partial(self._work, wish), partial(self._done, wish))
         task.failed.connect(self._failed)
 
     def _work(self, wish: _Wish) -> Any:

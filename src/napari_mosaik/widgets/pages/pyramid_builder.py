@@ -16,7 +16,7 @@ from napari_mosaik.io.slide.pyramid.build import complete_pyramid, lacks_levels
 
 if TYPE_CHECKING:
     from napari_mosaik.io import Case
-    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.base.case_controller import CaseController
 
 __all__ = ["MissingLevels"]
 
@@ -30,25 +30,25 @@ class MissingLevels(QObject):
 
     said = Signal(str)
 
-    def __init__(self, desk: Desk, parent: QObject | None = None) -> None:
+    def __init__(self, controller: CaseController, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._desk = desk
+        self._controller = controller
         self._end = threading.Event()
         self._go = threading.Event()
         self._go.set()
-        desk.workspace.events.case.connect(self.start)
+        controller.workspace.events.case.connect(self.start)
         self._last = ""
-        desk.workspace.events.job.connect(self._rest)
+        controller.workspace.events.job.connect(self._rest)
 
     def start(self, *_: Any) -> None:
         """Begin with the open case; what was going on for another one ends."""
         self.stop()
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if case is None:
             return
         self._end = threading.Event()
         work = partial(self._complete, case, self._end)
-        self._desk.read("Coarse levels of the slides", work, self._done)
+        self._controller.read("Coarse levels of the slides", work, self._done)
 
     def stop(self) -> None:
         """End the work at its next tile; what is not finished is not stored."""
@@ -56,7 +56,7 @@ class MissingLevels(QObject):
         self._go.set()
 
     def _rest(self, *_: Any) -> None:
-        if self._desk.workspace.job is None:
+        if self._controller.workspace.job is None:
             self._go.set()
         else:
             self._go.clear()

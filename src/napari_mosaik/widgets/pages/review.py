@@ -27,7 +27,7 @@ from napari_mosaik.widgets.canvas.side_by_side import SideBySide, review_specs
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
-    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.pages.tile_data import Facts
 
 __all__ = ["ReviewPanel", "metric_rows", "nearest_tile"]
@@ -40,9 +40,9 @@ _KINDS = ("Predicted against measured", "Difference against mean")
 class ReviewPanel(QWidget):
     """Badge, figures, plot and worst tiles; tile, point and row are one selection."""
 
-    def __init__(self, desk: Desk, layout: SideBySide) -> None:
+    def __init__(self, controller: CaseController, layout: SideBySide) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self.side_by_side = layout
         self.badge = words(bold=True)
         self.toggle = button("Show maps side by side", layout.toggle)
@@ -80,7 +80,7 @@ class ReviewPanel(QWidget):
             )
         )
         layout.changed.connect(self._named)
-        events = desk.workspace.events
+        events = controller.workspace.events
         events.facts.connect(self._show)
         events.states.connect(self._show)
         events.tile.connect(self._plot)
@@ -92,22 +92,22 @@ class ReviewPanel(QWidget):
     def _named(self, shown: bool) -> None:
         self.toggle.setText("Back to the layers" if shown else "Show maps side by side")
         clear(self._legend_rows)
-        specs = review_specs(self._desk.workspace.facts) if shown else []
+        specs = review_specs(self._controller.workspace.facts) if shown else []
         for title, spec in zip(_SCALES, specs[1:], strict=False):
             if spec.legend is not None:
                 self._legend_rows.addWidget(words(title, small=True))
                 self._legend_rows.addWidget(legend_widget(spec.legend))
 
     def _show_change(self, *_: Any) -> None:
-        change = self._desk.workspace.change
+        change = self._controller.workspace.change
         self.change.setVisible(change is not None)
         self.change.setText("" if change is None else "\n".join(change.lines))
 
     def _show(self, *_: Any) -> None:
-        facts = self._desk.workspace.facts
+        facts = self._controller.workspace.facts
         ready = facts.measured() is not None and facts.predicted() is not None
         self.toggle.setEnabled(ready)
-        state = self._desk.workspace.states.get("review")
+        state = self._controller.workspace.states.get("review")
         stale = state is not None and state.word == "stale"
         before = "↻ Stale: these figures are from before the last change\n" if stale else ""
         self.badge.setText(before + badge_of(facts))
@@ -123,7 +123,7 @@ class ReviewPanel(QWidget):
         self._plot()
 
     def _plot(self, *_: Any) -> None:
-        facts, tile = self._desk.workspace.facts, self._desk.workspace.tile
+        facts, tile = self._controller.workspace.facts, self._controller.workspace.tile
         measured, predicted = facts.measured(), facts.predicted()
         if measured is None or predicted is None:
             self.plot.show_figure(None)
@@ -150,17 +150,17 @@ class ReviewPanel(QWidget):
 
     # --- doing ----------------------------------------------------------------------------------
     def _choose(self, tile: int) -> None:
-        self._desk.workspace.tile = tile
+        self._controller.workspace.tile = tile
 
     def _clicked(self, x: float, y: float) -> None:
-        tile = nearest_tile(self._desk.workspace.facts, x, y, means=self.kind.currentIndex() == 1)
+        tile = nearest_tile(self._controller.workspace.facts, x, y, means=self.kind.currentIndex() == 1)
         if tile >= 0:
             self._choose(tile)
 
     def _report(self) -> None:
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if case is not None:
-            self._desk.read("Report", partial(_write_report, case), _open_report)
+            self._controller.read("Report", partial(_write_report, case), _open_report)
 
 
 def _table() -> QTableWidget:

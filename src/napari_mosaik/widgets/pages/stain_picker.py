@@ -35,7 +35,7 @@ class StainPicker(QWidget):
 
     def __init__(self, link: CanvasLink) -> None:
         super().__init__()
-        self._board, self._desk = link.board, link.board.desk
+        self._board, self._controller = link.board, link.board.controller
         self.tool = CorrectTool(link)
         self._before: list[Params] = []
         self._busy = False
@@ -62,7 +62,7 @@ class StainPicker(QWidget):
         self.tool.changed.connect(self._show)
         self.tool.clicked.connect(lambda place: self._pick([place]))
         self.tool.drawn.connect(self._pick)
-        events = self._desk.workspace.events
+        events = self._controller.workspace.events
         events.case.connect(self._case_changed)
         for signal in (events.recipe, events.states):
             signal.connect(self._show)
@@ -70,7 +70,7 @@ class StainPicker(QWidget):
 
     def toggle(self, stain: str) -> None:
         """Take the tool for "haematoxylin" or "dab", or put it away again."""
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         if case is None or self._busy:
             return
         self._said = ""
@@ -94,10 +94,10 @@ class StainPicker(QWidget):
 
     def _pick(self, place: Any) -> None:
         """Read the place in the background, then change the settings, or say why not."""
-        case, stain = self._desk.workspace.case, self.tool.mode
+        case, stain = self._controller.workspace.case, self.tool.mode
         if case is None or self._busy or stain not in _TITLES:
             return
-        params: Any = self._desk.workspace.recipe[_STEP]
+        params: Any = self._controller.workspace.recipe[_STEP]
         self._busy = True
 
         def work() -> Any:
@@ -108,7 +108,7 @@ class StainPicker(QWidget):
             except MosaikError as error:
                 return error
 
-        task = self._desk.read("Pick a stain", work, lambda answer: self._picked(case, answer))
+        task = self._controller.read("Pick a stain", work, lambda answer: self._picked(case, answer))
         task.failed.connect(self._freed)
 
     def _freed(self, *_: Any) -> None:
@@ -116,7 +116,7 @@ class StainPicker(QWidget):
 
     def _picked(self, case: Any, answer: Picked | MosaikError) -> None:
         self._busy = False
-        space = self._desk.workspace
+        space = self._controller.workspace
         if case is not space.case:
             return
         if isinstance(answer, MosaikError):
@@ -130,7 +130,7 @@ class StainPicker(QWidget):
         )
         self._before.append(space.recipe[_STEP])
         self.tool.take("")
-        self._desk.set_params(_STEP, answer.params)
+        self._controller.set_params(_STEP, answer.params)
         self._show()
 
     def take_back(self) -> None:
@@ -152,12 +152,12 @@ class StainPicker(QWidget):
     def _change(self, said: str, **values: Any) -> None:
         self.stop()
         self._said = said
-        now = self._desk.workspace.recipe[_STEP]
-        self._desk.set_params(_STEP, now.model_copy(update=values))
+        now = self._controller.workspace.recipe[_STEP]
+        self._controller.set_params(_STEP, now.model_copy(update=values))
         self._show()
 
     def _show(self, *_: Any) -> None:
-        space = self._desk.workspace
+        space = self._controller.workspace
         params: Any = space.recipe.get(_STEP)
         opened = space.case is not None and params is not None
         for stain, made in self.buttons.items():
@@ -178,7 +178,7 @@ class StainPicker(QWidget):
         from napari_mosaik.segment.stain_sampling import colour_of
         from napari_mosaik.workflow.picking import stains_in_use
 
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         assert case is not None
         vectors, source = stains_in_use(case, params)
         parts = [

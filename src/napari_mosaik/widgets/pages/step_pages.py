@@ -11,7 +11,7 @@ from napari_mosaik.widgets.pages.pages import StepPage
 from napari_mosaik.workflow.step import Step
 
 if TYPE_CHECKING:
-    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.canvas.link import CanvasLink
 
 __all__ = ["DetailPage", "make_page"]
@@ -56,14 +56,14 @@ class HandPage(DetailPage):
             section.setVisible(not used)
 
 
-def make_page(title: str, steps: Sequence[Step[Any]], desk: Desk, canvas: CanvasLink) -> StepPage:
+def make_page(title: str, steps: Sequence[Step[Any]], controller: CaseController, canvas: CanvasLink) -> StepPage:
     """The page of some steps, with its panel where it has one."""
     if title == "Registration":
         return HandPage(title, steps, lambda: _align(canvas))
     panel = _PANELS.get(title)
     if panel is None:
         return StepPage(title, steps)
-    return DetailPage(title, steps, lambda: panel(desk))
+    return DetailPage(title, steps, lambda: panel(controller))
 
 
 def _align(canvas: CanvasLink) -> QWidget:
@@ -72,25 +72,25 @@ def _align(canvas: CanvasLink) -> QWidget:
     return AlignPanel(canvas)
 
 
-def _suv(desk: Desk) -> QWidget:
+def _suv(controller: CaseController) -> QWidget:
     from napari_mosaik.widgets.pages.suv_terms import SuvTermsPanel
 
-    return SuvTermsPanel(desk)
+    return SuvTermsPanel(controller)
 
 
-def _parameters(desk: Desk) -> QWidget:
+def _parameters(controller: CaseController) -> QWidget:
     from napari_mosaik.widgets.pages.parameter_panel import ParameterPanel
 
-    return ParameterPanel(desk)
+    return ParameterPanel(controller)
 
 
-def _clusters(desk: Desk) -> QWidget:
+def _clusters(controller: CaseController) -> QWidget:
     from napari_mosaik.widgets.pages.cluster_panel import ClusterPanel
 
-    return ClusterPanel(desk)
+    return ClusterPanel(controller)
 
 
-_PANELS: dict[str, Callable[[Desk], QWidget]] = {
+_PANELS: dict[str, Callable[[CaseController], QWidget]] = {
     "Uptake (PET)": _suv,
     "Parameters and maps": _parameters,
     "Clusters": _clusters,

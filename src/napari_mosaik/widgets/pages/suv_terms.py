@@ -17,7 +17,7 @@ from napari_mosaik.workflow.suv import TERM_ITEMS, explain, figures, injection_r
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
-    from napari_mosaik.widgets.base.case_controller import Desk
+    from napari_mosaik.widgets.base.case_controller import CaseController
 
 __all__ = ["SuvTermsPanel"]
 
@@ -54,12 +54,12 @@ class SuvTermsPanel(QWidget):
     What is typed is used at once for the figures shown here; the case changes with *Save*.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: CaseController) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._pet: PetImage | None = None
         self._task: object = None
-        self.choice = PetChoice(desk)
+        self.choice = PetChoice(controller)
         self.fields: dict[str, QLineEdit | QComboBox] = {}
         self._sources: dict[str, QLabel] = {}
         self._grid = QGridLayout()
@@ -89,8 +89,8 @@ class SuvTermsPanel(QWidget):
             )
         )
         self._make_fields()
-        desk.workspace.events.case.connect(self.read)
-        desk.workspace.events.recipe.connect(self._compute)
+        controller.workspace.events.case.connect(self.read)
+        controller.workspace.events.recipe.connect(self._compute)
         self.read()
 
     def _make_fields(self) -> None:
@@ -123,13 +123,13 @@ class SuvTermsPanel(QWidget):
     # --- reading --------------------------------------------------------------------------------
     def read(self, *_: Any) -> None:
         """Read the PET of the open case anew, in the background."""
-        case = self._desk.workspace.case
+        case = self._controller.workspace.case
         self._pet = None
         self.choice.show_case(case, "")
         self._show_record()
         if case is None or case.lacks(PET):
             return
-        task = self._desk.read("PET", lambda: _read(case), lambda found: self._arrived(task, found))
+        task = self._controller.read("PET", lambda: _read(case), lambda found: self._arrived(task, found))
         self._task = task
 
     def _arrived(self, task: object, found: PetImage | str) -> None:
@@ -137,12 +137,12 @@ class SuvTermsPanel(QWidget):
             return
         problem = found if isinstance(found, str) else ""
         self._pet = None if isinstance(found, str) else found
-        self.choice.show_case(self._desk.workspace.case, problem, self._pet)
+        self.choice.show_case(self._controller.workspace.case, problem, self._pet)
         self._compute()
 
     def _show_record(self) -> None:
         """Show what the case's injection record says; empty where it says nothing."""
-        record = _given(self._desk.workspace.case)
+        record = _given(self._controller.workspace.case)
         for name, field in self.fields.items():
             field.blockSignals(True)
             if isinstance(field, QComboBox):
@@ -155,7 +155,7 @@ class SuvTermsPanel(QWidget):
     # --- computing ------------------------------------------------------------------------------
     def given(self) -> dict[str, Any]:
         """What the record says with what was typed in its place; empty items are left out."""
-        out = _given(self._desk.workspace.case)
+        out = _given(self._controller.workspace.case)
         for name, field in self.fields.items():
             if isinstance(field, QComboBox):
                 value = field.currentData()
@@ -167,16 +167,16 @@ class SuvTermsPanel(QWidget):
         return {name: value for name, value in out.items() if value not in ("", None)}
 
     def _compute(self, *_: Any) -> None:
-        changed = self.given() != _typed(_given(self._desk.workspace.case))
+        changed = self.given() != _typed(_given(self._controller.workspace.case))
         self.discard.setEnabled(changed)
-        self.save.setEnabled(self._desk.workspace.case is not None and changed)
+        self.save.setEnabled(self._controller.workspace.case is not None and changed)
         if self._pet is None:
             self.formula.setText("")
             self.figures.setText("")
             self.problem.setText("" if self.choice.problem else "The PET is not read yet")
             self.notes.setText("")
             return
-        settings = self._desk.workspace.recipe.get("suv")
+        settings = self._controller.workspace.recipe.get("suv")
         self.show_document(explain(self._pet.header, self.given(), settings))
 
     def show_document(self, document: dict[str, Any]) -> None:
@@ -217,9 +217,9 @@ class SuvTermsPanel(QWidget):
         try:
             record = injection_record(self.given())
         except InputError as error:
-            self._desk.report(error, "Uptake (PET)")
+            self._controller.report(error, "Uptake (PET)")
             return
-        self._desk.update_case(injection=record)
+        self._controller.update_case(injection=record)
 
 
 def _read(case: Case) -> PetImage | str:
