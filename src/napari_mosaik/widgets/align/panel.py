@@ -265,7 +265,9 @@ class AlignPanel(AlignForm):
             return
         mine, parts, transform = self._asked, reading.parts, laying.now.transform
         self.figures.setText("Comparing the outlines…")
-        self.controller.read("Align", lambda: parts.judge(transform), lambda a: self._judged(mine, a))
+        self.controller.read(
+            "Align", lambda: parts.judge(transform), lambda a: self._judged(mine, a)
+        )
 
     def _judged(self, mine: int, found: Alignment) -> None:
         reading = self.reading

@@ -133,11 +133,15 @@ class Annotation(QObject):
         """Train the tissue classifier on all annotated cases of the cohort, for this case."""
         case = self._case
         if case is None or self.document is None:
-            self._controller.report(InputError("there are no annotations; draw some first"), "Retrain")
+            self._controller.report(
+                InputError("there are no annotations; draw some first"), "Retrain"
+            )
             return None
         self._idle.stop()
         self._write_now()
-        others = [p for p in self._controller.workspace.cohort if p.resolve() != case.root.resolve()]
+        others = [
+            p for p in self._controller.workspace.cohort if p.resolve() != case.root.resolve()
+        ]
 
         def steps() -> Steps:
             from napari_mosaik.workflow.classifier import retrain
@@ -165,7 +169,9 @@ class Annotation(QObject):
         self._controller.workspace.recipe = read_recipe(case.root)
         self._controller.refresh()
         line = f"Trained on {training['n_shapes']} annotations in {training['n_cases']} case(s)."
-        self._controller.workspace.change = LoopChange((line, "Update stale results to see the effect."))
+        self._controller.workspace.change = LoopChange(
+            (line, "Update stale results to see the effect.")
+        )
 
     def update(self) -> Job | None:
         """Recompute stale results, then report what changed."""

@@ -118,7 +118,9 @@ class LayerBoard(QObject):
             return
         self._add_missing_slides()
         everything = [step.name for step in STEPS]
-        self.controller.read("Layers", partial(_found, case, everything), partial(self._first, case))
+        self.controller.read(
+            "Layers", partial(_found, case, everything), partial(self._first, case)
+        )
 
     def _add_missing_slides(self) -> None:
         case = self._case
@@ -157,7 +159,9 @@ class LayerBoard(QObject):
         self.changed.emit()
 
     def _damaged(self, about: str, sentence: str) -> None:
-        self.controller.workspace.problem = Problem(about, f"{sentence}; it stays blurred here", sentence)
+        self.controller.workspace.problem = Problem(
+            about, f"{sentence}; it stays blurred here", sentence
+        )
 
     def _first(self, case: Case, found: _Found) -> None:
         """Everything that is finished; a layer is made when it is first shown (0.2 s each)."""

@@ -153,7 +153,9 @@ class LivePreview(QObject):
         now = time.monotonic()
         wish = _Wish(case, self.step, params, corners, self._session, self._asked, now)
         self._busy = True
-        task = self._controller.read("Preview", partial(self._work, wish), partial(self._done, wish))
+        task = self._controller.read(
+            "Preview", partial(self._work, wish), partial(self._done, wish)
+        )
         task.failed.connect(self._failed)
 
     def _work(self, wish: _Wish) -> Any:

@@ -153,7 +153,9 @@ class ReviewPanel(QWidget):
         self._controller.workspace.tile = tile
 
     def _clicked(self, x: float, y: float) -> None:
-        tile = nearest_tile(self._controller.workspace.facts, x, y, means=self.kind.currentIndex() == 1)
+        tile = nearest_tile(
+            self._controller.workspace.facts, x, y, means=self.kind.currentIndex() == 1
+        )
         if tile >= 0:
             self._choose(tile)
 

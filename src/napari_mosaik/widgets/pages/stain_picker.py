@@ -108,7 +108,9 @@ class StainPicker(QWidget):
             except MosaikError as error:
                 return error
 
-        task = self._controller.read("Pick a stain", work, lambda answer: self._picked(case, answer))
+        task = self._controller.read(
+            "Pick a stain", work, lambda answer: self._picked(case, answer)
+        )
         task.failed.connect(self._freed)
 
     def _freed(self, *_: Any) -> None:

@@ -56,7 +56,9 @@ class HandPage(DetailPage):
             section.setVisible(not used)
 
 
-def make_page(title: str, steps: Sequence[Step[Any]], controller: CaseController, canvas: CanvasLink) -> StepPage:
+def make_page(
+    title: str, steps: Sequence[Step[Any]], controller: CaseController, canvas: CanvasLink
+) -> StepPage:
     """The page of some steps, with its panel where it has one."""
     if title == "Registration":
         return HandPage(title, steps, lambda: _align(canvas))

@@ -129,7 +129,9 @@ class SuvTermsPanel(QWidget):
         self._show_record()
         if case is None or case.lacks(PET):
             return
-        task = self._controller.read("PET", lambda: _read(case), lambda found: self._arrived(task, found))
+        task = self._controller.read(
+            "PET", lambda: _read(case), lambda found: self._arrived(task, found)
+        )
         self._task = task
 
     def _arrived(self, task: object, found: PetImage | str) -> None:
