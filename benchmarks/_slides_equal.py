@@ -25,7 +25,7 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide import SlideBlocks, View
 from napari_mosaik.io.slide.read.slide import SlideImage
 from napari_mosaik.segment.vessels import VesselParams, pixel_limits, vessel_wall
-from napari_mosaik.workflow.lazy_labels import tissue_in
+from napari_mosaik.workflow.lazy_labels import resample_mask
 
 __all__ = ["Equality", "compare_labels"]
 
@@ -46,7 +46,7 @@ class Equality:
 
 def compare_labels(slide: Path, folder: Path) -> Equality:
     """Stream a slide in blocks of several sizes and compare every label with the whole method's."""
-    rules = [name for name in VesselParams.model_fields if name.startswith("leave_out_")]
+    rules = [name for name in VesselParams.model_fields if name.startswith("exclude_")]
     settings = {
         "threshold": "fixed",
         "dab_od": THRESHOLD_OD,
@@ -86,7 +86,7 @@ def _whole(path: Path, tissue: Raster, params: VesselParams) -> Labels:
     with open_slide(path, frame=tissue.lattice.frame) as slide:
         image = slide.read_lattice(slide.working_lattice(params.spacing_um))
     wall = vessel_wall(image.values, params.spacing_um, params, params.dab_od)
-    wall &= tissue_in(image.lattice, tissue)
+    wall &= resample_mask(image.lattice, tissue)
     most, least = pixel_limits(params, image.lattice.sample_area_um2)
     holes, _ = ndimage.label(~wall)
     small = np.bincount(holes.ravel()) <= most

@@ -133,7 +133,7 @@ def streaming_pass(slide: Path, folder: Path, *, judged: bool = False, **setting
     recipe = read_recipe(case.root)
     if not judged:
         recipe = changed(recipe, "tissue_cd34", look_for_blur=False)
-        rules = (n for n in type(recipe["vessels"]).model_fields if n.startswith("leave_out_"))
+        rules = (n for n in type(recipe["vessels"]).model_fields if n.startswith("exclude_"))
         settings = {**dict.fromkeys(rules, False), **settings}
     recipe = changed(recipe, "vessels", **settings)
     steps: dict[str, float] = {}

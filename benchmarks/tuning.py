@@ -40,7 +40,7 @@ MOVED = {
         "closing_um": (1.0, 2.0),
         "max_lumen_um2": (4000.0, 6000.0),
         "smoothing_um": (0.4, 0.6),
-        "lowest_od": (0.28, 0.32),
+        "min_threshold_od": (0.28, 0.32),
         "edge_um": (70.0, 80.0),
     },
     "nuclei": {

@@ -24,7 +24,7 @@ from napari_mosaik.segment.false_positives import counted
 from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.vessels import VesselParams, find_vessels
 
-RULES = [name for name in VesselParams.model_fields if name.startswith("leave_out_")]
+RULES = [name for name in VesselParams.model_fields if name.startswith("exclude_")]
 TOUCHED = 0.1
 """A planted object counts as left out if less than this share of it lies in vessels."""
 

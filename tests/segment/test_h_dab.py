@@ -8,11 +8,11 @@ from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN
 from napari_mosaik.segment.stain_vectors import (
     fit_h_dab,
     given_stains,
-    look_of,
+    guess_stain,
     ruifrok_stains,
-    unlike,
+    stain_mismatch_warning,
 )
-from napari_mosaik.segment.vessels import VesselParams, staining_of
+from napari_mosaik.segment.vessels import VesselParams, estimate_staining
 
 N = 40_000
 
@@ -71,7 +71,7 @@ def test_without_both_stains_the_usual_ones_are_used_and_the_reason_is_said(pixe
     assert found.source == "ruifrok"
     assert reason in found.reason
     np.testing.assert_allclose(found.matrix, ruifrok_stains().matrix)
-    said = staining_of(pixels, VesselParams()).warnings
+    said = estimate_staining(pixels, VesselParams()).warnings
     assert any(reason in text and "Ruifrok" in text for text in said)
 
 
@@ -79,7 +79,7 @@ def test_stains_given_by_hand_are_used_as_they_are():
     params = VesselParams(
         stains="manual", haematoxylin_vector=(0.8, 0.9, 0.4), dab_vector=(0.3, 0.7, 1.1)
     )
-    found = staining_of(mixture(HAEMATOXYLIN, DAB), params)
+    found = estimate_staining(mixture(HAEMATOXYLIN, DAB), params)
     assert found.stains.source == "manual"
     assert not found.warnings
     assert degrees(found.stains.haematoxylin, (0.8, 0.9, 0.4)) < 1e-4
@@ -100,30 +100,30 @@ def test_impossible_vectors_are_refused(blue, brown, words):
 
 
 def test_the_look_of_a_slide_is_told_by_pink_and_brown():
-    brown = look_of(mixture(HAEMATOXYLIN, DAB, pure=0.05))
+    brown = guess_stain(mixture(HAEMATOXYLIN, DAB, pure=0.05))
     assert brown.kind == "DAB"
     assert brown.brown > 0.03
     for eosin in (EOSIN, (0.2159, 0.8012, 0.5581)):
         pink = mixture(HAEMATOXYLIN, eosin, pure=0.4)
-        look = look_of(pink)
+        look = guess_stain(pink)
         assert look.kind == "H&E"
-        (warning,) = (w for w in staining_of(pink, VesselParams()).warnings if "H&E" in w)
-        assert "check that the right file is given" in warning
-    assert look_of(np.full((N, 3), 255, np.uint8)).kind == ""
-    assert look_of(mixture(HAEMATOXYLIN, HAEMATOXYLIN, noise=0)).kind == ""
+        (warning,) = (w for w in estimate_staining(pink, VesselParams()).warnings if "H&E" in w)
+        assert "Check that the file belongs to this stain" in warning
+    assert guess_stain(np.full((N, 3), 255, np.uint8)).kind == ""
+    assert guess_stain(mixture(HAEMATOXYLIN, HAEMATOXYLIN, noise=0)).kind == ""
 
 
 def test_a_stain_in_the_wrong_slot_is_said_either_way():
-    brown = look_of(mixture(HAEMATOXYLIN, DAB, pure=0.05))
-    pink = look_of(mixture(HAEMATOXYLIN, EOSIN, pure=0.4))
-    assert unlike(brown, "DAB") == unlike(pink, "H&E") == ""
-    assert "looks like a slide with DAB, not like an H&E slide" in unlike(brown, "H&E")
-    assert "looks like an H&E slide, not like one with DAB" in unlike(pink, "DAB")
-    assert unlike(look_of(np.full((N, 3), 255, np.uint8)), "H&E") == ""
+    brown = guess_stain(mixture(HAEMATOXYLIN, DAB, pure=0.05))
+    pink = guess_stain(mixture(HAEMATOXYLIN, EOSIN, pure=0.4))
+    assert stain_mismatch_warning(brown, "DAB") == stain_mismatch_warning(pink, "H&E") == ""
+    assert "looks like a DAB slide, not an H&E slide" in stain_mismatch_warning(brown, "H&E")
+    assert "looks like an H&E slide, not a DAB slide" in stain_mismatch_warning(pink, "DAB")
+    assert stain_mismatch_warning(guess_stain(np.full((N, 3), 255, np.uint8)), "H&E") == ""
 
 
 def test_other_arrays_are_refused():
     with pytest.raises(InputError, match="8-bit pixels"):
         fit_h_dab(np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(InputError, match="8-bit pixels"):
-        look_of(np.zeros((4, 3)))
+        guess_stain(np.zeros((4, 3)))

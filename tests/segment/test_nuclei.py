@@ -10,7 +10,7 @@ from skimage.segmentation import watershed
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
 from napari_mosaik.segment import ClassicalNuclei, NucleiParams, segment_nuclei
-from napari_mosaik.segment.centroid_stitching import ObjectMosaic, own_objects
+from napari_mosaik.segment.centroid_stitching import ObjectStitcher, keep_centroid_in_core
 from napari_mosaik.segment.filters import box_mean, gaussian
 from napari_mosaik.segment.masks import chamfer_distance
 from napari_mosaik.segment.metrics import object_scores
@@ -80,8 +80,8 @@ def test_threshold_parts_two_populations_and_has_a_floor():
     samples = np.r_[rng.normal(0.3, 0.05, 8000), rng.normal(1.1, 0.1, 2000), np.nan]
     params = NucleiParams(sensitivity=1.0)
     assert 0.4 < estimate_nuclear_threshold(samples, params) < 0.95
-    assert estimate_nuclear_threshold([], params) == params.lowest_od
-    assert estimate_nuclear_threshold(np.zeros(9), params) == params.lowest_od
+    assert estimate_nuclear_threshold([], params) == params.min_threshold_od
+    assert estimate_nuclear_threshold(np.zeros(9), params) == params.min_threshold_od
 
 
 def test_blank_and_uniform_pictures_have_no_nuclei():
@@ -95,7 +95,7 @@ def test_blocks_with_halo_give_the_nuclei_of_the_whole(block_px):
     model = ClassicalNuclei(threshold_od=0.5)
     whole = model.segment(rgb, 1.0)
     halo = int(np.ceil(model.halo_um))
-    out, mosaic = np.zeros(rgb.shape[:2], np.int32), ObjectMosaic(rgb.shape[:2])
+    out, mosaic = np.zeros(rgb.shape[:2], np.int32), ObjectStitcher(rgb.shape[:2])
     for rows, cols in windows(rgb.shape[:2], block_px):
         top, left = max(0, rows.start - halo), max(0, cols.start - halo)
         around = (slice(top, rows.stop + halo), slice(left, cols.stop + halo))
@@ -103,7 +103,7 @@ def test_blocks_with_halo_give_the_nuclei_of_the_whole(block_px):
             slice(rows.start - top, rows.stop - top),
             slice(cols.start - left, cols.stop - left),
         )
-        owned = own_objects(model.segment(rgb[around], 1.0), core)
+        owned = keep_centroid_in_core(model.segment(rgb[around], 1.0), core)
         out[around] = mosaic.paste(out[around], owned, (top, left))
     out = mosaic.numbering()[out]
     assert whole.max() > 400
@@ -115,12 +115,12 @@ def test_each_object_is_owned_by_exactly_one_core():
     labels = ndimage.label(ndimage.gaussian_filter(rng.normal(size=(60, 60)), 1.5) > 0.05)[0]
     owners = np.zeros(labels.max() + 1, int)
     for window in windows(labels.shape, 17):
-        owners[np.unique(own_objects(labels, window))] += 1
+        owners[np.unique(keep_centroid_in_core(labels, window))] += 1
     assert (owners[1:] == 1).all()
 
 
 def test_an_object_seen_twice_is_pasted_once():
-    mosaic = ObjectMosaic((10, 10))
+    mosaic = ObjectStitcher((10, 10))
     first = np.zeros((10, 10), np.int32)
     first[2:6, 2:6] = 1
     again = np.zeros((10, 10), np.int32)

@@ -13,7 +13,7 @@ from napari_mosaik.core.blocks import cut
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.segment import NucleiParams, segment_nuclei
-from napari_mosaik.segment.centroid_stitching import ObjectMosaic, own_objects
+from napari_mosaik.segment.centroid_stitching import ObjectStitcher, keep_centroid_in_core
 from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.stardist import (
     Architecture,
@@ -170,9 +170,9 @@ def test_blocks_with_halo_give_the_nuclei_of_the_whole():
     model = StarDistNuclei(random_weights(), RANGE)
     rgb = noise((490, 530))
     whole = model.segment(rgb, 0.5)
-    out, mosaic = np.zeros(whole.shape, np.int32), ObjectMosaic(whole.shape)
+    out, mosaic = np.zeros(whole.shape, np.int32), ObjectStitcher(whole.shape)
     for block in cut(Lattice("he", whole.shape, (0.5, 0.5)), 256, model.halo_um):
-        owned = own_objects(model.segment(rgb[block.window], 0.5), block.inner)
+        owned = keep_centroid_in_core(model.segment(rgb[block.window], 0.5), block.inner)
         origin = block.window[0].start, block.window[1].start
         out[block.window] = mosaic.paste(out[block.window], owned, origin)
     out = mosaic.numbering()[out]

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from napari_mosaik.core import InputError
 from napari_mosaik.segment.masks import label_mask
-from napari_mosaik.segment.run_length import Parts, find_runs
+from napari_mosaik.segment.run_length import BlockComponents, find_runs
 from napari_mosaik.segment.stitch import SeamLabels, holes_to_fill, windows
 
 from .joining import whole_objects
@@ -95,7 +95,7 @@ def test_blocks_may_come_in_any_order_and_through_files():
     order = np.random.default_rng(0).permutation(len(seams.windows))
     for i in order:
         arrays = find_runs(mask[seams.windows[i]]).objects().arrays("objects")
-        seams.put(i, Parts.from_arrays(arrays, "objects"))
+        seams.put(i, BlockComponents.from_arrays(arrays, "objects"))
     seams.join()
     padded = np.pad(reference, 1)
     for i in order:

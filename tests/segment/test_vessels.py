@@ -13,7 +13,7 @@ from napari_mosaik.segment.masks import close_mask, disc, fill_holes
 from napari_mosaik.segment.stitch import windows
 from napari_mosaik.segment.vessels import (
     VesselParams,
-    brown_by_hue,
+    dab_by_hue,
     estimate_threshold,
     halo_um,
     pixel_limits,
@@ -82,7 +82,7 @@ def test_threshold_lies_between_background_and_wall_and_never_in_noise():
     background, wall = rng.normal(0.05, 0.05, 9000), rng.normal(1.2, 0.15, 1000)
     params = VesselParams()
     assert 0.3 < estimate_threshold(np.r_[background, wall], params) < 0.9
-    assert estimate_threshold(background, params) == params.lowest_od
+    assert estimate_threshold(background, params) == params.min_threshold_od
     assert estimate_threshold([], params) == params.dab_od
     fixed = VesselParams(threshold="fixed", dab_od=0.77)
     assert estimate_threshold(wall, fixed) == 0.77
@@ -106,7 +106,7 @@ def test_hue_range_is_circular_and_equals_the_definition_pixel_by_pixel():
         expected[r, c] = (
             (degrees >= 350 or degrees < 45) and saturation >= 0.15 and 0.1 <= value <= 0.9
         )
-    found = brown_by_hue(rgb)
+    found = dab_by_hue(rgb)
     assert found[0, 0]
     assert not found[0, 1]
     assert (found != expected).sum() <= 1  # rounding exactly on a limit
@@ -125,7 +125,7 @@ def test_pure_dab_has_the_published_hue(amount, hue, saturation):
 
 def test_hue_loses_wall_over_nuclei_that_density_keeps():
     rgb = paint(np.full((20, 20), 1.0), 1.0)
-    assert not brown_by_hue(rgb).any()
+    assert not dab_by_hue(rgb).any()
     assert (vessel_density(rgb) > 0.8).all()
 
 

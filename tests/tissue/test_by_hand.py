@@ -6,7 +6,7 @@ import shapely
 
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.corrections import Correction
-from napari_mosaik.tissue.by_hand import mask_by_hand, quality_by_hand
+from napari_mosaik.tissue.by_hand import apply_artefact_corrections, apply_mask_corrections
 
 LATTICE = Lattice("cd34", (40, 50), (8.0, 8.0), (100.0, 200.0))
 
@@ -25,7 +25,7 @@ def test_the_later_area_counts_and_damage_is_never_tissue():
     ]
     sound = np.ones(LATTICE.shape, bool)
     sound[0] = False
-    result = mask_by_hand(mask, corrections, sound)
+    result = apply_mask_corrections(mask, corrections, sound)
     rows, cols = np.moveaxis(LATTICE.centres_um(), -1, 0)  # a second way: by the centres
     expected = mask.values.copy()
     for one, (top, left, bottom, right) in zip(
@@ -36,13 +36,13 @@ def test_the_later_area_counts_and_damage_is_never_tissue():
         expected[(rows >= top) & (rows < bottom) & (cols >= left) & (cols < right)] = one
     expected[0] = False
     np.testing.assert_array_equal(result.values, expected)
-    assert mask_by_hand(mask, []).values.sum() == mask.values.sum()
+    assert apply_mask_corrections(mask, []).values.sum() == mask.values.sum()
 
 
 @pytest.mark.parametrize("text", ["POINT (1 1)", "POLYGON ((1"])
 def test_what_is_no_area_is_said(text):
     with pytest.raises(InputError, match="is no area"):
-        mask_by_hand(
+        apply_mask_corrections(
             Raster(np.zeros(LATTICE.shape, bool), LATTICE), [Correction("add", area_wkt=text)]
         )
 
@@ -56,7 +56,7 @@ def test_places_are_flagged_and_cleared_and_the_later_area_counts():
         box("flag", 180, 320, 260, 400, "blur"),
         box("clear", 340, 500, 380, 560),
     ]
-    result = quality_by_hand(found, corrections)
+    result = apply_artefact_corrections(found, corrections)
     rows, cols = np.moveaxis(LATTICE.centres_um(), -1, 0)  # a second way: by the centres
     expected = found.values.copy()
     for code, (top, left, bottom, right) in zip(
@@ -74,10 +74,10 @@ def test_places_are_flagged_and_cleared_and_the_later_area_counts():
     assert areas["blur"] == pytest.approx((expected == 3).sum() * pixel_mm2)
     assert areas["fold"] == 0  # found, not flagged by hand
     assert areas["not bad"] == pytest.approx(result.cleared.sum() * pixel_mm2)
-    np.testing.assert_array_equal(quality_by_hand(found, []).mask.values, found.values)
+    np.testing.assert_array_equal(apply_artefact_corrections(found, []).mask.values, found.values)
 
 
 def test_a_kind_that_is_not_known_is_said():
     found = Raster(np.zeros(LATTICE.shape, np.uint8), LATTICE)
     with pytest.raises(InputError, match=r"'dust' is no kind of bad place; use one of: pen, fold"):
-        quality_by_hand(found, [box("flag", 100, 200, 180, 280, "dust")])
+        apply_artefact_corrections(found, [box("flag", 100, 200, 180, 280, "dust")])

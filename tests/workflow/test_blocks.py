@@ -11,10 +11,10 @@ from napari_mosaik.core.blocks import cut, cut_px
 from napari_mosaik.io import ome_labels
 from napari_mosaik.io.ome_labels import LabelWriter, read_labels
 from napari_mosaik.workflow.lazy_labels import (
-    PaintedLabels,
+    LazyLabels,
+    blocks_with_tissue,
+    resample_mask,
     sample_blocks,
-    tissue_in,
-    with_tissue,
 )
 from napari_mosaik.workflow.parallel import in_parallel
 
@@ -36,10 +36,10 @@ def test_cores_cover_every_sample_once_and_lie_within_their_margin():
 def test_tissue_is_looked_up_where_it_lies():
     rng = np.random.default_rng(3)
     mask = Raster(rng.random((9, 6)) > 0.5, Lattice("he", (9, 6), (13.0, 11.0), (110.0, -20.0)))
-    found = tissue_in(LATTICE, mask)
+    found = resample_mask(LATTICE, mask)
     expected = mask.at(LATTICE.centres_um().reshape(-1, 2), outside=0).reshape(LATTICE.shape)
     assert (found == expected.astype(bool)).all()
-    kept = with_tissue(cut(LATTICE, 8, 0.0), mask)
+    kept = blocks_with_tissue(cut(LATTICE, 8, 0.0), mask)
     held = [b.index for b in cut(LATTICE, 8, 0.0) if found[b.rows, b.cols].any()]
     assert [block.index for block in kept] == held
 
@@ -59,7 +59,7 @@ def test_painted_labels_are_those_of_their_blocks_in_any_window():
     rng = np.random.default_rng(0)
     whole = rng.integers(0, 9, LATTICE.shape).astype(np.int32)
     blocks = cut_px(LATTICE, (17, 11), 0)
-    painted = PaintedLabels(
+    painted = LazyLabels(
         LATTICE.shape, blocks, lambda i: whole[blocks[i].rows, blocks[i].cols], whole.dtype
     )
     for _ in range(30):

@@ -25,7 +25,7 @@ from napari_mosaik.io import Case
 from napari_mosaik.io.slide import open_slide
 from napari_mosaik.view.report.case_report import gather_report
 from napari_mosaik.workflow.case_status import case_status
-from napari_mosaik.workflow.lazy_labels import without_damaged
+from napari_mosaik.workflow.lazy_labels import drop_damaged_objects
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until
 
@@ -122,12 +122,12 @@ def test_an_object_at_a_damaged_tile_is_left_out_whole(tmp_path):
     with open_slide(path, 0.5, damaged="skip") as slide:
         lattice = slide.lattice
         (block,) = cut(lattice, 128, 0.0)
-        assert without_damaged(labels, slide, block.outer) is labels
+        assert drop_damaged_objects(labels, slide, block.outer) is labels
         slide.read_lattice(lattice)
-        kept = without_damaged(labels, slide, block.outer)
+        kept = drop_damaged_objects(labels, slide, block.outer)
         assert set(np.unique(kept)) == {0, 1, 3, 4}  # 2 touches the tile's upper edge
         np.testing.assert_array_equal(kept == 3, labels == 3)
-        further = without_damaged(labels, slide, block.outer, margin_um=3.0)
+        further = drop_damaged_objects(labels, slide, block.outer, margin_um=3.0)
         assert set(np.unique(further)) == {0, 1, 3}
         whole = Raster(slide.sound(lattice), Lattice(lattice.frame, lattice.shape, (0.5, 0.5)))
         assert int((~whole.values).sum()) == 64 * 64

@@ -22,7 +22,7 @@ from napari_mosaik.io.slide.read.slide import SlideImage
 from napari_mosaik.phantom.false_positive_scene import brown_scene
 from napari_mosaik.segment.false_positives import REASONS
 from napari_mosaik.segment.vessels import VesselParams, find_vessels
-from napari_mosaik.workflow.lazy_labels import tissue_in
+from napari_mosaik.workflow.lazy_labels import resample_mask
 from napari_mosaik.workflow.recipe import changed, read_recipe
 from napari_mosaik.workflow.run import run_until
 
@@ -42,7 +42,7 @@ def make_case(root, rgb):
 def run_vessels(case, **settings):
     """The step over all tissue: the planted fold and edge are not to be left out of it."""
     recipe = changed(read_recipe(case.root), "vessels", **settings)
-    recipe = changed(recipe, "tissue_cd34", leave_out_folds=False, leave_out_blur=False)
+    recipe = changed(recipe, "tissue_cd34", exclude_folds=False, exclude_blur=False)
     for _ in run_until(case, recipe, "vessels"):
         pass
     return case.store
@@ -65,7 +65,7 @@ def test_blocks_of_any_size_give_what_the_whole_picture_gives(scene, tmp_path, m
             inside = np.asarray(mask.values, bool)
             away = ndimage.distance_transform_edt(inside, sampling=mask.lattice.spacing_um)
             near = Raster(inside & (away <= VesselParams().edge_um), mask.lattice)
-            edge = tissue_in(scene.image.lattice, near)
+            edge = resample_mask(scene.image.lattice, near)
             whole = find_vessels(scene.image, VesselParams(**settings), edge)
         np.testing.assert_array_equal(store.read(VESSELS).array(), whole.vessels.array())
         np.testing.assert_array_equal(store.read(BROWN_LEFT_OUT).array(), whole.left_out.array())
@@ -121,7 +121,7 @@ def test_a_blurred_place_is_flagged_and_left_out_of_the_tissue(scene, tmp_path):
     assert not np.asarray(mask.values)[blurred].any()
     areas = case.store.record(TISSUE["cd34"])[QUALITY_AREAS]
     assert areas["blur"] == pytest.approx(blurred.sum() * mask.lattice.sample_area_um2 / 1e6)
-    recipe = changed(read_recipe(case.root), "tissue_cd34", leave_out_blur=False)
+    recipe = changed(read_recipe(case.root), "tissue_cd34", exclude_blur=False)
     for _ in run_until(case, recipe, "tissue_cd34"):
         pass
     assert np.asarray(case.store.read(TISSUE["cd34"]).values)[blurred].all()

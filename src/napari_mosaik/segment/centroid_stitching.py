@@ -13,12 +13,12 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.segment.filters import kernel
 from napari_mosaik.segment.masks import Labels
 
-__all__ = ["ObjectMosaic", "own_objects"]
+__all__ = ["ObjectStitcher", "keep_centroid_in_core"]
 
 Core = tuple[slice, slice]
 
 
-def own_objects(labels: Labels, core: Core) -> Labels:
+def keep_centroid_in_core(labels: Labels, core: Core) -> Labels:
     """The objects of a block whose centroid lies in its core; the others become 0.
 
     Parameters
@@ -58,7 +58,7 @@ def _own(labels: Labels, bounds: NDArray[np.int64]) -> Labels:
     return out
 
 
-class ObjectMosaic:
+class ObjectStitcher:
     """Pastes the objects of one block after another into one label image.
 
     Blocks are pasted in a fixed order, whatever the order in which they were segmented.  Where two
@@ -85,7 +85,7 @@ class ObjectMosaic:
         present
             The block's window (halo included) of the label image as it is.
         owned
-            Objects of `own_objects`, the same shape.
+            Objects of `keep_centroid_in_core`, the same shape.
         origin
             Row and column of the block's first pixel in the picture.
         """

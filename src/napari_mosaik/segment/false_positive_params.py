@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from napari_mosaik.core.params import Params, setting
 
-__all__ = ["BrownParams"]
+__all__ = ["FalsePositiveFilter"]
 
 
-class BrownParams(Params):
+class FalsePositiveFilter(Params):
     """Which brown objects are no vessels, and by which limits."""
 
-    leave_out_yellow: bool = setting(
+    exclude_pigment: bool = setting(
         True,
         "Leave out objects that are more yellow than DAB (red cells, golden pigment such as "
         "haemosiderin).",
@@ -26,7 +26,7 @@ class BrownParams(Params):
         gt=0,
         le=45,
     )
-    brown_fraction: float = setting(
+    min_dab_fraction: float = setting(
         0.3,
         "An object of which less than this share of the stain has the colour of DAB is yellow.",
         label="Least brown share",
@@ -34,7 +34,7 @@ class BrownParams(Params):
         ge=0,
         le=1,
     )
-    leave_out_black: bool = setting(
+    exclude_black: bool = setting(
         True,
         "Leave out black objects (melanin, formalin pigment, dirt, black ink).",
         label="Leave out black",
@@ -49,7 +49,7 @@ class BrownParams(Params):
         gt=0,
         le=5,
     )
-    leave_out_dye: bool = setting(
+    exclude_foreign_dye: bool = setting(
         True,
         "Leave out objects of a colour that no mixture of both stains has (ink, other dyes).",
         label="Leave out other dyes",
@@ -64,7 +64,7 @@ class BrownParams(Params):
         gt=0,
         le=90,
     )
-    leave_out_edge: bool = setting(
+    exclude_edge_staining: bool = setting(
         True,
         "Leave out large brown objects along the edge of the tissue (edge staining).",
         label="Leave out stained edges",
@@ -86,7 +86,7 @@ class BrownParams(Params):
         advanced=True,
         ge=0,
     )
-    leave_out_fold: bool = setting(
+    exclude_folds: bool = setting(
         True,
         "Leave out large objects that are evenly brown and without lumen (folds, smears).",
         label="Leave out folds and smears",
@@ -104,10 +104,10 @@ class BrownParams(Params):
         le=2,
     )
 
-    def about_reasons(self) -> dict[str, str]:
+    def reason_descriptions(self) -> dict[str, str]:
         """What each reason means, in words, with its limits."""
         return {
-            "yellow": f"less than {self.brown_fraction:.0%} of the stain within "
+            "yellow": f"less than {self.min_dab_fraction:.0%} of the stain within "
             f"{self.yellow_deg:g}° of DAB, more yellow: red cells, golden pigment",
             "black": f"black (red OD of {self.black_od:g} or more): melanin, formalin pigment, ink",
             "dye": f"a colour {self.dye_deg:g}° or more off both stains: ink, another dye",

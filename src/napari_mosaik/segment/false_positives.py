@@ -16,20 +16,20 @@ from numpy.typing import ArrayLike, NDArray
 from napari_mosaik.core.colour import WHITE_INTENSITY, stain_matrix
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.table import Table
-from napari_mosaik.segment.false_positive_params import BrownParams
+from napari_mosaik.segment.false_positive_params import FalsePositiveFilter
 from napari_mosaik.segment.filters import Mask, kernel
 from napari_mosaik.segment.run_length import Labels, Runs
 
 __all__ = [
     "REASONS",
     "SUMS",
-    "BrownParams",
-    "add_parts",
-    "brown_table",
+    "FalsePositiveFilter",
+    "add_block_sums",
+    "any_rule_enabled",
     "counted",
+    "excluded_objects_table",
     "judge",
-    "leaves_out",
-    "left_out_table",
+    "wall_colours",
     "wall_sums",
 ]
 
@@ -41,7 +41,7 @@ REASONS: Final = {
     4: "edge",
     5: "fold",
 }
-"""Codes of the verdict; `BrownParams.about_reasons` says what each means."""
+"""Codes of the verdict; `FalsePositiveFilter.reason_descriptions` says what each means."""
 
 SUMS: Final = ("pixels", "red", "green", "blue", "dab", "dab_squared", "brown", "black", "edge")
 """Columns of `wall_sums`: number of pixels, optical densities, amount of DAB and its square, the
@@ -57,9 +57,9 @@ _BLACK_RATIO = 0.65
 """Red optical density beside blue from which a dark pixel is black; dark DAB reaches 0.6."""
 
 
-def leaves_out(params: BrownParams) -> bool:
+def any_rule_enabled(params: FalsePositiveFilter) -> bool:
     """Whether any rule is on; without one, colours need not be summed."""
-    rules = (name for name in type(params).model_fields if name.startswith("leave_out_"))
+    rules = (name for name in type(params).model_fields if name.startswith("exclude_"))
     return any(getattr(params, name) for name in rules)
 
 
@@ -67,7 +67,7 @@ def wall_sums(
     rgb: NDArray[np.uint8],
     wall: Runs,
     vectors: ArrayLike,
-    params: BrownParams,
+    params: FalsePositiveFilter,
     edge: Mask | None = None,
 ) -> NDArray[np.int64]:
     """Sums over each object of the wall in a block, (n_objects, len(SUMS)); exact whole numbers.
@@ -157,7 +157,7 @@ def _is_brown(r: float, g: float, b: float, axes: FloatArray, yellow_deg: float)
     return math.hypot(beyond, off) <= yellow_deg
 
 
-def add_parts(
+def add_block_sums(
     totals: NDArray[np.int64], numbers: NDArray[np.int32], sums: NDArray[np.int64]
 ) -> None:
     """Add the sums of a block's parts to those of the whole objects that they belong to.
@@ -175,12 +175,12 @@ def add_parts(
     np.add.at(totals, numbers[kept] - 1, sums[kept])
 
 
-def brown_table(totals: NDArray[np.int64], vectors: ArrayLike) -> dict[str, FloatArray]:
+def wall_colours(totals: NDArray[np.int64], vectors: ArrayLike) -> dict[str, FloatArray]:
     """What the sums say of each object, (n,) each; NaN for an object without wall.
 
     ``dab_od`` is the mean amount of DAB (natural OD) and ``dab_variation`` its standard deviation
-    over the mean; ``beyond_dab_deg`` the angle of the mean colour beyond DAB, seen from
-    haematoxylin, ``off_plane_deg`` that to the plane of both stains; ``brown_fraction`` is the
+    over the mean; ``hue_angle_past_dab_deg`` the angle of the mean colour beyond DAB, seen from
+    haematoxylin, ``out_of_plane_deg`` that to the plane of both stains; ``dab_fraction`` is the
     share of DAB in pixels of its colour, ``black_fraction`` and ``edge_fraction`` shares of the
     wall.
     """
@@ -196,9 +196,11 @@ def brown_table(totals: NDArray[np.int64], vectors: ArrayLike) -> dict[str, Floa
         return {
             "dab_od": mean / _DAB,
             "dab_variation": np.sqrt(variance) / mean,
-            "beyond_dab_deg": np.where(length > 0, np.degrees(np.arctan2(away, along)), np.nan),
-            "off_plane_deg": np.degrees(np.arcsin(np.clip(off / length, -1, 1))),
-            "brown_fraction": columns["brown"] / stained,
+            "hue_angle_past_dab_deg": np.where(
+                length > 0, np.degrees(np.arctan2(away, along)), np.nan
+            ),
+            "out_of_plane_deg": np.degrees(np.arcsin(np.clip(off / length, -1, 1))),
+            "dab_fraction": columns["brown"] / stained,
             "black_fraction": columns["black"] / pixels,
             "edge_fraction": columns["edge"] / pixels,
         }
@@ -209,7 +211,7 @@ def judge(
     pixels: NDArray[np.int64],
     pixel_area_um2: float,
     vectors: ArrayLike,
-    params: BrownParams,
+    params: FalsePositiveFilter,
 ) -> NDArray[np.uint8]:
     """Which objects are no vessels: a code of `REASONS` for each, (n,); the first rule that holds.
 
@@ -226,17 +228,17 @@ def judge(
     params
         Settings.
     """
-    found = brown_table(totals, vectors)
+    found = wall_colours(totals, vectors)
     wall_um2 = totals[:, 0] * pixel_area_um2
     solid = totals[:, 0] >= 0.9 * pixels
     rules = (
-        params.leave_out_black & (found["black_fraction"] >= 0.5),
-        params.leave_out_dye & (np.abs(found["off_plane_deg"]) >= params.dye_deg),
-        params.leave_out_yellow & (found["brown_fraction"] < params.brown_fraction),
-        params.leave_out_edge
+        params.exclude_black & (found["black_fraction"] >= 0.5),
+        params.exclude_foreign_dye & (np.abs(found["out_of_plane_deg"]) >= params.dye_deg),
+        params.exclude_pigment & (found["dab_fraction"] < params.min_dab_fraction),
+        params.exclude_edge_staining
         & (found["edge_fraction"] >= 0.7)
         & (wall_um2 >= params.edge_area_um2),
-        params.leave_out_fold
+        params.exclude_folds
         & solid
         & (wall_um2 >= params.fold_area_um2)
         & (found["dab_variation"] <= params.fold_variation),
@@ -249,11 +251,11 @@ def counted(verdict: NDArray[np.uint8]) -> dict[str, int]:
     return {REASONS[code]: int((verdict == code).sum()) for code in REASONS if code}
 
 
-def left_out_table(
+def excluded_objects_table(
     objects: Table,
     verdict: NDArray[np.uint8],
     colours: Mapping[str, NDArray[np.floating]],
-    params: BrownParams,
+    params: FalsePositiveFilter,
 ) -> Table:
     """The rows of *objects* that are no vessels, with the reason and what it rests on.
 
@@ -264,21 +266,21 @@ def left_out_table(
     verdict
         (n,) codes of `REASONS`.
     colours
-        (n,) each, of `brown_table`.
+        (n,) each, of `wall_colours`.
     params
         Settings.
     """
-    words = params.about_reasons()
+    words = params.reason_descriptions()
     about = {
         "reason": "; ".join(f"{name}: {text}" for name, text in words.items()),
         "dab_od": "mean amount of DAB over the wall, natural OD",
         "dab_variation": "standard deviation of DAB over its mean within the wall",
-        "beyond_dab_deg": "angle of the mean colour beyond DAB, seen from haematoxylin",
-        "off_plane_deg": "angle of the mean colour to the plane of both stains",
-        "brown_fraction": "share of DAB that lies in pixels of its colour",
+        "hue_angle_past_dab_deg": "angle of the mean colour beyond DAB, seen from haematoxylin",
+        "out_of_plane_deg": "angle of the mean colour to the plane of both stains",
+        "dab_fraction": "share of DAB that lies in pixels of its colour",
         "black_fraction": "share of the wall that is black",
         "edge_fraction": "share of the wall near the edge of the tissue",
     }
-    units = {"dab_od": "OD", "beyond_dab_deg": "°", "off_plane_deg": "°"}
+    units = {"dab_od": "OD", "hue_angle_past_dab_deg": "°", "out_of_plane_deg": "°"}
     reason = np.array([REASONS[int(code)] for code in verdict], "U8")
     return objects.with_columns({"reason": reason, **colours}, units, about).rows(verdict != 0)

@@ -25,11 +25,11 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LazyArray
 from napari_mosaik.core.table import Table
 
-__all__ = ["MERGE_GAP_UM", "Edited", "ObjectEditor", "apply_corrections"]
+__all__ = ["MAX_MERGE_GAP_UM", "Edited", "ObjectEditor", "apply_corrections"]
 
 Window = tuple[slice, slice]
 Mask = NDArray[np.bool_]
-MERGE_GAP_UM = 100.0
+MAX_MERGE_GAP_UM = 100.0
 """Objects further apart than this, between their nearest pixels' rows or columns, stay two."""
 OTHER_SIZE = 2.0
 """An object that is this many times larger or smaller than the one meant is another object."""
@@ -180,9 +180,9 @@ class ObjectEditor:
             gap = max(first[axis].start, second[axis].start) - min(
                 first[axis].stop, second[axis].stop
             )
-            if gap * self.lattice.spacing_um[axis] > MERGE_GAP_UM:
+            if gap * self.lattice.spacing_um[axis] > MAX_MERGE_GAP_UM:
                 raise InputError(
-                    f"the two objects are more than {MERGE_GAP_UM:g} µm apart and stay two"
+                    f"the two objects are more than {MAX_MERGE_GAP_UM:g} µm apart and stay two"
                 )
         label = self._take("merged", _union(first, second), self.word(one) or self.word(other))
         self._paint(first, mask_1, label)

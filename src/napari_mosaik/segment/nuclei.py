@@ -122,14 +122,14 @@ def estimate_nuclear_threshold(od_samples: ArrayLike, params: NucleiParams) -> f
     """Haematoxylin threshold of a slide, natural OD, from pixels sampled over its tissue.
 
     Otsu's threshold over samples within [0.1, 2.5] divided by ``sensitivity``, at least
-    ``lowest_od``.  NaN samples are left out.
+    ``min_threshold_od``.  NaN samples are left out.
     """
     samples = np.asarray(od_samples, float).ravel()
     samples = samples[np.isfinite(samples) & (samples >= _LOWEST_TISSUE_OD)]
     if samples.size == 0:
-        return params.lowest_od
+        return params.min_threshold_od
     threshold = otsu(np.minimum(samples, _OD_RANGE), _LOWEST_TISSUE_OD, _OD_RANGE)
-    return max(params.lowest_od, threshold / params.sensitivity)
+    return max(params.min_threshold_od, threshold / params.sensitivity)
 
 
 class ClassicalNuclei:

@@ -45,7 +45,7 @@ class NucleiParams(Params):
     sensitivity: float = setting(
         1.2, "How much below the slide's own threshold (Otsu) a nucleus may lie.", gt=0.2, le=5
     )
-    lowest_od: float = setting(
+    min_threshold_od: float = setting(
         0.15,
         "Less haematoxylin than this (natural optical density) is never a nucleus.",
         unit="OD",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.segment.filters import Mask, kernel
 
-__all__ = ["Labels", "Parts", "Runs", "find", "find_runs", "scan_runs"]
+__all__ = ["BlockComponents", "Labels", "Runs", "find", "find_runs", "scan_runs"]
 
 Labels = NDArray[np.int32]
 Ints = NDArray[np.int32]
@@ -25,7 +25,7 @@ _ALL, _NONE = np.uint64(0x0101010101010101), np.uint64(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parts:
+class BlockComponents:
     """The objects (or the holes) of one block, 1..n in order of their first pixel.
 
     Parameters
@@ -48,7 +48,7 @@ class Parts:
         return {f"{prefix}:pixels": self.pixels, f"{prefix}:first": self.first, **sides}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[Any]], prefix: str) -> Parts:
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]], prefix: str) -> BlockComponents:
         """The inverse of `arrays`."""
         top, bottom, left, right = (arrays[f"{prefix}:edge{i}"] for i in range(4))
         return cls(
@@ -109,11 +109,11 @@ class Runs:
         """The mask itself, (rows, columns)."""
         return self.filled(np.zeros(self.n_holes + 1, bool))
 
-    def objects(self) -> Parts:
+    def objects(self) -> BlockComponents:
         """The objects of the mask."""
         return self._parts(True, self.n_objects)
 
-    def holes(self) -> Parts:
+    def holes(self) -> BlockComponents:
         """The holes of the mask, the background around everything among them."""
         return self._parts(False, self.n_holes)
 
@@ -138,12 +138,12 @@ class Runs:
         _fill_runs(out, self.row, self.start, self.inside, self.label, fill)
         return out
 
-    def _parts(self, inside: bool, n: int) -> Parts:
+    def _parts(self, inside: bool, n: int) -> BlockComponents:
         pixels, first = _measure(
             self.shape[1], self.row, self.start, self.inside, self.label, inside, n
         )
         edges = _edges(self.shape, self.row, self.start, self.inside, self.label, inside)
-        return Parts(pixels, first, edges)
+        return BlockComponents(pixels, first, edges)
 
 
 def find_runs(mask: Mask) -> Runs:

@@ -14,12 +14,12 @@ from napari_mosaik.core.colour import DAB, HAEMATOXYLIN
 from napari_mosaik.segment.filters import Float32, otsu, stain_amount
 from napari_mosaik.segment.stain_vectors import (
     HDabStains,
-    Look,
+    StainGuess,
     fit_h_dab,
     given_stains,
-    look_of,
+    guess_stain,
     ruifrok_stains,
-    unlike,
+    stain_mismatch_warning,
 )
 from napari_mosaik.segment.vessel_params import VesselParams
 
@@ -27,9 +27,9 @@ __all__ = [
     "H_DAB",
     "SampledPixels",
     "Staining",
-    "after_thoughts",
+    "estimate_staining",
     "estimate_threshold",
-    "staining_of",
+    "result_warnings",
     "vessel_density",
 ]
 
@@ -56,15 +56,15 @@ def vessel_density(rgb: NDArray[np.uint8], vectors: ArrayLike | None = None) -> 
 def estimate_threshold(od_samples: ArrayLike, params: VesselParams) -> float:
     """DAB threshold of a slide, natural OD, from pixels sampled over its tissue.
 
-    Otsu's threshold over samples clipped to [0, 1.5], at least ``params.lowest_od``; the fixed
-    value if the parameters say so.  NaN samples are left out; without samples the fixed value is
-    returned.
+    Otsu's threshold over samples clipped to [0, 1.5], at least ``params.min_threshold_od``; the
+    fixed value if the parameters say so.  NaN samples are ignored; without samples the fixed value
+    is returned.
     """
     samples = np.asarray(od_samples, float).ravel()
     samples = samples[np.isfinite(samples)]
     if params.threshold == "fixed" or samples.size == 0:
         return params.dab_od
-    return max(params.lowest_od, otsu(np.clip(samples, 0, _OD_RANGE), 0.0, _OD_RANGE))
+    return max(params.min_threshold_od, otsu(np.clip(samples, 0, _OD_RANGE), 0.0, _OD_RANGE))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ class Staining:
 
     stains: HDabStains
     threshold: float
-    look: Look
+    look: StainGuess
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,9 +99,9 @@ class SampledPixels:
         self.pixels = pixels
 
     @cached_property
-    def look(self) -> Look:
+    def look(self) -> StainGuess:
         """What the slide looks like."""
-        return look_of(self.pixels)
+        return guess_stain(self.pixels)
 
     @cached_property
     def own_stains(self) -> HDabStains:
@@ -109,12 +109,12 @@ class SampledPixels:
         return fit_h_dab(self.pixels)
 
 
-def staining_of(sampled: NDArray[np.uint8] | SampledPixels, params: VesselParams) -> Staining:
+def estimate_staining(sampled: NDArray[np.uint8] | SampledPixels, params: VesselParams) -> Staining:
     """Stains, threshold and look of a slide, from 8-bit pixels (n, 3) sampled over its tissue."""
     if not isinstance(sampled, SampledPixels):
         sampled = SampledPixels(sampled)
     look = sampled.look
-    warnings = [text for text in (unlike(look, "DAB"),) if text]
+    warnings = [text for text in (stain_mismatch_warning(look, "DAB"),) if text]
     stains = ruifrok_stains()
     if params.stains == "manual":
         stains = given_stains(params.haematoxylin_vector, params.dab_vector)
@@ -129,7 +129,7 @@ def staining_of(sampled: NDArray[np.uint8] | SampledPixels, params: VesselParams
     return Staining(stains, estimate_threshold(density, params), look, tuple(warnings))
 
 
-def after_thoughts(
+def result_warnings(
     n_vessels: int, left_out: Mapping[str, int], staining: Staining, params: VesselParams
 ) -> list[str]:
     """Sentences on a result that asks for a look: no vessel at all, or many objects left out."""

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, WHITE_INTENSITY, optical_density
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.segment.stain_vectors import DARKEST_LEVEL, LEAST_APART_DEG, Vector
+from napari_mosaik.segment.stain_vectors import DARKEST_LEVEL, MIN_SEPARATION_DEG, StainVector
 
-__all__ = ["PickedStain", "Stain", "check_apart", "colour_of", "pick_stain"]
+__all__ = ["HDabStain", "PickedStain", "check_apart", "pick_stain", "stain_colour"]
 
-Stain = Literal["haematoxylin", "dab"]
+HDabStain = Literal["haematoxylin", "dab"]
 
 _USUAL: Final = {"haematoxylin": HAEMATOXYLIN, "dab": DAB}
 _WORDS: Final = {"haematoxylin": ("haematoxylin", "blue"), "dab": ("DAB", "brown")}
@@ -48,14 +48,14 @@ class PickedStain:
         Angle to the usual vector of that stain (Ruifrok and Johnston 2001), degrees.
     """
 
-    stain: Stain
-    vector: Vector
+    stain: HDabStain
+    vector: StainVector
     pixels: int
     share: float
     angle_deg: float
 
 
-def pick_stain(rgb: NDArray[np.uint8], stain: Stain) -> PickedStain:
+def pick_stain(rgb: NDArray[np.uint8], stain: HDabStain) -> PickedStain:
     """The colour of a stain from the pixels of a place that shows it pure.
 
     Parameters
@@ -95,7 +95,7 @@ def pick_stain(rgb: NDArray[np.uint8], stain: Stain) -> PickedStain:
             f"this place is blank: {n} of {len(rgb)} pixels are stained; pick a place that is "
             f"{colour} all over, such as {'a nucleus' if stain == 'haematoxylin' else 'a wall'}"
         )
-    other: Stain = "dab" if stain == "haematoxylin" else "haematoxylin"
+    other: HDabStain = "dab" if stain == "haematoxylin" else "haematoxylin"
     mine = stained & (od @ _unit(_USUAL[stain]) > od @ _unit(_USUAL[other]))
     if mine.sum() < max(_LEAST_PIXELS, 0.5 * n):
         raise InputError(
@@ -115,18 +115,18 @@ def pick_stain(rgb: NDArray[np.uint8], stain: Stain) -> PickedStain:
     )
 
 
-def check_apart(haematoxylin: Vector, dab: Vector) -> None:
+def check_apart(haematoxylin: StainVector, dab: StainVector) -> None:
     """Refuse two vectors of nearly the same colour: stains cannot be told apart with them."""
     degrees = _angle(_unit(haematoxylin), _unit(dab))
-    if degrees < LEAST_APART_DEG:
+    if degrees < MIN_SEPARATION_DEG:
         raise InputError(
-            f"both stains would have nearly the same colour ({degrees:.0f}° apart, at least "
-            f"{LEAST_APART_DEG:.0f}° are needed); pick a purer place: blue without brown over it, "
-            "or brown without a nucleus below it"
+            f"the two stain vectors are only {degrees:.0f}° apart; at least "
+            f"{MIN_SEPARATION_DEG:.0f}° are needed. Pick purer areas: blue without brown over it, "
+            "or brown without a nucleus below it."
         )
 
 
-def colour_of(vector: Vector, strength: float = 1.0) -> str:
+def stain_colour(vector: StainVector, strength: float = 1.0) -> str:
     """The colour "#rrggbb" of a stain at some natural optical density, as it looks on the slide."""
     levels = WHITE_INTENSITY * np.exp(-strength * _unit(vector)) - 1
     red, green, blue = (int(v) for v in np.clip(np.rint(levels), 0, 255))

@@ -18,9 +18,17 @@ from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, optical_density
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 
-__all__ = ["HDabStains", "Look", "fit_h_dab", "given_stains", "look_of", "ruifrok_stains", "unlike"]
+__all__ = [
+    "HDabStains",
+    "StainGuess",
+    "fit_h_dab",
+    "given_stains",
+    "guess_stain",
+    "ruifrok_stains",
+    "stain_mismatch_warning",
+]
 
-Vector = tuple[float, float, float]
+StainVector = tuple[float, float, float]
 
 LEAST_OD: Final = {"haematoxylin": 0.45, "DAB": 0.7}
 """A pixel paler than this (length of its OD vector) says little of a stain's colour."""
@@ -29,7 +37,7 @@ DARKEST_LEVEL: Final = 12
 LEAST_PIXELS: Final = 150
 MOST_DEG: Final = 20.0
 """A fitted stain farther from Ruifrok's is not believed."""
-LEAST_APART_DEG: Final = 15.0
+MIN_SEPARATION_DEG: Final = 15.0
 _BIN_DEG: Final = 0.25
 _SMOOTH_DEG: Final = 1.0
 _NEAR_DEG: Final = 2.0
@@ -46,8 +54,8 @@ class HDabStains:
     pixels the colour was taken from and how far it lies from Ruifrok's.
     """
 
-    haematoxylin: Vector
-    dab: Vector
+    haematoxylin: StainVector
+    dab: StainVector
     source: Literal["slide", "ruifrok", "manual"]
     reason: str = ""
     pixels: tuple[int, int] = (0, 0)
@@ -68,7 +76,7 @@ def ruifrok_stains(reason: str = "", pixels: tuple[int, int] = (0, 0)) -> HDabSt
     return HDabStains(_unit(HAEMATOXYLIN), _unit(DAB), "ruifrok", reason, pixels)
 
 
-def given_stains(haematoxylin: Vector, dab: Vector) -> HDabStains:
+def given_stains(haematoxylin: StainVector, dab: StainVector) -> HDabStains:
     """Stains as somebody picked them from the slide; of any length.
 
     Raises
@@ -117,7 +125,7 @@ def fit_h_dab(pixels: NDArray[np.uint8]) -> HDabStains:
     od = optical_density(usable).astype(float)
     strength = np.linalg.norm(od, axis=1)
     angle, between = _angles(od)
-    found: list[tuple[Vector, int]] = []
+    found: list[tuple[StainVector, int]] = []
     for name, side in (
         ("haematoxylin", angle < 0.45 * between),
         ("DAB", angle > 0.55 * between),
@@ -139,7 +147,7 @@ def fit_h_dab(pixels: NDArray[np.uint8]) -> HDabStains:
                 f"{MOST_DEG:.0f}° are believed",
                 (n_blue, n_brown),
             )
-    if _angle(blue, brown) < LEAST_APART_DEG:
+    if _angle(blue, brown) < MIN_SEPARATION_DEG:
         return ruifrok_stains(
             f"the two colours found lie {_angle(blue, brown):.0f}° apart only", (n_blue, n_brown)
         )
@@ -147,7 +155,7 @@ def fit_h_dab(pixels: NDArray[np.uint8]) -> HDabStains:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class StainGuess:
     """What the stained pixels of a slide look like.
 
     ``kind`` is "H&E", "DAB" or "" (cannot be told); ``stained``, ``pink`` and ``brown`` are shares
@@ -164,7 +172,7 @@ class Look:
         return asdict(self)
 
 
-def look_of(pixels: NDArray[np.uint8]) -> Look:
+def guess_stain(pixels: NDArray[np.uint8]) -> StainGuess:
     """Tell an H&E slide from one with DAB by its sampled pixels (n, 3).
 
     Pink (eosin) lies off the plane of haematoxylin and DAB by more than 8 degrees, on the side
@@ -178,7 +186,7 @@ def look_of(pixels: NDArray[np.uint8]) -> Look:
     stained = strength >= 0.35
     n = int(stained.sum())
     if n < LEAST_PIXELS:
-        return Look("", n / max(1, len(pixels)), 0.0, 0.0)
+        return StainGuess("", n / max(1, len(pixels)), 0.0, 0.0)
     unit = od[stained] / strength[stained, None]
     normal = np.cross(_unit(HAEMATOXYLIN), _unit(DAB))
     off = np.degrees(np.arcsin(np.clip(unit @ (normal / np.linalg.norm(normal)), -1, 1)))
@@ -189,19 +197,19 @@ def look_of(pixels: NDArray[np.uint8]) -> Look:
         kind = "H&E"
     elif brown >= 0.01 and brown > 4 * pink:
         kind = "DAB"
-    return Look(kind, n / len(pixels), pink, brown)
+    return StainGuess(kind, n / len(pixels), pink, brown)
 
 
-def unlike(look: Look, expected: Literal["H&E", "DAB"]) -> str:
+def stain_mismatch_warning(look: StainGuess, expected: Literal["H&E", "DAB"]) -> str:
     """A sentence for the user where a slide looks like another stain; empty where it does not."""
     if look.kind in ("", expected):
         return ""
-    seen, wanted = ("an H&E slide", "one with DAB")
+    actual, wanted = ("an H&E slide", "a DAB slide")
     if expected == "H&E":
-        seen, wanted = ("a slide with DAB", "an H&E slide")
+        actual, wanted = wanted, actual
     return (
-        f"this looks like {seen}, not like {wanted}: {look.pink:.0%} of its stained pixels are "
-        f"pink and {look.brown:.1%} brown; check that the right file is given"
+        f"this looks like {actual}, not {wanted}: {look.pink:.0%} of the stained pixels are pink "
+        f"and {look.brown:.1%} are brown. Check that the file belongs to this stain."
     )
 
 
@@ -222,7 +230,7 @@ def _angles(od: FloatArray) -> tuple[FloatArray, float]:
     return angle, math.degrees(math.atan2(second @ across, second @ first))
 
 
-def _purest(angle: FloatArray, od: FloatArray, outwards: int) -> tuple[Vector, int]:
+def _purest(angle: FloatArray, od: FloatArray, outwards: int) -> tuple[StainVector, int]:
     """Direction of the outermost clear peak of the angles, and its number of pixels."""
     counts, edges = np.histogram(angle, np.arange(-60, 120 + _BIN_DEG, _BIN_DEG))
     height = ndimage.gaussian_filter1d(counts.astype(float), _SMOOTH_DEG / _BIN_DEG)
@@ -233,11 +241,11 @@ def _purest(angle: FloatArray, od: FloatArray, outwards: int) -> tuple[Vector, i
     return _unit(od[near].sum(axis=0)), int(near.sum())
 
 
-def _unit(vector: Any) -> Vector:
+def _unit(vector: Any) -> StainVector:
     values = np.asarray(vector, float)
     r, g, b = (float(v) for v in values / np.linalg.norm(values))
     return r, g, b
 
 
-def _angle(one: Vector, other: Vector) -> float:
+def _angle(one: StainVector, other: StainVector) -> float:
     return math.degrees(math.acos(min(1.0, float(np.dot(one, other)))))

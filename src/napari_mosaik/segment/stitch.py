@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.segment.filters import Mask, kernel
-from napari_mosaik.segment.run_length import Labels, Parts, find
+from napari_mosaik.segment.run_length import BlockComponents, Labels, find
 
 __all__ = ["ObjectCounts", "SeamLabels", "Window", "holes_to_fill", "windows"]
 
@@ -74,11 +74,11 @@ class SeamLabels:
             max((w[1].stop for w in self.windows), default=0),
         )
         self._holes = holes
-        self._blocks: dict[int, Parts] = {}
+        self._blocks: dict[int, BlockComponents] = {}
         self._offsets = np.zeros(len(self.windows) + 1, np.int64)
         self._final: Labels | None = None
 
-    def put(self, index: int, parts: Parts) -> None:
+    def put(self, index: int, parts: BlockComponents) -> None:
         """The objects of block *index*."""
         rows, cols = self.windows[index]
         expected = (cols.stop - cols.start, rows.stop - rows.start)
@@ -142,7 +142,7 @@ class SeamLabels:
         """Final labels along the top, bottom, left or right edge (side 0 to 3) of a block."""
         return self.numbers(index)[self._blocks[index].edges[side]]
 
-    def _first(self, index: int, parts: Parts) -> NDArray[np.int64]:
+    def _first(self, index: int, parts: BlockComponents) -> NDArray[np.int64]:
         """Flat index within the picture of each object's first pixel."""
         rows, cols = self.windows[index]
         r, c = np.divmod(parts.first, max(1, cols.stop - cols.start))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from napari_mosaik.core.params import setting
-from napari_mosaik.segment.false_positive_params import BrownParams
-from napari_mosaik.segment.stain_vectors import Vector
+from napari_mosaik.segment.false_positive_params import FalsePositiveFilter
+from napari_mosaik.segment.stain_vectors import StainVector
 
 __all__ = ["VesselParams"]
 
 
-class VesselParams(BrownParams):
+class VesselParams(FalsePositiveFilter):
     """Settings of the vessel segmentation."""
 
     method: Literal["dab", "hsv"] = setting(
@@ -31,13 +31,13 @@ class VesselParams(BrownParams):
             "manual": "Given by hand",
         },
     )
-    haematoxylin_vector: Vector = setting(
+    haematoxylin_vector: StainVector = setting(
         (0.650, 0.704, 0.286),
         "Colour of haematoxylin given by hand: optical density in red, green and blue of a pure "
         "blue place on the slide; only their ratio counts.",
         advanced=True,
     )
-    dab_vector: Vector = setting(
+    dab_vector: StainVector = setting(
         (0.268, 0.570, 0.776),
         "Colour of DAB given by hand: optical density in red, green and blue of a pure brown place "
         "on the slide; only their ratio counts.",
@@ -51,7 +51,7 @@ class VesselParams(BrownParams):
     dab_od: float = setting(
         0.6, "Fixed threshold: amount of DAB, natural optical density.", unit="OD", gt=0, le=3
     )
-    lowest_od: float = setting(
+    min_threshold_od: float = setting(
         0.3,
         "The threshold from the slide never falls below this amount of DAB, so that a slide "
         "without vessels gives none.",

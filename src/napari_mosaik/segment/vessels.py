@@ -16,19 +16,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.raster import LabelImage, Raster
-from napari_mosaik.segment.false_positives import SUMS, add_parts, judge, wall_sums
+from napari_mosaik.segment.false_positives import SUMS, add_block_sums, judge, wall_sums
 from napari_mosaik.segment.filters import (
     Mask,
     kernel,
     require_rgb,
 )
 from napari_mosaik.segment.masks import close_mask
-from napari_mosaik.segment.run_length import Labels, Parts, find_runs
+from napari_mosaik.segment.run_length import BlockComponents, Labels, find_runs
 from napari_mosaik.segment.slide_stain import (
     H_DAB,
     Staining,
+    estimate_staining,
     estimate_threshold,
-    staining_of,
     vessel_density,
 )
 from napari_mosaik.segment.sparse_smoothing import stain_above
@@ -36,10 +36,11 @@ from napari_mosaik.segment.stitch import SeamLabels, holes_to_fill
 from napari_mosaik.segment.vessel_params import VesselParams
 
 __all__ = [
-    "FoundVessels",
     "Staining",
     "VesselParams",
-    "brown_by_hue",
+    "VesselSegmentation",
+    "dab_by_hue",
+    "estimate_staining",
     "estimate_threshold",
     "find_vessels",
     "halo_um",
@@ -47,7 +48,6 @@ __all__ = [
     "pixel_limits",
     "renumbered",
     "segment_vessels",
-    "staining_of",
     "vessel_density",
     "vessel_wall",
 ]
@@ -65,7 +65,7 @@ def halo_um(params: VesselParams) -> float:
     return 2 * params.closing_um + 3 * params.smoothing_um + 4 * params.spacing_um
 
 
-def brown_by_hue(rgb: NDArray[np.uint8]) -> Mask:
+def dab_by_hue(rgb: NDArray[np.uint8]) -> Mask:
     """Brown pixels of the paper's mode: hue in [350, 360) or [0, 45) deg, S >= 0.15, V 0.1-0.9."""
     return _brown(require_rgb(rgb))
 
@@ -112,7 +112,7 @@ def vessel_wall(
     if not spacing_um > 0:
         raise InputError(f"the pixel size must be positive, not {spacing_um} µm")
     if params.method == "hsv":
-        wall = brown_by_hue(rgb)
+        wall = dab_by_hue(rgb)
     else:
         sigma_px = params.smoothing_um / spacing_um
         wall = stain_above(rgb, H_DAB if vectors is None else vectors, 1, sigma_px, threshold)
@@ -126,7 +126,7 @@ def pixel_limits(params: VesselParams, pixel_area_um2: float) -> tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FoundVessels:
+class VesselSegmentation:
     """Vessels of a picture and the brown objects that are none.
 
     ``left_out`` is labelled 1 to m, ``reasons`` (m,) holds codes of `brown.REASONS`; ``wall`` is
@@ -140,7 +140,7 @@ class FoundVessels:
     staining: Staining
 
 
-def owners(wall: Parts, filled: Labels) -> NDArray[np.int32]:
+def owners(wall: BlockComponents, filled: Labels) -> NDArray[np.int32]:
     """(n_parts,) label, within *filled*, of the object that holds each part of the wall."""
     owner: NDArray[np.int32] = filled[np.divmod(wall.first, filled.shape[1])]
     return owner
@@ -160,7 +160,7 @@ def _counted(which: Mask) -> NDArray[np.int32]:
 
 def find_vessels(
     image: Raster, params: VesselParams | None = None, edge: Mask | None = None
-) -> FoundVessels:
+) -> VesselSegmentation:
     """Find the vessels of a picture in memory, and what is brown without being one.
 
     Parameters
@@ -180,7 +180,7 @@ def find_vessels(
     params = params or VesselParams()
     rgb, spacing_um = require_rgb(image.values), image.lattice.spacing_um[0]
     step = max(1, math.isqrt(rgb.shape[0] * rgb.shape[1] // _SAMPLES))
-    staining = staining_of(rgb[::step, ::step].reshape(-1, 3), params)
+    staining = estimate_staining(rgb[::step, ::step].reshape(-1, 3), params)
     vectors = staining.stains.matrix
     wall = find_runs(vessel_wall(rgb, spacing_um, params, staining.threshold, vectors))
     most, least = pixel_limits(params, spacing_um**2)
@@ -193,10 +193,10 @@ def find_vessels(
     labels = filled.painted(seams.numbers(0))
     totals = np.zeros((len(counts), len(SUMS)), np.int64)
     sums = wall_sums(rgb, wall, vectors, params, edge)
-    add_parts(totals, owners(wall.objects(), labels), sums)
+    add_block_sums(totals, owners(wall.objects(), labels), sums)
     verdict = judge(totals, counts.pixels, spacing_um**2, vectors, params)
     kept, others = (LabelImage(numbers[labels], image.lattice) for numbers in renumbered(verdict))
-    return FoundVessels(kept, others, verdict[verdict > 0], wall.mask(), staining)
+    return VesselSegmentation(kept, others, verdict[verdict > 0], wall.mask(), staining)
 
 
 def segment_vessels(image: Raster, params: VesselParams | None = None) -> LabelImage:

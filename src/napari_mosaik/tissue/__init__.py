@@ -1,8 +1,8 @@
 """Tissue of a slide, its tiles and its stains."""
 
+from napari_mosaik.tissue.artefacts import ARTEFACT_NAMES, ArtefactParams
 from napari_mosaik.tissue.grid import TileParams, tile_coverage, tile_grid
 from napari_mosaik.tissue.mask import TissueParams, otsu_threshold, tissue_mask
-from napari_mosaik.tissue.quality import QUALITY_NAMES, QualityParams
 from napari_mosaik.tissue.stain import (
     HE_REFERENCE,
     MacenkoParams,
@@ -13,10 +13,10 @@ from napari_mosaik.tissue.stain import (
 )
 
 __all__ = [
+    "ARTEFACT_NAMES",
     "HE_REFERENCE",
-    "QUALITY_NAMES",
+    "ArtefactParams",
     "MacenkoParams",
-    "QualityParams",
     "StainFit",
     "StainReference",
     "TileParams",

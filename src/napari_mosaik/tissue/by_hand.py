@@ -14,22 +14,22 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.tissue.quality import QUALITY_NAMES
+from napari_mosaik.tissue.artefacts import ARTEFACT_NAMES
 
-__all__ = ["QualityByHand", "mask_by_hand", "quality_by_hand"]
+__all__ = ["ManualArtefacts", "apply_artefact_corrections", "apply_mask_corrections"]
 
 _CODES = {"add": 1, "cut": 2}
 _CLEARED = 255
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class QualityByHand:
+class ManualArtefacts:
     """A quality mask after the corrections of a reader.
 
     Parameters
     ----------
     mask
-        Codes of `QUALITY_NAMES`, (rows, columns).
+        Codes of `ARTEFACT_NAMES`, (rows, columns).
     flagged, cleared
         (rows, columns) True where a reader flagged a place as bad, or took a flag away.
     """
@@ -42,19 +42,21 @@ class QualityByHand:
         """What a reader flagged, by kind, and what a reader cleared ("not bad"), mm²."""
         pixel_mm2 = self.mask.lattice.sample_area_um2 / 1e6
         codes = np.asarray(self.mask.values)[self.flagged]
-        counts = np.bincount(codes, minlength=len(QUALITY_NAMES))
-        areas = {name: float(counts[code] * pixel_mm2) for code, name in QUALITY_NAMES.items()}
-        del areas[QUALITY_NAMES[0]]
+        counts = np.bincount(codes, minlength=len(ARTEFACT_NAMES))
+        areas = {name: float(counts[code] * pixel_mm2) for code, name in ARTEFACT_NAMES.items()}
+        del areas[ARTEFACT_NAMES[0]]
         return {**areas, "not bad": float(self.cleared.sum() * pixel_mm2)}
 
 
-def quality_by_hand(quality: Raster, corrections: Iterable[Correction]) -> QualityByHand:
+def apply_artefact_corrections(
+    quality: Raster, corrections: Iterable[Correction]
+) -> ManualArtefacts:
     """Flag places as bad and take flags away; where areas overlap, the later one counts.
 
     Parameters
     ----------
     quality
-        (rows, columns) codes of `QUALITY_NAMES`, as the program found them.
+        (rows, columns) codes of `ARTEFACT_NAMES`, as the program found them.
     corrections
         "flag" with the kind as its word, and "clear", each with its area in µm of the mask's
         frame, oldest first.
@@ -69,7 +71,7 @@ def quality_by_hand(quality: Raster, corrections: Iterable[Correction]) -> Quali
     InputError
         An area cannot be read, or a kind is not known; the message holds it.
     """
-    codes = {name: code for code, name in QUALITY_NAMES.items() if code} | {"": _CLEARED}
+    codes = {name: code for code, name in ARTEFACT_NAMES.items() if code} | {"": _CLEARED}
     shapes = []
     for i, one in enumerate(corrections):
         word = one.word if one.kind == "flag" else ""
@@ -81,10 +83,10 @@ def quality_by_hand(quality: Raster, corrections: Iterable[Correction]) -> Quali
     cleared = drawn == _CLEARED
     values = np.where(drawn == 0, found, np.where(cleared, 0, drawn)).astype(np.uint8)
     mask = Raster(values, quality.lattice)
-    return QualityByHand(mask, (drawn > 0) & ~cleared, cleared & (found > 0))
+    return ManualArtefacts(mask, (drawn > 0) & ~cleared, cleared & (found > 0))
 
 
-def mask_by_hand(
+def apply_mask_corrections(
     mask: Raster, corrections: Iterable[Correction], sound: NDArray[np.bool_] | None = None
 ) -> Raster:
     """Add and cut areas; where they overlap, the later one counts.

@@ -11,7 +11,7 @@ from scipy import ndimage
 from napari_mosaik.core import InputError, Raster, setting
 from napari_mosaik.core.colour import luma
 from napari_mosaik.core.dilation import within
-from napari_mosaik.tissue.quality import QualityParams
+from napari_mosaik.tissue.artefacts import ArtefactParams
 
 __all__ = ["TissueParams", "ink_mask", "otsu_threshold", "tissue_mask"]
 
@@ -27,7 +27,7 @@ _NOTHING_FOUND = (
 )
 
 
-class TissueParams(QualityParams):
+class TissueParams(ArtefactParams):
     """Settings of the tissue mask."""
 
     spacing_um: float = setting(

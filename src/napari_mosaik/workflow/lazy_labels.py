@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLOCK_PX",
-    "PaintedLabels",
+    "LazyLabels",
     "RenumberedLabels",
+    "blocks_with_tissue",
+    "drop_damaged_objects",
+    "resample_mask",
     "sample_blocks",
-    "tissue_in",
-    "with_tissue",
-    "without_damaged",
 ]
 
 BLOCK_PX = 1024
@@ -51,7 +51,7 @@ def sample_blocks(lattice: Lattice, block_px: int, mask: Raster, count: int) -> 
     return blocks
 
 
-class PaintedLabels:
+class LazyLabels:
     """A label image that is made block by block when a part of it is asked for.
 
     Parameters
@@ -135,7 +135,7 @@ class PaintedLabels:
         return found
 
 
-def with_tissue(blocks: list[Block], mask: Raster) -> list[Block]:
+def blocks_with_tissue(blocks: list[Block], mask: Raster) -> list[Block]:
     """The blocks whose core holds tissue; the mask lies in the same frame."""
     return [block for block in blocks if _holds_tissue(block.core, mask)]
 
@@ -145,7 +145,7 @@ def _holds_tissue(lattice: Lattice, mask: Raster) -> bool:
     return bool(np.asarray(mask.values, bool)[np.ix_(*found)].any())
 
 
-def tissue_in(lattice: Lattice, mask: Raster) -> NDArray[np.bool_]:
+def resample_mask(lattice: Lattice, mask: Raster) -> NDArray[np.bool_]:
     """The tissue mask on a lattice of the same frame (separable nearest look-up)."""
     (part_rows, rows), (part_cols, cols) = _looked_up(lattice, mask)
     out = np.zeros(lattice.shape, bool)
@@ -180,7 +180,7 @@ class RenumberedLabels:
         return found
 
 
-def without_damaged(
+def drop_damaged_objects(
     labels: NDArray[np.int32], slide: Slide, lattice: Lattice, margin_um: float = 0.0
 ) -> NDArray[np.int32]:
     """Labels of a block without the objects that touch a damaged tile or lie nearer than a margin.

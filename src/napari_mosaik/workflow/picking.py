@@ -18,8 +18,8 @@ from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide.types.base import Slide
 from napari_mosaik.segment import VesselParams
-from napari_mosaik.segment.stain_sampling import PickedStain, Stain, check_apart, pick_stain
-from napari_mosaik.segment.stain_vectors import Vector, ruifrok_stains
+from napari_mosaik.segment.stain_sampling import HDabStain, PickedStain, check_apart, pick_stain
+from napari_mosaik.segment.stain_vectors import StainVector, ruifrok_stains
 
 __all__ = ["CLICK_UM", "MOST_UM", "UNTIL_RUN", "Picked", "pick_vessel_stain", "stains_in_use"]
 
@@ -44,7 +44,7 @@ class Picked:
 
 
 def pick_vessel_stain(
-    case: Case, stain: Stain, place_um: ArrayLike, params: VesselParams
+    case: Case, stain: HDabStain, place_um: ArrayLike, params: VesselParams
 ) -> Picked:
     """Settings of the vessels in which one stain has the colour of a place on the CD34 slide.
 
@@ -88,7 +88,7 @@ def pick_vessel_stain(
     return Picked(changed, found, source)
 
 
-def stains_in_use(case: Case, params: VesselParams) -> tuple[dict[str, Vector], str]:
+def stains_in_use(case: Case, params: VesselParams) -> tuple[dict[str, StainVector], str]:
     """The vectors of "haematoxylin" and "dab" that settings stand for, and where they come from.
 
     The slide's own are those of the last result; the usual ones where there is none.
@@ -107,7 +107,7 @@ def stains_in_use(case: Case, params: VesselParams) -> tuple[dict[str, Vector], 
     return vectors, UNTIL_RUN if until_then else "Ruifrok and Johnston's"
 
 
-def _rounded(vector: ArrayLike) -> Vector:
+def _rounded(vector: ArrayLike) -> StainVector:
     red, green, blue = (round(float(v), _DECIMALS) for v in np.asarray(vector, float))
     return red, green, blue
 

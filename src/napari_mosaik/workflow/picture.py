@@ -178,7 +178,7 @@ def _vessels(slide: Slide, choice: Choice) -> Segmented:
     from napari_mosaik.features import measure_objects
     from napari_mosaik.segment import VesselParams
     from napari_mosaik.segment.false_positives import counted
-    from napari_mosaik.segment.slide_stain import after_thoughts
+    from napari_mosaik.segment.slide_stain import result_warnings
     from napari_mosaik.segment.vessels import find_vessels
 
     params = VesselParams.parse({"method": choice.method} if choice.method else {})
@@ -186,7 +186,7 @@ def _vessels(slide: Slide, choice: Choice) -> Segmented:
     found = find_vessels(image, params)
     left_out = counted(found.reasons)
     labels, staining = found.vessels.array(), found.staining
-    told = after_thoughts(int(labels.max(initial=0)), left_out, staining, params)
+    told = result_warnings(int(labels.max(initial=0)), left_out, staining, params)
     method: dict[str, Any] = {
         "method": params.method,
         **staining.to_dict(),
@@ -233,14 +233,14 @@ def _network(weights: Path | None) -> NucleiModel:
 
 def _classes(slide: Slide, choice: Choice) -> Segmented:
     from napari_mosaik.segment import segment_classes
-    from napari_mosaik.segment.stain_vectors import look_of, unlike
+    from napari_mosaik.segment.stain_vectors import guess_stain, stain_mismatch_warning
     from napari_mosaik.tissue import MacenkoParams, fit_macenko, normalise
 
     taught = _taught(choice)
     image = choice.picture(slide, taught.read_spacing_um)
     pixels = image.values.reshape(-1, 3)[::7]
     fit = fit_macenko(pixels, MacenkoParams())
-    warnings = [text for text in (unlike(look_of(pixels), "H&E"),) if text]
+    warnings = [text for text in (stain_mismatch_warning(guess_stain(pixels), "H&E"),) if text]
     if not fit.usable:
         warnings.append(f"the picture's stain was left as it is: {fit.reason}")
     image = Raster(normalise(image.values, fit), image.lattice)

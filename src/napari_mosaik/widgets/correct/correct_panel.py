@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QListWidget, QListWidge
 
 from napari_mosaik.core import MosaikError
 from napari_mosaik.core.corrections import CORRECTED_FRAMES, told
-from napari_mosaik.tissue import QUALITY_NAMES
+from napari_mosaik.tissue import ARTEFACT_NAMES
 from napari_mosaik.view import colours
 from napari_mosaik.view.formatting import count
 from napari_mosaik.view.objects import area_lines, object_lines, outline_lines
@@ -86,7 +86,7 @@ class CorrectPanel(QWidget):
         self.add = button("Add to tissue mask", lambda: self.toggle("add"))
         self.cut = button("Remove from tissue mask", lambda: self.toggle("cut"))
         self.kind = QComboBox()
-        self.kind.addItems([name for code, name in QUALITY_NAMES.items() if code])
+        self.kind.addItems([name for code, name in ARTEFACT_NAMES.items() if code])
         self.kind.setToolTip("Artefact type")
         self.flag = button("Mark artefact", lambda: self.toggle("flag"))
         self.clear = button("Clear artefact", lambda: self.toggle("clear"), _HINTS["clear"])

@@ -33,7 +33,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
-from napari_mosaik.tissue import QUALITY_NAMES
+from napari_mosaik.tissue import ARTEFACT_NAMES
 from napari_mosaik.view import layers as view
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.workflow.steps.align import transform_of
@@ -118,7 +118,7 @@ def _tissue(stain: str) -> Callable[[Case, str], list[LayerSpec]]:
             quality = case.store.read(CORRECTED_QUALITY[stain])
             if np.asarray(quality.values).any():
                 title = f"Artefacts on {STAIN_TITLES[stain]}"
-                specs.append(view.quality_layer(quality, QUALITY_NAMES, transform, title))
+                specs.append(view.quality_layer(quality, ARTEFACT_NAMES, transform, title))
         return specs
 
     return make

@@ -177,14 +177,14 @@ class StainPicker(QWidget):
 
     def _colours(self, params: VesselParams) -> str:
         """The colours in use as coloured squares with their numbers, and where they come from."""
-        from napari_mosaik.segment.stain_sampling import colour_of
+        from napari_mosaik.segment.stain_sampling import stain_colour
         from napari_mosaik.workflow.picking import stains_in_use
 
         case = self._controller.workspace.case
         assert case is not None
         vectors, source = stains_in_use(case, params)
         parts = [
-            f"<span style='color:{colour_of(vector)}'>■</span>&nbsp;{_TITLES[name]}&nbsp;"
+            f"<span style='color:{stain_colour(vector)}'>■</span>&nbsp;{_TITLES[name]}&nbsp;"
             + "&nbsp;".join(f"{value:.2f}" for value in vector)
             for name, vector in vectors.items()
         ]

@@ -26,10 +26,10 @@ from napari_mosaik.core.table import Table
 from napari_mosaik.segment import CaixParams, ClassicalNuclei, NucleiParams, score_caix
 from napari_mosaik.workflow.lazy_labels import (
     BLOCK_PX,
+    blocks_with_tissue,
+    drop_damaged_objects,
+    resample_mask,
     sample_blocks,
-    tissue_in,
-    with_tissue,
-    without_damaged,
 )
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
@@ -83,7 +83,7 @@ def _body(inputs: StepContext, params: CaixStepParams) -> Generator[Progress, No
         view = View(params.spacing_um, ClassicalNuclei(settings).halo_um + params.halo_um)
         stream = slide.blocks(view, block_px=BLOCK_PX)
         lattice, blocks = stream.lattices[0], stream.blocks()
-        tissue = [block.index for block in with_tissue(blocks, mask)]
+        tissue = [block.index for block in blocks_with_tissue(blocks, mask)]
         stains = yield from _stains(inputs, slide, lattice, mask, params)
         model = ClassicalNuclei(settings, stains.matrix)
         threshold = yield from slide_threshold(inputs, slide, lattice, mask, model)
@@ -105,19 +105,24 @@ def _stains(
     inputs: StepContext, slide: Slide, lattice: Lattice, mask: Raster, params: CaixStepParams
 ) -> Generator[Progress, None, HDabStains]:
     """The colours of the slide's stains, from small blocks spread evenly over its tissue."""
-    from napari_mosaik.segment.stain_vectors import fit_h_dab, look_of, ruifrok_stains, unlike
+    from napari_mosaik.segment.stain_vectors import (
+        fit_h_dab,
+        guess_stain,
+        ruifrok_stains,
+        stain_mismatch_warning,
+    )
 
     chosen, step = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS), SAMPLE_STRIDE
 
     def sample(block: Block) -> dict[str, NDArray[Any]]:
-        inside = tissue_in(block.core, mask)[::step, ::step]
+        inside = resample_mask(block.core, mask)[::step, ::step]
         return {"rgb": slide.read_lattice(block.core).values[::step, ::step][inside]}
 
     samples = yield from inputs.blocks("stains", chosen, sample, "looking at the stains", stop=0.02)
     pixels = np.concatenate([np.zeros((0, 3), np.uint8), *samples.column("rgb")])
     stains = fit_h_dab(pixels) if params.stains == "slide" else ruifrok_stains()
-    look = look_of(pixels)
-    warnings = [text for text in (unlike(look, "DAB"),) if text]
+    look = guess_stain(pixels)
+    warnings = [text for text in (stain_mismatch_warning(look, "DAB"),) if text]
     if stains.reason:
         warnings.append(
             f"the slide's own stains could not be found ({stains.reason}); those of Ruifrok and "
@@ -135,7 +140,7 @@ def _block_cells(
     """Cells whose nucleus has its centre in the block's core."""
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
     nuclei = model.segment(image.values, spacing_um)
-    nuclei = without_damaged(nuclei, slide, block.outer, params.halo_um)
+    nuclei = drop_damaged_objects(nuclei, slide, block.outer, params.halo_um)
     cells = score_caix(image, nuclei, params, None, model.vectors)
     core, points = block.core, cells.points_um()
     low = np.asarray(core.origin_um)

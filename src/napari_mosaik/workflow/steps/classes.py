@@ -25,7 +25,7 @@ from napari_mosaik.core.label_lookup import codes_at
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.uncertainty import normalised_entropy
-from napari_mosaik.workflow.lazy_labels import tissue_in, with_tissue
+from napari_mosaik.workflow.lazy_labels import blocks_with_tissue, resample_mask
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -87,7 +87,7 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
     with inputs.slide("he") as slide:
         reader = ClassReader(slide, fit, model.spacing_um, model.read_spacing_um)
         lattice = reader.lattice
-        blocks = with_tissue(cut(lattice, BLOCK_PX, model.halo_um), mask)
+        blocks = blocks_with_tissue(cut(lattice, BLOCK_PX, model.halo_um), mask)
 
         def classify(block: Block) -> dict[str, NDArray[Any]]:
             spacing_um = lattice.spacing_um[0] / reader.factor
@@ -98,7 +98,7 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
     probability = np.zeros((*lattice.shape, len(model.classes)), np.uint8)
     for block, part in zip(blocks, parts, strict=True):
         probability[block.rows, block.cols] = part["probability"]
-    codes = _codes(probability, tissue_in(lattice, mask))
+    codes = _codes(probability, resample_mask(lattice, mask))
     names = {0: CLASS_NAMES[0], **dict(enumerate(model.classes, 1))}
     return {
         CLASSES: LabelImage(codes, lattice, names),

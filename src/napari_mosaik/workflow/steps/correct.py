@@ -42,7 +42,7 @@ from napari_mosaik.core.params import Params
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment.label_editing import Edited, ObjectEditor, apply_corrections
-from napari_mosaik.workflow.lazy_labels import tissue_in
+from napari_mosaik.workflow.lazy_labels import resample_mask
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -159,7 +159,7 @@ def _vessel(inputs: StepContext, slide: Slide, lattice: Lattice, mask: NDArray[n
     spacing_um = math.sqrt(lattice.sample_area_um2)
     image = slide.read_lattice(outer).values
     wall = vessel_wall(image, spacing_um, params, staining["threshold_od"], vectors)[inner]
-    wall = wall & tissue_in(lattice, inputs.read(TISSUE["cd34"]))
+    wall = wall & resample_mask(lattice, inputs.read(TISSUE["cd34"]))
     table = measure_objects(mask, lattice, masks={"wall": wall}, n_labels=1)
     lumen = table["area_um2"] - table["wall_area_um2"]
     return table.with_columns({"lumen_area_um2": lumen})

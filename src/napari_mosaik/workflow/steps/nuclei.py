@@ -19,10 +19,10 @@ from napari_mosaik.segment import NucleiParams
 from napari_mosaik.workflow.lazy_labels import (
     BLOCK_PX,
     RenumberedLabels,
+    blocks_with_tissue,
+    drop_damaged_objects,
+    resample_mask,
     sample_blocks,
-    tissue_in,
-    with_tissue,
-    without_damaged,
 )
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import BlockResults, StepContext
@@ -73,7 +73,7 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
         size = NETWORK_BLOCK_PX if params.method == "stardist" else BLOCK_PX
         stream = slide.blocks(View(model.spacing_um, model.halo_um), block_px=size)
         lattice, blocks = stream.lattices[0], stream.blocks()
-        tissue = [block.index for block in with_tissue(blocks, mask)]
+        tissue = [block.index for block in blocks_with_tissue(blocks, mask)]
 
         def find(index: int, views: tuple[Raster, ...]) -> dict[str, NDArray[Any]]:
             return _block_nuclei(views[0], blocks[index], model, vectors, slide)
@@ -127,7 +127,7 @@ def _network(
     lattice = slide.working_lattice(weights.spacing_um)
 
     def sample(block: Block) -> dict[str, NDArray[Any]]:
-        step, inside = SAMPLE_STRIDE, tissue_in(block.core, mask)
+        step, inside = SAMPLE_STRIDE, resample_mask(block.core, mask)
         pixels = slide.read_lattice(block.core).values[::step, ::step]
         return {"rgb": pixels[inside[::step, ::step]]}
 
@@ -155,7 +155,7 @@ def slide_threshold(
     def sample(block: Block) -> dict[str, NDArray[Any]]:
         spacing_um = math.sqrt(block.lattice.sample_area_um2)
         density = model.density(slide.read_lattice(block.core).values, spacing_um)[::step, ::step]
-        return {"od": density[tissue_in(block.core, mask)[::step, ::step]]}
+        return {"od": density[resample_mask(block.core, mask)[::step, ::step]]}
 
     def pooled() -> Generator[Progress, None, NDArray[np.float64]]:
         text = "estimating the stain"
@@ -168,7 +168,7 @@ def slide_threshold(
         od = yield from inputs.cached("haematoxylin", depends, pooled)
         return estimate_nuclear_threshold(od, model.params)
 
-    more = [*depends, model.params.sensitivity, model.params.lowest_od]
+    more = [*depends, model.params.sensitivity, model.params.min_threshold_od]
     return (yield from inputs.cached("threshold", more, threshold))
 
 
@@ -180,11 +180,11 @@ def _block_nuclei(
     slide: Slide,
 ) -> dict[str, NDArray[Any]]:
     """The nuclei whose centre lies in the block's core, and their measurements."""
-    from napari_mosaik.segment.centroid_stitching import own_objects
+    from napari_mosaik.segment.centroid_stitching import keep_centroid_in_core
 
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
-    seen = without_damaged(model.segment(image.values, spacing_um), slide, block.outer)
-    found = own_objects(seen, block.inner)
+    seen = drop_damaged_objects(model.segment(image.values, spacing_um), slide, block.outer)
+    found = keep_centroid_in_core(seen, block.inner)
     table = measured_nuclei(found, block.outer, vectors, image.values)
     return {"labels": found.astype(np.int32), **split_table(table)}
 
@@ -212,10 +212,10 @@ def _join(
 ) -> Generator[Progress, None, tuple[RenumberedLabels, NDArray[np.int64]]]:
     """All nuclei in one label image, and the row of the joined tables of each of them."""
     from napari_mosaik.io.files import saving
-    from napari_mosaik.segment.centroid_stitching import ObjectMosaic
+    from napari_mosaik.segment.centroid_stitching import ObjectStitcher
 
     labels = inputs.working_array("joined", lattice.shape, np.int32)
-    mosaic = ObjectMosaic(lattice.shape)
+    mosaic = ObjectStitcher(lattice.shape)
     rows = [np.zeros(0, np.int64)]
     n_before = 0
     for number, block in enumerate(blocks):

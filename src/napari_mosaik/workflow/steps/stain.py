@@ -12,7 +12,7 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, STAINING, TISSUE
 from napari_mosaik.tissue import MacenkoParams
-from napari_mosaik.workflow.lazy_labels import tissue_in, with_tissue
+from napari_mosaik.workflow.lazy_labels import blocks_with_tissue, resample_mask
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -24,23 +24,23 @@ STRIDE = 5
 
 
 def _body(inputs: StepContext, params: MacenkoParams) -> Generator[Progress, None, Results]:
-    from napari_mosaik.segment.stain_vectors import look_of, unlike
+    from napari_mosaik.segment.stain_vectors import guess_stain, stain_mismatch_warning
     from napari_mosaik.tissue import fit_macenko
 
     mask = inputs.read(TISSUE["he"])
     with inputs.slide("he") as slide:
-        blocks = with_tissue(cut(slide.working_lattice(1.0), BLOCK_PX, 0.0), mask)
+        blocks = blocks_with_tissue(cut(slide.working_lattice(1.0), BLOCK_PX, 0.0), mask)
         chosen = blocks[:: max(1, len(blocks) // SAMPLED_BLOCKS)]
 
         def sample(block: Block) -> dict[str, NDArray[Any]]:
             pixels = slide.read_lattice(block.core).values[::STRIDE, ::STRIDE]
-            return {"rgb": pixels[tissue_in(block.core, mask)[::STRIDE, ::STRIDE]]}
+            return {"rgb": pixels[resample_mask(block.core, mask)[::STRIDE, ::STRIDE]]}
 
         samples = yield from inputs.blocks("samples", chosen, sample, "sampling colours", stop=0.9)
     pixels = np.concatenate([item["rgb"] for item in samples] or [np.zeros((0, 3), np.uint8)])
     yield Progress(0.95, 1, "fitting stain vectors")
-    look = look_of(pixels)
-    told = [text for text in (unlike(look, "H&E"),) if text]
+    look = guess_stain(pixels)
+    told = [text for text in (stain_mismatch_warning(look, "H&E"),) if text]
     inputs.note(STAINING, {"look": look.to_dict(), "warnings": told})
     return {STAIN_FIT: fit_macenko(pixels, params).to_dict()}
 

@@ -25,17 +25,21 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.colour import luma
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.tissue import TissueParams, tissue_mask
-from napari_mosaik.tissue.by_hand import QualityByHand, mask_by_hand, quality_by_hand
-from napari_mosaik.tissue.mask import ink_mask
-from napari_mosaik.tissue.quality import (
+from napari_mosaik.tissue.artefacts import (
     BLUR_HALO_UM,
     BLUR_SPACING_UM,
+    artefact_areas_mm2,
+    artefact_mask,
     blurred_cells,
-    quality_areas_mm2,
-    quality_mask,
     sharpness_sums,
 )
-from napari_mosaik.workflow.lazy_labels import tissue_in, with_tissue
+from napari_mosaik.tissue.by_hand import (
+    ManualArtefacts,
+    apply_artefact_corrections,
+    apply_mask_corrections,
+)
+from napari_mosaik.tissue.mask import ink_mask
+from napari_mosaik.workflow.lazy_labels import blocks_with_tissue, resample_mask
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -55,7 +59,7 @@ def _blurred(
         return None
     stream = slide.blocks(View(BLUR_SPACING_UM, BLUR_HALO_UM))
     blocks = stream.blocks()
-    chosen = [block.index for block in with_tissue(blocks, tissue)]
+    chosen = [block.index for block in blocks_with_tissue(blocks, tissue)]
 
     def measure(index: int, views: tuple[Raster, ...]) -> dict[str, Any]:
         block = blocks[index]
@@ -74,23 +78,23 @@ def _judged(
     """The quality mask."""
     inside = np.asarray(tissue.values, bool)
     ink = ink_mask(overview.values, overview.lattice.spacing_um, params)
-    blur = None if blurred is None else tissue_in(overview.lattice, blurred)
-    return quality_mask(overview, inside, ink, blur, params)
+    blur = None if blurred is None else resample_mask(overview.lattice, blurred)
+    return artefact_mask(overview, inside, ink, blur, params)
 
 
-def _left_out(quality: QualityByHand, params: TissueParams) -> NDArray[np.bool_]:
+def _left_out(quality: ManualArtefacts, params: TissueParams) -> NDArray[np.bool_]:
     """The places that the settings leave out of the tissue, and all that a reader flagged."""
     wanted = {
         1: params.exclude_ink,  # the mask leaves pen out, but fills small holes within tissue
-        2: params.leave_out_folds,
-        3: params.leave_out_blur,
-        4: params.leave_out_bubbles,
+        2: params.exclude_folds,
+        3: params.exclude_blur,
+        4: params.exclude_bubbles,
     }
     codes = [code for code, out in wanted.items() if out]
     return np.isin(np.asarray(quality.mask.values), codes) | quality.flagged
 
 
-def _sound(sound: NDArray[np.bool_] | None, quality: QualityByHand) -> NDArray[np.bool_]:
+def _sound(sound: NDArray[np.bool_] | None, quality: ManualArtefacts) -> NDArray[np.bool_]:
     """Where tissue may be added by hand: not on damaged tiles, nor where a reader flagged."""
     return ~quality.flagged if sound is None else sound & ~quality.flagged
 
@@ -99,7 +103,7 @@ def _kept(
     overview: Raster,
     tissue: Raster,
     found: Raster,
-    quality: QualityByHand,
+    quality: ManualArtefacts,
     params: TissueParams,
     sound: NDArray[np.bool_] | None,
 ) -> Raster:
@@ -134,13 +138,13 @@ def _step(stain: str) -> Step[TissueParams]:
                 yield Progress(0.95, 1, "looking for pen, folds and bubbles")
                 found = _judged(overview, tissue, blurred, params)
         bad = inputs.corrections(f"quality_{stain}")
-        quality = quality_by_hand(found, bad)
-        inputs.note(QUALITY_AREAS, quality_areas_mm2(quality.mask))
+        quality = apply_artefact_corrections(found, bad)
+        inputs.note(QUALITY_AREAS, artefact_areas_mm2(quality.mask))
         inputs.note(QUALITY_BY_HAND, {"made": len(bad), "mm2": quality.areas_mm2()})
         kept = _kept(overview, tissue, found, quality, params, sound)
         corrections = inputs.corrections(f"tissue_{stain}")
         inputs.note(CORRECTED, {"made": len(corrections), "lost": []})
-        corrected = mask_by_hand(kept, corrections, _sound(sound, quality))
+        corrected = apply_mask_corrections(kept, corrections, _sound(sound, quality))
         return {
             TISSUE[stain]: corrected,
             QUALITY[stain]: found,

@@ -37,7 +37,12 @@ from napari_mosaik.core.dilation import within
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment import VesselParams
-from napari_mosaik.workflow.lazy_labels import PaintedLabels, sample_blocks, tissue_in, with_tissue
+from napari_mosaik.workflow.lazy_labels import (
+    LazyLabels,
+    blocks_with_tissue,
+    resample_mask,
+    sample_blocks,
+)
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import BlockResults, StepContext
 
@@ -65,7 +70,7 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
         stream = slide.blocks(View(params.spacing_um, halo_um(params)))
         lattice = stream.lattices[0]
         blocks = stream.blocks()
-        tissue = [block.index for block in with_tissue(blocks, mask)]
+        tissue = [block.index for block in blocks_with_tissue(blocks, mask)]
         whole = slide.working_lattice(params.spacing_um)
         staining = yield from _staining(inputs, slide, whole, mask, params)
 
@@ -89,7 +94,7 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
     for artifact, number, start in ((VESSELS, 0, 0.88), (BROWN_LEFT_OUT, 1, 0.94)):
         paint = partial(vessels.painted, number)
         holds = partial(vessels.holds, number)
-        painted = PaintedLabels(lattice.shape, blocks, paint, np.dtype(np.int32), holds)
+        painted = LazyLabels(lattice.shape, blocks, paint, np.dtype(np.int32), holds)
         results[artifact] = yield from inputs.write_labels(
             LabelImage(painted, lattice), "storing vessels", name=artifact.name, start=start,
             stop=start + 0.06,
@@ -109,20 +114,22 @@ def _staining(
     inputs: StepContext, slide: Slide, lattice: Lattice, mask: Raster, params: VesselParams
 ) -> Generator[Progress, None, Staining]:
     """The slide's stains and DAB threshold, from small blocks spread evenly over its tissue."""
-    from napari_mosaik.segment.slide_stain import SampledPixels, staining_of
+    from napari_mosaik.segment.slide_stain import SampledPixels, estimate_staining
 
     chosen = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS)
 
     def sample(block: Block) -> Arrays:
         pixels = slide.read_lattice(block.core).values[::SAMPLE_STRIDE, ::SAMPLE_STRIDE]
-        return {"rgb": pixels[tissue_in(block.core, mask)[::SAMPLE_STRIDE, ::SAMPLE_STRIDE]]}
+        return {"rgb": pixels[resample_mask(block.core, mask)[::SAMPLE_STRIDE, ::SAMPLE_STRIDE]]}
 
     def pooled() -> Generator[Progress, None, SampledPixels]:
         text = "estimating the stain"
         samples = yield from inputs.blocks("samples", chosen, sample, text, stop=0.05)
         return SampledPixels(np.concatenate([np.zeros((0, 3), np.uint8), *samples.column("rgb")]))
 
-    return staining_of((yield from inputs.cached("samples", lattice.spacing_um, pooled)), params)
+    return estimate_staining(
+        (yield from inputs.cached("samples", lattice.spacing_um, pooled)), params
+    )
 
 
 def _wall(
@@ -134,16 +141,16 @@ def _wall(
     staining: Staining,
 ) -> Arrays:
     """The wall of one block within the tissue, as runs, its holes, and sums over its colours."""
-    from napari_mosaik.segment.false_positives import SUMS, leaves_out, wall_sums
+    from napari_mosaik.segment.false_positives import SUMS, any_rule_enabled, wall_sums
     from napari_mosaik.segment.run_length import find_runs
     from napari_mosaik.segment.vessels import vessel_wall
 
     spacing_um, vectors = math.sqrt(block.lattice.sample_area_um2), staining.stains.matrix
     wall = vessel_wall(image.values, spacing_um, params, staining.threshold, vectors)[block.inner]
-    runs = find_runs(wall & tissue_in(block.core, mask))
+    runs = find_runs(wall & resample_mask(block.core, mask))
     sums = np.zeros((runs.n_objects, len(SUMS)), np.int64)
-    if runs.n_objects and leaves_out(params):
-        near = tissue_in(block.core, edge)
+    if runs.n_objects and any_rule_enabled(params):
+        near = resample_mask(block.core, edge)
         sums = wall_sums(image.values[block.inner], runs, vectors, params, near)
     return {**runs.arrays(), **runs.holes().arrays("holes"), "colour": sums}
 
@@ -184,14 +191,14 @@ class _Vessels:
         self._seams = seams
 
     def _joined(self, kept: BlockResults, prefix: str) -> SeamLabels:
-        from napari_mosaik.segment.run_length import Parts, find_runs
+        from napari_mosaik.segment.run_length import BlockComponents, find_runs
         from napari_mosaik.segment.stitch import SeamLabels
 
         seams = SeamLabels([(b.rows, b.cols) for b in self.blocks], holes=prefix == "holes")
         for block in self.blocks:
             if block.index in self._place:
                 stored = kept.starting(self._place[block.index], prefix)
-                parts = Parts.from_arrays(stored, prefix)
+                parts = BlockComponents.from_arrays(stored, prefix)
             else:
                 empty = find_runs(np.zeros(block.core.shape, bool))
                 parts = empty.holes() if prefix == "holes" else empty.objects()
@@ -250,14 +257,14 @@ class _Vessels:
 
     def judge(self, parts: BlockResults, params: VesselParams, staining: Staining) -> None:
         """Tell vessels from other brown objects, each as a whole."""
-        from napari_mosaik.segment.false_positives import SUMS, add_parts, brown_table, judge
+        from napari_mosaik.segment.false_positives import SUMS, add_block_sums, judge, wall_colours
 
         totals = np.zeros((self._pixels.size, len(SUMS)), np.int64)
         for place in range(len(parts)):
-            add_parts(totals, parts.array(place, "owner"), self._walls.array(place, "colour"))
+            add_block_sums(totals, parts.array(place, "owner"), self._walls.array(place, "colour"))
         vectors, area_um2 = staining.stains.matrix, self.blocks[0].lattice.sample_area_um2
         self._verdict = judge(totals, self._pixels, area_um2, vectors, params)
-        self._colour = brown_table(totals, vectors)
+        self._colour = wall_colours(totals, vectors)
 
     def left_out(self) -> dict[str, int]:
         """How many objects were left out, by reason."""
@@ -267,10 +274,10 @@ class _Vessels:
 
     def noted(self, params: VesselParams, staining: Staining) -> dict[str, Any]:
         """Stains, threshold, look and warnings for the record."""
-        from napari_mosaik.segment.slide_stain import after_thoughts
+        from napari_mosaik.segment.slide_stain import result_warnings
 
         n_vessels = int((self._verdict == 0).sum())
-        told = after_thoughts(n_vessels, self.left_out(), staining, params)
+        told = result_warnings(n_vessels, self.left_out(), staining, params)
         return {**staining.to_dict(), "warnings": [*staining.warnings, *told]}
 
     def tables(
@@ -278,7 +285,7 @@ class _Vessels:
     ) -> dict[Artifact[Any], object]:
         """The measured vessels, and the objects left out with the reason."""
         from napari_mosaik.features import merge_measures
-        from napari_mosaik.segment.false_positives import left_out_table
+        from napari_mosaik.segment.false_positives import excluded_objects_table
 
         table = merge_measures(parts, lattice, self._pixels.size, masks=("wall",))
         lumen = table["area_um2"] - table["wall_area_um2"]
@@ -288,7 +295,7 @@ class _Vessels:
             f"{staining.threshold:.3g} natural OD)",
         }
         table = table.with_columns({"lumen_area_um2": lumen}, {"lumen_area_um2": "µm²"}, about)
-        others = left_out_table(table, self._verdict, self._colour, params)
+        others = excluded_objects_table(table, self._verdict, self._colour, params)
         return {VESSEL_OBJECTS: table.rows(self._verdict == 0), BROWN_OBJECTS: others}
 
 

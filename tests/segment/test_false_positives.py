@@ -12,19 +12,25 @@ from napari_mosaik.phantom.false_positive_scene import KINDS, brown_scene
 from napari_mosaik.segment.false_positives import (
     REASONS,
     SUMS,
-    BrownParams,
-    add_parts,
-    brown_table,
+    FalsePositiveFilter,
+    add_block_sums,
     counted,
     judge,
+    wall_colours,
     wall_sums,
 )
 from napari_mosaik.segment.run_length import find_runs
-from napari_mosaik.segment.slide_stain import after_thoughts
+from napari_mosaik.segment.slide_stain import result_warnings
 from napari_mosaik.segment.vessels import VesselParams, find_vessels, renumbered
 
 VECTORS = np.array([HAEMATOXYLIN, DAB]).T
-RULES = [name for name in VesselParams.model_fields if name.startswith("leave_out_")]
+RULES = {
+    "yellow": "exclude_pigment",
+    "black": "exclude_black",
+    "dye": "exclude_foreign_dye",
+    "edge": "exclude_edge_staining",
+    "fold": "exclude_folds",
+}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +105,7 @@ def test_each_rule_can_be_switched_off(scene):
     )
     pixels = np.bincount(everything.vessels.array().ravel())[1:]
     for name, code in codes.items():
-        only = VesselParams(**{rule: rule == f"leave_out_{name}" for rule in RULES})
+        only = VesselParams(**{rule: rule == RULES[name] for rule in RULES.values()})
         verdict = judge(sums, pixels, 1.0, everything.staining.stains.matrix, only)
         assert set(np.unique(verdict)) == {0, code}
 
@@ -110,7 +116,7 @@ def test_sums_of_blocks_are_those_of_the_whole_and_of_numpy():
     objects = (ndimage.uniform_filter(rng.random((60, 70)), 9) > 0.5).astype(int)
     labels = ndimage.label(objects)[0].astype(np.int32)
     edge = rng.random(labels.shape) > 0.5
-    n, params = int(labels.max()), BrownParams()
+    n, params = int(labels.max()), FalsePositiveFilter()
     whole = wall_sums(rgb, runs_of(labels), VECTORS, params, edge)
     total = np.zeros_like(whole)
     for rows in (slice(0, 23), slice(23, 60)):
@@ -120,9 +126,9 @@ def test_sums_of_blocks_are_those_of_the_whole_and_of_numpy():
             mine = (own.reshape(labels[rows, cols].shape) + shift).astype(np.int32)
             numbers = part[part > 0].astype(np.int32)
             sums = wall_sums(rgb[rows, cols], runs_of(mine), VECTORS, params, edge[rows, cols])
-            add_parts(total, numbers, sums)
+            add_block_sums(total, numbers, sums)
     np.testing.assert_array_equal(total, whole)
-    table = brown_table(whole, VECTORS)
+    table = wall_colours(whole, VECTORS)
     dab = stain_density(rgb, stain_matrix(HAEMATOXYLIN, DAB))[..., 1]
     for i in range(n):
         there = labels == i + 1
@@ -144,17 +150,17 @@ def test_colours_are_told_by_their_angles(colour, beyond, off):
     sums = np.zeros((1, len(SUMS)), np.int64)
     sums[0, 0] = 100
     sums[0, 1:4] = np.rint(np.asarray(colour) * 1e6)
-    table = brown_table(sums, VECTORS)
+    table = wall_colours(sums, VECTORS)
     if beyond is not None:
-        assert table["beyond_dab_deg"][0] == pytest.approx(beyond, abs=0.01)
-    assert table["off_plane_deg"][0] == pytest.approx(off, abs=0.01)
+        assert table["hue_angle_past_dab_deg"][0] == pytest.approx(beyond, abs=0.01)
+    assert table["out_of_plane_deg"][0] == pytest.approx(off, abs=0.01)
 
 
 def test_an_object_without_sums_is_no_artefact():
     nothing = np.zeros((2, len(SUMS)), np.int64)
-    verdict = judge(nothing, np.array([50, 5000]), 1.0, VECTORS, BrownParams())
+    verdict = judge(nothing, np.array([50, 5000]), 1.0, VECTORS, FalsePositiveFilter())
     assert verdict.tolist() == [0, 0]
-    assert np.isnan(brown_table(nothing, VECTORS)["dab_od"]).all()
+    assert np.isnan(wall_colours(nothing, VECTORS)["dab_od"]).all()
 
 
 def test_numbers_count_up_within_vessels_and_within_the_others():
@@ -182,7 +188,7 @@ def test_pictures_of_one_colour_have_no_vessels_and_the_reason_is_said(level, wo
     params = VesselParams(method=method)
     result = find_vessels(image, params)
     assert not result.vessels.array().any()
-    told = after_thoughts(0, counted(result.reasons), result.staining, params)
+    told = result_warnings(0, counted(result.reasons), result.staining, params)
     assert len(told) == 1
     assert told[0].startswith("no vessel was found: ")
     if method == "dab":
@@ -191,6 +197,6 @@ def test_pictures_of_one_colour_have_no_vessels_and_the_reason_is_said(level, wo
 
 def test_many_objects_left_out_are_told(found):
     params = VesselParams()
-    told = after_thoughts(10, {"black": 9, "edge": 0}, found.staining, params)
+    told = result_warnings(10, {"black": 9, "edge": 0}, found.staining, params)
     assert "9 of 19 brown objects were left out (9 black)" in told[0]
-    assert after_thoughts(90, {"black": 9}, found.staining, params) == []
+    assert result_warnings(90, {"black": 9}, found.staining, params) == []

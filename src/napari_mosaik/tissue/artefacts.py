@@ -18,21 +18,21 @@ from napari_mosaik.core.colour import luma, optical_density
 from napari_mosaik.core.frame import FloatArray, Lattice
 
 __all__ = [
+    "ARTEFACT_NAMES",
     "BLUR_HALO_UM",
     "BLUR_SPACING_UM",
-    "QUALITY_NAMES",
-    "QualityParams",
+    "ArtefactParams",
+    "artefact_areas_mm2",
+    "artefact_mask",
     "blurred_cells",
     "bubbles",
     "folds",
-    "quality_areas_mm2",
-    "quality_mask",
     "sharpness_sums",
 ]
 
 Mask = NDArray[np.bool_]
 
-QUALITY_NAMES: Final = {0: "fine", 1: "pen", 2: "fold", 3: "blur", 4: "air bubble", 5: "other"}
+ARTEFACT_NAMES: Final = {0: "fine", 1: "pen", 2: "fold", 3: "blur", 4: "air bubble", 5: "other"}
 """Codes of the quality mask; "other" is given by hand only."""
 BLUR_SPACING_UM: Final = 2.0
 """Pixel size at which sharpness is measured."""
@@ -49,10 +49,10 @@ _SOLID: Final = 0.75
 """Least share of the ellipse of the same second moments that a fold fills: strong stain is lacy."""
 
 
-class QualityParams(Params):
+class ArtefactParams(Params):
     """Which places of a slide are flagged, and left out of the tissue."""
 
-    leave_out_folds: bool = setting(
+    exclude_folds: bool = setting(
         True, "Leave folds out of the tissue; they are flagged in any case.", advanced=True
     )
     fold_ratio: float = setting(
@@ -71,10 +71,10 @@ class QualityParams(Params):
         "Look for blurred places: one more pass over the slide, at 2 µm per pixel.",
         advanced=True,
     )
-    leave_out_blur: bool = setting(
+    exclude_blur: bool = setting(
         True, "Leave blurred places out of the tissue; they are flagged in any case.", advanced=True
     )
-    least_sharpness: float = setting(
+    min_sharpness: float = setting(
         0.36,
         "A cell of 64 µm is blurred below this sharpness: contrast finer than 2 µm over contrast "
         "of 2 to 8 µm.  Sharp slides have 0.6 and more, 0.36 is a blur of about 2.5 µm.",
@@ -82,7 +82,7 @@ class QualityParams(Params):
         ge=0,
         le=1,
     )
-    leave_out_bubbles: bool = setting(
+    exclude_bubbles: bool = setting(
         True, "Leave air bubbles out of the tissue; they are flagged in any case.", advanced=True
     )
     min_bubble_mm2: float = setting(
@@ -90,7 +90,7 @@ class QualityParams(Params):
     )
 
 
-def folds(overview: Raster, tissue: Mask, params: QualityParams) -> Mask:
+def folds(overview: Raster, tissue: Mask, params: ArtefactParams) -> Mask:
     """Folds within the tissue, (rows, columns): long, and darker than nearly all tissue.
 
     Parameters
@@ -130,7 +130,7 @@ def folds(overview: Raster, tissue: Mask, params: QualityParams) -> Mask:
     return np.asarray(keep[pieces], bool)
 
 
-def bubbles(overview: Raster, params: QualityParams) -> Mask:
+def bubbles(overview: Raster, params: ArtefactParams) -> Mask:
     """Air bubbles with their rim, (rows, columns): thin grey rings that enclose a round area."""
     rgb = overview.values.astype(np.float32)
     high, low = rgb.max(axis=2), rgb.min(axis=2)
@@ -191,7 +191,7 @@ def sharpness_sums(grey: NDArray[Any], start: tuple[int, int], inner: Any) -> di
     }
 
 
-def blurred_cells(sums: Any, lattice: Lattice, params: QualityParams) -> Raster:
+def blurred_cells(sums: Any, lattice: Lattice, params: ArtefactParams) -> Raster:
     """Blurred cells of a slide, from the sums of its blocks.
 
     Parameters
@@ -219,17 +219,17 @@ def blurred_cells(sums: Any, lattice: Lattice, params: QualityParams) -> Raster:
     contrast = np.sqrt(coarse / np.maximum(pixels, 1))
     known = measured & (contrast >= _LEAST_CONTRAST)
     ratio = np.sqrt(fine / np.maximum(coarse, 1e-9))
-    blurred = known & (ratio < params.least_sharpness)
+    blurred = known & (ratio < params.min_sharpness)
     votes = ndimage.convolve(blurred.astype(np.int64), np.ones((3, 3), np.int64), mode="constant")
     found = measured & (blurred | ~known) & (votes >= 4)
     spacing = (lattice.spacing_um[0] * _CELL_PX, lattice.spacing_um[1] * _CELL_PX)
     return Raster(found, Lattice(lattice.frame, (shape[0], shape[1]), spacing, lattice.origin_um))
 
 
-def quality_mask(
-    overview: Raster, tissue: Mask, ink: Mask, blurred: Mask | None, params: QualityParams
+def artefact_mask(
+    overview: Raster, tissue: Mask, ink: Mask, blurred: Mask | None, params: ArtefactParams
 ) -> Raster:
-    """Codes of `QUALITY_NAMES` on the overview's lattice, (rows, columns) uint8.
+    """Codes of `ARTEFACT_NAMES` on the overview's lattice, (rows, columns) uint8.
 
     Parameters
     ----------
@@ -274,8 +274,8 @@ def _coarser(overview: Raster, step: int) -> Raster:
     return Raster(values, lattice)
 
 
-def quality_areas_mm2(quality: Raster) -> dict[str, float]:
+def artefact_areas_mm2(quality: Raster) -> dict[str, float]:
     """Area of each kind of bad place, mm²; every kind is named."""
-    counts = np.bincount(np.asarray(quality.values).ravel(), minlength=len(QUALITY_NAMES))
+    counts = np.bincount(np.asarray(quality.values).ravel(), minlength=len(ARTEFACT_NAMES))
     area = quality.lattice.sample_area_um2 / 1e6
-    return {name: float(counts[code] * area) for code, name in QUALITY_NAMES.items() if code}
+    return {name: float(counts[code] * area) for code, name in ARTEFACT_NAMES.items() if code}

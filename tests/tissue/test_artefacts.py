@@ -6,16 +6,16 @@ from scipy import ndimage
 
 from napari_mosaik.core import Lattice, Raster
 from napari_mosaik.tissue import TissueParams, tissue_mask
-from napari_mosaik.tissue.mask import ink_mask
-from napari_mosaik.tissue.quality import (
-    QualityParams,
+from napari_mosaik.tissue.artefacts import (
+    ArtefactParams,
+    artefact_areas_mm2,
+    artefact_mask,
     blurred_cells,
     bubbles,
     folds,
-    quality_areas_mm2,
-    quality_mask,
     sharpness_sums,
 )
+from napari_mosaik.tissue.mask import ink_mask
 
 SPACING = 8.0
 SHAPE = (300, 360)
@@ -45,17 +45,19 @@ def inside_of(raster):
 
 def test_clean_tissue_is_fine(od):
     raster = overview(od)
-    quality = quality_mask(raster, inside_of(raster), np.zeros(SHAPE, bool), None, QualityParams())
+    quality = artefact_mask(
+        raster, inside_of(raster), np.zeros(SHAPE, bool), None, ArtefactParams()
+    )
     assert not quality.values.any()
     none = {"pen": 0, "fold": 0, "blur": 0, "air bubble": 0, "other": 0}
-    assert quality_areas_mm2(quality) == none
+    assert artefact_areas_mm2(quality) == none
 
 
 def test_a_fold_is_found_where_it_lies_and_a_round_dark_spot_is_none(od):
     fold = (np.abs(ROWS - 150 - 0.4 * (COLS - 180)) < 5) & (np.abs(COLS - 180) < 60)
     spot = np.hypot(ROWS - 90, COLS - 150) < 9
     raster = overview(od * np.where(fold | spot, 1.9, 1)[..., None])
-    found = folds(raster, inside_of(raster), QualityParams())
+    found = folds(raster, inside_of(raster), ArtefactParams())
     assert (found & fold).sum() > 0.7 * fold.sum()
     assert (found & ~ndimage.binary_dilation(fold, iterations=3)).sum() == 0
 
@@ -66,7 +68,7 @@ def test_all_kinds_are_coded_on_the_overviews_own_pixels(od):
     rim = (away < 40) & (away >= 36)
     raster = overview(np.where(rim[..., None], 1.0, od * np.where(fold, 1.9, 1)[..., None]))
     blurred, ink = COLS < 80, COLS > 300
-    found = quality_mask(raster, inside_of(raster), ink, blurred, QualityParams()).values
+    found = artefact_mask(raster, inside_of(raster), ink, blurred, ArtefactParams()).values
     assert (found[fold] == 2).mean() > 0.7
     assert (found[away < 36] == 4).mean() > 0.95
     assert (found[ink] == 1).all()
@@ -79,7 +81,7 @@ def test_brown_or_blue_bands_are_no_folds(od):
     for stain in ((0.27, 0.57, 0.78), (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)):
         more = np.array(stain) * (0.6 if stain[0] < 0.5 else 0.3)
         raster = overview(od + band[..., None] * np.where(more > 0.2, more, 0))
-        assert not folds(raster, inside_of(raster), QualityParams()).any()
+        assert not folds(raster, inside_of(raster), ArtefactParams()).any()
 
 
 def test_a_dark_but_lacy_stain_is_no_fold(od):
@@ -87,14 +89,14 @@ def test_a_dark_but_lacy_stain_is_no_fold(od):
     band = (np.abs(ROWS - 150) < 22) & (np.abs(COLS - 180) < 70)
     raster = overview(od * np.where(net & band, 2.6, 1)[..., None])
     solid = overview(od * np.where(band, 2.6, 1)[..., None])
-    params = QualityParams(fold_ratio=1.6)
+    params = ArtefactParams(fold_ratio=1.6)
     assert folds(solid, inside_of(solid), params).any()
     assert not folds(raster, inside_of(raster), params).any()
 
 
 def test_no_tissue_has_no_folds():
     raster = overview(np.zeros((*SHAPE, 3)))
-    assert not folds(raster, np.ones(SHAPE, bool), QualityParams()).any()
+    assert not folds(raster, np.ones(SHAPE, bool), ArtefactParams()).any()
 
 
 def test_pen_is_coded_and_its_area_is_told(od):
@@ -103,9 +105,9 @@ def test_pen_is_coded_and_its_area_is_told(od):
         raster = overview(np.where(stroke[..., None], np.array(od_of_pen), od))
         params = TissueParams(ink_margin_um=0)
         ink = ink_mask(raster.values, (SPACING, SPACING), params)
-        quality = quality_mask(raster, inside_of(raster), ink, None, params)
+        quality = artefact_mask(raster, inside_of(raster), ink, None, params)
         assert (quality.values[stroke] == 1).mean() > 0.95
-        area = quality_areas_mm2(quality)["pen"]
+        area = artefact_areas_mm2(quality)["pen"]
         assert area == pytest.approx(stroke.sum() * 64e-6, rel=0.05)
 
 
@@ -114,7 +116,7 @@ def test_an_air_bubble_is_flagged_with_its_inside(od, centre):
     away = np.hypot(ROWS - centre[0], COLS - centre[1])
     rim = (away < 30) & (away >= 27)
     raster = overview(np.where(rim[..., None], 1.0, od))
-    found = bubbles(raster, QualityParams())
+    found = bubbles(raster, ArtefactParams())
     assert found[away < 29].mean() > 0.95
     assert not found[away > 33].any()
 
@@ -147,21 +149,21 @@ def test_blur_is_found_where_it_lies_whatever_the_blocks():
     sharp, soft = textured(), textured(2.0)
     mixed = sharp.copy()
     mixed[130:390, 200:460] = soft[130:390, 200:460]
-    whole = blurred_cells(sums_of(mixed), lattice, QualityParams())
+    whole = blurred_cells(sums_of(mixed), lattice, ArtefactParams())
     assert whole.lattice.spacing_um == (64.0, 64.0)
     assert whole.values[5:11, 8:13].all()
     outside = np.array(whole.values)
     outside[3:14, 5:16] = False
     assert not outside.any()
     for block in ((500, 100), (111, 93), (64, 64)):
-        again = blurred_cells(sums_of(mixed, block), lattice, QualityParams())
+        again = blurred_cells(sums_of(mixed, block), lattice, ArtefactParams())
         np.testing.assert_array_equal(again.values, whole.values)
-    assert not blurred_cells(sums_of(sharp), lattice, QualityParams()).values.any()
+    assert not blurred_cells(sums_of(sharp), lattice, ArtefactParams()).values.any()
 
 
 def test_a_picture_without_texture_says_nothing_about_blur():
     lattice = Lattice("he", (500, 620), (2.0, 2.0))
     rng = np.random.default_rng(0)
     for grey in (np.full((500, 620), 230.0), rng.normal(230, 1, (500, 620)).round()):
-        assert not blurred_cells(sums_of(grey), lattice, QualityParams()).values.any()
-    assert not blurred_cells([], lattice, QualityParams()).values.any()
+        assert not blurred_cells(sums_of(grey), lattice, ArtefactParams()).values.any()
+    assert not blurred_cells([], lattice, ArtefactParams()).values.any()
