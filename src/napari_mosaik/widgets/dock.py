@@ -9,8 +9,16 @@ from qtpy.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
 
 from napari_mosaik.view.formatting import count
 from napari_mosaik.widgets.annotate.annotate_dock import AnnotateDock
-from napari_mosaik.widgets.base.case_controller import CaseController, missing_of
-from napari_mosaik.widgets.base.controls import Banner, Fold, button, column, row, scrolled, words
+from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
+from napari_mosaik.widgets.base.controls import (
+    Banner,
+    Collapsible,
+    button,
+    column,
+    row,
+    scrolled,
+    wrapped_label,
+)
 from napari_mosaik.widgets.base.progress_bar import JobBar
 from napari_mosaik.widgets.base.workspace import Workspace
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
@@ -92,8 +100,8 @@ class MosaikDock(QWidget):
         self.check = CheckPanel(self.board)
         self.correct = CorrectPanel(self.canvas)
         review = QWidget()
-        self.correct_fold = Fold("Manual correction", self.correct)
-        checked = Fold("Visual QA", self.check)
+        self.correct_fold = Collapsible("Manual correction", self.correct)
+        checked = Collapsible("Visual QA", self.check)
         review.setLayout(column(checked, self.correct_fold, self.review))
         self.review_tab = self.tabs.addTab(scrolled(review), "Review")
         self.annotate = AnnotateDock(self.controller, self.canvas)
@@ -273,14 +281,14 @@ class _Header(QWidget):
     def __init__(self, controller: CaseController) -> None:
         super().__init__()
         self._controller = controller
-        self.title = words(bold=True)
-        self.checklist = words()
+        self.title = wrapped_label(bold=True)
+        self.checklist = wrapped_label()
         self.run_all = button(
             "Run all that is missing",
             controller.run_missing,
             "Runs all steps that are stale or were not run, in order",
         )
-        self.counts = words(small=True)
+        self.counts = wrapped_label(small=True)
         self.setLayout(
             column(self.title, self.checklist, row(self.run_all, 1), self.counts, spacing=3)
         )
@@ -291,7 +299,7 @@ class _Header(QWidget):
         if case is None:
             return
         self.title.setText(f"{case.name} · {case.patient}")
-        marks = [f"{short} {'✗' if why else '✓'}" for short, _, why in missing_of(case)]
+        marks = [f"{short} {'✗' if why else '✓'}" for short, _, why in missing_sources(case)]
         self.checklist.setText("   ".join(marks))
 
     def show_states(self) -> None:
@@ -313,7 +321,7 @@ class _Welcome(QFrame):
 
     def __init__(self, dock: MosaikDock) -> None:
         super().__init__()
-        text = words(
+        text = wrapped_label(
             "MOSAIK registers H&E, CD34, CAIX and PET of one specimen, quantifies the tissue and "
             "compares predicted with measured uptake. Research use only."
         )

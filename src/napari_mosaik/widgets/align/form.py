@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QFrame, QListWidget, QSlider, QWidget
 
 from napari_mosaik.view.formatting import count, number
 from napari_mosaik.widgets.align.tool import KEYS
-from napari_mosaik.widgets.base.controls import Fold, button, column, row, words
+from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
 
 if TYPE_CHECKING:
     from napari_mosaik.workflow.manual_alignment import Laying
@@ -65,7 +65,7 @@ class AlignForm(QFrame):
             self._ask("forget"),
             "Discards the given alignment and runs the automatic registration",
         )
-        self.said = words(small=True)
+        self.said = wrapped_label(small=True)
 
     def _moving(self) -> None:
         self.look = QComboBox()
@@ -80,15 +80,15 @@ class AlignForm(QFrame):
         self.undo_button = button("Undo", self._ask("undo"), "Ctrl+Z")
         self.redo_button = button("Redo", self._ask("redo"), "Ctrl+Shift+Z")
         self.over = button("Flip horizontally", self._ask("turn_over"), "Mirrors the section")
-        self.hint = words(small=True)
-        self.figures = words()
+        self.hint = wrapped_label(small=True)
+        self.figures = wrapped_label()
 
     def _marking(self) -> None:
         self.mark_button = button("Landmarks", self._ask("mark"), _MARK_TIP)
         self.mark_button.setCheckable(True)
         self.list = QListWidget()
         self.list.setMaximumHeight(120)
-        self.doubts = words(small=True)
+        self.doubts = wrapped_label(small=True)
         self.delete_button = button(
             "Delete", self._ask("delete_mark"), "Deletes the selected landmark"
         )
@@ -122,7 +122,7 @@ class AlignForm(QFrame):
 
     def _lay_out(self) -> None:
         self.hand = QWidget()
-        marks = Fold(
+        marks = Collapsible(
             "Landmarks",
             _framed(
                 row(self.mark_button, self.delete_button, self.exchange_button, 1),
@@ -145,7 +145,7 @@ class AlignForm(QFrame):
         )
         self.setLayout(
             column(
-                words("Manual alignment", bold=True),
+                wrapped_label("Manual alignment", bold=True),
                 row(self.what, self.begin, self.automatic, 1),
                 self.said,
                 self.hand,

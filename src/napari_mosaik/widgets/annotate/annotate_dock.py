@@ -23,7 +23,7 @@ from napari_mosaik.view.colours import OWN_CLASS_COLOURS
 from napari_mosaik.view.formatting import count, number
 from napari_mosaik.widgets.annotate.annotation import Annotation
 from napari_mosaik.widgets.annotate.drawing import TOOLS, Drawing
-from napari_mosaik.widgets.base.controls import button, clear, column, row, words
+from napari_mosaik.widgets.base.controls import button, clear, column, row, wrapped_label
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.base.case_controller import CaseController
@@ -72,12 +72,12 @@ class AnnotateDock(QWidget):
         self.overlap.toggled.connect(self._overlap_changed)
         self.undo = button("Undo", self.drawing.undo, "Ctrl+Z")
         self.redo = button("Redo", self.drawing.redo, "Ctrl+Shift+Z")
-        self.hint = words(small=True)
-        self.saved = words(small=True)
+        self.hint = wrapped_label(small=True)
+        self.saved = wrapped_label(small=True)
         self.retrain = button("Retrain", self.annotation.retrain)
         self.retrain.setToolTip("Trains the fast classifier on all annotated cases of the cohort")
         self.update_button = button("Update stale results", self.annotation.update)
-        self.change = words()
+        self.change = wrapped_label()
         self._build()
         self._connect()
         self._show()
@@ -171,7 +171,7 @@ class AnnotateDock(QWidget):
             )
             made.setCheckable(True)
             made.setIcon(_swatch(known.colour))
-            label = words(small=True)
+            label = wrapped_label(small=True)
             self._palette_rows.addWidget(made, i, 0)
             self._palette_rows.addWidget(label, i, 1)
             self.class_buttons[known.name] = made

@@ -23,7 +23,7 @@ from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.step import StepStatus
 from napari_mosaik.workflow.steps import step_named
 
-__all__ = ["CaseController", "missing_of"]
+__all__ = ["CaseController", "missing_sources"]
 
 _CALM_MS = 300
 """States are worked out anew this long after the last change of a setting."""
@@ -286,7 +286,7 @@ def _run(case: Case, recipe: Recipe, names: Sequence[str] = ("",), *, again: boo
                     yield step.name, progress
 
 
-def missing_of(case: Case) -> list[tuple[str, str, str]]:
+def missing_sources(case: Case) -> list[tuple[str, str, str]]:
     """The checklist: (short name, key, what is missing or empty) of each source."""
     from napari_mosaik.core.catalogue import INJECTION, PET, SLIDES
 

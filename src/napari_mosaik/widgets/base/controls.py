@@ -23,10 +23,20 @@ from qtpy.QtWidgets import (
 
 from napari_mosaik.widgets.base.workspace import Problem
 
-__all__ = ["Banner", "Fold", "button", "clear", "column", "row", "scrolled", "shrinkable", "words"]
+__all__ = [
+    "Banner",
+    "Collapsible",
+    "button",
+    "clear",
+    "column",
+    "row",
+    "scrolled",
+    "shrinkable",
+    "wrapped_label",
+]
 
 
-def words(text: str = "", *, bold: bool = False, small: bool = False) -> QLabel:
+def wrapped_label(text: str = "", *, bold: bool = False, small: bool = False) -> QLabel:
     """A label that wraps instead of being clipped and whose text can be copied."""
     label = QLabel(text)
     label.setWordWrap(True)
@@ -126,7 +136,7 @@ def scrolled(widget: QWidget) -> QScrollArea:
     return area
 
 
-class Fold(QWidget):
+class Collapsible(QWidget):
     """A heading that opens and closes what is below it."""
 
     toggled = Signal(bool)
@@ -166,8 +176,8 @@ class Banner(QFrame):
         self.setObjectName("mosaik-banner")
         self.setFrameShape(QFrame.Shape.StyledPanel)
         self._details = ""
-        self.title = words(bold=True)
-        self.sentence = words()
+        self.title = wrapped_label(bold=True)
+        self.sentence = wrapped_label()
         self.copy = button("Copy details", self._copy, "Copy the technical details for a report")
         close = button("Dismiss", self.dismissed.emit)
         self.setLayout(column(self.title, self.sentence, row(self.copy, close, 1), margin=6))

@@ -12,13 +12,13 @@ from napari_mosaik.widgets.base.figure_view import FigureView
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Larger"]
+__all__ = ["FigureWindow"]
 
 _DPI = 100
 _LEAST_PX = 480
 
 
-class Larger:
+class FigureWindow:
     """Shows one figure at a time in a window that belongs to *parent*."""
 
     def __init__(self, parent: QWidget) -> None:

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QProgressBar, QSizePolicy, QWidget
 
 from napari_mosaik.view.formatting import duration
 from napari_mosaik.widgets.base.case_controller import CaseController
-from napari_mosaik.widgets.base.controls import button, column, row, words
+from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.base.worker import Job, Report
 
 __all__ = ["JobBar"]
@@ -24,7 +24,7 @@ class JobBar(QWidget):
         super().__init__()
         self._controller = controller
         self._titles = titles
-        self.text = words(small=True)
+        self.text = wrapped_label(small=True)
         self.bar = QProgressBar()
         self.bar.setRange(0, _STEPS)
         self.bar.setTextVisible(False)

@@ -19,7 +19,7 @@ from napari_mosaik.io.slide import open_slide
 from napari_mosaik.view.formatting import number
 from napari_mosaik.view.layers import slide_layer
 from napari_mosaik.view.measurements import Measurement, spacing_from_ruler
-from napari_mosaik.widgets.base.controls import button, column, row, words
+from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.camera import fit
 from napari_mosaik.widgets.canvas.layout_state import Arrangement
 from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
@@ -61,7 +61,7 @@ class Calibration(QWidget):
         self.which = QComboBox()
         self.begin_button = button("Calibrate this slide", self._begin_stain)
         self.file_button = button("Another slide file…", self._choose)
-        self.told = words()
+        self.told = wrapped_label()
         self.length = QLineEdit()
         self.length.setPlaceholderText("known length")
         self.unit = QComboBox()
@@ -74,7 +74,9 @@ class Calibration(QWidget):
         self._choice.setLayout(column(self.which, row(self.begin_button, self.file_button, 1)))
         entry = row(self.length, self.unit)
         self._answer.setLayout(column(entry, row(self.use_button, self.cancel_button, 1)))
-        self.setLayout(column(words(_ASK, small=True), self._choice, self.told, self._answer))
+        self.setLayout(
+            column(wrapped_label(_ASK, small=True), self._choice, self.told, self._answer)
+        )
         ruler.finished.connect(self._measured)
         self.controller.workspace.events.case.connect(self._offer)
         self._offer()

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mosaik.view.formatting import number, title_of
-from napari_mosaik.widgets.base.controls import clear, column, row, words
+from napari_mosaik.widgets.base.controls import clear, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Overlays(QWidget):
         self._rows.setSpacing(2)
         self.maps = _Choice("Parameter map", lambda name: board.show_choice("maps", name))
         self.clusters = _Choice("Clusters of", lambda name: board.show_choice("clusters", name))
-        hint = words("Hold H to hide all overlays.", small=True)
+        hint = wrapped_label("Hold H to hide all overlays.", small=True)
         self.setLayout(column(self._rows, self.maps, self.clusters, hint, 1, margin=4, spacing=6))
         board.changed.connect(self._fill)
         self._fill()
@@ -50,7 +50,7 @@ class Overlays(QWidget):
         clear(self._rows)
         names = self._board.names()
         if not names:
-            self._rows.addWidget(words("Layers appear here once a case is open."))
+            self._rows.addWidget(wrapped_label("Layers appear here once a case is open."))
         for name in names:
             self._rows.addWidget(_Row(name, self._board))
         self.maps.offer(self._board.choices.get("maps", ()))
@@ -153,9 +153,9 @@ def legend_widget(legend: Legend) -> QWidget:
         low, high = legend.limits
         parts.append(row(QLabel(number(low)), _scale(legend.colormap), _end(high, legend.unit)))
     for text, colour in legend.entries:
-        parts.append(row(_swatch(colour), words(text, small=True)))
+        parts.append(row(_swatch(colour), wrapped_label(text, small=True)))
     if legend.note:
-        parts.append(words(legend.note, small=True))
+        parts.append(wrapped_label(legend.note, small=True))
     layout = column(*parts, spacing=1)
     layout.setContentsMargins(22, 0, 0, 2)
     body.setLayout(layout)

@@ -197,10 +197,10 @@ class FourUp(QObject):
         return title if aligned else f"{title} · not registered"
 
     def _sources(self) -> list[tuple[str, str, str]]:
-        from napari_mosaik.widgets.base.case_controller import missing_of
+        from napari_mosaik.widgets.base.case_controller import missing_sources
 
         case = self.board.controller.workspace.case
-        return [] if case is None else missing_of(case)
+        return [] if case is None else missing_sources(case)
 
     def _headed(self, cell: _Cell) -> list[Layer]:
         """Write the heading of a cell: the picture's name if that says all, or a marker's.

@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QSlider, QWidget
 
 from napari_mosaik.view.display_settings import LIMITS, STAIN_NAMES, Look, prepare
-from napari_mosaik.widgets.base.controls import button, column, row, words
+from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.lazy_level import lazy_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class SlideView(QWidget):
         self._chosen: LazySlide | None = None
         self._visible: dict[LazySlide, str] = {}
         self._prepared = False
-        self.title = words(bold=True)
+        self.title = wrapped_label(bold=True)
         self.which = QComboBox()
         self.which.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.which.setToolTip("The slide whose display settings are shown")
@@ -57,7 +57,7 @@ class SlideView(QWidget):
         self.reset_button = button(
             "Reset", self.reset, "Resets the display settings to the scanned image"
         )
-        hint = words("Display only: results do not change.", small=True)
+        hint = wrapped_label("Display only: results do not change.", small=True)
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Show", self.stain)

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QHBoxLayout, QListWidget, QPushButton, QSizePolicy, Q
 
 from napari_mosaik.view.measurements import MAGNIFICATIONS
 from napari_mosaik.view.orientation import Turn
-from napari_mosaik.widgets.base.controls import Fold, button, column, row, words
+from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.calibrate import Calibration
 from napari_mosaik.widgets.canvas.composite import AllInOne
 from napari_mosaik.widgets.canvas.overview_map import OverviewMap
@@ -51,14 +51,14 @@ class ViewTools(QWidget):
                 if other is not layout:
                     layout.entering.connect(other.leave)
         side_by_side.changed.connect(self._marked_elsewhere)
-        self.readout = words()
+        self.readout = wrapped_label()
         self.length = _toggle("Length", lambda: self.ruler.toggle("length"), "Shift+D")
         self.area = _toggle("Area", lambda: self.ruler.toggle("area"), "Shift+S")
         self.map_button = _toggle("Overview map", self._toggle_map, "Shift+O")
         self.four_button = _toggle("2 × 2 linked views", self.four_up.toggle, "4")
         self.one_button = _toggle("Composite overlay", self.all_in_one.toggle, "")
         self.one_button.setToolTip("All slides in one picture, below a semi-transparent PET")
-        self.hint = words(small=True)
+        self.hint = wrapped_label(small=True)
         self.list = QListWidget()
         self.list.itemClicked.connect(lambda item: self.ruler.go_to(self.list.row(item)))
         self.delete = button("Delete", self._delete, "Deletes the selected measurement")
@@ -87,20 +87,20 @@ class ViewTools(QWidget):
         )
         self.setLayout(
             column(
-                words("Magnification", bold=True),
+                wrapped_label("Magnification", bold=True),
                 self.readout,
                 _even(*times),
-                words("Orientation", bold=True),
+                wrapped_label("Orientation", bold=True),
                 _even(*turns),
-                words("Layout", bold=True),
+                wrapped_label("Layout", bold=True),
                 _even(self.map_button, self.four_button, self.one_button),
-                words("Ruler", bold=True),
+                wrapped_label("Ruler", bold=True),
                 _even(self.length, self.area),
                 self.hint,
                 self.list,
                 row(self.delete, self.delete_all, self.copy, 1),
-                Fold("Pixel size calibration", self.calibration),
-                words(_KEYS, small=True),
+                Collapsible("Pixel size calibration", self.calibration),
+                wrapped_label(_KEYS, small=True),
                 1,
                 margin=4,
                 spacing=6,

@@ -14,7 +14,7 @@ from napari_mosaik.tissue import ARTEFACT_NAMES
 from napari_mosaik.view import colours
 from napari_mosaik.view.formatting import count
 from napari_mosaik.view.objects import area_lines, object_lines, outline_lines
-from napari_mosaik.widgets.base.controls import button, column, row, words
+from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.widgets.correct.correct_session import (
     Seen,
@@ -90,7 +90,7 @@ class CorrectPanel(QWidget):
         self.kind.setToolTip("Artefact type")
         self.flag = button("Mark artefact", lambda: self.toggle("flag"))
         self.clear = button("Clear artefact", lambda: self.toggle("clear"), _HINTS["clear"])
-        self.card = words()
+        self.card = wrapped_label()
         self.delete = button("Delete", self.remove, "Key Delete")
         self.split = button("Split", lambda: self.toggle("split"), _HINTS["split"])
         self.merge = button("Merge", lambda: self.toggle("merge"), _HINTS["merge"])
@@ -105,7 +105,7 @@ class CorrectPanel(QWidget):
             self._controller.run_missing,
             "Recomputes everything that depends on the corrections",
         )
-        self.hint, self.counted = words(small=True), words(small=True)
+        self.hint, self.counted = wrapped_label(small=True), wrapped_label(small=True)
         self.list = QListWidget()
         self.list.setMaximumHeight(130)
         self.list.setWordWrap(True)
@@ -131,7 +131,7 @@ class CorrectPanel(QWidget):
         )
         self.setLayout(
             column(
-                words(
+                wrapped_label(
                     "Correct errors of the segmentation. Each correction is saved at once and "
                     "takes effect with the next update; the automatic result is kept.",
                     small=True,

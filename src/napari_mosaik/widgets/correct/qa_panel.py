@@ -15,7 +15,7 @@ from napari_mosaik.core.catalogue import REFERENCE, TILES
 from napari_mosaik.view import colours
 from napari_mosaik.view.report.qa_rows import check_line
 from napari_mosaik.view.spec import placement_um
-from napari_mosaik.widgets.base.controls import button, column, row, words
+from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.widgets.canvas.link import square_lines
 from napari_mosaik.widgets.pages.case_layers import transform_to_reference
@@ -53,7 +53,7 @@ class CheckPanel(QWidget):
         self.reader = QLineEdit("reader")
         self.reader.setToolTip("Each reader has a separate record; use a pseudonym")
         self.begin = button("Start visual QA", self.start, "Starts or resumes your visual QA")
-        self.question = words(bold=True)
+        self.question = wrapped_label(bold=True)
         self.right = button("Correct", lambda: self._judge("right"), "Key C")
         self.wrong = button("Wrong", lambda: self._judge("wrong"), "Key W")
         self.unsure = button("Unsure", lambda: self._judge("unsure"), "Key U")
@@ -71,7 +71,7 @@ class CheckPanel(QWidget):
         self.save = button("Save overall rating", self._conclude)
         self.finish = button("Close", self.stop, "All ratings are saved; you can resume later")
         self.export = button("Save as CSV…", self._export, "All visual QA records of this case")
-        self.said = words(small=True)
+        self.said = wrapped_label(small=True)
         for key, act in (("C", "right"), ("W", "wrong"), ("U", "unsure")):
             shortcut = QShortcut(QKeySequence(key), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
@@ -83,7 +83,7 @@ class CheckPanel(QWidget):
         self._end = _group(column(row(self.verdict, self.comment), row(self.save, 1)))
         self.setLayout(
             column(
-                words(
+                wrapped_label(
                     "Rate objects drawn at random, then count missed objects in some tiles. "
                     "Each answer is saved at once.",
                     small=True,

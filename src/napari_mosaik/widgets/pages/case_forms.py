@@ -13,14 +13,14 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QFrame, QLineEdi
 from napari_mosaik.core import InjectionRecord, InputError, MissingPixelSize, MosaikError
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.io.case import Case, CaseFile, PetEntry, SlideEntry
-from napari_mosaik.widgets.base.case_controller import missing_of
-from napari_mosaik.widgets.base.controls import Fold, button, column, row, words
+from napari_mosaik.widgets.base.case_controller import missing_sources
+from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
 from napari_mosaik.widgets.pages.pixel_size import RULER_HINT, PixelSizeField
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.base.case_controller import CaseController
 
-__all__ = ["FileField", "GiveForm", "InjectionForm", "NewCaseForm"]
+__all__ = ["AddFileForm", "FileField", "InjectionForm", "NewCaseForm"]
 
 SLIDE_FILTER = (
     "Slides (*.svs *.tif *.tiff *.btf *.ndpi *.vms *.vmu *.mrxs *.scn *.bif *.svslide *.dcm *.png "
@@ -93,7 +93,9 @@ class NewCaseForm(QFrame):
             form.addRow("  pixel size", self.pixels[stain])
         form.addRow("PET", self.pet)
         self.make = button("Make the case", self._make)
-        self.setLayout(column(words("New case from slides", bold=True), form, self.make, margin=6))
+        self.setLayout(
+            column(wrapped_label("New case from slides", bold=True), form, self.make, margin=6)
+        )
 
     def _make(self) -> None:
         try:
@@ -245,7 +247,7 @@ def unknown_size(case: Case, stain: str) -> str:
     return ""
 
 
-class GiveForm(QWidget):
+class AddFileForm(QWidget):
     """Gives a case the file or pixel size that it lacks."""
 
     def __init__(self, controller: CaseController) -> None:
@@ -257,12 +259,12 @@ class GiveForm(QWidget):
         self.what.addItem("PET file", "pet")
         self.file = FileField("File")
         self.pixel = PixelSizeField()
-        self.ruler = words(RULER_HINT)
+        self.ruler = wrapped_label(RULER_HINT)
         self.what.currentIndexChanged.connect(self._show_size)
         give = button("Give it to the case", self._give)
         inner = QFrame()
         inner.setLayout(column(self.what, self.file, self.pixel, self.ruler, give))
-        self.fold = Fold("Add or replace a file, or give a pixel size", inner)
+        self.fold = Collapsible("Add or replace a file, or give a pixel size", inner)
         self.setLayout(column(self.fold))
 
     def show_case(self, case: Case | None) -> None:
@@ -270,7 +272,7 @@ class GiveForm(QWidget):
         self.setVisible(case is not None)
         if case is None:
             return
-        for _, key, why in missing_of(case):
+        for _, key, why in missing_sources(case):
             why = why or unknown_size(case, key)
             if why and key != "injection":
                 self.what.setCurrentIndex(self.what.findData(key))

@@ -9,16 +9,16 @@ from qtpy.QtWidgets import QFileDialog, QFrame, QListWidget, QListWidgetItem, QW
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.case import Case, CaseFile, SlideEntry
-from napari_mosaik.widgets.base.case_controller import CaseController, missing_of
-from napari_mosaik.widgets.base.controls import Fold, button, column, row, words
+from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
+from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
 from napari_mosaik.widgets.pages.case_forms import (
-    GiveForm,
+    AddFileForm,
     InjectionForm,
     NewCaseForm,
     unknown_size,
 )
 from napari_mosaik.widgets.pages.pages import Page
-from napari_mosaik.widgets.pages.pyramid_builder import MissingLevels
+from napari_mosaik.widgets.pages.pyramid_builder import PyramidBuilder
 
 __all__ = ["CasePage"]
 
@@ -29,7 +29,7 @@ class CasePage(Page):
     def __init__(self, controller: CaseController) -> None:
         super().__init__("Case")
         self.controller = controller
-        self.levels = MissingLevels(controller, self)
+        self.levels = PyramidBuilder(controller, self)
         events = controller.workspace.events
         events.case.connect(self._show)
         events.states.connect(self._show)
@@ -43,19 +43,19 @@ class CasePage(Page):
         self.open_button = button("Open case…", self.choose, "A case folder or a cohort folder")
         self.new = NewCaseForm(self.controller.report)
         self.new.created.connect(self.controller.create)
-        self.new_fold = Fold("New from slides…", self.new)
+        self.new_fold = Collapsible("New from slides…", self.new)
         self.sample_button = button(
             "Open sample cohort", self.choose_sample, "Six synthetic cases with known truth"
         )
-        self.holds = words()
-        self.levels_line = words()
+        self.holds = wrapped_label()
+        self.levels_line = wrapped_label()
         self.levels_line.hide()
         self.levels.said.connect(self._say_levels)
-        self.give = GiveForm(self.controller)
+        self.give = AddFileForm(self.controller)
         self.injection = InjectionForm(self.controller.report)
         self.injection.saved.connect(lambda record: self.controller.update_case(injection=record))
-        self.injection_fold = Fold("Injection record", self.injection)
-        self.cohort_title = words("Cohort", bold=True)
+        self.injection_fold = Collapsible("Injection record", self.injection)
+        self.cohort_title = wrapped_label("Cohort", bold=True)
         self.cohort = QListWidget()
         self.cohort.setMaximumHeight(150)
         self.cohort.itemActivated.connect(self._switch)
@@ -118,7 +118,7 @@ class CasePage(Page):
             self.head.show_state("missing", "no case is open")
             self.head.word.setText("")
         else:
-            lacks = [short for short, _, why in missing_of(case) if why]
+            lacks = [short for short, _, why in missing_sources(case) if why]
             line = f"missing: {', '.join(lacks)}" if lacks else "everything is given"
             self.head.show_state("blocked" if lacks else "done", line)
             self.head.word.setText("incomplete" if lacks else "complete")
@@ -171,7 +171,7 @@ _GIVEN = {
 
 def _holdings(case: Case) -> list[str]:
     lines = []
-    for short, key, why in missing_of(case):
+    for short, key, why in missing_sources(case):
         why = why or unknown_size(case, key)
         if why:
             lines.append(f"⊘ {short}: {why}")

@@ -8,10 +8,10 @@ from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 from napari_mosaik.core.errors import MosaikError
 from napari_mosaik.view.formatting import count, heading, number
-from napari_mosaik.widgets.base.controls import button, column, row, shrinkable, words
+from napari_mosaik.widgets.base.controls import button, column, row, shrinkable, wrapped_label
 from napari_mosaik.widgets.base.figure_view import FigureView
-from napari_mosaik.widgets.base.figure_window import Larger
-from napari_mosaik.widgets.pages.parameter_panel import nearest
+from napari_mosaik.widgets.base.figure_window import FigureWindow
+from napari_mosaik.widgets.pages.parameter_panel import nearest_point
 from napari_mosaik.workflow.correlations import MEASURED, MoranPoints, moran_points
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ class ClusterPanel(QWidget):
         self.parameter.currentIndexChanged.connect(self._read_one)
         self.plot = FigureView(self._clicked)
         self.plot.setMinimumHeight(310)
-        self.larger = Larger(self)
+        self.larger = FigureWindow(self)
         self.open = button("Larger…", self._open_larger, "The same figure in a window of its own")
         self.open.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        self.said = words(small=True)
+        self.said = wrapped_label(small=True)
         self.setLayout(
             column(
-                words("Moran scatter plot", bold=True),
+                wrapped_label("Moran scatter plot", bold=True),
                 row(self.parameter, self.open),
                 self.plot,
                 self.said,
@@ -114,7 +114,7 @@ class ClusterPanel(QWidget):
     def _clicked(self, x: float, y: float) -> None:
         if self.points is None:
             return
-        tile = nearest(self.points.z, self.points.lag, x, y)
+        tile = nearest_point(self.points.z, self.points.lag, x, y)
         if tile >= 0:
             self._controller.workspace.tile = tile
 

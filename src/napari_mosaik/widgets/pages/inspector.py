@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES, STAINS
 from napari_mosaik.view.formatting import number
 from napari_mosaik.widgets.base.case_controller import CaseController
-from napari_mosaik.widgets.base.controls import column, row, words
+from napari_mosaik.widgets.base.controls import column, row, wrapped_label
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.correct.crops import crops_of
 from napari_mosaik.widgets.pages.tile_data import Facts
@@ -46,7 +46,7 @@ class TileInspector(QWidget):
         self._controller = controller
         self._wanted = -1
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.title = words("Click a tile on the canvas.", bold=True)
+        self.title = wrapped_label("Click a tile on the canvas.", bold=True)
         self.title.setToolTip("Distance from the upper left corner of the CD34 slide: down, across")
         self.pictures = {stain: _Picture(STAIN_TITLES[stain]) for stain in STAINS}
         self.table = QTableWidget(0, 4)

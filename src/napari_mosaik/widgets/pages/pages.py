@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QLabel, QSizePolicy, 
 
 from napari_mosaik.core import Params
 from napari_mosaik.view.formatting import STATE_MARKS, title_of
-from napari_mosaik.widgets.base.controls import Fold, button, column, row, words
+from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
 from napari_mosaik.widgets.base.form import ParamsForm
 from napari_mosaik.workflow.step import Step, StepStatus
 
@@ -51,10 +51,10 @@ class _Head(QFrame):
         self.glyph = QLabel()
         self.glyph.setFixedWidth(16)
         self.glyph.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.title = words(title, bold=True)
+        self.title = wrapped_label(title, bold=True)
         self.title.setTextInteractionFlags(Qt.TextInteractionFlag.NoTextInteraction)
         self.word = QLabel()
-        self.line = words(small=True)
+        self.line = wrapped_label(small=True)
         self.line.setTextInteractionFlags(Qt.TextInteractionFlag.NoTextInteraction)
         top = QHBoxLayout()
         top.setContentsMargins(0, 0, 0, 0)
@@ -134,9 +134,9 @@ class StepSection(QWidget):
         self.step = step
         self.form = ParamsForm(params)
         self.form.changed.connect(lambda value: self.changed.emit(step.name, value))
-        self.state = words(bold=not alone)
-        self.about = words(step.about, small=not alone)
-        self.fold = None if alone else Fold("Settings", self.form)
+        self.state = wrapped_label(bold=not alone)
+        self.about = wrapped_label(step.about, small=not alone)
+        self.fold = None if alone else Collapsible("Settings", self.form)
         body: QWidget = self.form if self.fold is None else self.fold
         body.setVisible(bool(step.params.model_fields))
         self._alone = alone
@@ -209,9 +209,11 @@ class StepPage(Page):
         )
         self.preview_box.setVisible(bool(self._previewed()))
         self.preview_box.toggled.connect(self._toggle_preview)
-        self.preview_line = words(small=True)
+        self.preview_line = wrapped_label(small=True)
         self.preview_line.hide()
-        self.how = Fold("How this is computed", words("\n".join(map(how_computed, self.steps))))
+        self.how = Collapsible(
+            "How this is computed", wrapped_label("\n".join(map(how_computed, self.steps)))
+        )
         layout = column(margin=8, spacing=6)
         layout.addLayout(row(self.run_button, self.cancel_button, self.show_button, 1))
         layout.addWidget(self.give_button)

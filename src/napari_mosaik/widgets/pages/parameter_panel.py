@@ -9,9 +9,16 @@ from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 from napari_mosaik.core import Table
 from napari_mosaik.view.formatting import heading, number
-from napari_mosaik.widgets.base.controls import Fold, button, column, row, shrinkable, words
+from napari_mosaik.widgets.base.controls import (
+    Collapsible,
+    button,
+    column,
+    row,
+    shrinkable,
+    wrapped_label,
+)
 from napari_mosaik.widgets.base.figure_view import FigureView
-from napari_mosaik.widgets.base.figure_window import Larger
+from napari_mosaik.widgets.base.figure_window import FigureWindow
 from napari_mosaik.widgets.base.tables import fill_table, table_of
 from napari_mosaik.widgets.pages.correlation_text import relation_sentences, relation_words
 from napari_mosaik.workflow.correlations import (
@@ -62,22 +69,22 @@ class ParameterPanel(QWidget):
         shrinkable(self.parameter)
         self.parameter.currentIndexChanged.connect(self._plot)
         self.plot = FigureView(self._clicked)
-        self.larger = Larger(self)
+        self.larger = FigureWindow(self)
         self.open = button("Larger…", self._open_larger, "The same figure in a window of its own")
         self.open.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.table = table_of(_COLUMNS, _TIPS)
         self.table.itemClicked.connect(lambda item: self._choose(item.row()))
-        self.said = words(small=True)
+        self.said = wrapped_label(small=True)
         self.parameter_descriptions = table_of(("Parameter", "Unit"), ("", ""))
-        self.meaning = words(small=True)
+        self.meaning = wrapped_label(small=True)
         self.parameter_descriptions.itemClicked.connect(lambda item: self._explain(item.row()))
         inner = QWidget()
         inner.setLayout(column(self.parameter_descriptions, self.meaning, spacing=3))
-        self.fold = Fold("What each parameter means", inner)
+        self.fold = Collapsible("What each parameter means", inner)
         self.setLayout(
             column(
                 self.fold,
-                words("Parameters and uptake", bold=True),
+                wrapped_label("Parameters and uptake", bold=True),
                 row(self.kind, self.open),
                 self.parameter,
                 self.plot,
@@ -242,12 +249,12 @@ class ParameterPanel(QWidget):
         measured = facts.measured()
         if self.kind.currentIndex() != 3 or measured is None or facts.parameters is None:
             return
-        tile = nearest(np.asarray(facts.parameters[name], float), measured, x, y)
+        tile = nearest_point(np.asarray(facts.parameters[name], float), measured, x, y)
         if tile >= 0:
             self._controller.workspace.tile = tile
 
 
-def nearest(across: Any, up: Any, x: float, y: float) -> int:
+def nearest_point(across: Any, up: Any, x: float, y: float) -> int:
     """The point nearest to a place of the plot, axes scaled by their spread; -1 without any."""
     known = np.isfinite(across) & np.isfinite(up)
     if not known.any():

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QComboBox, QLineEdit, QWidget
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import PetImage
-from napari_mosaik.widgets.base.controls import button, column, row, shrinkable, words
+from napari_mosaik.widgets.base.controls import button, column, row, shrinkable, wrapped_label
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
@@ -27,7 +27,7 @@ class PetChoice(QWidget):
         super().__init__()
         self._controller = controller
         self.problem = ""
-        self.why = words(bold=True)
+        self.why = wrapped_label(bold=True)
         self.slice_index = QLineEdit()
         self.frame_index = QLineEdit()
         for edit in (self.slice_index, self.frame_index):
@@ -41,8 +41,13 @@ class PetChoice(QWidget):
         self.setLayout(
             column(
                 self.why,
-                row(words("Slice"), self.slice_index, words("Frame"), self.frame_index),
-                row(words("Unit of the values"), self.unit),
+                row(
+                    wrapped_label("Slice"),
+                    self.slice_index,
+                    wrapped_label("Frame"),
+                    self.frame_index,
+                ),
+                row(wrapped_label("Unit of the values"), self.unit),
                 row(self.use, 1),
                 spacing=3,
             )

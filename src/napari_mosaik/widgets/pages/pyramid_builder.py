@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from napari_mosaik.io import Case
     from napari_mosaik.widgets.base.case_controller import CaseController
 
-__all__ = ["MissingLevels"]
+__all__ = ["PyramidBuilder"]
 
 
-class MissingLevels(QObject):
+class PyramidBuilder(QObject):
     """``said`` tells, in one line, which levels are being made; it is empty when nothing is to do.
 
     The slides that are shown use the levels as soon as they are stored.  The work rests while a

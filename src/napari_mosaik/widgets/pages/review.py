@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mosaik.view.formatting import number, percent, title_of
-from napari_mosaik.widgets.base.controls import button, clear, column, row, words
+from napari_mosaik.widgets.base.controls import button, clear, column, row, wrapped_label
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.canvas.legend import legend_widget
 from napari_mosaik.widgets.canvas.side_by_side import SideBySide, review_specs
@@ -44,11 +44,11 @@ class ReviewPanel(QWidget):
         super().__init__()
         self._controller = controller
         self.side_by_side = layout
-        self.badge = words(bold=True)
+        self.badge = wrapped_label(bold=True)
         self.toggle = button("Show maps side by side", layout.toggle)
         self.toggle.setToolTip("Measured, predicted and difference with linked cameras")
         self.report = button("Write report", self._report, "Figures, maps and every assumption")
-        self.summary = words(small=True)
+        self.summary = wrapped_label(small=True)
         self.table = _table()
         self.kind = QComboBox()
         self.kind.addItems(list(_KINDS))
@@ -58,7 +58,7 @@ class ReviewPanel(QWidget):
         self.worst = QListWidget()
         self.worst.setMaximumHeight(130)
         self.worst.itemClicked.connect(lambda item: self._choose(int(item.data(256))))
-        self.change = words()
+        self.change = wrapped_label()
         self._legends = QWidget()
         self._legend_rows = column(spacing=2)
         self._legends.setLayout(self._legend_rows)
@@ -72,7 +72,7 @@ class ReviewPanel(QWidget):
                 self.summary,
                 self.kind,
                 self.plot,
-                words("Largest errors; a click goes to the tile", small=True),
+                wrapped_label("Largest errors; a click goes to the tile", small=True),
                 self.worst,
                 1,
                 margin=4,
@@ -95,7 +95,7 @@ class ReviewPanel(QWidget):
         specs = review_specs(self._controller.workspace.facts) if shown else []
         for title, spec in zip(_SCALES, specs[1:], strict=False):
             if spec.legend is not None:
-                self._legend_rows.addWidget(words(title, small=True))
+                self._legend_rows.addWidget(wrapped_label(title, small=True))
                 self._legend_rows.addWidget(legend_widget(spec.legend))
 
     def _show_change(self, *_: Any) -> None:

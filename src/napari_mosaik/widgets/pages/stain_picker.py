@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QWidget
 
 from napari_mosaik.core import MosaikError
-from napari_mosaik.widgets.base.controls import button, column, row, words
+from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.correct.correct_tool import CorrectTool
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class StainPicker(QWidget):
         self.own = button(
             "From the slide", self.use_own, "Let the program find the colours on the slide again"
         )
-        self.line, self.hint = words(small=True), words(small=True)
+        self.line, self.hint = wrapped_label(small=True), wrapped_label(small=True)
         self.setLayout(
             column(
                 self.line,

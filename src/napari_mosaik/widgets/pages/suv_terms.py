@@ -11,7 +11,7 @@ from napari_mosaik.core import InjectionRecord, InputError
 from napari_mosaik.core.catalogue import PET
 from napari_mosaik.core.pet_records import PetImage
 from napari_mosaik.view.formatting import number
-from napari_mosaik.widgets.base.controls import button, column, row, shrinkable, words
+from napari_mosaik.widgets.base.controls import button, column, row, shrinkable, wrapped_label
 from napari_mosaik.widgets.pages.pet_choice import PetChoice
 from napari_mosaik.workflow.suv import TERM_ITEMS, explain, figures, injection_record
 
@@ -67,17 +67,17 @@ class SuvTermsPanel(QWidget):
         self._grid.setHorizontalSpacing(6)
         self._grid.setVerticalSpacing(2)
         self._grid.setColumnStretch(1, 1)
-        self.formula = words(bold=True)
-        self.figures = words()
-        self.problem = words(bold=True)
-        self.notes = words(small=True)
+        self.formula = wrapped_label(bold=True)
+        self.figures = wrapped_label()
+        self.problem = wrapped_label(bold=True)
+        self.notes = wrapped_label(small=True)
         self.save = button(
             "Save these terms", self._save, "Writes what you typed to the injection record"
         )
         self.discard = button("Discard changes", self._show_record)
         self.setLayout(
             column(
-                words("Terms of the SUV", bold=True),
+                wrapped_label("Terms of the SUV", bold=True),
                 self.choice,
                 self._grid,
                 self.formula,
@@ -95,7 +95,7 @@ class SuvTermsPanel(QWidget):
 
     def _make_fields(self) -> None:
         for place, (name, label, unit) in enumerate(TERM_ITEMS):
-            title = words(label)
+            title = wrapped_label(label)
             title.setToolTip(InjectionRecord.model_fields[name].description or "")
             field = self._field(name)
             self.fields[name] = field
