@@ -86,7 +86,7 @@ def real_pair(name: str, folder: Path) -> dict[str, Any] | None:
         "largest_px": errors["after"]["max"] / PIXEL_UM,
         "n": errors["after"]["n"],
         "confidence": record["confidence"],
-        "agreement": record["agreement"],
+        "inlier_fraction": record["inlier_fraction"],
     }
 
 
@@ -187,7 +187,7 @@ def phantom_cases(cohort: Path, n: int, seed: int) -> list[dict[str, Any]]:
                 "error_um": median,
                 "largest_um": largest,
                 "confidence": found.confidence,
-                "agreement": found.agreement,
+                "inlier_fraction": found.inlier_fraction,
                 "cpu_seconds": seconds,
                 "success": median < SUCCESS_UM,
             }

@@ -54,7 +54,7 @@ def test_a_given_map_is_judged_and_exchanged_landmarks_are_named(capsys, files, 
     residuals = {one["name"]: one["residual_um"] for one in record["landmarks"]}
     assert residuals["a"] < 1e-6
     assert residuals["b"] > 500
-    assert {one["name"]: one["exchanged_with"] for one in record["suspects"]} == {
+    assert {one["name"]: one["swapped_with"] for one in record["suspects"]} == {
         "b": "d",
         "d": "b",
     }

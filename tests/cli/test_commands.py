@@ -18,7 +18,7 @@ from napari_mosaik.phantom import sample
 COMMANDS = (
     "demo", "sample", "new", "slide", "run", "status", "report", "view", "segment", "suv", "align",
     "kinetics", "annotate", "queue", "agreement", "retrain", "train", "predict",
-    "place", "profiles", "pyramid", "weights",
+    "set-alignment", "profiles", "pyramid", "weights",
 )  # fmt: skip
 
 

@@ -8,15 +8,15 @@ from napari_mosaik.core import InputError, Lattice, Raster, Transform
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN
 from napari_mosaik.register import (
     AlignParams,
-    agreement,
     align_sections,
+    assess_sections,
     haematoxylin_density,
-    judge,
+    inlier_statistics,
 )
 from napari_mosaik.register.blocks import fit_matches, match_blocks
 from napari_mosaik.register.haematoxylin import counterstain_of
-from napari_mosaik.register.quality import exactness
-from napari_mosaik.register.rotation_search import density_candidates, outline_is_whole
+from napari_mosaik.register.quality import position_score
+from napari_mosaik.register.rotation_search import candidates_by_content, outline_is_whole
 
 STEP = 20.0
 SHAPE = (180, 220)
@@ -89,8 +89,10 @@ def test_blocks_find_a_known_shift_to_a_fraction_of_a_pixel():
 def test_agreement_is_high_where_it_is_right_and_chance_where_it_is_wrong():
     true = known(angle=10)
     _, fixed_mask, moving, fixed = pair(true)
-    right = agreement(moving, fixed, fixed_mask, true)
-    wrong = agreement(moving, fixed, fixed_mask, true.then(known_in_fixed(shift=(500.0, 300.0))))
+    right = inlier_statistics(moving, fixed, fixed_mask, true)
+    wrong = inlier_statistics(
+        moving, fixed, fixed_mask, true.then(known_in_fixed(shift=(500.0, 300.0)))
+    )
     assert right.share > 0.9
     assert right.median_um < STEP
     assert wrong.share < 0.2
@@ -139,7 +141,7 @@ def test_two_plain_sections_say_that_only_the_outline_was_used():
     plain = [Raster(np.where(mask.values, 0.5, 0.0), mask.lattice) for mask in pair(true)[:2]]
     found = align_sections(*pair(true)[:2], *plain, AlignParams(kind="rigid"))
     assert found.method == "outline"
-    assert np.isnan(found.agreement)
+    assert np.isnan(found.inlier_fraction)
     assert found.confidence <= 0.6
     assert "too little structure" in found.warnings[0]
 
@@ -147,14 +149,14 @@ def test_two_plain_sections_say_that_only_the_outline_was_used():
 def test_a_given_map_is_judged_by_the_same_figures():
     true = known(angle=-60)
     parts = pair(true)
-    good = judge(*parts, true, method="by hand")
-    bad = judge(*parts, known(angle=-40), method="by hand")
+    good = assess_sections(*parts, true, method="by hand")
+    bad = assess_sections(*parts, known(angle=-40), method="by hand")
     assert good.confidence > 0.9
     assert good.dice > 0.97
     assert good.method == "by hand"
     assert bad.confidence < 0.3
     assert bad.warnings
-    beside = judge(*parts, true.then(known_in_fixed((90.0, 80.0))), method="by hand")
+    beside = assess_sections(*parts, true.then(known_in_fixed((90.0, 80.0))), method="by hand")
     assert beside.local_error_um == pytest.approx(120, abs=15)
     assert beside.confidence < 0.75  # as many places agree, but none of them where it is laid
     assert any("fits better" in text for text in beside.warnings)
@@ -165,7 +167,7 @@ def test_a_given_map_is_judged_by_the_same_figures():
     [(0, 1), (75, 1), (150, 0.4), (200, 0), (np.inf, 0), (np.nan, 0)],
 )
 def test_how_exact_a_position_counts_as(error_um, share):
-    assert exactness(error_um) == pytest.approx(share, abs=1e-9)
+    assert position_score(error_um) == pytest.approx(share, abs=1e-9)
 
 
 def test_the_scan_by_density_meets_a_shift_found_by_brute_force():
@@ -173,7 +175,7 @@ def test_the_scan_by_density_meets_a_shift_found_by_brute_force():
     true = known(shift=(220.0, 160.0))
     moving = section("m", true, texture(5), rng)
     fixed = section("f", Transform.identity("f", "f"), texture(5), rng)
-    scan = density_candidates(
+    scan = candidates_by_content(
         moving[1], fixed[1], moving[0], fixed[0], mirror=False, angle_step_deg=90
     )
     best = None

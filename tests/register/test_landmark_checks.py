@@ -8,13 +8,13 @@ import pytest
 
 from napari_mosaik.core import InputError, Transform
 from napari_mosaik.register import (
+    find_landmark_outliers,
     fit_landmarks,
+    fit_landmarks_robustly,
     landmark_errors_um,
     landmark_names,
-    odd_landmarks,
-    odd_sentences,
+    outlier_messages,
     read_matrix,
-    robust_landmarks,
 )
 
 TRUE = Transform.similarity("he", "cd34", angle_deg=25, scale=0.95, shift_um=(300, -80))
@@ -31,8 +31,8 @@ def test_landmarks_in_order_are_not_suspected(kind):
     moving, fixed = pairs()
     if kind == "rigid":
         fixed = Transform.similarity("he", "cd34", angle_deg=25).apply(moving)
-    robust = robust_landmarks(moving, fixed, kind, "he", "cd34")
-    assert odd_landmarks(moving, fixed, robust) == []
+    robust = fit_landmarks_robustly(moving, fixed, kind, "he", "cd34")
+    assert find_landmark_outliers(moving, fixed, robust) == []
 
 
 @pytest.mark.parametrize("kind", ["similarity", "affine"])
@@ -41,12 +41,12 @@ def test_two_exchanged_landmarks_are_named_although_they_pull_the_fit(kind):
     fixed[[2, 6]] = fixed[[6, 2]]
     pulled = fit_landmarks(moving, fixed, kind, "he", "cd34")
     assert np.median(landmark_errors_um(moving, fixed, pulled)) > 200
-    robust = robust_landmarks(moving, fixed, kind, "he", "cd34")
+    robust = fit_landmarks_robustly(moving, fixed, kind, "he", "cd34")
     others = [i for i in range(9) if i not in (2, 6)]
     assert np.median(landmark_errors_um(moving[others], fixed[others], robust)) < 20
-    odd = odd_landmarks(moving, fixed, robust)
-    assert {one.row: one.exchanged_with for one in odd} == {2: 6, 6: 2}
-    said = odd_sentences(odd, list("abcdefghi"))
+    odd = find_landmark_outliers(moving, fixed, robust)
+    assert {one.row: one.swapped_with for one in odd} == {2: 6, 6: 2}
+    said = outlier_messages(odd, list("abcdefghi"))
     assert len(said) == 1
     assert "c" in said[0]
     assert "exchanged" in said[0]
@@ -55,16 +55,18 @@ def test_two_exchanged_landmarks_are_named_although_they_pull_the_fit(kind):
 def test_a_slipped_landmark_is_named_with_its_residual():
     moving, fixed = pairs()
     fixed[4] += (900, 0)
-    odd = odd_landmarks(moving, fixed, robust_landmarks(moving, fixed, "similarity", "he", "cd34"))
+    odd = find_landmark_outliers(
+        moving, fixed, fit_landmarks_robustly(moving, fixed, "similarity", "he", "cd34")
+    )
     assert [one.row for one in odd] == [4]
     assert odd[0].residual_um == pytest.approx(900, abs=40)
-    assert odd[0].exchanged_with is None
+    assert odd[0].swapped_with is None
 
 
 def test_the_robust_map_has_the_least_median_of_all_subsets():
     moving, fixed = pairs(7, 20.0)
     fixed[:2] += 1500
-    robust = robust_landmarks(moving, fixed, "similarity", "he", "cd34")
+    robust = fit_landmarks_robustly(moving, fixed, "similarity", "he", "cd34")
     least = min(
         np.median(
             landmark_errors_um(

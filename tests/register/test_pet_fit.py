@@ -11,7 +11,7 @@ from napari_mosaik.register import (
     PetAlignParams,
     align_pet,
     iter_align_pet,
-    iter_judge_pet,
+    iter_assess_pet,
     pet_mask,
 )
 from napari_mosaik.register.pet_model import PetModel
@@ -118,7 +118,7 @@ def test_a_position_by_hand_is_judged_by_its_distance_from_the_likely_one(tissue
     pet = scanned(true)
     for shift, low in ((0.0, False), (400.0, True)):
         given = true.then(Transform.similarity("cd34", "cd34", shift_um=(shift, 0)))
-        found = finish(iter_judge_pet(pet, tissue, given, PetAlignParams(), method="by hand"))
+        found = finish(iter_assess_pet(pet, tissue, given, PetAlignParams(), method="by hand"))
         assert np.allclose(found.transform.matrix, given.matrix)
         assert found.local_error_um == pytest.approx(shift, abs=120)
         assert (found.confidence < 0.4) == low

@@ -43,7 +43,8 @@ def test_the_circle_has_the_diameter_of_the_resolution():
 
 def test_figures_wear_words():
     record = {
-        "dice": 0.972, "agreement": 0.5, "n_places": 210, "local_error_um": 21.4, "ncc": 0.71,
+        "dice": 0.972, "inlier_fraction": 0.5, "n_patches": 210,
+        "local_error_um": 21.4, "ncc": 0.71,
         "scale": 1.002, "angle_deg": -3.0, "mirrored": True, "confidence": 0.2,
         "warnings": ["look at it"],
         "landmark_error_um": {"median": 170.0, "maximum": 300.0, "n": 6},
@@ -52,6 +53,6 @@ def test_figures_wear_words():
     assert said.startswith("⚠ look at it")
     for part in ("97", "210 places", "turned over", "low (0.20)", "too much for a claim"):
         assert part in said
-    bare = {**record, "agreement": None, "ncc": None, "confidence": None, "warnings": []}
+    bare = {**record, "inlier_fraction": None, "ncc": None, "confidence": None, "warnings": []}
     assert "nan" not in "\n".join(alignment_lines(bare))
     assert confidence_word(0.8).startswith("high")

@@ -22,7 +22,7 @@ TINY = Path(__file__).parents[2] / "sample_data" / "tiny" / "A2"
 def test_the_map_holds_the_greatest_change_of_each_tile(tmp_path):
     case = Case(shutil.copytree(TINY, tmp_path / "A2"))
     record = json.loads((TINY / "truth" / "truth.json").read_text())["transforms"]["pet"]
-    placing.place_by_matrix(case, "pet", record["matrix"], "truth")
+    placing.set_alignment_by_matrix(case, "pet", record["matrix"], "truth")
     for _ in run_until(case, read_recipe(case.root), "sensitivity"):
         pass
     table = case.store.read(UPTAKE_SENSITIVITY)

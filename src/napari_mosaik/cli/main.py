@@ -7,8 +7,17 @@ from typing import NoReturn
 
 import typer
 
-from napari_mosaik.cli import case, cohort, demo, measure, pyramid, review, slide, weights
-from napari_mosaik.cli import set_alignment as place
+from napari_mosaik.cli import (
+    case,
+    cohort,
+    demo,
+    measure,
+    pyramid,
+    review,
+    set_alignment,
+    slide,
+    weights,
+)
 from napari_mosaik.core.errors import MosaikError
 
 __all__ = ["app", "main"]
@@ -23,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (demo, case, slide, pyramid, cohort, review, measure, place, weights):
+for part in (demo, case, slide, pyramid, cohort, review, measure, set_alignment, weights):
     part.register(app)
 
 

@@ -247,7 +247,7 @@ def align(
     typer.echo("matrix (row, column, 1 in µm; moving to fixed):")
     for row in record["matrix"]:
         typer.echo("  " + "  ".join(f"{value:12.6g}" for value in row))
-    for key in ("scale", "angle_deg", "dice", "confidence", "agreement"):
+    for key in ("scale", "angle_deg", "dice", "confidence", "inlier_fraction"):
         typer.echo(f"{key:11} {figure(record[key])}")
     for key, errors in record.get("landmark_error_um", {}).items():
         typer.echo(f"landmarks {key}: median {figure(errors['median'])} µm, n {errors['n']}")

@@ -121,7 +121,7 @@ def export(
 ) -> None:
     """Write the case's annotations as GeoJSON that QuPath reads."""
     from napari_mosaik.io import write_geojson
-    from napari_mosaik.workflow.given_alignment import on_reference
+    from napari_mosaik.workflow.given_alignment import shapes_on_reference
 
     _check_stain(slide)
     found = _case(case)
@@ -129,7 +129,7 @@ def export(
     if not shapes:
         raise InputError(f"case {found.name} has no annotations on {slide}")
     if on_cd34:
-        shapes, slide = on_reference(found, slide, shapes), "cd34"
+        shapes, slide = shapes_on_reference(found, slide, shapes), "cd34"
     with found.slide(slide) as opened:
         write_geojson(file, shapes, opened.lattice)
     typer.echo(f"{len(shapes)} shapes in {file}")

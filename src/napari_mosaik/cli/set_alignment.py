@@ -21,10 +21,10 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command("place")(place)
+    app.command("set-alignment")(set_alignment)
 
 
-def place(
+def set_alignment(
     case: OneCase,
     frame: Annotated[str, typer.Argument(help="he, caix or pet.")],
     matrix: Annotated[
@@ -53,11 +53,11 @@ def place(
     if sum(ways) != 1:
         raise InputError("give one of --matrix, --landmarks with --landmarks-cd34, or --automatic")
     if automatic:
-        placing.forget(found, frame)
+        placing.reset_alignment(found, frame)
         _tell(frame, None, [], json)
     elif matrix is not None:
         values = read_matrix(matrix, matrix_order(order))
-        _tell(frame, placing.place_by_matrix(found, frame, values, matrix.name), [], json)
+        _tell(frame, placing.set_alignment_by_matrix(found, frame, values, matrix.name), [], json)
     elif landmarks is None or landmarks_cd34 is None:
         raise InputError("give --landmarks and --landmarks-cd34, or neither")
     else:
@@ -74,12 +74,12 @@ def _by_landmarks(
     chosen: AlignKind | None = next((one for one in get_args(AlignKind) if one == kind), None)
     if chosen is None:
         raise InputError(f"--kind {kind} is not offered; use rigid, similarity or affine")
-    marks = placing.Marks(
+    marks = placing.LandmarkPairs(
         read_landmarks(moving, placing.landmark_spacing_um(case, frame)),
         read_landmarks(fixed, case.spacing_um("cd34")),
     )
-    entry = placing.place_by_landmarks(case, frame, marks, chosen)
-    for sentence in marks.doubts(chosen, frame):
+    entry = placing.set_alignment_by_landmarks(case, frame, marks, chosen)
+    for sentence in marks.warnings(chosen, frame):
         typer.echo(f"⚠ {sentence}", err=True)
     return entry, [float(r) for r in marks.residuals_um(marks.fit(chosen, frame))]
 

@@ -62,15 +62,16 @@ class PlacedEntry(_Entry):
     """Where a section or the PET lies on CD34, as a person or another program said.
 
     ``matrix_um`` acts on (row, column, 1) in µm, from the section to CD34.  ``source`` is "hand"
-    (dragged in the window), "landmarks" or "file"; ``note`` says more.  ``marks_um`` and
-    ``reference_marks_um`` are landmarks (row, column) on the section and their partners on CD34.
+    (dragged in the window), "landmarks" or "file"; ``note`` says more.  ``landmarks_um`` and
+    ``reference_landmarks_um`` are landmarks (row, column) on the section and their partners on
+    CD34.
     """
 
     matrix_um: tuple[Row, Row, Row]
     source: Literal["hand", "landmarks", "file"]
     note: str = ""
-    marks_um: tuple[tuple[float, float], ...] = ()
-    reference_marks_um: tuple[tuple[float, float], ...] = ()
+    landmarks_um: tuple[tuple[float, float], ...] = ()
+    reference_landmarks_um: tuple[tuple[float, float], ...] = ()
 
 
 class CaseFile(_Entry):

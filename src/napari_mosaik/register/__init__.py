@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mosaik.register.alignment import Alignment
 from napari_mosaik.register.landmark_outliers import (
-    OddLandmark,
-    odd_landmarks,
-    odd_sentences,
-    robust_landmarks,
+    LandmarkOutlier,
+    find_landmark_outliers,
+    fit_landmarks_robustly,
+    outlier_messages,
 )
 from napari_mosaik.register.landmarks import (
     fit_landmarks,
@@ -24,66 +24,66 @@ from napari_mosaik.register.landmarks import (
 from napari_mosaik.register.params import AlignKind, AlignParams, OutlineParams, PetAlignParams
 from napari_mosaik.register.quality import (
     dice,
-    dice_of_masks,
     landmark_errors_um,
     landmark_quality,
+    mask_dice,
 )
 
 if TYPE_CHECKING:
-    from napari_mosaik.register.assessment import judge
-    from napari_mosaik.register.blocks import Agreement, agreement
+    from napari_mosaik.register.assessment import assess_sections
+    from napari_mosaik.register.blocks import InlierStatistics, inlier_statistics
     from napari_mosaik.register.correlation import density_correlation
     from napari_mosaik.register.haematoxylin import haematoxylin_density
     from napari_mosaik.register.outline_registration import (
         align_masks,
+        assess_masks,
         iter_align_masks,
-        judge_outline,
     )
-    from napari_mosaik.register.pet_fit import align_pet, iter_align_pet, iter_judge_pet
+    from napari_mosaik.register.pet_fit import align_pet, iter_align_pet, iter_assess_pet
     from napari_mosaik.register.pet_outline import blurred_outline, pet_mask
     from napari_mosaik.register.section_registration import align_sections, iter_align_sections
 
 __all__ = [
-    "Agreement",
     "AlignKind",
     "AlignParams",
     "Alignment",
-    "OddLandmark",
+    "InlierStatistics",
+    "LandmarkOutlier",
     "OutlineParams",
     "PetAlignParams",
-    "agreement",
     "align_masks",
     "align_pet",
     "align_sections",
+    "assess_masks",
+    "assess_sections",
     "blurred_outline",
     "density_correlation",
     "dice",
-    "dice_of_masks",
+    "find_landmark_outliers",
     "fit_landmarks",
+    "fit_landmarks_robustly",
     "haematoxylin_density",
+    "inlier_statistics",
     "iter_align_masks",
     "iter_align_pet",
     "iter_align_sections",
-    "iter_judge_pet",
-    "judge",
-    "judge_outline",
+    "iter_assess_pet",
     "landmark_errors_um",
     "landmark_names",
     "landmark_quality",
-    "odd_landmarks",
-    "odd_sentences",
+    "mask_dice",
+    "outlier_messages",
     "pet_mask",
     "read_landmarks",
     "read_matrix",
-    "robust_landmarks",
 ]
 
 _WHERE = {
-    "Agreement": "blocks",
-    "agreement": "blocks",
+    "InlierStatistics": "blocks",
+    "inlier_statistics": "blocks",
     "haematoxylin_density": "haematoxylin",
-    "judge": "assessment",
-    "judge_outline": "outline_registration",
+    "assess_sections": "assessment",
+    "assess_masks": "outline_registration",
     "align_masks": "outline_registration",
     "align_sections": "section_registration",
     "blurred_outline": "pet_outline",
@@ -91,7 +91,7 @@ _WHERE = {
     "align_pet": "pet_fit",
     "iter_align_masks": "outline_registration",
     "iter_align_pet": "pet_fit",
-    "iter_judge_pet": "pet_fit",
+    "iter_assess_pet": "pet_fit",
     "iter_align_sections": "section_registration",
     "pet_mask": "pet_outline",
 }

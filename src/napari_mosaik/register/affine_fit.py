@@ -14,10 +14,10 @@ from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.params import AlignKind
 
-__all__ = ["Picture", "Pull", "best_fit", "smooth_picture"]
+__all__ = ["InverseTransform", "SmoothedImage", "best_fit", "smoothed_image"]
 
 
-class Picture:
+class SmoothedImage:
     """A smooth image that can be read, with its slope, between its samples; 0 beyond its edge."""
 
     def __init__(self, values: NDArray[np.float32], lattice: Lattice) -> None:
@@ -45,7 +45,7 @@ class Picture:
         )
 
 
-def smooth_picture(raster: Raster, sigma_um: float) -> Picture:
+def smoothed_image(raster: Raster, sigma_um: float) -> SmoothedImage:
     """A raster blurred by a Gaussian, on samples of about a quarter of it; NaN counts as 0."""
     values = np.nan_to_num(np.asarray(raster.values, np.float32))
     blocks = [max(1, int(sigma_um / 4 / step)) for step in raster.lattice.spacing_um]
@@ -65,11 +65,11 @@ def smooth_picture(raster: Raster, sigma_um: float) -> Picture:
     lattice = Lattice(
         raster.lattice.frame, blurred.shape, (spacing[0], spacing[1]), (origin[0], origin[1])
     )
-    return Picture(blurred, lattice)
+    return SmoothedImage(blurred, lattice)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pull:
+class InverseTransform:
     """A map from fixed to moving positions about two centres, ``m = centre + linear (f - about)``.
 
     ``unit_um`` is the length by which shifts are measured in the search.
@@ -84,7 +84,7 @@ class Pull:
         """Moving positions (n, 2) of fixed positions (n, 2)."""
         return np.asarray((points_um - self.about_um) @ self.linear.T + self.centre_um, np.float64)
 
-    def push(self, source: str, target: str) -> Transform:
+    def to_forward(self, source: str, target: str) -> Transform:
         """The map from the moving to the fixed frame."""
         matrix = np.eye(3)
         matrix[:2, :2] = self.linear
@@ -92,7 +92,7 @@ class Pull:
         return Transform(target, source, matrix).inverse()
 
     @classmethod
-    def of(cls, transform: Transform, about_um: FloatArray, unit_um: float) -> Pull:
+    def of(cls, transform: Transform, about_um: FloatArray, unit_um: float) -> InverseTransform:
         """The pull of a map from the moving to the fixed frame, about a point of the fixed one."""
         back = transform.inverse()
         return cls(
@@ -102,7 +102,7 @@ class Pull:
             unit_um,
         )
 
-    def moved(self, step: FloatArray, kind: AlignKind) -> Pull:
+    def moved(self, step: FloatArray, kind: AlignKind) -> InverseTransform:
         """The map after a step of the search; a zero step leaves it as it is."""
         linear = self.linear @ _small(step[2:], kind)
         return replace(self, linear=linear, centre_um=self.centre_um + step[:2] * self.unit_um)
@@ -140,15 +140,15 @@ def _small(step: FloatArray, kind: AlignKind) -> FloatArray:
 
 
 def best_fit(
-    moving: Picture,
+    moving: SmoothedImage,
     target: FloatArray,
     points_um: FloatArray,
-    start: Pull,
+    start: InverseTransform,
     kind: AlignKind,
     *,
     gain: bool = False,
     rounds: int = 12,
-) -> Pull:
+) -> InverseTransform:
     """The map near *start* by which the moving picture explains the target best.
 
     Gauss-Newton steps on a soft least-squares measure, so that parts of the tissue that one
@@ -181,10 +181,10 @@ def best_fit(
 
 
 def _one_round(
-    moving: Picture,
+    moving: SmoothedImage,
     target: FloatArray,
     points_um: FloatArray,
-    pull: Pull,
+    pull: InverseTransform,
     kind: AlignKind,
     gain: bool,
     spread: float,

@@ -60,8 +60,8 @@ class Alignment:
     warnings: tuple[str, ...] = ()
     ncc: float = float("nan")
     method: str = "outline"
-    agreement: float = float("nan")
-    n_places: int = 0
+    inlier_fraction: float = float("nan")
+    n_patches: int = 0
     local_error_um: float = float("nan")
     position_error_um: float = float("nan")
 
@@ -79,8 +79,8 @@ class Alignment:
             "warnings": list(self.warnings),
             "ncc": _stored(self.ncc),
             "method": self.method,
-            "agreement": _stored(self.agreement),
-            "n_places": self.n_places,
+            "inlier_fraction": _stored(self.inlier_fraction),
+            "n_patches": self.n_patches,
             "local_error_um": _stored(self.local_error_um),
             "position_error_um": _stored(self.position_error_um),
         }
@@ -100,8 +100,8 @@ class Alignment:
             tuple(str(text) for text in values.get("warnings", ())),
             _number(values.get("ncc")),
             str(values.get("method", "outline")),
-            _number(values.get("agreement")),
-            int(values.get("n_places", 0)),
+            _number(values.get("inlier_fraction")),
+            int(values.get("n_patches", 0)),
             _number(values.get("local_error_um")),
             _number(values.get("position_error_um")),
         )

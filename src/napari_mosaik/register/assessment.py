@@ -7,22 +7,22 @@ import math
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.alignment import Alignment
-from napari_mosaik.register.blocks import Agreement
+from napari_mosaik.register.blocks import InlierStatistics
 from napari_mosaik.register.correlation import density_correlation
 from napari_mosaik.register.outline_registration import (
     Candidate,
     outline_confidence,
     plain_warnings,
     refine_outline,
-    rival_dice,
+    runner_up_dice,
 )
 from napari_mosaik.register.params import AlignParams, OutlineParams
-from napari_mosaik.register.quality import exactness
+from napari_mosaik.register.quality import position_score
 from napari_mosaik.register.section_pair import SectionPair, SectionWay
 
-__all__ = ["judge", "judged_inside", "judged_outside"]
+__all__ = ["assess_by_content", "assess_by_outline", "assess_sections"]
 
-_CHANCE, _SURE = 0.2, 0.45
+_CHANCE, DECISIVE_DELTA = 0.2, 0.45
 """Shares of agreeing places that give no and full confidence; chance gives 0.05, the best of many
 wrong ways up to 0.2."""
 _MARGIN = 0.15
@@ -35,11 +35,11 @@ _FAR_UM = 75.0
 
 def inside_confidence(share: float, rival: float) -> float:
     """0 to 1: how many places agree, times how many more than on the best other way."""
-    agrees = min(max((share - _CHANCE) / (_SURE - _CHANCE), 0.0), 1.0)
+    agrees = min(max((share - _CHANCE) / (DECISIVE_DELTA - _CHANCE), 0.0), 1.0)
     return float(agrees * min(max((share - rival) / _MARGIN, 0.0), 1.0))
 
 
-def inside_warnings(inside: Agreement, rival: float, confidence: float) -> list[str]:
+def inside_warnings(inside: InlierStatistics, rival: float, confidence: float) -> list[str]:
     """What the places inside the tissue say, where it asks for a look."""
     if confidence >= 0.4:
         return []
@@ -55,7 +55,7 @@ def inside_warnings(inside: Agreement, rival: float, confidence: float) -> list[
     return [said]
 
 
-def judged_inside(
+def assess_by_content(
     pair: SectionPair, best: SectionWay, others: list[SectionWay], params: AlignParams
 ) -> Alignment:
     """The best way, by how much more places agree on it than on the *others*."""
@@ -65,16 +65,16 @@ def judged_inside(
     return _alignment(pair, best, confidence, said, params, "outline + haematoxylin")
 
 
-def judged_outside(
+def assess_by_outline(
     pair: SectionPair, candidates: list[Candidate], flat: bool, params: AlignParams
 ) -> Alignment:
     """The best way by outline: there is too little structure inside to use or to judge by."""
     first = candidates[0]
     pull = refine_outline(pair.moving_tissue, pair.fixed_tissue, first.pull, params)
     best = max(
-        (pair.way(p.push(*pair.frames)) for p in (pull, first.pull)), key=lambda way: way.dice
+        (pair.way(p.to_forward(*pair.frames)) for p in (pull, first.pull)), key=lambda way: way.dice
     )
-    rival = rival_dice(first, candidates[1:], params)
+    rival = runner_up_dice(first, candidates[1:], params)
     confidence = _OUTLINE_ONLY * outline_confidence(best.dice, rival)
     said = ["there is too little structure inside to check the alignment by: look at it"]
     if flat or not pair.whole:
@@ -112,7 +112,7 @@ def _alignment(
     )
 
 
-def judge(
+def assess_sections(
     moving_mask: Raster,
     fixed_mask: Raster,
     moving_density: Raster,
@@ -142,7 +142,7 @@ def judge(
         off = way.inside.median_um
         confidence = inside_confidence(way.inside.share, 0.0)
         said = inside_warnings(way.inside, 0.0, confidence)
-        confidence *= exactness(off)
+        confidence *= position_score(off)
         if off > _FAR_UM:
             said.append(f"what is inside fits better {off:.0f} µm away (median of the places)")
     return _alignment(pair, way, confidence, said, params or AlignParams(), method)

@@ -18,11 +18,11 @@ from scipy.ndimage import binary_erosion
 
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.affine_fit import smooth_picture
+from napari_mosaik.register.affine_fit import smoothed_image
 from napari_mosaik.register.landmarks import fit_landmarks
 from napari_mosaik.register.params import AlignKind
 
-__all__ = ["Agreement", "Matches", "agreement", "fit_matches", "match_blocks"]
+__all__ = ["InlierStatistics", "Matches", "fit_matches", "inlier_statistics", "match_blocks"]
 
 _RADIUS = 10
 """Half the side of a place, working pixels."""
@@ -54,7 +54,7 @@ class Matches:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class InlierStatistics:
     """How far the inside of two sections agrees with an alignment.
 
     ``n`` textured places were compared; ``share`` of them found their partner within
@@ -135,9 +135,9 @@ def match_blocks(
     points = lattice.centres_um().reshape(-1, 2)
     back = transform.inverse()
     sigma = 0.6 * step_um
-    still = smooth_picture(fixed, sigma).at(points).reshape(lattice.shape)
+    still = smoothed_image(fixed, sigma).at(points).reshape(lattice.shape)
     pulled = back.apply(points)
-    moved = smooth_picture(moving, sigma / transform.scale).at(pulled).reshape(lattice.shape)
+    moved = smoothed_image(moving, sigma / transform.scale).at(pulled).reshape(lattice.shape)
     known = _covers(moving.lattice, pulled).reshape(lattice.shape)
     seen = _covers(fixed.lattice, points).reshape(lattice.shape)
     inside = tissue.at(points, outside=0.0).reshape(lattice.shape)
@@ -191,7 +191,7 @@ def fit_matches(
     return found
 
 
-def agreement(
+def inlier_statistics(
     moving: Raster,
     fixed: Raster,
     tissue: Raster,
@@ -199,7 +199,7 @@ def agreement(
     *,
     pixels: int = _FINE,
     most: int = _MOST_PLACES,
-) -> Agreement:
+) -> InlierStatistics:
     """How many textured places within the tissue find their partner where the map puts it.
 
     Each place looks four tolerances far, so that places without a partner agree by chance in one
@@ -229,8 +229,8 @@ def agreement(
     distance = np.linalg.norm(found.shift_um[inner], axis=1)
     weight = np.clip(found.score[inner], 0.0, None) ** 2
     if not weight.sum() > 0:
-        return Agreement(0, math.nan, math.nan, math.nan, tolerance, 0.0)
-    return Agreement(
+        return InlierStatistics(0, math.nan, math.nan, math.nan, tolerance, 0.0)
+    return InlierStatistics(
         int(distance.size),
         float(weight @ (distance <= tolerance) / weight.sum()),
         _quantile(distance, weight, 0.5),

@@ -6,7 +6,12 @@ import numpy as np
 
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.affine_fit import Picture, Pull, best_fit, smooth_picture
+from napari_mosaik.register.affine_fit import (
+    InverseTransform,
+    SmoothedImage,
+    best_fit,
+    smoothed_image,
+)
 from napari_mosaik.register.params import AlignKind
 
 __all__ = ["density_correlation", "refine"]
@@ -28,9 +33,9 @@ def density_correlation(
     sigma_um
         Width of the Gaussian by which both are smoothed, µm.
     """
-    moving = smooth_picture(moving_density, sigma_um)
+    moving = smoothed_image(moving_density, sigma_um)
     points, target = _tissue_points(fixed_density, sigma_um)
-    pull = Pull.of(transform, points.mean(axis=0) if len(points) else np.zeros(2), 1.0)
+    pull = InverseTransform.of(transform, points.mean(axis=0) if len(points) else np.zeros(2), 1.0)
     return _ncc(moving.at(pull.apply(points)), target)
 
 
@@ -42,7 +47,7 @@ def _ncc(first: FloatArray, second: FloatArray) -> float:
 
 def _tissue_points(density: Raster, sigma_um: float) -> tuple[FloatArray, FloatArray]:
     """Positions on the fixed tissue (and a rim of it), some ten thousand, with their values."""
-    picture: Picture = smooth_picture(density, sigma_um)
+    picture: SmoothedImage = smoothed_image(density, sigma_um)
     values = np.asarray(picture.values, np.float64)
     rim = 0.05 * float(np.quantile(values, 0.95))
     chosen = values > rim
@@ -74,12 +79,12 @@ def refine(
     transform = start
     for sigma in sigmas_um:
         width = max(sigma, floor)
-        picture = smooth_picture(moving_density, width)
+        picture = smoothed_image(moving_density, width)
         points, target = _tissue_points(fixed_density, width)
         if len(points) < 3 or target.std() == 0:
             return transform
         unit = float(np.ptp(points, axis=0).max())
-        pull = Pull.of(transform, points.mean(axis=0), unit)
+        pull = InverseTransform.of(transform, points.mean(axis=0), unit)
         pull = best_fit(picture, target, points, pull, kind, gain=True)
-        transform = pull.push(start.source, start.target)
+        transform = pull.to_forward(start.source, start.target)
     return transform

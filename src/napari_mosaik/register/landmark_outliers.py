@@ -16,7 +16,12 @@ from napari_mosaik.register.landmarks import fit_landmarks
 from napari_mosaik.register.params import AlignKind
 from napari_mosaik.register.quality import landmark_errors_um
 
-__all__ = ["OddLandmark", "odd_landmarks", "odd_sentences", "robust_landmarks"]
+__all__ = [
+    "LandmarkOutlier",
+    "find_landmark_outliers",
+    "fit_landmarks_robustly",
+    "outlier_messages",
+]
 
 _LEAST = {"rigid": 2, "similarity": 2, "affine": 3}
 _MOST_SUBSETS = 500
@@ -29,15 +34,15 @@ _LEAST_SHARE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class OddLandmark:
+class LandmarkOutlier:
     """A pair that does not fit the others: its row, its residual, and the row it may belong to."""
 
     row: int
     residual_um: float
-    exchanged_with: int | None = None
+    swapped_with: int | None = None
 
 
-def robust_landmarks(
+def fit_landmarks_robustly(
     moving_um: ArrayLike, fixed_um: ArrayLike, kind: AlignKind, source: str, target: str
 ) -> Transform:
     """The map that most pairs agree on: least median of residuals, then least squares of those.
@@ -80,9 +85,9 @@ def robust_landmarks(
     return best
 
 
-def odd_landmarks(
+def find_landmark_outliers(
     moving_um: ArrayLike, fixed_um: ArrayLike, transform: Transform
-) -> list[OddLandmark]:
+) -> list[LandmarkOutlier]:
     """Pairs whose residual exceeds four times the median, the worst first.
 
     A pair is taken as exchanged with another odd one if each comes near the other's partner.
@@ -92,7 +97,7 @@ def odd_landmarks(
     moving_um, fixed_um
         (n, 2) corresponding positions, µm; fewer than 5 say nothing.
     transform
-        A map that the odd pairs did not pull: an automatic one, or `robust_landmarks`.
+        A map that the odd pairs did not pull: an automatic one, or `fit_landmarks_robustly`.
     """
     moving, fixed = np.asarray(moving_um, float), np.asarray(fixed_um, float)
     errors = landmark_errors_um(moving, fixed, transform)
@@ -106,24 +111,26 @@ def odd_landmarks(
         crossed = np.linalg.norm(moved[[i, j]] - fixed[[j, i]], axis=1)
         if crossed.max() <= max(limit, _CROSSED * float(errors[[i, j]].min())):
             partner[i], partner[j] = j, i
-    return [OddLandmark(i, float(errors[i]), None if partner[i] < 0 else partner[i]) for i in rows]
+    return [
+        LandmarkOutlier(i, float(errors[i]), None if partner[i] < 0 else partner[i]) for i in rows
+    ]
 
 
-def odd_sentences(odd: list[OddLandmark], names: list[str]) -> list[str]:
+def outlier_messages(odd: list[LandmarkOutlier], names: list[str]) -> list[str]:
     """What to look at, in words."""
     said, done = [], set()
     for one in odd:
         if one.row in done:
             continue
         name = names[one.row]
-        if one.exchanged_with is None:
+        if one.swapped_with is None:
             said.append(
                 f"landmark {name} lies {one.residual_um:.0f} µm from its partner, far more than "
                 "the others: check or delete it"
             )
             continue
-        done.add(one.exchanged_with)
-        first, second = sorted((one.row, one.exchanged_with))
+        done.add(one.swapped_with)
+        first, second = sorted((one.row, one.swapped_with))
         said.append(
             f"landmarks {names[first]} and {names[second]} look exchanged on one of the "
             f"sections ({one.residual_um:.0f} µm off): swap or delete them"

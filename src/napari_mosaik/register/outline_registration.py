@@ -14,12 +14,17 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.progress import finish
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.affine_fit import Picture, Pull, best_fit, smooth_picture
+from napari_mosaik.register.affine_fit import (
+    InverseTransform,
+    SmoothedImage,
+    best_fit,
+    smoothed_image,
+)
 from napari_mosaik.register.alignment import Alignment
 from napari_mosaik.register.params import AlignKind, OutlineParams
 from napari_mosaik.register.quality import dice
 
-__all__ = ["align_masks", "judge_outline", "outline_candidates", "plain_warnings"]
+__all__ = ["align_masks", "assess_masks", "outline_candidates", "plain_warnings"]
 
 _COARSE_PX = 96
 _ANGLE_APART_DEG = 20.0
@@ -29,7 +34,7 @@ _ANGLE_APART_DEG = 20.0
 class Candidate:
     """One way to lay the moving outline on the fixed one."""
 
-    pull: Pull
+    pull: InverseTransform
     dice: float
     angle_deg: float
     mirrored: bool
@@ -41,7 +46,7 @@ class Scan:
 
     angles_deg: FloatArray
     scores: FloatArray
-    pulls: tuple[Pull, ...]
+    pulls: tuple[InverseTransform, ...]
     mirrored: bool
 
 
@@ -102,7 +107,7 @@ def outline_candidates(
             )
     unit = _size_um(fixed)
     sigma = unit / _COARSE_PX * 2
-    pictures = smooth_picture(moving, sigma), smooth_picture(fixed, sigma)
+    pictures = smoothed_image(moving, sigma), smoothed_image(fixed, sigma)
     scale = 1.0
     if params.kind != "rigid":
         scale = float(np.clip(math.sqrt(_area(fixed) / _area(moving)), 0.5, 2.0))
@@ -125,20 +130,22 @@ def outline_candidates(
     return found, flat
 
 
-def refine_outline(moving: Raster, fixed: Raster, start: Pull, params: OutlineParams) -> Pull:
+def refine_outline(
+    moving: Raster, fixed: Raster, start: InverseTransform, params: OutlineParams
+) -> InverseTransform:
     """The same map to a fraction of a working pixel."""
     unit = _size_um(fixed)
     sigma = max(unit / params.resolution_px * 2, max(moving.lattice.spacing_um))
-    picture, reference = smooth_picture(moving, sigma), smooth_picture(fixed, sigma)
+    picture, reference = smoothed_image(moving, sigma), smoothed_image(fixed, sigma)
     points, _ = _working_points(reference, fixed, unit, params.resolution_px)
-    wide = smooth_picture(fixed, max(unit / _COARSE_PX * 2, 2 * sigma)).at(points)
+    wide = smoothed_image(fixed, max(unit / _COARSE_PX * 2, 2 * sigma)).at(points)
     points = points[(wide > 0.02) & (wide < 0.98)]  # only around the outline is there any slope
     return best_fit(picture, reference.at(points), points, start, params.kind)
 
 
-def make_candidate(moving: Raster, fixed: Raster, pull: Pull) -> Candidate:
+def make_candidate(moving: Raster, fixed: Raster, pull: InverseTransform) -> Candidate:
     """A map with its overlap, angle and side."""
-    transform = pull.push(moving.lattice.frame, fixed.lattice.frame)
+    transform = pull.to_forward(moving.lattice.frame, fixed.lattice.frame)
     overlap = dice(moving, fixed, transform, pixels=512)
     return Candidate(pull, overlap, transform.angle_deg, transform.mirrored)
 
@@ -152,8 +159,8 @@ def summarise(
     fixed: Raster,
 ) -> Alignment:
     """The alignment with its confidence and warnings."""
-    transform = best.pull.push(moving.lattice.frame, fixed.lattice.frame)
-    rival = rival_dice(best, others, params)
+    transform = best.pull.to_forward(moving.lattice.frame, fixed.lattice.frame)
+    rival = runner_up_dice(best, others, params)
     confidence = outline_confidence(best.dice, rival) * (0.3 if flat else 1.0)
     return Alignment(
         transform,
@@ -166,7 +173,7 @@ def summarise(
     )
 
 
-def rival_dice(best: Candidate, others: list[Candidate], params: OutlineParams) -> float:
+def runner_up_dice(best: Candidate, others: list[Candidate], params: OutlineParams) -> float:
     """Overlap of the best other way (another angle or side); 0 if there is none."""
     rivals = [0.0]
     for other in others:
@@ -216,7 +223,7 @@ def plain_warnings(
     return said
 
 
-def judge_outline(
+def assess_masks(
     moving: Raster, fixed: Raster, transform: Transform, params: OutlineParams, *, method: str
 ) -> Alignment:
     """A map that was given (by hand, by landmarks, by a file), with the overlap of the outlines.
@@ -260,7 +267,7 @@ def _square(centre: FloatArray, half_um: float, step_um: float, frame: str) -> L
 
 
 def _working_points(
-    reference: Picture, fixed: Raster, unit: float, pixels: int
+    reference: SmoothedImage, fixed: Raster, unit: float, pixels: int
 ) -> tuple[FloatArray, FloatArray]:
     """Positions around the fixed outline and the fixed picture's values there."""
     square = _square(centroid_um(fixed), 0.75 * unit, unit / pixels, fixed.lattice.frame)
@@ -269,8 +276,8 @@ def _working_points(
 
 
 def _scan(
-    moving: Picture,
-    fixed: Picture,
+    moving: SmoothedImage,
+    fixed: SmoothedImage,
     moving_centre: FloatArray,
     fixed_centre: FloatArray,
     scale: float,
@@ -289,14 +296,16 @@ def _scan(
     angles = np.arange(0.0, 360.0, params.angle_step_deg)
     scores, pulls = np.empty(angles.size), []
     for i, angle in enumerate(angles):
-        push = Transform.similarity("m", "f", angle_deg=float(angle), scale=scale, mirror=mirrored)
-        linear = np.asarray(np.linalg.inv(push.matrix[:2, :2]), np.float64)
-        pull = Pull(linear, moving_centre, fixed_centre, unit)
+        forward = Transform.similarity(
+            "m", "f", angle_deg=float(angle), scale=scale, mirror=mirrored
+        )
+        linear = np.asarray(np.linalg.inv(forward.matrix[:2, :2]), np.float64)
+        pull = InverseTransform(linear, moving_centre, fixed_centre, unit)
         image = moving.at(pull.apply(points)).reshape(square.shape)
         overlap, shift = _best_shift(spectrum, image, shape, _COARSE_PX // 4)
         scores[i] = 2 * overlap / (energy + float((image**2).sum()))
         centre = moving_centre - linear @ (shift * step)
-        pulls.append(Pull(linear, centre, fixed_centre, unit))
+        pulls.append(InverseTransform(linear, centre, fixed_centre, unit))
     return Scan(angles, scores, tuple(pulls), mirrored)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.progress import finish, shown
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.affine_fit import Pull
+from napari_mosaik.register.affine_fit import InverseTransform
 from napari_mosaik.register.alignment import Alignment
 from napari_mosaik.register.outline_registration import (
     Candidate,
@@ -21,17 +21,17 @@ from napari_mosaik.register.outline_registration import (
 )
 from napari_mosaik.register.params import PetAlignParams
 from napari_mosaik.register.pet_outline import blurred_outline, pet_mask
-from napari_mosaik.register.pet_search import TEMPER, PetSearch, Way
-from napari_mosaik.register.quality import dice, exactness
+from napari_mosaik.register.pet_search import LIKELIHOOD_TEMPERATURE, PetSearch, Way
+from napari_mosaik.register.quality import dice, position_score
 
-__all__ = ["align_pet", "iter_align_pet", "iter_judge_pet"]
+__all__ = ["align_pet", "iter_align_pet", "iter_assess_pet"]
 
 CLAIM_UM = 150.0
 """An error of the position beyond this is too much for a claim about tiles."""
-_SURE = 3.0
+DECISIVE_DELTA = 3.0
 """Difference of (tempered) log likelihoods beyond which one way counts as better than another."""
 _APART_DEG = 20.0
-_HOPELESS, _OPEN = 150.0, 25.0
+PRUNE_DELTA, REFINE_DELTA = 150.0, 25.0
 """Differences beyond which a way by outline is left out, and within which it is followed up."""
 
 
@@ -112,7 +112,7 @@ def _handicap(way: Way, params: PetAlignParams, search: PetSearch) -> float:
     """What a mirror image must be better by to be taken."""
     if not search.transform(way).mirrored:
         return 0.0
-    return _SURE * TEMPER if params.mirror else math.inf
+    return DECISIVE_DELTA * LIKELIHOOD_TEMPERATURE if params.mirror else math.inf
 
 
 def _rivals(
@@ -123,10 +123,12 @@ def _rivals(
     for n, other in enumerate(candidates):
         rival = replace(best, pull=other.pull)
         share = n / len(candidates), (n + 1) / len(candidates)
-        if search.cost(rival) - best.cost > _HOPELESS * TEMPER:
+        if search.cost(rival) - best.cost > PRUNE_DELTA * LIKELIHOOD_TEMPERATURE:
             continue
-        rival = yield from shown(search.descend(rival, 1.0, 2 * TEMPER, most=60), *share)
-        if rival.cost - best.cost < _OPEN * TEMPER:
+        rival = yield from shown(
+            search.descend(rival, 1.0, 2 * LIKELIHOOD_TEMPERATURE, most=60), *share
+        )
+        if rival.cost - best.cost < REFINE_DELTA * LIKELIHOOD_TEMPERATURE:
             rival = yield from shown(search.descend(rival, 0.5, 1.0), *share)
         found.append(rival)
     return found
@@ -140,9 +142,9 @@ def _margins(search: PetSearch, rivals: list[Way], best: Way) -> tuple[float, fl
         other = search.transform(rival)
         away = abs((other.angle_deg - chosen.angle_deg + 180) % 360 - 180)
         if other.mirrored != chosen.mirrored:
-            over.append((rival.cost - best.cost) / TEMPER)
+            over.append((rival.cost - best.cost) / LIKELIHOOD_TEMPERATURE)
         elif away > _APART_DEG:
-            turned.append((rival.cost - best.cost) / TEMPER)
+            turned.append((rival.cost - best.cost) / LIKELIHOOD_TEMPERATURE)
     return min(turned), min(over)
 
 
@@ -165,8 +167,8 @@ def _summary(
     margin = min(found.turned, found.over) if search.params.mirror else found.turned
     confidence = confidence_of(overlap, found.error_um, margin)
     said = _doubts(found, search.params)
-    if not search.params.mirror and found.over < _SURE:
-        confidence = min(confidence, 0.3 if found.over < -_SURE else 0.6)
+    if not search.params.mirror and found.over < DECISIVE_DELTA:
+        confidence = min(confidence, 0.3 if found.over < -DECISIVE_DELTA else 0.6)
     wider = math.exp(found.way.wider)
     if not 1 / 1.15 < wider < 1.15:
         said.append(
@@ -188,17 +190,17 @@ def _summary(
 
 def _doubts(found: _Found, params: PetAlignParams) -> list[str]:
     said = []
-    if found.turned < _SURE:
+    if found.turned < DECISIVE_DELTA:
         said.append(
             "another angle explains the PET almost as well; check the alignment or set landmarks"
         )
-    if params.mirror and found.over < _SURE:
+    if params.mirror and found.over < DECISIVE_DELTA:
         said.append("the mirror image explains the PET almost as well; check which side is up")
-    if not params.mirror and found.over < -_SURE:
+    if not params.mirror and found.over < -DECISIVE_DELTA:
         said.append(
             "the PET turned over (mirror image) fits better; check which side is up, or allow it"
         )
-    elif not params.mirror and found.over < _SURE:
+    elif not params.mirror and found.over < DECISIVE_DELTA:
         said.append(
             "the outline does not tell which side is up (the mirror image fits as well); the PET "
             "is taken as it lies in its file"
@@ -216,10 +218,10 @@ def _doubts(found: _Found, params: PetAlignParams) -> list[str]:
 def confidence_of(overlap: float, error_um: float, apart: float) -> float:
     """0 to 1: how well the outlines fit, how exact the position is, how unlikely another way."""
     fits = min(max((overlap - 0.6) / 0.3, 0.0), 1.0)
-    return float(fits * exactness(error_um) * -math.expm1(-max(apart, 0.0)))
+    return float(fits * position_score(error_um) * -math.expm1(-max(apart, 0.0)))
 
 
-def iter_judge_pet(
+def iter_assess_pet(
     pet: Raster, tissue: Raster, transform: Transform, params: PetAlignParams, *, method: str
 ) -> Generator[float, None, Alignment]:
     """A map that was given (by hand, by landmarks, by a file), judged by the model of the slice.
@@ -230,7 +232,7 @@ def iter_judge_pet(
     moving = pet_mask(pet, fraction=params.edge)
     fixed = blurred_outline(tissue, params.fwhm_um, fraction=params.edge)
     search = PetSearch(pet, moving, tissue, params)
-    given = search.choose_noise(Way(Pull.of(transform, centroid_um(fixed), 1000.0)))
+    given = search.choose_noise(Way(InverseTransform.of(transform, centroid_um(fixed), 1000.0)))
     yield 0.1
     near = yield from shown(search.descend(given, 1.0, 0.05), 0.1, 0.8)
     error = yield from shown(search.uncertainty_um(near), 0.8, 1.0)

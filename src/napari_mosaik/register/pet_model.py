@@ -30,7 +30,7 @@ from threadpoolctl import ThreadpoolController
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.affine_fit import smooth_picture
+from napari_mosaik.register.affine_fit import smoothed_image
 
 __all__ = ["PetModel"]
 
@@ -117,7 +117,7 @@ class PetModel:
         part = values[rows, cols] - ground
         self._values = part / max(float(np.quantile(part, 0.99)), 1e-300)
         self._lay_knots(outline)
-        self._tissue = smooth_picture(tissue, self._fine.spacing_um[0] / 2)
+        self._tissue = smoothed_image(tissue, self._fine.spacing_um[0] / 2)
         smooth = np.clip(gaussian_filter(self._values, 1.0), 0, None)
         self._spreads = (np.ones_like(smooth), np.sqrt(_FLOOR + smooth))
         self._noise = _Noise.of(self._lattice, _NOISE_LENGTHS[1] * fwhm_um, self._spreads[1])

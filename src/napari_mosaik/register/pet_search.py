@@ -11,13 +11,13 @@ from scipy.optimize import minimize
 
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.affine_fit import Pull
+from napari_mosaik.register.affine_fit import InverseTransform
 from napari_mosaik.register.params import PetAlignParams
 from napari_mosaik.register.pet_model import PetModel
 
-__all__ = ["TEMPER", "PetSearch", "Way"]
+__all__ = ["LIKELIHOOD_TEMPERATURE", "PetSearch", "Way"]
 
-TEMPER = 4.0
+LIKELIHOOD_TEMPERATURE = 4.0
 """Differences of cost count this many times less: the model is an approximation.
 
 Chosen so that the expected errors are those found on the sample cohort (`docs/registration.md`).
@@ -32,7 +32,7 @@ _EVALUATIONS_A_TURN = 8
 class Way:
     """A map and how much wider than stated the resolution is (log of the ratio)."""
 
-    pull: Pull
+    pull: InverseTransform
     wider: float = 0.0
     cost: float = math.inf
 
@@ -68,7 +68,7 @@ class PetSearch:
 
     def transform(self, way: Way) -> Transform:
         """The map from the PET to the section."""
-        return way.pull.push(*self.frames)
+        return way.pull.to_forward(*self.frames)
 
     def cost(self, way: Way) -> float:
         """Cost of a way; beyond the plausible scales it rises steeply."""
@@ -78,8 +78,8 @@ class PetSearch:
             math.log(transform.scale / self.params.max_scale),
             0.0,
         )
-        doubt = TEMPER * 0.5 * (way.wider / _FWHM_SPREAD) ** 2
-        return self.model.cost(transform, self.fwhm_um(way)) + 1e5 * beyond + doubt
+        prior = LIKELIHOOD_TEMPERATURE * 0.5 * (way.wider / _FWHM_SPREAD) ** 2
+        return self.model.cost(transform, self.fwhm_um(way)) + 1e5 * beyond + prior
 
     def fwhm_um(self, way: Way) -> float:
         """The resolution of a way."""
@@ -155,7 +155,7 @@ class PetSearch:
         values, vectors = np.linalg.eigh(curvature)
         if values.min() <= 0:
             return math.inf
-        spread = vectors / values @ vectors.T * TEMPER
+        spread = vectors / values @ vectors.T * LIKELIHOOD_TEMPERATURE
         there = self.transform(fit)
         moving = fit.pull.apply(self.points_um)
         slopes = []

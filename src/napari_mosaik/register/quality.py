@@ -12,10 +12,10 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
 
-__all__ = ["dice", "dice_of_masks", "exactness", "landmark_errors_um", "landmark_quality"]
+__all__ = ["dice", "landmark_errors_um", "landmark_quality", "mask_dice", "position_score"]
 
 
-def exactness(error_um: float) -> float:
+def position_score(error_um: float) -> float:
     """0 to 1: whether an error allows claims about tiles of 400 µm.
 
     1 up to 75 µm, 0.4 (the greatest low confidence) at 150 µm, 0 from 200 µm and where it is NaN.
@@ -93,7 +93,7 @@ def _summary(values: FloatArray) -> dict[str, float]:
     }
 
 
-def dice_of_masks(first: NDArray[Any], second: NDArray[Any]) -> float:
+def mask_dice(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Dice overlap of two masks of one shape, ``2 |A∩B| / (|A| + |B|)``; NaN if both are empty."""
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     total = int(a.sum()) + int(b.sum())
@@ -126,4 +126,4 @@ def dice(moving: Raster, fixed: Raster, transform: Transform, *, pixels: int = 1
     lattice = Lattice(fixed.lattice.frame, shape, (step, step), (float(low[0]), float(low[1])))
     a = moving.onto(lattice, transform, outside=0).values > 0.5
     b = fixed.onto(lattice, outside=0).values > 0.5
-    return dice_of_masks(a, b)
+    return mask_dice(a, b)

@@ -16,10 +16,10 @@ from scipy.ndimage import map_coordinates
 
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.affine_fit import smooth_picture
+from napari_mosaik.register.affine_fit import smoothed_image
 from napari_mosaik.register.blocks import tissue_size_um
 
-__all__ = ["density_candidates", "outline_is_whole"]
+__all__ = ["candidates_by_content", "outline_is_whole"]
 
 _COARSE_PX = 96
 _ANGLE_APART_DEG = 20.0
@@ -38,7 +38,7 @@ def outline_is_whole(mask: Raster) -> bool:
     return edge <= _CUT_OFF * max(around, 1)
 
 
-def density_candidates(
+def candidates_by_content(
     moving: Raster,
     fixed: Raster,
     moving_tissue: Raster,
@@ -82,14 +82,14 @@ def density_candidates(
     for number, mirrored in enumerate(sides):
         scores, maps = np.empty(angles.size), []
         for i, angle in enumerate(angles):
-            push = Transform.similarity(
+            forward = Transform.similarity(
                 moving.lattice.frame,
                 fixed.lattice.frame,
                 angle_deg=float(angle),
                 scale=scale,
                 mirror=mirrored,
             )
-            scores[i], placed = still.best(turned, push)
+            scores[i], placed = still.best(turned, forward)
             maps.append(placed)
             if i % 20 == 0:
                 yield (number + i / angles.size) / len(sides)
@@ -109,7 +109,7 @@ class _Sampled:
 def _sampled(density: Raster, tissue: Raster, step_um: float) -> _Sampled:
     lattice = tissue.lattice.resized(step_um)
     points = lattice.centres_um().reshape(-1, 2)
-    values = smooth_picture(density, 2 * step_um).at(points).reshape(lattice.shape)
+    values = smoothed_image(density, 2 * step_um).at(points).reshape(lattice.shape)
     mask = tissue.at(points, outside=0.0).reshape(lattice.shape)
     return _Sampled(values * mask, np.asarray(mask, np.float64), lattice)
 
@@ -137,12 +137,12 @@ class _Still:
         spectra = [np.asarray(fft.rfft2(part, shape), np.complex128) for part in parts]
         return cls(sampled, shape, side, *spectra)
 
-    def best(self, moving: _Sampled, push: Transform) -> tuple[float, Transform]:
+    def best(self, moving: _Sampled, forward: Transform) -> tuple[float, Transform]:
         """Greatest correlation over all shifts of a turned picture, and the map with that shift."""
         step = self.sampled.lattice.spacing_um[0]
         centre = moving.lattice.to_um((np.array(moving.lattice.shape) - 1) / 2)
         offsets = (np.indices((self.side, self.side)) - (self.side - 1) / 2) * step
-        linear = np.linalg.inv(push.matrix[:2, :2])
+        linear = np.linalg.inv(forward.matrix[:2, :2])
         at = moving.lattice.to_index(
             np.moveaxis(offsets, 0, -1).reshape(-1, 2) @ linear.T + centre
         ).T
@@ -160,9 +160,9 @@ class _Still:
             ]
         )
         middle = self.sampled.lattice.to_um(shift + (self.side - 1) / 2)
-        matrix = np.array(push.matrix)
+        matrix = np.array(forward.matrix)
         matrix[:2, 2] = middle - matrix[:2, :2] @ centre
-        return float(ncc[peak]), Transform(push.source, push.target, matrix)
+        return float(ncc[peak]), Transform(forward.source, forward.target, matrix)
 
     @property
     def _lengths(self) -> tuple[int, int]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.blocks import (
-    Agreement,
-    agreement,
+    InlierStatistics,
     fit_matches,
+    inlier_statistics,
     match_blocks,
     tissue_size_um,
     working_step_um,
@@ -29,7 +29,7 @@ class SectionWay:
     """One way to lay the moving section on the fixed one, and how far inside and outline agree."""
 
     transform: Transform
-    inside: Agreement
+    inside: InlierStatistics
     dice: float
 
     @property
@@ -70,7 +70,7 @@ class SectionPair:
     def way(self, transform: Transform, *, most: int = _PLACES) -> SectionWay:
         """A way with what inside and outline say of it."""
         overlap = dice(self.moving_tissue, self.fixed_tissue, transform, pixels=384)
-        inside = agreement(self.moving, self.fixed, self.fixed_tissue, transform, most=most)
+        inside = inlier_statistics(self.moving, self.fixed, self.fixed_tissue, transform, most=most)
         return SectionWay(transform, inside, overlap)
 
     def matched(self, transform: Transform, kind: AlignKind, pixels: int, reach: int) -> Transform:

@@ -8,11 +8,11 @@ from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.progress import finish, shown
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.alignment import Alignment
-from napari_mosaik.register.assessment import judged_inside, judged_outside
+from napari_mosaik.register.assessment import assess_by_content, assess_by_outline
 from napari_mosaik.register.correlation import refine
 from napari_mosaik.register.outline_registration import outline_candidates
 from napari_mosaik.register.params import AlignKind, AlignParams
-from napari_mosaik.register.rotation_search import density_candidates
+from napari_mosaik.register.rotation_search import candidates_by_content
 from napari_mosaik.register.section_pair import SectionPair, SectionWay
 
 __all__ = ["align_sections", "iter_align_sections"]
@@ -50,7 +50,7 @@ def align_sections(
 
     Returns
     -------
-    As `align_masks`; ``ncc`` is the correlation of the densities, ``agreement`` the share of
+    As `align_masks`; ``ncc`` is the correlation of the densities, ``inlier_fraction`` the share of
     places inside the tissue that find their partner where the map puts it.  The confidence is low
     when few do, or when another way agrees almost as well.
 
@@ -78,7 +78,7 @@ def iter_align_sections(
     ways = []
     for number, candidate in enumerate(candidates[:4]):
         yield 0.3 + 0.2 * number / 4
-        ways.append(_climbed(pair, candidate.pull.push(*pair.frames), p))
+        ways.append(_climbed(pair, candidate.pull.to_forward(*pair.frames), p))
     if max(way.share for way in ways) < _CLEAR:
         ways += yield from _by_density(pair, ways[0].transform.scale, p)
     ways.sort(key=lambda way: -way.rank(pair.whole, p.mirror_margin))
@@ -87,15 +87,15 @@ def iter_align_sections(
     yield 0.95
     others = [way for way in ways[1:] if _differs(way.transform, best.transform)]
     if best.inside.is_enough:
-        return judged_inside(pair, best, others, p)
-    return judged_outside(pair, candidates, flat, p)
+        return assess_by_content(pair, best, others, p)
+    return assess_by_outline(pair, candidates, flat, p)
 
 
 def _by_density(
     pair: SectionPair, scale: float, params: AlignParams
 ) -> Generator[float, None, list[SectionWay]]:
     """Ways that are found by what is inside alone."""
-    scan = density_candidates(
+    scan = candidates_by_content(
         pair.moving,
         pair.fixed,
         pair.moving_tissue,

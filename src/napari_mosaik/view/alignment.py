@@ -89,9 +89,9 @@ def alignment_lines(record: Mapping[str, Any]) -> list[str]:
     """The figures of an alignment (its JSON form) in words, the doubtful ones first."""
     lines = [f"⚠ {text}" for text in record.get("warnings", ())]
     parts = [f"overlap of the outlines {percent(record['dice'])}"]
-    if record.get("agreement") is not None:
+    if record.get("inlier_fraction") is not None:
         parts.append(
-            f"{percent(record['agreement'])} of {record['n_places']} places inside agree, "
+            f"{percent(record['inlier_fraction'])} of {record['n_patches']} places inside agree, "
             f"median {number(record['local_error_um'], 'µm')}"
         )
     if record.get("position_error_um") is not None:

@@ -19,7 +19,7 @@ from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.steps import maker_of
-from napari_mosaik.workflow.steps.align import doubt
+from napari_mosaik.workflow.steps.align import low_confidence_warning
 from napari_mosaik.workflow.steps.clusters import label_column
 from napari_mosaik.workflow.steps.predict import PREDICTOR_READS, tile_inputs
 
@@ -127,7 +127,7 @@ def training_inputs(
     seen = tile_inputs(case.store.read, case.name, case.patient, proxies, window_px, curves)
     labels = np.asarray(case.store.read(UPTAKE_CLUSTERS)[label_column("suv")], np.int8)
     doubts = [
-        doubt(case.store.read(ALIGNMENT[frame]), title)
+        low_confidence_warning(case.store.read(ALIGNMENT[frame]), title)
         for frame, title in (("he", "H&E"), ("pet", "the PET"))
     ]
     return replace(

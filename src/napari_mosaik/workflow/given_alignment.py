@@ -18,34 +18,34 @@ from napari_mosaik.io.case import Case, PlacedEntry
 from napari_mosaik.register import (
     AlignKind,
     Alignment,
-    OddLandmark,
+    LandmarkOutlier,
     OutlineParams,
     PetAlignParams,
+    assess_masks,
+    assess_sections,
     blurred_outline,
+    find_landmark_outliers,
     fit_landmarks,
-    iter_judge_pet,
-    judge,
-    judge_outline,
+    fit_landmarks_robustly,
+    iter_assess_pet,
     landmark_errors_um,
-    odd_landmarks,
-    odd_sentences,
+    outlier_messages,
     pet_mask,
-    robust_landmarks,
 )
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.steps.align import density_of, transform_of
 
 __all__ = [
-    "Marks",
-    "Parts",
-    "forget",
-    "on_reference",
-    "place",
-    "place_by_landmarks",
-    "place_by_matrix",
+    "AssessmentInputs",
+    "LandmarkPairs",
+    "current_transform",
     "placed_entry",
-    "present_transform",
-    "read_parts",
+    "read_assessment_inputs",
+    "reset_alignment",
+    "set_alignment",
+    "set_alignment_by_landmarks",
+    "set_alignment_by_matrix",
+    "shapes_on_reference",
 ]
 
 FRAMES = ("he", "caix", "pet")
@@ -53,7 +53,7 @@ PlacedBy = Literal["hand", "landmarks", "file"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parts:
+class AssessmentInputs:
     """What a section and the reference show of themselves, read once and judged often.
 
     ``params`` are those of the case's recipe.  The PET has no densities, and a section no slice.
@@ -68,11 +68,11 @@ class Parts:
     pet: Raster | None = None
     section: Raster | None = None
 
-    def judge(self, transform: Transform, method: str = "by hand") -> Alignment:
+    def assess(self, transform: Transform, method: str = "by hand") -> Alignment:
         """The figures of a map; of the PET only how far the outlines overlap."""
         if self.moving_density is None or self.fixed_density is None:
-            return judge_outline(self.moving, self.fixed, transform, self.params, method=method)
-        return judge(
+            return assess_masks(self.moving, self.fixed, transform, self.params, method=method)
+        return assess_sections(
             self.moving,
             self.fixed,
             self.moving_density,
@@ -82,19 +82,19 @@ class Parts:
             method=method,
         )
 
-    def judge_values(self, transform: Transform) -> Generator[float, None, Alignment | None]:
+    def assess_uptake(self, transform: Transform) -> Generator[float, None, Alignment | None]:
         """The PET's values asked as well (seconds), in pieces; None where there is no more to ask.
 
         The expected error of the position and how far it lies from the most likely one nearby.
         """
         if self.pet is None or self.section is None or not isinstance(self.params, PetAlignParams):
             return None
-        asked = iter_judge_pet(self.pet, self.section, transform, self.params, method="by hand")
+        asked = iter_assess_pet(self.pet, self.section, transform, self.params, method="by hand")
         return (yield from asked)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Marks:
+class LandmarkPairs:
     """Landmarks (n, 2) in µm on a section, and their partners on CD34."""
 
     moving_um: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
@@ -111,19 +111,19 @@ class Marks:
         """The map of least squares through all pairs."""
         return fit_landmarks(self.moving_um, self.fixed_um, kind, frame, REFERENCE)
 
-    def odd(self, kind: AlignKind, frame: str) -> list[OddLandmark]:
+    def outliers(self, kind: AlignKind, frame: str) -> list[LandmarkOutlier]:
         """Pairs that slipped or were exchanged, judged by the map that most agree on."""
         if len(self) < 5:
             return []
-        robust = robust_landmarks(self.moving_um, self.fixed_um, kind, frame, REFERENCE)
-        return odd_landmarks(self.moving_um, self.fixed_um, robust)
+        robust = fit_landmarks_robustly(self.moving_um, self.fixed_um, kind, frame, REFERENCE)
+        return find_landmark_outliers(self.moving_um, self.fixed_um, robust)
 
-    def doubts(self, kind: AlignKind, frame: str) -> list[str]:
+    def warnings(self, kind: AlignKind, frame: str) -> list[str]:
         """The same in sentences; landmarks are called by their number from 1."""
-        return odd_sentences(self.odd(kind, frame), [str(n + 1) for n in range(len(self))])
+        return outlier_messages(self.outliers(kind, frame), [str(n + 1) for n in range(len(self))])
 
 
-def read_parts(case: Case, frame: str) -> Parts:
+def read_assessment_inputs(case: Case, frame: str) -> AssessmentInputs:
     """What is compared when a map of *frame* to CD34 is judged; the tissue must be found first."""
     _check(frame)
     for stain in (REFERENCE, *([frame] if frame != "pet" else [])):
@@ -136,15 +136,15 @@ def read_parts(case: Case, frame: str) -> Parts:
         outline = blurred_outline(section, params.fwhm_um, fraction=params.edge)
         pet = case.pet().raster
         mask = pet_mask(pet, fraction=params.edge)
-        return Parts(frame, mask, outline, params, pet=pet, section=section)
+        return AssessmentInputs(frame, mask, outline, params, pet=pet, section=section)
     densities = []
     for stain in (frame, REFERENCE):
         with case.slide(stain) as slide:
             densities.append(density_of(slide))
-    return Parts(frame, case.store.read(TISSUE[frame]), section, params, *densities)
+    return AssessmentInputs(frame, case.store.read(TISSUE[frame]), section, params, *densities)
 
 
-def present_transform(case: Case, frame: str) -> Transform | None:
+def current_transform(case: Case, frame: str) -> Transform | None:
     """Where a section lies now: as given, else as it was aligned; None when it is neither."""
     _check(frame)
     entry = case.file.placed.get(frame)  # type: ignore[call-overload]
@@ -155,37 +155,37 @@ def present_transform(case: Case, frame: str) -> Transform | None:
     return transform_of(case.store.read(ALIGNMENT[frame]))
 
 
-def on_reference(
+def shapes_on_reference(
     case: Case, stain: str, shapes: Sequence[AnnotatedShape]
 ) -> tuple[AnnotatedShape, ...]:
     """Shapes of a section where they lie on CD34; the section must have been aligned."""
     if stain == REFERENCE:
         return tuple(shapes)
-    transform = present_transform(case, stain)
+    transform = current_transform(case, stain)
     if transform is None:
         raise InputError(f"{stain} is not aligned yet; run the step align_{stain} first")
     return tuple(moved(shape, transform) for shape in shapes)
 
 
 def placed_entry(
-    transform: Transform, source: PlacedBy, note: str = "", marks: Marks | None = None
+    transform: Transform, source: PlacedBy, note: str = "", marks: LandmarkPairs | None = None
 ) -> PlacedEntry:
-    """What ``case.toml`` holds of a position; see `place`."""
+    """What ``case.toml`` holds of a position; see `set_alignment`."""
     _check(transform.source)
     rows = [tuple(float(value) for value in row) for row in transform.matrix]
     values: dict[str, Any] = {"matrix_um": rows, "source": source, "note": note}
     if marks is not None and len(marks):
-        values["marks_um"] = [tuple(map(float, point)) for point in marks.moving_um]
-        values["reference_marks_um"] = [tuple(map(float, point)) for point in marks.fixed_um]
+        values["landmarks_um"] = [tuple(map(float, point)) for point in marks.moving_um]
+        values["reference_landmarks_um"] = [tuple(map(float, point)) for point in marks.fixed_um]
     return PlacedEntry.model_validate(values)
 
 
-def place(
+def set_alignment(
     case: Case,
     transform: Transform,
     source: PlacedBy,
     note: str = "",
-    marks: Marks | None = None,
+    marks: LandmarkPairs | None = None,
 ) -> PlacedEntry:
     """Store where a section or the PET lies in ``case.toml``; the alignment becomes stale.
 
@@ -205,21 +205,25 @@ def place(
     return entry
 
 
-def forget(case: Case, frame: str) -> None:
+def reset_alignment(case: Case, frame: str) -> None:
     """Let the automatic alignment count again."""
     _check(frame)
     case.update(placed={key: one for key, one in case.file.placed.items() if key != frame})
 
 
-def place_by_matrix(case: Case, frame: str, matrix_um: ArrayLike, note: str) -> PlacedEntry:
+def set_alignment_by_matrix(case: Case, frame: str, matrix_um: ArrayLike, note: str) -> PlacedEntry:
     """Take over the map of another program, from a section to CD34."""
-    return place(case, Transform(frame, REFERENCE, np.asarray(matrix_um, float)), "file", note)
+    return set_alignment(
+        case, Transform(frame, REFERENCE, np.asarray(matrix_um, float)), "file", note
+    )
 
 
-def place_by_landmarks(case: Case, frame: str, marks: Marks, kind: AlignKind) -> PlacedEntry:
+def set_alignment_by_landmarks(
+    case: Case, frame: str, marks: LandmarkPairs, kind: AlignKind
+) -> PlacedEntry:
     """Take over the map of least squares through landmarks on a section and on CD34."""
     note = f"{len(marks)} pairs, {kind}"
-    return place(case, marks.fit(kind, frame), "landmarks", note, marks)
+    return set_alignment(case, marks.fit(kind, frame), "landmarks", note, marks)
 
 
 def landmark_spacing_um(case: Case, frame: str) -> tuple[float, float]:

@@ -12,18 +12,18 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.io.case import PlacedEntry
 from napari_mosaik.register import AlignKind
-from napari_mosaik.workflow.given_alignment import Marks, PlacedBy, placed_entry
+from napari_mosaik.workflow.given_alignment import LandmarkPairs, PlacedBy, placed_entry
 
-__all__ = ["Laid", "Laying"]
+__all__ = ["AlignmentState", "ManualAlignment"]
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Laid:
+class AlignmentState:
     """How it lies at one moment: the map, who gave it, and the landmarks.
 
-    ``waiting`` is a landmark on the section that has no partner on CD34 yet.
+    ``unpaired`` is a landmark on the section that has no partner on CD34 yet.
     """
 
     transform: Transform
@@ -31,31 +31,31 @@ class Laid:
     note: str = ""
     moving: tuple[Point, ...] = ()
     fixed: tuple[Point, ...] = ()
-    waiting: Point | None = None
+    unpaired: Point | None = None
 
     @property
-    def marks(self) -> Marks:
+    def landmarks(self) -> LandmarkPairs:
         """The pairs."""
-        return Marks(_points(self.moving), _points(self.fixed))
+        return LandmarkPairs(_points(self.moving), _points(self.fixed))
 
 
 @dataclass
-class Laying:
+class ManualAlignment:
     """One section that is laid by hand; every act can be undone and done again."""
 
     start: Transform
-    marks: Marks = field(default_factory=Marks)
-    now: Laid = field(init=False)
+    initial_landmarks: LandmarkPairs = field(default_factory=LandmarkPairs)
+    now: AlignmentState = field(init=False)
 
     def __post_init__(self) -> None:
-        self.now = Laid(
+        self.now = AlignmentState(
             self.start,
             note="as it was",
-            moving=tuple(map(_pair, self.marks.moving_um)),
-            fixed=tuple(map(_pair, self.marks.fixed_um)),
+            moving=tuple(map(_pair, self.initial_landmarks.moving_um)),
+            fixed=tuple(map(_pair, self.initial_landmarks.fixed_um)),
         )
-        self._undone: list[Laid] = []
-        self._before: list[Laid] = []
+        self._undone: list[AlignmentState] = []
+        self._before: list[AlignmentState] = []
 
     # --- undo -----------------------------------------------------------------------------------
     @property
@@ -85,74 +85,77 @@ class Laying:
             self._before.append(self.now)
             self.now = self._undone.pop()
 
-    def _do(self, laid: Laid, *, on: bool = False) -> None:
-        """Go on to another state; *on* makes it one act with the one before (a drag)."""
-        if not on:
+    def _do(self, laid: AlignmentState, *, continued: bool = False) -> None:
+        """Go on to another state; *continued* makes it one act with the one before (a drag)."""
+        if not continued:
             self._before.append(self.now)
         self._undone.clear()
         self.now = laid
 
     # --- moves ----------------------------------------------------------------------------------
-    def shift(self, step_um: Any, *, on: bool = False) -> None:
+    def shift(self, step_um: Any, *, continued: bool = False) -> None:
         """Shift by (row, column) in µm of CD34."""
-        self._move(Transform.similarity(REFERENCE, REFERENCE, shift_um=_pair(step_um)), on)
+        self._move(Transform.similarity(REFERENCE, REFERENCE, shift_um=_pair(step_um)), continued)
 
-    def turn(self, angle_deg: float, about_um: Any, *, on: bool = False) -> None:
+    def rotate(self, angle_deg: float, about_um: Any, *, continued: bool = False) -> None:
         """Turn about a place on CD34; positive is counter-clockwise on the screen."""
         about = _pair(about_um)
         self._move(
-            Transform.similarity(REFERENCE, REFERENCE, angle_deg=angle_deg, about_um=about), on
+            Transform.similarity(REFERENCE, REFERENCE, angle_deg=angle_deg, about_um=about),
+            continued,
         )
 
-    def grow(self, factor: float, about_um: Any) -> None:
+    def scale(self, factor: float, about_um: Any) -> None:
         """Scale about a place on CD34."""
         about = _pair(about_um)
         self._move(Transform.similarity(REFERENCE, REFERENCE, scale=factor, about_um=about), False)
 
-    def turn_over(self, about_um: Any) -> None:
+    def flip_horizontally(self, about_um: Any) -> None:
         """Turn over about a place on CD34: left becomes right."""
         about = _pair(about_um)
         self._move(Transform.similarity(REFERENCE, REFERENCE, mirror=True, about_um=about), False)
 
-    def _move(self, move: Transform, on: bool) -> None:
+    def _move(self, move: Transform, continued: bool) -> None:
         laid = replace(
             self.now, transform=self.now.transform.then(move), source="hand", note="dragged"
         )
-        self._do(laid, on=on)
+        self._do(laid, continued=continued)
 
-    def take(self, transform: Transform, source: PlacedBy, note: str) -> None:
+    def import_transform(self, transform: Transform, source: PlacedBy, note: str) -> None:
         """Take over a map from a file or another way."""
         self._do(replace(self.now, transform=transform, source=source, note=note))
 
     # --- landmarks ------------------------------------------------------------------------------
-    def mark(self, place_um: Any) -> None:
+    def add_landmark(self, place_um: Any) -> None:
         """Set a landmark where it is seen on CD34: first on the section, then its partner."""
         seen = _pair(place_um)
         now = self.now
-        if now.waiting is None:
+        if now.unpaired is None:
             own = _pair(now.transform.inverse().apply([seen])[0])
-            self._do(replace(now, waiting=own))
+            self._do(replace(now, unpaired=own))
             return
         self._do(
-            replace(now, moving=(*now.moving, now.waiting), fixed=(*now.fixed, seen), waiting=None)
+            replace(
+                now, moving=(*now.moving, now.unpaired), fixed=(*now.fixed, seen), unpaired=None
+            )
         )
 
-    def take_marks(self, marks: Marks) -> None:
+    def set_landmarks(self, marks: LandmarkPairs) -> None:
         """Take over landmarks from files, in place of those that were set."""
         self._do(
             replace(
                 self.now,
                 moving=tuple(map(_pair, marks.moving_um)),
                 fixed=tuple(map(_pair, marks.fixed_um)),
-                waiting=None,
+                unpaired=None,
             )
         )
 
-    def delete_mark(self, row: int) -> None:
+    def delete_landmark(self, row: int) -> None:
         """Delete a pair; a landmark without a partner is deleted by its own number."""
         now = self.now
-        if row == len(now.moving) and now.waiting is not None:
-            self._do(replace(now, waiting=None))
+        if row == len(now.moving) and now.unpaired is not None:
+            self._do(replace(now, unpaired=None))
             return
         self._check(row)
         self._do(
@@ -163,7 +166,7 @@ class Laying:
             )
         )
 
-    def exchange_marks(self, first: int, second: int) -> None:
+    def swap_landmarks(self, first: int, second: int) -> None:
         """Exchange the partners of two landmarks."""
         self._check(first)
         self._check(second)
@@ -171,9 +174,9 @@ class Laying:
         fixed[first], fixed[second] = fixed[second], fixed[first]
         self._do(replace(self.now, fixed=tuple(fixed)))
 
-    def fit_marks(self, kind: AlignKind) -> None:
+    def fit_to_landmarks(self, kind: AlignKind) -> None:
         """Lay the section by the landmarks."""
-        marks = self.now.marks
+        marks = self.now.landmarks
         note = f"{len(marks)} pairs, {kind}"
         self._do(
             replace(self.now, transform=marks.fit(kind, self.frame), source="landmarks", note=note)
@@ -181,7 +184,7 @@ class Laying:
 
     def residuals_um(self) -> FloatArray:
         """Distance (n,) of each landmark from its partner as it lies now, µm."""
-        return self.now.marks.residuals_um(self.now.transform)
+        return self.now.landmarks.residuals_um(self.now.transform)
 
     def _check(self, row: int) -> None:
         if not 0 <= row < len(self.now.moving):
@@ -191,7 +194,7 @@ class Laying:
     def entry(self) -> PlacedEntry:
         """What ``case.toml`` will hold."""
         now = self.now
-        return placed_entry(now.transform, now.source, now.note, now.marks)
+        return placed_entry(now.transform, now.source, now.note, now.landmarks)
 
 
 def _pair(values: Any) -> Point:

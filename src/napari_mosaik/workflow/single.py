@@ -64,7 +64,7 @@ def align_pictures(
     InputError
         For what cannot be read, lacks its pixel size, or contradicts itself.
     """
-    from napari_mosaik.register import AlignParams, align_sections, fit_landmarks, judge
+    from napari_mosaik.register import AlignParams, align_sections, assess_sections, fit_landmarks
 
     params = AlignParams.parse({"kind": kind}, "--kind")
     if (landmarks_fixed is None) != (landmarks_moving is None):
@@ -85,7 +85,7 @@ def align_pictures(
         fitted = fit_landmarks(marks.moving_um, marks.fixed_um, params.kind, "moving", "fixed")
         given = fitted, f"landmarks ({kind})"
     if given is not None:
-        found = judge(*masks, *densities, given[0], params, method=given[1])
+        found = assess_sections(*masks, *densities, given[0], params, method=given[1])
     else:
         found = align_sections(*masks, *densities, params)
     record = found.to_dict()
@@ -115,18 +115,18 @@ class _Marks:
     ) -> dict[str, Any]:
         """Errors before and after, the residual of each pair, and what is odd about them."""
         from napari_mosaik.register import (
+            find_landmark_outliers,
+            fit_landmarks_robustly,
             landmark_quality,
-            odd_landmarks,
-            odd_sentences,
-            robust_landmarks,
+            outlier_messages,
         )
 
         n = len(self.names)
         quality = landmark_quality(self.moving_um, self.fixed_um, transform, lattice)
         residuals = landmark_errors_um(self.moving_um, self.fixed_um, transform)
         if trusted is None and n >= 5:
-            trusted = robust_landmarks(self.moving_um, self.fixed_um, kind, "moving", "fixed")
-        odd = odd_landmarks(self.moving_um, self.fixed_um, trusted or transform)
+            trusted = fit_landmarks_robustly(self.moving_um, self.fixed_um, kind, "moving", "fixed")
+        odd = find_landmark_outliers(self.moving_um, self.fixed_um, trusted or transform)
         return {
             "landmark_error_um": {
                 "before": {**quality["before_um"], "n": n},
@@ -142,13 +142,13 @@ class _Marks:
                 {
                     "name": self.names[one.row],
                     "residual_um": one.residual_um,
-                    "exchanged_with": None
-                    if one.exchanged_with is None
-                    else self.names[one.exchanged_with],
+                    "swapped_with": None
+                    if one.swapped_with is None
+                    else self.names[one.swapped_with],
                 }
                 for one in odd
             ],
-            "landmark_warnings": [*self.warnings, *odd_sentences(odd, self.names)],
+            "landmark_warnings": [*self.warnings, *outlier_messages(odd, self.names)],
         }
 
 

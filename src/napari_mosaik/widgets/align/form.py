@@ -14,7 +14,7 @@ from napari_mosaik.widgets.align.tool import KEYS
 from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
 
 if TYPE_CHECKING:
-    from napari_mosaik.workflow.manual_alignment import Laying
+    from napari_mosaik.workflow.manual_alignment import ManualAlignment
 
 __all__ = ["TITLES", "AlignForm", "keys_in_words"]
 
@@ -62,7 +62,7 @@ class AlignForm(QFrame):
         )
         self.automatic = button(
             "Reset to automatic alignment",
-            self._ask("forget"),
+            self._ask("reset_alignment"),
             "Discards the given alignment and runs the automatic registration",
         )
         self.said = wrapped_label(small=True)
@@ -159,7 +159,7 @@ class AlignForm(QFrame):
         """The section being aligned: "he", "caix" or "pet"."""
         return str(self.what.currentData())
 
-    def show_marks(self, laying: Laying | None) -> None:
+    def show_marks(self, laying: ManualAlignment | None) -> None:
         """List the landmarks with their residuals and warnings."""
         chosen = self.list.currentRow()
         self.list.clear()
@@ -168,10 +168,10 @@ class AlignForm(QFrame):
             residuals = laying.residuals_um()
             for n, residual in enumerate(residuals, 1):
                 self.list.addItem(f"{n}: residual {number(residual, 'µm')}")
-            if laying.now.waiting is not None:
+            if laying.now.unpaired is not None:
                 self.list.addItem(f"{len(residuals) + 1}: no partner on CD34 yet")
             self.list.setCurrentRow(min(chosen, self.list.count() - 1))
-            doubts = laying.now.marks.doubts(self.kind.currentData(), self.frame)
+            doubts = laying.now.landmarks.warnings(self.kind.currentData(), self.frame)
             said = [f"⚠ {text}" for text in doubts]
             if len(residuals):
                 middle = number(float(np.median(residuals)), "µm")
@@ -179,31 +179,31 @@ class AlignForm(QFrame):
         self.doubts.setText("\n".join(said))
         self.doubts.setVisible(bool(said))
 
-    def exchanged(self, laying: Laying | None) -> tuple[int, int] | None:
+    def exchanged(self, laying: ManualAlignment | None) -> tuple[int, int] | None:
         """The first two landmarks that appear to be interchanged."""
         if laying is None:
             return None
-        for one in laying.now.marks.odd(self.kind.currentData(), self.frame):
-            if one.exchanged_with is not None:
-                return one.row, one.exchanged_with
+        for one in laying.now.landmarks.outliers(self.kind.currentData(), self.frame):
+            if one.swapped_with is not None:
+                return one.row, one.swapped_with
         return None
 
-    def show_buttons(self, laying: Laying | None) -> None:
+    def show_buttons(self, laying: ManualAlignment | None) -> None:
         """Enable the buttons that apply."""
-        n = 0 if laying is None else len(laying.now.marks)
+        n = 0 if laying is None else len(laying.now.landmarks)
         self.undo_button.setEnabled(laying is not None and laying.can_undo)
         self.redo_button.setEnabled(laying is not None and laying.can_redo)
         self.delete_button.setEnabled(self.list.currentRow() >= 0)
         self.exchange_button.setEnabled(self.exchanged(laying) is not None)
         self.fit_button.setEnabled(n >= (3 if self.kind.currentData() == "affine" else 2))
 
-    def hint_for(self, mode: str, laying: Laying | None) -> str:
+    def hint_for(self, mode: str, laying: ManualAlignment | None) -> str:
         """What the mouse does."""
         title = TITLES[self.frame]
         if mode == "move":
             return f"Drag {title} to move it, Shift+drag to rotate it. {keys_in_words()}"
         if mode == "mark":
-            waiting = laying is not None and laying.now.waiting is not None
+            waiting = laying is not None and laying.now.unpaired is not None
             target = "the same point on CD34" if waiting else f"a point on {title}"
             return f"Click {target}. Scroll to zoom."
         return "Drag to pan."

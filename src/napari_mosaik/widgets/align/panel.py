@@ -17,8 +17,8 @@ from napari_mosaik.widgets.align.form import TITLES, AlignForm
 from napari_mosaik.widgets.align.reading import Reading, read_for_hand, values_judged
 from napari_mosaik.widgets.align.tool import AlignTool
 from napari_mosaik.widgets.align.view import AlignView
-from napari_mosaik.workflow.given_alignment import Marks
-from napari_mosaik.workflow.manual_alignment import Laying
+from napari_mosaik.workflow.given_alignment import LandmarkPairs
+from napari_mosaik.workflow.manual_alignment import ManualAlignment
 
 if TYPE_CHECKING:
     from napari_mosaik.register import Alignment
@@ -37,7 +37,7 @@ class AlignPanel(AlignForm):
         super().__init__()
         self.link, self.controller = link, link.board.controller
         self.tool, self.view = AlignTool(link), AlignView(link.board)
-        self.laying: Laying | None = None
+        self.laying: ManualAlignment | None = None
         self.reading: Reading | None = None
         self._asked = 0
         self._calm = QTimer(self)
@@ -53,9 +53,9 @@ class AlignPanel(AlignForm):
         self.look.currentIndexChanged.connect(self._looks)
         self.opacity.valueChanged.connect(self._looks)
         self.list.currentRowChanged.connect(self._show_buttons)
-        self.tool.shifted.connect(lambda step, on: self._act("shift", step, on=on))
+        self.tool.shifted.connect(lambda step, on: self._act("shift", step, continued=on))
         self.tool.turned.connect(
-            lambda angle, on: self._act("turn", angle, self.tool.about_um, on=on)
+            lambda angle, on: self._act("rotate", angle, self.tool.about_um, continued=on)
         )
         self.tool.clicked.connect(self._clicked)
         self.tool.changed.connect(self._show_tool)
@@ -76,16 +76,16 @@ class AlignPanel(AlignForm):
         for key, sign in ((",", 1), (".", -1)):
             for prefix, deg in (("", 0.5), ("Shift-", 5.0)):
                 angle = sign * deg
-                keys[prefix + key] = lambda a=angle: self._act("turn", a, self.tool.about_um)
+                keys[prefix + key] = lambda a=angle: self._act("rotate", a, self.tool.about_um)
         for key, factor in (("-", 1 / 1.01), ("=", 1.01), ("Shift-=", 1.01)):
-            keys[key] = lambda f=factor: self._act("grow", f, self.tool.about_um)
+            keys[key] = lambda f=factor: self._act("scale", f, self.tool.about_um)
         keys["Control-Z"] = self.undo
         keys["Control-Shift-Z"] = self.redo
         return keys
 
     def _asked_for(self, what: str) -> None:
         acts: dict[str, Callable[[], Any]] = {
-            "start": self.start, "forget": self.forget, "accept": self.accept,
+            "start": self.start, "reset_alignment": self.reset_alignment, "accept": self.accept,
             "leave": self.leave, "undo": self.undo, "redo": self.redo,
             "turn_over": self.turn_over, "delete_mark": self.delete_mark,
             "exchange_marks": self.exchange_marks, "fit": self.fit,
@@ -112,7 +112,7 @@ class AlignPanel(AlignForm):
         if reading.case is not self.controller.workspace.case or reading.frame != self.frame:
             return
         self.reading = reading
-        self.laying = Laying(reading.start, reading.marks)
+        self.laying = ManualAlignment(reading.start, reading.marks)
         self.tool.about_um = reading.middle_um
         self.link.taking.emit(self)
         self.view.enter(reading.seen, self.laying.now)
@@ -138,7 +138,7 @@ class AlignPanel(AlignForm):
         self.leave()
         self._store({**case.file.placed, frame: entry}, frame)
 
-    def forget(self) -> None:
+    def reset_alignment(self) -> None:
         """Discard the given alignment and run the automatic registration."""
         case, frame = self.controller.workspace.case, self.frame
         if case is None:
@@ -173,25 +173,25 @@ class AlignPanel(AlignForm):
 
     def turn_over(self) -> None:
         """Flip the section horizontally."""
-        self._act("turn_over", self.tool.about_um)
+        self._act("flip_horizontally", self.tool.about_um)
 
     def _clicked(self, place_um: Any) -> None:
-        self._act("mark", place_um)
+        self._act("add_landmark", place_um)
 
     def delete_mark(self) -> None:
         """Delete the selected landmark."""
         if self.list.currentRow() >= 0:
-            self._act("delete_mark", self.list.currentRow())
+            self._act("delete_landmark", self.list.currentRow())
 
     def exchange_marks(self) -> None:
         """Swap the first two landmarks that appear to be interchanged."""
         pair = self.exchanged(self.laying)
         if pair is not None:
-            self._act("exchange_marks", *pair)
+            self._act("swap_landmarks", *pair)
 
     def fit(self) -> None:
         """Fit the alignment to the landmarks."""
-        self._act("fit_marks", self.kind.currentData())
+        self._act("fit_to_landmarks", self.kind.currentData())
 
     def take_matrix(self, path: Path) -> None:
         """Import a matrix file."""
@@ -202,7 +202,7 @@ class AlignPanel(AlignForm):
         except MosaikError as error:
             self.controller.report(error, "Align")
             return
-        self._act("take", Transform(self.frame, REFERENCE, matrix), "file", path.name)
+        self._act("import_transform", Transform(self.frame, REFERENCE, matrix), "file", path.name)
 
     def take_marks(self, moving: Path, fixed: Path) -> None:
         """Import landmark files of the section and of CD34."""
@@ -217,7 +217,7 @@ class AlignPanel(AlignForm):
                 read_landmarks(fixed, reading.reference_spacing_um),
             )
             n = min(map(len, pairs))
-            self._act("take_marks", Marks(pairs[0][:n], pairs[1][:n]))
+            self._act("set_landmarks", LandmarkPairs(pairs[0][:n], pairs[1][:n]))
         except MosaikError as error:
             self.controller.report(error, "Align")
 
@@ -250,7 +250,7 @@ class AlignPanel(AlignForm):
         self._calm.start()
 
     def _mark_alone(self) -> None:
-        waiting = self.laying is not None and self.laying.now.waiting is not None
+        waiting = self.laying is not None and self.laying.now.unpaired is not None
         self.view.marking = "" if self.tool.mode != "mark" else "partner" if waiting else "own"
 
     def _looks(self, *_: Any) -> None:
@@ -266,7 +266,7 @@ class AlignPanel(AlignForm):
         mine, parts, transform = self._asked, reading.parts, laying.now.transform
         self.figures.setText("Comparing the outlines…")
         self.controller.read(
-            "Align", lambda: parts.judge(transform), lambda a: self._judged(mine, a)
+            "Align", lambda: parts.assess(transform), lambda a: self._judged(mine, a)
         )
 
     def _judged(self, mine: int, found: Alignment) -> None:

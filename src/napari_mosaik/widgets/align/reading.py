@@ -13,11 +13,11 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.register import Alignment, PetAlignParams
 from napari_mosaik.widgets.align.view import Seen
 from napari_mosaik.workflow.given_alignment import (
-    Marks,
-    Parts,
+    AssessmentInputs,
+    LandmarkPairs,
+    current_transform,
     landmark_spacing_um,
-    present_transform,
-    read_parts,
+    read_assessment_inputs,
 )
 
 __all__ = ["Reading", "read_for_hand", "values_judged"]
@@ -31,10 +31,10 @@ class Reading:
 
     case: Case
     frame: str
-    parts: Parts
+    parts: AssessmentInputs
     seen: Seen
     start: Transform
-    marks: Marks
+    marks: LandmarkPairs
     middle_um: tuple[float, float]
     spacing_um: tuple[float, float]
     reference_spacing_um: tuple[float, float]
@@ -42,18 +42,18 @@ class Reading:
 
 def read_for_hand(case: Case, frame: str) -> Reading:
     """Read everything; where it was never aligned the middles of the outlines are put together."""
-    parts = read_parts(case, frame)
+    parts = read_assessment_inputs(case, frame)
     middles = [_middle(mask) for mask in (parts.moving, parts.fixed)]
-    start = present_transform(case, frame)
+    start = current_transform(case, frame)
     if start is None:
         shift = (middles[1][0] - middles[0][0], middles[1][1] - middles[0][1])
         start = Transform.similarity(frame, REFERENCE, shift_um=shift)
     entry = case.file.placed.get(frame)  # type: ignore[call-overload]
-    marks = Marks()
+    marks = LandmarkPairs()
     if entry is not None:
-        marks = Marks(
-            np.array(entry.marks_um, float).reshape(-1, 2),
-            np.array(entry.reference_marks_um, float).reshape(-1, 2),
+        marks = LandmarkPairs(
+            np.array(entry.landmarks_um, float).reshape(-1, 2),
+            np.array(entry.reference_landmarks_um, float).reshape(-1, 2),
         )
     fwhm_um = parts.params.fwhm_um if isinstance(parts.params, PetAlignParams) else 0.0
     return Reading(
@@ -70,10 +70,10 @@ def read_for_hand(case: Case, frame: str) -> Reading:
 
 
 def values_judged(
-    parts: Parts, transform: Transform, wanted: Callable[[], bool]
+    parts: AssessmentInputs, transform: Transform, wanted: Callable[[], bool]
 ) -> Alignment | str:
     """What the PET's values say of a map, or why they say nothing; given up when not *wanted*."""
-    judging = parts.judge_values(transform)
+    judging = parts.assess_uptake(transform)
     while wanted():
         try:
             next(judging)

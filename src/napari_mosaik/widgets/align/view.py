@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_mosaik.widgets.canvas.layer_board import LayerBoard
-    from napari_mosaik.workflow.manual_alignment import Laid
+    from napari_mosaik.workflow.manual_alignment import AlignmentState
 
 __all__ = ["PREFIX", "AlignView", "Look", "Seen"]
 
@@ -67,7 +67,7 @@ class AlignView:
             return self._own(PET)
         return self.board.layer(STAIN_TITLES[self.seen.frame])
 
-    def enter(self, seen: Seen, laid: Laid) -> None:
+    def enter(self, seen: Seen, laid: AlignmentState) -> None:
         """Show a section over CD34 and nothing else."""
         self._before = Arrangement.of(self.viewer)
         self.seen = seen
@@ -102,7 +102,7 @@ class AlignView:
                 layer.visible = shown
         self._before, self.seen, self._looks, self.marking = None, None, {}, ""
 
-    def show(self, laid: Laid) -> None:
+    def show(self, laid: AlignmentState) -> None:
         """Draw everything where it lies now."""
         seen, matrix = self.seen, np.array(laid.transform.matrix)
         if seen is None:
@@ -122,7 +122,7 @@ class AlignView:
             self._vectors(CIRCLE, lines, "#FFFFFF", None, width_um=25.0)
 
     # --- parts ----------------------------------------------------------------------------------
-    def _show_look(self, laid: Laid) -> None:
+    def _show_look(self, laid: AlignmentState) -> None:
         slide, reference = self.slide, self.board.layer(STAIN_TITLES[REFERENCE])
         board = self.look == "checkerboard" and self.seen is not None and not self.marking
         covered = self.look == "blend" or self.marking == "own"
@@ -144,7 +144,7 @@ class AlignView:
         if layers.index(slide) < layers.index(reference):
             layers.move(layers.index(reference), layers.index(slide))
 
-    def _show_board(self, laid: Laid) -> None:
+    def _show_board(self, laid: AlignmentState) -> None:
         seen = self.seen
         assert seen is not None
         extent = seen.fixed.lattice
@@ -162,8 +162,8 @@ class AlignView:
             layers = self.viewer.layers
             layers.move(layers.index(outline), len(layers))
 
-    def _show_marks(self, laid: Laid) -> None:
-        own = [*laid.moving, *([laid.waiting] if laid.waiting is not None else [])]
+    def _show_marks(self, laid: AlignmentState) -> None:
+        own = [*laid.moving, *([laid.unpaired] if laid.unpaired is not None else [])]
         moved = laid.transform.apply(np.array(own, float).reshape(-1, 2))
         fixed = np.array(laid.fixed, float).reshape(-1, 2)
         gaps = np.stack([moved[: len(fixed)], fixed - moved[: len(fixed)]], axis=1)

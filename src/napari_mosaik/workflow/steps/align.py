@@ -28,18 +28,18 @@ from napari_mosaik.register import (
     AlignParams,
     OutlineParams,
     PetAlignParams,
+    assess_sections,
+    find_landmark_outliers,
     fit_landmarks,
+    fit_landmarks_robustly,
     haematoxylin_density,
     iter_align_masks,
     iter_align_pet,
     iter_align_sections,
-    iter_judge_pet,
-    judge,
+    iter_assess_pet,
     landmark_errors_um,
-    odd_landmarks,
-    odd_sentences,
+    outlier_messages,
     read_landmarks,
-    robust_landmarks,
 )
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
@@ -47,7 +47,7 @@ from napari_mosaik.workflow.step_context import StepContext
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
 
-__all__ = ["ALIGN", "density_of", "doubt", "transform_of"]
+__all__ = ["ALIGN", "density_of", "low_confidence_warning", "transform_of"]
 
 DENSITY_SPACING_UM = 10.0
 
@@ -60,7 +60,7 @@ def transform_of(document: dict[str, Any]) -> Transform:
 LOW_CONFIDENCE = 0.4
 
 
-def doubt(document: dict[str, Any], title: str) -> str:
+def low_confidence_warning(document: dict[str, Any], title: str) -> str:
     """A sentence where a stored alignment should not be trusted unseen; empty where it may be."""
     found = Alignment.from_dict(document)
     if found.confidence < LOW_CONFIDENCE:
@@ -77,8 +77,8 @@ def _given(inputs: StepContext, frame: str, params: OutlineParams) -> _Given | N
     if placed is not None:
         transform = Transform(frame, REFERENCE, np.array(placed.matrix_um))
         method = _SAID[placed.source] + (f": {placed.note}" if placed.note else "")
-        marks = np.array(placed.marks_um, float).reshape(-1, 2)
-        partners = np.array(placed.reference_marks_um, float).reshape(-1, 2)
+        marks = np.array(placed.landmarks_um, float).reshape(-1, 2)
+        partners = np.array(placed.reference_landmarks_um, float).reshape(-1, 2)
         return _Given(transform, method, marks, partners)
     if not inputs.has(LANDMARKS):
         return None
@@ -106,15 +106,15 @@ class _Given:
 
     transform: Transform
     method: str
-    marks_um: FloatArray
+    landmarks_um: FloatArray
     partners_um: FloatArray
 
     def document(self, found: Alignment, kind: AlignKind) -> dict[str, Any]:
         """The judged map as it is stored, with the residual of each landmark."""
         document = found.to_dict()
-        if not len(self.marks_um):
+        if not len(self.landmarks_um):
             return document
-        errors = landmark_errors_um(self.marks_um, self.partners_um, self.transform)
+        errors = landmark_errors_um(self.landmarks_um, self.partners_um, self.transform)
         document["landmark_error_um"] = {
             "median": float(np.median(errors)),
             "maximum": float(errors.max()),
@@ -123,13 +123,15 @@ class _Given:
         document["landmark_residuals_um"] = errors.tolist()
         names = [str(n + 1) for n in range(len(errors))]
         robust = (
-            robust_landmarks(
-                self.marks_um, self.partners_um, kind, self.transform.source, REFERENCE
+            fit_landmarks_robustly(
+                self.landmarks_um, self.partners_um, kind, self.transform.source, REFERENCE
             )
             if len(errors) > 3
             else self.transform
         )
-        odd = odd_sentences(odd_landmarks(self.marks_um, self.partners_um, robust), names)
+        odd = outlier_messages(
+            find_landmark_outliers(self.landmarks_um, self.partners_um, robust), names
+        )
         document["warnings"] = [*document["warnings"], *odd]
         return document
 
@@ -166,7 +168,9 @@ def _stain_step(stain: str) -> Step[AlignParams]:
         yield Progress(0.1, 1, "looking at the haematoxylin")
         densities = _density(inputs, stain), _density(inputs, REFERENCE)
         if given is not None:
-            found = judge(*masks, *densities, given.transform, params, method=given.method)
+            found = assess_sections(
+                *masks, *densities, given.transform, params, method=given.method
+            )
             return {ALIGNMENT[stain]: given.document(found, params.kind)}
         found = yield from _shown(iter_align_sections(*masks, *densities, params))
         return {ALIGNMENT[stain]: found.to_dict()}
@@ -194,7 +198,7 @@ def _pet_body(inputs: StepContext, params: PetAlignParams) -> Generator[Progress
     given = _given(inputs, "pet", params)
     if given is not None:
         transform, method = given.transform, given.method
-        judged = yield from _shown(iter_judge_pet(pet, section, transform, params, method=method))
+        judged = yield from _shown(iter_assess_pet(pet, section, transform, params, method=method))
         return {ALIGNMENT["pet"]: given.document(judged, params.kind)}
     found = yield from _shown(iter_align_pet(pet, section, params))
     return {ALIGNMENT["pet"]: found.to_dict()}

@@ -19,7 +19,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import doubt
+from napari_mosaik.workflow.steps.align import low_confidence_warning
 from napari_mosaik.workflow.steps.clusters import label_column
 
 __all__ = ["REVIEW", "ReviewParams"]
@@ -77,7 +77,7 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
 
 def _doubts(inputs: StepContext) -> list[str]:
     """What makes the comparison itself doubtful: a PET that may not lie where it seems to."""
-    sentence = doubt(inputs.read(ALIGNMENT["pet"]), f"{inputs.case_name}: the PET")
+    sentence = low_confidence_warning(inputs.read(ALIGNMENT["pet"]), f"{inputs.case_name}: the PET")
     return [sentence] if sentence else []
 
 

@@ -52,20 +52,20 @@ def called(*arguments):
 
 
 def test_a_position_by_hand_makes_the_alignment_stale_and_is_used(case):
-    automatic = placing.present_transform(case, "he")
+    automatic = placing.current_transform(case, "he")
     assert automatic is not None
     assert case_status(case).states["align_he"].word == "done"
     moved = automatic.then(Transform.similarity("cd34", "cd34", shift_um=(300.0, 0.0)))
-    placing.place(case, moved, "hand", "dragged")
+    placing.set_alignment(case, moved, "hand", "dragged")
     again = Case(case.root)
     assert case_status(again).states["align_he"].word == "stale"
-    assert np.allclose(placing.present_transform(again, "he").matrix, moved.matrix)
+    assert np.allclose(placing.current_transform(again, "he").matrix, moved.matrix)
     until(again, "align_he")
     record = again.store.read(ALIGNMENT["he"])
     assert np.allclose(record["matrix_um"], moved.matrix)
     assert record["method"] == "by hand: dragged"
     assert record["dice"] < 0.95
-    placing.forget(again, "he")
+    placing.reset_alignment(again, "he")
     until(again, "align_he")
     back = again.store.read(ALIGNMENT["he"])
     assert np.allclose(back["matrix_um"], automatic.matrix, atol=1e-9)
@@ -76,9 +76,9 @@ def test_landmarks_fit_and_their_residuals_are_stored(case):
     moving = rng.uniform(300, 1700, (8, 2))
     fixed = true_map("he").apply(moving) + rng.normal(0, 3, (8, 2))
     fixed[[1, 5]] = fixed[[5, 1]]
-    marks = placing.Marks(moving, fixed)
-    assert {one.row for one in marks.odd("similarity", "he")} == {1, 5}
-    placing.place_by_landmarks(case, "he", marks, "similarity")
+    marks = placing.LandmarkPairs(moving, fixed)
+    assert {one.row for one in marks.outliers("similarity", "he")} == {1, 5}
+    placing.set_alignment_by_landmarks(case, "he", marks, "similarity")
     until(case, "align_he")
     record = case.store.read(ALIGNMENT["he"])
     assert len(record["landmark_residuals_um"]) == 8
@@ -89,7 +89,7 @@ def test_landmarks_fit_and_their_residuals_are_stored(case):
 def test_the_pet_is_laid_by_a_matrix_and_its_outline_is_compared(case, capsys, tmp_path):
     path = tmp_path / "pet.json"
     path.write_text(json.dumps({"matrix": true_map("pet").matrix.tolist()}))
-    assert called("place", case.root, "pet", "--matrix", path, "--json") == 0
+    assert called("set-alignment", case.root, "pet", "--matrix", path, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["placed"]["source"] == "file"
     again = Case(case.root)
@@ -112,14 +112,16 @@ def test_the_command_lays_by_landmark_files_as_the_window_does(case, capsys, tmp
         path.write_text("\n".join([",X,Y", *lines]))
         files.append(path)
     arguments = ["--landmarks", files[0], "--landmarks-cd34", files[1], "--kind", "similarity"]
-    assert called("place", case.root, "he", *arguments, "--json") == 0
+    assert called("set-alignment", case.root, "he", *arguments, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert max(told["residuals_um"]) < 1e-6
-    window = placing.place_by_landmarks(case, "he", placing.Marks(points, moved), "similarity")
+    window = placing.set_alignment_by_landmarks(
+        case, "he", placing.LandmarkPairs(points, moved), "similarity"
+    )
     stored = CaseFile.read(case.root / "case.toml").placed["he"]
     assert np.allclose(stored.matrix_um, window.matrix_um)
     assert stored.note == window.note
-    assert called("place", case.root, "he", "--automatic") == 0
+    assert called("set-alignment", case.root, "he", "--automatic") == 0
     assert Case(case.root).file.placed == {}
 
 
@@ -134,27 +136,27 @@ def test_the_command_lays_by_landmark_files_as_the_window_does(case, capsys, tmp
     ],
 )
 def test_what_cannot_be_placed_is_refused_in_one_line(case, capsys, arguments, why):
-    assert called("place", case.root, *arguments) == 2
+    assert called("set-alignment", case.root, *arguments) == 2
     assert why in capsys.readouterr().err
 
 
 def test_the_parts_are_judged_as_the_step_judges_them(case):
-    parts = placing.read_parts(case, "he")
-    right = parts.judge(true_map("he"))
-    wrong = parts.judge(
+    parts = placing.read_assessment_inputs(case, "he")
+    right = parts.assess(true_map("he"))
+    wrong = parts.assess(
         true_map("he").then(Transform.similarity("cd34", "cd34", shift_um=(250.0, 200.0)))
     )
     assert right.dice > wrong.dice
     assert right.ncc > wrong.ncc
-    assert placing.read_parts(case, "pet").judge(true_map("pet")).dice > 0.8
+    assert placing.read_assessment_inputs(case, "pet").assess(true_map("pet")).dice > 0.8
     with pytest.raises(InputError, match="cd34"):
-        placing.read_parts(case, "cd34")
+        placing.read_assessment_inputs(case, "cd34")
 
 
 def test_the_parts_follow_the_settings_of_the_case(case):
-    before = placing.read_parts(case, "pet")
+    before = placing.read_assessment_inputs(case, "pet")
     write_recipe(case.root, changed(read_recipe(case.root), "align_pet", fwhm_um=2400.0))
-    after = placing.read_parts(case, "pet")
+    after = placing.read_assessment_inputs(case, "pet")
     assert after.params.fwhm_um == 2400.0
     assert np.asarray(before.fixed.values).sum() != np.asarray(after.fixed.values).sum()
 
@@ -162,7 +164,7 @@ def test_the_parts_follow_the_settings_of_the_case(case):
 def test_annotations_move_onto_the_reference(case, tmp_path, capsys):
     path = tmp_path / "moved.geojson"
     assert called("annotate", "export", case.root, path, "--on-cd34") == 0
-    transform = placing.present_transform(case, "he")
+    transform = placing.current_transform(case, "he")
     with case.slide("cd34") as slide:
         moved = {shape.key: shape for shape in read_geojson(path, slide.lattice)}
     shapes = case.annotations("he")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import InputError, Transform
-from napari_mosaik.workflow.given_alignment import Marks
-from napari_mosaik.workflow.manual_alignment import Laying
+from napari_mosaik.workflow.given_alignment import LandmarkPairs
+from napari_mosaik.workflow.manual_alignment import ManualAlignment
 
 START = Transform.similarity("he", "cd34", angle_deg=12, shift_um=(100, 200))
 
@@ -15,15 +15,15 @@ def shifted(down, right):
 
 
 def test_moves_are_applied_on_the_reference_and_undone_one_by_one():
-    laying = Laying(START)
+    laying = ManualAlignment(START)
     laying.shift((30.0, -40.0))
     assert np.allclose(laying.now.transform.apply([[0, 0]]), shifted(30, -40))
     about = laying.now.transform.apply([[500.0, 600.0]])[0]
-    laying.turn(5.0, about)
+    laying.rotate(5.0, about)
     assert laying.now.transform.angle_deg == pytest.approx(17)
-    laying.grow(1.1, about)
+    laying.scale(1.1, about)
     assert laying.now.transform.scale == pytest.approx(1.1)
-    laying.turn_over(about)
+    laying.flip_horizontally(about)
     assert laying.now.transform.mirrored
     assert np.allclose(laying.now.transform.apply([[500.0, 600.0]])[0], about)
     for _ in range(4):
@@ -37,9 +37,9 @@ def test_moves_are_applied_on_the_reference_and_undone_one_by_one():
 
 
 def test_a_drag_of_many_moves_is_one_act():
-    laying = Laying(START)
+    laying = ManualAlignment(START)
     for number in range(10):
-        laying.shift((1.0, 2.0), on=number > 0)
+        laying.shift((1.0, 2.0), continued=number > 0)
     assert np.allclose(laying.now.transform.apply([[0, 0]]), shifted(10, 20))
     laying.undo()
     assert np.allclose(laying.now.transform.matrix, START.matrix)
@@ -48,35 +48,35 @@ def test_a_drag_of_many_moves_is_one_act():
 def test_landmarks_stay_with_the_tissue_and_fit_it():
     true = Transform.similarity("he", "cd34", angle_deg=30, scale=0.97, shift_um=(50, 80))
     tissue = np.array([[100.0, 200.0], [900.0, 300.0], [500.0, 1200.0], [1500.0, 1400.0]])
-    laying = Laying(START)
+    laying = ManualAlignment(START)
     for own in tissue:
-        laying.mark(laying.now.transform.apply([own])[0])  # where it is seen now
-        assert laying.now.waiting is not None
-        laying.mark(true.apply([own])[0])
+        laying.add_landmark(laying.now.transform.apply([own])[0])  # where it is seen now
+        assert laying.now.unpaired is not None
+        laying.add_landmark(true.apply([own])[0])
         laying.shift((10.0, 0.0))  # what is dragged in between moves no landmark on its section
-    assert np.allclose(laying.now.marks.moving_um, tissue)
+    assert np.allclose(laying.now.landmarks.moving_um, tissue)
     assert laying.residuals_um().max() > 100
-    laying.fit_marks("similarity")
+    laying.fit_to_landmarks("similarity")
     assert laying.residuals_um() == pytest.approx(np.zeros(4), abs=1e-6)
     assert np.allclose(laying.now.transform.matrix, true.matrix)
     entry = laying.entry()
     assert entry.source == "landmarks"
     assert entry.note == "4 pairs, similarity"
-    assert len(entry.marks_um) == 4
+    assert len(entry.landmarks_um) == 4
     laying.shift((1.0, 0.0))
     assert laying.entry().source == "hand"
 
 
 def test_landmarks_are_deleted_exchanged_and_brought_back():
-    marks = Marks(np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 20.0]]), np.ones((3, 2)))
-    laying = Laying(START, marks)
-    laying.exchange_marks(0, 2)
-    laying.delete_mark(1)
-    assert len(laying.now.marks) == 2
+    marks = LandmarkPairs(np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 20.0]]), np.ones((3, 2)))
+    laying = ManualAlignment(START, marks)
+    laying.swap_landmarks(0, 2)
+    laying.delete_landmark(1)
+    assert len(laying.now.landmarks) == 2
     laying.undo()
-    assert len(laying.now.marks) == 3
-    laying.mark((5.0, 5.0))
-    laying.delete_mark(3)
-    assert laying.now.waiting is None
+    assert len(laying.now.landmarks) == 3
+    laying.add_landmark((5.0, 5.0))
+    laying.delete_landmark(3)
+    assert laying.now.unpaired is None
     with pytest.raises(InputError, match="no landmark 8"):
-        laying.delete_mark(7)
+        laying.delete_landmark(7)
