@@ -9,11 +9,11 @@ from napari_mosaik.core import Origin, Raster, Table, TileGrid
 from napari_mosaik.core import catalogue as names
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
-from napari_mosaik.view.report.case_checks import case_checks
-from napari_mosaik.view.report.case_report import gather_report
-from napari_mosaik.view.report.case_results import CaseResults
-from napari_mosaik.view.report.class_scores import class_scores_table
-from napari_mosaik.view.report.html import StepState, case_report
+from napari_mosaik.view.case_results import CaseResults
+from napari_mosaik.view.report.content import case_report, gather_report
+from napari_mosaik.view.report.html import StepState
+from napari_mosaik.view.report.validation import case_checks
+from napari_mosaik.view.steps.classes import held_out_table
 
 RNG = np.random.default_rng(4)
 
@@ -226,7 +226,7 @@ def test_scores_of_the_tissue_classifier_stand_in_the_report():
     scores = {"dice": 0.9, "iou": 0.8, "precision": 0.7, "recall": 0.6, "accuracy": 0.99}
     absent = dict.fromkeys(scores)
     classes = {"neoplastic": scores, "necrosis": absent}
-    table = class_scores_table({"held_out": {"classes": classes, "overall": 0.875}})
+    table = held_out_table({"held_out": {"classes": classes, "overall": 0.875}})
     assert table.rows == (
         ("neoplastic", 0.9, 0.8, 0.7, 0.6, 0.99),
         ("necrosis", None, None, None, None, None),
@@ -234,5 +234,5 @@ def test_scores_of_the_tissue_classifier_stand_in_the_report():
     assert table.columns[-1] == "one against rest"
     assert "0.875 of their pixels" in table.note
     assert "flatters" in table.note
-    assert class_scores_table({"held_out": None}) is None
-    assert class_scores_table(None) is None
+    assert held_out_table({"held_out": None}) is None
+    assert held_out_table(None) is None

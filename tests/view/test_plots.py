@@ -8,8 +8,8 @@ from scipy import stats
 
 from napari_mosaik.core import InputError, Lattice, Raster, TileGrid
 from napari_mosaik.view import plots
-from napari_mosaik.view.report import panels
-from napari_mosaik.view.report.figure import as_png, paint
+from napari_mosaik.view.figure import as_png, paint
+from napari_mosaik.view.report import figures as panels
 
 RNG = np.random.default_rng(0)
 MEASURED = RNG.normal(3, 1, 80)

@@ -9,9 +9,15 @@ import pytest
 from matplotlib.figure import Figure
 
 from napari_mosaik.core import InputError
-from napari_mosaik.view import ReportData, build_report
-from napari_mosaik.view.report.html import ReportFigure, ReportMetrics, ReportTable, StepState
-from napari_mosaik.view.validation import AREAS, SheetRow, validation_sheet
+from napari_mosaik.view.report.html import (
+    ReportData,
+    ReportFigure,
+    ReportMetrics,
+    ReportTable,
+    StepState,
+    build_report,
+)
+from napari_mosaik.view.report.validation import AREAS, SheetRow, validation_sheet
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 

@@ -12,9 +12,9 @@ from napari_mosaik.core.catalogue import (
     VESSEL_OBJECTS,
     VESSELS,
 )
+from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.widgets.correct.correct_panel import CHOSEN, GONE, MADE
-from napari_mosaik.widgets.pages.case_layers import transform_to_reference
 
 from .test_tools import Hand
 

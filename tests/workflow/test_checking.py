@@ -10,7 +10,7 @@ from napari_mosaik.cli.main import app
 from napari_mosaik.core import InputError, LabelImage, Lattice, Origin, Table
 from napari_mosaik.core.catalogue import VESSEL_OBJECTS, VESSELS
 from napari_mosaik.io import CaseFile, create_case
-from napari_mosaik.view.report.html import case_report
+from napari_mosaik.view.report.content import case_report
 from napari_mosaik.workflow.segmentation_qa import Check, check_records, records_csv
 
 

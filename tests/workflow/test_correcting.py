@@ -34,7 +34,7 @@ from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
 from napari_mosaik.phantom.false_positive_scene import brown_scene
-from napari_mosaik.view.report.html import case_report
+from napari_mosaik.view.report.content import case_report
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.corrections import (
     Correcting,

@@ -23,7 +23,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.io import Case
 from napari_mosaik.io.slide import open_slide
-from napari_mosaik.view.report.case_report import gather_report
+from napari_mosaik.view.report.content import gather_report
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.lazy_labels import drop_damaged_objects
 from napari_mosaik.workflow.recipe import read_recipe

@@ -46,7 +46,7 @@ def report(
 ) -> None:
     """Write the case's report: figures, maps, metrics beside baselines, what was verified."""
     from napari_mosaik.io.files import write_bytes
-    from napari_mosaik.view.report.html import case_report
+    from napari_mosaik.view.report.content import case_report
     from napari_mosaik.workflow.segmentation_qa import check_records
 
     found = _case(case)

@@ -44,6 +44,7 @@ def classes_layer(classes: LabelImage, transform: Transform | None = None) -> La
             "Tissue classes", entries=tuple((names[code], c) for code, c in shown.items())
         ),
         artifact="classes",
+        space=classes.lattice.frame,
     )
 
 

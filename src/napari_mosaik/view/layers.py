@@ -72,6 +72,7 @@ def slide_layer(
         {"rgb": True},
         blending=blending,
         visible=visible,
+        space=lattice.frame,
     )
 
 
@@ -87,6 +88,7 @@ def tissue_layer(mask: Raster, transform: Transform | None = None, name: str = "
         {"contour": 2},
         legend=Legend(title, entries=(("tissue outline", colours.TISSUE),)),
         artifact=f"tissue_{mask.lattice.frame}",
+        space=mask.lattice.frame,
     )
 
 
@@ -107,6 +109,7 @@ def quality_layer(
             entries=tuple((names[code], c) for code, c in colours.QUALITY_COLOURS.items()),
         ),
         artifact=f"quality_{quality.lattice.frame}",
+        space=quality.lattice.frame,
     )
 
 
@@ -140,6 +143,7 @@ def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec
             entries=(("inner tile", "#FFFFFF"), ("border tile", colours.TILE)),
         ),
         artifact="tiles",
+        space=grid.lattice.frame,
     )
 
 
@@ -165,6 +169,7 @@ def left_out_layer(
         opacity=0.6,
         legend=Legend(title, entries=(("no vessel", colours.LEFT_OUT),), note=note),
         artifact="brown_left_out",
+        space=objects.lattice.frame,
     )
 
 
@@ -190,6 +195,7 @@ def _outlined(
         {"contour": 1},
         legend=Legend(name, entries=((word, colour),)),
         artifact=artifact,
+        space=labels.lattice.frame,
     )
 
 
@@ -209,6 +215,7 @@ def annotation_layer(
         opacity=0.55,
         legend=Legend("Annotations", entries=tuple((c.name, c.colour) for c in classes)),
         artifact="annotations:he",
+        space=lattice.frame,
     )
 
 
@@ -237,6 +244,7 @@ def queue_layer(
         },
         legend=Legend("Review queue", entries=(("tile to review", colours.TISSUE),)),
         artifact="queue",
+        space=grid.lattice.frame,
     )
 
 

@@ -102,6 +102,7 @@ def clusters_layer(
             note="average tiles are not coloured",
         ),
         artifact="clusters",
+        space=lattice.frame,
     )
 
 
@@ -227,4 +228,5 @@ def _scalar(
         visible=visible,
         legend=Legend(name, shown, colormap=colormap, limits=limits),
         artifact=artifact,
+        space=raster.lattice.frame,
     )

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.view import colours
+from napari_mosaik.view.figure import axis_label, new_figure, note, tidy
 from napari_mosaik.view.formatting import count, number, uptake_name
-from napari_mosaik.view.report.figure import axis_label, new_figure, note, tidy
 from napari_mosaik.view.spatial_plots import correlation_figure, mean_correlation_figure
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from napari_mosaik.core import InputError
 from napari_mosaik.core.catalogue import CLUSTER_NAMES
 from napari_mosaik.view import colours
+from napari_mosaik.view.figure import KEEP_INK, axis_label, new_figure, note, tidy
 from napari_mosaik.view.formatting import heading, number, title_of
-from napari_mosaik.view.report.figure import KEEP_INK, axis_label, new_figure, note, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -74,6 +74,8 @@ class LayerSpec:
         What the colours mean; None when there are no colours to explain.
     artifact
         Name of the result that is shown; empty for others.
+    space
+        Coordinate space of the data: the section or the PET whose alignment moves the layer.
     """
 
     name: str
@@ -87,6 +89,7 @@ class LayerSpec:
     visible: bool = True
     legend: Legend | None = None
     artifact: str = ""
+    space: str = ""
 
     @property
     def multiscale(self) -> bool:

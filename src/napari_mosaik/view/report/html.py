@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from napari_mosaik.view.colours import STATUS_COLOURS
 from napari_mosaik.view.formatting import STATE_MARKS, number, title_of
-from napari_mosaik.view.validation import SheetRow, validation_sheet
+from napari_mosaik.view.report.validation import SheetRow, validation_sheet
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from matplotlib.figure import Figure
-
-    from napari_mosaik.io.case import Case
 
 __all__ = [
     "ReportData",
@@ -26,7 +24,6 @@ __all__ = [
     "ReportTable",
     "StepState",
     "build_report",
-    "case_report",
 ]
 
 
@@ -165,25 +162,6 @@ def build_report(data: ReportData) -> str:
     )
 
 
-def case_report(
-    case: Case, states: Sequence[StepState] = (), checks: Sequence[Mapping[str, Any]] = ()
-) -> str:
-    """The report of a case as HTML, from its stored results.
-
-    Parameters
-    ----------
-    case
-        The opened case; what is not computed yet is said to be missing.
-    states
-        Where each step stands; the workflow knows.
-    checks
-        What readers found when they checked segmentations by eye (`workflow.segmentation_qa`).
-    """
-    from napari_mosaik.view.report.case_report import gather_report
-
-    return build_report(gather_report(case, states, checks))
-
-
 @cache
 def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -256,6 +234,6 @@ def _metric_table(metrics: ReportMetrics) -> ReportTable:
 def _png(figure: Figure | bytes) -> bytes:
     if isinstance(figure, bytes):
         return figure
-    from napari_mosaik.view.report.figure import as_png
+    from napari_mosaik.view.figure import as_png
 
     return as_png(figure)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
-from napari_mosaik.view.report.figure import paint
+from napari_mosaik.view.figure import paint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

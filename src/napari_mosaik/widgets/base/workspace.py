@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from psygnal import SignalGroupDescriptor
 
 from napari_mosaik.core import Params
-from napari_mosaik.widgets.pages.tile_data import Facts
+from napari_mosaik.view.tile_data import Facts
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case

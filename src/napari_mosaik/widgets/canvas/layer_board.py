@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, STAIN_TITLES, STAINING, VESSELS
-from napari_mosaik.view.display_settings import StainVectors, stains_of
+from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, SLIDES, STAIN_TITLES
+from napari_mosaik.view.case_results import CaseResults, transform_to_reference
+from napari_mosaik.view.display_settings import StainVectors
 from napari_mosaik.view.layers import slide_layer
+from napari_mosaik.view.presentation import (
+    choices_of,
+    display_stains,
+    specs_for,
+    specs_of,
+    step_view,
+)
 from napari_mosaik.view.spec import LayerSpec, Legend
 from napari_mosaik.view.tile_loader import PieceReaders
 from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.gc_tuning import quick_removal, set_window_aside
 from napari_mosaik.widgets.base.workspace import Problem
 from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
-from napari_mosaik.widgets.pages.case_layers import (
-    BASE_OF_STEP,
-    choices_of,
-    specs_for,
-    specs_of,
-    transform_to_reference,
-)
 from napari_mosaik.workflow.steps import STEPS
 
 if TYPE_CHECKING:
@@ -36,18 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerBoard", "quick_removal"]
 
-FRAME_OF_LAYER = {
-    "H&E": "he",
-    "CAIX": "caix",
-    "Tissue on H&E": "he",
-    "Tissue on CAIX": "caix",
-    "Tissue classes": "he",
-    "Nuclei": "he",
-}
-"""Section on which a layer was found, for those that move when the alignment changes."""
-STAINS_FOUND_BY = {"stain": "he", "vessels": "cd34"}
-"""Section whose stains a step finds."""
-STAIN_ORDER = ("cd34", "caix", "he")
+STAIN_ORDER = (REFERENCE, *(stain for stain in reversed(STAIN_TITLES) if stain != REFERENCE))
 """Slides from the bottom up; H&E is shown first."""
 
 
@@ -65,11 +55,12 @@ class LayerBoard(QObject):
         self.viewer = viewer
         self.controller = controller
         self.specs: dict[str, LayerSpec] = {}
-        self.frames: dict[str, str] = {}
+        self.spaces: dict[str, str] = {}
         self.choices: dict[str, tuple[str, ...]] = {}
         self.slides: dict[str, LazySlide] = {}
         self._readers = PieceReaders()
         self._layers: dict[str, Layer] = {}
+        self._slide_names = frozenset(STAIN_TITLES.values())
         self._case: Case | None = None
         controller.workspace.events.case.connect(self._case_changed)
         controller.committed.connect(self.bring)
@@ -83,7 +74,7 @@ class LayerBoard(QObject):
 
     def overlays(self) -> dict[str, Layer]:
         """All layers but the slides, by name."""
-        return {n: layer for n, layer in self.present().items() if n not in STAIN_TITLES.values()}
+        return {n: layer for n, layer in self.present().items() if n not in self._slide_names}
 
     def present(self) -> dict[str, Layer]:
         """All layers of the case that are on the canvas."""
@@ -203,12 +194,12 @@ class LayerBoard(QObject):
                     self.specs[spec.name] = spec
                     if self.layer(spec.name) is not None:
                         self.put(spec)
-                if step.startswith("align_"):
+                view = step_view(step)
+                if view.aligns:
                     self._realign()
-                stain = STAINS_FOUND_BY.get(step)
-                if stain in self.slides:
-                    work = partial(_stains, case, stain)
-                    self.controller.read("Stains", work, self.slides[stain].set_stains)
+                if view.stains is not None and view.base_slide in self.slides:
+                    work = partial(display_stains, case, view.base_slide)
+                    self.controller.read("Stains", work, self.slides[view.base_slide].set_stains)
                 self.changed.emit()
 
         self.controller.read("Layers", partial(_found, case, (step,)), then)
@@ -232,10 +223,11 @@ class LayerBoard(QObject):
                 layer.visible = False
         for number, spec in enumerate(specs):
             self.put(spec, visible=number == 0 or not _covers(spec))
-        bases = [BASE_OF_STEP[name] for name in steps if name in BASE_OF_STEP]
+        views = [step_view(name) for name in steps]
+        bases = [view.base_slide for view in views if view.base_slide]
         if alone and bases:
             self.show_slide(bases[-1])
-        if any(name.startswith("align_") for name in steps):
+        if any(view.aligns for view in views):
             self._realign()
         self.changed.emit()
 
@@ -279,7 +271,7 @@ class LayerBoard(QObject):
         self._dress(layer, spec)
         self.viewer.add_layer(layer)
         self._layers[spec.name] = layer
-        self.frames[spec.name] = FRAME_OF_LAYER.get(spec.name, "")
+        self.spaces[spec.name] = spec.space
         return layer
 
     def _dress(self, layer: Layer, spec: LayerSpec) -> None:
@@ -296,9 +288,9 @@ class LayerBoard(QObject):
 
         def then(matrices: dict[str, Any]) -> None:
             for name, layer in self.present().items():
-                frame = self.frames.get(name, "")
-                if case is self._case and frame in matrices:
-                    layer.affine = matrices[frame]
+                space = self.spaces.get(name, "")
+                if case is self._case and space in matrices:
+                    layer.affine = matrices[space]
 
         self.controller.read("Align", partial(_matrices, case), then)
 
@@ -312,9 +304,10 @@ def _found(case: Case, steps: Iterable[str]) -> _Found:
 
 
 def _matrices(case: Case) -> dict[str, Any]:
-    """Homogeneous matrices of the aligned sections to the reference, by frame."""
-    found = {stain: transform_to_reference(case, stain) for stain in STAIN_TITLES}
-    return {stain: np.array(t.matrix) for stain, t in found.items() if t is not None}
+    """Homogeneous matrices to the reference (3, 3), µm, by aligned section or PET."""
+    results = CaseResults(case)
+    transforms = {space: results.transform(space) for space in ALIGNMENT}
+    return {space: np.array(t.matrix) for space, t in transforms.items() if t is not None}
 
 
 def _refill(layer: Layer, spec: LayerSpec) -> None:
@@ -340,16 +333,4 @@ _Prepared = tuple[Any, "Transform | None", StainVectors]
 
 
 def _prepare(case: Case, stain: str) -> _Prepared:
-    return case.slide(stain), transform_to_reference(case, stain), _stains(case, stain)
-
-
-def _stains(case: Case, stain: str) -> StainVectors:
-    """The slide's own stains where a step found them, else the usual ones."""
-    own: dict[str, Any] = {}
-    if stain == "he" and case.store.origin(STAIN_FIT) is not None:
-        fit = case.store.read(STAIN_FIT)
-        if fit["usable"]:
-            own = dict(zip(("haematoxylin", "eosin"), fit["vectors"], strict=True))
-    elif stain == "cd34" and case.store.origin(VESSELS) is not None:
-        own = case.store.record(VESSELS).get(STAINING, {}).get("stains", {})
-    return stains_of(stain, own)
+    return case.slide(stain), transform_to_reference(case, stain), display_stains(case, stain)

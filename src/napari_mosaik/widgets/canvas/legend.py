@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
@@ -18,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mosaik.view.formatting import number, title_of
+from napari_mosaik.view.presentation import step_views
 from napari_mosaik.widgets.base.controls import clear, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 
@@ -35,10 +37,13 @@ class Overlays(QWidget):
         self._board = board
         self._rows = QVBoxLayout()
         self._rows.setSpacing(2)
-        self.maps = _Choice("Parameter map", lambda name: board.show_choice("maps", name))
-        self.clusters = _Choice("Clusters of", lambda name: board.show_choice("clusters", name))
+        self.choices = {
+            step: _Choice(view.choice_title, partial(board.show_choice, step))
+            for step, view in step_views().items()
+            if view.choice_title
+        }
         hint = wrapped_label("Hold H to hide all overlays.", small=True)
-        self.setLayout(column(self._rows, self.maps, self.clusters, hint, 1, margin=4, spacing=6))
+        self.setLayout(column(self._rows, *self.choices.values(), hint, 1, margin=4, spacing=6))
         board.changed.connect(self._fill)
         self._fill()
 
@@ -53,8 +58,8 @@ class Overlays(QWidget):
             self._rows.addWidget(wrapped_label("Layers appear here once a case is open."))
         for name in names:
             self._rows.addWidget(_Row(name, self._board))
-        self.maps.offer(self._board.choices.get("maps", ()))
-        self.clusters.offer(self._board.choices.get("clusters", ()))
+        for step, choice in self.choices.items():
+            choice.offer(self._board.choices.get(step, ()))
 
 
 class _Choice(QWidget):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Layer
 
-    from napari_mosaik.widgets.pages.tile_data import Facts
+    from napari_mosaik.view.tile_data import Facts
 
 __all__ = ["SideBySide", "review_specs"]
 

@@ -12,6 +12,7 @@ from napari_mosaik.core import MosaikError
 from napari_mosaik.core.corrections import CORRECTED_FRAMES, told
 from napari_mosaik.tissue import ARTEFACT_NAMES
 from napari_mosaik.view import colours
+from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.formatting import count
 from napari_mosaik.view.objects import area_lines, object_lines, outline_lines
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
@@ -25,7 +26,6 @@ from napari_mosaik.widgets.correct.correct_session import (
     open_session,
 )
 from napari_mosaik.widgets.correct.correct_tool import KEY, MARKED, CorrectTool
-from napari_mosaik.widgets.pages.case_layers import transform_to_reference
 
 if TYPE_CHECKING:
     from napari_mosaik.core import Transform

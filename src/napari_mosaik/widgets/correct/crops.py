@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core import Lattice, MosaikError, Raster, Transform
 from napari_mosaik.core.catalogue import REFERENCE, STAINS
 from napari_mosaik.io.case import Case
-from napari_mosaik.widgets.pages.case_layers import transform_to_reference
+from napari_mosaik.view.case_results import transform_to_reference
 
 __all__ = ["CROP_PX", "crop_of", "crops_of"]
 

@@ -13,12 +13,12 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QSpinBox, 
 from napari_mosaik.core import MosaikError
 from napari_mosaik.core.catalogue import REFERENCE, TILES
 from napari_mosaik.view import colours
-from napari_mosaik.view.report.qa_rows import check_line
+from napari_mosaik.view.case_results import transform_to_reference
+from napari_mosaik.view.report.content import check_line
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.widgets.canvas.link import square_lines
-from napari_mosaik.widgets.pages.case_layers import transform_to_reference
 
 if TYPE_CHECKING:
     from napari_mosaik.core import Transform

@@ -20,11 +20,11 @@ from qtpy.QtWidgets import (
 
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES, STAINS
 from napari_mosaik.view.formatting import number
+from napari_mosaik.view.tile_data import Facts
 from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.controls import column, row, wrapped_label
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.correct.crops import crops_of
-from napari_mosaik.widgets.pages.tile_data import Facts
 
 __all__ = ["TileInspector"]
 

@@ -8,6 +8,7 @@ import numpy as np
 from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 from napari_mosaik.core import Table
+from napari_mosaik.view.correlation_text import relation_sentences, relation_words
 from napari_mosaik.view.formatting import heading, number
 from napari_mosaik.widgets.base.controls import (
     Collapsible,
@@ -20,7 +21,6 @@ from napari_mosaik.widgets.base.controls import (
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.base.figure_window import FigureWindow
 from napari_mosaik.widgets.base.tables import fill_table, table_of
-from napari_mosaik.widgets.pages.correlation_text import relation_sentences, relation_words
 from napari_mosaik.workflow.correlations import (
     CohortCorrelations,
     cohort_correlations,

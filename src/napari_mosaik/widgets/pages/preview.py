@@ -12,49 +12,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_mosaik.core import Cancelled, LabelImage, MosaikError, Table
-from napari_mosaik.core.catalogue import BROWN_LEFT_OUT, BROWN_OBJECTS, NUCLEI, VESSELS
-from napari_mosaik.view import layers as view
-from napari_mosaik.view.formatting import count, number
+from napari_mosaik.core import Cancelled, MosaikError
+from napari_mosaik.view.case_results import transform_to_reference
+from napari_mosaik.view.presentation import step_view
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.widgets.canvas.camera import visible_um
-from napari_mosaik.widgets.pages.case_layers import transform_to_reference
 from napari_mosaik.workflow.preview_memory import PreviewMemory
 from napari_mosaik.workflow.steps import step_named
 
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-    from napari_mosaik.core import Artifact, Params, Transform
+    from napari_mosaik.core import Params, Transform
     from napari_mosaik.io.case import Case
     from napari_mosaik.io.slide.read.stream import Region
     from napari_mosaik.widgets.canvas.layer_board import LayerBoard
     from napari_mosaik.workflow.preview import Preview
 
-__all__ = ["PREFIX", "LivePreview", "preview_line"]
+__all__ = ["PREFIX", "LivePreview"]
 
 PREFIX = "Preview: "
-_LEFT_OUT = "Brown left out"
 _CALM_MS = 30
 """Changes that come together, such as a drag of the view, are taken as one."""
 _PATIENCE_S = 0.5
 """A preview that takes longer is given up when something has changed meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """How a label image is drawn and called."""
-
-    layer: str
-    one: str
-    many: str
-    draw: Callable[..., LayerSpec]
-
-
-_DRAWN: dict[Artifact[LabelImage], _Drawn] = {
-    VESSELS: _Drawn("Vessels", "vessel", "vessels", view.vessels_layer),
-    NUCLEI: _Drawn("Nuclei", "nucleus", "nuclei", view.nuclei_layer),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +89,9 @@ class LivePreview(QObject):
         self.step = step
         stain = step_named(step).previews
         self._board.show_slide(stain)
-        names = [_DRAWN[a].layer for a in step_named(step).writes if a in _DRAWN]
-        for name in (*names, *([_LEFT_OUT] if VESSELS in step_named(step).writes else ())):
-            layer = self._board.layer(name)
+        written = {artifact.name for artifact in step_named(step).writes}
+        for spec in [spec for spec in self._board.specs.values() if spec.artifact in written]:
+            layer = self._board.layer(spec.name)
             if layer is not None and layer.visible:
                 layer.visible = False
                 self._hidden.append(layer)
@@ -190,15 +171,12 @@ class LivePreview(QObject):
         self._forget()
 
     def _show(self, name: str, found: Preview, transform: Transform | None) -> None:
-        for artifact, value in found.results.items():
-            if artifact in _DRAWN and isinstance(value, LabelImage):
-                spec = _DRAWN[artifact].draw(value, transform)
+        view = step_view(name)
+        if view.preview_layers is not None:
+            for spec in view.preview_layers(found.results, transform):
                 self._put(replace(spec, name=PREFIX + spec.name.lower()))
-        others = found.results.get(BROWN_LEFT_OUT)
-        if isinstance(others, LabelImage):
-            spec = view.left_out_layer(others, left_out_reasons(found), transform)
-            self._put(replace(spec, name=PREFIX + spec.name.lower()))
-        self.said.emit(name, preview_line(found))
+        if view.preview_line is not None:
+            self.said.emit(name, view.preview_line(found))
 
     def _put(self, spec: LayerSpec) -> None:
         from napari.layers import Layer as Base
@@ -246,31 +224,3 @@ def _find(
     low, size = points.min(axis=0), np.ptp(points, axis=0)
     region: Region = ((float(low[0]), float(low[1])), (float(size[0]), float(size[1])))
     return preview(wish.case, step, wish.params, region, stop, memory), transform
-
-
-def left_out_reasons(found: Preview) -> list[str]:
-    """Why each brown object of a preview is no vessel, by its label."""
-    table = found.results.get(BROWN_OBJECTS)
-    return [str(reason) for reason in table["reason"]] if isinstance(table, Table) else []
-
-
-def preview_line(found: Preview) -> str:
-    """What a preview has found, in words."""
-    lines = []
-    for artifact, value in found.results.items():
-        if artifact in _DRAWN and isinstance(value, LabelImage):
-            labels = value.array()
-            pixels = np.bincount(labels.ravel(), minlength=1)[1:]
-            share = 100 * float(pixels.sum()) / max(1, labels.size)
-            n = int(np.count_nonzero(pixels))
-            drawn = _DRAWN[artifact]
-            words = count(n, drawn.one, drawn.many)
-            lines.append(f"Here: {words}, {share:.1f} % of the area.")
-    reasons = left_out_reasons(found)
-    if reasons:
-        each = ", ".join(f"{reasons.count(one)} {one}" for one in sorted(set(reasons)))
-        lines.append(f"Left out: {count(len(reasons), 'brown object')} ({each}).")
-    if not found.whole:
-        size = max(found.region[1]) / 1000
-        lines.append(f"Only the middle {number(size, 'mm')} is computed: magnify to see all.")
-    return " ".join(lines) or "Nothing to show here."

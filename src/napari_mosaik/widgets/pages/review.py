@@ -27,8 +27,8 @@ from napari_mosaik.widgets.canvas.side_by_side import SideBySide, review_specs
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
+    from napari_mosaik.view.tile_data import Facts
     from napari_mosaik.widgets.base.case_controller import CaseController
-    from napari_mosaik.widgets.pages.tile_data import Facts
 
 __all__ = ["ReviewPanel", "metric_rows", "nearest_tile"]
 
@@ -227,7 +227,7 @@ def nearest_tile(facts: Facts, x: float, y: float, *, means: bool = False) -> in
 
 def _write_report(case: Case) -> str:
     from napari_mosaik.io.files import write_bytes
-    from napari_mosaik.view.report.html import case_report
+    from napari_mosaik.view.report.content import case_report
     from napari_mosaik.workflow.segmentation_qa import check_records
 
     path = case.root / "report.html"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_mosaik.view.presentation import step_view
+from napari_mosaik.view.step_view import PanelKind
 from napari_mosaik.widgets.pages.pages import StepPage
 from napari_mosaik.workflow.step import Step
 
@@ -60,12 +62,12 @@ def make_page(
     title: str, steps: Sequence[Step[Any]], controller: CaseController, canvas: CanvasLink
 ) -> StepPage:
     """The page of some steps, with its panel where it has one."""
-    if title == "Registration":
-        return HandPage(title, steps, lambda: _align(canvas))
-    panel = _PANELS.get(title)
+    panel = next((kind for step in steps if (kind := step_view(step.name).panel)), None)
     if panel is None:
         return StepPage(title, steps)
-    return DetailPage(title, steps, lambda: panel(controller))
+    if panel is PanelKind.MANUAL_ALIGNMENT:
+        return HandPage(title, steps, lambda: _align(canvas))
+    return DetailPage(title, steps, lambda: _PANELS[panel](controller))
 
 
 def _align(canvas: CanvasLink) -> QWidget:
@@ -92,8 +94,8 @@ def _clusters(controller: CaseController) -> QWidget:
     return ClusterPanel(controller)
 
 
-_PANELS: dict[str, Callable[[CaseController], QWidget]] = {
-    "Uptake (PET)": _suv,
-    "Parameters and maps": _parameters,
-    "Clusters": _clusters,
+_PANELS: dict[PanelKind, Callable[[CaseController], QWidget]] = {
+    PanelKind.SUV_TERMS: _suv,
+    PanelKind.CORRELATIONS: _parameters,
+    PanelKind.CLUSTERS: _clusters,
 }

@@ -16,10 +16,12 @@ _FEW = 10.0
 
 def relation_words(table: Table | None, name: str) -> str:
     """One parameter's correlation in two lines; empty where there is none."""
-    place = [] if table is None else np.flatnonzero(np.asarray(table["parameter"]) == name)
-    if table is None or not len(place):
+    if table is None:
         return ""
-    i = int(place[0])
+    rows = np.flatnonzero(np.asarray(table["parameter"]) == name)
+    if not len(rows):
+        return ""
+    i = int(rows[0])
     r, rho = float(table["pearson"][i]), float(table["spearman"][i])
     return (
         f"r {number(r)}, ρ {number(rho)}\nn {int(table['n'][i])}, "

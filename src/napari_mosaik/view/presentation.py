@@ -1,0 +1,131 @@
+"""What a case shows of each step: layers, result lines, report tables, from the `StepView` records.
+
+The records are found in `view.steps`; a new file there is enough for a step to be seen.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+
+from napari_mosaik.core import MosaikError
+from napari_mosaik.io.case import Case
+from napari_mosaik.view import steps as views
+from napari_mosaik.view.case_results import CaseResults
+from napari_mosaik.view.display_settings import StainVectors, stains_of
+from napari_mosaik.view.report.html import ReportTable
+from napari_mosaik.view.spec import LayerSpec
+from napari_mosaik.view.step_view import StepView
+from napari_mosaik.workflow.step import StepStatus
+from napari_mosaik.workflow.steps import STEPS
+
+__all__ = [
+    "choices_of",
+    "display_stains",
+    "report_tables",
+    "result_lines",
+    "specs_for",
+    "specs_of",
+    "step_view",
+    "step_views",
+]
+
+
+@cache
+def step_views() -> Mapping[str, StepView]:
+    """The record of every step by the step's name, in the order of the steps.
+
+    Steps without a file in `view.steps` have an empty record.
+    """
+    found: dict[str, StepView] = {}
+    for module in pkgutil.iter_modules(views.__path__):
+        values = vars(import_module(f"{views.__name__}.{module.name}")).values()
+        for value in values:
+            for record in value if isinstance(value, tuple) else (value,):
+                if isinstance(record, StepView):
+                    found[record.step.name] = record
+    return {step.name: found.get(step.name) or StepView(step=step) for step in STEPS}
+
+
+def step_view(step: str) -> StepView:
+    """The record of the step of that name."""
+    return step_views()[step]
+
+
+def specs_of(case: Case, step: str, choice: str = "") -> list[LayerSpec]:
+    """The layers that show the results of one step; none while nothing is stored.
+
+    *choice* is the parameter to be shown, for steps that have several.
+    """
+    return list(step_view(step).layers(CaseResults(case), choice))
+
+
+def specs_for(case: Case, steps: Iterable[str]) -> list[LayerSpec]:
+    """The layers of several steps, each once; damaged results are skipped."""
+    specs: dict[str, LayerSpec] = {}
+    results = CaseResults(case)
+    for step in steps:
+        try:
+            made = step_view(step).layers(results, "")
+        except MosaikError:
+            continue
+        specs.update({spec.name: spec for spec in made})
+    return list(specs.values())
+
+
+def choices_of(case: Case) -> dict[str, tuple[str, ...]]:
+    """By step, the parameters that can be chosen; none where the result is damaged."""
+    choices: dict[str, tuple[str, ...]] = {}
+    for name, view in step_views().items():
+        if view.choice_title:
+            try:
+                choices[name] = view.choices(CaseResults(case))
+            except MosaikError:
+                choices[name] = ()
+    return choices
+
+
+def result_lines(case: Case, states: Mapping[str, StepStatus]) -> dict[str, str]:
+    """What each step found, in words; the first line is the short form."""
+    lines: dict[str, str] = {}
+    results = CaseResults(case)
+    for step, state in states.items():
+        line = step_view(step).result_line
+        if state.word not in ("done", "stale") or line is None:
+            continue
+        try:
+            lines[step] = line(results)
+        except MosaikError as error:
+            lines[step] = str(error)
+    return lines
+
+
+def report_tables(results: CaseResults) -> list[ReportTable]:
+    """The tables of all steps in their order; those of one title become one table."""
+    tables: dict[str, list[ReportTable]] = {}
+    for view in step_views().values():
+        for table in view.report(results):
+            tables.setdefault(table.title, []).append(table)
+    joined = [_joined(parts) for parts in tables.values()]
+    return [table for table in joined if table.rows]
+
+
+def _joined(parts: Sequence[ReportTable]) -> ReportTable:
+    first = parts[0]
+    rows = tuple(row for part in parts for row in part.rows)
+    return ReportTable(first.title, first.columns, rows, first.note)
+
+
+def display_stains(case: Case, stain: str) -> StainVectors:
+    """The stain vectors of a slide as a step measured them, else the usual ones.
+
+    Natural optical density (R, G, B) of each stain.
+    """
+    measured: dict[str, Sequence[float]] = {}
+    results = CaseResults(case)
+    for view in step_views().values():
+        if view.base_slide == stain and view.stains is not None and results.has(*view.step.writes):
+            measured.update(view.stains(results))
+    return stains_of(stain, measured)

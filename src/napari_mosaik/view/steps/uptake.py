@@ -1,0 +1,133 @@
+"""Uptake: the SUV of the PET, per tile, its sensitivity to position, and its prediction."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from napari_mosaik.core.catalogue import (
+    METRICS,
+    PREDICTION,
+    PREDICTION_MAP,
+    SUV,
+    SUV_RECORD,
+    UPTAKE,
+    UPTAKE_SENSITIVITY,
+)
+from napari_mosaik.view import layers
+from napari_mosaik.view.case_results import CaseResults
+from napari_mosaik.view.formatting import count, number, percent
+from napari_mosaik.view.report.html import ReportTable
+from napari_mosaik.view.spec import LayerSpec
+from napari_mosaik.view.step_view import PanelKind, StepView
+from napari_mosaik.workflow.steps.predict import PREDICT
+from napari_mosaik.workflow.steps.review import REVIEW
+from napari_mosaik.workflow.steps.sensitivity import SHIFT_SENSITIVITY
+from napari_mosaik.workflow.steps.uptake import CALCULATE_SUV, MEASURE_UPTAKE
+
+__all__ = ["pet_layers"]
+
+_TOTALS = {
+    "factor": "SUV per activity concentration",
+    "mean": "mean of the PET slice",
+    "maximum": "maximum of the PET slice",
+}
+
+
+def pet_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
+    """The PET slice on the reference section, or in its own space before registration."""
+    suv = results.get(SUV)
+    return [] if suv is None else [layers.pet_layer(suv, results.transform("pet"))]
+
+
+def _suv_line(results: CaseResults) -> str:
+    record = results.get(SUV_RECORD) or {}
+    unit = str(record.get("unit", ""))
+    return f"mean {number(record.get('mean'))}, maximum {number(record.get('maximum'), unit)}"
+
+
+def _suv_report(results: CaseResults) -> list[ReportTable]:
+    record = results.get(SUV_RECORD)
+    if record is None:
+        return []
+    rows: list[tuple[object, ...]] = [
+        (term["label"], term["value"], term["unit"], term["source"])
+        for term in record.get("terms", ())
+    ]
+    for key, title in _TOTALS.items():
+        if key in record:
+            unit = "" if key == "factor" else record.get("unit", "")
+            rows.append((title, record[key], unit, record.get("formula", "")))
+    note = " ".join(record.get("assumptions", ()))
+    return [ReportTable("SUV inputs", ("term", "value", "unit", "source"), tuple(rows), note)]
+
+
+def _uptake_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
+    """Measured and predicted uptake, their difference, and the smoothed prediction."""
+    measured = results.painted(UPTAKE, "suv")
+    predicted = results.painted(PREDICTION, "suv")
+    specs = layers.uptake_layers(measured, predicted)
+    if measured is not None and predicted is not None and measured.unit == predicted.unit:
+        specs.append(layers.difference_layer(measured, predicted))
+    smooth = results.get(PREDICTION_MAP)
+    if smooth is not None:
+        limits = layers.common_limits(smooth.values)
+        for spec in specs:
+            if spec.legend is not None and spec.artifact == PREDICTION.name:
+                limits = spec.legend.limits or limits
+        title = "Predicted uptake, smoothed"
+        specs.append(layers.parameter_layer(smooth, title, limits=limits))
+    return specs
+
+
+def _uptake_line(results: CaseResults) -> str:
+    table = results.get(UPTAKE)
+    if table is None:
+        return ""
+    values = np.asarray(table["suv"], float)
+    known = int(np.isfinite(values).sum())
+    mean = number(float(np.nanmean(values)) if known else None, table.unit("suv"))
+    outside = values.size - known
+    line = f"{count(known, 'tile')} measured, mean {mean}"
+    return line + (f"; {count(outside, 'tile')} outside the PET" if outside else "")
+
+
+def _sensitivity_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
+    change = results.painted(UPTAKE_SENSITIVITY, "change")
+    return [] if change is None else [layers.sensitivity_layer(change)]
+
+
+def _sensitivity_line(results: CaseResults) -> str:
+    table = results.get(UPTAKE_SENSITIVITY)
+    if table is None:
+        return ""
+    change, share = (np.asarray(table[name], float) for name in ("change", "share"))
+    if not np.isfinite(share).any():
+        return "no tile lies on the PET"
+    middle = number(float(np.nanmedian(change)), table.unit("change"))
+    part = percent(float(np.nanmedian(share)))
+    return f"a small shift changes the SUV of a tile by {middle} ({part}), median"
+
+
+def _review_line(results: CaseResults) -> str:
+    metrics = results.get(METRICS)
+    if metrics is None:
+        return ""
+    error = number(metrics["suv_norm"]["mae"])
+    mean = (metrics["baselines"].get("mean") or {}).get("mae")
+    baseline = f" (training mean {number(mean)})" if mean is not None else ""
+    return f"mean absolute error {error}{baseline}, normalised SUV"
+
+
+SUV_VIEW = StepView(
+    step=CALCULATE_SUV,
+    layers=pet_layers,
+    result_line=_suv_line,
+    report=_suv_report,
+    panel=PanelKind.SUV_TERMS,
+)
+UPTAKE_VIEW = StepView(step=MEASURE_UPTAKE, layers=_uptake_layers, result_line=_uptake_line)
+SENSITIVITY_VIEW = StepView(
+    step=SHIFT_SENSITIVITY, layers=_sensitivity_layers, result_line=_sensitivity_line
+)
+PREDICTION_VIEW = StepView(step=PREDICT, layers=_uptake_layers)
+REVIEW_VIEW = StepView(step=REVIEW, result_line=_review_line)
