@@ -15,7 +15,7 @@ from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.segment import (
     TissueClassParams,
     load_tissue_model,
-    rasterise,
+    rasterise_classes,
     segment_classes,
     train_fast,
     training_pixels,
@@ -188,7 +188,7 @@ def test_rasterised_shapes_equal_shapely_at_sample_centres():
         [shapely.Point(110, 100).buffer(25).exterior.coords],
     )
     parts = shapely.MultiPolygon([shapely.box(15, 25, 40.5, 60.5), shapely.box(180, 150, 400, 300)])
-    codes = rasterise([shape("neoplastic", star), shape("non-neoplastic", parts)], lattice)
+    codes = rasterise_classes([shape("neoplastic", star), shape("non-neoplastic", parts)], lattice)
     centres = lattice.centres_um()
     inside = shapely.contains_xy(star, centres[..., 1], centres[..., 0])
     expected = np.where(inside, 2, 0)
@@ -200,11 +200,11 @@ def test_later_shapes_win_and_unknown_classes_are_told():
     lattice = Lattice("he", (10, 10), (1.0, 1.0))
     first = shape("background", shapely.box(0, 0, 10, 10))
     second = shape("neoplastic", shapely.box(2, 2, 5, 5))
-    codes = rasterise([first, second], lattice)
+    codes = rasterise_classes([first, second], lattice)
     assert np.bincount(codes.ravel()).tolist() == [0, 91, 9]
     with pytest.raises(InputError, match="'necrosis'"):
-        rasterise([shape("necrosis", shapely.box(0, 0, 1, 1))], lattice)
-    assert rasterise([], lattice).max() == 0
+        rasterise_classes([shape("necrosis", shapely.box(0, 0, 1, 1))], lattice)
+    assert rasterise_classes([], lattice).max() == 0
 
 
 def test_training_pixels_are_labelled_and_limited():

@@ -14,8 +14,8 @@ from napari_mosaik.segment.false_positives import (
     SUMS,
     FalsePositiveFilter,
     add_block_sums,
-    counted,
-    judge,
+    count_by_reason,
+    exclusion_codes,
     wall_colours,
     wall_sums,
 )
@@ -106,7 +106,7 @@ def test_each_rule_can_be_switched_off(scene):
     pixels = np.bincount(everything.vessels.array().ravel())[1:]
     for name, code in codes.items():
         only = VesselParams(**{rule: rule == RULES[name] for rule in RULES.values()})
-        verdict = judge(sums, pixels, 1.0, everything.staining.stains.matrix, only)
+        verdict = exclusion_codes(sums, pixels, 1.0, everything.staining.stains.matrix, only)
         assert set(np.unique(verdict)) == {0, code}
 
 
@@ -158,7 +158,7 @@ def test_colours_are_told_by_their_angles(colour, beyond, off):
 
 def test_an_object_without_sums_is_no_artefact():
     nothing = np.zeros((2, len(SUMS)), np.int64)
-    verdict = judge(nothing, np.array([50, 5000]), 1.0, VECTORS, FalsePositiveFilter())
+    verdict = exclusion_codes(nothing, np.array([50, 5000]), 1.0, VECTORS, FalsePositiveFilter())
     assert verdict.tolist() == [0, 0]
     assert np.isnan(wall_colours(nothing, VECTORS)["dab_od"]).all()
 
@@ -167,7 +167,7 @@ def test_numbers_count_up_within_vessels_and_within_the_others():
     kept, others = renumbered(np.array([0, 3, 0, 0, 1], np.uint8))
     assert kept.tolist() == [0, 1, 0, 2, 3, 0]
     assert others.tolist() == [0, 0, 1, 0, 0, 2]
-    assert counted(np.array([0, 3, 0, 0, 1], np.uint8)) == {
+    assert count_by_reason(np.array([0, 3, 0, 0, 1], np.uint8)) == {
         "yellow": 1, "black": 0, "dye": 1, "edge": 0, "fold": 0,
     }  # fmt: skip
 
@@ -188,7 +188,7 @@ def test_pictures_of_one_colour_have_no_vessels_and_the_reason_is_said(level, wo
     params = VesselParams(method=method)
     result = find_vessels(image, params)
     assert not result.vessels.array().any()
-    told = result_warnings(0, counted(result.reasons), result.staining, params)
+    told = result_warnings(0, count_by_reason(result.reasons), result.staining, params)
     assert len(told) == 1
     assert told[0].startswith("no vessel was found: ")
     if method == "dab":

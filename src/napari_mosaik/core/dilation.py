@@ -8,9 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["within"]
+from napari_mosaik.core.frame import Mask
 
-Mask = NDArray[np.bool_]
+__all__ = ["within"]
 
 
 def within(mask: Mask, distance_um: float, spacing_um: tuple[float, float]) -> Mask:

@@ -17,9 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.errors import FrameMismatch, InputError
 
-__all__ = ["FloatArray", "Lattice", "Transform"]
+__all__ = ["FloatArray", "Lattice", "Mask", "Transform"]
 
 FloatArray = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.features.object_kernels import (
-    find_runs,
     hull_pixels,
     hull_points,
+    row_runs,
     sum_along_runs,
     sum_runs,
 )
@@ -62,7 +62,7 @@ def measure_block(
     rows, cols = window or (slice(None), slice(None))
     r0, r1, _ = rows.indices(block.shape[0])
     c0, c1, _ = cols.indices(block.shape[1])
-    runs = find_runs(block, (r0, r1, c0, c1))
+    runs = row_runs(block, (r0, r1, c0, c1))
     present, which = np.unique(runs[:, 0], return_inverse=True)
     which = which.reshape(-1).astype(np.int64)
     m = present.size

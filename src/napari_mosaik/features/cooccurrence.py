@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.features.numba_support import compiled
+from napari_mosaik.core.compiled import compiled
 
 __all__ = ["bounding_boxes", "texture_of_objects"]
 

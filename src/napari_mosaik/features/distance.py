@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.raster import LazyArray
-from napari_mosaik.features.numba_support import compiled
 
 __all__ = ["distance_strips"]
 

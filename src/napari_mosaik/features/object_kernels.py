@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.features.numba_support import compiled
+from napari_mosaik.core.compiled import compiled
 
-__all__ = ["find_runs", "hull_pixels", "hull_points", "sum_along_runs", "sum_runs"]
+__all__ = ["hull_pixels", "hull_points", "row_runs", "sum_along_runs", "sum_runs"]
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -33,7 +33,7 @@ def _next_object(row: Int32, start: int, stop: int) -> int:
 
 
 @compiled
-def find_runs(labels: Int32, window: tuple[int, int, int, int]) -> Int32:
+def row_runs(labels: Int32, window: tuple[int, int, int, int]) -> Int32:
     """Horizontal runs of equal labels other than 0 within a window, in raster order.
 
     Parameters
@@ -109,7 +109,7 @@ def sum_runs(
     labels
         (h, w) labels; pixels around the runs decide where borders are.
     runs
-        (runs, 4) of `find_runs`.
+        (runs, 4) of `row_runs`.
     which
         (runs,) the object, 0 to m - 1, of each run.
     corners

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         segment_classes,
         train_fast,
     )
-    from napari_mosaik.segment.training_pixels import rasterise, training_pixels
+    from napari_mosaik.segment.training_pixels import rasterise_classes, training_pixels
     from napari_mosaik.segment.vessels import VesselParams, segment_vessels
 
 _WHERE = {
@@ -38,7 +38,7 @@ _WHERE = {
     "VesselParams": "vessels",
     "h_score": "caix",
     "load_tissue_model": "tissue_classifier",
-    "rasterise": "training_pixels",
+    "rasterise_classes": "training_pixels",
     "score_caix": "caix",
     "segment_classes": "tissue_classifier",
     "segment_nuclei": "nuclei",
@@ -58,7 +58,7 @@ __all__ = [
     "VesselParams",
     "h_score",
     "load_tissue_model",
-    "rasterise",
+    "rasterise_classes",
     "score_caix",
     "segment_classes",
     "segment_nuclei",

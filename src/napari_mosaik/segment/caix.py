@@ -11,11 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, LN10
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
-from napari_mosaik.segment.filters import Float32, Mask, kernel, require_rgb, stain_amount
+from napari_mosaik.segment.filters import Float32, require_rgb, stain_amount
 from napari_mosaik.segment.masks import Labels
 
 __all__ = ["CaixParams", "cell_rings", "grade", "h_score", "score_caix"]
@@ -96,7 +98,7 @@ def cell_rings(nuclei: Labels, inner_px: float, outer_px: float) -> Labels:
     return _rings(np.ascontiguousarray(nuclei, np.int32), reach, inner_px**2, outer_px**2 + 1e-9)
 
 
-@kernel
+@compiled
 def _rings(nuclei: Labels, reach: int, inner_sq: float, outer_sq: float) -> Labels:
     """Exact nearest nucleus in two passes: along columns, then along rows."""
     above = _rows_to_nucleus(nuclei, reach)
@@ -109,7 +111,7 @@ def _rings(nuclei: Labels, reach: int, inner_sq: float, outer_sq: float) -> Labe
     return out
 
 
-@kernel
+@compiled
 def _rows_to_nucleus(nuclei: Labels, reach: int) -> Labels:
     """Rows up to the next nucleus pixel of the same column; ``reach + 1`` if none is near."""
     out = np.full(nuclei.shape, reach + 1, np.int32)
@@ -122,7 +124,7 @@ def _rows_to_nucleus(nuclei: Labels, reach: int) -> Labels:
     return out
 
 
-@kernel
+@compiled
 def _owner(
     nuclei: Labels,
     above: Labels,
@@ -245,7 +247,7 @@ def _in_mask(centres: NDArray[np.float64], tumour: Mask | None) -> Mask:
     return out
 
 
-@kernel
+@compiled
 def _brownest(
     labels: Labels, values: Float32, n: int, share: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -260,7 +262,7 @@ def _brownest(
     return count, mean
 
 
-@kernel
+@compiled
 def _by_object(
     labels: Labels, values: Float32, n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Float32]:
@@ -281,7 +283,7 @@ def _by_object(
     return count, start, pool
 
 
-@kernel
+@compiled
 def _centroids(labels: Labels, n: int) -> NDArray[np.float64]:
     """(n, 2) mean row and column index of each object; NaN where it has no pixels."""
     total, count = np.zeros((n, 2)), np.zeros(n)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.segment.filters import kernel
 from napari_mosaik.segment.masks import Labels
 
 __all__ = ["ObjectStitcher", "keep_centroid_in_core"]
@@ -34,7 +34,7 @@ def keep_centroid_in_core(labels: Labels, core: Core) -> Labels:
     return _own(np.ascontiguousarray(labels, np.int32), bounds)
 
 
-@kernel
+@compiled
 def _own(labels: Labels, bounds: NDArray[np.int64]) -> Labels:
     n = labels.max() + 1
     count, row_sum, col_sum = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -107,7 +107,7 @@ class ObjectStitcher:
         return table
 
 
-@kernel
+@compiled
 def _paste(present: Labels, owned: Labels, used: int) -> tuple[Labels, NDArray[np.int64]]:
     number, first = _accepted(present, owned, used)
     out = present.copy()
@@ -118,7 +118,7 @@ def _paste(present: Labels, owned: Labels, used: int) -> tuple[Labels, NDArray[n
     return out, first
 
 
-@kernel
+@compiled
 def _accepted(present: Labels, owned: Labels, used: int) -> tuple[Labels, NDArray[np.int64]]:
     """New number of each object (0 for one seen before) and its first free pixel."""
     n = owned.max() + 1

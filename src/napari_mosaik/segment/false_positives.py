@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.colour import WHITE_INTENSITY, stain_matrix
-from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.compiled import compiled
+from napari_mosaik.core.frame import FloatArray, Mask
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment.false_positive_params import FalsePositiveFilter
-from napari_mosaik.segment.filters import Mask, kernel
 from napari_mosaik.segment.run_length import Labels, Runs
 
 __all__ = [
@@ -26,9 +26,9 @@ __all__ = [
     "FalsePositiveFilter",
     "add_block_sums",
     "any_rule_enabled",
-    "counted",
+    "count_by_reason",
     "excluded_objects_table",
-    "judge",
+    "exclusion_codes",
     "wall_colours",
     "wall_sums",
 ]
@@ -107,7 +107,7 @@ def _axes(vectors: FloatArray) -> FloatArray:
     return np.stack([brown, away / np.linalg.norm(away), normal / np.linalg.norm(normal)])
 
 
-@kernel
+@compiled
 def _add_up(
     rgb: NDArray[np.uint8], row: NDArray[np.int64], start: Labels, inside: Mask, label: Labels,
     od: FloatArray, dab: FloatArray, axes: FloatArray,
@@ -124,7 +124,7 @@ def _add_up(
                         sums[8] += 1
 
 
-@kernel
+@compiled
 def _add_pixel(
     pixel: NDArray[np.uint8], od: FloatArray, dab: FloatArray, axes: FloatArray,
     yellow_deg: float, black_od: float, sums: NDArray[np.int64],
@@ -143,7 +143,7 @@ def _add_pixel(
         sums[7] += 1
 
 
-@kernel
+@compiled
 def _is_brown(r: float, g: float, b: float, axes: FloatArray, yellow_deg: float) -> bool:
     """Whether a colour is that of DAB or lies between DAB and haematoxylin."""
     along = r * axes[0, 0] + g * axes[0, 1] + b * axes[0, 2]
@@ -206,7 +206,7 @@ def wall_colours(totals: NDArray[np.int64], vectors: ArrayLike) -> dict[str, Flo
         }
 
 
-def judge(
+def exclusion_codes(
     totals: NDArray[np.int64],
     pixels: NDArray[np.int64],
     pixel_area_um2: float,
@@ -246,7 +246,7 @@ def judge(
     return np.select(rules, (2, 3, 1, 4, 5), 0).astype(np.uint8)
 
 
-def counted(verdict: NDArray[np.uint8]) -> dict[str, int]:
+def count_by_reason(verdict: NDArray[np.uint8]) -> dict[str, int]:
     """How many objects were left out, by reason; every reason is named."""
     return {REASONS[code]: int((verdict == code).sum()) for code in REASONS if code}
 

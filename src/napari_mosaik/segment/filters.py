@@ -8,14 +8,12 @@ the very same bytes as the whole picture at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeVar, cast
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.colour import WHITE_INTENSITY, stain_matrix
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
 
 __all__ = [
@@ -24,7 +22,6 @@ __all__ = [
     "box_mean",
     "gaussian",
     "gaussian_weights",
-    "kernel",
     "look_up_row",
     "mirror",
     "otsu",
@@ -32,17 +29,10 @@ __all__ = [
     "stain_amount",
 ]
 
-F = TypeVar("F", bound=Callable[..., object])
 Float32 = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 _STEPS_PER_OD = 4096.0
 """Resolution of `box_mean`: sums of whole numbers are exact, so they do not depend on the block."""
-
-
-def kernel(function: F) -> F:
-    """Compile a function with numba: cached on disk, without the interpreter lock."""
-    return cast(F, njit(cache=True, nogil=True)(function))
 
 
 def require_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -83,7 +73,7 @@ def amount_table(vectors: ArrayLike, stain: int, white: float) -> Float32:
     return table
 
 
-@kernel
+@compiled
 def _look_up(rgb: NDArray[np.uint8], table: Float32) -> Float32:
     out = np.empty((rgb.shape[0], rgb.shape[1]), np.float32)
     for r in range(rgb.shape[0]):
@@ -91,7 +81,7 @@ def _look_up(rgb: NDArray[np.uint8], table: Float32) -> Float32:
     return out
 
 
-@kernel
+@compiled
 def look_up_row(row: NDArray[np.uint8], table: Float32, out: Float32) -> None:
     """Amounts of a stain along one row (columns, 3), from its `amount_table`."""
     for c in range(out.size):
@@ -112,7 +102,7 @@ def gaussian_weights(sigma_px: float) -> Float32:
     return np.asarray(weights / weights.sum(), np.float32)
 
 
-@kernel
+@compiled
 def mirror(i: int, n: int) -> int:
     """The index within ``0..n-1`` that an index beyond the border stands for."""
     if n == 1:
@@ -122,7 +112,7 @@ def mirror(i: int, n: int) -> int:
     return i
 
 
-@kernel
+@compiled
 def _separable(image: Float32, weights: Float32) -> Float32:
     rows, cols = image.shape
     reach = weights.size // 2
@@ -138,7 +128,7 @@ def _separable(image: Float32, weights: Float32) -> Float32:
     return out
 
 
-@kernel
+@compiled
 def _along(line: Float32, weights: Float32, out: Float32) -> None:
     """One row; *line* has room for the mirrored values on either side."""
     cols, reach = out.size, weights.size // 2
@@ -152,7 +142,7 @@ def _along(line: Float32, weights: Float32, out: Float32) -> None:
         add_pair(out, left, right, weights[reach + k])
 
 
-@kernel
+@compiled
 def add_pair(out: Float32, one: Float32, other: Float32, weight: np.float32) -> None:
     """Add two rows, weighted alike."""
     for c in range(out.size):
@@ -164,13 +154,13 @@ def box_mean(image: Float32, radius_px: int) -> Float32:
     return _box_mean(image, max(0, radius_px), np.float32(_STEPS_PER_OD))
 
 
-@kernel
+@compiled
 def _add_row(column: NDArray[np.int64], row: Float32, steps: np.float32, sign: int) -> None:
     for c in range(column.size):
         column[c] += sign * np.int64(np.rint(row[c] * steps))
 
 
-@kernel
+@compiled
 def _box_mean(image: Float32, radius: int, steps: np.float32) -> Float32:
     rows, cols = image.shape
     out = np.empty((rows, cols), np.float32)

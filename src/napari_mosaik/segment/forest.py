@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import CorruptArtifact, InputError
-from napari_mosaik.segment.filters import Float32, kernel
+from napari_mosaik.segment.filters import Float32
 
 __all__ = ["FlatForest", "grow_forest"]
 
@@ -142,7 +143,7 @@ def grow_forest(
     )
 
 
-@kernel
+@compiled
 def _descend(
     samples: Float32,
     roots: NDArray[np.int32],

@@ -21,14 +21,13 @@ from scipy import ndimage
 
 from napari_mosaik.core.corrections import Correction, Point, meant
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.frame import Lattice, Mask
 from napari_mosaik.core.raster import LazyArray
 from napari_mosaik.core.table import Table
 
 __all__ = ["MAX_MERGE_GAP_UM", "Edited", "ObjectEditor", "apply_corrections"]
 
 Window = tuple[slice, slice]
-Mask = NDArray[np.bool_]
 MAX_MERGE_GAP_UM = 100.0
 """Objects further apart than this, between their nearest pixels' rows or columns, stay two."""
 OTHER_SIZE = 2.0

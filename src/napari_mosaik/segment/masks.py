@@ -10,7 +10,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.segment.filters import Float32, Mask, kernel
+from napari_mosaik.core.compiled import compiled
+from napari_mosaik.core.frame import Mask
+from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.run_length import Labels, find_runs, scan_runs
 
 __all__ = [
@@ -71,7 +73,7 @@ def _without(mask: Mask, half: NDArray[np.int64]) -> Mask:
     return out
 
 
-@kernel
+@compiled
 def _spread(
     row: NDArray[np.int64], start: NDArray[np.int32], inside: Mask, value: bool,
     half: NDArray[np.int64], out: Mask,
@@ -89,7 +91,7 @@ def _spread(
                 out[i, max(0, start[k] - more) : min(cols, stop + more)] = value
 
 
-@kernel
+@compiled
 def chamfer_distance(mask: Mask, limit: int) -> Float32:
     """Distance in pixels to the nearest pixel outside the mask (5-7-11 chamfer), up to *limit*.
 

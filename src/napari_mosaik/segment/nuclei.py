@@ -14,17 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.colour import EOSIN, HAEMATOXYLIN, WHITE_INTENSITY, stain_matrix
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.raster import LabelImage, Raster
-from napari_mosaik.segment.filters import (
-    Float32,
-    Mask,
-    box_mean,
-    gaussian,
-    kernel,
-    otsu,
-    require_rgb,
-)
+from napari_mosaik.segment.filters import Float32, box_mean, gaussian, otsu, require_rgb
 from napari_mosaik.segment.masks import Labels, chamfer_distance, disc, fill_holes, open_mask
 from napari_mosaik.segment.nuclei_params import NucleiParams
 from napari_mosaik.segment.watershed import flood, local_maxima
@@ -105,7 +99,7 @@ def nuclear_density(
     return _limited(require_rgb(rgb), table, np.float32(_EXCESS_TOLERANCE_OD))
 
 
-@kernel
+@compiled
 def _limited(rgb: NDArray[np.uint8], table: Float32, tolerance: np.float32) -> Float32:
     rows, cols = rgb.shape[:2]
     out = np.empty((rows, cols), np.float32)
@@ -268,7 +262,7 @@ def _levels(score: Float32) -> NDArray[np.uint8]:
     return steps
 
 
-@kernel
+@compiled
 def _above_edge(density: Float32, around: Float32, labels: Labels, fraction: float) -> Mask:
     n = labels.max() + 1
     count, total, outer = np.zeros(n), np.zeros(n), np.zeros(n)
@@ -293,7 +287,7 @@ def _above_edge(density: Float32, around: Float32, labels: Labels, fraction: flo
     return _above(density, labels, edge)
 
 
-@kernel
+@compiled
 def _above(density: Float32, labels: Labels, edge: NDArray[np.float64]) -> Mask:
     out = np.empty(labels.shape, np.bool_)
     for r in range(labels.shape[0]):
@@ -302,7 +296,7 @@ def _above(density: Float32, labels: Labels, edge: NDArray[np.float64]) -> Mask:
     return out
 
 
-@kernel
+@compiled
 def renumber(labels: Labels, min_pixels: int) -> Labels:
     """Labels without the small ones, numbered 1..n by first pixel in raster order."""
     count = np.zeros(labels.max() + 1, np.int64)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.colour import EOSIN, HAEMATOXYLIN, WHITE_INTENSITY, stain_matrix
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.segment.filters import Float32, gaussian, kernel, require_rgb
+from napari_mosaik.segment.filters import Float32, gaussian, require_rgb
 
 __all__ = ["feature_names", "pixel_features", "reduce_rgb"]
 
@@ -83,7 +84,7 @@ def _tables() -> Float32:
     return np.asarray(rows[:, :, None] * od, np.float32)
 
 
-@kernel
+@compiled
 def _cells(rgb: NDArray[np.uint8], table: Float32, factor: int) -> Float32:
     rows, cols = -(-rgb.shape[0] // factor), -(-rgb.shape[1] // factor)
     out = np.empty((7, rows, cols), np.float32)
@@ -107,7 +108,7 @@ def _cells(rgb: NDArray[np.uint8], table: Float32, factor: int) -> Float32:
     return out
 
 
-@kernel
+@compiled
 def _edges(block: Float32) -> float:
     """Mean absolute difference of neighbours; 0 for a single pixel."""
     total, n = 0.0, 0
@@ -122,7 +123,7 @@ def _edges(block: Float32) -> float:
     return total / n if n > 0 else 0.0
 
 
-@kernel
+@compiled
 def _reduce(rgb: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     rows, cols = -(-rgb.shape[0] // factor), -(-rgb.shape[1] // factor)
     out = np.empty((rows, cols, 3), np.uint8)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.segment.filters import Mask, kernel
+from napari_mosaik.core.compiled import compiled
+from napari_mosaik.core.frame import Mask
 
 __all__ = ["BlockComponents", "Labels", "Runs", "find", "find_runs", "scan_runs"]
 
@@ -163,7 +164,7 @@ def scan_runs(mask: Mask) -> tuple[NDArray[np.int64], Ints, Mask]:
     return _scan(*_words(mask), mask.shape[1])
 
 
-@kernel
+@compiled
 def find(parent: NDArray[np.int64], i: int) -> int:
     """Root of a label in a union-find forest; the way there is shortened."""
     while parent[i] != i:
@@ -182,7 +183,7 @@ def _words(mask: Mask) -> tuple[Mask, NDArray[np.uint64]]:
     return wide, wide.view(np.uint64)
 
 
-@kernel
+@compiled
 def _scan(mask: Mask, words: NDArray[np.uint64], cols: int) -> tuple[NDArray[np.int64], Ints, Mask]:
     rows = mask.shape[0]
     row = np.zeros(rows + 1, np.int64)
@@ -197,14 +198,14 @@ def _scan(mask: Mask, words: NDArray[np.uint64], cols: int) -> tuple[NDArray[np.
     return row, start[:k].copy(), inside[:k].copy()
 
 
-@kernel
+@compiled
 def _longer(array: Any, room: int) -> Any:
     out = np.empty(array.size + room, array.dtype)
     out[: array.size] = array
     return out
 
 
-@kernel
+@compiled
 def _starts(
     line: Mask, words: NDArray[np.uint64], cols: int, k: int, start: Ints, inside: Mask
 ) -> int:
@@ -222,13 +223,13 @@ def _starts(
     return k
 
 
-@kernel
+@compiled
 def _stop(start: Ints, k: int, end: int, cols: int) -> int:
     """Column after the last one of a run; *end* is the index after the last run of its row."""
     return int(start[k + 1]) if k + 1 < end else cols
 
 
-@kernel
+@compiled
 def _connect(cols: int, row: NDArray[np.int64], start: Ints, inside: Mask) -> tuple[Ints, int, int]:
     parent = np.arange(start.size)
     for r in range(1, row.size - 1):
@@ -241,7 +242,7 @@ def _connect(cols: int, row: NDArray[np.int64], start: Ints, inside: Mask) -> tu
     return _number(parent, inside)
 
 
-@kernel
+@compiled
 def _next_pair(
     parent: NDArray[np.int64], inside: Mask, start: Ints,
     k: int, j: int, end: int, above: int, stop: int, over: int,
@@ -258,7 +259,7 @@ def _next_pair(
     return k + 1, j + 1
 
 
-@kernel
+@compiled
 def _unite(parent: NDArray[np.int64], one: int, other: int) -> None:
     a, b = find(parent, one), find(parent, other)
     if a < b:
@@ -267,7 +268,7 @@ def _unite(parent: NDArray[np.int64], one: int, other: int) -> None:
         parent[a] = b
 
 
-@kernel
+@compiled
 def _number(parent: NDArray[np.int64], inside: Mask) -> tuple[Ints, int, int]:
     label = np.zeros(parent.size, np.int32)
     n_objects, n_holes = 0, 0
@@ -284,7 +285,7 @@ def _number(parent: NDArray[np.int64], inside: Mask) -> tuple[Ints, int, int]:
     return label, n_objects, n_holes
 
 
-@kernel
+@compiled
 def _measure(
     cols: int, row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints, wanted: bool, n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -299,7 +300,7 @@ def _measure(
     return pixels, first
 
 
-@kernel
+@compiled
 def _edges(
     shape: tuple[int, int], row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints,
     wanted: bool,
@@ -316,7 +317,7 @@ def _edges(
     return top, _line(cols, row, start, inside, label, wanted, rows - 1), left, right
 
 
-@kernel
+@compiled
 def _line(
     cols: int, row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints, wanted: bool, r: int
 ) -> Labels:
@@ -329,7 +330,7 @@ def _line(
     return out
 
 
-@kernel
+@compiled
 def _paint(
     out: Labels, row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints,
     numbers: NDArray[np.int32],
@@ -341,7 +342,7 @@ def _paint(
                 out[r, start[k] : stop] = numbers[label[k]]
 
 
-@kernel
+@compiled
 def _fill_runs(
     out: Mask, row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints, fill: Mask
 ) -> None:

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.colour import WHITE_INTENSITY
+from napari_mosaik.core.compiled import compiled
+from napari_mosaik.core.frame import Mask
 from napari_mosaik.segment.filters import (
     Float32,
-    Mask,
     add_pair,
     amount_table,
     gaussian,
     gaussian_weights,
-    kernel,
     look_up_row,
     mirror,
     require_rgb,
@@ -59,7 +59,7 @@ def stain_above(
     return out
 
 
-@kernel
+@compiled
 def _above(
     rgb: NDArray[np.uint8], table: Float32, weights: Float32, limit: np.float32,
     possible: np.float32, out: Mask,
@@ -89,7 +89,7 @@ def _above(
             first = stop + 1
 
 
-@kernel
+@compiled
 def _mark_strong(row: Float32, possible: np.float32, r: int, latest: NDArray[np.int64]) -> None:
     """Note the row at every stretch with an amount that can make a mean reach the threshold."""
     n = row.size // _STRETCH
@@ -105,13 +105,13 @@ def _mark_strong(row: Float32, possible: np.float32, r: int, latest: NDArray[np.
             latest[n + 1] = r
 
 
-@kernel
+@compiled
 def _is_near(latest: NDArray[np.int64], j: int, since: int) -> bool:
     """Whether a stretch, or one beside it, was noted at that row or later."""
     return bool(latest[j] >= since or latest[j + 1] >= since or latest[j + 2] >= since)
 
 
-@kernel
+@compiled
 def _smooth_span(
     amounts: Float32, weights: Float32, r: int, rows: int, span: tuple[int, int],
     line: Float32, out: Float32,
@@ -135,7 +135,7 @@ def _smooth_span(
     _along_span(line, weights, span, out)
 
 
-@kernel
+@compiled
 def _along_span(line: Float32, weights: Float32, span: tuple[int, int], out: Float32) -> None:
     start, stop = span
     reach = weights.size // 2

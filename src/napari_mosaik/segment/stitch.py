@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.segment.filters import Mask, kernel
+from napari_mosaik.core.frame import Mask
 from napari_mosaik.segment.run_length import BlockComponents, Labels, find
 
 __all__ = ["ObjectCounts", "SeamLabels", "Window", "holes_to_fill", "windows"]
@@ -203,7 +204,7 @@ def holes_to_fill(seams: SeamLabels, max_pixels: int) -> list[Mask]:
     return [small[seams.numbers(index)] for index in range(len(seams.windows))]
 
 
-@kernel
+@compiled
 def _unite(parent: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
     for k in range(one.size):
         a, b = find(parent, one[k]), find(parent, other[k])
@@ -213,7 +214,7 @@ def _unite(parent: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.
             parent[a] = b
 
 
-@kernel
+@compiled
 def _roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:
     out = np.empty(parent.size, np.int64)
     for i in range(parent.size):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core import rasterise as painting
+from napari_mosaik.core import rasterise_classes as painting
 from napari_mosaik.core.catalogue import CLASS_NAMES
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
@@ -20,7 +20,7 @@ __all__ = [
     "class_codes",
     "class_list",
     "held_out_groups",
-    "rasterise",
+    "rasterise_classes",
     "training_pixels",
 ]
 
@@ -30,7 +30,7 @@ def class_codes(classes: Sequence[str]) -> dict[str, int]:
     return {name: code for code, name in enumerate(classes, start=1)}
 
 
-def rasterise(
+def rasterise_classes(
     shapes: Sequence[AnnotatedShape],
     lattice: Lattice,
     codes: Mapping[str, int] | None = None,
@@ -58,7 +58,7 @@ def rasterise(
                 f"the shape '{shape.key}' has the class '{shape.label}'; known classes: "
                 f"{', '.join(known)}"
             )
-    return painting.rasterise(shapes, lattice, known)
+    return painting.rasterise_classes(shapes, lattice, known)
 
 
 def class_list(shapes: Sequence[AnnotatedShape]) -> tuple[str, ...]:

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.raster import LabelImage, Raster
-from napari_mosaik.segment.false_positives import SUMS, add_block_sums, judge, wall_sums
-from napari_mosaik.segment.filters import (
-    Mask,
-    kernel,
-    require_rgb,
-)
+from napari_mosaik.segment.false_positives import SUMS, add_block_sums, exclusion_codes, wall_sums
+from napari_mosaik.segment.filters import require_rgb
 from napari_mosaik.segment.masks import close_mask
 from napari_mosaik.segment.run_length import BlockComponents, Labels, find_runs
 from napari_mosaik.segment.slide_stain import (
@@ -70,7 +68,7 @@ def dab_by_hue(rgb: NDArray[np.uint8]) -> Mask:
     return _brown(require_rgb(rgb))
 
 
-@kernel
+@compiled
 def _brown(rgb: NDArray[np.uint8]) -> Mask:
     rows, cols = rgb.shape[:2]
     out = np.zeros((rows, cols), np.bool_)
@@ -194,7 +192,7 @@ def find_vessels(
     totals = np.zeros((len(counts), len(SUMS)), np.int64)
     sums = wall_sums(rgb, wall, vectors, params, edge)
     add_block_sums(totals, owners(wall.objects(), labels), sums)
-    verdict = judge(totals, counts.pixels, spacing_um**2, vectors, params)
+    verdict = exclusion_codes(totals, counts.pixels, spacing_um**2, vectors, params)
     kept, others = (LabelImage(numbers[labels], image.lattice) for numbers in renumbered(verdict))
     return VesselSegmentation(kept, others, verdict[verdict > 0], wall.mask(), staining)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.segment.filters import Float32, Mask, kernel
+from napari_mosaik.core.compiled import compiled
+from napari_mosaik.core.frame import Mask
+from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.masks import Labels
 
 __all__ = ["flood", "local_maxima"]
 
 
-@kernel
+@compiled
 def local_maxima(score: Float32, mask: Mask, offsets: NDArray[np.int64]) -> Labels:
     """Seeds 1, 2, ... in raster order: masked pixels that no pixel within the offsets exceeds.
 
@@ -28,7 +30,7 @@ def local_maxima(score: Float32, mask: Mask, offsets: NDArray[np.int64]) -> Labe
     return out
 
 
-@kernel
+@compiled
 def _is_highest(score: Float32, mask: Mask, r: int, c: int, offsets: NDArray[np.int64]) -> bool:
     rows, cols = score.shape
     value = score[r, c]
@@ -43,7 +45,7 @@ def _is_highest(score: Float32, mask: Mask, r: int, c: int, offsets: NDArray[np.
     return True
 
 
-@kernel
+@compiled
 def _push(p: int, level: int, head: Labels, tail: Labels, following: Labels) -> None:
     if head[level] < 0:
         head[level] = p
@@ -52,7 +54,7 @@ def _push(p: int, level: int, head: Labels, tail: Labels, following: Labels) -> 
     tail[level] = p
 
 
-@kernel
+@compiled
 def flood(level: NDArray[np.uint8], seeds: Labels, mask: Mask) -> Labels:
     """Watershed by priority flooding from the seeds, lowest level first, within the mask.
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from napari_mosaik.core import Params, Raster, setting
 from napari_mosaik.core.colour import luma, optical_density
-from napari_mosaik.core.frame import FloatArray, Lattice
+from napari_mosaik.core.frame import FloatArray, Lattice, Mask
 
 __all__ = [
     "ARTEFACT_NAMES",
@@ -30,7 +30,6 @@ __all__ = [
     "sharpness_sums",
 ]
 
-Mask = NDArray[np.bool_]
 
 ARTEFACT_NAMES: Final = {0: "fine", 1: "pen", 2: "fold", 3: "blur", 4: "air bubble", 5: "other"}
 """Codes of the quality mask; "other" is given by hand only."""

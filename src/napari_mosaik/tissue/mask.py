@@ -11,11 +11,11 @@ from scipy import ndimage
 from napari_mosaik.core import InputError, Raster, setting
 from napari_mosaik.core.colour import luma
 from napari_mosaik.core.dilation import within
+from napari_mosaik.core.frame import Mask
 from napari_mosaik.tissue.artefacts import ArtefactParams
 
 __all__ = ["TissueParams", "ink_mask", "otsu_threshold", "tissue_mask"]
 
-Mask = NDArray[np.bool_]
 
 _BLACK = 4
 """Largest channel value of scanner padding."""

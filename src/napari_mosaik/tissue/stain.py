@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Params, setting
 from napari_mosaik.core.colour import WHITE_INTENSITY
+from napari_mosaik.core.compiled import compiled
 
 __all__ = [
     "HE_REFERENCE",
@@ -213,7 +213,7 @@ def _exposure(white: float) -> tuple[NDArray[np.uint8], FloatArray]:
     return guess, np.asarray(largest, float)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _mixed_anew(
     pixels: NDArray[np.uint8],
     od_of_level: FloatArray,

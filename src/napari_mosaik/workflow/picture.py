@@ -177,14 +177,14 @@ def _tissue(slide: Slide, choice: Choice) -> Segmented:
 def _vessels(slide: Slide, choice: Choice) -> Segmented:
     from napari_mosaik.features import measure_objects
     from napari_mosaik.segment import VesselParams
-    from napari_mosaik.segment.false_positives import counted
+    from napari_mosaik.segment.false_positives import count_by_reason
     from napari_mosaik.segment.slide_stain import result_warnings
     from napari_mosaik.segment.vessels import find_vessels
 
     params = VesselParams.parse({"method": choice.method} if choice.method else {})
     image = choice.picture(slide, params.spacing_um)
     found = find_vessels(image, params)
-    left_out = counted(found.reasons)
+    left_out = count_by_reason(found.reasons)
     labels, staining = found.vessels.array(), found.staining
     told = result_warnings(int(labels.max(initial=0)), left_out, staining, params)
     method: dict[str, Any] = {

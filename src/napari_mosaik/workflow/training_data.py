@@ -92,14 +92,14 @@ def annotated_tiles(
     params: DenseNetParams,
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], str]]:
     """Stain-normalised tiles that hold labelled pixels, their codes, and their spatial group."""
-    from napari_mosaik.segment.training_pixels import rasterise
+    from napari_mosaik.segment.training_pixels import rasterise_classes
     from napari_mosaik.tissue import StainFit
 
     stain: Any = case.store.read(STAIN_FIT)
     with case.slide("he") as slide:
         spacing_um = params.read_spacing_um
         reader = ClassReader(slide, StainFit.from_dict(stain), spacing_um, spacing_um)
-        codes = rasterise(shapes, reader.lattice, names)
+        codes = rasterise_classes(shapes, reader.lattice, names)
         for block in cut(reader.lattice, DENSENET_TILE_PX, 0.0):
             own = codes[block.rows, block.cols]
             if own.shape == (DENSENET_TILE_PX, DENSENET_TILE_PX) and own.any():
@@ -121,14 +121,14 @@ def annotated_pixels(
     from scipy import ndimage
 
     from napari_mosaik.segment.tissue_classifier import block_features, fast_halo_um
-    from napari_mosaik.segment.training_pixels import rasterise
+    from napari_mosaik.segment.training_pixels import rasterise_classes
     from napari_mosaik.tissue import StainFit
 
     stain: Any = case.store.read(STAIN_FIT)
     fit = StainFit.from_dict(stain)
     with case.slide("he") as slide:
         reader = ClassReader(slide, fit, params.spacing_um, params.read_spacing_um)
-        codes = rasterise(shapes, reader.lattice, names)
+        codes = rasterise_classes(shapes, reader.lattice, names)
         member, _ = ndimage.label(codes > 0)
         first = int.from_bytes(hashlib.blake2b(case.name.encode(), digest_size=4).digest(), "big")
         blocks = [

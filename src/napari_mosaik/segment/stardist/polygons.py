@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.segment.filters import Float32, kernel
+from napari_mosaik.core.compiled import compiled
+from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.masks import Labels
 from napari_mosaik.segment.stardist.network import GRID
 
@@ -96,7 +97,7 @@ def paint_polygons(candidates: Candidates, shape: tuple[int, int], factor: float
     return labels
 
 
-@kernel
+@compiled
 def _paint(labels: Labels, outlines: NDArray[np.float64], names: NDArray[np.int32]) -> None:
     """Paint polygons over one another; a pixel belongs to one where its centre lies in it.
 

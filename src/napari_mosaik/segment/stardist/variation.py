@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
-from napari_mosaik.segment.filters import Float32, Mask
+from napari_mosaik.core.frame import Mask
+from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.masks import Labels
 
 __all__ = ["Scene", "augmented_picture", "augmented_scene", "blurred"]

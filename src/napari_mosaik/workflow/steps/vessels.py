@@ -87,7 +87,7 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
     parts = yield from inputs.blocks(
         "measures", chosen, vessels.measured, "measuring vessels", start=0.75, stop=0.88
     )
-    vessels.judge(parts, params, staining)
+    vessels.exclusion_codes(parts, params, staining)
     results = vessels.tables(parts, lattice, params, staining)
     inputs.note(STAINING, vessels.noted(params, staining))
     inputs.note(LEFT_OUT, vessels.left_out())
@@ -255,22 +255,29 @@ class _Vessels:
         )
         return {**measures, "owner": owners(wall.objects(), around[1:-1, 1:-1])}
 
-    def judge(self, parts: BlockResults, params: VesselParams, staining: Staining) -> None:
+    def exclusion_codes(
+        self, parts: BlockResults, params: VesselParams, staining: Staining
+    ) -> None:
         """Tell vessels from other brown objects, each as a whole."""
-        from napari_mosaik.segment.false_positives import SUMS, add_block_sums, judge, wall_colours
+        from napari_mosaik.segment.false_positives import (
+            SUMS,
+            add_block_sums,
+            exclusion_codes,
+            wall_colours,
+        )
 
         totals = np.zeros((self._pixels.size, len(SUMS)), np.int64)
         for place in range(len(parts)):
             add_block_sums(totals, parts.array(place, "owner"), self._walls.array(place, "colour"))
         vectors, area_um2 = staining.stains.matrix, self.blocks[0].lattice.sample_area_um2
-        self._verdict = judge(totals, self._pixels, area_um2, vectors, params)
+        self._verdict = exclusion_codes(totals, self._pixels, area_um2, vectors, params)
         self._colour = wall_colours(totals, vectors)
 
     def left_out(self) -> dict[str, int]:
         """How many objects were left out, by reason."""
-        from napari_mosaik.segment.false_positives import counted
+        from napari_mosaik.segment.false_positives import count_by_reason
 
-        return counted(self._verdict)
+        return count_by_reason(self._verdict)
 
     def noted(self, params: VesselParams, staining: Staining) -> dict[str, Any]:
         """Stains, threshold, look and warnings for the record."""
