@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from napari_mosaik.io import open_slide
 from napari_mosaik.phantom.false_positive_scene import KINDS, brown_scene
-from napari_mosaik.segment.false_positives import counted
+from napari_mosaik.segment.false_positives import count_by_reason
 from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.vessels import VesselParams, find_vessels
 
@@ -73,7 +73,7 @@ def look_at(path, params):
     found = find_vessels(image, params)
     return {
         "vessels": int(found.vessels.array().max()),
-        "left_out": counted(found.reasons),
+        "left_out": count_by_reason(found.reasons),
         **found.staining.to_dict(),
     }
 

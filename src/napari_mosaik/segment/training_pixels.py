@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core import rasterise_classes as painting
 from napari_mosaik.core.catalogue import CLASS_NAMES
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
@@ -58,7 +57,7 @@ def rasterise_classes(
                 f"the shape '{shape.key}' has the class '{shape.label}'; known classes: "
                 f"{', '.join(known)}"
             )
-    return painting.rasterise_classes(shapes, lattice, known)
+    return rasterise(shapes, lattice, known)
 
 
 def class_list(shapes: Sequence[AnnotatedShape]) -> tuple[str, ...]:
