@@ -51,13 +51,13 @@ def touched_files(root: Path) -> dict[str, int | None]:
         report = Path(folder) / "howto.xml"
         command = [sys.executable, "-m", "pytest", "-q", "tests/howto", f"--junitxml={report}"]
         subprocess.run(command, cwd=root, check=False, stdout=subprocess.DEVNULL)
-        count_by_reason: dict[str, int | None] = dict.fromkeys(TOYS)
+        counted: dict[str, int | None] = dict.fromkeys(TOYS)
         if report.is_file():
             for case in ElementTree.parse(report).iter("testcase"):
                 if case.find("failure") is None and case.find("error") is None:
                     for entry in case.iter("property"):
-                        count_by_reason[str(entry.get("name"))] = int(str(entry.get("value")))
-    return count_by_reason
+                        counted[str(entry.get("name"))] = int(str(entry.get("value")))
+    return counted
 
 
 def main() -> None:

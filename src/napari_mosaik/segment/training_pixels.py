@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core.catalogue import CLASS_NAMES
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.segment.filters import Float32
 
