@@ -47,13 +47,13 @@ def _read_slide(path: Paths) -> LayerData:
 
     from napari_mosaik.io.slide import open_slide
     from napari_mosaik.view.layers import slide_layer
-    from napari_mosaik.widgets.base.gc_tuning import set_window_aside
+    from napari_mosaik.widgets.base.gc_tuning import freeze_window
     from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
 
     file = Path(path if isinstance(path, str) else path[0])
     viewer = napari.current_viewer()
     if viewer is not None:
-        set_window_aside(viewer)
+        freeze_window(viewer)
     slide = open_slide(file)
     if "warning" in slide.properties:
         show_warning(f"{file.name}: {slide.properties['warning']}")

@@ -1,4 +1,4 @@
-"""The window: the only folder that knows napari and Qt."""
+"""The window: the only package that imports napari and Qt."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["show_case"]
 
 
 def show_case(case: Path) -> None:
-    """Open napari with the dock and a case, and stay until the window is closed.
+    """Open a case in napari with the MOSAIK dock; returns when the window is closed.
 
-    When the case lies in a folder with other cases, these are offered as its cohort.
+    Other cases in the same folder are offered as its cohort.
     """
     import napari
 

@@ -1,1 +1,1 @@
-"""Controls, worker and case controller that every room of the window uses."""
+"""Controls, background worker and case controller, used by all parts of the window."""

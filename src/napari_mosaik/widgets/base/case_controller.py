@@ -1,4 +1,4 @@
-"""What the window can do with cases: open, make, run, cancel; each in the background."""
+"""Actions of the window on cases: open, create, run and cancel, each in the background."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from napari_mosaik.workflow.steps import step_named
 __all__ = ["CaseController", "missing_sources"]
 
 _CALM_MS = 300
-"""States are worked out anew this long after the last change of a setting."""
+"""The status of the steps is updated this long after the last change of a setting."""
 
 
 class CaseController(QObject):
-    """Acts on a workspace: every button ends in one of these methods.
+    """Acts on a workspace; every button calls one of these methods.
 
-    At most one job runs at a time.  ``case_opened`` is emitted after a case was opened and its
-    states are known; ``committed`` with the name of each step that has just stored its results;
-    ``page_done`` with the steps that were asked for when all of them are finished.
+    At most one job runs at a time.  ``case_opened`` is emitted once a case is open and the status
+    of its steps is known; ``committed`` with the name of each step that has stored its results;
+    ``page_done`` with the names of the requested steps when all of them have finished.
     """
 
     case_opened = Signal()
@@ -45,7 +45,7 @@ class CaseController(QObject):
         super().__init__(parent)
         self.workspace = workspace
         self._generation = 0
-        self._told: set[str] = set()  # steps of the running job whose results were announced
+        self._announced: set[str] = set()  # steps of the running job whose results were shown
         self._tasks: set[Task] = set()
         self._calm = QTimer(self)
         self._calm.setSingleShot(True)
@@ -53,9 +53,9 @@ class CaseController(QObject):
         self._calm.timeout.connect(self.refresh)
 
     # --- background -----------------------------------------------------------------------------
-    def read(self, about: str, work: Callable[[], Any], then: Callable[[Any], None]) -> Task:
-        """Call *work* in the background and give its answer to *then* in the window."""
-        task = Task(about, work, self)
+    def read(self, action: str, work: Callable[[], Any], then: Callable[[Any], None]) -> Task:
+        """Call *work* on a background thread and pass its return value to *then* on the GUI thread."""
+        task = Task(action, work, self)
         self._tasks.add(task)
         task.done.connect(then)
         task.failed.connect(self._show)
@@ -69,9 +69,13 @@ class CaseController(QObject):
         task.deleteLater()
 
     def start(self, title: str, steps: Callable[[], Steps]) -> Job | None:
-        """Begin a job; None, with a message, when another one runs."""
+        """Start a job; returns None and shows a message if another one is running."""
         if self.workspace.job is not None:
-            self.report(InputError(f"{self.workspace.job.title} is running; wait or cancel it"))
+            self.report(
+                InputError(
+                    f"{self.workspace.job.title} is running; wait for it to finish or cancel it"
+                )
+            )
             return None
         self.workspace.problem = None
         job = Job(title, steps, self)
@@ -79,17 +83,17 @@ class CaseController(QObject):
         job.failed.connect(self._show)
         job.ended.connect(self._job_ended)
         self.workspace.job = job
-        self._told.clear()
+        self._announced.clear()
         job.start()
         return job
 
     def cancel(self) -> None:
-        """Cancel what is running."""
+        """Cancel the running job."""
         if self.workspace.job is not None:
             self.workspace.job.cancel()
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Stop everything; called when the window closes."""
+        """Stop all background work; called when the window closes."""
         self._calm.stop()
         self._generation += 1
         job = self.workspace.job
@@ -99,9 +103,9 @@ class CaseController(QObject):
         for task in tuple(self._tasks):
             task.wait(timeout_s)
 
-    def report(self, error: Exception, about: str = "") -> None:
+    def report(self, error: Exception, action: str = "") -> None:
         """Show an error in the banner."""
-        self._show(problem_of(about, error))
+        self._show(problem_of(action, error))
 
     def _show(self, problem: Any) -> None:
         self.workspace.problem = problem
@@ -111,12 +115,12 @@ class CaseController(QObject):
         if report.part != before and report.part in self.workspace.states:
             self.workspace.running = report.part
         if job is not None and report.part in job.parts:
-            self._tell_stored(job.parts[: job.parts.index(report.part)])
+            self._announce(job.parts[: job.parts.index(report.part)])
 
-    def _tell_stored(self, parts: Sequence[str]) -> None:
-        """Show what steps of the running job have stored; each is told once, however short."""
-        new = [p for p in parts if p in self.workspace.states and p not in self._told]
-        self._told.update(new)
+    def _announce(self, parts: Sequence[str]) -> None:
+        """Emit ``committed`` once for each finished step, even if it was too short to be polled."""
+        new = [p for p in parts if p in self.workspace.states and p not in self._announced]
+        self._announced.update(new)
         if new:
             self.refresh()
         for step in new:
@@ -127,18 +131,18 @@ class CaseController(QObject):
         self.workspace.running = ""
         self.workspace.job = None
         if job is not None:
-            self._tell_stored(job.parts)
+            self._announce(job.parts)
             job.deleteLater()
 
     # --- opening --------------------------------------------------------------------------------
     def open(self, path: Path, prefer: str = "") -> None:
-        """Open a case, or a cohort folder and the case of it that is named *prefer*."""
+        """Open a case, or a cohort folder and its case *prefer*."""
 
         def work() -> tuple[tuple[Path, ...], _Opened]:
-            found = tuple(find_cases([path]))
-            chosen = next((p for p in found if p.name == prefer), found[0])
-            single = found == (path,)
-            return (() if single else found), _open(chosen)
+            roots = tuple(find_cases([path]))
+            chosen = next((p for p in roots if p.name == prefer), roots[0])
+            single = roots == (path,)
+            return (() if single else roots), _open(chosen)
 
         self.read("Open", work, self._opened)
 
@@ -147,8 +151,8 @@ class CaseController(QObject):
         cohort = self.workspace.cohort
         self.read("Open", lambda: (cohort, _open(path)), self._opened)
 
-    def _opened(self, answer: tuple[tuple[Path, ...], _Opened]) -> None:
-        cohort, opened = answer
+    def _opened(self, loaded: tuple[tuple[Path, ...], _Opened]) -> None:
+        cohort, opened = loaded
         workspace = self.workspace
         self._generation += 1
         workspace.problem = None
@@ -164,7 +168,7 @@ class CaseController(QObject):
         self.case_opened.emit()
 
     def create(self, root: Path, file: CaseFile) -> None:
-        """Make a case folder and open it."""
+        """Create a case folder and open it."""
 
         def work() -> tuple[tuple[Path, ...], _Opened]:
             create_case(root, file)
@@ -173,7 +177,7 @@ class CaseController(QObject):
         self.read("New case", work, self._opened)
 
     def sample(self, folder: Path, size: str = "quick", seed: int = 0) -> None:
-        """Make the sample cohort in the background, or open it if it is there already."""
+        """Generate the sample cohort in the background, or open it if it exists already."""
         if any(folder.glob("*/case.toml")):
             self.open(folder, prefer="B11")
             return
@@ -189,12 +193,16 @@ class CaseController(QObject):
             job.done.connect(lambda _: self.open(folder, prefer="B11"))
 
     def update_case(self, **changes: Any) -> None:
-        """Change what the case holds (a pixel size, the injection record, a file)."""
+        """Change a field of ``case.toml``: a pixel size, the injection record, a file."""
         case = self.workspace.case
         if case is None:
             return
         if self.workspace.job is not None:
-            self.report(InputError(f"{self.workspace.job.title} is running; wait or cancel it"))
+            self.report(
+                InputError(
+                    f"{self.workspace.job.title} is running; wait for it to finish or cancel it"
+                )
+            )
             return
         try:
             case.update(**changes)
@@ -205,18 +213,18 @@ class CaseController(QObject):
         self.workspace.events.case.emit(case, case)
         self.refresh()
 
-    # --- states ---------------------------------------------------------------------------------
+    # --- status ---------------------------------------------------------------------------------
     def refresh(self) -> None:
-        """Work out the state of every step anew, in the background."""
+        """Update the status of every step in the background."""
         case, recipe = self.workspace.case, dict(self.workspace.recipe)
         if case is None:
             return
         self._calm.stop()
         self._generation += 1
-        mine = self._generation
+        generation = self._generation
 
         def then(answer: tuple[Mapping[str, StepStatus], dict[str, str], Facts]) -> None:
-            if mine == self._generation:
+            if generation == self._generation:  # neither another case nor a newer refresh
                 self.workspace.results = answer[1]
                 self.workspace.states = dict(answer[0])
                 self.workspace.facts = answer[2]
@@ -228,36 +236,36 @@ class CaseController(QObject):
         self.read("Case", work, then)
 
     def set_params(self, step: str, params: Params) -> None:
-        """Take over the settings of a step from its form; stale marks follow at once."""
+        """Set the settings of a step; its results and those that depend on it become stale."""
         if self.workspace.recipe.get(step) != params:
             self.workspace.recipe = {**self.workspace.recipe, step: params}
             self._calm.start()
 
     # --- running --------------------------------------------------------------------------------
     def run_steps(self, names: Sequence[str]) -> Job | None:
-        """Run the steps of a page, and before them what they need; finished ones are run again."""
+        """Run the steps of a page and everything they need; rerun them if all are finished."""
         case, recipe = self.workspace.case, dict(self.workspace.recipe)
         states = self.workspace.states
-        free = [name for name in names if states[name].word != "blocked"]
-        if case is None or not free:
+        runnable = [name for name in names if states[name].word != "blocked"]
+        if case is None or not runnable:
             return None
-        again = all(states[name].word == "done" for name in free)
-        title = step_named(free[-1]).page
-        job = self.start(title, lambda: _run(case, recipe, free, again=again))
+        again = all(states[name].word == "done" for name in runnable)
+        title = step_named(runnable[-1]).page
+        job = self.start(title, lambda: _run(case, recipe, runnable, again=again))
         if job is not None:
-            job.done.connect(lambda _: self.page_done.emit(tuple(free)))
+            job.done.connect(lambda _: self.page_done.emit(tuple(runnable)))
         return job
 
     def run_missing(self) -> Job | None:
-        """Run everything that is missing or stale and not blocked."""
+        """Run every step that has no results or stale ones and is not blocked."""
         case, recipe = self.workspace.case, dict(self.workspace.recipe)
         if case is None:
             return None
-        return self.start("Run all that is missing", lambda: _run(case, recipe))
+        return self.start("Run all missing", lambda: _run(case, recipe))
 
 
 class _Opened:
-    """A case with everything that the window shows of it at once."""
+    """A case and all that the window shows of it, read in the background."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -272,7 +280,7 @@ def _open(path: Path) -> _Opened:
 
 
 def _run(case: Case, recipe: Recipe, names: Sequence[str] = ("",), *, again: bool = False) -> Steps:
-    """Everything up to each of the named steps ("" for all that can be had)."""
+    """Run up to each of the named steps ("" for all that can be run)."""
     with case.writing():
         write_recipe(case.root, recipe)
     for name in names:
@@ -287,7 +295,7 @@ def _run(case: Case, recipe: Recipe, names: Sequence[str] = ("",), *, again: boo
 
 
 def missing_sources(case: Case) -> list[tuple[str, str, str]]:
-    """The checklist: (short name, key, what is missing or empty) of each source."""
+    """Checklist of the sources: (title, key, reason why it is missing, "" if it is there)."""
     from napari_mosaik.core.catalogue import INJECTION, PET, SLIDES
 
     rows = [(STAIN_TITLES[stain], stain, case.lacks(SLIDES[stain])) for stain in SLIDES]

@@ -1,4 +1,4 @@
-"""Small pieces of which the pages are made: wrapped words, rows of buttons, the error banner."""
+"""Building blocks of the pages: wrapped labels, rows of buttons, collapsible boxes, the banner."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def wrapped_label(text: str = "", *, bold: bool = False, small: bool = False) -> QLabel:
-    """A label that wraps instead of being clipped and whose text can be copied."""
+    """A label with word wrap and selectable text."""
     label = QLabel(text)
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -52,14 +52,14 @@ def wrapped_label(text: str = "", *, bold: bool = False, small: bool = False) ->
 
 def button(text: str, act: Callable[[], Any], tip: str = "") -> QPushButton:
     """A push button."""
-    made = QPushButton(text)
-    made.setToolTip(tip)
-    made.clicked.connect(lambda _checked=False: act())
-    return made
+    push = QPushButton(text)
+    push.setToolTip(tip)
+    push.clicked.connect(lambda _checked=False: act())
+    return push
 
 
 def row(*widgets: QWidget | int, spacing: int = 4) -> QHBoxLayout:
-    """Widgets side by side; a number is a stretch."""
+    """Widgets side by side; a number adds a stretch."""
     layout = QHBoxLayout()
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(spacing)
@@ -72,7 +72,7 @@ def row(*widgets: QWidget | int, spacing: int = 4) -> QHBoxLayout:
 
 
 def column(*items: QWidget | QLayout | int, margin: int = 0, spacing: int = 4) -> QVBoxLayout:
-    """Widgets and rows one below the other; a number is a stretch."""
+    """Widgets and layouts stacked vertically; a number adds a stretch."""
     layout = QVBoxLayout()
     layout.setContentsMargins(margin, margin, margin, margin)
     layout.setSpacing(spacing)
@@ -98,7 +98,7 @@ def clear(layout: QLayout) -> None:
 
 
 class _Scrolled(QScrollArea):
-    """Grows what it holds when lines wrap or parts appear in it; Qt alone may leave it too low."""
+    """Resizes its content when text wraps or parts of it appear, which Qt alone may omit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,13 +113,13 @@ class _Scrolled(QScrollArea):
         return bool(super().eventFilter(watched, event))
 
     def _fit(self) -> None:
-        held = self.widget()
-        if held is not None and held.heightForWidth(held.width()) > held.height():
+        content = self.widget()
+        if content is not None and content.heightForWidth(content.width()) > content.height():
             QCoreApplication.sendEvent(self, QEvent(QEvent.Type.LayoutRequest))
 
 
 def shrinkable(box: QComboBox) -> QComboBox:
-    """The list may be narrower than its longest text, so that the dock needs no more room."""
+    """Let a combo box be narrower than its longest item, so that it does not widen the dock."""
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(8)
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -127,7 +127,7 @@ def shrinkable(box: QComboBox) -> QComboBox:
 
 
 def scrolled(widget: QWidget) -> QScrollArea:
-    """The widget in an area that scrolls up and down and never sideways."""
+    """The widget in an area that scrolls vertically only."""
     area = _Scrolled()
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
@@ -137,7 +137,11 @@ def scrolled(widget: QWidget) -> QScrollArea:
 
 
 class Collapsible(QWidget):
-    """A heading that opens and closes what is below it."""
+    """A heading that shows or hides the widget below it.
+
+    superqt's ``QCollapsible`` fixes the height of its content at the size hint and so clips
+    wrapped labels; this one leaves the height to the layout.
+    """
 
     toggled = Signal(bool)
 
@@ -156,7 +160,7 @@ class Collapsible(QWidget):
         self._open(opened)
 
     def set_open(self, opened: bool) -> None:
-        """Open or close it."""
+        """Show or hide the body."""
         self._head.setChecked(opened)
 
     def _open(self, opened: bool) -> None:
@@ -167,7 +171,7 @@ class Collapsible(QWidget):
 
 
 class Banner(QFrame):
-    """What went wrong, in one sentence, with what to do; details can be copied."""
+    """The last error in one sentence; its technical details can be copied."""
 
     dismissed = Signal()
 
@@ -178,7 +182,9 @@ class Banner(QFrame):
         self._details = ""
         self.title = wrapped_label(bold=True)
         self.sentence = wrapped_label()
-        self.copy = button("Copy details", self._copy, "Copy the technical details for a report")
+        self.copy = button(
+            "Copy details", self._copy, "Copy the technical details for a bug report"
+        )
         close = button("Dismiss", self.dismissed.emit)
         self.setLayout(column(self.title, self.sentence, row(self.copy, close, 1), margin=6))
         self.show_problem(None)
@@ -189,7 +195,7 @@ class Banner(QFrame):
         if problem is None:
             return
         self._details = problem.details or problem.sentence
-        self.title.setText(f"⚠ {problem.about}" if problem.about else "⚠ That did not work")
+        self.title.setText(f"⚠ {problem.action}" if problem.action else "⚠ Error")
         self.sentence.setText(problem.sentence)
         self.copy.setText("Copy details")
 

@@ -16,7 +16,7 @@ __all__ = ["FigureView"]
 
 
 class FigureView(QWidget):
-    """Shows one figure at a time and tells where it was clicked, in data coordinates."""
+    """Shows one figure; calls *clicked* with the data coordinates of a mouse click."""
 
     def __init__(self, clicked: Callable[[float, float], None] | None = None) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class FigureView(QWidget):
         self.setMinimumSize(160, 140)
 
     def show_figure(self, figure: Figure | None) -> None:
-        """Replace the figure; None leaves the place empty."""
+        """Replace the figure; None leaves the view empty."""
         if self.canvas is not None:
             self._layout.removeWidget(self.canvas)
             self.canvas.setParent(None)
@@ -50,7 +50,7 @@ class FigureView(QWidget):
 
 
 def _theme() -> tuple[str, str]:
-    """Ink and paper of napari's present theme."""
+    """Text and background colour of the current napari theme."""
     from napari.settings import get_settings
     from napari.utils.theme import get_theme
 

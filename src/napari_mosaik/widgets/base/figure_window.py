@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["FigureWindow"]
 
 _DPI = 100
-_LEAST_PX = 480
+_MIN_PX = 480
 
 
 class FigureWindow:
-    """Shows one figure at a time in a window that belongs to *parent*."""
+    """Shows one figure in a window that belongs to *parent*."""
 
     def __init__(self, parent: QWidget) -> None:
         self._parent = parent
@@ -27,7 +27,7 @@ class FigureWindow:
         self.view: FigureView | None = None
 
     def show_figure(self, figure: Figure, title: str) -> None:
-        """Show a figure in its own size, at least."""
+        """Show a figure at least at its own size."""
         if self.window is None or self.view is None:
             self.window = QDialog(self._parent)
             self.view = FigureView()
@@ -35,6 +35,6 @@ class FigureWindow:
         width, height = figure.get_size_inches() * _DPI
         self.window.setWindowTitle(title)
         self.view.show_figure(figure)
-        self.window.resize(max(_LEAST_PX, int(1.3 * width)), max(_LEAST_PX, int(1.2 * height)))
+        self.window.resize(max(_MIN_PX, int(1.3 * width)), max(_MIN_PX, int(1.2 * height)))
         self.window.show()
         self.window.raise_()

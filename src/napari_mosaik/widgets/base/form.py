@@ -1,4 +1,4 @@
-"""The settings of a step as a form: every field of a `Params` class becomes one magicgui widget."""
+"""Forms for the settings of steps: one magicgui widget for each field of a `Params` class."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from napari_mosaik.view.formatting import title_of
 
 __all__ = ["ParamsForm", "field_widget"]
 
-_LONGEST_DECIMALS = 9
+_MAX_DECIMALS = 9
 _VECTOR_DECIMALS = 3
-"""All parts of a vector alike, whatever the digits of their defaults."""
+"""The same for all components of a vector."""
 
 
 class ParamsForm(QWidget):
     """Edits one `Params` value; ``changed`` carries each new valid value.
 
-    Fields marked advanced hide under "More…".  A value that the class refuses is named under the
-    form and nothing is emitted until it is mended.
+    Advanced fields are hidden below "More…".  An invalid value is reported below the form, and
+    nothing is emitted until it is corrected.
     """
 
     changed = Signal(object)
@@ -53,15 +53,15 @@ class ParamsForm(QWidget):
         self._toggle.toggled.connect(self._open_more)
         layout.addWidget(self._toggle)
         layout.addWidget(self._more)
-        self._reset = QPushButton("Back to defaults")
-        self._reset.setToolTip("Set every field of this form to its documented default")
+        self._reset = QPushButton("Reset to defaults")
+        self._reset.setToolTip("Set all fields of this form to their defaults")
         self._reset.setVisible(bool(fields))
         self._reset.clicked.connect(lambda: self.set_value(self._kind()))
         layout.addWidget(self._reset)
-        self._wrong = QLabel()
-        self._wrong.setWordWrap(True)
-        self._wrong.setVisible(False)
-        layout.addWidget(self._wrong)
+        self._error = QLabel()
+        self._error.setWordWrap(True)
+        self._error.setVisible(False)
+        layout.addWidget(self._error)
         self._mark(params)
 
     def _container(self, names: list[str]) -> QWidget:
@@ -84,7 +84,7 @@ class ParamsForm(QWidget):
         self._toggle.setText("Fewer" if shown else "More…")
 
     def value(self) -> Params:
-        """What the form says; an invalid value raises `InputError`."""
+        """Current settings; an invalid value raises `InputError`."""
         values = {
             name: None if _is_empty(info, self._widgets[name].value) else self._widgets[name].value
             for name, info in self._kind.model_fields.items()
@@ -92,7 +92,7 @@ class ParamsForm(QWidget):
         return self._kind.parse(values, "this form")
 
     def set_value(self, params: Params) -> None:
-        """Show other settings; ``changed`` is emitted once if they differ."""
+        """Show other settings and emit ``changed`` once."""
         self._quiet = True
         for name, widget in self._widgets.items():
             widget.value = _shown(getattr(params, name), widget)
@@ -100,7 +100,7 @@ class ParamsForm(QWidget):
         self._edited()
 
     def show_value(self, params: Params) -> None:
-        """Show settings that came from elsewhere, without emitting ``changed``."""
+        """Show other settings without emitting ``changed``."""
         self._quiet = True
         for name, widget in self._widgets.items():
             value = _shown(getattr(params, name), widget)
@@ -119,10 +119,10 @@ class ParamsForm(QWidget):
         try:
             value = self.value()
         except InputError as error:
-            self._wrong.setText(f"⚠ {error}")
-            self._wrong.setVisible(True)
+            self._error.setText(f"⚠ {error}")
+            self._error.setVisible(True)
             return
-        self._wrong.setVisible(False)
+        self._error.setVisible(False)
         self._mark(value)
         self.changed.emit(value)
 
@@ -131,7 +131,7 @@ class ParamsForm(QWidget):
 
 
 class _NoWheel(QObject):
-    """Keeps the mouse wheel for scrolling: it changes a field only once that has the focus."""
+    """Leaves the mouse wheel to scrolling unless the field has the focus."""
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         wheel = event.type() == QEvent.Type.Wheel
@@ -142,33 +142,35 @@ class _NoWheel(QObject):
 
 
 def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:
-    """The magicgui widget of one field, with its limits, unit, words and tooltip."""
+    """The magicgui widget of one field, with its limits, unit, label and tooltip."""
     extra = _extra(info)
     options: dict[str, Any] = {"tooltip": info.description or ""}
     annotation, optional = _plain_type(info.annotation)
     options |= _number_options(info, annotation, value)
     if get_origin(annotation) is Literal:
-        words = extra.get("choices", {})
-        options["choices"] = [(_word(words, choice), choice) for choice in get_args(annotation)]
+        titles = extra.get("choices", {})
+        options["choices"] = [
+            (_choice_title(titles, choice), choice) for choice in get_args(annotation)
+        ]
         annotation = None
     label = extra.get("label") or title_of(name)
     label = label[:1].upper() + label[1:]
     if optional:
         annotation, value = str, "" if value is None else str(value)
-        options = {"tooltip": f"{options['tooltip']} Empty: not given."}
+        options = {"tooltip": f"{options['tooltip']} Leave empty if unknown."}
     widget = create_widget(
         value=value, annotation=annotation, name=name, label=label, options=options
     )
     if isinstance(value, tuple):
         for child, part in zip(widget, value, strict=True):
-            _dress(child, "", part, _VECTOR_DECIMALS)
+            _set_unit_and_decimals(child, "", part, _VECTOR_DECIMALS)
     else:
-        _dress(widget, extra.get("unit", ""), value)
+        _set_unit_and_decimals(widget, extra.get("unit", ""), value)
     return widget
 
 
 def _shown(value: Any, widget: ValueWidget[Any]) -> Any:
-    """The value as its widget takes it: optional ones are edited as text."""
+    """The value as its widget expects it: optional ones are edited as text."""
     if isinstance(widget.value, str) and not isinstance(value, str):
         return "" if value is None else str(value)
     return value
@@ -178,9 +180,9 @@ def _is_empty(info: FieldInfo, value: Any) -> bool:
     return isinstance(value, str) and not value.strip() and _plain_type(info.annotation)[1]
 
 
-def _word(words: Any, choice: Any) -> str:
-    text = words.get(str(choice), words.get(choice, "")) if words else ""
-    return str(text) or str(choice).replace("_", " ")
+def _choice_title(titles: Any, choice: Any) -> str:
+    title = titles.get(str(choice), titles.get(choice, "")) if titles else ""
+    return str(title) or str(choice).replace("_", " ")
 
 
 def _extra(info: FieldInfo) -> dict[str, Any]:
@@ -189,7 +191,7 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
 
 
 def _plain_type(annotation: Any) -> tuple[Any, bool]:
-    """The type without ``None`` and whether None was allowed."""
+    """The type without ``None``, and whether None is allowed."""
     options = [a for a in get_args(annotation) if a is not type(None)]
     if type(None) in get_args(annotation) and len(options) == 1:
         return options[0], True
@@ -199,18 +201,18 @@ def _plain_type(annotation: Any) -> tuple[Any, bool]:
 def _number_options(info: FieldInfo, annotation: Any, value: Any) -> dict[str, Any]:
     if annotation not in (int, float):
         return {}
-    least, most = -1e12, 1e12
+    low, high = -1e12, 1e12
     if annotation is int:
-        least, most = -(2**31) + 1, 2**31 - 1
+        low, high = -(2**31) + 1, 2**31 - 1
     step = _step(value) if annotation is float else 1
     for limit in info.metadata:
-        least = max(least, getattr(limit, "ge", least), _inside(limit, "gt", annotation, step))
-        most = min(most, getattr(limit, "le", most), _inside(limit, "lt", annotation, -step))
-    return {"min": least, "max": most, "step": step}
+        low = max(low, getattr(limit, "ge", low), _inside(limit, "gt", annotation, step))
+        high = min(high, getattr(limit, "le", high), _inside(limit, "lt", annotation, -step))
+    return {"min": low, "max": high, "step": step}
 
 
 def _inside(limit: Any, name: str, annotation: Any, step: float) -> float:
-    """The nearest value that an exclusive limit still allows (the class checks it exactly)."""
+    """The nearest value that an exclusive limit allows (the class checks it exactly)."""
     value = getattr(limit, name, None)
     if value is None:
         return -math.inf if step > 0 else math.inf
@@ -220,20 +222,22 @@ def _inside(limit: Any, name: str, annotation: Any, step: float) -> float:
 
 
 def _step(value: float | None) -> float:
-    """A tenth of the value's leading digit: 0.05 -> 0.001, 400 -> 10."""
+    """Step of a spin box: a tenth of the leading digit, 0.05 -> 0.001, 400 -> 10."""
     if not value or not math.isfinite(value):
         return 0.1
     return float(10.0 ** (math.floor(math.log10(abs(value))) - 1))
 
 
-def _dress(widget: ValueWidget[Any], unit: str, value: Any, decimals: int = 1) -> None:
-    """Unit behind the number and enough decimals."""
+def _set_unit_and_decimals(
+    widget: ValueWidget[Any], unit: str, value: Any, decimals: int = 1
+) -> None:
+    """Set the unit suffix and enough decimals."""
     native = widget.native
     if hasattr(native, "setDecimals") and isinstance(value, float):
         text = f"{value:.12g}"
-        shown = len(format(float(text), f".{_LONGEST_DECIMALS}f").rstrip("0").partition(".")[2])
+        digits = len(format(float(text), f".{_MAX_DECIMALS}f").rstrip("0").partition(".")[2])
         small = max(0, -math.floor(math.log10(_step(value)))) if value else 2
-        native.setDecimals(min(_LONGEST_DECIMALS, max(shown, small, decimals)))
+        native.setDecimals(min(_MAX_DECIMALS, max(digits, small, decimals)))
         widget.value = value
     if unit and unit != "1":
         if hasattr(native, "setSuffix"):

@@ -1,4 +1,4 @@
-"""Python's search for garbage, kept short while a window is open."""
+"""Shorter garbage collection while a window is open."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["quick_removal", "set_window_aside"]
+__all__ = ["fast_removal", "freeze_window"]
 
 
-def set_window_aside(viewer: napari.Viewer) -> None:
-    """Leave what a window without layers is made of out of every later search.
+def freeze_window(viewer: napari.Viewer) -> None:
+    """Exclude the objects of a window without layers from later garbage collections.
 
-    Python looks through all objects from time to time, on whatever thread, and the window stands
-    still meanwhile: 0.2 s with napari's libraries loaded, a few ms without them.  Layers must not
-    be there yet, or their memory would never come back.
+    A full collection traverses all objects, on whichever thread triggers it, and blocks the window
+    meanwhile: 0.2 s with napari's libraries loaded, a few ms once they are frozen.  Does nothing
+    if there are layers already: frozen layers would never be freed.
     """
     if not viewer.layers and not gc.get_freeze_count():
         gc.freeze()
 
 
 @contextlib.contextmanager
-def quick_removal(viewer: napari.Viewer) -> Iterator[None]:
-    """Napari searches after each removal, 0.3 s unless its own objects were set aside.
+def fast_removal(viewer: napari.Viewer) -> Iterator[None]:
+    """Keep the removal of layers fast: napari collects garbage after each one.
 
-    Where they were not, one search before the removals is enough.
+    That takes 0.3 s unless its own objects are frozen (`freeze_window`).  If they are not, one
+    collection before the removals replaces those after each of them.
     """
     viewer.layers.selection.clear()
     if gc.get_freeze_count():

@@ -1,4 +1,4 @@
-"""The bar at the bottom: what is running, how far it is, how long it will take, and Cancel."""
+"""Progress bar at the bottom of the dock: running step, progress, time left and Cancel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STEPS = 1000
 
 
 class JobBar(QWidget):
-    """Shows the job of the workspace; hidden while nothing runs."""
+    """Shows the running job; hidden while nothing is running."""
 
     def __init__(self, controller: CaseController, titles: Mapping[str, str]) -> None:
         super().__init__()
@@ -30,7 +30,9 @@ class JobBar(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(10)
         self.bar.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.cancel = button("Cancel", controller.cancel, "Stop; what is unfinished is not stored")
+        self.cancel = button(
+            "Cancel", controller.cancel, "Stop the job; unfinished steps store nothing"
+        )
         self.setLayout(column(self.text, row(self.bar, self.cancel), margin=4, spacing=2))
         controller.workspace.events.job.connect(self._job_changed)
         self._job_changed(controller.workspace.job)
@@ -56,9 +58,9 @@ class JobBar(QWidget):
             parts.append(f"{duration(report.left_s)} left")
         job = self._controller.workspace.job
         stopping = job is not None and job.stopping
-        self.text.setText("Stopping at the next safe point…" if stopping else " · ".join(parts))
+        self.text.setText("Cancelling…" if stopping else " · ".join(parts))
 
     def _acknowledge(self) -> None:
         self.cancel.setText("Cancelling…")
         self.cancel.setEnabled(False)
-        self.text.setText("Stopping at the next safe point…")
+        self.text.setText("Cancelling…")

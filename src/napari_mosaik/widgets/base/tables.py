@@ -1,4 +1,4 @@
-"""Read-only tables of texts."""
+"""Read-only text tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["fill_table", "table_of"]
 
 
 def table_of(titles: tuple[str, ...], tips: tuple[str, ...]) -> QTableWidget:
-    """An empty table with headings and what they mean; whole rows are chosen."""
+    """An empty table with column titles and their tooltips; whole rows are selected."""
     table = QTableWidget(0, len(titles))
     for place, (title, tip) in enumerate(zip(titles, tips, strict=True)):
         item = QTableWidgetItem(title)
@@ -27,7 +27,7 @@ def table_of(titles: tuple[str, ...], tips: tuple[str, ...]) -> QTableWidget:
 
 
 def fill_table(table: QTableWidget, rows: list[tuple[str, ...]], grey: int = -1) -> None:
-    """Put texts into a table; the column *grey* is greyed out."""
+    """Fill a table with text; the column *grey* is greyed out."""
     table.setRowCount(len(rows))
     for i, texts in enumerate(rows):
         for j, text in enumerate(texts):

@@ -1,4 +1,4 @@
-"""Long work in the background: a generator driven on a thread, with time left and Cancel."""
+"""Long work in the background: a generator run on a thread, with time left and Cancel."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from napari_mosaik.widgets.base.workspace import Problem
 __all__ = ["Job", "Report", "Task", "problem_of"]
 
 Steps = Generator[tuple[str, Progress], None, Any]
-"""What a job runs: yields (name of the part, progress) and returns its result."""
+"""The work of a job: yields (step name, progress) and returns its result."""
 
 _POLL_MS = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How far a job has come: name of the part, words, share in [0, 1] and seconds left.
+    """Progress of a job: step name, text, fraction in [0, 1] and seconds left.
 
-    ``left_s`` is None as long as it cannot be told.
+    ``left_s`` is None until it can be estimated.
     """
 
     part: str
@@ -36,21 +36,21 @@ class Report:
     left_s: float | None
 
 
-def problem_of(about: str, error: BaseException) -> Problem:
-    """An error in the user's words; the traceback goes into the details only."""
+def problem_of(action: str, error: BaseException) -> Problem:
+    """An error as a message for the user; the traceback goes into the details only."""
     details = "".join(traceback.format_exception(error))
     if isinstance(error, MosaikError):
-        return Problem(about, str(error), details)
+        return Problem(action, str(error), details)
     if isinstance(error, MemoryError):
-        sentence = "There was not enough memory. Close other programs and run it again."
-        return Problem(about, sentence, details)
+        sentence = "Not enough memory. Close other programs and run it again."
+        return Problem(action, sentence, details)
     kind = type(error).__name__
-    sentence = f"A fault of the program stopped this ({kind}: {error}). Nothing was changed."
-    return Problem(about, sentence, details, fault=True)
+    sentence = f"Internal error (please report): {kind}: {error}. Nothing was changed."
+    return Problem(action, sentence, details, internal=True)
 
 
 class _Thread(QObject):
-    """Runs one function on a thread of its own; ``ended`` arrives on the window's thread."""
+    """Runs one function on its own thread; ``ended`` is received on the GUI thread."""
 
     ended = Signal()
 
@@ -65,33 +65,33 @@ class _Thread(QObject):
         self._thread.start()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for the thread to end; whether it did."""
+        """Wait for the thread to end; returns whether it has."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _drive(self) -> None:
         try:
             self.value = self._work()
-        except BaseException as error:  # noqa: BLE001 - every fault must reach the window
+        except BaseException as error:  # noqa: BLE001 - every error must reach the window
             self.error = error
         try:
             self.ended.emit()
-        except RuntimeError:  # the window was closed meanwhile and with it this object
+        except RuntimeError:  # the window was closed meanwhile, and this object with it
             return
 
 
 class Job(QObject):
-    """One piece of long work: drives a generator, reports progress, can be cancelled.
+    """Runs a generator in the background, reports its progress and can be cancelled.
 
-    The generator is advanced and closed on the same background thread, so that locks which it
-    holds are released by their owner.  All signals arrive on the window's thread.
+    The generator is advanced and closed on the same background thread, so that the thread that
+    acquired a lock also releases it.  All signals are emitted on the GUI thread.
 
     Parameters
     ----------
     title
-        Words for the bar.
+        Title for the progress bar.
     steps
-        Makes the generator; called on the background thread.
+        Returns the generator; called on the background thread.
     """
 
     progressed = Signal(object)
@@ -107,35 +107,35 @@ class Job(QObject):
         super().__init__(parent)
         self.title = title
         self.stopping = False
-        self.parts: list[str] = []  # in the order in which they began
+        self.parts: list[str] = []  # in the order of their start
         self._steps = steps
         self._stop = threading.Event()
         self._latest: tuple[str, Progress] = (title, Progress(0, 1, ""))
         self._clock = _Clock()
         self._poll = QTimer(self)
         self._poll.setInterval(_POLL_MS)
-        self._poll.timeout.connect(self._tell)
+        self._poll.timeout.connect(self._emit_progress)
         self._thread = _Thread(self._drive, self)
         self._thread.ended.connect(self._finish)
 
     def start(self) -> None:
-        """Begin."""
+        """Start."""
         self._poll.start()
         self._thread.start()
 
     def cancel(self) -> None:
-        """Stop at the next progress; the acknowledgement is immediate."""
+        """Stop at the next progress report; ``cancelling`` is emitted at once."""
         if not self.stopping:
             self.stopping = True
             self._stop.set()
             self.cancelling.emit()
 
     def wait(self, timeout_s: float) -> bool:
-        """Block until the work has stopped (only when the window closes); whether it did."""
+        """Block until the work has stopped (for closing the window); returns whether it has."""
         return self._thread.wait(timeout_s)
 
     def report(self) -> Report:
-        """How far it is now."""
+        """Current progress."""
         part, progress = self._latest
         left = self._clock.left_s(part, progress.fraction)
         return Report(part, progress.text, progress.fraction, left)
@@ -156,7 +156,7 @@ class Job(QObject):
         finally:
             generator.close()
 
-    def _tell(self) -> None:
+    def _emit_progress(self) -> None:
         self.progressed.emit(self.report())
 
     def _finish(self) -> None:
@@ -172,34 +172,34 @@ class Job(QObject):
 
 
 class Task(QObject):
-    """A short piece of reading in the background: one function, one answer, no Cancel."""
+    """Calls one short function in the background; it cannot be cancelled."""
 
     done = Signal(object)
     failed = Signal(object)
 
-    def __init__(self, about: str, work: Callable[[], Any], parent: QObject | None = None) -> None:
+    def __init__(self, action: str, work: Callable[[], Any], parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._about = about
+        self._action = action
         self._thread = _Thread(work, self)
         self._thread.ended.connect(self._finish)
 
     def start(self) -> None:
-        """Begin."""
+        """Start."""
         self._thread.start()
 
     def wait(self, timeout_s: float) -> bool:
-        """Block until the work has ended; whether it did."""
+        """Block until the function has returned; returns whether it has."""
         return self._thread.wait(timeout_s)
 
     def _finish(self) -> None:
         if self._thread.error is None:
             self.done.emit(self._thread.value)
         else:
-            self.failed.emit(problem_of(self._about, self._thread.error))
+            self.failed.emit(problem_of(self._action, self._thread.error))
 
 
 class _Clock:
-    """Time left, from how the share of one part has grown since it began."""
+    """Estimates the time left from the progress of the current step."""
 
     def __init__(self) -> None:
         self._part = ""

@@ -1,4 +1,4 @@
-"""What the window is about at this moment: one observed record that every page is given."""
+"""State of the window: one observed record that is passed to every page."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ __all__ = ["LoopChange", "Problem", "Workspace"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that went wrong, for the banner: the sentence, and details for a report.
+    """An error for the banner: one sentence, and details for a bug report.
 
-    ``about`` names the step or action; ``fault`` is True when the program itself is to blame.
+    ``action`` names the step or action that failed; ``internal`` marks an error of the program.
     """
 
-    about: str
+    action: str
     sentence: str
     details: str = ""
-    fault: bool = False
+    internal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LoopChange:
-    """What a correction changed: lines in words, made by `view`."""
+    """What retraining changed, as lines of text made by `view`."""
 
     lines: tuple[str, ...]
 
 
 @dataclass
 class Workspace:
-    """The state of the window; each field announces its changes through ``events.FIELD``.
+    """State of the window; each field reports its changes through ``events.FIELD``.
 
-    Pages read it and set it; none looks it up globally.
+    It is passed to the pages, which read and set it; there is no global instance.
 
     Parameters
     ----------
@@ -52,23 +52,23 @@ class Workspace:
     case
         The open case.
     recipe
-        Settings of every step for the open case, as the forms show them.
+        Settings of every step of the open case, as shown in the forms.
     states
-        State of every step by name.
+        Status of every step by name.
     results
-        One line in words about the result of each finished step.
+        Summary of the results of each finished step.
     facts
-        Everything known of every tile.
+        Measurements and predictions of all tiles.
     tile
-        Row number of the selected tile, -1 for none.
+        Index of the selected tile, -1 for none.
     job
-        What is running in the background, None when nothing is.
+        The running job, None if nothing is running.
     running
-        Name of the step that runs now, empty when none does.
+        Name of the running step, "" if none is.
     problem
-        What went wrong last, None when nothing did or it was dismissed.
+        The last error, None if there was none or it was dismissed.
     change
-        What the last correction changed.
+        What the last retraining changed.
     """
 
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()

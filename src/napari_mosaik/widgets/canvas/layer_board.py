@@ -23,7 +23,7 @@ from napari_mosaik.view.presentation import (
 from napari_mosaik.view.spec import LayerSpec, Legend
 from napari_mosaik.view.tile_loader import PieceReaders
 from napari_mosaik.widgets.base.case_controller import CaseController
-from napari_mosaik.widgets.base.gc_tuning import quick_removal, set_window_aside
+from napari_mosaik.widgets.base.gc_tuning import fast_removal, freeze_window
 from napari_mosaik.widgets.base.workspace import Problem
 from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
 from napari_mosaik.workflow.steps import STEPS
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from napari_mosaik.core import Transform
     from napari_mosaik.io.case import Case
 
-__all__ = ["LayerBoard", "quick_removal"]
+__all__ = ["LayerBoard", "fast_removal"]
 
 STAIN_ORDER = (REFERENCE, *(stain for stain in reversed(STAIN_TITLES) if stain != REFERENCE))
 """Slides from the bottom up; H&E is shown first."""
@@ -51,7 +51,7 @@ class LayerBoard(QObject):
 
     def __init__(self, viewer: napari.Viewer, controller: CaseController) -> None:
         super().__init__(controller)
-        set_window_aside(viewer)
+        freeze_window(viewer)
         self.viewer = viewer
         self.controller = controller
         self.specs: dict[str, LayerSpec] = {}
@@ -164,7 +164,7 @@ class LayerBoard(QObject):
 
     def clear(self) -> None:
         """Remove all layers of the case and close its slides."""
-        with quick_removal(self.viewer):
+        with fast_removal(self.viewer):
             for layer in list(self.present().values()):
                 self.viewer.layers.remove(layer)
         self.close()

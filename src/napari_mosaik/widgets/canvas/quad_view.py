@@ -19,7 +19,7 @@ from qtpy.QtGui import QGuiApplication
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.canvas.camera import centre_um, look_at
-from napari_mosaik.widgets.canvas.layer_board import LayerBoard, quick_removal
+from napari_mosaik.widgets.canvas.layer_board import LayerBoard, fast_removal
 from napari_mosaik.widgets.canvas.layout_state import (
     BASE,
     Arrangement,
@@ -238,7 +238,7 @@ class FourUp(QObject):
         self._watch(())
         for twin in self._twins:
             twin.part()
-        with quick_removal(self.viewer):
+        with fast_removal(self.viewer):
             for layer in self._made:
                 if layer in self.viewer.layers:
                     self.viewer.layers.remove(layer)

@@ -11,7 +11,7 @@ from napari_mosaik.view import colours
 from napari_mosaik.view.layers import difference_layer, uptake_layers
 from napari_mosaik.view.spec import LayerSpec, placement_um
 from napari_mosaik.widgets.canvas.camera import fit
-from napari_mosaik.widgets.canvas.layer_board import LayerBoard, quick_removal
+from napari_mosaik.widgets.canvas.layer_board import LayerBoard, fast_removal
 from napari_mosaik.widgets.canvas.layout_state import BASE, Arrangement, put_in_order, show_grid
 from napari_mosaik.widgets.canvas.link import square_lines
 
@@ -96,7 +96,7 @@ class SideBySide(QObject):
         if before is None or not self.is_on:
             return
         before.restore_grid(self.viewer)
-        with quick_removal(self.viewer):
+        with fast_removal(self.viewer):
             for layer in self._cells:
                 if layer in self.viewer.layers:
                     self.viewer.layers.remove(layer)
