@@ -284,7 +284,7 @@ class _Header(QWidget):
         self.title = wrapped_label(bold=True)
         self.checklist = wrapped_label()
         self.run_all = button(
-            "Run all that is missing",
+            "Run all missing",
             controller.run_missing,
             "Runs all steps that are stale or were not run, in order",
         )

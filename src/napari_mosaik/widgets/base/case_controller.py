@@ -54,7 +54,7 @@ class CaseController(QObject):
 
     # --- background -----------------------------------------------------------------------------
     def read(self, action: str, work: Callable[[], Any], then: Callable[[Any], None]) -> Task:
-        """Call *work* on a background thread and pass its return value to *then* on the GUI thread."""
+        """Call *work* in the background and pass its result to *then* on the GUI thread."""
         task = Task(action, work, self)
         self._tasks.add(task)
         task.done.connect(then)
