@@ -18,7 +18,7 @@ from napari_mosaik.core.catalogue import (
     CLASSES,
     STAIN_FIT,
 )
-from napari_mosaik.core.progress import finish
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.io import Case, write_geojson
 from napari_mosaik.phantom import sample
@@ -37,7 +37,7 @@ VIEW_PX = 1024
 
 def cohort(folder, size, teaching, test):
     """The teaching cases and the held-out one, made where they are not there yet."""
-    finish(sample(folder, size, 0, (*teaching, test)))
+    run_to_end(sample(folder, size, 0, (*teaching, test)))
     cases = [Case(folder / name) for name in (*teaching, test)]
     for case in cases:
         run(case, "stain")
@@ -56,12 +56,12 @@ def measured(teaching, test, shapes):
     try:
         thin_out(teaching, shapes)
         forget(test)
-        finish(retrain(teaching, [test]))  # what is loaded and compiled once is not counted
+        run_to_end(retrain(teaching, [test]))  # what is loaded and compiled once is not counted
         taught = []
         for seed in (3, 2, 1):
             forget(test)
             begin, cpu = time.perf_counter(), time.process_time()
-            made = finish(retrain(teaching, [test], seed=seed))
+            made = run_to_end(retrain(teaching, [test], seed=seed))
             taught.append((time.perf_counter() - begin, time.process_time() - cpu))
     finally:
         for case in teaching:

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from napari_mosaik.cli import main
-from napari_mosaik.core.progress import finish
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.phantom import sample
 
 COMMANDS = (
@@ -43,7 +43,7 @@ def told(capsys, *arguments):
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohort")
-    finish(sample(folder, "tiny", 0, ("A2",)))
+    run_to_end(sample(folder, "tiny", 0, ("A2",)))
     return folder
 
 

@@ -17,7 +17,7 @@ from napari_mosaik.core.colour import (
     stain_density,
     stain_matrix,
 )
-from napari_mosaik.core.progress import finish
+from napari_mosaik.core.progress import run_to_end
 
 
 class Example(Params):
@@ -79,7 +79,7 @@ def test_finishing_returns_the_result():
         yield 1
         return "end"
 
-    assert finish(work()) == "end"
+    assert run_to_end(work()) == "end"
 
 
 def test_importing_the_package_is_light():

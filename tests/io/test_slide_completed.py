@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 from napari_mosaik.core import InputError
-from napari_mosaik.core.progress import finish
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io.slide import View, open_slide
 from napari_mosaik.io.slide.pyramid import virtual as module
 from napari_mosaik.io.slide.pyramid.build import complete_pyramid, lacks_levels
@@ -123,7 +123,7 @@ def test_gaps_are_filled_and_good_pyramids_left_alone(tmp_path):
     with open_slide(good) as slide:
         assert not any(level.virtual for level in slide.levels)
         assert not lacks_levels(slide)
-        assert finish(complete_pyramid(slide, tmp_path / "none")) is None
+        assert run_to_end(complete_pyramid(slide, tmp_path / "none")) is None
         assert not (tmp_path / "none").exists()
 
 
@@ -138,7 +138,7 @@ def test_cancelled_and_failed_builds_leave_nothing(tmp_path, monkeypatch):
         assert lacks_levels(slide)
         monkeypatch.setattr("shutil.disk_usage", lambda place: type("U", (), {"free": 1000})())
         with pytest.raises(InputError, match="free some space"):
-            finish(complete_pyramid(slide, tmp_path / "p"))
+            run_to_end(complete_pyramid(slide, tmp_path / "p"))
 
 
 def test_what_a_killed_process_left_is_removed_the_next_day(tmp_path):
@@ -148,14 +148,14 @@ def test_what_a_killed_process_left_is_removed_the_next_day(tmp_path):
         folder.mkdir(parents=True)
     os.utime(old, (0, 0))
     with open_slide(path) as slide:
-        place = finish(complete_pyramid(slide, tmp_path / "p"))
+        place = run_to_end(complete_pyramid(slide, tmp_path / "p"))
     assert sorted((tmp_path / "p").iterdir()) == sorted([new, place])
 
 
 def test_damaged_store_is_made_again_from_the_slide(tmp_path):
     path = write(tmp_path / "a.tif", noise(), tile=(64, 48))
     with open_slide(path) as slide:
-        place = finish(complete_pyramid(slide, tmp_path / "p"))
+        place = run_to_end(complete_pyramid(slide, tmp_path / "p"))
         good = level_pixels(slide, 1)
     chunks = sorted(p for p in (place / "1").rglob("*") if p.is_file() and p.name != "zarr.json")
     content = bytearray(chunks[0].read_bytes())
@@ -166,7 +166,7 @@ def test_damaged_store_is_made_again_from_the_slide(tmp_path):
     (place / "zarr.json").write_text("{}")
     with open_slide(path, pyramids=tmp_path / "p") as slide:
         assert lacks_levels(slide)
-        finish(complete_pyramid(slide, tmp_path / "p"))
+        run_to_end(complete_pyramid(slide, tmp_path / "p"))
         assert not lacks_levels(slide)
 
 
@@ -181,11 +181,11 @@ def test_damaged_tile_below_a_virtual_level(tmp_path):
         with pytest.raises(InputError, match="row 64, column 64 px"):
             slide.thumbnail(32.0)
         with pytest.raises(InputError, match="row 64, column 64 px"):
-            finish(complete_pyramid(slide, tmp_path / "p"))
+            run_to_end(complete_pyramid(slide, tmp_path / "p"))
     with open_slide(path, damaged="skip") as slide:
         slide.thumbnail(32.0)
         assert [tile.origin_px for tile in slide.damaged] == [(64, 64)]
-        assert finish(complete_pyramid(slide, tmp_path / "p")) is None
+        assert run_to_end(complete_pyramid(slide, tmp_path / "p")) is None
     assert list((tmp_path / "p").iterdir()) == []
 
 
@@ -194,7 +194,7 @@ def test_another_process_opens_it_the_same_way(tmp_path):
 
     path = write(tmp_path / "a.tif", noise(), tile=(64, 48))
     with open_slide(path, 0.25, spacing_source="ruler", pyramids=tmp_path / "p") as slide:
-        finish(complete_pyramid(slide, tmp_path / "p"))
+        run_to_end(complete_pyramid(slide, tmp_path / "p"))
         with pickle.loads(pickle.dumps(slide)) as again:
             assert again.spacing_source == "ruler"
             assert again.source.store is not None

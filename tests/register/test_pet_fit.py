@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import multivariate_normal
 
 from napari_mosaik.core import InputError, Lattice, Raster, Transform
-from napari_mosaik.core.progress import finish
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.register import (
     PetAlignParams,
     align_pet,
@@ -118,7 +118,7 @@ def test_a_position_by_hand_is_judged_by_its_distance_from_the_likely_one(tissue
     pet = scanned(true)
     for shift, low in ((0.0, False), (400.0, True)):
         given = true.then(Transform.similarity("cd34", "cd34", shift_um=(shift, 0)))
-        found = finish(iter_assess_pet(pet, tissue, given, PetAlignParams(), method="by hand"))
+        found = run_to_end(iter_assess_pet(pet, tissue, given, PetAlignParams(), method="by hand"))
         assert np.allclose(found.transform.matrix, given.matrix)
         assert found.local_error_um == pytest.approx(shift, abs=120)
         assert (found.confidence < 0.4) == low

@@ -125,7 +125,7 @@ def test_a_section_is_laid_by_hand_and_accepted(qtbot, dock, opened, own_cohort)
         lambda: np.allclose(layers["H&E"].affine.affine_matrix, accepted.matrix), timeout=20_000
     )
     stored = Case(case.root)
-    assert stored.file.placed["he"].source == "landmarks"
+    assert stored.file.given_alignments["he"].source == "landmarks"
     record = stored.store.read(ALIGNMENT["he"])
     assert np.allclose(record["matrix_um"], accepted.matrix)
     assert len(record["landmark_residuals_um"]) == 5
@@ -133,8 +133,8 @@ def test_a_section_is_laid_by_hand_and_accepted(qtbot, dock, opened, own_cohort)
 
     # the command line has nothing to do, and makes the same bytes when it starts anew
     assert case_status(stored).states["align_he"].word == "done"
-    stored.update(placed={})
-    stored.update(placed=case.file.placed)
+    stored.update(given_alignments={})
+    stored.update(given_alignments=case.file.given_alignments)
     for _ in run_until(stored, read_recipe(stored.root), "align_he"):
         pass
     assert stored.store.read(ALIGNMENT["he"]) == record
@@ -145,7 +145,7 @@ def test_a_section_is_laid_by_hand_and_accepted(qtbot, dock, opened, own_cohort)
         lambda: dock.workspace.job is None and dock.workspace.states["align_he"].word == "done",
         timeout=120_000,
     )
-    assert Case(case.root).file.placed == {}
+    assert Case(case.root).file.given_alignments == {}
 
 
 def test_the_pet_is_laid_with_its_voxels_and_resolution(qtbot, dock, opened, own_cohort, tmp_path):
@@ -173,4 +173,4 @@ def test_the_pet_is_laid_with_its_voxels_and_resolution(qtbot, dock, opened, own
     assert "expected error of the position" in panel.figures.text()
     panel.cancel_button.click()
     assert not any(layer.name.startswith(PREFIX) for layer in layers)
-    assert Case(case.root).file.placed == {}
+    assert Case(case.root).file.given_alignments == {}

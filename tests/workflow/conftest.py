@@ -7,7 +7,7 @@ import pytest
 
 from napari_mosaik.core import Artifact, InputError, Params, Progress, setting
 from napari_mosaik.core.catalogue import PET, SLIDES
-from napari_mosaik.core.progress import finish
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import CaseFile, PetEntry, create_case
 from napari_mosaik.phantom import sample
 from napari_mosaik.workflow import case_status as status_module
@@ -91,5 +91,5 @@ def case(tmp_path):
 def tiny_cohort(tmp_path_factory):
     """The tiny sample cohort as it is written, nothing computed; copy it before use."""
     folder = tmp_path_factory.mktemp("tiny")
-    finish(sample(folder, "tiny", 0, ("A2", "B8", "B11")))
+    run_to_end(sample(folder, "tiny", 0, ("A2", "B8", "B11")))
     return folder

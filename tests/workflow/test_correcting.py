@@ -13,16 +13,16 @@ from typer.testing import CliRunner
 from napari_mosaik.cli.main import app
 from napari_mosaik.core import CaseLocked, InputError
 from napari_mosaik.core.catalogue import (
+    ARTEFACT_AREAS,
+    ARTEFACT_MASK,
+    ARTEFACTS_MANUAL,
     CORRECTED,
+    CORRECTED_ARTEFACT_MASK,
     CORRECTED_NUCLEUS_OBJECTS,
-    CORRECTED_QUALITY,
     CORRECTED_VESSEL_OBJECTS,
     CORRECTED_VESSELS,
     NUCLEI,
     NUCLEUS_OBJECTS,
-    QUALITY,
-    QUALITY_AREAS,
-    QUALITY_BY_HAND,
     TILES,
     TISSUE,
     VESSEL_OBJECTS,
@@ -240,17 +240,17 @@ def test_tissue_that_is_cut_moves_the_tiles_and_comes_back(case, monkeypatch):
     with CorrectionLog(case, "tissue_cd34", "anna") as log:
         log.add(Correction("cut", area_wkt=half))
         states = case_status(case).states
-        assert states["tissue_cd34"].reason == "changed: corrections of the tissue by hand on CD34"
+        assert states["tissue_cd34"].reason == "changed: manual corrections of the tissue on CD34"
         assert {states[name].word for name in ("tiles", "vessels")} == {"stale"}
         with monkeypatch.context() as patch:
             patch.setattr(tissue_step, "_blurred", no_pass)
             after, cut = run_tiles()
-        quality = case.store.read(QUALITY["cd34"]).values
+        quality = case.store.read(ARTEFACT_MASK["cd34"]).values
         params = read_recipe(case.root)["tissue_cd34"]
         for _ in run(case, step_named("tissue_cd34"), params, force=True):
             pass
         np.testing.assert_array_equal(case.store.read(TISSUE["cd34"]).values, cut.values)
-        np.testing.assert_array_equal(case.store.read(QUALITY["cd34"]).values, quality)
+        np.testing.assert_array_equal(case.store.read(ARTEFACT_MASK["cd34"]).values, quality)
         assert 0 < after < before
         rows = cut.lattice.shape[0]
         assert not cut.values[: rows // 2 - 1].any()
@@ -265,31 +265,31 @@ def test_a_place_flagged_by_hand_leaves_every_result_and_comes_back(case, monkey
         raise AssertionError("the slide need not be judged again")
 
     monkeypatch.setattr(tissue_step, "_blurred", no_pass)
-    before, found = case.store.read(TISSUE["cd34"]), case.store.read(QUALITY["cd34"])
+    before, found = case.store.read(TISSUE["cd34"]), case.store.read(ARTEFACT_MASK["cd34"])
     n_before = len(case.store.read(VESSEL_OBJECTS))
     height, width = before.lattice.extent_um
     half = shapely.box(0, 0, width, height / 2).wkt
-    with CorrectionLog(case, "quality_cd34", "anna") as log:
+    with CorrectionLog(case, "artefacts_cd34", "anna") as log:
         log.add(Correction("flag", word="other", area_wkt=half))
         states = case_status(case).states
-        why = "changed: corrections of the bad places by hand on CD34"
+        why = "changed: manual corrections of the artefacts on CD34"
         assert states["tissue_cd34"].reason == why
         assert states["vessels"].word == "stale"
         (row,) = correction_records(case)
         assert row["told"].startswith("flagged as other, 0.211 mm² at 0.150, 0.352 mm")
         update(case)
-        now, bad = case.store.read(TISSUE["cd34"]), case.store.read(CORRECTED_QUALITY["cd34"])
+        now, bad = case.store.read(TISSUE["cd34"]), case.store.read(CORRECTED_ARTEFACT_MASK["cd34"])
         rows = now.lattice.shape[0]
         assert not now.values[: rows // 2 - 1].any()
         np.testing.assert_array_equal(now.values[rows // 2 + 1 :], before.values[rows // 2 + 1 :])
         assert (bad.values[: rows // 2 - 1] == 5).all()
-        np.testing.assert_array_equal(case.store.read(QUALITY["cd34"]).values, found.values)
+        np.testing.assert_array_equal(case.store.read(ARTEFACT_MASK["cd34"]).values, found.values)
         assert 0 < len(case.store.read(VESSEL_OBJECTS)) < n_before
         record = case.store.record(TISSUE["cd34"])
-        by_hand = record[QUALITY_BY_HAND]
+        by_hand = record[ARTEFACTS_MANUAL]
         assert (by_hand["made"], by_hand["mm2"]["not bad"]) == (1, 0)
         assert by_hand["mm2"]["other"] == pytest.approx(0.211, rel=0.03)
-        assert record[QUALITY_AREAS]["other"] == by_hand["mm2"]["other"]
+        assert record[ARTEFACT_AREAS]["other"] == by_hand["mm2"]["other"]
         assert correction_records(case)[0]["state"] == "applied"
         result = CliRunner().invoke(app, ["corrections", str(case.root)])
         assert "flagged as other" in " ".join(result.stdout.split())
@@ -333,17 +333,17 @@ def test_what_the_program_took_for_bad_is_cleared_by_hand(tmp_path):
     before = tissue()
     middle = tuple(n // 2 for n in before.shape)
     assert not before[middle]
-    assert case.store.record(TISSUE["cd34"])[QUALITY_AREAS]["pen"] > 0.1
+    assert case.store.record(TISSUE["cd34"])[ARTEFACT_AREAS]["pen"] > 0.1
     around = shapely.Point(1000, 800).buffer(200).wkt
-    with CorrectionLog(case, "quality_cd34", "anna") as log:
+    with CorrectionLog(case, "artefacts_cd34", "anna") as log:
         log.add(Correction("clear", area_wkt=around))
         after = tissue()
         assert after[middle]
         assert (after & ~before).sum() == pytest.approx(np.pi * 200**2 / 64, rel=0.05)
         assert not (before & ~after).any()
         record = case.store.record(TISSUE["cd34"])
-        assert record[QUALITY_BY_HAND]["mm2"]["not bad"] == pytest.approx(0.126, rel=0.05)
-        assert case.store.read(CORRECTED_QUALITY["cd34"]).values[middle] == 0
+        assert record[ARTEFACTS_MANUAL]["mm2"]["not bad"] == pytest.approx(0.126, rel=0.05)
+        assert case.store.read(CORRECTED_ARTEFACT_MASK["cd34"]).values[middle] == 0
         report = case_report(case)
         assert "Places that should not be measured" in report
         assert "found, but not bad by hand" in report

@@ -8,7 +8,7 @@ import pytest
 from monai.networks.nets import densenet
 
 from napari_mosaik.core.errors import CorruptArtifact, InputError
-from napari_mosaik.core.progress import finish
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.workflow.download import PublishedWeights
 from napari_mosaik.workflow.encoder_weights import DENSENET169, encoder_weights
 
@@ -32,18 +32,18 @@ def test_monai_names_this_place():
 def test_a_file_is_fetched_once_and_checked_again(published, tmp_path):
     folder = tmp_path / "weights"
     with pytest.raises(InputError, match=r"Nothing was fetched; agree with --yes.*--encoder"):
-        finish(encoder_weights(published, consent=False, folder=folder))
+        run_to_end(encoder_weights(published, consent=False, folder=folder))
     assert not folder.exists()
-    path = finish(encoder_weights(published, consent=True, folder=folder))
+    path = run_to_end(encoder_weights(published, consent=True, folder=folder))
     assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(published.sha256)
-    assert finish(encoder_weights(published, consent=False, folder=folder)) == path
+    assert run_to_end(encoder_weights(published, consent=False, folder=folder)) == path
     path.write_bytes(b"other")
     with pytest.raises(CorruptArtifact, match="not what was published"):
-        finish(encoder_weights(published, consent=True, folder=folder))
+        run_to_end(encoder_weights(published, consent=True, folder=folder))
 
 
 def test_another_file_is_not_kept(published, tmp_path):
     wrong = replace(published, sha256="0" * 8)
     with pytest.raises(CorruptArtifact, match="nothing was installed"):
-        finish(encoder_weights(wrong, consent=True, folder=tmp_path / "weights"))
+        run_to_end(encoder_weights(wrong, consent=True, folder=tmp_path / "weights"))
     assert list((tmp_path / "weights" / "encoders").iterdir()) == []

@@ -91,7 +91,7 @@ def test_the_pet_is_laid_by_a_matrix_and_its_outline_is_compared(case, capsys, t
     path.write_text(json.dumps({"matrix": true_map("pet").matrix.tolist()}))
     assert called("set-alignment", case.root, "pet", "--matrix", path, "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["placed"]["source"] == "file"
+    assert told["given_alignment"]["source"] == "file"
     again = Case(case.root)
     until(again, "align_pet")
     record = again.store.read(ALIGNMENT["pet"])
@@ -118,11 +118,11 @@ def test_the_command_lays_by_landmark_files_as_the_window_does(case, capsys, tmp
     window = placing.set_alignment_by_landmarks(
         case, "he", placing.LandmarkPairs(points, moved), "similarity"
     )
-    stored = CaseFile.read(case.root / "case.toml").placed["he"]
+    stored = CaseFile.read(case.root / "case.toml").given_alignments["he"]
     assert np.allclose(stored.matrix_um, window.matrix_um)
     assert stored.note == window.note
     assert called("set-alignment", case.root, "he", "--automatic") == 0
-    assert Case(case.root).file.placed == {}
+    assert Case(case.root).file.given_alignments == {}
 
 
 @pytest.mark.parametrize(

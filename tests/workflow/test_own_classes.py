@@ -8,7 +8,7 @@ import pytest
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.catalogue import CLASS_PROBABILITY, CLASS_RECORD, CLASSES, PARAMETERS
-from napari_mosaik.core.progress import finish
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case, write_geojson
 from napari_mosaik.view.class_layers import classes_layer, uncertainty_layer
 from napari_mosaik.view.colours import CLASS_COLOURS, OWN_CLASS_COLOURS
@@ -37,7 +37,7 @@ def taught(tiny_cohort, tmp_path_factory):
         write_geojson(case.annotations_path("he"), shapes, slide.lattice)
     case = Case(folder)
     run_all(case, "stain")
-    made = finish(retrain([case], [case]))
+    made = run_to_end(retrain([case], [case]))
     return case, made
 
 
@@ -94,10 +94,10 @@ def test_the_uncertainty_is_the_entropy_of_the_probabilities(taught):
 def test_settings_that_do_not_fit_the_method_are_told(taught, tmp_path):
     case, _ = taught
     with pytest.raises(InputError, match="no presets"):
-        finish(retrain([case], [case], preset="paper"))
+        run_to_end(retrain([case], [case], preset="paper"))
     with pytest.raises(InputError, match="preset 'best' is not offered; use one of: paper, robust"):
-        finish(retrain([case], [case], method="densenet", preset="best"))
+        run_to_end(retrain([case], [case], method="densenet", preset="best"))
     with pytest.raises(InputError, match="no encoder weights"):
-        finish(retrain([case], [case], method="densenet", encoder=tmp_path / "absent.pth"))
+        run_to_end(retrain([case], [case], method="densenet", encoder=tmp_path / "absent.pth"))
     with pytest.raises(InputError, match="only the method 'densenet'"):
-        finish(retrain([case], [case], encoder=tmp_path / "absent.pth"))
+        run_to_end(retrain([case], [case], encoder=tmp_path / "absent.pth"))

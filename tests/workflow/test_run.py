@@ -50,7 +50,7 @@ def test_a_changed_setting_makes_all_after_it_stale(chain, case):
     recipe = changed(read_recipe(case.root), "first", factor=3)
     found = case_status(case, recipe).states
     assert (found["first"].word, found["first"].reason) == ("stale", "settings changed")
-    assert (found["last"].word, found["last"].reason) == ("stale", "changed: first")
+    assert (found["last"].word, found["last"].reason) == ("stale", "changed: first result")
     run_all(case, recipe)
     assert case.store.read(LAST) == {"sum": 3 * sum(range(40))}
 
@@ -77,10 +77,10 @@ def test_a_new_revision_makes_stale_but_a_new_version_does_not(chain, case, monk
 def test_an_optional_input_that_comes_later_counts(chain, case):
     run_all(case)
     (case.root / "cd34.png").write_bytes(b"x")
-    import napari_mosaik.io.case as module
+    import napari_mosaik.io.sources as module
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.Case, "_slide_digest", lambda self, stain: "digest")
+        patch.setattr(module.SlideSource, "digest", lambda *_: "digest")
         case.update(slides={"cd34": {"path": "cd34.png"}})
         assert words(case) == {"first": "done", "extra": "missing", "last": "stale"}
         run_all(case)
@@ -88,17 +88,17 @@ def test_an_optional_input_that_comes_later_counts(chain, case):
 
 
 def test_an_optional_input_that_is_gone_is_not_used(chain, case, monkeypatch):
-    import napari_mosaik.io.case as module
+    import napari_mosaik.io.sources as module
 
-    monkeypatch.setattr(module.Case, "_slide_digest", lambda self, stain: "digest")
+    monkeypatch.setattr(module.SlideSource, "digest", lambda *_: "digest")
     (case.root / "cd34.png").write_bytes(b"x")
     case.update(slides={"cd34": {"path": "cd34.png"}})
     run_all(case)
     assert case.store.read(LAST) == {"sum": 2 * sum(range(40)) + 1}
     (case.root / "cd34.png").unlink()
     found = case_status(case).states
-    assert found["extra"].reason == "the CD34 slide cd34.png is not there"
-    assert (found["last"].word, found["last"].reason) == ("stale", "changed: extra")
+    assert found["extra"].reason == "the CD34 slide cd34.png does not exist"
+    assert (found["last"].word, found["last"].reason) == ("stale", "changed: optional result")
     run_all(case)
     assert case.store.read(LAST) == {"sum": 2 * sum(range(40))}
 

@@ -12,7 +12,7 @@ import pytest
 
 from napari_mosaik.core import Blocked, Cancelled, InputError
 from napari_mosaik.core.catalogue import NUCLEI, VESSELS
-from napari_mosaik.core.progress import finish
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.classifier import retrain
@@ -45,7 +45,7 @@ def computed(tiny_cohort, tmp_path_factory):
     cases = [Case(folder / name) for name in ("A2", "B8", "B11")]
     for case in cases[:2]:
         run_all(case, "stain")
-    finish(retrain(cases[:2], cases))
+    run_to_end(retrain(cases[:2], cases))
     for case in cases:
         run_all(case)
     return folder
@@ -108,7 +108,7 @@ def test_a_step_is_blocked_for_the_reason_at_its_root(tiny_cohort, tmp_path):
     case = Case(tmp_path / "A2")
     case.path(case.file.slides["cd34"].path).unlink()
     states = case_status(case).states
-    gone = f"the CD34 slide {case.file.slides['cd34'].path} is not there"
+    gone = f"the CD34 slide {case.file.slides['cd34'].path} does not exist"
     assert {states[name].reason for name in ("vessels", "tiles", "parameters", "review")} == {gone}
     assert states["tile_kinetics"].reason == "'Parameters' is blocked"
     assert states["nuclei"].word == "missing"
@@ -129,10 +129,10 @@ def test_training_can_be_cancelled_and_goes_on_to_the_same_model(computed, tmp_p
         "predict"
     ].word == ("blocked")
     assert list((cases[2].root / "scratch").glob("train-*.pt"))
-    resumed = finish(train_network(cases, "B11", params))
-    assert finish(train_network(cases, "B11", params)) == resumed
+    resumed = run_to_end(train_network(cases, "B11", params))
+    assert run_to_end(train_network(cases, "B11", params)) == resumed
     shutil.rmtree(cases[2].model_folder(resumed))
-    assert finish(train_network(cases, "B11", params)) == resumed
+    assert run_to_end(train_network(cases, "B11", params)) == resumed
     run_all(cases[2])
     assert case_status(cases[2]).states["review"].word == "done"
 
@@ -142,23 +142,23 @@ def test_a_case_that_is_not_ready_does_not_teach(tiny_cohort):
 
     cases = [Case(tiny_cohort / name) for name in ("A2", "B11")]
     with pytest.raises(Blocked, match=r"A2 cannot teach yet.*napari-mosaik run"):
-        finish(train_network(cases, "B11", TrainParams()))
+        run_to_end(train_network(cases, "B11", TrainParams()))
     with pytest.raises(InputError, match="no case 'C1' in the cohort; the cases are: A2, B11"):
-        finish(train_network(cases, "C1", TrainParams()))
+        run_to_end(train_network(cases, "C1", TrainParams()))
 
 
 def test_classifiers_need_shapes_and_a_stain(tiny_cohort):
     with pytest.raises(InputError, match="nothing is annotated on the H&E of B11"):
-        finish(retrain([Case(tiny_cohort / "B11")], []))
+        run_to_end(retrain([Case(tiny_cohort / "B11")], []))
     with pytest.raises(Blocked, match="--until stain"):
-        finish(retrain([Case(tiny_cohort / "A2")], []))
+        run_to_end(retrain([Case(tiny_cohort / "A2")], []))
     with pytest.raises(InputError, match="'forest' is not offered; use one of: fast, densenet"):
-        finish(retrain([Case(tiny_cohort / "A2")], [], method="forest"))
+        run_to_end(retrain([Case(tiny_cohort / "A2")], [], method="forest"))
 
 
 def test_the_same_shapes_give_the_same_model(computed):
     cases = [Case(computed / name) for name in ("A2", "B8")]
-    made = finish(retrain(cases, cases))
+    made = run_to_end(retrain(cases, cases))
     assert made["model"] == read_recipe(cases[0].root)["classes"].model
     assert case_status(cases[0]).states["classes"].word == "done"
 

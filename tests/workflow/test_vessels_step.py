@@ -7,11 +7,11 @@ from scipy import ndimage
 
 from napari_mosaik.core import Raster
 from napari_mosaik.core.catalogue import (
-    BROWN_LEFT_OUT,
-    BROWN_OBJECTS,
-    LEFT_OUT,
-    QUALITY,
-    QUALITY_AREAS,
+    ARTEFACT_AREAS,
+    ARTEFACT_MASK,
+    EXCLUDED,
+    EXCLUDED_DAB,
+    EXCLUDED_DAB_OBJECTS,
     STAINING,
     TISSUE,
     VESSEL_OBJECTS,
@@ -68,8 +68,8 @@ def test_blocks_of_any_size_give_what_the_whole_picture_gives(scene, tmp_path, m
             edge = resample_mask(scene.image.lattice, near)
             whole = find_vessels(scene.image, VesselParams(**settings), edge)
         np.testing.assert_array_equal(store.read(VESSELS).array(), whole.vessels.array())
-        np.testing.assert_array_equal(store.read(BROWN_LEFT_OUT).array(), whole.left_out.array())
-        table = store.read(BROWN_OBJECTS)
+        np.testing.assert_array_equal(store.read(EXCLUDED_DAB).array(), whole.left_out.array())
+        table = store.read(EXCLUDED_DAB_OBJECTS)
         said = [str(reason) for reason in table["reason"]]
         assert said == [REASONS[int(code)] for code in whole.reasons]
         areas = np.bincount(whole.left_out.array().ravel())[1:]
@@ -86,9 +86,9 @@ def test_the_record_says_stains_source_and_what_was_left_out(scene, tmp_path):
     record = run_vessels(case).record(VESSELS)
     assert record[STAINING]["stains"]["source"] == "slide"
     assert record[STAINING]["look"]["kind"] == "DAB"
-    assert sum(record[LEFT_OUT].values()) == len(case.store.read(BROWN_OBJECTS))
+    assert sum(record[EXCLUDED].values()) == len(case.store.read(EXCLUDED_DAB_OBJECTS))
     (told,) = record[STAINING]["warnings"]
-    n_out, n_all = sum(record[LEFT_OUT].values()), scene.vessels.max() + len(scene.kinds)
+    n_out, n_all = sum(record[EXCLUDED].values()), scene.vessels.max() + len(scene.kinds)
     assert told.startswith(f"{n_out} of ")
     assert n_out <= n_all
 
@@ -112,14 +112,14 @@ def test_a_blurred_place_is_flagged_and_left_out_of_the_tissue(scene, tmp_path):
     case = make_case(tmp_path / "a", rgb)
     for _ in run_until(case, read_recipe(case.root), "tissue_cd34"):
         pass
-    quality, mask = (case.store.read(artifact["cd34"]) for artifact in (QUALITY, TISSUE))
+    quality, mask = (case.store.read(artifact["cd34"]) for artifact in (ARTEFACT_MASK, TISSUE))
     step = round(mask.lattice.spacing_um[0])
     place = [slice(part.start // step + 9, part.stop // step - 9) for part in (rows, cols)]
     blurred = np.asarray(quality.values) == 3
     assert blurred[place[0], place[1]].mean() > 0.8
     assert not blurred[: rows.start // step - 9].any()
     assert not np.asarray(mask.values)[blurred].any()
-    areas = case.store.record(TISSUE["cd34"])[QUALITY_AREAS]
+    areas = case.store.record(TISSUE["cd34"])[ARTEFACT_AREAS]
     assert areas["blur"] == pytest.approx(blurred.sum() * mask.lattice.sample_area_um2 / 1e6)
     recipe = changed(read_recipe(case.root), "tissue_cd34", exclude_blur=False)
     for _ in run_until(case, recipe, "tissue_cd34"):

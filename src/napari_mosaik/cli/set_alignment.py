@@ -14,7 +14,7 @@ from napari_mosaik.cli.show import figure, print_json
 from napari_mosaik.core.errors import InputError
 
 if TYPE_CHECKING:
-    from napari_mosaik.io.case import Case, PlacedEntry
+    from napari_mosaik.io.case import Case, GivenAlignment
 
 __all__ = ["register"]
 
@@ -67,7 +67,7 @@ def set_alignment(
 
 def _by_landmarks(
     case: Case, frame: str, moving: Path, fixed: Path, kind: str
-) -> tuple[PlacedEntry, list[float]]:
+) -> tuple[GivenAlignment, list[float]]:
     from napari_mosaik.register import AlignKind, read_landmarks
     from napari_mosaik.workflow import given_alignment as placing
 
@@ -84,14 +84,14 @@ def _by_landmarks(
     return entry, [float(r) for r in marks.residuals_um(marks.fit(chosen, frame))]
 
 
-def _tell(frame: str, entry: PlacedEntry | None, residuals: list[float], json: bool) -> None:
+def _tell(frame: str, entry: GivenAlignment | None, residuals: list[float], json: bool) -> None:
     if json:
-        placed = None if entry is None else entry.model_dump()
-        print_json({"frame": frame, "placed": placed, "residuals_um": residuals})
+        given = None if entry is None else entry.model_dump()
+        print_json({"frame": frame, "given_alignment": given, "residuals_um": residuals})
         return
     if entry is None:
         typer.echo(f"{frame} will be aligned automatically")
         return
-    typer.echo(f"{frame} placed by {entry.source} ({entry.note})")
+    typer.echo(f"{frame} aligned by {entry.source} ({entry.note})")
     for number, residual in enumerate(residuals, 1):
         typer.echo(f"landmark {number}: {figure(residual)} µm")

@@ -4,30 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from napari_mosaik.core.params import digest
 
-__all__ = ["Artifact", "Origin", "Progress", "Source", "Store"]
+__all__ = [
+    "Artifact",
+    "Origin",
+    "Progress",
+    "Source",
+    "Store",
+    "defined_artifacts",
+    "defined_sources",
+]
 
 T = TypeVar("T")
 
 
+_ARTIFACTS: Final[dict[str, Artifact[Any]]] = {}
+_SOURCES: Final[dict[str, Source]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact(Generic[T]):
-    """The typed name of a result that a step can make; its value lives in a case's store."""
+    """The typed name of a result that a step can make; its value lives in a case's store.
+
+    An artifact is registered when it is defined; see `defined_artifacts`.
+    """
 
     name: str
     kind: type[T]
     about: str
 
+    def __post_init__(self) -> None:
+        _register(_ARTIFACTS, self)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The name of something that a person gives to a case: a slide, the PET, an annotation."""
+    """The name of something that the user adds to a case: a slide, the PET, annotations.
+
+    The part of the name before a colon is the kind ("slide"), the part after it says which one
+    ("he").  How a source of a kind is looked up in a case says `napari_mosaik.io.sources`.  A
+    source is registered when it is defined; see `defined_sources`.
+    """
 
     name: str
     about: str
+
+    def __post_init__(self) -> None:
+        _register(_SOURCES, self)
+
+    @property
+    def kind(self) -> str:
+        """The kind: "slide", "pet", "corrections"..."""
+        return self.name.partition(":")[0]
+
+    @property
+    def key(self) -> str:
+        """Which one of its kind ("he"); empty where there is only one."""
+        return self.name.partition(":")[2]
+
+
+def defined_artifacts() -> tuple[Artifact[Any], ...]:
+    """All artifacts in the order of their definition."""
+    return tuple(_ARTIFACTS.values())
+
+
+def defined_sources() -> tuple[Source, ...]:
+    """All sources in the order of their definition."""
+    return tuple(_SOURCES.values())
+
+
+def _register(known: dict[str, Any], entry: Any) -> None:
+    if known.setdefault(entry.name, entry) != entry:
+        raise ValueError(f"{type(entry).__name__} '{entry.name}' is defined twice")
 
 
 @dataclass(frozen=True, slots=True)

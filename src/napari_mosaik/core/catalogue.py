@@ -1,4 +1,4 @@
-"""Every source that a case can hold and every artifact that the program can make, in one list."""
+"""The sources that a case can hold, the artifacts that steps write, and the codes in them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,21 @@ def _document(name: str, about: str) -> Artifact[Document]:
 
 
 STAINS: Final = ("he", "cd34", "caix")
-"""Frames of the three sections; "cd34" is the reference frame of a case."""
+"""The three sections; "cd34" is the reference section of a case."""
 REFERENCE: Final = "cd34"
 STAIN_TITLES: Final = {"he": "H&E", "cd34": "CD34", "caix": "CAIX"}
 
-CLASS_NAMES: Final = {0: "not classified", 1: "background", 2: "neoplastic", 3: "non-neoplastic"}
-"""Tissue class codes; 0 lies outside the tissue mask."""
+UNCLASSIFIED, BACKGROUND, NEOPLASTIC, NON_NEOPLASTIC = 0, 1, 2, 3
+"""Codes of the built-in tissue classes; 0 lies outside the tissue mask."""
+TISSUE_CLASSES: Final = (NEOPLASTIC, NON_NEOPLASTIC)
+"""The built-in classes that are tissue, in the order of their columns and channels."""
+CLASS_NAMES: Final = {
+    UNCLASSIFIED: "not classified",
+    BACKGROUND: "background",
+    NEOPLASTIC: "neoplastic",
+    NON_NEOPLASTIC: "non-neoplastic",
+}
+"""Names of the built-in tissue classes by code."""
 CLUSTER_NAMES: Final = {
     0: "average",
     1: "hot",
@@ -33,169 +42,121 @@ CLUSTER_NAMES: Final = {
     4: "low-high",
     5: "not testable",
 }
-"""Codes of the local Moran labels."""
+"""Codes of the local Moran clusters."""
 
-# --- what a person gives ------------------------------------------------------------------------
+# --- sources: what the user adds to a case -------------------------------------------------------
 SLIDES: Final = {
     stain: Source(f"slide:{stain}", f"{STAIN_TITLES[stain]} slide") for stain in STAINS
 }
 PET: Final = Source("pet", "microPET slice")
 INJECTION: Final = Source("injection", "injection record")
-LANDMARKS: Final = Source("landmarks", "landmarks set by hand")
-PLACED: Final = {
-    frame: Source(f"placed:{frame}", f"position of {title} on CD34 as given by hand or by a file")
+LANDMARKS: Final = Source("landmarks", "landmark files")
+GIVEN_ALIGNMENT: Final = {
+    frame: Source(f"given_alignment:{frame}", f"given alignment of {title} to CD34")
     for frame, title in (("he", "H&E"), ("caix", "CAIX"), ("pet", "the PET"))
 }
-ANNOTATIONS: Final = Source("annotations:he", "tissue classes drawn on the H&E slide")
-_CORRECTED_WORDS = {"tissue": "tissue", "quality": "bad places"}
+ANNOTATIONS: Final = Source("annotations:he", "tissue annotations on the H&E slide")
 CORRECTIONS: Final = {
-    what: Source(
-        f"corrections:{what}",
-        f"corrections of the {_CORRECTED_WORDS.get(what.partition('_')[0], what)} by hand"
-        + (f" on {STAIN_TITLES[frame]}" if "_" in what else ""),
+    target: Source(
+        f"corrections:{target}",
+        f"manual corrections of the {target.partition('_')[0]}"
+        + (f" on {STAIN_TITLES[frame]}" if "_" in target else ""),
     )
-    for what, frame in CORRECTED_FRAMES.items()
+    for target, frame in CORRECTED_FRAMES.items()
 }
-"""By what is corrected: "vessels", "nuclei", "tissue_cd34", "quality_cd34" and so on."""
+"""By corrected result: "vessels", "nuclei", "tissue_cd34", "artefacts_cd34" and so on."""
 
 DAMAGED: Final = "damaged"
-"""Entry of a tissue result's record: the damaged tiles of the slide that were left out."""
+"""Entry of a tissue result's record: the damaged tiles of the slide that were excluded."""
 STAINING: Final = "staining"
-"""Entry of a record: the stains of a slide with their source, what it looks like, warnings."""
-QUALITY_AREAS: Final = "quality_mm2"
-"""Entry of a tissue result's record: area of each kind of bad place, mm²."""
-QUALITY_BY_HAND: Final = "quality_by_hand"
-"""Entry of a tissue result's record: what a reader flagged (mm² by kind) and cleared (mm²)."""
-LEFT_OUT: Final = "left_out"
-"""Entry of the vessels' record: how many brown objects were left out, by reason."""
+"""Entry of a record: the stain vectors of a slide with their source, and warnings."""
+ARTEFACT_AREAS: Final = "artefact_mm2"
+"""Entry of a tissue result's record: area of each type of artefact, mm²."""
+ARTEFACTS_MANUAL: Final = "artefacts_manual"
+"""Entry of a tissue result's record: artefacts marked (mm² by type) and cleared (mm²) manually."""
+EXCLUDED: Final = "excluded"
+"""Entry of the vessels' record: number of excluded DAB objects by reason."""
 CORRECTED: Final = "corrections"
-"""Entry of a record: how many corrections by hand were made, and which could not be, with why."""
+"""Entry of a record: number of corrections applied, and those lost with the reason."""
 
-# --- what the program makes ---------------------------------------------------------------------
+# --- artifacts: what the steps write --------------------------------------------------------------
 TISSUE: Final = {
     stain: Artifact(f"tissue_{stain}", Raster, f"tissue mask of the {STAIN_TITLES[stain]} slide")
     for stain in STAINS
 }
-QUALITY: Final = {
+ARTEFACT_MASK: Final = {
     stain: Artifact(
-        f"quality_{stain}",
+        f"artefacts_{stain}",
         Raster,
-        f"pen, folds, blur and bubbles of the {STAIN_TITLES[stain]} slide",
+        f"artefacts of the {STAIN_TITLES[stain]} slide (pen, folds, blur, bubbles)",
     )
     for stain in STAINS
 }
-CORRECTED_QUALITY: Final = {
+CORRECTED_ARTEFACT_MASK: Final = {
     stain: Artifact(
-        f"corrected_quality_{stain}",
+        f"corrected_artefacts_{stain}",
         Raster,
-        f"bad places of the {STAIN_TITLES[stain]} slide with the corrections made by hand",
+        f"artefacts of the {STAIN_TITLES[stain]} slide after manual correction",
     )
     for stain in STAINS
 }
 ALIGNMENT: Final = {
-    frame: _document(f"alignment_{frame}", f"transform of {title} to CD34, with its quality")
+    frame: _document(f"alignment_{frame}", f"registration of {title} to CD34 and its quality")
     for frame, title in (("he", "H&E"), ("caix", "CAIX"), ("pet", "the PET"))
 }
 TILES: Final = Artifact("tiles", TileGrid, "tile grid on the CD34 section")
 STAIN_FIT: Final = _document("stain_fit", "stain vectors of the H&E slide (Macenko)")
-SUV: Final = Artifact("suv", Raster, "measured SUV on the PET's own voxels")
-SUV_RECORD: Final = _document("suv_record", "every term of the SUV with its source")
+SUV: Final = Artifact("suv", Raster, "measured SUV on the voxel grid of the PET")
+SUV_RECORD: Final = _document("suv_record", "terms of the SUV with their sources")
 UPTAKE: Final = Artifact("uptake", Table, "measured SUV per tile")
 UPTAKE_SENSITIVITY: Final = Artifact(
-    "uptake_sensitivity", Table, "change of each tile's SUV by a small shift or turn of the PET"
+    "uptake_sensitivity",
+    Table,
+    "change of each tile's SUV under a small shift or rotation of the PET",
 )
 VESSELS: Final = Artifact("vessels", LabelImage, "CD34-positive vessels, lumen filled")
 VESSEL_OBJECTS: Final = Artifact("vessel_objects", Table, "one row per vessel")
-BROWN_LEFT_OUT: Final = Artifact("brown_left_out", LabelImage, "brown objects that are no vessels")
-BROWN_OBJECTS: Final = Artifact(
-    "brown_objects", Table, "one row per brown object that is no vessel, with the reason"
+EXCLUDED_DAB: Final = Artifact(
+    "excluded_dab", LabelImage, "DAB-positive objects excluded from the vessels"
+)
+EXCLUDED_DAB_OBJECTS: Final = Artifact(
+    "excluded_dab_objects", Table, "one row per excluded DAB object, with the reason"
 )
 CLASSES: Final = Artifact("classes", LabelImage, "tissue classes")
 CLASS_PROBABILITY: Final = Artifact("class_probability", Raster, "probability of each tissue class")
-CLASS_RECORD: Final = Artifact(
-    "class_record", dict, "which model made the classes, and their areas"
-)
+CLASS_RECORD: Final = Artifact("class_record", dict, "tissue classifier and area of each class")
 NUCLEI: Final = Artifact("nuclei", LabelImage, "nuclei on H&E")
 NUCLEUS_OBJECTS: Final = Artifact("nucleus_objects", Table, "one row per nucleus")
 CORRECTED_VESSELS: Final = Artifact(
-    "corrected_vessels", LabelImage, "vessels with the corrections made by hand"
+    "corrected_vessels", LabelImage, "vessels after manual correction"
 )
 CORRECTED_VESSEL_OBJECTS: Final = Artifact(
-    "corrected_vessel_objects", Table, "one row per vessel, corrections by hand included"
+    "corrected_vessel_objects", Table, "one row per vessel after manual correction"
 )
-CORRECTED_NUCLEI: Final = Artifact(
-    "corrected_nuclei", LabelImage, "nuclei with the corrections made by hand"
-)
+CORRECTED_NUCLEI: Final = Artifact("corrected_nuclei", LabelImage, "nuclei after manual correction")
 CORRECTED_NUCLEUS_OBJECTS: Final = Artifact(
-    "corrected_nucleus_objects", Table, "one row per nucleus, corrections by hand included"
+    "corrected_nucleus_objects", Table, "one row per nucleus after manual correction"
 )
 OBJECTS: Final = {
     "vessels": ((VESSELS, VESSEL_OBJECTS), (CORRECTED_VESSELS, CORRECTED_VESSEL_OBJECTS)),
     "nuclei": ((NUCLEI, NUCLEUS_OBJECTS), (CORRECTED_NUCLEI, CORRECTED_NUCLEUS_OBJECTS)),
 }
-"""Labels and table of what is found as objects: as found, and with corrections by hand."""
+"""Labels and table of the segmented objects: automatic, and after manual correction."""
 CAIX_CELLS: Final = Artifact("caix_cells", Table, "one row per cell of the CAIX slide")
 PARAMETERS: Final = Artifact("parameters", Table, "vascular, nuclear and CAIX parameters per tile")
-MAPS: Final = Artifact("maps", Raster, "parameters interpolated over the mask, one channel each")
+MAPS: Final = Artifact("maps", Raster, "parameters interpolated over the tissue, one channel each")
 ASSOCIATION: Final = Artifact("association", Table, "correlation of each parameter with the uptake")
-CLUSTERS: Final = Artifact("clusters", Table, "local Moran label, statistic and p-value per tile")
-UPTAKE_CLUSTERS: Final = Artifact("uptake_clusters", Table, "local Moran label of the measured SUV")
+CLUSTERS: Final = Artifact("clusters", Table, "local Moran cluster, statistic and p-value per tile")
+UPTAKE_CLUSTERS: Final = Artifact(
+    "uptake_clusters", Table, "local Moran cluster of the measured SUV per tile"
+)
 KINETICS: Final = Artifact("kinetics", Table, "immunokinetic curves of the patient")
 TILE_KINETICS: Final = Artifact(
     "tile_kinetics", Table, "delivery-limited retained antibody per tile"
 )
 PREDICTION: Final = Artifact("prediction", Table, "predicted uptake per tile")
 PREDICTION_MAP: Final = Artifact(
-    "prediction_map", Raster, "predicted uptake interpolated over the mask"
+    "prediction_map", Raster, "predicted uptake interpolated over the tissue"
 )
-PREDICTION_RECORD: Final = Artifact(
-    "prediction_record", dict, "which model predicted, and how it was taught"
-)
-METRICS: Final = _document("metrics", "error of the prediction beside the baselines'")
-
-ARTIFACTS: Final[tuple[Artifact[Any], ...]] = (
-    *TISSUE.values(),
-    *QUALITY.values(),
-    *CORRECTED_QUALITY.values(),
-    *ALIGNMENT.values(),
-    TILES,
-    STAIN_FIT,
-    SUV,
-    SUV_RECORD,
-    UPTAKE,
-    UPTAKE_SENSITIVITY,
-    VESSELS,
-    VESSEL_OBJECTS,
-    BROWN_LEFT_OUT,
-    BROWN_OBJECTS,
-    CLASSES,
-    CLASS_PROBABILITY,
-    CLASS_RECORD,
-    NUCLEI,
-    NUCLEUS_OBJECTS,
-    CORRECTED_VESSELS,
-    CORRECTED_VESSEL_OBJECTS,
-    CORRECTED_NUCLEI,
-    CORRECTED_NUCLEUS_OBJECTS,
-    CAIX_CELLS,
-    PARAMETERS,
-    MAPS,
-    ASSOCIATION,
-    CLUSTERS,
-    UPTAKE_CLUSTERS,
-    KINETICS,
-    TILE_KINETICS,
-    PREDICTION,
-    PREDICTION_MAP,
-    PREDICTION_RECORD,
-    METRICS,
-)
-SOURCES: Final[tuple[Source, ...]] = (
-    *SLIDES.values(),
-    PET,
-    INJECTION,
-    LANDMARKS,
-    *PLACED.values(),
-    ANNOTATIONS,
-    *CORRECTIONS.values(),
-)
+PREDICTION_RECORD: Final = Artifact("prediction_record", dict, "prediction model and its training")
+METRICS: Final = _document("metrics", "prediction error and that of the baselines")

@@ -21,10 +21,10 @@ __all__ = [
     "Correction",
     "Kind",
     "Point",
+    "active_corrections",
+    "describe_correction",
     "digest_of",
-    "meant",
-    "standing",
-    "told",
+    "targets_of",
 ]
 
 Point = tuple[float, float]
@@ -36,9 +36,9 @@ CORRECTED_FRAMES: Final = {
     "tissue_he": "he",
     "tissue_cd34": "cd34",
     "tissue_caix": "caix",
-    "quality_he": "he",
-    "quality_cd34": "cd34",
-    "quality_caix": "caix",
+    "artefacts_he": "he",
+    "artefacts_cd34": "cd34",
+    "artefacts_caix": "caix",
 }
 """What can be corrected, and the section on which its places lie."""
 _OBJECTS: Final = {
@@ -118,7 +118,7 @@ def _points(values: Any) -> tuple[Point, ...]:
     return tuple((float(row), float(column)) for row, column in values)
 
 
-def standing(
+def active_corrections(
     events: Iterable[Mapping[str, Any]], reader: str = ""
 ) -> tuple[list[Correction], list[Correction]]:
     """The corrections of one reader that count, and those taken back that can be made again.
@@ -146,14 +146,14 @@ def digest_of(corrections: Iterable[Correction]) -> str:
     return digest([correction.as_dict() for correction in corrections])
 
 
-def meant(correction: Correction) -> list[tuple[Point, Point, float]]:
+def targets_of(correction: Correction) -> list[tuple[Point, Point, float]]:
     """Place, centroid and area of each object that a correction means."""
     return list(
         zip(correction.places_um, correction.centroids_um, correction.areas_um2, strict=True)
     )
 
 
-def told(correction: Correction) -> str:
+def describe_correction(correction: Correction) -> str:
     """A correction in words: what, where, and how large an area that was drawn is."""
     does = {
         "delete": "deleted",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-__all__ = ["finish", "shown"]
+__all__ = ["run_to_end", "subprogress"]
 
 T = TypeVar("T")
 
 
-def finish(work: Generator[Any, None, T]) -> T:
+def run_to_end(work: Generator[Any, None, T]) -> T:
     """Run a generator to its end without looking at what it yields, and return its result."""
     while True:
         try:
@@ -20,7 +20,9 @@ def finish(work: Generator[Any, None, T]) -> T:
             return result
 
 
-def shown(work: Generator[float, None, T], start: float, stop: float) -> Generator[float, None, T]:
+def subprogress(
+    work: Generator[float, None, T], start: float, stop: float
+) -> Generator[float, None, T]:
     """The same computation as a part of a longer one: its fractions lie between two of that."""
     while True:
         try:

@@ -13,22 +13,30 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from napari_mosaik.core.artifact import Source
-from napari_mosaik.core.catalogue import ANNOTATIONS, INJECTION, LANDMARKS, PET
-from napari_mosaik.core.corrections import Correction, digest_of
+from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.pet_records import PetImage, SpacingSource
 from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.io.case_file import CASE_FILE, CaseFile, PetEntry, PlacedEntry, SlideEntry
-from napari_mosaik.io.corrections import correction_journals, read_corrections
+from napari_mosaik.io.case_file import CASE_FILE, CaseFile, GivenAlignment, PetEntry, SlideEntry
+from napari_mosaik.io.corrections import read_corrections
 from napari_mosaik.io.files import file_digest, saving, write_bytes
 from napari_mosaik.io.lock import writer
+from napari_mosaik.io.sources import missing_reason, source_digest
 from napari_mosaik.io.store import CaseStore
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
 
-__all__ = ["Case", "CaseFile", "PetEntry", "PlacedEntry", "SlideEntry", "create_case", "find_cases"]
+__all__ = [
+    "Case",
+    "CaseFile",
+    "GivenAlignment",
+    "PetEntry",
+    "SlideEntry",
+    "create_case",
+    "find_cases",
+]
 
 
 class Case:
@@ -127,17 +135,16 @@ class Case:
         return self.root / "cache" / "pyramids"
 
     def _entry(self, stain: str) -> SlideEntry:
-        entry: SlideEntry | None = self.file.slides.get(stain)  # type: ignore[call-overload]
+        entry = self.file.slide(stain)
         if entry is None:
             raise InputError(f"case {self.name} has no {stain} slide")
         return entry
 
     def spacing_um(self, stain: str) -> tuple[float, float]:
         """Level-0 pixel size of one slide (row, column), µm."""
-        entry = self.file.slides.get(stain)  # type: ignore[call-overload]
+        entry = self.file.slide(stain)
         if entry is not None and entry.spacing_um is not None:
-            known: tuple[float, float] = entry.spacing_um
-            return known
+            return entry.spacing_um
         with self.slide(stain) as slide:
             return slide.lattice.spacing_um
 
@@ -178,101 +185,23 @@ class Case:
         return self.root / "models" / model
 
     # --- what is there --------------------------------------------------------------------------
-    def lacks(self, source: Source) -> str:
+    def missing_reason(self, source: Source) -> str:
         """Why a source cannot be used ("no PET given"); empty when it is there."""
-        if source.name.startswith("slide:"):
-            return self._lacks_slide(source)
-        if source == PET:
-            if self.file.pet is None:
-                return "no PET given"
-            gone = [p for p in self.file.pet.paths if not self.path(p).exists()]
-            return f"the PET file {gone[0]} is not there" if gone else ""
-        if source == INJECTION:
-            return "" if self.file.injection else "no injection record given"
-        if source == ANNOTATIONS:
-            return "" if self.annotations_path("he").is_file() else "nothing annotated yet"
-        if source == LANDMARKS:
-            return "" if self.file.landmarks else "no landmarks given"
-        if source.name.startswith((_PLACED, _CORRECTIONS)):
-            return self._lacks_by_hand(source.name)
-        raise KeyError(source.name)
-
-    def _lacks_by_hand(self, name: str) -> str:
-        """A damaged journal counts as one that is there: the step that reads it says so."""
-        if name.startswith(_PLACED):
-            placed = name.removeprefix(_PLACED) in self.file.placed
-            return "" if placed else "not placed by hand or by a file"
-        try:
-            what = name.removeprefix(_CORRECTIONS)
-            return "" if self.corrections(what) else "nothing corrected by hand"
-        except InputError:
-            return ""
-
-    def _lacks_slide(self, source: Source) -> str:
-        entry = self.file.slides.get(source.name.removeprefix("slide:"))  # type: ignore[call-overload]
-        if entry is None:
-            return f"no {source.about} given"
-        if not self.path(entry.path).exists():
-            return f"the {source.about} {entry.path} is not there"
-        return ""
+        return missing_reason(self, source)
 
     def digest(self, source: Source) -> str:
         """Digest of a source's content; empty when it is missing."""
-        if self.lacks(source):
-            return ""
-        if source.name.startswith("slide:"):
-            return self._slide_digest(source.name.removeprefix("slide:"))
-        if source == PET:
-            from napari_mosaik.io.pet import companions
+        return source_digest(self, source)
 
-            entry = self.file.pet
-            assert entry is not None
-            paths = [self.path(p) for p in entry.paths]
-            files = [self._file_digest(p) for p in (*paths, *companions(paths))]
-            unit = () if entry.unit is None else (entry.unit,)
-            return digest([files, entry.slice_index, entry.frame_index, *unit])
-        if source == INJECTION:
-            assert self.file.injection is not None
-            given = self.file.injection.model_dump(
-                mode="json", exclude_unset=True, exclude_none=True
-            )
-            return digest(given)
-        if source == ANNOTATIONS:
-            return self._file_digest(self.annotations_path("he"))
-        if source.name.startswith(_PLACED):
-            placed = self.file.placed[source.name.removeprefix(_PLACED)]  # type: ignore[index]
-            return digest(placed.model_dump(mode="json"))
-        if source.name.startswith(_CORRECTIONS):
-            return self._corrections_digest(source.name.removeprefix(_CORRECTIONS))
-        paths = [self.path(path) for path in self.file.landmarks.values()]
-        return digest([dict(self.file.landmarks), [self._file_digest(p) for p in paths]])
-
-    def _corrections_digest(self, what: str) -> str:
-        try:
-            return digest_of(self.corrections(what))
-        except InputError:
-            return digest([file_digest(path) for path in correction_journals(self.root, what)])
-
-    def _slide_digest(self, stain: str) -> str:
-        entry = self.file.slides[stain]  # type: ignore[index]
-
-        def read() -> str:
-            with self.slide(stain) as slide:
-                return slide.digest()
-
-        spacing = entry.spacing_um if entry.spacing_source != "header" else None
-        kind = f"slide:{stain}{':icc' if entry.icc else ''}"
-        content = self._remembered(self.path(entry.path), kind, read)
-        return digest([content, spacing, *(["skip"] if entry.damaged == "skip" else [])])
-
-    def _file_digest(self, path: Path) -> str:
+    def file_digest(self, path: Path) -> str:
+        """Digest of a file, or of all files of a folder."""
         if path.is_dir():
-            return digest([self._file_digest(p) for p in sorted(path.iterdir()) if p.is_file()])
+            return digest([self.file_digest(p) for p in sorted(path.iterdir()) if p.is_file()])
         if not path.is_file():
-            raise InputError(f"{path} is not there")
-        return self._remembered(path, "file", lambda: file_digest(path))
+            raise InputError(f"{path} does not exist")
+        return self.cached_digest(path, "file", lambda: file_digest(path))
 
-    def _remembered(self, path: Path, kind: str, compute: Callable[[], str]) -> str:
+    def cached_digest(self, path: Path, kind: str, compute: Callable[[], str]) -> str:
         """A digest, computed again only when the file's size or time of change differ."""
         stat = path.stat()
         key = f"{kind}:{path}:{stat.st_size}:{stat.st_mtime_ns}"
@@ -283,8 +212,6 @@ class Case:
 
 
 _DIGESTS: dict[str, str] = {}
-_CORRECTIONS = "corrections:"
-_PLACED = "placed:"
 
 
 def create_case(root: Path, file: CaseFile) -> Case:

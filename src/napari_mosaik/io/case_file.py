@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import InjectionRecord, PetUnit, SpacingSource
 
-__all__ = ["CASE_FILE", "CaseFile", "PetEntry", "PlacedEntry", "SlideEntry"]
+__all__ = ["CASE_FILE", "CaseFile", "GivenAlignment", "PetEntry", "SlideEntry"]
 
 CASE_FILE = "case.toml"
 Row = tuple[float, float, float]
@@ -58,7 +59,7 @@ class PetEntry(_Entry):
     unit: PetUnit | None = None
 
 
-class PlacedEntry(_Entry):
+class GivenAlignment(_Entry):
     """Where a section or the PET lies on CD34, as a person or another program said.
 
     ``matrix_um`` acts on (row, column, 1) in µm, from the section to CD34.  ``source`` is "hand"
@@ -84,7 +85,9 @@ class CaseFile(_Entry):
     pet: PetEntry | None = None
     injection: InjectionRecord | None = None
     landmarks: dict[str, str] = Field(default_factory=dict)
-    placed: dict[Literal["he", "caix", "pet"], PlacedEntry] = Field(default_factory=dict)
+    given_alignments: dict[Literal["he", "caix", "pet"], GivenAlignment] = Field(
+        default_factory=dict
+    )
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -104,6 +107,16 @@ class CaseFile(_Entry):
             raise InputError(
                 f"{path}: {where} = {first.get('input')!r} is not valid: {first['msg']}"
             ) from error
+
+    def slide(self, stain: str) -> SlideEntry | None:
+        """The slide of a stain; None when the case has none."""
+        slides: Mapping[Any, SlideEntry] = self.slides
+        return slides.get(stain)
+
+    def given_alignment(self, frame: str) -> GivenAlignment | None:
+        """The given alignment of a section or the PET; None when there is none."""
+        given: Mapping[Any, GivenAlignment] = self.given_alignments
+        return given.get(frame)
 
     def values(self) -> dict[str, Any]:
         """All fields; of the injection those that were given, since the rest the PET may say."""

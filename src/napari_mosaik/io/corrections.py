@@ -14,7 +14,7 @@ from typing import Any
 
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import CORRECTED, OBJECTS
-from napari_mosaik.core.corrections import Correction, standing
+from napari_mosaik.core.corrections import Correction, active_corrections
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
@@ -36,7 +36,9 @@ def read_corrections(root: Path, what: str) -> tuple[Correction, ...]:
     InputError
         A journal is damaged; the message names it and the line.
     """
-    each = [standing(_events(path), path.stem)[0] for path in correction_journals(root, what)]
+    each = [
+        active_corrections(_events(path), path.stem)[0] for path in correction_journals(root, what)
+    ]
     return tuple(heapq.merge(*each, key=lambda correction: correction.time))
 
 

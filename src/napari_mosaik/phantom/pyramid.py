@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 Drawer = Callable[[tuple[int, int], tuple[int, int]], Pixels]
 
 TILE: Final = 512
-QUALITY: Final = 85
+ARTEFACT_MASK: Final = 85
 BIG: Final = 2 * 1024**3
 STRIP_PIXELS: Final = 8 * 1024**2
 
@@ -44,7 +44,9 @@ def _halved(image: Pixels) -> Pixels:
 
 
 def _encoded(tile: Pixels) -> bytes:
-    return bytes(imagecodecs.jpeg_encode(np.ascontiguousarray(tile), QUALITY, subsampling="420"))
+    return bytes(
+        imagecodecs.jpeg_encode(np.ascontiguousarray(tile), ARTEFACT_MASK, subsampling="420")
+    )
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from scipy import fft
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
-from napari_mosaik.core.progress import finish
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import (
     InverseTransform,
@@ -73,7 +73,7 @@ def align_masks(moving: Raster, fixed: Raster, params: OutlineParams | None = No
     InputError
         If a mask is empty or has channels.
     """
-    return finish(iter_align_masks(moving, fixed, params))
+    return run_to_end(iter_align_masks(moving, fixed, params))
 
 
 def iter_align_masks(

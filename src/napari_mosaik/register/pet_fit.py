@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from napari_mosaik.core.frame import Transform
-from napari_mosaik.core.progress import finish, shown
+from napari_mosaik.core.progress import run_to_end, subprogress
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import InverseTransform
 from napari_mosaik.register.alignment import Alignment
@@ -62,7 +62,7 @@ def align_pet(pet: Raster, tissue: Raster, params: PetAlignParams | None = None)
     InputError
         If the slice is uniform or has channels, or the tissue mask is empty.
     """
-    return finish(iter_align_pet(pet, tissue, params))
+    return run_to_end(iter_align_pet(pet, tissue, params))
 
 
 def iter_align_pet(
@@ -75,21 +75,23 @@ def iter_align_pet(
         yield 0.1
         return align_masks(*outlines, p)
     looked = p.model_copy(update={"mirror": True})
-    candidates, flat = yield from shown(outline_candidates(*outlines, looked), 0.0, 0.4)
+    candidates, flat = yield from subprogress(outline_candidates(*outlines, looked), 0.0, 0.4)
     search = PetSearch(pet, outlines[0], tissue, p)
     starts = [c for c in candidates if p.mirror or not c.mirrored]
     first = Way(refine_outline(*outlines, starts[0].pull, p))
-    way = yield from shown(search.descend(search.choose_noise(first), 1.0, 1.0), 0.3, 0.5)
-    way = yield from shown(search.descend(search.choose_noise(way), 0.3, 0.05), 0.5, 0.6)
-    rivals = yield from shown(_rivals(search, _unlike(starts[0], candidates), way), 0.6, 0.85)
+    way = yield from subprogress(search.descend(search.choose_noise(first), 1.0, 1.0), 0.3, 0.5)
+    way = yield from subprogress(search.descend(search.choose_noise(way), 0.3, 0.05), 0.5, 0.6)
+    rivals = yield from subprogress(_rivals(search, _unlike(starts[0], candidates), way), 0.6, 0.85)
     best = min([way, *rivals], key=lambda one: one.cost + _handicap(one, p, search))
     if best is not way:
         rivals.append(way)
-        best = yield from shown(search.descend(best, 0.3, 0.05), 0.85, 0.9)
-    error = yield from shown(search.uncertainty_um(best), 0.9, 0.95)
+        best = yield from subprogress(search.descend(best, 0.3, 0.05), 0.85, 0.9)
+    error = yield from subprogress(search.uncertainty_um(best), 0.9, 0.95)
     if p.kind == "rigid":
         wider = PetSearch(pet, outlines[0], tissue, p.model_copy(update={"kind": "similarity"}))
-        scaled = yield from shown(wider.descend(wider.choose_noise(best), 1.0, 1.0), 0.95, 1.0)
+        scaled = yield from subprogress(
+            wider.descend(wider.choose_noise(best), 1.0, 1.0), 0.95, 1.0
+        )
         error = math.hypot(error, wider.distance_um(best, scaled))
     found = _Found(best, error, flat, *_margins(search, rivals, best))
     return _summary(search, found, *outlines, "outline + uptake")
@@ -125,11 +127,11 @@ def _rivals(
         share = n / len(candidates), (n + 1) / len(candidates)
         if search.cost(rival) - best.cost > PRUNE_DELTA * LIKELIHOOD_TEMPERATURE:
             continue
-        rival = yield from shown(
+        rival = yield from subprogress(
             search.descend(rival, 1.0, 2 * LIKELIHOOD_TEMPERATURE, most=60), *share
         )
         if rival.cost - best.cost < REFINE_DELTA * LIKELIHOOD_TEMPERATURE:
-            rival = yield from shown(search.descend(rival, 0.5, 1.0), *share)
+            rival = yield from subprogress(search.descend(rival, 0.5, 1.0), *share)
         found.append(rival)
     return found
 
@@ -234,8 +236,8 @@ def iter_assess_pet(
     search = PetSearch(pet, moving, tissue, params)
     given = search.choose_noise(Way(InverseTransform.of(transform, centroid_um(fixed), 1000.0)))
     yield 0.1
-    near = yield from shown(search.descend(given, 1.0, 0.05), 0.1, 0.8)
-    error = yield from shown(search.uncertainty_um(near), 0.8, 1.0)
+    near = yield from subprogress(search.descend(given, 1.0, 0.05), 0.1, 0.8)
+    error = yield from subprogress(search.uncertainty_um(near), 0.8, 1.0)
     distance = search.distance_um(given, near)
     found = _Found(given, math.hypot(distance, error))
     judged = _summary(search, found, moving, fixed, method)

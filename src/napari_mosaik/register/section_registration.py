@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from napari_mosaik.core.frame import Transform
-from napari_mosaik.core.progress import finish, shown
+from napari_mosaik.core.progress import run_to_end, subprogress
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.alignment import Alignment
 from napari_mosaik.register.assessment import assess_by_content, assess_by_outline
@@ -59,7 +59,7 @@ def align_sections(
     InputError
         If a mask is empty or has channels.
     """
-    return finish(
+    return run_to_end(
         iter_align_sections(moving_mask, fixed_mask, moving_density, fixed_density, params)
     )
 
@@ -74,7 +74,9 @@ def iter_align_sections(
     """`align_sections` in pieces: yields the fraction done so that a caller can show or cancel."""
     p = params or AlignParams()
     pair = SectionPair(moving_density, fixed_density, moving_mask, fixed_mask)
-    candidates, flat = yield from shown(outline_candidates(moving_mask, fixed_mask, p), 0.0, 0.5)
+    candidates, flat = yield from subprogress(
+        outline_candidates(moving_mask, fixed_mask, p), 0.0, 0.5
+    )
     ways = []
     for number, candidate in enumerate(candidates[:4]):
         yield 0.3 + 0.2 * number / 4
@@ -104,7 +106,7 @@ def _by_density(
         mirror=params.mirror,
         angle_step_deg=params.angle_step_deg,
     )
-    starts = yield from shown(scan, 0.5, 0.7)
+    starts = yield from subprogress(scan, 0.5, 0.7)
     ways = []
     for number, start in enumerate(starts):
         yield 0.7 + 0.15 * number / len(starts)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from napari_mosaik.core.corrections import Correction, Point, meant
+from napari_mosaik.core.corrections import Correction, Point, targets_of
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice, Mask
 from napari_mosaik.core.raster import LazyArray
@@ -299,7 +299,7 @@ def apply_corrections(editor: ObjectEditor, corrections: Iterable[Correction]) -
 
 
 def _apply(editor: ObjectEditor, correction: Correction) -> None:
-    objects = [_found(editor, *one) for one in meant(correction)]
+    objects = [_found(editor, *one) for one in targets_of(correction)]
     if correction.kind == "delete":
         editor.delete(objects[0])
     elif correction.kind == "merge":

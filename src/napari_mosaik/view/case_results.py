@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_mosaik.core import Artifact, FloatArray, Raster, Table, Transform
+from napari_mosaik.core.artifact import defined_artifacts
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
-    ARTIFACTS,
     METRICS,
     PARAMETERS,
     PREDICTION,
@@ -57,7 +57,7 @@ class CaseResults:
 
     def present(self) -> list[Artifact[Any]]:
         """All artifacts that are stored."""
-        return [artifact for artifact in ARTIFACTS if self.has(artifact)]
+        return [artifact for artifact in defined_artifacts() if self.has(artifact)]
 
     def transform(self, frame: str) -> Transform | None:
         """From a section or the PET to the reference section; None for it and before alignment."""

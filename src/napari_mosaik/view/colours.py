@@ -18,7 +18,7 @@ __all__ = [
     "CLUSTER_COLOURS",
     "CORRELATION_COLORMAP",
     "DIFFERENCE_COLORMAP",
-    "LEFT_OUT",
+    "EXCLUDED",
     "MEASURED",
     "NOT_TESTABLE",
     "NUCLEUS",
@@ -45,7 +45,7 @@ CLASS_COLOURS: Final = {
 OWN_CLASS_COLOURS: Final = ("#E69F00", "#0072B2", "#F0E442", "#56B4E9", "#D55E00")
 """Colours of further classes of the user's own, in turn."""
 VESSEL: Final = "#D55E00"
-LEFT_OUT: Final = "#CC79A7"
+EXCLUDED: Final = "#CC79A7"
 NUCLEUS: Final = "#56B4E9"
 TISSUE: Final = "#F0E442"
 QUALITY_COLOURS: Final = {1: "#009E73", 2: "#D55E00", 3: "#0072B2", 4: "#56B4E9", 5: "#CC79A7"}

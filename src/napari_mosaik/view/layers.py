@@ -108,7 +108,7 @@ def quality_layer(
             title,
             entries=tuple((names[code], c) for code, c in colours.QUALITY_COLOURS.items()),
         ),
-        artifact=f"quality_{quality.lattice.frame}",
+        artifact=f"artefacts_{quality.lattice.frame}",
         space=quality.lattice.frame,
     )
 
@@ -165,10 +165,10 @@ def left_out_layer(
         "labels",
         _levels(objects),
         placement(objects.lattice, transform),
-        {"colormap": one_colour(colours.LEFT_OUT), "features": features},
+        {"colormap": one_colour(colours.EXCLUDED), "features": features},
         opacity=0.6,
-        legend=Legend(title, entries=(("no vessel", colours.LEFT_OUT),), note=note),
-        artifact="brown_left_out",
+        legend=Legend(title, entries=(("no vessel", colours.EXCLUDED),), note=note),
+        artifact="excluded_dab",
         space=objects.lattice.frame,
     )
 

@@ -14,8 +14,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from napari_mosaik.core.artifact import Artifact, Origin, Source
-from napari_mosaik.core.catalogue import ARTIFACTS, SOURCES
+from napari_mosaik.core.artifact import (
+    Artifact,
+    Origin,
+    Source,
+    defined_artifacts,
+    defined_sources,
+)
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
@@ -24,10 +29,6 @@ from napari_mosaik.workflow.step import Step, StepStatus, Word
 from napari_mosaik.workflow.steps import STEPS, maker_of
 
 __all__ = ["CaseStatus", "case_status", "step_status"]
-
-_ABOUT = {artifact.name: artifact.about for artifact in ARTIFACTS} | {
-    source.name: source.about for source in SOURCES
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class _Resolution:
     def _missing(self, entry: Artifact[Any] | Source) -> str:
         """Why an input is not available; empty where it is."""
         if isinstance(entry, Source):
-            return self.case.lacks(entry) or self._unreadable(entry)
+            return self.case.missing_reason(entry) or self._unreadable(entry)
         maker = maker_of(entry)
         verdict = self.verdicts[maker.name]
         if verdict.word != "blocked":
@@ -203,7 +204,9 @@ def _reason(verdict: _Verdict) -> str:
     if verdict.cause == "missing input":
         return "; ".join(verdict.details)
     if verdict.cause == "inputs":
-        return f"changed: {', '.join(_ABOUT.get(name, name) for name in verdict.details)}"
+        about = {one.name: one.about for one in defined_artifacts()}
+        about |= {one.name: one.about for one in defined_sources()}
+        return f"changed: {', '.join(about.get(name, name) for name in verdict.details)}"
     return _REASONS[verdict.cause].format(*verdict.details)
 
 

@@ -23,7 +23,13 @@ from napari_mosaik.core.catalogue import (
     CORRECTED,
     OBJECTS,
 )
-from napari_mosaik.core.corrections import CORRECTED_FRAMES, Correction, Point, standing, told
+from napari_mosaik.core.corrections import (
+    CORRECTED_FRAMES,
+    Correction,
+    Point,
+    active_corrections,
+    describe_correction,
+)
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.table import Table
@@ -69,7 +75,7 @@ class CorrectionLog:
         self.case, self.what, self.reader = case, what, reader
         self._journal = Journal(case.root / "corrections" / what / f"{reader}.jsonl")
         try:
-            self._mine, self._back = standing(self._journal.events(), reader)
+            self._mine, self._back = active_corrections(self._journal.events(), reader)
         except BaseException:
             self._journal.close()
             raise
@@ -82,12 +88,12 @@ class CorrectionLog:
     @property
     def undo_title(self) -> str:
         """What `undo` would take back; empty when this reader has corrected nothing."""
-        return told(self._mine[-1]) if self._mine else ""
+        return describe_correction(self._mine[-1]) if self._mine else ""
 
     @property
     def redo_title(self) -> str:
         """What `redo` would make again; empty when there is nothing."""
-        return told(self._back[-1]) if self._back else ""
+        return describe_correction(self._back[-1]) if self._back else ""
 
     def add(self, correction: Correction) -> None:
         """Record a correction."""
@@ -317,12 +323,13 @@ def correction_records(case: Case) -> list[dict[str, Any]]:
         corrections = case.corrections(what)
         lost, applied = _outcome(case, what)
         for one in corrections:
-            key = (told(one), one.reader)
+            key = (describe_correction(one), one.reader)
             state = "not applied yet"
             if applied:
                 state = "lost" if key in lost else "applied"
             rows.append(
-                {"what": what, "reader": one.reader, "time": one.time, "told": told(one),
+                {"what": what, "reader": one.reader, "time": one.time,
+                 "told": describe_correction(one),
                  "state": state, "why": lost.get(key, "") if applied else "", **one.as_dict()}
             )  # fmt: skip
     return rows

@@ -14,7 +14,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.shapes import AnnotatedShape, moved
-from napari_mosaik.io.case import Case, PlacedEntry
+from napari_mosaik.io.case import Case, GivenAlignment
 from napari_mosaik.register import (
     AlignKind,
     Alignment,
@@ -39,7 +39,7 @@ __all__ = [
     "AssessmentInputs",
     "LandmarkPairs",
     "current_transform",
-    "placed_entry",
+    "given_alignment_entry",
     "read_assessment_inputs",
     "reset_alignment",
     "set_alignment",
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 FRAMES = ("he", "caix", "pet")
-PlacedBy = Literal["hand", "landmarks", "file"]
+GivenBy = Literal["hand", "landmarks", "file"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +147,7 @@ def read_assessment_inputs(case: Case, frame: str) -> AssessmentInputs:
 def current_transform(case: Case, frame: str) -> Transform | None:
     """Where a section lies now: as given, else as it was aligned; None when it is neither."""
     _check(frame)
-    entry = case.file.placed.get(frame)  # type: ignore[call-overload]
+    entry = case.file.given_alignment(frame)
     if entry is not None:
         return Transform(frame, REFERENCE, np.array(entry.matrix_um))
     if case.store.origin(ALIGNMENT[frame]) is None:
@@ -167,9 +167,9 @@ def shapes_on_reference(
     return tuple(moved(shape, transform) for shape in shapes)
 
 
-def placed_entry(
-    transform: Transform, source: PlacedBy, note: str = "", marks: LandmarkPairs | None = None
-) -> PlacedEntry:
+def given_alignment_entry(
+    transform: Transform, source: GivenBy, note: str = "", marks: LandmarkPairs | None = None
+) -> GivenAlignment:
     """What ``case.toml`` holds of a position; see `set_alignment`."""
     _check(transform.source)
     rows = [tuple(float(value) for value in row) for row in transform.matrix]
@@ -177,16 +177,16 @@ def placed_entry(
     if marks is not None and len(marks):
         values["landmarks_um"] = [tuple(map(float, point)) for point in marks.moving_um]
         values["reference_landmarks_um"] = [tuple(map(float, point)) for point in marks.fixed_um]
-    return PlacedEntry.model_validate(values)
+    return GivenAlignment.model_validate(values)
 
 
 def set_alignment(
     case: Case,
     transform: Transform,
-    source: PlacedBy,
+    source: GivenBy,
     note: str = "",
     marks: LandmarkPairs | None = None,
-) -> PlacedEntry:
+) -> GivenAlignment:
     """Store where a section or the PET lies in ``case.toml``; the alignment becomes stale.
 
     Parameters
@@ -200,18 +200,24 @@ def set_alignment(
     marks
         Landmarks that tell how good it is; their residuals are stored with the alignment.
     """
-    entry = placed_entry(transform, source, note, marks)
-    case.update(placed={**case.file.placed, transform.source: entry})
+    entry = given_alignment_entry(transform, source, note, marks)
+    case.update(given_alignments={**case.file.given_alignments, transform.source: entry})
     return entry
 
 
 def reset_alignment(case: Case, frame: str) -> None:
     """Let the automatic alignment count again."""
     _check(frame)
-    case.update(placed={key: one for key, one in case.file.placed.items() if key != frame})
+    case.update(
+        given_alignments={
+            key: one for key, one in case.file.given_alignments.items() if key != frame
+        }
+    )
 
 
-def set_alignment_by_matrix(case: Case, frame: str, matrix_um: ArrayLike, note: str) -> PlacedEntry:
+def set_alignment_by_matrix(
+    case: Case, frame: str, matrix_um: ArrayLike, note: str
+) -> GivenAlignment:
     """Take over the map of another program, from a section to CD34."""
     return set_alignment(
         case, Transform(frame, REFERENCE, np.asarray(matrix_um, float)), "file", note
@@ -220,7 +226,7 @@ def set_alignment_by_matrix(case: Case, frame: str, matrix_um: ArrayLike, note: 
 
 def set_alignment_by_landmarks(
     case: Case, frame: str, marks: LandmarkPairs, kind: AlignKind
-) -> PlacedEntry:
+) -> GivenAlignment:
     """Take over the map of least squares through landmarks on a section and on CD34."""
     note = f"{len(marks)} pairs, {kind}"
     return set_alignment(case, marks.fit(kind, frame), "landmarks", note, marks)

@@ -10,9 +10,9 @@ import numpy as np
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
-from napari_mosaik.io.case import PlacedEntry
+from napari_mosaik.io.case import GivenAlignment
 from napari_mosaik.register import AlignKind
-from napari_mosaik.workflow.given_alignment import LandmarkPairs, PlacedBy, placed_entry
+from napari_mosaik.workflow.given_alignment import GivenBy, LandmarkPairs, given_alignment_entry
 
 __all__ = ["AlignmentState", "ManualAlignment"]
 
@@ -27,7 +27,7 @@ class AlignmentState:
     """
 
     transform: Transform
-    source: PlacedBy = "hand"
+    source: GivenBy = "hand"
     note: str = ""
     moving: tuple[Point, ...] = ()
     fixed: tuple[Point, ...] = ()
@@ -121,7 +121,7 @@ class ManualAlignment:
         )
         self._do(laid, continued=continued)
 
-    def import_transform(self, transform: Transform, source: PlacedBy, note: str) -> None:
+    def import_transform(self, transform: Transform, source: GivenBy, note: str) -> None:
         """Take over a map from a file or another way."""
         self._do(replace(self.now, transform=transform, source=source, note=note))
 
@@ -191,10 +191,10 @@ class ManualAlignment:
             raise InputError(f"there is no landmark {row + 1}; there are {len(self.now.moving)}")
 
     # --- taking over ----------------------------------------------------------------------------
-    def entry(self) -> PlacedEntry:
+    def entry(self) -> GivenAlignment:
         """What ``case.toml`` will hold."""
         now = self.now
-        return placed_entry(now.transform, now.source, now.note, now.landmarks)
+        return given_alignment_entry(now.transform, now.source, now.note, now.landmarks)
 
 
 def _pair(values: Any) -> Point:

@@ -119,7 +119,7 @@ def preview(
 def _there(case: Case, entry: Any) -> bool:
     if isinstance(entry, Artifact):
         return case.store.origin(entry) is not None
-    return not case.lacks(entry)
+    return not case.missing_reason(entry)
 
 
 def _middle(case: Case, step: Step[Any], params: Params, region: Region) -> tuple[Region, bool]:

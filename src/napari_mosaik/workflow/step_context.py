@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Artifact, Origin, Progress, Source
-from napari_mosaik.core.catalogue import CORRECTIONS, INJECTION, PET, PLACED, SLIDES
+from napari_mosaik.core.catalogue import CORRECTIONS, GIVEN_ALIGNMENT, INJECTION, PET, SLIDES
 from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import InjectionRecord, PetImage
 from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.io.case import Case, PlacedEntry
+from napari_mosaik.io.case import Case, GivenAlignment
 from napari_mosaik.io.files import remove_tree, write_bytes
 from napari_mosaik.workflow.parallel import in_parallel
 
@@ -124,7 +124,7 @@ class StepContext:
             return False
         self._check(entry)
         if isinstance(entry, Source):
-            return not self._case.lacks(entry)
+            return not self._case.missing_reason(entry)
         return self._case.store.origin(entry) is not None
 
     def slide(self, stain: str) -> Slide:
@@ -154,12 +154,11 @@ class StepContext:
         source = CORRECTIONS[what]
         return self._case.corrections(what) if self.has(source) else ()
 
-    def placed(self, frame: str) -> PlacedEntry | None:
+    def given_alignment(self, frame: str) -> GivenAlignment | None:
         """Where a person or another program laid a section; None where nobody did."""
-        if not self.has(PLACED[frame]):
+        if not self.has(GIVEN_ALIGNMENT[frame]):
             return None
-        entry: PlacedEntry = self._case.file.placed[frame]  # type: ignore[index]
-        return entry
+        return self._case.file.given_alignment(frame)
 
     def landmark_files(self) -> dict[str, Path]:
         """Landmark files by frame."""

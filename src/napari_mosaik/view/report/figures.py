@@ -275,7 +275,7 @@ def _board(results: CaseResults) -> ReportFigure:
 
 def _thumbnail(results: CaseResults) -> Panel:
     title = "H&E section"
-    lack = results.case.lacks(SLIDES["he"])
+    lack = results.case.missing_reason(SLIDES["he"])
     if lack:
         return missing_panel(title, lack)
     try:

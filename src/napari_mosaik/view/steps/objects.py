@@ -11,11 +11,11 @@ import numpy as np
 
 from napari_mosaik.core import Artifact, LabelImage, Table, Transform
 from napari_mosaik.core.catalogue import (
-    BROWN_LEFT_OUT,
-    BROWN_OBJECTS,
     CAIX_CELLS,
     CORRECTED,
-    LEFT_OUT,
+    EXCLUDED,
+    EXCLUDED_DAB,
+    EXCLUDED_DAB_OBJECTS,
     NUCLEI,
     NUCLEUS_OBJECTS,
     OBJECTS,
@@ -69,7 +69,7 @@ def _object_layers(kind: _Kind, results: CaseResults, choice: str) -> list[Layer
 
 def _vessel_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
     specs = _object_layers(_VESSELS, results, choice)
-    labels, table = results.get(BROWN_LEFT_OUT), results.get(BROWN_OBJECTS)
+    labels, table = results.get(EXCLUDED_DAB), results.get(EXCLUDED_DAB_OBJECTS)
     if labels is not None and table is not None and len(table):
         specs.append(layers.left_out_layer(labels, _reasons(table)))
     return specs
@@ -83,7 +83,7 @@ def _reasons(table: object) -> list[str]:
 def _vessel_line(results: CaseResults) -> str:
     record = results.record(VESSELS)
     line = count(results.length(VESSEL_OBJECTS), "vessel")
-    staining, excluded = record.get(STAINING), record.get(LEFT_OUT) or {}
+    staining, excluded = record.get(STAINING), record.get(EXCLUDED) or {}
     n_excluded = sum(excluded.values())
     if n_excluded:
         line += f", {count(n_excluded, 'DAB object')} excluded"
@@ -141,11 +141,11 @@ def _preview_layers(
     kind: _Kind, found: StepResults, transform: Transform | None
 ) -> list[LayerSpec]:
     specs = []
-    labels, excluded = found.get(kind.labels), found.get(BROWN_LEFT_OUT)
+    labels, excluded = found.get(kind.labels), found.get(EXCLUDED_DAB)
     if isinstance(labels, LabelImage):
         specs.append(kind.draw(labels, transform))
     if isinstance(excluded, LabelImage):
-        reasons = _reasons(found.get(BROWN_OBJECTS))
+        reasons = _reasons(found.get(EXCLUDED_DAB_OBJECTS))
         specs.append(layers.left_out_layer(excluded, reasons, transform))
     return specs
 
@@ -159,7 +159,7 @@ def _preview_line(kind: _Kind, found: Preview) -> str:
         share = 100 * float(pixels.sum()) / max(1, labels.size)
         n = count(int(np.count_nonzero(pixels)), kind.one, kind.many)
         lines.append(f"Here: {n}, {share:.1f} % of the area.")
-    reasons = _reasons(found.results.get(BROWN_OBJECTS))
+    reasons = _reasons(found.results.get(EXCLUDED_DAB_OBJECTS))
     if reasons:
         each = ", ".join(f"{reasons.count(one)} {one}" for one in sorted(set(reasons)))
         lines.append(f"Excluded: {count(len(reasons), 'DAB object')} ({each}).")

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from napari_mosaik.core.catalogue import (
+    ARTEFACT_AREAS,
+    ARTEFACTS_MANUAL,
     CORRECTED,
-    CORRECTED_QUALITY,
+    CORRECTED_ARTEFACT_MASK,
     DAMAGED,
-    QUALITY_AREAS,
-    QUALITY_BY_HAND,
     REFERENCE,
     STAIN_TITLES,
     STAINS,
@@ -42,7 +42,7 @@ def _layers(stain: str, results: CaseResults, choice: str) -> list[LayerSpec]:
         return []
     transform = results.transform(stain)
     specs = [layers.tissue_layer(mask, transform, f"Tissue on {STAIN_TITLES[stain]}")]
-    artefacts = results.get(CORRECTED_QUALITY[stain])
+    artefacts = results.get(CORRECTED_ARTEFACT_MASK[stain])
     if artefacts is not None and np.asarray(artefacts.values).any():
         title = f"Artefacts on {STAIN_TITLES[stain]}"
         specs.append(layers.quality_layer(artefacts, ARTEFACT_NAMES, transform, title))
@@ -61,7 +61,7 @@ def _line(stain: str, results: CaseResults) -> str:
         words.append(f"{count(damaged['count'], 'damaged tile')} excluded")
         details.append(f"{number(damaged['area_mm2'], 'mm²')} at {whereabouts(damaged)}")
     corrected = sum(
-        (record.get(key) or {"made": 0})["made"] for key in (CORRECTED, QUALITY_BY_HAND)
+        (record.get(key) or {"made": 0})["made"] for key in (CORRECTED, ARTEFACTS_MANUAL)
     )
     if corrected:
         words.append(count(corrected, "manual correction"))
@@ -73,14 +73,14 @@ def _line(stain: str, results: CaseResults) -> str:
 
 def _areas(record: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     """Type, area and manually marked part of it, mm²; types without any area are excluded."""
-    marked = (record.get(QUALITY_BY_HAND) or {}).get("mm2", {})
-    areas = record.get(QUALITY_AREAS) or {}
+    marked = (record.get(ARTEFACTS_MANUAL) or {}).get("mm2", {})
+    areas = record.get(ARTEFACT_AREAS) or {}
     rows = [(name, float(area), float(marked.get(name, 0))) for name, area in areas.items()]
     return [row for row in rows if row[1]]
 
 
 def _cleared_mm2(record: Mapping[str, Any]) -> float:
-    return float((record.get(QUALITY_BY_HAND) or {}).get("mm2", {}).get(_CLEARED, 0))
+    return float((record.get(ARTEFACTS_MANUAL) or {}).get("mm2", {}).get(_CLEARED, 0))
 
 
 def _artefact_lines(record: Mapping[str, Any]) -> list[str]:

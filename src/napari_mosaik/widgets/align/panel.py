@@ -136,7 +136,7 @@ class AlignPanel(AlignForm):
             return
         entry, frame = laying.entry(), laying.frame
         self.leave()
-        self._store({**case.file.placed, frame: entry}, frame)
+        self._store({**case.file.given_alignments, frame: entry}, frame)
 
     def reset_alignment(self) -> None:
         """Discard the given alignment and run the automatic registration."""
@@ -144,11 +144,11 @@ class AlignPanel(AlignForm):
         if case is None:
             return
         self.leave()
-        placed = {key: one for key, one in case.file.placed.items() if key != frame}
-        self._store(placed, frame)
+        given = {key: one for key, one in case.file.given_alignments.items() if key != frame}
+        self._store(given, frame)
 
-    def _store(self, placed: dict[str, Any], frame: str) -> None:
-        self.controller.update_case(placed=placed)
+    def _store(self, given: dict[str, Any], frame: str) -> None:
+        self.controller.update_case(given_alignments=given)
         if self.controller.workspace.problem is None:
             self.controller.run_steps((f"align_{frame}",))
 
@@ -303,8 +303,10 @@ class AlignPanel(AlignForm):
         self.hand.setVisible(on)
         self.used.emit(on)
         self.begin.setEnabled(case is not None and not on)
-        self.automatic.setVisible(case is not None and self.frame in case.file.placed and not on)
-        entry = case.file.placed.get(self.frame) if case is not None else None  # type: ignore[call-overload]
+        self.automatic.setVisible(
+            case is not None and self.frame in case.file.given_alignments and not on
+        )
+        entry = case.file.given_alignment(self.frame) if case is not None else None
         given = "" if entry is None else f"Given alignment ({entry.source}): {entry.note}"
         self.said.setText("" if on else given)
         self.said.setVisible(bool(self.said.text()))

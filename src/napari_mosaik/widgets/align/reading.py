@@ -48,7 +48,7 @@ def read_for_hand(case: Case, frame: str) -> Reading:
     if start is None:
         shift = (middles[1][0] - middles[0][0], middles[1][1] - middles[0][1])
         start = Transform.similarity(frame, REFERENCE, shift_um=shift)
-    entry = case.file.placed.get(frame)  # type: ignore[call-overload]
+    entry = case.file.given_alignment(frame)
     marks = LandmarkPairs()
     if entry is not None:
         marks = LandmarkPairs(

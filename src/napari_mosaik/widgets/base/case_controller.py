@@ -298,7 +298,7 @@ def missing_sources(case: Case) -> list[tuple[str, str, str]]:
     """Checklist of the sources: (title, key, reason why it is missing, "" if it is there)."""
     from napari_mosaik.core.catalogue import INJECTION, PET, SLIDES
 
-    rows = [(STAIN_TITLES[stain], stain, case.lacks(SLIDES[stain])) for stain in SLIDES]
-    rows.append(("PET", "pet", case.lacks(PET)))
-    rows.append(("injection", "injection", case.lacks(INJECTION)))
+    rows = [(STAIN_TITLES[stain], stain, case.missing_reason(SLIDES[stain])) for stain in SLIDES]
+    rows.append(("PET", "pet", case.missing_reason(PET)))
+    rows.append(("injection", "injection", case.missing_reason(INJECTION)))
     return rows

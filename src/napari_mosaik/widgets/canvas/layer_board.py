@@ -118,7 +118,7 @@ class LayerBoard(QObject):
         if case is None:
             return
         for stain in STAIN_ORDER:
-            if stain not in self.slides and not case.lacks(SLIDES[stain]):
+            if stain not in self.slides and not case.missing_reason(SLIDES[stain]):
                 work = partial(_prepare, case, stain)
                 self.controller.read(
                     f"{STAIN_TITLES[stain]} slide", work, partial(self._add_slide, case, stain)

@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QListWidget, QListWidgetItem, QWidget
 
 from napari_mosaik.core import MosaikError
-from napari_mosaik.core.corrections import CORRECTED_FRAMES, told
+from napari_mosaik.core.corrections import CORRECTED_FRAMES, describe_correction
 from napari_mosaik.tissue import ARTEFACT_NAMES
 from napari_mosaik.view import colours
 from napari_mosaik.view.case_results import transform_to_reference
@@ -40,9 +40,9 @@ CHOICES = {
     "Tissue on CD34": "tissue_cd34",
     "Tissue on H&E": "tissue_he",
     "Tissue on CAIX": "tissue_caix",
-    "Artefacts on CD34": "quality_cd34",
-    "Artefacts on H&E": "quality_he",
-    "Artefacts on CAIX": "quality_caix",
+    "Artefacts on CD34": "artefacts_cd34",
+    "Artefacts on H&E": "artefacts_he",
+    "Artefacts on CAIX": "artefacts_caix",
 }
 """What can be corrected: title, which is also the name of its layer, and name."""
 CHOSEN, MADE, GONE = "Selected object", "Edited manually", "Removed manually"
@@ -327,7 +327,7 @@ class CorrectPanel(QWidget):
         self.list.clear()
         for number, one in reversed([*enumerate(seen.corrections)]):
             lost = f"  ⚠ {seen.lost[number]}" if number in seen.lost else ""
-            item = QListWidgetItem(f"{told(one)} ({one.reader}){lost}")
+            item = QListWidgetItem(f"{describe_correction(one)} ({one.reader}){lost}")
             item.setData(256, one)
             self.list.addItem(item)
         self._show()

@@ -235,7 +235,7 @@ def _checked(values: dict[str, Any]) -> InjectionRecord:
 
 def unknown_size(case: Case, stain: str) -> str:
     """Why a slide's pixel size is not known; empty when it is, or when the slide is no slide."""
-    entry = case.file.slides.get(stain)  # type: ignore[call-overload]
+    entry = case.file.slide(stain)
     if entry is None or entry.spacing_um is not None:
         return ""
     try:
@@ -302,7 +302,7 @@ class AddFileForm(QWidget):
             if not path or not Path(path).exists():
                 raise InputError("choose the PET file first")
             return {"pet": PetEntry(paths=(path,))}
-        known = case.file.slides.get(key)  # type: ignore[call-overload]
+        known = case.file.slide(key)
         if not path and known is not None:
             given = self.pixel.value()
             if given is None:

@@ -118,10 +118,10 @@ class CasePage(Page):
             self.head.show_state("missing", "no case is open")
             self.head.word.setText("")
         else:
-            lacks = [short for short, _, why in missing_sources(case) if why]
-            line = f"missing: {', '.join(lacks)}" if lacks else "everything is given"
-            self.head.show_state("blocked" if lacks else "done", line)
-            self.head.word.setText("incomplete" if lacks else "complete")
+            missing = [short for short, _, why in missing_sources(case) if why]
+            line = f"missing: {', '.join(missing)}" if missing else "everything is given"
+            self.head.show_state("blocked" if missing else "done", line)
+            self.head.word.setText("incomplete" if missing else "complete")
         if self.body is not None:
             self._show_body(case)
 

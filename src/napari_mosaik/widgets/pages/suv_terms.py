@@ -127,7 +127,7 @@ class SuvTermsPanel(QWidget):
         self._pet = None
         self.choice.show_case(case, "")
         self._show_record()
-        if case is None or case.lacks(PET):
+        if case is None or case.missing_reason(PET):
             return
         task = self._controller.read(
             "PET", lambda: _read(case), lambda found: self._arrived(task, found)

@@ -11,9 +11,9 @@ import numpy as np
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
+    GIVEN_ALIGNMENT,
     LANDMARKS,
     PET,
-    PLACED,
     REFERENCE,
     SLIDES,
     STAIN_TITLES,
@@ -73,12 +73,12 @@ def low_confidence_warning(document: dict[str, Any], title: str) -> str:
 
 def _given(inputs: StepContext, frame: str, params: OutlineParams) -> _Given | None:
     """A position that a person or a file gave, or that landmark files fix; None without any."""
-    placed = inputs.placed(frame)
-    if placed is not None:
-        transform = Transform(frame, REFERENCE, np.array(placed.matrix_um))
-        method = _SAID[placed.source] + (f": {placed.note}" if placed.note else "")
-        marks = np.array(placed.landmarks_um, float).reshape(-1, 2)
-        partners = np.array(placed.reference_landmarks_um, float).reshape(-1, 2)
+    given = inputs.given_alignment(frame)
+    if given is not None:
+        transform = Transform(frame, REFERENCE, np.array(given.matrix_um))
+        method = _SAID[given.source] + (f": {given.note}" if given.note else "")
+        marks = np.array(given.landmarks_um, float).reshape(-1, 2)
+        partners = np.array(given.reference_landmarks_um, float).reshape(-1, 2)
         return _Given(transform, method, marks, partners)
     if not inputs.has(LANDMARKS):
         return None
@@ -184,7 +184,7 @@ def _stain_step(stain: str) -> Step[AlignParams]:
         page="Registration",
         params=AlignParams,
         reads=(SLIDES[stain], SLIDES[REFERENCE], TISSUE[stain], TISSUE[REFERENCE]),
-        may_read=(LANDMARKS, PLACED[stain]),
+        may_read=(LANDMARKS, GIVEN_ALIGNMENT[stain]),
         writes=(ALIGNMENT[stain],),
         body=body,
         revision=2,
@@ -215,7 +215,7 @@ ALIGN = (
         page="Registration",
         params=PetAlignParams,
         reads=(PET, TISSUE[REFERENCE]),
-        may_read=(LANDMARKS, PLACED["pet"], SLIDES[REFERENCE]),
+        may_read=(LANDMARKS, GIVEN_ALIGNMENT["pet"], SLIDES[REFERENCE]),
         writes=(ALIGNMENT["pet"],),
         body=_pet_body,
         revision=2,

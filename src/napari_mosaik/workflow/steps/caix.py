@@ -15,6 +15,7 @@ from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     CAIX_CELLS,
     CLASSES,
+    NEOPLASTIC,
     SLIDES,
     STAINING,
     TISSUE,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CAIX"]
 
-NEOPLASTIC = 2
 SAMPLE_PX = 256
 SAMPLED_BLOCKS = 96
 SAMPLE_STRIDE = 4

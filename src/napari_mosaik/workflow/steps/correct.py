@@ -36,7 +36,7 @@ from napari_mosaik.core.catalogue import (
     VESSEL_OBJECTS,
     VESSELS,
 )
-from napari_mosaik.core.corrections import told
+from napari_mosaik.core.corrections import describe_correction
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.params import Params
 from napari_mosaik.core.raster import LabelImage
@@ -79,7 +79,7 @@ def _step(
         said = apply_corrections(editor, corrections)
         edited = editor.compact()
         lost = [
-            {"correction": told(one), "reader": one.reader, "why": why}
+            {"correction": describe_correction(one), "reader": one.reader, "why": why}
             for one, why in zip(corrections, said, strict=True)
             if why
         ]

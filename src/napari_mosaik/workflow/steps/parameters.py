@@ -19,6 +19,7 @@ from napari_mosaik.core.catalogue import (
     REFERENCE,
     TILES,
     TISSUE,
+    TISSUE_CLASSES,
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
@@ -30,8 +31,6 @@ from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = ["TILE_PARAMETERS", "ParameterParams"]
-
-CLASS_CODES = (2, 3)
 
 
 class ParameterParams(Params):
@@ -146,7 +145,7 @@ def _classes(inputs: StepContext) -> Table | None:
     transform = transform_of(inputs.read(ALIGNMENT["he"]))
     classes = inputs.read(CLASSES)
     own = [code for code in sorted(classes.names) if code not in CLASS_NAMES]
-    shares = fractions_in_tiles(grid, classes, (*CLASS_CODES, *own), transform)
+    shares = fractions_in_tiles(grid, classes, (*TISSUE_CLASSES, *own), transform)
     others = {classes.names[code]: shares[:, 2 + i] for i, code in enumerate(own)}
     return class_fractions(grid, shares[:, 0], shares[:, 1], others)
 

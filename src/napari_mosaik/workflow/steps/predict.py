@@ -25,6 +25,7 @@ from napari_mosaik.core.catalogue import (
     TILE_KINETICS,
     TILES,
     TISSUE,
+    TISSUE_CLASSES,
 )
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
@@ -42,7 +43,6 @@ __all__ = ["PREDICT", "PREDICTOR_READS", "PredictParams", "tile_inputs"]
 
 FRACTION_SPACING_UM = 10.0
 MAP_SPACING_UM = 50.0
-NEOPLASTIC, NON_NEOPLASTIC = 2, 3
 
 PREDICTOR_READS = (
     TILES,
@@ -114,9 +114,7 @@ def _fractions(read: Callable[[Artifact[Any]], Any]) -> Any:
     lattice = tissue.lattice.resized(FRACTION_SPACING_UM)
     inside = area_fractions(tissue, lattice)[..., 0]
     to_reference = transform_of(read(ALIGNMENT["he"]))
-    classes = area_fractions(
-        read(CLASSES), lattice, (NEOPLASTIC, NON_NEOPLASTIC), to_reference, oversample=2
-    )
+    classes = area_fractions(read(CLASSES), lattice, TISSUE_CLASSES, to_reference, oversample=2)
     vessels = area_fractions(read(CORRECTED_VESSELS), lattice, oversample=5)[..., 0]
     return stack_fractions(classes[..., 0], classes[..., 1], vessels, inside, lattice)
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
+    ARTEFACT_AREAS,
+    ARTEFACT_MASK,
+    ARTEFACTS_MANUAL,
     CORRECTED,
-    CORRECTED_QUALITY,
+    CORRECTED_ARTEFACT_MASK,
     CORRECTIONS,
     DAMAGED,
-    QUALITY,
-    QUALITY_AREAS,
-    QUALITY_BY_HAND,
     SLIDES,
     STAIN_TITLES,
     STAINS,
@@ -117,7 +117,7 @@ def _kept(
 
 
 def _step(stain: str) -> Step[TissueParams]:
-    by_hand, bad_by_hand = CORRECTIONS[f"tissue_{stain}"], CORRECTIONS[f"quality_{stain}"]
+    by_hand, bad_by_hand = CORRECTIONS[f"tissue_{stain}"], CORRECTIONS[f"artefacts_{stain}"]
 
     def body(inputs: StepContext, params: TissueParams) -> Generator[Progress, None, Results]:
         with inputs.slide(stain) as slide:
@@ -132,23 +132,23 @@ def _step(stain: str) -> Step[TissueParams]:
                 inputs.note(DAMAGED, slide.damage_record())
             yield Progress(0.55, 1, "finding the tissue")
             tissue = tissue_mask(overview, params, sound)
-            found = inputs.previous_result(QUALITY[stain], by_hand, bad_by_hand)
+            found = inputs.previous_result(ARTEFACT_MASK[stain], by_hand, bad_by_hand)
             if found is None:  # a pass over the slide, which no correction changes
                 blurred = yield from _blurred(inputs, slide, tissue, params)
                 yield Progress(0.95, 1, "looking for pen, folds and bubbles")
                 found = _judged(overview, tissue, blurred, params)
-        bad = inputs.corrections(f"quality_{stain}")
+        bad = inputs.corrections(f"artefacts_{stain}")
         quality = apply_artefact_corrections(found, bad)
-        inputs.note(QUALITY_AREAS, artefact_areas_mm2(quality.mask))
-        inputs.note(QUALITY_BY_HAND, {"made": len(bad), "mm2": quality.areas_mm2()})
+        inputs.note(ARTEFACT_AREAS, artefact_areas_mm2(quality.mask))
+        inputs.note(ARTEFACTS_MANUAL, {"made": len(bad), "mm2": quality.areas_mm2()})
         kept = _kept(overview, tissue, found, quality, params, sound)
         corrections = inputs.corrections(f"tissue_{stain}")
         inputs.note(CORRECTED, {"made": len(corrections), "lost": []})
         corrected = apply_mask_corrections(kept, corrections, _sound(sound, quality))
         return {
             TISSUE[stain]: corrected,
-            QUALITY[stain]: found,
-            CORRECTED_QUALITY[stain]: quality.mask,
+            ARTEFACT_MASK[stain]: found,
+            CORRECTED_ARTEFACT_MASK[stain]: quality.mask,
         }
 
     title = STAIN_TITLES[stain]
@@ -160,7 +160,7 @@ def _step(stain: str) -> Step[TissueParams]:
         params=TissueParams,
         reads=(SLIDES[stain],),
         may_read=(by_hand, bad_by_hand),
-        writes=(TISSUE[stain], QUALITY[stain], CORRECTED_QUALITY[stain]),
+        writes=(TISSUE[stain], ARTEFACT_MASK[stain], CORRECTED_ARTEFACT_MASK[stain]),
         body=body,
         revision=4,
     )

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from napari_mosaik.core.artifact import Artifact, Progress
 from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.catalogue import (
-    BROWN_LEFT_OUT,
-    BROWN_OBJECTS,
-    LEFT_OUT,
+    EXCLUDED,
+    EXCLUDED_DAB,
+    EXCLUDED_DAB_OBJECTS,
     SLIDES,
     STAINING,
     TISSUE,
@@ -90,8 +90,8 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
     vessels.exclusion_codes(parts, params, staining)
     results = vessels.tables(parts, lattice, params, staining)
     inputs.note(STAINING, vessels.noted(params, staining))
-    inputs.note(LEFT_OUT, vessels.left_out())
-    for artifact, number, start in ((VESSELS, 0, 0.88), (BROWN_LEFT_OUT, 1, 0.94)):
+    inputs.note(EXCLUDED, vessels.left_out())
+    for artifact, number, start in ((VESSELS, 0, 0.88), (EXCLUDED_DAB, 1, 0.94)):
         paint = partial(vessels.painted, number)
         holds = partial(vessels.holds, number)
         painted = LazyLabels(lattice.shape, blocks, paint, np.dtype(np.int32), holds)
@@ -303,7 +303,7 @@ class _Vessels:
         }
         table = table.with_columns({"lumen_area_um2": lumen}, {"lumen_area_um2": "µm²"}, about)
         others = excluded_objects_table(table, self._verdict, self._colour, params)
-        return {VESSEL_OBJECTS: table.rows(self._verdict == 0), BROWN_OBJECTS: others}
+        return {VESSEL_OBJECTS: table.rows(self._verdict == 0), EXCLUDED_DAB_OBJECTS: others}
 
 
 FIND_VESSELS = Step(
@@ -314,7 +314,7 @@ FIND_VESSELS = Step(
     page="Vessels",
     params=VesselParams,
     reads=(SLIDES["cd34"], TISSUE["cd34"]),
-    writes=(VESSELS, VESSEL_OBJECTS, BROWN_LEFT_OUT, BROWN_OBJECTS),
+    writes=(VESSELS, VESSEL_OBJECTS, EXCLUDED_DAB, EXCLUDED_DAB_OBJECTS),
     body=_body,
     previews="cd34",
     revision=4,

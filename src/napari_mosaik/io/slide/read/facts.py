@@ -66,15 +66,15 @@ def _loaded(slide: SlideImage) -> dict[str, Any]:
 
 
 def _missing(slide: SlideImage, measured: bool) -> list[str]:
-    lacks = []
+    missing = []
     if not measured:
-        lacks.append("pixel size")
+        missing.append("pixel size")
     virtual = [level for level in slide.levels if level.virtual]
     if virtual:
         names = ", ".join(f"1:{max(level.downsample):g}" for level in virtual)
-        lacks.append(f"levels {names}: made from the level below when they are needed")
+        missing.append(f"levels {names}: made from the level below when they are needed")
     if profile_of(slide.source) is None and "colour" not in slide.properties:
-        lacks.append("colour profile (ICC): colours are shown as stored")
+        missing.append("colour profile (ICC): colours are shown as stored")
     if "objective" not in slide.properties:
-        lacks.append("objective: not stated, and not needed")
-    return lacks
+        missing.append("objective: not stated, and not needed")
+    return missing
