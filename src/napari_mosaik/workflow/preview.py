@@ -1,60 +1,60 @@
-"""The body of a step run on what is visible, so that a setting can be tuned by eye.
+"""Run a step on the visible region of a slide, so that its settings can be tuned by eye.
 
-The very body that runs on the whole slide runs on a region of it: its thresholds still come from
-the whole slide, its pass over the slide is limited to the region, and its results stay in memory.
-Objects that touch the edge of the region are cut there.
+The body that runs on the whole slide runs on a region of it: its thresholds still come from the
+whole slide, its pass is limited to the region, and its results stay in memory.  Objects that touch
+the edge of the region are cut there.
 
-What does not change while a setting is moved is kept in a `PreviewMemory` from one preview to the
-next: the opened slide, the pixels of the region, the samples over the whole slide.
+What does not change while a setting is tuned is kept in a `PreviewMemory` from one preview to the
+next: the opened slide, the pixels of the region, values of the whole slide.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Generator, Hashable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from napari_mosaik.core.artifact import Artifact, Progress
+from napari_mosaik.core.artifact import Artifact, Progress, Source
 from napari_mosaik.core.errors import Cancelled, InputError
 from napari_mosaik.core.params import Params, digest
-from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.io.case import Case
-from napari_mosaik.workflow.parallel import in_parallel
-from napari_mosaik.workflow.preview_memory import KeptPass, PreviewMemory
+from napari_mosaik.workflow.block_work import MemoryWork
+from napari_mosaik.workflow.slide_part import SlidePart
 from napari_mosaik.workflow.step import Step
-from napari_mosaik.workflow.step_context import BlockResults, StepContext
+from napari_mosaik.workflow.step_context import BlockArrays, BlockResults, CaseInputs
 
 if TYPE_CHECKING:
     from napari_mosaik.core.frame import Lattice
-    from napari_mosaik.core.raster import Raster
-    from napari_mosaik.io.slide import Slide
-    from napari_mosaik.io.slide.read.stream import Region, SlideBlocks, View
+    from napari_mosaik.core.raster import LabelImage, Raster
+    from napari_mosaik.io.slide import Slide, SlideBlocks
+    from napari_mosaik.io.slide.read.stream import Region, View
 
 __all__ = ["MAX_PREVIEW_PX", "Preview", "PreviewMemory", "preview"]
 
 T = TypeVar("T")
 MAX_PREVIEW_PX = 1536
 """A preview covers at most this many pixels of the step along each axis."""
+_BLOCK_PX = 512
+"""Small blocks, so that all cores have some."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Preview:
-    """What a step would find in a region.
+    """What a step finds in a region.
 
     Parameters
     ----------
     results
         By artifact, as the step returns them; label images and tables cover the region alone.
     region
-        Origin and size of the region in µm of the slide.
+        Origin and size (row, column) of the region in µm of the slide.
     whole
-        Whether all that was asked for is covered; else its middle is.
+        Whether all that was asked for is covered; otherwise its centre is.
     """
 
     results: Mapping[Artifact[Any], object]
@@ -75,39 +75,39 @@ def preview(
     Parameters
     ----------
     case, step, params
-        What is run; the step's `Step.previews` names the slide.
+        What runs; the step's `Step.previews` names the slide.
     region
-        Origin and size in µm of that slide.
+        Origin and size (row, column) in µm of that slide.
     stop
-        Asked after every block; True ends the work.
+        Asked after every block; True cancels the preview.
     memory
         What earlier previews have kept; the result is the same without it.
 
     Raises
     ------
     InputError
-        The step has no preview, or what it needs is not there yet.
+        The step has no preview, or an earlier step has to run first.
     Cancelled
-        *stop* said so.
+        *stop* returned True.
     """
     if not step.previews:
         raise InputError(f"'{step.title}' has no preview; run the step")
-    lacking = [entry.about for entry in step.reads if not _there(case, entry)]
-    if lacking:
-        raise InputError(f"a preview of '{step.title}' needs: {', '.join(lacking)}; run it first")
-    absent = [entry.name for entry in step.may_read if not _there(case, entry)]
-    region, whole = _middle(case, step, params, region)
+    missing = [entry.about for entry in step.reads if not _available(case, entry)]
+    if missing:
+        raise InputError(f"a preview of '{step.title}' needs: {', '.join(missing)}; run it first")
+    unavailable = [entry.name for entry in step.may_read if not _available(case, entry)]
+    region, whole = _centre(case, step, params, region)
     with (
         tempfile.TemporaryDirectory(prefix="mosaik-preview-") as folder,
         PreviewMemory() if memory is None else nullcontext(memory) as kept,
     ):
-        kept.keep_for(case, step, absent)
-        inputs = _RegionInputs(case, step, Path(folder), region, absent, kept)
-        body = step.body(inputs, params)
+        kept.keep_for(case, step, unavailable)
+        context = RegionContext(case, step, Path(folder), region, unavailable, kept)
+        body = step.body(context, params)
         try:
             while True:
                 if stop():
-                    raise Cancelled(f"the preview of '{step.title}' was stopped")
+                    raise Cancelled(f"the preview of '{step.title}' was cancelled")
                 try:
                     next(body)
                 except StopIteration as end:
@@ -116,14 +116,14 @@ def preview(
             body.close()
 
 
-def _there(case: Case, entry: Any) -> bool:
+def _available(case: Case, entry: Artifact[Any] | Source) -> bool:
     if isinstance(entry, Artifact):
         return case.store.origin(entry) is not None
     return not case.missing_reason(entry)
 
 
-def _middle(case: Case, step: Step[Any], params: Params, region: Region) -> tuple[Region, bool]:
-    """The region, or the largest part of its middle that is not too much work."""
+def _centre(case: Case, step: Step[Any], params: Params, region: Region) -> tuple[Region, bool]:
+    """The region, or the largest part of its centre that is not too much work."""
     native = max(case.spacing_um(step.previews))
     spacing_um = getattr(params, "read_spacing_um", getattr(params, "spacing_um", native))
     longest = MAX_PREVIEW_PX * max(native, float(spacing_um))
@@ -136,8 +136,9 @@ def _middle(case: Case, step: Step[Any], params: Params, region: Region) -> tupl
     return cut, cut == region
 
 
-class _RegionInputs(StepContext):
-    """Inputs whose slide is passed over in a region only, and whose blocks stay in memory."""
+@final
+class RegionContext(CaseInputs, MemoryWork):
+    """A `StepContext` of a region of a case's slide; what is read once is kept in a memory."""
 
     def __init__(
         self,
@@ -145,111 +146,215 @@ class _RegionInputs(StepContext):
         step: Step[Any],
         scratch: Path,
         region: Region,
-        absent: Sequence[str],
+        unavailable: Collection[str],
         memory: PreviewMemory,
     ) -> None:
-        super().__init__(case, step, scratch, absent=absent)
-        self._region, self._memory = region, memory
+        super().__init__(case, step.name, (*step.reads, *step.may_read), unavailable)
+        self.scratch, self._region, self._memory = scratch, region, memory
 
     def read(self, artifact: Artifact[T]) -> T:
-        value: T = self._memory.get(
-            f"read {artifact.name}", lambda: super(_RegionInputs, self).read(artifact)
-        )
+        """A result of an earlier step."""
+        value: T = self._memory.value(("read", artifact.name), lambda: self.stored(artifact))
         return value
 
     def slide(self, stain: str) -> Slide:
-        opened = self._memory.get(f"slide {stain}", lambda: super(_RegionInputs, self).slide(stain))
-        return _RegionSlide(opened, self._region, self._memory)  # type: ignore[return-value]
+        """One slide, opened; the memory closes it, so that the next preview finds it open."""
+        slide = self._memory.slide(stain, lambda: self.opened(stain))
+        return _PreviewedSlide(slide, self._region, self._memory)
+
+    def previous_result(self, artifact: Artifact[T], *besides: Source) -> T | None:
+        """Nothing: a preview may have other settings."""
+        return None
 
     def cached(
         self, name: str, depends: Any, work: Callable[[], Generator[Progress, None, T]]
     ) -> Generator[Progress, None, T]:
-        key = f"cached {name} {digest(depends)}"
-        if not self._memory.has(key):
+        """A value that depends on the declared inputs and on *depends* (JSON-able) alone."""
+        key = ("cached", name, digest(depends))
+        known: list[T] = self._memory.known(key)
+        if not known:
             value = yield from work()
-            self._memory.get(key, lambda: value)
-        found: T = self._memory.get(key, lambda: None)
-        return found
+            known = [self._memory.value(key, lambda: value)]
+        return known[0]
 
-    def working_array(self, name: str, shape: tuple[int, int], dtype: Any) -> Any:
-        return np.zeros(shape, dtype)
-
-    def _run(
+    def stream(
         self,
         stage: str,
-        items: Sequence[T],
-        work: Callable[[T], Mapping[str, NDArray[Any]]],
-        text: str,
-        start: float,
-        stop: float,
-        begin: Callable[[Sequence[int]], None],
-    ) -> Generator[Progress, None, BlockResults]:
-        found: list[dict[str, NDArray[Any]]] = [{} for _ in items]
-
-        def one(index: int) -> None:
-            found[index] = dict(work(items[index]))
-
-        begin(range(len(items)))
-        for done in in_parallel(one, range(len(items))):
-            yield Progress(start + (stop - start) * done / len(items), 1.0, text)
-        return _HeldBlocks(found)
-
-    def write_labels(
-        self,
-        labels: LabelImage,
+        blocks: SlideBlocks,
+        indices: Sequence[int],
+        work: Callable[[int, tuple[Raster, ...]], BlockArrays],
         text: str,
         *,
-        name: str = "",
         start: float = 0.0,
         stop: float = 1.0,
+    ) -> Generator[Progress, None, BlockResults]:
+        """One pass over the region; blocks that an earlier preview has read are not read again."""
+        pixels = self._memory.pixels_of(blocks)
+        blocks.expect(index for index in indices if index not in pixels)
+
+        def one(index: int) -> BlockArrays:
+            if index not in pixels:
+                pixels[index] = blocks.read(index)
+            return work(index, pixels[index])
+
+        return (yield from self.blocks(stage, indices, one, text, start=start, stop=stop))
+
+    def rewrite_labels(
+        self,
+        before: Artifact[LabelImage],
+        labels: LabelImage,
+        windows: Sequence[tuple[slice, slice]],
+        text: str,
     ) -> Generator[Progress, None, LabelImage]:
-        yield Progress(start, 1.0, text)
-        return LabelImage(labels.array(), labels.lattice, labels.names)
+        """The label image with all its values in memory."""
+        return (yield from self.write_labels(labels, text, start=0.5))
 
 
-class _HeldBlocks(BlockResults):
-    """Results of blocks in memory."""
-
-    def __init__(self, found: list[dict[str, NDArray[Any]]]) -> None:
-        super().__init__(Path(), len(found))
-        self._found = found
-
-    def load(self, index: int, wanted: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
-        return {name: np.asarray(v) for name, v in self._found[index].items() if wanted(name)}
-
-
-class _RegionSlide:
-    """A slide that is passed over in a region; everything else is the whole slide's.
-
-    The memory closes it, so that the next preview finds it open.
-    """
+@final
+class _PreviewedSlide(SlidePart):
+    """A slide that is passed over in a region; its pixels are kept in a memory."""
 
     def __init__(self, slide: Slide, region: Region, memory: PreviewMemory) -> None:
-        self._slide, self._region, self._memory = slide, region, memory
+        super().__init__(slide, region)
+        self._memory = memory
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._slide, name)
-
-    def blocks(self, *views: View, block_px: int = 512) -> SlideBlocks:
-        """Small blocks, so that all cores have some; their pixels are kept."""
-        size = min(block_px, 512)
-
-        def begin() -> Any:
-            return KeptPass(self._slide.blocks(*views, block_px=size, region=self._region))
-
-        key = f"pass {views} {size} {self._region}"
-        found: SlideBlocks = self._memory.get(key, begin)
-        return found
+    def blocks(
+        self, *views: View, block_px: int = 2048, region: Region | None = None
+    ) -> SlideBlocks:
+        """One pass over the region; the same one as in the last preview of it."""
+        size, part = min(block_px, _BLOCK_PX), region or self._region
+        return self._memory.blocks(
+            (views, size, part), lambda: self._slide.blocks(*views, block_px=size, region=part)
+        )
 
     def read_lattice(self, lattice: Lattice) -> Raster:
-        """Pixels of a part of the slide, kept for the samples of another setting."""
-        found: Raster = self._memory.get(
-            f"pixels {lattice}", lambda: self._slide.read_lattice(lattice)
+        """The exact pixels of a part of a working lattice."""
+        raster: Raster = self._memory.value(
+            ("pixels", lattice), lambda: self._slide.read_lattice(lattice)
         )
-        return found
+        return raster
 
-    def __enter__(self) -> _RegionSlide:
+    def close(self) -> None:
+        """The memory closes the slide."""
+
+
+V = TypeVar("V")
+
+
+class _Recent(Generic[V]):
+    """The values that were used last, under their keys; safe from several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: OrderedDict[Hashable, V] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def known(self, key: Hashable) -> list[V]:
+        """The value under a key, in a list; an empty list where there is none."""
+        with self._lock:
+            if key not in self._values:
+                return []
+            self._values.move_to_end(key)
+            return [self._values[key]]
+
+    def get(self, key: Hashable, make: Callable[[], V]) -> V:
+        """The value under a key; made and kept where there is none."""
+        known = self.known(key)
+        if known:
+            return known[0]
+        # Outside the lock, so that threads read different pixels side by side; two that want the
+        # same ones may both read them, and the later one is kept.
+        value = make()
+        with self._lock:
+            self._values[key] = value
+            while len(self._values) > self._limit:
+                self._values.popitem(last=False)
+        return value
+
+    def all(self) -> list[V]:
+        """All values, the one that was used last at the end."""
+        with self._lock:
+            return list(self._values.values())
+
+    def clear(self) -> list[V]:
+        """Forget all values and return them."""
+        with self._lock:
+            values = list(self._values.values())
+            self._values.clear()
+        return values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pass:
+    """The blocks of a region, and the pixels of those that were read, by index."""
+
+    blocks: SlideBlocks
+    pixels: dict[int, tuple[Raster, ...]] = field(default_factory=dict)
+
+
+class PreviewMemory:
+    """What previews of one step of a case keep from one to the next.
+
+    It is emptied when another step is previewed, or when what the step reads has changed.
+    """
+
+    _MAX_VALUES, _MAX_PASSES, _MAX_SLIDES = 600, 2, 8
+
+    def __init__(self) -> None:
+        self._values: _Recent[Any] = _Recent(self._MAX_VALUES)
+        self._passes: _Recent[_Pass] = _Recent(self._MAX_PASSES)
+        self._slides: _Recent[Slide] = _Recent(self._MAX_SLIDES)
+        self._stamp: tuple[Any, ...] = ()
+
+    def keep_for(self, case: Case, step: Step[Any], unavailable: Collection[str] = ()) -> None:
+        """Forget what was kept for other inputs."""
+        entries = [e for e in (*step.reads, *step.may_read) if e.name not in unavailable]
+        stamp = (str(case.root), step.name, *((e.name, _content(case, e)) for e in entries))
+        if stamp != self._stamp:
+            self.close()
+            self._stamp = stamp
+
+    def known(self, key: tuple[Hashable, ...]) -> list[Any]:
+        """The value under a key, in a list; an empty list where there is none."""
+        return self._values.known(key)
+
+    def value(self, key: tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
+        """A stored result, some pixels or a computed value."""
+        return self._values.get(key, make)
+
+    def slide(self, stain: str, open_it: Callable[[], Slide]) -> Slide:
+        """An opened slide."""
+        return self._slides.get(stain, open_it)
+
+    def blocks(self, key: Hashable, make: Callable[[], SlideBlocks]) -> SlideBlocks:
+        """The blocks of a pass over a region."""
+        return self._passes.get(key, lambda: _Pass(make())).blocks
+
+    def pixels_of(self, blocks: SlideBlocks) -> dict[int, tuple[Raster, ...]]:
+        """The pixels of the blocks of a pass that were read, by index; to be added to."""
+        for kept in self._passes.all():
+            if kept.blocks is blocks:
+                return kept.pixels
+        return {}
+
+    def close(self) -> None:
+        """Forget everything and close the slides."""
+        self._values.clear()
+        self._passes.clear()
+        for slide in self._slides.clear():
+            slide.close()
+        self._stamp = ()
+
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        return None
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _content(case: Case, entry: Artifact[Any] | Source) -> str:
+    """Digest of a source or stored result."""
+    if isinstance(entry, Artifact):
+        origin = case.store.origin(entry)
+        return "" if origin is None else origin.digest()
+    return case.digest(entry)

@@ -3,23 +3,102 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import napari_mosaik
-from napari_mosaik.core.artifact import Artifact, Origin, Progress
+from napari_mosaik.core.artifact import Artifact, Origin, Progress, Source
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.files import remove_tree
+from napari_mosaik.workflow.block_work import DiskWork, written
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.recipe import Recipe, read_recipe
 from napari_mosaik.workflow.step import Step
-from napari_mosaik.workflow.step_context import StepContext
+from napari_mosaik.workflow.step_context import CaseInputs
 from napari_mosaik.workflow.steps import STEPS, maker_of, step_named
 
-__all__ = ["plan", "run", "run_until"]
+if TYPE_CHECKING:
+    from napari_mosaik.core.raster import LabelImage
+    from napari_mosaik.io.slide import Slide
+
+__all__ = ["CaseContext", "plan", "run", "run_until"]
+
+T = TypeVar("T")
+
+
+@final
+class CaseContext(CaseInputs, DiskWork):
+    """A `StepContext` of a stored case; finished blocks stay on the disk for a restart.
+
+    Parameters
+    ----------
+    case, step
+        What runs.
+    scratch
+        Folder for finished blocks, named by the step's origin; removed after the commit.
+    scheduler
+        Address of a dask.distributed scheduler; empty for threads.
+    unavailable
+        Names of the step's optional inputs that are not available.
+    origin
+        The origin that the results will have; None if nothing of an earlier run may be used.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        step: Step[Any],
+        scratch: Path,
+        scheduler: str = "",
+        unavailable: Collection[str] = (),
+        origin: Origin | None = None,
+    ) -> None:
+        CaseInputs.__init__(self, case, step.name, (*step.reads, *step.may_read), unavailable)
+        DiskWork.__init__(self, scratch, step.name, scheduler)
+        self._origin = origin
+
+    def read(self, artifact: Artifact[T]) -> T:
+        """A result of an earlier step."""
+        return self.stored(artifact)
+
+    def slide(self, stain: str) -> Slide:
+        """One slide, opened; the caller closes it."""
+        return self.opened(stain)
+
+    def previous_result(self, artifact: Artifact[T], *besides: Source) -> T | None:
+        """What this step stored before, if only the given sources have changed since."""
+        stored = self.case.store.origin(artifact)
+        if stored is None or self._origin is None:
+            return None
+        names = {source.name for source in besides}
+        before, now = (
+            replace(one, inputs=tuple(pair for pair in one.inputs if pair[0] not in names))
+            for one in (stored, self._origin)
+        )
+        return self.case.store.read(artifact) if before == now else None
+
+    def rewrite_labels(
+        self,
+        before: Artifact[LabelImage],
+        labels: LabelImage,
+        windows: Sequence[tuple[slice, slice]],
+        text: str,
+    ) -> Generator[Progress, None, LabelImage]:
+        """Write a label image that differs from a stored one within some windows only."""
+        from napari_mosaik.io.label_rewriter import LabelRewriter, labels_in
+
+        self.check(before)
+        folder = self.scratch / "labels.ome.zarr"
+        remove_tree(folder)
+        stored = labels_in(self.case.store.folder(before))
+        writer = LabelRewriter(folder, labels, self.step, stored, windows)
+        return (yield from written(writer, text, 0.5, 1.0))
 
 
 def plan(status: CaseStatus, until: str = "") -> list[Step[Any]]:
@@ -82,18 +161,20 @@ def run(
             return
         origin = status.expected[step.name]
         scratch = case.root / "scratch" / f"{step.name}-{origin.digest()[:16]}"
-        known = None if force else origin
-        inputs = StepContext(case, step, scratch, scheduler, status.unavailable[step.name], known)
+        unavailable, known = status.unavailable[step.name], None if force else origin
+        context = CaseContext(case, step, scratch, scheduler, unavailable, known)
         if force:
-            inputs.clear()
+            context.clear()
         began = time.monotonic()
         yield Progress(0, 1, step.title)
         with one_blas_thread():
-            results = yield from step.body(inputs, params)
+            results = yield from step.body(context, params)
         seconds = time.monotonic() - began
-        _commit(case, step, origin, params, results, {**inputs.notes, "seconds": round(seconds, 3)})
+        _commit(
+            case, step, origin, params, results, {**context.notes, "seconds": round(seconds, 3)}
+        )
         # Only after the commit: until then the finished blocks are what a restart resumes from.
-        inputs.clear()
+        context.clear()
     yield Progress(1, 1, step.title)
 
 

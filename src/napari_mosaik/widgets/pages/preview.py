@@ -17,7 +17,7 @@ from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.presentation import step_view
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.widgets.canvas.camera import visible_um
-from napari_mosaik.workflow.preview_memory import PreviewMemory
+from napari_mosaik.workflow.preview import PreviewMemory
 from napari_mosaik.workflow.steps import step_named
 
 if TYPE_CHECKING:

@@ -1,0 +1,220 @@
+"""Work on the blocks of a slide, and writing labels: on the disk (`DiskWork`) or in memory.
+
+The two classes hold the part of `step_context.StepContext` that does not depend on where the inputs
+come from.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.raster import LabelImage
+from napari_mosaik.io.files import remove_tree, write_bytes
+from napari_mosaik.workflow.parallel import in_parallel
+from napari_mosaik.workflow.step_context import BlockArrays, BlockResults
+
+if TYPE_CHECKING:
+    from napari_mosaik.core.raster import Raster
+    from napari_mosaik.io.ome_labels import LabelWriter
+    from napari_mosaik.io.slide import SlideBlocks
+
+__all__ = ["DiskWork", "MemoryWork"]
+
+T = TypeVar("T")
+
+
+class DiskWork:
+    """Work whose finished blocks lie in a folder: a restart with the same folder resumes from them.
+
+    Parameters
+    ----------
+    scratch
+        The folder.
+    title
+        Title of the label images that are written.
+    scheduler
+        Address of a dask.distributed scheduler; empty for threads.
+    """
+
+    def __init__(self, scratch: Path, title: str, scheduler: str = "") -> None:
+        self.scratch, self._title, self._scheduler = scratch, title, scheduler
+
+    def clear(self) -> None:
+        """Remove the folder."""
+        remove_tree(self.scratch)
+
+    def cached(
+        self, name: str, depends: Any, work: Callable[[], Generator[Progress, None, T]]
+    ) -> Generator[Progress, None, T]:
+        """Compute a value: a run needs it once."""
+        return (yield from work())
+
+    def working_array(self, name: str, shape: tuple[int, int], dtype: Any) -> Any:
+        """An array (rows, columns) of zeros, a count or label each, on the disk, chunk by chunk."""
+        from napari_mosaik.io.ome import CHUNK, create_array
+
+        folder = self.scratch / name
+        remove_tree(folder)
+        return create_array(folder, shape, dtype, (CHUNK, CHUNK), sparse=True)
+
+    def blocks(
+        self,
+        stage: str,
+        items: Sequence[T],
+        work: Callable[[T], BlockArrays],
+        text: str,
+        *,
+        start: float = 0.0,
+        stop: float = 1.0,
+    ) -> Generator[Progress, None, BlockResults]:
+        """Run *work* on every item in parallel; items that are found finished are skipped."""
+        run = self._run(stage, items, work, text, start, stop, lambda todo: None)
+        return (yield from run)
+
+    def stream(
+        self,
+        stage: str,
+        blocks: SlideBlocks,
+        indices: Sequence[int],
+        work: Callable[[int, tuple[Raster, ...]], BlockArrays],
+        text: str,
+        *,
+        start: float = 0.0,
+        stop: float = 1.0,
+    ) -> Generator[Progress, None, BlockResults]:
+        """One pass over a slide; blocks that are found finished are not read."""
+
+        def one(index: int) -> BlockArrays:
+            return work(index, blocks.read(index))
+
+        def begin(todo: Sequence[int]) -> None:
+            # Before the first read: tiles wait for the blocks that are expected, so a block that
+            # will never be read would keep its tiles in memory.
+            blocks.expect(indices[place] for place in todo)
+
+        return (yield from self._run(stage, indices, one, text, start, stop, begin))
+
+    def _run(
+        self,
+        stage: str,
+        items: Sequence[T],
+        work: Callable[[T], BlockArrays],
+        text: str,
+        start: float,
+        stop: float,
+        begin: Callable[[Sequence[int]], None],
+    ) -> Generator[Progress, None, BlockResults]:
+        folder = self.scratch / stage
+
+        def file(index: int) -> Path:
+            return folder / f"{index:06d}.npz"
+
+        def one(index: int) -> None:
+            buffer = io.BytesIO()
+            arrays: dict[str, Any] = dict(work(items[index]))
+            np.savez(buffer, **arrays)
+            write_bytes(file(index), buffer.getvalue(), durable=False)
+
+        def load(index: int, accept: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
+            with np.load(file(index), allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files if accept(name)}
+
+        # Files are not flushed one by one, so a power failure may cut one short.  A zip archive
+        # ends with its table of contents: a file without it is recomputed.
+        todo = [index for index in range(len(items)) if not zipfile.is_zipfile(file(index))]
+        begin(todo)
+        n_before = len(items) - len(todo)
+        yield Progress(start + (stop - start) * n_before / max(1, len(items)), 1.0, text)
+        for done in in_parallel(one, todo, self._scheduler):
+            share = start + (stop - start) * (n_before + done) / len(items)
+            yield Progress(share, 1.0, text)
+        return BlockResults(len(items), load)
+
+    def write_labels(
+        self,
+        labels: LabelImage,
+        text: str,
+        *,
+        name: str = "labels",
+        start: float = 0.0,
+        stop: float = 1.0,
+    ) -> Generator[Progress, None, LabelImage]:
+        """Write a label image block by block; the store takes over the folder that is written.
+
+        Can be cancelled after every block, unlike the commit at the end of a step.
+        """
+        from napari_mosaik.io.ome_labels import LabelWriter
+
+        folder = self.scratch / f"{name}.ome.zarr"
+        remove_tree(folder)
+        return (yield from written(LabelWriter(folder, labels, self._title), text, start, stop))
+
+
+def written(
+    writer: LabelWriter, text: str, start: float, stop: float
+) -> Generator[Progress, None, LabelImage]:
+    """Write all levels of a label image; progress goes from *start* to *stop* (fractions)."""
+    total = sum(len(writer.windows(level)) for level in range(writer.n_levels))
+    done = 0
+    # Level by level: each is made of the one before it.
+    for level in range(writer.n_levels):
+        windows = writer.windows(level)
+        for count in in_parallel(partial(writer.write, level), windows):
+            yield Progress(start + (stop - start) * (done + count) / total, 1.0, text)
+        done += len(windows)
+    return writer.finish()
+
+
+class MemoryWork:
+    """Work whose results stay in memory."""
+
+    scratch = Path()
+
+    def working_array(self, name: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+        """An array (rows, columns) of zeros, a count or label each."""
+        return np.zeros(shape, dtype)
+
+    def blocks(
+        self,
+        stage: str,
+        items: Sequence[T],
+        work: Callable[[T], BlockArrays],
+        text: str,
+        *,
+        start: float = 0.0,
+        stop: float = 1.0,
+    ) -> Generator[Progress, None, BlockResults]:
+        """Run *work* on every item in parallel."""
+        results: list[BlockArrays] = [{} for _ in items]
+
+        def one(index: int) -> None:
+            results[index] = work(items[index])
+
+        def load(index: int, accept: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
+            return {name: np.asarray(v) for name, v in results[index].items() if accept(name)}
+
+        for done in in_parallel(one, range(len(items))):
+            yield Progress(start + (stop - start) * done / len(items), 1.0, text)
+        return BlockResults(len(items), load)
+
+    def write_labels(
+        self,
+        labels: LabelImage,
+        text: str,
+        *,
+        name: str = "labels",
+        start: float = 0.0,
+        stop: float = 1.0,
+    ) -> Generator[Progress, None, LabelImage]:
+        """The label image with all its values in memory."""
+        yield Progress(start, 1.0, text)
+        return LabelImage(labels.array(), labels.lattice, labels.names)
