@@ -13,8 +13,8 @@ from napari_mosaik.core import (
     TileGrid,
     Transform,
 )
+from napari_mosaik.core.palette import CLASS_COLOURS, CLUSTER_COLOURS, rgba
 from napari_mosaik.view import layers, placement
-from napari_mosaik.view.colours import CLASS_COLOURS, CLUSTER_COLOURS, rgba
 
 LATTICE = Lattice("cd34", (40, 60), (2.0, 3.0), (100.0, -50.0))
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from napari_mosaik.core import InputError
-from napari_mosaik.view.colours import CLUSTER_COLOURS
+from napari_mosaik.core.palette import CLUSTER_COLOURS
 from napari_mosaik.view.plots import correlation_figure, mean_correlation_figure
 from napari_mosaik.view.spatial_plots import moran_figure, relation_figure
 

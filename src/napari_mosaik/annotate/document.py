@@ -21,6 +21,7 @@ from napari_mosaik.annotate.index import ShapeIndex
 from napari_mosaik.annotate.journal import Journal, read_journal
 from napari_mosaik.annotate.state import Done, Edit, Entry, Snapshot, TissueClass
 from napari_mosaik.core import CorruptArtifact, InputError
+from napari_mosaik.core.palette import UNKNOWN_CLASS
 from napari_mosaik.core.shapes import AnnotatedShape
 
 __all__ = [
@@ -137,7 +138,9 @@ class AnnotationDocument:
         """Add shapes as they are (from a file) as one edit; unknown labels become classes."""
         new = tuple(shapes)
         known = {c.name for c in self._snapshot.classes}
-        extra = {s.label: s.colour or "#999999" for s in new if s.label and s.label not in known}
+        extra = {
+            s.label: s.colour or UNKNOWN_CLASS for s in new if s.label and s.label not in known
+        }
         classes = self._snapshot.classes + tuple(TissueClass(n, c) for n, c in extra.items())
         self.apply(Edit(title, new, (), classes if extra else None))
 

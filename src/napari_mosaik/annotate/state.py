@@ -10,6 +10,8 @@ import numpy as np
 import shapely
 
 from napari_mosaik.core import InputError
+from napari_mosaik.core.catalogue import CLASS_NAMES
+from napari_mosaik.core.palette import CLASS_COLOURS
 from napari_mosaik.core.shapes import AnnotatedShape
 
 __all__ = ["DEFAULT_CLASSES", "Done", "Edit", "Entry", "Snapshot", "TissueClass"]
@@ -25,9 +27,9 @@ class TissueClass:
 
 
 DEFAULT_CLASSES: Final = (
-    TissueClass("neoplastic", "#CC79A7", "1"),
-    TissueClass("non-neoplastic", "#009E73", "2"),
-    TissueClass("background", "#999999", "3"),
+    TissueClass(CLASS_NAMES[2], CLASS_COLOURS[2], "1"),
+    TissueClass(CLASS_NAMES[3], CLASS_COLOURS[3], "2"),
+    TissueClass(CLASS_NAMES[1], CLASS_COLOURS[1], "3"),
 )
 """The three tissue classes of the program."""
 

@@ -11,8 +11,13 @@ import numpy as np
 from napari_mosaik.core import LabelImage, Raster
 from napari_mosaik.core.catalogue import CLASS_NAMES
 from napari_mosaik.core.frame import Transform
+from napari_mosaik.core.palette import (
+    CLASS_COLOURS,
+    OWN_CLASS_COLOURS,
+    UNCERTAINTY_COLORMAP,
+    code_colours,
+)
 from napari_mosaik.core.uncertainty import normalised_entropy
-from napari_mosaik.view.colours import CLASS_COLOURS, OWN_CLASS_COLOURS, code_colours
 from napari_mosaik.view.maps import parameter_layer
 from napari_mosaik.view.spec import LayerSpec, Legend, placement
 
@@ -67,7 +72,7 @@ def uncertainty_layer(
         Raster(np.concatenate(parts), probability.lattice, "1"),
         "Uncertainty of the tissue class",
         limits=(0.0, 1.0),
-        colormap="inferno",
+        colormap=UNCERTAINTY_COLORMAP,
         transform=transform,
         visible=False,
         artifact="class_probability",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from napari_mosaik.core import palette
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -50,7 +52,7 @@ def note(axes: Axes, text: str) -> None:
         ha="center",
         va="center",
         fontsize=_FONT,
-        color="#777777",
+        color=palette.FAINT_TEXT,
         wrap=True,
     )
 

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.annotate import QueueItem, TissueClass
-from napari_mosaik.core import FloatArray, LabelImage, Lattice, Raster, TileGrid
+from napari_mosaik.core import FloatArray, LabelImage, Lattice, Raster, TileGrid, palette
 from napari_mosaik.core.frame import Transform
-from napari_mosaik.view import colours
+from napari_mosaik.core.palette import code_colours, one_colour
 from napari_mosaik.view.class_layers import classes_layer, uncertainty_layer
-from napari_mosaik.view.colours import code_colours, one_colour
 from napari_mosaik.view.maps import (
     cluster_codes,
     clusters_layer,
@@ -84,9 +83,9 @@ def tissue_layer(mask: Raster, transform: Transform | None = None, name: str = "
         "labels",
         (np.nan_to_num(np.asarray(mask.values, float)) > 0.5).astype(np.uint8),
         placement(mask.lattice, transform),
-        {"colormap": one_colour(colours.TISSUE)},
+        {"colormap": one_colour(palette.TISSUE)},
         {"contour": 2},
-        legend=Legend(title, entries=(("tissue outline", colours.TISSUE),)),
+        legend=Legend(title, entries=(("tissue outline", palette.TISSUE),)),
         artifact=f"tissue_{mask.lattice.frame}",
         space=mask.lattice.frame,
     )
@@ -102,11 +101,11 @@ def quality_layer(
         "labels",
         np.asarray(quality.values, np.uint8),
         placement(quality.lattice, transform),
-        {"colormap": code_colours(colours.QUALITY_COLOURS)},
+        {"colormap": code_colours(palette.QUALITY_COLOURS)},
         opacity=0.4,
         legend=Legend(
             title,
-            entries=tuple((names[code], c) for code, c in colours.QUALITY_COLOURS.items()),
+            entries=tuple((names[code], c) for code, c in palette.QUALITY_COLOURS.items()),
         ),
         artifact=f"artefacts_{quality.lattice.frame}",
         space=quality.lattice.frame,
@@ -124,7 +123,9 @@ def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec
         [np.stack([s, np.broadcast_to(d, s.shape)], 1) for s, d in zip(starts, steps, strict=True)]
     )
     shade = np.where(
-        np.tile(grid.inner, 4)[:, None], colours.rgba("#FFFFFF", 0.8), colours.rgba(colours.TILE)
+        np.tile(grid.inner, 4)[:, None],
+        palette.rgba(palette.INNER_TILE, 0.8),
+        palette.rgba(palette.TILE),
     )
     return LayerSpec(
         "Tiles",
@@ -140,7 +141,7 @@ def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec
         opacity=0.6,
         legend=Legend(
             f"Tiles of {size:.0f} µm",
-            entries=(("inner tile", "#FFFFFF"), ("border tile", colours.TILE)),
+            entries=(("inner tile", palette.INNER_TILE), ("border tile", palette.TILE)),
         ),
         artifact="tiles",
         space=grid.lattice.frame,
@@ -149,7 +150,7 @@ def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec
 
 def vessels_layer(vessels: LabelImage, transform: Transform | None = None) -> LayerSpec:
     """Vessels as orange outlines."""
-    return _outlined(vessels, transform, "Vessels", "vessel", colours.VESSEL, "vessels")
+    return _outlined(vessels, transform, "Vessels", "vessel", palette.VESSEL, "vessels")
 
 
 def left_out_layer(
@@ -165,9 +166,9 @@ def left_out_layer(
         "labels",
         _levels(objects),
         placement(objects.lattice, transform),
-        {"colormap": one_colour(colours.EXCLUDED), "features": features},
+        {"colormap": one_colour(palette.EXCLUDED), "features": features},
         opacity=0.6,
-        legend=Legend(title, entries=(("no vessel", colours.EXCLUDED),), note=note),
+        legend=Legend(title, entries=(("no vessel", palette.EXCLUDED),), note=note),
         artifact="excluded_dab",
         space=objects.lattice.frame,
     )
@@ -175,7 +176,7 @@ def left_out_layer(
 
 def nuclei_layer(nuclei: LabelImage, transform: Transform | None = None) -> LayerSpec:
     """Nuclei as blue outlines; read-only levels, quick for a hundred thousand."""
-    return _outlined(nuclei, transform, "Nuclei", "nucleus", colours.NUCLEUS, "nuclei")
+    return _outlined(nuclei, transform, "Nuclei", "nucleus", palette.NUCLEUS, "nuclei")
 
 
 def _outlined(
@@ -233,16 +234,16 @@ def queue_layer(
         {
             "size": grid.size_um * 0.5,
             "face_color": "transparent",
-            "border_color": colours.TISSUE,
+            "border_color": palette.TISSUE,
             "border_width": 0.12,
             "symbol": "disc",
             "text": {
                 "string": [str(i) for i in range(1, len(tiles) + 1)],
-                "color": colours.TISSUE,
+                "color": palette.TISSUE,
                 "size": 9,
             },
         },
-        legend=Legend("Review queue", entries=(("tile to review", colours.TISSUE),)),
+        legend=Legend("Review queue", entries=(("tile to review", palette.TISSUE),)),
         artifact="queue",
         space=grid.lattice.frame,
     )

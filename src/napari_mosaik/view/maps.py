@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mosaik.core import InputError, Lattice, Raster, TileGrid
+from napari_mosaik.core import InputError, Lattice, Raster, TileGrid, palette
 from napari_mosaik.core.catalogue import CLUSTER_NAMES
 from napari_mosaik.core.frame import Transform
-from napari_mosaik.view import colours
-from napari_mosaik.view.colours import code_colours
+from napari_mosaik.core.palette import code_colours
 from napari_mosaik.view.formatting import heading, title_of, uptake_name
 from napari_mosaik.view.spec import LayerSpec, Legend, placement
 
@@ -35,7 +34,7 @@ def parameter_layer(
     *,
     unit: str = "",
     limits: tuple[float, float] | None = None,
-    colormap: str = colours.PARAMETER_COLORMAP,
+    colormap: str = palette.PARAMETER_COLORMAP,
     transform: Transform | None = None,
     visible: bool = True,
     artifact: str = "maps",
@@ -93,12 +92,12 @@ def clusters_layer(
         "labels",
         image,
         placement(lattice, transform),
-        {"colormap": code_colours(colours.CLUSTER_COLOURS)},
+        {"colormap": code_colours(palette.CLUSTER_COLOURS)},
         opacity=0.7,
         visible=visible,
         legend=Legend(
             f"Clusters of {title_of(proxy)}",
-            entries=tuple((CLUSTER_NAMES[k], c) for k, c in colours.CLUSTER_COLOURS.items()),
+            entries=tuple((CLUSTER_NAMES[k], c) for k, c in palette.CLUSTER_COLOURS.items()),
             note="average tiles are not coloured",
         ),
         artifact="clusters",
@@ -117,7 +116,7 @@ def uptake_layers(
         _scalar(
             raster,
             f"{word} {uptake_name(raster.unit)}",
-            colours.UPTAKE_COLORMAP,
+            palette.UPTAKE_COLORMAP,
             limits,
             raster.unit,
             transform,
@@ -139,7 +138,7 @@ def difference_layer(
     return _scalar(
         Raster(values, measured.lattice, measured.unit),
         "Predicted minus measured",
-        colours.DIFFERENCE_COLORMAP,
+        palette.DIFFERENCE_COLORMAP,
         (-reach, reach),
         measured.unit,
         transform,
@@ -153,7 +152,7 @@ def sensitivity_layer(change: Raster, transform: Transform | None = None) -> Lay
     return _scalar(
         change,
         "Shift sensitivity of the SUV",
-        "cividis",
+        palette.WIDTH_COLORMAP,
         limits,
         change.unit,
         transform,
@@ -165,7 +164,13 @@ def width_layer(width: Raster, transform: Transform | None = None) -> LayerSpec:
     """Width of the prediction interval."""
     limits = (0.0, common_limits(width.values)[1])
     return _scalar(
-        width, "Interval width", "cividis", limits, width.unit, transform, artifact="prediction"
+        width,
+        "Interval width",
+        palette.WIDTH_COLORMAP,
+        limits,
+        width.unit,
+        transform,
+        artifact="prediction",
     )
 
 
@@ -180,7 +185,7 @@ def pet_layer(
     return _scalar(
         pet,
         f"PET, {uptake_name(pet.unit)}",
-        colours.UPTAKE_COLORMAP,
+        palette.UPTAKE_COLORMAP,
         limits or common_limits(pet.values),
         pet.unit,
         transform,

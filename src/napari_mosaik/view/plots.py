@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from napari_mosaik.core import FloatArray, InputError
-from napari_mosaik.view import colours
+from napari_mosaik.core import FloatArray, InputError, palette
 from napari_mosaik.view.figure import axis_label, new_figure, note, tidy
 from napari_mosaik.view.formatting import count, number, uptake_name
 from napari_mosaik.view.spatial_plots import correlation_figure, mean_correlation_figure
@@ -64,12 +63,17 @@ def scatter_figure(
     if interval is not None:
         low, high = (np.asarray(limit, float) for limit in interval)
         shown = both & np.isfinite(low) & np.isfinite(high)
-        axes.vlines(x[shown], low[shown], high[shown], colors="#BBBBBB", lw=0.6, zorder=1)
-    axes.scatter(x[both], y[both], s=11, c=colours.PREDICTED, alpha=0.6, lw=0, zorder=2)
+        axes.vlines(x[shown], low[shown], high[shown], colors=palette.PALE_LINE, lw=0.6, zorder=1)
+    axes.scatter(x[both], y[both], s=11, c=palette.PREDICTED, alpha=0.6, lw=0, zorder=2)
     _lines(axes, x[both], y[both])
     if selected is not None and both[selected]:
         axes.scatter(
-            x[selected], y[selected], s=90, facecolors="none", edgecolors="#009E73", lw=1.8
+            x[selected],
+            y[selected],
+            s=90,
+            facecolors="none",
+            edgecolors=palette.SELECTED_TILE,
+            lw=1.8,
         )
     axes.set_aspect("equal", adjustable="datalim")
     axes.legend(fontsize=8, loc="upper left", frameon=False)
@@ -79,14 +83,14 @@ def scatter_figure(
 def _lines(axes: Axes, x: FloatArray, y: FloatArray) -> None:
     """Identity and least-squares line over the range of the data."""
     ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
-    axes.plot(ends, ends, color="#555555", lw=1, ls="--", label="identity")
+    axes.plot(ends, ends, color=palette.REFERENCE_LINE, lw=1, ls="--", label="identity")
     if x.size > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
         slope, intercept = np.polyfit(x, y, 1)
         r = float(np.corrcoef(x, y)[0, 1])
         words = f"slope {number(slope)}, r {number(r)}, n {x.size}"
         span = np.array([x.min(), x.max()])
         axes.plot(
-            span, slope * span + intercept, color=colours.ANNOTATION_ACCENT, lw=1.4, label=words
+            span, slope * span + intercept, color=palette.ANNOTATION_ACCENT, lw=1.4, label=words
         )
 
 
@@ -113,18 +117,18 @@ def bland_altman_figure(
     if both.sum() < 2:
         note(axes, "fewer than two tiles have both a measured and a predicted uptake")
         return figure
-    axes.scatter(mean[both], difference[both], s=11, c=colours.PREDICTED, alpha=0.6, lw=0)
+    axes.scatter(mean[both], difference[both], s=11, c=palette.PREDICTED, alpha=0.6, lw=0)
     bias, spread = float(difference[both].mean()), float(difference[both].std(ddof=1))
     for level, style, words in (
         (bias, "-", f"bias {number(bias)}"),
         (bias + 1.96 * spread, "--", f"limits of agreement ± {number(1.96 * spread)}"),
         (bias - 1.96 * spread, "--", None),
     ):
-        axes.axhline(level, color=colours.ANNOTATION_ACCENT, ls=style, lw=1.2, label=words)
-    axes.axhline(0, color="#999999", lw=0.8, zorder=0)
+        axes.axhline(level, color=palette.ANNOTATION_ACCENT, ls=style, lw=1.2, label=words)
+    axes.axhline(0, color=palette.ZERO_LINE, lw=0.8, zorder=0)
     if selected is not None and both[selected]:
         at = (mean[selected], difference[selected])
-        axes.scatter(*at, s=90, facecolors="none", edgecolors="#009E73", lw=1.8)
+        axes.scatter(*at, s=90, facecolors="none", edgecolors=palette.SELECTED_TILE, lw=1.8)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.22 * (high - low))
     axes.legend(fontsize=8, loc="upper left", frameon=False)
@@ -157,7 +161,6 @@ def kinetics_figure(
         axis_label("concentration", "µM"),
         title,
     )
-    known = {"free": "#0072B2", "bound": "#009E73", "internalised": "#CC79A7"}
     peak = max((float(np.nanmax(np.asarray(c, float))) for c in curves_um.values()), default=0.0)
     if not (peak > 0 and (time > 0).any()):
         note(axes, "no concentration above zero")
@@ -166,10 +169,10 @@ def kinetics_figure(
     for name, curve in curves_um.items():
         values = np.asarray(curve, float)
         shown = (time > 0) & (values >= floor)
-        axes.plot(time[shown], values[shown], lw=1.8, label=name, color=known.get(name))
+        axes.plot(time[shown], values[shown], lw=1.8, label=name, color=palette.KINETICS.get(name))
     for i, hour in enumerate(imaging_h):
         label = "imaging times" if i == 0 else None
-        axes.axvline(hour, color="#888888", lw=0.9, ls=":", label=label)
+        axes.axvline(hour, color=palette.GUIDE_LINE, lw=0.9, ls=":", label=label)
     if time[time > 0].min() < time.max() / 1000:
         axes.set_xscale("log")
     axes.set_yscale("log")
@@ -184,20 +187,23 @@ def training_figure(
     """Loss per epoch ("training", "validation"...), counted from 1, with the epoch kept."""
     figure = new_figure(5.2, 3.4)
     axes = tidy(figure.add_subplot(), "epoch", "loss", title)
-    palette = {"training": colours.MEASURED, "validation": colours.PREDICTED}
+    line_colours = {"training": palette.MEASURED, "validation": palette.PREDICTED}
     drawn = False
     for name, loss in losses.items():
         values = np.asarray(loss, float)
         shown = np.isfinite(values)
         if shown.any():
             epochs = np.arange(1, values.size + 1)
-            axes.plot(epochs[shown], values[shown], lw=1.6, label=name, color=palette.get(name))
+            axes.plot(
+                epochs[shown], values[shown], lw=1.6, label=name, color=line_colours.get(name)
+            )
             drawn = True
     if not drawn:
         note(axes, "no loss was recorded")
         return figure
     if best_epoch is not None:
-        axes.axvline(best_epoch, color="#888888", ls=":", lw=1, label=f"kept: epoch {best_epoch}")
+        label = f"best epoch: {best_epoch}"
+        axes.axvline(best_epoch, color=palette.GUIDE_LINE, ls=":", lw=1, label=label)
     axes.legend(fontsize=8, frameon=False)
     return figure
 
@@ -214,17 +220,17 @@ def error_by_group_figure(
         note(axes, "no tile has both a measured and a predicted uptake")
         return figure
     labels = [f"{name}\n{count(values.size, 'tile')}" for name, values in finite.items()]
-    grey = {"color": "#777777"}
+    grey = {"color": palette.FAINT_TEXT}
     axes.boxplot(
         list(finite.values()),
         tick_labels=labels,
         showfliers=False,
-        medianprops={"color": colours.PREDICTED, "lw": 1.6},
+        medianprops={"color": palette.PREDICTED, "lw": 1.6},
         boxprops=grey,
         whiskerprops=grey,
         capprops=grey,
     )
-    axes.axhline(0, color="#999999", lw=0.8)
+    axes.axhline(0, color=palette.ZERO_LINE, lw=0.8)
     return figure
 
 
@@ -233,10 +239,10 @@ def coverage_figure(nominal: ArrayLike, observed: ArrayLike, *, title: str = "")
     promised, found = _pair(nominal, observed)
     figure = new_figure(4.0, 3.8)
     axes = tidy(figure.add_subplot(), "promised coverage", "observed coverage", title)
-    axes.plot([0, 1], [0, 1], color="#555555", lw=1, ls="--", label="calibrated")
+    axes.plot([0, 1], [0, 1], color=palette.REFERENCE_LINE, lw=1, ls="--", label="calibrated")
     both = np.isfinite(promised) & np.isfinite(found)
     if both.any():
-        axes.plot(promised[both], found[both], "o-", color=colours.PREDICTED, label="observed")
+        axes.plot(promised[both], found[both], "o-", color=palette.PREDICTED, label="observed")
     else:
         note(axes, "no interval could be checked")
     axes.set_xlim(0, 1)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from napari_mosaik.core import InputError
+from napari_mosaik.core import InputError, palette
 from napari_mosaik.core.catalogue import CLUSTER_NAMES
-from napari_mosaik.view import colours
 from napari_mosaik.view.figure import KEEP_INK, axis_label, new_figure, note, tidy
 from napari_mosaik.view.formatting import heading, number, title_of
 
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["correlation_figure", "mean_correlation_figure", "moran_figure", "relation_figure"]
-
-_AVERAGE = "#BBBBBB"
-_RING = "#009E73"
 
 
 def correlation_figure(
@@ -47,7 +43,7 @@ def correlation_figure(
     figure = new_figure(2.6 + 0.62 * len(cases), 1.2 + 0.30 * len(parameters))
     axes = tidy(figure.add_subplot(), "", "", title)
     axes.imshow(np.isnan(values), cmap="Greys", vmin=0, vmax=4, aspect="auto")
-    image = axes.imshow(values, cmap=colours.CORRELATION_COLORMAP, vmin=-1, vmax=1, aspect="auto")
+    image = axes.imshow(values, cmap=palette.CORRELATION_COLORMAP, vmin=-1, vmax=1, aspect="auto")
     axes.set_xticks(range(len(cases)), labels=list(cases))
     axes.set_yticks(range(len(parameters)), labels=[title_of(name) for name in parameters])
     if narrow:
@@ -105,7 +101,7 @@ def mean_correlation_figure(
         second.set_xlabel("mean Spearman ρ", fontsize=9)
         first.set_yticks(place, labels=names, fontsize=6.5)
         first.set_ylim(len(parameters) - 0.5, -0.5)
-        first.axvline(0, color="#999999", lw=0.8)
+        first.axvline(0, color=palette.ZERO_LINE, lw=0.8)
         points = (psn, place), (spm, place)
         where = "bottom", "top"
     else:
@@ -114,11 +110,11 @@ def mean_correlation_figure(
         second = first.twinx()
         second.set_ylabel("mean Spearman ρ", fontsize=9)
         first.set_xticks(place, labels=names, rotation=60, ha="right")
-        first.axhline(0, color="#999999", lw=0.8)
+        first.axhline(0, color=palette.ZERO_LINE, lw=0.8)
         points = (place, psn), (place, spm)
         where = "left", "right"
     second.tick_params(labelsize=8)
-    looks = (("o", colours.MEASURED, "Pearson"), ("^", colours.PREDICTED, "Spearman"))
+    looks = (("o", palette.MEASURED, "Pearson"), ("^", palette.PREDICTED, "Spearman"))
     for axes, at, (marker, colour, word), side in zip(
         (first, second), points, looks, where, strict=True
     ):
@@ -168,18 +164,18 @@ def moran_figure(
     if not both.any():
         note(axes, "no tile has a value and neighbours with one")
         return figure
-    axes.axhline(0, color="#999999", lw=0.8, zorder=0)
-    axes.axvline(0, color="#999999", lw=0.8, zorder=0)
+    axes.axhline(0, color=palette.ZERO_LINE, lw=0.8, zorder=0)
+    axes.axvline(0, color=palette.ZERO_LINE, lw=0.8, zorder=0)
     for code, words in CLUSTER_NAMES.items():
         shown = both & (codes == code)
         if shown.any():
-            colour = colours.CLUSTER_COLOURS.get(code, _AVERAGE)
+            colour = palette.CLUSTER_COLOURS.get(code, palette.PALE_LINE)
             size = 10 if code in (0, 5) else 18
             said = f"{words}: {shown.sum()}"
             axes.scatter(x[shown], y[shown], s=size, c=colour, lw=0, alpha=0.8, label=said)
     span = np.array([x[both].min(), x[both].max()])
     said = f"I = {number(global_i)}"
-    axes.plot(span, global_i * span, color="#555555", lw=1.2, ls="--", label=said)
+    axes.plot(span, global_i * span, color=palette.REFERENCE_LINE, lw=1.2, ls="--", label=said)
     _ring(axes, x, y, both, selected)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.3 * (high - low))
@@ -224,7 +220,7 @@ def relation_figure(
     if not both.any():
         note(axes, "no tile has both values")
         return figure
-    axes.scatter(x[both], y[both], s=11, c=colours.MEASURED, alpha=0.6, lw=0)
+    axes.scatter(x[both], y[both], s=11, c=palette.MEASURED, alpha=0.6, lw=0)
     _ring(axes, x, y, both, selected)
     return figure
 
@@ -233,4 +229,6 @@ def _ring(axes: Axes, x: ArrayLike, y: ArrayLike, both: ArrayLike, selected: int
     x, y, both = np.asarray(x), np.asarray(y), np.asarray(both)
     if selected is not None and 0 <= selected < x.size and both[selected]:
         at = (x[selected], y[selected])
-        axes.scatter(*at, s=90, facecolors="none", edgecolors=_RING, lw=1.8, zorder=5)
+        axes.scatter(
+            *at, s=90, facecolors="none", edgecolors=palette.SELECTED_TILE, lw=1.8, zorder=5
+        )

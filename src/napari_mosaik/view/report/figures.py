@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mosaik.core import FloatArray, InputError, Lattice, MosaikError, Raster, TileGrid
+from napari_mosaik.core import (
+    FloatArray,
+    InputError,
+    Lattice,
+    MosaikError,
+    Raster,
+    TileGrid,
+    palette,
+)
 from napari_mosaik.core.catalogue import (
     ASSOCIATION,
     CLUSTER_NAMES,
@@ -26,7 +34,7 @@ from napari_mosaik.core.catalogue import (
     UPTAKE,
     UPTAKE_CLUSTERS,
 )
-from napari_mosaik.view import colours, plots
+from napari_mosaik.view import plots
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.figure import axis_label, new_figure, note
 from napari_mosaik.view.formatting import heading, title_of, uptake_name
@@ -100,7 +108,7 @@ def map_panel(
     raster: Raster,
     title: str,
     *,
-    colormap: str = colours.PARAMETER_COLORMAP,
+    colormap: str = palette.PARAMETER_COLORMAP,
     limits: tuple[float, float] | None = None,
     unit: str = "",
 ) -> Panel:
@@ -116,16 +124,18 @@ def cluster_panel(grid: TileGrid, codes: ArrayLike, proxy: str) -> Panel:
     """The local Moran labels of one proxy in their fixed colours, average tiles pale."""
     image, lattice = cluster_codes(grid, codes)
     rgba = np.zeros((*image.shape, 4))
-    rgba[np.kron(grid.index_map() >= 0, np.ones((12, 12), bool))] = colours.rgba("#EEEEEE")
-    for code, colour in colours.CLUSTER_COLOURS.items():
-        rgba[image == code] = colours.rgba(colour)
+    rgba[np.kron(grid.index_map() >= 0, np.ones((12, 12), bool))] = palette.rgba(
+        palette.AVERAGE_TILE
+    )
+    for code, colour in palette.CLUSTER_COLOURS.items():
+        rgba[image == code] = palette.rgba(colour)
     present = np.unique(np.asarray(codes))
-    entries = [(CLUSTER_NAMES[c], h) for c, h in colours.CLUSTER_COLOURS.items() if c in present]
+    entries = [(CLUSTER_NAMES[c], h) for c, h in palette.CLUSTER_COLOURS.items() if c in present]
     return Panel(
         f"clusters of {title_of(proxy)}",
         rgba,
         lattice,
-        entries=(*entries, ("average", "#EEEEEE")),
+        entries=(*entries, ("average", palette.AVERAGE_TILE)),
     )
 
 
@@ -136,12 +146,12 @@ def uptake_panels(measured: Raster, predicted: Raster) -> tuple[Panel, Panel, Pa
     reach = max(abs(limit) for limit in common_limits(difference))
     name = uptake_name(measured.unit)
     return (
-        map_panel(measured, f"measured {name}", colormap=colours.UPTAKE_COLORMAP, limits=limits),
-        map_panel(predicted, f"predicted {name}", colormap=colours.UPTAKE_COLORMAP, limits=limits),
+        map_panel(measured, f"measured {name}", colormap=palette.UPTAKE_COLORMAP, limits=limits),
+        map_panel(predicted, f"predicted {name}", colormap=palette.UPTAKE_COLORMAP, limits=limits),
         map_panel(
             Raster(difference, measured.lattice, measured.unit),
             "predicted minus measured",
-            colormap=colours.DIFFERENCE_COLORMAP,
+            colormap=palette.DIFFERENCE_COLORMAP,
             limits=(-reach, reach),
         ),
     )
@@ -230,7 +240,9 @@ def _legend(axes: Axes, panel: Panel) -> None:
         return
     from matplotlib.patches import Patch
 
-    marks = [Patch(facecolor=c, edgecolor="#888888", lw=0.4, label=w) for w, c in panel.entries]
+    marks = [
+        Patch(facecolor=c, edgecolor=palette.GUIDE_LINE, lw=0.4, label=w) for w, c in panel.entries
+    ]
     axes.legend(
         handles=marks,
         fontsize=6.5,
@@ -246,9 +258,11 @@ def _scale_bar(axes: Axes, extent: tuple[float, float, float, float]) -> None:
     left, right, bottom, top = extent
     length = 1000.0 if right - left > 2000 else 10 ** np.floor(np.log10((right - left) / 2))
     x, y = left + 0.04 * (right - left), bottom - 0.04 * (bottom - top)
-    axes.plot([x, x + length], [y, y], color="#777777", lw=2.2, solid_capstyle="butt")
+    axes.plot([x, x + length], [y, y], color=palette.FAINT_TEXT, lw=2.2, solid_capstyle="butt")
     words = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
-    axes.text(x, y - 0.02 * (bottom - top), words, fontsize=6.5, va="bottom", color="#777777")
+    axes.text(
+        x, y - 0.02 * (bottom - top), words, fontsize=6.5, va="bottom", color=palette.FAINT_TEXT
+    )
 
 
 def case_figures(results: CaseResults) -> tuple[ReportFigure, ...]:
@@ -322,7 +336,7 @@ def _uptake_panels(results: CaseResults) -> tuple[Panel | None, Panel | None]:
         else map_panel(
             raster,
             f"{word} {uptake_name(raster.unit)}",
-            colormap=colours.UPTAKE_COLORMAP,
+            colormap=palette.UPTAKE_COLORMAP,
             limits=limits,
         )
         for word, raster in (("measured", measured), ("predicted", predicted))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from napari_mosaik.view.colours import STATUS_COLOURS
+from napari_mosaik.core.palette import STATUS_COLOURS
 from napari_mosaik.view.formatting import STATE_MARKS, number, title_of
 from napari_mosaik.view.report.validation import SheetRow, validation_sheet
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_mosaik.core import Raster, Transform
+from napari_mosaik.core import Raster, Transform, palette
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES
-from napari_mosaik.view import colours
 from napari_mosaik.view.alignment import checkerboard, circle_lines, voxel_lines
 from napari_mosaik.view.layers import pet_layer
 from napari_mosaik.view.objects import outline_lines
@@ -31,7 +30,7 @@ OWN, PARTNERS, GAPS = f"{PREFIX}landmarks", f"{PREFIX}landmarks on CD34", f"{PRE
 VOXELS, CIRCLE = f"{PREFIX}PET voxels", f"{PREFIX}PET resolution"
 SQUARES = 12
 """Squares of the checkerboard along the section."""
-_OWN, _PARTNER = "#00E5FF", "#FF00FF"
+_OWN, _PARTNER = palette.LANDMARK, palette.REFERENCE_LANDMARK
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,12 +78,12 @@ class AlignView:
             self._put(PET, spec.data, "image", {**spec.place, **spec.style}, opacity=self.opacity)
             low, high = self._pet_extent(seen)
             lines = voxel_lines(seen.picture.lattice, low, high)
-            self._vectors(VOXELS, lines, colours.TILE, laid.transform, width_um=15.0)
+            self._vectors(VOXELS, lines, palette.TILE, laid.transform, width_um=15.0)
         for layer in (reference, self.slide):
             if layer is not None:
                 self._looks[layer] = (float(layer.opacity), np.array(layer.affine.affine_matrix))
         lines = outline_lines(np.asarray(seen.tissue.values, bool), seen.tissue.lattice)
-        self._vectors(OUTLINE, lines, colours.TISSUE, laid.transform, width_um=self._thin_um)
+        self._vectors(OUTLINE, lines, palette.TISSUE, laid.transform, width_um=self._thin_um)
         self.show(laid)
 
     def leave(self) -> None:
@@ -119,7 +118,7 @@ class AlignView:
         """Draw the resolution of the PET about a place on CD34."""
         if self.seen is not None and self.seen.fwhm_um:
             lines = circle_lines(place_um, self.seen.fwhm_um)
-            self._vectors(CIRCLE, lines, "#FFFFFF", None, width_um=25.0)
+            self._vectors(CIRCLE, lines, palette.PSF_CIRCLE, None, width_um=25.0)
 
     # --- parts ----------------------------------------------------------------------------------
     def _show_look(self, laid: AlignmentState) -> None:
@@ -232,5 +231,5 @@ def _magma(pet: Raster) -> Raster:
 
     values = np.nan_to_num(np.asarray(pet.values, float))
     top = max(float(np.quantile(values, 0.995)), 1e-12)
-    rgb = np.asarray(colormaps["magma"](np.clip(values / top, 0, 1)))[..., :3]
+    rgb = np.asarray(colormaps[palette.UPTAKE_COLORMAP](np.clip(values / top, 0, 1)))[..., :3]
     return Raster(np.rint(255 * rgb).astype(np.uint8), pet.lattice)

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_mosaik.annotate import DEFAULT_CLASSES, TissueClass
 from napari_mosaik.core import InputError
-from napari_mosaik.view.colours import OWN_CLASS_COLOURS
+from napari_mosaik.core.palette import OWN_CLASS_COLOURS
 from napari_mosaik.view.formatting import count, number
 from napari_mosaik.widgets.annotate.annotation import Annotation
 from napari_mosaik.widgets.annotate.drawing import TOOLS, Drawing

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core import Lattice
+from napari_mosaik.core import Lattice, palette
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.view import colours
 from napari_mosaik.view.layers import annotation_layer
 from napari_mosaik.widgets.canvas.camera import visible_um
 
@@ -101,7 +100,7 @@ class AnnotationPicture:
         layer = self.layer()
         if layer is None:
             data, options, kind = spec.as_layer_data()
-            outline = {OUTLINE: colours.rgba(colours.ANNOTATION_ACCENT)}
+            outline = {OUTLINE: palette.rgba(palette.ANNOTATION_ACCENT)}
             options["colormap"] = {**options["colormap"], **outline}
             layer = Base.create(data, options, kind)
             layer.editable = False

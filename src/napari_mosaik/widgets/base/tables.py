@@ -5,6 +5,8 @@ from __future__ import annotations
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
+from napari_mosaik.core import palette
+
 __all__ = ["fill_table", "table_of"]
 
 
@@ -33,5 +35,5 @@ def fill_table(table: QTableWidget, rows: list[tuple[str, ...]], grey: int = -1)
         for j, text in enumerate(texts):
             item = QTableWidgetItem(text)
             if j == grey:
-                item.setForeground(QColor("#888888"))
+                item.setForeground(QColor(palette.MISSING_TEXT))
             table.setItem(i, j, item)

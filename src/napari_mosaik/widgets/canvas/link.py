@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_mosaik.core import palette
 from napari_mosaik.core.catalogue import REFERENCE
-from napari_mosaik.view import colours
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 from napari_mosaik.widgets.canvas.layout_state import is_base
@@ -134,7 +134,7 @@ class CanvasLink(QObject):
         self.viewer.add_vectors(
             lines,
             name=SELECTED,
-            edge_color=colours.TISSUE,
+            edge_color=palette.TISSUE,
             edge_width=size / 30,
             vector_style="line",
             **placement_um(REFERENCE),

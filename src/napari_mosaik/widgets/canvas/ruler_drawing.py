@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mosaik.core import palette
 from napari_mosaik.core.catalogue import REFERENCE
-from napari_mosaik.view import colours
 from napari_mosaik.view.measurements import Measurement
 from napari_mosaik.view.spec import placement_um
 
@@ -80,7 +80,7 @@ class RulerDrawing:
                 "vectors",
                 lines,
                 name=LINES,
-                edge_color=colours.RULER,
+                edge_color=palette.RULER,
                 edge_width=self._width_um,
                 vector_style="line",
             )
@@ -99,7 +99,7 @@ class RulerDrawing:
                 at,
                 name=VALUES,
                 size=4 * self._width_um,
-                face_color=colours.RULER,
+                face_color=palette.RULER,
                 border_width=0,
                 features=self._features(),
                 text=_TEXT,

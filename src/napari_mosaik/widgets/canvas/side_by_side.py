@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_mosaik.view import colours
+from napari_mosaik.core import palette
 from napari_mosaik.view.layers import difference_layer, uptake_layers
 from napari_mosaik.view.spec import LayerSpec, placement_um
 from napari_mosaik.widgets.canvas.camera import fit
@@ -131,7 +131,7 @@ class SideBySide(QObject):
             np.zeros((0, 2, 2)),
             {
                 "name": f"Selected tile {number + 1}",
-                "edge_color": colours.NUCLEUS,
+                "edge_color": palette.NUCLEUS,
                 "edge_width": self.workspace.facts.stride_um / 6,
                 "vector_style": "line",
                 **common,

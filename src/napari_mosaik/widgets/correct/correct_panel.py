@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QListWidget, QListWidgetItem, QWidget
 
-from napari_mosaik.core import MosaikError
+from napari_mosaik.core import MosaikError, palette
 from napari_mosaik.core.corrections import CORRECTED_FRAMES, describe_correction
 from napari_mosaik.tissue import ARTEFACT_NAMES
-from napari_mosaik.view import colours
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.formatting import count
 from napari_mosaik.view.objects import area_lines, object_lines, outline_lines
@@ -47,7 +46,7 @@ CHOICES = {
 """What can be corrected: title, which is also the name of its layer, and name."""
 CHOSEN, MADE, GONE = "Selected object", "Edited manually", "Removed manually"
 _SUGGESTED = ("", "artery", "vein", "tumour", "immune", "not sure")
-RED = "#E00000"
+RED = palette.REMOVED_OBJECT
 _HINTS = {
     "": f"Choose 'Select object' (key {KEY}), then click an object on the slide.",
     "select": "Click an object. Drag to pan.",
@@ -318,7 +317,7 @@ class CorrectPanel(QWidget):
             outline = outline_lines(seen.selected.mask, seen.selected.lattice)
             self.word.setCurrentText(seen.selected.word)
         for name, lines, colour, width in (
-            (MADE, seen.made, colours.TISSUE, 2.0),
+            (MADE, seen.made, palette.TISSUE, 2.0),
             (GONE, seen.gone, RED, 4.0),
             (CHOSEN, outline, MARKED, 3.0),
         ):

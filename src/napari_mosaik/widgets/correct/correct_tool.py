@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_mosaik.core import palette
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.view.objects import path_lines
 from napari_mosaik.view.spec import placement_um
@@ -24,7 +25,7 @@ PICKED = ("haematoxylin", "dab")
 DRAGGED = ("split", "add", "cut", "flag", "clear", *PICKED)
 """What is drawn by dragging; the others are clicks."""
 DRAFT = "Outline being drawn"
-MARKED = "#FF00FF"
+MARKED = palette.SELECTED_OBJECT
 """Magenta: neither tissue nor any outline of objects has it."""
 _STILL_PX = 4
 _CALM_MS = 40

@@ -10,9 +10,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QSpinBox, QWidget
 
-from napari_mosaik.core import MosaikError
+from napari_mosaik.core import MosaikError, palette
 from napari_mosaik.core.catalogue import REFERENCE, TILES
-from napari_mosaik.view import colours
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.report.content import check_line
 from napari_mosaik.view.spec import placement_um
@@ -263,7 +262,7 @@ class CheckPanel(QWidget):
             viewer.layers[MARK].edge_width = width_um
             return
         viewer.add_vectors(
-            lines, name=MARK, edge_color=colours.TISSUE, edge_width=width_um, vector_style="line",
+            lines, name=MARK, edge_color=palette.TISSUE, edge_width=width_um, vector_style="line",
             **placement_um(REFERENCE),
         )  # fmt: skip
 
