@@ -14,8 +14,7 @@ from _nuclei_scenes import smooth
 from scipy import ndimage
 from scipy.ndimage import affine_transform, binary_dilation, gaussian_filter, map_coordinates
 from skimage.measure import label, regionprops
-
-from napari_mosaik.segment.stardist.variation import Scene
+from stardist_training import Scene
 
 MARGIN_PX = 16
 BLUE = np.array([0.65, 0.70, 0.29], np.float32)

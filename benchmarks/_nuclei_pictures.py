@@ -15,11 +15,11 @@ from scipy.ndimage import binary_dilation, binary_opening, gaussian_filter
 from skimage import data
 from skimage.measure import regionprops
 from skimage.morphology import remove_small_objects
+from stardist_training import Scene
 
 from napari_mosaik.io import open_slide
 from napari_mosaik.segment.nuclei import nuclear_density
 from napari_mosaik.segment.stardist import StarDistNuclei, intensity_range
-from napari_mosaik.segment.stardist.variation import Scene
 from napari_mosaik.tissue import MacenkoParams, fit_macenko
 
 PIECE_PX = 200

@@ -23,11 +23,10 @@ from _nuclei_composed import Composer, Ground, cut_nuclei
 from _nuclei_pictures import agreed_labels, first_labels, pieces, read_pictures
 from _nuclei_scenes import Scenes
 from nuclei_candidates import taught_forest
+from stardist_training import Scene, StarDistTrainingParams, train_stardist
 
 from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.stardist import EMBEDDED, StarDistNuclei, save_stardist
-from napari_mosaik.segment.stardist.training import StarDistTrainingParams, train_stardist
-from napari_mosaik.segment.stardist.variation import Scene
 
 PICTURES = Path(__file__).resolve().parents[2] / "shared/data/wsi"
 SIDE_PX = 256

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -19,10 +20,12 @@ import numpy as np
 from scipy import ndimage
 
 from napari_mosaik.io import open_slide
-from napari_mosaik.phantom.false_positive_scene import KINDS, brown_scene
 from napari_mosaik.segment.false_positives import count_by_reason
 from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.vessels import VesselParams, find_vessels
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the scenes are test data
+from tests.false_positive_scene import KINDS, brown_scene
 
 RULES = [name for name in VesselParams.model_fields if name.startswith("exclude_")]
 TOUCHED = 0.1

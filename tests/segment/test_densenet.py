@@ -1,4 +1,4 @@
-"""The paper's network is taught, keeps to its interface, and comes back from disk."""
+"""The paper's network is trained, keeps to its interface, and comes back from disk."""
 
 from functools import partial
 
@@ -10,12 +10,17 @@ from sklearn.metrics import log_loss
 
 from napari_mosaik.core import InputError, Lattice, MosaikError, Raster
 from napari_mosaik.core.errors import CorruptArtifact
+from napari_mosaik.learning.devices import ComputeDevice, thread_count
 from napari_mosaik.segment import load_tissue_model, segment_classes
 from napari_mosaik.segment.densenet.network import PRESETS, DenseNetParams, TissueNetwork
-from napari_mosaik.segment.densenet.session import Session, Tiles, class_weights, split_groups
-from napari_mosaik.segment.densenet.training import train_densenet
+from napari_mosaik.segment.densenet.training import (
+    Tiles,
+    TissueTask,
+    class_weights,
+    split_groups,
+    train_densenet,
+)
 from napari_mosaik.segment.densenet.weights import put_encoder_weights, read_encoder_weights
-from napari_mosaik.segment.devices import ComputeDevice, thread_count
 
 PARAMS = DenseNetParams(epochs=3, batch_size=4, decoder=(32, 16, 8, 8), validation_fraction=0.0)
 SHALLOW = pytest.mark.usefixtures("shallow")
@@ -42,8 +47,8 @@ def train(tiles=None, params=PARAMS, **options):
             return steps, stop.value
 
 
-def on_the_card(batch_size, device="cpu"):
-    """A place that takes the processor for a graphics card."""
+def simulated_gpu(batch_size, device="cpu"):
+    """A device that takes the CPU for a GPU."""
     return ComputeDevice(torch.device(device), batch_size, has_gpu=True)
 
 
@@ -87,7 +92,7 @@ def test_steps_lower_the_loss(trained):
 
 def test_prediction_is_a_probability_on_the_class_lattice(trained, tmp_path):
     _, model = trained
-    image = Raster(problem(1).pictures[0, :50, :59], Lattice("he", (50, 59), (2.0, 2.0)))
+    image = Raster(problem(1).images[0, :50, :59], Lattice("he", (50, 59), (2.0, 2.0)))
     labels, probability = segment_classes(image, model)
     assert probability.lattice.shape == labels.lattice.shape == (13, 15)
     np.testing.assert_allclose(probability.values.sum(-1), 1, atol=1e-5)
@@ -108,34 +113,32 @@ def test_the_network_returns_scores_of_the_pictures_own_size(trained):
 def test_class_weights_by_hand():
     codes = np.array([0, 1, 1, 1, 1, 2, 2, 3])
     np.testing.assert_allclose(class_weights(codes, 3), np.array([1, 2, 4]) / 7, rtol=1e-6)
-    with pytest.raises(InputError, match="draw shapes"):
+    with pytest.raises(InputError, match="annotate shapes"):
         class_weights(np.zeros(4, int), 3)
 
 
 @SHALLOW
 def test_given_weights_have_the_order_of_the_classes():
     given = SMALL.model_copy(update={"class_weights": (0.45, 0.24, 0.31)})
-    session = Session(problem(2), given, 0, 3, None, None)
-    np.testing.assert_allclose(session.weights, [0.45, 0.24, 0.31])
+    task = TissueTask(problem(2), given, 0, 3)
+    np.testing.assert_allclose(task.weights, [0.45, 0.24, 0.31])
     with pytest.raises(InputError, match="3 classes need as many"):
-        Session(
-            problem(2), SMALL.model_copy(update={"class_weights": (1.0, 2.0)}), 0, 3, None, None
-        )
+        TissueTask(problem(2), SMALL.model_copy(update={"class_weights": (1.0, 2.0)}), 0, 3)
 
 
 @SHALLOW
 def test_the_loss_is_that_of_labelled_pixels_alone():
     tiles = problem(2)
-    session = Session(tiles, SMALL, 0, 3, None, None)
-    session.validation = np.arange(2)
-    scores = torch.cat(session._held_out_scores())
+    task, device = TissueTask(tiles, SMALL, 0, 3), ComputeDevice.cpu(2)
+    task.validation = np.arange(2)
+    scores = torch.cat(list(task._scores(task.network, device)))
     probability = torch.softmax(scores, 1).permute(0, 2, 3, 1).numpy()[tiles.codes > 0]
     labels = tiles.codes[tiles.codes > 0]
-    weights = session.weights[labels - 1]
+    weights = task.weights[labels - 1]
     expected = log_loss(labels, probability, sample_weight=weights, labels=[1, 2, 3])
-    assert session._validate() == pytest.approx(expected, rel=1e-4)
-    other = Tiles(tiles.pictures, np.where(np.arange(64) < 32, tiles.codes, 0).astype(np.uint8))
-    assert Session(other, SMALL, 0, 3, None, None).weights.tolist() == [1, 0, 0]
+    assert task.validate(task.network, device)["loss"] == pytest.approx(expected, rel=1e-4)
+    other = Tiles(tiles.images, np.where(np.arange(64) < 32, tiles.codes, 0).astype(np.uint8))
+    assert TissueTask(other, SMALL, 0, 3).weights.tolist() == [1, 0, 0]
 
 
 def test_groups_are_never_split():
@@ -155,28 +158,28 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path):
     _, whole = train(problem(2), params)
     file = tmp_path / "scratch" / "training.pt"
     cut_off = train_densenet(problem(2), params, 1, checkpoint=file)
-    while next(cut_off).epoch == 0:
+    while next(cut_off).record is None:
         pass
     cut_off.close()
     steps, resumed = train(problem(2), params, checkpoint=file)
-    assert [step.epoch for step in steps] == [1]
+    assert [step.epoch for step in steps] == [2]
     assert resumed.hash == whole.hash
     steps, _ = train(problem(2), SMALL, checkpoint=file)
-    assert steps[0].epoch == 0
+    assert steps[0].epoch == 1
     file.write_bytes(b"no checkpoint")
     assert train(problem(2), params, checkpoint=file)[1].hash == whole.hash
 
 
 @SHALLOW
-def test_training_stops_early_and_keeps_the_best_pass(monkeypatch):
+def test_training_stops_early_and_keeps_the_best_epoch(monkeypatch):
     losses = iter([0.5, 0.4, 0.45, 0.41])
     kept = []
 
-    def validate(session):
-        kept.append(session.network.head.bias.detach().clone())
-        return next(losses)
+    def validate(task, network, device):
+        kept.append(network.head.bias.detach().clone())
+        return {"loss": next(losses)}
 
-    monkeypatch.setattr(Session, "_validate", validate)
+    monkeypatch.setattr(TissueTask, "validate", validate)
     params = SMALL.model_copy(update={"epochs": 9, "patience": 2, "validation_fraction": 0.5})
     steps, model = train(problem(2), params)
     assert len(steps) == 4
@@ -191,48 +194,51 @@ def test_training_stops_early_and_keeps_the_best_pass(monkeypatch):
 @SHALLOW
 def test_parts_of_a_batch_have_the_loss_of_the_whole():
     """Without batch statistics the gradient of four parts is that of the batch."""
-    sessions = [Session(problem(4), PARAMS, 0, 3, None, on_the_card(n)) for n in (4, 1)]
-    for session in sessions:
-        session.network.eval().train = lambda: None
-        loss = session._step(np.arange(4), np.random.default_rng(0))
-        assert np.isfinite(loss)
-    one, other = (s.network.head.weight.grad for s in sessions)
+    tasks = [TissueTask(problem(4), PARAMS, 0, 3) for _ in range(2)]
+    for task, size in zip(tasks, (4, 1), strict=True):
+        task.network.eval()
+        (batch,) = task.batches(np.random.default_rng(0))
+        parts = list(task.losses(batch, simulated_gpu(size)))
+        assert len(parts) == 4 // size
+        for (loss,) in parts:
+            loss.backward()
+    one, other = (task.network.head.weight.grad for task in tasks)
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
 @SHALLOW
-def test_less_at_once_then_the_processor_when_memory_runs_out(monkeypatch):
-    place = on_the_card(4)
-    seen = short_of_memory(monkeypatch, lambda: 1 if place.has_gpu else 9)
-    steps, model = train(problem(4), SMALL.model_copy(update={"batch_size": 4}), place=place)
+def test_smaller_batches_then_the_cpu_when_memory_runs_out(monkeypatch):
+    device = simulated_gpu(4)
+    seen = short_of_memory(monkeypatch, lambda: 1 if device.has_gpu else 9)
+    steps, model = train(problem(4), SMALL.model_copy(update={"batch_size": 4}), device=device)
     assert seen[:3] == [4, 2, 1]
-    assert "1 pictures at once" in steps[0].note
+    assert "batches of 1" in steps[0].note
     assert steps[1].note == ""
     assert len(model.training["notes"]) == 2
 
-    place = on_the_card(2)
-    short_of_memory(monkeypatch, lambda: 0 if place.has_gpu else 9)
-    steps, _ = train(problem(2), SMALL, place=place)
-    assert "the processor computes" in steps[0].note
-    assert place.device.type == "cpu"
-    assert place.batch_size == 2
+    device = simulated_gpu(2)
+    short_of_memory(monkeypatch, lambda: 0 if device.has_gpu else 9)
+    steps, _ = train(problem(2), SMALL, device=device)
+    assert "the CPU computes" in steps[0].note
+    assert device.device.type == "cpu"
+    assert device.batch_size == 2
 
-    place = ComputeDevice(torch.device("cpu"), 2, has_gpu=False)
+    device = ComputeDevice(torch.device("cpu"), 2, has_gpu=False)
     short_of_memory(monkeypatch, lambda: 0)
     with pytest.raises(MosaikError, match="memory is not enough"):
-        train(problem(2), SMALL, place=place)
+        train(problem(2), SMALL, device=device)
 
 
-def test_prediction_falls_back_to_the_processor_and_says_so(trained, monkeypatch):
+def test_prediction_falls_back_to_the_cpu_and_reports_it(trained, monkeypatch):
     _, model = trained
-    image = problem(1).pictures[0]
+    image = problem(1).images[0]
     expected = model.predict_block(image, 2.0)
     assert model.notes == ()
-    place = on_the_card(1)
-    short_of_memory(monkeypatch, lambda: 0 if place.has_gpu else 1)
-    other = type(model)(model.network, model.params, model.classes, model.training, place)
+    device = simulated_gpu(1)
+    short_of_memory(monkeypatch, lambda: 0 if device.has_gpu else 1)
+    other = type(model)(model.network, model.params, model.classes, model.training, device)
     np.testing.assert_allclose(other.predict_block(image, 2.0), expected, atol=1e-6)
-    assert "the processor computes" in other.notes[0]
+    assert "the CPU computes" in other.notes[0]
     assert other.hash == model.hash
 
 
@@ -252,9 +258,9 @@ def test_encoder_weights_of_torchvision_are_taken(tmp_path):
         lambda n: n.replace("layers.", "").replace("norm1", "norm.1").replace("conv2", "conv.2"),
     )
     weights = read_encoder_weights(file)
-    session = Session(problem(1, 32), SMALL, 5, 3, weights, None)
+    task = TissueTask(problem(1, 32), SMALL, 5, 3, weights)
     for name, value in source.encoder.state_dict().items():
-        torch.testing.assert_close(session.network.encoder.state_dict()[name], value)
+        torch.testing.assert_close(task.network.encoder.state_dict()[name], value)
 
 
 @SHALLOW
@@ -300,4 +306,4 @@ def test_threads_are_as_before():
 def test_tiles_and_codes_must_fit():
     tiles = problem(2)
     with pytest.raises(InputError, match="do not fit"):
-        Tiles(tiles.pictures, tiles.codes[:1])
+        Tiles(tiles.images, tiles.codes[:1])

@@ -8,7 +8,6 @@ from scipy import ndimage
 
 from napari_mosaik.core import Lattice, Raster
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, stain_density, stain_matrix
-from napari_mosaik.phantom.false_positive_scene import KINDS, brown_scene
 from napari_mosaik.segment.false_positives import (
     REASONS,
     SUMS,
@@ -22,6 +21,7 @@ from napari_mosaik.segment.false_positives import (
 from napari_mosaik.segment.run_length import find_runs
 from napari_mosaik.segment.slide_stain import result_warnings
 from napari_mosaik.segment.vessels import VesselParams, find_vessels, renumbered
+from tests.false_positive_scene import KINDS, brown_scene
 
 VECTORS = np.array([HAEMATOXYLIN, DAB]).T
 RULES = {

@@ -6,6 +6,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from benchmarks.stardist_training import (
+    Scene,
+    StarDistTrainingParams,
+    augmented_scene,
+    targets,
+    train_stardist,
+)
 from scipy import ndimage
 
 from napari_mosaik.core import InputError
@@ -14,6 +21,7 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.segment import NucleiParams, segment_nuclei
 from napari_mosaik.segment.centroid_stitching import ObjectStitcher, keep_centroid_in_core
+from napari_mosaik.segment.densenet.training import stain_augmented
 from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.stardist import (
     Architecture,
@@ -26,13 +34,6 @@ from napari_mosaik.segment.stardist import (
 )
 from napari_mosaik.segment.stardist.model import resampled
 from napari_mosaik.segment.stardist.polygons import keep_best, paint_polygons, stardist_module
-from napari_mosaik.segment.stardist.training import (
-    StarDistTrainingParams,
-    stain_augmented,
-    targets,
-    train_stardist,
-)
-from napari_mosaik.segment.stardist.variation import Scene, augmented_scene
 
 RANGE = (0.0, 255.0)
 
@@ -91,7 +92,13 @@ def trained():
     """A small network that has learned to find discs."""
     scenes = [Scene(*discs(96, seed=k)) for k in range(6)]
     params = StarDistTrainingParams(
-        base=8, features=16, patch_px=64, batch_size=4, steps=160, learning_rate=5e-3, variation=0.2
+        base=8,
+        features=16,
+        patch_px=64,
+        batch_size=4,
+        steps=160,
+        learning_rate=5e-3,
+        augmentation=0.2,
     )
     steps = train_stardist(scenes, params, np.random.default_rng(0), name="discs")
     losses = []
@@ -249,7 +256,7 @@ def test_training_refuses_what_does_not_fit():
 
 
 @pytest.mark.parametrize("amount", [0.0, 1.0])
-def test_a_varied_piece_keeps_nuclei_where_they_are_dark(amount):
+def test_an_augmented_patch_keeps_nuclei_where_they_are_dark(amount):
     rgb, truth = discs(160)
     ignored = truth == truth.max()
     rng = np.random.default_rng(3)
@@ -265,7 +272,7 @@ def test_a_varied_piece_keeps_nuclei_where_they_are_dark(amount):
     assert sorted(map(tuple, same.rgb.reshape(-1, 3))) == sorted(map(tuple, rgb.reshape(-1, 3)))
 
 
-def test_hidden_places_teach_nothing():
+def test_ignored_pixels_carry_no_loss():
     """What is labelled in a hidden place makes no difference; what is labelled elsewhere does."""
     rgb, truth = discs(96)
     hidden = np.zeros(truth.shape, bool)

@@ -33,7 +33,6 @@ from napari_mosaik.features import measure_objects
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
-from napari_mosaik.phantom.false_positive_scene import brown_scene
 from napari_mosaik.view.report.content import case_report
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.corrections import (
@@ -46,6 +45,7 @@ from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.steps import step_named
 from napari_mosaik.workflow.steps import tissue as tissue_step
 from napari_mosaik.workflow.steps.correct import BY_HAND, CLASS
+from tests.false_positive_scene import brown_scene
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import tifffile
 
 from napari_mosaik.core.corrections import Correction
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
-from napari_mosaik.phantom.false_positive_scene import brown_scene
 from napari_mosaik.workflow.corrections import CorrectionLog
 from napari_mosaik.workflow.preview import PreviewMemory, preview
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.steps import step_named
+from tests.false_positive_scene import brown_scene
 
 REGION = ((40.0, 60.0), (420.0, 500.0))
 MOVED = {

@@ -19,12 +19,12 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.io.slide.read.slide import SlideImage
-from napari_mosaik.phantom.false_positive_scene import brown_scene
 from napari_mosaik.segment.false_positives import REASONS
 from napari_mosaik.segment.vessels import VesselParams, find_vessels
 from napari_mosaik.workflow.lazy_labels import resample_mask
 from napari_mosaik.workflow.recipe import changed, read_recipe
 from napari_mosaik.workflow.run import run_until
+from tests.false_positive_scene import brown_scene
 
 
 @pytest.fixture(scope="module")

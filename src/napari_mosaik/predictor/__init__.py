@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from napari_mosaik.predictor.network import MosaikNetwork
     from napari_mosaik.predictor.prediction import Prediction, predict
-    from napari_mosaik.predictor.training import TrainEvent, train
+    from napari_mosaik.predictor.training import train
 
 __all__ = [
     "FRACTIONS",
@@ -62,7 +62,6 @@ __all__ = [
     "TargetScale",
     "TileInputs",
     "TileSplit",
-    "TrainEvent",
     "TrainParams",
     "TrainedModel",
     "area_fractions",
@@ -89,7 +88,6 @@ _LATER = {
     "MosaikNetwork": "network",
     "Prediction": "prediction",
     "predict": "prediction",
-    "TrainEvent": "training",
     "train": "training",
 }
 

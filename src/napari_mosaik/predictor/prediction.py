@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.learning.devices import thread_count
 from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs
 from napari_mosaik.predictor.model import TrainedModel
 from napari_mosaik.predictor.network import MosaikNetwork
 from napari_mosaik.predictor.params import NetworkParams
 
-__all__ = ["Prediction", "batch_tensors", "build_network", "infer", "predict", "thread_count"]
+__all__ = ["Prediction", "batch_tensors", "build_network", "infer", "predict"]
 
 _CHUNK = 64
 
@@ -47,17 +46,6 @@ class Prediction:
     model: str
 
 
-@contextmanager
-def thread_count(n: int) -> Iterator[None]:
-    """Compute with *n* threads inside the block, and leave the setting as it was."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def batch_tensors(inputs: TileInputs, rows: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
     """Windows (b, 3, 4, w, w), codes (b, 3, 11, 11) and curves (b, times, 3) of some tiles."""
     rows = np.asarray(rows)
@@ -66,9 +54,7 @@ def batch_tensors(inputs: TileInputs, rows: ArrayLike) -> tuple[Tensor, Tensor, 
     return torch.from_numpy(windows), torch.from_numpy(inputs.codes[rows]), torch.from_numpy(curves)
 
 
-def infer(
-    network: MosaikNetwork, inputs: TileInputs, rows: ArrayLike
-) -> tuple[FloatArray, FloatArray]:
+def infer(network: nn.Module, inputs: TileInputs, rows: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Class probabilities (b, 5) and normalised SUV (b,) of some tiles, without dropout."""
     rows = np.asarray(rows)
     network.eval()

@@ -1,57 +1,35 @@
-"""Teach the network on measured cases, so that it can be stopped, resumed and repeated."""
+"""Train the network on measured cases; a training can be stopped, resumed and repeated."""
 
 from __future__ import annotations
 
+import math
+import platform
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
 
-from napari_mosaik.core import InputError
-from napari_mosaik.predictor.baselines import BaselineColumns
+from napari_mosaik import __version__
+from napari_mosaik.learning.devices import ComputeDevice
+from napari_mosaik.learning.engine import EpochRecord, Trainer, TrainingPlan, TrainingStep
+from napari_mosaik.predictor.baselines import BaselineColumns, fit_baselines
 from napari_mosaik.predictor.inputs import TileInputs
 from napari_mosaik.predictor.model import TrainedModel
-from napari_mosaik.predictor.model_card import make_card
-from napari_mosaik.predictor.params import TrainParams
-from napari_mosaik.predictor.trainer import Session
-from napari_mosaik.predictor.training_set import make_training_set
+from napari_mosaik.predictor.multiscale import FRACTIONS, SCALE_TILES
+from napari_mosaik.predictor.network import MosaikNetwork
+from napari_mosaik.predictor.params import NetworkParams, TrainParams
+from napari_mosaik.predictor.prediction import batch_tensors, infer
+from napari_mosaik.predictor.training_set import TrainingSet, fit_inputs, make_training_set
 
-__all__ = ["TrainEvent", "train"]
+__all__ = ["train"]
 
-
-@dataclass(frozen=True, slots=True)
-class TrainEvent:
-    """One step of a training: a batch or a whole epoch.
-
-    Parameters
-    ----------
-    kind
-        ``"batch"`` or ``"epoch"``.
-    epoch, epochs
-        Current epoch (from 1) and their largest number.
-    batch, batches
-        Current batch (from 1) and their number in an epoch.
-    loss
-        Loss of the batch, or mean loss of the epoch.
-    losses
-        For an epoch: its entry in the model's card.
-    """
-
-    kind: Literal["batch", "epoch"]
-    epoch: int
-    epochs: int
-    batch: int
-    batches: int
-    loss: float
-    losses: dict[str, float | int | None] | None = None
-
-    @property
-    def fraction(self) -> float:
-        """Share of the longest possible training that is done."""
-        return ((self.epoch - 1) * self.batches + self.batch) / (self.epochs * self.batches)
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def train(
@@ -62,36 +40,37 @@ def train(
     validation: str | None = None,
     checkpoint: Path | None = None,
     columns: BaselineColumns | None = None,
-) -> Generator[TrainEvent, None, TrainedModel]:
+) -> Generator[TrainingStep, None, TrainedModel]:
     """Train the network; the test case is not among *cases*.
 
     Parameters
     ----------
     cases
-        Training cases with measured uptake.  Tiles without it, or without curves, are left out of
+        Training cases with measured uptake.  Tiles without it, or without curves, are excluded from
         the loss and counted in the card.
     params
         Settings; `TrainParams.preset("paper")` for the paper's.
     seed
-        Of the starting weights, the order of the tiles, dropout and augmentation.
+        Random seed of the initial weights, the order of the tiles, dropout and augmentation.
     validation
         Name of the training case that decides when to stop and which weights are kept; ``"none"``
-        to use every case and the last weights; ``"auto"`` for the last case (by name) of the
-        patient with the most training cases, so that no patient is lost to the training where
-        that can be avoided, and none with fewer than three cases.  Left out: as *params* say.
+        to train on every case and keep the last weights; ``"auto"`` for the last case (by name) of
+        the patient with the most training cases, so that no patient is lost to the training where
+        that can be avoided, and none with fewer than three cases.  If None: as *params* say.
         With few cases one of them is a poor judge and a large loss, hence the default "none" with
         a short, fixed schedule.
     checkpoint
-        File that holds the state after each epoch.  A training with the same cases, settings and
-        seed continues from it and ends with the same bits as one that was not interrupted;
-        any other is begun anew.  The caller removes it when the model is stored.
+        File that keeps the state after each epoch.  A training with the same cases, settings and
+        seed resumes from it and gives the same bits as one that was not interrupted; any other
+        training starts from epoch 1.  The caller removes the file when the model is stored.
     columns
         Tile parameters of the simple baselines.
 
     Yields
     ------
-    TrainEvent
-        One per batch and one per epoch; closing the generator stops within one batch.
+    TrainingStep
+        One per batch; the last of an epoch holds its errors.  Closing the generator stops within
+        one batch.
 
     Returns
     -------
@@ -102,7 +81,7 @@ def train(
     ------
     InputError
         No case, differing windows, proxies, times or tile parameters, a missing part of the
-        input, too few measured tiles or no spread in their uptake.
+        input, too few measured tiles, no spread in their uptake, or a loss that is not finite.
 
     Notes
     -----
@@ -112,35 +91,230 @@ def train(
     Bitwise repeatable on one machine at one thread count.
     """
     params = params or TrainParams()
-    begun = time.monotonic()
-    fold = make_training_set(cases, params, validation or params.validation)
-    session = Session(fold, params, seed)
-    resumed = checkpoint is not None and session.restore(checkpoint)
-    while session.epoch < params.epochs and not session.stopped:
-        losses = []
-        number, batches = session.epoch + 1, session.batches
-        for batch, loss in enumerate(session.run_epoch(), start=1):
-            losses.append(loss)
-            yield TrainEvent("batch", number, params.epochs, batch, batches, loss[0])
-        if not np.isfinite(losses).all():
-            raise InputError(
-                f"the training loss is not a number in epoch {number}; lower the learning rate "
-                f"(now {params.learning_rate})"
-            )
-        entry = session.finish_epoch(np.asarray(losses))
-        if checkpoint is not None:
-            session.save(checkpoint)
-        loss_mean = float(np.mean([loss[0] for loss in losses]))
-        yield TrainEvent("epoch", number, params.epochs, batches, batches, loss_mean, entry)
-    weights = {name: value.numpy().copy() for name, value in session.best.items()}
-    card = make_card(
-        fold,
+    started = time.monotonic()
+    data = make_training_set(cases, params, validation or params.validation)
+    task = _UptakeTask(data, params, seed)
+    optimiser = torch.optim.AdamW(
+        task.network.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay
+    )
+    plan = task.plan(seed)
+    trainer = Trainer(task, optimiser, plan, ComputeDevice.cpu(params.batch_size))
+    yield from trainer.run(checkpoint)
+    weights = {name: value.numpy().copy() for name, value in trainer.weights().items()}
+    card = _card(
+        data,
         params,
         seed,
-        n_parameters=session.network.n_parameters,
-        history=session.history,
-        best_epoch=session.best_epoch,
+        n_parameters=task.network.n_parameters,
+        history=[_history_entry(record) for record in trainer.history],
+        best_epoch=trainer.best_epoch,
         columns=columns,
-        times={"seconds": round(time.monotonic() - begun, 3), "resumed": resumed},
+        times={"seconds": round(time.monotonic() - started, 3), "resumed": trainer.resumed},
     )
     return TrainedModel(weights, card)
+
+
+class _UptakeTask:
+    """Uptake and uptake class of the training tiles."""
+
+    def __init__(self, data: TrainingSet, params: TrainParams, seed: int) -> None:
+        self.data, self.params = data, params
+        sizes = NetworkParams.parse({k: getattr(params, k) for k in NetworkParams.model_fields})
+        self.network: MosaikNetwork = MosaikNetwork(sizes, len(data.cases[0].times_h), seed)
+        fit_inputs(self.network, data)
+        share = float(np.clip(data.mean_target, 0.02, 0.98))
+        torch.nn.init.constant_(self.network.suv_head.bias, math.log(share / (1 - share)))
+        self.n_batches = math.ceil(len(data.tiles) / params.batch_size)
+
+    def plan(self, seed: int) -> TrainingPlan:
+        params = self.params
+        return TrainingPlan(
+            seed=seed,
+            epochs=params.epochs,
+            batches=self.n_batches,
+            patience=params.patience,
+            threads=params.threads,
+            learning_rate=self._learning_rate,
+            mean_share=self._mean_share,
+            fingerprint=f"{params.digest()} {seed} {self.data.digest} {torch.__version__}",
+        )
+
+    def _learning_rate(self, step: int) -> float:
+        """Constant, or a short warm-up and a cosine down to zero."""
+        base = self.params.learning_rate
+        if self.params.schedule == "constant":
+            return base
+        total = self.params.epochs * self.n_batches
+        warm_up = max(1, total // 20)
+        if step < warm_up:
+            return base * (step + 1) / warm_up
+        return base * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+
+    def _mean_share(self, step: int) -> float:
+        """The running mean follows quickly at first, then by the EMA decay."""
+        decay = min(self.params.ema_decay, (1 + step) / (10 + step))
+        return 1 - (decay if self.params.ema_decay > 0 else 0.0)
+
+    def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Every training tile once, in random order and orientation."""
+        # Dropout draws from a generator of its own, so that nothing else disturbs the training.
+        self.network.dropout.generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        order = rng.permutation(len(self.data.tiles))
+        turns = rng.integers(0, 8, len(order)) * self.params.flip_rotate
+        for start in range(0, len(order), self.params.batch_size):
+            part = slice(start, start + self.params.batch_size)
+            yield _assemble(self.data, order[part], turns[part])
+
+    def losses(self, batch: Batch, device: ComputeDevice) -> Iterator[tuple[Tensor, ...]]:
+        """Total, SUV and class loss of a batch."""
+        windows, codes, curves, target, label = batch
+        logits, suv = self.network(windows, codes, curves)
+        suv_loss = functional.mse_loss(suv, target)
+        class_loss = _class_loss(logits, label, self.data.class_weights)
+        yield (
+            self.params.lambda_ * suv_loss + self.params.alpha * class_loss,
+            suv_loss,
+            class_loss,
+        )
+
+    def validate(self, network: nn.Module, device: ComputeDevice) -> dict[str, float]:
+        """Errors of the normalised SUV on the validation case."""
+        data = self.data
+        if data.validation is None:
+            return {}
+        _, suv = infer(network, data.validation, data.validation_rows)
+        error = suv - data.validation_target
+        return {"mse": float(np.mean(error**2)), "mae": float(np.mean(np.abs(error)))}
+
+
+def _class_loss(logits: Tensor, label: Tensor, weights: Tensor) -> Tensor:
+    """Class-weighted cross-entropy over the labelled tiles; 0 when none counts."""
+    known = label >= 0
+    if not bool(known.any()) or float(weights[label[known]].sum()) <= 0:
+        return logits.sum() * 0.0
+    return functional.cross_entropy(logits[known], label[known], weight=weights)
+
+
+def _rotated(array: NDArray[np.uint8], turns: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Each sample in one of the 8 orientations of a square (its last two axes)."""
+    out = array.copy()
+    for turn in np.unique(turns[turns > 0]):
+        which = turns == turn
+        part = np.rot90(array[which], int(turn) % 4, axes=(-2, -1))
+        out[which] = part[..., ::-1] if turn >= 4 else part
+    return out
+
+
+def _assemble(data: TrainingSet, order: NDArray[np.int64], turns: NDArray[np.int64]) -> Batch:
+    """The batch's windows, codes, curves, targets and labels, case by case."""
+    tiles = data.tiles[order]
+    pieces, rows = [], []
+    for index in np.unique(tiles[:, 0]):
+        own = np.flatnonzero(tiles[:, 0] == index)
+        pieces.append(batch_tensors(data.cases[index], tiles[own, 1]))
+        rows.append(own)
+    all_rows = np.concatenate(rows)
+    windows, codes, curves = (torch.cat(list(x)) for x in zip(*pieces, strict=True))
+    chosen = order[all_rows]
+    return (
+        torch.from_numpy(_rotated(windows.numpy(), turns[all_rows])),
+        torch.from_numpy(_rotated(codes.numpy(), turns[all_rows])),
+        curves,
+        torch.from_numpy(data.target[chosen]),
+        torch.from_numpy(data.label[chosen]),
+    )
+
+
+# --- the card -----------------------------------------------------------------------------------
+def _history_entry(record: EpochRecord) -> dict[str, float | int | None]:
+    total, suv_mse, class_loss = record.losses
+    return {
+        "epoch": record.epoch,
+        "loss": total,
+        "suv_mse": suv_mse,
+        "class_loss": class_loss,
+        "validation_mse": record.validation.get("mse"),
+        "validation_mae": record.validation.get("mae"),
+    }
+
+
+def _case_entry(case: TileInputs, data: TrainingSet) -> dict[str, Any]:
+    """How many tiles of a case were used."""
+    validates = data.validation is not None and case.case == data.validation.case
+    return {
+        "case": case.case,
+        "patient": case.patient,
+        "role": "validation" if validates else "training",
+        "n_tiles": len(case),
+        "n_used": int(case.measured.sum()),
+        "n_not_measured": int((case.usable & ~case.measured).sum()),
+        "n_without_curves": int((~case.usable).sum()),
+    }
+
+
+def _warnings(data: TrainingSet) -> list[str]:
+    """Warnings that stay with the model."""
+    warnings = [f"{case.case}: {text}" for case in data.everything for text in case.warnings]
+    patients = {case.patient for case in data.everything}
+    if len(patients) < 10:
+        warnings.append(f"{len(patients)} patient(s) in training: no claim about new patients")
+    if data.validation is None:
+        warnings.append("no validation case: the number of epochs was not checked")
+    if not (data.label >= 0).any():
+        warnings.append("no class labels: the class head is not trained")
+    return warnings
+
+
+def _card(
+    data: TrainingSet,
+    params: TrainParams,
+    seed: int,
+    *,
+    n_parameters: int,
+    history: Sequence[Mapping[str, Any]],
+    best_epoch: int,
+    columns: BaselineColumns | None,
+    times: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All that is needed to assess and to use the model, as a JSON document.
+
+    What is under ``"times"`` is no part of the model's content.
+    """
+    baselines = fit_baselines(data.everything, data.scale, columns)
+    first = data.everything[0]
+    return {
+        "format": 1,
+        "kind": "mosaik",
+        "settings": params.model_dump(mode="json"),
+        "seed": seed,
+        "n_parameters": n_parameters,
+        "channels": list(FRACTIONS),
+        "scales": {
+            scale.name: {"tiles": SCALE_TILES[scale.name], "spacing_um": scale.spacing_um}
+            for scale in first.scales
+        },
+        "proxies": list(first.proxies),
+        "times_h": [float(t) for t in first.times_h],
+        "features": list(first.feature_names),
+        "target": {
+            "low": data.scale.low,
+            "high": data.scale.high,
+            "percentiles": [params.low_percentile, params.high_percentile],
+        },
+        "class_counts": [int(n) for n in data.class_counts],
+        "class_weights": [float(w) for w in data.class_weights],
+        "cases": [_case_entry(case, data) for case in data.everything],
+        "validation": None if data.validation is None else data.validation.case,
+        "n_tiles": len(data.tiles),
+        "history": [dict(entry) for entry in history],
+        "best_epoch": best_epoch,
+        "baselines": {k: None if b is None else b.as_dict() for k, b in baselines.items()},
+        "versions": {
+            "napari-mosaik": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "warnings": _warnings(data),
+        "times": dict(times),
+    }

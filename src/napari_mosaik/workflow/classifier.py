@@ -236,8 +236,7 @@ def _teach_densenet(
 ) -> Generator[Progress, None, TissueModel]:
     """The paper's network on tiles around the shapes; slow without a graphics card."""
     yield Progress(0.0, 1, "loading the network library, about 3 s")
-    from napari_mosaik.segment.densenet.session import Tiles
-    from napari_mosaik.segment.densenet.training import train_densenet
+    from napari_mosaik.segment.densenet.training import Tiles, train_densenet
     from napari_mosaik.segment.densenet.weights import read_encoder_weights
 
     encoder = None if lesson.encoder is None else read_encoder_weights(lesson.encoder)
@@ -268,9 +267,8 @@ def _teach_densenet(
         except StopIteration as end:
             model: TissueModel = end.value
             return model
-        done = (step.epoch + (step.step + 1) / step.steps) / params.epochs
-        text = step.note or f"pass {step.epoch + 1} of at most {params.epochs}"
-        yield Progress(0.1 + 0.9 * done, 1, text)
+        text = step.note or f"epoch {step.epoch} of {step.epochs}"
+        yield Progress(0.1 + 0.9 * step.fraction, 1, text)
 
 
 def _install(model: TissueModel, targets: Sequence[Case]) -> None:

@@ -192,7 +192,7 @@ def _teach(
         except StopIteration as end:
             trained = end.value
             break
-        text = f"teaching the network, pass {event.epoch} of at most {event.epochs}"
+        text = f"training the network, epoch {event.epoch} of {event.epochs}"
         yield Progress(0.1 + 0.9 * event.fraction, 1, text)
     card = {
         **trained.card,

@@ -25,7 +25,7 @@ from torch.nn import functional
 from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.segment.devices import ComputeDevice
+from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.model_files import read_card, save_weights, weights_digest
 from napari_mosaik.segment.pixel_features import reduce_rgb
@@ -154,12 +154,12 @@ class DenseNetTissueModel:
     params: DenseNetParams
     classes: tuple[str, ...] = CLASSES
     training: Mapping[str, Any] = field(default_factory=dict)
-    place: ComputeDevice = field(default_factory=lambda: ComputeDevice.best(1), compare=False)
+    device: ComputeDevice = field(default_factory=lambda: ComputeDevice.best(1), compare=False)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What had to change while it predicted, in words for the user."""
-        return tuple(self.place.notes)
+        return tuple(self.device.notes)
 
     @property
     def name(self) -> str:
@@ -196,22 +196,22 @@ class DenseNetTissueModel:
                 "not a whole fraction of that. Read the slide at that size."
             )
         pictures = prepared(reduce_rgb(rgb, factor)[None])
-        if not self.place.has_gpu:
+        if not self.device.has_gpu:
             return self._coarse(pictures)
         with _ON_THE_CARD:
             while True:
                 try:
                     return self._coarse(pictures)
                 except torch.cuda.OutOfMemoryError:
-                    self.place.reduce_batch_size()
+                    self.device.reduce_batch_size()
 
     def _coarse(self, pictures: Tensor) -> Float32:
         """Probabilities (rows, columns, classes) on the class lattice."""
         network = self.network.eval()
-        if next(network.parameters()).device != self.place.device:
-            network.to(self.place.device)
+        if next(network.parameters()).device != self.device.device:
+            network.to(self.device.device)
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            scores = network(pictures.to(self.place.device))
+            scores = network(pictures.to(self.device.device))
             cell = round(self.spacing_um / self.read_spacing_um)
             coarse = functional.avg_pool2d(
                 torch.softmax(scores, dim=1), cell, ceil_mode=True, count_include_pad=False

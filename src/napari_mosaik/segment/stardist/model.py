@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional
 
 from napari_mosaik.core.errors import InputError, MosaikError
-from napari_mosaik.segment.devices import ComputeDevice
+from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.segment.filters import Float32, require_rgb
 from napari_mosaik.segment.masks import Labels
 from napari_mosaik.segment.nuclei import renumber

@@ -1,4 +1,4 @@
-"""Where a network computes: on the graphics card if there is one, less at once if memory ends."""
+"""Compute devices: the GPU if there is one, smaller batches when its memory runs out."""
 
 from __future__ import annotations
 
@@ -15,70 +15,76 @@ __all__ = ["ComputeDevice", "thread_count"]
 
 @dataclass(slots=True)
 class ComputeDevice:
-    """Device and number of pictures at once; both change when the memory of a device runs out.
+    """Device and batch size; both change when the device runs out of memory.
 
     Parameters
     ----------
     device
-        Where it is computed.
-    at_once
-        Pictures that are computed together.
-    graphics
-        Whether the device is a graphics card, so that the processor is left to give way to.
+        Where the network computes.
+    batch_size
+        Images that are computed together.
+    has_gpu
+        Whether a GPU is in use, so that the CPU is left to fall back on.
     notes
-        Sentences for the user about what had to change.
+        What had to change, as sentences for the user.
     """
 
     device: torch.device
     batch_size: int
     has_gpu: bool
     notes: list[str] = field(default_factory=list)
-    _wanted: int = 0
+    _requested_size: int = 0
 
     def __post_init__(self) -> None:
-        self._wanted = self.batch_size
+        self._requested_size = self.batch_size
 
     @classmethod
     def best(cls, batch_size: int) -> ComputeDevice:
-        """The graphics card if torch can use one, else the processor."""
+        """The GPU if torch can use one, else the CPU."""
         has_gpu = torch.cuda.is_available()
         return cls(torch.device("cuda" if has_gpu else "cpu"), batch_size, has_gpu)
 
+    @classmethod
+    def cpu(cls, batch_size: int) -> ComputeDevice:
+        """The CPU, even where there is a GPU."""
+        return cls(torch.device("cpu"), batch_size, has_gpu=False)
+
     @property
     def description(self) -> str:
-        """The device as people call it."""
+        """Name of the GPU, or "CPU"."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
 
     def reduce_batch_size(self) -> None:
-        """Half as many pictures at once; when it was one, all of them on the processor.
+        """Halve the batch size; from a batch of one image, fall back to the CPU.
 
         Raises
         ------
         MosaikError
-            The processor's own memory is not enough.
+            The CPU's memory is not enough for one image.
         """
         if not self.has_gpu:
             raise MosaikError(
-                "the memory is not enough for one picture of the network; close other programs"
+                "the memory is not enough for a batch of one image; close other programs"
             )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if self.batch_size > 1:
             self.batch_size //= 2
             self.notes.append(
-                f"the graphics card ran out of memory: batches of {self.batch_size} from here on"
+                f"The GPU ran out of memory; batches of {self.batch_size} from here on."
             )
             return
-        self.device, self.has_gpu, self.batch_size = torch.device("cpu"), False, self._wanted
+        self.device, self.has_gpu = torch.device("cpu"), False
+        self.batch_size = self._requested_size
         self.notes.append(
-            "the graphics card's memory is not enough for one picture: "
-            "the processor computes from here on, which is slower"
+            "The GPU's memory is not enough for one image; "
+            "the CPU computes from here on, which is slower."
         )
 
 
 @contextmanager
 def thread_count(n: int) -> Iterator[None]:
-    """Compute with *n* threads inside the block, and leave the setting as it was."""
+    """Compute with *n* CPU threads inside the block; restore the setting afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
