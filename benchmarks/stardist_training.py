@@ -28,10 +28,10 @@ from torch.nn import functional
 
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.learning.engine import Trainer, TrainingPlan, TrainingStep
-from napari_mosaik.core.frame import Mask
 from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.masks import Labels
 from napari_mosaik.segment.nuclei_params import NETWORK_SPACING_UM
