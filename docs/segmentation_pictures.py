@@ -101,7 +101,7 @@ class SegmentationStudio(Studio):
         panel.reader.setText("anna")
         panel.start()
         self.until(lambda: panel.check is not None)
-        answers = ["right"] * 28 + ["wrong", "right", "unsure"]
+        answers = ["correct"] * 28 + ["wrong", "correct", "unsure"]
         number = 0
         while panel._current is not None and panel._current[0] == "object":
             panel._judge(answers[number % len(answers)])

@@ -17,7 +17,7 @@ from napari_mosaik.phantom import sample
 
 COMMANDS = (
     "demo", "sample", "new", "slide", "run", "status", "report", "view", "segment", "suv", "align",
-    "kinetics", "annotate", "queue", "agreement", "retrain", "train", "predict",
+    "kinetics", "annotate", "review-queue", "agreement", "retrain", "train", "predict",
     "set-alignment", "profiles", "pyramid", "weights",
 )  # fmt: skip
 
@@ -167,7 +167,7 @@ def test_a_damaged_result_is_named_and_made_anew(case, capsys):
     table = case / "artifacts" / "tiles" / "table.parquet"
     table.write_bytes(table.read_bytes()[:-9])
     capsys.readouterr()
-    line = told(capsys, "queue", case)
+    line = told(capsys, "review-queue", case)
     assert "'tiles'" in line
     assert "--force" in line
     assert call("run", case, "--step", "tiles", "--force") == 0

@@ -1,4 +1,4 @@
-"""PET that is not DICOM: NIfTI with a side-car or a given unit, Inveon images."""
+"""PET that is not DICOM: NIfTI with a sidecar or a given unit, Inveon images."""
 
 import gzip
 import json
@@ -49,7 +49,7 @@ def test_values_are_scaled_and_lie_as_stored_without_axes(tmp_path):
     assert image.raster.lattice.spacing_um == pytest.approx((400, 300))
     assert (image.header.unit, image.header.unit_given) == ("Bq/mL", True)
     assert any("as stored" in note for note in image.header.notes)
-    assert any("no side-car" in note for note in image.header.notes)
+    assert any("no sidecar" in note for note in image.header.notes)
 
 
 def test_a_slope_of_zero_means_one_and_big_endian_files_are_read(tmp_path):
@@ -97,7 +97,7 @@ def test_a_side_car_of_pet_bids_is_found_and_understood(tmp_path):
     image = open_pet(path, slice_index=0)
     header = image.header
     np.testing.assert_array_equal(image.raster.values, VALUES[0] * 1e3)
-    assert (header.unit, header.unit_given, header.source) == ("Bq/mL", False, "side-car")
+    assert (header.unit, header.unit_given, header.source) == ("Bq/mL", False, "sidecar")
     assert (header.dose_bq, header.weight_kg, header.height_cm) == (37e6, 70, 175)
     assert header.injected == datetime(2024, 3, 2, 8, 30)
     assert header.scanned == datetime(2024, 3, 16, 8, 30)

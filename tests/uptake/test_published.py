@@ -10,8 +10,8 @@ from pydicom.sequence import Sequence
 
 from napari_mosaik.core import InjectionRecord, InputError
 from napari_mosaik.io import open_pet
-from napari_mosaik.uptake import combine
-from napari_mosaik.workflow.suv import suv_of
+from napari_mosaik.uptake import combine_terms
+from napari_mosaik.workflow.suv import suv_of_files
 from tests.io.test_pet import dataset, saved
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "pet"
@@ -57,7 +57,7 @@ def as_dicom(tmp_path, name):
     ],
 )
 def test_header_extracts_of_three_makers(tmp_path, name, factor):
-    record = suv_of([as_dicom(tmp_path, name)], "bw", {})
+    record = suv_of_files([as_dicom(tmp_path, name)], "bw", {})
     assert record["factor"] == pytest.approx(factor, rel=1e-6)
     assert record["n_slices"] == 3
     assert {term["source"] for term in record["terms"]} <= {"header", "assumed", "missing"}
@@ -68,22 +68,22 @@ def test_header_extracts_of_three_makers(tmp_path, name, factor):
 def test_a_scan_without_an_injection_date_stops_and_asks():
     image = open_pet(SHARED / "acrin-flt-1.dcm")
     with pytest.raises(InputError, match="14:17:00 without a date"):
-        combine(InjectionRecord(), image.header).factor("bw")
-    terms = combine(InjectionRecord(injected=datetime(1960, 6, 14, 14, 17)), image.header)
+        combine_terms(InjectionRecord(), image.header).factor("bw")
+    terms = combine_terms(InjectionRecord(injected=datetime(1960, 6, 14, 14, 17)), image.header)
     assert terms.factor("bw") == pytest.approx(5.94248531e-4, rel=1e-6)
     assert terms.warnings == ()
-    another = combine(InjectionRecord(injected=datetime(1960, 6, 14, 13, 17)), image.header)
+    another = combine_terms(InjectionRecord(injected=datetime(1960, 6, 14, 13, 17)), image.header)
     assert any("14:17:00" in text for text in another.warnings)
 
 
 def test_a_file_in_suv_is_never_scaled_again():
     given = {"weight_kg": 70.0, "dose_mbq": 100.0}
     files = sorted((SHARED / "ibsi-sts-002" / "dicom").glob("*.dcm"))
-    record = suv_of(files, "bsa", given)
+    record = suv_of_files(files, "bsa", given)
     assert (record["factor"], record["kind"], record["unit"]) == (1.0, "bw", "g/mL")
     assert record["maximum"] == pytest.approx(21.6757, abs=5e-5)
     folder = SHARED / "ibsi-sts-002"
-    inside = suv_of(
+    inside = suv_of_files(
         [folder / "PET_image.nii.gz"], "bw", {}, unit="g/mL", mask=folder / "PET_mask.nii.gz"
     )
     assert inside["n_voxels"] == 555
@@ -91,7 +91,7 @@ def test_a_file_in_suv_is_never_scaled_again():
 
 
 def test_a_mouse_injected_after_the_scan_began():
-    record = suv_of([SHARED / "mouse-inveon-late-slice.dcm"], "bw", {})
+    record = suv_of_files([SHARED / "mouse-inveon-late-slice.dcm"], "bw", {})
     by_hand = 37.9 / (14.689e6 * 2 ** (208 / 6586.2))
     assert record["factor"] == pytest.approx(by_hand, rel=1e-5)
     assert record["dynamic"]

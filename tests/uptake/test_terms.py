@@ -7,7 +7,7 @@ import pytest
 
 from napari_mosaik.core import InjectionRecord, InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
-from napari_mosaik.uptake import SuvTerms, combine, suv_factor, to_suv
+from napari_mosaik.uptake import SuvTerms, combine_terms, suv_factor, to_suv
 
 INJECTED = datetime(2024, 5, 3, 9, 30)
 CASE = InjectionRecord(
@@ -40,7 +40,7 @@ def image(header: PetHeader) -> PetImage:
 
 
 def test_gaps_are_filled_from_the_header_and_every_source_is_stated():
-    terms = combine(CASE, HEADER)
+    terms = combine_terms(CASE, HEADER)
     where = sources(terms)
     assert where["dose_mbq"] == where["weight_kg"] == where["nuclide"] == "user"
     assert where["scanned"] == where["decay_correction"] == where["half_life_h"] == "header"
@@ -54,14 +54,14 @@ def test_gaps_are_filled_from_the_header_and_every_source_is_stated():
 
 
 def test_the_specimen_s_weight_in_the_file_loses_with_a_warning():
-    terms = combine(CASE, HEADER.model_copy(update={"weight_kg": 0.05, "dose_bq": 37e6}))
+    terms = combine_terms(CASE, HEADER.model_copy(update={"weight_kg": 0.05, "dose_bq": 37e6}))
     assert terms.record.weight_kg == 70
     assert len(terms.warnings) == 1
     assert "0.05" in terms.warnings[0]
 
 
 def test_a_half_life_of_another_nuclide_is_replaced_by_the_table_s():
-    terms = combine(CASE, HEADER.model_copy(update={"half_life_s": 6586.2}))
+    terms = combine_terms(CASE, HEADER.model_copy(update={"half_life_s": 6586.2}))
     assert terms.record.half_life_h == 78.41
     assert sources(terms)["half_life_h"] == "table"
     assert "half-life" in terms.warnings[0]
@@ -69,7 +69,7 @@ def test_a_half_life_of_another_nuclide_is_replaced_by_the_table_s():
 
 def test_the_header_names_the_nuclide_when_the_case_does_not():
     header = HEADER.model_copy(update={"nuclide": "18F", "half_life_s": 6586.2})
-    terms = combine(InjectionRecord(weight_kg=70), header)
+    terms = combine_terms(InjectionRecord(weight_kg=70), header)
     assert terms.record.nuclide == "F-18"
     assert terms.record.half_life_h == pytest.approx(6586.2 / 3600)
     with pytest.raises(InputError, match="dose_mbq"):
@@ -79,16 +79,16 @@ def test_the_header_names_the_nuclide_when_the_case_does_not():
 def test_zoned_and_local_times_do_not_mix():
     header = HEADER.model_copy(update={"scanned": (INJECTED + timedelta(14)).replace(tzinfo=UTC)})
     with pytest.raises(InputError, match="zone"):
-        combine(CASE, header)
+        combine_terms(CASE, header)
 
 
 def test_excision_before_injection_is_refused():
     with pytest.raises(InputError, match="excision"):
-        combine(CASE.model_copy(update={"excised": INJECTED - timedelta(1)}), HEADER)
+        combine_terms(CASE.model_copy(update={"excised": INJECTED - timedelta(1)}), HEADER)
 
 
 def test_a_dose_in_mbq_where_dicom_says_bq_is_refused():
-    terms = combine(
+    terms = combine_terms(
         InjectionRecord(weight_kg=70, injected=INJECTED),
         HEADER.model_copy(update={"dose_bq": 37.0}),
     )
@@ -99,20 +99,20 @@ def test_a_dose_in_mbq_where_dicom_says_bq_is_refused():
 def test_decay_correction_that_the_file_contradicts_needs_the_user_s_word():
     header = HEADER.model_copy(update={"corrected": ("ATTN",)})
     with pytest.raises(InputError, match="DECY"):
-        combine(CASE, header)
-    terms = combine(CASE.model_copy(update={"decay_correction": "NONE"}), header)
+        combine_terms(CASE, header)
+    terms = combine_terms(CASE.model_copy(update={"decay_correction": "NONE"}), header)
     assert terms.record.decay_correction == "NONE"
 
 
 def test_a_missing_unit_is_refused():
     with pytest.raises(InputError, match="unit"):
-        combine(CASE, HEADER.model_copy(update={"unit": None}))
+        combine_terms(CASE, HEADER.model_copy(update={"unit": None}))
     with pytest.raises(InputError, match="PROPCNTS"):
-        combine(CASE, HEADER.model_copy(update={"unit": "PROPCNTS"}))
+        combine_terms(CASE, HEADER.model_copy(update={"unit": "PROPCNTS"}))
 
 
 def test_values_become_suv_and_nan_stays():
-    terms = combine(CASE, HEADER)
+    terms = combine_terms(CASE, HEADER)
     suv = to_suv(image(HEADER), terms, "bsa")
     assert suv.unit == "cm²/mL"
     assert suv.values[1, 1] == pytest.approx(2000 * terms.factor("bsa"))
@@ -123,7 +123,7 @@ def test_values_become_suv_and_nan_stays():
 @pytest.mark.parametrize(("unit", "kind"), [("g/mL", "bw"), ("cm²/mL", "bsa")])
 def test_suv_in_the_file_is_never_scaled_again(unit, kind):
     header = PetHeader(reader="test", unit=unit, weight_kg=99.0)
-    terms = combine(InjectionRecord(), header)
+    terms = combine_terms(InjectionRecord(), header)
     suv = to_suv(image(header), terms, "bsa")
     assert (suv.unit, terms.kind("bsa")) == (unit, kind)
     np.testing.assert_array_equal(suv.values, image(header).raster.values)
@@ -139,7 +139,7 @@ def test_an_uncorrected_frame_starts_where_the_file_says():
         }
     )
     header = header.model_copy(update={"frame_duration_s": 60.0})
-    terms = combine(CASE, header)
+    terms = combine_terms(CASE, header)
     start = HEADER.scanned + timedelta(seconds=7200)
     assert abs((terms.record.scanned - start).total_seconds()) < 0.01
 
@@ -148,19 +148,19 @@ def test_a_dynamic_scan_begun_before_the_injection():
     header = HEADER.model_copy(
         update={"scanned": INJECTED - timedelta(seconds=208), "frame_reference_s": 3000.0}
     )
-    terms = combine(CASE.model_copy(update={"excised": None}), header)
+    terms = combine_terms(CASE.model_copy(update={"excised": None}), header)
     assert terms.dynamic
     expected = 70_000 / (37e6 * 2 ** (208 / 3600 / 78.41))
     assert terms.factor("bw") == pytest.approx(expected, rel=1e-12)
     single = header.model_copy(update={"frame_reference_s": None})
     with pytest.raises(InputError, match="after"):
-        combine(CASE.model_copy(update={"excised": None}), single).factor("bw")
+        combine_terms(CASE.model_copy(update={"excised": None}), single).factor("bw")
 
 
 def test_terms_are_json_able():
     import json
 
-    text = json.dumps(combine(CASE, HEADER).to_dict())
+    text = json.dumps(combine_terms(CASE, HEADER).to_dict())
     assert "table" not in text
     assert "START" in text
 
@@ -168,12 +168,16 @@ def test_terms_are_json_able():
 def test_a_scan_across_midnight():
     late = datetime(2024, 5, 3, 23, 50)
     record = CASE.model_copy(update={"injected": late, "excised": None})
-    terms = combine(record, HEADER.model_copy(update={"scanned": datetime(2024, 5, 4, 0, 20)}))
+    terms = combine_terms(
+        record, HEADER.model_copy(update={"scanned": datetime(2024, 5, 4, 0, 20)})
+    )
     assert terms.factor("bw") == pytest.approx(70e3 / (37e6 * 2 ** (-0.5 / 78.41)), rel=1e-12)
 
 
 def test_dates_after_which_nothing_would_be_left_are_refused():
-    terms = combine(CASE, HEADER.model_copy(update={"scanned": INJECTED + timedelta(days=400)}))
+    terms = combine_terms(
+        CASE, HEADER.model_copy(update={"scanned": INJECTED + timedelta(days=400)})
+    )
     with pytest.raises(InputError, match="half-lives"):
         terms.factor("bw")
 
@@ -183,24 +187,24 @@ def test_a_decay_factor_that_does_not_fit_is_stated():
     header = HEADER.model_copy(
         update={"frame_reference_s": 36000.0, "decay_factor": 2 ** (10 / 78.41)}
     )
-    assert combine(CASE, header).warnings == ()
-    as_if = combine(CASE.model_copy(update={"decay_correction": "ADMIN"}), header)
+    assert combine_terms(CASE, header).warnings == ()
+    as_if = combine_terms(CASE.model_copy(update={"decay_correction": "ADMIN"}), header)
     assert any("for decay" in text for text in as_if.warnings)
 
 
 def test_without_a_nuclide_the_half_life_says_it_and_without_both_it_is_assumed():
     bare = {"nuclide": None, "corrected": ("DECY", "ATTN")}
-    found = combine(
+    found = combine_terms(
         InjectionRecord(weight_kg=70), HEADER.model_copy(update={**bare, "half_life_s": 6586.2})
     )
     assert found.record.nuclide == "F-18"
-    other = combine(InjectionRecord(), HEADER.model_copy(update={**bare, "half_life_s": 7e3}))
+    other = combine_terms(InjectionRecord(), HEADER.model_copy(update={**bare, "half_life_s": 7e3}))
     assert (other.record.nuclide, sources(other)["half_life_h"]) == ("unknown", "header")
-    none = combine(InjectionRecord(), HEADER.model_copy(update={**bare, "half_life_s": None}))
+    none = combine_terms(InjectionRecord(), HEADER.model_copy(update={**bare, "half_life_s": None}))
     assert (none.record.nuclide, sources(none)["nuclide"]) == ("Zr-89", "assumed")
     assert any("Zr-89 is assumed" in text for text in none.assumptions)
 
 
 def test_notes_of_the_file_are_among_the_warnings():
     header = HEADER.model_copy(update={"notes": ("the scan's start is GE's own item",)})
-    assert combine(CASE, header).warnings == header.notes
+    assert combine_terms(CASE, header).warnings == header.notes

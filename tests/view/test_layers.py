@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_mosaik.annotate import DEFAULT_CLASSES, QueueItem
+from napari_mosaik.annotate import DEFAULT_CLASSES, ReviewItem
 from napari_mosaik.core import (
     FrameMismatch,
     InputError,
@@ -58,7 +58,7 @@ def all_layers():
         layers.difference_layer(measured, predicted),
         layers.width_layer(measured),
         layers.pet_layer(measured),
-        layers.queue_layer([QueueItem(3, 1.0, "flagged")], grid()),
+        layers.queue_layer([ReviewItem(3, 1.0, "flagged")], grid()),
     ]
 
 

@@ -82,7 +82,7 @@ def test_a_segmentation_is_checked_by_eye_and_kept(qtbot, dock, opened, own_coho
     qtbot.waitUntil(lambda: panel.check is not None, timeout=20_000)
     assert panel.question.text().startswith("Object 3 of ")
     while panel.check.next_object() is not None:
-        panel._judge("right")
+        panel._judge("correct")
     missed = 0
     while panel.check.next_field() is not None:
         panel.missed.setValue(1)
@@ -91,7 +91,7 @@ def test_a_segmentation_is_checked_by_eye_and_kept(qtbot, dock, opened, own_coho
     assert f"missed: {missed} of" in panel.said.text()
     panel.verdict.setCurrentText("usable")
     qtbot.mouseClick(panel.save, Qt.MouseButton.LeftButton)
-    assert "verdict: usable" in panel.said.text()
+    assert "overall rating: usable" in panel.said.text()
     panel.stop()
     out = tmp_path / "qa.csv"
     panel.write_csv(out)

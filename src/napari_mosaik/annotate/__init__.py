@@ -1,6 +1,6 @@
 """What readers draw and decide: classes, shapes, undo journal, review queue, agreement."""
 
-from napari_mosaik.annotate.agreement import Agreement, agreement
+from napari_mosaik.annotate.agreement import ReaderAgreement, compare_readers
 from napari_mosaik.annotate.brush import (
     Area,
     clean,
@@ -17,33 +17,39 @@ from napari_mosaik.annotate.document import (
     open_document,
     replay,
 )
-from napari_mosaik.annotate.journal import Journal, read_journal
-from napari_mosaik.annotate.queue import QueueItem, QueueParams, TileEvidence, review_queue
+from napari_mosaik.annotate.journal import Journal, check_reader_name, read_journal
+from napari_mosaik.annotate.review_priority import (
+    ReviewItem,
+    ReviewQueueParams,
+    TileEvidence,
+    rank_tiles,
+)
 from napari_mosaik.annotate.state import DEFAULT_CLASSES, Edit, Snapshot, TissueClass
 
 __all__ = [
     "DEFAULT_CLASSES",
-    "Agreement",
     "AnnotationDocument",
     "Area",
     "Edit",
     "EventSink",
     "Journal",
     "Overlap",
-    "QueueItem",
-    "QueueParams",
+    "ReaderAgreement",
+    "ReviewItem",
+    "ReviewQueueParams",
     "Snapshot",
     "TileEvidence",
     "TissueClass",
-    "agreement",
+    "check_reader_name",
     "clean",
+    "compare_readers",
     "cut_region",
     "join_region",
     "lasso_polygon",
     "open_document",
+    "rank_tiles",
     "read_journal",
     "rectangle_polygon",
     "replay",
-    "review_queue",
     "stroke_polygon",
 ]

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import InputError
 
-__all__ = ["Agreement", "agreement"]
+__all__ = ["ReaderAgreement", "compare_readers"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Agreement:
+class ReaderAgreement:
     """Agreement of two readers over the samples that both have classified.
 
     Parameters
@@ -39,10 +39,10 @@ class Agreement:
     kappa: float
     dice: dict[int, float]
     n_compared: int
-    n_left_out: int
+    n_excluded: int
 
 
-def agreement(first: ArrayLike, second: ArrayLike, *, unread: int = 0) -> Agreement:
+def compare_readers(first: ArrayLike, second: ArrayLike, *, unread: int = 0) -> ReaderAgreement:
     """Compare the class codes of two readers, sample by sample.
 
     Parameters
@@ -74,7 +74,7 @@ def agreement(first: ArrayLike, second: ArrayLike, *, unread: int = 0) -> Agreem
     dice = {int(code): float(2 * same[k] / (rows[k] + columns[k])) for k, code in enumerate(codes)}
     left_out = int((read_a ^ read_b).sum())
     n = int(both.sum())
-    return Agreement(tuple(map(int, codes)), confusion, observed, kappa, dice, n, left_out)
+    return ReaderAgreement(tuple(map(int, codes)), confusion, observed, kappa, dice, n, left_out)
 
 
 def _read(codes: NDArray[np.generic], unread: int) -> NDArray[np.bool_]:

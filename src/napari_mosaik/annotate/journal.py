@@ -1,14 +1,15 @@
-"""A record on disk of everything a reader does, written before it is seen on the screen.
+"""A record on disk of everything a reader does, written before it appears on the screen.
 
 One file per reader, one JSON object per line.  Every line is flushed and synchronised to the disk
-before `Journal.append` returns; a line that was torn by a crash was never confirmed and is left
-out.
+before `Journal.append` returns; a line that was torn by a crash was never confirmed and is
+ignored.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from io import FileIO
@@ -19,7 +20,23 @@ from filelock import FileLock, Timeout
 
 from napari_mosaik.core import CaseLocked, CorruptArtifact, InputError
 
-__all__ = ["Journal", "read_journal"]
+__all__ = ["Journal", "check_reader_name", "read_journal"]
+
+
+def check_reader_name(name: str) -> str:
+    """The name of a reader, which is also the name of the reader's journal file.
+
+    Raises
+    ------
+    InputError
+        If the name is empty, longer than 40 characters, begins with a dot, or holds anything but
+        letters, digits, dots, hyphens and underscores; "runs" is the name of another journal.
+    """
+    if not re.fullmatch(r"[\w.-]{1,40}", name) or name.startswith(".") or name == "runs":
+        raise InputError(
+            f"'{name}' is not a valid reader name: use up to 40 letters, digits, '-' and '_'"
+        )
+    return name
 
 
 class Journal:

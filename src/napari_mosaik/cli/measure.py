@@ -111,7 +111,7 @@ def suv(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="DICOM files of one series or their folder, NIfTI (with its side-car .json) or "
+            help="DICOM files of one series or their folder, NIfTI (with its sidecar .json) or "
             "Inveon .img."
         ),
     ],
@@ -152,7 +152,7 @@ def suv(
 ) -> None:
     """Turn a PET into SUV and show every term with its source."""
     from napari_mosaik.io.pet_sidecar import unit_named
-    from napari_mosaik.workflow.suv import suv_of
+    from napari_mosaik.workflow.suv import suv_of_files
 
     if kind not in ("bsa", "bw", "lbm"):
         raise InputError(f"--kind {kind} is not offered; use bsa, bw or lbm")
@@ -169,7 +169,7 @@ def suv(
         "sex": sex,
         "nuclide": nuclide,
     }
-    record = suv_of(
+    record = suv_of_files(
         files,
         kind,
         values,

@@ -1,4 +1,4 @@
-"""Commands on results and annotations: report, view, annotate, queue, agreement."""
+"""Commands on results and annotations: report, view, annotate, review-queue, agreement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("report")(report)
     app.command("view")(view)
-    app.command("queue")(queue)
+    app.command("review-queue")(review_queue)
     app.command("agreement")(agreement)
     app.command("qa")(qa)
     app.command("corrections")(corrections)
@@ -47,11 +47,11 @@ def report(
     """Write the case's report: figures, maps, metrics beside baselines, what was verified."""
     from napari_mosaik.io.files import write_bytes
     from napari_mosaik.view.report.content import case_report
-    from napari_mosaik.workflow.segmentation_qa import check_records
+    from napari_mosaik.workflow.segmentation_qa import qa_records
 
     found = _case(case)
     path = out or found.root / "report.html"
-    write_bytes(path, case_report(found, step_states(found), check_records(found)).encode())
+    write_bytes(path, case_report(found, step_states(found), qa_records(found)).encode())
     typer.echo(path)
 
 
@@ -135,17 +135,21 @@ def export(
     typer.echo(f"{len(shapes)} shapes in {file}")
 
 
-def queue(case: OneCase, json: Json = False) -> None:
-    """List the tiles that are most worth a look, and why."""
-    from napari_mosaik.workflow.review_queue import review_queue
+def review_queue(case: OneCase, json: Json = False) -> None:
+    """List the tiles in order of review priority, with the reason."""
+    from napari_mosaik.workflow.review_queue import review_queue as tiles_to_review
 
     found = _case(case)
-    items = review_queue(found)
+    items = tiles_to_review(found)
     if json:
         print_json({"case": found.name, "tiles": items})
         return
-    rows = [[str(item["tile"]), figure(item["score"]), item["why"]] for item in items[:20]]
-    table(f"{found.name}: first {len(rows)} of {len(items)} tiles", ["tile", "score", "why"], rows)
+    rows = [[str(item["tile"]), figure(item["priority"]), item["reason"]] for item in items[:20]]
+    table(
+        f"{found.name}: first {len(rows)} of {len(items)} tiles",
+        ["tile", "priority", "reason"],
+        rows,
+    )
 
 
 def agreement(case: OneCase, json: Json = False) -> None:
@@ -176,12 +180,12 @@ def qa(
 ) -> None:
     """Say who has checked which segmentation by eye, and how many objects are wrong or missed."""
     from napari_mosaik.io.files import write_bytes
-    from napari_mosaik.workflow.segmentation_qa import check_records, records_csv
+    from napari_mosaik.workflow.segmentation_qa import qa_records, qa_records_csv
 
     found = _case(case)
-    records = check_records(found)
+    records = qa_records(found)
     if csv is not None:
-        write_bytes(csv, records_csv(records).encode())
+        write_bytes(csv, qa_records_csv(records).encode())
     if json:
         print_json({"case": found.name, "checks": records})
         return
@@ -193,14 +197,14 @@ def qa(
             record["what"],
             record["reader"],
             record["state"],
-            f"{record['right'] + record['wrong']} of {record['sample']}",
+            f"{record['correct'] + record['wrong']} of {record['sample']}",
             _rate(record, "false"),
-            _rate(record, "missed"),
-            record["verdict"] or "none yet",
+            _rate(record, "miss"),
+            record["overall_rating"] or "none yet",
         ]
         for record in records
     ]
-    header = ["what", "reader", "of", "judged", "wrong (95 % interval)", "missed", "verdict"]
+    header = ["what", "reader", "of", "rated", "wrong (95 % interval)", "missed", "overall rating"]
     table(f"{found.name}: segmentations checked by eye", header, rows, words=True)
 
 

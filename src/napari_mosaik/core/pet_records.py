@@ -55,7 +55,7 @@ class PetHeader(BaseModel):
 
     ``unit`` is "Bq/mL" or, for images that are SUV already, "g/mL" or "cm²/mL" together with
     ``suv_kind``; None means that the file does not say and the user must (``unit_given``).
-    ``source`` is where the values stand: in the file's own "header" or in a "side-car" beside it.
+    ``source`` is where the values stand: in the file's own "header" or in a "sidecar" beside it.
     ``injected_clock`` is the injection's time of day where the file states no date;
     ``decay_factor`` what the file says that the frame was multiplied by.
     """
@@ -65,7 +65,7 @@ class PetHeader(BaseModel):
     reader: str
     unit: str | None
     unit_given: bool = False
-    source: Literal["header", "side-car"] = "header"
+    source: Literal["header", "sidecar"] = "header"
     suv_kind: Literal["bw", "bsa", "lbm"] | None = None
     decay_correction: DecayCorrection | None = None
     decay_factor: float | None = None

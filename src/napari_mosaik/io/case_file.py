@@ -50,7 +50,7 @@ class SlideEntry(_Entry):
 class PetEntry(_Entry):
     """The PET slice: its files; a frame or slice number where the files hold several.
 
-    ``unit`` is given where the files do not state it (NIfTI without a side-car).
+    ``unit`` is given where the files do not state it (NIfTI without a sidecar).
     """
 
     paths: tuple[str, ...]

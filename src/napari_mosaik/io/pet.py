@@ -38,7 +38,7 @@ def open_pet(
     ----------
     paths
         A DICOM file, several of one series, or a folder of them; a NIfTI file (``.nii``,
-        ``.nii.gz``); an Inveon image (``.img`` with its ``.img.hdr``).  A side-car (``.json``) is
+        ``.nii.gz``); an Inveon image (``.img`` with its ``.img.hdr``).  A sidecar (``.json``) is
         found beside a NIfTI file by its name, or can be given here.
     slice_index
         Which slice, counted from 0 along the slice normal; needed where there are several.
@@ -85,7 +85,7 @@ def open_pet_slices(
 
 
 def companions(paths: Sequence[Path]) -> list[Path]:
-    """Files beside the given ones that are read with them: side-car, Inveon header or image."""
+    """Files beside the given ones that are read with them: sidecar, Inveon header or image."""
     found = []
     for path in paths:
         if _is_nifti(path) and not any(p.suffix.lower() == ".json" for p in paths):

@@ -1,4 +1,4 @@
-"""PET in NIfTI files: values and spacing from the file, the rest from a side-car or the user."""
+"""PET in NIfTI files: values and spacing from the file, the rest from a sidecar or the user."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class NiftiSeries:
             fields |= found
         notes = [*fields.pop("notes", ()), *([self._note] if self._note else [])]
         if self._sidecar is None:
-            notes.append("there is no side-car: everything about the injection must be given")
+            notes.append("there is no sidecar: everything about the injection must be given")
         values = self._scaled(self._stored[:, :, place, number].T) * factor
         values = values[:: -1 if self._turned[1] else 1, :: -1 if self._turned[0] else 1]
         step = _UM[int(self._head["units"]) & 7]

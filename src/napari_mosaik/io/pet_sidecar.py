@@ -1,4 +1,4 @@
-"""What a side-car (JSON) says of a PET image: the names of PET-BIDS, or this program's own."""
+"""What a sidecar (JSON) says of a PET image: the names of PET-BIDS, or this program's own."""
 
 from __future__ import annotations
 
@@ -60,18 +60,18 @@ def read_sidecar(path: Path, frame: int = 0) -> tuple[dict[str, Any], float]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"the side-car {path.name} cannot be read: {error}") from error
+        raise InputError(f"the sidecar {path.name} cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise InputError(f"the side-car {path.name} holds no names and values")
+        raise InputError(f"the sidecar {path.name} holds no names and values")
     try:
         return _fields(found, frame)
     except (ValueError, TypeError, LookupError) as error:
-        raise InputError(f"the side-car {path.name}: {error}") from error
+        raise InputError(f"the sidecar {path.name}: {error}") from error
 
 
 def _fields(found: Mapping[str, Any], frame: int) -> tuple[dict[str, Any], float]:
     notes: list[str] = []
-    out: dict[str, Any] = {"source": "side-car"}
+    out: dict[str, Any] = {"source": "sidecar"}
     unit, factor = _unit(str(found.get("unit") or found.get("Units") or ""))
     out["unit"] = unit
     out |= _bids_amounts(found)
@@ -151,7 +151,7 @@ def _decay_correction(
             return "ADMIN"
         if start is not None and abs(moment - start) < _SAME_S:
             return "START"
-    notes.append("the side-car does not say to when the image is decay-corrected")
+    notes.append("the sidecar does not say to when the image is decay-corrected")
     return None
 
 
@@ -164,7 +164,7 @@ def _time_zero(found: Mapping[str, Any], notes: list[str]) -> datetime | None:
         return datetime.fromisoformat(clock)
     if not day:
         notes.append(
-            f"the side-car states times of day ({clock}) without a date; give the moments of "
+            f"the sidecar states times of day ({clock}) without a date; give the moments of "
             "injection and scan by hand"
         )
         return None

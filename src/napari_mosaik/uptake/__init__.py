@@ -9,8 +9,8 @@ from napari_mosaik.uptake.suv import (
     frame_factor,
     suv_factor,
 )
-from napari_mosaik.uptake.suv_inputs import ITEMS as TERM_ITEMS
-from napari_mosaik.uptake.terms import SuvTerm, SuvTerms, combine, to_suv
+from napari_mosaik.uptake.suv_inputs import TERM_ITEMS as TERM_ITEMS
+from napari_mosaik.uptake.terms import SuvTerm, SuvTerms, combine_terms, to_suv
 from napari_mosaik.uptake.tile_uptake import shift_sensitivity, tile_uptake
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "SuvParams",
     "SuvTerm",
     "SuvTerms",
-    "combine",
+    "combine_terms",
     "decay_factor",
     "du_bois_bsa_m2",
     "frame_factor",

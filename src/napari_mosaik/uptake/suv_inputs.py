@@ -19,12 +19,18 @@ from napari_mosaik.uptake.suv import (
     half_life_of,
 )
 
-__all__ = ["ITEMS", "SUV_FILE_UNITS", "Origin", "canonical_nuclide", "merge"]
+__all__ = [
+    "SUV_FILE_UNITS",
+    "TERM_ITEMS",
+    "ValueSource",
+    "canonical_nuclide",
+    "merge_injection_and_header",
+]
 
-Origin = Literal["user", "header", "side-car", "table", "assumed", "missing"]
+ValueSource = Literal["user", "header", "sidecar", "table", "assumed", "missing"]
 """Who says a term: the injection record, the PET file, a file beside it, the program's table."""
 
-ITEMS: tuple[tuple[str, str, str], ...] = (
+TERM_ITEMS: tuple[tuple[str, str, str], ...] = (
     ("dose_mbq", "injected activity", "MBq"),
     ("residual_mbq", "residual activity", "MBq"),
     ("injected", "time of injection", ""),
@@ -88,13 +94,13 @@ def _say(value: object) -> str:
 
 def _values(
     record: InjectionRecord, header: PetHeader
-) -> tuple[dict[str, Any], dict[str, Origin], list[str]]:
+) -> tuple[dict[str, Any], dict[str, ValueSource], list[str]]:
     """The user before the file, item by item: values, sources and stated disagreements."""
     theirs = _header_values(header)
     values: dict[str, Any] = {}
-    sources: dict[str, Origin] = {}
+    sources: dict[str, ValueSource] = {}
     warnings: list[str] = []
-    for name, label, unit in ITEMS:
+    for name, label, unit in TERM_ITEMS:
         default = name in ("nuclide", "residual_mbq") and name not in record.model_fields_set
         ours = None if default else getattr(record, name)
         other = theirs.get(name)
@@ -113,7 +119,9 @@ def _values(
     return values, sources, warnings
 
 
-def _settle_nuclide(values: dict[str, Any], sources: dict[str, Origin], header: PetHeader) -> None:
+def _settle_nuclide(
+    values: dict[str, Any], sources: dict[str, ValueSource], header: PetHeader
+) -> None:
     """The nuclide: as stated, else the one to which the file's half-life belongs, else Zr-89."""
     if values["nuclide"] is not None:
         values["nuclide"] = canonical_nuclide(values["nuclide"])
@@ -128,7 +136,7 @@ def _settle_nuclide(values: dict[str, Any], sources: dict[str, Origin], header: 
 
 
 def _settle_half_life(
-    values: dict[str, Any], sources: dict[str, Origin], warnings: list[str]
+    values: dict[str, Any], sources: dict[str, ValueSource], warnings: list[str]
 ) -> None:
     """The half-life: the user's, else the file's if it fits the nuclide, else the table's."""
     table = HALF_LIFE_H.get(values["nuclide"])
@@ -162,7 +170,7 @@ def _check_times(values: dict[str, Any]) -> None:
         )
 
 
-def _check_corrections(header: PetHeader, source: Origin, warnings: list[str]) -> None:
+def _check_corrections(header: PetHeader, source: ValueSource, warnings: list[str]) -> None:
     """Attenuation and decay corrections that the file names."""
     if header.unit in SUV_FILE_UNITS:
         return
@@ -238,7 +246,7 @@ def _decay_sentence(record: InjectionRecord, dynamic: bool) -> list[str]:
 
 
 def _assumptions(
-    record: InjectionRecord, dynamic: bool, sources: dict[str, Origin], header: PetHeader
+    record: InjectionRecord, dynamic: bool, sources: dict[str, ValueSource], header: PetHeader
 ) -> list[str]:
     said = _decay_sentence(record, dynamic)
     if dynamic:
@@ -308,18 +316,18 @@ def _check_unit(header: PetHeader) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class SuvInputs:
     """Injection record and file together."""
 
     record: InjectionRecord
     values: dict[str, Any]
-    sources: dict[str, Origin]
+    sources: dict[str, ValueSource]
     dynamic: bool
     assumptions: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
-def merge(record: InjectionRecord, header: PetHeader) -> Merged:
+def merge_injection_and_header(record: InjectionRecord, header: PetHeader) -> SuvInputs:
     """Put both together; raises `InputError` where they cannot belong to one scan."""
     _check_unit(header)
     values, sources, warnings = _values(record, header)
@@ -343,4 +351,4 @@ def merge(record: InjectionRecord, header: PetHeader) -> Merged:
         merged, said = _frame_start(merged, header)
         said += _assumptions(merged, dynamic, sources, header)
     notes = [text for text in header.notes if "without a date" not in text or not merged.injected]
-    return Merged(merged, values, sources, dynamic, tuple(said), (*warnings, *notes))
+    return SuvInputs(merged, values, sources, dynamic, tuple(said), (*warnings, *notes))

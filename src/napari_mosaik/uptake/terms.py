@@ -20,9 +20,14 @@ from napari_mosaik.uptake.suv import (
     net_dose_bq,
     suv_factor,
 )
-from napari_mosaik.uptake.suv_inputs import ITEMS, SUV_FILE_UNITS, Origin, merge
+from napari_mosaik.uptake.suv_inputs import (
+    SUV_FILE_UNITS,
+    TERM_ITEMS,
+    ValueSource,
+    merge_injection_and_header,
+)
 
-__all__ = ["SuvTerm", "SuvTerms", "combine", "to_suv"]
+__all__ = ["SuvTerm", "SuvTerms", "combine_terms", "to_suv"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class SuvTerm:
     label: str
     value: float | str | datetime | None
     unit: str
-    source: Origin
+    source: ValueSource
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -129,7 +134,7 @@ class SuvTerms:
         }
 
 
-def combine(record: InjectionRecord, header: PetHeader) -> SuvTerms:
+def combine_terms(record: InjectionRecord, header: PetHeader) -> SuvTerms:
     """Put the injection record and the PET file's header together.
 
     The record's values win; the file's fill the gaps; a half-life that neither gives comes from the
@@ -143,10 +148,10 @@ def combine(record: InjectionRecord, header: PetHeader) -> SuvTerms:
         If the unit is missing or cannot become SUV, if times with and without a zone are mixed or
         out of order, or if the file contradicts itself about decay correction.
     """
-    merged = merge(record, header)
+    merged = merge_injection_and_header(record, header)
     terms = tuple(
         SuvTerm(name, label, merged.values[name], unit, merged.sources[name])
-        for name, label, unit in ITEMS
+        for name, label, unit in TERM_ITEMS
     )
     return SuvTerms(
         merged.record, header, terms, merged.assumptions, merged.warnings, merged.dynamic
@@ -166,7 +171,7 @@ def to_suv(
     pet
         The slice; NaN voxels stay NaN.
     terms
-        See `combine`.
+        See `combine_terms`.
     kind
         "bsa" gives cm²/mL, "bw" and "lbm" give g/mL.  Values that are SUV in the file keep the
         file's kind and unit whatever is asked; compare ``terms.kind(kind)``.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.annotate import QueueItem, TissueClass
+from napari_mosaik.annotate import ReviewItem, TissueClass
 from napari_mosaik.core import FloatArray, LabelImage, Lattice, Raster, TileGrid, palette
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.palette import code_colours, one_colour
@@ -221,7 +221,7 @@ def annotation_layer(
 
 
 def queue_layer(
-    items: Iterable[QueueItem], grid: TileGrid, transform: Transform | None = None
+    items: Iterable[ReviewItem], grid: TileGrid, transform: Transform | None = None
 ) -> LayerSpec:
     """The tiles of the review queue as numbered rings, the most valuable first."""
     tiles = [item.tile for item in items]

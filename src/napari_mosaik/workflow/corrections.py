@@ -9,7 +9,6 @@ what the step will store.  Only the surroundings of corrected objects are read.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -17,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mosaik.annotate import Journal
+from napari_mosaik.annotate import Journal, check_reader_name
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
     CORRECTED,
@@ -70,8 +69,7 @@ class CorrectionLog:
         if what not in CORRECTED_FRAMES:
             known = ", ".join(CORRECTED_FRAMES)
             raise InputError(f"'{what}' cannot be corrected; use one of: {known}")
-        if not re.fullmatch(r"[\w.-]{1,40}", reader) or reader.startswith("."):
-            raise InputError(f"'{reader}' is no reader's name: use letters, digits, '-' and '_'")
+        check_reader_name(reader)
         self.case, self.what, self.reader = case, what, reader
         self._journal = Journal(case.root / "corrections" / what / f"{reader}.jsonl")
         try:

@@ -9,12 +9,12 @@ import numpy as np
 
 from napari_mosaik.annotate import (
     AnnotationDocument,
-    QueueParams,
+    ReviewQueueParams,
     TileEvidence,
-    agreement,
+    compare_readers,
     open_document,
+    rank_tiles,
 )
-from napari_mosaik.annotate import review_queue as rank
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
@@ -43,7 +43,7 @@ def _done(case: Case, artifact: Artifact[Any]) -> bool:
     return case_status(case).states[maker_of(artifact).name].word == "done"
 
 
-def review_queue(case: Case, params: QueueParams | None = None) -> list[dict[str, Any]]:
+def review_queue(case: Case, params: ReviewQueueParams | None = None) -> list[dict[str, Any]]:
     """Tiles most worth a look, best first: row number, value in [0, 1], reason in words.
 
     Rests on what is done: measured and predicted uptake, and the certainty of the tissue classes.
@@ -65,8 +65,8 @@ def review_queue(case: Case, params: QueueParams | None = None) -> list[dict[str
         class_probability=_class_probability(case, grid) if classified else None,
     )
     return [
-        {"tile": item.tile, "score": item.value, "why": item.reason}
-        for item in rank(evidence, params)
+        {"tile": item.tile, "priority": item.value, "reason": item.reason}
+        for item in rank_tiles(evidence, params)
     ]
 
 
@@ -115,7 +115,7 @@ def reader_agreement(case: Case, stain: str = "he") -> dict[str, Any]:
     }
     pairs = []
     for one, other in combinations(drawn, 2):
-        result = agreement(drawn[one], drawn[other])
+        result = compare_readers(drawn[one], drawn[other])
         dice = {name: result.dice.get(code) for name, code in names.items()}
         pairs.append(
             {

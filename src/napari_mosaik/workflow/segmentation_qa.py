@@ -1,45 +1,45 @@
-"""The QA record of a case: which segmentation a reader has checked, and how good it is.
+"""Visual QA of the segmentations of a case: who rated which result, and the error rates.
 
-    case/qa/vessels/READER.jsonl     one line per judgement, on the disk before the next object
+    case/qa/vessels/READER.jsonl     one line per rating, on the disk before the next object
 
-A check belongs to one result (its origin).  When the result changes, the check stays on record as
-one of an earlier result and a new one begins.
+Ratings belong to one result (its origin).  When the result changes, they stay on record as those
+of an earlier result, and a new sample is drawn.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
-from napari_mosaik.annotate import Journal, read_journal
-from napari_mosaik.annotate.check import (
-    CheckSample,
-    CheckSummary,
-    Judgement,
-    Verdict,
+from napari_mosaik.annotate import Journal, check_reader_name, read_journal
+from napari_mosaik.annotate.visual_qa import (
+    ObjectRating,
+    OverallRating,
+    QaSample,
+    QaSummary,
     draw_sample,
-    summarise,
+    summarise_qa,
 )
 from napari_mosaik.core.catalogue import OBJECTS, TILES
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
 
-__all__ = ["CHECKED", "Check", "check_records", "records_csv"]
+__all__ = ["QA_TARGETS", "SegmentationQa", "qa_records", "qa_records_csv"]
 
-CHECKED = tuple(OBJECTS)
-"""What can be checked object by object: with the corrections by hand once they were applied."""
+QA_TARGETS = tuple(OBJECTS)
+"""Segmentations that can be rated, with manual corrections where they were applied."""
 N_OBJECTS, N_FIELDS = 60, 8
 
 
-class Check:
-    """One reader's check of one segmentation; continues where it was left.
+class SegmentationQa:
+    """One reader's visual QA of one segmentation; resumes an unfinished one.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ class Check:
     what
         "vessels" or "nuclei".
     reader
-        Name of the reader.
+        Name of the reader; see `check_reader_name`.
     n_objects, n_fields, seed
-        Size and seed of a sample that is drawn anew; an unfinished check keeps its own.
+        Size and random seed of a new sample; an unfinished QA keeps its own.
 
     Raises
     ------
     InputError
-        There is no such result, it has no objects, or the reader's name cannot be used.
+        If there is no such result, it has no objects, or the reader's name is not valid.
     """
 
     def __init__(
@@ -68,10 +68,9 @@ class Check:
         n_fields: int = N_FIELDS,
         seed: int = 0,
     ) -> None:
-        if what not in CHECKED:
-            raise InputError(f"'{what}' cannot be checked; use one of: {', '.join(CHECKED)}")
-        if not re.fullmatch(r"[\w.-]{1,40}", reader) or reader.startswith("."):
-            raise InputError(f"'{reader}' is no reader's name: use letters, digits, '-' and '_'")
+        if what not in QA_TARGETS:
+            raise InputError(f"no visual QA of '{what}'; use one of: {', '.join(QA_TARGETS)}")
+        check_reader_name(reader)
         origin = case.store.origin(objects_now(case.store, what)[0])
         if origin is None:
             raise InputError(
@@ -86,68 +85,72 @@ class Check:
             raise
 
     def _open(self, result: str, n_objects: int, n_fields: int, seed: int) -> None:
-        checks = _checks(self._journal.events())
-        if not checks or checks[-1]["result"] != result:
+        sessions = _sessions(self._journal.events())
+        if not sessions or sessions[-1]["result"] != result:
             table = self.case.store.read(objects_now(self.case.store, self.what)[1])
             if len(table) == 0:
-                raise InputError(
-                    f"case {self.case.name} has no {self.what} to be checked: none were found"
-                )
+                raise InputError(f"case {self.case.name} has no {self.what}: none were detected")
             fields = np.zeros(0, np.int64)
             if self.case.store.origin(TILES) is not None:
                 fields = np.flatnonzero(self.case.store.read(TILES).inner)
             sample = draw_sample(np.arange(1, len(table) + 1), fields, n_objects, n_fields, seed)
             self._journal.append(
-                {"check": self.what, "result": result, "seed": seed, "n": len(table),
+                {"qa": self.what, "result": result, "seed": seed, "n": len(table),
                  **asdict(sample)}
             )  # fmt: skip
-        self._checks = _checks(self._journal.events())
+        self._sessions = _sessions(self._journal.events())
 
     @property
-    def sample(self) -> CheckSample:
-        """What is looked at."""
-        return _sample(self._checks[-1])
+    def sample(self) -> QaSample:
+        """The sample to rate."""
+        return _sample(self._sessions[-1])
 
     @property
-    def summary(self) -> CheckSummary:
-        """What was found so far."""
-        return summarise(self.sample, self._checks[-1]["events"])
+    def summary(self) -> QaSummary:
+        """The ratings so far."""
+        return summarise_qa(self.sample, self._sessions[-1]["events"])
 
     def next_object(self) -> int | None:
-        """Label of the first object that nobody has judged; None when all are done."""
+        """Label of the first object without a rating; None when all are rated."""
         return self._next("object", self.sample.objects)
 
     def next_field(self) -> int | None:
-        """Row of the first tile that nobody has searched; None when all are done."""
+        """Index of the first tile that was not searched; None when all were."""
         return self._next("field", self.sample.fields)
 
-    def _next(self, key: str, wanted: tuple[int, ...]) -> int | None:
-        done = {event.get(key) for event in self._checks[-1]["events"]}
-        return next((item for item in wanted if item not in done), None)
+    def _next(self, key: str, sample: tuple[int, ...]) -> int | None:
+        done = {event.get(key) for event in self._sessions[-1]["events"]}
+        return next((item for item in sample if item not in done), None)
 
-    def judge(self, label: int, judgement: Judgement) -> None:
-        """Say whether an object of the sample is right; a later word replaces an earlier one."""
-        if judgement not in get_args(Judgement) or label not in self.sample.objects:
-            raise InputError(f"object {label} of this sample cannot be judged '{judgement}'")
-        self._add({"object": int(label), "judgement": judgement})
+    def rate_object(self, label: int, rating: ObjectRating) -> None:
+        """Rate an object of the sample; a later rating replaces an earlier one."""
+        if rating not in get_args(ObjectRating):
+            allowed = ", ".join(get_args(ObjectRating))
+            raise InputError(f"'{rating}' is not a rating of an object; use one of: {allowed}")
+        if label not in self.sample.objects:
+            raise InputError(f"object {label} is not in the sample")
+        self._add({"object": int(label), "rating": rating})
 
-    def count_missed(self, field: int, found: int, missed: int) -> None:
-        """Say how many objects a tile of the sample has, and how many more were missed there."""
-        if field not in self.sample.fields or min(found, missed) < 0:
-            raise InputError(f"{missed} missed beside {found} found is no count for tile {field}")
-        self._add({"field": int(field), "found": int(found), "missed": int(missed)})
-
-    def conclude(self, verdict: Verdict, comment: str = "") -> None:
-        """Give the verdict on the whole segmentation."""
-        if verdict not in get_args(Verdict):
+    def record_missed(self, field: int, detected: int, missed: int) -> None:
+        """Record how many objects a tile of the sample has, and how many were missed there."""
+        if field not in self.sample.fields:
+            raise InputError(f"tile {field} is not in the sample")
+        if min(detected, missed) < 0:
             raise InputError(
-                f"'{verdict}' is no verdict; use one of: {', '.join(get_args(Verdict))}"
+                f"counts must not be negative: {detected} detected, {missed} missed in tile {field}"
             )
-        self._add({"verdict": verdict, "comment": comment})
+        self._add({"field": int(field), "detected": int(detected), "missed": int(missed)})
+
+    def rate_overall(self, rating: OverallRating, comment: str = "") -> None:
+        """Rate the whole segmentation."""
+        if rating not in get_args(OverallRating):
+            allowed = ", ".join(get_args(OverallRating))
+            raise InputError(f"'{rating}' is not an overall rating; use one of: {allowed}")
+        self._add({"overall_rating": rating, "comment": comment})
 
     def _add(self, event: dict[str, Any]) -> None:
         self._journal.append(event)
-        self._checks[-1]["events"].append(event)
+        self._sessions[-1]["events"].append(event)
 
     def close(self) -> None:
         """Release the reader's journal."""
@@ -160,45 +163,44 @@ class Check:
         self.close()
 
 
-State = Literal["current", "earlier result"]
+def qa_records(case: Case) -> list[dict[str, Any]]:
+    """All visual QA of a case, one row each: what, reader, time, rates with intervals, rating.
 
-
-def check_records(case: Case) -> list[dict[str, Any]]:
-    """All checks of a case, one row each: what, reader, time, rates with intervals, verdict.
-
-    ``state`` says whether the check belongs to the result as it is now.
+    ``state`` is "current" or "earlier result": whether the ratings belong to the present result.
     """
     rows = []
-    for what in CHECKED:
+    for what in QA_TARGETS:
         origin = case.store.origin(objects_now(case.store, what)[0])
-        now = None if origin is None else origin.digest()
+        present = None if origin is None else origin.digest()
         for path in sorted(_folder(case, what).glob("*.jsonl")):
-            for check in _checks(read_journal(path)):
-                state: State = "current" if check["result"] == now else "earlier result"
-                rows.append({"what": what, "reader": path.stem, "state": state, **_row(check)})
+            for session in _sessions(read_journal(path)):
+                state: Literal["current", "earlier result"] = (
+                    "current" if session["result"] == present else "earlier result"
+                )
+                row = {"what": what, "reader": path.stem, "state": state, **_row(session)}
+                rows.append(row)
     return rows
 
 
-def _row(check: dict[str, Any]) -> dict[str, Any]:
-    summary = summarise(_sample(check), check["events"])
+def _row(session: dict[str, Any]) -> dict[str, Any]:
+    summary = summarise_qa(_sample(session), session["events"])
+    last = session["events"][-1] if session["events"] else session
     row: dict[str, Any] = {
-        "time": check["events"][-1].get("time", check["time"])
-        if check["events"]
-        else check["time"],
-        "objects": check["n"],
-        "sample": len(check["objects"]),
+        "time": last.get("time", session["time"]),
+        "objects": session["n"],
+        "sample": len(session["objects"]),
     }
-    for name in ("right", "wrong", "unsure", "fields", "found", "missed"):
+    for name in ("correct", "wrong", "unsure", "fields", "detected", "missed"):
         row[name] = getattr(summary, name)
-    for name, rate in (("false", summary.false_rate), ("missed", summary.miss_rate)):
+    for name, rate in (("false", summary.false_rate), ("miss", summary.miss_rate)):
         for part in ("estimate", "low", "high"):
             row[f"{name}_rate_{part}"] = None if rate is None else getattr(rate, part)
-    row["finished"] = summary.to_judge == 0 and summary.to_search == 0
-    return {**row, "verdict": summary.verdict, "comment": summary.comment}
+    row["finished"] = summary.to_rate == 0 and summary.to_search == 0
+    return {**row, "overall_rating": summary.overall_rating, "comment": summary.comment}
 
 
-def records_csv(rows: list[dict[str, Any]]) -> str:
-    """The rows of `check_records` as CSV with a header; empty cells where a rate is not known."""
+def qa_records_csv(rows: list[dict[str, Any]]) -> str:
+    """The rows of `qa_records` as CSV with a header; a cell is empty where a rate is unknown."""
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -207,20 +209,20 @@ def records_csv(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _folder(case: Case, what: str) -> Any:
+def _folder(case: Case, what: str) -> Path:
     return case.root / "qa" / what
 
 
-def _sample(check: Mapping[str, Any]) -> CheckSample:
-    return CheckSample(tuple(check["objects"]), tuple(check["fields"]))
+def _sample(session: Mapping[str, Any]) -> QaSample:
+    return QaSample(tuple(session["objects"]), tuple(session["fields"]))
 
 
-def _checks(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The checks of a journal, each with its own events."""
-    checks: list[dict[str, Any]] = []
+def _sessions(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The visual QA sessions of a journal, one per sample, each with its own events."""
+    sessions: list[dict[str, Any]] = []
     for event in events:
-        if "check" in event:
-            checks.append({**event, "events": []})
-        elif checks:
-            checks[-1]["events"].append(event)
-    return checks
+        if "qa" in event:
+            sessions.append({**event, "events": []})
+        elif sessions:
+            sessions[-1]["events"].append(event)
+    return sessions

@@ -18,22 +18,22 @@ from napari_mosaik.uptake import (
     SuvKind,
     SuvParams,
     SuvTerms,
-    combine,
+    combine_terms,
     to_suv,
 )
 
 __all__ = [
     "TERM_ITEMS",
-    "describe",
-    "explain",
-    "figures",
     "injection_record",
-    "summary_of",
-    "suv_of",
+    "scaled_statistics",
+    "suv_of_files",
+    "suv_record",
+    "suv_record_or_problem",
+    "voxel_statistics",
 ]
 
 
-def suv_of(
+def suv_of_files(
     files: Sequence[Path],
     kind: str,
     given: Mapping[str, Any],
@@ -72,12 +72,16 @@ def suv_of(
 
     pets = images(list(files), unit)
     record = injection_record(given)
-    terms = [combine(record, pet.header) for pet in pets]
+    terms = [combine_terms(record, pet.header) for pet in pets]
     values = [
         np.asarray(to_suv(pet, term, wanted).values) for pet, term in zip(pets, terms, strict=True)
     ]
     inside = None if mask is None else _masks(images([mask], None), values, mask)
-    document = {**describe(terms[0], wanted), **summary_of(values, inside), "n_slices": len(pets)}
+    document = {
+        **suv_record(terms[0], wanted),
+        **voxel_statistics(values, inside),
+        "n_slices": len(pets),
+    }
     factors = {term.factor(wanted) for term in terms}
     if len(factors) > 1 and max(factors) > min(factors) * (1 + 1e-9):
         document["warnings"] = [
@@ -110,7 +114,7 @@ def injection_record(given: Mapping[str, Any]) -> InjectionRecord:
         ) from error
 
 
-def describe(
+def suv_record(
     terms: SuvTerms, kind: SuvKind, lean_formula: LeanFormula = "janmahasatian"
 ) -> dict[str, Any]:
     """Terms, factor and formula as a JSON-able document."""
@@ -123,28 +127,30 @@ def describe(
     }
 
 
-def explain(header: PetHeader, given: Mapping[str, Any], settings: Params | None) -> dict[str, Any]:
-    """What `describe` gives, or as much of it as there is with the ``problem`` in words.
+def suv_record_or_problem(
+    header: PetHeader, given: Mapping[str, Any], settings: Params | None
+) -> dict[str, Any]:
+    """What `suv_record` gives, or as much of it as there is with the ``problem`` in words.
 
     *settings* are those of the step "suv"; its defaults if None.
     """
     params = settings if isinstance(settings, SuvParams) else SuvParams()
     try:
-        terms = combine(injection_record(given), header)
+        terms = combine_terms(injection_record(given), header)
     except InputError as error:
         return {"terms": [], "assumptions": [], "warnings": [], "problem": str(error)}
     try:
-        return describe(terms, params.kind, params.lean_formula)
+        return suv_record(terms, params.kind, params.lean_formula)
     except InputError as error:
         return {**terms.to_dict(), "problem": str(error)}
 
 
-def figures(pet: PetImage, factor: float) -> dict[str, Any]:
+def scaled_statistics(pet: PetImage, factor: float) -> dict[str, Any]:
     """Maximum, mean and number of voxels of the image times a factor."""
-    return summary_of([np.asarray(pet.raster.values, float) * factor])
+    return voxel_statistics([np.asarray(pet.raster.values, float) * factor])
 
 
-def summary_of(
+def voxel_statistics(
     values: Sequence[FloatArray], inside: Sequence[FloatArray] | None = None
 ) -> dict[str, Any]:
     """Maximum and mean over all voxels with a value, or over those inside; and their number."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_mosaik.annotate.check import CheckSummary, Interval
+from napari_mosaik.annotate.visual_qa import Interval, QaSummary
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     DAMAGED,
@@ -38,7 +38,7 @@ from napari_mosaik.view.report.html import (
 )
 from napari_mosaik.view.report.validation import case_checks
 
-__all__ = ["case_report", "check_line", "checks_table", "gather_report"]
+__all__ = ["case_report", "checks_table", "gather_report", "qa_line"]
 
 _SPACE = "\N{NO-BREAK SPACE}"
 """Keeps a number and its unit on one line."""
@@ -212,20 +212,20 @@ def _versions() -> dict[str, object]:
     return found
 
 
-def check_line(summary: CheckSummary) -> str:
+def qa_line(summary: QaSummary) -> str:
     """What a check says so far, in words."""
     lines = []
-    judged = summary.right + summary.wrong
+    judged = summary.correct + summary.wrong
     if summary.false_rate is not None:
         lines.append(f"wrong: {summary.wrong} of {judged}, {_percent(summary.false_rate)}")
     if summary.unsure:
         lines.append(f"unsure: {summary.unsure}")
     if summary.miss_rate is not None:
-        seen = summary.found + summary.missed
+        seen = summary.detected + summary.missed
         lines.append(f"missed: {summary.missed} of {seen}, {_percent(summary.miss_rate)}")
-    if summary.verdict:
-        lines.append(f"verdict: {summary.verdict}")
-    return "\n".join(lines) or "nothing judged yet"
+    if summary.overall_rating:
+        lines.append(f"overall rating: {summary.overall_rating}")
+    return "\n".join(lines) or "nothing rated yet"
 
 
 def _percent(rate: Interval) -> str:
@@ -243,10 +243,10 @@ def checks_table(checks: Sequence[Mapping[str, Any]]) -> ReportTable | None:
             check["what"],
             check["reader"],
             check["state"],
-            check["right"] + check["wrong"],
+            check["correct"] + check["wrong"],
             _share(check, "false"),
-            _share(check, "missed"),
-            check["verdict"] or "none yet",
+            _share(check, "miss"),
+            check["overall_rating"] or "none yet",
             check["comment"],
         )
         for check in checks
@@ -255,10 +255,10 @@ def checks_table(checks: Sequence[Mapping[str, Any]]) -> ReportTable | None:
         "segmentation",
         "reader",
         "of",
-        "objects judged",
+        "objects rated",
         "wrong (95 % interval)",
         "missed (95 % interval)",
-        "verdict",
+        "overall rating",
         "comment",
     )
     note = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_mosaik.annotate import AnnotationDocument, Journal
+from napari_mosaik.annotate import AnnotationDocument, Journal, check_reader_name
 from napari_mosaik.core import InputError, MosaikError
 from napari_mosaik.core.catalogue import CLASS_RECORD, CLASSES, METRICS
 from napari_mosaik.io.case import Case
@@ -76,7 +75,7 @@ class Annotation(QObject):
     def _open(self, case: Case) -> None:
         with case.slide("he") as slide:
             self._lattice = slide.lattice
-        self._journal = Journal(case.root / "journal" / f"{_file_name(self.reader)}.jsonl")
+        self._journal = Journal(case.root / "journal" / f"{check_reader_name(self.reader)}.jsonl")
         document = AnnotationDocument.open(self._journal, "he", overlap="new wins")
         drawn = case.annotations("he")
         if not len(document.snapshot) and drawn:
@@ -189,10 +188,6 @@ class Annotation(QObject):
             self._controller.workspace.change = LoopChange(lines)
 
         self._controller.read("Change", lambda: change_lines(before, remember(case)), then)
-
-
-def _file_name(reader: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", reader.strip()) or "reader"
 
 
 def _write(case: Case, shapes: tuple[AnnotatedShape, ...], lattice: Lattice) -> None:

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QSpinBox, 
 from napari_mosaik.core import MosaikError, palette
 from napari_mosaik.core.catalogue import REFERENCE, TILES
 from napari_mosaik.view.case_results import transform_to_reference
-from napari_mosaik.view.report.content import check_line
+from napari_mosaik.view.report.content import qa_line
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.camera import look_at
@@ -22,7 +22,7 @@ from napari_mosaik.widgets.canvas.link import square_lines
 if TYPE_CHECKING:
     from napari_mosaik.core import Transform
     from napari_mosaik.widgets.canvas.layer_board import LayerBoard
-    from napari_mosaik.workflow.segmentation_qa import Check
+    from napari_mosaik.workflow.segmentation_qa import SegmentationQa
 
 __all__ = ["CheckPanel"]
 
@@ -40,7 +40,7 @@ class CheckPanel(QWidget):
     def __init__(self, board: LayerBoard) -> None:
         super().__init__()
         self._board, self._controller = board, board.controller
-        self.check: Check | None = None
+        self.check: SegmentationQa | None = None
         self._frame = REFERENCE
         self._table: Any = None
         self._transform: Transform | None = None
@@ -53,7 +53,7 @@ class CheckPanel(QWidget):
         self.reader.setToolTip("Each reader has a separate record; use a pseudonym")
         self.begin = button("Start visual QA", self.start, "Starts or resumes your visual QA")
         self.question = wrapped_label(bold=True)
-        self.right = button("Correct", lambda: self._judge("right"), "Key C")
+        self.right = button("Correct", lambda: self._judge("correct"), "Key C")
         self.wrong = button("Wrong", lambda: self._judge("wrong"), "Key W")
         self.unsure = button("Unsure", lambda: self._judge("unsure"), "Key U")
         self.back = button(
@@ -71,7 +71,7 @@ class CheckPanel(QWidget):
         self.finish = button("Close", self.stop, "All ratings are saved; you can resume later")
         self.export = button("Save as CSV…", self._export, "All visual QA records of this case")
         self.said = wrapped_label(small=True)
-        for key, act in (("C", "right"), ("W", "wrong"), ("U", "unsure")):
+        for key, act in (("C", "correct"), ("W", "wrong"), ("U", "unsure")):
             shortcut = QShortcut(QKeySequence(key), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(lambda act=act: self._judge(act))
@@ -112,9 +112,9 @@ class CheckPanel(QWidget):
 
         def work() -> tuple[Any, ...]:
             from napari_mosaik.io.corrections import objects_now
-            from napari_mosaik.workflow.segmentation_qa import Check
+            from napari_mosaik.workflow.segmentation_qa import SegmentationQa
 
-            check = Check(case, what, reader)
+            check = SegmentationQa(case, what, reader)
             try:
                 table = case.store.read(objects_now(case.store, what)[1])
                 grid = case.store.read(TILES) if check.sample.fields else None
@@ -128,8 +128,8 @@ class CheckPanel(QWidget):
     def _opened(self, answer: tuple[Any, ...]) -> None:
         self.check, self._table, self._grid, self._transform, self._frame = answer
         summary = self.check.summary
-        if summary.verdict in _VERDICTS:
-            self.verdict.setCurrentText(summary.verdict)
+        if summary.overall_rating in _VERDICTS:
+            self.verdict.setCurrentText(summary.overall_rating)
             self.comment.setText(summary.comment)
         name = self.what.currentText()
         self._board.show_slide(self._frame)
@@ -150,13 +150,13 @@ class CheckPanel(QWidget):
     def _judge(self, judgement: Any) -> None:
         if self.check is None or self._current is None or self._current[0] != "object":
             return
-        self._keep(lambda check, label: check.judge(label, judgement))
+        self._keep(lambda check, label: check.rate_object(label, judgement))
 
     def _count(self) -> None:
         if self.check is None or self._current is None or self._current[0] != "field":
             return
         inside = self._found_in(self._current[1])
-        self._keep(lambda check, tile: check.count_missed(tile, inside, self.missed.value()))
+        self._keep(lambda check, tile: check.record_missed(tile, inside, self.missed.value()))
 
     def _keep(self, write: Any) -> None:
         assert self.check is not None
@@ -173,7 +173,7 @@ class CheckPanel(QWidget):
         if self.check is None:
             return
         try:
-            self.check.conclude(self.verdict.currentText(), self.comment.text().strip())  # type: ignore[arg-type]
+            self.check.rate_overall(self.verdict.currentText(), self.comment.text().strip())  # type: ignore[arg-type]
         except MosaikError as error:
             self._controller.report(error, "Visual QA")
         self._show()
@@ -199,13 +199,13 @@ class CheckPanel(QWidget):
     def write_csv(self, path: Path) -> None:
         """Write the visual QA records of the open case."""
         from napari_mosaik.io.files import write_bytes
-        from napari_mosaik.workflow.segmentation_qa import check_records, records_csv
+        from napari_mosaik.workflow.segmentation_qa import qa_records, qa_records_csv
 
         case = self._controller.workspace.case
         if case is not None:
             self._controller.read(
                 "Save as CSV",
-                lambda: write_bytes(path, records_csv(check_records(case)).encode()),
+                lambda: write_bytes(path, qa_records_csv(qa_records(case)).encode()),
                 lambda _: self.said.setText(f"Saved as {path.name}"),
             )
 
@@ -279,7 +279,7 @@ class CheckPanel(QWidget):
         self.back.setEnabled(bool(self._past))
         self.question.setText(self._asked())
         if self.check is not None:
-            self.said.setText(check_line(self.check.summary))
+            self.said.setText(qa_line(self.check.summary))
 
     def _asked(self) -> str:
         if self.check is None:

@@ -13,7 +13,12 @@ from napari_mosaik.core.pet_records import PetImage
 from napari_mosaik.view.formatting import number
 from napari_mosaik.widgets.base.controls import button, column, row, shrinkable, wrapped_label
 from napari_mosaik.widgets.pages.pet_choice import PetChoice
-from napari_mosaik.workflow.suv import TERM_ITEMS, explain, figures, injection_record
+from napari_mosaik.workflow.suv import (
+    TERM_ITEMS,
+    injection_record,
+    scaled_statistics,
+    suv_record_or_problem,
+)
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
@@ -24,7 +29,7 @@ __all__ = ["SuvTermsPanel"]
 _SOURCES = {
     "user": "you",
     "header": "file",
-    "side-car": "side-car",
+    "sidecar": "sidecar",
     "table": "table",
     "assumed": "assumed",
     "missing": "missing",
@@ -32,7 +37,7 @@ _SOURCES = {
 _TIPS = {
     "user": "from the injection record of this case, or typed here",
     "header": "from the PET file's header",
-    "side-car": "from the JSON file beside the PET",
+    "sidecar": "from the JSON file beside the PET",
     "table": "from the program's table of nuclides",
     "assumed": "nobody says it; see the assumptions",
     "missing": "nobody says it",
@@ -179,7 +184,7 @@ class SuvTermsPanel(QWidget):
             self.notes.setText("")
             return
         settings = self._controller.workspace.recipe.get("suv")
-        self.show_document(explain(self._pet.header, self.given(), settings))
+        self.show_document(suv_record_or_problem(self._pet.header, self.given(), settings))
 
     def show_document(self, document: dict[str, Any]) -> None:
         """Show the terms, the formula or what is missing, the assumptions and warnings."""
@@ -191,7 +196,7 @@ class SuvTermsPanel(QWidget):
         self.formula.setText(document.get("formula", ""))
         self.figures.setText("")
         if "factor" in document and self._pet is not None:
-            found = figures(self._pet, document["factor"])
+            found = scaled_statistics(self._pet, document["factor"])
             unit = document["unit"]
             self.figures.setText(
                 f"factor {document['factor']:.6g} · highest {number(found['maximum'], unit)} · "

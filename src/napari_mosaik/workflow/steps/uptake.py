@@ -18,11 +18,11 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
-from napari_mosaik.uptake import SuvParams, combine, tile_uptake, to_suv
+from napari_mosaik.uptake import SuvParams, combine_terms, tile_uptake, to_suv
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.suv import describe, summary_of
+from napari_mosaik.workflow.suv import suv_record, voxel_statistics
 
 __all__ = ["CALCULATE_SUV", "MEASURE_UPTAKE", "OUTSIDE_PET", "UptakeParams"]
 
@@ -46,10 +46,10 @@ class UptakeParams(Params):
 def _suv(inputs: StepContext, params: SuvParams) -> Generator[Progress, None, Results]:
     pet = inputs.pet()
     yield Progress(0.3, 1, "reading the PET")
-    terms = combine(inputs.injection(), pet.header)
+    terms = combine_terms(inputs.injection(), pet.header)
     suv = to_suv(pet, terms, params.kind, params.lean_formula)
-    record = describe(terms, params.kind, params.lean_formula)
-    return {SUV: suv, SUV_RECORD: {**record, **summary_of([suv.values])}}
+    record = suv_record(terms, params.kind, params.lean_formula)
+    return {SUV: suv, SUV_RECORD: {**record, **voxel_statistics([suv.values])}}
 
 
 def _tiles(inputs: StepContext, params: UptakeParams) -> Generator[Progress, None, Results]:

@@ -219,7 +219,7 @@ def test_a_damaged_record_stops_the_step_and_is_not_left_out(case):
 def test_what_cannot_be_corrected_is_said(case):
     with pytest.raises(InputError, match="'maps' cannot be corrected"):
         CorrectionLog(case, "maps", "anna")
-    with pytest.raises(InputError, match="no reader's name"):
+    with pytest.raises(InputError, match="not a valid reader name"):
         CorrectionLog(case, "vessels", "../anna")
     with pytest.raises(InputError, match="has no nuclei yet"):
         Correcting(case, "nuclei", "anna")

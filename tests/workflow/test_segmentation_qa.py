@@ -11,7 +11,7 @@ from napari_mosaik.core import InputError, LabelImage, Lattice, Origin, Table
 from napari_mosaik.core.catalogue import VESSEL_OBJECTS, VESSELS
 from napari_mosaik.io import CaseFile, create_case
 from napari_mosaik.view.report.content import case_report
-from napari_mosaik.workflow.segmentation_qa import Check, check_records, records_csv
+from napari_mosaik.workflow.segmentation_qa import SegmentationQa, qa_records, qa_records_csv
 
 
 def store(case, n, revision=1):
@@ -32,21 +32,21 @@ def case(tmp_path):
 
 
 def test_a_check_is_continued_where_it_was_left_and_reported(case, tmp_path):
-    with Check(case, "vessels", "anna", n_objects=5) as check:
+    with SegmentationQa(case, "vessels", "anna", n_objects=5) as check:
         first = check.next_object()
-        check.judge(first, "wrong")
+        check.rate_object(first, "wrong")
         second = check.next_object()
         assert second != first
-    with Check(case, "vessels", "anna", n_objects=99) as check:
+    with SegmentationQa(case, "vessels", "anna", n_objects=99) as check:
         assert len(check.sample.objects) == 5
         assert check.next_object() == second
         while (label := check.next_object()) is not None:
-            check.judge(label, "right")
-        check.conclude("usable", "one pigment clump")
+            check.rate_object(label, "correct")
+        check.rate_overall("usable", "one pigment clump")
         assert check.next_field() is None
-    (record,) = check_records(case)
+    (record,) = qa_records(case)
     assert record["state"] == "current"
-    assert (record["right"], record["wrong"], record["finished"]) == (4, 1, True)
+    assert (record["correct"], record["wrong"], record["finished"]) == (4, 1, True)
     assert record["false_rate_estimate"] == 0.2
     assert 0 < record["false_rate_low"] < 0.2 < record["false_rate_high"] < 0.75
 
@@ -54,7 +54,7 @@ def test_a_check_is_continued_where_it_was_left_and_reported(case, tmp_path):
     result = CliRunner().invoke(app, ["qa", str(case.root), "--csv", str(out)])
     assert result.exit_code == 0
     assert "20.0 %" in result.stdout
-    text = case_report(case, checks=check_records(case))
+    text = case_report(case, checks=qa_records(case))
     for words in (
         "Segmentations checked by eye",
         "20.0\N{NO-BREAK SPACE}% (",
@@ -63,33 +63,33 @@ def test_a_check_is_continued_where_it_was_left_and_reported(case, tmp_path):
     ):
         assert words in text
     (row,) = csv.DictReader(out.read_text().splitlines())
-    assert row["verdict"] == "usable"
-    assert row["missed_rate_estimate"] == ""
+    assert row["overall_rating"] == "usable"
+    assert row["miss_rate_estimate"] == ""
 
 
 def test_a_new_result_begins_a_new_check_and_keeps_the_old_one(case):
-    with Check(case, "vessels", "anna", n_objects=3) as check:
-        check.judge(check.next_object(), "right")
+    with SegmentationQa(case, "vessels", "anna", n_objects=3) as check:
+        check.rate_object(check.next_object(), "correct")
     store(case, 7, revision=2)
-    with Check(case, "vessels", "anna", n_objects=3) as check:
-        assert check.summary.right == 0
-    states = [record["state"] for record in check_records(case)]
+    with SegmentationQa(case, "vessels", "anna", n_objects=3) as check:
+        assert check.summary.correct == 0
+    states = [record["state"] for record in qa_records(case)]
     assert states == ["earlier result", "current"]
-    assert records_csv([]) == ""
+    assert qa_records_csv([]) == ""
 
 
 def test_what_cannot_be_checked_is_told(case):
     with pytest.raises(InputError, match="no nuclei yet"):
-        Check(case, "nuclei", "anna")
-    with pytest.raises(InputError, match="'maps' cannot be checked"):
-        Check(case, "maps", "anna")
-    with pytest.raises(InputError, match="no reader's name"):
-        Check(case, "vessels", "../anna")
-    with Check(case, "vessels", "anna", n_objects=3) as check:
-        with pytest.raises(InputError, match="cannot be judged"):
-            check.judge(99, "right")
-        with pytest.raises(InputError, match="'fine' is no verdict"):
-            check.conclude("fine")
+        SegmentationQa(case, "nuclei", "anna")
+    with pytest.raises(InputError, match="no visual QA of 'maps'"):
+        SegmentationQa(case, "maps", "anna")
+    with pytest.raises(InputError, match="not a valid reader name"):
+        SegmentationQa(case, "vessels", "../anna")
+    with SegmentationQa(case, "vessels", "anna", n_objects=3) as check:
+        with pytest.raises(InputError, match="not in the sample"):
+            check.rate_object(99, "correct")
+        with pytest.raises(InputError, match="'fine' is not an overall rating"):
+            check.rate_overall("fine")
     store(case, 0, revision=3)
-    with pytest.raises(InputError, match="none were found"):
-        Check(case, "vessels", "anna")
+    with pytest.raises(InputError, match="none were detected"):
+        SegmentationQa(case, "vessels", "anna")

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from napari_mosaik.annotate.check import (
-    CheckSample,
+from napari_mosaik.annotate.visual_qa import (
+    QaSample,
     draw_sample,
     exact_interval,
-    missed_interval,
-    summarise,
+    miss_rate_interval,
+    summarise_qa,
 )
 from napari_mosaik.core import InputError
 
@@ -29,7 +29,7 @@ def test_the_interval_over_fields_covers_the_truth_where_objects_of_a_field_are_
         rates = rng.beta(1.0, 4.0, 12)  # mean 0.2, very different from field to field
         there = rng.poisson(30, 12)
         missed = rng.binomial(there, rates)
-        found = missed_interval(there - missed, missed)
+        found = miss_rate_interval(there - missed, missed)
         naive = exact_interval(int(missed.sum()), int(there.sum()))
         covered += found.low <= 0.2 <= found.high
         covered_naive += naive.low <= 0.2 <= naive.high
@@ -38,11 +38,11 @@ def test_the_interval_over_fields_covers_the_truth_where_objects_of_a_field_are_
 
 
 def test_fields_without_misses_still_leave_room_for_some():
-    found = missed_interval([10, 20, 5], [0, 0, 0])
+    found = miss_rate_interval([10, 20, 5], [0, 0, 0])
     assert found.estimate == found.low == 0
     assert found.high == pytest.approx(stats.binomtest(0, 35).proportion_ci(0.95, "exact").high)
-    assert missed_interval([0, 0], [0, 0]) is None
-    assert missed_interval([], []) is None
+    assert miss_rate_interval([0, 0], [0, 0]) is None
+    assert miss_rate_interval([], []) is None
 
 
 def test_a_sample_is_random_repeatable_and_without_repetition():
@@ -59,21 +59,21 @@ def test_a_sample_is_random_repeatable_and_without_repetition():
 
 
 def test_the_last_word_on_each_object_counts():
-    sample = CheckSample((5, 9, 2), (1,))
-    summary = summarise(
+    sample = QaSample((5, 9, 2), (1,))
+    summary = summarise_qa(
         sample,
         [
-            {"object": 5, "judgement": "wrong"},
-            {"object": 9, "judgement": "unsure"},
-            {"object": 5, "judgement": "right"},
-            {"object": 777, "judgement": "wrong"},
-            {"field": 1, "found": 3, "missed": 1},
-            {"verdict": "usable", "comment": "pale capillaries missed"},
+            {"object": 5, "rating": "wrong"},
+            {"object": 9, "rating": "unsure"},
+            {"object": 5, "rating": "correct"},
+            {"object": 777, "rating": "wrong"},
+            {"field": 1, "detected": 3, "missed": 1},
+            {"overall_rating": "usable", "comment": "pale capillaries missed"},
         ],
     )
-    assert (summary.right, summary.wrong, summary.unsure, summary.to_judge) == (1, 0, 1, 1)
-    assert (summary.found, summary.missed, summary.to_search) == (3, 1, 0)
+    assert (summary.correct, summary.wrong, summary.unsure, summary.to_rate) == (1, 0, 1, 1)
+    assert (summary.detected, summary.missed, summary.to_search) == (3, 1, 0)
     assert summary.false_rate.estimate == 0
     assert summary.miss_rate.estimate == 0.25
-    assert summary.verdict == "usable"
-    assert summarise(sample, []).false_rate is None
+    assert summary.overall_rating == "usable"
+    assert summarise_qa(sample, []).false_rate is None

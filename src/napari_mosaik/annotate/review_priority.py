@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from napari_mosaik.core import FloatArray, InputError, Params, setting
 from napari_mosaik.core.uncertainty import normalised_entropy
 
-__all__ = ["QueueItem", "QueueParams", "TileEvidence", "review_queue"]
+__all__ = ["ReviewItem", "ReviewQueueParams", "TileEvidence", "rank_tiles"]
 
 
-class QueueParams(Params):
+class ReviewQueueParams(Params):
     """What makes a tile worth a look."""
 
     length: int = setting(60, "Number of tiles in the queue.", ge=1, le=10_000)
@@ -62,7 +62,7 @@ class TileEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueItem:
+class ReviewItem:
     """One tile of the queue: its row, how much a look is worth (0-1), and why in words."""
 
     tile: int
@@ -70,7 +70,7 @@ class QueueItem:
     reason: str
 
 
-def review_queue(evidence: TileEvidence, params: QueueParams | None = None) -> list[QueueItem]:
+def rank_tiles(evidence: TileEvidence, params: ReviewQueueParams | None = None) -> list[ReviewItem]:
     """The tiles most worth a look, the best first.
 
     Each signal is turned into ranks in (0, 1] over the tiles that have it, so that signals of
@@ -82,7 +82,7 @@ def review_queue(evidence: TileEvidence, params: QueueParams | None = None) -> l
     InputError
         Arrays that do not have one value per tile.
     """
-    params = params or QueueParams()
+    params = params or ReviewQueueParams()
     n = len(evidence.centres_um)
     signals = _signals(evidence, params, n)
     parts = np.array([weight * _ranks(signal) for signal, weight, _ in signals]).reshape(-1, n)
@@ -96,14 +96,14 @@ def review_queue(evidence: TileEvidence, params: QueueParams | None = None) -> l
     for tile in chosen:
         why = signals[int(parts[:, tile].argmax())][2](tile) if value[tile] > 0 else ""
         reason = "flagged" + (f"; {why}" if why else "") if flagged[tile] else why
-        items.append(QueueItem(int(tile), 1.0 if flagged[tile] else float(value[tile]), reason))
+        items.append(ReviewItem(int(tile), 1.0 if flagged[tile] else float(value[tile]), reason))
     return items
 
 
 _Signal = tuple[FloatArray, float, Callable[[int], str]]
 
 
-def _signals(evidence: TileEvidence, params: QueueParams, n: int) -> list[_Signal]:
+def _signals(evidence: TileEvidence, params: ReviewQueueParams, n: int) -> list[_Signal]:
     """Each available signal with its weight and a function that words it for a tile."""
     signals: list[_Signal] = []
     if evidence.measured is not None and evidence.predicted is not None:
@@ -161,7 +161,10 @@ def _ranks(signal: FloatArray) -> FloatArray:
 
 
 def _spread(
-    order: NDArray[np.intp], centres_um: FloatArray, flagged: NDArray[np.bool_], params: QueueParams
+    order: NDArray[np.intp],
+    centres_um: FloatArray,
+    flagged: NDArray[np.bool_],
+    params: ReviewQueueParams,
 ) -> list[int]:
     """The first tiles of *order* that keep their distance; those passed over follow at the end."""
     chosen: list[int] = []
