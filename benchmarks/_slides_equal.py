@@ -24,7 +24,8 @@ from napari_mosaik.io import open_slide
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide import SlideBlocks, View
 from napari_mosaik.io.slide.read.slide import SlideImage
-from napari_mosaik.segment.vessels import VesselParams, pixel_limits, vessel_wall
+from napari_mosaik.segment.vessel_params import VesselParams
+from napari_mosaik.segment.vessels import pixel_limits, vessel_wall
 from napari_mosaik.workflow.lazy_labels import resample_mask
 
 __all__ = ["Equality", "compare_labels"]

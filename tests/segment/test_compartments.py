@@ -16,9 +16,9 @@ from napari_mosaik.segment import (
     TissueClassParams,
     load_tissue_model,
     rasterise_classes,
+    sample_training_pixels,
     segment_classes,
     train_fast,
-    training_pixels,
 )
 from napari_mosaik.segment.forest import FlatForest, grow_forest
 from napari_mosaik.segment.metrics import class_metrics, confusion_matrix
@@ -46,7 +46,7 @@ def slide(seed=0, shape=(360, 420), spacing_um=2.0):
 def model():
     image, codes = slide()
     features = block_features(image.values, 2.0, PARAMS)
-    samples, labels = training_pixels(features, codes, 400, np.random.default_rng(1))
+    samples, labels = sample_training_pixels(features, codes, 400, np.random.default_rng(1))
     return train_fast(samples, labels, PARAMS, np.random.default_rng(2))
 
 
@@ -211,10 +211,10 @@ def test_training_pixels_are_labelled_and_limited():
     features = np.arange(200, dtype=np.float32).reshape(10, 10, 2)
     codes = np.zeros((10, 10), np.uint8)
     codes[:3], codes[5] = 1, 3
-    samples, labels = training_pixels(features, codes, 12, np.random.default_rng(0))
+    samples, labels = sample_training_pixels(features, codes, 12, np.random.default_rng(0))
     assert np.bincount(labels).tolist() == [0, 12, 0, 10]
     index = samples[:, 0].astype(int) // 2
     assert len(set(index.tolist())) == 22
     np.testing.assert_array_equal(codes.ravel()[index], labels)
     with pytest.raises(InputError, match="do not fit"):
-        training_pixels(features, codes[:5], 12, np.random.default_rng(0))
+        sample_training_pixels(features, codes[:5], 12, np.random.default_rng(0))

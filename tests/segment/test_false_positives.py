@@ -20,7 +20,8 @@ from napari_mosaik.segment.false_positives import (
 )
 from napari_mosaik.segment.run_length import find_runs
 from napari_mosaik.segment.slide_stain import result_warnings
-from napari_mosaik.segment.vessels import VesselParams, find_vessels, renumbered
+from napari_mosaik.segment.vessel_assembly import find_vessels
+from napari_mosaik.segment.vessel_params import VesselParams
 from tests.false_positive_scene import KINDS, brown_scene
 
 VECTORS = np.array([HAEMATOXYLIN, DAB]).T
@@ -74,7 +75,7 @@ def test_what_is_planted_is_left_out_for_the_right_reason(scene, found):
     for label, kind in enumerate(scene.kinds, 1):
         there = scene.others == label
         kept += (found.vessels.array()[there] > 0).mean() > 0.1
-        over = np.bincount(found.left_out.array()[there])[1:]
+        over = np.bincount(found.excluded.array()[there])[1:]
         if over.any():
             reasons[kind].append(REASONS[int(found.reasons[over.argmax()])])
     assert kept / len(scene.kinds) <= 0.1
@@ -94,7 +95,7 @@ def runs_of(labels):
 def test_each_rule_can_be_switched_off(scene):
     params = VesselParams(**dict.fromkeys(RULES, False))
     everything = find_vessels(scene.image, params)
-    assert not everything.left_out.array().any()
+    assert not everything.excluded.array().any()
     codes = {"yellow": 1, "black": 2, "dye": 3, "edge": 4, "fold": 5}
     sums = wall_sums(
         scene.image.values,
@@ -163,10 +164,14 @@ def test_an_object_without_sums_is_no_artefact():
     assert np.isnan(wall_colours(nothing, VECTORS)["dab_od"]).all()
 
 
-def test_numbers_count_up_within_vessels_and_within_the_others():
-    kept, others = renumbered(np.array([0, 3, 0, 0, 1], np.uint8))
-    assert kept.tolist() == [0, 1, 0, 2, 3, 0]
-    assert others.tolist() == [0, 0, 1, 0, 0, 2]
+def test_vessels_and_excluded_objects_are_numbered_apart(found):
+    for labels in (found.vessels.array(), found.excluded.array()):
+        numbers, first = np.unique(labels, return_index=True)
+        assert numbers.tolist() == list(range(labels.max() + 1))
+        assert (np.diff(first[1:]) > 0).all()
+
+
+def test_excluded_objects_are_counted_by_reason():
     assert count_by_reason(np.array([0, 3, 0, 0, 1], np.uint8)) == {
         "yellow": 1, "black": 0, "dye": 1, "edge": 0, "fold": 0,
     }  # fmt: skip

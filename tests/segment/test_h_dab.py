@@ -5,6 +5,7 @@ import pytest
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN
+from napari_mosaik.segment.slide_stain import estimate_staining
 from napari_mosaik.segment.stain_vectors import (
     fit_h_dab,
     given_stains,
@@ -12,7 +13,7 @@ from napari_mosaik.segment.stain_vectors import (
     ruifrok_stains,
     stain_mismatch_warning,
 )
-from napari_mosaik.segment.vessels import VesselParams, estimate_staining
+from napari_mosaik.segment.vessel_params import VesselParams
 
 N = 40_000
 

@@ -20,7 +20,8 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.io.slide.read.slide import SlideImage
 from napari_mosaik.segment.false_positives import REASONS
-from napari_mosaik.segment.vessels import VesselParams, find_vessels
+from napari_mosaik.segment.vessel_assembly import find_vessels
+from napari_mosaik.segment.vessel_params import VesselParams
 from napari_mosaik.workflow.lazy_labels import resample_mask
 from napari_mosaik.workflow.recipe import changed, read_recipe
 from napari_mosaik.workflow.run import run_until
@@ -68,11 +69,11 @@ def test_blocks_of_any_size_give_what_the_whole_picture_gives(scene, tmp_path, m
             edge = resample_mask(scene.image.lattice, near)
             whole = find_vessels(scene.image, VesselParams(**settings), edge)
         np.testing.assert_array_equal(store.read(VESSELS).array(), whole.vessels.array())
-        np.testing.assert_array_equal(store.read(EXCLUDED_DAB).array(), whole.left_out.array())
+        np.testing.assert_array_equal(store.read(EXCLUDED_DAB).array(), whole.excluded.array())
         table = store.read(EXCLUDED_DAB_OBJECTS)
         said = [str(reason) for reason in table["reason"]]
         assert said == [REASONS[int(code)] for code in whole.reasons]
-        areas = np.bincount(whole.left_out.array().ravel())[1:]
+        areas = np.bincount(whole.excluded.array().ravel())[1:]
         np.testing.assert_array_equal(table["area_um2"], areas)
         vessels = store.read(VESSEL_OBJECTS)
         areas = np.bincount(whole.vessels.array().ravel())[1:]

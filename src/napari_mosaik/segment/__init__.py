@@ -24,8 +24,9 @@ if TYPE_CHECKING:
         segment_classes,
         train_fast,
     )
-    from napari_mosaik.segment.training_pixels import rasterise_classes, training_pixels
-    from napari_mosaik.segment.vessels import VesselParams, segment_vessels
+    from napari_mosaik.segment.training_pixels import rasterise_classes, sample_training_pixels
+    from napari_mosaik.segment.vessel_assembly import segment_vessels
+    from napari_mosaik.segment.vessel_params import VesselParams
 
 _WHERE = {
     "CaixParams": "caix",
@@ -35,16 +36,16 @@ _WHERE = {
     "NucleiParams": "nuclei",
     "TissueClassParams": "tissue_classifier",
     "TissueModel": "tissue_classifier",
-    "VesselParams": "vessels",
+    "VesselParams": "vessel_params",
     "h_score": "caix",
     "load_tissue_model": "tissue_classifier",
     "rasterise_classes": "training_pixels",
     "score_caix": "caix",
     "segment_classes": "tissue_classifier",
     "segment_nuclei": "nuclei",
-    "segment_vessels": "vessels",
+    "segment_vessels": "vessel_assembly",
     "train_fast": "tissue_classifier",
-    "training_pixels": "training_pixels",
+    "sample_training_pixels": "training_pixels",
 }
 
 __all__ = [
@@ -59,12 +60,12 @@ __all__ = [
     "h_score",
     "load_tissue_model",
     "rasterise_classes",
+    "sample_training_pixels",
     "score_caix",
     "segment_classes",
     "segment_nuclei",
     "segment_vessels",
     "train_fast",
-    "training_pixels",
 ]
 
 

@@ -219,7 +219,7 @@ def train_fast(
     Parameters
     ----------
     features
-        (n, f) features of labelled pixels (`FastTissueModel.features`, `training_pixels`).
+        (n, f) features of labelled pixels (`FastTissueModel.features`, `sample_training_pixels`).
     labels
         (n,) class codes 1..K.
     params

@@ -21,7 +21,7 @@ __all__ = [
     "class_list",
     "held_out_groups",
     "rasterise_classes",
-    "training_pixels",
+    "sample_training_pixels",
 ]
 
 
@@ -67,7 +67,7 @@ def class_list(shapes: Sequence[AnnotatedShape]) -> tuple[str, ...]:
     return (*known, *sorted({shape.label for shape in shapes} - set(known)))
 
 
-def training_pixels(
+def sample_training_pixels(
     features: Float32, codes: NDArray[np.uint8], max_per_class: int, rng: np.random.Generator
 ) -> tuple[Float32, NDArray[np.uint8]]:
     """Samples (n, f) and their codes (n,): at most so many labelled pixels of each class.

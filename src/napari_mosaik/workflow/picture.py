@@ -179,7 +179,7 @@ def _vessels(slide: Slide, choice: Choice) -> Segmented:
     from napari_mosaik.segment import VesselParams
     from napari_mosaik.segment.false_positives import count_by_reason
     from napari_mosaik.segment.slide_stain import result_warnings
-    from napari_mosaik.segment.vessels import find_vessels
+    from napari_mosaik.segment.vessel_assembly import find_vessels
 
     params = VesselParams.parse({"method": choice.method} if choice.method else {})
     image = choice.picture(slide, params.spacing_um)
