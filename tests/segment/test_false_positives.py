@@ -93,7 +93,7 @@ def runs_of(labels):
 
 
 def test_each_rule_can_be_switched_off(scene):
-    params = VesselParams(**dict.fromkeys(RULES, False))
+    params = VesselParams(**dict.fromkeys(RULES.values(), False))
     everything = find_vessels(scene.image, params)
     assert not everything.excluded.array().any()
     codes = {"yellow": 1, "black": 2, "dye": 3, "edge": 4, "fold": 5}

@@ -49,7 +49,7 @@ class BlockComponents:
         return {f"{prefix}:pixels": self.pixels, f"{prefix}:first": self.first, **sides}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[Any]], prefix: str) -> BlockComponents:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> BlockComponents:
         """The inverse of `arrays`."""
         top, bottom, left, right = (arrays[f"{prefix}:edge{i}"] for i in range(4))
         return cls(

@@ -147,7 +147,8 @@ def _none(column: NDArray[Any]) -> Any:
 def _vessel(inputs: StepContext, slide: Slide, lattice: Lattice, mask: NDArray[np.int32]) -> Table:
     """Shape, wall and lumen of one vessel; its wall is found again as the vessels' step did."""
     from napari_mosaik.features import measure_objects
-    from napari_mosaik.segment.vessels import VesselParams, halo_um, vessel_wall
+    from napari_mosaik.segment.vessel_params import VesselParams
+    from napari_mosaik.segment.vessels import halo_um, vessel_wall
 
     record = inputs.record(VESSELS)
     params = VesselParams.parse(record["params"], "the record of the vessels")

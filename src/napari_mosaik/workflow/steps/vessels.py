@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.artifact import Artifact, Progress
 from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.catalogue import (
     EXCLUDED,
@@ -34,7 +34,7 @@ from napari_mosaik.workflow.steps.sampling import sample_tissue
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
     from napari_mosaik.segment.slide_stain import SampledPixels
-    from napari_mosaik.segment.vessel_assembly import JoinedObjects
+    from napari_mosaik.segment.vessel_assembly import JoinedObjects, ObjectKind
 
 __all__ = ["FIND_VESSELS"]
 
@@ -91,15 +91,14 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
     table, excluded = vessels.tables(measured)
     inputs.note(STAINING, vessels.record())
     inputs.note(EXCLUDED, vessels.excluded)
-    results: Results = {VESSEL_OBJECTS: table, EXCLUDED_DAB_OBJECTS: excluded}
-    for artifact, kind, start in ((VESSELS, "vessel", 0.88), (EXCLUDED_DAB, "excluded", 0.94)):
-        painted = LazyLabels(
-            lattice.shape,
-            blocks,
-            partial(vessels.painted, kind),
-            np.dtype(np.int32),
-            partial(vessels.holds, kind),
-        )
+    results: dict[Artifact[Any], object] = {VESSEL_OBJECTS: table, EXCLUDED_DAB_OBJECTS: excluded}
+    kinds: tuple[tuple[Artifact[LabelImage], ObjectKind, float], ...] = (
+        (VESSELS, "vessel", 0.88),
+        (EXCLUDED_DAB, "excluded", 0.94),
+    )
+    for artifact, kind, start in kinds:
+        paint, holds = partial(vessels.painted, kind), partial(vessels.holds, kind)
+        painted = LazyLabels(lattice.shape, blocks, paint, np.dtype(np.int32), holds)
         labels = LabelImage(painted, lattice)
         results[artifact] = yield from inputs.write_labels(
             labels, "storing vessels", name=artifact.name, start=start, stop=start + 0.06
