@@ -42,13 +42,13 @@ def all_layers():
     return [
         layers.slide_layer("CD34", rgb, LATTICE),
         layers.tissue_layer(Raster(np.ones(LATTICE.shape, bool), LATTICE)),
-        layers.quality_layer(
+        layers.artefact_layer(
             Raster(np.ones(LATTICE.shape, np.uint8), LATTICE),
             {1: "pen", 2: "a", 3: "b", 4: "c", 5: "d"},
         ),
         layers.tiles_layer(grid()),
         layers.vessels_layer(labels),
-        layers.left_out_layer(labels, ["black", "edge", "black"]),
+        layers.excluded_dab_layer(labels, ["black", "edge", "black"]),
         layers.nuclei_layer(labels),
         layers.classes_layer(labels),
         layers.annotation_layer(np.zeros(LATTICE.shape, np.uint8), LATTICE, DEFAULT_CLASSES),

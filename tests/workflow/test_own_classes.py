@@ -11,7 +11,7 @@ from napari_mosaik.core.catalogue import CLASS_PROBABILITY, CLASS_RECORD, CLASSE
 from napari_mosaik.core.palette import CLASS_COLOURS, OWN_CLASS_COLOURS
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case, write_geojson
-from napari_mosaik.view.class_layers import classes_layer, uncertainty_layer
+from napari_mosaik.view.layers import classes_layer, uncertainty_layer
 from napari_mosaik.workflow.classifier import retrain
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.annotate import ReviewItem, TissueClass
 from napari_mosaik.core import FloatArray, LabelImage, Lattice, Raster, TileGrid, palette
+from napari_mosaik.core.catalogue import (
+    ANNOTATIONS,
+    ARTEFACT_MASK,
+    CLASS_NAMES,
+    CLASS_PROBABILITY,
+    CLASSES,
+    EXCLUDED_DAB,
+    NUCLEI,
+    STAIN_TITLES,
+    TILES,
+    TISSUE,
+    VESSELS,
+)
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.palette import code_colours, one_colour
-from napari_mosaik.view.class_layers import classes_layer, uncertainty_layer
+from napari_mosaik.core.uncertainty import normalised_entropy
 from napari_mosaik.view.maps import (
     cluster_codes,
     clusters_layer,
@@ -27,17 +41,20 @@ from napari_mosaik.view.maps import (
 from napari_mosaik.view.spec import LayerSpec, Legend, placement, placement_um
 
 __all__ = [
+    "ANNOTATIONS_TITLE",
+    "LAYER_TITLES",
     "annotation_layer",
+    "artefact_layer",
+    "class_colours",
     "classes_layer",
     "cluster_codes",
     "clusters_layer",
     "common_limits",
     "difference_layer",
-    "left_out_layer",
+    "excluded_dab_layer",
     "nuclei_layer",
     "parameter_layer",
     "pet_layer",
-    "quality_layer",
     "queue_layer",
     "sensitivity_layer",
     "slide_layer",
@@ -48,6 +65,22 @@ __all__ = [
     "vessels_layer",
     "width_layer",
 ]
+
+LAYER_TITLES: Final = {
+    VESSELS.name: "Vessels",
+    NUCLEI.name: "Nuclei",
+    **{mask.name: f"Tissue on {STAIN_TITLES[stain]}" for stain, mask in TISSUE.items()},
+    **{mask.name: f"Artefacts on {STAIN_TITLES[stain]}" for stain, mask in ARTEFACT_MASK.items()},
+    EXCLUDED_DAB.name: "Excluded DAB objects",
+    CLASSES.name: "Tissue classes",
+    CLASS_PROBABILITY.name: "Uncertainty of the tissue class",
+    TILES.name: "Tiles",
+    ANNOTATIONS.name: "Annotations",
+}
+"""Title of a layer by the result that it shows; maps of numbers are named after their parameter."""
+ANNOTATIONS_TITLE: Final = LAYER_TITLES[ANNOTATIONS.name]
+_ROWS: Final = 256
+"""Rows of the map that are worked out at once, so that a large slide needs little memory."""
 
 
 def slide_layer(
@@ -75,9 +108,10 @@ def slide_layer(
     )
 
 
-def tissue_layer(mask: Raster, transform: Transform | None = None, name: str = "") -> LayerSpec:
-    """The tissue mask as an outline."""
-    title = name or "Tissue"
+def tissue_layer(mask: Raster, transform: Transform | None = None) -> LayerSpec:
+    """The tissue mask of a slide as an outline."""
+    artifact = TISSUE[mask.lattice.frame].name
+    title = LAYER_TITLES[artifact]
     return LayerSpec(
         title,
         "labels",
@@ -86,29 +120,30 @@ def tissue_layer(mask: Raster, transform: Transform | None = None, name: str = "
         {"colormap": one_colour(palette.TISSUE)},
         {"contour": 2},
         legend=Legend(title, entries=(("tissue outline", palette.TISSUE),)),
-        artifact=f"tissue_{mask.lattice.frame}",
+        artifact=artifact,
         space=mask.lattice.frame,
     )
 
 
-def quality_layer(
-    quality: Raster, names: Mapping[int, str], transform: Transform | None = None, name: str = ""
+def artefact_layer(
+    mask: Raster, names: Mapping[int, str], transform: Transform | None = None
 ) -> LayerSpec:
     """Pen, folds, blur and air bubbles as filled areas; *names* are the words of the codes."""
-    title = name or "Left out of the tissue"
+    artifact = ARTEFACT_MASK[mask.lattice.frame].name
+    title = LAYER_TITLES[artifact]
     return LayerSpec(
         title,
         "labels",
-        np.asarray(quality.values, np.uint8),
-        placement(quality.lattice, transform),
+        np.asarray(mask.values, np.uint8),
+        placement(mask.lattice, transform),
         {"colormap": code_colours(palette.QUALITY_COLOURS)},
         opacity=0.4,
         legend=Legend(
             title,
             entries=tuple((names[code], c) for code, c in palette.QUALITY_COLOURS.items()),
         ),
-        artifact=f"artefacts_{quality.lattice.frame}",
-        space=quality.lattice.frame,
+        artifact=artifact,
+        space=mask.lattice.frame,
     )
 
 
@@ -128,7 +163,7 @@ def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec
         palette.rgba(palette.TILE),
     )
     return LayerSpec(
-        "Tiles",
+        LAYER_TITLES[TILES.name],
         "vectors",
         lines,
         placement_um(grid.lattice.frame, transform),
@@ -143,21 +178,21 @@ def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec
             f"Tiles of {size:.0f} µm",
             entries=(("inner tile", palette.INNER_TILE), ("border tile", palette.TILE)),
         ),
-        artifact="tiles",
+        artifact=TILES.name,
         space=grid.lattice.frame,
     )
 
 
 def vessels_layer(vessels: LabelImage, transform: Transform | None = None) -> LayerSpec:
     """Vessels as orange outlines."""
-    return _outlined(vessels, transform, "Vessels", "vessel", palette.VESSEL, "vessels")
+    return _outlined(vessels, transform, VESSELS.name, "vessel", palette.VESSEL)
 
 
-def left_out_layer(
+def excluded_dab_layer(
     objects: LabelImage, reasons: Sequence[str], transform: Transform | None = None
 ) -> LayerSpec:
     """Brown objects that are no vessels, filled; the reason (by label) shows under the mouse."""
-    title = "Brown left out"
+    title = LAYER_TITLES[EXCLUDED_DAB.name]
     counts = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
     features = {"index": np.arange(len(reasons) + 1), "reason": ["", *reasons]}
     note = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
@@ -169,24 +204,20 @@ def left_out_layer(
         {"colormap": one_colour(palette.EXCLUDED), "features": features},
         opacity=0.6,
         legend=Legend(title, entries=(("no vessel", palette.EXCLUDED),), note=note),
-        artifact="excluded_dab",
+        artifact=EXCLUDED_DAB.name,
         space=objects.lattice.frame,
     )
 
 
 def nuclei_layer(nuclei: LabelImage, transform: Transform | None = None) -> LayerSpec:
     """Nuclei as blue outlines; read-only levels, quick for a hundred thousand."""
-    return _outlined(nuclei, transform, "Nuclei", "nucleus", palette.NUCLEUS, "nuclei")
+    return _outlined(nuclei, transform, NUCLEI.name, "nucleus", palette.NUCLEUS)
 
 
 def _outlined(
-    labels: LabelImage,
-    transform: Transform | None,
-    name: str,
-    word: str,
-    colour: str,
-    artifact: str,
+    labels: LabelImage, transform: Transform | None, artifact: str, word: str, colour: str
 ) -> LayerSpec:
+    name = LAYER_TITLES[artifact]
     return LayerSpec(
         name,
         "labels",
@@ -200,6 +231,64 @@ def _outlined(
     )
 
 
+def class_colours(names: Mapping[int, str]) -> dict[int, str]:
+    """Colour of each class code; classes of the user's own have colours in turn."""
+    own = [code for code in sorted(names) if code > 0 and code not in palette.CLASS_COLOURS]
+    turns = {
+        code: palette.OWN_CLASS_COLOURS[i % len(palette.OWN_CLASS_COLOURS)]
+        for i, code in enumerate(own)
+    }
+    return {**palette.CLASS_COLOURS, **turns}
+
+
+def classes_layer(classes: LabelImage, transform: Transform | None = None) -> LayerSpec:
+    """Tissue classes as filled areas, each in its colour."""
+    names = {**CLASS_NAMES, **classes.names}
+    shown = class_colours(names)
+    title = LAYER_TITLES[CLASSES.name]
+    return LayerSpec(
+        title,
+        "labels",
+        _levels(classes),
+        placement(classes.lattice, transform),
+        {"colormap": code_colours(shown)},
+        opacity=0.45,
+        legend=Legend(title, entries=tuple((names[code], c) for code, c in shown.items())),
+        artifact=CLASSES.name,
+        space=classes.lattice.frame,
+    )
+
+
+def uncertainty_layer(
+    probability: Raster, classes: LabelImage, transform: Transform | None = None
+) -> LayerSpec:
+    """Uncertainty of the tissue classifier, from 0 (certain) to 1 (all classes equally likely).
+
+    The entropy of the class probabilities over its largest value; transparent without class.
+    Hidden at first, since it covers the classes.
+    """
+    values: Any = probability.values
+    codes: Any = classes.values
+    parts = []
+    for row in range(0, values.shape[0], _ROWS):
+        strip = slice(row, row + _ROWS)
+        found = normalised_entropy(values[strip]).astype(np.float32)
+        parts.append(np.where(np.asarray(codes[strip]) > 0, found, np.float32(np.nan)))
+    spec = parameter_layer(
+        Raster(np.concatenate(parts), probability.lattice, "1"),
+        LAYER_TITLES[CLASS_PROBABILITY.name],
+        limits=(0.0, 1.0),
+        colormap=palette.UNCERTAINTY_COLORMAP,
+        transform=transform,
+        visible=False,
+        artifact=CLASS_PROBABILITY.name,
+    )
+    if spec.legend is None:
+        return spec
+    note = "0: one class is certain; 1: all classes are equally likely"
+    return replace(spec, legend=replace(spec.legend, note=note), opacity=0.7)
+
+
 def annotation_layer(
     codes: NDArray[np.uint8],
     lattice: Lattice,
@@ -208,14 +297,14 @@ def annotation_layer(
 ) -> LayerSpec:
     """Annotations drawn over the visible region: code ``k`` is ``classes[k - 1]``, 0 is nothing."""
     return LayerSpec(
-        "Annotations",
+        ANNOTATIONS_TITLE,
         "labels",
         codes,
         placement(lattice, transform),
         {"colormap": code_colours({k: c.colour for k, c in enumerate(classes, 1)})},
         opacity=0.55,
-        legend=Legend("Annotations", entries=tuple((c.name, c.colour) for c in classes)),
-        artifact="annotations:he",
+        legend=Legend(ANNOTATIONS_TITLE, entries=tuple((c.name, c.colour) for c in classes)),
+        artifact=ANNOTATIONS.name,
         space=lattice.frame,
     )
 

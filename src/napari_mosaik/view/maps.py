@@ -6,13 +6,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import InputError, Lattice, Raster, TileGrid, palette
-from napari_mosaik.core.catalogue import CLUSTER_NAMES
+from napari_mosaik.core.catalogue import (
+    CLUSTER_NAMES,
+    CLUSTERS,
+    MAPS,
+    PREDICTION,
+    SUV,
+    UPTAKE,
+    UPTAKE_SENSITIVITY,
+)
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.palette import code_colours
 from napari_mosaik.view.formatting import heading, title_of, uptake_name
 from napari_mosaik.view.spec import LayerSpec, Legend, placement
 
 __all__ = [
+    "DIFFERENCE_TITLE",
     "cluster_codes",
     "clusters_layer",
     "common_limits",
@@ -24,6 +33,7 @@ __all__ = [
     "width_layer",
 ]
 
+DIFFERENCE_TITLE = "Predicted minus measured"
 _HATCH = 12
 """Samples per tile edge in the cluster layer, so that "not testable" can be hatched."""
 
@@ -37,7 +47,7 @@ def parameter_layer(
     colormap: str = palette.PARAMETER_COLORMAP,
     transform: Transform | None = None,
     visible: bool = True,
-    artifact: str = "maps",
+    artifact: str = MAPS.name,
 ) -> LayerSpec:
     """The map of one parameter; limits are its 2nd and 98th percentile unless given."""
     unit = unit or raster.unit
@@ -100,7 +110,7 @@ def clusters_layer(
             entries=tuple((CLUSTER_NAMES[k], c) for k, c in palette.CLUSTER_COLOURS.items()),
             note="average tiles are not coloured",
         ),
-        artifact="clusters",
+        artifact=CLUSTERS.name,
         space=lattice.frame,
     )
 
@@ -111,7 +121,7 @@ def uptake_layers(
     """Measured and predicted uptake on one common scale."""
     given = [raster for raster in (measured, predicted) if raster is not None]
     limits = common_limits(*(raster.values for raster in given))
-    named = (("Measured", measured, "uptake"), ("Predicted", predicted, "prediction"))
+    named = (("Measured", measured, UPTAKE.name), ("Predicted", predicted, PREDICTION.name))
     return [
         _scalar(
             raster,
@@ -137,12 +147,12 @@ def difference_layer(
     reach = max(abs(limit) for limit in common_limits(values))
     return _scalar(
         Raster(values, measured.lattice, measured.unit),
-        "Predicted minus measured",
+        DIFFERENCE_TITLE,
         palette.DIFFERENCE_COLORMAP,
         (-reach, reach),
         measured.unit,
         transform,
-        artifact="prediction",
+        artifact=PREDICTION.name,
     )
 
 
@@ -156,7 +166,7 @@ def sensitivity_layer(change: Raster, transform: Transform | None = None) -> Lay
         limits,
         change.unit,
         transform,
-        artifact="uptake_sensitivity",
+        artifact=UPTAKE_SENSITIVITY.name,
     )
 
 
@@ -170,7 +180,7 @@ def width_layer(width: Raster, transform: Transform | None = None) -> LayerSpec:
         limits,
         width.unit,
         transform,
-        artifact="prediction",
+        artifact=PREDICTION.name,
     )
 
 
@@ -190,7 +200,7 @@ def pet_layer(
         pet.unit,
         transform,
         visible=visible,
-        artifact="suv",
+        artifact=SUV.name,
     )
 
 

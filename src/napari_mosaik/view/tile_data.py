@@ -22,9 +22,16 @@ from napari_mosaik.core.catalogue import (
     UPTAKE_CLUSTERS,
 )
 from napari_mosaik.io.case import Case
-from napari_mosaik.view.formatting import TileReading, number, tile_line, title_of, uptake_name
+from napari_mosaik.view.formatting import (
+    TileReading,
+    number,
+    percent,
+    tile_line,
+    title_of,
+    uptake_name,
+)
 
-__all__ = ["Facts", "TableRow", "gather"]
+__all__ = ["Facts", "TableRow", "badge_of", "gather", "metric_rows", "nearest_tile", "summary_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +162,48 @@ class Facts:
         return TableRow(
             words, value, "" if unit == "1" else unit, rank, table.about.get(column, "")
         )
+
+
+def badge_of(facts: Facts) -> str:
+    """What must be known before the figures are read."""
+    metrics = facts.metrics
+    if metrics is None:
+        return "Nothing to compare yet: run Predictor and Review."
+    if metrics.get("seen_in_training"):
+        return "⚠ This case was in the training: the figures say nothing about new cases"
+    if metrics.get("shared_patient"):
+        return "⚠ Same patient in training"
+    return "Held-out case, patient not in training"
+
+
+def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Method, MAE, MSE and R² of the network and of every baseline, in words."""
+    if not metrics:
+        return []
+    rows = [("MOSAIK network", metrics["suv_norm"])]
+    rows += [(title_of(name), errors) for name, errors in metrics["baselines"].items() if errors]
+    return [(name, *(number(errors.get(k)) for k in ("mae", "mse", "r2"))) for name, errors in rows]  # type: ignore[misc]
+
+
+def summary_of(facts: Facts) -> str:
+    """The figures in the image's own unit, and on how many tiles they rest."""
+    if facts.metrics is None:
+        return ""
+    suv, n = facts.metrics["suv_bsa"], facts.metrics["n_tiles"]
+    words_ = f"{n} tiles · SUV: MAE {number(suv['mae'], facts.unit)}, R² {number(suv['r2'])}"
+    hits = (facts.metrics.get("classes") or {}).get("balanced_accuracy")
+    return words_ + (f" · hot and cold tiles found: {percent(hits)}" if hits is not None else "")
+
+
+def nearest_tile(facts: Facts, x: float, y: float, *, means: bool = False) -> int:
+    """The tile whose point lies nearest to a position in the plot, -1 when there is none."""
+    measured, predicted = facts.measured(), facts.predicted()
+    if measured is None or predicted is None:
+        return -1
+    across = (measured + predicted) / 2 if means else measured
+    up = predicted - measured if means else predicted
+    gap = (across - x) ** 2 + (up - y) ** 2
+    return int(np.nanargmin(gap)) if np.isfinite(gap).any() else -1
 
 
 def _at(table: Table | None, column: str, tile: int) -> float | None:

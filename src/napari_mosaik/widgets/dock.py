@@ -37,6 +37,7 @@ from napari_mosaik.widgets.pages.review import ReviewPanel
 from napari_mosaik.widgets.pages.stain_picker import StainPicker
 from napari_mosaik.widgets.pages.step_pages import make_page
 from napari_mosaik.workflow.steps import STEPS
+from napari_mosaik.workflow.steps.vessels import FIND_VESSELS
 
 if TYPE_CHECKING:
     import napari
@@ -67,7 +68,7 @@ class MosaikDock(QWidget):
         }
         self.preview = LivePreview(self.board)
         self.picker = StainPicker(self.canvas)
-        self.pages["Vessels"].tools = self.picker
+        self.pages[FIND_VESSELS.page].tools = self.picker
         self.banner = Banner()
         self.banner.dismissed.connect(self._dismiss)
         self.bar = JobBar(self.controller, {step.name: step.title for step in STEPS})

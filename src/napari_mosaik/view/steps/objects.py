@@ -71,7 +71,7 @@ def _vessel_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
     specs = _object_layers(_VESSELS, results, choice)
     labels, table = results.get(EXCLUDED_DAB), results.get(EXCLUDED_DAB_OBJECTS)
     if labels is not None and table is not None and len(table):
-        specs.append(layers.left_out_layer(labels, _reasons(table)))
+        specs.append(layers.excluded_dab_layer(labels, _reasons(table)))
     return specs
 
 
@@ -146,7 +146,7 @@ def _preview_layers(
         specs.append(kind.draw(labels, transform))
     if isinstance(excluded, LabelImage):
         reasons = _reasons(found.get(EXCLUDED_DAB_OBJECTS))
-        specs.append(layers.left_out_layer(excluded, reasons, transform))
+        specs.append(layers.excluded_dab_layer(excluded, reasons, transform))
     return specs
 
 

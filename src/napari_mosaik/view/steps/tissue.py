@@ -41,11 +41,10 @@ def _layers(stain: str, results: CaseResults, choice: str) -> list[LayerSpec]:
     if mask is None:
         return []
     transform = results.transform(stain)
-    specs = [layers.tissue_layer(mask, transform, f"Tissue on {STAIN_TITLES[stain]}")]
+    specs = [layers.tissue_layer(mask, transform)]
     artefacts = results.get(CORRECTED_ARTEFACT_MASK[stain])
     if artefacts is not None and np.asarray(artefacts.values).any():
-        title = f"Artefacts on {STAIN_TITLES[stain]}"
-        specs.append(layers.quality_layer(artefacts, ARTEFACT_NAMES, transform, title))
+        specs.append(layers.artefact_layer(artefacts, ARTEFACT_NAMES, transform))
     return specs
 
 

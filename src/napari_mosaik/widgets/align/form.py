@@ -9,6 +9,7 @@ import numpy as np
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFrame, QListWidget, QSlider, QWidget
 
+from napari_mosaik.core.catalogue import ALIGNMENT, STAIN_TITLES
 from napari_mosaik.view.formatting import count, number
 from napari_mosaik.widgets.align.tool import KEYS
 from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TITLES", "AlignForm", "keys_in_words"]
 
-TITLES = {"he": "H&E", "caix": "CAIX", "pet": "PET"}
+TITLES = {frame: STAIN_TITLES.get(frame, "PET") for frame in ALIGNMENT}
 _LOOKS = (("Blend", "blend"), ("Checkerboard", "checkerboard"), ("Outline", "outline"))
 _KINDS = (
     ("Similarity (rotation, shift, scale)", "similarity"),

@@ -11,7 +11,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_mosaik.core import MosaikError, Transform
-from napari_mosaik.core.catalogue import REFERENCE
+from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE
 from napari_mosaik.view.alignment import alignment_lines
 from napari_mosaik.widgets.align.form import TITLES, AlignForm
 from napari_mosaik.widgets.align.reading import Reading, read_for_hand, values_judged
@@ -19,6 +19,7 @@ from napari_mosaik.widgets.align.tool import AlignTool
 from napari_mosaik.widgets.align.view import AlignView
 from napari_mosaik.workflow.given_alignment import LandmarkPairs
 from napari_mosaik.workflow.manual_alignment import ManualAlignment
+from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
     from napari_mosaik.register import Alignment
@@ -150,7 +151,7 @@ class AlignPanel(AlignForm):
     def _store(self, given: dict[str, Any], frame: str) -> None:
         self.controller.update_case(given_alignments=given)
         if self.controller.workspace.problem is None:
-            self.controller.run_steps((f"align_{frame}",))
+            self.controller.run_steps((maker_of(ALIGNMENT[frame]).name,))
 
     # --- acting ---------------------------------------------------------------------------------
     def _act(self, name: str, *values: Any, **more: Any) -> None:

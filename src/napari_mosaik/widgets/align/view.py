@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_mosaik.core import Raster, Transform, palette
-from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES
+from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.view.alignment import checkerboard, circle_lines, voxel_lines
 from napari_mosaik.view.layers import pet_layer
 from napari_mosaik.view.objects import outline_lines
@@ -64,13 +64,13 @@ class AlignView:
             return None
         if self.seen.frame == "pet":
             return self._own(PET)
-        return self.board.layer(STAIN_TITLES[self.seen.frame])
+        return self.board.slide_layer(self.seen.frame)
 
     def enter(self, seen: Seen, laid: AlignmentState) -> None:
         """Show a section over CD34 and nothing else."""
         self._before = Arrangement.of(self.viewer)
         self.seen = seen
-        reference = self.board.layer(STAIN_TITLES[REFERENCE])
+        reference = self.board.slide_layer(REFERENCE)
         for layer in self.viewer.layers:
             layer.visible = layer is reference
         if seen.frame == "pet":
@@ -122,7 +122,7 @@ class AlignView:
 
     # --- parts ----------------------------------------------------------------------------------
     def _show_look(self, laid: AlignmentState) -> None:
-        slide, reference = self.slide, self.board.layer(STAIN_TITLES[REFERENCE])
+        slide, reference = self.slide, self.board.slide_layer(REFERENCE)
         board = self.look == "checkerboard" and self.seen is not None and not self.marking
         covered = self.look == "blend" or self.marking == "own"
         if slide is not None:

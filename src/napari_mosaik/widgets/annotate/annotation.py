@@ -14,6 +14,7 @@ from napari_mosaik.core import InputError, MosaikError
 from napari_mosaik.core.catalogue import CLASS_RECORD, CLASSES, METRICS
 from napari_mosaik.io.case import Case
 from napari_mosaik.view.formatting import number, percent
+from napari_mosaik.view.layers import ANNOTATIONS_TITLE
 from napari_mosaik.widgets.base.worker import Steps
 from napari_mosaik.widgets.base.workspace import LoopChange
 from napari_mosaik.workflow.recipe import read_recipe
@@ -118,7 +119,7 @@ class Annotation(QObject):
             return
         self._unsaved = False
         work = partial(_write, self._case, self.document.shapes, self._lattice)
-        self._controller.read("Annotations", work, lambda _: self.saved.emit())
+        self._controller.read(ANNOTATIONS_TITLE, work, lambda _: self.saved.emit())
 
     def _write_now(self) -> None:
         assert self.document is not None

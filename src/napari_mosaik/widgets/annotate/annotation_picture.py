@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core import Lattice, palette
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.view.layers import annotation_layer
+from napari_mosaik.view.layers import ANNOTATIONS_TITLE, annotation_layer
 from napari_mosaik.widgets.canvas.camera import visible_um
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AnnotationPicture", "Draft"]
 
-LAYER = "Annotations"
+LAYER = ANNOTATIONS_TITLE
 LONGEST_PX = 1600
 OUTLINE = 255
 """Label of the outlines; their one colour stands out on pink tissue."""

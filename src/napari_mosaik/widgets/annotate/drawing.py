@@ -249,7 +249,7 @@ class Drawing(QObject):
 
     # --- places ---------------------------------------------------------------------------------
     def _slide(self) -> tuple[Layer, Lattice] | None:
-        layer = self.link.board.layer("H&E")
+        layer = self.link.board.slide_layer("he")
         lazy = self.link.board.slides.get("he")
         return None if layer is None or lazy is None else (layer, lazy.lattices[0])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_mosaik.core.catalogue import STAIN_TITLES
+from napari_mosaik.core.catalogue import STAIN_TITLES, SUV
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class AllInOne(QObject):
             return False
         self.entering.emit()
         looks = [(layer, "minimum", 1.0) for layer in shown]
-        pets = [spec for spec in self.board.specs.values() if spec.artifact == "suv"]
+        pets = [spec for spec in self.board.specs.values() if spec.artifact == SUV.name]
         if pets:
             known = self.board.layer(pets[0].name)
             pet = self.board.put(pets[0]) if known is None else known

@@ -72,6 +72,10 @@ class LayerBoard(QObject):
         found = self._layers.get(name)
         return found if found is not None and found in self.viewer.layers else None
 
+    def slide_layer(self, stain: str) -> Layer | None:
+        """The layer of a slide ("he", "cd34", "caix"), None when it is not shown."""
+        return self.layer(STAIN_TITLES[stain])
+
     def overlays(self) -> dict[str, Layer]:
         """All layers but the slides, by name."""
         return {n: layer for n, layer in self.present().items() if n not in self._slide_names}

@@ -16,7 +16,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QGuiApplication
 
-from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES
+from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, STAIN_TITLES, STAINS, SUV
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.canvas.camera import centre_um, look_at
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard, fast_removal
@@ -28,6 +28,7 @@ from napari_mosaik.widgets.canvas.layout_state import (
     show_grid,
 )
 from napari_mosaik.widgets.canvas.linked_layers import Twin
+from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
     import napari
@@ -39,7 +40,6 @@ FOUR_UP_KEY = "4"
 _SHAPE = (2, 2)
 _UNSEEN = "\N{HAIR SPACE}"
 """Tells a marker from the layer of that name: napari lets no two layers have one name."""
-_STAINS = ("he", "cd34", "caix")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,11 +179,11 @@ class FourUp(QObject):
 
     def _find_cells(self) -> Iterable[_Cell]:
         space = self.board.controller.workspace
-        for stain in _STAINS:
+        for stain in STAINS:
             title = STAIN_TITLES[stain]
             layer = self.board.layer(title)
             yield _Cell(title, self._heading(title, stain, layer is not None), layer)
-        specs = [spec for spec in self.board.specs.values() if spec.artifact == "suv"]
+        specs = [spec for spec in self.board.specs.values() if spec.artifact == SUV.name]
         pet = self.board.put(specs[0]) if specs and space.case is not None else None
         yield _Cell("PET", self._heading(pet.name if pet else "PET", "pet", pet is not None), pet)
 
@@ -192,8 +192,11 @@ class FourUp(QObject):
             given = any(key == frame and not why for _, key, why in self._sources())
             step = "SUV not computed" if frame == "pet" else "loading"
             return f"{title} · {step if given else 'missing'}"
-        state = self.board.controller.workspace.states.get(f"align_{frame}")
-        aligned = frame == REFERENCE or (state is not None and state.word in ("done", "stale"))
+        if frame == REFERENCE:
+            return title
+        step = maker_of(ALIGNMENT[frame])
+        state = self.board.controller.workspace.states.get(step.name)
+        aligned = state is not None and state.word in ("done", "stale")
         return title if aligned else f"{title} · not registered"
 
     def _sources(self) -> list[tuple[str, str, str]]:

@@ -9,10 +9,12 @@ import numpy as np
 from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QListWidget, QListWidgetItem, QWidget
 
 from napari_mosaik.core import MosaikError, palette
+from napari_mosaik.core.catalogue import VESSELS
 from napari_mosaik.core.corrections import CORRECTED_FRAMES, describe_correction
 from napari_mosaik.tissue import ARTEFACT_NAMES
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.formatting import count
+from napari_mosaik.view.layers import LAYER_TITLES
 from napari_mosaik.view.objects import area_lines, object_lines, outline_lines
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.camera import look_at
@@ -34,14 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["CHOSEN", "GONE", "MADE", "CorrectPanel"]
 
 CHOICES = {
-    "Vessels": "vessels",
-    "Nuclei": "nuclei",
-    "Tissue on CD34": "tissue_cd34",
-    "Tissue on H&E": "tissue_he",
-    "Tissue on CAIX": "tissue_caix",
-    "Artefacts on CD34": "artefacts_cd34",
-    "Artefacts on H&E": "artefacts_he",
-    "Artefacts on CAIX": "artefacts_caix",
+    LAYER_TITLES[what]: what for what in sorted(CORRECTED_FRAMES, key=list(LAYER_TITLES).index)
 }
 """What can be corrected: title, which is also the name of its layer, and name."""
 CHOSEN, MADE, GONE = "Selected object", "Edited manually", "Removed manually"
@@ -57,11 +52,11 @@ _HINTS = {
     "flag": "Drag around the artefact; it is excluded from the tissue and from all measurements.",
     "clear": "Drag around a region that was wrongly marked as artefact.",
 }
-_TOOLS = {"tissue": ("add", "cut"), "quality": ("flag", "clear")}
+_TOOLS = {"tissue": ("add", "cut"), "artefacts": ("flag", "clear")}
 """The tools of each kind of mask; objects have the others."""
 _TAKE = {
     "tissue": "Choose 'Add to tissue mask' or 'Remove from tissue mask'.",
-    "quality": "Choose the artefact type and 'Mark artefact', or 'Clear artefact'.",
+    "artefacts": "Choose the artefact type and 'Mark artefact', or 'Clear artefact'.",
 }
 
 
@@ -167,7 +162,7 @@ class CorrectPanel(QWidget):
         return CHOICES[self.what.currentText()]
 
     def _mask(self) -> str:
-        """The kind of mask that is corrected: "tissue", "quality", or empty for objects."""
+        """The kind of mask that is corrected: "tissue", "artefacts", or empty for objects."""
         kind = self.name.partition("_")[0]
         return kind if kind in _TOOLS else ""
 
@@ -211,7 +206,7 @@ class CorrectPanel(QWidget):
             return
         self.session = session
         self._board.show_slide(CORRECTED_FRAMES[self.name])
-        self._board.set_shown(self.what.currentText(), True)
+        self._board.set_shown(LAYER_TITLES[self.name], True)
         self.tool.take(mode)
         self._shown(seen)
 
@@ -385,7 +380,7 @@ class CorrectPanel(QWidget):
         if self._transform is not None:
             centre = self._transform.apply(centre)
         tile = self._controller.workspace.facts.tile_at((float(centre[0, 0]), float(centre[0, 1])))
-        one = "Vessel" if self.name == "vessels" else "Nucleus"
+        one = "Vessel" if self.name == VESSELS.name else "Nucleus"
         lines = [f"{one}, {f'tile {tile}' if tile >= 0 else 'outside the tiles'}"]
         lines += [f"{title}: {value}" for title, value in object_lines(chosen.numbers)]
         if chosen.how:

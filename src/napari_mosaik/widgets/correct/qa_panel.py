@@ -11,8 +11,10 @@ from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QSpinBox, QWidget
 
 from napari_mosaik.core import MosaikError, palette
-from napari_mosaik.core.catalogue import REFERENCE, TILES
+from napari_mosaik.core.catalogue import OBJECTS, REFERENCE, TILES
+from napari_mosaik.core.corrections import CORRECTED_FRAMES
 from napari_mosaik.view.case_results import transform_to_reference
+from napari_mosaik.view.layers import LAYER_TITLES
 from napari_mosaik.view.report.content import qa_line
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CheckPanel"]
 
 MARK = "Visual QA"
-_CHOICES = {"Vessels": ("vessels", "cd34"), "Nuclei": ("nuclei", "he")}
+_CHOICES = {LAYER_TITLES[what]: (what, CORRECTED_FRAMES[what]) for what in OBJECTS}
 _VERDICTS = ("good", "usable", "not usable")
 _VIEW = 10.0
 """The picture is about this many objects wide."""

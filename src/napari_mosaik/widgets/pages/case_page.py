@@ -8,6 +8,7 @@ from typing import Any
 from qtpy.QtWidgets import QFileDialog, QFrame, QListWidget, QListWidgetItem, QWidget
 
 from napari_mosaik.core import InputError
+from napari_mosaik.core.catalogue import METRICS
 from napari_mosaik.io.case import Case, CaseFile, SlideEntry
 from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
 from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
@@ -155,7 +156,7 @@ def _cohort_line(path: Path) -> str:
         file = CaseFile.read(path / "case.toml")
     except InputError:
         return f"{path.name} · cannot be read"
-    reviewed = (path / "artifacts" / "metrics" / "origin.json").is_file()
+    reviewed = (path / "artifacts" / METRICS.name / "origin.json").is_file()
     started = (path / "artifacts").is_dir()
     state = "reviewed" if reviewed else "begun" if started else "not run"
     return f"{file.name} · {file.patient} · {state}"

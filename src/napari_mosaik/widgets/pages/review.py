@@ -19,20 +19,23 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mosaik.view.formatting import number, percent, title_of
+from napari_mosaik.view.formatting import number
+from napari_mosaik.view.maps import DIFFERENCE_TITLE
+from napari_mosaik.view.tile_data import badge_of, metric_rows, nearest_tile, summary_of
 from napari_mosaik.widgets.base.controls import button, clear, column, row, wrapped_label
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.canvas.legend import legend_widget
 from napari_mosaik.widgets.canvas.side_by_side import SideBySide, review_specs
+from napari_mosaik.workflow.steps.review import REVIEW
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
     from napari_mosaik.view.tile_data import Facts
     from napari_mosaik.widgets.base.case_controller import CaseController
 
-__all__ = ["ReviewPanel", "metric_rows", "nearest_tile"]
+__all__ = ["ReviewPanel"]
 
-_SCALES = ("Measured and predicted, on one scale", "Predicted minus measured")
+_SCALES = ("Measured and predicted, on one scale", DIFFERENCE_TITLE)
 WORST = 12
 _KINDS = ("Predicted against measured", "Difference against mean")
 
@@ -107,7 +110,7 @@ class ReviewPanel(QWidget):
         facts = self._controller.workspace.facts
         ready = facts.measured() is not None and facts.predicted() is not None
         self.toggle.setEnabled(ready)
-        state = self._controller.workspace.states.get("review")
+        state = self._controller.workspace.states.get(REVIEW.name)
         stale = state is not None and state.word == "stale"
         before = "↻ Stale: these figures are from before the last change\n" if stale else ""
         self.badge.setText(before + badge_of(facts))
@@ -181,48 +184,6 @@ def _table() -> QTableWidget:
         "Errors of the normalised SUV over all tiles; MAE mean absolute, MSE mean squared error"
     )
     return table
-
-
-def badge_of(facts: Facts) -> str:
-    """What must be known before the figures are read."""
-    metrics = facts.metrics
-    if metrics is None:
-        return "Nothing to compare yet: run Predictor and Review."
-    if metrics.get("seen_in_training"):
-        return "⚠ This case was in the training: the figures say nothing about new cases"
-    if metrics.get("shared_patient"):
-        return "⚠ Same patient in training"
-    return "Held-out case, patient not in training"
-
-
-def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Method, MAE, MSE and R² of the network and of every baseline, in words."""
-    if not metrics:
-        return []
-    rows = [("MOSAIK network", metrics["suv_norm"])]
-    rows += [(title_of(name), errors) for name, errors in metrics["baselines"].items() if errors]
-    return [(name, *(number(errors.get(k)) for k in ("mae", "mse", "r2"))) for name, errors in rows]  # type: ignore[misc]
-
-
-def summary_of(facts: Facts) -> str:
-    """The figures in the image's own unit, and on how many tiles they rest."""
-    if facts.metrics is None:
-        return ""
-    suv, n = facts.metrics["suv_bsa"], facts.metrics["n_tiles"]
-    words_ = f"{n} tiles · SUV: MAE {number(suv['mae'], facts.unit)}, R² {number(suv['r2'])}"
-    hits = (facts.metrics.get("classes") or {}).get("balanced_accuracy")
-    return words_ + (f" · hot and cold tiles found: {percent(hits)}" if hits is not None else "")
-
-
-def nearest_tile(facts: Facts, x: float, y: float, *, means: bool = False) -> int:
-    """The tile whose point lies nearest to a position in the plot, -1 when there is none."""
-    measured, predicted = facts.measured(), facts.predicted()
-    if measured is None or predicted is None:
-        return -1
-    across = (measured + predicted) / 2 if means else measured
-    up = predicted - measured if means else predicted
-    gap = (across - x) ** 2 + (up - y) ** 2
-    return int(np.nanargmin(gap)) if np.isfinite(gap).any() else -1
 
 
 def _write_report(case: Case) -> str:

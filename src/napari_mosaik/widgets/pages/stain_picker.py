@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QWidget
 from napari_mosaik.core import MosaikError
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.correct.correct_tool import CorrectTool
+from napari_mosaik.workflow.steps.vessels import FIND_VESSELS
 
 if TYPE_CHECKING:
     from napari_mosaik.core import Params
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StainPicker"]
 
-_STEP = "vessels"
+_STEP = FIND_VESSELS.name
 _TITLES = {"haematoxylin": "Haematoxylin", "dab": "DAB"}
 _HINTS = {
     "haematoxylin": "Click a blue nucleus without brown over it, or drag around one.",
