@@ -16,6 +16,7 @@ def compiled(function: F) -> F:
     """The function compiled by numba, cached on disk and without the interpreter lock.
 
     Loops run on one core: blocks of a slide are processed side by side, and numba's fallback
-    threading layer ends the process when two threads enter a parallel loop at once.
+    threading layer ends the process when two threads enter a parallel loop at once.  Division by
+    zero gives infinity or NaN, as in NumPy.
     """
-    return cast(F, numba.njit(cache=True, nogil=True)(function))
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))

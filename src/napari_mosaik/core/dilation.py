@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.frame import Mask
 
 __all__ = ["within"]
@@ -43,7 +43,7 @@ def _half_widths(distance_um: float, spacing_um: tuple[float, float]) -> NDArray
     return reached
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spread(mask: Mask, half: NDArray[np.int64], out: Mask) -> None:
     """Widen every run of a row, and write it into the rows that it reaches."""
     rows, cols = mask.shape

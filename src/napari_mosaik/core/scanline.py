@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from napari_mosaik.core.compiled import compiled
 
 __all__ = ["fill"]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def fill(
     out: NDArray[np.uint8],
     starts: NDArray[np.int64],
@@ -32,7 +33,7 @@ def fill(
                 _fill_row(out[row0 + k], crossing[offset[k] : offset[k + 1]], values[shape])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _crossings(
     edges: NDArray[np.float64], row0: int, row1: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -52,13 +53,13 @@ def _crossings(
     return offset, crossing
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _span(edge: NDArray[np.float64], row0: int, row1: int) -> tuple[int, int]:
     """Rows whose centre lies in the half-open interval of an edge."""
     return max(row0, int(np.ceil(edge[1]))), min(row1, int(np.ceil(edge[3])))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fill_row(row: NDArray[np.uint8], crossing: NDArray[np.float64], value: int) -> None:
     xs = np.sort(crossing)
     for j in range(0, xs.size - 1, 2):

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.catalogue import REFERENCE, STAINS
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.frame import FloatArray, Lattice
 from napari_mosaik.phantom.fields import (
-    compiled,
     interpolate,
     random_field,
     sigmoid,

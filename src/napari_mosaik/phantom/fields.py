@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from napari_mosaik.core.frame import FloatArray
 
-__all__ = ["compiled", "interpolate", "random_field", "sigmoid", "star_radius"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile *function* with numba; it runs without the interpreter's lock."""
-    return cast(Callable[P, R], numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+__all__ = ["interpolate", "random_field", "sigmoid", "star_radius"]
 
 
 def sigmoid(x: ArrayLike) -> FloatArray:

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.frame import FloatArray
-from napari_mosaik.phantom.fields import compiled
 
 Floats = NDArray[np.float32]
 Here = tuple[float, float, float, float, float, float]

@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_mosaik.phantom.fields import compiled
+from napari_mosaik.core.compiled import compiled
 
 __all__ = ["TILE", "write_pyramid"]
 

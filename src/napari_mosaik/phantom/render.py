@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.phantom import paint
 from napari_mosaik.phantom.anatomy import COARSE_UM, FINE_UM
-from napari_mosaik.phantom.fields import compiled
 from napari_mosaik.phantom.section import BUCKET_UM, REACH_UM, Section
 
 __all__ = ["render"]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.phantom.anatomy import Anatomy
-from napari_mosaik.phantom.fields import compiled
 from napari_mosaik.phantom.objects import Nuclei, Vessels
 
 __all__ = ["class_map", "nucleus_table", "tile_table", "vessel_map", "vessel_table", "write_table"]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from napari_mosaik.core.angles import DISTINCT_DEG, angle_difference_deg
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.progress import run_to_end
@@ -27,7 +28,6 @@ from napari_mosaik.register.quality import dice
 __all__ = ["align_masks", "assess_masks", "outline_candidates", "plain_warnings"]
 
 _COARSE_PX = 96
-_ANGLE_APART_DEG = 20.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,7 +177,7 @@ def runner_up_dice(best: Candidate, others: list[Candidate], params: OutlinePara
     """Overlap of the best other way (another angle or side); 0 if there is none."""
     rivals = [0.0]
     for other in others:
-        turned = abs((other.angle_deg - best.angle_deg + 180) % 360 - 180) > _ANGLE_APART_DEG
+        turned = abs(angle_difference_deg(other.angle_deg, best.angle_deg)) > DISTINCT_DEG
         if other.mirrored != best.mirrored:
             rivals.append(other.dice - params.mirror_margin)
         elif turned:
@@ -324,8 +324,8 @@ def _peaks(scan: Scan, most: int = 4) -> list[int]:
     taken: list[int] = []
     for i in np.argsort(-scan.scores, kind="stable"):
         angle = scan.angles_deg[i]
-        apart = [abs((angle - scan.angles_deg[j] + 180) % 360 - 180) for j in taken]
-        if all(a > _ANGLE_APART_DEG for a in apart):
+        apart = [abs(angle_difference_deg(angle, scan.angles_deg[j])) for j in taken]
+        if all(a > DISTINCT_DEG for a in apart):
             taken.append(int(i))
         if len(taken) == most:
             break

@@ -6,6 +6,7 @@ import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
+from napari_mosaik.core.angles import DISTINCT_DEG, angle_difference_deg
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.progress import run_to_end, subprogress
 from napari_mosaik.core.raster import Raster
@@ -30,7 +31,6 @@ CLAIM_UM = 150.0
 """An error of the position beyond this is too much for a claim about tiles."""
 DECISIVE_DELTA = 3.0
 """Difference of (tempered) log likelihoods beyond which one way counts as better than another."""
-_APART_DEG = 20.0
 PRUNE_DELTA, REFINE_DELTA = 150.0, 25.0
 """Differences beyond which a way by outline is left out, and within which it is followed up."""
 
@@ -103,7 +103,7 @@ def _unlike(first: Candidate, candidates: list[Candidate]) -> list[Candidate]:
     for one in candidates:
         if all(
             one.mirrored != other.mirrored
-            or abs((one.angle_deg - other.angle_deg + 180) % 360 - 180) > _APART_DEG / 2
+            or abs(angle_difference_deg(one.angle_deg, other.angle_deg)) > DISTINCT_DEG / 2
             for other in taken
         ):
             taken.append(one)
@@ -142,10 +142,10 @@ def _margins(search: PetSearch, rivals: list[Way], best: Way) -> tuple[float, fl
     turned, over = [math.inf], [math.inf]
     for rival in rivals:
         other = search.transform(rival)
-        away = abs((other.angle_deg - chosen.angle_deg + 180) % 360 - 180)
+        away = abs(angle_difference_deg(other.angle_deg, chosen.angle_deg))
         if other.mirrored != chosen.mirrored:
             over.append((rival.cost - best.cost) / LIKELIHOOD_TEMPERATURE)
-        elif away > _APART_DEG:
+        elif away > DISTINCT_DEG:
             turned.append((rival.cost - best.cost) / LIKELIHOOD_TEMPERATURE)
     return min(turned), min(over)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import map_coordinates
 
+from napari_mosaik.core.angles import DISTINCT_DEG, angle_difference_deg
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import smoothed_image
@@ -22,7 +23,6 @@ from napari_mosaik.register.blocks import tissue_size_um
 __all__ = ["candidates_by_content", "outline_is_whole"]
 
 _COARSE_PX = 96
-_ANGLE_APART_DEG = 20.0
 _LEAST_OVERLAP = 0.4
 _CUT_OFF = 0.15
 
@@ -191,8 +191,8 @@ def _apart(angles_deg: FloatArray, scores: FloatArray, most: int) -> list[int]:
     """Numbers of the best angles, at least 20 degrees apart."""
     taken: list[int] = []
     for i in np.argsort(-scores, kind="stable"):
-        away = [abs((angles_deg[i] - angles_deg[j] + 180) % 360 - 180) for j in taken]
-        if all(a > _ANGLE_APART_DEG for a in away):
+        away = [abs(angle_difference_deg(angles_deg[i], angles_deg[j])) for j in taken]
+        if all(a > DISTINCT_DEG for a in away):
             taken.append(int(i))
         if len(taken) == most:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from napari_mosaik.core.angles import DISTINCT_DEG, angle_difference_deg
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.progress import run_to_end, subprogress
 from napari_mosaik.core.raster import Raster
@@ -21,7 +22,6 @@ _BLUR = 1 / 40
 """Width of the blur in the search for the greatest correlation, in sizes of the tissue."""
 _CLEAR = 0.3
 """Share of agreeing places from which no other way is looked for."""
-_APART_DEG = 20.0
 _FEW_PLACES = 150
 """Places that are compared while ways are sought."""
 
@@ -135,5 +135,5 @@ def _finest(pair: SectionPair, way: SectionWay, params: AlignParams) -> SectionW
 
 
 def _differs(first: Transform, second: Transform) -> bool:
-    turned = abs((first.angle_deg - second.angle_deg + 180) % 360 - 180) > _APART_DEG
+    turned = abs(angle_difference_deg(first.angle_deg, second.angle_deg)) > DISTINCT_DEG
     return first.mirrored != second.mirrored or turned

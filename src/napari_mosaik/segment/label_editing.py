@@ -24,6 +24,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice, Mask
 from napari_mosaik.core.raster import LazyArray
 from napari_mosaik.core.table import Table
+from napari_mosaik.core.window import overlap_slices, paste
 
 __all__ = ["MAX_MERGE_GAP_UM", "Edited", "ObjectEditor", "apply_corrections"]
 
@@ -93,13 +94,7 @@ class ObjectEditor:
         c0, c1, _ = key[1].indices(self.shape[1])
         out = np.array(self._labels[r0:r1, c0:c1], np.int32)
         for (i, j), patch in self._patches.items():
-            top, left = i * _PATCH, j * _PATCH
-            a, b = max(r0, top), min(r1, top + patch.shape[0])
-            c, d = max(c0, left), min(c1, left + patch.shape[1])
-            if a < b and c < d:
-                out[a - r0 : b - r0, c - c0 : d - c0] = patch[
-                    a - top : b - top, c - left : d - left
-                ]
+            paste(out, (r0, c0), patch, (i * _PATCH, j * _PATCH))
         return out
 
     def at(self, place_um: Point) -> int:
@@ -240,10 +235,12 @@ class ObjectEditor:
                 if (i, j) not in self._patches:
                     self._patches[i, j] = self[top : top + _PATCH, left : left + _PATCH]
                 patch = self._patches[i, j] = self._patches[i, j].copy()  # states keep the old one
-                a, b = max(rows.start, top), min(rows.stop, top + patch.shape[0])
-                c, d = max(cols.start, left), min(cols.stop, left + patch.shape[1])
-                part = mask[a - rows.start : b - rows.start, c - cols.start : d - cols.start]
-                patch[a - top : b - top, c - left : d - left][part] = value
+                both = overlap_slices(
+                    (rows.start, cols.start, rows.stop, cols.stop),
+                    (top, left, top + patch.shape[0], left + patch.shape[1]),
+                )
+                if both is not None:
+                    patch[both[1]][mask[both[0]]] = value
 
     def state(self) -> tuple[Any, ...]:
         """All edits so far, for `restore`; cheap, because only what is edited later is copied."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from napari_mosaik.core.compiled import compiled
 
 __all__ = ["class_products"]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def class_products(
     points: NDArray[np.float64], upper: NDArray[np.float64], columns: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from napari_mosaik.core.compiled import compiled
 
 __all__ = ["count_extreme", "count_extreme_in_order", "draw_ranks", "draws_by_rank"]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _next(state: Any) -> tuple[Any, Any]:
     """One step of splitmix64 (Steele et al. 2014): new state, random 64-bit number."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
@@ -25,7 +26,7 @@ def _next(state: Any) -> tuple[Any, Any]:
     return state, x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def draw_ranks(seed: np.uint64, n_draws: int, n_items: int, width: int) -> NDArray[np.int32]:
     """Each row: *width* different numbers below *n_items* in random order (Fisher-Yates)."""
     out = np.empty((n_draws, width), np.int32)
@@ -45,7 +46,7 @@ def draw_ranks(seed: np.uint64, n_draws: int, n_items: int, width: int) -> NDArr
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def count_extreme(
     ordered: NDArray[np.float64],
     ranks: NDArray[np.int32],
@@ -83,7 +84,7 @@ def count_extreme(
     return at_least, at_most
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def draws_by_rank(
     ranks: NDArray[np.int32], width: int, n_items: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
@@ -102,7 +103,7 @@ def draws_by_rank(
     return starts, draws
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sum_of_draw(
     ordered: NDArray[np.float64], rank: NDArray[np.int32], width: int, weight: float, own: int
 ) -> float:
@@ -113,7 +114,7 @@ def _sum_of_draw(
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def count_extreme_in_order(
     ordered: NDArray[np.float64],
     ranks: NDArray[np.int32],

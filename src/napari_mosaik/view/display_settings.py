@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from napari_mosaik.core.colour import (
     optical_density,
     stain_matrix,
 )
+from napari_mosaik.core.compiled import compiled
 
 __all__ = [
     "LIMITS",
@@ -175,7 +175,7 @@ def _stain_colours(look: Look) -> Pixels:
     return colours
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _through_table(pixels: Pixels, table: Pixels) -> Pixels:
     out = np.empty_like(pixels)
     source, target = pixels.reshape(-1), out.reshape(-1)
@@ -184,7 +184,7 @@ def _through_table(pixels: Pixels, table: Pixels) -> Pixels:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _one_stain(
     pixels: Pixels, tables: NDArray[np.float32], colours: Pixels, scale: float
 ) -> Pixels:

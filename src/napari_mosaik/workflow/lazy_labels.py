@@ -14,6 +14,7 @@ from scipy import ndimage
 from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LazyArray, Raster
+from napari_mosaik.core.window import paste
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -97,13 +98,8 @@ class LazyLabels:
             return self._paint(self._whole[r0, c0][1])
         out = np.zeros((max(0, r1 - r0), max(0, c1 - c0)), self.dtype)
         for block in self._touched(r0, r1, c0, c1) if out.size else ():
-            a, b = max(r0, block.rows.start), min(r1, block.rows.stop)
-            c, d = max(c0, block.cols.start), min(c1, block.cols.stop)
             labels = self._labels(block.index)
-            out[a - r0 : b - r0, c - c0 : d - c0] = labels[
-                a - block.rows.start : b - block.rows.start,
-                c - block.cols.start : d - block.cols.start,
-            ]
+            paste(out, (r0, c0), labels, (block.rows.start, block.cols.start))
         return out
 
     def is_empty(self, rows: slice, cols: slice) -> bool:

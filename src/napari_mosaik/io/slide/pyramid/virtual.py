@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from napari_mosaik.core.params import digest
+from napari_mosaik.core.window import paste
 from napari_mosaik.io.slide.pyramid.store import PyramidStore
 from napari_mosaik.io.slide.read.resample import block_mean
 from napari_mosaik.io.slide.types.base import Pixels, StoredLevel, TileSource
@@ -134,15 +135,12 @@ class CompletedSource:
         shape, (th, tw) = self.levels[level].shape, self.levels[level].tile
         out: Pixels = np.full((height, width, 3), 255, np.uint8)
         bottom, right = min(top + height, shape[0]), min(left + width, shape[1])
+        on_slide = out[: bottom - top, : right - left]
         for i in range(top // th, -(-bottom // th)):
             for j in range(left // tw, -(-right // tw)):
                 tile = read(level, i, j)
-                if tile is None:
-                    continue
-                a, b = max(top, i * th), min(bottom, (i + 1) * th)
-                c, d = max(left, j * tw), min(right, (j + 1) * tw)
-                part = tile[a - i * th : b - i * th, c - j * tw : d - j * tw]
-                out[a - top : b - top, c - left : d - left] = part
+                if tile is not None:
+                    paste(on_slide, (top, left), tile, (i * th, j * tw))
         return out
 
     def _tell(self) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.io.slide.types.base import Pixels
 
 __all__ = ["argb_over_white", "colour_of", "over_white", "padding_whitened"]
@@ -57,7 +57,7 @@ def _without_fourth(pixels: NDArray[Any]) -> Pixels:
     return np.ascontiguousarray(pixels[..., :3])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def argb_over_white(pixels: NDArray[np.uint32]) -> Pixels:
     """OpenSlide's pixels (rows, columns), premultiplied ARGB in 32 bits, as RGB on white."""
     out = np.empty((pixels.shape[0], pixels.shape[1], 3), np.uint8)
@@ -71,7 +71,7 @@ def argb_over_white(pixels: NDArray[np.uint32]) -> Pixels:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _black_edges(pixels: Pixels) -> tuple[int, int, int, int]:
     """Number of wholly black rows at the top and bottom, columns at the left and right."""
     height, width = pixels.shape[0], pixels.shape[1]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.core.compiled import compiled
 from napari_mosaik.io.slide.types.base import Pixels
 
 __all__ = ["area_resample", "block_mean"]
@@ -23,7 +23,7 @@ def block_mean(pixels: Pixels, rows: int, columns: int) -> Pixels:
     return _block_mean(pixels, rows, columns)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _halved(pixels: Pixels) -> Pixels:
     """Blocks of 2 x 2, which most slides need, in a form that compiles to vector instructions."""
     height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
@@ -40,7 +40,7 @@ def _halved(pixels: Pixels) -> Pixels:
     return out.reshape(height, width, 3)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _block_mean(pixels: Pixels, rows: int, columns: int) -> Pixels:
     height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
     flat = pixels.reshape(pixels.shape[0], pixels.shape[1] * 3)
@@ -66,7 +66,7 @@ def _block_mean(pixels: Pixels, rows: int, columns: int) -> Pixels:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add_row(
     pixels: Pixels, r: int, weight: float, start: float, step: float, sums: NDArray[np.float64]
 ) -> None:
@@ -82,7 +82,7 @@ def _add_row(
             sums[j, 2] += part * pixels[r, c, 2]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def area_resample(
     pixels: Pixels, start: tuple[float, float], step: tuple[float, float], shape: tuple[int, int]
 ) -> Pixels:

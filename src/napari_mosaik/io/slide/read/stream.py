@@ -23,6 +23,7 @@ import numpy as np
 
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.blocks import Block, margin_px
+from napari_mosaik.core.window import overlap_slices
 from napari_mosaik.io.slide.read.resample import block_mean
 from napari_mosaik.io.slide.types.base import Pixels, StoredLevel
 
@@ -254,14 +255,11 @@ class SlideBlocks:
         out = np.empty((r1 - r0, c1 - c0, 3), np.uint8)
         th, tw = self._tile[0] // step[0], self._tile[1] // step[1]
         for (i, j), reduced in found.items():
-            a, b = max(r0, i * th), min(r1, (i + 1) * th)
-            c, d = max(c0, j * tw), min(c1, (j + 1) * tw)
-            if a >= b or c >= d:
-                continue
-            part = reduced[view]
-            out[a - r0 : b - r0, c - c0 : d - c0] = (
-                255 if part is None else part[a - i * th : b - i * th, c - j * tw : d - j * tw]
-            )
+            tile = (i * th, j * tw, (i + 1) * th, (j + 1) * tw)
+            both = overlap_slices((r0, c0, r1, c1), tile)
+            if both is not None:
+                part = reduced[view]
+                out[both[0]] = 255 if part is None else part[both[1]]
         return out if self._whole else block_mean(out, *rest)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_mosaik.core import InputError
+from napari_mosaik.core.window import overlap_slices
 from napari_mosaik.io.slide.pyramid.virtual import CompletedSource
 from napari_mosaik.io.slide.read.cache import PixelCache, shared_cache
 from napari_mosaik.io.slide.types.base import Pixels, TileSource
@@ -75,6 +76,7 @@ class TileReader:
             out[:] = 255
         if r1 <= r0 or c1 <= c0:
             return out
+        on_slide = out[r0 - top : r1 - top, c0 - left : c1 - left]
         th, tw = stored.tile
         keys = [
             (level, i, j)
@@ -84,11 +86,9 @@ class TileReader:
 
         def put(key: _Key, tile: Pixels | None) -> None:
             row, column = key[1] * th, key[2] * tw
-            a, b = max(r0, row), min(r1, row + th)
-            c, d = max(c0, column), min(c1, column + tw)
-            out[a - top : b - top, c - left : d - left] = (
-                255 if tile is None else tile[a - row : b - row, c - column : d - column]
-            )
+            both = overlap_slices((r0, c0, r1, c1), (row, column, row + th, column + tw))
+            if both is not None:
+                on_slide[both[0]] = 255 if tile is None else tile[both[1]]
 
         missing = []
         for key in keys:  # what is there already never waits for the disk
