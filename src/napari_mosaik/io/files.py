@@ -6,12 +6,12 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from napari_mosaik.core.atomic import atomic_file, flush_to_disk
 from napari_mosaik.core.errors import InputError, MosaikError
 
 __all__ = ["file_digest", "read_json", "remove_tree", "saving", "write_bytes", "write_json"]
@@ -40,19 +40,10 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
 
     A file that is not *durable* may be empty after a power failure; it costs no wait for the disk.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with saving(path.name, path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with scratch.open("wb") as file:
-                file.write(content)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            scratch.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                scratch.unlink(missing_ok=True)
+    with saving(path.name, path.parent), atomic_file(path) as scratch, scratch.open("wb") as file:
+        file.write(content)
+        if durable:
+            flush_to_disk(file)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,7 +7,6 @@ after an epoch therefore gives the same weights as one that was never interrupte
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_mosaik.core.atomic import atomic_file, flush_to_disk
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.learning.devices import ComputeDevice, thread_count
 
@@ -332,13 +332,9 @@ class Trainer:
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values; the file is replaced once it is complete on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("wb") as file:
+    with atomic_file(path) as scratch, scratch.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+        flush_to_disk(file)
 
 
 def read_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:

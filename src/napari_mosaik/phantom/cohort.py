@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.atomic import atomic_folder
 from napari_mosaik.core.catalogue import REFERENCE, STAINS
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.raster import Raster
@@ -117,10 +117,9 @@ def _kept(path: Path, stamp: dict[str, Any]) -> bool:
 def _build_case(
     path: Path, name: str, size: str, seed: int, stamp: dict[str, Any]
 ) -> Generator[float, None, None]:
-    scratch = path.with_name(f".{name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    try:
+    for interrupted in path.parent.glob(f".{path.name}.*.part"):
+        shutil.rmtree(interrupted, ignore_errors=True)
+    with atomic_folder(path) as scratch:
         specimen = draw_specimen(name, size, seed)
         yield 0.05
         _write_facts(scratch, specimen)
@@ -129,9 +128,6 @@ def _build_case(
             for share in _write_slides(scratch, specimen):
                 yield 0.10 + 0.90 * share
         write_json(scratch / STAMP, stamp)
-        os.replace(scratch, path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_slides(folder: Path, specimen: Specimen) -> Generator[float, None, None]:

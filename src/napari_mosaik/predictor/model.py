@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import CorruptArtifact, FloatArray, InputError
+from napari_mosaik.core.atomic import atomic_folder, flush_to_disk
 from napari_mosaik.core.params import digest
 
 __all__ = ["TargetScale", "TrainedModel"]
@@ -102,16 +100,11 @@ class TrainedModel:
         if target.exists():
             type(self).load(target)
             return target
-        scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        scratch.mkdir(parents=True)
-        try:
+        with atomic_folder(target) as scratch:
             arrays = {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
             _write(scratch / _WEIGHTS, pack(arrays))
             text = json.dumps(dict(self.card), indent=2, sort_keys=True, allow_nan=False)
             _write(scratch / _CARD, (text + "\n").encode())
-            os.replace(scratch, target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
         return target
 
     @classmethod
@@ -151,5 +144,4 @@ def _write(path: Path, content: bytes) -> None:
     """Write and flush to the disk."""
     with path.open("wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        flush_to_disk(file)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.atomic import atomic_folder
 from napari_mosaik.core.catalogue import ANNOTATIONS, STAIN_FIT
 from napari_mosaik.core.errors import Blocked, InputError
 from napari_mosaik.core.params import Params, digest
@@ -284,13 +283,8 @@ def _install(model: TissueModel, targets: Sequence[Case]) -> None:
 
 
 def _save(model: TissueModel, folder: Path) -> None:
-    scratch = folder.with_name(f".{uuid.uuid4().hex}")
-    with saving("the model", folder.parent):
-        try:
-            model.save(scratch)
-            scratch.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with saving("the model", folder.parent), atomic_folder(folder) as scratch:
+        model.save(scratch)
 
 
 _METHODS: dict[str, Callable[..., Generator[Progress, None, TissueModel]]] = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.atomic import atomic_file
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.io.files import saving
 
@@ -69,20 +70,14 @@ def fetch_file(
             f"{published.terms}. Nothing was fetched; agree with --yes, or fetch the file "
             f"elsewhere and {published.otherwise}"
         )
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with saving("the weights", path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            found = yield from _download(published, scratch)
-            if not found.startswith(published.sha256):
-                raise CorruptArtifact(
-                    f"what came from {published.url} is not what was published (its SHA-256 is "
-                    f"{found}, expected is {published.sha256}); nothing was installed. Try again "
-                    "later, or take the weights from a file"
-                )
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+    with saving("the weights", path.parent), atomic_file(path) as scratch:
+        found = yield from _download(published, scratch)
+        if not found.startswith(published.sha256):
+            raise CorruptArtifact(
+                f"what came from {published.url} is not what was published (its SHA-256 is "
+                f"{found}, expected is {published.sha256}); nothing was installed. Try again "
+                "later, or take the weights from a file"
+            )
 
 
 def _download(published: PublishedWeights, path: Path) -> Generator[Progress, None, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.atomic import atomic_folder
 from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.io.files import remove_tree, saving
 from napari_mosaik.workflow.download import (
@@ -103,11 +104,9 @@ def install_weights(source: Path, folder: Path | None = None) -> StarDistWeights
     weights = load_stardist(source)
     place = (folder or weights_folder()) / weights.hash
     if not (place / "card.json").is_file():
-        scratch = place.with_name(f".{place.name}.{os.getpid()}.part")
-        with saving("the weights", place.parent):
+        with saving("the weights", place.parent), atomic_folder(place) as scratch:
             save_stardist(weights, scratch)
             remove_tree(place)
-            scratch.replace(place)
     return weights
 
 

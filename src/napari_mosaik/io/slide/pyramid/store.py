@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from napari_mosaik.core.atomic import scratch_path
 from napari_mosaik.io.files import read_json, write_json
 from napari_mosaik.io.slide.types.base import Pixels, StoredLevel
 
 __all__ = ["PyramidStore"]
 
 _log = logging.getLogger(__name__)
-_drafts = itertools.count()
 
 
 class PyramidStore:
@@ -57,7 +55,7 @@ class PyramidStore:
         import zarr
         from zarr.codecs import ZstdCodec
 
-        place = folder.with_name(f".{folder.name}.{os.getpid()}-{next(_drafts)}.part")
+        place = scratch_path(folder)
         place.mkdir(parents=True)
         arrays = {
             n: zarr.create_array(
