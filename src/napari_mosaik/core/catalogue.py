@@ -79,7 +79,8 @@ EXCLUDED: Final = "excluded"
 CORRECTED: Final = "corrections"
 """Entry of a record: number of corrections applied, and those lost with the reason."""
 
-# --- artifacts: what the steps write --------------------------------------------------------------
+# --- artifacts: what the steps write ------------------------------------------------------------
+# Their order is that of the pipeline: `workflow.steps` sorts the steps by what they write.
 TISSUE: Final = {
     stain: Artifact(f"tissue_{stain}", Raster, f"tissue mask of the {STAIN_TITLES[stain]} slide")
     for stain in STAINS
@@ -100,12 +101,11 @@ CORRECTED_ARTEFACT_MASK: Final = {
     )
     for stain in STAINS
 }
+TILES: Final = Artifact("tiles", TileGrid, "tile grid on the CD34 section")
 ALIGNMENT: Final = {
     frame: _document(f"alignment_{frame}", f"registration of {title} to CD34 and its quality")
     for frame, title in (("he", "H&E"), ("caix", "CAIX"), ("pet", "the PET"))
 }
-TILES: Final = Artifact("tiles", TileGrid, "tile grid on the CD34 section")
-STAIN_FIT: Final = _document("stain_fit", "stain vectors of the H&E slide (Macenko)")
 SUV: Final = Artifact("suv", Raster, "measured SUV on the voxel grid of the PET")
 SUV_RECORD: Final = _document("suv_record", "terms of the SUV with their sources")
 UPTAKE: Final = Artifact("uptake", Table, "measured SUV per tile")
@@ -122,17 +122,18 @@ EXCLUDED_DAB: Final = Artifact(
 EXCLUDED_DAB_OBJECTS: Final = Artifact(
     "excluded_dab_objects", Table, "one row per excluded DAB object, with the reason"
 )
-CLASSES: Final = Artifact("classes", LabelImage, "tissue classes")
-CLASS_PROBABILITY: Final = Artifact("class_probability", Raster, "probability of each tissue class")
-CLASS_RECORD: Final = Artifact("class_record", dict, "tissue classifier and area of each class")
-NUCLEI: Final = Artifact("nuclei", LabelImage, "nuclei on H&E")
-NUCLEUS_OBJECTS: Final = Artifact("nucleus_objects", Table, "one row per nucleus")
 CORRECTED_VESSELS: Final = Artifact(
     "corrected_vessels", LabelImage, "vessels after manual correction"
 )
 CORRECTED_VESSEL_OBJECTS: Final = Artifact(
     "corrected_vessel_objects", Table, "one row per vessel after manual correction"
 )
+STAIN_FIT: Final = _document("stain_fit", "stain vectors of the H&E slide (Macenko)")
+CLASSES: Final = Artifact("classes", LabelImage, "tissue classes")
+CLASS_PROBABILITY: Final = Artifact("class_probability", Raster, "probability of each tissue class")
+CLASS_RECORD: Final = Artifact("class_record", dict, "tissue classifier and area of each class")
+NUCLEI: Final = Artifact("nuclei", LabelImage, "nuclei on H&E")
+NUCLEUS_OBJECTS: Final = Artifact("nucleus_objects", Table, "one row per nucleus")
 CORRECTED_NUCLEI: Final = Artifact("corrected_nuclei", LabelImage, "nuclei after manual correction")
 CORRECTED_NUCLEUS_OBJECTS: Final = Artifact(
     "corrected_nucleus_objects", Table, "one row per nucleus after manual correction"

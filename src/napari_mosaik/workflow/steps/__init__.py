@@ -1,56 +1,49 @@
-"""The steps of the pipeline, in the order in which they run."""
+"""The steps of the pipeline, in the order in which they run.
+
+Each file here defines one or more `Step` records, and all of them are found: there is no list to
+extend.  Steps run in the order in which `core.catalogue` defines what they write.
+"""
 
 from __future__ import annotations
 
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
-from napari_mosaik.core.artifact import Artifact
+from napari_mosaik.core.artifact import Artifact, defined_artifacts
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.workflow.step import Step
-from napari_mosaik.workflow.steps.align import ALIGN
-from napari_mosaik.workflow.steps.association import ASSOCIATE
-from napari_mosaik.workflow.steps.caix import CAIX
-from napari_mosaik.workflow.steps.classes import TISSUE_CLASSES
-from napari_mosaik.workflow.steps.clusters import FIND_CLUSTERS
-from napari_mosaik.workflow.steps.correct import CORRECT_NUCLEI, CORRECT_VESSELS
-from napari_mosaik.workflow.steps.kinetics import CURVES, TILE_CURVES
-from napari_mosaik.workflow.steps.maps import PARAMETER_MAPS
-from napari_mosaik.workflow.steps.nuclei import FIND_NUCLEI
-from napari_mosaik.workflow.steps.parameters import TILE_PARAMETERS
-from napari_mosaik.workflow.steps.predict import PREDICT
-from napari_mosaik.workflow.steps.review import REVIEW
-from napari_mosaik.workflow.steps.sensitivity import SHIFT_SENSITIVITY
-from napari_mosaik.workflow.steps.stain import STAIN
-from napari_mosaik.workflow.steps.tiles import MAKE_TILES
-from napari_mosaik.workflow.steps.tissue import FIND_TISSUE
-from napari_mosaik.workflow.steps.uptake import CALCULATE_SUV, MEASURE_UPTAKE
-from napari_mosaik.workflow.steps.vessels import FIND_VESSELS
 
 __all__ = ["STEPS", "maker_of", "step_named"]
 
-STEPS: tuple[Step[Any], ...] = (
-    *FIND_TISSUE,
-    MAKE_TILES,
-    *ALIGN,
-    CALCULATE_SUV,
-    MEASURE_UPTAKE,
-    SHIFT_SENSITIVITY,
-    FIND_VESSELS,
-    CORRECT_VESSELS,
-    STAIN,
-    TISSUE_CLASSES,
-    FIND_NUCLEI,
-    CORRECT_NUCLEI,
-    CAIX,
-    TILE_PARAMETERS,
-    PARAMETER_MAPS,
-    ASSOCIATE,
-    *FIND_CLUSTERS,
-    CURVES,
-    TILE_CURVES,
-    PREDICT,
-    REVIEW,
-)
+
+def _defined_steps() -> Iterator[Step[Any]]:
+    """The steps of all files of this folder; one that a file imports from another comes twice."""
+    for module in pkgutil.iter_modules(__path__):
+        for value in vars(import_module(f"{__name__}.{module.name}")).values():
+            for step in value if isinstance(value, tuple) else (value,):
+                if isinstance(step, Step):
+                    yield step
+
+
+def _in_order() -> tuple[Step[Any], ...]:
+    steps = {step.name: step for step in _defined_steps()}
+    place = {artifact.name: n for n, artifact in enumerate(defined_artifacts())}
+    ordered = sorted(steps.values(), key=lambda step: place[step.writes[0].name])
+    written: set[str] = set()
+    for step in ordered:
+        for entry in (*step.reads, *step.may_read):
+            if isinstance(entry, Artifact) and entry.name not in written:
+                raise ValueError(
+                    f"step '{step.name}' reads '{entry.name}', which no earlier step writes; "
+                    "define the artifacts in core/catalogue.py in the order of the pipeline"
+                )
+        written.update(artifact.name for artifact in step.writes)
+    return tuple(ordered)
+
+
+STEPS: tuple[Step[Any], ...] = _in_order()
 _BY_NAME = {step.name: step for step in STEPS}
 _MAKERS = {artifact.name: step for step in STEPS for artifact in step.writes}
 
