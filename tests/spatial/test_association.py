@@ -6,7 +6,7 @@ from scipy.spatial.distance import cdist
 
 from napari_mosaik.core import InputError
 from napari_mosaik.spatial import AssociationParams, associate, associate_table
-from napari_mosaik.spatial._association_parts import spatial_spectrum
+from napari_mosaik.spatial.association import spatial_spectrum
 
 
 def lattice(rows, cols, spacing_um=300.0):
@@ -57,7 +57,7 @@ def test_effective_size_against_dense_matrices():
 
 def test_effective_size_predicts_the_spread_for_a_known_covariance():
     rng = np.random.default_rng(2)
-    params = AssociationParams(distance_classes="sturges", most_tiles=10)
+    params = AssociationParams(distance_classes="sturges", max_tiles=10)
     centres = lattice(14, 14)
     r, variance = [], []
     for _ in range(300):
@@ -166,7 +166,7 @@ def test_undefined_coefficients_are_nan():
 
 def test_spectral_p_is_left_out_above_the_cap():
     rng = np.random.default_rng(9)
-    params = AssociationParams(most_tiles=20)
+    params = AssociationParams(max_tiles=20)
     result = associate(rng.normal(size=30), rng.normal(size=30), lattice(5, 6), params)
     assert np.isnan(result.p_msr_pearson)
     assert np.isfinite(result.p_dutilleul_pearson)

@@ -187,7 +187,7 @@ def test_result_does_not_depend_on_the_order_of_the_tiles(hilly):
 
 def test_result_does_not_depend_on_chunks_or_on_work_beside_it(hilly, monkeypatch):
     graph, y, params, result = hilly
-    monkeypatch.setattr("napari_mosaik.spatial._moran_parts._CHUNK", 7)
+    monkeypatch.setattr("napari_mosaik.spatial.permutation._CHUNK", 7)
     with ThreadPoolExecutor(3) as pool:
         others = list(pool.map(lambda _: local_moran(y, graph, params), range(6)))
     assert {other.p_value.tobytes() for other in others} == {result.p_value.tobytes()}
@@ -203,7 +203,7 @@ def test_draws_followed_from_tile_to_tile_are_those_summed_anew(monkeypatch, ste
     y[rng.random(y.size) < 0.05] = np.nan
     params, graph = MoranParams(permutations=299), moore(20, 20, kept)
     fast = local_moran(y, graph, params)
-    monkeypatch.setattr("napari_mosaik.spatial._moran_parts._rows_are_even", lambda graph: False)
+    monkeypatch.setattr("napari_mosaik.spatial.permutation._rows_are_even", lambda graph: False)
     plain = local_moran(y, graph, params)
     np.testing.assert_array_equal(fast.p_value, plain.p_value)
     np.testing.assert_array_equal(fast.label, plain.label)

@@ -50,11 +50,11 @@ def test_training_choice_is_the_same_whatever_the_test_case_says():
     np.testing.assert_array_equal(ours.ranking["score"], theirs.ranking["score"])
 
 
-def test_paper_rule_looks_at_the_test_case_and_says_so():
+def test_paper_rule_uses_the_test_case_and_warns():
     choice = choose_proxies(CASES, GROUPS, "paper", test_cases=["C"])
     assert choice.proxies["vascular"] == "area"
     assert choice.leaking
-    assert "too small" in choice.warnings[0]
+    assert "underestimated" in choice.warnings[0]
 
 
 def test_parameter_missing_in_a_case_goes_last():

@@ -7,7 +7,7 @@ from scipy.stats import pearsonr, spearmanr
 
 from napari_mosaik.core import InputError
 from napari_mosaik.spatial import TileSample, selection_stability
-from napari_mosaik.spatial.stability import _drawn, _scores
+from napari_mosaik.spatial.proxies import _bootstrap_scores, _drawn
 
 GROUPS = {"vascular": ("strong", "weak"), "nuclear": ("one", "twin", "absent")}
 
@@ -49,7 +49,7 @@ def test_a_draw_is_the_correlation_of_the_repeated_tiles():
     """Pearson by weights against pearsonr on tiles that are really repeated."""
     case = sample(2, side=8)
     weights = _drawn(case.centres_um, 5, 900.0, np.random.default_rng(1))
-    found = _scores(case, ["strong"], 5, 900.0, np.random.default_rng(1))
+    found = _bootstrap_scores(case, ["strong"], 5, 900.0, np.random.default_rng(1))
     from scipy.stats import rankdata
 
     x, y = case.columns["strong"], case.uptake

@@ -1,4 +1,4 @@
-"""Space: neighbour graphs, interpolated maps, honest correlations, hot and cold spots."""
+"""Spatial statistics of tile values: correlation with the uptake, hot and cold spots, maps."""
 
 from napari_mosaik.spatial.association import (
     Association,
@@ -6,18 +6,23 @@ from napari_mosaik.spatial.association import (
     associate,
     associate_table,
 )
-from napari_mosaik.spatial.global_moran import global_moran, moran_scatter
 from napari_mosaik.spatial.graph import TileGraph, as_tile_graph
 from napari_mosaik.spatial.interpolate import MapParams, inverse_distance, parameter_map
 from napari_mosaik.spatial.moran import (
     LocalMoran,
     MoranParams,
     benjamini_hochberg_cut,
+    global_moran,
     iter_local_moran,
     local_moran,
+    moran_scatter,
 )
-from napari_mosaik.spatial.proxies import ProxyChoice, choose_proxies
-from napari_mosaik.spatial.stability import TileSample, selection_stability
+from napari_mosaik.spatial.proxies import (
+    ProxyChoice,
+    TileSample,
+    choose_proxies,
+    selection_stability,
+)
 
 __all__ = [
     "Association",

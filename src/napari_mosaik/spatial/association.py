@@ -1,22 +1,26 @@
-"""How a tile parameter goes with the uptake, with p-values that know that neighbours resemble."""
+"""Correlation of tile parameters with the uptake; p-values corrected for autocorrelation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Params, Table, setting
-from napari_mosaik.spatial._association_parts import distance_classes, spatial_spectrum
+from napari_mosaik.core.tiles import IntArray
 
 __all__ = ["Association", "AssociationParams", "associate", "associate_table"]
 
-_FEWEST = 3
+_MIN_PAIRS = 3
+_FEW_DISTANCES = 40
+_SAME = 1e-9
 FEW_EFFECTIVE = 10.0
-"""Below this effective sample size p-values are rough and say so."""
+"""Below this effective sample size p-values are rough, and a warning says so."""
 
 
 class AssociationParams(Params):
@@ -24,7 +28,7 @@ class AssociationParams(Params):
 
     distance_classes: Literal["auto", "sturges", "every"] = setting(
         "auto",
-        "Classes of distance for the effective sample size: equal widths (Sturges number), every "
+        "Distance classes for the effective sample size: equal widths (Sturges number), every "
         "distance that occurs, or the latter on small grids only.",
         choices={"auto": "by size", "sturges": "Sturges", "every": "every distance"},
         advanced=True,
@@ -32,15 +36,15 @@ class AssociationParams(Params):
     permutations: int = setting(
         999, "Random surrogates with the same spatial spectrum.", ge=99, le=99_999
     )
-    most_tiles: int = setting(
-        2500, "Above this many tiles the spectral p-value is left out.", ge=10, advanced=True
+    max_tiles: int = setting(
+        2500, "With more tiles the spectral p-value is not computed.", ge=10, advanced=True
     )
-    seed: int = setting(0, "Seed of the surrogates.", ge=0, advanced=True)
+    seed: int = setting(0, "Random seed of the surrogates.", ge=0, advanced=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """Correlation of two tile values, pure numbers; NaN where it is not defined.
+    """Correlation of two tile values, dimensionless; NaN where it is not defined.
 
     Attributes
     ----------
@@ -49,7 +53,7 @@ class Association:
     pearson, spearman
         Coefficients in [-1, 1] (Spearman with average ranks).
     ess_pearson, ess_spearman
-        Effective sample size: independent tiles that would tell as much; at most n.
+        Effective sample size: number of independent tiles with the same information; at most n.
     p_dutilleul_pearson, p_dutilleul_spearman
         Two-sided p-value of the modified t-test.
     p_msr_pearson, p_msr_spearman
@@ -74,12 +78,12 @@ class Association:
 def associate(
     x: ArrayLike, y: ArrayLike, centres_um: ArrayLike, params: AssociationParams | None = None
 ) -> Association:
-    """Correlate two values over the tiles, with p-values that allow for autocorrelation.
+    """Correlate two values over the tiles, p-values corrected for spatial autocorrelation.
 
     Parameters
     ----------
     x, y
-        (n,) values per tile, any unit; tiles in which either is NaN are left out.
+        (n,) values per tile, any unit; tiles in which either is NaN are excluded.
     centres_um
         (n, 2) tile centres, µm.
     params
@@ -90,7 +94,7 @@ def associate(
     Association
         All NaN with fewer than 3 pairs or without variance.  The modified t-test is NaN where
         the estimated variance of the coefficient is not positive or fewer than 2 effective tiles
-        remain; the spectral p-value is NaN above ``params.most_tiles``.
+        remain; the spectral p-value is NaN above ``params.max_tiles``.
 
     Raises
     ------
@@ -101,8 +105,8 @@ def associate(
     -----
     Spectral randomisation keeps mean, variance, Geary's c, and Moran's I with border tiles that
     count themselves in place of the neighbours that they lack.  Below about `FEW_EFFECTIVE`
-    effective tiles the p-values are rough: `docs/spatial.md` tells how often both tests reject
-    when nothing is there.
+    effective tiles the p-values are rough: `docs/performance.md` lists the false positive rates of
+    both tests.
 
     References
     ----------
@@ -127,7 +131,7 @@ def associate_table(
     Parameters
     ----------
     columns
-        Name to (n,) values per tile.
+        Name to (n,) values per tile, any unit; NaN: no value.
     y, centres_um, params
         As in `associate`.
 
@@ -203,7 +207,7 @@ def _group(
     from scipy.stats import rankdata
 
     n, m = x.shape
-    if n < _FEWEST:
+    if n < _MIN_PAIRS:
         return [_undefined(n)] * m
     order = np.lexsort((centres[:, 1], centres[:, 0]))
     values = np.column_stack([x, y])[order]
@@ -223,7 +227,7 @@ def _correlations(
     defined = np.isfinite(both[0])
     filled = np.where(defined, both, 0.0)
     classes = distance_classes(centres, filled, params.distance_classes)
-    spectrum = spatial_spectrum(centres) if n <= params.most_tiles else None
+    spectrum = spatial_spectrum(centres) if n <= params.max_tiles else None
     rng = np.random.default_rng(params.seed)
     signs = np.asarray(rng.integers(0, 2, (params.permutations, n - 1)) * 2 - 1, float)
     out: dict[str, FloatArray] = {}
@@ -274,3 +278,158 @@ def _spectral_p(r: FloatArray, products: FloatArray, signs: FloatArray) -> Float
 def _undefined(n: int) -> Association:
     nan = float("nan")
     return Association(n, *[nan] * (len(fields(Association)) - 1))
+
+
+# --- distance classes and spatial eigenvectors --------------------------------------------------
+@dataclass(frozen=True, slots=True, eq=False)
+class DistanceClasses:
+    """Pairs of n tiles sorted into K distance classes; class 0 pairs each tile with itself.
+
+    Attributes
+    ----------
+    covariance
+        (K + 1, m) autocovariance of each column by class, in the squared unit of the column.
+    traces
+        (K + 1, K + 1) ``tr(B A_k B A_l)`` of the class indicators A and the centring matrix B.
+    single
+        (K + 1,) ``tr(B A_k)``.
+    """
+
+    covariance: FloatArray
+    traces: FloatArray
+    single: FloatArray
+
+    def correlation_variance(self, columns: IntArray, other: int) -> FloatArray:
+        """Dutilleul's variance of the correlation of the *columns* (c,) with column *other*, (c,).
+
+        Column indices; dimensionless.
+        """
+        x, y = self.covariance[:, columns], self.covariance[:, other]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            below = (self.single @ x) * (self.single @ y)
+            return np.asarray((x.T @ self.traces @ y) / below, float)
+
+
+def distance_classes(points_um: FloatArray, columns: FloatArray, rule: str) -> DistanceClasses:
+    """Autocovariances by distance class of centred *columns* (n, m), any unit.
+
+    *points_um* are the tile centres, (n, 2) µm; *rule* as in `AssociationParams`.
+    """
+    n = columns.shape[0]
+    upper = _upper_limits(points_um, rule)
+    partners, products = _compiled_class_products()(points_um, upper, np.ascontiguousarray(columns))
+    used = partners.any(axis=0)
+    partners, products = partners[:, used], products[used]
+    pairs = np.concatenate([[float(n)], partners.sum(axis=0)])
+    covariance = np.vstack([(columns**2).sum(axis=0), products]) / pairs[:, None]
+    degree = np.column_stack([np.ones(n), partners])
+    traces = np.diag(pairs) - 2 / n * (degree.T @ degree) + np.outer(pairs, pairs) / n**2
+    single = -pairs / n
+    single[0] += n
+    return DistanceClasses(covariance, traces, single)
+
+
+def _upper_limits(points_um: FloatArray, rule: str) -> FloatArray:
+    """Upper limits of the distance classes, µm: every distance that occurs, or equal widths."""
+    n = points_um.shape[0]
+    if rule == "every" or (rule == "auto" and n <= 400):
+        from scipy.spatial.distance import pdist
+
+        distances = np.sort(pdist(points_um))
+        new = np.concatenate([[True], np.diff(distances) > _SAME * distances[-1]])
+        distinct = distances[new]
+        if rule == "every" or distinct.size <= _FEW_DISTANCES:
+            return np.asarray(distinct * (1 + 2 * _SAME), float)
+    n_classes = math.ceil(1 + math.log2(n * (n - 1) / 2))
+    longest = _longest_distance(points_um)
+    return np.asarray(np.arange(1, n_classes + 1) * longest / n_classes * (1 + 2 * _SAME), float)
+
+
+def _longest_distance(points_um: FloatArray) -> float:
+    from scipy.spatial import ConvexHull, QhullError
+    from scipy.spatial.distance import pdist
+
+    corners = points_um
+    if points_um.shape[0] > 400:
+        try:
+            corners = points_um[ConvexHull(points_um).vertices]
+        except QhullError:
+            corners = points_um[[0, -1]]
+    return float(pdist(corners).max())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpatialSpectrum:
+    """Eigenvectors (n, n - 1) of the neighbour weights with a closed border.
+
+    Without the constant one; dimensionless.
+    """
+
+    vectors: FloatArray
+
+    def coefficients(self, columns: FloatArray) -> FloatArray:
+        """(n - 1, m) coefficients of centred columns (n, m), of unit length; dimensionless."""
+        raw = self.vectors.T @ columns
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(raw / np.sqrt((raw**2).sum(axis=0)), float)
+
+
+def spatial_spectrum(points_um: FloatArray) -> SpatialSpectrum:
+    """Spectrum of the graph that joins tiles within 1.5 times the usual nearest distance.
+
+    *points_um* are the tile centres, (n, 2) µm.
+
+    A tile at the border is its own neighbour in place of each that it lacks, so that all rows have
+    one sum.  Otherwise the eigenvectors vanish towards the border, as smooth fields do not: their
+    coefficients are then correlated, and random signs underestimate how far two independent fields
+    agree by chance (`docs/performance.md` has the rates).
+    """
+    from scipy.linalg import eigh
+
+    weights = _near(points_um).astype(float)
+    n = weights.shape[0]
+    degree = weights.sum(axis=1)
+    largest = float(degree.max())
+    np.fill_diagonal(weights, largest - degree)
+    shift = 2 * largest + 1  # sets the constant vector above all others, where it is dropped
+    _, vectors = eigh(weights + shift / n, driver="evd", check_finite=False)
+    return SpatialSpectrum(np.ascontiguousarray(vectors[:, :-1]))
+
+
+def _near(points_um: FloatArray) -> NDArray[np.bool_]:
+    from scipy.spatial.distance import cdist
+
+    distance = cdist(points_um, points_um)
+    np.fill_diagonal(distance, np.inf)
+    return np.asarray(distance <= 1.5 * np.median(distance.min(axis=1)), np.bool_)
+
+
+@cache
+def _compiled_class_products() -> Callable[..., tuple[FloatArray, FloatArray]]:
+    """`_class_products` compiled; numba is loaded when it is first needed."""
+    from napari_mosaik.core.compiled import compiled
+
+    return compiled(_class_products)
+
+
+def _class_products(
+    points: FloatArray, upper: FloatArray, columns: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Number of partners of each point (n, K) and summed products per column (K, m), by class.
+
+    Distance class ``k`` holds the ordered pairs of different points with a distance in
+    ``(upper[k - 1], upper[k]]``; the products are of the two values of a pair.
+    """
+    n, n_columns = columns.shape
+    partners = np.zeros((n, upper.size))
+    total = np.zeros((upper.size, n_columns))
+    for i in range(n):
+        for j in range(i + 1, n):
+            dr = points[i, 0] - points[j, 0]
+            dc = points[i, 1] - points[j, 1]
+            k = min(np.searchsorted(upper, np.sqrt(dr * dr + dc * dc)), upper.size - 1)
+            partners[i, k] += 1.0
+            partners[j, k] += 1.0
+            for c in range(n_columns):
+                total[k, c] += 2.0 * columns[i, c] * columns[j, c]
+    return partners, total

@@ -1,4 +1,4 @@
-"""From tile values to a smooth map: inverse distance weighting over the tissue mask."""
+"""Maps of tile values over the tissue mask, by inverse distance weighting."""
 
 from __future__ import annotations
 
@@ -33,7 +33,12 @@ class MapParams(Params):
         2.0, "Weights fall with the distance to this power.", gt=0, le=8, advanced=True
     )
     n_neighbours: int = setting(
-        8, "Nearest tiles that count.", label="nearest tiles", ge=1, le=64, advanced=True
+        8,
+        "Number of nearest tiles that are averaged.",
+        label="nearest tiles",
+        ge=1,
+        le=64,
+        advanced=True,
     )
     spacing_um: float = setting(50.0, "Sample spacing of the maps.", unit="µm", gt=0)
 
@@ -56,7 +61,7 @@ def inverse_distance(
     points_um
         (n, 2) positions of the values, µm.
     values
-        (n,) or (n, c) values, any unit; a NaN is skipped as if the point were not there.
+        (n,) or (n, c) values, any unit; NaN values are ignored.
     query_um
         (m, 2) positions to interpolate, µm.
     power
@@ -67,7 +72,8 @@ def inverse_distance(
     Returns
     -------
     numpy.ndarray
-        (m,) or (m, c); exactly the point's value at a point; NaN where no point has a value.
+        (m,) or (m, c), in the unit of the values; exactly the point's value at a point; NaN where
+        no point has a value.
 
     Raises
     ------
@@ -117,7 +123,7 @@ def parameter_map(
     grid
         The tile grid.
     values
-        (n,) or (n, c) values of the tiles; NaN tiles are skipped.
+        (n,) or (n, c) values of the tiles; NaN tiles are ignored.
     mask
         Tissue mask (true or above 0.5 inside) in the grid's frame; it may have any spacing.
     spacing_um

@@ -1,34 +1,35 @@
-"""Hot and cold spots: local Moran's I of tile values with conditional permutation p-values."""
+"""Hot and cold spots: Moran's I of tile values, local and global, with permutation p-values."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import FloatArray, Params, Table, setting
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.tiles import IntArray
-from napari_mosaik.spatial._moran_parts import (
+from napari_mosaik.spatial.graph import (
     TIE,
-    Sample,
-    esda_tail,
-    moments,
-    own_tail,
-    sample_of,
-    smallest_p,
+    TileGraph,
+    ValuedTiles,
+    as_tile_graph,
+    valued_tiles,
 )
-from napari_mosaik.spatial.graph import TileGraph, as_tile_graph
 
 __all__ = [
     "LocalMoran",
     "MoranParams",
     "benjamini_hochberg_cut",
+    "global_moran",
     "iter_local_moran",
     "local_moran",
+    "moran_scatter",
 ]
 
 AVERAGE, HOT, COLD, HIGH_LOW, LOW_HIGH, NOT_TESTABLE = range(6)
@@ -45,12 +46,12 @@ class MoranParams(Params):
         choices={"two": "two-sided", "one": "smaller tail"},
     )
     fdr: bool = setting(
-        False, "Bound the false discovery rate by the level (Benjamini-Hochberg).", label="FDR"
+        False, "Control the false discovery rate at the level (Benjamini-Hochberg).", label="FDR"
     )
     engine: Literal["mosaik", "esda"] = setting(
-        "mosaik", "Who draws the permutations: this program or the esda library.", advanced=True
+        "mosaik", "Computes the permutations: this program or the library esda.", advanced=True
     )
-    seed: int = setting(0, "Seed of the permutations.", advanced=True, ge=0)
+    seed: int = setting(0, "Random seed of the permutations.", advanced=True, ge=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,31 +61,31 @@ class LocalMoran:
     Attributes
     ----------
     statistic
-        (n,) I_i, pure number; the mean over tested tiles is global Moran's I.
+        (n,) I_i, dimensionless; the mean over tested tiles is global Moran's I.
     p_value
         (n,) pseudo p-value, never adjusted.
     label
         (n,) 0 average, 1 hot, 2 cold, 3 high-low, 4 low-high, 5 not testable.
     z
-        (n,) standardised value (divisor n).
+        (n,) standardised value (divisor n), dimensionless.
     lag
-        (n,) weighted mean of the neighbours' standardised values.
+        (n,) weighted mean of the neighbours' standardised values, dimensionless.
     expected, variance
         (n,) moments of I_i under conditional permutation (Sokal et al. 1998), on the scale of
         `statistic`.
     n_neighbours
-        (n,) neighbours that have a value.
+        (n,) count of neighbours that have a value.
     smallest_p
         (n,) p-value expected if the neighbours were the most extreme ones possible; a tile whose
         smallest p exceeds the level can never be labelled.
     cut
         Largest p-value that was labelled significant; the level itself without FDR.
     n_tested, n_islands, n_missing
-        Tiles tested, tiles with a value but no neighbour, tiles without a value.
+        Counts of tiles tested, with a value but no neighbour, and without a value.
     engine, version
-        Who computed the p-values.
+        Engine that computed the p-values, and its version.
     warnings
-        Sentences for the user.
+        Warnings for the user.
     """
 
     statistic: FloatArray
@@ -131,7 +132,7 @@ class LocalMoran:
         }
 
     def to_table(self) -> Table:
-        """One row per tile: label, statistic, p-value and what they rest on."""
+        """One row per tile: label, statistic, p-value and what they are computed from."""
         return Table(
             {
                 "label": self.label,
@@ -176,14 +177,14 @@ def local_moran(
     Parameters
     ----------
     values
-        (n,) value per tile, any unit; NaN tiles are left out, also as neighbours (label 5).
+        (n,) value per tile, any unit; NaN tiles are excluded, also as neighbours (label 5).
     graph
         Neighbours of the n tiles: `TileGraph` or `libpysal.graph.Graph`; its weights are
         row-standardised over the neighbours that have a value.
     params
         Settings; the defaults are those of the paper with two-sided p-values.
     rng
-        Source of the draws; made from ``params.seed`` if left out.
+        Source of the draws; seeded with ``params.seed`` if None.
 
     Raises
     ------
@@ -195,13 +196,7 @@ def local_moran(
     ----------
     Anselin 1995, Geogr Anal 27:93-115; Sokal, Oden and Thomson 1998, Geogr Anal 30:331-354.
     """
-    steps = iter_local_moran(values, graph, params, rng)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: LocalMoran = end.value
-            return result
+    return run_to_end(iter_local_moran(values, graph, params, rng))
 
 
 def iter_local_moran(
@@ -210,23 +205,37 @@ def iter_local_moran(
     params: MoranParams | None = None,
     rng: np.random.Generator | None = None,
 ) -> Generator[float, None, LocalMoran]:
-    """`local_moran` in pieces: yields the fraction done so that a caller can show or cancel it."""
+    """`local_moran` of values (n,), any unit, in pieces: yields the fraction done.
+
+    A caller can show the progress, or cancel by closing the generator.
+    """
+    from napari_mosaik.spatial import permutation  # numba loads here
+
     params = params or MoranParams()
     rng = np.random.default_rng(params.seed) if rng is None else rng
     values = np.asarray(values, float)
-    sample = sample_of(values, as_tile_graph(graph))
+    tiles = valued_tiles(values, as_tile_graph(graph))
     if params.engine == "esda":
-        tail, version = esda_tail(sample, params.permutations, rng)
+        tail, version = permutation.esda_tail_counts(tiles, params.permutations, rng)
     else:
-        tail = yield from own_tail(sample, params.permutations, rng)
-        version = _own_version()
-    return _assemble(sample, tail, params, version)
+        tail = yield from permutation.tail_counts(tiles, params.permutations, rng)
+        version = metadata.version("napari-mosaik")
+    return _assemble(tiles, tail, params, version)
 
 
 def benjamini_hochberg_cut(p_values: ArrayLike, level: float) -> float:
     """Largest p-value that is significant at the false discovery rate *level*; 0 if none is.
 
-    NaN p-values are not tested (Benjamini and Hochberg 1995, JRSS B 57:289-300).
+    Parameters
+    ----------
+    p_values
+        (n,) p-values, dimensionless; NaN: not tested.
+    level
+        False discovery rate, a fraction.
+
+    References
+    ----------
+    Benjamini and Hochberg 1995, JRSS B 57:289-300.
     """
     p = np.asarray(p_values, float)
     p = np.sort(p[np.isfinite(p)])
@@ -234,31 +243,31 @@ def benjamini_hochberg_cut(p_values: ArrayLike, level: float) -> float:
     return float(p[passed[-1]]) if passed.size else 0.0
 
 
-def _assemble(sample: Sample, tail: IntArray, params: MoranParams, version: str) -> LocalMoran:
-    tested = np.zeros(sample.z.size, np.bool_)
-    tested[sample.tested] = True
+def _assemble(tiles: ValuedTiles, tail: IntArray, params: MoranParams, version: str) -> LocalMoran:
+    tested = np.zeros(tiles.z.size, np.bool_)
+    tested[tiles.tested] = True
     factor = 2 if params.sided == "two" else 1
     p = np.where(tested, np.minimum(1.0, factor * (tail + 1) / (params.permutations + 1)), np.nan)
-    p[tested & (np.abs(sample.z) < TIE)] = 1.0
+    p[tested & (np.abs(tiles.z) < TIE)] = 1.0
     cut = benjamini_hochberg_cut(p, params.alpha) if params.fdr else params.alpha
-    expected, variance = moments(sample)
-    smallest = smallest_p(sample, factor, params.permutations)
-    n_neighbours = np.zeros(sample.valid.size, np.int64)
-    n_neighbours[sample.valid] = sample.graph.n_neighbours
+    expected, variance = _moments(tiles)
+    smallest = _smallest_p(tiles, factor, params.permutations)
+    n_neighbours = np.zeros(tiles.valid.size, np.int64)
+    n_neighbours[tiles.valid] = tiles.graph.n_neighbours
 
     def spread(column: FloatArray, only: NDArray[np.bool_] = tested) -> FloatArray:
-        out = np.full(sample.valid.size, np.nan)
-        out[sample.valid] = np.where(only, column, np.nan)
+        out = np.full(tiles.valid.size, np.nan)
+        out[tiles.valid] = np.where(only, column, np.nan)
         return out
 
-    label = np.full(sample.valid.size, NOT_TESTABLE, np.int8)
-    label[sample.valid] = _labels(sample, p, cut)
+    label = np.full(tiles.valid.size, NOT_TESTABLE, np.int8)
+    label[tiles.valid] = _labels(tiles, p, cut)
     return LocalMoran(
-        spread(sample.z * sample.lag),
+        spread(tiles.z * tiles.lag),
         spread(p),
         label,
-        spread(sample.z, np.ones_like(tested)),
-        spread(sample.lag),
+        spread(tiles.z, np.ones_like(tested)),
+        spread(tiles.lag),
         spread(expected),
         spread(variance),
         n_neighbours,
@@ -266,17 +275,17 @@ def _assemble(sample: Sample, tail: IntArray, params: MoranParams, version: str)
         cut,
         int(tested.sum()),
         int((~tested).sum()),
-        int((~sample.valid).sum()),
+        int((~tiles.valid).sum()),
         params.engine,
         version,
-        _warnings(sample, smallest, params),
+        _warnings(tiles, smallest, params),
     )
 
 
-def _labels(sample: Sample, p: FloatArray, cut: float) -> NDArray[np.int8]:
-    high, near = np.sign(sample.z), np.sign(sample.lag)
-    near[np.abs(sample.lag) < TIE] = 0
-    high[np.abs(sample.z) < TIE] = 0
+def _labels(tiles: ValuedTiles, p: FloatArray, cut: float) -> NDArray[np.int8]:
+    high, near = np.sign(tiles.z), np.sign(tiles.lag)
+    near[np.abs(tiles.lag) < TIE] = 0
+    high[np.abs(tiles.z) < TIE] = 0
     names = {(1, 1): HOT, (-1, -1): COLD, (1, -1): HIGH_LOW, (-1, 1): LOW_HIGH}
     label = np.zeros(p.size, np.int8)
     for (own, around), code in names.items():
@@ -286,7 +295,7 @@ def _labels(sample: Sample, p: FloatArray, cut: float) -> NDArray[np.int8]:
     return label
 
 
-def _warnings(sample: Sample, smallest: FloatArray, params: MoranParams) -> tuple[str, ...]:
+def _warnings(tiles: ValuedTiles, smallest: FloatArray, params: MoranParams) -> tuple[str, ...]:
     out = []
     floor = (2 if params.sided == "two" else 1) / (params.permutations + 1)
     if floor > params.alpha:
@@ -294,19 +303,117 @@ def _warnings(sample: Sample, smallest: FloatArray, params: MoranParams) -> tupl
             f"{params.permutations} permutations cannot give a p-value below {floor:.3g}: no tile "
             f"can be significant at {params.alpha:g}; use more permutations."
         )
-    hopeless = int((smallest[sample.tested] > params.alpha).sum())
+    hopeless = int((smallest[tiles.tested] > params.alpha).sum())
     if hopeless and floor <= params.alpha:
         out.append(
-            f"{hopeless} of {sample.tested.size} tiles have too few neighbours to ever reach "
+            f"{hopeless} of {tiles.tested.size} tiles have too few neighbours to ever reach "
             f"p = {params.alpha:g}."
         )
-    islands = sample.z.size - sample.tested.size
+    islands = tiles.z.size - tiles.tested.size
     if islands:
         out.append(f"{islands} tiles have no neighbour with a value and were not tested.")
     return tuple(out)
 
 
-def _own_version() -> str:
-    from importlib.metadata import version
+def _moments(tiles: ValuedTiles) -> tuple[FloatArray, FloatArray]:
+    """Mean and variance of I_i under conditional permutation, with m2 = 1 and w_i = 1."""
+    n, z2 = tiles.z.size, tiles.z**2
+    square = np.bincount(tiles.graph.focal, tiles.graph.weights**2, minlength=n)
+    expected = -z2 / (n - 1)
+    spread = (square - 1.0 / (n - 1)) * (1.0 - z2 / (n - 1))
+    return expected, np.asarray(z2 * n / (n - 2) * np.maximum(spread, 0.0), float)
 
-    return version("napari-mosaik")
+
+def _smallest_p(tiles: ValuedTiles, factor: int, permutations: int) -> FloatArray:
+    """The p-value expected for the most extreme neighbourhood that the values allow.
+
+    Exact for equal weights within a tile's row; a lower bound for others.  It is 1 for a tile at
+    the mean, whose statistic is 0 whatever its neighbours are.
+    """
+    up = np.sort(tiles.z)
+    down = -up[::-1]
+    out = np.full(tiles.z.size, np.nan)
+    widths = tiles.graph.n_neighbours[tiles.tested]
+    for width in np.unique(widths):
+        rows = tiles.tested[widths == width]
+        own = tiles.z[rows]
+        shares = np.minimum(
+            _extreme_share(up, own, int(width)), _extreme_share(down, -own, int(width))
+        )
+        out[rows] = np.where(np.abs(own) > TIE, shares, 1.0)
+    return np.minimum(1.0, factor * (out * permutations + 1) / (permutations + 1))
+
+
+def _extreme_share(ordered: FloatArray, own: FloatArray, width: int) -> FloatArray:
+    """Share of all neighbourhoods of tiles that hold the *width* smallest of the other values."""
+    inside = own < ordered[width - 1] + TIE
+    last = np.where(inside, ordered[min(width, ordered.size - 1)], ordered[width - 1])
+    low, high = ordered.searchsorted(last - TIE), ordered.searchsorted(last + TIE)
+    before = low - (own < last - TIE)
+    tied = high - low - (np.abs(own - last) < TIE)
+    cases, which = np.unique(np.column_stack([tied, before]), axis=0, return_inverse=True)
+    every = math.comb(ordered.size - 1, width)
+    share = [math.comb(int(t), width - int(b)) / every for t, b in cases]
+    return np.asarray(share, float)[which.ravel()]
+
+
+def global_moran(values: ArrayLike, graph: TileGraph | Any) -> tuple[float, float]:
+    """Global Moran's I and its expectation -1/(n - 1) under randomness.
+
+    Parameters
+    ----------
+    values
+        (n,) value per tile, any unit; NaN tiles are excluded, also as neighbours.
+    graph
+        Neighbours; weights are row-standardised, islands count in the mean only.
+
+    Returns
+    -------
+    tuple
+        I and its expectation, dimensionless.
+
+    Raises
+    ------
+    InputError
+        As `local_moran`.
+    """
+    tiles = valued_tiles(np.asarray(values, float), as_tile_graph(graph))
+    product = tiles.z * tiles.lag
+    total = math.fsum(product[tiles.tested]) / tiles.tested.size
+    return total, -1.0 / (tiles.z.size - 1)
+
+
+def moran_scatter(
+    values: ArrayLike, graph: TileGraph | Any
+) -> tuple[FloatArray, FloatArray, float]:
+    """Standardised values, means of their neighbours, and global Moran's I.
+
+    Parameters
+    ----------
+    values
+        (n,) value per tile, any unit; NaN: no value.
+    graph
+        Neighbours; weights are row-standardised.
+
+    Returns
+    -------
+    tuple
+        (n,) values, (n,) lags (NaN for tiles without a value or without neighbours), and I, the
+        slope of the line through the centre of their scatter plot; all dimensionless.
+
+    Raises
+    ------
+    InputError
+        As `local_moran`.
+
+    References
+    ----------
+    Anselin 1996, in Spatial Analytical Perspectives on GIS.
+    """
+    values = np.asarray(values, float)
+    tiles = valued_tiles(values, as_tile_graph(graph))
+    z, lag = np.full(values.size, np.nan), np.full(values.size, np.nan)
+    z[tiles.valid] = tiles.z
+    lag[np.flatnonzero(tiles.valid)[tiles.tested]] = tiles.lag[tiles.tested]
+    product = tiles.z * tiles.lag
+    return z, lag, math.fsum(product[tiles.tested]) / tiles.tested.size
