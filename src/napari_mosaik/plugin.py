@@ -1,4 +1,4 @@
-"""What napari finds in the plugin: readers, the dock, menu entries and the sample cohort."""
+"""Contributions to napari: readers, the dock, menu entries and the sample cohort."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ LayerData = list[tuple[Any, ...]]
 Paths = str | Sequence[str]
 
 SAMPLE_FOLDER = "napari-mosaik-sample"
-"""In the user's home folder; the sample cohort is kept there and made only once."""
+"""In the user's home folder; the sample cohort is generated there once and kept."""
 FIRST_PICTURE_S = 0.4
-"""A slide that is opened waits so long at most for its coarse picture, instead of a grey one."""
+"""Longest wait for the overview image of a slide that is opened; it is grey until then."""
 _SLIDES_ONLY = (".svs", ".ndpi", ".vms", ".vmu", ".mrxs", ".scn", ".bif", ".svslide")
-"""Suffixes that only slides have: what is wrong with such a file is said, not left to others."""
+"""Suffixes of slides only: errors in such a file are reported, not left to other readers."""
 
 
 # --- readers ------------------------------------------------------------------------------------
 def slide_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
     """A reader for one slide, be it a file or an OME-Zarr or DICOM folder.
 
-    None for what is no slide (ordinary TIFF, other Zarr or DICOM), so that others may read it.
+    None for anything else (ordinary TIFF, other Zarr or DICOM), so that other readers may try.
     """
     from napari_mosaik.core import InputError
     from napari_mosaik.io.slide import open_slide
@@ -41,7 +41,7 @@ def slide_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
 
 
 def _read_slide(path: Paths) -> LayerData:
-    """One slide as a multiscale layer in µm; what cannot be read is said by an error."""
+    """One slide as a multiscale layer in µm; raises `InputError` if it cannot be read."""
     import napari
     from napari.utils.notifications import show_warning
 
@@ -90,24 +90,24 @@ def _read_case(path: Paths) -> LayerData:
 
 # --- the dock and the menu ----------------------------------------------------------------------
 def main_dock() -> MosaikDock:
-    """The main dock of the current window; napari hands a viewer to classes only."""
+    """The main dock for the current viewer (napari passes the viewer to classes only)."""
     from napari_mosaik.widgets.dock import MosaikDock
 
     return MosaikDock(_viewer())
 
 
 def open_case() -> None:
-    """Ask for a case or cohort folder and open it."""
+    """Choose a case or cohort folder and open it."""
     _dock(_viewer()).case_page.choose()
 
 
 def annotate() -> None:
-    """Show the annotation dock."""
+    """Show the annotation tools."""
     _dock(_viewer()).show_annotate()
 
 
 def review() -> None:
-    """Show measured, predicted and difference side by side."""
+    """Show measured, predicted and difference maps side by side."""
     _dock(_viewer()).show_review()
 
 
@@ -121,40 +121,40 @@ def _viewer() -> napari.Viewer:
 
     viewer = napari.current_viewer()
     if viewer is None:
-        raise RuntimeError("open a napari window first")
+        raise RuntimeError("no napari viewer is open")
     return viewer
 
 
 def _dock(viewer: napari.Viewer) -> MosaikDock:
-    """The viewer's main dock, opened if it is not there."""
+    """The main dock of the viewer, created if needed."""
     _, widget = viewer.window.add_plugin_dock_widget("napari-mosaik", "MOSAIK")
     return widget
 
 
 # --- sample data --------------------------------------------------------------------------------
 def sample_quick() -> LayerData:
-    """Six synthetic cases of two patients."""
+    """Generate or open the sample cohort: six synthetic cases of two patients."""
     return _sample("quick")
 
 
 def sample_tiny() -> LayerData:
-    """The same in miniature."""
+    """Generate or open the sample cohort at its smallest size."""
     return _sample("tiny")
 
 
 def _sample(size: str) -> LayerData:
-    """Make or open the cohort in the dock; napari wants a layer, so an empty one stands in."""
+    """Generate or open the cohort in the dock; napari requires a layer, so return an empty one."""
     import numpy as np
 
     viewer = _viewer()
     dock = _dock(viewer)
     name = "MOSAIK sample cohort"
 
-    def tidy() -> None:
+    def remove_placeholder() -> None:
         if name in viewer.layers:
             viewer.layers.remove(name)
-        dock.controller.case_opened.disconnect(tidy)
+        dock.controller.case_opened.disconnect(remove_placeholder)
 
-    dock.controller.case_opened.connect(tidy)
+    dock.controller.case_opened.connect(remove_placeholder)
     dock.controller.sample(Path.home() / f"{SAMPLE_FOLDER}-{size}", size=size)
     return [(np.empty((0, 2)), {"name": name, "units": ("um", "um")}, "points")]

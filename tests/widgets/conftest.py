@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory):
-    """Two tiny sample cases with everything run, the network taught for a moment."""
+    """Two tiny sample cases with everything run, the network trained for two epochs."""
     from napari_mosaik.io import Case
     from napari_mosaik.phantom import sample
     from napari_mosaik.predictor import TrainParams

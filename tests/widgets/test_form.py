@@ -1,4 +1,4 @@
-"""Every step's settings become a form that says back what it was given."""
+"""The settings of every step become a form that returns them unchanged."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_every_step_has_a_form_that_returns_its_defaults(form):
 class Sample(Params):
     edge_um: float = setting(0.05, "An edge.", unit="µm", gt=0, le=10)
     count: int = setting(3, "A number.", ge=1, advanced=True)
-    limit: float | None = setting(None, "May be left out.")
+    limit: float | None = setting(None, "Optional.")
 
 
 def test_units_limits_reset_and_invalid_values(qtbot, form):
@@ -36,9 +36,9 @@ def test_units_limits_reset_and_invalid_values(qtbot, form):
     edge = made.widget("edge_um")
     assert edge.native.suffix() == " µm"
     assert edge.tooltip == "An edge."
-    with qtbot.waitSignal(made.changed) as told:
+    with qtbot.waitSignal(made.changed) as emitted:
         edge.value = 0.07
-    assert told.args[0] == Sample(edge_um=0.07)
+    assert emitted.args[0] == Sample(edge_um=0.07)
     made.widget("limit").value = "not a number"
     with pytest.raises(InputError, match="limit"):
         made.value()

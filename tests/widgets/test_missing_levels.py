@@ -1,4 +1,4 @@
-"""The window makes the levels that a slide lacks, and the shown slide uses them."""
+"""The window builds missing pyramid levels, and the displayed slide uses them."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,14 @@ import tifffile
 
 from napari_mosaik.core import Progress
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
-from napari_mosaik.io.slide.pyramid import virtual as completed
+from napari_mosaik.io.slide.pyramid import virtual as virtual
 
 pytestmark = pytest.mark.gui
 
 
 @pytest.fixture
 def case(tmp_path, monkeypatch):
-    monkeypatch.setattr(completed, "MAX_COARSEST_PX", 100)
+    monkeypatch.setattr(virtual, "MAX_COARSEST_PX", 100)
     pixels = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
     tifffile.imwrite(tmp_path / "he.tif", pixels, tile=(64, 64), photometric="rgb")
     entry = SlideEntry(path=str(tmp_path / "he.tif"), spacing_um=(0.5, 0.5), spacing_source="user")
@@ -34,19 +34,19 @@ def page(qtbot):
     controller.close()
 
 
-def test_levels_are_made_when_a_case_is_opened(qtbot, page, case):
-    said = []
-    page.levels.said.connect(said.append)
+def test_levels_are_built_when_a_case_is_opened(qtbot, page, case):
+    messages = []
+    page.levels.message_changed.connect(messages.append)
     with case.slide("he") as shown:
         assert not shown.source.find_store()
         page.controller.open(case.root)
-        qtbot.waitUntil(lambda: shown.source.find_store() and said[-1:] == [""], timeout=20_000)
-    assert any("H&E: making the coarse levels" in text for text in said)
+        qtbot.waitUntil(lambda: shown.source.find_store() and messages[-1:] == [""], timeout=20_000)
+    assert any("H&E: building missing pyramid levels" in text for text in messages)
     assert [place.suffix for place in case.pyramids.iterdir()] == [".zarr"]
 
 
 def test_closing_the_window_ends_the_work(qtbot, page, case, monkeypatch):
-    from napari_mosaik.widgets.pages import pyramid_builder as missing_levels
+    from napari_mosaik.widgets.pages import pyramid_builder as pyramid_builder
 
     closed = []
 
@@ -57,17 +57,17 @@ def test_closing_the_window_ends_the_work(qtbot, page, case, monkeypatch):
         finally:
             closed.append(slide.path.name)
 
-    monkeypatch.setattr(missing_levels, "complete_pyramid", endless)
-    said = []
-    page.levels.said.connect(said.append)
+    monkeypatch.setattr(pyramid_builder, "complete_pyramid", endless)
+    messages = []
+    page.levels.message_changed.connect(messages.append)
     page.controller.open(case.root)
-    qtbot.waitUntil(lambda: bool(said), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(messages), timeout=20_000)
     page.levels.stop()
     page.controller.close()
     assert closed == ["he.tif"]
 
 
-def test_a_folder_that_cannot_be_written_is_said(qtbot, page, case):
+def test_a_folder_that_cannot_be_written_is_reported(qtbot, page, case):
     page.set_open(True)
     (case.root / "cache").write_text("in the way")
     page.controller.open(case.root)

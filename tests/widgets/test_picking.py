@@ -98,5 +98,5 @@ def test_picking_the_stains(qtbot, dock, opened, own_cohort):
     dock.annotate.drawing.take("")
     form.set_value(settings().model_copy(update={"stains": "ruifrok"}))
     assert "Ruifrok" in picker.line.text()
-    picker.own.click()
+    picker.automatic.click()
     assert settings() == before

@@ -22,7 +22,7 @@ def picture(tmp_path):
     return tmp_path / "he.png"
 
 
-def test_a_size_is_typed_or_copied_from_a_profile(qtbot):
+def test_a_size_is_typed_or_taken_from_a_profile(qtbot):
     from napari_mosaik.widgets.pages.pixel_size import PixelSizeField
 
     field = PixelSizeField()
@@ -45,7 +45,7 @@ def test_a_size_is_typed_or_copied_from_a_profile(qtbot):
     assert not field.edit.isEnabled()
 
 
-def test_a_new_case_keeps_who_gave_the_size(qtbot, tmp_path, picture):
+def test_a_new_case_keeps_the_source_of_the_pixel_size(qtbot, tmp_path, picture):
     from napari_mosaik.widgets.pages.case_forms import NewCaseForm
 
     scanners.add_profile("lab", (0.5, 0.5))
@@ -62,18 +62,18 @@ def test_a_new_case_keeps_who_gave_the_size(qtbot, tmp_path, picture):
     assert (cd34.spacing_um, cd34.spacing_source) == ((0.3, 0.3), "user")
 
 
-def test_the_page_says_that_a_size_is_not_known_and_how_it_was_given(tmp_path, picture):
+def test_the_page_reports_an_unknown_size_and_the_source_of_a_known_one(tmp_path, picture):
     from napari_mosaik.widgets.pages.case_forms import unknown_size
-    from napari_mosaik.widgets.pages.case_page import _holdings
+    from napari_mosaik.widgets.pages.case_page import _content_lines
 
     slides = {"he": SlideEntry(path=str(picture))}
     case = create_case(tmp_path / "case", CaseFile(name="A", slides=slides))
-    assert "not known" in unknown_size(case, "he")
+    assert unknown_size(case, "he") == "pixel size unknown"
     assert unknown_size(case, "cd34") == ""
-    assert _holdings(case)[0] == "⊘ H&E: its pixel size is not known"
+    assert _content_lines(case)[0] == "⊘ H&E: pixel size unknown"
     case.set_spacing("he", (0.5, 0.5), "profile", "lab")
     assert unknown_size(case, "he") == ""
-    line = _holdings(Case(case.root))[0]
-    assert line == "✓ H&E: he.png · 0.5 µm per pixel, from the scanner profile 'lab'"
+    line = _content_lines(Case(case.root))[0]
+    assert line == "✓ H&E: he.png · 0.5 µm/px, from the scanner profile 'lab'"
     case.set_spacing("he", (0.25, 0.25), "ruler")
-    assert _holdings(case)[0].endswith("0.25 µm per pixel, measured with the ruler")
+    assert _content_lines(case)[0].endswith("0.25 µm/px, measured with the ruler")

@@ -1,4 +1,4 @@
-"""What napari finds: the manifest, the readers, and the manifest in the built wheel."""
+"""Contributions to napari: the manifest, the readers, and the manifest in the built wheel."""
 
 import importlib.util
 import shutil
@@ -32,7 +32,7 @@ def test_the_wheel_carries_the_manifest(tmp_path):
     assert "napari_mosaik:napari.yaml" in zipfile.ZipFile(wheel).read(entry).decode()
 
 
-def test_pictures_that_are_not_slides_are_left_to_napari(tmp_path):
+def test_images_that_are_not_slides_are_left_to_napari(tmp_path):
     from napari_mosaik.plugin import case_reader, slide_reader
 
     path = tmp_path / "note.tif"
@@ -55,7 +55,7 @@ def test_folders_are_claimed_only_when_they_are_slides(tmp_path):
     for name in ("pet.dcm", "empty", "a"):
         assert slide_reader(str(tmp_path / name)) is None
     (tmp_path / "b.svs").write_text("not a slide")
-    assert slide_reader(str(tmp_path / "b.svs")) is not None  # reading it says what is wrong
+    assert slide_reader(str(tmp_path / "b.svs")) is not None  # reading it reports what is wrong
 
 
 @pytest.mark.gui

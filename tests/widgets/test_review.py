@@ -17,7 +17,7 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     assert dock.side_by_side.is_on
     assert dock.viewer.canvas.grid.enabled
     assert dock.viewer.canvas.grid.actual_shape(dock.viewer.layers) == (1, 3)
-    assert "Same patient" in dock.review.badge.text()
+    assert "this patient" in dock.review.badge.text()
     methods = [dock.review.table.item(i, 0).text() for i in range(dock.review.table.rowCount())]
     assert methods[0] == "MOSAIK network"
     assert "mean" in methods
@@ -51,9 +51,9 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
 def test_a_tile_shows_the_same_place_in_three_stains(qtbot, dock, opened, own_cohort):
     opened(dock, own_cohort)
     dock.workspace.tile = dock.workspace.facts.n_tiles // 2
-    pictures = dock.inspector.pictures
+    images = dock.inspector.images
     qtbot.waitUntil(
-        lambda: all(not p.image.pixmap().isNull() for p in pictures.values()), timeout=10_000
+        lambda: all(not p.image.pixmap().isNull() for p in images.values()), timeout=10_000
     )
     line = dock.workspace.facts.line(dock.workspace.tile)
     assert "measured" in line

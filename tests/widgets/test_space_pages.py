@@ -16,7 +16,7 @@ def test_every_term_of_the_suv_follows_each_edit_and_is_saved(qtbot, dock, opene
     panel = page.panel
     qtbot.waitUntil(lambda: "factor" in panel.figures.text(), timeout=20_000)
     sources = {name: label.text() for name, label in panel._sources.items()}
-    assert sources["weight_kg"] == "you"
+    assert sources["weight_kg"] == "entered"
     assert sources["scanned"] == sources["half_life_h"] == "file"
     assert panel.fields["scanned"].placeholderText().startswith("2024-05-27")
     assert not panel.save.isEnabled()
@@ -60,12 +60,12 @@ def test_an_image_among_several_is_chosen_on_the_page(qtbot, dock, opened, own_c
     page = dock.pages["Uptake (PET)"]
     page.set_open(True)
     panel = page.panel
-    qtbot.waitUntil(lambda: "2 slices" in panel.choice.why.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "2 slices" in panel.choice.heading.text(), timeout=20_000)
     panel.choice.slice_index.setText("1")
     panel.choice.unit.setCurrentIndex(panel.choice.unit.findData("g/mL"))
     qtbot.mouseClick(panel.choice.use, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: "not scaled again" in panel.formula.text(), timeout=20_000)
-    assert "highest 23.0" in panel.figures.text()
+    assert "maximum 23.0" in panel.figures.text()
     assert Case(root).file.pet.unit == "g/mL"
 
 
@@ -74,12 +74,12 @@ def test_parameters_and_clusters_are_one_selection_with_the_tiles(qtbot, dock, o
     page = dock.pages["Parameters and maps"]
     page.set_open(True)
     panel = page.panel
-    qtbot.waitUntil(lambda: panel.relations is not None, timeout=30_000)
-    assert list(panel.relations.tables) == ["B11", "B8"]
-    assert panel.relations.matrix("pearson").shape == (25, 2)
-    assert "Proxies that these 2 cases choose" in panel.said.text()
-    assert "draws of tiles" in panel.said.text()
-    assert "_" not in panel.said.text()
+    qtbot.waitUntil(lambda: panel.correlations is not None, timeout=30_000)
+    assert list(panel.correlations.tables) == ["B11", "B8"]
+    assert panel.correlations.matrix("pearson").shape == (25, 2)
+    assert "Proxies that these 2 cases choose" in panel.message.text()
+    assert "draws of tiles" in panel.message.text()
+    assert "_" not in panel.message.text()
     assert panel.table.rowCount() == 25
     panel.parameter_descriptions.itemClicked.emit(panel.parameter_descriptions.item(2, 0))
     assert "Formula: 2·sqrt(area/π)" in panel.meaning.text()
@@ -94,15 +94,15 @@ def test_parameters_and_clusters_are_one_selection_with_the_tiles(qtbot, dock, o
     panel._clicked(float(x[tile]), float(y[tile]))
     assert dock.workspace.tile == tile
     qtbot.mouseClick(panel.open, Qt.MouseButton.LeftButton)
-    assert panel.larger.window.isVisible()
-    panel.larger.window.close()
+    assert panel.figure_window.window.isVisible()
+    panel.figure_window.window.close()
 
     page = dock.pages["Clusters"]
     page.set_open(True)
     panel = page.panel
     qtbot.waitUntil(lambda: panel.points is not None, timeout=20_000)
-    assert "p-values by this program" in panel.said.text()
-    assert "at a border or gap" in panel.said.text()
+    assert "p-values by napari-mosaik" in panel.message.text()
+    assert "at a border or gap" in panel.message.text()
     points = panel.points
     tile = int(np.nanargmax(points.z))
     panel._clicked(float(points.z[tile]), float(points.lag[tile]))

@@ -1,4 +1,4 @@
-"""A case is opened, a step is run, cancelled, and fails: the window stays of use throughout."""
+"""A case is opened, a step runs, is cancelled and fails: the window stays usable throughout."""
 
 import time
 from dataclasses import replace
@@ -49,7 +49,7 @@ def test_open_run_and_see_the_layer(qtbot, dock, opened, fresh_case):
     qtbot.waitUntil(lambda: page.head.word.text() == "done", timeout=10_000)
     assert "vessel" in page.head.line.text()
 
-    page.preview_box.setChecked(True)  # what the settings find in the visible part, stored nowhere
+    page.preview_box.setChecked(True)  # the result in the visible region, not stored
     name = f"{PREFIX}vessels"
     qtbot.waitUntil(lambda: name in dock.viewer.layers, timeout=30_000)
     assert page.preview_line.text().startswith("Here: ")
@@ -65,12 +65,12 @@ def test_open_run_and_see_the_layer(qtbot, dock, opened, fresh_case):
     assert len(case.store.read(VESSEL_OBJECTS)) > 0
 
 
-def slow(reads_until):
-    """A body that waits at each progress until it is told to go on."""
+def slow(counted):
+    """A step body that reports progress until it is cancelled."""
 
     def body(inputs, params):
         for i in range(10_000):
-            reads_until.append(i)
+            counted.append(i)
             yield Progress(i, 10_000, "counting")
             time.sleep(0.002)
         raise AssertionError("was not cancelled")
@@ -79,7 +79,7 @@ def slow(reads_until):
 
 
 def install(monkeypatch, step):
-    """Put another step in the place of the one of that name."""
+    """Replace the step of the same name."""
     steps = tuple(step if known.name == step.name else known for known in STEPS)
     for module in (controller_module, run_module):
         named = {one.name: one for one in steps}
@@ -87,10 +87,10 @@ def install(monkeypatch, step):
     monkeypatch.setattr(run_module, "STEPS", steps)
 
 
-def test_a_step_too_short_to_be_seen_running_is_told_nevertheless(qtbot, dock, opened, fresh_case):
+def test_a_step_too_short_to_be_polled_is_announced(qtbot, dock, opened, fresh_case):
     opened(dock, fresh_case)
-    told = []
-    dock.controller.committed.connect(told.append)
+    announced = []
+    dock.controller.committed.connect(announced.append)
 
     def steps():
         yield "tissue_he", Progress(1, 1)
@@ -98,7 +98,7 @@ def test_a_step_too_short_to_be_seen_running_is_told_nevertheless(qtbot, dock, o
 
     dock.controller.start("Tissue", steps)
     qtbot.waitUntil(lambda: dock.workspace.job is None, timeout=20_000)
-    assert told == ["tissue_he", "tissue_cd34"]
+    assert announced == ["tissue_he", "tissue_cd34"]
     idle(qtbot, dock)
 
 
@@ -106,10 +106,10 @@ def test_cancel_is_acknowledged_at_once_and_commits_nothing(
     qtbot, dock, opened, fresh_case, monkeypatch
 ):
     case = opened(dock, fresh_case)
-    seen = []
-    install(monkeypatch, replace(step_named("tissue_he"), body=slow(seen)))
+    counted = []
+    install(monkeypatch, replace(step_named("tissue_he"), body=slow(counted)))
     job = dock.controller.run_steps(["tissue_he"])
-    qtbot.waitUntil(lambda: len(seen) > 5 and dock.bar.cancel.isVisible(), timeout=10_000)
+    qtbot.waitUntil(lambda: len(counted) > 5 and dock.bar.cancel.isVisible(), timeout=10_000)
     with qtbot.waitSignal(job.cancelled, timeout=5000):
         began = time.perf_counter()
         dock.bar.cancel.click()
@@ -128,7 +128,7 @@ def test_cancel_is_acknowledged_at_once_and_commits_nothing(
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), InputError("no tissue")])
-def test_a_failing_step_says_so_and_the_window_goes_on(
+def test_a_failing_step_is_reported_and_the_window_stays_usable(
     qtbot, dock, opened, fresh_case, monkeypatch, error
 ):
     case = opened(dock, fresh_case)
@@ -163,7 +163,7 @@ def test_a_changed_setting_marks_what_depends_on_it_stale(qtbot, dock, opened, o
     assert page.head.word.text() == "stale"
 
 
-def test_what_is_not_a_case_is_said(qtbot, dock, tmp_path):
+def test_a_folder_without_a_case_is_reported(qtbot, dock, tmp_path):
     (tmp_path / "empty").mkdir()
     dock.controller.open(tmp_path / "empty")
     qtbot.waitUntil(lambda: dock.workspace.problem is not None, timeout=10_000)

@@ -133,7 +133,7 @@ class MosaikDock(QWidget):
             page.show_layers.connect(self.board.show_steps)
             page.needs_case.connect(self.case_page.open_missing)
             page.preview.connect(self._preview)
-        self.preview.said.connect(self._previewed)
+        self.preview.message_changed.connect(self._previewed)
         self.view_tools.ruler.taken.connect(lambda: self.annotate.drawing.take(""))
         self.view_tools.ruler.taken.connect(lambda: self.correct.tool.take(""))
         self.view_tools.ruler.taken.connect(lambda: self.picker.tool.take(""))

@@ -1,4 +1,4 @@
-"""Forms of the Case page: a new case, the injection record, what is missing."""
+"""Forms of the Case page: new case, injection record, missing files and pixel sizes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SLIDE_FILTER = (
 
 
 class FileField(QWidget):
-    """A path that is typed or chosen."""
+    """A path, typed or chosen in a dialogue."""
 
     changed = Signal()
 
@@ -47,7 +47,7 @@ class FileField(QWidget):
         self.setLayout(layout)
 
     def text(self) -> str:
-        """The path as given."""
+        """The path as entered."""
         return self.edit.text().strip()
 
     def _choose(self) -> None:
@@ -59,18 +59,18 @@ class FileField(QWidget):
             self.edit.setText(path)
 
 
-def number_of(text: str, what: str) -> float | None:
-    """A number as typed (a decimal comma is understood); None when empty."""
+def number_of(text: str, label: str) -> float | None:
+    """The number in *text* (a decimal comma is accepted); None if empty."""
     if not text.strip():
         return None
     try:
         return float(text.strip().replace(",", "."))
     except ValueError:
-        raise InputError(f"{what}: '{text}' is not a number") from None
+        raise InputError(f"{label}: '{text}' is not a number") from None
 
 
 class NewCaseForm(QFrame):
-    """Asks for the files of a new case."""
+    """Form for the files of a new case."""
 
     created = Signal(object, object)
 
@@ -78,26 +78,28 @@ class NewCaseForm(QFrame):
         super().__init__()
         self._refuse = refuse
         self.setFrameShape(QFrame.Shape.StyledPanel)
-        self.folder = FileField("Folder of the new case", folder=True)
+        self.folder = FileField("Folder for the new case", folder=True)
         self.patient = QLineEdit()
-        self.patient.setPlaceholderText("a pseudonym, never a name")
+        self.patient.setPlaceholderText("pseudonym, never the name")
         self.slides = {s: FileField(f"{STAIN_TITLES[s]} slide", SLIDE_FILTER) for s in STAIN_TITLES}
         self.pixels = {s: PixelSizeField() for s in STAIN_TITLES}
-        self.pet = FileField("microPET slice (DICOM)")
+        self.pet = FileField("microPET image")
         form = QFormLayout()
         form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         form.addRow("Folder", self.folder)
         form.addRow("Patient", self.patient)
         for stain, title in STAIN_TITLES.items():
             form.addRow(title.replace("&", "&&"), self.slides[stain])
-            form.addRow("  pixel size", self.pixels[stain])
+            form.addRow("  Pixel size", self.pixels[stain])
         form.addRow("PET", self.pet)
-        self.make = button("Make the case", self._make)
+        self.create_button = button("Create case", self._create)
         self.setLayout(
-            column(wrapped_label("New case from slides", bold=True), form, self.make, margin=6)
+            column(
+                wrapped_label("New case from slides", bold=True), form, self.create_button, margin=6
+            )
         )
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         try:
             root, file = self.value()
         except InputError as error:
@@ -106,13 +108,13 @@ class NewCaseForm(QFrame):
         self.created.emit(root, file)
 
     def value(self) -> tuple[Path, CaseFile]:
-        """The folder and what its ``case.toml`` will hold."""
+        """The folder and the content of its ``case.toml``."""
         if not self.folder.text():
             raise InputError("choose a folder for the new case")
         root = Path(self.folder.text()).expanduser()
         slides = {s: field.text() for s, field in self.slides.items() if field.text()}
         if not slides:
-            raise InputError("give at least one slide")
+            raise InputError("choose at least one slide")
         entries = {s: slide_entry(path, self.pixels[s]) for s, path in slides.items()}
         pet = PetEntry(paths=(self.pet.text(),)) if self.pet.text() else None
         patient = self.patient.text().strip() or "unknown patient"
@@ -120,27 +122,27 @@ class NewCaseForm(QFrame):
 
 
 def slide_entry(path: str, size: PixelSizeField) -> SlideEntry:
-    """A slide with the pixel size that was given, if one was."""
+    """A slide, with its pixel size if one was entered."""
     if not Path(path).expanduser().exists():
-        raise InputError(f"the slide {path} is not there")
-    entry, given = SlideEntry(path=path), size.value()
-    return entry if given is None else entry.spaced(*given)
+        raise InputError(f"the slide {path} does not exist")
+    entry, entered = SlideEntry(path=path), size.value()
+    return entry if entered is None else entry.spaced(*entered)
 
 
 class InjectionForm(QFrame):
-    """The injection record: what was injected into whom and when."""
+    """Form for the injection record: activity, times and subject."""
 
     saved = Signal(object)
 
     _FIELDS = (
         ("nuclide", "Nuclide", ""),
         ("dose_mbq", "Injected activity", "MBq"),
-        ("residual_mbq", "Left in the syringe", "MBq"),
-        ("injected", "Injected", "YYYY-MM-DD HH:MM"),
-        ("excised", "Excised", "YYYY-MM-DD HH:MM"),
-        ("weight_kg", "Weight", "kg"),
+        ("residual_mbq", "Residual activity", "MBq"),
+        ("injected", "Time of injection", "YYYY-MM-DD HH:MM"),
+        ("excised", "Time of excision", "YYYY-MM-DD HH:MM"),
+        ("weight_kg", "Body weight", "kg"),
         ("height_cm", "Height", "cm"),
-        ("antibody_mass_mg", "Antibody", "mg"),
+        ("antibody_mass_mg", "Antibody mass", "mg"),
     )
     _TIMES = ("injected", "excised")
 
@@ -155,28 +157,28 @@ class InjectionForm(QFrame):
             edit = self.fields[name] = QLineEdit()
             edit.setPlaceholderText(unit)
             edit.setToolTip(InjectionRecord.model_fields[name].description or "")
-            shown = label if name in self._TIMES or not unit else f"{label}, {unit}"
-            form.addRow(shown, edit)
+            title = label if name in self._TIMES or not unit else f"{label}, {unit}"
+            form.addRow(title, edit)
         self.sex = QComboBox()
-        for text, value in (("not given", None), ("male", "M"), ("female", "F")):
+        for text, value in (("not specified", None), ("male", "M"), ("female", "F")):
             self.sex.addItem(text, value)
         form.addRow("Sex", self.sex)
-        self.save = button("Save the injection record", self._save)
+        self.save = button("Save injection record", self._save)
         self.setLayout(column(form, self.save, margin=6))
 
     def show_record(self, record: InjectionRecord | None) -> None:
-        """Show a record; empty fields where it says nothing."""
+        """Show a record; fields that it does not set stay empty."""
         self._record = record or InjectionRecord()
         for name, edit in self.fields.items():
             value = getattr(self._record, name)
-            said = name in self._record.model_fields_set  # a default is nobody's word
-            edit.setText(_text(value) if said else "")
+            entered = name in self._record.model_fields_set  # do not show a default as if entered
+            edit.setText(_text(value) if entered else "")
         self.sex.setCurrentIndex(max(0, self.sex.findData(self._record.sex)))
 
     def value(self) -> InjectionRecord:
-        """The record as typed; what is left empty the PET file may say.
+        """The record as entered; empty fields are taken from the PET file if it has them.
 
-        What cannot be used is named in an `InputError`.
+        Raises `InputError` naming a value that cannot be used.
         """
         values: dict[str, Any] = self._record.model_dump(exclude_unset=True)
         for name, label, _ in self._FIELDS:
@@ -200,7 +202,7 @@ class InjectionForm(QFrame):
 
 
 def _text(value: Any) -> str:
-    """A value of the record as it is edited."""
+    """A value of the record as the text of its field."""
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="minutes")
     if isinstance(value, float):
@@ -208,14 +210,14 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _time(text: str, what: str) -> datetime | None:
+def _time(text: str, label: str) -> datetime | None:
     if not text:
         return None
     try:
         return datetime.fromisoformat(text)
     except ValueError:
         raise InputError(
-            f"{what}: '{text}' is not a date and time; write it as 2024-05-17 09:30"
+            f"{label}: '{text}' is not a date and time; write it as 2024-05-17 09:30"
         ) from None
 
 
@@ -229,66 +231,66 @@ def _checked(values: dict[str, Any]) -> InjectionRecord:
         name = str(first["loc"][0]).replace("_", " ")
         raise InputError(f"{name}: {first.get('input')!r} cannot be used: {first['msg']}") from None
     if record.injected and record.excised and record.excised < record.injected:
-        raise InputError("the excision lies before the injection; check both dates")
+        raise InputError("the time of excision is before the time of injection; check both")
     return record
 
 
 def unknown_size(case: Case, stain: str) -> str:
-    """Why a slide's pixel size is not known; empty when it is, or when the slide is no slide."""
+    """Message if the pixel size is unknown; empty if it is known or the file is unreadable."""
     entry = case.file.slide(stain)
     if entry is None or entry.spacing_um is not None:
         return ""
     try:
         case.spacing_um(stain)
     except MissingPixelSize:
-        return "its pixel size is not known"
+        return "pixel size unknown"
     except MosaikError:
-        return ""  # the page and the steps say what is wrong with the file
+        return ""  # the page and the steps report what is wrong with the file
     return ""
 
 
 class AddFileForm(QWidget):
-    """Gives a case the file or pixel size that it lacks."""
+    """Adds a missing file or pixel size to a case."""
 
     def __init__(self, controller: CaseController) -> None:
         super().__init__()
         self._controller = controller
-        self.what = QComboBox()
+        self.source = QComboBox()
         for stain, title in STAIN_TITLES.items():
-            self.what.addItem(f"{title} slide", stain)
-        self.what.addItem("PET file", "pet")
+            self.source.addItem(f"{title} slide", stain)
+        self.source.addItem("PET file", "pet")
         self.file = FileField("File")
         self.pixel = PixelSizeField()
         self.ruler = wrapped_label(RULER_HINT)
-        self.what.currentIndexChanged.connect(self._show_size)
-        give = button("Give it to the case", self._give)
+        self.source.currentIndexChanged.connect(self._show_size)
+        add = button("Add to case", self._add)
         inner = QFrame()
-        inner.setLayout(column(self.what, self.file, self.pixel, self.ruler, give))
-        self.fold = Collapsible("Add or replace a file, or give a pixel size", inner)
+        inner.setLayout(column(self.source, self.file, self.pixel, self.ruler, add))
+        self.fold = Collapsible("Add or replace file or pixel size", inner)
         self.setLayout(column(self.fold))
 
     def show_case(self, case: Case | None) -> None:
-        """Offer it only when a case is open; open it when a file is missing."""
+        """Show the form if a case is open; expand it if a file or pixel size is missing."""
         self.setVisible(case is not None)
         if case is None:
             return
-        for _, key, why in missing_sources(case):
-            why = why or unknown_size(case, key)
-            if why and key != "injection":
-                self.what.setCurrentIndex(self.what.findData(key))
+        for _, key, missing in missing_sources(case):
+            reason = missing or unknown_size(case, key)
+            if reason and key != "injection":
+                self.source.setCurrentIndex(self.source.findData(key))
                 self.fold.set_open(True)
                 return
 
     def _show_size(self) -> None:
-        slide = self.what.currentData() != "pet"
+        slide = self.source.currentData() != "pet"
         self.pixel.setVisible(slide)
         self.ruler.setVisible(slide)
 
-    def _give(self) -> None:
+    def _add(self) -> None:
         case = self._controller.workspace.case
         if case is None:
             return
-        key = self.what.currentData()
+        key = self.source.currentData()
         try:
             changes = self._changes(case, key)
         except InputError as error:
@@ -300,16 +302,16 @@ class AddFileForm(QWidget):
         path = self.file.text()
         if key == "pet":
             if not path or not Path(path).exists():
-                raise InputError("choose the PET file first")
+                raise InputError("choose an existing PET file")
             return {"pet": PetEntry(paths=(path,))}
         known = case.file.slide(key)
         if not path and known is not None:
-            given = self.pixel.value()
-            if given is None:
-                raise InputError("give the pixel size, or choose the slide's file")
-            entry = known.spaced(*given)
+            entered = self.pixel.value()
+            if entered is None:
+                raise InputError("enter a pixel size or choose a slide file")
+            entry = known.spaced(*entered)
         elif path:
             entry = slide_entry(path, self.pixel)
         else:
-            raise InputError("choose the slide's file first")
+            raise InputError("choose a slide file")
         return {"slides": {**case.file.slides, key: entry}}

@@ -1,4 +1,4 @@
-"""The Case page: open, make or generate a case, and give what it lacks."""
+"""The Case page: open, create or generate a case and complete its files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["CasePage"]
 
 
 class CasePage(Page):
-    """Open, new, sample; what the open case holds and lacks; the cohort."""
+    """Opens and creates cases; lists the files of the open case and the cases of the cohort."""
 
     def __init__(self, controller: CaseController) -> None:
         super().__init__("Case")
@@ -38,21 +38,23 @@ class CasePage(Page):
         self._show()
 
     def make_body(self) -> QWidget:
-        """The page."""
+        """The widgets of the page."""
         body = QFrame()
         body.setFrameShape(QFrame.Shape.StyledPanel)
-        self.open_button = button("Open case…", self.choose, "A case folder or a cohort folder")
+        self.open_button = button(
+            "Open case…", self.choose, "Open a case folder or a cohort folder"
+        )
         self.new = NewCaseForm(self.controller.report)
         self.new.created.connect(self.controller.create)
         self.new_fold = Collapsible("New from slides…", self.new)
         self.sample_button = button(
-            "Open sample cohort", self.choose_sample, "Six synthetic cases with known truth"
+            "Open sample cohort…", self.choose_sample, "Six synthetic cases with known ground truth"
         )
-        self.holds = wrapped_label()
+        self.contents = wrapped_label()
         self.levels_line = wrapped_label()
         self.levels_line.hide()
-        self.levels.said.connect(self._say_levels)
-        self.give = AddFileForm(self.controller)
+        self.levels.message_changed.connect(self._show_levels)
+        self.add_form = AddFileForm(self.controller)
         self.injection = InjectionForm(self.controller.report)
         self.injection.saved.connect(lambda record: self.controller.update_case(injection=record))
         self.injection_fold = Collapsible("Injection record", self.injection)
@@ -67,9 +69,9 @@ class CasePage(Page):
                 self.new_fold,
                 self.cohort_title,
                 self.cohort,
-                self.holds,
+                self.contents,
                 self.levels_line,
-                self.give,
+                self.add_form,
                 self.injection_fold,
                 margin=8,
             )
@@ -77,30 +79,30 @@ class CasePage(Page):
         return body
 
     def fill(self) -> None:
-        """Show the present state."""
+        """Show the current state."""
         self._show()
         self._show_cohort()
 
     # --- actions --------------------------------------------------------------------------------
     def choose(self) -> None:
-        """Ask for a case or cohort folder and open it."""
-        path = QFileDialog.getExistingDirectory(self, "Open a case or a cohort folder")
+        """Choose a case or cohort folder and open it."""
+        path = QFileDialog.getExistingDirectory(self, "Open a case or cohort folder")
         if path:
             self.controller.open(Path(path))
 
     def choose_sample(self) -> None:
-        """Ask where the sample cohort goes, then make it or, if it is there, open it."""
-        path = QFileDialog.getExistingDirectory(self, "A folder for the sample cohort")
+        """Choose a folder, then generate the sample cohort there or open an existing one."""
+        path = QFileDialog.getExistingDirectory(self, "Folder for the sample cohort")
         if path:
             self.controller.sample(Path(path) / "mosaik-sample")
 
     def open_new(self) -> None:
-        """Show the form of a new case."""
+        """Show the form for a new case."""
         self.set_open(True)
         self.new_fold.set_open(True)
 
     def open_missing(self) -> None:
-        """Show where what is missing can be given."""
+        """Show the forms in which missing data can be entered."""
         self.set_open(True)
         case = self.controller.workspace.case
         if case is not None and case.file.injection is None:
@@ -116,25 +118,25 @@ class CasePage(Page):
     def _show(self, *_: Any) -> None:
         case = self.controller.workspace.case
         if case is None:
-            self.head.show_state("missing", "no case is open")
+            self.head.show_state("missing", "no case open")
             self.head.word.setText("")
         else:
-            missing = [short for short, _, why in missing_sources(case) if why]
-            line = f"missing: {', '.join(missing)}" if missing else "everything is given"
+            missing = [title for title, _, reason in missing_sources(case) if reason]
+            line = f"missing: {', '.join(missing)}" if missing else "all files present"
             self.head.show_state("blocked" if missing else "done", line)
             self.head.word.setText("incomplete" if missing else "complete")
         if self.body is not None:
             self._show_body(case)
 
     def _show_body(self, case: Case | None) -> None:
-        self.holds.setText("" if case is None else "\n".join(_holdings(case)))
-        self.holds.setVisible(case is not None)
-        self.give.show_case(case)
+        self.contents.setText("" if case is None else "\n".join(_content_lines(case)))
+        self.contents.setVisible(case is not None)
+        self.add_form.show_case(case)
         self.injection_fold.setVisible(case is not None)
         if case is not None:
             self.injection.show_record(case.file.injection)
 
-    def _say_levels(self, text: str) -> None:
+    def _show_levels(self, text: str) -> None:
         self.levels_line.setText(text)
         self.levels_line.setVisible(bool(text))
 
@@ -155,39 +157,39 @@ def _cohort_line(path: Path) -> str:
     try:
         file = CaseFile.read(path / "case.toml")
     except InputError:
-        return f"{path.name} · cannot be read"
+        return f"{path.name} · unreadable"
     reviewed = (path / "artifacts" / METRICS.name / "origin.json").is_file()
     started = (path / "artifacts").is_dir()
-    state = "reviewed" if reviewed else "begun" if started else "not run"
+    state = "reviewed" if reviewed else "started" if started else "not run"
     return f"{file.name} · {file.patient} · {state}"
 
 
-_GIVEN = {
-    "header": "from its file",
-    "user": "typed",
+_SPACING_SOURCES = {
+    "header": "from the file",
+    "user": "entered manually",
     "profile": "from the scanner profile",
     "ruler": "measured with the ruler",
 }
 
 
-def _holdings(case: Case) -> list[str]:
+def _content_lines(case: Case) -> list[str]:
     lines = []
-    for short, key, why in missing_sources(case):
-        why = why or unknown_size(case, key)
-        if why:
-            lines.append(f"⊘ {short}: {why}")
+    for title, key, missing in missing_sources(case):
+        reason = missing or unknown_size(case, key)
+        if reason:
+            lines.append(f"⊘ {title}: {reason}")
         elif key in case.file.slides:
             entry = case.file.slides[key]  # type: ignore[index]
-            lines.append(f"✓ {short}: {Path(entry.path).name}{_size_words(entry)}")
+            lines.append(f"✓ {title}: {Path(entry.path).name}{_pixel_size_text(entry)}")
         else:
-            lines.append(f"✓ {short}")
+            lines.append(f"✓ {title}")
     return lines
 
 
-def _size_words(entry: SlideEntry) -> str:
-    """Pixel size and who gave it; empty where the file says it when it is opened."""
+def _pixel_size_text(entry: SlideEntry) -> str:
+    """Pixel size and its source; empty if it comes from the file header."""
     if entry.spacing_um is None:
         return ""
-    size = " x ".join(f"{s:.4g}" for s in dict.fromkeys(entry.spacing_um))
+    size = " × ".join(f"{s:.4g}" for s in dict.fromkeys(entry.spacing_um))
     name = f" '{entry.profile}'" if entry.spacing_source == "profile" and entry.profile else ""
-    return f" · {size} µm per pixel, {_GIVEN[entry.spacing_source]}{name}"
+    return f" · {size} µm/px, {_SPACING_SOURCES[entry.spacing_source]}{name}"

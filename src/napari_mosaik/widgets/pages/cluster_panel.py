@@ -1,4 +1,4 @@
-"""The Moran scatter plot on the page of clusters; point, tile and map are one selection."""
+"""Moran scatter plot on the page *Clusters*; points, tiles and maps share one selection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["ClusterPanel"]
 
 
 class ClusterPanel(QWidget):
-    """Choose a parameter; click a point to go to its tile."""
+    """Moran scatter plot of one parameter; a click on a point selects its tile."""
 
     def __init__(self, controller: CaseController) -> None:
         super().__init__()
@@ -36,16 +36,18 @@ class ClusterPanel(QWidget):
         self.parameter.currentIndexChanged.connect(self._read_one)
         self.plot = FigureView(self._clicked)
         self.plot.setMinimumHeight(310)
-        self.larger = FigureWindow(self)
-        self.open = button("Larger…", self._open_larger, "The same figure in a window of its own")
+        self.figure_window = FigureWindow(self)
+        self.open = button(
+            "Open in window…", self._open_window, "Show this figure in its own window"
+        )
         self.open.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        self.said = wrapped_label(small=True)
+        self.message = wrapped_label(small=True)
         self.setLayout(
             column(
                 wrapped_label("Moran scatter plot", bold=True),
                 row(self.parameter, self.open),
                 self.plot,
-                self.said,
+                self.message,
                 spacing=5,
             )
         )
@@ -55,7 +57,7 @@ class ClusterPanel(QWidget):
         self.read()
 
     def read(self, *_: Any) -> None:
-        """Offer what has labels in the open case."""
+        """List the parameters of the open case that have cluster labels."""
         facts = self._controller.workspace.facts
         names = [MEASURED] if facts.uptake_clusters is not None else []
         columns = tuple(facts.clusters or ())
@@ -75,41 +77,43 @@ class ClusterPanel(QWidget):
     def _read_one(self, *_: Any) -> None:
         case, name = self._controller.workspace.case, self.parameter.currentData()
         if case is None or name is None:
-            self._show("Run this page to see hot and cold tiles.")
+            self._show("Run this page to see hot spots and cold spots.")
             return
         task = self._controller.read(
-            "Clusters", lambda: _points(case, name), lambda found: self._arrived(task, found)
+            "Clusters", lambda: _points(case, name), lambda points: self._arrived(task, points)
         )
         self._task = task
 
-    def _arrived(self, task: object, found: MoranPoints | str) -> None:
+    def _arrived(self, task: object, points: MoranPoints | str) -> None:
         if task is self._task:
-            self._show(found)
+            self._show(points)
 
-    def _show(self, found: MoranPoints | str) -> None:
-        self.points = None if isinstance(found, str) else found
-        self.said.setText(found if isinstance(found, str) else "\n".join(sentences(found)))
+    def _show(self, points: MoranPoints | str) -> None:
+        self.points = None if isinstance(points, str) else points
+        self.message.setText(
+            points if isinstance(points, str) else "\n".join(cluster_lines(points))
+        )
         self._plot()
 
     def _figure(self) -> Figure | None:
         from napari_mosaik.view.spatial_plots import moran_figure
 
-        found, tile = self.points, self._controller.workspace.tile
-        if found is None:
+        points, tile = self.points, self._controller.workspace.tile
+        if points is None:
             return None
-        name = "measured uptake" if found.name == MEASURED else found.name
-        chosen = tile if tile >= 0 else None
+        name = "measured uptake" if points.name == MEASURED else points.name
+        selected = tile if tile >= 0 else None
         return moran_figure(
-            found.z, found.lag, found.label, found.global_i, name=name, selected=chosen
+            points.z, points.lag, points.label, points.global_i, name=name, selected=selected
         )
 
     def _plot(self, *_: Any) -> None:
         self.plot.show_figure(self._figure())
 
-    def _open_larger(self) -> None:
+    def _open_window(self) -> None:
         figure = self._figure()
         if figure is not None:
-            self.larger.show_figure(figure, "Moran scatter plot")
+            self.figure_window.show_figure(figure, "Moran scatter plot")
 
     def _clicked(self, x: float, y: float) -> None:
         if self.points is None:
@@ -120,26 +124,29 @@ class ClusterPanel(QWidget):
 
 
 def _points(case: Case, name: str) -> MoranPoints | str:
-    """The points of a parameter, or why there are none."""
+    """The points of a parameter, or a message if there are none."""
     try:
         return moran_points(case, name)
     except MosaikError as error:
         return str(error)
 
 
-def sentences(found: MoranPoints) -> list[str]:
-    """What the labels rest on, in words."""
-    facts = found.facts
-    lines = ["Click a point to go to its tile. Hot and cold test randomness, not biology."]
-    if "n_tested" in facts:
-        parts = [f"{count(facts['n_tested'], 'tile')} tested, {facts['n_labelled']} labelled"]
-        parts.append(f"{facts['n_border']} at a border or gap")
-        parts.append(f"{count(facts['n_islands'], 'island')}, {facts['n_missing']} without a value")
+def cluster_lines(points: MoranPoints) -> list[str]:
+    """Number of tiles tested, engine and significance level of the cluster labels, as text."""
+    test = points.facts
+    lines = [
+        "Click a point to select its tile. Clusters are departures from spatial randomness, "
+        "not biological entities."
+    ]
+    if "n_tested" in test:
+        parts = [f"{count(test['n_tested'], 'tile')} tested, {test['n_labelled']} significant"]
+        parts.append(f"{test['n_border']} at a border or gap")
+        parts.append(f"{count(test['n_islands'], 'island')}, {test['n_missing']} without a value")
         lines.append("; ".join(parts))
-        engine = "this program" if facts["engine"] == "mosaik" else facts["engine"]
+        engine = "napari-mosaik" if test["engine"] == "mosaik" else test["engine"]
         lines.append(
-            f"p-values by {engine} {facts['version']}; labelled up to p = {number(facts['cut'])}"
+            f"p-values by {engine} {test['version']}; significant if p ≤ {number(test['cut'])}"
         )
-    if found.note:
-        lines.append(f"⚠ {found.note}")
+    if points.note:
+        lines.append(f"⚠ {points.note}")
     return lines

@@ -1,4 +1,4 @@
-"""The tile inspector: one tile in three stains, its numbers, its uptake and its curves."""
+"""Tile inspector: one tile in three stains, its parameters, uptake and kinetic curves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from napari_mosaik.widgets.correct.crops import crops_of
 
 __all__ = ["TileInspector"]
 
-_PICTURE_PX = 100
+_IMAGE_PX = 100
 _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _KEYS = {
     Qt.Key.Key_Up: (-1, 0),
@@ -39,19 +39,19 @@ _KEYS = {
 
 
 class TileInspector(QWidget):
-    """Follows the selected tile of the workspace; arrow keys go to the next tile."""
+    """Shows the selected tile of the workspace; arrow keys select its neighbours."""
 
     def __init__(self, controller: CaseController) -> None:
         super().__init__()
         self._controller = controller
-        self._wanted = -1
+        self._requested = -1
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.title = wrapped_label("Click a tile on the canvas.", bold=True)
-        self.title.setToolTip("Distance from the upper left corner of the CD34 slide: down, across")
-        self.pictures = {stain: _Picture(STAIN_TITLES[stain]) for stain in STAINS}
+        self.title = wrapped_label("Click a tile in the canvas.", bold=True)
+        self.title.setToolTip("Position on the CD34 slide from its upper left corner: row, column")
+        self.images = {stain: _TileImage(STAIN_TITLES[stain]) for stain in STAINS}
         self.table = QTableWidget(0, 4)
         self.table.setHorizontalHeaderLabels(["Parameter", "Value", "Unit", "Rank"])
-        self.table.setToolTip("The rank is among the tiles of this case, the highest first")
+        self.table.setToolTip("Rank among the tiles of this case; 1 is the highest value")
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         vertical, across = self.table.verticalHeader(), self.table.horizontalHeader()
@@ -65,8 +65,8 @@ class TileInspector(QWidget):
         self.curves.setMinimumWidth(200)
         self.curves.setMaximumWidth(270)
         self.table.setMinimumWidth(330)
-        pictures = row(*self.pictures.values(), spacing=4)
-        left = column(self.title, pictures, 1)
+        images = row(*self.images.values(), spacing=4)
+        left = column(self.title, images, 1)
         layout = row(spacing=8)
         layout.addLayout(left)
         layout.addWidget(self.table, 1)
@@ -86,16 +86,16 @@ class TileInspector(QWidget):
     def _show(self, *_: Any) -> None:
         facts, tile = self._controller.workspace.facts, self._controller.workspace.tile
         if facts.grid is None or not 0 <= tile < facts.n_tiles:
-            self.title.setText("Click a tile on the canvas.")
+            self.title.setText("Click a tile in the canvas.")
             self.table.setRowCount(0)
-            for picture in self.pictures.values():
-                picture.show_pixels(None, "")
+            for view in self.images.values():
+                view.show_pixels(None, "")
             return
         row_um, column_um = (float(v) for v in facts.grid.centres_um[tile])
-        place = f"at {number(row_um / 1000)}, {number(column_um / 1000, 'mm')}"
-        self.title.setText(f"Tile {tile} · {place}")
+        position = f"at {number(row_um / 1000)}, {number(column_um / 1000, 'mm')}"
+        self.title.setText(f"Tile {tile} · {position}")
         self._fill(facts, tile)
-        self._read_pictures(tile, (row_um, column_um), facts.grid.size_um)
+        self._read_images(tile, (row_um, column_um), facts.grid.size_um)
 
     def _fill(self, facts: Facts, tile: int) -> None:
         rows = facts.rows(tile)
@@ -110,19 +110,19 @@ class TileInspector(QWidget):
                     )
                 self.table.setItem(i, j, item)
 
-    def _read_pictures(self, tile: int, centre_um: tuple[float, float], size_um: float) -> None:
+    def _read_images(self, tile: int, centre_um: tuple[float, float], size_um: float) -> None:
         case = self._controller.workspace.case
-        self._wanted = tile
+        self._requested = tile
         if case is None:
             return
 
         def then(crops: dict[str, Any]) -> None:
-            if self._wanted != tile:
+            if self._requested != tile:
                 return
             for stain, pixels in crops.items():
                 aligned = stain == REFERENCE or stain not in case.file.slides
-                why = "no slide" if aligned else "not aligned yet"
-                self.pictures[stain].show_pixels(pixels, why)
+                reason = "no slide" if aligned else "not registered"
+                self.images[stain].show_pixels(pixels, reason)
 
         self._controller.read("Tile", partial(crops_of, case, centre_um, size_um), then)
 
@@ -139,7 +139,7 @@ class TileInspector(QWidget):
         self.curves.show_figure(kinetics_figure(table["time_h"], curves))
 
     def keyPressEvent(self, event: Any) -> None:
-        """Arrow keys go to the next tile."""
+        """Select the neighbouring tile with the arrow keys."""
         step = _KEYS.get(event.key())
         if step is None:
             super().keyPressEvent(event)
@@ -148,14 +148,14 @@ class TileInspector(QWidget):
         space.tile = space.facts.neighbour(space.tile, *step)
 
 
-class _Picture(QWidget):
-    """A small picture with its stain below it."""
+class _TileImage(QWidget):
+    """A small image of the tile with the name of its stain."""
 
     def __init__(self, title: str) -> None:
         super().__init__()
         self._title = title
         self.image = QLabel()
-        self.image.setFixedSize(_PICTURE_PX, _PICTURE_PX)
+        self.image.setFixedSize(_IMAGE_PX, _IMAGE_PX)
         self.image.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.image.setWordWrap(True)
         self.label = QLabel(title)
@@ -163,18 +163,18 @@ class _Picture(QWidget):
         self.setLayout(column(self.label, self.image, spacing=1))
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
 
-    def show_pixels(self, pixels: Any, why: str) -> None:
-        """Show 8-bit RGB pixels, or why there are none."""
+    def show_pixels(self, pixels: Any, reason: str) -> None:
+        """Show 8-bit RGB pixels, shape (rows, columns, 3), or the reason why there are none."""
         if pixels is None:
             self.image.setPixmap(QPixmap())
-            self.image.setText(why)
+            self.image.setText(reason)
             return
         data = np.ascontiguousarray(pixels)
         height, width = data.shape[:2]
         image = QImage(data.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
         pixmap = QPixmap.fromImage(image).scaled(
-            _PICTURE_PX,
-            _PICTURE_PX,
+            _IMAGE_PX,
+            _IMAGE_PX,
             Qt.AspectRatioMode.KeepAspectRatio,
             Qt.TransformationMode.SmoothTransformation,
         )

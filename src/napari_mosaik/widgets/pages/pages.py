@@ -1,4 +1,4 @@
-"""The list of pages: where each step stands, its settings, Run, Cancel and what came out."""
+"""The pages of the dock: status of each step, its settings, Run, Cancel and result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ORDER = ("running", "stale", "missing", "blocked", "done")
 
 
 def pages_of(steps: Iterable[Step[Any]]) -> dict[str, list[Step[Any]]]:
-    """Steps by the page on which they stand, in order."""
+    """Steps grouped by page, in order."""
     pages: dict[str, list[Step[Any]]] = {}
     for step in steps:
         pages.setdefault(step.page, []).append(step)
@@ -28,19 +28,21 @@ def pages_of(steps: Iterable[Step[Any]]) -> dict[str, list[Step[Any]]]:
 
 
 def summary(states: Sequence[StepStatus]) -> StepStatus:
-    """One state for several steps: the one that asks most for attention."""
+    """One status for several steps: the one that most needs attention."""
     if not states:
         return StepStatus("missing")
     if any(state.word == "done" for state in states):
-        free = [state for state in states if state.word != "blocked"]
+        runnable = [state for state in states if state.word != "blocked"]
         blocked = [state for state in states if state.word == "blocked"]
-        if blocked and all(state.word == "done" for state in free):
-            return StepStatus("blocked", f"{len(free)} of {len(states)} done; {blocked[0].reason}")
+        if blocked and all(state.word == "done" for state in runnable):
+            return StepStatus(
+                "blocked", f"{len(runnable)} of {len(states)} done; {blocked[0].reason}"
+            )
     return min(states, key=lambda state: _ORDER.index(state.word))
 
 
 class _Head(QFrame):
-    """The always visible line of a page; a click opens or closes it."""
+    """The heading of a page, always visible; a click opens or closes the page."""
 
     clicked = Signal()
 
@@ -86,7 +88,7 @@ class _Head(QFrame):
 
 
 class Page(QWidget):
-    """A heading with its state, and below it a body that is made when it is first opened."""
+    """A heading with a status and a body that is built when the page is first opened."""
 
     opened = Signal(object)
 
@@ -102,15 +104,15 @@ class Page(QWidget):
 
     @property
     def is_open(self) -> bool:
-        """Whether the body is shown."""
+        """Whether the body is visible."""
         return self.body is not None and not self.body.isHidden()
 
     def make_body(self) -> QWidget:
-        """The widget below the heading."""
+        """Build the widget below the heading."""
         raise NotImplementedError
 
     def fill(self) -> None:
-        """Show the present state in a body that has just been made."""
+        """Show the current state in a body that has just been built."""
 
     def set_open(self, opened: bool) -> None:
         """Show or hide the body."""
@@ -125,7 +127,7 @@ class Page(QWidget):
 
 
 class StepSection(QWidget):
-    """One step on its page: what it does, its settings and its state."""
+    """One step on its page: status, description and settings."""
 
     changed = Signal(str, object)
 
@@ -143,23 +145,23 @@ class StepSection(QWidget):
         self.setLayout(column(self.state, self.about, body, spacing=3))
 
     def show_state(self, state: StepStatus, result: str, running: bool) -> None:
-        """Show where the step stands."""
+        """Show the status of the step."""
         self.form.setEnabled(not running)
         word = "running" if running else state.word
-        said = result if word == "done" else "" if word == "running" else state.reason
+        detail = result if word == "done" else "" if word == "running" else state.reason
         mark, name = STATE_MARKS[word]
         if word == "stale" and result:
-            said = f"{said}; before: {result}"
+            detail = f"{detail}; last result: {result}"
         text = f"{mark} {name}" if self._alone else f"{mark} {self.step.title}: {name}"
-        self.state.setText(text + (f" · {said}" if said and said != name else ""))
+        self.state.setText(text + (f" · {detail}" if detail and detail != name else ""))
 
 
 class StepPage(Page):
     """A page with one or several steps.
 
-    ``run`` and ``show_layers`` carry the names of the page's steps; ``needs_case`` asks for the
-    Case page, where what is missing can be given; ``preview`` carries the name of the step to be
-    tried on what is visible, empty to end it.
+    ``run`` and ``show_layers`` carry the names of the page's steps; ``needs_case`` requests the
+    Case page, where missing data can be entered; ``preview`` carries the name of the step to be
+    previewed in the visible region, empty to end the preview.
     """
 
     changed = Signal(str, object)
@@ -175,7 +177,7 @@ class StepPage(Page):
         self.names = tuple(step.name for step in steps)
         self.sections: dict[str, StepSection] = {}
         self.tools: QWidget | None = None
-        """More that stands below the preview, set before the page is first opened."""
+        """Further controls below the preview; set before the page is first opened."""
         self._recipe: dict[str, Params] = {}
         self._states: dict[str, StepStatus] = {}
         self._results: dict[str, str] = {}
@@ -183,7 +185,7 @@ class StepPage(Page):
         self._busy = False
 
     def make_body(self) -> QWidget:
-        """Sections of the steps and the buttons."""
+        """Build the buttons and a section for each step."""
         body = QFrame()
         body.setFrameShape(QFrame.Shape.StyledPanel)
         alone = len(self.steps) == 1
@@ -193,18 +195,16 @@ class StepPage(Page):
             section.changed.connect(self.changed)
             self.sections[step.name] = section
         self.run_button = button("Run", lambda: self.run.emit(self.names))
-        self.cancel_button = button("Cancel", self.cancel.emit, "Stop; nothing is changed")
+        self.cancel_button = button("Cancel", self.cancel.emit, "Stop; stored results are kept")
         self.show_button = button(
             "Show layers",
             lambda: self.show_layers.emit(self.names),
-            "Show the results on the slide",
+            "Show the results of this page on the slide",
         )
-        self.give_button = button(
-            "Give what is missing…", self.needs_case.emit, "Opens the Case page"
-        )
-        self.preview_box = QCheckBox("Preview here")
+        self.add_button = button("Add missing data…", self.needs_case.emit, "Open the page 'Case'")
+        self.preview_box = QCheckBox("Preview")
         self.preview_box.setToolTip(
-            "Shows what these settings find in the visible part while you change them; "
+            "Compute the result in the visible region while you change the settings; "
             "nothing is stored"
         )
         self.preview_box.setVisible(bool(self._previewed()))
@@ -212,11 +212,11 @@ class StepPage(Page):
         self.preview_line = wrapped_label(small=True)
         self.preview_line.hide()
         self.how = Collapsible(
-            "How this is computed", wrapped_label("\n".join(map(how_computed, self.steps)))
+            "Method", wrapped_label("\n".join(map(step_description, self.steps)))
         )
         layout = column(margin=8, spacing=6)
         layout.addLayout(row(self.run_button, self.cancel_button, self.show_button, 1))
-        layout.addWidget(self.give_button)
+        layout.addWidget(self.add_button)
         layout.addWidget(self.preview_box)
         layout.addWidget(self.preview_line)
         if self.tools is not None:
@@ -228,11 +228,11 @@ class StepPage(Page):
         return body
 
     def _previewed(self) -> str:
-        """Name of the step that can be tried on what is visible; empty when there is none."""
+        """Name of the step that supports a preview; empty if none does."""
         return next((step.name for step in self.steps if step.previews), "")
 
     def _toggle_preview(self, on: bool) -> None:
-        """Begin or end the preview; the settings that it is for are seen."""
+        """Start or end the preview and show the settings of its step."""
         name = self._previewed()
         fold = self.sections[name].fold if name else None
         if on and fold is not None:
@@ -240,7 +240,7 @@ class StepPage(Page):
         self.preview.emit(name if on else "")
 
     def show_preview(self, line: str) -> None:
-        """What the preview has found; empty when it has ended."""
+        """Show the result of the preview; an empty line ends it."""
         if self.body is None:
             return
         self.preview_line.setText(line)
@@ -249,13 +249,13 @@ class StepPage(Page):
             self.preview_box.setChecked(False)
 
     def set_open(self, opened: bool) -> None:
-        """Show or hide the body; a preview ends with its page."""
+        """Show or hide the body; closing the page ends its preview."""
         if not opened and self.body is not None:
             self.preview_box.setChecked(False)
         super().set_open(opened)
 
     def fill(self) -> None:
-        """Show the present state."""
+        """Show the current state."""
         self._show_body()
 
     def update_page(
@@ -266,7 +266,7 @@ class StepPage(Page):
         running: str,
         busy: bool,
     ) -> None:
-        """Show the present settings and states."""
+        """Show the current settings and status."""
         self._recipe, self._states, self._results = recipe, states, results
         self._running, self._busy = running, busy
         self._show()
@@ -298,35 +298,34 @@ class StepPage(Page):
             section.show_state(state, self._results.get(name, ""), name == self._running)
         states = self._known()
         word = summary(states).word
-        free = [s for s in states if s.word != "blocked"]
-        mine = self._running in self.names
-        self.run_button.setEnabled(bool(free) and not self._busy)
+        runnable = any(s.word != "blocked" for s in states)
+        self.run_button.setEnabled(runnable and not self._busy)
         self.run_button.setText("Run again" if word == "done" else "Run")
         self.run_button.setToolTip(
-            "Something is running" if self._busy else "Runs this and what it needs first"
+            "Another job is running" if self._busy else "Run this page and all steps that it needs"
         )
-        self.cancel_button.setVisible(mine)
+        self.cancel_button.setVisible(self._running in self.names)
         self.show_button.setEnabled(any(s.word in ("done", "stale") for s in states))
-        self.give_button.setVisible(any(s.word == "blocked" for s in states))
+        self.add_button.setVisible(any(s.word == "blocked" for s in states))
 
     def set_cancelling(self) -> None:
-        """Acknowledge a Cancel at once."""
+        """Show that the job is being cancelled."""
         if self.body is not None:
             self.cancel_button.setText("Cancelling…")
             self.cancel_button.setEnabled(False)
 
     def set_idle(self) -> None:
-        """After a job: Cancel can be used again."""
+        """Reset the Cancel button after a job."""
         if self.body is not None:
             self.cancel_button.setText("Cancel")
             self.cancel_button.setEnabled(True)
 
 
-def how_computed(step: Step[Any]) -> str:
-    """A step in words: what it takes, what it makes, and the meaning of each setting."""
-    takes = ", ".join(entry.about for entry in (*step.reads, *step.may_read))
-    makes = ", ".join(artifact.about for artifact in step.writes)
-    lines = [f"{step.title}. {step.about}", f"Takes: {takes or 'nothing'}.", f"Makes: {makes}."]
+def step_description(step: Step[Any]) -> str:
+    """Description of a step: inputs, outputs and the meaning of each setting."""
+    inputs = ", ".join(entry.about for entry in (*step.reads, *step.may_read))
+    outputs = ", ".join(artifact.about for artifact in step.writes)
+    lines = [f"{step.title}. {step.about}", f"Inputs: {inputs or 'none'}.", f"Outputs: {outputs}."]
     for name, info in step.params.model_fields.items():
         extra = info.json_schema_extra
         unit = extra.get("unit", "") if isinstance(extra, dict) else ""

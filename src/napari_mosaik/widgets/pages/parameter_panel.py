@@ -1,4 +1,4 @@
-"""The parameters on their page: what each means, and how it goes with the uptake over the cases."""
+"""Parameter definitions and their correlation with the uptake over the cases of a cohort."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ _KINDS = (
     "Pearson, parameters × cases",
     "Spearman, parameters × cases",
     "Mean Pearson and Spearman",
-    "One parameter against the uptake",
+    "One parameter against uptake",
 )
 _COLUMNS = ("Parameter", "r", "ρ", "ESS", "p (Dutilleul)", "p (MSR)", "p naive")
 _TIPS = (
     "",
     "Pearson correlation with the measured uptake",
     "Spearman correlation with the measured uptake",
-    "Effective sample size: independent tiles that would tell as much",
+    "Effective sample size: number of independent tiles with the same information",
     "Two-sided p-value of Dutilleul's modified t-test",
     "Two-sided p-value by Moran spectral randomisation",
-    "As if tiles were independent: far too small on smooth maps; not to be used",
+    "Assumes independent tiles: too small for autocorrelated maps; do not use",
 )
 _PLOT_PX = 300
 
 
 class ParameterPanel(QWidget):
-    """Meaning of each parameter, heat map, dual-axis scatter, p-values, the choice of proxies."""
+    """Parameter definitions, correlation heat map, scatter plot, p-values and proxy selection."""
 
     def __init__(self, controller: CaseController) -> None:
         super().__init__()
         self._controller = controller
         self._task: object = None
-        self.relations: CohortCorrelations | None = None
+        self.correlations: CohortCorrelations | None = None
         self.kind = QComboBox()
         self.kind.addItems(list(_KINDS))
         shrinkable(self.kind)
@@ -69,26 +69,28 @@ class ParameterPanel(QWidget):
         shrinkable(self.parameter)
         self.parameter.currentIndexChanged.connect(self._plot)
         self.plot = FigureView(self._clicked)
-        self.larger = FigureWindow(self)
-        self.open = button("Larger…", self._open_larger, "The same figure in a window of its own")
+        self.figure_window = FigureWindow(self)
+        self.open = button(
+            "Open in window…", self._open_window, "Show this figure in its own window"
+        )
         self.open.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.table = table_of(_COLUMNS, _TIPS)
         self.table.itemClicked.connect(lambda item: self._choose(item.row()))
-        self.said = wrapped_label(small=True)
+        self.message = wrapped_label(small=True)
         self.parameter_descriptions = table_of(("Parameter", "Unit"), ("", ""))
         self.meaning = wrapped_label(small=True)
         self.parameter_descriptions.itemClicked.connect(lambda item: self._explain(item.row()))
         inner = QWidget()
         inner.setLayout(column(self.parameter_descriptions, self.meaning, spacing=3))
-        self.fold = Collapsible("What each parameter means", inner)
+        self.fold = Collapsible("Parameter definitions", inner)
         self.setLayout(
             column(
                 self.fold,
-                wrapped_label("Parameters and uptake", bold=True),
+                wrapped_label("Correlation with uptake", bold=True),
                 row(self.kind, self.open),
                 self.parameter,
                 self.plot,
-                self.said,
+                self.message,
                 self.table,
                 spacing=5,
             )
@@ -100,8 +102,8 @@ class ParameterPanel(QWidget):
 
     # --- reading --------------------------------------------------------------------------------
     def read(self, *_: Any) -> None:
-        """Read the correlations of the cohort's cases anew, in the background."""
-        self._fill_meanings()
+        """Read the correlations of all cases of the cohort in the background."""
+        self._fill_descriptions()
         case = self._controller.workspace.case
         if case is None:
             self._show(None)
@@ -110,17 +112,18 @@ class ParameterPanel(QWidget):
         task = self._controller.read(
             "Correlations",
             lambda: cohort_correlations(roots),
-            lambda found: self._arrived(task, found),
+            lambda correlations: self._arrived(task, correlations),
         )
         self._task = task
 
-    def _arrived(self, task: object, found: CohortCorrelations) -> None:
+    def _arrived(self, task: object, correlations: CohortCorrelations) -> None:
         if task is self._task:
-            self._show(found)
+            self._show(correlations)
 
-    def _show(self, found: CohortCorrelations | None) -> None:
-        self.relations = found if found is not None and found.tables else None
-        names = () if self.relations is None else self.relations.parameters
+    def _show(self, correlations: CohortCorrelations | None) -> None:
+        usable = correlations is not None and bool(correlations.tables)
+        self.correlations = correlations if usable else None
+        names = () if self.correlations is None else self.correlations.parameters
         chosen = self.parameter.currentData()
         self.parameter.blockSignals(True)
         self.parameter.clear()
@@ -129,35 +132,35 @@ class ParameterPanel(QWidget):
         self.parameter.setCurrentIndex(max(0, self.parameter.findData(chosen)))
         self.parameter.blockSignals(False)
         for widget in (self.kind, self.open, self.plot, self.table):
-            widget.setVisible(self.relations is not None)
+            widget.setVisible(self.correlations is not None)
         self._fill_table()
-        self._say()
+        self._show_message()
         self._plot()
 
-    # --- words ----------------------------------------------------------------------------------
-    def _fill_meanings(self) -> None:
+    # --- text -----------------------------------------------------------------------------------
+    def _fill_descriptions(self) -> None:
         table = self._controller.workspace.facts.parameters
-        self._meanings = parameter_descriptions(table)
-        self.fold.setVisible(bool(self._meanings))
+        self._descriptions = parameter_descriptions(table)
+        self.fold.setVisible(bool(self._descriptions))
         fill_table(
             self.parameter_descriptions,
-            [(m.title, "" if m.unit == "1" else m.unit) for m in self._meanings],
+            [(m.title, "" if m.unit == "1" else m.unit) for m in self._descriptions],
         )
-        self.parameter_descriptions.setFixedHeight(min(190, 26 + 21 * len(self._meanings)))
-        self.meaning.setText("Click a parameter for its formula and meaning.")
+        self.parameter_descriptions.setFixedHeight(min(190, 26 + 21 * len(self._descriptions)))
+        self.meaning.setText("Click a parameter for its definition and formula.")
 
-    def _explain(self, place: int) -> None:
-        chosen = self._meanings[place]
-        unit = "a pure number" if chosen.unit == "1" else f"in {chosen.unit}"
+    def _explain(self, index: int) -> None:
+        chosen = self._descriptions[index]
+        unit = "dimensionless" if chosen.unit == "1" else f"in {chosen.unit}"
         self.meaning.setText(
             f"{chosen.title} ({chosen.name}, {unit}). {chosen.meaning}\nFormula: {chosen.formula}"
         )
 
     def _own(self) -> Table | None:
         case = self._controller.workspace.case
-        if self.relations is None or case is None:
+        if self.correlations is None or case is None:
             return None
-        return self.relations.tables.get(case.name)
+        return self.correlations.tables.get(case.name)
 
     def _fill_table(self) -> None:
         table = self._own()
@@ -175,35 +178,35 @@ class ParameterPanel(QWidget):
         fill_table(self.table, rows, grey=len(keys))
         self.table.setFixedHeight(min(230, 28 + 21 * len(rows)))
 
-    def _say(self) -> None:
-        self.said.setText("\n".join(relation_sentences(self.relations, self._own())))
+    def _show_message(self) -> None:
+        self.message.setText("\n".join(relation_sentences(self.correlations, self._own())))
 
     # --- the figure -----------------------------------------------------------------------------
     def _figure(self, large: bool = False) -> Figure | None:
         from napari_mosaik.view.plots import correlation_figure, mean_correlation_figure
 
-        found, kind = self.relations, self.kind.currentIndex()
-        if found is None:
+        cohort, kind = self.correlations, self.kind.currentIndex()
+        if cohort is None:
             return None
         if kind == 3:
-            return self._one()
+            return self._scatter()
         if kind == 2:
             return mean_correlation_figure(
-                found.parameters,
-                found.mean("pearson"),
-                found.mean("spearman"),
+                cohort.parameters,
+                cohort.mean("pearson"),
+                cohort.mean("spearman"),
                 narrow=not large,
             )
         name = ("pearson", "spearman")[kind]
         return correlation_figure(
-            found.matrix(name),
-            found.parameters,
-            list(found.tables),
+            cohort.matrix(name),
+            cohort.parameters,
+            list(cohort.tables),
             f"{heading(name)} correlation",
             narrow=not large,
         )
 
-    def _one(self) -> Figure | None:
+    def _scatter(self) -> Figure | None:
         from napari_mosaik.view.spatial_plots import relation_figure
 
         facts, name = self._controller.workspace.facts, self.parameter.currentData()
@@ -223,8 +226,8 @@ class ParameterPanel(QWidget):
 
     def _plot(self, *_: Any) -> None:
         one = self.kind.currentIndex() == 3
-        self.parameter.setVisible(one and self.relations is not None)
-        n = 0 if self.relations is None else len(self.relations.parameters)
+        self.parameter.setVisible(one and self.correlations is not None)
+        n = 0 if self.correlations is None else len(self.correlations.parameters)
         self.plot.setMinimumHeight(_PLOT_PX if one else max(_PLOT_PX, 90 + 17 * n))
         self.plot.show_figure(self._figure())
 
@@ -232,16 +235,16 @@ class ParameterPanel(QWidget):
         if self.kind.currentIndex() == 3:
             self._plot()
 
-    def _open_larger(self) -> None:
+    def _open_window(self) -> None:
         figure = self._figure(large=True)
         if figure is not None:
-            self.larger.show_figure(figure, self.kind.currentText())
+            self.figure_window.show_figure(figure, self.kind.currentText())
 
-    def _choose(self, place: int) -> None:
+    def _choose(self, index: int) -> None:
         table = self._own()
         if table is None:
             return
-        self.parameter.setCurrentIndex(self.parameter.findData(str(table["parameter"][place])))
+        self.parameter.setCurrentIndex(self.parameter.findData(str(table["parameter"][index])))
         self.kind.setCurrentIndex(3)
 
     def _clicked(self, x: float, y: float) -> None:
@@ -255,7 +258,7 @@ class ParameterPanel(QWidget):
 
 
 def nearest_point(across: Any, up: Any, x: float, y: float) -> int:
-    """The point nearest to a place of the plot, axes scaled by their spread; -1 without any."""
+    """Index of the point nearest to (x, y), axes scaled by their range; -1 without points."""
     known = np.isfinite(across) & np.isfinite(up)
     if not known.any():
         return -1

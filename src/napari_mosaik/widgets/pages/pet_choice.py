@@ -1,4 +1,4 @@
-"""Which image of the PET file is meant: slice, time frame, and a unit that the file lacks."""
+"""Choice of the PET image: slice, time frame, and a unit that the file does not state."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = ["PetChoice"]
 
-_UNITS = (("as the file says", None), ("Bq/mL", "Bq/mL"), ("g/mL, SUV by weight", "g/mL"),
-          ("cm²/mL, SUV by surface", "cm²/mL"))  # fmt: skip
+_UNITS = (("from the file", None), ("Bq/mL", "Bq/mL"), ("g/mL (SUV by body weight)", "g/mL"),
+          ("cm²/mL (SUV by body surface area)", "cm²/mL"))  # fmt: skip
 
 
 class PetChoice(QWidget):
-    """Shown where the file holds several images or states no unit."""
+    """Shown if the file holds several images or states no unit."""
 
     def __init__(self, controller: CaseController) -> None:
         super().__init__()
         self._controller = controller
         self.problem = ""
-        self.why = wrapped_label(bold=True)
+        self.heading = wrapped_label(bold=True)
         self.slice_index = QLineEdit()
         self.frame_index = QLineEdit()
         for edit in (self.slice_index, self.frame_index):
@@ -37,32 +37,32 @@ class PetChoice(QWidget):
         for text, value in _UNITS:
             self.unit.addItem(text, value)
         shrinkable(self.unit)
-        self.use = button("Use this image", self._use, "Writes the choice to the case")
+        self.use = button("Use this image", self._use, "Save the choice in the case")
         self.setLayout(
             column(
-                self.why,
+                self.heading,
                 row(
                     wrapped_label("Slice"),
                     self.slice_index,
                     wrapped_label("Frame"),
                     self.frame_index,
                 ),
-                row(wrapped_label("Unit of the values"), self.unit),
+                row(wrapped_label("Unit"), self.unit),
                 row(self.use, 1),
                 spacing=3,
             )
         )
 
     def show_case(self, case: Case | None, problem: str, pet: PetImage | None = None) -> None:
-        """Show the case's choice; hidden where there is nothing to choose."""
+        """Show the choice of the case; hidden if there is nothing to choose."""
         entry = None if case is None else case.file.pet
         self.problem = problem
-        lacks_unit = pet is not None and (pet.header.unit is None or pet.header.unit_given)
+        no_unit = pet is not None and (pet.header.unit is None or pet.header.unit_given)
         chosen = entry is not None and (entry.slice_index, entry.frame_index) != (None, None)
-        self.setVisible(entry is not None and (bool(problem) or lacks_unit or chosen))
+        self.setVisible(entry is not None and (bool(problem) or no_unit or chosen))
         if entry is None:
             return
-        self.why.setText(f"⚠ {problem}" if problem else "The image of the file that is used")
+        self.heading.setText(f"⚠ {problem}" if problem else "Image in use")
         for edit, value in (
             (self.slice_index, entry.slice_index),
             (self.frame_index, entry.frame_index),
@@ -86,10 +86,10 @@ class PetChoice(QWidget):
         self._controller.update_case(pet=case.file.pet.model_copy(update=changes))
 
 
-def _index(edit: QLineEdit, what: str) -> int | None:
+def _index(edit: QLineEdit, name: str) -> int | None:
     text = edit.text().strip()
     if not text:
         return None
     if not text.isdigit():
-        raise InputError(f"the {what} '{text}' is not a whole number from 0")
+        raise InputError(f"{name} '{text}' is not a whole number ≥ 0")
     return int(text)

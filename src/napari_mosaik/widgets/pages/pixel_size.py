@@ -1,4 +1,4 @@
-"""The pixel size of a slide as it is given in a form: typed, or copied from a scanner profile."""
+"""Field for the pixel size of a slide: typed, or taken from a scanner profile."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from napari_mosaik.widgets.base.controls import row
 
 __all__ = ["RULER_HINT", "PixelSizeField"]
 
-RULER_HINT = (
-    "Or measure a known length on the slide: 'Pixel size from a known length' on the tab 'View'."
-)
-_TYPED = "typed"
+RULER_HINT = "Or measure a known length on the slide: 'Pixel size calibration' on the tab 'View'."
+_TYPED = "manual"
 _PROFILE_WIDTH = 150
 
 
 class PixelSizeField(QWidget):
-    """A number in µm, or the name of a scanner profile whose number is shown."""
+    """A pixel size in µm, or the name of a scanner profile whose size is shown."""
 
     def __init__(self) -> None:
         super().__init__()
         self.edit = QLineEdit()
-        self.edit.setPlaceholderText("µm")
+        self.edit.setPlaceholderText("µm/px")
         self.edit.setToolTip(
-            "µm per pixel, only if the file does not say; row x column where they differ: 0.25x0.26"
+            "Pixel size in µm, if the file does not state it; row x column if they differ: "
+            "0.25x0.26"
         )
         self.profile = QComboBox()
         self.profile.setMaximumWidth(_PROFILE_WIDTH)
         self.profile.setToolTip(
-            "Pixel sizes of scanners that you named; add one with 'napari-mosaik profiles --add "
+            "Scanner profiles; add one with 'napari-mosaik profiles --add "
             f"NAME --spacing UM' or in {profiles_file()}"
         )
         self.profile.currentIndexChanged.connect(self._chosen)
@@ -40,12 +39,12 @@ class PixelSizeField(QWidget):
         self.show_profiles()
 
     def showEvent(self, event: object) -> None:
-        """Profiles may have been added meanwhile."""
+        """Reload the profiles, which may have changed meanwhile."""
         self.show_profiles()
         super().showEvent(event)
 
     def show_profiles(self) -> None:
-        """Offer the profiles there are now; a damaged file of profiles offers none and says so."""
+        """List the current profiles; none, and the error as tooltip, if their file is damaged."""
         try:
             names = list(read_profiles())
         except InputError as error:
@@ -60,7 +59,7 @@ class PixelSizeField(QWidget):
         self._chosen()
 
     def value(self) -> tuple[tuple[float, float], SpacingSource, str] | None:
-        """Size (row, column) in µm, who gave it, and the profile's name; None when empty."""
+        """Pixel size (row, column) in µm, its source, and the profile's name; None if empty."""
         name = self.profile.currentText()
         if self.profile.currentIndex() > 0:
             return profile_named(name).spacing_um, "profile", name
@@ -76,13 +75,13 @@ class PixelSizeField(QWidget):
 
 
 def sizes_of(text: str) -> tuple[float, float]:
-    """One number or two (row x column), as typed; a decimal comma is understood."""
+    """One number or two (row x column); a decimal comma is accepted."""
     try:
         numbers = [float(part.strip().replace(",", ".")) for part in text.lower().split("x")]
     except ValueError:
         numbers = []
     if len(numbers) not in (1, 2):
-        raise InputError(f"pixel size: '{text}' is not a number in µm (or two: row x column)")
+        raise InputError(f"pixel size: '{text}' is not one number in µm or two (row x column)")
     if not all(0.01 <= number <= 1000 for number in numbers):
-        raise InputError(f"a pixel size of {text} µm is not possible")
+        raise InputError(f"pixel size: {text} µm is outside 0.01 to 1000 µm")
     return numbers[0], numbers[-1]

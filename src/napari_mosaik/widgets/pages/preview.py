@@ -1,4 +1,4 @@
-"""Preview here: what the settings of a step find in the visible part, while they are changed."""
+"""Live preview: the result of a step in the visible region while its settings are changed."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ __all__ = ["PREFIX", "LivePreview"]
 
 PREFIX = "Preview: "
 _CALM_MS = 30
-"""Changes that come together, such as a drag of the view, are taken as one."""
-_PATIENCE_S = 0.5
-"""A preview that takes longer is given up when something has changed meanwhile."""
+"""Changes in quick succession, such as panning, are combined."""
+_STALE_AFTER_S = 0.5
+"""A preview that takes longer is abandoned if something has changed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    """What is to be previewed, and when it was asked for."""
+class _Request:
+    """What to preview, and when it was requested."""
 
     case: Case
     step: str
@@ -52,14 +52,14 @@ class _Wish:
 
 
 class LivePreview(QObject):
-    """Keeps the preview of one step up to date with its settings and with what is visible.
+    """Keeps the preview of one step up to date with its settings and the visible region.
 
-    ``said`` carries the step's name and a line in words; one preview is computed at a time, and
-    what has changed meanwhile is computed next.  While a value is dragged, each finished preview is
-    shown, so that the picture follows.  ``took_s`` holds how long the last one took.
+    ``message_changed`` carries the step's name and a line of text.  One preview is computed at a
+    time; changes made meanwhile trigger the next one.  While a value is dragged, each finished
+    preview is shown, so that the image follows.  ``took_s`` is the duration of the last one.
     """
 
-    said = Signal(str, str)
+    message_changed = Signal(str, str)
 
     def __init__(self, board: LayerBoard) -> None:
         super().__init__(board)
@@ -82,7 +82,7 @@ class LivePreview(QObject):
         camera.zoom.connect(self._again)
 
     def start(self, step: str) -> None:
-        """Show the preview of a step; that of another one ends."""
+        """Start the preview of a step and end any other."""
         self.stop()
         if self._controller.workspace.case is None:
             return
@@ -95,11 +95,11 @@ class LivePreview(QObject):
             if layer is not None and layer.visible:
                 layer.visible = False
                 self._hidden.append(layer)
-        self.said.emit(step, "computing…")
+        self.message_changed.emit(step, "computing…")
         self._compute()
 
     def stop(self, *_: Any) -> None:
-        """End the preview and show what was shown before."""
+        """End the preview and restore the layers that it had hidden."""
         step, self.step = self.step, ""
         self._calm.stop()
         self._session += 1
@@ -111,7 +111,7 @@ class LivePreview(QObject):
                 layer.visible = True
         self._hidden = []
         if step:
-            self.said.emit(step, "")
+            self.message_changed.emit(step, "")
 
     def _again(self, *_: Any) -> None:
         if self.step:
@@ -120,7 +120,7 @@ class LivePreview(QObject):
                 self._calm.start()
 
     def _forget(self) -> None:
-        """Close the slide once nothing reads it."""
+        """Close the slide once nothing reads from it."""
         if not self.step and not self._busy:
             self._memory.close()
 
@@ -132,61 +132,61 @@ class LivePreview(QObject):
         corners = list(product(*zip(low, high, strict=True)))
         params = self._controller.workspace.recipe[self.step]
         now = time.monotonic()
-        wish = _Wish(case, self.step, params, corners, self._session, self._asked, now)
+        request = _Request(case, self.step, params, corners, self._session, self._asked, now)
         self._busy = True
         task = self._controller.read(
-            "Preview", partial(self._work, wish), partial(self._done, wish)
+            "Preview", partial(self._work, request), partial(self._done, request)
         )
         task.failed.connect(self._failed)
 
-    def _work(self, wish: _Wish) -> Any:
-        """In the background: the preview with its transform, an error to be said, or nothing."""
+    def _work(self, request: _Request) -> Any:
+        """In the background: the preview with its transform, an error to report, or None."""
         try:
-            return _find(wish, partial(self._gives_up, wish), self._memory)
+            return _compute_preview(request, partial(self._is_outdated, request), self._memory)
         except Cancelled:
             return None
         except MosaikError as error:
             return error
 
-    def _gives_up(self, wish: _Wish) -> bool:
-        late = wish.asked != self._asked and time.monotonic() - wish.began > _PATIENCE_S
-        return late or wish.session != self._session
+    def _is_outdated(self, request: _Request) -> bool:
+        late = request.asked != self._asked and time.monotonic() - request.began > _STALE_AFTER_S
+        return late or request.session != self._session
 
-    def _done(self, wish: _Wish, answer: Any) -> None:
+    def _done(self, request: _Request, answer: Any) -> None:
         self._busy = False
         self._forget()
-        if wish.session != self._session:
+        if request.session != self._session:
             self._compute()
             return
-        self.took_s = time.monotonic() - wish.began
+        self.took_s = time.monotonic() - request.began
         if isinstance(answer, MosaikError):
-            self.said.emit(wish.step, str(answer))
+            self.message_changed.emit(request.step, str(answer))
         elif answer is not None:
-            self._show(wish.step, *answer)
-        if wish.asked != self._asked and not self._calm.isActive():
+            self._show(request.step, *answer)
+        if request.asked != self._asked and not self._calm.isActive():
             self._calm.start()
 
     def _failed(self, *_: Any) -> None:
         self._busy = False
         self._forget()
 
-    def _show(self, name: str, found: Preview, transform: Transform | None) -> None:
+    def _show(self, name: str, result: Preview, transform: Transform | None) -> None:
         view = step_view(name)
         if view.preview_layers is not None:
-            for spec in view.preview_layers(found.results, transform):
+            for spec in view.preview_layers(result.results, transform):
                 self._put(replace(spec, name=PREFIX + spec.name.lower()))
         if view.preview_line is not None:
-            self.said.emit(name, view.preview_line(found))
+            self.message_changed.emit(name, view.preview_line(result))
 
     def _put(self, spec: LayerSpec) -> None:
         from napari.layers import Layer as Base
 
-        spec = replace(spec, artifact="", data=_light(spec.data))
+        spec = replace(spec, artifact="", data=_compact(spec.data))
         if spec.name in self._viewer.layers:
             layer = self._viewer.layers[spec.name]
-            if not _alike(layer.data, spec.data):
+            if not _both_empty(layer.data, spec.data):
                 layer.data = spec.data
-            for key in ("scale", "translate", "affine"):  # each one draws the layer anew
+            for key in ("scale", "translate", "affine"):  # each assignment redraws the layer
                 if not np.array_equal(np.asarray(getattr(layer, key)), spec.place[key]):
                     setattr(layer, key, spec.place[key])
             if "features" in spec.style:
@@ -199,28 +199,28 @@ class LivePreview(QObject):
         self._viewer.add_layer(layer)
 
 
-def _alike(shown: Any, new: Any) -> bool:
-    """Whether both are labels of the same size without any object: nothing is to be drawn."""
+def _both_empty(shown: Any, new: Any) -> bool:
+    """Whether both are empty label images of the same size, so that nothing needs redrawing."""
     both = [np.asarray(one) for one in (shown, new)]
     return both[0].shape == both[1].shape and not any(one.any() for one in both)
 
 
-def _light(labels: Any) -> Any:
-    """The same labels in 16 bits where they fit: napari colours them in half the time."""
+def _compact(labels: Any) -> Any:
+    """The same labels in 16 bits if they fit: napari colours them in half the time."""
     values = np.asarray(labels)
     return values.astype(np.uint16) if values.max(initial=0) < 2**16 else values
 
 
-def _find(
-    wish: _Wish, stop: Callable[[], bool], memory: PreviewMemory
+def _compute_preview(
+    request: _Request, stop: Callable[[], bool], memory: PreviewMemory
 ) -> tuple[Preview, Transform | None]:
     from napari_mosaik.workflow.preview import preview
 
-    step = step_named(wish.step)
-    transform = transform_to_reference(wish.case, step.previews)
-    points = np.asarray(wish.corners, float)
+    step = step_named(request.step)
+    transform = transform_to_reference(request.case, step.previews)
+    points = np.asarray(request.corners, float)
     if transform is not None:
         points = transform.inverse().apply(points)
     low, size = points.min(axis=0), np.ptp(points, axis=0)
     region: Region = ((float(low[0]), float(low[1])), (float(size[0]), float(size[1])))
-    return preview(wish.case, step, wish.params, region, stop, memory), transform
+    return preview(request.case, step, request.params, region, stop, memory), transform

@@ -1,4 +1,4 @@
-"""Makes the levels that a case's slides lack, in the background and one slide after another."""
+"""Builds missing pyramid levels of a case's slides in the background, one slide at a time."""
 
 from __future__ import annotations
 
@@ -22,54 +22,54 @@ __all__ = ["PyramidBuilder"]
 
 
 class PyramidBuilder(QObject):
-    """``said`` tells, in one line, which levels are being made; it is empty when nothing is to do.
+    """Builds the missing pyramid levels; ``message_changed`` reports progress in one line.
 
-    The slides that are shown use the levels as soon as they are stored.  The work rests while a
-    job runs, and ends when another case is opened or the window closes.
+    Displayed slides use the levels as soon as they are stored.  The work pauses while a job runs
+    and stops when another case is opened or the window is closed.
     """
 
-    said = Signal(str)
+    message_changed = Signal(str)
 
     def __init__(self, controller: CaseController, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._controller = controller
-        self._end = threading.Event()
-        self._go = threading.Event()
-        self._go.set()
+        self._stopped = threading.Event()
+        self._may_run = threading.Event()
+        self._may_run.set()
         controller.workspace.events.case.connect(self.start)
         self._last = ""
-        controller.workspace.events.job.connect(self._rest)
+        controller.workspace.events.job.connect(self._pause_for_job)
 
     def start(self, *_: Any) -> None:
-        """Begin with the open case; what was going on for another one ends."""
+        """Start with the open case; work on another one stops."""
         self.stop()
         case = self._controller.workspace.case
         if case is None:
             return
-        self._end = threading.Event()
-        work = partial(self._complete, case, self._end)
-        self._controller.read("Coarse levels of the slides", work, self._done)
+        self._stopped = threading.Event()
+        work = partial(self._complete, case, self._stopped)
+        self._controller.read("Pyramid levels", work, self._done)
 
     def stop(self) -> None:
-        """End the work at its next tile; what is not finished is not stored."""
-        self._end.set()
-        self._go.set()
+        """Stop at the next tile; unfinished levels are not stored."""
+        self._stopped.set()
+        self._may_run.set()
 
-    def _rest(self, *_: Any) -> None:
+    def _pause_for_job(self, *_: Any) -> None:
         if self._controller.workspace.job is None:
-            self._go.set()
+            self._may_run.set()
         else:
-            self._go.clear()
+            self._may_run.clear()
 
     def _complete(self, case: Case, end: threading.Event) -> str:
-        """Runs on a thread; returns what could not be done, in words."""
+        """Runs in the background; returns the first error message, empty if all went well."""
         step_back(COMPUTING)
         problems = []
         for stain in case.file.slides:
             try:
                 self._complete_one(case, stain, end)
             except InputError:
-                continue  # whoever reads the slide says what is wrong with it
+                continue  # whoever reads the slide reports what is wrong with it
             except MosaikError as error:
                 problems.append(str(error))
         return problems[0] if problems else ""
@@ -80,23 +80,23 @@ class PyramidBuilder(QObject):
         with case.slide(stain) as slide:
             if not lacks_levels(slide):
                 return
-            title = f"{STAIN_TITLES[stain]}: making the coarse levels that the slide lacks"
+            title = f"{STAIN_TITLES[stain]}: building missing pyramid levels"
             with contextlib.closing(complete_pyramid(slide, case.pyramids, threads=1)) as work:
                 for progress in work:
-                    self._go.wait()
+                    self._may_run.wait()
                     if end.is_set():
                         return
-                    self._say(f"{title}, {progress.fraction:.0%}".replace("%", " %"))
-                self._say("")
+                    self._report(f"{title}, {progress.fraction:.0%}".replace("%", " %"))
+                self._report("")
 
-    def _say(self, text: str) -> None:
-        """Tell what has changed; a signal for every tile would flood the window."""
+    def _report(self, text: str) -> None:
+        """Emit a changed message only; a signal for every tile would flood the GUI thread."""
         if text == self._last:
             return
         self._last = text
         with contextlib.suppress(RuntimeError):  # the window was closed meanwhile
-            self.said.emit(text)
+            self.message_changed.emit(text)
 
     def _done(self, problem: str) -> None:
         self._last = f"⚠ {problem}" if problem else ""
-        self.said.emit(self._last)
+        self.message_changed.emit(self._last)

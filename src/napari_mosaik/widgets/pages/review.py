@@ -1,4 +1,4 @@
-"""Review: predicted against measured uptake, with figures beside the baselines' and every tile."""
+"""Review page: predicted against measured uptake, errors beside those of baselines, all tiles."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _KINDS = ("Predicted against measured", "Difference against mean")
 
 
 class ReviewPanel(QWidget):
-    """Badge, figures, plot and worst tiles; tile, point and row are one selection."""
+    """Test status, errors, plot and worst tiles; tile, point and row share one selection."""
 
     def __init__(self, controller: CaseController, layout: SideBySide) -> None:
         super().__init__()
@@ -49,8 +49,10 @@ class ReviewPanel(QWidget):
         self.side_by_side = layout
         self.badge = wrapped_label(bold=True)
         self.toggle = button("Show maps side by side", layout.toggle)
-        self.toggle.setToolTip("Measured, predicted and difference with linked cameras")
-        self.report = button("Write report", self._report, "Figures, maps and every assumption")
+        self.toggle.setToolTip("Measured, predicted and difference maps with linked cameras")
+        self.report = button(
+            "Write report", self._report, "HTML report with figures, maps and all assumptions"
+        )
         self.summary = wrapped_label(small=True)
         self.table = _table()
         self.kind = QComboBox()
@@ -75,14 +77,14 @@ class ReviewPanel(QWidget):
                 self.summary,
                 self.kind,
                 self.plot,
-                wrapped_label("Largest errors; a click goes to the tile", small=True),
+                wrapped_label("Largest errors; click to select the tile", small=True),
                 self.worst,
                 1,
                 margin=4,
                 spacing=6,
             )
         )
-        layout.changed.connect(self._named)
+        layout.changed.connect(self._layout_changed)
         events = controller.workspace.events
         events.facts.connect(self._show)
         events.states.connect(self._show)
@@ -92,8 +94,8 @@ class ReviewPanel(QWidget):
         self._show_change()
 
     # --- showing --------------------------------------------------------------------------------
-    def _named(self, shown: bool) -> None:
-        self.toggle.setText("Back to the layers" if shown else "Show maps side by side")
+    def _layout_changed(self, shown: bool) -> None:
+        self.toggle.setText("Back to layers" if shown else "Show maps side by side")
         clear(self._legend_rows)
         specs = review_specs(self._controller.workspace.facts) if shown else []
         for title, spec in zip(_SCALES, specs[1:], strict=False):
@@ -112,8 +114,8 @@ class ReviewPanel(QWidget):
         self.toggle.setEnabled(ready)
         state = self._controller.workspace.states.get(REVIEW.name)
         stale = state is not None and state.word == "stale"
-        before = "↻ Stale: these figures are from before the last change\n" if stale else ""
-        self.badge.setText(before + badge_of(facts))
+        prefix = "↻ Stale: computed before the last change\n" if stale else ""
+        self.badge.setText(prefix + badge_of(facts))
         rows = metric_rows(facts.metrics or {})
         self.table.setVisible(bool(rows))
         self.table.setRowCount(len(rows))
@@ -145,13 +147,13 @@ class ReviewPanel(QWidget):
         error = predicted - measured
         order = np.argsort(-np.abs(np.nan_to_num(error)))[:WORST]
         for tile in (int(i) for i in order if np.isfinite(error[i])):
-            side = "too high" if error[tile] > 0 else "too low"
-            text = f"tile {tile} · {number(abs(error[tile]), facts.unit)} {side}"
+            side = "overestimated" if error[tile] > 0 else "underestimated"
+            text = f"Tile {tile} · {side} by {number(abs(error[tile]), facts.unit)}"
             item = QListWidgetItem(text)
             item.setData(256, tile)
             self.worst.addItem(item)
 
-    # --- doing ----------------------------------------------------------------------------------
+    # --- actions --------------------------------------------------------------------------------
     def _choose(self, tile: int) -> None:
         self._controller.workspace.tile = tile
 
@@ -181,7 +183,8 @@ def _table() -> QTableWidget:
     across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
     across.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
     table.setToolTip(
-        "Errors of the normalised SUV over all tiles; MAE mean absolute, MSE mean squared error"
+        "Errors of the normalised SUV over all tiles: mean absolute error (MAE), mean squared "
+        "error (MSE), coefficient of determination (R²)"
     )
     return table
 

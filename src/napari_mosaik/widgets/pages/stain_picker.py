@@ -1,4 +1,4 @@
-"""Pick the colours of haematoxylin and DAB from the CD34 slide, on the page 'Vessels'."""
+"""Pick the stain vectors of haematoxylin and DAB on the CD34 slide, on the page 'Vessels'."""
 
 from __future__ import annotations
 
@@ -22,40 +22,42 @@ __all__ = ["StainPicker"]
 _STEP = FIND_VESSELS.name
 _TITLES = {"haematoxylin": "Haematoxylin", "dab": "DAB"}
 _HINTS = {
-    "haematoxylin": "Click a blue nucleus without brown over it, or drag around one.",
-    "dab": "Click a piece of brown wall without a nucleus below it, or drag around one.",
+    "haematoxylin": "Click a blue nucleus without DAB, or drag around one.",
+    "dab": "Click DAB-positive vessel wall without a nucleus, or drag around it.",
 }
 
 
 class StainPicker(QWidget):
-    """Two tools that fill the stain vectors of the vessels, and the colours now in use.
+    """Two tools that set the stain vectors of the vessel step, and the vectors in use.
 
-    A pick changes the settings as typing them would; 'Undo pick' brings back those before it,
-    'From the slide' those that the program finds itself.
+    A pick changes the settings of the step; 'Undo pick' restores the previous ones, 'Estimate from
+    slide' returns to automatic estimation.
     """
 
     def __init__(self, link: CanvasLink) -> None:
         super().__init__()
         self._board, self._controller = link.board, link.board.controller
         self.tool = CorrectTool(link)
-        self._before: list[Params] = []
+        self._previous: list[Params] = []
         self._busy = False
-        self._said = ""
+        self._message = ""
         self.buttons = {
             stain: button(f"Pick {title[0].lower() + title[1:] if stain != 'dab' else title}",
                           lambda stain=stain: self.toggle(stain), _HINTS[stain])
             for stain, title in _TITLES.items()
         }  # fmt: skip
-        self.undo = button("Undo pick", self.take_back, "Brings back the colours before the pick")
-        self.own = button(
-            "From the slide", self.use_own, "Let the program find the colours on the slide again"
+        self.undo = button(
+            "Undo pick", self.undo_pick, "Restore the stain vectors before the last pick"
+        )
+        self.automatic = button(
+            "Estimate from slide", self.use_automatic, "Estimate the stain vectors automatically"
         )
         self.line, self.hint = wrapped_label(small=True), wrapped_label(small=True)
         self.setLayout(
             column(
                 self.line,
                 row(*self.buttons.values(), 1),
-                row(self.undo, self.own, 1),
+                row(self.undo, self.automatic, 1),
                 self.hint,
             )
         )
@@ -70,31 +72,31 @@ class StainPicker(QWidget):
         self._show()
 
     def toggle(self, stain: str) -> None:
-        """Take the tool for "haematoxylin" or "dab", or put it away again."""
+        """Switch the tool for "haematoxylin" or "dab" on or off."""
         case = self._controller.workspace.case
         if case is None or self._busy:
             return
-        self._said = ""
+        self._message = ""
         if self.tool.mode != stain:
             self._board.show_slide("cd34")
         self.tool.take("" if self.tool.mode == stain else stain)
 
     def stop(self) -> None:
-        """Put the tool away."""
+        """Switch the tool off."""
         if self.tool.mode:
             self.tool.take("")
 
     def shut(self) -> None:
-        """Leave the viewer as it was found; called when the window closes."""
+        """Remove the tool from the viewer; called when the window closes."""
         self.tool.shut()
 
     def _case_changed(self, *_: Any) -> None:
         self.stop()
-        self._before, self._said = [], ""
+        self._previous, self._message = [], ""
         self._show()
 
     def _pick(self, place: Any) -> None:
-        """Read the place in the background, then change the settings, or say why not."""
+        """Sample the stain in the background, then change the settings or show the error."""
         case, stain = self._controller.workspace.case, self.tool.mode
         if case is None or self._busy or stain not in _TITLES:
             return
@@ -110,11 +112,11 @@ class StainPicker(QWidget):
                 return error
 
         task = self._controller.read(
-            "Pick a stain", work, lambda answer: self._picked(case, answer)
+            "Stain picking", work, lambda answer: self._picked(case, answer)
         )
-        task.failed.connect(self._freed)
+        task.failed.connect(self._unlock)
 
-    def _freed(self, *_: Any) -> None:
+    def _unlock(self, *_: Any) -> None:
         self._busy = False
 
     def _picked(self, case: Any, answer: Picked | MosaikError) -> None:
@@ -123,38 +125,38 @@ class StainPicker(QWidget):
         if case is not space.case:
             return
         if isinstance(answer, MosaikError):
-            self._said = f"⚠ {answer}"
+            self._message = f"⚠ {answer}"
             self._show()
             return
-        found = answer.picked
-        self._said = (
-            f"{_TITLES[found.stain]} picked from {found.pixels} pixels, {found.angle_deg:.0f}° "
-            f"from the usual colour. The other stain: {answer.other}."
+        picked = answer.picked
+        self._message = (
+            f"{_TITLES[picked.stain]} picked from {picked.pixels} pixels, {picked.angle_deg:.0f}° "
+            f"from the reference vector. Other stain: {answer.other}."
         )
-        self._before.append(space.recipe[_STEP])
+        self._previous.append(space.recipe[_STEP])
         self.tool.take("")
         self._controller.set_params(_STEP, answer.params)
         self._show()
 
-    def take_back(self) -> None:
-        """Bring back the colours before the last pick; other settings stay as they are."""
-        if self._before:
-            before: Any = self._before.pop()
+    def undo_pick(self) -> None:
+        """Restore the stain vectors before the last pick; other settings stay unchanged."""
+        if self._previous:
+            previous: Any = self._previous.pop()
             self._change(
-                "The pick is taken back.",
-                stains=before.stains,
-                haematoxylin_vector=before.haematoxylin_vector,
-                dab_vector=before.dab_vector,
+                "Pick undone.",
+                stains=previous.stains,
+                haematoxylin_vector=previous.haematoxylin_vector,
+                dab_vector=previous.dab_vector,
             )
 
-    def use_own(self) -> None:
-        """Let the program find the colours on the slide."""
-        self._before = []
-        self._change("The program finds the colours on the slide.", stains="slide")
+    def use_automatic(self) -> None:
+        """Return to automatic estimation of the stain vectors."""
+        self._previous = []
+        self._change("Stain vectors are estimated from the slide.", stains="slide")
 
-    def _change(self, said: str, **values: Any) -> None:
+    def _change(self, message: str, **values: Any) -> None:
         self.stop()
-        self._said = said
+        self._message = message
         now = self._controller.workspace.recipe[_STEP]
         self._controller.set_params(_STEP, now.model_copy(update=values))
         self._show()
@@ -167,17 +169,17 @@ class StainPicker(QWidget):
             made.setCheckable(True)
             made.setChecked(self.tool.mode == stain)
             made.setEnabled(opened)
-        self.undo.setVisible(bool(self._before))
-        self.own.setVisible(opened and params.stains != "slide")
+        self.undo.setVisible(bool(self._previous))
+        self.automatic.setVisible(opened and params.stains != "slide")
         self.line.setText(self._colours(params) if opened else "")
-        said = self._said
-        if self.tool.mode and not said.startswith("⚠"):
-            said = f"{_HINTS[self.tool.mode]} Escape leaves the colours as they are."
-        self.hint.setText(said)
-        self.hint.setVisible(bool(said))
+        message = self._message
+        if self.tool.mode and not message.startswith("⚠"):
+            message = f"{_HINTS[self.tool.mode]} Press Escape to cancel."
+        self.hint.setText(message)
+        self.hint.setVisible(bool(message))
 
     def _colours(self, params: VesselParams) -> str:
-        """The colours in use as coloured squares with their numbers, and where they come from."""
+        """The stain vectors in use, with a colour sample each, and their source."""
         from napari_mosaik.segment.stain_sampling import stain_colour
         from napari_mosaik.workflow.picking import stains_in_use
 
@@ -189,6 +191,4 @@ class StainPicker(QWidget):
             + "&nbsp;".join(f"{value:.2f}" for value in vector)
             for name, vector in vectors.items()
         ]
-        return f"Stain colours, {source} (optical density in red, green, blue):<br>" + "<br>".join(
-            parts
-        )
+        return f"Stain vectors, {source} (optical density in R, G, B):<br>" + "<br>".join(parts)

@@ -1,4 +1,4 @@
-"""Pages that show more of their steps than settings: terms of the SUV, correlations, clusters."""
+"""Pages with a panel besides the settings: registration, SUV terms, correlations, clusters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["DetailPage", "make_page"]
 
 
 class DetailPage(StepPage):
-    """A page of steps with a panel of its own above the settings."""
+    """A page of steps with its own panel."""
 
     def __init__(
         self, title: str, steps: Sequence[Step[Any]], make_panel: Callable[[], QWidget]
@@ -30,7 +30,7 @@ class DetailPage(StepPage):
         self.panel: QWidget | None = None
 
     def make_body(self) -> QWidget:
-        """The usual body, and the panel below its buttons."""
+        """Build the usual body with the panel below it."""
         body = super().make_body()
         self.panel = self._make_panel()
         layout = body.layout()
@@ -39,21 +39,21 @@ class DetailPage(StepPage):
         return body
 
 
-class HandPage(DetailPage):
-    """A page whose panel comes first and takes the place of the settings while it is used."""
+class ManualPage(DetailPage):
+    """A page whose panel comes first and replaces the settings while it is in use."""
 
     def make_body(self) -> QWidget:
-        """The buttons, the panel, the settings."""
+        """Build the buttons, the panel and the settings."""
         body = super().make_body()
         layout = body.layout()
         assert isinstance(layout, QVBoxLayout)
         assert self.panel is not None
         first = next(iter(self.sections.values()))
         layout.insertWidget(layout.indexOf(first), self.panel)
-        self.panel.used.connect(self._make_room)
+        self.panel.used.connect(self._hide_settings)
         return body
 
-    def _make_room(self, used: bool) -> None:
+    def _hide_settings(self, used: bool) -> None:
         for section in (*self.sections.values(), self.how):
             section.setVisible(not used)
 
@@ -61,12 +61,12 @@ class HandPage(DetailPage):
 def make_page(
     title: str, steps: Sequence[Step[Any]], controller: CaseController, canvas: CanvasLink
 ) -> StepPage:
-    """The page of some steps, with its panel where it has one."""
+    """The page of the given steps, with its panel if it has one."""
     panel = next((kind for step in steps if (kind := step_view(step.name).panel)), None)
     if panel is None:
         return StepPage(title, steps)
     if panel is PanelKind.MANUAL_ALIGNMENT:
-        return HandPage(title, steps, lambda: _align(canvas))
+        return ManualPage(title, steps, lambda: _align(canvas))
     return DetailPage(title, steps, lambda: _PANELS[panel](controller))
 
 

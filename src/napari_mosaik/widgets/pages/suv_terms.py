@@ -1,4 +1,4 @@
-"""Every term of the SUV on the uptake page: value, source, formula, recomputed at each edit."""
+"""The terms of the SUV on the uptake page: value, source and formula, updated at each edit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["SuvTermsPanel"]
 
 _SOURCES = {
-    "user": "you",
+    "user": "entered",
     "header": "file",
     "sidecar": "sidecar",
     "table": "table",
@@ -35,28 +35,28 @@ _SOURCES = {
     "missing": "missing",
 }
 _TIPS = {
-    "user": "from the injection record of this case, or typed here",
+    "user": "from the injection record of this case, or entered here",
     "header": "from the PET file's header",
-    "sidecar": "from the JSON file beside the PET",
-    "table": "from the program's table of nuclides",
-    "assumed": "nobody says it; see the assumptions",
-    "missing": "nobody says it",
+    "sidecar": "from the JSON sidecar of the PET file",
+    "table": "from the nuclide table of napari-mosaik",
+    "assumed": "not stated; see the assumptions below",
+    "missing": "not stated",
 }
 _CHOICES: dict[str, tuple[tuple[str, str], ...]] = {
     "decay_correction": (
-        ("as the file says", ""),
+        ("from the file", ""),
         ("scan start", "START"),
         ("injection", "ADMIN"),
         ("not corrected", "NONE"),
     ),
-    "sex": (("as the file says", ""), ("male", "M"), ("female", "F")),
+    "sex": (("from the file", ""), ("male", "M"), ("female", "F")),
 }
 
 
 class SuvTermsPanel(QWidget):
-    """Table of the terms with fields, the formula with its numbers, assumptions and warnings.
+    """Fields for the terms, the formula with its numbers, assumptions and warnings.
 
-    What is typed is used at once for the figures shown here; the case changes with *Save*.
+    Edits are used at once for the values shown here; *Save* stores them in the case.
     """
 
     def __init__(self, controller: CaseController) -> None:
@@ -77,12 +77,12 @@ class SuvTermsPanel(QWidget):
         self.problem = wrapped_label(bold=True)
         self.notes = wrapped_label(small=True)
         self.save = button(
-            "Save these terms", self._save, "Writes what you typed to the injection record"
+            "Save terms", self._save, "Save the entered values in the injection record"
         )
         self.discard = button("Discard changes", self._show_record)
         self.setLayout(
             column(
-                wrapped_label("Terms of the SUV", bold=True),
+                wrapped_label("SUV terms", bold=True),
                 self.choice,
                 self._grid,
                 self.formula,
@@ -127,7 +127,7 @@ class SuvTermsPanel(QWidget):
 
     # --- reading --------------------------------------------------------------------------------
     def read(self, *_: Any) -> None:
-        """Read the PET of the open case anew, in the background."""
+        """Read the PET of the open case in the background."""
         case = self._controller.workspace.case
         self._pet = None
         self.choice.show_case(case, "")
@@ -135,21 +135,21 @@ class SuvTermsPanel(QWidget):
         if case is None or case.missing_reason(PET):
             return
         task = self._controller.read(
-            "PET", lambda: _read(case), lambda found: self._arrived(task, found)
+            "PET", lambda: _read(case), lambda pet: self._arrived(task, pet)
         )
         self._task = task
 
-    def _arrived(self, task: object, found: PetImage | str) -> None:
+    def _arrived(self, task: object, pet: PetImage | str) -> None:
         if task is not self._task:
             return
-        problem = found if isinstance(found, str) else ""
-        self._pet = None if isinstance(found, str) else found
+        problem = pet if isinstance(pet, str) else ""
+        self._pet = None if isinstance(pet, str) else pet
         self.choice.show_case(self._controller.workspace.case, problem, self._pet)
         self._compute()
 
     def _show_record(self) -> None:
-        """Show what the case's injection record says; empty where it says nothing."""
-        record = _given(self._controller.workspace.case)
+        """Show the injection record of the case; fields that it does not set stay empty."""
+        record = _stored_terms(self._controller.workspace.case)
         for name, field in self.fields.items():
             field.blockSignals(True)
             if isinstance(field, QComboBox):
@@ -160,9 +160,9 @@ class SuvTermsPanel(QWidget):
         self._compute()
 
     # --- computing ------------------------------------------------------------------------------
-    def given(self) -> dict[str, Any]:
-        """What the record says with what was typed in its place; empty items are left out."""
-        out = _given(self._controller.workspace.case)
+    def terms(self) -> dict[str, Any]:
+        """The terms of the record, replaced by those entered here; empty ones are omitted."""
+        out = _stored_terms(self._controller.workspace.case)
         for name, field in self.fields.items():
             if isinstance(field, QComboBox):
                 value = field.currentData()
@@ -174,20 +174,20 @@ class SuvTermsPanel(QWidget):
         return {name: value for name, value in out.items() if value not in ("", None)}
 
     def _compute(self, *_: Any) -> None:
-        changed = self.given() != _typed(_given(self._controller.workspace.case))
+        changed = self.terms() != _as_entered(_stored_terms(self._controller.workspace.case))
         self.discard.setEnabled(changed)
         self.save.setEnabled(self._controller.workspace.case is not None and changed)
         if self._pet is None:
             self.formula.setText("")
             self.figures.setText("")
-            self.problem.setText("" if self.choice.problem else "The PET is not read yet")
+            self.problem.setText("" if self.choice.problem else "PET not loaded yet")
             self.notes.setText("")
             return
         settings = self._controller.workspace.recipe.get("suv")
-        self.show_document(suv_record_or_problem(self._pet.header, self.given(), settings))
+        self.show_document(suv_record_or_problem(self._pet.header, self.terms(), settings))
 
     def show_document(self, document: dict[str, Any]) -> None:
-        """Show the terms, the formula or what is missing, the assumptions and warnings."""
+        """Show the terms, the formula or the missing terms, the assumptions and warnings."""
         for term in document["terms"]:
             self._show_term(term)
         problem = document.get("problem", "")
@@ -196,11 +196,11 @@ class SuvTermsPanel(QWidget):
         self.formula.setText(document.get("formula", ""))
         self.figures.setText("")
         if "factor" in document and self._pet is not None:
-            found = scaled_statistics(self._pet, document["factor"])
+            suv = scaled_statistics(self._pet, document["factor"])
             unit = document["unit"]
             self.figures.setText(
-                f"factor {document['factor']:.6g} · highest {number(found['maximum'], unit)} · "
-                f"mean {number(found['mean'], unit)} of {found['n_voxels']} voxels"
+                f"factor {document['factor']:.6g} · maximum {number(suv['maximum'], unit)} · "
+                f"mean {number(suv['mean'], unit)} of {suv['n_voxels']} voxels"
             )
         lines = [f"• {text}" for text in document["assumptions"]]
         lines += [f"⚠ {text}" for text in document["warnings"]]
@@ -212,17 +212,18 @@ class SuvTermsPanel(QWidget):
         label.setText(_SOURCES[source])
         label.setToolTip(_TIPS[source])
         field = self.fields[name]
-        shown = "" if source in ("user", "missing") else _text(term["value"])
+        value = "" if source in ("user", "missing") else _text(term["value"])
         if isinstance(field, QLineEdit):
-            field.setPlaceholderText(shown)
+            field.setPlaceholderText(value)
         else:
-            said = {value: text for text, value in _CHOICES[name]}.get(str(term["value"]), "")
-            field.setItemText(0, f"{said} (file)" if said and source != "user" else "not given")
+            title = {code: text for text, code in _CHOICES[name]}.get(str(term["value"]), "")
+            from_file = title and source != "user"
+            field.setItemText(0, f"{title} (file)" if from_file else "not specified")
 
     # --- saving ---------------------------------------------------------------------------------
     def _save(self) -> None:
         try:
-            record = injection_record(self.given())
+            record = injection_record(self.terms())
         except InputError as error:
             self._controller.report(error, "Uptake (PET)")
             return
@@ -230,28 +231,28 @@ class SuvTermsPanel(QWidget):
 
 
 def _read(case: Case) -> PetImage | str:
-    """The PET, or why it cannot be read as the case describes it."""
+    """The PET, or the message why it cannot be read."""
     try:
         return case.pet()
     except InputError as error:
         return str(error)
 
 
-def _given(case: Case | None) -> dict[str, Any]:
-    """What the case's injection record says."""
+def _stored_terms(case: Case | None) -> dict[str, Any]:
+    """The terms that the injection record of the case sets."""
     if case is None or case.file.injection is None:
         return {}
     return case.file.injection.model_dump(exclude_unset=True, exclude_none=True)
 
 
-def _typed(given: dict[str, Any]) -> dict[str, Any]:
-    """The same as the fields would give it."""
+def _as_entered(terms: dict[str, Any]) -> dict[str, Any]:
+    """The same terms as the fields would return them."""
     names = {name for name, _, _ in TERM_ITEMS}
-    return {name: _text(value) if name in names else value for name, value in given.items()}
+    return {name: _text(value) if name in names else value for name, value in terms.items()}
 
 
 def _text(value: Any) -> str:
-    """A value as it is edited."""
+    """A value as the text of its field."""
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     if isinstance(value, float):
