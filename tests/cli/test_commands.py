@@ -1,6 +1,8 @@
 """Commands as a user gives them: help, exit codes, one clear line for what cannot be used."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,15 +12,17 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
+import typer
 
 from napari_mosaik.cli import main
+from napari_mosaik.cli.main import app
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.phantom import sample
 
 COMMANDS = (
     "demo", "sample", "new", "slide", "run", "status", "report", "view", "segment", "suv", "align",
-    "kinetics", "annotate", "review-queue", "agreement", "retrain", "train", "predict",
-    "set-alignment", "profiles", "pyramid", "weights",
+    "kinetics", "annotate", "review-queue", "agreement", "qa", "corrections", "retrain", "train",
+    "predict", "set-alignment", "profiles", "pyramid", "weights",
 )  # fmt: skip
 
 
@@ -61,10 +65,46 @@ def picture(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command, capsys):
-    assert call(command, "--help") == 0
-    assert "Usage" in capsys.readouterr().out
+def paths_of(group, before=()):
+    """The words of every command and group of the command line."""
+    yield before
+    for name, command in getattr(group, "commands", {}).items():
+        yield from paths_of(command, (*before, name))
+
+
+EVERY = list(paths_of(typer.main.get_command(app)))
+
+
+def test_the_commands_are_known():
+    assert {path[0] for path in EVERY if path} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_the_help_shows_an_example_below_the_usage_that_can_be_typed(path, capsys):
+    assert call(*path, "--help") == 0
+    text = capsys.readouterr().out
+    usage, example = text.index("Usage: napari-mosaik"), text.index("\nExample:\n  napari-mosaik ")
+    assert usage < example < text.index("Options:")
+    words = shlex.split(text[example:].splitlines()[2])[1:]
+    assert tuple(words[: len(path)]) == path
+    if len(path) == len(next(p for p in EVERY[::-1] if tuple(words[: len(p)]) == p)):
+        options = [word for word in words if word.startswith("--")]
+        assert all(re.search(rf"{option}\b", text) for option in options)
+
+
+def test_a_choice_that_is_not_offered_is_named(capsys):
+    assert call("train", "x", "--test", "A2", "--split", "random") == 2
+    assert "'random' is not one of 'case', 'patient'" in capsys.readouterr().err
+
+
+def test_the_options_of_a_record_are_those_of_its_fields(tmp_path, capsys, picture):
+    asked = ["new", tmp_path / "B", "--cd34", picture, "--spacing", "1", "--dose-mbq", "37.2"]
+    assert call(*asked, "--injected", "2024-03-04T10:30", "--sex", "F") == 0
+    written = (tmp_path / "B" / "case.toml").read_text()
+    assert "dose_mbq = 37.2" in written
+    assert "injected = 2024-03-04" in written
+    words = told(capsys, "new", tmp_path / "C", "--cd34", picture, "--injected", "yesterday")
+    assert "--injected 'yesterday' is not a date and time" in words
 
 
 def test_the_version(capsys):
@@ -147,7 +187,8 @@ def test_an_suv_with_every_term(cohort, capsys):
     assert "injected" in told(capsys, "suv", pet, *given[:-1], "yesterday")
     line = told(capsys, "suv", pet, *given[:-1], "2030-01-01T00:00:00")
     assert "after" in line or "before" in line
-    assert "bw" in told(capsys, "suv", pet, "--kind", "mean")
+    assert call("suv", pet, "--kind", "mean") == 2
+    assert "'mean' is not one of 'bsa', 'bw', 'lbm'" in capsys.readouterr().err
 
 
 def test_a_case_is_run_as_far_as_it_goes(case, capsys):
@@ -162,7 +203,7 @@ def test_a_case_is_run_as_far_as_it_goes(case, capsys):
     assert "Vessels" in capsys.readouterr().out
 
 
-def test_a_damaged_result_is_named_and_made_anew(case, capsys):
+def test_a_damaged_result_is_named_and_recomputed(case, capsys):
     call("run", case, "--until", "tiles")
     table = case / "artifacts" / "tiles" / "table.parquet"
     table.write_bytes(table.read_bytes()[:-9])

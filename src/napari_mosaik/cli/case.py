@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from napari_mosaik.cli.common import (
+    CaseFolders,
+    JsonOutput,
+    OnDamage,
+    SchedulerAddress,
+    Seed,
+    StainName,
+    example_command,
+    record_options,
+)
 from napari_mosaik.cli.show import Bar, drive, print_json, table
-from napari_mosaik.cli.slide import Damaged, slide_entry
+from napari_mosaik.cli.slide import slide_entry
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.core.errors import InputError, MosaikError
+from napari_mosaik.core.pet_records import InjectionRecord
 
-__all__ = ["open_cases", "register", "run_case"]
+__all__ = ["commands", "open_cases", "run_case"]
 
-Json = Annotated[bool, typer.Option("--json", help="Print a JSON document for programs.")]
-Paths = Annotated[list[Path], typer.Argument(help="Case folders, or cohort folders with cases.")]
-Scheduler = Annotated[
-    str,
-    typer.Option(help="Address of a dask.distributed scheduler; threads of this computer else."),
-]
+_INJECTION = (
+    "nuclide",
+    "dose_mbq",
+    "residual_mbq",
+    "injected",
+    "excised",
+    "weight_kg",
+    "height_cm",
+    "sex",
+)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command("sample")(sample)
-    app.command("new")(new)
-    app.command("run")(run)
-    app.command("status")(status)
+commands = typer.Typer()
 
 
 def open_cases(paths: list[Path]) -> list[Any]:
@@ -38,13 +48,16 @@ def open_cases(paths: list[Path]) -> list[Any]:
     return [Case(path) for path in find_cases(paths)]
 
 
+@example_command(commands, "sample", "sample cohort --size tiny")
 def sample(
-    folder: Annotated[Path, typer.Argument(help="Where the cohort is written.")],
-    size: Annotated[str, typer.Option(help="tiny, quick, full or rasters.")] = "quick",
-    seed: Annotated[int, typer.Option(help="Another seed gives another cohort.")] = 0,
-    case: Annotated[list[str] | None, typer.Option(help="Only this case; may be repeated.")] = None,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the cohort.")],
+    size: Annotated[
+        Literal["tiny", "quick", "full", "rasters"], typer.Option(help="Size of the cohort.")
+    ] = "quick",
+    seed: Seed = 0,
+    case: Annotated[list[str] | None, typer.Option(help="Only this case. Repeatable.")] = None,
 ) -> None:
-    """Write the synthetic sample cohort with its known truth."""
+    """Write the synthetic sample cohort with its ground truth."""
     from napari_mosaik.phantom import sample as make
 
     with Bar() as bar:
@@ -53,36 +66,38 @@ def sample(
         typer.echo(path)
 
 
+@example_command(commands, "new", "new B12 --he he.svs --cd34 cd34.svs --pet slice.dcm")
+@record_options(InjectionRecord, _INJECTION, into="injection")
 def new(
-    case: Annotated[Path, typer.Argument(help="Folder of the new case.")],
+    case: Annotated[Path, typer.Argument(metavar="CASE", help="Folder of the new case.")],
     he: Annotated[Path | None, typer.Option(help="H&E slide.")] = None,
-    cd34: Annotated[Path | None, typer.Option(help="CD34 slide (the reference).")] = None,
+    cd34: Annotated[Path | None, typer.Option(help="CD34 slide, the reference section.")] = None,
     caix: Annotated[Path | None, typer.Option(help="CAIX slide.")] = None,
-    pet: Annotated[list[Path] | None, typer.Option(help="PET file; may be repeated.")] = None,
+    pet: Annotated[list[Path] | None, typer.Option(help="PET file. Repeatable.")] = None,
     pet_slice: Annotated[
-        int | None, typer.Option(help="Slice of the PET, from 0, where there are several.")
+        int | None, typer.Option(help="PET slice, counted from 0, if there are several.")
     ] = None,
     pet_frame: Annotated[
-        int | None, typer.Option(help="Time frame of the PET, from 0, where there are several.")
+        int | None, typer.Option(help="PET time frame, counted from 0, if there are several.")
     ] = None,
     pet_unit: Annotated[
-        str, typer.Option(help="Unit of the PET where the file does not say: Bq/mL, g/mL, cm2/mL.")
+        str, typer.Option(help="PET unit if the file states none: Bq/mL, g/mL or cm2/mL.")
     ] = "",
     patient: Annotated[str, typer.Option(help="Pseudonym of the patient.")] = "unknown patient",
-    name: Annotated[str, typer.Option(help="Name of the case; the folder's name else.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the case. Default: the folder's name.")] = "",
     spacing: Annotated[
-        float | None, typer.Option(help="Pixel size of all slides, µm, if they do not say it.")
+        float | None, typer.Option(help="Pixel size of all slides that state none, µm.")
     ] = None,
     spacing_he: Annotated[float | None, typer.Option(help="Pixel size of H&E, µm.")] = None,
     spacing_cd34: Annotated[float | None, typer.Option(help="Pixel size of CD34, µm.")] = None,
     spacing_caix: Annotated[float | None, typer.Option(help="Pixel size of CAIX, µm.")] = None,
     profile: Annotated[
-        str, typer.Option(help="Scanner profile that gives the pixel size of slides without one.")
+        str, typer.Option(help="Scanner profile with the pixel size for slides that state none.")
     ] = "",
-    damaged: Damaged = "stop",
+    damaged: OnDamage = "stop",
     icc: Annotated[
-        list[str] | None,
-        typer.Option(help="Convert the colours of this stain to sRGB (ICC); may be repeated."),
+        list[StainName] | None,
+        typer.Option(help="Convert this stain's colours to sRGB by its ICC profile. Repeatable."),
     ] = None,
     landmarks_he: Annotated[
         Path | None, typer.Option(help="Landmarks on H&E (CSV, pixels).")
@@ -93,8 +108,9 @@ def new(
     landmarks_caix: Annotated[
         Path | None, typer.Option(help="The same landmarks on CAIX (CSV, pixels).")
     ] = None,
+    injection: dict[str, Any] | None = None,
 ) -> None:
-    """Make a case from slides and PET; files stay where they are."""
+    """Create a case from slides and a PET. The files stay where they are."""
     from napari_mosaik.io import CaseFile, PetEntry, create_case, open_pet
     from napari_mosaik.io.pet_sidecar import unit_named
 
@@ -102,8 +118,6 @@ def new(
     if not any(files.values()) and not pet:
         raise InputError("give at least one slide (--he, --cd34, --caix) or a PET file (--pet)")
     own = {"he": spacing_he, "cd34": spacing_cd34, "caix": spacing_caix}
-    if set(icc or ()) - set(files):
-        raise InputError(f"--icc {' '.join(icc or ())}: give he, cd34 or caix")
     slides = {
         stain: slide_entry(
             stain, path, own[stain] or spacing, profile, damaged, stain in (icc or ())
@@ -129,13 +143,17 @@ def new(
             if pet
             else None,
             "landmarks": {key: str(path.resolve()) for key, path in marks.items() if path},
+            "injection": {
+                key: value for key, value in (injection or {}).items() if value is not None
+            }
+            or None,
         }
     )
     made = create_case(case, file)
     typer.echo(f"case {made.name} in {made.root}")
     if file.pet and file.injection is None:
         typer.echo(
-            "next: add the [injection] record to case.toml (dose_mbq, injected, weight_kg...)"
+            "next: add the [injection] record to case.toml (dose_mbq, injected, weight_kg, ...)"
         )
 
 
@@ -152,33 +170,39 @@ def run_case(case: Any, bar: Bar, until: str = "", scheduler: str = "") -> None:
             bar.show(f"{case.name} · {step.title}", progress)
 
 
+@example_command(commands, "run", "run B12 --until parameters")
 def run(
-    paths: Paths,
-    step: Annotated[str, typer.Option(help="Run this step only.")] = "",
-    until: Annotated[str, typer.Option(help="Run what is missing up to this step.")] = "",
+    cases: CaseFolders,
+    step: Annotated[str, typer.Option(metavar="STEP", help="Run only this step.")] = "",
+    until: Annotated[
+        str, typer.Option(metavar="STEP", help="Run what is missing up to this step.")
+    ] = "",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: step.setting=value.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="STEP.SETTING=VALUE", help="Change a setting first. Repeatable."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option(help="With --step: run it even if it is done.")] = False,
-    scheduler: Scheduler = "",
-    json: Json = False,
+    scheduler: SchedulerAddress = "",
+    json: JsonOutput = False,
 ) -> None:
-    """Run what is missing or stale, as far as the inputs allow."""
+    """Run every missing or stale step whose inputs are available."""
     if step and until:
         raise InputError("give either --step or --until, not both")
     if force and not step:
-        raise InputError("--force needs --step: say which step is to be run again")
-    cases = open_cases(paths)
+        raise InputError("--force needs --step STEP: name the step to run again")
+    opened = open_cases(cases)
     for text in set_ or []:
-        _change(cases, text)
+        _change(opened, text)
     failed = []
     with Bar(quiet=json) as bar:
-        for case in cases:
+        for case in opened:
             try:
                 _run_one(case, bar, step, until, scheduler, force)
             except MosaikError as error:
                 failed.append(str(error))
-    _states(cases, json)
+    _states(opened, json)
     if failed:
         raise InputError(" | ".join(failed))
 
@@ -208,9 +232,10 @@ def _change(cases: list[Any], text: str) -> None:
             write_recipe(case.root, recipe)
 
 
-def status(paths: Paths, json: Json = False) -> None:
-    """Say what is done, stale, missing or blocked, and why."""
-    _states(open_cases(paths), json)
+@example_command(commands, "status", "status cohort")
+def status(cases: CaseFolders, json: JsonOutput = False) -> None:
+    """Show which steps are done, stale, missing or blocked, and why."""
+    _states(open_cases(cases), json)
 
 
 def _states(cases: list[Any], json: bool) -> None:
@@ -239,4 +264,4 @@ def _states(cases: list[Any], json: bool) -> None:
             [step.title, view.states[step.name].word, view.states[step.name].reason]
             for step in STEPS
         ]
-        table(f"{case.name} · {case.patient}", ["step", "state", "why"], rows, words=True)
+        table(f"{case.name} · {case.patient}", ["step", "state", "reason"], rows, words=True)

@@ -1,71 +1,80 @@
-"""Commands over several cases: retrain the tissue classes, train the network, predict."""
+"""Commands over several cases: train the tissue classifier and the uptake network, predict."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from napari_mosaik.cli.case import Json, Paths, Scheduler, open_cases, run_case
+from napari_mosaik.cli.case import open_cases, run_case
+from napari_mosaik.cli.common import (
+    CaseFolder,
+    CaseFolders,
+    JsonOutput,
+    SchedulerAddress,
+    Seed,
+    SettingChanges,
+    example_command,
+    given_settings,
+)
 from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
-from napari_mosaik.core.errors import InputError
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command("retrain")(retrain)
-    app.command("train")(train)
-    app.command("predict")(predict)
+__all__ = ["commands"]
 
 
+commands = typer.Typer()
+
+
+@example_command(commands, "retrain", "retrain cohort/A2 cohort/A3 --into cohort/B11")
 def retrain(
-    cases: Paths,
+    cases: CaseFolders,
     into: Annotated[
         list[Path] | None,
-        typer.Option(help="Cases that get the model; those that teach it else. May be repeated."),
+        typer.Option(help="Case that receives the model. Default: the training cases. Repeatable."),
     ] = None,
-    method: Annotated[str, typer.Option(help="fast, or densenet (the paper's network).")] = "fast",
+    method: Annotated[
+        Literal["fast", "densenet"],
+        typer.Option(help="A random forest on colour and texture, or the paper's DenseNet169."),
+    ] = "fast",
     preset: Annotated[
-        str, typer.Option(help="Settings of the network by name: paper (default) or robust.")
+        Literal["", "paper", "robust"],
+        typer.Option(help="Named settings of the DenseNet; paper if empty.", show_default=False),
     ] = "",
     encoder: Annotated[
         str,
         typer.Option(
-            help="What the network's encoder begins with: a file of DenseNet169 weights, or "
-            "'imagenet' to fetch them; chance if empty."
+            metavar="FILE|imagenet",
+            help="Initial weights of the DenseNet encoder: a file, or imagenet to download them. "
+            "Default: random initialisation.",
         ),
     ] = "",
     yes: Annotated[
-        bool, typer.Option("--yes", help="Agree to the terms that '--encoder imagenet' tells.")
+        bool, typer.Option("--yes", help="Accept the terms that '--encoder imagenet' prints.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting of the method: name=value.")
-    ] = None,
-    json: Json = False,
+    seed: Seed = 0,
+    set_: SettingChanges = None,
+    json: JsonOutput = False,
 ) -> None:
-    """Train the tissue classes from the annotations of one or many cases."""
+    """Train the tissue classifier on the annotations of one or more cases."""
     from napari_mosaik.workflow.classifier import retrain as work
     from napari_mosaik.workflow.encoder_weights import encoder_weights
 
-    teaching = open_cases(cases)
-    targets = open_cases(into) if into else teaching
-    begin = Path(encoder) if encoder else None
+    training = open_cases(cases)
+    targets = open_cases(into) if into else training
+    initial = Path(encoder) if encoder else None
     with Bar(quiet=json) as bar:
         if encoder == "imagenet":
-            begin = drive(encoder_weights(consent=yes), "Encoder", bar)
+            initial = drive(encoder_weights(consent=yes), "Encoder", bar)
         made = drive(
             work(
-                teaching,
+                training,
                 targets,
                 method=method,
                 preset=preset,
-                settings=settings_of(set_),
+                settings=given_settings(set_),
                 seed=seed,
-                encoder=begin,
+                encoder=initial,
             ),
             "Tissue classifier",
             bar,
@@ -76,63 +85,50 @@ def retrain(
     typer.echo(f"model {made['model']} from {made['n_shapes']} shapes in {made['n_cases']} cases")
     for sentence in made["notes"]:
         typer.echo(f"- {sentence}")
-    _say_scores(made["held_out"])
-    typer.echo("what depends on it is stale now; recompute with: napari-mosaik run CASE")
+    _print_scores(made["held_out"])
+    typer.echo("dependent results are stale now; recompute them with: napari-mosaik run CASE")
 
 
-def _say_scores(held_out: dict[str, Any] | None) -> None:
-    """A table of the scores on what did not teach."""
+def _print_scores(held_out: dict[str, Any] | None) -> None:
+    """A table of the scores on held-out annotations."""
     if held_out is None:
-        typer.echo("not judged: too few shapes to hold some out; draw more of each class")
+        typer.echo("not evaluated: too few annotations to hold some out; draw more of each class")
         return
     names = ("dice", "iou", "precision", "recall", "accuracy")
     rows = [
         [name, *(figure(scores[key]) for key in names)]
         for name, scores in held_out["classes"].items()
     ]
-    table("Judged on shapes that did not teach", ["class", *names[:4], "one against rest"], rows)
+    table("Performance on held-out annotations", ["class", *names[:4], "one against rest"], rows)
     typer.echo(
-        f"right overall: {figure(held_out['overall'])}. One against rest counts the pixels of the "
-        "other classes too and flatters small classes."
+        f"overall accuracy: {figure(held_out['overall'])}. One against rest also counts the pixels "
+        "of the other classes, so it is high for small classes."
     )
 
 
-def settings_of(texts: list[str] | None) -> dict[str, str]:
-    """Values of ``--set name=value``."""
-    values = {}
-    for text in texts or []:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise InputError(f"--set {text!r} is not of the form name=value")
-        values[name.strip()] = value.strip()
-    return values
-
-
+@example_command(commands, "train", "train cohort --test B11 --split patient")
 def train(
-    cohort: Paths,
-    test: Annotated[str, typer.Option(help="Name of the case that is held out.")],
+    cohort: CaseFolders,
+    test: Annotated[str, typer.Option(metavar="CASE", help="Name of the held-out case.")],
     split: Annotated[
-        str, typer.Option(help="case: all other cases teach; patient: other patients only.")
+        Literal["case", "patient"],
+        typer.Option(help="Train on all other cases, or only on other patients' cases."),
     ] = "case",
     preset: Annotated[
-        str, typer.Option(help="default, or paper (the paper's settings).")
+        Literal["default", "paper"], typer.Option(help="Named training settings.")
     ] = "default",
-    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
-    json: Json = False,
+    seed: Seed = 0,
+    json: JsonOutput = False,
 ) -> None:
-    """Train the uptake network on all cases but one, and put the model into that one."""
+    """Train the uptake network without one case, and add the model to that case."""
     from napari_mosaik.predictor import TrainParams
     from napari_mosaik.workflow.cohort import train_network
 
-    if split not in ("case", "patient"):
-        raise InputError(
-            f"split '{split}' is not offered; use case or patient (random tiles leak the answer)"
-        )
     found = open_cases(cohort)
     params = TrainParams.preset(preset)
     with Bar(quiet=json) as bar:
         model = drive(
-            train_network(found, test, params, split=split, seed=seed),  # type: ignore[arg-type]
+            train_network(found, test, params, split=split, seed=seed),
             f"Training without {test}",
             bar,
         )
@@ -142,13 +138,16 @@ def train(
         typer.echo(f"model {model} is in case {test}; predict with: napari-mosaik predict CASE")
 
 
+@example_command(commands, "predict", "predict cohort/B11")
 def predict(
-    case: Annotated[Path, typer.Argument(help="A case folder.")],
-    model: Annotated[str, typer.Option(help="Hash of a model in the case's models folder.")] = "",
-    scheduler: Scheduler = "",
-    json: Json = False,
+    case: CaseFolder,
+    model: Annotated[
+        str, typer.Option(metavar="HASH", help="A model in the case's models folder.")
+    ] = "",
+    scheduler: SchedulerAddress = "",
+    json: JsonOutput = False,
 ) -> None:
-    """Predict the uptake of a case and compare it with the measured one where there is one."""
+    """Predict the uptake of a case and compare it with the measured uptake, if there is one."""
     from napari_mosaik.core.catalogue import METRICS, PREDICTION_RECORD
     from napari_mosaik.workflow.case_status import case_status
     from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe

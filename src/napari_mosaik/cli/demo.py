@@ -1,4 +1,4 @@
-"""The demo: the sample cohort, the whole main job on it, figures and a report."""
+"""The demo: the sample cohort, the whole pipeline on it, figures and a report."""
 
 from __future__ import annotations
 
@@ -6,45 +6,44 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from napari_mosaik.cli.case import run_case
+from napari_mosaik.cli.common import Seed, example_command
 from napari_mosaik.cli.show import Bar, drive, figure, table
-from napari_mosaik.core.errors import InputError
 
-__all__ = ["register"]
+__all__ = ["commands"]
 
 TEST_CASE = "B11"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command("demo")(demo)
+commands = typer.Typer()
 
 
+@example_command(commands, "demo", "demo --out demo --seed 0")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the cohort and the results.")] = Path(
         "demo"
     ),
-    size: Annotated[str, typer.Option(help="Size of the sample cohort: quick or tiny.")] = "quick",
-    seed: Annotated[int, typer.Option(help="Seed of the cohort and of the training.")] = 0,
+    size: Annotated[
+        Literal["quick", "tiny"], typer.Option(help="Size of the sample cohort.")
+    ] = "quick",
+    seed: Seed = 0,
     headless: Annotated[
-        bool, typer.Option("--headless", help="Do not open the window at the end.")
+        bool, typer.Option("--headless", help="Do not open napari at the end.")
     ] = False,
 ) -> None:
-    """Make the sample cohort, run the main job on it and show predicted against measured uptake.
+    """Make the sample cohort, run the pipeline on it and compare predicted with measured uptake.
 
-    May be run again: what is done already is kept.
+    Run it again to resume: finished work is kept.
     """
-    if size not in ("quick", "tiny"):
-        raise InputError(f"the demo runs on the sizes quick and tiny, not '{size}'")
     began = time.monotonic()
     with Bar() as bar:
         cases = _cohort(out / "cohort", size, seed, bar)
         held_out = next(case for case in cases if case.name == TEST_CASE)
-        _main_job(cases, held_out, seed, bar)
+        _pipeline(cases, held_out, seed, bar)
         report = _report(held_out, out)
     metrics = _figures(held_out, out, time.monotonic() - began)
     _show(metrics)
@@ -65,16 +64,16 @@ def _cohort(folder: Path, size: str, seed: int, bar: Bar) -> list[Any]:
     return [Case(path) for path in made]
 
 
-def _main_job(cases: list[Any], held_out: Any, seed: int, bar: Bar) -> None:
+def _pipeline(cases: list[Any], held_out: Any, seed: int, bar: Bar) -> None:
     """Everything in the order of a study: classes, parameters, clusters, network, prediction."""
     from napari_mosaik.predictor import TrainParams
     from napari_mosaik.workflow.classifier import retrain
     from napari_mosaik.workflow.cohort import train_network
 
-    teaching = [case for case in cases if case.name != held_out.name]
-    for case in teaching:
+    training = [case for case in cases if case.name != held_out.name]
+    for case in training:
         run_case(case, bar, "stain")
-    drive(retrain(teaching, cases, seed=seed), "Tissue classifier from annotations", bar)
+    drive(retrain(training, cases, seed=seed), "Tissue classifier from annotations", bar)
     for case in cases:
         run_case(case, bar)
     work = train_network(cases, held_out.name, TrainParams(), seed=seed)

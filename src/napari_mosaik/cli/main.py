@@ -1,9 +1,9 @@
-"""The `napari-mosaik` command: exit code 0, 2 for a user's error, 1 for a fault of the program."""
+"""The `napari-mosaik` command: exit code 0, 2 for a user's error, 1 for an internal error."""
 
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -18,27 +18,28 @@ from napari_mosaik.cli import (
     slide,
     weights,
 )
+from napari_mosaik.cli.common import command_group
 from napari_mosaik.core.errors import MosaikError
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
+app = command_group(
+    "demo",
     name="napari-mosaik",
     help="Predicted against measured antibody uptake of one tumour: slides, PET and kinetics.\n\n"
     "Research use only. A newcomer starts with: napari-mosaik demo",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for part in (demo, case, slide, pyramid, cohort, review, measure, set_alignment, weights):
-    part.register(app)
+    app.add_typer(part.commands)
 
 
 @app.callback(invoke_without_command=True)
 def _version(
-    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         from napari_mosaik import __version__
@@ -50,15 +51,15 @@ def _version(
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and end the process."""
     try:
-        app(args=arguments)
+        app(args=arguments, prog_name="napari-mosaik")
     except MosaikError as error:
-        _say(str(error))
+        _report(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
-        _say("stopped; nothing unfinished was stored. The same command goes on from here")
+        _report("interrupted; nothing unfinished was stored. The same command resumes from here")
         sys.exit(130)
     sys.exit(0)
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     typer.echo(f"napari-mosaik: {' '.join(text.split())}", err=True)

@@ -1,31 +1,50 @@
-"""Commands outside a case: segment a picture, SUV of a PET, align two slides, kinetics."""
+"""Commands on single files: segment an image, PET to SUV, align two slides, kinetics."""
 
 from __future__ import annotations
 
 import csv
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
 
-from napari_mosaik.cli.case import Json
-from napari_mosaik.cli.cohort import settings_of
+from napari_mosaik.cli.common import (
+    JsonOutput,
+    SettingChanges,
+    example_command,
+    given_settings,
+    record_options,
+)
 from napari_mosaik.cli.show import figure, print_json, table
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.pet_records import InjectionRecord
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command("segment")(segment)
-    app.command("suv")(suv)
-    app.command("align")(align)
-    app.command("kinetics")(kinetics)
+__all__ = ["commands"]
 
 
+commands = typer.Typer()
+_TERMS = (
+    "dose_mbq",
+    "residual_mbq",
+    "injected",
+    "scanned",
+    "decay_correction",
+    "frame_duration_s",
+    "half_life_h",
+    "nuclide",
+    "weight_kg",
+    "height_cm",
+    "sex",
+)
+"""The options of `suv` that are fields of the injection record."""
+
+
+@example_command(
+    commands,
+    "segment",
+    "segment nuclei he.svs --region 0,0,500,500 --out nuclei.tif",
+)
 def segment(
     what: Annotated[str, typer.Argument(help="tissue, vessels, nuclei or classes.")],
     image: Annotated[Path, typer.Argument(help="A picture or slide.")],
@@ -53,7 +72,7 @@ def segment(
     region: Annotated[
         str, typer.Option(help="Part of the slide: row,column,height,width in µm.")
     ] = "",
-    json: Json = False,
+    json: JsonOutput = False,
 ) -> None:
     """Segment a picture or a region outside a case, with the same code; it is held in memory."""
     from napari_mosaik.workflow.picture import segment_picture
@@ -107,72 +126,49 @@ def _write_csv(path: Path, objects: Any) -> None:
             writer.writerow([number, *("" if v != v else v for v in row)])
 
 
+@example_command(
+    commands,
+    "suv",
+    "suv series --dose-mbq 37.2 --injected 2024-03-04T10:30 --weight-kg 82 --height-cm 178",
+)
+@record_options(InjectionRecord, _TERMS, into="terms")
 def suv(
     files: Annotated[
         list[Path],
         typer.Argument(
+            metavar="FILE",
             help="DICOM files of one series or their folder, NIfTI (with its sidecar .json) or "
-            "Inveon .img."
+            "Inveon .img.",
         ),
     ],
-    kind: Annotated[str, typer.Option(help="bsa, bw or lbm.")] = "bsa",
-    dose_mbq: Annotated[float | None, typer.Option(help="Injected activity, MBq.")] = None,
-    residual_mbq: Annotated[
-        float | None, typer.Option(help="Activity left in the syringe, MBq.")
-    ] = None,
-    injected: Annotated[str, typer.Option(help="Date and time of injection, ISO 8601.")] = "",
-    scanned: Annotated[
-        str, typer.Option(help="Date and time of the scan's start, if the file does not say.")
-    ] = "",
-    decay_correction: Annotated[
-        str | None,
-        typer.Option(help="START (scan), ADMIN (injection) or NONE, if the file does not say."),
-    ] = None,
-    frame_duration_s: Annotated[
-        float | None, typer.Option(help="Duration of the frame, s, for images without correction.")
-    ] = None,
-    half_life_h: Annotated[float | None, typer.Option(help="Half-life, h.")] = None,
-    nuclide: Annotated[str | None, typer.Option(help="Nuclide, for example Zr-89.")] = None,
-    weight_kg: Annotated[float | None, typer.Option(help="Weight, kg.")] = None,
-    height_cm: Annotated[float | None, typer.Option(help="Height, cm.")] = None,
-    sex: Annotated[str | None, typer.Option(help="M or F, for lean body mass.")] = None,
+    terms: dict[str, Any],
+    kind: Annotated[
+        Literal["bsa", "bw", "lbm"],
+        typer.Option(help="Normalised by body surface area, body weight or lean body mass."),
+    ] = "bsa",
     slice_index: Annotated[
-        int | None, typer.Option(help="Only this slice, from 0; all slices else.")
+        int | None, typer.Option(help="Only this slice, counted from 0. Default: all slices.")
     ] = None,
     frame_index: Annotated[
-        int | None, typer.Option(help="Time frame, from 0, where there are several.")
+        int | None, typer.Option(help="Time frame, counted from 0, if there are several.")
     ] = None,
     unit: Annotated[
-        str, typer.Option(help="Unit where the file does not say it: Bq/mL, g/mL or cm2/mL.")
+        str, typer.Option(help="Unit if the file states none: Bq/mL, g/mL or cm2/mL.")
     ] = "",
     mask: Annotated[
-        Path | None, typer.Option(help="Image on the same voxels: figures of the voxels above 0.")
+        Path | None,
+        typer.Option(help="Mask on the same voxels. Figures are of the voxels above 0."),
     ] = None,
-    json: Json = False,
+    json: JsonOutput = False,
 ) -> None:
-    """Turn a PET into SUV and show every term with its source."""
+    """Convert a PET to SUV and show every term with its source."""
     from napari_mosaik.io.pet_sidecar import unit_named
     from napari_mosaik.workflow.suv import suv_of_files
 
-    if kind not in ("bsa", "bw", "lbm"):
-        raise InputError(f"--kind {kind} is not offered; use bsa, bw or lbm")
-    values = {
-        "dose_mbq": dose_mbq,
-        "residual_mbq": residual_mbq,
-        "injected": _moment(injected, "--injected") if injected else None,
-        "scanned": _moment(scanned, "--scanned") if scanned else None,
-        "decay_correction": decay_correction,
-        "frame_duration_s": frame_duration_s,
-        "half_life_h": half_life_h,
-        "weight_kg": weight_kg,
-        "height_cm": height_cm,
-        "sex": sex,
-        "nuclide": nuclide,
-    }
     record = suv_of_files(
         files,
         kind,
-        values,
+        terms,
         slice_index=slice_index,
         frame_index=frame_index,
         unit=unit_named(unit) if unit else None,
@@ -200,15 +196,7 @@ def suv(
         typer.echo(f"- {sentence}")
 
 
-def _moment(text: str, option: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise InputError(
-            f"{option} {text!r} is no date and time; write it as 2024-05-31T09:30:00"
-        ) from None
-
-
+@example_command(commands, "align", "align cd34.svs he.svs --kind affine")
 def align(
     fixed: Annotated[Path, typer.Argument(help="The picture that stays.")],
     moving: Annotated[Path, typer.Argument(help="The picture that is laid on it.")],
@@ -224,7 +212,7 @@ def align(
         Path | None, typer.Option(help="Judge the map in this file (3 x 3, µm) instead.")
     ] = None,
     order: Annotated[str, typer.Option(help="The matrix acts on rc or xy.")] = "rc",
-    json: Json = False,
+    json: JsonOutput = False,
 ) -> None:
     """Align two slides and say how well; landmarks measure the error."""
     from napari_mosaik.workflow.single import align_pictures
@@ -264,14 +252,15 @@ def matrix_order(text: str) -> Literal["rc", "xy"]:
     raise InputError(f"--order {text} is not offered; use rc (row, column) or xy")
 
 
+@example_command(commands, "kinetics", "kinetics --times-h 72,120,336")
 def kinetics(
-    times_h: Annotated[str, typer.Option(help="Times in hours, separated by commas.")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a parameter: name=value.")
-    ] = None,
-    json: Json = False,
+    times_h: Annotated[
+        str, typer.Option(metavar="H,H,...", help="Times in hours, separated by commas.")
+    ],
+    set_: SettingChanges = None,
+    json: JsonOutput = False,
 ) -> None:
-    """Free, bound and internalised antibody at the given times (Table 2 of the paper else)."""
+    """Free, bound and internalised antibody at given times, from the paper's Table 2 parameters."""
     from napari_mosaik.kinetics import ImmunokineticParams, solve_immunokinetic
 
     try:
@@ -280,7 +269,7 @@ def kinetics(
         raise InputError(
             f"--times-h {times_h!r} is not a list of numbers like 72,120,168"
         ) from None
-    params = ImmunokineticParams.parse(settings_of(set_), "--set")
+    params = ImmunokineticParams.parse(given_settings(set_), "--set")
     curves = solve_immunokinetic(params, times)
     if json:
         names = ("free_um", "bound_um", "internalised_um")

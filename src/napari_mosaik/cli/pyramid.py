@@ -1,35 +1,34 @@
-"""The command pyramid: make the coarse levels that the slides of a case lack, once."""
+"""The command pyramid: store the pyramid levels that the slides of a case lack."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from napari_mosaik.cli.common import CaseFolders, JsonOutput, example_command
 from napari_mosaik.cli.show import Bar, drive, print_json
 
 if TYPE_CHECKING:
     from napari_mosaik.io import Case
 
-__all__ = ["register"]
+__all__ = ["commands"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command of this file."""
-    app.command("pyramid")(pyramid)
+commands = typer.Typer()
 
 
+@example_command(commands, "pyramid", "pyramid B12")
 def pyramid(
-    paths: Annotated[list[Path], typer.Argument(help="Case folders, or folders with cases.")],
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON document.")] = False,
+    cases: CaseFolders,
+    json: JsonOutput = False,
 ) -> None:
-    """Make the coarse levels that slides of a case lack, once; pixels and results stay the same."""
+    """Store the pyramid levels that slides of a case lack. Pixels and results stay the same."""
     from napari_mosaik.io import Case, find_cases
 
     with Bar(quiet=json) as bar:
-        cases = [Case(path) for path in find_cases(paths)]
-        found = {case.name: _completed(case, bar) for case in cases}
+        opened = [Case(path) for path in find_cases(cases)]
+        found = {case.name: _completed(case, bar) for case in opened}
     if json:
         print_json(found)
         return
@@ -39,7 +38,7 @@ def pyramid(
 
 
 def _completed(case: Case, bar: Bar) -> dict[str, str]:
-    """By stain, what was done."""
+    """What was done, by stain."""
     from napari_mosaik.io.slide.pyramid.build import complete_pyramid, lacks_levels
 
     states: dict[str, str] = {}
@@ -50,5 +49,5 @@ def _completed(case: Case, bar: Bar) -> dict[str, str]:
                 continue
             work = complete_pyramid(slide, case.pyramids)
             made = drive(work, f"{case.name} · levels of {slide.path.name}", bar)
-            states[stain] = "made" if made else "not stored: it has damaged tiles"
+            states[stain] = "made" if made else "not stored: the slide has damaged tiles"
     return states

@@ -1,4 +1,4 @@
-"""Commands on results and annotations: report, view, annotate, review-queue, agreement."""
+"""Commands on results and annotations: report, view, annotate, review queue, QA, agreement."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_mosaik.cli.case import Json, open_cases
+from napari_mosaik.cli.case import open_cases
+from napari_mosaik.cli.common import (
+    CaseFolder,
+    JsonOutput,
+    StainName,
+    command_group,
+    example_command,
+)
 from napari_mosaik.cli.show import figure, print_json, table
-from napari_mosaik.core.catalogue import STAINS
+from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.core.errors import InputError
 
-__all__ = ["open_window", "register"]
-
-OneCase = Annotated[Path, typer.Argument(help="A case folder.")]
+__all__ = ["commands", "open_window"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command("report")(report)
-    app.command("view")(view)
-    app.command("review-queue")(review_queue)
-    app.command("agreement")(agreement)
-    app.command("qa")(qa)
-    app.command("corrections")(corrections)
-    annotate = typer.Typer(help="Exchange annotations with QuPath (GeoJSON).", no_args_is_help=True)
-    annotate.command("import")(import_)
-    annotate.command("export")(export)
-    app.add_typer(annotate, name="annotate")
+commands = typer.Typer()
+annotate = command_group(
+    "annotate export B12 he.geojson",
+    name="annotate",
+    help="Exchange annotations with QuPath (GeoJSON).",
+    no_args_is_help=True,
+)
+commands.add_typer(annotate)
 
 
 def _case(path: Path) -> Any:
@@ -38,13 +39,14 @@ def _case(path: Path) -> Any:
     return found[0]
 
 
+@example_command(commands, "report", "report B12 --out B12.html")
 def report(
-    case: OneCase,
+    case: CaseFolder,
     out: Annotated[
-        Path | None, typer.Option(help="File to write; report.html in the case else.")
+        Path | None, typer.Option(help="File to write. Default: report.html in the case.")
     ] = None,
 ) -> None:
-    """Write the case's report: figures, maps, metrics beside baselines, what was verified."""
+    """Write the case's report: figures, maps, metrics beside baselines, verification."""
     from napari_mosaik.io.files import write_bytes
     from napari_mosaik.view.report.content import case_report
     from napari_mosaik.workflow.segmentation_qa import qa_records
@@ -68,7 +70,13 @@ def step_states(case: Any) -> list[Any]:
 
 
 def open_window(case: Path) -> None:
-    """Open napari on a case; says what to install where the window's libraries are missing."""
+    """Open napari on a case.
+
+    Raises
+    ------
+    InputError
+        Where napari or Qt is missing, with the command that installs them.
+    """
     try:
         import napari  # noqa: F401
         import qtpy.QtWidgets  # noqa: F401
@@ -82,25 +90,21 @@ def open_window(case: Path) -> None:
     show_case(case)
 
 
-def view(case: OneCase) -> None:
+@example_command(commands, "view", "view B12")
+def view(case: CaseFolder) -> None:
     """Open the case in napari."""
     open_window(_case(case).root)
 
 
-def _check_stain(stain: str) -> None:
-    if stain not in STAINS:
-        raise InputError(f"slide '{stain}' is not known; use one of: {', '.join(STAINS)}")
-
-
+@example_command(annotate, "import", "annotate import B12 he.geojson")
 def import_(
-    case: OneCase,
-    file: Annotated[Path, typer.Argument(help="GeoJSON file (also .gz) in level-0 pixels.")],
-    slide: Annotated[str, typer.Option(help="he, cd34 or caix.")] = "he",
+    case: CaseFolder,
+    file: Annotated[Path, typer.Argument(help="GeoJSON (also .gz), level-0 pixels.")],
+    slide: Annotated[StainName, typer.Option(help="The annotated slide.")] = StainName.HE,
 ) -> None:
-    """Take annotations from a GeoJSON file into the case; those of the case are replaced."""
+    """Import annotations from a GeoJSON file. They replace those of the case."""
     from napari_mosaik.io import read_geojson, write_geojson
 
-    _check_stain(slide)
     found = _case(case)
     with found.slide(slide) as opened:
         lattice = opened.lattice
@@ -111,36 +115,37 @@ def import_(
     typer.echo(f"{len(shapes)} shapes imported")
 
 
+@example_command(annotate, "export", "annotate export B12 he.geojson")
 def export(
-    case: OneCase,
-    file: Annotated[Path, typer.Argument(help="GeoJSON file to write.")],
-    slide: Annotated[str, typer.Option(help="he, cd34 or caix.")] = "he",
+    case: CaseFolder,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="GeoJSON file to write.")],
+    slide: Annotated[StainName, typer.Option(help="The annotated slide.")] = StainName.HE,
     on_cd34: Annotated[
-        bool, typer.Option("--on-cd34", help="Move them onto the CD34 slide by the alignment.")
+        bool, typer.Option("--on-cd34", help="Map them to the CD34 slide by the registration.")
     ] = False,
 ) -> None:
-    """Write the case's annotations as GeoJSON that QuPath reads."""
+    """Export the case's annotations as GeoJSON for QuPath."""
     from napari_mosaik.io import write_geojson
     from napari_mosaik.workflow.given_alignment import shapes_on_reference
 
-    _check_stain(slide)
     found = _case(case)
-    shapes = found.annotations(slide)
+    shapes, stain = found.annotations(slide), str(slide)
     if not shapes:
         raise InputError(f"case {found.name} has no annotations on {slide}")
     if on_cd34:
-        shapes, slide = shapes_on_reference(found, slide, shapes), "cd34"
-    with found.slide(slide) as opened:
+        shapes, stain = shapes_on_reference(found, slide, shapes), REFERENCE
+    with found.slide(stain) as opened:
         write_geojson(file, shapes, opened.lattice)
     typer.echo(f"{len(shapes)} shapes in {file}")
 
 
-def review_queue(case: OneCase, json: Json = False) -> None:
-    """List the tiles in order of review priority, with the reason."""
-    from napari_mosaik.workflow.review_queue import review_queue as tiles_to_review
+@example_command(commands, "review-queue", "review-queue B12 --json")
+def review_queue(case: CaseFolder, json: JsonOutput = False) -> None:
+    """List the tiles by review priority, with the reason for each."""
+    from napari_mosaik.workflow import review_queue as tiles_to_review
 
     found = _case(case)
-    items = tiles_to_review(found)
+    items = tiles_to_review.review_queue(found)
     if json:
         print_json({"case": found.name, "tiles": items})
         return
@@ -152,7 +157,8 @@ def review_queue(case: OneCase, json: Json = False) -> None:
     )
 
 
-def agreement(case: OneCase, json: Json = False) -> None:
+@example_command(commands, "agreement", "agreement B12")
+def agreement(case: CaseFolder, json: JsonOutput = False) -> None:
     """Compare the readers of a case: kappa, and Dice per tissue class."""
     from napari_mosaik.workflow.review_queue import reader_agreement
 
@@ -170,15 +176,20 @@ def agreement(case: OneCase, json: Json = False) -> None:
         for pair in result["pairs"]
     ]
     names = [f"Dice {name}" for name in result["classes"]]
-    table(f"{found.name}: agreement where both have drawn", ["readers", "kappa", *names], rows)
+    table(
+        f"{found.name}: agreement where both readers have annotated",
+        ["readers", "kappa", *names],
+        rows,
+    )
 
 
+@example_command(commands, "qa", "qa B12 --csv qa.csv")
 def qa(
-    case: OneCase,
-    csv: Annotated[Path | None, typer.Option(help="Write the records to this CSV file.")] = None,
-    json: Json = False,
+    case: CaseFolder,
+    csv: Annotated[Path | None, typer.Option(help="CSV file to write the records to.")] = None,
+    json: JsonOutput = False,
 ) -> None:
-    """Say who has checked which segmentation by eye, and how many objects are wrong or missed."""
+    """Show the visual QA of the segmentations: readers, error rates, overall ratings."""
     from napari_mosaik.io.files import write_bytes
     from napari_mosaik.workflow.segmentation_qa import qa_records, qa_records_csv
 
@@ -190,7 +201,7 @@ def qa(
         print_json({"case": found.name, "checks": records})
         return
     if not records:
-        typer.echo(f"{found.name}: no segmentation has been checked yet; use 'Check' in the window")
+        typer.echo(f"{found.name}: no visual QA yet; use 'Visual QA' in the window")
         return
     rows = [
         [
@@ -204,12 +215,13 @@ def qa(
         ]
         for record in records
     ]
-    header = ["what", "reader", "of", "rated", "wrong (95 % interval)", "missed", "overall rating"]
-    table(f"{found.name}: segmentations checked by eye", header, rows, words=True)
+    header = ["objects", "reader", "state", "rated", "wrong (95 % interval)", "missed", "overall"]
+    table(f"{found.name}: visual QA", header, rows, words=True)
 
 
-def corrections(case: OneCase, json: Json = False) -> None:
-    """List what readers have corrected by hand, and whether the results have it."""
+@example_command(commands, "corrections", "corrections B12")
+def corrections(case: CaseFolder, json: JsonOutput = False) -> None:
+    """List the manual corrections, and whether the results include them."""
     from napari_mosaik.workflow.corrections import correction_records
 
     found = _case(case)
@@ -218,7 +230,7 @@ def corrections(case: OneCase, json: Json = False) -> None:
         print_json({"case": found.name, "corrections": records})
         return
     if not records:
-        typer.echo(f"{found.name}: nothing has been corrected; use 'Correct' in the window")
+        typer.echo(f"{found.name}: no corrections; use 'Correct' in the window")
         return
     rows = [
         [
@@ -230,13 +242,13 @@ def corrections(case: OneCase, json: Json = False) -> None:
         ]
         for record in records
     ]
-    header = ["what", "correction", "reader", "time (UTC)", "state"]
-    table(f"{found.name}: corrected by hand", header, rows, words=True)
+    header = ["objects", "correction", "reader", "time (UTC)", "state"]
+    table(f"{found.name}: manual corrections", header, rows, words=True)
 
 
 def _rate(record: dict[str, Any], name: str) -> str:
     values = [record[f"{name}_rate_{part}"] for part in ("estimate", "low", "high")]
     if values[0] is None:
-        return "not known"
+        return "unknown"
     share, low, high = (f"{100 * value:.1f}" for value in values)
     return f"{share} % ({low} to {high})"

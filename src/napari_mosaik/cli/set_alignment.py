@@ -7,25 +7,23 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from napari_mosaik.cli.case import Json
+from napari_mosaik.cli.common import CaseFolder, JsonOutput, example_command
 from napari_mosaik.cli.measure import matrix_order
-from napari_mosaik.cli.review import OneCase
 from napari_mosaik.cli.show import figure, print_json
 from napari_mosaik.core.errors import InputError
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case, GivenAlignment
 
-__all__ = ["register"]
+__all__ = ["commands"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command of this file."""
-    app.command("set-alignment")(set_alignment)
+commands = typer.Typer()
 
 
+@example_command(commands, "set-alignment", "set-alignment B12 he --matrix he_to_cd34.txt")
 def set_alignment(
-    case: OneCase,
+    case: CaseFolder,
     frame: Annotated[str, typer.Argument(help="he, caix or pet.")],
     matrix: Annotated[
         Path | None, typer.Option(help="Map to CD34 (3 x 3, µm) of another program.")
@@ -41,7 +39,7 @@ def set_alignment(
     automatic: Annotated[
         bool, typer.Option("--automatic", help="Forget what was given; align automatically.")
     ] = False,
-    json: Json = False,
+    json: JsonOutput = False,
 ) -> None:
     """Give where a section or the PET lies on CD34; 'run --step align_FRAME' then uses it."""
     from napari_mosaik.io.case import Case

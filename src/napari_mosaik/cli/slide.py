@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_mosaik.cli.common import JsonOutput, OnDamage, example_command
 from napari_mosaik.cli.show import Bar, print_json, table
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError, MissingPixelSize
@@ -15,43 +16,35 @@ from napari_mosaik.core.pet_records import SpacingSource
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
 
-__all__ = ["Damaged", "given_spacing", "register", "slide_entry"]
+__all__ = ["commands", "given_spacing", "slide_entry"]
 
-Json = Annotated[bool, typer.Option("--json", help="Print a JSON document for programs.")]
-Damaged = Annotated[
-    str,
-    typer.Option(
-        help="At a tile that cannot be decoded: 'stop', or 'skip' to leave it out of every result "
-        "and report it."
-    ),
-]
 Pair = tuple[float, float]
 _LISTED = 20
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command("slide")(slide)
-    app.command("profiles")(profiles)
+commands = typer.Typer()
 
 
+@example_command(commands, "slide", "slide he.svs --json")
 def slide(
-    file: Annotated[Path, typer.Argument(help="A slide file, or an OME-Zarr or DICOM folder.")],
+    file: Annotated[Path, typer.Argument(help="Slide file, or OME-Zarr or DICOM folder.")],
     spacing: Annotated[
         str, typer.Option(help="Pixel size, µm; 0.25, or 0.25x0.26 for row x column.")
     ] = "",
-    profile: Annotated[str, typer.Option(help="Scanner profile that gives the pixel size.")] = "",
-    icc: Annotated[bool, typer.Option("--icc", help="Convert colours to sRGB (ICC).")] = False,
+    profile: Annotated[str, typer.Option(help="Scanner profile with the pixel size.")] = "",
+    icc: Annotated[
+        bool, typer.Option("--icc", help="Convert colours to sRGB by the ICC profile.")
+    ] = False,
     associated: Annotated[
         Path | None,
-        typer.Option(help="Export label and macro pictures to this folder; they may show names."),
+        typer.Option(help="Folder to export label and macro images to. They may show names."),
     ] = None,
-    damaged: Damaged = "stop",
-    json: Json = False,
+    damaged: OnDamage = "stop",
+    json: JsonOutput = False,
 ) -> None:
-    """Say what a slide file is: reader, size, levels, pixel size and its source.
+    """Describe a slide file: reader, size, levels, pixel size and its source.
 
-    With --damaged skip every tile is tried, and those that cannot be decoded are listed.
+    With --damaged skip every tile is decoded once, and damaged tiles are listed.
     """
     record, lacking = _described(
         file, *given_spacing(spacing, profile), icc=icc, damaged=damaged, quiet=json
@@ -62,13 +55,13 @@ def slide(
     if json:
         print_json(record)
     else:
-        _tell(file, record)
+        _print_facts(file, record)
     if lacking is not None:
         raise lacking
 
 
 def given_spacing(spacing: str, profile: str = "") -> tuple[Pair | None, SpacingSource]:
-    """The pixel size (row, column) that was typed or that a profile holds, and who gave it."""
+    """The typed or profile pixel size (row, column) in µm, and its source."""
     if profile:
         if spacing:
             raise InputError("give either --spacing or --profile, not both")
@@ -84,8 +77,8 @@ def given_spacing(spacing: str, profile: str = "") -> tuple[Pair | None, Spacing
         numbers = []
     if len(numbers) not in (1, 2):
         raise InputError(
-            f"a pixel size of '{spacing}' cannot be used; give µm, for example 0.25, or 0.25x0.26 "
-            "for row x column"
+            f"pixel size '{spacing}' is not valid; give µm, for example 0.25, or 0.25x0.26 for "
+            "row x column"
         )
     return (numbers[0], numbers[-1]), "user"
 
@@ -93,9 +86,9 @@ def given_spacing(spacing: str, profile: str = "") -> tuple[Pair | None, Spacing
 def slide_entry(
     stain: str, path: Path, spacing: float | None, profile: str, damaged: str, icc: bool = False
 ) -> dict[str, Any]:
-    """What ``case.toml`` says of a slide; it is opened to check that it can be read.
+    """The entry of a slide in ``case.toml``; the slide is opened to check that it can be read.
 
-    A typed size wins over the file's header; a profile serves only where the header says nothing.
+    A typed size overrides the file's header; a profile is used only if the header states none.
     """
     from napari_mosaik.io import open_slide
     from napari_mosaik.io.slide.types.damage import policy_named
@@ -123,7 +116,7 @@ def slide_entry(
 def _described(
     file: Path, given: Pair | None, source: Any, *, icc: bool, damaged: str, quiet: bool
 ) -> tuple[dict[str, Any], MissingPixelSize | None]:
-    """The facts of a slide; where its pixel size is not known, they come with the error."""
+    """The facts of a slide, with the error if its pixel size is unknown."""
     from napari_mosaik.io import open_slide
     from napari_mosaik.io.slide.read.facts import slide_facts
     from napari_mosaik.io.slide.types.damage import policy_named
@@ -141,10 +134,10 @@ def _described(
 
 
 def _damage(opened: Slide, quiet: bool) -> dict[str, Any]:
-    """Every tile is tried; the summary of those that cannot be decoded."""
+    """Decode every tile; the summary of the damaged ones."""
     with Bar(quiet=quiet) as bar:
         for done, total in opened.find_damage():
-            bar.show("trying every tile", Progress(done, total, f"{done} of {total} tiles"))
+            bar.show("checking every tile", Progress(done, total, f"{done} of {total} tiles"))
     return opened.damage_record()
 
 
@@ -164,7 +157,7 @@ _SOURCES = {
 }
 
 
-def _tell_damage(damage: dict[str, Any]) -> None:
+def _print_damage(damage: dict[str, Any]) -> None:
     tiles = damage["tiles"]
     if not tiles:
         _line("damaged", "none: every tile can be decoded")
@@ -177,7 +170,7 @@ def _tell_damage(damage: dict[str, Any]) -> None:
         _line("", f"and {len(tiles) - _LISTED} more (all of them with --json)")
 
 
-def _tell(file: Path, record: dict[str, Any]) -> None:
+def _print_facts(file: Path, record: dict[str, Any]) -> None:
     rows, cols = record["shape"]
     typer.echo(f"{file.name}: read by {record['reader']}; {record['why']}")
     size = record["size_mm"]
@@ -187,7 +180,7 @@ def _tell(file: Path, record: dict[str, Any]) -> None:
         source = _SOURCES[record["spacing_source"]]
         _line("pixel", f"{spacing[0]:.4g} x {spacing[1]:.4g} µm ({source})")
     else:
-        _line("pixel", "size not known")
+        _line("pixel", "size unknown")
     for level in record["levels"]:
         shape, tile = level["shape"], level["tile"]
         kind = "virtual" if level["virtual"] else "stored"
@@ -200,7 +193,7 @@ def _tell(file: Path, record: dict[str, Any]) -> None:
     for key, value in record["properties"].items():
         _line(key.replace("_", " "), value)
     if "damaged" in record:
-        _tell_damage(record["damaged"])
+        _print_damage(record["damaged"])
     for text in record["missing"]:
         _line("missing", text)
     for text in record["warnings"]:
@@ -215,25 +208,26 @@ def _line(name: str, text: str) -> None:
 
 def _loaded(loaded: dict[str, Any]) -> str:
     if loaded["whole"]:
-        return f"the whole picture, {loaded['decoded_mib']:.4g} MiB"
+        return f"the whole image, {loaded['decoded_mib']:.4g} MiB"
     first = f"the coarsest level ({loaded['coarsest_mib']:.3g} MiB)"
     rest = f"of {loaded['decoded_mib']:.4g} MiB at full size only the tiles in use"
     return f"{first}; {rest}, at most {loaded['cache_mib']:.4g} MiB"
 
 
+@example_command(commands, "profiles", "profiles --add AT2 --spacing 0.25")
 def profiles(
-    add: Annotated[str, typer.Option(help="Add or replace the profile of this name.")] = "",
+    add: Annotated[str, typer.Option(metavar="NAME", help="Add or replace this profile.")] = "",
     spacing: Annotated[
         str, typer.Option(help="With --add: pixel size, µm; 0.25, or 0.25x0.26 for row x column.")
     ] = "",
     from_slide: Annotated[
-        Path | None, typer.Option("--from", help="With --add: a slide that states its pixel size.")
+        Path | None, typer.Option("--from", help="With --add: take the size from this slide.")
     ] = None,
-    note: Annotated[str, typer.Option(help="With --add: how the size was found.")] = "",
-    remove: Annotated[str, typer.Option(help="Remove the profile of this name.")] = "",
-    json: Json = False,
+    note: Annotated[str, typer.Option(help="With --add: where the size comes from.")] = "",
+    remove: Annotated[str, typer.Option(metavar="NAME", help="Remove this profile.")] = "",
+    json: JsonOutput = False,
 ) -> None:
-    """List, add or remove scanner profiles: pixel sizes that slides without one can copy."""
+    """List, add or remove scanner profiles: pixel sizes for slides that state none."""
     from napari_mosaik.io.profiles import add_profile, profiles_file, read_profiles, remove_profile
 
     if add and remove:
@@ -254,7 +248,7 @@ def profiles(
         [name, f"{p.spacing_um[0]:g} x {p.spacing_um[1]:g}", p.note] for name, p in known.items()
     ]
     table("Scanner profiles", ["name", "pixel (row x column), µm", "note"], rows, words=True)
-    typer.echo(f"kept in {file}, which may be edited")
+    typer.echo(f"stored in {file}, a text file that you may edit")
 
 
 def _profile_size(spacing: str, from_slide: Path | None) -> Pair:

@@ -1,4 +1,4 @@
-"""The command for the weights of networks that find nuclei."""
+"""The command for the weights of nucleus segmentation networks."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from typing import Annotated
 
 import typer
 
-from napari_mosaik.cli.case import Json
+from napari_mosaik.cli.common import JsonOutput, example_command
 from napari_mosaik.cli.show import Bar, drive, print_json, table
 from napari_mosaik.core.errors import InputError
 
-__all__ = ["register"]
+__all__ = ["commands"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command of this file."""
-    app.command("weights")(weights)
+commands = typer.Typer()
 
 
+@example_command(commands, "weights", "weights --file weights_best.h5")
 def weights(
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="Fetch StarDist's network for H&E from its makers.")
+        bool, typer.Option("--fetch", help="Download StarDist's H&E network from its authors.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Agree to the terms that --fetch tells.")
+        bool, typer.Option("--yes", help="Accept the terms that --fetch prints.")
     ] = False,
     file: Annotated[
         Path | None,
-        typer.Option(help="Take weights in from a file (weights_best.h5, .zip) or a folder."),
+        typer.Option(help="Install weights from a file (weights_best.h5, .zip) or a folder."),
     ] = None,
-    json: Json = False,
+    json: JsonOutput = False,
 ) -> None:
-    """List the weights of StarDist networks on this computer, fetch them, or take them in."""
+    """List, download or install weights of StarDist networks."""
     from napari_mosaik.workflow import nuclei_weights as store
 
     if fetch and file is not None:
@@ -53,7 +52,7 @@ def weights(
         print_json({"folder": folder, "embedded": own, "installed": others})
         return
     table(
-        f"Weights: the first come with the program, others are in {store.weights_folder()}",
+        f"Weights: the first are built in, others are in {store.weights_folder()}",
         list(names),
         [[str(value) for value in row] for row in rows],
     )

@@ -1,0 +1,170 @@
+"""What every command shares: an example in its help, choices, arguments and record options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from functools import wraps
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import typer
+from pydantic import BaseModel
+from typer.core import TyperCommand, TyperGroup
+
+from napari_mosaik.core.errors import InputError
+
+__all__ = [
+    "CaseFolder",
+    "CaseFolders",
+    "JsonOutput",
+    "OnDamage",
+    "SchedulerAddress",
+    "Seed",
+    "SettingChanges",
+    "StainName",
+    "command_group",
+    "example_command",
+    "given_settings",
+    "record_options",
+]
+
+Command = TypeVar("Command", TyperCommand, TyperGroup)
+Function = TypeVar("Function", bound=Callable[..., Any])
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+CaseFolder = Annotated[Path, typer.Argument(metavar="CASE", help="Case folder.")]
+CaseFolders = Annotated[
+    list[Path], typer.Argument(metavar="CASE", help="Case folders, or folders of cases.")
+]
+SchedulerAddress = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Address of a dask.distributed scheduler. Default: threads of this computer.",
+    ),
+]
+OnDamage = Annotated[
+    Literal["stop", "skip"],
+    typer.Option(
+        help="At a tile that cannot be decoded: stop, or skip it, exclude it from every result "
+        "and report it."
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+SettingChanges = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting. Repeatable."),
+]
+
+
+class StainName(StrEnum):
+    """The slides of a case, as options name them."""
+
+    HE = "he"
+    CD34 = "cd34"
+    CAIX = "caix"
+
+
+def _with_example(base: type[Command], example: str) -> type[Command]:
+    """A class of commands or groups that shows an example below the usage line of ``--help``."""
+
+    def format_usage(self: Any, ctx: Any, formatter: Any) -> None:
+        base.format_usage(self, ctx, formatter)
+        formatter.write(f"\nExample:\n  napari-mosaik {example}\n")
+
+    return type(f"{base.__name__}WithExample", (base,), {"format_usage": format_usage})
+
+
+def example_command(app: typer.Typer, name: str, example: str) -> Callable[[Function], Function]:
+    """Register a function as command *name*; *example* is what follows ``napari-mosaik``."""
+    return app.command(name, cls=_with_example(TyperCommand, example))
+
+
+def command_group(example: str, **options: Any) -> typer.Typer:
+    """A group of commands whose help shows an example."""
+    return typer.Typer(cls=_with_example(TyperGroup, example), **options)
+
+
+def given_settings(texts: Sequence[str] | None) -> dict[str, str]:
+    """Values of ``--set name=value``.
+
+    Raises
+    ------
+    InputError
+        For a text without an equals sign.
+    """
+    values = {}
+    for text in texts or ():
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise InputError(f"--set {text!r} is not of the form name=value")
+        values[name.strip()] = value.strip()
+    return values
+
+
+def record_options(
+    record: type[BaseModel], names: Sequence[str], into: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one option for each named field of a record.
+
+    Name, type and help text of an option are those of the field.  The command receives the values
+    as the dictionary *into*, with None for what was not given.  Times are read as ISO 8601.
+    """
+    fields = {name: record.model_fields[name] for name in names}
+    times = {name for name, field in fields.items() if datetime in _types(field.annotation)}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters
+        options = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=_option(field.annotation, field.description or "", name in times),
+            )
+            for name, field in fields.items()
+        ]
+        parameters: list[inspect.Parameter] = []
+        for parameter in own.values():
+            if parameter.name == into:
+                parameters += options
+            else:
+                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+        @wraps(command)
+        def call(**given: Any) -> None:
+            values = {name: given.pop(name) for name in fields}
+            for name in times:
+                values[name] = _moment(values[name], name) if values[name] else None
+            command(**given, **{into: values})
+
+        del call.__wrapped__  # typer reads the signature below
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in parameters}
+        return call
+
+    return decorate
+
+
+def _types(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) or (annotation,)
+
+
+def _option(annotation: Any, about: str, is_time: bool) -> Any:
+    kinds = [kind for kind in _types(annotation) if kind is not NoneType]
+    kind = str if is_time else kinds[0] if len(kinds) == 1 else annotation
+    text = about[:1].upper() + about[1:] + (", ISO 8601." if is_time else ".")
+    return Annotated[kind | None, typer.Option(help=text)]
+
+
+def _moment(text: str, name: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"--{name.replace('_', '-')} {text!r} is not a date and time; "
+            "write it as 2024-05-31T09:30:00"
+        ) from None
