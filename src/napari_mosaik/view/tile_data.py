@@ -165,19 +165,19 @@ class Facts:
 
 
 def badge_of(facts: Facts) -> str:
-    """What must be known before the figures are read."""
+    """Whether case and patient are independent of the training."""
     metrics = facts.metrics
     if metrics is None:
-        return "Nothing to compare yet: run Predictor and Review."
+        return "No results yet: run the pages 'Predictor' and 'Review'."
     if metrics.get("seen_in_training"):
-        return "⚠ This case was in the training: the figures say nothing about new cases"
+        return "⚠ Training case: these errors do not apply to new cases"
     if metrics.get("shared_patient"):
-        return "⚠ Same patient in training"
-    return "Held-out case, patient not in training"
+        return "⚠ Another case of this patient was used for training"
+    return "Held-out case; patient not in the training set"
 
 
 def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Method, MAE, MSE and R² of the network and of every baseline, in words."""
+    """Method, MAE, MSE and R² of the network and of every baseline, as text."""
     if not metrics:
         return []
     rows = [("MOSAIK network", metrics["suv_norm"])]
@@ -186,17 +186,19 @@ def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def summary_of(facts: Facts) -> str:
-    """The figures in the image's own unit, and on how many tiles they rest."""
+    """Errors in the unit of the image, and the number of tiles."""
     if facts.metrics is None:
         return ""
     suv, n = facts.metrics["suv_bsa"], facts.metrics["n_tiles"]
-    words_ = f"{n} tiles · SUV: MAE {number(suv['mae'], facts.unit)}, R² {number(suv['r2'])}"
-    hits = (facts.metrics.get("classes") or {}).get("balanced_accuracy")
-    return words_ + (f" · hot and cold tiles found: {percent(hits)}" if hits is not None else "")
+    text = f"{n} tiles · SUV: MAE {number(suv['mae'], facts.unit)}, R² {number(suv['r2'])}"
+    accuracy = (facts.metrics.get("classes") or {}).get("balanced_accuracy")
+    if accuracy is not None:
+        text += f" · hot and cold spots: balanced accuracy {percent(accuracy)}"
+    return text
 
 
 def nearest_tile(facts: Facts, x: float, y: float, *, means: bool = False) -> int:
-    """The tile whose point lies nearest to a position in the plot, -1 when there is none."""
+    """Index of the tile whose point is nearest to a position in the plot, -1 without tiles."""
     measured, predicted = facts.measured(), facts.predicted()
     if measured is None or predicted is None:
         return -1
