@@ -26,7 +26,7 @@ from napari_mosaik.io.slide import SlideBlocks, View
 from napari_mosaik.io.slide.read.slide import SlideImage
 from napari_mosaik.segment.vessel_params import VesselParams
 from napari_mosaik.segment.vessels import pixel_limits, vessel_wall
-from napari_mosaik.workflow.lazy_labels import resample_mask
+from napari_mosaik.workflow.slide_blocks import resample_mask
 
 __all__ = ["Equality", "compare_labels"]
 

@@ -10,12 +10,11 @@ from skimage.segmentation import watershed
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
 from napari_mosaik.segment import ClassicalNuclei, NucleiParams, segment_nuclei
-from napari_mosaik.segment.centroid_stitching import ObjectStitcher, keep_centroid_in_core
 from napari_mosaik.segment.filters import box_mean, gaussian
 from napari_mosaik.segment.masks import chamfer_distance
 from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.nuclei import estimate_nuclear_threshold, nuclear_density
-from napari_mosaik.segment.stitch import windows
+from napari_mosaik.segment.stitch import ObjectStitcher, keep_centroid_in_core, windows
 from napari_mosaik.segment.watershed import flood, local_maxima
 
 TILES = Path(__file__).parents[2] / "../shared/data/nuclei"
@@ -95,17 +94,19 @@ def test_blocks_with_halo_give_the_nuclei_of_the_whole(block_px):
     model = ClassicalNuclei(threshold_od=0.5)
     whole = model.segment(rgb, 1.0)
     halo = int(np.ceil(model.halo_um))
-    out, mosaic = np.zeros(rgb.shape[:2], np.int32), ObjectStitcher(rgb.shape[:2])
+    out = np.zeros(rgb.shape[:2], np.int32)
+    stitcher = ObjectStitcher(out)
     for rows, cols in windows(rgb.shape[:2], block_px):
         top, left = max(0, rows.start - halo), max(0, cols.start - halo)
-        around = (slice(top, rows.stop + halo), slice(left, cols.stop + halo))
+        bottom, right = np.minimum((rows.stop + halo, cols.stop + halo), out.shape)
+        around = (slice(top, bottom), slice(left, right))
         core = (
             slice(rows.start - top, rows.stop - top),
             slice(cols.start - left, cols.stop - left),
         )
         owned = keep_centroid_in_core(model.segment(rgb[around], 1.0), core)
-        out[around] = mosaic.paste(out[around], owned, (top, left))
-    out = mosaic.numbering()[out]
+        stitcher.paste(around, owned)
+    out = stitcher.numbering()[0][out]
     assert whole.max() > 400
     np.testing.assert_array_equal(out, whole)
 
@@ -120,18 +121,20 @@ def test_each_object_is_owned_by_exactly_one_core():
 
 
 def test_an_object_seen_twice_is_pasted_once():
-    mosaic = ObjectStitcher((10, 10))
+    out, everything = np.zeros((10, 10), np.int32), (slice(0, 10), slice(0, 10))
+    stitcher = ObjectStitcher(out)
     first = np.zeros((10, 10), np.int32)
     first[2:6, 2:6] = 1
     again = np.zeros((10, 10), np.int32)
     again[3:6, 2:6] = 1
     again[5:9, 6:9] = 2
-    out = mosaic.paste(np.zeros((10, 10), np.int32), first, (0, 0))
-    out = mosaic.paste(out, again, (0, 0))
-    out = mosaic.numbering()[out]
-    assert np.bincount(out.ravel()).tolist() == [100 - 16 - 12, 16, 12]
+    stitcher.paste(everything, first)
+    stitcher.paste(everything, again)
+    numbers, rows = stitcher.numbering()
+    assert np.bincount(numbers[out].ravel()).tolist() == [100 - 16 - 12, 16, 12]
+    assert rows.tolist() == [0, 2]
     with pytest.raises(InputError, match="pasted"):
-        mosaic.paste(out[:5], first, (0, 0))
+        stitcher.paste((slice(0, 5), slice(0, 10)), first)
 
 
 def test_flood_equals_scikit_image_on_distinct_levels():

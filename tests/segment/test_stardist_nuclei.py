@@ -20,7 +20,6 @@ from napari_mosaik.core.blocks import cut
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.segment import NucleiParams, segment_nuclei
-from napari_mosaik.segment.centroid_stitching import ObjectStitcher, keep_centroid_in_core
 from napari_mosaik.segment.densenet.training import stain_augmented
 from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.stardist import (
@@ -34,6 +33,7 @@ from napari_mosaik.segment.stardist import (
 )
 from napari_mosaik.segment.stardist.model import resampled
 from napari_mosaik.segment.stardist.polygons import keep_best, paint_polygons, stardist_module
+from napari_mosaik.segment.stitch import ObjectStitcher, keep_centroid_in_core
 
 RANGE = (0.0, 255.0)
 
@@ -177,12 +177,12 @@ def test_blocks_with_halo_give_the_nuclei_of_the_whole():
     model = StarDistNuclei(random_weights(), RANGE)
     rgb = noise((490, 530))
     whole = model.segment(rgb, 0.5)
-    out, mosaic = np.zeros(whole.shape, np.int32), ObjectStitcher(whole.shape)
+    out = np.zeros(whole.shape, np.int32)
+    stitcher = ObjectStitcher(out)
     for block in cut(Lattice("he", whole.shape, (0.5, 0.5)), 256, model.halo_um):
         owned = keep_centroid_in_core(model.segment(rgb[block.window], 0.5), block.inner)
-        origin = block.window[0].start, block.window[1].start
-        out[block.window] = mosaic.paste(out[block.window], owned, origin)
-    out = mosaic.numbering()[out]
+        stitcher.paste(block.window, owned)
+    out = stitcher.numbering()[0][out]
     assert whole.max() > 300
     assert out.max() == object_scores(whole, out).n_matched == whole.max()
     assert ((out > 0) != (whole > 0)).mean() < 1e-4  # corners of polygons that fall on a pixel

@@ -10,13 +10,9 @@ from napari_mosaik.core import InputError, LabelImage, Lattice, MosaikError, Ras
 from napari_mosaik.core.blocks import cut, cut_px
 from napari_mosaik.io import ome_labels
 from napari_mosaik.io.ome_labels import LabelWriter, read_labels
-from napari_mosaik.workflow.lazy_labels import (
-    LazyLabels,
-    blocks_with_tissue,
-    resample_mask,
-    sample_blocks,
-)
+from napari_mosaik.workflow.lazy_labels import LazyLabels
 from napari_mosaik.workflow.parallel import in_parallel
+from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask, sample_blocks
 
 LATTICE = Lattice("he", (70, 45), (2.0, 2.0), (100.0, -30.0))
 

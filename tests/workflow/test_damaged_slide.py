@@ -25,9 +25,9 @@ from napari_mosaik.io import Case
 from napari_mosaik.io.slide import open_slide
 from napari_mosaik.view.report.content import gather_report
 from napari_mosaik.workflow.case_status import case_status
-from napari_mosaik.workflow.lazy_labels import drop_damaged_objects
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until
+from napari_mosaik.workflow.slide_blocks import drop_damaged_objects
 
 ROWS, COLUMNS = (512, 1024), (1024, 1536)
 """The corrupt tile, pixels of 1 µm."""

@@ -22,9 +22,9 @@ from napari_mosaik.io.slide.read.slide import SlideImage
 from napari_mosaik.segment.false_positives import REASONS
 from napari_mosaik.segment.vessel_assembly import find_vessels
 from napari_mosaik.segment.vessel_params import VesselParams
-from napari_mosaik.workflow.lazy_labels import resample_mask
 from napari_mosaik.workflow.recipe import changed, read_recipe
 from napari_mosaik.workflow.run import run_until
+from napari_mosaik.workflow.slide_blocks import resample_mask
 from tests.false_positive_scene import brown_scene
 
 

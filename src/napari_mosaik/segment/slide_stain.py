@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ from napari_mosaik.segment.filters import Float32, otsu, stain_amount
 from napari_mosaik.segment.stain_vectors import (
     HDabStains,
     StainGuess,
+    StainVector,
     fit_h_dab,
     given_stains,
     guess_stain,
@@ -76,7 +77,7 @@ class Staining:
 
     stains: HDabStains
     threshold: float
-    look: StainGuess
+    guess: StainGuess
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,49 +85,66 @@ class Staining:
         return {
             "stains": self.stains.to_dict(),
             "threshold_od": self.threshold,
-            "look": self.look.to_dict(),
+            "look": self.guess.to_dict(),
             "warnings": list(self.warnings),
         }
 
 
 class SampledPixels:
-    """8-bit pixels (n, 3) sampled over the tissue of a slide, and what they say for any settings.
+    """Pixels sampled over the tissue of a slide, with what they show for any settings.
 
-    What was worked out is kept, so that settings can be tried one after the other.
+    The stains are kept once they are fitted, so that settings can be tried one after the other.
+
+    Parameters
+    ----------
+    pixels
+        (n, 3) 8-bit levels.
     """
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self.pixels = pixels
 
     @cached_property
-    def look(self) -> StainGuess:
-        """What the slide looks like."""
+    def guess(self) -> StainGuess:
+        """Which stain the slide shows."""
         return guess_stain(self.pixels)
 
     @cached_property
     def own_stains(self) -> HDabStains:
-        """The slide's own stains."""
+        """The slide's own haematoxylin and DAB."""
         return fit_h_dab(self.pixels)
+
+    def stains(
+        self,
+        source: Literal["slide", "ruifrok", "manual"],
+        manual: tuple[StainVector, StainVector] | None = None,
+    ) -> tuple[HDabStains, tuple[str, ...]]:
+        """The stains of a setting, and warnings: another stain, or no stains of the slide's own."""
+        warnings = [text for text in (stain_mismatch_warning(self.guess, "DAB"),) if text]
+        stains = ruifrok_stains()
+        if source == "manual" and manual is not None:
+            stains = given_stains(*manual)
+        elif source == "slide":
+            stains = self.own_stains
+        if stains.reason:
+            warnings.append(
+                f"the slide's own stain vectors could not be estimated ({stains.reason}); those of "
+                "Ruifrok and Johnston are used"
+            )
+        return stains, tuple(warnings)
 
 
 def estimate_staining(sampled: NDArray[np.uint8] | SampledPixels, params: VesselParams) -> Staining:
-    """Stains, threshold and look of a slide, from 8-bit pixels (n, 3) sampled over its tissue."""
+    """Stains, DAB threshold and guessed stain of a slide.
+
+    *sampled* are pixels over its tissue, (n, 3) 8-bit levels.
+    """
     if not isinstance(sampled, SampledPixels):
         sampled = SampledPixels(sampled)
-    look = sampled.look
-    warnings = [text for text in (stain_mismatch_warning(look, "DAB"),) if text]
-    stains = ruifrok_stains()
-    if params.stains == "manual":
-        stains = given_stains(params.haematoxylin_vector, params.dab_vector)
-    elif params.stains == "slide":
-        stains = sampled.own_stains
-    if stains.reason:
-        warnings.append(
-            f"the slide's own stains could not be found ({stains.reason}); those of Ruifrok and "
-            "Johnston are used"
-        )
+    manual = (params.haematoxylin_vector, params.dab_vector)
+    stains, warnings = sampled.stains(params.stains, manual)
     density = vessel_density(sampled.pixels.reshape(1, -1, 3), stains.matrix)
-    return Staining(stains, estimate_threshold(density, params), look, tuple(warnings))
+    return Staining(stains, estimate_threshold(density, params), sampled.guess, warnings)
 
 
 def result_warnings(
@@ -135,7 +153,7 @@ def result_warnings(
     """Sentences on a result that asks for a look: no vessel at all, or many objects left out."""
     n_out = sum(left_out.values())
     if n_vessels == 0:
-        if staining.look.stained < 0.001:
+        if staining.guess.stained < 0.001:
             why = "hardly a pixel of the tissue is stained (blank, or of one colour)"
         elif n_out:
             why = "every brown object was left out (" + _listed(left_out) + ")"

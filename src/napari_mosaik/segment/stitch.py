@@ -1,16 +1,17 @@
-"""Objects made whole across block seams: label a large mask block by block as if at once.
+"""Objects made whole across block seams, so that a slide cut into blocks gives the same objects.
 
-Each block is labelled on its own (`runs.find_runs`; blocks may run in any order, side by side, in
-other processes); joining at the seams is a union of the labels that touch.  Final numbers follow
-the first pixel of each object in raster order, so the result equals that of the whole picture at
-once, whatever the blocks.  Holes are joined in the same way: a lumen that a seam cuts is filled as
-if it were whole.
+Two ways.  `SeamLabels` labels a large mask: each block is labelled on its own
+(`run_length.find_runs`), and labels that touch across a seam are united; holes are joined in the
+same way.  `ObjectStitcher` joins blocks that overlap: each object belongs to the block whose core
+holds its centroid, and is pasted whole, also where it reaches into the halo.  Final numbers follow
+the first pixel of each object in raster order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,15 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.segment.run_length import BlockComponents, Labels, find
 
-__all__ = ["ObjectCounts", "SeamLabels", "Window", "holes_to_fill", "windows"]
+__all__ = [
+    "ObjectCounts",
+    "ObjectStitcher",
+    "SeamLabels",
+    "Window",
+    "holes_to_fill",
+    "keep_centroid_in_core",
+    "windows",
+]
 
 Window = tuple[slice, slice]
 
@@ -220,3 +229,135 @@ def _roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:
     for i in range(parent.size):
         out[i] = find(parent, i)
     return out
+
+
+def keep_centroid_in_core(labels: Labels, core: Window) -> Labels:
+    """The objects of a block whose centroid lies in its core; the others become 0.
+
+    Parameters
+    ----------
+    labels
+        (rows, columns) int32 labels 1..n of a block with halo.
+    core
+        Rows and columns of the core within the block; half-open, so that of neighbouring cores
+        exactly one owns a centroid on their border.
+    """
+    rows, cols = core
+    bounds = np.array([rows.start, rows.stop, cols.start, cols.stop], np.int64)
+    return _own(np.ascontiguousarray(labels, np.int32), bounds)
+
+
+@compiled
+def _own(labels: Labels, bounds: NDArray[np.int64]) -> Labels:
+    n = labels.max() + 1
+    count, row_sum, col_sum = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            k = labels[r, c]
+            count[k] += 1
+            row_sum[k] += r
+            col_sum[k] += c
+    number = np.zeros(n, np.int32)
+    for k in range(1, n):
+        row, col = 2 * row_sum[k] + count[k], 2 * col_sum[k] + count[k]
+        inside = 2 * bounds[0] * count[k] <= row < 2 * bounds[1] * count[k]
+        inside = inside and 2 * bounds[2] * count[k] <= col < 2 * bounds[3] * count[k]
+        if inside and count[k] > 0:
+            number[k] = k
+    out = np.empty_like(labels)
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            out[r, c] = number[labels[r, c]]
+    return out
+
+
+class ObjectStitcher:
+    """Pastes the objects of one block after another into one label image.
+
+    Blocks are pasted in a fixed order, whatever the order in which they were segmented.  Where two
+    objects claim a pixel the first keeps it; an object that finds less than half of its pixels
+    free is the same object seen twice and is dropped.
+
+    Parameters
+    ----------
+    labels
+        (rows, columns) int32 array of zeros that the objects are written into.
+    """
+
+    def __init__(self, labels: Any) -> None:
+        self._labels = labels
+        self._first = [np.zeros(0, np.int64)]
+        self._rows = [np.zeros(0, np.int64)]
+        self._n_pasted = self._n_offered = 0
+
+    def paste(self, window: Window, owned: Labels) -> None:
+        """Add the objects of one block under provisional numbers.
+
+        Parameters
+        ----------
+        window
+            The block with its halo in the whole image (pixel indices).
+        owned
+            (rows, columns) labels from `keep_centroid_in_core`.
+        """
+        present = np.array(self._labels[window], np.int32)  # a copy: the array may be in memory
+        if present.shape != owned.shape:
+            raise InputError(f"a block of shape {owned.shape} cannot be pasted on {present.shape}")
+        pasted, first = _paste(present, np.ascontiguousarray(owned, np.int32), self._n_pasted)
+        self._labels[window] = pasted
+        rows, cols = np.divmod(first, max(1, owned.shape[1]))
+        top, left = window[0].start, window[1].start
+        self._first.append((rows + top) * self._labels.shape[1] + cols + left)
+        self._rows.append(self._n_offered + np.unique(owned[pasted != present]) - 1)
+        self._n_pasted += first.size
+        self._n_offered += int(owned.max(initial=0))
+
+    def numbering(self) -> tuple[Labels, NDArray[np.int64]]:
+        """Final numbers in order of first pixel, after the last block.
+
+        Returns
+        -------
+        numpy.ndarray, numpy.ndarray
+            (n + 1,) final label of each provisional one, and (n,) row of each final label in the
+            objects of all blocks one after another (index).
+        """
+        first = np.concatenate(self._first)
+        order = np.argsort(first, kind="stable")
+        table = np.zeros(first.size + 1, np.int32)
+        table[1 + order] = np.arange(1, first.size + 1)
+        return table, np.concatenate(self._rows).astype(np.int64)[order]
+
+
+@compiled
+def _paste(present: Labels, owned: Labels, used: int) -> tuple[Labels, NDArray[np.int64]]:
+    number, first = _accepted(present, owned, used)
+    out = present.copy()
+    for r in range(owned.shape[0]):
+        for c in range(owned.shape[1]):
+            if present[r, c] == 0:
+                out[r, c] = number[owned[r, c]]
+    return out, first
+
+
+@compiled
+def _accepted(present: Labels, owned: Labels, used: int) -> tuple[Labels, NDArray[np.int64]]:
+    """New number of each object (0 for one seen before) and its first free pixel."""
+    n = owned.max() + 1
+    count, free = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    start = np.full(n, -1, np.int64)
+    for p in range(owned.size):
+        k = int(owned.flat[p])
+        count[k] += 1
+        if present.flat[p] == 0:
+            free[k] += 1
+            if start[k] < 0:
+                start[k] = p
+    number = np.zeros(n, np.int32)
+    first = np.empty(n, np.int64)
+    m = 0
+    for k in range(1, n):
+        if free[k] > 0 and 2 * free[k] >= count[k]:
+            first[m] = start[k]
+            m += 1
+            number[k] = used + m
+    return number, first[:m]

@@ -1,55 +1,23 @@
-"""What the steps share when they work on a slide block by block."""
+"""Label images whose pixels are computed block by block when a part of them is read."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_mosaik.core.blocks import Block
-from napari_mosaik.core.frame import Lattice
-from napari_mosaik.core.raster import LazyArray, Raster
+from napari_mosaik.core.raster import LazyArray
 from napari_mosaik.core.window import paste
 
-if TYPE_CHECKING:
-    from napari_mosaik.io.slide import Slide
+__all__ = ["LazyLabels", "RenumberedLabels"]
 
-__all__ = [
-    "BLOCK_PX",
-    "LazyLabels",
-    "RenumberedLabels",
-    "blocks_with_tissue",
-    "drop_damaged_objects",
-    "resample_mask",
-    "sample_blocks",
-]
-
-BLOCK_PX = 1024
-"""Edge of a block whose work takes long: a cancelled run ends after the blocks in work."""
 _RECENT = 4
 """Painted blocks that are kept: neighbouring parts are usually asked for one after another."""
-
-
-def sample_blocks(lattice: Lattice, block_px: int, mask: Raster, count: int) -> list[Block]:
-    """At most *count* small blocks spread evenly over the tissue, without margins."""
-    inside = np.flatnonzero(np.asarray(mask.values, bool))
-    chosen = inside[np.linspace(0, inside.size - 1, min(count, inside.size)).astype(np.int64)]
-    index = np.stack(np.divmod(chosen, mask.lattice.shape[1]), axis=-1)
-    position = lattice.to_index(mask.lattice.to_um(index))
-    cells = np.clip(position + 0.5, 0, np.asarray(lattice.shape) - 1).astype(np.int64) // block_px
-    blocks: list[Block] = []
-    for row, column in sorted({(int(r), int(c)) for r, c in cells}):
-        spans = [
-            slice(cell * block_px, min((cell + 1) * block_px, length))
-            for cell, length in zip((row, column), lattice.shape, strict=True)
-        ]
-        blocks.append(Block(len(blocks), spans[0], spans[1], 0, lattice))
-    return blocks
 
 
 class LazyLabels:
@@ -131,39 +99,6 @@ class LazyLabels:
         return found
 
 
-def blocks_with_tissue(blocks: list[Block], mask: Raster) -> list[Block]:
-    """The blocks whose core holds tissue; the mask lies in the same frame."""
-    return [block for block in blocks if _holds_tissue(block.core, mask)]
-
-
-def _holds_tissue(lattice: Lattice, mask: Raster) -> bool:
-    found = [np.unique(index) for _, index in _looked_up(lattice, mask)]
-    return bool(np.asarray(mask.values, bool)[np.ix_(*found)].any())
-
-
-def resample_mask(lattice: Lattice, mask: Raster) -> NDArray[np.bool_]:
-    """The tissue mask on a lattice of the same frame (separable nearest look-up)."""
-    (part_rows, rows), (part_cols, cols) = _looked_up(lattice, mask)
-    out = np.zeros(lattice.shape, bool)
-    if rows.size and cols.size:  # few rows are made as wide as the lattice, then copied whole
-        first = int(rows[0])
-        wide = np.asarray(mask.values, bool)[first : int(rows[-1]) + 1].take(cols, axis=1)
-        out[part_rows, part_cols] = wide.take(rows - first, axis=0)
-    return out
-
-
-def _looked_up(lattice: Lattice, mask: Raster) -> list[tuple[slice, NDArray[np.int64]]]:
-    """Per axis: the part of the lattice that lies on the mask, and which samples of the mask."""
-    low, found = mask.lattice, []
-    for axis in (0, 1):
-        centre = (np.arange(lattice.shape[axis]) + 0.5) * lattice.spacing_um[axis]
-        position = (centre + lattice.origin_um[axis] - low.origin_um[axis]) / low.spacing_um[axis]
-        index = np.floor(position).astype(np.int64)
-        start, stop = np.searchsorted(index, (0, low.shape[axis]))
-        found.append((slice(int(start), int(stop)), index[start:stop]))
-    return found
-
-
 class RenumberedLabels:
     """A stored label image whose labels are looked up in a table when a part is asked for."""
 
@@ -174,20 +109,3 @@ class RenumberedLabels:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         found: NDArray[Any] = self._table[np.asarray(self._stored[key])]
         return found
-
-
-def drop_damaged_objects(
-    labels: NDArray[np.int32], slide: Slide, lattice: Lattice, margin_um: float = 0.0
-) -> NDArray[np.int32]:
-    """Labels of a block without the objects that touch a damaged tile or lie nearer than a margin.
-
-    Part of such an object is missing, so nothing that is measured on it would be right.
-    """
-    if not slide.damaged:
-        return labels
-    unsound = ~slide.sound(lattice)
-    if not unsound.any():
-        return labels
-    away_um = ndimage.distance_transform_edt(~unsound, sampling=lattice.spacing_um)
-    near = away_um <= margin_um + max(lattice.spacing_um) * 1.5
-    return np.where(np.isin(labels, np.unique(labels[near])), 0, labels).astype(np.int32)

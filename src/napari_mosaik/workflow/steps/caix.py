@@ -25,18 +25,19 @@ from napari_mosaik.core.params import setting
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment import CaixParams, ClassicalNuclei, NucleiParams, score_caix
-from napari_mosaik.workflow.lazy_labels import (
+from napari_mosaik.workflow.slide_blocks import (
     BLOCK_PX,
     blocks_with_tissue,
     drop_damaged_objects,
-    resample_mask,
-    sample_blocks,
+    join_tables,
+    sample_tissue,
+    split_table,
 )
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.classes import class_at
-from napari_mosaik.workflow.steps.nuclei import join_tables, slide_threshold, split_table
+from napari_mosaik.workflow.steps.nuclei import slide_threshold
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -104,33 +105,16 @@ def _body(inputs: StepContext, params: CaixStepParams) -> Generator[Progress, No
 def _stains(
     inputs: StepContext, slide: Slide, lattice: Lattice, mask: Raster, params: CaixStepParams
 ) -> Generator[Progress, None, HDabStains]:
-    """The colours of the slide's stains, from small blocks spread evenly over its tissue."""
-    from napari_mosaik.segment.stain_vectors import (
-        fit_h_dab,
-        guess_stain,
-        ruifrok_stains,
-        stain_mismatch_warning,
+    """The slide's haematoxylin and DAB, from pixels sampled over its tissue."""
+    from napari_mosaik.segment.slide_stain import SampledPixels
+
+    pixels = yield from sample_tissue(
+        inputs, slide, lattice, mask, n_blocks=96, stride=4, stage="stains", stop=0.02
     )
-
-    chosen, step = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS), SAMPLE_STRIDE
-
-    def sample(block: Block) -> dict[str, NDArray[Any]]:
-        inside = resample_mask(block.core, mask)[::step, ::step]
-        return {"rgb": slide.read_lattice(block.core).values[::step, ::step][inside]}
-
-    samples = yield from inputs.blocks("stains", chosen, sample, "looking at the stains", stop=0.02)
-    pixels = np.concatenate([np.zeros((0, 3), np.uint8), *samples.column("rgb")])
-    stains = fit_h_dab(pixels) if params.stains == "slide" else ruifrok_stains()
-    look = guess_stain(pixels)
-    warnings = [text for text in (stain_mismatch_warning(look, "DAB"),) if text]
-    if stains.reason:
-        warnings.append(
-            f"the slide's own stains could not be found ({stains.reason}); those of Ruifrok and "
-            "Johnston are used"
-        )
-    inputs.note(
-        STAINING, {"stains": stains.to_dict(), "look": look.to_dict(), "warnings": warnings}
-    )
+    sampled = SampledPixels(pixels)
+    stains, warnings = sampled.stains(params.stains)
+    guess = sampled.guess.to_dict()
+    inputs.note(STAINING, {"stains": stains.to_dict(), "look": guess, "warnings": list(warnings)})
     return stains
 
 

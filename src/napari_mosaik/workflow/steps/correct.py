@@ -42,7 +42,7 @@ from napari_mosaik.core.params import Params
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment.label_editing import Edited, ObjectEditor, apply_corrections
-from napari_mosaik.workflow.lazy_labels import resample_mask
+from napari_mosaik.workflow.slide_blocks import resample_mask
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 

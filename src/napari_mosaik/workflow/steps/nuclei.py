@@ -1,4 +1,4 @@
-"""Find the nuclei on the H&E slide, block by block, each nucleus once and whole."""
+"""Segment the nuclei of the H&E slide block by block, each nucleus once and whole."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment import NucleiParams
-from napari_mosaik.workflow.lazy_labels import (
+from napari_mosaik.workflow.lazy_labels import RenumberedLabels
+from napari_mosaik.workflow.slide_blocks import (
     BLOCK_PX,
-    RenumberedLabels,
     blocks_with_tissue,
     drop_damaged_objects,
-    resample_mask,
-    sample_blocks,
+    join_tables,
+    sample_tissue,
+    split_table,
 )
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import BlockResults, StepContext
@@ -31,36 +32,11 @@ if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
     from napari_mosaik.segment import ClassicalNuclei, NucleiModel
 
-__all__ = [
-    "FIND_NUCLEI",
-    "join_tables",
-    "measured_nuclei",
-    "slide_threshold",
-    "split_table",
-    "stain_vectors",
-]
+__all__ = ["FIND_NUCLEI", "measured_nuclei", "slide_threshold", "stain_vectors"]
 
-COLUMN = "column:"
-SAMPLE_PX = 256
-SAMPLED_BLOCKS = 192
-SAMPLE_STRIDE = 2
 NETWORK_BLOCK_PX = 2048
 """A multiple of 16, so that the network's grid lies on the same pixels in every block."""
-
-
-def split_table(table: Table) -> dict[str, NDArray[Any]]:
-    """A table's columns under names that do not clash with other arrays of a block."""
-    return {f"{COLUMN}{name}": np.asarray(table[name]) for name in table}
-
-
-def join_tables(parts: BlockResults, like: Table) -> Table:
-    """The tables of all blocks below one another."""
-    found = [parts.starting(index, COLUMN) for index in range(len(parts))]
-    columns = {
-        name: np.concatenate([np.asarray(like[name])[:0], *(f[f"{COLUMN}{name}"] for f in found)])
-        for name in like
-    }
-    return Table(columns, like.units, like.about, like.frame)
+_SAMPLED_BLOCKS, _STRIDE = 192, 2
 
 
 def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None, Results]:
@@ -92,7 +68,7 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
 
 
 def stain_vectors(inputs: StepContext) -> NDArray[np.float64] | None:
-    """(3, 2) OD vectors of the H&E slide's own stains; None where they are not known."""
+    """OD vectors of the H&E slide's own stains, shape (3, 2), dimensionless; None where unknown."""
     fit = inputs.read(STAIN_FIT) if inputs.has(STAIN_FIT) else None
     return np.array(fit["vectors"], float).T if fit and fit["usable"] else None
 
@@ -104,7 +80,7 @@ def _slide_model(
     params: NucleiParams,
     vectors: NDArray[np.float64] | None,
 ) -> Generator[Progress, None, tuple[NucleiModel, str]]:
-    """The method with all that it takes from the slide, and the words of its record."""
+    """The method with what it estimates from the slide, and its description for the record."""
     if params.method == "stardist":
         return (yield from _network(inputs, slide, mask, params))
     from napari_mosaik.segment import ClassicalNuclei
@@ -119,23 +95,17 @@ def _slide_model(
 def _network(
     inputs: StepContext, slide: Slide, mask: Raster, params: NucleiParams
 ) -> Generator[Progress, None, tuple[NucleiModel, str]]:
-    """The network with the range of grey values of the slide's tissue."""
+    """The network with the intensity range of the slide's tissue."""
     from napari_mosaik.segment.stardist import StarDistNuclei, intensity_range
     from napari_mosaik.workflow.nuclei_weights import find_weights
 
     weights = find_weights(params.weights)
     lattice = slide.working_lattice(weights.spacing_um)
-
-    def sample(block: Block) -> dict[str, NDArray[Any]]:
-        step, inside = SAMPLE_STRIDE, resample_mask(block.core, mask)
-        pixels = slide.read_lattice(block.core).values[::step, ::step]
-        return {"rgb": pixels[inside[::step, ::step]]}
-
-    chosen = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS)
-    samples = yield from inputs.blocks("samples", chosen, sample, "estimating the stain", stop=0.05)
-    pooled = np.concatenate([np.zeros((0, 3), np.uint8), *samples.column("rgb")])
+    pixels = yield from sample_tissue(
+        inputs, slide, lattice, mask, n_blocks=_SAMPLED_BLOCKS, stride=_STRIDE
+    )
     model = StarDistNuclei(
-        weights, intensity_range(pooled), prob_threshold=params.probability or None
+        weights, intensity_range(pixels), prob_threshold=params.probability or None
     )
     about = (
         f"{model.name} method, network {weights.name} (weights {weights.hash}), probability above "
@@ -147,20 +117,19 @@ def _network(
 def slide_threshold(
     inputs: StepContext, slide: Slide, lattice: Lattice, mask: Raster, model: ClassicalNuclei
 ) -> Generator[Progress, None, float]:
-    """The slide's own haematoxylin threshold, from small blocks spread evenly over its tissue."""
+    """The slide's haematoxylin threshold, natural OD, from pixels sampled over its tissue.
+
+    *mask* is the (rows, columns) tissue mask of the slide, of any pixel size.
+    """
     from napari_mosaik.segment.nuclei import estimate_nuclear_threshold
 
-    chosen, step = sample_blocks(lattice, SAMPLE_PX, mask, SAMPLED_BLOCKS), SAMPLE_STRIDE
-
-    def sample(block: Block) -> dict[str, NDArray[Any]]:
-        spacing_um = math.sqrt(block.lattice.sample_area_um2)
-        density = model.density(slide.read_lattice(block.core).values, spacing_um)[::step, ::step]
-        return {"od": density[resample_mask(block.core, mask)[::step, ::step]]}
+    def density(image: Raster) -> NDArray[np.float32]:
+        return model.density(image.values, math.sqrt(image.lattice.sample_area_um2))
 
     def pooled() -> Generator[Progress, None, NDArray[np.float64]]:
-        text = "estimating the stain"
-        samples = yield from inputs.blocks("samples", chosen, sample, text, stop=0.05)
-        return np.concatenate([np.zeros(0), *samples.column("od")])
+        return sample_tissue(
+            inputs, slide, lattice, mask, n_blocks=_SAMPLED_BLOCKS, stride=_STRIDE, measure=density
+        )
 
     depends = [model.vectors.tolist(), lattice.spacing_um, model.params.smoothing_um]
 
@@ -179,14 +148,14 @@ def _block_nuclei(
     vectors: NDArray[np.float64] | None,
     slide: Slide,
 ) -> dict[str, NDArray[Any]]:
-    """The nuclei whose centre lies in the block's core, and their measurements."""
-    from napari_mosaik.segment.centroid_stitching import keep_centroid_in_core
+    """Nuclei whose centroid lies in the block's core, and their measurements."""
+    from napari_mosaik.segment.stitch import keep_centroid_in_core
 
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
-    seen = drop_damaged_objects(model.segment(image.values, spacing_um), slide, block.outer)
-    found = keep_centroid_in_core(seen, block.inner)
-    table = measured_nuclei(found, block.outer, vectors, image.values)
-    return {"labels": found.astype(np.int32), **split_table(table)}
+    labels = drop_damaged_objects(model.segment(image.values, spacing_um), slide, block.outer)
+    owned = keep_centroid_in_core(labels, block.inner)
+    table = measured_nuclei(owned, block.outer, vectors, image.values)
+    return {"labels": owned.astype(np.int32), **split_table(table)}
 
 
 def measured_nuclei(
@@ -195,7 +164,19 @@ def measured_nuclei(
     vectors: NDArray[np.float64] | None,
     rgb: NDArray[np.uint8] | None,
 ) -> Table:
-    """Shape, stain and texture of each nucleus of a block."""
+    """Shape, stain and texture of each nucleus of a block.
+
+    Parameters
+    ----------
+    labels
+        (rows, columns) int32 labels on *lattice*.
+    lattice
+        Where the labels lie, µm; cropped to their shape.
+    vectors
+        (3, 2) OD vectors of haematoxylin and eosin; Ruifrok and Johnston's if None.
+    rgb
+        (rows, columns, 3) 8-bit levels of the block; no stain if None.
+    """
     from napari_mosaik.features import measure_objects, texture_table
     from napari_mosaik.segment.nuclei import nuclear_density
 
@@ -212,24 +193,16 @@ def _join(
 ) -> Generator[Progress, None, tuple[RenumberedLabels, NDArray[np.int64]]]:
     """All nuclei in one label image, and the row of the joined tables of each of them."""
     from napari_mosaik.io.files import saving
-    from napari_mosaik.segment.centroid_stitching import ObjectStitcher
+    from napari_mosaik.segment.stitch import ObjectStitcher
 
     labels = inputs.working_array("joined", lattice.shape, np.int32)
-    mosaic = ObjectStitcher(lattice.shape)
-    rows = [np.zeros(0, np.int64)]
-    n_before = 0
-    for number, block in enumerate(blocks):
-        window, owned = block.window, parts.array(number, "labels")
-        present = np.array(labels[window])  # a copy: the array may be in memory
-        pasted = mosaic.paste(present, owned, (window[0].start, window[1].start))
+    stitcher = ObjectStitcher(labels)
+    for place, block in enumerate(blocks):
         with saving("a working file", inputs.scratch):
-            labels[window] = pasted
-        rows.append(n_before + np.unique(owned[pasted != present]).astype(np.int64) - 1)
-        n_before += int(owned.max(initial=0))
-        yield Progress(0.8 + 0.1 * number / len(blocks), 1, "joining nuclei across blocks")
-    final = mosaic.numbering()
-    order = np.argsort(final[1:], kind="stable")
-    return RenumberedLabels(labels, final), np.concatenate(rows)[order]
+            stitcher.paste(block.window, parts.array(place, "labels"))
+        yield Progress(0.8 + 0.1 * place / len(blocks), 1, "joining nuclei across blocks")
+    numbers, rows = stitcher.numbering()
+    return RenumberedLabels(labels, numbers), rows
 
 
 FIND_NUCLEI = Step(

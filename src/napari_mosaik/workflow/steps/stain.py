@@ -12,7 +12,7 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, STAINING, TISSUE
 from napari_mosaik.tissue import MacenkoParams
-from napari_mosaik.workflow.lazy_labels import blocks_with_tissue, resample_mask
+from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -39,9 +39,9 @@ def _body(inputs: StepContext, params: MacenkoParams) -> Generator[Progress, Non
         samples = yield from inputs.blocks("samples", chosen, sample, "sampling colours", stop=0.9)
     pixels = np.concatenate([item["rgb"] for item in samples] or [np.zeros((0, 3), np.uint8)])
     yield Progress(0.95, 1, "fitting stain vectors")
-    look = guess_stain(pixels)
-    told = [text for text in (stain_mismatch_warning(look, "H&E"),) if text]
-    inputs.note(STAINING, {"look": look.to_dict(), "warnings": told})
+    guess = guess_stain(pixels)
+    warnings = [text for text in (stain_mismatch_warning(guess, "H&E"),) if text]
+    inputs.note(STAINING, {"look": guess.to_dict(), "warnings": warnings})
     return {STAIN_FIT: fit_macenko(pixels, params).to_dict()}
 
 

@@ -39,7 +39,7 @@ from napari_mosaik.tissue.by_hand import (
     apply_mask_corrections,
 )
 from napari_mosaik.tissue.mask import ink_mask
-from napari_mosaik.workflow.lazy_labels import blocks_with_tissue, resample_mask
+from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 

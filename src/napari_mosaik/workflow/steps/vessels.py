@@ -26,10 +26,10 @@ from napari_mosaik.core.dilation import within
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment import VesselParams
-from napari_mosaik.workflow.lazy_labels import LazyLabels, blocks_with_tissue, resample_mask
+from napari_mosaik.workflow.lazy_labels import LazyLabels
+from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask, sample_tissue
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.sampling import sample_tissue
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
