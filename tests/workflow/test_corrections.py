@@ -287,7 +287,7 @@ def test_a_place_flagged_by_hand_leaves_every_result_and_comes_back(case, monkey
         assert 0 < len(case.store.read(VESSEL_OBJECTS)) < n_before
         record = case.store.record(TISSUE["cd34"])
         by_hand = record[ARTEFACTS_MANUAL]
-        assert (by_hand["made"], by_hand["mm2"]["not bad"]) == (1, 0)
+        assert (by_hand["made"], by_hand["mm2"]["cleared"]) == (1, 0)
         assert by_hand["mm2"]["other"] == pytest.approx(0.211, rel=0.03)
         assert record[ARTEFACT_AREAS]["other"] == by_hand["mm2"]["other"]
         assert correction_records(case)[0]["state"] == "applied"
@@ -342,7 +342,7 @@ def test_what_the_program_took_for_bad_is_cleared_by_hand(tmp_path):
         assert (after & ~before).sum() == pytest.approx(np.pi * 200**2 / 64, rel=0.05)
         assert not (before & ~after).any()
         record = case.store.record(TISSUE["cd34"])
-        assert record[ARTEFACTS_MANUAL]["mm2"]["not bad"] == pytest.approx(0.126, rel=0.05)
+        assert record[ARTEFACTS_MANUAL]["mm2"]["cleared"] == pytest.approx(0.126, rel=0.05)
         assert case.store.read(CORRECTED_ARTEFACT_MASK["cd34"]).values[middle] == 0
         report = case_report(case)
         assert "Places that should not be measured" in report

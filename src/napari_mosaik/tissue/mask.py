@@ -1,8 +1,9 @@
-"""Where the tissue lies on a slide: a mask made from a thumbnail, with every length in µm."""
+"""Tissue detection on a thumbnail of a slide, with every length in µm."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,21 +11,36 @@ from scipy import ndimage
 
 from napari_mosaik.core import InputError, Raster, setting
 from napari_mosaik.core.colour import luma
+from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.dilation import within
 from napari_mosaik.core.frame import Mask
-from napari_mosaik.tissue.artefacts import ArtefactParams
+from napari_mosaik.core.rasterise import rasterise
+from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.tissue.artefacts import (
+    ArtefactParams,
+    ManualArtefacts,
+    artefact_mask,
+    correction_area,
+)
 
-__all__ = ["TissueParams", "ink_mask", "otsu_threshold", "tissue_mask"]
+__all__ = [
+    "TissueParams",
+    "apply_mask_corrections",
+    "exclude_artefacts",
+    "find_artefacts",
+    "ink_mask",
+    "otsu_threshold",
+    "tissue_mask",
+]
 
 
 _BLACK = 4
 """Largest channel value of scanner padding."""
 _BAND_ROWS = 256
 _NEARLY_BLACK = 50
-"""A frame of at most this grey means a dark background."""
-_NOTHING_FOUND = (
-    "no tissue found: {why}; check that this is the right slide, or change the tissue settings"
-)
+"""A margin of at most this grey level means a dark background."""
+_NOTHING_FOUND = "no tissue found: {why}. Check the slide file or change the tissue settings."
+_CORRECTION_CODES = {"add": 1, "cut": 2}
 
 
 class TissueParams(ArtefactParams):
@@ -32,23 +48,23 @@ class TissueParams(ArtefactParams):
 
     spacing_um: float = setting(
         8.0,
-        "Pixel size of the thumbnail on which the mask is made.",
+        "Pixel size of the thumbnail on which tissue is detected.",
         unit="µm",
-        label="Thumbnail pixel",
+        label="Thumbnail pixel size",
         ge=1,
         le=100,
     )
     min_speck_mm2: float = setting(
         0.0003,
-        "Smaller dark specks (dust, debris) are dropped before the dilation could join them.",
+        "Minimum area of a dark object before dilation; smaller specks (dust, debris) are removed.",
         unit="mm²",
-        label="Smallest speck",
+        label="Minimum speck area",
         advanced=True,
         ge=0,
     )
     dilation_um: float = setting(
         50.0,
-        "Diameter of the disk by which the thresholded tissue grows.",
+        "Diameter of the disc that dilates the thresholded tissue.",
         unit="µm",
         label="Dilation",
         ge=0,
@@ -56,25 +72,31 @@ class TissueParams(ArtefactParams):
     )
     closing_um: float = setting(
         250.0,
-        "Diameter of the disk that closes gaps and smooths the outline.",
+        "Diameter of the disc that closes gaps and smooths the outline.",
         unit="µm",
         label="Closing",
         ge=0,
         le=5000,
     )
     min_object_mm2: float = setting(
-        0.1, "Smaller pieces of tissue are left out.", unit="mm²", label="Smallest piece", ge=0
+        0.1,
+        "Minimum area of a tissue fragment; smaller fragments are excluded.",
+        unit="mm²",
+        label="Minimum fragment area",
+        ge=0,
     )
     max_hole_mm2: float = setting(
         0.25,
-        "Smaller holes are filled; larger ones, such as necrotic cavities, stay open.",
+        "Maximum area of a hole that is filled; larger holes, such as necrotic cavities, stay "
+        "open.",
         unit="mm²",
-        label="Largest hole filled",
+        label="Maximum hole area",
         ge=0,
     )
     min_contrast: float = setting(
         12.0,
-        "Least difference in grey between tissue and glass; below it the slide counts as blank.",
+        "Minimum grey-level difference between tissue and glass; below it the slide counts as "
+        "blank.",
         unit="grey levels",
         advanced=True,
         ge=0,
@@ -82,72 +104,72 @@ class TissueParams(ArtefactParams):
     )
     coloured_glass: float = setting(
         0.15,
-        "If even the bright class is more saturated than this, there is no glass in the picture "
-        "and all of it is tissue.",
-        label="Saturation of glass",
+        "Median saturation of the bright class above which the image holds no glass and is all "
+        "tissue.",
+        label="Maximum saturation of glass",
         advanced=True,
         ge=0,
         le=1,
     )
     pale_tissue: bool = setting(
         True,
-        "Look for pale tissue between strong stain and glass: where the bright class clearly "
-        "splits again (its darker part is at least half as large as the dark class, and darker by "
-        "twice the least contrast), the second Otsu threshold counts.",
-        label="Find pale tissue",
+        "Detect pale tissue between strong staining and glass by a second Otsu threshold. It is "
+        "used if the pale class has at least half the area of the dark class and at least twice "
+        "the minimum contrast to glass.",
+        label="Detect pale tissue",
         advanced=True,
     )
     exclude_ink: bool = setting(
         True,
-        "Leave out pen marks: green or strongly saturated blue, and black without colour.",
-        label="Leave out pen marks",
+        "Exclude pen marks: green, strongly saturated blue, and colourless black.",
+        label="Exclude pen",
     )
     ink_saturation: float = setting(
         0.65,
-        "Saturation above which blue is ink and not haematoxylin; for green, which no stain "
-        "has, 0.4 of it is enough.",
+        "Minimum saturation of blue ink, above that of haematoxylin; green, which no stain has, "
+        "needs 0.4 times as much.",
         advanced=True,
         ge=0,
         le=1,
     )
     ink_margin_um: float = setting(
-        50.0, "Rim around ink that is left out too.", unit="µm", advanced=True, ge=0
+        50.0, "Margin around pen marks that is excluded, too.", unit="µm", advanced=True, ge=0
     )
 
 
 def tissue_mask(
-    image: Raster, params: TissueParams | None = None, sound: Mask | None = None
+    image: Raster, params: TissueParams | None = None, valid: Mask | None = None
 ) -> Raster:
     """Tissue of a brightfield thumbnail.
 
-    ITU-R 709 grey, black scanner padding and pen marks taken out, Otsu threshold, specks
-    dropped, dilation, closing, small pieces removed, small holes filled.
+    ITU-R 709 luma without black scanner padding and pen marks, Otsu threshold, removal of specks,
+    dilation, closing, removal of small fragments, filling of small holes.
 
     Parameters
     ----------
     image
         (rows, columns, 3) 8-bit RGB, for example ``slide.thumbnail(params.spacing_um)``.
     params
-        Settings; all lengths are in µm and hold for any spacing.
-    sound
-        (rows, columns) False where pixels are not to be believed (damaged tiles): they choose no
-        threshold and are no tissue.  None where all are sound.
+        Settings; all lengths are in µm and hold for any pixel size.
+    valid
+        (rows, columns) mask, False for pixels on damaged tiles: they are ignored by the thresholds
+        and are not tissue.  None where all pixels are valid.
 
     Returns
     -------
     Raster
-        (rows, columns) boolean on the lattice of *image*; True is tissue.
+        (rows, columns) mask on the lattice of *image*; True is tissue.
 
     Raises
     ------
     InputError
-        If nothing on the slide can be told from glass.
+        If nothing on the slide differs enough from glass.
 
     Notes
     -----
-    Tissue is the dark class unless the picture's outer 2 % frame is itself nearly black.  The disk
-    of the dilation or closing is the set of points within half its diameter.  Where a strong stain
-    draws the threshold below pale tissue, a second threshold within the bright class counts.
+    Tissue is the dark class unless the image's outer 2 % margin is itself nearly black.  The disc
+    of the dilation or closing is the set of points within half its diameter.  Where strong staining
+    pulls the threshold below pale tissue, a second threshold within the bright class is used.
 
     References
     ----------
@@ -161,20 +183,116 @@ def tissue_mask(
     off = _padding(rgb)
     if params.exclude_ink:
         off |= ink_mask(rgb, spacing, params)
-    if sound is not None:
-        off |= ~sound
-    found = _foreground(rgb, off, params)
-    found = _without_small(found, params.min_speck_mm2 * 1e6 / image.lattice.sample_area_um2)
-    found = _grown_and_closed(found, spacing, params)
-    found &= ~off
-    found = _sized(found, image.lattice.sample_area_um2, params)
-    if sound is not None:
-        found &= sound  # filling holes must not bring it back
-    if not found.any():
+    if valid is not None:
+        off |= ~valid
+    tissue = _foreground(rgb, off, params)
+    tissue = _without_small(tissue, params.min_speck_mm2 * 1e6 / image.lattice.sample_area_um2)
+    tissue = _grown_and_closed(tissue, spacing, params)
+    tissue &= ~off
+    tissue = _sized(tissue, image.lattice.sample_area_um2, params)
+    if valid is not None:
+        tissue &= valid  # filling holes must not bring damaged pixels back
+    if not tissue.any():
         raise InputError(
-            _NOTHING_FOUND.format(why=f"no piece reaches {params.min_object_mm2:g} mm²")
+            _NOTHING_FOUND.format(why=f"no fragment reaches {params.min_object_mm2:g} mm²")
         )
-    return Raster(found, image.lattice)
+    return Raster(tissue, image.lattice)
+
+
+def find_artefacts(
+    overview: Raster, tissue: Mask, blurred: Mask | None, params: TissueParams
+) -> Raster:
+    """Artefacts of a slide: pen, folds, blur and air bubbles.
+
+    Parameters
+    ----------
+    overview
+        (rows, columns, 3) 8-bit RGB.
+    tissue, blurred
+        (rows, columns) masks of tissue and of blur; None where blur was not looked for.
+    params
+        Settings.
+
+    Returns
+    -------
+    Raster
+        (rows, columns) codes of `ARTEFACT_NAMES`.
+    """
+    ink = ink_mask(overview.values, overview.lattice.spacing_um, params)
+    return artefact_mask(overview, tissue, ink, blurred, params)
+
+
+def exclude_artefacts(
+    overview: Raster,
+    tissue: Raster,
+    artefacts: Raster,
+    manual: ManualArtefacts,
+    params: TissueParams,
+    valid: Mask | None = None,
+) -> Raster:
+    """Tissue without the artefacts that the settings exclude, nor any that a reader marked.
+
+    Where a reader cleared a pen mark, tissue is detected again without the exclusion of pen.
+
+    Parameters
+    ----------
+    overview
+        (rows, columns, 3) 8-bit RGB.
+    tissue
+        (rows, columns) mask of `tissue_mask`.
+    artefacts, manual
+        (rows, columns) codes of `find_artefacts`, and those with the manual corrections.
+    params
+        Settings.
+    valid
+        (rows, columns) mask, False on damaged tiles; all valid if None.
+
+    Returns
+    -------
+    Raster
+        (rows, columns) mask.
+    """
+    excluded = {
+        1: params.exclude_ink,  # the mask has no pen, but small holes within tissue were filled
+        2: params.exclude_folds,
+        3: params.exclude_blur,
+        4: params.exclude_bubbles,
+    }
+    codes = [code for code, is_excluded in excluded.items() if is_excluded]
+    marked = np.isin(np.asarray(manual.mask.values), codes) | manual.flagged
+    clean = np.asarray(tissue.values, bool) & ~marked
+    no_pen = manual.cleared & (np.asarray(artefacts.values) == 1)
+    if no_pen.any() and params.exclude_ink:
+        again = tissue_mask(overview, params.model_copy(update={"exclude_ink": False}), valid)
+        clean |= no_pen & np.asarray(again.values, bool)
+    return Raster(clean, tissue.lattice)
+
+
+def apply_mask_corrections(
+    mask: Raster, corrections: Iterable[Correction], valid: Mask | None = None
+) -> Raster:
+    """A tissue mask with areas added and removed; where they overlap, the later one counts.
+
+    Parameters
+    ----------
+    mask
+        (rows, columns) mask; True is tissue.
+    corrections
+        "add" and "cut" with their area in µm of the mask's frame, oldest first.
+    valid
+        (rows, columns) mask, False where nothing may be tissue (damaged tiles, marked artefacts).
+
+    Raises
+    ------
+    InputError
+        An area cannot be read; the message quotes it.
+    """
+    shapes = [AnnotatedShape(str(i), c.kind, correction_area(c)) for i, c in enumerate(corrections)]
+    codes = rasterise(shapes, mask.lattice, _CORRECTION_CODES)
+    values = np.where(codes == 0, np.asarray(mask.values, bool), codes == _CORRECTION_CODES["add"])
+    if valid is not None:
+        values &= valid
+    return Raster(values, mask.lattice)
 
 
 def otsu_threshold(histogram: NDArray[np.int64]) -> int:
@@ -203,7 +321,7 @@ def otsu_threshold(histogram: NDArray[np.int64]) -> int:
 
 
 def _padding(rgb: NDArray[np.uint8]) -> Mask:
-    """Pure black scanner padding with the one-pixel rim that the thumbnail mixed with glass."""
+    """Pure black scanner padding with the one-pixel rim that the thumbnail blended with glass."""
     black: Mask = rgb.max(axis=2) <= _BLACK
     if black.any():
         black = np.asarray(ndimage.binary_dilation(black, np.ones((3, 3), bool)), bool)
@@ -211,7 +329,10 @@ def _padding(rgb: NDArray[np.uint8]) -> Mask:
 
 
 def ink_mask(rgb: NDArray[np.uint8], spacing: tuple[float, float], params: TissueParams) -> Mask:
-    """Pen marks (rows, columns) by hue and saturation, pieces above 0.02 mm², with a rim."""
+    """Mask of pen marks, (rows, columns): by hue and saturation, at least 0.02 mm², with a margin.
+
+    *rgb* holds 8-bit levels, (rows, columns, 3); *spacing* is the pixel size, µm.
+    """
     ink = np.concatenate([_inky(rgb[rows], params) for rows in _bands(rgb.shape[0])])
     ink = _without_small(ink, 0.02e6 / (spacing[0] * spacing[1]))
     if not ink.any() or params.ink_margin_um == 0:
@@ -220,12 +341,12 @@ def ink_mask(rgb: NDArray[np.uint8], spacing: tuple[float, float], params: Tissu
 
 
 def _bands(n_rows: int) -> list[slice]:
-    """Parts of a picture that are worked one after the other, to save memory."""
+    """Strips of an image that are processed one after the other, to save memory."""
     return [slice(first, first + _BAND_ROWS) for first in range(0, n_rows, _BAND_ROWS)]
 
 
 def _inky(rgb: NDArray[np.uint8], params: TissueParams) -> Mask:
-    """Pixels of the colour of ink."""
+    """Pixels with the colour of ink."""
     r, g, b = (rgb[..., i].astype(np.float32) for i in range(3))
     high, low = np.maximum(np.maximum(r, g), b), np.minimum(np.minimum(r, g), b)
     saturation = (high - low) / np.maximum(high, 1)
@@ -253,7 +374,9 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
     contrast = float(grey[bright].mean() - grey[dark].mean())
     if contrast < params.min_contrast:
         raise InputError(
-            _NOTHING_FOUND.format(why=f"the grey levels differ by {contrast:.1f} of 255 only")
+            _NOTHING_FOUND.format(
+                why=f"tissue and glass differ by only {contrast:.1f} of 255 grey levels"
+            )
         )
     if _saturation(rgb[bright]) > params.coloured_glass:
         return ~off
@@ -274,7 +397,7 @@ def _pale_threshold(
 ) -> int:
     """A second Otsu threshold within the bright class if pale tissue lies there, else the first.
 
-    A strong brown stain draws the first threshold between itself and the counterstain.
+    Strong DAB pulls the first threshold between itself and the counterstain.
     """
     rest = histogram.copy()
     rest[: threshold + 1] = 0
@@ -322,7 +445,7 @@ def _grown_and_closed(found: Mask, spacing: tuple[float, float], params: TissueP
 
 
 def _sized(found: Mask, pixel_um2: float, params: TissueParams) -> Mask:
-    """Small pieces removed, then small holes filled; the picture's edge bounds no hole."""
+    """Small fragments removed, then small holes filled; the edge of the image bounds no hole."""
     found = _without_small(found, params.min_object_mm2 * 1e6 / pixel_um2)
     labels, _ = ndimage.label(~found)
     area = np.bincount(labels.ravel())
@@ -335,7 +458,7 @@ def _sized(found: Mask, pixel_um2: float, params: TissueParams) -> Mask:
 
 
 def _without_small(mask: Mask, min_pixels: float) -> Mask:
-    """The 8-connected pieces of at least so many pixels."""
+    """The 8-connected objects of at least *min_pixels*."""
     labels, _ = ndimage.label(mask, np.ones((3, 3)))
     keep = np.bincount(labels.ravel()) >= min_pixels
     keep[0] = False

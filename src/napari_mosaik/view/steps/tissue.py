@@ -32,7 +32,7 @@ from napari_mosaik.workflow.steps.tiles import MAKE_TILES
 from napari_mosaik.workflow.steps.tissue import FIND_TISSUE
 
 _LISTED_TILES = 20
-_CLEARED = "not bad"
+_CLEARED = "cleared"
 """Key of the area in which a reader cleared automatically detected artefacts."""
 
 
