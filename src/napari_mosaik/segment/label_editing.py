@@ -24,11 +24,10 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice, Mask
 from napari_mosaik.core.raster import LazyArray
 from napari_mosaik.core.table import Table
-from napari_mosaik.core.window import overlap_slices, paste
+from napari_mosaik.core.window import Slices, overlap_slices, paste
 
 __all__ = ["MAX_MERGE_GAP_UM", "Edited", "ObjectEditor", "apply_corrections"]
 
-Window = tuple[slice, slice]
 MAX_MERGE_GAP_UM = 100.0
 """Objects further apart than this, between their nearest pixels' rows or columns, stay two."""
 OTHER_SIZE = 2.0
@@ -55,9 +54,9 @@ class Edited:
     """
 
     rows: NDArray[np.int64]
-    made: dict[int, tuple[Window, str]]
+    made: dict[int, tuple[Slices, str]]
     words: dict[int, str]
-    windows: list[Window]
+    windows: list[Slices]
 
 
 class ObjectEditor:
@@ -83,13 +82,13 @@ class ObjectEditor:
         self._centres = lattice.to_index(table.points_um())
         self._reach = np.asarray(table["major_axis_um"]) / min(lattice.spacing_um) / 2 + 2
         self._patches: dict[tuple[int, int], NDArray[np.int32]] = {}
-        self._made: dict[int, tuple[Window, str]] = {}
+        self._made: dict[int, tuple[Slices, str]] = {}
         self._removed: set[int] = set()
         self._words: dict[int, str] = {}
         self._next = self._n + 1
 
     # --- reading --------------------------------------------------------------------------------
-    def __getitem__(self, key: Window) -> NDArray[np.int32]:
+    def __getitem__(self, key: Slices) -> NDArray[np.int32]:
         r0, r1, _ = key[0].indices(self.shape[0])
         c0, c1, _ = key[1].indices(self.shape[1])
         out = np.array(self._labels[r0:r1, c0:c1], np.int32)
@@ -120,7 +119,7 @@ class ObjectEditor:
         """The objects that a reader has made."""
         return sorted(self._made)
 
-    def mask(self, label: int) -> tuple[Window, Mask]:
+    def mask(self, label: int) -> tuple[Slices, Mask]:
         """The smallest window that holds an object, and its pixels there.
 
         Raises
@@ -146,7 +145,7 @@ class ObjectEditor:
                 )
             reach *= 2
 
-    def _around(self, centre: NDArray[np.float64], reach: float) -> Window:
+    def _around(self, centre: NDArray[np.float64], reach: float) -> Slices:
         low = np.maximum(np.floor(centre - reach), 0).astype(int)
         high = np.minimum(np.ceil(centre + reach) + 1, self.shape).astype(int)
         return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
@@ -215,7 +214,7 @@ class ObjectEditor:
         self._forget(label)
         return made
 
-    def _take(self, how: str, window: Window, word: str) -> int:
+    def _take(self, how: str, window: Slices, word: str) -> int:
         label, self._next = self._next, self._next + 1
         self._made[label] = (window, how)
         if word:
@@ -227,7 +226,7 @@ class ObjectEditor:
         self._made.pop(label, None)
         self._words.pop(label, None)
 
-    def _paint(self, window: Window, mask: Mask, value: int) -> None:
+    def _paint(self, window: Slices, mask: Mask, value: int) -> None:
         rows, cols = window
         for i in range(rows.start // _PATCH, (rows.stop - 1) // _PATCH + 1):
             for j in range(cols.start // _PATCH, (cols.stop - 1) // _PATCH + 1):
@@ -321,7 +320,7 @@ def _found(editor: ObjectEditor, place: Point, centroid: Point, area_um2: float)
     return label
 
 
-def _tight(window: Window, mask: Mask) -> tuple[Window, Mask]:
+def _tight(window: Slices, mask: Mask) -> tuple[Slices, Mask]:
     """A window and mask cut down to what is marked."""
     rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     r0, r1, c0, c1 = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
@@ -329,7 +328,7 @@ def _tight(window: Window, mask: Mask) -> tuple[Window, Mask]:
     return (slice(top + r0, top + r1), slice(left + c0, left + c1)), mask[r0:r1, c0:c1]
 
 
-def _union(one: Window, other: Window) -> Window:
+def _union(one: Slices, other: Slices) -> Slices:
     rows, cols = (
         slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
     )

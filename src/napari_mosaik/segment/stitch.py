@@ -19,22 +19,20 @@ from numpy.typing import NDArray
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Mask
+from napari_mosaik.core.window import Slices
 from napari_mosaik.segment.run_length import BlockComponents, Labels, find
 
 __all__ = [
     "ObjectCounts",
     "ObjectStitcher",
     "SeamLabels",
-    "Window",
     "holes_to_fill",
     "keep_centroid_in_core",
     "windows",
 ]
 
-Window = tuple[slice, slice]
 
-
-def windows(shape: tuple[int, int], block_px: int) -> list[Window]:
+def windows(shape: tuple[int, int], block_px: int) -> list[Slices]:
     """Blocks in raster order that cover the shape; the last of a row or column may be smaller."""
     if block_px < 1:
         raise InputError(f"the block size must be positive, not {block_px}")
@@ -75,7 +73,7 @@ class SeamLabels:
         Join holes (four-connected) instead of objects (eight-connected).
     """
 
-    def __init__(self, windows: Sequence[Window], *, holes: bool = False) -> None:
+    def __init__(self, windows: Sequence[Slices], *, holes: bool = False) -> None:
         self.windows = list(windows)
         first_row = [w for w in self.windows if w[0].start == self.windows[0][0].start]
         self.n_across = max(1, len(first_row))
@@ -231,7 +229,7 @@ def _roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:
     return out
 
 
-def keep_centroid_in_core(labels: Labels, core: Window) -> Labels:
+def keep_centroid_in_core(labels: Labels, core: Slices) -> Labels:
     """The objects of a block whose centroid lies in its core; the others become 0.
 
     Parameters
@@ -290,7 +288,7 @@ class ObjectStitcher:
         self._rows = [np.zeros(0, np.int64)]
         self._n_pasted = self._n_offered = 0
 
-    def paste(self, window: Window, owned: Labels) -> None:
+    def paste(self, window: Slices, owned: Labels) -> None:
         """Add the objects of one block under provisional numbers.
 
         Parameters

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
+from napari_mosaik.core.window import Slices
 from napari_mosaik.segment.false_positives import (
     SUMS,
     add_block_sums,
@@ -35,7 +36,7 @@ from napari_mosaik.segment.false_positives import (
 from napari_mosaik.segment.filters import require_rgb
 from napari_mosaik.segment.run_length import BlockComponents, Labels, Runs, find_runs
 from napari_mosaik.segment.slide_stain import Staining, estimate_staining, result_warnings
-from napari_mosaik.segment.stitch import SeamLabels, Window, holes_to_fill
+from napari_mosaik.segment.stitch import SeamLabels, holes_to_fill
 from napari_mosaik.segment.vessel_params import VesselParams
 from napari_mosaik.segment.vessels import pixel_limits, vessel_wall
 
@@ -88,7 +89,7 @@ def wall_block(
     spacing_um: float,
     params: VesselParams,
     staining: Staining,
-    inner: Window | None = None,
+    inner: Slices | None = None,
     tissue: Mask | None = None,
     edge: Mask | None = None,
     valid: Mask | None = None,
@@ -140,7 +141,7 @@ class WallBlocks:
 
     def __init__(
         self,
-        windows: Sequence[Window],
+        windows: Sequence[Slices],
         present: Sequence[int],
         walls: StoredBlocks,
         max_lumen_px: int,

@@ -367,7 +367,5 @@ def correction_area(correction: Correction) -> shapely.Polygon | shapely.MultiPo
     except shapely.GEOSException as error:
         raise InputError(f"cannot read the area '{correction.area_wkt[:60]}…': {error}") from error
     if not isinstance(area, shapely.Polygon | shapely.MultiPolygon):
-        raise InputError(
-            f"a correction needs an area, not a {area.geom_type}; remove it"
-        )
+        raise InputError(f"a correction needs an area, not a {area.geom_type}; remove it")
     return area
