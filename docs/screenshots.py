@@ -81,9 +81,9 @@ class Studio:
         board.show_steps(("classes",))
         self.until(lambda: board.layer("Tissue classes") is not None)
         dock.pages["Vessels"].set_open(True)
-        grid = dock.workspace.facts.grid
+        grid = dock.workspace.tile_data.grid
         assert grid is not None
-        dock.workspace.tile = dock.workspace.facts.tile_at(tuple(grid.centres_um.mean(axis=0)))
+        dock.workspace.tile = dock.workspace.tile_data.tile_at(tuple(grid.centres_um.mean(axis=0)))
         self.viewer.reset_view()
         self.shoot("main")
         dock.tabs.setCurrentIndex(1)

@@ -86,7 +86,7 @@ class SegmentationStudio(Studio):
 
     def _middle(self) -> tuple[float, float]:
         """The middle of the tile nearest to the middle of the section, µm."""
-        grid = self.dock.workspace.facts.grid
+        grid = self.dock.workspace.tile_data.grid
         assert grid is not None
         middle = grid.centres_um.mean(axis=0)
         nearest = np.argsort(np.linalg.norm(grid.centres_um - middle, axis=1))
@@ -119,7 +119,7 @@ class SegmentationStudio(Studio):
     def bad_places(self) -> None:
         """A fold by hand, and what the tissue step made of it."""
         dock, panel = self.dock, self.dock.correct
-        grid = dock.workspace.facts.grid
+        grid = dock.workspace.tile_data.grid
         assert grid is not None
         panel.what.setCurrentText("Artefacts on CD34")
         panel.kind.setCurrentText("fold")

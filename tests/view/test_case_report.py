@@ -13,7 +13,7 @@ from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.report.content import case_report, gather_report
 from napari_mosaik.view.report.html import StepState
 from napari_mosaik.view.report.validation import case_checks
-from napari_mosaik.view.steps.classes import held_out_table
+from napari_mosaik.view.steps.segmentation import held_out_table
 
 RNG = np.random.default_rng(4)
 

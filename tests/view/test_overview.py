@@ -5,8 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from napari_mosaik.view.orientation import Turn
-from napari_mosaik.view.overview import MapView
+from napari_mosaik.view.orientation import MapView, Turn
 
 CORNERS = np.array(list(product((100.0, 2100.0), (-500.0, 3500.0))))
 

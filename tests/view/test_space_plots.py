@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from napari_mosaik.core import InputError
 from napari_mosaik.core.palette import CLUSTER_COLOURS
 from napari_mosaik.view.plots import correlation_figure, mean_correlation_figure
-from napari_mosaik.view.spatial_plots import moran_figure, relation_figure
+from napari_mosaik.view.spatial_plots import moran_figure, parameter_uptake_figure
 
 Z = np.array([2.0, -1.5, 1.0, -0.5, 0.1, np.nan])
 LAG = np.array([1.5, -1.0, -0.8, 0.6, 0.0, np.nan])
@@ -37,15 +37,18 @@ def test_nothing_to_show_is_said():
     empty = np.full(6, np.nan)
     words = [text.get_text() for text in moran_figure(empty, empty, LABEL, 0.0).axes[0].texts]
     assert "neighbours" in words[0]
-    words = [text.get_text() for text in relation_figure(empty, Z).axes[0].texts]
+    words = [text.get_text() for text in parameter_uptake_figure(empty, Z).axes[0].texts]
     assert words == ["no tile has both values"]
-    for make in (lambda: moran_figure(Z, LAG[:3], LABEL, 0.0), lambda: relation_figure(Z, Z[:2])):
+    for make in (
+        lambda: moran_figure(Z, LAG[:3], LABEL, 0.0),
+        lambda: parameter_uptake_figure(Z, Z[:2]),
+    ):
         with pytest.raises(InputError):
             make()
 
 
 def test_a_relation_leaves_out_what_is_missing_and_names_both_units():
-    axes = relation_figure(
+    axes = parameter_uptake_figure(
         Z, LAG, name="vessel_density_per_mm2", unit="1/mm²", uptake_unit="g/mL", selected=5
     ).axes[0]
     assert len(axes.collections) == 1  # a tile without values is not ringed

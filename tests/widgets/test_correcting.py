@@ -30,7 +30,7 @@ def inner_place(image, label):
 
 def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     case = opened(dock, own_cohort, layers=("H&E", "CD34"))
-    qtbot.waitUntil(lambda: dock.workspace.facts.grid is not None)
+    qtbot.waitUntil(lambda: dock.workspace.tile_data.grid is not None)
     panel, viewer, hand = dock.correct, dock.viewer, Hand(qtbot, dock)
     vessels, table = case.store.read(VESSELS), case.store.read(VESSEL_OBJECTS)
     order = np.argsort(-np.asarray(table["area_um2"]))
@@ -129,7 +129,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     panel.what.setCurrentText("Tissue on CD34")
     panel.cut.click()
     qtbot.waitUntil(lambda: panel.tool.mode == "cut", timeout=20_000)
-    top, left = dock.workspace.facts.grid.corners_um[0]
+    top, left = dock.workspace.tile_data.grid.corners_um[0]
     panel.tool.drawn.emit(
         np.array([[top, left], [top + 400, left], [top + 400, left + 400], [top, left + 400]])
     )
@@ -150,7 +150,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
 
 def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
     case = opened(dock, own_cohort, layers=("H&E", "CD34"))
-    qtbot.waitUntil(lambda: dock.workspace.facts.grid is not None)
+    qtbot.waitUntil(lambda: dock.workspace.tile_data.grid is not None)
     panel, viewer, hand = dock.correct, dock.viewer, Hand(qtbot, dock)
     word = lambda: dock.workspace.states["tissue_cd34"].word  # noqa: E731
 
@@ -165,7 +165,7 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
     for widget, shown in ((panel.kind, True), (panel.flag, True), (panel.cut, False)):
         assert widget.isVisibleTo(panel) == shown
     panel.kind.setCurrentText("other")
-    place = np.asarray(dock.workspace.facts.grid.corners_um[0]) + 200
+    place = np.asarray(dock.workspace.tile_data.grid.corners_um[0]) + 200
     look_at(viewer, place, 1.0)
     hand.key(Qt.Key.Key_C, Qt.KeyboardModifier.ShiftModifier)
     qtbot.waitUntil(lambda: panel.tool.mode == "flag", timeout=20_000)

@@ -8,9 +8,14 @@ import pytest
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.colour import stain_density, stain_matrix
 from napari_mosaik.io.slide.read.resample import block_mean
-from napari_mosaik.view.display_settings import STAINS_OF_SLIDE, Look, shown, stains_of
+from napari_mosaik.view.display_settings import (
+    STAINS_OF_SLIDE,
+    DisplaySettings,
+    apply_display,
+    stains_of,
+)
 from napari_mosaik.view.tile_loader import PieceReaders
-from napari_mosaik.view.tile_pyramid import SlideLevels, Window, levels_of
+from napari_mosaik.view.tile_pyramid import LevelWindow, SlideLevels, levels_of
 
 
 class Painted:
@@ -79,7 +84,7 @@ def test_a_window_is_exact_where_pieces_are_there_and_coarser_elsewhere(seed):
     shape = levels.lattices[level].shape
     top, left = (int(rng.integers(0, n // 2)) for n in shape)
     bottom, right = (int(rng.integers(n // 2, n)) + 1 for n in shape)
-    window = Window(level, top, left, bottom, right)
+    window = LevelWindow(level, top, left, bottom, right)
     pixels, missing, _ = levels.compose(window, keep.get, coarsest)
 
     expected = np.empty((*window.shape, 3), np.uint8)
@@ -108,7 +113,7 @@ def test_what_is_nearest_to_the_centre_is_read_first_and_coarser_before_it_where
         ((shape[0] // k, shape[1] // k), (float(k), float(k))) for k in (1, 4, 16, 64)
     )
     levels = levels_of(slide)
-    window = Window(0, 10_000, 10_000, 11_000, 12_500)
+    window = LevelWindow(0, 10_000, 10_000, 11_000, 12_500)
     missing = levels.pieces(window)
     order = levels.wanted(window, missing, missing)
     coarse = [piece for piece in order if piece[0] == 2]
@@ -160,13 +165,13 @@ def test_a_new_wish_replaces_the_old_one_and_closing_waits_for_the_thread_that_r
 # --- the look -----------------------------------------------------------------------------------
 def test_a_neutral_look_hands_out_the_very_pixels():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    assert shown(pixels, Look()) is pixels
+    assert apply_display(pixels, DisplaySettings()) is pixels
 
 
 def test_brightness_contrast_and_gamma_follow_their_formula():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     before = pixels.copy()
-    got = shown(pixels, Look(brightness=0.1, contrast=1.5, gamma=0.8))
+    got = apply_display(pixels, DisplaySettings(brightness=0.1, contrast=1.5, gamma=0.8))
     level = ((pixels / 255 - 0.5) * 1.5 + 0.5 + 0.1).clip(0, 1) ** 0.8 * 255
     assert np.abs(got - level).max() <= 0.5 + 1e-9
     assert np.array_equal(pixels, before)
@@ -176,7 +181,7 @@ def test_brightness_contrast_and_gamma_follow_their_formula():
 def test_a_stain_alone_is_its_density_laid_over_white(slide, stain):
     pixels = np.random.default_rng(1).integers(30, 256, (40, 50, 3), np.uint8)
     vectors = STAINS_OF_SLIDE[slide]
-    got = shown(pixels, Look(stain=stain, vectors=vectors))
+    got = apply_display(pixels, DisplaySettings(stain=stain, vectors=vectors))
     names = [name for name, _ in vectors]
     matrix = stain_matrix(*[vector for _, vector in vectors])
     amount = stain_density(pixels, matrix)[..., names.index(stain)].clip(0, np.log(240))
@@ -194,9 +199,9 @@ def test_the_stains_of_a_slide_are_its_own_where_they_were_found():
 
 def test_impossible_settings_are_named():
     with pytest.raises(InputError, match=r"gamma must lie between 0\.2 and 5, not 9"):
-        Look(gamma=9)
+        DisplaySettings(gamma=9)
     with pytest.raises(InputError, match="no stain 'eosin'"):
-        Look(stain="eosin", vectors=STAINS_OF_SLIDE["cd34"])
+        DisplaySettings(stain="eosin", vectors=STAINS_OF_SLIDE["cd34"])
 
 
 # --- in the window ------------------------------------------------------------------------------
@@ -239,11 +244,11 @@ def test_the_coarsest_level_fills_in_place_and_keeps_its_look(lazy, qtbot):
     k = 1 << (len(lazy.lattices) - 1)
     raw = block_mean(lazy.slide.pixels, k, k)
     assert np.array_equal(coarsest, raw)
-    look = Look(gamma=2.0)
+    settings = DisplaySettings(gamma=2.0)
     with qtbot.waitSignal(lazy.arrived):
-        lazy.set_look(look)
-    assert np.array_equal(coarsest, shown(raw, look))
-    lazy.set_look(Look())
+        lazy.set_display(settings)
+    assert np.array_equal(coarsest, apply_display(raw, settings))
+    lazy.set_display(DisplaySettings())
     assert np.array_equal(coarsest, raw)
 
 
@@ -309,23 +314,23 @@ def test_the_panel_follows_the_slide_on_top_and_each_slide_keeps_its_look(viewer
     panel.which.activated.emit(0)
     assert [panel.stain.itemData(i) for i in range(3)] == ["", "haematoxylin", "eosin"]
     panel.sliders["gamma"].slider.setValue(50)
-    qtbot.waitUntil(lambda: slides[1].look.gamma == 5**0.5, timeout=20_000)
+    qtbot.waitUntil(lambda: slides[1].settings.gamma == 5**0.5, timeout=20_000)
     panel.stain.setCurrentIndex(2)
     panel.stain.activated.emit(2)
-    assert slides[1].look.stain == "eosin"
+    assert slides[1].settings.stain == "eosin"
 
     viewer.layers["H&E"].visible = False
     assert panel.slide is slides[0]
     assert panel.sliders["gamma"].slider.value() == 0
     assert panel.stain.itemData(2) == "dab"
-    assert slides[0].look.neutral
+    assert slides[0].settings.neutral
     viewer.layers["H&E"].visible = True
     assert panel.sliders["gamma"].slider.value() == 50
     assert panel.stain.currentData() == "eosin"
 
     with qtbot.waitSignal(slides[1].arrived):
         panel.reset()
-    assert slides[1].look.neutral
+    assert slides[1].settings.neutral
     assert panel.sliders["gamma"].slider.value() == 0
     viewer.layers.clear()
     assert panel.slide is None

@@ -36,7 +36,7 @@ def purest(case, vector, other):
 
 def test_picking_the_stains(qtbot, dock, opened, own_cohort):
     case = opened(dock, own_cohort, layers=("H&E", "CD34"))
-    qtbot.waitUntil(lambda: dock.workspace.facts.grid is not None)
+    qtbot.waitUntil(lambda: dock.workspace.tile_data.grid is not None)
     picker, hand, page = dock.picker, Hand(qtbot, dock), dock.pages["Vessels"]
     page.set_open(True)
     settings = lambda: dock.workspace.recipe["vessels"]  # noqa: E731

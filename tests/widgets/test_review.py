@@ -11,7 +11,7 @@ pytestmark = pytest.mark.gui
 
 def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     opened(dock, own_cohort)
-    facts = dock.workspace.facts
+    tile_data = dock.workspace.tile_data
     shown = {layer.name: layer.visible for layer in dock.viewer.layers}
     dock.show_review()
     assert dock.side_by_side.is_on
@@ -22,12 +22,12 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     assert methods[0] == "MOSAIK network"
     assert "mean" in methods
 
-    measured, predicted = facts.measured(), facts.predicted()
+    measured, predicted = tile_data.measured(), tile_data.predicted()
     dock.review._clicked(float(measured[7]), float(predicted[7]))  # a click on a point
     assert dock.workspace.tile == 7
     assert dock.inspector is not None
     qtbot.waitUntil(lambda: dock.inspector.table.rowCount() > 20, timeout=10_000)
-    centre = facts.grid.centres_um[3]
+    centre = tile_data.grid.centres_um[3]
     dock.canvas.choose((float(centre[0]), float(centre[1])))  # a click on a map
     assert dock.workspace.tile == 3
     assert dock.inspector.title.text().startswith("Tile 3 ")
@@ -39,7 +39,7 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
 
     dock.workspace.tile = 0
     qtbot.keyClick(dock.inspector, Qt.Key.Key_Right)
-    assert dock.workspace.tile == facts.neighbour(0, 0, 1)
+    assert dock.workspace.tile == tile_data.neighbour(0, 0, 1)
 
     dock.side_by_side.leave()
     assert not dock.viewer.canvas.grid.enabled
@@ -50,12 +50,12 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
 
 def test_a_tile_shows_the_same_place_in_three_stains(qtbot, dock, opened, own_cohort):
     opened(dock, own_cohort)
-    dock.workspace.tile = dock.workspace.facts.n_tiles // 2
+    dock.workspace.tile = dock.workspace.tile_data.n_tiles // 2
     images = dock.inspector.images
     qtbot.waitUntil(
         lambda: all(not p.image.pixmap().isNull() for p in images.values()), timeout=10_000
     )
-    line = dock.workspace.facts.line(dock.workspace.tile)
+    line = dock.workspace.tile_data.line(dock.workspace.tile)
     assert "measured" in line
     assert "predicted" in line
     assert "nan" not in line

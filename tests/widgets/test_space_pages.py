@@ -87,9 +87,9 @@ def test_parameters_and_clusters_are_one_selection_with_the_tiles(qtbot, dock, o
     assert panel.plot.canvas is not None
     panel.table.itemClicked.emit(panel.table.item(3, 0))  # one parameter against the uptake
     assert panel.kind.currentIndex() == 3
-    facts = dock.workspace.facts
+    tile_data = dock.workspace.tile_data
     name = panel.parameter.currentData()
-    x, y = np.asarray(facts.parameters[name], float), facts.measured()
+    x, y = np.asarray(tile_data.parameters[name], float), tile_data.measured()
     tile = int(np.flatnonzero(np.isfinite(x) & np.isfinite(y))[-1])
     panel._clicked(float(x[tile]), float(y[tile]))
     assert dock.workspace.tile == tile

@@ -75,10 +75,10 @@ class Hand:
 def test_magnify_turn_measure_and_find_the_way(qtbot, dock, opened, own_cohort):
     opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
     viewer, tools = dock.viewer, dock.view_tools
-    qtbot.waitUntil(lambda: dock.workspace.facts.grid is not None)
-    facts = dock.workspace.facts
+    qtbot.waitUntil(lambda: dock.workspace.tile_data.grid is not None)
+    tile_data = dock.workspace.tile_data
     hand = Hand(qtbot, dock)
-    middle = facts.grid.centres_um[facts.n_tiles // 2]
+    middle = tile_data.grid.centres_um[tile_data.n_tiles // 2]
     look_at(viewer, middle)
 
     # magnification: by key about the mouse, read on the canvas
@@ -98,7 +98,7 @@ def test_magnify_turn_measure_and_find_the_way(qtbot, dock, opened, own_cohort):
         for _ in range(4):
             hand.key(Qt.Key.Key_T, Qt.KeyboardModifier.ShiftModifier)
             assert np.allclose(centre_um(viewer), middle)
-            hand.click(facts.grid.centres_um[3])
+            hand.click(tile_data.grid.centres_um[3])
             assert dock.workspace.tile == 3
             dock.workspace.tile = -1
         hand.key(Qt.Key.Key_F, Qt.KeyboardModifier.ShiftModifier)
@@ -256,7 +256,7 @@ def test_all_kinds_of_layers_together_keep_their_unit(qtbot, dock, opened, own_c
     dock.show_annotate()
     dock.annotate.drawing.commit(rectangle_polygon((200.0, 200.0), (600.0, 600.0)))
     qtbot.waitUntil(lambda: "Annotations" in viewer.layers, timeout=10_000)
-    grid = dock.workspace.facts.grid
+    grid = dock.workspace.tile_data.grid
     queue = queue_layer([ReviewItem(3, 1.0, "uncertain")], grid)
     viewer.add_layer(Layer.create(*queue.as_layer_data()))
     slide = str(case.path(case.file.slides["he"].path))

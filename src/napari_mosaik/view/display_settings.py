@@ -24,27 +24,27 @@ from napari_mosaik.core.colour import (
     stain_matrix,
 )
 from napari_mosaik.core.compiled import compiled
+from napari_mosaik.io.slide.types.base import Pixels
 
 __all__ = [
     "LIMITS",
     "STAINS_OF_SLIDE",
     "STAIN_NAMES",
-    "Look",
-    "Stain",
+    "DisplaySettings",
+    "StainName",
     "StainVectors",
+    "apply_display",
     "prepare",
-    "shown",
     "stains_of",
 ]
 
-Stain = Literal["", "haematoxylin", "eosin", "dab"]
+StainName = Literal["", "haematoxylin", "eosin", "dab"]
 """A stain that can be shown alone; empty for the slide as it is."""
-Pixels = NDArray[np.uint8]
 Vector = tuple[float, float, float]
-StainVectors = tuple[tuple[Stain, Vector], ...]
+StainVectors = tuple[tuple[StainName, Vector], ...]
 """Stains of a slide and their directions in optical density (R, G, B)."""
 
-STAIN_NAMES: Final[dict[Stain, str]] = {
+STAIN_NAMES: Final[dict[StainName, str]] = {
     "": "All colours",
     "haematoxylin": "Haematoxylin alone",
     "eosin": "Eosin alone",
@@ -66,7 +66,7 @@ _MAX_DENSITY: Final = math.log(WHITE_INTENSITY)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DisplaySettings:
     """Settings of the display of one slide; the default leaves every pixel as it is.
 
     Parameters
@@ -91,7 +91,7 @@ class Look:
     brightness: float = 0.0
     contrast: float = 1.0
     gamma: float = 1.0
-    stain: Stain = ""
+    stain: StainName = ""
     vectors: StainVectors = STAINS_OF_SLIDE[""]
 
     def __post_init__(self) -> None:
@@ -131,31 +131,31 @@ def _vector(values: Sequence[float]) -> Vector:
 
 
 def prepare() -> None:
-    """Compile what `shown` needs, so that the first use does not wait for it."""
+    """Compile what `apply_display` needs, so that the first use does not wait for it."""
     pixel = np.zeros((1, 1, 3), np.uint8)
-    shown(pixel, Look(gamma=2.0))
-    shown(pixel, Look(stain="haematoxylin"))
+    apply_display(pixel, DisplaySettings(gamma=2.0))
+    apply_display(pixel, DisplaySettings(stain="haematoxylin"))
 
 
-def shown(pixels: Pixels, look: Look) -> Pixels:
+def apply_display(pixels: Pixels, settings: DisplaySettings) -> Pixels:
     """Pixels (rows, columns, 3) as they are to be looked at; the same array if nothing is set.
 
     A stain alone: its amount by colour deconvolution (natural optical density, negative amounts
     are 0), laid over white in the stain's own colour; then brightness, contrast and gamma.
     """
-    if look.neutral:
+    if settings.neutral:
         return pixels
     flat = np.ascontiguousarray(pixels)
     out: Pixels
-    if look.stain:
-        tables = _density_tables(look.vectors, look.stain)
-        out = _one_stain(flat, tables, _stain_colours(look), _STEPS / _MAX_DENSITY)
+    if settings.stain:
+        tables = _density_tables(settings.vectors, settings.stain)
+        out = _one_stain(flat, tables, _stain_colours(settings), _STEPS / _MAX_DENSITY)
     else:
-        out = _through_table(flat, look.levels())
+        out = _through_table(flat, settings.levels())
     return out
 
 
-def _density_tables(vectors: StainVectors, stain: Stain) -> NDArray[np.float32]:
+def _density_tables(vectors: StainVectors, stain: StainName) -> NDArray[np.float32]:
     """What each level of each channel adds to the amount of a stain, (3, 256)."""
     names = [name for name, _ in vectors]
     directions: Sequence[Vector] = [vector for _, vector in vectors]
@@ -165,13 +165,13 @@ def _density_tables(vectors: StainVectors, stain: Stain) -> NDArray[np.float32]:
     return tables
 
 
-def _stain_colours(look: Look) -> Pixels:
+def _stain_colours(settings: DisplaySettings) -> Pixels:
     """Colour of each amount of the stain, (steps + 1, 3)."""
-    vector = np.asarray(dict(look.vectors)[look.stain], float)
+    vector = np.asarray(dict(settings.vectors)[settings.stain], float)
     vector = np.clip(vector / np.linalg.norm(vector), 0.0, None)
     amount = np.arange(_STEPS + 1) * (_MAX_DENSITY / _STEPS)
     level = (WHITE_INTENSITY + 15.0) * np.exp(-amount[:, None] * vector)
-    colours: Pixels = look.levels()[np.clip(np.rint(level), 0, 255).astype(np.uint8)]
+    colours: Pixels = settings.levels()[np.clip(np.rint(level), 0, 255).astype(np.uint8)]
     return colours
 
 

@@ -1,4 +1,4 @@
-"""Plots of space: correlations over parameters and cases, one of them, the Moran scatter plot."""
+"""Spatial statistics as figures and sentences: correlations with the uptake, Moran scatter plot."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from napari_mosaik.core import InputError, palette
+from napari_mosaik.core import InputError, Table, palette
 from napari_mosaik.core.catalogue import CLUSTER_NAMES
 from napari_mosaik.view.figure import KEEP_INK, axis_label, new_figure, note, tidy
-from napari_mosaik.view.formatting import heading, number, title_of
+from napari_mosaik.view.formatting import heading, number, percent, title_of
+from napari_mosaik.workflow.correlations import CohortCorrelations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["correlation_figure", "mean_correlation_figure", "moran_figure", "relation_figure"]
+__all__ = [
+    "correlation_figure",
+    "correlation_notes",
+    "correlation_summary",
+    "mean_correlation_figure",
+    "moran_figure",
+    "parameter_uptake_figure",
+]
+
+_FEW = 10.0
+"""Below this effective sample size the p-values are rough."""
 
 
 def correlation_figure(
@@ -183,7 +194,7 @@ def moran_figure(
     return figure
 
 
-def relation_figure(
+def parameter_uptake_figure(
     values: ArrayLike,
     uptake: ArrayLike,
     *,
@@ -232,3 +243,57 @@ def _ring(axes: Axes, x: ArrayLike, y: ArrayLike, both: ArrayLike, selected: int
         axes.scatter(
             *at, s=90, facecolors="none", edgecolors=palette.SELECTED_TILE, lw=1.8, zorder=5
         )
+
+
+def correlation_summary(table: Table | None, name: str) -> str:
+    """One parameter's correlation in two lines; empty where there is none."""
+    if table is None:
+        return ""
+    rows = np.flatnonzero(np.asarray(table["parameter"]) == name)
+    if not len(rows):
+        return ""
+    i = int(rows[0])
+    r, rho = float(table["pearson"][i]), float(table["spearman"][i])
+    return (
+        f"r {number(r)}, ρ {number(rho)}\nn {int(table['n'][i])}, "
+        f"ESS {number(float(table['ess_pearson'][i]))}, "
+        f"p {number(float(table['p_msr_pearson'][i]))} (MSR)"
+    )
+
+
+def correlation_notes(found: CohortCorrelations | None, own: Table | None) -> list[str]:
+    """What the correlations rest on, which proxies they choose and how firmly, and warnings."""
+    if found is None:
+        return ["Run this page, with a measured uptake, to see how the parameters go with it."]
+    lines = []
+    if own is not None:
+        sizes = np.asarray(own["ess_pearson"], float)
+        few = int((sizes < _FEW).sum())
+        if few:
+            lines.append(
+                f"⚠ {few} of {sizes.size} correlations rest on fewer than {_FEW:g} effective "
+                "tiles: their p-values are rough."
+            )
+        n = np.asarray(own["n"])
+        lines.append(f"{n.min()} to {n.max()} tiles of this case have parameter and uptake.")
+    if found.stability is not None:
+        lines += _proxy_lines(found)
+    return lines + [f"⚠ {_in_words(text, found.parameters)}" for text in found.warnings]
+
+
+def _in_words(text: str, parameters: tuple[str, ...]) -> str:
+    """The sentence with the titles of parameters in place of their names."""
+    for name in sorted(parameters, key=len, reverse=True):
+        text = text.replace(name, title_of(name))
+    return text
+
+
+def _proxy_lines(found: CohortCorrelations) -> list[str]:
+    table = found.stability
+    assert table is not None
+    lines = [f"Proxies that these {len(found.tables)} cases choose (training leaves the test out):"]
+    for group, proxy in found.proxies.items():
+        of = (np.asarray(table["group"]) == group) & (np.asarray(table["parameter"]) == proxy)
+        share = float(np.asarray(table["frequency"])[of][0])
+        lines.append(f"• {group}: {title_of(proxy)}, in {percent(share)} of the draws of tiles")
+    return lines

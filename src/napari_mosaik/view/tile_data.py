@@ -31,7 +31,15 @@ from napari_mosaik.view.formatting import (
     uptake_name,
 )
 
-__all__ = ["Facts", "TableRow", "badge_of", "gather", "metric_rows", "nearest_tile", "summary_of"]
+__all__ = [
+    "TableRow",
+    "TileData",
+    "badge_of",
+    "metric_rows",
+    "nearest_tile",
+    "read_tile_data",
+    "summary_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ class TableRow:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Facts:
+class TileData:
     """The tile results of a case; None for what was never computed."""
 
     grid: TileGrid | None = None
@@ -164,9 +172,9 @@ class Facts:
         )
 
 
-def badge_of(facts: Facts) -> str:
+def badge_of(tile_data: TileData) -> str:
     """Whether case and patient are independent of the training."""
-    metrics = facts.metrics
+    metrics = tile_data.metrics
     if metrics is None:
         return "No results yet: run the pages 'Predictor' and 'Review'."
     if metrics.get("seen_in_training"):
@@ -185,21 +193,21 @@ def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return [(name, *(number(errors.get(k)) for k in ("mae", "mse", "r2"))) for name, errors in rows]  # type: ignore[misc]
 
 
-def summary_of(facts: Facts) -> str:
+def summary_of(tile_data: TileData) -> str:
     """Errors in the unit of the image, and the number of tiles."""
-    if facts.metrics is None:
+    if tile_data.metrics is None:
         return ""
-    suv, n = facts.metrics["suv_bsa"], facts.metrics["n_tiles"]
-    text = f"{n} tiles · SUV: MAE {number(suv['mae'], facts.unit)}, R² {number(suv['r2'])}"
-    accuracy = (facts.metrics.get("classes") or {}).get("balanced_accuracy")
+    suv, n = tile_data.metrics["suv_bsa"], tile_data.metrics["n_tiles"]
+    text = f"{n} tiles · SUV: MAE {number(suv['mae'], tile_data.unit)}, R² {number(suv['r2'])}"
+    accuracy = (tile_data.metrics.get("classes") or {}).get("balanced_accuracy")
     if accuracy is not None:
         text += f" · hot and cold spots: balanced accuracy {percent(accuracy)}"
     return text
 
 
-def nearest_tile(facts: Facts, x: float, y: float, *, means: bool = False) -> int:
+def nearest_tile(tile_data: TileData, x: float, y: float, *, means: bool = False) -> int:
     """Index of the tile whose point is nearest to a position in the plot, -1 without tiles."""
-    measured, predicted = facts.measured(), facts.predicted()
+    measured, predicted = tile_data.measured(), tile_data.predicted()
     if measured is None or predicted is None:
         return -1
     across = (measured + predicted) / 2 if means else measured
@@ -222,7 +230,7 @@ def _rank(values: NDArray[np.float64], tile: int) -> str:
     return f"{int((finite > values[tile]).sum()) + 1} of {finite.size}"
 
 
-def gather(case: Case) -> Facts:
+def read_tile_data(case: Case) -> TileData:
     """Read all tile results of a case; damaged ones count as absent here."""
     grid = _read(case, TILES)
     n = -1 if grid is None else len(grid)
@@ -236,7 +244,7 @@ def gather(case: Case) -> Facts:
     }
     found = {name: _read(case, artifact) for name, artifact in tables.items()}
     whole = {k: t if t is not None and len(t) == n else None for k, t in found.items()}
-    return Facts(grid, kinetics=_read(case, KINETICS), metrics=_read(case, METRICS), **whole)
+    return TileData(grid, kinetics=_read(case, KINETICS), metrics=_read(case, METRICS), **whole)
 
 
 def _read(case: Case, artifact: Artifact[Any]) -> Any:

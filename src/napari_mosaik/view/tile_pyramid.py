@@ -16,7 +16,7 @@ from napari_mosaik.core import Lattice
 from napari_mosaik.io.slide import Slide
 from napari_mosaik.io.slide.types.base import Level, Pixels
 
-__all__ = ["COARSEST_PX", "Piece", "SlideLevels", "Window", "levels_of"]
+__all__ = ["COARSEST_PX", "LevelWindow", "Piece", "SlideLevels", "levels_of"]
 
 COARSEST_PX: Final = 1024
 """The last level is held in memory whole; its longer edge is at most this."""
@@ -33,7 +33,7 @@ Find = Callable[[Piece], Pixels | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class LevelWindow:
     """A rectangle of pixels of one level; stops are exclusive."""
 
     level: int
@@ -66,19 +66,19 @@ class SlideLevels:
     steps: tuple[int, ...]
     edges: tuple[int, ...]
 
-    def window(self, piece: Piece) -> Window:
+    def window(self, piece: Piece) -> LevelWindow:
         """The pixels of a piece."""
         level, i, j = piece
         edge, shape = self.edges[level], self.lattices[level].shape
         bottom, right = min(shape[0], (i + 1) * edge), min(shape[1], (j + 1) * edge)
-        return Window(level, i * edge, j * edge, bottom, right)
+        return LevelWindow(level, i * edge, j * edge, bottom, right)
 
     def lattice(self, piece: Piece) -> Lattice:
         """The lattice of a piece, to be read from the slide."""
         at = self.window(piece)
         return self.lattices[at.level].crop(slice(at.top, at.bottom), slice(at.left, at.right))
 
-    def pieces(self, window: Window) -> list[Piece]:
+    def pieces(self, window: LevelWindow) -> list[Piece]:
         """The pieces that a window touches, row by row."""
         if 0 in window.shape:
             return []
@@ -87,11 +87,11 @@ class SlideLevels:
         columns = range(window.left // edge, (window.right - 1) // edge + 1)
         return [(window.level, i, j) for i in rows for j in columns]
 
-    def whole(self, level: int) -> Window:
+    def whole(self, level: int) -> LevelWindow:
         """All pixels of a level."""
-        return Window(level, 0, 0, *self.lattices[level].shape)
+        return LevelWindow(level, 0, 0, *self.lattices[level].shape)
 
-    def wanted(self, window: Window, missing: list[Piece], bare: list[Piece]) -> list[Piece]:
+    def wanted(self, window: LevelWindow, missing: list[Piece], bare: list[Piece]) -> list[Piece]:
         """In which order to read what a window lacks: the nearest to its centre first.
 
         Over *bare* pieces, which show only something far coarser, a piece two levels coarser
@@ -112,15 +112,15 @@ class SlideLevels:
                 coarse.update(dict.fromkeys(self.pieces(over)))
         return [*coarse, *sorted(missing, key=distance)]
 
-    def over(self, at: Window, level: int) -> Window:
+    def over(self, at: LevelWindow, level: int) -> LevelWindow:
         """The pixels of a coarser level that lie over a window."""
         shift, shape = level - at.level, self.lattices[level].shape
         top, left = min(at.top >> shift, shape[0] - 1), min(at.left >> shift, shape[1] - 1)
         bottom = min(max(top, (at.bottom - 1) >> shift), shape[0] - 1) + 1
         right = min(max(left, (at.right - 1) >> shift), shape[1] - 1) + 1
-        return Window(level, top, left, bottom, right)
+        return LevelWindow(level, top, left, bottom, right)
 
-    def under(self, at: Window, level: int) -> Window:
+    def under(self, at: LevelWindow, level: int) -> LevelWindow:
         """The pixels of a finer level for which a window stands.
 
         A coarser level lacks a last odd row or column; its own last one stands for it.
@@ -129,10 +129,10 @@ class SlideLevels:
         fine = self.lattices[level].shape
         bottom = fine[0] if at.bottom == coarse[0] else at.bottom << shift
         right = fine[1] if at.right == coarse[1] else at.right << shift
-        return Window(level, at.top << shift, at.left << shift, bottom, right)
+        return LevelWindow(level, at.top << shift, at.left << shift, bottom, right)
 
     def compose(
-        self, window: Window, find: Find, coarsest: Pixels
+        self, window: LevelWindow, find: Find, coarsest: Pixels
     ) -> tuple[Pixels, list[Piece], list[Piece]]:
         """The best picture (rows, columns, 3) of a window that can be had now.
 
@@ -171,9 +171,11 @@ class SlideLevels:
                 self._paste(out, window, _common(part, self.under(at, part.level)), pixels, at)
         return out, missing, bare
 
-    def _covers(self, part: Window, find: Find) -> tuple[list[tuple[Pixels, Window]], int]:
+    def _covers(
+        self, part: LevelWindow, find: Find
+    ) -> tuple[list[tuple[Pixels, LevelWindow]], int]:
         """Coarser pieces over a window, coarse to fine, and the level that covers all of it."""
-        covers: list[tuple[Pixels, Window]] = []
+        covers: list[tuple[Pixels, LevelWindow]] = []
         for level in range(part.level + 1, len(self.lattices) - 1):
             pieces = self.pieces(self.over(part, level))
             found = [(find(piece), self.window(piece)) for piece in pieces]
@@ -183,7 +185,9 @@ class SlideLevels:
         return covers, len(self.lattices) - 1
 
     @staticmethod
-    def _paste(out: Pixels, window: Window, part: Window, pixels: Pixels, at: Window) -> None:
+    def _paste(
+        out: Pixels, window: LevelWindow, part: LevelWindow, pixels: Pixels, at: LevelWindow
+    ) -> None:
         """Put pixels of the same or a coarser level, lying *at*, into a part of a window."""
         if 0 in part.shape:
             return
@@ -230,9 +234,9 @@ def _step(stored: tuple[Level, ...], k: int) -> int:
     return k // best
 
 
-def _common(one: Window, other: Window) -> Window:
+def _common(one: LevelWindow, other: LevelWindow) -> LevelWindow:
     """The part of two windows of a level that both hold."""
-    return Window(
+    return LevelWindow(
         one.level,
         max(one.top, other.top),
         max(one.left, other.left),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
 
+from napari_mosaik.core.catalogue import VESSELS
 from napari_mosaik.view.formatting import count
 from napari_mosaik.widgets.annotate.annotate_dock import AnnotateDock
 from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
@@ -36,8 +37,7 @@ from napari_mosaik.widgets.pages.preview import LivePreview
 from napari_mosaik.widgets.pages.review import ReviewPanel
 from napari_mosaik.widgets.pages.stain_picker import StainPicker
 from napari_mosaik.widgets.pages.step_pages import make_page
-from napari_mosaik.workflow.steps import STEPS
-from napari_mosaik.workflow.steps.vessels import FIND_VESSELS
+from napari_mosaik.workflow.steps import STEPS, maker_of
 
 if TYPE_CHECKING:
     import napari
@@ -68,7 +68,7 @@ class MosaikDock(QWidget):
         }
         self.preview = LivePreview(self.board)
         self.picker = StainPicker(self.canvas)
-        self.pages[FIND_VESSELS.page].tools = self.picker
+        self.pages[maker_of(VESSELS).page].tools = self.picker
         self.banner = Banner()
         self.banner.dismissed.connect(self._dismiss)
         self.bar = JobBar(self.controller, {step.name: step.title for step in STEPS})

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 
-from napari_mosaik.core.catalogue import ALIGNMENT, STAIN_TITLES
+from napari_mosaik.core.catalogue import ALIGNMENT, STAIN_TITLES, SUV
+from napari_mosaik.view import layers
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import number, percent
 from napari_mosaik.view.report.html import ReportTable
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.step_view import PanelKind, StepView
-from napari_mosaik.view.steps.uptake import pet_layers
 from napari_mosaik.workflow.steps import maker_of
 
 _COLUMNS = (
@@ -57,11 +56,16 @@ def _report(frame: str, results: CaseResults) -> list[ReportTable]:
     return [ReportTable("Registration", _COLUMNS, (row,), note)]
 
 
-_LAYERS: dict[str, Callable[[CaseResults, str], Sequence[LayerSpec]]] = {"pet": pet_layers}
+def _layers(frame: str, results: CaseResults, choice: str) -> list[LayerSpec]:
+    """The PET where the registration puts it; sections are shown as slides anyway."""
+    suv = results.get(SUV) if frame == "pet" else None
+    return [] if suv is None else [layers.pet_layer(suv, results.transform(frame))]
+
+
 ALIGNMENT_VIEWS = tuple(
     StepView(
         step=maker_of(artifact),
-        layers=_LAYERS.get(frame, lambda results, choice: ()),
+        layers=partial(_layers, frame),
         result_line=partial(_line, frame),
         report=partial(_report, frame),
         aligns=True,

@@ -22,10 +22,7 @@ from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.step_view import PanelKind, StepView
 from napari_mosaik.workflow.correlations import MEASURED
 from napari_mosaik.workflow.steps import maker_of
-from napari_mosaik.workflow.steps.association import ASSOCIATE
 from napari_mosaik.workflow.steps.clusters import label_column
-from napari_mosaik.workflow.steps.maps import PARAMETER_MAPS
-from napari_mosaik.workflow.steps.parameters import TILE_PARAMETERS
 
 
 def _line(results: CaseResults) -> str:
@@ -120,12 +117,12 @@ def _plain(value: Any) -> Any:
 
 
 PARAMETERS_VIEW = StepView(
-    step=TILE_PARAMETERS, result_line=_line, report=_report, panel=PanelKind.CORRELATIONS
+    step=maker_of(PARAMETERS), result_line=_line, report=_report, panel=PanelKind.CORRELATIONS
 )
 MAPS_VIEW = StepView(
-    step=PARAMETER_MAPS, layers=_map_layers, choices=_mapped, choice_title="Parameter map"
+    step=maker_of(MAPS), layers=_map_layers, choices=_mapped, choice_title="Parameter map"
 )
-ASSOCIATION_VIEW = StepView(step=ASSOCIATE, report=_correlation_report)
+ASSOCIATION_VIEW = StepView(step=maker_of(ASSOCIATION), report=_correlation_report)
 CLUSTERS_VIEW = StepView(
     step=maker_of(CLUSTERS),
     layers=_cluster_layers,

@@ -28,8 +28,7 @@ from napari_mosaik.view.formatting import count, number
 from napari_mosaik.view.report.html import ReportTable
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.step_view import StepView
-from napari_mosaik.workflow.steps.tiles import MAKE_TILES
-from napari_mosaik.workflow.steps.tissue import FIND_TISSUE
+from napari_mosaik.workflow.steps import maker_of
 
 _LISTED_TILES = 20
 _CLEARED = "cleared"
@@ -136,14 +135,14 @@ def _tile_line(results: CaseResults) -> str:
 
 TISSUE_VIEWS = tuple(
     StepView(
-        step=step,
+        step=maker_of(TISSUE[stain]),
         layers=partial(_layers, stain),
         base_slide=stain,
         result_line=partial(_line, stain),
         report=partial(_report, stain),
     )
-    for stain, step in zip(STAINS, FIND_TISSUE, strict=True)
+    for stain in STAINS
 )
 TILES_VIEW = StepView(
-    step=MAKE_TILES, layers=_tile_layers, base_slide=REFERENCE, result_line=_tile_line
+    step=maker_of(TILES), layers=_tile_layers, base_slide=REFERENCE, result_line=_tile_line
 )

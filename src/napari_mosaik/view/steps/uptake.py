@@ -19,12 +19,7 @@ from napari_mosaik.view.formatting import count, number, percent
 from napari_mosaik.view.report.html import ReportTable
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.step_view import PanelKind, StepView
-from napari_mosaik.workflow.steps.predict import PREDICT
-from napari_mosaik.workflow.steps.review import REVIEW
-from napari_mosaik.workflow.steps.sensitivity import SHIFT_SENSITIVITY
-from napari_mosaik.workflow.steps.uptake import CALCULATE_SUV, MEASURE_UPTAKE
-
-__all__ = ["pet_layers"]
+from napari_mosaik.workflow.steps import maker_of
 
 _TOTALS = {
     "factor": "SUV per activity concentration",
@@ -33,7 +28,7 @@ _TOTALS = {
 }
 
 
-def pet_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
+def _pet_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
     """The PET slice on the reference section, or in its own space before registration."""
     suv = results.get(SUV)
     return [] if suv is None else [layers.pet_layer(suv, results.transform("pet"))]
@@ -119,15 +114,15 @@ def _review_line(results: CaseResults) -> str:
 
 
 SUV_VIEW = StepView(
-    step=CALCULATE_SUV,
-    layers=pet_layers,
+    step=maker_of(SUV),
+    layers=_pet_layers,
     result_line=_suv_line,
     report=_suv_report,
     panel=PanelKind.SUV_TERMS,
 )
-UPTAKE_VIEW = StepView(step=MEASURE_UPTAKE, layers=_uptake_layers, result_line=_uptake_line)
+UPTAKE_VIEW = StepView(step=maker_of(UPTAKE), layers=_uptake_layers, result_line=_uptake_line)
 SENSITIVITY_VIEW = StepView(
-    step=SHIFT_SENSITIVITY, layers=_sensitivity_layers, result_line=_sensitivity_line
+    step=maker_of(UPTAKE_SENSITIVITY), layers=_sensitivity_layers, result_line=_sensitivity_line
 )
-PREDICTION_VIEW = StepView(step=PREDICT, layers=_uptake_layers)
-REVIEW_VIEW = StepView(step=REVIEW, result_line=_review_line)
+PREDICTION_VIEW = StepView(step=maker_of(PREDICTION), layers=_uptake_layers)
+REVIEW_VIEW = StepView(step=maker_of(METRICS), result_line=_review_line)

@@ -14,7 +14,7 @@ from napari_mosaik.core import InputError, MosaikError, Params
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.io.case import Case, CaseFile, create_case, find_cases
 from napari_mosaik.view.presentation import result_lines
-from napari_mosaik.view.tile_data import Facts, gather
+from napari_mosaik.view.tile_data import TileData, read_tile_data
 from napari_mosaik.widgets.base.worker import Job, Report, Steps, Task, problem_of
 from napari_mosaik.widgets.base.workspace import Workspace
 from napari_mosaik.workflow.case_status import case_status
@@ -161,7 +161,7 @@ class CaseController(QObject):
         workspace.case = None
         workspace.recipe = opened.recipe
         workspace.results = opened.results
-        workspace.facts = opened.facts
+        workspace.tile_data = opened.tile_data
         workspace.states = opened.states
         workspace.cohort = cohort
         workspace.case = opened.case
@@ -223,15 +223,15 @@ class CaseController(QObject):
         self._generation += 1
         generation = self._generation
 
-        def then(answer: tuple[Mapping[str, StepStatus], dict[str, str], Facts]) -> None:
+        def then(answer: tuple[Mapping[str, StepStatus], dict[str, str], TileData]) -> None:
             if generation == self._generation:  # neither another case nor a newer refresh
                 self.workspace.results = answer[1]
                 self.workspace.states = dict(answer[0])
-                self.workspace.facts = answer[2]
+                self.workspace.tile_data = answer[2]
 
-        def work() -> tuple[Mapping[str, StepStatus], dict[str, str], Facts]:
+        def work() -> tuple[Mapping[str, StepStatus], dict[str, str], TileData]:
             states = case_status(case, recipe).states
-            return states, result_lines(case, states), gather(case)
+            return states, result_lines(case, states), read_tile_data(case)
 
         self.read("Case", work, then)
 
@@ -272,7 +272,7 @@ class _Opened:
         self.recipe: Recipe = read_recipe(case.root)
         self.states = dict(case_status(case, self.recipe).states)
         self.results = result_lines(case, self.states)
-        self.facts = gather(case)
+        self.tile_data = read_tile_data(case)
 
 
 def _open(path: Path) -> _Opened:

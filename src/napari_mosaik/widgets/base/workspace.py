@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from psygnal import SignalGroupDescriptor
 
 from napari_mosaik.core import Params
-from napari_mosaik.view.tile_data import Facts
+from napari_mosaik.view.tile_data import TileData
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
@@ -57,7 +57,7 @@ class Workspace:
         Status of every step by name.
     results
         Summary of the results of each finished step.
-    facts
+    tile_data
         Measurements and predictions of all tiles.
     tile
         Index of the selected tile, -1 for none.
@@ -78,7 +78,7 @@ class Workspace:
     recipe: dict[str, Params] = field(default_factory=dict)
     states: dict[str, StepStatus] = field(default_factory=dict)
     results: dict[str, str] = field(default_factory=dict)
-    facts: Facts = field(default_factory=Facts)
+    tile_data: TileData = field(default_factory=TileData)
     tile: int = -1
     job: Job | None = None
     running: str = ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from napari_mosaik.view.tile_pyramid import Window
+from napari_mosaik.view.tile_pyramid import LevelWindow
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.canvas.lazy_slide import LazySlide
@@ -44,7 +44,7 @@ class LazyLevel:
             parts = (*parts[:i], *[slice(None)] * (4 - len(parts)), *parts[i + 1 :])
         parts = (*parts, *[slice(None)] * (3 - len(parts)))
         rows, columns = (_as_slice(p, n) for p, n in zip(parts, self.shape[:2], strict=False))
-        window = Window(self._level, rows.start, columns.start, rows.stop, columns.stop)
+        window = LevelWindow(self._level, rows.start, columns.start, rows.stop, columns.stop)
         out = self._slide.region(window)
         rest = tuple(slice(None, None, p.step) if isinstance(p, slice) else 0 for p in parts[:2])
         return out[(*rest, parts[2])]

@@ -15,9 +15,14 @@ from napari_mosaik.core import InputError, MosaikError
 from napari_mosaik.io.slide.read.cache import shared_cache
 from napari_mosaik.io.slide.read.resample import block_mean
 from napari_mosaik.io.slide.types.base import Pixels
-from napari_mosaik.view.display_settings import STAINS_OF_SLIDE, Look, StainVectors, shown
+from napari_mosaik.view.display_settings import (
+    STAINS_OF_SLIDE,
+    DisplaySettings,
+    StainVectors,
+    apply_display,
+)
 from napari_mosaik.view.tile_loader import PieceReaders
-from napari_mosaik.view.tile_pyramid import Piece, Window, levels_of
+from napari_mosaik.view.tile_pyramid import LevelWindow, Piece, levels_of
 from napari_mosaik.widgets.canvas.lazy_level import LazyLevel, lazy_of
 
 if TYPE_CHECKING:
@@ -43,8 +48,9 @@ _closing: set[LazySlide] = set()
 class LazySlide(QObject):
     """The levels of one slide for napari, read piece by piece on other threads.
 
-    Only the canvas looks at these pixels: they may still be coarse, and they wear the `Look` that
-    the user chose.  Steps, exports and statistics read the `Slide` itself.
+    Only the canvas looks at these pixels: they may still be coarse, and the
+    `DisplaySettings` apply that
+    the user chose apply to them.  Steps, exports and statistics read the `Slide` itself.
 
     ``arrived`` is emitted in the window's thread, not more often than drawing can follow, when
     pixels that were asked for have come; its value says whether the coarsest level (and so the
@@ -76,7 +82,7 @@ class LazySlide(QObject):
         self.slide = slide
         self.pieces = levels_of(slide)
         self.lattices = self.pieces.lattices
-        self.look = Look(vectors=stains)
+        self.settings = DisplaySettings(vectors=stains)
         self._cache = shared_cache()
         self._owner = f"view {next(_owners)}"
         self._failed: set[Piece] = set()
@@ -123,19 +129,19 @@ class LazySlide(QObject):
     def _quick(self) -> bool:
         return self._known.size * self.pieces.steps[-1] ** 2 <= _AT_ONCE_PX
 
-    def set_look(self, look: Look) -> None:
+    def set_display(self, settings: DisplaySettings) -> None:
         """Show the slide with other brightness, contrast, gamma or stain."""
-        if look == self.look:
+        if settings == self.settings:
             return
         with self._coarse_lock:
-            self.look = look
-            self.coarsest[...] = shown(self._raw, look)
+            self.settings = settings
+            self.coarsest[...] = apply_display(self._raw, settings)
         self.arrived.emit(True)
         self.look_changed.emit()
 
     def set_stains(self, stains: StainVectors) -> None:
         """Separate the stains by other vectors from now on."""
-        self.set_look(replace(self.look, vectors=stains))
+        self.set_display(replace(self.settings, vectors=stains))
 
     def close(self) -> None:
         """Read nothing more and close the file once no thread is reading it."""
@@ -154,7 +160,7 @@ class LazySlide(QObject):
         _closing.discard(self)
 
     # --- pixels ---------------------------------------------------------------------------------
-    def region(self, window: Window) -> Pixels:
+    def region(self, window: LevelWindow) -> Pixels:
         """Pixels of a level at once; what is not read yet comes from coarser levels.
 
         What is missing is asked for, in place of what was asked for before.
@@ -169,7 +175,7 @@ class LazySlide(QObject):
         pixels, missing, bare = self.pieces.compose(window, self._find, self._raw)
         missing = [piece for piece in missing if piece not in self._failed]
         self._lane.want(self.pieces.wanted(window, missing, bare))
-        return shown(pixels, self.look)
+        return apply_display(pixels, self.settings)
 
     def _find(self, piece: Piece) -> Pixels | None:
         return self._cache.get((self._owner, *piece))
@@ -212,7 +218,7 @@ class LazySlide(QObject):
         if first:
             self.damaged.emit(str(error))
 
-    def _to_coarsest(self, pixels: Pixels, at: Window) -> None:
+    def _to_coarsest(self, pixels: Pixels, at: LevelWindow) -> None:
         """What a piece tells about the coarsest level, where that is not known yet."""
         shift = self._last - at.level
         top, left = -(-at.top >> shift), -(-at.left >> shift)
@@ -226,7 +232,7 @@ class LazySlide(QObject):
         with self._coarse_lock:
             self._raw[part] = small
             self._known[part] = True
-            self.coarsest[part] = shown(small, self.look)
+            self.coarsest[part] = apply_display(small, self.settings)
             if self._known.all():
                 self._coarse_whole.set()
         self._coarse_changed = True

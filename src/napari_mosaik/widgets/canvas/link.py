@@ -71,12 +71,12 @@ class CanvasLink(QObject):
 
     def _read(self) -> None:
         overlay = self.viewer.canvas.overlays.text
-        facts = self.workspace.facts
+        tile_data = self.workspace.tile_data
         tile = -1
-        if facts.grid is not None:
+        if tile_data.grid is not None:
             position = self.viewer.cursor.position
-            tile = facts.tile_at((float(position[-2]), float(position[-1])))
-        line = _folded(facts.line(tile)) if tile >= 0 else ""
+            tile = tile_data.tile_at((float(position[-2]), float(position[-1])))
+        line = _folded(tile_data.line(tile)) if tile >= 0 else ""
         if overlay.text != line:
             overlay.text = line
         if overlay.visible != bool(line):
@@ -96,7 +96,7 @@ class CanvasLink(QObject):
 
     def choose(self, position_um: tuple[float, ...]) -> None:
         """Select the tile at a position of the reference section, if there is one."""
-        tile = self.workspace.facts.tile_at((position_um[0], position_um[1]))
+        tile = self.workspace.tile_data.tile_at((position_um[0], position_um[1]))
         if tile >= 0:
             self.workspace.tile = tile
 
@@ -117,14 +117,14 @@ class CanvasLink(QObject):
 
     # --- the selected tile ----------------------------------------------------------------------
     def _mark(self, *_: Any) -> None:
-        facts, tile = self.workspace.facts, self.workspace.tile
+        tile_data, tile = self.workspace.tile_data, self.workspace.tile
         found = [layer for layer in self.viewer.layers if layer.name == SELECTED]
-        if facts.grid is None or not 0 <= tile < facts.n_tiles:
+        if tile_data.grid is None or not 0 <= tile < tile_data.n_tiles:
             for layer in found:
                 self.viewer.layers.remove(layer)
             return
-        size = facts.grid.size_um
-        lines = square_lines(facts.grid.centres_um[tile], size)
+        size = tile_data.grid.size_um
+        lines = square_lines(tile_data.grid.centres_um[tile], size)
         if found:
             found[0].data = lines
             return

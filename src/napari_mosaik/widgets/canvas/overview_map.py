@@ -12,7 +12,7 @@ from qtpy.QtGui import QColor, QImage, QPainter, QPen, QTransform
 from qtpy.QtWidgets import QWidget
 
 from napari_mosaik.core import FloatArray
-from napari_mosaik.view.overview import MapView
+from napari_mosaik.view.orientation import MapView
 from napari_mosaik.widgets.base.worker import Task
 from napari_mosaik.widgets.canvas.camera import look_at, turn_of, visible_um
 

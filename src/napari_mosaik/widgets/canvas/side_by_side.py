@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Layer
 
-    from napari_mosaik.view.tile_data import Facts
+    from napari_mosaik.view.tile_data import TileData
 
 __all__ = ["SideBySide", "review_specs"]
 
@@ -28,12 +28,12 @@ PER_CELL = 3
 """Layers of one cell: the map, the mark of the selected tile and the heading."""
 
 
-def review_specs(facts: Facts) -> list[LayerSpec]:
+def review_specs(tile_data: TileData) -> list[LayerSpec]:
     """The three maps on their tiles; none when there is nothing to compare."""
-    measured, predicted, grid = facts.measured(), facts.predicted(), facts.grid
+    measured, predicted, grid = tile_data.measured(), tile_data.predicted(), tile_data.grid
     if measured is None or predicted is None or grid is None:
         return []
-    maps = [grid.paint(values, facts.unit) for values in (measured, predicted)]
+    maps = [grid.paint(values, tile_data.unit) for values in (measured, predicted)]
     return [*uptake_layers(maps[0], maps[1]), difference_layer(maps[0], maps[1])]
 
 
@@ -56,7 +56,7 @@ class SideBySide(QObject):
         self._marks: list[Layer] = []
         self._before: Arrangement | None = None
         self.workspace.events.tile.connect(self._mark)
-        self.workspace.events.facts.connect(self._again)
+        self.workspace.events.tile_data.connect(self._again)
         self.workspace.events.case.connect(self.leave)
 
     @property
@@ -73,7 +73,7 @@ class SideBySide(QObject):
 
     def enter(self) -> bool:
         """Show the three maps; False when there is nothing to compare yet."""
-        specs = review_specs(self.workspace.facts)
+        specs = review_specs(self.workspace.tile_data)
         if self.is_on or not specs:
             return False
         self.entering.emit()
@@ -107,7 +107,7 @@ class SideBySide(QObject):
 
     def _frame(self) -> None:
         """Let the tiles fill their cells, with room for the heading."""
-        grid = self.workspace.facts.grid
+        grid = self.workspace.tile_data.grid
         if grid is None or not len(grid):
             return
         low, high = grid.centres_um.min(axis=0), grid.centres_um.max(axis=0)
@@ -132,14 +132,14 @@ class SideBySide(QObject):
             {
                 "name": f"Selected tile {number + 1}",
                 "edge_color": palette.NUCLEUS,
-                "edge_width": self.workspace.facts.stride_um / 6,
+                "edge_width": self.workspace.tile_data.stride_um / 6,
                 "vector_style": "line",
                 **common,
             },
             "vectors",
         )
         heading = Base.create(
-            self.workspace.facts.top_um(),
+            self.workspace.tile_data.top_um(),
             {
                 "name": f"Heading {number + 1}",
                 "size": 0.001,
@@ -158,9 +158,9 @@ class SideBySide(QObject):
         self._marks.append(mark)
 
     def _mark(self, *_: Any) -> None:
-        facts, tile = self.workspace.facts, self.workspace.tile
-        if not self.is_on or facts.grid is None or not 0 <= tile < facts.n_tiles:
+        tile_data, tile = self.workspace.tile_data, self.workspace.tile
+        if not self.is_on or tile_data.grid is None or not 0 <= tile < tile_data.n_tiles:
             return
-        lines = square_lines(facts.grid.centres_um[tile], facts.stride_um)
+        lines = square_lines(tile_data.grid.centres_um[tile], tile_data.stride_um)
         for mark in self._marks:
             mark.data = lines

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QSlider, QWidget
 
-from napari_mosaik.view.display_settings import LIMITS, STAIN_NAMES, Look, prepare
+from napari_mosaik.view.display_settings import LIMITS, STAIN_NAMES, DisplaySettings, prepare
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.lazy_level import lazy_of
 
@@ -86,7 +86,7 @@ class SlideView(QWidget):
     def reset(self) -> None:
         """The slide as it was scanned."""
         if self._slide is not None:
-            self._slide.set_look(Look(vectors=self._slide.look.vectors))
+            self._slide.set_display(DisplaySettings(vectors=self._slide.settings.vectors))
 
     def shut(self) -> None:
         """Listen to the viewer no more."""
@@ -151,18 +151,18 @@ class SlideView(QWidget):
     # --- settings -------------------------------------------------------------------------------
     def _show(self) -> None:
         """The settings of the slide in the widgets."""
-        look = Look() if self._slide is None else self._slide.look
-        names = ["", *dict(look.vectors)]
+        settings = DisplaySettings() if self._slide is None else self._slide.settings
+        names = ["", *dict(settings.vectors)]
         if names != [self.stain.itemData(i) for i in range(self.stain.count())]:
             self.stain.clear()
             for name in names:
                 self.stain.addItem(STAIN_NAMES[name], name)
-        self.stain.setCurrentIndex(names.index(look.stain))
+        self.stain.setCurrentIndex(names.index(settings.stain))
         for name, slider in self.sliders.items():
-            slider.show_value(getattr(look, name))
+            slider.show_value(getattr(settings, name))
         for widget in (self.stain, *self.sliders.values()):
             widget.setEnabled(self._slide is not None)
-        self.reset_button.setEnabled(self._slide is not None and not look.neutral)
+        self.reset_button.setEnabled(self._slide is not None and not settings.neutral)
 
     def _later(self) -> None:
         if not self._rest.isActive():
@@ -173,7 +173,7 @@ class SlideView(QWidget):
 
     def _change(self, **settings: Any) -> None:
         if self._slide is not None:
-            self._slide.set_look(replace(self._slide.look, **settings))
+            self._slide.set_display(replace(self._slide.settings, **settings))
 
 
 class _Slider(QWidget):

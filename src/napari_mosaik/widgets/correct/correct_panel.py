@@ -379,7 +379,9 @@ class CorrectPanel(QWidget):
         centre = np.array([chosen.centroid_um])
         if self._transform is not None:
             centre = self._transform.apply(centre)
-        tile = self._controller.workspace.facts.tile_at((float(centre[0, 0]), float(centre[0, 1])))
+        tile = self._controller.workspace.tile_data.tile_at(
+            (float(centre[0, 0]), float(centre[0, 1]))
+        )
         one = "Vessel" if self.name == VESSELS.name else "Nucleus"
         lines = [f"{one}, {f'tile {tile}' if tile >= 0 else 'outside the tiles'}"]
         lines += [f"{title}: {value}" for title, value in object_lines(chosen.numbers)]

@@ -52,15 +52,15 @@ class ClusterPanel(QWidget):
             )
         )
         events = controller.workspace.events
-        events.facts.connect(self.read)
+        events.tile_data.connect(self.read)
         events.tile.connect(self._plot)
         self.read()
 
     def read(self, *_: Any) -> None:
         """List the parameters of the open case that have cluster labels."""
-        facts = self._controller.workspace.facts
-        names = [MEASURED] if facts.uptake_clusters is not None else []
-        columns = tuple(facts.clusters or ())
+        tile_data = self._controller.workspace.tile_data
+        names = [MEASURED] if tile_data.uptake_clusters is not None else []
+        columns = tuple(tile_data.clusters or ())
         names += [name.removesuffix(".label") for name in columns if name.endswith(".label")]
         chosen = self.parameter.currentData()
         self.parameter.blockSignals(True)
@@ -133,7 +133,7 @@ def _points(case: Case, name: str) -> MoranPoints | str:
 
 def cluster_lines(points: MoranPoints) -> list[str]:
     """Number of tiles tested, engine and significance level of the cluster labels, as text."""
-    test = points.facts
+    test = points.tile_data
     lines = [
         "Click a point to select its tile. Clusters are departures from spatial randomness, "
         "not biological entities."

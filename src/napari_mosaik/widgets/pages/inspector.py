@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES, STAINS
 from napari_mosaik.view.formatting import number
-from napari_mosaik.view.tile_data import Facts
+from napari_mosaik.view.tile_data import TileData
 from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.controls import column, row, wrapped_label
 from napari_mosaik.widgets.base.figure_view import FigureView
@@ -76,7 +76,7 @@ class TileInspector(QWidget):
         self.setMinimumHeight(138)
         events = controller.workspace.events
         events.tile.connect(self._show)
-        events.facts.connect(self._show_all)
+        events.tile_data.connect(self._show_all)
         self._show_all()
 
     def _show_all(self, *_: Any) -> None:
@@ -84,21 +84,21 @@ class TileInspector(QWidget):
         self._show()
 
     def _show(self, *_: Any) -> None:
-        facts, tile = self._controller.workspace.facts, self._controller.workspace.tile
-        if facts.grid is None or not 0 <= tile < facts.n_tiles:
+        tile_data, tile = self._controller.workspace.tile_data, self._controller.workspace.tile
+        if tile_data.grid is None or not 0 <= tile < tile_data.n_tiles:
             self.title.setText("Click a tile in the canvas.")
             self.table.setRowCount(0)
             for view in self.images.values():
                 view.show_pixels(None, "")
             return
-        row_um, column_um = (float(v) for v in facts.grid.centres_um[tile])
+        row_um, column_um = (float(v) for v in tile_data.grid.centres_um[tile])
         position = f"at {number(row_um / 1000)}, {number(column_um / 1000, 'mm')}"
         self.title.setText(f"Tile {tile} · {position}")
-        self._fill(facts, tile)
-        self._read_images(tile, (row_um, column_um), facts.grid.size_um)
+        self._fill(tile_data, tile)
+        self._read_images(tile, (row_um, column_um), tile_data.grid.size_um)
 
-    def _fill(self, facts: Facts, tile: int) -> None:
-        rows = facts.rows(tile)
+    def _fill(self, tile_data: TileData, tile: int) -> None:
+        rows = tile_data.rows(tile)
         self.table.setRowCount(len(rows))
         for i, entry in enumerate(rows):
             for j, text in enumerate((entry.parameter, entry.value, entry.unit, entry.rank)):
@@ -127,13 +127,13 @@ class TileInspector(QWidget):
         self._controller.read("Tile", partial(crops_of, case, centre_um, size_um), then)
 
     def _curves(self) -> None:
-        facts = self._controller.workspace.facts
-        if facts.kinetics is None:
+        tile_data = self._controller.workspace.tile_data
+        if tile_data.kinetics is None:
             self.curves.setVisible(False)
             return
         from napari_mosaik.view.plots import kinetics_figure
 
-        table = facts.kinetics
+        table = tile_data.kinetics
         curves = {name: table[f"{name}_um"] for name in ("free", "bound", "internalised")}
         self.curves.setVisible(True)
         self.curves.show_figure(kinetics_figure(table["time_h"], curves))
@@ -145,7 +145,7 @@ class TileInspector(QWidget):
             super().keyPressEvent(event)
             return
         space = self._controller.workspace
-        space.tile = space.facts.neighbour(space.tile, *step)
+        space.tile = space.tile_data.neighbour(space.tile, *step)
 
 
 class _TileImage(QWidget):

@@ -8,8 +8,8 @@ import numpy as np
 from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 from napari_mosaik.core import Table
-from napari_mosaik.view.correlation_text import relation_sentences, relation_words
 from napari_mosaik.view.formatting import heading, number
+from napari_mosaik.view.spatial_plots import correlation_notes, correlation_summary
 from napari_mosaik.widgets.base.controls import (
     Collapsible,
     button,
@@ -96,7 +96,7 @@ class ParameterPanel(QWidget):
             )
         )
         events = controller.workspace.events
-        events.facts.connect(self.read)
+        events.tile_data.connect(self.read)
         events.tile.connect(self._follow)
         self.read()
 
@@ -139,7 +139,7 @@ class ParameterPanel(QWidget):
 
     # --- text -----------------------------------------------------------------------------------
     def _fill_descriptions(self) -> None:
-        table = self._controller.workspace.facts.parameters
+        table = self._controller.workspace.tile_data.parameters
         self._descriptions = parameter_descriptions(table)
         self.fold.setVisible(bool(self._descriptions))
         fill_table(
@@ -179,7 +179,7 @@ class ParameterPanel(QWidget):
         self.table.setFixedHeight(min(230, 28 + 21 * len(rows)))
 
     def _show_message(self) -> None:
-        self.message.setText("\n".join(relation_sentences(self.correlations, self._own())))
+        self.message.setText("\n".join(correlation_notes(self.correlations, self._own())))
 
     # --- the figure -----------------------------------------------------------------------------
     def _figure(self, large: bool = False) -> Figure | None:
@@ -207,20 +207,24 @@ class ParameterPanel(QWidget):
         )
 
     def _scatter(self) -> Figure | None:
-        from napari_mosaik.view.spatial_plots import relation_figure
+        from napari_mosaik.view.spatial_plots import parameter_uptake_figure
 
-        facts, name = self._controller.workspace.facts, self.parameter.currentData()
-        measured = facts.measured()
-        if measured is None or facts.parameters is None or name not in tuple(facts.parameters):
+        tile_data, name = self._controller.workspace.tile_data, self.parameter.currentData()
+        measured = tile_data.measured()
+        if (
+            measured is None
+            or tile_data.parameters is None
+            or name not in tuple(tile_data.parameters)
+        ):
             return None
         tile = self._controller.workspace.tile
-        return relation_figure(
-            np.asarray(facts.parameters[name], float),
+        return parameter_uptake_figure(
+            np.asarray(tile_data.parameters[name], float),
             measured,
             name=name,
-            unit=facts.parameters.unit(name),
-            uptake_unit=facts.unit,
-            words=relation_words(self._own(), name),
+            unit=tile_data.parameters.unit(name),
+            uptake_unit=tile_data.unit,
+            words=correlation_summary(self._own(), name),
             selected=tile if tile >= 0 else None,
         )
 
@@ -248,11 +252,11 @@ class ParameterPanel(QWidget):
         self.kind.setCurrentIndex(3)
 
     def _clicked(self, x: float, y: float) -> None:
-        facts, name = self._controller.workspace.facts, self.parameter.currentData()
-        measured = facts.measured()
-        if self.kind.currentIndex() != 3 or measured is None or facts.parameters is None:
+        tile_data, name = self._controller.workspace.tile_data, self.parameter.currentData()
+        measured = tile_data.measured()
+        if self.kind.currentIndex() != 3 or measured is None or tile_data.parameters is None:
             return
-        tile = nearest_point(np.asarray(facts.parameters[name], float), measured, x, y)
+        tile = nearest_point(np.asarray(tile_data.parameters[name], float), measured, x, y)
         if tile >= 0:
             self._controller.workspace.tile = tile
 

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_mosaik.core.catalogue import METRICS
 from napari_mosaik.view.formatting import number
 from napari_mosaik.view.maps import DIFFERENCE_TITLE
 from napari_mosaik.view.tile_data import badge_of, metric_rows, nearest_tile, summary_of
@@ -26,11 +27,11 @@ from napari_mosaik.widgets.base.controls import button, clear, column, row, wrap
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.canvas.legend import legend_widget
 from napari_mosaik.widgets.canvas.side_by_side import SideBySide, review_specs
-from napari_mosaik.workflow.steps.review import REVIEW
+from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
-    from napari_mosaik.view.tile_data import Facts
+    from napari_mosaik.view.tile_data import TileData
     from napari_mosaik.widgets.base.case_controller import CaseController
 
 __all__ = ["ReviewPanel"]
@@ -86,7 +87,7 @@ class ReviewPanel(QWidget):
         )
         layout.changed.connect(self._layout_changed)
         events = controller.workspace.events
-        events.facts.connect(self._show)
+        events.tile_data.connect(self._show)
         events.states.connect(self._show)
         events.tile.connect(self._plot)
         events.change.connect(self._show_change)
@@ -97,7 +98,7 @@ class ReviewPanel(QWidget):
     def _layout_changed(self, shown: bool) -> None:
         self.toggle.setText("Back to layers" if shown else "Show maps side by side")
         clear(self._legend_rows)
-        specs = review_specs(self._controller.workspace.facts) if shown else []
+        specs = review_specs(self._controller.workspace.tile_data) if shown else []
         for title, spec in zip(_SCALES, specs[1:], strict=False):
             if spec.legend is not None:
                 self._legend_rows.addWidget(wrapped_label(title, small=True))
@@ -109,27 +110,27 @@ class ReviewPanel(QWidget):
         self.change.setText("" if change is None else "\n".join(change.lines))
 
     def _show(self, *_: Any) -> None:
-        facts = self._controller.workspace.facts
-        ready = facts.measured() is not None and facts.predicted() is not None
+        tile_data = self._controller.workspace.tile_data
+        ready = tile_data.measured() is not None and tile_data.predicted() is not None
         self.toggle.setEnabled(ready)
-        state = self._controller.workspace.states.get(REVIEW.name)
+        state = self._controller.workspace.states.get(maker_of(METRICS).name)
         stale = state is not None and state.word == "stale"
         prefix = "↻ Stale: computed before the last change\n" if stale else ""
-        self.badge.setText(prefix + badge_of(facts))
-        rows = metric_rows(facts.metrics or {})
+        self.badge.setText(prefix + badge_of(tile_data))
+        rows = metric_rows(tile_data.metrics or {})
         self.table.setVisible(bool(rows))
         self.table.setRowCount(len(rows))
         for i, texts in enumerate(rows):
             for j, text in enumerate(texts):
                 self.table.setItem(i, j, QTableWidgetItem(text))
         self.table.setFixedHeight(24 + 22 * max(1, len(rows)))
-        self.summary.setText(summary_of(facts))
-        self._fill_worst(facts)
+        self.summary.setText(summary_of(tile_data))
+        self._fill_worst(tile_data)
         self._plot()
 
     def _plot(self, *_: Any) -> None:
-        facts, tile = self._controller.workspace.facts, self._controller.workspace.tile
-        measured, predicted = facts.measured(), facts.predicted()
+        tile_data, tile = self._controller.workspace.tile_data, self._controller.workspace.tile
+        measured, predicted = tile_data.measured(), tile_data.predicted()
         if measured is None or predicted is None:
             self.plot.show_figure(None)
             return
@@ -137,18 +138,18 @@ class ReviewPanel(QWidget):
 
         draw = scatter_figure if self.kind.currentIndex() == 0 else bland_altman_figure
         chosen = tile if 0 <= tile < len(measured) else None
-        self.plot.show_figure(draw(measured, predicted, facts.unit, selected=chosen))
+        self.plot.show_figure(draw(measured, predicted, tile_data.unit, selected=chosen))
 
-    def _fill_worst(self, facts: Facts) -> None:
+    def _fill_worst(self, tile_data: TileData) -> None:
         self.worst.clear()
-        measured, predicted = facts.measured(), facts.predicted()
+        measured, predicted = tile_data.measured(), tile_data.predicted()
         if measured is None or predicted is None:
             return
         error = predicted - measured
         order = np.argsort(-np.abs(np.nan_to_num(error)))[:WORST]
         for tile in (int(i) for i in order if np.isfinite(error[i])):
             side = "overestimated" if error[tile] > 0 else "underestimated"
-            text = f"Tile {tile} · {side} by {number(abs(error[tile]), facts.unit)}"
+            text = f"Tile {tile} · {side} by {number(abs(error[tile]), tile_data.unit)}"
             item = QListWidgetItem(text)
             item.setData(256, tile)
             self.worst.addItem(item)
@@ -159,7 +160,7 @@ class ReviewPanel(QWidget):
 
     def _clicked(self, x: float, y: float) -> None:
         tile = nearest_tile(
-            self._controller.workspace.facts, x, y, means=self.kind.currentIndex() == 1
+            self._controller.workspace.tile_data, x, y, means=self.kind.currentIndex() == 1
         )
         if tile >= 0:
             self._choose(tile)

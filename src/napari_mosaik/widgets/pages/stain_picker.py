@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QWidget
 
 from napari_mosaik.core import MosaikError
+from napari_mosaik.core.catalogue import VESSELS
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.correct.correct_tool import CorrectTool
-from napari_mosaik.workflow.steps.vessels import FIND_VESSELS
+from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
     from napari_mosaik.core import Params
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StainPicker"]
 
-_STEP = FIND_VESSELS.name
+_STEP = maker_of(VESSELS).name
 _TITLES = {"haematoxylin": "Haematoxylin", "dab": "DAB"}
 _HINTS = {
     "haematoxylin": "Click a blue nucleus without DAB, or drag around one.",

@@ -1,4 +1,4 @@
-"""Vessels, nuclei and CAIX cells: outlines, counts, and what a preview finds."""
+"""Vessels, nuclei, CAIX cells and tissue classes: layers, counts, areas, and previews."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import numpy as np
 from napari_mosaik.core import Artifact, LabelImage, Table, Transform
 from napari_mosaik.core.catalogue import (
     CAIX_CELLS,
+    CLASS_PROBABILITY,
+    CLASS_RECORD,
+    CLASSES,
     CORRECTED,
     EXCLUDED,
     EXCLUDED_DAB,
@@ -19,6 +22,7 @@ from napari_mosaik.core.catalogue import (
     NUCLEI,
     NUCLEUS_OBJECTS,
     OBJECTS,
+    STAIN_FIT,
     STAINING,
     VESSEL_OBJECTS,
     VESSELS,
@@ -26,15 +30,14 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.io.corrections import objects_now
 from napari_mosaik.view import layers
 from napari_mosaik.view.case_results import CaseResults
-from napari_mosaik.view.formatting import count, number
+from napari_mosaik.view.formatting import count, number, percent
 from napari_mosaik.view.report.html import ReportTable
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.step_view import StepView
 from napari_mosaik.workflow.preview import Preview
-from napari_mosaik.workflow.steps.caix import CAIX
-from napari_mosaik.workflow.steps.correct import CORRECT_NUCLEI, CORRECT_VESSELS
-from napari_mosaik.workflow.steps.nuclei import FIND_NUCLEI
-from napari_mosaik.workflow.steps.vessels import FIND_VESSELS
+from napari_mosaik.workflow.steps import maker_of
+
+__all__ = ["held_out_table"]
 
 StepResults = Mapping[Artifact[Any], object]
 
@@ -129,10 +132,10 @@ def _object_report(kind: _Kind, results: CaseResults) -> list[ReportTable]:
     n = results.record(labels).get(CORRECTED, {}).get("made", 0)
     corrected = count(n, "manual correction") if n else ""
     parts = [count(len(table), "object"), corrected, table.about.get("method", "")]
-    return [segmentation_table(kind.many, ", ".join(filter(None, parts)))]
+    return [_segmentation_table(kind.many, ", ".join(filter(None, parts)))]
 
 
-def segmentation_table(title: str, amount: str) -> ReportTable:
+def _segmentation_table(title: str, amount: str) -> ReportTable:
     """One row of the table of all segmentations."""
     return ReportTable("Segmentation", ("", "amount"), ((title, amount),))
 
@@ -175,8 +178,91 @@ def _caix_line(results: CaseResults) -> str:
     return "\n".join([line + (", please check" if warnings else ""), *warnings])
 
 
+_SCORES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "precision": "precision",
+    "recall": "recall",
+    "accuracy": "one against rest",
+}
+
+
+def _class_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
+    """The map of the classes and, hidden at first, the uncertainty of the classifier."""
+    classes, probability = results.get(CLASSES), results.get(CLASS_PROBABILITY)
+    if classes is None:
+        return []
+    transform = results.transform("he")
+    specs = [layers.classes_layer(classes, transform)]
+    if probability is not None:
+        specs.append(layers.uncertainty_layer(probability, classes, transform))
+    return specs
+
+
+def _class_line(results: CaseResults) -> str:
+    record = results.get(CLASS_RECORD)
+    if record is None:
+        return ""
+    areas: dict[str, float] = record["area_mm2"]
+    tissue = sum(area for name, area in areas.items() if name != "background")
+    share = areas.get("neoplastic", 0.0) / tissue if tissue > 0 else None
+    warnings = record.get("warnings", ())
+    line = f"neoplastic {percent(share)} of {number(tissue, 'mm²')}"
+    lines = [line + (", please check" if warnings else "")]
+    uncertainty = record.get("mean_uncertainty")
+    if uncertainty is not None:
+        scale = "0: one class is certain, 1: all classes are equally likely"
+        lines.append(f"mean uncertainty {number(uncertainty)} ({scale})")
+    return "\n".join([*lines, *warnings])
+
+
+def _class_report(results: CaseResults) -> list[ReportTable]:
+    record = results.get(CLASS_RECORD)
+    areas = (record or {}).get("area_mm2", {})
+    rows = [_segmentation_table(f"{name} tissue", number(areas[name], "mm²")) for name in areas]
+    scores = held_out_table(record)
+    return rows if scores is None else [*rows, scores]
+
+
+def held_out_table(record: dict[str, Any] | None) -> ReportTable | None:
+    """Scores per class on the annotations that were held out; None where there were none.
+
+    A score is missing where its class is in neither the held-out annotations nor the prediction.
+    """
+    held_out = (record or {}).get("held_out")
+    if not held_out:
+        return None
+    rows = [
+        (name, *(scores.get(key) for key in _SCORES))
+        for name, scores in held_out["classes"].items()
+    ]
+    note = (
+        f"Measured on annotations that were held out of the training; {number(held_out['overall'])}"
+        " of their pixels are correct. 'One against rest' is the accuracy as the MOSAIK paper "
+        "prints it: it counts the pixels of all other classes as correct and so flatters small "
+        "classes. Annotated places are clear ones; borders between tissues are harder."
+    )
+    return ReportTable("Tissue classifier", ("class", *_SCORES.values()), tuple(rows), note)
+
+
+def _stain_line(results: CaseResults) -> str:
+    fit = results.get(STAIN_FIT)
+    if fit is None:
+        return ""
+    line = "stain vectors estimated" if fit["usable"] else f"not normalised: {fit['reason']}"
+    warnings = (results.record(STAIN_FIT).get(STAINING) or {}).get("warnings", ())
+    return "\n".join([line + (", please check" if warnings else ""), *warnings])
+
+
+def _he_stains(results: CaseResults) -> dict[str, Any]:
+    fit = results.get(STAIN_FIT)
+    if fit is None or not fit["usable"]:
+        return {}
+    return dict(zip(("haematoxylin", "eosin"), fit["vectors"], strict=True))
+
+
 VESSELS_VIEW = StepView(
-    step=FIND_VESSELS,
+    step=maker_of(VESSELS),
     layers=_vessel_layers,
     base_slide=_VESSELS.slide,
     result_line=_vessel_line,
@@ -186,7 +272,7 @@ VESSELS_VIEW = StepView(
     preview_line=partial(_preview_line, _VESSELS),
 )
 NUCLEI_VIEW = StepView(
-    step=FIND_NUCLEI,
+    step=maker_of(NUCLEI),
     layers=partial(_object_layers, _NUCLEI),
     base_slide=_NUCLEI.slide,
     result_line=_nucleus_line,
@@ -196,11 +282,21 @@ NUCLEI_VIEW = StepView(
 )
 CORRECTION_VIEWS = tuple(
     StepView(
-        step=step,
+        step=maker_of(OBJECTS[kind.labels.name][1][0]),
         layers=partial(_object_layers, kind),
         base_slide=kind.slide,
         result_line=partial(_corrected_line, kind),
     )
-    for step, kind in ((CORRECT_VESSELS, _VESSELS), (CORRECT_NUCLEI, _NUCLEI))
+    for kind in (_VESSELS, _NUCLEI)
 )
-CAIX_VIEW = StepView(step=CAIX, base_slide="caix", result_line=_caix_line)
+CAIX_VIEW = StepView(step=maker_of(CAIX_CELLS), base_slide="caix", result_line=_caix_line)
+STAIN_VIEW = StepView(
+    step=maker_of(STAIN_FIT), base_slide="he", result_line=_stain_line, stains=_he_stains
+)
+CLASSES_VIEW = StepView(
+    step=maker_of(CLASSES),
+    layers=_class_layers,
+    base_slide="he",
+    result_line=_class_line,
+    report=_class_report,
+)
