@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from napari_mosaik.core import (
     Table,
     TileGrid,
 )
-from napari_mosaik.io import files
 from napari_mosaik.io.lock import writer
 from napari_mosaik.io.store import CaseStore
 
@@ -207,7 +207,7 @@ def test_a_full_or_closed_disk_leaves_the_old(store, monkeypatch, number, words)
     def refuse(self, content):
         raise OSError(number, "no")
 
-    monkeypatch.setattr(files.os, "fsync", lambda handle: refuse(None, None))
+    monkeypatch.setattr(os, "fsync", lambda handle: refuse(None, None))
     with pytest.raises(MosaikError, match=words):
         store.commit(Origin("step", 2, "p", ()), {RECORD: {"new": 1}})
     monkeypatch.undo()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import typer
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.progress import run_to_end
 
 __all__ = ["Bar", "drive", "figure", "print_json", "table"]
 
@@ -61,16 +62,7 @@ class Bar:
 
 def drive(work: Generator[Progress, None, T], what: str, bar: Bar) -> T:
     """Run a piece of work to its end, showing its progress; an interrupt closes it cleanly."""
-    try:
-        while True:
-            try:
-                progress = next(work)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            bar.show(what, progress)
-    finally:
-        work.close()
+    return run_to_end(work, lambda progress: bar.show(what, progress))
 
 
 def print_json(value: Any) -> None:

@@ -14,6 +14,7 @@ from napari_mosaik.core.atomic import atomic_folder
 from napari_mosaik.core.catalogue import ANNOTATIONS, STAIN_FIT
 from napari_mosaik.core.errors import Blocked, InputError
 from napari_mosaik.core.params import Params, digest
+from napari_mosaik.core.progress import map_progress
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, saving
 from napari_mosaik.segment.training_pixels import class_list
@@ -260,14 +261,14 @@ def _teach_densenet(
         checkpoint=lesson.checkpoint,
         training=lesson.record(),
     )
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            model: TissueModel = end.value
-            return model
-        text = step.note or f"epoch {step.epoch} of {step.epochs}"
-        yield Progress(0.1 + 0.9 * step.fraction, 1, text)
+    return (
+        yield from map_progress(
+            steps,
+            lambda step: Progress(
+                0.1 + 0.9 * step.fraction, 1, step.note or f"epoch {step.epoch} of {step.epochs}"
+            ),
+        )
+    )
 
 
 def _install(model: TissueModel, targets: Sequence[Case]) -> None:

@@ -13,6 +13,7 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import ALIGNMENT, ASSOCIATION, UPTAKE, UPTAKE_CLUSTERS
 from napari_mosaik.core.errors import Blocked, InputError
 from napari_mosaik.core.params import digest
+from napari_mosaik.core.progress import map_progress
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json
 from napari_mosaik.workflow.case_status import case_status
@@ -186,14 +187,14 @@ def _teach(
     checkpoint = held_out.root / "scratch" / f"train-{mark}.pt"
     columns = BaselineColumns(caix=CAIX_SCORE, supply="vessel_perimeter_density_per_um")
     events = train(seen, params, seed=seed, checkpoint=checkpoint, columns=columns)
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            trained = end.value
-            break
-        text = f"training the network, epoch {event.epoch} of {event.epochs}"
-        yield Progress(0.1 + 0.9 * event.fraction, 1, text)
+    trained = yield from map_progress(
+        events,
+        lambda event: Progress(
+            0.1 + 0.9 * event.fraction,
+            1,
+            f"training the network, epoch {event.epoch} of {event.epochs}",
+        ),
+    )
     card = {
         **trained.card,
         "fingerprint": mark,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.raster import LazyArray
+from napari_mosaik.core.recent import RecentValues
 from napari_mosaik.core.window import paste
 
 __all__ = ["LazyLabels", "RenumberedLabels"]
@@ -53,8 +52,7 @@ class LazyLabels:
         self._whole = {
             (b.rows.start, b.cols.start): ((b.rows.stop, b.cols.stop), b.index) for b in blocks
         }
-        self._recent: OrderedDict[int, NDArray[Any]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._recent: RecentValues[NDArray[Any]] = RecentValues(_RECENT)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         parts = key if isinstance(key, tuple) else (key, slice(None))
@@ -88,15 +86,7 @@ class LazyLabels:
         ]
 
     def _labels(self, index: int) -> NDArray[Any]:
-        with self._lock:
-            found = self._recent.get(index)
-        if found is None:
-            found = self._paint(index)
-            with self._lock:
-                self._recent[index] = found
-                while len(self._recent) > _RECENT:
-                    self._recent.popitem(last=False)
-        return found
+        return self._recent.get_or_make(index, lambda: self._paint(index))
 
 
 class RenumberedLabels:

@@ -11,17 +11,17 @@ next: the opened slide, the pixels of the region, values of the whole slide.
 from __future__ import annotations
 
 import tempfile
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Generator, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 from napari_mosaik.core.artifact import Artifact, Progress, Source
 from napari_mosaik.core.errors import Cancelled, InputError
 from napari_mosaik.core.params import Params, digest
+from napari_mosaik.core.progress import run_to_end
+from napari_mosaik.core.recent import RecentValues
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.block_work import MemoryWork
 from napari_mosaik.workflow.slide_part import SlidePart
@@ -104,16 +104,13 @@ def preview(
         kept.keep_for(case, step, unavailable)
         context = RegionContext(case, step, Path(folder), region, unavailable, kept)
         body = step.body(context, params)
-        try:
-            while True:
-                if stop():
-                    raise Cancelled(f"the preview of '{step.title}' was cancelled")
-                try:
-                    next(body)
-                except StopIteration as end:
-                    return Preview(end.value, region, whole)
-        finally:
-            body.close()
+
+        def check(progress: Progress | None = None) -> None:
+            if stop():
+                raise Cancelled(f"the preview of '{step.title}' was cancelled")
+
+        check()
+        return Preview(run_to_end(body, check), region, whole)
 
 
 def _available(case: Case, entry: Artifact[Any] | Source) -> bool:
@@ -238,52 +235,6 @@ class _PreviewedSlide(SlidePart):
         """The memory closes the slide."""
 
 
-V = TypeVar("V")
-
-
-class _Recent(Generic[V]):
-    """The values that were used last, under their keys; safe from several threads."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._values: OrderedDict[Hashable, V] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def known(self, key: Hashable) -> list[V]:
-        """The value under a key, in a list; an empty list where there is none."""
-        with self._lock:
-            if key not in self._values:
-                return []
-            self._values.move_to_end(key)
-            return [self._values[key]]
-
-    def get(self, key: Hashable, make: Callable[[], V]) -> V:
-        """The value under a key; made and kept where there is none."""
-        known = self.known(key)
-        if known:
-            return known[0]
-        # Outside the lock, so that threads read different pixels side by side; two that want the
-        # same ones may both read them, and the later one is kept.
-        value = make()
-        with self._lock:
-            self._values[key] = value
-            while len(self._values) > self._limit:
-                self._values.popitem(last=False)
-        return value
-
-    def all(self) -> list[V]:
-        """All values, the one that was used last at the end."""
-        with self._lock:
-            return list(self._values.values())
-
-    def clear(self) -> list[V]:
-        """Forget all values and return them."""
-        with self._lock:
-            values = list(self._values.values())
-            self._values.clear()
-        return values
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pass:
     """The blocks of a region, and the pixels of those that were read, by index."""
@@ -301,9 +252,9 @@ class PreviewMemory:
     _MAX_VALUES, _MAX_PASSES, _MAX_SLIDES = 600, 2, 8
 
     def __init__(self) -> None:
-        self._values: _Recent[Any] = _Recent(self._MAX_VALUES)
-        self._passes: _Recent[_Pass] = _Recent(self._MAX_PASSES)
-        self._slides: _Recent[Slide] = _Recent(self._MAX_SLIDES)
+        self._values: RecentValues[Any] = RecentValues(self._MAX_VALUES)
+        self._passes: RecentValues[_Pass] = RecentValues(self._MAX_PASSES)
+        self._slides: RecentValues[Slide] = RecentValues(self._MAX_SLIDES)
         self._stamp: tuple[Any, ...] = ()
 
     def keep_for(self, case: Case, step: Step[Any], unavailable: Collection[str] = ()) -> None:
@@ -320,19 +271,19 @@ class PreviewMemory:
 
     def value(self, key: tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
         """A stored result, some pixels or a computed value."""
-        return self._values.get(key, make)
+        return self._values.get_or_make(key, make)
 
     def slide(self, stain: str, open_it: Callable[[], Slide]) -> Slide:
         """An opened slide."""
-        return self._slides.get(stain, open_it)
+        return self._slides.get_or_make(stain, open_it)
 
     def blocks(self, key: Hashable, make: Callable[[], SlideBlocks]) -> SlideBlocks:
         """The blocks of a pass over a region."""
-        return self._passes.get(key, lambda: _Pass(make())).blocks
+        return self._passes.get_or_make(key, lambda: _Pass(make())).blocks
 
     def pixels_of(self, blocks: SlideBlocks) -> dict[int, tuple[Raster, ...]]:
         """The pixels of the blocks of a pass that were read, by index; to be added to."""
-        for kept in self._passes.all():
+        for kept in self._passes.values():
             if kept.blocks is blocks:
                 return kept.pixels
         return {}

@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_mosaik.annotate import AnnotationDocument, Journal, check_reader_name
 from napari_mosaik.core import InputError, MosaikError
 from napari_mosaik.core.catalogue import CLASS_RECORD, CLASSES, METRICS
+from napari_mosaik.core.progress import map_progress
 from napari_mosaik.io.case import Case
 from napari_mosaik.view.formatting import number, percent
 from napari_mosaik.view.layers import ANNOTATIONS_TITLE
@@ -149,12 +150,8 @@ class Annotation(QObject):
             before = remember(case)
             annotated = [case, *[Case(path) for path in others]]
             work = retrain([one for one in annotated if one.annotations("he")] or [case], [case])
-            while True:
-                try:
-                    progress = next(work)
-                except StopIteration as end:
-                    return before, end.value
-                yield "Retrain", progress
+            record = yield from map_progress(work, lambda progress: ("Retrain", progress))
+            return before, record
 
         job = self._controller.start("Retrain the tissue classifier", steps)
         if job is not None:

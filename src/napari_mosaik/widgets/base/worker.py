@@ -12,6 +12,7 @@ from typing import Any
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mosaik.core import Cancelled, MosaikError, Progress
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.thread_priority import COMPUTING, step_back
 from napari_mosaik.widgets.base.workspace import Problem
 
@@ -143,18 +144,18 @@ class Job(QObject):
     def _drive(self) -> Any:
         step_back(COMPUTING)
         generator = self._steps()
-        try:
-            while True:
-                if self._stop.is_set():
-                    raise Cancelled(f"{self.title} was cancelled; nothing was changed")
-                try:
-                    self._latest = next(generator)
-                    if self._latest[0] not in self.parts:
-                        self.parts.append(self._latest[0])
-                except StopIteration as end:
-                    return end.value
-        finally:
-            generator.close()
+        self._check()
+        return run_to_end(generator, self._take)
+
+    def _take(self, latest: tuple[str, Progress]) -> None:
+        self._latest = latest
+        if latest[0] not in self.parts:
+            self.parts.append(latest[0])
+        self._check()
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise Cancelled(f"{self.title} was cancelled; nothing was changed")
 
     def _emit_progress(self) -> None:
         self.progressed.emit(self.report())

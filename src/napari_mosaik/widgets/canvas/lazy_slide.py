@@ -150,7 +150,7 @@ class LazySlide(QObject):
         self._lane.close(self._release)
 
     def _release(self) -> None:
-        self._cache.drop(self._owner)
+        self._cache.drop_owner(self._owner)
         self.slide.close()
         if self._own_readers is not None:
             self._own_readers.close()

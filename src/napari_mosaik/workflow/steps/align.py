@@ -21,6 +21,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
+from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register import (
     AlignKind,
@@ -148,13 +149,7 @@ def _density(inputs: StepContext, stain: str) -> Raster:
 
 def _shown(pieces: Generator[float, None, Alignment]) -> Generator[Progress, None, Alignment]:
     """Fractions done as progress."""
-    while True:
-        try:
-            share = next(pieces)
-        except StopIteration as end:
-            found: Alignment = end.value
-            return found
-        yield Progress(0.2 + 0.8 * share, 1, "aligning")
+    return map_progress(pieces, lambda share: Progress(0.2 + 0.8 * share, 1, "aligning"))
 
 
 def _stain_step(stain: str) -> Step[AlignParams]:

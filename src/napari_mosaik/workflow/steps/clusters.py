@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import CLUSTERS, PARAMETERS, TILES, UPTAKE, UPTAKE_CLUSTERS
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.table import Table
 from napari_mosaik.spatial import MoranParams
 from napari_mosaik.workflow.step import Results, Step
@@ -71,19 +72,16 @@ def _one(
     from napari_mosaik.spatial.moran import iter_local_moran
 
     pieces = iter_local_moran(values, graph, params, np.random.default_rng(params.seed))
-    while True:
-        try:
-            share = next(pieces)
-        except StopIteration as end:
-            result = end.value
-            break
-        except InputError as error:
-            size = len(values)
-            empty = np.full(size, np.nan)
-            label = np.full(size, NOT_TESTABLE, np.int8)
-            found = {"label": label, "statistic": empty, "p": empty.copy()}
-            return found, str(error), {"problem": str(error)}
-        yield Progress(number + share, total, f"clusters of {name}")
+    try:
+        result = yield from map_progress(
+            pieces, lambda share: Progress(number + share, total, f"clusters of {name}")
+        )
+    except InputError as error:
+        size = len(values)
+        empty = np.full(size, np.nan)
+        label = np.full(size, NOT_TESTABLE, np.int8)
+        found = {"label": label, "statistic": empty, "p": empty.copy()}
+        return found, str(error), {"problem": str(error)}
     found = {"label": result.label, "statistic": result.statistic, "p": result.p_value}
     return found, " ".join(result.warnings), result.summary()
 

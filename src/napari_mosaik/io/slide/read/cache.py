@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Hashable
 
 from napari_mosaik.core import InputError
+from napari_mosaik.core.recent import RecentValues
 from napari_mosaik.io.slide.types.base import Pixels
 
 __all__ = ["CACHE_VARIABLE", "PixelCache", "shared_cache"]
@@ -17,49 +17,25 @@ CACHE_VARIABLE = "NAPARI_MOSAIK_CACHE_MB"
 _DEFAULT_MB = 384
 
 
-class PixelCache:
-    """Pixels by key, the least recently used dropped first; safe from several threads.
+class PixelCache(RecentValues[Pixels]):
+    """Pixels by key up to a number of bytes, the least recently used dropped first.
 
     A key is a tuple whose first entry names its owner (one open slide), so that everything of an
     owner can be dropped at once.
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = int(limit_bytes)
-        self._bytes = 0
-        self._kept: OrderedDict[tuple[Hashable, ...], Pixels] = OrderedDict()
-        self._lock = threading.Lock()
+        super().__init__(int(limit_bytes), lambda pixels: pixels.nbytes)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that are held now."""
-        return self._bytes
+    def put(self, key: Hashable, value: Pixels) -> None:
+        """Keep pixels; a view is copied, since it would hold its whole parent, uncounted."""
+        if not value.flags.owndata and value.base is not None:
+            value = value.copy()
+        super().put(key, value)
 
-    def get(self, key: tuple[Hashable, ...]) -> Pixels | None:
-        """The pixels if they are still there."""
-        with self._lock:
-            pixels = self._kept.get(key)
-            if pixels is not None:
-                self._kept.move_to_end(key)
-            return pixels
-
-    def put(self, key: tuple[Hashable, ...], pixels: Pixels) -> None:
-        """Keep pixels and drop those that were not used for longest; always at least one stays."""
-        if not pixels.flags.owndata and pixels.base is not None:
-            pixels = pixels.copy()  # a view would hold its whole parent, uncounted
-        with self._lock:
-            if key in self._kept:
-                return
-            self._kept[key] = pixels
-            self._bytes += pixels.nbytes
-            while self._bytes > self.limit_bytes and len(self._kept) > 1:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
-
-    def drop(self, owner: Hashable) -> None:
+    def drop_owner(self, owner: Hashable) -> None:
         """Forget everything of one owner."""
-        with self._lock:
-            for key in [key for key in self._kept if key[0] == owner]:
-                self._bytes -= self._kept.pop(key).nbytes
+        self.drop(lambda key: isinstance(key, tuple) and key[0] == owner)
 
 
 _shared: PixelCache | None = None

@@ -60,7 +60,7 @@ def _loaded(slide: SlideImage) -> dict[str, Any]:
     return {
         "decoded_mib": round(decoded, 3),
         "coarsest_mib": round(coarsest, 3),
-        "cache_mib": round(shared_cache().limit_bytes / 2**20, 1),
+        "cache_mib": round(shared_cache().limit / 2**20, 1),
         "whole": slide.reader == "picture",
     }
 

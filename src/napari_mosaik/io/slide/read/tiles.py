@@ -126,7 +126,7 @@ class TileReader:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=True)
-        self._cache.drop(self._owner)
+        self._cache.drop_owner(self._owner)
         self._source.close()
 
     def _each(self, place: Callable[[_Key], None], keys: Sequence[_Key]) -> None:

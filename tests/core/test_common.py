@@ -1,0 +1,95 @@
+"""The small helpers of core: windows, angles, progress, recent values, atomic files."""
+
+import numpy as np
+import pytest
+
+from napari_mosaik.core.angles import angle_difference_deg
+from napari_mosaik.core.atomic import atomic_file, atomic_folder
+from napari_mosaik.core.progress import map_progress, run_to_end, subprogress
+from napari_mosaik.core.recent import RecentValues
+from napari_mosaik.core.window import overlap_slices, paste
+
+
+@pytest.mark.parametrize("at", [(-3, -2), (0, 0), (2, 3), (4, 4), (9, 0), (-9, -9)])
+def test_paste_copies_what_overlaps_and_nothing_else(at):
+    whole = np.zeros((30, 30), int)
+    patch = np.arange(1, 26).reshape(5, 5)
+    whole[10 + at[0] : 15 + at[0], 10 + at[1] : 15 + at[1]] = patch
+    target = np.zeros((6, 7), int)
+    paste(target, (10, 10), patch, (10 + at[0], 10 + at[1]))
+    assert np.array_equal(target, whole[10:16, 10:17])
+
+
+def test_windows_that_only_touch_do_not_overlap():
+    assert overlap_slices((0, 0, 4, 4), (4, 0, 8, 4)) is None
+    assert overlap_slices((0, 0, 4, 4), (3, 2, 8, 4)) == (
+        (slice(3, 4), slice(2, 4)),
+        (slice(0, 1), slice(0, 2)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"), [(10, 350, 20), (350, 10, -20), (180, 0, -180), (5, 5, 0)]
+)
+def test_the_difference_of_two_angles_is_wrapped(first, second, expected):
+    assert angle_difference_deg(first, second) == expected
+
+
+def test_a_part_reports_its_share_and_is_closed_with_the_whole():
+    closed = []
+
+    def part():
+        try:
+            yield 0.0
+            yield 1.0
+        finally:
+            closed.append(True)
+        return "part"
+
+    def whole():
+        return (yield from subprogress(part(), 0.5, 0.75))
+
+    seen = []
+    assert run_to_end(whole(), seen.append) == "part"
+    assert seen == [0.5, 0.75]
+    closed.clear()
+
+    def stop(_):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        run_to_end(map_progress(part(), str), stop)
+    assert closed == [True]
+
+
+def test_the_least_recently_used_values_go_first():
+    recent = RecentValues(10, len)
+    recent.put("a", "xxxx")
+    recent.put("b", "xxxx")
+    assert recent.get("a") == "xxxx"
+    recent.put("c", "xxxx")
+    assert recent.known("b") == []
+    assert recent.size == 8
+    recent.put("d", "x" * 50)
+    assert recent.values() == ["x" * 50]
+    assert recent.get_or_make("d", str) == "x" * 50
+    recent.drop(lambda key: key == "d")
+    assert recent.size == 0
+
+
+def test_a_file_or_folder_is_whole_or_absent(tmp_path):
+    target = tmp_path / "deep" / "file"
+    with pytest.raises(ZeroDivisionError), atomic_file(target) as scratch:
+        scratch.write_text("half")
+        raise ZeroDivisionError
+    assert list(target.parent.iterdir()) == []
+    with atomic_file(target) as scratch:
+        scratch.write_text("whole")
+    assert target.read_text() == "whole"
+    folder = tmp_path / "folder"
+    with pytest.raises(ZeroDivisionError), atomic_folder(folder) as scratch:
+        (scratch / "file").write_text("half")
+        raise ZeroDivisionError
+    with atomic_folder(folder) as scratch:
+        (scratch / "file").write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "folder"]
