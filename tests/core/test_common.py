@@ -77,19 +77,28 @@ def test_the_least_recently_used_values_go_first():
     assert recent.size == 0
 
 
-def test_a_file_or_folder_is_whole_or_absent(tmp_path):
-    target = tmp_path / "deep" / "file"
-    with pytest.raises(ZeroDivisionError), atomic_file(target) as scratch:
+def _file_then_fail(target):
+    with atomic_file(target) as scratch:
         scratch.write_text("half")
         raise ZeroDivisionError
+
+
+def _folder_then_fail(target):
+    with atomic_folder(target) as scratch:
+        (scratch / "file").write_text("half")
+        raise ZeroDivisionError
+
+
+def test_a_file_or_folder_is_whole_or_absent(tmp_path):
+    target, folder = tmp_path / "deep" / "file", tmp_path / "folder"
+    with pytest.raises(ZeroDivisionError):
+        _file_then_fail(target)
     assert list(target.parent.iterdir()) == []
     with atomic_file(target) as scratch:
         scratch.write_text("whole")
     assert target.read_text() == "whole"
-    folder = tmp_path / "folder"
-    with pytest.raises(ZeroDivisionError), atomic_folder(folder) as scratch:
-        (scratch / "file").write_text("half")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        _folder_then_fail(folder)
     with atomic_folder(folder) as scratch:
         (scratch / "file").write_text("whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "folder"]
