@@ -6,7 +6,7 @@ import pytest
 import tifffile
 
 from napari_mosaik.segment.stardist import embedded_weights, save_stardist
-from napari_mosaik.workflow.nuclei_weights import WEIGHTS_VARIABLE
+from napari_mosaik.workflow.model_weights import WEIGHTS_VARIABLE
 from tests.cli.test_commands import call, told
 from tests.segment.test_stardist_nuclei import noise, random_weights
 

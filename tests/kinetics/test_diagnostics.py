@@ -20,8 +20,8 @@ def test_table_2_carries_no_antigen_signal():
     assert found["antigen_excess"].value == pytest.approx(0.3662 / 0.0732)
     change = found["retained_change_antigen_20_fold_lower"]
     assert 0 < change.value < 0.01
-    assert "no visible antigen signal" in change.sentence
-    assert "wrong" in change.sentence
+    assert "no detectable antigen signal" in change.sentence
+    assert "its sign is reversed" in change.sentence
     assert abs(found["retained_change_binding_rate_10_fold"].value) < 1e-4
     assert "cannot be identified" in found["retained_change_binding_rate_10_fold"].sentence
     assert found["free_and_bound_at_imaging"].value < 1e-5
@@ -58,7 +58,7 @@ def test_delivery_dominates_until_antigen_is_scarce():
     assert ratio == pytest.approx(0.9, abs=0.01)
 
 
-def test_nothing_to_examine_is_refused():
+def test_nothing_to_analyse_is_refused():
     with pytest.raises(InputError):
         kinetic_findings(ImmunokineticParams(free_0_um=0.0))
     with pytest.raises(InputError):

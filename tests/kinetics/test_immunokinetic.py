@@ -1,15 +1,17 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 from scipy.integrate import simpson, solve_ivp
 
 from napari_mosaik.core import InputError
+from napari_mosaik.core.errors import SolverError
 from napari_mosaik.kinetics import (
+    DeliveryParams,
     ImmunokineticParams,
-    TimeActivity,
-    curve_features,
-    min_max,
     solve_immunokinetic,
+    tile_curves_um,
 )
 
 TABLE_2 = ImmunokineticParams()
@@ -146,24 +148,13 @@ def test_normalisation_is_by_one_constant():
         got.normalised(0.0)
 
 
-def test_min_max_of_a_flat_curve_is_zero_with_a_flag():
-    late = solve_immunokinetic(TABLE_2, [120.0, 168.0, 336.0])
-    scaled, flat = min_max(late.free_um)
-    assert flat
-    np.testing.assert_array_equal(scaled, 0.0)
-    scaled, flat = min_max(late.internalised_um)
-    assert not flat
-    assert (scaled.min(), scaled.max()) == (0.0, 1.0)
-
-
-def test_features_of_curves_with_known_ones():
-    time = np.linspace(0, 10, 2001)
-    bound, inside = np.exp(-time), time * np.exp(-time)
-    features = curve_features(TimeActivity(time, 0 * time, bound, inside))
-    assert features["internalised_peak_time_h"] == pytest.approx(1.0)
-    assert features["internalised_peak_um"] == pytest.approx(np.exp(-1))
-    assert features["bound_area_um_h"] == pytest.approx(1 - np.exp(-10), rel=1e-5)
-    assert features["retained_end_um"] == pytest.approx(11 * np.exp(-10))
+def test_a_solver_that_fails_raises_an_error_of_its_own(monkeypatch):
+    failed = SimpleNamespace(success=False, message="too many steps")
+    monkeypatch.setattr("scipy.integrate.solve_ivp", lambda *args, **options: failed)
+    with pytest.raises(SolverError, match=r"too many steps.*check its rates"):
+        solve_immunokinetic(TABLE_2, [72.0])
+    with pytest.raises(SolverError, match=r"too many steps.*closed form"):
+        tile_curves_um([0.005], [0.5], DeliveryParams(solver="ode"))
 
 
 def test_table_has_units():

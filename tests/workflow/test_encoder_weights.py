@@ -9,8 +9,7 @@ from monai.networks.nets import densenet
 
 from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.core.progress import run_to_end
-from napari_mosaik.workflow.download import PublishedWeights
-from napari_mosaik.workflow.encoder_weights import DENSENET169, encoder_weights
+from napari_mosaik.workflow.model_weights import DENSENET169, PublishedWeights, encoder_weights
 
 
 @pytest.fixture
@@ -31,14 +30,14 @@ def test_monai_names_this_place():
 
 def test_a_file_is_fetched_once_and_checked_again(published, tmp_path):
     folder = tmp_path / "weights"
-    with pytest.raises(InputError, match=r"Nothing was fetched; agree with --yes.*--encoder"):
+    with pytest.raises(InputError, match=r"Nothing was downloaded; agree with --yes.*--encoder"):
         run_to_end(encoder_weights(published, consent=False, folder=folder))
     assert not folder.exists()
     path = run_to_end(encoder_weights(published, consent=True, folder=folder))
     assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(published.sha256)
     assert run_to_end(encoder_weights(published, consent=False, folder=folder)) == path
     path.write_bytes(b"other")
-    with pytest.raises(CorruptArtifact, match="not what was published"):
+    with pytest.raises(CorruptArtifact, match="not the published"):
         run_to_end(encoder_weights(published, consent=True, folder=folder))
 
 

@@ -11,7 +11,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.io.case import Case
 from napari_mosaik.segment.stardist import save_stardist
 from napari_mosaik.view.report.content import gather_report
-from napari_mosaik.workflow.nuclei_weights import WEIGHTS_VARIABLE, install_weights
+from napari_mosaik.workflow.model_weights import WEIGHTS_VARIABLE, install_weights
 from napari_mosaik.workflow.recipe import changed, read_recipe
 from napari_mosaik.workflow.run import run_until
 from tests.segment.test_stardist_nuclei import random_weights

@@ -14,7 +14,7 @@ import pytest
 
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.segment.stardist import embedded_weights
-from napari_mosaik.workflow.nuclei_weights import (
+from napari_mosaik.workflow.model_weights import (
     VERSATILE_HE,
     WEIGHTS_VARIABLE,
     PublishedWeights,
@@ -108,7 +108,7 @@ def test_a_wrong_file_and_a_missing_one_leave_nothing(published, home, change):
         "address": replace(published, url=published.url + ".gone"),
         "server": replace(published, url="http://127.0.0.1:9/nothing.zip"),
     }[change]
-    words = "not what was published" if change == "checksum" else "could not be fetched"
+    words = "not the published" if change == "checksum" else "could not be downloaded"
     with pytest.raises(CorruptArtifact if change == "checksum" else MosaikError, match=words):
         run(fetch_weights(wrong, consent=True))
     assert list(home.iterdir()) == []

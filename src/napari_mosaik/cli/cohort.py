@@ -58,7 +58,7 @@ def retrain(
 ) -> None:
     """Train the tissue classifier on the annotations of one or more cases."""
     from napari_mosaik.workflow.classifier import retrain as work
-    from napari_mosaik.workflow.encoder_weights import encoder_weights
+    from napari_mosaik.workflow.model_weights import encoder_weights
 
     training = open_cases(cases)
     targets = open_cases(into) if into else training

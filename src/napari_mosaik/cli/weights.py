@@ -32,7 +32,7 @@ def weights(
     json: JsonOutput = False,
 ) -> None:
     """List, download or install weights of StarDist networks."""
-    from napari_mosaik.workflow import nuclei_weights as store
+    from napari_mosaik.workflow import model_weights as store
 
     if fetch and file is not None:
         raise InputError("give --fetch or --file, not both")

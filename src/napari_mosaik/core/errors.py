@@ -35,5 +35,9 @@ class Blocked(MosaikError):
     """A step cannot run because something that it needs is missing."""
 
 
+class SolverError(MosaikError):
+    """A numerical solver did not converge; the message says which settings to check."""
+
+
 class Cancelled(MosaikError):
     """The user stopped the work; nothing was committed."""

@@ -1,4 +1,4 @@
-"""Kinetics: the patient's antibody curves, delivery by each tile's vessels, their limits."""
+"""Antibody kinetics: the patient's curves, delivery by each tile's vessels, identifiability."""
 
 from napari_mosaik.kinetics.delivery import (
     DeliveryParams,
@@ -12,8 +12,6 @@ from napari_mosaik.kinetics.immunokinetic import (
     IN_VIVO_TIMES_H,
     ImmunokineticParams,
     TimeActivity,
-    curve_features,
-    min_max,
     solve_immunokinetic,
 )
 
@@ -24,10 +22,8 @@ __all__ = [
     "Finding",
     "ImmunokineticParams",
     "TimeActivity",
-    "curve_features",
     "delivery_findings",
     "kinetic_findings",
-    "min_max",
     "plasma_um",
     "retained_um",
     "solve_immunokinetic",

@@ -1,20 +1,26 @@
-"""How much antibody each tile's own vessels can deliver, and how much its antigen keeps."""
+"""Delivery-limited kinetics per tile: what its vessels supply and its antigen retains."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError, Params, setting
+from napari_mosaik.core.errors import SolverError
 from napari_mosaik.kinetics.immunokinetic import checked_times
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array
 
 __all__ = ["DeliveryParams", "plasma_um", "retained_um", "tile_curves_um"]
 
 _S_PER_H = 3600.0
+_BATCH = 128
+"""Tiles that are solved as one system."""
 
 
 class DeliveryParams(Params):
@@ -24,16 +30,20 @@ class DeliveryParams(Params):
         3e-3, "Permeability of the vessel wall to the antibody.", unit="µm/s", ge=0
     )
     interstitial_fraction: float = setting(
-        0.3, "Share of the tissue's volume open to free antibody.", unit="1", gt=0, le=1
+        0.3, "Fraction of the tissue volume accessible to free antibody.", unit="1", gt=0, le=1
     )
     mass_mg: float = setting(10.0, "Injected mass of antibody.", unit="mg", gt=0)
     plasma_volume_l: float = setting(3.0, "Plasma volume of the patient.", unit="L", gt=0)
     molar_mass_g_per_mol: float = setting(
         150e3, "Molar mass of the antibody.", unit="g/mol", gt=0, advanced=True
     )
-    fast_half_life_h: float = setting(12.0, "Half-life of the fast part in plasma.", unit="h", gt=0)
-    slow_half_life_h: float = setting(90.0, "Half-life of the slow part in plasma.", unit="h", gt=0)
-    fast_fraction: float = setting(0.4, "Share of the fast part at injection.", ge=0, le=1)
+    fast_half_life_h: float = setting(
+        12.0, "Half-life of the fast component in plasma.", unit="h", gt=0
+    )
+    slow_half_life_h: float = setting(
+        90.0, "Half-life of the slow component in plasma.", unit="h", gt=0
+    )
+    fast_fraction: float = setting(0.4, "Fraction of the fast component at injection.", ge=0, le=1)
     k_a_per_um_h: float = setting(
         3.5e4, "Association rate.", unit="1/(µM h)", label="kₐ", ge=0, advanced=True
     )
@@ -52,9 +62,9 @@ class DeliveryParams(Params):
     )
     antigen_enters: Literal["area", "density"] = setting(
         "area",
-        "The antigen-positive fraction is a share of the area (the rest keeps nothing) or a share "
-        "of the antigen, evenly spread.",
-        choices={"area": "share of the area", "density": "share of the antigen"},
+        "The antigen-positive fraction is a fraction of the area (the rest retains nothing) or of "
+        "the antigen, evenly distributed.",
+        choices={"area": "fraction of the area", "density": "fraction of the antigen"},
         advanced=True,
     )
     solver: Literal["closed", "ode"] = setting(
@@ -83,7 +93,7 @@ class _Tiles:
 
 
 def plasma_um(params: DeliveryParams, time_h: ArrayLike) -> FloatArray:
-    """Antibody in plasma at the times (h), µM: the sum of two exponentials."""
+    """Antibody in plasma (t,), µM, at the times (t,), h: the sum of two exponentials."""
     times = np.asarray(time_h, float)
     return np.asarray(sum(c * np.exp(-rate * times) for c, rate in params.plasma_terms), float)
 
@@ -135,7 +145,7 @@ def tile_curves_um(
     ``dC_f/dt = K (C_p - C_f / eps) - k_a (C_tot - C_b) C_f``,
     ``dC_b/dt = k_a (C_tot - C_b) C_f - k32 C_b``, ``dC_i/dt = k32 C_b - k03 C_i`` with
     ``K = permeability x surface density`` and a bi-exponential plasma curve ``C_p``.  The closed
-    form takes binding as instantaneous and the antigen as never exhausted; antibody is then free
+    form assumes instantaneous binding and antigen that is never exhausted; antibody is then free
     only where there is no antigen.
 
     Parameters
@@ -156,6 +166,8 @@ def tile_curves_um(
     InputError
         If shapes differ, a density is negative or infinite, a fraction lies outside [0, 1], or
         the times are not finite, ascending and at least 0.
+    SolverError
+        If the numerical solver fails.
     """
     params = params or DeliveryParams()
     times = checked_times(time_h)
@@ -197,11 +209,9 @@ def _checked(density: ArrayLike, fraction: ArrayLike, params: DeliveryParams) ->
 def _positive(
     transfer: FloatArray, antigen_um: FloatArray, params: DeliveryParams, times: FloatArray
 ) -> FloatArray:
-    """(n, t, 3) curves of tissue with antigen; tissue with none keeps free antibody only."""
+    """(n, t, 3) curves of tissue with antigen; tissue without any holds free antibody only."""
     if params.solver == "ode":
-        from napari_mosaik.kinetics._delivery_ode import solve_tiles
-
-        return solve_tiles(transfer, antigen_um, params, times)
+        return _solve_tiles(transfer, antigen_um, params, times)
     out = np.zeros((transfer.size, times.size, 3))
     rates = params.k32_per_h, params.k03_per_h
     bound, inside = np.zeros(times.size), np.zeros(times.size)
@@ -213,6 +223,84 @@ def _positive(
     empty = antigen_um == 0
     out[empty] = _without_antigen(transfer[empty], params, times)
     return out
+
+
+def _solve_tiles(
+    transfer_per_h: FloatArray, antigen_um: FloatArray, params: DeliveryParams, times: FloatArray
+) -> FloatArray:
+    """(n, t, 3) curves from the equations with saturation of the antigen, in batches of tiles."""
+    out = np.zeros((transfer_per_h.size, times.size, 3))
+    if times[-1] == 0:
+        return out
+    for start in range(0, transfer_per_h.size, _BATCH):
+        rows = slice(start, start + _BATCH)
+        out[rows] = _TileSystem(transfer_per_h[rows], antigen_um[rows], params).solve(times)
+    return out
+
+
+class _TileSystem:
+    """The equations of a few tiles as one system, ordered free, bound, internalised."""
+
+    def __init__(self, transfer: FloatArray, antigen: FloatArray, params: DeliveryParams) -> None:
+        self.transfer, self.antigen, self.params = transfer, antigen, params
+        n = transfer.size
+        tile = np.arange(n)
+        self.rows = np.concatenate([tile, tile, n + tile, n + tile, 2 * n + tile, 2 * n + tile])
+        self.cols = np.concatenate([tile, n + tile, tile, n + tile, n + tile, 2 * n + tile])
+
+    def rates(self, time_h: float, y: FloatArray) -> FloatArray:
+        p, (free, bound, inside) = self.params, y.reshape(3, -1)
+        binding = p.k_a_per_um_h * (self.antigen - bound) * free
+        supply = plasma_um(p, time_h) - free / p.interstitial_fraction
+        return np.concatenate(
+            [
+                self.transfer * supply - binding,
+                binding - p.k32_per_h * bound,
+                p.k32_per_h * bound - p.k03_per_h * inside,
+            ]
+        )
+
+    def jacobian(self, _time_h: float, y: FloatArray) -> csc_array:
+        from scipy.sparse import csc_array
+
+        p, (free, bound, _) = self.params, y.reshape(3, -1)
+        by_free = p.k_a_per_um_h * (self.antigen - bound)
+        by_bound = p.k_a_per_um_h * free
+        one = np.ones_like(free)
+        wash = self.transfer / p.interstitial_fraction
+        data = np.concatenate(
+            [
+                -wash - by_free,
+                by_bound,
+                by_free,
+                -by_bound - p.k32_per_h,
+                p.k32_per_h * one,
+                -p.k03_per_h * one,
+            ]
+        )
+        return csc_array((data, (self.rows, self.cols)), shape=(y.size, y.size))
+
+    def solve(self, times: FloatArray) -> FloatArray:
+        n = self.transfer.size
+        from scipy.integrate import solve_ivp
+
+        solution = solve_ivp(
+            self.rates,
+            (0.0, float(times[-1])),
+            np.zeros(3 * n),
+            method="BDF",
+            t_eval=np.unique(times),
+            jac=self.jacobian,
+            rtol=1e-7,
+            atol=1e-12,
+        )
+        if not solution.success:
+            raise SolverError(
+                f"the tile kinetics could not be solved ({solution.message}); check permeability, "
+                "antigen and rates, or choose the closed form"
+            )
+        y = np.maximum(solution.y, 0.0)[:, np.searchsorted(solution.t, times)]
+        return np.ascontiguousarray(y.reshape(3, n, times.size).transpose(1, 2, 0))
 
 
 def _without_antigen(transfer: FloatArray, params: DeliveryParams, times: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""What the kinetic parameters can and cannot tell apart: sentences with their numbers."""
+"""Identifiability of the kinetic parameters: what the curves can and cannot distinguish."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _VISIBLE = 0.01
 """A relative change below this is not visible in a PET image."""
 
 _SCARCE = 0.1
-"""Antigen that may fall below this share without effect does not control the uptake."""
+"""Antigen that can fall below this fraction without effect does not control the uptake."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One number about the parameters, with the sentence that explains it."""
+    """One number about the parameters, with a sentence that explains it."""
 
     name: str
     value: float
@@ -42,12 +42,12 @@ def kinetic_findings(
     time_h: Sequence[float] = (*IN_VIVO_TIMES_H, EX_VIVO_TIME_H),
     plasma_volume_l: float = 3.0,
 ) -> tuple[Finding, ...]:
-    """What the immunokinetic curves say about antigen and binding at the imaging times.
+    """What the immunokinetic curves reveal about antigen and binding at the imaging times.
 
     Parameters
     ----------
     params
-        Settings of the model; Table 2 of the paper if left out.
+        Settings of the model; Table 2 of the paper if None.
     time_h
         Imaging times after injection, h, ascending.
     plasma_volume_l
@@ -56,7 +56,7 @@ def kinetic_findings(
     Returns
     -------
     tuple of Finding
-        Each number is computed from *params*; nothing is taken from a table.
+        All numbers are computed from *params*.
 
     Raises
     ------
@@ -65,7 +65,9 @@ def kinetic_findings(
     """
     params = params or ImmunokineticParams()
     if not params.free_0_um > 0:
-        raise InputError("without free antibody at injection there is nothing to examine")
+        raise InputError(
+            "nothing to analyse without free antibody at injection; set 'free_0_um' above 0"
+        )
     return (
         _excess(params),
         _binding_time(params),
@@ -81,12 +83,12 @@ def delivery_findings(
     surface_density_per_um: float = 0.005,
     time_h: float = EX_VIVO_TIME_H,
 ) -> tuple[Finding, ...]:
-    """How vessels and antigen share the control of a tile's retained antibody.
+    """How far vessels and antigen each determine a tile's retained antibody.
 
     Parameters
     ----------
     params
-        Settings; the saturating equations are solved whatever *solver* says.
+        Settings; the saturating equations are solved whatever *solver* is set.
     surface_density_per_um
         Vessel perimeter per area of the tile, 1/µm.
     time_h
@@ -104,7 +106,7 @@ def delivery_findings(
     double = _saturating(params, 2 * surface_density_per_um, time_h, 1.0) / full
     share = _antigen_share_for_loss(params, surface_density_per_um, time_h, 0.9 * full)
     verdict = (
-        "delivery dominates, and the antigen-negative area is what CAIX can say"
+        "delivery dominates, and CAIX informs about the antigen-negative area only"
         if share < _SCARCE
         else "the amount of antigen matters"
     )
@@ -149,8 +151,8 @@ def _antigen_signal(params: ImmunokineticParams, time_h: Sequence[float]) -> Fin
     less = params.model_copy(update={"antigen_um": params.antigen_um / _ANTIGEN_FACTOR})
     change = _largest_change(params, less, time_h)
     if abs(change) < _VISIBLE:
-        verdict = "these curves carry no visible antigen signal"
-        verdict += ", and its sign is the wrong one" if change > 0 else ""
+        verdict = "these curves carry no detectable antigen signal"
+        verdict += ", and its sign is reversed" if change > 0 else ""
     else:
         verdict = "these curves depend on the antigen"
     return Finding(
@@ -222,7 +224,7 @@ def _saturating(params: DeliveryParams, density: float, time_h: float, share: fl
 def _antigen_share_for_loss(
     params: DeliveryParams, density: float, time_h: float, target_um: float
 ) -> float:
-    """Share of the antigen at which the retained antibody falls to the target, by bisection."""
+    """Fraction of the antigen at which the retained antibody falls to the target, by bisection."""
     low, high = 1e-5, 1.0
     while high / low > 1.02:
         middle = float(np.sqrt(low * high))

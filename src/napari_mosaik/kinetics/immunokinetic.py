@@ -1,4 +1,4 @@
-"""The patient's antibody over time: free, bound to the antigen and taken into the cells."""
+"""The patient's antibody over time: free, bound to the antigen, and internalised."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Params, Table, setting
+from napari_mosaik.core.errors import SolverError
 
 __all__ = [
     "EX_VIVO_TIME_H",
     "IN_VIVO_TIMES_H",
     "ImmunokineticParams",
     "TimeActivity",
-    "curve_features",
-    "min_max",
     "solve_immunokinetic",
 ]
 
@@ -51,7 +50,7 @@ class ImmunokineticParams(Params):
     mass_mg: float = setting(0.1, "Injected mass of antibody.", unit="mg", gt=0)
     recycling: bool = setting(
         True,
-        "Internalised sites are replaced on the surface at once (equation 4 of the paper); "
+        "Internalised binding sites are replaced on the surface at once (equation 4 of the paper); "
         "otherwise each site binds once.",
         advanced=True,
     )
@@ -84,7 +83,7 @@ class TimeActivity:
         return np.stack([self.free_um, self.bound_um, self.internalised_um], axis=1)
 
     def normalised(self, reference_um: float) -> FloatArray:
-        """(t, 3) the curves divided by one constant, the free antibody at injection."""
+        """(t, 3) the curves over the free antibody at injection in µM; dimensionless."""
         if not reference_um > 0:
             raise InputError(
                 f"curves cannot be normalised by {reference_um} µM; give the free antibody at "
@@ -105,7 +104,7 @@ class TimeActivity:
             "time_h": "time after injection",
             "free_um": "free antibody",
             "bound_um": "antibody bound to the surface antigen",
-            "internalised_um": "antibody taken into the cells",
+            "internalised_um": "internalised antibody",
         }
         return Table(columns, units, about)
 
@@ -122,10 +121,9 @@ def solve_immunokinetic(
     Parameters
     ----------
     params
-        Rates and initial concentrations; Table 2 of the paper if left out.
+        Rates and initial concentrations; Table 2 of the paper if None.
     time_h
-        (t,) times after injection, h, ascending from 0 on; hourly to the ex vivo scan if left
-        out.
+        (t,) times after injection, h, ascending from 0; hourly to the ex vivo scan if None.
 
     Returns
     -------
@@ -136,7 +134,9 @@ def solve_immunokinetic(
     ------
     InputError
         If the times are not finite, ascending and at least 0, if more antibody is bound at
-        injection than there is antigen, or if the solver fails.
+        injection than there is antigen.
+    SolverError
+        If the solver fails.
 
     References
     ----------
@@ -165,63 +165,12 @@ def solve_immunokinetic(
         atol=1e-12,
     )
     if not solution.success:
-        raise InputError(f"the kinetic model could not be solved: {solution.message}")
+        raise SolverError(
+            f"the immunokinetic model could not be solved ({solution.message}); check its "
+            "rates and concentrations"
+        )
     curves = np.maximum(solution.y, 0.0)[:, np.searchsorted(solution.t, times)]
     return TimeActivity(times, *curves)
-
-
-def curve_features(curves: TimeActivity) -> dict[str, float]:
-    """Numbers that describe the curves.
-
-    Parameters
-    ----------
-    curves
-        Curves at two times or more, so dense that the trapezoid rule holds.
-
-    Returns
-    -------
-    dict
-        Peak (µM), time of the peak (h), area under the curve (µM h) and value at the end (µM) of
-        the bound and internalised antibody and of their sum (retained).
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two times.
-    """
-    if curves.time_h.size < 2:
-        raise InputError("curve features need at least two times")
-    out: dict[str, float] = {}
-    parts = {
-        "bound": curves.bound_um,
-        "internalised": curves.internalised_um,
-        "retained": curves.retained_um,
-    }
-    for name, curve in parts.items():
-        peak = int(np.argmax(curve))
-        out[f"{name}_peak_um"] = float(curve[peak])
-        out[f"{name}_peak_time_h"] = float(curves.time_h[peak])
-        out[f"{name}_area_um_h"] = float(np.trapezoid(curve, curves.time_h))
-        out[f"{name}_end_um"] = float(curve[-1])
-    return out
-
-
-def min_max(curve: ArrayLike, floor: float = 1e-9) -> tuple[FloatArray, bool]:
-    """A curve scaled to [0, 1], and whether it was flat.
-
-    Parameters
-    ----------
-    curve
-        (t,) values, any unit; NaN spreads.
-    floor
-        A curve whose range is at most this is flat: it holds nothing but rounding, and zeros are
-        returned.
-    """
-    values = np.asarray(curve, float)
-    low, high = float(values.min()), float(values.max())
-    if high - low <= floor:
-        return np.zeros_like(values), True
-    return (values - low) / (high - low), False
 
 
 def checked_times(time_h: ArrayLike) -> FloatArray:
@@ -230,7 +179,7 @@ def checked_times(time_h: ArrayLike) -> FloatArray:
     if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all():
         raise InputError("times must be a list of finite numbers of hours")
     if times[0] < 0 or (np.diff(times) < 0).any():
-        raise InputError(f"times must ascend from 0 h on, not {times[:5].tolist()} ...")
+        raise InputError(f"times must ascend from 0 h, not {times[:5].tolist()} ...")
     return times
 
 

@@ -97,7 +97,7 @@ def _network(
 ) -> Generator[Progress, None, tuple[NucleiModel, str]]:
     """The network with the intensity range of the slide's tissue."""
     from napari_mosaik.segment.stardist import StarDistNuclei, intensity_range
-    from napari_mosaik.workflow.nuclei_weights import find_weights
+    from napari_mosaik.workflow.model_weights import find_weights
 
     weights = find_weights(params.weights)
     lattice = slide.working_lattice(weights.spacing_um)
