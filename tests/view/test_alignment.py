@@ -51,7 +51,7 @@ def test_figures_wear_words():
     }  # fmt: skip
     said = "\n".join(alignment_lines(record))
     assert said.startswith("⚠ look at it")
-    for part in ("97", "210 places", "turned over", "low (0.20)", "too much for a claim"):
+    for part in ("97", "210 patches", "flipped", "low (0.20)", "not accurate enough"):
         assert part in said
     bare = {**record, "inlier_fraction": None, "ncc": None, "confidence": None, "warnings": []}
     assert "nan" not in "\n".join(alignment_lines(bare))

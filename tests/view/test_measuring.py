@@ -40,7 +40,7 @@ def test_an_outline_is_closed_and_a_line_is_not():
     assert len(outline.segments()) == 3
     assert np.allclose(outline.segments().sum(axis=0)[1], 0)
     assert plain(line.words) == "700 µm"
-    assert plain(outline.words) == "60 000 µm², outline 1.20 mm"
+    assert plain(outline.words) == "60 000 µm², perimeter 1.20 mm"
     assert plain(outline.label) == "60 000 µm²"
 
 
@@ -77,8 +77,8 @@ def test_the_pixel_size_from_a_line():
         (200.0, math.nan, "known length"),
         (200.0, -5.0, "known length"),
         (12.0, 6.0, "too short"),
-        (1000.0, 1.0, "check the length and its unit"),
-        (100.0, 5000.0, "check the length and its unit"),
+        (1000.0, 1.0, "Check the length and its unit"),
+        (100.0, 5000.0, "Check the length and its unit"),
     ],
 )
 def test_what_cannot_be_a_pixel_size_is_refused(length_px, length_um, words):

@@ -7,7 +7,7 @@ from matplotlib.text import Text
 from scipy import stats
 
 from napari_mosaik.core import InputError, Lattice, Raster, TileGrid
-from napari_mosaik.view import plots
+from napari_mosaik.view import plots, spatial_plots
 from napari_mosaik.view.figure import as_png, paint
 from napari_mosaik.view.report import figures as panels
 
@@ -46,8 +46,8 @@ def all_figures():
         plots.bland_altman_figure(nothing, nothing),
         plots.kinetics_figure([0, 1, 72], {"free": [1, 0.1, 0], "bound": [0, 1, 2]}, [72.0]),
         plots.kinetics_figure([0, 1], {"free": [0, 0]}),
-        plots.correlation_figure(matrix, ["caix_score", "mvd"], ["A2", "B11"]),
-        plots.mean_correlation_figure(["a", "b"], [0.1, np.nan], [0.2, 0.3]),
+        spatial_plots.correlation_figure(matrix, ["caix_score", "mvd"], ["A2", "B11"]),
+        spatial_plots.mean_correlation_figure(["a", "b"], [0.1, np.nan], [0.2, 0.3]),
         plots.training_figure({"training": [1, 0.5], "validation": [1, np.nan]}, 2),
         plots.training_figure({}),
         plots.error_by_group_figure({"hot": [1, 2], "cold": nothing}, "cm²/mL"),
@@ -99,7 +99,7 @@ def test_bland_altman_by_hand():
 
 def test_the_heat_map_prints_which_colour_is_positive():
     matrix = np.array([[0.5, np.nan]])
-    figure = plots.correlation_figure(
+    figure = spatial_plots.correlation_figure(
         matrix, ["equivalent_diameter_um"], ["A2", "B11"], "Spearman correlation"
     )
     text = words(figure)
@@ -110,7 +110,7 @@ def test_the_heat_map_prints_which_colour_is_positive():
     red, _, blue, _ = image.cmap(image.norm(0.9))
     assert red > blue
     with pytest.raises(InputError, match="2 parameters"):
-        plots.correlation_figure(matrix, ["a", "b"], ["A2"])
+        spatial_plots.correlation_figure(matrix, ["a", "b"], ["A2"])
 
 
 def test_time_is_logarithmic_only_where_it_spans_decades():
@@ -121,7 +121,7 @@ def test_time_is_logarithmic_only_where_it_spans_decades():
 
 
 def test_the_two_axes_of_the_mean_correlations_can_be_compared():
-    figure = plots.mean_correlation_figure(["a", "b"], [0.1, -0.4], [0.2, 0.3])
+    figure = spatial_plots.mean_correlation_figure(["a", "b"], [0.1, -0.4], [0.2, 0.3])
     left, right = figure.axes
     assert left.get_ylim() == right.get_ylim()
 

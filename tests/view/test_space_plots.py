@@ -6,8 +6,12 @@ from matplotlib.colors import to_hex
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.palette import CLUSTER_COLOURS
-from napari_mosaik.view.plots import correlation_figure, mean_correlation_figure
-from napari_mosaik.view.spatial_plots import moran_figure, parameter_uptake_figure
+from napari_mosaik.view.spatial_plots import (
+    correlation_figure,
+    mean_correlation_figure,
+    moran_figure,
+    parameter_uptake_figure,
+)
 
 Z = np.array([2.0, -1.5, 1.0, -0.5, 0.1, np.nan])
 LAG = np.array([1.5, -1.0, -0.8, 0.6, 0.0, np.nan])

@@ -46,9 +46,9 @@ def test_there_are_eight_and_each_comes_back_from_what_napari_is_told():
     ("turn", "words"),
     [
         (Turn(), "as scanned"),
-        (Turn().clockwise(), "turned 90° clockwise"),
-        (Turn().clockwise().mirrored(), "turned 90° clockwise, mirrored"),
-        (Turn().clockwise().clockwise(), "turned 180°"),
+        (Turn().clockwise(), "rotated 90° clockwise"),
+        (Turn().clockwise().mirrored(), "rotated 90° clockwise, mirrored"),
+        (Turn().clockwise().clockwise(), "rotated 180°"),
     ],
 )
 def test_words(turn, words):

@@ -191,8 +191,8 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
     qtbot.waitUntil(
         lambda: int(np.asarray(shown.get_value(place, world=True) or 0)) == 5, timeout=20_000
     )
-    assert "1 correction by hand" in dock.workspace.results["tissue_cd34"]
-    assert "of it by hand" in dock.workspace.results["tissue_cd34"]
+    assert "1 manual correction" in dock.workspace.results["tissue_cd34"]
+    assert "of it marked manually" in dock.workspace.results["tissue_cd34"]
 
     # back: the tool is still in the hand and no new layer takes its keys; the results follow
     qtbot.waitUntil(lambda: viewer.layers.selection.active is None, timeout=20_000)

@@ -78,7 +78,7 @@ def test_parameters_and_clusters_are_one_selection_with_the_tiles(qtbot, dock, o
     assert list(panel.correlations.tables) == ["B11", "B8"]
     assert panel.correlations.matrix("pearson").shape == (25, 2)
     assert "Proxies that these 2 cases choose" in panel.message.text()
-    assert "draws of tiles" in panel.message.text()
+    assert "bootstrap samples" in panel.message.text()
     assert "_" not in panel.message.text()
     assert panel.table.rowCount() == 25
     panel.parameter_descriptions.itemClicked.emit(panel.parameter_descriptions.item(2, 0))

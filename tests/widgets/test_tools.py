@@ -104,7 +104,7 @@ def test_magnify_turn_measure_and_find_the_way(qtbot, dock, opened, own_cohort):
         hand.key(Qt.Key.Key_F, Qt.KeyboardModifier.ShiftModifier)
         assert turn_of(viewer) == (Turn() if mirrored else Turn().mirrored())
     hand.key(Qt.Key.Key_T, Qt.KeyboardModifier.ShiftModifier)
-    qtbot.waitUntil(lambda: tools.keys.words.endswith("turned 90° clockwise"))
+    qtbot.waitUntil(lambda: tools.keys.words.endswith("rotated 90° clockwise"))
 
     # the ruler, on the turned view
     look_at(viewer, middle, 0.5)

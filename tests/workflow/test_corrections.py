@@ -345,8 +345,8 @@ def test_what_the_program_took_for_bad_is_cleared_by_hand(tmp_path):
         assert record[ARTEFACTS_MANUAL]["mm2"]["cleared"] == pytest.approx(0.126, rel=0.05)
         assert case.store.read(CORRECTED_ARTEFACT_MASK["cd34"]).values[middle] == 0
         report = case_report(case)
-        assert "Places that should not be measured" in report
-        assert "found, but not bad by hand" in report
+        assert "Artefacts" in report
+        assert "detected, cleared manually" in report
         log.undo()
         np.testing.assert_array_equal(tissue(), before)
 

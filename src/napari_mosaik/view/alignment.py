@@ -1,4 +1,4 @@
-"""What the Align page draws and says: checkerboard, voxel grid, resolution, figures in words."""
+"""What the registration page shows: checkerboard, voxel grid, resolution, figures of merit."""
 
 from __future__ import annotations
 
@@ -30,18 +30,23 @@ TILE_CLAIM_UM = 150.0
 def checkerboard(
     moving: Raster, lattice: Lattice, transform: Transform, square_um: float
 ) -> NDArray[np.uint8]:
-    """Every other square of a moved picture as RGBA on the fixed lattice; clear elsewhere.
+    """Every other square of a moving image on the fixed lattice, transparent elsewhere.
 
     Parameters
     ----------
     moving
-        (rows, columns, 3) 8-bit RGB.
+        8-bit RGB, (rows, columns, 3).
     lattice
-        Where it is drawn (the fixed frame).
+        Lattice in the fixed space on which it is drawn.
     transform
-        From the moving to the fixed frame.
+        From the moving to the fixed space.
     square_um
-        Side of a square.
+        Side of a square, µm.
+
+    Returns
+    -------
+    board
+        8-bit RGBA (rows, columns, 4) on *lattice*, dimensionless.
     """
     points = lattice.centres_um()
     board = np.floor(points / square_um).astype(np.int64).sum(axis=-1) % 2 == 0
@@ -57,7 +62,10 @@ def checkerboard(
 
 
 def voxel_lines(lattice: Lattice, low_um: Any, high_um: Any) -> FloatArray:
-    """The edges of the voxels within a rectangle of their frame, as vectors (n, 2, 2)."""
+    """Edges of the voxels within a rectangle, as vectors (n, 2, 2) in µm: start and step.
+
+    *low_um* and *high_um* are the (row, column) of its corners, µm of the lattice's space.
+    """
     first = np.clip(np.floor(lattice.to_index([low_um])[0] + 0.5), 0, lattice.shape).astype(int)
     last = np.clip(np.ceil(lattice.to_index([high_um])[0] + 0.5), 0, lattice.shape).astype(int)
     origin, step = np.asarray(lattice.origin_um), np.asarray(lattice.spacing_um)
@@ -70,7 +78,7 @@ def voxel_lines(lattice: Lattice, low_um: Any, high_um: Any) -> FloatArray:
 
 
 def circle_lines(centre_um: Any, diameter_um: float, n: int = 72) -> FloatArray:
-    """A circle as vectors (n, 2, 2)."""
+    """A circle as vectors (n, 2, 2) in µm: start and step."""
     angles = np.linspace(0, 2 * math.pi, n + 1)
     ring = np.stack([np.sin(angles), np.cos(angles)], axis=1) * diameter_um / 2
     points = ring + np.asarray(centre_um, float)
@@ -78,40 +86,38 @@ def circle_lines(centre_um: Any, diameter_um: float, n: int = 72) -> FloatArray:
 
 
 def confidence_word(value: float | None) -> str:
-    """A confidence as a word with its number."""
+    """A confidence in [0, 1] as a word with its number."""
     if value is None or not math.isfinite(value):
-        return "not judged"
+        return "not assessed"
     word = "high" if value >= HIGH_CONFIDENCE else "low" if value < LOW_CONFIDENCE else "medium"
     return f"{word} ({value:.2f})"
 
 
 def alignment_lines(record: Mapping[str, Any]) -> list[str]:
-    """The figures of an alignment (its JSON form) in words, the doubtful ones first."""
+    """The figures of merit of an alignment (its JSON form) in words, warnings first."""
     lines = [f"⚠ {text}" for text in record.get("warnings", ())]
-    parts = [f"overlap of the outlines {percent(record['dice'])}"]
+    parts = [f"Dice overlap of the outlines {percent(record['dice'])}"]
     if record.get("inlier_fraction") is not None:
         parts.append(
-            f"{percent(record['inlier_fraction'])} of {record['n_patches']} places inside agree, "
-            f"median {number(record['local_error_um'], 'µm')}"
+            f"{percent(record['inlier_fraction'])} of {record['n_patches']} patches are inliers, "
+            f"median residual {number(record['local_error_um'], 'µm')}"
         )
     if record.get("position_error_um") is not None:
-        parts.append(f"expected error of the position {number(record['position_error_um'], 'µm')}")
+        parts.append(f"expected registration error {number(record['position_error_um'], 'µm')}")
         if record.get("local_error_um") is not None:
-            parts.append(
-                f"{number(record['local_error_um'], 'µm')} from the most likely position nearby"
-            )
+            parts.append(f"{number(record['local_error_um'], 'µm')} from the local optimum")
     if record.get("ncc") is not None:
-        parts.append(f"correlation of the haematoxylin {record['ncc']:.2f}")
+        parts.append(f"haematoxylin correlation {record['ncc']:.2f}")
     lines.append("; ".join(parts))
     scale = f"scale {record['scale']:.3f}"
-    turned = f"turned {number(record['angle_deg'], '°')}"
-    over = ", turned over" if record["mirrored"] else ""
+    turned = f"rotated by {number(record['angle_deg'], '°')}"
+    over = ", flipped" if record["mirrored"] else ""
     lines.append(f"{turned}, {scale}{over}; confidence {confidence_word(record['confidence'])}")
     error = record.get("landmark_error_um")
     if error:
-        enough = "enough" if error["median"] < TILE_CLAIM_UM else "too much"
+        enough = "accurate" if error["median"] < TILE_CLAIM_UM else "not accurate"
         lines.append(
-            f"landmarks: median {number(error['median'], 'µm')}, greatest "
-            f"{number(error['maximum'], 'µm')} of {error['n']}; {enough} for a claim about tiles"
+            f"landmark error: median {number(error['median'], 'µm')}, maximum "
+            f"{number(error['maximum'], 'µm')} (n = {error['n']}); {enough} enough for single tiles"
         )
     return lines

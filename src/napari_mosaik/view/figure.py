@@ -1,34 +1,46 @@
-"""What all figures share: size, type, colours for a light or a dark window, PNG bytes."""
+"""Parts that all figures share: size, fonts, light and dark themes, PNG bytes."""
 
 from __future__ import annotations
 
 import io
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
-from napari_mosaik.core import palette
+from napari_mosaik.core import FloatArray, InputError, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["KEEP_INK", "as_png", "axis_label", "new_figure", "note", "paint", "tidy"]
+__all__ = [
+    "KEEP_INK",
+    "as_png",
+    "axis_label",
+    "new_figure",
+    "note",
+    "paint",
+    "paired_values",
+    "ring_tile",
+    "tidy",
+]
 
 _FONT = 9
 KEEP_INK = "ink"
-"""Mark of texts that lie on data colours and keep their own."""
+"""Group id of texts that lie on data colours and keep their own colour."""
 
 
 def new_figure(width: float = 5.2, height: float = 4.0) -> Figure:
-    """An empty figure (inches) that knows how to draw itself; no global state is touched."""
+    """An empty figure (inches) with its own Agg canvas; pyplot's global state is not used."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def tidy(axes: Axes, x: str = "", y: str = "", title: str = "") -> Axes:
-    """Axis names, small type, no frame at the top and right."""
+    """Label the axes in small type and remove the frame at the top and right."""
     axes.set_xlabel(x, fontsize=_FONT)
     axes.set_ylabel(y, fontsize=_FONT)
     axes.set_title(title, fontsize=_FONT + 1)
@@ -38,12 +50,12 @@ def tidy(axes: Axes, x: str = "", y: str = "", title: str = "") -> Axes:
 
 
 def axis_label(words: str, unit: str = "") -> str:
-    """Words with the unit in brackets, unless the quantity has none."""
+    """The label with its unit in brackets; dimensionless quantities have none."""
     return words if unit in ("", "1") else f"{words} [{unit}]"
 
 
 def note(axes: Axes, text: str) -> None:
-    """Words in the middle of an empty plot: why there is nothing to see."""
+    """A text in the middle of an empty plot that says why it is empty."""
     axes.text(
         0.5,
         0.5,
@@ -57,8 +69,27 @@ def note(axes: Axes, text: str) -> None:
     )
 
 
+def paired_values(first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Two series of one value per tile, (n,) each in its own unit; NaN where it is missing.
+
+    Raises `InputError` when their shapes differ.
+    """
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise InputError(f"pairs are needed, not arrays of shape {a.shape} and {b.shape}")
+    return a, b
+
+
+def ring_tile(axes: Axes, x: FloatArray, y: FloatArray, tile: int | None) -> None:
+    """Ring the point of a tile; *x* and *y* are (n,) in units of the axes, NaN is not drawn."""
+    if tile is None or not 0 <= tile < x.size or not np.isfinite(x[tile] + y[tile]):
+        return
+    edge = palette.SELECTED_TILE
+    axes.scatter(x[tile], y[tile], s=90, facecolors="none", edgecolors=edge, lw=1.8, zorder=5)
+
+
 def paint(figure: Figure, foreground: str, background: str) -> Figure:
-    """Recolour paper and ink, for a window in another theme; data colours stay."""
+    """Recolour background and text for a theme of the window; data colours stay."""
     from matplotlib.text import Text
 
     figure.set_facecolor(background)
@@ -77,7 +108,7 @@ def paint(figure: Figure, foreground: str, background: str) -> Figure:
 
 
 def as_png(figure: Figure, dpi: int = 110) -> bytes:
-    """The figure as a PNG file, without the time or the program's version in it."""
+    """The figure as a PNG file without time or version: equal figures give equal bytes."""
     buffer = io.BytesIO()
     options: dict[str, Any] = {"metadata": {"Software": None}}
     figure.savefig(buffer, format="png", dpi=dpi, **options)

@@ -1,4 +1,4 @@
-"""Magnification, lengths and areas on the canvas, in the units of a pathologist."""
+"""Magnification, lengths and areas on the canvas."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = [
 ]
 
 MAGNIFICATIONS: Final = (2.5, 10.0, 20.0, 40.0)
-"""Those of a microscope's usual objectives."""
+"""Usual objectives of a microscope."""
 _ONE_TIMES_UM: Final = 10.0
-"""µm per pixel at "1x": 40x stands for 0.25 µm per pixel, 20x for 0.5 µm."""
+"""µm per pixel at 1x: 40x is 0.25 µm per pixel, 20x is 0.5 µm."""
 _SHORTEST_PX: Final = 50.0
 """Two clicks are each off by about a pixel; this keeps the pixel size within 4 %."""
 
 
 def magnification(um_per_px: float) -> float:
-    """The familiar magnification of so many µm per pixel: 0.25 µm is 40x."""
+    """Magnification at a pixel size in µm: 0.25 µm is 40x."""
     return _ONE_TIMES_UM / um_per_px
 
 
@@ -45,7 +45,7 @@ def um_per_pixel(times: float) -> float:
 
 
 def magnification_words(um_per_px: float, *, calibrated: bool = True) -> str:
-    """What the canvas shows: "0.50 µm per pixel, about 20x"."""
+    """The magnification as text: "0.50 µm per pixel, about 20x"."""
     if not calibrated:
         return f"{number(um_per_px, digits=2)} slide pixels per screen pixel, uncalibrated"
     about = number(magnification(um_per_px), digits=2)
@@ -61,8 +61,8 @@ def length_um(points_um: ArrayLike) -> float:
 def area_um2(points_um: ArrayLike) -> float:
     """Area inside the closed outline through points (n, 2) in µm, by the shoelace formula.
 
-    0 for fewer than three points.  Of an outline that crosses itself, the parts that run the
-    other way round count as negative.
+    0 for fewer than three points.  Parts of a self-intersecting outline that run the other way
+    round count as negative.
     """
     points = np.asarray(points_um, float).reshape(-1, 2)
     if len(points) < 3:
@@ -72,25 +72,25 @@ def area_um2(points_um: ArrayLike) -> float:
 
 
 def length_words(um: float) -> str:
-    """A length in µm below 1 mm and in mm from there on."""
+    """A length as text, in µm below 1 mm and in mm above."""
     return number(um, "µm") if um < 999.5 else number(um / 1e3, "mm")
 
 
 def area_words(um2: float) -> str:
-    """An area in µm² below 0.1 mm² and in mm² from there on."""
+    """An area as text, in µm² below 0.1 mm² and in mm² above."""
     return number(um2, "µm²") if um2 < 99_950 else number(um2 / 1e6, "mm²")
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A line or an outline that was clicked on the canvas.
+    """A line or an outline drawn with the ruler.
 
     Parameters
     ----------
     kind
         "length" of a line or "area" inside an outline.
     points_um
-        Its corners: (row, column) in µm of the reference section.
+        Its vertices: (row, column) in µm of the reference section.
     """
 
     kind: Literal["length", "area"]
@@ -98,21 +98,21 @@ class Measurement:
 
     @property
     def value(self) -> float:
-        """µm or µm²."""
+        """Length in µm or area in µm²."""
         return area_um2(self.points_um) if self.kind == "area" else length_um(self.points_um)
 
     @property
     def is_whole(self) -> bool:
-        """Whether there are corners enough for a value: two of a line, three of an outline."""
+        """Whether there are enough vertices: two for a line, three for an outline."""
         return len(self.points_um) >= (3 if self.kind == "area" else 2)
 
     @property
     def words(self) -> str:
-        """The value with its unit; an area with the length of its outline."""
+        """The value with its unit; an area with its perimeter."""
         if self.kind == "length":
             return length_words(self.value)
         outline = length_um((*self.points_um, self.points_um[0])) if self.points_um else 0.0
-        return f"{area_words(self.value)}, outline {length_words(outline)}"
+        return f"{area_words(self.value)}, perimeter {length_words(outline)}"
 
     @property
     def label(self) -> str:
@@ -120,7 +120,7 @@ class Measurement:
         return self.words.partition(", ")[0]
 
     def segments(self) -> FloatArray:
-        """Its lines as vectors (n, 2, 2): start and step; an outline is closed."""
+        """Its lines as vectors (n, 2, 2) in µm: start and step; an outline is closed."""
         corners = np.asarray(self.points_um, float).reshape(-1, 2)
         if len(corners) < 2:
             return np.zeros((0, 2, 2))
@@ -143,15 +143,15 @@ def spacing_from_ruler(length_px: float, length_um: float) -> float:
     Raises
     ------
     InputError
-        A length that is no positive number, a line too short to be exact, or a pixel size that no
-        scanner has.
+        A length that is not positive, a line too short to be accurate, or a pixel size outside the
+        range of scanners.
     """
-    for value, what in ((length_px, "the line"), (length_um, "the known length")):
+    for value, name in ((length_px, "the line"), (length_um, "the known length")):
         if not math.isfinite(value) or value <= 0:
-            raise InputError(f"{what} is {value:g} long; it must be longer than 0")
+            raise InputError(f"{name} is {value:g} long; it must be longer than 0")
     if length_px < _SHORTEST_PX:
         raise InputError(
-            f"the line is {length_px:.0f} slide pixels long, too short to measure with; zoom in "
+            f"the line is {length_px:.0f} slide pixels long, too short for calibration; zoom in "
             f"and draw one of at least {_SHORTEST_PX:.0f}"
         )
     spacing = length_um / length_px
@@ -159,6 +159,6 @@ def spacing_from_ruler(length_px: float, length_um: float) -> float:
     if not low <= spacing <= high:
         raise InputError(
             f"{length_um:g} µm over {length_px:.0f} slide pixels would be {spacing:.3g} µm per "
-            f"pixel; scanners make {low:g} to {high:g} µm, so check the length and its unit"
+            f"pixel; scanners have {low:g} to {high:g} µm. Check the length and its unit"
         )
     return spacing

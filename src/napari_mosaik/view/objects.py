@@ -1,4 +1,4 @@
-"""One object of a segmentation as words and as an outline."""
+"""Objects of a segmentation as outlines and as lines of text."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["area_lines", "cross_lines", "object_lines", "outline_lines", "path_l
 
 _TITLES = {
     "area_um2": "area",
-    "equivalent_diameter_um": "diameter of equal area",
-    "major_axis_um": "long axis",
-    "minor_axis_um": "short axis",
+    "equivalent_diameter_um": "equivalent diameter",
+    "major_axis_um": "major axis",
+    "minor_axis_um": "minor axis",
     "perimeter_um": "perimeter",
     "eccentricity": "eccentricity",
     "solidity": "solidity",
-    "wall_area_um2": "area of the wall",
-    "lumen_area_um2": "area of the lumen",
+    "wall_area_um2": "wall area",
+    "lumen_area_um2": "lumen area",
     "haematoxylin_od": "haematoxylin (natural OD)",
 }
 
 
 def outline_lines(mask: NDArray[np.bool_], lattice: Lattice) -> FloatArray:
-    """The outline of a mask along the edges of its pixels, as vectors (n, 2, 2): start and step.
+    """The outline of a mask (rows, columns) along the edges of its pixels.
 
-    Positions are µm of the lattice's frame.
+    Vectors (n, 2, 2), start and step of each edge as (row, column) in µm of the lattice's space.
     """
     padded = np.pad(mask, 1)
     step = np.asarray(lattice.spacing_um)
@@ -45,7 +45,7 @@ def outline_lines(mask: NDArray[np.bool_], lattice: Lattice) -> FloatArray:
 
 
 def cross_lines(place_um: Any, size_um: float) -> FloatArray:
-    """A cross as vectors (2, 2, 2)."""
+    """A cross at (row, column) in µm, as vectors (2, 2, 2) in µm: start and step."""
     row, col = (float(v) for v in place_um)
     half = size_um / 2
     return np.array(
@@ -57,13 +57,16 @@ def cross_lines(place_um: Any, size_um: float) -> FloatArray:
 
 
 def path_lines(points_um: Any) -> FloatArray:
-    """A path through points (n, 2) as vectors (n - 1, 2, 2)."""
+    """A path through points (n, 2) in µm, as vectors (n - 1, 2, 2) in µm: start and step."""
     points = np.asarray(points_um, float).reshape(-1, 2)
     return np.stack([points[:-1], np.diff(points, axis=0)], axis=1)
 
 
 def area_lines(wkt: str) -> FloatArray:
-    """The outline of an area given as well-known text (x = column, y = row), as vectors."""
+    """The outline of an area in well-known text (x = column, y = row, in µm).
+
+    Vectors (n, 2, 2) in µm: start and step of each edge as (row, column).
+    """
     import shapely
 
     rings = shapely.get_rings(shapely.get_parts(shapely.from_wkt(wkt)))
@@ -73,7 +76,7 @@ def area_lines(wkt: str) -> FloatArray:
 
 
 def object_lines(numbers: Table) -> list[tuple[str, str]]:
-    """Name and value with unit of each number of one object (a table of one row)."""
+    """Name and value with unit of each measurement of one object (a table of one row)."""
     lines = []
     for name in numbers:
         value = np.asarray(numbers[name])[0]

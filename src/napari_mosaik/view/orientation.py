@@ -1,10 +1,10 @@
-"""The view turned by quarter turns and mirrored, in the words of napari's camera.
+"""Orientation of the view and of the overview map: quarter turns and mirroring.
 
 Only the *view* turns.  napari's 2D camera cannot rotate, but it shows either world axis downwards
-(``dims.order``) and lets each screen axis run either way (``camera.orientation2d``): together all
-eight orientations, without touching a layer.  Positions of the mouse stay (row, column) in µm of
-the reference section, so picking tiles, drawing and measuring need to know nothing of it.  Only
-two things are in the order of the screen: ``camera.center`` and the size of the visible region.
+(``dims.order``) and lets each screen axis run either way (``camera.orientation2d``).  Together they
+give all eight orientations without changing a layer.  Mouse positions stay (row, column) in µm of
+the reference section, so selecting, drawing and measuring do not depend on the orientation.  Only
+``camera.center`` and the size of the visible region are in the order of the screen.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["MapView", "Turn"]
 
 Direction = tuple[int, int]
 _CLOCKWISE: Final = np.array([[0, 1], [-1, 0]])
-"""A position right of the centre goes below it, one below goes to the left."""
+"""A position right of the centre moves below it, one below moves to the left."""
 _MIRROR: Final = np.array([[1, 0], [0, -1]])
 
 
@@ -32,8 +32,8 @@ class Turn:
     Parameters
     ----------
     down, right
-        The two rows of the matrix that takes (row, column) of the world to (down, right) of the
-        screen; one entry of each is 1 or -1, the other 0.
+        The two rows of the matrix from (row, column) of the world to (down, right) of the screen;
+        one entry of each is 1 or -1, the other 0.
     """
 
     down: Direction = (1, 0)
@@ -50,7 +50,7 @@ class Turn:
 
     @property
     def matrix(self) -> FloatArray:
-        """World (row, column) to screen (down, right), (2, 2)."""
+        """World (row, column) to screen (down, right), (2, 2), dimensionless."""
         return np.array([self.down, self.right], float)
 
     @property
@@ -60,25 +60,25 @@ class Turn:
 
     @property
     def orientation(self) -> tuple[Literal["down", "up"], Literal["right", "left"]]:
-        """What ``camera.orientation2d`` has to be."""
+        """The value of ``camera.orientation2d``."""
         return ("down" if sum(self.down) > 0 else "up", "right" if sum(self.right) > 0 else "left")
 
     def order(self, n_axes: int) -> tuple[int, ...]:
-        """What ``dims.order`` has to be for a viewer with that many axes."""
+        """The value of ``dims.order`` for a viewer with this number of axes."""
         first = tuple(range(n_axes - 2))
         last = (n_axes - 2, n_axes - 1)
         return (*first, *(last[::-1] if self.transposed else last))
 
     def clockwise(self) -> Turn:
-        """Turned by a further quarter turn clockwise."""
+        """Rotated by a quarter turn clockwise."""
         return self._after(_CLOCKWISE)
 
     def anticlockwise(self) -> Turn:
-        """Turned by a further quarter turn anticlockwise."""
+        """Rotated by a quarter turn anticlockwise."""
         return self._after(_CLOCKWISE.T)
 
     def mirrored(self) -> Turn:
-        """Left and right of the screen exchanged."""
+        """Flipped left to right."""
         return self._after(_MIRROR)
 
     def _after(self, step: FloatArray) -> Turn:
@@ -87,7 +87,7 @@ class Turn:
 
     @property
     def words(self) -> str:
-        """What was done to the view: "as scanned", "turned 90° clockwise, mirrored"."""
+        """The orientation as text: "as scanned", "rotated 90° clockwise, mirrored"."""
         matrix = self.matrix
         is_mirrored = np.linalg.det(matrix) < 0
         if is_mirrored:
@@ -99,22 +99,22 @@ class Turn:
             (0, -1): "90° anticlockwise",
         }
         angle = turned[int(matrix[0, 0]), int(matrix[0, 1])]
-        parts = [f"turned {angle}"] if angle else []
+        parts = [f"rotated {angle}"] if angle else []
         return ", ".join([*parts, *(["mirrored"] if is_mirrored else [])]) or "as scanned"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MapView:
-    """Where places of the section lie on the map, which is turned like the canvas.
+    """From positions on the section to the overview map, which is oriented like the canvas.
 
     Parameters
     ----------
     matrix
-        (row, column) in µm to (down, right) in pixels of the map, (2, 2).
+        (row, column) in µm to (down, right) in pixels of the map, (2, 2), pixels per µm.
     offset_px
-        Added afterwards.
+        Added afterwards, (2,), pixels of the map.
     size_px
-        Height and width of the map.
+        Height and width of the map, pixels.
     """
 
     matrix: FloatArray
@@ -123,9 +123,9 @@ class MapView:
 
     @classmethod
     def fitting(cls, corners_um: ArrayLike, turn: Turn, longest_px: float) -> MapView:
-        """The largest map of a slide that has no edge longer than *longest_px*.
+        """The largest map of a slide with no edge longer than *longest_px* pixels.
 
-        *corners_um* are the (row, column) of the slide's corners, (n, 2), on the canvas.
+        *corners_um* are the corners of the slide on the canvas, (n, 2), (row, column) in µm.
         """
         there = np.asarray(corners_um, float) @ turn.matrix.T
         low, size = there.min(axis=0), np.maximum(np.ptp(there, axis=0), 1e-6)
@@ -134,15 +134,18 @@ class MapView:
         return cls(turn.matrix * scale, -low * scale, (int(height), int(width)))
 
     def to_map(self, places_um: ArrayLike) -> FloatArray:
-        """(down, right) in pixels of the map of places (n, 2) in µm."""
+        """(down, right) in pixels of the map, (n, 2), of positions (n, 2) in µm."""
         return np.asarray(places_um, float) @ self.matrix.T + self.offset_px
 
     def to_um(self, places_px: ArrayLike) -> FloatArray:
-        """(row, column) in µm of places (n, 2) on the map, (down, right)."""
+        """(row, column) in µm, (n, 2), of positions (n, 2) on the map, (down, right) in pixels."""
         return (np.asarray(places_px, float) - self.offset_px) @ np.linalg.inv(self.matrix).T
 
     def rectangle(self, low_um: ArrayLike, high_um: ArrayLike) -> tuple[float, ...]:
-        """Left, top, width and height on the map of what is visible, cut at the map's edges."""
+        """Left, top, width and height of the visible region on the map, cut at its edges, pixels.
+
+        *low_um* and *high_um* are its corners, (2,) each, (row, column) in µm.
+        """
         ends = np.sort(self.to_map(np.stack([np.asarray(low_um), np.asarray(high_um)])), axis=0)
         (top, left), (bottom, right) = np.clip(ends, 0, self.size_px)
         return float(left), float(top), float(right - left), float(bottom - top)

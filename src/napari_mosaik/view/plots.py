@@ -1,7 +1,6 @@
-"""Plots of predicted against measured uptake, kinetics, correlations and training.
+"""Figures of predicted against measured uptake, kinetics, training and coverage.
 
-Every function returns a matplotlib `Figure` of its own; pairs with a missing value are left out and
-their number is printed.
+Each function returns a new matplotlib `Figure`.  Pairs with a missing value are excluded.
 """
 
 from __future__ import annotations
@@ -12,10 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from napari_mosaik.core import FloatArray, InputError, palette
-from napari_mosaik.view.figure import axis_label, new_figure, note, tidy
+from napari_mosaik.core import FloatArray, palette
+from napari_mosaik.view.figure import (
+    axis_label,
+    new_figure,
+    note,
+    paired_values,
+    ring_tile,
+    tidy,
+)
 from napari_mosaik.view.formatting import count, number, uptake_name
-from napari_mosaik.view.spatial_plots import correlation_figure, mean_correlation_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,11 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bland_altman_figure",
-    "correlation_figure",
     "coverage_figure",
     "error_by_group_figure",
     "kinetics_figure",
-    "mean_correlation_figure",
     "scatter_figure",
     "training_figure",
 ]
@@ -42,18 +45,23 @@ def scatter_figure(
     selected: int | None = None,
     title: str = "",
 ) -> Figure:
-    """Predicted against measured uptake with the identity line and the regression.
+    """Predicted against measured uptake with identity line and least-squares regression.
 
     Parameters
     ----------
     measured, predicted
-        (n,) values per tile in *unit*.
+        (n,) uptake per tile in *unit*; NaN where it is missing.
     interval
-        Lower and upper limit of the prediction per tile.
+        Lower and upper limit of the prediction interval, (n,) each, in *unit*.
     selected
-        Tile to ring.
+        Index of the tile to ring.
+
+    Raises
+    ------
+    InputError
+        The arrays differ in shape.
     """
-    x, y = _pair(measured, predicted)
+    x, y = paired_values(measured, predicted)
     both = np.isfinite(x) & np.isfinite(y)
     figure = new_figure()
     axes = tidy(figure.add_subplot(), *_uptake_axes(unit, "measured", "predicted"), title)
@@ -66,15 +74,7 @@ def scatter_figure(
         axes.vlines(x[shown], low[shown], high[shown], colors=palette.PALE_LINE, lw=0.6, zorder=1)
     axes.scatter(x[both], y[both], s=11, c=palette.PREDICTED, alpha=0.6, lw=0, zorder=2)
     _lines(axes, x[both], y[both])
-    if selected is not None and both[selected]:
-        axes.scatter(
-            x[selected],
-            y[selected],
-            s=90,
-            facecolors="none",
-            edgecolors=palette.SELECTED_TILE,
-            lw=1.8,
-        )
+    ring_tile(axes, x, y, selected)
     axes.set_aspect("equal", adjustable="datalim")
     axes.legend(fontsize=8, loc="upper left", frameon=False)
     return figure
@@ -102,8 +102,12 @@ def bland_altman_figure(
     selected: int | None = None,
     title: str = "",
 ) -> Figure:
-    """Difference against mean, with bias and limits of agreement (1.96 SD, divisor n - 1)."""
-    x, y = _pair(measured, predicted)
+    """Bland-Altman plot: difference against mean, with bias and limits of agreement.
+
+    *measured* and *predicted* are (n,) uptake per tile in *unit*, NaN where it is missing.  The
+    limits are bias ± 1.96 SD (divisor n - 1).  Raises `InputError` when the shapes differ.
+    """
+    x, y = paired_values(measured, predicted)
     both = np.isfinite(x) & np.isfinite(y)
     mean, difference = (x + y) / 2, y - x
     figure = new_figure()
@@ -126,9 +130,7 @@ def bland_altman_figure(
     ):
         axes.axhline(level, color=palette.ANNOTATION_ACCENT, ls=style, lw=1.2, label=words)
     axes.axhline(0, color=palette.ZERO_LINE, lw=0.8, zorder=0)
-    if selected is not None and both[selected]:
-        at = (mean[selected], difference[selected])
-        axes.scatter(*at, s=90, facecolors="none", edgecolors=palette.SELECTED_TILE, lw=1.8)
+    ring_tile(axes, mean, difference, selected)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.22 * (high - low))
     axes.legend(fontsize=8, loc="upper left", frameon=False)
@@ -142,16 +144,16 @@ def kinetics_figure(
     *,
     title: str = "",
 ) -> Figure:
-    """Concentrations over time, with the imaging times, on a logarithmic scale.
+    """Antibody concentrations over time on a logarithmic scale, with the imaging times.
 
     Parameters
     ----------
     time_h
-        (t,) hours after injection; the axis is logarithmic when they span three decades.
+        (t,) time after injection, h; the axis is logarithmic when it spans three decades.
     curves_um
-        "free", "bound" and "internalised" (or any other words) to (t,) concentrations, µM.
+        (t,) concentrations by name ("free", "bound", "internalised" or others), µM.
     imaging_h
-        Times at which images were taken, hours.
+        Imaging times, h.
     """
     time = np.asarray(time_h, float)
     figure = new_figure(5.6, 3.8)
@@ -184,7 +186,10 @@ def kinetics_figure(
 def training_figure(
     losses: Mapping[str, ArrayLike], best_epoch: int | None = None, *, title: str = ""
 ) -> Figure:
-    """Loss per epoch ("training", "validation"...), counted from 1, with the epoch kept."""
+    """Loss per epoch, counted from 1, with the epoch whose weights were kept.
+
+    *losses* holds (n_epochs,) dimensionless values by name ("training", "validation"...).
+    """
     figure = new_figure(5.2, 3.4)
     axes = tidy(figure.add_subplot(), "epoch", "loss", title)
     line_colours = {"training": palette.MEASURED, "validation": palette.PREDICTED}
@@ -211,7 +216,11 @@ def training_figure(
 def error_by_group_figure(
     errors: Mapping[str, ArrayLike], unit: str = "1", *, title: str = "", what: str = ""
 ) -> Figure:
-    """Predicted minus measured by group (tissue class, cluster): boxes with the number of tiles."""
+    """Box plot of predicted minus measured by group, with the number of tiles.
+
+    *errors* holds (n,) differences in *unit* by group; NaN and empty groups are excluded.  *what*
+    names the groups.
+    """
     figure = new_figure(max(5.2, 1.0 + 0.85 * len(errors)), 3.8)
     axes = tidy(figure.add_subplot(), what, axis_label("predicted minus measured", unit), title)
     finite = {name: _finite(values) for name, values in errors.items()}
@@ -235,27 +244,23 @@ def error_by_group_figure(
 
 
 def coverage_figure(nominal: ArrayLike, observed: ArrayLike, *, title: str = "") -> Figure:
-    """Observed against promised coverage of the intervals; on the line they are calibrated."""
-    promised, found = _pair(nominal, observed)
+    """Observed against nominal coverage of prediction intervals; calibrated ones are on the line.
+
+    Both are (n,) fractions, NaN where it is missing.  Raises `InputError` when the shapes differ.
+    """
+    expected, measured = paired_values(nominal, observed)
     figure = new_figure(4.0, 3.8)
-    axes = tidy(figure.add_subplot(), "promised coverage", "observed coverage", title)
+    axes = tidy(figure.add_subplot(), "nominal coverage", "observed coverage", title)
     axes.plot([0, 1], [0, 1], color=palette.REFERENCE_LINE, lw=1, ls="--", label="calibrated")
-    both = np.isfinite(promised) & np.isfinite(found)
+    both = np.isfinite(expected) & np.isfinite(measured)
     if both.any():
-        axes.plot(promised[both], found[both], "o-", color=palette.PREDICTED, label="observed")
+        axes.plot(expected[both], measured[both], "o-", color=palette.PREDICTED, label="observed")
     else:
-        note(axes, "no interval could be checked")
+        note(axes, "no interval has a measured value")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.legend(fontsize=8, frameon=False, loc="upper left")
     return figure
-
-
-def _pair(first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    a, b = np.asarray(first, float), np.asarray(second, float)
-    if a.ndim != 1 or a.shape != b.shape:
-        raise InputError(f"pairs are needed, not arrays of shape {a.shape} and {b.shape}")
-    return a, b
 
 
 def _finite(values: ArrayLike) -> FloatArray:

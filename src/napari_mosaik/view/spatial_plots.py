@@ -10,12 +10,19 @@ from numpy.typing import ArrayLike
 
 from napari_mosaik.core import InputError, Table, palette
 from napari_mosaik.core.catalogue import CLUSTER_NAMES
-from napari_mosaik.view.figure import KEEP_INK, axis_label, new_figure, note, tidy
+from napari_mosaik.view.figure import (
+    KEEP_INK,
+    axis_label,
+    new_figure,
+    note,
+    paired_values,
+    ring_tile,
+    tidy,
+)
 from napari_mosaik.view.formatting import heading, number, percent, title_of
 from napari_mosaik.workflow.correlations import CohortCorrelations
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -40,10 +47,15 @@ def correlation_figure(
     title: str = "",
     narrow: bool = False,
 ) -> Figure:
-    """Correlation of each parameter with the uptake in each case (parameters x cases).
+    """Heat map of the correlation of each parameter with the uptake in each case.
 
-    Red is positive and blue negative, the reverse of the MOSAIK paper's figures; the scale is
-    printed, on the right or, in a *narrow* place, below.  Missing values are grey with a dash.
+    *matrix* is (parameters, cases), dimensionless; NaN is grey with a dash.  Red is positive and
+    blue negative, the reverse of the MOSAIK paper's figures.  *narrow* fits it into the dock.
+
+    Raises
+    ------
+    InputError
+        The matrix does not have one row per parameter and one column per case.
     """
     values = np.asarray(matrix, float)
     if values.shape != (len(parameters), len(cases)):
@@ -77,7 +89,7 @@ def correlation_figure(
 
 
 def _coefficient(value: float, narrow: bool) -> str:
-    """Two decimals with a true minus; without the leading zero where there is little room."""
+    """Two decimals with a true minus sign; without the leading zero in a narrow figure."""
     if not np.isfinite(value):
         return "–"
     text = f"{value:.2f}".replace("-", "−")
@@ -92,11 +104,15 @@ def mean_correlation_figure(
     title: str = "",
     narrow: bool = False,
 ) -> Figure:
-    """Mean Pearson and mean Spearman correlation of each parameter, each on an axis of its own.
+    """Mean Pearson and mean Spearman correlation of each parameter on two axes of equal limits.
 
-    Pearson's axis is on the left and Spearman's on the right; in a *narrow* place the parameters
-    stand below one another, with the axes at the bottom and at the top.  Both axes have the same
-    limits, so that places can be compared.
+    *pearson* and *spearman* are (parameters,), dimensionless; NaN is not drawn.  In a *narrow*
+    figure the parameters are listed from top to bottom.
+
+    Raises
+    ------
+    InputError
+        The arrays do not have one value per parameter.
     """
     psn, spm = np.asarray(pearson, float), np.asarray(spearman, float)
     if psn.shape != (len(parameters),) or spm.shape != psn.shape:
@@ -125,9 +141,9 @@ def mean_correlation_figure(
         points = (place, psn), (place, spm)
         where = "left", "right"
     second.tick_params(labelsize=8)
-    looks = (("o", palette.MEASURED, "Pearson"), ("^", palette.PREDICTED, "Spearman"))
+    styles = (("o", palette.MEASURED, "Pearson"), ("^", palette.PREDICTED, "Spearman"))
     for axes, at, (marker, colour, word), side in zip(
-        (first, second), points, looks, where, strict=True
+        (first, second), points, styles, where, strict=True
     ):
         axes.scatter(*at, marker=marker, c=colour, s=20 if narrow else 34, label=f"{word} ({side})")
         (axes.set_xlim if narrow else axes.set_ylim)(-reach, reach)
@@ -145,21 +161,26 @@ def moran_figure(
     name: str = "",
     selected: int | None = None,
 ) -> Figure:
-    """Each tile's standardised value against the mean of its neighbours, coloured by its label.
+    """Moran scatter plot: value of each tile against the mean of its neighbours, by cluster.
 
-    The four quarters are high among high, low among low, high among low and low among high; the
-    line through the middle has the slope of global Moran's I.
+    The line through the origin has the slope of global Moran's I.
 
     Parameters
     ----------
     z, lag, label
-        (n,) values of `moran_points`.
+        Standardised value (dimensionless), mean of the neighbours (dimensionless) and cluster
+        label of each tile, (n,) each; see `moran_points`.
     global_i
-        Slope of the line.
+        Global Moran's I.
     name
-        The parameter.
+        Name of the parameter.
     selected
-        Tile to ring.
+        Index of the tile to ring.
+
+    Raises
+    ------
+    InputError
+        The arrays differ in shape.
     """
     x, y, codes = np.asarray(z, float), np.asarray(lag, float), np.asarray(label)
     if not x.shape == y.shape == codes.shape or x.ndim != 1:
@@ -173,7 +194,7 @@ def moran_figure(
     )
     both = np.isfinite(x) & np.isfinite(y)
     if not both.any():
-        note(axes, "no tile has a value and neighbours with one")
+        note(axes, "no tile and its neighbours have values")
         return figure
     axes.axhline(0, color=palette.ZERO_LINE, lw=0.8, zorder=0)
     axes.axvline(0, color=palette.ZERO_LINE, lw=0.8, zorder=0)
@@ -182,12 +203,12 @@ def moran_figure(
         if shown.any():
             colour = palette.CLUSTER_COLOURS.get(code, palette.PALE_LINE)
             size = 10 if code in (0, 5) else 18
-            said = f"{words}: {shown.sum()}"
-            axes.scatter(x[shown], y[shown], s=size, c=colour, lw=0, alpha=0.8, label=said)
+            label_text = f"{words}: {shown.sum()}"
+            axes.scatter(x[shown], y[shown], s=size, c=colour, lw=0, alpha=0.8, label=label_text)
     span = np.array([x[both].min(), x[both].max()])
-    said = f"I = {number(global_i)}"
-    axes.plot(span, global_i * span, color=palette.REFERENCE_LINE, lw=1.2, ls="--", label=said)
-    _ring(axes, x, y, both, selected)
+    slope = f"I = {number(global_i)}"
+    axes.plot(span, global_i * span, color=palette.REFERENCE_LINE, lw=1.2, ls="--", label=slope)
+    ring_tile(axes, x, y, selected)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.3 * (high - low))
     axes.legend(fontsize=7.5, loc="upper left", frameon=False, ncols=2)
@@ -204,22 +225,25 @@ def parameter_uptake_figure(
     words: str = "",
     selected: int | None = None,
 ) -> Figure:
-    """The measured uptake against one parameter, one point per tile.
+    """Measured uptake against one parameter, one point per tile.
 
     Parameters
     ----------
     values, uptake
-        (n,) values per tile; pairs with a missing value are left out.
+        (n,) per tile, in *unit* and in *uptake_unit*; pairs with NaN are excluded.
     name, unit, uptake_unit
-        The parameter, its unit and the unit of the uptake.
+        Name of the parameter, its unit and the unit of the uptake.
     words
-        What is said of their correlation.
+        Title, such as `correlation_summary`.
     selected
-        Tile to ring.
+        Index of the tile to ring.
+
+    Raises
+    ------
+    InputError
+        The arrays differ in shape.
     """
-    x, y = np.asarray(values, float), np.asarray(uptake, float)
-    if x.shape != y.shape or x.ndim != 1:
-        raise InputError(f"pairs are needed, not arrays of shape {x.shape} and {y.shape}")
+    x, y = paired_values(values, uptake)
     figure = new_figure(5.0, 4.0)
     axes = tidy(
         figure.add_subplot(),
@@ -232,21 +256,12 @@ def parameter_uptake_figure(
         note(axes, "no tile has both values")
         return figure
     axes.scatter(x[both], y[both], s=11, c=palette.MEASURED, alpha=0.6, lw=0)
-    _ring(axes, x, y, both, selected)
+    ring_tile(axes, x, y, selected)
     return figure
 
 
-def _ring(axes: Axes, x: ArrayLike, y: ArrayLike, both: ArrayLike, selected: int | None) -> None:
-    x, y, both = np.asarray(x), np.asarray(y), np.asarray(both)
-    if selected is not None and 0 <= selected < x.size and both[selected]:
-        at = (x[selected], y[selected])
-        axes.scatter(
-            *at, s=90, facecolors="none", edgecolors=palette.SELECTED_TILE, lw=1.8, zorder=5
-        )
-
-
 def correlation_summary(table: Table | None, name: str) -> str:
-    """One parameter's correlation in two lines; empty where there is none."""
+    """The correlation of one parameter with the uptake in two lines; empty without one."""
     if table is None:
         return ""
     rows = np.flatnonzero(np.asarray(table["parameter"]) == name)
@@ -262,20 +277,20 @@ def correlation_summary(table: Table | None, name: str) -> str:
 
 
 def correlation_notes(found: CohortCorrelations | None, own: Table | None) -> list[str]:
-    """What the correlations rest on, which proxies they choose and how firmly, and warnings."""
+    """Sentences on sample size, chosen proxies, selection stability, and warnings."""
     if found is None:
-        return ["Run this page, with a measured uptake, to see how the parameters go with it."]
+        return ["Run this page to correlate the parameters with the measured uptake."]
     lines = []
     if own is not None:
         sizes = np.asarray(own["ess_pearson"], float)
         few = int((sizes < _FEW).sum())
         if few:
             lines.append(
-                f"⚠ {few} of {sizes.size} correlations rest on fewer than {_FEW:g} effective "
-                "tiles: their p-values are rough."
+                f"⚠ {few} of {sizes.size} correlations have an effective sample size below "
+                f"{_FEW:g} tiles: their p-values are approximate."
             )
         n = np.asarray(own["n"])
-        lines.append(f"{n.min()} to {n.max()} tiles of this case have parameter and uptake.")
+        lines.append(f"{n.min()} to {n.max()} tiles of this case have both parameter and uptake.")
     if found.stability is not None:
         lines += _proxy_lines(found)
     return lines + [f"⚠ {_in_words(text, found.parameters)}" for text in found.warnings]
@@ -291,9 +306,12 @@ def _in_words(text: str, parameters: tuple[str, ...]) -> str:
 def _proxy_lines(found: CohortCorrelations) -> list[str]:
     table = found.stability
     assert table is not None
-    lines = [f"Proxies that these {len(found.tables)} cases choose (training leaves the test out):"]
+    n = len(found.tables)
+    lines = [f"Proxies selected on these {n} cases (training excludes the test case):"]
     for group, proxy in found.proxies.items():
         of = (np.asarray(table["group"]) == group) & (np.asarray(table["parameter"]) == proxy)
         share = float(np.asarray(table["frequency"])[of][0])
-        lines.append(f"• {group}: {title_of(proxy)}, in {percent(share)} of the draws of tiles")
+        lines.append(
+            f"• {group}: {title_of(proxy)}, selected in {percent(share)} of the bootstrap samples"
+        )
     return lines

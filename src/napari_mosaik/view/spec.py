@@ -1,7 +1,7 @@
-"""One description for everything that can be drawn on the canvas, without a window library.
+"""One description of everything that can be drawn on the canvas, without a window library.
 
-A sample covers an area whose outer corner is the lattice's origin; napari puts the *centre* of
-sample 0 at ``translate``.  `placement` is the only place where one becomes the other.
+A sample covers an area whose outer corner is the origin of its lattice; napari puts the *centre* of
+sample 0 at ``translate``.  Only `placement` converts one into the other.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ __all__ = ["AXES", "UNITS", "LayerKind", "LayerSpec", "Legend", "placement", "pl
 
 LayerKind = Literal["image", "labels", "points", "shapes", "vectors"]
 UNITS = ("um", "um")
-"""Units of both axes, as napari (pint) spells the micrometre."""
+"""Units of both axes in the spelling of napari (pint)."""
 AXES = ("row", "column")
 
 
 @dataclass(frozen=True, slots=True)
 class Legend:
-    """What the colours of a layer mean: either words with colours or a colour scale with limits.
+    """The meaning of the colours of a layer: either named colours or a colour scale with limits.
 
     Parameters
     ----------
     title
-        What is shown.
+        Name of the quantity or of the classes.
     unit
-        Unit of the colour scale; empty for pure numbers and categories.
+        Unit of the colour scale; empty for dimensionless numbers and categories.
     entries
-        (word, "#rrggbb") pairs.
+        (name, "#rrggbb") pairs.
     colormap
         Name of the colour scale (known to napari and matplotlib).
     limits
         Values at its two ends.
     note
-        A remark, such as how many tiles have no data.
+        A remark, such as the number of tiles without data.
     """
 
     title: str
@@ -52,12 +52,12 @@ class Legend:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerSpec:
-    """A layer: its data, where they lie, and how they look.
+    """A layer: its data, their position and their appearance.
 
     Parameters
     ----------
     name
-        Words in the layer list.
+        Title in the layer list.
     kind
         Type of napari layer.
     data
@@ -67,13 +67,13 @@ class LayerSpec:
     style
         Arguments of that kind of layer ("colormap", "contrast_limits", "edge_color"...).
     attributes
-        Attributes to set once the layer exists ("contour" of labels cannot be an argument).
+        Attributes to set once the layer exists: napari takes "contour" of labels in no other way.
     opacity, blending, visible
         As in napari.
     legend
-        What the colours mean; None when there are no colours to explain.
+        Meaning of the colours; None for slides.
     artifact
-        Name of the result that is shown; empty for others.
+        Name of the artifact that is shown; empty for others.
     space
         Coordinate space of the data: the section or the PET whose alignment moves the layer.
     """
@@ -93,11 +93,11 @@ class LayerSpec:
 
     @property
     def multiscale(self) -> bool:
-        """Whether the data are levels of one image."""
+        """Whether the data are the levels of a pyramid."""
         return isinstance(self.data, list | tuple) and self.kind in ("image", "labels")
 
     def as_layer_data(self) -> tuple[Any, dict[str, Any], str]:
-        """Data, arguments and type for ``viewer._add_layer_from_data`` and for napari's readers."""
+        """Data, arguments and type, as napari's readers return them."""
         arguments: dict[str, Any] = {
             "name": self.name,
             "opacity": self.opacity,
@@ -114,20 +114,20 @@ class LayerSpec:
 
 
 def placement(lattice: Lattice, transform: Transform | None = None) -> dict[str, Any]:
-    """Where the samples of a lattice lie, in napari's words.
+    """Position of the samples of a lattice as arguments of a napari layer.
 
     Parameters
     ----------
     lattice
         The lattice (level 0 of a multiscale image).
     transform
-        From the lattice's frame to the frame of the canvas; None when they are the same, or when
-        the section is not aligned yet.
+        From the space of the lattice to that of the canvas; None when they are the same, or before
+        registration.
 
     Raises
     ------
     FrameMismatch
-        The transform does not start at the lattice's frame.
+        The transform does not start at the space of the lattice.
     """
     spacing, origin = np.asarray(lattice.spacing_um), np.asarray(lattice.origin_um)
     place = placement_um(lattice.frame, transform)
@@ -139,7 +139,7 @@ def placement(lattice: Lattice, transform: Transform | None = None) -> dict[str,
 
 
 def placement_um(frame: str, transform: Transform | None = None) -> dict[str, Any]:
-    """The same for coordinates that are µm of *frame* already (points, shapes, vectors)."""
+    """The same for coordinates in µm of the space *frame* (points, shapes, vectors)."""
     if transform is not None and transform.source != frame:
         raise FrameMismatch(
             f"a layer of '{frame}' cannot be placed by a transform from '{transform.source}'"

@@ -34,7 +34,7 @@ from napari_mosaik.core.catalogue import (
     UPTAKE,
     UPTAKE_CLUSTERS,
 )
-from napari_mosaik.view import plots
+from napari_mosaik.view import plots, spatial_plots
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.figure import axis_label, new_figure, note
 from napari_mosaik.view.formatting import heading, title_of, uptake_name
@@ -415,7 +415,7 @@ def _correlation(results: CaseResults) -> ReportFigure | None:
         return None
     names = [str(name) for name in table["parameter"]]
     matrix = table.matrix(["pearson", "spearman"])
-    figure = plots.correlation_figure(matrix, names, ["Pearson", "Spearman"], "Correlation")
+    figure = spatial_plots.correlation_figure(matrix, names, ["Pearson", "Spearman"], "Correlation")
     return ReportFigure(
         "Correlation of each parameter with the measured uptake.",
         figure,

@@ -183,7 +183,7 @@ class ParameterPanel(QWidget):
 
     # --- the figure -----------------------------------------------------------------------------
     def _figure(self, large: bool = False) -> Figure | None:
-        from napari_mosaik.view.plots import correlation_figure, mean_correlation_figure
+        from napari_mosaik.view.spatial_plots import correlation_figure, mean_correlation_figure
 
         cohort, kind = self.correlations, self.kind.currentIndex()
         if cohort is None:
