@@ -1,33 +1,31 @@
-"""Teach the tissue classifier from drawn shapes of one or many cases."""
+"""Train the tissue classifier on the annotations of one or many cases."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.atomic import atomic_folder
+from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import ANNOTATIONS, STAIN_FIT
 from napari_mosaik.core.errors import Blocked, InputError
 from napari_mosaik.core.params import Params, digest
 from napari_mosaik.core.progress import map_progress
+from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, saving
 from napari_mosaik.segment.training_pixels import class_list
 from napari_mosaik.workflow.case_status import case_status
+from napari_mosaik.workflow.parallel import in_parallel
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
-from napari_mosaik.workflow.training_data import (
-    DENSENET_TILE_PX,
-    ClassifierTraining,
-    Drawn,
-    Samples,
-    annotated_pixels,
-    annotated_tiles,
-)
+from napari_mosaik.workflow.steps.classes import BLOCK_PX, ClassReader
 
 if TYPE_CHECKING:
     from napari_mosaik.segment.densenet.network import DenseNetParams
@@ -35,15 +33,19 @@ if TYPE_CHECKING:
 
 __all__ = ["retrain"]
 
+AnnotatedCases = list[tuple[Case, tuple[AnnotatedShape, ...]]]
 HELD_OUT = 0.3
+"""Fraction of the annotations that are held out to assess the classifier."""
 ASSESSMENT_TREES = 20
-"""Trees of the classifier that is only judged: more would hardly change its scores."""
+"""Trees of the classifier that is only assessed: more would hardly change its scores."""
+DENSENET_TILE_PX = 128
+GROUP_PX = 512
 REVISION = 2
-"""Raised whenever the same shapes and settings would give another model."""
+"""Raised whenever the same annotations and settings would give another model."""
 
 
 def retrain(
-    teaching: Sequence[Case],
+    training: Sequence[Case],
     targets: Sequence[Case],
     *,
     method: str = "fast",
@@ -54,15 +56,16 @@ def retrain(
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Train the tissue classifier and make it the model of the target cases.
 
-    Only cases with annotations teach.  The classes are the program's three and any others that are
-    drawn.  The model is stored in every target case and becomes the setting of its class step, so
-    what depends on it is stale.  A model that was trained on the same shapes with the same settings
-    is used again; a network whose training was cut off goes on after its last finished pass.
+    Cases without annotations take no part.  The classes are the program's three and any others that
+    are annotated.  The model is stored in every target case and becomes the setting of its class
+    step, so all results that depend on it become stale.  A model that was trained on the same
+    annotations with the same settings is reused; an interrupted training of a network resumes after
+    its last complete epoch.
 
     Parameters
     ----------
-    teaching, targets
-        Cases whose shapes teach, and cases that get the model.
+    training, targets
+        Training cases, and cases that get the model.
     method
         "fast" or "densenet" (the paper's network).
     preset
@@ -70,45 +73,47 @@ def retrain(
     settings
         Settings that differ from the preset's.
     seed
-        Source of all chance.
+        Random seed.
     encoder
-        File with weights for the network's encoder; training begins from chance without.
+        File with initial weights of the network's encoder; random initialisation if None.
 
     Returns
     -------
     dict
         ``model`` (hash), ``method``, ``n_shapes``, ``n_cases``, ``classes``, ``held_out`` (scores
-        per class on shapes that did not teach; None where there were too few) and ``notes``
-        (sentences for the user).
+        per class on held-out annotations; None where there were too few) and ``notes`` (warnings
+        for the user).
 
     Raises
     ------
     InputError
         No annotation, fewer than two classes among them, an unknown method or preset.
     Blocked
-        A teaching case whose stain fit is not done.
+        The stain fit of a training case is not done.
     """
     if method not in _METHODS:
         raise InputError(f"method '{method}' is not offered; use one of: {', '.join(_METHODS)}")
     if encoder is not None and method != "densenet":
-        raise InputError("only the method 'densenet' has an encoder that can begin from weights")
+        raise InputError(
+            "only the method 'densenet' has an encoder; omit the encoder or the method"
+        )
     params = _params(method, preset, settings or {})
     yield Progress(0, 1, "reading annotations")
-    drawn = [(case, case.annotations("he")) for case in teaching]
-    drawn = [(case, shapes) for case, shapes in drawn if shapes]
-    _check(drawn, teaching)
-    begin = "" if encoder is None else _file_digest(encoder)
-    mark = _fingerprint(drawn, params.digest(), method, seed, begin)
-    place = _known(targets, mark)
-    if place is None:
-        classes = class_list([shape for _, shapes in drawn for shape in shapes])
-        checkpoint = targets[0].root / "scratch" / f"classes-{mark}.pt"
-        lesson = ClassifierTraining(drawn, classes, seed, mark, encoder, checkpoint)
-        model = yield from _METHODS[method](lesson, params)
+    annotated = [(case, case.annotations("he")) for case in training]
+    annotated = [(case, shapes) for case, shapes in annotated if shapes]
+    _check(annotated, training)
+    initial = "" if encoder is None else _file_digest(encoder)
+    fingerprint = _fingerprint(annotated, params.digest(), method, seed, initial)
+    folder = _trained_before(targets, fingerprint)
+    if folder is None:
+        classes = class_list([shape for _, shapes in annotated for shape in shapes])
+        checkpoint = targets[0].root / "scratch" / f"classes-{fingerprint}.pt"
+        task = ClassifierTraining(annotated, classes, seed, fingerprint, encoder, checkpoint)
+        model = yield from _METHODS[method](task, params)
     else:
         from napari_mosaik.segment.tissue_classifier import load_tissue_model
 
-        model = load_tissue_model(place)
+        model = load_tissue_model(folder)
         checkpoint = None
     _install(model, targets)
     if checkpoint is not None:
@@ -116,8 +121,8 @@ def retrain(
     yield Progress(1, 1, "trained")
     return {
         "model": model.hash,
-        "n_shapes": sum(len(shapes) for _, shapes in drawn),
-        "n_cases": len(drawn),
+        "n_shapes": sum(len(shapes) for _, shapes in annotated),
+        "n_cases": len(annotated),
         "method": method,
         "classes": list(model.classes),
         "held_out": model.training.get("held_out"),
@@ -132,7 +137,7 @@ def _params(method: str, preset: str, settings: Mapping[str, Any]) -> Params:
         from napari_mosaik.segment.tissue_classifier import TissueClassParams
 
         if preset:
-            raise InputError("the method 'fast' has no presets; leave the preset out")
+            raise InputError("the method 'fast' has no presets; omit the preset")
         return TissueClassParams.parse(settings, where)
     from napari_mosaik.segment.densenet.network import PRESETS, DenseNetParams
 
@@ -148,19 +153,19 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check(drawn: Drawn, teaching: Sequence[Case]) -> None:
-    if not drawn:
-        names = ", ".join(case.name for case in teaching)
+def _check(annotated: AnnotatedCases, training: Sequence[Case]) -> None:
+    if not annotated:
+        names = ", ".join(case.name for case in training)
         raise InputError(
-            f"nothing is annotated on the H&E of {names}; draw some shapes of at least two "
-            "classes, or import them with 'napari-mosaik annotate import'"
+            f"nothing is annotated on the H&E of {names}; annotate at least two classes, or "
+            "import annotations with 'napari-mosaik annotate import'"
         )
-    labels = {shape.label for _, shapes in drawn for shape in shapes}
+    labels = {shape.label for _, shapes in annotated for shape in shapes}
     if len(labels) < 2:
         raise InputError(
             f"only '{labels.pop()}' is annotated; a classifier needs shapes of two classes or more"
         )
-    for case, _ in drawn:
+    for case, _ in annotated:
         state = case_status(case).states["stain"]
         if state.word != "done":
             raise Blocked(
@@ -169,97 +174,97 @@ def _check(drawn: Drawn, teaching: Sequence[Case]) -> None:
             )
 
 
-def _fingerprint(drawn: Drawn, settings: str, method: str, seed: int, begin: str) -> str:
-    """Stands for everything that the training depends on."""
+def _fingerprint(
+    annotated: AnnotatedCases, settings: str, method: str, seed: int, initial: str
+) -> str:
+    """Digest of everything that the training depends on."""
     sources = []
-    for case, _ in drawn:
+    for case, _ in annotated:
         fit = case.store.origin(STAIN_FIT)
         sources.append([case.name, case.digest(ANNOTATIONS), fit.digest() if fit else ""])
-    return digest([sources, settings, method, seed, begin, REVISION])
+    return digest([sources, settings, method, seed, initial, REVISION])
 
 
-def _known(targets: Sequence[Case], mark: str) -> Path | None:
-    """Folder of a model that was made by the same training."""
+def _trained_before(targets: Sequence[Case], fingerprint: str) -> Path | None:
+    """Folder of a model of the same training."""
     for case in targets:
         for card in sorted((case.root / "models").glob("*/card.json")):
-            if read_json(card).get("training", {}).get("fingerprint") == mark:
+            if read_json(card).get("training", {}).get("fingerprint") == fingerprint:
                 return card.parent
     return None
 
 
-def _teach_fast(
-    lesson: ClassifierTraining, params: TissueClassParams
+def _train_fast(
+    task: ClassifierTraining, params: TissueClassParams
 ) -> Generator[Progress, None, TissueModel]:
     from napari_mosaik.segment.tissue_classifier import train_fast
     from napari_mosaik.segment.training_pixels import chosen_pixels
 
-    rng = np.random.default_rng(lesson.seed)
-    pooled: list[Samples] = []
-    for number, (case, shapes) in enumerate(lesson.drawn):
-        share = 0.7 / len(lesson.drawn)
-        yield Progress(share * number, 1, f"looking at the shapes of {case.name}")
-        found = yield from annotated_pixels(
-            case, shapes, lesson.codes, params, share * number, share
-        )
-        most = params.max_per_class // len(lesson.drawn) + 1
-        pooled.append(found.rows(chosen_pixels(found.codes, most, rng)))
-    samples = Samples.joined(pooled)
-    yield Progress(0.75, 1, "judging by shapes that are held out")
-    record = {**lesson.record(), "held_out": _judged(samples, lesson, params)}
+    rng = np.random.default_rng(task.seed)
+    pooled: list[PixelSamples] = []
+    for number, (case, shapes) in enumerate(task.annotated):
+        share = 0.7 / len(task.annotated)
+        yield Progress(share * number, 1, f"reading the annotated pixels of {case.name}")
+        own = yield from _annotated_pixels(case, shapes, task.codes, params, share * number, share)
+        max_pixels = params.max_per_class // len(task.annotated) + 1
+        pooled.append(own.rows(chosen_pixels(own.codes, max_pixels, rng)))
+    samples = PixelSamples.joined(pooled)
+    yield Progress(0.75, 1, "assessing on held-out annotations")
+    record = {**task.record(), "held_out": _held_out_scores(samples, task, params)}
     yield Progress(0.85, 1, "growing trees")
-    return train_fast(samples.features, samples.codes, params, rng, lesson.classes, record)
+    return train_fast(samples.features, samples.codes, params, rng, task.classes, record)
 
 
-def _judged(
-    samples: Samples, lesson: ClassifierTraining, params: TissueClassParams
+def _held_out_scores(
+    samples: PixelSamples, task: ClassifierTraining, params: TissueClassParams
 ) -> dict[str, Any] | None:
-    """Scores of a classifier that has not seen three of ten shapes; None with too few shapes."""
+    """Scores on annotations that are held out from a training; None with too few of them."""
     from napari_mosaik.segment.metrics import class_metrics, confusion_matrix
     from napari_mosaik.segment.tissue_classifier import train_fast
     from napari_mosaik.segment.training_pixels import held_out_groups
 
-    rng = np.random.default_rng([lesson.seed, 1])
-    held = held_out_groups(samples.codes, samples.shapes, HELD_OUT, rng)
-    taught, judged = samples.rows(~held), samples.rows(held)
-    if not held.any() or np.unique(taught.codes).size < 2:
+    rng = np.random.default_rng([task.seed, 1])
+    held_out = held_out_groups(samples.codes, samples.shapes, HELD_OUT, rng)
+    seen, unseen = samples.rows(~held_out), samples.rows(held_out)
+    if not held_out.any() or np.unique(seen.codes).size < 2:
         return None
     fewer = params.model_copy(update={"n_trees": max(1, min(ASSESSMENT_TREES, params.n_trees))})
-    model = train_fast(taught.features, taught.codes, fewer, rng, lesson.classes)
-    found = model.forest.predict(judged.features).argmax(axis=1) + 1
-    confusion = confusion_matrix(judged.codes, found, len(lesson.classes))
-    n_shapes = int(np.unique(judged.shapes).size)
-    return {**class_metrics(confusion).to_dict(lesson.classes), "shapes": n_shapes}
+    model = train_fast(seen.features, seen.codes, fewer, rng, task.classes)
+    predicted = model.forest.predict(unseen.features).argmax(axis=1) + 1
+    confusion = confusion_matrix(unseen.codes, predicted, len(task.classes))
+    n_shapes = int(np.unique(unseen.shapes).size)
+    return {**class_metrics(confusion).to_dict(task.classes), "shapes": n_shapes}
 
 
-def _teach_densenet(
-    lesson: ClassifierTraining, params: DenseNetParams
+def _train_densenet(
+    task: ClassifierTraining, params: DenseNetParams
 ) -> Generator[Progress, None, TissueModel]:
-    """The paper's network on tiles around the shapes; slow without a graphics card."""
+    """The paper's network on tiles around the annotations; slow without a GPU."""
     yield Progress(0.0, 1, "loading the network library, about 3 s")
     from napari_mosaik.segment.densenet.training import Tiles, train_densenet
     from napari_mosaik.segment.densenet.weights import read_encoder_weights
 
-    encoder = None if lesson.encoder is None else read_encoder_weights(lesson.encoder)
-    pictures, codes, groups = [], [], []
-    for number, (case, shapes) in enumerate(lesson.drawn):
-        yield Progress(0.1 * number / len(lesson.drawn), 1, f"cutting tiles of {case.name}")
-        for picture, code, group in annotated_tiles(case, shapes, lesson.codes, params):
-            pictures.append(picture)
+    encoder = None if task.encoder is None else read_encoder_weights(task.encoder)
+    images, codes, groups = [], [], []
+    for number, (case, shapes) in enumerate(task.annotated):
+        yield Progress(0.1 * number / len(task.annotated), 1, f"cutting tiles of {case.name}")
+        for image, code, group in _annotated_tiles(case, shapes, task.codes, params):
+            images.append(image)
             codes.append(code)
             groups.append(case.name if params.split == "slide" else group)
-    if not pictures:
+    if not images:
         raise InputError(
             f"no tile of {DENSENET_TILE_PX} pixels of {params.read_spacing_um:g} µm lies within "
-            "the slide and holds a shape; draw larger shapes or use the method 'fast'"
+            "the slide and holds an annotation; draw larger shapes or use the method 'fast'"
         )
     steps = train_densenet(
-        Tiles(np.stack(pictures), np.stack(codes), np.array(groups)),
+        Tiles(np.stack(images), np.stack(codes), np.array(groups)),
         params,
-        lesson.seed,
-        classes=lesson.classes,
+        task.seed,
+        classes=task.classes,
         encoder=encoder,
-        checkpoint=lesson.checkpoint,
-        training=lesson.record(),
+        checkpoint=task.checkpoint,
+        training=task.record(),
     )
     return (
         yield from map_progress(
@@ -272,7 +277,7 @@ def _teach_densenet(
 
 
 def _install(model: TissueModel, targets: Sequence[Case]) -> None:
-    """Put the model into every target case and choose it there."""
+    """Store the model in every target case and select it there."""
     for case in targets:
         with case.writing():
             folder = case.model_folder(model.hash)
@@ -289,6 +294,134 @@ def _save(model: TissueModel, folder: Path) -> None:
 
 
 _METHODS: dict[str, Callable[..., Generator[Progress, None, TissueModel]]] = {
-    "fast": _teach_fast,
-    "densenet": _teach_densenet,
+    "fast": _train_fast,
+    "densenet": _train_densenet,
 }
+
+
+# --- training data -------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassifierTraining:
+    """What both methods are trained with."""
+
+    annotated: AnnotatedCases
+    classes: tuple[str, ...]
+    seed: int
+    fingerprint: str
+    encoder: Path | None
+    checkpoint: Path
+
+    @property
+    def codes(self) -> dict[str, int]:
+        """Code of each class name."""
+        return {name: code for code, name in enumerate(self.classes, start=1)}
+
+    def record(self) -> dict[str, Any]:
+        """Entries of the model's card."""
+        return {
+            "cases": [case.name for case, _ in self.annotated],
+            "shapes": {case.name: len(shapes) for case, shapes in self.annotated},
+            "seed": self.seed,
+            "fingerprint": self.fingerprint,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PixelSamples:
+    """Annotated pixels.
+
+    Parameters
+    ----------
+    features
+        (n, f) pixel features, dimensionless.
+    codes
+        (n,) class codes.
+    shapes
+        (n,) number of the shape that each pixel lies in.
+    """
+
+    features: NDArray[np.float32]
+    codes: NDArray[np.uint8]
+    shapes: NDArray[np.int64]
+
+    def rows(self, rows: NDArray[Any]) -> PixelSamples:
+        """Some of the pixels: indices (m,) or a mask (n,)."""
+        return PixelSamples(self.features[rows], self.codes[rows], self.shapes[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[PixelSamples]) -> PixelSamples:
+        """The pixels of all parts, one after another."""
+        return cls(
+            np.concatenate([one.features for one in parts]),
+            np.concatenate([one.codes for one in parts]),
+            np.concatenate([one.shapes for one in parts]),
+        )
+
+
+def _annotated_tiles(
+    case: Case,
+    shapes: tuple[AnnotatedShape, ...],
+    names: Mapping[str, int],
+    params: DenseNetParams,
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], str]]:
+    """Stain-normalised tiles with annotated pixels, their codes, and their spatial group.
+
+    Tiles (128, 128, 3) uint8, codes (128, 128) label.
+    """
+    from napari_mosaik.segment.training_pixels import rasterise_classes
+    from napari_mosaik.tissue import StainFit
+
+    stain: Any = case.store.read(STAIN_FIT)
+    with case.slide("he") as slide:
+        spacing_um = params.read_spacing_um
+        reader = ClassReader(slide, StainFit.from_dict(stain), spacing_um, spacing_um)
+        codes = rasterise_classes(shapes, reader.lattice, names)
+        for block in cut(reader.lattice, DENSENET_TILE_PX, 0.0):
+            own = codes[block.rows, block.cols]
+            if own.shape == (DENSENET_TILE_PX, DENSENET_TILE_PX) and own.any():
+                row, col = block.rows.start // GROUP_PX, block.cols.start // GROUP_PX
+                pixels = reader.rgb(block.core)
+                own = np.where(slide.sound(block.core), own, 0).astype(own.dtype)
+                yield pixels, own, f"{case.name} {row} {col}"
+
+
+def _annotated_pixels(
+    case: Case,
+    shapes: tuple[AnnotatedShape, ...],
+    names: Mapping[str, int],
+    params: TissueClassParams,
+    start: float,
+    share: float,
+) -> Generator[Progress, None, PixelSamples]:
+    """All annotated pixels of one case, in raster order of blocks; touching shapes are one."""
+    from scipy import ndimage
+
+    from napari_mosaik.segment.tissue_classifier import block_features, fast_halo_um
+    from napari_mosaik.segment.training_pixels import rasterise_classes
+    from napari_mosaik.tissue import StainFit
+
+    stain: Any = case.store.read(STAIN_FIT)
+    fit = StainFit.from_dict(stain)
+    with case.slide("he") as slide:
+        reader = ClassReader(slide, fit, params.spacing_um, params.read_spacing_um)
+        codes = rasterise_classes(shapes, reader.lattice, names)
+        member, _ = ndimage.label(codes > 0)
+        first = int.from_bytes(hashlib.blake2b(case.name.encode(), digest_size=4).digest(), "big")
+        blocks = [
+            block
+            for block in cut(reader.lattice, BLOCK_PX, fast_halo_um(params))
+            if codes[block.rows, block.cols].any()
+        ]
+        samples: dict[int, PixelSamples] = {}
+
+        def read(block: Block) -> None:
+            spacing_um = reader.lattice.spacing_um[0] / reader.factor
+            features = block_features(reader.rgb(block.outer), spacing_um, params)[block.inner]
+            own = np.where(slide.sound(block.core), codes[block.rows, block.cols], 0)
+            numbers = (first << 24) + member[block.rows, block.cols].astype(np.int64)
+            samples[block.index] = PixelSamples(features[own > 0], own[own > 0], numbers[own > 0])
+
+        for done in in_parallel(read, blocks):
+            text = f"reading the annotated pixels of {case.name}"
+            yield Progress(start + share * done / len(blocks), 1, text)
+    return PixelSamples.joined([samples[block.index] for block in blocks])

@@ -1,4 +1,4 @@
-"""Work over several cases: teaching the tissue classifier and the uptake network."""
+"""Train the uptake network on the cases of a cohort but one."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from napari_mosaik.core.progress import map_progress
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json
 from napari_mosaik.workflow.case_status import case_status
+from napari_mosaik.workflow.correlations import (
+    CAIX_SCORE,
+    choose_proxies_of,
+    cohort_correlations,
+)
 from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.steps import maker_of
 from napari_mosaik.workflow.steps.align import low_confidence_warning
-from napari_mosaik.workflow.steps.clusters import label_column
 from napari_mosaik.workflow.steps.predict import PREDICTOR_READS, tile_inputs
+from napari_mosaik.workflow.steps.spatial import uptake_classes
 
 if TYPE_CHECKING:
     from napari_mosaik.predictor import TileInputs, TrainParams
-    from napari_mosaik.spatial import ProxyChoice
 
-__all__ = ["choose_proxies_of", "proxy_groups", "train_network", "training_cases"]
+__all__ = ["train_network", "training_cases"]
 
 SplitKind = Literal["case", "patient"]
-_NO_CLASS = 5
-CAIX_SCORE = "caix_h_score"
 
 
 def case_named(cases: Sequence[Case], name: str) -> Case:
@@ -45,7 +47,7 @@ def case_named(cases: Sequence[Case], name: str) -> Case:
 
 
 def training_cases(cases: Sequence[Case], test: str, split: SplitKind) -> tuple[list[Case], Any]:
-    """The cases that teach when *test* is held out, and the split as it stands in the record."""
+    """The training cases when *test* is held out, and the split."""
     from napari_mosaik.predictor import leave_one_case_out, leave_one_patient_out
 
     case_named(cases, test)
@@ -53,42 +55,21 @@ def training_cases(cases: Sequence[Case], test: str, split: SplitKind) -> tuple[
     if len(patients) < len(cases):
         raise InputError("two cases of the cohort have the same name; rename one in its case.toml")
     choose = leave_one_case_out if split == "case" else leave_one_patient_out
-    made = choose(patients, test)
-    return [case for case in cases if case.name in made.train], made
-
-
-def choose_proxies_of(cases: Sequence[Case]) -> ProxyChoice:
-    """The vascular and nuclear parameter that go best with the uptake, and the CAIX score."""
-    from napari_mosaik.spatial import choose_proxies
-
-    tables = {case.name: case.store.read(ASSOCIATION) for case in cases}
-    return choose_proxies(tables, proxy_groups())
-
-
-def proxy_groups() -> dict[str, tuple[str, ...]]:
-    """The groups of parameters of which one each is chosen."""
-    from napari_mosaik.features import parameters_of
-
-    return {
-        "vascular": parameters_of("vascular"),
-        "nuclear": parameters_of("nuclear"),
-        "caix": (CAIX_SCORE,),
-    }
+    chosen = choose(patients, test)
+    return [case for case in cases if case.name in chosen.train], chosen
 
 
 def selection_frequencies(cases: Sequence[Case], proxies: Mapping[str, str]) -> dict[str, float]:
-    """Group to the share of draws of tiles in which its proxy would be chosen again."""
-    from napari_mosaik.workflow.correlations import cohort_correlations
-
+    """Group to the bootstrap selection frequency of its proxy."""
     table = cohort_correlations([case.root for case in cases]).stability
     if table is None:
         return {}
-    share = zip(table["group"], table["parameter"], table["frequency"], strict=True)
-    return {str(g): float(s) for g, p, s in share if proxies.get(str(g)) == str(p)}
+    rows = zip(table["group"], table["parameter"], table["frequency"], strict=True)
+    return {str(g): float(f) for g, p, f in rows if proxies.get(str(g)) == str(p)}
 
 
 def _require_done(cases: Sequence[Case]) -> None:
-    """Stop when a training case lacks something that the training reads."""
+    """Raise `Blocked` when a training case lacks a result that the training reads."""
     for case in cases:
         states = case_status(case).states
         for artifact in (*PREDICTOR_READS, UPTAKE, UPTAKE_CLUSTERS, ASSOCIATION):
@@ -96,13 +77,13 @@ def _require_done(cases: Sequence[Case]) -> None:
             if states[maker.name].word != "done":
                 state = states[maker.name]
                 raise Blocked(
-                    f"case {case.name} cannot teach yet: '{maker.title}' is {state.word} "
+                    f"case {case.name} is not ready for training: '{maker.title}' is {state.word} "
                     f"({state.reason}). Run: napari-mosaik run {case.root}"
                 )
 
 
 def _fingerprint(cases: Sequence[Case], settings: dict[str, Any]) -> str:
-    """Stands for everything that a training depends on."""
+    """Digest of everything that a training depends on."""
     origins = {
         case.name: [
             origin.digest() if (origin := case.store.origin(artifact)) else ""
@@ -113,8 +94,8 @@ def _fingerprint(cases: Sequence[Case], settings: dict[str, Any]) -> str:
     return digest([origins, settings])
 
 
-def _known_model(folder: Path, fingerprint: str) -> str:
-    """Hash of a model that was made by the same training; empty when there is none."""
+def _trained_model(folder: Path, fingerprint: str) -> str:
+    """Hash of a model of the same training; empty when there is none."""
     for card in sorted(folder.glob("*/card.json")):
         if read_json(card).get("fingerprint") == fingerprint:
             return card.parent.name
@@ -125,17 +106,16 @@ def training_inputs(
     case: Case, proxies: tuple[str, str, str], window_px: int, curves: str
 ) -> TileInputs:
     """One training case with its measured uptake."""
-    seen = tile_inputs(case.store.read, case.name, case.patient, proxies, window_px, curves)
-    labels = np.asarray(case.store.read(UPTAKE_CLUSTERS)[label_column("suv")], np.int8)
-    doubts = [
+    inputs = tile_inputs(case.store.read, case.name, case.patient, proxies, window_px, curves)
+    warnings = [
         low_confidence_warning(case.store.read(ALIGNMENT[frame]), title)
         for frame, title in (("he", "H&E"), ("pet", "the PET"))
     ]
     return replace(
-        seen,
-        warnings=tuple(sentence for sentence in doubts if sentence),
+        inputs,
+        warnings=tuple(warning for warning in warnings if warning),
         suv=np.asarray(case.store.read(UPTAKE)["suv"], float),
-        pet_label=np.where(labels == _NO_CLASS, -1, labels).astype(np.int8),
+        pet_label=uptake_classes(case.store.read(UPTAKE_CLUSTERS)),
     )
 
 
@@ -147,21 +127,21 @@ def train_network(
     split: SplitKind = "case",
     seed: int = 0,
 ) -> Generator[Progress, None, str]:
-    """Teach the network on all cases but *test* and put the model into the test case.
+    """Train the network on all cases but *test* and store the model in the test case.
 
-    The model's hash becomes the setting of the test case's prediction.  A training that was
-    interrupted goes on from its last finished epoch; one that was finished is not repeated.
+    The model's hash becomes the setting of the test case's prediction.  An interrupted training
+    resumes after its last complete epoch; a complete one is not repeated.
     """
     held_out = case_named(cases, test)
-    teaching, made = training_cases(cases, test, split)
-    _require_done(teaching)
+    training, chosen = training_cases(cases, test, split)
+    _require_done(training)
     with held_out.writing():
         settings = {"params": params.model_dump(mode="json"), "seed": seed, "split": split}
-        mark = _fingerprint(teaching, settings)
-        model = _known_model(held_out.root / "models", mark)
+        fingerprint = _fingerprint(training, settings)
+        model = _trained_model(held_out.root / "models", fingerprint)
         if not model:
             with one_blas_thread():
-                model = yield from _teach(held_out, teaching, made, params, seed, mark)
+                model = yield from _train(held_out, training, chosen, params, seed, fingerprint)
         recipe = changed(read_recipe(held_out.root), "predict", model=model)
         write_recipe(held_out.root, recipe)
         held_out.log("train", model=model, test=test, split=split, seed=seed)
@@ -169,46 +149,51 @@ def train_network(
     return model
 
 
-def _teach(
-    held_out: Case, teaching: Sequence[Case], made: Any, params: TrainParams, seed: int, mark: str
+def _train(
+    held_out: Case,
+    training: Sequence[Case],
+    split: Any,
+    params: TrainParams,
+    seed: int,
+    fingerprint: str,
 ) -> Generator[Progress, None, str]:
     yield Progress(0, 1, "loading the network library, about 3 s")
     from napari_mosaik.predictor import BaselineColumns, TrainedModel, train
 
-    chosen = choose_proxies_of(teaching)
-    proxies = (chosen.proxies["vascular"], chosen.proxies["nuclear"], chosen.proxies["caix"])
-    units = {case.store.read(UPTAKE).unit("suv") for case in teaching}
+    choice = choose_proxies_of(training)
+    proxies = (choice.proxies["vascular"], choice.proxies["nuclear"], choice.proxies["caix"])
+    units = {case.store.read(UPTAKE).unit("suv") for case in training}
     if len(units) > 1:
         raise InputError(f"the training cases' uptake has different units: {', '.join(units)}")
-    seen = []
-    for number, case in enumerate(teaching):
-        yield Progress(0.1 * number / len(teaching), 1, f"gathering {case.name}")
-        seen.append(training_inputs(case, proxies, params.window_px, params.curves))
-    checkpoint = held_out.root / "scratch" / f"train-{mark}.pt"
+    inputs = []
+    for number, case in enumerate(training):
+        yield Progress(0.1 * number / len(training), 1, f"reading {case.name}")
+        inputs.append(training_inputs(case, proxies, params.window_px, params.curves))
+    checkpoint = held_out.root / "scratch" / f"train-{fingerprint}.pt"
     columns = BaselineColumns(caix=CAIX_SCORE, supply="vessel_perimeter_density_per_um")
-    events = train(seen, params, seed=seed, checkpoint=checkpoint, columns=columns)
+    steps = train(inputs, params, seed=seed, checkpoint=checkpoint, columns=columns)
     trained = yield from map_progress(
-        events,
-        lambda event: Progress(
-            0.1 + 0.9 * event.fraction,
+        steps,
+        lambda step: Progress(
+            0.1 + 0.9 * step.fraction,
             1,
-            f"training the network, epoch {event.epoch} of {event.epochs}",
+            f"training the network, epoch {step.epoch} of {step.epochs}",
         ),
     )
     card = {
         **trained.card,
-        "fingerprint": mark,
-        "split": made.kind,
-        "shared_patient": made.shared_patient,
+        "fingerprint": fingerprint,
+        "split": split.kind,
+        "shared_patient": split.shared_patient,
         "test_case": held_out.name,
         "suv_unit": units.pop(),
         "choice_of_proxies": {
-            "cases": list(chosen.cases),
-            "leaking": chosen.leaking,
-            "warnings": list(chosen.warnings),
-            "selection_frequency": selection_frequencies(teaching, chosen.proxies),
+            "cases": list(choice.cases),
+            "leaking": choice.leaking,
+            "warnings": list(choice.warnings),
+            "selection_frequency": selection_frequencies(training, choice.proxies),
         },
-        "warnings": [*trained.card["warnings"], *made.warnings],
+        "warnings": [*trained.card["warnings"], *split.warnings],
     }
     folder = TrainedModel(trained.weights, card).save(held_out.root / "models")
     checkpoint.unlink(missing_ok=True)

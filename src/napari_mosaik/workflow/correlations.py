@@ -1,11 +1,11 @@
-"""What the window and the report show of space: correlations over cases, one parameter's Moran."""
+"""Correlations over the cases of a cohort, choice of proxies, and Moran's scatter plot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,20 +22,27 @@ from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
-from napari_mosaik.workflow.steps.clusters import LOCAL_MORAN, label_column
+from napari_mosaik.workflow.steps.spatial import LOCAL_MORAN, label_column
+
+if TYPE_CHECKING:
+    from napari_mosaik.spatial import ProxyChoice
 
 __all__ = [
+    "CAIX_SCORE",
     "MEASURED",
     "CohortCorrelations",
     "MoranPoints",
     "ParameterDescription",
+    "choose_proxies_of",
     "cohort_correlations",
     "moran_points",
     "parameter_descriptions",
 ]
 
+CAIX_SCORE = "caix_h_score"
+"""The CAIX parameter that the network and the baselines use."""
 MEASURED = "suv"
-"""Name under which the measured uptake stands among the parameters."""
+"""Name of the measured uptake among the parameters."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,13 +54,13 @@ class CohortCorrelations:
     tables
         Case name to its table; see `associate_table`.
     parameters
-        Every parameter that occurs, in the order of the catalogue.
+        All parameters, in the order of the catalogue.
     stability
-        How often each parameter would be chosen as its group's proxy; see `selection_stability`.
+        Bootstrap selection frequency of each parameter; see `selection_stability`.
     proxies
         Group to the parameter chosen on all these cases.
     warnings
-        Sentences for the user.
+        Warnings for the user.
     """
 
     tables: dict[str, Table]
@@ -63,7 +70,10 @@ class CohortCorrelations:
     warnings: tuple[str, ...]
 
     def matrix(self, kind: str) -> FloatArray:
-        """(parameters, cases) of "pearson" or "spearman"; NaN where a case lacks a parameter."""
+        """Coefficients "pearson" or "spearman", (parameters, cases), dimensionless.
+
+        NaN where a case lacks a parameter.
+        """
         out = np.full((len(self.parameters), len(self.tables)), np.nan)
         for column, table in enumerate(self.tables.values()):
             known = {str(name): row for row, name in enumerate(table["parameter"])}
@@ -73,7 +83,7 @@ class CohortCorrelations:
         return out
 
     def mean(self, kind: str) -> FloatArray:
-        """(parameters,) mean over the cases that have it; NaN where none has."""
+        """Mean over the cases, (parameters,), dimensionless; NaN where no case has a value."""
         matrix = self.matrix(kind)
         known = np.isfinite(matrix)
         total = np.where(known, matrix, 0.0).sum(axis=1)
@@ -90,15 +100,16 @@ class MoranPoints:
     name, unit
         The parameter and its unit.
     z, lag
-        (n,) standardised value of each tile and the mean of its neighbours; NaN where not tested.
+        (n,) standardised value of each tile and the mean of its neighbours, dimensionless; NaN
+        where not tested.
     label
         (n,) codes 0 to 5.
     global_i
-        Slope of the line through the middle: global Moran's I, if every tile has neighbours.
+        Slope of the line through the centre: global Moran's I, if every tile has neighbours.
     facts
         Engine, version and counts as recorded with the labels; empty for older results.
     note
-        What was said about the parameter.
+        Warnings about the parameter.
     """
 
     name: str
@@ -113,7 +124,7 @@ class MoranPoints:
 
 @dataclass(frozen=True, slots=True)
 class ParameterDescription:
-    """What one parameter is: words, unit, formula and meaning."""
+    """Title, unit, formula and meaning of one parameter."""
 
     name: str
     title: str
@@ -123,7 +134,7 @@ class ParameterDescription:
 
 
 def parameter_descriptions(table: Table | None) -> list[ParameterDescription]:
-    """What each column of a table of tile parameters is; classes of the user's own included."""
+    """Description of each column of a table of tile parameters, user-defined classes included."""
     from napari_mosaik.features import PARAMETERS as CATALOGUE
 
     out = []
@@ -143,7 +154,7 @@ def parameter_descriptions(table: Table | None) -> list[ParameterDescription]:
 
 
 def cohort_correlations(roots: Sequence[Path], *, draws: int = 500) -> CohortCorrelations:
-    """Read the correlations of several cases; cases without them are left out."""
+    """Read the correlations of several cases; cases without them are excluded."""
     from napari_mosaik.features import PARAMETERS as CATALOGUE
 
     tables: dict[str, Table] = {}
@@ -157,19 +168,37 @@ def cohort_correlations(roots: Sequence[Path], *, draws: int = 500) -> CohortCor
             samples[case.name] = _sample(case)
         except MosaikError:
             tables.pop(case.name, None)
-    found = {str(name) for table in tables.values() for name in table["parameter"]}
-    order = [name for name in CATALOGUE if name in found]
-    names = (*order, *sorted(found - set(order)))
+    occurring = {str(name) for table in tables.values() for name in table["parameter"]}
+    order = [name for name in CATALOGUE if name in occurring]
+    names = (*order, *sorted(occurring - set(order)))
     if not tables:
         return CohortCorrelations({}, names, None, {}, ())
     return CohortCorrelations(tables, names, *_choice(tables, samples, draws))
+
+
+def choose_proxies_of(cases: Sequence[Case]) -> ProxyChoice:
+    """The vascular and nuclear parameter best correlated with the uptake, and the CAIX score."""
+    from napari_mosaik.spatial import choose_proxies
+
+    tables = {case.name: case.store.read(ASSOCIATION) for case in cases}
+    return choose_proxies(tables, proxy_groups())
+
+
+def proxy_groups() -> dict[str, tuple[str, ...]]:
+    """Groups of parameters; one proxy is chosen from each."""
+    from napari_mosaik.features import parameters_of
+
+    return {
+        "vascular": parameters_of("vascular"),
+        "nuclear": parameters_of("nuclear"),
+        "caix": (CAIX_SCORE,),
+    }
 
 
 def _choice(
     tables: dict[str, Table], samples: dict[str, Any], draws: int
 ) -> tuple[Table | None, dict[str, str], tuple[str, ...]]:
     from napari_mosaik.spatial import choose_proxies, selection_stability
-    from napari_mosaik.workflow.cohort import proxy_groups
 
     groups = proxy_groups()
     try:
@@ -188,13 +217,13 @@ def _sample(case: Case) -> Any:
     uptake = np.asarray(case.store.read(UPTAKE)["suv"], float)
     if len(table) != len(grid) or uptake.size != len(grid):
         raise InputError(
-            f"case {case.name}: parameters and uptake are of other tiles; run it again"
+            f"case {case.name}: parameters and uptake are of different tiles; run the case again"
         )
     return TileSample(columns, uptake, grid.centres_um)
 
 
 def moran_points(case: Case, name: str) -> MoranPoints:
-    """Values, neighbours' means and labels of one parameter ("suv" for the measured uptake).
+    """Moran scatter plot and labels of one parameter ("suv" for the measured uptake).
 
     Raises
     ------
@@ -208,7 +237,9 @@ def moran_points(case: Case, name: str) -> MoranPoints:
     table, labels = case.store.read(values_in), case.store.read(labels_in)
     column = label_column(name)
     if column not in tuple(labels) or len(labels) != len(grid) or len(table) != len(grid):
-        raise InputError("the clusters are of other tiles or parameters; run them again")
+        raise InputError(
+            "the clusters are of other tiles or parameters; run the step 'Clusters' again"
+        )
     z, lag, global_i = moran_scatter(np.asarray(table[name], float), TileGraph.moore(grid))
     facts = (case.store.record(labels_in).get(LOCAL_MORAN) or {}).get(name, {})
     label = np.asarray(labels[column], np.int8)

@@ -1,4 +1,4 @@
-"""The antibody's kinetics: the patient's curves, and what delivery alone would retain per tile."""
+"""Antibody kinetics: the patient's curves, and the delivery-limited curves of each tile."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CurveParams(ImmunokineticParams):
 
 
 def sampling_times_h(last_h: float) -> FloatArray:
-    """Times close together at first, where binding takes seconds, and far apart later."""
+    """(48,) times, h: dense at first, where binding takes seconds, and sparse later."""
     return np.concatenate([[0.0], np.geomspace(FIRST_H, last_h, N_TIMES - 1)])
 
 
@@ -75,7 +75,7 @@ CURVES = Step(
 
 
 def curve_columns(name: str) -> tuple[str, ...]:
-    """Columns of `TILE_KINETICS` that hold one curve of every tile, in order of time."""
+    """Columns of `TILE_KINETICS` with one curve of every tile, in order of time."""
     return tuple(f"{name}.{number:02d}" for number in range(len(TILE_TIMES_H)))
 
 
@@ -96,13 +96,13 @@ def _tile_curves(inputs: StepContext, params: DeliveryParams) -> Generator[Progr
     about = {
         "retained": f"bound and internalised antibody at {TILE_TIMES_H[-1]:g} h, limited by "
         "delivery",
-        "antigen_share": "CAIX-positive share of the cells x neoplastic share of the tissue",
+        "antigen_share": "CAIX-positive fraction of the cells x neoplastic fraction of the tissue",
     }
     return {TILE_KINETICS: Table(columns, units, about, table.frame)}
 
 
 def antigen_share(parameters: Table) -> FloatArray:
-    """(n,) antigen-positive share of each tile's tissue; 0 where no tissue is neoplastic.
+    """(n,) antigen-positive fraction of each tile's tissue; 0 where no tissue is neoplastic.
 
     NaN where there is neoplastic tissue but no scored cell, or where CAIX was not measured.
     """

@@ -1,4 +1,4 @@
-"""Predict the uptake of every tile with a trained network, and its map over the tissue."""
+"""Predict the uptake of every tile with a trained network, and map it over the tissue."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from napari_mosaik.core.table import Table
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.steps.clusters import label_column
 from napari_mosaik.workflow.steps.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
+from napari_mosaik.workflow.steps.spatial import label_column
 
 if TYPE_CHECKING:
     from napari_mosaik.predictor import TileInputs
@@ -57,7 +57,7 @@ PREDICTOR_READS = (
     KINETICS,
     TILE_KINETICS,
 )
-"""What the network sees of a case."""
+"""Results of a case that the network reads."""
 
 
 class PredictParams(Params):
@@ -74,11 +74,11 @@ def tile_inputs(
     window_px: int,
     curves: str = "tile",
 ) -> TileInputs:
-    """Everything that the network sees of one case, from its stored results."""
+    """The network's inputs for one case, from its stored results."""
     from napari_mosaik.predictor import TileInputs, code_windows, edge_distance_um, fraction_pyramid
 
     grid, table, clusters = read(TILES), read(PARAMETERS), read(CLUSTERS)
-    times_h, seen = _curves(read, curves)
+    times_h, antibody = _curves(read, curves)
     codes = np.stack([clusters[label_column(name)] for name in proxies], axis=1)
     return TileInputs(
         case=case,
@@ -86,7 +86,7 @@ def tile_inputs(
         scales=fraction_pyramid(_fractions(read), grid, window_px),
         codes=code_windows(grid, codes),
         proxies=proxies,
-        curves=seen,
+        curves=antibody,
         times_h=times_h,
         features=table.matrix(tuple(table)),
         feature_names=tuple(table),
@@ -97,7 +97,7 @@ def tile_inputs(
 
 
 def _curves(read: Callable[[Artifact[Any]], Any], which: str) -> tuple[FloatArray, FloatArray]:
-    """Times, and the curves of the patient (times, 3) or of every tile (n, times, 3)."""
+    """Times (t,), h, and the curves of the patient (t, 3) or of every tile (n, t, 3)."""
     if which == "patient":
         table = read(KINETICS)
         return np.asarray(table["time_h"], float), table.matrix(CURVE_NAMES)
@@ -127,9 +127,9 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
     model = TrainedModel.load(inputs.model_folder(params.model))
     card = model.card
     first, second, third = card["proxies"]
-    yield Progress(0.3, 1, "gathering what the network sees")
+    yield Progress(0.3, 1, "reading the inputs")
     proxies, window_px = (first, second, third), int(card["settings"]["window_px"])
-    seen = tile_inputs(
+    tile_data = tile_inputs(
         inputs.read,
         inputs.case_name,
         inputs.patient,
@@ -138,24 +138,24 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
         card["settings"].get("curves", "patient"),
     )
     yield Progress(0.6, 1, "predicting")
-    found = predict(model, seen)
+    prediction = predict(model, tile_data)
     columns: dict[str, NDArray[Any]] = {
-        "suv_norm": found.suv_norm,
-        "suv": found.suv,
-        "class_label": found.class_label,
-        **{f"class_{i}": found.class_probability[:, i] for i in range(5)},
+        "suv_norm": prediction.suv_norm,
+        "suv": prediction.suv,
+        "class_label": prediction.class_label,
+        **{f"class_{i}": prediction.class_probability[:, i] for i in range(5)},
     }
-    for name, values in predict_baselines(card, seen).items():
+    for name, values in predict_baselines(card, tile_data).items():
         if values is not None:
             columns[f"baseline_{name}"] = values
     unit = card["suv_unit"]
     table = Table(columns, {"suv": unit}, frame=inputs.read(TILES).lattice.frame)
     yield Progress(0.8, 1, "mapping the prediction")
     grid, mask = inputs.read(TILES), inputs.read(TISSUE[REFERENCE])
-    painted = parameter_map(grid, found.suv, mask, MAP_SPACING_UM, unit=unit)
+    suv_map = parameter_map(grid, prediction.suv, mask, MAP_SPACING_UM, unit=unit)
     return {
         PREDICTION: table,
-        PREDICTION_MAP: painted,
+        PREDICTION_MAP: suv_map,
         PREDICTION_RECORD: _record(model, inputs, params),
     }
 
@@ -163,13 +163,13 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
 def _record(model: Any, inputs: StepContext, params: PredictParams) -> dict[str, Any]:
     card = model.card
     patients = {entry["patient"] for entry in card["cases"]}
-    taught = [entry["case"] for entry in card["cases"]]
+    training_cases = [entry["case"] for entry in card["cases"]]
     return {
         "model": params.model,
         "split": card["split"],
-        "training_cases": taught,
+        "training_cases": training_cases,
         "shared_patient": inputs.patient in patients,
-        "seen_in_training": inputs.case_name in taught,
+        "seen_in_training": inputs.case_name in training_cases,
         "proxies": list(card["proxies"]),
         "target": dict(card["target"]),
         "unit": card["suv_unit"],

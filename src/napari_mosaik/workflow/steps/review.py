@@ -1,10 +1,8 @@
-"""Compare predicted with measured uptake, beside baselines that any method has to beat."""
+"""Compare predicted with measured uptake, next to simple baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
-
-import numpy as np
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
@@ -20,12 +18,11 @@ from napari_mosaik.core.params import Params
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import low_confidence_warning
-from napari_mosaik.workflow.steps.clusters import label_column
+from napari_mosaik.workflow.steps.spatial import uptake_classes
 
 __all__ = ["REVIEW", "ReviewParams"]
 
 _PREFIX = "baseline_"
-_NO_CLASS = 5
 
 
 class ReviewParams(Params):
@@ -46,8 +43,7 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
     target = TargetScale(float(record["target"]["low"]), float(record["target"]["high"]))
     labels = None
     if inputs.has(UPTAKE_CLUSTERS):
-        labels = np.asarray(inputs.read(UPTAKE_CLUSTERS)[label_column("suv")], np.int64)
-        labels = np.where(labels == _NO_CLASS, -1, labels)
+        labels = uptake_classes(inputs.read(UPTAKE_CLUSTERS))
     metrics = metrics_record(
         test_case=inputs.case_name,
         split=record["split"],
@@ -68,17 +64,17 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
             "proxies": record["proxies"],
             "seed": record["seed"],
             "unit": record["unit"],
-            "warnings": [*record["warnings"], *_doubts(inputs)],
+            "warnings": [*record["warnings"], *_warnings(inputs)],
         },
     )
     metrics.pop("seconds", None)
     return {METRICS: metrics}
 
 
-def _doubts(inputs: StepContext) -> list[str]:
-    """What makes the comparison itself doubtful: a PET that may not lie where it seems to."""
-    sentence = low_confidence_warning(inputs.read(ALIGNMENT["pet"]), f"{inputs.case_name}: the PET")
-    return [sentence] if sentence else []
+def _warnings(inputs: StepContext) -> list[str]:
+    """A PET alignment of low confidence makes the comparison uncertain."""
+    warning = low_confidence_warning(inputs.read(ALIGNMENT["pet"]), f"{inputs.case_name}: the PET")
+    return [warning] if warning else []
 
 
 REVIEW = Step(

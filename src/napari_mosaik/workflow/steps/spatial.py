@@ -1,4 +1,4 @@
-"""Hot and cold clusters: local Moran labels of every tile parameter and of the measured uptake."""
+"""Correlation of the tile parameters with the uptake, and hot and cold clusters of both."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.catalogue import CLUSTERS, PARAMETERS, TILES, UPTAKE, UPTAKE_CLUSTERS
+from napari_mosaik.core.catalogue import (
+    ASSOCIATION,
+    CLUSTERS,
+    PARAMETERS,
+    TILES,
+    UPTAKE,
+    UPTAKE_CLUSTERS,
+)
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.table import Table
-from napari_mosaik.spatial import MoranParams
+from napari_mosaik.spatial import AssociationParams, MoranParams
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
-__all__ = ["FIND_CLUSTERS", "LOCAL_MORAN", "label_column"]
+__all__ = ["ASSOCIATE", "FIND_CLUSTERS", "LOCAL_MORAN", "label_column", "uptake_classes"]
 
 NOT_TESTABLE = 5
 LOCAL_MORAN = "local_moran"
-"""Note of the record: engine, its version and the counts of tiles of each parameter."""
+"""Note of the record: engine, its version and tile counts of each parameter."""
 
 
 def label_column(parameter: str) -> str:
@@ -29,13 +36,21 @@ def label_column(parameter: str) -> str:
     return f"{parameter}.label"
 
 
-def _parameters(inputs: StepContext, params: MoranParams) -> Generator[Progress, None, Results]:
+def uptake_classes(clusters: Table) -> NDArray[np.int8]:
+    """(n,) class 0-4 of each tile from the clusters of the uptake, -1 where not testable; label."""
+    labels = np.asarray(clusters[label_column("suv")], np.int8)
+    return np.where(labels == NOT_TESTABLE, -1, labels).astype(np.int8)
+
+
+def _cluster_parameters(
+    inputs: StepContext, params: MoranParams
+) -> Generator[Progress, None, Results]:
     table = inputs.read(PARAMETERS)
     values = {name: np.asarray(table[name], float) for name in table}
     return {CLUSTERS: (yield from _labelled(inputs, values, params))}
 
 
-def _uptake(inputs: StepContext, params: MoranParams) -> Generator[Progress, None, Results]:
+def _cluster_uptake(inputs: StepContext, params: MoranParams) -> Generator[Progress, None, Results]:
     values = {"suv": np.asarray(inputs.read(UPTAKE)["suv"], float)}
     return {UPTAKE_CLUSTERS: (yield from _labelled(inputs, values, params))}
 
@@ -49,14 +64,16 @@ def _labelled(
     graph = TileGraph.moore(grid)
     columns: dict[str, NDArray[Any]] = {}
     notes: dict[str, str] = {}
-    facts: dict[str, dict[str, Any]] = {}
+    summaries: dict[str, dict[str, Any]] = {}
     for number, (name, column) in enumerate(values.items()):
         yield Progress(number, len(values), f"clusters of {name}")
-        found, note, facts[name] = yield from _one(column, graph, params, number, len(values), name)
-        for key, result in found.items():
+        results, note, summaries[name] = yield from _one(
+            column, graph, params, number, len(values), name
+        )
+        for key, result in results.items():
             columns[f"{name}.{key}"] = result
         notes[label_column(name)] = note
-    inputs.note(LOCAL_MORAN, facts)
+    inputs.note(LOCAL_MORAN, summaries)
     return Table(columns, about=notes, frame=grid.lattice.frame)
 
 
@@ -68,7 +85,7 @@ def _one(
     total: int,
     name: str,
 ) -> Generator[Progress, None, tuple[dict[str, NDArray[Any]], str, dict[str, Any]]]:
-    """Labels of one parameter; one that cannot be tested has code 5 everywhere and says why."""
+    """Labels of one parameter; code 5 everywhere, with the reason, where it cannot be tested."""
     from napari_mosaik.spatial.moran import iter_local_moran
 
     pieces = iter_local_moran(values, graph, params, np.random.default_rng(params.seed))
@@ -80,10 +97,10 @@ def _one(
         size = len(values)
         empty = np.full(size, np.nan)
         label = np.full(size, NOT_TESTABLE, np.int8)
-        found = {"label": label, "statistic": empty, "p": empty.copy()}
-        return found, str(error), {"problem": str(error)}
-    found = {"label": result.label, "statistic": result.statistic, "p": result.p_value}
-    return found, " ".join(result.warnings), result.summary()
+        columns = {"label": label, "statistic": empty, "p": empty.copy()}
+        return columns, str(error), {"problem": str(error)}
+    columns = {"label": result.label, "statistic": result.statistic, "p": result.p_value}
+    return columns, " ".join(result.warnings), result.summary()
 
 
 FIND_CLUSTERS = (
@@ -95,7 +112,7 @@ FIND_CLUSTERS = (
         params=MoranParams,
         reads=(TILES, PARAMETERS),
         writes=(CLUSTERS,),
-        body=_parameters,
+        body=_cluster_parameters,
     ),
     Step(
         name="uptake_clusters",
@@ -105,6 +122,32 @@ FIND_CLUSTERS = (
         params=MoranParams,
         reads=(TILES, UPTAKE),
         writes=(UPTAKE_CLUSTERS,),
-        body=_uptake,
+        body=_cluster_uptake,
     ),
+)
+
+
+def _correlate(
+    inputs: StepContext, params: AssociationParams
+) -> Generator[Progress, None, Results]:
+    from napari_mosaik.spatial import associate_table
+
+    grid, table = inputs.read(TILES), inputs.read(PARAMETERS)
+    suv = inputs.read(UPTAKE)["suv"]
+    yield Progress(0.2, 1, "correlating parameters with the uptake")
+    columns = {name: np.asarray(table[name], float) for name in table}
+    return {ASSOCIATION: associate_table(columns, suv, grid.centres_um, params)}
+
+
+ASSOCIATE = Step(
+    name="association",
+    title="Correlation with uptake",
+    about="Correlates each parameter with the measured SUV, with p-values corrected for spatial "
+    "autocorrelation.",
+    page="Parameters and maps",
+    params=AssociationParams,
+    reads=(TILES, PARAMETERS, UPTAKE),
+    writes=(ASSOCIATION,),
+    body=_correlate,
+    revision=2,
 )
