@@ -127,7 +127,10 @@ def _viewer() -> napari.Viewer:
 
 def _dock(viewer: napari.Viewer) -> MosaikDock:
     """The main dock of the viewer, created if needed."""
+    from napari_mosaik.widgets.dock import MosaikDock
+
     _, widget = viewer.window.add_plugin_dock_widget("napari-mosaik", "MOSAIK")
+    assert isinstance(widget, MosaikDock)
     return widget
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
 
 from napari_mosaik.core.catalogue import VESSELS
@@ -87,8 +88,8 @@ class MosaikDock(QWidget):
         layout.addStretch(1)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
-        self.scroll = scrolled(self._list)
-        self.tabs.addTab(self.scroll, "Steps")
+        self.page_area = scrolled(self._list)
+        self.tabs.addTab(self.page_area, "Steps")
         self.overlays = Overlays(self.board)
         self.tabs.addTab(scrolled(self.overlays), "Overlays")
         self.side_by_side = SideBySide(self.viewer, self.board)
@@ -142,7 +143,7 @@ class MosaikDock(QWidget):
         self.annotate.drawing.changed.connect(self._one_tool)
         self.canvas.taking.connect(self._other_takes)
 
-    def sizeHint(self) -> Any:
+    def sizeHint(self) -> QSize:
         """360 px wide."""
         hint = super().sizeHint()
         hint.setWidth(WIDTH_PX)
@@ -223,7 +224,7 @@ class MosaikDock(QWidget):
             if step in page.names:
                 page.show_preview(line)
 
-    def _tile_chosen(self, tile: int, *_: Any) -> None:
+    def _tile_chosen(self, tile: int, *_: object) -> None:
         if tile >= 0:
             self.show_inspector()
 
@@ -231,12 +232,12 @@ class MosaikDock(QWidget):
         for page in self._all_pages():
             if page is not opened and page.is_open:
                 page.set_open(False)
-        QTimer.singleShot(0, lambda: self.scroll.ensureWidgetVisible(opened, 0, 0))
+        QTimer.singleShot(0, lambda: self.page_area.ensureWidgetVisible(opened, 0, 0))
 
     def _dismiss(self) -> None:
         self.workspace.problem = None
 
-    def _watch_job(self, job: Any, *_: Any) -> None:
+    def _watch_job(self, job: Any, *_: object) -> None:
         if job is None:
             for page in self.pages.values():
                 page.set_idle()
@@ -244,7 +245,7 @@ class MosaikDock(QWidget):
             for page in self.pages.values():
                 job.cancelling.connect(page.set_cancelling)
 
-    def _show_case(self, *_: Any) -> None:
+    def _show_case(self, *_: object) -> None:
         opened = self.workspace.case is not None
         self.header.setVisible(opened)
         self.welcome.setVisible(not opened)
@@ -253,7 +254,7 @@ class MosaikDock(QWidget):
         self.header.show_case()
         self._show_states()
 
-    def _show_states(self, *_: Any) -> None:
+    def _show_states(self, *_: object) -> None:
         space = self.workspace
         for page in self.pages.values():
             page.update_page(
@@ -261,7 +262,7 @@ class MosaikDock(QWidget):
             )
         self.header.show_states()
 
-    def closeEvent(self, event: Any) -> None:
+    def closeEvent(self, event: QCloseEvent) -> None:
         """Stop what is running before the window goes."""
         self.annotate.shut()
         self.case_page.levels.stop()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
@@ -16,7 +16,7 @@ from napari_mosaik.io.case import Case, CaseFile, create_case, find_cases
 from napari_mosaik.view.presentation import result_lines
 from napari_mosaik.view.tile_data import TileData, read_tile_data
 from napari_mosaik.widgets.base.worker import Job, Report, Steps, Task, problem_of
-from napari_mosaik.widgets.base.workspace import Workspace
+from napari_mosaik.widgets.base.workspace import Problem, Workspace
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.recipe import Recipe, read_recipe, write_recipe
 from napari_mosaik.workflow.run import run, run_until
@@ -25,6 +25,7 @@ from napari_mosaik.workflow.steps import step_named
 
 __all__ = ["CaseController", "missing_sources"]
 
+_T = TypeVar("_T")
 _CALM_MS = 300
 """The status of the steps is updated this long after the last change of a setting."""
 
@@ -53,7 +54,7 @@ class CaseController(QObject):
         self._calm.timeout.connect(self.refresh)
 
     # --- background -----------------------------------------------------------------------------
-    def read(self, action: str, work: Callable[[], Any], then: Callable[[Any], None]) -> Task:
+    def read(self, action: str, work: Callable[[], _T], then: Callable[[_T], None]) -> Task:
         """Call *work* in the background and pass its result to *then* on the GUI thread."""
         task = Task(action, work, self)
         self._tasks.add(task)
@@ -64,7 +65,7 @@ class CaseController(QObject):
         task.start()
         return task
 
-    def _forget(self, task: Task, _answer: Any) -> None:
+    def _forget(self, task: Task, _result: object) -> None:
         self._tasks.discard(task)
         task.deleteLater()
 
@@ -107,7 +108,7 @@ class CaseController(QObject):
         """Show an error in the banner."""
         self._show(problem_of(action, error))
 
-    def _show(self, problem: Any) -> None:
+    def _show(self, problem: Problem) -> None:
         self.workspace.problem = problem
 
     def _follow(self, report: Report) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QGuiApplication
@@ -50,7 +49,7 @@ def wrapped_label(text: str = "", *, bold: bool = False, small: bool = False) ->
     return label
 
 
-def button(text: str, act: Callable[[], Any], tip: str = "") -> QPushButton:
+def button(text: str, act: Callable[[], object], tip: str = "") -> QPushButton:
     """A push button."""
     push = QPushButton(text)
     push.setToolTip(tip)

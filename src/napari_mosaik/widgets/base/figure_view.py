@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from matplotlib.backend_bases import MouseEvent
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_mosaik.view.figure import paint
 
 if TYPE_CHECKING:
+    from matplotlib.backend_bases import Event
+    from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
     from matplotlib.figure import Figure
 
 __all__ = ["FigureView"]
@@ -23,7 +26,7 @@ class FigureView(QWidget):
         self._clicked = clicked
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
-        self.canvas: Any = None
+        self.canvas: FigureCanvasQTAgg | None = None
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMinimumSize(160, 140)
 
@@ -39,13 +42,14 @@ class FigureView(QWidget):
         from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 
         paint(figure, *_theme())
-        self.canvas = FigureCanvasQTAgg(figure)
+        self.canvas = FigureCanvasQTAgg(figure)  # type: ignore[no-untyped-call]
         self.canvas.setMinimumSize(120, 100)
         self.canvas.mpl_connect("button_press_event", self._press)
         self._layout.addWidget(self.canvas)
 
-    def _press(self, event: Any) -> None:
-        if self._clicked is not None and event.inaxes is not None:
+    def _press(self, event: Event) -> None:
+        assert isinstance(event, MouseEvent)
+        if self._clicked is not None and event.xdata is not None and event.ydata is not None:
             self._clicked(float(event.xdata), float(event.ydata))
 
 

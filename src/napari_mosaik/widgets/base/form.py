@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from magicgui.widgets import Container, create_widget
-from magicgui.widgets.bases import ValueWidget
+from magicgui.widgets.bases import ValueWidget, Widget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt, Signal
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLabel, QPushButton, QVBoxLayout, QWidget
@@ -34,6 +35,7 @@ class ParamsForm(QWidget):
         super().__init__(parent)
         self._kind = type(params)
         self._quiet = False
+        self._containers: list[Container[Any]] = []
         fields = self._kind.model_fields
         self._widgets = {
             name: field_widget(name, info, getattr(params, name)) for name, info in fields.items()
@@ -71,12 +73,13 @@ class ParamsForm(QWidget):
         box.margins = (0, 0, 0, 0)
         box.changed.connect(self._edited)
         for name in names:
-            native = self._widgets[name].native
-            native.installEventFilter(self._wheel)
-            native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+            field = self._widgets[name].native
+            field.installEventFilter(self._wheel)
+            field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._containers.append(box)  # its native widget alone would not keep it alive
         native = box.native
+        assert isinstance(native, QWidget)
         native.setParent(self)
-        self.__dict__.setdefault("_boxes", []).append(box)
         return native
 
     def _open_more(self, shown: bool) -> None:
@@ -109,11 +112,11 @@ class ParamsForm(QWidget):
         self._quiet = False
         self._mark(params)
 
-    def widget(self, name: str) -> Any:
+    def widget(self, name: str) -> ValueWidget[Any]:
         """The magicgui widget of one field."""
         return self._widgets[name]
 
-    def _edited(self, *_: Any) -> None:
+    def _edited(self, *_: object) -> None:
         if self._quiet:
             return
         try:
@@ -161,7 +164,8 @@ def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:
     widget = create_widget(
         value=value, annotation=annotation, name=name, label=label, options=options
     )
-    if isinstance(value, tuple):
+    assert isinstance(widget, ValueWidget)
+    if isinstance(widget, Container):  # a vector: one spin box for each component
         for child, part in zip(widget, value, strict=True):
             _set_unit_and_decimals(child, "", part, _VECTOR_DECIMALS)
     else:
@@ -176,13 +180,12 @@ def _shown(value: Any, widget: ValueWidget[Any]) -> Any:
     return value
 
 
-def _is_empty(info: FieldInfo, value: Any) -> bool:
+def _is_empty(info: FieldInfo, value: object) -> bool:
     return isinstance(value, str) and not value.strip() and _plain_type(info.annotation)[1]
 
 
-def _choice_title(titles: Any, choice: Any) -> str:
-    title = titles.get(str(choice), titles.get(choice, "")) if titles else ""
-    return str(title) or str(choice).replace("_", " ")
+def _choice_title(titles: Mapping[Any, str], choice: object) -> str:
+    return titles.get(str(choice), titles.get(choice, "")) or str(choice).replace("_", " ")
 
 
 def _extra(info: FieldInfo) -> dict[str, Any]:
@@ -211,7 +214,7 @@ def _number_options(info: FieldInfo, annotation: Any, value: Any) -> dict[str, A
     return {"min": low, "max": high, "step": step}
 
 
-def _inside(limit: Any, name: str, annotation: Any, step: float) -> float:
+def _inside(limit: object, name: str, annotation: Any, step: float) -> float:
     """The nearest value that an exclusive limit allows (the class checks it exactly)."""
     value = getattr(limit, name, None)
     if value is None:
@@ -228,9 +231,7 @@ def _step(value: float | None) -> float:
     return float(10.0 ** (math.floor(math.log10(abs(value))) - 1))
 
 
-def _set_unit_and_decimals(
-    widget: ValueWidget[Any], unit: str, value: Any, decimals: int = 1
-) -> None:
+def _set_unit_and_decimals(widget: Widget, unit: str, value: Any, decimals: int = 1) -> None:
     """Set the unit suffix and enough decimals."""
     native = widget.native
     if hasattr(native, "setDecimals") and isinstance(value, float):
@@ -238,7 +239,7 @@ def _set_unit_and_decimals(
         digits = len(format(float(text), f".{_MAX_DECIMALS}f").rstrip("0").partition(".")[2])
         small = max(0, -math.floor(math.log10(_step(value)))) if value else 2
         native.setDecimals(min(_MAX_DECIMALS, max(digits, small, decimals)))
-        widget.value = value
+        widget.value = value  # type: ignore[attr-defined]  # rounded to fewer decimals before
     if unit and unit != "1":
         if hasattr(native, "setSuffix"):
             native.setSuffix(f" {unit}")

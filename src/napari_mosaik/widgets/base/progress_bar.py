@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from qtpy.QtWidgets import QProgressBar, QSizePolicy, QWidget
 
@@ -37,7 +36,7 @@ class JobBar(QWidget):
         controller.workspace.events.job.connect(self._job_changed)
         self._job_changed(controller.workspace.job)
 
-    def _job_changed(self, job: Job | None, *_: Any) -> None:
+    def _job_changed(self, job: Job | None, *_: object) -> None:
         self.setVisible(job is not None)
         if job is None:
             return

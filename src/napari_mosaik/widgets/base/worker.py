@@ -55,10 +55,10 @@ class _Thread(QObject):
 
     ended = Signal()
 
-    def __init__(self, work: Callable[[], Any], parent: QObject | None = None) -> None:
+    def __init__(self, work: Callable[[], object], parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._work = work
-        self.value: Any = None
+        self.value: object = None
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._drive, name="mosaik-job", daemon=True)
 
@@ -141,7 +141,7 @@ class Job(QObject):
         left = self._clock.left_s(part, progress.fraction)
         return Report(part, progress.text, progress.fraction, left)
 
-    def _drive(self) -> Any:
+    def _drive(self) -> object:
         step_back(COMPUTING)
         generator = self._steps()
         self._check()
@@ -178,7 +178,9 @@ class Task(QObject):
     done = Signal(object)
     failed = Signal(object)
 
-    def __init__(self, action: str, work: Callable[[], Any], parent: QObject | None = None) -> None:
+    def __init__(
+        self, action: str, work: Callable[[], object], parent: QObject | None = None
+    ) -> None:
         super().__init__(parent)
         self._action = action
         self._thread = _Thread(work, self)

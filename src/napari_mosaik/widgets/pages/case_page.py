@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from qtpy.QtWidgets import QFileDialog, QFrame, QListWidget, QListWidgetItem, QWidget
 
@@ -115,7 +114,7 @@ class CasePage(Page):
             self.controller.switch(Path(path))
 
     # --- showing --------------------------------------------------------------------------------
-    def _show(self, *_: Any) -> None:
+    def _show(self, *_: object) -> None:
         case = self.controller.workspace.case
         if case is None:
             self.head.show_state("missing", "no case open")
@@ -140,7 +139,7 @@ class CasePage(Page):
         self.levels_line.setText(text)
         self.levels_line.setVisible(bool(text))
 
-    def _show_cohort(self, *_: Any) -> None:
+    def _show_cohort(self, *_: object) -> None:
         if self.body is None:
             return
         paths = self.controller.workspace.cohort
@@ -179,7 +178,7 @@ def _content_lines(case: Case) -> list[str]:
         if reason:
             lines.append(f"⊘ {title}: {reason}")
         elif key in case.file.slides:
-            entry = case.file.slides[key]  # type: ignore[index]
+            entry = case.file.slides[key]
             lines.append(f"✓ {title}: {Path(entry.path).name}{_pixel_size_text(entry)}")
         else:
             lines.append(f"✓ {title}")

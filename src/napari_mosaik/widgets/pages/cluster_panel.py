@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
@@ -56,7 +56,7 @@ class ClusterPanel(QWidget):
         events.tile.connect(self._plot)
         self.read()
 
-    def read(self, *_: Any) -> None:
+    def read(self, *_: object) -> None:
         """List the parameters of the open case that have cluster labels."""
         tile_data = self._controller.workspace.tile_data
         names = [MEASURED] if tile_data.uptake_clusters is not None else []
@@ -74,7 +74,7 @@ class ClusterPanel(QWidget):
             widget.setVisible(bool(names))
         self._read_one()
 
-    def _read_one(self, *_: Any) -> None:
+    def _read_one(self, *_: object) -> None:
         case, name = self._controller.workspace.case, self.parameter.currentData()
         if case is None or name is None:
             self._show("Run this page to see hot spots and cold spots.")
@@ -107,7 +107,7 @@ class ClusterPanel(QWidget):
             points.z, points.lag, points.label, points.global_i, name=name, selected=selected
         )
 
-    def _plot(self, *_: Any) -> None:
+    def _plot(self, *_: object) -> None:
         self.plot.show_figure(self._figure())
 
     def _open_window(self) -> None:

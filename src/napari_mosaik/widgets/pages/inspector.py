@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtGui import QImage, QKeyEvent, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -79,11 +79,11 @@ class TileInspector(QWidget):
         events.tile_data.connect(self._show_all)
         self._show_all()
 
-    def _show_all(self, *_: Any) -> None:
+    def _show_all(self, *_: object) -> None:
         self._curves()
         self._show()
 
-    def _show(self, *_: Any) -> None:
+    def _show(self, *_: object) -> None:
         tile_data, tile = self._controller.workspace.tile_data, self._controller.workspace.tile
         if tile_data.grid is None or not 0 <= tile < tile_data.n_tiles:
             self.title.setText("Click a tile in the canvas.")
@@ -116,7 +116,7 @@ class TileInspector(QWidget):
         if case is None:
             return
 
-        def then(crops: dict[str, Any]) -> None:
+        def then(crops: dict[str, NDArray[np.uint8] | None]) -> None:
             if self._requested != tile:
                 return
             for stain, pixels in crops.items():
@@ -138,9 +138,9 @@ class TileInspector(QWidget):
         self.curves.setVisible(True)
         self.curves.show_figure(kinetics_figure(table["time_h"], curves))
 
-    def keyPressEvent(self, event: Any) -> None:
+    def keyPressEvent(self, event: QKeyEvent) -> None:
         """Select the neighbouring tile with the arrow keys."""
-        step = _KEYS.get(event.key())
+        step = _KEYS.get(Qt.Key(event.key()))
         if step is None:
             super().keyPressEvent(event)
             return
@@ -163,7 +163,7 @@ class _TileImage(QWidget):
         self.setLayout(column(self.label, self.image, spacing=1))
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
 
-    def show_pixels(self, pixels: Any, reason: str) -> None:
+    def show_pixels(self, pixels: NDArray[np.uint8] | None, reason: str) -> None:
         """Show 8-bit RGB pixels, shape (rows, columns, 3), or the reason why there are none."""
         if pixels is None:
             self.image.setPixmap(QPixmap())

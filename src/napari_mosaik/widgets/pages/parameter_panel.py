@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 from napari_mosaik.core import Table
@@ -101,7 +102,7 @@ class ParameterPanel(QWidget):
         self.read()
 
     # --- reading --------------------------------------------------------------------------------
-    def read(self, *_: Any) -> None:
+    def read(self, *_: object) -> None:
         """Read the correlations of all cases of the cohort in the background."""
         self._fill_descriptions()
         case = self._controller.workspace.case
@@ -228,14 +229,14 @@ class ParameterPanel(QWidget):
             selected=tile if tile >= 0 else None,
         )
 
-    def _plot(self, *_: Any) -> None:
+    def _plot(self, *_: object) -> None:
         one = self.kind.currentIndex() == 3
         self.parameter.setVisible(one and self.correlations is not None)
         n = 0 if self.correlations is None else len(self.correlations.parameters)
         self.plot.setMinimumHeight(_PLOT_PX if one else max(_PLOT_PX, 90 + 17 * n))
         self.plot.show_figure(self._figure())
 
-    def _follow(self, *_: Any) -> None:
+    def _follow(self, *_: object) -> None:
         if self.kind.currentIndex() == 3:
             self._plot()
 
@@ -261,7 +262,7 @@ class ParameterPanel(QWidget):
             self._controller.workspace.tile = tile
 
 
-def nearest_point(across: Any, up: Any, x: float, y: float) -> int:
+def nearest_point(across: NDArray[np.float64], up: NDArray[np.float64], x: float, y: float) -> int:
     """Index of the point nearest to (x, y), axes scaled by their range; -1 without points."""
     known = np.isfinite(across) & np.isfinite(up)
     if not known.any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QSignalBlocker
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QComboBox, QLineEdit, QWidget
 
 from napari_mosaik.core import InputError
@@ -38,7 +39,7 @@ class PixelSizeField(QWidget):
         self.setLayout(row(self.edit, self.profile, spacing=4))
         self.show_profiles()
 
-    def showEvent(self, event: object) -> None:
+    def showEvent(self, event: QShowEvent) -> None:
         """Reload the profiles, which may have changed meanwhile."""
         self.show_profiles()
         super().showEvent(event)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -36,6 +36,8 @@ _CALM_MS = 30
 """Changes in quick succession, such as panning, are combined."""
 _STALE_AFTER_S = 0.5
 """A preview that takes longer is abandoned if something has changed meanwhile."""
+
+_Answer: TypeAlias = "tuple[Preview, Transform | None] | MosaikError | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class LivePreview(QObject):
         self.message_changed.emit(step, "computing…")
         self._compute()
 
-    def stop(self, *_: Any) -> None:
+    def stop(self, *_: object) -> None:
         """End the preview and restore the layers that it had hidden."""
         step, self.step = self.step, ""
         self._calm.stop()
@@ -113,7 +115,7 @@ class LivePreview(QObject):
         if step:
             self.message_changed.emit(step, "")
 
-    def _again(self, *_: Any) -> None:
+    def _again(self, *_: object) -> None:
         if self.step:
             self._asked += 1
             if not self._calm.isActive():
@@ -139,7 +141,7 @@ class LivePreview(QObject):
         )
         task.failed.connect(self._failed)
 
-    def _work(self, request: _Request) -> Any:
+    def _work(self, request: _Request) -> _Answer:
         """In the background: the preview with its transform, an error to report, or None."""
         try:
             return _compute_preview(request, partial(self._is_outdated, request), self._memory)
@@ -152,7 +154,7 @@ class LivePreview(QObject):
         late = request.asked != self._asked and time.monotonic() - request.began > _STALE_AFTER_S
         return late or request.session != self._session
 
-    def _done(self, request: _Request, answer: Any) -> None:
+    def _done(self, request: _Request, answer: _Answer) -> None:
         self._busy = False
         self._forget()
         if request.session != self._session:
@@ -166,7 +168,7 @@ class LivePreview(QObject):
         if request.asked != self._asked and not self._calm.isActive():
             self._calm.start()
 
-    def _failed(self, *_: Any) -> None:
+    def _failed(self, *_: object) -> None:
         self._busy = False
         self._forget()
 

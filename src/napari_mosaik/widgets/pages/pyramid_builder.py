@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
@@ -40,7 +40,7 @@ class PyramidBuilder(QObject):
         self._last = ""
         controller.workspace.events.job.connect(self._pause_for_job)
 
-    def start(self, *_: Any) -> None:
+    def start(self, *_: object) -> None:
         """Start with the open case; work on another one stops."""
         self.stop()
         case = self._controller.workspace.case
@@ -55,7 +55,7 @@ class PyramidBuilder(QObject):
         self._stopped.set()
         self._may_run.set()
 
-    def _pause_for_job(self, *_: Any) -> None:
+    def _pause_for_job(self, *_: object) -> None:
         if self._controller.workspace.job is None:
             self._may_run.set()
         else:

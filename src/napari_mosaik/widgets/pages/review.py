@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QUrl
@@ -104,12 +104,12 @@ class ReviewPanel(QWidget):
                 self._legend_rows.addWidget(wrapped_label(title, small=True))
                 self._legend_rows.addWidget(legend_widget(spec.legend))
 
-    def _show_change(self, *_: Any) -> None:
+    def _show_change(self, *_: object) -> None:
         change = self._controller.workspace.change
         self.change.setVisible(change is not None)
         self.change.setText("" if change is None else "\n".join(change.lines))
 
-    def _show(self, *_: Any) -> None:
+    def _show(self, *_: object) -> None:
         tile_data = self._controller.workspace.tile_data
         ready = tile_data.measured() is not None and tile_data.predicted() is not None
         self.toggle.setEnabled(ready)
@@ -128,7 +128,7 @@ class ReviewPanel(QWidget):
         self._fill_worst(tile_data)
         self._plot()
 
-    def _plot(self, *_: Any) -> None:
+    def _plot(self, *_: object) -> None:
         tile_data, tile = self._controller.workspace.tile_data, self._controller.workspace.tile
         measured, predicted = tile_data.measured(), tile_data.predicted()
         if measured is None or predicted is None:

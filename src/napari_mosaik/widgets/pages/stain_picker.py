@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QWidget
@@ -13,7 +14,10 @@ from napari_mosaik.widgets.correct.correct_tool import CorrectTool
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_mosaik.core import Params
+    from napari_mosaik.io.case import Case
     from napari_mosaik.segment import VesselParams
     from napari_mosaik.widgets.canvas.link import CanvasLink
     from napari_mosaik.workflow.picking import Picked
@@ -44,7 +48,7 @@ class StainPicker(QWidget):
         self._message = ""
         self.buttons = {
             stain: button(f"Pick {title[0].lower() + title[1:] if stain != 'dab' else title}",
-                          lambda stain=stain: self.toggle(stain), _HINTS[stain])
+                          partial(self.toggle, stain), _HINTS[stain])
             for stain, title in _TITLES.items()
         }  # fmt: skip
         self.undo = button(
@@ -91,12 +95,12 @@ class StainPicker(QWidget):
         """Remove the tool from the viewer; called when the window closes."""
         self.tool.shut()
 
-    def _case_changed(self, *_: Any) -> None:
+    def _case_changed(self, *_: object) -> None:
         self.stop()
         self._previous, self._message = [], ""
         self._show()
 
-    def _pick(self, place: Any) -> None:
+    def _pick(self, place: Sequence[tuple[float, float]]) -> None:
         """Sample the stain in the background, then change the settings or show the error."""
         case, stain = self._controller.workspace.case, self.tool.mode
         if case is None or self._busy or stain not in _TITLES:
@@ -104,7 +108,7 @@ class StainPicker(QWidget):
         params: Any = self._controller.workspace.recipe[_STEP]
         self._busy = True
 
-        def work() -> Any:
+        def work() -> Picked | MosaikError:
             from napari_mosaik.workflow.picking import pick_vessel_stain
 
             try:
@@ -117,10 +121,10 @@ class StainPicker(QWidget):
         )
         task.failed.connect(self._unlock)
 
-    def _unlock(self, *_: Any) -> None:
+    def _unlock(self, *_: object) -> None:
         self._busy = False
 
-    def _picked(self, case: Any, answer: Picked | MosaikError) -> None:
+    def _picked(self, case: Case, answer: Picked | MosaikError) -> None:
         self._busy = False
         space = self._controller.workspace
         if case is not space.case:
@@ -162,7 +166,7 @@ class StainPicker(QWidget):
         self._controller.set_params(_STEP, now.model_copy(update=values))
         self._show()
 
-    def _show(self, *_: Any) -> None:
+    def _show(self, *_: object) -> None:
         space = self._controller.workspace
         params: Any = space.recipe.get(_STEP)
         opened = space.case is not None and params is not None

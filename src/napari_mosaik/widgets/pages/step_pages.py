@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
@@ -13,6 +13,7 @@ from napari_mosaik.widgets.pages.pages import StepPage
 from napari_mosaik.workflow.step import Step
 
 if TYPE_CHECKING:
+    from napari_mosaik.widgets.align.panel import AlignPanel
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.canvas.link import CanvasLink
 
@@ -50,7 +51,7 @@ class ManualPage(DetailPage):
         assert self.panel is not None
         first = next(iter(self.sections.values()))
         layout.insertWidget(layout.indexOf(first), self.panel)
-        self.panel.used.connect(self._hide_settings)
+        cast("AlignPanel", self.panel).used.connect(self._hide_settings)
         return body
 
     def _hide_settings(self, used: bool) -> None:

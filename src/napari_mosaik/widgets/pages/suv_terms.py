@@ -126,7 +126,7 @@ class SuvTermsPanel(QWidget):
         return edit
 
     # --- reading --------------------------------------------------------------------------------
-    def read(self, *_: Any) -> None:
+    def read(self, *_: object) -> None:
         """Read the PET of the open case in the background."""
         case = self._controller.workspace.case
         self._pet = None
@@ -173,7 +173,7 @@ class SuvTermsPanel(QWidget):
             out[name] = value
         return {name: value for name, value in out.items() if value not in ("", None)}
 
-    def _compute(self, *_: Any) -> None:
+    def _compute(self, *_: object) -> None:
         changed = self.terms() != _as_entered(_stored_terms(self._controller.workspace.case))
         self.discard.setEnabled(changed)
         self.save.setEnabled(self._controller.workspace.case is not None and changed)
