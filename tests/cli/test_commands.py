@@ -296,11 +296,11 @@ def test_kinetics_at_given_times(capsys):
     assert "k_x" in told(capsys, "kinetics", "--times-h", "1", "--set", "k_x=1")
 
 
-def test_a_fault_of_the_program_ends_with_1(case):
+def test_an_internal_error_ends_with_1(case):
     code = (
-        "import napari_mosaik.io.case as c\n"
+        "import napari_mosaik.workflow.case_status as c\n"
         "def broken(*a): raise ZeroDivisionError\n"
-        "c.Case.lacks = broken\n"
+        "c.case_status = broken\n"
         "from napari_mosaik.cli import main\n"
         f"main(['status', {str(case)!r}])"
     )
