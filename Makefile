@@ -15,7 +15,7 @@ demo: $(if $(DISPLAYED),$(VENV)/.all,$(VENV)/.core)
 
 install: $(VENV)/.all
 
-test: $(VENV)/.test lint
+test: $(VENV)/.test lint docs
 	sh .ci/system-packages
 	sh .ci/with-display $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
@@ -26,8 +26,9 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 	$(BIN)/typos src tests docs benchmarks README.md CHANGELOG.md CONTRIBUTING.md sample_data/README.md
 
-docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python docs/link_terms.py --check
 
 bench: $(VENV)/.core
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
@@ -53,9 +54,5 @@ $(VENV)/.all: $(VENV)/.core
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) install -q -c constraints.txt -e '.[all,test]'
-	@touch $@
-
-$(VENV)/.docs: $(VENV)/.core
-	$(PIP) install -q -c constraints.txt -e '.[docs]'
+	$(PIP) install -q -c constraints.txt -e '.[all,test,docs]'
 	@touch $@

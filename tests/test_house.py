@@ -1,0 +1,104 @@
+"""The house stays in order: one name one meaning, no circles, the words of the field, size."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from _house import House  # noqa: E402
+from house import BARS, LISTS  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def house():
+    return House(ROOT)
+
+
+@pytest.mark.parametrize("what", [key for key in LISTS if key in BARS])
+def test_the_bar_is_kept(house, what):
+    rows = getattr(house, what)()
+    assert len(rows) <= BARS[what], "\n".join(rows)
+
+
+def test_the_package_stays_small(house):
+    assert house.lines() <= BARS["lines"]
+
+
+def written(tmp_path, files):
+    """A package with the given files."""
+    for name, text in files.items():
+        path = tmp_path / "src" / "napari_mosaik" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    return House(tmp_path)
+
+
+def test_homonyms_are_found(tmp_path):
+    house = written(
+        tmp_path,
+        {
+            "core/one.py": "def merge(): ...\nArea = float\nLIMIT = 1\ndef _own(): ...\n",
+            "core/two.py": "def merge(): ...\nArea = float\nLIMIT = 2\ndef _own(): ...\n",
+            "cli/one.py": "def fit(): ...\n",
+            "core/three.py": "def fit(): ...\n",
+        },
+    )
+    assert [row.partition(":")[0] for row in house.homonyms()] == ["Area", "merge"]
+
+
+def test_two_commands_of_one_name_are_homonyms(tmp_path):
+    house = written(tmp_path, {"cli/one.py": "def fit(): ...\n", "cli/two.py": "def fit(): ...\n"})
+    assert len(house.homonyms()) == 1
+
+
+def test_circles_are_found_in_functions_for_types_and_through_a_folder(tmp_path):
+    house = written(
+        tmp_path,
+        {
+            "io/__init__.py": "from napari_mosaik.io.second import Second\n",
+            "io/first.py": "def f():\n    from napari_mosaik.io import Second\n",
+            "io/second.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
+            "    from napari_mosaik.io.first import f\nclass Second: ...\n",
+        },
+    )
+    assert house.import_circles() == ["io.first <-> io.second"]
+
+
+def test_modules_with_a_single_importer_are_found(tmp_path):
+    house = written(
+        tmp_path,
+        {
+            "core/a.py": "from napari_mosaik.core.b import x\n",
+            "core/b.py": "x = 1\n",
+            "core/c.py": "from napari_mosaik.core.d import x\n",
+            "core/d.py": "x = 1\n",
+            "core/e.py": "from napari_mosaik.core import d\n",
+        },
+    )
+    assert house.single_importers() == ["core.b  <- core.a"]
+
+
+def test_docstrings_without_shape_or_unit_are_found(tmp_path):
+    head = "from numpy.typing import NDArray\n"
+    house = written(
+        tmp_path,
+        {
+            "core/a.py": head + 'def bare(x: NDArray[float]) -> None:\n    """Double it."""\n'
+            'def full(x: NDArray[float]) -> None:\n    """Lengths (n,) in µm."""\n'
+        },
+    )
+    assert house.no_shape() == house.no_unit() == ["core.a.bare"]
+
+
+def test_old_words_are_found_in_texts_only(tmp_path):
+    house = written(
+        tmp_path,
+        {
+            "widgets/a.py": 'laid = 1\nTEXT = "Sections are laid on one another"\n',
+            "core/b.py": '"""Sections are laid."""\nclass P:\n    least_area: float = 1.0\n',
+        },
+    )
+    assert len(house.old_words()) == 2
