@@ -18,8 +18,6 @@ SAMPLE_FOLDER = "napari-mosaik-sample"
 """In the user's home folder; the sample cohort is generated there once and kept."""
 FIRST_PICTURE_S = 0.4
 """Longest wait for the overview image of a slide that is opened; it is grey until then."""
-_SLIDES_ONLY = (".svs", ".ndpi", ".vms", ".vmu", ".mrxs", ".scn", ".bif", ".svslide")
-"""Suffixes of slides only: errors in such a file are reported, not left to other readers."""
 
 
 # --- readers ------------------------------------------------------------------------------------
@@ -29,14 +27,15 @@ def slide_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
     None for anything else (ordinary TIFF, other Zarr or DICOM), so that other readers may try.
     """
     from napari_mosaik.core import InputError
-    from napari_mosaik.io.slide import open_slide
+    from napari_mosaik.io.slide import open_slide, slide_only_suffixes
 
     if not isinstance(path, str):
         return None
     try:
         open_slide(Path(path)).close()
     except InputError:
-        return _read_slide if Path(path).suffix.lower() in _SLIDES_ONLY else None
+        # An error in a file that can only be a slide is reported; others are left to other readers.
+        return _read_slide if Path(path).suffix.lower() in slide_only_suffixes() else None
     return _read_slide
 
 

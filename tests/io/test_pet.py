@@ -272,7 +272,7 @@ def test_files_that_are_no_pet(tmp_path):
         open_pet(saved(tmp_path, dataset(Modality="CT")))
     text = tmp_path / "t.dcm"
     text.write_text("hello")
-    with pytest.raises(InputError, match="not a DICOM"):
+    with pytest.raises(InputError, match="neither DICOM"):
         open_pet(text)
     with pytest.raises(InputError, match="no PET file"):
         open_pet(tmp_path / "absent.dcm")

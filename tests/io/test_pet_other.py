@@ -12,7 +12,7 @@ import pytest
 from napari_mosaik.core import InputError
 from napari_mosaik.io import Case, CaseFile, PetEntry, create_case
 from napari_mosaik.io.pet import open_pet, open_pet_slices
-from napari_mosaik.io.pet_sidecar import read_sidecar, unit_named
+from napari_mosaik.io.pet.sidecar import read_sidecar, unit_named
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "pet"
 IBSI = SHARED / "ibsi-sts-002"

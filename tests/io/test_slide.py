@@ -244,7 +244,7 @@ def test_pictures(tmp_path):
 def test_real_slides_agree_with_openslide():
     import openslide
 
-    from napari_mosaik.io.slide.formats.openslide_source import OpenSlideSource
+    from napari_mosaik.io.slide.formats.openslide import OpenSlideSource
     from napari_mosaik.io.slide.read.slide import SlideImage
 
     path = SHARED / "wsi" / "CMU-1-Small-Region.svs"

@@ -112,7 +112,7 @@ def new(
 ) -> None:
     """Create a case from slides and a PET. The files stay where they are."""
     from napari_mosaik.io import CaseFile, PetEntry, create_case, open_pet
-    from napari_mosaik.io.pet_sidecar import unit_named
+    from napari_mosaik.io.pet.sidecar import unit_named
 
     files = {"he": he, "cd34": cd34, "caix": caix}
     if not any(files.values()) and not pet:

@@ -137,8 +137,8 @@ def suv(
         list[Path],
         typer.Argument(
             metavar="FILE",
-            help="DICOM files of one series or their folder, NIfTI (with its sidecar .json) or "
-            "Inveon .img.",
+            help="A PET image, the files of one series or their folder; a sidecar (.json) may be "
+            "added.",
         ),
     ],
     terms: dict[str, Any],
@@ -162,7 +162,7 @@ def suv(
     json: JsonOutput = False,
 ) -> None:
     """Convert a PET to SUV and show every term with its source."""
-    from napari_mosaik.io.pet_sidecar import unit_named
+    from napari_mosaik.io.pet.sidecar import unit_named
     from napari_mosaik.workflow.suv import suv_of_files
 
     record = suv_of_files(

@@ -118,7 +118,7 @@ def _described(
 ) -> tuple[dict[str, Any], MissingPixelSize | None]:
     """The facts of a slide, with the error if its pixel size is unknown."""
     from napari_mosaik.io import open_slide
-    from napari_mosaik.io.slide.read.facts import slide_facts
+    from napari_mosaik.io.slide.facts import slide_facts
     from napari_mosaik.io.slide.types.damage import policy_named
 
     lacking, policy = None, policy_named(damaged)
@@ -142,7 +142,7 @@ def _damage(opened: Slide, quiet: bool) -> dict[str, Any]:
 
 
 def _export(file: Path, folder: Path) -> list[str]:
-    from napari_mosaik.io.slide.read.associated import PRIVACY, export_associated
+    from napari_mosaik.io.slide.facts import PRIVACY, export_associated
 
     written = export_associated(file, folder)
     typer.echo(f"privacy: {PRIVACY}", err=True)

@@ -1,8 +1,18 @@
 """Whole-slide images and pictures of sections, read in µm through one interface."""
 
+from napari_mosaik.io.slide.formats.registry import dialog_filter, slide_only_suffixes
 from napari_mosaik.io.slide.open import open_slide
 from napari_mosaik.io.slide.pyramid.build import complete_pyramid, lacks_levels
 from napari_mosaik.io.slide.read.stream import SlideBlocks, View
 from napari_mosaik.io.slide.types.base import Slide
 
-__all__ = ["Slide", "SlideBlocks", "View", "complete_pyramid", "lacks_levels", "open_slide"]
+__all__ = [
+    "Slide",
+    "SlideBlocks",
+    "View",
+    "complete_pyramid",
+    "dialog_filter",
+    "lacks_levels",
+    "open_slide",
+    "slide_only_suffixes",
+]

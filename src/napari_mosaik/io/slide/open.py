@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_mosaik.core import InputError
-from napari_mosaik.io.slide.formats.choosing import chosen_source
+from napari_mosaik.io.slide.formats.registry import open_source
 from napari_mosaik.io.slide.pyramid.virtual import CompletedSource, completed
 from napari_mosaik.io.slide.read.slide import SlideImage
 from napari_mosaik.io.slide.types.base import (
@@ -69,7 +69,7 @@ def open_slide(
     path = Path(path)
     policy_named(damaged)
     given = check_user_spacing(path, spacing_um)
-    source = chosen_source(path, whole=damaged == "stop")
+    source = open_source(path, whole=damaged == "stop")
     try:
         header = source.header_spacing_um
         if given is None:

@@ -24,7 +24,7 @@ from napari_mosaik.widgets.canvas.camera import fit
 from napari_mosaik.widgets.canvas.layout_state import Arrangement
 from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
 from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED
-from napari_mosaik.widgets.pages.case_forms import SLIDE_FILTER, number_of
+from napari_mosaik.widgets.pages.case_forms import number_of, slide_filter
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -107,7 +107,9 @@ class Calibration(QWidget):
             self.begin(case.path(case.file.slides[stain].path), stain)
 
     def _choose(self) -> None:
-        path = QFileDialog.getOpenFileName(self, "A slide without pixel size", "", SLIDE_FILTER)[0]
+        path = QFileDialog.getOpenFileName(self, "A slide without pixel size", "", slide_filter())[
+            0
+        ]
         if path:
             self.begin(Path(path))
 

@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["AddFileForm", "FileField", "InjectionForm", "NewCaseForm"]
 
-SLIDE_FILTER = (
-    "Slides (*.svs *.tif *.tiff *.btf *.ndpi *.vms *.vmu *.mrxs *.scn *.bif *.svslide *.dcm *.png "
-    "*.jpg *.jpeg zarr.json .zattrs);;All files (*)"
-)
+
+def slide_filter() -> str:
+    """Filter of the file dialogs for slides; it names the suffixes of all slide formats."""
+    from napari_mosaik.io.slide import dialog_filter
+
+    return dialog_filter()
+
+
+def _all_files() -> str:
+    return "All files (*)"
 
 
 class FileField(QWidget):
@@ -34,7 +40,11 @@ class FileField(QWidget):
     changed = Signal()
 
     def __init__(
-        self, caption: str, pattern: str = "All files (*)", *, folder: bool = False
+        self,
+        caption: str,
+        pattern: Callable[[], str] = _all_files,
+        *,
+        folder: bool = False,
     ) -> None:
         super().__init__()
         self._caption, self._pattern, self._folder = caption, pattern, folder
@@ -54,7 +64,7 @@ class FileField(QWidget):
         if self._folder:
             path = QFileDialog.getExistingDirectory(self, self._caption)
         else:
-            path = QFileDialog.getOpenFileName(self, self._caption, "", self._pattern)[0]
+            path = QFileDialog.getOpenFileName(self, self._caption, "", self._pattern())[0]
         if path:
             self.edit.setText(path)
 
@@ -81,7 +91,7 @@ class NewCaseForm(QFrame):
         self.folder = FileField("Folder for the new case", folder=True)
         self.patient = QLineEdit()
         self.patient.setPlaceholderText("pseudonym, never the name")
-        self.slides = {s: FileField(f"{STAIN_TITLES[s]} slide", SLIDE_FILTER) for s in STAIN_TITLES}
+        self.slides = {s: FileField(f"{STAIN_TITLES[s]} slide", slide_filter) for s in STAIN_TITLES}
         self.pixels = {s: PixelSizeField() for s in STAIN_TITLES}
         self.pet = FileField("microPET image")
         form = QFormLayout()

@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image
 
 from napari_mosaik.core import InputError
+from napari_mosaik.io.slide.formats.registry import Candidate, OpenedFormat, SlideFormat
 from napari_mosaik.io.slide.read.colours import over_white, padding_whitened
 from napari_mosaik.io.slide.types.base import Pixels, StoredLevel
 from napari_mosaik.io.slide.types.header import pixels_per_unit_um
 
-__all__ = ["PictureSource"]
+__all__ = ["FORMAT", "PictureSource"]
 
 _MAX_PIXELS = 250_000_000
 """So that the picture, and what is needed to decode it, stay below 2 GiB."""
@@ -113,3 +114,14 @@ def _spacing(image: Image.Image) -> tuple[float, float] | None:
     if density is None or not has_unit:
         return None
     return pixels_per_unit_um(float(density[1]), float(density[0]), 25400.0)
+
+
+def _open(candidate: Candidate) -> OpenedFormat | None:
+    if not candidate.start.startswith((b"\x89PNG", b"\xff\xd8\xff")):
+        return None
+    return PictureSource(candidate.path), "it is a PNG or JPEG picture without a pyramid"
+
+
+FORMAT = SlideFormat(
+    "PNG or JPEG", _open, suffixes=(".png", ".jpg", ".jpeg"), napari_reads=True, order=40
+)

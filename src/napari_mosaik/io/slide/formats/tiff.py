@@ -16,6 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError
+from napari_mosaik.io.slide.formats.registry import Candidate, OpenedFormat, SlideFormat
 from napari_mosaik.io.slide.formats.tiff_checks import check_directories
 from napari_mosaik.io.slide.formats.tiff_tiles import Plane, SharedFile, check_tile, planes_of
 from napari_mosaik.io.slide.read.colours import colour_of
@@ -23,7 +24,7 @@ from napari_mosaik.io.slide.types.base import Pixels, StoredLevel
 from napari_mosaik.io.slide.types.damage import first_line
 from napari_mosaik.io.slide.types.header import aperio_facts, ome_spacing_um, tag_spacing_um
 
-__all__ = ["TiffSource", "uses_ycbc_jpeg2000"]
+__all__ = ["FORMAT", "TiffSource", "is_tiff", "uses_ycbc_jpeg2000"]
 
 _SAMPLED_TILES = 48
 _APERIO_YCBC = 33003
@@ -213,3 +214,26 @@ def _facts(
         unit = (tiff.imagej_metadata or {}).get("unit") if tiff.is_imagej else None
         spacing = tag_spacing_um(page, unit)
     return spacing, facts
+
+
+def is_tiff(start: bytes) -> bool:
+    """Whether a file with these first bytes is a TIFF or BigTIFF."""
+    return start[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+
+def _open(candidate: Candidate) -> OpenedFormat | None:
+    if not is_tiff(candidate.start):
+        return None
+    source = TiffSource(candidate.path, whole=candidate.whole)
+    known = source.properties["vendor"]
+    kind = "a TIFF of no scanner's own layout" if known == "TIFF" else f"an {known} file"
+    return source, f"it is {kind}; its tiles are decoded directly"
+
+
+FORMAT = SlideFormat(
+    "TIFF (SVS, OME-TIFF)",
+    _open,
+    suffixes=(".svs", ".tif", ".tiff", ".btf", ".ome.tif", ".ome.tiff", ".ome.btf"),
+    slides_only=(".svs",),
+    order=30,
+)

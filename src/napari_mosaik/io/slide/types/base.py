@@ -31,6 +31,7 @@ __all__ = [
     "TileSource",
     "check_header_spacing",
     "check_user_spacing",
+    "tile_edge",
 ]
 
 MIN_SPACING_UM = 0.05
@@ -152,6 +153,19 @@ class TileSource(Protocol):
 
     def close(self) -> None:
         """Close the file."""
+
+
+_LARGEST_TILE_PX = 1024
+
+
+def tile_edge(stored: int) -> int:
+    """Edge of the tiles in which a level is read: the stored edge if 256 to 1024, else near it.
+
+    Thin strips are joined to about 512 rows; wide ones are cut to 1024 columns.
+    """
+    if stored < 1 or stored > _LARGEST_TILE_PX:
+        return _LARGEST_TILE_PX
+    return stored if stored >= 256 else stored * max(1, round(512 / stored))
 
 
 def check_user_spacing(

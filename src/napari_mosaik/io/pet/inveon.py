@@ -11,8 +11,9 @@ import numpy as np
 
 from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
+from napari_mosaik.io.pet.registry import PetFormat, single_file
 
-__all__ = ["InveonSeries"]
+__all__ = ["FORMAT", "InveonSeries"]
 
 Words = Mapping[str, str]
 _TYPES = {1: "i1", 2: "<i2", 3: "<i4", 4: "<f4", 5: ">f4", 6: ">i2", 7: ">i4"}
@@ -210,3 +211,34 @@ def _moment(text: str) -> datetime | None:
         except ValueError:
             continue
     return None
+
+
+def _is_header(path: Path) -> bool:
+    return path.suffix.lower() == ".hdr"
+
+
+def _is_inveon(path: Path) -> bool:
+    return path.suffix.lower() in (".img", ".hdr")
+
+
+def _open(files: list[Path], sidecar: Path | None) -> InveonSeries:
+    """Open an image by its text header, which is given itself or stands beside the image."""
+    headers = [path for path in files if _is_header(path)]
+    if not headers:
+        beside = files[0].with_name(files[0].name + ".hdr")
+        if not beside.is_file():
+            raise InputError(
+                f"{files[0].name} cannot be used as PET: its header {beside.name} is missing"
+            )
+        headers = [beside]
+    return InveonSeries(single_file(headers, "Inveon"))
+
+
+def _other_half(path: Path) -> list[Path]:
+    """The header of an image, or the image of a header."""
+    if _is_header(path):
+        return [path.with_name(path.name.removesuffix(".hdr"))]
+    return [path.with_name(path.name + ".hdr")]
+
+
+FORMAT = PetFormat("Inveon", _is_inveon, _open, _is_header, _other_half, order=30)

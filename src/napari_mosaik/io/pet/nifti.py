@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
-from napari_mosaik.io.pet_sidecar import read_sidecar
+from napari_mosaik.io.pet.registry import PetFormat, single_file
+from napari_mosaik.io.pet.sidecar import read_sidecar
 
-__all__ = ["NiftiSeries"]
+__all__ = ["FORMAT", "NiftiSeries"]
 
 _TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
@@ -46,7 +47,7 @@ class NiftiSeries:
 
     def __init__(self, path: Path, sidecar: Path | None = None) -> None:
         self._path = path
-        beside = path.with_name(path.name.split(".nii")[0] + ".json")
+        beside = _sidecar_of(path)
         self._sidecar = sidecar or (beside if beside.is_file() else None)
         data = _content(path)
         self._head = _head(data, path)
@@ -164,3 +165,20 @@ def _axes(head: dict[str, Any]) -> FloatArray | None:
     )
     turn[:, 2] *= -1.0 if float(head["pixdim"][0]) < 0 else 1.0
     return turn
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def _sidecar_of(path: Path) -> Path:
+    return path.with_name(path.name.split(".nii")[0] + ".json")
+
+
+FORMAT = PetFormat(
+    "NIfTI",
+    _is_nifti,
+    lambda files, sidecar: NiftiSeries(single_file(files, "NIfTI"), sidecar),
+    companions=lambda path: [_sidecar_of(path)],
+    order=20,
+)

@@ -16,16 +16,18 @@ import openslide
 from openslide import lowlevel
 
 from napari_mosaik.core import InputError
+from napari_mosaik.io.slide.formats.registry import Candidate, OpenedFormat, SlideFormat
+from napari_mosaik.io.slide.formats.tiff import is_tiff, uses_ycbc_jpeg2000
+from napari_mosaik.io.slide.formats.tiff_checks import check_directories
 from napari_mosaik.io.slide.read.colours import argb_over_white, padding_whitened
-from napari_mosaik.io.slide.types.base import Pixels, StoredLevel
+from napari_mosaik.io.slide.types.base import Pixels, StoredLevel, tile_edge
 
-__all__ = ["OpenSlideSource", "detected_vendor", "tile_edge"]
+__all__ = ["FORMAT", "OpenSlideSource", "detected_vendor"]
 
 _CACHE_BYTES = 64 << 20
 """Stored tiles that serve several of ours (strips, tiles that overlap) are kept for all handles."""
 _SAMPLED_PX = 1024
 _SAMPLES = 16
-_LARGEST_PX = 1024
 
 
 def detected_vendor(path: Path) -> str | None:
@@ -35,16 +37,6 @@ def detected_vendor(path: Path) -> str | None:
     except openslide.OpenSlideError:
         return None
     return None if vendor is None else str(vendor)
-
-
-def tile_edge(stored: int) -> int:
-    """Edge of the tiles in which a level is read: the stored edge if 256 to 1024, else near it.
-
-    Thin strips are joined to about 512 rows; wide ones are cut to 1024 columns.
-    """
-    if stored < 1 or stored > _LARGEST_PX:
-        return _LARGEST_PX
-    return stored if stored >= 256 else stored * max(1, round(512 / stored))
 
 
 class OpenSlideSource:
@@ -227,3 +219,88 @@ def _spacing(facts: Mapping[str, str]) -> tuple[float, float] | None:
     except (KeyError, ValueError):
         return None
     return (row, column) if row > 0 and column > 0 else None
+
+
+_READ_DIRECTLY = (None, "aperio", "generic-tiff")
+"""What OpenSlide calls files that are no slides, or that are read without it."""
+_MAX_FILES = 2000
+
+
+def _open(candidate: Candidate) -> OpenedFormat | None:
+    path = candidate.path
+    if candidate.is_folder:
+        return _open_folder(path)
+    vendor, tiff = detected_vendor(path), is_tiff(candidate.start)
+    if vendor == "aperio" and tiff and uses_ycbc_jpeg2000(path):
+        why = "Aperio with JPEG 2000 in YCbCr, which OpenSlide decodes rightly"
+        return OpenSlideSource(path), why
+    if vendor in _READ_DIRECTLY:
+        return None
+    largest = check_directories(path, hamamatsu=vendor == "hamamatsu") if tiff else None
+    source = OpenSlideSource(path)
+    if vendor == "ventana" and largest is not None:
+        _check_within(source, largest)
+    return source, f"OpenSlide knows it as '{vendor}'"
+
+
+def _check_within(source: OpenSlideSource, largest: tuple[int, int]) -> None:
+    """The slide is put together from pictures that can hold it.
+
+    OpenSlide ends the whole program at a tile that its picture does not have.
+    """
+    shape = source.levels[0].shape
+    if shape[0] > largest[0] or shape[1] > largest[1]:
+        source.close()
+        raise InputError(
+            f"{source.path.name}: the header states a slide of {shape[0]} x {shape[1]} pixels but "
+            f"holds a picture of {largest[0]} x {largest[1]}; it is damaged"
+        )
+
+
+def _open_folder(path: Path) -> OpenedFormat | None:
+    beside = path.with_name(f"{path.name}.mrxs")
+    if beside.is_file():
+        raise InputError(f"{path.name} holds the pixels of a MIRAX slide; give {beside.name}")
+    file = _dicom_slide(path)
+    if file is None:
+        return None
+    why = "the folder holds the files of one DICOM slide, which OpenSlide reads"
+    return OpenSlideSource(file, path), why
+
+
+def _dicom_slide(folder: Path) -> Path | None:
+    """A file of the only DICOM slide of a folder; None if it holds none."""
+    import pydicom
+
+    series: dict[str, Path] = {}
+    try:
+        files = [p for p in sorted(folder.iterdir())[:_MAX_FILES] if p.is_file()]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be opened: {error.strerror}") from error
+    for file in files:
+        if not _is_dicom(file) or detected_vendor(file) != "dicom":
+            continue
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        series.setdefault(str(header.get("SeriesInstanceUID", "")), file)
+    if len(series) > 1:
+        names = ", ".join(sorted(file.name for file in series.values())[:4])
+        raise InputError(
+            f"{folder.name} holds {len(series)} DICOM slides; give one file of the one that is "
+            f"meant ({names})"
+        )
+    return next(iter(series.values()), None)
+
+
+def _is_dicom(file: Path) -> bool:
+    with file.open("rb") as handle:
+        return handle.read(132)[128:] == b"DICM"
+
+
+_SUFFIXES = (".ndpi", ".vms", ".vmu", ".mrxs", ".scn", ".bif", ".svslide")
+FORMAT = SlideFormat(
+    "a format that OpenSlide reads",
+    _open,
+    suffixes=(*_SUFFIXES, ".dcm"),
+    slides_only=_SUFFIXES,
+    order=20,
+)

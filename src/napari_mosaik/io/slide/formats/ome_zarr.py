@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError
-from napari_mosaik.io.slide.formats.openslide_source import tile_edge
+from napari_mosaik.io.slide.formats.registry import Candidate, OpenedFormat, SlideFormat
 from napari_mosaik.io.slide.read.colours import over_white, padding_whitened
-from napari_mosaik.io.slide.types.base import Pixels, StoredLevel
+from napari_mosaik.io.slide.types.base import Pixels, StoredLevel, tile_edge
 from napari_mosaik.io.slide.types.damage import first_line
 
-__all__ = ["ZarrSource"]
+__all__ = ["FORMAT", "ZarrSource"]
 
 _SAMPLED_CHUNKS = 48
 _SMALL_CHUNK = 64
@@ -260,3 +260,17 @@ def _spacing(
             return None
         pair.append(scale[axis] * factor)
     return pair[0], pair[1]
+
+
+_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+"""Files that make a folder a Zarr group or array."""
+
+
+def _open(candidate: Candidate) -> OpenedFormat | None:
+    path = candidate.path
+    if not candidate.is_folder or not any((path / name).is_file() for name in _METADATA):
+        return None
+    return ZarrSource(path), "the folder is an OME-Zarr image"
+
+
+FORMAT = SlideFormat("OME-Zarr", _open, suffixes=(".zarr",), inner_files=_METADATA, order=10)

@@ -1,0 +1,5 @@
+"""PET images: one slice of a scan with what its file says about the scan and the injection."""
+
+from napari_mosaik.io.pet.registry import companions, open_pet, open_pet_slices
+
+__all__ = ["companions", "open_pet", "open_pet_slices"]

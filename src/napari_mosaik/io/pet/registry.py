@@ -1,0 +1,230 @@
+"""The PET formats: which there are, which of them the given files have, and opening a slice.
+
+Every module of this folder that defines ``FORMAT`` is a format; nothing else names it.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from napari_mosaik.core import InputError
+from napari_mosaik.core.pet_records import PetImage, PetUnit
+from napari_mosaik.core.raster import Raster
+
+__all__ = [
+    "PetFormat",
+    "PetSeries",
+    "companions",
+    "open_pet",
+    "open_pet_slices",
+    "pet_formats",
+    "single_file",
+]
+
+Paths = Path | str | Sequence[Path | str]
+
+
+class PetSeries(Protocol):
+    """The slices of a scan, at each of which there may be several time frames."""
+
+    @property
+    def n_slices(self) -> int:
+        """Number of slices."""
+
+    def n_frames(self, place: int) -> int:
+        """Number of time frames of a slice."""
+
+    def image(self, place: int, number: int) -> PetImage:
+        """One slice of one time frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class PetFormat:
+    """One format of PET images.
+
+    Parameters
+    ----------
+    title
+        The format in an error message: "it is neither TITLE, nor ...".
+    holds
+        Whether a file is of this format, by its content or name.
+    open
+        Opens files of this format; the second argument is a sidecar (``.json``) that was given
+        with them, or None.
+    lists
+        Whether a file of this format in a folder stands for an image; by default as *holds*.
+    companions
+        Files that are read with a file of this format; they need not exist.
+    order
+        Formats with a lower number are asked first.
+    """
+
+    title: str
+    holds: Callable[[Path], bool]
+    open: Callable[[list[Path], Path | None], PetSeries]
+    lists: Callable[[Path], bool] | None = None
+    companions: Callable[[Path], list[Path]] = lambda path: []
+    order: int = 100
+
+
+def pet_formats() -> tuple[PetFormat, ...]:
+    """All formats in the order in which they are asked."""
+    from napari_mosaik.io import pet
+
+    return _formats_in(tuple(pet.__path__))
+
+
+@cache
+def _formats_in(folders: tuple[str, ...]) -> tuple[PetFormat, ...]:
+    package = __name__.rpartition(".")[0]
+    names = sorted(module.name for module in pkgutil.iter_modules(folders))
+    modules = (import_module(f"{package}.{name}") for name in names)
+    formats = [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
+    return tuple(sorted(formats, key=lambda one: one.order))
+
+
+def open_pet(
+    paths: Paths,
+    *,
+    slice_index: int | None = None,
+    frame_index: int | None = None,
+    unit: PetUnit | None = None,
+) -> PetImage:
+    """Read one slice of a PET scan.
+
+    Parameters
+    ----------
+    paths
+        A DICOM file, several of one series, or a folder of them; a NIfTI file (``.nii``,
+        ``.nii.gz``); an Inveon image (``.img`` with its ``.img.hdr``).  A sidecar (``.json``) is
+        found beside a NIfTI file by its name, or can be given here.
+    slice_index
+        Which slice, counted from 0 along the slice normal; needed where there are several.
+    frame_index
+        Which time frame, counted from 0; needed where there are several.
+    unit
+        Unit of the values, for files that do not state it; one that is stated is kept, and a
+        contradiction is an error.
+
+    Returns
+    -------
+    PetImage
+        Raster (rows, columns) in frame "pet", upper left corner at (0, 0) µm, in Bq/mL or, for
+        files that hold SUV, in g/mL or cm²/mL; padding is NaN.  The header keeps nothing that
+        identifies the patient.
+
+    Raises
+    ------
+    InputError
+        If the files are no PET, damaged, of several series, in a unit that cannot be used, or if
+        a slice or time frame must be chosen.
+
+    References
+    ----------
+    DICOM PS3.3, sections C.8.9 and C.8.22; QIBA vendor-neutral pseudo-code for SUV; NIfTI-1;
+    PET-BIDS.
+    """
+    series, name = _series(paths)
+    place = _asked("slice", slice_index, series.n_slices, name)
+    number = _asked("frame", frame_index, series.n_frames(place), name)
+    return _in_unit(series.image(place, number), unit, name)
+
+
+def open_pet_slices(
+    paths: Paths, *, frame_index: int | None = None, unit: PetUnit | None = None
+) -> list[PetImage]:
+    """All slices of a PET scan at one time, from the first place to the last; see `open_pet`."""
+    series, name = _series(paths)
+    images = []
+    for place in range(series.n_slices):
+        number = _asked("frame", frame_index, series.n_frames(place), name)
+        images.append(_in_unit(series.image(place, number), unit, name))
+    return images
+
+
+def companions(paths: Sequence[Path]) -> list[Path]:
+    """Files beside the given ones that are read with them: sidecar, Inveon header or image."""
+    has_sidecar = any(_is_sidecar(path) for path in paths)
+    beside = [
+        companion
+        for path in paths
+        if path.is_file()
+        for one in pet_formats()
+        if one.holds(path)
+        for companion in one.companions(path)
+        if not (has_sidecar and _is_sidecar(companion))
+    ]
+    return [path for path in beside if path.is_file() and path not in paths]
+
+
+def single_file(files: list[Path], title: str) -> Path:
+    """The only one of the given files; several raise `InputError`."""
+    if len(files) > 1:
+        raise InputError(
+            f"give one {title} file, not {len(files)}: {files[0].name}, {files[1].name}"
+        )
+    return files[0]
+
+
+def _is_sidecar(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
+
+
+def _series(paths: Paths) -> tuple[PetSeries, str]:
+    given = [Path(paths)] if isinstance(paths, Path | str) else [Path(path) for path in paths]
+    for path in given:
+        if not path.exists():
+            raise InputError(f"there is no PET file {path}")
+    sidecars = [path for path in given if _is_sidecar(path)]
+    files = [file for path in given if path not in sidecars for file in _files(path)]
+    titles = [one.title for one in pet_formats()]
+    if not files:
+        raise InputError(
+            f"no {', '.join(titles[:-1])} or {titles[-1]} file in "
+            f"{', '.join(map(str, given)) or 'an empty list'}"
+        )
+    first = files[0]
+    for one in pet_formats():
+        if one.holds(first):
+            return one.open(files, sidecars[0] if sidecars else None), first.name
+    raise InputError(f"{first.name} cannot be used as PET: it is neither {', nor '.join(titles)}")
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself; of a folder the files of the first format that it holds."""
+    if not path.is_dir():
+        return [path]
+    inside = sorted(p for p in path.iterdir() if p.is_file() and p.name != "DICOMDIR")
+    for one in pet_formats():
+        files = [file for file in inside if (one.lists or one.holds)(file)]
+        if files:
+            return files
+    return []
+
+
+def _asked(what: str, index: int | None, count: int, name: str) -> int:
+    if index is None and count > 1:
+        raise InputError(
+            f"the PET ({name}) has {count} {what}s; choose one with {what}_index, 0 to {count - 1}"
+        )
+    index = index or 0
+    if not 0 <= index < count:
+        raise InputError(f"there is no PET {what} {index}; there are {count}, from 0")
+    return index
+
+
+def _in_unit(image: PetImage, unit: PetUnit | None, name: str) -> PetImage:
+    stated = image.header.unit
+    if unit is None or unit == stated:
+        return image
+    if stated is not None:
+        raise InputError(f"{name} states its values in {stated}, not in {unit}; leave the unit out")
+    header = image.header.model_copy(update={"unit": unit, "unit_given": True})
+    raster = Raster(image.raster.values, image.raster.lattice, unit)
+    return PetImage(raster, header)
