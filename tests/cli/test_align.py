@@ -58,7 +58,7 @@ def test_a_given_map_is_judged_and_exchanged_landmarks_are_named(capsys, files, 
         "b": "d",
         "d": "b",
     }
-    assert any("b and d look exchanged" in text for text in record["warnings"])
+    assert any("b and d appear to be swapped" in text for text in record["warnings"])
     assert record["landmark_error_um"]["after"]["median"] < 1e-6
 
 

@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter
 from napari_mosaik.core import InputError, Lattice, Raster, Transform
 from napari_mosaik.register import (
     Alignment,
+    AlignmentWarning,
     AlignParams,
     OutlineParams,
     align_masks,
@@ -169,13 +170,16 @@ def test_landmark_files_are_in_pixels(tmp_path):
 def test_an_alignment_comes_back_from_its_record():
     transform = Transform.similarity("he", "cd34", angle_deg=5)
     nan = float("nan")
-    made = Alignment(transform, nan, 5.0, 1.0, False, nan, ("look",), method="landmarks")
+    warning = AlignmentWarning("low_overlap", "look")
+    made = Alignment(transform, nan, 5.0, 1.0, False, nan, (warning,), method="landmarks")
     record = made.to_dict()
     assert record["confidence"] is None
     back = Alignment.from_dict(record)
     assert np.allclose(back.transform.matrix, transform.matrix)
     assert np.isnan(back.confidence)
-    assert back.warnings == ("look",)
+    assert back.warnings == (warning,)
+    assert record["warnings"] == ["look"]
+    assert record["warning_codes"] == ["low_overlap"]
 
 
 def seen_by_pet(mask, fwhm_um, voxel_um=400.0):

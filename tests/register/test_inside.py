@@ -13,10 +13,10 @@ from napari_mosaik.register import (
     haematoxylin_density,
     inlier_statistics,
 )
-from napari_mosaik.register.blocks import fit_matches, match_blocks
-from napari_mosaik.register.haematoxylin import counterstain_of
+from napari_mosaik.register.content_search import candidates_by_content, is_outline_complete
+from napari_mosaik.register.haematoxylin import second_stain_of
+from napari_mosaik.register.patch_matching import fit_matches, match_patches
 from napari_mosaik.register.quality import position_score
-from napari_mosaik.register.rotation_search import candidates_by_content, outline_is_whole
 
 STEP = 20.0
 SHAPE = (180, 220)
@@ -74,11 +74,11 @@ def error_um(found, true):
 def test_blocks_find_a_known_shift_to_a_fraction_of_a_pixel():
     true = known(shift=(37.0, -52.0))
     _, fixed_mask, moving, fixed = pair(true)
-    found = match_blocks(
+    found = match_patches(
         moving, fixed, fixed_mask, Transform.identity("m", "f"), step_um=STEP, reach=8
     )
     expected = np.array([-37.0, 52.0])  # where the partners lie from where identity puts them
-    inner = found.inside > 0.8
+    inner = found.tissue_fraction > 0.8
     assert inner.sum() > 30
     middle = np.median(found.shift_um[inner], axis=0)
     assert middle == pytest.approx(expected, abs=STEP / 4)
@@ -93,9 +93,9 @@ def test_agreement_is_high_where_it_is_right_and_chance_where_it_is_wrong():
     wrong = inlier_statistics(
         moving, fixed, fixed_mask, true.then(known_in_fixed(shift=(500.0, 300.0)))
     )
-    assert right.share > 0.9
+    assert right.fraction > 0.9
     assert right.median_um < STEP
-    assert wrong.share < 0.2
+    assert wrong.fraction < 0.2
     assert right.closeness > 0.8 > 0.2 > wrong.closeness
 
 
@@ -116,7 +116,7 @@ def test_sections_are_found_turned_scaled_and_turned_over(angle, scale, mirror):
 def test_sections_without_an_outline_are_found_by_what_is_inside():
     true = known(angle=100, shift=(150.0, 120.0))
     masks_and_densities = pair(true, cut=False)
-    assert not outline_is_whole(masks_and_densities[0])
+    assert not is_outline_complete(masks_and_densities[0])
     found = align_sections(*masks_and_densities, AlignParams(kind="rigid"))
     assert error_um(found.transform, true) < 15
     assert found.confidence > 0.8
@@ -143,23 +143,23 @@ def test_two_plain_sections_say_that_only_the_outline_was_used():
     assert found.method == "outline"
     assert np.isnan(found.inlier_fraction)
     assert found.confidence <= 0.6
-    assert "too little structure" in found.warnings[0]
+    assert "too little image content" in found.messages[0]
 
 
 def test_a_given_map_is_judged_by_the_same_figures():
     true = known(angle=-60)
     parts = pair(true)
-    good = assess_sections(*parts, true, method="by hand")
-    bad = assess_sections(*parts, known(angle=-40), method="by hand")
+    good = assess_sections(*parts, true, method="manual")
+    bad = assess_sections(*parts, known(angle=-40), method="manual")
     assert good.confidence > 0.9
     assert good.dice > 0.97
-    assert good.method == "by hand"
+    assert good.method == "manual"
     assert bad.confidence < 0.3
     assert bad.warnings
-    beside = assess_sections(*parts, true.then(known_in_fixed((90.0, 80.0))), method="by hand")
+    beside = assess_sections(*parts, true.then(known_in_fixed((90.0, 80.0))), method="manual")
     assert beside.local_error_um == pytest.approx(120, abs=15)
     assert beside.confidence < 0.75  # as many places agree, but none of them where it is laid
-    assert any("fits better" in text for text in beside.warnings)
+    assert any("fits better" in text for text in beside.messages)
 
 
 @pytest.mark.parametrize(
@@ -192,8 +192,8 @@ def test_a_cut_off_section_has_no_whole_outline():
     lattice = Lattice("f", (50, 50), (STEP, STEP))
     inner = np.zeros((50, 50), bool)
     inner[10:40, 10:40] = True
-    assert outline_is_whole(Raster(inner, lattice))
-    assert not outline_is_whole(Raster(np.ones((50, 50), bool), lattice))
+    assert is_outline_complete(Raster(inner, lattice))
+    assert not is_outline_complete(Raster(np.ones((50, 50), bool), lattice))
 
 
 def mixed(first, second, n=40):
@@ -207,7 +207,7 @@ def mixed(first, second, n=40):
 @pytest.mark.parametrize("second", [EOSIN, DAB])
 def test_haematoxylin_is_separated_from_eosin_and_from_dab(second):
     rgb, amounts = mixed(HAEMATOXYLIN, second)
-    assert counterstain_of(rgb) == second
+    assert second_stain_of(rgb) == second
     found = haematoxylin_density(Raster(rgb, Lattice("he", rgb.shape[:2], (STEP, STEP))))
     assert np.abs(found.values - amounts).max() < 0.03
 

@@ -49,7 +49,7 @@ def test_two_exchanged_landmarks_are_named_although_they_pull_the_fit(kind):
     said = outlier_messages(odd, list("abcdefghi"))
     assert len(said) == 1
     assert "c" in said[0]
-    assert "exchanged" in said[0]
+    assert "swapped" in said[0]
 
 
 def test_a_slipped_landmark_is_named_with_its_residual():

@@ -14,7 +14,7 @@ from napari_mosaik.register import (
     iter_assess_pet,
     pet_mask,
 )
-from napari_mosaik.register.pet_model import PetModel
+from napari_mosaik.register.pet_likelihood import PetModel
 
 FWHM_UM, VOXEL_UM, FINE_UM = 1500.0, 400.0, 50.0
 QUICK = PetAlignParams(angle_step_deg=6.0)
@@ -93,12 +93,12 @@ def test_the_expected_error_grows_with_the_noise(tissue, plain):
     many = align_pet(scanned(true_map(), noise=0.12), tissue, QUICK)
     assert many.position_error_um > 2 * plain.position_error_um
     assert many.confidence < 0.4 < plain.confidence
-    assert any("expected error" in text for text in many.warnings)
+    assert any("expected registration error" in text for text in many.messages)
 
 
 def test_another_resolution_is_noticed(tissue):
     found = align_pet(scanned(true_map(), fwhm_um=1150.0), tissue, QUICK)
-    assert any("resolution" in text for text in found.warnings)
+    assert any("resolution" in text for text in found.messages)
 
 
 def test_a_mirror_image_is_noticed_and_taken_only_where_allowed(tissue):
@@ -107,7 +107,7 @@ def test_a_mirror_image_is_noticed_and_taken_only_where_allowed(tissue):
     found = align_pet(turned, tissue, QUICK)
     assert not found.mirrored
     assert found.confidence < 0.4
-    assert any("turned over" in text for text in found.warnings)
+    assert any("flipped" in text for text in found.messages)
     allowed = align_pet(turned, tissue, QUICK.model_copy(update={"mirror": True}))
     assert allowed.mirrored
     assert allowed.position_error_um < 150

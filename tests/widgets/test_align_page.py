@@ -100,9 +100,9 @@ def test_a_section_is_laid_by_hand_and_accepted(qtbot, dock, opened, own_cohort)
     assert all("µm" in panel.list.item(n).text() for n in range(5))
     assert {OWN, PARTNERS, GAPS} <= {layer.name for layer in layers}
     panel._act("exchange_marks", 0, 3)
-    assert "1 and 4 look exchanged" in panel.doubts.text()
+    assert "1 and 4 appear to be swapped" in panel.doubts.text()
     panel.exchange_button.click()
-    assert "exchanged" not in panel.doubts.text()
+    assert "swapped" not in panel.doubts.text()
     panel.list.setCurrentRow(4)
     panel.delete_button.click()
     assert panel.list.count() == 4

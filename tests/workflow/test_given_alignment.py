@@ -82,7 +82,7 @@ def test_landmarks_fit_and_their_residuals_are_stored(case):
     until(case, "align_he")
     record = case.store.read(ALIGNMENT["he"])
     assert len(record["landmark_residuals_um"]) == 8
-    assert any("2 and 6 look exchanged" in text for text in record["warnings"])
+    assert any("2 and 6 appear to be swapped" in text for text in record["warnings"])
     assert record["method"] == "landmarks: 8 pairs, similarity"
 
 

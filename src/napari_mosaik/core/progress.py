@@ -7,13 +7,15 @@ result = run_to_end(whole(), report)                    the caller that drives i
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["map_progress", "run_to_end", "subprogress"]
+__all__ = ["blocking", "map_progress", "run_to_end", "subprogress"]
 
 T = TypeVar("T")
 P = TypeVar("P")
 Q = TypeVar("Q")
+Args = ParamSpec("Args")
 
 
 def run_to_end(work: Generator[P, None, T], report: Callable[[P], object] | None = None) -> T:
@@ -37,6 +39,16 @@ def run_to_end(work: Generator[P, None, T], report: Callable[[P], object] | None
                 report(progress)
     finally:
         work.close()
+
+
+def blocking(function: Callable[Args, Generator[Any, None, T]]) -> Callable[Args, T]:
+    """The function that runs the computation of *function* to its end and returns the result."""
+
+    @wraps(function)
+    def run(*args: Args.args, **kwargs: Args.kwargs) -> T:
+        return run_to_end(function(*args, **kwargs))
+
+    return run
 
 
 def map_progress(work: Generator[P, None, T], convert: Callable[[P], Q]) -> Generator[Q, None, T]:

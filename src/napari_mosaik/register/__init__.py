@@ -1,6 +1,6 @@
-"""Lay sections and the PET on one another, and say how well they lie.
+"""Registration of sections and PET to one another, and its uncertainty.
 
-The parts that need scipy are loaded on first use, so importing this folder is light.
+The modules that need scipy are loaded on first use, so importing this folder is light.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from napari_mosaik.register.alignment import Alignment
+from napari_mosaik.register.alignment import Alignment, AlignmentWarning
 from napari_mosaik.register.landmark_outliers import (
     LandmarkOutlier,
     find_landmark_outliers,
@@ -30,23 +30,27 @@ from napari_mosaik.register.quality import (
 )
 
 if TYPE_CHECKING:
-    from napari_mosaik.register.assessment import assess_sections
-    from napari_mosaik.register.blocks import InlierStatistics, inlier_statistics
-    from napari_mosaik.register.correlation import density_correlation
+    from napari_mosaik.register.content_search import density_correlation
     from napari_mosaik.register.haematoxylin import haematoxylin_density
     from napari_mosaik.register.outline_registration import (
         align_masks,
         assess_masks,
         iter_align_masks,
     )
-    from napari_mosaik.register.pet_fit import align_pet, iter_align_pet, iter_assess_pet
+    from napari_mosaik.register.patch_matching import InlierStatistics, inlier_statistics
     from napari_mosaik.register.pet_outline import blurred_outline, pet_mask
-    from napari_mosaik.register.section_registration import align_sections, iter_align_sections
+    from napari_mosaik.register.pet_registration import align_pet, iter_align_pet, iter_assess_pet
+    from napari_mosaik.register.section_registration import (
+        align_sections,
+        assess_sections,
+        iter_align_sections,
+    )
 
 __all__ = [
     "AlignKind",
     "AlignParams",
     "Alignment",
+    "AlignmentWarning",
     "InlierStatistics",
     "LandmarkOutlier",
     "OutlineParams",
@@ -78,26 +82,19 @@ __all__ = [
     "read_matrix",
 ]
 
-_WHERE = {
-    "InlierStatistics": "blocks",
-    "inlier_statistics": "blocks",
-    "haematoxylin_density": "haematoxylin",
-    "assess_sections": "assessment",
-    "assess_masks": "outline_registration",
-    "align_masks": "outline_registration",
-    "align_sections": "section_registration",
-    "blurred_outline": "pet_outline",
-    "density_correlation": "correlation",
-    "align_pet": "pet_fit",
-    "iter_align_masks": "outline_registration",
-    "iter_align_pet": "pet_fit",
-    "iter_assess_pet": "pet_fit",
-    "iter_align_sections": "section_registration",
-    "pet_mask": "pet_outline",
+_LAZY = {
+    "content_search": ("density_correlation",),
+    "haematoxylin": ("haematoxylin_density",),
+    "outline_registration": ("align_masks", "assess_masks", "iter_align_masks"),
+    "patch_matching": ("InlierStatistics", "inlier_statistics"),
+    "pet_outline": ("blurred_outline", "pet_mask"),
+    "pet_registration": ("align_pet", "iter_align_pet", "iter_assess_pet"),
+    "section_registration": ("align_sections", "assess_sections", "iter_align_sections"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The haematoxylin of a section: the stain that all sections have in common."""
+"""Haematoxylin density of a section: the counterstain that all sections share."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from napari_mosaik.core.colour import (
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.raster import Raster
 
-__all__ = ["counterstain_of", "haematoxylin_density"]
+__all__ = ["haematoxylin_density", "second_stain_of"]
 
-_MOST_OD = 2.0
-"""Darker pixels (folds, ink, dust) count as this much."""
-_MANY_PIXELS = 200_000
-_LEAST_EOSIN = 0.12
-"""Share of eosin from which a section counts as H&E (0.04 on H-DAB, 0.2 and more on H&E)."""
+_MAX_OD = 2.0
+"""Darker pixels (folds, ink, dust) are clipped to this."""
+_MAX_PIXELS = 200_000
+_MIN_EOSIN = 0.12
+"""Fraction of eosin from which a section is H&E (0.04 on H-DAB, 0.2 and more on H&E)."""
 
 
-def counterstain_of(rgb: NDArray[np.uint8]) -> tuple[float, float, float]:
+def second_stain_of(rgb: NDArray[np.uint8]) -> tuple[float, float, float]:
     """The second stain of a section: eosin or DAB.
 
-    The stained pixels are separated into three stains; on a section without eosin its share is
-    a few per cent at most.
+    The stained pixels are separated into three stains; on a section without eosin, the fraction of
+    eosin is a few per cent at most.
 
     Parameters
     ----------
@@ -38,23 +38,23 @@ def counterstain_of(rgb: NDArray[np.uint8]) -> tuple[float, float, float]:
 
     Returns
     -------
-    OD direction (R, G, B), `EOSIN` or `DAB`; DAB where hardly a pixel is stained.
+    Stain vector (3,) in OD, dimensionless: `EOSIN` or `DAB`; DAB where hardly a pixel is stained.
     """
     pixels = rgb.reshape(-1, 3)
-    pixels = pixels[:: 1 + len(pixels) // _MANY_PIXELS]
+    pixels = pixels[:: 1 + len(pixels) // _MAX_PIXELS]
     density = optical_density(pixels)
     density = density[density.sum(axis=1) > 0.3].astype(np.float64)
     if len(density) < 100:
         return DAB
     three = np.linalg.inv(stain_matrix(HAEMATOXYLIN, EOSIN, DAB)).T
     amounts = np.maximum(density @ three, 0).sum(axis=0)
-    return EOSIN if amounts[1] > _LEAST_EOSIN * amounts.sum() else DAB
+    return EOSIN if amounts[1] > _MIN_EOSIN * amounts.sum() else DAB
 
 
 def haematoxylin_density(image: Raster) -> Raster:
-    """Amount of haematoxylin in natural OD, 0 to 2, on the picture's own samples.
+    """Haematoxylin density (rows, columns) in natural OD, 0 to 2, on the lattice of the image.
 
-    The second stain is told from the pixels; see `counterstain_of`.
+    The second stain is determined from the pixels; see `second_stain_of`.
 
     Parameters
     ----------
@@ -64,10 +64,13 @@ def haematoxylin_density(image: Raster) -> Raster:
     Raises
     ------
     InputError
-        If the picture is no 8-bit RGB.
+        If the image is not 8-bit RGB.
     """
     if image.values.ndim != 3 or image.values.shape[2] != 3 or image.values.dtype != np.uint8:
-        raise InputError(f"haematoxylin needs 8-bit RGB, not shape {image.values.shape}")
-    matrix = stain_matrix(HAEMATOXYLIN, counterstain_of(image.values))
+        raise InputError(
+            f"haematoxylin needs an 8-bit RGB image, not {image.values.dtype} of shape "
+            f"{image.values.shape}"
+        )
+    matrix = stain_matrix(HAEMATOXYLIN, second_stain_of(image.values))
     amounts = stain_density(image.values, matrix)[..., 0]
-    return Raster(np.clip(amounts, 0.0, _MOST_OD), image.lattice)
+    return Raster(np.clip(amounts, 0.0, _MAX_OD), image.lattice)

@@ -1,4 +1,4 @@
-"""Look through pairs of landmarks for one that slipped or two that were exchanged."""
+"""Outliers among pairs of landmarks: misplaced ones, and pairs that were swapped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
-from napari_mosaik.register.landmarks import fit_landmarks
+from napari_mosaik.register.landmarks import MIN_PAIRS, fit_landmarks
 from napari_mosaik.register.params import AlignKind
 from napari_mosaik.register.quality import landmark_errors_um
 
@@ -23,19 +23,18 @@ __all__ = [
     "outlier_messages",
 ]
 
-_LEAST = {"rigid": 2, "similarity": 2, "affine": 3}
-_MOST_SUBSETS = 500
-_FAR = 4.0
-"""A residual of so many medians is odd."""
-_CROSSED = 0.25
-"""Exchanged back, a pair's residuals must fall to this share of what they were."""
-_LEAST_SHARE = 0.005
-"""Residuals below this share of the landmarks' extent are never odd."""
+_MAX_SUBSETS = 500
+_OUTLIER_FACTOR = 4.0
+"""A residual above this many medians is an outlier."""
+_SWAPPED_FACTOR = 0.25
+"""Swapped back, the residuals of two pairs must fall to this fraction."""
+_MIN_FRACTION = 0.005
+"""Residuals below this fraction of the landmarks' extent are never outliers."""
 
 
 @dataclass(frozen=True, slots=True)
 class LandmarkOutlier:
-    """A pair that does not fit the others: its row, its residual, and the row it may belong to."""
+    """A pair that does not fit the others: index, residual, and index of the pair it belongs to."""
 
     row: int
     residual_um: float
@@ -45,16 +44,16 @@ class LandmarkOutlier:
 def fit_landmarks_robustly(
     moving_um: ArrayLike, fixed_um: ArrayLike, kind: AlignKind, source: str, target: str
 ) -> Transform:
-    """The map that most pairs agree on: least median of residuals, then least squares of those.
+    """The transform on which most pairs agree: least median of residuals, then least squares.
 
     Parameters
     ----------
     moving_um, fixed_um
         (n, 2) corresponding positions, µm.
     kind
-        What may change.
+        Degrees of freedom.
     source, target
-        Names of the frames.
+        Names of the coordinate spaces.
 
     Raises
     ------
@@ -67,85 +66,85 @@ def fit_landmarks_robustly(
     """
     moving, fixed = np.asarray(moving_um, float), np.asarray(fixed_um, float)
     best = fit_landmarks(moving, fixed, kind, source, target)
-    if len(moving) < _LEAST[kind] + 2:
+    if len(moving) < MIN_PAIRS[kind] + 2:
         return best
-    least = float(np.median(landmark_errors_um(moving, fixed, best)))
-    for rows in _subsets(len(moving), _LEAST[kind]):
+    smallest = float(np.median(landmark_errors_um(moving, fixed, best)))
+    for rows in _subsets(len(moving), MIN_PAIRS[kind]):
         try:
-            tried = fit_landmarks(moving[rows], fixed[rows], kind, source, target)
+            candidate = fit_landmarks(moving[rows], fixed[rows], kind, source, target)
         except InputError:
             continue
-        middle = float(np.median(landmark_errors_um(moving, fixed, tried)))
-        if middle < least:
-            best, least = tried, middle
+        median = float(np.median(landmark_errors_um(moving, fixed, candidate)))
+        if median < smallest:
+            best, smallest = candidate, median
     errors = landmark_errors_um(moving, fixed, best)
-    good = errors <= max(2.5 * least, _floor(fixed))
-    if np.count_nonzero(good) >= max(_LEAST[kind], len(moving) // 2):
-        best = fit_landmarks(moving[good], fixed[good], kind, source, target)
+    inliers = errors <= max(2.5 * smallest, _floor_um(fixed))
+    if np.count_nonzero(inliers) >= max(MIN_PAIRS[kind], len(moving) // 2):
+        best = fit_landmarks(moving[inliers], fixed[inliers], kind, source, target)
     return best
 
 
 def find_landmark_outliers(
     moving_um: ArrayLike, fixed_um: ArrayLike, transform: Transform
 ) -> list[LandmarkOutlier]:
-    """Pairs whose residual exceeds four times the median, the worst first.
+    """Pairs whose residual exceeds four times the median, worst first.
 
-    A pair is taken as exchanged with another odd one if each comes near the other's partner.
+    Two outliers count as swapped if each lies near the partner of the other.
 
     Parameters
     ----------
     moving_um, fixed_um
-        (n, 2) corresponding positions, µm; fewer than 5 say nothing.
+        (n, 2) corresponding positions, µm; with fewer than 5 there are no outliers.
     transform
-        A map that the odd pairs did not pull: an automatic one, or `fit_landmarks_robustly`.
+        A transform that outliers did not affect: an automatic one, or `fit_landmarks_robustly`.
     """
     moving, fixed = np.asarray(moving_um, float), np.asarray(fixed_um, float)
     errors = landmark_errors_um(moving, fixed, transform)
     if errors.size < 5:
         return []
-    limit = max(_FAR * float(np.median(errors)), _floor(fixed))
+    limit = max(_OUTLIER_FACTOR * float(np.median(errors)), _floor_um(fixed))
     rows = [int(i) for i in np.argsort(-errors) if errors[i] > limit]
     moved = transform.apply(moving)
     partner = dict.fromkeys(rows, -1)
     for i, j in combinations(rows, 2):
         crossed = np.linalg.norm(moved[[i, j]] - fixed[[j, i]], axis=1)
-        if crossed.max() <= max(limit, _CROSSED * float(errors[[i, j]].min())):
+        if crossed.max() <= max(limit, _SWAPPED_FACTOR * float(errors[[i, j]].min())):
             partner[i], partner[j] = j, i
     return [
         LandmarkOutlier(i, float(errors[i]), None if partner[i] < 0 else partner[i]) for i in rows
     ]
 
 
-def outlier_messages(odd: list[LandmarkOutlier], names: list[str]) -> list[str]:
-    """What to look at, in words."""
-    said, done = [], set()
-    for one in odd:
+def outlier_messages(outliers: list[LandmarkOutlier], names: list[str]) -> list[str]:
+    """A sentence for each outlier, or for each swapped pair."""
+    messages, done = [], set()
+    for one in outliers:
         if one.row in done:
             continue
         name = names[one.row]
         if one.swapped_with is None:
-            said.append(
-                f"landmark {name} lies {one.residual_um:.0f} µm from its partner, far more than "
-                "the others: check or delete it"
+            messages.append(
+                f"landmark {name} has a residual of {one.residual_um:.0f} µm, far more than the "
+                "others: check or delete it"
             )
             continue
         done.add(one.swapped_with)
         first, second = sorted((one.row, one.swapped_with))
-        said.append(
-            f"landmarks {names[first]} and {names[second]} look exchanged on one of the "
-            f"sections ({one.residual_um:.0f} µm off): swap or delete them"
+        messages.append(
+            f"landmarks {names[first]} and {names[second]} appear to be swapped on one of the "
+            f"sections (residual {one.residual_um:.0f} µm): swap or delete them"
         )
-    return said
+    return messages
 
 
-def _floor(points: FloatArray) -> float:
-    return _LEAST_SHARE * float(np.linalg.norm(np.ptp(points, axis=0))) if len(points) else 0.0
+def _floor_um(points: FloatArray) -> float:
+    return _MIN_FRACTION * float(np.linalg.norm(np.ptp(points, axis=0))) if len(points) else 0.0
 
 
 def _subsets(n: int, k: int) -> Iterator[list[int]]:
-    if comb(n, k) <= _MOST_SUBSETS:
+    if comb(n, k) <= _MAX_SUBSETS:
         yield from map(list, combinations(range(n), k))
         return
     rng = np.random.default_rng(0)
-    for _ in range(_MOST_SUBSETS):
+    for _ in range(_MAX_SUBSETS):
         yield [int(i) for i in rng.choice(n, k, replace=False)]

@@ -1,10 +1,9 @@
-"""Lay one section on another by their outlines: centroid, all angles, then a fine search."""
+"""Registration by outlines: centroids, all angles, then refinement of the best candidates."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from scipy import fft
 from napari_mosaik.core.angles import DISTINCT_DEG, angle_difference_deg
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
-from napari_mosaik.core.progress import run_to_end
+from napari_mosaik.core.progress import blocking
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import (
     InverseTransform,
@@ -21,246 +20,224 @@ from napari_mosaik.register.affine_fit import (
     best_fit,
     smoothed_image,
 )
-from napari_mosaik.register.alignment import Alignment
+from napari_mosaik.register.alignment import Alignment, AlignmentWarning, Candidate, differs
 from napari_mosaik.register.params import AlignKind, OutlineParams
-from napari_mosaik.register.quality import dice
+from napari_mosaik.register.quality import dice, mask_size_um
 
-__all__ = ["align_masks", "assess_masks", "outline_candidates", "plain_warnings"]
+__all__ = [
+    "align_masks",
+    "assess_masks",
+    "iter_align_masks",
+    "outline_candidates",
+    "outline_confidence",
+    "plausibility_warnings",
+    "runner_up_dice",
+]
 
 _COARSE_PX = 96
+CIRCULAR = AlignmentWarning(
+    "circular_outline",
+    "the outline is nearly circular and does not determine the angle; set landmarks",
+)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
-    """One way to lay the moving outline on the fixed one."""
+def iter_align_masks(
+    moving: Raster, fixed: Raster, params: OutlineParams | None = None
+) -> Generator[float, None, Alignment]:
+    """Register one tissue outline to another; yields the fraction done.
 
-    pull: InverseTransform
-    dice: float
-    angle_deg: float
-    mirrored: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """Overlap at every scanned angle: score, shift (µm) and map."""
-
-    angles_deg: FloatArray
-    scores: FloatArray
-    pulls: tuple[InverseTransform, ...]
-    mirrored: bool
-
-
-def align_masks(moving: Raster, fixed: Raster, params: OutlineParams | None = None) -> Alignment:
-    """Lay a moving outline on a fixed one.
-
-    The centroids are brought together, all angles (and the mirror image) are tried with the best
-    shift of each, the best few are refined on coarse pictures and the best of these on fine ones.
+    The centroids are superimposed and all angles (and the mirror image) are tried, each with its
+    best shift; the best candidates are refined on coarse images and the best of these on fine ones.
 
     Parameters
     ----------
     moving, fixed
-        Masks (rows, columns) of their own frames.
+        Tissue masks (rows, columns), each in its own coordinate space.
     params
-        What may change; see `OutlineParams`.
+        See `OutlineParams`.
 
     Returns
     -------
-    The map from the moving to the fixed frame with the overlap, and a confidence that is low when
-    the outlines fit badly or when another angle fits almost as well.
+    The alignment of the moving to the fixed section.  Its confidence is low where the outlines fit
+    badly or another angle fits almost as well.
 
     Raises
     ------
     InputError
         If a mask is empty or has channels.
     """
-    return run_to_end(iter_align_masks(moving, fixed, params))
-
-
-def iter_align_masks(
-    moving: Raster, fixed: Raster, params: OutlineParams | None = None
-) -> Generator[float, None, Alignment]:
-    """`align_masks` in pieces: yields the fraction done so that a caller can show or cancel."""
     p = params or OutlineParams()
-    candidates, flat = yield from outline_candidates(moving, fixed, p)
+    candidates, circular = yield from outline_candidates(moving, fixed, p)
     yield 0.7
     best = candidates[0]
-    pull = refine_outline(moving, fixed, best.pull, p)
-    fine = make_candidate(moving, fixed, pull)
-    if fine.dice < best.dice - 0.005:
-        fine = best
-    return summarise(fine, candidates[1:], flat, p, moving, fixed)
+    refined = outline_candidate(moving, fixed, refine_outline(moving, fixed, best, p))
+    if refined.dice >= best.dice - 0.005:
+        best = refined
+    return _outline_alignment(best, candidates[1:], circular, p)
+
+
+align_masks = blocking(iter_align_masks)
+"""`iter_align_masks` without progress."""
 
 
 def outline_candidates(
     moving: Raster, fixed: Raster, params: OutlineParams
 ) -> Generator[float, None, tuple[list[Candidate], bool]]:
-    """The best few ways by outline, best first, and whether the outline fixes no angle.
+    """The best candidates by outline, best first, and whether the outline is nearly circular.
 
-    A generator that yields the fraction of an alignment that is done, up to 0.6.
+    *moving* and *fixed* are tissue masks (rows, columns).  Yields the fraction of a registration
+    that is done, up to 0.6.  Raises `InputError` for an empty mask or one with channels.
     """
     for name, mask in (("moving", moving), ("fixed", fixed)):
         if mask.values.ndim != 2:
-            raise InputError(f"the {name} mask has channels: shape {mask.values.shape}")
+            raise InputError(f"the {name} mask must be (rows, columns), not {mask.values.shape}")
         if not np.asarray(mask.values, bool).any():
             raise InputError(
                 f"the {name} mask ('{mask.lattice.frame}') is empty; there is nothing to align"
             )
-    unit = _size_um(fixed)
+    unit = mask_size_um(fixed)
     sigma = unit / _COARSE_PX * 2
-    pictures = smoothed_image(moving, sigma), smoothed_image(fixed, sigma)
+    images = smoothed_image(moving, sigma), smoothed_image(fixed, sigma)
     scale = 1.0
     if params.kind != "rigid":
-        scale = float(np.clip(math.sqrt(_area(fixed) / _area(moving)), 0.5, 2.0))
+        scale = float(np.clip(math.sqrt(_area_um2(fixed) / _area_um2(moving)), 0.5, 2.0))
     centres = centroid_um(moving), centroid_um(fixed)
+    kind: AlignKind = "similarity" if params.kind == "affine" else params.kind
+    points, target = _working_points(images[1], fixed, unit, _COARSE_PX)
+    angles = np.arange(0.0, 360.0, params.angle_step_deg)
     scans = []
     for mirrored in (False, True) if params.mirror else (False,):
-        scans.append(_scan(*pictures, *centres, scale, params, unit, mirrored))
+        scans.append(_scan_angles(*images, *centres, scale, angles, unit, mirrored))
         yield 0.2 * len(scans)
-    kind: AlignKind = "similarity" if params.kind == "affine" else params.kind
-    points, target = _working_points(pictures[1], fixed, unit, _COARSE_PX)
-    found = []
-    for scan in scans:
-        for i in _peaks(scan):
-            pull = best_fit(pictures[0], target, points, scan.pulls[i], kind, rounds=15)
-            found.append(make_candidate(moving, fixed, pull))
-        yield 0.4 + 0.2 * (scan is scans[-1])
-    margin = params.mirror_margin
-    found.sort(key=lambda c: -(c.dice - margin * c.mirrored))
-    flat = float(np.ptp(scans[0].scores)) < 0.03
-    return found, flat
+    candidates = []
+    for number, (scores, inverses) in enumerate(scans, 1):
+        for i in separated_peaks(angles, scores, 4):
+            inverse = best_fit(images[0], target, points, inverses[i], kind, max_rounds=15)
+            candidates.append(outline_candidate(moving, fixed, inverse))
+        yield 0.4 + 0.2 * (number == len(scans))
+    candidates.sort(key=lambda c: -(c.dice - params.mirror_margin * c.transform.mirrored))
+    return candidates, float(np.ptp(scans[0][0])) < 0.03
 
 
 def refine_outline(
-    moving: Raster, fixed: Raster, start: InverseTransform, params: OutlineParams
+    moving: Raster, fixed: Raster, start: Candidate, params: OutlineParams
 ) -> InverseTransform:
-    """The same map to a fraction of a working pixel."""
-    unit = _size_um(fixed)
+    """A candidate refined to a fraction of a working pixel; masks (rows, columns)."""
+    assert start.inverse is not None
+    unit = mask_size_um(fixed)
     sigma = max(unit / params.resolution_px * 2, max(moving.lattice.spacing_um))
-    picture, reference = smoothed_image(moving, sigma), smoothed_image(fixed, sigma)
+    image, reference = smoothed_image(moving, sigma), smoothed_image(fixed, sigma)
     points, _ = _working_points(reference, fixed, unit, params.resolution_px)
     wide = smoothed_image(fixed, max(unit / _COARSE_PX * 2, 2 * sigma)).at(points)
-    points = points[(wide > 0.02) & (wide < 0.98)]  # only around the outline is there any slope
-    return best_fit(picture, reference.at(points), points, start, params.kind)
+    points = points[(wide > 0.02) & (wide < 0.98)]  # the gradient is 0 away from the outline
+    return best_fit(image, reference.at(points), points, start.inverse, params.kind)
 
 
-def make_candidate(moving: Raster, fixed: Raster, pull: InverseTransform) -> Candidate:
-    """A map with its overlap, angle and side."""
-    transform = pull.to_forward(moving.lattice.frame, fixed.lattice.frame)
+def outline_candidate(moving: Raster, fixed: Raster, inverse: InverseTransform) -> Candidate:
+    """A candidate with the Dice overlap (fraction) of two masks (rows, columns)."""
+    transform = inverse.to_forward(moving.lattice.frame, fixed.lattice.frame)
     overlap = dice(moving, fixed, transform, pixels=512)
-    return Candidate(pull, overlap, transform.angle_deg, transform.mirrored)
+    return Candidate(transform, dice=overlap, inverse=inverse)
 
 
-def summarise(
-    best: Candidate,
-    others: list[Candidate],
-    flat: bool,
-    params: OutlineParams,
-    moving: Raster,
-    fixed: Raster,
+def _outline_alignment(
+    best: Candidate, others: Sequence[Candidate], circular: bool, params: OutlineParams
 ) -> Alignment:
     """The alignment with its confidence and warnings."""
-    transform = best.pull.to_forward(moving.lattice.frame, fixed.lattice.frame)
-    rival = runner_up_dice(best, others, params)
-    confidence = outline_confidence(best.dice, rival) * (0.3 if flat else 1.0)
-    return Alignment(
-        transform,
-        best.dice,
-        transform.angle_deg,
-        transform.scale,
-        transform.mirrored,
-        confidence,
-        tuple(_warnings(transform, best.dice, rival, flat, params)),
-    )
+    runner_up = runner_up_dice(best, others, params)
+    confidence = outline_confidence(best.dice, runner_up) * (0.3 if circular else 1.0)
+    warnings = []
+    if circular:
+        warnings.append(CIRCULAR)
+    elif outline_confidence(1.0, runner_up - best.dice + 1.0) < 0.3 or runner_up > best.dice - 0.02:
+        warnings.append(
+            AlignmentWarning(
+                "angle_ambiguous",
+                f"another angle fits almost as well (Dice {best.dice:.3f} and {runner_up:.3f}); "
+                "check the alignment or set landmarks",
+            )
+        )
+    warnings += plausibility_warnings(best.transform, best.dice, params)
+    return Alignment.of(best.transform, best.dice, confidence, warnings)
 
 
-def runner_up_dice(best: Candidate, others: list[Candidate], params: OutlineParams) -> float:
-    """Overlap of the best other way (another angle or side); 0 if there is none."""
-    rivals = [0.0]
+def runner_up_dice(best: Candidate, others: Sequence[Candidate], params: OutlineParams) -> float:
+    """Dice overlap of the runner-up (another angle or the mirror image); 0 if there is none."""
+    scores = [0.0]
     for other in others:
-        turned = abs(angle_difference_deg(other.angle_deg, best.angle_deg)) > DISTINCT_DEG
-        if other.mirrored != best.mirrored:
-            rivals.append(other.dice - params.mirror_margin)
-        elif turned:
-            rivals.append(other.dice)
-    return max(rivals)
+        if other.transform.mirrored != best.transform.mirrored:
+            scores.append(other.dice - params.mirror_margin)
+        elif differs(other.transform, best.transform):
+            scores.append(other.dice)
+    return max(scores)
 
 
-def outline_confidence(best: float, rival: float) -> float:
-    """0 to 1: how well the outlines fit, times how much worse the rival fits."""
-    fits = min(max((best - 0.6) / 0.3, 0.0), 1.0)
-    apart = 1 - (1.01 - best) / (1.01 - min(rival, best))
+def outline_confidence(best_dice: float, runner_up: float) -> float:
+    """0 to 1: how well the outlines fit, times how much worse the runner-up fits."""
+    fits = min(max((best_dice - 0.6) / 0.3, 0.0), 1.0)
+    apart = 1 - (1.01 - best_dice) / (1.01 - min(runner_up, best_dice))
     return float(fits * min(max(2 * apart, 0.0), 1.0))
 
 
-def _warnings(
-    transform: Transform, overlap: float, rival: float, flat: bool, params: OutlineParams
-) -> list[str]:
-    said = []
-    if flat:
-        said.append("the outline is nearly circular: it does not fix an angle; use landmarks")
-    elif outline_confidence(1.0, rival - overlap + 1.0) < 0.3 or rival > overlap - 0.02:
-        said.append(
-            f"another angle fits almost as well (Dice {overlap:.3f} and {rival:.3f}); "
-            "check the alignment or set landmarks"
-        )
-    return said + plain_warnings(transform, overlap, params)
-
-
-def plain_warnings(
+def plausibility_warnings(
     transform: Transform, overlap: float, params: OutlineParams, *, outlines: bool = True
-) -> list[str]:
-    """What is odd about a map: little overlap, a mirror image, an implausible scale."""
-    said = []
+) -> list[AlignmentWarning]:
+    """Warnings about a low overlap (Dice, fraction), a mirror image or an implausible scale."""
+    warnings = []
     if outlines and overlap < 0.85:
-        said.append(f"the outlines overlap little (Dice {overlap:.3f})")
-    if transform.mirrored:
-        said.append("the section is taken as turned over (mirror image)")
-    if not params.min_scale <= transform.scale <= params.max_scale:
-        said.append(
-            f"the scale {transform.scale:.3f} is beyond plausible shrinkage "
-            f"({params.min_scale:g} to {params.max_scale:g}); check the pixel sizes"
+        warnings.append(
+            AlignmentWarning("low_overlap", f"the outlines overlap poorly (Dice {overlap:.3f})")
         )
-    return said
+    if transform.mirrored:
+        warnings.append(
+            AlignmentWarning("mirrored", "the section is registered as flipped (mirror image)")
+        )
+    if not params.min_scale <= transform.scale <= params.max_scale:
+        warnings.append(
+            AlignmentWarning(
+                "implausible_scale",
+                f"the scale {transform.scale:.3f} is outside plausible shrinkage "
+                f"({params.min_scale:g} to {params.max_scale:g}); check the pixel sizes",
+            )
+        )
+    return warnings
 
 
 def assess_masks(
     moving: Raster, fixed: Raster, transform: Transform, params: OutlineParams, *, method: str
 ) -> Alignment:
-    """A map that was given (by hand, by landmarks, by a file), with the overlap of the outlines.
+    """Assess a given transform by the overlap of two tissue masks (rows, columns).
 
-    Its confidence is NaN: outlines that were laid by a person are not compared with other ways.
+    The confidence is NaN: a given transform is not compared with other candidates.
     """
     overlap = dice(moving, fixed, transform, pixels=512)
-    return Alignment(
-        transform,
-        overlap,
-        transform.angle_deg,
-        transform.scale,
-        transform.mirrored,
-        math.nan,
-        tuple(plain_warnings(transform, overlap, params)),
-        method=method,
-    )
+    warnings = plausibility_warnings(transform, overlap, params)
+    return Alignment.of(transform, overlap, math.nan, warnings, method=method)
 
 
-def _area(mask: Raster) -> float:
+def separated_peaks(angles_deg: FloatArray, scores: FloatArray, max_peaks: int) -> list[int]:
+    """Indices of the angles (n,) of greatest score (n,), best first, at least 20 degrees apart."""
+    peaks: list[int] = []
+    for i in np.argsort(-scores, kind="stable"):
+        distances = [abs(angle_difference_deg(angles_deg[i], angles_deg[j])) for j in peaks]
+        if all(distance > DISTINCT_DEG for distance in distances):
+            peaks.append(int(i))
+        if len(peaks) == max_peaks:
+            break
+    return peaks
+
+
+def _area_um2(mask: Raster) -> float:
     return float(np.count_nonzero(mask.values)) * mask.lattice.sample_area_um2
 
 
 def centroid_um(mask: Raster) -> FloatArray:
-    """Centroid of a mask, µm."""
+    """Centroid (2,) of a mask (rows, columns), µm."""
     rows, cols = np.nonzero(np.asarray(mask.values, bool))
     return mask.lattice.to_um([rows.mean(), cols.mean()])
 
 
-def _size_um(mask: Raster) -> float:
-    """Longer side of the mask's bounding box, µm."""
-    inside = np.asarray(mask.values, bool)
-    sides = [np.ptp(np.flatnonzero(inside.any(axis=1 - axis))) + 1 for axis in (0, 1)]
-    return float(max(n * s for n, s in zip(sides, mask.lattice.spacing_um, strict=True)))
-
-
-def _square(centre: FloatArray, half_um: float, step_um: float, frame: str) -> Lattice:
+def _square_lattice(centre: FloatArray, half_um: float, step_um: float, frame: str) -> Lattice:
     n = 2 * math.ceil(half_um / step_um)
     origin = centre - n / 2 * step_um
     return Lattice(frame, (n, n), (step_um, step_um), (float(origin[0]), float(origin[1])))
@@ -269,44 +246,43 @@ def _square(centre: FloatArray, half_um: float, step_um: float, frame: str) -> L
 def _working_points(
     reference: SmoothedImage, fixed: Raster, unit: float, pixels: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Positions around the fixed outline and the fixed picture's values there."""
-    square = _square(centroid_um(fixed), 0.75 * unit, unit / pixels, fixed.lattice.frame)
+    """Positions around the fixed outline and the values of the fixed image there."""
+    square = _square_lattice(centroid_um(fixed), 0.75 * unit, unit / pixels, fixed.lattice.frame)
     points = square.centres_um().reshape(-1, 2)
     return points, reference.at(points)
 
 
-def _scan(
+def _scan_angles(
     moving: SmoothedImage,
     fixed: SmoothedImage,
     moving_centre: FloatArray,
     fixed_centre: FloatArray,
     scale: float,
-    params: OutlineParams,
+    angles: FloatArray,
     unit: float,
     mirrored: bool,
-) -> Scan:
-    """Overlap (Dice of the blurred masks) at every angle, each with its best shift."""
+) -> tuple[FloatArray, list[InverseTransform]]:
+    """Overlap (Dice of the smoothed masks) and transform with the best shift at every angle."""
     step = unit / _COARSE_PX
-    square = _square(fixed_centre, 0.85 * unit, step, fixed.lattice.frame)
+    square = _square_lattice(fixed_centre, 0.85 * unit, step, fixed.lattice.frame)
     points = square.centres_um().reshape(-1, 2)
     target = fixed.at(points).reshape(square.shape)
     shape = [fft.next_fast_len(2 * n, real=True) for n in square.shape]
     spectrum = fft.rfft2(target, shape)
     energy = float((target**2).sum())
-    angles = np.arange(0.0, 360.0, params.angle_step_deg)
-    scores, pulls = np.empty(angles.size), []
+    scores, inverses = np.empty(angles.size), []
     for i, angle in enumerate(angles):
         forward = Transform.similarity(
             "m", "f", angle_deg=float(angle), scale=scale, mirror=mirrored
         )
         linear = np.asarray(np.linalg.inv(forward.matrix[:2, :2]), np.float64)
-        pull = InverseTransform(linear, moving_centre, fixed_centre, unit)
-        image = moving.at(pull.apply(points)).reshape(square.shape)
+        inverse = InverseTransform(linear, moving_centre, fixed_centre, unit)
+        image = moving.at(inverse.apply(points)).reshape(square.shape)
         overlap, shift = _best_shift(spectrum, image, shape, _COARSE_PX // 4)
         scores[i] = 2 * overlap / (energy + float((image**2).sum()))
         centre = moving_centre - linear @ (shift * step)
-        pulls.append(InverseTransform(linear, centre, fixed_centre, unit))
-    return Scan(angles, scores, tuple(pulls), mirrored)
+        inverses.append(InverseTransform(linear, centre, fixed_centre, unit))
+    return scores, inverses
 
 
 def _best_shift(
@@ -317,16 +293,3 @@ def _best_shift(
     window = np.roll(product, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
     row, col = np.unravel_index(int(window.argmax()), window.shape)
     return float(window[row, col]), np.array([row - reach, col - reach], np.float64)
-
-
-def _peaks(scan: Scan, most: int = 4) -> list[int]:
-    """Scanned angles with locally greatest overlap, best first, at least 20 degrees apart."""
-    taken: list[int] = []
-    for i in np.argsort(-scan.scores, kind="stable"):
-        angle = scan.angles_deg[i]
-        apart = [abs(angle_difference_deg(angle, scan.angles_deg[j])) for j in taken]
-        if all(a > DISTINCT_DEG for a in apart):
-            taken.append(int(i))
-        if len(taken) == most:
-            break
-    return taken

@@ -1,4 +1,4 @@
-"""The settings of an alignment."""
+"""Settings of a registration."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ AlignKind = Literal["rigid", "similarity", "affine"]
 
 
 class OutlineParams(Params):
-    """How one outline is laid on another."""
+    """Registration by outlines."""
 
     kind: AlignKind = setting(
         "similarity",
-        "What may change: turn and shift; also one scale; also shear and unequal scales.",
-        label="Allowed change",
+        "Degrees of freedom of the transform.",
+        label="Transform",
         choices={
-            "rigid": "turn and shift",
-            "similarity": "turn, shift and one scale",
-            "affine": "any affine change",
+            "rigid": "rigid (rotation, translation)",
+            "similarity": "similarity (and one scale)",
+            "affine": "affine (and shear, unequal scales)",
         },
     )
     mirror: bool = setting(
         True,
-        "Also try the mirror image; it is taken only if it fits clearly better.",
-        label="Try the mirror image",
+        "Also evaluate the mirror image; it is used only if it fits clearly better.",
+        label="Allow mirror image",
     )
     angle_step_deg: float = setting(
         3.0,
-        "Step of the first scan over all angles.",
-        label="Step of the angle scan",
+        "Step of the initial scan over all angles.",
+        label="Angle step",
         unit="°",
         gt=0,
         le=15,
@@ -40,26 +40,26 @@ class OutlineParams(Params):
     )
     min_scale: float = setting(
         0.75,
-        "Least plausible linear scale; tissue shrinks by 5 to 20 % in paraffin.",
-        label="Least scale",
+        "Smallest plausible linear scale; tissue shrinks by 5 to 20 % in paraffin.",
+        label="Minimum scale",
         gt=0,
         lt=1,
         advanced=True,
     )
     max_scale: float = setting(
-        1.1, "Greatest plausible linear scale.", label="Greatest scale", gt=1, advanced=True
+        1.1, "Largest plausible linear scale.", label="Maximum scale", gt=1, advanced=True
     )
     mirror_margin: float = setting(
         0.03,
-        "The mirror image must overlap better by this much (Dice) to be taken.",
-        label="Margin for the mirror image",
+        "The mirror image is used only if its overlap (Dice) is larger by this much.",
+        label="Mirror image margin",
         ge=0,
         le=0.5,
         advanced=True,
     )
     resolution_px: int = setting(
         384,
-        "Side of the working images of the refinement; the outline is found to a fraction of one.",
+        "Side of the working images of the refinement; accuracy is a fraction of a pixel.",
         label="Working resolution",
         unit="px",
         ge=64,
@@ -69,41 +69,41 @@ class OutlineParams(Params):
 
 
 class AlignParams(OutlineParams):
-    """How one section is laid on another."""
+    """Registration of one section to another."""
 
     use_intensity: bool = setting(
         True,
-        "Refine by the haematoxylin seen on both sections after the outlines agree.",
+        "Refine the registration by the haematoxylin of both sections.",
         label="Refine by haematoxylin",
     )
 
 
 class PetAlignParams(OutlineParams):
-    """How the PET is laid on the section."""
+    """Registration of the PET to the section."""
 
     mirror: bool = setting(
         False,
-        "Also try the mirror image; it is taken only if it fits clearly better.",
-        label="Try the mirror image",
+        "Also evaluate the mirror image; it is used only if it fits clearly better.",
+        label="Allow mirror image",
     )
     min_scale: float = setting(
         0.8,
-        "Least plausible linear scale; tissue shrinks by 5 to 20 % in paraffin.",
-        label="Least scale",
+        "Smallest plausible linear scale; tissue shrinks by 5 to 20 % in paraffin.",
+        label="Minimum scale",
         gt=0,
         lt=1,
         advanced=True,
     )
     max_scale: float = setting(
         1.05,
-        "Greatest plausible linear scale: the PET saw the tissue before it shrank in paraffin.",
-        label="Greatest scale",
+        "Largest plausible linear scale: PET is acquired before the tissue shrinks in paraffin.",
+        label="Maximum scale",
         gt=1,
         advanced=True,
     )
     fwhm_um: float = setting(
         1500.0,
-        "Resolution of the scanner (full width at half maximum).",
+        "Spatial resolution of the scanner (full width at half maximum).",
         label="PET resolution",
         unit="µm",
         gt=0,
@@ -111,15 +111,15 @@ class PetAlignParams(OutlineParams):
     )
     edge: float = setting(
         0.1,
-        "Where between background (0) and the bright parts (1) the specimen's edge is set.",
-        label="Edge on the PET",
+        "Threshold of the specimen's edge between background (0) and bright parts (1).",
+        label="Edge threshold",
         gt=0,
         lt=0.5,
         advanced=True,
     )
     use_intensity: bool = setting(
         True,
-        "After the outlines, move the PET to where its values are most likely: tissue with a "
-        "smooth uptake, blurred by the scanner.",
-        label="Refine by the PET's values",
+        "Refine the registration by maximum likelihood: a forward model of the scanner with a "
+        "smooth uptake in the tissue.",
+        label="Refine by likelihood",
     )

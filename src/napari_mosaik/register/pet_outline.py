@@ -1,8 +1,9 @@
-"""The outlines of the specimen on a PET slice and on the section, blurred alike.
+"""The outlines of the specimen on a PET slice and on the section, at the same resolution.
 
-A PET slice shows the specimen blurred by the scanner and unevenly bright.  Where a low threshold is
-crossed depends little on how bright the rim is, so the outline is taken low; the section's outline
-is taken from its tissue mask blurred by the same resolution, so that both are equally swollen.
+A PET slice shows the specimen blurred by the scanner and with uneven uptake.  The position of a low
+threshold depends little on the uptake at the rim, so the outline is drawn at a low threshold; the
+section's outline comes from its tissue mask blurred by the same resolution, so that both are
+enlarged equally.
 """
 
 from __future__ import annotations
@@ -18,43 +19,45 @@ from napari_mosaik.core.raster import Raster
 __all__ = ["TYPICAL_RIM", "blurred_outline", "pet_mask"]
 
 TYPICAL_RIM = 0.6
-"""Uptake at the rim over the bright parts of a slice, on average; see `blurred_outline`."""
+"""Typical uptake at the rim over that of the bright parts of a slice; see `blurred_outline`."""
 _SIGMA_PER_FWHM = 1.0 / 2.3548
 _OUTLINE_SPACING_UM = 50.0
 
 
 def pet_mask(pet: Raster, *, fraction: float = 0.1, refine: int = 8) -> Raster:
-    """The specimen's outline on a PET slice.
+    """Mask of the specimen on a PET slice.
 
-    The slice is interpolated first, so that the outline does not follow the voxels.
+    The slice is interpolated first, so that the outline does not follow the voxel edges.
 
     Parameters
     ----------
     pet
-        (rows, columns) activity or SUV; NaN counts as background.
+        Activity or SUV (rows, columns), any unit; NaN counts as background.
     fraction
-        Where between background (0) and the bright parts of the specimen (1) the edge is set.
+        Threshold of the edge between background (0) and the bright parts of the specimen (1).
     refine
         Samples per voxel along each axis of the result.
 
     Returns
     -------
-    Mask over the area of the PET with *refine* times finer spacing, holes filled, the largest
-    connected part only.
+    Mask (rows, columns) over the area of the PET with *refine* times finer spacing, holes filled,
+    largest connected component only.
 
     Raises
     ------
     InputError
-        If the slice has channels or shows nothing above its background.
+        If the slice has channels or nothing above its background.
     """
     if pet.values.ndim != 2:
-        raise InputError(f"the PET has channels: shape {pet.values.shape}")
+        raise InputError(f"the PET must be (rows, columns), not {pet.values.shape}")
     values = np.nan_to_num(np.asarray(pet.values, np.float64))
     fine = _interpolated(values, refine)
     background = float(np.quantile(fine, 0.02))
     top = float(np.quantile(fine, 0.995))
     if not top - background > 1e-6 * abs(top):
-        raise InputError("the PET slice is uniform; no specimen can be outlined on it")
+        raise InputError(
+            "the PET slice is uniform: no specimen can be outlined; choose another slice"
+        )
     inside = fine > background + 0.3 * (top - background)
     bright = float(np.quantile(fine[inside], 0.9))
     inside = fine > background + fraction * (bright - background)
@@ -65,34 +68,34 @@ def pet_mask(pet: Raster, *, fraction: float = 0.1, refine: int = 8) -> Raster:
 
 
 def blurred_outline(tissue: Raster, fwhm_um: float, *, fraction: float = 0.1) -> Raster:
-    """The section's outline as a scanner of the given resolution would see it.
+    """Mask of the section as a scanner of the given resolution would image it.
 
     Parameters
     ----------
     tissue
-        Tissue mask of the section.
+        Tissue mask (rows, columns) of the section.
     fwhm_um
         Resolution of the scanner (full width at half maximum), µm.
     fraction
-        The fraction that `pet_mask` was given; it is divided by `TYPICAL_RIM`, because the rim is
-        darker than the bright parts.
+        The fraction of `pet_mask`; it is divided by `TYPICAL_RIM`, because the uptake at the rim is
+        lower than in the bright parts.
 
     Returns
     -------
-    Mask at about 50 µm per sample, wide enough for the swollen outline, holes filled, the largest
-    connected part only.
+    Mask (rows, columns) at about 50 µm per sample, with a margin for the enlarged outline, holes
+    filled, largest connected component only.
     """
     values = np.asarray(tissue.values, np.float64)
     step = max(1, round(_OUTLINE_SPACING_UM / max(tissue.lattice.spacing_um)))
     rows, cols = (-(-length // step) * step for length in values.shape)
-    whole = np.zeros((rows, cols))
-    whole[: values.shape[0], : values.shape[1]] = values
-    means = whole.reshape(rows // step, step, cols // step, step).mean(axis=(1, 3))
+    padded = np.zeros((rows, cols))
+    padded[: values.shape[0], : values.shape[1]] = values
+    means = padded.reshape(rows // step, step, cols // step, step).mean(axis=(1, 3))
     spacing = (tissue.lattice.spacing_um[0] * step, tissue.lattice.spacing_um[1] * step)
     margin = [int(np.ceil(2 * fwhm_um / s)) for s in spacing]
     means = np.pad(means, [(m, m) for m in margin])
-    seen = gaussian_filter(means, [fwhm_um * _SIGMA_PER_FWHM / s for s in spacing])
-    mask = _largest(binary_fill_holes(seen > fraction / TYPICAL_RIM))
+    blurred = gaussian_filter(means, [fwhm_um * _SIGMA_PER_FWHM / s for s in spacing])
+    mask = _largest(binary_fill_holes(blurred > fraction / TYPICAL_RIM))
     origin = (
         tissue.lattice.origin_um[0] - margin[0] * spacing[0],
         tissue.lattice.origin_um[1] - margin[1] * spacing[1],

@@ -1,4 +1,4 @@
-"""How good an alignment is: distances of landmarks and overlap of outlines."""
+"""Quality of an alignment: registration error of landmarks and overlap of outlines."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
 
-__all__ = ["dice", "landmark_errors_um", "landmark_quality", "mask_dice", "position_score"]
+__all__ = [
+    "dice",
+    "landmark_errors_um",
+    "landmark_quality",
+    "mask_dice",
+    "mask_size_um",
+    "position_score",
+]
 
 
 def position_score(error_um: float) -> float:
-    """0 to 1: whether an error allows claims about tiles of 400 µm.
+    """0 to 1: whether a registration error (µm) allows conclusions about tiles of 400 µm.
 
-    1 up to 75 µm, 0.4 (the greatest low confidence) at 150 µm, 0 from 200 µm and where it is NaN.
+    1 up to 75 µm, 0.4 (the threshold of low confidence) at 150 µm, 0 from 200 µm and for NaN.
     """
     if math.isnan(error_um):
         return 0.0
@@ -28,10 +35,16 @@ def position_score(error_um: float) -> float:
 def landmark_errors_um(
     moving_um: ArrayLike, fixed_um: ArrayLike, transform: Transform
 ) -> FloatArray:
-    """Distance of each moved landmark from its partner (TRE), (n,) µm."""
+    """Target registration error: distance (n,) of each moved landmark from its partner, µm.
+
+    *moving_um* and *fixed_um* are (n, 2) corresponding positions; other shapes raise `InputError`.
+    """
     moving, fixed = np.asarray(moving_um, float), np.asarray(fixed_um, float)
     if moving.shape != fixed.shape or moving.ndim != 2 or moving.shape[1] != 2:
-        raise InputError(f"landmarks of shapes {moving.shape} and {fixed.shape} do not correspond")
+        raise InputError(
+            f"landmarks do not correspond: shapes {moving.shape} and {fixed.shape}; both must be "
+            "(n, 2)"
+        )
     return np.asarray(np.linalg.norm(transform.apply(moving) - fixed, axis=1), np.float64)
 
 
@@ -53,14 +66,14 @@ def landmark_quality(
     fixed_lattice
         The fixed image; the relative error (rTRE) is the TRE over its diagonal.
     start
-        What counts as unaligned: the identity if None.
+        The unaligned state: the identity if None.
 
     Returns
     -------
     ``n``; ``tre_um`` and ``rtre``, each with median, mean, max; ``before_um`` likewise;
     ``robustness``: the fraction of landmarks that came closer; ``worst``: the index of the landmark
-    with the greatest error; ``suspects``: indices whose error exceeds four times the median (a
-    swapped or slipped point).  NaN where there is no landmark.
+    with the largest error; ``suspects``: indices whose error exceeds four times the median (a
+    swapped or misplaced point).  NaN where there is no landmark.
 
     References
     ----------
@@ -83,6 +96,16 @@ def landmark_quality(
     }
 
 
+def mask_size_um(mask: Raster) -> float:
+    """Longer side of the bounding box of a mask (rows, columns), µm; 0 for an empty mask."""
+    inside = np.asarray(mask.values, bool)
+    indices = [np.flatnonzero(inside.any(axis=1 - axis)) for axis in (0, 1)]
+    if not indices[0].size:
+        return 0.0
+    lengths = [np.ptp(index) + 1 for index in indices]
+    return float(max(n * s for n, s in zip(lengths, mask.lattice.spacing_um, strict=True)))
+
+
 def _summary(values: FloatArray) -> dict[str, float]:
     if values.size == 0:
         return {"median": math.nan, "mean": math.nan, "max": math.nan}
@@ -94,27 +117,30 @@ def _summary(values: FloatArray) -> dict[str, float]:
 
 
 def mask_dice(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Dice overlap of two masks of one shape, ``2 |A∩B| / (|A| + |B|)``; NaN if both are empty."""
+    """Dice overlap, a fraction, of two masks of the same shape; NaN if both are empty.
+
+    ``2 |A∩B| / (|A| + |B|)``
+    """
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     total = int(a.sum()) + int(b.sum())
     return 2 * int((a & b).sum()) / total if total else float("nan")
 
 
 def dice(moving: Raster, fixed: Raster, transform: Transform, *, pixels: int = 1024) -> float:
-    """Dice overlap of a moved mask with a fixed one, areas in the fixed frame.
+    """Dice overlap of a transformed mask with a fixed one; areas are those of the fixed section.
 
     Parameters
     ----------
     moving, fixed
         Masks (rows, columns).
     transform
-        From the moving to the fixed frame.
+        From the moving to the fixed section.
     pixels
         Samples along the longer side of the area that both cover.
 
     Returns
     -------
-    0 to 1; NaN if both masks are empty.
+    A fraction, 0 to 1; NaN if both masks are empty.
     """
     corners = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     ours = corners * fixed.lattice.extent_um + fixed.lattice.origin_um

@@ -1,67 +1,96 @@
-"""Lay one section on another by outline and haematoxylin, and judge it by what is inside."""
+"""Registration of one stained section to another, and its assessment by image content.
+
+outlines ─► candidates ─► correlation of the haematoxylin ─► patch matching ─► best candidate
+                              └─ all angles by content where no candidate fits ──┘
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 
-from napari_mosaik.core.angles import DISTINCT_DEG, angle_difference_deg
 from napari_mosaik.core.frame import Transform
-from napari_mosaik.core.progress import run_to_end, subprogress
+from napari_mosaik.core.progress import blocking, subprogress
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.alignment import Alignment
-from napari_mosaik.register.assessment import assess_by_content, assess_by_outline
-from napari_mosaik.register.correlation import refine
-from napari_mosaik.register.outline_registration import outline_candidates
-from napari_mosaik.register.params import AlignKind, AlignParams
-from napari_mosaik.register.rotation_search import candidates_by_content
-from napari_mosaik.register.section_pair import SectionPair, SectionWay
+from napari_mosaik.register.alignment import Alignment, AlignmentWarning, Candidate, differs
+from napari_mosaik.register.content_search import (
+    candidates_by_content,
+    density_correlation,
+    is_outline_complete,
+    refine_by_correlation,
+)
+from napari_mosaik.register.outline_registration import (
+    CIRCULAR,
+    outline_candidates,
+    outline_confidence,
+    plausibility_warnings,
+    refine_outline,
+    runner_up_dice,
+)
+from napari_mosaik.register.params import AlignKind, AlignParams, OutlineParams
+from napari_mosaik.register.patch_matching import (
+    InlierStatistics,
+    fit_matches,
+    inlier_statistics,
+    match_patches,
+    working_step_um,
+)
+from napari_mosaik.register.quality import dice, mask_size_um, position_score
 
-__all__ = ["align_sections", "iter_align_sections"]
+__all__ = ["align_sections", "assess_sections", "iter_align_sections"]
 
-_BLUR = 1 / 40
-"""Width of the blur in the search for the greatest correlation, in sizes of the tissue."""
-_CLEAR = 0.3
-"""Share of agreeing places from which no other way is looked for."""
-_FEW_PLACES = 150
-"""Places that are compared while ways are sought."""
+_SMOOTHING = 1 / 40
+"""Standard deviation of the smoothing in the search for the greatest correlation, in sizes of the
+tissue."""
+_CLEAR_FRACTION = 0.3
+"""Inlier fraction from which no further candidate is searched."""
+_SEARCH_PATCHES, _FINAL_PATCHES = 150, 400
+"""Patches compared during the search, and for the final assessment."""
+_CHANCE_FRACTION, _CONFIDENT_FRACTION = 0.2, 0.45
+"""Inlier fractions that give no and full confidence; chance gives 0.05, the best of many wrong
+candidates up to 0.2."""
+_MARGIN = 0.15
+"""The inlier fraction must exceed that of the runner-up by this much for full confidence."""
+_MAX_OUTLINE_CONFIDENCE = 0.6
+"""Maximum confidence where there is no image content to assess."""
+_MAX_OFFSET_UM = 75.0
+"""A given transform farther than this from the image content gets a warning."""
 
 
-def align_sections(
-    moving_mask: Raster,
-    fixed_mask: Raster,
-    moving_density: Raster,
-    fixed_density: Raster,
-    params: AlignParams | None = None,
-) -> Alignment:
-    """Lay a section on another by outline and haematoxylin.
+@dataclass(frozen=True, slots=True, eq=False)
+class _SectionPair:
+    """Haematoxylin densities and tissue masks, each (rows, columns), of two sections."""
 
-    The best few ways by outline are refined by the densities; where none of them agrees with what
-    is inside, all angles are tried by the densities too.  The way on which most places inside the
-    tissue agree is refined by block matching.
+    moving: Raster
+    fixed: Raster
+    moving_tissue: Raster
+    fixed_tissue: Raster
 
-    Parameters
-    ----------
-    moving_mask, fixed_mask
-        Tissue masks of their own frames.
-    moving_density, fixed_density
-        Haematoxylin density at some 5 to 20 µm per pixel in the same frames.
-    params
-        What may change; see `AlignParams`.
+    @property
+    def has_outlines(self) -> bool:
+        """Whether both outlines lie within their images."""
+        return is_outline_complete(self.moving_tissue) and is_outline_complete(self.fixed_tissue)
 
-    Returns
-    -------
-    As `align_masks`; ``ncc`` is the correlation of the densities, ``inlier_fraction`` the share of
-    places inside the tissue that find their partner where the map puts it.  The confidence is low
-    when few do, or when another way agrees almost as well.
+    def candidate(self, transform: Transform, max_patches: int = _FINAL_PATCHES) -> Candidate:
+        """A candidate with its overlap and inliers."""
+        overlap = dice(self.moving_tissue, self.fixed_tissue, transform, pixels=384)
+        inliers = inlier_statistics(
+            self.moving, self.fixed, self.fixed_tissue, transform, max_patches=max_patches
+        )
+        return Candidate(transform, overlap, inliers)
 
-    Raises
-    ------
-    InputError
-        If a mask is empty or has channels.
-    """
-    return run_to_end(
-        iter_align_sections(moving_mask, fixed_mask, moving_density, fixed_density, params)
-    )
+    def matched(self, transform: Transform, kind: AlignKind, pixels: int, reach: int) -> Transform:
+        """One round of patch matching."""
+        matches = match_patches(
+            self.moving,
+            self.fixed,
+            self.fixed_tissue,
+            transform,
+            step_um=working_step_um(self.fixed_tissue, self.fixed, pixels),
+            reach=reach,
+        )
+        return fit_matches(matches, transform, kind)
 
 
 def iter_align_sections(
@@ -71,69 +100,239 @@ def iter_align_sections(
     fixed_density: Raster,
     params: AlignParams | None = None,
 ) -> Generator[float, None, Alignment]:
-    """`align_sections` in pieces: yields the fraction done so that a caller can show or cancel."""
+    """Register one section to another by outline and haematoxylin; yields the fraction done.
+
+    The best candidates by outline are refined by the densities; where none of them agrees with the
+    image content, all angles are tried by the densities, too.  The candidate of greatest inlier
+    fraction is refined by patch matching.
+
+    Parameters
+    ----------
+    moving_mask, fixed_mask
+        Tissue masks (rows, columns), each in its own coordinate space.
+    moving_density, fixed_density
+        Haematoxylin densities (rows, columns), OD, at some 5 to 20 µm per pixel in the same spaces.
+    params
+        See `AlignParams`.
+
+    Returns
+    -------
+    As `iter_align_masks`; ``ncc`` is the correlation of the densities, ``inlier_fraction`` the
+    fraction of patches whose best match lies where the transform puts it.  The confidence is low
+    where few do, or where the runner-up has almost as many inliers.
+
+    Raises
+    ------
+    InputError
+        If a mask is empty or has channels.
+    """
     p = params or AlignParams()
-    pair = SectionPair(moving_density, fixed_density, moving_mask, fixed_mask)
-    candidates, flat = yield from subprogress(
+    pair = _SectionPair(moving_density, fixed_density, moving_mask, fixed_mask)
+    outlines, circular = yield from subprogress(
         outline_candidates(moving_mask, fixed_mask, p), 0.0, 0.5
     )
-    ways = []
-    for number, candidate in enumerate(candidates[:4]):
+    candidates = []
+    for number, start in enumerate(outlines[:4]):
         yield 0.3 + 0.2 * number / 4
-        ways.append(_climbed(pair, candidate.pull.to_forward(*pair.frames), p))
-    if max(way.share for way in ways) < _CLEAR:
-        ways += yield from _by_density(pair, ways[0].transform.scale, p)
-    ways.sort(key=lambda way: -way.rank(pair.whole, p.mirror_margin))
+        candidates.append(_refined(pair, start.transform, p))
+    if max(candidate.inlier_fraction for candidate in candidates) < _CLEAR_FRACTION:
+        candidates += yield from _search_by_content(pair, candidates[0].transform.scale, p)
+    candidates.sort(key=lambda candidate: -candidate.rank(pair.has_outlines, p.mirror_margin))
     yield 0.85
-    best = _finest(pair, ways[0], p)
+    best = _finest(pair, candidates[0], p)
     yield 0.95
-    others = [way for way in ways[1:] if _differs(way.transform, best.transform)]
-    if best.inside.is_enough:
-        return assess_by_content(pair, best, others, p)
-    return assess_by_outline(pair, candidates, flat, p)
+    assert best.inliers is not None
+    if best.inliers.is_enough:
+        others = [one for one in candidates[1:] if differs(one.transform, best.transform)]
+        return _assess_by_content(pair, best, others, p)
+    return _assess_by_outline(pair, outlines, circular, p)
 
 
-def _by_density(
-    pair: SectionPair, scale: float, params: AlignParams
-) -> Generator[float, None, list[SectionWay]]:
-    """Ways that are found by what is inside alone."""
+align_sections = blocking(iter_align_sections)
+"""`iter_align_sections` without progress."""
+
+
+def _search_by_content(
+    pair: _SectionPair, scale: float, params: AlignParams
+) -> Generator[float, None, list[Candidate]]:
+    """Candidates found by image content alone."""
     scan = candidates_by_content(
         pair.moving,
         pair.fixed,
         pair.moving_tissue,
         pair.fixed_tissue,
-        scale=scale if pair.whole and params.kind != "rigid" else 1.0,
+        scale=scale if pair.has_outlines and params.kind != "rigid" else 1.0,
         mirror=params.mirror,
         angle_step_deg=params.angle_step_deg,
     )
     starts = yield from subprogress(scan, 0.5, 0.7)
-    ways = []
+    candidates = []
     for number, start in enumerate(starts):
         yield 0.7 + 0.15 * number / len(starts)
-        ways.append(_climbed(pair, start, params))
-    return ways
+        candidates.append(_refined(pair, start, params))
+    return candidates
 
 
-def _climbed(pair: SectionPair, start: Transform, params: AlignParams) -> SectionWay:
-    """A start after a coarse search by correlation and one round of block matching."""
+def _refined(pair: _SectionPair, start: Transform, params: AlignParams) -> Candidate:
+    """A start after a coarse search by correlation and one round of patch matching."""
     kind: AlignKind = "rigid" if params.kind == "rigid" else "similarity"
-    climbed = refine(pair.moving, pair.fixed, start, kind, (_BLUR * pair.size_um,))
-    best = pair.way(pair.matched(climbed, kind, 128, 10), most=_FEW_PLACES)
-    if best.share < _CLEAR:
-        other = pair.way(pair.matched(start, kind, 128, 10), most=_FEW_PLACES)
-        best = max((best, other), key=lambda way: (way.share, way.dice))
+    sigma_um = _SMOOTHING * mask_size_um(pair.fixed_tissue)
+    correlated = refine_by_correlation(pair.moving, pair.fixed, start, kind, sigma_um)
+    best = pair.candidate(pair.matched(correlated, kind, 128, 10), _SEARCH_PATCHES)
+    if best.inlier_fraction < _CLEAR_FRACTION:
+        other = pair.candidate(pair.matched(start, kind, 128, 10), _SEARCH_PATCHES)
+        best = max((best, other), key=lambda one: (one.inlier_fraction, one.dice))
     return best
 
 
-def _finest(pair: SectionPair, way: SectionWay, params: AlignParams) -> SectionWay:
-    """Block matching from coarse to fine; the start is kept where that agrees less."""
-    transform = way.transform
+def _finest(pair: _SectionPair, start: Candidate, params: AlignParams) -> Candidate:
+    """Patch matching from coarse to fine; the start remains where the result agrees less."""
+    transform = start.transform
     for pixels in (128, 256, 256, 512):
         transform = pair.matched(transform, params.kind, pixels, 8)
-    found, before = pair.way(transform), pair.way(way.transform)
-    return found if found.inside.closeness >= before.inside.closeness else before
+    refined, before = pair.candidate(transform), pair.candidate(start.transform)
+    assert refined.inliers is not None
+    assert before.inliers is not None
+    return refined if refined.inliers.closeness >= before.inliers.closeness else before
 
 
-def _differs(first: Transform, second: Transform) -> bool:
-    turned = abs(angle_difference_deg(first.angle_deg, second.angle_deg)) > DISTINCT_DEG
-    return first.mirrored != second.mirrored or turned
+# --- assessment ---------------------------------------------------------------------------------
+def _content_confidence(fraction: float, runner_up: float) -> float:
+    """0 to 1: how many patches are inliers, times how many more than for the runner-up."""
+    agrees = (fraction - _CHANCE_FRACTION) / (_CONFIDENT_FRACTION - _CHANCE_FRACTION)
+    agrees = min(max(agrees, 0.0), 1.0)
+    return float(agrees * min(max((fraction - runner_up) / _MARGIN, 0.0), 1.0))
+
+
+def _content_warnings(
+    inliers: InlierStatistics, runner_up: float, confidence: float
+) -> list[AlignmentWarning]:
+    if confidence >= 0.4:
+        return []
+    percent = 100 * inliers.fraction
+    if inliers.fraction - runner_up < _MARGIN and inliers.fraction > _CHANCE_FRACTION:
+        return [
+            AlignmentWarning(
+                "angle_ambiguous",
+                f"another angle or the mirror image fits the image content almost as well "
+                f"({percent:.0f} and {100 * runner_up:.0f} % of the patches): check the "
+                "alignment, or set landmarks",
+            )
+        ]
+    return [
+        AlignmentWarning(
+            "low_inlier_fraction",
+            f"only {percent:.0f} % of {inliers.n} patches inside the tissue agree (5 % by "
+            "chance): check the alignment, or set landmarks",
+        )
+    ]
+
+
+def _assess_by_content(
+    pair: _SectionPair, best: Candidate, others: Sequence[Candidate], params: AlignParams
+) -> Alignment:
+    """The best candidate, by how much its inlier fraction exceeds that of the *others*."""
+    assert best.inliers is not None
+    runner_up = max((other.inlier_fraction for other in others), default=0.0)
+    confidence = _content_confidence(best.inliers.fraction, runner_up)
+    warnings = _content_warnings(best.inliers, runner_up, confidence)
+    return _alignment(pair, best, confidence, warnings, params, "outline + haematoxylin")
+
+
+def _assess_by_outline(
+    pair: _SectionPair, candidates: Sequence[Candidate], circular: bool, params: AlignParams
+) -> Alignment:
+    """The best candidate by outline, where there is too little image content to assess."""
+    first = candidates[0]
+    assert first.inverse is not None
+    refined = refine_outline(pair.moving_tissue, pair.fixed_tissue, first, params)
+    frames = pair.moving.lattice.frame, pair.fixed.lattice.frame
+    best = max(
+        (pair.candidate(inverse.to_forward(*frames)) for inverse in (refined, first.inverse)),
+        key=lambda one: one.dice,
+    )
+    runner_up = runner_up_dice(first, candidates[1:], params)
+    confidence = _MAX_OUTLINE_CONFIDENCE * outline_confidence(best.dice, runner_up)
+    warning = AlignmentWarning(
+        "no_content",
+        "there is too little image content to assess the alignment: check it visually",
+    )
+    if not pair.has_outlines:
+        warning = AlignmentWarning(
+            "unconstrained",
+            "neither the outline nor the image content determines the position: set landmarks",
+        )
+    elif circular:
+        warning = CIRCULAR
+    if circular or not pair.has_outlines:
+        confidence = 0.0
+    return _alignment(pair, best, confidence, [warning], params, "outline")
+
+
+def _alignment(
+    pair: _SectionPair,
+    candidate: Candidate,
+    confidence: float,
+    warnings: list[AlignmentWarning],
+    params: OutlineParams,
+    method: str,
+) -> Alignment:
+    transform, inliers = candidate.transform, candidate.inliers
+    assert inliers is not None
+    warnings = warnings + plausibility_warnings(
+        transform, candidate.dice, params, outlines=pair.has_outlines
+    )
+    return Alignment.of(
+        transform,
+        candidate.dice,
+        confidence,
+        warnings,
+        ncc=density_correlation(pair.moving, pair.fixed, transform),
+        method=method,
+        inlier_fraction=inliers.fraction if inliers.is_enough else math.nan,
+        n_patches=inliers.n,
+        local_error_um=inliers.median_um if inliers.is_enough else math.nan,
+    )
+
+
+def assess_sections(
+    moving_mask: Raster,
+    fixed_mask: Raster,
+    moving_density: Raster,
+    fixed_density: Raster,
+    transform: Transform,
+    params: OutlineParams | None = None,
+    *,
+    method: str,
+) -> Alignment:
+    """Assess a given transform (manual, from landmarks or from a file) by the image content.
+
+    Parameters
+    ----------
+    moving_mask, fixed_mask, moving_density, fixed_density
+        Masks (rows, columns) and densities (rows, columns), OD, as in `iter_align_sections`.
+    transform
+        From the moving to the fixed section.
+    params
+        Plausible scales.
+    method
+        Origin of the transform, for the record.
+    """
+    pair = _SectionPair(moving_density, fixed_density, moving_mask, fixed_mask)
+    candidate = pair.candidate(transform)
+    inliers = candidate.inliers
+    assert inliers is not None
+    confidence, warnings = math.nan, []
+    if inliers.is_enough:
+        confidence = _content_confidence(inliers.fraction, 0.0)
+        warnings = _content_warnings(inliers, 0.0, confidence)
+        confidence *= position_score(inliers.median_um)
+        if inliers.median_um > _MAX_OFFSET_UM:
+            warnings.append(
+                AlignmentWarning(
+                    "off_content",
+                    f"the image content fits better {inliers.median_um:.0f} µm away (median of "
+                    "the patches)",
+                )
+            )
+    return _alignment(pair, candidate, confidence, warnings, params or AlignParams(), method)

@@ -93,7 +93,9 @@ def align_pictures(
     if marks is not None:
         trusted = None if by_landmarks or found.confidence < 0.4 else found.transform
         record.update(marks.report(found.transform, lattice, params.kind, trusted))
-        record["warnings"] = [*record["warnings"], *record.pop("landmark_warnings")]
+        messages = record.pop("landmark_warnings")
+        record["warnings"] = [*record["warnings"], *messages]
+        record["warning_codes"] += ["landmark_outlier"] * len(messages)
     return record
 
 
