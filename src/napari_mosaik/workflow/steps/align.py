@@ -130,10 +130,12 @@ class _Given:
             if len(errors) > 3
             else self.transform
         )
-        odd = outlier_messages(
+        messages = outlier_messages(
             find_landmark_outliers(self.landmarks_um, self.partners_um, robust), names
         )
-        document["warnings"] = [*document["warnings"], *odd]
+        document["warnings"] = [*document["warnings"], *messages]
+        codes = ["landmark_outlier"] * len(messages)
+        document["warning_codes"] = [*document["warning_codes"], *codes]
         return document
 
 
