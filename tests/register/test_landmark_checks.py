@@ -108,7 +108,7 @@ def test_a_matrix_on_x_and_y_is_turned_round(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("1,2\n3,4\n", "shape"), ("a,b,c\n", "no number"), ("1,0,0\n2,0,0\n0,0,1\n", "invertible")],
+    [("1,2\n3,4\n", "shape"), ("a,b,c\n", "not a number"), ("1,0,0\n2,0,0\n0,0,1\n", "invertible")],
 )
 def test_a_matrix_that_cannot_be_used_is_named(tmp_path, text, why):
     path = tmp_path / "m.csv"

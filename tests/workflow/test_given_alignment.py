@@ -56,14 +56,14 @@ def test_a_position_by_hand_makes_the_alignment_stale_and_is_used(case):
     assert automatic is not None
     assert case_status(case).states["align_he"].word == "done"
     moved = automatic.then(Transform.similarity("cd34", "cd34", shift_um=(300.0, 0.0)))
-    placing.set_alignment(case, moved, "hand", "dragged")
+    placing.set_alignment(case, moved, "manual", "dragged")
     again = Case(case.root)
     assert case_status(again).states["align_he"].word == "stale"
     assert np.allclose(placing.current_transform(again, "he").matrix, moved.matrix)
     until(again, "align_he")
     record = again.store.read(ALIGNMENT["he"])
     assert np.allclose(record["matrix_um"], moved.matrix)
-    assert record["method"] == "by hand: dragged"
+    assert record["method"] == "manual: dragged"
     assert record["dice"] < 0.95
     placing.reset_alignment(again, "he")
     until(again, "align_he")
@@ -77,7 +77,7 @@ def test_landmarks_fit_and_their_residuals_are_stored(case):
     fixed = true_map("he").apply(moving) + rng.normal(0, 3, (8, 2))
     fixed[[1, 5]] = fixed[[5, 1]]
     marks = placing.LandmarkPairs(moving, fixed)
-    assert {one.row for one in marks.outliers("similarity", "he")} == {1, 5}
+    assert {one.row for one in marks.outliers("similarity")} == {1, 5}
     placing.set_alignment_by_landmarks(case, "he", marks, "similarity")
     until(case, "align_he")
     record = case.store.read(ALIGNMENT["he"])
@@ -129,7 +129,7 @@ def test_the_command_lays_by_landmark_files_as_the_window_does(case, capsys, tmp
     ("arguments", "why"),
     [
         (("he",), "one of"),
-        (("cd34", "--automatic"), "he, caix, pet"),
+        (("cd34", "--automatic"), "'he', 'caix', 'pet'"),
         (("he", "--landmarks", "x.csv"), "landmarks-cd34"),
         (("he", "--matrix", "none.csv"), "none.csv"),
         (("he", "--automatic", "--matrix", "none.csv"), "one of"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import InputError, Transform
-from napari_mosaik.workflow.given_alignment import LandmarkPairs
+from napari_mosaik.register import LandmarkPairs
 from napari_mosaik.workflow.manual_alignment import ManualAlignment
 
 START = Transform.similarity("he", "cd34", angle_deg=12, shift_um=(100, 200))
@@ -64,7 +64,7 @@ def test_landmarks_stay_with_the_tissue_and_fit_it():
     assert entry.note == "4 pairs, similarity"
     assert len(entry.landmarks_um) == 4
     laying.shift((1.0, 0.0))
-    assert laying.entry().source == "hand"
+    assert laying.entry().source == "manual"
 
 
 def test_landmarks_are_deleted_exchanged_and_brought_back():

@@ -60,16 +60,16 @@ class PetEntry(_Entry):
 
 
 class GivenAlignment(_Entry):
-    """Where a section or the PET lies on CD34, as a person or another program said.
+    """The alignment of a section or the PET to CD34 that a person or another program gave.
 
-    ``matrix_um`` acts on (row, column, 1) in µm, from the section to CD34.  ``source`` is "hand"
-    (dragged in the window), "landmarks" or "file"; ``note`` says more.  ``landmarks_um`` and
+    ``matrix_um`` acts on (row, column, 1) in µm, from the section to CD34.  ``source`` is "manual"
+    (moved in the window), "landmarks" or "file"; ``note`` adds details.  ``landmarks_um`` and
     ``reference_landmarks_um`` are landmarks (row, column) on the section and their partners on
     CD34.
     """
 
     matrix_um: tuple[Row, Row, Row]
-    source: Literal["hand", "landmarks", "file"]
+    source: Literal["manual", "landmarks", "file"]
     note: str = ""
     landmarks_um: tuple[tuple[float, float], ...] = ()
     reference_landmarks_um: tuple[tuple[float, float], ...] = ()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mosaik.register.alignment import Alignment, AlignmentWarning
 from napari_mosaik.register.landmark_outliers import (
     LandmarkOutlier,
+    LandmarkPairs,
     find_landmark_outliers,
     fit_landmarks_robustly,
     outlier_messages,
@@ -53,6 +54,7 @@ __all__ = [
     "AlignmentWarning",
     "InlierStatistics",
     "LandmarkOutlier",
+    "LandmarkPairs",
     "OutlineParams",
     "PetAlignParams",
     "align_masks",

@@ -1,9 +1,9 @@
-"""Outliers among pairs of landmarks: misplaced ones, and pairs that were swapped."""
+"""Pairs of landmarks and their outliers: misplaced ones, and pairs that were swapped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from math import comb
 
@@ -18,6 +18,7 @@ from napari_mosaik.register.quality import landmark_errors_um
 
 __all__ = [
     "LandmarkOutlier",
+    "LandmarkPairs",
     "find_landmark_outliers",
     "fit_landmarks_robustly",
     "outlier_messages",
@@ -39,6 +40,36 @@ class LandmarkOutlier:
     row: int
     residual_um: float
     swapped_with: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LandmarkPairs:
+    """Landmarks (n, 2) on a moving section and their partners (n, 2) on the fixed one, µm."""
+
+    moving_um: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
+    fixed_um: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
+
+    def __len__(self) -> int:
+        return len(self.moving_um)
+
+    def residuals_um(self, transform: Transform) -> FloatArray:
+        """Distance (n,) of each transformed landmark from its partner, µm."""
+        return landmark_errors_um(self.moving_um, self.fixed_um, transform)
+
+    def fit(self, kind: AlignKind, source: str, target: str) -> Transform:
+        """The least-squares transform through all pairs; see `fit_landmarks`."""
+        return fit_landmarks(self.moving_um, self.fixed_um, kind, source, target)
+
+    def outliers(self, kind: AlignKind) -> list[LandmarkOutlier]:
+        """Outliers by the transform on which most pairs agree; none with fewer than 5 pairs."""
+        if len(self) < 5:
+            return []
+        robust = fit_landmarks_robustly(self.moving_um, self.fixed_um, kind, "moving", "fixed")
+        return find_landmark_outliers(self.moving_um, self.fixed_um, robust)
+
+    def warnings(self, kind: AlignKind) -> list[str]:
+        """The outliers in sentences; landmarks are named by their number from 1."""
+        return outlier_messages(self.outliers(kind), [str(n + 1) for n in range(len(self))])
 
 
 def fit_landmarks_robustly(

@@ -1,9 +1,9 @@
-"""Lay a section or the PET by hand, by landmarks or by a file, and say how well it lies."""
+"""Given alignments: set manually, by landmarks or by a file, and assessed before they are saved."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,25 +11,20 @@ from numpy.typing import ArrayLike
 
 from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, TISSUE
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.frame import FloatArray, Transform
+from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.shapes import AnnotatedShape, moved
 from napari_mosaik.io.case import Case, GivenAlignment
 from napari_mosaik.register import (
     AlignKind,
     Alignment,
-    LandmarkOutlier,
+    LandmarkPairs,
     OutlineParams,
     PetAlignParams,
     assess_masks,
     assess_sections,
     blurred_outline,
-    find_landmark_outliers,
-    fit_landmarks,
-    fit_landmarks_robustly,
     iter_assess_pet,
-    landmark_errors_um,
-    outlier_messages,
     pet_mask,
 )
 from napari_mosaik.workflow.recipe import read_recipe
@@ -37,9 +32,11 @@ from napari_mosaik.workflow.steps.align import density_of, transform_of
 
 __all__ = [
     "AssessmentInputs",
+    "GivenBy",
     "LandmarkPairs",
     "current_transform",
     "given_alignment_entry",
+    "landmark_spacing_um",
     "read_assessment_inputs",
     "reset_alignment",
     "set_alignment",
@@ -48,15 +45,16 @@ __all__ = [
     "shapes_on_reference",
 ]
 
-FRAMES = ("he", "caix", "pet")
-GivenBy = Literal["hand", "landmarks", "file"]
+ALIGNED_FRAMES = ("he", "caix", "pet")
+GivenBy = Literal["manual", "landmarks", "file"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AssessmentInputs:
-    """What a section and the reference show of themselves, read once and judged often.
+    """The images by which a transform is assessed, read once and used for many transforms.
 
-    ``params`` are those of the case's recipe.  The PET has no densities, and a section no slice.
+    Masks and images are (rows, columns).  ``params`` are those of the case's recipe.  The PET has
+    no densities, and a section no ``pet`` and ``section``.
     """
 
     frame: str
@@ -68,8 +66,8 @@ class AssessmentInputs:
     pet: Raster | None = None
     section: Raster | None = None
 
-    def assess(self, transform: Transform, method: str = "by hand") -> Alignment:
-        """The figures of a map; of the PET only how far the outlines overlap."""
+    def assess(self, transform: Transform, method: str = "manual") -> Alignment:
+        """Assess a transform; for the PET only by the overlap of the outlines."""
         if self.moving_density is None or self.fixed_density is None:
             return assess_masks(self.moving, self.fixed, transform, self.params, method=method)
         return assess_sections(
@@ -83,52 +81,34 @@ class AssessmentInputs:
         )
 
     def assess_uptake(self, transform: Transform) -> Generator[float, None, Alignment | None]:
-        """The PET's values asked as well (seconds), in pieces; None where there is no more to ask.
+        """Assess a transform of the PET by its likelihood (seconds); None for a section.
 
-        The expected error of the position and how far it lies from the most likely one nearby.
+        Yields the fraction done.  The result has the expected registration error, and the distance
+        from the most likely transform nearby.
         """
         if self.pet is None or self.section is None or not isinstance(self.params, PetAlignParams):
             return None
-        asked = iter_assess_pet(self.pet, self.section, transform, self.params, method="by hand")
-        return (yield from asked)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LandmarkPairs:
-    """Landmarks (n, 2) in µm on a section, and their partners on CD34."""
-
-    moving_um: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
-    fixed_um: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
-
-    def __len__(self) -> int:
-        return len(self.moving_um)
-
-    def residuals_um(self, transform: Transform) -> FloatArray:
-        """Distance (n,) of each moved landmark from its partner, µm."""
-        return landmark_errors_um(self.moving_um, self.fixed_um, transform)
-
-    def fit(self, kind: AlignKind, frame: str) -> Transform:
-        """The map of least squares through all pairs."""
-        return fit_landmarks(self.moving_um, self.fixed_um, kind, frame, REFERENCE)
-
-    def outliers(self, kind: AlignKind, frame: str) -> list[LandmarkOutlier]:
-        """Pairs that slipped or were exchanged, judged by the map that most agree on."""
-        if len(self) < 5:
-            return []
-        robust = fit_landmarks_robustly(self.moving_um, self.fixed_um, kind, frame, REFERENCE)
-        return find_landmark_outliers(self.moving_um, self.fixed_um, robust)
-
-    def warnings(self, kind: AlignKind, frame: str) -> list[str]:
-        """The same in sentences; landmarks are called by their number from 1."""
-        return outlier_messages(self.outliers(kind, frame), [str(n + 1) for n in range(len(self))])
+        return (
+            yield from iter_assess_pet(
+                self.pet, self.section, transform, self.params, method="manual"
+            )
+        )
 
 
 def read_assessment_inputs(case: Case, frame: str) -> AssessmentInputs:
-    """What is compared when a map of *frame* to CD34 is judged; the tissue must be found first."""
-    _check(frame)
+    """Read the images by which a transform of *frame* to CD34 is assessed.
+
+    Raises
+    ------
+    InputError
+        If *frame* is none of he, caix and pet, or the tissue masks were not computed yet.
+    """
+    _check_frame(frame)
     for stain in (REFERENCE, *([frame] if frame != "pet" else [])):
         if case.store.origin(TISSUE[stain]) is None:
-            raise InputError(f"find the tissue of {case.name} first (step tissue_{stain})")
+            raise InputError(
+                f"case {case.name} has no tissue mask of {stain} yet; run the step tissue_{stain}"
+            )
     section = case.store.read(TISSUE[REFERENCE])
     params = read_recipe(case.root)[f"align_{frame}"]
     assert isinstance(params, OutlineParams)
@@ -145,8 +125,8 @@ def read_assessment_inputs(case: Case, frame: str) -> AssessmentInputs:
 
 
 def current_transform(case: Case, frame: str) -> Transform | None:
-    """Where a section lies now: as given, else as it was aligned; None when it is neither."""
-    _check(frame)
+    """The given alignment of *frame*, else the computed one; None where there is neither."""
+    _check_frame(frame)
     entry = case.file.given_alignment(frame)
     if entry is not None:
         return Transform(frame, REFERENCE, np.array(entry.matrix_um))
@@ -158,7 +138,13 @@ def current_transform(case: Case, frame: str) -> Transform | None:
 def shapes_on_reference(
     case: Case, stain: str, shapes: Sequence[AnnotatedShape]
 ) -> tuple[AnnotatedShape, ...]:
-    """Shapes of a section where they lie on CD34; the section must have been aligned."""
+    """Shapes of a section, transformed to CD34.
+
+    Raises
+    ------
+    InputError
+        If the section was not aligned yet.
+    """
     if stain == REFERENCE:
         return tuple(shapes)
     transform = current_transform(case, stain)
@@ -168,15 +154,16 @@ def shapes_on_reference(
 
 
 def given_alignment_entry(
-    transform: Transform, source: GivenBy, note: str = "", marks: LandmarkPairs | None = None
+    transform: Transform, source: GivenBy, note: str = "", landmarks: LandmarkPairs | None = None
 ) -> GivenAlignment:
-    """What ``case.toml`` holds of a position; see `set_alignment`."""
-    _check(transform.source)
+    """The entry of ``case.toml`` for a given alignment; see `set_alignment`."""
+    _check_frame(transform.source)
     rows = [tuple(float(value) for value in row) for row in transform.matrix]
     values: dict[str, Any] = {"matrix_um": rows, "source": source, "note": note}
-    if marks is not None and len(marks):
-        values["landmarks_um"] = [tuple(map(float, point)) for point in marks.moving_um]
-        values["reference_landmarks_um"] = [tuple(map(float, point)) for point in marks.fixed_um]
+    if landmarks is not None and len(landmarks):
+        values["landmarks_um"] = [tuple(map(float, point)) for point in landmarks.moving_um]
+        partners = [tuple(map(float, point)) for point in landmarks.fixed_um]
+        values["reference_landmarks_um"] = partners
     return GivenAlignment.model_validate(values)
 
 
@@ -185,9 +172,9 @@ def set_alignment(
     transform: Transform,
     source: GivenBy,
     note: str = "",
-    marks: LandmarkPairs | None = None,
+    landmarks: LandmarkPairs | None = None,
 ) -> GivenAlignment:
-    """Store where a section or the PET lies in ``case.toml``; the alignment becomes stale.
+    """Save a given alignment of a section or the PET in ``case.toml``; the step becomes stale.
 
     Parameters
     ----------
@@ -196,47 +183,46 @@ def set_alignment(
     transform
         From the section ("he", "caix" or "pet") to CD34.
     source, note
-        Who or what gave it.
-    marks
-        Landmarks that tell how good it is; their residuals are stored with the alignment.
+        Origin of the transform.
+    landmarks
+        Landmarks that measure its error; their residuals are stored with the alignment.
     """
-    entry = given_alignment_entry(transform, source, note, marks)
+    entry = given_alignment_entry(transform, source, note, landmarks)
     case.update(given_alignments={**case.file.given_alignments, transform.source: entry})
     return entry
 
 
 def reset_alignment(case: Case, frame: str) -> None:
-    """Let the automatic alignment count again."""
-    _check(frame)
-    case.update(
-        given_alignments={
-            key: one for key, one in case.file.given_alignments.items() if key != frame
-        }
-    )
+    """Remove the given alignment of *frame*, so that the step aligns it automatically."""
+    _check_frame(frame)
+    given = {key: entry for key, entry in case.file.given_alignments.items() if key != frame}
+    case.update(given_alignments=given)
 
 
 def set_alignment_by_matrix(
     case: Case, frame: str, matrix_um: ArrayLike, note: str
 ) -> GivenAlignment:
-    """Take over the map of another program, from a section to CD34."""
-    return set_alignment(
-        case, Transform(frame, REFERENCE, np.asarray(matrix_um, float)), "file", note
-    )
+    """Save the transform of another program: a matrix (3, 3) from *frame* to CD34, µm."""
+    transform = Transform(frame, REFERENCE, np.asarray(matrix_um, float))
+    return set_alignment(case, transform, "file", note)
 
 
 def set_alignment_by_landmarks(
-    case: Case, frame: str, marks: LandmarkPairs, kind: AlignKind
+    case: Case, frame: str, landmarks: LandmarkPairs, kind: AlignKind
 ) -> GivenAlignment:
-    """Take over the map of least squares through landmarks on a section and on CD34."""
-    note = f"{len(marks)} pairs, {kind}"
-    return set_alignment(case, marks.fit(kind, frame), "landmarks", note, marks)
+    """Save the least-squares transform through landmarks on *frame* and on CD34."""
+    note = f"{len(landmarks)} pairs, {kind}"
+    transform = landmarks.fit(kind, frame, REFERENCE)
+    return set_alignment(case, transform, "landmarks", note, landmarks)
 
 
 def landmark_spacing_um(case: Case, frame: str) -> tuple[float, float]:
-    """Size of the pixels (of the PET: voxels) in which landmark files count, µm."""
+    """Size of the pixels (voxels of the PET) in which landmark files are given, µm."""
     return case.pet().raster.lattice.spacing_um if frame == "pet" else case.spacing_um(frame)
 
 
-def _check(frame: str) -> None:
-    if frame not in FRAMES:
-        raise InputError(f"only {', '.join(FRAMES)} can be laid on CD34, not '{frame}'")
+def _check_frame(frame: str) -> None:
+    if frame not in ALIGNED_FRAMES:
+        raise InputError(
+            f"'{frame}' cannot be aligned to CD34; use one of: {', '.join(ALIGNED_FRAMES)}"
+        )

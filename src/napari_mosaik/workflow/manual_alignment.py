@@ -1,4 +1,4 @@
-"""Laying a section on CD34 by hand: moves, landmarks, undo; free of files and windows."""
+"""Manual alignment of a section to CD34: moves, landmarks and undo; without files or windows."""
 
 from __future__ import annotations
 
@@ -11,154 +11,142 @@ from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.io.case import GivenAlignment
-from napari_mosaik.register import AlignKind
-from napari_mosaik.workflow.given_alignment import GivenBy, LandmarkPairs, given_alignment_entry
+from napari_mosaik.register import AlignKind, LandmarkPairs
+from napari_mosaik.workflow.given_alignment import GivenBy, given_alignment_entry
 
 __all__ = ["AlignmentState", "ManualAlignment"]
 
-Point = tuple[float, float]
+_Position = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AlignmentState:
-    """How it lies at one moment: the map, who gave it, and the landmarks.
+    """The alignment at one moment: transform, its origin, and the landmarks (row, column) in µm.
 
     ``unpaired`` is a landmark on the section that has no partner on CD34 yet.
     """
 
     transform: Transform
-    source: GivenBy = "hand"
+    source: GivenBy = "manual"
     note: str = ""
-    moving: tuple[Point, ...] = ()
-    fixed: tuple[Point, ...] = ()
-    unpaired: Point | None = None
+    moving: tuple[_Position, ...] = ()
+    fixed: tuple[_Position, ...] = ()
+    unpaired: _Position | None = None
 
     @property
     def landmarks(self) -> LandmarkPairs:
-        """The pairs."""
+        """The pairs of landmarks."""
         return LandmarkPairs(_points(self.moving), _points(self.fixed))
 
 
 @dataclass
 class ManualAlignment:
-    """One section that is laid by hand; every act can be undone and done again."""
+    """The manual alignment of one section; every change can be undone and redone."""
 
     start: Transform
     initial_landmarks: LandmarkPairs = field(default_factory=LandmarkPairs)
     now: AlignmentState = field(init=False)
 
     def __post_init__(self) -> None:
-        self.now = AlignmentState(
-            self.start,
-            note="as it was",
-            moving=tuple(map(_pair, self.initial_landmarks.moving_um)),
-            fixed=tuple(map(_pair, self.initial_landmarks.fixed_um)),
-        )
+        self.now = AlignmentState(self.start, note="unchanged")
+        self.now = self._with_landmarks(self.initial_landmarks)
         self._undone: list[AlignmentState] = []
         self._before: list[AlignmentState] = []
 
     # --- undo -----------------------------------------------------------------------------------
     @property
     def frame(self) -> str:
-        """What is laid."""
+        """The section that is aligned."""
         return self.start.source
 
     @property
     def can_undo(self) -> bool:
-        """Whether something was done."""
+        """Whether there is a change to undo."""
         return bool(self._before)
 
     @property
     def can_redo(self) -> bool:
-        """Whether something was undone."""
+        """Whether there is a change to redo."""
         return bool(self._undone)
 
     def undo(self) -> None:
-        """Take back the last act."""
+        """Undo the last change."""
         if self._before:
             self._undone.append(self.now)
             self.now = self._before.pop()
 
     def redo(self) -> None:
-        """Do again what was taken back."""
+        """Redo the change that was undone last."""
         if self._undone:
             self._before.append(self.now)
             self.now = self._undone.pop()
 
-    def _do(self, laid: AlignmentState, *, continued: bool = False) -> None:
-        """Go on to another state; *continued* makes it one act with the one before (a drag)."""
+    def _change(self, state: AlignmentState, *, continued: bool = False) -> None:
+        """Go to another state; *continued* joins it with the previous change (a drag)."""
         if not continued:
             self._before.append(self.now)
         self._undone.clear()
-        self.now = laid
+        self.now = state
 
     # --- moves ----------------------------------------------------------------------------------
     def shift(self, step_um: Any, *, continued: bool = False) -> None:
         """Shift by (row, column) in µm of CD34."""
-        self._move(Transform.similarity(REFERENCE, REFERENCE, shift_um=_pair(step_um)), continued)
+        self._move(continued, shift_um=_position(step_um))
 
     def rotate(self, angle_deg: float, about_um: Any, *, continued: bool = False) -> None:
-        """Turn about a place on CD34; positive is counter-clockwise on the screen."""
-        about = _pair(about_um)
-        self._move(
-            Transform.similarity(REFERENCE, REFERENCE, angle_deg=angle_deg, about_um=about),
-            continued,
-        )
+        """Rotate about a position on CD34; positive is counter-clockwise on the screen."""
+        self._move(continued, angle_deg=angle_deg, about_um=_position(about_um))
 
     def scale(self, factor: float, about_um: Any) -> None:
-        """Scale about a place on CD34."""
-        about = _pair(about_um)
-        self._move(Transform.similarity(REFERENCE, REFERENCE, scale=factor, about_um=about), False)
+        """Scale about a position on CD34."""
+        self._move(False, scale=factor, about_um=_position(about_um))
 
     def flip_horizontally(self, about_um: Any) -> None:
-        """Turn over about a place on CD34: left becomes right."""
-        about = _pair(about_um)
-        self._move(Transform.similarity(REFERENCE, REFERENCE, mirror=True, about_um=about), False)
+        """Flip left and right about a position on CD34."""
+        self._move(False, mirror=True, about_um=_position(about_um))
 
-    def _move(self, move: Transform, continued: bool) -> None:
-        laid = replace(
-            self.now, transform=self.now.transform.then(move), source="hand", note="dragged"
-        )
-        self._do(laid, continued=continued)
+    def _move(self, continued: bool, **similarity: Any) -> None:
+        move = Transform.similarity(REFERENCE, REFERENCE, **similarity)
+        transform = self.now.transform.then(move)
+        state = replace(self.now, transform=transform, source="manual", note="dragged")
+        self._change(state, continued=continued)
 
     def import_transform(self, transform: Transform, source: GivenBy, note: str) -> None:
-        """Take over a map from a file or another way."""
-        self._do(replace(self.now, transform=transform, source=source, note=note))
+        """Replace the transform by one from a file or another method."""
+        self._change(replace(self.now, transform=transform, source=source, note=note))
 
     # --- landmarks ------------------------------------------------------------------------------
-    def add_landmark(self, place_um: Any) -> None:
-        """Set a landmark where it is seen on CD34: first on the section, then its partner."""
-        seen = _pair(place_um)
+    def add_landmark(self, position_um: Any) -> None:
+        """Set a landmark at a position on CD34: first on the section, then its partner."""
+        position = _position(position_um)
         now = self.now
         if now.unpaired is None:
-            own = _pair(now.transform.inverse().apply([seen])[0])
-            self._do(replace(now, unpaired=own))
+            moving = _position(now.transform.inverse().apply([position])[0])
+            self._change(replace(now, unpaired=moving))
             return
-        self._do(
-            replace(
-                now, moving=(*now.moving, now.unpaired), fixed=(*now.fixed, seen), unpaired=None
-            )
-        )
+        moving_points, fixed_points = (*now.moving, now.unpaired), (*now.fixed, position)
+        self._change(replace(now, moving=moving_points, fixed=fixed_points, unpaired=None))
 
-    def set_landmarks(self, marks: LandmarkPairs) -> None:
-        """Take over landmarks from files, in place of those that were set."""
-        self._do(
-            replace(
-                self.now,
-                moving=tuple(map(_pair, marks.moving_um)),
-                fixed=tuple(map(_pair, marks.fixed_um)),
-                unpaired=None,
-            )
+    def set_landmarks(self, landmarks: LandmarkPairs) -> None:
+        """Replace all landmarks by those of files."""
+        self._change(self._with_landmarks(landmarks))
+
+    def _with_landmarks(self, landmarks: LandmarkPairs) -> AlignmentState:
+        return replace(
+            self.now,
+            moving=tuple(map(_position, landmarks.moving_um)),
+            fixed=tuple(map(_position, landmarks.fixed_um)),
+            unpaired=None,
         )
 
     def delete_landmark(self, row: int) -> None:
-        """Delete a pair; a landmark without a partner is deleted by its own number."""
+        """Delete a pair by its index; a landmark without a partner has the index after the last."""
         now = self.now
         if row == len(now.moving) and now.unpaired is not None:
-            self._do(replace(now, unpaired=None))
+            self._change(replace(now, unpaired=None))
             return
-        self._check(row)
-        self._do(
+        self._check_row(row)
+        self._change(
             replace(
                 now,
                 moving=now.moving[:row] + now.moving[row + 1 :],
@@ -167,40 +155,39 @@ class ManualAlignment:
         )
 
     def swap_landmarks(self, first: int, second: int) -> None:
-        """Exchange the partners of two landmarks."""
-        self._check(first)
-        self._check(second)
+        """Swap the partners of two landmarks, given by index."""
+        self._check_row(first)
+        self._check_row(second)
         fixed = list(self.now.fixed)
         fixed[first], fixed[second] = fixed[second], fixed[first]
-        self._do(replace(self.now, fixed=tuple(fixed)))
+        self._change(replace(self.now, fixed=tuple(fixed)))
 
     def fit_to_landmarks(self, kind: AlignKind) -> None:
-        """Lay the section by the landmarks."""
-        marks = self.now.landmarks
-        note = f"{len(marks)} pairs, {kind}"
-        self._do(
-            replace(self.now, transform=marks.fit(kind, self.frame), source="landmarks", note=note)
-        )
+        """Fit the transform to the landmarks."""
+        landmarks = self.now.landmarks
+        transform = landmarks.fit(kind, self.frame, REFERENCE)
+        note = f"{len(landmarks)} pairs, {kind}"
+        self._change(replace(self.now, transform=transform, source="landmarks", note=note))
 
     def residuals_um(self) -> FloatArray:
-        """Distance (n,) of each landmark from its partner as it lies now, µm."""
+        """Distance (n,) of each landmark from its partner under the present transform, µm."""
         return self.now.landmarks.residuals_um(self.now.transform)
 
-    def _check(self, row: int) -> None:
+    def _check_row(self, row: int) -> None:
         if not 0 <= row < len(self.now.moving):
             raise InputError(f"there is no landmark {row + 1}; there are {len(self.now.moving)}")
 
-    # --- taking over ----------------------------------------------------------------------------
+    # --- result ---------------------------------------------------------------------------------
     def entry(self) -> GivenAlignment:
-        """What ``case.toml`` will hold."""
+        """The entry of ``case.toml``."""
         now = self.now
         return given_alignment_entry(now.transform, now.source, now.note, now.landmarks)
 
 
-def _pair(values: Any) -> Point:
+def _position(values: Any) -> _Position:
     row, column = (float(value) for value in values)
     return row, column
 
 
-def _points(pairs: tuple[Point, ...]) -> FloatArray:
+def _points(pairs: tuple[_Position, ...]) -> FloatArray:
     return np.array(pairs, np.float64).reshape(-1, 2)

@@ -172,7 +172,7 @@ class AlignForm(QFrame):
             if laying.now.unpaired is not None:
                 self.list.addItem(f"{len(residuals) + 1}: no partner on CD34 yet")
             self.list.setCurrentRow(min(chosen, self.list.count() - 1))
-            doubts = laying.now.landmarks.warnings(self.kind.currentData(), self.frame)
+            doubts = laying.now.landmarks.warnings(self.kind.currentData())
             said = [f"⚠ {text}" for text in doubts]
             if len(residuals):
                 middle = number(float(np.median(residuals)), "µm")
@@ -184,7 +184,7 @@ class AlignForm(QFrame):
         """The first two landmarks that appear to be interchanged."""
         if laying is None:
             return None
-        for one in laying.now.landmarks.outliers(self.kind.currentData(), self.frame):
+        for one in laying.now.landmarks.outliers(self.kind.currentData()):
             if one.swapped_with is not None:
                 return one.row, one.swapped_with
         return None

@@ -1,8 +1,8 @@
-"""Lay H&E, CAIX and PET on the CD34 section."""
+"""The steps that align H&E, CAIX and PET to CD34."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +27,15 @@ from napari_mosaik.register import (
     AlignKind,
     Alignment,
     AlignParams,
+    LandmarkPairs,
     OutlineParams,
     PetAlignParams,
     assess_sections,
-    find_landmark_outliers,
-    fit_landmarks,
-    fit_landmarks_robustly,
     haematoxylin_density,
     iter_align_masks,
     iter_align_pet,
     iter_align_sections,
     iter_assess_pet,
-    landmark_errors_um,
-    outlier_messages,
     read_landmarks,
 )
 from napari_mosaik.workflow.step import Results, Step
@@ -51,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["ALIGN", "density_of", "low_confidence_warning", "transform_of"]
 
 DENSITY_SPACING_UM = 10.0
+LOW_CONFIDENCE = 0.4
 
 
 def transform_of(document: dict[str, Any]) -> Transform:
@@ -58,29 +55,59 @@ def transform_of(document: dict[str, Any]) -> Transform:
     return Alignment.from_dict(document).transform
 
 
-LOW_CONFIDENCE = 0.4
-
-
 def low_confidence_warning(document: dict[str, Any], title: str) -> str:
-    """A sentence where a stored alignment should not be trusted unseen; empty where it may be."""
-    found = Alignment.from_dict(document)
-    if found.confidence < LOW_CONFIDENCE:
+    """The warning about a stored alignment of low confidence; empty where it is high enough."""
+    confidence = Alignment.from_dict(document).confidence
+    if confidence < LOW_CONFIDENCE:
         return (
-            f"{title} was laid on CD34 with low confidence ({found.confidence:.2f}): check it, or "
-            "give landmarks"
+            f"{title} was registered to CD34 with low confidence ({confidence:.2f}): check the "
+            "alignment, or set landmarks"
         )
     return ""
 
 
-def _given(inputs: StepContext, frame: str, params: OutlineParams) -> _Given | None:
-    """A position that a person or a file gave, or that landmark files fix; None without any."""
+def density_of(slide: Slide) -> Raster:
+    """Haematoxylin density (rows, columns) of a section at 10 µm per pixel, OD."""
+    return haematoxylin_density(slide.thumbnail(DENSITY_SPACING_UM))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _GivenTransform:
+    """A given transform with its origin, and the landmarks that measure its error."""
+
+    transform: Transform
+    method: str
+    landmarks: LandmarkPairs
+
+    def document(self, alignment: Alignment, kind: AlignKind) -> dict[str, Any]:
+        """The assessed transform as it is stored, with the residual of each landmark."""
+        document = alignment.to_dict()
+        pairs = self.landmarks
+        if not len(pairs):
+            return document
+        errors = pairs.residuals_um(self.transform)
+        document["landmark_error_um"] = {
+            "median": float(np.median(errors)),
+            "maximum": float(errors.max()),
+            "n": len(errors),
+        }
+        document["landmark_residuals_um"] = errors.tolist()
+        messages = pairs.warnings(kind)
+        document["warnings"] += messages
+        document["warning_codes"] += ["landmark_outlier"] * len(messages)
+        return document
+
+
+def _given_transform(
+    inputs: StepContext, frame: str, params: OutlineParams
+) -> _GivenTransform | None:
+    """The given alignment, or the one that landmark files determine; None without any."""
     given = inputs.given_alignment(frame)
     if given is not None:
+        pairs = LandmarkPairs(_points(given.landmarks_um), _points(given.reference_landmarks_um))
+        method = given.source + (f": {given.note}" if given.note else "")
         transform = Transform(frame, REFERENCE, np.array(given.matrix_um))
-        method = _SAID[given.source] + (f": {given.note}" if given.note else "")
-        marks = np.array(given.landmarks_um, float).reshape(-1, 2)
-        partners = np.array(given.reference_landmarks_um, float).reshape(-1, 2)
-        return _Given(transform, method, marks, partners)
+        return _GivenTransform(transform, method, pairs)
     if not inputs.has(LANDMARKS):
         return None
     files = inputs.landmark_files()
@@ -94,54 +121,13 @@ def _given(inputs: StepContext, frame: str, params: OutlineParams) -> _Given | N
             f"{len(moving)} landmarks on {frame} but {len(fixed)} on {REFERENCE}; each needs its "
             "partner in the same row"
         )
-    transform = fit_landmarks(moving, fixed, params.kind, frame, REFERENCE)
-    return _Given(transform, f"landmarks ({params.kind})", moving, fixed)
+    pairs = LandmarkPairs(moving, fixed)
+    transform = pairs.fit(params.kind, frame, REFERENCE)
+    return _GivenTransform(transform, f"landmarks ({params.kind})", pairs)
 
 
-_SAID = {"hand": "by hand", "landmarks": "landmarks", "file": "file"}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Given:
-    """A map that was given, how, and the landmarks (n, 2) that tell how good it is."""
-
-    transform: Transform
-    method: str
-    landmarks_um: FloatArray
-    partners_um: FloatArray
-
-    def document(self, found: Alignment, kind: AlignKind) -> dict[str, Any]:
-        """The judged map as it is stored, with the residual of each landmark."""
-        document = found.to_dict()
-        if not len(self.landmarks_um):
-            return document
-        errors = landmark_errors_um(self.landmarks_um, self.partners_um, self.transform)
-        document["landmark_error_um"] = {
-            "median": float(np.median(errors)),
-            "maximum": float(errors.max()),
-            "n": len(errors),
-        }
-        document["landmark_residuals_um"] = errors.tolist()
-        names = [str(n + 1) for n in range(len(errors))]
-        robust = (
-            fit_landmarks_robustly(
-                self.landmarks_um, self.partners_um, kind, self.transform.source, REFERENCE
-            )
-            if len(errors) > 3
-            else self.transform
-        )
-        messages = outlier_messages(
-            find_landmark_outliers(self.landmarks_um, self.partners_um, robust), names
-        )
-        document["warnings"] = [*document["warnings"], *messages]
-        codes = ["landmark_outlier"] * len(messages)
-        document["warning_codes"] = [*document["warning_codes"], *codes]
-        return document
-
-
-def density_of(slide: Slide) -> Raster:
-    """Haematoxylin density of a section at low resolution."""
-    return haematoxylin_density(slide.thumbnail(DENSITY_SPACING_UM))
+def _points(pairs: Sequence[tuple[float, float]]) -> FloatArray:
+    return np.array(pairs, float).reshape(-1, 2)
 
 
 def _density(inputs: StepContext, stain: str) -> Raster:
@@ -149,28 +135,28 @@ def _density(inputs: StepContext, stain: str) -> Raster:
         return density_of(slide)
 
 
-def _shown(pieces: Generator[float, None, Alignment]) -> Generator[Progress, None, Alignment]:
-    """Fractions done as progress."""
-    return map_progress(pieces, lambda share: Progress(0.2 + 0.8 * share, 1, "aligning"))
+def _reported(work: Generator[float, None, Alignment]) -> Generator[Progress, None, Alignment]:
+    """Fractions done as progress of the step."""
+    return map_progress(work, lambda fraction: Progress(0.2 + 0.8 * fraction, 1, "aligning"))
 
 
 def _stain_step(stain: str) -> Step[AlignParams]:
     def body(inputs: StepContext, params: AlignParams) -> Generator[Progress, None, Results]:
         yield Progress(0.1, 1, "aligning")
-        given = _given(inputs, stain, params)
+        given = _given_transform(inputs, stain, params)
         masks = inputs.read(TISSUE[stain]), inputs.read(TISSUE[REFERENCE])
         if given is None and not params.use_intensity:
-            found = yield from _shown(iter_align_masks(*masks, params))
-            return {ALIGNMENT[stain]: found.to_dict()}
-        yield Progress(0.1, 1, "looking at the haematoxylin")
+            alignment = yield from _reported(iter_align_masks(*masks, params))
+            return {ALIGNMENT[stain]: alignment.to_dict()}
+        yield Progress(0.1, 1, "reading the haematoxylin")
         densities = _density(inputs, stain), _density(inputs, REFERENCE)
         if given is not None:
-            found = assess_sections(
+            alignment = assess_sections(
                 *masks, *densities, given.transform, params, method=given.method
             )
-            return {ALIGNMENT[stain]: given.document(found, params.kind)}
-        found = yield from _shown(iter_align_sections(*masks, *densities, params))
-        return {ALIGNMENT[stain]: found.to_dict()}
+            return {ALIGNMENT[stain]: given.document(alignment, params.kind)}
+        alignment = yield from _reported(iter_align_sections(*masks, *densities, params))
+        return {ALIGNMENT[stain]: alignment.to_dict()}
 
     title = STAIN_TITLES[stain]
     return Step(
@@ -192,13 +178,13 @@ def _pet_body(inputs: StepContext, params: PetAlignParams) -> Generator[Progress
     pet = inputs.pet().raster
     yield Progress(0.1, 1, "outlining the PET")
     section = inputs.read(TISSUE[REFERENCE])
-    given = _given(inputs, "pet", params)
+    given = _given_transform(inputs, "pet", params)
     if given is not None:
-        transform, method = given.transform, given.method
-        judged = yield from _shown(iter_assess_pet(pet, section, transform, params, method=method))
-        return {ALIGNMENT["pet"]: given.document(judged, params.kind)}
-    found = yield from _shown(iter_align_pet(pet, section, params))
-    return {ALIGNMENT["pet"]: found.to_dict()}
+        work = iter_assess_pet(pet, section, given.transform, params, method=given.method)
+        alignment = yield from _reported(work)
+        return {ALIGNMENT["pet"]: given.document(alignment, params.kind)}
+    alignment = yield from _reported(iter_align_pet(pet, section, params))
+    return {ALIGNMENT["pet"]: alignment.to_dict()}
 
 
 ALIGN = (
