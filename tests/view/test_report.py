@@ -162,5 +162,5 @@ def test_the_sheet_has_all_areas_and_claims_nothing_by_itself():
     assert [row.status for row in sheet if row.area == "Data"] == ["fail", "pass"]
     with pytest.raises(InputError, match="without a value"):
         validation_sheet([SheetRow("Data", "pass")])
-    with pytest.raises(InputError, match="no area 'Date'"):
+    with pytest.raises(InputError, match="unknown area 'Date'"):
         validation_sheet([SheetRow("Date", "pass", "x")])

@@ -82,12 +82,11 @@ def _pipeline(cases: list[Any], held_out: Any, seed: int, bar: Bar) -> None:
 
 
 def _report(case: Any, out: Path) -> Path:
-    from napari_mosaik.cli.review import step_states
     from napari_mosaik.io.files import write_bytes
     from napari_mosaik.view.report.content import case_report
 
     path = out / "report.html"
-    write_bytes(path, case_report(case, step_states(case)).encode())
+    write_bytes(path, case_report(case).encode())
     return path
 
 

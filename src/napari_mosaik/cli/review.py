@@ -49,24 +49,11 @@ def report(
     """Write the case's report: figures, maps, metrics beside baselines, verification."""
     from napari_mosaik.io.files import write_bytes
     from napari_mosaik.view.report.content import case_report
-    from napari_mosaik.workflow.segmentation_qa import qa_records
 
     found = _case(case)
     path = out or found.root / "report.html"
-    write_bytes(path, case_report(found, step_states(found), qa_records(found)).encode())
+    write_bytes(path, case_report(found).encode())
     typer.echo(path)
-
-
-def step_states(case: Any) -> list[Any]:
-    """Every step of the case with its state, for the report."""
-    from napari_mosaik.view.report.html import StepState
-    from napari_mosaik.workflow.case_status import case_status
-    from napari_mosaik.workflow.steps import STEPS
-
-    states = case_status(case).states
-    return [
-        StepState(step.title, states[step.name].word, states[step.name].reason) for step in STEPS
-    ]
 
 
 def open_window(case: Path) -> None:

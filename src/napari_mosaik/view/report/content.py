@@ -37,8 +37,11 @@ from napari_mosaik.view.report.html import (
     build_report,
 )
 from napari_mosaik.view.report.validation import case_checks
+from napari_mosaik.workflow.case_status import case_status
+from napari_mosaik.workflow.segmentation_qa import qa_records
+from napari_mosaik.workflow.steps import STEPS
 
-__all__ = ["case_report", "checks_table", "gather_report", "qa_line"]
+__all__ = ["case_report", "gather_report", "qa_line", "qa_table"]
 
 _SPACE = "\N{NO-BREAK SPACE}"
 """Keeps a number and its unit on one line."""
@@ -59,54 +62,42 @@ _LIBRARIES = (
 )
 
 
-def case_report(
-    case: Case, states: Sequence[StepState] = (), checks: Sequence[Mapping[str, Any]] = ()
-) -> str:
-    """The report of a case as HTML, from its stored results.
+def case_report(case: Case) -> str:
+    """The report of a case as HTML, from its stored results; nothing is recomputed.
 
-    Parameters
-    ----------
-    case
-        The opened case; what is not computed yet is said to be missing.
-    states
-        Where each step stands; the workflow knows.
-    checks
-        What readers found when they checked segmentations by eye (`workflow.segmentation_qa`).
+    Results that are missing appear as "not available".
     """
-    return build_report(gather_report(case, states, checks))
+    return build_report(gather_report(case))
 
 
-def gather_report(
-    case: Case, states: Sequence[StepState] = (), checks: Sequence[Mapping[str, Any]] = ()
-) -> ReportData:
-    """Everything that the report of a case shows, from what is stored; nothing is computed anew.
-
-    Parameters
-    ----------
-    case
-        The opened case.
-    states
-        Where each step stands, as the workflow judges it; left out of the report when empty.
-    checks
-        Checks of segmentations by eye; left out when there are none.
-    """
+def gather_report(case: Case) -> ReportData:
+    """Everything that the report of a case shows, from its stored results."""
     results = CaseResults(case)
     record = results.get(PREDICTION_RECORD) or {}
-    tables, qa = report_tables(results), checks_table(checks)
+    tables, qa = report_tables(results), qa_table(qa_records(case))
     return ReportData(
         case=case.name,
         patient=case.patient,
         made=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
         summary=_summary(results),
-        states=tuple(states),
+        states=_states(case),
         metrics=_metrics(results),
         tables=(*tables, *(() if qa is None else (qa,))),
         figures=case_figures(results),
         warnings=_warnings(results),
+        limitations=_limitations(results),
         checks=case_checks(results),
         provenance=_provenance(results),
         shared_patient=bool(record.get("shared_patient", False)),
         seen_in_training=bool(record.get("seen_in_training", False)),
+    )
+
+
+def _states(case: Case) -> tuple[StepState, ...]:
+    states = case_status(case).states
+    return tuple(
+        StepState(step.title, states[step.name].word, states[step.name].reason, step.about)
+        for step in STEPS
     )
 
 
@@ -116,13 +107,13 @@ def _summary(results: CaseResults) -> tuple[tuple[str, str], ...]:
     lines = []
     if grid is not None:
         inner = int(np.sum(grid.inner))
-        words = f"{count(len(grid), 'tile')} of {number(grid.size_um, 'µm')}, {inner} inner"
-        lines.append(("tiles", words))
+        tiles = f"{count(len(grid), 'tile')} of {number(grid.size_um, 'µm')}, {inner} inner"
+        lines.append(("tiles", tiles))
     if uptake is not None:
         suv = np.asarray(uptake["suv"], float)
         known = suv[np.isfinite(suv)]
-        middle = number(float(np.median(known)) if known.size else None, uptake.unit("suv"))
-        lines.append((f"measured {uptake_name(uptake.unit('suv'))}", f"median {middle}"))
+        median = number(float(np.median(known)) if known.size else None, uptake.unit("suv"))
+        lines.append((f"measured {uptake_name(uptake.unit('suv'))}", f"median {median}"))
         lines.append(("tiles without measured uptake", str(int(suv.size - known.size))))
     if record:
         lines.append(("trained on", ", ".join(record.get("training_cases", ())) or "not recorded"))
@@ -150,38 +141,47 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
 
 
 def _warnings(results: CaseResults) -> tuple[str, ...]:
-    found: list[str] = [
+    warnings: list[str] = [
         summary(record, STAIN_TITLES[stain]) for stain, record in _damaged(results).items()
     ]
-    found += _about_stains(results)
+    warnings += _stain_warnings(results)
     for artifact in ALIGNMENT.values():
-        found += (results.get(artifact) or {}).get("warnings", ())
-    found += (results.get(SUV_RECORD) or {}).get("warnings", ())
-    found += (results.get(PREDICTION_RECORD) or {}).get("warnings", ())
+        warnings += (results.get(artifact) or {}).get("warnings", ())
+    warnings += (results.get(SUV_RECORD) or {}).get("warnings", ())
+    warnings += (results.get(PREDICTION_RECORD) or {}).get("warnings", ())
     record = results.get(PREDICTION_RECORD) or {}
     if record.get("seen_in_training"):
-        found.append("This case was used in training: its errors say nothing about new cases.")
-    if record:
-        found.append(
-            "Few patients stand behind the predictor: no claim about other patients is supported."
-        )
-    return tuple(dict.fromkeys(map(str, found)))
+        warnings.append("Training case: its errors do not apply to new cases.")
+    return tuple(dict.fromkeys(map(str, warnings)))
 
 
-def _about_stains(results: CaseResults) -> list[str]:
-    """What the colours of a slide made the vessel and the stain step say."""
+def _limitations(results: CaseResults) -> tuple[str, ...]:
+    sentences = [
+        "Research use only: this report is not for diagnosis or treatment.",
+        "Neighbouring tiles are not independent; the resolution of the PET spans several of them.",
+    ]
+    if results.has(PREDICTION_RECORD):
+        sentences += [
+            "The predictor was trained on few patients. It supports no conclusion about others.",
+            "The predictor maps histology to uptake once. It is not updated with new images of the "
+            "patient.",
+        ]
+    return tuple(sentences)
+
+
+def _stain_warnings(results: CaseResults) -> list[str]:
+    """Warnings of the vessel and the stain step about the colours of a slide."""
     records = (("CD34", VESSELS), ("H&E", STAIN_FIT))
     return [
         f"{title}: {text}"
         for title, artifact in records
-        for text in (results.case.store.record(artifact).get(STAINING) or {}).get("warnings", ())
+        for text in (results.record(artifact).get(STAINING) or {}).get("warnings", ())
     ]
 
 
 def _damaged(results: CaseResults) -> dict[str, dict[str, Any]]:
-    """What was left out of each slide because its tiles are damaged."""
-    store = results.case.store
-    records = {stain: store.record(artifact).get(DAMAGED) for stain, artifact in TISSUE.items()}
+    """Record of the damaged tiles of each slide that has any."""
+    records = {stain: results.record(artifact).get(DAMAGED) for stain, artifact in TISSUE.items()}
     return {stain: record for stain, record in records.items() if record and record["count"]}
 
 
@@ -213,16 +213,16 @@ def _versions() -> dict[str, object]:
 
 
 def qa_line(summary: QaSummary) -> str:
-    """What a check says so far, in words."""
+    """The summary of a visual QA in words."""
     lines = []
-    judged = summary.correct + summary.wrong
+    rated = summary.correct + summary.wrong
     if summary.false_rate is not None:
-        lines.append(f"wrong: {summary.wrong} of {judged}, {_percent(summary.false_rate)}")
+        lines.append(f"wrong: {summary.wrong} of {rated}, {_percent(summary.false_rate)}")
     if summary.unsure:
         lines.append(f"unsure: {summary.unsure}")
     if summary.miss_rate is not None:
-        seen = summary.detected + summary.missed
-        lines.append(f"missed: {summary.missed} of {seen}, {_percent(summary.miss_rate)}")
+        total = summary.detected + summary.missed
+        lines.append(f"missed: {summary.missed} of {total}, {_percent(summary.miss_rate)}")
     if summary.overall_rating:
         lines.append(f"overall rating: {summary.overall_rating}")
     return "\n".join(lines) or "nothing rated yet"
@@ -236,8 +236,8 @@ def _percent(rate: Interval) -> str:
     )
 
 
-def checks_table(checks: Sequence[Mapping[str, Any]]) -> ReportTable | None:
-    """The checks of a case as a table of the report; None when there are none."""
+def qa_table(records: Sequence[Mapping[str, Any]]) -> ReportTable | None:
+    """The visual QA of a case as a table of the report; None when there is none."""
     rows = tuple(
         (
             check["what"],
@@ -249,12 +249,12 @@ def checks_table(checks: Sequence[Mapping[str, Any]]) -> ReportTable | None:
             check["overall_rating"] or "none yet",
             check["comment"],
         )
-        for check in checks
+        for check in records
     )
     columns = (
         "segmentation",
         "reader",
-        "of",
+        "result",
         "objects rated",
         "wrong (95 % interval)",
         "missed (95 % interval)",
@@ -262,15 +262,15 @@ def checks_table(checks: Sequence[Mapping[str, Any]]) -> ReportTable | None:
         "comment",
     )
     note = (
-        "Objects were drawn at random; missed ones were counted in tiles drawn at random, as a "
-        "share of found and missed ones. A check of an earlier result does not speak "
-        "for the present one."
+        "Rated objects are a random sample. Missed objects are counted in randomly drawn tiles, as "
+        "a share of all objects there. Ratings of an earlier result do not apply to the present "
+        "one."
     )
-    return ReportTable("Segmentations checked by eye", columns, rows, note) if rows else None
+    return ReportTable("Visual QA", columns, rows, note) if rows else None
 
 
 def _share(check: Mapping[str, Any], name: str) -> str:
     estimate, low, high = (check[f"{name}_rate_{part}"] for part in ("estimate", "low", "high"))
     if estimate is None:
-        return "not known"
+        return "unknown"
     return _percent(Interval(estimate, low, high)).replace(f"95{_SPACE}% interval ", "")

@@ -1,4 +1,4 @@
-"""The figures of a case's report: maps side by side, the result board, plots of the errors."""
+"""The figures of the report: result board, maps side by side, plots of the errors."""
 
 from __future__ import annotations
 
@@ -63,22 +63,22 @@ _IMAGING_H = (72.0, 120.0, 168.0, 336.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """One picture of a figure.
+    """One map or picture of a figure.
 
     Parameters
     ----------
     title
-        Words above the picture.
+        Title above the panel.
     image
-        (rows, columns) values, or (rows, columns, 3 or 4) colours; None when there is nothing.
+        Values (rows, columns) or colours (rows, columns, 3 or 4); None for an empty panel.
     lattice
-        Where the samples lie; None without a picture.
+        Lattice of the samples; None without an image.
     colormap, limits, unit
         Colour scale of values.
     entries
-        (word, colour) pairs of a categorical picture.
+        (name, colour) pairs of a categorical image.
     missing
-        Why there is no picture.
+        Why the panel is empty.
     """
 
     title: str
@@ -92,12 +92,12 @@ class Panel:
 
 
 def missing_panel(title: str, why: str) -> Panel:
-    """An empty panel that says why it is empty."""
+    """An empty panel with the reason."""
     return Panel(title, missing=why)
 
 
 def picture_panel(title: str, image: NDArray[Any], lattice: Lattice) -> Panel:
-    """A picture in its own colours (thumbnail), or a mask."""
+    """An RGB thumbnail (rows, columns, 3), 8 bit, or a mask (rows, columns)."""
     if image.dtype == np.bool_:
         shown = np.where(image[..., None], np.uint8(60), np.uint8(255)).repeat(3, axis=2)
         return Panel(title, shown, lattice)
@@ -112,7 +112,10 @@ def map_panel(
     limits: tuple[float, float] | None = None,
     unit: str = "",
 ) -> Panel:
-    """A map of numbers with its colour scale; samples without data stay white."""
+    """A map (rows, columns) with its colour scale, in the raster's unit unless *unit* is given.
+
+    NaN stays white.  Raises `InputError` for a map of several channels.
+    """
     if raster.values.ndim != 2:
         raise InputError(f"{title}: choose one channel of the map")
     values = np.asarray(raster.values, float)
@@ -121,7 +124,7 @@ def map_panel(
 
 
 def cluster_panel(grid: TileGrid, codes: ArrayLike, proxy: str) -> Panel:
-    """The local Moran labels of one proxy in their fixed colours, average tiles pale."""
+    """The local Moran cluster label of each tile, (n_tiles,), in fixed colours; average is pale."""
     image, lattice = cluster_codes(grid, codes)
     rgba = np.zeros((*image.shape, 4))
     rgba[np.kron(grid.index_map() >= 0, np.ones((12, 12), bool))] = palette.rgba(
@@ -140,7 +143,10 @@ def cluster_panel(grid: TileGrid, codes: ArrayLike, proxy: str) -> Panel:
 
 
 def uptake_panels(measured: Raster, predicted: Raster) -> tuple[Panel, Panel, Panel]:
-    """Measured and predicted on one common scale, and their difference centred on 0."""
+    """Measured and predicted uptake on a common scale, and their difference centred on 0.
+
+    Both are (rows, columns) on one lattice and in one unit.
+    """
     limits = common_limits(measured.values, predicted.values)
     difference = np.asarray(predicted.values, float) - np.asarray(measured.values, float)
     reach = max(abs(limit) for limit in common_limits(difference))
@@ -160,7 +166,7 @@ def uptake_panels(measured: Raster, predicted: Raster) -> tuple[Panel, Panel, Pa
 def panels_figure(
     panels: Sequence[Panel], columns: int = 3, *, title: str = "", numbered: bool = False
 ) -> Figure:
-    """Panels in rows of *columns*, each with its own legend and a scale bar of 1 mm."""
+    """Panels in rows of *columns*, each with its legend and a scale bar of 1 mm."""
     rows = -(-len(panels) // columns)
     figure = new_figure(3.1 * min(columns, len(panels)), 2.9 * rows + (0.3 if title else 0))
     if title:
@@ -180,7 +186,7 @@ def result_board(
     pet: Panel | None = None,
     predicted: Panel | None = None,
 ) -> Figure:
-    """Panels 1 to 7 of one case: H&E, tissue mask, three parameter maps, PET, prediction.
+    """Panels 1 to 7 of a case: H&E, tissue mask, three parameter maps, PET, prediction.
 
     Parameters
     ----------
@@ -254,7 +260,7 @@ def _legend(axes: Axes, panel: Panel) -> None:
 
 
 def _scale_bar(axes: Axes, extent: tuple[float, float, float, float]) -> None:
-    """A bar of 1 mm (or a tenth of a narrow picture) in the lower left corner."""
+    """A scale bar of 1 mm (shorter for a narrow image) in the lower left corner."""
     left, right, bottom, top = extent
     length = 1000.0 if right - left > 2000 else 10 ** np.floor(np.log10((right - left) / 2))
     x, y = left + 0.04 * (right - left), bottom - 0.04 * (bottom - top)
@@ -266,7 +272,7 @@ def _scale_bar(axes: Axes, extent: tuple[float, float, float, float]) -> None:
 
 
 def case_figures(results: CaseResults) -> tuple[ReportFigure, ...]:
-    """The figures that the case's results allow, in the order of the report."""
+    """The figures that the results of a case allow, in the order of the report."""
     makers = (_maps, _scatter, _bland_altman, _by_class, _by_cluster, _correlation, _kinetics)
     figures = [_board(results)]
     figures += [figure for figure in (make(results) for make in makers) if figure is not None]
@@ -283,7 +289,9 @@ def _board(results: CaseResults) -> ReportFigure:
         pet=pet,
         predicted=predicted,
     )
-    text = "Sections and maps lie in the frame of the CD34 section, the H&E section in its own."
+    text = (
+        "All maps are in the coordinate space of the CD34 section; the H&E section is in its own."
+    )
     return ReportFigure("Result board.", figure, text, wide=True)
 
 
@@ -323,7 +331,7 @@ def _parameter(results: CaseResults, name: str) -> tuple[Panel, Panel]:
 
 
 def _uptake_panels(results: CaseResults) -> tuple[Panel | None, Panel | None]:
-    """The PET and the predicted map on one scale."""
+    """The PET and the predicted map on a common scale."""
     suv, predicted = results.get(SUV), results.get(PREDICTION_MAP)
     measured = suv
     if suv is not None and predicted is not None:
@@ -358,7 +366,7 @@ def _maps(results: CaseResults) -> ReportFigure | None:
     return ReportFigure(
         "Measured, predicted, difference.",
         figure,
-        "One square per tile. The first two share a scale; red tiles are predicted too high.",
+        "One square per tile. The first two maps share a scale; red tiles are overestimated.",
         wide=True,
     )
 
@@ -370,8 +378,8 @@ def _scatter(results: CaseResults) -> ReportFigure | None:
     return ReportFigure(
         "Predicted against measured uptake.",
         plots.scatter_figure(*pairs, results.unit),
-        "One point per tile. The PET's resolution spans several tiles, so that neighbouring "
-        "points are not independent.",
+        "One point per tile. The resolution of the PET spans several tiles, so neighbouring points "
+        "are not independent.",
     )
 
 
@@ -380,7 +388,9 @@ def _bland_altman(results: CaseResults) -> ReportFigure | None:
     if pairs is None:
         return None
     figure = plots.bland_altman_figure(*pairs, results.unit)
-    return ReportFigure("Bland-Altman plot.", figure, "Bias and limits of agreement over tiles.")
+    return ReportFigure(
+        "Bland-Altman plot.", figure, "Bias and limits of agreement over all tiles."
+    )
 
 
 def _by_class(results: CaseResults) -> ReportFigure | None:
@@ -419,7 +429,7 @@ def _correlation(results: CaseResults) -> ReportFigure | None:
     return ReportFigure(
         "Correlation of each parameter with the measured uptake.",
         figure,
-        "Within this case only; red is positive, the reverse of the MOSAIK paper's palette.",
+        "Within this case. Red is positive, the reverse of the colours in the MOSAIK paper.",
     )
 
 
@@ -434,5 +444,5 @@ def _kinetics(results: CaseResults) -> ReportFigure | None:
     return ReportFigure(
         "Kinetics of the antibody.",
         figure,
-        "One set of curves per patient, the same for all tiles.",
+        "One set of curves per patient, equal for all tiles.",
     )

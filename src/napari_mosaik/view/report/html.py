@@ -1,4 +1,4 @@
-"""The report of one case as a single HTML file that needs nothing else."""
+"""The report of a case as a single, self-contained HTML file: its parts and their rendering."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """Where a step stands: its title, its state ("done", "stale"...) and one line about it."""
+    """A step of the pipeline: title, state ("done", "stale"...), its reason, and what it does."""
 
     title: str
     state: str
     detail: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportTable:
-    """A table; numbers are given three significant digits, missing ones become words.
+    """A table; numbers are shown with three significant digits, missing ones as "not available".
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ class ReportTable:
     columns
         Names of the columns, with units.
     rows
-        Cells: words, numbers or None.
+        Cells: text, numbers or None.
     note
         A sentence below the table.
     """
@@ -60,10 +61,7 @@ class ReportTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReportFigure:
-    """A figure or the bytes of a PNG, with its heading and a sentence on how to read it.
-
-    A *wide* one has a row of its own.
-    """
+    """A figure (or the bytes of a PNG) with its title and caption; a *wide* one has its own row."""
 
     title: str
     figure: Figure | bytes
@@ -73,18 +71,18 @@ class ReportFigure:
 
 @dataclass(frozen=True, slots=True)
 class ReportMetrics:
-    """Errors of the predictor beside the baselines', in one unit and at one level.
+    """Errors of the predictor and of the baselines, in one unit and at one level.
 
     Parameters
     ----------
     title
-        What is measured: "normalised SUV, tile level".
+        Quantity and level: "normalised SUV, tile level".
     predictor
-        Name to value ("mae", "mse", "r2"...).
+        Value by name ("mae", "mse", "r2"...).
     baselines
-        Name of each baseline to its values.
+        The same for each baseline by its name.
     note
-        How many patients, tiles and independent samples stand behind the numbers.
+        Number of patients, tiles and independent samples.
     """
 
     title: str
@@ -102,30 +100,31 @@ class ReportData:
     case, patient
         Names; the patient by pseudonym.
     made
-        When the report was made, in words.
+        Date and time of the report, as text.
     summary
-        (what, value in words) pairs for the head of the report.
+        (name, value as text) pairs for the head of the report.
     states
-        Where each step stands.
+        The steps of the pipeline with their states.
     metrics
-        Errors beside those of the baselines.
+        Errors of the predictor and of the baselines.
     tables, figures
         In the order of the report.
     warnings
-        Sentences that the reader must see first.
+        Sentences that are shown first.
+    limitations
+        Sentences on limitations and intended use.
     checks
         Rows of the verification and validation sheet; areas without one are "not available".
     provenance
-        Group ("versions", "parameters", "origins") to name to value.
+        Value by name in each group ("Versions", "Results", "Settings").
     shared_patient
-        The training cases include one of the same patient.
+        The training set has another case of the same patient.
     seen_in_training
-        The case itself was used in training.
+        The case itself is in the training set.
     development_case
-        The case was looked at while the method was made.
+        The case was used to develop the method.
     updates_with_new_images
-        True only for a run that takes in new time points and updates its parameters; only then may
-        the report speak of a twin.
+        The model was updated with new images of the patient; only then the report calls it a twin.
     """
 
     case: str
@@ -137,6 +136,7 @@ class ReportData:
     tables: tuple[ReportTable, ...] = ()
     figures: tuple[ReportFigure, ...] = ()
     warnings: tuple[str, ...] = ()
+    limitations: tuple[str, ...] = ()
     checks: tuple[SheetRow, ...] = ()
     provenance: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     shared_patient: bool = False
@@ -146,9 +146,9 @@ class ReportData:
 
 
 def build_report(data: ReportData) -> str:
-    """The report as HTML: pictures inside, no script, nothing loaded from elsewhere.
+    """The report as one HTML file with embedded figures: no script, nothing loaded from elsewhere.
 
-    Names are escaped; missing values appear as words; what was not computed is "not available".
+    Names are escaped; missing values are shown as "not available".
     """
     return _template().render(
         data=data,
@@ -179,7 +179,7 @@ def _template() -> Template:
 
 
 def _words(value: Any) -> Any:
-    """What is printed for a value: words for missing ones, three digits for numbers."""
+    """A value as text: numbers with three digits, "not available" for missing ones."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "not available"
     if isinstance(value, bool):
@@ -190,7 +190,7 @@ def _words(value: Any) -> Any:
 
 
 def _exact(value: Any) -> str:
-    """A recorded value as it is (seeds, digests, settings), words where it is missing."""
+    """A recorded value in full (seeds, digests, settings), "not available" if it is missing."""
     words = _words(value)
     return words if words == "not available" or isinstance(value, bool) else str(value)
 
@@ -220,7 +220,7 @@ _METRIC_NAMES = {
 
 
 def _metric_table(metrics: ReportMetrics) -> ReportTable:
-    """The predictor's row first, one row per baseline; a value that is missing stays missing."""
+    """One row for the predictor and one per baseline; missing values stay missing."""
     keys = list(metrics.predictor)
     for values in metrics.baselines.values():
         keys += [key for key in values if key not in keys]

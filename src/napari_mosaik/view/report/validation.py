@@ -1,4 +1,4 @@
-"""The verification and validation sheet: what was checked, what was found, what was not checked."""
+"""The verification and validation sheet of a case: ten areas with status, result and evidence."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ AREAS: Final = (
     "Domain of use",
     "Provenance",
 )
-"""The ten areas of the sheet, in order."""
+"""The areas of the sheet, in order."""
 _WHAT: Final = {
     "Code verification": "closed forms, manufactured solutions, order of convergence",
     "Solution verification": "grid, time step and tolerance",
     "Conservation": "antibody, mass, tile and object counts",
-    "Data": "registration error, scale, SUV by hand, units, dates",
+    "Data": "registration error, scale, reference SUV, units, dates",
     "Validation": "held-out blocks, slides and patients against baselines",
     "Sensitivity": "kinetic parameters; registration by one voxel",
-    "Identifiability": "what the imaging times can tell of the parameters",
+    "Identifiability": "which parameters the imaging times determine",
     "Uncertainty": "coverage and width of the intervals",
     "Domain of use": "tracer, tumour, scanner, stain, pixel size, patients",
-    "Provenance": "versions, random state, digests, parameters, warnings",
+    "Provenance": "versions, random seeds, digests, settings, warnings",
 }
 
 
@@ -64,11 +64,11 @@ class SheetRow:
     area
         One of `AREAS`.
     status
-        "pass", "fail" or "not available"; the last is not a pass.
+        "pass", "fail" or "not available", which is not a pass.
     value
-        What was found, in words with units.
+        The result as text with units.
     evidence
-        Where it comes from: the step, the file, the test.
+        Source of the result: step, file or test.
     """
 
     area: str
@@ -78,30 +78,30 @@ class SheetRow:
 
     @property
     def about(self) -> str:
-        """What the area covers."""
+        """Scope of the area."""
         return _WHAT[self.area]
 
 
 def validation_sheet(rows: Iterable[SheetRow] = ()) -> tuple[SheetRow, ...]:
-    """The whole sheet in order; areas for which nothing was computed say "not available".
+    """The sheet in order; areas without a row are "not available".
 
     An area may have several rows.
 
     Raises
     ------
     InputError
-        An unknown area, or a "pass" or "fail" without a value that was found.
+        An unknown area, or a "pass" or "fail" without a value.
     """
     given = tuple(rows)
     for row in given:
         if row.area not in AREAS:
-            raise InputError(f"the sheet has no area '{row.area}'; there are: {', '.join(AREAS)}")
+            raise InputError(f"unknown area '{row.area}'; the areas are: {', '.join(AREAS)}")
         if row.status != "not available" and not row.value:
-            raise InputError(f"'{row.area}' claims '{row.status}' without a value that was found")
+            raise InputError(f"'{row.area}' is '{row.status}' without a value")
     sheet: list[SheetRow] = []
     for area in AREAS:
         found = [row for row in given if row.area == area]
-        sheet += found or [SheetRow(area, "not available", "", "not computed in this run")]
+        sheet += found or [SheetRow(area, "not available", "", "not computed")]
     return tuple(sheet)
 
 
@@ -109,22 +109,22 @@ _LARGEST_ERROR_UM = 150.0
 
 
 def case_checks(results: CaseResults) -> tuple[SheetRow, ...]:
-    """What can be said of this case from its results alone; the rest stays "not available"."""
+    """The rows that the results of a case support; the other areas stay "not available"."""
     rows = [*_pixel_sizes(results), *_registration(results), *_suv(results)]
     rows += [*_counts(results), *_kinetics(results)]
     return (*rows, *_validation(results), *_provenance(results))
 
 
 _GIVEN = {
-    "header": "the file's header",
-    "user": "typed",
+    "header": "file header",
+    "user": "entered manually",
     "profile": "scanner profile",
-    "ruler": "measured with the ruler",
+    "ruler": "ruler calibration",
 }
 
 
 def _pixel_sizes(results: CaseResults) -> list[SheetRow]:
-    """One row on the pixel sizes of the slides, on which every length and area depends."""
+    """One row on the pixel sizes of the slides; every length and area depends on them."""
     found, unknown = [], []
     for stain, entry in results.case.file.slides.items():
         try:
@@ -166,8 +166,8 @@ def _suv(results: CaseResults) -> list[SheetRow]:
     record = results.get(SUV_RECORD)
     if record is None:
         return []
-    value = f"SUV in {record.get('unit', 'unknown unit')}; every term is listed in the table"
-    return [SheetRow("Data", "not available", value, "no phantom or hand value to compare with")]
+    value = f"SUV in {record.get('unit', 'unknown unit')}; all inputs are in the table"
+    return [SheetRow("Data", "not available", value, "no reference value")]
 
 
 def _counts(results: CaseResults) -> list[SheetRow]:
@@ -190,8 +190,10 @@ def _kinetics(results: CaseResults) -> list[SheetRow]:
         return []
     total = sum(np.asarray(table[name], float) for name in ("free", "bound", "internalised"))
     excess = float(np.max(total)) - 1.0
-    value = f"antibody in the curves exceeds the injected by at most {number(max(0.0, excess))}"
-    evidence = "sum of the kinetic curves, start = 1"
+    value = (
+        f"antibody in the curves exceeds the injected amount by at most {number(max(0.0, excess))}"
+    )
+    evidence = "sum of the kinetic curves relative to the start"
     return [SheetRow("Conservation", "pass" if excess < 1e-6 else "fail", value, evidence)]
 
 
@@ -209,9 +211,9 @@ def _validation(results: CaseResults) -> list[SheetRow]:
     listed = ", ".join(f"{title_of(name)} {number(mae)}" for name, mae in others.items())
     value = f"MAE {number(own)}; baselines: {listed or 'none'}"
     if record.get("seen_in_training") or not others:
-        why = "the case was used in training" if others else "no baseline was computed"
+        why = "training case" if others else "no baseline was computed"
         return [SheetRow("Validation", "not available", value, why)]
-    where = "same patient in training" if record.get("shared_patient") else "new patient"
+    where = "patient in the training set" if record.get("shared_patient") else "new patient"
     evidence = f"held-out {record.get('split', 'case')}, {where}; tile level"
     return [
         SheetRow("Validation", "pass" if own < min(others.values()) else "fail", value, evidence)
@@ -224,7 +226,14 @@ def _provenance(results: CaseResults) -> list[SheetRow]:
         return []
     store = results.case.store
     lacking = [a.name for a in present if not store.record(a).get("version")]
-    value = f"{len(present)} results, each with origin, settings and version"
+    value = f"{len(present)} results, all with origin, settings and version"
     if lacking:
-        return [SheetRow("Provenance", "fail", f"no record of: {', '.join(lacking)}", "the store")]
-    return [SheetRow("Provenance", "pass", value, "the case's store")]
+        return [
+            SheetRow(
+                "Provenance",
+                "fail",
+                f"no record of: {', '.join(lacking)}",
+                "result folder of the case",
+            )
+        ]
+    return [SheetRow("Provenance", "pass", value, "result folder of the case")]

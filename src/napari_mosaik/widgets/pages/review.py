@@ -193,10 +193,9 @@ def _table() -> QTableWidget:
 def _write_report(case: Case) -> str:
     from napari_mosaik.io.files import write_bytes
     from napari_mosaik.view.report.content import case_report
-    from napari_mosaik.workflow.segmentation_qa import qa_records
 
     path = case.root / "report.html"
-    write_bytes(path, case_report(case, checks=qa_records(case)).encode())
+    write_bytes(path, case_report(case).encode())
     return str(path)
 
 
