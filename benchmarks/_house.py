@@ -299,8 +299,11 @@ class House:
 
         Strings of one word without capitals are names in code, not texts, except those of settings.
         """
+        public = {name for module in self.modules.values() for name in self._top_level(module)}
         for name, module in self.modules.items():
-            yield from _strings(name.removeprefix(f"{PACKAGE}."), module.tree)
+            for where, text in _strings(name.removeprefix(f"{PACKAGE}."), module.tree):
+                if text not in public:
+                    yield where, text
         others = [*self.source.rglob("*.html"), self.source / "napari.yaml"]
         others += [*(self.root / "docs").glob("*.md"), *(self.root / "docs").glob("*/*.md")]
         others += [self.root / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
