@@ -33,6 +33,7 @@ from napari_mosaik.features import measure_objects
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
+from napari_mosaik.segment.label_editing import MANUAL_CLASS, MANUAL_EDIT
 from napari_mosaik.view.report.content import case_report
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.corrections import (
@@ -44,7 +45,6 @@ from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.steps import step_named
 from napari_mosaik.workflow.steps import tissue as tissue_step
-from napari_mosaik.workflow.steps.correct import BY_HAND, CLASS
 from tests.false_positive_scene import brown_scene
 
 
@@ -103,7 +103,7 @@ def test_without_corrections_the_result_is_that_of_the_segmentation(case):
     found = case.store.read(VESSEL_OBJECTS)
     for name in found:
         np.testing.assert_array_equal(table[name], found[name])
-    assert set(table[BY_HAND]) == {""}
+    assert set(table[MANUAL_EDIT]) == {""}
     assert objects_now(case.store, "vessels")[0] == VESSELS
 
 
@@ -155,12 +155,12 @@ def test_corrections_are_kept_applied_and_taken_back(case):
     for name in again:
         np.testing.assert_allclose(table[name], again[name], rtol=1e-9, atol=1e-9, err_msg=name)
     assert not labels[before == gone + 1].any()
-    (merged,) = np.flatnonzero(table[BY_HAND] == "merged")
-    parts = np.flatnonzero(table[BY_HAND] == "split")
+    (merged,) = np.flatnonzero(table[MANUAL_EDIT] == "merged")
+    parts = np.flatnonzero(table[MANUAL_EDIT] == "split")
     for name in ("area_um2", "wall_area_um2", "lumen_area_um2"):
         assert table[name][merged] == pytest.approx(found[name][[one, other]].sum())
         assert table[name][parts].sum() == pytest.approx(found[name][large])
-    (word,) = [str(w) for w in table[CLASS] if w]
+    (word,) = [str(w) for w in table[MANUAL_CLASS] if w]
     assert word == "artery"
 
     # everything taken back: the result is that of the segmentation again
@@ -371,7 +371,7 @@ def test_nuclei_made_by_hand_are_measured_on_the_slide(tiny_cohort, tmp_path):
     for _ in run_until(case, read_recipe(case.root), "correct_nuclei"):
         pass
     table = case.store.read(CORRECTED_NUCLEUS_OBJECTS)
-    (merged,) = np.flatnonzero(table[BY_HAND] == "merged")
+    (merged,) = np.flatnonzero(table[MANUAL_EDIT] == "merged")
     assert len(table) == len(found) - 1
     pixels = found["area_um2"][[one, other]]
     for name in ("haematoxylin_od", "row_um", "column_um"):

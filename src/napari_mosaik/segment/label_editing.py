@@ -10,7 +10,7 @@ numbers stay; at the end the highest numbers move into the gaps, so that few pix
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -26,12 +26,25 @@ from napari_mosaik.core.raster import LazyArray
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.window import Slices, overlap_slices, paste
 
-__all__ = ["MAX_MERGE_GAP_UM", "Edited", "ObjectEditor", "apply_corrections"]
+__all__ = [
+    "MANUAL_CLASS",
+    "MANUAL_EDIT",
+    "MAX_MERGE_GAP_UM",
+    "Edited",
+    "ObjectEditor",
+    "apply_corrections",
+    "corrected_table",
+]
 
 MAX_MERGE_GAP_UM = 100.0
 """Objects further apart than this, between their nearest pixels' rows or columns, stay two."""
 OTHER_SIZE = 2.0
 """An object that is this many times larger or smaller than the one meant is another object."""
+MANUAL_EDIT, MANUAL_CLASS = "manual_edit", "manual_class"
+_ABOUT = {
+    MANUAL_EDIT: "how a reader has made the object: merged or split; empty as segmented",
+    MANUAL_CLASS: "class that a reader has assigned to the object",
+}
 _PATCH = 256
 _AROUND = np.ones((3, 3), bool)
 
@@ -279,19 +292,58 @@ class ObjectEditor:
 
 
 def apply_corrections(editor: ObjectEditor, corrections: Iterable[Correction]) -> list[str]:
-    """Make corrections one after the other; for each, why it could not be made (else empty).
+    """Apply corrections one after the other; for each, why it could not be applied (else empty).
 
-    An object is looked for at the place where it was clicked, then at its centroid.  One that is
-    not there any more, or that has become another in size, is left alone.
+    An object is looked up where it was clicked, then at its centroid.  One that is gone, or whose
+    area has changed much, is left alone.
     """
-    said = []
+    problems = []
     for correction in corrections:
         try:
             _apply(editor, correction)
-            said.append("")
+            problems.append("")
         except InputError as error:
-            said.append(str(error))
-    return said
+            problems.append(str(error))
+    return problems
+
+
+def corrected_table(segmented: Table, edited: Edited, rows: Mapping[int, Table]) -> Table:
+    """The objects in the order of their labels after editing.
+
+    Parameters
+    ----------
+    segmented
+        (n) measurements of the objects as segmented.
+    edited
+        What editing has made of them.
+    rows
+        Measurements of each object that a reader has made, by label; a column that is missing
+        becomes NaN (0 for whole numbers).
+
+    Returns
+    -------
+    Table
+        (m) rows with the columns of *segmented*, `MANUAL_EDIT` and `MANUAL_CLASS`.
+    """
+    made = edited.rows < 0
+    labels = np.flatnonzero(made) + 1
+    columns = {}
+    for name in segmented:
+        before = np.asarray(segmented[name])
+        column = before[np.where(made, 0, edited.rows)] if len(before) else before
+        if labels.size:
+            column = column.astype(object if before.dtype.kind in "OUST" else before.dtype)
+            missing = np.nan if before.dtype.kind == "f" else before.dtype.type()
+            column[made] = [
+                rows[label][name][0] if name in rows[label] else missing
+                for label in labels.tolist()
+            ]
+        columns[name] = column
+    n = edited.rows.size
+    edits = [edited.made.get(label, (None, ""))[1] for label in range(1, n + 1)]
+    columns[MANUAL_EDIT] = np.array(edits, str)
+    columns[MANUAL_CLASS] = np.array([edited.words.get(k, "") for k in range(1, n + 1)], str)
+    return Table(columns, segmented.units, {**segmented.about, **_ABOUT}, segmented.frame)
 
 
 def _apply(editor: ObjectEditor, correction: Correction) -> None:

@@ -1,19 +1,18 @@
-"""Apply the corrections made by hand to vessels and nuclei: a step of its own after each of them.
+"""Apply manual corrections to vessels and nuclei, in a step of their own after each of them.
 
     vessels ──────────────────────► corrected_vessels ──► parameters, tile_kinetics, predict
     corrections:vessels (journal) ─────────┘
 
-What was found is never changed and need not be found again: a correction makes this light step and
-what follows it stale, and taking it back makes the earlier origins valid again.  Only corrected
-objects are read, measured anew (on the slide, as their step did) and written; all other pixels are
-taken over as they are stored.  Corrections that no longer meet their object are in the record and
-change nothing.  Without corrections the result is that of the step before.
+The segmentation itself never changes: a correction makes only this light step and what follows it
+out of date, and undoing it makes the earlier results valid again.  Only corrected objects are
+read, measured again on the slide and written; all other pixels are copied.  Corrections that no
+longer match an object are listed in the record and change nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +40,7 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.params import Params
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
-from napari_mosaik.segment.label_editing import Edited, ObjectEditor, apply_corrections
+from napari_mosaik.segment.label_editing import ObjectEditor, apply_corrections, corrected_table
 from napari_mosaik.workflow.slide_blocks import resample_mask
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
@@ -49,15 +48,10 @@ from napari_mosaik.workflow.step_context import StepContext
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
 
-__all__ = ["BY_HAND", "CLASS", "CORRECT_NUCLEI", "CORRECT_VESSELS", "CorrectParams"]
+__all__ = ["CORRECT_NUCLEI", "CORRECT_VESSELS", "CorrectParams"]
 
-BY_HAND, CLASS = "by_hand", "class_word"
-_ABOUT = {
-    BY_HAND: "how a reader has made the object: merged or split; empty as it was found",
-    CLASS: "class that a reader has given to the object",
-}
 Measure = Callable[["StepContext", "Slide", Lattice, NDArray[np.int32]], Table]
-"""Inputs, slide, lattice of a window and one object there as 1: its row."""
+"""Context, slide, lattice of a window and (rows, columns) labels of one object there: its row."""
 
 
 class CorrectParams(Params):
@@ -67,20 +61,20 @@ class CorrectParams(Params):
 def _step(
     what: str,
     stain: str,
-    found: tuple[Artifact[LabelImage], Artifact[Table]],
-    made: tuple[Artifact[LabelImage], Artifact[Table]],
+    segmented: tuple[Artifact[LabelImage], Artifact[Table]],
+    corrected: tuple[Artifact[LabelImage], Artifact[Table]],
     measure: Measure,
 ) -> Step[CorrectParams]:
     def body(inputs: StepContext, params: CorrectParams) -> Generator[Progress, None, Results]:
-        labels, table = inputs.read(found[0]), inputs.read(found[1])
+        labels, table = inputs.read(segmented[0]), inputs.read(segmented[1])
         corrections = inputs.corrections(what)
         yield Progress(0.05, 1, "finding the corrected objects")
         editor = ObjectEditor(labels.values, labels.lattice, table)
-        said = apply_corrections(editor, corrections)
+        problems = apply_corrections(editor, corrections)
         edited = editor.compact()
         lost = [
             {"correction": describe_correction(one), "reader": one.reader, "why": why}
-            for one, why in zip(corrections, said, strict=True)
+            for one, why in zip(corrections, problems, strict=True)
             if why
         ]
         inputs.note(CORRECTED, {"made": len(corrections) - len(lost), "lost": lost})
@@ -94,9 +88,9 @@ def _step(
                     yield Progress(done, 1, "measuring corrected objects")
         changed = LabelImage(editor, labels.lattice, labels.names)
         written = yield from inputs.rewrite_labels(
-            found[0], changed, edited.windows, f"storing {what}"
+            segmented[0], changed, edited.windows, f"storing {what}"
         )
-        return {made[0]: written, made[1]: _table(table, edited, rows)}
+        return {corrected[0]: written, corrected[1]: corrected_table(table, edited, rows)}
 
     more: tuple[Artifact[Any], ...] = (TISSUE["cd34"],) if what == "vessels" else ()
     fit: tuple[Artifact[Any], ...] = (STAIN_FIT,) if what == "nuclei" else ()
@@ -107,45 +101,15 @@ def _step(
         f"{what}.",
         page=what.capitalize(),
         params=CorrectParams,
-        reads=(SLIDES[stain], *more, *found),
+        reads=(SLIDES[stain], *more, *segmented),
         may_read=(CORRECTIONS[what], *fit),
-        writes=made,
+        writes=corrected,
         body=body,
     )
 
 
-def _table(found: Table, edited: Edited, rows: Mapping[int, Table]) -> Table:
-    """The objects in the order of their labels; made objects with their new numbers."""
-    new = edited.rows < 0
-    labels = np.flatnonzero(new) + 1
-    columns = {}
-    for name in found:
-        before = np.asarray(found[name])
-        column = before[np.where(new, 0, edited.rows)] if len(before) else before
-        if labels.size:
-            column = column.astype(_wide(before.dtype))
-            column[new] = [
-                rows[label][name][0] if name in rows[label] else _none(before)
-                for label in labels.tolist()
-            ]
-        columns[name] = column
-    n = edited.rows.size
-    columns[BY_HAND] = np.array([edited.made.get(k, (None, ""))[1] for k in range(1, n + 1)], str)
-    columns[CLASS] = np.array([edited.words.get(k, "") for k in range(1, n + 1)], str)
-    return Table(columns, found.units, {**found.about, **_ABOUT}, found.frame)
-
-
-def _wide(dtype: np.dtype[Any]) -> Any:
-    return object if dtype.kind in "OUST" else dtype
-
-
-def _none(column: NDArray[Any]) -> Any:
-    """What stands for a number that is not measured anew."""
-    return np.nan if column.dtype.kind == "f" else column.dtype.type()
-
-
 def _vessel(inputs: StepContext, slide: Slide, lattice: Lattice, mask: NDArray[np.int32]) -> Table:
-    """Shape, wall and lumen of one vessel; its wall is found again as the vessels' step did."""
+    """Shape, wall and lumen of one vessel; its wall is segmented as in the vessel step."""
     from napari_mosaik.features import measure_objects
     from napari_mosaik.segment.vessel_params import VesselParams
     from napari_mosaik.segment.vessels import halo_um, vessel_wall
@@ -182,7 +146,7 @@ def _with_margin(lattice: Lattice, margin: int) -> tuple[Lattice, tuple[slice, s
 
 
 def _nucleus(inputs: StepContext, slide: Slide, lattice: Lattice, mask: NDArray[np.int32]) -> Table:
-    """Shape, stain and texture of one nucleus, as the nuclei's step measures them."""
+    """Shape, stain and texture of one nucleus, as in the nuclei step."""
     from napari_mosaik.workflow.steps.nuclei import measured_nuclei, stain_vectors
 
     return measured_nuclei(mask, lattice, stain_vectors(inputs), slide.read_lattice(lattice).values)
