@@ -11,11 +11,10 @@ from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
 from napari_mosaik.segment import ClassicalNuclei, NucleiParams, segment_nuclei
 from napari_mosaik.segment.filters import box_mean, gaussian
-from napari_mosaik.segment.masks import chamfer_distance
+from napari_mosaik.segment.masks import chamfer_distance, flood, local_maxima
 from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.nuclei import estimate_nuclear_threshold, nuclear_density
 from napari_mosaik.segment.stitch import ObjectStitcher, keep_centroid_in_core, windows
-from napari_mosaik.segment.watershed import flood, local_maxima
 
 TILES = Path(__file__).parents[2] / "../shared/data/nuclei"
 

@@ -6,7 +6,8 @@ from scipy import ndimage
 
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN
-from napari_mosaik.tissue import TissueParams, otsu_threshold, tissue_mask
+from napari_mosaik.core.otsu import otsu_bin
+from napari_mosaik.tissue import TissueParams, tissue_mask
 
 GLASS, PINK = (243, 242, 244), (214, 150, 190)
 RAW = {"dilation_um": 0, "closing_um": 0, "min_object_mm2": 0, "min_speck_mm2": 0}
@@ -43,7 +44,7 @@ def test_otsu_maximises_the_variance_between_classes():
             return low.size * high.size * (low.mean() - high.mean()) ** 2
 
         best = max(between(t) for t in range(64))
-        assert between(otsu_threshold(histogram)) == pytest.approx(best, rel=1e-9)
+        assert between(otsu_bin(histogram)) == pytest.approx(best, rel=1e-9)
 
 
 @pytest.mark.parametrize("spacing", [8.0, 16.0])
@@ -173,7 +174,7 @@ def test_blank_slides_are_refused():
         with pytest.raises(InputError, match="no tissue found"):
             mask_of(blank, lattice)
     picture[disk(y, x, 1500, 1500, 60)] = PINK
-    with pytest.raises(InputError, match=r"no piece reaches 0\.1 mm²"):
+    with pytest.raises(InputError, match=r"no fragment reaches 0\.1 mm²"):
         mask_of(picture, lattice)
     with pytest.raises(InputError, match="8-bit RGB"):
         mask_of(picture[..., 0], lattice)

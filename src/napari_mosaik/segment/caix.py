@@ -283,19 +283,15 @@ def _by_object(
     return count, start, pool
 
 
-@compiled
 def _centroids(labels: Labels, n: int) -> NDArray[np.float64]:
     """(n, 2) mean row and column index of each object; NaN where it has no pixels."""
-    total, count = np.zeros((n, 2)), np.zeros(n)
-    for r in range(labels.shape[0]):
-        for c in range(labels.shape[1]):
-            k = labels[r, c] - 1
-            if k >= 0:
-                total[k, 0] += r
-                total[k, 1] += c
-                count[k] += 1
-    out = np.full((n, 2), np.nan)
-    for k in range(n):
-        if count[k] > 0:
-            out[k] = total[k] / count[k]
-    return out
+    inside = labels > 0
+    index = labels[inside] - 1
+    with np.errstate(invalid="ignore"):
+        return np.stack(
+            [
+                np.bincount(index, at, n) / np.bincount(index, minlength=n)
+                for at in np.nonzero(inside)
+            ],
+            axis=1,
+        )

@@ -1,8 +1,8 @@
-"""Fast image filters that segmentation shares: stain amount, smoothing, thresholds.
+"""Image filters that segmentation shares: stain amount, smoothing, thresholds.
 
-Every filter is local: the value at a pixel depends only on pixels within a stated reach, and by the
-same sequence of operations wherever a block begins.  Blocks with a wide enough halo therefore give
-the very same bytes as the whole picture at once.
+Every filter is local, and computes each pixel by the same sequence of operations wherever a block
+begins: blocks with a wide enough halo give the same bytes as the whole image at once.  Libraries do
+not promise that (docs/performance.md, "Own compiled kernels").
 """
 
 from __future__ import annotations
@@ -15,19 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from napari_mosaik.core.colour import WHITE_INTENSITY, stain_matrix
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.otsu import otsu_bin
 
-__all__ = [
-    "add_pair",
-    "amount_table",
-    "box_mean",
-    "gaussian",
-    "gaussian_weights",
-    "look_up_row",
-    "mirror",
-    "otsu",
-    "require_rgb",
-    "stain_amount",
-]
+__all__ = ["Float32", "box_mean", "gaussian", "otsu", "require_rgb", "stain_amount"]
 
 Float32 = NDArray[np.float32]
 
@@ -36,11 +26,10 @@ _STEPS_PER_OD = 4096.0
 
 
 def require_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture as contiguous (rows, columns, 3) 8-bit values; anything else is an error."""
+    """The image as contiguous (rows, columns, 3) 8-bit levels; `InputError` for anything else."""
     if rgb.ndim != 3 or rgb.shape[2] < 3 or rgb.dtype != np.uint8:
         raise InputError(
-            f"segmentation needs an 8-bit RGB picture (rows, columns, 3), not {rgb.shape} "
-            f"{rgb.dtype}"
+            f"segmentation needs an 8-bit RGB image (rows, columns, 3), not {rgb.shape} {rgb.dtype}"
         )
     return np.ascontiguousarray(rgb[..., :3])
 
@@ -53,16 +42,16 @@ def stain_amount(
     Parameters
     ----------
     rgb
-        (rows, columns, 3) 8-bit picture.
+        (rows, columns, 3) 8-bit levels.
     vectors
         (3, 2) or (3, 3) OD vectors of the stains as columns.
     stain
         Column of the wanted stain.
     """
-    return _look_up(require_rgb(rgb), amount_table(vectors, stain, white))
+    return _look_up(require_rgb(rgb), _amount_table(vectors, stain, white))
 
 
-def amount_table(vectors: ArrayLike, stain: int, white: float) -> Float32:
+def _amount_table(vectors: ArrayLike, stain: int, white: float) -> Float32:
     """What each level of red, green and blue adds to the amount of a stain, (3, 256)."""
     columns = np.asarray(vectors, float)
     if columns.ndim != 2 or columns.shape[0] != 3 or columns.shape[1] not in (2, 3):
@@ -77,25 +66,32 @@ def amount_table(vectors: ArrayLike, stain: int, white: float) -> Float32:
 def _look_up(rgb: NDArray[np.uint8], table: Float32) -> Float32:
     out = np.empty((rgb.shape[0], rgb.shape[1]), np.float32)
     for r in range(rgb.shape[0]):
-        look_up_row(rgb[r], table, out[r])
+        for c in range(rgb.shape[1]):
+            out[r, c] = table[0, rgb[r, c, 0]] + table[1, rgb[r, c, 1]] + table[2, rgb[r, c, 2]]
     return out
 
 
-@compiled
-def look_up_row(row: NDArray[np.uint8], table: Float32, out: Float32) -> None:
-    """Amounts of a stain along one row (columns, 3), from its `amount_table`."""
-    for c in range(out.size):
-        out[c] = table[0, row[c, 0]] + table[1, row[c, 1]] + table[2, row[c, 2]]
-
-
 def gaussian(image: Float32, sigma_px: float) -> Float32:
-    """Gaussian smoothing, cut off at three standard deviations, mirrored at the border."""
+    """Gaussian smoothing, cut off at three standard deviations, mirrored at the border.
+
+    Parameters
+    ----------
+    image
+        (rows, columns) values of any unit.
+    sigma_px
+        Standard deviation, pixels; below a third of a pixel nothing is smoothed.
+
+    Returns
+    -------
+    numpy.ndarray
+        (rows, columns), unit of *image*.
+    """
     if math.ceil(3 * sigma_px) < 1:
         return image
-    return _separable(image, gaussian_weights(sigma_px))
+    return _separable(image, _gaussian_weights(sigma_px))
 
 
-def gaussian_weights(sigma_px: float) -> Float32:
+def _gaussian_weights(sigma_px: float) -> Float32:
     """Weights of `gaussian`, (2 reach + 1,), which add up to one."""
     reach = math.ceil(3 * sigma_px)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_px) ** 2)
@@ -103,7 +99,7 @@ def gaussian_weights(sigma_px: float) -> Float32:
 
 
 @compiled
-def mirror(i: int, n: int) -> int:
+def _mirror(i: int, n: int) -> int:
     """The index within ``0..n-1`` that an index beyond the border stands for."""
     if n == 1:
         return 0
@@ -122,8 +118,8 @@ def _separable(image: Float32, weights: Float32) -> Float32:
         for c in range(cols):
             line[reach + c] = weights[reach] * image[r, c]
         for k in range(1, reach + 1):
-            up, down = image[mirror(r - k, rows)], image[mirror(r + k, rows)]
-            add_pair(line[reach : reach + cols], up, down, weights[reach + k])
+            up, down = image[_mirror(r - k, rows)], image[_mirror(r + k, rows)]
+            _add_pair(line[reach : reach + cols], up, down, weights[reach + k])
         _along(line, weights, out[r])
     return out
 
@@ -133,24 +129,27 @@ def _along(line: Float32, weights: Float32, out: Float32) -> None:
     """One row; *line* has room for the mirrored values on either side."""
     cols, reach = out.size, weights.size // 2
     for k in range(reach):
-        line[reach - 1 - k] = line[reach + mirror(-1 - k, cols)]
-        line[reach + cols + k] = line[reach + mirror(cols + k, cols)]
+        line[reach - 1 - k] = line[reach + _mirror(-1 - k, cols)]
+        line[reach + cols + k] = line[reach + _mirror(cols + k, cols)]
     for c in range(cols):
         out[c] = weights[reach] * line[reach + c]
     for k in range(1, reach + 1):
         left, right = line[reach - k : reach - k + cols], line[reach + k : reach + k + cols]
-        add_pair(out, left, right, weights[reach + k])
+        _add_pair(out, left, right, weights[reach + k])
 
 
 @compiled
-def add_pair(out: Float32, one: Float32, other: Float32, weight: np.float32) -> None:
+def _add_pair(out: Float32, one: Float32, other: Float32, weight: np.float32) -> None:
     """Add two rows, weighted alike."""
     for c in range(out.size):
         out[c] += weight * (one[c] + other[c])
 
 
 def box_mean(image: Float32, radius_px: int) -> Float32:
-    """Mean over a square of ``2 radius + 1`` pixels, cut at the border; exact to 1/4096 OD."""
+    """Mean over a square of ``2 radius + 1`` pixels, cut at the border; exact to 1/4096 OD.
+
+    *image* holds optical densities, (rows, columns), and so does the result.
+    """
     return _box_mean(image, max(0, radius_px), np.float32(_STEPS_PER_OD))
 
 
@@ -185,19 +184,11 @@ def _box_mean(image: Float32, radius: int, steps: np.float32) -> Float32:
 
 
 def otsu(samples: ArrayLike, low: float, high: float, n_bins: int = 256) -> float:
-    """Otsu's threshold of the samples within ``[low, high]``; *low* where they are all alike.
+    """Otsu's threshold of samples (n,) within ``[low, high]``, in their unit.
 
-    Source: Otsu 1979, IEEE Trans Syst Man Cybern.
+    *low* where all samples lie in one bin.
     """
     counts, edges = np.histogram(np.asarray(samples, float), n_bins, (low, high))
-    centres = (edges[:-1] + edges[1:]) / 2
-    below, total = np.cumsum(counts), counts.sum()
-    moment = np.cumsum(counts * centres)
-    above = total - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        difference = moment / below - (moment[-1] - moment) / above
-        between = np.where((below > 0) & (above > 0), below * above * difference**2, 0.0)
-    if not between.any():
+    if np.count_nonzero(counts) < 2:
         return float(low)
-    best = np.flatnonzero(between == between.max())
-    return float(edges[(best[0] + best[-1]) // 2 + 1])
+    return float(edges[otsu_bin(counts) + 1])

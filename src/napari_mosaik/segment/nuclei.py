@@ -19,9 +19,16 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment.filters import Float32, box_mean, gaussian, otsu, require_rgb
-from napari_mosaik.segment.masks import Labels, chamfer_distance, disc, fill_holes, open_mask
+from napari_mosaik.segment.masks import (
+    Labels,
+    chamfer_distance,
+    disc,
+    fill_holes,
+    flood,
+    local_maxima,
+    open_mask,
+)
 from napari_mosaik.segment.nuclei_params import NucleiParams
-from napari_mosaik.segment.watershed import flood, local_maxima
 
 __all__ = [
     "ClassicalNuclei",
@@ -262,38 +269,19 @@ def _levels(score: Float32) -> NDArray[np.uint8]:
     return steps
 
 
-@compiled
 def _above_edge(density: Float32, around: Float32, labels: Labels, fraction: float) -> Mask:
-    n = labels.max() + 1
-    count, total, outer = np.zeros(n), np.zeros(n), np.zeros(n)
-    for r in range(labels.shape[0]):
-        for c in range(labels.shape[1]):
-            k = labels[r, c]
-            count[k] += 1
-            total[k] += density[r, c]
-            outer[k] += around[r, c]
-    dark_count, dark = np.zeros(n), np.zeros(n)
-    for r in range(labels.shape[0]):
-        for c in range(labels.shape[1]):
-            k = labels[r, c]
-            if k > 0 and density[r, c] * count[k] >= total[k]:
-                dark_count[k] += 1
-                dark[k] += density[r, c]
-    edge = np.full(n, np.inf)
-    for k in range(1, n):
-        if dark_count[k] > 0:
-            low = outer[k] / count[k]
-            edge[k] = low + fraction * (dark[k] / dark_count[k] - low)
-    return _above(density, labels, edge)
-
-
-@compiled
-def _above(density: Float32, labels: Labels, edge: NDArray[np.float64]) -> Mask:
-    out = np.empty(labels.shape, np.bool_)
-    for r in range(labels.shape[0]):
-        for c in range(labels.shape[1]):
-            out[r, c] = density[r, c] > edge[labels[r, c]]
-    return out
+    """Mask of pixels whose density exceeds the edge of their own nucleus."""
+    flat, values = labels.ravel(), density.ravel()
+    n = int(labels.max(initial=0)) + 1
+    count = np.bincount(flat, minlength=n)
+    total = np.bincount(flat, values, n)
+    is_dark = (flat > 0) & (values * count[flat] >= total[flat])
+    dark_count = np.bincount(flat[is_dark], minlength=n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        dark = np.bincount(flat[is_dark], values[is_dark], n) / dark_count
+        low = np.bincount(flat, around.ravel(), n) / count
+        edge = np.where(dark_count > 0, low + fraction * (dark - low), np.inf)
+    return np.asarray(density > edge[labels])
 
 
 @compiled

@@ -72,8 +72,19 @@ def pixel_features(
 
 
 def reduce_rgb(rgb: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Mean of blocks of ``factor`` pixels, rounded; a last partial block counts what it has."""
-    return require_rgb(rgb) if factor == 1 else _reduce(require_rgb(rgb), factor)
+    """Mean of cells of ``factor`` x ``factor`` pixels, rounded to 8-bit levels.
+
+    *rgb* has the shape (rows, columns, 3) and the result (ceil(rows / factor),
+    ceil(columns / factor), 3); a last partial cell is the mean of the pixels that it has.
+    """
+    rgb = require_rgb(rgb)
+    if factor == 1:
+        return rgb
+    starts = [np.arange(0, length, factor) for length in rgb.shape[:2]]
+    total = np.add.reduceat(np.add.reduceat(rgb, starts[0], 0, np.uint32), starts[1], 1)
+    rows, cols = (np.diff(s, append=n) for s, n in zip(starts, rgb.shape[:2], strict=True))
+    count = np.outer(rows, cols)[..., None]
+    return np.asarray((2 * total + count) // (2 * count), np.uint8)
 
 
 def _tables() -> Float32:
@@ -121,20 +132,3 @@ def _edges(block: Float32) -> float:
                 total += abs(block[r, c] - block[r, c - 1])
                 n += 1
     return total / n if n > 0 else 0.0
-
-
-@compiled
-def _reduce(rgb: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    rows, cols = -(-rgb.shape[0] // factor), -(-rgb.shape[1] // factor)
-    out = np.empty((rows, cols, 3), np.uint8)
-    for i in range(rows):
-        for j in range(cols):
-            part = rgb[i * factor : (i + 1) * factor, j * factor : (j + 1) * factor]
-            n = part.shape[0] * part.shape[1]
-            for k in range(3):
-                total = 0
-                for r in range(part.shape[0]):
-                    for c in range(part.shape[1]):
-                        total += part[r, c, k]
-                out[i, j, k] = (2 * total + n) // (2 * n)
-    return out

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.window import Slices
-from napari_mosaik.segment.run_length import BlockComponents, Labels, find
+from napari_mosaik.segment.run_length import BlockComponents, Labels
 
 __all__ = [
     "ObjectCounts",
@@ -104,10 +106,7 @@ class SeamLabels:
             raise InputError(f"{missing} of {len(self.windows)} blocks have not been labelled yet")
         blocks = [self._blocks[i] for i in range(len(self.windows))]
         self._offsets[1:] = np.cumsum([block.pixels.size for block in blocks])
-        parent = np.arange(int(self._offsets[-1]) + 1)
-        for one, other in self._seams():
-            _unite(parent, one, other)
-        root = _roots(parent)[1:] - 1
+        root = self._united()
         empty = np.zeros(0, np.int64)
         pixels = np.zeros(root.size, np.int64)
         np.add.at(pixels, root, np.concatenate([empty, *(b.pixels for b in blocks)]))
@@ -149,6 +148,13 @@ class SeamLabels:
     def edge(self, index: int, side: int) -> Labels:
         """Final labels along the top, bottom, left or right edge (side 0 to 3) of a block."""
         return self.numbers(index)[self._blocks[index].edges[side]]
+
+    def _united(self) -> NDArray[np.int64]:
+        """(n,) number of the whole object that each provisional label belongs to, from 0."""
+        n = int(self._offsets[-1])
+        pairs = np.hstack([np.zeros((2, 0), np.int64), *(np.stack(p) for p in self._seams())]) - 1
+        touching = coo_array((np.ones(pairs.shape[1], bool), tuple(pairs)), (n, n))
+        return connected_components(touching, directed=False)[1].astype(np.int64)
 
     def _first(self, index: int, parts: BlockComponents) -> NDArray[np.int64]:
         """Flat index within the picture of each object's first pixel."""
@@ -211,24 +217,6 @@ def holes_to_fill(seams: SeamLabels, max_pixels: int) -> list[Mask]:
     return [small[seams.numbers(index)] for index in range(len(seams.windows))]
 
 
-@compiled
-def _unite(parent: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
-    for k in range(one.size):
-        a, b = find(parent, one[k]), find(parent, other[k])
-        if a < b:
-            parent[b] = a
-        elif b < a:
-            parent[a] = b
-
-
-@compiled
-def _roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:
-    out = np.empty(parent.size, np.int64)
-    for i in range(parent.size):
-        out[i] = find(parent, i)
-    return out
-
-
 def keep_centroid_in_core(labels: Labels, core: Slices) -> Labels:
     """The objects of a block whose centroid lies in its core; the others become 0.
 
@@ -240,33 +228,17 @@ def keep_centroid_in_core(labels: Labels, core: Slices) -> Labels:
         Rows and columns of the core within the block; half-open, so that of neighbouring cores
         exactly one owns a centroid on their border.
     """
-    rows, cols = core
-    bounds = np.array([rows.start, rows.stop, cols.start, cols.stop], np.int64)
-    return _own(np.ascontiguousarray(labels, np.int32), bounds)
-
-
-@compiled
-def _own(labels: Labels, bounds: NDArray[np.int64]) -> Labels:
-    n = labels.max() + 1
-    count, row_sum, col_sum = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
-    for r in range(labels.shape[0]):
-        for c in range(labels.shape[1]):
-            k = labels[r, c]
-            count[k] += 1
-            row_sum[k] += r
-            col_sum[k] += c
-    number = np.zeros(n, np.int32)
-    for k in range(1, n):
-        row, col = 2 * row_sum[k] + count[k], 2 * col_sum[k] + count[k]
-        inside = 2 * bounds[0] * count[k] <= row < 2 * bounds[1] * count[k]
-        inside = inside and 2 * bounds[2] * count[k] <= col < 2 * bounds[3] * count[k]
-        if inside and count[k] > 0:
-            number[k] = k
-    out = np.empty_like(labels)
-    for r in range(labels.shape[0]):
-        for c in range(labels.shape[1]):
-            out[r, c] = number[labels[r, c]]
-    return out
+    n = int(labels.max(initial=0)) + 1
+    count = np.bincount(labels.ravel(), minlength=n)
+    inside = count > 0
+    for axis, window in enumerate(core):
+        # Whole numbers: a centroid on a border goes to the same core in every block.
+        along = np.arange(labels.shape[axis]).reshape((-1, 1) if axis == 0 else (1, -1))
+        weights = np.broadcast_to(along, labels.shape).ravel()
+        twice = 2 * np.bincount(labels.ravel(), weights, n).astype(np.int64) + count
+        inside &= (2 * window.start * count <= twice) & (twice < 2 * window.stop * count)
+    inside[0] = False
+    return np.where(inside, np.arange(n), 0).astype(np.int32)[labels]
 
 
 class ObjectStitcher:

@@ -11,15 +11,13 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Mask
-from napari_mosaik.segment.filters import require_rgb
+from napari_mosaik.segment.filters import gaussian, require_rgb, stain_amount
 from napari_mosaik.segment.masks import close_mask
 from napari_mosaik.segment.slide_stain import (
     H_DAB,
 )
-from napari_mosaik.segment.sparse_smoothing import stain_above
 from napari_mosaik.segment.vessel_params import VesselParams
 
 __all__ = ["dab_by_hue", "halo_um", "pixel_limits", "vessel_wall"]
@@ -39,24 +37,12 @@ def dab_by_hue(rgb: NDArray[np.uint8]) -> Mask:
 
     *rgb* holds 8-bit levels, (rows, columns, 3).
     """
-    return _brown(require_rgb(rgb))
-
-
-@compiled
-def _brown(rgb: NDArray[np.uint8]) -> Mask:
-    rows, cols = rgb.shape[:2]
-    out = np.zeros((rows, cols), np.bool_)
-    for i in range(rows):
-        for j in range(cols):
-            red, green, blue = float(rgb[i, j, 0]), float(rgb[i, j, 1]), float(rgb[i, j, 2])
-            top, low = max(red, green, blue), min(red, green, blue)
-            if top < 0.1 * 255 or top > 0.9 * 255 or top - low < 0.15 * top or top == low:
-                continue
-            if top != red:
-                continue
-            hue = 60.0 * (green - blue) / (top - low)
-            out[i, j] = -10.0 <= hue < 45.0
-    return out
+    red, green, blue = (require_rgb(rgb)[..., k].astype(float) for k in range(3))
+    top, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    coloured = (top >= 0.1 * 255) & (top <= 0.9 * 255) & (top - low >= 0.15 * top) & (top > low)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        hue = 60.0 * (green - blue) / (top - low)
+    return np.asarray(coloured & (top == red) & (hue >= -10.0) & (hue < 45.0))
 
 
 def vessel_wall(
@@ -87,7 +73,8 @@ def vessel_wall(
         wall = dab_by_hue(rgb)
     else:
         sigma_px = params.smoothing_um / spacing_um
-        wall = stain_above(rgb, H_DAB if vectors is None else vectors, 1, sigma_px, threshold)
+        density = stain_amount(rgb, H_DAB if vectors is None else vectors, 1)
+        wall = gaussian(density, sigma_px) >= np.float32(threshold)
     return close_mask(wall, params.closing_um / spacing_um)
 
 

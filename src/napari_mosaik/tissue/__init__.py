@@ -2,7 +2,7 @@
 
 from napari_mosaik.tissue.artefacts import ARTEFACT_NAMES, ArtefactParams
 from napari_mosaik.tissue.grid import TileParams, tile_coverage, tile_grid
-from napari_mosaik.tissue.mask import TissueParams, otsu_threshold, tissue_mask
+from napari_mosaik.tissue.mask import TissueParams, tissue_mask
 from napari_mosaik.tissue.stain import (
     HE_REFERENCE,
     MacenkoParams,
@@ -23,7 +23,6 @@ __all__ = [
     "TissueParams",
     "fit_macenko",
     "normalise",
-    "otsu_threshold",
     "tile_coverage",
     "tile_grid",
     "tissue_mask",

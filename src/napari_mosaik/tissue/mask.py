@@ -14,6 +14,7 @@ from napari_mosaik.core.colour import luma
 from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.dilation import within
 from napari_mosaik.core.frame import Mask
+from napari_mosaik.core.otsu import otsu_bin
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.tissue.artefacts import (
@@ -29,7 +30,6 @@ __all__ = [
     "exclude_artefacts",
     "find_artefacts",
     "ink_mask",
-    "otsu_threshold",
     "tissue_mask",
 ]
 
@@ -295,31 +295,6 @@ def apply_mask_corrections(
     return Raster(values, mask.lattice)
 
 
-def otsu_threshold(histogram: NDArray[np.int64]) -> int:
-    """Grey level t that maximises the between-class variance; class 0 is ``<= t``.
-
-    Parameters
-    ----------
-    histogram
-        (levels,) number of pixels of each grey level, at least two of them not zero.
-
-    Returns
-    -------
-    int
-        The middle of the plateau of best thresholds.
-    """
-    counts = histogram.astype(float)
-    level = np.arange(counts.size)
-    below, total = np.cumsum(counts)[:-1], counts.sum()
-    moment = np.cumsum(counts * level)
-    above = total - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = moment[:-1] / below - (moment[-1] - moment[:-1]) / above
-        variance = np.where((below > 0) & (above > 0), below * above * gap**2, -1.0)
-    best = np.flatnonzero(variance >= variance.max() * (1 - 1e-12))
-    return int(best[best.size // 2])
-
-
 def _padding(rgb: NDArray[np.uint8]) -> Mask:
     """Pure black scanner padding with the one-pixel rim that the thumbnail blended with glass."""
     black: Mask = rgb.max(axis=2) <= _BLACK
@@ -368,7 +343,7 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
     histogram = np.sum(counts, axis=0)
     if np.count_nonzero(histogram) < 2:
         raise InputError(_NOTHING_FOUND.format(why="the slide has one colour only"))
-    threshold = otsu_threshold(histogram)
+    threshold = otsu_bin(histogram)
     dark = (grey <= threshold) & ~off
     bright = (grey > threshold) & ~off
     contrast = float(grey[bright].mean() - grey[dark].mean())
@@ -403,7 +378,7 @@ def _pale_threshold(
     rest[: threshold + 1] = 0
     if np.count_nonzero(rest) < 2:
         return threshold
-    second = otsu_threshold(rest)
+    second = otsu_bin(rest)
     level = np.arange(rest.size)
     pale, glass = rest[: second + 1], rest[second + 1 :]
     share = pale.sum() / histogram[: threshold + 1].sum()
