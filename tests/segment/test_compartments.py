@@ -20,10 +20,9 @@ from napari_mosaik.segment import (
     segment_classes,
     train_fast,
 )
-from napari_mosaik.segment.forest import FlatForest, grow_forest
 from napari_mosaik.segment.metrics import class_metrics, confusion_matrix
 from napari_mosaik.segment.pixel_features import feature_names, pixel_features, reduce_rgb
-from napari_mosaik.segment.tissue_classifier import CLASSES, block_features
+from napari_mosaik.segment.tissue_classifier import CLASSES, FlatForest, block_features, grow_forest
 
 PARAMS = TissueClassParams(n_trees=20)
 

@@ -17,8 +17,8 @@ from napari_mosaik.core.colour import WHITE_INTENSITY, stain_matrix
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.frame import FloatArray, Mask
 from napari_mosaik.core.table import Table
-from napari_mosaik.segment.false_positive_params import FalsePositiveFilter
 from napari_mosaik.segment.run_length import Labels, Runs
+from napari_mosaik.segment.vessel_params import FalsePositiveFilter
 
 __all__ = [
     "REASONS",
