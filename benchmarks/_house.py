@@ -17,7 +17,7 @@ UNITS = re.compile(
     r"µm|\bum\b|\b[cm]m\b|\bmm²|\bpx\b|\bGy\b|\b[MkG]?Bq\b|\bSUV|\bh\b|\bhours?\b|\bs\b|\bseconds?\b"
     r"|°|\bdegrees?\b|\bradians?\b|\bOD\b|optical density|\bgrey (?:levels?|values?)\b|\buint8\b"
     r"|%|\bfractions?\b|\bdimensionless\b|\blabels?\b|\bmasks?\b|\bcounts?\b|\bind(?:ex|ices)\b"
-    r"|\bkeV\b|\bm[lL]\b|\bkg\b|\bg\b|\bnM\b|\bmol\b|\bin pixels\b|\bsRGB\b|\b0 to 255\b",
+    r"|\bkeV\b|\bm[lL]\b|\bkg\b|\bg\b|\bnM\b|µM|\bmol\b|\bin pixels\b|\bsRGB\b|\b0 to 255\b",
 )
 _SIZE = (
     r"(?:\d+|[a-zA-Z]\d?|rows|cols|columns|height|width|n_\w+|n \w+|\.\.\.|…|channels|bands|tiles"

@@ -116,9 +116,9 @@ def main():
         weights, score = with_thresholds(weights, judged)
         print(f"round {number + 1}: F1 on held-out scenes {score:.4f}", flush=True)
     record = {
-        "taught_by": "phantom cases A2 and B11; scenes composed of, and pieces of, "
+        "trained_on": "phantom cases A2 and B11; scenes composed of, and pieces of, "
         "CMU-1-Small-Region.svs (CC0) and InstanSeg_HE_example.ome.tif (Apache-2.0); pieces of "
-        "scikit-image's immunohistochemistry picture. No label was drawn by hand",
+        "scikit-image's immunohistochemistry image. No label was drawn manually",
         "steps": list(given.steps),
         "seed": given.seed,
         "held_out_f1": round(score, 4),

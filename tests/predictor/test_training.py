@@ -167,7 +167,7 @@ def test_scaling_and_class_weights_come_from_the_training_tiles(small_cases):
     label = np.concatenate([c.pet_label for c in training])
     present = np.unique(label)
     expected = compute_class_weight("balanced", classes=present, y=label) * len(present) / 5
-    weights = data.class_weights.numpy()
+    weights = data.class_weights
     np.testing.assert_allclose(weights[present], expected, rtol=1e-6)
     assert (np.delete(weights, present) == 0).all()
     # with all K classes present the reciprocal weights add up to K
@@ -211,7 +211,7 @@ def test_cases_that_do_not_fit_together_are_refused(small_cases):
     refused([first, replace(second, times_h=second.times_h + 1)], "times")
     refused([replace(first, suv=None)], "no measured uptake")
     refused([replace(first, suv=np.full(len(first), np.nan))], "0 measured")
-    refused([replace(first, suv=np.ones(len(first)))], "nothing to learn")
+    refused([replace(first, suv=np.ones(len(first)))], "nothing to train on")
     refused([first], "160 px", TrainParams.preset("paper"))
 
 

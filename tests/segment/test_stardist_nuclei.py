@@ -305,7 +305,7 @@ def test_outlines_are_moved_outwards(trained):
         dataclasses.replace(trained[0], outline_um=-0.1)
 
 
-def test_the_processor_goes_on_when_a_cards_memory_ends(trained, monkeypatch):
+def test_the_cpu_continues_when_the_gpu_runs_out_of_memory(trained, monkeypatch):
     """The network is said to lie on a card whose memory is full; the nuclei are the same."""
     rgb, _ = discs(96, seed=95)
     expected = StarDistNuclei(trained[0], device="cpu").segment(rgb, 0.5)
@@ -320,7 +320,7 @@ def test_the_processor_goes_on_when_a_cards_memory_ends(trained, monkeypatch):
     monkeypatch.setattr("napari_mosaik.segment.stardist.model.predict_maps", full)
     np.testing.assert_array_equal(model.segment(rgb, 0.5), expected)
     assert len(model.notes) == 1
-    assert "the processor finds the nuclei from here on" in model.notes[0]
+    assert "the CPU segments the nuclei from here on" in model.notes[0]
     np.testing.assert_array_equal(model.segment(rgb, 0.5), expected)
     assert len(model.notes) == 1
 
@@ -329,7 +329,7 @@ def test_the_network_in_the_package_is_whole_and_finds_round_nuclei():
     weights = embedded_weights()
     assert weights is embedded_weights()
     assert weights.name == "mosaik_he"
-    assert "taught_by" in weights.training
+    assert "trained_on" in weights.training
     assert sum(array.nbytes for array in weights.arrays.values()) <= 6 * 2**20
     rgb, truth = discs(224, seed=94)
     assert object_scores(truth, StarDistNuclei(weights).segment(rgb, 0.5)).f1 > 0.9

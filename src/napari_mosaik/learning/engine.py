@@ -46,7 +46,7 @@ class TrainingTask(Protocol):
         """The batches of one epoch; *rng* is the only source of randomness."""
 
     def losses(self, batch: Any, device: ComputeDevice) -> Iterator[tuple[Tensor, ...]]:
-        """Loss (a scalar tensor) of each part of a batch, and further terms to be recorded.
+        """Loss of each part of a batch, a dimensionless scalar, and further terms to be recorded.
 
         The parts hold at most ``device.batch_size`` samples; their losses add up to the loss of the
         batch.  Only the first term is minimised.

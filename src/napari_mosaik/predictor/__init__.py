@@ -1,4 +1,4 @@
-"""The network that predicts uptake, its training, its rivals and its judgement.
+"""The network that predicts uptake: inputs, training, baselines and metrics.
 
 torch is loaded when a name that needs it is first used, not before.
 """
@@ -25,7 +25,7 @@ from napari_mosaik.predictor.multiscale import (
     stack_fractions,
 )
 from napari_mosaik.predictor.params import PRESETS, NetworkParams, TrainParams
-from napari_mosaik.predictor.splits import (
+from napari_mosaik.predictor.training_set import (
     GUARD_TILES,
     Split,
     TileSplit,

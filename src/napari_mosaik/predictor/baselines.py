@@ -1,4 +1,4 @@
-"""Plain predictions that the network has to beat, fitted on the same training tiles."""
+"""Simple baselines, fitted on the same training tiles as the network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
+from sklearn.preprocessing import StandardScaler
 
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.predictor.inputs import TileInputs
@@ -17,12 +21,12 @@ __all__ = ["ABOUT", "Baseline", "BaselineColumns", "fit_baselines", "predict_bas
 
 ABOUT: Final = {
     "mean": "mean of the training tiles",
-    "caix_linear": "straight line on the CAIX score",
-    "mechanistic": "straight line on vessel surface density times CAIX",
+    "caix_linear": "linear regression on the CAIX score",
+    "mechanistic": "linear regression on vessel surface density times CAIX",
     "ridge": "ridge regression on the tile parameters",
-    "position": "ridge on position and distance to the edge only, blind to the tissue",
+    "position": "ridge regression on position and distance to the edge only, without the tissue",
 }
-"""Name of each baseline and what it is."""
+"""Name and description of each baseline."""
 
 _ALPHAS: Final = tuple(10.0 ** np.arange(-2, 5))
 _N_CENTRES: Final = 60
@@ -31,7 +35,7 @@ _LENGTH: Final = 0.75
 
 @dataclass(frozen=True, slots=True)
 class BaselineColumns:
-    """Which tile parameters the simple baselines use; a missing one makes them not available."""
+    """Tile parameters of the simple baselines; without them a baseline is not available."""
 
     caix: str = "caix_h_score"
     supply: str = "vessel_perimeter_density_per_um"
@@ -39,7 +43,7 @@ class BaselineColumns:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A fitted linear prediction of the normalised SUV; all of it can be written as JSON.
+    """A fitted linear prediction of the normalised SUV, JSON-able.
 
     Parameters
     ----------
@@ -48,17 +52,17 @@ class Baseline:
     columns
         Tile parameters (or their product) that it uses; empty for the mean and for position.
     medians
-        Training medians that stand for missing values.
+        Training medians that replace missing values.
     n_imputed
         Missing values among the training tiles, per column.
     centre, scale
-        Mean and SD of the columns over the training tiles.
+        (k,) mean and SD of the columns over the training tiles.
     weights, intercept
-        Of the standardised columns (or radial functions).
+        Coefficients (k,) of the standardised columns or radial functions, and intercept.
     alpha
-        Strength of the ridge; 0 for plain least squares.
+        Strength of the ridge penalty; 0 for least squares.
     knots
-        Centres of the radial functions of the position baseline.
+        (k, 3) centres of the radial functions of the position baseline.
     """
 
     name: str
@@ -79,15 +83,15 @@ class Baseline:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Baseline:
         """The inverse of `as_dict`."""
-        kept: dict[str, Any] = {
+        fields: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
-        kept.pop("about", None)
-        kept["knots"] = tuple(tuple(knot) for knot in kept.get("knots", ()))
-        return cls(**kept)
+        fields.pop("about", None)
+        fields["knots"] = tuple(tuple(knot) for knot in fields.get("knots", ()))
+        return cls(**fields)
 
     def predict(self, inputs: TileInputs) -> FloatArray:
-        """(n,) normalised SUV, clipped to [0, 1]."""
+        """(n,) normalised SUV, clipped to [0, 1]; dimensionless."""
         columns = _columns(self.name, self.columns, inputs)
         columns = np.where(np.isfinite(columns), columns, np.asarray(self.medians))
         basis = (columns - np.asarray(self.centre)) / np.asarray(self.scale)
@@ -126,7 +130,7 @@ def _radial(points: FloatArray, knots: FloatArray) -> FloatArray:
 
 
 def _farthest(points: FloatArray, n: int) -> FloatArray:
-    """Up to *n* points far from one another, the first nearest to the mean; deterministic."""
+    """Up to *n* points far from one another, the first nearest to the mean (deterministic)."""
     distance = ((points - points.mean(axis=0)) ** 2).sum(axis=1)
     chosen = [int(np.argmin(distance))]
     nearest = ((points - points[chosen[0]]) ** 2).sum(axis=1)
@@ -136,29 +140,20 @@ def _farthest(points: FloatArray, n: int) -> FloatArray:
     return points[chosen]
 
 
-def _solve(basis: FloatArray, y: FloatArray, alpha: float) -> tuple[FloatArray, float]:
-    """Ridge weights and intercept (the intercept is not shrunk)."""
-    mean, offset = basis.mean(axis=0), float(y.mean())
-    x = basis - mean
-    gram = x.T @ x + alpha * np.eye(x.shape[1])
-    weights = np.asarray(np.linalg.lstsq(gram, x.T @ (y - offset), rcond=None)[0], float)
-    return weights, offset - float(mean @ weights)
+def _ridge(basis: FloatArray, y: FloatArray, groups: NDArray[np.int64]) -> Ridge:
+    """Ridge regression; its strength has the smallest squared error on held-out training cases."""
+    n_cases = len(np.unique(groups))
+    if n_cases < 2:
+        return Ridge(alpha=1.0, solver="cholesky").fit(basis, y)
 
+    def score(model: Ridge, x: FloatArray, target: FloatArray) -> float:
+        return -float(((np.clip(model.predict(x), 0, 1) - target) ** 2).sum())
 
-def _choose_alpha(basis: FloatArray, y: FloatArray, groups: NDArray[np.int64]) -> float:
-    """Ridge strength with the smallest squared error on left-out training cases."""
-    names = np.unique(groups)
-    if len(names) < 2:
-        return 1.0
-    total = np.zeros(len(_ALPHAS))
-    for name in names:
-        out = groups == name
-        for i, alpha in enumerate(_ALPHAS):
-            weights, intercept = _solve(basis[~out], y[~out], alpha)
-            total[i] += float(
-                ((np.clip(basis[out] @ weights + intercept, 0, 1) - y[out]) ** 2).sum()
-            )
-    return float(_ALPHAS[int(np.argmin(total))])
+    folds = list(LeaveOneGroupOut().split(basis, y, groups))
+    search = GridSearchCV(
+        Ridge(solver="cholesky"), {"alpha": list(_ALPHAS)}, scoring=score, cv=folds
+    )
+    return search.fit(basis, y).best_estimator_
 
 
 def _fit(
@@ -168,31 +163,26 @@ def _fit(
     y: FloatArray,
     groups: NDArray[np.int64],
 ) -> Baseline:
-    """Impute, standardise, choose the ridge's strength and solve."""
+    """Impute, standardise, and fit a line or a ridge."""
     raw = np.concatenate([_columns(name, columns, case)[case.measured] for case in cases])
     known = np.where(np.isfinite(raw), raw, np.nan)
-    missing = np.isnan(known)
-    medians = np.array(
-        [np.median(c[~m]) if (~m).any() else 0.0 for c, m in zip(known.T, missing.T, strict=True)]
-    )
-    filled = np.where(missing, medians, known)
-    centre, scale = filled.mean(axis=0), filled.std(axis=0)
-    scale = np.where(scale > 1e-12 * np.maximum(1.0, np.abs(centre)), scale, 1.0)
-    basis = (filled - centre) / scale
+    imputer = SimpleImputer(strategy="median", keep_empty_features=True).fit(known)
+    scaler = StandardScaler().fit(imputer.transform(known))
+    basis = scaler.transform(imputer.transform(known))
     knots = _farthest(basis, _N_CENTRES) if name == "position" else np.zeros((0, 0))
     basis = _radial(basis, knots) if len(knots) else basis
-    alpha = _choose_alpha(basis, y, groups) if name in ("ridge", "position") else 0.0
-    weights, intercept = _solve(basis, y, alpha)
+    penalised = name in ("ridge", "position")
+    model = _ridge(basis, y, groups) if penalised else LinearRegression().fit(basis, y)
     return Baseline(
         name,
         tuple(columns),
-        tuple(medians.tolist()),
-        tuple(int(m) for m in missing.sum(axis=0)),
-        tuple(centre.tolist()),
-        tuple(scale.tolist()),
-        tuple(weights.tolist()),
-        intercept,
-        alpha,
+        tuple(imputer.statistics_.tolist()),
+        tuple(int(n) for n in np.isnan(known).sum(axis=0)),
+        tuple(scaler.mean_.tolist()),
+        tuple(scaler.scale_.tolist()),
+        tuple(model.coef_.tolist()),
+        float(model.intercept_),
+        float(model.alpha) if penalised else 0.0,
         tuple(tuple(knot) for knot in knots.tolist()),
     )
 
@@ -214,12 +204,12 @@ def fit_baselines(
     Returns
     -------
     dict
-        Name (see `ABOUT`) to baseline; None where a tile parameter that it needs is not there.
+        Name (see `ABOUT`) to baseline; None where a tile parameter is missing.
 
     Notes
     -----
-    Missing values become the training median; the ridge's strength is chosen by leaving out one
-    training case at a time.
+    Missing values become the training median; the strength of the ridge penalty is chosen by
+    leave-one-case-out over the training cases.
     """
     columns = columns or BaselineColumns()
     if len({case.feature_names for case in cases}) != 1:
@@ -236,16 +226,16 @@ def fit_baselines(
     mean = Baseline("mean", (), (), (), (), (), (), float(y.mean()))
     fitted: dict[str, Baseline | None] = {"mean": mean}
     for name, used in uses.items():
-        there = set(used) <= set(features) and (used or name == "position")
-        fitted[name] = _fit(name, used, cases, y, groups) if there else None
+        available = set(used) <= set(features) and (used or name == "position")
+        fitted[name] = _fit(name, used, cases, y, groups) if available else None
     return fitted
 
 
 def predict_baselines(
     card: Mapping[str, Any], inputs: TileInputs
 ) -> dict[str, NDArray[np.float64] | None]:
-    """Predictions (n,) of the normalised SUV by every baseline of a model's card."""
-    found: dict[str, NDArray[np.float64] | None] = {}
+    """Predictions (n,) of the normalised SUV by every baseline of a model's card; dimensionless."""
+    predictions: dict[str, NDArray[np.float64] | None] = {}
     for name, values in card["baselines"].items():
-        found[name] = None if values is None else Baseline.from_dict(values).predict(inputs)
-    return found
+        predictions[name] = None if values is None else Baseline.from_dict(values).predict(inputs)
+    return predictions

@@ -1,4 +1,4 @@
-"""Everything that the network sees of one case: tissue at three scales, clusters, curves."""
+"""Inputs of the network for one case: tissue at three scales, clusters, antibody curves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ N_CLASSES: Final = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileInputs:
-    """One case as the network and the baselines see it; row i belongs to tile i.
+    """Inputs of the network and the baselines for one case; row i belongs to tile i.
 
     Parameters
     ----------
@@ -45,21 +45,23 @@ class TileInputs:
         Names of the three proxies.
     curves
         (times, 3) free, bound and internalised antibody, normalised, of the patient, or
-        (n, times, 3) of each tile.  NaN: not measured; such tiles are left out and counted.
+        (n, times, 3) of each tile, dimensionless or µM.  NaN: not measured; such tiles are excluded
+        and counted.
     times_h
         (times,) sampling times, hours.
     features, feature_names
-        (n, f) tile parameters for the baselines (NaN allowed) and their names.
+        (n, f) tile parameters for the baselines, in the unit of each (NaN allowed), and their
+        names.
     centres_um, cells
-        (n, 2) tile centres in µm and lattice cells, (row, column).
+        (n, 2) tile centres in µm and indices of lattice cells, (row, column).
     edge_um
         (n,) distance of each tile to the edge of the tiled area, µm.
     suv
-        (n,) measured uptake, NaN where not measured; left out for a case without PET.
+        (n,) measured SUV, NaN where not measured; None for a case without PET.
     pet_label
         (n,) local Moran label 0-4 of the *measured* map, -1 where there is none.
     warnings
-        Sentences that must stay with every result of this case.
+        Warnings that accompany every result of this case.
     """
 
     case: str
@@ -94,9 +96,9 @@ class TileInputs:
             expected["pet_label"] = (self.pet_label.shape, (n,))
         for scale in self.scales:
             expected[f"{scale.name} windows"] = (scale.corners.shape, (n, 2))
-        for name, (found, wanted) in expected.items():
-            if tuple(found) != wanted:
-                raise InputError(f"case {self.case}: {name} has the shape {found}, not {wanted}")
+        for name, (shape, wanted) in expected.items():
+            if tuple(shape) != wanted:
+                raise InputError(f"case {self.case}: {name} has the shape {shape}, not {wanted}")
         self._check_values(n)
 
     def _check_values(self, n: int) -> None:
@@ -117,19 +119,19 @@ class TileInputs:
 
     @property
     def usable(self) -> NDArray[np.bool_]:
-        """(n,) tiles whose inputs are all there (curves without NaN)."""
+        """(n,) mask of the tiles with all inputs (curves without NaN)."""
         finite = np.isfinite(self.curves).all(axis=(-2, -1))
         return np.array(np.broadcast_to(finite, (len(self),)))
 
     @property
     def measured(self) -> NDArray[np.bool_]:
-        """(n,) usable tiles with a measured uptake."""
+        """(n,) mask of the usable tiles with a measured uptake."""
         if self.suv is None:
             return np.zeros(len(self), bool)
         return self.usable & np.isfinite(self.suv)
 
     def require_modalities(self) -> None:
-        """Raise `InputError` when a whole part of the input is missing; zeros never stand for it.
+        """Raise `InputError` when a whole part of the input is missing; zeros never replace it.
 
         Raises
         ------
@@ -150,14 +152,14 @@ class TileInputs:
             raise InputError(f"case {self.case}: the tissue maps are empty; classify the tissue")
 
     def tile_curves(self, rows: ArrayLike) -> FloatArray:
-        """(b, times, 3) curves of the tiles with the given row numbers."""
+        """Curves (b, times, 3) of the tiles with the indices *rows* (b,), in their unit."""
         rows = np.asarray(rows)
         if self.curves.ndim == 3:
             return np.asarray(self.curves[rows], float)
         return np.asarray(np.broadcast_to(self.curves, (len(rows), *self.curves.shape)), float)
 
     def subset(self, rows: ArrayLike) -> TileInputs:
-        """The case with only some of its tiles (row numbers or mask); their context stays."""
+        """The case with some of its tiles, by index (b,) or mask (n,); their surroundings stay."""
         rows = np.asarray(rows)
         first, second, third = (replace(s, corners=s.corners[rows]) for s in self.scales)
         return replace(
@@ -175,7 +177,7 @@ class TileInputs:
 
 
 def code_windows(grid: TileGrid, codes: ArrayLike) -> NDArray[np.uint8]:
-    """Cluster codes (n, 3) of the tiles as (n, 3, 11, 11) windows; 5 where there is no tile."""
+    """Cluster codes (n, 3) as windows (n, 3, 11, 11) of labels; 5 where there is no tile."""
     codes = np.asarray(codes)
     if codes.shape != (len(grid), 3):
         raise InputError(

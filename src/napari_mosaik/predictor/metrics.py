@@ -1,4 +1,4 @@
-"""How well predicted and measured uptake agree, and the record that says so."""
+"""Metrics of the agreement of predicted and measured uptake."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.core.tiles import IntArray
 
 __all__ = [
     "balanced_accuracy",
@@ -16,7 +17,7 @@ __all__ = [
     "calibration",
     "classification_metrics",
     "concordance",
-    "errors",
+    "error_metrics",
     "macro_f1",
     "mae",
     "metrics_record",
@@ -38,24 +39,30 @@ def _pairs(measured: ArrayLike, predicted: ArrayLike) -> tuple[FloatArray, Float
 
 
 def mse(measured: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean squared error over tiles where both are finite; NaN when there is none."""
+    """Mean squared error of values (n,), SUV² or dimensionless; NaN pairs are excluded.
+
+    NaN without a pair.
+    """
     y, p = _pairs(measured, predicted)
     return float(np.mean((p - y) ** 2)) if y.size else float("nan")
 
 
 def mae(measured: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean absolute error over tiles where both are finite; NaN when there is none."""
+    """Mean absolute error of values (n,), SUV or dimensionless; NaN pairs are excluded.
+
+    NaN without a pair.
+    """
     y, p = _pairs(measured, predicted)
     return float(np.mean(np.abs(p - y))) if y.size else float("nan")
 
 
 def r2(measured: ArrayLike, predicted: ArrayLike, reference: float | None = None) -> float:
-    """Coefficient of determination, 1 - SS_res / SS_tot.
+    """Coefficient of determination, 1 - SS_res / SS_tot; dimensionless.
 
     Parameters
     ----------
     measured, predicted
-        (n,) values; pairs with NaN are left out.
+        (n,) values; pairs with NaN are excluded.
     reference
         Mean against which the spread is measured: the *test* tiles' own mean by default, or the
         training mean.
@@ -73,7 +80,7 @@ def r2(measured: ArrayLike, predicted: ArrayLike, reference: float | None = None
 
 
 def concordance(measured: ArrayLike, predicted: ArrayLike) -> float:
-    """Lin's concordance correlation coefficient with divisor n.
+    """Lin's concordance correlation coefficient of values (n,), divisor n; dimensionless.
 
     2 s_xy / (s_x^2 + s_y^2 + (mean difference)^2); NaN with fewer than two tiles or when both are
     constant and equal.  Source: Lin 1989, Biometrics 45:255-268.
@@ -87,7 +94,10 @@ def concordance(measured: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def pearson(measured: ArrayLike, predicted: ArrayLike) -> float:
-    """Pearson's correlation; NaN when either is constant or fewer than two tiles remain."""
+    """Pearson's correlation of values (n,), dimensionless.
+
+    NaN when either is constant or fewer than two tiles remain.
+    """
     y, p = _pairs(measured, predicted)
     if y.size < 2 or np.ptp(y) == 0 or np.ptp(p) == 0:
         return float("nan")
@@ -95,7 +105,7 @@ def pearson(measured: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def spearman(measured: ArrayLike, predicted: ArrayLike) -> float:
-    """Spearman's rank correlation with mean ranks for ties; NaN as `pearson`."""
+    """Spearman's rank correlation of values (n,), mean ranks for ties; NaN as `pearson`."""
     from scipy.stats import rankdata
 
     y, p = _pairs(measured, predicted)
@@ -103,7 +113,10 @@ def spearman(measured: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def bland_altman(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
-    """Bias (predicted - measured), its SD with divisor n - 1, and the limits of agreement."""
+    """Bias (predicted - measured), its SD with divisor n - 1, and the limits of agreement.
+
+    Of values (n,), SUV or dimensionless.
+    """
     y, p = _pairs(measured, predicted)
     if y.size < 2:
         return {"bias": float("nan"), "sd": float("nan"), "low": float("nan"), "high": float("nan")}
@@ -113,7 +126,10 @@ def bland_altman(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
 
 
 def calibration(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
-    """Slope and intercept of measured on predicted (1 and 0 when calibrated)."""
+    """Slope (dimensionless) and intercept of measured on predicted values (n,).
+
+    SUV or dimensionless; 1 and 0 when calibrated.
+    """
     y, p = _pairs(measured, predicted)
     if y.size < 2 or np.ptp(p) == 0:
         return {"slope": float("nan"), "intercept": float("nan")}
@@ -121,27 +137,33 @@ def calibration(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     return {"slope": slope, "intercept": float(y.mean() - slope * p.mean())}
 
 
+def _labelled_pairs(measured: ArrayLike, predicted: ArrayLike) -> tuple[IntArray, IntArray]:
+    """Both as integer arrays without the tiles where either label is negative."""
+    y, p = np.asarray(measured, np.int64).ravel(), np.asarray(predicted, np.int64).ravel()
+    keep = (y >= 0) & (p >= 0)
+    return y[keep], p[keep]
+
+
 def balanced_accuracy(measured: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean recall over the classes that occur among the measured labels (< 0: left out)."""
-    y, p = np.asarray(measured), np.asarray(predicted)
-    y, p = y[(y >= 0) & (p >= 0)], p[(y >= 0) & (p >= 0)]
-    recalls = [float(np.mean(p[y == code] == code)) for code in np.unique(y)]
-    return float(np.mean(recalls)) if recalls else float("nan")
+    """Mean recall over the classes of the measured labels (n,); labels below 0 are excluded."""
+    from sklearn.metrics import recall_score
+
+    y, p = _labelled_pairs(measured, predicted)
+    if not y.size:
+        return float("nan")
+    return float(recall_score(y, p, labels=np.unique(y), average="macro", zero_division=0))
 
 
 def macro_f1(measured: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean F1 over the classes that occur in either (labels < 0: left out)."""
-    y, p = np.asarray(measured), np.asarray(predicted)
-    y, p = y[(y >= 0) & (p >= 0)], p[(y >= 0) & (p >= 0)]
-    scores = []
-    for code in np.union1d(y, p):
-        hit = int(np.sum((y == code) & (p == code)))
-        scores.append(2 * hit / int(np.sum(y == code) + np.sum(p == code)))
-    return float(np.mean(scores)) if scores else float("nan")
+    """Mean F1 over the classes of either labels (n,); labels below 0 are excluded."""
+    from sklearn.metrics import f1_score
+
+    y, p = _labelled_pairs(measured, predicted)
+    return float(f1_score(y, p, average="macro", zero_division=0)) if y.size else float("nan")
 
 
-def errors(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
-    """MSE, MAE and R2 (against the test mean)."""
+def error_metrics(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """MSE, MAE and R2 (against the test mean) of values (n,), SUV or normalised (dimensionless)."""
     return {
         "mse": mse(measured, predicted),
         "mae": mae(measured, predicted),
@@ -150,7 +172,7 @@ def errors(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
 
 
 def regression_metrics(measured: ArrayLike, predicted: ArrayLike) -> dict[str, Any]:
-    """Agreement beyond the errors: CCC, correlations, Bland-Altman, calibration, spread."""
+    """CCC, correlations, Bland-Altman, calibration, spread of values (n,), SUV or dimensionless."""
     y, p = _pairs(measured, predicted)
     return {
         "ccc": concordance(y, p),
@@ -164,7 +186,7 @@ def regression_metrics(measured: ArrayLike, predicted: ArrayLike) -> dict[str, A
 
 
 def classification_metrics(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
-    """Balanced accuracy and macro F1 of class labels; labels below 0 are left out."""
+    """Balanced accuracy and macro F1 of class labels (n,); labels below 0 are excluded."""
     return {
         "balanced_accuracy": balanced_accuracy(measured, predicted),
         "macro_f1": macro_f1(measured, predicted),
@@ -203,9 +225,9 @@ def metrics_record(
     Parameters
     ----------
     test_case, split, shared_patient
-        What was tested, and how it was kept apart.
+        Test case, kind of split, and whether its patient has training cases.
     measured_norm, predicted_norm
-        (n,) normalised SUV, scaled and clipped with the range of the *training* tiles.
+        (n,) normalised SUV, scaled and clipped to the range of the *training* tiles.
     measured_suv, predicted_suv
         (n,) SUV (body surface) in its own unit, not clipped.
     baselines
@@ -221,23 +243,25 @@ def metrics_record(
     -------
     dict
         ``suv_norm`` (mse, mae, r2), ``suv_bsa`` (mae, r2), ``baselines``, ``n_tiles``,
-        ``n_not_measured``, ``agreement`` and ``classes``.  Every method is judged on the same
-        tiles: those measured and predicted by the network.  R2 is against the test mean; numbers
-        that do not exist are None.
+        ``n_not_measured``, ``agreement`` and ``classes``.  Every method is assessed on the
+        same tiles: those measured and predicted by the network.  R2 is against the test mean;
+        undefined numbers are None.
     """
     y, p = np.asarray(measured_norm, float), np.asarray(predicted_norm, float)
     keep = np.isfinite(y) & np.isfinite(p)
     raw, raw_p = np.asarray(measured_suv, float)[keep], np.asarray(predicted_suv, float)[keep]
-    suv_errors = errors(raw, raw_p)
+    suv_errors = error_metrics(raw, raw_p)
     record: dict[str, Any] = {
         "test_case": test_case,
         "split": split,
         "shared_patient": bool(shared_patient),
         "level": "tile",
-        "suv_norm": errors(y[keep], p[keep]),
+        "suv_norm": error_metrics(y[keep], p[keep]),
         "suv_bsa": {"mae": suv_errors["mae"], "r2": suv_errors["r2"]},
         "baselines": {
-            name: None if values is None else errors(y[keep], np.asarray(values, float)[keep])
+            name: None
+            if values is None
+            else error_metrics(y[keep], np.asarray(values, float)[keep])
             for name, values in baselines.items()
         },
         "n_tiles": int(keep.sum()),

@@ -1,4 +1,4 @@
-"""A trained model: its weights and the card that says everything about how it arose."""
+"""A trained model: its weights, and a card that records its training."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ class TargetScale:
 
     @classmethod
     def fit(cls, suv: ArrayLike, low_percentile: float, high_percentile: float) -> TargetScale:
-        """From the percentiles of the finite values; no spread is an `InputError`."""
+        """From percentiles of the finite SUV (n,); `InputError` if all are equal."""
         values = np.asarray(suv, float)
         values = values[np.isfinite(values)]
         if values.size < 2:
             raise InputError(f"{values.size} measured training tiles: not enough to scale the SUV")
         low, high = (float(v) for v in np.percentile(values, [low_percentile, high_percentile]))
         if not high > low:
-            raise InputError(f"the training SUV is {low} everywhere: there is nothing to learn")
+            raise InputError(f"all training tiles have the SUV {low}: nothing to train on")
         return cls(low, high)
 
     def normalise(self, suv: ArrayLike, *, clip: bool = True) -> FloatArray:
-        """SUV to [0, 1]; NaN stays NaN."""
+        """SUV (any shape) to dimensionless [0, 1]; NaN stays NaN."""
         values = (np.asarray(suv, float) - self.low) / (self.high - self.low)
         return np.asarray(np.clip(values, 0.0, 1.0) if clip else values, float)
 
     def restore(self, normalised: ArrayLike) -> FloatArray:
-        """Normalised values back to SUV."""
+        """Normalised values (any shape) to SUV."""
         return np.asarray(np.asarray(normalised, float) * (self.high - self.low) + self.low, float)
 
 
@@ -127,14 +127,14 @@ class TrainedModel:
         try:
             card = json.loads((folder / _CARD).read_text("utf-8"))
             model = cls(unpack((folder / _WEIGHTS).read_bytes()), card)
-            found = model.hash
+            content = model.hash
         except (ValueError, SafetensorError, AttributeError) as error:
             raise CorruptArtifact(
                 f"model {folder.name} cannot be read ({error}); train it again"
             ) from error
-        if found != folder.name:
+        if content != folder.name:
             raise CorruptArtifact(
-                f"model {folder.name} was changed after it was written (its content is {found}); "
+                f"model {folder.name} was changed after it was written (its content is {content}); "
                 "train it again"
             )
         return model

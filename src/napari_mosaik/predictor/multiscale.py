@@ -1,4 +1,4 @@
-"""Tissue at three scales: area fractions from which the windows of the tiles are cut."""
+"""Multi-scale windows of the tiles, cut from maps of tissue area fractions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ROWS: Final = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scale:
-    """Area fractions at one scale, from which the windows of the tiles are cut when needed.
+    """Area fractions at one scale; windows of the tiles are cut on demand.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Scale:
         (rows, columns, 4) area fractions times 255, rounded; the border beyond the slide is wide
         enough for every window and holds outside = 1.
     corners
-        (n, 2) first row and column of each tile's window.
+        (n, 2) index of the first row and column of each tile's window.
     window_px
         Edge of a window, pixels.
     spacing_um
@@ -55,7 +55,7 @@ class Scale:
     spacing_um: float
 
     def windows(self, rows: ArrayLike) -> NDArray[np.uint8]:
-        """(b, 4, window, window) windows of the tiles with the given row numbers, 0..255."""
+        """Windows (b, 4, window, window) of the tiles *rows* (b,): area fraction times 255."""
         corners = self.corners[np.asarray(rows)]
         span = np.arange(self.window_px)
         r = corners[:, 0, None] + span
@@ -91,18 +91,18 @@ def area_fractions(
     *,
     oversample: int = 4,
 ) -> NDArray[np.float32]:
-    """Share of each sample of *lattice* covered by each class code.
+    """Area fraction of each sample of *lattice* that each class code covers.
 
     Parameters
     ----------
     labels
         Class codes or a mask on its own lattice.
     lattice
-        Where the fractions are wanted, usually 10 µm in the reference frame.
+        Lattice of the result, usually 10 µm in the reference frame.
     codes
         One channel per code; without it one channel for every value other than 0.
     transform
-        From the labels' frame to the lattice's; left out when they are the same.
+        From the labels' frame to the lattice's; None when they are the same.
     oversample
         Points per axis and sample at which the code is looked up.
 
@@ -127,8 +127,8 @@ def area_fractions(
             (part.spacing_um[0] / oversample, part.spacing_um[1] / oversample),
             part.origin_um,
         )
-        found = codes_at(labels, back.apply(fine.centres_um()))
-        hits = [found != 0] if codes is None else [found == code for code in codes]
+        sampled = codes_at(labels, back.apply(fine.centres_um()))
+        hits = [sampled != 0] if codes is None else [sampled == code for code in codes]
         for channel, hit in enumerate(hits):
             blocks = hit.reshape(part.shape[0], oversample, part.shape[1], oversample)
             out[row : row + part.shape[0], :, channel] = blocks.mean(axis=(1, 3))

@@ -18,7 +18,7 @@ _HEADS = 4
 
 
 class SeededDropout(nn.Module):
-    """Dropout that draws from a generator of its own, so that nothing else disturbs a training."""
+    """Dropout with a random generator of its own, so that nothing else changes a training."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class SeededDropout(nn.Module):
         self.generator: torch.Generator | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Leave out a share of the values while training; the identity otherwise."""
+        """Drop a fraction of the values (any shape, any unit) in training; else the identity."""
         if not self.training or self.share == 0:
             return x
         keep = torch.rand(x.shape, generator=self.generator) >= self.share
@@ -34,7 +34,7 @@ class SeededDropout(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """A convolution and a mixing of channels, added to the input, with layer norm before."""
+    """Layer norm, convolution and channel mixing, added to the input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -43,12 +43,12 @@ class ResidualBlock(nn.Module):
         self.mix = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, width, rows, columns) to the same shape."""
+        """Features (b, width, rows, columns) to the same shape; dimensionless."""
         return torch.as_tensor(x + self.mix(functional.relu(self.conv(self.norm(x)))))
 
 
 class SpatialPart(nn.Module):
-    """Three scales of tissue, each in its own branch, joined and pooled."""
+    """Tissue at three scales, each in its own branch, then joined and pooled."""
 
     def __init__(self, params: NetworkParams) -> None:
         super().__init__()
@@ -70,7 +70,10 @@ class SpatialPart(nn.Module):
         return nn.Sequential(*layers)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """(b, 3, 4, window, window) standardised fractions to (b, spatial_width)."""
+        """Standardised area fractions of shape (b, 3, 4, w, w) to features of shape (b, width).
+
+        Dimensionless.
+        """
         maps = [branch(windows[:, i]) for i, branch in enumerate(self.branches)]
         joined = self.blocks(self.join(torch.cat(maps, dim=1)))
         return torch.as_tensor(self.norm(joined.mean(dim=(2, 3))))
@@ -86,7 +89,7 @@ def _position_code(width: int) -> Tensor:
 
 
 class HeterogeneityPart(nn.Module):
-    """Cluster codes of three proxies: attention to the cells that inform, then across proxies."""
+    """Cluster codes of three proxies: attention within each map, then across proxies."""
 
     position: Tensor
 
@@ -105,7 +108,7 @@ class HeterogeneityPart(nn.Module):
         self.out = nn.Linear(3 * width, width)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(b, 3, 11, 11) codes 0-5 to (b, proxy_width)."""
+        """Cluster labels 0-5 (b, 3, 11, 11) to features (b, proxy_width), dimensionless."""
         batch = codes.shape[0]
         onehot = functional.one_hot(codes.long(), INVALID_CODE + 1).float()
         tokens = self.embed(onehot).reshape(batch, 3, CODE_CELLS**2, -1)
@@ -120,7 +123,7 @@ class HeterogeneityPart(nn.Module):
 
     @staticmethod
     def _variability(onehot: Tensor) -> Tensor:
-        """(b, 3, 121, 1) share of the 3 x 3 surroundings with another code than the cell's."""
+        """(b, 3, 121, 1) fraction of the 3 x 3 neighbourhood with another code than the cell."""
         batch = onehot.shape[0]
         planes = onehot.flatten(0, 1).permute(0, 3, 1, 2)
         around = functional.avg_pool2d(planes, 3, stride=1, padding=1, count_include_pad=False)
@@ -129,7 +132,7 @@ class HeterogeneityPart(nn.Module):
 
 
 class TemporalPart(nn.Module):
-    """Antibody curves: one memory for bound and internalised, another for the free antibody."""
+    """Antibody curves: one LSTM for bound and internalised, another for free antibody."""
 
     def __init__(self, params: NetworkParams) -> None:
         super().__init__()
@@ -138,7 +141,10 @@ class TemporalPart(nn.Module):
         self.out = nn.Linear(params.bound_width + params.free_width, params.temporal_width)
 
     def forward(self, curves: Tensor) -> Tensor:
-        """(b, times, 3) standardised free, bound, internalised to (b, temporal_width)."""
+        """Standardised curves to features of shape (b, temporal_width), dimensionless.
+
+        The curves (b, t, 3) are free, bound and internalised antibody.
+        """
         bound, _ = self.bound(curves[..., 1:])
         free, _ = self.free(curves[..., :1])
         return functional.relu(self.out(torch.cat([bound[:, -1], free[:, -1]], dim=1)))
@@ -147,8 +153,8 @@ class TemporalPart(nn.Module):
 class MosaikNetwork(nn.Module):
     """Multi-modal spatial aggregation of instance knowledge, per tile.
 
-    Three parts (spatial, heterogeneity, temporal) are joined and feed two heads: class logits of
-    the tile's share in the slide's uptake, and the normalised SUV in [0, 1].
+    Three parts (spatial, heterogeneity, temporal) are joined and feed two heads: logits of the
+    tile's uptake class, and the normalised SUV in [0, 1].
 
     Parameters
     ----------
@@ -157,13 +163,13 @@ class MosaikNetwork(nn.Module):
     n_times
         Samples of the antibody curves.
     seed
-        Of the starting weights.
+        Random seed of the initial weights.
 
     Notes
     -----
     The statistics that bring the inputs to zero mean and unit variance are part of the weights
-    (`fit_inputs`).  A curve value that is equal in all training tiles is passed on as zero: a
-    constant curve carries no information.  Attention weights explain the model, not biology.
+    (set before training).  A curve value that is equal in all training tiles is passed on as zero:
+    a constant curve carries no information.  Attention weights explain the model, not biology.
     """
 
     window_mean: Tensor

@@ -1,4 +1,4 @@
-"""The settings of the network and of its training, with the paper's and the quick preset."""
+"""Settings of the network and of its training, and their presets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["PRESETS", "NetworkParams", "TrainParams"]
 
 
 class NetworkParams(Params):
-    """Sizes of the network; small, because the data are few (the paper states none)."""
+    """Sizes of the network; small, because there are few data (the paper states none)."""
 
     window_px: Literal[40, 80, 160, 200] = setting(
-        40, "Edge of the three input windows in pixels; the paper's tiles give 160.", unit="px"
+        40, "Edge of the three input windows in pixels; 160 in the paper.", unit="px"
     )
     branch_channels: tuple[int, int, int] = setting(
         (16, 32, 64), "Channels of the three convolutions of each scale.", advanced=True
@@ -28,10 +28,10 @@ class NetworkParams(Params):
         64, "Width of the heterogeneity features.", ge=8, le=256, multiple_of=4, advanced=True
     )
     bound_width: int = setting(
-        32, "Width of the memory on bound and internalised curves.", ge=4, le=128, advanced=True
+        32, "Width of the LSTM of the bound and internalised curves.", ge=4, le=128, advanced=True
     )
     free_width: int = setting(
-        16, "Width of the memory on the free curve.", ge=4, le=128, advanced=True
+        16, "Width of the LSTM of the free curve.", ge=4, le=128, advanced=True
     )
     temporal_width: int = setting(
         32, "Width of the joined temporal features.", ge=4, le=128, advanced=True
@@ -40,22 +40,22 @@ class NetworkParams(Params):
         128, "Width of the fusion of the three parts.", ge=8, le=512, advanced=True
     )
     dropout: float = setting(
-        0.2, "Share of the fused features left out at each training step.", ge=0.0, lt=1.0
+        0.2, "Fraction of the fused features dropped in each training step.", ge=0.0, lt=1.0
     )
 
 
 class TrainParams(NetworkParams):
-    """Settings of a training; the defaults make the quick cohort in about a minute on two cores."""
+    """Settings of a training; the defaults take a minute for the quick cohort on two cores."""
 
-    epochs: int = setting(12, "Passes over the training tiles, at most.", ge=1, le=1000)
-    batch_size: int = setting(32, "Tiles per training step.", ge=1, le=1024)
+    epochs: int = setting(12, "Maximum number of epochs.", ge=1, le=1000)
+    batch_size: int = setting(32, "Tiles per batch.", ge=1, le=1024)
     learning_rate: float = setting(
-        5e-4, "Step size of the optimiser (its highest value with a schedule).", gt=0.0, le=1.0
+        5e-4, "Learning rate of the optimiser (its maximum with a schedule).", gt=0.0, le=1.0
     )
     schedule: Literal["cosine", "constant"] = setting(
         "cosine",
-        "How the step size changes during the training.",
-        choices={"cosine": "short rise, then cosine to zero", "constant": "constant"},
+        "How the learning rate changes during training.",
+        choices={"cosine": "warm-up, then cosine decay to zero", "constant": "constant"},
         advanced=True,
     )
     weight_decay: float = setting(
@@ -68,37 +68,35 @@ class TrainParams(NetworkParams):
         0.95, "Weight of the SUV loss (mean squared error).", ge=0.0, le=10.0, label="lambda"
     )
     flip_rotate: bool = setting(
-        True, "Turn and mirror windows and cluster maps together (8 positions)."
+        True, "Rotate and flip windows and cluster maps together (8 orientations)."
     )
     ema_decay: float = setting(
         0.98,
-        "Decay of the running mean of the weights that is kept as the model (0: none).",
+        "EMA decay: decay of the running mean of the weights, which becomes the model (0: none).",
         ge=0.0,
         lt=1.0,
         advanced=True,
     )
     curves: Literal["tile", "patient"] = setting(
         "tile",
-        "Which kinetic curves the network sees: each tile's own, limited by delivery, or the "
-        "patient's, equal for all tiles (paper).",
-        choices={"tile": "of each tile", "patient": "of the patient (paper)"},
+        "Antibody curves that the network reads: delivery-limited curves of each tile, or those of "
+        "the patient, equal for all tiles (paper).",
+        choices={"tile": "per tile", "patient": "per patient (paper)"},
     )
     validation: Literal["none", "auto"] = setting(
         "none",
-        "Whether one training case is set aside to decide when to stop and which weights to keep.",
-        choices={"none": "every training case teaches", "auto": "set one training case aside"},
+        "Whether one training case validates: it decides when to stop and which weights to keep.",
+        choices={"none": "train on every training case", "auto": "validate on one training case"},
     )
     patience: int = setting(
         8,
-        "Epochs without a better validation error before stopping (0: never); "
+        "Epochs without improvement of the validation error before stopping (0: never); "
         "only with a validation case.",
         ge=0,
         le=1000,
         advanced=True,
     )
-    threads: int = setting(
-        2, "Processor threads; part of the result's record.", ge=1, le=64, advanced=True
-    )
+    threads: int = setting(2, "CPU threads; recorded with the result.", ge=1, le=64, advanced=True)
     low_percentile: float = setting(
         0.5, "Percentile of the training SUV that becomes 0.", ge=0.0, lt=50.0, unit="%"
     )

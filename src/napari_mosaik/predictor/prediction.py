@@ -1,4 +1,4 @@
-"""Uptake of every tile of a case as a trained model predicts it."""
+"""Predict the uptake of every tile of a case with a trained model."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _CHUNK = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """Predicted uptake per tile; no interval, because none is computed.
+    """Predicted uptake per tile, without an interval: none is computed.
 
     Parameters
     ----------
     suv_norm
-        (n,) normalised SUV in [0, 1]; NaN for tiles whose inputs are not all there.
+        (n,) normalised SUV in [0, 1]; NaN for tiles with missing inputs.
     suv
         (n,) the same in the unit of the training SUV.
     class_probability
@@ -47,7 +47,10 @@ class Prediction:
 
 
 def batch_tensors(inputs: TileInputs, rows: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
-    """Windows (b, 3, 4, w, w), codes (b, 3, 11, 11) and curves (b, times, 3) of some tiles."""
+    """Windows (b, 3, 4, w, w), codes (b, 3, 11, 11) and curves (b, times, 3) of the tiles *rows*.
+
+    Area fraction times 255, label, and the unit of the curves.
+    """
     rows = np.asarray(rows)
     windows = np.stack([scale.windows(rows) for scale in inputs.scales], axis=1)
     curves = np.ascontiguousarray(inputs.tile_curves(rows), np.float32)
@@ -55,7 +58,7 @@ def batch_tensors(inputs: TileInputs, rows: ArrayLike) -> tuple[Tensor, Tensor, 
 
 
 def infer(network: nn.Module, inputs: TileInputs, rows: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Class probabilities (b, 5) and normalised SUV (b,) of some tiles, without dropout."""
+    """Class probabilities (b, 5) and normalised SUV (b,) of the tiles *rows* (b,), no dropout."""
     rows = np.asarray(rows)
     network.eval()
     probability = np.empty((len(rows), N_CLASSES))
@@ -81,7 +84,7 @@ def build_network(model: TrainedModel) -> MosaikNetwork:
 
 
 def _check_fit(model: TrainedModel, inputs: TileInputs) -> None:
-    """Raise `InputError` when the case does not offer what the model was trained on."""
+    """Raise `InputError` when the case lacks inputs that the model was trained on."""
     card = model.card
     if inputs.window_px != card["settings"]["window_px"]:
         raise InputError(
@@ -120,8 +123,8 @@ def predict(model: TrainedModel, inputs: TileInputs) -> Prediction:
     Raises
     ------
     InputError
-        A whole part of the input is missing or differs from what the model was trained on;
-        nothing is put in its place.
+        A whole part of the input is missing or differs from what the model was trained on; it is
+        never replaced.
     """
     _check_fit(model, inputs)
     rows = np.flatnonzero(inputs.usable)

@@ -25,11 +25,11 @@ from napari_mosaik.predictor.multiscale import FRACTIONS, SCALE_TILES
 from napari_mosaik.predictor.network import MosaikNetwork
 from napari_mosaik.predictor.params import NetworkParams, TrainParams
 from napari_mosaik.predictor.prediction import batch_tensors, infer
-from napari_mosaik.predictor.training_set import TrainingSet, fit_inputs, make_training_set
+from napari_mosaik.predictor.training_set import TrainingSet, make_training_set
 
 __all__ = ["train"]
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+TileBatch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def train(
@@ -121,7 +121,7 @@ class _UptakeTask:
         self.data, self.params = data, params
         sizes = NetworkParams.parse({k: getattr(params, k) for k in NetworkParams.model_fields})
         self.network: MosaikNetwork = MosaikNetwork(sizes, len(data.cases[0].times_h), seed)
-        fit_inputs(self.network, data)
+        _fit_inputs(self.network, data)
         share = float(np.clip(data.mean_target, 0.02, 0.98))
         torch.nn.init.constant_(self.network.suv_head.bias, math.log(share / (1 - share)))
         self.n_batches = math.ceil(len(data.tiles) / params.batch_size)
@@ -155,7 +155,7 @@ class _UptakeTask:
         decay = min(self.params.ema_decay, (1 + step) / (10 + step))
         return 1 - (decay if self.params.ema_decay > 0 else 0.0)
 
-    def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
+    def batches(self, rng: np.random.Generator) -> Iterator[TileBatch]:
         """Every training tile once, in random order and orientation."""
         # Dropout draws from a generator of its own, so that nothing else disturbs the training.
         self.network.dropout.generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -165,12 +165,12 @@ class _UptakeTask:
             part = slice(start, start + self.params.batch_size)
             yield _assemble(self.data, order[part], turns[part])
 
-    def losses(self, batch: Batch, device: ComputeDevice) -> Iterator[tuple[Tensor, ...]]:
+    def losses(self, batch: TileBatch, device: ComputeDevice) -> Iterator[tuple[Tensor, ...]]:
         """Total, SUV and class loss of a batch."""
         windows, codes, curves, target, label = batch
         logits, suv = self.network(windows, codes, curves)
         suv_loss = functional.mse_loss(suv, target)
-        class_loss = _class_loss(logits, label, self.data.class_weights)
+        class_loss = _class_loss(logits, label, torch.from_numpy(self.data.class_weights))
         yield (
             self.params.lambda_ * suv_loss + self.params.alpha * class_loss,
             suv_loss,
@@ -205,7 +205,7 @@ def _rotated(array: NDArray[np.uint8], turns: NDArray[np.int64]) -> NDArray[np.u
     return out
 
 
-def _assemble(data: TrainingSet, order: NDArray[np.int64], turns: NDArray[np.int64]) -> Batch:
+def _assemble(data: TrainingSet, order: NDArray[np.int64], turns: NDArray[np.int64]) -> TileBatch:
     """The batch's windows, codes, curves, targets and labels, case by case."""
     tiles = data.tiles[order]
     pieces, rows = [], []
@@ -223,6 +223,36 @@ def _assemble(data: TrainingSet, order: NDArray[np.int64], turns: NDArray[np.int
         torch.from_numpy(data.target[chosen]),
         torch.from_numpy(data.label[chosen]),
     )
+
+
+def _fit_inputs(network: MosaikNetwork, data: TrainingSet) -> None:
+    """Set the network's input statistics from the training tiles.
+
+    Windows: mean and SD per scale and channel.  Curves: per time and channel; a value that does
+    not vary has the SD 0 and is passed on as zero; all dimensionless.
+    """
+    total = np.zeros((len(SCALE_TILES), len(FRACTIONS)))
+    square, count = np.zeros_like(total), 0
+    curves = []
+    for index, case in enumerate(data.cases):
+        rows = data.tiles[data.tiles[:, 0] == index, 1]
+        curves.append(np.asarray(case.tile_curves(rows), float))
+        for start in range(0, len(rows), 32):
+            part = rows[start : start + 32]
+            for level, scale in enumerate(case.scales):
+                values = scale.windows(part).astype(np.float32) / 255.0
+                total[level] += values.sum(axis=(0, 2, 3), dtype=float)
+                square[level] += np.square(values).sum(axis=(0, 2, 3), dtype=float)
+            count += len(part) * case.window_px**2
+    mean = total / count
+    sd = np.sqrt(np.maximum(square / count - mean**2, 0.0))
+    joined = np.concatenate(curves)
+    curve_sd = joined.std(axis=0)
+    curve_sd[curve_sd <= 1e-6 * np.abs(joined).max(axis=0)] = 0.0
+    network.window_mean.copy_(torch.tensor(mean, dtype=torch.float32))
+    network.window_sd.copy_(torch.tensor(np.maximum(sd, 1e-3), dtype=torch.float32))
+    network.curve_mean.copy_(torch.tensor(joined.mean(axis=0), dtype=torch.float32))
+    network.curve_sd.copy_(torch.tensor(curve_sd, dtype=torch.float32))
 
 
 # --- the card -----------------------------------------------------------------------------------

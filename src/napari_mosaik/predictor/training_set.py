@@ -1,51 +1,248 @@
-"""The training tiles of one training: targets, class weights, input statistics, validation."""
+"""Which cases and tiles train, validate and test, so that training uses nothing of the test."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
-from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.core import Blocked, FloatArray, InputError
+from napari_mosaik.core.tiles import IntArray
 from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs
 from napari_mosaik.predictor.model import TargetScale
-from napari_mosaik.predictor.multiscale import FRACTIONS, SCALE_TILES
-from napari_mosaik.predictor.network import MosaikNetwork
 from napari_mosaik.predictor.params import TrainParams
 
-__all__ = ["TrainingSet", "choose_validation", "fit_inputs", "make_training_set"]
+__all__ = [
+    "GUARD_TILES",
+    "RANDOM_WARNING",
+    "Split",
+    "TileSplit",
+    "TrainingSet",
+    "block_split",
+    "choose_validation",
+    "leave_one_case_out",
+    "leave_one_patient_out",
+    "make_training_set",
+    "random_split",
+]
 
+GUARD_TILES: Final = 28
+"""Smallest lattice distance at which two 27 x 27 windows share no tissue (8.4 mm)."""
+RANDOM_WARNING: Final = (
+    "random split of overlapping tiles: test tiles share tissue with training tiles, "
+    "the results do not generalise to a new slide"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Training and test cases.
+
+    Parameters
+    ----------
+    kind
+        ``"case"`` or ``"patient"``.
+    train
+        Names of the training cases, sorted.
+    test
+        Name of the test case.
+    shared_patient
+        True when the test case's patient also has training cases.
+    warnings
+        Warnings that accompany every result of this split.
+    """
+
+    kind: Literal["case", "patient"]
+    train: tuple[str, ...]
+    test: str
+    shared_patient: bool
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileSplit:
+    """Training and test tiles of one slide.
+
+    Parameters
+    ----------
+    kind
+        ``"block"`` or ``"random"``.
+    train, test
+        (n,) masks of the tiles; tiles in neither lie in the guard band.
+    reason
+        Why the split is not available; empty when it is.
+    warnings
+        Warnings that accompany every result of this split.
+    """
+
+    kind: Literal["block", "random"]
+    train: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def available(self) -> bool:
+        """Whether enough tiles remain on both sides."""
+        return not self.reason
+
+    def require(self) -> TileSplit:
+        """The split itself, or `Blocked` with the reason why it is not available."""
+        if self.reason:
+            raise Blocked(f"split by blocks not available: {self.reason}")
+        return self
+
+
+def _check_test(patients: Mapping[str, str], test: str) -> None:
+    if test not in patients:
+        raise InputError(
+            f"no case '{test}' in the cohort; there are: {', '.join(sorted(patients))}"
+        )
+
+
+def leave_one_case_out(patients: Mapping[str, str], test: str) -> Split:
+    """Train on all other cases, test on *test*.
+
+    Parameters
+    ----------
+    patients
+        Case name to patient pseudonym.
+    test
+        Name of the test case.
+
+    Raises
+    ------
+    InputError
+        Unknown test case, or no other case.
+    """
+    _check_test(patients, test)
+    train = tuple(sorted(set(patients) - {test}))
+    if not train:
+        raise InputError(f"case '{test}' is alone: there is no other case to train on")
+    shared = patients[test] in {patients[case] for case in train}
+    warnings = ("training and test share a patient: no claim about a new patient",) * shared
+    return Split("case", train, test, shared, warnings)
+
+
+def leave_one_patient_out(patients: Mapping[str, str], test: str) -> Split:
+    """Train on the cases of all other patients, test on *test*; exclude its patient's other cases.
+
+    Parameters and errors as `leave_one_case_out`.
+    """
+    _check_test(patients, test)
+    train = tuple(sorted(case for case in patients if patients[case] != patients[test]))
+    if not train:
+        raise InputError(
+            f"patient '{patients[test]}' is alone: there is no other patient to train on"
+        )
+    n_others = len({patients[case] for case in train})
+    warning = f"{n_others} patient(s) in training: too few for a claim about patients"
+    return Split("patient", train, test, False, (warning,) * (n_others < 10))
+
+
+def block_split(
+    cells: ArrayLike,
+    *,
+    test_fraction: float = 0.25,
+    guard: int = GUARD_TILES,
+    min_tiles: int = 30,
+) -> TileSplit:
+    """Test on one end of the slide, train on the rest beyond the guard band.
+
+    The block is cut across the longer side of the slide, from its end.
+
+    Parameters
+    ----------
+    cells
+        (n, 2) row and column index of each tile on the lattice.
+    test_fraction
+        Fraction of the tiles in the test block.
+    guard
+        Smallest lattice distance (the larger of rows and columns) between a training and a test
+        tile.
+    min_tiles
+        Minimum number of tiles on each side; with fewer the split is not available.  The guard is
+        never reduced instead.
+
+    Notes
+    -----
+    Cluster labels of the measured map must be recomputed within the training tiles: those of the
+    whole slide carry values of neighbouring tiles across the guard.
+    """
+    cells = np.asarray(cells, np.int64).reshape(-1, 2)
+    n = len(cells)
+    if not n or not 0 < test_fraction < 1:
+        raise InputError(f"cannot split {n} tiles with a test fraction of {test_fraction}")
+    axis = int(np.argmax(np.ptp(cells, axis=0)))
+    order = np.lexsort((cells[:, 1 - axis], cells[:, axis]))
+    test = np.zeros(n, bool)
+    test[order[n - max(1, round(n * test_fraction)) :]] = True
+    train = ~test & (_distance(cells, cells[test]) >= guard)
+    reason = ""
+    if min(train.sum(), test.sum()) < min_tiles:
+        reason = (
+            f"{int(train.sum())} training and {int(test.sum())} test tiles remain with a guard of "
+            f"{guard} tiles, at least {min_tiles} of each are needed"
+        )
+    return TileSplit("block", train, test, reason)
+
+
+def _distance(cells: IntArray, others: IntArray) -> IntArray:
+    """Lattice distance (the larger of rows and columns) to the nearest of the other cells."""
+    from scipy.spatial import cKDTree
+
+    distance, _ = cKDTree(others).query(cells, p=np.inf)
+    return np.asarray(np.rint(distance), np.int64)
+
+
+def random_split(
+    n_tiles: int, rng: np.random.Generator, *, test_fraction: float = 0.25, forced: bool = False
+) -> TileSplit:
+    """Random tiles: refused, because overlapping tiles leak the answer.
+
+    With *forced* the split is made, with `RANDOM_WARNING`.
+    """
+    if not forced:
+        raise InputError(
+            "a random split of tiles is refused: overlapping tiles leak the answer; split by case, "
+            "patient or block"
+        )
+    test = np.zeros(n_tiles, bool)
+    test[rng.permutation(n_tiles)[: max(1, round(n_tiles * test_fraction))]] = True
+    return TileSplit("random", ~test, test, warnings=(RANDOM_WARNING,))
+
+
+# --- training set --------------------------------------------------------------------------------
 _MIN_TILES = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSet:
-    """What one training learns from and what it validates on.
+    """Training and validation tiles of one training.
 
     Parameters
     ----------
     cases
-        Cases that teach (without the validation case), sorted by name.
+        Training cases without the validation case, sorted by name.
     everything
         All training cases, sorted by name; the baselines are fitted on them.
     tiles
-        (m, 2) index of the case and row of each teaching tile.
+        (m, 2) index of the case, and of the tile within it, of each training tile.
     target, label
-        (m,) normalised SUV and class (-1: none) of the teaching tiles.
+        (m,) normalised SUV and class (-1: none) of the training tiles.
     scale
         Scaling of the SUV.
     class_counts, class_weights
-        (5,) tiles of each class and their weights n / (5 n_c), 0 for an absent class.
+        (5,) count of tiles of each class, and weights n / (5 n_c), 0 for an absent class.
     validation, validation_rows, validation_target
-        The validation case, its measured tiles and their normalised SUV.
+        The validation case, (k,) indices of its measured tiles and their normalised SUV.
     digest
-        Stands for the content of all of it.
+        Digest of all of it.
     """
 
     cases: tuple[TileInputs, ...]
@@ -55,7 +252,7 @@ class TrainingSet:
     label: NDArray[np.int64]
     scale: TargetScale
     class_counts: NDArray[np.int64]
-    class_weights: Tensor
+    class_weights: NDArray[np.float32]
     validation: TileInputs | None
     validation_rows: NDArray[np.int64]
     validation_target: FloatArray
@@ -63,7 +260,7 @@ class TrainingSet:
 
     @property
     def mean_target(self) -> float:
-        """Mean normalised SUV of the teaching tiles."""
+        """Mean normalised SUV of the training tiles."""
         return float(self.target.mean())
 
 
@@ -78,7 +275,7 @@ def choose_validation(cases: Sequence[TileInputs], validation: str) -> str | Non
                 f"validation case '{validation}' is not a training case: {', '.join(names)}"
             )
         if len(names) < 2:
-            raise InputError(f"case '{validation}' cannot both teach and validate")
+            raise InputError(f"case '{validation}' cannot be both training and validation case")
         return validation
     patients = Counter(case.patient for case in cases)
     most = min(patients, key=lambda patient: (-patients[patient], patient))
@@ -86,7 +283,7 @@ def choose_validation(cases: Sequence[TileInputs], validation: str) -> str | Non
 
 
 def _check_alike(cases: Sequence[TileInputs]) -> None:
-    """Raise `InputError` when cases cannot be learnt from together."""
+    """Raise `InputError` when cases cannot be trained on together."""
     if not cases:
         raise InputError("no training case")
     names = Counter(case.case for case in cases)
@@ -105,9 +302,9 @@ def _check_alike(cases: Sequence[TileInputs]) -> None:
             "curve times": case.times_h.shape == first.times_h.shape
             and bool(np.allclose(case.times_h, first.times_h)),
         }
-        for what, same in alike.items():
+        for name, same in alike.items():
             if not same:
-                raise InputError(f"cases {first.case} and {case.case} differ in their {what}")
+                raise InputError(f"cases {first.case} and {case.case} differ in their {name}")
 
 
 def _labels(case: TileInputs) -> NDArray[np.int64]:
@@ -143,66 +340,36 @@ def make_training_set(
             f"{params.window_px} px"
         )
     ordered = tuple(sorted(cases, key=lambda case: case.case))
-    held = choose_validation(ordered, validation)
-    teaching = tuple(case for case in ordered if case.case != held)
-    rows = [np.flatnonzero(case.measured) for case in teaching]
+    held_out = choose_validation(ordered, validation)
+    training = tuple(case for case in ordered if case.case != held_out)
+    rows = [np.flatnonzero(case.measured) for case in training]
     tiles = np.concatenate(
         [np.column_stack([np.full(len(r), i), r]) for i, r in enumerate(rows)]
     ).astype(np.int64)
     if len(tiles) < _MIN_TILES:
         raise InputError(f"{len(tiles)} measured training tiles: at least {_MIN_TILES} are needed")
-    suv = np.concatenate([np.asarray(c.suv)[r] for c, r in zip(teaching, rows, strict=True)])
+    suv = np.concatenate([np.asarray(c.suv)[r] for c, r in zip(training, rows, strict=True)])
     scale = TargetScale.fit(suv, params.low_percentile, params.high_percentile)
-    label = np.concatenate([_labels(c)[r] for c, r in zip(teaching, rows, strict=True)])
+    label = np.concatenate([_labels(c)[r] for c, r in zip(training, rows, strict=True)])
     counts = np.bincount(label[label >= 0], minlength=N_CLASSES)
     weights = np.where(counts > 0, counts.sum() / (N_CLASSES * np.maximum(counts, 1)), 0.0)
-    check = next((case for case in ordered if case.case == held), None)
+    check = next((case for case in ordered if case.case == held_out), None)
     check_rows = np.zeros(0, np.int64) if check is None else np.flatnonzero(check.measured)
     if check is not None and not len(check_rows):
-        raise InputError(f"validation case '{held}' has no measured tile")
+        raise InputError(f"validation case '{held_out}' has no measured tile")
     return TrainingSet(
-        cases=teaching,
+        cases=training,
         everything=ordered,
         tiles=tiles,
         target=scale.normalise(suv).astype(np.float32),
         label=label,
         scale=scale,
         class_counts=counts,
-        class_weights=torch.tensor(weights, dtype=torch.float32),
+        class_weights=weights.astype(np.float32),
         validation=check,
         validation_rows=check_rows,
         validation_target=(
             np.zeros(0) if check is None else scale.normalise(np.asarray(check.suv)[check_rows])
         ),
-        digest=_digest(ordered, held),
+        digest=_digest(ordered, held_out),
     )
-
-
-def fit_inputs(network: MosaikNetwork, fold: TrainingSet) -> None:
-    """Set the network's input statistics from the teaching tiles.
-
-    Windows: mean and SD per scale and channel.  Curves: per time and channel; a value that does
-    not vary has the SD 0 and is passed on as zero.
-    """
-    total = np.zeros((len(SCALE_TILES), len(FRACTIONS)))
-    square, count = np.zeros_like(total), 0
-    curves = []
-    for index, case in enumerate(fold.cases):
-        rows = fold.tiles[fold.tiles[:, 0] == index, 1]
-        curves.append(np.asarray(case.tile_curves(rows), float))
-        for start in range(0, len(rows), 32):
-            part = rows[start : start + 32]
-            for level, scale in enumerate(case.scales):
-                values = scale.windows(part).astype(np.float32) / 255.0
-                total[level] += values.sum(axis=(0, 2, 3), dtype=float)
-                square[level] += np.square(values).sum(axis=(0, 2, 3), dtype=float)
-            count += len(part) * case.window_px**2
-    mean = total / count
-    sd = np.sqrt(np.maximum(square / count - mean**2, 0.0))
-    joined = np.concatenate(curves)
-    curve_sd = joined.std(axis=0)
-    curve_sd[curve_sd <= 1e-6 * np.abs(joined).max(axis=0)] = 0.0
-    network.window_mean.copy_(torch.tensor(mean, dtype=torch.float32))
-    network.window_sd.copy_(torch.tensor(np.maximum(sd, 1e-3), dtype=torch.float32))
-    network.curve_mean.copy_(torch.tensor(joined.mean(axis=0), dtype=torch.float32))
-    network.curve_sd.copy_(torch.tensor(curve_sd, dtype=torch.float32))

@@ -139,7 +139,7 @@ def associate_table(
     -------
     Table
         One row per parameter in the given order: column ``parameter`` and the fields of
-        `Association`.
+        `Association`, dimensionless.
     """
     from threadpoolctl import threadpool_limits
 

@@ -171,7 +171,9 @@ class ValuedTiles:
 
 
 def valued_tiles(values: FloatArray, graph: TileGraph) -> ValuedTiles:
-    """Standardise the values (n,) of the tiles that have one; NaN: no value; any unit.
+    """Standardise the values (n,) of the tiles that have one, any unit, to dimensionless `z`.
+
+    NaN: no value.
 
     Raises
     ------

@@ -70,7 +70,7 @@ class CohortCorrelations:
     warnings: tuple[str, ...]
 
     def matrix(self, kind: str) -> FloatArray:
-        """Coefficients "pearson" or "spearman", (parameters, cases), dimensionless.
+        """Coefficients "pearson" or "spearman" of shape (parameters, cases), dimensionless.
 
         NaN where a case lacks a parameter.
         """
@@ -83,7 +83,7 @@ class CohortCorrelations:
         return out
 
     def mean(self, kind: str) -> FloatArray:
-        """Mean over the cases, (parameters,), dimensionless; NaN where no case has a value."""
+        """Mean over the cases, shape (parameters,), dimensionless; NaN where no case has one."""
         matrix = self.matrix(kind)
         known = np.isfinite(matrix)
         total = np.where(known, matrix, 0.0).sum(axis=1)

@@ -1,9 +1,9 @@
 """The paper's tissue network: DenseNet169 encoder, four up-sampling stages, one output per class.
 
 The paper prints four terminal layers that sample *down*; a class map needs them to sample up.
-DenseNet169 reduces by 32, four doublings bring it back to half the picture's size, and a last
-resize to the picture itself.  No weights ship; `densenet_training` teaches from chance, or from
-an encoder's weights that the user gives.
+DenseNet169 reduces by 32, four doublings bring it back to half the image size, and a last resize
+to the image itself.  No weights ship; training starts from random initialisation, or from given
+weights of the encoder.
 
 Source: Huang et al. 2017, CVPR (DenseNet).
 """
@@ -43,8 +43,8 @@ __all__ = [
 
 _STRIDE = 32
 _MEAN, _SPREAD = 0.5, 0.25
-_ON_THE_CARD = Lock()
-"""One block at a time on a graphics card: its memory is the scarce thing."""
+_GPU_LOCK = Lock()
+"""One block at a time on a GPU: its memory is the limit."""
 
 
 class DenseNetParams(Params):
@@ -57,9 +57,9 @@ class DenseNetParams(Params):
     decoder: tuple[int, int, int, int] = setting(
         (256, 128, 64, 32), "Channels of the four up-sampling stages.", advanced=True
     )
-    epochs: int = setting(25, "Most passes over the training tiles.", ge=1, le=10_000)
-    batch_size: int = setting(8, "Tiles per step.", ge=1, le=1024)
-    learning_rate: float = setting(1e-3, "Step size of Adam.", gt=0, le=1)
+    epochs: int = setting(25, "Maximum number of epochs.", ge=1, le=10_000)
+    batch_size: int = setting(8, "Tiles per batch.", ge=1, le=1024)
+    learning_rate: float = setting(1e-3, "Learning rate of Adam.", gt=0, le=1)
     class_weights: tuple[float, ...] = setting(
         (),
         "Weight of each class in the loss, in the order of the class list; empty: inverse to the "
@@ -67,27 +67,26 @@ class DenseNetParams(Params):
         advanced=True,
     )
     validation_fraction: float = setting(
-        0.3, "Share of the groups that are kept for validation.", ge=0, lt=1
+        0.3, "Fraction of the groups that is held out for validation.", ge=0, lt=1
     )
     split: Literal["block", "slide"] = setting(
-        "block", "What is never divided between training and validation: 1 mm blocks, or slides."
+        "block",
+        "Groups that are never split between training and validation: 1 mm blocks, or slides.",
     )
     patience: int = setting(
         0,
-        "Stop after so many passes without a better validation loss and keep the best pass; "
-        "0 runs all passes and keeps the last.",
+        "Epochs without a better validation loss before stopping; the best epoch is kept. "
+        "0 runs all epochs and keeps the last.",
         ge=0,
         le=10_000,
     )
     stain_augmentation: float = setting(
-        0.0, "How much the stain of a training tile is changed at random.", ge=0, le=1
+        0.0, "Strength of the random stain augmentation of training tiles.", ge=0, le=1
     )
-    flip_rotate: bool = setting(False, "Turn and mirror training tiles at random.")
-    mixed_precision: bool = setting(
-        True, "bfloat16 while training on a graphics card.", advanced=True
-    )
+    flip_rotate: bool = setting(False, "Rotate and flip training tiles at random.")
+    mixed_precision: bool = setting(True, "Train with bfloat16 on a GPU.", advanced=True)
     threads: int = setting(
-        2, "Processor threads while training; another number gives other last digits.", ge=1, le=256
+        2, "CPU threads while training; another number changes the last digits.", ge=1, le=256
     )
 
 
@@ -101,8 +100,8 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
         "flip_rotate": True,
     },
 }
-"""Settings by name: 'paper' is what the paper prints; 'robust' changes the stain of tiles, turns
-them and stops early."""
+"""Settings by name: 'paper' as printed there; 'robust' augments stain and orientation and stops
+early."""
 
 
 class TissueNetwork(nn.Module):
@@ -130,11 +129,11 @@ class TissueNetwork(nn.Module):
         self.decoder = nn.Sequential(*stages)
         self.head = nn.Conv2d(channels, n_classes, 1)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Class scores (n, classes, rows, columns) of pictures (n, 3, rows, columns)."""
-        size = pictures.shape[2:]
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, classes, rows, columns) of images (n, 3, rows, columns), dimensionless."""
+        size = images.shape[2:]
         pad = [(-int(s)) % _STRIDE for s in size]
-        padded = functional.pad(pictures, (0, pad[1], 0, pad[0]), mode="replicate")
+        padded = functional.pad(images, (0, pad[1], 0, pad[0]), mode="replicate")
         scores = self.head(self.decoder(self.encoder(padded)))
         full = functional.interpolate(
             scores, size=padded.shape[2:], mode="bilinear", align_corners=False
@@ -146,8 +145,8 @@ class TissueNetwork(nn.Module):
 class DenseNetTissueModel:
     """The paper's network behind the `TissueModel` interface.
 
-    Its receptive field is wider than any halo, so at block seams it agrees with the whole picture
-    nearly, not exactly.
+    Its receptive field is wider than any halo, so blocks agree with the whole image only
+    approximately at their seams.
     """
 
     network: TissueNetwork
@@ -158,7 +157,7 @@ class DenseNetTissueModel:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What had to change while it predicted, in words for the user."""
+        """Fallbacks during prediction, as sentences for the user."""
         return tuple(self.device.notes)
 
     @property
@@ -173,7 +172,7 @@ class DenseNetTissueModel:
 
     @property
     def read_spacing_um(self) -> float:
-        """Pixel size at which the picture is wanted, µm."""
+        """Pixel size at which the image is read, µm."""
         return self.params.read_spacing_um
 
     @property
@@ -188,30 +187,33 @@ class DenseNetTissueModel:
         return weights_digest(arrays_of(self.network), self._essentials())
 
     def predict_block(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
-        """Probabilities (rows, columns, classes) of a block that begins on the class lattice."""
+        """Probabilities (rows, columns, classes) of an 8-bit block (rows, columns, 3).
+
+        The block begins on the class lattice; *spacing_um* is its pixel size, µm.
+        """
         factor = max(1, round(self.read_spacing_um / spacing_um))
         if abs(factor * spacing_um - self.read_spacing_um) > 0.02 * self.read_spacing_um:
             raise InputError(
                 f"the network reads pixels of {self.read_spacing_um:g} µm; {spacing_um:g} µm is "
                 "not a whole fraction of that. Read the slide at that size."
             )
-        pictures = prepared(reduce_rgb(rgb, factor)[None])
+        images = prepared(reduce_rgb(rgb, factor)[None])
         if not self.device.has_gpu:
-            return self._coarse(pictures)
-        with _ON_THE_CARD:
+            return self._coarse(images)
+        with _GPU_LOCK:
             while True:
                 try:
-                    return self._coarse(pictures)
+                    return self._coarse(images)
                 except torch.cuda.OutOfMemoryError:
                     self.device.reduce_batch_size()
 
-    def _coarse(self, pictures: Tensor) -> Float32:
+    def _coarse(self, images: Tensor) -> Float32:
         """Probabilities (rows, columns, classes) on the class lattice."""
         network = self.network.eval()
         if next(network.parameters()).device != self.device.device:
             network.to(self.device.device)
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            scores = network(pictures.to(self.device.device))
+            scores = network(images.to(self.device.device))
             cell = round(self.spacing_um / self.read_spacing_um)
             coarse = functional.avg_pool2d(
                 torch.softmax(scores, dim=1), cell, ceil_mode=True, count_include_pad=False
@@ -219,7 +221,7 @@ class DenseNetTissueModel:
         return np.ascontiguousarray(coarse[0].permute(1, 2, 0).cpu().numpy())
 
     def predict(self, image: Raster) -> Raster:
-        """Probabilities of a picture on the lattice of `spacing_um`."""
+        """Probabilities (rows, columns, classes) of an image, fraction, on the class lattice."""
         return predict_raster(self, image)
 
     def save(self, folder: Path) -> None:
@@ -248,9 +250,9 @@ def load_densenet(folder: Path) -> DenseNetTissueModel:
     return DenseNetTissueModel(network.eval(), params, tuple(card["classes"]), card["training"])
 
 
-def prepared(pictures: NDArray[np.uint8]) -> Tensor:
-    """8-bit pictures (n, rows, columns, 3) as the network wants them, (n, 3, rows, columns)."""
-    scaled = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+def prepared(images: NDArray[np.uint8]) -> Tensor:
+    """8-bit images (n, rows, columns, 3) as input (n, 3, rows, columns), dimensionless."""
+    scaled = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     return (scaled - _MEAN) / _SPREAD
 
 

@@ -39,7 +39,7 @@ __all__ = [
     "train_densenet",
 ]
 
-Batch = tuple[Tensor, Tensor]
+ImageBatch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,7 +227,7 @@ class TissueTask:
             fingerprint=digest(content),
         )
 
-    def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
+    def batches(self, rng: np.random.Generator) -> Iterator[ImageBatch]:
         """Every training tile once: images (b, 3, rows, columns), classes (b, rows, columns)."""
         order = rng.permutation(self.train)
         for start in range(0, len(order), self.params.batch_size):
@@ -242,8 +242,11 @@ class TissueTask:
         amount = self.params.stain_augmentation
         return stain_augmented(image, amount, rng) if amount > 0 else image
 
-    def losses(self, batch: Batch, device: ComputeDevice) -> Iterator[tuple[Tensor, ...]]:
-        """Weighted cross-entropy of the labelled pixels, in parts that fit into the memory."""
+    def losses(self, batch: ImageBatch, device: ComputeDevice) -> Iterator[tuple[Tensor, ...]]:
+        """Weighted cross-entropy of the labelled pixels, in parts that fit into the memory.
+
+        Each is a scalar, dimensionless; images (b, 3, rows, columns).
+        """
         x, y = batch
         weights = torch.from_numpy(self.weights)
         amount = max(float(_labelled_weight(y, weights)), 1e-12)

@@ -1,4 +1,4 @@
-"""The network for nuclei on H&E that comes with the program; its card says what taught it."""
+"""The network for nuclei on H&E in this package; its card records the training."""
 
 from __future__ import annotations
 

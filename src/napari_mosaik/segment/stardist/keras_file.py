@@ -1,11 +1,11 @@
-"""Reads the weights file of a StarDist network that was trained with Keras, without TensorFlow.
+"""Read the weights file of a StarDist network that was trained with Keras, without TensorFlow.
 
 Three layouts are in use, all HDF5:
 
 * Keras 2: ``conv2d/conv2d/kernel:0``, a group per layer named like the layer;
 * Keras 3, file ending in ``.h5`` (csbdeep writes it so): the same without ``:0``;
 * Keras 3, file ending in ``.weights.h5``: ``layers/conv2d_7/vars/0`` (kernel) and ``1`` (bias),
-  numbered in the network's order whatever the layers are called; newer files carry the names too.
+  numbered in the network's order whatever the names of the layers; newer files hold the names too.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["read_keras_weights"]
 
-Arrays = dict[str, NDArray[Any]]
+TorchArrays = dict[str, NDArray[Any]]
 _STEM = re.compile(r"conv2d(_\d+)?")
 
 
-def read_keras_weights(path: Path, architecture: Architecture | None = None) -> Arrays:
+def read_keras_weights(path: Path, architecture: Architecture | None = None) -> TorchArrays:
     """Kernels (out, in, rows, columns) and biases under torch's names, float32.
 
     Parameters
@@ -37,7 +37,7 @@ def read_keras_weights(path: Path, architecture: Architecture | None = None) -> 
     path
         ``weights_best.h5`` or the like.
     architecture
-        The network that the weights must be of; that of ``2D_versatile_he`` if None.
+        The network that the weights must fit; that of ``2D_versatile_he`` if None.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def read_keras_weights(path: Path, architecture: Architecture | None = None) -> 
     except (OSError, KeyError, RuntimeError) as error:
         raise CorruptArtifact(
             f"the weights in {path} cannot be read ({error}); the file is cut off, damaged or no "
-            "Keras weights file. Fetch or copy it again"
+            "Keras weights file. Download or copy it again"
         ) from error
     return _torch_layout(_stem_named(named), architecture or Architecture(), path)
 
@@ -104,7 +104,7 @@ def _stem_named(found: dict[str, list[NDArray[Any]]]) -> dict[str, list[NDArray[
 
 def _torch_layout(
     found: dict[str, list[NDArray[Any]]], architecture: Architecture, path: Path
-) -> Arrays:
+) -> TorchArrays:
     expected = layer_shapes(architecture)
     odd = sorted(set(expected) ^ set(found))
     if odd:
@@ -113,7 +113,7 @@ def _torch_layout(
             f"{path} holds the weights of another network: they {word} '{odd[0]}'. "
             "Needed is StarDist's 2D_versatile_he or one trained with the same configuration"
         )
-    arrays: Arrays = {}
+    arrays: TorchArrays = {}
     for name, (inputs, outputs, size) in expected.items():
         shapes = [tuple(array.shape) for array in found[name]]
         wanted = [(size, size, inputs, outputs), (outputs,)]

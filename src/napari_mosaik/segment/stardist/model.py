@@ -31,8 +31,8 @@ _SAME_SIZE = 0.01
 def intensity_range(samples: ArrayLike) -> tuple[float, float]:
     """The 1st and 99.8th percentile of all channels together, which become 0 and 1.
 
-    StarDist's own way (`csbdeep.utils.normalize`).  Take the samples of a slide from all over its
-    tissue, and give the range to every block.
+    StarDist's own way (`csbdeep.utils.normalize`).  *samples* are grey values of any shape; sample
+    the whole tissue of a slide, and use the range for every block.
     """
     values = np.asarray(samples)
     if values.size == 0:
@@ -47,11 +47,11 @@ def intensity_range(samples: ArrayLike) -> tuple[float, float]:
 
 
 def _percentile(counts: NDArray[np.int64], percent: float) -> float:
-    """What `numpy.percentile` gives, from how often each grey value occurs: no sorting."""
-    upto = np.cumsum(counts)
-    place = (upto[-1] - 1) * percent / 100
-    below, above = (int(np.searchsorted(upto, k, "right")) for k in (int(place), math.ceil(place)))
-    return float(below + (above - below) * (place - int(place)))
+    """`numpy.percentile` from the histogram of grey values, without sorting."""
+    total = np.cumsum(counts)
+    rank = (total[-1] - 1) * percent / 100
+    below, above = (int(np.searchsorted(total, k, "right")) for k in (int(rank), math.ceil(rank)))
+    return float(below + (above - below) * (rank - int(rank)))
 
 
 class StarDistNuclei:
@@ -62,15 +62,15 @@ class StarDistNuclei:
     weights
         The network's weights and thresholds.
     value_range
-        Grey values that become 0 and 1 (`intensity_range`); taken from each picture if None,
-        which is right for a single picture and not for blocks of a slide.
+        Grey values that become 0 and 1 (`intensity_range`); from each image if None, which is right
+        for a single image and not for blocks of a slide.
     prob_threshold, nms_threshold
-        Other thresholds than the network's own.
+        Replace the network's own thresholds.
     bfloat16
-        Compute the convolutions with fewer digits: faster where the processor or GPU can.
+        Compute the convolutions in bfloat16: faster where CPU or GPU support it.
     device
-        Where the network runs, in torch's words: a graphics card if there is one, if None.  When
-        the memory of a card runs out, the processor goes on, and ``notes`` says so.
+        torch device of the network; the GPU if there is one, if None.  When a GPU runs out of
+        memory, the CPU continues, and ``notes`` reports it.
     """
 
     name = "stardist"
@@ -95,15 +95,15 @@ class StarDistNuclei:
 
     @property
     def spacing_um(self) -> float:
-        """Pixel size that the network reads, µm; other pictures are resampled to it."""
+        """Pixel size that the network reads, µm; other images are resampled to it."""
         return self.weights.spacing_um
 
     @property
     def halo_um(self) -> float:
-        """Margin that a block needs for its inner part to be as in the whole slide, µm.
+        """Margin in µm that makes the core of a block equal to the whole slide.
 
-        What the network sees, and two nuclei; a multiple of 16 px, so that blocks whose cores
-        begin on a multiple of 16 px put the network's grid on the same pixels.
+        Receptive field and two nuclei; a multiple of 16 px, so that blocks whose cores begin on a
+        multiple of 16 px put the network's grid on the same pixels.
         """
         return (CONTEXT_PX + _NEIGHBOURS_PX) * self.spacing_um
 
@@ -124,14 +124,20 @@ class StarDistNuclei:
         }
 
     def segment(self, rgb: NDArray[np.uint8], spacing_um: float) -> Labels:
-        """Labels 1..n of a block, int32 (rows, columns), numbered by first pixel."""
+        """Labels 1..n of an 8-bit block (rows, columns, 3), int32 (rows, columns).
+
+        Numbered by first pixel; *spacing_um* is the pixel size, µm.
+        """
         picture = require_rgb(rgb)
         candidates = self.candidates(picture, spacing_um)
         factor = self.spacing_um / spacing_um if self._resampled(spacing_um) else 1.0
         return renumber(paint_polygons(candidates, picture.shape[:2], factor), 1)
 
     def candidates(self, rgb: NDArray[np.uint8], spacing_um: float) -> Candidates:
-        """Centres, probabilities and ray lengths of the nuclei in px of the network."""
+        """Centres (n, 2), probabilities (n,) and ray lengths (n, rays) of the nuclei.
+
+        Centres and rays in px of the network.
+        """
         if not spacing_um > 0:
             raise InputError(f"the pixel size must be positive, not {spacing_um} µm")
         values: NDArray[Any] = rgb
@@ -147,20 +153,20 @@ class StarDistNuclei:
         return points, scores, rays + np.float32(self.weights.outline_um / self.spacing_um)
 
     def _maps(self, scaled: Float32) -> tuple[Float32, Float32]:
-        """Maps of the network; by the processor from the moment a card's memory is not enough."""
+        """Maps of the network; on the CPU from the moment a GPU's memory is not enough."""
         network = self.network
         try:
             return predict_maps(network, scaled, self.dtype)
         except torch.OutOfMemoryError:
             if next(network.parameters()).device.type == "cpu":
                 raise MosaikError(
-                    "the memory is not enough for a part of the slide; close other programs"
+                    "the memory is not enough for one block of the slide; close other programs"
                 ) from None
-        if self.network is network:  # blocks run side by side: only one of them has to say it
+        if self.network is network:  # blocks run side by side: only the first reports it
             self.network = self.weights.network()
             self.notes.append(
-                "the graphics card's memory is not enough: "
-                "the processor finds the nuclei from here on, which is slower"
+                "The GPU's memory is not enough; "
+                "the CPU segments the nuclei from here on, which is slower."
             )
         return predict_maps(self.network, scaled, self.dtype)
 
@@ -173,7 +179,10 @@ def _nothing(rays: int) -> Candidates:
 
 
 def resampled(values: Float32, factor: float) -> Float32:
-    """The picture with *factor* times as many pixels a side, smoothed where there are fewer."""
+    """An image (rows, columns, c) with *factor* times as many pixels a side.
+
+    Grey values (dimensionless); anti-aliased where there are fewer pixels.
+    """
     rows, cols = (max(1, round(size * factor)) for size in values.shape[:2])
     needed = [
         max(0, math.ceil(wanted / factor) - there)

@@ -1,6 +1,6 @@
-"""The StarDist network in torch: where nuclei are, and how far their edge is along each ray.
+"""The StarDist network in torch: object probability, and distance to the edge along each ray.
 
-A U-Net on a picture that was reduced by two: two convolutions and a max-pool before it, three
+A U-Net on an image that was reduced by two: two convolutions and a max-pool before it, three
 levels within it.  Layers carry the names of StarDist's own Keras network, so its weights fit.
 
 Source: Schmidt et al. 2018, MICCAI (StarDist); Ronneberger et al. 2015, MICCAI (U-Net).
@@ -33,14 +33,14 @@ __all__ = [
 GRID = 2
 """Pixels between two positions of the output."""
 DIVISOR = 16
-"""Rows and columns of the padded picture are multiples of this."""
+"""Rows and columns of the padded image are multiples of this."""
 CONTEXT_PX = 112
-"""What lies further away than this changes no output (92 px, and up to one cell of 16 px)."""
+"""Pixels further away than this change no output (92 px, and up to one cell of 16 px)."""
 LEVELS = 3
 STRIP_STEPS = 32
-"""Larger maps would be taken from the system anew each time, which costs as much as they do."""
+"""Larger maps would be allocated again for each strip, which takes as long as computing them."""
 FIRST_REACH = 3
-"""Rows of the first level at a strip's edge that lack what lies beyond: two in it, one before."""
+"""Rows of the first level at a strip's edge that lack their neighbours: two in it, one before."""
 LAST_REACH = 2
 """Rows of the second level that make up for three convolutions at the first."""
 SMALLEST_DISTANCE_PX = 1e-3
@@ -96,12 +96,12 @@ class StarDistNetwork(nn.Module):
             }
         )
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scores before the sigmoid (n, 1, r/2, c/2) and distances in px (n, rays, r/2, c/2).
 
-        ``pictures`` are (n, 3, r, c), normalised; r and c are multiples of 16.
+        ``images`` are (n, 3, r, c), normalised (dimensionless); r and c are multiples of 16.
         """
-        x = _in_strips(self._first, (pictures,), (GRID,), FIRST_REACH)
+        x = _in_strips(self._first, (images,), (GRID,), FIRST_REACH)
         skips = [x]
         for n in range(1, LEVELS):
             x = self._down(n, functional.max_pool2d(x, 2))
@@ -112,9 +112,9 @@ class StarDistNetwork(nn.Module):
         found = _in_strips(self._last, (x, skips[0]), (1, 2), LAST_REACH)
         return found[:, :1], found[:, 1:]
 
-    def _first(self, pictures: Tensor) -> Tensor:
-        """The picture reduced by two, and the first level."""
-        x = self._relu("conv2d_1", self._relu("conv2d", pictures))
+    def _first(self, images: Tensor) -> Tensor:
+        """The image reduced by two, and the first level."""
+        x = self._relu("conv2d_1", self._relu("conv2d", images))
         return self._down(0, functional.max_pool2d(x, GRID))
 
     def _last(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -153,25 +153,25 @@ def _in_strips(
 
 
 def predict_maps(
-    network: StarDistNetwork, picture: ArrayLike, dtype: torch.dtype = torch.float32
+    network: StarDistNetwork, image: ArrayLike, dtype: torch.dtype = torch.float32
 ) -> tuple[Float32, Float32]:
     """Probability (ceil(r/2), ceil(c/2)) and ray lengths in px (ceil(r/2), ceil(c/2), rays).
 
-    The picture is continued at its end by reflection to multiples of 16; what was added is cut off
-    again on the grid by half of it, rounded down, as StarDist does.
+    The image is padded at its end by reflection to multiples of 16; on the grid, half of it,
+    rounded down, is cut off again, as StarDist does.
 
     Parameters
     ----------
     network
         The network, in evaluation mode.
-    picture
-        (r, c, 3) normalised picture.
+    image
+        (r, c, 3) normalised image, dimensionless.
     dtype
         Type in which the convolutions are computed.
     """
-    values = np.asarray(picture, np.float32)
+    values = np.asarray(image, np.float32)
     if values.ndim != 3 or values.shape[2] != 3 or min(values.shape) == 0:
-        raise InputError(f"the network reads (rows, columns, 3) pictures, not {values.shape}")
+        raise InputError(f"the network reads (rows, columns, 3) images, not {values.shape}")
     pad = [(-size) % DIVISOR for size in values.shape[:2]]
     padded = np.pad(values, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="reflect")
     device = next(network.parameters()).device

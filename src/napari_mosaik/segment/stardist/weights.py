@@ -1,4 +1,4 @@
-"""Weights of a StarDist network with all that a result depends on: thresholds, pixel size, hash."""
+"""Weights of a StarDist network with thresholds, pixel size and hash."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ class StarDistWeights:
     Attributes
     ----------
     name
-        What people call it.
+        Name of the network.
     arrays
         Arrays under torch's names.
     architecture
         Widths of the network.
     prob_threshold, nms_threshold
-        Least probability of a nucleus, and largest overlap of two (share of the smaller one).
+        Minimum probability of a nucleus, and maximum overlap of two (fraction of the smaller one).
     spacing_um
-        Pixel size of the pictures that it was trained on.
+        Pixel size of the training images, µm.
     training
-        What is known about its training.
+        Record of its training.
     outline_um
-        What is added to every ray: networks that learned from thresholds draw the inner side of
-        an edge, people its outer side.
+        Added to every ray, µm: networks trained on thresholded labels outline the inner side of an
+        edge, people its outer side.
     """
 
     name: str
@@ -116,7 +116,7 @@ class StarDistWeights:
             network.load_state_dict(tensors)
         except RuntimeError as error:
             raise InputError(
-                f"the weights '{self.name}' are of another network: {error}"
+                f"the weights '{self.name}' are not of this network: {error}"
             ) from error
         return network.eval()
 
