@@ -46,7 +46,6 @@ def test_levels_are_built_when_a_case_is_opened(qtbot, page, case):
 
 
 def test_closing_the_window_ends_the_work(qtbot, page, case, monkeypatch):
-    from napari_mosaik.widgets.pages import pyramid_builder as pyramid_builder
 
     closed = []
 
@@ -57,7 +56,7 @@ def test_closing_the_window_ends_the_work(qtbot, page, case, monkeypatch):
         finally:
             closed.append(slide.path.name)
 
-    monkeypatch.setattr(pyramid_builder, "complete_pyramid", endless)
+    monkeypatch.setattr(pyramids, "complete_pyramid", endless)
     messages = []
     page.levels.message_changed.connect(messages.append)
     page.controller.open(case.root)

@@ -82,12 +82,9 @@ def _pipeline(cases: list[Any], held_out: Any, seed: int, bar: Bar) -> None:
 
 
 def _report(case: Any, out: Path) -> Path:
-    from napari_mosaik.io.files import write_bytes
-    from napari_mosaik.view.report.content import case_report
+    from napari_mosaik.view.report.content import write_case_report
 
-    path = out / "report.html"
-    write_bytes(path, case_report(case).encode())
-    return path
+    return write_case_report(case, out / "report.html")
 
 
 def _figures(case: Any, out: Path, seconds: float) -> dict[str, Any]:

@@ -47,13 +47,9 @@ def report(
     ] = None,
 ) -> None:
     """Write the case's report: figures, maps, metrics beside baselines, verification."""
-    from napari_mosaik.io.files import write_bytes
-    from napari_mosaik.view.report.content import case_report
+    from napari_mosaik.view.report.content import write_case_report
 
-    found = _case(case)
-    path = out or found.root / "report.html"
-    write_bytes(path, case_report(found).encode())
-    typer.echo(path)
+    typer.echo(write_case_report(_case(case), out))
 
 
 def open_window(case: Path) -> None:

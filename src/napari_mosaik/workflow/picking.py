@@ -18,10 +18,25 @@ from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide.types.base import Slide
 from napari_mosaik.segment import VesselParams
-from napari_mosaik.segment.stain_sampling import HDabStain, PickedStain, check_apart, pick_stain
+from napari_mosaik.segment.stain_sampling import (
+    HDabStain,
+    PickedStain,
+    check_apart,
+    pick_stain,
+    stain_colour,
+)
 from napari_mosaik.segment.stain_vectors import StainVector, ruifrok_stains
 
-__all__ = ["CLICK_UM", "MOST_UM", "UNTIL_RUN", "Picked", "pick_vessel_stain", "stains_in_use"]
+__all__ = [
+    "CLICK_UM",
+    "MOST_UM",
+    "UNTIL_RUN",
+    "Picked",
+    "VesselParams",
+    "pick_vessel_stain",
+    "stain_colour",
+    "stains_in_use",
+]
 
 UNTIL_RUN: Final = "the usual ones until the vessels were run"
 CLICK_UM: Final = 5.0

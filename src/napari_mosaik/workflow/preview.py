@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide, SlideBlocks
     from napari_mosaik.io.slide.read.stream import Region, View
 
-__all__ = ["MAX_PREVIEW_PX", "Preview", "PreviewMemory", "preview"]
+__all__ = ["MAX_PREVIEW_PX", "Preview", "PreviewMemory", "Region", "preview"]
 
 T = TypeVar("T")
 MAX_PREVIEW_PX = 1536

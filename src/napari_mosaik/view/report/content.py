@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from napari_mosaik.core.catalogue import (
     VESSELS,
 )
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.files import write_bytes
 from napari_mosaik.io.slide.types.damage import summary
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import count, number, uptake_name
@@ -41,7 +43,7 @@ from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.segmentation_qa import qa_records
 from napari_mosaik.workflow.steps import STEPS
 
-__all__ = ["case_report", "gather_report", "qa_line", "qa_table"]
+__all__ = ["case_report", "gather_report", "qa_line", "qa_table", "write_case_report"]
 
 _SPACE = "\N{NO-BREAK SPACE}"
 """Keeps a number and its unit on one line."""
@@ -68,6 +70,26 @@ def case_report(case: Case) -> str:
     Results that are missing appear as "not available".
     """
     return build_report(gather_report(case))
+
+
+def write_case_report(case: Case, path: Path | None = None) -> Path:
+    """Write the report of a case as HTML.
+
+    Parameters
+    ----------
+    case
+        The opened case.
+    path
+        File to write; None for ``report.html`` in the case folder.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    path = path or case.root / "report.html"
+    write_bytes(path, case_report(case).encode())
+    return path
 
 
 def gather_report(case: Case) -> ReportData:

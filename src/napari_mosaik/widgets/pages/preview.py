@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
     from napari_mosaik.core import Params, Transform
     from napari_mosaik.io.case import Case
-    from napari_mosaik.io.slide.read.stream import Region
     from napari_mosaik.widgets.canvas.layer_board import LayerBoard
-    from napari_mosaik.workflow.preview import Preview
+    from napari_mosaik.workflow.preview import Preview, Region
 
 __all__ = ["PREFIX", "LivePreview"]
 

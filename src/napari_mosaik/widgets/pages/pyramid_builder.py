@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject, Signal
 
 from napari_mosaik.core.catalogue import STAIN_TITLES
-from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.thread_priority import COMPUTING, step_back
-from napari_mosaik.io.slide.pyramid.build import complete_pyramid, lacks_levels
+from napari_mosaik.workflow.pyramids import build_missing_levels
 
 if TYPE_CHECKING:
-    from napari_mosaik.io import Case
+    from napari_mosaik.io.case import Case
     from napari_mosaik.widgets.base.case_controller import CaseController
 
 __all__ = ["PyramidBuilder"]
@@ -61,33 +60,20 @@ class PyramidBuilder(QObject):
         else:
             self._may_run.clear()
 
-    def _complete(self, case: Case, end: threading.Event) -> str:
+    def _complete(self, case: Case, stopped: threading.Event) -> str:
         """Runs in the background; returns the first error message, empty if all went well."""
         step_back(COMPUTING)
-        problems = []
-        for stain in case.file.slides:
-            try:
-                self._complete_one(case, stain, end)
-            except InputError:
-                continue  # whoever reads the slide reports what is wrong with it
-            except MosaikError as error:
-                problems.append(str(error))
-        return problems[0] if problems else ""
-
-    def _complete_one(self, case: Case, stain: str, end: threading.Event) -> None:
-        if end.is_set():
-            return
-        with case.slide(stain) as slide:
-            if not lacks_levels(slide):
-                return
-            title = f"{STAIN_TITLES[stain]}: building missing pyramid levels"
-            with contextlib.closing(complete_pyramid(slide, case.pyramids, threads=1)) as work:
-                for progress in work:
-                    self._may_run.wait()
-                    if end.is_set():
-                        return
-                    self._report(f"{title}, {progress.fraction:.0%}".replace("%", " %"))
-                self._report("")
+        with contextlib.closing(build_missing_levels(case, threads=1)) as work:
+            while True:
+                self._may_run.wait()
+                if stopped.is_set():
+                    return ""
+                try:
+                    stain, progress = next(work)
+                except StopIteration as end:
+                    return next(iter(end.value), "")
+                title = f"{STAIN_TITLES[stain]}: building missing pyramid levels"
+                self._report(f"{title}, {100 * progress.fraction:.0f} %")
 
     def _report(self, text: str) -> None:
         """Emit a changed message only; a signal for every tile would flood the GUI thread."""

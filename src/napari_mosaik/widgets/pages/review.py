@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from qtpy.QtWidgets import (
 from napari_mosaik.core.catalogue import METRICS
 from napari_mosaik.view.formatting import number
 from napari_mosaik.view.maps import DIFFERENCE_TITLE
+from napari_mosaik.view.report.content import write_case_report
 from napari_mosaik.view.tile_data import badge_of, metric_rows, nearest_tile, summary_of
 from napari_mosaik.widgets.base.controls import button, clear, column, row, wrapped_label
 from napari_mosaik.widgets.base.figure_view import FigureView
@@ -30,7 +32,6 @@ from napari_mosaik.widgets.canvas.side_by_side import SideBySide, review_specs
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
-    from napari_mosaik.io.case import Case
     from napari_mosaik.view.tile_data import TileData
     from napari_mosaik.widgets.base.case_controller import CaseController
 
@@ -168,7 +169,7 @@ class ReviewPanel(QWidget):
     def _report(self) -> None:
         case = self._controller.workspace.case
         if case is not None:
-            self._controller.read("Report", partial(_write_report, case), _open_report)
+            self._controller.read("Report", partial(write_case_report, case), _open_report)
 
 
 def _table() -> QTableWidget:
@@ -190,14 +191,5 @@ def _table() -> QTableWidget:
     return table
 
 
-def _write_report(case: Case) -> str:
-    from napari_mosaik.io.files import write_bytes
-    from napari_mosaik.view.report.content import case_report
-
-    path = case.root / "report.html"
-    write_bytes(path, case_report(case).encode())
-    return str(path)
-
-
-def _open_report(path: str) -> None:
-    QDesktopServices.openUrl(QUrl.fromLocalFile(path))
+def _open_report(path: Path) -> None:
+    QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))

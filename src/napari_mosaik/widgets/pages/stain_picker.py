@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     from napari_mosaik.core import Params
     from napari_mosaik.io.case import Case
-    from napari_mosaik.segment import VesselParams
     from napari_mosaik.widgets.canvas.link import CanvasLink
-    from napari_mosaik.workflow.picking import Picked
+    from napari_mosaik.workflow.picking import Picked, VesselParams
 
 __all__ = ["StainPicker"]
 
@@ -185,8 +184,7 @@ class StainPicker(QWidget):
 
     def _colours(self, params: VesselParams) -> str:
         """The stain vectors in use, with a colour sample each, and their source."""
-        from napari_mosaik.segment.stain_sampling import stain_colour
-        from napari_mosaik.workflow.picking import stains_in_use
+        from napari_mosaik.workflow.picking import stain_colour, stains_in_use
 
         case = self._controller.workspace.case
         assert case is not None
