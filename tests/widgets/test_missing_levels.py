@@ -47,6 +47,8 @@ def test_levels_are_built_when_a_case_is_opened(qtbot, page, case):
 
 def test_closing_the_window_ends_the_work(qtbot, page, case, monkeypatch):
 
+    from napari_mosaik.workflow import pyramids
+
     closed = []
 
     def endless(slide, folder, threads):
