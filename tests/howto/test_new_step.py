@@ -1,14 +1,6 @@
 """How many files a new step touches that is seen: a toy step, run, shown and reported in a copy."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
-import napari_mosaik
-
-SOURCE = Path(napari_mosaik.__file__).parent
+from tests.howto.copies import PackageCopy
 
 SCIENCE = '''"""Necrosis: pale tissue of the H&E slide."""
 
@@ -130,34 +122,20 @@ assert "<td>necrosis</td>" in case_report(case)
 """
 
 
-def add_toy(package):
-    """The files of a new step; it is found without being listed anywhere."""
-    (package / "tissue" / "necrosis.py").write_text(SCIENCE)
-    (package / "workflow" / "steps" / "necrosis.py").write_text(STEP)
-    (package / "view" / "steps" / "necrosis.py").write_text(VIEW)
-    with (package / "core" / "catalogue.py").open("a") as file:
-        file.write(ARTIFACT)
-    names = "\nfrom napari_mosaik.tissue.necrosis import NecrosisParams, necrosis_mask\n"
-    with (package / "tissue" / "__init__.py").open("a") as file:
-        file.write(names)
-
-
-def contents(package):
-    return {path.relative_to(package): path.read_bytes() for path in package.rglob("*.py")}
+NAMES = "\nfrom napari_mosaik.tissue.necrosis import NecrosisParams, necrosis_mask\n"
 
 
 def test_a_new_step_that_is_seen(tmp_path, record_property):
-    package = tmp_path / "src" / "napari_mosaik"
-    shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    before = contents(package)
-    add_toy(package)
-    touched = [path for path, text in contents(package).items() if before.get(path) != text]
-
-    environment = {**os.environ, "PYTHONPATH": str(package.parent)}
-    command = [sys.executable, "-c", USE, str(tmp_path / "case")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    package = PackageCopy(tmp_path)
+    package.append("tissue/necrosis.py", SCIENCE)
+    package.append("tissue/__init__.py", NAMES)
+    package.append("core/catalogue.py", ARTIFACT)
+    package.append("workflow/steps/necrosis.py", STEP)
+    package.append("view/steps/necrosis.py", VIEW)
+    package.run(USE, tmp_path / "case")
+    touched = package.touched()
+    in_widgets = sum(path.parts[0] == "widgets" for path in touched)
     record_property("new_step_files", len(touched))
-    record_property("new_step_widgets", sum(path.parts[0] == "widgets" for path in touched))
+    record_property("new_step_widgets", in_widgets)
     assert len(touched) <= 5
-    assert not any(path.parts[0] == "widgets" for path in touched)
+    assert in_widgets == 0

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 
 from napari_mosaik.core import InputError
-from napari_mosaik.core.catalogue import CLASS_NAMES
+from napari_mosaik.core.catalogue import BACKGROUND, CLASS_NAMES
 from napari_mosaik.core.palette import CLASS_COLOURS
 from napari_mosaik.core.shapes import AnnotatedShape
 
@@ -26,12 +26,13 @@ class TissueClass:
     key: str = ""
 
 
-DEFAULT_CLASSES: Final = (
-    TissueClass(CLASS_NAMES[2], CLASS_COLOURS[2], "1"),
-    TissueClass(CLASS_NAMES[3], CLASS_COLOURS[3], "2"),
-    TissueClass(CLASS_NAMES[1], CLASS_COLOURS[1], "3"),
+DEFAULT_CLASSES: Final = tuple(
+    TissueClass(CLASS_NAMES[code], CLASS_COLOURS[code], str(key))
+    for key, code in enumerate(
+        (*sorted(code for code in CLASS_NAMES if code > BACKGROUND), BACKGROUND), 1
+    )
 )
-"""The three tissue classes of the program."""
+"""The built-in classes: tissue first, background last."""
 
 
 @dataclass(frozen=True, slots=True)
