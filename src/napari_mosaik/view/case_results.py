@@ -80,7 +80,10 @@ class CaseResults:
         return np.asarray(table[name], float)
 
     def painted(self, artifact: Artifact[Table], column: str) -> Raster | None:
-        """A column of a tile table as a map with one sample per tile; None when it is missing."""
+        """A column of a tile table as a map, shape (rows, columns) of the grid; None without it.
+
+        The values have the unit of the column (SUV, µm, ...); NaN where there is no tile.
+        """
         values, grid, table = self.column(artifact, column), self.get(TILES), self.get(artifact)
         if values is None or grid is None or table is None:
             return None
@@ -109,9 +112,10 @@ class CaseResults:
         return tuple(name for name in chosen if table is None or name in table)
 
     def onto_tissue(self, raster: Raster, frame: str, like: Raster) -> Raster | None:
-        """A raster of another coordinate space on the lattice of *like*, in the raster's unit.
+        """A raster of another coordinate space on the lattice of *like*, shape (rows, columns).
 
-        NaN where *like* is NaN; None while *frame* is not aligned.
+        The values keep their unit (SUV, ...) and are NaN where *like* is NaN.  None before *frame*
+        is registered.
         """
         transform = self.transform(frame)
         if transform is None:

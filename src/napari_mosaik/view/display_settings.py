@@ -1,7 +1,6 @@
-"""How a slide looks on the screen: brightness, contrast, gamma, or one stain alone.
+"""Display settings of a slide: brightness, contrast, gamma, or one stain alone.
 
-Only pixels on their way to the canvas pass through here; no measurement, export or statistic
-does, so that nothing that is set here changes a result.
+They apply only to pixels on their way to the canvas and change no measurement, export or result.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ __all__ = [
 ]
 
 StainName = Literal["", "haematoxylin", "eosin", "dab"]
-"""A stain that can be shown alone; empty for the slide as it is."""
+"""A stain that can be shown alone; empty for all stains."""
 Vector = tuple[float, float, float]
 StainVectors = tuple[tuple[StainName, Vector], ...]
-"""Stains of a slide and their directions in optical density (R, G, B)."""
+"""Stains of a slide and their vectors in optical density (R, G, B)."""
 
 STAIN_NAMES: Final[dict[StainName, str]] = {
-    "": "All colours",
-    "haematoxylin": "Haematoxylin alone",
-    "eosin": "Eosin alone",
-    "dab": "DAB alone",
+    "": "All stains",
+    "haematoxylin": "Haematoxylin only",
+    "eosin": "Eosin only",
+    "dab": "DAB only",
 }
 _DAB_SLIDE: Final[StainVectors] = (("haematoxylin", HAEMATOXYLIN), ("dab", DAB))
 STAINS_OF_SLIDE: Final[dict[str, StainVectors]] = {
@@ -59,33 +58,33 @@ STAINS_OF_SLIDE: Final[dict[str, StainVectors]] = {
 }
 """Stains by kind of slide, after Ruifrok and Johnston 2001; "" where the kind is not known."""
 LIMITS: Final = {"brightness": (-1.0, 1.0), "contrast": (0.2, 5.0), "gamma": (0.2, 5.0)}
-"""Least and greatest value of each setting."""
+"""Minimum and maximum of each setting."""
 _STEPS: Final = 2048
 _MAX_DENSITY: Final = math.log(WHITE_INTENSITY)
-"""Natural optical density of the darkest 8-bit level."""
+"""Natural optical density of the darkest 8-bit intensity."""
 
 
 @dataclass(frozen=True, slots=True)
 class DisplaySettings:
-    """Settings of the display of one slide; the default leaves every pixel as it is.
+    """Display settings of one slide; the defaults leave every pixel unchanged.
 
     Parameters
     ----------
     brightness
-        Added to the level, as a share of full scale.
+        Added to the intensity, as a fraction of full scale.
     contrast
         Factor around the middle grey.
     gamma
-        Exponent of the level; above 1 mid-tones become darker.
+        Exponent of the intensity; above 1 mid-tones become darker.
     stain
-        Show this stain alone, in its own colour on white.
+        Show only this stain, in its own colour on white.
     vectors
-        Stains of the slide from which *stain* is separated.
+        Stains of the slide, from which *stain* is separated.
 
     Raises
     ------
     InputError
-        A setting is out of its `LIMITS`, or *stain* is none of the slide's.
+        A setting is outside its `LIMITS`, or the slide does not have *stain*.
     """
 
     brightness: float = 0.0
@@ -100,15 +99,15 @@ class DisplaySettings:
             if not low <= value <= high:
                 raise InputError(f"{name} must lie between {low:g} and {high:g}, not {value:g}")
         if self.stain and self.stain not in dict(self.vectors):
-            raise InputError(f"this slide has no stain '{self.stain}' that could be shown alone")
+            raise InputError(f"this slide has no stain '{self.stain}'")
 
     @property
     def neutral(self) -> bool:
-        """Whether pixels stay as they are."""
+        """Whether pixels stay unchanged."""
         return not self.stain and (self.brightness, self.contrast, self.gamma) == (0.0, 1.0, 1.0)
 
     def levels(self) -> Pixels:
-        """The 256 levels that are shown for the levels 0 to 255."""
+        """The intensity that is shown for each of 0 to 255, (256,) uint8."""
         level = np.arange(256) / 255.0
         level = np.clip((level - 0.5) * self.contrast + 0.5 + self.brightness, 0.0, 1.0)
         return np.rint(255.0 * level**self.gamma).astype(np.uint8)
@@ -117,8 +116,8 @@ class DisplaySettings:
 def stains_of(kind: str, own: Mapping[str, Sequence[float]] | None = None) -> StainVectors:
     """Stains of a kind of slide ("he", "cd34", "caix"; others: all three).
 
-    *own* holds the directions that were found on the slide itself, by stain; those that it lacks
-    are the usual ones.
+    *own* holds the stain vectors measured on the slide, by stain; others are those of Ruifrok and
+    Johnston.
     """
     usual = STAINS_OF_SLIDE.get(kind, STAINS_OF_SLIDE[""])
     found = own or {}
@@ -131,17 +130,17 @@ def _vector(values: Sequence[float]) -> Vector:
 
 
 def prepare() -> None:
-    """Compile what `apply_display` needs, so that the first use does not wait for it."""
+    """Compile the functions of `apply_display`, so that the first use does not wait."""
     pixel = np.zeros((1, 1, 3), np.uint8)
     apply_display(pixel, DisplaySettings(gamma=2.0))
     apply_display(pixel, DisplaySettings(stain="haematoxylin"))
 
 
 def apply_display(pixels: Pixels, settings: DisplaySettings) -> Pixels:
-    """Pixels (rows, columns, 3) as they are to be looked at; the same array if nothing is set.
+    """Pixels (rows, columns, 3), uint8, as displayed; the same array with neutral settings.
 
-    A stain alone: its amount by colour deconvolution (natural optical density, negative amounts
-    are 0), laid over white in the stain's own colour; then brightness, contrast and gamma.
+    A single stain is separated by colour deconvolution (natural optical density, negative amounts
+    are 0) and drawn on white in its own colour; brightness, contrast and gamma follow.
     """
     if settings.neutral:
         return pixels
@@ -156,7 +155,7 @@ def apply_display(pixels: Pixels, settings: DisplaySettings) -> Pixels:
 
 
 def _density_tables(vectors: StainVectors, stain: StainName) -> NDArray[np.float32]:
-    """What each level of each channel adds to the amount of a stain, (3, 256)."""
+    """Contribution of each intensity of each channel to the amount of a stain, (3, 256)."""
     names = [name for name, _ in vectors]
     directions: Sequence[Vector] = [vector for _, vector in vectors]
     inverse = np.linalg.inv(stain_matrix(*directions))[names.index(stain)]

@@ -70,7 +70,7 @@ def note(axes: Axes, text: str) -> None:
 
 
 def paired_values(first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Two series of one value per tile, (n,) each in its own unit; NaN where it is missing.
+    """Two series with one value per tile index, (n_tiles,) each; NaN where it is missing.
 
     Raises `InputError` when their shapes differ.
     """
@@ -81,7 +81,7 @@ def paired_values(first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, Floa
 
 
 def ring_tile(axes: Axes, x: FloatArray, y: FloatArray, tile: int | None) -> None:
-    """Ring the point of a tile; *x* and *y* are (n,) in units of the axes, NaN is not drawn."""
+    """Ring the point of the tile with this index; *x* and *y* are (n_tiles,), NaN is not drawn."""
     if tile is None or not 0 <= tile < x.size or not np.isfinite(x[tile] + y[tile]):
         return
     edge = palette.SELECTED_TILE

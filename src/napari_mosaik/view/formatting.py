@@ -1,11 +1,11 @@
-"""Numbers and states as words: units, three significant digits, never "None" or "nan"."""
+"""Numbers and states as text: units, three significant digits, never "None" or "nan"."""
 
 from __future__ import annotations
 
 import math
 import re
 from dataclasses import dataclass
-from typing import Final, Literal, SupportsFloat
+from typing import Final, SupportsFloat
 
 from napari_mosaik.features.catalogue import PARAMETERS
 
@@ -30,7 +30,6 @@ _THIN: Final = "\N{NARROW NO-BREAK SPACE}"
 _SPACE: Final = "\N{NO-BREAK SPACE}"
 _SUPERSCRIPT: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-State = Literal["done", "stale", "missing", "running", "blocked", "failed"]
 STATE_MARKS: Final[dict[str, tuple[str, str]]] = {
     "done": ("✓", "done"),
     "stale": ("↻", "stale"),
@@ -39,7 +38,7 @@ STATE_MARKS: Final[dict[str, tuple[str, str]]] = {
     "blocked": ("⊘", "blocked"),
     "failed": ("✗", "failed"),
 }
-"""Mark and word of each state of a step: a shape and a word, not colour alone."""
+"""Symbol and word of each state of a step, so that it does not depend on colour."""
 
 
 def number(
@@ -47,7 +46,7 @@ def number(
 ) -> str:
     """A number with *digits* significant digits and its unit; *missing* for None, NaN, infinity.
 
-    Whole numbers (`int`) are given in full.  The unit "1" stands for none.
+    Integers are given in full.  The unit "1" is dimensionless.
     """
     if value is None or not math.isfinite(float(value)):
         return missing
@@ -71,7 +70,7 @@ def _significant(value: float, digits: int) -> str:
 
 
 def _grouped(text: str) -> str:
-    """Thousands apart from five digits on, with a true minus sign."""
+    """Digits grouped in thousands from five digits on, with a true minus sign."""
     whole, dot, rest = text.partition(".")
     bare = whole.lstrip("-")
     if len(bare) > 4:
@@ -84,7 +83,7 @@ def _minus(text: str) -> str:
 
 
 def percent(fraction: SupportsFloat | None, *, missing: str = NOT_MEASURED) -> str:
-    """A fraction in [0, 1] as per cent without needless digits: "82 %", "0.4 %"."""
+    """A fraction in [0, 1] as per cent: "82 %", "0.4 %"."""
     if fraction is None or not math.isfinite(float(fraction)):
         return missing
     value = 100 * float(fraction)
@@ -93,7 +92,7 @@ def percent(fraction: SupportsFloat | None, *, missing: str = NOT_MEASURED) -> s
 
 
 def count(n: int, singular: str, plural: str = "") -> str:
-    """A number of things: "1 tile", "412 tiles", "no tiles"."""
+    """A count with its noun: "1 tile", "412 tiles", "no tiles"."""
     many = plural or f"{singular}s"
     if n == 0:
         return f"no {many}"
@@ -108,7 +107,7 @@ def interval(low: SupportsFloat | None, high: SupportsFloat | None, digits: int 
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time: "0:41", "12:05", "1 h 05 min"; "unknown" when it cannot be told."""
+    """A duration in seconds as text: "0:41", "12:05", "1 h 05 min"; "unknown" for None."""
     if seconds is None or not math.isfinite(seconds) or seconds < 0:
         return "unknown"
     minutes, rest = divmod(round(seconds), 60)
@@ -119,7 +118,7 @@ def duration(seconds: float | None) -> str:
 
 
 def state_words(state: str, detail: str = "") -> str:
-    """Mark and word of a state with its reason: "↻ stale: threshold changed"."""
+    """Symbol and word of a state with its reason: "↻ stale: threshold changed"."""
     mark, word = STATE_MARKS.get(state, ("–", state))
     return f"{mark} {word}: {detail}" if detail else f"{mark} {word}"
 
@@ -149,10 +148,10 @@ _SPELLINGS: Final = {
 
 
 def title_of(name: str) -> str:
-    """Words for the name of a column, to stand within a sentence.
+    """The name of a column as text within a sentence.
 
     "vessel_equivalent_diameter_um" -> "vessel equivalent diameter".  Tile parameters have the
-    titles of their catalogue; of other names the unit's suffix is dropped.
+    titles of their catalogue; other names lose the suffix of the unit.
     """
     if name in PARAMETERS:
         title = PARAMETERS[name].title
@@ -166,20 +165,20 @@ def title_of(name: str) -> str:
 
 
 def heading(name: str) -> str:
-    """The same to begin a line: "Vessel equivalent diameter"."""
+    """The name of a column at the start of a line: "Vessel equivalent diameter"."""
     title = title_of(name)
     return title[:1].upper() + title[1:]
 
 
 def uptake_name(unit: str) -> str:
-    """What uptake in a given unit is called: SUV with its normalisation."""
+    """The name of the uptake in a unit: SUV with its normalisation."""
     names = {"cm²/mL": "SUV (body surface)", "g/mL": "SUV (body weight)", "1": "normalised SUV"}
     return names.get(unit, "uptake")
 
 
 @dataclass(frozen=True, slots=True)
 class TileReading:
-    """What is known of one tile; None and NaN stand for "not measured"."""
+    """Results of one tile; None: not computed, NaN: not measured."""
 
     tile: int
     neoplastic: float | None = None
@@ -193,7 +192,7 @@ class TileReading:
 
 
 def tile_line(reading: TileReading) -> str:
-    """The line under the cursor; parts that were never computed are left out.
+    """The status line of a tile; results that were not computed are omitted.
 
     "tile 217 · neoplastic 82 % · 41 vessels/mm² · SUV 3.12 measured, 2.80 predicted (2.1 to 3.6) ·
     cluster: hot".

@@ -77,10 +77,10 @@ LAYER_TITLES: Final = {
     TILES.name: "Tiles",
     ANNOTATIONS.name: "Annotations",
 }
-"""Title of a layer by the result that it shows; maps of numbers are named after their parameter."""
+"""Title of a layer by the artifact that it shows; maps are named after their parameter."""
 ANNOTATIONS_TITLE: Final = LAYER_TITLES[ANNOTATIONS.name]
 _ROWS: Final = 256
-"""Rows of the map that are worked out at once, so that a large slide needs little memory."""
+"""Rows that are computed at once, so that a large slide needs little memory."""
 
 
 def slide_layer(
@@ -92,9 +92,9 @@ def slide_layer(
     visible: bool = True,
     blending: str = "translucent",
 ) -> LayerSpec:
-    """A slide: levels (rows, columns, 3) from full size to smallest, read when they are needed.
+    """A slide from its pyramid levels, (rows, columns, 3) sRGB each, from full size to smallest.
 
-    *lattice* is that of the first level.
+    The levels are read when they are drawn; *lattice* is that of the first one.
     """
     return LayerSpec(
         name,
@@ -109,7 +109,7 @@ def slide_layer(
 
 
 def tissue_layer(mask: Raster, transform: Transform | None = None) -> LayerSpec:
-    """The tissue mask of a slide as an outline."""
+    """The tissue mask of a slide, (rows, columns), as an outline; NaN is background."""
     artifact = TISSUE[mask.lattice.frame].name
     title = LAYER_TITLES[artifact]
     return LayerSpec(
@@ -128,7 +128,11 @@ def tissue_layer(mask: Raster, transform: Transform | None = None) -> LayerSpec:
 def artefact_layer(
     mask: Raster, names: Mapping[int, str], transform: Transform | None = None
 ) -> LayerSpec:
-    """Pen, folds, blur and air bubbles as filled areas; *names* are the words of the codes."""
+    """The artefact mask of a slide as filled areas.
+
+    *mask* holds label codes (rows, columns): pen, fold, blur, air bubble, other; *names* are their
+    titles by code.
+    """
     artifact = ARTEFACT_MASK[mask.lattice.frame].name
     title = LAYER_TITLES[artifact]
     return LayerSpec(
@@ -148,7 +152,10 @@ def artefact_layer(
 
 
 def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec:
-    """The tile grid as lines: inner tiles lighter, border tiles darker; fast for many tiles."""
+    """The tile grid as lines, inner tiles lighter than border tiles.
+
+    One vectors layer: it draws thousands of tiles much faster than shapes.
+    """
     top_left = grid.corners_um
     size = grid.size_um
     right, down = np.array([0.0, size]), np.array([size, 0.0])
@@ -184,14 +191,17 @@ def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec
 
 
 def vessels_layer(vessels: LabelImage, transform: Transform | None = None) -> LayerSpec:
-    """Vessels as orange outlines."""
+    """Vessels as orange outlines, from a label image (rows, columns)."""
     return _outlined(vessels, transform, VESSELS.name, "vessel", palette.VESSEL)
 
 
 def excluded_dab_layer(
     objects: LabelImage, reasons: Sequence[str], transform: Transform | None = None
 ) -> LayerSpec:
-    """Brown objects that are no vessels, filled; the reason (by label) shows under the mouse."""
+    """DAB objects excluded from the vessels, filled, from a label image (rows, columns).
+
+    *reasons* holds the reason of label ``k`` at ``k - 1``; it is shown under the cursor.
+    """
     title = LAYER_TITLES[EXCLUDED_DAB.name]
     counts = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
     features = {"index": np.arange(len(reasons) + 1), "reason": ["", *reasons]}
@@ -203,14 +213,14 @@ def excluded_dab_layer(
         placement(objects.lattice, transform),
         {"colormap": one_colour(palette.EXCLUDED), "features": features},
         opacity=0.6,
-        legend=Legend(title, entries=(("no vessel", palette.EXCLUDED),), note=note),
+        legend=Legend(title, entries=(("excluded", palette.EXCLUDED),), note=note),
         artifact=EXCLUDED_DAB.name,
         space=objects.lattice.frame,
     )
 
 
 def nuclei_layer(nuclei: LabelImage, transform: Transform | None = None) -> LayerSpec:
-    """Nuclei as blue outlines; read-only levels, quick for a hundred thousand."""
+    """Nuclei as blue outlines, from a label image (rows, columns) with its pyramid levels."""
     return _outlined(nuclei, transform, NUCLEI.name, "nucleus", palette.NUCLEUS)
 
 
@@ -232,7 +242,7 @@ def _outlined(
 
 
 def class_colours(names: Mapping[int, str]) -> dict[int, str]:
-    """Colour of each class code; classes of the user's own have colours in turn."""
+    """Colour of each class code; the user's own classes have the further colours in turn."""
     own = [code for code in sorted(names) if code > 0 and code not in palette.CLASS_COLOURS]
     turns = {
         code: palette.OWN_CLASS_COLOURS[i % len(palette.OWN_CLASS_COLOURS)]
@@ -242,7 +252,7 @@ def class_colours(names: Mapping[int, str]) -> dict[int, str]:
 
 
 def classes_layer(classes: LabelImage, transform: Transform | None = None) -> LayerSpec:
-    """Tissue classes as filled areas, each in its colour."""
+    """Tissue classes as filled areas, from a label image (rows, columns) of class codes."""
     names = {**CLASS_NAMES, **classes.names}
     shown = class_colours(names)
     title = LAYER_TITLES[CLASSES.name]
@@ -264,8 +274,9 @@ def uncertainty_layer(
 ) -> LayerSpec:
     """Uncertainty of the tissue classifier, from 0 (certain) to 1 (all classes equally likely).
 
-    The entropy of the class probabilities over its largest value; transparent without class.
-    Hidden at first, since it covers the classes.
+    The normalised entropy (dimensionless) of *probability*, (rows, columns, classes) in 0 to 255;
+    transparent where *classes*, (rows, columns) class labels, is 0.  Hidden at first, because it
+    covers the classes.
     """
     values: Any = probability.values
     codes: Any = classes.values
@@ -295,7 +306,10 @@ def annotation_layer(
     classes: Sequence[TissueClass],
     transform: Transform | None = None,
 ) -> LayerSpec:
-    """Annotations drawn over the visible region: code ``k`` is ``classes[k - 1]``, 0 is nothing."""
+    """Annotations of the visible region, from label codes (rows, columns).
+
+    Code ``k`` is ``classes[k - 1]``, 0 is not annotated.
+    """
     return LayerSpec(
         ANNOTATIONS_TITLE,
         "labels",
@@ -312,7 +326,7 @@ def annotation_layer(
 def queue_layer(
     items: Iterable[ReviewItem], grid: TileGrid, transform: Transform | None = None
 ) -> LayerSpec:
-    """The tiles of the review queue as numbered rings, the most valuable first."""
+    """The tiles of the review queue as numbered rings, highest priority first."""
     tiles = [item.tile for item in items]
     points: FloatArray = grid.centres_um[tiles]
     return LayerSpec(
@@ -339,5 +353,5 @@ def queue_layer(
 
 
 def _levels(labels: LabelImage) -> Any:
-    """The image itself, or the list of its levels from full size to smallest."""
+    """The labels, or the list of their pyramid levels from full size to smallest."""
     return [labels.values, *labels.levels] if labels.levels else labels.values

@@ -1,4 +1,4 @@
-"""Maps of numbers and of clusters as layers, each with its colour scale."""
+"""Maps of parameters, uptake and clusters as layers, each with its legend."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ def parameter_layer(
     visible: bool = True,
     artifact: str = MAPS.name,
 ) -> LayerSpec:
-    """The map of one parameter; limits are its 2nd and 98th percentile unless given."""
+    """The map of one parameter, (rows, columns) in *unit* (e.g. µm) or that of the raster.
+
+    *limits* of the colour scale are the 2nd and 98th percentile unless given; NaN is transparent.
+    """
     unit = unit or raster.unit
     return _scalar(
         raster,
@@ -64,7 +67,7 @@ def parameter_layer(
 
 
 def cluster_codes(grid: TileGrid, codes: ArrayLike) -> tuple[NDArray[np.uint8], Lattice]:
-    """Cluster codes (n tiles) as a finer image in which "not testable" tiles are hatched.
+    """Cluster label codes, (n_tiles,), as a finer image with "not testable" tiles hatched.
 
     Returns
     -------
@@ -95,7 +98,7 @@ def clusters_layer(
     transform: Transform | None = None,
     visible: bool = True,
 ) -> LayerSpec:
-    """Local Moran labels of one proxy: hot, cold, high-low, low-high; average is transparent."""
+    """Local Moran cluster labels of one parameter, *codes* (n_tiles,); average is transparent."""
     image, lattice = cluster_codes(grid, codes)
     return LayerSpec(
         f"Clusters of {title_of(proxy)}",
@@ -118,7 +121,7 @@ def clusters_layer(
 def uptake_layers(
     measured: Raster | None, predicted: Raster | None, transform: Transform | None = None
 ) -> list[LayerSpec]:
-    """Measured and predicted uptake on one common scale."""
+    """Measured and predicted uptake, (rows, columns) SUV each, on a common colour scale."""
     given = [raster for raster in (measured, predicted) if raster is not None]
     limits = common_limits(*(raster.values for raster in given))
     named = (("Measured", measured, UPTAKE.name), ("Predicted", predicted, PREDICTION.name))
@@ -140,9 +143,12 @@ def uptake_layers(
 def difference_layer(
     measured: Raster, predicted: Raster, transform: Transform | None = None
 ) -> LayerSpec:
-    """Predicted minus measured: red where the prediction is too high, blue where too low."""
+    """Predicted minus measured uptake, (rows, columns) SUV: red is overestimated.
+
+    Raises `InputError` when the two maps differ in unit or lattice.
+    """
     if measured.unit != predicted.unit or measured.lattice != predicted.lattice:
-        raise InputError("the measured and the predicted map differ in unit or place")
+        raise InputError("the measured and the predicted map differ in unit or lattice")
     values = np.asarray(predicted.values, float) - np.asarray(measured.values, float)
     reach = max(abs(limit) for limit in common_limits(values))
     return _scalar(
@@ -157,7 +163,7 @@ def difference_layer(
 
 
 def sensitivity_layer(change: Raster, transform: Transform | None = None) -> LayerSpec:
-    """How much each tile's SUV changes when the PET lies a little elsewhere."""
+    """Change of each tile's SUV under a small shift of the PET, (rows, columns)."""
     limits = (0.0, common_limits(change.values)[1])
     return _scalar(
         change,
@@ -171,7 +177,7 @@ def sensitivity_layer(change: Raster, transform: Transform | None = None) -> Lay
 
 
 def width_layer(width: Raster, transform: Transform | None = None) -> LayerSpec:
-    """Width of the prediction interval."""
+    """Width of the prediction interval, (rows, columns) SUV."""
     limits = (0.0, common_limits(width.values)[1])
     return _scalar(
         width,
@@ -191,7 +197,7 @@ def pet_layer(
     limits: tuple[float, float] | None = None,
     visible: bool = True,
 ) -> LayerSpec:
-    """The PET slice on its own voxels."""
+    """The PET slice on its own voxel grid, (rows, columns) SUV."""
     return _scalar(
         pet,
         f"PET, {uptake_name(pet.unit)}",
@@ -205,7 +211,10 @@ def pet_layer(
 
 
 def common_limits(*arrays: ArrayLike) -> tuple[float, float]:
-    """2nd and 98th percentile of all finite values together; (0, 1) when there are none."""
+    """2nd and 98th percentile of all finite values of arrays of any shape, in their unit.
+
+    (0, 1) when there are none.
+    """
     values = [np.asarray(array, float).ravel() for array in arrays]
     pooled = np.concatenate([v[np.isfinite(v)] for v in values]) if values else np.empty(0)
     if pooled.size == 0:
@@ -229,7 +238,7 @@ def _scalar(
     visible: bool = True,
     artifact: str = "",
 ) -> LayerSpec:
-    """A map of numbers with its colour scale; samples without data stay transparent."""
+    """A map with its colour scale; NaN stays transparent."""
     if raster.values.ndim != 2:
         raise InputError(f"{name}: choose one channel of a map with {raster.values.shape[2:]}")
     shown = "" if unit == "1" else unit

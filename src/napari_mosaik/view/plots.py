@@ -50,9 +50,9 @@ def scatter_figure(
     Parameters
     ----------
     measured, predicted
-        (n,) uptake per tile in *unit*; NaN where it is missing.
+        Uptake per tile, (n_tiles,), SUV in *unit*; NaN where it is missing.
     interval
-        Lower and upper limit of the prediction interval, (n,) each, in *unit*.
+        Lower and upper limit of the prediction interval, (n_tiles,) each, SUV in *unit*.
     selected
         Index of the tile to ring.
 
@@ -104,8 +104,8 @@ def bland_altman_figure(
 ) -> Figure:
     """Bland-Altman plot: difference against mean, with bias and limits of agreement.
 
-    *measured* and *predicted* are (n,) uptake per tile in *unit*, NaN where it is missing.  The
-    limits are bias ± 1.96 SD (divisor n - 1).  Raises `InputError` when the shapes differ.
+    *measured* and *predicted* are (n_tiles,) SUV in *unit*, NaN where it is missing.  The limits
+    are bias ± 1.96 SD (divisor n - 1).  Raises `InputError` when the shapes differ.
     """
     x, y = paired_values(measured, predicted)
     both = np.isfinite(x) & np.isfinite(y)

@@ -1,6 +1,6 @@
-"""What a case shows of each step: layers, result lines, report tables, from the `StepView` records.
+"""Layers, result lines and report tables of a case, from the `StepView` records in `view.steps`.
 
-The records are found in `view.steps`; a new file there is enough for a step to be seen.
+A new file in `view.steps` is found here; there is no list to extend.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def choices_of(case: Case) -> dict[str, tuple[str, ...]]:
 
 
 def result_lines(case: Case, states: Mapping[str, StepStatus]) -> dict[str, str]:
-    """What each step found, in words; the first line is the short form."""
+    """A summary of the results of each step; the first line is the short form."""
     lines: dict[str, str] = {}
     results = CaseResults(case)
     for step, state in states.items():
@@ -119,9 +119,9 @@ def _joined(parts: Sequence[ReportTable]) -> ReportTable:
 
 
 def display_stains(case: Case, stain: str) -> StainVectors:
-    """The stain vectors of a slide as a step measured them, else the usual ones.
+    """The stain vectors of a slide as a step measured them, else those of Ruifrok and Johnston.
 
-    Natural optical density (R, G, B) of each stain.
+    Optical density (R, G, B) of each stain.
     """
     measured: dict[str, Sequence[float]] = {}
     results = CaseResults(case)

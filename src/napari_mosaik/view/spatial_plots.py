@@ -49,8 +49,9 @@ def correlation_figure(
 ) -> Figure:
     """Heat map of the correlation of each parameter with the uptake in each case.
 
-    *matrix* is (parameters, cases), dimensionless; NaN is grey with a dash.  Red is positive and
-    blue negative, the reverse of the MOSAIK paper's figures.  *narrow* fits it into the dock.
+    *matrix* has the shape (parameters, cases), dimensionless; NaN is grey with a dash.  Red is
+    positive and blue negative, the reverse of the MOSAIK paper's figures.  *narrow* fits it into
+    the dock.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def mean_correlation_figure(
 ) -> Figure:
     """Mean Pearson and mean Spearman correlation of each parameter on two axes of equal limits.
 
-    *pearson* and *spearman* are (parameters,), dimensionless; NaN is not drawn.  In a *narrow*
+    *pearson* and *spearman* are (n_parameters,), dimensionless; NaN is not drawn.  In a *narrow*
     figure the parameters are listed from top to bottom.
 
     Raises
@@ -230,7 +231,7 @@ def parameter_uptake_figure(
     Parameters
     ----------
     values, uptake
-        (n,) per tile, in *unit* and in *uptake_unit*; pairs with NaN are excluded.
+        (n_tiles,), in *unit* (e.g. µm) and SUV in *uptake_unit*; pairs with NaN are excluded.
     name, unit, uptake_unit
         Name of the parameter, its unit and the unit of the uptake.
     words

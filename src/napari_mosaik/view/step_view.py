@@ -1,4 +1,4 @@
-"""How a step is presented: its layers, its line of results, its tables in the report, its panel.
+"""The presentation of a step: its layers, result line, report tables and panel.
 
 Each file in `view.steps` defines one or more `StepView` records; `view.presentation` finds them.
 Nothing else in the package knows what a step looks like.
@@ -44,7 +44,7 @@ def _no_choices(results: CaseResults) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepView:
-    """How one step is presented.
+    """The presentation of one step.
 
     Parameters
     ----------
@@ -54,16 +54,16 @@ class StepView:
         Its results as layers; the second argument is the parameter that was chosen, or empty.
         Results that are not stored give no layer.
     base_slide
-        Slide on which the results are best looked at; empty for none.
+        Slide that is shown with the layers; empty for none.
     result_line
-        What the step found, in words: the first line is the short form.  It is called only when
-        all results of the step are stored.
+        Summary of the results: the first line is the short form.  Called only when the step is
+        done or stale.
     report
         Tables of the report.  Tables of the same title from several steps become one.
     choices
         Parameters among which a reader can choose what `layers` shows.
     choice_title
-        Words in front of that choice.
+        Label of that choice.
     stains
         Stain vectors that the step measured on *base_slide* (R, G, B in optical density), by stain.
     aligns
@@ -71,7 +71,7 @@ class StepView:
     preview_layers
         Results of a preview as layers, with the transform of the slide to the reference.
     preview_line
-        What a preview found, in words.
+        Summary of a preview.
     panel
         Panel on the step's page.
     """

@@ -1,4 +1,4 @@
-"""Everything known of every tile of the open case, gathered once: for reading, table and plots."""
+"""The results per tile of the open case, read once: for the cursor, the inspector and plots."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row of the tile's table, in words."""
+    """One row of the inspector's table, as text."""
 
     parameter: str
     value: str
@@ -55,7 +55,7 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileData:
-    """The tile results of a case; None for what was never computed."""
+    """The results per tile of a case; None for results that were not computed."""
 
     grid: TileGrid | None = None
     parameters: Table | None = None
@@ -86,18 +86,18 @@ class TileData:
         return 1.0 if self.grid is None else self.grid.stride_um
 
     def top_um(self) -> NDArray[np.float64]:
-        """(1, 2) position above the middle of the tiles, for a heading."""
+        """Position above the middle of the tiles for a heading, (1, 2), (row, column) in µm."""
         if self.grid is None or not len(self.grid):
             return np.zeros((1, 2))
         low, high = self.grid.centres_um.min(axis=0), self.grid.centres_um.max(axis=0)
         return np.array([[low[0] - self.stride_um, (low[1] + high[1]) / 2]])
 
     def measured(self) -> NDArray[np.float64] | None:
-        """(n,) measured uptake."""
+        """Measured uptake, (n_tiles,) SUV; NaN where it is missing."""
         return None if self.uptake is None else np.asarray(self.uptake["suv"], float)
 
     def predicted(self) -> NDArray[np.float64] | None:
-        """(n,) predicted uptake."""
+        """Predicted uptake, (n_tiles,) SUV; NaN where it is missing."""
         return None if self.prediction is None else np.asarray(self.prediction["suv"], float)
 
     def tile_at(self, point_um: tuple[float, float]) -> int:
@@ -110,7 +110,7 @@ class TileData:
         return int(self.grid.index_map()[cell[0], cell[1]])
 
     def neighbour(self, tile: int, rows: int, columns: int) -> int:
-        """The next tile in a direction, skipping gaps; the tile itself at the edge."""
+        """Index of the next tile in a direction, skipping gaps; the tile itself at the edge."""
         if self.grid is None or not 0 <= tile < len(self.grid):
             return 0 if self.n_tiles else -1
         index = self.grid.index_map()
@@ -123,7 +123,7 @@ class TileData:
                 return int(index[row, column])
 
     def line(self, tile: int) -> str:
-        """The reading of a tile, as one line of words."""
+        """The results of a tile as one line of text."""
         return tile_line(
             TileReading(
                 tile,
@@ -141,7 +141,7 @@ class TileData:
         return "" if code is None else CLUSTER_NAMES.get(int(code), "")
 
     def rows(self, tile: int) -> list[TableRow]:
-        """The tile's table: uptake first, then every parameter with its rank in the case."""
+        """The inspector's table: uptake first, then every parameter with its rank in the case."""
         rows = []
         name = uptake_name(self.unit)
         for words, table in (("measured", self.uptake), ("predicted", self.prediction)):
@@ -151,7 +151,7 @@ class TileData:
         if label:
             rows.append(TableRow("cluster of measured uptake", label, "", ""))
         if self.tile_kinetics is not None:
-            title = "antibody retained, if delivery were all"
+            title = "retained antibody, delivery-limited"
             rows.append(self._row(self.tile_kinetics, "retained", tile, title))
         for column in self.parameters or ():
             assert self.parameters is not None
@@ -223,7 +223,7 @@ def _at(table: Table | None, column: str, tile: int) -> float | None:
 
 
 def _rank(values: NDArray[np.float64], tile: int) -> str:
-    """Place among the tiles of the case, the highest first."""
+    """Rank among the tiles of the case, highest first."""
     if not np.isfinite(values[tile]):
         return ""
     finite = values[np.isfinite(values)]
@@ -231,7 +231,7 @@ def _rank(values: NDArray[np.float64], tile: int) -> str:
 
 
 def read_tile_data(case: Case) -> TileData:
-    """Read all tile results of a case; damaged ones count as absent here."""
+    """Read all results per tile of a case; damaged ones count as absent."""
     grid = _read(case, TILES)
     n = -1 if grid is None else len(grid)
     tables = {

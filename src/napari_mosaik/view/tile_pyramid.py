@@ -1,7 +1,7 @@
-"""A slide as levels for the screen: which pieces are read, and the best picture of those there are.
+"""A slide as a pyramid for the screen: which pieces to read, and the best image from those loaded.
 
-Each level halves the one before.  A level is read in square pieces, small enough that no piece
-takes long to decode even where the file stores no coarser picture.
+Each level halves the one before.  A level is read in square pieces, small enough to decode quickly
+even where the file stores no coarser level.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from napari_mosaik.io.slide.types.base import Level, Pixels
 __all__ = ["COARSEST_PX", "LevelWindow", "Piece", "SlideLevels", "levels_of"]
 
 COARSEST_PX: Final = 1024
-"""The last level is held in memory whole; its longer edge is at most this."""
+"""Maximal longer edge of the coarsest level, which is held in memory."""
 _DECODED_PX: Final = 2048
-"""Edge of the square of stored pixels that a piece needs at most."""
+"""Maximal edge of the square of stored pixels that one piece needs."""
 _LARGEST_PX, _SMALLEST_PX = 512, 64
 _COARSER_FIRST: Final = 2
-"""A piece so many levels coarser is read first where there is nothing yet."""
+"""Where nothing is loaded, a piece this many levels coarser is read first."""
 
 Piece = tuple[int, int, int]
 """Level, row and column of a piece."""
 Find = Callable[[Piece], Pixels | None]
-"""The pixels of a piece if they are there now."""
+"""Returns the pixels of a piece if they are loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class SlideLevels:
     lattices
         Level *n* has pixels of 2^n x 2^n native ones.
     steps
-        Stored pixels per pixel of the level and axis: how much has to be decoded for it.
+        Stored pixels per pixel of the level along each axis: the cost of decoding it.
     edges
-        Edge of the pieces of each level, pixels.
+        Edge of the pieces of each level, px.
     """
 
     lattices: tuple[Lattice, ...]
@@ -92,10 +92,10 @@ class SlideLevels:
         return LevelWindow(level, 0, 0, *self.lattices[level].shape)
 
     def wanted(self, window: LevelWindow, missing: list[Piece], bare: list[Piece]) -> list[Piece]:
-        """In which order to read what a window lacks: the nearest to its centre first.
+        """The order in which to read the missing pieces of a window: nearest to its centre first.
 
-        Over *bare* pieces, which show only something far coarser, a piece two levels coarser
-        comes first where that costs no more to decode per pixel.
+        For *bare* pieces, which show only far coarser pixels, a piece two levels coarser is read
+        first where it costs no more to decode per pixel.
         """
 
         def distance(piece: Piece) -> float:
@@ -113,7 +113,7 @@ class SlideLevels:
         return [*coarse, *sorted(missing, key=distance)]
 
     def over(self, at: LevelWindow, level: int) -> LevelWindow:
-        """The pixels of a coarser level that lie over a window."""
+        """The window of a coarser level that covers a window."""
         shift, shape = level - at.level, self.lattices[level].shape
         top, left = min(at.top >> shift, shape[0] - 1), min(at.left >> shift, shape[1] - 1)
         bottom = min(max(top, (at.bottom - 1) >> shift), shape[0] - 1) + 1
@@ -121,9 +121,9 @@ class SlideLevels:
         return LevelWindow(level, top, left, bottom, right)
 
     def under(self, at: LevelWindow, level: int) -> LevelWindow:
-        """The pixels of a finer level for which a window stands.
+        """The window of a finer level that a window covers.
 
-        A coarser level lacks a last odd row or column; its own last one stands for it.
+        A coarser level has no last odd row or column; its last one is extended to it.
         """
         shift, coarse = at.level - level, self.lattices[at.level].shape
         fine = self.lattices[level].shape
@@ -134,22 +134,22 @@ class SlideLevels:
     def compose(
         self, window: LevelWindow, find: Find, coarsest: Pixels
     ) -> tuple[Pixels, list[Piece], list[Piece]]:
-        """The best picture (rows, columns, 3) of a window that can be had now.
+        """The best image (rows, columns, 3), uint8, of a window from the pieces loaded so far.
 
         Parameters
         ----------
         window
-            What is looked at.
+            The visible window.
         find
-            Looks a piece up among those that were read.
+            Looks up a loaded piece.
         coarsest
-            The whole last level.
+            All pixels of the coarsest level.
 
         Returns
         -------
         pixels, missing, bare
-            The picture; the pieces of the level that are not there and are filled from coarser
-            ones; those among them over which nothing up to two levels coarser is whole.
+            The image; the pieces of the level that are not loaded and are filled from coarser
+            levels; those among them that nothing up to two levels coarser covers completely.
         """
         out: Pixels = np.empty((*window.shape, 3), np.uint8)
         missing: list[Piece] = []
@@ -174,7 +174,7 @@ class SlideLevels:
     def _covers(
         self, part: LevelWindow, find: Find
     ) -> tuple[list[tuple[Pixels, LevelWindow]], int]:
-        """Coarser pieces over a window, coarse to fine, and the level that covers all of it."""
+        """Coarser pieces over a window, coarse to fine, and the level that covers it completely."""
         covers: list[tuple[Pixels, LevelWindow]] = []
         for level in range(part.level + 1, len(self.lattices) - 1):
             pieces = self.pieces(self.over(part, level))
@@ -188,7 +188,7 @@ class SlideLevels:
     def _paste(
         out: Pixels, window: LevelWindow, part: LevelWindow, pixels: Pixels, at: LevelWindow
     ) -> None:
-        """Put pixels of the same or a coarser level, lying *at*, into a part of a window."""
+        """Paste pixels of the same or a coarser level, with window *at*, into part of a window."""
         if 0 in part.shape:
             return
         target = out[part.top - window.top : part.bottom - window.top,
@@ -207,7 +207,7 @@ class SlideLevels:
 
 
 def levels_of(slide: Slide) -> SlideLevels:
-    """The levels of a slide, doubling from its native pixels."""
+    """The pyramid of a slide: each level halves the one before, from native pixels."""
     native = slide.lattice
     lattices, steps, edges, k = [], [], [], 1
     while True:
@@ -226,7 +226,7 @@ def _step(stored: tuple[Level, ...], k: int) -> int:
     best = 1
     for level in stored:
         if getattr(level, "virtual", False):
-            continue  # made by decoding the level below, which is what this counts
+            continue  # decoded from the level below, which is counted already
         downsample = level[1]
         ratio = round(max(downsample))
         if k % ratio == 0 and all(abs(d / ratio - 1) < 0.01 for d in downsample):
@@ -235,7 +235,7 @@ def _step(stored: tuple[Level, ...], k: int) -> int:
 
 
 def _common(one: LevelWindow, other: LevelWindow) -> LevelWindow:
-    """The part of two windows of a level that both hold."""
+    """The intersection of two windows of a level."""
     return LevelWindow(
         one.level,
         max(one.top, other.top),

@@ -145,7 +145,7 @@ def cluster_panel(grid: TileGrid, codes: ArrayLike, proxy: str) -> Panel:
 def uptake_panels(measured: Raster, predicted: Raster) -> tuple[Panel, Panel, Panel]:
     """Measured and predicted uptake on a common scale, and their difference centred on 0.
 
-    Both are (rows, columns) on one lattice and in one unit.
+    Both are (rows, columns) SUV on one lattice and in one unit.
     """
     limits = common_limits(measured.values, predicted.values)
     difference = np.asarray(predicted.values, float) - np.asarray(measured.values, float)
