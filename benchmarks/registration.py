@@ -27,6 +27,7 @@ from scipy.ndimage import map_coordinates
 from napari_mosaik.core import MosaikError, Raster, Transform
 from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, TISSUE
 from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case, open_slide
 from napari_mosaik.phantom import sample
 from napari_mosaik.phantom.cohort import draw_specimen
@@ -39,7 +40,7 @@ from napari_mosaik.register import (
     haematoxylin_density,
 )
 from napari_mosaik.tissue import TissueParams, tissue_mask
-from napari_mosaik.workflow.single import align_pictures
+from napari_mosaik.workflow.align_pictures import align_pictures
 from napari_mosaik.workflow.steps.align import transform_of
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "registration"
@@ -75,7 +76,7 @@ def real_pair(name: str, folder: Path) -> dict[str, Any] | None:
     with tempfile.TemporaryDirectory() as scratch:
         marks = [_landmarks(name, folder, one, divide, Path(scratch)) for one in (fixed, moving)]
         begin, cpu = time.perf_counter(), time.process_time()
-        record = align_pictures(*files, PIXEL_UM, PIXEL_UM, *marks, "affine")
+        record = run_to_end(align_pictures(*files, PIXEL_UM, PIXEL_UM, *marks, "affine"))
         seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     errors = record["landmark_error_um"]
     return {

@@ -265,6 +265,13 @@ def test_a_picture_is_segmented_outside_a_case(case, tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     labels = tifffile.imread(out)
     assert record["count"] == labels.max() == len(table.read_text().splitlines()) - 1
+    assert labels.shape == tifffile.imread(slide).shape[:2]
+    assert record["shape"] == list(labels.shape)
+    small = tmp_path / "small.tif"
+    wanted = ("--label-spacing", 4, "--region", "100,200,401,602")
+    assert call("segment", "tissue", slide, "--out", small, *wanted) == 0
+    assert tifffile.imread(small).shape == (100, 150)
+    capsys.readouterr()
     assert record["stains"]["source"] == "slide"
     assert record["look"]["kind"] == "DAB"
     assert sum(record["left_out"].values()) == 0
@@ -272,7 +279,7 @@ def test_a_picture_is_segmented_outside_a_case(case, tmp_path, capsys):
     he = case / "slides" / "he.tif"
     assert call("segment", "vessels", he, "--out", out) == 0
     assert "looks like an H&E slide" in capsys.readouterr().err
-    assert "use one of" in told(capsys, "segment", "cells", slide, "--out", out)
+    assert "'cells' is not one of 'tissue'" in told(capsys, "segment", "cells", slide, "--out", out)
     assert "--weights" in told(capsys, "segment", "classes", slide, "--out", out)
     assert "row,column,height,width" in told(
         capsys, "segment", "nuclei", slide, "--out", out, "--region", "1,2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -16,9 +16,12 @@ from napari_mosaik.cli.common import (
     given_settings,
     record_options,
 )
-from napari_mosaik.cli.show import figure, print_json, table
+from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import InjectionRecord
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.slide.read.stream import Region
 
 __all__ = ["commands"]
 
@@ -46,10 +49,15 @@ _TERMS = (
     "segment nuclei he.svs --region 0,0,500,500 --out nuclei.tif",
 )
 def segment(
-    what: Annotated[str, typer.Argument(help="tissue, vessels, nuclei or classes.")],
+    what: Annotated[
+        Literal["tissue", "vessels", "nuclei", "classes"],
+        typer.Argument(help="What is segmented."),
+    ],
     image: Annotated[Path, typer.Argument(help="A picture or slide.")],
     out: Annotated[Path, typer.Option(help="Label image to write (TIFF).")],
-    spacing: Annotated[float | None, typer.Option(help="Pixel size, µm.")] = None,
+    spacing: Annotated[
+        float | None, typer.Option(help="Pixel size of the picture, µm, if the file states none.")
+    ] = None,
     csv_table: Annotated[
         Path | None, typer.Option("--table", help="Table of the objects to write (CSV).")
     ] = None,
@@ -57,7 +65,7 @@ def segment(
         str,
         typer.Option(
             help="dab or hsv for vessels, classical or stardist for nuclei, fast or densenet for "
-            "classes; the default, or what the weights are of, else."
+            "classes. Default: that of the settings, or of the weights."
         ),
     ] = "",
     weights: Annotated[
@@ -70,49 +78,55 @@ def segment(
         ),
     ] = None,
     region: Annotated[
-        str, typer.Option(help="Part of the slide: row,column,height,width in µm.")
+        str,
+        typer.Option(metavar="Y,X,H,W", help="Region: row, column, height and width in µm."),
     ] = "",
+    label_spacing: Annotated[
+        float | None,
+        typer.Option(
+            help="Pixel size of the label image, µm. Default: that of the picture, so that the "
+            "labels lie on it pixel by pixel."
+        ),
+    ] = None,
     json: JsonOutput = False,
 ) -> None:
-    """Segment a picture or a region outside a case, with the same code; it is held in memory."""
-    from napari_mosaik.workflow.picture import segment_picture
+    """Segment a picture or a region of a slide without a case, with the steps of a case."""
+    from napari_mosaik.workflow.segment_picture import segment_picture
 
-    part = _region(region) if region else None
-    found = segment_picture(what, image, spacing, method=method, weights=weights, region=part)
-    _write_labels(out, found.labels, found.spacing_um)
+    work = segment_picture(
+        what,
+        image,
+        out,
+        spacing,
+        method=method,
+        weights=weights,
+        region=_region(region) if region else None,
+        label_spacing_um=label_spacing,
+    )
+    with Bar(quiet=json) as bar:
+        segmented = drive(work, f"{image.name} · {what}", bar)
+    record = segmented.record
     if csv_table is not None:
-        _write_csv(csv_table, found.table)
+        _write_csv(csv_table, segmented.table)
     if json:
-        print_json({**found.record, "labels": str(out)})
+        print_json({**record, "labels": str(out)})
         return
-    typer.echo(f"{found.record['count']} {what} ({found.record['method']}) in {out}")
-    for reason, count in found.record.get("left_out", {}).items():
+    typer.echo(f"{record['count']} {what} ({record['method']}) in {out}")
+    for reason, count in record.get("left_out", {}).items():
         if count:
-            typer.echo(f"left out, {reason}: {count}")
-    for text in found.record.get("warnings", ()):
+            typer.echo(f"excluded, {reason}: {count}")
+    for text in record.get("warnings", ()):
         typer.echo(f"⚠ {text}", err=True)
 
 
-def _region(text: str) -> tuple[float, float, float, float]:
+def _region(text: str) -> Region:
     try:
         row, column, height, width = (float(part) for part in text.split(","))
     except ValueError:
         raise InputError(
             f"--region {text!r} is not of the form row,column,height,width in µm"
         ) from None
-    return row, column, height, width
-
-
-def _write_labels(path: Path, labels: Any, spacing_um: tuple[float, float]) -> None:
-    import tifffile
-
-    from napari_mosaik.io.files import saving
-
-    per_cm = (1e4 / spacing_um[1], 1e4 / spacing_um[0])
-    with saving(path.name, path.parent):
-        tifffile.imwrite(
-            path, labels, compression="zlib", resolution=per_cm, resolutionunit="CENTIMETER"
-        )
+    return (row, column), (height, width)
 
 
 def _write_csv(path: Path, objects: Any) -> None:
@@ -198,26 +212,36 @@ def suv(
 
 @example_command(commands, "align", "align cd34.svs he.svs --kind affine")
 def align(
-    fixed: Annotated[Path, typer.Argument(help="The picture that stays.")],
-    moving: Annotated[Path, typer.Argument(help="The picture that is laid on it.")],
-    spacing_fixed: Annotated[float | None, typer.Option(help="Pixel size, µm.")] = None,
-    spacing_moving: Annotated[float | None, typer.Option(help="Pixel size, µm.")] = None,
+    fixed: Annotated[Path, typer.Argument(help="The fixed picture or slide.")],
+    moving: Annotated[Path, typer.Argument(help="The picture or slide to register to it.")],
+    spacing_fixed: Annotated[
+        float | None, typer.Option(help="Pixel size, µm, if the file states none.")
+    ] = None,
+    spacing_moving: Annotated[
+        float | None, typer.Option(help="Pixel size, µm, if the file states none.")
+    ] = None,
     landmarks_fixed: Annotated[Path | None, typer.Option(help="Landmarks (CSV, pixels).")] = None,
     landmarks_moving: Annotated[Path | None, typer.Option(help="Landmarks (CSV, pixels).")] = None,
-    kind: Annotated[str, typer.Option(help="rigid, similarity or affine.")] = "rigid",
+    kind: Annotated[
+        Literal["rigid", "similarity", "affine"], typer.Option(help="Kind of transform.")
+    ] = "rigid",
     by_landmarks: Annotated[
-        bool, typer.Option("--by-landmarks", help="Fit the landmarks instead of measuring by them.")
+        bool,
+        typer.Option("--by-landmarks", help="Fit the landmarks instead of measuring the error."),
     ] = False,
     matrix: Annotated[
-        Path | None, typer.Option(help="Judge the map in this file (3 x 3, µm) instead.")
+        Path | None,
+        typer.Option(help="Assess the transform in this file (3 x 3, µm) instead of registering."),
     ] = None,
-    order: Annotated[str, typer.Option(help="The matrix acts on rc or xy.")] = "rc",
+    order: Annotated[
+        Literal["rc", "xy"], typer.Option(help="The matrix acts on (row, column) or (x, y).")
+    ] = "rc",
     json: JsonOutput = False,
 ) -> None:
-    """Align two slides and say how well; landmarks measure the error."""
-    from napari_mosaik.workflow.single import align_pictures
+    """Register two slides and report the quality; landmarks measure the registration error."""
+    from napari_mosaik.workflow.align_pictures import align_pictures
 
-    record = align_pictures(
+    work = align_pictures(
         fixed,
         moving,
         spacing_fixed,
@@ -227,8 +251,10 @@ def align(
         kind,
         by_landmarks=by_landmarks,
         matrix=matrix,
-        order=matrix_order(order),
+        order=order,
     )
+    with Bar(quiet=json) as bar:
+        record = drive(work, f"{moving.name} · registration", bar)
     if json:
         print_json(record)
         return
@@ -236,20 +262,11 @@ def align(
     for row in record["matrix"]:
         typer.echo("  " + "  ".join(f"{value:12.6g}" for value in row))
     for key in ("scale", "angle_deg", "dice", "confidence", "inlier_fraction"):
-        typer.echo(f"{key:11} {figure(record[key])}")
+        typer.echo(f"{key:15} {figure(record[key])}")
     for key, errors in record.get("landmark_error_um", {}).items():
         typer.echo(f"landmarks {key}: median {figure(errors['median'])} µm, n {errors['n']}")
     for sentence in record["warnings"]:
         typer.echo(f"- {sentence}")
-
-
-def matrix_order(text: str) -> Literal["rc", "xy"]:
-    """Which coordinate of a matrix comes first."""
-    if text == "rc":
-        return "rc"
-    if text == "xy":
-        return "xy"
-    raise InputError(f"--order {text} is not offered; use rc (row, column) or xy")
 
 
 @example_command(commands, "kinetics", "kinetics --times-h 72,120,336")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import math
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "join_tables",
     "resample_mask",
     "sample_blocks",
+    "sample_stride",
     "sample_tissue",
     "split_table",
 ]
@@ -33,6 +35,8 @@ __all__ = [
 BLOCK_PX = 1024
 """Edge of a block whose work takes long: a cancelled run ends after the blocks in work."""
 _SAMPLE_PX = 256
+_MIN_SAMPLES = 50_000
+"""At least so many pixels of a slide or picture are sampled, if it has them."""
 _COLUMN = "column:"
 
 
@@ -128,6 +132,8 @@ def sample_tissue(
 ) -> Generator[Progress, None, NDArray[Any]]:
     """Every *stride*-th pixel within the tissue in small blocks spread evenly over it.
 
+    Of a small picture more pixels are sampled (`sample_stride`).
+
     Parameters
     ----------
     inputs, slide
@@ -146,17 +152,26 @@ def sample_tissue(
     numpy.ndarray
         (n, 3) 8-bit levels, or (n, ...) values of *measure*; of length 0 without tissue.
     """
+    blocks = sample_blocks(lattice, _SAMPLE_PX, mask, n_blocks)
+    step = sample_stride(blocks, stride)
 
     def sample(block: Block) -> dict[str, NDArray[Any]]:
         image = slide.read_lattice(block.core)
         values = image.values if measure is None else measure(image)
-        inside = resample_mask(block.core, mask)[::stride, ::stride]
-        return {"values": values[::stride, ::stride][inside]}
+        return {"values": values[::step, ::step][resample_mask(block.core, mask)[::step, ::step]]}
 
-    blocks = sample_blocks(lattice, _SAMPLE_PX, mask, n_blocks)
     samples = yield from inputs.blocks(stage, blocks, sample, "estimating the stain", stop=stop)
     empty = np.zeros((0, 3), np.uint8) if measure is None else np.zeros(0)
     return np.concatenate([empty, *samples.column("values")])
+
+
+def sample_stride(blocks: Sequence[Block], usual: int) -> int:
+    """Step (count) between sampled pixels of blocks along each axis.
+
+    The *usual* one, or a smaller one where it would leave fewer than `_MIN_SAMPLES` pixels.
+    """
+    n_pixels = sum(math.prod(block.core.shape) for block in blocks)
+    return max(1, min(usual, math.isqrt(n_pixels // _MIN_SAMPLES)))
 
 
 def drop_damaged_objects(

@@ -3,9 +3,9 @@
 `StepContext` is what a step's body sees.  It has three implementations, so that a body runs in
 three places without knowing in which:
 
-    `run.CaseContext`          a stored case; finished blocks stay on the disk for a restart
-    `preview.RegionContext`    a region of a case's slide; everything stays in memory
-    `pictures.PictureContext`  image files without a case; results go to a temporary folder
+    `run.CaseContext`              a stored case; finished blocks stay on the disk for a restart
+    `preview.RegionContext`        a region of a case's slide; everything stays in memory
+    `picture_case.PictureContext`  image files without a case; results go to a temporary folder
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from napari_mosaik.io.case import Case, GivenAlignment
 if TYPE_CHECKING:
     from napari_mosaik.core.raster import LabelImage, Raster
     from napari_mosaik.io.slide import Slide, SlideBlocks
+    from napari_mosaik.segment.stardist import StarDistWeights
 
 __all__ = ["BlockArrays", "BlockResults", "CaseInputs", "StepContext"]
 
@@ -153,6 +154,9 @@ class StepContext(Protocol):
 
     def model_folder(self, model: str) -> Path:
         """Folder of a trained model that the step's settings name."""
+
+    def nuclei_weights(self, digest: str) -> StarDistWeights:
+        """Weights of a StarDist network by their digest; the default network if it is empty."""
 
     # --- work -----------------------------------------------------------------------------------
     def cached(
@@ -345,3 +349,9 @@ class CaseInputs:
     def model_folder(self, model: str) -> Path:
         """Folder of a trained model that the step's settings name."""
         return self.case.model_folder(model)
+
+    def nuclei_weights(self, digest: str) -> StarDistWeights:
+        """Weights of a StarDist network by their digest; the default network if it is empty."""
+        from napari_mosaik.workflow.model_weights import find_weights
+
+        return find_weights(digest)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["TISSUE_CLASSES", "ClassParams", "ClassReader", "class_at"]
 
 BLOCK_PX = 128
+SPACING_TOLERANCE = 0.02
+"""Share by which the pixels that are read may differ from those that a model was trained on."""
 
 
 class ClassParams(Params):
@@ -60,9 +62,20 @@ class ClassReader:
         return max(1, round(self.spacing_um / self.read_spacing_um))
 
     @property
+    def fine(self) -> Lattice:
+        """The lattice that is read.
+
+        Its pixels are whole multiples of the slide's own where these come near enough to what the
+        model reads, and are resampled to that size where they do not (own pixels of 0.37 µm).
+        """
+        lattice, wanted = self.slide.working_lattice(self.read_spacing_um), self.read_spacing_um
+        near = all(abs(size - wanted) <= SPACING_TOLERANCE * wanted for size in lattice.spacing_um)
+        return lattice if near else self.slide.lattice.resized(wanted)
+
+    @property
     def lattice(self) -> Lattice:
         """The class map's lattice; its last samples may reach beyond the slide."""
-        fine = self.slide.working_lattice(self.read_spacing_um)
+        fine = self.fine
         rows, cols = (-(-length // self.factor) for length in fine.shape)
         step_row, step_col = (spacing * self.factor for spacing in fine.spacing_um)
         return Lattice(fine.frame, (rows, cols), (step_row, step_col), fine.origin_um)
@@ -74,7 +87,10 @@ class ClassReader:
         spacing_row, spacing_col = (spacing / self.factor for spacing in lattice.spacing_um)
         shape = (lattice.shape[0] * self.factor, lattice.shape[1] * self.factor)
         fine = Lattice(lattice.frame, shape, (spacing_row, spacing_col), lattice.origin_um)
-        return normalise(self.slide.read_lattice(fine).values, self.fit)
+        if self.fine.spacing_um == self.slide.working_lattice(self.read_spacing_um).spacing_um:
+            return normalise(self.slide.read_lattice(fine).values, self.fit)
+        image = self.slide.read(fine.origin_um, fine.extent_um, self.read_spacing_um)
+        return normalise(image.values, self.fit)
 
 
 def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None, Results]:

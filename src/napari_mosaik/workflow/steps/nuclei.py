@@ -97,9 +97,8 @@ def _network(
 ) -> Generator[Progress, None, tuple[NucleiModel, str]]:
     """The network with the intensity range of the slide's tissue."""
     from napari_mosaik.segment.stardist import StarDistNuclei, intensity_range
-    from napari_mosaik.workflow.model_weights import find_weights
 
-    weights = find_weights(params.weights)
+    weights = inputs.nuclei_weights(params.weights)
     lattice = slide.working_lattice(weights.spacing_um)
     pixels = yield from sample_tissue(
         inputs, slide, lattice, mask, n_blocks=_SAMPLED_BLOCKS, stride=_STRIDE

@@ -12,7 +12,7 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import SLIDES, STAIN_FIT, STAINING, TISSUE
 from napari_mosaik.tissue import MacenkoParams
-from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask
+from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask, sample_stride
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -31,10 +31,11 @@ def _body(inputs: StepContext, params: MacenkoParams) -> Generator[Progress, Non
     with inputs.slide("he") as slide:
         blocks = blocks_with_tissue(cut(slide.working_lattice(1.0), BLOCK_PX, 0.0), mask)
         chosen = blocks[:: max(1, len(blocks) // SAMPLED_BLOCKS)]
+        step = sample_stride(chosen, STRIDE)
 
         def sample(block: Block) -> dict[str, NDArray[Any]]:
-            pixels = slide.read_lattice(block.core).values[::STRIDE, ::STRIDE]
-            return {"rgb": pixels[resample_mask(block.core, mask)[::STRIDE, ::STRIDE]]}
+            pixels = slide.read_lattice(block.core).values[::step, ::step]
+            return {"rgb": pixels[resample_mask(block.core, mask)[::step, ::step]]}
 
         samples = yield from inputs.blocks("samples", chosen, sample, "sampling colours", stop=0.9)
     pixels = np.concatenate([item["rgb"] for item in samples] or [np.zeros((0, 3), np.uint8)])
