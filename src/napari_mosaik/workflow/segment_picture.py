@@ -157,7 +157,7 @@ def _check(kind: str, method: str, weights: Path | None) -> None:
         advice = f"use one of: {', '.join(offered)}" if offered else "run without --method"
         raise InputError(f"the method '{method}' is not available for {kind}; {advice}")
     if weights is not None and (kind not in ("nuclei", "classes") or method == "classical"):
-        raise InputError("--weights applies to nuclei by the method 'stardist' and to classes only")
+        raise InputError("only nuclei (by the method 'stardist') and tissue classes take --weights")
     if weights is None and kind == "classes":
         raise InputError(
             "tissue classes need a trained model: --weights FOLDER (a models/HASH folder of a "
