@@ -137,7 +137,7 @@ def test_weights_of_another_kind_and_damaged_ones_are_refused(picture, model, tm
         segment_picture("classes", picture, 2.0, method="densenet", weights=model)
     with pytest.raises(InputError, match="use one of: fast, densenet"):
         segment_picture("classes", picture, 2.0, method="stardist", weights=model)
-    with pytest.raises(InputError, match="only nuclei.* take --weights"):
+    with pytest.raises(InputError, match=r"only nuclei.* take --weights"):
         segment_picture("vessels", picture, 2.0, weights=model)
     with pytest.raises(InputError, match="'fast' model"):
         segment_picture("nuclei", picture, 2.0, weights=model)
