@@ -100,13 +100,13 @@ class Studio:
         board.show_steps(("vessels",))
         self.until(lambda: board.layer("Vessels") is not None)
         self.viewer.reset_view()
-        tools.four_up.enter()
+        tools.quad_view.enter()
         tools.map.set_shown(True)
         self.settle()
         tools.keys.zoom_to(1.0)
         self.shoot("four")
         tools.map.set_shown(False)
-        tools.four_up.leave()
+        tools.quad_view.leave()
 
     def space(self) -> None:
         """The terms of the SUV, the correlations over the cases, the Moran scatter plot."""
@@ -208,9 +208,9 @@ def slide_alone(slide: Path, out: Path, size: tuple[int, int]) -> None:
     for kind, corners in _MEASURED.items():
         tools.ruler.take(kind)
         for row, column in corners:
-            tools.ruler.add_corner((row, column))
+            tools.ruler.add_point((row, column))
         tools.ruler.finish()
-    tools.ruler.put_away()
+    tools.ruler.release()
     studio.shoot("slide")
     studio.close()
 

@@ -60,13 +60,13 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     assert dock.workspace.tile == -1
 
     # split, back, again; then the other one is deleted by key
-    panel.split.click()
+    panel.buttons["split"].click()
     row, column = place
     wide = float(table["major_axis_um"][large - 1])
     line = [(row, column + share * wide) for share in (-1, -0.5, 0, 0.5, 1)]
     middle, drawn = np.array(viewer.scene.camera.center), []
     panel.tool.drawn.connect(drawn.append)
-    hand.drag(line, lambda: len(panel.tool._path))
+    hand.drag(line, lambda: len(panel.tool.path))
     np.testing.assert_allclose(drawn[0], line, atol=1.0)  # the picture did not move meanwhile
     np.testing.assert_array_equal(viewer.scene.camera.center, middle)
     settled(1)
@@ -113,7 +113,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     on_he = inner_place(nuclei, 1)
     place = transform_to_reference(case, "he").apply([on_he])[0]
     looks_at(place)
-    panel.select.click()
+    panel.buttons["select"].click()
     qtbot.waitUntil(lambda: panel.tool.mode == "select", timeout=20_000)
     hand.click(place)
     qtbot.waitUntil(lambda: panel.selected is not None, timeout=20_000)
@@ -123,11 +123,11 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     settled(1)
     assert panel.selected.word == "immune"
     hand.key(Qt.Key.Key_Escape)
-    assert dock.canvas.holder is None
+    assert dock.canvas.active_tool is None
 
     # tissue: what is drawn around is cut, the tiles become stale, and come back with undo
     panel.what.setCurrentText("Tissue on CD34")
-    panel.cut.click()
+    panel.buttons["cut"].click()
     qtbot.waitUntil(lambda: panel.tool.mode == "cut", timeout=20_000)
     top, left = dock.workspace.tile_data.grid.corners_um[0]
     panel.tool.drawn.emit(
@@ -142,8 +142,8 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     # a drawing tool takes over; a closed panel leaves nothing on the canvas
     dock.show_annotate()
     assert not panel.tool.mode
-    assert dock.canvas.holder is not None
-    dock.annotate.drawing.take("")
+    assert dock.canvas.active_tool is not None
+    dock.annotate.drawing.release()
     panel.stop()
     assert not {CHOSEN, MADE, GONE} & {layer.name for layer in viewer.layers}
 
@@ -162,7 +162,11 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
 
     # the tools are those of the mask; the kind is chosen, the key takes the first tool
     panel.what.setCurrentText("Artefacts on CD34")
-    for widget, shown in ((panel.kind, True), (panel.flag, True), (panel.cut, False)):
+    for widget, shown in (
+        (panel.kind, True),
+        (panel.buttons["flag"], True),
+        (panel.buttons["cut"], False),
+    ):
         assert widget.isVisibleTo(panel) == shown
     panel.kind.setCurrentText("other")
     place = np.asarray(dock.workspace.tile_data.grid.corners_um[0]) + 200
@@ -171,7 +175,7 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
     qtbot.waitUntil(lambda: panel.tool.mode == "flag", timeout=20_000)
     angles = np.arange(12) / 2
     ring = [tuple(place + 150 * np.array([np.cos(a), np.sin(a)])) for a in angles]
-    hand.drag(ring, lambda: len(panel.tool._path))
+    hand.drag(ring, lambda: len(panel.tool.path))
     settled(1)
     assert "flagged as other, 0.0" in panel.list.item(0).text()
     assert GONE in viewer.layers

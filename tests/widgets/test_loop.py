@@ -76,7 +76,7 @@ def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_
             def moved(place=place, known=known):  # moves that follow too fast are dropped
                 move = QMouseEvent(QEvent.Type.MouseMove, *place, none, left, modifier)
                 QApplication.sendEvent(canvas, move)
-                return drawing.tool == "select" or len(drawing._points) > known
+                return drawing.mode == "select" or len(drawing._points) > known
 
             qtbot.waitUntil(moved, timeout=5000)
         qtbot.mouseRelease(canvas, left, modifier, points[-1])
@@ -111,5 +111,5 @@ def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_
     assert drawing.selected == document.shapes[-1].key
     drawing.remove_selected()
     assert len(document.snapshot) == before + 2
-    drawing.take("")
+    drawing.release()
     assert dock.viewer.scene.camera.mouse_pan

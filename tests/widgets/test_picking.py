@@ -50,13 +50,13 @@ def test_picking_the_stains(qtbot, dock, opened, own_cohort):
     look_at(dock.viewer, (4.0, 4.0), 4.0)
     picker.buttons["dab"].click()
     assert picker.tool.mode == "dab"
-    assert dock.canvas.holder is not None
+    assert dock.canvas.active_tool is not None
     hand.click((4.0, 4.0))
     qtbot.waitUntil(lambda: picker.hint.text().startswith("⚠ this place is "), timeout=20_000)
     assert settings() == before
     hand.key(Qt.Key.Key_Escape)
     assert not picker.tool.mode
-    assert dock.canvas.holder is None
+    assert dock.canvas.active_tool is None
 
     # a click on a wall: the form has the vector, the step is stale, the other stain stays
     place = purest(case, DAB, HAEMATOXYLIN)
@@ -80,7 +80,7 @@ def test_picking_the_stains(qtbot, dock, opened, own_cohort):
     picker.buttons["haematoxylin"].click()
     path = [tuple(place + 4 * np.array([np.cos(a), np.sin(a)])) for a in np.arange(10) * 0.63]
     first = settings()
-    hand.drag(path, lambda: len(picker.tool._path))
+    hand.drag(path, lambda: len(picker.tool.path))
     qtbot.waitUntil(lambda: settings() != first, timeout=20_000)
     np.testing.assert_array_equal(dock.viewer.scene.camera.center, middle)
     idle()
@@ -94,8 +94,8 @@ def test_picking_the_stains(qtbot, dock, opened, own_cohort):
     picker.buttons["dab"].click()
     dock.show_annotate()
     assert not picker.tool.mode
-    assert dock.canvas.holder is not None
-    dock.annotate.drawing.take("")
+    assert dock.canvas.active_tool is not None
+    dock.annotate.drawing.release()
     form.set_value(settings().model_copy(update={"stains": "ruifrok"}))
     assert "Ruifrok" in picker.line.text()
     picker.automatic.click()

@@ -109,7 +109,7 @@ def test_magnify_turn_measure_and_find_the_way(qtbot, dock, opened, own_cohort):
     # the ruler, on the turned view
     look_at(viewer, middle, 0.5)
     hand.key(Qt.Key.Key_D, Qt.KeyboardModifier.ShiftModifier)
-    assert tools.ruler.kind == "length"
+    assert tools.ruler.mode == "length"
     line = middle + np.array([(0.0, 0.0), (0.0, 300.0), (80.0, 300.0)])
     for place in line:
         hand.click(place)
@@ -129,12 +129,12 @@ def test_magnify_turn_measure_and_find_the_way(qtbot, dock, opened, own_cohort):
     tools.delete.click()
     assert [one.kind for one in tools.ruler.measurements] == ["area"]
     hand.key(Qt.Key.Key_Escape)
-    assert not tools.ruler.is_on
+    assert not tools.ruler.is_active
 
     # drawing on the turned view is drawn where it belongs, and puts the ruler away
     tools.ruler.take("length")
     dock.show_annotate()
-    assert not tools.ruler.is_on
+    assert not tools.ruler.is_active
     look_at(viewer, middle, 0.3)
     drawing = dock.annotate.drawing
     at = np.array(drawing.position_um(middle))
@@ -172,14 +172,14 @@ def test_magnify_turn_measure_and_find_the_way(qtbot, dock, opened, own_cohort):
 
 def test_four_slides_side_by_side_and_back(qtbot, dock, opened, own_cohort):
     opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
-    viewer, board, four = dock.viewer, dock.board, dock.view_tools.four_up
+    viewer, board, four = dock.viewer, dock.board, dock.view_tools.quad_view
     board.show_steps(("vessels",))
     qtbot.waitUntil(lambda: board.layer("Vessels") is not None, timeout=10_000)
     dock.view_tools.ruler.take("length")
     for place in ((100.0, 100.0), (100.0, 500.0)):
-        dock.view_tools.ruler.add_corner(place)
+        dock.view_tools.ruler.add_point(place)
     dock.view_tools.ruler.finish()
-    dock.view_tools.ruler.put_away()
+    dock.view_tools.ruler.release()
     order = [layer.name for layer in viewer.layers]
     shown = {layer.name: bool(layer.visible) for layer in viewer.layers}
     centre, zoom = centre_um(viewer), viewer.scene.camera.zoom
@@ -233,10 +233,10 @@ def test_four_slides_side_by_side_and_back(qtbot, dock, opened, own_cohort):
     assert {name: bool(viewer.layers[name].visible) for name in order} == shown
 
     looks = {layer.name: (layer.blending, layer.opacity) for layer in viewer.layers}
-    dock.view_tools.one_button.click()
+    dock.view_tools.composite_button.click()
     assert all(viewer.layers[name].visible for name in ("H&E", "CD34", "CAIX"))
     assert viewer.layers["CAIX"].blending == "minimum"
-    dock.view_tools.one_button.click()
+    dock.view_tools.composite_button.click()
     assert {name: bool(viewer.layers[name].visible) for name in order} == shown
     assert {layer.name: (layer.blending, layer.opacity) for layer in viewer.layers} == looks
 
@@ -250,7 +250,7 @@ def test_all_kinds_of_layers_together_keep_their_unit(qtbot, dock, opened, own_c
     for kind in ("length", "area"):
         dock.view_tools.ruler.take(kind)
         for corner in ((100.0, 100.0), (100.0, 500.0), (400.0, 300.0)):
-            dock.view_tools.ruler.add_corner(corner)
+            dock.view_tools.ruler.add_point(corner)
         dock.view_tools.ruler.finish()
     dock.workspace.tile = 2
     dock.show_annotate()
@@ -278,9 +278,9 @@ def test_all_kinds_of_layers_together_keep_their_unit(qtbot, dock, opened, own_c
         layer.visible = layer.name in ("H&E", "Vessels", "Ruler values")
     dock.show_review()
     agree()
-    dock.view_tools.four_up.enter()
+    dock.view_tools.quad_view.enter()
     agree()
-    dock.view_tools.four_up.leave()
+    dock.view_tools.quad_view.leave()
 
 
 def test_a_known_length_gives_a_slide_its_pixel_size(qtbot, dock, opened, fresh_case):
@@ -305,10 +305,10 @@ def test_a_known_length_gives_a_slide_its_pixel_size(qtbot, dock, opened, fresh_
     drawn = calibration._length_px
     assert drawn == pytest.approx(400, abs=4)
     assert tools.ruler.measurements == []
-    assert viewer.layers[-1].name == "Ruler"  # the line is seen above the slide
+    assert viewer.layers[-1].name == "Calibration line"  # the line is seen above the slide
     calibration.length.setText("0")
     calibration.use_button.click()
-    assert "longer than 0" in calibration.told.text()
+    assert "longer than 0" in calibration.message.text()
     calibration.length.setText("0,2")
     calibration.unit.setCurrentText("mm")
     with qtbot.waitSignal(calibration.calibrated) as told:

@@ -23,6 +23,8 @@ from napari_mosaik.widgets.base.controls import (
 )
 from napari_mosaik.widgets.base.progress_bar import JobBar
 from napari_mosaik.widgets.base.workspace import Workspace
+from napari_mosaik.widgets.canvas.active_tool import CanvasTool
+from napari_mosaik.widgets.canvas.keys import add_help_action
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 from napari_mosaik.widgets.canvas.legend import Overlays
 from napari_mosaik.widgets.canvas.link import CanvasLink
@@ -75,6 +77,7 @@ class MosaikDock(QWidget):
         self.bar = JobBar(self.controller, {step.name: step.title for step in STEPS})
         self._build()
         self._connect()
+        add_help_action(napari_viewer)
         self._show_case()
 
     def _build(self) -> None:
@@ -92,8 +95,8 @@ class MosaikDock(QWidget):
         self.tabs.addTab(self.page_area, "Steps")
         self.overlays = Overlays(self.board)
         self.tabs.addTab(scrolled(self.overlays), "Overlays")
-        self.side_by_side = SideBySide(self.viewer, self.board)
-        self.view_tools = ViewTools(self.canvas, self.side_by_side)
+        self.side_by_side = SideBySide(self.canvas)
+        self.view_tools = ViewTools(self.canvas)
         self.slide_view = SlideView(self.viewer)
         view = QWidget()
         view.setLayout(column(self.slide_view, _line(), self.view_tools))
@@ -135,13 +138,7 @@ class MosaikDock(QWidget):
             page.needs_case.connect(self.case_page.open_missing)
             page.preview.connect(self._preview)
         self.preview.message_changed.connect(self._previewed)
-        self.view_tools.ruler.taken.connect(lambda: self.annotate.drawing.take(""))
-        self.view_tools.ruler.taken.connect(lambda: self.correct.tool.take(""))
-        self.view_tools.ruler.taken.connect(lambda: self.picker.tool.take(""))
-        self.correct.tool.changed.connect(self._corrects)
-        self.picker.tool.changed.connect(self._picks)
-        self.annotate.drawing.changed.connect(self._one_tool)
-        self.canvas.taking.connect(self._other_takes)
+        self.canvas.events.active_tool.connect(self._tool_changed)
 
     def sizeHint(self) -> QSize:
         """360 px wide."""
@@ -166,52 +163,15 @@ class MosaikDock(QWidget):
         self.side_by_side.enter()
 
     def show_annotate(self) -> None:
-        """The drawing tools."""
-        self.side_by_side.leave()
-        self.view_tools.four_up.leave()
+        """The annotation tools."""
         self.tabs.setCurrentIndex(self.annotate_tab)
         self.annotate.drawing.take("brush")
 
-    def _other_takes(self, who: Any) -> None:
-        """A page of steps takes the mouse: no other tool has it."""
-        if who is not self:
-            self.view_tools.ruler.put_away()
-            self.annotate.drawing.take("")
-            self.correct.tool.take("")
-            self.picker.tool.take("")
-            self.side_by_side.leave()
-            self.view_tools.four_up.leave()
-
-    def _one_tool(self) -> None:
-        """Either the ruler or a drawing tool is in the hand."""
-        if self.annotate.drawing.is_on:
-            self.canvas.taking.emit(self)
-            self.view_tools.ruler.put_away()
-            for tool in (self.correct.tool, self.picker.tool):
-                if tool.mode:
-                    tool.take("")
-
-    def _corrects(self) -> None:
-        """The correcting tool is the only one in the hand, and its page is seen."""
-        if self.correct.tool.mode:
-            self.canvas.taking.emit(self)
-            self.view_tools.ruler.put_away()
-            self.annotate.drawing.take("")
-            self.picker.tool.take("")
-            self.side_by_side.leave()
-            self.view_tools.four_up.leave()
+    def _tool_changed(self, tool: CanvasTool | None) -> None:
+        """Show the panel of manual correction, which a key starts from anywhere."""
+        if tool is self.correct.tool:
             self.tabs.setCurrentIndex(self.review_tab)
             self.correct_fold.set_open(True)
-
-    def _picks(self) -> None:
-        """The picking tool is the only one in the hand, on the slide alone."""
-        if self.picker.tool.mode:
-            self.canvas.taking.emit(self)
-            self.view_tools.ruler.put_away()
-            self.annotate.drawing.take("")
-            self.correct.tool.take("")
-            self.side_by_side.leave()
-            self.view_tools.four_up.leave()
 
     def _preview(self, step: str) -> None:
         if step:
@@ -268,10 +228,10 @@ class MosaikDock(QWidget):
         self.case_page.levels.stop()
         self.check.stop()
         self.correct.shut()
-        self.picker.shut()
         self.preview.stop()
         self.slide_view.shut()
         self.view_tools.shut()
+        self.canvas.detach()
         self.controller.close()
         self.board.close()
         super().closeEvent(event)

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
+from superqt.utils import qdebounced
 
 from napari_mosaik.core import MosaikError, Transform
 from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE
@@ -17,6 +17,7 @@ from napari_mosaik.widgets.align.form import TITLES, AlignForm
 from napari_mosaik.widgets.align.reading import Reading, read_for_hand, values_judged
 from napari_mosaik.widgets.align.tool import AlignTool
 from napari_mosaik.widgets.align.view import AlignView
+from napari_mosaik.widgets.canvas.active_tool import CanvasTool
 from napari_mosaik.workflow.given_alignment import LandmarkPairs
 from napari_mosaik.workflow.manual_alignment import ManualAlignment
 from napari_mosaik.workflow.steps import maker_of
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["AlignPanel"]
 
 WORKING = "Estimating registration error…"
-_CALM_MS = 250
+_REST_MS = 250
+_DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 
 
 class AlignPanel(AlignForm):
@@ -37,14 +39,11 @@ class AlignPanel(AlignForm):
     def __init__(self, link: CanvasLink) -> None:
         super().__init__()
         self.link, self.controller = link, link.board.controller
-        self.tool, self.view = AlignTool(link), AlignView(link.board)
+        self.tool, self.view = link.tool(AlignTool), AlignView(link.board)
         self.laying: ManualAlignment | None = None
         self.reading: Reading | None = None
         self._asked = 0
-        self._calm = QTimer(self)
-        self._calm.setSingleShot(True)
-        self._calm.setInterval(_CALM_MS)
-        self._calm.timeout.connect(self._judge)
+        self._assess_soon = qdebounced(self._judge, timeout=_REST_MS, parent=self)
         self._connect()
         self._show()
 
@@ -61,28 +60,23 @@ class AlignPanel(AlignForm):
         self.tool.clicked.connect(self._clicked)
         self.tool.changed.connect(self._show_tool)
         self.kind.currentIndexChanged.connect(self._show_marks)
-        for key, act in self._keys().items():
-            self.tool.keys[key] = act
+        self.tool.edits = self._edits()
         self.controller.workspace.events.case.connect(self._case_changed)
         self.controller.workspace.events.states.connect(self._show)
-        self.link.taking.connect(self._taken)
+        self.link.events.active_tool.connect(self._tool_changed)
 
-    def _keys(self) -> dict[str, Callable[[], Any]]:
-        steps = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
-        keys: dict[str, Callable[[], Any]] = {}
-        for key, (down, right) in steps.items():
-            for prefix, um in (("", 10.0), ("Shift-", 100.0)):
-                step = (down * um, right * um)
-                keys[prefix + key] = lambda step=step: self._act("shift", step)
-        for key, sign in ((",", 1), (".", -1)):
-            for prefix, deg in (("", 0.5), ("Shift-", 5.0)):
-                angle = sign * deg
-                keys[prefix + key] = lambda a=angle: self._act("rotate", a, self.tool.about_um)
-        for key, factor in (("-", 1 / 1.01), ("=", 1.01), ("Shift-=", 1.01)):
-            keys[key] = lambda f=factor: self._act("scale", f, self.tool.about_um)
-        keys["Control-Z"] = self.undo
-        keys["Control-Shift-Z"] = self.redo
-        return keys
+    def _edits(self) -> dict[str, Callable[[], Any]]:
+        """What the keys do, by the actions of the table of shortcuts."""
+        edits: dict[str, Callable[[], Any]] = {"undo": self.undo, "redo": self.redo}
+        for name, direction in _DIRECTIONS.items():
+            for prefix, um in (("", 10.0), ("far ", 100.0)):
+                step = (direction[0] * um, direction[1] * um)
+                edits[prefix + name] = partial(self._act, "shift", step)
+        for name, angle in (("left", 0.5), ("far left", 5.0), ("right", -0.5), ("far right", -5.0)):
+            edits[f"rotate {name}"] = partial(self._act_about, "rotate", angle)
+        edits["enlarge"] = partial(self._act_about, "scale", 1.01)
+        edits["shrink"] = partial(self._act_about, "scale", 1 / 1.01)
+        return edits
 
     def _asked_for(self, what: str) -> None:
         acts: dict[str, Callable[[], Any]] = {
@@ -115,17 +109,16 @@ class AlignPanel(AlignForm):
         self.reading = reading
         self.laying = ManualAlignment(reading.start, reading.marks)
         self.tool.about_um = reading.middle_um
-        self.link.taking.emit(self)
+        self.tool.take("move")  # layouts restore the canvas before the section is drawn on it
         self.view.enter(reading.seen, self.laying.now)
-        self.tool.take("move")
         self._show()
         self._again()
 
     def leave(self) -> None:
         """Restore the canvas and discard the changes."""
-        self._calm.stop()
+        self._assess_soon.cancel()
         self._asked += 1
-        self.tool.take("")
+        self.tool.release()
         self.view.leave()
         self.laying = self.reading = None
         self._show()
@@ -163,6 +156,9 @@ class AlignPanel(AlignForm):
             self.controller.report(error, "Align")
             return
         self._again()
+
+    def _act_about(self, name: str, value: float) -> None:
+        self._act(name, value, self.tool.about_um)
 
     def undo(self) -> None:
         """Undo the last change."""
@@ -248,7 +244,7 @@ class AlignPanel(AlignForm):
         self.view.show(self.laying.now)
         self._show_marks()
         self._asked += 1
-        self._calm.start()
+        self._assess_soon()
 
     def _mark_alone(self) -> None:
         waiting = self.laying is not None and self.laying.now.unpaired is not None
@@ -335,9 +331,11 @@ class AlignPanel(AlignForm):
     def _other(self, *_: Any) -> None:
         self.leave()
 
-    def _taken(self, who: Any) -> None:
-        """Another tool takes the mouse."""
-        if who is not self and self.laying is not None:
+    def _tool_changed(self, tool: CanvasTool | None) -> None:
+        """End the alignment when a tool that needs the canvas for itself becomes active."""
+        if self.laying is None or tool is None or tool is self.tool:
+            return
+        if tool.exclusive:
             self.leave()
 
     def hideEvent(self, event: Any) -> None:

@@ -13,7 +13,7 @@ from napari_mosaik.view.alignment import checkerboard, circle_lines, voxel_lines
 from napari_mosaik.view.layers import pet_layer
 from napari_mosaik.view.objects import outline_lines
 from napari_mosaik.view.spec import placement, placement_um
-from napari_mosaik.widgets.canvas.layout_state import Arrangement
+from napari_mosaik.widgets.canvas.layout import LayoutState
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -54,7 +54,7 @@ class AlignView:
         self.opacity = 0.5
         self.marking = ""
         """Which section alone is shown while a landmark is set: "own", "partner" or neither."""
-        self._before: Arrangement | None = None
+        self._before: LayoutState | None = None
         self._looks: dict[Layer, tuple[float, Any]] = {}
 
     @property
@@ -68,7 +68,7 @@ class AlignView:
 
     def enter(self, seen: Seen, laid: AlignmentState) -> None:
         """Show a section over CD34 and nothing else."""
-        self._before = Arrangement.of(self.viewer)
+        self._before = LayoutState.of(self.viewer)
         self.seen = seen
         reference = self.board.slide_layer(REFERENCE)
         for layer in self.viewer.layers:

@@ -22,8 +22,9 @@ from napari_mosaik.core import InputError
 from napari_mosaik.core.palette import OWN_CLASS_COLOURS
 from napari_mosaik.view.formatting import count, number
 from napari_mosaik.widgets.annotate.annotation import Annotation
-from napari_mosaik.widgets.annotate.drawing import TOOLS, Drawing
+from napari_mosaik.widgets.annotate.drawing import Drawing
 from napari_mosaik.widgets.base.controls import button, clear, column, row, wrapped_label
+from napari_mosaik.widgets.canvas.keys import key_text
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.base.case_controller import CaseController
@@ -56,9 +57,9 @@ class AnnotateDock(QWidget):
             "gets its area fraction"
         )
         self.new_class.returnPressed.connect(self._add_class)
-        self.tool_buttons = {name: self._tool_button(name) for name in TOOLS}
+        self.tool_buttons = {name: self._tool_button(name) for name in Drawing.modes}
         self.away = button(
-            "Pan/zoom (no tool)", lambda: self.drawing.take(""), "Returns the mouse to pan and zoom"
+            "Pan/zoom (no tool)", self.drawing.release, "Returns the mouse to pan and zoom"
         )
         self.away.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.size = QSlider(Qt.Orientation.Horizontal)
@@ -119,8 +120,8 @@ class AnnotateDock(QWidget):
         events.change.connect(self._show_change)
 
     def _tool_button(self, name: str) -> QPushButton:
-        key, title, tip = TOOLS[name]
-        made = button(f"{title} ({key})", lambda: self.drawing.take(name), tip)
+        mode, key = Drawing.modes[name], key_text(Drawing.name, name)
+        made = button(f"{mode.title} ({key})", lambda: self.drawing.take(name), mode.hint)
         made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         made.setCheckable(True)
         return made
@@ -181,9 +182,9 @@ class AnnotateDock(QWidget):
     def _show(self, *_: Any) -> None:
         document, space = self.annotation.document, self._controller.workspace
         for name, made in self.tool_buttons.items():
-            made.setChecked(name == self.drawing.tool)
+            made.setChecked(name == self.drawing.mode)
             made.setEnabled(space.case is not None)
-        self.away.setEnabled(self.drawing.is_on)
+        self.away.setEnabled(self.drawing.is_active)
         self.new_class.setEnabled(document is not None)
         for name, made in self.class_buttons.items():
             made.setChecked(name == self.drawing.label)
@@ -224,14 +225,14 @@ class AnnotateDock(QWidget):
     def _hint(self) -> str:
         if self._controller.workspace.case is None:
             return "Open a case first."
-        if not self.drawing.is_on:
+        if not self.drawing.is_active:
             return "Choose a tool to annotate the H&E slide."
-        erase = "" if self.drawing.tool == "select" else "; hold Alt to erase"
-        return f"{TOOLS[self.drawing.tool][2]}{erase}."
+        erase = "" if self.drawing.mode == "select" else "; hold Alt to erase"
+        return f"{self.drawing.hint}{erase}."
 
     def shut(self) -> None:
         """Release the mouse and save everything; called when the window closes."""
-        self.drawing.take("")
+        self.drawing.release()
         self.annotation.close()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import Signal
+from superqt.utils import qthrottled
 
 from napari_mosaik.annotate import (
     Area,
@@ -17,129 +18,123 @@ from napari_mosaik.annotate import (
 from napari_mosaik.core import InputError, Lattice
 from napari_mosaik.widgets.annotate.annotation import Annotation
 from napari_mosaik.widgets.annotate.annotation_picture import AnnotationPicture, Draft
-from napari_mosaik.widgets.canvas.active_tool import MouseHold
+from napari_mosaik.widgets.canvas.active_tool import CanvasTool, Pointer, ToolMode
 
 if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_mosaik.widgets.canvas.link import CanvasLink
 
-__all__ = ["TOOLS", "Drawing"]
+__all__ = ["Drawing"]
 
-TOOLS = {
-    "brush": ("B", "Brush", "Drag to paint; start inside an annotation of this class to extend it"),
-    "polygon": ("P", "Polygon", "Click the vertices; double-click or Enter closes the polygon"),
-    "lasso": ("L", "Lasso", "Drag around the region"),
-    "rectangle": ("R", "Rectangle", "Drag from corner to corner"),
-    "select": (
-        "V",
-        "Select",
-        "Click an annotation; Delete removes it, a class key changes its class",
-    ),
-}
-"""Tools by name: key, title and hint."""
-_CALM_MS = 30
+_DRAW_MS = 30
 
 
-class Drawing(QObject):
-    """Turns the mouse into edits of the annotation document and draws the document.
+class Drawing(CanvasTool):
+    """Turns the mouse into edits of the annotation document, and draws the document.
 
-    ``changed`` is emitted when tool, class or selection change.
+    ``changed`` is also emitted when class or selection change; ``failed`` with the error of an
+    edit that is refused.
     """
 
-    changed = Signal()
+    name = "annotation"
+    modes = {  # noqa: RUF012
+        "brush": ToolMode(
+            "Brush", "Drag to paint; start inside an annotation of this class to extend it"
+        ),
+        "polygon": ToolMode(
+            "Polygon", "Click the vertices; double-click or Enter closes the polygon"
+        ),
+        "lasso": ToolMode("Lasso", "Drag around the region"),
+        "rectangle": ToolMode("Rectangle", "Drag from corner to corner"),
+        "select": ToolMode(
+            "Select",
+            "Click an annotation; Delete removes it, a class key changes its class",
+            pans=True,
+            cursor="standard",
+        ),
+    }
     failed = Signal(object)
 
     def __init__(self, link: CanvasLink, annotation: Annotation) -> None:
-        super().__init__(annotation)
-        self.link = link
-        self.viewer = link.viewer
+        super().__init__(link)
+        self.board = link.board
         self.annotation = annotation
         self.picture = AnnotationPicture(self.viewer)
-        self.tool = ""
         self.label = "neoplastic"
         self.brush_px = 20.0
         self.selected = ""
         self._points: list[tuple[float, float]] = []
         self._draft: Area | None = None
         self._erasing = False
-        self._hold = MouseHold(link, self._pressed, double_clicked=self._double_clicked)
-        self._calm = QTimer(self)
-        self._calm.setSingleShot(True)
-        self._calm.setInterval(_CALM_MS)
-        self._calm.timeout.connect(self._paint)
+        self._paint_soon = qthrottled(self._paint, timeout=_DRAW_MS, leading=False, parent=self)
         annotation.changed.connect(self.redraw)
         annotation.opened.connect(self._opened)
         self.viewer.scene.camera.events.connect(self.redraw)
 
     # --- on and off -----------------------------------------------------------------------------
-    @property
-    def is_on(self) -> bool:
-        """Whether a tool is in the hand."""
-        return bool(self.tool)
-
-    def take(self, tool: str) -> None:
-        """Take a tool; an empty name puts it away and gives the mouse back to napari."""
-        if tool and self.annotation.document is None:
+    def prepare(self, mode: str) -> bool:
+        """Open the document of the case; False without one."""
+        if self.annotation.document is None:
             self.annotation.open()
-            if self.annotation.document is None:
-                return
-        self._abandon()
-        was_on, self.tool = self.is_on, tool
-        if not tool:
-            self._hold.drop()
-        else:
-            self._hold.take(self._keys(), pans=tool == "select")
-            if not was_on:
-                self.link.board.show_slide("he")
-                self.redraw()
-        self.changed.emit()
+        return self.annotation.document is not None
 
-    def _keys(self) -> dict[str, Callable[[], Any]]:
-        """What the keys do while a tool is in the hand."""
-        keys: dict[str, Callable[[], Any]] = {
-            key: partial(self.take, tool) for tool, (key, _, _) in TOOLS.items()
-        }
+    def on(self) -> None:
+        """Show the H&E slide alone."""
+        self.board.show_slide("he")
+        self.redraw()
+
+    def detach(self) -> None:
+        """Follow the camera no longer."""
+        super().detach()
+        self._paint_soon.cancel()
+        self.viewer.scene.camera.events.disconnect(self.redraw)
+
+    def actions(self) -> Mapping[str, Callable[[], Any]]:
+        """Keys of tools, classes and edits."""
         document = self.annotation.document
-        for known in document.snapshot.classes if document is not None else ():
-            if known.key:
-                keys[known.key] = partial(self.choose_class, known.name)
+        classes = document.snapshot.classes if document is not None else ()
         return {
-            **keys,
-            "Control-Z": self.undo,
-            "Control-Shift-Z": self.redo,
-            "Enter": self.finish_polygon,
-            "Escape": self._abandon,
-            "Delete": self.remove_selected,
+            **{mode: partial(self.take, mode) for mode in self.modes},
+            **{
+                f"class {known.key}": partial(self.choose_class, known.name)
+                for known in classes
+                if known.key
+            },
+            "undo": self.undo,
+            "redo": self.redo,
+            "finish": self.finish_polygon,
+            "discard": self.reset,
+            "delete": self.remove_selected,
         }
 
     def _opened(self) -> None:
         if self.annotation.document is None:
-            self.take("")
+            self.release()
             self.picture.remove()
         self.redraw()
 
     # --- edits ----------------------------------------------------------------------------------
     def choose_class(self, name: str) -> None:
-        """The class of what is drawn next; with the select tool, of the selected shape."""
+        """Class of the next annotation; with the select tool, of the selected one."""
         self.label = name
         document = self.annotation.document
-        if self.tool == "select" and self.selected and document is not None:
+        if self.mode == "select" and self.selected and document is not None:
             self._try(lambda: document.change_class([self.selected], name))
         self.changed.emit()
 
     def undo(self) -> None:
-        """Take back the last edit."""
+        """Undo the last edit."""
         if self.annotation.document is not None:
             self._try(self.annotation.document.undo)
 
     def redo(self) -> None:
-        """Make again what was taken back."""
+        """Redo the last undone edit."""
         if self.annotation.document is not None:
             self._try(self.annotation.document.redo)
 
     def remove_selected(self) -> None:
-        """Remove the selected shape."""
+        """Delete the selected annotation."""
         document = self.annotation.document
         if self.selected and document is not None:
             key, self.selected = self.selected, ""
@@ -148,15 +143,15 @@ class Drawing(QObject):
     def commit(
         self, area: Area, *, erase: bool = False, at: tuple[float, float] | None = None
     ) -> None:
-        """Put a drawn area into the document, or cut it out."""
+        """Add a drawn area to the document, or erase it."""
         document = self.annotation.document
         if document is None:
             return
         if erase:
             self._try(lambda: document.erase(area))
             return
-        if self.tool != "brush":
-            self._try(lambda: document.add(area, self.label, title=self.tool or "add"))
+        if self.mode != "brush":
+            self._try(lambda: document.add(area, self.label, title=self.mode or "add"))
             return
         under = document.at(at) if at is not None else None
         into = under.key if under is not None and under.label == self.label else None
@@ -169,59 +164,57 @@ class Drawing(QObject):
             self.failed.emit(error)
 
     # --- mouse ----------------------------------------------------------------------------------
-    def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
-        if not self.is_on or event.button != 1:
-            return
-        start = self.position_um(event.position)
+    def pressed(self, pointer: Pointer) -> None:
+        """Select, set a vertex, or start a stroke."""
+        start = self.position_um(pointer.position_um)
         if start is None:
             return
-        self._erasing = "Alt" in event.modifiers
-        if self.tool == "select":
+        self._erasing = "Alt" in pointer.modifiers
+        if self.mode == "select":
             self._select(start)
-        elif self.tool == "polygon":
-            self._corner(start)
+        elif self.mode == "polygon":
+            if not self._points or start != self._points[-1]:
+                self._points.append(start)
+            self._sketch()
         else:
-            yield from self._drag(start, event)
+            self._points = [start]
+            self._sketch()
 
-    def _drag(self, start: tuple[float, float], event: Any) -> Generator[None, None, None]:
-        self._points = [start]
-        self._sketch()
-        yield
-        while event.type == "mouse_move":
-            position = self.position_um(event.position)
-            if position is not None:
-                self._points.append(position)
-                self._sketch()
-            yield
-        area, erase = self._area(complain=True), self._erasing
-        self._abandon()
-        if area is not None:
-            self.commit(area, erase=erase, at=start)
+    def moved(self, pointer: Pointer) -> None:
+        """Continue the stroke."""
+        position = self.position_um(pointer.position_um)
+        if position is not None and self._points and self.mode not in ("select", "polygon"):
+            self._points.append(position)
+            self._sketch()
 
-    def _select(self, at: tuple[float, float]) -> None:
-        document = self.annotation.document
-        found = document.at(at) if document is not None else None
-        self.selected = found.key if found is not None else ""
-        self.changed.emit()
+    def released(self, pointer: Pointer) -> None:
+        """Finish the stroke."""
+        if self._points and self.mode not in ("select", "polygon"):
+            self._finish(at=self._points[0])
 
-    def _corner(self, at: tuple[float, float]) -> None:
-        if not self._points or at != self._points[-1]:
-            self._points.append(at)
-        self._sketch()
-
-    def _double_clicked(self, viewer: Any, event: Any) -> None:
+    def double_clicked(self) -> None:
+        """Close the polygon."""
         self.finish_polygon()
 
     def finish_polygon(self) -> None:
         """Close the polygon that is being drawn."""
-        if self.tool != "polygon" or not self._points:
-            return
-        area, erase = self._area(complain=True), self._erasing
-        self._abandon()
-        if area is not None:
-            self.commit(area, erase=erase)
+        if self.mode == "polygon" and self._points:
+            self._finish()
 
-    def _abandon(self) -> None:
+    def _finish(self, at: tuple[float, float] | None = None) -> None:
+        area, erase = self._area(complain=True), self._erasing
+        self.reset()
+        if area is not None:
+            self.commit(area, erase=erase, at=at)
+
+    def _select(self, at: tuple[float, float]) -> None:
+        document = self.annotation.document
+        shape = document.at(at) if document is not None else None
+        self.selected = shape.key if shape is not None else ""
+        self.changed.emit()
+
+    def reset(self) -> None:
+        """Discard the area being drawn."""
         self._points, self._draft = [], None
         self.redraw()
 
@@ -230,11 +223,11 @@ class Drawing(QObject):
         self.redraw()
 
     def _area(self, *, complain: bool) -> Area | None:
-        """The area that the hand has drawn so far."""
+        """The area drawn so far."""
         try:
-            if self.tool == "brush":
+            if self.mode == "brush":
                 return stroke_polygon(self._points, self.radius_um)
-            if self.tool == "rectangle":
+            if self.mode == "rectangle":
                 return rectangle_polygon(self._points[0], self._points[-1])
             return lasso_polygon(self._points, 1.0 / self.viewer.scene.camera.zoom)
         except InputError as error:
@@ -249,29 +242,29 @@ class Drawing(QObject):
 
     # --- places ---------------------------------------------------------------------------------
     def _slide(self) -> tuple[Layer, Lattice] | None:
-        layer = self.link.board.slide_layer("he")
-        lazy = self.link.board.slides.get("he")
+        layer = self.board.slide_layer("he")
+        lazy = self.board.slides.get("he")
         return None if layer is None or lazy is None else (layer, lazy.lattices[0])
 
     def position_um(self, world: Any) -> tuple[float, float] | None:
-        """A position of the canvas in µm of the H&E slide; None without that slide."""
-        found = self._slide()
-        if found is None:
+        """Position on the canvas as (row, column) in µm of the H&E slide; None without it."""
+        slide = self._slide()
+        if slide is None:
             return None
-        layer, lattice = found
+        layer, lattice = slide
         row, column = lattice.to_um([layer.world_to_data(tuple(world)[-2:])])[0]
         return float(row), float(column)
 
     # --- showing --------------------------------------------------------------------------------
     def redraw(self, *_: Any) -> None:
         """Draw the document soon."""
-        if self.annotation.document is not None and not self._calm.isActive():
-            self._calm.start()
+        if self.annotation.document is not None:
+            self._paint_soon()
 
     def _paint(self) -> None:
-        found = self._slide()
-        if self.annotation.document is not None and found is not None:
+        slide = self._slide()
+        if self.annotation.document is not None and slide is not None:
             draft = None
             if self._draft is not None:
                 draft = Draft(self._draft, "" if self._erasing else self.label)
-            self.picture.paint(self.annotation.document, found[0], found[1], draft)
+            self.picture.paint(self.annotation.document, slide[0], slide[1], draft)

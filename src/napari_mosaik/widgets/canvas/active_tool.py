@@ -1,97 +1,373 @@
-"""Mouse and keys of the canvas in the hand of one tool."""
+"""The active tool: one observed value of the canvas that says who has mouse and keys."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from qtpy.QtCore import QObject, QTimer
+import numpy as np
+from psygnal import SignalGroupDescriptor
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_mosaik.core import palette
+from napari_mosaik.widgets.canvas.keys import KeyMap
+from napari_mosaik.widgets.canvas.screen_lines import ScreenLines
 
 if TYPE_CHECKING:
-    from napari_mosaik.widgets.canvas.link import CanvasLink
+    import napari
 
-__all__ = ["MouseHold"]
+__all__ = ["CanvasTool", "Pointer", "ToolHost", "ToolMode"]
+
+_CLICK_PX = 4
+"""A press that moves no farther is a click."""
+Tool = TypeVar("Tool", bound="CanvasTool")
 
 
-class MouseHold(QObject):
-    """Gives the mouse and the keys of the canvas to a tool, and back to napari.
+@dataclass(frozen=True, slots=True)
+class ToolMode:
+    """One way to use a tool: title of its button, hint, whether a drag pans, and mouse cursor."""
 
-    At first, and with every new layer, no layer is chosen: it would take keys such as Ctrl+Z; a
-    person may choose one for its controls.  A drag moves the picture only where the tool allows
-    it; napari allows it anew whenever another layer, or none, is chosen.
-    A double click is the tool's alone: napari would magnify.
+    title: str
+    hint: str = ""
+    pans: bool = False
+    cursor: str = "crosshair"
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """The mouse on the canvas.
+
+    Parameters
+    ----------
+    position_um, start_um
+        Where it is and where its button was pressed: (row, column) in µm of the reference section.
+    modifiers
+        Keys that were held when the button was pressed, such as "Shift" and "Alt".
+    is_click
+        Whether it has not been dragged since.
+    """
+
+    position_um: tuple[float, float]
+    start_um: tuple[float, float]
+    modifiers: frozenset[str] = frozenset()
+    is_click: bool = True
+
+
+class CanvasTool(QObject):
+    """A tool that uses the mouse on the canvas.
+
+    A subclass names itself and its modes and overrides what it reacts to.  ``changed`` is emitted
+    when the tool becomes active, changes its mode or ends.
 
     Parameters
     ----------
     link
-        The canvas; another tool that has its mouse must let it go first.
-    pressed, moved, double_clicked
-        What the tool does with the mouse, as napari's callbacks.
+        The canvas.  Use ``link.tool(Class)`` to get the one instance of a tool.
     """
 
-    def __init__(
-        self,
-        link: CanvasLink,
-        pressed: Callable[..., Any],
-        *,
-        moved: Callable[..., Any] | None = None,
-        double_clicked: Callable[..., Any] | None = None,
-    ) -> None:
+    name: ClassVar[str]
+    """Scope of its keys in the table of shortcuts."""
+    modes: ClassVar[Mapping[str, ToolMode]]
+    """The modes by name; the first is the default."""
+    exclusive: ClassVar[bool] = True
+    """Layouts with several views, and a manual alignment, end when the tool becomes active."""
+    draft_layer: ClassVar[str] = "Outline being drawn"
+    """Name of the layer that shows what is being drawn."""
+    changed = Signal()
+
+    def __init__(self, link: ToolHost) -> None:
         super().__init__(link)
         self.link, self.viewer = link, link.viewer
-        self._callbacks = [(self.viewer.mouse_drag_callbacks, pressed)]
-        if moved is not None:
-            self._callbacks.append((self.viewer.mouse_move_callbacks, moved))
-        self._double = [] if double_clicked is None else [double_clicked]
-        self._double_of_napari: list[Any] = []
-        self._keys: list[str] = []
-        self._pans = True
+        self.mode = ""
+        self.lines = ScreenLines(link.viewer, self)
+        link.add_tool(self)
+        self.reset()
 
     @property
-    def is_on(self) -> bool:
-        """Whether the tool has the mouse."""
-        return self.link.holder is self
+    def is_active(self) -> bool:
+        """Whether the tool has mouse and keys."""
+        return self.link.active_tool is self
 
-    def take(self, keys: Mapping[str, Callable[[], Any]], *, pans: bool) -> None:
-        """Take mouse and keys, or say anew whether a drag moves the picture."""
-        self._pans = pans
-        if not self.is_on:
-            if self.link.holder is not None:
-                self.link.holder.drop()
-            self.link.holder = self
-            for callbacks, act in self._callbacks:
-                callbacks.append(act)
-            self._double_of_napari = list(self.viewer.mouse_double_click_callbacks)
-            self.viewer.mouse_double_click_callbacks[:] = self._double
-            for key, do in keys.items():
-                self.viewer.bind_key(key, lambda _v, do=do: do(), overwrite=True)
-            self._keys = list(keys)
-            self.viewer.layers.events.inserted.connect(self._layer_came)
-            self.viewer.scene.camera.events.mouse_pan.connect(self._hold_still)
-        self._let_go()
+    @property
+    def title(self) -> str:
+        """Title of the current mode."""
+        return self.modes[self.mode].title if self.mode else ""
 
-    def drop(self) -> None:
-        """Give mouse and keys back."""
-        if not self.is_on:
+    @property
+    def hint(self) -> str:
+        """What the mouse does in the current mode; empty when the tool is not active."""
+        return self.modes[self.mode].hint if self.mode else ""
+
+    # --- on and off -----------------------------------------------------------------------------
+    def take(self, mode: str = "") -> None:
+        """Become the active tool in a mode; the tool that was active ends."""
+        mode = mode or next(iter(self.modes))
+        if not self.prepare(mode):
             return
-        self.link.holder = None
-        self.viewer.layers.events.inserted.disconnect(self._layer_came)
-        self.viewer.scene.camera.events.mouse_pan.disconnect(self._hold_still)
-        for callbacks, act in self._callbacks:
-            callbacks.remove(act)
-        self.viewer.mouse_double_click_callbacks[:] = self._double_of_napari
-        for key in self._keys:
-            self.viewer.bind_key(key, None, overwrite=True)
-        chosen = self.viewer.layers.selection.active
-        self.viewer.scene.camera.mouse_pan = chosen is None or chosen.mouse_pan
+        self.mode = mode
+        self.reset()
+        if self.is_active:
+            self.link.refresh_tool()
+        else:
+            self.link.active_tool = self
+        self.changed.emit()
+
+    def release(self) -> None:
+        """Return mouse and keys to napari."""
+        if self.is_active:
+            self.link.active_tool = None
+
+    def toggle(self, mode: str = "") -> None:
+        """Take the tool in a mode, or release it when it is active in that mode."""
+        if self.is_active and self.mode == (mode or next(iter(self.modes))):
+            self.release()
+        else:
+            self.take(mode)
+
+    def end(self) -> None:
+        """Called by the canvas when the tool is no longer the active one."""
+        self.mode = ""
+        self.reset()
+        self.off()
+        self.changed.emit()
+
+    # --- what a tool may override ---------------------------------------------------------------
+    def prepare(self, mode: str) -> bool:
+        """Get ready for a mode; False when it is not possible now."""
+        return True
+
+    def on(self) -> None:
+        """The tool has become the active one."""
+
+    def off(self) -> None:
+        """The tool has ended."""
+
+    def reset(self) -> None:
+        """Discard what was begun: with each change of the mode, and at the end."""
+        self.hide_draft()
+
+    def actions(self) -> Mapping[str, Callable[[], Any]]:
+        """What the keys of its scope do while it is active."""
+        return {}
+
+    def pressed(self, pointer: Pointer) -> None:
+        """The left button was pressed."""
+
+    def moved(self, pointer: Pointer) -> None:
+        """The mouse was dragged."""
+
+    def released(self, pointer: Pointer) -> None:
+        """The left button was released."""
+
+    def hovered(self) -> None:
+        """The mouse moved without a button."""
+
+    def double_clicked(self) -> None:
+        """A double click; napari does not zoom by it while a tool is active."""
+
+    def detach(self) -> None:
+        """Leave the viewer as it was found; called when the window closes."""
+        self.lines.detach()
+
+    # --- draft ----------------------------------------------------------------------------------
+    def show_draft(
+        self, lines: Any, colour: str = palette.SELECTED_OBJECT, width_px: float = 2.0
+    ) -> None:
+        """Draw what is being drawn: vectors (n, 2, 2) in µm of the reference section."""
+        self.lines.show(self.draft_layer, lines, colour, width_px)
+
+    def hide_draft(self) -> None:
+        """Remove what was being drawn."""
+        self.lines.hide(self.draft_layer)
+
+
+@dataclass(eq=False)
+class _Observed:
+    """Which tool is active and which layout is shown; None for napari's own."""
+
+    events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
+
+    active_tool: CanvasTool | None = None
+    layout: QObject | None = None
+
+
+class ToolHost(QObject):
+    """A canvas on which at most one tool is active.
+
+    ``events.active_tool`` and ``events.layout`` announce the new and the former value; whoever
+    must react to a change subscribes there.
+    """
+
+    def __init__(self, viewer: napari.Viewer, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.viewer = viewer
+        self.keys = KeyMap(viewer, self)
+        self._observed = _Observed()
+        self._tools: list[CanvasTool] = []
+        self._double_click_of_napari: list[Any] = []
+        self._bound: tuple[str, Mapping[str, Any]] = ("", {})
+        self._panning = False
+        self.events.active_tool.connect(self._switched)
+
+    @property
+    def events(self) -> Any:
+        """Signals of the observed values."""
+        return self._observed.events
+
+    @property
+    def active_tool(self) -> CanvasTool | None:
+        """The tool that has mouse and keys; None for napari's own pan and zoom."""
+        return self._observed.active_tool
+
+    @active_tool.setter
+    def active_tool(self, tool: CanvasTool | None) -> None:
+        self._observed.active_tool = tool
+
+    @property
+    def layout(self) -> QObject | None:
+        """The layout that is shown in place of the single view."""
+        return self._observed.layout
+
+    @layout.setter
+    def layout(self, layout: QObject | None) -> None:
+        self._observed.layout = layout
+
+    def tool(self, kind: type[Tool]) -> Tool:
+        """The one tool of a class on this canvas, made when it is first asked for."""
+        known = next((tool for tool in self._tools if type(tool) is kind), None)
+        return known if isinstance(known, kind) else kind(self)
+
+    def add_tool(self, tool: CanvasTool) -> None:
+        """Called by each tool of this canvas when it is made."""
+        self._tools.append(tool)
+
+    def tool_at(self, path: str) -> CanvasTool:
+        """The tool of a class that is named by "module:Class", as in the table of shortcuts."""
+        module, _, kind = path.partition(":")
+        return self.tool(getattr(import_module(module), kind))
+
+    def refresh_tool(self) -> None:
+        """Apply mode and keys of the active tool again."""
+        tool = self.active_tool
+        if tool is not None:
+            self._bind(tool)
+            self._let_go()
+
+    def detach(self) -> None:
+        """Leave the viewer as it was found."""
+        self.active_tool = None
+        for tool in self._tools:
+            tool.detach()
+        self.keys.detach()
+
+    # --- switching ------------------------------------------------------------------------------
+    def _switched(self, tool: CanvasTool | None, former: CanvasTool | None) -> None:
+        """Give mouse and keys to a tool, or back to napari.
+
+        The former tool ends first, so that whatever it puts back on the canvas is in place when the
+        next one starts; it may ask for nothing itself, because it is no longer the active tool.
+        """
+        if former is None:
+            self._attach()
+        else:
+            former.end()
+        if tool is None:
+            self._detach()
+        else:
+            tool.on()
+            self._bind(tool)
+            self._let_go()
+
+    def _attach(self) -> None:
+        viewer = self.viewer
+        viewer.mouse_drag_callbacks.append(self._dragged)
+        viewer.mouse_move_callbacks.append(self._hovered)
+        self._double_click_of_napari = list(viewer.mouse_double_click_callbacks)
+        viewer.mouse_double_click_callbacks[:] = [self._double_clicked]
+        viewer.layers.events.inserted.connect(self._layer_came)
+        viewer.scene.camera.events.mouse_pan.connect(self._hold_still)
+        self.keys.bind("tool", {"pan": self._hold_to_pan})
+
+    def _detach(self) -> None:
+        viewer = self.viewer
+        self._release_keys()
+        self.keys.release("tool")
+        viewer.layers.events.inserted.disconnect(self._layer_came)
+        viewer.scene.camera.events.mouse_pan.disconnect(self._hold_still)
+        viewer.mouse_drag_callbacks.remove(self._dragged)
+        viewer.mouse_move_callbacks.remove(self._hovered)
+        viewer.mouse_double_click_callbacks[:] = self._double_click_of_napari
+        chosen = viewer.layers.selection.active
+        viewer.scene.camera.mouse_pan = chosen is None or chosen.mouse_pan
+        viewer.cursor.style = "standard"
+
+    def _bind(self, tool: CanvasTool) -> None:
+        self._release_keys()
+        self._bound = tool.name, tool.actions()
+        self.keys.bind(*self._bound)
+        self.viewer.cursor.style = tool.modes[tool.mode].cursor
+
+    def _release_keys(self) -> None:
+        scope, actions = self._bound
+        self.keys.release(scope, actions)
+        self._bound = ("", {})
 
     def _layer_came(self, *_: Any) -> None:
-        QTimer.singleShot(0, self._let_go)  # napari chooses a new layer once it is in the list
+        QTimer.singleShot(0, self._let_go)  # napari selects a new layer once it is in the list
 
     def _let_go(self) -> None:
-        if self.is_on:
+        """Select no layer: it would take keys such as Ctrl+Z.
+
+        A person may select one again for its controls; the tool stays active.
+        """
+        if self.active_tool is not None:
             self.viewer.layers.selection.clear()
             self._hold_still()
 
     def _hold_still(self, *_: Any) -> None:
-        self.viewer.scene.camera.mouse_pan = self._pans
+        """A drag pans only where the mode allows it; napari resets this with each selection."""
+        tool = self.active_tool
+        if tool is not None:
+            self.viewer.scene.camera.mouse_pan = self._panning or tool.modes[tool.mode].pans
+
+    def _hold_to_pan(self) -> Iterator[None]:
+        self._panning = True
+        self._hold_still()
+        yield
+        self._panning = False
+        self._hold_still()
+
+    # --- mouse ----------------------------------------------------------------------------------
+    def _dragged(self, _viewer: Any, event: Any) -> Generator[None, None, None]:
+        tool = self.active_tool
+        if tool is None or event.button != 1 or self._panning:
+            return
+        start_px = np.asarray(event.pos, float)
+        start_um, held = _place(event), frozenset(str(key) for key in event.modifiers)
+        is_click = True
+        tool.pressed(Pointer(start_um, start_um, held))
+        yield
+        while event.type == "mouse_move":
+            if self.active_tool is not tool:
+                return  # it was ended by a key while the button was down
+            away = np.abs(np.asarray(event.pos, float) - start_px).max()
+            is_click = is_click and bool(away <= _CLICK_PX)
+            tool.moved(Pointer(_place(event), start_um, held, is_click))
+            yield
+        if self.active_tool is tool:
+            tool.released(Pointer(_place(event), start_um, held, is_click))
+
+    def _hovered(self, _viewer: Any, _event: Any) -> None:
+        if self.active_tool is not None:
+            self.active_tool.hovered()
+
+    def _double_clicked(self, _viewer: Any, _event: Any) -> None:
+        if self.active_tool is not None:
+            self.active_tool.double_clicked()
+
+
+def _place(event: Any) -> tuple[float, float]:
+    row, column = (float(v) for v in event.position[-2:])
+    return row, column

@@ -8,74 +8,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, Signal
-
-from napari_mosaik.core.catalogue import STAIN_TITLES, SUV
-from napari_mosaik.widgets.canvas.layer_board import LayerBoard
+from napari_mosaik.core.catalogue import STAINS, SUV
+from napari_mosaik.widgets.canvas.layout import Layout, LayoutState
 
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-__all__ = ["AllInOne"]
+    from napari_mosaik.widgets.canvas.link import CanvasLink
+
+__all__ = ["Composite"]
 
 _PET_OPACITY = 0.35
-_LOOKS = ("visible", "blending", "opacity")
+_CHANGED = ("visible", "blending", "opacity")
 
 
-class AllInOne(QObject):
-    """Shows all slides of a case in one composite and restores them afterwards.
+class Composite(Layout):
+    """Shows all slides of a case and its PET in one picture."""
 
-    ``entering`` is emitted before anything is changed, ``changed`` with whether it is on.
-    """
+    def __init__(self, link: CanvasLink) -> None:
+        super().__init__(link)
+        self._settings: dict[Layer, dict[str, Any]] = {}
 
-    changed = Signal(bool)
-    entering = Signal()
+    def _slides(self) -> list[Layer]:
+        layers = [self.board.slide_layer(stain) for stain in STAINS]
+        return [layer for layer in layers if layer is not None]
 
-    def __init__(self, board: LayerBoard) -> None:
-        super().__init__(board)
-        self.board = board
-        self._before: dict[Layer, dict[str, Any]] = {}
-        board.controller.workspace.events.case.connect(self.leave)
+    def is_possible(self) -> bool:
+        """Whether a slide is open."""
+        return bool(self._slides())
 
-    @property
-    def is_on(self) -> bool:
-        """Whether the composite is shown."""
-        return bool(self._before)
-
-    def toggle(self) -> None:
-        """In or out."""
-        if self.is_on:
-            self.leave()
-        else:
-            self.enter()
-
-    def enter(self) -> bool:
-        """Show the composite; False when there is no slide."""
-        slides = [self.board.layer(title) for title in STAIN_TITLES.values()]
-        shown = [layer for layer in slides if layer is not None]
-        if self.is_on or not shown:
-            return False
-        self.entering.emit()
-        looks = [(layer, "minimum", 1.0) for layer in shown]
-        pets = [spec for spec in self.board.specs.values() if spec.artifact == SUV.name]
-        if pets:
-            known = self.board.layer(pets[0].name)
-            pet = self.board.put(pets[0]) if known is None else known
-            looks.append((pet, "translucent", _PET_OPACITY))
+    def arrange(self, before: LayoutState) -> None:
+        """Blend the slides, and lay the PET over them."""
+        shown = [(layer, "minimum", 1.0) for layer in self._slides()]
+        for spec in [spec for spec in self.board.specs.values() if spec.artifact == SUV.name][:1]:
+            known = self.board.layer(spec.name)
+            pet = self.board.put(spec) if known is None else known
             if known is None:
-                pet.visible = False  # it was not seen before
-        for layer, blending, opacity in looks:
-            self._before[layer] = {name: getattr(layer, name) for name in _LOOKS}
+                pet.visible = False  # it was not visible before
+            shown.append((pet, "translucent", _PET_OPACITY))
+        for layer, blending, opacity in shown:
+            self._settings[layer] = {name: getattr(layer, name) for name in _CHANGED}
             layer.blending, layer.opacity, layer.visible = blending, opacity, True
-        self.changed.emit(True)
-        return True
 
-    def leave(self, *_: Any) -> None:
-        """Each layer as it was."""
-        if not self.is_on:
-            return
-        before, self._before = self._before, {}
-        for layer, looks in before.items():
-            for name, value in looks.items():
+    def restore(self, before: LayoutState) -> None:
+        """Restore visibility, blending and opacity."""
+        settings, self._settings = self._settings, {}
+        for layer, values in settings.items():
+            for name, value in values.items():
                 setattr(layer, name, value)
-        self.changed.emit(False)

@@ -1,4 +1,4 @@
-"""What the mouse and keys do on the canvas: reading line, choosing a tile, hiding overlays."""
+"""Joins the canvas to the workspace: active tool, tile readout, tile selection, hiding overlays."""
 
 from __future__ import annotations
 
@@ -6,51 +6,43 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer, Signal
+from superqt.utils import qthrottled
 
 from napari_mosaik.core import palette
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.view.spec import placement_um
+from napari_mosaik.widgets.canvas.active_tool import ToolHost
+from napari_mosaik.widgets.canvas.keys import CANVAS
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
-from napari_mosaik.widgets.canvas.layout_state import is_base
+from napari_mosaik.widgets.canvas.layout import is_base
 
 if TYPE_CHECKING:
     import napari
 
-    from napari_mosaik.widgets.canvas.active_tool import MouseHold
-
 __all__ = ["CanvasLink", "square_lines"]
 
 SELECTED = "Selected tile"
-_CALM_MS = 40
+_READ_MS = 40
 _BETWEEN = " · "
 _LINE_LETTERS = 36
 
 
-class CanvasLink(QObject):
+class CanvasLink(ToolHost):
     """Joins a viewer's canvas to the workspace.
 
-    ``holder`` is the tool that has the mouse, ``marked_elsewhere`` is set by a layout that marks
-    the selected tile itself.  ``taking`` carries who takes the mouse, so that others let it go.
+    ``marked_elsewhere`` is set by a layout that marks the selected tile itself.
     """
 
-    taking = Signal(object)
-
     def __init__(self, viewer: napari.Viewer, board: LayerBoard) -> None:
-        super().__init__(board)
-        self.viewer = viewer
+        super().__init__(viewer, board)
         self.board = board
         self.workspace = board.controller.workspace
-        self.holder: MouseHold | None = None
         self.marked_elsewhere = False
         self._hidden: list[Any] = []
-        self._calm = QTimer(self)
-        self._calm.setSingleShot(True)
-        self._calm.setInterval(_CALM_MS)
-        self._calm.timeout.connect(self._read)
+        self._read_soon = qthrottled(self._read, timeout=_READ_MS, leading=False, parent=self)
         viewer.mouse_move_callbacks.append(self._moved)
         viewer.mouse_drag_callbacks.append(self._pressed)
-        viewer.bind_key("H", self._hold_h, overwrite=True)
+        self.keys.bind(CANVAS, {"hide overlays": self._hold_to_hide})
         viewer.canvas.overlays.scale_bar.visible = True  # in the unit of the layers, µm
         text = viewer.canvas.overlays.text
         text.position = "bottom_left"  # headings, ruler and overview map are above
@@ -60,14 +52,14 @@ class CanvasLink(QObject):
 
     def detach(self) -> None:
         """Leave the viewer as it was found."""
+        super().detach()
+        self._read_soon.cancel()
         self.viewer.mouse_move_callbacks.remove(self._moved)
         self.viewer.mouse_drag_callbacks.remove(self._pressed)
-        self.viewer.bind_key("H", None, overwrite=True)
 
     # --- mouse ----------------------------------------------------------------------------------
     def _moved(self, viewer: Any, event: Any) -> None:
-        if not self._calm.isActive():
-            self._calm.start()
+        self._read_soon()
 
     def _read(self) -> None:
         overlay = self.viewer.canvas.overlays.text
@@ -83,7 +75,7 @@ class CanvasLink(QObject):
             overlay.visible = bool(line)
 
     def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
-        if self.holder is not None or event.button != 1 or event.modifiers:
+        if self.active_tool is not None or event.button != 1 or event.modifiers:
             return
         start = np.asarray(event.pos, float)
         position = tuple(float(v) for v in event.position[-2:])
@@ -101,10 +93,10 @@ class CanvasLink(QObject):
             self.workspace.tile = tile
 
     # --- keys -----------------------------------------------------------------------------------
-    def _hold_h(self, viewer: Any) -> Generator[None, None, None]:
-        """Hide everything but slides and pictures while the key is held.
+    def _hold_to_hide(self) -> Generator[None, None, None]:
+        """Hide everything but slides and the PET while the key is held.
 
-        What a lost release of the key left hidden comes back with the next one.
+        When the release of the key was lost, the hidden layers come back with the next one.
         """
         overlays = [layer for layer in self.viewer.layers if not is_base(layer)]
         self._hidden += [layer for layer in overlays if layer.visible]
@@ -144,7 +136,7 @@ class CanvasLink(QObject):
 
 
 def _folded(line: str) -> str:
-    """The parts of a reading on lines that leave room for scale bar and magnification."""
+    """Break a readout into lines that leave room for scale bar and magnification."""
     lines = [""]
     for part in line.split(_BETWEEN):
         longer = f"{lines[-1]}{_BETWEEN}{part}" if lines[-1] else part

@@ -7,43 +7,44 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QEvent, QRectF, Qt, QTimer, Signal
+from qtpy.QtCore import QEvent, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QImage, QPainter, QPen, QTransform
 from qtpy.QtWidgets import QWidget
+from superqt.utils import qthrottled
 
 from napari_mosaik.core import FloatArray
 from napari_mosaik.view.orientation import MapView
 from napari_mosaik.widgets.base.worker import Task
 from napari_mosaik.widgets.canvas.camera import look_at, turn_of, visible_um
+from napari_mosaik.widgets.canvas.keys import CANVAS, KeyMap
 
 if TYPE_CHECKING:
     import napari
     from napari.layers import Layer
 
-__all__ = ["MAP_KEY", "OverviewMap"]
+__all__ = ["OverviewMap"]
 
-MAP_KEY = "Shift-O"
 _LONGEST_PX = 200
 _SHARE = 0.28
-"""Of the shorter edge of the canvas, or of a cell of its grid, at most."""
+"""Largest share of the shorter edge of the canvas, or of a view of its grid."""
 _MARGIN_PX = 10
 _PICTURE_PX = 512
 _SMALLEST_PX = 6
-"""The visible rectangle is never drawn smaller."""
-_CALM_MS = 30
+"""Smallest edge of the rectangle of the field of view."""
+_FOLLOW_MS = 30
 
 
 class OverviewMap(QWidget):
-    """A small window in the upper right corner of the canvas, clear of scale bar and readings.
+    """A small window in the upper right corner of the canvas.
 
-    It shows the topmost visible slide, turned like the canvas.  Its pixels are those of the
-    slide's coarsest level; where that is not in memory, it is read on another thread.  ``toggled``
-    tells whether the map is asked for.
+    It shows the topmost visible slide in the orientation of the canvas.  Its pixels are those of
+    the slide's coarsest level; where that is not in memory, it is read on another thread.
+    ``toggled`` is emitted with whether the map is switched on.
     """
 
     toggled = Signal(bool)
 
-    def __init__(self, viewer: napari.Viewer) -> None:
+    def __init__(self, viewer: napari.Viewer, keys: KeyMap) -> None:
         self.canvas = viewer.window._qt_viewer.canvas.native
         super().__init__(self.canvas)
         self.viewer = viewer
@@ -55,11 +56,10 @@ class OverviewMap(QWidget):
         self.setCursor(Qt.CursorShape.CrossCursor)
         self.setToolTip("Click or drag to move the field of view; Shift+O hides the map")
         self.setVisible(False)
-        self._calm = QTimer(self)
-        self._calm.setSingleShot(True)
-        self._calm.setInterval(_CALM_MS)
-        self._calm.timeout.connect(self._arrange)
-        viewer.bind_key(MAP_KEY, lambda _v: self.set_shown(not self._wanted), overwrite=True)
+        self._arrange_soon = qthrottled(
+            self._arrange, timeout=_FOLLOW_MS, leading=False, parent=self
+        )
+        keys.bind(CANVAS, {"overview map": self.toggle})
         self.canvas.installEventFilter(self)
         for event in self._events():
             event.connect(self._soon)
@@ -79,8 +79,7 @@ class OverviewMap(QWidget):
 
     def detach(self) -> None:
         """Leave the viewer as it was found."""
-        self._calm.stop()
-        self.viewer.bind_key(MAP_KEY, None, overwrite=True)
+        self._arrange_soon.cancel()
         self.canvas.removeEventFilter(self)
         for event in self._events():
             event.disconnect(self._soon)
@@ -89,7 +88,7 @@ class OverviewMap(QWidget):
 
     @property
     def is_shown(self) -> bool:
-        """Whether the map is asked for; it is seen as soon as a slide is visible."""
+        """Whether the map is switched on; it appears as soon as a slide is visible."""
         return self._wanted
 
     def set_shown(self, shown: bool) -> None:
@@ -98,13 +97,17 @@ class OverviewMap(QWidget):
         self._arrange()
         self.toggled.emit(shown)
 
+    def toggle(self) -> None:
+        """Show or hide the map."""
+        self.set_shown(not self._wanted)
+
     # --- the picture ----------------------------------------------------------------------------
     def _soon(self, *_: Any) -> None:
-        if self._wanted and not self._calm.isActive():
-            self._calm.start()
+        if self._wanted:
+            self._arrange_soon()
 
     def _arrange(self) -> None:
-        """Choose the slide, fit the map to it and to the canvas, draw."""
+        """Choose the slide, fit the map to slide and canvas, and draw."""
         if not self._wanted:
             self._follow(None)
             self.hide()
@@ -168,7 +171,7 @@ class OverviewMap(QWidget):
 
     # --- drawing and mouse ----------------------------------------------------------------------
     def paintEvent(self, event: Any) -> None:
-        """The slide as it lies on the canvas, and the rectangle that is visible."""
+        """Draw the slide as on the canvas, and the field of view."""
         if self.view is None or self._layer is None:
             return
         painter = QPainter(self)
@@ -187,7 +190,7 @@ class OverviewMap(QWidget):
         painter.end()
 
     def rectangle(self) -> QRectF:
-        """What is visible, in pixels of the map."""
+        """The field of view, in pixels of the map."""
         assert self.view is not None
         left, top, width, height = self.view.rectangle(*visible_um(self.viewer))
         shown = QRectF(left, top, max(width, _SMALLEST_PX), max(height, _SMALLEST_PX))
@@ -195,7 +198,7 @@ class OverviewMap(QWidget):
         return shown.intersected(QRectF(1, 1, self.width() - 2, self.height() - 2))
 
     def _on_map(self, image: QImage) -> QTransform:
-        """From pixels of the picture (x, y) to pixels of the map."""
+        """Transform from image pixels (x, y) to pixels of the map."""
         assert self.view is not None
         low, high = np.asarray(self._layer.extent.data, float)[:, -2:]
         low, high = low - 0.5, high + 0.5
@@ -205,12 +208,12 @@ class OverviewMap(QWidget):
         return QTransform(right[1], right[0], down[1], down[0], origin[1], origin[0])
 
     def mousePressEvent(self, event: Any) -> None:
-        """Go to the place."""
+        """Centre the view on the position."""
         if event.button() == Qt.MouseButton.LeftButton:
             self._go(event)
 
     def mouseMoveEvent(self, event: Any) -> None:
-        """Go along with the mouse."""
+        """The view follows the mouse."""
         if event.buttons() & Qt.MouseButton.LeftButton:
             self._go(event)
 
@@ -221,14 +224,14 @@ class OverviewMap(QWidget):
         event.accept()
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Keep to the corner of the canvas."""
+        """Stay in the corner when the canvas is resized."""
         if event.type() == QEvent.Type.Resize:
             self._soon()
         return False
 
 
 def _topmost_slide(viewer: napari.Viewer) -> Layer | None:
-    """The visible colour picture that lies on top; of a grid that of the first cell."""
+    """The topmost visible RGB layer; in a grid that of the first view."""
     shown = [layer for layer in viewer.layers if layer.visible and getattr(layer, "rgb", False)]
     if not shown:
         return None
@@ -254,7 +257,7 @@ def _to_um(layer: Layer, place: Any) -> FloatArray:
 
 
 def _corners_um(layer: Layer) -> FloatArray:
-    """The four corners of a slide on the canvas."""
+    """Corners of a slide on the canvas, shape (4, 2), µm."""
     low, high = np.asarray(layer.extent.data, float)[:, -2:]
     low, high = low - 0.5, high + 0.5
     return np.array([_to_um(layer, corner) for corner in product(*zip(low, high, strict=True))])

@@ -1,8 +1,8 @@
 """2 × 2 linked views: H&E, CD34, CAIX and PET side by side, with linked cameras.
 
-napari's grid gives each run of as many layers a cell.  Each cell is a picture, the overlays that
-are shown and a heading; the first cell holds the overlays themselves and the others copies that
-follow them, so eyes, opacity, ruler and the key H work as they always do.
+napari's grid gives each run of equally many layers a view.  Each view has a picture, the visible
+overlays and a heading; the first view holds the overlays themselves and the others linked copies,
+so visibility, opacity, ruler and the key H work as usual.
 """
 
 from __future__ import annotations
@@ -10,36 +10,92 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from napari.layers import Layer
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
+from superqt.utils import qdebounced
 
 from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, STAIN_TITLES, STAINS, SUV
 from napari_mosaik.view.spec import placement_um
+from napari_mosaik.widgets.base.case_controller import missing_sources
 from napari_mosaik.widgets.canvas.camera import centre_um, look_at
-from napari_mosaik.widgets.canvas.layer_board import LayerBoard, fast_removal
-from napari_mosaik.widgets.canvas.layout_state import (
+from napari_mosaik.widgets.canvas.keys import CANVAS
+from napari_mosaik.widgets.canvas.layer_board import fast_removal
+from napari_mosaik.widgets.canvas.layout import (
     BASE,
-    Arrangement,
+    Layout,
+    LayoutState,
     is_base,
     put_in_order,
     show_grid,
 )
-from napari_mosaik.widgets.canvas.linked_layers import Twin
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
-    import napari
-    from napari.layers import Layer
+    from napari_mosaik.widgets.canvas.link import CanvasLink
 
-__all__ = ["FOUR_UP_KEY", "FourUp"]
+__all__ = ["QuadView"]
 
-FOUR_UP_KEY = "4"
 _SHAPE = (2, 2)
-_UNSEEN = "\N{HAIR SPACE}"
-"""Tells a marker from the layer of that name: napari lets no two layers have one name."""
+_INVISIBLE = "\N{HAIR SPACE}"
+"""Tells a heading from the layer of that name: napari lets no two layers have one name."""
+_PLACE = ("scale", "translate", "affine")
+_FOLLOWED = (
+    *_PLACE,
+    "visible",
+    "opacity",
+    "blending",
+    "contour",
+    "colormap",
+    "contrast_limits",
+    "gamma",
+    "edge_color",
+    "edge_width",
+    "size",
+    "features",
+)
+"""Properties that a linked copy takes over, as far as its kind of layer has them."""
+
+
+class LinkedLayer:
+    """A copy of a layer that shares its data and follows its display until `unlink`."""
+
+    def __init__(self, source: Layer, cell: str) -> None:
+        self.source = source
+        data, state, kind = source.as_layer_data_tuple()
+        state |= {"name": f"{source.name} · {cell}", "metadata": {}}
+        self.layer = Layer.create(data, state, kind)
+        self.layer.editable = False
+        self._links: list[tuple[Any, Any]] = []
+        for name in _FOLLOWED:
+            if hasattr(source.events, name) and hasattr(source, name):
+                self._link(name, partial(self._take, name))
+        if hasattr(source, "contour"):
+            self._take("contour")  # the one property that is not part of a layer's state
+        self._link("data", self._take_data)
+
+    def _link(self, name: str, act: Any) -> None:
+        signal = getattr(self.source.events, name)
+        signal.connect(act)
+        self._links.append((signal, act))
+
+    def _take(self, name: str, _event: Any = None) -> None:
+        setattr(self.layer, name, getattr(self.source, name))
+
+    def _take_data(self, _event: Any) -> None:
+        self.layer.data = self.source.data
+        for name in _PLACE:
+            self._take(name)
+
+    def unlink(self) -> None:
+        """Follow the source no longer."""
+        for signal, act in self._links:
+            signal.disconnect(act)
+        self._links.clear()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,78 +106,45 @@ class _Cell:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the name of its picture says all that there is to say."""
+        """Whether the name of its picture serves as heading."""
         return self.base is not None and self.base.name == self.heading
 
 
-class FourUp(QObject):
-    """Turns the canvas into four cells and back, leaving everything as it was.
+class QuadView(Layout):
+    """Shows the slides and the PET of a case in four linked views."""
 
-    ``entering`` is emitted before anything is changed, ``changed`` with whether it is on.
-    """
-
-    changed = Signal(bool)
-    entering = Signal()
-
-    def __init__(self, viewer: napari.Viewer, board: LayerBoard) -> None:
-        super().__init__(board)
-        self.viewer = viewer
-        self.board = board
-        self._before: Arrangement | None = None
+    def __init__(self, link: CanvasLink) -> None:
+        super().__init__(link)
         self._entered_at: tuple[Any, float] | None = None
         self._cells: list[_Cell] = []
-        self._twins: list[Twin] = []
+        self._copies: list[LinkedLayer] = []
         self._made: list[Layer] = []
         self._watched: list[Layer] = []
-        self._soon = QTimer(self)
-        self._soon.setSingleShot(True)
-        self._soon.setInterval(0)
-        self._soon.timeout.connect(self._again)
-        board.controller.workspace.events.case.connect(self._case_changed)
-        viewer.layers.events.inserted.connect(self._inserted)
-        viewer.bind_key(FOUR_UP_KEY, self._pressed, overwrite=True)
-        for layer in viewer.layers:
-            self._give_key(layer)
+        self._rebuild_soon = qdebounced(self._rebuild, timeout=0, parent=self)
+        self.viewer.layers.events.inserted.connect(self._inserted)
+        link.keys.bind(CANVAS, {"quad view": self.toggle})
 
     def detach(self) -> None:
         """Leave the viewer as it was found."""
         self.leave()
-        self._soon.stop()
+        self._rebuild_soon.cancel()
         self.viewer.layers.events.inserted.disconnect(self._inserted)
-        self.viewer.bind_key(FOUR_UP_KEY, None, overwrite=True)
 
-    @property
-    def is_on(self) -> bool:
-        """Whether the four cells are shown."""
-        return self._before is not None
+    def is_possible(self) -> bool:
+        """Whether a case is open."""
+        return self.link.workspace.case is not None
 
-    def toggle(self) -> None:
-        """In or out."""
-        if self.is_on:
-            self.leave()
-        else:
-            self.enter()
-
-    def enter(self) -> bool:
-        """Show the four cells; False when no case is open."""
-        if self.is_on or self.board.controller.workspace.case is None:
-            return False
-        self.entering.emit()
-        self._before = Arrangement.of(self.viewer)
-        with _waiting():
+    def arrange(self, before: LayoutState) -> None:
+        """Show the four views; the zoom follows the size of a view."""
+        with _busy_cursor():
             self._lay_out()
         cell = np.asarray(self.viewer.canvas.viewbox_size(self.viewer.layers))
         share = float((cell / np.asarray(self.viewer.canvas.size)).min())
-        look_at(self.viewer, self._before.centre_um, self._before.zoom * share)
+        look_at(self.viewer, before.centre_um, before.zoom * share)
         self._entered_at = centre_um(self.viewer), float(self.viewer.scene.camera.zoom)
-        self.changed.emit(True)
-        return True
 
-    def leave(self) -> None:
-        """Back to the layers as they were; the camera too, unless it was moved meanwhile."""
-        before = self._before
-        if before is None:
-            return
+    def restore(self, before: LayoutState) -> None:
+        """Restore the layers; the camera, too, unless it was moved meanwhile."""
         bases = [cell.base for cell in self._cells if cell.base is not None]
         pictures = [*bases, *(layer for layer in before.order if is_base(layer))]
         now, zoom = centre_um(self.viewer), float(self.viewer.scene.camera.zoom)
@@ -132,7 +155,6 @@ class FourUp(QObject):
         for layer in bases:
             if layer in self.viewer.layers and layer not in before.shown:
                 layer.visible = False  # the PET, when it was never shown before
-        self._before = None
         if self._entered_at is not None:
             then, entry_zoom = self._entered_at
             if np.allclose(now, then) and np.isclose(zoom, entry_zoom):
@@ -140,7 +162,6 @@ class FourUp(QObject):
             else:
                 look_at(self.viewer, now, zoom * before.zoom / entry_zoom)
         self._entered_at = None
-        self.changed.emit(False)
 
     # --- laying out -----------------------------------------------------------------------------
     def _lay_out(self) -> None:
@@ -169,19 +190,18 @@ class FourUp(QObject):
         show_grid(self.viewer, len(order) // len(self._cells), _SHAPE)
         self.viewer.layers.selection.clear()
         self._watch(set(self.viewer.layers) - set(self._made) - set(overlays))
-        self._soon.stop()  # what was inserted here needs no second round
+        self._rebuild_soon.cancel()  # what was inserted here needs no second round
 
     def _in_cell(self, overlays: Iterable[Layer], name: str) -> list[Layer]:
-        twins = [Twin(layer, name) for layer in overlays]
-        self._twins += twins
-        self._made += [twin.layer for twin in twins]
-        return [twin.layer for twin in twins]
+        copies = [LinkedLayer(layer, name) for layer in overlays]
+        self._copies += copies
+        self._made += [copy.layer for copy in copies]
+        return [copy.layer for copy in copies]
 
     def _find_cells(self) -> Iterable[_Cell]:
-        space = self.board.controller.workspace
+        space = self.link.workspace
         for stain in STAINS:
-            title = STAIN_TITLES[stain]
-            layer = self.board.layer(title)
+            title, layer = STAIN_TITLES[stain], self.board.slide_layer(stain)
             yield _Cell(title, self._heading(title, stain, layer is not None), layer)
         specs = [spec for spec in self.board.specs.values() if spec.artifact == SUV.name]
         pet = self.board.put(specs[0]) if specs and space.case is not None else None
@@ -194,15 +214,12 @@ class FourUp(QObject):
             return f"{title} · {step if given else 'missing'}"
         if frame == REFERENCE:
             return title
-        step = maker_of(ALIGNMENT[frame])
-        state = self.board.controller.workspace.states.get(step.name)
+        state = self.link.workspace.states.get(maker_of(ALIGNMENT[frame]).name)
         aligned = state is not None and state.word in ("done", "stale")
         return title if aligned else f"{title} · not registered"
 
     def _sources(self) -> list[tuple[str, str, str]]:
-        from napari_mosaik.widgets.base.case_controller import missing_sources
-
-        case = self.board.controller.workspace.case
+        case = self.link.workspace.case
         return [] if case is None else missing_sources(case)
 
     def _headed(self, cell: _Cell) -> list[Layer]:
@@ -215,17 +232,15 @@ class FourUp(QObject):
         if all(known.is_plain for known in self._cells):
             return []
         says_more = cell.base is not None and not cell.is_plain
-        marker = self._marker(cell.heading if says_more else f"{cell.name}{_UNSEEN}")
+        marker = self._marker(cell.heading if says_more else f"{cell.name}{_INVISIBLE}")
         _show_name(marker, says_more)
         return [marker]
 
     def _marker(self, name: str) -> Layer:
         """A layer without anything to see but its name."""
-        from napari.layers import Layer as Base
-
         look = {"size": 1e-3, "face_color": "transparent", "border_color": "transparent"}
         state = {"name": name, **look, **placement_um(REFERENCE)}
-        layer = Base.create([self._middle()], state, "points")
+        layer = Layer.create([self._middle()], state, "points")
         layer.metadata[BASE] = True
         layer.editable = False
         _show_name(layer, True)
@@ -239,8 +254,8 @@ class FourUp(QObject):
 
     def _take_apart(self) -> None:
         self._watch(())
-        for twin in self._twins:
-            twin.part()
+        for copy in self._copies:
+            copy.unlink()
         with fast_removal(self.viewer):
             for layer in self._made:
                 if layer in self.viewer.layers:
@@ -249,11 +264,11 @@ class FourUp(QObject):
             if cell.base is not None:
                 cell.base.metadata.pop(BASE, None)
                 _show_name(cell.base, False)
-        self._twins, self._made, self._cells = [], [], []
+        self._copies, self._made, self._cells = [], [], []
 
     # --- keeping up -----------------------------------------------------------------------------
     def _watch(self, layers: Iterable[Layer]) -> None:
-        """Lay out anew when one of these is shown or hidden: a hidden overlay, a picture."""
+        """Lay out again when one of these is shown or hidden: a hidden overlay, a picture."""
         for layer in self._watched:
             layer.events.visible.disconnect(self._shown_or_hidden)
         self._watched = list(layers)
@@ -261,15 +276,13 @@ class FourUp(QObject):
             layer.events.visible.connect(self._shown_or_hidden)
 
     def _shown_or_hidden(self, _event: Any) -> None:
-        self._soon.start()
+        self._rebuild_soon()
 
     def _inserted(self, event: Any) -> None:
-        layer = event.value
-        self._give_key(layer)
-        if self.is_on and layer not in self._made:
-            self._soon.start()
+        if self.is_on and event.value not in self._made:
+            self._rebuild_soon()
 
-    def _again(self) -> None:
+    def _rebuild(self) -> None:
         if not self.is_on:
             return
         at, zoom = centre_um(self.viewer), float(self.viewer.scene.camera.zoom)
@@ -277,24 +290,11 @@ class FourUp(QObject):
         self._take_apart()
         self._lay_out()
         look_at(self.viewer, at, zoom)
-        self.changed.emit(True)
-
-    def _case_changed(self, *_: Any) -> None:
-        self.leave()
-
-    # --- the key --------------------------------------------------------------------------------
-    def _pressed(self, _viewer: Any) -> None:
-        self.toggle()
-
-    def _give_key(self, layer: Layer) -> None:
-        """Labels, points and shapes have a use for the key 4 that these layers do without."""
-        if "mosaik" in layer.metadata:
-            layer.bind_key(FOUR_UP_KEY, self._pressed, overwrite=True)
 
 
 @contextlib.contextmanager
-def _waiting() -> Iterator[None]:
-    """The cursor says that it takes a moment: each copy of an overlay about 0.3 s."""
+def _busy_cursor() -> Iterator[None]:
+    """Show a busy cursor: each copy of an overlay takes about 0.3 s."""
     QGuiApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)
     try:
         yield
@@ -303,7 +303,7 @@ def _waiting() -> Iterator[None]:
 
 
 def _show_name(layer: Layer, shown: bool) -> None:
-    """The layer's name in the upper middle of its cell."""
+    """Show a layer's name at the top of its view."""
     overlay = layer.name_overlay
     overlay.position, overlay.font_size, overlay.box = "top_center", 11, True
     overlay.visible = shown

@@ -1,35 +1,39 @@
-"""Measured, predicted and their difference next to one another, with cameras that move together."""
+"""Measured and predicted uptake and their difference side by side, with linked cameras."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
+from napari.layers import Layer
 
 from napari_mosaik.core import palette
 from napari_mosaik.view.layers import difference_layer, uptake_layers
 from napari_mosaik.view.spec import LayerSpec, placement_um
 from napari_mosaik.widgets.canvas.camera import fit
-from napari_mosaik.widgets.canvas.layer_board import LayerBoard, fast_removal
-from napari_mosaik.widgets.canvas.layout_state import BASE, Arrangement, put_in_order, show_grid
+from napari_mosaik.widgets.canvas.layer_board import fast_removal
+from napari_mosaik.widgets.canvas.layout import (
+    BASE,
+    Layout,
+    LayoutState,
+    put_in_order,
+    show_grid,
+)
 from napari_mosaik.widgets.canvas.link import square_lines
 
 if TYPE_CHECKING:
-    import napari
-    from napari.layers import Layer
-
     from napari_mosaik.view.tile_data import TileData
+    from napari_mosaik.widgets.canvas.link import CanvasLink
 
 __all__ = ["SideBySide", "review_specs"]
 
 HEADINGS = ("measured", "predicted", "predicted − measured")
 PER_CELL = 3
-"""Layers of one cell: the map, the mark of the selected tile and the heading."""
+"""Layers of one view: map, outline of the selected tile, heading."""
 
 
 def review_specs(tile_data: TileData) -> list[LayerSpec]:
-    """The three maps on their tiles; none when there is nothing to compare."""
+    """The three maps; empty when there is nothing to compare."""
     measured, predicted, grid = tile_data.measured(), tile_data.predicted(), tile_data.grid
     if measured is None or predicted is None or grid is None:
         return []
@@ -37,76 +41,52 @@ def review_specs(tile_data: TileData) -> list[LayerSpec]:
     return [*uptake_layers(maps[0], maps[1]), difference_layer(maps[0], maps[1])]
 
 
-class SideBySide(QObject):
-    """Turns napari's grid into the review layout and back, leaving everything as it was.
+class SideBySide(Layout):
+    """Shows the three maps of the review.
 
-    The three cells are new layers at the bottom of the list; all others are hidden meanwhile and
-    shown again afterwards.  ``entering`` is emitted before anything is changed.
+    Each view has layers of its own at the bottom of the list; all others are hidden meanwhile.
     """
 
-    changed = Signal(bool)
-    entering = Signal()
-
-    def __init__(self, viewer: napari.Viewer, board: LayerBoard) -> None:
-        super().__init__(board)
-        self.viewer = viewer
-        self.board = board
-        self.workspace = board.controller.workspace
+    def __init__(self, link: CanvasLink) -> None:
+        super().__init__(link)
+        self.workspace = link.workspace
         self._cells: list[Layer] = []
         self._marks: list[Layer] = []
-        self._before: Arrangement | None = None
         self.workspace.events.tile.connect(self._mark)
-        self.workspace.events.tile_data.connect(self._again)
-        self.workspace.events.case.connect(self.leave)
+        self.workspace.events.tile_data.connect(self._rebuild)
 
-    @property
-    def is_on(self) -> bool:
-        """Whether the maps are shown side by side."""
-        return bool(self._cells)
+    def is_possible(self) -> bool:
+        """Whether there is a prediction and a measurement to compare."""
+        return bool(review_specs(self.workspace.tile_data))
 
-    def toggle(self) -> None:
-        """In or out."""
-        if self.is_on:
-            self.leave()
-        else:
-            self.enter()
-
-    def enter(self) -> bool:
-        """Show the three maps; False when there is nothing to compare yet."""
+    def arrange(self, before: LayoutState) -> None:
+        """Hide the layers and show the maps in a row."""
         specs = review_specs(self.workspace.tile_data)
-        if self.is_on or not specs:
-            return False
-        self.entering.emit()
-        self._before = Arrangement.of(self.viewer)
-        for layer in self._before.order:
+        for layer in before.order:
             layer.visible = False
         for number, spec in enumerate(specs):
             self._add_cell(spec, HEADINGS[number], number)
         put_in_order(self.viewer, self._cells)
         show_grid(self.viewer, PER_CELL, (1, len(specs)))
+        self.link.marked_elsewhere = True
         self._mark()
         self._frame()
         self.viewer.layers.selection.clear()
-        self.changed.emit(True)
-        return True
 
-    def leave(self, *_: Any) -> None:
-        """Back to the layers as they were."""
-        before = self._before
-        if before is None or not self.is_on:
-            return
+    def restore(self, before: LayoutState) -> None:
+        """Remove the maps and show the layers again."""
+        self.link.marked_elsewhere = False
         before.restore_grid(self.viewer)
         with fast_removal(self.viewer):
             for layer in self._cells:
                 if layer in self.viewer.layers:
                     self.viewer.layers.remove(layer)
         before.restore_layers(self.viewer)
-        self._cells, self._marks, self._before = [], [], None
+        self._cells, self._marks = [], []
         before.restore_camera(self.viewer)
-        self.changed.emit(False)
 
     def _frame(self) -> None:
-        """Let the tiles fill their cells, with room for the heading."""
+        """Fit the tiles into their views, with room for the headings."""
         grid = self.workspace.tile_data.grid
         if grid is None or not len(grid):
             return
@@ -114,20 +94,18 @@ class SideBySide(QObject):
         margin = 1.5 * grid.stride_um
         fit(self.viewer, low - margin, high + margin)
 
-    def _again(self, *_: Any) -> None:
-        """New results: show them."""
+    def _rebuild(self, *_: Any) -> None:
+        """Show new results."""
         if self.is_on:
             self.leave()
             self.enter()
 
     def _add_cell(self, spec: LayerSpec, title: str, number: int) -> None:
-        from napari.layers import Layer as Base
-
         data, options, kind = spec.as_layer_data()
         options |= {"name": f"{spec.name} (review)", "opacity": 1.0, "visible": True}
-        picture = Base.create(data, options, kind)
+        picture = Layer.create(data, options, kind)
         common = placement_um("cd34")
-        mark = Base.create(
+        mark = Layer.create(
             np.zeros((0, 2, 2)),
             {
                 "name": f"Selected tile {number + 1}",
@@ -138,7 +116,7 @@ class SideBySide(QObject):
             },
             "vectors",
         )
-        heading = Base.create(
+        heading = Layer.create(
             self.workspace.tile_data.top_um(),
             {
                 "name": f"Heading {number + 1}",

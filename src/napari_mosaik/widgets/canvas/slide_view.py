@@ -7,8 +7,9 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QSlider, QWidget
+from superqt.utils import qthrottled
 
 from napari_mosaik.view.display_settings import LIMITS, STAIN_NAMES, DisplaySettings, prepare
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["SlideView"]
 
 _REST_MS: Final = 15
-"""Positions of a slider that come faster than this are drawn once."""
+"""Slider positions that follow faster than this are drawn once."""
 _TIPS: Final = {
     "brightness": "Lightens or darkens the slide",
     "contrast": "Stretches the intensities about mid-grey",
@@ -31,10 +32,10 @@ _TIPS: Final = {
 
 
 class SlideView(QWidget):
-    """Settings of the visible slide; each slide keeps its own.
+    """Display settings of the visible slide; each slide keeps its own.
 
-    Where several are visible (side by side, or one through the other), it is the topmost one until
-    the user names another.  The settings change the picture on the canvas only, never a result.
+    Where several slides are visible, they are those of the topmost one until the user chooses
+    another.  The settings change the canvas only, never a result.
     """
 
     def __init__(self, viewer: napari.Viewer) -> None:
@@ -53,7 +54,8 @@ class SlideView(QWidget):
         self.stain.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.stain.setToolTip("Shows one stain after colour deconvolution")
         self.stain.activated.connect(lambda _index: self._change(stain=self.stain.currentData()))
-        self.sliders = {name: _Slider(name, tip, self._later) for name, tip in _TIPS.items()}
+        self._apply_soon = qthrottled(self._apply, timeout=_REST_MS, leading=False, parent=self)
+        self.sliders = {name: _Slider(name, tip, self._apply_soon) for name, tip in _TIPS.items()}
         self.reset_button = button(
             "Reset", self.reset, "Resets the display settings to the scanned image"
         )
@@ -66,10 +68,6 @@ class SlideView(QWidget):
         self.setLayout(
             column(self.title, self.which, form, row(self.reset_button, 1), hint, margin=4)
         )
-        self._rest = QTimer(self)
-        self._rest.setSingleShot(True)
-        self._rest.setInterval(_REST_MS)
-        self._rest.timeout.connect(self._slid)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed,
                       viewer.layers.events.reordered):  # fmt: skip
             event.connect(self._follow)
@@ -84,12 +82,12 @@ class SlideView(QWidget):
         return self._slide
 
     def reset(self) -> None:
-        """The slide as it was scanned."""
+        """Reset the display settings."""
         if self._slide is not None:
             self._slide.set_display(DisplaySettings(vectors=self._slide.settings.vectors))
 
     def shut(self) -> None:
-        """Listen to the viewer no more."""
+        """Stop following the viewer; called when the window closes."""
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed,
                       self._viewer.layers.events.reordered):  # fmt: skip
             event.disconnect(self._follow)
@@ -143,14 +141,14 @@ class SlideView(QWidget):
         )
 
     def _prepare(self) -> None:
-        """Compile in the background; a second once after the installation."""
+        """Compile in the background: it takes a second, once after the installation."""
         if not self._prepared:
             self._prepared = True
             threading.Thread(target=prepare, name="mosaik-look", daemon=True).start()
 
     # --- settings -------------------------------------------------------------------------------
     def _show(self) -> None:
-        """The settings of the slide in the widgets."""
+        """Show the settings of the slide."""
         settings = DisplaySettings() if self._slide is None else self._slide.settings
         names = ["", *dict(settings.vectors)]
         if names != [self.stain.itemData(i) for i in range(self.stain.count())]:
@@ -164,11 +162,7 @@ class SlideView(QWidget):
             widget.setEnabled(self._slide is not None)
         self.reset_button.setEnabled(self._slide is not None and not settings.neutral)
 
-    def _later(self) -> None:
-        if not self._rest.isActive():
-            self._rest.start()
-
-    def _slid(self) -> None:
+    def _apply(self) -> None:
         self._change(**{name: slider.value for name, slider in self.sliders.items()})
 
     def _change(self, **settings: Any) -> None:
@@ -177,7 +171,7 @@ class SlideView(QWidget):
 
 
 class _Slider(QWidget):
-    """A slider with its value beside it; factors move by equal ratios."""
+    """A slider with its value; factors have a logarithmic scale."""
 
     def __init__(self, name: str, tip: str, moved: Any) -> None:
         super().__init__()
@@ -203,7 +197,7 @@ class _Slider(QWidget):
         return float(self._high**share) if self._factor else self._high * share
 
     def show_value(self, value: float) -> None:
-        """Move the slider without telling."""
+        """Move the slider without a signal."""
         share = math.log(value, self._high) if self._factor else value / self._high
         blocked = self.slider.blockSignals(True)
         self.slider.setValue(round(100 * share))

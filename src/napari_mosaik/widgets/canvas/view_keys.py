@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, QTimer, Signal
+from napari.components.overlays import TextOverlay
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import qthrottled
 
 from napari_mosaik.view.measurements import MAGNIFICATIONS, magnification_words, um_per_pixel
 from napari_mosaik.view.orientation import Turn
@@ -16,63 +19,50 @@ from napari_mosaik.widgets.canvas.camera import (
     visible_um,
     zoom_about,
 )
+from napari_mosaik.widgets.canvas.keys import CANVAS, KeyMap
 
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["KEYS", "UNCALIBRATED", "ViewKeys", "has_pixel_size"]
+__all__ = ["UNCALIBRATED", "ViewKeys", "has_pixel_size"]
 
-KEYS = {
-    **{f"Ctrl-{i}": f"{times:g}x" for i, times in enumerate(MAGNIFICATIONS, 1)},
-    "Shift-T": "rotate by 90° clockwise",
-    "Shift-F": "flip horizontally",
-    "Shift-N": "reset orientation",
-}
-"""Keys and what they do; none is used by napari, by its layers or by the drawing tools."""
 UNCALIBRATED = "mosaik_uncalibrated"
-"""In the metadata of a layer whose pixels have no size yet."""
+"""In the metadata of a layer whose pixel size is unknown."""
 READOUT = "mosaik_magnification"
-_CALM_MS = 40
+_READ_MS = 40
 
 
 class ViewKeys(QObject):
-    """Magnification and orientation of a viewer, by key or by call, and what the canvas says.
+    """Magnification and orientation of a viewer, by key or by call, and their readout.
 
-    ``changed`` is emitted with the words of the readout.
+    ``changed`` is emitted with the text of the readout.
     """
 
     changed = Signal(str)
 
-    def __init__(self, viewer: napari.Viewer, parent: QObject | None = None) -> None:
+    def __init__(self, viewer: napari.Viewer, keys: KeyMap, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        from napari.components.overlays import TextOverlay
-
         self.viewer = viewer
         self.words = ""
         self._overlay = TextOverlay(position="bottom_right", font_size=10, box=True, visible=False)
         viewer.canvas.overlays[READOUT] = self._overlay
-        self._calm = QTimer(self)
-        self._calm.setSingleShot(True)
-        self._calm.setInterval(_CALM_MS)
-        self._calm.timeout.connect(self._show)
-        for key, act in self._actions().items():
-            viewer.bind_key(key, act, overwrite=True)
+        self._show_soon = qthrottled(self._show, timeout=_READ_MS, leading=False, parent=self)
+        keys.bind(CANVAS, self._actions())
         for event in self._events():
             event.connect(self._soon)
         viewer.layers.events.removed.connect(self._emptied)
         self._soon()
 
-    def _actions(self) -> dict[str, Callable[[Any], None]]:
-        acts: list[Callable[[Any], None]] = [
-            *(
-                lambda _v, times=times: self.zoom_to(times, at_cursor=True)
+    def _actions(self) -> dict[str, Callable[[], None]]:
+        return {
+            **{
+                f"magnify {times:g}x": partial(self.zoom_to, times, at_cursor=True)
                 for times in MAGNIFICATIONS
-            ),
-            lambda _v: self.turn(Turn.clockwise),
-            lambda _v: self.turn(Turn.mirrored),
-            lambda _v: self.reset(),
-        ]
-        return dict(zip(KEYS, acts, strict=True))
+            },
+            "rotate": partial(self.turn, Turn.clockwise),
+            "flip": partial(self.turn, Turn.mirrored),
+            "reset orientation": self.reset,
+        }
 
     def _events(self) -> tuple[Any, ...]:
         viewer = self.viewer
@@ -86,17 +76,15 @@ class ViewKeys(QObject):
 
     def detach(self) -> None:
         """Leave the viewer as it was found."""
-        for key in KEYS:
-            self.viewer.bind_key(key, None, overwrite=True)
         for event in self._events():
             event.disconnect(self._soon)
         self.viewer.layers.events.removed.disconnect(self._emptied)
-        self._calm.stop()
+        self._show_soon.cancel()
         self._overlay.visible = False
 
     # --- magnification --------------------------------------------------------------------------
     def zoom_to(self, times: float, *, at_cursor: bool = False) -> None:
-        """Show so many times, about the middle or about the mouse when it is over the picture."""
+        """Magnify about the centre of the view, or about the mouse when it is over the picture."""
         where = centre_um(self.viewer)
         if at_cursor:
             low, high = visible_um(self.viewer)
@@ -107,27 +95,26 @@ class ViewKeys(QObject):
 
     @property
     def um_per_px(self) -> float:
-        """µm of the section in one pixel of the screen."""
+        """µm per screen pixel."""
         return 1.0 / float(self.viewer.scene.camera.zoom)
 
     # --- orientation ----------------------------------------------------------------------------
     def turn(self, how: Callable[[Turn], Turn]) -> None:
-        """Turn or mirror the view further, such as by ``Turn.clockwise``."""
+        """Rotate or flip the view, such as by ``Turn.clockwise``."""
         set_turn(self.viewer, how(turn_of(self.viewer)))
 
     def reset(self) -> None:
-        """The view as the slides were scanned."""
+        """Reset the orientation to as scanned."""
         set_turn(self.viewer, Turn())
 
     def _emptied(self, _event: Any) -> None:
-        """Napari forgets one half of a turn with the last layer; the next case begins anew."""
+        """Reset with the last layer: napari then loses half of the orientation."""
         if not len(self.viewer.layers):
             self.reset()
 
     # --- readout --------------------------------------------------------------------------------
     def _soon(self, *_: Any) -> None:
-        if not self._calm.isActive():
-            self._calm.start()
+        self._show_soon()
 
     def _show(self) -> None:
         words = self._readout()
@@ -147,7 +134,7 @@ class ViewKeys(QObject):
 
 
 def has_pixel_size(viewer: napari.Viewer) -> bool:
-    """Whether lengths on the canvas are µm: what is visible has its unit and its pixel size."""
+    """Whether all visible layers are calibrated, so that lengths on the canvas are µm."""
     shown = [layer for layer in viewer.layers if layer.visible]
     return all(
         all(str(unit) == "micrometer" for unit in layer.units[-2:])

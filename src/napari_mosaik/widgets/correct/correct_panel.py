@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,10 @@ from napari_mosaik.view.formatting import count
 from napari_mosaik.view.layers import LAYER_TITLES
 from napari_mosaik.view.objects import area_lines, object_lines, outline_lines
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
+from napari_mosaik.widgets.canvas.active_tool import ToolMode
 from napari_mosaik.widgets.canvas.camera import look_at
+from napari_mosaik.widgets.canvas.keys import CANVAS, key_text
+from napari_mosaik.widgets.canvas.path_tool import PathTool
 from napari_mosaik.widgets.correct.correct_session import (
     Seen,
     drawn_area,
@@ -26,7 +30,6 @@ from napari_mosaik.widgets.correct.correct_session import (
     merge,
     open_session,
 )
-from napari_mosaik.widgets.correct.correct_tool import KEY, MARKED, CorrectTool
 
 if TYPE_CHECKING:
     from napari_mosaik.core import Transform
@@ -41,23 +44,44 @@ CHOICES = {
 """What can be corrected: title, which is also the name of its layer, and name."""
 CHOSEN, MADE, GONE = "Selected object", "Edited manually", "Removed manually"
 _SUGGESTED = ("", "artery", "vein", "tumour", "immune", "not sure")
-RED = palette.REMOVED_OBJECT
-_HINTS = {
-    "": f"Choose 'Select object' (key {KEY}), then click an object on the slide.",
-    "select": "Click an object. Drag to pan.",
-    "merge": "Click the object to merge with.",
-    "split": "Drag a line across the object, starting and ending outside it.",
-    "add": "Drag around tissue that is missing from the mask.",
-    "cut": "Drag around the region to remove from the tissue mask.",
-    "flag": "Drag around the artefact; it is excluded from the tissue and from all measurements.",
-    "clear": "Drag around a region that was wrongly marked as artefact.",
-}
 _TOOLS = {"tissue": ("add", "cut"), "artefacts": ("flag", "clear")}
 """The tools of each kind of mask; objects have the others."""
-_TAKE = {
+_START = {
+    "": f"Choose 'Select object' (key {key_text(CANVAS, 'correct')}), then click an object.",
     "tissue": "Choose 'Add to tissue mask' or 'Remove from tissue mask'.",
     "artefacts": "Choose the artefact type and 'Mark artefact', or 'Clear artefact'.",
 }
+
+
+class CorrectTool(PathTool):
+    """Clicks on objects, lines across them, and outlines of regions."""
+
+    name = "correction"
+    modes = {  # noqa: RUF012
+        "select": ToolMode("Select object", "Click an object. Drag to pan.", pans=True),
+        "merge": ToolMode("Merge", "Click the object to merge with.", pans=True),
+        "split": ToolMode("Split", "Drag a line across the object, from outside to outside."),
+        "add": ToolMode("Add to tissue mask", "Drag around tissue that is missing from the mask."),
+        "cut": ToolMode(
+            "Remove from tissue mask", "Drag around the region to remove from the tissue mask."
+        ),
+        "flag": ToolMode(
+            "Mark artefact",
+            "Drag around the artefact; it is excluded from the tissue and from all measurements.",
+        ),
+        "clear": ToolMode(
+            "Clear artefact", "Drag around a region that was wrongly marked as artefact."
+        ),
+    }
+
+    def __init__(self, link: CanvasLink) -> None:
+        super().__init__(link)
+        self.edits: dict[str, Callable[[], Any]] = {}
+        """What its keys do beside ending it."""
+
+    def actions(self) -> Mapping[str, Callable[[], Any]]:
+        """Keys of the edits, and Escape."""
+        return {**self.edits, "end": self.release}
 
 
 class CorrectPanel(QWidget):
@@ -65,8 +89,8 @@ class CorrectPanel(QWidget):
 
     def __init__(self, link: CanvasLink) -> None:
         super().__init__()
-        self._board, self._controller = link.board, link.board.controller
-        self.tool = CorrectTool(link)
+        self._link, self._board, self._controller = link, link.board, link.board.controller
+        self.tool = link.tool(CorrectTool)
         self.session: Correcting | CorrectionLog | None = None
         self.selected: Selected | None = None
         self._transform: Transform | None = None
@@ -76,18 +100,15 @@ class CorrectPanel(QWidget):
         self.what.addItems(list(CHOICES))
         self.reader = QLineEdit("reader")
         self.reader.setToolTip("Each reader has a separate record; use a pseudonym")
-        self.select = button(f"Select object ({KEY})", lambda: self.toggle("select"))
-        self.add = button("Add to tissue mask", lambda: self.toggle("add"))
-        self.cut = button("Remove from tissue mask", lambda: self.toggle("cut"))
+        self.buttons = {
+            name: button(mode.title, partial(self.toggle, name), mode.hint)
+            for name, mode in CorrectTool.modes.items()
+        }
         self.kind = QComboBox()
         self.kind.addItems([name for code, name in ARTEFACT_NAMES.items() if code])
         self.kind.setToolTip("Artefact type")
-        self.flag = button("Mark artefact", lambda: self.toggle("flag"))
-        self.clear = button("Clear artefact", lambda: self.toggle("clear"), _HINTS["clear"])
         self.card = wrapped_label()
         self.delete = button("Delete", self.remove, "Key Delete")
-        self.split = button("Split", lambda: self.toggle("split"), _HINTS["split"])
-        self.merge = button("Merge", lambda: self.toggle("merge"), _HINTS["merge"])
         self.word = QComboBox()
         self.word.setEditable(True)
         self.word.addItems(list(_SUGGESTED))
@@ -105,11 +126,10 @@ class CorrectPanel(QWidget):
         self.list.setWordWrap(True)
         self.list.itemActivated.connect(self._look)
         self.list.itemClicked.connect(self._look)
-        self.tool.keys = {
-            "Delete": self.remove,
-            "Control-Z": self.undo.click,
-            "Control-Shift-Z": self.redo.click,
-            "Escape": lambda: self.tool.take(""),
+        self.tool.edits = {
+            "delete": self.remove,
+            "undo": self.undo.click,
+            "redo": self.redo.click,
         }
         self._build()
         self._connect()
@@ -119,7 +139,7 @@ class CorrectPanel(QWidget):
         self._objects = _group(
             column(
                 self.card,
-                row(self.delete, self.split, self.merge, 1),
+                row(self.delete, self.buttons["split"], self.buttons["merge"], 1),
                 row(QLabel("Class"), self.word, self.set_word),
             )
         )
@@ -131,7 +151,8 @@ class CorrectPanel(QWidget):
                     small=True,
                 ),
                 row(self.what, QLabel("Reader"), self.reader),
-                row(self.select, self.add, self.cut, self.kind, self.flag, self.clear, 1),
+                row(*(self.buttons[name] for name in ("select", "add", "cut")), 1),
+                row(self.kind, self.buttons["flag"], self.buttons["clear"], 1),
                 self.hint,
                 self._objects,
                 row(self.undo, self.redo, 1),
@@ -153,7 +174,7 @@ class CorrectPanel(QWidget):
         events.case.connect(self.stop)
         for signal in (events.states, events.job):
             signal.connect(self._show)
-        self.tool.viewer.bind_key(KEY, lambda _v: self.toggle(self._tools()[0]), overwrite=True)
+        self._link.keys.bind(CANVAS, {"correct": lambda: self.toggle(self._tools()[0])})
 
     # --- beginning and ending -------------------------------------------------------------------
     @property
@@ -170,13 +191,16 @@ class CorrectPanel(QWidget):
         return _TOOLS.get(self._mask(), ("select", "split", "merge"))
 
     def toggle(self, mode: str) -> None:
-        """Take a tool, or put it away again."""
+        """Start a tool, or end it when it is active."""
         if mode in ("split", "merge") and self.selected is None:
             return
         if mode not in self._tools():
             return
         if self.tool.mode == mode:
-            self.tool.take("select" if mode in ("split", "merge") else "")
+            if mode in ("split", "merge"):
+                self.tool.take("select")
+            else:
+                self.tool.release()
             return
         if self.session is None:
             self.start(mode)
@@ -184,7 +208,7 @@ class CorrectPanel(QWidget):
             self.tool.take(mode)
 
     def start(self, mode: str = "select") -> None:
-        """Open the record of the chosen reader in the background, then take the tool."""
+        """Open the record of the chosen reader in the background, then start the tool."""
         case = self._controller.workspace.case
         if case is None or self._busy:
             return
@@ -205,37 +229,34 @@ class CorrectPanel(QWidget):
             session.close()
             return
         self.session = session
+        self.tool.take(mode)
         self._board.show_slide(CORRECTED_FRAMES[self.name])
         self._board.set_shown(LAYER_TITLES[self.name], True)
-        self.tool.take(mode)
         self._shown(seen)
 
     def _freed(self, *_: Any) -> None:
         self._busy = False
 
     def stop(self, *_: Any) -> None:
-        """Put the tool away and give the record back; everything is kept."""
-        if self.tool.mode:
-            self.tool.take("")
+        """End the tool and close the record; all corrections are kept."""
+        self.tool.release()
         if self.session is not None:
             self.session.close()
         self.session, self.selected, self._seen = None, None, None
         for name in (CHOSEN, MADE, GONE):
-            self.tool.show_lines(name, (), "", 1)
+            self.tool.lines.hide(name)
         self._show()
 
     def shut(self) -> None:
         """Leave the viewer as it was found; called when the window closes."""
         self.stop()
-        self.tool.shut()
-        self.tool.viewer.bind_key(KEY, None, overwrite=True)
 
     def _reader_changed(self) -> None:
         if self.session is not None and self.reader.text().strip() != log_of(self.session).reader:
             self.stop()
 
     def _committed(self, step: str) -> None:
-        """What is corrected was found anew: the corrections are made on the new result."""
+        """The segmentation was run again: open the record on the new result."""
         if self.session is not None and step == self.name:
             mode = self.tool.mode
             self.stop()
@@ -247,7 +268,7 @@ class CorrectPanel(QWidget):
         if self.tool.mode == "merge" and self.selected is not None:
             one = self.selected
             self._act(lambda session: merge(session, one, at))
-        else:
+        elif self.tool.mode == "select":
             self._act(lambda session: None, at)
 
     def _drawn(self, path: Any) -> None:
@@ -313,11 +334,11 @@ class CorrectPanel(QWidget):
             self.word.setCurrentText(seen.selected.word)
         for name, lines, colour, width in (
             (MADE, seen.made, palette.TISSUE, 2.0),
-            (GONE, seen.gone, RED, 4.0),
-            (CHOSEN, outline, MARKED, 3.0),
+            (GONE, seen.gone, palette.REMOVED_OBJECT, 4.0),
+            (CHOSEN, outline, palette.SELECTED_OBJECT, 3.0),
         ):
-            self.tool.show_lines(name, self._to_reference(lines), colour, width)
-        self.tool.bring_up(CHOSEN)
+            self.tool.lines.show(name, self._to_reference(lines), colour, width)
+        self.tool.lines.bring_up(CHOSEN)
         self.list.clear()
         for number, one in reversed([*enumerate(seen.corrections)]):
             lost = f"  ⚠ {seen.lost[number]}" if number in seen.lost else ""
@@ -342,23 +363,15 @@ class CorrectPanel(QWidget):
     def _show(self, *_: Any) -> None:
         space, mode, seen = self._controller.workspace, self.tool.mode, self._seen
         mask, tools = self._mask(), self._tools()
-        own = {
-            "select": self.select,
-            "add": self.add,
-            "cut": self.cut,
-            "flag": self.flag,
-            "clear": self.clear,
-        }
-        for name, made in own.items():
+        for name, made in self.buttons.items():
             made.setVisible(name in tools)
-        self.kind.setVisible("flag" in tools)
-        for name, made in {**own, "split": self.split, "merge": self.merge}.items():
             made.setCheckable(True)
             made.setChecked(mode == name)
             made.setEnabled(space.case is not None)
+        self.kind.setVisible("flag" in tools)
         self._objects.setVisible(self.selected is not None)
         self.card.setText(self._card())
-        hint = _HINTS[mode] if mode or not mask else _TAKE[mask]
+        hint = self.tool.hint or _START[mask]
         self.hint.setText(f"⚠ {seen.failed}" if seen is not None and seen.failed else hint)
         self.undo.setEnabled(seen is not None and bool(seen.undo))
         self.redo.setEnabled(seen is not None and bool(seen.redo))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QSpinBox, QWidget
 
 from napari_mosaik.core import MosaikError, palette
@@ -19,6 +18,7 @@ from napari_mosaik.view.report.content import qa_line
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.camera import look_at
+from napari_mosaik.widgets.canvas.keys import bind_widget_keys, key_text
 from napari_mosaik.widgets.canvas.link import square_lines
 
 if TYPE_CHECKING:
@@ -55,9 +55,15 @@ class CheckPanel(QWidget):
         self.reader.setToolTip("Each reader has a separate record; use a pseudonym")
         self.begin = button("Start visual QA", self.start, "Starts or resumes your visual QA")
         self.question = wrapped_label(bold=True)
-        self.right = button("Correct", lambda: self._judge("correct"), "Key C")
-        self.wrong = button("Wrong", lambda: self._judge("wrong"), "Key W")
-        self.unsure = button("Unsure", lambda: self._judge("unsure"), "Key U")
+        self.right = button(
+            "Correct", partial(self._judge, "correct"), f"Key {key_text('qa', 'correct')}"
+        )
+        self.wrong = button(
+            "Wrong", partial(self._judge, "wrong"), f"Key {key_text('qa', 'wrong')}"
+        )
+        self.unsure = button(
+            "Unsure", partial(self._judge, "unsure"), f"Key {key_text('qa', 'unsure')}"
+        )
         self.back = button(
             "Back", self.step_back, "Shows the previous object again to change its rating"
         )
@@ -73,10 +79,11 @@ class CheckPanel(QWidget):
         self.finish = button("Close", self.stop, "All ratings are saved; you can resume later")
         self.export = button("Save as CSV…", self._export, "All visual QA records of this case")
         self.said = wrapped_label(small=True)
-        for key, act in (("C", "correct"), ("W", "wrong"), ("U", "unsure")):
-            shortcut = QShortcut(QKeySequence(key), self)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(lambda act=act: self._judge(act))
+        bind_widget_keys(
+            self,
+            "qa",
+            {name: partial(self._judge, name) for name in ("correct", "wrong", "unsure")},
+        )
         self._objects = _group(row(self.right, self.wrong, self.unsure, self.back, 1))
         self._fields = _group(
             row(QLabel("Missed objects (false negatives)"), self.missed, self.next, 1)

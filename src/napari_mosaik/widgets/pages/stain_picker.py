@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from qtpy.QtWidgets import QWidget
 from napari_mosaik.core import MosaikError
 from napari_mosaik.core.catalogue import VESSELS
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
-from napari_mosaik.widgets.correct.correct_tool import CorrectTool
+from napari_mosaik.widgets.canvas.active_tool import ToolMode
+from napari_mosaik.widgets.canvas.path_tool import PathTool
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
@@ -25,10 +27,24 @@ __all__ = ["StainPicker"]
 
 _STEP = maker_of(VESSELS).name
 _TITLES = {"haematoxylin": "Haematoxylin", "dab": "DAB"}
-_HINTS = {
-    "haematoxylin": "Click a blue nucleus without DAB, or drag around one.",
-    "dab": "Click DAB-positive vessel wall without a nucleus, or drag around it.",
-}
+
+
+class StainTool(PathTool):
+    """Samples a stain by a click, or by dragging around a region."""
+
+    name = "stain"
+    modes = {  # noqa: RUF012
+        "haematoxylin": ToolMode(
+            "Pick haematoxylin", "Click a blue nucleus without DAB, or drag around one."
+        ),
+        "dab": ToolMode(
+            "Pick DAB", "Click DAB-positive vessel wall without a nucleus, or drag around it."
+        ),
+    }
+
+    def actions(self) -> Mapping[str, Callable[[], Any]]:
+        """Escape ends it."""
+        return {"end": self.release}
 
 
 class StainPicker(QWidget):
@@ -41,15 +57,14 @@ class StainPicker(QWidget):
     def __init__(self, link: CanvasLink) -> None:
         super().__init__()
         self._board, self._controller = link.board, link.board.controller
-        self.tool = CorrectTool(link)
+        self.tool = link.tool(StainTool)
         self._previous: list[Params] = []
         self._busy = False
         self._message = ""
         self.buttons = {
-            stain: button(f"Pick {title[0].lower() + title[1:] if stain != 'dab' else title}",
-                          partial(self.toggle, stain), _HINTS[stain])
-            for stain, title in _TITLES.items()
-        }  # fmt: skip
+            stain: button(mode.title, partial(self.toggle, stain), mode.hint)
+            for stain, mode in StainTool.modes.items()
+        }
         self.undo = button(
             "Undo pick", self.undo_pick, "Restore the stain vectors before the last pick"
         )
@@ -65,7 +80,6 @@ class StainPicker(QWidget):
                 self.hint,
             )
         )
-        self.tool.keys = {"Escape": lambda: self.tool.take("")}
         self.tool.changed.connect(self._show)
         self.tool.clicked.connect(lambda place: self._pick([place]))
         self.tool.drawn.connect(self._pick)
@@ -81,21 +95,12 @@ class StainPicker(QWidget):
         if case is None or self._busy:
             return
         self._message = ""
-        if self.tool.mode != stain:
+        self.tool.toggle(stain)
+        if self.tool.is_active:
             self._board.show_slide("cd34")
-        self.tool.take("" if self.tool.mode == stain else stain)
-
-    def stop(self) -> None:
-        """Switch the tool off."""
-        if self.tool.mode:
-            self.tool.take("")
-
-    def shut(self) -> None:
-        """Remove the tool from the viewer; called when the window closes."""
-        self.tool.shut()
 
     def _case_changed(self, *_: object) -> None:
-        self.stop()
+        self.tool.release()
         self._previous, self._message = [], ""
         self._show()
 
@@ -138,7 +143,7 @@ class StainPicker(QWidget):
             f"from the reference vector. Other stain: {answer.other}."
         )
         self._previous.append(space.recipe[_STEP])
-        self.tool.take("")
+        self.tool.release()
         self._controller.set_params(_STEP, answer.params)
         self._show()
 
@@ -159,7 +164,7 @@ class StainPicker(QWidget):
         self._change("Stain vectors are estimated from the slide.", stains="slide")
 
     def _change(self, message: str, **values: Any) -> None:
-        self.stop()
+        self.tool.release()
         self._message = message
         now = self._controller.workspace.recipe[_STEP]
         self._controller.set_params(_STEP, now.model_copy(update=values))
@@ -178,7 +183,7 @@ class StainPicker(QWidget):
         self.line.setText(self._colours(params) if opened else "")
         message = self._message
         if self.tool.mode and not message.startswith("⚠"):
-            message = f"{_HINTS[self.tool.mode]} Press Escape to cancel."
+            message = f"{self.tool.hint} Press Escape to cancel."
         self.hint.setText(message)
         self.hint.setVisible(bool(message))
 

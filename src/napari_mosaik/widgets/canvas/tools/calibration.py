@@ -10,30 +10,31 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from napari.layers import Layer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLineEdit, QWidget
 
-from napari_mosaik.core import InputError
+from napari_mosaik.core import InputError, palette
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.io.slide import open_slide
 from napari_mosaik.view.formatting import number
 from napari_mosaik.view.layers import slide_layer
 from napari_mosaik.view.measurements import Measurement, spacing_from_ruler
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
+from napari_mosaik.widgets.canvas.active_tool import ToolHost, ToolMode
 from napari_mosaik.widgets.canvas.camera import fit
-from napari_mosaik.widgets.canvas.layout_state import Arrangement
+from napari_mosaik.widgets.canvas.layout import LayoutState
 from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
+from napari_mosaik.widgets.canvas.tools.ruler import LineTool
 from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED
 from napari_mosaik.widgets.pages.case_forms import number_of, slide_filter
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
-
     from napari_mosaik.io.slide import Slide
     from napari_mosaik.widgets.canvas.link import CanvasLink
-    from napari_mosaik.widgets.canvas.ruler import Ruler
 
-__all__ = ["Calibration"]
+__all__ = ["Calibration", "CalibrationTool"]
 
 _ASK = (
     "For a slide without a pixel size: draw a line over a known length, such as a printed scale "
@@ -42,26 +43,57 @@ _ASK = (
 _UNITS = {"µm": 1.0, "mm": 1000.0}
 
 
+class CalibrationTool(LineTool):
+    """Draws one line over a known length; its last line stays visible."""
+
+    modes = {  # noqa: RUF012
+        "line": ToolMode("Known length", "Click both ends of the known length.", pans=True)
+    }
+    max_points = 2
+    draft_layer = "Calibration line"
+
+    def __init__(self, link: ToolHost) -> None:
+        self.line: Measurement | None = None
+        super().__init__(link)
+
+    def keep(self, made: Measurement) -> None:
+        """The line in place of the one before."""
+        self.line = made
+
+    def reset(self) -> None:
+        """Discard the line."""
+        self.line = None
+        super().reset()
+
+    def draw(self) -> None:
+        """The line being drawn, or the last one."""
+        shown = self.draft or self.line
+        lines = np.zeros((0, 2, 2)) if shown is None else shown.segments()
+        self.show_draft(lines, palette.RULER, 3.0)
+        self._reading.text = "click both ends"
+        self._reading.visible = self.is_active
+
+
 class Calibration(QWidget):
-    """Shows an uncalibrated slide, takes the line and its length, and stores the pixel size.
+    """Shows an uncalibrated slide, asks for a known length on it and stores the pixel size.
 
     ``calibrated`` is emitted with the pixel size in µm.
     """
 
     calibrated = Signal(float)
 
-    def __init__(self, link: CanvasLink, ruler: Ruler) -> None:
+    def __init__(self, link: CanvasLink) -> None:
         super().__init__()
         self.viewer, self.controller = link.viewer, link.board.controller
-        self.ruler = ruler
+        self.tool = link.tool(CalibrationTool)
         self._stain = ""
         self._layer: Layer | None = None
-        self._before: Arrangement | None = None
+        self._before: LayoutState | None = None
         self._length_px = 0.0
         self.which = QComboBox()
         self.begin_button = button("Calibrate this slide", self._begin_stain)
         self.file_button = button("Another slide file…", self._choose)
-        self.told = wrapped_label()
+        self.message = wrapped_label()
         self.length = QLineEdit()
         self.length.setPlaceholderText("known length")
         self.unit = QComboBox()
@@ -70,14 +102,18 @@ class Calibration(QWidget):
             "Apply pixel size", self.use, "Stores the pixel size with source 'ruler'"
         )
         self.cancel_button = button("Cancel", self.cancel)
+        self.draw_button = button("Draw the line", self._draw)
         self._choice, self._answer = QWidget(), QWidget()
         self._choice.setLayout(column(self.which, row(self.begin_button, self.file_button, 1)))
         entry = row(self.length, self.unit)
-        self._answer.setLayout(column(entry, row(self.use_button, self.cancel_button, 1)))
-        self.setLayout(
-            column(wrapped_label(_ASK, small=True), self._choice, self.told, self._answer)
+        self._answer.setLayout(
+            column(entry, row(self.use_button, self.draw_button, self.cancel_button, 1))
         )
-        ruler.finished.connect(self._measured)
+        self.setLayout(
+            column(wrapped_label(_ASK, small=True), self._choice, self.message, self._answer)
+        )
+        self.tool.finished.connect(self._measured)
+        self.tool.changed.connect(self._ended)
         self.controller.workspace.events.case.connect(self._offer)
         self._offer()
 
@@ -120,14 +156,12 @@ class Calibration(QWidget):
         self.controller.read("Slide", partial(open_slide, path, 1.0), self._open)
 
     def _open(self, slide: Slide) -> None:
-        self._before = Arrangement.of(self.viewer)
+        self._before = LayoutState.of(self.viewer)
         lazy = LazySlide(slide)
         attend(lazy, self.viewer)
-        from napari.layers import Layer as Base
-
         name = f"{slide.path.name} (uncalibrated)"
         spec = slide_layer(name, lazy.levels(), lazy.lattices[0])
-        layer = Base.create(*spec.as_layer_data())
+        layer = Layer.create(*spec.as_layer_data())
         layer.metadata[UNCALIBRATED] = True
         for other in self.viewer.layers:
             other.visible = False
@@ -138,8 +172,14 @@ class Calibration(QWidget):
 
     def _draw(self) -> None:
         self._length_px = 0.0
-        self.ruler.take("length", corners=2, keep=False)
+        self.tool.take()
         self._show()
+
+    def _ended(self) -> None:
+        """Another tool became active: the line is gone."""
+        if self.is_on and not self.tool.is_active:
+            self._length_px = 0.0
+            self._show()
 
     # --- measuring ------------------------------------------------------------------------------
     def _measured(self, made: Measurement) -> None:
@@ -148,14 +188,14 @@ class Calibration(QWidget):
             self._show()
 
     def use(self) -> None:
-        """Store the pixel size, or say why it cannot be."""
+        """Store the pixel size, or show why it is refused."""
         try:
             known = number_of(self.length.text(), "the known length")
             if known is None:
                 raise InputError("enter the known length of the line")
             spacing = spacing_from_ruler(self._length_px, known * _UNITS[self.unit.currentText()])
         except InputError as error:
-            self.told.setText(f"⚠ {error}")
+            self.message.setText(f"⚠ {error}")
             return
         if self._stain:
             self._give(spacing)
@@ -164,7 +204,7 @@ class Calibration(QWidget):
         self.calibrated.emit(spacing)
 
     def _give(self, spacing: float) -> None:
-        """To the case, which then shows the slide itself."""
+        """Store it in the case, which then shows the slide itself."""
         stain, case = self._stain, self.controller.workspace.case
         self.cancel()
         if case is not None:
@@ -172,21 +212,21 @@ class Calibration(QWidget):
             self.controller.update_case(slides={**case.file.slides, stain: entry})
 
     def _keep(self, spacing: float) -> None:
-        """To the layer of a slide that belongs to no case."""
+        """Apply it to the layer of a slide that belongs to no case."""
         layer, self._layer, self._before = self._layer, None, None
         assert layer is not None
         del layer.metadata[UNCALIBRATED]
         layer.name = layer.name.removesuffix(" (uncalibrated)")
         layer.scale, layer.translate = (spacing, spacing), (spacing / 2, spacing / 2)
         self._end()
-        self.told.setText(
+        self.message.setText(
             f"{layer.name}: {number(spacing, 'µm')} per pixel (calibrated with the ruler)."
         )
         low, high = layer.extent.world
         fit(self.viewer, low, high)
 
     def cancel(self) -> None:
-        """Put the uncalibrated slide away and show what was shown before."""
+        """Close the uncalibrated slide and restore the canvas."""
         layer, before = self._layer, self._before
         if layer is None:
             return
@@ -199,7 +239,7 @@ class Calibration(QWidget):
             before.restore_camera(self.viewer)
 
     def _end(self) -> None:
-        self.ruler.put_away()
+        self.tool.release()
         self._length_px = 0.0
         self.length.clear()
         self.viewer.canvas.overlays.scale_bar.visible = True
@@ -210,10 +250,13 @@ class Calibration(QWidget):
         self._choice.setVisible(not self.is_on)
         self._answer.setVisible(self.is_on)
         self.use_button.setEnabled(self._length_px > 0)
+        self.draw_button.setVisible(self.is_on and not self.tool.is_active)
         if not self.is_on:
-            self.told.clear()
+            self.message.clear()
         elif self._length_px:
             pixels = number(self._length_px, "slide pixels")
-            self.told.setText(f"Line length: {pixels}. Enter its known length, or draw it again.")
+            self.message.setText(
+                f"Line length: {pixels}. Enter its known length, or draw it again."
+            )
         else:
-            self.told.setText(self.ruler.hint)
+            self.message.setText(self.tool.hint or "Click 'Draw the line' to measure.")

@@ -1,0 +1,1 @@
+"""Tools of the canvas that work with or without a case."""
