@@ -27,7 +27,7 @@ from napari_mosaik.widgets.pages.preview import PREFIX
 from napari_mosaik.workflow.recipe import read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 
-_PICTURES = ("masks", "check", "bad_places")
+_PICTURES = ("masks", "check", "artefacts")
 _MOST_BYTES = 400_000
 
 
@@ -116,7 +116,7 @@ class SegmentationStudio(Studio):
         self.shoot("check")
         panel.stop()
 
-    def bad_places(self) -> None:
+    def artefacts(self) -> None:
         """A fold by hand, and what the tissue step made of it."""
         dock, panel = self.dock, self.dock.correct
         grid = dock.workspace.tile_data.grid
@@ -139,7 +139,7 @@ class SegmentationStudio(Studio):
             layer.visible = layer.name in ("Artefacts on CD34", "Tissue on CD34")
         dock.board.show_slide("cd34")
         self.viewer.reset_view()
-        self.shoot("bad_places")
+        self.shoot("artefacts")
         panel.stop()
 
 

@@ -16,6 +16,7 @@ if WITHOUT_QT:  # these modules import Qt
         "test_review.py",
         "test_form.py",
         "test_tools.py",
+        "test_shortcuts.py",
     ]
 
 

@@ -91,15 +91,15 @@ def test_a_section_is_laid_by_hand_and_accepted(qtbot, dock, opened, own_cohort)
         assert not layers["CD34"].visible
         own = true.inverse().apply([place])
         hand.click(panel.laying.now.transform.apply(own)[0])
-        qtbot.waitUntil(lambda: panel.laying.now.waiting is not None, timeout=20_000)
+        qtbot.waitUntil(lambda: panel.laying.now.unpaired is not None, timeout=20_000)
         assert not layers["H&E"].visible
         assert layers["CD34"].visible
         hand.click(place)
-        qtbot.waitUntil(lambda: panel.laying.now.waiting is None, timeout=20_000)
+        qtbot.waitUntil(lambda: panel.laying.now.unpaired is None, timeout=20_000)
     assert panel.list.count() == 5
     assert all("µm" in panel.list.item(n).text() for n in range(5))
     assert {OWN, PARTNERS, GAPS} <= {layer.name for layer in layers}
-    panel._act("exchange_marks", 0, 3)
+    panel._act("swap_landmarks", 0, 3)
     assert "1 and 4 appear to be swapped" in panel.doubts.text()
     panel.exchange_button.click()
     assert "swapped" not in panel.doubts.text()

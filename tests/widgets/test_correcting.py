@@ -99,7 +99,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     qtbot.waitUntil(lambda: set(words().values()) == {"done"}, timeout=20_000)
     corrected = case.store.read(CORRECTED_VESSEL_OBJECTS)
     assert len(corrected) >= len(table)  # one away, one split into two or more
-    assert dock.workspace.results["correct_vessels"].startswith("2 corrections made")
+    assert dock.workspace.results["correct_vessels"].startswith("2 corrections applied")
     shown = dock.board.layer("Vessels")
     qtbot.waitUntil(
         lambda: not int(np.asarray(shown.get_value(target, world=True)[-1] or 0)), timeout=20_000

@@ -83,7 +83,6 @@ class CanvasTool(QObject):
         self.mode = ""
         self.lines = ScreenLines(link.viewer, self)
         link.add_tool(self)
-        self.reset()
 
     @property
     def is_active(self) -> bool:
@@ -345,7 +344,10 @@ class ToolHost(QObject):
         if tool is None or event.button != 1 or self._panning:
             return
         start_px = np.asarray(event.pos, float)
-        start_um, held = _place(event), frozenset(str(key) for key in event.modifiers)
+        start_um, held = (
+            _place(event),
+            frozenset(getattr(key, "name", str(key)) for key in event.modifiers),
+        )
         is_click = True
         tool.pressed(Pointer(start_um, start_um, held))
         yield

@@ -6,7 +6,7 @@ import numpy as np
 from qtpy.QtCore import Signal
 
 from napari_mosaik.view.objects import path_lines
-from napari_mosaik.widgets.canvas.active_tool import CanvasTool, Pointer
+from napari_mosaik.widgets.canvas.active_tool import CanvasTool, Pointer, ToolHost
 
 __all__ = ["PathTool"]
 
@@ -21,10 +21,14 @@ class PathTool(CanvasTool):
     clicked = Signal(object)
     drawn = Signal(object)
 
+    def __init__(self, link: ToolHost) -> None:
+        super().__init__(link)
+        self.path: list[tuple[float, float]] = []
+
     def reset(self) -> None:
         """Discard the path."""
         super().reset()
-        self.path: list[tuple[float, float]] = []
+        self.path = []
 
     def pressed(self, pointer: Pointer) -> None:
         """Start a path."""
