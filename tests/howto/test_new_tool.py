@@ -36,9 +36,10 @@ class SpotCounter(CanvasTool):
             self.spots = (*self.spots, pointer.start_um)
             self.show_draft(np.array([[spot, (10.0, 0.0)] for spot in self.spots]))
 '''
+PACKAGE = "napari_mosaik.widgets.canvas.tools"
 ROW = (
     "canvas", "Shift-K", "count", "count spots",
-    "napari_mosaik.widgets.canvas.tools.spot_counter:SpotCounter",
+    f"{PACKAGE}.spot_counter:SpotCounter",
 )  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def files(monkeypatch, tmp_path):
     for module in (keys, view_tools):  # both read the one table
         monkeypatch.setattr(module, "SHORTCUTS", table)
     yield list(tmp_path.glob("*.py"))
-    sys.modules.pop("napari_mosaik.widgets.canvas.tools.spot_counter", None)
+    sys.modules.pop(f"{PACKAGE}.spot_counter", None)
 
 
 def test_a_tool_is_one_file_and_one_row(files, request, qtbot, record_property):
