@@ -13,7 +13,7 @@ from napari_mosaik.core.frame import Transform
 from napari_mosaik.phantom.cohort import draw_specimen
 from napari_mosaik.phantom.objects import Nuclei
 from napari_mosaik.phantom.render import render
-from napari_mosaik.phantom.section import HE_EOSIN, HE_HAEMATOXYLIN, lay_section
+from napari_mosaik.phantom.section import HE_EOSIN, HE_HAEMATOXYLIN, mount_section
 
 SPACING_UM = 0.5
 MARGIN_PX = 32
@@ -182,7 +182,7 @@ class Scenes:
         origin_px = np.round(origin / SPACING_UM).astype(int)
         nuclei = place_nuclei(extent, origin_px * SPACING_UM, rng)
         here = Transform("he", "specimen", np.eye(3))
-        section = lay_section(anatomy, vessels, nuclei, here, rng)
+        section = mount_section(anatomy, vessels, nuclei, here, rng)
         section = dataclasses.replace(section, stain=_stain(section.stain, rng))
         rgb = render(section, tuple(origin_px.tolist()), (full, full), SPACING_UM)
         labels, best = np.zeros((full, full), np.int32), np.zeros((full, full))

@@ -31,7 +31,7 @@ from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case, open_slide
 from napari_mosaik.phantom import sample
 from napari_mosaik.phantom.cohort import draw_specimen
-from napari_mosaik.phantom.physics import ScannerLaw, measure, pet_pose
+from napari_mosaik.phantom.physics import ScannerLaw, pet_pose, simulate_scan
 from napari_mosaik.register import (
     AlignParams,
     PetAlignParams,
@@ -203,7 +203,7 @@ def pet_cases(seeds: tuple[int, ...]) -> list[dict[str, Any]]:
         for name in CASES:
             specimen = draw_specimen(name, "quick", seed)
             lattice, true = pet_pose(specimen.plan, specimen.anatomy, ScannerLaw())
-            pet, _ = measure(specimen.uptake, lattice, true, specimen.plan, seed)
+            pet, _ = simulate_scan(specimen.uptake, lattice, true, specimen.plan, seed)
             inside = specimen.anatomy.sampled("tissue", 20.0) > 0
             tissue = Raster(inside, specimen.anatomy.lattice(20.0))
             outline = align_pet(pet, tissue, PetAlignParams(use_intensity=False))

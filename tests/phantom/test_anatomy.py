@@ -7,10 +7,9 @@ from shapely import Point, Polygon
 from napari_mosaik.core import InputError
 from napari_mosaik.phantom.cohort import Specimen, draw_specimen
 from napari_mosaik.phantom.fields import interpolate, random_field, star_radius
-from napari_mosaik.phantom.objects import NEOPLASTIC, STROMAL
-from napari_mosaik.phantom.presets import CASES, PLANS, SIZES, generator
-from napari_mosaik.phantom.reader import outline_classes
-from napari_mosaik.phantom.truth import class_map, vessel_map
+from napari_mosaik.phantom.objects import NEOPLASTIC_NUCLEUS, STROMAL_NUCLEUS
+from napari_mosaik.phantom.presets import CASES, PLANS, SIZES, random_generator
+from napari_mosaik.phantom.truth import class_map, simulate_annotations, vessel_map
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +96,7 @@ def test_vessels_do_not_touch(specimen):
 def test_nuclei_of_both_populations_lie_where_they_belong(specimen):
     nuclei = specimen.nuclei("he")
     nest = specimen.anatomy.at("nest", nuclei.centre_um)
-    tumour, stroma = nuclei.kind == NEOPLASTIC, nuclei.kind == STROMAL
+    tumour, stroma = nuclei.kind == NEOPLASTIC_NUCLEUS, nuclei.kind == STROMAL_NUCLEUS
     assert nest[tumour].min() > 0 > nest[stroma].max()
     assert nuclei.coarseness[tumour].mean() > 4 * nuclei.coarseness[stroma].mean()
     assert (nuclei.membrane_od[~tumour] == 0).all()
@@ -118,7 +117,7 @@ def test_the_reader_stays_inside_the_true_class(specimen):
     extent = specimen.size.extent_um
     to_slide = specimen.plan.transform("he", extent).inverse()
     classes = class_map(specimen.anatomy, vessel_map(specimen.anatomy, specimen.vessels))
-    shapes = outline_classes(classes, to_slide, generator(0, "A2", 5))
+    shapes = simulate_annotations(classes, to_slide, random_generator(0, "A2", 5))
     assert {code for code, _ in shapes} == {1, 2, 3}
     back = to_slide.inverse()
     rng = np.random.default_rng(3)
@@ -134,4 +133,4 @@ def test_other_seeds_give_other_tissue_and_unknown_cases_are_refused():
     first, second = draw_specimen("B8", "tiny", 1), draw_specimen("B8", "tiny", 2)
     assert not np.array_equal(first.anatomy.tissue, second.anatomy.tissue)
     with pytest.raises(InputError, match="no case 'C1'"):
-        generator(0, "C1", 1)
+        random_generator(0, "C1", 1)

@@ -18,9 +18,9 @@ from napari_mosaik.core import InputError, Progress
 from napari_mosaik.core.colour import WHITE_INTENSITY
 from napari_mosaik.phantom.cohort import draw_specimen
 from napari_mosaik.phantom.physics import patient_activity
-from napari_mosaik.phantom.presets import PLANS, generator
+from napari_mosaik.phantom.presets import PLANS, random_generator
 from napari_mosaik.phantom.render import render
-from napari_mosaik.phantom.section import lay_section
+from napari_mosaik.phantom.section import mount_section
 
 WRITTEN = Path(__file__).parents[2] / "sample_data" / "tiny"
 
@@ -45,8 +45,8 @@ def section():
     case = draw_specimen("A3", "tiny", 0)
     pose = case.plan.transform("caix", case.size.extent_um)
     nuclei = case.nuclei("caix")
-    rng = generator(0, "A3", 4, 2)
-    return lay_section(case.anatomy, case.vessels, nuclei, pose, rng, fold=True, pen=True)
+    rng = random_generator(0, "A3", 4, 2)
+    return mount_section(case.anatomy, case.vessels, nuclei, pose, rng, fold=True, pen=True)
 
 
 @pytest.mark.parametrize("stain", ["he", "cd34", "caix"])

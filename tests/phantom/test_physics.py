@@ -11,11 +11,11 @@ from napari_mosaik.phantom.cohort import draw_specimen
 from napari_mosaik.phantom.physics import (
     ScannerLaw,
     UptakeLaw,
-    delivered_share,
-    measure,
+    delivered_fraction,
     patient_activity,
     perfused_surface,
     pet_pose,
+    simulate_scan,
     true_uptake,
 )
 from napari_mosaik.phantom.presets import PATIENTS, PLANS
@@ -42,7 +42,7 @@ def test_the_blur_keeps_the_activity():
         shift_um=(-5200.0, -4800.0),
         about_um=(6400, 6400),
     )
-    image, noise = measure(uptake, lattice, pose, plan, 0, ScannerLaw(noise_share=0.0))
+    image, noise = simulate_scan(uptake, lattice, pose, plan, 0, ScannerLaw(noise_share=0.0))
     assert not noise.any()
     total = image.values.sum() * lattice.sample_area_um2 / patient_activity(plan)
     expected = values.sum() * uptake.lattice.sample_area_um2 / 0.93**2
@@ -69,7 +69,7 @@ def test_the_plasma_integral_by_quadrature(patient):
         return share * 2 ** (-hour / fast) + (1 - share) * 2 ** (-hour / slow)
 
     end = {"patient 1": 334 + 50 / 60, "patient 2": 333 + 35 / 60}[patient.name]
-    assert delivered_share(patient) == pytest.approx(quad(curve, 0, end)[0] / 75.0, rel=1e-9)
+    assert delivered_fraction(patient) == pytest.approx(quad(curve, 0, end)[0] / 75.0, rel=1e-9)
 
 
 def test_the_surface_adds_up_to_the_perfused_perimeters(specimen):
@@ -102,7 +102,7 @@ def test_the_normalised_uptake_spreads(specimen):
     scanner = ScannerLaw()
     lattice, pose = pet_pose(specimen.plan, specimen.anatomy, scanner)
     assert 1.05 < 1 / pose.scale < 1.10
-    pet, _ = measure(specimen.uptake, lattice, pose, specimen.plan, 0, scanner)
+    pet, _ = simulate_scan(specimen.uptake, lattice, pose, specimen.plan, 0, scanner)
     classes = class_map(specimen.anatomy, vessel_map(specimen.anatomy, specimen.vessels))
     nuclei = specimen.nuclei("caix")
     tiles = tile_table(
@@ -134,7 +134,7 @@ def test_a_ridge_on_true_tile_values_beats_the_training_mean():
     for name in ("A2", "B11"):
         case = draw_specimen(name, "quick", 0)
         lattice, pose = pet_pose(case.plan, case.anatomy, ScannerLaw())
-        pet, _ = measure(case.uptake, lattice, pose, case.plan, 0)
+        pet, _ = simulate_scan(case.uptake, lattice, pose, case.plan, 0)
         classes = class_map(case.anatomy, vessel_map(case.anatomy, case.vessels))
         nuclei = case.nuclei("caix")
         tiles = tile_table(case.anatomy, case.vessels, nuclei, classes, case.uptake, pet, pose)

@@ -1,4 +1,4 @@
-"""A synthetic cohort whose tissue, vessels, uptake, misalignment and hot spots are known."""
+"""A synthetic cohort with known tissue, vessels, uptake, misalignment and hot spots."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from os import PathLike
 from pathlib import Path
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.phantom.presets import CASES, SIZES, Size
+from napari_mosaik.phantom.presets import CASES, SIZES, CohortSize
 
-__all__ = ["CASES", "SIZES", "Size", "sample"]
+__all__ = ["CASES", "SIZES", "CohortSize", "sample"]
 
 
 def sample(
@@ -18,26 +18,26 @@ def sample(
     seed: int = 0,
     cases: Sequence[str] | None = None,
 ) -> Generator[Progress, None, tuple[Path, ...]]:
-    """Make the sample cohort; a generator of progress that returns the cases' folders.
+    """Make the sample cohort; yields progress and returns the folders of the cases.
 
-    A case is whole or absent.  Cases that are there already with the same size and seed are kept.
+    A case is complete or absent.  Existing cases of the same size and seed are not made again.
 
     Parameters
     ----------
     folder
-        Where the cases' folders go; made if need be.
+        Folder for the cases; created if it does not exist.
     size
         ``"tiny"``, ``"quick"``, ``"full"`` or ``"rasters"``, see `SIZES`.
     seed
-        Equal seeds give equal cohorts, on any number of cores.
+        Random seed; equal seeds give equal cohorts on any number of cores.
     cases
-        Names from `CASES`; the size's own choice if left out.
+        Names from `CASES`; those of the size by default.
 
     Raises
     ------
     InputError
-        For an unknown size or case, a folder that cannot be written, or a case of that name that
-        is something else.
+        For an unknown size or case, a folder that cannot be written, or an existing folder of that
+        name that is not the same case.
     """
     from napari_mosaik.phantom.cohort import build_cohort
 

@@ -1,6 +1,6 @@
 """The tissue of one specimen slice: outline, cavity, necrosis, nests, stroma and antigen.
 
-Everything is a smooth field of the specimen's µm space, which is that of the CD34 section.
+All are smooth fields in the coordinate space of the specimen, which is that of the CD34 section.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from napari_mosaik.phantom.fields import (
     sigmoid,
     star_radius,
 )
-from napari_mosaik.phantom.presets import CasePlan, Size, generator
+from napari_mosaik.phantom.presets import CasePlan, CohortSize, random_generator
 
-__all__ = ["COARSE_UM", "FINE_UM", "Anatomy", "Planted", "build_anatomy"]
+__all__ = ["COARSE_UM", "FINE_UM", "Anatomy", "PlantedRegion", "build_anatomy"]
 
 Field = NDArray[np.float32]
 
@@ -34,8 +34,8 @@ MARGIN_UM = 90.0
 
 
 @dataclass(frozen=True, slots=True)
-class Planted:
-    """A region whose vessels and antigen were raised ("hot") or lowered ("cold")."""
+class PlantedRegion:
+    """A region of increased ("hot") or decreased ("cold") vessel density and antigen."""
 
     kind: str
     centre_um: tuple[float, float]
@@ -51,15 +51,15 @@ class Anatomy:
     tissue, outline
         Signed distance to the tissue's edge with and without the cavity, µm, positive inside.
     necrosis, blood
-        Share of necrosis and of haemorrhage, 0 to 1.
+        Fraction of necrosis and of haemorrhage, 0 to 1.
     thickness
         Relative thickness of the section.
     vascular
         Latent field of the vessels, zero mean.
     caix_level, caix_fraction, atypia
-        Antigen per positive cell (0 to 1), share of positive cells, coarseness of chromatin.
+        Antigen per positive cell (0 to 1), fraction of positive cells, coarseness of chromatin.
     granular
-        Share of granular, eosinophilic cytoplasm.
+        Fraction of granular, eosinophilic cytoplasm.
     septum
         Half width of the septa between nests, µm.
     nest
@@ -79,11 +79,11 @@ class Anatomy:
     granular: Field
     septum: Field
     nest: Field
-    planted: tuple[Planted, ...]
+    planted: tuple[PlantedRegion, ...]
     outline_um: FloatArray
 
     def at(self, name: str, points_um: FloatArray) -> FloatArray:
-        """Bilinear values of one field at positions (n, 2) in µm of the specimen."""
+        """Bilinear values (n,) of one field, in its unit, at positions (n, 2) in µm."""
         spacing = FINE_UM if name == "nest" else COARSE_UM
         return interpolate(getattr(self, name), spacing, points_um)
 
@@ -93,7 +93,7 @@ class Anatomy:
         return Lattice(REFERENCE, (shape[0], shape[1]), (spacing_um, spacing_um))
 
     def sampled(self, name: str, spacing_um: float) -> Field:
-        """One field on `lattice(spacing_um)`."""
+        """One field (rows, columns), in its unit, on `lattice(spacing_um)`; spacing in µm."""
         lattice = self.lattice(spacing_um)
         out = np.empty(lattice.shape, np.float32)
         for row, points in enumerate(lattice.centres_um()):
@@ -101,9 +101,9 @@ class Anatomy:
         return out
 
 
-def build_anatomy(plan: CasePlan, size: Size, seed: int) -> Anatomy:
+def build_anatomy(plan: CasePlan, size: CohortSize, seed: int) -> Anatomy:
     """Draw the tissue of one case; a pure function of the plan, the size and the seed."""
-    rng = generator(seed, plan.name, 1)
+    rng = random_generator(seed, plan.name, 1)
     shape = tuple(math.ceil(e / COARSE_UM) for e in size.extent_um)
     grid = (shape[0], shape[1])
     outline, ring = _outline(rng, plan, size.extent_um, grid)
@@ -222,13 +222,13 @@ def _necrosis(
 
 def _planted(
     rng: np.random.Generator, outline: FloatArray, grid: tuple[int, int]
-) -> tuple[tuple[Planted, ...], FloatArray]:
+) -> tuple[tuple[PlantedRegion, ...], FloatArray]:
     """Hot and cold regions away from each other, and the field that they add to the latents."""
     area_mm2 = float((outline > 0).sum()) * COARSE_UM**2 / 1e6
     count = max(1, round(area_mm2 / 22.0))
     radius = float(np.clip(430.0 * math.sqrt(area_mm2 / count / 5.0), 260.0, 1050.0))
     inside = np.argwhere(outline > 0.55 * radius)
-    chosen: list[Planted] = []
+    chosen: list[PlantedRegion] = []
     bump = np.zeros(grid)
     for index in range(2 * count):
         candidates = (inside[rng.integers(0, len(inside), 60)] + 0.5) * COARSE_UM
@@ -236,7 +236,7 @@ def _planted(
         apart = np.array([np.hypot(*(known - c).T).min(initial=1e9) for c in candidates])
         centre = candidates[int(np.argmax(apart))]
         kind = "hot" if index % 2 == 0 else "cold"
-        chosen.append(Planted(kind, (float(centre[0]), float(centre[1])), radius))
+        chosen.append(PlantedRegion(kind, (float(centre[0]), float(centre[1])), radius))
         _, distance = _polar(grid, centre)
         bump += (1.7 if kind == "hot" else -2.0) * np.exp(-((distance / radius) ** 4))
     return tuple(chosen), bump

@@ -1,4 +1,4 @@
-"""Makes the sample cohort: each case is drawn beside its place and moved there when it is whole."""
+"""Makes the sample cohort: each case is drawn in a scratch folder and moved when complete."""
 
 from __future__ import annotations
 
@@ -20,31 +20,40 @@ from napari_mosaik.phantom.anatomy import Anatomy, build_anatomy
 from napari_mosaik.phantom.files import (
     transform_record,
     write_case_file,
-    write_json,
     write_npz,
     write_pet,
     write_recipe_file,
+    write_record,
 )
-from napari_mosaik.phantom.objects import Nuclei, Vessels, draw_nuclei, draw_vessels
+from napari_mosaik.phantom.objects import Nuclei, VesselTubes, draw_nuclei, draw_vessels
 from napari_mosaik.phantom.physics import (
     ScannerLaw,
     UptakeLaw,
-    measure,
     patient_activity,
     pet_pose,
+    simulate_scan,
     true_uptake,
 )
-from napari_mosaik.phantom.presets import CASES, GENERATOR, PLANS, SIZES, CasePlan, Size, generator
+from napari_mosaik.phantom.presets import (
+    CASES,
+    GENERATOR,
+    PLANS,
+    SIZES,
+    CasePlan,
+    CohortSize,
+    random_generator,
+)
 from napari_mosaik.phantom.pyramid import write_pyramid
-from napari_mosaik.phantom.reader import outline_classes, write_annotations
 from napari_mosaik.phantom.render import render
-from napari_mosaik.phantom.section import lay_section
+from napari_mosaik.phantom.section import mount_section
 from napari_mosaik.phantom.truth import (
     class_map,
     nucleus_table,
+    simulate_annotations,
     tile_table,
     vessel_map,
     vessel_table,
+    write_annotations,
     write_table,
 )
 
@@ -55,18 +64,18 @@ STAMP = "phantom.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Specimen:
-    """What is true of one case, independent of any slide's pixels."""
+    """The ground truth of one case, independent of the pixels of any slide."""
 
     plan: CasePlan
-    size: Size
+    size: CohortSize
     seed: int
     anatomy: Anatomy
-    vessels: Vessels
+    vessels: VesselTubes
     uptake: Raster
 
     def nuclei(self, stain: str) -> Nuclei:
         """The nuclei that the section of one stain cuts."""
-        rng = generator(self.seed, self.plan.name, 3, STAINS.index(stain))
+        rng = random_generator(self.seed, self.plan.name, 3, STAINS.index(stain))
         return draw_nuclei(self.anatomy, self.vessels, rng)
 
 
@@ -74,7 +83,7 @@ def draw_specimen(case: str, size: str, seed: int) -> Specimen:
     """Draw the truth of one case."""
     plan, chosen = PLANS[case], SIZES[size]
     anatomy = build_anatomy(plan, chosen, seed)
-    vessels = draw_vessels(anatomy, generator(seed, case, 2))
+    vessels = draw_vessels(anatomy, random_generator(seed, case, 2))
     uptake = true_uptake(anatomy, vessels, plan.patient)
     return Specimen(plan, chosen, seed, anatomy, vessels, uptake)
 
@@ -84,34 +93,36 @@ def build_cohort(
 ) -> Generator[Progress, None, tuple[Path, ...]]:
     """See `napari_mosaik.phantom.sample`."""
     if size not in SIZES:
-        raise InputError(f"the sample cohort has no size '{size}'; there are {', '.join(SIZES)}")
+        raise InputError(f"the sample cohort has no size '{size}'; use one of: {', '.join(SIZES)}")
     names = tuple(cases) if cases is not None else SIZES[size].cases
     unknown = [name for name in names if name not in CASES]
     if unknown:
-        raise InputError(f"the sample cohort has no case '{unknown[0]}', only {', '.join(CASES)}")
+        raise InputError(
+            f"the sample cohort has no case '{unknown[0]}'; use one of: {', '.join(CASES)}"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: the folder cannot be made: {error.strerror}") from error
+        raise InputError(f"{folder}: the folder cannot be created: {error.strerror}") from error
     stamp = {"generator": GENERATOR, "seed": seed, "size": size}
     for number, name in enumerate(names):
-        if not _kept(folder / name, stamp):
+        if not _exists(folder / name, stamp):
             for share in _build_case(folder / name, name, size, seed, stamp):
                 yield Progress(number + share, len(names), f"sample case {name}")
         yield Progress(number + 1, len(names), f"sample case {name}")
     return tuple(folder / name for name in names)
 
 
-def _kept(path: Path, stamp: dict[str, Any]) -> bool:
-    """Whether the very case lies there already; anything else there is left alone and refused."""
+def _exists(path: Path, stamp: dict[str, Any]) -> bool:
+    """Whether the same case exists already; anything else there raises `InputError`."""
     if not path.exists():
         return False
     file = path / STAMP
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     if known == stamp:
         return True
-    was = "not a sample case" if known is None else f"another sample ({known})"
-    raise InputError(f"{path} exists and is {was}; choose another folder or remove it")
+    kind = "not a sample case" if known is None else f"another sample ({known})"
+    raise InputError(f"{path} exists and is {kind}; choose another folder or remove it")
 
 
 def _build_case(
@@ -122,12 +133,12 @@ def _build_case(
     with atomic_folder(path) as scratch:
         specimen = draw_specimen(name, size, seed)
         yield 0.05
-        _write_facts(scratch, specimen)
+        _write_files(scratch, specimen)
         yield 0.10
         if specimen.size.rendered:
             for share in _write_slides(scratch, specimen):
                 yield 0.10 + 0.90 * share
-        write_json(scratch / STAMP, stamp)
+        write_record(scratch / STAMP, stamp)
 
 
 def _write_slides(folder: Path, specimen: Specimen) -> Generator[float, None, None]:
@@ -136,12 +147,12 @@ def _write_slides(folder: Path, specimen: Specimen) -> Generator[float, None, No
     shape = tuple(round(e / size.spacing_um) for e in size.extent_um)
     (folder / "slides").mkdir()
     for index, stain in enumerate(STAINS):
-        section = lay_section(
+        section = mount_section(
             specimen.anatomy,
             specimen.vessels,
             specimen.nuclei(stain),
             plan.transform(stain, size.extent_um),
-            generator(seed, plan.name, 4, index),
+            random_generator(seed, plan.name, 4, index),
             fold=plan.fold == stain,
             pen=plan.pen == stain,
         )
@@ -157,12 +168,12 @@ def _write_slides(folder: Path, specimen: Specimen) -> Generator[float, None, No
             yield (index + share) / len(STAINS)
 
 
-def _write_facts(folder: Path, specimen: Specimen) -> None:
-    """Everything of a case but its slides."""
+def _write_files(folder: Path, specimen: Specimen) -> None:
+    """Write everything of a case except its slides."""
     plan, size, seed, anatomy = specimen.plan, specimen.size, specimen.seed, specimen.anatomy
     scanner = ScannerLaw()
     lattice, pet_to_cd34 = pet_pose(plan, anatomy, scanner)
-    pet, noise = measure(specimen.uptake, lattice, pet_to_cd34, plan, seed, scanner)
+    pet, noise = simulate_scan(specimen.uptake, lattice, pet_to_cd34, plan, seed, scanner)
     write_pet(folder / "pet" / "slice.dcm", pet, plan, seed, scanner)
     if size.rendered:
         write_case_file(folder / "case.toml", plan, size)
@@ -203,10 +214,10 @@ def _write_facts(folder: Path, specimen: Specimen) -> None:
         "mask_codes": {"1": "background", "2": "neoplastic", "3": "non-neoplastic"},
         "frame": REFERENCE,
     }
-    write_json(truth / "truth.json", record)
+    write_record(truth / "truth.json", record)
     if plan.annotated:
         to_slide = plan.transform("he", size.extent_um).inverse()
-        shapes = outline_classes(classes, to_slide, generator(seed, plan.name, 5))
+        shapes = simulate_annotations(classes, to_slide, random_generator(seed, plan.name, 5))
         write_annotations(folder / "annotations" / "he.geojson", shapes, size.spacing_um)
 
 

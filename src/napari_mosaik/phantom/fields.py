@@ -1,4 +1,4 @@
-"""Smooth random fields and the few numeric tools that the phantom's anatomy is made of."""
+"""Smooth random fields and the numeric tools of the phantom's anatomy."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["interpolate", "random_field", "sigmoid", "star_radius"]
 
 
 def sigmoid(x: ArrayLike) -> FloatArray:
-    """Logistic function."""
+    """Logistic function of an array of any shape, dimensionless."""
     return np.asarray(1.0 / (1.0 + np.exp(-np.asarray(x, float))), float)
 
 
 def random_field(
     rng: np.random.Generator, shape: tuple[int, int], spacing_um: float, length_um: float
 ) -> NDArray[np.float32]:
-    """A Gaussian random field of zero mean and unit variance.
+    """A Gaussian random field (rows, columns) of zero mean and unit variance, dimensionless.
 
     Its correlation at a distance ``d`` is ``exp(-(d / length_um)²)``.
 
     Parameters
     ----------
     rng
-        Source of randomness.
+        Random generator.
     shape
         Rows and columns of the result.
     spacing_um
@@ -72,7 +72,7 @@ def _catmull(image: FloatArray, at: FloatArray, axis: int) -> FloatArray:
 
 
 def interpolate(field: NDArray[Any], spacing_um: float, points_um: ArrayLike) -> FloatArray:
-    """Bilinear values of a field (origin 0) at positions (n, 2) in µm; the edge is continued."""
+    """Bilinear values (n,) of a field (rows, columns) at positions (n, 2) in µm; edges extend."""
     points = np.asarray(points_um, float)
     index = points / spacing_um - 0.5
     i0 = np.floor(index).astype(np.int64)
@@ -88,12 +88,12 @@ def interpolate(field: NDArray[Any], spacing_um: float, points_um: ArrayLike) ->
 def star_radius(
     angle: FloatArray, semi_um: tuple[float, float], waves: ArrayLike, notch: tuple[float, ...] = ()
 ) -> FloatArray:
-    """Radius of a star-shaped outline in the direction *angle* (from the row axis to the column's).
+    """Radius (n,) in µm of a star-shaped outline in directions *angle* from the row axis.
 
     Parameters
     ----------
     angle
-        Directions, radians.
+        (n,) directions, radians.
     semi_um
         Semi-axes along rows and columns of the underlying ellipse, µm.
     waves

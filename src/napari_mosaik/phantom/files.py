@@ -1,4 +1,4 @@
-"""Writes the parts of a sample case that are not slides: PET, record, annotations, truth."""
+"""Writes the files of a sample case other than slides: PET, case file, recipe, records."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.pet_records import HALF_LIFE_H
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.phantom.physics import ScannerLaw
-from napari_mosaik.phantom.presets import CasePlan, Patient, Size
+from napari_mosaik.phantom.presets import CasePlan, CohortSize, Patient
 
 __all__ = [
     "transform_record",
     "write_case_file",
-    "write_json",
     "write_npz",
     "write_pet",
     "write_recipe_file",
+    "write_record",
 ]
 
 FINE_ENOUGH_UM = 0.75
-"""Slides with larger pixels show nothing that a network for 0.5 µm could see."""
+"""Slides with larger pixels lack the detail that a network for 0.5 µm needs."""
 
 UID_ROOT = "1.2.826.0.1.3680043.8.498."
 
 
-def write_json(path: Path, values: Any) -> None:
+def write_record(path: Path, values: Any) -> None:
     """Write a JSON record."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_npz(path: Path, **arrays: NDArray[Any]) -> None:
-    """Write named arrays, compressed."""
+    """Write arrays of any shape and unit by name, compressed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def transform_record(transform: Transform) -> dict[str, Any]:
-    """JSON-able form of a transform: it maps (row, column, 1) in µm from source to target."""
+    """JSON-able form of a transform of (row, column, 1) in µm from source to target."""
     return {
         "source": transform.source,
         "target": transform.target,
@@ -57,7 +57,7 @@ def transform_record(transform: Transform) -> dict[str, Any]:
 
 
 def _uid(*parts: object) -> Any:
-    """A DICOM identifier made from what it identifies."""
+    """A DICOM identifier derived from the parts of its name."""
     text = "/".join(str(part) for part in parts)
     from pydicom.uid import UID
 
@@ -65,7 +65,7 @@ def _uid(*parts: object) -> Any:
 
 
 def write_pet(path: Path, image: Raster, plan: CasePlan, seed: int, scanner: ScannerLaw) -> None:
-    """Write the PET slice as DICOM, with the decay fields of a preclinical scanner, no identity."""
+    """Write the PET slice (rows, columns), Bq/mL, as anonymous DICOM of a preclinical scanner."""
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import UID, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 
@@ -155,8 +155,8 @@ def _pixels(data: Any, image: Raster, scanner: ScannerLaw) -> None:
     data.PixelData = stored.tobytes()
 
 
-def write_recipe_file(path: Path, size: Size) -> None:
-    """Write recipe.toml where a setting other than the default serves the slides better."""
+def write_recipe_file(path: Path, size: CohortSize) -> None:
+    """Write recipe.toml where a setting other than the default suits the slides better."""
     if size.spacing_um > FINE_ENOUGH_UM and size.rendered:
         lines = (
             f"# The slides have pixels of {size.spacing_um:g} µm. The network reads 0.5 µm, needs "
@@ -168,7 +168,7 @@ def write_recipe_file(path: Path, size: Size) -> None:
         path.write_bytes("".join(f"{line}\n" for line in lines).encode())
 
 
-def write_case_file(path: Path, plan: CasePlan, size: Size) -> None:
+def write_case_file(path: Path, plan: CasePlan, size: CohortSize) -> None:
     """Write case.toml: slides, PET and injection record."""
     patient = plan.patient
     slide = {"spacing_um": [size.spacing_um, size.spacing_um], "spacing_source": "header"}

@@ -1,4 +1,4 @@
-"""Vessels and nuclei of a specimen slice as lists of shapes."""
+"""Vessels and nuclei of a specimen slice as tables of shapes."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from napari_mosaik.phantom.anatomy import COARSE_UM, Anatomy
 from napari_mosaik.phantom.fields import random_field
 
 __all__ = [
-    "ENDOTHELIAL",
-    "NEOPLASTIC",
-    "PYKNOTIC",
-    "STROMAL",
+    "ENDOTHELIAL_NUCLEUS",
+    "NEOPLASTIC_NUCLEUS",
+    "PYKNOTIC_NUCLEUS",
+    "STROMAL_NUCLEUS",
     "Nuclei",
-    "Vessels",
+    "VesselTubes",
     "draw_nuclei",
     "draw_vessels",
 ]
 
-NEOPLASTIC, STROMAL, PYKNOTIC, ENDOTHELIAL = 0, 1, 2, 3
+NEOPLASTIC_NUCLEUS, STROMAL_NUCLEUS, PYKNOTIC_NUCLEUS, ENDOTHELIAL_NUCLEUS = 0, 1, 2, 3
 POINTS = 7
 CELL_PITCH_UM = 21.5
 MAX_DENSITY_MM2 = 360.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Vessels:
+class VesselTubes:
     """Vessels as bent tubes cut along their length.
 
     Attributes
     ----------
     line_um
-        (n, 7, 2) centre lines.
+        (n, 7, 2) centre lines, µm.
     lumen_um, wall_um
-        (n,) lumen radius and thickness of the wall.
+        (n,) lumen radius and thickness of the wall, µm.
     perfused
-        (n,) whether blood flows.
+        (n,) mask of perfused vessels.
     """
 
     line_um: FloatArray
@@ -54,28 +54,28 @@ class Vessels:
 
     @property
     def length_um(self) -> FloatArray:
-        """Length of the centre line."""
+        """Length (n,) of the centre lines, µm."""
         steps = np.hypot(*np.moveaxis(np.diff(self.line_um, axis=1), -1, 0))
         return np.asarray(steps.sum(axis=1), float)
 
     @property
     def centre_um(self) -> FloatArray:
-        """Middle of the centre line."""
+        """Middle (n, 2) of the centre lines, µm."""
         return np.asarray(self.line_um[:, POINTS // 2], float)
 
     @property
     def outer_um(self) -> FloatArray:
-        """Outer radius."""
+        """Outer radius (n,), µm."""
         return self.lumen_um + self.wall_um
 
     @property
     def perimeter_um(self) -> FloatArray:
-        """Outer perimeter of the filled vessel (a stadium of the centre line's length)."""
+        """Outer perimeter (n,) of the filled vessels (stadiums), µm."""
         return 2 * self.length_um + 2 * np.pi * self.outer_um
 
     @property
     def area_um2(self) -> FloatArray:
-        """Area of the filled vessel (a stadium)."""
+        """Area (n,) of the filled vessels (stadiums), µm²."""
         return 2 * self.outer_um * self.length_um + np.pi * self.outer_um**2
 
 
@@ -86,13 +86,13 @@ class Nuclei:
     Attributes
     ----------
     centre_um
-        (n, 2) positions in the specimen.
+        (n, 2) positions in the specimen, µm.
     semi_um
-        (n, 2) long and short half axes.
+        (n, 2) long and short half axes, µm.
     along
         (n, 2) unit vector of the long axis.
     kind
-        (n,) one of NEOPLASTIC, STROMAL, PYKNOTIC, ENDOTHELIAL.
+        (n,) codes: NEOPLASTIC_NUCLEUS, STROMAL_NUCLEUS, PYKNOTIC_NUCLEUS or ENDOTHELIAL_NUCLEUS.
     density
         (n,) relative amount of haematoxylin.
     coarseness
@@ -100,7 +100,7 @@ class Nuclei:
     membrane_od
         (n,) natural optical density of DAB on the cell's membrane.
     granularity
-        (n,) share of granular, eosinophilic cytoplasm.
+        (n,) fraction of granular, eosinophilic cytoplasm.
     """
 
     centre_um: FloatArray
@@ -127,7 +127,7 @@ def _gradient(anatomy: Anatomy, points: FloatArray) -> FloatArray:
 
 
 def _to_septum(anatomy: Anatomy, points: FloatArray, share: float) -> FloatArray:
-    """Move points a share of the way to the nearest septum (those in wide stroma stay)."""
+    """Move points a fraction of the way to the nearest septum (those in wide stroma stay)."""
     aim = np.minimum(anatomy.at("septum", points), 11.0)
     excess = np.maximum(anatomy.at("nest", points) + aim, 0.0)
     slope = _gradient(anatomy, points)
@@ -135,7 +135,7 @@ def _to_septum(anatomy: Anatomy, points: FloatArray, share: float) -> FloatArray
     return np.asarray(points - share * (excess / norm2)[:, None] * slope, float)
 
 
-def draw_vessels(anatomy: Anatomy, rng: np.random.Generator) -> Vessels:
+def draw_vessels(anatomy: Anatomy, rng: np.random.Generator) -> VesselTubes:
     """Draw the vessels of a slice: dense where the vascular field is high, along the septa."""
     extent = np.asarray(anatomy.extent_um)
     n = rng.poisson(MAX_DENSITY_MM2 * float(extent.prod()) / 1e6)
@@ -164,7 +164,7 @@ def draw_vessels(anatomy: Anatomy, rng: np.random.Generator) -> Vessels:
     flow = random_field(rng, anatomy.tissue.shape, COARSE_UM, 520.0)
     index = (line[:, POINTS // 2] / COARSE_UM).astype(int).clip(0, np.array(flow.shape) - 1)
     perfused = 0.9 * flow[tuple(index.T)] + 0.45 * rng.standard_normal(len(line)) > -0.72
-    return Vessels(line, lumen, wall, perfused)
+    return VesselTubes(line, lumen, wall, perfused)
 
 
 def _traced(
@@ -198,7 +198,7 @@ def _turned(heading: FloatArray, slope: FloatArray, rng: np.random.Generator) ->
 
 
 def _apart(line: FloatArray, outer: FloatArray) -> NDArray[np.bool_]:
-    """Which vessels stay when of two that would touch the later one is left out."""
+    """Mask (n,) of vessels that remain: of two that would touch, the later one is removed."""
     points = line.reshape(-1, 2)
     owner = np.repeat(np.arange(len(line)), POINTS)
     if len(points) == 0:
@@ -228,7 +228,7 @@ def _candidates(anatomy: Anatomy, rng: np.random.Generator) -> FloatArray:
     return np.asarray(points[anatomy.at("tissue", points) > 6.0], float)
 
 
-def _distance_to_vessels(vessels: Vessels, points: FloatArray) -> FloatArray:
+def _distance_to_vessels(vessels: VesselTubes, points: FloatArray) -> FloatArray:
     """Distance to the outside of the nearest vessels' walls, µm (negative within)."""
     if len(vessels) == 0:
         return np.full(len(points), np.inf)
@@ -239,18 +239,18 @@ def _distance_to_vessels(vessels: Vessels, points: FloatArray) -> FloatArray:
     return np.asarray((near - outer[index]).min(axis=1), float)
 
 
-def draw_nuclei(anatomy: Anatomy, vessels: Vessels, rng: np.random.Generator) -> Nuclei:
+def draw_nuclei(anatomy: Anatomy, vessels: VesselTubes, rng: np.random.Generator) -> Nuclei:
     """Draw the nuclei of one section (neighbouring sections cut other cells)."""
     points = _candidates(anatomy, rng)
     nest, necrosis = anatomy.at("nest", points), anatomy.at("necrosis", points)
     free = _distance_to_vessels(vessels, points)
     chance = rng.random(len(points))
     kind = np.full(len(points), 255, np.uint8)
-    kind[(nest < 0) & (chance < 0.80)] = STROMAL
-    kind[(nest > 4.5) & (chance < 0.97)] = NEOPLASTIC
-    kind[(necrosis > 0.5) & (chance < 0.30)] = PYKNOTIC
+    kind[(nest < 0) & (chance < 0.80)] = STROMAL_NUCLEUS
+    kind[(nest > 4.5) & (chance < 0.97)] = NEOPLASTIC_NUCLEUS
+    kind[(necrosis > 0.5) & (chance < 0.30)] = PYKNOTIC_NUCLEUS
     kind[(necrosis > 0.5) & (chance >= 0.30)] = 255
-    kind[free < np.where(kind == NEOPLASTIC, 5.0, 2.5)] = 255
+    kind[free < np.where(kind == NEOPLASTIC_NUCLEUS, 5.0, 2.5)] = 255
     kept = kind != 255
     points, kind = points[kept], kind[kept]
     nuclei = _shaped(anatomy, points, kind, rng)
@@ -279,15 +279,15 @@ def _shaped(
     n = len(points)
     slope = _gradient(anatomy, points)
     along_septum = np.arctan2(slope[:, 0], -slope[:, 1]) + 0.35 * rng.standard_normal(n)
-    spindle = (kind == STROMAL) & (rng.random(n) < 0.85)
+    spindle = (kind == STROMAL_NUCLEUS) & (rng.random(n) < 0.85)
     angle = np.where(spindle, along_septum, rng.uniform(0, np.pi, n))
-    size = np.where(kind == NEOPLASTIC, 4.3, np.where(kind == PYKNOTIC, 2.0, 2.9))
+    size = np.where(kind == NEOPLASTIC_NUCLEUS, 4.3, np.where(kind == PYKNOTIC_NUCLEUS, 2.0, 2.9))
     size = size * np.exp(0.09 * rng.standard_normal(n))
     aspect = np.where(spindle, rng.uniform(1.7, 2.6, n), rng.uniform(1.0, 1.2, n))
     semi = np.column_stack([size * np.sqrt(aspect), size / np.sqrt(aspect)])
     density = np.choose(kind, [1.0, 1.15, 1.5, 1.1]) * np.exp(0.10 * rng.standard_normal(n))
     atypia = anatomy.at("atypia", points)
-    coarseness = np.where(kind == NEOPLASTIC, 0.15 + 0.75 * atypia, 0.06)
+    coarseness = np.where(kind == NEOPLASTIC_NUCLEUS, 0.15 + 0.75 * atypia, 0.06)
     along = np.column_stack([np.sin(angle), np.cos(angle)])
     membrane = _membrane(anatomy, points, kind, rng)
     granularity = np.clip(anatomy.at("granular", points) + 0.15 * rng.standard_normal(n), 0.0, 1.0)
@@ -303,10 +303,10 @@ def _membrane(
     grade = 1 + (level > 0.45).astype(int) + (level > 0.68).astype(int)
     density = np.array([0.0, 0.72, 1.25, 1.95])[grade]
     density = density * np.exp(0.07 * rng.standard_normal(len(points)))
-    return np.asarray(np.where(positive & (kind == NEOPLASTIC), density, 0.0), float)
+    return np.asarray(np.where(positive & (kind == NEOPLASTIC_NUCLEUS), density, 0.0), float)
 
 
-def _endothelial(vessels: Vessels, rng: np.random.Generator) -> Nuclei:
+def _endothelial(vessels: VesselTubes, rng: np.random.Generator) -> Nuclei:
     """Flat nuclei within the walls of the vessels."""
     count = np.clip((vessels.perimeter_um / 45.0).astype(int), 0, 4)
     owner = np.repeat(np.arange(len(vessels)), count)
@@ -326,5 +326,5 @@ def _endothelial(vessels: Vessels, rng: np.random.Generator) -> Nuclei:
         [rng.uniform(3.4, 5.0, n), np.maximum(1.3, 0.48 * vessels.wall_um[owner])]
     )
     one = np.ones(n)
-    kind = np.full(n, ENDOTHELIAL, np.uint8)
+    kind = np.full(n, ENDOTHELIAL_NUCLEUS, np.uint8)
     return Nuclei(centre, semi, along, kind, 1.1 * one, 0.06 * one, 0.0 * one, 0.0 * one)

@@ -1,4 +1,4 @@
-"""How much of each stain a point of tissue takes, from what lies there."""
+"""Amount of each stain at a point of tissue, from the structures there."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = [
     "hashed",
     "nucleus_of",
     "plain",
-    "step",
+    "ramp",
+    "stain_amounts",
     "stroke",
-    "tissue",
     "with_cell",
     "with_nucleus",
 ]
@@ -70,7 +70,7 @@ def hashed(row: int, col: int, seed: int) -> float:
 
 @compiled
 def bilinear(field: Floats, channel: int, row: float, col: float) -> float:
-    """Bilinear value of one channel at a fractional index; the edge is continued."""
+    """Bilinear value of one channel of a field (rows, columns, n), in its unit; edges extend."""
     last_i, last_j = field.shape[0] - 1, field.shape[1] - 1
     row, col = min(max(row, 0.0), float(last_i)), min(max(col, 0.0), float(last_j))
     i, j = min(int(row), last_i - 1), min(int(col), last_j - 1)
@@ -82,7 +82,7 @@ def bilinear(field: Floats, channel: int, row: float, col: float) -> float:
 
 @compiled
 def four(field: Floats, row: float, col: float) -> tuple[float, float, float, float]:
-    """Bilinear values of the first four channels at a fractional index; the edge is continued."""
+    """Bilinear values of the four channels of a field (rows, columns, 4), in its unit."""
     last_i, last_j = field.shape[0] - 1, field.shape[1] - 1
     row, col = min(max(row, 0.0), float(last_i)), min(max(col, 0.0), float(last_j))
     i, j = min(int(row), last_i - 1), min(int(col), last_j - 1)
@@ -104,7 +104,7 @@ def _mixed(field: Floats, i: int, j: int, k: int, w: tuple[float, float, float, 
 
 @compiled
 def plain(field: Floats, row: float, col: float) -> float:
-    """Bilinear value of a field without channels."""
+    """Bilinear value of a field (rows, columns), in its unit; edges extend."""
     last_i, last_j = field.shape[0] - 1, field.shape[1] - 1
     row, col = min(max(row, 0.0), float(last_i)), min(max(col, 0.0), float(last_j))
     i, j = min(int(row), last_i - 1), min(int(col), last_j - 1)
@@ -115,7 +115,7 @@ def plain(field: Floats, row: float, col: float) -> float:
 
 
 @compiled
-def step(x: float, soft: float) -> float:
+def ramp(x: float, soft: float) -> float:
     """0 below ``-soft``, 1 above ``soft``, a straight line between."""
     return min(max(0.5 + 0.5 * x / soft, 0.0), 1.0)
 
@@ -134,26 +134,26 @@ def grain(y: float, x: float, size: float, seed: int) -> float:
 
 @compiled
 def folded(y: float, x: float, fold: FloatArray) -> float:
-    """How many layers of tissue lie at a point: more than one in a fold."""
+    """Number of tissue layers (count) at a point in µm; above 1 in a fold (6,)."""
     if fold[4] <= 0:
         return 1.0
     dy, dx = y - fold[0], x - fold[1]
     along = dy * fold[2] + dx * fold[3]
     across = dx * fold[2] - dy * fold[3] + 30.0 * math.sin(along / 190.0)
     share = 1.0 - (along / fold[5]) ** 2
-    return 1.0 + 0.9 * step(share * fold[4] - abs(across), 4.0) if share > 0 else 1.0
+    return 1.0 + 0.9 * ramp(share * fold[4] - abs(across), 4.0) if share > 0 else 1.0
 
 
 @compiled
 def stroke(y: float, x: float, pen: FloatArray) -> float:
-    """How much of a point the pen covered, 0 to 1."""
+    """Fraction of a point (µm) that the pen strokes (n, 5) cover, 0 to 1."""
     best = 1e9
     for k in range(pen.shape[0]):
         dy, dx = pen[k, 2] - pen[k, 0], pen[k, 3] - pen[k, 1]
         t = ((y - pen[k, 0]) * dy + (x - pen[k, 1]) * dx) / (dy * dy + dx * dx)
         t = min(max(t, 0.0), 1.0)
         best = min(best, math.hypot(y - pen[k, 0] - t * dy, x - pen[k, 1] - t * dx))
-    return step(pen[0, 4] - best, 8.0)
+    return ramp(pen[0, 4] - best, 8.0)
 
 
 @compiled
@@ -177,7 +177,7 @@ def _he_cell(here: Here, cells: Cells, granular: float, seed: int) -> tuple[floa
     web = grain(y, x, 4.2, seed + 4)
     clear = 0.06 + 0.02 + 0.13 * web * web
     e = clear + granular * (0.30 + 0.16 * web - clear)
-    edge = step(1.15 - _membrane(cells, nd), here[5])
+    edge = ramp(1.15 - _membrane(cells, nd), here[5])
     return 0.035 + 0.05 * web + 0.07 * edge, e + 0.38 * edge
 
 
@@ -185,7 +185,7 @@ def _he_cell(here: Here, cells: Cells, granular: float, seed: int) -> tuple[floa
 def _he_ground(here: Here, cells: Cells, granular: float, seed: int) -> tuple[float, float]:
     """Haematoxylin and eosin between the nuclei."""
     y, x, nd, nec, blood = here[0], here[1], here[2], here[3], here[4]
-    nest = step(nd, 1.2)
+    nest = ramp(nd, 1.2)
     fine = grain(y, x, 2.6, seed + 3) if nest < 1 or nec > 0 else 0.0
     h = e = 0.0
     if nest < 1:
@@ -207,7 +207,7 @@ def _he_ground(here: Here, cells: Cells, granular: float, seed: int) -> tuple[fl
 @compiled
 def _debris(y: float, x: float, seed: int) -> float:
     """Specks of broken nuclei; the noise is turned so that no rows and columns show."""
-    return step(grain(0.8 * y + 0.6 * x, 0.8 * x - 0.6 * y, 3.1, seed + 5) - 0.80, 0.06)
+    return ramp(grain(0.8 * y + 0.6 * x, 0.8 * x - 0.6 * y, 3.1, seed + 5) - 0.80, 0.06)
 
 
 @compiled
@@ -221,7 +221,7 @@ def _red_cell(y: float, x: float, seed: int) -> float:
             dy = a - p - 0.25 - 0.5 * hashed(p, q, seed + 21)
             dx = b - q - 0.25 - 0.5 * hashed(p, q, seed + 22)
             best = min(best, dy * dy + dx * dx)
-    return step(0.45 - math.sqrt(best), 0.07)
+    return ramp(0.45 - math.sqrt(best), 0.07)
 
 
 @compiled
@@ -234,8 +234,8 @@ def _chromatin(y: float, x: float, q: float, nucleus: Nucleus, seed: int) -> flo
         a, b = int(nucleus[0] * 64.0), int(nucleus[1] * 64.0)
         dy, dx = hashed(a, b, seed + 1) - 0.5, hashed(a, b, seed + 2) - 0.5
         away = math.hypot(y - nucleus[0] - 3.2 * dy, x - nucleus[1] - 3.2 * dx)
-        spot = 0.55 * coarse * step(1.1 - away, 0.7)
-    rim = 0.30 * step(q + 1.0, 0.6)
+        spot = 0.55 * coarse * ramp(1.1 - away, 0.7)
+    rim = 0.30 * ramp(q + 1.0, 0.6)
     return max(0.25, 0.82 + 1.7 * coarse * clump + coarse * rim + spot)
 
 
@@ -246,13 +246,13 @@ def _he(
     h, e = _he_ground(here, cells, granular, seed)
     vessel = cells[3]
     if vessel < wall + 1.5:
-        ring = step(wall - vessel, here[5])
+        ring = ramp(wall - vessel, here[5])
         h, e = h + ring * (0.16 - h), e + ring * (0.66 - e)
-        lumen = step(-vessel, here[5])
-        crowd = step(grain(here[0], here[1], 24.0, seed + 8) - 0.55, 0.08)
+        lumen = ramp(-vessel, here[5])
+        crowd = ramp(grain(here[0], here[1], 24.0, seed + 8) - 0.55, 0.08)
         red = crowd * _red_cell(here[0], here[1], seed) if crowd > 0 else 0.0
         h, e = h + lumen * (0.01 - h), e + lumen * (0.03 + 0.80 * red - e)
-    cover = step(-cells[2], here[5])
+    cover = ramp(-cells[2], here[5])
     if cover > 0:
         dark = nucleus[2] * _chromatin(here[0], here[1], cells[2], nucleus, seed)
         h, e = h + cover * (1.02 * dark - h), e + cover * (0.20 - e)
@@ -265,10 +265,10 @@ def _ihc_cell(code: int, here: Here, cells: Cells, amount: float, seed: int) -> 
     y, x = here[0], here[1]
     web = grain(y, x, 4.2, seed + 4)
     membrane = _membrane(cells, here[2])
-    h, d = 0.075 + 0.05 * web + 0.05 * step(1.0 - membrane, here[5]), 0.022
+    h, d = 0.075 + 0.05 * web + 0.05 * ramp(1.0 - membrane, here[5]), 0.022
     if code == 2 and amount > 0:
         amount *= 0.85 + 0.3 * grain(y, x, 7.0, seed + 10)
-        d += amount * (step(2.0 - membrane, here[5]) * 0.84 + 0.16 * web)
+        d += amount * (ramp(2.0 - membrane, here[5]) * 0.84 + 0.16 * web)
     return h, d
 
 
@@ -278,7 +278,7 @@ def _ihc_ground(
 ) -> tuple[float, float]:
     """Haematoxylin and DAB between the nuclei of a CD34 or CAIX section."""
     y, x, nd, nec, blood = here[0], here[1], here[2], here[3], here[4]
-    nest = step(nd, 1.2)
+    nest = ramp(nd, 1.2)
     fine = grain(y, x, 2.6, seed + 3) if nest < 1 or nec > 0 else 0.0
     h = d = 0.0
     if nest < 1:
@@ -307,22 +307,22 @@ def _ihc(
     h, d = _ihc_ground(code, here, cells, membrane, seed)
     vessel = cells[3]
     if vessel < wall + 1.5:
-        ring = step(wall - vessel, here[5])
+        ring = ramp(wall - vessel, here[5])
         amount = 0.04
         if code == 1:
             amount = 1.15 + 0.55 * grain(here[0], here[1], 6.0, seed + 11)
         h, d = h + ring * (0.10 - h), d + ring * (amount - d)
-        lumen = step(-vessel, here[5])
+        lumen = ramp(-vessel, here[5])
         h, d = h + lumen * (0.005 - h), d + lumen * (0.01 - d)
-    cover = step(-cells[2], here[5])
+    cover = ramp(-cells[2], here[5])
     if cover > 0:
         dark = nucleus[2] * _chromatin(here[0], here[1], cells[2], nucleus, seed)
-        h, d = h + cover * (0.58 * dark - h), d * (1.0 - 0.75 * cover * step(vessel - wall, 0.8))
+        h, d = h + cover * (0.58 * dark - h), d * (1.0 - 0.75 * cover * ramp(vessel - wall, 0.8))
     return h, d
 
 
 @compiled
-def tissue(
+def stain_amounts(
     code: int,
     here: Here,
     cells: Cells,

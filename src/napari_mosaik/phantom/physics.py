@@ -1,4 +1,4 @@
-"""The stated law of the sample's uptake and the scanner that looks at it.
+"""The uptake law of the sample and the scanner that images it.
 
 The law (all terms are fields of the specimen, see ``sample_data/README.md``)::
 
@@ -7,8 +7,8 @@ The law (all terms are fields of the specimen, see ``sample_data/README.md``)::
     uptake    U = living · (u0 + q · k / (q + k))
 
 ``S_perfused`` is the outer perimeter of *perfused* vessels per area (1/µm), ``A`` the antigen
-(share of nests x share of positive cells x antigen per positive cell), ``AUC`` the integral of the
-patient's plasma curve up to excision, ``pressure`` rises from the specimen's edge to its middle.
+(fraction of nests x fraction of positive cells x antigen per positive cell), ``AUC`` the integral
+of the patient's plasma curve up to excision, ``pressure`` rises from the specimen's edge to its middle.
 Delivery and binding act one after the other, so that each saturates the other.
 """
 
@@ -28,17 +28,17 @@ from napari_mosaik.core.pet_records import HALF_LIFE_H
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.phantom.anatomy import Anatomy
 from napari_mosaik.phantom.fields import interpolate
-from napari_mosaik.phantom.objects import Vessels
-from napari_mosaik.phantom.presets import CasePlan, Patient, generator
+from napari_mosaik.phantom.objects import VesselTubes
+from napari_mosaik.phantom.presets import CasePlan, Patient, random_generator
 
 __all__ = [
     "ScannerLaw",
     "UptakeLaw",
-    "delivered_share",
-    "measure",
+    "delivered_fraction",
     "patient_activity",
     "perfused_surface",
     "pet_pose",
+    "simulate_scan",
     "true_uptake",
 ]
 
@@ -77,7 +77,7 @@ class ScannerLaw:
         return asdict(self)
 
 
-def delivered_share(patient: Patient) -> float:
+def delivered_fraction(patient: Patient) -> float:
     """Integral of the plasma curve from injection to excision, relative to a common reference.
 
     The curve is ``f exp(-a t) + (1 - f) exp(-b t)`` with the patient's half-lives; the reference
@@ -105,8 +105,8 @@ def patient_activity(plan: CasePlan) -> float:
     return float(net_bq * left / (patient.weight_kg * 1000.0))
 
 
-def perfused_surface(anatomy: Anatomy, vessels: Vessels, law: UptakeLaw) -> FloatArray:
-    """Perimeter of perfused vessels per area, 1/µm, spread by diffusion, on the law's lattice."""
+def perfused_surface(anatomy: Anatomy, vessels: VesselTubes, law: UptakeLaw) -> FloatArray:
+    """Perimeter of perfused vessels per area (rows, columns), 1/µm, after diffusion."""
     lattice = anatomy.lattice(law.spacing_um)
     line = vessels.line_um[vessels.perfused]
     share = np.repeat(vessels.perimeter_um[vessels.perfused] / line.shape[1], line.shape[1])
@@ -120,9 +120,9 @@ def perfused_surface(anatomy: Anatomy, vessels: Vessels, law: UptakeLaw) -> Floa
 
 
 def true_uptake(
-    anatomy: Anatomy, vessels: Vessels, patient: Patient, law: UptakeLaw | None = None
+    anatomy: Anatomy, vessels: VesselTubes, patient: Patient, law: UptakeLaw | None = None
 ) -> Raster:
-    """Uptake of the specimen before the scanner blurs it, g/mL; 0 where no tissue is."""
+    """Uptake (rows, columns) of the specimen before the scanner's blur, g/mL; 0 off the tissue."""
     law = law or UptakeLaw()
     surface = perfused_surface(anatomy, vessels, law)
     fine = anatomy.sampled("nest", law.spacing_um / 4)
@@ -132,7 +132,7 @@ def true_uptake(
     antigen = antigen * anatomy.sampled("caix_level", law.spacing_um) * (1 - necrosis)
     depth = np.maximum(anatomy.sampled("outline", law.spacing_um), 0.0)
     pressure = 1.0 - np.exp(-depth / law.pressure_depth_um)
-    delivery = delivered_share(patient) * law.delivery * surface
+    delivery = delivered_fraction(patient) * law.delivery * surface
     delivery = delivery * np.exp(-law.pressure_beta * pressure)
     binding = law.binding * antigen
     bound = delivery * binding / (delivery + binding + 1e-12)
@@ -150,9 +150,9 @@ def _block_mean(values: FloatArray, factor: int, shape: tuple[int, ...]) -> Floa
 
 
 def pet_pose(plan: CasePlan, anatomy: Anatomy, scanner: ScannerLaw) -> tuple[Lattice, Transform]:
-    """The PET's voxels and the true map from the PET to the CD34 section.
+    """The voxels of the PET and the true transform from the PET to the CD34 section.
 
-    The PET saw unfixed tissue, which was larger than the section.
+    PET is acquired of unfixed tissue, which is larger than the section.
     """
     pose = plan.poses["pet"]
     room = max(anatomy.extent_um) / pose.scale + 6.0 * scanner.fwhm_um / 2.3548 - 1000.0
@@ -171,7 +171,7 @@ def pet_pose(plan: CasePlan, anatomy: Anatomy, scanner: ScannerLaw) -> tuple[Lat
     return lattice, transform
 
 
-def measure(
+def simulate_scan(
     uptake: Raster,
     lattice: Lattice,
     transform: Transform,
@@ -179,7 +179,7 @@ def measure(
     seed: int,
     scanner: ScannerLaw | None = None,
 ) -> tuple[Raster, NDArray[np.float64]]:
-    """What the scanner sees of a true uptake, in Bq/mL at scan start, and the noise within it."""
+    """The PET image (rows, columns) of a true uptake, Bq/mL at scan start, and its noise."""
     scanner = scanner or ScannerLaw()
     factor = round(scanner.voxel_um / scanner.fine_um)
     fine = lattice.resized(scanner.fine_um)
@@ -195,7 +195,7 @@ def measure(
 
 def _noise(plan: CasePlan, seed: int, voxels: FloatArray, scanner: ScannerLaw) -> FloatArray:
     """Noise of a reconstructed image: correlated, its variance growing with the signal."""
-    rng = generator(seed, plan.name, 9)
+    rng = random_generator(seed, plan.name, 9)
     sigma = scanner.noise_length_um / 2.3548 / scanner.voxel_um
     white = ndimage.gaussian_filter(rng.standard_normal(voxels.shape), sigma, mode="wrap")
     white = white / white.std()

@@ -1,4 +1,4 @@
-"""What the sample cohort contains: its cases, sizes and how each section was laid on its slide."""
+"""Presets of the sample cohort: cases, patients, sizes, and the pose of each section."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = [
     "PLANS",
     "SIZES",
     "CasePlan",
+    "CohortSize",
     "Patient",
     "Pose",
-    "Size",
-    "generator",
+    "random_generator",
 ]
 
 GENERATOR: Final = 1
@@ -31,21 +31,21 @@ GENERATOR: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class CohortSize:
     """One size of the cohort.
 
     Parameters
     ----------
     name
-        The word for it.
+        Its name.
     extent_um
         Height and width of the slide, µm.
     spacing_um
         Pixel size of the rendered slides, µm.
     cases
-        Cases that are made when none are named.
+        Cases that are made by default.
     rendered
-        Whether slides are rendered at all.
+        Whether slides are rendered.
     """
 
     name: str
@@ -58,19 +58,19 @@ class Size:
 CASES: Final = ("A2", "A3", "A4", "A5", "B8", "B11")
 """Names of the cases: four slices of patient 1 and two of patient 2."""
 
-SIZES: Final[Mapping[str, Size]] = MappingProxyType(
+SIZES: Final[Mapping[str, CohortSize]] = MappingProxyType(
     {
-        "tiny": Size("tiny", (2000.0, 2400.0), 1.0, ("A2", "B8", "B11")),
-        "quick": Size("quick", (6000.0, 8000.0), 1.0, CASES),
-        "full": Size("full", (18000.0, 24000.0), 0.25, ("B11",)),
-        "rasters": Size("rasters", (16000.0, 20000.0), 4.0, CASES, rendered=False),
+        "tiny": CohortSize("tiny", (2000.0, 2400.0), 1.0, ("A2", "B8", "B11")),
+        "quick": CohortSize("quick", (6000.0, 8000.0), 1.0, CASES),
+        "full": CohortSize("full", (18000.0, 24000.0), 0.25, ("B11",)),
+        "rasters": CohortSize("rasters", (16000.0, 20000.0), 4.0, CASES, rendered=False),
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How a section or the PET lies against the CD34 section; shifts are shares of the slide."""
+    """The pose of a section or the PET relative to CD34; shifts are fractions of the slide."""
 
     angle_deg: float
     scale: float
@@ -81,7 +81,7 @@ class Pose:
 class Patient:
     """One injection and the patient's plasma curve (two exponentials, sample values).
 
-    ``plasma_share`` is the share of the fast component, ``plasma_half_h`` both half-lives.
+    ``plasma_share`` is the fraction of the fast component, ``plasma_half_h`` both half-lives in h.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Patient:
 
 @dataclass(frozen=True, slots=True)
 class CasePlan:
-    """One case: whose it is, how its parts lie, and the artefacts of its slides."""
+    """One case: its patient, the poses of its sections, and the artefacts of its slides."""
 
     name: str
     patient: Patient
@@ -116,7 +116,7 @@ class CasePlan:
         return datetime.fromisoformat(self.patient.scanned) + timedelta(minutes=75 * turn)
 
     def transform(self, frame: str, extent_um: tuple[float, float]) -> Transform:
-        """The true map from *frame* ("he", "cd34" or "caix") to the CD34 section."""
+        """The true transform from *frame* ("he", "cd34" or "caix") to the CD34 section."""
         if frame == REFERENCE:
             return Transform.identity(frame, REFERENCE)
         pose = self.poses[frame]
@@ -234,8 +234,8 @@ PLANS: Final[Mapping[str, CasePlan]] = MappingProxyType(
 )
 
 
-def generator(seed: int, case: str, *purpose: int) -> np.random.Generator:
+def random_generator(seed: int, case: str, *purpose: int) -> np.random.Generator:
     """An independent random generator for one purpose within one case of one cohort."""
     if case not in CASES:
-        raise InputError(f"the sample cohort has no case '{case}'; there are {', '.join(CASES)}")
+        raise InputError(f"the sample cohort has no case '{case}'; use one of: {', '.join(CASES)}")
     return np.random.default_rng(np.random.SeedSequence([seed, CASES.index(case), *purpose]))

@@ -20,17 +20,17 @@ from napari_mosaik.core.compiled import compiled
 
 __all__ = ["TILE", "write_pyramid"]
 
-Pixels = NDArray[np.uint8]
-Drawer = Callable[[tuple[int, int], tuple[int, int]], Pixels]
+RgbImage = NDArray[np.uint8]
+Drawer = Callable[[tuple[int, int], tuple[int, int]], RgbImage]
 
 TILE: Final = 512
-ARTEFACT_MASK: Final = 85
+JPEG_QUALITY: Final = 85
 BIG: Final = 2 * 1024**3
 STRIP_PIXELS: Final = 8 * 1024**2
 
 
 @compiled
-def _halved(image: Pixels) -> Pixels:
+def _halved(image: RgbImage) -> RgbImage:
     """Mean of 2 x 2 pixels, rounded."""
     rows, cols = image.shape[0] // 2, image.shape[1] // 2
     out = np.empty((rows, cols, 3), np.uint8)
@@ -43,9 +43,9 @@ def _halved(image: Pixels) -> Pixels:
     return out
 
 
-def _encoded(tile: Pixels) -> bytes:
+def _encoded(tile: RgbImage) -> bytes:
     return bytes(
-        imagecodecs.jpeg_encode(np.ascontiguousarray(tile), ARTEFACT_MASK, subsampling="420")
+        imagecodecs.jpeg_encode(np.ascontiguousarray(tile), JPEG_QUALITY, subsampling="420")
     )
 
 
@@ -56,7 +56,7 @@ class _Level:
     shape: tuple[int, int]
     spool: IO[bytes]
     sizes: list[int] = field(default_factory=list)
-    waiting: list[Pixels] = field(default_factory=list)
+    waiting: list[RgbImage] = field(default_factory=list)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -73,7 +73,7 @@ class _Level:
             yield self.spool.read(size)
 
 
-def _block(draw: Drawer, row: int, col: int) -> tuple[bytes, Pixels]:
+def _block(draw: Drawer, row: int, col: int) -> tuple[bytes, RgbImage]:
     """One tile of the finest level, compressed, and its half-sized copy."""
     tile = draw((row * TILE, col * TILE), (TILE, TILE))
     return _encoded(tile), _halved(tile)
@@ -94,8 +94,8 @@ def _levels(shape: tuple[int, int], stack: ExitStack, folder: Path) -> list[_Lev
         shape = (max(1, shape[0] // 2), max(1, shape[1] // 2))
 
 
-def _push(levels: list[_Level], number: int, rows: Pixels, last: bool) -> None:
-    """Give half a tile row to a level; complete tile rows are compressed and passed on."""
+def _push(levels: list[_Level], number: int, rows: RgbImage, last: bool) -> None:
+    """Pass half a tile row to a level; complete tile rows are compressed and passed on."""
     if number >= len(levels):
         return
     level = levels[number]
@@ -119,7 +119,7 @@ def _push(levels: list[_Level], number: int, rows: Pixels, last: bool) -> None:
 def write_pyramid(
     path: Path, draw: Drawer, shape: tuple[int, int], spacing_um: float, about: str
 ) -> Generator[float, None, None]:
-    """Draw a slide tile by tile and write it; yields the finished share.
+    """Draw a slide tile by tile and write it; yields the fraction done.
 
     Memory is bounded by a few rows of tiles: compressed tiles wait in unnamed files beside *path*.
 
@@ -128,7 +128,7 @@ def write_pyramid(
     path
         The file to write.
     draw
-        ``draw(origin_px, shape)`` gives the pixels of any rectangle, also beyond the slide.
+        ``draw(origin_px, shape)`` returns the pixels of any rectangle, also beyond the slide.
     shape
         Rows and columns of the finest level.
     spacing_um

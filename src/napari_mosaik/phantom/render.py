@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.tiles import IntArray
 from napari_mosaik.phantom import paint
 from napari_mosaik.phantom.anatomy import COARSE_UM, FINE_UM
+from napari_mosaik.phantom.paint import Floats
 from napari_mosaik.phantom.section import BUCKET_UM, REACH_UM, Section
 
 __all__ = ["render"]
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 PATCH: Final = 128
 SEGMENT_REACH_UM: Final = 48.0
@@ -25,10 +24,57 @@ _OD_STEP: Final = 1.0 / 512.0
 _TRANSMITTED: Final = np.exp(-np.arange(4096) * _OD_STEP).astype(np.float32)
 
 
+class _Optics(NamedTuple):
+    """Stain and camera: OD vectors (2, 3), white level, noise seed, transmission by OD step."""
+
+    stain: int
+    vectors: Floats
+    white: float
+    seed: int
+    transmitted: Floats
+
+
+class _Tissue(NamedTuple):
+    """The map from the slide to the specimen (3, 3), coarse fields (r, c, 4), nest distance."""
+
+    to_specimen: FloatArray
+    coarse: Floats
+    nest: Floats
+
+
+class _Objects(NamedTuple):
+    """A table of objects, one row each, and their order by squares of the slide."""
+
+    table: Floats
+    kind: NDArray[np.uint8]
+    start: IntArray
+    order: IntArray
+    squares: IntArray
+
+
+class _Ink(NamedTuple):
+    """Pen strokes (n, 5) in µm of the slide, and their OD (3,)."""
+
+    strokes: FloatArray
+    od: FloatArray
+
+
+class _Patch(NamedTuple):
+    """What lies near each pixel of a patch.
+
+    ``near`` (4, rows, columns) are the squared distances to the two nearest neoplastic cells (µm²)
+    and the signed distances to the nearest nucleus and to the nearest vessel's lumen (µm);
+    ``owner`` (2, rows, columns) the indices of those objects, see `paint.cell_of`.
+    """
+
+    near: Floats
+    owner: IntArray
+
+
 def render(
     section: Section, origin_px: tuple[int, int], shape: tuple[int, int], spacing_um: float
 ) -> NDArray[np.uint8]:
-    """The pixels of a rectangle of the slide, (rows, columns, 3).
+    """The pixels (rows, columns, 3) of a rectangle of the slide, 8-bit RGB.
 
     Parameters
     ----------
@@ -42,32 +88,20 @@ def render(
         Pixel size, µm.
     """
     out = np.empty((*shape, 3), np.uint8)
-    stain, blemish = section.stain, section.blemish
+    stain, artefacts = section.stain, section.artefacts
     objects, walls = section.nuclear_buckets, section.segment_buckets
+    squares = np.array(objects.shape)
+    vectors = (stain.vectors * stain.strength[:, None]).astype(np.float32)
     _render(
         out,
-        origin_px[0],
-        origin_px[1],
+        origin_px,
         spacing_um,
-        stain.code,
-        (stain.vectors * stain.strength[:, None]).astype(np.float32),
-        stain.white,
-        section.noise_seed,
-        section.to_specimen,
-        section.coarse,
-        section.nest,
-        section.nuclei,
-        section.kind,
-        objects.start,
-        objects.order,
-        section.segments,
-        walls.start,
-        walls.order,
-        np.array(objects.shape),
-        blemish.fold,
-        blemish.pen,
-        blemish.pen_od,
-        _TRANSMITTED,
+        _Optics(stain.code, vectors, stain.white, section.noise_seed, _TRANSMITTED),
+        _Tissue(section.to_specimen, section.coarse, section.nest),
+        _Objects(section.nuclei, section.kind, objects.start, objects.order, squares),
+        _Objects(section.segments, section.kind, walls.start, walls.order, squares),
+        artefacts.fold,
+        _Ink(artefacts.pen, artefacts.pen_od),
     )
     return out
 
@@ -75,28 +109,14 @@ def render(
 @compiled
 def _render(
     out: NDArray[np.uint8],
-    row0: int,
-    col0: int,
+    origin: tuple[int, int],
     spacing: float,
-    code: int,
-    vectors: Floats,
-    white: float,
-    seed: int,
-    matrix: FloatArray,
-    coarse: Floats,
-    nest: Floats,
-    nuclei: Floats,
-    kind: NDArray[np.uint8],
-    nstart: Ints,
-    norder: Ints,
-    segments: Floats,
-    sstart: Ints,
-    sorder: Ints,
-    grid: Ints,
+    optics: _Optics,
+    tissue: _Tissue,
+    nuclei: _Objects,
+    vessels: _Objects,
     fold: FloatArray,
-    pen: FloatArray,
-    pen_od: FloatArray,
-    transmitted: Floats,
+    ink: _Ink,
 ) -> None:
     """Fill *out* patch by patch; patches far from the tissue get the empty slide."""
     near = np.empty((4, PATCH, PATCH), np.float32)
@@ -104,38 +124,25 @@ def _render(
     for r in range(0, out.shape[0], PATCH):
         for c in range(0, out.shape[1], PATCH):
             part = out[r : r + PATCH, c : c + PATCH]
-            y, x = (row0 + r) * spacing, (col0 + c) * spacing
-            if _empty(y, x, PATCH * spacing, matrix, coarse):
-                _blank(part, row0 + r, col0 + c, white, seed)
+            row, col = origin[0] + r, origin[1] + c
+            y, x = row * spacing, col * spacing
+            if _empty(y, x, PATCH * spacing, tissue.to_specimen, tissue.coarse):
+                _blank(part, row, col, optics.white, optics.seed)
             else:
                 near[0:2] = 1e9
                 near[2:4] = 1e4
                 owner[0] = 0
                 owner[1] = -1
                 box = (y, x, spacing)
-                _place_vessels(near[3], owner[1], box, segments, sstart, sorder, grid)
-                _place_nuclei(near, owner[0], box, nuclei, kind, nstart, norder, grid)
+                _place_vessels(near[3], owner[1], box, vessels)
+                _place_nuclei(near, owner[0], box, nuclei)
+                patch = _Patch(near, owner)
                 _colour(
-                    part,
-                    row0 + r,
-                    col0 + c,
-                    spacing,
-                    code,
-                    vectors,
-                    white,
-                    seed,
-                    matrix,
-                    coarse,
-                    nest,
-                    near,
-                    owner,
-                    nuclei,
-                    segments,
-                    fold,
-                    transmitted,
-                )
-            if pen[0, 4] > 0:
-                _ink(part, y, x, spacing, pen, pen_od)
+                    part, (row, col), spacing, optics, tissue, patch, nuclei.table,
+                    vessels.table, fold,
+                )  # fmt: skip
+            if ink.strokes[0, 4] > 0:
+                _draw_ink(part, y, x, spacing, ink.strokes, ink.od)
 
 
 @compiled
@@ -175,16 +182,11 @@ def _range(low: float, high: float, size: int) -> tuple[int, int]:
 
 @compiled
 def _place_vessels(
-    distance: Floats,
-    owner: Ints,
-    box: tuple[float, float, float],
-    segments: Floats,
-    start: Ints,
-    order: Ints,
-    grid: Ints,
+    distance: Floats, owner: IntArray, box: tuple[float, float, float], vessels: _Objects
 ) -> None:
     """Signed distance to the lumen's edge of the nearest vessel, and which piece it is."""
     y, x, spacing = box
+    segments, start, order, grid = vessels.table, vessels.start, vessels.order, vessels.squares
     side = PATCH * spacing
     a0, a1 = _range(y - SEGMENT_REACH_UM, y + side + SEGMENT_REACH_UM, grid[0])
     b0, b1 = _range(x - SEGMENT_REACH_UM, x + side + SEGMENT_REACH_UM, grid[1])
@@ -204,7 +206,7 @@ def _window(low: float, high: float, origin: float, spacing: float) -> tuple[int
 
 @compiled
 def _place_segment(
-    distance: Floats, owner: Ints, box: tuple[float, float, float], line: Floats, index: int
+    distance: Floats, owner: IntArray, box: tuple[float, float, float], line: Floats, index: int
 ) -> None:
     y, x, spacing = box
     y0, x0, y1, x1 = line[0], line[1], line[2], line[3]
@@ -225,20 +227,15 @@ def _place_segment(
 
 @compiled
 def _place_nuclei(
-    near: Floats,
-    owner: Ints,
-    box: tuple[float, float, float],
-    nuclei: Floats,
-    kind: NDArray[np.uint8],
-    start: Ints,
-    order: Ints,
-    grid: Ints,
+    near: Floats, owner: IntArray, box: tuple[float, float, float], nuclei: _Objects
 ) -> None:
     """Squared distances to the two nearest neoplastic cells, and the nearest nucleus' own radius.
 
     The owner of a pixel holds both the nearest cell and the nucleus, see `paint.cell_of`.
     """
     y, x, spacing = box
+    table, kind, start, order = nuclei.table, nuclei.kind, nuclei.start, nuclei.order
+    grid = nuclei.squares
     side = PATCH * spacing
     a0, a1 = _range(y - REACH_UM, y + side + REACH_UM, grid[0])
     b0, b1 = _range(x - REACH_UM, x + side + REACH_UM, grid[1])
@@ -246,13 +243,13 @@ def _place_nuclei(
         for k in range(start[a * grid[1] + b0], start[a * grid[1] + b1 + 1]):
             n = order[k]
             if kind[n] == 0:
-                _place_cell(near, owner, box, nuclei[n], n)
-            _place_nucleus(near[2], owner, box, nuclei[n], n)
+                _place_cell(near, owner, box, table[n], n)
+            _place_nucleus(near[2], owner, box, table[n], n)
 
 
 @compiled
 def _place_cell(
-    near: Floats, owner: Ints, box: tuple[float, float, float], cell: Floats, index: int
+    near: Floats, owner: IntArray, box: tuple[float, float, float], cell: Floats, index: int
 ) -> None:
     y, x, spacing = box
     i0, i1 = _window(cell[0] - REACH_UM, cell[0] + REACH_UM, y, spacing)
@@ -273,7 +270,7 @@ def _place_cell(
 
 @compiled
 def _place_nucleus(
-    radius: Floats, owner: Ints, box: tuple[float, float, float], shape: Floats, index: int
+    radius: Floats, owner: IntArray, box: tuple[float, float, float], shape: Floats, index: int
 ) -> None:
     y, x, spacing = box
     reach = shape[2] + 1.5
@@ -293,24 +290,20 @@ def _place_nucleus(
 @compiled
 def _colour(
     part: NDArray[np.uint8],
-    row0: int,
-    col0: int,
+    origin: tuple[int, int],
     spacing: float,
-    code: int,
-    vectors: Floats,
-    white: float,
-    seed: int,
-    matrix: FloatArray,
-    coarse: Floats,
-    nest: Floats,
-    near: Floats,
-    owner: Ints,
+    optics: _Optics,
+    tissue: _Tissue,
+    patch: _Patch,
     nuclei: Floats,
     segments: Floats,
     fold: FloatArray,
-    transmitted: Floats,
 ) -> None:
     """Stain amounts of each pixel, mixed in optical density."""
+    row0, col0 = origin
+    code, vectors, white, seed, transmitted = optics
+    matrix, coarse, nest = tissue
+    near, owner = patch
     soft = max(0.45, 0.6 * spacing)
     for i in range(part.shape[0]):
         y = (row0 + i + 0.5) * spacing
@@ -321,7 +314,7 @@ def _colour(
             row, col = sy / COARSE_UM - 0.5, sx / COARSE_UM - 0.5
             noise = paint.hashed(row0 + i, col0 + j, seed) - 0.5
             depth, nec, blood, thickness = paint.four(coarse, row, col)
-            inside = paint.step(depth, 1.5)
+            inside = paint.ramp(depth, 1.5)
             h = s = 0.0
             if inside > 0:
                 nd = paint.plain(nest, sy / FINE_UM - 0.5, sx / FINE_UM - 0.5)
@@ -333,7 +326,7 @@ def _colour(
                 wall = float(segments[piece, 5]) if piece >= 0 else -1e3
                 own = (nuclei[a, 8], nuclei[a, 9])
                 core = (nuclei[b, 0], nuclei[b, 1], nuclei[b, 6], nuclei[b, 7])
-                h, s = paint.tissue(code, here, cells, own, wall, core, seed)
+                h, s = paint.stain_amounts(code, here, cells, own, wall, core, seed)
                 amount = inside * thickness
                 amount *= paint.folded(y, x, fold) * (1.0 + 0.10 * noise)
                 h, s = h * amount, s * amount
@@ -344,7 +337,7 @@ def _colour(
 
 
 @compiled
-def _ink(
+def _draw_ink(
     part: NDArray[np.uint8],
     y: float,
     x: float,
@@ -352,7 +345,7 @@ def _ink(
     pen: FloatArray,
     pen_od: FloatArray,
 ) -> None:
-    """Lay the pen's strokes over the pixels."""
+    """Draw the pen's strokes over the pixels."""
     low = pen[:, :4].min() - pen[0, 4]
     high_y = max(pen[:, 0].max(), pen[:, 2].max()) + pen[0, 4]
     high_x = max(pen[:, 1].max(), pen[:, 3].max()) + pen[0, 4]

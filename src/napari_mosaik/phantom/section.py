@@ -1,4 +1,4 @@
-"""One section of the specimen as it lies on its slide: what the renderer needs, bucketed."""
+"""One section of the specimen mounted on its slide: the input of the renderer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from numpy.typing import NDArray
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, WHITE_INTENSITY
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.phantom.anatomy import Anatomy
-from napari_mosaik.phantom.objects import POINTS, Nuclei, Vessels
+from napari_mosaik.phantom.objects import POINTS, Nuclei, VesselTubes
 
-__all__ = ["BUCKET_UM", "REACH_UM", "Blemish", "Buckets", "Section", "Stain", "lay_section"]
+__all__ = [
+    "BUCKET_UM",
+    "REACH_UM",
+    "Buckets",
+    "Section",
+    "SlideArtefacts",
+    "SlideStain",
+    "mount_section",
+]
 
 BUCKET_UM = 64.0
 REACH_UM = 21.0
@@ -30,8 +38,8 @@ class Buckets:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stain:
-    """How one slide took its stain: unit OD vectors as rows, strengths, white level."""
+class SlideStain:
+    """The staining of one slide: unit OD vectors as rows, strengths, white level."""
 
     code: int
     vectors: FloatArray
@@ -40,7 +48,7 @@ class Stain:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Blemish:
+class SlideArtefacts:
     """A fold (a band) and pen strokes of a slide, in its µm; zero widths for none."""
 
     fold: FloatArray
@@ -50,9 +58,9 @@ class Blemish:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Section:
-    """Everything that the renderer reads for one slide."""
+    """The input of the renderer for one slide."""
 
-    stain: Stain
+    stain: SlideStain
     to_specimen: FloatArray
     coarse: NDArray[np.float32]
     nest: NDArray[np.float32]
@@ -61,7 +69,7 @@ class Section:
     nuclear_buckets: Buckets
     segments: NDArray[np.float32]
     segment_buckets: Buckets
-    blemish: Blemish
+    artefacts: SlideArtefacts
     noise_seed: int
 
 
@@ -81,18 +89,18 @@ def _turned(vector: tuple[float, float, float], rng: np.random.Generator) -> Flo
     return np.asarray(turned / np.linalg.norm(turned), float)
 
 
-def _stain(frame: str, rng: np.random.Generator) -> Stain:
+def _stain(frame: str, rng: np.random.Generator) -> SlideStain:
     pair = (HE_HAEMATOXYLIN, HE_EOSIN) if frame == "he" else (HAEMATOXYLIN, DAB)
     vectors = np.stack([_turned(v, rng) for v in pair])
     spread = 0.10 if frame == "he" else 0.05
     strength = np.exp(spread * rng.uniform(-1.5, 1.5, 2))
     code = ("he", "cd34", "caix").index(frame)
-    return Stain(code, vectors, strength, WHITE_INTENSITY + rng.uniform(-2.0, 3.0))
+    return SlideStain(code, vectors, strength, WHITE_INTENSITY + rng.uniform(-2.0, 3.0))
 
 
-def _blemish(
+def _slide_artefacts(
     rng: np.random.Generator, extent: FloatArray, middle: FloatArray, fold: bool, pen: bool
-) -> Blemish:
+) -> SlideArtefacts:
     """A fold across a part of the tissue; a pen mark in a corner of the slide, off the tissue."""
     width = 24.0 + 0.002 * extent[1]
     angle = rng.uniform(0, np.pi)
@@ -110,12 +118,12 @@ def _blemish(
     strokes = strokes * np.array([unit[0], unit[1], unit[0], unit[1]])
     strokes = np.column_stack([strokes, np.full(3, 0.012 * extent[0] if pen else 0.0)])
     ink = np.array([1.9, 0.55, 1.25]) if rng.random() < 0.5 else np.array([2.0, 1.25, 0.30])
-    return Blemish(line, strokes, ink)
+    return SlideArtefacts(line, strokes, ink)
 
 
-def lay_section(
+def mount_section(
     anatomy: Anatomy,
-    vessels: Vessels,
+    vessels: VesselTubes,
     nuclei: Nuclei,
     to_specimen: Transform,
     rng: np.random.Generator,
@@ -123,7 +131,7 @@ def lay_section(
     fold: bool = False,
     pen: bool = False,
 ) -> Section:
-    """Lay a section on its slide: move its objects, choose its stain and blemishes."""
+    """Mount a section on its slide: transform its objects, draw its stain and artefacts."""
     back = to_specimen.inverse()
     turn = back.matrix[:2, :2] / back.scale
     along = nuclei.along @ turn.T
@@ -150,6 +158,6 @@ def lay_section(
         nuclear_buckets=_buckets(centre, anatomy.extent_um),
         segments=segments.astype(np.float32),
         segment_buckets=_buckets(0.5 * (first + last), anatomy.extent_um),
-        blemish=_blemish(rng, extent, middle, fold, pen),
+        artefacts=_slide_artefacts(rng, extent, middle, fold, pen),
         noise_seed=int(rng.integers(0, 2**31)),
     )

@@ -1,31 +1,50 @@
-"""The truth beside a sample case: masks, object tables, tile values; no step ever reads it."""
+"""The ground truth of a sample case, and a simulated reader who annotates it.
+
+Masks, object tables and tile values for tests; no step ever reads them.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
+from napari_mosaik.core.catalogue import CLASS_NAMES
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.phantom.anatomy import Anatomy
-from napari_mosaik.phantom.objects import Nuclei, Vessels
+from napari_mosaik.phantom.objects import Nuclei, VesselTubes
 
-__all__ = ["class_map", "nucleus_table", "tile_table", "vessel_map", "vessel_table", "write_table"]
+__all__ = [
+    "class_map",
+    "nucleus_table",
+    "simulate_annotations",
+    "tile_table",
+    "vessel_map",
+    "vessel_table",
+    "write_annotations",
+    "write_table",
+]
 
 MASK_UM = 8.0
-TILE_UM, STRIDE_UM, LEAST_COVERAGE = 400.0, 300.0, 0.5
+TILE_UM, STRIDE_UM, MIN_COVERAGE = 400.0, 300.0, 0.5
+COLOURS: Final = {1: (150, 150, 150), 2: (213, 94, 0), 3: (0, 114, 178)}
+WANTED: Final = {1: 13, 2: 18, 3: 17}
+LARGEST_UM: Final = {1: 260.0, 2: 110.0, 3: 150.0}
+VERTICES: Final = 14
 
 
 @compiled
 def _draw_tubes(
     out: NDArray[np.float32], line: FloatArray, outer: FloatArray, spacing: float
 ) -> None:
-    """Write the share of each sample (about one sample wide at the edge) that a vessel covers."""
+    """Write the fraction of each sample that a vessel covers; edges are one sample wide."""
     for n in range(line.shape[0]):
         for k in range(line.shape[1] - 1):
             y0, x0 = line[n, k, 0], line[n, k, 1]
@@ -45,8 +64,8 @@ def _draw_tubes(
                     out[i, j] = max(out[i, j], np.float32(cover))
 
 
-def vessel_map(anatomy: Anatomy, vessels: Vessels, spacing_um: float = MASK_UM) -> Raster:
-    """Share of each sample that filled vessels cover."""
+def vessel_map(anatomy: Anatomy, vessels: VesselTubes, spacing_um: float = MASK_UM) -> Raster:
+    """Fraction of each sample (rows, columns) that filled vessels cover."""
     lattice = anatomy.lattice(spacing_um)
     out = np.zeros(lattice.shape, np.float32)
     _draw_tubes(out, vessels.line_um, vessels.outer_um, spacing_um)
@@ -54,7 +73,7 @@ def vessel_map(anatomy: Anatomy, vessels: Vessels, spacing_um: float = MASK_UM) 
 
 
 def class_map(anatomy: Anatomy, vessels: Raster) -> Raster:
-    """Tissue classes on the vessels' lattice: 1 background, 2 neoplastic, 3 non-neoplastic.
+    """Class labels (rows, columns): 1 background, 2 neoplastic, 3 non-neoplastic.
 
     Stroma, necrosis, haemorrhage and vessels are non-neoplastic; the cavity is background.
     """
@@ -70,8 +89,8 @@ def _rounded(values: FloatArray, digits: int = 2) -> NDArray[np.float32]:
     return np.round(values, digits).astype(np.float32)
 
 
-def vessel_table(vessels: Vessels, to_slide: Transform) -> dict[str, NDArray[Any]]:
-    """One row per vessel; positions in µm of the slide, sizes in µm of the specimen."""
+def vessel_table(vessels: VesselTubes, to_slide: Transform) -> dict[str, NDArray[Any]]:
+    """Columns (n,), one row per vessel: positions in µm of the slide, sizes of the specimen."""
     centre = to_slide.apply(vessels.centre_um)
     return {
         "row_um": _rounded(centre[:, 0]),
@@ -87,7 +106,7 @@ def vessel_table(vessels: Vessels, to_slide: Transform) -> dict[str, NDArray[Any
 
 
 def nucleus_table(nuclei: Nuclei, to_slide: Transform) -> dict[str, NDArray[Any]]:
-    """One row per nucleus; positions in µm of the slide, sizes in µm of the specimen."""
+    """Columns (n,), one row per nucleus: positions in µm of the slide, sizes of the specimen."""
     centre = to_slide.apply(nuclei.centre_um)
     return {
         "row_um": _rounded(centre[:, 0]),
@@ -101,7 +120,7 @@ def nucleus_table(nuclei: Nuclei, to_slide: Transform) -> dict[str, NDArray[Any]
 
 
 def write_table(path: Path, columns: dict[str, NDArray[Any]]) -> None:
-    """Write a table as Parquet."""
+    """Write columns (n,) of any unit as Parquet."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -131,14 +150,14 @@ def _box_mean(values: FloatArray, lattice: Lattice, low: FloatArray, size_um: fl
 
 def tile_table(
     anatomy: Anatomy,
-    vessels: Vessels,
+    vessels: VesselTubes,
     nuclei: Nuclei,
     classes: Raster,
     uptake: Raster,
     pet: Raster,
     pet_to_cd34: Transform,
 ) -> dict[str, NDArray[Any]]:
-    """True values of tiles of 400 µm on a lattice of 300 µm over the tissue.
+    """True values (n,) of tiles of 400 µm on a lattice of 300 µm over the tissue.
 
     The measured uptake (``pet_bq_ml``) is the mean of the PET over the tile, sampled at 8 x 8
     points; the true one is the mean of the uptake before blurring.
@@ -147,7 +166,7 @@ def tile_table(
     low = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 2)
     lattice = classes.lattice
     cover = _box_mean((classes.values > 1).astype(float), lattice, low, TILE_UM)
-    low, cover = low[cover >= LEAST_COVERAGE], cover[cover >= LEAST_COVERAGE]
+    low, cover = low[cover >= MIN_COVERAGE], cover[cover >= MIN_COVERAGE]
     centre = low + TILE_UM / 2
     area_mm2 = cover * TILE_UM**2 / 1e6
     near = _members(low, vessels.centre_um)
@@ -183,3 +202,82 @@ def _members(low: FloatArray, points: FloatArray) -> list[NDArray[np.int64]]:
     tree = cKDTree(points.reshape(-1, 2))
     found = tree.query_ball_point(low + TILE_UM / 2, TILE_UM / 2, p=np.inf, return_sorted=True)
     return [np.asarray(m, np.int64) for m in found]
+
+
+def simulate_annotations(
+    classes: Raster, to_slide: Transform, rng: np.random.Generator
+) -> list[tuple[int, FloatArray]]:
+    """Polygons (class code, (n, 2) positions in µm of the slide), each within its true class.
+
+    Parameters
+    ----------
+    classes
+        True class labels (rows, columns) of the specimen.
+    to_slide
+        The transform from the specimen to the slide.
+    rng
+        Random generator.
+    """
+    spacing = classes.lattice.spacing_um[0]
+    extent = np.asarray(classes.lattice.extent_um)
+    found: list[tuple[int, FloatArray]] = []
+    for code, wanted in WANTED.items():
+        room = ndimage.distance_transform_edt(np.pad(classes.values == code, 1))[1:-1, 1:-1]
+        room = (room - 1.5) * spacing
+        for centre, radius in _spots(room, code, wanted, spacing, rng):
+            ring = to_slide.apply(_ring(centre, radius, rng))
+            if (ring > 5.0).all() and (ring < extent - 5.0).all():
+                found.append((code, ring))
+    return found
+
+
+def _spots(
+    room: FloatArray, code: int, wanted: int, spacing: float, rng: np.random.Generator
+) -> list[tuple[FloatArray, float]]:
+    """Positions with enough room, apart from one another."""
+    largest = LARGEST_UM[code]
+    places = np.argwhere(room > max(8.0, min(0.55 * largest, float(np.quantile(room, 0.9995)))))
+    if len(places) == 0:
+        return []
+    order = rng.permutation(len(places))[:4000]
+    chosen: list[tuple[FloatArray, float]] = []
+    for place in places[order]:
+        radius = min(largest, float(room[tuple(place)]))
+        centre = (place + 0.5) * spacing
+        if all(np.hypot(*(centre - c)) > radius + r + 20.0 for c, r in chosen):
+            chosen.append((centre, radius))
+        if len(chosen) == wanted:
+            break
+    return chosen
+
+
+def _ring(centre: FloatArray, radius: float, rng: np.random.Generator) -> FloatArray:
+    """A hand-drawn loop that stays within a circle."""
+    angle = np.sort(
+        np.linspace(0, 2 * np.pi, VERTICES, endpoint=False) + rng.uniform(-0.1, 0.1, VERTICES)
+    )
+    reach = radius * rng.uniform(0.62, 0.95, VERTICES)
+    ray = np.column_stack([np.cos(angle), np.sin(angle)])
+    return np.asarray(centre + reach[:, None] * ray, float)
+
+
+def write_annotations(path: Path, shapes: list[tuple[int, FloatArray]], spacing_um: float) -> None:
+    """Write polygons (n, 2) in µm as QuPath GeoJSON in level-0 pixels, x = column."""
+    features: list[dict[str, Any]] = []
+    for number, (code, ring) in enumerate(shapes):
+        pixels: NDArray[np.float64] = np.round(ring[:, ::-1] / spacing_um, 1)
+        closed = np.vstack([pixels, pixels[:1]])
+        features.append(
+            {
+                "type": "Feature",
+                "id": f"reader-{number + 1:03d}",
+                "geometry": {"type": "Polygon", "coordinates": [closed.tolist()]},
+                "properties": {
+                    "objectType": "annotation",
+                    "classification": {"name": CLASS_NAMES[code], "color": list(COLOURS[code])},
+                },
+            }
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {"type": "FeatureCollection", "features": features}
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -97,7 +97,7 @@ class InverseTransform:
 
     @classmethod
     def of(cls, transform: Transform, about_um: FloatArray, unit_um: float) -> InverseTransform:
-        """The inverse of a transform, about a point of the fixed coordinate space."""
+        """The inverse of a transform, about a point (2,) of the fixed space; lengths in µm."""
         back = transform.inverse()
         return cls(
             np.array(back.matrix[:2, :2]),
@@ -107,7 +107,7 @@ class InverseTransform:
         )
 
     def moved(self, step: FloatArray, kind: AlignKind) -> InverseTransform:
-        """The map after a step (k,) of the optimiser; a zero step leaves it unchanged."""
+        """The map after a step (k,) of the optimiser, dimensionless; zero leaves it unchanged."""
         linear = self.linear @ _linear_step(step[2:], kind)
         return replace(self, linear=linear, centre_um=self.centre_um + step[:2] * self.unit_um)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # their modules load scipy
     from napari_mosaik.register.affine_fit import InverseTransform
     from napari_mosaik.register.patch_matching import InlierStatistics
 
-__all__ = ["Alignment", "AlignmentWarning", "Candidate", "WarningCode", "differs"]
+__all__ = ["Alignment", "AlignmentWarning", "CandidateTransform", "WarningCode", "differs"]
 
 WarningCode = Literal[
     "angle_ambiguous",
@@ -45,7 +45,7 @@ class AlignmentWarning:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
+class CandidateTransform:
     """A candidate transform between two sections, with the scores that were computed for it.
 
     Parameters

@@ -20,7 +20,12 @@ from napari_mosaik.register.affine_fit import (
     best_fit,
     smoothed_image,
 )
-from napari_mosaik.register.alignment import Alignment, AlignmentWarning, Candidate, differs
+from napari_mosaik.register.alignment import (
+    Alignment,
+    AlignmentWarning,
+    CandidateTransform,
+    differs,
+)
 from napari_mosaik.register.params import AlignKind, OutlineParams
 from napari_mosaik.register.quality import dice, mask_size_um
 
@@ -82,7 +87,7 @@ align_masks = blocking(iter_align_masks)
 
 def outline_candidates(
     moving: Raster, fixed: Raster, params: OutlineParams
-) -> Generator[float, None, tuple[list[Candidate], bool]]:
+) -> Generator[float, None, tuple[list[CandidateTransform], bool]]:
     """The best candidates by outline, best first, and whether the outline is nearly circular.
 
     *moving* and *fixed* are tissue masks (rows, columns).  Yields the fraction of a registration
@@ -120,7 +125,7 @@ def outline_candidates(
 
 
 def refine_outline(
-    moving: Raster, fixed: Raster, start: Candidate, params: OutlineParams
+    moving: Raster, fixed: Raster, start: CandidateTransform, params: OutlineParams
 ) -> InverseTransform:
     """A candidate refined to a fraction of a working pixel; masks (rows, columns)."""
     assert start.inverse is not None
@@ -133,15 +138,20 @@ def refine_outline(
     return best_fit(image, reference.at(points), points, start.inverse, params.kind)
 
 
-def outline_candidate(moving: Raster, fixed: Raster, inverse: InverseTransform) -> Candidate:
+def outline_candidate(
+    moving: Raster, fixed: Raster, inverse: InverseTransform
+) -> CandidateTransform:
     """A candidate with the Dice overlap (fraction) of two masks (rows, columns)."""
     transform = inverse.to_forward(moving.lattice.frame, fixed.lattice.frame)
     overlap = dice(moving, fixed, transform, pixels=512)
-    return Candidate(transform, dice=overlap, inverse=inverse)
+    return CandidateTransform(transform, dice=overlap, inverse=inverse)
 
 
 def _outline_alignment(
-    best: Candidate, others: Sequence[Candidate], circular: bool, params: OutlineParams
+    best: CandidateTransform,
+    others: Sequence[CandidateTransform],
+    circular: bool,
+    params: OutlineParams,
 ) -> Alignment:
     """The alignment with its confidence and warnings."""
     runner_up = runner_up_dice(best, others, params)
@@ -161,7 +171,9 @@ def _outline_alignment(
     return Alignment.of(best.transform, best.dice, confidence, warnings)
 
 
-def runner_up_dice(best: Candidate, others: Sequence[Candidate], params: OutlineParams) -> float:
+def runner_up_dice(
+    best: CandidateTransform, others: Sequence[CandidateTransform], params: OutlineParams
+) -> float:
     """Dice overlap of the runner-up (another angle or the mirror image); 0 if there is none."""
     scores = [0.0]
     for other in others:

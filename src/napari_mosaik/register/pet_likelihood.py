@@ -309,7 +309,7 @@ class PetSearch:
         self.units = np.array([_SHIFT_UM] * 2 + [_ROTATE] + [_STRETCH] * (n - 1) + [_LOG_FWHM])
 
     def moved(self, start: PetCandidate, step: FloatArray) -> PetCandidate:
-        """The candidate after a step (k,), in the units of the search."""
+        """The candidate after a step (k,), dimensionless (in the units of the search)."""
         scaled = step * self.units
         scaled[:2] /= start.inverse.unit_um
         return PetCandidate(

@@ -11,7 +11,12 @@ from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.progress import blocking, subprogress
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import InverseTransform
-from napari_mosaik.register.alignment import Alignment, AlignmentWarning, Candidate, differs
+from napari_mosaik.register.alignment import (
+    Alignment,
+    AlignmentWarning,
+    CandidateTransform,
+    differs,
+)
 from napari_mosaik.register.outline_registration import (
     align_masks,
     centroid_um,
@@ -100,7 +105,9 @@ align_pet = blocking(iter_align_pet)
 """`iter_align_pet` without progress."""
 
 
-def _distinct(first: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:
+def _distinct(
+    first: CandidateTransform, candidates: Sequence[CandidateTransform]
+) -> list[CandidateTransform]:
     """The candidates that differ from the first and from one another by more than 10 degrees."""
     chosen = [first]
     for one in candidates:
@@ -117,7 +124,7 @@ def _mirror_penalty(candidate: PetCandidate, params: PetAlignParams, search: Pet
 
 
 def _other_fits(
-    search: PetSearch, candidates: Sequence[Candidate], best: PetCandidate
+    search: PetSearch, candidates: Sequence[CandidateTransform], best: PetCandidate
 ) -> Generator[float, None, list[PetCandidate]]:
     """The minimum of the cost near each other candidate; those that cannot win are dropped."""
     fits = []

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.progress import blocking, subprogress
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.alignment import Alignment, AlignmentWarning, Candidate, differs
+from napari_mosaik.register.alignment import (
+    Alignment,
+    AlignmentWarning,
+    CandidateTransform,
+    differs,
+)
 from napari_mosaik.register.content_search import (
     candidates_by_content,
     density_correlation,
@@ -72,13 +77,15 @@ class _SectionPair:
         """Whether both outlines lie within their images."""
         return is_outline_complete(self.moving_tissue) and is_outline_complete(self.fixed_tissue)
 
-    def candidate(self, transform: Transform, max_patches: int = _FINAL_PATCHES) -> Candidate:
+    def candidate(
+        self, transform: Transform, max_patches: int = _FINAL_PATCHES
+    ) -> CandidateTransform:
         """A candidate with its overlap and inliers."""
         overlap = dice(self.moving_tissue, self.fixed_tissue, transform, pixels=384)
         inliers = inlier_statistics(
             self.moving, self.fixed, self.fixed_tissue, transform, max_patches=max_patches
         )
-        return Candidate(transform, overlap, inliers)
+        return CandidateTransform(transform, overlap, inliers)
 
     def matched(self, transform: Transform, kind: AlignKind, pixels: int, reach: int) -> Transform:
         """One round of patch matching."""
@@ -154,7 +161,7 @@ align_sections = blocking(iter_align_sections)
 
 def _search_by_content(
     pair: _SectionPair, scale: float, params: AlignParams
-) -> Generator[float, None, list[Candidate]]:
+) -> Generator[float, None, list[CandidateTransform]]:
     """Candidates found by image content alone."""
     scan = candidates_by_content(
         pair.moving,
@@ -173,7 +180,7 @@ def _search_by_content(
     return candidates
 
 
-def _refined(pair: _SectionPair, start: Transform, params: AlignParams) -> Candidate:
+def _refined(pair: _SectionPair, start: Transform, params: AlignParams) -> CandidateTransform:
     """A start after a coarse search by correlation and one round of patch matching."""
     kind: AlignKind = "rigid" if params.kind == "rigid" else "similarity"
     sigma_um = _SMOOTHING * mask_size_um(pair.fixed_tissue)
@@ -185,7 +192,9 @@ def _refined(pair: _SectionPair, start: Transform, params: AlignParams) -> Candi
     return best
 
 
-def _finest(pair: _SectionPair, start: Candidate, params: AlignParams) -> Candidate:
+def _finest(
+    pair: _SectionPair, start: CandidateTransform, params: AlignParams
+) -> CandidateTransform:
     """Patch matching from coarse to fine; the start remains where the result agrees less."""
     transform = start.transform
     for pixels in (128, 256, 256, 512):
@@ -229,7 +238,10 @@ def _content_warnings(
 
 
 def _assess_by_content(
-    pair: _SectionPair, best: Candidate, others: Sequence[Candidate], params: AlignParams
+    pair: _SectionPair,
+    best: CandidateTransform,
+    others: Sequence[CandidateTransform],
+    params: AlignParams,
 ) -> Alignment:
     """The best candidate, by how much its inlier fraction exceeds that of the *others*."""
     assert best.inliers is not None
@@ -240,7 +252,10 @@ def _assess_by_content(
 
 
 def _assess_by_outline(
-    pair: _SectionPair, candidates: Sequence[Candidate], circular: bool, params: AlignParams
+    pair: _SectionPair,
+    candidates: Sequence[CandidateTransform],
+    circular: bool,
+    params: AlignParams,
 ) -> Alignment:
     """The best candidate by outline, where there is too little image content to assess."""
     first = candidates[0]
@@ -271,7 +286,7 @@ def _assess_by_outline(
 
 def _alignment(
     pair: _SectionPair,
-    candidate: Candidate,
+    candidate: CandidateTransform,
     confidence: float,
     warnings: list[AlignmentWarning],
     params: OutlineParams,
