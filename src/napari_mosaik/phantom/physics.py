@@ -8,8 +8,8 @@ The law (all terms are fields of the specimen, see ``sample_data/README.md``)::
 
 ``S_perfused`` is the outer perimeter of *perfused* vessels per area (1/µm), ``A`` the antigen
 (fraction of nests x fraction of positive cells x antigen per positive cell), ``AUC`` the integral
-of the patient's plasma curve up to excision, ``pressure`` rises from the specimen's edge to its middle.
-Delivery and binding act one after the other, so that each saturates the other.
+of the patient's plasma curve up to excision, ``pressure`` rises from the edge of the specimen to
+its middle.  Delivery and binding act in series, so that each saturates the other.
 """
 
 from __future__ import annotations
