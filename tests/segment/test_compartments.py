@@ -215,5 +215,5 @@ def test_training_pixels_are_labelled_and_limited():
     index = samples[:, 0].astype(int) // 2
     assert len(set(index.tolist())) == 22
     np.testing.assert_array_equal(codes.ravel()[index], labels)
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match="differ in shape"):
         sample_training_pixels(features, codes[:5], 12, np.random.default_rng(0))

@@ -153,7 +153,7 @@ def test_corrections_meet_moved_numbers_and_say_what_they_do_not_meet(labels):
     said = apply_corrections(second, chosen)
     assert said[0] == ""
     assert not second[:, :][labels == 2].any()
-    assert said[1] == "no object is there any more"
+    assert said[1] == "there is no object any more"
     assert "instead of" in said[2]
 
 

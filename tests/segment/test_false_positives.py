@@ -180,8 +180,8 @@ def test_excluded_objects_are_counted_by_reason():
 @pytest.mark.parametrize(
     ("level", "words"),
     [
-        ((255, 255, 255), "hardly a pixel of the tissue is stained"),
-        ((0, 0, 0), "every brown object was left out (1 black)"),
+        ((255, 255, 255), "hardly any pixel of the tissue is stained"),
+        ((0, 0, 0), "every DAB object was excluded (1 black)"),
         ((90, 110, 160), "reaches a DAB of"),
         ((170, 110, 70), ""),
     ],
@@ -203,5 +203,5 @@ def test_pictures_of_one_colour_have_no_vessels_and_the_reason_is_said(level, wo
 def test_many_objects_left_out_are_told(found):
     params = VesselParams()
     told = result_warnings(10, {"black": 9, "edge": 0}, found.staining, params)
-    assert "9 of 19 brown objects were left out (9 black)" in told[0]
+    assert "9 of 19 DAB objects were excluded (9 black)" in told[0]
     assert result_warnings(90, {"black": 9}, found.staining, params) == []

@@ -58,15 +58,15 @@ def test_a_bit_of_the_other_stain_changes_nothing():
 @pytest.mark.parametrize(
     ("place", "stain", "said"),
     [
-        (np.full((100, 3), 250, np.uint8), "dab", "this place is blank: 0 of 100 pixels"),
-        (np.zeros((0, 3), np.uint8), "dab", "this place is blank: 0 of 0 pixels"),
-        (np.zeros((100, 3), np.uint8), "haematoxylin", "nearly black; pick a paler place"),
-        (pixels((DAB, 200, 0.5, 1.5)), "haematoxylin", "this place is brown, not blue: 200 of"),
-        (pixels((HAEMATOXYLIN, 200, 0.5, 1.5)), "dab", "this place is blue, not brown"),
-        (pixels((EOSIN, 200, 0.5, 1.5)), "haematoxylin", r"this place is not blue: .* 25° are bel"),
-        (pixels(((0.95, 0.3, 0.05), 200, 0.6, 1.5)), "haematoxylin", "this place is not blue"),
-        (pixels(((0.05, 0.2, 0.95), 200, 0.6, 1.5)), "dab", "this place is not brown"),
-        (pixels((DAB, 9, 0.5, 1.5)), "dab", "this place is blank: 9 of 9"),
+        (np.full((100, 3), 250, np.uint8), "dab", "this area is blank: 0 of 100 pixels"),
+        (np.zeros((0, 3), np.uint8), "dab", "this area is blank: 0 of 0 pixels"),
+        (np.zeros((100, 3), np.uint8), "haematoxylin", "nearly black; pick a paler area"),
+        (pixels((DAB, 200, 0.5, 1.5)), "haematoxylin", "this area is brown, not blue: 200 of"),
+        (pixels((HAEMATOXYLIN, 200, 0.5, 1.5)), "dab", "this area is blue, not brown"),
+        (pixels((EOSIN, 200, 0.5, 1.5)), "haematoxylin", r"this area is not blue: .* 25° are acc"),
+        (pixels(((0.95, 0.3, 0.05), 200, 0.6, 1.5)), "haematoxylin", "this area is not blue"),
+        (pixels(((0.05, 0.2, 0.95), 200, 0.6, 1.5)), "dab", "this area is not brown"),
+        (pixels((DAB, 9, 0.5, 1.5)), "dab", "this area is blank: 9 of 9"),
     ],
 )
 def test_what_is_not_the_stain_is_refused_with_what_to_do(place, stain, said):

@@ -200,7 +200,7 @@ def test_what_meets_no_object_any_more_is_reported(case):
     update(case)
     rows = {row["reader"]: row for row in correction_records(case)}
     assert rows["ben"]["state"] == "applied"
-    assert (rows["anna"]["state"], rows["anna"]["why"]) == ("lost", "no object is there any more")
+    assert (rows["anna"]["state"], rows["anna"]["why"]) == ("lost", "there is no object any more")
     result = CliRunner().invoke(app, ["corrections", str(case.root), "--json"])
     assert json.loads(result.stdout)["corrections"][1]["state"] == "lost"
     result = CliRunner().invoke(app, ["corrections", str(case.root)])

@@ -87,10 +87,10 @@ def test_the_other_stain_is_the_slides_own_where_it_was_so_until_now(case):
 @pytest.mark.parametrize(
     ("stain", "place", "said"),
     [
-        ("dab", [(5, 5)], "this place is blank"),
-        ("dab", [(-100, -100)], "this place is blank"),
-        ("dab", [(110, 90)], "this place is blue, not brown"),
-        ("haematoxylin", [(160, 215)], "this place is brown, not blue"),
+        ("dab", [(5, 5)], "this area is blank"),
+        ("dab", [(-100, -100)], "this area is blank"),
+        ("dab", [(110, 90)], "this area is blue, not brown"),
+        ("haematoxylin", [(160, 215)], "this area is brown, not blue"),
         ("dab", ring(300, 300, 251), "this place is 502 µm wide; drag around a pure place"),
     ],
 )

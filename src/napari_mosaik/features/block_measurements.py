@@ -1,4 +1,4 @@
-"""Sums over the pixels of labelled objects, taken block by block and added up without the image."""
+"""Sums over the pixels of labelled objects, computed block by block and added up."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def row_runs(labels: _Int32, window: tuple[int, int, int, int]) -> _Int32:
 
 @compiled
 def _other(labels: _Int32, r: int, c: int, label: int) -> int:
-    """1 where the pixel lies off the image or belongs to something else than *label*, else 0."""
+    """1 where the pixel lies off the image or does not belong to *label*, else 0."""
     if r < 0 or c < 0 or r >= labels.shape[0] or c >= labels.shape[1]:
         return 1
     return 1 if labels[r, c] != label else 0
@@ -255,7 +255,7 @@ def _lattice_points(left: _Int64, n_left: int, right: _Int64, n_right: int) -> i
 
 @compiled
 def hull_pixels(runs: _Int32, order: _Int64, starts: _Int64) -> _Int64:
-    """Number of pixels in the convex hull of each object's pixel centres; 0 for empty objects.
+    """Pixel count of the convex hull of each object's pixel centres, (n,); 0 for empty objects.
 
     See `hull_points` for the parameters.
     """
@@ -289,7 +289,7 @@ def measure_block(
     intensity: Mapping[str, NDArray[Any]] | None = None,
     masks: Mapping[str, NDArray[Any]] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """What one block of a label image adds to the measurements of the objects in it.
+    """The contribution of one block of a label image to the measurements of its objects.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Exact distance of every pixel to the nearest marked one, given out in strips of rows."""
+"""Exact distance of every pixel to the nearest marked one, in strips of rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texture of nuclei: how grey levels follow one another within a nucleus (Haralick)."""
+"""Texture of nuclei: grey-level co-occurrence within each nucleus (Haralick)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _TABLE = 4096
 
 @compiled
 def bounding_boxes(labels: _Int32, n: int) -> _Int32:
-    """(n, 4) first and last row, first and last column of each label; last < first if absent."""
+    """First and last row, first and last column (index) of each label, shape (n, 4).
+
+    *labels* are (rows, columns); last < first for an absent label.
+    """
     boxes = np.empty((n, 4), np.int32)
     boxes[:, 0], boxes[:, 1] = labels.shape[0], -1
     boxes[:, 2], boxes[:, 3] = labels.shape[1], -1
@@ -186,7 +189,8 @@ def texture_of_objects(
     offset: int,
     min_pixels: int,
 ) -> _Float:
-    """(n, 6) texture numbers of every object; NaN for small objects.  Rows are independent.
+    """Texture of every object, shape (n, 6), bits or dimensionless; NaN for small objects.  Rows
+    are independent.
 
     Each number is the mean over the angles 0, 45, 90 and 135 degrees that have pairs.
     """
@@ -235,7 +239,7 @@ TEXTURE_NAMES = (
 
 
 class TextureParams(Params):
-    """How the texture of nuclei is measured."""
+    """Settings of the texture of nuclei."""
 
     n_levels: int = setting(
         32, "Number of grey levels.", label="Grey levels", ge=2, le=256, advanced=True
@@ -359,7 +363,10 @@ def difference_entropy(
 
 
 def grey_levels(density: ArrayLike, params: TextureParams | None = None) -> NDArray[np.int64]:
-    """Fixed bins of a density over the stated range; values beyond it go to the end bins."""
+    """Grey level (index) of each density, of the same shape; values out of range go to the ends.
+
+    *density* is a natural OD of any shape, (rows, columns) for an image.
+    """
     p = params or TextureParams()
     scaled = (np.asarray(density, float) - p.low_od) / (p.high_od - p.low_od) * p.n_levels
     return np.clip(np.floor(scaled), 0, p.n_levels - 1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Collect objects by their centroid and pixels by their area into the tiles of a grid."""
+"""Objects by centroid and pixels by area, aggregated into the tiles of a grid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BLOCK = (1024, 4096)
 
 
 def sum_in_tiles(grid: TileGrid, points_um: ArrayLike, values: ArrayLike) -> FloatArray:
-    """Sum of the values of the points in each tile, (n,); NaN values are left out, none gives 0.
+    """Sum of the values of the points in each tile, (n,); NaN values are ignored, none gives 0.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def sum_in_tiles(grid: TileGrid, points_um: ArrayLike, values: ArrayLike) -> Flo
 
 
 def count_in_tiles(grid: TileGrid, points_um: ArrayLike) -> FloatArray:
-    """Number of points in each tile, (n,); see `sum_in_tiles`."""
+    """Count of points in each tile, (n,); *points_um* are (m, 2), µm; see `sum_in_tiles`."""
     points = np.asarray(points_um, float).reshape(-1, 2)
     return sum_in_tiles(grid, points, np.ones(len(points)))
 
@@ -55,7 +55,7 @@ def count_in_tiles(grid: TileGrid, points_um: ArrayLike) -> FloatArray:
 def mean_in_tiles(grid: TileGrid, points_um: ArrayLike, values: ArrayLike) -> FloatArray:
     """Mean of the finite values of the points in each tile, (n,); NaN where there is none.
 
-    See `sum_in_tiles`.
+    *points_um* are (m, 2), µm, *values* (m,) of any unit; see `sum_in_tiles`.
     """
     points, numbers = _finite(points_um, values)
     count = count_in_tiles(grid, points)
@@ -82,7 +82,10 @@ def per_tile(values: ArrayLike, grid: TileGrid, name: str) -> FloatArray:
 
 
 def over(amount: FloatArray, area_um2: FloatArray) -> FloatArray:
-    """Amount per tissue area; NaN where a tile has no tissue."""
+    """Amount per tissue area of each tile, (n,); NaN where a tile has no tissue.
+
+    *amount* is of any unit and *area_um2* in µm², each (n,).
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(area_um2 > 0, amount / area_um2, np.nan)
 
@@ -195,10 +198,10 @@ def fractions_in_tiles(
     *,
     points: int = 40,
 ) -> FloatArray:
-    """Share of each tile's area that each code takes, (n, codes), for an image of any frame.
+    """Fraction of each tile's area with each code, shape (n tiles, n codes), for any frame.
 
     Each tile is sampled on a regular *points* x *points* lattice that is carried into the image's
-    frame; the error of a share is below ``1 / points`` per straight border through the tile.
+    frame; the error of a fraction is below ``1 / points`` per straight border through the tile.
 
     Parameters
     ----------
@@ -207,7 +210,7 @@ def fractions_in_tiles(
     image
         Class codes (or a mask, code 1) on a lattice of its own frame.
     codes
-        The codes whose shares are wanted.
+        The codes whose fractions are wanted.
     transform
         From the image's frame to the grid's; may be left out when they are the same.
     points

@@ -51,7 +51,7 @@ def vascular_parameters(
     vessel_area_um2: ArrayLike,
     distance_um: ArrayLike | None = None,
 ) -> Table:
-    """The vascular parameters of each tile.
+    """Vascular parameters of each tile.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def nuclear_parameters(
     tissue_area_um2: ArrayLike,
     points_um: ArrayLike | None = None,
 ) -> Table:
-    """The nuclear parameters of each tile.
+    """Nuclear parameters of each tile.
 
     Parameters
     ----------
@@ -186,13 +186,16 @@ def nuclear_parameters(
 
 
 CUTOFFS_OD10 = (0.2, 0.4, 0.6)
-"""Least optical density (base 10) of the grades 1+, 2+ and 3+."""
+"""Minimum optical density (base 10) of the grades 1+, 2+ and 3+."""
 
 
 def caix_grades(
     membrane_od10: ArrayLike, cutoffs_od10: tuple[float, float, float] = CUTOFFS_OD10
 ) -> NDArray[np.float64]:
-    """Grade 0 to 3 of each cell: how many cut-offs its density reaches (>=); NaN stays NaN."""
+    """Grade 0 to 3 (index) of each cell: the number of cut-offs that its density reaches (>=).
+
+    *membrane_od10* and the grades have the shape (n,); densities are to base 10.  NaN stays NaN.
+    """
     if not 0 < cutoffs_od10[0] < cutoffs_od10[1] < cutoffs_od10[2]:
         raise InputError(f"the cut-offs must be positive and ascending, not {cutoffs_od10}")
     density = np.asarray(membrane_od10, float)
@@ -208,7 +211,7 @@ def caix_parameters(
     cutoffs_od10: tuple[float, float, float] = CUTOFFS_OD10,
     grades: ArrayLike | None = None,
 ) -> Table:
-    """The CAIX parameters of each tile.
+    """CAIX parameters of each tile.
 
     Parameters
     ----------
@@ -267,14 +270,14 @@ def class_fractions(
     non_neoplastic: ArrayLike,
     others: Mapping[str, ArrayLike] | None = None,
 ) -> Table:
-    """Shares of the tissue classes in each tile.
+    """Fractions of the tissue classes in each tile.
 
     Parameters
     ----------
     grid
         n tiles.
     neoplastic, non_neoplastic
-        (n,) areas (one unit for both) or shares of each tile (`fractions_in_tiles`).
+        (n,) areas (one unit for both) or fractions of each tile (`fractions_in_tiles`).
     others
         The same of further tissue classes of the user's own, by name.
 
@@ -310,6 +313,6 @@ def class_fractions(
 
 
 def _word(name: str) -> str:
-    """A class's name as it stands in a column's; the catalogue's own names stay free."""
+    """A class name as part of a column name; the catalogue's own names stay free."""
     word = re.sub(r"\W+", "_", name.lower()).strip("_")
     return f"own_{word}" if f"{word}_fraction" in PARAMETERS else word

@@ -1,7 +1,7 @@
-"""CAIX per cell: how brown the ring around each nucleus is, its grade, and the H-score.
+"""CAIX per cell: membrane DAB density in a ring around each nucleus, grade and H-score.
 
-CAIX sits in the membrane, so the ring around the nucleus is measured, not the nucleus.  A ring
-pixel belongs to the nearest nucleus alone.
+CAIX is a membrane protein, so the ring around the nucleus is measured, not the nucleus.  A ring
+pixel belongs to the nearest nucleus only.
 """
 
 from __future__ import annotations
@@ -26,45 +26,49 @@ H_DAB = np.array([HAEMATOXYLIN, DAB]).T
 
 
 class CaixParams(Params):
-    """Settings of the CAIX score.  The cut-offs are optical densities to base 10."""
+    """Settings of the CAIX score; its cut-offs are optical densities to base 10."""
 
     spacing_um: float = setting(1.0, "Pixel size at which cells are scored.", unit="µm", gt=0)
     ring_inner_um: float = setting(
-        0.0, "The ring begins beyond this distance from the nucleus.", unit="µm", ge=0, le=20
+        0.0, "Inner distance of the ring from the nucleus.", unit="µm", ge=0, le=20
     )
     ring_outer_um: float = setting(
         8.0,
-        "The ring ends at this distance from the nucleus; clear cytoplasm needs a wider ring.",
+        "Outer distance of the ring from the nucleus; clear cytoplasm needs a wider ring.",
         unit="µm",
         gt=0,
         le=30,
     )
     membrane_share: float = setting(
         0.15,
-        "Share of the ring's pixels that are taken as membrane, the brownest first; 1 is the mean "
-        "of the whole ring.",
+        "Fraction of the ring's pixels, those with most DAB, that count as membrane; 1 averages "
+        "the whole ring.",
         gt=0,
         le=1,
     )
     calibration: float = setting(
         1.0,
-        "Densities are multiplied by this before they are graded: what a control should read over "
-        "what it reads in this slide's staining batch.",
+        "Calibration factor of the densities before grading: the nominal density of a control over "
+        "its measured density in this staining batch.",
         gt=0.1,
         le=10,
     )
-    cutoff_1: float = setting(0.2, "Weak (1+) from this DAB density on.", unit="OD10", gt=0, le=3)
-    cutoff_2: float = setting(
-        0.4, "Moderate (2+) from this DAB density on.", unit="OD10", gt=0, le=3
+    cutoff_1: float = setting(
+        0.2, "DAB density from which staining is weak (1+).", unit="OD10", gt=0, le=3
     )
-    cutoff_3: float = setting(0.6, "Strong (3+) from this DAB density on.", unit="OD10", gt=0, le=3)
+    cutoff_2: float = setting(
+        0.4, "DAB density from which staining is moderate (2+).", unit="OD10", gt=0, le=3
+    )
+    cutoff_3: float = setting(
+        0.6, "DAB density from which staining is strong (3+).", unit="OD10", gt=0, le=3
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> CaixParams:
         if not self.cutoff_1 < self.cutoff_2 < self.cutoff_3:
-            raise ValueError("the three cut-offs must rise")
+            raise ValueError("the three cut-offs must increase")
         if not self.ring_inner_um < self.ring_outer_um:
-            raise ValueError("the ring must end farther from the nucleus than it begins")
+            raise ValueError("the outer distance of the ring must exceed the inner one")
         return self
 
     @property
@@ -74,12 +78,12 @@ class CaixParams(Params):
 
     @property
     def halo_um(self) -> float:
-        """Margin that a block needs beyond the halo of its nuclei, µm."""
+        """Halo that a block needs in addition to that of its nuclei, µm."""
         return self.ring_outer_um + 2 * self.spacing_um
 
 
 def cell_rings(nuclei: Labels, inner_px: float, outer_px: float) -> Labels:
-    """Label of the nearest nucleus in the ring around it; 0 in nuclei and beyond the ring.
+    """Label of the nearest nucleus in the ring around it; 0 in nuclei and outside all rings.
 
     Parameters
     ----------
@@ -91,7 +95,7 @@ def cell_rings(nuclei: Labels, inner_px: float, outer_px: float) -> Labels:
     Returns
     -------
     numpy.ndarray
-        (rows, columns) int32.  Of two equally near nuclei the one whose nearest pixel comes first
+        (rows, columns) labels.  Of two equally near nuclei the one whose nearest pixel comes first
         in raster order wins, so the result does not depend on the numbering or the block.
     """
     reach = int(outer_px)
@@ -151,16 +155,20 @@ def _owner(
 
 
 def grade(od10: ArrayLike, params: CaixParams) -> NDArray[np.int8]:
-    """Grade 0, 1, 2 or 3 by ``>=`` at the cut-offs (base 10); -1 where the density is NaN."""
+    """Grade 0, 1, 2 or 3 of each cell (index), by ``>=`` at the cut-offs; -1 where NaN.
+
+    *od10* and the grades have one shape, (n,); densities are optical densities to base 10.
+    """
     density = np.asarray(od10, float)
     grades = np.digitize(density, params.cutoffs)
     return np.where(np.isfinite(density), grades, -1).astype(np.int8)
 
 
 def h_score(grades: ArrayLike) -> float:
-    """H-score in [0, 300]: 1 x % of grade 1 + 2 x % of grade 2 + 3 x % of grade 3.
+    """H-score in [0, 300]: 1 x % of grade 1 + 2 x % of grade 2 + 3 x % of grade 3 (dimensionless).
 
-    Cells of grade -1 (not measurable) are left out; NaN without cells.  Source: McCarty et al.
+    *grades* are those of the cells, (n,).  Cells of grade -1 (not measurable) are ignored; NaN
+    without cells.  Source: McCarty et al.
     1985, Arch Pathol Lab Med.
     """
     values = np.asarray(grades, float)
@@ -175,7 +183,7 @@ def score_caix(
     tumour: Mask | None = None,
     vectors: ArrayLike | None = None,
 ) -> Table:
-    """CAIX of every cell of a picture (or of a block with halo).
+    """CAIX of every cell of an image (or of a block with halo).
 
     Parameters
     ----------
@@ -194,7 +202,7 @@ def score_caix(
     -------
     Table
         Row ``k - 1`` is nucleus ``k``: ``row_um``, ``column_um`` (centroid), ``membrane_od10``
-        (mean DAB density of the brownest ``membrane_share`` of the ring, base 10, times
+        (mean DAB density of the ``membrane_share`` of the ring with most DAB, base 10, times
         ``calibration``; NaN without ring pixels), ``nucleus_od10``,
         ``ring_px``, ``grade`` (0-3, -1 where not measurable) and ``tumour`` (centroid in
         neoplastic tissue; True everywhere without a mask).
@@ -205,7 +213,9 @@ def score_caix(
         nuclei.array() if isinstance(nuclei, LabelImage) else nuclei, np.int32
     )
     if labels.shape != lattice.shape or (tumour is not None and tumour.shape != lattice.shape):
-        raise InputError(f"nuclei and tumour mask must have the picture's shape {lattice.shape}")
+        raise InputError(
+            f"nuclei and tumour mask must have the shape of the image, {lattice.shape}"
+        )
     spacing_um = lattice.spacing_um[0]
     density = stain_amount(rgb, H_DAB if vectors is None else vectors, 1)
     rings = cell_rings(labels, params.ring_inner_um / spacing_um, params.ring_outer_um / spacing_um)

@@ -1,7 +1,7 @@
-"""Brown that is not endothelium: pigment, red cells, ink, edge staining and folds.
+"""Non-vascular DAB: pigment, red blood cells, ink, edge staining and folds.
 
-Every object is judged once it is whole, by sums over the pixels of its wall.  The sums are whole
-numbers that are added block by block, so the verdict does not depend on where a slide was cut.
+Every object is assessed once it is whole, by sums over the pixels of its wall.  The sums are whole
+numbers that are added block by block, so the result does not depend on where the slide was cut.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ REASONS: Final = {
     4: "edge",
     5: "fold",
 }
-"""Codes of the verdict; `FalsePositiveFilter.reason_descriptions` says what each means."""
+"""Codes of the reasons; `FalsePositiveFilter.reason_descriptions` describes them."""
 
 SUMS: Final = ("pixels", "red", "green", "blue", "dab", "dab_squared", "brown", "black", "edge")
-"""Columns of `wall_sums`: number of pixels, optical densities, amount of DAB and its square, the
-amount of DAB in pixels of its colour, pixels that are nearly black, pixels at the tissue's edge."""
+"""Columns of `wall_sums`: pixel count, optical densities, amount of DAB and its square, amount of
+DAB in pixels of its colour, count of nearly black pixels, count of pixels at the tissue edge."""
 
 _OD = 1024
 """Steps per unit of optical density in the sums."""
 _DAB = 256
 """Steps per unit of the amount of DAB in the sums."""
 _OFF_SLOPE = math.tan(math.radians(10.0))
-"""A pixel more than 10 degrees off the plane of both stains has not the colour of DAB."""
+"""A pixel more than 10 degrees off the plane of both stains does not have the colour of DAB."""
 _BLACK_RATIO = 0.65
 """Red optical density beside blue from which a dark pixel is black; dark DAB reaches 0.6."""
 
 
 def any_rule_enabled(params: FalsePositiveFilter) -> bool:
-    """Whether any rule is on; without one, colours need not be summed."""
+    """Whether any rule is enabled; without one, colours need not be summed."""
     rules = (name for name in type(params).model_fields if name.startswith("exclude_"))
     return any(getattr(params, name) for name in rules)
 
@@ -70,20 +70,20 @@ def wall_sums(
     params: FalsePositiveFilter,
     edge: Mask | None = None,
 ) -> NDArray[np.int64]:
-    """Sums over each object of the wall in a block, (n_objects, len(SUMS)); exact whole numbers.
+    """Sums over each object of the wall in a block, (n_objects, len(SUMS)) counts.
 
     Parameters
     ----------
     rgb
-        (rows, columns, 3) 8-bit pixels.
+        (rows, columns, 3) 8-bit levels.
     wall
-        Runs of the wall with the numbers of its objects.
+        Runs of the wall with the labels of its objects.
     vectors
-        (3, 2) OD vectors of haematoxylin and DAB.
+        (3, 2) OD vectors of haematoxylin and DAB, dimensionless.
     params
         Settings; of them `yellow_deg` and `black_od`.
     edge
-        (rows, columns) True near the edge of the tissue; nowhere if None.
+        (rows, columns) mask, True near the edge of the tissue; nowhere if None.
     """
     out = np.zeros((wall.n_objects, len(SUMS)), np.int64)
     if wall.n_objects == 0:
@@ -145,7 +145,7 @@ def _add_pixel(
 
 @compiled
 def _is_brown(r: float, g: float, b: float, axes: FloatArray, yellow_deg: float) -> bool:
-    """Whether a colour is that of DAB or lies between DAB and haematoxylin."""
+    """Whether a colour is DAB or a mixture of DAB and haematoxylin."""
     along = r * axes[0, 0] + g * axes[0, 1] + b * axes[0, 2]
     normal = r * axes[2, 0] + g * axes[2, 1] + b * axes[2, 2]
     if along <= 0 or abs(normal) > _OFF_SLOPE * along:
@@ -160,29 +160,29 @@ def _is_brown(r: float, g: float, b: float, axes: FloatArray, yellow_deg: float)
 def add_block_sums(
     totals: NDArray[np.int64], numbers: NDArray[np.int32], sums: NDArray[np.int64]
 ) -> None:
-    """Add the sums of a block's parts to those of the whole objects that they belong to.
+    """Add the sums of the wall objects of a block to those of the whole objects they belong to.
 
     Parameters
     ----------
     totals
-        (n, len(SUMS)), changed.
+        (n, len(SUMS)) counts, changed in place.
     numbers
-        (n_parts,) number of the object of each part, 1 to n; 0 for parts of dropped objects.
+        (m,) label of the whole object of each wall object, 1 to n; 0 for dropped objects.
     sums
-        (n_parts, len(SUMS)).
+        (m, len(SUMS)) counts.
     """
-    kept = numbers > 0
-    np.add.at(totals, numbers[kept] - 1, sums[kept])
+    known = numbers > 0
+    np.add.at(totals, numbers[known] - 1, sums[known])
 
 
 def wall_colours(totals: NDArray[np.int64], vectors: ArrayLike) -> dict[str, FloatArray]:
-    """What the sums say of each object, (n,) each; NaN for an object without wall.
+    """Colour of the wall of each object, (n,) each; NaN for an object without wall.
 
-    ``dab_od`` is the mean amount of DAB (natural OD) and ``dab_variation`` its standard deviation
-    over the mean; ``hue_angle_past_dab_deg`` the angle of the mean colour beyond DAB, seen from
-    haematoxylin, ``out_of_plane_deg`` that to the plane of both stains; ``dab_fraction`` is the
-    share of DAB in pixels of its colour, ``black_fraction`` and ``edge_fraction`` shares of the
-    wall.
+    ``dab_od`` is the mean amount of DAB (natural OD) and ``dab_variation`` its coefficient of
+    variation; ``hue_angle_past_dab_deg`` the angle of the mean colour beyond DAB, as seen from
+    haematoxylin, ``out_of_plane_deg`` that to the plane of both stains (degrees); ``dab_fraction``
+    is the fraction of DAB in pixels of its colour, ``black_fraction`` and ``edge_fraction`` are
+    fractions of the wall.  *totals* are the (n, len(SUMS)) sums of the objects.
     """
     columns = {name: totals[:, i].astype(float) for i, name in enumerate(SUMS)}
     pixels = np.where(columns["pixels"] > 0, columns["pixels"], np.nan)
@@ -213,74 +213,77 @@ def exclusion_codes(
     vectors: ArrayLike,
     params: FalsePositiveFilter,
 ) -> NDArray[np.uint8]:
-    """Which objects are no vessels: a code of `REASONS` for each, (n,); the first rule that holds.
+    """Code of `REASONS` for each object, (n,) index; 0 for vessels, else the first rule that holds.
 
     Parameters
     ----------
     totals
-        (n, len(SUMS)) sums over the wall of each object.
+        (n, len(SUMS)) sums over the wall of each object (counts).
     pixels
-        (n,) number of pixels of each object with its filled lumen.
+        (n,) pixel count of each object with its filled lumen.
     pixel_area_um2
         Area of a pixel, µm².
     vectors
-        (3, 2) OD vectors of haematoxylin and DAB.
+        (3, 2) OD vectors of haematoxylin and DAB, dimensionless.
     params
         Settings.
     """
-    found = wall_colours(totals, vectors)
+    colour = wall_colours(totals, vectors)
     wall_um2 = totals[:, 0] * pixel_area_um2
     solid = totals[:, 0] >= 0.9 * pixels
     rules = (
-        params.exclude_black & (found["black_fraction"] >= 0.5),
-        params.exclude_foreign_dye & (np.abs(found["out_of_plane_deg"]) >= params.dye_deg),
-        params.exclude_pigment & (found["dab_fraction"] < params.min_dab_fraction),
+        params.exclude_black & (colour["black_fraction"] >= 0.5),
+        params.exclude_foreign_dye & (np.abs(colour["out_of_plane_deg"]) >= params.dye_deg),
+        params.exclude_pigment & (colour["dab_fraction"] < params.min_dab_fraction),
         params.exclude_edge_staining
-        & (found["edge_fraction"] >= 0.7)
+        & (colour["edge_fraction"] >= 0.7)
         & (wall_um2 >= params.edge_area_um2),
         params.exclude_folds
         & solid
         & (wall_um2 >= params.fold_area_um2)
-        & (found["dab_variation"] <= params.fold_variation),
+        & (colour["dab_variation"] <= params.fold_variation),
     )
     return np.select(rules, (2, 3, 1, 4, 5), 0).astype(np.uint8)
 
 
-def count_by_reason(verdict: NDArray[np.uint8]) -> dict[str, int]:
-    """How many objects were left out, by reason; every reason is named."""
-    return {REASONS[code]: int((verdict == code).sum()) for code in REASONS if code}
+def count_by_reason(codes: NDArray[np.uint8]) -> dict[str, int]:
+    """Number of excluded objects by reason; every reason is present.
+
+    *codes* are those of `REASONS`, (n,) index.
+    """
+    return {REASONS[code]: int((codes == code).sum()) for code in REASONS if code}
 
 
 def excluded_objects_table(
     objects: Table,
-    verdict: NDArray[np.uint8],
+    codes: NDArray[np.uint8],
     colours: Mapping[str, NDArray[np.floating]],
     params: FalsePositiveFilter,
 ) -> Table:
-    """The rows of *objects* that are no vessels, with the reason and what it rests on.
+    """The excluded rows of *objects*, with the reason and the colours that it rests on.
 
     Parameters
     ----------
     objects
-        (n) measurements of all objects.
-    verdict
-        (n,) codes of `REASONS`.
+        (n,) measurements of all objects, with their units.
+    codes
+        (n,) codes of `REASONS` (index).
     colours
-        (n,) each, of `wall_colours`.
+        (n,) each, of `wall_colours`: OD, degrees and fractions.
     params
         Settings.
     """
-    words = params.reason_descriptions()
+    reasons = params.reason_descriptions()
     about = {
-        "reason": "; ".join(f"{name}: {text}" for name, text in words.items()),
+        "reason": "; ".join(f"{name}: {text}" for name, text in reasons.items()),
         "dab_od": "mean amount of DAB over the wall, natural OD",
-        "dab_variation": "standard deviation of DAB over its mean within the wall",
-        "hue_angle_past_dab_deg": "angle of the mean colour beyond DAB, seen from haematoxylin",
+        "dab_variation": "coefficient of variation of DAB within the wall",
+        "hue_angle_past_dab_deg": "angle of the mean colour beyond DAB, as seen from haematoxylin",
         "out_of_plane_deg": "angle of the mean colour to the plane of both stains",
-        "dab_fraction": "share of DAB that lies in pixels of its colour",
-        "black_fraction": "share of the wall that is black",
-        "edge_fraction": "share of the wall near the edge of the tissue",
+        "dab_fraction": "fraction of DAB that lies in pixels of its colour",
+        "black_fraction": "fraction of the wall that is black",
+        "edge_fraction": "fraction of the wall near the edge of the tissue",
     }
     units = {"dab_od": "OD", "hue_angle_past_dab_deg": "°", "out_of_plane_deg": "°"}
-    reason = np.array([REASONS[int(code)] for code in verdict], "U8")
-    return objects.with_columns({"reason": reason, **colours}, units, about).rows(verdict != 0)
+    reason = np.array([REASONS[int(code)] for code in codes], "U8")
+    return objects.with_columns({"reason": reason, **colours}, units, about).rows(codes != 0)

@@ -26,7 +26,7 @@ _STEPS_PER_OD = 4096.0
 
 
 def require_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image as contiguous (rows, columns, 3) 8-bit levels; `InputError` for anything else."""
+    """The image as contiguous 8-bit levels (count), (rows, columns, 3); else `InputError`."""
     if rgb.ndim != 3 or rgb.shape[2] < 3 or rgb.dtype != np.uint8:
         raise InputError(
             f"segmentation needs an 8-bit RGB image (rows, columns, 3), not {rgb.shape} {rgb.dtype}"
@@ -77,7 +77,7 @@ def gaussian(image: Float32, sigma_px: float) -> Float32:
     Parameters
     ----------
     image
-        (rows, columns) values of any unit.
+        (rows, columns) values of any unit, such as OD.
     sigma_px
         Standard deviation, pixels; below a third of a pixel nothing is smoothed.
 

@@ -1,11 +1,11 @@
-"""Objects of a label image deleted, merged, split and classed by hand, reading their places only.
+"""Manual editing of a label image: objects are deleted, merged, split and assigned a class.
 
     labels on the disk ──read──► patches (copied when changed) ──compact──► labels 1 to m again
 
-An object is found by its pixel count: the window around its centroid grows until all of its pixels
-are in it.  So nothing but the surroundings of corrected objects is read, whatever the size of the
-slide, and the result does not depend on how the image is stored.  While objects are edited their
-numbers stay; at the end the highest numbers move into the gaps, so that few pixels change.
+An object is found by its pixel count: the window around its centroid grows until it holds all of
+its pixels.  So only the surroundings of corrected objects are read, whatever the size of the slide,
+and the result does not depend on how the image is stored.  While objects are edited their labels
+stay; at the end the highest labels move into the gaps, so that few pixels change.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ __all__ = [
 ]
 
 MAX_MERGE_GAP_UM = 100.0
-"""Objects further apart than this, between their nearest pixels' rows or columns, stay two."""
+"""Objects farther apart than this, in rows or columns, cannot be merged, µm."""
 OTHER_SIZE = 2.0
-"""An object that is this many times larger or smaller than the one meant is another object."""
+"""An object that is this many times larger or smaller than the corrected one is another object."""
 MANUAL_EDIT, MANUAL_CLASS = "manual_edit", "manual_class"
 _ABOUT = {
     MANUAL_EDIT: "how a reader has made the object: merged or split; empty as segmented",
@@ -56,14 +56,14 @@ class Edited:
     Parameters
     ----------
     rows
-        (m,) row of the table of the objects as found for each label 1 to m; -1 for an object that
-        a reader has made by merging or splitting.
+        (m,) row in the table of the segmented objects for each label 1 to m (index); -1 for an
+        object that a reader has made by merging or splitting.
     made
-        Label and window of each object that was made by hand, and how ("merged", "split").
+        Label and window of each manually made object, and how ("merged", "split").
     words
-        Class word by label, where one was given.
+        Assigned class by label.
     windows
-        Parts of the image in which anything changed.
+        Windows of the image in which pixels changed.
     """
 
     rows: NDArray[np.int64]
@@ -73,14 +73,14 @@ class Edited:
 
 
 class ObjectEditor:
-    """A label image whose objects can be edited; the image itself is never changed.
+    """A label image whose objects can be edited; the stored image is never changed.
 
-    It can be read like the image (two slices without step), with all edits in it.
+    It is read like the image (two slices without step), with all edits applied.
 
     Parameters
     ----------
     labels
-        (rows, columns) whole numbers on *lattice*, as found; ``k`` is row ``k - 1`` of *table*.
+        (rows, columns) labels on *lattice*, as segmented; ``k`` is row ``k - 1`` of *table*.
     lattice
         Where the pixels lie.
     table
@@ -110,18 +110,18 @@ class ObjectEditor:
         return out
 
     def at(self, place_um: Point) -> int:
-        """The object at a place, 0 where there is none."""
+        """Label of the object at a position in µm; 0 where there is none."""
         row, col = np.floor(self.lattice.to_index([place_um])[0] + 0.5).astype(int)
         if not (0 <= row < self.shape[0] and 0 <= col < self.shape[1]):
             return 0
         return int(self[row : row + 1, col : col + 1][0, 0])
 
     def row(self, label: int) -> int:
-        """The object's row in the table of what was found; -1 if a reader has made it."""
+        """The object's row in the table of the segmentation; -1 if a reader has made it."""
         return -1 if label in self._made else label - 1
 
     def word(self, label: int) -> str:
-        """The class that was given to an object."""
+        """The class that was assigned to an object."""
         return self._words.get(label, "")
 
     def how(self, label: int) -> str:
@@ -133,12 +133,12 @@ class ObjectEditor:
         return sorted(self._made)
 
     def mask(self, label: int) -> tuple[Slices, Mask]:
-        """The smallest window that holds an object, and its pixels there.
+        """The smallest window that holds an object, and its mask there, (rows, columns).
 
         Raises
         ------
         InputError
-            The image does not hold all pixels that the table counts: they belong to two results.
+            The image does not hold all pixels that the table counts: they are of two results.
         """
         if label in self._made:
             window = self._made[label][0]
@@ -154,7 +154,7 @@ class ObjectEditor:
             if found.shape == self.shape:
                 raise InputError(
                     f"object {label} has {int(found.sum())} pixels in the image but "
-                    f"{int(n_pixels)} in its table; run the step that found it again with --force"
+                    f"{int(n_pixels)} in its table; run its segmentation step again with --force"
                 )
             reach *= 2
 
@@ -165,22 +165,22 @@ class ObjectEditor:
 
     # --- editing --------------------------------------------------------------------------------
     def delete(self, label: int) -> None:
-        """Take an object away."""
+        """Delete an object."""
         window, mask = self.mask(label)
         self._paint(window, mask, 0)
         self._forget(label)
 
     def set_class(self, label: int, word: str) -> None:
-        """Give an object a class; an empty word takes it away."""
+        """Assign a class to an object; an empty word clears it."""
         self.mask(label)
         self._words.pop(label, None)
         if word:
             self._words[label] = word
 
     def merge(self, one: int, other: int) -> int:
-        """Make one object of two; its number.  Pixels between them stay background."""
+        """Merge two objects; the new label.  Pixels between them stay background."""
         if one == other:
-            raise InputError("these are the same object; click another one")
+            raise InputError("this is the same object; select another one")
         (first, mask_1), (second, mask_2) = self.mask(one), self.mask(other)
         for axis in (0, 1):
             gap = max(first[axis].start, second[axis].start) - min(
@@ -188,7 +188,7 @@ class ObjectEditor:
             )
             if gap * self.lattice.spacing_um[axis] > MAX_MERGE_GAP_UM:
                 raise InputError(
-                    f"the two objects are more than {MAX_MERGE_GAP_UM:g} µm apart and stay two"
+                    f"objects more than {MAX_MERGE_GAP_UM:g} µm apart cannot be merged"
                 )
         label = self._take("merged", _union(first, second), self.word(one) or self.word(other))
         self._paint(first, mask_1, label)
@@ -198,10 +198,10 @@ class ObjectEditor:
         return label
 
     def split(self, label: int, line_um: ArrayLike) -> list[int]:
-        """Split an object along a line that crosses it; the numbers of its parts, largest first.
+        """Split an object along a line that crosses it; the labels of its parts, largest first.
 
-        Pixels under the line go to the nearest part.  Raises `InputError` if the line does not
-        divide the object.
+        *line_um* has the shape (n, 2), in µm.  Pixels under the line go to the nearest part.
+        `InputError` if the line does not divide the object.
         """
         window, mask = self.mask(label)
         corner = np.array([window[0].start, window[1].start])
@@ -210,9 +210,7 @@ class ObjectEditor:
         before = ndimage.label(mask, _AROUND)[1]
         parts, n = ndimage.label(mask & ~line, _AROUND)
         if n <= before:
-            raise InputError(
-                "the line does not divide the object; draw it from outside across the whole object"
-            )
+            raise InputError("the line does not divide the object; draw it across the whole object")
         nearest = ndimage.distance_transform_edt(
             parts == 0, self.lattice.spacing_um, return_distances=False, return_indices=True
         )
@@ -255,7 +253,7 @@ class ObjectEditor:
                     patch[both[1]][mask[both[0]]] = value
 
     def state(self) -> tuple[Any, ...]:
-        """All edits so far, for `restore`; cheap, because only what is edited later is copied."""
+        """All edits so far, for `restore`; cheap, because only later edits copy pixels."""
         return (
             dict(self._patches),
             dict(self._made),
@@ -270,7 +268,7 @@ class ObjectEditor:
 
     # --- the result -----------------------------------------------------------------------------
     def compact(self) -> Edited:
-        """Number the objects from 1 without gaps; nothing is to be edited afterwards."""
+        """Number the objects from 1 without gaps; no edits are possible afterwards."""
         removed = np.array(sorted(self._removed), np.int64)
         m = self._next - 1 - removed.size
         gaps = removed[removed <= m]
@@ -357,23 +355,23 @@ def _apply(editor: ObjectEditor, correction: Correction) -> None:
     elif correction.kind == "class":
         editor.set_class(objects[0], correction.word)
     else:
-        raise InputError(f"'{correction.kind}' is no correction of an object")
+        raise InputError(f"unknown correction '{correction.kind}' of an object")
 
 
 def _found(editor: ObjectEditor, place: Point, centroid: Point, area_um2: float) -> int:
     label = editor.at(place) or editor.at(centroid)
     if label == 0:
-        raise InputError("no object is there any more")
+        raise InputError("there is no object any more")
     if editor.how(label):
         return label
     now = float(editor.mask(label)[1].sum()) * editor.lattice.sample_area_um2
     if not 1 / OTHER_SIZE <= now / area_um2 <= OTHER_SIZE:
-        raise InputError(f"the object there has now {now:.3g} µm² instead of {area_um2:.3g} µm²")
+        raise InputError(f"the object there now has {now:.3g} µm² instead of {area_um2:.3g} µm²")
     return label
 
 
 def _tight(window: Slices, mask: Mask) -> tuple[Slices, Mask]:
-    """A window and mask cut down to what is marked."""
+    """A window and mask cropped to the pixels of the mask."""
     rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     r0, r1, c0, c1 = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
     top, left = window[0].start, window[1].start
@@ -388,7 +386,7 @@ def _union(one: Slices, other: Slices) -> Slices:
 
 
 def _drawn(points: Sequence[Sequence[int]] | NDArray[np.int_], shape: tuple[int, ...]) -> Mask:
-    """A path of pixels through which no diagonal step leads."""
+    """A path of pixels that no diagonal step crosses."""
     out = np.zeros(shape, bool)
     for start, stop in pairwise(points):
         n = 4 * int(np.abs(np.subtract(stop, start)).max()) + 1

@@ -1,4 +1,4 @@
-"""How good a segmentation is: per-class scores of a confusion matrix, and object matching."""
+"""Metrics of a segmentation: per-class scores of a confusion matrix, and object matching."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ClassScores:
 
 
 def confusion_matrix(truth: ArrayLike, found: ArrayLike, n_classes: int) -> NDArray[np.int64]:
-    """Pixel counts (n, n): row = true class 1..n, column = found class; code 0 is left out."""
+    """Pixel counts (n, n): row = true class 1..n, column = found class; code 0 is ignored."""
     true, seen = np.asarray(truth).ravel(), np.asarray(found).ravel()
     if true.shape != seen.shape:
         raise InputError(f"{true.size} true and {seen.size} found pixels cannot be compared")

@@ -1,7 +1,7 @@
-"""Nuclei: haematoxylin-rich objects, told apart by watershed, with their edge at half contrast.
+"""Nuclei segmentation: the interface of all methods, and the classical one.
 
-The classical method needs no training and no weights.  A network can take its place: anything
-that offers `NucleiModel`.
+The classical method finds haematoxylin-rich objects, splits them by watershed and puts their edge
+at a fraction of the contrast.  It needs neither training nor weights.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _OD_RANGE = 2.5
 _RED_TOLERANCE = 1.1
 _EXCESS_TOLERANCE_OD = 0.2
 _LARGEST_UM = 12.0
-"""Distances to the edge are not followed further; larger than the radius of any nucleus."""
+"""Maximum distance to the edge that is measured; larger than the radius of any nucleus."""
 
 
 class NucleiModel(Protocol):
-    """What finds nuclei in a block of a slide: the classical method or a network."""
+    """A method that segments nuclei in a block of a slide: the classical one or a network."""
 
     @property
     def name(self) -> str:
@@ -58,11 +58,11 @@ class NucleiModel(Protocol):
 
     @property
     def spacing_um(self) -> float:
-        """Pixel size at which a slide is best read for it, µm."""
+        """Pixel size of the method, µm."""
 
     @property
     def halo_um(self) -> float:
-        """Margin that a block needs for its inner part to be as in the whole slide, µm."""
+        """Halo that a block needs for its core to be as in the whole slide, µm."""
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -70,10 +70,13 @@ class NucleiModel(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """Sentences for the user about what had to change while it ran."""
+        """Messages about what changed while it ran."""
 
     def segment(self, rgb: NDArray[np.uint8], spacing_um: float) -> Labels:
-        """Labels 1..n of a block, int32 (rows, columns), numbered by first pixel."""
+        """Labels 1..n of a block, (rows, columns), numbered by first pixel.
+
+        *rgb* holds 8-bit levels, (rows, columns, 3); *spacing_um* is its pixel size, µm.
+        """
 
 
 def nuclear_density(
@@ -82,14 +85,14 @@ def nuclear_density(
     """Amount of haematoxylin in natural OD where it may be nuclear, (rows, columns).
 
     Two limits keep other colours out.  Red blood cells absorb little red light: haematoxylin is
-    never more than the red optical density allows.  Brown membranes and their compressed edges
+    never more than the red optical density allows.  Brown membranes and their compression artefacts
     get some haematoxylin from deconvolution: where the second stain exceeds haematoxylin by more
-    than 0.2, the excess is taken off.
+    than 0.2 OD, the excess is subtracted.
 
     Parameters
     ----------
     rgb
-        (rows, columns, 3) 8-bit picture.
+        (rows, columns, 3) 8-bit levels.
     vectors
         (3, 2) OD vectors as columns, haematoxylin first; Ruifrok and Johnston 2001 for H&E if None.
     white
@@ -120,10 +123,10 @@ def _limited(rgb: NDArray[np.uint8], table: Float32, tolerance: np.float32) -> F
 
 
 def estimate_nuclear_threshold(od_samples: ArrayLike, params: NucleiParams) -> float:
-    """Haematoxylin threshold of a slide, natural OD, from pixels sampled over its tissue.
+    """Haematoxylin threshold of a slide, natural OD, from amounts (n,) sampled over its tissue.
 
     Otsu's threshold over samples within [0.1, 2.5] divided by ``sensitivity``, at least
-    ``min_threshold_od``.  NaN samples are left out.
+    ``min_threshold_od``.  NaN samples are ignored.
     """
     samples = np.asarray(od_samples, float).ravel()
     samples = samples[np.isfinite(samples) & (samples >= _LOWEST_TISSUE_OD)]
@@ -143,8 +146,8 @@ class ClassicalNuclei:
     vectors
         (3, 2) OD vectors, haematoxylin first (a Macenko fit, or H-DAB vectors); Ruifrok's if None.
     threshold_od
-        The slide's threshold (`estimate_nuclear_threshold`); estimated from each picture if None,
-        which is right for a single picture and not for blocks of a slide.
+        Threshold of the slide, natural OD (`estimate_nuclear_threshold`); estimated from each image
+        if None, which is right for a single image and wrong for blocks of a slide.
     """
 
     name = "classical"
@@ -162,12 +165,12 @@ class ClassicalNuclei:
 
     @property
     def spacing_um(self) -> float:
-        """Pixel size at which a slide is best read for it, µm."""
+        """Pixel size of the method, µm."""
         return self.params.spacing_um
 
     @property
     def halo_um(self) -> float:
-        """Margin that a block needs for its inner part to be as in the whole slide, µm."""
+        """Halo that a block needs for its core to be as in the whole slide, µm."""
         p = self.params
         reach = 3 * (p.smoothing_um + p.seed_smoothing_um) + p.separation_um + p.opening_um
         return float(max(reach + 2 * _LARGEST_UM, p.surroundings_um + _LARGEST_UM) + p.spacing_um)
@@ -183,12 +186,18 @@ class ClassicalNuclei:
         }
 
     def density(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
-        """Smoothed amount of haematoxylin, natural OD; sample it to estimate the threshold."""
+        """Smoothed amount of haematoxylin, natural OD, shape (rows, columns).
+
+        *rgb* holds 8-bit levels, (rows, columns, 3); *spacing_um* is its pixel size, µm.
+        """
         density = nuclear_density(rgb, self.vectors)
         return gaussian(density, self.params.smoothing_um / spacing_um)
 
     def segment(self, rgb: NDArray[np.uint8], spacing_um: float) -> Labels:
-        """Labels 1..n of a block, int32 (rows, columns), numbered by first pixel."""
+        """Labels 1..n of a block, (rows, columns), numbered by first pixel.
+
+        *rgb* holds 8-bit levels, (rows, columns, 3); *spacing_um* is its pixel size, µm.
+        """
         if not spacing_um > 0:
             raise InputError(f"the pixel size must be positive, not {spacing_um} µm")
         p, density = self.params, self.density(rgb, spacing_um)
@@ -210,13 +219,13 @@ class ClassicalNuclei:
         return open_mask(filled, self.params.opening_um / spacing_um)
 
     def _score(self, density: Float32, mask: Mask, spacing_um: float) -> Float32:
-        """Height in which centres are peaks: smoothed distance to the edge (µm) plus amount."""
+        """Score with peaks at the centres: smoothed distance to the edge (µm) plus density."""
         distance = chamfer_distance(mask, math.ceil(_LARGEST_UM / spacing_um))
         combined = distance * np.float32(spacing_um) + density
         return gaussian(combined, self.params.seed_smoothing_um / spacing_um)
 
     def _to_edge(self, density: Float32, labels: Labels, mask: Mask, spacing_um: float) -> Mask:
-        """Pixels above each nucleus's own edge between its surroundings and its dark part."""
+        """Mask of pixels above the edge of their nucleus, between surroundings and dark part."""
         radius = round(self.params.surroundings_um / spacing_um)
         outside = (~mask).astype(np.float32)
         share = box_mean(outside, radius)
@@ -227,22 +236,22 @@ class ClassicalNuclei:
 def segment_nuclei(
     image: Raster, params: NucleiParams | None = None, model: NucleiModel | None = None
 ) -> LabelImage:
-    """Nuclei of a picture in memory, numbered by their first pixel in raster order.
+    """Nuclei of an image in memory, numbered by their first pixel in raster order.
 
     Parameters
     ----------
     image
         (rows, columns, 3) 8-bit RGB with square pixels; used at its own pixel size.
     params
-        Settings: the method, and those of the classical one; left out of account when a model is
-        given.  Without both the default method is used.
+        Settings: the method, and those of the classical one; ignored when a model is given.
+        Without both the default method is used.
     model
         A method with all that it needs, such as a network with other weights.
 
     Returns
     -------
     LabelImage
-        int32 labels on the picture's lattice; 0 where there is no nucleus.
+        (rows, columns) labels on the lattice of the image; 0 where there is no nucleus.
     """
     method = model if model is not None else _method(params or NucleiParams())
     labels = method.segment(require_rgb(image.values), image.lattice.spacing_um[0])
@@ -250,13 +259,13 @@ def segment_nuclei(
 
 
 def _method(params: NucleiParams) -> NucleiModel:
-    """The method of the settings, as far as no weights have to be looked for."""
+    """The method of the settings, if it needs no weights from elsewhere."""
     if params.method == "classical":
         return ClassicalNuclei(params)
     if params.weights:
         raise InputError(
-            f"the weights {params.weights} have to be loaded first: give segment_nuclei a "
-            "StarDistNuclei with them as its model"
+            f"load the weights {params.weights} first and pass a StarDistNuclei with them as "
+            "`model` to segment_nuclei"
         )
     from napari_mosaik.segment.stardist import StarDistNuclei, embedded_weights
 
@@ -286,7 +295,10 @@ def _above_edge(density: Float32, around: Float32, labels: Labels, fraction: flo
 
 @compiled
 def renumber(labels: Labels, min_pixels: int) -> Labels:
-    """Labels without the small ones, numbered 1..n by first pixel in raster order."""
+    """Labels without objects below *min_pixels*, numbered by first pixel.
+
+    Both label images have the shape (rows, columns), and *min_pixels* is a count.
+    """
     count = np.zeros(labels.max() + 1, np.int64)
     for value in labels.ravel():
         count[value] += 1

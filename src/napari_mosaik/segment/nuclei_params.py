@@ -1,4 +1,4 @@
-"""Settings of the nuclei: the method, and what tunes it."""
+"""Settings of the nuclei segmentation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from napari_mosaik.core.params import Params, setting
 __all__ = ["NETWORK_SPACING_UM", "NucleiParams"]
 
 NETWORK_SPACING_UM = 0.5
-"""Pixel size that StarDist's networks for H&E read."""
+"""Pixel size of StarDist's networks for H&E, µm."""
 
 
 class NucleiParams(Params):
@@ -17,25 +17,25 @@ class NucleiParams(Params):
 
     method: Literal["stardist", "classical"] = setting(
         "stardist",
-        "How nuclei are found: by a StarDist network, or by their haematoxylin alone.",
+        "Segmentation by a StarDist network, or by haematoxylin density and watershed.",
         choices={"stardist": "StarDist network", "classical": "Haematoxylin and watershed"},
     )
     weights: str = setting(
         "",
-        "Hash of other weights of the StarDist network ('napari-mosaik weights' lists those that "
-        "are here, fetches and takes in others); empty for those that come with the program.",
+        "Hash of other StarDist weights ('napari-mosaik weights' lists, downloads and imports "
+        "them); empty for the weights that come with the program.",
         advanced=True,
     )
     probability: float = setting(
         0.0,
-        "Least probability of a nucleus for the network; 0 takes the network's own. Less finds "
-        "more nuclei, and more that are none.",
+        "Minimum probability of a nucleus for the network; 0 uses the network's own. A lower value "
+        "finds more nuclei and more false positives.",
         ge=0,
         lt=1,
     )
     spacing_um: float = setting(
         1.0,
-        "Pixel size at which the classical method finds nuclei; a network has its own.",
+        "Pixel size of the classical method; a network has its own.",
         unit="µm",
         gt=0,
     )
@@ -43,11 +43,14 @@ class NucleiParams(Params):
         0.5, "Standard deviation of the first smoothing.", unit="µm", ge=0, le=5
     )
     sensitivity: float = setting(
-        1.2, "How much below the slide's own threshold (Otsu) a nucleus may lie.", gt=0.2, le=5
+        1.2,
+        "Factor by which the slide's threshold (Otsu) is divided; higher finds paler nuclei.",
+        gt=0.2,
+        le=5,
     )
     min_threshold_od: float = setting(
         0.15,
-        "Less haematoxylin than this (natural optical density) is never a nucleus.",
+        "Minimum haematoxylin threshold, natural optical density.",
         unit="OD",
         ge=0,
         le=3,
@@ -55,34 +58,40 @@ class NucleiParams(Params):
     )
     edge_fraction: float = setting(
         0.35,
-        "Where the edge lies between the surroundings (0) and the nucleus (1).",
+        "Position of the edge between the surroundings (0) and the nucleus (1).",
         ge=0,
         lt=1,
         advanced=True,
     )
     surroundings_um: float = setting(
-        20.0, "Half width of the surroundings.", unit="µm", gt=0, le=200, advanced=True
+        20.0, "Half width of the surroundings of a nucleus.", unit="µm", gt=0, le=200, advanced=True
     )
     separation_um: float = setting(
-        3.0, "Two nuclei have centres at least this far apart.", unit="µm", gt=0, le=50
+        3.0, "Minimum distance between the centres of two nuclei.", unit="µm", gt=0, le=50
     )
     seed_smoothing_um: float = setting(
         1.5,
-        "Standard deviation of the smoothing that finds centres.",
+        "Standard deviation of the smoothing before centres are detected.",
         unit="µm",
         ge=0,
         le=10,
         advanced=True,
     )
     opening_um: float = setting(
-        0.5, "Radius of the opening that removes thin bridges.", unit="µm", ge=0, le=5
+        0.5,
+        "Radius of the opening that removes thin bridges between nuclei.",
+        unit="µm",
+        ge=0,
+        le=5,
     )
     max_hole_um2: float = setting(
-        20.0, "Pale places within a nucleus up to this area are filled.", unit="µm²", ge=0
+        20.0, "Maximum area of a pale hole in a nucleus that is filled.", unit="µm²", ge=0
     )
-    min_area_um2: float = setting(7.0, "Smaller objects are left out.", unit="µm²", ge=0)
+    min_area_um2: float = setting(
+        7.0, "Minimum area of a nucleus; smaller objects are excluded.", unit="µm²", ge=0
+    )
 
     @property
     def read_spacing_um(self) -> float:
-        """Pixel size at which a slide is read, µm: that of the usual network, or the setting."""
+        """Pixel size at which a slide is read, µm: that of the network, or the setting."""
         return self.spacing_um if self.method == "classical" else NETWORK_SPACING_UM

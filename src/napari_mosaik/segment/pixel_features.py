@@ -1,7 +1,7 @@
-"""Colour and texture around each pixel: what the fast tissue classifier sees.
+"""Features of the fast tissue classifier: colour and texture around each pixel.
 
-The slide is read at a fine pixel size and reduced to coarse cells; each cell keeps its mean
-amounts of stain and their spread, and the same is then smoothed over wider surroundings.
+The slide is read at a fine pixel size and reduced to coarse cells; each cell has the mean and the
+spread of its stain amounts, and these are then smoothed over wider surroundings.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def feature_names(scales_um: tuple[float, ...]) -> tuple[str, ...]:
 def pixel_features(
     rgb: NDArray[np.uint8], spacing_um: float, cell_um: float, scales_um: tuple[float, ...]
 ) -> Float32:
-    """Features (rows, columns, f) of cells of ``cell_um``; see `feature_names`.
+    """Features of cells of ``cell_um``, (rows, columns, f), OD; see `feature_names`.
 
     Parameters
     ----------
     rgb
-        (rows, columns, 3) 8-bit picture.
+        (rows, columns, 3) 8-bit levels.
     spacing_um
-        Its pixel size, µm; a whole number of pixels makes a cell.
+        Pixel size, µm; a cell is a whole number of pixels wide.
     cell_um
         Edge of a cell, µm.
     scales_um
@@ -72,7 +72,7 @@ def pixel_features(
 
 
 def reduce_rgb(rgb: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Mean of cells of ``factor`` x ``factor`` pixels, rounded to 8-bit levels.
+    """Mean of cells of ``factor`` x ``factor`` pixels, rounded to 8-bit levels (count).
 
     *rgb* has the shape (rows, columns, 3) and the result (ceil(rows / factor),
     ceil(columns / factor), 3); a last partial cell is the mean of the pixels that it has.

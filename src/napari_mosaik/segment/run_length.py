@@ -1,8 +1,9 @@
-"""Masks as runs: the objects and the holes of a mask, labelled together in one scan.
+"""Run-length encoded masks: objects and holes of a mask, labelled together in one scan.
 
-A run is a stretch of equal pixels within a row.  Objects are eight-connected parts of the mask,
-holes are four-connected parts of its background.  A mask of tissue has far fewer runs than pixels,
-so labelling, measuring and filling cost little more than looking at each pixel once.
+A run is a sequence of equal pixels within a row.  Objects are eight-connected parts of the mask,
+holes are four-connected parts of its background.  A mask has far fewer runs than pixels, so
+labelling, measuring and filling cost little more than one look at each pixel, and a block is stored
+in a small file.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from numpy.typing import NDArray
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.frame import Mask
 
-__all__ = ["BlockComponents", "Labels", "Runs", "find", "find_runs", "scan_runs"]
+__all__ = ["BlockComponents", "Labels", "Runs", "find_runs", "scan_runs"]
 
 Labels = NDArray[np.int32]
-Ints = NDArray[np.int32]
+_Ints = NDArray[np.int32]
 _ALL, _NONE = np.uint64(0x0101010101010101), np.uint64(0)
-"""Eight pixels inside, and none, as one number."""
+"""Eight pixels of the mask, and of the background, as one number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,11 +33,12 @@ class BlockComponents:
     Parameters
     ----------
     pixels
-        (n,) number of pixels.
+        (n,) pixel count.
     first
         (n,) flat index of the first pixel within the block.
     edges
-        Labels along the block's top, bottom, left and right edge; 0 where there is none.
+        Labels along the block's top and bottom, (columns,), left and right edge, (rows,); 0 for
+        none.
     """
 
     pixels: NDArray[np.int64]
@@ -80,14 +82,14 @@ class Runs:
 
     shape: tuple[int, int]
     row: NDArray[np.int64]
-    start: Ints
+    start: _Ints
     inside: Mask
-    label: Ints
+    label: _Ints
     n_objects: int
     n_holes: int
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Named arrays for a file: far smaller than the mask, and nothing is to be found again."""
+        """Named arrays for a file, far smaller than the mask."""
         counts = np.array([*self.shape, self.n_objects, self.n_holes], np.int64)
         return {
             "runs:counts": counts,
@@ -107,7 +109,7 @@ class Runs:
         return cls((rows, cols), row, start, inside, label, n_objects, n_holes)
 
     def mask(self) -> Mask:
-        """The mask itself, (rows, columns)."""
+        """The mask, shape (rows, columns)."""
         return self.filled(np.zeros(self.n_holes + 1, bool))
 
     def objects(self) -> BlockComponents:
@@ -115,14 +117,14 @@ class Runs:
         return self._parts(True, self.n_objects)
 
     def holes(self) -> BlockComponents:
-        """The holes of the mask, the background around everything among them."""
+        """The holes of the mask, the background around all objects among them."""
         return self._parts(False, self.n_holes)
 
     def painted(self, numbers: NDArray[np.int32] | None = None, border: int = 0) -> Labels:
-        """(rows, columns) label of each pixel's object, 0 outside.
+        """Labels of the objects, shape (rows, columns); 0 outside.
 
-        *numbers* (n_objects + 1,) replaces the own numbers, with 0 for objects to be left out.
-        *border* adds that many pixels of 0 on each side.
+        *numbers* (n_objects + 1,) replaces the labels, with 0 for objects to be dropped.  *border*
+        adds that many pixels of 0 on each side.
         """
         if numbers is None:
             numbers = np.arange(self.n_objects + 1, dtype=np.int32)
@@ -134,7 +136,7 @@ class Runs:
         return out
 
     def filled(self, fill: Mask) -> Mask:
-        """The mask with the holes *fill* (n_holes + 1,) closed."""
+        """Mask (rows, columns) with the holes *fill*, a mask of shape (n_holes + 1,), filled."""
         out = np.zeros(self.shape, bool)
         _fill_runs(out, self.row, self.start, self.inside, self.label, fill)
         return out
@@ -148,7 +150,7 @@ class Runs:
 
 
 def find_runs(mask: Mask) -> Runs:
-    """The runs of a mask (rows, columns), labelled."""
+    """The labelled runs of a mask of shape (rows, columns)."""
     shape = (int(mask.shape[0]), int(mask.shape[1]))
     if min(shape) == 0:
         empty = np.zeros(0, np.int32)
@@ -159,14 +161,17 @@ def find_runs(mask: Mask) -> Runs:
     return Runs(shape, row, start, inside, label, int(n_objects), int(n_holes))
 
 
-def scan_runs(mask: Mask) -> tuple[NDArray[np.int64], Ints, Mask]:
-    """`Runs.row`, `Runs.start` and `Runs.inside` of a mask with at least one pixel."""
+def scan_runs(mask: Mask) -> tuple[NDArray[np.int64], _Ints, Mask]:
+    """Row index, start (index) and mask of the runs of a mask with at least one pixel.
+
+    As in `Runs`: *mask* is (rows, columns), the results (rows + 1,), (n_runs,) and (n_runs,).
+    """
     return _scan(*_words(mask), mask.shape[1])
 
 
 @compiled
-def find(parent: NDArray[np.int64], i: int) -> int:
-    """Root of a label in a union-find forest; the way there is shortened."""
+def _find(parent: NDArray[np.int64], i: int) -> int:
+    """Root of a label in a union-find forest; the path to it is shortened."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -184,7 +189,9 @@ def _words(mask: Mask) -> tuple[Mask, NDArray[np.uint64]]:
 
 
 @compiled
-def _scan(mask: Mask, words: NDArray[np.uint64], cols: int) -> tuple[NDArray[np.int64], Ints, Mask]:
+def _scan(
+    mask: Mask, words: NDArray[np.uint64], cols: int
+) -> tuple[NDArray[np.int64], _Ints, Mask]:
     rows = mask.shape[0]
     row = np.zeros(rows + 1, np.int64)
     start, inside = np.empty(2 * rows + 64, np.int32), np.empty(2 * rows + 64, np.bool_)
@@ -207,7 +214,7 @@ def _longer(array: Any, room: int) -> Any:
 
 @compiled
 def _starts(
-    line: Mask, words: NDArray[np.uint64], cols: int, k: int, start: Ints, inside: Mask
+    line: Mask, words: NDArray[np.uint64], cols: int, k: int, start: _Ints, inside: Mask
 ) -> int:
     """Where the runs of a row begin; eight pixels are passed over at once where they are equal."""
     last, same = line[0], _ALL if line[0] else _NONE
@@ -224,13 +231,15 @@ def _starts(
 
 
 @compiled
-def _stop(start: Ints, k: int, end: int, cols: int) -> int:
+def _stop(start: _Ints, k: int, end: int, cols: int) -> int:
     """Column after the last one of a run; *end* is the index after the last run of its row."""
     return int(start[k + 1]) if k + 1 < end else cols
 
 
 @compiled
-def _connect(cols: int, row: NDArray[np.int64], start: Ints, inside: Mask) -> tuple[Ints, int, int]:
+def _connect(
+    cols: int, row: NDArray[np.int64], start: _Ints, inside: Mask
+) -> tuple[_Ints, int, int]:
     parent = np.arange(start.size)
     for r in range(1, row.size - 1):
         k, j, end, above = row[r], row[r - 1], row[r + 1], row[r]
@@ -244,10 +253,10 @@ def _connect(cols: int, row: NDArray[np.int64], start: Ints, inside: Mask) -> tu
 
 @compiled
 def _next_pair(
-    parent: NDArray[np.int64], inside: Mask, start: Ints,
+    parent: NDArray[np.int64], inside: Mask, start: _Ints,
     k: int, j: int, end: int, above: int, stop: int, over: int,
 ) -> tuple[int, int]:  # fmt: skip
-    """Go on with the run that ends first; runs that meet at a corner are joined on the way."""
+    """Advance past the run that ends first; runs that meet at a corner are joined on the way."""
     if stop < over:
         return k + 1, j
     if over < stop:
@@ -261,7 +270,7 @@ def _next_pair(
 
 @compiled
 def _unite(parent: NDArray[np.int64], one: int, other: int) -> None:
-    a, b = find(parent, one), find(parent, other)
+    a, b = _find(parent, one), _find(parent, other)
     if a < b:
         parent[b] = a
     elif b < a:
@@ -269,11 +278,11 @@ def _unite(parent: NDArray[np.int64], one: int, other: int) -> None:
 
 
 @compiled
-def _number(parent: NDArray[np.int64], inside: Mask) -> tuple[Ints, int, int]:
+def _number(parent: NDArray[np.int64], inside: Mask) -> tuple[_Ints, int, int]:
     label = np.zeros(parent.size, np.int32)
     n_objects, n_holes = 0, 0
     for k in range(parent.size):
-        root = find(parent, k)
+        root = _find(parent, k)
         if root != k:
             label[k] = label[root]
         elif inside[k]:
@@ -287,7 +296,13 @@ def _number(parent: NDArray[np.int64], inside: Mask) -> tuple[Ints, int, int]:
 
 @compiled
 def _measure(
-    cols: int, row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints, wanted: bool, n: int
+    cols: int,
+    row: NDArray[np.int64],
+    start: _Ints,
+    inside: Mask,
+    label: _Ints,
+    wanted: bool,
+    n: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     pixels, first = np.zeros(n, np.int64), np.zeros(n, np.int64)
     for r in range(row.size - 1):
@@ -302,7 +317,7 @@ def _measure(
 
 @compiled
 def _edges(
-    shape: tuple[int, int], row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints,
+    shape: tuple[int, int], row: NDArray[np.int64], start: _Ints, inside: Mask, label: _Ints,
     wanted: bool,
 ) -> tuple[Labels, Labels, Labels, Labels]:  # fmt: skip
     rows, cols = shape
@@ -319,7 +334,13 @@ def _edges(
 
 @compiled
 def _line(
-    cols: int, row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints, wanted: bool, r: int
+    cols: int,
+    row: NDArray[np.int64],
+    start: _Ints,
+    inside: Mask,
+    label: _Ints,
+    wanted: bool,
+    r: int,
 ) -> Labels:
     """Labels along one row."""
     out = np.zeros(cols, np.int32)
@@ -332,7 +353,7 @@ def _line(
 
 @compiled
 def _paint(
-    out: Labels, row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints,
+    out: Labels, row: NDArray[np.int64], start: _Ints, inside: Mask, label: _Ints,
     numbers: NDArray[np.int32],
 ) -> None:  # fmt: skip
     for r in range(row.size - 1):
@@ -344,7 +365,7 @@ def _paint(
 
 @compiled
 def _fill_runs(
-    out: Mask, row: NDArray[np.int64], start: Ints, inside: Mask, label: Ints, fill: Mask
+    out: Mask, row: NDArray[np.int64], start: _Ints, inside: Mask, label: _Ints, fill: Mask
 ) -> None:
     for r in range(row.size - 1):
         for k in range(row[r], row[r + 1]):

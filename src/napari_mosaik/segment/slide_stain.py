@@ -1,4 +1,4 @@
-"""What sampled pixels of a slide say before its vessels are found: stains, threshold, look."""
+"""Stains and DAB threshold of a slide, estimated from sampled pixels, and warnings about them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ __all__ = [
 
 H_DAB = np.array([HAEMATOXYLIN, DAB]).T
 _OD_RANGE = 1.5
-"""Stronger DAB counts as this much for the histogram: dark walls must not push the threshold up."""
+"""Stronger DAB counts as this much in the histogram: dark walls must not raise the threshold."""
 _MANY = 0.3
-"""With a larger share of the brown objects left out, the user is asked to look."""
+"""A larger fraction of excluded objects is reported."""
 
 
 def vessel_density(rgb: NDArray[np.uint8], vectors: ArrayLike | None = None) -> Float32:
@@ -47,7 +47,7 @@ def vessel_density(rgb: NDArray[np.uint8], vectors: ArrayLike | None = None) -> 
     Parameters
     ----------
     rgb
-        (rows, columns, 3) 8-bit picture.
+        (rows, columns, 3) 8-bit levels.
     vectors
         (3, 2) OD vectors of haematoxylin and DAB as columns; Ruifrok and Johnston 2001 if None.
     """
@@ -55,7 +55,7 @@ def vessel_density(rgb: NDArray[np.uint8], vectors: ArrayLike | None = None) -> 
 
 
 def estimate_threshold(od_samples: ArrayLike, params: VesselParams) -> float:
-    """DAB threshold of a slide, natural OD, from pixels sampled over its tissue.
+    """DAB threshold of a slide, natural OD, from amounts (n,) sampled over its tissue.
 
     Otsu's threshold over samples clipped to [0, 1.5], at least ``params.min_threshold_od``; the
     fixed value if the parameters say so.  NaN samples are ignored; without samples the fixed value
@@ -70,9 +70,9 @@ def estimate_threshold(od_samples: ArrayLike, params: VesselParams) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Staining:
-    """What sampled pixels of a slide say: its stains, the threshold, and whether it is DAB at all.
+    """Stains and DAB threshold of a slide, and whether it shows DAB at all.
 
-    ``threshold`` is an amount of DAB in natural OD; ``warnings`` are sentences for the user.
+    ``threshold`` is an amount of DAB in natural OD; ``warnings`` are messages for the user.
     """
 
     stains: HDabStains
@@ -137,7 +137,7 @@ class SampledPixels:
 def estimate_staining(sampled: NDArray[np.uint8] | SampledPixels, params: VesselParams) -> Staining:
     """Stains, DAB threshold and guessed stain of a slide.
 
-    *sampled* are pixels over its tissue, (n, 3) 8-bit levels.
+    *sampled* are pixels over its tissue, (n, 3) 8-bit levels; the threshold is a natural OD.
     """
     if not isinstance(sampled, SampledPixels):
         sampled = SampledPixels(sampled)
@@ -148,15 +148,15 @@ def estimate_staining(sampled: NDArray[np.uint8] | SampledPixels, params: Vessel
 
 
 def result_warnings(
-    n_vessels: int, left_out: Mapping[str, int], staining: Staining, params: VesselParams
+    n_vessels: int, excluded: Mapping[str, int], staining: Staining, params: VesselParams
 ) -> list[str]:
-    """Sentences on a result that asks for a look: no vessel at all, or many objects left out."""
-    n_out = sum(left_out.values())
+    """Warnings about a result: no vessel at all, or many excluded objects."""
+    n_out = sum(excluded.values())
     if n_vessels == 0:
         if staining.guess.stained < 0.001:
-            why = "hardly a pixel of the tissue is stained (blank, or of one colour)"
+            why = "hardly any pixel of the tissue is stained (blank, or of one colour)"
         elif n_out:
-            why = "every brown object was left out (" + _listed(left_out) + ")"
+            why = "every DAB object was excluded (" + _listed(excluded) + ")"
         elif params.method == "hsv":
             why = "no object of brown hue is large enough"
         else:
@@ -167,11 +167,11 @@ def result_warnings(
         return [f"no vessel was found: {why}"]
     if n_out > 5 and n_out > _MANY * (n_vessels + n_out):
         return [
-            f"{n_out} of {n_vessels + n_out} brown objects were left out ({_listed(left_out)}); "
-            "look at them, and switch off the rule that is wrong here"
+            f"{n_out} of {n_vessels + n_out} DAB objects were excluded ({_listed(excluded)}). "
+            "Review them and disable the rule that does not apply to this slide."
         ]
     return []
 
 
-def _listed(left_out: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+def _listed(excluded: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in excluded.items() if count)

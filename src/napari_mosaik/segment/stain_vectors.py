@@ -1,7 +1,7 @@
-"""The two stains of an H-DAB slide: their colours, and whether the slide is one at all.
+"""Stain vectors of an H-DAB slide, and which stain a slide shows.
 
-Colours are directions in optical density (R, G, B).  Those of Ruifrok and Johnston are a good
-start; a slide's own ones are found among its pixels, where the slide shows enough of either stain.
+A stain vector is a direction in optical density (R, G, B).  Those of Ruifrok and Johnston are a
+good start; a slide's own are estimated from its pixels, if it shows enough of either stain.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ __all__ = [
 
 StainVector = tuple[float, float, float]
 
-LEAST_OD: Final = {"haematoxylin": 0.45, "DAB": 0.7}
-"""A pixel paler than this (length of its OD vector) says little of a stain's colour."""
+MIN_OD: Final = {"haematoxylin": 0.45, "DAB": 0.7}
+"""A pixel paler than this (length of its OD vector) says little about a stain's colour."""
 DARKEST_LEVEL: Final = 12
-"""A pixel with a darker channel is too near the end of the camera's range to keep its colour."""
-LEAST_PIXELS: Final = 150
-MOST_DEG: Final = 20.0
-"""A fitted stain farther from Ruifrok's is not believed."""
+"""A pixel with a darker channel is too near the end of the camera's range to keep its hue."""
+MIN_PIXELS: Final = 150
+MAX_DEG: Final = 20.0
+"""A fitted stain farther than this from Ruifrok's is rejected."""
 MIN_SEPARATION_DEG: Final = 15.0
 _BIN_DEG: Final = 0.25
 _SMOOTH_DEG: Final = 1.0
 _NEAR_DEG: Final = 2.0
 _PEAK_SHARE: Final = 0.4
-"""A peak this high beside the highest one of its stain counts; the purest of them is taken."""
+"""A peak at least this high relative to the highest one of its stain counts; the purest is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class HDabStains:
     """Unit OD directions (R, G, B) of haematoxylin and DAB, and where they come from.
 
     ``source`` is "slide", "ruifrok" or "manual"; ``reason`` says why the slide's own could not be
-    used (empty otherwise).  ``pixels`` and ``angle_deg`` hold, for haematoxylin and DAB, how many
-    pixels the colour was taken from and how far it lies from Ruifrok's.
+    used (empty otherwise).  ``pixels`` and ``angle_deg`` hold, for haematoxylin and DAB, the number
+    of pixels that the vector was estimated from and its angle to Ruifrok's.
     """
 
     haematoxylin: StainVector
@@ -63,7 +63,7 @@ class HDabStains:
 
     @property
     def matrix(self) -> FloatArray:
-        """(3, 2) OD vectors as columns, for `vessels.vessel_density`."""
+        """OD vectors as columns, shape (3, 2), dimensionless."""
         return np.array([self.haematoxylin, self.dab]).T
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def ruifrok_stains(reason: str = "", pixels: tuple[int, int] = (0, 0)) -> HDabSt
 
 
 def given_stains(haematoxylin: StainVector, dab: StainVector) -> HDabStains:
-    """Stains as somebody picked them from the slide; of any length.
+    """Manual stain vectors, of any length.
 
     Raises
     ------
@@ -88,30 +88,30 @@ def given_stains(haematoxylin: StainVector, dab: StainVector) -> HDabStains:
         if not all(math.isfinite(v) and v >= 0 for v in vector) or sum(vector) <= 0:
             raise InputError(
                 f"the stain vector {vector} of {name} must hold three optical densities (red, "
-                "green, blue) of 0 or more, not all of them 0"
+                "green, blue) of 0 or more, not all 0"
             )
     one, other = _unit(haematoxylin), _unit(dab)
     if _angle(one, other) < 5:
         raise InputError(
-            f"the stain vectors {haematoxylin} and {dab} have nearly the same colour; pick pure "
-            "blue and pure brown"
+            f"the stain vectors {haematoxylin} and {dab} have nearly the same colour; pick a "
+            "purely blue and a purely brown area"
         )
     angles = (_angle(one, _unit(HAEMATOXYLIN)), _angle(other, _unit(DAB)))
     return HDabStains(one, other, "manual", angle_deg=angles)
 
 
 def fit_h_dab(pixels: NDArray[np.uint8]) -> HDabStains:
-    """Find a slide's own haematoxylin and DAB.
+    """Estimate a slide's own haematoxylin and DAB.
 
     Parameters
     ----------
     pixels
-        (n, 3) 8-bit RGB, pooled over the tissue; their order does not matter.
+        (n, 3) 8-bit levels, pooled over the tissue; their order does not matter.
 
     Returns
     -------
     HDabStains
-        Those of the slide, or Ruifrok's with the reason.
+        The slide's own, or Ruifrok's with the reason.
 
     Notes
     -----
@@ -130,36 +130,37 @@ def fit_h_dab(pixels: NDArray[np.uint8]) -> HDabStains:
         ("haematoxylin", angle < 0.45 * between),
         ("DAB", angle > 0.55 * between),
     ):
-        use = side & (strength >= LEAST_OD[name]) & (np.abs(angle - between / 2) < 60)
+        use = side & (strength >= MIN_OD[name]) & (np.abs(angle - between / 2) < 60)
         n = int(use.sum())
-        if n < LEAST_PIXELS:
-            return ruifrok_stains(f"only {n} sampled pixels show {name}; {LEAST_PIXELS} are needed")
+        if n < MIN_PIXELS:
+            return ruifrok_stains(f"only {n} sampled pixels show {name}; {MIN_PIXELS} are needed")
         vector, near = _purest(angle[use], od[use], -1 if name == "haematoxylin" else 1)
-        if near < LEAST_PIXELS:
+        if near < MIN_PIXELS:
             return ruifrok_stains(f"only {near} sampled pixels are of pure {name}")
         found.append((vector, near))
     (blue, n_blue), (brown, n_brown) = found
     angles = (_angle(blue, _unit(HAEMATOXYLIN)), _angle(brown, _unit(DAB)))
     for name, degrees in zip(("haematoxylin", "DAB"), angles, strict=True):
-        if degrees > MOST_DEG:
+        if degrees > MAX_DEG:
             return ruifrok_stains(
-                f"the colour found for {name} lies {degrees:.0f}° from the usual one; at most "
-                f"{MOST_DEG:.0f}° are believed",
+                f"the estimated vector of {name} lies {degrees:.0f}° from the reference; at most "
+                f"{MAX_DEG:.0f}° are accepted",
                 (n_blue, n_brown),
             )
     if _angle(blue, brown) < MIN_SEPARATION_DEG:
         return ruifrok_stains(
-            f"the two colours found lie {_angle(blue, brown):.0f}° apart only", (n_blue, n_brown)
+            f"the two estimated vectors are only {_angle(blue, brown):.0f}° apart",
+            (n_blue, n_brown),
         )
     return HDabStains(blue, brown, "slide", "", (n_blue, n_brown), angles)
 
 
 @dataclass(frozen=True, slots=True)
 class StainGuess:
-    """What the stained pixels of a slide look like.
+    """Which stain the pixels of a slide show.
 
-    ``kind`` is "H&E", "DAB" or "" (cannot be told); ``stained``, ``pink`` and ``brown`` are shares
-    of 0 to 1: of stained pixels among all, of pink and of brown ones among the stained.
+    ``kind`` is "H&E", "DAB" or "" (unclear); ``stained``, ``pink`` and ``brown`` are fractions: of
+    stained pixels among all, of pink and of brown pixels among the stained.
     """
 
     kind: Literal["H&E", "DAB", ""]
@@ -173,7 +174,7 @@ class StainGuess:
 
 
 def guess_stain(pixels: NDArray[np.uint8]) -> StainGuess:
-    """Tell an H&E slide from one with DAB by its sampled pixels (n, 3).
+    """Tell an H&E from a DAB slide by sampled pixels, (n, 3) 8-bit levels.
 
     Pink (eosin) lies off the plane of haematoxylin and DAB by more than 8 degrees, on the side
     of green; brown has its largest optical density in blue.  H&E: at least a fifth of the stained
@@ -185,7 +186,7 @@ def guess_stain(pixels: NDArray[np.uint8]) -> StainGuess:
     strength = np.linalg.norm(od, axis=1)
     stained = strength >= 0.35
     n = int(stained.sum())
-    if n < LEAST_PIXELS:
+    if n < MIN_PIXELS:
         return StainGuess("", n / max(1, len(pixels)), 0.0, 0.0)
     unit = od[stained] / strength[stained, None]
     normal = np.cross(_unit(HAEMATOXYLIN), _unit(DAB))
@@ -201,7 +202,7 @@ def guess_stain(pixels: NDArray[np.uint8]) -> StainGuess:
 
 
 def stain_mismatch_warning(look: StainGuess, expected: Literal["H&E", "DAB"]) -> str:
-    """A sentence for the user where a slide looks like another stain; empty where it does not."""
+    """A warning where a slide shows another stain than expected; empty where it does not."""
     if look.kind in ("", expected):
         return ""
     actual, wanted = ("an H&E slide", "a DAB slide")
@@ -216,7 +217,7 @@ def stain_mismatch_warning(look: StainGuess, expected: Literal["H&E", "DAB"]) ->
 def _checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if pixels.ndim != 2 or pixels.shape[1] != 3 or pixels.dtype != np.uint8:
         raise InputError(
-            f"stains are found from 8-bit pixels of shape (n, 3), not {pixels.dtype} {pixels.shape}"
+            f"stain vectors need 8-bit pixels of shape (n, 3), not {pixels.dtype} {pixels.shape}"
         )
     return pixels
 

@@ -35,7 +35,7 @@ __all__ = [
 
 
 def windows(shape: tuple[int, int], block_px: int) -> list[Slices]:
-    """Blocks in raster order that cover the shape; the last of a row or column may be smaller."""
+    """Blocks in raster order that cover the shape (rows, columns); the last ones may be smaller."""
     if block_px < 1:
         raise InputError(f"the block size must be positive, not {block_px}")
     return [
@@ -52,7 +52,7 @@ class ObjectCounts:
     Parameters
     ----------
     pixels
-        (n,) number of pixels.
+        (n,) pixel count.
     first
         (n,) flat index of the first pixel in raster order.
     """
@@ -65,7 +65,7 @@ class ObjectCounts:
 
 
 class SeamLabels:
-    """The objects of one picture from those of its blocks: `put` every block, `join`, `numbers`.
+    """The objects of one image from those of its blocks: `put` every block, `join`, `numbers`.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class SeamLabels:
         self._final: Labels | None = None
 
     def put(self, index: int, parts: BlockComponents) -> None:
-        """The objects of block *index*."""
+        """Set the objects of block *index*."""
         rows, cols = self.windows[index]
         expected = (cols.stop - cols.start, rows.stop - rows.start)
         if (parts.edges[0].size, parts.edges[2].size) != expected:
@@ -121,16 +121,16 @@ class SeamLabels:
         return ObjectCounts(pixels[kept], earliest[kept])
 
     def numbers(self, index: int) -> Labels:
-        """(n + 1,) final number of each object of block *index*; 0 for none or dropped."""
+        """Final label of each object of block *index*, shape (n + 1,); 0 for none or dropped."""
         if self._final is None:
-            raise InputError("objects have final numbers only after they have been joined")
+            raise InputError("objects have final labels only after `join`")
         own = self._final[self._offsets[index] : self._offsets[index + 1]]
         return np.concatenate([np.zeros(1, np.int32), own])
 
     def fill_border(self, index: int, out: Labels) -> None:
-        """Complete the final labels of a block that have one more pixel on each side.
+        """Fill the border of a block's final labels with those of its neighbours.
 
-        The border becomes the final labels of the neighbouring blocks, 0 beyond the picture.
+        *out*, shape (rows + 2, columns + 2), is changed in place; 0 beyond the image.
         """
         column, across = index % self.n_across, self.n_across
         row, n_down = index // across, len(self.windows) // across
@@ -146,7 +146,10 @@ class SeamLabels:
                 out[1:-1, far] = self.edge(index + step, facing + 2)
 
     def edge(self, index: int, side: int) -> Labels:
-        """Final labels along the top, bottom, left or right edge (side 0 to 3) of a block."""
+        """Final labels along the top, bottom, left or right edge (side 0 to 3) of a block.
+
+        Shape (columns,) for sides 0 and 1, else (rows,).
+        """
         return self.numbers(index)[self._blocks[index].edges[side]]
 
     def _united(self) -> NDArray[np.int64]:
@@ -199,9 +202,9 @@ class SeamLabels:
 
 
 def holes_to_fill(seams: SeamLabels, max_pixels: int) -> list[Mask]:
-    """Which holes of each block are to be filled, (n_holes + 1,) each, for `Runs.filled`.
+    """Which holes of each block are to be filled: masks of shape (n_holes + 1,) for `Runs.filled`.
 
-    A hole is filled when it has at most *max_pixels* and does not touch the edge of the picture,
+    A hole is filled when it has at most *max_pixels* and does not touch the edge of the image,
     beyond which it may go on; a hole across seams counts as one.
     """
     counts = seams.join()
@@ -218,7 +221,7 @@ def holes_to_fill(seams: SeamLabels, max_pixels: int) -> list[Mask]:
 
 
 def keep_centroid_in_core(labels: Labels, core: Slices) -> Labels:
-    """The objects of a block whose centroid lies in its core; the others become 0.
+    """The objects of a block whose centroid lies in its core, (rows, columns); the others become 0.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Tissue classes on H&E: neoplastic, non-neoplastic, background, each with its probability.
 
-The fast classifier learns from a few drawn polygons in seconds.  The paper's network
-(`densenet`) stands behind the same `TissueModel` interface.
+The fast classifier, a random forest, trains on a few annotations in seconds.  The paper's network
+(`densenet`) implements the same `TissueModel` interface.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ class FlatForest:
     probability: Float32
 
     def predict(self, samples: Float32) -> Float32:
-        """Class probabilities (n, classes) of samples (n, features): the mean over the trees."""
+        """Class probabilities (fraction), (n, classes): the mean over the trees.
+
+        *samples* are features, (n, features), dimensionless.
+        """
         samples = np.ascontiguousarray(samples, np.float32)
         needed = int(self.feature.max(initial=-1)) + 1
         if samples.ndim != 2 or samples.shape[1] < needed:
@@ -87,20 +90,20 @@ class FlatForest:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> FlatForest:
-        """The inverse of `arrays`; a forest that would lead astray raises `CorruptArtifact`."""
+        """The inverse of `arrays`; inconsistent arrays raise `CorruptArtifact`."""
         missing = [name for name in _NAMES if name not in arrays]
         if missing:
-            raise CorruptArtifact(f"the forest's weights lack {', '.join(missing)}; train it anew")
+            raise CorruptArtifact(f"the forest's weights lack {', '.join(missing)}; train it again")
         forest = cls(*(np.asarray(arrays[name]) for name in _NAMES))
         n, inner = forest.feature.size, forest.feature >= 0
         children = np.concatenate([forest.left[inner], forest.right[inner]])
         parents = np.tile(np.flatnonzero(inner), 2)
         lengths = {forest.threshold.size, forest.left.size, forest.right.size}
-        sound = lengths == {n} and forest.probability.shape[:1] == (n,) and forest.roots.size > 0
-        if not sound or (children <= parents).any() or (children >= n).any():
-            raise CorruptArtifact("the forest's weights are damaged; train it anew")
+        valid = lengths == {n} and forest.probability.shape[:1] == (n,) and forest.roots.size > 0
+        if not valid or (children <= parents).any() or (children >= n).any():
+            raise CorruptArtifact("the forest's weights are damaged; train it again")
         if (forest.roots < 0).any() or (forest.roots >= n).any():
-            raise CorruptArtifact("the forest's weights are damaged; train it anew")
+            raise CorruptArtifact("the forest's weights are damaged; train it again")
         return forest
 
 
@@ -114,14 +117,14 @@ def grow_forest(
     min_leaf: int,
     seed: int,
 ) -> FlatForest:
-    """Train a random forest with classes weighted to equal importance.
+    """Train a random forest with balanced class weights.
 
     Parameters
     ----------
     samples
-        (n, features).
+        (n, features), dimensionless.
     labels
-        (n,) class codes 1..n_classes; a class without samples gets the probability 0.
+        (n,) class codes 1..n_classes (label); a class without samples gets probability 0.
     n_trees, max_depth, min_leaf
         Size of the forest.
     seed
@@ -133,8 +136,8 @@ def grow_forest(
     present = np.unique(codes)
     if present.size < 2 or present[0] < 1 or present[-1] > n_classes:
         raise InputError(
-            f"a classifier needs samples of at least two of the classes 1 to {n_classes}; "
-            f"there are samples of {present.tolist()}. Draw shapes of another class."
+            f"a classifier needs samples of at least two of the classes 1 to {n_classes}, not only "
+            f"of {present.tolist()}; annotate another class"
         )
     model = RandomForestClassifier(
         n_trees,
@@ -200,27 +203,27 @@ class TissueClassParams(Params):
     spacing_um: float = setting(8.0, "Pixel size of the class map.", unit="µm", gt=0, le=100)
     read_spacing_um: float = setting(
         2.0,
-        "Pixel size at which the slide is read; a whole fraction of the class map's.",
+        "Pixel size at which the slide is read; a whole fraction of that of the class map.",
         unit="µm",
         gt=0,
         le=100,
     )
     scales_um: tuple[float, ...] = setting(
         (4.0, 8.0),
-        "Widths (standard deviation) of the surroundings that are looked at.",
+        "Standard deviations of the surroundings from which features are computed.",
         unit="µm",
         advanced=True,
     )
     n_trees: int = setting(60, "Number of trees.", ge=1, le=1000)
-    max_depth: int = setting(12, "Largest depth of a tree.", ge=1, le=40, advanced=True)
-    min_leaf: int = setting(4, "Fewest samples in a leaf.", ge=1, le=1000, advanced=True)
+    max_depth: int = setting(12, "Maximum depth of a tree.", ge=1, le=40, advanced=True)
+    min_leaf: int = setting(4, "Minimum number of samples in a leaf.", ge=1, le=1000, advanced=True)
     max_per_class: int = setting(
-        3000, "Most training pixels of one class.", ge=10, le=1_000_000, advanced=True
+        3000, "Maximum number of training pixels of one class.", ge=10, le=1_000_000, advanced=True
     )
 
 
 class TissueModel(Protocol):
-    """What tells tissue classes apart: the fast classifier or the paper's network."""
+    """A tissue classifier: the fast one or the paper's network."""
 
     @property
     def name(self) -> str:
@@ -236,11 +239,11 @@ class TissueModel(Protocol):
 
     @property
     def read_spacing_um(self) -> float:
-        """Pixel size at which the picture is wanted, µm."""
+        """Pixel size at which the slide is read, µm."""
 
     @property
     def halo_um(self) -> float:
-        """Margin that a block needs, µm; a multiple of `spacing_um`."""
+        """Halo that a block needs, µm; a multiple of `spacing_um`."""
 
     @property
     def training(self) -> Mapping[str, Any]:
@@ -248,17 +251,24 @@ class TissueModel(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What had to change while it predicted, in words for the user."""
+        """Messages about what changed during the prediction."""
 
     @property
     def hash(self) -> str:
         """Digest of weights and settings: equal digests, equal predictions."""
 
     def predict_block(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
-        """Probabilities (rows, columns, classes) of a block that begins on the class lattice."""
+        """Probabilities (fraction) of a block that begins on the class lattice.
+
+        *rgb* holds 8-bit levels, (rows, columns, 3) at *spacing_um*; the result has the shape
+        (class rows, class columns, classes).
+        """
 
     def predict(self, image: Raster) -> Raster:
-        """Probabilities of a picture on the lattice of `spacing_um`."""
+        """Probabilities (fraction) of an image, (rows, columns, classes) at `spacing_um`.
+
+        *image* holds 8-bit levels, (rows, columns, 3).
+        """
 
     def save(self, folder: Path) -> None:
         """Write ``weights.safetensors`` and ``card.json``."""
@@ -273,7 +283,7 @@ class FastTissueModel:
     forest
         The trees.
     params
-        Settings under which it was trained; they hold for prediction too.
+        Settings with which it was trained; they apply to prediction, too.
     classes
         Class names in order of their codes.
     training
@@ -297,12 +307,12 @@ class FastTissueModel:
 
     @property
     def read_spacing_um(self) -> float:
-        """Pixel size at which the picture is wanted, µm."""
+        """Pixel size at which the slide is read, µm."""
         return self.params.read_spacing_um
 
     @property
     def halo_um(self) -> float:
-        """Margin that a block needs, µm: the reach of the widest smoothing."""
+        """Halo that a block needs, µm: the reach of the widest smoothing."""
         return fast_halo_um(self.params)
 
     @property
@@ -312,21 +322,31 @@ class FastTissueModel:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Nothing ever changes while it predicts."""
+        """Empty: nothing changes during the prediction."""
         return ()
 
     def features(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
-        """Features (rows, columns, f) of a block, on the lattice of `spacing_um`."""
+        """Features of a block, shape (class rows, class columns, f), dimensionless.
+
+        *rgb* holds 8-bit levels, (rows, columns, 3), at *spacing_um*.
+        """
         return block_features(rgb, spacing_um, self.params)
 
     def predict_block(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
-        """Probabilities (rows, columns, classes) of a block that begins on the class lattice."""
+        """Probabilities (fraction) of a block that begins on the class lattice.
+
+        *rgb* holds 8-bit levels, (rows, columns, 3) at *spacing_um*; the result has the shape
+        (class rows, class columns, classes).
+        """
         features = self.features(rgb, spacing_um)
         found = self.forest.predict(features.reshape(-1, features.shape[2]))
         return found.reshape(*features.shape[:2], len(self.classes))
 
     def predict(self, image: Raster) -> Raster:
-        """Probabilities of a picture on the lattice of `spacing_um`."""
+        """Probabilities (fraction) of an image, (rows, columns, classes) at `spacing_um`.
+
+        *image* holds 8-bit levels, (rows, columns, 3).
+        """
         return predict_raster(self, image)
 
     def save(self, folder: Path) -> None:
@@ -342,18 +362,22 @@ class FastTissueModel:
 
 
 def fast_halo_um(params: TissueClassParams) -> float:
-    """Margin that a block needs under these settings, µm: the reach of the widest smoothing."""
+    """Halo that a block needs with these settings, µm: the reach of the widest smoothing."""
     widest = max(params.scales_um, default=0.0)
     return float(np.ceil(3 * widest / params.spacing_um) + 1) * params.spacing_um
 
 
 def block_features(rgb: NDArray[np.uint8], spacing_um: float, params: TissueClassParams) -> Float32:
-    """Features of a picture of any pixel size that divides ``read_spacing_um``."""
+    """Features of an image of any pixel size that divides ``read_spacing_um``, dimensionless.
+
+    *rgb* holds 8-bit levels, (rows, columns, 3); the result has the shape (class rows, class
+    columns, f).
+    """
     factor = max(1, round(params.read_spacing_um / spacing_um))
     if abs(factor * spacing_um - params.read_spacing_um) > 0.02 * params.read_spacing_um:
         raise InputError(
-            f"the tissue classifier reads pixels of {params.read_spacing_um:g} µm; "
-            f"{spacing_um:g} µm is not a whole fraction of that. Read the slide at that size."
+            f"the tissue classifier reads pixels of {params.read_spacing_um:g} µm, and "
+            f"{spacing_um:g} µm is not a whole fraction of that; read the slide at that pixel size"
         )
     reduced = reduce_rgb(rgb, factor)
     return pixel_features(reduced, params.read_spacing_um, params.spacing_um, params.scales_um)
@@ -372,17 +396,17 @@ def train_fast(
     Parameters
     ----------
     features
-        (n, f) features of labelled pixels (`FastTissueModel.features`, `sample_training_pixels`).
+        (n, f) features of annotated pixels (`FastTissueModel.features`, `sample_training_pixels`).
     labels
         (n,) class codes 1..K.
     params
         Settings.
     rng
-        Source of chance; equal states give equal forests.
+        Random number generator; equal states give equal forests.
     classes
         Class names in order of their codes.
     training
-        What to keep in the card; the sample counts are added.
+        Entries of the model card; the sample counts are added.
     """
     forest = grow_forest(
         features,
@@ -399,7 +423,10 @@ def train_fast(
 
 
 def predict_raster(model: TissueModel, image: Raster) -> Raster:
-    """Probabilities of a picture in memory; a picture of an odd pixel size is resampled first."""
+    """Probabilities (fraction) of an image in memory, (rows, columns, classes).
+
+    *image* holds 8-bit levels, (rows, columns, 3); one of an odd pixel size is resampled first.
+    """
     rgb = require_rgb(image.values)
     lattice = image.lattice
     ratio = model.read_spacing_um / lattice.spacing_um[0]
@@ -420,13 +447,13 @@ def class_labels(probability: Float32) -> NDArray[np.uint8]:
 
 
 def segment_classes(image: Raster, model: TissueModel) -> tuple[LabelImage, Raster]:
-    """Tissue classes of a picture in memory.
+    """Tissue classes of an image in memory.
 
     Parameters
     ----------
     image
         (rows, columns, 3) 8-bit RGB with square pixels; stain-normalised if the model's training
-        pictures were.
+        images were.
     model
         A trained model.
 
@@ -442,7 +469,7 @@ def segment_classes(image: Raster, model: TissueModel) -> tuple[LabelImage, Rast
 
 
 def load_fast(folder: Path) -> FastTissueModel:
-    """Read a fast classifier that was saved; another kind or a damaged one is refused."""
+    """Read a saved fast classifier; `InputError` for another kind, `CorruptArtifact` for damage."""
     card, arrays = read_card(folder)
     if card["model"] != "fast":
         raise InputError(f"{folder} holds a '{card['model']}' model, not a fast classifier")

@@ -1,4 +1,4 @@
-"""Drawn shapes become class codes on a lattice, and codes become training samples."""
+"""Annotations become class codes on a lattice, and codes become training samples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rasterise_classes(
     lattice: Lattice,
     codes: Mapping[str, int] | None = None,
 ) -> NDArray[np.uint8]:
-    """Class code of each sample of a lattice whose centre lies in a shape; 0 where none does.
+    """Class code of each sample of a lattice whose centre lies in an annotation; 0 elsewhere.
 
     Parameters
     ----------
@@ -44,12 +44,12 @@ def rasterise_classes(
     lattice
         Where the samples lie, in the shapes' frame.
     codes
-        Code 1 to 255 of each class name; the program's own classes if None.
+        Code 1 to 255 of each class name; the built-in classes if None.
 
     Returns
     -------
     numpy.ndarray
-        (rows, columns) uint8.
+        (rows, columns) uint8 codes (label).
     """
     known = codes or {name: code for code, name in CLASS_NAMES.items() if code > 0}
     for shape in shapes:
@@ -62,7 +62,7 @@ def rasterise_classes(
 
 
 def class_list(shapes: Sequence[AnnotatedShape]) -> tuple[str, ...]:
-    """The program's classes in the order of their codes, then the user's own by name."""
+    """The built-in classes in the order of their codes, then the user's own by name."""
     known = tuple(name for code, name in sorted(CLASS_NAMES.items()) if code > 0)
     return (*known, *sorted({shape.label for shape in shapes} - set(known)))
 
@@ -70,12 +70,24 @@ def class_list(shapes: Sequence[AnnotatedShape]) -> tuple[str, ...]:
 def sample_training_pixels(
     features: Float32, codes: NDArray[np.uint8], max_per_class: int, rng: np.random.Generator
 ) -> tuple[Float32, NDArray[np.uint8]]:
-    """Samples (n, f) and their codes (n,): at most so many labelled pixels of each class.
+    """Training samples: at most *max_per_class* annotated pixels of each class.
 
-    Pixels are drawn without replacement and returned in raster order within each class.
+    Parameters
+    ----------
+    features
+        (rows, columns, f) features of all pixels (dimensionless).
+    codes
+        (rows, columns) class codes (label); 0 where nothing is annotated.
+    max_per_class, rng
+        Maximum count of samples of a class; random numbers for drawing them without replacement.
+
+    Returns
+    -------
+    numpy.ndarray, numpy.ndarray
+        (n, f) features and (n,) codes, in raster order within each class.
     """
     if features.shape[:2] != codes.shape:
-        raise InputError(f"features {features.shape[:2]} and codes {codes.shape} do not fit")
+        raise InputError(f"features {features.shape[:2]} and codes {codes.shape} differ in shape")
     index = chosen_pixels(codes, max_per_class, rng)
     return features.reshape(-1, features.shape[2])[index], codes.ravel()[index]
 
@@ -83,32 +95,36 @@ def sample_training_pixels(
 def chosen_pixels(
     codes: NDArray[np.uint8], max_per_class: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Flat places of at most so many labelled pixels of each class, class after class."""
+    """Flat index, (n,), of at most *max_per_class* annotated pixels of each class.
+
+    *codes* are class codes (label) of any shape; 0 where nothing is annotated.
+    """
     chosen = []
     for code in np.unique(codes[codes > 0]):
-        where = np.flatnonzero(codes == code)
-        if where.size > max_per_class:
-            where = np.sort(rng.choice(where, max_per_class, replace=False))
-        chosen.append(where)
+        index = np.flatnonzero(codes == code)
+        if index.size > max_per_class:
+            index = np.sort(rng.choice(index, max_per_class, replace=False))
+        chosen.append(index)
     return np.concatenate([np.zeros(0, np.int64), *chosen])
 
 
 def held_out_groups(
     codes: NDArray[np.uint8], groups: NDArray[Any], fraction: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Which samples (n,) are kept from the training, so that it can be judged.
+    """Mask (n,) of the samples that are held out from training, for validation.
 
-    Whole groups (shapes) are held out, about the same share of every class; of each class at least
-    one group is left for training.
+    Whole groups (annotations) are held out, about the same fraction of every class; of each class
+    at least one group remains for training.
 
     Parameters
     ----------
     codes, groups
-        (n,) class code and group of each sample; a group counts for its most frequent class.
+        (n,) class code (label) and group of each sample; a group counts for its most frequent
+        class.
     fraction
-        Share of the groups of a class, in [0, 1).
+        Fraction of the groups of a class, in [0, 1).
     rng
-        Source of the choice.
+        Random numbers for the choice.
     """
     names, member = np.unique(groups, return_inverse=True)
     counts = np.zeros((names.size, int(codes.max(initial=0)) + 1), np.int64)

@@ -1,7 +1,7 @@
-"""Whole vessels from the blocks of a slide, whatever the blocks; a picture in memory is one block.
+"""Whole vessels from the blocks of a slide, whatever the blocks; an image in memory is one block.
 
-    WallBlocks ──join holes──► filled blocks ──join objects──► JoinedObjects ──assess──► Vessels
-    (runs, colour sums)           (runs)                                      (labels, tables)
+    WallBlocks ──join holes──► filled ──join objects──► JoinedObjects ──assess──► AssessedVessels
+    (runs, colour sums)        (runs)                                              (labels, tables)
 
 Three stages, each complete when it is made.  Lumens and vessels are joined at the block seams, so
 a lumen that a seam cuts is filled as if it were whole, and false positives
@@ -41,12 +41,12 @@ from napari_mosaik.segment.vessel_params import VesselParams
 from napari_mosaik.segment.vessels import pixel_limits, vessel_wall
 
 __all__ = [
+    "AssessedVessels",
     "InMemoryBlocks",
     "JoinedObjects",
     "ObjectKind",
     "StoredBlocks",
     "VesselSegmentation",
-    "Vessels",
     "WallBlocks",
     "find_vessels",
     "segment_vessels",
@@ -66,7 +66,7 @@ class StoredBlocks(Protocol):
         """The arrays of one block whose names start with *prefix*."""
 
     def array(self, index: int, name: str) -> NDArray[Any]:
-        """One array of one block."""
+        """One array of one block, of its own shape (n, ...), a mask, label or count."""
 
 
 class InMemoryBlocks:
@@ -80,7 +80,7 @@ class InMemoryBlocks:
         return {k: v for k, v in self._blocks[index].items() if k.startswith(prefix)}
 
     def array(self, index: int, name: str) -> NDArray[Any]:
-        """One array of one block."""
+        """One array of one block, of its own shape (n, ...), a mask, label or count."""
         return self._blocks[index][name]
 
 
@@ -219,7 +219,7 @@ class JoinedObjects:
         return owner
 
 
-class Vessels:
+class AssessedVessels:
     """Vessels told from false positives, each kind with labels 1, 2, ... of its own.
 
     Parameters
@@ -349,7 +349,9 @@ def find_vessels(
     walls = WallBlocks([window], [0], InMemoryBlocks([block]), max_lumen)
     objects = JoinedObjects(walls, InMemoryBlocks([walls.filled(0)]), min_pixels)
     labels = objects.runs(0).painted(objects.numbers(0))
-    found = Vessels(objects, [objects.wall_owner(0, labels)], spacing_um**2, params, staining)
+    found = AssessedVessels(
+        objects, [objects.wall_owner(0, labels)], spacing_um**2, params, staining
+    )
     vessels, excluded = (
         LabelImage(found.painted(kind, 0), image.lattice) for kind in ("vessel", "excluded")
     )

@@ -1,4 +1,4 @@
-"""Tissue of a slide, its tiles and its stains."""
+"""Tissue of a slide, its artefacts, tiles and stain normalisation."""
 
 from napari_mosaik.tissue.artefacts import ARTEFACT_NAMES, ArtefactParams
 from napari_mosaik.tissue.grid import TileParams, tile_coverage, tile_grid

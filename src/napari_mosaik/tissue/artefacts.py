@@ -141,7 +141,7 @@ def folds(overview: Raster, tissue: Mask, params: ArtefactParams) -> Mask:
 def bubbles(overview: Raster, params: ArtefactParams) -> Mask:
     """Mask of air bubbles with their rim, (rows, columns): thin grey rings around a round area.
 
-    *overview* holds 8-bit levels, (rows, columns, 3).
+    *overview* holds 8-bit levels, (rows, columns, 3) at a few µm per pixel.
     """
     rgb = overview.values.astype(np.float32)
     high, low = rgb.max(axis=2), rgb.min(axis=2)

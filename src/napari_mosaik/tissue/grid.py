@@ -1,4 +1,4 @@
-"""Square tiles on one regular lattice, chosen by how much of each is tissue."""
+"""Square tiles on one regular lattice, selected by their tissue fraction."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ class TileParams(Params):
     """Settings of the tile grid."""
 
     size_um: float = setting(
-        400.0, "Edge of a tile; 400 µm is one voxel of the PET.", unit="µm", label="Tile", gt=0
+        400.0,
+        "Edge length of a tile; 400 µm is one voxel of the PET.",
+        unit="µm",
+        label="Tile",
+        gt=0,
     )
     overlap: float = setting(
-        0.25, "Share of a tile's edge that it has in common with its neighbour.", ge=0, lt=0.95
+        0.25, "Fraction of a tile's edge that overlaps with the neighbouring tile.", ge=0, lt=0.95
     )
-    inner: float = setting(
-        0.95, "A tile with at least this share of tissue is an inner tile.", gt=0, le=1
-    )
+    inner: float = setting(0.95, "Minimum tissue fraction of an inner tile.", gt=0, le=1)
     border: float = setting(
         0.50,
-        "A tile with at least this share of tissue, but less than an inner one, is a border tile.",
+        "Minimum tissue fraction of a border tile; below it there is no tile.",
         gt=0,
         le=1,
     )
@@ -40,17 +42,17 @@ class TileParams(Params):
     @model_validator(mode="after")
     def _border_below_inner(self) -> Self:
         if self.border > self.inner:
-            raise ValueError("the border share must not be above the inner share")
+            raise ValueError("the border fraction must not exceed the inner fraction")
         return self
 
 
 def tile_grid(mask: Raster, params: TileParams | None = None) -> TileGrid:
-    """Tiles that hold enough tissue, inner and border tiles on the same lattice.
+    """Tiles with enough tissue, inner and border tiles on the same lattice.
 
     Parameters
     ----------
     mask
-        (rows, columns) boolean tissue mask; what lies outside of it is no tissue.
+        (rows, columns) tissue mask; there is no tissue beyond it.
     params
         Settings.
 
@@ -78,8 +80,8 @@ def tile_grid(mask: Raster, params: TileParams | None = None) -> TileGrid:
     if kept.size == 0:
         best = float(coverage.max()) if coverage.size else 0.0
         raise InputError(
-            f"no tile of {params.size_um:g} µm holds {params.border:.0%} tissue (the best holds "
-            f"{best:.0%}); use smaller tiles or a lower border share"
+            f"no tile of {params.size_um:g} µm has {params.border:.0%} tissue (the best has "
+            f"{best:.0%}); use smaller tiles or a lower border fraction"
         )
     centre = (params.size_um - stride) / 2
     lattice = Lattice(
@@ -96,7 +98,7 @@ def tile_coverage(
     size_um: float,
     stride_um: float,
 ) -> FloatArray:
-    """Share of each tile's area that is tissue, (rows, columns) in [0, 1].
+    """Tissue fraction of each tile, shape (rows, columns).
 
     Exact for tile edges that cut through samples: the integral image is linear within a sample.
     """

@@ -1,4 +1,6 @@
-"""Colours of a slide brought to a reference by its two stains (Macenko), fitted once a slide."""
+"""Stain normalisation of H&E (Macenko): stain vectors fitted once per slide, pixels matched to a
+reference.
+"""
 
 from __future__ import annotations
 
@@ -33,32 +35,35 @@ class MacenkoParams(Params):
     )
     min_od: float = setting(
         0.15,
-        "A pixel with any channel below this natural optical density does not enter the fit.",
+        "Minimum natural optical density, in every channel, of a pixel that enters the fit.",
         unit="OD",
-        label="Least optical density",
+        label="Minimum optical density",
         ge=0,
     )
     percentile: float = setting(
         1.0,
-        "The stain directions lie at this percentile of the angles and at 100 minus it.",
+        "Percentile of the angles for the first stain vector; 100 % minus it for the second.",
         unit="%",
         ge=0,
         lt=50,
     )
     max_percentile: float = setting(
         99.0,
-        "Percentile of a stain's amounts that is matched to the reference.",
+        "Percentile of the stain amounts that is matched to the reference.",
         unit="%",
         gt=50,
         le=100,
     )
     min_pixels: int = setting(
-        100, "With fewer stained pixels the slide is left unchanged.", advanced=True, ge=3
+        100,
+        "Minimum number of stained pixels; with fewer the slide is not normalised.",
+        advanced=True,
+        ge=3,
     )
     min_angle_deg: float = setting(
         3.0,
-        "With a smaller angle between the two stains there is only one, and the slide is left "
-        "unchanged.",
+        "Minimum angle between the two stain vectors; below it the slide shows one stain only and "
+        "is not normalised.",
         unit="°",
         advanced=True,
         ge=0,
@@ -66,7 +71,7 @@ class MacenkoParams(Params):
     )
     min_cosine: float = setting(
         0.7,
-        "Least cosine of each stain to its reference; below it the slide is not stained with H&E.",
+        "Minimum cosine of each stain vector to its reference; below it the slide is not H&E.",
         advanced=True,
         ge=-1,
         le=1,
@@ -75,7 +80,7 @@ class MacenkoParams(Params):
 
 @dataclass(frozen=True, slots=True)
 class StainReference:
-    """Stains to which slides are brought: OD directions (R, G, B) and 99th percentile amounts."""
+    """Reference stains: OD directions (R, G, B) and 99th percentile amounts (OD)."""
 
     vectors: Vectors
     max_concentration: tuple[float, float]
@@ -89,7 +94,7 @@ HE_REFERENCE: Final = StainReference(
 
 @dataclass(frozen=True, slots=True)
 class StainFit:
-    """Stains of one slide and the reference to which its pixels are brought.
+    """Stains of one slide and the reference to which its pixels are matched.
 
     ``vectors`` are unit OD directions of haematoxylin and eosin.  If ``usable`` is False,
     ``reason`` says why and `normalise` leaves pixels as they are.
@@ -127,7 +132,7 @@ def fit_macenko(
     params: MacenkoParams | None = None,
     reference: StainReference = HE_REFERENCE,
 ) -> StainFit:
-    """Find the two stains of an H&E slide.
+    """Estimate the two stain vectors of an H&E slide.
 
     Parameters
     ----------
@@ -173,17 +178,17 @@ def fit_macenko(
     amounts = np.maximum(od @ np.linalg.pinv(vectors), 0.0)
     most = [_percentile(amounts[:, k], counts, params.max_percentile) for k in (0, 1)]
     if not reason and min(most) <= 0.01:
-        reason = "one of the two stains is hardly there"
+        reason = "one of the two stains is almost absent"
     return StainFit(
         _pair(vectors), _two(most), n_pixels, not reason, reason, reference, params.white
     )
 
 
 def normalise(rgb: NDArray[np.uint8], fit: StainFit) -> NDArray[np.uint8]:
-    """Bring 8-bit pixels (..., 3) to the reference of the fit.
+    """Match 8-bit levels of shape (..., 3) to the reference of the fit.
 
     Amounts of the two stains by least squares, clipped at 0, scaled to the reference's maximum,
-    and laid over white again, rounded to the nearest level.  Pixels come back unchanged (a copy)
+    and recombined over white, rounded to the nearest level.  Pixels come back unchanged (a copy)
     if the fit is not usable.
     """
     if rgb.dtype != np.uint8 or rgb.shape[-1:] != (3,):
@@ -196,7 +201,7 @@ def normalise(rgb: NDArray[np.uint8], fit: StainFit) -> NDArray[np.uint8]:
     mix = np.asarray(fit.reference.vectors, float) * scale[:, None]
     tables = _exposure(fit.white)
     flat = np.ascontiguousarray(rgb).reshape(-1, 3)
-    out: NDArray[np.uint8] = _mixed_anew(flat, od_of_level, unmix, mix, *tables).reshape(rgb.shape)
+    out: NDArray[np.uint8] = _recombined(flat, od_of_level, unmix, mix, *tables).reshape(rgb.shape)
     return out
 
 
@@ -214,7 +219,7 @@ def _exposure(white: float) -> tuple[NDArray[np.uint8], FloatArray]:
 
 
 @compiled
-def _mixed_anew(
+def _recombined(
     pixels: NDArray[np.uint8],
     od_of_level: FloatArray,
     unmix: FloatArray,
@@ -278,11 +283,11 @@ def _assigned(
     cosine = vectors @ wanted.T
     angle = np.degrees(np.arccos(np.clip(low @ high, -1, 1)))
     if angle < params.min_angle_deg:
-        return vectors, f"the colours show one stain only (the two lie {angle:.1f}° apart)"
+        return vectors, f"the slide shows one stain only (the two vectors are {angle:.1f}° apart)"
     if cosine[0, 1] + cosine[1, 0] > np.trace(cosine) + 1e-9:
-        return vectors, "haematoxylin and eosin cannot be told apart by their colours"
+        return vectors, "haematoxylin and eosin cannot be separated by their colours"
     if np.diag(cosine).min() < params.min_cosine:
-        return vectors, "the colours are not those of haematoxylin and eosin"
+        return vectors, "the stain vectors are not those of haematoxylin and eosin"
     return vectors, ""
 
 

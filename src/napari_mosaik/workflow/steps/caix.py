@@ -1,4 +1,4 @@
-"""Score the CAIX membrane of every cell on the CAIX slide."""
+"""Score the CAIX membrane staining of every cell on the CAIX slide."""
 
 from __future__ import annotations
 
@@ -45,29 +45,27 @@ if TYPE_CHECKING:
 
 __all__ = ["CAIX"]
 
-SAMPLE_PX = 256
-SAMPLED_BLOCKS = 96
-SAMPLE_STRIDE = 4
-
 
 class CaixStepParams(CaixParams):
     """Settings of the CAIX score and of the nuclei on the same slide."""
 
     stains: Literal["slide", "ruifrok"] = setting(
         "slide",
-        "Colours of haematoxylin and DAB: found on the slide itself, or those of Ruifrok and "
+        "Stain vectors of haematoxylin and DAB: estimated from the slide, or those of Ruifrok and "
         "Johnston 2001.",
+        choices={"slide": "From the slide", "ruifrok": "Ruifrok and Johnston"},
     )
 
     sensitivity: float = setting(
         1.2,
-        "How much below the slide's own haematoxylin threshold (Otsu) a nucleus may lie.",
+        "Factor by which the slide's haematoxylin threshold (Otsu) is divided; higher finds paler "
+        "nuclei.",
         gt=0.2,
         le=5,
         advanced=True,
     )
     min_nucleus_um2: float = setting(
-        7.0, "Smaller nuclei do not count as cells.", unit="µm²", ge=0, advanced=True
+        7.0, "Minimum area of the nucleus of a cell.", unit="µm²", ge=0, advanced=True
     )
 
 
@@ -121,7 +119,7 @@ def _stains(
 def _block_cells(
     image: Raster, block: Block, model: ClassicalNuclei, params: CaixStepParams, slide: Slide
 ) -> Table:
-    """Cells whose nucleus has its centre in the block's core."""
+    """Cells whose nucleus has its centroid in the block's core."""
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
     nuclei = model.segment(image.values, spacing_um)
     nuclei = drop_damaged_objects(nuclei, slide, block.outer, params.halo_um)
@@ -133,15 +131,15 @@ def _block_cells(
 
 
 def _with_tumour(inputs: StepContext, cells: Table) -> Table:
-    """Mark tumour cells: those that lie in neoplastic tissue; all cells without a class map."""
+    """Mark the cells that lie in neoplastic tissue; all cells if there is no class map."""
     ready = all(inputs.has(entry) for entry in (CLASSES, ALIGNMENT["he"], ALIGNMENT["caix"]))
     if not ready:
-        about = {"tumour": "every cell: there is no map of neoplastic tissue"}
+        about = {"tumour": "every cell, because there is no map of neoplastic tissue"}
         return cells.with_columns({"tumour": np.ones(len(cells), bool)}, about=about)
     to_reference = transform_of(inputs.read(ALIGNMENT["caix"]))
     to_he = to_reference.then(transform_of(inputs.read(ALIGNMENT["he"])).inverse())
     codes = class_at(inputs.read(CLASSES), to_he.apply(cells.points_um()))
-    about = {"tumour": "the cell's nucleus lies in neoplastic tissue of the aligned H&E"}
+    about = {"tumour": "the cell's nucleus lies in neoplastic tissue of the aligned H&E section"}
     return cells.with_columns({"tumour": codes == NEOPLASTIC}, about=about)
 
 

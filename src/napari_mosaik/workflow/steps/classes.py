@@ -1,4 +1,4 @@
-"""Tell tissue classes apart on H&E with a trained classifier."""
+"""Classify the tissue of the H&E slide with a trained classifier."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ SPACING_TOLERANCE = 0.02
 class ClassParams(Params):
     """Settings of the tissue classes."""
 
-    model: str = setting("", "Hash of the trained classifier in the case's models folder.")
+    model: str = setting("", "Hash of the trained classifier in the models folder of the case.")
 
 
 @dataclass(frozen=True, slots=True)
 class ClassReader:
-    """Reads blocks of a slide the way a tissue model wants them: its pixel size, its stain."""
+    """Reads blocks of a slide for a tissue model: at its pixel size, stain-normalised."""
 
     slide: Slide
     fit: StainFit
@@ -81,7 +81,10 @@ class ClassReader:
         return Lattice(fine.frame, (rows, cols), (step_row, step_col), fine.origin_um)
 
     def rgb(self, lattice: Lattice) -> NDArray[np.uint8]:
-        """Stain-normalised pixels of a part of the class lattice, `factor` times finer."""
+        """Stain-normalised 8-bit levels of a part of the class lattice, `factor` times finer.
+
+        Shape (factor x rows, factor x columns, 3), 8-bit levels (count).
+        """
         from napari_mosaik.tissue import normalise
 
         spacing_row, spacing_col = (spacing / self.factor for spacing in lattice.spacing_um)
@@ -107,8 +110,8 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
 
         def classify(block: Block) -> dict[str, NDArray[Any]]:
             spacing_um = lattice.spacing_um[0] / reader.factor
-            found = model.predict_block(reader.rgb(block.outer), spacing_um)
-            return {"probability": np.rint(found[block.inner] * 255).astype(np.uint8)}
+            probability = model.predict_block(reader.rgb(block.outer), spacing_um)[block.inner]
+            return {"probability": np.rint(probability * 255).astype(np.uint8)}
 
         parts = yield from inputs.blocks("classes", blocks, classify, "classifying tissue")
     probability = np.zeros((*lattice.shape, len(model.classes)), np.uint8)
@@ -127,7 +130,7 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
 
 
 def _codes(probability: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Most probable class within the tissue mask; 0 elsewhere."""
+    """Code of the most probable class within the tissue mask, (rows, columns); 0 elsewhere."""
     codes = (probability.argmax(axis=-1) + 1).astype(np.uint8)
     return np.where(inside & probability.any(axis=-1), codes, 0).astype(np.uint8)
 
@@ -161,7 +164,7 @@ def _record(
 
 
 def class_at(classes: LabelImage, points_um: FloatArray) -> NDArray[np.int64]:
-    """Class code at positions (n, 2) in µm of the H&E frame; 0 outside."""
+    """Class code (label), (n,), at positions (n, 2) in µm of the H&E frame; 0 outside."""
     return codes_at(classes, points_um)
 
 

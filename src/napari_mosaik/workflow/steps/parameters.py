@@ -37,10 +37,10 @@ class ParameterParams(Params):
     """Settings of the tile parameters."""
 
     distance_spacing_um: float = setting(
-        4.0, "Pixel size at which the distance to the nearest vessel is measured.", unit="µm", gt=0
+        4.0, "Pixel size for the distance to the nearest vessel.", unit="µm", gt=0
     )
     tumour_cells_only: bool = setting(
-        True, "Score CAIX in tumour cells only, where neoplastic tissue is known."
+        True, "Score CAIX in tumour cells only, if a map of neoplastic tissue exists."
     )
 
 
@@ -57,14 +57,14 @@ def _body(inputs: StepContext, params: ParameterParams) -> Generator[Progress, N
     parts.append(_caix(inputs, params))
     yield Progress(0.8, 1, "tissue classes per tile")
     parts.append(_classes(inputs))
-    found = [part for part in parts if part is not None]
-    if not found:
+    tables = [part for part in parts if part is not None]
+    if not tables:
         raise InputError(
-            "no vessels, nuclei, CAIX cells or tissue classes have been found yet; run one of "
+            "there are no vessels, nuclei, CAIX cells or tissue classes yet; run at least one of "
             "these steps first"
         )
-    table = found[0]
-    for part in found[1:]:
+    table = tables[0]
+    for part in tables[1:]:
         table = table.with_columns(part.columns, part.units, part.about)
     return {PARAMETERS: table}
 

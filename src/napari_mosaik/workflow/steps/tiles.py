@@ -1,4 +1,4 @@
-"""Lay the tile grid on the CD34 section, the reference of the case."""
+"""Tile grid on the CD34 section, the reference of the case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MAKE_TILES"]
 
 def _body(inputs: StepContext, params: TileParams) -> Generator[Progress, None, Results]:
     mask = inputs.read(TISSUE[REFERENCE])
-    yield Progress(0.5, 1, "laying tiles")
+    yield Progress(0.5, 1, "placing tiles")
     grid = tile_grid(mask, params)
     if not len(grid):
         raise InputError(

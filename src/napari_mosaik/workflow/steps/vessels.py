@@ -43,7 +43,12 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
     from napari_mosaik.features import merge_measures
     from napari_mosaik.io.slide import View
     from napari_mosaik.segment.slide_stain import estimate_staining
-    from napari_mosaik.segment.vessel_assembly import JoinedObjects, Vessels, WallBlocks, wall_block
+    from napari_mosaik.segment.vessel_assembly import (
+        AssessedVessels,
+        JoinedObjects,
+        WallBlocks,
+        wall_block,
+    )
     from napari_mosaik.segment.vessels import halo_um, pixel_limits
 
     mask = inputs.read(TISSUE["cd34"])
@@ -86,7 +91,7 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
         "measures", chosen, partial(_measured, objects), "measuring vessels", start=0.75, stop=0.88
     )
     owners = (parts.array(place, "owner") for place in range(len(parts)))
-    vessels = Vessels(objects, owners, lattice.sample_area_um2, params, staining)
+    vessels = AssessedVessels(objects, owners, lattice.sample_area_um2, params, staining)
     measured = merge_measures(parts, lattice, objects.pixels.size, masks=("wall",))
     table, excluded = vessels.tables(measured)
     inputs.note(STAINING, vessels.record())
@@ -139,10 +144,10 @@ def _measured(objects: JoinedObjects, block: Block) -> dict[str, NDArray[Any]]:
 
 FIND_VESSELS = Step(
     name="vessels",
-    title="Vessels",
+    title="AssessedVessels",
     about="Segments vessels by their CD34 (DAB) endothelium, fills and measures their lumens, and "
     "excludes non-vascular DAB.",
-    page="Vessels",
+    page="AssessedVessels",
     params=VesselParams,
     reads=(SLIDES["cd34"], TISSUE["cd34"]),
     writes=(VESSELS, VESSEL_OBJECTS, EXCLUDED_DAB, EXCLUDED_DAB_OBJECTS),
