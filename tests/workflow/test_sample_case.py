@@ -114,7 +114,7 @@ def test_a_step_is_blocked_for_the_reason_at_its_root(tiny_cohort, tmp_path):
     assert states["nuclei"].word == "missing"
 
 
-def test_training_can_be_cancelled_and_goes_on_to_the_same_model(computed, tmp_path):
+def test_a_cancelled_training_resumes_to_the_same_model(computed, tmp_path):
     from napari_mosaik.predictor import TrainParams
 
     shutil.copytree(computed, tmp_path / "cohort")
@@ -122,7 +122,7 @@ def test_training_can_be_cancelled_and_goes_on_to_the_same_model(computed, tmp_p
     params = TrainParams(epochs=3, threads=1)
     work = train_network(cases, "B11", params)
     for progress in work:
-        if "pass 2" in progress.text:
+        if "epoch 2" in progress.text:
             break
     work.close()
     assert not (cases[2].root / "models").is_dir() or case_status(cases[2]).states[
@@ -137,11 +137,11 @@ def test_training_can_be_cancelled_and_goes_on_to_the_same_model(computed, tmp_p
     assert case_status(cases[2]).states["review"].word == "done"
 
 
-def test_a_case_that_is_not_ready_does_not_teach(tiny_cohort):
+def test_a_case_that_is_not_ready_is_not_trained_on(tiny_cohort):
     from napari_mosaik.predictor import TrainParams
 
     cases = [Case(tiny_cohort / name) for name in ("A2", "B11")]
-    with pytest.raises(Blocked, match=r"A2 cannot teach yet.*napari-mosaik run"):
+    with pytest.raises(Blocked, match=r"A2 is not ready for training.*napari-mosaik run"):
         run_to_end(train_network(cases, "B11", TrainParams()))
     with pytest.raises(InputError, match="no case 'C1' in the cohort; the cases are: A2, B11"):
         run_to_end(train_network(cases, "C1", TrainParams()))

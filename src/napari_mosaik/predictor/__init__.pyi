@@ -1,0 +1,52 @@
+from .baselines import Baseline, BaselineColumns, fit_baselines, predict_baselines
+from .inputs import INVALID_CODE, N_CLASSES, TileInputs, code_windows, edge_distance_um
+from .metrics import metrics_record
+from .model import TargetScale, TrainedModel
+from .multiscale import FRACTIONS, Scale, area_fractions, fraction_pyramid, stack_fractions
+from .network import MosaikNetwork
+from .params import PRESETS, NetworkParams, TrainParams
+from .prediction import Prediction, predict
+from .training import train
+from .training_set import (
+    GUARD_TILES,
+    Split,
+    TileSplit,
+    block_split,
+    leave_one_case_out,
+    leave_one_patient_out,
+    random_split,
+)
+
+__all__ = [
+    "FRACTIONS",
+    "GUARD_TILES",
+    "INVALID_CODE",
+    "N_CLASSES",
+    "PRESETS",
+    "Baseline",
+    "BaselineColumns",
+    "MosaikNetwork",
+    "NetworkParams",
+    "Prediction",
+    "Scale",
+    "Split",
+    "TargetScale",
+    "TileInputs",
+    "TileSplit",
+    "TrainParams",
+    "TrainedModel",
+    "area_fractions",
+    "block_split",
+    "code_windows",
+    "edge_distance_um",
+    "fit_baselines",
+    "fraction_pyramid",
+    "leave_one_case_out",
+    "leave_one_patient_out",
+    "metrics_record",
+    "predict",
+    "predict_baselines",
+    "random_split",
+    "stack_fractions",
+    "train",
+]
