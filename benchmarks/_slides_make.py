@@ -25,7 +25,7 @@ __all__ = ["SPACING_UM", "Look", "make_slide"]
 
 SPACING_UM = 0.25
 """Pixel size of the made slides, µm."""
-ARTEFACT_MASK = 80
+JPEG_QUALITY = 80
 FACTOR = 4
 SMALLEST_LEVEL = 2500
 """No further level is stored below this edge, pixels."""
@@ -110,7 +110,7 @@ def _write_level(
 
 def _encode(pictures: list[Pixels]) -> list[bytes]:
     return [
-        imagecodecs.jpeg8_encode(p, level=ARTEFACT_MASK, subsampling="420", colorspace="RGB")
+        imagecodecs.jpeg8_encode(p, level=JPEG_QUALITY, subsampling="420", colorspace="RGB")
         for p in pictures
     ]
 

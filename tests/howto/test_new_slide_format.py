@@ -18,7 +18,7 @@ MODULE = """
     import numpy as np
 
     from napari_mosaik.io.slide.formats.registry import SlideFormat
-    from napari_mosaik.io.slide.types.base import StoredLevel
+    from napari_mosaik.io.slide.types.tiles import StoredLevel
 
 
     class ToySource:

@@ -14,9 +14,9 @@ from napari_mosaik.core import InputError, Lattice, MissingPixelSize
 from napari_mosaik.io.slide import open_slide
 from napari_mosaik.io.slide.read.cache import PixelCache
 from napari_mosaik.io.slide.read.tiles import TileReader
-from napari_mosaik.io.slide.types.base import StoredLevel
-from napari_mosaik.io.slide.types.damage import DamageLog, summary
-from napari_mosaik.io.slide.types.header import aperio_facts, ome_spacing_um
+from napari_mosaik.io.slide.types.damage import DamageLog, damage_summary
+from napari_mosaik.io.slide.types.pixel_size import aperio_facts, ome_spacing_um
+from napari_mosaik.io.slide.types.tiles import StoredLevel
 from tests.io import slide_formats as make
 
 PIXELS = np.random.default_rng(2).integers(0, 256, (200, 260, 3), np.uint8)
@@ -198,7 +198,7 @@ def test_a_corrupt_tile_is_left_out_and_marked_on_request(tmp_path):
         assert record["count"] == 1
         assert record["area_mm2"] == pytest.approx(32 * 32 / 1e6)
         assert record["tiles"][0]["origin_px"] == [64, 64]
-        assert "row 64, column 64 px" in summary(record, "CD34")
+        assert "row 64, column 64 px" in damage_summary(record, "CD34")
         sound = slide.sound(slide.lattice)
         np.testing.assert_array_equal(sound, (expected != 255).any(axis=2) | (PIXELS == 255).all(2))
         coarse = slide.sound(slide.working_lattice(5.0))  # 10 native pixels a sample

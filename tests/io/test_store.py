@@ -24,7 +24,7 @@ from napari_mosaik.core import (
     Table,
     TileGrid,
 )
-from napari_mosaik.io.lock import writer
+from napari_mosaik.io.files import write_lock
 from napari_mosaik.io.store import CaseStore
 
 LATTICE = Lattice("he", (30, 40), (2.0, 3.0), (5.0, -7.0))
@@ -218,16 +218,18 @@ def test_a_full_or_closed_disk_leaves_the_old(store, monkeypatch, number, words)
 
 def test_one_writer_at_a_time_and_none_after_its_death(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from napari_mosaik.io.lock import writer\n"
-        f"with writer(Path({str(tmp_path)!r})):\n    print('held', flush=True); sys.stdin.read()"
+        "import sys, time; from pathlib import Path\n"
+        "from napari_mosaik.io.files import write_lock\n"
+        f"with write_lock(Path({str(tmp_path)!r})):\n"
+        "    print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline().strip() == "held"
-    with pytest.raises(CaseLocked, match="another program"), writer(tmp_path):
+    with pytest.raises(CaseLocked, match="another program"), write_lock(tmp_path):
         pass
     holder.kill()
     holder.wait()
-    with writer(tmp_path), writer(tmp_path):
+    with write_lock(tmp_path), write_lock(tmp_path):
         pass

@@ -77,7 +77,7 @@ def test_a_new_revision_makes_stale_but_a_new_version_does_not(chain, case, monk
 def test_an_optional_input_that_comes_later_counts(chain, case):
     run_all(case)
     (case.root / "cd34.png").write_bytes(b"x")
-    import napari_mosaik.io.sources as module
+    import napari_mosaik.io.case as module
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.SlideSource, "digest", lambda *_: "digest")
@@ -88,7 +88,7 @@ def test_an_optional_input_that_comes_later_counts(chain, case):
 
 
 def test_an_optional_input_that_is_gone_is_not_used(chain, case, monkeypatch):
-    import napari_mosaik.io.sources as module
+    import napari_mosaik.io.case as module
 
     monkeypatch.setattr(module.SlideSource, "digest", lambda *_: "digest")
     (case.root / "cd34.png").write_bytes(b"x")

@@ -11,7 +11,7 @@ from napari_mosaik.cli.common import JsonOutput, OnDamage, example_command
 from napari_mosaik.cli.show import Bar, print_json, table
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError, MissingPixelSize
-from napari_mosaik.core.pet_records import SpacingSource
+from napari_mosaik.core.spacing import SpacingSource
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide

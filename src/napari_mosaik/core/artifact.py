@@ -45,7 +45,7 @@ class Source:
     """The name of something that the user adds to a case: a slide, the PET, annotations.
 
     The part of the name before a colon is the kind ("slide"), the part after it says which one
-    ("he").  How a source of a kind is looked up in a case says `napari_mosaik.io.sources`.  A
+    ("he").  How a source of a kind is looked up in a case says `napari_mosaik.io.case`.  A
     source is registered when it is defined; see `defined_sources`.
     """
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from napari_mosaik.core.raster import Raster
 
-__all__ = ["HALF_LIFE_H", "InjectionRecord", "PetHeader", "PetImage", "PetUnit", "SpacingSource"]
+__all__ = ["HALF_LIFE_H", "InjectionRecord", "PetHeader", "PetImage", "PetUnit"]
 
 HALF_LIFE_H = {"Zr-89": 78.41, "Lu-177": 159.528, "Ac-225": 238.1, "F-18": 1.8295}
 """Physical half-lives in hours of the nuclides that the program knows."""
@@ -18,8 +18,6 @@ HALF_LIFE_H = {"Zr-89": 78.41, "Lu-177": 159.528, "Ac-225": 238.1, "F-18": 1.829
 DecayCorrection = Literal["START", "ADMIN", "NONE"]
 PetUnit = Literal["Bq/mL", "g/mL", "cm²/mL"]
 """Units that a PET image can have: activity, or SUV by weight or by body surface."""
-SpacingSource = Literal["header", "user", "profile", "ruler"]
-"""Who gave a slide's pixel size: the file, a typed number, a scanner profile, or the ruler."""
 
 
 class InjectionRecord(BaseModel):

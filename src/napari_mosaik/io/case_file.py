@@ -11,7 +11,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.pet_records import InjectionRecord, PetUnit, SpacingSource
+from napari_mosaik.core.pet_records import InjectionRecord, PetUnit
+from napari_mosaik.core.spacing import SpacingSource
 
 __all__ = ["CASE_FILE", "CaseFile", "GivenAlignment", "PetEntry", "SlideEntry"]
 

@@ -11,10 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from napari_mosaik.core.atomic import atomic_file, flush_to_disk
-from napari_mosaik.core.errors import InputError, MosaikError
+from filelock import FileLock, Timeout
 
-__all__ = ["file_digest", "read_json", "remove_tree", "saving", "write_bytes", "write_json"]
+from napari_mosaik.core.atomic import atomic_file, flush_to_disk
+from napari_mosaik.core.errors import CaseLocked, InputError, MosaikError
+
+__all__ = [
+    "file_digest",
+    "read_json",
+    "remove_tree",
+    "saving",
+    "write_bytes",
+    "write_json",
+    "write_lock",
+]
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
@@ -87,3 +97,25 @@ def remove_tree(path: Path) -> None:
     """Delete a folder and all that is in it; one that is not there is no error."""
     with saving("the removal of old files", path.parent), contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def write_lock(folder: Path, what: str = "the case") -> Iterator[None]:
+    """Hold the write lock of *folder*; when someone else holds it, raise `CaseLocked` at once.
+
+    The lock is the operating system's (``flock`` or its equal), so a crashed or killed holder
+    leaves nothing behind.  Within one thread it may be taken again while it is held.
+    """
+    lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
+    with saving("the lock", folder):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise CaseLocked(
+                f"{what} in {folder} is being written by another program; wait for it to end or "
+                "close the other window, then try again"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()

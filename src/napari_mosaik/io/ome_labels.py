@@ -1,7 +1,13 @@
-"""Label images as multiscale OME-Zarr, written block by block without the image in memory."""
+"""Label images as multiscale OME-Zarr, written block by block without the image in memory.
+
+A label image that differs from a stored one in a few places is written without the rest.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.raster import LabelImage, LazyArray
+from napari_mosaik.core.window import Slices
 from napari_mosaik.io.files import saving
 from napari_mosaik.io.ome import (
     CHUNK,
@@ -22,9 +29,8 @@ from napari_mosaik.io.ome import (
     write_group,
 )
 
-__all__ = ["LabelWriter", "read_labels"]
+__all__ = ["LabelRewriter", "LabelWriter", "labels_in", "read_labels"]
 
-Window = tuple[slice, slice]
 _LEVEL_LIMIT = 512
 _BLOCK = 2 * CHUNK
 """A block of the finest level is four of its chunks and one chunk of the next level."""
@@ -63,7 +69,7 @@ class LabelWriter:
         """Number of levels that are written one after the other."""
         return len(self._arrays)
 
-    def windows(self, level: int) -> list[Window]:
+    def windows(self, level: int) -> list[Slices]:
         """The parts of a level that may be written in any order; none for level 1."""
         if level == 1:
             return []
@@ -75,12 +81,12 @@ class LabelWriter:
             for c in range(0, cols, step)
         ]
 
-    def write(self, level: int, window: Window) -> None:
+    def write(self, level: int, window: Slices) -> None:
         """Write one part of a level; all of the level before it must be there."""
         with saving(f"the label image '{self._name}'", self.place):
             self._write(level, window)
 
-    def _write(self, level: int, window: Window) -> None:
+    def _write(self, level: int, window: Slices) -> None:
         rows, cols = window
         if level == 0:
             if known_empty(self._labels.values, rows, cols):
@@ -130,6 +136,65 @@ class LabelWriter:
         return LabelImage(arrays[0], lattice, self._labels.names, arrays[1:], self.place)
 
 
+class LabelRewriter(LabelWriter):
+    """Writes a label image that differs from a stored one in some windows only.
+
+    What is equal is not written again: the files of the stored image are linked, or copied where
+    the file system has no links.
+
+    Parameters
+    ----------
+    place, labels, name
+        As for `LabelWriter`.
+    stored
+        Folder of the stored image, of the same shape and type.
+    changed
+        Windows of the finest level outside which both images are equal.
+    """
+
+    def __init__(
+        self, place: Path, labels: LabelImage, name: str, stored: Path, changed: Iterable[Slices]
+    ) -> None:
+        super().__init__(place, labels, name)
+        step = _BLOCK
+        touched = {
+            (i, j)
+            for rows, cols in changed
+            for i in range(rows.start // step, (rows.stop - 1) // step + 1)
+            for j in range(cols.start // step, (cols.stop - 1) // step + 1)
+        }
+        self._touched: list[set[tuple[int, int]]] = []
+        for level in range(self.n_levels):
+            if level > 1:
+                touched = {(i // 2, j // 2) for i, j in touched}
+            self._touched.append(touched)
+            with saving(f"the label image '{name}'", place):
+                self._link(stored / str(level) / "c", level)
+
+    def windows(self, level: int) -> list[Slices]:
+        """The parts of a level that differ."""
+        step = _BLOCK if level == 0 else CHUNK
+        return [
+            (rows, cols)
+            for rows, cols in super().windows(level)
+            if (rows.start // step, cols.start // step) in self._touched[level]
+        ]
+
+    def _link(self, chunks: Path, level: int) -> None:
+        """Take over the chunks of a level that are equal."""
+        per_block = _BLOCK // CHUNK if level == 0 else 1
+        for path in sorted(chunks.glob("*/*")):
+            index = (int(path.parent.name), int(path.name))
+            if (index[0] // per_block, index[1] // per_block) in self._touched[level]:
+                continue
+            target = self.place / str(level) / "c" / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, target)
+            except OSError:
+                shutil.copy2(path, target)
+
+
 def known_empty(values: LazyArray, rows: slice, cols: slice) -> bool:
     """Whether a label image that is made on demand knows that a part of it holds no label."""
     is_empty = getattr(values, "is_empty", None)
@@ -141,3 +206,8 @@ def read_labels(place: Path) -> LabelImage:
     own, arrays = open_group(place)
     names = {int(code): word for code, word in own["names"].items()}
     return LabelImage(arrays[0], lattice_from(own["lattice"]), names, tuple(arrays[1:]))
+
+
+def labels_in(folder: Path) -> Path:
+    """Where a stored result keeps its label image."""
+    return folder / "labels.ome.zarr"

@@ -14,6 +14,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.spacing import MAX_SPACING_UM, MIN_SPACING_UM
 from napari_mosaik.io.files import write_bytes
 
 __all__ = [
@@ -34,7 +35,6 @@ _HEAD = """# Scanner profiles of napari-mosaik: pixel sizes by name of a scanner
 # scanner's data sheet; never from the magnification.  This file may be edited.
 
 """
-_SMALLEST_UM, _LARGEST_UM = 0.05, 20.0
 
 
 class ScannerProfile(BaseModel):
@@ -48,8 +48,8 @@ class ScannerProfile(BaseModel):
     @field_validator("spacing_um")
     @classmethod
     def _possible(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not all(math.isfinite(s) and _SMALLEST_UM <= s <= _LARGEST_UM for s in value):
-            raise ValueError(f"must lie between {_SMALLEST_UM:g} and {_LARGEST_UM:g} µm")
+        if not all(math.isfinite(s) and MIN_SPACING_UM <= s <= MAX_SPACING_UM for s in value):
+            raise ValueError(f"must lie between {MIN_SPACING_UM:g} and {MAX_SPACING_UM:g} µm")
         return value
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_mosaik.core.errors import FrameMismatch, InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.core.tiles import TileGrid
+from napari_mosaik.core.tiles import IntArray, TileGrid
 
 __all__ = ["shift_sensitivity", "tile_uptake"]
-
-IntArray = NDArray[np.int64]
 
 
 def tile_uptake(

@@ -23,7 +23,7 @@ from napari_mosaik.core.colour import (
     stain_matrix,
 )
 from napari_mosaik.core.compiled import compiled
-from napari_mosaik.io.slide.types.base import Pixels
+from napari_mosaik.io.slide.types.tiles import Pixels
 
 __all__ = [
     "LIMITS",

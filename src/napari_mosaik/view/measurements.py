@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError
-from napari_mosaik.io.slide.types.base import MAX_SPACING_UM, MIN_SPACING_UM
+from napari_mosaik.core.spacing import MAX_SPACING_UM, MIN_SPACING_UM
 from napari_mosaik.view.formatting import number
 
 __all__ = [

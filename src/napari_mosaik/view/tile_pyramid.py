@@ -14,7 +14,8 @@ import numpy as np
 
 from napari_mosaik.core import Lattice
 from napari_mosaik.io.slide import Slide
-from napari_mosaik.io.slide.types.base import Level, Pixels
+from napari_mosaik.io.slide.types.slide import Level
+from napari_mosaik.io.slide.types.tiles import Pixels
 
 __all__ = ["COARSEST_PX", "LevelWindow", "Piece", "SlideLevels", "levels_of"]
 

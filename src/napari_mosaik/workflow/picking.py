@@ -16,7 +16,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case
-from napari_mosaik.io.slide.types.base import Slide
+from napari_mosaik.io.slide.types.slide import Slide
 from napari_mosaik.segment import VesselParams
 from napari_mosaik.segment.stain_sampling import (
     HDabStain,

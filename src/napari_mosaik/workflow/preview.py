@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from napari_mosaik.core.frame import Lattice
     from napari_mosaik.core.raster import LabelImage, Raster
     from napari_mosaik.io.slide import Slide, SlideBlocks
-    from napari_mosaik.io.slide.read.stream import Region, View
+    from napari_mosaik.io.slide.types.tiles import RegionUm, View
 
-__all__ = ["MAX_PREVIEW_PX", "Preview", "PreviewMemory", "Region", "preview"]
+__all__ = ["MAX_PREVIEW_PX", "Preview", "PreviewMemory", "RegionUm", "preview"]
 
 T = TypeVar("T")
 MAX_PREVIEW_PX = 1536
@@ -58,7 +58,7 @@ class Preview:
     """
 
     results: Mapping[Artifact[Any], object]
-    region: Region
+    region: RegionUm
     whole: bool
 
 
@@ -66,7 +66,7 @@ def preview(
     case: Case,
     step: Step[Any],
     params: Params,
-    region: Region,
+    region: RegionUm,
     stop: Callable[[], bool] = lambda: False,
     memory: PreviewMemory | None = None,
 ) -> Preview:
@@ -119,7 +119,7 @@ def _available(case: Case, entry: Artifact[Any] | Source) -> bool:
     return not case.missing_reason(entry)
 
 
-def _centre(case: Case, step: Step[Any], params: Params, region: Region) -> tuple[Region, bool]:
+def _centre(case: Case, step: Step[Any], params: Params, region: RegionUm) -> tuple[RegionUm, bool]:
     """The region, or the largest part of its centre that is not too much work."""
     native = max(case.spacing_um(step.previews))
     spacing_um = getattr(params, "read_spacing_um", getattr(params, "spacing_um", native))
@@ -142,7 +142,7 @@ class RegionContext(CaseInputs, MemoryWork):
         case: Case,
         step: Step[Any],
         scratch: Path,
-        region: Region,
+        region: RegionUm,
         unavailable: Collection[str],
         memory: PreviewMemory,
     ) -> None:
@@ -211,12 +211,12 @@ class RegionContext(CaseInputs, MemoryWork):
 class _PreviewedSlide(SlidePart):
     """A slide that is passed over in a region; its pixels are kept in a memory."""
 
-    def __init__(self, slide: Slide, region: Region, memory: PreviewMemory) -> None:
+    def __init__(self, slide: Slide, region: RegionUm, memory: PreviewMemory) -> None:
         super().__init__(slide, region)
         self._memory = memory
 
     def blocks(
-        self, *views: View, block_px: int = 2048, region: Region | None = None
+        self, *views: View, block_px: int = 2048, region: RegionUm | None = None
     ) -> SlideBlocks:
         """One pass over the region; the same one as in the last preview of it."""
         size, part = min(block_px, _BLOCK_PX), region or self._region

@@ -91,7 +91,7 @@ class CaseContext(CaseInputs, DiskWork):
         text: str,
     ) -> Generator[Progress, None, LabelImage]:
         """Write a label image that differs from a stored one within some windows only."""
-        from napari_mosaik.io.label_rewriter import LabelRewriter, labels_in
+        from napari_mosaik.io.ome_labels import LabelRewriter, labels_in
 
         self.check(before)
         folder = self.scratch / "labels.ome.zarr"

@@ -15,10 +15,11 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import Raster
 
 if TYPE_CHECKING:
+    from napari_mosaik.core.spacing import SpacingSource
     from napari_mosaik.io.slide import Slide, SlideBlocks
-    from napari_mosaik.io.slide.read.stream import Region, View
-    from napari_mosaik.io.slide.types.base import Level, SpacingSource
     from napari_mosaik.io.slide.types.damage import DamagedTile, DamagePolicy
+    from napari_mosaik.io.slide.types.slide import Level
+    from napari_mosaik.io.slide.types.tiles import RegionUm, View
 
 __all__ = ["CutSlide", "SlidePart", "region_window"]
 
@@ -34,7 +35,7 @@ class SlidePart:
         Origin and size (row, column) of the region, µm.
     """
 
-    def __init__(self, slide: Slide, region: Region) -> None:
+    def __init__(self, slide: Slide, region: RegionUm) -> None:
         self._slide, self._region = slide, region
         self.path: Path = slide.path
         self.reader: str = slide.reader
@@ -80,7 +81,7 @@ class SlidePart:
         return self._slide.read_lattice(lattice)
 
     def blocks(
-        self, *views: View, block_px: int = 2048, region: Region | None = None
+        self, *views: View, block_px: int = 2048, region: RegionUm | None = None
     ) -> SlideBlocks:
         """One pass over the region."""
         return self._slide.blocks(*views, block_px=block_px, region=region or self._region)
@@ -112,7 +113,7 @@ class SlidePart:
 class CutSlide(SlidePart):
     """A region of a slide as if the slide had been cut there; positions stay those of the slide."""
 
-    def __init__(self, slide: Slide, region: Region) -> None:
+    def __init__(self, slide: Slide, region: RegionUm) -> None:
         super().__init__(slide, region)
         self.lattice = self._cut(slide.lattice)
 
@@ -132,7 +133,7 @@ class CutSlide(SlidePart):
         )
 
 
-def region_window(lattice: Lattice, region: Region) -> tuple[slice, slice]:
+def region_window(lattice: Lattice, region: RegionUm) -> tuple[slice, slice]:
     """Rows and columns (index) of the samples whose edges lie nearest to those of a region (µm).
 
     Raises `InputError` if the region holds no sample.

@@ -27,7 +27,7 @@ __all__ = [
     "single_file",
 ]
 
-Paths = Path | str | Sequence[Path | str]
+PetPaths = Path | str | Sequence[Path | str]
 
 
 class PetSeries(Protocol):
@@ -90,7 +90,7 @@ def _formats_in(folders: tuple[str, ...]) -> tuple[PetFormat, ...]:
 
 
 def open_pet(
-    paths: Paths,
+    paths: PetPaths,
     *,
     slice_index: int | None = None,
     frame_index: int | None = None,
@@ -137,7 +137,7 @@ def open_pet(
 
 
 def open_pet_slices(
-    paths: Paths, *, frame_index: int | None = None, unit: PetUnit | None = None
+    paths: PetPaths, *, frame_index: int | None = None, unit: PetUnit | None = None
 ) -> list[PetImage]:
     """All slices of a PET scan at one time, from the first place to the last; see `open_pet`."""
     series, name = _series(paths)
@@ -176,7 +176,7 @@ def _is_sidecar(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
 
-def _series(paths: Paths) -> tuple[PetSeries, str]:
+def _series(paths: PetPaths) -> tuple[PetSeries, str]:
     given = [Path(paths)] if isinstance(paths, Path | str) else [Path(path) for path in paths]
     for path in given:
         if not path.exists():

@@ -3,8 +3,9 @@
 from napari_mosaik.io.slide.formats.registry import dialog_filter, slide_only_suffixes
 from napari_mosaik.io.slide.open import open_slide
 from napari_mosaik.io.slide.pyramid.build import complete_pyramid, lacks_levels
-from napari_mosaik.io.slide.read.stream import SlideBlocks, View
-from napari_mosaik.io.slide.types.base import Slide
+from napari_mosaik.io.slide.read.stream import SlideBlocks
+from napari_mosaik.io.slide.types.slide import Slide
+from napari_mosaik.io.slide.types.tiles import View
 
 __all__ = [
     "Slide",

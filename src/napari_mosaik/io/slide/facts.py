@@ -22,7 +22,7 @@ from napari_mosaik.io.slide.formats.openslide import detected_vendor
 from napari_mosaik.io.slide.read.cache import shared_cache
 from napari_mosaik.io.slide.read.icc import profile_of
 from napari_mosaik.io.slide.read.slide import SlideImage
-from napari_mosaik.io.slide.types.base import Slide
+from napari_mosaik.io.slide.types.slide import Slide
 
 __all__ = ["PRIVACY", "export_associated", "slide_facts"]
 

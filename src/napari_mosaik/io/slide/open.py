@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from napari_mosaik.core import InputError
+from napari_mosaik.core.spacing import SpacingSource
 from napari_mosaik.io.slide.formats.registry import open_source
 from napari_mosaik.io.slide.pyramid.virtual import CompletedSource, completed
 from napari_mosaik.io.slide.read.slide import SlideImage
-from napari_mosaik.io.slide.types.base import (
-    Slide,
-    SpacingSource,
-    TileSource,
-    check_header_spacing,
-    check_user_spacing,
-)
 from napari_mosaik.io.slide.types.damage import DamagePolicy, policy_named
+from napari_mosaik.io.slide.types.pixel_size import check_header_spacing, check_user_spacing
+from napari_mosaik.io.slide.types.slide import Slide
+from napari_mosaik.io.slide.types.tiles import TileSource
 
 __all__ = ["open_slide"]
 
@@ -80,8 +78,16 @@ def open_slide(
     except InputError:
         source.close()
         raise
-    slide.opened_with = {"damaged": damaged, "spacing_source": spacing_source, "icc": icc}
-    slide.opened_with["pyramids"] = None if pyramids is None else str(Path(pyramids).resolve())
+    slide.reopen = partial(
+        open_slide,
+        str(path.resolve()),
+        None if spacing_source == "header" else given,
+        frame=frame,
+        damaged=damaged,
+        spacing_source=spacing_source,
+        icc=icc,
+        pyramids=None if pyramids is None else str(Path(pyramids).resolve()),
+    )
     return slide
 
 

@@ -26,7 +26,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import write_bytes
-from napari_mosaik.io.slide.types.damage import summary
+from napari_mosaik.io.slide.types.damage import damage_summary
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import count, number, uptake_name
 from napari_mosaik.view.presentation import report_tables
@@ -164,7 +164,7 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
 
 def _warnings(results: CaseResults) -> tuple[str, ...]:
     warnings: list[str] = [
-        summary(record, STAIN_TITLES[stain]) for stain, record in _damaged(results).items()
+        damage_summary(record, STAIN_TITLES[stain]) for stain, record in _damaged(results).items()
     ]
     warnings += _stain_warnings(results)
     for artifact in ALIGNMENT.values():

@@ -14,7 +14,7 @@ from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
 from napari_mosaik.core import InputError, MosaikError
 from napari_mosaik.io.slide.read.cache import shared_cache
 from napari_mosaik.io.slide.read.resample import block_mean
-from napari_mosaik.io.slide.types.base import Pixels
+from napari_mosaik.io.slide.types.tiles import Pixels
 from napari_mosaik.view.display_settings import (
     STAINS_OF_SLIDE,
     DisplaySettings,

@@ -7,7 +7,7 @@ from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QComboBox, QLineEdit, QWidget
 
 from napari_mosaik.core import InputError
-from napari_mosaik.core.pet_records import SpacingSource
+from napari_mosaik.core.spacing import SpacingSource
 from napari_mosaik.io.profiles import profile_named, profiles_file, read_profiles
 from napari_mosaik.widgets.base.controls import row
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_mosaik.core import Params, Transform
     from napari_mosaik.io.case import Case
     from napari_mosaik.widgets.canvas.layer_board import LayerBoard
-    from napari_mosaik.workflow.preview import Preview, Region
+    from napari_mosaik.workflow.preview import Preview, RegionUm
 
 __all__ = ["PREFIX", "LivePreview"]
 
@@ -223,5 +223,5 @@ def _compute_preview(
     if transform is not None:
         points = transform.inverse().apply(points)
     low, size = points.min(axis=0), np.ptp(points, axis=0)
-    region: Region = ((float(low[0]), float(low[1])), (float(size[0]), float(size[1])))
+    region: RegionUm = ((float(low[0]), float(low[1])), (float(size[0]), float(size[1])))
     return preview(request.case, step, request.params, region, stop, memory), transform

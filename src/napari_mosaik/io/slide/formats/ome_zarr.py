@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError
-from napari_mosaik.io.slide.formats.registry import Candidate, OpenedFormat, SlideFormat
+from napari_mosaik.io.slide.formats.registry import OpenedFormat, SlideCandidate, SlideFormat
 from napari_mosaik.io.slide.read.colours import over_white, padding_whitened
-from napari_mosaik.io.slide.types.base import Pixels, StoredLevel, tile_edge
 from napari_mosaik.io.slide.types.damage import first_line
+from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel, tile_edge
 
 __all__ = ["FORMAT", "ZarrSource"]
 
@@ -266,7 +266,7 @@ _METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 """Files that make a folder a Zarr group or array."""
 
 
-def _open(candidate: Candidate) -> OpenedFormat | None:
+def _open(candidate: SlideCandidate) -> OpenedFormat | None:
     path = candidate.path
     if not candidate.is_folder or not any((path / name).is_file() for name in _METADATA):
         return None

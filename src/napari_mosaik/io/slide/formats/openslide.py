@@ -16,11 +16,11 @@ import openslide
 from openslide import lowlevel
 
 from napari_mosaik.core import InputError
-from napari_mosaik.io.slide.formats.registry import Candidate, OpenedFormat, SlideFormat
+from napari_mosaik.io.slide.formats.registry import OpenedFormat, SlideCandidate, SlideFormat
 from napari_mosaik.io.slide.formats.tiff import is_tiff, uses_ycbc_jpeg2000
 from napari_mosaik.io.slide.formats.tiff_checks import check_directories
 from napari_mosaik.io.slide.read.colours import argb_over_white, padding_whitened
-from napari_mosaik.io.slide.types.base import Pixels, StoredLevel, tile_edge
+from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel, tile_edge
 
 __all__ = ["FORMAT", "OpenSlideSource", "detected_vendor"]
 
@@ -226,7 +226,7 @@ _READ_DIRECTLY = (None, "aperio", "generic-tiff")
 _MAX_FILES = 2000
 
 
-def _open(candidate: Candidate) -> OpenedFormat | None:
+def _open(candidate: SlideCandidate) -> OpenedFormat | None:
     path = candidate.path
     if candidate.is_folder:
         return _open_folder(path)

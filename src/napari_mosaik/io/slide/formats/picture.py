@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from napari_mosaik.core import InputError
-from napari_mosaik.io.slide.formats.registry import Candidate, OpenedFormat, SlideFormat
+from napari_mosaik.io.slide.formats.registry import OpenedFormat, SlideCandidate, SlideFormat
 from napari_mosaik.io.slide.read.colours import over_white, padding_whitened
-from napari_mosaik.io.slide.types.base import Pixels, StoredLevel
-from napari_mosaik.io.slide.types.header import pixels_per_unit_um
+from napari_mosaik.io.slide.types.pixel_size import pixels_per_unit_um
+from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel
 
 __all__ = ["FORMAT", "PictureSource"]
 
@@ -116,7 +116,7 @@ def _spacing(image: Image.Image) -> tuple[float, float] | None:
     return pixels_per_unit_um(float(density[1]), float(density[0]), 25400.0)
 
 
-def _open(candidate: Candidate) -> OpenedFormat | None:
+def _open(candidate: SlideCandidate) -> OpenedFormat | None:
     if not candidate.start.startswith((b"\x89PNG", b"\xff\xd8\xff")):
         return None
     return PictureSource(candidate.path), "it is a PNG or JPEG picture without a pyramid"

@@ -14,11 +14,11 @@ from importlib import import_module
 from pathlib import Path
 
 from napari_mosaik.core import InputError
-from napari_mosaik.io.slide.types.base import TileSource
+from napari_mosaik.io.slide.types.tiles import TileSource
 
 __all__ = [
-    "Candidate",
     "OpenedFormat",
+    "SlideCandidate",
     "SlideFormat",
     "dialog_filter",
     "open_source",
@@ -31,7 +31,7 @@ OpenedFormat = tuple[TileSource, str]
 """An opened slide, and the reason why the format took it."""
 
 
-class Candidate:
+class SlideCandidate:
     """A file or folder that is to be opened as a slide.
 
     Parameters
@@ -84,7 +84,7 @@ class SlideFormat:
     """
 
     title: str
-    open: Callable[[Candidate], OpenedFormat | None]
+    open: Callable[[SlideCandidate], OpenedFormat | None]
     suffixes: tuple[str, ...]
     slides_only: tuple[str, ...] = ()
     inner_files: tuple[str, ...] = ()
@@ -133,14 +133,14 @@ def open_source(path: Path, *, whole: bool = True) -> TileSource:
     """
     if path.is_file() and any(path.name in one.inner_files for one in slide_formats()):
         path = path.parent  # a file dialog offers files, so one of the folder stands for it
-    source, why = _opened(Candidate(path, whole=whole))
+    source, why = _opened(SlideCandidate(path, whole=whole))
     _check_levels(source)
     source.properties["why"] = why
     source.properties.setdefault("padding", "black and empty tiles are read as white")
     return source
 
 
-def _opened(candidate: Candidate) -> OpenedFormat:
+def _opened(candidate: SlideCandidate) -> OpenedFormat:
     start, name = candidate.start, candidate.path.name
     for one in slide_formats():
         opened = one.open(candidate)
@@ -169,7 +169,7 @@ def _check_levels(source: TileSource) -> None:
             )
 
 
-def _what_it_is(candidate: Candidate) -> str:
+def _what_it_is(candidate: SlideCandidate) -> str:
     """What a file that is no slide seems to be, and what to do."""
     start = candidate.start
     if start[128:132] == b"DICM":

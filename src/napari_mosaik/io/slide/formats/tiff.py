@@ -16,13 +16,13 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError
-from napari_mosaik.io.slide.formats.registry import Candidate, OpenedFormat, SlideFormat
+from napari_mosaik.io.slide.formats.registry import OpenedFormat, SlideCandidate, SlideFormat
 from napari_mosaik.io.slide.formats.tiff_checks import check_directories
 from napari_mosaik.io.slide.formats.tiff_tiles import Plane, SharedFile, check_tile, planes_of
 from napari_mosaik.io.slide.read.colours import colour_of
-from napari_mosaik.io.slide.types.base import Pixels, StoredLevel
 from napari_mosaik.io.slide.types.damage import first_line
-from napari_mosaik.io.slide.types.header import aperio_facts, ome_spacing_um, tag_spacing_um
+from napari_mosaik.io.slide.types.pixel_size import aperio_facts, ome_spacing_um, tag_spacing_um
+from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel
 
 __all__ = ["FORMAT", "TiffSource", "is_tiff", "uses_ycbc_jpeg2000"]
 
@@ -221,7 +221,7 @@ def is_tiff(start: bytes) -> bool:
     return start[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
-def _open(candidate: Candidate) -> OpenedFormat | None:
+def _open(candidate: SlideCandidate) -> OpenedFormat | None:
     if not is_tiff(candidate.start):
         return None
     source = TiffSource(candidate.path, whole=candidate.whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError
-from napari_mosaik.io.slide.formats.codestream import MOST_TIMES_SMALLER, check_size
 from napari_mosaik.io.slide.types.damage import disk_fault, first_line
 
 __all__ = ["Plane", "SharedFile", "check_tile", "planes_of"]
@@ -23,7 +23,17 @@ _MAX_SEGMENT_BYTES = 640 << 20
 """A single strip or tile that would decode to more than this is refused."""
 _ROOM_BYTES = 1 << 16
 """Stored bytes that a piece may have beyond four times its decoded size."""
-Size = tuple[int, int]
+_MAX_COMPRESSION = {1: 1, 5: 2000, 8: 1100, 32773: 64, 32946: 1100}
+"""Largest possible ratio of pixels to stored bytes by TIFF compression, where there is one."""
+_JPEG = {6, 7, 33007, 34892}
+_JPEG_2000 = {33003, 33004, 33005, 34712}
+_WEBP = {34927, 50001}
+_PNG = {34933}
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+_SLACK = 64
+"""Encoders may round a tile's edges up to whole blocks."""
+_Size = tuple[int, int]
+"""Rows and columns."""
 
 
 class SharedFile:
@@ -73,7 +83,7 @@ class Plane:
     first: int
     tables: bytes | None
     compression: int
-    tile: Size
+    tile: _Size
     tile_bytes: int
 
     def segment(self, file: SharedFile, index: int) -> NDArray[Any] | None:
@@ -85,13 +95,13 @@ class Plane:
         if count > 4 * self.tile_bytes + _ROOM_BYTES:
             raise ValueError(f"it is said to have {count} bytes")
         data = file.read(offset, count)
-        check_size(data, self.compression, self.tile)
+        _check_size(data, self.compression, self.tile)
         extra = {} if self.tables is None else {"jpegtables": self.tables}
         segment, _, shape = self.decode(data, index, **extra)
         return None if segment is None else segment[0, : shape[1], : shape[2]]
 
 
-def check_tile(path: Path, shape: Size, tile: Size, samples: int) -> None:
+def check_tile(path: Path, shape: _Size, tile: _Size, samples: int) -> None:
     """Raise `InputError` for a size of the image or of its tiles that cannot be."""
     if min(*shape, *tile) < 1 or tile[0] * tile[1] * samples > _MAX_SEGMENT_BYTES:
         raise InputError(
@@ -102,7 +112,7 @@ def check_tile(path: Path, shape: Size, tile: Size, samples: int) -> None:
 
 
 def planes_of(
-    path: Path, pages: list[Any], shape: Size, tile: Size, size: int, *, whole: bool
+    path: Path, pages: list[Any], shape: _Size, tile: _Size, size: int, *, whole: bool
 ) -> tuple[Plane, ...]:
     """One plane for interleaved samples, else one per sample; segment tables are checked.
 
@@ -150,13 +160,83 @@ def _check_reach(
 
 
 def _check_plausible(
-    path: Path, shape: Size, counts: NDArray[np.int64], fewest: int, compression: int
+    path: Path, shape: _Size, counts: NDArray[np.int64], fewest: int, compression: int
 ) -> None:
     """Not even the longest piece can hold its pixels: the size in the header is wrong."""
-    ratio = MOST_TIMES_SMALLER.get(compression)
+    ratio = _MAX_COMPRESSION.get(compression)
     longest = int(counts.max(initial=0))
     if ratio is not None and 0 < longest * ratio < fewest:
         raise InputError(
             f"{path.name}: the header states an image of {shape[0]} x {shape[1]} pixels, but its "
             f"pieces hold {longest} bytes at most; the header is damaged"
         )
+
+
+# --- the size that compressed data state ---------------------------------------------------------
+# A damaged or hostile tile may state a picture of any size, and a decoder would take memory for it:
+# the size is read from the data and compared before anything is decoded.
+def _check_size(data: bytes, compression: int, tile: _Size) -> None:
+    """Raise ``ValueError`` if compressed data state a larger picture than the tile, or none."""
+    size = _stated_size(data, compression)
+    if size is None:
+        return
+    if size[0] > tile[0] + _SLACK or size[1] > tile[1] + _SLACK:
+        raise ValueError(f"its data state {size[0]} x {size[1]} pixels, not {tile[0]} x {tile[1]}")
+
+
+def _stated_size(data: bytes, compression: int) -> _Size | None:
+    """(rows, columns) that compressed data state; None where the format states none."""
+    try:
+        if compression in _JPEG:
+            return _jpeg(data)
+        if compression in _JPEG_2000:
+            return _jpeg_2000(data)
+        if compression in _WEBP:
+            return _webp(data)
+        if compression in _PNG:
+            columns, rows = struct.unpack_from(">II", data, 16)
+            return rows, columns
+    except (struct.error, IndexError):
+        raise ValueError("its data end within their header") from None
+    return None
+
+
+def _jpeg(data: bytes) -> _Size:
+    """Size of the frame; the data must also reach their end marker."""
+    at = 2
+    while data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _FRAMES:
+            if data.rfind(b"\xff\xd9") < at:
+                raise ValueError("its JPEG data have no end")
+            rows, columns = struct.unpack_from(">HH", data, at + 5)
+            return rows, columns
+        if marker == 0xFF:
+            at += 1
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    raise ValueError("its JPEG data state no size")
+
+
+def _jpeg_2000(data: bytes) -> _Size:
+    """Size of the image area on the reference grid."""
+    at = data.find(b"\xff\x4f\xff\x51")
+    if at < 0:
+        raise ValueError("its JPEG 2000 data state no size")
+    columns, rows, left, top = struct.unpack_from(">IIII", data, at + 8)
+    if left >= columns or top >= rows:
+        raise ValueError("its JPEG 2000 data state no area")
+    return rows - top, columns - left
+
+
+def _webp(data: bytes) -> _Size:
+    """Size of a lossy, lossless or extended WebP picture."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return (int.from_bytes(data[27:30], "little") + 1,
+                int.from_bytes(data[24:27], "little") + 1)  # fmt: skip
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return ((bits >> 14) & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    columns, rows = struct.unpack_from("<HH", data, 26)
+    return rows & 0x3FFF, columns & 0x3FFF

@@ -16,7 +16,8 @@ from napari_mosaik.io.files import remove_tree, saving
 from napari_mosaik.io.slide.pyramid.store import PyramidStore
 from napari_mosaik.io.slide.pyramid.virtual import CompletedSource
 from napari_mosaik.io.slide.read.slide import SlideImage
-from napari_mosaik.io.slide.types.base import Pixels, Slide
+from napari_mosaik.io.slide.types.slide import Slide
+from napari_mosaik.io.slide.types.tiles import Pixels
 
 __all__ = ["complete_pyramid", "lacks_levels"]
 

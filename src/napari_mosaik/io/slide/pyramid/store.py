@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_mosaik.core.atomic import scratch_path
 from napari_mosaik.io.files import read_json, write_json
-from napari_mosaik.io.slide.types.base import Pixels, StoredLevel
+from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel
 
 __all__ = ["PyramidStore"]
 

@@ -19,7 +19,7 @@ from napari_mosaik.core.params import digest
 from napari_mosaik.core.window import paste
 from napari_mosaik.io.slide.pyramid.store import PyramidStore
 from napari_mosaik.io.slide.read.resample import block_mean
-from napari_mosaik.io.slide.types.base import Pixels, StoredLevel, TileSource
+from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel, TileSource
 
 __all__ = ["MAX_COARSEST_PX", "MAX_STEP", "CompletedSource", "completed", "lacking"]
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.recent import RecentValues
-from napari_mosaik.io.slide.types.base import Pixels
+from napari_mosaik.io.slide.types.tiles import Pixels
 
 __all__ = ["CACHE_VARIABLE", "PixelCache", "shared_cache"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.compiled import compiled
-from napari_mosaik.io.slide.types.base import Pixels
+from napari_mosaik.io.slide.types.tiles import Pixels
 
 __all__ = ["argb_over_white", "colour_of", "over_white", "padding_whitened"]
 

@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from napari_mosaik.core import InputError
-from napari_mosaik.io.slide.types.base import Pixels, TileSource
+from napari_mosaik.io.slide.types.tiles import Pixels, TileSource
 
 __all__ = ["SrgbSource", "profile_of"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.compiled import compiled
-from napari_mosaik.io.slide.types.base import Pixels
+from napari_mosaik.io.slide.types.tiles import Pixels
 
 __all__ = ["area_resample", "block_mean"]
 

@@ -13,18 +13,13 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.params import digest
+from napari_mosaik.core.spacing import SpacingSource
 from napari_mosaik.io.slide.read.resample import area_resample, block_mean
-from napari_mosaik.io.slide.read.stream import Region, SlideBlocks, View
+from napari_mosaik.io.slide.read.stream import SlideBlocks
 from napari_mosaik.io.slide.read.tiles import TileReader
-from napari_mosaik.io.slide.types.base import (
-    Level,
-    Pixels,
-    Slide,
-    SpacingSource,
-    StoredLevel,
-    TileSource,
-)
 from napari_mosaik.io.slide.types.damage import DamagedTile, DamageLog, DamagePolicy
+from napari_mosaik.io.slide.types.slide import Level, Slide
+from napari_mosaik.io.slide.types.tiles import Pixels, RegionUm, StoredLevel, TileSource, View
 
 __all__ = ["SlideImage"]
 
@@ -52,16 +47,18 @@ class SlideImage:
         shape = self.lattice.shape
         self.levels: tuple[Level, ...] = tuple(_level(shape, stored) for stored in source.levels)
         self._whole = tuple(_whole_ratio(shape, stored) for stored in source.levels)
-        self.opened_with: dict[str, Any] = {}
+        self.reopen: Callable[[], Slide] | None = None
+        """Opens the same slide again, in another process."""
         self._source = source
         self.damage_policy: DamagePolicy = damaged
         self._damage = DamageLog(self.lattice, source.levels)
         self._tiles = TileReader(source, damage=self._damage if damaged == "skip" else None)
 
     def __reduce__(self) -> tuple[Callable[..., Slide], tuple[Any, ...]]:
-        """Another process opens the same file anew."""
-        given = self.lattice.spacing_um if self.spacing_source != "header" else None
-        return _open_again, (str(self.path.resolve()), given, self.lattice.frame, self.opened_with)
+        """Another process opens the same file again."""
+        if self.reopen is None:
+            raise TypeError("a slide that was not opened by open_slide cannot be pickled")
+        return self.reopen, ()
 
     @property
     def source(self) -> TileSource:
@@ -146,7 +143,7 @@ class SlideImage:
         return Raster(out, lattice, channels=_CHANNELS)
 
     def blocks(
-        self, *views: View, block_px: int = 2048, region: Region | None = None
+        self, *views: View, block_px: int = 2048, region: RegionUm | None = None
     ) -> SlideBlocks:
         """One pass over the slide in blocks, for several consumers at once.
 
@@ -241,14 +238,6 @@ class SlideImage:
             if fine and math.prod(ratio) > math.prod(self.levels[best].downsample):
                 best = index
         return best
-
-
-def _open_again(
-    path: str, spacing_um: tuple[float, float] | None, frame: str, options: dict[str, Any]
-) -> Slide:
-    from napari_mosaik.io.slide.open import open_slide
-
-    return open_slide(path, spacing_um, frame=frame, **options)
 
 
 def _level(native: tuple[int, int], stored: StoredLevel) -> Level:

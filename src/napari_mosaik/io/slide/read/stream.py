@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -25,38 +25,34 @@ from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.blocks import Block, margin_px
 from napari_mosaik.core.window import overlap_slices
 from napari_mosaik.io.slide.read.resample import block_mean
-from napari_mosaik.io.slide.types.base import Pixels, StoredLevel
+from napari_mosaik.io.slide.types.tiles import Pixels, RegionUm, StoredLevel, View
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide.read.tiles import TileReader
-    from napari_mosaik.io.slide.types.base import Slide
 
-__all__ = ["BLOCK_PX", "Region", "SlideBlocks", "View"]
+__all__ = ["BLOCK_PX", "SlideBlocks"]
 
 CHANNELS = ("red", "green", "blue")
 BLOCK_PX = 2048
 """Usual edge of a block in samples of the finest view, before it is aligned to native tiles."""
 
-Region = tuple[tuple[float, float], tuple[float, float]]
-"""Origin and size (row, column) of a part of a slide, µm."""
 _Tile = tuple[int, int]
 _Reduced = tuple[Pixels | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What one consumer of a pass wants.
+class PassableSlide(Protocol):
+    """What a pass needs of its slide."""
 
-    Parameters
-    ----------
-    spacing_um
-        Pixel size; snapped to a whole multiple of the slide's own.
-    halo_um
-        Margin around each block.
-    """
+    path: Path
+    lattice: Lattice
 
-    spacing_um: float
-    halo_um: float = 0.0
+    def working_lattice(self, spacing_um: float) -> Lattice:
+        """The whole slide at the nearest whole multiple of its pixel size."""
+
+    def blocks(
+        self, *views: View, block_px: int = 2048, region: RegionUm | None = None
+    ) -> SlideBlocks:
+        """One pass over the slide."""
 
 
 class SlideBlocks:
@@ -87,13 +83,13 @@ class SlideBlocks:
 
     def __init__(
         self,
-        slide: Slide,
+        slide: PassableSlide,
         views: Sequence[View],
         reader: TileReader,
         level: tuple[int, StoredLevel],
         ratio: tuple[int, int],
         block_px: int = BLOCK_PX,
-        region: Region | None = None,
+        region: RegionUm | None = None,
     ) -> None:
         if not views:
             raise InputError("a pass over a slide needs at least one view")
@@ -268,11 +264,11 @@ def _is_empty(block: Block) -> bool:
 
 
 def _cropped(
-    slide: Slide,
+    slide: PassableSlide,
     whole: tuple[Lattice, ...],
     steps: Sequence[tuple[int, ...]],
     ratio: tuple[int, int],
-    region: Region | None,
+    region: RegionUm | None,
 ) -> tuple[tuple[int, int], tuple[Lattice, ...]]:
     """First row and column of the stored level, and the part of every lattice, within a region."""
     if region is None:
@@ -296,7 +292,7 @@ def _cropped(
 
 
 def _blocks_again(
-    slide: Slide, views: tuple[View, ...], block_px: int, region: Region | None
+    slide: PassableSlide, views: tuple[View, ...], block_px: int, region: RegionUm | None
 ) -> SlideBlocks:
     blocks = slide.blocks(*views, block_px=block_px, region=region)
     blocks.expect(())  # which blocks this process will get is not known: no tile waits for another

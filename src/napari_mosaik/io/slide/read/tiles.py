@@ -16,8 +16,8 @@ from napari_mosaik.core import InputError
 from napari_mosaik.core.window import overlap_slices
 from napari_mosaik.io.slide.pyramid.virtual import CompletedSource
 from napari_mosaik.io.slide.read.cache import PixelCache, shared_cache
-from napari_mosaik.io.slide.types.base import Pixels, TileSource
 from napari_mosaik.io.slide.types.damage import DamageLog, disk_fault, first_line
+from napari_mosaik.io.slide.types.tiles import Pixels, TileSource
 
 __all__ = ["TileReader"]
 

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError, Lattice
-from napari_mosaik.io.slide.types.base import StoredLevel
+from napari_mosaik.io.slide.types.tiles import StoredLevel
 
 __all__ = [
     "DamageLog",
     "DamagePolicy",
     "DamagedTile",
+    "damage_summary",
     "disk_fault",
     "first_line",
     "policy_named",
-    "summary",
     "whereabouts",
 ]
 
@@ -194,7 +194,7 @@ def whereabouts(record: Mapping[str, Any]) -> str:
     return where + (f" and {len(tiles) - 3} more" if len(tiles) > 3 else "")
 
 
-def summary(record: Mapping[str, Any], name: str) -> str:
+def damage_summary(record: Mapping[str, Any], name: str) -> str:
     """One sentence on what was left out of a slide: how many tiles, how much, and where."""
     count = "1 damaged tile" if record["count"] == 1 else f"{record['count']} damaged tiles"
     area = f"{record['area_mm2']:.3g} mm²"

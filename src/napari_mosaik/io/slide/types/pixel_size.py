@@ -1,15 +1,34 @@
-"""The pixel size that a TIFF's header states: Aperio, OME-XML, ImageJ or resolution tags."""
+"""Pixel sizes: what a header states (Aperio, OME-XML, ImageJ, resolution tags), and its checks."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-__all__ = ["aperio_facts", "ome_spacing_um", "pixels_per_unit_um", "tag_spacing_um"]
+from napari_mosaik.core import InputError, MissingPixelSize
+from napari_mosaik.core.spacing import MAX_SPACING_UM, MIN_SPACING_UM
+
+__all__ = [
+    "SPACING_ADVICE",
+    "aperio_facts",
+    "check_header_spacing",
+    "check_user_spacing",
+    "ome_spacing_um",
+    "pixels_per_unit_um",
+    "tag_spacing_um",
+]
 
 Spacing = tuple[float, float]
+SPACING_ADVICE = (
+    "type it (--spacing UM, or on the Case page), copy it from a scanner profile "
+    "(--profile NAME; 'napari-mosaik profiles' lists them), or measure a known length with the "
+    "ruler in the window"
+)
+"""The three ways on for a slide that does not say how large its pixels are."""
 
 _UM_PER = {
     "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "\\u00b5m": 1.0,
@@ -72,3 +91,41 @@ def tag_spacing_um(page: Any, imagej_unit: str | None) -> Spacing | None:
     if imagej_unit is not None:
         um_per_unit = _UM_PER.get(imagej_unit.lower())
     return pixels_per_unit_um(row, column, um_per_unit) if um_per_unit else None
+
+
+# --- checks ---------------------------------------------------------------------------------------
+def check_user_spacing(
+    path: Path, spacing_um: float | Sequence[float] | None, *, typed: bool = True
+) -> tuple[float, float] | None:
+    """The (row, column) pixel size that was given, or None; nonsense raises `InputError`.
+
+    A typed size may be that of a coarse overview (0.01 to 1000 µm); one that was measured or copied
+    must be that of a scanner.
+    """
+    if spacing_um is None:
+        return None
+    low, high = (0.01, 1000.0) if typed else (MIN_SPACING_UM, MAX_SPACING_UM)
+    pair = spacing_um if isinstance(spacing_um, Sequence) else (spacing_um, spacing_um)
+    if len(pair) != 2 or not all(math.isfinite(s) and low <= s <= high for s in pair):
+        raise InputError(
+            f"{path.name}: a pixel size of {_size_words(pair)} µm is not possible; "
+            f"give a number between {low:g} and {high:g} µm"
+        )
+    return float(pair[0]), float(pair[1])
+
+
+def _size_words(pair: Sequence[float]) -> str:
+    return " x ".join(f"{s:g}" for s in dict.fromkeys(pair))
+
+
+def check_header_spacing(path: Path, found: tuple[float, float] | None) -> tuple[float, float]:
+    """The pixel size of the header if it can be believed, else `MissingPixelSize`."""
+    advice = SPACING_ADVICE
+    if found is None:
+        raise MissingPixelSize(f"{path.name} does not say how large its pixels are; {advice}")
+    if not all(MIN_SPACING_UM <= s <= MAX_SPACING_UM for s in found):
+        raise MissingPixelSize(
+            f"{path.name} says that its pixels are {found[0]:g} x {found[1]:g} µm, which no slide "
+            f"scanner makes ({MIN_SPACING_UM:g} to {MAX_SPACING_UM:g} µm); {advice}"
+        )
+    return found
