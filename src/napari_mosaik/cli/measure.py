@@ -21,7 +21,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import InjectionRecord
 
 if TYPE_CHECKING:
-    from napari_mosaik.io.slide.read.stream import Region
+    from napari_mosaik.io.slide.types.tiles import RegionUm
 
 __all__ = ["commands"]
 
@@ -79,7 +79,7 @@ def segment(
     ] = None,
     region: Annotated[
         str,
-        typer.Option(metavar="Y,X,H,W", help="Region: row, column, height and width in µm."),
+        typer.Option(metavar="Y,X,H,W", help="RegionUm: row, column, height and width in µm."),
     ] = "",
     label_spacing: Annotated[
         float | None,
@@ -119,7 +119,7 @@ def segment(
         typer.echo(f"⚠ {text}", err=True)
 
 
-def _region(text: str) -> Region:
+def _region(text: str) -> RegionUm:
     try:
         row, column, height, width = (float(part) for part in text.split(","))
     except ValueError:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_mosaik.core.pet_records import InjectionRecord, PetImage
     from napari_mosaik.core.shapes import AnnotatedShape
     from napari_mosaik.io.slide import Slide
-    from napari_mosaik.io.slide.read.stream import Region
+    from napari_mosaik.io.slide.types.tiles import RegionUm
     from napari_mosaik.segment.stardist import StarDistWeights
 
 __all__ = ["Picture", "PictureCase", "PictureContext"]
@@ -43,7 +43,7 @@ class Picture:
 
     path: Path
     spacing_um: float | None = None
-    region: Region | None = None
+    region: RegionUm | None = None
 
     def open(self, frame: str) -> Slide:
         """The file, or the region of it, as a slide."""

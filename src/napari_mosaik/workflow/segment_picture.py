@@ -42,7 +42,7 @@ from napari_mosaik.workflow.steps import step_named
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
-    from napari_mosaik.io.slide.read.stream import Region
+    from napari_mosaik.io.slide.types.tiles import RegionUm
 
 __all__ = ["SegmentedPicture", "labels_on", "segment_picture", "write_label_tiff"]
 
@@ -74,7 +74,7 @@ def segment_picture(
     *,
     method: str = "",
     weights: Path | None = None,
-    region: Region | None = None,
+    region: RegionUm | None = None,
     label_spacing_um: float | None = None,
 ) -> Generator[Progress, None, SegmentedPicture]:
     """Segment a picture, a slide or a region of a slide, and write its labels as a TIFF file.
