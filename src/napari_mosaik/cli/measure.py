@@ -79,7 +79,7 @@ def segment(
     ] = None,
     region: Annotated[
         str,
-        typer.Option(metavar="Y,X,H,W", help="RegionUm: row, column, height and width in µm."),
+        typer.Option(metavar="Y,X,H,W", help="Region: row, column, height and width in µm."),
     ] = "",
     label_spacing: Annotated[
         float | None,
