@@ -77,7 +77,7 @@ def test_parameters_and_clusters_are_one_selection_with_the_tiles(qtbot, dock, o
     qtbot.waitUntil(lambda: panel.correlations is not None, timeout=30_000)
     assert list(panel.correlations.tables) == ["B11", "B8"]
     assert panel.correlations.matrix("pearson").shape == (25, 2)
-    assert "Proxies that these 2 cases choose" in panel.message.text()
+    assert "Proxies selected on these 2 cases" in panel.message.text()
     assert "bootstrap samples" in panel.message.text()
     assert "_" not in panel.message.text()
     assert panel.table.rowCount() == 25
