@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, cast, get_args, get_origin
 
 from magicgui.widgets import Container, create_widget
 from magicgui.widgets.bases import ValueWidget, Widget
@@ -164,13 +164,12 @@ def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:
     widget = create_widget(
         value=value, annotation=annotation, name=name, label=label, options=options
     )
-    assert isinstance(widget, ValueWidget)
-    if isinstance(widget, Container):  # a vector: one spin box for each component
-        for child, part in zip(widget, value, strict=True):
+    if isinstance(value, tuple):  # a vector: one spin box for each component
+        for child, part in zip(cast("Iterable[Widget]", widget), value, strict=True):
             _set_unit_and_decimals(child, "", part, _VECTOR_DECIMALS)
     else:
         _set_unit_and_decimals(widget, extra.get("unit", ""), value)
-    return widget
+    return cast("ValueWidget[Any]", widget)
 
 
 def _shown(value: Any, widget: ValueWidget[Any]) -> Any:
