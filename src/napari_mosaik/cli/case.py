@@ -188,6 +188,8 @@ def run(
     json: JsonOutput = False,
 ) -> None:
     """Run every missing or stale step whose inputs are available."""
+    from napari_mosaik.workflow.annotations import annotation_results, retraining_effect
+
     if step and until:
         raise InputError("give either --step or --until, not both")
     if force and not step:
@@ -195,16 +197,32 @@ def run(
     opened = open_cases(cases)
     for text in set_ or []:
         _change(opened, text)
-    failed = []
+    failed: list[str] = []
+    effects: dict[str, Any] = {}
     with Bar(quiet=json) as bar:
         for case in opened:
             try:
+                before = annotation_results(case)
                 _run_one(case, bar, step, until, scheduler, force)
+                effects[case.name] = retraining_effect(before, annotation_results(case))
             except MosaikError as error:
                 failed.append(str(error))
     _states(opened, json)
+    if not json:
+        _show_effects(effects)
     if failed:
         raise InputError(" | ".join(failed))
+
+
+def _show_effects(effects: dict[str, Any]) -> None:
+    """What a run has changed in tissue classes and prediction, by case."""
+    from napari_mosaik.view.retraining import retraining_lines
+
+    for name, effect in effects.items():
+        if effect.any_change:
+            typer.echo(f"{name}: changed by this run")
+            for line in retraining_lines(effect):
+                typer.echo(f"- {line}")
 
 
 def _run_one(case: Any, bar: Bar, name: str, until: str, scheduler: str, force: bool) -> None:

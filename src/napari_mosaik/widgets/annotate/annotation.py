@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_mosaik.annotate import AnnotationDocument, Journal, check_reader_name
 from napari_mosaik.core import InputError, MosaikError
-from napari_mosaik.core.catalogue import CLASS_RECORD, CLASSES, METRICS
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.io.case import Case
-from napari_mosaik.view.formatting import number, percent
 from napari_mosaik.view.layers import ANNOTATIONS_TITLE
+from napari_mosaik.view.retraining import retraining_lines
 from napari_mosaik.widgets.base.worker import Steps
 from napari_mosaik.widgets.base.workspace import LoopChange
+from napari_mosaik.workflow.annotations import (
+    AnnotationResults,
+    OpenAnnotations,
+    annotation_results,
+    retraining_effect,
+)
 from napari_mosaik.workflow.recipe import read_recipe
 
 if TYPE_CHECKING:
-    from napari_mosaik.core import Lattice
-    from napari_mosaik.core.shapes import AnnotatedShape
+    from napari_mosaik.annotate import AnnotationDocument
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.base.worker import Job
 
-__all__ = ["Annotation", "Before", "change_lines", "remember"]
+__all__ = ["Annotation"]
 
 IDLE_MS = 2000
 """The GeoJSON file is written after this time without an edit."""
@@ -46,13 +47,10 @@ class Annotation(QObject):
     def __init__(self, controller: CaseController) -> None:
         super().__init__(controller)
         self._controller = controller
-        self.document: AnnotationDocument | None = None
         self.reader = "reader"
-        self._journal: Journal | None = None
-        self._case: Case | None = None
-        self._lattice: Lattice | None = None
+        self._opened: OpenAnnotations | None = None
         self._unsaved = False
-        self._before: Before | None = None
+        self._before: AnnotationResults | None = None
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
         self._idle.setInterval(IDLE_MS)
@@ -60,6 +58,15 @@ class Annotation(QObject):
         controller.workspace.events.case.connect(self._case_changed)
 
     # --- document -------------------------------------------------------------------------------
+    @property
+    def document(self) -> AnnotationDocument | None:
+        """The open document; None where there is none."""
+        return None if self._opened is None else self._opened.document
+
+    @property
+    def _case(self) -> Case | None:
+        return None if self._opened is None else self._opened.case
+
     def open(self) -> None:
         """Open the document of the current case and reader."""
         case = self._controller.workspace.case
@@ -68,33 +75,22 @@ class Annotation(QObject):
             return
         self.close()
         try:
-            self._open(case)
+            self._opened = OpenAnnotations(case, self.reader)
+            self._opened.document.changed.connect(self._edited)
         except MosaikError as error:
             self._controller.report(error, "Annotate")
             self.close()
         self.opened.emit()
-
-    def _open(self, case: Case) -> None:
-        with case.slide("he") as slide:
-            self._lattice = slide.lattice
-        self._journal = Journal(case.root / "journal" / f"{check_reader_name(self.reader)}.jsonl")
-        document = AnnotationDocument.open(self._journal, "he", overlap="new wins")
-        drawn = case.annotations("he")
-        if not len(document.snapshot) and drawn:
-            document.add_many(drawn)
-        document.changed.connect(self._edited)
-        self.document, self._case = document, case
 
     def close(self) -> None:
         """Save pending edits and release the journal."""
         self._idle.stop()
         if self._unsaved:
             self._write_now()
-        if self.document is not None:
-            self.document.changed.disconnect(self._edited)
-        if self._journal is not None:
-            self._journal.close()
-        self.document = self._journal = self._case = self._lattice = None
+        if self._opened is not None:
+            self._opened.document.changed.disconnect(self._edited)
+            self._opened.close()
+        self._opened = None
 
     def _case_changed(self, case: Case | None, *_: Any) -> None:
         if case is not self._case and self.document is not None:
@@ -116,17 +112,15 @@ class Annotation(QObject):
 
     def save(self) -> None:
         """Write the GeoJSON file in the background."""
-        if self.document is None or self._case is None or self._lattice is None:
+        if self._opened is None:
             return
         self._unsaved = False
-        work = partial(_write, self._case, self.document.shapes, self._lattice)
+        work = partial(self._opened.save, self._opened.document.shapes)
         self._controller.read(ANNOTATIONS_TITLE, work, lambda _: self.saved.emit())
 
     def _write_now(self) -> None:
-        assert self.document is not None
-        assert self._case is not None
-        assert self._lattice is not None
-        _write(self._case, self.document.shapes, self._lattice)
+        assert self._opened is not None
+        self._opened.save()
         self._unsaved = False
 
     # --- the loop -------------------------------------------------------------------------------
@@ -147,7 +141,7 @@ class Annotation(QObject):
         def steps() -> Steps:
             from napari_mosaik.workflow.classifier import retrain
 
-            before = remember(case)
+            before = annotation_results(case)
             annotated = [case, *[Case(path) for path in others]]
             work = retrain([one for one in annotated if one.annotations("he")] or [case], [case])
             record = yield from map_progress(work, lambda progress: ("Retrain", progress))
@@ -158,7 +152,7 @@ class Annotation(QObject):
             job.done.connect(self._retrained)
         return job
 
-    def _retrained(self, answer: tuple[Before, dict[str, Any]]) -> None:
+    def _retrained(self, answer: tuple[AnnotationResults, dict[str, Any]]) -> None:
         self._before, training = answer
         case = self._case
         if case is None:
@@ -175,70 +169,17 @@ class Annotation(QObject):
         case = self._case or self._controller.workspace.case
         if case is None:
             return None
-        before = self._before or remember(case)
+        before = self._before or annotation_results(case)
         job = self._controller.run_missing()
         if job is not None:
             job.done.connect(lambda _: self._compare(case, before))
         return job
 
-    def _compare(self, case: Case, before: Before) -> None:
+    def _compare(self, case: Case, before: AnnotationResults) -> None:
         def then(lines: tuple[str, ...]) -> None:
             self._controller.workspace.change = LoopChange(lines)
 
-        self._controller.read("Change", lambda: change_lines(before, remember(case)), then)
+        def work() -> tuple[str, ...]:
+            return retraining_lines(retraining_effect(before, annotation_results(case)))
 
-
-def _write(case: Case, shapes: tuple[AnnotatedShape, ...], lattice: Lattice) -> None:
-    from napari_mosaik.io import write_geojson
-
-    write_geojson(case.annotations_path("he"), shapes, lattice)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Before:
-    """Tissue classes and prediction error at one time; None for what was missing."""
-
-    codes: Any = None
-    areas_mm2: dict[str, float] | None = None
-    mae: float | None = None
-    mae_suv: float | None = None
-    unit: str = ""
-
-
-def remember(case: Case) -> Before:
-    """The stored tissue classes and prediction error."""
-    store = case.store
-    codes = store.read(CLASSES).array() if store.origin(CLASSES) else None
-    areas = store.read(CLASS_RECORD)["area_mm2"] if store.origin(CLASS_RECORD) else None
-    if not store.origin(METRICS):
-        return Before(codes, areas)
-    metrics = store.read(METRICS)
-    errors = metrics["suv_norm"]["mae"], metrics["suv_bsa"]["mae"]
-    return Before(codes, areas, *errors, str(metrics.get("unit", "")))
-
-
-def change_lines(before: Before, after: Before) -> tuple[str, ...]:
-    """What changed between two times, as lines with units."""
-    lines = []
-    if before.codes is not None and after.codes is not None:
-        lines.append(_changed_share(before.codes, after.codes))
-    for name, area in (after.areas_mm2 or {}).items():
-        old = (before.areas_mm2 or {}).get(name)
-        if old is not None:
-            lines.append(f"{name}: {number(old)} → {number(area, 'mm²')}")
-        else:
-            lines.append(f"{name}: {number(area, 'mm²')}")
-    if before.mae is not None and after.mae is not None:
-        lines.append(
-            f"mean absolute error: {number(before.mae_suv)} → {number(after.mae_suv, after.unit)} "
-            f"({number(before.mae)} → {number(after.mae)} normalised)"
-        )
-    return tuple(lines) or ("Nothing to compare yet.",)
-
-
-def _changed_share(before: Any, after: Any) -> str:
-    if before.shape != after.shape:
-        return "The size of the tissue class map changed."
-    tissue = (before > 0) | (after > 0)
-    share = float(np.mean(before[tissue] != after[tissue])) if tissue.any() else 0.0
-    return f"tissue classes: changed in {percent(share)} of the tissue"
+        self._controller.read("Change", work, then)
