@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from napari_mosaik.segment import ClassicalNuclei
+from napari_mosaik.segment.masks import renumber
 from napari_mosaik.segment.metrics import object_scores
-from napari_mosaik.segment.nuclei import renumber
 from napari_mosaik.segment.stardist import (
     StarDistNuclei,
     embedded_weights,

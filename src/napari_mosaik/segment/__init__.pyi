@@ -4,10 +4,10 @@ from .tissue_classifier import (
     FastTissueModel,
     TissueClassParams,
     TissueModel,
-    load_tissue_model,
     segment_classes,
     train_fast,
 )
+from .tissue_models import load_tissue_model
 from .training_pixels import rasterise_classes, sample_training_pixels
 from .vessel_assembly import segment_vessels
 from .vessel_params import VesselParams

@@ -26,6 +26,7 @@ __all__ = [
     "label_mask",
     "local_maxima",
     "open_mask",
+    "renumber",
 ]
 
 
@@ -212,4 +213,27 @@ def flood(level: NDArray[np.uint8], seeds: Labels, mask: Mask) -> Labels:
             if inside and mask[i, j] and out[i, j] == 0:
                 out[i, j] = out[r, c]
                 _push(i * cols + j, max(current, level[i, j]), head, tail, following)
+    return out
+
+
+@compiled
+def renumber(labels: Labels, min_pixels: int) -> Labels:
+    """Labels without objects below *min_pixels*, numbered by first pixel.
+
+    Both label images have the shape (rows, columns), and *min_pixels* is a count.
+    """
+    count = np.zeros(labels.max() + 1, np.int64)
+    for value in labels.ravel():
+        count[value] += 1
+    number = np.zeros(count.size, np.int32)
+    out = np.zeros_like(labels)
+    n = 0
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            k = labels[r, c]
+            if k > 0 and count[k] >= min_pixels:
+                if number[k] == 0:
+                    n += 1
+                    number[k] = n
+                out[r, c] = number[k]
     return out

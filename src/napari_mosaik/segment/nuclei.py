@@ -27,6 +27,7 @@ from napari_mosaik.segment.masks import (
     flood,
     local_maxima,
     open_mask,
+    renumber,
 )
 from napari_mosaik.segment.nuclei_params import NucleiParams
 
@@ -36,7 +37,6 @@ __all__ = [
     "NucleiParams",
     "estimate_nuclear_threshold",
     "nuclear_density",
-    "renumber",
     "segment_nuclei",
 ]
 
@@ -291,26 +291,3 @@ def _above_edge(density: Float32, around: Float32, labels: Labels, fraction: flo
         low = np.bincount(flat, around.ravel(), n) / count
         edge = np.where(dark_count > 0, low + fraction * (dark - low), np.inf)
     return np.asarray(density > edge[labels])
-
-
-@compiled
-def renumber(labels: Labels, min_pixels: int) -> Labels:
-    """Labels without objects below *min_pixels*, numbered by first pixel.
-
-    Both label images have the shape (rows, columns), and *min_pixels* is a count.
-    """
-    count = np.zeros(labels.max() + 1, np.int64)
-    for value in labels.ravel():
-        count[value] += 1
-    number = np.zeros(count.size, np.int32)
-    out = np.zeros_like(labels)
-    n = 0
-    for r in range(labels.shape[0]):
-        for c in range(labels.shape[1]):
-            k = labels[r, c]
-            if k > 0 and count[k] >= min_pixels:
-                if number[k] == 0:
-                    n += 1
-                    number[k] = n
-                out[r, c] = number[k]
-    return out

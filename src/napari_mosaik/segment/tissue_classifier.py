@@ -33,7 +33,6 @@ __all__ = [
     "class_labels",
     "grow_forest",
     "load_fast",
-    "load_tissue_model",
     "predict_raster",
     "segment_classes",
     "train_fast",
@@ -476,13 +475,3 @@ def load_fast(folder: Path) -> FastTissueModel:
     params = TissueClassParams.parse(card["params"], f"{folder}/card.json")
     forest = FlatForest.from_arrays(arrays)
     return FastTissueModel(forest, params, tuple(card["classes"]), card["training"])
-
-
-def load_tissue_model(folder: Path) -> TissueModel:
-    """Read a saved model of either kind, as its card says."""
-    card, _ = read_card(folder)
-    if card["model"] == "fast":
-        return load_fast(folder)
-    from napari_mosaik.segment.densenet.network import load_densenet
-
-    return load_densenet(folder)

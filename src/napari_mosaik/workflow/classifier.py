@@ -111,7 +111,7 @@ def retrain(
         task = ClassifierTraining(annotated, classes, seed, fingerprint, encoder, checkpoint)
         model = yield from _METHODS[method](task, params)
     else:
-        from napari_mosaik.segment.tissue_classifier import load_tissue_model
+        from napari_mosaik.segment.tissue_models import load_tissue_model
 
         model = load_tissue_model(folder)
         checkpoint = None

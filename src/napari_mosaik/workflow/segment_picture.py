@@ -266,7 +266,7 @@ def _nuclei(
 def _classes(
     case: PictureCase, lattice: Lattice, method: str
 ) -> Generator[Progress, None, SegmentedPicture]:
-    from napari_mosaik.segment.tissue_classifier import load_tissue_model
+    from napari_mosaik.segment.tissue_models import load_tissue_model
     from napari_mosaik.tissue import MacenkoParams
     from napari_mosaik.workflow.steps.classes import ClassParams
 

@@ -14,8 +14,7 @@ from torch.nn import functional
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.segment.filters import Float32, require_rgb
-from napari_mosaik.segment.masks import Labels
-from napari_mosaik.segment.nuclei import renumber
+from napari_mosaik.segment.masks import Labels, renumber
 from napari_mosaik.segment.stardist.network import CONTEXT_PX, predict_maps
 from napari_mosaik.segment.stardist.polygons import Candidates, keep_best, paint_polygons
 from napari_mosaik.segment.stardist.weights import StarDistWeights

@@ -97,7 +97,7 @@ class ClassReader:
 
 
 def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None, Results]:
-    from napari_mosaik.segment.tissue_classifier import load_tissue_model
+    from napari_mosaik.segment.tissue_models import load_tissue_model
     from napari_mosaik.tissue import StainFit
 
     model = load_tissue_model(inputs.model_folder(params.model))
