@@ -1,4 +1,4 @@
-"""Puts results and slides of the open case onto the canvas and keeps them up to date."""
+"""The slides and results of the open case as layers on the canvas, kept up to date."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["LayerBoard", "fast_removal"]
 
 STAIN_ORDER = (REFERENCE, *(stain for stain in reversed(STAIN_TITLES) if stain != REFERENCE))
-"""Slides from the bottom up; H&E is shown first."""
+"""Slides from bottom to top; H&E is visible at first."""
 
 
 class LayerBoard(QObject):
@@ -68,7 +68,7 @@ class LayerBoard(QObject):
 
     # --- asking ---------------------------------------------------------------------------------
     def layer(self, name: str) -> Layer | None:
-        """The layer of that name, None when there is none or it was deleted by hand."""
+        """The layer of that name, None without one or if the user deleted it."""
         found = self._layers.get(name)
         return found if found is not None and found in self.viewer.layers else None
 
@@ -77,7 +77,7 @@ class LayerBoard(QObject):
         return self.layer(STAIN_TITLES[stain])
 
     def overlays(self) -> dict[str, Layer]:
-        """All layers but the slides, by name."""
+        """All layers except the slides, by name."""
         return {n: layer for n, layer in self.present().items() if n not in self._slide_names}
 
     def present(self) -> dict[str, Layer]:
@@ -90,11 +90,11 @@ class LayerBoard(QObject):
         return [*slides, *(name for name in self.specs if name not in slides)]
 
     def legend(self, name: str) -> Legend | None:
-        """What the colours of a layer mean."""
+        """The meaning of the colours of a layer."""
         return self.specs[name].legend if name in self.specs else None
 
     def set_shown(self, name: str, shown: bool) -> None:
-        """Show or hide; a layer that was never shown is made now."""
+        """Show or hide a layer; one that was never shown is created now."""
         layer = self.layer(name)
         if layer is not None:
             layer.visible = shown
@@ -155,11 +155,11 @@ class LayerBoard(QObject):
 
     def _damaged(self, about: str, sentence: str) -> None:
         self.controller.workspace.problem = Problem(
-            about, f"{sentence}; it stays blurred here", sentence
+            about, f"{sentence}; the canvas stays blurred there", sentence
         )
 
     def _first(self, case: Case, found: _Found) -> None:
-        """Everything that is finished; a layer is made when it is first shown (0.2 s each)."""
+        """Offer all finished results; a layer is created when it is first shown (0.2 s each)."""
         if case is not self._case:
             return
         self.choices = found[1]
@@ -186,7 +186,7 @@ class LayerBoard(QObject):
 
     # --- results --------------------------------------------------------------------------------
     def bring(self, step: str) -> None:
-        """Bring the layers of a step up to date; new ones are offered, not shown."""
+        """Update the layers of a step; new ones are offered, not shown."""
         case = self._case
         if case is None:
             return
@@ -209,7 +209,7 @@ class LayerBoard(QObject):
         self.controller.read("Layers", partial(_found, case, (step,)), then)
 
     def show_steps(self, steps: Iterable[str], *, alone: bool = True) -> None:
-        """Show the layers of some steps, on the slide where they are best looked at."""
+        """Show the layers of some steps, on their base slide."""
         case, names = self._case, tuple(steps)
         if case is None:
             return
@@ -236,7 +236,7 @@ class LayerBoard(QObject):
         self.changed.emit()
 
     def show_choice(self, step: str, choice: str) -> None:
-        """Show the map or the clusters of another parameter."""
+        """Show the results of a step for another parameter."""
         case = self._case
         if case is None:
             return
@@ -250,14 +250,14 @@ class LayerBoard(QObject):
         self.controller.read("Layers", partial(specs_of, case, step, choice), then)
 
     def show_slide(self, stain: str) -> None:
-        """Show one slide and hide the other two."""
+        """Show one slide and hide the others."""
         for other, title in STAIN_TITLES.items():
             layer = self.layer(title)
             if layer is not None:
                 layer.visible = other == stain
 
     def put(self, spec: LayerSpec, *, visible: bool | None = None) -> Layer:
-        """Add a layer, or give the one of that name new data, keeping how it is shown."""
+        """Add a layer, or replace the data of the one of that name and keep its appearance."""
         self.specs[spec.name] = spec
         layer = self.layer(spec.name)
         if layer is None:
@@ -285,7 +285,7 @@ class LayerBoard(QObject):
             layer.editable = False
 
     def _realign(self) -> None:
-        """Move the slides and what was found on them onto the reference after an alignment."""
+        """Move slides and results onto the reference section after a registration."""
         case = self._case
         if case is None:
             return
@@ -296,11 +296,11 @@ class LayerBoard(QObject):
                 if case is self._case and space in matrices:
                     layer.affine = matrices[space]
 
-        self.controller.read("Align", partial(_matrices, case), then)
+        self.controller.read("Registration", partial(_matrices, case), then)
 
 
 _Found = tuple[list[LayerSpec], dict[str, tuple[str, ...]]]
-"""Layers, and by step the parameters that can be chosen."""
+"""Layers, and the parameters that can be chosen by step."""
 
 
 def _found(case: Case, steps: Iterable[str]) -> _Found:
@@ -315,7 +315,7 @@ def _matrices(case: Case) -> dict[str, Any]:
 
 
 def _refill(layer: Layer, spec: LayerSpec) -> None:
-    """New data and place for a layer that is shown already."""
+    """Replace the data and the position of a layer."""
     layer.data = spec.data if not spec.multiscale else list(spec.data)
     for name in ("scale", "translate", "affine"):
         setattr(layer, name, spec.place[name])
@@ -328,12 +328,12 @@ def _refill(layer: Layer, spec: LayerSpec) -> None:
 
 
 def _covers(spec: LayerSpec) -> bool:
-    """Whether a layer hides what lies below it."""
+    """Whether a layer hides those below it."""
     return spec.kind == "image"
 
 
 _Prepared = tuple[Any, "Transform | None", StainVectors]
-"""An open slide, where it lies, and its stains."""
+"""An open slide, its transform to the reference, and its stain vectors."""
 
 
 def _prepare(case: Case, stain: str) -> _Prepared:

@@ -1,4 +1,4 @@
-"""One legend for everything drawn: eye, opacity, colours with units, for each layer of the case."""
+"""The legend of all layers of the case: visibility, opacity, colours with units."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Overlays", "legend_widget"]
 
 
 class Overlays(QWidget):
-    """A row for each layer of the case, slides first, and the choice of parameter maps."""
+    """A row for each layer of the case, slides first, and the choice of a parameter."""
 
     def __init__(self, board: LayerBoard) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Overlays(QWidget):
 
 
 class _Choice(QWidget):
-    """Chooses a parameter to be shown."""
+    """Choice of the parameter that a step shows."""
 
     def __init__(self, label: str, show: Any) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class _Choice(QWidget):
 
 
 class _Row(QFrame):
-    """One layer: shown or not, how opaque, and what its colours mean."""
+    """One layer: visibility, opacity and the meaning of its colours."""
 
     def __init__(self, name: str, board: LayerBoard) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class _Row(QFrame):
         self.opacity.setEnabled(self._layer is not None)
         self.opacity.valueChanged.connect(self._set_opacity)
         self.fill = QCheckBox("fill")
-        self.fill.setToolTip("Filled areas or their outlines only")
+        self.fill.setToolTip("Filled areas or outlines only")
         self.fill.setVisible(_has_outline(self._layer))
         self.fill.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.fill.clicked.connect(self._set_fill)
@@ -117,7 +117,7 @@ class _Row(QFrame):
         self._follow()
 
     def part(self) -> None:
-        """Listen to the layer no more."""
+        """Disconnect from the layer."""
         for signal in self._signals():
             signal.disconnect(self._follow)
 
@@ -146,12 +146,12 @@ class _Row(QFrame):
 
 
 def _has_outline(layer: Any) -> bool:
-    """Whether a layer can be drawn as outlines: labels can."""
+    """Whether a layer can be drawn as outlines, as labels can."""
     return hasattr(layer, "contour")
 
 
 def legend_widget(legend: Legend) -> QWidget:
-    """Words with their colours, or a colour scale with its limits and unit."""
+    """Named colours, or a colour scale with its limits and unit."""
     body = QWidget()
     parts: list[Any] = []
     if legend.limits is not None:
