@@ -56,7 +56,6 @@ def all_layers():
         layers.clusters_layer(grid(), np.arange(30) % 6, "caix_score"),
         *layers.uptake_layers(measured, predicted),
         layers.difference_layer(measured, predicted),
-        layers.width_layer(measured),
         layers.pet_layer(measured),
         layers.queue_layer([ReviewItem(3, 1.0, "flagged")], grid()),
     ]

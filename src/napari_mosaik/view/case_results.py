@@ -42,6 +42,11 @@ class CaseResults:
         value: T | None = self._known[artifact.name]
         return value
 
+    def read(self, artifact: Artifact[T]) -> T:
+        """The stored value; raises `InputError` when its step has not been run."""
+        value = self.get(artifact)
+        return self.case.store.read(artifact) if value is None else value
+
     def has(self, *artifacts: Artifact[Any]) -> bool:
         """Whether all of these are stored; nothing is read."""
         return all(self.case.store.origin(artifact) is not None for artifact in artifacts)
@@ -49,11 +54,6 @@ class CaseResults:
     def record(self, artifact: Artifact[Any]) -> dict[str, Any]:
         """What the step recorded beside a result (warnings, counts, areas); empty without one."""
         return dict(self.case.store.record(artifact))
-
-    def length(self, table: Artifact[Table]) -> int:
-        """Number of rows of a table, 0 when it is not stored."""
-        value = self.get(table)
-        return 0 if value is None else len(value)
 
     def present(self) -> list[Artifact[Any]]:
         """All artifacts that are stored."""

@@ -16,10 +16,8 @@ __all__ = [
     "count",
     "duration",
     "heading",
-    "interval",
     "number",
     "percent",
-    "state_words",
     "tile_line",
     "title_of",
     "uptake_name",
@@ -99,13 +97,6 @@ def count(n: int, singular: str, plural: str = "") -> str:
     return f"{_grouped(str(int(n)))} {singular if n == 1 else many}"
 
 
-def interval(low: SupportsFloat | None, high: SupportsFloat | None, digits: int = 2) -> str:
-    """An interval: "2.1 to 3.6"; empty when a limit is missing or infinite."""
-    if number(low, missing="") == "" or number(high, missing="") == "":
-        return ""
-    return f"{number(low, digits=digits)} to {number(high, digits=digits)}"
-
-
 def duration(seconds: float | None) -> str:
     """A duration in seconds as text: "0:41", "12:05", "1 h 05 min"; "unknown" for None."""
     if seconds is None or not math.isfinite(seconds) or seconds < 0:
@@ -115,12 +106,6 @@ def duration(seconds: float | None) -> str:
         return f"{minutes}:{rest:02d}"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
-
-
-def state_words(state: str, detail: str = "") -> str:
-    """Symbol and word of a state with its reason: "↻ stale: threshold changed"."""
-    mark, word = STATE_MARKS.get(state, ("–", state))
-    return f"{mark} {word}: {detail}" if detail else f"{mark} {word}"
 
 
 _UNIT_SUFFIXES: Final = (
@@ -185,8 +170,6 @@ class TileReading:
     vessels_per_mm2: float | None = None
     measured: float | None = None
     predicted: float | None = None
-    predicted_low: float | None = None
-    predicted_high: float | None = None
     cluster: str = ""
     uptake_name: str = "SUV"
 
@@ -227,7 +210,5 @@ def _uptake_words(reading: TileReading) -> str:
         words.append(f"{measured} measured" if measured else NOT_MEASURED)
     if reading.predicted is not None:
         predicted = number(reading.predicted, missing="")
-        limits = interval(reading.predicted_low, reading.predicted_high)
-        around = f" ({limits})" if limits and predicted else ""
-        words.append(f"{predicted} predicted{around}" if predicted else "not predicted")
+        words.append(f"{predicted} predicted" if predicted else "not predicted")
     return f"{reading.uptake_name} " + ", ".join(words)

@@ -36,7 +36,6 @@ from napari_mosaik.view.maps import (
     pet_layer,
     sensitivity_layer,
     uptake_layers,
-    width_layer,
 )
 from napari_mosaik.view.spec import LayerSpec, Legend, placement, placement_um
 
@@ -63,7 +62,6 @@ __all__ = [
     "uncertainty_layer",
     "uptake_layers",
     "vessels_layer",
-    "width_layer",
 ]
 
 LAYER_TITLES: Final = {

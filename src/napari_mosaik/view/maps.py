@@ -30,7 +30,6 @@ __all__ = [
     "pet_layer",
     "sensitivity_layer",
     "uptake_layers",
-    "width_layer",
 ]
 
 DIFFERENCE_TITLE = "Predicted minus measured"
@@ -168,25 +167,11 @@ def sensitivity_layer(change: Raster, transform: Transform | None = None) -> Lay
     return _scalar(
         change,
         "Shift sensitivity of the SUV",
-        palette.WIDTH_COLORMAP,
+        palette.CHANGE_COLORMAP,
         limits,
         change.unit,
         transform,
         artifact=UPTAKE_SENSITIVITY.name,
-    )
-
-
-def width_layer(width: Raster, transform: Transform | None = None) -> LayerSpec:
-    """Width of the prediction interval, (rows, columns) SUV."""
-    limits = (0.0, common_limits(width.values)[1])
-    return _scalar(
-        width,
-        "Interval width",
-        palette.WIDTH_COLORMAP,
-        limits,
-        width.unit,
-        transform,
-        artifact=PREDICTION.name,
     )
 
 

@@ -41,7 +41,6 @@ def scatter_figure(
     predicted: ArrayLike,
     unit: str = "1",
     *,
-    interval: tuple[ArrayLike, ArrayLike] | None = None,
     selected: int | None = None,
     title: str = "",
 ) -> Figure:
@@ -51,8 +50,6 @@ def scatter_figure(
     ----------
     measured, predicted
         Uptake per tile, (n_tiles,), SUV in *unit*; NaN where it is missing.
-    interval
-        Lower and upper limit of the prediction interval, (n_tiles,) each, SUV in *unit*.
     selected
         Index of the tile to ring.
 
@@ -68,10 +65,6 @@ def scatter_figure(
     if not both.any():
         note(axes, "no tile has both a measured and a predicted uptake")
         return figure
-    if interval is not None:
-        low, high = (np.asarray(limit, float) for limit in interval)
-        shown = both & np.isfinite(low) & np.isfinite(high)
-        axes.vlines(x[shown], low[shown], high[shown], colors=palette.PALE_LINE, lw=0.6, zorder=1)
     axes.scatter(x[both], y[both], s=11, c=palette.PREDICTED, alpha=0.6, lw=0, zorder=2)
     _lines(axes, x[both], y[both])
     ring_tile(axes, x, y, selected)

@@ -28,7 +28,7 @@ _KEYS = ("confidence", "dice", "ncc", "angle_deg", "scale")
 
 
 def _line(frame: str, results: CaseResults) -> str:
-    record = results.get(ALIGNMENT[frame]) or {}
+    record = results.read(ALIGNMENT[frame])
     parts = []
     if record.get("dice") is not None:
         parts.append(f"{STAIN_TITLES.get(frame, 'PET')} overlap {percent(record['dice'])}")

@@ -26,8 +26,8 @@ from napari_mosaik.workflow.steps.spatial import label_column
 
 
 def _line(results: CaseResults) -> str:
-    table = results.get(PARAMETERS)
-    return "" if table is None else count(len(tuple(table)), "parameter") + " per tile"
+    table = results.read(PARAMETERS)
+    return count(len(tuple(table)), "parameter") + " per tile"
 
 
 def _report(results: CaseResults) -> list[ReportTable]:

@@ -85,7 +85,7 @@ def _reasons(table: object) -> list[str]:
 
 def _vessel_line(results: CaseResults) -> str:
     record = results.record(VESSELS)
-    line = count(results.length(VESSEL_OBJECTS), "vessel")
+    line = count(len(results.read(VESSEL_OBJECTS)), "vessel")
     staining, excluded = record.get(STAINING), record.get(EXCLUDED) or {}
     n_excluded = sum(excluded.values())
     if n_excluded:
@@ -106,9 +106,7 @@ def _vessel_stains(results: CaseResults) -> dict[str, Any]:
 
 
 def _nucleus_line(results: CaseResults) -> str:
-    table = results.get(NUCLEUS_OBJECTS)
-    if table is None:
-        return ""
+    table = results.read(NUCLEUS_OBJECTS)
     return "\n".join([count(len(table), "nucleus", "nuclei"), table.about.get("method", "")])
 
 
@@ -117,7 +115,7 @@ def _corrected_line(kind: _Kind, results: CaseResults) -> str:
     record = results.record(labels).get(CORRECTED) or {"made": 0, "lost": []}
     if not record["made"] and not record["lost"]:
         return "nothing corrected"
-    n = results.length(table)
+    n = len(results.read(table))
     lines = [f"{count(record['made'], 'correction')} applied, {n} {kind.many}"]
     if record["lost"]:
         lines[0] += f", {len(record['lost'])} without their object"
@@ -173,7 +171,7 @@ def _preview_line(kind: _Kind, found: Preview) -> str:
 
 
 def _caix_line(results: CaseResults) -> str:
-    line = count(results.length(CAIX_CELLS), "cell")
+    line = count(len(results.read(CAIX_CELLS)), "cell")
     warnings: Sequence[str] = (results.record(CAIX_CELLS).get(STAINING) or {}).get("warnings", ())
     return "\n".join([line + (", please check" if warnings else ""), *warnings])
 
@@ -200,9 +198,7 @@ def _class_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
 
 
 def _class_line(results: CaseResults) -> str:
-    record = results.get(CLASS_RECORD)
-    if record is None:
-        return ""
+    record = results.read(CLASS_RECORD)
     areas: dict[str, float] = record["area_mm2"]
     tissue = sum(area for name, area in areas.items() if name != "background")
     share = areas.get("neoplastic", 0.0) / tissue if tissue > 0 else None
@@ -246,9 +242,7 @@ def held_out_table(record: dict[str, Any] | None) -> ReportTable | None:
 
 
 def _stain_line(results: CaseResults) -> str:
-    fit = results.get(STAIN_FIT)
-    if fit is None:
-        return ""
+    fit = results.read(STAIN_FIT)
     line = "stain vectors estimated" if fit["usable"] else f"not normalised: {fit['reason']}"
     warnings = (results.record(STAIN_FIT).get(STAINING) or {}).get("warnings", ())
     return "\n".join([line + (", please check" if warnings else ""), *warnings])

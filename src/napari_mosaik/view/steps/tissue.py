@@ -48,9 +48,7 @@ def _layers(stain: str, results: CaseResults, choice: str) -> list[LayerSpec]:
 
 
 def _line(stain: str, results: CaseResults) -> str:
-    mask = results.get(TISSUE[stain])
-    if mask is None:
-        return ""
+    mask = results.read(TISSUE[stain])
     area = float(np.nansum(np.asarray(mask.values, float))) * mask.lattice.sample_area_um2 / 1e6
     record = results.record(TISSUE[stain])
     damaged = record.get(DAMAGED) or {"count": 0}
@@ -129,8 +127,8 @@ def _tile_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
 
 
 def _tile_line(results: CaseResults) -> str:
-    grid = results.get(TILES)
-    return "" if grid is None else count(len(grid), "tile")
+    grid = results.read(TILES)
+    return count(len(grid), "tile")
 
 
 TISSUE_VIEWS = tuple(

@@ -35,7 +35,7 @@ def _pet_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
 
 
 def _suv_line(results: CaseResults) -> str:
-    record = results.get(SUV_RECORD) or {}
+    record = results.read(SUV_RECORD)
     unit = str(record.get("unit", ""))
     return f"mean {number(record.get('mean'))}, maximum {number(record.get('maximum'), unit)}"
 
@@ -75,9 +75,7 @@ def _uptake_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
 
 
 def _uptake_line(results: CaseResults) -> str:
-    table = results.get(UPTAKE)
-    if table is None:
-        return ""
+    table = results.read(UPTAKE)
     values = np.asarray(table["suv"], float)
     known = int(np.isfinite(values).sum())
     mean = number(float(np.nanmean(values)) if known else None, table.unit("suv"))
@@ -92,9 +90,7 @@ def _sensitivity_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
 
 
 def _sensitivity_line(results: CaseResults) -> str:
-    table = results.get(UPTAKE_SENSITIVITY)
-    if table is None:
-        return ""
+    table = results.read(UPTAKE_SENSITIVITY)
     change, share = (np.asarray(table[name], float) for name in ("change", "share"))
     if not np.isfinite(share).any():
         return "no tile lies on the PET"
@@ -104,9 +100,7 @@ def _sensitivity_line(results: CaseResults) -> str:
 
 
 def _review_line(results: CaseResults) -> str:
-    metrics = results.get(METRICS)
-    if metrics is None:
-        return ""
+    metrics = results.read(METRICS)
     error = number(metrics["suv_norm"]["mae"])
     mean = (metrics["baselines"].get("mean") or {}).get("mae")
     baseline = f" (training mean {number(mean)})" if mean is not None else ""

@@ -10,10 +10,8 @@ from napari_mosaik.view.formatting import (
     count,
     duration,
     heading,
-    interval,
     number,
     percent,
-    state_words,
     tile_line,
     title_of,
 )
@@ -49,7 +47,6 @@ def test_missing_numbers_are_words():
         assert number(value, "µm") == "not measured"
         assert percent(value) == "not measured"
     assert number(None, missing="no data") == "no data"
-    assert interval(1.0, math.inf) == ""
     assert duration(math.nan) == duration(None) == "unknown"
 
 
@@ -58,7 +55,7 @@ def test_units_follow_the_number():
     assert number(0.5, "1") == "0.500"
 
 
-def test_percent_count_duration_state():
+def test_percent_count_and_duration():
     assert percent(0.823) == f"82{NB}%"
     assert percent(0.004) == f"0.4{NB}%"
     assert (count(0, "vessel"), count(1, "tile"), count(412, "tile")) == (
@@ -68,8 +65,6 @@ def test_percent_count_duration_state():
     )
     assert count(2, "nucleus", "nuclei") == "2 nuclei"
     assert [duration(s) for s in (41, 725, 3900)] == ["0:41", "12:05", "1 h 05 min"]
-    assert state_words("stale", "threshold changed") == "↻ stale: threshold changed"
-    assert state_words("missing") == "– not run"
 
 
 def test_titles_from_column_names():
@@ -83,19 +78,19 @@ def test_titles_from_column_names():
 
 
 def test_the_line_under_the_cursor():
-    full = TileReading(217, 0.82, 41.2, 3.12, 2.8, 2.1, 3.6, "hot")
+    full = TileReading(217, 0.82, 41.2, 3.12, 2.8, "hot")
     assert tile_line(full).replace(NB, " ") == (
         "tile 217 · neoplastic 82 % · 41 vessels/mm² · SUV 3.12 measured, "
-        "2.80 predicted (2.1 to 3.6) · cluster: hot"
+        "2.80 predicted · cluster: hot"
     )
 
 
 def test_the_line_says_what_is_missing_and_leaves_out_what_was_not_computed():
     nan = math.nan
-    line = tile_line(TileReading(3, nan, 0.0, nan, nan, nan, nan))
+    line = tile_line(TileReading(3, nan, 0.0, nan, nan))
     assert line == (
         "tile 3 · tissue class not measured · no vessels in this tile · "
         "SUV not measured, not predicted"
     )
     assert tile_line(TileReading(4)) == "tile 4"
-    assert "nan" not in tile_line(TileReading(5, measured=1.0, predicted=nan, predicted_low=nan))
+    assert "nan" not in tile_line(TileReading(5, measured=1.0, predicted=nan))
