@@ -83,7 +83,7 @@ def test_joining_and_cutting_are_set_operations():
     [
         (lambda: stroke_polygon([], 5), "at least 1"),
         (lambda: stroke_polygon([[0, 0]], 0), "radius"),
-        (lambda: stroke_polygon([[0, np.nan]], 5), "not a number"),
+        (lambda: stroke_polygon([[0, np.nan]], 5), "not a finite number"),
         (lambda: lasso_polygon([[0, 0], [1, 1]]), "at least 3"),
         (lambda: lasso_polygon([[0, 0], [1, 1], [2, 2]]), "no area"),
         (lambda: rectangle_polygon((0, 0), (0, 5)), "no area"),

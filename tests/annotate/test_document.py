@@ -233,7 +233,7 @@ def test_what_cannot_be_done_says_so():
         (lambda: document.change_class([key], "bone"), "no class 'bone'"),
         (lambda: document.remove("gone"), "no shape 'gone'"),
         (lambda: document.set_classes((TissueClass("fat", "#fff"),)), "neoplastic"),
-        (lambda: document.set_classes(document.snapshot.classes * 2), "name of its own"),
+        (lambda: document.set_classes(document.snapshot.classes * 2), "must be unique"),
         (lambda: document.add(shapely.Polygon([(0, 0), (1, 1), (2, 2)]), "background"), "no area"),
     ]:
         with pytest.raises(InputError, match=words):

@@ -21,7 +21,7 @@ def test_the_largest_error_comes_first_and_the_reason_says_which_way():
     assert [item.tile for item in queue] == [3, 1, 0]  # tile 2 is right: nothing to look at
     assert queue[0].reason == "prediction 2 above the measurement"
     assert queue[1].reason == "prediction 0.9 below the measurement"
-    assert [item.value for item in queue] == sorted((i.value for i in queue), reverse=True)
+    assert [item.priority for item in queue] == sorted((i.priority for i in queue), reverse=True)
 
 
 def test_class_uncertainty_is_the_entropy():

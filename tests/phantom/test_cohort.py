@@ -166,7 +166,7 @@ def test_what_cannot_be_made_is_refused(tmp_path):
     with pytest.raises(InputError, match="no case 'C1'"):
         next(phantom.sample(tmp_path, "tiny", cases=["C1"]))
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         next(phantom.sample(tmp_path / "file" / "below", "tiny"))
     (tmp_path / "A2").mkdir()
     with pytest.raises(InputError, match="not a sample case"):

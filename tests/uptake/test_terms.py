@@ -189,7 +189,7 @@ def test_a_decay_factor_that_does_not_fit_is_stated():
     )
     assert combine_terms(CASE, header).warnings == ()
     as_if = combine_terms(CASE.model_copy(update={"decay_correction": "ADMIN"}), header)
-    assert any("for decay" in text for text in as_if.warnings)
+    assert any("decay factor" in text for text in as_if.warnings)
 
 
 def test_without_a_nuclide_the_half_life_says_it_and_without_both_it_is_assumed():

@@ -1,4 +1,4 @@
-"""What readers draw and decide: classes, shapes, undo journal, review queue, agreement."""
+"""Annotations of readers: classes, shapes, journal with undo, review priority, agreement."""
 
 from napari_mosaik.annotate.agreement import ReaderAgreement, compare_readers
 from napari_mosaik.annotate.brush import (

@@ -1,4 +1,4 @@
-"""How far two readers agree: Cohen's kappa and Dice on their rasterised classes."""
+"""Agreement of two readers: Cohen's kappa and Dice on their rasterised classes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class ReaderAgreement:
     Parameters
     ----------
     codes
-        Class codes that at least one reader used there, ascending.
+        Class codes that at least one reader used, ascending.
     confusion
-        (k, k) number of samples, first reader's class by second reader's class.
+        (k, k) count of samples, class of the first reader by class of the second.
     observed
         Fraction of samples with the same class; NaN without samples.
     kappa
-        Cohen's kappa; NaN without samples or when both readers used one and the same class only.
+        Cohen's kappa; NaN without samples, or when both readers used only one and the same class.
     dice
         Dice coefficient per code.
     n_compared, n_left_out
-        Samples compared, and samples that only one reader classified.
+        Number of samples compared, and of samples that only one reader classified.
     """
 
     codes: tuple[int, ...]
@@ -48,8 +48,8 @@ def compare_readers(first: ArrayLike, second: ArrayLike, *, unread: int = 0) -> 
     Parameters
     ----------
     first, second
-        Arrays of the same shape with whole-numbered codes; NaN or *unread* where the reader gave
-        no class.  Such samples of either reader are left out and counted, never taken for a class.
+        Label arrays of the same shape, whole numbers; NaN or *unread* where the reader gave no
+        class.  Such samples of either reader are excluded and counted.
     unread
         Code for "not classified".
 
@@ -65,22 +65,22 @@ def compare_readers(first: ArrayLike, second: ArrayLike, *, unread: int = 0) -> 
     """
     a, b = np.asarray(first), np.asarray(second)
     if a.shape != b.shape:
-        raise InputError(f"the readers' maps have different shapes: {a.shape} and {b.shape}")
+        raise InputError(f"the maps of the readers have different shapes: {a.shape} and {b.shape}")
     read_a, read_b = _read(a, unread), _read(b, unread)
     both = read_a & read_b
     codes, confusion = _confusion(_whole(a[both]), _whole(b[both]))
     observed, kappa = _kappa(confusion)
     rows, columns, same = confusion.sum(1), confusion.sum(0), np.diag(confusion)
     dice = {int(code): float(2 * same[k] / (rows[k] + columns[k])) for k, code in enumerate(codes)}
-    left_out = int((read_a ^ read_b).sum())
+    n_excluded = int((read_a ^ read_b).sum())
     n = int(both.sum())
-    return ReaderAgreement(tuple(map(int, codes)), confusion, observed, kappa, dice, n, left_out)
+    return ReaderAgreement(tuple(map(int, codes)), confusion, observed, kappa, dice, n, n_excluded)
 
 
 def _read(codes: NDArray[np.generic], unread: int) -> NDArray[np.bool_]:
     """Where the reader gave a class."""
-    given: NDArray[np.bool_] = (codes != unread) & ~np.isnan(codes.astype(float))
-    return given
+    classified: NDArray[np.bool_] = (codes != unread) & ~np.isnan(codes.astype(float))
+    return classified
 
 
 def _whole(codes: NDArray[np.generic]) -> NDArray[np.int64]:

@@ -1,7 +1,6 @@
-"""What the hand does, as shapes: brush strokes, lassos and rectangles, and their repair.
+"""Drawn shapes: brush strokes, lassos and rectangles, and their repair.
 
-Hands give positions as (row, column) in µm of the slide; geometries have x = column and y = row,
-also in µm.
+Positions are (row, column) in µm of the slide; geometries have x = column and y = row, also in µm.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ __all__ = [
 ]
 
 Area = Polygon | MultiPolygon
-"""What an annotated shape can be: one or several parts, with or without holes."""
+"""The geometry of an annotated shape: one or several parts, with or without holes."""
 
 _DETAIL = 40.0
-"""A stroke's outline may deviate by its radius divided by this."""
+"""The outline of a stroke may deviate by its radius divided by this."""
 
 
 def stroke_polygon(points_um: ArrayLike, radius_um: float) -> Area:
@@ -54,7 +53,7 @@ def stroke_polygon(points_um: ArrayLike, radius_um: float) -> Area:
     Raises
     ------
     InputError
-        No point, a position that is not a number, or a radius that is not positive.
+        No point, a position that is not finite, or a radius that is not positive.
     """
     points = _positions(points_um, 1, "a stroke")
     if not (math.isfinite(radius_um) and radius_um > 0):
@@ -68,24 +67,24 @@ def stroke_polygon(points_um: ArrayLike, radius_um: float) -> Area:
         outline = path.buffer(radius_um, quad_segs=8).simplify(tolerance)
     area = clean(outline)
     if area is None:
-        raise InputError("the stroke covers no area; move the brush or make it larger")
+        raise InputError("the stroke covers no area; move the brush or enlarge it")
     return area
 
 
 def lasso_polygon(points_um: ArrayLike, tolerance_um: float = 0.0) -> Area:
-    """Area enclosed by a path drawn by hand; loops are repaired, the path is closed.
+    """Area enclosed by a freehand path, in µm; loops are repaired, the path is closed.
 
     Parameters
     ----------
     points_um
-        (n, 2) row and column, n >= 3.
+        (n, 2) row and column, µm, n >= 3.
     tolerance_um
-        Vertices that deviate by less than this from a straight line are dropped.
+        Vertices that deviate by less than this from a straight line are dropped, µm.
 
     Raises
     ------
     InputError
-        Fewer than three points, a position that is not a number, or no area enclosed.
+        Fewer than three points, a position that is not finite, or no enclosed area.
     """
     points = _positions(points_um, 3, "an outline")
     outline: BaseGeometry = Polygon(points[:, ::-1])
@@ -96,7 +95,7 @@ def lasso_polygon(points_um: ArrayLike, tolerance_um: float = 0.0) -> Area:
 
 
 def rectangle_polygon(corner_um: ArrayLike, opposite_um: ArrayLike) -> Area:
-    """The upright rectangle between two opposite corners, (row, column) in µm."""
+    """The upright rectangle between two opposite corners (2,), row and column in µm."""
     first, second = _positions(np.stack([corner_um, opposite_um]), 2, "a rectangle")
     if (first == second).any():
         raise InputError("the rectangle has no area; drag from corner to corner")
@@ -105,18 +104,18 @@ def rectangle_polygon(corner_um: ArrayLike, opposite_um: ArrayLike) -> Area:
 
 
 def join_region(geometry: Area, region: Area, min_area_um2: float = 0.0) -> Area:
-    """*geometry* enlarged by *region*; parts and holes below *min_area_um2* vanish."""
+    """Union of *geometry* and *region*, without parts and holes below *min_area_um2*."""
     joined = clean(shapely.union(geometry, region), min_area_um2)
     return geometry if joined is None else joined
 
 
 def cut_region(geometry: Area, region: Area, min_area_um2: float = 0.0) -> Area | None:
-    """*geometry* without *region*, None when nothing is left."""
+    """*geometry* without *region*; None when nothing remains."""
     return clean(shapely.difference(geometry, region), min_area_um2)
 
 
 def clean(geometry: BaseGeometry, min_area_um2: float = 0.0) -> Area | None:
-    """A valid area made of the polygons of *geometry*, None when there is none.
+    """A valid area of the polygons of *geometry*; None when there is none.
 
     Loops are split by `shapely.make_valid`; lines and points are dropped, and so are parts and
     holes smaller than *min_area_um2*.
@@ -149,13 +148,13 @@ def _without_small_holes(polygon: Polygon, min_area_um2: float) -> Polygon:
     return polygon if len(holes) == len(polygon.interiors) else Polygon(polygon.exterior, holes)
 
 
-def _positions(points_um: ArrayLike, at_least: int, what: str) -> FloatArray:
+def _positions(points_um: ArrayLike, min_count: int, what: str) -> FloatArray:
     """Positions as (n, 2) finite numbers; `InputError` otherwise."""
     points = np.asarray(points_um, float)
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) < at_least:
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) < min_count:
         raise InputError(
-            f"{what} needs at least {at_least} positions (row, column), not {points.shape}"
+            f"{what} needs at least {min_count} positions (row, column), not {points.shape}"
         )
     if not np.isfinite(points).all():
-        raise InputError(f"{what} has a position that is not a number")
+        raise InputError(f"{what} has a position that is not a finite number")
     return points

@@ -1,6 +1,6 @@
-"""The annotations of one slide: shapes of tissue classes, with undo of everything.
+"""The annotations of one slide: shapes of tissue classes, with undo.
 
-Shapes live in an immutable `Snapshot`; every change is an `Edit` that is written to the journal
+Shapes are held in an immutable `Snapshot`; every change is an `Edit` that is written to the journal
 before it becomes visible, so that nothing on the screen can be lost.
 """
 
@@ -15,11 +15,18 @@ from typing import Any, Final, Literal, Protocol, Self
 import shapely
 from psygnal import Signal
 
-from napari_mosaik.annotate import records
 from napari_mosaik.annotate.brush import Area, clean, cut_region, join_region
 from napari_mosaik.annotate.index import ShapeIndex
 from napari_mosaik.annotate.journal import Journal, read_journal
-from napari_mosaik.annotate.state import Done, Edit, Entry, Snapshot, TissueClass
+from napari_mosaik.annotate.state import (
+    AppliedEdit,
+    Edit,
+    Entry,
+    Snapshot,
+    TissueClass,
+    edit_from,
+    edit_record,
+)
 from napari_mosaik.core import CorruptArtifact, InputError
 from napari_mosaik.core.palette import UNKNOWN_CLASS
 from napari_mosaik.core.shapes import AnnotatedShape
@@ -33,13 +40,13 @@ __all__ = [
 ]
 
 Overlap = Literal["allow", "new wins", "clip new"]
-"""Shapes of different classes: may overlap, the new one wins, or the new one gives way."""
+"""Shapes of different classes may overlap, the new one wins, or the new one is clipped."""
 SLIVER_UM2: Final = 4.0
-"""Parts and holes smaller than this vanish when shapes are joined or cut, µm²."""
+"""Parts and holes smaller than this are removed when shapes are joined or cut, µm²."""
 
 
 class EventSink(Protocol):
-    """Where edits are recorded; `Journal` is one."""
+    """Receiver of edits, such as a `Journal`."""
 
     def append(self, event: Mapping[str, Any], /) -> None:
         """Record one event, or raise and record nothing."""
@@ -51,15 +58,15 @@ class AnnotationDocument:
     Parameters
     ----------
     name
-        What is annotated ("he"); several documents may share a journal.
+        The annotated slide ("he"); several documents may share a journal.
     journal
-        Where edits are written before they become visible; None keeps nothing.
+        Receives edits before they become visible; None records nothing.
     overlap
-        What happens where a new shape meets one of another class.
+        Rule for a new shape that overlaps one of another class.
 
     Notes
     -----
-    ``changed`` is emitted after every edit, undo and redo with the keys of the shapes concerned.
+    ``changed`` is emitted after every edit, undo and redo with the keys of the changed shapes.
     All positions are µm of the slide, x = column and y = row.
     """
 
@@ -77,13 +84,13 @@ class AnnotationDocument:
         self._journal = journal
         self._snapshot = Snapshot()
         self._index = ShapeIndex({})
-        self._undo: list[Done] = []
-        self._redo: list[Done] = []
+        self._undo: list[AppliedEdit] = []
+        self._redo: list[AppliedEdit] = []
         self._next_order = 0
 
     @classmethod
     def open(cls, journal: Journal, name: str = "he", *, overlap: Overlap = "allow") -> Self:
-        """Rebuild a document from its journal, undo history included, and go on writing to it."""
+        """Rebuild a document from its journal, with its undo history, and continue the journal."""
         document = cls(name, overlap=overlap)
         document._play(journal.events())
         document._journal = journal
@@ -91,7 +98,7 @@ class AnnotationDocument:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The annotations now."""
+        """The present annotations."""
         return self._snapshot
 
     @property
@@ -100,7 +107,7 @@ class AnnotationDocument:
         return self._snapshot.shapes
 
     def shape(self, key: str) -> AnnotatedShape:
-        """The shape of that key; `InputError` when there is none."""
+        """The shape with that key; `InputError` if there is none."""
         entry = self._snapshot.entries.get(key)
         if entry is None:
             raise InputError(f"no shape '{key}'; it may have been removed")
@@ -111,18 +118,18 @@ class AnnotationDocument:
         return self._ordered(self._index.within_bounds(box_um))
 
     def touching(self, region: Area) -> list[AnnotatedShape]:
-        """Shapes that have at least a point in common with *region*, in drawing order."""
+        """Shapes that touch *region*, in drawing order."""
         return self._ordered(self._index.touching(region))
 
     def at(self, point_um: tuple[float, float]) -> AnnotatedShape | None:
-        """The topmost shape at (row, column) in µm, None where there is none."""
+        """The topmost shape at (row, column) in µm; None where there is none."""
         point = shapely.Point(point_um[1], point_um[0])
-        found = [s for s in self.visible((*point_um, *point_um)) if s.geometry.covers(point)]
-        return found[-1] if found else None
+        hits = [s for s in self.visible((*point_um, *point_um)) if s.geometry.covers(point)]
+        return hits[-1] if hits else None
 
     def _ordered(self, keys: Iterable[str]) -> list[AnnotatedShape]:
-        found = sorted((self._snapshot.entries[key] for key in keys), key=lambda e: e.order)
-        return [entry.shape for entry in found]
+        entries = sorted((self._snapshot.entries[key] for key in keys), key=lambda e: e.order)
+        return [entry.shape for entry in entries]
 
     def add(self, geometry: Area, label: str, *, key: str = "", title: str = "add") -> str:
         """Add a shape and return its key; *geometry* is repaired first."""
@@ -131,11 +138,11 @@ class AnnotationDocument:
         if area is None:
             raise InputError("the shape encloses no area")
         shape = AnnotatedShape(key or str(uuid.uuid4()), label, area)
-        self.apply(self._settled(shape, title))
+        self.apply(self._resolved_edit(shape, title))
         return shape.key
 
     def add_many(self, shapes: Iterable[AnnotatedShape], title: str = "import") -> None:
-        """Add shapes as they are (from a file) as one edit; unknown labels become classes."""
+        """Add shapes unchanged (from a file) as one edit; unknown labels become classes."""
         new = tuple(shapes)
         known = {c.name for c in self._snapshot.classes}
         extra = {
@@ -151,21 +158,21 @@ class AnnotationDocument:
         self.apply(Edit("remove", removed=keys))
 
     def change_class(self, keys: Iterable[str], label: str) -> None:
-        """Give shapes another class."""
+        """Change the class of shapes."""
         self._snapshot.tissue_class(label)
         put = tuple(replace(self.shape(key), label=label, colour="") for key in keys)
         self.apply(Edit("change class", put))
 
     def replace(self, key: str, geometry: Area, title: str = "reshape") -> None:
-        """Give a shape another geometry; it is removed when the new one has no area."""
+        """Replace the geometry of a shape; it is removed if the new one has no area."""
         area = clean(geometry)
         if area is None:
             self.apply(Edit(title, removed=(self.shape(key).key,)))
         else:
-            self.apply(self._settled(replace(self.shape(key), geometry=area), title))
+            self.apply(self._resolved_edit(replace(self.shape(key), geometry=area), title))
 
     def paint(self, region: Area, label: str, *, into: str | None = None) -> str:
-        """Brush: join *region* to the shape *into* (of the same class), or begin a new shape.
+        """Brush: join *region* to the shape *into* (of the same class), or add a new shape.
 
         Returns the key of the shape that holds the stroke.
         """
@@ -173,31 +180,33 @@ class AnnotationDocument:
             return self.add(region, label, title="brush")
         shape = self.shape(into)
         joined = join_region(shape.geometry, region, SLIVER_UM2)
-        self.apply(self._settled(replace(shape, geometry=joined), "brush"))
+        self.apply(self._resolved_edit(replace(shape, geometry=joined), "brush"))
         return into
 
     def erase(self, region: Area, keys: Iterable[str] | None = None) -> None:
-        """Eraser: cut *region* from the shapes named, or from all that it touches."""
+        """Eraser: cut *region* from the given shapes, or from all that it touches."""
         touched = self.touching(region)
-        wanted = None if keys is None else set(keys)
-        chosen = [s for s in touched if wanted is None or s.key in wanted]
+        selected = None if keys is None else set(keys)
+        chosen = [s for s in touched if selected is None or s.key in selected]
         put, removed = _cut(chosen, region)
         if put or removed:
             self.apply(Edit("erase", put, removed))
 
     def set_classes(self, classes: tuple[TissueClass, ...], title: str = "classes") -> None:
-        """Replace the list of classes; one in use cannot be left out."""
+        """Replace the list of classes; a class in use cannot be removed."""
         names = [c.name for c in classes]
         if len(set(names)) < len(names) or not all(names):
-            raise InputError(f"every class needs a name of its own: {', '.join(names)}")
+            raise InputError(f"class names must be unique and not empty: {', '.join(names)}")
         used = {e.shape.label for e in self._snapshot.entries.values() if e.shape.label}
         dropped = used & {c.name for c in self._snapshot.classes} - set(names)
         if dropped:
-            raise InputError(f"shapes still have the class {', '.join(sorted(dropped))}")
+            raise InputError(
+                f"the class is in use and cannot be removed: {', '.join(sorted(dropped))}"
+            )
         self.apply(Edit(title, classes=classes))
 
-    def _settled(self, shape: AnnotatedShape, title: str) -> Edit:
-        """The edit that puts *shape*, under the rule for overlaps."""
+    def _resolved_edit(self, shape: AnnotatedShape, title: str) -> Edit:
+        """The edit that adds *shape*, under the rule for overlaps."""
         if self.overlap == "allow":
             return Edit(title, (shape,))
         others = [
@@ -208,23 +217,23 @@ class AnnotationDocument:
         if self.overlap == "new wins":
             put, removed = _cut(others, shape.geometry)
             return Edit(title, (*put, shape), removed)
-        left: Area | None = shape.geometry
+        rest: Area | None = shape.geometry
         for other in others:
-            left = None if left is None else cut_region(left, other.geometry, SLIVER_UM2)
-        if left is None:
-            raise InputError("the shape lies wholly within shapes of other classes")
-        return Edit(title, (replace(shape, geometry=left),))
+            rest = None if rest is None else cut_region(rest, other.geometry, SLIVER_UM2)
+        if rest is None:
+            raise InputError("the shape lies entirely within shapes of other classes")
+        return Edit(title, (replace(shape, geometry=rest),))
 
     def apply(self, edit: Edit) -> None:
-        """Write an edit to the journal, make it, and tell those who listen."""
+        """Write an edit to the journal, apply it, and emit ``changed``."""
         done, next_order = self._prepare(edit)
-        self._write("edit", records.edit_record(edit))
+        self._write("edit", edit_record(edit))
         self._next_order = next_order
         self._undo.append(done)
         self._redo.clear()
         self._show(done, forward=True)
 
-    def _prepare(self, edit: Edit) -> tuple[Done, int]:
+    def _prepare(self, edit: Edit) -> tuple[AppliedEdit, int]:
         entries = self._snapshot.entries
         order, after = self._next_order, dict[str, Entry | None]()
         for key in edit.removed:
@@ -235,20 +244,20 @@ class AnnotationDocument:
             order += old is None
         before = {key: entries.get(key) for key in after}
         classes = None if edit.classes is None else (self._snapshot.classes, edit.classes)
-        return Done(edit.title, before, after, classes), order
+        return AppliedEdit(edit.title, before, after, classes), order
 
     @property
     def undo_title(self) -> str:
-        """What `undo` would take back, empty when there is nothing."""
+        """Title of the edit that `undo` would undo; empty if there is none."""
         return self._undo[-1].title if self._undo else ""
 
     @property
     def redo_title(self) -> str:
-        """What `redo` would make again, empty when there is nothing."""
+        """Title of the edit that `redo` would redo; empty if there is none."""
         return self._redo[-1].title if self._redo else ""
 
     def undo(self) -> bool:
-        """Take back the last edit; False when there is none."""
+        """Undo the last edit; False if there is none."""
         if not self._undo:
             return False
         self._write("undo", {})
@@ -258,7 +267,7 @@ class AnnotationDocument:
         return True
 
     def redo(self) -> bool:
-        """Make again what was taken back last; False when there is nothing."""
+        """Redo the edit that was undone last; False if there is none."""
         if not self._redo:
             return False
         self._write("redo", {})
@@ -271,7 +280,7 @@ class AnnotationDocument:
         if self._journal is not None:
             self._journal.append({"event": kind, "document": self.name, **record})
 
-    def _show(self, done: Done, *, forward: bool) -> None:
+    def _show(self, done: AppliedEdit, *, forward: bool) -> None:
         changes = done.after if forward else done.before
         entries = dict(self._snapshot.entries)
         for key, entry in changes.items():
@@ -290,16 +299,16 @@ class AnnotationDocument:
                 continue
             kind = event.get("event")
             if kind == "edit":
-                self.apply(records.edit_from(event))
+                self.apply(edit_from(event))
             elif (kind == "undo" and not self.undo()) or (kind == "redo" and not self.redo()):
                 raise CorruptArtifact(
-                    f"the journal of '{self.name}' takes back an edit that it does not hold; "
+                    f"the journal of '{self.name}' undoes an edit that it does not contain; "
                     "restore the annotations from their GeoJSON file"
                 )
 
 
 def replay(events: Iterable[Mapping[str, Any]], name: str = "he") -> AnnotationDocument:
-    """The document *name* rebuilt from the events of a journal, undo history included."""
+    """The document *name*, rebuilt from the events of a journal, with its undo history."""
     document = AnnotationDocument(name)
     document._play(events)
     return document
@@ -313,12 +322,12 @@ def open_document(path: str | Path, name: str = "he") -> AnnotationDocument:
 def _cut(
     shapes: Iterable[AnnotatedShape], region: Area
 ) -> tuple[tuple[AnnotatedShape, ...], tuple[str, ...]]:
-    """Shapes changed and keys of shapes used up when *region* is cut from *shapes*."""
+    """The changed shapes, and the keys of removed ones, when *region* is cut from *shapes*."""
     put, removed = [], []
     for shape in shapes:
-        left = cut_region(shape.geometry, region, SLIVER_UM2)
-        if left is None:
+        rest = cut_region(shape.geometry, region, SLIVER_UM2)
+        if rest is None:
             removed.append(shape.key)
-        elif shape.geometry.area - left.area > 1e-9 * shape.geometry.area:
-            put.append(replace(shape, geometry=left))
+        elif shape.geometry.area - rest.area > 1e-9 * shape.geometry.area:
+            put.append(replace(shape, geometry=rest))
     return tuple(put), tuple(removed)

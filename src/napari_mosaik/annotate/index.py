@@ -1,4 +1,4 @@
-"""Which shapes lie where: a spatial index that follows edits without being built anew each time."""
+"""Spatial index of shapes that follows edits without being rebuilt each time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from napari_mosaik.annotate.brush import Area
 __all__ = ["ShapeIndex"]
 
 _REBUILD_AT = 256
-"""Edits after which the tree is built anew."""
+"""Number of edits after which the tree is rebuilt."""
 
 
 class ShapeIndex:
-    """A tree over the shapes as they were, and a short list of those changed since."""
+    """A tree of the shapes at the last rebuild, and a list of those that changed since."""
 
     def __init__(self, geometries: Mapping[str, Area]) -> None:
         self._recent: dict[str, Area] = {}
@@ -32,7 +32,7 @@ class ShapeIndex:
         self._gone.clear()
 
     def update(self, changes: Mapping[str, Area | None]) -> None:
-        """Take over changed geometries; None stands for a removed shape."""
+        """Apply changed geometries; None for a removed shape."""
         for key, geometry in changes.items():
             self._recent.pop(key, None)
             if key in self._base:
@@ -40,20 +40,20 @@ class ShapeIndex:
             if geometry is not None:
                 self._recent[key] = geometry
         if len(self._recent) + len(self._gone) > _REBUILD_AT:
-            kept = {k: g for k, g in self._base.items() if k not in self._gone}
-            self._rebuild({**kept, **self._recent})
+            unchanged = {k: g for k, g in self._base.items() if k not in self._gone}
+            self._rebuild({**unchanged, **self._recent})
 
     def touching(self, region: Area) -> list[str]:
-        """Keys of the shapes that have at least a point in common with *region*, unordered."""
-        found = [self._keys[i] for i in self._tree.query(region, predicate="intersects")]
-        keys = [key for key in found if key not in self._gone]
+        """Keys of the shapes that touch *region*, unordered."""
+        hits = [self._keys[i] for i in self._tree.query(region, predicate="intersects")]
+        keys = [key for key in hits if key not in self._gone]
         if self._recent:
             hit = np.asarray(shapely.intersects(list(self._recent.values()), region))
             keys += [key for key, touches in zip(self._recent, hit, strict=True) if touches]
         return keys
 
     def within_bounds(self, box_um: tuple[float, float, float, float]) -> list[str]:
-        """Keys of the shapes whose bounding box meets (top, left, bottom, right), unordered."""
+        """Keys of the shapes whose bounding box meets (top, left, bottom, right), µm."""
         top, left, bottom, right = box_um
         box = shapely.box(left, top, right, bottom)
         keys = [self._keys[i] for i in self._tree.query(box)]

@@ -40,19 +40,19 @@ def check_reader_name(name: str) -> str:
 
 
 class Journal:
-    """An append-only file of events, held by one process at a time.
+    """An append-only file of events, locked by one process at a time.
 
     Parameters
     ----------
     path
-        File, made with its folder when absent.  A torn last line is cut off on opening.
+        File; created with its folder if absent.  A torn last line is removed on opening.
 
     Raises
     ------
     CaseLocked
-        Another process holds the journal.
+        If another process holds the journal.
     InputError
-        The file cannot be written.
+        If the file cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -84,12 +84,12 @@ class Journal:
         return file
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Write one event with the time; it is on the disk when this returns.
+        """Write one event with the time; it is on the disk when this method returns.
 
         Raises
         ------
         InputError
-            The disk is full or the journal was closed; nothing is recorded then.
+            If the disk is full or the journal was closed; nothing is recorded then.
         """
         if self._file.closed:
             raise InputError(f"the journal {self.path.name} is closed; open the case again")
@@ -108,7 +108,7 @@ class Journal:
         self.last_written = now
 
     def events(self) -> list[dict[str, Any]]:
-        """All events so far, oldest first."""
+        """All events, oldest first."""
         return read_journal(self.path)
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ class Journal:
 
 
 def read_journal(path: str | Path, *, salvage: bool = False) -> list[dict[str, Any]]:
-    """All events of a journal, oldest first; an absent file has none.
+    """All events of a journal, oldest first; none if the file is absent.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def read_journal(path: str | Path, *, salvage: bool = False) -> list[dict[str, A
     Raises
     ------
     CorruptArtifact
-        A line other than the last cannot be read.
+        If a line other than the last cannot be read.
     """
     path = Path(path)
     if not path.exists():
@@ -158,7 +158,7 @@ def read_journal(path: str | Path, *, salvage: bool = False) -> list[dict[str, A
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """The event of one line; None when the line is not a whole JSON object."""
+    """The event of one line; None if the line is not a complete JSON object."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -167,7 +167,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _mend_tail(file: FileIO) -> None:
-    """Cut a torn last line; end a whole one that lacks its line break."""
+    """Remove a torn last line; complete one that lacks only its line break."""
     end = file.seek(0, os.SEEK_END)
     start = _start_of_last_line(file, end)
     file.seek(start)
@@ -188,13 +188,13 @@ def _write_whole(file: FileIO, data: bytes) -> None:
 
 
 def _start_of_last_line(file: FileIO, end: int, chunk: int = 65536) -> int:
-    """Position after the last line break, 0 when there is none."""
+    """Position after the last line break; 0 if there is none."""
     stop = end
     while stop > 0:
         begin = max(0, stop - chunk)
         file.seek(begin)
-        found = (file.read(stop - begin) or b"").rfind(b"\n")
-        if found >= 0:
-            return begin + found + 1
+        position = (file.read(stop - begin) or b"").rfind(b"\n")
+        if position >= 0:
+            return begin + position + 1
         stop = begin
     return 0

@@ -1,4 +1,4 @@
-"""Which tiles a reader should look at next, and why: the review queue."""
+"""Review priority of tiles: the order in which a reader should review them, with reasons."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["ReviewItem", "ReviewQueueParams", "TileEvidence", "rank_tiles"]
 
 
 class ReviewQueueParams(Params):
-    """What makes a tile worth a look."""
+    """Settings of the review queue."""
 
-    length: int = setting(60, "Number of tiles in the queue.", ge=1, le=10_000)
+    length: int = setting(60, "Number of tiles in the review queue.", ge=1, le=10_000)
     error_weight: float = setting(
         1.0, "Weight of the difference between predicted and measured uptake.", ge=0
     )
@@ -25,8 +25,7 @@ class ReviewQueueParams(Params):
     interval_weight: float = setting(0.5, "Weight of the width of the prediction interval.", ge=0)
     apart_um: float = setting(
         900.0,
-        "Tiles nearer than this to one already in the queue wait, so that the queue does not "
-        "circle around one place.",
+        "Minimum distance between consecutive tiles, so that the queue covers the whole section.",
         unit="µm",
         ge=0,
     )
@@ -34,22 +33,22 @@ class ReviewQueueParams(Params):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileEvidence:
-    """What is known of the tiles, row i = tile i; None for what was not computed, NaN for no data.
+    """The signals of all tiles, row i = tile i; None if not computed, NaN for no data.
 
     Parameters
     ----------
     centres_um
         (n, 2) tile centres, µm.
     measured, predicted
-        (n,) uptake in one and the same unit.
+        (n,) uptake, both in the same unit.
     class_probability
-        (n, k) probabilities of the k tissue classes.
+        (n, k) probabilities of the k tissue classes, fractions.
     interval_width
         (n,) width of the prediction interval, in the unit of the uptake.
     flagged
-        (n,) True for tiles that somebody marked; they come first.
+        (n,) mask of tiles that a reader flagged; they come first.
     reviewed
-        (n,) True for tiles that need no second look.
+        (n,) mask of tiles that were reviewed already; they are excluded.
     """
 
     centres_um: FloatArray
@@ -63,40 +62,42 @@ class TileEvidence:
 
 @dataclass(frozen=True, slots=True)
 class ReviewItem:
-    """One tile of the queue: its row, how much a look is worth (0-1), and why in words."""
+    """One tile of the queue: its index, its priority (0 to 1) and the reason."""
 
     tile: int
-    value: float
+    priority: float
     reason: str
 
 
 def rank_tiles(evidence: TileEvidence, params: ReviewQueueParams | None = None) -> list[ReviewItem]:
-    """The tiles most worth a look, the best first.
+    """The tiles in order of review priority, highest first.
 
-    Each signal is turned into ranks in (0, 1] over the tiles that have it, so that signals of
-    different units can be added; a tile without a signal gains nothing from it.  Flagged tiles come
-    first.  Ties are broken by the tile number: equal input gives an equal queue.
+    Each signal is converted to ranks in (0, 1] over the tiles that have it, so that signals of
+    different units can be added; a missing signal counts as 0.  Flagged tiles come first.  Ties are
+    broken by the tile index: equal input gives an equal queue.
 
     Raises
     ------
     InputError
-        Arrays that do not have one value per tile.
+        If an array does not have one value per tile.
     """
     params = params or ReviewQueueParams()
     n = len(evidence.centres_um)
     signals = _signals(evidence, params, n)
     parts = np.array([weight * _ranks(signal) for signal, weight, _ in signals]).reshape(-1, n)
     total = sum(weight for _, weight, _ in signals)
-    value = parts.sum(0) / total if total > 0 else np.zeros(n)
+    priority = parts.sum(0) / total if total > 0 else np.zeros(n)
     flagged = _flags(evidence.flagged, n)
-    open_ = ~_flags(evidence.reviewed, n) & (flagged | (value > 0))
-    order = np.lexsort((np.arange(n), -value, ~flagged))
+    open_ = ~_flags(evidence.reviewed, n) & (flagged | (priority > 0))
+    order = np.lexsort((np.arange(n), -priority, ~flagged))
     chosen = _spread(order[open_[order]], evidence.centres_um, flagged, params)
     items = []
     for tile in chosen:
-        why = signals[int(parts[:, tile].argmax())][2](tile) if value[tile] > 0 else ""
-        reason = "flagged" + (f"; {why}" if why else "") if flagged[tile] else why
-        items.append(ReviewItem(int(tile), 1.0 if flagged[tile] else float(value[tile]), reason))
+        reason = signals[int(parts[:, tile].argmax())][2](tile) if priority[tile] > 0 else ""
+        if flagged[tile]:
+            reason = "flagged" + (f"; {reason}" if reason else "")
+        score = 1.0 if flagged[tile] else float(priority[tile])
+        items.append(ReviewItem(int(tile), score, reason))
     return items
 
 
@@ -104,38 +105,48 @@ _Signal = tuple[FloatArray, float, Callable[[int], str]]
 
 
 def _signals(evidence: TileEvidence, params: ReviewQueueParams, n: int) -> list[_Signal]:
-    """Each available signal with its weight and a function that words it for a tile."""
+    """Each available signal with its weight and a function that describes it for a tile."""
     signals: list[_Signal] = []
     if evidence.measured is not None and evidence.predicted is not None:
         error = _column(evidence.predicted, n, "predicted") - _column(
             evidence.measured, n, "measured"
         )
-        signals.append((np.abs(error), params.error_weight, lambda i: _error_words(error[i])))
+        signals.append((np.abs(error), params.error_weight, lambda i: _error_reason(error[i])))
     if evidence.class_probability is not None:
         probability = np.asarray(evidence.class_probability, float)
         if probability.ndim != 2 or len(probability) != n:
-            raise InputError(f"class probabilities of shape {probability.shape} for {n} tiles")
+            raise InputError(
+                f"class probabilities have the shape {probability.shape}; ({n}, classes) is needed"
+            )
         entropy = normalised_entropy(probability)
-        signals.append((entropy, params.class_weight, lambda i: _class_words(probability[i])))
+        signals.append((entropy, params.class_weight, lambda i: _class_reason(probability[i])))
     if evidence.interval_width is not None:
         width = _column(evidence.interval_width, n, "interval width")
-        signals.append((width, params.interval_weight, lambda i: f"wide interval ({width[i]:.3g})"))
+        signals.append(
+            (width, params.interval_weight, lambda i: f"wide prediction interval ({width[i]:.3g})")
+        )
     return [s for s in signals if s[1] > 0]
 
 
-def _error_words(error: float) -> str:
+def _error_reason(error: float) -> str:
     side = "above" if error > 0 else "below"
     return f"prediction {abs(error):.3g} {side} the measurement"
 
 
-def _class_words(probability: FloatArray) -> str:
-    return f"tissue class uncertain (at most {100 * np.nanmax(probability):.0f} % for one class)"
+def _interval_reason(width: float) -> str:
+    return f"wide prediction interval ({width:.3g})"
 
 
-def _column(values: ArrayLike, n: int, what: str) -> FloatArray:
+def _class_reason(probability: FloatArray) -> str:
+    return f"tissue class uncertain (maximum probability {100 * np.nanmax(probability):.0f} %)"
+
+
+def _column(values: ArrayLike, n: int, name: str) -> FloatArray:
     column = np.asarray(values, float)
     if column.shape != (n,):
-        raise InputError(f"{what}: {column.shape} values for {n} tiles")
+        raise InputError(
+            f"{name} has the shape {column.shape}; one value for each of {n} tiles is needed"
+        )
     return column
 
 
@@ -144,7 +155,7 @@ def _flags(values: NDArray[np.bool_] | None, n: int) -> NDArray[np.bool_]:
         return np.zeros(n, bool)
     flags = np.asarray(values, bool)
     if flags.shape != (n,):
-        raise InputError(f"{flags.shape} marks for {n} tiles")
+        raise InputError(f"flags have the shape {flags.shape}; use one per tile ({n},)")
     return flags
 
 
@@ -166,7 +177,7 @@ def _spread(
     flagged: NDArray[np.bool_],
     params: ReviewQueueParams,
 ) -> list[int]:
-    """The first tiles of *order* that keep their distance; those passed over follow at the end."""
+    """The first tiles of *order* that keep the distance; the others follow at the end."""
     chosen: list[int] = []
     waiting: list[int] = []
     for tile in map(int, order):

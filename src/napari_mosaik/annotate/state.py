@@ -1,25 +1,35 @@
-"""What an annotation document is at one moment, and what an edit is: immutable values."""
+"""The state of an annotation document and its edits, as immutable values and JSON records."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import shapely
+from shapely import MultiPolygon, Polygon
 
-from napari_mosaik.core import InputError
+from napari_mosaik.core import CorruptArtifact, InputError
 from napari_mosaik.core.catalogue import BACKGROUND, CLASS_NAMES
 from napari_mosaik.core.palette import CLASS_COLOURS
 from napari_mosaik.core.shapes import AnnotatedShape
 
-__all__ = ["DEFAULT_CLASSES", "Done", "Edit", "Entry", "Snapshot", "TissueClass"]
+__all__ = [
+    "DEFAULT_CLASSES",
+    "AppliedEdit",
+    "Edit",
+    "Entry",
+    "Snapshot",
+    "TissueClass",
+    "edit_from",
+    "edit_record",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class TissueClass:
-    """A class that shapes can have: its name, its colour and the key that chooses it."""
+    """A tissue class of shapes: its name, colour and keyboard key."""
 
     name: str
     colour: str
@@ -37,7 +47,7 @@ DEFAULT_CLASSES: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A shape and its place in the drawing order."""
+    """A shape and its position in the drawing order."""
 
     order: int
     shape: AnnotatedShape
@@ -45,18 +55,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Edit:
-    """One step that can be undone: what the screen calls it, and what it puts or removes.
+    """One change that can be undone: its title, and the shapes that it adds or removes.
 
     Parameters
     ----------
     title
-        Words for the undo button ("brush", "change class").
+        Title in the undo button ("brush", "change class").
     put
         Shapes to add, or to replace under the same key.
     removed
         Keys of shapes to remove.
     classes
-        The new list of classes, None when it stays.
+        The new list of classes; None if unchanged.
     """
 
     title: str
@@ -67,7 +77,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """The annotations at one moment; never changes, so that a long job can read it in peace."""
+    """The annotations at one moment; immutable, so that a background task can read it safely."""
 
     classes: tuple[TissueClass, ...] = DEFAULT_CLASSES
     entries: Mapping[str, Entry] = field(default_factory=dict)
@@ -81,21 +91,23 @@ class Snapshot:
         return tuple(e.shape for e in sorted(self.entries.values(), key=lambda e: e.order))
 
     def tissue_class(self, name: str) -> TissueClass:
-        """The class of that name; `InputError` when there is none."""
+        """The class of that name; `InputError` if there is none."""
         for known in self.classes:
             if known.name == name:
                 return known
-        raise InputError(f"no class '{name}'; there are: {', '.join(c.name for c in self.classes)}")
+        raise InputError(
+            f"no class '{name}'; use one of: {', '.join(c.name for c in self.classes)}"
+        )
 
     def count_by_class(self) -> dict[str, int]:
-        """Number of shapes of every class, those without shapes and unknown labels included."""
+        """Number of shapes of every class, including unused classes and unknown labels."""
         counts = {known.name: 0 for known in self.classes}
         for entry in self.entries.values():
             counts[entry.shape.label] = counts.get(entry.shape.label, 0) + 1
         return counts
 
     def area_by_class_um2(self) -> dict[str, float]:
-        """Sum of the shapes' areas per class, µm²; where shapes overlap they count twice."""
+        """Total area of the shapes of each class, µm²; overlaps count twice."""
         areas = {known.name: 0.0 for known in self.classes}
         labels = [entry.shape.label for entry in self.entries.values()]
         each = shapely.area([entry.shape.geometry for entry in self.entries.values()])
@@ -105,10 +117,66 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Done:
-    """An edit that was made: each entry before and after, for undo and redo."""
+class AppliedEdit:
+    """An applied edit: each entry before and after, for undo and redo."""
 
     title: str
     before: Mapping[str, Entry | None]
     after: Mapping[str, Entry | None]
     classes: tuple[tuple[TissueClass, ...], tuple[TissueClass, ...]] | None
+
+
+def edit_record(edit: Edit) -> dict[str, Any]:
+    """JSON-able form of an edit; geometries are well-known binary, which is exact."""
+    record: dict[str, Any] = {"title": edit.title}
+    if edit.put:
+        record["put"] = [_shape_record(shape) for shape in edit.put]
+    if edit.removed:
+        record["removed"] = list(edit.removed)
+    if edit.classes is not None:
+        record["classes"] = [[c.name, c.colour, c.key] for c in edit.classes]
+    return record
+
+
+def edit_from(record: Mapping[str, Any]) -> Edit:
+    """The inverse of `edit_record`; `CorruptArtifact` if the record is not valid."""
+    try:
+        put = tuple(_shape_from(shape) for shape in record.get("put", ()))
+        classes = record.get("classes")
+        return Edit(
+            str(record["title"]),
+            put,
+            tuple(str(key) for key in record.get("removed", ())),
+            None if classes is None else tuple(TissueClass(*map(str, c)) for c in classes),
+        )
+    except (KeyError, TypeError, ValueError, shapely.GEOSException) as error:
+        raise CorruptArtifact(
+            f"an edit in the journal cannot be read ({error}); "
+            "restore the annotations from their GeoJSON file"
+        ) from error
+
+
+def _shape_record(shape: AnnotatedShape) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "key": shape.key,
+        "label": shape.label,
+        "wkb": shapely.to_wkb(shape.geometry, hex=True),
+    }
+    if shape.colour:
+        record["colour"] = shape.colour
+    if shape.properties:
+        record["properties"] = dict(shape.properties)
+    return record
+
+
+def _shape_from(record: Mapping[str, Any]) -> AnnotatedShape:
+    geometry = shapely.from_wkb(record["wkb"])
+    if not isinstance(geometry, Polygon | MultiPolygon):
+        raise ValueError(f"a {geometry.geom_type} is not an area")
+    return AnnotatedShape(
+        str(record["key"]),
+        str(record["label"]),
+        geometry,
+        str(record.get("colour", "")),
+        dict(record.get("properties", {})),
+    )

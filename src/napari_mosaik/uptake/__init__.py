@@ -1,4 +1,4 @@
-"""From a PET image to SUV, every term with its source, and to one value per tile."""
+"""SUV of a PET image, every term with its source, and its mean per tile."""
 
 from napari_mosaik.uptake.body_size import LeanFormula, du_bois_bsa_m2, lean_mass_kg
 from napari_mosaik.uptake.suv import (

@@ -1,4 +1,4 @@
-"""Body measures that normalise uptake: surface and lean mass from weight, height and sex."""
+"""Body measures for the SUV: surface area and lean mass from weight, height and sex."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _HEIGHT_RANGE_CM = (20.0, 272.0)
 
 
 def checked_weight_kg(weight_kg: float) -> float:
-    """The weight itself; one that cannot be in kilogrammes raises `InputError`."""
+    """The weight, kg; an implausible one raises `InputError`."""
     low, high = _WEIGHT_RANGE_KG
     if not (math.isfinite(weight_kg) and low <= weight_kg <= high):
         raise InputError(
-            f"a body weight of {weight_kg:g} kg is not plausible ({low:g} to {high:g} kg); "
+            f"the body weight of {weight_kg:g} kg is implausible ({low:g} to {high:g} kg); "
             "give weight_kg in kilogrammes, not in grammes"
         )
     return float(weight_kg)
 
 
 def checked_height_cm(height_cm: float) -> float:
-    """The height itself; one that cannot be in centimetres raises `InputError`."""
+    """The height, cm; an implausible one raises `InputError`."""
     low, high = _HEIGHT_RANGE_CM
     if not (math.isfinite(height_cm) and low <= height_cm <= high):
         raise InputError(
-            f"a body height of {height_cm:g} cm is not plausible ({low:g} to {high:g} cm); "
+            f"the body height of {height_cm:g} cm is implausible ({low:g} to {high:g} cm); "
             "give height_cm in centimetres, not in metres"
         )
     return float(height_cm)
@@ -52,7 +52,7 @@ def du_bois_bsa_m2(weight_kg: float, height_cm: float) -> float:
     Raises
     ------
     InputError
-        If weight or height is not plausible (wrong unit, zero, NaN).
+        If weight or height is implausible (wrong unit, zero, NaN).
 
     References
     ----------
@@ -80,12 +80,12 @@ def lean_mass_kg(
     sex
         "M" or "F".
     formula
-        Which formula; James' fails (decreases) in very obese bodies.
+        The formula; that of James fails (decreases) in severe obesity.
 
     Raises
     ------
     InputError
-        If a value is not plausible, the sex is neither, or the result is not positive.
+        If a value is implausible, the sex is neither, or the result is not positive.
 
     References
     ----------
@@ -93,7 +93,7 @@ def lean_mass_kg(
     """
     weight, height = checked_weight_kg(weight_kg), checked_height_cm(height_cm)
     if sex not in ("M", "F"):
-        raise InputError(f"lean body mass needs the sex as 'M' or 'F', not {sex!r}")
+        raise InputError(f"lean body mass needs sex 'M' or 'F', not {sex!r}")
     male = sex == "M"
     if formula == "janmahasatian":
         bmi = weight / (height / 100) ** 2
@@ -103,7 +103,7 @@ def lean_mass_kg(
         lean = 1.10 * weight - 128 * ratio if male else 1.07 * weight - 148 * ratio
     if lean <= 0:
         raise InputError(
-            f"James' formula gives a lean mass of {lean:.1f} kg for {weight:g} kg and "
+            f"the formula of James gives a lean mass of {lean:.1f} kg for {weight:g} kg and "
             f"{height:g} cm; use lean_formula 'janmahasatian'"
         )
     return float(lean)

@@ -1,4 +1,4 @@
-"""How a concentration of activity becomes an SUV: decay of the dose and the body's measure."""
+"""From activity concentration to SUV: decay of the injected activity and body measure."""
 
 from __future__ import annotations
 
@@ -31,40 +31,40 @@ SUV_UNITS: dict[SuvKind, str] = {"bsa": "cm²/mL", "bw": "g/mL", "lbm": "g/mL"}
 """Unit of each kind of SUV."""
 
 _DOSE_RANGE_BQ = (1e4, 1e12)
-_MOST_HALF_LIVES = 25.0
+_MAX_HALF_LIVES = 25.0
 
 
 class SuvParams(Params):
-    """How the PET becomes SUV and tile values."""
+    """Settings of the SUV."""
 
     kind: SuvKind = setting(
         "bsa",
-        "Body measure by which the uptake is normalised.",
+        "Body measure that normalises the uptake.",
         label="SUV normalised by",
         choices={
-            "bsa": "body surface (Du Bois)",
+            "bsa": "body surface area (Du Bois)",
             "bw": "body weight",
             "lbm": "lean body mass",
         },
     )
     lean_formula: LeanFormula = setting(
         "janmahasatian",
-        "Formula for lean body mass; used only when the SUV is normalised by it.",
-        label="Lean body mass by",
+        "Formula of the lean body mass; used only for SUV by lean body mass.",
+        label="Lean body mass formula",
         advanced=True,
         choices={"janmahasatian": "Janmahasatian 2005", "james": "James 1976"},
     )
 
 
 def decay_factor(half_life_h: float, elapsed_h: float) -> float:
-    """Fraction of an activity that is left after a time, ``2 ** (-elapsed_h / half_life_h)``.
+    """Fraction of the activity that remains after a time, ``2 ** (-elapsed_h / half_life_h)``.
 
     Parameters
     ----------
     half_life_h
         Physical half-life, h.
     elapsed_h
-        Time since the reference, h; negative times give factors above 1.
+        Time since the reference, h; a negative time gives a factor above 1.
 
     Raises
     ------
@@ -74,45 +74,45 @@ def decay_factor(half_life_h: float, elapsed_h: float) -> float:
     if not (math.isfinite(half_life_h) and half_life_h > 0):
         raise InputError(f"the half-life must be positive, not {half_life_h:g} h")
     if not math.isfinite(elapsed_h):
-        raise InputError("the elapsed time is not a number")
+        raise InputError("the elapsed time is not a finite number; check injected and scanned")
     return float(2.0 ** (-elapsed_h / half_life_h))
 
 
 def frame_factor(half_life_h: float, duration_s: float) -> float:
-    """What turns the mean activity of a frame into that at its start (1); at least 1.
+    """Factor from the mean activity of a frame to that at its start, dimensionless, at least 1.
 
     ``x / (1 - exp(-x))`` with ``x = ln 2 * duration / half-life``; 1 for short frames.
     """
     decay_factor(half_life_h, 0.0)
     if not (math.isfinite(duration_s) and duration_s >= 0):
-        raise InputError(f"the frame's duration must not be negative, but it is {duration_s:g} s")
+        raise InputError(f"the frame duration must not be negative, but it is {duration_s:g} s")
     x = math.log(2.0) * duration_s / 3600.0 / half_life_h
     return 1.0 if x == 0 else float(x / -math.expm1(-x))
 
 
 def half_life_of(record: InjectionRecord) -> float:
-    """Half-life in h: the record's own, else the table's for its nuclide."""
+    """Half-life, h: that of the record, else the table value of its nuclide."""
     if record.half_life_h is not None:
         return record.half_life_h
     try:
         return HALF_LIFE_H[record.nuclide]
     except KeyError:
         raise InputError(
-            f"the half-life of '{record.nuclide}' is not known (known: {', '.join(HALF_LIFE_H)}); "
+            f"the half-life of '{record.nuclide}' is unknown (known: {', '.join(HALF_LIFE_H)}); "
             "give half_life_h"
         ) from None
 
 
 def net_dose_bq(record: InjectionRecord) -> float:
-    """Injected minus residual activity in Bq at the time of injection, checked."""
+    """Injected minus residual activity, Bq, at the time of injection; checked."""
     if record.dose_mbq is None:
         raise InputError("the injected activity is missing; give dose_mbq (for example 37)")
     low, high = _DOSE_RANGE_BQ
     dose = record.dose_mbq * 1e6
     if not low <= dose <= high:
         raise InputError(
-            f"an injected activity of {dose:g} Bq is not plausible ({low:g} to {high:g} Bq); "
-            "dose_mbq is in MBq, a DICOM file's dose in Bq: check which one was given"
+            f"the injected activity of {dose:g} Bq is implausible ({low:g} to {high:g} Bq); "
+            "dose_mbq is in MBq, the dose of a DICOM file in Bq: check the unit"
         )
     if record.residual_mbq >= record.dose_mbq:
         raise InputError(
@@ -131,50 +131,50 @@ def _present(value: datetime | None, name: str, what: str) -> datetime:
 
 
 def elapsed_h(record: InjectionRecord, *, dynamic: bool = False) -> float:
-    """Hours from the injection to the start of the scan, checked.
+    """Time from injection to the start of the scan, h; checked.
 
-    Negative times are allowed only with *dynamic*: a scan that was started before the injection.
+    It may be negative only with *dynamic*: a scan that started before the injection.
     """
     injected = _present(record.injected, "injected", "the time of injection")
     scanned = _present(record.scanned, "scanned", "the start of the scan")
     if (injected.tzinfo is None) != (scanned.tzinfo is None):
         raise InputError(
             f"the injection ({injected.isoformat()}) and the scan ({scanned.isoformat()}) cannot "
-            "be compared: one has a time zone and the other has none; give both alike"
+            "be compared: only one of them has a time zone; give both with or without"
         )
     hours = (scanned - injected).total_seconds() / 3600.0
     if hours < 0 and not dynamic:
         raise InputError(
-            f"the injection ({injected.isoformat()}) lies after the start of the scan "
+            f"the injection ({injected.isoformat()}) is after the start of the scan "
             f"({scanned.isoformat()}); correct injected or scanned"
         )
     return hours
 
 
 def decay_terms(record: InjectionRecord, *, dynamic: bool = False) -> tuple[float, float]:
-    """Two pure numbers: remaining fraction of the dose, and factor on the image's values."""
+    """Remaining fraction of the injected activity, and factor on the image; dimensionless."""
     mode = record.decay_correction
     if mode is None:
         raise InputError(
-            "it is not known to when the image is decay-corrected; give decay_correction as "
+            "the reference time of the decay correction is missing; give decay_correction as "
             "START (scan start), ADMIN (injection) or NONE"
         )
     if mode == "ADMIN":
         return 1.0, 1.0
     half_life = half_life_of(record)
     hours = elapsed_h(record, dynamic=dynamic)
-    if hours > _MOST_HALF_LIVES * half_life:
+    if hours > _MAX_HALF_LIVES * half_life:
         raise InputError(
-            f"the scan lies {hours / 24:.4g} days after the injection, {hours / half_life:.3g} "
-            f"half-lives of {record.nuclide}: nothing would be left; check the dates of injection "
-            "and scan, and the nuclide"
+            f"the scan is {hours / 24:.4g} days after the injection, {hours / half_life:.3g} "
+            f"half-lives of {record.nuclide}: no activity would remain; check the dates of "
+            "injection and scan, and the nuclide"
         )
     remaining = decay_factor(half_life, hours)
     if mode == "START":
         return remaining, 1.0
     if record.frame_duration_s is None:
         raise InputError(
-            "an image without decay correction (NONE) needs the duration of its frame; "
+            "an image without decay correction (NONE) needs its frame duration; "
             "give frame_duration_s"
         )
     return remaining, frame_factor(half_life, record.frame_duration_s)
@@ -183,9 +183,9 @@ def decay_terms(record: InjectionRecord, *, dynamic: bool = False) -> tuple[floa
 def body_measure(
     record: InjectionRecord, kind: SuvKind, lean_formula: LeanFormula = "janmahasatian"
 ) -> float:
-    """What the dose is spread over: BSA in cm² ("bsa"), weight or lean mass in g ("bw", "lbm")."""
+    """Body measure of the SUV: BSA in cm² ("bsa"), weight or lean mass in g ("bw", "lbm")."""
     if kind not in SUV_UNITS:
-        raise InputError(f"the kind of SUV must be one of {', '.join(SUV_UNITS)}, not {kind!r}")
+        raise InputError(f"the kind of SUV is {kind!r}; use one of: {', '.join(SUV_UNITS)}")
     if record.weight_kg is None:
         raise InputError("the patient's weight is missing; give weight_kg (for example 75)")
     if kind == "bw":
@@ -195,7 +195,7 @@ def body_measure(
     if kind == "bsa":
         return 1e4 * du_bois_bsa_m2(record.weight_kg, record.height_cm)
     if record.sex is None:
-        raise InputError("lean body mass needs the patient's sex; give sex as 'M' or 'F'")
+        raise InputError("lean body mass needs the sex of the patient; give sex as 'M' or 'F'")
     return 1e3 * lean_mass_kg(record.weight_kg, record.height_cm, record.sex, lean_formula)
 
 
@@ -206,29 +206,29 @@ def suv_factor(
     lean_formula: LeanFormula = "janmahasatian",
     dynamic: bool = False,
 ) -> float:
-    """What a concentration in Bq/mL is multiplied by to become an SUV.
+    """The factor from a concentration in Bq/mL to an SUV.
 
-    ``SUV = C * frame factor * body measure / (net dose * remaining fraction)``.  The image's
-    reference time decides the decay: START decays the dose to the scan's start, ADMIN leaves the
-    dose undecayed, NONE corrects the frame to its start and decays the dose to it.
+    ``SUV = C * frame factor * body measure / (net dose * remaining fraction)``.  The reference
+    time of the image determines the decay: START decays the dose to the start of the scan, ADMIN
+    leaves it undecayed, NONE corrects the frame to its start and decays the dose to that.
 
     Parameters
     ----------
     record
-        Injection, patient, scan; see `InjectionRecord`.  ``scanned`` is the time to which a START
-        image refers, or the start of the frame of a NONE image.
+        Injection, patient, scan; see `InjectionRecord`.  ``scanned`` is the reference time of a
+        START image, or the start of the frame of a NONE image.
     kind
         "bsa" (result in cm²/mL per Bq/mL), "bw" or "lbm" (g/mL per Bq/mL).
     lean_formula
-        Formula for lean body mass.
+        Formula of the lean body mass.
     dynamic
-        Allow a scan that began before the injection.
+        Allow a scan that started before the injection.
 
     Raises
     ------
     InputError
-        If an item that the kind needs is missing or not plausible (named in the message), if the
-        injection lies after the scan, or if times with and without zone are mixed.
+        If an item that the kind needs is missing or implausible (the message names it), if the
+        injection is after the scan, or if times with and without zone are mixed.
 
     References
     ----------

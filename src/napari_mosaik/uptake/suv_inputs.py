@@ -1,4 +1,4 @@
-"""Injection record and PET file put together: who says what, and what contradicts what."""
+"""The inputs of an SUV: injection record and PET header merged, with sources and conflicts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 ValueSource = Literal["user", "header", "sidecar", "table", "assumed", "missing"]
-"""Who says a term: the injection record, the PET file, a file beside it, the program's table."""
+"""Source of a value: injection record, PET file, sidecar, table of nuclides, or assumption."""
 
 TERM_ITEMS: tuple[tuple[str, str, str], ...] = (
     ("dose_mbq", "injected activity", "MBq"),
@@ -46,13 +46,14 @@ TERM_ITEMS: tuple[tuple[str, str, str], ...] = (
 )
 _ELEMENTS = {"zirconium": "Zr", "fluorine": "F", "lutetium": "Lu", "actinium": "Ac"}
 SUV_FILE_UNITS = {"g/mL", "cm²/mL"}
-_DECAY_ROOM = 0.01
-_NEAR = 0.02
-"""Half-lives that differ by less than this fraction are of one nuclide."""
+_UNIT_GIVEN = "The file states no unit; the given unit {} is used."
+_DECAY_TOLERANCE = 0.01
+_HALF_LIFE_TOLERANCE = 0.02
+"""Half-lives that differ by less than this fraction belong to the same nuclide."""
 
 
 def canonical_nuclide(name: str) -> str:
-    """A nuclide's name as "Zr-89", from "89Zr", "^89^Zirconium", "zr89"; else unchanged."""
+    """The nuclide as "Zr-89", from "89Zr", "^89^Zirconium" or "zr89"; else unchanged."""
     letters = "".join(re.findall(r"[A-Za-z]+", name)).lower()
     digits = "".join(re.findall(r"\d+", name))
     element = _ELEMENTS.get(letters, letters.capitalize())
@@ -60,7 +61,7 @@ def canonical_nuclide(name: str) -> str:
 
 
 def _header_values(header: PetHeader) -> dict[str, Any]:
-    """The header's items under the record's names and in its units."""
+    """The items of the header under the names and in the units of the record."""
     half_life = None if not header.half_life_s else header.half_life_s / 3600.0
     return {
         "dose_mbq": None if header.dose_bq is None else header.dose_bq / 1e6,
@@ -77,52 +78,52 @@ def _header_values(header: PetHeader) -> dict[str, Any]:
     }
 
 
-def _differ(ours: object, theirs: object) -> bool:
+def _differ(first: object, second: object) -> bool:
     """Whether two values of one item disagree (times by over 1 s, numbers by over 0.5 %)."""
-    if isinstance(ours, datetime) and isinstance(theirs, datetime):
-        if (ours.tzinfo is None) != (theirs.tzinfo is None):
+    if isinstance(first, datetime) and isinstance(second, datetime):
+        if (first.tzinfo is None) != (second.tzinfo is None):
             return False
-        return abs((ours - theirs).total_seconds()) > 1.0
-    if isinstance(ours, int | float) and isinstance(theirs, int | float):
-        return abs(ours - theirs) > 0.005 * max(abs(ours), abs(theirs))
-    return ours != theirs
+        return abs((first - second).total_seconds()) > 1.0
+    if isinstance(first, int | float) and isinstance(second, int | float):
+        return abs(first - second) > 0.005 * max(abs(first), abs(second))
+    return first != second
 
 
-def _say(value: object) -> str:
+def _text(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else f"{value}"
 
 
 def _values(
     record: InjectionRecord, header: PetHeader
 ) -> tuple[dict[str, Any], dict[str, ValueSource], list[str]]:
-    """The user before the file, item by item: values, sources and stated disagreements."""
-    theirs = _header_values(header)
+    """Values, sources and conflicts of all items; the record takes precedence over the file."""
+    in_header = _header_values(header)
     values: dict[str, Any] = {}
     sources: dict[str, ValueSource] = {}
     warnings: list[str] = []
     for name, label, unit in TERM_ITEMS:
         default = name in ("nuclide", "residual_mbq") and name not in record.model_fields_set
-        ours = None if default else getattr(record, name)
-        other = theirs.get(name)
-        values[name] = other if ours is None else ours
+        recorded = None if default else getattr(record, name)
+        other = in_header.get(name)
+        values[name] = other if recorded is None else recorded
         sources[name] = (
-            "user" if ours is not None else header.source if other is not None else "missing"
+            "user" if recorded is not None else header.source if other is not None else "missing"
         )
-        if ours is not None and other is not None and _differ(ours, other):
+        if recorded is not None and other is not None and _differ(recorded, other):
             warnings.append(
-                f"{label}: the injection record says {_say(ours)} {unit}".rstrip()
-                + f", the file says {_say(other)} {unit}".rstrip()
-                + "; the record's value is used"
+                f"{label}: {_text(recorded)} {unit}".rstrip()
+                + f" in the injection record, {_text(other)} {unit}".rstrip()
+                + " in the file; the value of the record is used"
             )
     if values["residual_mbq"] is None:
         values["residual_mbq"], sources["residual_mbq"] = 0.0, "assumed"
     return values, sources, warnings
 
 
-def _settle_nuclide(
+def _resolve_nuclide(
     values: dict[str, Any], sources: dict[str, ValueSource], header: PetHeader
 ) -> None:
-    """The nuclide: as stated, else the one to which the file's half-life belongs, else Zr-89."""
+    """The nuclide: as stated, else that of the half-life in the file, else Zr-89."""
     if values["nuclide"] is not None:
         values["nuclide"] = canonical_nuclide(values["nuclide"])
         return
@@ -130,72 +131,74 @@ def _settle_nuclide(
     if half_life is None:
         values["nuclide"], sources["nuclide"] = "Zr-89", "assumed"
         return
-    fits = [n for n, table in HALF_LIFE_H.items() if abs(half_life / table - 1) <= _NEAR]
-    values["nuclide"] = fits[0] if fits else "unknown"
+    matches = [
+        n for n, table in HALF_LIFE_H.items() if abs(half_life / table - 1) <= _HALF_LIFE_TOLERANCE
+    ]
+    values["nuclide"] = matches[0] if matches else "unknown"
     sources["nuclide"] = header.source
 
 
-def _settle_half_life(
+def _resolve_half_life(
     values: dict[str, Any], sources: dict[str, ValueSource], warnings: list[str]
 ) -> None:
-    """The half-life: the user's, else the file's if it fits the nuclide, else the table's."""
+    """The half-life: of the record, else of the file if it fits the nuclide, else of the table."""
     table = HALF_LIFE_H.get(values["nuclide"])
     if table is None or sources["half_life_h"] == "user":
         return
     given = values["half_life_h"]
-    if given is not None and abs(given / table - 1) <= _NEAR:
+    if given is not None and abs(given / table - 1) <= _HALF_LIFE_TOLERANCE:
         return
     if given is not None:
         warnings.append(
-            f"the file's half-life ({given:.4g} h) does not belong to {values['nuclide']} "
-            f"({table:g} h); the table's value is used"
+            f"the half-life in the file ({given:.4g} h) is not that of {values['nuclide']} "
+            f"({table:g} h); the table value is used"
         )
     values["half_life_h"], sources["half_life_h"] = table, "table"
 
 
 def _check_times(values: dict[str, Any]) -> None:
-    """Times must be all with or all without a zone, and in order."""
+    """Check that all times have a zone or none has, and that they are in order."""
     times = {n: values[n] for n in ("injected", "excised", "scanned") if values[n] is not None}
     zoned = {name: time.tzinfo is not None for name, time in times.items()}
     if len(set(zoned.values())) > 1:
         listed = ", ".join(f"{name} = {time.isoformat()}" for name, time in times.items())
         raise InputError(
-            f"some times have a zone and others have none ({listed}); they cannot be compared: "
-            "give all with their zone, or all as local times"
+            f"times with and without time zone are mixed ({listed}) and cannot be compared: give "
+            "all with their zone, or all as local times"
         )
     if "injected" in times and "excised" in times and times["excised"] < times["injected"]:
         raise InputError(
-            f"the excision ({times['excised'].isoformat()}) lies before the injection "
+            f"the excision ({times['excised'].isoformat()}) is before the injection "
             f"({times['injected'].isoformat()}); correct the dates"
         )
 
 
 def _check_corrections(header: PetHeader, source: ValueSource, warnings: list[str]) -> None:
-    """Attenuation and decay corrections that the file names."""
+    """Check the attenuation and decay corrections that the file lists."""
     if header.unit in SUV_FILE_UNITS:
         return
     if not header.corrected:
         if header.reader == "dicom":
-            warnings.append("the file does not say for what its values are corrected (ATTN, DECY)")
+            warnings.append("the file does not list its corrections (ATTN, DECY)")
         return
     if "ATTN" not in header.corrected:
         warnings.append(
-            "the file does not name attenuation correction (ATTN); its values are too low"
+            "the file does not list attenuation correction (ATTN); its values may be too low"
         )
     if "DECY" not in header.corrected and header.decay_correction in ("START", "ADMIN"):
         if source != "user":
             raise InputError(
-                f"the PET says that it is decay-corrected to {header.decay_correction}, but DECY "
-                f"is not among its corrections ({', '.join(header.corrected)}); say which holds: "
-                "give decay_correction as START, ADMIN or NONE"
+                f"the PET states decay correction to {header.decay_correction}, but DECY is not "
+                f"among its corrections ({', '.join(header.corrected)}); give decay_correction as "
+                "START, ADMIN or NONE"
             )
         warnings.append(
-            "DECY is not among the file's corrections; the injection record's word is used"
+            "DECY is not among the corrections of the file; the injection record is used"
         )
 
 
 def _is_dynamic(values: dict[str, Any], header: PetHeader) -> bool:
-    """Whether the scan began before the injection and its frame lies after it."""
+    """Whether the scan started before the injection and its frame is after it."""
     injected, scanned = values["injected"], values["scanned"]
     if injected is None or scanned is None or injected <= scanned:
         return False
@@ -205,7 +208,7 @@ def _is_dynamic(values: dict[str, Any], header: PetHeader) -> bool:
 
 
 def _frame_start(record: InjectionRecord, header: PetHeader) -> tuple[InjectionRecord, list[str]]:
-    """For an uncorrected image: the start of its frame from the file's frame reference time."""
+    """The start of the frame of an uncorrected image, from the frame reference time."""
     if record.decay_correction != "NONE" or header.frame_reference_s is None:
         return record, []
     if record.scanned is None or record.frame_duration_s is None:
@@ -233,46 +236,46 @@ def _decay_sentence(record: InjectionRecord, dynamic: bool) -> list[str]:
         hours = elapsed_h(record, dynamic=dynamic)
         remaining, on_image = decay_terms(record, dynamic=dynamic)
     except InputError:
-        return []  # `SuvTerms.factor` says what is missing
-    text = f"The dose is decayed over {hours:.3f} h to the scan: {remaining:.6f} is left."
+        return []  # `SuvTerms.factor` names what is missing
+    text = f"The dose is decayed over {hours:.3f} h to the scan: fraction {remaining:.6f} remains."
     if hours < 0:
         text = (
-            f"That start lies {-hours:.3f} h before the injection: the dose counts "
-            f"{remaining:.6f} times."
+            f"That start is {-hours:.3f} h before the injection: the dose is multiplied by "
+            f"{remaining:.6f}."
         )
     if mode == "START":
         return [f"The image refers to the start of the scan. {text}"]
-    return [f"The image is not decay-corrected; its frame's factor is {on_image:.6f}. {text}"]
+    return [f"The image is not decay-corrected; the factor of its frame is {on_image:.6f}. {text}"]
 
 
 def _assumptions(
     record: InjectionRecord, dynamic: bool, sources: dict[str, ValueSource], header: PetHeader
 ) -> list[str]:
-    said = _decay_sentence(record, dynamic)
+    notes = _decay_sentence(record, dynamic)
     if dynamic:
-        said.append("The scan was started before the injection (dynamic acquisition).")
+        notes.append("The scan started before the injection (dynamic acquisition).")
     if sources["residual_mbq"] == "assumed":
-        said.append("No residual activity in the syringe was given; it is taken as 0.")
+        notes.append("No residual activity in the syringe was given; 0 is assumed.")
     if sources["nuclide"] == "assumed":
-        said.append("No nuclide was given; Zr-89 is assumed.")
+        notes.append("No nuclide was given; Zr-89 is assumed.")
     elif not header.nuclide and sources["nuclide"] == header.source:
-        said.append(f"The file names no nuclide; its half-life says {record.nuclide}.")
+        notes.append(f"The file names no nuclide; its half-life is that of {record.nuclide}.")
     if sources["half_life_h"] == "table":
-        said.append(f"The half-life of {record.nuclide} is the program's table value.")
+        notes.append(f"The half-life of {record.nuclide} is the table value.")
     if record.excised and record.scanned and record.excised <= record.scanned:
-        said.append(
-            "Ex vivo: activity decays until the scan, the distribution is that at the excision; "
-            "dose, weight and height are the patient's."
+        notes.append(
+            "Ex vivo: the activity decays until the scan, the distribution is that at excision; "
+            "dose, weight and height are those of the patient."
         )
     if header.unit_given:
-        said.append(f"The file states no unit; its values are taken as {header.unit}, as given.")
-    return said
+        notes.append(_UNIT_GIVEN.format(header.unit))
+    return notes
 
 
 def _check_decay_factor(
     record: InjectionRecord, header: PetHeader, dynamic: bool, warnings: list[str]
 ) -> None:
-    """The factor by which the file says its frame was multiplied, against frame time and mode."""
+    """Check the decay factor in the file against frame time and reference time."""
     stated, middle = header.decay_factor, header.frame_reference_s
     if stated is None or middle is None or record.decay_correction not in ("START", "ADMIN"):
         return
@@ -281,16 +284,15 @@ def _check_decay_factor(
         expected = 1 / decay_factor(half_life_of(record), before + middle / 3600)
     except InputError:
         return
-    if abs(stated / expected - 1) > _DECAY_ROOM:
+    if abs(stated / expected - 1) > _DECAY_TOLERANCE:
         warnings.append(
-            f"the file says that its frame was multiplied by {stated:.5g} for decay, but its "
-            f"times and the reference {record.decay_correction} give {expected:.5g}; look which "
-            "holds"
+            f"the decay factor in the file is {stated:.5g}, but its times and the reference "
+            f"{record.decay_correction} give {expected:.5g}; check both"
         )
 
 
 def _check_clock(record: InjectionRecord, header: PetHeader, warnings: list[str]) -> None:
-    """The given time of injection against the time of day in the file, which has no date."""
+    """Check the time of injection against the time of day in the file, which has no date."""
     clock = header.injected_clock
     if clock is None or record.injected is None:
         return
@@ -298,26 +300,26 @@ def _check_clock(record: InjectionRecord, header: PetHeader, warnings: list[str]
     apart = abs((datetime.combine(given.date(), clock) - given).total_seconds())
     if min(apart, 86400 - apart) > 60:
         warnings.append(
-            f"the file states {clock.isoformat()} as the injection's time of day, the given time "
-            f"of injection is {given.isoformat(sep=' ')}; look which holds"
+            f"the file states {clock.isoformat()} as time of day of the injection, the given time "
+            f"of injection is {given.isoformat(sep=' ')}; check both"
         )
 
 
 def _check_unit(header: PetHeader) -> None:
     if header.unit is None:
         raise InputError(
-            f"the PET ({header.reader}) does not say the unit of its values; "
+            f"the PET ({header.reader}) states no unit; "
             "give unit: Bq/mL, g/mL (SUV by weight) or cm²/mL (SUV by body surface)"
         )
     if header.unit != "Bq/mL" and header.unit not in SUV_FILE_UNITS:
         raise InputError(
-            f"PET values in '{header.unit}' cannot become SUV; Bq/mL, g/mL or cm²/mL is needed"
+            f"PET values in '{header.unit}' cannot be converted to SUV; use Bq/mL, g/mL or cm²/mL"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class SuvInputs:
-    """Injection record and file together."""
+    """Injection record and PET header merged."""
 
     record: InjectionRecord
     values: dict[str, Any]
@@ -328,27 +330,25 @@ class SuvInputs:
 
 
 def merge_injection_and_header(record: InjectionRecord, header: PetHeader) -> SuvInputs:
-    """Put both together; raises `InputError` where they cannot belong to one scan."""
+    """Merge both; raises `InputError` where they contradict each other."""
     _check_unit(header)
     values, sources, warnings = _values(record, header)
     scaled = header.unit in SUV_FILE_UNITS
-    _settle_nuclide(values, sources, header)
+    _resolve_nuclide(values, sources, header)
     if not scaled:
         _check_times(values)
-        _settle_half_life(values, sources, warnings)
+        _resolve_half_life(values, sources, warnings)
     _check_corrections(header, sources["decay_correction"], warnings)
     merged = record.model_copy(update=values)
     dynamic = _is_dynamic(values, header)
     if scaled:
-        said = ["The file's values are SUV already; they are not scaled again."]
+        assumptions = ["The values of the file are SUV already; they are not scaled again."]
         if header.unit_given:
-            said.append(
-                f"The file states no unit; its values are taken as {header.unit}, as given."
-            )
+            assumptions.append(_UNIT_GIVEN.format(header.unit))
     else:
         _check_decay_factor(merged, header, dynamic, warnings)
         _check_clock(merged, header, warnings)
-        merged, said = _frame_start(merged, header)
-        said += _assumptions(merged, dynamic, sources, header)
+        merged, assumptions = _frame_start(merged, header)
+        assumptions += _assumptions(merged, dynamic, sources, header)
     notes = [text for text in header.notes if "without a date" not in text or not merged.injected]
-    return SuvInputs(merged, values, sources, dynamic, tuple(said), (*warnings, *notes))
+    return SuvInputs(merged, values, sources, dynamic, tuple(assumptions), (*warnings, *notes))

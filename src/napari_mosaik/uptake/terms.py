@@ -1,4 +1,4 @@
-"""Every term of an SUV with its value, its source and what was assumed."""
+"""The terms of an SUV with value and source, and the assumptions made."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["SuvTerm", "SuvTerms", "combine_terms", "to_suv"]
 
 @dataclass(frozen=True, slots=True)
 class SuvTerm:
-    """One term: its name in the record, the words for it, value, unit and where it comes from."""
+    """One term: its name in the record, label, value, unit and source."""
 
     name: str
     label: str
@@ -54,22 +54,22 @@ class SuvTerm:
 
 @dataclass(frozen=True, slots=True)
 class SuvTerms:
-    """All terms of an SUV: case and header combined.
+    """All terms of an SUV, from injection record and PET header.
 
     Parameters
     ----------
     record
         The merged record; `suv_factor` takes it.
     header
-        What the PET file says.
+        Header of the PET file.
     terms
         Every term with its source.
     assumptions
-        What was assumed, in plain sentences.
+        Assumptions, one sentence each.
     warnings
-        What should be looked at: disagreements and missing corrections.
+        Conflicts and missing corrections.
     dynamic
-        Whether the scan began before the injection.
+        Whether the scan started before the injection.
     """
 
     record: InjectionRecord
@@ -81,21 +81,21 @@ class SuvTerms:
 
     @property
     def already_suv(self) -> bool:
-        """Whether the file's values are SUV and must not be scaled again."""
+        """Whether the values of the file are SUV and must not be scaled again."""
         return self.header.unit in SUV_FILE_UNITS
 
     def kind(self, wanted: SuvKind) -> SuvKind:
-        """The kind of SUV that `to_suv` gives: the file's own when its values are SUV already."""
+        """The kind of SUV of `to_suv`: that of the file if its values are SUV already."""
         if not self.already_suv:
             return wanted
         return self.header.suv_kind or ("bsa" if self.header.unit == "cm²/mL" else "bw")
 
     def unit(self, wanted: SuvKind) -> str:
-        """Unit of the SUV that `to_suv` gives."""
+        """Unit of the SUV of `to_suv`."""
         return str(self.header.unit) if self.already_suv else SUV_UNITS[wanted]
 
     def factor(self, kind: SuvKind, lean_formula: LeanFormula = "janmahasatian") -> float:
-        """What the file's values are multiplied by; 1 when they are SUV already."""
+        """Factor from the values of the file to SUV; 1 if they are SUV already."""
         if self.already_suv:
             return 1.0
         try:
@@ -109,7 +109,7 @@ class SuvTerms:
             raise
 
     def formula(self, kind: SuvKind, lean_formula: LeanFormula = "janmahasatian") -> str:
-        """The formula with the numbers in it, one line."""
+        """The formula with its numbers, one line."""
         if self.already_suv:
             return f"SUV = value in the file ({self.header.unit}), not scaled again"
         remaining, on_image = decay_terms(self.record, dynamic=self.dynamic)
@@ -135,17 +135,17 @@ class SuvTerms:
 
 
 def combine_terms(record: InjectionRecord, header: PetHeader) -> SuvTerms:
-    """Put the injection record and the PET file's header together.
+    """Merge the injection record and the header of the PET file.
 
-    The record's values win; the file's fill the gaps; a half-life that neither gives comes from the
-    table of nuclides.  A specimen scanned ex vivo has the specimen's weight and dose in its file,
-    so disagreement is stated as a warning and the record's (patient's) values are used.  A missing
-    item is no error here: `SuvTerms.factor` names it when it needs it.
+    Values of the record take precedence, those of the file fill the gaps; a half-life that neither
+    has comes from the table of nuclides.  The file of a specimen scanned ex vivo holds the weight
+    and dose of the specimen, so conflicts give a warning and the record (of the patient) is used.
+    A missing item is no error here: `SuvTerms.factor` names it when it needs it.
 
     Raises
     ------
     InputError
-        If the unit is missing or cannot become SUV, if times with and without a zone are mixed or
+        If the unit is missing or cannot be converted, if times with and without zone are mixed or
         out of order, or if the file contradicts itself about decay correction.
     """
     merged = merge_injection_and_header(record, header)
@@ -164,7 +164,7 @@ def to_suv(
     kind: SuvKind = "bsa",
     lean_formula: LeanFormula = "janmahasatian",
 ) -> Raster:
-    """SUV on the PET's own voxels.
+    """SUV (rows, columns) on the voxels of the PET.
 
     Parameters
     ----------
@@ -174,12 +174,12 @@ def to_suv(
         See `combine_terms`.
     kind
         "bsa" gives cm²/mL, "bw" and "lbm" give g/mL.  Values that are SUV in the file keep the
-        file's kind and unit whatever is asked; compare ``terms.kind(kind)``.
+        kind and unit of the file; see ``terms.kind(kind)``.
 
     Raises
     ------
     InputError
-        If a term that the kind needs is missing or not plausible.
+        If a term that the kind needs is missing or implausible.
     """
     values = np.asarray(pet.raster.values, float) * terms.factor(kind, lean_formula)
     return replace(pet.raster, values=values, unit=terms.unit(kind))

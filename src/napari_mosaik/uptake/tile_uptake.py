@@ -1,4 +1,4 @@
-"""PET values of the tiles: the area-weighted mean of the voxels that lie under each tile."""
+"""PET value of each tile: the area-weighted mean of the voxels under it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ __all__ = ["shift_sensitivity", "tile_uptake"]
 def tile_uptake(
     pet: Raster, grid: TileGrid, transform: Transform, *, min_inside: float = 0.5
 ) -> FloatArray:
-    """Mean of the PET under each tile, weighted by the exact area of overlap.
+    """Mean (n,) of the PET under each tile, weighted by the exact area of overlap.
 
-    Each tile is carried into the PET's frame, where it is a parallelogram, and intersected with
-    the voxels; a voxel is constant over its area.  Exact for any rotation and scale up to rounding.
+    Each tile is transformed to the PET, where it is a parallelogram, and intersected with the
+    voxels; a voxel is constant over its area.  Exact for any rotation and scale up to rounding.
 
     Parameters
     ----------
     pet
-        (rows, columns) values on voxels; NaN voxels count as outside the field of view.
+        (rows, columns) values, any unit; NaN voxels are outside the field of view.
     grid
         n tiles.
     transform
-        From the PET's frame to the grid's frame.
+        From the PET to the coordinate space of the grid.
     min_inside
-        Least fraction of a tile's area that must lie on voxels with a value.
+        Minimum fraction of the area of a tile that must lie on voxels with a value.
 
     Returns
     -------
-    (n,) means in the PET's unit; NaN where less than *min_inside* of a tile has values.
+    (n,) means in the unit of the PET; NaN where less than *min_inside* of a tile has values.
 
     Raises
     ------
     FrameMismatch
-        If the transform does not lead from the PET's frame to the grid's.
+        If the transform is not from the PET to the coordinate space of the grid.
     InputError
         If *min_inside* is not in (0, 1] or the raster has channels.
     """
@@ -48,21 +48,21 @@ def tile_uptake(
             f"not from '{transform.source}' to '{transform.target}'"
         )
     if not 0 < min_inside <= 1:
-        raise InputError(f"min_inside must lie in (0, 1], not {min_inside:g}")
+        raise InputError(f"min_inside is {min_inside:g}; it must be in (0, 1]")
     if pet.values.ndim != 2:
-        raise InputError(f"tile values need one PET channel, not shape {pet.values.shape}")
+        raise InputError(f"the PET must be (rows, columns), not {pet.values.shape}")
     corners = _tile_corners(grid, transform.inverse(), pet.lattice)
     tile, row, col = _pairs(corners, pet.lattice.shape)
     values = np.asarray(pet.values, float)[row, col]
-    known = np.isfinite(values)
-    tile, row, col, values = tile[known], row[known], col[known], values[known]
+    finite = np.isfinite(values)
+    tile, row, col, values = tile[finite], row[finite], col[finite], values[finite]
     area = _overlaps(corners, tile, row, col)
     total = np.bincount(tile, area, len(grid))
     weighted = np.bincount(tile, area * values, len(grid))
-    whole = _areas(corners)
+    full = _areas(corners)
     out = np.full(len(grid), np.nan)
-    seen = total >= min_inside * whole * (1 - 1e-9)
-    out[seen] = weighted[seen] / total[seen]
+    valid = total >= min_inside * full * (1 - 1e-9)
+    out[valid] = weighted[valid] / total[valid]
     return out
 
 
@@ -74,23 +74,24 @@ def shift_sensitivity(
     shift_um: float | None = None,
     angle_deg: float = 2.0,
 ) -> FloatArray:
-    """How much each tile's value changes when the PET lies a little elsewhere.
+    """Sensitivity (n,) of each tile value to the registration of the PET.
 
-    Largest absolute change over shifts by one voxel along each axis and a rotation by *angle_deg*
-    about the middle of the tiles, both ways.
+    The largest absolute change over shifts by one voxel along each axis and rotations by
+    *angle_deg* about the centre of the tiles, in both directions.
 
     Parameters
     ----------
     pet, grid, transform
         As in `tile_uptake`.
     shift_um
-        Length of the shift, µm of the grid's frame; the PET's voxel when None.
+        Length of the shift, µm in the space of the grid; one voxel of the PET if None.
     angle_deg
         Angle of the rotation, degrees.
 
     Returns
     -------
-    (n,) changes in the PET's unit; NaN where the tile, or all its moved copies, have no value.
+    (n,) changes in the unit of the PET; NaN where the tile, or all its moved copies, have no
+    value.
     """
     frame = grid.lattice.frame
     step = max(pet.lattice.spacing_um) * transform.scale if shift_um is None else shift_um

@@ -1,4 +1,4 @@
-"""What a reader should look at next, and how well the readers of a case agree."""
+"""The review queue of a case, and the agreement of its readers."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def _done(case: Case, artifact: Artifact[Any]) -> bool:
 
 
 def review_queue(case: Case, params: ReviewQueueParams | None = None) -> list[dict[str, Any]]:
-    """Tiles most worth a look, best first: row number, value in [0, 1], reason in words.
+    """Tiles in order of review priority: index, priority (0 to 1), reason.
 
-    Rests on what is done: measured and predicted uptake, and the certainty of the tissue classes.
-    Raises `InputError` when neither is.
+    Based on measured and predicted uptake, and on the uncertainty of the tissue classes, as far as
+    they are computed.  Raises `InputError` if neither is.
     """
     if not _done(case, TILES):
         raise InputError(f"case {case.name} has no tiles yet; run: napari-mosaik run {case.root}")
@@ -56,7 +56,8 @@ def review_queue(case: Case, params: ReviewQueueParams | None = None) -> list[di
     classified = _done(case, CLASS_PROBABILITY) and _done(case, ALIGNMENT["he"])
     if not compared and not classified:
         raise InputError(
-            f"case {case.name} has neither tissue classes nor a prediction to be looked at yet"
+            f"case {case.name} has neither tissue classes nor a prediction to review yet; run: "
+            f"napari-mosaik run {case.root}"
         )
     evidence = TileEvidence(
         centres_um=grid.centres_um,
@@ -65,13 +66,13 @@ def review_queue(case: Case, params: ReviewQueueParams | None = None) -> list[di
         class_probability=_class_probability(case, grid) if classified else None,
     )
     return [
-        {"tile": item.tile, "priority": item.value, "reason": item.reason}
+        {"tile": item.tile, "priority": item.priority, "reason": item.reason}
         for item in rank_tiles(evidence, params)
     ]
 
 
 def _class_probability(case: Case, grid: TileGrid) -> FloatArray:
-    """(n, classes) mean probability of the tissue classes in each tile."""
+    """Mean probability (n, classes) of the tissue classes in each tile, fractions."""
     probability = case.store.read(CLASS_PROBABILITY)
     to_he = transform_of(case.store.read(ALIGNMENT["he"])).inverse()
     step = (np.arange(POINTS) + 0.5) / POINTS * grid.size_um
@@ -81,30 +82,30 @@ def _class_probability(case: Case, grid: TileGrid) -> FloatArray:
     values = values.reshape(len(grid), POINTS**2, -1)
     values[values.sum(axis=2) < 0.5] = np.nan
     with np.errstate(invalid="ignore"):
-        seen = np.isfinite(values[..., 0]).sum(axis=1)
+        count = np.isfinite(values[..., 0]).sum(axis=1)
         total = np.nansum(values, axis=1)
-        return np.where(seen[:, None] > 0, total / np.maximum(seen, 1)[:, None], np.nan)
+        return np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], np.nan)
 
 
 def reader_documents(case: Case, stain: str = "he") -> dict[str, AnnotationDocument]:
-    """The annotations of each reader who has drawn in this case, from the journals."""
-    found = {}
+    """The annotations of each reader of a case, from the journals."""
+    documents = {}
     for path in sorted((case.root / "journal").glob("*.jsonl")):
         if path.name == "runs.jsonl":
             continue
         document = open_document(path, stain)
         if document.shapes:
-            found[path.stem] = document
-    return found
+            documents[path.stem] = document
+    return documents
 
 
 def reader_agreement(case: Case, stain: str = "he") -> dict[str, Any]:
-    """Cohen's kappa and Dice per class for every two readers, where both have drawn."""
+    """Cohen's kappa and Dice per class of every two readers, where both have annotated."""
     documents = reader_documents(case, stain)
     if len(documents) < 2:
-        who = ", ".join(documents) or "nobody"
+        readers = ", ".join(documents) or "none"
         raise InputError(
-            f"agreement needs two readers who have drawn on case {case.name}; so far: {who}"
+            f"agreement needs annotations of two readers on case {case.name}; so far: {readers}"
         )
     drawings = [shape for document in documents.values() for shape in document.shapes]
     names = class_codes(class_list(drawings))

@@ -1,4 +1,4 @@
-"""SUV of a PET with every term, outside a case or before one is run."""
+"""SUV of a PET with every term: of single files, and in a case before the step is run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def suv_of_files(
     unit: PetUnit | None = None,
     mask: Path | None = None,
 ) -> dict[str, Any]:
-    """SUV of a PET slice, or of all slices, with every term, its source and the assumptions.
+    """SUV of a PET slice, or of all slices, with all terms, their sources and the assumptions.
 
     Parameters
     ----------
@@ -52,13 +52,13 @@ def suv_of_files(
     kind
         "bsa", "bw" or "lbm".
     given
-        Fields of `InjectionRecord` that the user gave; None where not given.
+        Fields of `InjectionRecord`; None where not given.
     slice_index, frame_index
-        One slice; all if None.  The time frame, where the files hold several.
+        One slice, all if None; the time frame, where the files hold several.
     unit
-        Unit of the values, where the files do not state it.
+        Unit of the values, where the files do not state one.
     mask
-        Image on the same voxels: the figures are those of the voxels above 0.
+        Image on the same voxels: the statistics are those of the voxels above 0.
     """
     from napari_mosaik.io import open_pet
     from napari_mosaik.io.pet import open_pet_slices
@@ -87,18 +87,18 @@ def suv_of_files(
         document["warnings"] = [
             *document["warnings"],
             f"the factor differs between slices, from {min(factors):.8g} to {max(factors):.8g}; "
-            "each slice has its own, and the first one's is shown",
+            "each slice uses its own, and that of the first one is shown",
         ]
     return document
 
 
 def injection_record(given: Mapping[str, Any]) -> InjectionRecord:
-    """The record of what was given; None and empty text are left out.
+    """The injection record of the given fields; None and empty text count as not given.
 
     Raises
     ------
     InputError
-        If a value cannot be used; it is named.
+        If a value is not valid; the message names it.
     """
     from pydantic import ValidationError
 
@@ -110,7 +110,7 @@ def injection_record(given: Mapping[str, Any]) -> InjectionRecord:
         name = str(first["loc"][0])
         label = next((label for item, label, _ in TERM_ITEMS if item == name), name)
         raise InputError(
-            f"{label}: {name} = {first['input']} cannot be used ({first['msg']})"
+            f"{label}: {name} = {first['input']} is not valid ({first['msg']})"
         ) from error
 
 
@@ -130,9 +130,9 @@ def suv_record(
 def suv_record_or_problem(
     header: PetHeader, given: Mapping[str, Any], settings: Params | None
 ) -> dict[str, Any]:
-    """What `suv_record` gives, or as much of it as there is with the ``problem`` in words.
+    """The record of `suv_record`, or what is known of it with the ``problem`` as a sentence.
 
-    *settings* are those of the step "suv"; its defaults if None.
+    *settings* are those of the step "suv"; defaults if None.
     """
     params = settings if isinstance(settings, SuvParams) else SuvParams()
     try:
@@ -146,20 +146,23 @@ def suv_record_or_problem(
 
 
 def scaled_statistics(pet: PetImage, factor: float) -> dict[str, Any]:
-    """Maximum, mean and number of voxels of the image times a factor."""
+    """Maximum, mean and number of voxels of the image (rows, columns) times a factor."""
     return voxel_statistics([np.asarray(pet.raster.values, float) * factor])
 
 
 def voxel_statistics(
     values: Sequence[FloatArray], inside: Sequence[FloatArray] | None = None
 ) -> dict[str, Any]:
-    """Maximum and mean over all voxels with a value, or over those inside; and their number."""
+    """Maximum, mean and count of the voxels with a value, or of those inside a mask.
+
+    *values* are images (rows, columns) in one unit, *inside* masks (rows, columns) above 0.
+    """
     every = np.concatenate([np.ravel(part) for part in values])
     if inside is not None:
         every = every[np.concatenate([np.ravel(part) for part in inside]) > 0]
     known = every[np.isfinite(every)]
     if not known.size:
-        raise InputError("no voxel of the PET has a value")
+        raise InputError("no voxel of the PET has a value (or none lies in the mask)")
     return {
         "maximum": float(known.max()),
         "mean": float(known.mean()),
@@ -172,5 +175,7 @@ def _masks(
 ) -> list[FloatArray]:
     masks = [np.asarray(image.raster.values, float) for image in images]
     if [m.shape for m in masks] != [v.shape for v in values]:
-        raise InputError(f"the mask {path.name} does not lie on the PET's voxels")
+        raise InputError(
+            f"the mask {path.name} does not match the voxels of the PET; give one of the same shape"
+        )
     return masks

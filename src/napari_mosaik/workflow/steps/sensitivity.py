@@ -1,4 +1,4 @@
-"""How much each tile's measured SUV depends on where exactly the PET lies."""
+"""The step that measures how sensitive the SUV of each tile is to the registration of the PET."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ __all__ = ["SHIFT_SENSITIVITY", "SensitivityParams"]
 
 
 class SensitivityParams(Params):
-    """How far the PET is moved."""
+    """Settings of the shift sensitivity."""
 
     voxels: float = setting(
-        1.0, "Length of the shift to each side.", label="Shift", unit="voxels", gt=0, le=10
+        1.0, "Shift in each direction.", label="Shift", unit="voxels", gt=0, le=10
     )
     angle_deg: float = setting(
-        2.0, "Angle of the turn to each side.", label="Turn", unit="°", gt=0, le=45
+        2.0, "Rotation in each direction.", label="Rotation", unit="°", gt=0, le=45
     )
 
 
 def _body(inputs: StepContext, params: SensitivityParams) -> Generator[Progress, None, Results]:
     grid, suv = inputs.read(TILES), inputs.read(SUV)
     to_reference = transform_of(inputs.read(ALIGNMENT["pet"]))
-    yield Progress(0.1, 1, "moving the PET")
+    yield Progress(0.1, 1, "shifting the PET")
     step_um = params.voxels * max(suv.lattice.spacing_um) * to_reference.scale
     change = shift_sensitivity(
         suv, grid, to_reference, shift_um=step_um, angle_deg=params.angle_deg
     )
-    yield Progress(0.9, 1, "moving the PET")
+    yield Progress(0.9, 1, "shifting the PET")
     value = tile_uptake(suv, grid, to_reference)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(value > 0, change / value, np.nan)
     inputs.note("shift_um", step_um)
     columns = {"change": change, "share": share}
     units = {"change": suv.unit, "share": "1"}
-    moved = f"a shift of {params.voxels:g} voxel or a turn of {params.angle_deg:g}°"
+    moved = f"a shift of {params.voxels:g} voxel or a rotation of {params.angle_deg:g}°"
     about = {
-        "change": f"greatest change of the measured SUV by {moved}; empty outside the PET",
-        "share": "the same over the measured SUV",
+        "change": f"largest change of the measured SUV by {moved}; empty outside the PET",
+        "share": "the same relative to the measured SUV",
     }
     return {UPTAKE_SENSITIVITY: Table(columns, units, about, grid.lattice.frame)}
 

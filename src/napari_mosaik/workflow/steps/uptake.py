@@ -1,4 +1,4 @@
-"""From the PET slice to SUV and to one measured value per tile."""
+"""The steps that compute the SUV and its mean per tile."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from napari_mosaik.workflow.suv import suv_record, voxel_statistics
 __all__ = ["CALCULATE_SUV", "MEASURE_UPTAKE", "OUTSIDE_PET", "UptakeParams"]
 
 OUTSIDE_PET = "tiles_outside_pet"
-"""Note of the record: how many tiles have no value because the PET does not cover them."""
+"""Key of the record: number of tiles outside the field of view of the PET."""
 
 
 class UptakeParams(Params):
-    """Settings of the tile values."""
+    """Settings of the uptake per tile."""
 
     min_inside: float = setting(
         0.5,
-        "A tile of which a smaller part lies in the PET's field of view has no value.",
-        label="Least part of a tile in the PET",
+        "Tiles of which a smaller fraction lies in the field of view of the PET have no value.",
+        label="Minimum fraction in the field of view",
         advanced=True,
         gt=0,
         le=1,
