@@ -148,7 +148,7 @@ class DiskWork:
         start: float = 0.0,
         stop: float = 1.0,
     ) -> Generator[Progress, None, LabelImage]:
-        """Write a label image block by block; the store takes over the folder that is written.
+        """Write labels (rows, columns) block by block; the store takes over the written folder.
 
         Can be cancelled after every block, unlike the commit at the end of a step.
         """
@@ -162,7 +162,7 @@ class DiskWork:
 def written(
     writer: LabelWriter, text: str, start: float, stop: float
 ) -> Generator[Progress, None, LabelImage]:
-    """Write all levels of a label image; progress goes from *start* to *stop* (fractions)."""
+    """Write all levels of a (rows, columns) label image; progress from *start* to *stop*."""
     total = sum(len(writer.windows(level)) for level in range(writer.n_levels))
     done = 0
     # Level by level: each is made of the one before it.
@@ -215,6 +215,6 @@ class MemoryWork:
         start: float = 0.0,
         stop: float = 1.0,
     ) -> Generator[Progress, None, LabelImage]:
-        """The label image with all its values in memory."""
+        """The labels (rows, columns) with all values in memory."""
         yield Progress(start, 1.0, text)
         return LabelImage(labels.array(), labels.lattice, labels.names)

@@ -34,13 +34,18 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
 from napari_mosaik.segment.label_editing import ObjectEditor, apply_corrections
+from napari_mosaik.tissue import ARTEFACT_NAMES
 
 __all__ = [
+    "ARTEFACT_TYPES",
     "Correcting",
     "CorrectionLog",
     "Selected",
     "correction_records",
 ]
+
+ARTEFACT_TYPES = tuple(name for code, name in ARTEFACT_NAMES.items() if code)
+"""Types of artefact that a reader may mark."""
 
 _METHODS = {"dab": "DAB density", "hsv": "HSV"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -26,16 +27,21 @@ from napari_mosaik.register import (
     blurred_outline,
     iter_assess_pet,
     pet_mask,
+    read_landmarks,
+    read_matrix,
 )
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.steps.align import density_of, transform_of
 
 __all__ = [
+    "Alignment",
     "AssessmentInputs",
     "GivenBy",
     "LandmarkPairs",
+    "PetAlignParams",
     "current_transform",
     "given_alignment_entry",
+    "landmark_pairs_from_files",
     "landmark_spacing_um",
     "read_assessment_inputs",
     "reset_alignment",
@@ -43,6 +49,7 @@ __all__ = [
     "set_alignment_by_landmarks",
     "set_alignment_by_matrix",
     "shapes_on_reference",
+    "transform_from_file",
 ]
 
 ALIGNED_FRAMES = ("he", "caix", "pet")
@@ -190,6 +197,29 @@ def set_alignment(
     entry = given_alignment_entry(transform, source, note, landmarks)
     case.update(given_alignments={**case.file.given_alignments, transform.source: entry})
     return entry
+
+
+def transform_from_file(path: Path, frame: str, order: Literal["rc", "xy"] = "rc") -> Transform:
+    """The transform of another program: a file with a matrix (3, 3) from *frame* to CD34, µm.
+
+    Raises `InputError` for a file that holds no such matrix.
+    """
+    return Transform(frame, REFERENCE, read_matrix(path, order))
+
+
+def landmark_pairs_from_files(
+    moving: Path,
+    fixed: Path,
+    spacing_um: tuple[float, float],
+    reference_spacing_um: tuple[float, float],
+) -> LandmarkPairs:
+    """Landmark pairs (n, 2) in µm from files in pixels; the first n of both files are paired.
+
+    Raises `InputError` for a file that holds no landmarks.
+    """
+    pairs = read_landmarks(moving, spacing_um), read_landmarks(fixed, reference_spacing_um)
+    n = min(map(len, pairs))
+    return LandmarkPairs(pairs[0][:n], pairs[1][:n])
 
 
 def reset_alignment(case: Case, frame: str) -> None:

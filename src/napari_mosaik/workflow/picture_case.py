@@ -189,5 +189,5 @@ class PictureContext(DiskWork):
         windows: Sequence[tuple[slice, slice]],
         text: str,
     ) -> Generator[Progress, None, LabelImage]:
-        """Write a label image."""
+        """Write labels (rows, columns)."""
         return (yield from self.write_labels(labels, text, start=0.5))

@@ -203,7 +203,7 @@ class RegionContext(CaseInputs, MemoryWork):
         windows: Sequence[tuple[slice, slice]],
         text: str,
     ) -> Generator[Progress, None, LabelImage]:
-        """The label image with all its values in memory."""
+        """The labels (rows, columns) with all values in memory."""
         return (yield from self.write_labels(labels, text, start=0.5))
 
 
@@ -225,7 +225,7 @@ class _PreviewedSlide(SlidePart):
         )
 
     def read_lattice(self, lattice: Lattice) -> Raster:
-        """The exact pixels of a part of a working lattice."""
+        """The exact 8-bit pixels (rows, columns, 3) of a part of a working lattice (µm)."""
         raster: Raster = self._memory.value(
             ("pixels", lattice), lambda: self._slide.read_lattice(lattice)
         )

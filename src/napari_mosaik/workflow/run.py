@@ -90,7 +90,7 @@ class CaseContext(CaseInputs, DiskWork):
         windows: Sequence[tuple[slice, slice]],
         text: str,
     ) -> Generator[Progress, None, LabelImage]:
-        """Write a label image that differs from a stored one within some windows only."""
+        """Write labels (rows, columns) that differ from stored ones within some windows only."""
         from napari_mosaik.io.ome_labels import LabelRewriter, labels_in
 
         self.check(before)

@@ -358,7 +358,7 @@ def _nearest(source: Lattice, target: Lattice, axis: int) -> NDArray[np.int64]:
 
 
 def write_label_tiff(path: Path, image: LabelImage, lattice: Lattice) -> None:
-    """Write the labels at the pixels of a lattice as a tiled TIFF file with its pixel size.
+    """Write labels (rows, columns) at the pixels of a lattice as a TIFF file with its pixel size.
 
     Tile by tile: neither image is ever in memory as a whole.
     """

@@ -28,8 +28,10 @@ from napari_mosaik.annotate.visual_qa import (
 )
 from napari_mosaik.core.catalogue import OBJECTS, TILES
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
+from napari_mosaik.io.files import write_bytes
 
 __all__ = ["QA_TARGETS", "SegmentationQa", "qa_records", "qa_records_csv"]
 
@@ -84,10 +86,15 @@ class SegmentationQa:
             self._journal.close()
             raise
 
+    @property
+    def objects(self) -> Table:
+        """The measured objects of the present result, one row each."""
+        return self.case.store.read(objects_now(self.case.store, self.what)[1])
+
     def _open(self, result: str, n_objects: int, n_fields: int, seed: int) -> None:
         sessions = _sessions(self._journal.events())
         if not sessions or sessions[-1]["result"] != result:
-            table = self.case.store.read(objects_now(self.case.store, self.what)[1])
+            table = self.objects
             if len(table) == 0:
                 raise InputError(f"case {self.case.name} has no {self.what}: none were detected")
             fields = np.zeros(0, np.int64)
@@ -207,6 +214,11 @@ def qa_records_csv(rows: list[dict[str, Any]]) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return text.getvalue()
+
+
+def write_qa_csv(case: Case, path: Path) -> None:
+    """Write all visual QA of a case as CSV; see `qa_records`."""
+    write_bytes(path, qa_records_csv(qa_records(case)).encode())
 
 
 def _folder(case: Case, what: str) -> Path:

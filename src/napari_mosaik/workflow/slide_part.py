@@ -51,7 +51,7 @@ class SlidePart:
         return self._slide.damaged
 
     def sound(self, lattice: Lattice) -> NDArray[np.bool_]:
-        """Mask (rows, columns), False where a damaged tile touches a sample."""
+        """Mask (rows, columns): False where a damaged tile touches a sample."""
         return self._slide.sound(lattice)
 
     def find_damage(self) -> Iterator[tuple[int, int]]:
@@ -65,7 +65,7 @@ class SlidePart:
     def read(
         self, origin_um: tuple[float, float], size_um: tuple[float, float], spacing_um: float
     ) -> Raster:
-        """Any rectangle at any pixel size (µm), area-averaged; white outside the slide."""
+        """Any rectangle at any pixel size (µm), shape (rows, columns, 3); white outside the slide."""
         return self._slide.read(origin_um, size_um, spacing_um)
 
     def snap(self, spacing_um: float) -> tuple[float, float]:
@@ -77,7 +77,7 @@ class SlidePart:
         return self._slide.working_lattice(spacing_um)
 
     def read_lattice(self, lattice: Lattice) -> Raster:
-        """The exact pixels of a part of a working lattice."""
+        """The exact 8-bit pixels (rows, columns, 3) of a part of a working lattice (µm)."""
         return self._slide.read_lattice(lattice)
 
     def blocks(
@@ -87,7 +87,7 @@ class SlidePart:
         return self._slide.blocks(*views, block_px=block_px, region=region or self._region)
 
     def thumbnail(self, spacing_um: float) -> Raster:
-        """The slide at a coarse pixel size, µm."""
+        """The slide at a coarse pixel size (µm), shape (rows, columns, 3)."""
         return self._slide.thumbnail(spacing_um)
 
     def digest(self) -> str:
@@ -125,7 +125,7 @@ class CutSlide(SlidePart):
         return self._cut(self._slide.working_lattice(spacing_um))
 
     def thumbnail(self, spacing_um: float) -> Raster:
-        """The region at a coarse pixel size, µm."""
+        """The region at a coarse pixel size (µm), shape (rows, columns, 3)."""
         whole = self._slide.thumbnail(spacing_um)
         rows, cols = region_window(whole.lattice, self._region)
         return Raster(

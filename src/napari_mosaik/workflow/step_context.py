@@ -82,11 +82,11 @@ class BlockResults(Sequence[dict[str, NDArray[Any]]]):
         return self.load(index, lambda name: name.startswith(prefix))
 
     def array(self, index: int, name: str) -> NDArray[Any]:
-        """One array of one block; shape and unit as given."""
+        """One array of one block, of the shape and unit (such as label or µm) that it was given."""
         return self.load(index, lambda stored: stored == name)[name]
 
     def column(self, name: str) -> list[NDArray[Any]]:
-        """One array of every block; shape and unit as given."""
+        """One array of each block, of the shape and unit (such as label or µm) that it was given."""
         return [self.array(index, name) for index in range(self._count)]
 
 
@@ -224,7 +224,7 @@ class StepContext(Protocol):
         start: float = 0.0,
         stop: float = 1.0,
     ) -> Generator[Progress, None, LabelImage]:
-        """Write a label image whose values are computed block by block; returns the written one.
+        """Write labels (rows, columns) that are computed block by block; returns the written ones.
 
         A step that writes several label images gives each a *name*.
         """
@@ -236,7 +236,7 @@ class StepContext(Protocol):
         windows: Sequence[tuple[slice, slice]],
         text: str,
     ) -> Generator[Progress, None, LabelImage]:
-        """Write a label image that differs from a stored one within some windows only."""
+        """Write labels (rows, columns) that differ from stored ones within some windows only."""
 
 
 class CaseInputs:

@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QFileDialog
 from superqt.utils import qdebounced
 
-from napari_mosaik.core import MosaikError, Transform
-from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE
+from napari_mosaik.core import MosaikError
+from napari_mosaik.core.catalogue import ALIGNMENT
 from napari_mosaik.view.alignment import alignment_lines
 from napari_mosaik.widgets.align.form import TITLES, AlignForm
 from napari_mosaik.widgets.align.reading import Reading, read_for_hand, values_judged
 from napari_mosaik.widgets.align.tool import AlignTool
 from napari_mosaik.widgets.align.view import AlignView
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool
-from napari_mosaik.workflow.given_alignment import LandmarkPairs
+from napari_mosaik.workflow.given_alignment import (
+    Alignment,
+    landmark_pairs_from_files,
+    transform_from_file,
+)
 from napari_mosaik.workflow.manual_alignment import ManualAlignment
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
-    from napari_mosaik.register import Alignment
     from napari_mosaik.widgets.canvas.link import CanvasLink
 
 __all__ = ["AlignPanel"]
@@ -192,29 +195,21 @@ class AlignPanel(AlignForm):
 
     def take_matrix(self, path: Path) -> None:
         """Import a matrix file."""
-        from napari_mosaik.register import read_matrix
-
         try:
-            matrix = read_matrix(path)
+            transform = transform_from_file(path, self.frame)
         except MosaikError as error:
             self.controller.report(error, "Align")
             return
-        self._act("import_transform", Transform(self.frame, REFERENCE, matrix), "file", path.name)
+        self._act("import_transform", transform, "file", path.name)
 
     def take_marks(self, moving: Path, fixed: Path) -> None:
         """Import landmark files of the section and of CD34."""
-        from napari_mosaik.register import read_landmarks
-
         reading = self.reading
         if reading is None:
             return
         try:
-            pairs = (
-                read_landmarks(moving, reading.spacing_um),
-                read_landmarks(fixed, reading.reference_spacing_um),
-            )
-            n = min(map(len, pairs))
-            self._act("set_landmarks", LandmarkPairs(pairs[0][:n], pairs[1][:n]))
+            sizes_um = reading.spacing_um, reading.reference_spacing_um
+            self._act("set_landmarks", landmark_pairs_from_files(moving, fixed, *sizes_um))
         except MosaikError as error:
             self.controller.report(error, "Align")
 

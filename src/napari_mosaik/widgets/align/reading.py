@@ -10,11 +10,12 @@ import numpy as np
 from napari_mosaik.core import InputError, Raster, Transform
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.io.case import Case
-from napari_mosaik.register import Alignment, PetAlignParams
 from napari_mosaik.widgets.align.view import Seen
 from napari_mosaik.workflow.given_alignment import (
+    Alignment,
     AssessmentInputs,
     LandmarkPairs,
+    PetAlignParams,
     current_transform,
     landmark_spacing_um,
     read_assessment_inputs,

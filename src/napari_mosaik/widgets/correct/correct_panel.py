@@ -12,7 +12,6 @@ from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QListWidget, QListWidge
 from napari_mosaik.core import MosaikError, palette
 from napari_mosaik.core.catalogue import VESSELS
 from napari_mosaik.core.corrections import CORRECTED_FRAMES, describe_correction
-from napari_mosaik.tissue import ARTEFACT_NAMES
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.formatting import count
 from napari_mosaik.view.layers import LAYER_TITLES
@@ -104,8 +103,10 @@ class CorrectPanel(QWidget):
             name: button(mode.title, partial(self.toggle, name), mode.hint)
             for name, mode in CorrectTool.modes.items()
         }
+        from napari_mosaik.workflow.corrections import ARTEFACT_TYPES
+
         self.kind = QComboBox()
-        self.kind.addItems([name for code, name in ARTEFACT_NAMES.items() if code])
+        self.kind.addItems(ARTEFACT_TYPES)
         self.kind.setToolTip("Artefact type")
         self.card = wrapped_label()
         self.delete = button("Delete", self.remove, "Key Delete")

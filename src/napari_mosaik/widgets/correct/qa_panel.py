@@ -120,12 +120,11 @@ class CheckPanel(QWidget):
         reader = self.reader.text().strip()
 
         def work() -> tuple[Any, ...]:
-            from napari_mosaik.io.corrections import objects_now
             from napari_mosaik.workflow.segmentation_qa import SegmentationQa
 
             check = SegmentationQa(case, what, reader)
             try:
-                table = case.store.read(objects_now(case.store, what)[1])
+                table = check.objects
                 grid = case.store.read(TILES) if check.sample.fields else None
                 return check, table, grid, transform_to_reference(case, frame), frame
             except MosaikError:
@@ -207,14 +206,13 @@ class CheckPanel(QWidget):
 
     def write_csv(self, path: Path) -> None:
         """Write the visual QA records of the open case."""
-        from napari_mosaik.io.files import write_bytes
-        from napari_mosaik.workflow.segmentation_qa import qa_records, qa_records_csv
+        from napari_mosaik.workflow.segmentation_qa import write_qa_csv
 
         case = self._controller.workspace.case
         if case is not None:
             self._controller.read(
                 "Save as CSV",
-                lambda: write_bytes(path, qa_records_csv(qa_records(case)).encode()),
+                lambda: write_qa_csv(case, path),
                 lambda _: self.said.setText(f"Saved as {path.name}"),
             )
 
