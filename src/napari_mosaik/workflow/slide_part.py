@@ -51,7 +51,7 @@ class SlidePart:
         return self._slide.damaged
 
     def sound(self, lattice: Lattice) -> NDArray[np.bool_]:
-        """Mask (rows, columns): False where a damaged tile touches a sample."""
+        """A mask (rows, columns), False where a damaged tile touches a sample."""
         return self._slide.sound(lattice)
 
     def find_damage(self) -> Iterator[tuple[int, int]]:
@@ -65,7 +65,7 @@ class SlidePart:
     def read(
         self, origin_um: tuple[float, float], size_um: tuple[float, float], spacing_um: float
     ) -> Raster:
-        """Any rectangle at any pixel size (µm), shape (rows, columns, 3); white outside the slide."""
+        """Any rectangle at any pixel size (µm), (rows, columns, 3); white outside the slide."""
         return self._slide.read(origin_um, size_um, spacing_um)
 
     def snap(self, spacing_um: float) -> tuple[float, float]:

@@ -82,11 +82,11 @@ class BlockResults(Sequence[dict[str, NDArray[Any]]]):
         return self.load(index, lambda name: name.startswith(prefix))
 
     def array(self, index: int, name: str) -> NDArray[Any]:
-        """One array of one block, of the shape and unit (such as label or µm) that it was given."""
+        """One array of one block, of the shape and unit (such as label or µm) it was given."""
         return self.load(index, lambda stored: stored == name)[name]
 
     def column(self, name: str) -> list[NDArray[Any]]:
-        """One array of each block, of the shape and unit (such as label or µm) that it was given."""
+        """One array of each block, of the shape and unit (such as label or µm) it was given."""
         return [self.array(index, name) for index in range(self._count)]
 
 
