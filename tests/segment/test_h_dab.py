@@ -64,7 +64,7 @@ def test_the_order_of_the_pixels_does_not_matter():
         (np.zeros((N, 3), np.uint8), "only 0 sampled pixels show haematoxylin"),
         (np.full((N, 3), (90, 110, 160), np.uint8), "pixels show DAB"),
         (mixture(HAEMATOXYLIN, DAB, pure=0.0), "pixels show DAB"),
-        (mixture((0.9, 0.4, 0.1), DAB), "the colour found for haematoxylin lies"),
+        (mixture((0.9, 0.4, 0.1), DAB), "the estimated vector of haematoxylin lies"),
     ],
 )
 def test_without_both_stains_the_usual_ones_are_used_and_the_reason_is_said(pixels, reason):

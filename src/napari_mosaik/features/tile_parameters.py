@@ -305,7 +305,7 @@ def class_fractions(
     )
     columns = {f"{_word(name)}_fraction": over(area, tissue) for name, area in own.items()}
     about = {
-        f"{_word(name)}_fraction": f"Share of the tissue that is '{name}', a class of the user's "
+        f"{_word(name)}_fraction": f"Fraction of the tissue that is '{name}', a class of the user's "
         "own. area classified so / classified tissue area"
         for name in own
     }
