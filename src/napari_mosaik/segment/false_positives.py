@@ -137,14 +137,14 @@ def _add_pixel(
     amount = np.int64(np.rint((r * dab[0] + g * dab[1] + b * dab[2]) * _DAB))
     sums[4] += amount
     sums[5] += amount * amount
-    if _is_brown(r, g, b, axes, yellow_deg):
+    if _is_dab(r, g, b, axes, yellow_deg):
         sums[6] += amount
     if r >= black_od and r >= _BLACK_RATIO * b:
         sums[7] += 1
 
 
 @compiled
-def _is_brown(r: float, g: float, b: float, axes: FloatArray, yellow_deg: float) -> bool:
+def _is_dab(r: float, g: float, b: float, axes: FloatArray, yellow_deg: float) -> bool:
     """Whether a colour is DAB or a mixture of DAB and haematoxylin."""
     along = r * axes[0, 0] + g * axes[0, 1] + b * axes[0, 2]
     normal = r * axes[2, 0] + g * axes[2, 1] + b * axes[2, 2]
