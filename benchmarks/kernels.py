@@ -24,7 +24,7 @@ from skimage.measure import label, regionprops_table
 from skimage.segmentation import expand_labels, watershed
 
 from napari_mosaik.core.dilation import within
-from napari_mosaik.core.scanline import fill
+from napari_mosaik.core.rasterise import _fill
 from napari_mosaik.features.block_measurements import measure_block
 from napari_mosaik.features.distance import distance_strips
 from napari_mosaik.features.texture import grey_levels, texture_table
@@ -209,7 +209,7 @@ def _polygon() -> Iterator[Row]:
 
     def ours() -> NDArray[np.uint8]:
         out = np.zeros((SIZE, SIZE), np.uint8)
-        fill(out, np.array([0, 300]), edges, np.array([1], np.uint8))
+        _fill(out, np.array([0, 300]), edges, np.array([1], np.uint8))
         return out
 
     def scikit() -> NDArray[np.uint8]:
@@ -223,8 +223,8 @@ def _polygon() -> Iterator[Row]:
         cv2.fillPoly(out, [points], 1, shift=8)
         return out
 
-    yield row("core.scanline.fill", "skimage.draw.polygon", ours, scikit, unequal)
-    yield row("core.scanline.fill", "cv2.fillPoly (shift=8)", ours, opencv, unequal)
+    yield row("core.rasterise.fill", "skimage.draw.polygon", ours, scikit, unequal)
+    yield row("core.rasterise.fill", "cv2.fillPoly (shift=8)", ours, opencv, unequal)
 
 
 def _objects(
@@ -273,9 +273,7 @@ def _objects(
         "texture.texture_table (all objects)",
         "skimage.feature.graycomatrix of each object",
         lambda: texture_table(labels, density),
-        lambda: [
-            graycomatrix(levels[w].astype(np.uint8), [1], [0, 0.8, 1.6, 2.4]) for w in windows
-        ],
+        lambda: [graycomatrix(levels[w].astype(np.uint8), [1], angles) for w in windows],
     )
     yield row(
         "distance.distance_strips",

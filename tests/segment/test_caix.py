@@ -163,7 +163,7 @@ def test_no_cells_give_an_empty_table():
 
 
 def test_cut_offs_must_rise():
-    with pytest.raises(InputError, match="rise"):
+    with pytest.raises(InputError, match="increase"):
         CaixParams.parse({"cutoff_1": 0.5})
     with pytest.raises(InputError, match="ring"):
         CaixParams.parse({"ring_inner_um": 9.0})

@@ -244,7 +244,7 @@ def test_training_refuses_what_does_not_fit():
     rgb, truth = discs(64)
     rng = np.random.default_rng(0)
     params = StarDistTrainingParams(patch_px=64)
-    with pytest.raises(InputError, match="at least one picture"):
+    with pytest.raises(InputError, match="at least one labelled image"):
         next(train_stardist([], params, rng))
     with pytest.raises(InputError, match="same size"):
         next(train_stardist([Scene(rgb[:50], truth)], params, rng))
@@ -336,7 +336,7 @@ def test_the_network_in_the_package_is_whole_and_finds_round_nuclei():
     raster = Raster(rgb, Lattice("he", rgb.shape[:2], (0.5, 0.5), (0.0, 0.0)))
     found = segment_nuclei(raster).array()
     np.testing.assert_array_equal(found, StarDistNuclei(weights).segment(rgb, 0.5))
-    with pytest.raises(InputError, match="loaded first"):
+    with pytest.raises(InputError, match="load the weights"):
         segment_nuclei(raster, NucleiParams(method="stardist", weights="0123"))
 
 

@@ -157,7 +157,7 @@ def test_misuse_is_told():
         seams.join()
     with pytest.raises(InputError, match="block 0"):
         seams.put(0, find_runs(np.zeros((4, 5), bool)).objects())
-    with pytest.raises(InputError, match="joined"):
+    with pytest.raises(InputError, match="after `join`"):
         seams.numbers(0)
     with pytest.raises(InputError, match="block size"):
         windows((3, 3), 0)

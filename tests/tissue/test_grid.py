@@ -85,7 +85,7 @@ def test_lattice_is_anchored_at_the_frames_origin():
 def test_settings_and_empty_masks():
     with pytest.raises(InputError, match="no tile of 400 µm"):
         tile_grid(raster(np.zeros((100, 100))))
-    with pytest.raises(InputError, match="the best holds 25%"):
+    with pytest.raises(InputError, match="the best has 25%"):
         tile_grid(raster(np.ones((20, 20))))
     with pytest.raises(ValidationError):
         TileParams(inner=0.4, border=0.5)

@@ -305,8 +305,8 @@ def class_fractions(
     )
     columns = {f"{_word(name)}_fraction": over(area, tissue) for name, area in own.items()}
     about = {
-        f"{_word(name)}_fraction": f"Fraction of the tissue that is '{name}', a class of the user's "
-        "own. area classified so / classified tissue area"
+        f"{_word(name)}_fraction": f"Fraction of the tissue that is '{name}', a user-defined "
+        "class. area of the class / classified tissue area"
         for name in own
     }
     return table.with_columns(columns, dict.fromkeys(columns, "1"), about)
