@@ -1,4 +1,4 @@
-"""Make the pictures of the documentation from the running program, on the sample cohort.
+"""Take the pictures of the documentation from the running program, on the sample cohort.
 
 Run on a real display or under xvfb, with a cohort on which the demo has been run::
 
@@ -51,19 +51,19 @@ class Studio:
         self.until(lambda: len(self.dock.board.slides) == 3 and bool(self.dock.board.specs))
 
     def until(self, ready: Callable[[], bool], timeout_s: float = 300.0) -> None:
-        """Let the window work until something is so."""
+        """Process events until a condition holds."""
         end = time.monotonic() + timeout_s
         while not ready():
             problem = self.dock.workspace.problem
             if problem is not None:
                 raise RuntimeError(problem.details)
             if time.monotonic() > end:
-                raise TimeoutError("the window did not get there")
+                raise TimeoutError("the window did not reach the expected state")
             QApplication.processEvents()
             time.sleep(0.01)
 
     def settle(self, seconds: float = 1.5) -> None:
-        """Give slides and drawings time to arrive."""
+        """Wait for slides and drawings to load."""
         end = time.monotonic() + seconds
         self.until(lambda: time.monotonic() > end)
 
@@ -76,7 +76,7 @@ class Studio:
 
     # --- the pictures ---------------------------------------------------------------------------
     def main_window(self) -> None:
-        """Slides, tissue classes and vessels, a page, the reading, a tile."""
+        """Slides, tissue classes and vessels, a page, and a tile."""
         board, dock = self.dock.board, self.dock
         board.show_steps(("classes",))
         self.until(lambda: board.layer("Tissue classes") is not None)
@@ -115,7 +115,7 @@ class Studio:
         dock.board.show_steps(("uptake_clusters",))
         for title, name, ready in (
             ("Uptake (PET)", "suv", lambda panel: "factor" in panel.figures.text()),
-            ("Parameters and maps", "correlations", lambda panel: panel.relations is not None),
+            ("Parameters and maps", "correlations", lambda panel: panel.correlations is not None),
             ("Clusters", "moran", lambda panel: panel.points is not None),
         ):
             page = dock.pages[title]
@@ -160,7 +160,7 @@ class Studio:
         self.shoot("loop")
 
     def align(self) -> None:
-        """A section laid by hand with landmarks, and the PET with its voxels."""
+        """A section aligned manually with landmarks, and the PET with its voxels."""
         page = self.dock.pages["Registration"]
         page.set_open(True)
         panel = page.panel
@@ -177,15 +177,15 @@ class Studio:
             panel.leave()
 
     def _mark(self, panel: Any) -> None:
-        """Six landmarks on both sections, two of them exchanged, and a section that is off."""
+        """Six landmarks on both sections, two of them swapped, and a shifted section."""
         laying = panel.laying
         extent = np.array(panel.reading.parts.fixed.lattice.extent_um)
         rng = np.random.default_rng(2)
         for share in ((0.3, 0.35), (0.3, 0.6), (0.45, 0.75), (0.7, 0.6), (0.65, 0.35), (0.5, 0.25)):
             place = extent * share
-            laying.mark(place)
-            laying.mark(place + rng.normal(0, 15, 2))
-        laying.exchange_marks(1, 3)
+            laying.add_landmark(place)
+            laying.add_landmark(place + rng.normal(0, 15, 2))
+        laying.swap_landmarks(1, 3)
         laying.shift((60.0, -90.0))
         panel._again()
 
@@ -242,7 +242,7 @@ def _deepest(case: Case, name: str, n: int = 4) -> list[tuple[list[tuple[float, 
 
 
 def main() -> None:
-    """Make all pictures."""
+    """Take all pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cohort", type=Path, help="cohort on which the demo has been run")
     parser.add_argument("--out", type=Path, default=HERE / "images")

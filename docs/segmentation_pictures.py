@@ -1,11 +1,11 @@
-"""Pictures of the segmentation in the window: live tuning, three masks, check by eye, bad places.
+"""Pictures of segmentation in the window: live preview, three masks, visual QA, artefacts.
 
 Run under a display or xvfb, with a cohort on which the demo has been run::
 
     xvfb-run -a -s "-screen 0 1920x1080x24" python docs/segmentation_pictures.py demo/cohort
 
-The cohort is copied first.  The slide of the live tuning is scikit-image's picture
-``data.immunohistochemistry()`` (colon, FHL2 in brown), written as the CD34 slide of a small case.
+The cohort is copied first.  The slide of the live preview is scikit-image's picture
+``data.immunohistochemistry()`` (colon, FHL2 in DAB), written as the CD34 slide of a small case.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from napari_mosaik.workflow.recipe import read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 
 _PICTURES = ("masks", "check", "artefacts")
-_MOST_BYTES = 400_000
+_MAX_BYTES = 400_000
 
 
 class SegmentationStudio(Studio):
@@ -39,7 +39,7 @@ class SegmentationStudio(Studio):
         super().shoot(name)
         path = self.out / f"{name}.png"
         colours = 256
-        while path.stat().st_size > _MOST_BYTES and colours >= 64:
+        while path.stat().st_size > _MAX_BYTES and colours >= 64:
             with Image.open(path) as picture:
                 small = picture.convert("RGB").quantize(
                     colours, method=Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE
@@ -93,8 +93,8 @@ class SegmentationStudio(Studio):
         row, column = grid.centres_um[nearest[0]]
         return float(row), float(column)
 
-    def check(self) -> None:
-        """The end of a check by eye: error rates with their intervals and the verdict."""
+    def visual_qa(self) -> None:
+        """The end of a visual QA: error rates with their intervals and the overall rating."""
         dock, panel = self.dock, self.dock.check
         dock.tabs.setCurrentIndex(dock.review_tab)
         panel.parentWidget().set_open(True)
@@ -113,11 +113,11 @@ class SegmentationStudio(Studio):
         panel.verdict.setCurrentIndex(0)
         panel.comment.setText("capillaries complete")
         panel.save.click()
-        self.shoot("check")
+        self.shoot("visual_qa")
         panel.stop()
 
     def artefacts(self) -> None:
-        """A fold by hand, and what the tissue step made of it."""
+        """A manually marked fold, and the tissue mask without it."""
         dock, panel = self.dock, self.dock.correct
         grid = dock.workspace.tile_data.grid
         assert grid is not None
@@ -143,8 +143,8 @@ class SegmentationStudio(Studio):
         panel.stop()
 
 
-def brown_case(root: Path) -> Path:
-    """A case whose CD34 slide is scikit-image's picture of brown staining, 0.5 µm per pixel."""
+def dab_case(root: Path) -> Path:
+    """A case whose CD34 slide is scikit-image's picture with DAB staining, 0.5 µm per pixel."""
     root.mkdir(parents=True)
     tifffile.imwrite(root / "cd34.tif", immunohistochemistry(), tile=(128, 128), photometric="rgb")
     entry = SlideEntry(path="cd34.tif", spacing_um=(0.5, 0.5), spacing_source="user")
@@ -160,7 +160,7 @@ def brown_case(root: Path) -> Path:
 
 
 def main() -> None:
-    """Make the pictures."""
+    """Take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cohort", type=Path, help="cohort on which the demo has been run")
     parser.add_argument("--out", type=Path, default=HERE / "images")
@@ -173,7 +173,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         if "tuning" in wanted:
             studio = SegmentationStudio(None, given.out, (width, height))
-            studio.tuning(brown_case(Path(scratch) / "IHC"))
+            studio.tuning(dab_case(Path(scratch) / "IHC"))
             studio.close()
         if set(wanted) - {"tuning"}:
             copy = shutil.copytree(given.cohort, Path(scratch) / "cohort")
