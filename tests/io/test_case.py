@@ -23,7 +23,7 @@ def test_a_case_comes_back_as_it_was_made(tmp_path):
 
 def test_a_case_is_never_overwritten(tmp_path):
     create_case(tmp_path / "B11", FILE)
-    with pytest.raises(InputError, match="is a case already"):
+    with pytest.raises(InputError, match="already contains a case"):
         create_case(tmp_path / "B11", FILE)
 
 
@@ -80,7 +80,7 @@ def test_cases_are_found_alone_and_in_a_cohort(tmp_path):
         create_case(tmp_path / name, FILE.model_copy(update={"name": name}))
     assert [p.name for p in find_cases([tmp_path])] == ["A2", "B11"]
     assert find_cases([tmp_path / "A2"]) == [tmp_path / "A2"]
-    with pytest.raises(InputError, match="holds no case"):
+    with pytest.raises(InputError, match="contains no case"):
         find_cases([_empty(tmp_path)])
     with pytest.raises(InputError, match="neither a case folder"):
         find_cases([tmp_path / "nothing"])

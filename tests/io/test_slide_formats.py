@@ -251,7 +251,7 @@ def test_ome_zarr_units_and_transformations(tmp_path):
     path = write_zarr(tmp_path / "b", "0.5", coordinateTransformations=both)
     with open_slide(path) as slide:
         assert slide.lattice.spacing_um == (1.0, 0.5)
-    with pytest.raises(MissingPixelSize, match="does not say"):
+    with pytest.raises(MissingPixelSize, match="states no pixel size"):
         open_slide(write_zarr(tmp_path / "c", "0.5", unit=""))
 
 

@@ -227,7 +227,7 @@ def test_one_writer_at_a_time_and_none_after_its_death(tmp_path):
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline().strip() == "held"
-    with pytest.raises(CaseLocked, match="another program"), write_lock(tmp_path):
+    with pytest.raises(CaseLocked, match="another process"), write_lock(tmp_path):
         pass
     holder.kill()
     holder.wait()

@@ -177,7 +177,7 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
     ring = [tuple(place + 150 * np.array([np.cos(a), np.sin(a)])) for a in angles]
     hand.drag(ring, lambda: len(panel.tool.path))
     settled(1)
-    assert "flagged as other, 0.0" in panel.list.item(0).text()
+    assert "marked as other, 0.0" in panel.list.item(0).text()
     assert GONE in viewer.layers
     qtbot.waitUntil(lambda: word() == "stale", timeout=20_000)
 

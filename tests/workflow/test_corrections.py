@@ -276,7 +276,7 @@ def test_a_place_flagged_by_hand_leaves_every_result_and_comes_back(case, monkey
         assert states["tissue_cd34"].reason == why
         assert states["vessels"].word == "stale"
         (row,) = correction_records(case)
-        assert row["told"].startswith("flagged as other, 0.211 mm² at 0.150, 0.352 mm")
+        assert row["told"].startswith("marked as other, 0.211 mm² at 0.150, 0.352 mm")
         update(case)
         now, bad = case.store.read(TISSUE["cd34"]), case.store.read(CORRECTED_ARTEFACT_MASK["cd34"])
         rows = now.lattice.shape[0]
@@ -292,7 +292,7 @@ def test_a_place_flagged_by_hand_leaves_every_result_and_comes_back(case, monkey
         assert record[ARTEFACT_AREAS]["other"] == by_hand["mm2"]["other"]
         assert correction_records(case)[0]["state"] == "applied"
         result = CliRunner().invoke(app, ["corrections", str(case.root)])
-        assert "flagged as other" in " ".join(result.stdout.split())
+        assert "marked as other" in " ".join(result.stdout.split())
 
         # tissue that is added by hand does not bring back what a reader flagged; clearing does
         with CorrectionLog(case, "tissue_cd34", "anna") as tissue:

@@ -103,7 +103,7 @@ def test_no_result_comes_from_a_corrupt_tile_that_is_left_out(case):
         assert within(points) == 0
     told = [line for line in gather_report(case).warnings if "damaged" in line]
     assert len(told) == 3
-    assert "CD34: 1 damaged tile (0.262 mm²) left out of every result" in told[1]
+    assert "CD34: 1 damaged tile (0.262 mm²) excluded from every result" in told[1]
     assert "row 512, column 1024 px" in told[1]
 
 

@@ -1,4 +1,4 @@
-"""Typed names of results and sources, and the record of how a result arose."""
+"""Typed names of results and sources, and the origin of a result."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ def _register(known: dict[str, Any], entry: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How a result arose; equal origins, equal results.
+    """The origin of a result: step, settings and inputs; equal origins give equal results.
 
-    ``revision`` rises only when a step's numbers change.  The program's version is recorded beside
-    the origin and never compared, so that a new version alone makes nothing stale.
+    ``revision`` rises only when the numbers of a step change.  The version of the program is
+    recorded beside the origin and never compared: a new version alone makes nothing stale.
     """
 
     step: str
@@ -95,7 +95,7 @@ class Origin:
     inputs: tuple[tuple[str, str], ...]
 
     def digest(self) -> str:
-        """Digest of the whole origin; it stands for the result's content in later origins."""
+        """Digest of the origin; it represents the content of the result in later origins."""
         return digest([self.step, self.revision, self.params, self.inputs])
 
     def as_dict(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a long piece of work has come: *done* of *total* units, with a word for the unit."""
+    """Progress of a computation: *done* of *total* units, with a text."""
 
     done: float
     total: float
@@ -124,18 +124,18 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """Share of the work that is done, in [0, 1]."""
+        """Fraction of the work that is done, in [0, 1]."""
         return min(1.0, self.done / self.total) if self.total > 0 else 0.0
 
 
 class Store(Protocol):
-    """Where results live: each whole or absent."""
+    """Stored results, each complete or absent."""
 
     def origin(self, artifact: Artifact[Any]) -> Origin | None:
-        """How the stored result arose; None when there is none."""
+        """Origin of the stored result; None when there is none."""
 
     def read(self, artifact: Artifact[T]) -> T:
         """The stored result."""
 
     def commit(self, origin: Origin, values: Mapping[Artifact[Any], object]) -> None:
-        """Store the results of one step together, whole or not at all."""
+        """Store the results of one step together, all or none."""

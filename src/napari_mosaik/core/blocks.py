@@ -1,4 +1,4 @@
-"""Cutting a lattice into blocks with a margin, so that a slide is worked piece by piece."""
+"""Blocks of a lattice with a margin, so that a slide is processed block by block."""
 
 from __future__ import annotations
 

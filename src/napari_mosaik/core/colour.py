@@ -1,4 +1,4 @@
-"""Optical density and the separation of stains: words shared by segmentation, features and tissue.
+"""Optical density and stain separation, shared by segmentation, features and tissue.
 
 Optical density (OD) is natural, ``-ln((I + 1) / Io)``, unless a name says ``od10`` (base 10; divide
 by ln 10).  One unit of scikit-image's ``rgb2hed`` equals 13.8155 of our natural units.
@@ -84,7 +84,7 @@ def stain_density(
 
 
 def luma(rgb: NDArray[Any]) -> NDArray[np.float32]:
-    """Grey by ITU-R 709 luma weights, 0-255."""
+    """Grey values (rows, columns) of RGB pixels by ITU-R 709 luma weights, 0 to 255."""
     weights = np.array([0.2126, 0.7152, 0.0722], np.float32)
     grey: NDArray[np.float32] = rgb[..., :3].astype(np.float32) @ weights
     return grey

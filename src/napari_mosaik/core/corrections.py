@@ -1,10 +1,10 @@
-"""What a reader corrects by hand, as it stands after every undo; free of files and windows.
+"""Manual corrections of segmentations, after undo and redo; independent of files and windows.
 
-    event "add" {correction}, "undo", "redo"  ──standing()──►  corrections that count, in order
+    event "add" {correction}, "undo", "redo"  ──standing()──►  corrections in force, in order
 
-A correction names places in µm of its section and never a number of an object: numbers change when
-a segmentation is run again, places stay.  Beside each place it holds the centroid and the area of
-the object that was meant, so that the object is found again or is reported as lost.
+A correction refers to positions in µm and never to object labels, because labels change when a
+segmentation is run again.  It also stores the centroid and the area of each object, so that the
+object is found again or reported as lost.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CORRECTED_FRAMES: Final = {
     "artefacts_cd34": "cd34",
     "artefacts_caix": "caix",
 }
-"""What can be corrected, and the section on which its places lie."""
+"""Results that can be corrected, with the section in whose frame the positions are given."""
 _OBJECTS: Final = {
     "delete": 1, "merge": 2, "split": 1, "class": 1, "add": 0, "cut": 0, "flag": 0, "clear": 0
 }  # fmt: skip
@@ -54,20 +54,20 @@ class Correction:
     ----------
     kind
         "delete", "merge", "split" or "class" of objects; "add" to or "cut" from a tissue mask;
-        "flag" a place as bad, or "clear" it.
+        "flag" an area as an artefact, or "clear" it.
     places_um
-        A place within each object that is meant (two for "merge"); none for a mask.
+        A position within each corrected object (two for "merge"); none for a mask.
     centroids_um, areas_um2
-        Centroid and area, µm and µm², of each of these objects when it was corrected.
+        Centroid, µm, and area, µm², of each of these objects at the time of the correction.
     line_um
-        The line that splits an object.
+        The line that splits an object, µm.
     word
-        The class that is given, where empty takes it away; what is bad about a flagged place.
+        The assigned class, empty to clear it; the type of a marked artefact.
     area_wkt
-        The area that is added, cut, flagged or cleared, as well-known text with x = column and
+        The area that is added, removed, marked or cleared, as well-known text with x = column and
         y = row in µm.
     reader, time
-        Who corrected, and when (ISO, UTC); they do not change the result.
+        Who made the correction, and when (ISO, UTC); they do not change the result.
     """
 
     kind: Kind
@@ -81,13 +81,13 @@ class Correction:
     time: str = field(default="", compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able form without reader and time, empty entries left out."""
+        """JSON-able form without reader, time and empty entries."""
         values = {key: value for key, value in asdict(self).items() if value}
         return {key: value for key, value in values.items() if key not in ("reader", "time")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], reader: str = "", time: str = "") -> Correction:
-        """The inverse of `as_dict`; what is no correction raises `InputError`."""
+        """The inverse of `as_dict`; invalid values raise `InputError`."""
         try:
             made = cls(
                 values["kind"],
@@ -101,16 +101,16 @@ class Correction:
                 time,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"this is no correction: {values!r} ({error})") from error
+            raise InputError(f"invalid correction: {values!r} ({error})") from error
         if made.kind not in get_args(Kind):
-            raise InputError(f"'{made.kind}' is no correction; use: {', '.join(get_args(Kind))}")
+            raise InputError(f"unknown correction '{made.kind}'; use: {', '.join(get_args(Kind))}")
         n = _OBJECTS[made.kind]
         if not len(made.places_um) == len(made.centroids_um) == len(made.areas_um2) == n:
             raise InputError(f"the correction '{made.kind}' needs {n} object(s): {values!r}")
         if (made.kind == "split" and len(made.line_um) < 2) or (n == 0 and not made.area_wkt):
             raise InputError(f"the correction '{made.kind}' lacks its line or area: {values!r}")
         if made.kind == "flag" and not made.word:
-            raise InputError(f"the correction 'flag' does not say what is bad: {values!r}")
+            raise InputError(f"the correction 'flag' states no artefact type: {values!r}")
         return made
 
 
@@ -121,9 +121,9 @@ def _points(values: Any) -> tuple[Point, ...]:
 def active_corrections(
     events: Iterable[Mapping[str, Any]], reader: str = ""
 ) -> tuple[list[Correction], list[Correction]]:
-    """The corrections of one reader that count, and those taken back that can be made again.
+    """The corrections of one reader that are in force, and the undone ones that can be redone.
 
-    Raises `InputError` for an undo of nothing: a part of the record is lost then.
+    Raises `InputError` for an undo without a correction: part of the journal is lost then.
     """
     made: list[Correction] = []
     back: list[Correction] = []
@@ -136,34 +136,36 @@ def active_corrections(
         elif kind in ("undo", "redo"):
             source, target = (made, back) if kind == "undo" else (back, made)
             if not source:
-                raise InputError(f"the corrections of {reader} hold an '{kind}' of nothing")
+                raise InputError(
+                    f"the corrections of {reader} contain an '{kind}' without a correction"
+                )
             target.append(source.pop())
     return made, back
 
 
 def digest_of(corrections: Iterable[Correction]) -> str:
-    """Digest of what corrections do: equal whoever made them and when, and after undo."""
+    """Digest of the effect of corrections; independent of reader and time, and of undone ones."""
     return digest([correction.as_dict() for correction in corrections])
 
 
 def targets_of(correction: Correction) -> list[tuple[Point, Point, float]]:
-    """Place, centroid and area of each object that a correction means."""
+    """Position (µm), centroid (µm) and area (µm²) of each object that a correction refers to."""
     return list(
         zip(correction.places_um, correction.centroids_um, correction.areas_um2, strict=True)
     )
 
 
 def describe_correction(correction: Correction) -> str:
-    """A correction in words: what, where, and how large an area that was drawn is."""
+    """A correction in words: kind, position, and size of a drawn area."""
     does = {
         "delete": "deleted",
         "merge": "merged with its neighbour",
         "split": "split",
-        "class": f"class '{correction.word}'" if correction.word else "class taken away",
+        "class": f"class '{correction.word}'" if correction.word else "class cleared",
         "add": "added to the tissue",
-        "cut": "cut from the tissue",
-        "flag": f"flagged as {correction.word}",
-        "clear": "flag taken away",
+        "cut": "removed from the tissue",
+        "flag": f"marked as {correction.word}",
+        "clear": "artefact cleared",
     }[correction.kind]
     if correction.places_um:
         row, column = correction.places_um[0]
@@ -174,7 +176,7 @@ def describe_correction(correction: Correction) -> str:
 
 
 def _middle_and_area(wkt: str) -> tuple[float, float, float]:
-    """Row, column (µm) of the middle of an area and its size, µm²; NaN where it is no area."""
+    """Row and column of the centroid of an area, µm, and its size, µm²; NaN if it is invalid."""
     import shapely
 
     try:

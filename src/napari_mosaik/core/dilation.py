@@ -1,4 +1,4 @@
-"""Which pixels lie near a mask, compiled, without a map of distances."""
+"""Dilation of a mask by a Euclidean distance, compiled, without a distance map."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["within"]
 
 
 def within(mask: Mask, distance_um: float, spacing_um: tuple[float, float]) -> Mask:
-    """Pixels whose centre lies at most so far from the centre of a pixel of the mask.
+    """Mask (rows, columns) of the pixels within a distance of the mask, between pixel centres.
 
-    The same as a Euclidean distance map of the mask compared with *distance_um*, in a fraction of
-    its time and without its 40 bytes per pixel.
+    Equal to thresholding a Euclidean distance map at *distance_um*, in a fraction of its time and
+    memory.
 
     Parameters
     ----------
     mask
         (rows, columns).
     distance_um
-        Distance, not negative; the mask itself always belongs to the result.
+        Distance, not negative, µm; the mask itself always belongs to the result.
     spacing_um
         Pixel size (row, column), µm.
     """
@@ -35,7 +35,7 @@ def within(mask: Mask, distance_um: float, spacing_um: tuple[float, float]) -> M
 
 
 def _half_widths(distance_um: float, spacing_um: tuple[float, float]) -> NDArray[np.int64]:
-    """How many columns the distance reaches, at each number of rows away from 0 on."""
+    """Reach in columns at each distance in rows, from 0 on."""
     rows = np.arange(math.floor(distance_um / spacing_um[0]) + 2) * spacing_um[0]
     columns = np.arange(math.floor(distance_um / spacing_um[1]) + 2) * spacing_um[1]
     near = np.sqrt(rows[:, None] ** 2 + columns[None, :] ** 2) <= distance_um
@@ -45,7 +45,7 @@ def _half_widths(distance_um: float, spacing_um: tuple[float, float]) -> NDArray
 
 @compiled
 def _spread(mask: Mask, half: NDArray[np.int64], out: Mask) -> None:
-    """Widen every run of a row, and write it into the rows that it reaches."""
+    """Widen every run of a row and write it into the rows within reach."""
     rows, cols = mask.shape
     reach = half.size - 1
     for r in range(rows):

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: each names the thing, the value and what to do."""
+"""Errors that a user can act on: each names the object, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ class MosaikError(Exception):
     """Base of every error whose message is written for the user.
 
     The command line prints the message on one line and exits with 2; the window shows it in a
-    banner.  Anything else that is raised is a fault of the program (exit code 1).
+    banner.  Any other exception is an internal error (exit code 1).
     """
 
 
 class InputError(MosaikError):
-    """A file, value or parameter given by the user cannot be used."""
+    """A file, value or setting given by the user cannot be used."""
 
 
 class MissingPixelSize(InputError):
-    """A slide does not say how large its pixels are, or says something absurd."""
+    """A slide states no pixel size, or an implausible one."""
 
 
 class FrameMismatch(InputError):
@@ -28,11 +28,11 @@ class CaseLocked(MosaikError):
 
 
 class CorruptArtifact(MosaikError):
-    """A stored result is damaged; the message says which step makes it anew."""
+    """A stored result is damaged; the message names the step that recomputes it."""
 
 
 class Blocked(MosaikError):
-    """A step cannot run because something that it needs is missing."""
+    """A step cannot run because an input is missing."""
 
 
 class SolverError(MosaikError):
@@ -40,4 +40,4 @@ class SolverError(MosaikError):
 
 
 class Cancelled(MosaikError):
-    """The user stopped the work; nothing was committed."""
+    """The user cancelled the computation; nothing was stored."""

@@ -1,4 +1,4 @@
-"""Where samples lie: regular lattices in a named frame and affine transforms between frames.
+"""Regular lattices in a named coordinate space (frame), and affine transforms between frames.
 
 Lengths are in µm, axes slowest first (row, column).  A sample covers an area: sample ``i`` of an
 axis spans ``origin + i * spacing`` to ``origin + (i + 1) * spacing`` and its centre lies half a
@@ -86,7 +86,7 @@ class Lattice:
         return type(self)(self.frame, (max(0, r1 - r0), max(0, c1 - c0)), self.spacing_um, origin)
 
     def resized(self, spacing_um: float) -> Self:
-        """A lattice over the same area with another spacing (its last samples may reach beyond)."""
+        """A lattice over the same area with another spacing (µm); it may reach beyond that area."""
         shape = (
             max(1, math.ceil(self.extent_um[0] / spacing_um - 1e-6)),
             max(1, math.ceil(self.extent_um[1] / spacing_um - 1e-6)),
@@ -121,7 +121,7 @@ class Transform:
 
     @classmethod
     def identity(cls, source: str, target: str) -> Self:
-        """The map that leaves every position as it is."""
+        """The identity."""
         return cls(source, target, np.eye(3))
 
     @classmethod
@@ -136,9 +136,9 @@ class Transform:
         about_um: Sequence[float] = (0.0, 0.0),
         mirror: bool = False,
     ) -> Self:
-        """Scale and turn about a point, then shift.
+        """Scale and rotate about a point, then translate.
 
-        A positive angle turns the row axis towards the column axis; with rows drawn downward that
+        A positive angle rotates the row axis towards the column axis; with rows drawn downward this
         is counter-clockwise on the screen.  With *mirror* the column axis is reversed first.
         """
         c, s = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
@@ -179,5 +179,5 @@ class Transform:
 
     @property
     def mirrored(self) -> bool:
-        """Whether the map turns the section over."""
+        """Whether the map contains a reflection."""
         return float(np.linalg.det(self.matrix[:2, :2])) < 0

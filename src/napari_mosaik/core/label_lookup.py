@@ -1,4 +1,4 @@
-"""Codes of a label image at positions: only the parts that hold a position are read."""
+"""Labels of an image at given positions; only the parts that contain a position are read."""
 
 from __future__ import annotations
 

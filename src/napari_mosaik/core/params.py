@@ -1,4 +1,4 @@
-"""The settings of one step: form on the screen, file on disk and record, in one class."""
+"""The settings of one step: form in the window, file on disk and record, in one class."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def setting(
     unit
         Unit shown beside the field (``"µm"``); empty for numbers without one.
     label
-        The words beside the field; made from the field's name when empty.
+        The label of the field; derived from its name when empty.
     advanced
         Shown only under "More…".
     choices
-        For enumerations: the words shown for each value.
+        For enumerations: the label of each value.
     """
     extra: dict[str, Any] = {
         "unit": unit,

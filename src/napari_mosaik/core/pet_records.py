@@ -1,4 +1,4 @@
-"""Records that several parts of the program exchange: the injection and what a PET file says."""
+"""Records shared by several packages: the injection, and the header of a PET image."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from napari_mosaik.core.raster import Raster
 __all__ = ["HALF_LIFE_H", "InjectionRecord", "PetHeader", "PetImage", "PetUnit"]
 
 HALF_LIFE_H = {"Zr-89": 78.41, "Lu-177": 159.528, "Ac-225": 238.1, "F-18": 1.8295}
-"""Physical half-lives in hours of the nuclides that the program knows."""
+"""Physical half-lives of the known nuclides, h."""
 
 DecayCorrection = Literal["START", "ADMIN", "NONE"]
 PetUnit = Literal["Bq/mL", "g/mL", "cm²/mL"]
-"""Units that a PET image can have: activity, or SUV by weight or by body surface."""
+"""Units of a PET image: activity concentration, or SUV by weight or by body surface area."""
 
 
 class InjectionRecord(BaseModel):
-    """What was injected into whom and when, and to when the image refers.
+    """The injection, the patient, and the reference time of the image.
 
-    Nothing is guessed: a missing item stays None and the step that needs it stops and says so.
+    Nothing is guessed: a missing item stays None, and the step that needs it stops with a message.
     Times are local times of the hospital unless they carry a zone; within one record all or none
     carry one.  ``scanned``, ``decay_correction`` and ``frame_duration_s`` normally come from the
     PET's header.
@@ -49,7 +49,7 @@ class InjectionRecord(BaseModel):
 
 
 class PetHeader(BaseModel):
-    """What a PET file says of itself, without anything that identifies the patient.
+    """Header of a PET image, without anything that identifies the patient.
 
     ``unit`` is "Bq/mL" or, for images that are SUV already, "g/mL" or "cm²/mL" together with
     ``suv_kind``; None means that the file does not say and the user must (``unit_given``).
@@ -85,7 +85,7 @@ class PetHeader(BaseModel):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PetImage:
-    """One PET slice (frame "pet") with its header; the raster's unit is the header's."""
+    """One PET slice (frame "pet") with its header; raster and header have the same unit."""
 
     raster: Raster
     header: PetHeader

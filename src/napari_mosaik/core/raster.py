@@ -1,4 +1,4 @@
-"""Arrays that know where they lie: rasters of values and label images."""
+"""Arrays with their position: rasters of values and label images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["LabelImage", "LazyArray", "Raster"]
 
 
 class LazyArray(Protocol):
-    """What both a numpy array and a stored chunked array offer."""
+    """What a NumPy array and a stored chunked array have in common."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,7 +59,7 @@ class Raster:
             raise InputError(f"{len(self.channels)} channel names for shape {self.values.shape}")
 
     def channel(self, name: str) -> Raster:
-        """One named channel as a raster of its own."""
+        """One named channel, shape (rows, columns), in `unit`; "1" is dimensionless."""
         if name not in self.channels:
             raise InputError(f"no channel '{name}'; there are: {', '.join(self.channels)}")
         return Raster(self.values[..., self.channels.index(name)], self.lattice, self.unit)
@@ -76,16 +76,16 @@ class Raster:
     def onto(
         self, lattice: Lattice, transform: Transform | None = None, *, outside: float = np.nan
     ) -> Raster:
-        """Nearest-neighbour copy on another lattice.
+        """Nearest-neighbour copy on another lattice, of that lattice's shape and in `unit`.
 
-        *transform* maps this raster's frame to the lattice's frame; it may be left out only when
-        both are the same frame.
+        *transform* maps this raster's frame to the lattice's frame, µm; it may be omitted only if
+        both are the same frame.  Samples beyond the raster are *outside*.
         """
         if transform is None:
             transform = Transform.identity(self.lattice.frame, self.lattice.frame)
         if transform.source != self.lattice.frame or transform.target != lattice.frame:
             raise FrameMismatch(
-                f"a raster of '{self.lattice.frame}' cannot be laid on '{lattice.frame}' by a "
+                f"a raster of '{self.lattice.frame}' cannot be resampled to '{lattice.frame}' by a "
                 f"transform from '{transform.source}' to '{transform.target}'"
             )
         values = self.at(transform.inverse().apply(lattice.centres_um()).reshape(-1, 2), outside)
@@ -97,11 +97,11 @@ class Raster:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelImage:
-    """Whole-numbered objects on a lattice: 0 is background, ``k`` is row ``k - 1`` of their table.
+    """Labelled objects on a lattice: 0 is background, ``k`` is row ``k - 1`` of their table.
 
     ``values`` may be an array on disk that is read piece by piece; `levels` are coarser copies for
-    display (each half the size of the one before).  ``names`` gives words for class codes.
-    ``folder`` is where a step has written the image already; the store then takes that folder over.
+    display (each half the size of the one before).  ``names`` are the names of class codes.
+    ``folder`` is set if a step has written the image already; the store then moves that folder.
     """
 
     values: LazyArray
@@ -117,9 +117,9 @@ class LabelImage:
             )
 
     def array(self) -> NDArray[Any]:
-        """The whole image in memory."""
+        """The whole image in memory, labels (rows, columns)."""
         return np.asarray(self.values[...])
 
     def block(self, rows: slice, cols: slice) -> NDArray[Any]:
-        """A part of the image in memory."""
+        """A part of the image in memory, labels (rows, columns)."""
         return np.asarray(self.values[rows, cols])

@@ -1,4 +1,4 @@
-"""Shapes as class codes on a lattice: for training, for agreement and for the screen."""
+"""Rasterisation of annotated shapes to class codes on a lattice."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["rasterise"]
 def rasterise(
     shapes: Iterable[AnnotatedShape], lattice: Lattice, codes: Mapping[str, int]
 ) -> NDArray[np.uint8]:
-    """Class code of every sample whose centre lies in a shape, 0 elsewhere.
+    """Label (class code) of every sample whose centre lies in a shape, 0 elsewhere.
 
     Parameters
     ----------
     shapes
-        Shapes in µm of the lattice's frame; a later one lies on top of an earlier one.
+        Shapes in µm of the lattice's frame; later ones lie on top.
     lattice
         Where the samples lie.
     codes
-        Code (1-255) of each class name; shapes of other names are left out.
+        Code (1-255) of each class name; shapes of other classes are excluded.
 
     Returns
     -------

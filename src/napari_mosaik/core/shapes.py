@@ -1,4 +1,4 @@
-"""A shape that a person drew: shared by the annotation document and the files."""
+"""An annotated shape, shared by the annotation document and the files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AnnotatedShape:
 
 
 def moved(shape: AnnotatedShape, transform: Transform) -> AnnotatedShape:
-    """The same area on another section: *transform* leads from the shape's frame to the other."""
+    """The shape on another section; *transform* maps the shape's frame to that section, µm."""
     from shapely.affinity import affine_transform
 
     m = transform.matrix  # on (row, column); shapely's x is the column

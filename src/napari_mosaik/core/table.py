@@ -1,7 +1,7 @@
 """A small immutable table: named columns of equal length, each with a unit.
 
-It stands between the science folders and the files, so that neither pandas nor pyarrow is loaded
-before a table is stored or shown.
+The science folders exchange it, so that neither pandas nor pyarrow is imported before a table is
+stored or shown.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Table:
         return self.units.get(name, "1")
 
     def rows(self, which: NDArray[Any]) -> Table:
-        """The rows with the given indices or mask."""
+        """The rows with the given indices (n,) or mask (rows,)."""
         columns = {name: column[which] for name, column in self.columns.items()}
         return Table(columns, self.units, self.about, self.frame)
 
@@ -86,7 +86,7 @@ class Table:
         )
 
     def matrix(self, names: tuple[str, ...] | list[str]) -> NDArray[np.float64]:
-        """The named columns as a matrix (rows, columns) of floating-point numbers."""
+        """The named columns as floats (rows, columns), each in its own unit (µm, fraction...)."""
         return np.column_stack([np.asarray(self[name], float) for name in names])
 
     def points_um(self) -> NDArray[np.float64]:
@@ -94,7 +94,7 @@ class Table:
         return self.matrix(["row_um", "column_um"])
 
     def to_pandas(self) -> pd.DataFrame:
-        """The same as a pandas data frame (imports pandas)."""
+        """The columns as a pandas data frame."""
         import pandas as pd
 
         return pd.DataFrame({name: np.asarray(column) for name, column in self.columns.items()})

@@ -1,4 +1,4 @@
-"""Threads that let the window go first."""
+"""Lower the priority of background threads, so that the window stays responsive."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Final
 __all__ = ["COMPUTING", "READING", "step_back"]
 
 COMPUTING: Final = 10
-"""How far threads step back that compute while a window is open."""
+"""Niceness of threads that compute while a window is open."""
 READING: Final = 5
-"""How far threads step back that read what the window shows."""
+"""Niceness of threads that read what the window shows."""
 
 
 def step_back(by: int) -> None:
-    """Let other threads go before this one and those that it starts, where they need the core.
+    """Lower the priority of this thread and of those that it starts.
 
     On Linux the priority of a thread is its own (its "nice" value rises to *by*; it never falls).
     Elsewhere the system offers this for whole processes only, and nothing is done; nor for the

@@ -1,4 +1,4 @@
-"""The tile grid: tile i is row i of every table, and tables are painted back to maps."""
+"""The tile grid: tile i is row i of every table, and table columns are painted back to maps."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TileGrid:
 
     @property
     def cells(self) -> IntArray:
-        """(n, 2) row and column of each tile on the lattice."""
+        """(n, 2) row and column of each tile on the lattice, index."""
         return np.stack(np.divmod(self.kept, self.lattice.shape[1]), axis=1)
 
     @property
@@ -73,13 +73,16 @@ class TileGrid:
         return self.centres_um - self.size_um / 2
 
     def index_map(self) -> IntArray:
-        """The lattice with the row number of each tile, -1 where no tile is in use."""
+        """(rows, columns) index of the tile at each position, -1 where no tile is in use."""
         index = np.full(self.lattice.shape[0] * self.lattice.shape[1], -1, np.int64)
         index[self.kept] = np.arange(len(self))
         return index.reshape(self.lattice.shape)
 
     def paint(self, values: ArrayLike, unit: str = "1") -> Raster:
-        """Values (n,) or (n, channels) of the tiles as a raster; NaN where no tile is in use."""
+        """Values (n,) or (n, channels) of the tiles as a raster in *unit*.
+
+        The raster is NaN where no tile is in use; "1" is dimensionless.
+        """
         values = np.asarray(values, float)
         if values.shape[:1] != (len(self),):
             raise InputError(f"{values.shape[0]} values for {len(self)} tiles")
@@ -88,7 +91,7 @@ class TileGrid:
         return Raster(out.reshape(self.lattice.shape + values.shape[1:]), self.lattice, unit)
 
     def windows(self, width: int) -> IntArray:
-        """(n, width, width) row numbers of the tiles around each tile, -1 where there is none.
+        """(n, width, width) index of the tiles around each tile, -1 where there is none.
 
         *width* is odd; the centre of each window is the tile itself.
         """
@@ -101,8 +104,9 @@ class TileGrid:
         return np.ascontiguousarray(views[rows, cols])
 
     def memberships(self, points_um: ArrayLike) -> tuple[IntArray, IntArray]:
-        """Which points lie in which tiles (half-open squares): parallel arrays (tile, point).
+        """Which points (m, 2), µm, lie in which tiles (half-open squares).
 
+        Returns the index of the tile and the index of the point of each pair, both (pairs,).
         With overlap a point can belong to up to four tiles (more for overlaps above one half).
         Pairs are ordered by point, then tile.
         """

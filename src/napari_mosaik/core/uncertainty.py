@@ -1,4 +1,4 @@
-"""How undecided a set of probabilities is."""
+"""Classification uncertainty: the entropy of class probabilities."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["normalised_entropy"]
 
 
 def normalised_entropy(probability: ArrayLike) -> FloatArray:
-    """Shannon entropy over the last axis divided by its largest value, in [0, 1].
+    """Shannon entropy over the last axis divided by its maximum, dimensionless, in [0, 1].
 
     Parameters
     ----------
     probability
-        (..., k) not negative; each set is divided by its sum, so shares of 255 serve too.
+        (..., k) not negative; each set is divided by its sum, so 8-bit fractions may be given.
 
     Returns
     -------
     numpy.ndarray
-        (...): 0 where one of the k is certain, 1 where all are equally likely, without a unit; NaN
-        where the sum is 0 or a value is NaN.
+        (...) 0 where one class is certain, 1 where all are equally likely; NaN where the sum is 0
+        or a value is NaN.
 
     References
     ----------

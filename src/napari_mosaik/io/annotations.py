@@ -43,8 +43,8 @@ def read_geojson(
     lattice
         Level-0 lattice of the slide: x counts its columns and y its rows from pixel corners.
     notes
-        Takes a sentence for each shape that was repaired or left out (points and lines have no
-        area); without it they are given as warnings.
+        Receives a sentence for each shape that was repaired or excluded (points and lines have no
+        area); without it these are issued as warnings.
 
     Returns
     -------
@@ -61,22 +61,24 @@ def read_geojson(
     RFC 7946; QuPath's GeoJSON export.
     """
     path = Path(path)
-    said: list[str] = []
+    messages: list[str] = []
     shapes: list[AnnotatedShape] = []
     keys: set[str] = set()
     for number, feature in enumerate(_features(path)):
         key = _key(feature, number)
         if key in keys:
-            said.append(f"{path.name}: the identifier {key} occurs twice; the second is renamed")
+            messages.append(
+                f"{path.name}: the identifier {key} occurs twice; the second is renamed"
+            )
             key = f"{key}#{number}"
         keys.add(key)
-        geometry = _geometry(path, key, feature.get("geometry"), lattice, said)
+        geometry = _geometry(path, key, feature.get("geometry"), lattice, messages)
         if geometry is not None:
             shapes.append(_shape(key, feature, geometry))
     if notes is not None:
-        notes += said
+        notes += messages
     else:
-        for sentence in said:
+        for sentence in messages:
             warnings.warn(sentence, stacklevel=2)
     return tuple(shapes)
 
@@ -143,14 +145,14 @@ def _key(feature: Mapping[str, Any], number: int) -> str:
 
 
 def _geometry(
-    path: Path, key: str, stored: Any, lattice: Lattice, said: list[str]
+    path: Path, key: str, stored: Any, lattice: Lattice, messages: list[str]
 ) -> Polygon | MultiPolygon | None:
     """The area of a feature in µm; None, with a sentence, if it has none by its kind."""
     import shapely
     from shapely.geometry import shape
 
     if not isinstance(stored, Mapping):
-        said.append(f"{path.name}: {key} has no geometry and is left out")
+        messages.append(f"{path.name}: {key} has no geometry and is excluded")
         return None
     try:
         found = shapely.force_2d(shape(dict(stored)))
@@ -161,11 +163,11 @@ def _geometry(
     if not np.isfinite(shapely.get_coordinates(found)).all():
         raise InputError(f"{path.name}: {key} has coordinates that are not numbers; correct it")
     if shapely.get_dimensions(found) < 2 and not found.is_empty:
-        said.append(f"{path.name}: {key} is a {found.geom_type}, which has no area; left out")
+        messages.append(f"{path.name}: {key} is a {found.geom_type}, which has no area; excluded")
         return None
     if not found.is_valid:
         reason = shapely.is_valid_reason(found)
-        said.append(f"{path.name}: the outline of {key} was repaired ({reason})")
+        messages.append(f"{path.name}: the outline of {key} was repaired ({reason})")
         found = shapely.make_valid(found)
     area = _polygons(found)
     if area is None:

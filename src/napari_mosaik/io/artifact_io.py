@@ -1,4 +1,4 @@
-"""How each kind of result is laid down in a folder: OME-Zarr, (Geo)Parquet or JSON."""
+"""Reading and writing each kind of result: OME-Zarr, (Geo)Parquet or JSON."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_value(artifact: Artifact[Any], folder: Path, value: Any) -> None:
 
 
 def read_value(artifact: Artifact[Any], folder: Path) -> Any:
-    """Read what `write_value` wrote; label images stay on disk and are read piece by piece."""
+    """Read what `write_value` wrote; label images stay on disk and are read block by block."""
     readers: dict[type[Any], Callable[[Path], Any]] = {
         Raster: _read_raster,
         LabelImage: _read_labels,

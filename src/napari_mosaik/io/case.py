@@ -1,4 +1,8 @@
-"""A case: one specimen slice, its stains, PET, injection record and results, in a folder."""
+"""A case: one specimen with its slides, PET, injection record and results, in a folder.
+
+How each kind of source is looked up in a case, and its digest, stand in one class per kind, which
+registers itself under the kind of the sources in `napari_mosaik.core.catalogue` ("slide").
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ __all__ = [
 class Case:
     """An opened case folder: its sources, its settings and its results.
 
-    Reading needs no lock and any number may read; whoever writes does so within `writing`.
+    Any number of processes may read; a process writes only within `writing`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -62,13 +66,13 @@ class Case:
     # --- writing --------------------------------------------------------------------------------
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the case's write lock; interrupted commits of a dead writer are settled first."""
+        """Hold the write lock of the case; interrupted commits are completed or removed first."""
         with write_lock(self.root, f"case {self.name}"):
             self.store.recover()
             yield
 
     def update(self, **changes: Any) -> None:
-        """Change fields of ``case.toml`` (whole or not at all)."""
+        """Change fields of ``case.toml``, atomically."""
         values = {**self.file.values(), **changes}
         try:
             changed = CaseFile.model_validate(values)
@@ -119,7 +123,7 @@ class Case:
     ) -> None:
         """Store a slide's pixel size (row, column) in µm and who gave it in ``case.toml``.
 
-        Raises `InputError` for a size that no scanner has (0.05 to 20 µm) unless it was typed.
+        Raises `InputError` for an implausible size (outside 0.05 to 20 µm) unless it was typed.
         """
         from napari_mosaik.io.slide.types.pixel_size import check_user_spacing
 
@@ -130,7 +134,7 @@ class Case:
 
     @property
     def pyramids(self) -> Path:
-        """Where the levels that slides lack are stored once they are made."""
+        """Folder of the virtual levels of the slides once they are stored."""
         return self.root / "cache" / "pyramids"
 
     def _entry(self, stain: str) -> SlideEntry:
@@ -162,11 +166,11 @@ class Case:
         )
 
     def annotations_path(self, stain: str) -> Path:
-        """Where the annotations of a slide are kept (GeoJSON that QuPath reads)."""
+        """File of the annotations of a slide (GeoJSON that QuPath reads)."""
         return self.root / "annotations" / f"{stain}.geojson"
 
     def annotations(self, stain: str) -> tuple[AnnotatedShape, ...]:
-        """The shapes drawn on a slide; none when nothing was drawn."""
+        """The shapes annotated on a slide; none when nothing is annotated."""
         from napari_mosaik.io.annotations import read_geojson
 
         path = self.annotations_path(stain)
@@ -176,11 +180,11 @@ class Case:
             return read_geojson(path, slide.lattice)
 
     def corrections(self, what: str) -> tuple[Correction, ...]:
-        """The corrections by hand that count ("vessels", "nuclei", "tissue_cd34"...), in order."""
+        """The manual corrections of "vessels", "nuclei", "tissue_cd34"... in force, in order."""
         return read_corrections(self.root, what)
 
     def model_folder(self, model: str) -> Path:
-        """Where a model with the given hash is, or would be, kept."""
+        """Folder of the model with the given hash; it need not exist."""
         return self.root / "models" / model
 
     # --- what is there --------------------------------------------------------------------------
@@ -202,7 +206,7 @@ class Case:
         return self.cached_digest(path, "file", lambda: file_digest(path))
 
     def cached_digest(self, path: Path, kind: str, compute: Callable[[], str]) -> str:
-        """A digest, computed again only when the file's size or time of change differ."""
+        """A digest, recomputed only when the size or the modification time of the file differ."""
         stat = path.stat()
         key = f"{kind}:{path}:{stat.st_size}:{stat.st_mtime_ns}"
         known = _DIGESTS.get(key)
@@ -344,10 +348,10 @@ class CorrectionsSource:
 
 # --- folders --------------------------------------------------------------------------------------
 def create_case(root: Path, file: CaseFile) -> Case:
-    """Make a case folder; one that is there already is left alone and named in the error."""
+    """Create a case folder; an existing case is left unchanged and raises `InputError`."""
     target = root / CASE_FILE
     if target.exists():
-        raise InputError(f"{root} is a case already; choose another folder")
+        raise InputError(f"{root} already contains a case; choose another folder")
     with saving("the case", root):
         root.mkdir(parents=True, exist_ok=True)
         if not os.access(root, os.W_OK):
@@ -357,7 +361,7 @@ def create_case(root: Path, file: CaseFile) -> Case:
 
 
 def find_cases(paths: Sequence[Path | str]) -> list[Path]:
-    """Case folders among *paths*: each is a case, or a cohort folder that holds cases."""
+    """Case folders in *paths*: each path is a case, or a cohort folder that contains cases."""
     found: list[Path] = []
     for path in map(Path, paths):
         if (path / CASE_FILE).is_file():
@@ -368,7 +372,7 @@ def find_cases(paths: Sequence[Path | str]) -> list[Path]:
         inside = sorted(p.parent for p in path.glob(f"*/{CASE_FILE}"))
         if not inside:
             raise InputError(
-                f"{path} holds no case (no {CASE_FILE}, nor a folder with one). Make one with "
+                f"{path} contains no case (no {CASE_FILE}, nor a folder with one). Create one with "
                 "'napari-mosaik new' or 'napari-mosaik sample'"
             )
         found += inside

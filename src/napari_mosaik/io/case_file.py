@@ -1,4 +1,4 @@
-"""What ``case.toml`` says: slides and their pixel sizes, PET, injection record, landmarks."""
+"""Content of ``case.toml``: slides and their pixel sizes, PET, injection record, landmarks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class _Entry(BaseModel):
 
 
 class SlideEntry(_Entry):
-    """One slide: its file, its pixel size (row, column) with who gave it, and what to do at damage.
+    """One slide: its file, its pixel size (row, column), and its damage policy.
 
     ``spacing_source`` is "header" (the file), "user" (typed), "profile" (of the scanner named by
     ``profile``) or "ruler" (measured in the window).  ``damaged`` is "stop" (a tile that cannot be
-    decoded is an error) or "skip" (it is left out of every result and reported).  ``icc`` converts
-    the colours to sRGB by the file's colour profile.
+    decoded is an error) or "skip" (it is excluded from every result and reported).  ``icc``
+    converts the colours to sRGB by the file's colour profile.
     """
 
     path: str
@@ -51,7 +51,7 @@ class SlideEntry(_Entry):
 class PetEntry(_Entry):
     """The PET slice: its files; a frame or slice number where the files hold several.
 
-    ``unit`` is given where the files do not state it (NIfTI without a sidecar).
+    ``unit`` is set if the files do not state it (NIfTI without a sidecar).
     """
 
     paths: tuple[str, ...]
@@ -77,7 +77,7 @@ class GivenAlignment(_Entry):
 
 
 class CaseFile(_Entry):
-    """What ``case.toml`` holds."""
+    """Content of ``case.toml``."""
 
     format: Literal[1] = 1
     name: str = Field(min_length=1)
@@ -92,12 +92,12 @@ class CaseFile(_Entry):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read ``case.toml``; what is wrong with it is said in one line."""
+        """Read ``case.toml``; an invalid file raises `InputError` with a one-line message."""
         try:
             return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise InputError(
-                f"{path.parent} is not a case: it has no {CASE_FILE}. Make one with "
+                f"{path.parent} is not a case: it has no {CASE_FILE}. Create one with "
                 "'napari-mosaik new'"
             ) from None
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -120,7 +120,7 @@ class CaseFile(_Entry):
         return given.get(frame)
 
     def values(self) -> dict[str, Any]:
-        """All fields; of the injection those that were given, since the rest the PET may say."""
+        """All fields; of the injection only the given ones, because the PET may state others."""
         given = None
         if self.injection is not None:
             given = self.injection.model_dump(exclude_unset=True, exclude_none=True)

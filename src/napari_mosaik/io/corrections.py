@@ -1,8 +1,8 @@
-"""The corrections of a case on the disk: one journal for each thing corrected and each reader.
+"""The manual corrections of a case: one journal for each corrected result and each reader.
 
     case/corrections/vessels/READER.jsonl     one line per correction, undo and redo
 
-The journals are the only copy: what counts is worked out from them whenever it is asked for.
+The journals are the only copy; the corrections in force are derived from them on request.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def correction_journals(root: Path, what: str) -> list[Path]:
 
 
 def read_corrections(root: Path, what: str) -> tuple[Correction, ...]:
-    """The corrections of all readers that count, in the order in which they were made.
+    """The corrections of all readers that are in force, in the order in which they were made.
 
     Raises
     ------
@@ -43,10 +43,10 @@ def read_corrections(root: Path, what: str) -> tuple[Correction, ...]:
 
 
 def objects_now(store: CaseStore, what: str) -> tuple[Artifact[LabelImage], Artifact[Table]]:
-    """Labels and table of the "vessels" or "nuclei" as they are now.
+    """Current labels, shape (rows, columns), and table of the "vessels" or "nuclei".
 
-    They have the corrections by hand once these were applied to what is stored; a result without
-    any correction is that of the segmentation itself.
+    These are the corrected objects if corrections were applied to the stored segmentation;
+    otherwise the segmentation itself.
     """
     found, corrected = OBJECTS[what]
     before, after = store.origin(found[0]), store.origin(corrected[0])
@@ -56,7 +56,7 @@ def objects_now(store: CaseStore, what: str) -> tuple[Artifact[LabelImage], Arti
 
 
 def _events(path: Path) -> list[dict[str, Any]]:
-    """The events of a journal; a last line that was torn was never confirmed and is left out."""
+    """The events of a journal; a torn last line was never confirmed and is ignored."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Writing files so that they are whole or absent, and saying clearly why a file cannot be used."""
+"""Atomic writing, digests and locks of files, with clear messages when a file cannot be used."""
 
 from __future__ import annotations
 
@@ -46,9 +46,10 @@ def saving(what: str, where: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a file through a scratch file that is renamed when it is complete and on the disk.
+    """Write a file, complete or not at all.
 
-    A file that is not *durable* may be empty after a power failure; it costs no wait for the disk.
+    Without *durable* the function does not wait for the disk; after a power failure the file may
+    be empty.
     """
     with saving(path.name, path.parent), atomic_file(path) as scratch, scratch.open("wb") as file:
         file.write(content)
@@ -57,7 +58,7 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or absent; NaN becomes null."""
+    """Write a JSON file, complete or not at all; NaN becomes null."""
     text = json.dumps(_without_nan(value), indent=1, sort_keys=True, allow_nan=False)
     write_bytes(path, text.encode() + b"\n")
 
@@ -94,17 +95,17 @@ def file_digest(path: Path) -> str:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder and all that is in it; one that is not there is no error."""
+    """Delete a folder and its content; a missing folder is no error."""
     with saving("the removal of old files", path.parent), contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
 
 
 @contextlib.contextmanager
 def write_lock(folder: Path, what: str = "the case") -> Iterator[None]:
-    """Hold the write lock of *folder*; when someone else holds it, raise `CaseLocked` at once.
+    """Hold the write lock of *folder*; if another process holds it, raise `CaseLocked` at once.
 
-    The lock is the operating system's (``flock`` or its equal), so a crashed or killed holder
-    leaves nothing behind.  Within one thread it may be taken again while it is held.
+    It is a lock of the operating system (``flock`` or its equivalent), which is released when its
+    holder crashes or is killed.  The same thread may acquire it again while it is held.
     """
     lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
     with saving("the lock", folder):
@@ -112,7 +113,7 @@ def write_lock(folder: Path, what: str = "the case") -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise CaseLocked(
-                f"{what} in {folder} is being written by another program; wait for it to end or "
+                f"{what} in {folder} is being written by another process; wait until it ends or "
                 "close the other window, then try again"
             ) from None
     try:

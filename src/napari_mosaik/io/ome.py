@@ -1,4 +1,4 @@
-"""Arrays on the disk as OME-Zarr 0.5: chunks with checksums, multiscale metadata, lattices."""
+"""Arrays as OME-Zarr 0.5: chunks with checksums, multiscale metadata, lattices."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def create_array(
     *,
     sparse: bool = False,
 ) -> Any:
-    """A new array; chunks of zeros are left out when it is *sparse*."""
+    """A new array; chunks of zeros are not written if it is *sparse*."""
     import zarr
     from zarr.codecs import ZstdCodec
 
@@ -73,8 +73,8 @@ def create_array(
 def write_chunk(folder: Path, index: tuple[int, int], values: NDArray[Any]) -> None:
     """Write one whole chunk of a sparse array of two dimensions, as zarr would; none for zeros.
 
-    Zarr passes every chunk through one thread of its own, which holds up the threads that make
-    them.  *values* has the shape of a chunk, zeros beyond the array's edge.
+    Zarr passes every chunk through one thread of its own, which would block the threads that
+    compute them.  *values* are labels in the shape of a chunk, zero beyond the edge of the array.
     """
     from numcodecs.zstd import Zstd
 
@@ -89,7 +89,7 @@ def write_chunk(folder: Path, index: tuple[int, int], values: NDArray[Any]) -> N
 def read_chunk(
     folder: Path, index: tuple[int, int], shape: tuple[int, int], dtype: Any
 ) -> NDArray[Any] | None:
-    """One whole chunk that `write_chunk` wrote; None where it is all zeros."""
+    """One chunk of labels of the given *shape*, written by `write_chunk`; None if all zero."""
     from numcodecs.zstd import Zstd
 
     path = folder / "c" / str(index[0]) / str(index[1])

@@ -123,7 +123,7 @@ class LabelWriter:
                 write_chunk(self.place / str(level), index, part)
 
     def finish(self) -> LabelImage:
-        """Write the metadata; the image as it lies on the disk now."""
+        """Write the metadata and return the stored label image, shape (rows, columns)."""
         lattice = self._labels.lattice
         own = {
             "lattice": lattice_dict(lattice),
@@ -202,7 +202,7 @@ def known_empty(values: LazyArray, rows: slice, cols: slice) -> bool:
 
 
 def read_labels(place: Path) -> LabelImage:
-    """The label image in a folder; its values stay on the disk."""
+    """The label image in a folder, shape (rows, columns); its values stay on disk."""
     own, arrays = open_group(place)
     names = {int(code): word for code, word in own["names"].items()}
     return LabelImage(arrays[0], lattice_from(own["lattice"]), names, tuple(arrays[1:]))

@@ -1,4 +1,4 @@
-"""Scanner profiles: pixel sizes that a user measured once, kept by name in an editable file."""
+"""Scanner profiles: named pixel sizes in an editable file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 CONFIG_VARIABLE = "NAPARI_MOSAIK_CONFIG"
-"""Environment variable that names another folder for the user's own settings."""
+"""Environment variable that sets another folder for the user settings."""
 _HEAD = """# Scanner profiles of napari-mosaik: pixel sizes by name of a scanner and its objective.
 # spacing_um = [row, column] in micrometres per pixel, measured (a stage micrometer) or from the
 # scanner's data sheet; never from the magnification.  This file may be edited.
@@ -56,7 +56,7 @@ class ScannerProfile(BaseModel):
 def config_folder(
     environment: Mapping[str, str] = os.environ, platform: str = sys.platform
 ) -> Path:
-    """The folder of the user's own settings, where the operating system wants it."""
+    """The folder of the user settings on this operating system."""
     if environment.get(CONFIG_VARIABLE):
         return Path(environment[CONFIG_VARIABLE])
     if platform == "win32":
@@ -76,7 +76,7 @@ def profiles_file() -> Path:
 def read_profiles(file: Path | None = None) -> dict[str, ScannerProfile]:
     """All profiles by name; none if there is no file.
 
-    Raises `InputError` that names the place in the file which cannot be used.
+    Raises `InputError` that names the invalid entry of the file.
     """
     file = file or profiles_file()
     try:
@@ -89,7 +89,7 @@ def read_profiles(file: Path | None = None) -> dict[str, ScannerProfile]:
 
 
 def profile_named(name: str, file: Path | None = None) -> ScannerProfile:
-    """One profile; an unknown name raises `InputError` that lists those there are."""
+    """One profile; an unknown name raises `InputError` that lists the known ones."""
     known = read_profiles(file)
     if name not in known:
         listed = ", ".join(f"'{other}'" for other in sorted(known)) or "none yet"

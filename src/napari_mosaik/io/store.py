@@ -44,7 +44,7 @@ class CaseStore:
         return self.root / artifact.name
 
     def origin(self, artifact: Artifact[Any]) -> Origin | None:
-        """How the stored artifact arose; None when there is none or its record is damaged."""
+        """Origin of the stored artifact; None when there is none or its record is damaged."""
         path = self.folder(artifact) / "origin.json"
         if not path.is_file():
             return None
@@ -54,7 +54,7 @@ class CaseStore:
             return None
 
     def record(self, artifact: Artifact[Any]) -> dict[str, Any]:
-        """Who made the artifact when: program version, time, duration, parameter values."""
+        """How the artifact was computed: program version, time, duration, settings."""
         path = self.folder(artifact) / "record.json"
         return dict(read_json(path)) if path.is_file() else {}
 

@@ -44,7 +44,7 @@ class DicomSeries:
         return len({frame.moment_s() for frame in self._places[place]})
 
     def image(self, place: int, number: int) -> PetImage:
-        """One slice of one time frame with what the files say of it."""
+        """One slice of one time frame with its header."""
         at_place = self._places[place]
         moment = sorted({frame.moment_s() for frame in at_place})[number]
         chosen = next(frame for frame in at_place if frame.moment_s() == moment)
@@ -134,7 +134,9 @@ def _stored(frame: Frame) -> NDArray[Any]:
 
     rows, columns = frame.number("Rows") or 0, frame.number("Columns") or 0
     if not 0 < rows * columns <= _MAX_PIXELS:
-        raise InputError(f"{frame.path.name}: an image of {rows:g} x {columns:g} cannot be right")
+        raise InputError(
+            f"{frame.path.name}: an image of {rows:g} x {columns:g} pixels is not plausible"
+        )
     try:
         dataset = pydicom.dcmread(frame.path)
         if frame.index is None:
@@ -155,7 +157,7 @@ def _spacing_um(frame: Frame) -> tuple[float, float]:
     spacing = frame.find("PixelSpacing")
     pair = [float(value) for value in spacing] if spacing is not None else []
     if len(pair) != 2 or min(pair) <= 0:
-        raise InputError(f"{frame.path.name} does not say how large its pixels are")
+        raise InputError(f"{frame.path.name} states no pixel size")
     return pair[0] * 1000, pair[1] * 1000
 
 
@@ -189,7 +191,7 @@ class _Meaning:
 
 
 def _pixel_meaning(frame: Frame) -> _Meaning:
-    """What the pixels mean, from Units, the SUV type and Philips's private factors."""
+    """Unit and scale of the pixels, from Units, the SUV type and the private factors of Philips."""
     unit = frame.text("Units") or frame.text("RescaleType") or _coded_unit(frame)
     if unit == "BQML":
         return _Meaning("Bq/mL")
@@ -221,7 +223,7 @@ def _read_header(frames: Sequence[Frame], chosen: Frame, meaning: _Meaning) -> P
     drug = chosen.first("RadiopharmaceuticalInformationSequence")
     injected = _injected(drug, zone, notes)
     if scanned and injected and injected > scanned:
-        notes.append("the injection lies after the scan's start; look whether this is meant")
+        notes.append("the injection lies after the scan's start; check the times")
     duration = chosen.number("ActualFrameDuration") or chosen.number("FrameAcquisitionDuration")
     return PetHeader(
         reader="dicom",
@@ -308,7 +310,7 @@ def _injected(drug: Any, zone: timezone | None, notes: list[str]) -> datetime | 
         if drug.get("RadiopharmaceuticalStartTime"):
             notes.append(
                 "the file states the injection's time of day "
-                f"({drug.RadiopharmaceuticalStartTime}) without a date; give both by hand"
+                f"({drug.RadiopharmaceuticalStartTime}) without a date; enter both"
             )
         return None
     if zone is None and when.tzinfo is not None:
@@ -341,7 +343,7 @@ def _decay_correction(
         return "START"
     if when is not None and when == injected:
         return "ADMIN"
-    notes.append("the file does not say to when the image is decay-corrected")
+    notes.append("the file does not state the reference time of the decay correction")
     return None
 
 

@@ -1,4 +1,4 @@
-"""One PET slice inside DICOM files: where its header items stand, in classic and enhanced files."""
+"""One PET slice in a DICOM file: access to its header items in classic and enhanced files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Frame:
         return sequence[0] if sequence is not None and len(sequence) else None
 
     def private(self, group: int, creator: str, element: int) -> Any:
-        """A maker's private item, by the name of its creator."""
+        """A private item of a manufacturer, by the name of its creator."""
         for scope in self._scopes():
             try:
                 return scope.private_block(group, creator)[element].value

@@ -46,7 +46,7 @@ class InveonSeries:
             raise InputError(f"{self._image.name} is no PET image (file_type or modality)")
         sizes = [self._whole(f"{axis}_dimension", 0) for axis in "xyz"]
         if min(sizes) < 1:
-            raise InputError(f"{header.name} does not say how many pixels the image has")
+            raise InputError(f"{header.name} states no image size")
         self._columns, self._rows, self._slices = sizes
         self._kind = np.dtype(self._type())
 
@@ -114,7 +114,7 @@ class InveonSeries:
             return float(by_axis[0] or 0) * 1e3, float(by_axis[1] or 0) * 1e3
         size = _number(self._words, "pixel_size")
         if not size or size <= 0:
-            raise InputError(f"{self._image.name} does not say how large its pixels are")
+            raise InputError(f"{self._image.name} states no pixel size")
         notes.append(f"a pixel size of {size:g} is taken as cm, as older microPET files have it")
         return size * 1e4, size * 1e4
 
@@ -143,7 +143,7 @@ def _read(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
 
 
 def _header(words: Words, notes: list[str]) -> PetHeader:
-    """What the keywords say of the scan; the assumptions go into the notes."""
+    """The header of the scan; assumptions are recorded in the notes."""
     scanned = _moment(words.get("scan_time", ""))
     applied = tuple(
         name for key, name in _CORRECTIONS.items() if (_number(words, key, 0) or 0) != 0

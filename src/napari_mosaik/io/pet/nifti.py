@@ -73,13 +73,13 @@ class NiftiSeries:
             fields |= found
         notes = [*fields.pop("notes", ()), *([self._note] if self._note else [])]
         if self._sidecar is None:
-            notes.append("there is no sidecar: everything about the injection must be given")
+            notes.append("there is no sidecar: the injection data must be entered")
         values = self._scaled(self._stored[:, :, place, number].T) * factor
         values = values[:: -1 if self._turned[1] else 1, :: -1 if self._turned[0] else 1]
         step = _UM[int(self._head["units"]) & 7]
         row_um, column_um = (abs(float(self._head["pixdim"][i])) * step for i in (2, 1))
         if min(row_um, column_um) <= 0 or not np.isfinite([row_um, column_um]).all():
-            raise InputError(f"{self._path.name} does not say how large its pixels are")
+            raise InputError(f"{self._path.name} states no pixel size")
         lattice = Lattice("pet", (values.shape[0], values.shape[1]), (row_um, column_um))
         header = PetHeader(reader="nifti", notes=tuple(notes), **fields)
         return PetImage(Raster(np.ascontiguousarray(values), lattice, header.unit or "1"), header)
@@ -138,10 +138,14 @@ def _head(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _turned(head: dict[str, Any]) -> tuple[tuple[bool, bool, bool], str]:
-    """Which stored axes run against DICOM's (left, back, head), and what is to be said."""
+    """Which stored axes are opposite to DICOM (left, posterior, head), and a message."""
     axes = _axes(head)
     if axes is None:
-        return (False, False, False), "the file does not say how its axes lie; shown as stored"
+        return (
+            False,
+            False,
+            False,
+        ), "the file does not state the orientation of its axes; shown as stored"
     size = np.abs(axes)
     if not all(int(size[:, i].argmax()) == i for i in range(3)):
         return (False, False, False), "the slices are not transaxial; shown as stored"

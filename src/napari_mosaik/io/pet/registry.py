@@ -96,7 +96,7 @@ def open_pet(
     frame_index: int | None = None,
     unit: PetUnit | None = None,
 ) -> PetImage:
-    """Read one slice of a PET scan.
+    """Read one slice of a PET scan, shape (rows, columns).
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def open_pet(
 def open_pet_slices(
     paths: PetPaths, *, frame_index: int | None = None, unit: PetUnit | None = None
 ) -> list[PetImage]:
-    """All slices of a PET scan at one time, from the first place to the last; see `open_pet`."""
+    """All slices of a PET scan in one time frame, in order; see `open_pet`."""
     series, name = _series(paths)
     images = []
     for place in range(series.n_slices):

@@ -1,4 +1,4 @@
-"""What a sidecar (JSON) says of a PET image: the names of PET-BIDS, or this program's own."""
+"""Sidecar (JSON) of a PET image: PET-BIDS names, or those of the injection record."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def unit_named(text: str) -> PetUnit:
 def read_sidecar(path: Path, frame: int = 0) -> tuple[dict[str, Any], float]:
     """Fields of `PetHeader` for one time frame, and the factor on the image's values.
 
-    Understood are the names of PET-BIDS (activities with their unit, times in seconds from
+    Known are the names of PET-BIDS (activities with their unit, times in seconds from
     TimeZero) and the names of the injection record (``dose_mbq``, ``injected``, ``weight_kg``...).
-    Times of day without a date are no moments and are stated in the notes.
+    Times of day without a date are not used; they are reported in the notes.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def _decay_correction(
             return "ADMIN"
         if start is not None and abs(moment - start) < _SAME_S:
             return "START"
-    notes.append("the sidecar does not say to when the image is decay-corrected")
+    notes.append("the sidecar does not state the reference time of the decay correction")
     return None
 
 
@@ -164,8 +164,8 @@ def _time_zero(found: Mapping[str, Any], notes: list[str]) -> datetime | None:
         return datetime.fromisoformat(clock)
     if not day:
         notes.append(
-            f"the sidecar states times of day ({clock}) without a date; give the moments of "
-            "injection and scan by hand"
+            f"the sidecar states times of day ({clock}) without a date; enter the date and "
+            "time of injection and scan"
         )
         return None
     parts = [float(part) for part in clock.split(":")]

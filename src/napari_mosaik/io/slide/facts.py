@@ -37,7 +37,7 @@ def slide_facts(slide: Slide, *, measured: bool = True) -> dict[str, Any]:
     slide
         An open slide; no pixels of it are read.
     measured
-        False where the slide was opened with a stand-in because its pixel size is not known.
+        False if the slide was opened with a provisional pixel size.
     """
     if not isinstance(slide, SlideImage):
         raise TypeError(f"{type(slide).__name__} is not a slide that open_slide opened")
@@ -68,7 +68,7 @@ def slide_facts(slide: Slide, *, measured: bool = True) -> dict[str, Any]:
 
 
 def _loaded(slide: SlideImage) -> dict[str, Any]:
-    """What opening the slide brings into memory, MiB."""
+    """Memory needed by the open slide, MiB."""
     shape = slide.levels[-1].shape
     decoded = slide.lattice.shape[0] * slide.lattice.shape[1] * 3 / 2**20
     coarsest = shape[0] * shape[1] * 3 / 2**20
@@ -87,7 +87,7 @@ def _missing(slide: SlideImage, measured: bool) -> list[str]:
     virtual = [level for level in slide.levels if level.virtual]
     if virtual:
         names = ", ".join(f"1:{max(level.downsample):g}" for level in virtual)
-        missing.append(f"levels {names}: made from the level below when they are needed")
+        missing.append(f"levels {names}: computed from the next finer level when needed")
     if profile_of(slide.source) is None and "colour" not in slide.properties:
         missing.append("colour profile (ICC): colours are shown as stored")
     if "objective" not in slide.properties:
@@ -97,25 +97,25 @@ def _missing(slide: SlideImage, measured: bool) -> list[str]:
 
 # --- label and macro pictures ---------------------------------------------------------------------
 PRIVACY = (
-    "label and macro pictures often show a patient's name, a case number or a barcode; keep them "
-    "where patient data may be kept"
+    "label and macro images often show a patient's name, a case number or a barcode; store them "
+    "only where patient data may be stored"
 )
 _WORDS = ("label", "macro", "thumbnail", "overview", "map")
 
 
 def export_associated(path: Path, folder: Path) -> list[Path]:
-    """Write the label, macro and thumbnail pictures of a slide as PNG files.
+    """Write the label, macro and thumbnail images of a slide as PNG files.
 
-    Raises `InputError` where the slide has none, or a file of that name is there already.
+    Raises `InputError` if the slide has none, or if a file of that name already exists.
     """
     found = [(name, pixels) for name, pixels in _pictures(path) if pixels.size]
     if not found:
-        raise InputError(f"{path.name} holds no label, macro or thumbnail picture")
+        raise InputError(f"{path.name} contains no label, macro or thumbnail image")
     targets = [folder / f"{path.stem}.{_safe(name)}.png" for name, _ in found]
     there = [target.name for target in targets if target.exists()]
     if there:
-        raise InputError(f"{folder} holds {', '.join(there)} already; choose another folder")
-    with saving("the label and macro pictures", folder):
+        raise InputError(f"{folder} already contains {', '.join(there)}; choose another folder")
+    with saving("the label and macro images", folder):
         folder.mkdir(parents=True, exist_ok=True)
         for target, (_, pixels) in zip(targets, found, strict=True):
             Image.fromarray(pixels).save(target, format="PNG")
@@ -137,10 +137,10 @@ def _pictures(path: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
                     if words:
                         yield words[0], np.asarray(series.asarray(), np.uint8)
     except tifffile.TiffFileError:
-        return  # a picture: there is nothing beside it
+        return  # a PNG or JPEG file has no associated images
     except (openslide.OpenSlideError, ValueError) as error:
         raise InputError(
-            f"the pictures beside the slide {path.name} cannot be read: {error}"
+            f"the label and macro images of {path.name} cannot be read: {error}"
         ) from error
 
 

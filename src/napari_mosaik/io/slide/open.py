@@ -1,4 +1,4 @@
-"""Open any slide: the content decides which reader takes it, never the suffix."""
+"""Open any slide: the content determines the reader, never the suffix."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def open_slide(
     icc: bool = False,
     pyramids: Path | str | None = None,
 ) -> Slide:
-    """Open a whole-slide image or a picture of a section.
+    """Open a whole-slide image or an image of a section.
 
     Parameters
     ----------
@@ -37,19 +37,19 @@ def open_slide(
         Aperio SVS, OME-TIFF, any 8-bit colour TIFF, what OpenSlide reads, PNG or JPEG; or a
         folder: OME-Zarr, or the files of one DICOM slide.
     spacing_um
-        Pixel size in µm, one number or (row, column); it wins over the file's header.
+        Pixel size in µm, one number or (row, column); it overrides the header of the file.
     frame
         Name of the slide's µm frame ("he", "cd34"...).
     damaged
         At a tile that cannot be decoded: "stop" raises `InputError`; "skip" makes its pixels
-        white and notes it, see ``slide.damaged`` and ``slide.sound``.
+        white and logs it, see ``slide.damaged`` and ``slide.sound``.
     spacing_source
         Who gave *spacing_um*: "user", "profile" (of a scanner) or "ruler".
     icc
         Convert the colours to sRGB by the file's colour profile.
     pyramids
-        Folder in which levels that the slide lacks may be stored, see `complete_pyramid`; without
-        it, and where they are not stored, they are made on the fly with the same pixels.
+        Folder of stored missing levels, see `complete_pyramid`; without it, and where they are not
+        stored, they are computed on the fly with the same pixels.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def open_slide(
         If neither the header nor the caller gives a pixel size from 0.05 to 20 µm.  A size is
         never derived from the magnification.
     InputError
-        If the file is missing, damaged or no slide, or *icc* is asked for and it has no profile.
+        If the file is missing, damaged or no slide, or if *icc* is set and it has no profile.
     """
     path = Path(path)
     policy_named(damaged)
@@ -92,7 +92,7 @@ def open_slide(
 
 
 def _prepared(source: TileSource, icc: bool, pyramids: Path | str | None) -> TileSource:
-    """The source in sRGB if asked for, and with the levels that it lacks."""
+    """The source, in sRGB if requested, with virtual levels for the missing ones."""
     if icc:
         from napari_mosaik.io.slide.read.icc import SrgbSource
 

@@ -51,7 +51,7 @@ class ZarrSource:
         self.properties = {"vendor": f"OME-Zarr {version}"}
 
     def tile(self, level: int, row: int, column: int) -> Pixels | None:
-        """One tile as RGB on white."""
+        """One tile on white, shape (rows, columns, 3), uint8."""
         (height, width), (th, tw) = self.levels[level].shape, self.levels[level].tile
         rows = slice(row * th, min((row + 1) * th, height))
         columns = slice(column * tw, min((column + 1) * tw, width))
@@ -83,7 +83,7 @@ class ZarrSource:
         return 1 if self._order is None else int(array.shape[self._order[2]])
 
     def _rows_first(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """(rows, columns, channels) whatever the stored order of axes."""
+        """Pixels (rows, columns, channels) for any stored order of axes."""
         if self._order is None:
             return (pixels if self._yx[0] < self._yx[1] else pixels.T)[..., None]
         kept = sorted(self._order)
@@ -199,7 +199,7 @@ def _order(path: Path, axes: list[str], array: Any) -> tuple[int, int, int] | No
 
 
 def _check_colours(path: Path, group: Any, channels: int) -> None:
-    """Refuse what is no colour picture of a stained section."""
+    """Refuse anything that is not a colour image of a stained section."""
     omero = _ome(group).get("omero")
     listed = omero.get("channels") if isinstance(omero, Mapping) else None
     colours = tuple(
@@ -209,7 +209,7 @@ def _check_colours(path: Path, group: Any, channels: int) -> None:
     if channels not in (1, 3, 4) or odd:
         shown = f" ({', '.join(colours)})" if odd else ""
         raise InputError(
-            f"{path.name} has {channels} channels{shown}; a slide must be a colour (RGB) picture "
+            f"{path.name} has {channels} channels{shown}; a slide must be a colour (RGB) image "
             "of a stained section, not a fluorescence image"
         )
 

@@ -90,7 +90,7 @@ class OpenSlideSource:
         self.properties["padding"] = "transparent and black padding is read as white"
 
     def tile(self, level: int, row: int, column: int) -> Pixels | None:
-        """One tile of a level as RGB on white."""
+        """One tile of a level on white, shape (rows, columns, 3), uint8."""
         stored = self.levels[level]
         top, left = row * stored.tile[0], column * stored.tile[1]
         return self._read(level, top, left, stored.tile)
@@ -107,7 +107,7 @@ class OpenSlideSource:
             try:
                 pixels = self._read(last, i * _SAMPLED_PX, j * _SAMPLED_PX, square)
                 samples.update(pixels.tobytes())
-            except openslide.OpenSlideError:  # whoever reads this tile is told; the rest counts
+            except openslide.OpenSlideError:  # reading this tile raises the error; the rest counts
                 samples.update(b"damaged")
         return {
             "bytes": self._file.stat().st_size,
@@ -122,12 +122,12 @@ class OpenSlideSource:
         return profile or None
 
     def associated_names(self) -> tuple[str, ...]:
-        """Names of the label, macro and thumbnail pictures; their pixels are not read."""
+        """Names of the label, macro and thumbnail images; their pixels are not read."""
         with self._handle() as handle:
             return tuple(lowlevel.get_associated_image_names(handle))
 
     def close(self) -> None:
-        """Close all handles; one that is being used is closed by its user."""
+        """Close all handles; a handle in use is closed when its thread returns it."""
         with self._lock:
             self._closed = True
             handles, self._idle = self._idle, []
@@ -146,7 +146,10 @@ class OpenSlideSource:
 
     @contextmanager
     def _handle(self) -> Iterator[Any]:
-        """A handle that no other thread uses; one that met an error never works again."""
+        """A handle that no other thread uses.
+
+        After an error OpenSlide refuses every call on a handle, so it is closed, not reused.
+        """
         with self._lock:
             handle = self._idle.pop() if self._idle else None
         if handle is None:

@@ -1,4 +1,4 @@
-"""PNG and JPEG pictures of a section: one level, decoded whole when first read."""
+"""PNG and JPEG images of a section: one level, decoded completely on first access."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel
 __all__ = ["FORMAT", "PictureSource"]
 
 _MAX_PIXELS = 250_000_000
-"""So that the picture, and what is needed to decode it, stay below 2 GiB."""
+"""Keeps the image, and the memory needed to decode it, below 2 GiB."""
 _BAND_ROWS = 512
 _WARNED_PIXELS = 50_000_000
 _SAMPLED_BYTES = 64 << 20
 
 
 class PictureSource:
-    """A picture file without a pyramid; its pixels stay in memory while the slide is open."""
+    """An image file without a pyramid; its pixels stay in memory while the slide is open."""
 
     reader = "picture"
 
@@ -61,7 +61,7 @@ class PictureSource:
         self.levels: tuple[StoredLevel, ...] = (StoredLevel((height, width), (height, width)),)
 
     def tile(self, level: int, row: int, column: int) -> Pixels | None:
-        """The whole picture as RGB, composited on white."""
+        """The whole image on white, shape (rows, columns, 3), uint8."""
         with self._lock:
             if self._pixels is None:
                 self._pixels = padding_whitened(self._decoded())
@@ -82,7 +82,7 @@ class PictureSource:
         self._pixels = None
 
     def _decoded(self) -> Pixels:
-        """All pixels on white; what decoding needs beside them is given back at once."""
+        """All pixels on white; the memory for decoding is released at once."""
         with self._open() as image:
             image.load()
             width, height = image.size

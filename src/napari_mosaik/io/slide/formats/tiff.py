@@ -41,14 +41,14 @@ class _TiffLevel:
 
 
 class TiffSource:
-    """The main image of a TIFF file and its pyramid; label and macro pictures are never opened.
+    """The main image of a TIFF file and its pyramid; label and macro images are never opened.
 
     Parameters
     ----------
     path
         The file.
     whole
-        Refuse a file that is cut off; else its lost tiles fail one by one.
+        Refuse a truncated file; otherwise its missing tiles fail one by one.
     """
 
     reader = "tiff"
@@ -68,7 +68,7 @@ class TiffSource:
         self._file = SharedFile(path)
 
     def tile(self, level: int, row: int, column: int) -> Pixels | None:
-        """One tile or strip as RGB; None where the file stores nothing."""
+        """One tile or strip, shape (rows, columns, 3), uint8; None where nothing is stored."""
         stored = self._levels[level]
         index = row * stored.columns + column
         parts = [plane.segment(self._file, index) for plane in stored.planes]
@@ -111,7 +111,7 @@ def uses_ycbc_jpeg2000(path: Path) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep tifffile's own log lines away: what matters is raised as an error of ours."""
+    """Suppress the log of tifffile: what matters is raised as an `InputError`."""
     logger = logging.getLogger("tifffile")
 
     def silent(record: logging.LogRecord) -> bool:
@@ -139,7 +139,7 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
 
 
 def _main_series(path: Path, tiff: tifffile.TiffFile) -> tuple[Any, int]:
-    """The largest picture that is not a label, macro or thumbnail, with its number."""
+    """The largest image that is not a label, macro or thumbnail, with its number."""
     found = [
         (int(np.prod(series.shape)), -number, series)
         for number, series in enumerate(tiff.series)
@@ -152,7 +152,7 @@ def _main_series(path: Path, tiff: tifffile.TiffFile) -> tuple[Any, int]:
 
 
 def _pyramid(tiff: tifffile.TiffFile, main: Any) -> list[Any]:
-    """The main picture and all its coarser copies, whatever the factors between them."""
+    """The main image and all its coarser copies, whatever the factors between them."""
     levels = list(main.levels)
     for other in () if tiff.is_svs or tiff.is_ome else tiff.series:
         page = other.keyframe
@@ -198,7 +198,7 @@ def _level(path: Path, series: Any, size: int, *, whole: bool) -> _TiffLevel:
 def _facts(
     tiff: tifffile.TiffFile, series: Any, index: int
 ) -> tuple[tuple[float, float] | None, dict[str, str]]:
-    """Pixel size and harmless properties; names, dates and paths of the header are not kept."""
+    """Pixel size and non-identifying properties; names, dates and paths are not kept."""
     page = series.levels[0].pages[0].aspage()
     facts = {"compression": str(getattr(page.compression, "name", page.compression))}
     spacing: tuple[float, float] | None = None

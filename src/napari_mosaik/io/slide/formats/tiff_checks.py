@@ -115,7 +115,7 @@ class _Walk:
 
     def _count(self) -> None:
         if len(self._done) >= _MAX_DIRECTORIES:
-            raise self._damaged(f"it lists more than {_MAX_DIRECTORIES} pictures")
+            raise self._damaged(f"it lists more than {_MAX_DIRECTORIES} images")
 
     def _directory(self, offset: int) -> tuple[bytes, int]:
         """The entries of a directory as stored, and where the next directory is (0: none)."""
@@ -123,7 +123,7 @@ class _Walk:
         head = struct.calcsize(form)
         (n,) = struct.unpack(form, self._read(offset, head))
         if not 1 <= n <= _MAX_ENTRIES:
-            raise self._damaged(f"a directory is said to have {n} entries")
+            raise self._damaged(f"a directory states {n} entries")
         length = n * self._layout.entry_bytes
         content = self._read(offset + head, length + struct.calcsize(self._layout.link))
         (following,) = struct.unpack_from(self._layout.link, content, length)
@@ -136,18 +136,18 @@ class _Walk:
         for code, kind, count, inline in self._entries(entries):
             length = _BYTES.get(kind, 1) * count
             if length > min(self._size, _MAX_VALUE_BYTES) and kind in _BYTES:
-                raise self._damaged(f"entry {code} is said to hold {length} bytes")
+                raise self._damaged(f"entry {code} states {length} bytes")
             if self._layout.wide_next and code in _LAYOUT and kind not in (3, 4):
-                raise self._damaged(f"entry {code} is said to be of type {kind}")
+                raise self._damaged(f"entry {code} states the type {kind}")
             if code in edges and kind in _UNSIGNED and length <= len(inline):
                 (edges[code],) = struct.unpack_from(self._layout.order + _UNSIGNED[kind], inline)
         rows, columns = edges[_ROWS], edges[_COLUMNS]
         if max(rows, columns) > _MAX_EDGE_PX:
-            raise self._damaged(f"a picture is said to have {rows} x {columns} pixels")
+            raise self._damaged(f"an image states {rows} x {columns} pixels")
         self.largest = (max(rows, self.largest[0]), max(columns, self.largest[1]))
         rows, columns = edges[_TILE_ROWS], edges[_TILE_COLUMNS]
         if rows * columns > _MAX_TILE_PX:
-            raise self._damaged(f"its tiles are said to have {rows} x {columns} pixels")
+            raise self._damaged(f"its tiles state {rows} x {columns} pixels")
 
     def _sub_offsets(self, entries: bytes) -> Iterator[int]:
         for code, kind, count, inline in self._entries(entries):
@@ -165,7 +165,7 @@ class _Walk:
     def _numbers(self, kind: int, count: int, inline: bytes) -> tuple[int, ...]:
         length = _BYTES[kind] * count
         if count > _MAX_ENTRIES:
-            raise self._damaged(f"a picture is said to have {count} resolutions")
+            raise self._damaged(f"an image states {count} resolutions")
         if length > len(inline):
             (offset,) = struct.unpack(self._layout.word, inline)
             inline = self._read(offset, length)

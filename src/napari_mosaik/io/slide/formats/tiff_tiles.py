@@ -1,4 +1,4 @@
-"""The tiles or strips of one TIFF page: where their bytes are, and decoding one of them safely."""
+"""The tiles or strips of a TIFF page: the position of their bytes, and safe decoding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from napari_mosaik.io.slide.types.damage import disk_fault, first_line
 __all__ = ["Plane", "SharedFile", "check_tile", "planes_of"]
 
 _MAX_SEGMENT_BYTES = 640 << 20
-"""A single strip or tile that would decode to more than this is refused."""
+"""A strip or tile that would decode to more than this is refused."""
 _ROOM_BYTES = 1 << 16
 """Stored bytes that a piece may have beyond four times its decoded size."""
 _MAX_COMPRESSION = {1: 1, 5: 2000, 8: 1100, 32773: 64, 32946: 1100}
@@ -87,13 +87,13 @@ class Plane:
     tile_bytes: int
 
     def segment(self, file: SharedFile, index: int) -> NDArray[Any] | None:
-        """Decoded (rows, columns, samples) of one segment; None if it is not stored."""
+        """Decoded segment, shape (rows, columns, samples), uint8; None if it is not stored."""
         index += self.first
         offset, count = int(self.offsets[index]), int(self.counts[index])
         if count == 0 or offset == 0:
             return None
         if count > 4 * self.tile_bytes + _ROOM_BYTES:
-            raise ValueError(f"it is said to have {count} bytes")
+            raise ValueError(f"the header states {count} bytes")
         data = file.read(offset, count)
         _check_size(data, self.compression, self.tile)
         extra = {} if self.tables is None else {"jpegtables": self.tables}

@@ -1,4 +1,4 @@
-"""Make the levels that a slide lacks once, and keep them in the case's folder."""
+"""Compute the missing levels of a slide once and store them in the case folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Key = tuple[int, int, int]
 
 
 def lacks_levels(slide: Slide) -> bool:
-    """Whether levels of the slide are made on the fly that `complete_pyramid` would store."""
+    """Whether levels of the slide are computed on the fly that `complete_pyramid` would store."""
     source = slide.source if isinstance(slide, SlideImage) else None
     return isinstance(source, CompletedSource) and not source.find_store()
 
@@ -34,7 +34,7 @@ def lacks_levels(slide: Slide) -> bool:
 def complete_pyramid(
     slide: Slide, folder: Path, threads: int | None = None
 ) -> Generator[Progress, None, Path | None]:
-    """Make the virtual levels of a slide once and store them, whole or not at all.
+    """Compute the virtual levels of a slide and store them, all or none.
 
     Pixels stay the same; coarse views become fast.  The open slide uses the stored levels at once,
     and every later `Case.slide` finds them.
@@ -46,18 +46,18 @@ def complete_pyramid(
     folder
         Where pyramids are kept (``Case.pyramids``).
     threads
-        How many to use; None for as many as the computer has cores, at most 4.
+        Number of threads; None for the number of cores, at most 4.
 
     Returns
     -------
     Path or None
-        The stored pyramid; None where the slide lacks nothing, or has damaged tiles that were
-        left out (such a pyramid must not stand for the whole slide).
+        The stored pyramid; None if no level is missing, or if damaged tiles were excluded (such a
+        pyramid must not represent the whole slide).
 
     Raises
     ------
     InputError
-        If the disk has not enough room, or a tile cannot be decoded.
+        If there is not enough disk space, or a tile cannot be decoded.
     """
     source = slide.source if isinstance(slide, SlideImage) else None
     if not isinstance(source, CompletedSource):

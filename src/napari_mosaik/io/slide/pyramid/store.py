@@ -1,4 +1,4 @@
-"""Virtual levels on the disk: losslessly compressed tiles in a folder that is whole or absent."""
+"""Stored virtual levels: losslessly compressed tiles in a folder that is complete or absent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 class PyramidStore:
     """Tiles of some levels of one slide, by number of the level.
 
-    Chunks carry a checksum.  A chunk that cannot be read is left to be made again from the slide.
+    Chunks carry a checksum.  A chunk that cannot be read is recomputed from the slide.
     """
 
     def __init__(self, folder: Path, arrays: Mapping[int, Any]) -> None:
@@ -31,7 +31,7 @@ class PyramidStore:
 
     @classmethod
     def open(cls, folder: Path, levels: Mapping[int, StoredLevel]) -> Self | None:
-        """The stored levels; None if the folder is not there or does not hold just these."""
+        """The stored levels; None if the folder is missing or contains other levels."""
         import zarr
 
         if not folder.is_dir():
@@ -51,7 +51,7 @@ class PyramidStore:
 
     @classmethod
     def draft(cls, folder: Path, levels: Mapping[int, StoredLevel]) -> Self:
-        """An empty store in a folder of its own beside *folder*; `finish` puts it in place."""
+        """An empty store in a scratch folder beside *folder*; `finish` renames it."""
         import zarr
         from zarr.codecs import ZstdCodec
 
@@ -71,7 +71,10 @@ class PyramidStore:
         return cls(place, arrays)
 
     def finish(self, folder: Path) -> None:
-        """Write what says that the store is whole and rename it; the first of two writers wins."""
+        """Write the metadata that mark the store as complete, and rename it.
+
+        If two processes finish at once, the first one wins.
+        """
         attributes = {
             "mosaik": {"kind": "levels made from a slide", "levels": sorted(self._arrays)}
         }
@@ -84,13 +87,13 @@ class PyramidStore:
                 raise
 
     def put(self, level: int, row: int, column: int, pixels: Pixels) -> None:
-        """Store one tile."""
+        """Store one tile, shape (rows, columns, 3), uint8."""
         th, tw, _ = self._arrays[level].chunks
         top, left = row * th, column * tw
         self._arrays[level][top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
 
     def tile(self, level: int, row: int, column: int) -> Pixels | None:
-        """One tile; None where it cannot be read."""
+        """One tile, shape (rows, columns, 3), uint8; None where it cannot be read."""
         array = self._arrays[level]
         th, tw, _ = array.chunks
         try:

@@ -72,7 +72,7 @@ class CompletedSource:
         return self._source
 
     def tile(self, level: int, row: int, column: int) -> Pixels | None:
-        """A stored tile as the file has it; a virtual one from the store or made now."""
+        """A tile, shape (rows, columns, 3), uint8: from the file, the store, or computed now."""
         index = self._stored[level]
         if index is not None:
             return self._source.tile(index, row, column)
@@ -80,7 +80,10 @@ class CompletedSource:
         return self.made(level, row, column, self._below) if kept is None else kept
 
     def made(self, level: int, row: int, column: int, read: ReadTile) -> Pixels:
-        """A tile of a virtual level, from tiles of the level below it, band by band."""
+        """A tile of a virtual level, shape (rows, columns, 3), uint8.
+
+        It is computed from tiles of the next finer level, band by band.
+        """
         (height, width), (th, tw) = self.levels[level].shape, self.levels[level].tile
         top, left, factor = row * th, column * tw, self._factors[level]
         rows, columns = min(th, height - top), min(tw, width - left)
@@ -96,22 +99,22 @@ class CompletedSource:
         return out
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """What identifies the file; the levels follow from it."""
+        """Fingerprint of the file; the levels follow from it."""
         return self._source.fingerprint()
 
     def place(self, folder: Path) -> Path:
-        """Where the virtual levels of this slide are, or would be, stored in a folder."""
+        """Path of the stored virtual levels of this slide in a folder; it need not exist."""
         shapes = [[level.shape, level.tile, level.virtual] for level in self.levels]
         name = digest([dict(self.fingerprint()), shapes, self._factors])
         return folder / f"{name}.zarr"
 
     def expect(self, folder: Path) -> None:
-        """Use the levels that are stored in a folder, or as soon as they are."""
+        """Use the levels stored in a folder, now or once they exist."""
         self._expected = self.place(folder)
         self.find_store()
 
     def find_store(self) -> bool:
-        """Whether the virtual levels are stored; those that were stored meanwhile are found."""
+        """Whether the virtual levels are stored, possibly by another process in the meantime."""
         if self.store is None and self._expected is not None and self._expected.is_dir():
             levels = {n: self.levels[n] for n in self.virtual}
             self.store = PyramidStore.open(self._expected, levels)

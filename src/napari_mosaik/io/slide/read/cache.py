@@ -1,4 +1,4 @@
-"""Decoded pixels that were used last, shared by all readers of slides, up to a byte limit."""
+"""A cache of decoded pixels, shared by all slide readers, with a limit in bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class PixelCache(RecentValues[Pixels]):
         super().__init__(int(limit_bytes), lambda pixels: pixels.nbytes)
 
     def put(self, key: Hashable, value: Pixels) -> None:
-        """Keep pixels; a view is copied, since it would hold its whole parent, uncounted."""
+        """Keep pixels, shape (rows, columns, 3), uint8.
+
+        A view is copied, because it would keep its whole parent alive, uncounted.
+        """
         if not value.flags.owndata and value.base is not None:
             value = value.copy()
         super().put(key, value)
@@ -43,7 +46,7 @@ _shared_lock = threading.Lock()
 
 
 def shared_cache() -> PixelCache:
-    """The one cache of this process (384 MiB, or what `CACHE_VARIABLE` says)."""
+    """The cache of this process (384 MiB, or the value of `CACHE_VARIABLE`)."""
     global _shared
     with _shared_lock:
         if _shared is None:

@@ -1,4 +1,4 @@
-"""Stored samples of any kind (grey, palette, RGB, with transparency) as RGB on white."""
+"""Conversion of stored samples (grey, palette, RGB, with transparency) to RGB on white."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from napari_mosaik.io.slide.types.tiles import Pixels
 __all__ = ["argb_over_white", "colour_of", "over_white", "padding_whitened"]
 
 _BLACK = 4
-"""Most of any colour that black has after JPEG."""
-_LEAST_PADDING = 8
-"""Fewer black rows or columns at an edge of a tile than these are not taken for padding."""
+"""Maximum value of black in any channel after JPEG compression."""
+_MIN_PADDING = 8
+"""Fewer black rows or columns at the edge of a tile are not regarded as padding."""
 
 
 def colour_of(path: Path, page: Any, samples: int) -> Callable[[NDArray[Any]], Pixels]:
-    """How the samples of this page become RGB, black padding whitened."""
+    """The conversion of the samples of a page to RGB, with black padding made white."""
     to_rgb = _rgb_of(path, page, samples)
     return lambda pixels: padding_whitened(to_rgb(pixels))
 
@@ -59,7 +59,7 @@ def _without_fourth(pixels: NDArray[Any]) -> Pixels:
 
 @compiled
 def argb_over_white(pixels: NDArray[np.uint32]) -> Pixels:
-    """OpenSlide's pixels (rows, columns), premultiplied ARGB in 32 bits, as RGB on white."""
+    """OpenSlide's pixels (rows, columns), premultiplied 32-bit ARGB, as RGB uint8 on white."""
     out = np.empty((pixels.shape[0], pixels.shape[1], 3), np.uint8)
     for i in range(pixels.shape[0]):
         for j in range(pixels.shape[1]):
@@ -91,29 +91,29 @@ def _black_edges(pixels: Pixels) -> tuple[int, int, int, int]:
 
 
 def padding_whitened(pixels: Pixels) -> Pixels:
-    """The tile with what a scanner filled with pure black made white, as it was never scanned.
+    """The tile (rows, columns, 3), uint8, with black padding of the scanner made white.
 
-    That is a tile that is black all over, or at least 8 rows or columns at its edge that are black
-    from end to end (red, green and blue at most 4 of 255, which stained tissue is not).
+    Padding is a tile that is entirely black, or at least 8 rows or columns at its edge that are
+    entirely black (red, green and blue at most 4 of 255, which stained tissue never is).
     """
     if pixels.size == 0 or (pixels[0, 0].max() > _BLACK and pixels[-1, -1].max() > _BLACK):
         return pixels
     height, width = pixels.shape[:2]
     top, bottom, left, right = _black_edges(np.ascontiguousarray(pixels))
-    if max(top, bottom, left, right) < min(_LEAST_PADDING, height):
+    if max(top, bottom, left, right) < min(_MIN_PADDING, height):
         return pixels
     out: Pixels = pixels if pixels.flags["W"] else np.array(pixels)
     for count, edge in (
         (top, np.s_[:top]), (bottom, np.s_[height - bottom :]),
         (left, np.s_[:, :left]), (right, np.s_[:, width - right :]),
     ):  # fmt: skip
-        if count >= _LEAST_PADDING or count == height:
+        if count >= _MIN_PADDING or count == height:
             out[edge] = 255
     return out
 
 
 def over_white(pixels: NDArray[Any]) -> Pixels:
-    """RGBA pixels (..., 4) composited on white."""
+    """RGBA pixels (..., 4) composited on white: RGB (..., 3), uint8."""
     colour, alpha = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
     out: Pixels = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     return out

@@ -1,4 +1,4 @@
-"""Colours of a scanner turned into sRGB by the colour profile (ICC) that its file holds."""
+"""Conversion of the colours of a scanner to sRGB by the ICC profile in the file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class SrgbSource:
         self._transform()
 
     def tile(self, level: int, row: int, column: int) -> Pixels | None:
-        """One tile in sRGB; None where the file stores nothing."""
+        """One tile in sRGB, shape (rows, columns, 3), uint8; None where nothing is stored."""
         pixels = self._source.tile(level, row, column)
         if pixels is None:
             return None
@@ -70,7 +70,7 @@ class SrgbSource:
         return np.array(changed, np.uint8)
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """That of the file and of the profile."""
+        """Fingerprint of the file and digest of the profile."""
         return {**self._source.fingerprint(), "srgb_from_icc": self._digest}
 
     def close(self) -> None:

@@ -14,9 +14,9 @@ __all__ = ["area_resample", "block_mean"]
 
 
 def block_mean(pixels: Pixels, rows: int, columns: int) -> Pixels:
-    """Mean of each block of *rows* x *columns* pixels, halves rounded up; exact integers.
+    """Mean of each block of *rows* x *columns* pixels, shape (rows, columns, 3), uint8.
 
-    Rows and columns that do not fill a block are left out.
+    Exact, halves rounded up.  Rows and columns that do not fill a block are dropped.
     """
     if (rows, columns) == (2, 2):
         return _halved(pixels)
@@ -25,7 +25,7 @@ def block_mean(pixels: Pixels, rows: int, columns: int) -> Pixels:
 
 @compiled
 def _halved(pixels: Pixels) -> Pixels:
-    """Blocks of 2 x 2, which most slides need, in a form that compiles to vector instructions."""
+    """Blocks of 2 x 2, the most frequent case, in a form that compiles to vector instructions."""
     height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
     flat = pixels.reshape(pixels.shape[0], pixels.shape[1] * 3)
     out = np.empty((height, width * 3), np.uint8)
@@ -86,10 +86,10 @@ def _add_row(
 def area_resample(
     pixels: Pixels, start: tuple[float, float], step: tuple[float, float], shape: tuple[int, int]
 ) -> Pixels:
-    """Mean over the area that each output sample covers.
+    """Mean over the area that each output sample covers, shape (*shape, 3), uint8.
 
     Output sample ``(i, j)`` covers the rows ``start[0] + i * step[0]`` to ``... + step[0]`` of the
-    input (in pixel edges) and likewise columns; the input must reach over the whole area.
+    input (in pixel edges), and likewise for columns; the input must cover the whole area.
     """
     out = np.empty((shape[0], shape[1], 3), np.uint8)
     sums = np.empty((shape[1], 3), np.float64)

@@ -1,4 +1,4 @@
-"""A slide in µm: every length, ratio and edge is dealt with here, whatever the file format."""
+"""A slide in µm over any file format: lengths, ratios and edges."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from napari_mosaik.io.slide.types.tiles import Pixels, RegionUm, StoredLevel, Ti
 __all__ = ["SlideImage"]
 
 _BAND_PIXELS = 12_000_000
-"""Most pixels of a stored level that are held at once while a coarser picture is made."""
+"""Maximum number of pixels of a stored level in memory while a coarser image is computed."""
 _CHANNELS = ("red", "green", "blue")
 
 
 class SlideImage:
-    """A slide over any `TileSource`; see the `Slide` protocol for what each method promises."""
+    """A slide over any `TileSource`; the methods are documented in the `Slide` protocol."""
 
     def __init__(
         self,
@@ -77,24 +77,24 @@ class SlideImage:
         self.close()
 
     def close(self) -> None:
-        """Give back the file and the threads."""
+        """Release the file and the threads."""
         self._tiles.close()
 
     @property
     def damaged(self) -> tuple[DamagedTile, ...]:
-        """The damaged tiles met so far; always empty where the first of them is an error."""
+        """The damaged tiles found so far; always empty if the first of them is an error."""
         return self._damage.tiles()
 
     def sound(self, lattice: Lattice) -> NDArray[np.bool_]:
-        """(rows, columns) False where a damaged tile that was met touches a sample."""
+        """Mask (rows, columns), False where a damaged tile found so far touches a sample."""
         return self._damage.sound(lattice)
 
     def find_damage(self) -> Iterator[tuple[int, int]]:
-        """Decode every tile once, so that all damage is known; yields (done, all) tiles."""
+        """Decode every tile once to find all damage; yields (done, all) tiles."""
         yield from self._tiles.scan()
 
     def damage_record(self) -> dict[str, Any]:
-        """JSON-able summary of the damaged tiles met so far: how many, their area, and where."""
+        """JSON-able summary of the damaged tiles found so far: number, area, positions."""
         return self._damage.record()
 
     def digest(self) -> str:
@@ -120,9 +120,9 @@ class SlideImage:
         return Lattice(self.lattice.frame, shape, self.snap(spacing_um))
 
     def read_lattice(self, lattice: Lattice) -> Raster:
-        """The exact pixels of a part of a working lattice; white outside the slide.
+        """The exact pixels of a part of a working lattice, shape (rows, columns, 3), uint8.
 
-        The result does not depend on how the working lattice is divided into parts.
+        White outside the slide.  The pixels do not depend on how the working lattice is divided.
         """
         k, origin = self._position(lattice)
         level, ratio = self._best_whole(k)
@@ -159,7 +159,10 @@ class SlideImage:
     def read(
         self, origin_um: tuple[float, float], size_um: tuple[float, float], spacing_um: float
     ) -> Raster:
-        """Any rectangle at any spacing, area-averaged; white outside the slide."""
+        """Any rectangle (µm) at any spacing (µm), area-averaged; white outside the slide.
+
+        The pixels have the shape (rows, columns, 3), uint8.
+        """
         if not (spacing_um > 0 and min(size_um) > 0):
             raise InputError(f"cannot read {size_um} µm of a slide at {spacing_um} µm per pixel")
         shape = (max(1, round(size_um[0] / spacing_um)), max(1, round(size_um[1] / spacing_um)))
@@ -168,7 +171,10 @@ class SlideImage:
         return self._read_any(lattice)
 
     def thumbnail(self, spacing_um: float) -> Raster:
-        """The whole slide at a coarse spacing; the last samples may reach beyond its edge."""
+        """The whole slide at a coarse spacing (µm), shape (rows, columns, 3), uint8.
+
+        The last samples may reach beyond the edge of the slide.
+        """
         return self._read_any(self.lattice.resized(spacing_um))
 
     def _read_any(self, lattice: Lattice) -> Raster:

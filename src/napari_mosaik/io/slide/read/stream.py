@@ -3,8 +3,8 @@
 The slide is cut into blocks that are aligned to its native tiles.  Each consumer asks for its own
 pixel size and margin (a `View`); a tile that is decoded for the first block that touches it is
 reduced to every view at once, kept in this small form until the last block that touches it has been
-read, and then dropped.  Blocks may be read from several threads and are best taken in raster order:
-the tiles that wait are then those of the margins between two rows of blocks.
+read, and then dropped.  Blocks may be read from several threads, preferably in raster order: the
+tiles in memory are then those of the margins between two rows of blocks.
 
     blocks = slide.blocks(View(0.5, halo_um=8), View(2.0))
     for index in range(len(blocks)):
@@ -58,7 +58,7 @@ class PassableSlide(Protocol):
 class SlideBlocks:
     """The blocks of one pass; see `Slide.blocks`.
 
-    Every block holds one `core.blocks.Block` per view.  Blocks of two views with the same index
+    Every block has one `core.blocks.Block` per view.  Blocks of two views with the same index
     cover the same native pixels.
 
     Parameters
@@ -66,7 +66,7 @@ class SlideBlocks:
     slide
         The slide.
     views
-        What the consumers want.
+        Pixel sizes and margins of the consumers.
     reader
         Decodes native tiles.
     level
@@ -117,7 +117,7 @@ class SlideBlocks:
         return len(self._parts[0])
 
     def __reduce__(self) -> tuple[Callable[..., SlideBlocks], tuple[Any, ...]]:
-        """Another process opens the slide anew; it decodes the tiles of its own blocks."""
+        """Another process opens the slide again; it decodes the tiles of its own blocks."""
         return _blocks_again, (self.slide, self.views, self.block_px, self.region)
 
     def blocks(self, view: int = 0) -> list[Block]:
@@ -125,7 +125,7 @@ class SlideBlocks:
         return self._parts[view]
 
     def expect(self, indices: Iterable[int]) -> None:
-        """Say which blocks are still to be read, each once; all of them at first.
+        """Declare which blocks will be read, each once; initially all of them.
 
         Tiles that none of them touches are neither decoded nor kept.
         """
@@ -137,10 +137,11 @@ class SlideBlocks:
             self._left, self._kept, self._making = left, {}, {}
 
     def read(self, index: int) -> tuple[Raster, ...]:
-        """Pixels of one block in every view, margins included (cut at the edge of the slide).
+        """Pixels (rows, columns, 3), uint8, of one block in every view, margins included.
 
-        The same pixels as ``slide.read_lattice(block.outer)`` whenever the pass and the slide
-        choose the same stored level, whatever the size of the blocks.
+        Margins are cut at the edge of the slide.  These are the pixels of
+        ``slide.read_lattice(block.outer)`` whenever the pass and the slide use the same stored
+        level, whatever the size of the blocks.
         """
         rows, cols = self._touched(index)
         tiles = [(i, j) for i in range(rows.start, rows.stop) for j in range(cols.start, cols.stop)]
@@ -207,6 +208,10 @@ class SlideBlocks:
 
     # --- pixels ---------------------------------------------------------------------------------
     def _get(self, tile: _Tile) -> _Reduced:
+        # Two locks: `_lock` guards the tables and is held only for moments; the lock of one tile is
+        # held while it is decoded, so that other threads that need this tile wait for it instead of
+        # decoding it again, and threads that need other tiles do not wait at all.  The table is
+        # looked up a second time, because the tile may have been stored during the wait.
         with self._lock:
             kept = self._kept.get(tile)
             if kept is not None:

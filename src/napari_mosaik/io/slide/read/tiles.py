@@ -66,7 +66,7 @@ class TileReader:
             source.read_below = self._below
 
     def region(self, level: int, top: int, left: int, height: int, width: int) -> Pixels:
-        """Pixels (height, width, 3) of a level; white outside of it."""
+        """Pixels of a level, shape (height, width, 3), uint8; white outside of it."""
         stored = self._source.levels[level]
         r0, r1 = max(0, top), min(stored.shape[0], top + height)
         c0, c1 = max(0, left), min(stored.shape[1], left + width)
@@ -101,9 +101,9 @@ class TileReader:
         return out
 
     def scan(self) -> Iterator[tuple[int, int]]:
-        """Decode every tile of every level once; yields how many of how many are done.
+        """Decode every tile of every level once; yields (done, all) tiles.
 
-        Nothing is kept but the notes on damage.
+        Only the log of damage is kept.
         """
         keys = [
             (level, i, j)
@@ -224,8 +224,8 @@ class TileReader:
         column = round(j * stored.tile[1] * native[1] / stored.shape[1])
         return InputError(
             f"{path.name}: the tile at row {row}, column {column} px (level {level}) cannot be "
-            f"decoded; the file is damaged ({first_line(error)}). Copy the file again, or leave "
-            "damaged tiles out with --damaged skip"
+            f"decoded; the file is damaged ({first_line(error)}). Copy the file again, or exclude "
+            "damaged tiles with --damaged skip"
         )
 
 

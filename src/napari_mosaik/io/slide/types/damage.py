@@ -1,4 +1,4 @@
-"""Tiles of a slide that cannot be decoded: stop at them, or leave them out and say where."""
+"""Tiles of a slide that cannot be decoded: an error, or excluded and reported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 DamagePolicy = Literal["stop", "skip"]
-"""What happens at a tile that cannot be decoded: an error, or white pixels and a mark."""
+"""Handling of a tile that cannot be decoded: an error, or white pixels and a log entry."""
 
 _Key = tuple[int, int, int]
 
@@ -45,7 +45,7 @@ class DamagedTile:
     origin_um, size_um
         The same in µm.
     reason
-        What the decoder said.
+        Message of the decoder.
     """
 
     level: int
@@ -80,7 +80,7 @@ class DamageLog:
         return key in self._found
 
     def add(self, key: _Key, reason: str) -> None:
-        """Remember a tile (level, row of tiles, column of tiles)."""
+        """Log a tile (level, row of tiles, column of tiles)."""
         level, i, j = key
         stored, shape = self._levels[level], self._native.shape
         edges = []
@@ -109,7 +109,7 @@ class DamageLog:
             return tuple(self._found[key] for key in sorted(self._found))
 
     def sound(self, lattice: Lattice) -> NDArray[np.bool_]:
-        """(rows, columns) True where no damaged tile touches a sample of the lattice."""
+        """Mask (rows, columns), True where no damaged tile touches a sample of the lattice."""
         out = np.ones(lattice.shape, bool)
         for tile in self.tiles():
             window = []
@@ -122,7 +122,7 @@ class DamageLog:
         return out
 
     def record(self) -> dict[str, Any]:
-        """JSON-able summary: how many tiles, the area that they cover (once), and each of them."""
+        """JSON-able summary: number of tiles, the area of their union, and each of them."""
         tiles = self.tiles()
         return {
             "count": len(tiles),
@@ -156,15 +156,15 @@ def policy_named(word: str) -> DamagePolicy:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line."""
+    """First line of the message of an error."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
 
 def disk_fault(path: Path, size: int | None, error: BaseException) -> str:
-    """Why reading failed if the disk, the memory or a change of the file is at fault; else "".
+    """The reason if the disk, the memory or a change of the file made reading fail; else "".
 
-    Such a failure says nothing about the file's tiles, so they must not be left out for it.
+    Such a failure says nothing about the tiles of the file, so they must not be excluded for it.
     """
     if isinstance(error, MemoryError):
         return f"there is not enough memory to decode a tile of {path.name}; close other programs"
@@ -177,8 +177,8 @@ def disk_fault(path: Path, size: int | None, error: BaseException) -> str:
         now = path.stat()
     except OSError:
         return (
-            f"{path.name} is gone: it was moved or deleted, or its drive was taken away, while it "
-            "was read"
+            f"{path.name} disappeared while it was read: it was moved or deleted, or its drive was "
+            "removed"
         )
     if size is not None and now.st_size != size:
         return f"{path.name} was changed while it was read; open it again"
@@ -186,7 +186,7 @@ def disk_fault(path: Path, size: int | None, error: BaseException) -> str:
 
 
 def whereabouts(record: Mapping[str, Any]) -> str:
-    """Where the first tiles of a record of damage lie, and how many more there are."""
+    """Positions of the first damaged tiles of a record, and the number of the others."""
     tiles = record["tiles"]
     where = "; ".join(
         f"row {tile['origin_px'][0]}, column {tile['origin_px'][1]} px" for tile in tiles[:3]
@@ -195,7 +195,7 @@ def whereabouts(record: Mapping[str, Any]) -> str:
 
 
 def damage_summary(record: Mapping[str, Any], name: str) -> str:
-    """One sentence on what was left out of a slide: how many tiles, how much, and where."""
+    """One sentence on the damaged tiles of a slide: number, area and positions."""
     count = "1 damaged tile" if record["count"] == 1 else f"{record['count']} damaged tiles"
     area = f"{record['area_mm2']:.3g} mm²"
-    return f"{name}: {count} ({area}) left out of every result, at {whereabouts(record)}"
+    return f"{name}: {count} ({area}) excluded from every result, at {whereabouts(record)}"

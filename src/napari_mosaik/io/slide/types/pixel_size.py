@@ -28,7 +28,7 @@ SPACING_ADVICE = (
     "(--profile NAME; 'napari-mosaik profiles' lists them), or measure a known length with the "
     "ruler in the window"
 )
-"""The three ways on for a slide that does not say how large its pixels are."""
+"""The three options for a slide without a pixel size."""
 
 _UM_PER = {
     "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "\\u00b5m": 1.0,
@@ -46,9 +46,9 @@ def _positive(row: Any, column: Any) -> Spacing | None:
 
 
 def aperio_facts(description: str) -> tuple[Spacing | None, dict[str, str]]:
-    """Pixel size and objective of an Aperio description; nothing else of it is kept.
+    """Pixel size (µm) and objective of an Aperio description; nothing else is kept.
 
-    The description also holds file names, users and dates; they are not looked at.
+    The description also contains file names, user names and dates; these are not read.
     """
     found = dict(re.findall(r"\|\s*(MPP|AppMag)\s*=\s*([0-9.eE+-]+)", description))
     spacing = _positive(found.get("MPP"), found.get("MPP"))
@@ -97,10 +97,10 @@ def tag_spacing_um(page: Any, imagej_unit: str | None) -> Spacing | None:
 def check_user_spacing(
     path: Path, spacing_um: float | Sequence[float] | None, *, typed: bool = True
 ) -> tuple[float, float] | None:
-    """The (row, column) pixel size that was given, or None; nonsense raises `InputError`.
+    """The given pixel size (row, column), µm, or None; an impossible one raises `InputError`.
 
-    A typed size may be that of a coarse overview (0.01 to 1000 µm); one that was measured or copied
-    must be that of a scanner.
+    A typed size may be that of a coarse overview (0.01 to 1000 µm); a measured or copied one must
+    be plausible for a scanner.
     """
     if spacing_um is None:
         return None
@@ -119,13 +119,14 @@ def _size_words(pair: Sequence[float]) -> str:
 
 
 def check_header_spacing(path: Path, found: tuple[float, float] | None) -> tuple[float, float]:
-    """The pixel size of the header if it can be believed, else `MissingPixelSize`."""
+    """The pixel size of the header, µm; a missing or implausible one raises `MissingPixelSize`."""
     advice = SPACING_ADVICE
     if found is None:
-        raise MissingPixelSize(f"{path.name} does not say how large its pixels are; {advice}")
+        raise MissingPixelSize(f"{path.name} states no pixel size; {advice}")
     if not all(MIN_SPACING_UM <= s <= MAX_SPACING_UM for s in found):
         raise MissingPixelSize(
-            f"{path.name} says that its pixels are {found[0]:g} x {found[1]:g} µm, which no slide "
-            f"scanner makes ({MIN_SPACING_UM:g} to {MAX_SPACING_UM:g} µm); {advice}"
+            f"{path.name} states a pixel size of {found[0]:g} x {found[1]:g} µm, which is "
+            f"implausible for a slide scanner ({MIN_SPACING_UM:g} to {MAX_SPACING_UM:g} µm); "
+            f"{advice}"
         )
     return found

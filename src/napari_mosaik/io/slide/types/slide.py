@@ -1,4 +1,4 @@
-"""What a slide is to the rest of the program: pixels asked for in µm, never in pyramid levels."""
+"""The interface of a slide: pixels are requested in µm, never by pyramid level."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Level", "Slide"]
 class Level(NamedTuple):
     """One resolution of a slide.
 
-    A virtual level is not in the file: its pixels are means of blocks of the next finer level.
+    A virtual level is not in the file; its pixels are block means of the next finer level.
     """
 
     shape: tuple[int, int]
@@ -33,7 +33,7 @@ class Level(NamedTuple):
 
 
 class Slide(Protocol):
-    """One open slide; reading is safe from several threads at once."""
+    """One open slide; several threads may read at once."""
 
     path: Path
     reader: str
@@ -45,21 +45,24 @@ class Slide(Protocol):
 
     @property
     def damaged(self) -> tuple[DamagedTile, ...]:
-        """The damaged tiles met so far; always empty where the first of them is an error."""
+        """The damaged tiles found so far; always empty if the first of them is an error."""
 
     def sound(self, lattice: Lattice) -> NDArray[np.bool_]:
-        """(rows, columns) False where a damaged tile that was met touches a sample."""
+        """Mask (rows, columns), False where a damaged tile found so far touches a sample."""
 
     def find_damage(self) -> Iterator[tuple[int, int]]:
-        """Decode every tile once, so that all damage is known; yields (done, all) tiles."""
+        """Decode every tile once to find all damage; yields (done, all) tiles."""
 
     def damage_record(self) -> dict[str, Any]:
-        """JSON-able summary of the damaged tiles met so far: how many, their area, and where."""
+        """JSON-able summary of the damaged tiles found so far: number, area, positions."""
 
     def read(
         self, origin_um: tuple[float, float], size_um: tuple[float, float], spacing_um: float
     ) -> Raster:
-        """Any rectangle at any spacing, area-averaged; white outside the slide."""
+        """Any rectangle (µm) at any spacing (µm), area-averaged; white outside the slide.
+
+        The pixels have the shape (rows, columns, 3), uint8.
+        """
 
     def snap(self, spacing_um: float) -> tuple[float, float]:
         """The whole multiple of the native spacing nearest to *spacing_um*, per axis."""
@@ -68,21 +71,21 @@ class Slide(Protocol):
         """The whole slide at the snapped spacing: each sample is k x k native pixels."""
 
     def read_lattice(self, lattice: Lattice) -> Raster:
-        """The exact pixels of a part of a working lattice; white outside the slide."""
+        """The exact pixels of a part of a working lattice, shape (rows, columns, 3), uint8."""
 
     def blocks(
         self, *views: View, block_px: int = 2048, region: RegionUm | None = None
     ) -> SlideBlocks:
-        """One pass over the slide, or a region of it, in blocks for several consumers at once."""
+        """One pass over the slide, or a region of it, in blocks for several consumers."""
 
     def thumbnail(self, spacing_um: float) -> Raster:
-        """The whole slide at a coarse spacing."""
+        """The whole slide at a coarse spacing (µm), shape (rows, columns, 3), uint8."""
 
     def digest(self) -> str:
         """Identity of the slide, from its size, structure and sampled tiles."""
 
     def close(self) -> None:
-        """Give back the file and the threads."""
+        """Release the file and the threads."""
 
     def __enter__(self) -> Self: ...
     def __exit__(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 __all__ = ["Pixels", "RegionUm", "StoredLevel", "TileSource", "View", "tile_edge"]
 
 Pixels = NDArray[np.uint8]
-"""RGB pixels (rows, columns, 3)."""
+"""RGB pixels, shape (rows, columns, 3), uint8."""
 RegionUm = tuple[tuple[float, float], tuple[float, float]]
 """Origin and size (row, column) of a part of a slide, µm."""
 _LARGEST_TILE_PX = 1024
@@ -23,8 +23,8 @@ _LARGEST_TILE_PX = 1024
 class StoredLevel:
     """Shape of one stored resolution and of the tiles in which it is stored.
 
-    *downsample* is the exact ratio against level 0 (row, column) where the format states it; None
-    leaves it to the ratio of the shapes.  *virtual* levels are made, not stored.
+    *downsample* is the exact ratio to level 0 (row, column) if the format states it; with None it
+    follows from the shapes.  *virtual* levels are computed, not stored.
     """
 
     shape: tuple[int, int]
@@ -43,7 +43,10 @@ class TileSource(Protocol):
     properties: dict[str, str]
 
     def tile(self, level: int, row: int, column: int) -> Pixels | None:
-        """Decoded pixels of a tile, at least its part inside the level; None where empty."""
+        """Pixels of a tile, shape (rows, columns, 3), uint8; None where nothing is stored.
+
+        At least the part inside the level is returned.
+        """
 
     def fingerprint(self) -> Mapping[str, Any]:
         """JSON-able facts that identify the pixels without reading all of them."""
@@ -54,14 +57,14 @@ class TileSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one consumer of a pass wants.
+    """Pixel size and margin that one consumer of a pass requests.
 
     Parameters
     ----------
     spacing_um
-        Pixel size; snapped to a whole multiple of the slide's own.
+        Pixel size, µm; rounded to a whole multiple of that of the slide.
     halo_um
-        Margin around each block.
+        Margin around each block, µm.
     """
 
     spacing_um: float
