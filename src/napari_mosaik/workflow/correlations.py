@@ -106,7 +106,7 @@ class MoranPoints:
         (n,) codes 0 to 5.
     global_i
         Slope of the line through the centre: global Moran's I, if every tile has neighbours.
-    facts
+    summary
         Engine, version and counts as recorded with the labels; empty for older results.
     note
         Warnings about the parameter.
@@ -118,7 +118,7 @@ class MoranPoints:
     lag: FloatArray
     label: NDArray[np.int8]
     global_i: float
-    facts: dict[str, Any]
+    summary: dict[str, Any]
     note: str
 
 
@@ -241,7 +241,7 @@ def moran_points(case: Case, name: str) -> MoranPoints:
             "the clusters are of other tiles or parameters; run the step 'Clusters' again"
         )
     z, lag, global_i = moran_scatter(np.asarray(table[name], float), TileGraph.moore(grid))
-    facts = (case.store.record(labels_in).get(LOCAL_MORAN) or {}).get(name, {})
+    summary = (case.store.record(labels_in).get(LOCAL_MORAN) or {}).get(name, {})
     label = np.asarray(labels[column], np.int8)
-    note = labels.about.get(column, "")
-    return MoranPoints(name, table.unit(name), z, lag, label, global_i, facts, note)
+    note = str(summary.get("problem", "")) or " ".join(summary.get("warnings", ()))
+    return MoranPoints(name, table.unit(name), z, lag, label, global_i, summary, note)

@@ -133,7 +133,7 @@ def _points(case: Case, name: str) -> MoranPoints | str:
 
 def cluster_lines(points: MoranPoints) -> list[str]:
     """Number of tiles tested, engine and significance level of the cluster labels, as text."""
-    test = points.facts
+    test = points.summary
     lines = [
         "Click a point to select its tile. Clusters are departures from spatial randomness, "
         "not biological entities."

@@ -59,8 +59,18 @@ def _curves(inputs: StepContext, params: CurveParams) -> Generator[Progress, Non
         "internalised_um": curves.internalised_um,
     }
     units = {"time_h": "h", "free_um": "µM", "bound_um": "µM", "internalised_um": "µM"}
-    return {KINETICS: Table(columns, units)}
+    return {KINETICS: Table(columns, units, _CURVE_MEANING)}
 
+
+_CURVE_MEANING = {
+    "time_h": "time after injection",
+    "free": "free antibody over the free antibody at injection",
+    "bound": "antibody bound to the surface antigen over the free antibody at injection",
+    "internalised": "internalised antibody over the free antibody at injection",
+    "free_um": "free antibody",
+    "bound_um": "antibody bound to the surface antigen",
+    "internalised_um": "internalised antibody",
+}
 
 CURVES = Step(
     name="kinetics",
@@ -90,14 +100,16 @@ def _tile_curves(inputs: StepContext, params: DeliveryParams) -> Generator[Progr
     )
     columns = {"retained": curves[:, -1, 1] + curves[:, -1, 2], "antigen_share": antigen}
     units = {"retained": "µM"}
-    for number, name in enumerate(CURVE_NAMES):
-        for column, values in zip(curve_columns(name), curves[..., number].T, strict=True):
-            columns[column], units[column] = values, "µM"
     about = {
         "retained": f"bound and internalised antibody at {TILE_TIMES_H[-1]:g} h, limited by "
         "delivery",
         "antigen_share": "CAIX-positive fraction of the cells x neoplastic fraction of the tissue",
     }
+    for number, name in enumerate(CURVE_NAMES):
+        names = zip(curve_columns(name), TILE_TIMES_H, curves[..., number].T, strict=True)
+        for column, time_h, values in names:
+            columns[column], units[column] = values, "µM"
+            about[column] = f"{name} antibody at {time_h:g} h, limited by delivery"
     return {TILE_KINETICS: Table(columns, units, about, table.frame)}
 
 

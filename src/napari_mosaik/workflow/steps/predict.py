@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PREDICT", "PREDICTOR_READS", "PredictParams", "tile_inputs"]
 
+_CLASSES = ("average", "hot", "cold", "high-low", "low-high")
 FRACTION_SPACING_UM = 10.0
 MAP_SPACING_UM = 50.0
 
@@ -145,11 +146,18 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
         "class_label": prediction.class_label,
         **{f"class_{i}": prediction.class_probability[:, i] for i in range(5)},
     }
+    about = {
+        "suv_norm": "predicted SUV, scaled to 0 to 1 over the training tiles",
+        "suv": "predicted SUV",
+        "class_label": "most probable uptake class, 0 to 4; -1 not predicted",
+        **{f"class_{i}": f"probability of the uptake class '{c}'" for i, c in enumerate(_CLASSES)},
+    }
     for name, values in predict_baselines(card, tile_data).items():
         if values is not None:
             columns[f"baseline_{name}"] = values
+            about[f"baseline_{name}"] = f"normalised SUV: {card['baselines'][name]['about']}"
     unit = card["suv_unit"]
-    table = Table(columns, {"suv": unit}, frame=inputs.read(TILES).lattice.frame)
+    table = Table(columns, {"suv": unit}, about, inputs.read(TILES).lattice.frame)
     yield Progress(0.8, 1, "mapping the prediction")
     grid, mask = inputs.read(TILES), inputs.read(TISSUE[REFERENCE])
     suv_map = parameter_map(grid, prediction.suv, mask, MAP_SPACING_UM, unit=unit)

@@ -27,6 +27,11 @@ from napari_mosaik.workflow.step_context import StepContext
 __all__ = ["ASSOCIATE", "FIND_CLUSTERS", "LOCAL_MORAN", "label_column", "uptake_classes"]
 
 NOT_TESTABLE = 5
+_MEANING = {
+    "label": "cluster label (0 average, 1 hot, 2 cold, 3 high-low, 4 low-high, 5 not testable)",
+    "statistic": "local Moran's I",
+    "p": "p-value of local Moran's I by conditional permutation",
+}
 LOCAL_MORAN = "local_moran"
 """Note of the record: engine, its version and tile counts of each parameter."""
 
@@ -63,18 +68,16 @@ def _labelled(
     grid = inputs.read(TILES)
     graph = TileGraph.moore(grid)
     columns: dict[str, NDArray[Any]] = {}
-    notes: dict[str, str] = {}
+    about: dict[str, str] = {}
     summaries: dict[str, dict[str, Any]] = {}
     for number, (name, column) in enumerate(values.items()):
         yield Progress(number, len(values), f"clusters of {name}")
-        results, note, summaries[name] = yield from _one(
-            column, graph, params, number, len(values), name
-        )
+        results, summaries[name] = yield from _one(column, graph, params, number, len(values), name)
         for key, result in results.items():
             columns[f"{name}.{key}"] = result
-        notes[label_column(name)] = note
+            about[f"{name}.{key}"] = f"{_MEANING[key]} of {name}"
     inputs.note(LOCAL_MORAN, summaries)
-    return Table(columns, about=notes, frame=grid.lattice.frame)
+    return Table(columns, about=about, frame=grid.lattice.frame)
 
 
 def _one(
@@ -84,7 +87,7 @@ def _one(
     number: int,
     total: int,
     name: str,
-) -> Generator[Progress, None, tuple[dict[str, NDArray[Any]], str, dict[str, Any]]]:
+) -> Generator[Progress, None, tuple[dict[str, NDArray[Any]], dict[str, Any]]]:
     """Labels of one parameter; code 5 everywhere, with the reason, where it cannot be tested."""
     from napari_mosaik.spatial.moran import iter_local_moran
 
@@ -98,9 +101,9 @@ def _one(
         empty = np.full(size, np.nan)
         label = np.full(size, NOT_TESTABLE, np.int8)
         columns = {"label": label, "statistic": empty, "p": empty.copy()}
-        return columns, str(error), {"problem": str(error)}
+        return columns, {"problem": str(error)}
     columns = {"label": result.label, "statistic": result.statistic, "p": result.p_value}
-    return columns, " ".join(result.warnings), result.summary()
+    return columns, result.summary()
 
 
 FIND_CLUSTERS = (
