@@ -55,7 +55,7 @@ def test_layers_know_their_space_and_legend(complete):
     for spec in specs:
         assert spec.space in ("he", "cd34", "caix", "pet")
         assert spec.legend is not None
-        assert spec.artifact
+        assert spec.result
 
 
 def test_a_choice_selects_the_parameter(complete):

@@ -108,8 +108,8 @@ def slide_layer(
 
 def tissue_layer(mask: Raster, transform: Transform | None = None) -> LayerSpec:
     """The tissue mask of a slide, (rows, columns), as an outline; NaN is background."""
-    artifact = TISSUE[mask.lattice.frame].name
-    title = LAYER_TITLES[artifact]
+    result = TISSUE[mask.lattice.frame].name
+    title = LAYER_TITLES[result]
     return LayerSpec(
         title,
         "labels",
@@ -118,7 +118,7 @@ def tissue_layer(mask: Raster, transform: Transform | None = None) -> LayerSpec:
         {"colormap": one_colour(palette.TISSUE)},
         {"contour": 2},
         legend=Legend(title, entries=(("tissue outline", palette.TISSUE),)),
-        artifact=artifact,
+        result=result,
         space=mask.lattice.frame,
     )
 
@@ -131,8 +131,8 @@ def artefact_layer(
     *mask* holds label codes (rows, columns): pen, fold, blur, air bubble, other; *names* are their
     titles by code.
     """
-    artifact = ARTEFACT_MASK[mask.lattice.frame].name
-    title = LAYER_TITLES[artifact]
+    result = ARTEFACT_MASK[mask.lattice.frame].name
+    title = LAYER_TITLES[result]
     return LayerSpec(
         title,
         "labels",
@@ -144,7 +144,7 @@ def artefact_layer(
             title,
             entries=tuple((names[code], c) for code, c in palette.QUALITY_COLOURS.items()),
         ),
-        artifact=artifact,
+        result=result,
         space=mask.lattice.frame,
     )
 
@@ -183,7 +183,7 @@ def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec
             f"Tiles of {size:.0f} µm",
             entries=(("inner tile", palette.INNER_TILE), ("border tile", palette.TILE)),
         ),
-        artifact=TILES.name,
+        result=TILES.name,
         space=grid.lattice.frame,
     )
 
@@ -212,7 +212,7 @@ def excluded_dab_layer(
         {"colormap": one_colour(palette.EXCLUDED), "features": features},
         opacity=0.6,
         legend=Legend(title, entries=(("excluded", palette.EXCLUDED),), note=note),
-        artifact=EXCLUDED_DAB.name,
+        result=EXCLUDED_DAB.name,
         space=objects.lattice.frame,
     )
 
@@ -223,9 +223,9 @@ def nuclei_layer(nuclei: LabelImage, transform: Transform | None = None) -> Laye
 
 
 def _outlined(
-    labels: LabelImage, transform: Transform | None, artifact: str, word: str, colour: str
+    labels: LabelImage, transform: Transform | None, result: str, word: str, colour: str
 ) -> LayerSpec:
-    name = LAYER_TITLES[artifact]
+    name = LAYER_TITLES[result]
     return LayerSpec(
         name,
         "labels",
@@ -234,7 +234,7 @@ def _outlined(
         {"colormap": one_colour(colour)},
         {"contour": 1},
         legend=Legend(name, entries=((word, colour),)),
-        artifact=artifact,
+        result=result,
         space=labels.lattice.frame,
     )
 
@@ -262,7 +262,7 @@ def classes_layer(classes: LabelImage, transform: Transform | None = None) -> La
         {"colormap": code_colours(shown)},
         opacity=0.45,
         legend=Legend(title, entries=tuple((names[code], c) for code, c in shown.items())),
-        artifact=CLASSES.name,
+        result=CLASSES.name,
         space=classes.lattice.frame,
     )
 
@@ -290,7 +290,7 @@ def uncertainty_layer(
         colormap=palette.UNCERTAINTY_COLORMAP,
         transform=transform,
         visible=False,
-        artifact=CLASS_PROBABILITY.name,
+        result=CLASS_PROBABILITY.name,
     )
     if spec.legend is None:
         return spec
@@ -316,7 +316,7 @@ def annotation_layer(
         {"colormap": code_colours({k: c.colour for k, c in enumerate(classes, 1)})},
         opacity=0.55,
         legend=Legend(ANNOTATIONS_TITLE, entries=tuple((c.name, c.colour) for c in classes)),
-        artifact=ANNOTATIONS.name,
+        result=ANNOTATIONS.name,
         space=lattice.frame,
     )
 
@@ -345,7 +345,7 @@ def queue_layer(
             },
         },
         legend=Legend("Review queue", entries=(("tile to review", palette.TISSUE),)),
-        artifact="queue",
+        result="queue",
         space=grid.lattice.frame,
     )
 

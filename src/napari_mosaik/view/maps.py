@@ -46,7 +46,7 @@ def parameter_layer(
     colormap: str = palette.PARAMETER_COLORMAP,
     transform: Transform | None = None,
     visible: bool = True,
-    artifact: str = MAPS.name,
+    result: str = MAPS.name,
 ) -> LayerSpec:
     """The map of one parameter, (rows, columns) in *unit* (e.g. µm) or that of the raster.
 
@@ -61,7 +61,7 @@ def parameter_layer(
         unit,
         transform,
         visible=visible,
-        artifact=artifact,
+        result=result,
     )
 
 
@@ -112,7 +112,7 @@ def clusters_layer(
             entries=tuple((CLUSTER_NAMES[k], c) for k, c in palette.CLUSTER_COLOURS.items()),
             note="average tiles are not coloured",
         ),
-        artifact=CLUSTERS.name,
+        result=CLUSTERS.name,
         space=lattice.frame,
     )
 
@@ -132,9 +132,9 @@ def uptake_layers(
             limits,
             raster.unit,
             transform,
-            artifact=artifact,
+            result=result,
         )
-        for word, raster, artifact in named
+        for word, raster, result in named
         if raster is not None
     ]
 
@@ -157,7 +157,7 @@ def difference_layer(
         (-reach, reach),
         measured.unit,
         transform,
-        artifact=PREDICTION.name,
+        result=PREDICTION.name,
     )
 
 
@@ -171,7 +171,7 @@ def sensitivity_layer(change: Raster, transform: Transform | None = None) -> Lay
         limits,
         change.unit,
         transform,
-        artifact=UPTAKE_SENSITIVITY.name,
+        result=UPTAKE_SENSITIVITY.name,
     )
 
 
@@ -191,7 +191,7 @@ def pet_layer(
         pet.unit,
         transform,
         visible=visible,
-        artifact=SUV.name,
+        result=SUV.name,
     )
 
 
@@ -221,7 +221,7 @@ def _scalar(
     transform: Transform | None,
     *,
     visible: bool = True,
-    artifact: str = "",
+    result: str = "",
 ) -> LayerSpec:
     """A map with its colour scale; NaN stays transparent."""
     if raster.values.ndim != 2:
@@ -236,6 +236,6 @@ def _scalar(
         opacity=0.85,
         visible=visible,
         legend=Legend(name, shown, colormap=colormap, limits=limits),
-        artifact=artifact,
+        result=result,
         space=raster.lattice.frame,
     )

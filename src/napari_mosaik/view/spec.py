@@ -88,7 +88,7 @@ class LayerSpec:
     blending: str = "translucent"
     visible: bool = True
     legend: Legend | None = None
-    artifact: str = ""
+    result: str = ""
     space: str = ""
 
     @property
@@ -103,7 +103,7 @@ class LayerSpec:
             "opacity": self.opacity,
             "blending": self.blending,
             "visible": self.visible,
-            "metadata": {"mosaik": self.artifact},
+            "metadata": {"mosaik": self.result},
             **self.place,
             **self.style,
         }

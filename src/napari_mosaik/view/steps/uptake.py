@@ -67,7 +67,7 @@ def _uptake_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
     if smooth is not None:
         limits = layers.common_limits(smooth.values)
         for spec in specs:
-            if spec.legend is not None and spec.artifact == PREDICTION.name:
+            if spec.legend is not None and spec.result == PREDICTION.name:
                 limits = spec.legend.limits or limits
         title = "Predicted uptake, smoothed"
         specs.append(layers.parameter_layer(smooth, title, limits=limits))

@@ -40,7 +40,7 @@ class Composite(Layout):
     def arrange(self, before: LayoutState) -> None:
         """Blend the slides, and lay the PET over them."""
         shown = [(layer, "minimum", 1.0) for layer in self._slides()]
-        for spec in [spec for spec in self.board.specs.values() if spec.artifact == SUV.name][:1]:
+        for spec in [spec for spec in self.board.specs.values() if spec.result == SUV.name][:1]:
             known = self.board.layer(spec.name)
             pet = self.board.put(spec) if known is None else known
             if known is None:

@@ -203,7 +203,7 @@ class QuadView(Layout):
         for stain in STAINS:
             title, layer = STAIN_TITLES[stain], self.board.slide_layer(stain)
             yield _Cell(title, self._heading(title, stain, layer is not None), layer)
-        specs = [spec for spec in self.board.specs.values() if spec.artifact == SUV.name]
+        specs = [spec for spec in self.board.specs.values() if spec.result == SUV.name]
         pet = self.board.put(specs[0]) if specs and space.case is not None else None
         yield _Cell("PET", self._heading(pet.name if pet else "PET", "pet", pet is not None), pet)
 

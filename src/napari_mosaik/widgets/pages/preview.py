@@ -91,7 +91,7 @@ class LivePreview(QObject):
         stain = step_named(step).previews
         self._board.show_slide(stain)
         written = {artifact.name for artifact in step_named(step).writes}
-        for spec in [spec for spec in self._board.specs.values() if spec.artifact in written]:
+        for spec in [spec for spec in self._board.specs.values() if spec.result in written]:
             layer = self._board.layer(spec.name)
             if layer is not None and layer.visible:
                 layer.visible = False
@@ -182,7 +182,7 @@ class LivePreview(QObject):
     def _put(self, spec: LayerSpec) -> None:
         from napari.layers import Layer as Base
 
-        spec = replace(spec, artifact="", data=_compact(spec.data))
+        spec = replace(spec, result="", data=_compact(spec.data))
         if spec.name in self._viewer.layers:
             layer = self._viewer.layers[spec.name]
             if not _both_empty(layer.data, spec.data):
