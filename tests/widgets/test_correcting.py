@@ -81,7 +81,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     target = inner_place(vessels, other)
     looks_at(target)
     hand.click(target)
-    qtbot.waitUntil(lambda: panel.selected is not None and not panel.selected.how, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.selected is not None and not panel.selected.edit, timeout=20_000)
     hand.key(Qt.Key.Key_Delete)
     settled(2)
     assert panel.selected is None
@@ -121,7 +121,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     panel.word.setCurrentText("immune")
     panel.set_word.click()
     settled(1)
-    assert panel.selected.word == "immune"
+    assert panel.selected.class_name == "immune"
     hand.key(Qt.Key.Key_Escape)
     assert dock.canvas.active_tool is None
 

@@ -37,8 +37,8 @@ from napari_mosaik.segment.label_editing import MANUAL_CLASS, MANUAL_EDIT
 from napari_mosaik.view.report.content import case_report
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.corrections import (
-    Correcting,
     CorrectionLog,
+    CorrectionSession,
     correction_records,
 )
 from napari_mosaik.workflow.recipe import read_recipe
@@ -113,25 +113,25 @@ def test_corrections_are_kept_applied_and_taken_back(case):
     rest = [k for k in range(len(where)) if k not in (one, other)]
     large = max(rest, key=lambda k: case.store.read(VESSEL_OBJECTS)["area_um2"][k])
     gone, classed = [k for k in rest if k != large][:2]
-    with Correcting(case, "vessels", "anna") as work:
+    with CorrectionSession(case, "vessels", "anna") as work:
         work.delete(work.select(where[gone]))
         assert work.select(where[gone]) is None
         row, column = where[large]
         work.split(work.select(where[large]), [(row, column - 200), (row, column + 200)])
         work.merge(work.select(where[one]), work.select(where[other]))
-        assert work.select(where[one]).how == "merged"
+        assert work.select(where[one]).edit == "merged"
         work.set_class(work.select(where[classed]), "artery")
         work.set_class(work.select(where[classed]), "vein")
         assert work.undo()
         assert work.redo()
-        assert work.select(where[classed]).word == "vein"
+        assert work.select(where[classed]).class_name == "vein"
         assert work.undo()
-        assert work.select(where[classed]).word == "artery"
+        assert work.select(where[classed]).class_name == "artery"
 
     # after a restart all of it is there, undo included; what was found is not touched
     case = Case(case.root)
     assert words(case) == ("done", "stale")
-    with Correcting(case, "vessels", "anna") as work:
+    with CorrectionSession(case, "vessels", "anna") as work:
         assert work.log.redo_title.startswith("class 'vein'")
         assert work.redo()
         assert work.undo()
@@ -164,7 +164,7 @@ def test_corrections_are_kept_applied_and_taken_back(case):
     assert word == "artery"
 
     # everything taken back: the result is that of the segmentation again
-    with Correcting(case, "vessels", "anna") as work:
+    with CorrectionSession(case, "vessels", "anna") as work:
         while work.undo():
             pass
         assert work.log.undo_title == ""
@@ -174,7 +174,7 @@ def test_corrections_are_kept_applied_and_taken_back(case):
 
 
 def test_undo_before_the_update_leaves_nothing_stale(case):
-    with Correcting(case, "vessels", "anna") as work:
+    with CorrectionSession(case, "vessels", "anna") as work:
         work.delete(work.select(places(case)[0]))
         assert words(case) == ("done", "stale")
         work.undo()
@@ -186,9 +186,9 @@ def test_undo_before_the_update_leaves_nothing_stale(case):
 
 def test_what_meets_no_object_any_more_is_reported(case):
     where = places(case)
-    with Correcting(case, "vessels", "anna") as work:
+    with CorrectionSession(case, "vessels", "anna") as work:
         work.set_class(work.select(where[0]), "artery")
-    with Correcting(case, "vessels", "ben") as work:
+    with CorrectionSession(case, "vessels", "ben") as work:
         work.delete(work.select(where[0]))
     # anna classed it first: both hold.  Ben's is then made before hers: hers meets nothing.
     journal = case.root / "corrections" / "vessels" / "ben.jsonl"
@@ -222,7 +222,7 @@ def test_what_cannot_be_corrected_is_said(case):
     with pytest.raises(InputError, match="not a valid reader name"):
         CorrectionLog(case, "vessels", "../anna")
     with pytest.raises(InputError, match="has no nuclei yet"):
-        Correcting(case, "nuclei", "anna")
+        CorrectionSession(case, "nuclei", "anna")
 
 
 def test_tissue_that_is_cut_moves_the_tiles_and_comes_back(case, monkeypatch):
@@ -276,7 +276,7 @@ def test_a_place_flagged_by_hand_leaves_every_result_and_comes_back(case, monkey
         assert states["tissue_cd34"].reason == why
         assert states["vessels"].word == "stale"
         (row,) = correction_records(case)
-        assert row["told"].startswith("marked as other, 0.211 mm² at 0.150, 0.352 mm")
+        assert row["description"].startswith("marked as other, 0.211 mm² at 0.150, 0.352 mm")
         update(case)
         now, bad = case.store.read(TISSUE["cd34"]), case.store.read(CORRECTED_ARTEFACT_MASK["cd34"])
         rows = now.lattice.shape[0]
@@ -365,7 +365,7 @@ def test_nuclei_made_by_hand_are_measured_on_the_slide(tiny_cohort, tmp_path):
     first, second = (
         image.lattice.to_um([np.unravel_index(d.argmax(), labels.shape)])[0] for d in depth
     )
-    with Correcting(case, "nuclei", "anna") as work:
+    with CorrectionSession(case, "nuclei", "anna") as work:
         assert "classical method" in work.select(tuple(first)).method
         work.merge(work.select(tuple(first)), work.select(tuple(second)))
     for _ in run_until(case, read_recipe(case.root), "correct_nuclei"):

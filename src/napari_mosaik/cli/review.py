@@ -218,7 +218,7 @@ def corrections(case: CaseFolder, json: JsonOutput = False) -> None:
     rows = [
         [
             record["what"],
-            record["told"],
+            record["description"],
             record["reader"],
             record["time"][:16].replace("T", " "),
             f"{record['state']}: {record['why']}" if record["why"] else record["state"],

@@ -1,10 +1,10 @@
-"""Correct the objects of a case by hand: select, delete, merge, split, class, with undo.
+"""Manual correction of the objects of a case: select, delete, merge, split, class, with undo.
 
     click ─► journal (on the disk) ─► the editor in memory ─► the window
                     └────► step "correct_vessels" ─► what reads its result becomes stale
 
-The window and the step make corrections with the same editor, so what is seen while correcting is
-what the step will store.  Only the surroundings of corrected objects are read.
+The window and the step apply corrections with the same editor, so the window shows what the step
+will store.  Only the surroundings of corrected objects are read.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from napari_mosaik.tissue import ARTEFACT_NAMES
 
 __all__ = [
     "ARTEFACT_TYPES",
-    "Correcting",
     "CorrectionLog",
-    "Selected",
+    "CorrectionSession",
+    "SelectedObject",
     "correction_records",
 ]
 
@@ -51,7 +51,7 @@ _METHODS = {"dab": "DAB density", "hsv": "HSV"}
 
 
 class CorrectionLog:
-    """One reader's corrections of one thing, each on the disk before it counts.
+    """One reader's corrections of one target, each on the disk before it is applied.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ class CorrectionLog:
     Raises
     ------
     InputError
-        The thing or the reader's name cannot be used, or the journal is damaged.
+        If the target or the reader's name is not valid, or the journal is damaged.
     CaseLocked
-        Another window corrects with this reader's name.
+        If another window uses the journal of this reader.
     """
 
     def __init__(self, case: Case, what: str, reader: str) -> None:
@@ -85,17 +85,17 @@ class CorrectionLog:
 
     @property
     def corrections(self) -> tuple[Correction, ...]:
-        """The corrections of all readers that count, oldest first."""
+        """The active corrections of all readers, oldest first."""
         return self.case.corrections(self.what)
 
     @property
     def undo_title(self) -> str:
-        """What `undo` would take back; empty when this reader has corrected nothing."""
+        """Description of the correction that `undo` would undo; empty if there is none."""
         return describe_correction(self._mine[-1]) if self._mine else ""
 
     @property
     def redo_title(self) -> str:
-        """What `redo` would make again; empty when there is nothing."""
+        """Description of the correction that `redo` would redo; empty if there is none."""
         return describe_correction(self._back[-1]) if self._back else ""
 
     def add(self, correction: Correction) -> None:
@@ -105,11 +105,11 @@ class CorrectionLog:
         self._back.clear()
 
     def undo(self) -> Correction | None:
-        """Take back this reader's last correction, which is returned; None when there is none."""
+        """Undo and return the last correction of this reader; None if there is none."""
         return self._move("undo", self._mine, self._back)
 
     def redo(self) -> Correction | None:
-        """Make again what was taken back last; None when there is nothing."""
+        """Redo and return the correction that was undone last; None if there is none."""
         return self._move("redo", self._back, self._mine)
 
     def _move(
@@ -133,21 +133,21 @@ class CorrectionLog:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Selected:
-    """An object that was clicked.
+class SelectedObject:
+    """A selected object.
 
     Parameters
     ----------
     label
-        Its number while correcting.
+        Its label in the editor.
     place_um, centroid_um, area_um2
-        Where it was clicked, its centroid and its area.
+        The selected position (2,) and the centroid (2,), µm, and the area, µm².
     lattice, mask
-        The smallest part of the section that holds it, and its pixels there.
-    numbers
-        One row: measured values with units; shape only for an object made by hand just now.
-    method, how, word
-        What found it, how a reader made it ("merged", "split" or empty) and the class given.
+        The bounding box of the object on the section, and its mask (rows, columns) there.
+    measurements
+        One row: measured values with units; only shape for an object that was just edited.
+    method, edit, class_name
+        The segmentation method, the manual edit ("merged", "split" or empty) and the class.
     """
 
     label: int
@@ -156,24 +156,26 @@ class Selected:
     area_um2: float
     lattice: Lattice
     mask: NDArray[np.bool_]
-    numbers: Table
+    measurements: Table
     method: str
-    how: str
-    word: str
+    edit: str
+    class_name: str
 
 
-class Correcting:
-    """One reader corrects the vessels or nuclei of a case; continues where it was left.
+class CorrectionSession:
+    """One reader's correction of the vessels or nuclei of a case; resumes earlier corrections.
 
     Parameters and errors as for `CorrectionLog`; *what* is "vessels" or "nuclei".
     """
 
     def __init__(self, case: Case, what: str, reader: str) -> None:
         if what not in OBJECTS:
-            raise InputError(f"'{what}' are no objects; use one of: {', '.join(OBJECTS)}")
+            raise InputError(f"'{what}' are not objects; use one of: {', '.join(OBJECTS)}")
         labels, table = OBJECTS[what][0]
         if case.store.origin(labels) is None:
-            raise InputError(f"case {case.name} has no {what} yet; run them first")
+            raise InputError(
+                f"case {case.name} has no {what} yet; run: napari-mosaik run {case.root}"
+            )
         self.what = what
         self._labels, self._table = case.store.read(labels), case.store.read(table)
         self._method = _method(case, what, self._table)
@@ -188,20 +190,20 @@ class Correcting:
         self._editor = ObjectEditor(self._labels.values, self._labels.lattice, self._table)
         self._states: list[Any] = []
         corrections = self.log.corrections
-        said = apply_corrections(self._editor, corrections)
-        self.lost = [(c, why) for c, why in zip(corrections, said, strict=True) if why]
+        reasons = apply_corrections(self._editor, corrections)
+        self.lost = [(c, why) for c, why in zip(corrections, reasons, strict=True) if why]
 
     @property
     def frame(self) -> str:
-        """The section on which the objects lie."""
+        """The section of the objects."""
         return CORRECTED_FRAMES[self.what]
 
-    def select(self, place_um: Point) -> Selected | None:
-        """The object at a place of the section; None where there is none."""
+    def select(self, place_um: Point) -> SelectedObject | None:
+        """The object at a position of the section, µm; None where there is none."""
         label = self._editor.at(place_um)
         return None if label == 0 else self._selected(label, place_um)
 
-    def _selected(self, label: int, place_um: Point) -> Selected:
+    def _selected(self, label: int, place_um: Point) -> SelectedObject:
         from napari_mosaik.features import measure_objects
 
         editor = self._editor
@@ -209,50 +211,50 @@ class Correcting:
         lattice = editor.lattice.crop(*window)
         row = editor.row(label)
         if row >= 0:
-            numbers = self._table.rows(np.array([row]))
+            measurements = self._table.rows(np.array([row]))
         else:
-            numbers = measure_objects(mask.astype(np.int32), lattice, n_labels=1)
-        (centroid,) = numbers.points_um()
-        return Selected(
+            measurements = measure_objects(mask.astype(np.int32), lattice, n_labels=1)
+        (centroid,) = measurements.points_um()
+        return SelectedObject(
             label,
             (float(place_um[0]), float(place_um[1])),
             (float(centroid[0]), float(centroid[1])),
             float(mask.sum()) * lattice.sample_area_um2,
             lattice,
             mask,
-            numbers,
+            measurements,
             self._method,
             editor.how(label),
             editor.word(label),
         )
 
-    def delete(self, chosen: Selected) -> None:
-        """Take an object away."""
+    def delete(self, chosen: SelectedObject) -> None:
+        """Delete an object."""
         self._do(_of("delete", chosen), lambda: self._editor.delete(chosen.label))
 
-    def merge(self, chosen: Selected, other: Selected) -> None:
-        """Make one object of two."""
+    def merge(self, chosen: SelectedObject, other: SelectedObject) -> None:
+        """Merge two objects."""
         self._do(_of("merge", chosen, other), lambda: self._editor.merge(chosen.label, other.label))
 
-    def split(self, chosen: Selected, line_um: ArrayLike) -> None:
-        """Split an object along a line that crosses it."""
+    def split(self, chosen: SelectedObject, line_um: ArrayLike) -> None:
+        """Split an object along a line (n, 2) in µm that crosses it."""
         line = tuple((float(row), float(col)) for row, col in np.asarray(line_um, float))
         self._do(
             replace(_of("split", chosen), line_um=line),
             lambda: self._editor.split(chosen.label, line),
         )
 
-    def set_class(self, chosen: Selected, word: str) -> None:
-        """Give an object a class; an empty word takes it away."""
-        word = word.strip()
+    def set_class(self, chosen: SelectedObject, class_name: str) -> None:
+        """Set the class of an object; an empty name clears it."""
+        name = class_name.strip()
         self._do(
-            replace(_of("class", chosen), word=word),
-            lambda: self._editor.set_class(chosen.label, word),
+            replace(_of("class", chosen), word=name),
+            lambda: self._editor.set_class(chosen.label, name),
         )
 
     def _do(self, correction: Correction, act: Callable[[], Any]) -> None:
         before = self._editor.state()
-        act()  # raises before it changes anything, so that nothing impossible is recorded
+        act()  # raises before it changes anything, so that no invalid correction is recorded
         try:
             self.log.add(correction)
         except BaseException:
@@ -260,16 +262,16 @@ class Correcting:
             raise
         self._states.append(before)
 
-    def made(self) -> list[tuple[Lattice, NDArray[np.bool_]]]:
-        """Where each object made by hand lies, and its pixels there."""
-        found = []
+    def edited_objects(self) -> list[tuple[Lattice, NDArray[np.bool_]]]:
+        """The bounding box of each manually edited object, and its mask (rows, columns) there."""
+        objects = []
         for label in self._editor.made_labels():
             window, mask = self._editor.mask(label)
-            found.append((self._editor.lattice.crop(*window), mask))
-        return found
+            objects.append((self._editor.lattice.crop(*window), mask))
+        return objects
 
     def undo(self) -> bool:
-        """Take back this reader's last correction; False when there is none."""
+        """Undo the last correction of this reader; False if there is none."""
         done = self.log.undo()
         if done is not None and self._states:
             self._editor.restore(self._states.pop())
@@ -279,7 +281,7 @@ class Correcting:
         return done is not None
 
     def redo(self) -> bool:
-        """Make again what was taken back last; False when there is nothing."""
+        """Redo the correction that was undone last; False if there is none."""
         done = self.log.redo()
         if done is not None:
             self._states.append(self._editor.state())
@@ -299,7 +301,7 @@ class Correcting:
         self.close()
 
 
-def _of(kind: Any, *objects: Selected) -> Correction:
+def _of(kind: Any, *objects: SelectedObject) -> Correction:
     return Correction(
         kind,
         tuple(one.place_um for one in objects),
@@ -309,7 +311,7 @@ def _of(kind: Any, *objects: Selected) -> Correction:
 
 
 def _method(case: Case, what: str, table: Table) -> str:
-    """What found the objects, in words."""
+    """The segmentation method in words."""
     if "method" in table.about:
         return table.about["method"]
     method = str(case.store.record(OBJECTS[what][0][0]).get("params", {}).get("method", ""))
@@ -317,7 +319,7 @@ def _method(case: Case, what: str, table: Table) -> str:
 
 
 def correction_records(case: Case) -> list[dict[str, Any]]:
-    """All corrections of a case that count, one row each, with what became of them.
+    """All active corrections of a case, one row each, with their state.
 
     ``state`` is "applied", "not applied yet", or "lost" with the reason in ``why``.
     """
@@ -332,14 +334,14 @@ def correction_records(case: Case) -> list[dict[str, Any]]:
                 state = "lost" if key in lost else "applied"
             rows.append(
                 {"what": what, "reader": one.reader, "time": one.time,
-                 "told": describe_correction(one),
+                 "description": describe_correction(one),
                  "state": state, "why": lost.get(key, "") if applied else "", **one.as_dict()}
             )  # fmt: skip
     return rows
 
 
 def _outcome(case: Case, what: str) -> tuple[dict[tuple[str, str], str], bool]:
-    """The corrections that were lost, with why; and whether the stored result has all of them."""
+    """The lost corrections with the reason, and whether the stored result contains the others."""
     from napari_mosaik.core.catalogue import CORRECTIONS, TISSUE
 
     artifact: Artifact[Any] = (

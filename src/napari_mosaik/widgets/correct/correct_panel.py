@@ -33,7 +33,7 @@ from napari_mosaik.widgets.correct.correct_session import (
 if TYPE_CHECKING:
     from napari_mosaik.core import Transform
     from napari_mosaik.widgets.canvas.link import CanvasLink
-    from napari_mosaik.workflow.corrections import Correcting, CorrectionLog, Selected
+    from napari_mosaik.workflow.corrections import CorrectionLog, CorrectionSession, SelectedObject
 
 __all__ = ["CHOSEN", "GONE", "MADE", "CorrectPanel"]
 
@@ -90,8 +90,8 @@ class CorrectPanel(QWidget):
         super().__init__()
         self._link, self._board, self._controller = link, link.board, link.board.controller
         self.tool = link.tool(CorrectTool)
-        self.session: Correcting | CorrectionLog | None = None
-        self.selected: Selected | None = None
+        self.session: CorrectionSession | CorrectionLog | None = None
+        self.selected: SelectedObject | None = None
         self._transform: Transform | None = None
         self._busy = False
         self._seen: Seen | None = None
@@ -332,7 +332,7 @@ class CorrectPanel(QWidget):
         outline = np.zeros((0, 2, 2))
         if seen.selected is not None:
             outline = outline_lines(seen.selected.mask, seen.selected.lattice)
-            self.word.setCurrentText(seen.selected.word)
+            self.word.setCurrentText(seen.selected.class_name)
         for name, lines, colour, width in (
             (MADE, seen.made, palette.TISSUE, 2.0),
             (GONE, seen.gone, palette.REMOVED_OBJECT, 4.0),
@@ -398,9 +398,9 @@ class CorrectPanel(QWidget):
         )
         one = "Vessel" if self.name == VESSELS.name else "Nucleus"
         lines = [f"{one}, {f'tile {tile}' if tile >= 0 else 'outside the tiles'}"]
-        lines += [f"{title}: {value}" for title, value in object_lines(chosen.numbers)]
-        if chosen.how:
-            lines.append(f"{chosen.how} manually; stain is measured with the update")
+        lines += [f"{title}: {value}" for title, value in object_lines(chosen.measurements)]
+        if chosen.edit:
+            lines.append(f"{chosen.edit} manually; stain is measured with the update")
         lines.append(f"method: {chosen.method}")
         return "\n".join(lines)
 
