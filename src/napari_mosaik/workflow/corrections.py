@@ -58,9 +58,9 @@ class CorrectionLog:
     case
         The case.
     what
-        "vessels", "nuclei", or "tissue_" or "quality_" with "he", "cd34" or "caix".
+        "vessels", "nuclei", or "tissue_" or "artefacts_" with "he", "cd34" or "caix".
     reader
-        Name of the reader, who has a journal of their own.
+        Name of the reader; see `check_reader_name`.
 
     Raises
     ------
