@@ -204,7 +204,7 @@ def test_what_meets_no_object_any_more_is_reported(case):
     result = CliRunner().invoke(app, ["corrections", str(case.root), "--json"])
     assert json.loads(result.stdout)["corrections"][1]["state"] == "lost"
     result = CliRunner().invoke(app, ["corrections", str(case.root)])
-    assert "lost: no object" in " ".join(result.stdout.split())
+    assert "lost: there" in " ".join(result.stdout.split())
 
 
 def test_a_damaged_record_stops_the_step_and_is_not_left_out(case):
