@@ -167,7 +167,7 @@ class Studio:
         for frame, look in (("he", "checkerboard"), ("pet", "blend")):
             panel.what.setCurrentIndex(panel.what.findData(frame))
             panel.start()
-            self.until(lambda: panel.laying is not None)
+            self.until(lambda: panel.alignment is not None)
             self.viewer.reset_view()
             panel.look.setCurrentIndex(panel.look.findData(look))
             if frame == "he":
@@ -178,15 +178,15 @@ class Studio:
 
     def _mark(self, panel: Any) -> None:
         """Six landmarks on both sections, two of them swapped, and a shifted section."""
-        laying = panel.laying
-        extent = np.array(panel.reading.parts.fixed.lattice.extent_um)
+        alignment = panel.alignment
+        extent = np.array(panel.inputs.assessment.fixed.lattice.extent_um)
         rng = np.random.default_rng(2)
         for share in ((0.3, 0.35), (0.3, 0.6), (0.45, 0.75), (0.7, 0.6), (0.65, 0.35), (0.5, 0.25)):
             place = extent * share
-            laying.add_landmark(place)
-            laying.add_landmark(place + rng.normal(0, 15, 2))
-        laying.swap_landmarks(1, 3)
-        laying.shift((60.0, -90.0))
+            alignment.add_landmark(place)
+            alignment.add_landmark(place + rng.normal(0, 15, 2))
+        alignment.swap_landmarks(1, 3)
+        alignment.shift((60.0, -90.0))
         panel._again()
 
     def close(self) -> None:

@@ -45,7 +45,7 @@ def test_a_section_is_laid_by_hand_and_accepted(qtbot, dock, opened, own_cohort)
 
     # the section lies over CD34 where it was aligned; figures say how well
     panel.begin.click()
-    qtbot.waitUntil(lambda: panel.laying is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: panel.alignment is not None, timeout=60_000)
     assert layers["H&E"].visible
     assert layers["CD34"].visible
     assert not dock.board.layer("CAIX").visible
@@ -61,16 +61,16 @@ def test_a_section_is_laid_by_hand_and_accepted(qtbot, dock, opened, own_cohort)
     panel.tool.shifted.connect(lambda step, on: moves.append(on))
     steps = np.array([[0, 0], [40, 30], [90, 60], [200, 150]])
     hand.drag(list(middle + steps), lambda: len(moves) + 1)
-    moved = panel.laying.now.transform.apply([[0, 0]]) - automatic.apply([[0, 0]])
+    moved = panel.alignment.now.transform.apply([[0, 0]]) - automatic.apply([[0, 0]])
     assert moved[0] == pytest.approx([200, 150], abs=15)
-    assert np.allclose(layers["H&E"].affine.affine_matrix, panel.laying.now.transform.matrix)
-    assert np.allclose(layers[OUTLINE].affine.affine_matrix, panel.laying.now.transform.matrix)
+    assert np.allclose(layers["H&E"].affine.affine_matrix, panel.alignment.now.transform.matrix)
+    assert np.allclose(layers[OUTLINE].affine.affine_matrix, panel.alignment.now.transform.matrix)
     hand.key(Qt.Key.Key_Comma)
-    assert panel.laying.now.transform.angle_deg == pytest.approx(automatic.angle_deg + 0.5)
+    assert panel.alignment.now.transform.angle_deg == pytest.approx(automatic.angle_deg + 0.5)
     hand.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     hand.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
-    assert not panel.laying.can_undo
-    assert np.allclose(panel.laying.now.transform.matrix, automatic.matrix)
+    assert not panel.alignment.can_undo
+    assert np.allclose(panel.alignment.now.transform.matrix, automatic.matrix)
     panel.redo_button.click()
     qtbot.waitUntil(lambda: "check the alignment" in panel.figures.text(), timeout=60_000)
 
@@ -83,33 +83,33 @@ def test_a_section_is_laid_by_hand_and_accepted(qtbot, dock, opened, own_cohort)
     assert not layers["H&E"].visible
 
     # landmarks: each section alone for its click; residuals, an exchange found and undone
-    panel.mark_button.click()
+    panel.landmark_button.click()
     true = true_map(case, "he")
     places = middle + np.array([[-400, -450], [-300, 400], [350, -300], [400, 350], [0, 0.0]])
     for place in places:
         assert layers["H&E"].visible
         assert not layers["CD34"].visible
         own = true.inverse().apply([place])
-        hand.click(panel.laying.now.transform.apply(own)[0])
-        qtbot.waitUntil(lambda: panel.laying.now.unpaired is not None, timeout=20_000)
+        hand.click(panel.alignment.now.transform.apply(own)[0])
+        qtbot.waitUntil(lambda: panel.alignment.now.unpaired is not None, timeout=20_000)
         assert not layers["H&E"].visible
         assert layers["CD34"].visible
         hand.click(place)
-        qtbot.waitUntil(lambda: panel.laying.now.unpaired is None, timeout=20_000)
+        qtbot.waitUntil(lambda: panel.alignment.now.unpaired is None, timeout=20_000)
     assert panel.list.count() == 5
     assert all("µm" in panel.list.item(n).text() for n in range(5))
     assert {OWN, PARTNERS, GAPS} <= {layer.name for layer in layers}
     panel._act("swap_landmarks", 0, 3)
-    assert "1 and 4 appear to be swapped" in panel.doubts.text()
-    panel.exchange_button.click()
-    assert "swapped" not in panel.doubts.text()
+    assert "1 and 4 appear to be swapped" in panel.warnings.text()
+    panel.swap_button.click()
+    assert "swapped" not in panel.warnings.text()
     panel.list.setCurrentRow(4)
     panel.delete_button.click()
     assert panel.list.count() == 4
     panel.undo_button.click()
     panel.fit_button.click()
-    assert panel.laying.residuals_um().max() < 15  # clicks are as fine as a screen pixel
-    accepted = panel.laying.now.transform
+    assert panel.alignment.residuals_um().max() < 15  # clicks are as fine as a screen pixel
+    accepted = panel.alignment.now.transform
 
     # accept stores it with its source, runs the step, and the canvas is as before
     panel.accept_button.click()
@@ -129,7 +129,7 @@ def test_a_section_is_laid_by_hand_and_accepted(qtbot, dock, opened, own_cohort)
     record = stored.store.read(ALIGNMENT["he"])
     assert np.allclose(record["matrix_um"], accepted.matrix)
     assert len(record["landmark_residuals_um"]) == 5
-    assert "(landmarks)" in panel.said.text()
+    assert "(landmarks)" in panel.message.text()
 
     # the command line has nothing to do, and makes the same bytes when it starts anew
     assert case_status(stored).states["align_he"].word == "done"
@@ -155,19 +155,19 @@ def test_the_pet_is_laid_with_its_voxels_and_resolution(qtbot, dock, opened, own
     panel, layers = page.panel, dock.viewer.layers
     panel.what.setCurrentIndex(panel.what.findData("pet"))
     panel.begin.click()
-    qtbot.waitUntil(lambda: panel.laying is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: panel.alignment is not None, timeout=60_000)
     assert {PET, VOXELS, CIRCLE, OUTLINE} <= {layer.name for layer in layers}
     ring = layers[CIRCLE].data[:, 0]
     assert np.ptp(ring, axis=0) == pytest.approx([1500, 1500], rel=0.01)
     bad = tmp_path / "bad.csv"
     bad.write_text("1,2\n")
-    panel.take_matrix(bad)
+    panel.import_transform(bad)
     assert "bad.csv" in dock.workspace.problem.sentence
     true, path = true_map(case, "pet"), tmp_path / "other.csv"
     np.savetxt(path, true.matrix, delimiter=",")
-    panel.take_matrix(path)
+    panel.import_transform(path)
     assert np.allclose(layers[VOXELS].affine.affine_matrix, true.matrix)
-    assert panel.laying.entry().source == "file"
+    assert panel.alignment.entry().source == "file"
     qtbot.waitUntil(lambda: "overlap" in panel.figures.text(), timeout=60_000)
     qtbot.waitUntil(lambda: "from the most likely" in panel.figures.text(), timeout=60_000)
     assert "expected error of the position" in panel.figures.text()

@@ -1,7 +1,8 @@
-"""Manual alignment of a section to CD34: moves, landmarks and undo; without files or windows."""
+"""Manual alignment of a section to CD34: its inputs, moves, landmarks and undo."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,11 +11,32 @@ import numpy as np
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
-from napari_mosaik.io.case import GivenAlignment
-from napari_mosaik.register import AlignKind, LandmarkPairs
-from napari_mosaik.workflow.given_alignment import GivenBy, given_alignment_entry
+from napari_mosaik.core.raster import Raster
+from napari_mosaik.io.case import Case, GivenAlignment
+from napari_mosaik.register import (
+    AlignKind,
+    Alignment,
+    LandmarkPairs,
+    PetAlignParams,
+)
+from napari_mosaik.workflow.given_alignment import (
+    AssessmentInputs,
+    GivenBy,
+    current_transform,
+    given_alignment_entry,
+    landmark_spacing_um,
+    read_assessment_inputs,
+)
 
-__all__ = ["AlignmentState", "ManualAlignment"]
+__all__ = [
+    "AlignmentInputs",
+    "AlignmentState",
+    "ManualAlignment",
+    "assess_uptake_while",
+    "read_alignment_inputs",
+]
+
+_OVERVIEW_PX = 700
 
 _Position = tuple[float, float]
 
@@ -191,3 +213,104 @@ def _position(values: Any) -> _Position:
 
 def _points(pairs: tuple[_Position, ...]) -> FloatArray:
     return np.array(pairs, np.float64).reshape(-1, 2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AlignmentInputs:
+    """What manual alignment of a section reads of a case.
+
+    Parameters
+    ----------
+    case, frame
+        The case, and the section: "he", "caix" or "pet".
+    assessment
+        Tissue masks of the section and of CD34, and the PET, for the registration error.
+    picture
+        Overview of the section, shape (rows, columns, 3), or the PET slice, shape (rows, columns).
+    fwhm_um
+        Spatial resolution of the PET, µm; 0 for a slide.
+    start
+        The current alignment; where there is none, the centres of the masks coincide.
+    landmarks
+        Landmarks that were given before.
+    centre_um
+        Centre of the tissue on CD34, (row, column) in µm.
+    spacing_um, reference_spacing_um
+        Pixel sizes of the section and of CD34, (row, column) in µm.
+    """
+
+    case: Case
+    frame: str
+    assessment: AssessmentInputs
+    picture: Raster
+    fwhm_um: float
+    start: Transform
+    landmarks: LandmarkPairs
+    centre_um: tuple[float, float]
+    spacing_um: tuple[float, float]
+    reference_spacing_um: tuple[float, float]
+
+
+def read_alignment_inputs(case: Case, frame: str) -> AlignmentInputs:
+    """Read what manual alignment of a section needs; coordinates in µm, landmarks of shape (n, 2).
+
+    Raises `InputError` when a slide or the PET is missing or cannot be read.
+    """
+    assessment = read_assessment_inputs(case, frame)
+    moving, fixed = _centre_um(assessment.moving), _centre_um(assessment.fixed)
+    start = current_transform(case, frame)
+    if start is None:
+        shift = (fixed[0] - moving[0], fixed[1] - moving[1])
+        start = Transform.similarity(frame, REFERENCE, shift_um=shift)
+    entry = case.file.given_alignment(frame)
+    landmarks = LandmarkPairs()
+    if entry is not None:
+        landmarks = LandmarkPairs(
+            np.array(entry.landmarks_um, float).reshape(-1, 2),
+            np.array(entry.reference_landmarks_um, float).reshape(-1, 2),
+        )
+    params = assessment.params
+    return AlignmentInputs(
+        case,
+        frame,
+        assessment,
+        _overview(case, frame),
+        params.fwhm_um if isinstance(params, PetAlignParams) else 0.0,
+        start,
+        landmarks,
+        fixed,
+        landmark_spacing_um(case, frame),
+        case.spacing_um(REFERENCE),
+    )
+
+
+def assess_uptake_while(
+    assessment: AssessmentInputs, transform: Transform, wanted: Callable[[], bool]
+) -> Alignment | str:
+    """Assess an alignment by the PET, or the reason why that is impossible.
+
+    Stops early when *wanted* becomes false: the section was moved meanwhile.
+    """
+    work = assessment.assess_uptake(transform)
+    while wanted():
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value if end.value is not None else "the PET has no values on the section"
+        except InputError as error:
+            return str(error)
+    return "superseded"
+
+
+def _overview(case: Case, frame: str) -> Raster:
+    """The PET, or an overview of the slide."""
+    if frame == "pet":
+        return case.pet().raster
+    with case.slide(frame) as slide:
+        return slide.thumbnail(max(slide.lattice.extent_um) / _OVERVIEW_PX)
+
+
+def _centre_um(mask: Raster) -> tuple[float, float]:
+    rows, columns = np.nonzero(np.asarray(mask.values, bool))
+    centre = mask.lattice.to_um([[rows.mean(), columns.mean()]])[0]
+    return float(centre[0]), float(centre[1])

@@ -13,7 +13,7 @@ from napari_mosaik.view.alignment import checkerboard, circle_lines, voxel_lines
 from napari_mosaik.view.layers import pet_layer
 from napari_mosaik.view.objects import outline_lines
 from napari_mosaik.view.spec import placement, placement_um
-from napari_mosaik.widgets.canvas.layout import LayoutState
+from napari_mosaik.widgets.canvas.layout_state import LayoutState
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from napari_mosaik.widgets.canvas.layer_board import LayerBoard
     from napari_mosaik.workflow.manual_alignment import AlignmentState
 
-__all__ = ["PREFIX", "AlignView", "Look", "Seen"]
+__all__ = ["PREFIX", "AlignView", "AlignmentPicture", "OverlayMode"]
 
 PREFIX = "Align: "
-Look = Literal["blend", "checkerboard", "outline"]
+OverlayMode = Literal["blend", "checkerboard", "outline"]
 OUTLINE, BOARD, PET = f"{PREFIX}outline", f"{PREFIX}checkerboard", f"{PREFIX}PET"
 OWN, PARTNERS, GAPS = f"{PREFIX}landmarks", f"{PREFIX}landmarks on CD34", f"{PREFIX}residuals"
 VOXELS, CIRCLE = f"{PREFIX}PET voxels", f"{PREFIX}PET resolution"
@@ -34,7 +34,7 @@ _OWN, _PARTNER = palette.LANDMARK, palette.REFERENCE_LANDMARK
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class AlignmentPicture:
     """What is drawn of a section: tissue outline, and overview image or PET slice."""
 
     frame: str
@@ -49,8 +49,8 @@ class AlignView:
 
     def __init__(self, board: LayerBoard) -> None:
         self.board, self.viewer = board, board.viewer
-        self.seen: Seen | None = None
-        self.look: Look = "blend"
+        self.section: AlignmentPicture | None = None
+        self.look: OverlayMode = "blend"
         self.opacity = 0.5
         self.marking = ""
         """Which section alone is shown while a landmark is set: "own", "partner" or neither."""
@@ -60,31 +60,31 @@ class AlignView:
     @property
     def slide(self) -> Layer | None:
         """The layer of the section itself; for the PET the one that is made here."""
-        if self.seen is None:
+        if self.section is None:
             return None
-        if self.seen.frame == "pet":
+        if self.section.frame == "pet":
             return self._own(PET)
-        return self.board.slide_layer(self.seen.frame)
+        return self.board.slide_layer(self.section.frame)
 
-    def enter(self, seen: Seen, laid: AlignmentState) -> None:
+    def enter(self, section: AlignmentPicture, state: AlignmentState) -> None:
         """Show a section over CD34 and nothing else."""
         self._before = LayoutState.of(self.viewer)
-        self.seen = seen
+        self.section = section
         reference = self.board.slide_layer(REFERENCE)
         for layer in self.viewer.layers:
             layer.visible = layer is reference
-        if seen.frame == "pet":
-            spec = pet_layer(seen.picture, laid.transform)
+        if section.frame == "pet":
+            spec = pet_layer(section.picture, state.transform)
             self._put(PET, spec.data, "image", {**spec.place, **spec.style}, opacity=self.opacity)
-            low, high = self._pet_extent(seen)
-            lines = voxel_lines(seen.picture.lattice, low, high)
-            self._vectors(VOXELS, lines, palette.TILE, laid.transform, width_um=15.0)
+            low, high = self._pet_extent(section)
+            lines = voxel_lines(section.picture.lattice, low, high)
+            self._vectors(VOXELS, lines, palette.TILE, state.transform, width_um=15.0)
         for layer in (reference, self.slide):
             if layer is not None:
                 self._looks[layer] = (float(layer.opacity), np.array(layer.affine.affine_matrix))
-        lines = outline_lines(np.asarray(seen.tissue.values, bool), seen.tissue.lattice)
-        self._vectors(OUTLINE, lines, palette.TISSUE, laid.transform, width_um=self._thin_um)
-        self.show(laid)
+        lines = outline_lines(np.asarray(section.tissue.values, bool), section.tissue.lattice)
+        self._vectors(OUTLINE, lines, palette.TISSUE, state.transform, width_um=self._thin_um)
+        self.show(state)
 
     def leave(self) -> None:
         """Put the canvas back as it was."""
@@ -99,31 +99,31 @@ class AlignView:
         for layer, shown in self._before.shown.items():
             if layer in self.viewer.layers:
                 layer.visible = shown
-        self._before, self.seen, self._looks, self.marking = None, None, {}, ""
+        self._before, self.section, self._looks, self.marking = None, None, {}, ""
 
-    def show(self, laid: AlignmentState) -> None:
+    def show(self, state: AlignmentState) -> None:
         """Draw everything where it lies now."""
-        seen, matrix = self.seen, np.array(laid.transform.matrix)
-        if seen is None:
+        section, matrix = self.section, np.array(state.transform.matrix)
+        if section is None:
             return
         for layer in (self.slide, self._own(OUTLINE), self._own(VOXELS)):
             if layer is not None:
                 layer.affine = matrix
-        self._show_look(laid)
-        self._show_marks(laid)
-        if seen.frame == "pet":
-            self.show_circle(self._middle(seen))
+        self._show_look(state)
+        self._show_marks(state)
+        if section.frame == "pet":
+            self.show_circle(self._middle(section))
 
     def show_circle(self, place_um: Any) -> None:
         """Draw the resolution of the PET about a place on CD34."""
-        if self.seen is not None and self.seen.fwhm_um:
-            lines = circle_lines(place_um, self.seen.fwhm_um)
+        if self.section is not None and self.section.fwhm_um:
+            lines = circle_lines(place_um, self.section.fwhm_um)
             self._vectors(CIRCLE, lines, palette.PSF_CIRCLE, None, width_um=25.0)
 
     # --- parts ----------------------------------------------------------------------------------
-    def _show_look(self, laid: AlignmentState) -> None:
+    def _show_look(self, state: AlignmentState) -> None:
         slide, reference = self.slide, self.board.slide_layer(REFERENCE)
-        board = self.look == "checkerboard" and self.seen is not None and not self.marking
+        board = self.look == "checkerboard" and self.section is not None and not self.marking
         covered = self.look == "blend" or self.marking == "own"
         if slide is not None:
             slide.visible = covered and self.marking != "partner"
@@ -134,7 +134,7 @@ class AlignView:
         if slide is not None and reference is not None:
             self._above(slide, reference)
         if board:
-            self._show_board(laid)
+            self._show_board(state)
         elif (made := self._own(BOARD)) is not None:
             made.visible = False
 
@@ -143,14 +143,14 @@ class AlignView:
         if layers.index(slide) < layers.index(reference):
             layers.move(layers.index(reference), layers.index(slide))
 
-    def _show_board(self, laid: AlignmentState) -> None:
-        seen = self.seen
-        assert seen is not None
-        extent = seen.fixed.lattice
+    def _show_board(self, state: AlignmentState) -> None:
+        section = self.section
+        assert section is not None
+        extent = section.fixed.lattice
         lattice = extent.resized(max(extent.extent_um) / 700)
         square_um = max(extent.extent_um) / SQUARES
-        picture = seen.picture if seen.frame != "pet" else _magma(seen.picture)
-        data = checkerboard(picture, lattice, laid.transform, square_um)
+        picture = section.picture if section.frame != "pet" else _magma(section.picture)
+        data = checkerboard(picture, lattice, state.transform, square_um)
         layer = self._own(BOARD)
         if layer is not None:
             layer.data, layer.visible = data, True
@@ -161,10 +161,10 @@ class AlignView:
             layers = self.viewer.layers
             layers.move(layers.index(outline), len(layers))
 
-    def _show_marks(self, laid: AlignmentState) -> None:
-        own = [*laid.moving, *([laid.unpaired] if laid.unpaired is not None else [])]
-        moved = laid.transform.apply(np.array(own, float).reshape(-1, 2))
-        fixed = np.array(laid.fixed, float).reshape(-1, 2)
+    def _show_marks(self, state: AlignmentState) -> None:
+        own = [*state.moving, *([state.unpaired] if state.unpaired is not None else [])]
+        moved = state.transform.apply(np.array(own, float).reshape(-1, 2))
+        fixed = np.array(state.fixed, float).reshape(-1, 2)
         gaps = np.stack([moved[: len(fixed)], fixed - moved[: len(fixed)]], axis=1)
         self._points(OWN, moved, _OWN)
         self._points(PARTNERS, fixed, _PARTNER)
@@ -213,16 +213,16 @@ class AlignView:
     def _thin_um(self) -> float:
         return 2.0 / float(self.viewer.scene.camera.zoom)
 
-    def _pet_extent(self, seen: Seen) -> tuple[Any, Any]:
+    def _pet_extent(self, section: AlignmentPicture) -> tuple[Any, Any]:
         """Lowest and highest place of the specimen on the PET, with a little room."""
-        rows, cols = np.nonzero(np.asarray(seen.tissue.values, bool))
-        corners = seen.tissue.lattice.to_um([[rows.min(), cols.min()], [rows.max(), cols.max()]])
-        room = np.asarray(seen.picture.lattice.spacing_um)
+        rows, cols = np.nonzero(np.asarray(section.tissue.values, bool))
+        corners = section.tissue.lattice.to_um([[rows.min(), cols.min()], [rows.max(), cols.max()]])
+        room = np.asarray(section.picture.lattice.spacing_um)
         return corners[0] - room, corners[1] + room
 
-    def _middle(self, seen: Seen) -> Any:
-        rows, cols = np.nonzero(np.asarray(seen.fixed.values, bool))
-        return seen.fixed.lattice.to_um([[rows.mean(), cols.mean()]])[0]
+    def _middle(self, section: AlignmentPicture) -> Any:
+        rows, cols = np.nonzero(np.asarray(section.fixed.values, bool))
+        return section.fixed.lattice.to_um([[rows.mean(), cols.mean()]])[0]
 
 
 def _magma(pet: Raster) -> Raster:

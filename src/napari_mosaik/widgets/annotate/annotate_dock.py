@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
@@ -62,11 +63,11 @@ class AnnotateDock(QWidget):
             "Pan/zoom (no tool)", self.drawing.release, "Returns the mouse to pan and zoom"
         )
         self.away.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.size = QSlider(Qt.Orientation.Horizontal)
-        self.size.setRange(4, 120)
-        self.size.setValue(round(self.drawing.brush_px))
-        self.size.setToolTip("Diameter on the screen; the diameter in µm follows the zoom")
-        self.size.valueChanged.connect(self._size_changed)
+        self.brush_size = QSlider(Qt.Orientation.Horizontal)
+        self.brush_size.setRange(4, 120)
+        self.brush_size.setValue(round(self.drawing.brush_px))
+        self.brush_size.setToolTip("Diameter on the screen; the diameter in µm follows the zoom")
+        self.brush_size.valueChanged.connect(self._size_changed)
         self.size_words = QLabel()
         self.overlap = QCheckBox("No overlap: the latest annotation wins")
         self.overlap.setChecked(True)
@@ -88,14 +89,14 @@ class AnnotateDock(QWidget):
         tools = QGridLayout()
         for i, tool in enumerate(self.tool_buttons.values()):
             tools.addWidget(tool, i // 3, i % 3)
-        tools.addWidget(self.away, 1, 2)
+        tools.addWidget(self.away, 2, 0, 1, 3)
         self.setLayout(
             column(
                 row(QLabel("Reader"), self.reader),
                 self._palette,
                 self.new_class,
                 tools,
-                row(QLabel("Brush"), self.size, self.size_words),
+                row(QLabel("Brush"), self.brush_size, self.size_words),
                 self.overlap,
                 row(self.undo, self.redo, 1),
                 self.hint,
@@ -115,8 +116,8 @@ class AnnotateDock(QWidget):
         self.drawing.failed.connect(lambda error: self.hint.setText(f"⚠ {error}"))
         self.drawing.viewer.scene.camera.events.zoom.connect(self._show_size)
         events = self._controller.workspace.events
-        for signal in (events.job, events.states, events.case):
-            signal.connect(self._show)
+        for event in (events.job, events.states, events.case):
+            event.connect(self._show)
         events.change.connect(self._show_change)
 
     def _tool_button(self, name: str) -> QPushButton:
@@ -167,9 +168,7 @@ class AnnotateDock(QWidget):
         document = self.annotation.document
         for i, known in enumerate(document.snapshot.classes if document is not None else ()):
             key = f" ({known.key})" if known.key else ""
-            made = button(
-                f"{known.name}{key}", lambda name=known.name: self.drawing.choose_class(name)
-            )
+            made = button(f"{known.name}{key}", partial(self.drawing.choose_class, known.name))
             made.setCheckable(True)
             made.setIcon(_swatch(known.colour))
             label = wrapped_label(small=True)

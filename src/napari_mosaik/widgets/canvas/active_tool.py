@@ -245,7 +245,8 @@ class ToolHost(QObject):
     def tool_at(self, path: str) -> CanvasTool:
         """The tool of a class that is named by "module:Class", as in the table of shortcuts."""
         module, _, kind = path.partition(":")
-        return self.tool(getattr(import_module(module), kind))
+        found: type[CanvasTool] = getattr(import_module(module), kind)
+        return self.tool(found)
 
     def refresh_tool(self) -> None:
         """Apply mode and keys of the active tool again."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_mosaik.core.catalogue import STAINS, SUV
-from napari_mosaik.widgets.canvas.layout import Layout, LayoutState
+from napari_mosaik.widgets.canvas.layout import Layout
+from napari_mosaik.widgets.canvas.layout_state import LayoutState
 
 if TYPE_CHECKING:
     from napari.layers import Layer

@@ -23,14 +23,13 @@ from napari_mosaik.view.display_settings import (
 )
 from napari_mosaik.view.tile_loader import PieceReaders
 from napari_mosaik.view.tile_pyramid import LevelWindow, Piece, levels_of
-from napari_mosaik.widgets.canvas.lazy_level import LazyLevel, lazy_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_mosaik.io.slide import Slide
 
-__all__ = ["LazySlide", "attend", "redraw"]
+__all__ = ["LazyLevel", "LazySlide", "attend", "lazy_of", "redraw"]
 
 PLACEHOLDER: Final = 232
 """Light grey where nothing at all is known yet."""
@@ -40,6 +39,8 @@ _SETTLE_MS = (40, 400)
 """Least and most time between two redraws for pixels that came."""
 _AT_ONCE_PX: Final = 1 << 24
 """The coarsest level is read before anything else if no more pixels need to be decoded."""
+_CHUNK_PX: Final = 128
+"""Napari slices whole chunks: a small one keeps textures small, none would slice at every step."""
 _owners = itertools.count()
 _closing: set[LazySlide] = set()
 """Slides that wait for a thread that still reads; they must end in the window's thread."""
@@ -255,6 +256,59 @@ class LazySlide(QObject):
     def _drawn(self) -> None:
         took = 1000 * (time.perf_counter() - self._began)
         self._settle.setInterval(round(min(_SETTLE_MS[1], max(_SETTLE_MS[0], 2 * took))))
+
+
+class LazyLevel:
+    """One level of a `LazySlide` as an array that napari can slice; never waits for a decode.
+
+    It is for the canvas only: converting more of it than a screen can show raises `InputError`.
+    """
+
+    def __init__(self, slide: LazySlide, level: int) -> None:
+        self._slide = slide
+        self._level = level
+        self.shape = (*slide.lattices[level].shape, 3)
+        self.chunks = (_CHUNK_PX, _CHUNK_PX, 3)
+        self.dtype = np.dtype(np.uint8)
+        self.ndim = 3
+        self.size = int(np.prod(self.shape))
+
+    @property
+    def slide(self) -> LazySlide:
+        """The slide of which it is a level."""
+        return self._slide
+
+    def __getitem__(self, key: Any) -> Any:
+        parts: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
+        if Ellipsis in parts:
+            i = parts.index(Ellipsis)
+            parts = (*parts[:i], *[slice(None)] * (4 - len(parts)), *parts[i + 1 :])
+        parts = (*parts, *[slice(None)] * (3 - len(parts)))
+        rows, columns = (_as_slice(p, n) for p, n in zip(parts, self.shape[:2], strict=False))
+        window = LevelWindow(self._level, rows.start, columns.start, rows.stop, columns.stop)
+        out = self._slide.region(window)
+        rest = tuple(slice(None, None, p.step) if isinstance(p, slice) else 0 for p in parts[:2])
+        return out[(*rest, parts[2])]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        out = self[:]
+        return out if dtype is None else out.astype(dtype)
+
+
+def lazy_of(layer: Any) -> LazySlide | None:
+    """The slide that a layer shows, None for other layers."""
+    levels: Any = layer.data if getattr(layer, "multiscale", False) else ()
+    return levels[0].slide if len(levels) and isinstance(levels[0], LazyLevel) else None
+
+
+def _as_slice(part: Any, n: int) -> slice:
+    """First to last pixel that a part of an index names, whatever its step."""
+    if isinstance(part, slice):
+        chosen = range(*part.indices(n))
+        return slice(min(chosen), max(chosen) + 1) if len(chosen) else slice(0, 0)
+    if not -n <= int(part) < n:
+        raise IndexError(f"{part} is out of range for {n} pixels")
+    return slice(int(part) % n, int(part) % n + 1)
 
 
 def redraw(layer: Layer, thumbnail: bool = False) -> None:

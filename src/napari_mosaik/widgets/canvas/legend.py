@@ -50,8 +50,9 @@ class Overlays(QWidget):
     def _fill(self) -> None:
         for i in range(self._rows.count()):
             item = self._rows.itemAt(i)
-            if item is not None and isinstance(item.widget(), _Row):
-                item.widget().part()
+            shown = item.widget() if item is not None else None
+            if isinstance(shown, _Row):
+                shown.part()
         clear(self._rows)
         names = self._board.names()
         if not names:
@@ -141,7 +142,7 @@ class _Row(QFrame):
         shown = layer is not None and bool(layer.visible)
         self.eye.setChecked(shown)
         self.legend.setVisible(shown and self._has_legend)
-        self.fill.setChecked(_has_outline(layer) and layer.contour == 0)
+        self.fill.setChecked(layer is not None and _has_outline(layer) and layer.contour == 0)
         self.opacity.setValue(100 if layer is None else round(100 * float(layer.opacity)))
 
 

@@ -14,7 +14,7 @@ from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.canvas.active_tool import ToolHost
 from napari_mosaik.widgets.canvas.keys import CANVAS
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
-from napari_mosaik.widgets.canvas.layout import is_base
+from napari_mosaik.widgets.canvas.layout_state import is_base
 
 if TYPE_CHECKING:
     import napari

@@ -200,7 +200,8 @@ class OverviewMap(QWidget):
     def _on_map(self, image: QImage) -> QTransform:
         """Transform from image pixels (x, y) to pixels of the map."""
         assert self.view is not None
-        low, high = np.asarray(self._layer.extent.data, float)[:, -2:]
+        assert self._layer is not None
+        low, high = np.asarray(self._layer.extent.data, np.float64)[:, -2:]
         low, high = low - 0.5, high + 0.5
         ends = (low, (high[0], low[1]), (low[0], high[1]))
         origin, down, right = self.view.to_map([_to_um(self._layer, end) for end in ends])

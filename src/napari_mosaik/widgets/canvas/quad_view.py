@@ -25,9 +25,9 @@ from napari_mosaik.widgets.base.case_controller import missing_sources
 from napari_mosaik.widgets.canvas.camera import centre_um, look_at
 from napari_mosaik.widgets.canvas.keys import CANVAS
 from napari_mosaik.widgets.canvas.layer_board import fast_removal
-from napari_mosaik.widgets.canvas.layout import (
+from napari_mosaik.widgets.canvas.layout import Layout
+from napari_mosaik.widgets.canvas.layout_state import (
     BASE,
-    Layout,
     LayoutState,
     is_base,
     put_in_order,

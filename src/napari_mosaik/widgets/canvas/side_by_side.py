@@ -12,13 +12,8 @@ from napari_mosaik.view.layers import difference_layer, uptake_layers
 from napari_mosaik.view.spec import LayerSpec, placement_um
 from napari_mosaik.widgets.canvas.camera import fit
 from napari_mosaik.widgets.canvas.layer_board import fast_removal
-from napari_mosaik.widgets.canvas.layout import (
-    BASE,
-    Layout,
-    LayoutState,
-    put_in_order,
-    show_grid,
-)
+from napari_mosaik.widgets.canvas.layout import Layout
+from napari_mosaik.widgets.canvas.layout_state import BASE, LayoutState, put_in_order, show_grid
 from napari_mosaik.widgets.canvas.link import square_lines
 
 if TYPE_CHECKING:

@@ -13,12 +13,10 @@ from superqt.utils import qthrottled
 
 from napari_mosaik.view.display_settings import LIMITS, STAIN_NAMES, DisplaySettings, prepare
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
-from napari_mosaik.widgets.canvas.lazy_level import lazy_of
+from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, lazy_of
 
 if TYPE_CHECKING:
     import napari
-
-    from napari_mosaik.widgets.canvas.lazy_slide import LazySlide
 
 __all__ = ["SlideView"]
 
@@ -156,9 +154,10 @@ class SlideView(QWidget):
             for name in names:
                 self.stain.addItem(STAIN_NAMES[name], name)
         self.stain.setCurrentIndex(names.index(settings.stain))
-        for name, slider in self.sliders.items():
-            slider.show_value(getattr(settings, name))
-        for widget in (self.stain, *self.sliders.values()):
+        for setting, slider in self.sliders.items():
+            slider.show_value(getattr(settings, setting))
+        widgets: list[QWidget] = [self.stain, *self.sliders.values()]
+        for widget in widgets:
             widget.setEnabled(self._slide is not None)
         self.reset_button.setEnabled(self._slide is not None and not settings.neutral)
 

@@ -24,7 +24,7 @@ from napari_mosaik.view.measurements import Measurement, spacing_from_ruler
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.active_tool import ToolHost, ToolMode
 from napari_mosaik.widgets.canvas.camera import fit
-from napari_mosaik.widgets.canvas.layout import LayoutState
+from napari_mosaik.widgets.canvas.layout_state import LayoutState
 from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
 from napari_mosaik.widgets.canvas.tools.ruler import LineTool
 from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED
@@ -129,9 +129,10 @@ class Calibration(QWidget):
             self.cancel()
         case = self.controller.workspace.case
         self.which.clear()
-        for stain, entry in () if case is None else case.file.slides.items():
-            if entry.spacing_um is None and case.path(entry.path).exists():
-                self.which.addItem(f"{STAIN_TITLES[stain]}: {Path(entry.path).name}", stain)
+        if case is not None:
+            for stain, entry in case.file.slides.items():
+                if entry.spacing_um is None and case.path(entry.path).exists():
+                    self.which.addItem(f"{STAIN_TITLES[stain]}: {Path(entry.path).name}", stain)
         for widget in (self.which, self.begin_button):
             widget.setVisible(self.which.count() > 0)
         self._show()
@@ -208,8 +209,9 @@ class Calibration(QWidget):
         stain, case = self._stain, self.controller.workspace.case
         self.cancel()
         if case is not None:
-            entry = case.file.slides[stain].spaced((spacing, spacing), "ruler")
-            self.controller.update_case(slides={**case.file.slides, stain: entry})
+            slides: dict[Any, Any] = dict(case.file.slides)
+            slides[stain] = slides[stain].spaced((spacing, spacing), "ruler")
+            self.controller.update_case(slides=slides)
 
     def _keep(self, spacing: float) -> None:
         """Apply it to the layer of a slide that belongs to no case."""
