@@ -122,7 +122,7 @@ def _read(path: Path, number: int) -> None:
             slide.read(corner, (100.0, 100.0), 0.5)
         if number % 3 == 0 and rows * columns < 1 << 26:
             list(slide.find_damage())
-            slide.sound(slide.working_lattice(8.0))
+            slide.valid_mask(slide.working_lattice(8.0))
 
 
 # --- outside -------------------------------------------------------------------------------------

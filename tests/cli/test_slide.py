@@ -145,9 +145,9 @@ def test_colours_are_converted_only_with_a_profile(tmp_path, capsys):
 
 
 def test_missing_levels_are_made_once(tmp_path, capsys, monkeypatch):
-    from napari_mosaik.io.slide.pyramid import virtual as completed
+    from napari_mosaik.io.slide.pyramid import virtual
 
-    monkeypatch.setattr(completed, "MAX_COARSEST_PX", 100)
+    monkeypatch.setattr(virtual, "MAX_COARSEST_PX", 100)
     path, case = tmp_path / "a.tif", tmp_path / "case"
     tifffile.imwrite(path, PIXELS, tile=(64, 64), photometric="rgb", **CM)
     assert call(capsys, "new", case, "--he", path)[0] == 0

@@ -133,9 +133,9 @@ def test_snap_is_the_nearest_whole_multiple(tmp_path):
     with open_slide(path, (0.25, 0.5)) as slide:
         assert slide.spacing_source == "user"
         assert slide.properties["header_spacing"] == "0.5 x 0.5 µm"
-        assert slide.snap(0.1) == (0.25, 0.5)
-        assert slide.snap(1.0) == (1.0, 1.0)
-        assert slide.snap(0.7) == (0.75, 0.5)
+        assert slide.nearest_spacing_um(0.1) == (0.25, 0.5)
+        assert slide.nearest_spacing_um(1.0) == (1.0, 1.0)
+        assert slide.nearest_spacing_um(0.7) == (0.75, 0.5)
         np.testing.assert_array_equal(
             slide.read_lattice(slide.working_lattice(1.0)).values, mean(picture(), 4, 2)
         )

@@ -199,9 +199,9 @@ def test_a_corrupt_tile_is_left_out_and_marked_on_request(tmp_path):
         assert record["area_mm2"] == pytest.approx(32 * 32 / 1e6)
         assert record["tiles"][0]["origin_px"] == [64, 64]
         assert "row 64, column 64 px" in damage_summary(record, "CD34")
-        sound = slide.sound(slide.lattice)
+        sound = slide.valid_mask(slide.lattice)
         np.testing.assert_array_equal(sound, (expected != 255).any(axis=2) | (PIXELS == 255).all(2))
-        coarse = slide.sound(slide.working_lattice(5.0))  # 10 native pixels a sample
+        coarse = slide.valid_mask(slide.working_lattice(5.0))  # 10 native pixels a sample
         assert (~coarse).sum() == 7 * 7
         assert not coarse[6:13, 6:13].any()
     with pytest.raises(InputError, match="neither 'stop' nor 'skip'"):
@@ -232,7 +232,7 @@ def test_overlapping_damage_is_counted_once():
         log.add(key, "spoilt")
     assert [tile.level for tile in log.tiles()] == [0, 0, 1]
     assert log.record()["area_mm2"] == pytest.approx((128**2 + 64**2) / 1e6)
-    assert (~log.sound(Lattice("slide", (256, 256), (1.0, 1.0)))).sum() == 128**2 + 64**2
+    assert (~log.valid_mask(Lattice("slide", (256, 256), (1.0, 1.0)))).sum() == 128**2 + 64**2
 
 
 def test_a_slide_that_shrinks_or_vanishes_is_no_damaged_tile(tmp_path):

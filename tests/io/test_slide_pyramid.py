@@ -8,7 +8,7 @@ from napari_mosaik.core import InputError
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io.slide import View, open_slide
 from napari_mosaik.io.slide.pyramid import virtual as module
-from napari_mosaik.io.slide.pyramid.build import complete_pyramid, lacks_levels
+from napari_mosaik.io.slide.pyramid.build import complete_pyramid, has_missing_levels
 
 CM = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}  # 0.5 µm per pixel
 SHAPE = (1237, 1811)
@@ -64,7 +64,7 @@ def test_virtual_levels_are_exact_means_of_the_level_below(tmp_path, layout):
     with open_slide(write(tmp_path / "a.tif", pixels, **layout)) as slide:
         assert [level.virtual for level in slide.levels] == [False, True, True, True]
         assert [level.downsample[0] for level in slide.levels] == [1, 4, 16, 64]
-        assert lacks_levels(slide)
+        assert has_missing_levels(slide)
         for n in (1, 2, 3):
             pixels = halved(pixels, 4)
             assert slide.levels[n].shape == pixels.shape[:2]
@@ -79,7 +79,7 @@ def test_numbers_do_not_depend_on_the_store(tmp_path):
         assert iter_of is not None
         assert steps[0].fraction == 0
         assert steps[-1].fraction == 1
-        assert not lacks_levels(slide)
+        assert not has_missing_levels(slide)
         assert slide.digest() == before == plain.digest()
         with open_slide(path, pyramids=tmp_path / "p") as again:
             assert again.source.store is not None
@@ -122,7 +122,7 @@ def test_gaps_are_filled_and_good_pyramids_left_alone(tmp_path):
     good = write(tmp_path / "good.tif", pixels, (four, sixteen, halved(sixteen, 2)), tile=(64, 64))
     with open_slide(good) as slide:
         assert not any(level.virtual for level in slide.levels)
-        assert not lacks_levels(slide)
+        assert not has_missing_levels(slide)
         assert run_to_end(complete_pyramid(slide, tmp_path / "none")) is None
         assert not (tmp_path / "none").exists()
 
@@ -135,7 +135,7 @@ def test_cancelled_and_failed_builds_leave_nothing(tmp_path, monkeypatch):
         next(work)
         work.close()
         assert list((tmp_path / "p").iterdir()) == []
-        assert lacks_levels(slide)
+        assert has_missing_levels(slide)
         monkeypatch.setattr("shutil.disk_usage", lambda place: type("U", (), {"free": 1000})())
         with pytest.raises(InputError, match="free some space"):
             run_to_end(complete_pyramid(slide, tmp_path / "p"))
@@ -165,9 +165,9 @@ def test_damaged_store_is_made_again_from_the_slide(tmp_path):
         np.testing.assert_array_equal(level_pixels(slide, 1), good)
     (place / "zarr.json").write_text("{}")
     with open_slide(path, pyramids=tmp_path / "p") as slide:
-        assert lacks_levels(slide)
+        assert has_missing_levels(slide)
         run_to_end(complete_pyramid(slide, tmp_path / "p"))
-        assert not lacks_levels(slide)
+        assert not has_missing_levels(slide)
 
 
 def test_damaged_tile_below_a_virtual_level(tmp_path):

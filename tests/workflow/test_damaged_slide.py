@@ -129,7 +129,7 @@ def test_an_object_at_a_damaged_tile_is_left_out_whole(tmp_path):
         np.testing.assert_array_equal(kept == 3, labels == 3)
         further = drop_damaged_objects(labels, slide, block.outer, margin_um=3.0)
         assert set(np.unique(further)) == {0, 1, 3}
-        whole = Raster(slide.sound(lattice), Lattice(lattice.frame, lattice.shape, (0.5, 0.5)))
+        whole = Raster(slide.valid_mask(lattice), Lattice(lattice.frame, lattice.shape, (0.5, 0.5)))
         assert int((~whole.values).sum()) == 64 * 64
 
 

@@ -39,12 +39,12 @@ def pyramid(
 
 def _completed(case: Case, bar: Bar) -> dict[str, str]:
     """What was done, by stain."""
-    from napari_mosaik.io.slide.pyramid.build import complete_pyramid, lacks_levels
+    from napari_mosaik.io.slide.pyramid.build import complete_pyramid, has_missing_levels
 
     states: dict[str, str] = {}
     for stain in case.file.slides:
         with case.slide(stain) as slide:
-            if not lacks_levels(slide):
+            if not has_missing_levels(slide):
                 states[stain] = "complete"
                 continue
             work = complete_pyramid(slide, case.pyramids)

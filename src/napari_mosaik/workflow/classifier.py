@@ -381,7 +381,7 @@ def _annotated_tiles(
             if own.shape == (DENSENET_TILE_PX, DENSENET_TILE_PX) and own.any():
                 row, col = block.rows.start // GROUP_PX, block.cols.start // GROUP_PX
                 pixels = reader.rgb(block.core)
-                own = np.where(slide.sound(block.core), own, 0).astype(own.dtype)
+                own = np.where(slide.valid_mask(block.core), own, 0).astype(own.dtype)
                 yield pixels, own, f"{case.name} {row} {col}"
 
 
@@ -417,7 +417,7 @@ def _annotated_pixels(
         def read(block: Block) -> None:
             spacing_um = reader.lattice.spacing_um[0] / reader.factor
             features = block_features(reader.rgb(block.outer), spacing_um, params)[block.inner]
-            own = np.where(slide.sound(block.core), codes[block.rows, block.cols], 0)
+            own = np.where(slide.valid_mask(block.core), codes[block.rows, block.cols], 0)
             numbers = (first << 24) + member[block.rows, block.cols].astype(np.int64)
             samples[block.index] = PixelSamples(features[own > 0], own[own > 0], numbers[own > 0])
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.io.case import Case
-from napari_mosaik.io.slide.pyramid.build import complete_pyramid, lacks_levels
+from napari_mosaik.io.slide.pyramid.build import complete_pyramid, has_missing_levels
 
 __all__ = ["build_missing_levels"]
 
@@ -37,7 +37,7 @@ def build_missing_levels(
     for stain in case.file.slides:
         try:
             with case.slide(stain) as slide:
-                if not lacks_levels(slide):
+                if not has_missing_levels(slide):
                     continue
                 with closing(complete_pyramid(slide, case.pyramids, threads)) as work:
                     for progress in work:

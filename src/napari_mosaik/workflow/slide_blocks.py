@@ -197,7 +197,7 @@ def drop_damaged_objects(
     """
     if not slide.damaged:
         return labels
-    damaged = ~slide.sound(lattice)
+    damaged = ~slide.valid_mask(lattice)
     if not damaged.any():
         return labels
     away_um = ndimage.distance_transform_edt(~damaged, sampling=lattice.spacing_um)

@@ -50,9 +50,9 @@ class SlidePart:
         """The damaged tiles met so far."""
         return self._slide.damaged
 
-    def sound(self, lattice: Lattice) -> NDArray[np.bool_]:
+    def valid_mask(self, lattice: Lattice) -> NDArray[np.bool_]:
         """A mask (rows, columns), False where a damaged tile touches a sample."""
-        return self._slide.sound(lattice)
+        return self._slide.valid_mask(lattice)
 
     def find_damage(self) -> Iterator[tuple[int, int]]:
         """Decode every tile once; yields (done, total) tiles, counts."""
@@ -68,9 +68,9 @@ class SlidePart:
         """Any rectangle at any pixel size (µm), (rows, columns, 3); white outside the slide."""
         return self._slide.read(origin_um, size_um, spacing_um)
 
-    def snap(self, spacing_um: float) -> tuple[float, float]:
+    def nearest_spacing_um(self, spacing_um: float) -> tuple[float, float]:
         """The whole multiple of the native pixel size nearest to *spacing_um*, per axis, µm."""
-        return self._slide.snap(spacing_um)
+        return self._slide.nearest_spacing_um(spacing_um)
 
     def working_lattice(self, spacing_um: float) -> Lattice:
         """The slide at the multiple of its native pixel size nearest to *spacing_um* (µm)."""

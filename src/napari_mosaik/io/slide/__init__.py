@@ -2,7 +2,7 @@
 
 from napari_mosaik.io.slide.formats.registry import dialog_filter, slide_only_suffixes
 from napari_mosaik.io.slide.open import open_slide
-from napari_mosaik.io.slide.pyramid.build import complete_pyramid, lacks_levels
+from napari_mosaik.io.slide.pyramid.build import complete_pyramid, has_missing_levels
 from napari_mosaik.io.slide.read.stream import SlideBlocks
 from napari_mosaik.io.slide.types.slide import Slide
 from napari_mosaik.io.slide.types.tiles import View
@@ -13,7 +13,7 @@ __all__ = [
     "View",
     "complete_pyramid",
     "dialog_filter",
-    "lacks_levels",
+    "has_missing_levels",
     "open_slide",
     "slide_only_suffixes",
 ]

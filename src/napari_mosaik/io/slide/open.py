@@ -9,7 +9,7 @@ from pathlib import Path
 from napari_mosaik.core import InputError
 from napari_mosaik.core.spacing import SpacingSource
 from napari_mosaik.io.slide.formats.registry import open_source
-from napari_mosaik.io.slide.pyramid.virtual import CompletedSource, completed
+from napari_mosaik.io.slide.pyramid.virtual import VirtualPyramidSource, with_virtual_levels
 from napari_mosaik.io.slide.read.slide import SlideImage
 from napari_mosaik.io.slide.types.damage import DamagePolicy, policy_named
 from napari_mosaik.io.slide.types.pixel_size import check_header_spacing, check_user_spacing
@@ -42,7 +42,7 @@ def open_slide(
         Name of the slide's µm frame ("he", "cd34"...).
     damaged
         At a tile that cannot be decoded: "stop" raises `InputError`; "skip" makes its pixels
-        white and logs it, see ``slide.damaged`` and ``slide.sound``.
+        white and logs it, see ``slide.damaged`` and ``slide.valid_mask``.
     spacing_source
         Who gave *spacing_um*: "user", "profile" (of a scanner) or "ruler".
     icc
@@ -97,7 +97,7 @@ def _prepared(source: TileSource, icc: bool, pyramids: Path | str | None) -> Til
         from napari_mosaik.io.slide.read.icc import SrgbSource
 
         source = SrgbSource(source)
-    source = completed(source)
-    if isinstance(source, CompletedSource) and pyramids is not None:
+    source = with_virtual_levels(source)
+    if isinstance(source, VirtualPyramidSource) and pyramids is not None:
         source.expect(Path(pyramids))
     return source

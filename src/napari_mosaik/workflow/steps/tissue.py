@@ -77,7 +77,7 @@ def _step(stain: str) -> Step[TissueParams]:
                     yield Progress(0.5 * done / total, 1, "looking for damaged tiles")
             yield Progress(0.5, 1, "reading the overview")
             overview = slide.thumbnail(params.spacing_um)
-            valid = slide.sound(overview.lattice)
+            valid = slide.valid_mask(overview.lattice)
             if slide.damage_policy == "skip":
                 inputs.note(DAMAGED, slide.damage_record())
             yield Progress(0.55, 1, "detecting tissue")

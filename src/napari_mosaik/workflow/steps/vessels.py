@@ -72,7 +72,7 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
                 blocks[index].inner,
                 resample_mask(core, mask),
                 resample_mask(core, edge),
-                slide.sound(core) if slide.damaged else None,
+                slide.valid_mask(core) if slide.damaged else None,
             )
 
         walls = yield from inputs.stream(

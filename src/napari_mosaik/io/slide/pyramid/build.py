@@ -14,21 +14,21 @@ from napari_mosaik.core import InputError
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.io.files import remove_tree, saving
 from napari_mosaik.io.slide.pyramid.store import PyramidStore
-from napari_mosaik.io.slide.pyramid.virtual import CompletedSource
+from napari_mosaik.io.slide.pyramid.virtual import VirtualPyramidSource
 from napari_mosaik.io.slide.read.slide import SlideImage
 from napari_mosaik.io.slide.types.slide import Slide
 from napari_mosaik.io.slide.types.tiles import Pixels
 
-__all__ = ["complete_pyramid", "lacks_levels"]
+__all__ = ["complete_pyramid", "has_missing_levels"]
 
 _DRAFT_AGE_S = 24 * 3600
 _Key = tuple[int, int, int]
 
 
-def lacks_levels(slide: Slide) -> bool:
+def has_missing_levels(slide: Slide) -> bool:
     """Whether levels of the slide are computed on the fly that `complete_pyramid` would store."""
     source = slide.source if isinstance(slide, SlideImage) else None
-    return isinstance(source, CompletedSource) and not source.find_store()
+    return isinstance(source, VirtualPyramidSource) and not source.find_store()
 
 
 def complete_pyramid(
@@ -60,7 +60,7 @@ def complete_pyramid(
         If there is not enough disk space, or a tile cannot be decoded.
     """
     source = slide.source if isinstance(slide, SlideImage) else None
-    if not isinstance(source, CompletedSource):
+    if not isinstance(source, VirtualPyramidSource):
         return None
     place = source.place(folder)
     levels = {n: source.levels[n] for n in source.virtual}
@@ -104,7 +104,7 @@ def _check_room(slide: Slide, folder: Path, size: int) -> None:
 
 
 def _fill(
-    source: CompletedSource, draft: PyramidStore, threads: int
+    source: VirtualPyramidSource, draft: PyramidStore, threads: int
 ) -> Generator[Progress, None, None]:
     """Make all tiles, finest level first, each from the stored tiles of the level before it."""
 
@@ -128,7 +128,7 @@ def _fill(
     yield Progress(total, total, "tiles of coarse levels")
 
 
-def _tiles(source: CompletedSource, level: int) -> Iterator[_Key]:
+def _tiles(source: VirtualPyramidSource, level: int) -> Iterator[_Key]:
     shape, tile = source.levels[level].shape, source.levels[level].tile
     for row in range(-(-shape[0] // tile[0])):
         for column in range(-(-shape[1] // tile[1])):

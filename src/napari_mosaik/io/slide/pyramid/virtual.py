@@ -1,9 +1,9 @@
-"""Levels that a file lacks: exact means of blocks of the next finer level, made when asked for.
+"""Missing levels of a file: exact block means of the next finer level, computed on request.
 
 A slide without a pyramid, or with levels far apart, would be decoded at full size for every coarse
-view.  `CompletedSource` adds *virtual* levels in between.  A pixel of a virtual level is the mean
-of 2 x 2 or 4 x 4 pixels of the level below it (white outside the slide), whether it is made on the
-fly or was made once and stored; numbers never depend on what is stored.
+view.  `VirtualPyramidSource` adds *virtual* levels in between.  A pixel of a virtual level is the
+mean of 2 x 2 or 4 x 4 pixels of the next finer level (white outside the slide), whether it is
+computed on the fly or was stored: results never depend on what is stored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from napari_mosaik.io.slide.pyramid.store import PyramidStore
 from napari_mosaik.io.slide.read.resample import block_mean
 from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel, TileSource
 
-__all__ = ["MAX_COARSEST_PX", "MAX_STEP", "CompletedSource", "completed", "lacking"]
+__all__ = ["MAX_COARSEST_PX", "MAX_STEP", "VirtualPyramidSource", "lacking", "with_virtual_levels"]
 
 MAX_STEP = 4.5
 """Levels further apart than this get virtual ones in between."""
@@ -34,9 +34,9 @@ _BAND_ROWS = 1024
 ReadTile = Callable[[int, int, int], Pixels | None]
 
 
-def completed(source: TileSource) -> TileSource:
-    """The source with the levels that it lacks; the source itself if its pyramid is good."""
-    return CompletedSource(source) if lacking(source.levels) else source
+def with_virtual_levels(source: TileSource) -> TileSource:
+    """The source with virtual levels; the source itself if its pyramid is complete."""
+    return VirtualPyramidSource(source) if lacking(source.levels) else source
 
 
 def lacking(levels: tuple[StoredLevel, ...]) -> bool:
@@ -44,11 +44,11 @@ def lacking(levels: tuple[StoredLevel, ...]) -> bool:
     return any(level.virtual for level, _, _ in _plan(levels))
 
 
-class CompletedSource:
+class VirtualPyramidSource:
     """A `TileSource` with virtual levels among its stored ones.
 
-    ``read_below`` gives the tiles of stored levels from which virtual ones are made; a `TileReader`
-    puts its own there, so that damaged tiles are treated in one place.
+    ``read_below`` returns the tiles of stored levels from which virtual ones are computed; a
+    `TileReader` replaces it by its own, so that damaged tiles are handled in one place.
     """
 
     def __init__(self, source: TileSource) -> None:

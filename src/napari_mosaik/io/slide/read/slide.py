@@ -85,9 +85,9 @@ class SlideImage:
         """The damaged tiles found so far; always empty if the first of them is an error."""
         return self._damage.tiles()
 
-    def sound(self, lattice: Lattice) -> NDArray[np.bool_]:
-        """Mask (rows, columns), False where a damaged tile found so far touches a sample."""
-        return self._damage.sound(lattice)
+    def valid_mask(self, lattice: Lattice) -> NDArray[np.bool_]:
+        """The mask (rows, columns) of valid samples: False where a known damaged tile touches one."""
+        return self._damage.valid_mask(lattice)
 
     def find_damage(self) -> Iterator[tuple[int, int]]:
         """Decode every tile once to find all damage; yields (done, all) tiles."""
@@ -107,17 +107,17 @@ class SlideImage:
         facts["spacing_um"] = self.lattice.spacing_um
         return digest(facts)
 
-    def snap(self, spacing_um: float) -> tuple[float, float]:
+    def nearest_spacing_um(self, spacing_um: float) -> tuple[float, float]:
         """The whole multiple of the native spacing nearest to *spacing_um*, per axis."""
         k = self._multiples((spacing_um, spacing_um))
         native = self.lattice.spacing_um
         return (k[0] * native[0], k[1] * native[1])
 
     def working_lattice(self, spacing_um: float) -> Lattice:
-        """The whole slide at the snapped spacing: each sample is k x k native pixels."""
+        """The whole slide at `nearest_spacing_um`: each sample is k x k native pixels."""
         k = self._multiples((spacing_um, spacing_um))
         shape = (self.lattice.shape[0] // k[0], self.lattice.shape[1] // k[1])
-        return Lattice(self.lattice.frame, shape, self.snap(spacing_um))
+        return Lattice(self.lattice.frame, shape, self.nearest_spacing_um(spacing_um))
 
     def read_lattice(self, lattice: Lattice) -> Raster:
         """The exact pixels of a part of a working lattice, shape (rows, columns, 3), uint8.

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.window import overlap_slices
-from napari_mosaik.io.slide.pyramid.virtual import CompletedSource
+from napari_mosaik.io.slide.pyramid.virtual import VirtualPyramidSource
 from napari_mosaik.io.slide.read.cache import PixelCache, shared_cache
 from napari_mosaik.io.slide.types.damage import DamageLog, disk_fault, first_line
 from napari_mosaik.io.slide.types.tiles import Pixels, TileSource
@@ -62,7 +62,7 @@ class TileReader:
         self._large = threading.Lock()
         self._pool_lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
-        if isinstance(source, CompletedSource):
+        if isinstance(source, VirtualPyramidSource):
             source.read_below = self._below
 
     def region(self, level: int, top: int, left: int, height: int, width: int) -> Pixels:
@@ -183,10 +183,10 @@ class TileReader:
         return self._tile((level, i, j)) if wide else self.decode(level, i, j)
 
     def decode(self, level: int, i: int, j: int) -> Pixels | None:
-        """One tile, decoded now and not kept; None where the file stores nothing.
+        """One tile, shape (rows, columns, 3), uint8, decoded now; None where nothing is stored.
 
-        Raises `InputError` that names the place of a tile that cannot be decoded; where damage
-        is noted instead, such a tile is None too.
+        A tile that cannot be decoded raises `InputError` with its position; if damage is logged
+        instead, the tile is None.
         """
         if self._damage is not None and (level, i, j) in self._damage:
             return None

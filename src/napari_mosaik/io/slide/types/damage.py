@@ -108,8 +108,8 @@ class DamageLog:
         with self._lock:
             return tuple(self._found[key] for key in sorted(self._found))
 
-    def sound(self, lattice: Lattice) -> NDArray[np.bool_]:
-        """Mask (rows, columns), True where no damaged tile touches a sample of the lattice."""
+    def valid_mask(self, lattice: Lattice) -> NDArray[np.bool_]:
+        """The mask (rows, columns) of valid samples: True where no damaged tile touches one."""
         out = np.ones(lattice.shape, bool)
         for tile in self.tiles():
             window = []

@@ -47,8 +47,8 @@ class Slide(Protocol):
     def damaged(self) -> tuple[DamagedTile, ...]:
         """The damaged tiles found so far; always empty if the first of them is an error."""
 
-    def sound(self, lattice: Lattice) -> NDArray[np.bool_]:
-        """Mask (rows, columns), False where a damaged tile found so far touches a sample."""
+    def valid_mask(self, lattice: Lattice) -> NDArray[np.bool_]:
+        """The mask (rows, columns) of valid samples: False where a known damaged tile touches one."""
 
     def find_damage(self) -> Iterator[tuple[int, int]]:
         """Decode every tile once to find all damage; yields (done, all) tiles."""
@@ -64,11 +64,11 @@ class Slide(Protocol):
         The pixels have the shape (rows, columns, 3), uint8.
         """
 
-    def snap(self, spacing_um: float) -> tuple[float, float]:
+    def nearest_spacing_um(self, spacing_um: float) -> tuple[float, float]:
         """The whole multiple of the native spacing nearest to *spacing_um*, per axis."""
 
     def working_lattice(self, spacing_um: float) -> Lattice:
-        """The whole slide at the snapped spacing: each sample is k x k native pixels."""
+        """The whole slide at `nearest_spacing_um`: each sample is k x k native pixels."""
 
     def read_lattice(self, lattice: Lattice) -> Raster:
         """The exact pixels of a part of a working lattice, shape (rows, columns, 3), uint8."""
