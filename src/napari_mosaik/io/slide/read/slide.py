@@ -86,7 +86,7 @@ class SlideImage:
         return self._damage.tiles()
 
     def valid_mask(self, lattice: Lattice) -> NDArray[np.bool_]:
-        """The mask (rows, columns) of valid samples: False where a known damaged tile touches one."""
+        """The mask (rows, columns) of valid samples, False where damaged tiles touch them."""
         return self._damage.valid_mask(lattice)
 
     def find_damage(self) -> Iterator[tuple[int, int]]:

@@ -48,7 +48,7 @@ class Slide(Protocol):
         """The damaged tiles found so far; always empty if the first of them is an error."""
 
     def valid_mask(self, lattice: Lattice) -> NDArray[np.bool_]:
-        """The mask (rows, columns) of valid samples: False where a known damaged tile touches one."""
+        """The mask (rows, columns) of valid samples, False where damaged tiles touch them."""
 
     def find_damage(self) -> Iterator[tuple[int, int]]:
         """Decode every tile once to find all damage; yields (done, all) tiles."""
