@@ -1,4 +1,4 @@
-"""Results as what can be shown: layers, words, plots and reports; no window library."""
+"""Results as layers, texts, figures and reports; no window library."""
 
 from napari_mosaik.view.spec import LayerSpec, Legend, placement, placement_um
 

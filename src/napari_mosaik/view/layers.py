@@ -1,4 +1,4 @@
-"""Results as layers: what each looks like, with its legend; no window library is needed."""
+"""Results as layers, each with its style and legend; no window library is needed."""
 
 from __future__ import annotations
 
@@ -281,8 +281,8 @@ def uncertainty_layer(
     parts = []
     for row in range(0, values.shape[0], _ROWS):
         strip = slice(row, row + _ROWS)
-        found = normalised_entropy(values[strip]).astype(np.float32)
-        parts.append(np.where(np.asarray(codes[strip]) > 0, found, np.float32(np.nan)))
+        entropy = normalised_entropy(values[strip]).astype(np.float32)
+        parts.append(np.where(np.asarray(codes[strip]) > 0, entropy, np.float32(np.nan)))
     spec = parameter_layer(
         Raster(np.concatenate(parts), probability.lattice, "1"),
         LAYER_TITLES[CLASS_PROBABILITY.name],

@@ -116,12 +116,12 @@ def bland_altman_figure(
         return figure
     axes.scatter(mean[both], difference[both], s=11, c=palette.PREDICTED, alpha=0.6, lw=0)
     bias, spread = float(difference[both].mean()), float(difference[both].std(ddof=1))
-    for level, style, words in (
+    for level, style, text in (
         (bias, "-", f"bias {number(bias)}"),
         (bias + 1.96 * spread, "--", f"limits of agreement ± {number(1.96 * spread)}"),
         (bias - 1.96 * spread, "--", None),
     ):
-        axes.axhline(level, color=palette.ANNOTATION_ACCENT, ls=style, lw=1.2, label=words)
+        axes.axhline(level, color=palette.ANNOTATION_ACCENT, ls=style, lw=1.2, label=text)
     axes.axhline(0, color=palette.ZERO_LINE, lw=0.8, zorder=0)
     ring_tile(axes, mean, difference, selected)
     low, high = axes.get_ylim()
@@ -207,15 +207,16 @@ def training_figure(
 
 
 def error_by_group_figure(
-    errors: Mapping[str, ArrayLike], unit: str = "1", *, title: str = "", what: str = ""
+    errors: Mapping[str, ArrayLike], unit: str = "1", *, title: str = "", group_title: str = ""
 ) -> Figure:
     """Box plot of predicted minus measured by group, with the number of tiles.
 
-    *errors* holds (n,) differences in *unit* by group; NaN and empty groups are excluded.  *what*
-    names the groups.
+    *errors* holds (n,) differences in *unit* by group; NaN and empty groups are excluded.
+    *group_title* names the groups.
     """
     figure = new_figure(max(5.2, 1.0 + 0.85 * len(errors)), 3.8)
-    axes = tidy(figure.add_subplot(), what, axis_label("predicted minus measured", unit), title)
+    difference = axis_label("predicted minus measured", unit)
+    axes = tidy(figure.add_subplot(), group_title, difference, title)
     finite = {name: _finite(values) for name, values in errors.items()}
     finite = {name: values for name, values in finite.items() if values.size}
     if not finite:

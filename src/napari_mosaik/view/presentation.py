@@ -39,14 +39,14 @@ def step_views() -> Mapping[str, StepView]:
 
     Steps without a file in `view.steps` have an empty record.
     """
-    found: dict[str, StepView] = {}
+    records: dict[str, StepView] = {}
     for module in pkgutil.iter_modules(views.__path__):
         values = vars(import_module(f"{views.__name__}.{module.name}")).values()
         for value in values:
             for record in value if isinstance(value, tuple) else (value,):
                 if isinstance(record, StepView):
-                    found[record.step.name] = record
-    return {step.name: found.get(step.name) or StepView(step=step) for step in STEPS}
+                    records[record.step.name] = record
+    return {step.name: records.get(step.name) or StepView(step=step) for step in STEPS}
 
 
 def step_view(step: str) -> StepView:

@@ -199,12 +199,12 @@ def moran_figure(
         return figure
     axes.axhline(0, color=palette.ZERO_LINE, lw=0.8, zorder=0)
     axes.axvline(0, color=palette.ZERO_LINE, lw=0.8, zorder=0)
-    for code, words in CLUSTER_NAMES.items():
+    for code, cluster in CLUSTER_NAMES.items():
         shown = both & (codes == code)
         if shown.any():
             colour = palette.CLUSTER_COLOURS.get(code, palette.PALE_LINE)
             size = 10 if code in (0, 5) else 18
-            label_text = f"{words}: {shown.sum()}"
+            label_text = f"{cluster}: {shown.sum()}"
             axes.scatter(x[shown], y[shown], s=size, c=colour, lw=0, alpha=0.8, label=label_text)
     span = np.array([x[both].min(), x[both].max()])
     slope = f"I = {number(global_i)}"
@@ -223,7 +223,7 @@ def parameter_uptake_figure(
     name: str = "",
     unit: str = "1",
     uptake_unit: str = "1",
-    words: str = "",
+    title: str = "",
     selected: int | None = None,
 ) -> Figure:
     """Measured uptake against one parameter, one point per tile.
@@ -234,7 +234,7 @@ def parameter_uptake_figure(
         (n_tiles,), in *unit* (e.g. µm) and SUV in *uptake_unit*; pairs with NaN are excluded.
     name, unit, uptake_unit
         Name of the parameter, its unit and the unit of the uptake.
-    words
+    title
         Title, such as `correlation_summary`.
     selected
         Index of the tile to ring.
@@ -250,7 +250,7 @@ def parameter_uptake_figure(
         figure.add_subplot(),
         axis_label(heading(name), unit),
         axis_label("measured SUV", uptake_unit),
-        words,
+        title,
     )
     both = np.isfinite(x) & np.isfinite(y)
     if not both.any():
@@ -277,9 +277,9 @@ def correlation_summary(table: Table | None, name: str) -> str:
     )
 
 
-def correlation_notes(found: CohortCorrelations | None, own: Table | None) -> list[str]:
+def correlation_notes(correlations: CohortCorrelations | None, own: Table | None) -> list[str]:
     """Sentences on sample size, chosen proxies, selection stability, and warnings."""
-    if found is None:
+    if correlations is None:
         return ["Run this page to correlate the parameters with the measured uptake."]
     lines = []
     if own is not None:
@@ -292,9 +292,11 @@ def correlation_notes(found: CohortCorrelations | None, own: Table | None) -> li
             )
         n = np.asarray(own["n"])
         lines.append(f"{n.min()} to {n.max()} tiles of this case have both parameter and uptake.")
-    if found.stability is not None:
-        lines += _proxy_lines(found)
-    return lines + [f"⚠ {_in_words(text, found.parameters)}" for text in found.warnings]
+    if correlations.stability is not None:
+        lines += _proxy_lines(correlations)
+    return lines + [
+        f"⚠ {_in_words(text, correlations.parameters)}" for text in correlations.warnings
+    ]
 
 
 def _in_words(text: str, parameters: tuple[str, ...]) -> str:
@@ -304,12 +306,12 @@ def _in_words(text: str, parameters: tuple[str, ...]) -> str:
     return text
 
 
-def _proxy_lines(found: CohortCorrelations) -> list[str]:
-    table = found.stability
+def _proxy_lines(correlations: CohortCorrelations) -> list[str]:
+    table = correlations.stability
     assert table is not None
-    n = len(found.tables)
+    n = len(correlations.tables)
     lines = [f"Proxies selected on these {n} cases (training excludes the test case):"]
-    for group, proxy in found.proxies.items():
+    for group, proxy in correlations.proxies.items():
         of = (np.asarray(table["group"]) == group) & (np.asarray(table["parameter"]) == proxy)
         share = float(np.asarray(table["frequency"])[of][0])
         lines.append(

@@ -72,7 +72,7 @@ class LayerSpec:
         As in napari.
     legend
         Meaning of the colours; None for slides.
-    artifact
+    result
         Name of the artifact that is shown; empty for others.
     space
         Coordinate space of the data: the section or the PET whose alignment moves the layer.

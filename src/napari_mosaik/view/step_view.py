@@ -1,7 +1,7 @@
 """The presentation of a step: its layers, result line, report tables and panel.
 
 Each file in `view.steps` defines one or more `StepView` records; `view.presentation` finds them.
-Nothing else in the package knows what a step looks like.
+Nothing else in the package knows how a step is presented.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class StepView:
     report
         Tables of the report.  Tables of the same title from several steps become one.
     choices
-        Parameters among which a reader can choose what `layers` shows.
+        Parameters, of which `layers` shows the one that the reader chooses.
     choice_title
         Label of that choice.
     stains

@@ -136,7 +136,7 @@ class TileData:
         )
 
     def cluster(self, tile: int) -> str:
-        """Cluster label of the measured uptake in words; empty when unknown."""
+        """Cluster label of the measured uptake as text; empty when unknown."""
         code = _at(self.uptake_clusters, "suv.label", tile)
         return "" if code is None else CLUSTER_NAMES.get(int(code), "")
 
@@ -162,13 +162,13 @@ class TileData:
         values = np.asarray(table[column], float)
         unit = table.unit(column)
         label = _at(self.clusters, f"{column}.label", tile)
-        words = title or title_of(column)
+        title_text = title or title_of(column)
         if label is not None and int(label) not in (0, 5):
-            words += f" ({CLUSTER_NAMES[int(label)]})"
+            title_text += f" ({CLUSTER_NAMES[int(label)]})"
         value = number(values[tile])
         rank = _rank(values, tile)
         return TableRow(
-            words, value, "" if unit == "1" else unit, rank, table.about.get(column, "")
+            title_text, value, "" if unit == "1" else unit, rank, table.about.get(column, "")
         )
 
 
@@ -242,9 +242,9 @@ def read_tile_data(case: Case) -> TileData:
         "uptake_clusters": UPTAKE_CLUSTERS,
         "tile_kinetics": TILE_KINETICS,
     }
-    found = {name: _read(case, artifact) for name, artifact in tables.items()}
-    whole = {k: t if t is not None and len(t) == n else None for k, t in found.items()}
-    return TileData(grid, kinetics=_read(case, KINETICS), metrics=_read(case, METRICS), **whole)
+    read = {name: _read(case, artifact) for name, artifact in tables.items()}
+    matching = {k: t if t is not None and len(t) == n else None for k, t in read.items()}
+    return TileData(grid, kinetics=_read(case, KINETICS), metrics=_read(case, METRICS), **matching)
 
 
 def _read(case: Case, artifact: Artifact[Any]) -> Any:

@@ -55,14 +55,14 @@ class PieceReaders:
     def _work(self) -> None:
         while True:
             with self._lock:
-                found = self._next()
-                if found is None:
+                work = self._next()
+                if work is None:
                     self._running -= 1
                     return
-                # Threads start one by one: each one that found work starts the next if more waits.
+                # Threads start one by one: each one that gets work starts the next if more waits.
                 self._start()
             # Decoding takes long and must not hold the lock, or no lane could change its queue.
-            lane, piece = found
+            lane, piece = work
             lane.read(piece)
             with self._lock:
                 last = lane.done(piece)

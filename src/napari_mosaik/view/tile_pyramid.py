@@ -179,9 +179,9 @@ class SlideLevels:
         covers: list[tuple[Pixels, LevelWindow]] = []
         for level in range(part.level + 1, len(self.lattices) - 1):
             pieces = self.pieces(self.over(part, level))
-            found = [(find(piece), self.window(piece)) for piece in pieces]
-            covers[:0] = [(pixels, at) for pixels, at in found if pixels is not None]
-            if all(pixels is not None for pixels, _ in found):
+            loaded = [(find(piece), self.window(piece)) for piece in pieces]
+            covers[:0] = [(pixels, at) for pixels, at in loaded if pixels is not None]
+            if all(pixels is not None for pixels, _ in loaded):
                 return covers, level
         return covers, len(self.lattices) - 1
 

@@ -225,13 +225,13 @@ def _provenance(results: CaseResults) -> dict[str, dict[str, object]]:
 
 
 def _versions() -> dict[str, object]:
-    found: dict[str, object] = {}
+    versions: dict[str, object] = {}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def qa_line(summary: QaSummary) -> str:

@@ -403,7 +403,7 @@ def _by_class(results: CaseResults) -> ReportFigure | None:
         "mostly non-neoplastic": error[share < 0.5],
         "not classified": error[np.isnan(share)],
     }
-    figure = plots.error_by_group_figure(groups, results.unit, what="tissue of the tile")
+    figure = plots.error_by_group_figure(groups, results.unit, group_title="tissue of the tile")
     return ReportFigure("Error by tissue class.", figure)
 
 
@@ -414,7 +414,7 @@ def _by_cluster(results: CaseResults) -> ReportFigure | None:
     error = pairs[1] - pairs[0]
     groups = {name: error[codes == code] for code, name in CLUSTER_NAMES.items()}
     figure = plots.error_by_group_figure(
-        groups, results.unit, what="cluster of the measured uptake"
+        groups, results.unit, group_title="cluster of the measured uptake"
     )
     return ReportFigure("Error by cluster.", figure)
 

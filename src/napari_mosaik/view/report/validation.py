@@ -100,8 +100,8 @@ def validation_sheet(rows: Iterable[SheetRow] = ()) -> tuple[SheetRow, ...]:
             raise InputError(f"'{row.area}' is '{row.status}' without a value")
     sheet: list[SheetRow] = []
     for area in AREAS:
-        found = [row for row in given if row.area == area]
-        sheet += found or [SheetRow(area, "not available", "", "not computed")]
+        matching = [row for row in given if row.area == area]
+        sheet += matching or [SheetRow(area, "not available", "", "not computed")]
     return tuple(sheet)
 
 
@@ -125,7 +125,7 @@ _GIVEN = {
 
 def _pixel_sizes(results: CaseResults) -> list[SheetRow]:
     """One row on the pixel sizes of the slides; every length and area depends on them."""
-    found, unknown = [], []
+    known, unknown = [], []
     for stain, entry in results.case.file.slides.items():
         try:
             size = results.case.spacing_um(stain)
@@ -134,23 +134,23 @@ def _pixel_sizes(results: CaseResults) -> list[SheetRow]:
             continue
         given = " ".join((_GIVEN[entry.spacing_source], entry.profile)).strip()
         shown = " x ".join(number(s) for s in dict.fromkeys(size))
-        found.append(f"{STAIN_TITLES[stain]} {shown} µm ({given})")
-    if not found and not unknown:
+        known.append(f"{STAIN_TITLES[stain]} {shown} µm ({given})")
+    if not known and not unknown:
         return []
     if unknown:
         return [SheetRow("Data", "fail", "; ".join(unknown), "case.toml and the slides")]
-    return [SheetRow("Data", "pass", f"pixel sizes: {', '.join(found)}", "case.toml")]
+    return [SheetRow("Data", "pass", f"pixel sizes: {', '.join(known)}", "case.toml")]
 
 
 def _registration(results: CaseResults) -> list[SheetRow]:
     rows = []
     for frame, artifact in ALIGNMENT.items():
-        found = results.get(artifact)
-        if found is None:
+        record = results.get(artifact)
+        if record is None:
             continue
         name = f"{STAIN_TITLES.get(frame, 'PET')} to CD34"
-        error = (found.get("landmark_error_um") or {}).get("median")
-        scale = f"scale {number(found.get('scale'))}"
+        error = (record.get("landmark_error_um") or {}).get("median")
+        scale = f"scale {number(record.get('scale'))}"
         if error is None:
             value = f"{name}: no landmarks, error unknown; {scale}"
             rows.append(SheetRow("Data", "not available", value, f"result {artifact.name}"))

@@ -1,4 +1,4 @@
-"""One `StepView` for each step: what its results look like, in words and as layers.
+"""One `StepView` for each step: its results as layers, texts and tables.
 
 A file added here is found by `napari_mosaik.view.presentation`; there is no list to extend.
 """

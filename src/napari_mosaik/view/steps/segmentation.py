@@ -44,7 +44,7 @@ StepResults = Mapping[Artifact[Any], object]
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One kind of object: its results, the slide it is found on, its words and its layer."""
+    """One kind of object: its labels, its slide, its nouns and its layer."""
 
     labels: Artifact[LabelImage]
     slide: str
@@ -139,33 +139,33 @@ def _segmentation_table(title: str, amount: str) -> ReportTable:
 
 
 def _preview_layers(
-    kind: _Kind, found: StepResults, transform: Transform | None
+    kind: _Kind, results: StepResults, transform: Transform | None
 ) -> list[LayerSpec]:
     specs = []
-    labels, excluded = found.get(kind.labels), found.get(EXCLUDED_DAB)
+    labels, excluded = results.get(kind.labels), results.get(EXCLUDED_DAB)
     if isinstance(labels, LabelImage):
         specs.append(kind.draw(labels, transform))
     if isinstance(excluded, LabelImage):
-        reasons = _reasons(found.get(EXCLUDED_DAB_OBJECTS))
+        reasons = _reasons(results.get(EXCLUDED_DAB_OBJECTS))
         specs.append(layers.excluded_dab_layer(excluded, reasons, transform))
     return specs
 
 
-def _preview_line(kind: _Kind, found: Preview) -> str:
+def _preview_line(kind: _Kind, preview: Preview) -> str:
     lines = []
-    image = found.results.get(kind.labels)
+    image = preview.results.get(kind.labels)
     if isinstance(image, LabelImage):
         labels = image.array()
         pixels = np.bincount(labels.ravel(), minlength=1)[1:]
         share = 100 * float(pixels.sum()) / max(1, labels.size)
         n = count(int(np.count_nonzero(pixels)), kind.one, kind.many)
         lines.append(f"Here: {n}, {share:.1f} % of the area.")
-    reasons = _reasons(found.results.get(EXCLUDED_DAB_OBJECTS))
+    reasons = _reasons(preview.results.get(EXCLUDED_DAB_OBJECTS))
     if reasons:
         each = ", ".join(f"{reasons.count(one)} {one}" for one in sorted(set(reasons)))
         lines.append(f"Excluded: {count(len(reasons), 'DAB object')} ({each}).")
-    if not found.whole:
-        size = max(found.region[1]) / 1000
+    if not preview.whole:
+        size = max(preview.region[1]) / 1000
         lines.append(f"Only the middle {number(size, 'mm')} is computed: zoom in to see all.")
     return " ".join(lines) or "Nothing to show here."
 

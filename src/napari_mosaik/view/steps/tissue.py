@@ -52,19 +52,19 @@ def _line(stain: str, results: CaseResults) -> str:
     area = float(np.nansum(np.asarray(mask.values, float))) * mask.lattice.sample_area_um2 / 1e6
     record = results.record(TISSUE[stain])
     damaged = record.get(DAMAGED) or {"count": 0}
-    words, details = [number(area, "mm²")], []
+    parts, details = [number(area, "mm²")], []
     if damaged["count"]:
-        words.append(f"{count(damaged['count'], 'damaged tile')} excluded")
+        parts.append(f"{count(damaged['count'], 'damaged tile')} excluded")
         details.append(f"{number(damaged['area_mm2'], 'mm²')} at {whereabouts(damaged)}")
     corrected = sum(
         (record.get(key) or {"made": 0})["made"] for key in (CORRECTED, ARTEFACTS_MANUAL)
     )
     if corrected:
-        words.append(count(corrected, "manual correction"))
+        parts.append(count(corrected, "manual correction"))
     artefacts = [name for name, area, _ in _areas(record)]
     if artefacts:
-        words.append(f"artefacts: {', '.join(artefacts)}")
-    return "\n".join([", ".join(words), *details, *_artefact_lines(record)])
+        parts.append(f"artefacts: {', '.join(artefacts)}")
+    return "\n".join([", ".join(parts), *details, *_artefact_lines(record)])
 
 
 def _areas(record: Mapping[str, Any]) -> list[tuple[str, float, float]]:

@@ -225,7 +225,7 @@ class ParameterPanel(QWidget):
             name=name,
             unit=tile_data.parameters.unit(name),
             uptake_unit=tile_data.unit,
-            words=correlation_summary(self._own(), name),
+            title=correlation_summary(self._own(), name),
             selected=tile if tile >= 0 else None,
         )
 
