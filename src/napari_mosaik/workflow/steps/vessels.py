@@ -144,10 +144,10 @@ def _measured(objects: JoinedObjects, block: Block) -> dict[str, NDArray[Any]]:
 
 FIND_VESSELS = Step(
     name="vessels",
-    title="AssessedVessels",
+    title="Vessels",
     about="Segments vessels by their CD34 (DAB) endothelium, fills and measures their lumens, and "
     "excludes non-vascular DAB.",
-    page="AssessedVessels",
+    page="Vessels",
     params=VesselParams,
     reads=(SLIDES["cd34"], TISSUE["cd34"]),
     writes=(VESSELS, VESSEL_OBJECTS, EXCLUDED_DAB, EXCLUDED_DAB_OBJECTS),
