@@ -25,8 +25,8 @@ STAIN_TITLES: Final = {"he": "H&E", "cd34": "CD34", "caix": "CAIX"}
 
 UNCLASSIFIED, BACKGROUND, NEOPLASTIC, NON_NEOPLASTIC = 0, 1, 2, 3
 """Codes of the built-in tissue classes; 0 lies outside the tissue mask."""
-TISSUE_CLASSES: Final = (NEOPLASTIC, NON_NEOPLASTIC)
-"""The built-in classes that are tissue, in the order of their columns and channels."""
+MEASURED_CLASSES: Final = (NEOPLASTIC, NON_NEOPLASTIC)
+"""Codes of the classes whose area is measured, in the order of their columns and channels."""
 CLASS_NAMES: Final = {
     UNCLASSIFIED: "not classified",
     BACKGROUND: "background",

@@ -1,4 +1,4 @@
-"""Files to core objects and back: slides, PET, annotations, cases and their results."""
+"""Reading and writing: slides, PET, annotations, cases and their results."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def read_geojson(
 
 
 def write_geojson(path: Path | str, shapes: Iterable[AnnotatedShape], lattice: Lattice) -> None:
-    """Write annotated areas as a feature collection, whole or not at all.
+    """Write annotated areas as a feature collection, atomically.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def write_geojson(path: Path | str, shapes: Iterable[AnnotatedShape], lattice: L
 
 
 def _features(path: Path) -> list[Mapping[str, Any]]:
-    """The features of a file, whatever its root is."""
+    """The features of a file with any root element."""
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
@@ -147,7 +147,7 @@ def _key(feature: Mapping[str, Any], number: int) -> str:
 def _geometry(
     path: Path, key: str, stored: Any, lattice: Lattice, messages: list[str]
 ) -> Polygon | MultiPolygon | None:
-    """The area of a feature in µm; None, with a sentence, if it has none by its kind."""
+    """The area of a feature in µm; None, with a message, for points and lines."""
     import shapely
     from shapely.geometry import shape
 
@@ -198,7 +198,7 @@ def _moved(geometry: Any, spacing: tuple[float, float], origin: tuple[float, flo
 
 
 def _shape(key: str, feature: Mapping[str, Any], geometry: Any) -> AnnotatedShape:
-    """Class and colour taken out of the properties; the rest is kept as it is."""
+    """An annotated shape; class and colour are removed from the properties, the rest is kept."""
     properties = dict(feature.get("properties") or {})
     given = properties.pop("classification", None)
     named = {"name": given} if isinstance(given, str) else dict(given or {})
@@ -229,7 +229,7 @@ def _is_byte(value: Any) -> bool:
 
 
 def _feature(shape: AnnotatedShape, lattice: Lattice) -> dict[str, Any]:
-    """A shape as QuPath writes it, with everything that was read beside it."""
+    """A shape as QuPath writes it, with all other members that were read."""
     from shapely.geometry import mapping
 
     properties = {"objectType": "annotation", **shape.properties}

@@ -31,7 +31,7 @@ __all__ = ["read_value", "write_value"]
 
 
 def write_value(artifact: Artifact[Any], folder: Path, value: Any) -> None:
-    """Write *value* into the empty *folder* in the form that its kind has."""
+    """Write *value* into the empty *folder* in the format of its kind."""
     if not isinstance(value, artifact.kind):
         raise TypeError(f"{artifact.name} must be a {artifact.kind.__name__}, not {type(value)}")
     writers: dict[type[Any], Callable[[Path, Any, str], None]] = {

@@ -121,7 +121,7 @@ class Case:
         source: SpacingSource,
         profile: str = "",
     ) -> None:
-        """Store a slide's pixel size (row, column) in µm and who gave it in ``case.toml``.
+        """Store the pixel size (row, column) of a slide in µm, and its source, in ``case.toml``.
 
         Raises `InputError` for an implausible size (outside 0.05 to 20 µm) unless it was typed.
         """
@@ -187,9 +187,9 @@ class Case:
         """Folder of the model with the given hash; it need not exist."""
         return self.root / "models" / model
 
-    # --- what is there --------------------------------------------------------------------------
+    # --- availability ---------------------------------------------------------------------------
     def missing_reason(self, source: Source) -> str:
-        """Why a source cannot be used ("no PET given"); empty when it is there."""
+        """Why a source is unavailable ("no PET given"); empty when it is available."""
         return _KINDS[source.kind].missing(self, source)
 
     def digest(self, source: Source) -> str:
@@ -220,13 +220,13 @@ _DIGESTS: dict[str, str] = {}
 
 # --- sources: whether each kind is there, and what it holds ---------------------------------------
 class SourceKind(Protocol):
-    """What a case must know of one kind of source."""
+    """Availability and digest of one kind of source."""
 
     def missing(self, case: Case, source: Source) -> str:
-        """Why the source cannot be used ("no PET given"); empty when it is there."""
+        """Why the source is unavailable ("no PET given"); empty when it is available."""
 
     def digest(self, case: Case, source: Source) -> str:
-        """Digest of the content of a source that is there."""
+        """Digest of the content of an available source."""
 
 
 _KINDS: Final[dict[str, SourceKind]] = {}

@@ -37,7 +37,7 @@ _REASONS = {
 
 @contextlib.contextmanager
 def saving(what: str, where: Path) -> Iterator[None]:
-    """Turn the operating system's errors while saving into one clear sentence."""
+    """Convert errors of the operating system while saving into one clear message."""
     try:
         yield
     except OSError as error:

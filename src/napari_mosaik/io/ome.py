@@ -101,7 +101,7 @@ def read_chunk(
 
 
 def write_group(folder: Path, ome: dict[str, Any], own: dict[str, Any]) -> None:
-    """Metadata of an image: those of OME, and our own."""
+    """Write the metadata of an image: OME and our own."""
     attributes = {"ome": ome, "mosaik": own}
     write_json(
         folder / "zarr.json",

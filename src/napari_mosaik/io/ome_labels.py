@@ -39,8 +39,8 @@ _BLOCK = 2 * CHUNK
 class LabelWriter:
     """Writes a label image level by level; the windows of a level may be written side by side.
 
-    Every coarser level holds every second sample: labels are names, so they are picked and never
-    averaged.  Level 0 is written together with level 1.
+    Every coarser level contains every second sample: labels are names and must not be averaged.
+     Level 0 is written together with level 1.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class LabelWriter:
 
     @property
     def n_levels(self) -> int:
-        """Number of levels that are written one after the other."""
+        """Number of levels; they are written one after the other."""
         return len(self._arrays)
 
     def windows(self, level: int) -> list[Slices]:
@@ -82,7 +82,7 @@ class LabelWriter:
         ]
 
     def write(self, level: int, window: Slices) -> None:
-        """Write one part of a level; all of the level before it must be there."""
+        """Write one part of a level; the level before it must be complete."""
         with saving(f"the label image '{self._name}'", self.place):
             self._write(level, window)
 
@@ -139,8 +139,8 @@ class LabelWriter:
 class LabelRewriter(LabelWriter):
     """Writes a label image that differs from a stored one in some windows only.
 
-    What is equal is not written again: the files of the stored image are linked, or copied where
-    the file system has no links.
+    Equal chunks are not written again: the files of the stored image are linked, or copied if the
+    file system has no hard links.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ class LabelRewriter(LabelWriter):
         ]
 
     def _link(self, chunks: Path, level: int) -> None:
-        """Take over the chunks of a level that are equal."""
+        """Link the equal chunks of a level."""
         per_block = _BLOCK // CHUNK if level == 0 else 1
         for path in sorted(chunks.glob("*/*")):
             index = (int(path.parent.name), int(path.name))
@@ -196,7 +196,7 @@ class LabelRewriter(LabelWriter):
 
 
 def known_empty(values: LazyArray, rows: slice, cols: slice) -> bool:
-    """Whether a label image that is made on demand knows that a part of it holds no label."""
+    """Whether a label image that is computed on demand knows that a part of it is empty."""
     is_empty = getattr(values, "is_empty", None)
     return is_empty is not None and bool(is_empty(rows, cols))
 
@@ -209,5 +209,5 @@ def read_labels(place: Path) -> LabelImage:
 
 
 def labels_in(folder: Path) -> Path:
-    """Where a stored result keeps its label image."""
+    """Path of the label image in the folder of a stored result."""
     return folder / "labels.ome.zarr"

@@ -1,8 +1,8 @@
-"""Where the results of a case live: each whole or absent, several of one step together.
+"""The stored results of a case: each complete or absent, those of one step together.
 
-A commit goes through a staging folder.  Its last act there is a marker; from then on the results
-count, and whoever opens the case for writing next finishes the renames.  Without the marker the
-staging folder is rubbish and is removed.
+A commit writes into a staging folder, last of all a marker.  With the marker the results are valid,
+and the next process that opens the case for writing completes the renames.  Without the marker the
+staging folder is incomplete and is removed.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class CaseStore:
     Parameters
     ----------
     root
-        The folder; made at the first commit.
+        The folder; created at the first commit.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def folder(self, artifact: Artifact[Any]) -> Path:
-        """Where the artifact's files are, or would be."""
+        """Folder of the artifact; it need not exist."""
         return self.root / artifact.name
 
     def origin(self, artifact: Artifact[Any]) -> Origin | None:
@@ -101,7 +101,7 @@ class CaseStore:
             self._roll_forward(staging)
 
     def recover(self) -> None:
-        """Finish commits that were interrupted after their marker, remove the others.
+        """Complete commits that were interrupted after their marker, and remove the others.
 
         The caller holds the case's write lock.
         """
@@ -145,7 +145,7 @@ def _manifest(folder: Path) -> dict[str, list[Any]]:
 def damaged_files(folder: Path) -> list[str]:
     """Names of the files of a stored artifact that are missing or differ from its manifest.
 
-    The content of image chunks of very large results is left to their own checksums.
+    The content of image chunks of very large results is verified by their own checksums.
     """
     try:
         manifest = read_json(folder / "origin.json")["files"]

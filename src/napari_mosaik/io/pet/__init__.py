@@ -1,4 +1,4 @@
-"""PET images: one slice of a scan with what its file says about the scan and the injection."""
+"""PET images: one slice of a scan with the header of its file."""
 
 from napari_mosaik.io.pet.registry import companions, open_pet, open_pet_slices
 

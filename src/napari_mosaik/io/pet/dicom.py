@@ -25,7 +25,7 @@ _SAME_SLICE_MM = 0.01
 
 
 class DicomSeries:
-    """The images of one PET series, in the order of their places."""
+    """The images of one PET series, ordered by slice position."""
 
     def __init__(self, files: list[Path]) -> None:
         with warnings.catch_warnings():
@@ -36,11 +36,11 @@ class DicomSeries:
 
     @property
     def n_slices(self) -> int:
-        """Number of places."""
+        """Number of slices."""
         return len(self._places)
 
     def n_frames(self, place: int) -> int:
-        """Number of time frames at a place."""
+        """Number of time frames of a slice."""
         return len({frame.moment_s() for frame in self._places[place]})
 
     def image(self, place: int, number: int) -> PetImage:
@@ -96,7 +96,7 @@ def _header(path: Path) -> Any:
 
 
 def _grouped(frames: list[Frame], positions: list[float | None]) -> list[list[Frame]]:
-    """Images of the same place together, in the order of the places."""
+    """Images grouped by slice position, in order."""
     if any(position is None for position in positions):
         return [[frame] for frame in frames]
     known = np.asarray(positions, float)
@@ -216,7 +216,7 @@ def _pixel_meaning(frame: Frame) -> _Meaning:
 
 
 def _read_header(frames: Sequence[Frame], chosen: Frame, meaning: _Meaning) -> PetHeader:
-    """Header of the chosen slice; the scan start looks at all slices.  No name is kept."""
+    """Header of the chosen slice; the scan start is derived from all slices.  No name is kept."""
     notes: list[str] = []
     zone = zone_of(chosen.find("TimezoneOffsetFromUTC"))
     scanned = _scan_start(frames, chosen, zone, notes)
@@ -278,7 +278,7 @@ def _acquired(frame: Frame, zone: timezone | None) -> datetime | None:
 def _scan_start(
     frames: Sequence[Frame], chosen: Frame, zone: timezone | None, notes: list[str]
 ) -> datetime | None:
-    """Series time if it is not after the first acquisition, else GE's own item, else the latter."""
+    """Series time, unless it is after the first acquisition; then GE's own item or the latter."""
     series = moment(chosen.find("SeriesDate"), chosen.find("SeriesTime"), zone)
     times = [when for frame in frames if (when := _acquired(frame, zone)) is not None]
     first = min(times, default=None)
@@ -301,7 +301,7 @@ def _clock(when: datetime) -> datetime:
 
 
 def _injected(drug: Any, zone: timezone | None, notes: list[str]) -> datetime | None:
-    """Date and time of injection; a time of day without a date is not one."""
+    """Date and time of injection; a time of day without a date does not count."""
     if drug is None:
         notes.append("the file does not describe the injection")
         return None

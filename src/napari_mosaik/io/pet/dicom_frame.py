@@ -79,7 +79,7 @@ class Frame:
         return self.number("TemporalPositionIndex") or 0.0
 
     def _scopes(self) -> Iterator[Any]:
-        """Datasets in which an item of this frame may stand, the most special first."""
+        """Datasets that may contain an item of this frame, the most specific first."""
         if self.index is not None:
             groups = self.dataset.get("PerFrameFunctionalGroupsSequence") or []
             if self.index < len(groups):
@@ -96,7 +96,7 @@ def _items(group: Any) -> Iterator[Any]:
 
 
 def as_number(value: Any) -> float | None:
-    """A finite number from whatever a file holds (text, bytes of unknown type, lists of one)."""
+    """A finite number from a stored value (text, bytes of unknown type, list of one); else None."""
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace").strip(" \x00")
     try:
@@ -109,7 +109,7 @@ def as_number(value: Any) -> float | None:
 def moment(date_or_both: Any, time: Any, zone: timezone | None) -> datetime | None:
     """A date with a time of day, or a DICOM date-time, with its own or the given zone.
 
-    None if either is missing: a time of day without a date is no moment.
+    None if either is missing: a time of day without a date is not used.
     """
     text = str(date_or_both or "").strip() + str(time or "").strip()
     found = re.fullmatch(r"(\d{8})(\d{2})(\d{2})?(\d{2})?(?:\.(\d{1,6}))?([+-]\d{4})?", text)

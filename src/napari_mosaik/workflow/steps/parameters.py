@@ -15,11 +15,11 @@ from napari_mosaik.core.catalogue import (
     CORRECTED_NUCLEUS_OBJECTS,
     CORRECTED_VESSEL_OBJECTS,
     CORRECTED_VESSELS,
+    MEASURED_CLASSES,
     PARAMETERS,
     REFERENCE,
     TILES,
     TISSUE,
-    TISSUE_CLASSES,
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
@@ -145,7 +145,7 @@ def _classes(inputs: StepContext) -> Table | None:
     transform = transform_of(inputs.read(ALIGNMENT["he"]))
     classes = inputs.read(CLASSES)
     own = [code for code in sorted(classes.names) if code not in CLASS_NAMES]
-    shares = fractions_in_tiles(grid, classes, (*TISSUE_CLASSES, *own), transform)
+    shares = fractions_in_tiles(grid, classes, (*MEASURED_CLASSES, *own), transform)
     others = {classes.names[code]: shares[:, 2 + i] for i, code in enumerate(own)}
     return class_fractions(grid, shares[:, 0], shares[:, 1], others)
 

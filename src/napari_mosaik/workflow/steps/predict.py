@@ -17,6 +17,7 @@ from napari_mosaik.core.catalogue import (
     CORRECTED_NUCLEUS_OBJECTS,
     CORRECTED_VESSELS,
     KINETICS,
+    MEASURED_CLASSES,
     PARAMETERS,
     PREDICTION,
     PREDICTION_MAP,
@@ -25,7 +26,6 @@ from napari_mosaik.core.catalogue import (
     TILE_KINETICS,
     TILES,
     TISSUE,
-    TISSUE_CLASSES,
 )
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
@@ -115,7 +115,7 @@ def _fractions(read: Callable[[Artifact[Any]], Any]) -> Any:
     lattice = tissue.lattice.resized(FRACTION_SPACING_UM)
     inside = area_fractions(tissue, lattice)[..., 0]
     to_reference = transform_of(read(ALIGNMENT["he"]))
-    classes = area_fractions(read(CLASSES), lattice, TISSUE_CLASSES, to_reference, oversample=2)
+    classes = area_fractions(read(CLASSES), lattice, MEASURED_CLASSES, to_reference, oversample=2)
     vessels = area_fractions(read(CORRECTED_VESSELS), lattice, oversample=5)[..., 0]
     return stack_fractions(classes[..., 0], classes[..., 1], vessels, inside, lattice)
 

@@ -42,7 +42,7 @@ def detected_vendor(path: Path) -> str | None:
 class OpenSlideSource:
     """A slide read through OpenSlide; each handle is used by one thread at a time.
 
-    Only the part that the scanner says it scanned (OpenSlide's bounds) belongs to the slide.
+    Only the scanned area that the scanner states (OpenSlide's bounds) belongs to the slide.
     Transparent and black padding are white.
 
     Parameters
@@ -50,7 +50,7 @@ class OpenSlideSource:
     file
         The slide's file, or one of the files of a DICOM slide.
     folder
-        The folder that the user named instead of the file.
+        The folder that the user gave instead of the file.
     """
 
     reader = "openslide"

@@ -62,7 +62,7 @@ class SlideImage:
 
     @property
     def source(self) -> TileSource:
-        """The file format's part of the slide."""
+        """The reader of the file format."""
         return self._source
 
     def __enter__(self) -> Self:
@@ -98,9 +98,9 @@ class SlideImage:
         return self._damage.record()
 
     def digest(self) -> str:
-        """Identity of the slide: its file's size, structure and sampled tiles, and its spacing.
+        """Digest of the slide: size, structure and sampled tiles of its file, and its spacing.
 
-        The spacing belongs to it because everything measured on the slide depends on it.
+        The spacing is included because every measurement on the slide depends on it.
         """
         facts = dict(self._source.fingerprint())
         facts["levels"] = [level.shape for level in self._source.levels]
@@ -227,7 +227,7 @@ class SlideImage:
         return k, (origin[0], origin[1])
 
     def _best_whole(self, k: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-        """The coarsest level whose pixels are whole blocks that divide the asked blocks."""
+        """The coarsest level whose pixels are whole blocks that divide the requested blocks."""
         best, ratio = 0, (1, 1)
         for index, whole in enumerate(self._whole):
             divides = whole is not None and k[0] % whole[0] == 0 and k[1] % whole[1] == 0
@@ -236,7 +236,7 @@ class SlideImage:
         return best, ratio
 
     def _nearest_finer(self, spacing_um: tuple[float, float]) -> int:
-        """The coarsest level that is not coarser than the asked spacing on either axis."""
+        """The coarsest level that is not coarser than the requested spacing on either axis."""
         native, best = self.lattice.spacing_um, 0
         for index, level in enumerate(self.levels):
             ratio = level.downsample

@@ -41,7 +41,7 @@ _Reduced = tuple[Pixels | None, ...]
 
 
 class PassableSlide(Protocol):
-    """What a pass needs of its slide."""
+    """The part of the slide interface that a pass needs."""
 
     path: Path
     lattice: Lattice
@@ -228,7 +228,7 @@ class SlideBlocks:
         return kept
 
     def _reduce(self, pixels: Pixels | None, tile: _Tile) -> _Reduced:
-        """The tile in every view's pixel size; as it is where its edges lie within samples."""
+        """The tile at the pixel size of every view; unchanged if samples cross its edges."""
         if pixels is None:
             return tuple(None for _ in self.views)
         height = min(self._tile[0], self._shape[0] - tile[0] * self._tile[0])

@@ -1,4 +1,4 @@
-"""Regions of one stored level put together from decoded tiles: threads, a cache, white outside."""
+"""Regions of one stored level, assembled from decoded tiles with threads and a cache."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TileReader:
     source
         The file.
     cache
-        Where decoded tiles are kept; the one of this process if it is left out.
+        Where decoded tiles are kept; by default the shared cache of this process.
     damage
         Where tiles that cannot be decoded are noted; they are white then.  Without it the first
         of them is an error.
@@ -130,10 +130,10 @@ class TileReader:
         self._source.close()
 
     def _each(self, place: Callable[[_Key], None], keys: Sequence[_Key]) -> None:
-        """Place every tile: this thread and the others each take the next until all are done.
+        """Process every tile: each thread takes the next one until all are done.
 
-        A task for each thread and not for each tile: handing over a tile costs a tenth of its
-        decoding.
+        There is one task per thread, not per tile, because submitting a task costs a tenth of the
+        decoding of a tile.
         """
         turn = iter(list(keys))  # asking a list's iterator for the next is safe from threads
 
@@ -208,9 +208,9 @@ class TileReader:
         return tile
 
     def _refusal(self, key: _Key, error: Exception) -> InputError | None:
-        """The error to raise, or None where the tile is noted as damaged.
+        """The error to raise, or None if the tile is logged as damaged.
 
-        A fault of the disk is never taken for a damaged tile.
+        A disk error is never regarded as a damaged tile.
         """
         path, (level, i, j) = self._source.path, key
         fault = disk_fault(path, self._bytes, error)

@@ -1,1 +1,1 @@
-"""What a slide is to the rest of the program: records and protocols, no reading."""
+"""The interface of slides: records and protocols, without reading."""

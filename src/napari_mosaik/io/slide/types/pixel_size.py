@@ -74,7 +74,7 @@ def ome_spacing_um(xml: str, series: int) -> Spacing | None:
 
 
 def pixels_per_unit_um(row: Any, column: Any, um_per_unit: float) -> Spacing | None:
-    """Spacing from a number of pixels per unit of length; rationals are pairs."""
+    """Spacing, µm, from a number of pixels per unit of length; rationals are pairs."""
     values = []
     for value in (row, column):
         if isinstance(value, tuple):

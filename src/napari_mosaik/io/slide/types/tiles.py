@@ -34,7 +34,7 @@ class StoredLevel:
 
 
 class TileSource(Protocol):
-    """A file format's part of a slide: which levels there are, and one decoded tile at a time."""
+    """A reader of one file format: the levels of a slide, and one decoded tile at a time."""
 
     path: Path
     reader: str
