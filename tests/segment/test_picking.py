@@ -5,7 +5,7 @@ import pytest
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN, optical_density
-from napari_mosaik.segment.stain_sampling import check_apart, pick_stain, stain_colour
+from napari_mosaik.segment.stain_vectors import check_apart, pick_stain, stain_colour
 
 USUAL = {"haematoxylin": HAEMATOXYLIN, "dab": DAB}
 

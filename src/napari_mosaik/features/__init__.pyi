@@ -1,5 +1,18 @@
 from .block_measurements import measure_block
-from .catalogue import GROUPS, PARAMETERS, TileParameter, parameter_table, parameters_of
+from .catalogue import (
+    CUTOFFS_OD10,
+    GROUPS,
+    PARAMETERS,
+    TileParameter,
+    caix_grades,
+    caix_parameters,
+    class_fractions,
+    nuclear_parameters,
+    parameter_table,
+    parameters_of,
+    vascular_parameters,
+    vessel_distance_in_tiles,
+)
 from .morphology import OBJECT_ABOUT, OBJECT_UNITS, measure_objects, merge_measures
 from .texture import (
     TEXTURE_NAMES,
@@ -15,15 +28,6 @@ from .tile_aggregation import (
     fractions_in_tiles,
     mean_in_tiles,
     sum_in_tiles,
-)
-from .tile_parameters import (
-    CUTOFFS_OD10,
-    caix_grades,
-    caix_parameters,
-    class_fractions,
-    nuclear_parameters,
-    vascular_parameters,
-    vessel_distance_in_tiles,
 )
 
 __all__ = [

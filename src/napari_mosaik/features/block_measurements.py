@@ -353,10 +353,10 @@ def measure_block(
 
 
 def _on_window(name: str, values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
-    found = np.asarray(values)
-    if found.shape != shape:
-        raise InputError(f"'{name}' has the shape {found.shape}, but the window has {shape}")
-    return found
+    array = np.asarray(values)
+    if array.shape != shape:
+        raise InputError(f"'{name}' has the shape {array.shape}, but the window has {shape}")
+    return array
 
 
 def _sums_along(

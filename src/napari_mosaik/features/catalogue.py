@@ -1,18 +1,44 @@
-"""The catalogue of tile parameters: name, unit, group, formula and meaning."""
+"""Tile parameters: the catalogue (name, unit, group, formula, meaning) and their computation."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
+from napari_mosaik.core.tiles import TileGrid
+from napari_mosaik.features.tile_aggregation import (
+    PixelSums,
+    count_in_tiles,
+    mean_in_tiles,
+    over,
+    per_tile,
+    sum_in_tiles,
+)
 
-__all__ = ["GROUPS", "PARAMETERS", "Group", "TileParameter", "parameter_table", "parameters_of"]
+__all__ = [
+    "CUTOFFS_OD10",
+    "GROUPS",
+    "PARAMETERS",
+    "Group",
+    "TileParameter",
+    "caix_grades",
+    "caix_parameters",
+    "class_fractions",
+    "nuclear_parameters",
+    "parameter_table",
+    "parameters_of",
+    "vascular_parameters",
+    "vessel_distance_in_tiles",
+]
 
 Group = Literal["vascular", "nuclear", "caix", "tissue"]
 GROUPS: Final[tuple[Group, ...]] = ("vascular", "nuclear", "caix", "tissue")
@@ -154,3 +180,287 @@ def parameter_table(columns: dict[str, FloatArray], frame: str = "") -> Table:
         {name: f"{PARAMETERS[name].meaning} {PARAMETERS[name].formula}" for name in columns},
         frame,
     )
+
+
+_VESSEL_MEANS: Final = {
+    "vessel_equivalent_diameter_um": "equivalent_diameter_um",
+    "vessel_area_um2": "area_um2",
+    "vessel_eccentricity": "eccentricity",
+    "vessel_solidity": "solidity",
+}
+_UM2_PER_MM2: Final = 1e6
+
+
+def vascular_parameters(
+    grid: TileGrid,
+    vessels: Table,
+    *,
+    tissue_area_um2: ArrayLike,
+    vessel_area_um2: ArrayLike,
+    distance_um: ArrayLike | None = None,
+) -> Table:
+    """Vascular parameters of each tile.
+
+    Parameters
+    ----------
+    grid
+        n tiles.
+    vessels
+        One row per vessel (`measure_objects`, lumen filled); centroids in the grid's frame.
+    tissue_area_um2, vessel_area_um2
+        (n,) areas of tissue and of vessel pixels per tile (`area_in_tiles`).
+    distance_um
+        (n,) mean distance to the nearest vessel (`vessel_distance_in_tiles`); all NaN if None.
+
+    Returns
+    -------
+    Table of n rows with the group "vascular" of the catalogue.  A tile with tissue but without
+    vessels has densities 0 and NaN shapes; a tile without tissue is NaN throughout.
+
+    Raises
+    ------
+    InputError
+        If an array does not have one value per tile.
+    """
+    tissue = per_tile(tissue_area_um2, grid, "tissue_area_um2")
+    vessel = per_tile(vessel_area_um2, grid, "vessel_area_um2")
+    distance = per_tile(
+        np.full(len(grid), np.nan) if distance_um is None else distance_um, grid, "distance_um"
+    )
+    points = vessels.points_um()
+    empty = tissue <= 0
+    perimeter = sum_in_tiles(grid, points, vessels["perimeter_um"])
+    columns = {
+        "vessel_density_per_mm2": over(count_in_tiles(grid, points), tissue) * _UM2_PER_MM2,
+        "vessel_area_fraction": np.minimum(over(vessel, tissue), 1.0),
+    }
+    for name, source in _VESSEL_MEANS.items():
+        columns[name] = np.where(empty, np.nan, mean_in_tiles(grid, points, vessels[source]))
+    columns["vessel_perimeter_density_per_um"] = over(perimeter, tissue)
+    columns["vessel_distance_um"] = np.where(empty, np.nan, distance)
+    return parameter_table(columns, grid.lattice.frame)
+
+
+def vessel_distance_in_tiles(
+    grid: TileGrid, vessels: Raster | LabelImage, tissue: Raster | None = None
+) -> FloatArray:
+    """Mean distance of each tile's tissue to the nearest vessel, µm.
+
+    Parameters
+    ----------
+    grid
+        n tiles.
+    vessels
+        Vessels (lumen filled) in the grid's frame; 2 to 5 µm per pixel serve, for example one of a
+        label image's coarser copies, which is read in strips.  Pixels above 0 are vessel.
+    tissue
+        Tissue mask on any lattice of the same frame; everything is tissue if None.
+
+    Returns
+    -------
+    (n,) distances, 0 inside vessels, precise to about half a pixel of *vessels*; NaN where a tile
+    has no tissue, and everywhere when there is no vessel at all.
+    """
+    from napari_mosaik.features.distance import distance_strips
+
+    lattice = vessels.lattice
+    weighted, area = PixelSums(grid, lattice), PixelSums(grid, lattice)
+    for row, far in distance_strips(vessels.values, lattice.spacing_um):
+        inside = np.ones(far.shape, bool)
+        if tissue is not None:
+            strip = lattice.crop(slice(row, row + len(far)), slice(0, lattice.shape[1]))
+            inside = tissue.onto(strip, outside=0).values > 0.5
+        weighted.add(np.where(inside, far, 0.0), row)
+        area.add(inside, row)
+    return over(weighted.area_um2(), area.area_um2())
+
+
+_NUCLEUS_MEANS: Final = (
+    "area_um2",
+    "eccentricity",
+    "solidity",
+    "haematoxylin_od",
+    "difference_entropy_bits",
+    "contrast",
+    "angular_second_moment",
+    "inverse_difference_moment",
+    "entropy_bits",
+    "sum_entropy_bits",
+)
+
+
+def nuclear_parameters(
+    grid: TileGrid,
+    nuclei: Table,
+    *,
+    tissue_area_um2: ArrayLike,
+    points_um: ArrayLike | None = None,
+) -> Table:
+    """Nuclear parameters of each tile.
+
+    Parameters
+    ----------
+    grid
+        n tiles.
+    nuclei
+        One row per nucleus: `measure_objects` with the intensity ``haematoxylin_od``, and the
+        columns of `texture_table`.  A column that is missing makes its parameter NaN.
+    tissue_area_um2
+        (n,) area of tissue per tile.
+    points_um
+        (m, 2) centroids in the grid's frame; the table's own if None.
+
+    Returns
+    -------
+    Table of n rows with the group "nuclear" of the catalogue.  A tile with tissue but without
+    nuclei has the density 0 and NaN means; a tile without tissue is NaN throughout.
+
+    Raises
+    ------
+    InputError
+        If an array does not have one value per tile or per nucleus.
+    """
+    tissue = per_tile(tissue_area_um2, grid, "tissue_area_um2")
+    points = nuclei.points_um() if points_um is None else np.asarray(points_um, float)
+    columns: dict[str, FloatArray] = {
+        "nucleus_density_per_mm2": over(count_in_tiles(grid, points), tissue) * 1e6
+    }
+    for source in _NUCLEUS_MEANS:
+        values = np.full(len(grid), np.nan)
+        if source in nuclei:
+            values = mean_in_tiles(grid, points, nuclei[source])
+        columns[f"nucleus_{source}"] = np.where(tissue > 0, values, np.nan)
+    return parameter_table(columns, grid.lattice.frame)
+
+
+CUTOFFS_OD10 = (0.2, 0.4, 0.6)
+"""Minimum optical density (base 10) of the grades 1+, 2+ and 3+."""
+
+
+def caix_grades(
+    membrane_od10: ArrayLike, cutoffs_od10: tuple[float, float, float] = CUTOFFS_OD10
+) -> NDArray[np.float64]:
+    """Grade 0 to 3 (index) of each cell: the number of cut-offs that its density reaches (>=).
+
+    *membrane_od10* and the grades have the shape (n,); densities are to base 10.  NaN stays NaN.
+    """
+    if not 0 < cutoffs_od10[0] < cutoffs_od10[1] < cutoffs_od10[2]:
+        raise InputError(f"the cut-offs must be positive and ascending, not {cutoffs_od10}")
+    density = np.asarray(membrane_od10, float)
+    grades = np.searchsorted(np.asarray(cutoffs_od10), density, side="right").astype(float)
+    return np.where(np.isnan(density), np.nan, grades)
+
+
+def caix_parameters(
+    grid: TileGrid,
+    points_um: ArrayLike,
+    membrane_od10: ArrayLike,
+    *,
+    cutoffs_od10: tuple[float, float, float] = CUTOFFS_OD10,
+    grades: ArrayLike | None = None,
+) -> Table:
+    """CAIX parameters of each tile.
+
+    Parameters
+    ----------
+    grid
+        n tiles.
+    points_um
+        (m, 2) cell centroids in the grid's frame; leave out cells that shall not count (for
+        example those outside the neoplastic tissue).
+    membrane_od10
+        (m,) mean DAB density (base 10) in each cell's ring; NaN cells are left out.
+    cutoffs_od10
+        Least densities of the grades 1+, 2+, 3+.
+    grades
+        (m,) grades 0 to 3 that take the place of the cut-offs.
+
+    Returns
+    -------
+    Table of n rows with the group "caix" of the catalogue; NaN where a tile has no cell.
+
+    Raises
+    ------
+    InputError
+        If the cut-offs do not ascend or a grade is not 0 to 3.
+
+    References
+    ----------
+    McCarty et al. 1985 (H-score).
+    """
+    density = np.asarray(membrane_od10, float)
+    grade = caix_grades(density, cutoffs_od10)
+    if grades is not None:
+        grade = np.where(np.isnan(density), np.nan, np.asarray(grades, float))
+        known = grade[np.isfinite(grade)]
+        if not np.isin(known, (0, 1, 2, 3)).all():
+            raise InputError("grades of CAIX are 0, 1, 2 or 3")
+    points = np.asarray(points_um, float).reshape(-1, 2)
+    positive = np.where(np.isnan(grade), np.nan, grade >= 1)
+    counted = count_in_tiles(grid, points[np.isfinite(grade)])
+    strength = sum_in_tiles(grid, points, np.where(positive == 1, density, 0.0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        strength = np.where(counted > 0, strength / counted, np.nan)
+    return parameter_table(
+        {
+            "caix_h_score": 100.0 * mean_in_tiles(grid, points, grade),
+            "caix_positive_fraction": mean_in_tiles(grid, points, positive),
+            "caix_intensity_fraction": strength,
+            "caix_membrane_od10": mean_in_tiles(grid, points, density),
+        },
+        grid.lattice.frame,
+    )
+
+
+def class_fractions(
+    grid: TileGrid,
+    neoplastic: ArrayLike,
+    non_neoplastic: ArrayLike,
+    others: Mapping[str, ArrayLike] | None = None,
+) -> Table:
+    """Fractions of the tissue classes in each tile.
+
+    Parameters
+    ----------
+    grid
+        n tiles.
+    neoplastic, non_neoplastic
+        (n,) areas (one unit for both) or fractions of each tile (`fractions_in_tiles`).
+    others
+        The same of further tissue classes of the user's own, by name.
+
+    Returns
+    -------
+    Table of n rows with the group "tissue" of the catalogue, and a column ``NAME_fraction`` for
+    each further class: each class over the sum of all, so that gaps and lumina do not count; NaN
+    where a tile has none.
+
+    Raises
+    ------
+    InputError
+        If an array does not have one value per tile.
+    """
+    tumour = per_tile(neoplastic, grid, "neoplastic")
+    other = per_tile(non_neoplastic, grid, "non_neoplastic")
+    own = {name: per_tile(area, grid, name) for name, area in (others or {}).items()}
+    tissue = np.asarray(sum(own.values(), tumour + other), np.float64)
+    table = parameter_table(
+        {
+            "neoplastic_fraction": over(tumour, tissue),
+            "non_neoplastic_fraction": over(other, tissue),
+        },
+        grid.lattice.frame,
+    )
+    columns = {f"{_word(name)}_fraction": over(area, tissue) for name, area in own.items()}
+    about = {
+        f"{_word(name)}_fraction": f"Fraction of the tissue that is '{name}', a user-defined "
+        "class. area of the class / classified tissue area"
+        for name in own
+    }
+    return table.with_columns(columns, dict.fromkeys(columns, "1"), about)
+
+
+def _word(name: str) -> str:
+    """A class name as part of a column name; the catalogue's own names stay free."""
+    word = re.sub(r"\W+", "_", name.lower()).strip("_")
+    return f"own_{word}" if f"{word}_fraction" in PARAMETERS else word

@@ -233,7 +233,7 @@ def fractions_in_tiles(
     out = np.zeros((len(grid), len(codes)))
     for start in range(0, len(grid), 256):
         samples = grid.corners_um[start : start + 256, None] + inside
-        found = codes_at(image, back.apply(samples), outside=-1)
+        sampled = codes_at(image, back.apply(samples), outside=-1)
         for i, code in enumerate(codes):
-            out[start : start + 256, i] = (found == code).mean(axis=1)
+            out[start : start + 256, i] = (sampled == code).mean(axis=1)
     return out

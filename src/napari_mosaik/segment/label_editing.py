@@ -148,12 +148,12 @@ class ObjectEditor:
         n_pixels, reach = self._pixels[label - 1], float(self._reach[label - 1])
         while True:
             window = self._around(self._centres[label - 1], reach)
-            found = self[window] == label
-            if found.sum() == n_pixels:
-                return _tight(window, found)
-            if found.shape == self.shape:
+            inside = self[window] == label
+            if inside.sum() == n_pixels:
+                return _tight(window, inside)
+            if inside.shape == self.shape:
                 raise InputError(
-                    f"object {label} has {int(found.sum())} pixels in the image but "
+                    f"object {label} has {int(inside.sum())} pixels in the image but "
                     f"{int(n_pixels)} in its table; run its segmentation step again with --force"
                 )
             reach *= 2

@@ -43,13 +43,15 @@ class ClassScores:
         }
 
 
-def confusion_matrix(truth: ArrayLike, found: ArrayLike, n_classes: int) -> NDArray[np.int64]:
-    """Pixel counts (n, n): row = true class 1..n, column = found class; code 0 is ignored."""
-    true, seen = np.asarray(truth).ravel(), np.asarray(found).ravel()
-    if true.shape != seen.shape:
-        raise InputError(f"{true.size} true and {seen.size} found pixels cannot be compared")
-    use = (true > 0) & (seen > 0)
-    pairs = (true[use].astype(np.int64) - 1) * n_classes + seen[use].astype(np.int64) - 1
+def confusion_matrix(truth: ArrayLike, predicted: ArrayLike, n_classes: int) -> NDArray[np.int64]:
+    """Pixel counts (n, n): row = true class 1..n, column = predicted class; code 0 is ignored."""
+    true, assigned = np.asarray(truth).ravel(), np.asarray(predicted).ravel()
+    if true.shape != assigned.shape:
+        raise InputError(
+            f"{true.size} true and {assigned.size} predicted pixels cannot be compared"
+        )
+    use = (true > 0) & (assigned > 0)
+    pairs = (true[use].astype(np.int64) - 1) * n_classes + assigned[use].astype(np.int64) - 1
     counts = np.bincount(pairs, minlength=n_classes**2)
     return np.asarray(counts.reshape(n_classes, n_classes), np.int64)
 
@@ -71,14 +73,14 @@ def class_metrics(confusion: ArrayLike) -> ClassScores:
     counts = np.asarray(confusion, float)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
         raise InputError(f"a confusion matrix is square, not {counts.shape}")
-    hit, true, found, total = np.diag(counts), counts.sum(1), counts.sum(0), counts.sum()
-    absent = (true + found) == 0
+    hit, true, assigned, total = np.diag(counts), counts.sum(1), counts.sum(0), counts.sum()
+    absent = (true + assigned) == 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        accuracy = np.where(absent, np.nan, (total - true - found + 2 * hit) / total)
+        accuracy = np.where(absent, np.nan, (total - true - assigned + 2 * hit) / total)
         return ClassScores(
-            dice=2 * hit / (true + found),
-            iou=hit / (true + found - hit),
-            precision=hit / found,
+            dice=2 * hit / (true + assigned),
+            iou=hit / (true + assigned - hit),
+            precision=hit / assigned,
             recall=hit / true,
             accuracy=accuracy,
             overall=float(hit.sum() / total) if total else float("nan"),
@@ -106,8 +108,8 @@ class ObjectScores:
     aji: float
 
 
-def object_scores(truth: ArrayLike, found: ArrayLike, min_iou: float = 0.5) -> ObjectScores:
-    """Match found to true objects of two label images (0 = background) of equal shape.
+def object_scores(truth: ArrayLike, predicted: ArrayLike, min_iou: float = 0.5) -> ObjectScores:
+    """Match predicted to true objects of two label images (0 = background) of equal shape.
 
     From an IoU above 0.5 a match is unique, so no assignment problem arises; lower cut-offs are
     refused.  Source of the AJI: Kumar et al. 2017, IEEE Trans Med Imaging.
@@ -115,11 +117,11 @@ def object_scores(truth: ArrayLike, found: ArrayLike, min_iou: float = 0.5) -> O
     if min_iou < 0.5:
         raise InputError(f"matching is unique only from an IoU of 0.5 on, not {min_iou}")
     true = _compact(np.asarray(truth))
-    seen = _compact(np.asarray(found))
-    if true.shape != seen.shape:
-        raise InputError(f"label images of shape {true.shape} and {seen.shape} differ")
-    n_true, n_found = int(true.max(initial=0)), int(seen.max(initial=0))
-    pairs = np.bincount(true.ravel() * (n_found + 1) + seen.ravel())
+    objects = _compact(np.asarray(predicted))
+    if true.shape != objects.shape:
+        raise InputError(f"label images of shape {true.shape} and {objects.shape} differ")
+    n_true, n_found = int(true.max(initial=0)), int(objects.max(initial=0))
+    pairs = np.bincount(true.ravel() * (n_found + 1) + objects.ravel())
     pairs = np.pad(pairs, (0, (n_true + 1) * (n_found + 1) - pairs.size))
     overlap = pairs.reshape(n_true + 1, n_found + 1)
     area_true, area_found = overlap.sum(1)[1:], overlap.sum(0)[1:]

@@ -1,7 +1,9 @@
-"""Stain vectors of an H-DAB slide, and which stain a slide shows.
+"""Stain vectors of an H-DAB slide: estimated, picked or entered, and which stain a slide shows.
 
 A stain vector is a direction in optical density (R, G, B).  Those of Ruifrok and Johnston are a
-good start; a slide's own are estimated from its pixels, if it shows enough of either stain.
+good start; a slide's own are estimated from its pixels, if it shows enough of either stain, or
+picked from an area where a stain is pure.  A picked area that does not look like the stain is
+refused, because a wrong vector changes every amount of stain on the slide.
 """
 
 from __future__ import annotations
@@ -14,17 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, optical_density
+from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, WHITE_INTENSITY, optical_density
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 
 __all__ = [
+    "HDabStain",
     "HDabStains",
+    "PickedStain",
     "StainGuess",
+    "check_apart",
     "fit_h_dab",
     "given_stains",
     "guess_stain",
+    "pick_stain",
     "ruifrok_stains",
+    "stain_colour",
     "stain_mismatch_warning",
 ]
 
@@ -125,7 +132,7 @@ def fit_h_dab(pixels: NDArray[np.uint8]) -> HDabStains:
     od = optical_density(usable).astype(float)
     strength = np.linalg.norm(od, axis=1)
     angle, between = _angles(od)
-    found: list[tuple[StainVector, int]] = []
+    fitted: list[tuple[StainVector, int]] = []
     for name, side in (
         ("haematoxylin", angle < 0.45 * between),
         ("DAB", angle > 0.55 * between),
@@ -137,8 +144,8 @@ def fit_h_dab(pixels: NDArray[np.uint8]) -> HDabStains:
         vector, near = _purest(angle[use], od[use], -1 if name == "haematoxylin" else 1)
         if near < MIN_PIXELS:
             return ruifrok_stains(f"only {near} sampled pixels are of pure {name}")
-        found.append((vector, near))
-    (blue, n_blue), (brown, n_brown) = found
+        fitted.append((vector, near))
+    (blue, n_blue), (brown, n_brown) = fitted
     angles = (_angle(blue, _unit(HAEMATOXYLIN)), _angle(brown, _unit(DAB)))
     for name, degrees in zip(("haematoxylin", "DAB"), angles, strict=True):
         if degrees > MAX_DEG:
@@ -250,3 +257,114 @@ def _unit(vector: Any) -> StainVector:
 
 def _angle(one: StainVector, other: StainVector) -> float:
     return math.degrees(math.acos(min(1.0, float(np.dot(one, other)))))
+
+
+HDabStain = Literal["haematoxylin", "dab"]
+
+_USUAL: Final = {"haematoxylin": HAEMATOXYLIN, "dab": DAB}
+_NAMES: Final = {"haematoxylin": ("haematoxylin", "blue"), "dab": ("DAB", "brown")}
+_PICKED_MIN_OD: Final = 0.35
+"""A pixel paler than this (length of its OD vector) counts as unstained."""
+_PICKED_MIN_PIXELS: Final = 12
+_PICKED_MIN_FRACTION: Final = 0.1
+"""Minimum fraction of stained pixels in a picked area."""
+_PICKED_MAX_DEG: Final = 25.0
+"""A vector farther than this from the reference of its stain is rejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class PickedStain:
+    """A picked stain vector.
+
+    Parameters
+    ----------
+    stain
+        "haematoxylin" or "dab".
+    vector
+        Unit direction in optical density (R, G, B).
+    pixels, share
+        Number of stained pixels that were used, and their fraction of the area.
+    angle_deg
+        Angle to the reference vector of the stain (Ruifrok and Johnston 2001), degrees.
+    """
+
+    stain: HDabStain
+    vector: StainVector
+    pixels: int
+    share: float
+    angle_deg: float
+
+
+def pick_stain(rgb: NDArray[np.uint8], stain: HDabStain) -> PickedStain:
+    """The vector of a stain from the pixels of an area that shows it pure.
+
+    Parameters
+    ----------
+    rgb
+        (n, 3) 8-bit levels; their order does not matter.
+    stain
+        Which stain the area shows.
+
+    Returns
+    -------
+    PickedStain
+        Direction of the sum of the optical densities of the stained pixels on this stain's side.
+
+    Raises
+    ------
+    InputError
+        The area is blank, too dark, shows mostly the other stain, or neither brown nor blue; the
+        message says what to pick instead.
+
+    Notes
+    -----
+    A sum of densities weights strongly stained pixels, whose direction is the least noisy.  Pixels
+    nearer to the reference of the other stain are ignored, so that some brown beside a blue nucleus
+    changes nothing.
+    """
+    name, colour = _NAMES[stain]
+    bright = rgb[rgb.min(axis=1, initial=255) >= DARKEST_LEVEL]
+    if len(bright) < 0.5 * len(rgb):
+        raise InputError(f"this area is nearly black; pick a paler area of pure {name}")
+    od = optical_density(bright).astype(float)
+    strength = np.linalg.norm(od, axis=1)
+    stained = strength >= _PICKED_MIN_OD
+    n = int(stained.sum())
+    if n < max(_PICKED_MIN_PIXELS, _PICKED_MIN_FRACTION * len(rgb)):
+        raise InputError(
+            f"this area is blank: {n} of {len(rgb)} pixels are stained; pick an area that is "
+            f"{colour} throughout, such as {'a nucleus' if stain == 'haematoxylin' else 'a wall'}"
+        )
+    other: HDabStain = "dab" if stain == "haematoxylin" else "haematoxylin"
+    mine = stained & (od @ _unit(_USUAL[stain]) > od @ _unit(_USUAL[other]))
+    if mine.sum() < max(_PICKED_MIN_PIXELS, 0.5 * n):
+        raise InputError(
+            f"this area is {_NAMES[other][1]}, not {colour}: {n - int(mine.sum())} of its {n} "
+            f"stained pixels look like {_NAMES[other][0]}; pick pure {name}"
+        )
+    vector = _unit(od[mine].sum(axis=0))
+    degrees = _angle(vector, _unit(_USUAL[stain]))
+    if degrees > _PICKED_MAX_DEG or min(vector) < 0:
+        raise InputError(
+            f"this area is not {colour}: its vector lies {degrees:.0f}° from that of {name}, at "
+            f"most {_PICKED_MAX_DEG:.0f}° are accepted; pick an area without pigment, ink or eosin"
+        )
+    return PickedStain(stain, vector, int(mine.sum()), float(mine.sum() / len(rgb)), degrees)
+
+
+def check_apart(haematoxylin: StainVector, dab: StainVector) -> None:
+    """Raise `InputError` for two vectors of nearly the same colour: they do not separate stains."""
+    degrees = _angle(_unit(haematoxylin), _unit(dab))
+    if degrees < MIN_SEPARATION_DEG:
+        raise InputError(
+            f"the two stain vectors are only {degrees:.0f}° apart; at least "
+            f"{MIN_SEPARATION_DEG:.0f}° are needed. Pick purer areas: blue without brown over it, "
+            "or brown without a nucleus below it."
+        )
+
+
+def stain_colour(vector: StainVector, strength: float = 1.0) -> str:
+    """The colour "#rrggbb" of a stain at a natural optical density, as it looks on the slide."""
+    levels = WHITE_INTENSITY * np.exp(-strength * np.asarray(_unit(vector))) - 1
+    red, green, blue = (int(v) for v in np.clip(np.rint(levels), 0, 255))
+    return f"#{red:02x}{green:02x}{blue:02x}"

@@ -113,12 +113,12 @@ class SeamLabels:
         earliest = np.full(root.size, np.iinfo(np.int64).max)
         firsts = [self._first(i, block) for i, block in enumerate(blocks)]
         np.minimum.at(earliest, root, np.concatenate([empty, *firsts]))
-        kept = np.flatnonzero((pixels > 0) & (pixels >= min_pixels))
-        kept = kept[np.argsort(earliest[kept], kind="stable")]
+        large = np.flatnonzero((pixels > 0) & (pixels >= min_pixels))
+        large = large[np.argsort(earliest[large], kind="stable")]
         number = np.zeros(root.size, np.int32)
-        number[kept] = np.arange(1, kept.size + 1)
+        number[large] = np.arange(1, large.size + 1)
         self._final = number[root]
-        return ObjectCounts(pixels[kept], earliest[kept])
+        return ObjectCounts(pixels[large], earliest[large])
 
     def numbers(self, index: int) -> Labels:
         """Final label of each object of block *index*, shape (n + 1,); 0 for none or dropped."""

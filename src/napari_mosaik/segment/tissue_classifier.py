@@ -338,8 +338,8 @@ class FastTissueModel:
         (class rows, class columns, classes).
         """
         features = self.features(rgb, spacing_um)
-        found = self.forest.predict(features.reshape(-1, features.shape[2]))
-        return found.reshape(*features.shape[:2], len(self.classes))
+        probability = self.forest.predict(features.reshape(-1, features.shape[2]))
+        return probability.reshape(*features.shape[:2], len(self.classes))
 
     def predict(self, image: Raster) -> Raster:
         """Probabilities (fraction) of an image, (rows, columns, classes) at `spacing_um`.

@@ -349,13 +349,13 @@ def find_vessels(
     walls = WallBlocks([window], [0], InMemoryBlocks([block]), max_lumen)
     objects = JoinedObjects(walls, InMemoryBlocks([walls.filled(0)]), min_pixels)
     labels = objects.runs(0).painted(objects.numbers(0))
-    found = AssessedVessels(
+    assessed = AssessedVessels(
         objects, [objects.wall_owner(0, labels)], spacing_um**2, params, staining
     )
     vessels, excluded = (
-        LabelImage(found.painted(kind, 0), image.lattice) for kind in ("vessel", "excluded")
+        LabelImage(assessed.painted(kind, 0), image.lattice) for kind in ("vessel", "excluded")
     )
-    reasons = found.codes[found.codes > 0]
+    reasons = assessed.codes[assessed.codes > 0]
     return VesselSegmentation(vessels, excluded, reasons, walls.runs(0).mask(), staining)
 
 

@@ -232,9 +232,11 @@ def blurred_cells(sums: Any, lattice: Lattice, params: ArtefactParams) -> Raster
     ratio = np.sqrt(fine / np.maximum(coarse, 1e-9))
     blurred = known & (ratio < params.min_sharpness)
     votes = ndimage.convolve(blurred.astype(np.int64), np.ones((3, 3), np.int64), mode="constant")
-    found = measured & (blurred | ~known) & (votes >= 4)
+    majority = measured & (blurred | ~known) & (votes >= 4)
     spacing = (lattice.spacing_um[0] * _CELL_PX, lattice.spacing_um[1] * _CELL_PX)
-    return Raster(found, Lattice(lattice.frame, (shape[0], shape[1]), spacing, lattice.origin_um))
+    return Raster(
+        majority, Lattice(lattice.frame, (shape[0], shape[1]), spacing, lattice.origin_um)
+    )
 
 
 def artefact_mask(
@@ -258,8 +260,8 @@ def artefact_mask(
     step = max(1, math.floor(_OVERVIEW_UM / max(overview.lattice.spacing_um)))
     small = _coarser(overview, step)
     inside = tissue[: small.values.shape[0] * step : step, : small.values.shape[1] * step : step]
-    for code, found in ((2, folds(small, inside, params)), (4, bubbles(small, params))):
-        wide = found.repeat(step, axis=0).repeat(step, axis=1)
+    for code, marked in ((2, folds(small, inside, params)), (4, bubbles(small, params))):
+        wide = marked.repeat(step, axis=0).repeat(step, axis=1)
         codes[: wide.shape[0], : wide.shape[1]][wide] = code
     codes[(codes == 2) & ~tissue] = 0
     codes[ink] = 1

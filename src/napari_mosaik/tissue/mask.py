@@ -403,32 +403,32 @@ def _frame(grey: NDArray[np.uint8], off: Mask) -> float:
     return float(np.median(np.where(off, 255, grey)[edge]))
 
 
-def _grown_and_closed(found: Mask, spacing: tuple[float, float], params: TissueParams) -> Mask:
+def _grown_and_closed(tissue: Mask, spacing: tuple[float, float], params: TissueParams) -> Mask:
     """Dilation, then closing; outside the picture there is no tissue.
 
     Two dilations by disks are one by the sum of the radii.
     """
     grow, close = params.dilation_um / 2, params.closing_um / 2
-    if grow + close == 0 or not found.any():
-        return found
+    if grow + close == 0 or not tissue.any():
+        return tissue
     pad = [math.ceil((grow + close) / s) + 1 for s in spacing]
-    wide = np.pad(found, ((pad[0], pad[0]), (pad[1], pad[1])))
+    wide = np.pad(tissue, ((pad[0], pad[0]), (pad[1], pad[1])))
     wide = within(wide, grow + close, spacing)
     if close > 0:
         wide = ~within(~wide, close, spacing)
     return wide[pad[0] : -pad[0], pad[1] : -pad[1]]
 
 
-def _sized(found: Mask, pixel_um2: float, params: TissueParams) -> Mask:
+def _sized(tissue: Mask, pixel_um2: float, params: TissueParams) -> Mask:
     """Small fragments removed, then small holes filled; the edge of the image bounds no hole."""
-    found = _without_small(found, params.min_object_mm2 * 1e6 / pixel_um2)
-    labels, _ = ndimage.label(~found)
+    tissue = _without_small(tissue, params.min_object_mm2 * 1e6 / pixel_um2)
+    labels, _ = ndimage.label(~tissue)
     area = np.bincount(labels.ravel())
     small = area < params.max_hole_mm2 * 1e6 / pixel_um2
     edges = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
     small[np.unique(np.concatenate(edges))] = False
     small[0] = False
-    filled: Mask = found | small[labels]
+    filled: Mask = tissue | small[labels]
     return filled
 
 

@@ -97,5 +97,5 @@ class RenumberedLabels:
         self._stored, self._table = stored, table
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        found: NDArray[Any] = self._table[np.asarray(self._stored[key])]
-        return found
+        labels: NDArray[Any] = self._table[np.asarray(self._stored[key])]
+        return labels

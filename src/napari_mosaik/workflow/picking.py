@@ -1,6 +1,6 @@
 """Stain vectors picked from the CD34 slide of a case, as settings of the vessel step.
 
-place on the slide ─► its pixels ─► `segment.stain_sampling` ─► settings with stains="manual"
+place on the slide ─► its pixels ─► `segment.stain_vectors` ─► settings with stains="manual"
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide.types.slide import Slide
 from napari_mosaik.segment import VesselParams
-from napari_mosaik.segment.stain_sampling import (
+from napari_mosaik.segment.stain_vectors import (
     HDabStain,
     PickedStain,
+    StainVector,
     check_apart,
     pick_stain,
+    ruifrok_stains,
     stain_colour,
 )
-from napari_mosaik.segment.stain_vectors import StainVector, ruifrok_stains
 
 __all__ = [
     "CLICK_UM",

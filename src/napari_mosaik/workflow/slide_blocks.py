@@ -49,8 +49,8 @@ def blocks_with_tissue(blocks: list[Block], mask: Raster) -> list[Block]:
 
 
 def _holds_tissue(lattice: Lattice, mask: Raster) -> bool:
-    found = [np.unique(index) for _, index in _looked_up(lattice, mask)]
-    return bool(np.asarray(mask.values, bool)[np.ix_(*found)].any())
+    samples = [np.unique(index) for _, index in _looked_up(lattice, mask)]
+    return bool(np.asarray(mask.values, bool)[np.ix_(*samples)].any())
 
 
 def resample_mask(lattice: Lattice, mask: Raster) -> NDArray[np.bool_]:
@@ -79,14 +79,14 @@ def resample_mask(lattice: Lattice, mask: Raster) -> NDArray[np.bool_]:
 
 def _looked_up(lattice: Lattice, mask: Raster) -> list[tuple[slice, NDArray[np.int64]]]:
     """Per axis: the part of the lattice that lies on the mask, and which samples of the mask."""
-    low, found = mask.lattice, []
+    low, axes = mask.lattice, []
     for axis in (0, 1):
         centre = (np.arange(lattice.shape[axis]) + 0.5) * lattice.spacing_um[axis]
         position = (centre + lattice.origin_um[axis] - low.origin_um[axis]) / low.spacing_um[axis]
         index = np.floor(position).astype(np.int64)
         start, stop = np.searchsorted(index, (0, low.shape[axis]))
-        found.append((slice(int(start), int(stop)), index[start:stop]))
-    return found
+        axes.append((slice(int(start), int(stop)), index[start:stop]))
+    return axes
 
 
 def sample_blocks(lattice: Lattice, block_px: int, mask: Raster, count: int) -> list[Block]:
@@ -212,9 +212,11 @@ def split_table(table: Table) -> dict[str, NDArray[Any]]:
 
 def join_tables(parts: BlockResults, like: Table) -> Table:
     """The tables of all blocks below one another, with the columns, units and texts of *like*."""
-    found = [parts.starting(index, _COLUMN) for index in range(len(parts))]
+    tables = [parts.starting(index, _COLUMN) for index in range(len(parts))]
     columns = {
-        name: np.concatenate([np.asarray(like[name])[:0], *(f[f"{_COLUMN}{name}"] for f in found)])
+        name: np.concatenate(
+            [np.asarray(like[name])[:0], *(table[_COLUMN + name] for table in tables)]
+        )
         for name in like
     }
     return Table(columns, like.units, like.about, like.frame)

@@ -59,7 +59,7 @@ class CorrectParams(Params):
 
 
 def _step(
-    what: str,
+    objects: str,
     stain: str,
     segmented: tuple[Artifact[LabelImage], Artifact[Table]],
     corrected: tuple[Artifact[LabelImage], Artifact[Table]],
@@ -67,7 +67,7 @@ def _step(
 ) -> Step[CorrectParams]:
     def body(inputs: StepContext, params: CorrectParams) -> Generator[Progress, None, Results]:
         labels, table = inputs.read(segmented[0]), inputs.read(segmented[1])
-        corrections = inputs.corrections(what)
+        corrections = inputs.corrections(objects)
         yield Progress(0.05, 1, "finding the corrected objects")
         editor = ObjectEditor(labels.values, labels.lattice, table)
         problems = apply_corrections(editor, corrections)
@@ -88,21 +88,21 @@ def _step(
                     yield Progress(done, 1, "measuring corrected objects")
         changed = LabelImage(editor, labels.lattice, labels.names)
         written = yield from inputs.rewrite_labels(
-            segmented[0], changed, edited.windows, f"storing {what}"
+            segmented[0], changed, edited.windows, f"storing {objects}"
         )
         return {corrected[0]: written, corrected[1]: corrected_table(table, edited, rows)}
 
-    more: tuple[Artifact[Any], ...] = (TISSUE["cd34"],) if what == "vessels" else ()
-    fit: tuple[Artifact[Any], ...] = (STAIN_FIT,) if what == "nuclei" else ()
+    more: tuple[Artifact[Any], ...] = (TISSUE["cd34"],) if objects == "vessels" else ()
+    fit: tuple[Artifact[Any], ...] = (STAIN_FIT,) if objects == "nuclei" else ()
     return Step(
-        name=f"correct_{what}",
-        title=f"Corrected {what}",
+        name=f"correct_{objects}",
+        title=f"Corrected {objects}",
         about=f"Applies the manual corrections (delete, split, merge, draw, set class) to the "
-        f"{what}.",
-        page=what.capitalize(),
+        f"{objects}.",
+        page=objects.capitalize(),
         params=CorrectParams,
         reads=(SLIDES[stain], *more, *segmented),
-        may_read=(CORRECTIONS[what], *fit),
+        may_read=(CORRECTIONS[objects], *fit),
         writes=corrected,
         body=body,
     )
