@@ -43,7 +43,7 @@ def test_picking_the_stains(qtbot, dock, opened, own_cohort):
     idle = lambda: qtbot.waitUntil(lambda: not picker._busy, timeout=20_000)  # noqa: E731
     before, own = settings(), stains_in_use(case, settings())
     assert before.stains == "slide"
-    assert "the slide's own" in picker.line.text()
+    assert "estimated from this slide" in picker.line.text()
     assert not picker.undo.isVisibleTo(page)
 
     # glass is refused, in words; the tool stays in the hand and Escape puts it away
@@ -52,7 +52,7 @@ def test_picking_the_stains(qtbot, dock, opened, own_cohort):
     assert picker.tool.mode == "dab"
     assert dock.canvas.active_tool is not None
     hand.click((4.0, 4.0))
-    qtbot.waitUntil(lambda: picker.hint.text().startswith("⚠ this place is "), timeout=20_000)
+    qtbot.waitUntil(lambda: picker.hint.text().startswith("⚠ this area is "), timeout=20_000)
     assert settings() == before
     hand.key(Qt.Key.Key_Escape)
     assert not picker.tool.mode

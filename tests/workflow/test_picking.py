@@ -65,7 +65,7 @@ def test_a_click_and_a_drag_give_the_colours_that_were_painted(case):
     second = pick_vessel_stain(case, "dab", ring(160, 200, 25), first.params)
     assert degrees(second.params.dab_vector, BROWN) < 0.5
     assert second.params.haematoxylin_vector == first.params.haematoxylin_vector
-    assert second.other == "given by hand"
+    assert second.other == "set manually"
     assert second.picked.share == pytest.approx(1 - (10 / 25) ** 2, abs=0.03)  # lumen left out
     stains = run_vessels(case, second.params)
     assert stains["source"] == "manual"
@@ -80,7 +80,7 @@ def test_the_other_stain_is_the_slides_own_where_it_was_so_until_now(case):
     own = run_vessels(case, VesselParams())
     assert own["source"] == "slide"
     found = pick_vessel_stain(case, "dab", [(160, 215)], VesselParams())
-    assert found.other == "the slide's own"
+    assert found.other == "estimated from this slide"
     np.testing.assert_allclose(found.params.haematoxylin_vector, own["haematoxylin"], atol=6e-4)
 
 
@@ -91,7 +91,7 @@ def test_the_other_stain_is_the_slides_own_where_it_was_so_until_now(case):
         ("dab", [(-100, -100)], "this area is blank"),
         ("dab", [(110, 90)], "this area is blue, not brown"),
         ("haematoxylin", [(160, 215)], "this area is brown, not blue"),
-        ("dab", ring(300, 300, 251), "this place is 502 µm wide; drag around a pure place"),
+        ("dab", ring(300, 300, 251), "this area is 502 µm wide; drag around a pure area"),
     ],
 )
 def test_a_wrong_place_is_refused_and_the_settings_stay(case, stain, place, said):
@@ -102,5 +102,5 @@ def test_a_wrong_place_is_refused_and_the_settings_stay(case, stain, place, said
 def test_two_nearly_equal_stains_are_refused(case):
     near = tuple(0.8 * BLUE + 0.3 * BROWN)
     params = VesselParams(stains="manual", dab_vector=near)
-    with pytest.raises(InputError, match="nearly the same colour"):
+    with pytest.raises(InputError, match="vectors are only 11° apart"):
         pick_vessel_stain(case, "haematoxylin", [(110, 90)], params)

@@ -1,6 +1,6 @@
 """Stain vectors picked from the CD34 slide of a case, as settings of the vessel step.
 
-place on the slide ─► its pixels ─► `segment.stain_vectors` ─► settings with stains="manual"
+area on the slide ─► its pixels ─► `segment.stain_vectors` ─► settings with stains="manual"
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from napari_mosaik.segment.stain_vectors import (
 
 __all__ = [
     "CLICK_UM",
-    "MOST_UM",
+    "MAX_PICK_UM",
     "UNTIL_RUN",
     "Picked",
     "VesselParams",
@@ -39,20 +39,20 @@ __all__ = [
     "stains_in_use",
 ]
 
-UNTIL_RUN: Final = "the usual ones until the vessels were run"
+UNTIL_RUN: Final = "Ruifrok and Johnston's until the vessel step has run"
 CLICK_UM: Final = 5.0
-"""Edge of the square that a click stands for, about the size of a nucleus or a wall."""
-MOST_UM: Final = 500.0
-"""A place that is larger along either axis is no pure place any more."""
-_LEAST_PX: Final = 5
-_MOST_PX: Final = 1024
+"""Edge of the square around a click, µm: about the size of a nucleus or a vessel wall."""
+MAX_PICK_UM: Final = 500.0
+"""Largest extent of an area, µm: a larger one does not show one pure stain."""
+_MIN_PX: Final = 5
+_MAX_PX: Final = 1024
 _DECIMALS: Final = 3
-"""As the form shows a vector; 0.0005 is 0.03 degrees."""
+"""Decimals of a vector in the form; 0.0005 is 0.03 degrees."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """A stain that was picked, the settings that follow, and where the other stain comes from."""
+    """A picked stain, the resulting settings, and the source of the other stain."""
 
     params: VesselParams
     picked: PickedStain
@@ -62,7 +62,7 @@ class Picked:
 def pick_vessel_stain(
     case: Case, stain: HDabStain, place_um: ArrayLike, params: VesselParams
 ) -> Picked:
-    """Settings of the vessels in which one stain has the colour of a place on the CD34 slide.
+    """Settings of the vessel step in which one stain has the colour of an area of the CD34 slide.
 
     Parameters
     ----------
@@ -71,21 +71,21 @@ def pick_vessel_stain(
     stain
         "haematoxylin" or "dab".
     place_um
-        (n, 2) row and column in µm of the CD34 slide: a path around the place, or one position,
-        which stands for a square of `CLICK_UM` around it.
+        (n, 2) row and column in µm of the CD34 slide: a path around the area, or one position,
+        which means a square of `CLICK_UM` around it.
     params
-        The present settings.
+        The current settings.
 
     Returns
     -------
     Picked
-        With ``stains="manual"``.  The other vector stays as it is given; where the stains were the
-        slide's own until now, it is the slide's own one of the last result.
+        With ``stains="manual"``.  The other vector is kept if it was set manually; if the stains
+        were estimated from the slide, it is that of the last result.
 
     Raises
     ------
     InputError
-        The place is too large, outside the slide, or does not show the stain (see `pick_stain`),
+        The area is too large, lies outside the slide or does not show the stain (see `pick_stain`),
         or both stains would have nearly the same colour.
     """
     with case.slide("cd34") as slide:
@@ -105,18 +105,19 @@ def pick_vessel_stain(
 
 
 def stains_in_use(case: Case, params: VesselParams) -> tuple[dict[str, StainVector], str]:
-    """The vectors of "haematoxylin" and "dab" that settings stand for, and where they come from.
+    """The OD vectors (3) of "haematoxylin" and "dab" that settings lead to, and their source.
 
-    The slide's own are those of the last result; the usual ones where there is none.
+    Vectors estimated from the slide are those of the last result; those of Ruifrok and Johnston
+    until there is one.
     """
     if params.stains == "manual":
         given = {"haematoxylin": params.haematoxylin_vector, "dab": params.dab_vector}
-        return given, "given by hand"
+        return given, "set manually"
     if params.stains == "slide" and case.store.origin(VESSELS) is not None:
         known = (case.store.record(VESSELS).get(STAINING) or {}).get("stains") or {}
         if known.get("source") == "slide":
             own = {name: _rounded(known[name]) for name in ("haematoxylin", "dab")}
-            return own, "the slide's own"
+            return own, "estimated from this slide"
     usual = ruifrok_stains()
     vectors = {"haematoxylin": _rounded(usual.haematoxylin), "dab": _rounded(usual.dab)}
     until_then = params.stains == "slide" and case.store.origin(VESSELS) is None
@@ -129,28 +130,28 @@ def _rounded(vector: ArrayLike) -> StainVector:
 
 
 def _pixels(slide: Slide, path_um: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The pixels within a path on the slide, (n, 3)."""
+    """The pixels within a path on the slide: 8-bit levels (n, 3)."""
     import shapely
 
     native = max(slide.lattice.spacing_um)
     if len(path_um) < 3:
-        half = max(CLICK_UM, _LEAST_PX * native) / 2
+        half = max(CLICK_UM, _MIN_PX * native) / 2
         (row, column), area = path_um[0], None
         low, size = np.array([row - half, column - half]), np.array([2 * half, 2 * half])
     else:
         area = shapely.make_valid(shapely.Polygon(path_um[:, ::-1]))
         low, size = path_um.min(axis=0), np.ptp(path_um, axis=0)
-    if size.max() > MOST_UM:
+    if size.max() > MAX_PICK_UM:
         raise InputError(
-            f"this place is {size.max():.0f} µm wide; drag around a pure place of at most "
-            f"{MOST_UM:.0f} µm, such as one nucleus or one piece of wall"
+            f"this area is {size.max():.0f} µm wide; drag around a pure area of at most "
+            f"{MAX_PICK_UM:.0f} µm, such as one nucleus or a piece of vessel wall"
         )
-    spacing_um = max(native, float(size.max()) / _MOST_PX)
+    spacing_um = max(native, float(size.max()) / _MAX_PX)
     size = np.maximum(size, spacing_um)
     read = slide.read((float(low[0]), float(low[1])), (float(size[0]), float(size[1])), spacing_um)
     rgb = np.asarray(read.values, np.uint8)
     if area is None:
         return rgb.reshape(-1, 3)
     parts = [part for part in shapely.get_parts(area) if isinstance(part, shapely.Polygon)]
-    shapes = [AnnotatedShape(str(i), "place", part) for i, part in enumerate(parts)]
-    return rgb[rasterise(shapes, read.lattice, {"place": 1}) > 0]
+    shapes = [AnnotatedShape(str(i), "area", part) for i, part in enumerate(parts)]
+    return rgb[rasterise(shapes, read.lattice, {"area": 1}) > 0]
