@@ -1,6 +1,11 @@
 """Which tests must stay in one process when the suite is run by several (`pytest -n`)."""
 
+import hypothesis
 import pytest
+
+# The first example may compile kernels: no example has a time limit.
+hypothesis.settings.register_profile("mosaik", deadline=None)
+hypothesis.settings.load_profile("mosaik")
 
 
 def pytest_collection_modifyitems(items):

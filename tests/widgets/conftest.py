@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import os
 import shutil
@@ -5,6 +6,7 @@ import sys
 
 import pytest
 
+HANGS_MS = 300_000
 WITHOUT_QT = any(importlib.util.find_spec(name) is None for name in ("napari", "qtpy"))
 if WITHOUT_QT:  # these modules import Qt
     collect_ignore = [
@@ -34,6 +36,50 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if why and item.get_closest_marker("gui"):
             item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture
+def qtbot(qapp, request):
+    """A `QtBot` whose waits end with the state that they wait for.
+
+    A time limit only ends a test that hangs: with cold caches and busy cores the kernels that a
+    test needs first are compiled for minutes.
+    """
+    from pytestqt.qtbot import QtBot
+
+    class PatientBot(QtBot):
+        def waitUntil(self, callback, *, timeout=0):
+            super().waitUntil(callback, timeout=max(timeout, HANGS_MS))
+
+        def waitSignal(self, signal, *, timeout=0, **options):
+            return super().waitSignal(signal, timeout=max(timeout, HANGS_MS), **options)
+
+    return PatientBot(request)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request):
+    """Fail a window test that leaves a window, a MOSAIK dock or a canvas behind."""
+    if request.node.get_closest_marker("gui") is None:
+        yield
+        return
+    request.getfixturevalue("qapp")
+    before = _widgets()
+    yield
+    left = _widgets() - before
+    assert not left, f"still alive after the test: {sorted(map(repr, left))}"
+
+
+def _widgets():
+    """Windows, MOSAIK docks and canvases whose Qt object is alive."""
+    from qtpy.QtCore import QCoreApplication, QEvent
+    from qtpy.QtWidgets import QApplication
+
+    gc.collect()
+    QApplication.processEvents()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    ours = ("MosaikDock", "CanvasBackendDesktop", "FigureCanvasQTAgg")
+    return {w for w in QApplication.allWidgets() if w.isWindow() or type(w).__name__ in ours}
 
 
 @pytest.fixture(scope="session")

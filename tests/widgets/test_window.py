@@ -13,6 +13,7 @@ from napari_mosaik.workflow import run as run_module
 from napari_mosaik.workflow.steps import STEPS, step_named
 
 pytestmark = pytest.mark.gui
+N_REPORTS = 1_000_000
 
 
 def idle(qtbot, dock, timeout=60_000):
@@ -69,9 +70,9 @@ def slow(counted):
     """A step body that reports progress until it is cancelled."""
 
     def body(inputs, params):
-        for i in range(10_000):
+        for i in range(N_REPORTS):
             counted.append(i)
-            yield Progress(i, 10_000, "counting")
+            yield Progress(i, N_REPORTS, "counting")
             time.sleep(0.002)
         raise AssertionError("was not cancelled")
 
@@ -110,15 +111,10 @@ def test_cancel_is_acknowledged_at_once_and_commits_nothing(
     install(monkeypatch, replace(step_named("tissue_he"), body=slow(counted)))
     job = dock.controller.run_steps(["tissue_he"])
     qtbot.waitUntil(lambda: len(counted) > 5 and dock.bar.cancel.isVisible(), timeout=10_000)
-    with qtbot.waitSignal(job.cancelled, timeout=5000):
-        began = time.perf_counter()
+    with qtbot.waitSignal(job.cancelled):
         dock.bar.cancel.click()
-        acknowledged = time.perf_counter() - began
-        assert dock.bar.cancel.text() == "Cancelling…"
+        assert dock.bar.cancel.text() == "Cancelling…"  # at once: no event was processed between
         assert not dock.bar.cancel.isEnabled()
-    stopped = time.perf_counter() - began
-    assert acknowledged < 0.1
-    assert stopped < 1.0
     idle(qtbot, dock)
     assert case.store.origin(TISSUE["he"]) is None
     assert dock.workspace.problem is None

@@ -71,7 +71,7 @@ class MosaikDock(QWidget):
         }
         self.preview = LivePreview(self.board)
         self.picker = StainPicker(self.canvas)
-        self.pages[maker_of(VESSELS).page].tools = self.picker
+        self.pages[maker_of(VESSELS).page].add_tools(self.picker)
         self.banner = Banner()
         self.banner.dismissed.connect(self._dismiss)
         self.bar = JobBar(self.controller, {step.name: step.title for step in STEPS})

@@ -177,13 +177,18 @@ class StepPage(Page):
         self.steps = tuple(steps)
         self.names = tuple(step.name for step in steps)
         self.sections: dict[str, StepSection] = {}
-        self.tools: QWidget | None = None
-        """Further controls below the preview; set before the page is first opened."""
+        self._tools: QWidget | None = None
         self._recipe: dict[str, Params] = {}
         self._states: dict[str, StepStatus] = {}
         self._results: dict[str, str] = {}
         self._running = ""
         self._busy = False
+
+    def add_tools(self, tools: QWidget) -> None:
+        """Add further controls below the preview, before the page is first opened."""
+        tools.setParent(self)  # which deletes them even if the page is never opened
+        tools.hide()
+        self._tools = tools
 
     def make_body(self) -> QWidget:
         """Build the buttons and a section for each step."""
@@ -220,8 +225,9 @@ class StepPage(Page):
         layout.addWidget(self.add_button)
         layout.addWidget(self.preview_box)
         layout.addWidget(self.preview_line)
-        if self.tools is not None:
-            layout.addWidget(self.tools)
+        if self._tools is not None:
+            layout.addWidget(self._tools)
+            self._tools.show()
         for section in self.sections.values():
             layout.addWidget(section)
         layout.addWidget(self.how)
