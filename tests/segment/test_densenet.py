@@ -1,5 +1,6 @@
 """The paper's network is trained, keeps to its interface, and comes back from disk."""
 
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -66,30 +67,40 @@ def short_of_memory(monkeypatch, most):
     return seen
 
 
+@contextmanager
+def few_layers():
+    """An encoder with the same interface but few layers: the full one trains for minutes."""
+    encoder = partial(
+        monai_densenet.DenseNet, init_features=8, growth_rate=4, block_config=(1, 1, 1, 1)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(monai_densenet, "DenseNet169", encoder)
+        yield
+
+
 @pytest.fixture(scope="module")
 def trained():
-    """The network at its full size; the other tests have one with fewer layers."""
-    return train()
+    with few_layers():
+        return train(params=PARAMS.model_copy(update={"epochs": 6}))
 
 
 @pytest.fixture
-def shallow(monkeypatch):
-    made = partial(
-        monai_densenet.DenseNet, init_features=8, growth_rate=4, block_config=(1, 1, 1, 1)
-    )
-    monkeypatch.setattr(monai_densenet, "DenseNet169", made)
+def shallow():
+    with few_layers():
+        yield
 
 
 def test_steps_lower_the_loss(trained):
     steps, model = trained
     losses = [step.loss for step in steps]
-    assert len(losses) == 3
+    assert len(losses) == 6
     assert losses[-1] < 0.9 * losses[0]
     assert model.training["class_weights"]["neoplastic"] > 0
     assert model.training["class_weights"]["non-neoplastic"] == 0
     assert model.training["held_out"] is None
 
 
+@SHALLOW
 def test_prediction_is_a_probability_on_the_class_lattice(trained, tmp_path):
     _, model = trained
     image = Raster(problem(1).images[0, :50, :59], Lattice("he", (50, 59), (2.0, 2.0)))
@@ -103,8 +114,8 @@ def test_prediction_is_a_probability_on_the_class_lattice(trained, tmp_path):
     np.testing.assert_allclose(back.predict(image).values, probability.values, atol=1e-6)
 
 
-def test_the_network_returns_scores_of_the_pictures_own_size(trained):
-    network = trained[1].network.eval()
+def test_the_full_network_returns_scores_of_the_size_of_the_images():
+    network = TissueNetwork(3, PARAMS.decoder).eval()
     with torch.inference_mode():
         assert network.encoder(torch.zeros(1, 3, 64, 64)).shape == (1, 1664, 2, 2)
         assert network(torch.zeros(1, 3, 45, 70)).shape == (1, 3, 45, 70)
