@@ -1,7 +1,13 @@
 """Which tests must stay in one process when the suite is run by several (`pytest -n`)."""
 
+import os
+
 import hypothesis
 import pytest
+
+# Threads that wait for one another must not occupy the cores that the other test process needs:
+# small operations of a network take a hundred times as long otherwise.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The first example may compile kernels: no example has a time limit.
 hypothesis.settings.register_profile("mosaik", deadline=None)

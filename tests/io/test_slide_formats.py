@@ -107,7 +107,7 @@ def test_pixels_are_those_of_openslide(tmp_path):
         np.testing.assert_array_equal(pixels_of(path), regions(path, offset))
 
 
-@pytest.mark.parametrize(("sparse", "compressed"), product((False, True), repeat=2))
+@pytest.mark.parametrize(("sparse", "compressed"), list(product((False, True), repeat=2)))
 def test_dicom_tiles_are_in_their_places(tmp_path, sparse, compressed):
     edge, path = 64, tmp_path / "slide"
     make.write_dicom(path, LEVELS, edge, sparse=sparse, compressed=compressed)

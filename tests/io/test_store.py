@@ -223,13 +223,12 @@ def test_one_writer_at_a_time_and_none_after_its_death(tmp_path):
         f"with write_lock(Path({str(tmp_path)!r})):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
-    holder = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout.readline().strip() == "held"
-    with pytest.raises(CaseLocked, match="another process"), write_lock(tmp_path):
-        pass
-    holder.kill()
-    holder.wait()
+    ) as holder:
+        assert holder.stdout.readline().strip() == "held"
+        with pytest.raises(CaseLocked, match="another process"), write_lock(tmp_path):
+            pass
+        holder.kill()
     with write_lock(tmp_path), write_lock(tmp_path):
         pass

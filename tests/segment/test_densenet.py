@@ -23,7 +23,9 @@ from napari_mosaik.segment.densenet.training import (
 )
 from napari_mosaik.segment.densenet.weights import put_encoder_weights, read_encoder_weights
 
-PARAMS = DenseNetParams(epochs=3, batch_size=4, decoder=(32, 16, 8, 8), validation_fraction=0.0)
+PARAMS = DenseNetParams(
+    epochs=3, batch_size=4, decoder=(32, 16, 8, 8), validation_fraction=0.0, threads=1
+)
 SHALLOW = pytest.mark.usefixtures("shallow")
 SMALL = PARAMS.model_copy(update={"epochs": 2, "batch_size": 2})
 

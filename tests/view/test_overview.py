@@ -18,7 +18,7 @@ def all_turns():
         yield turn.mirrored()
 
 
-@pytest.mark.parametrize("turn", all_turns(), ids=lambda turn: turn.words)
+@pytest.mark.parametrize("turn", list(all_turns()), ids=lambda turn: turn.words)
 def test_the_slide_fills_the_map_and_every_place_comes_back(turn):
     view = MapView.fitting(CORNERS, turn, 200)
     assert view.size_px == ((200, 100) if turn.transposed else (100, 200))

@@ -105,7 +105,7 @@ def cohort(tmp_path_factory):
     for case in cases:
         for _ in run_until(case, read_recipe(case.root)):
             pass
-    for _ in train_network(cases, "B11", TrainParams(epochs=2)):
+    for _ in train_network(cases, "B11", TrainParams(epochs=2, threads=1)):
         pass
     for _ in run_until(cases[1], read_recipe(cases[1].root)):
         pass

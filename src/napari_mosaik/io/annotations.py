@@ -155,7 +155,8 @@ def _geometry(
         messages.append(f"{path.name}: {key} has no geometry and is excluded")
         return None
     try:
-        found = shapely.force_2d(shape(dict(stored)))
+        with np.errstate(invalid="ignore"):  # coordinates that are no numbers are refused below
+            found = shapely.force_2d(shape(dict(stored)))
     except Exception as error:
         raise InputError(
             f"{path.name}: the outline of {key} cannot be read ({error}); correct or delete it"
