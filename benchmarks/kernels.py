@@ -22,18 +22,22 @@ from skimage.draw import polygon
 from skimage.feature import graycomatrix
 from skimage.measure import label, regionprops_table
 from skimage.segmentation import expand_labels, watershed
+from skimage.transform import downscale_local_mean
 
 from napari_mosaik.core.dilation import within
 from napari_mosaik.core.rasterise import _fill
 from napari_mosaik.features.block_measurements import measure_block
 from napari_mosaik.features.distance import distance_strips
 from napari_mosaik.features.texture import grey_levels, texture_table
+from napari_mosaik.io.slide.read.colours import argb_over_white
+from napari_mosaik.io.slide.read.resample import block_mean
 from napari_mosaik.segment import caix, filters, masks, nuclei, pixel_features
 from napari_mosaik.segment.false_positives import wall_sums
 from napari_mosaik.segment.run_length import find_runs
 from napari_mosaik.segment.tissue_classifier import grow_forest
 from napari_mosaik.segment.vessel_params import VesselParams
 from napari_mosaik.tissue.stain import fit_macenko, normalise
+from napari_mosaik.view.display_settings import _through_table
 
 SIZE = 1024
 Row = tuple[str, str, float, float, Any]
@@ -83,6 +87,7 @@ def rows() -> Iterator[Row]:
     yield from _masks(density, mask)
     yield from _objects(density, mask, rgb)
     yield from _classes(rgb)
+    yield from _slides(rgb)
 
 
 def _filters(density: NDArray[np.float32], rgb: NDArray[np.uint8]) -> Iterator[Row]:
@@ -317,6 +322,38 @@ def _classes(rgb: NDArray[np.uint8]) -> Iterator[Row]:
         "NumPy (matrix products and exp)",
         lambda: normalise(rgb, fit),
         lambda: np.rint(fit.white * np.exp(-(np.maximum(od[rgb] @ unmix, 0) @ unmix.T))),
+    )
+
+
+def _slides(rgb: NDArray[np.uint8]) -> Iterator[Row]:
+    half = (SIZE // 2, SIZE // 2)
+    yield row(
+        "io.slide.read.resample.block_mean (2 x 2)",
+        "cv2.resize (INTER_AREA)",
+        lambda: block_mean(rgb, 2, 2),
+        lambda: cv2.resize(rgb, half, interpolation=cv2.INTER_AREA),
+        unequal,
+    )
+    yield row(
+        "io.slide.read.resample.block_mean (2 x 2)",
+        "skimage.transform.downscale_local_mean",
+        lambda: block_mean(rgb, 2, 2),
+        lambda: downscale_local_mean(rgb, (2, 2, 1)),
+    )
+    argb = np.full((SIZE, SIZE), 0xFF804020, np.uint32)
+    yield row(
+        "io.slide.read.colours.argb_over_white",
+        "NumPy shifts",
+        lambda: argb_over_white(argb),
+        lambda: np.stack([argb >> 16, argb >> 8, argb], -1) & 255,
+    )
+    table = np.arange(256, dtype=np.uint8)[::-1].copy()
+    yield row(
+        "view.display_settings._through_table",
+        "cv2.LUT",
+        lambda: _through_table(rgb, table),
+        lambda: cv2.LUT(rgb, table),
+        unequal,
     )
 
 
