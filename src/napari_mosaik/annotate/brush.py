@@ -148,13 +148,13 @@ def _without_small_holes(polygon: Polygon, min_area_um2: float) -> Polygon:
     return polygon if len(holes) == len(polygon.interiors) else Polygon(polygon.exterior, holes)
 
 
-def _positions(points_um: ArrayLike, min_count: int, what: str) -> FloatArray:
+def _positions(points_um: ArrayLike, min_count: int, name: str) -> FloatArray:
     """Positions as (n, 2) finite numbers; `InputError` otherwise."""
     points = np.asarray(points_um, float)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < min_count:
         raise InputError(
-            f"{what} needs at least {min_count} positions (row, column), not {points.shape}"
+            f"{name} needs at least {min_count} positions (row, column), not {points.shape}"
         )
     if not np.isfinite(points).all():
-        raise InputError(f"{what} has a position that is not a finite number")
+        raise InputError(f"{name} has a position that is not a finite number")
     return points

@@ -156,15 +156,15 @@ def miss_rate_interval(detected: ArrayLike, missed: ArrayLike) -> Interval | Non
     n, total = totals.size, float(totals.sum())
     if total == 0:
         return None
-    share = float(missed_counts.sum()) / total
+    rate = float(missed_counts.sum()) / total
     exact = exact_interval(int(missed_counts.sum()), int(total))
     if n < 2:
         return exact
-    residuals = missed_counts - share * totals
+    residuals = missed_counts - rate * totals
     error = float(np.sqrt(n / (n - 1) * (residuals**2).sum())) / total
     reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
-    low, high = min(exact.low, share - reach), max(exact.high, share + reach)
-    return Interval(share, max(0.0, low), min(1.0, high))
+    low, high = min(exact.low, rate - reach), max(exact.high, rate + reach)
+    return Interval(rate, max(0.0, low), min(1.0, high))
 
 
 def summarise_qa(sample: QaSample, events: Iterable[Mapping[str, Any]]) -> QaSummary:

@@ -48,6 +48,7 @@ def blocking(function: Callable[Args, Generator[Any, None, T]]) -> Callable[Args
     def run(*args: Args.args, **kwargs: Args.kwargs) -> T:
         return run_to_end(function(*args, **kwargs))
 
+    run.__name__ = run.__qualname__ = function.__name__.removeprefix("iter_")
     return run
 
 

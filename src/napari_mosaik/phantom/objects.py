@@ -141,10 +141,10 @@ def draw_vessels(anatomy: Anatomy, rng: np.random.Generator) -> VesselTubes:
     n = rng.poisson(MAX_DENSITY_MM2 * float(extent.prod()) / 1e6)
     points = rng.random((n, 2)) * extent
     latent = anatomy.at("vascular", points)
-    wanted = np.clip(125.0 * np.exp(0.68 * latent), 10.0, MAX_DENSITY_MM2)
+    density = np.clip(125.0 * np.exp(0.68 * latent), 10.0, MAX_DENSITY_MM2)
     alive = 1.0 - 0.93 * anatomy.at("necrosis", points)
-    kept = (rng.random(n) * MAX_DENSITY_MM2 < wanted * alive) & (anatomy.at("tissue", points) > 70)
-    points, latent = points[kept], latent[kept]
+    keep = (rng.random(n) * MAX_DENSITY_MM2 < density * alive) & (anatomy.at("tissue", points) > 70)
+    points, latent = points[keep], latent[keep]
     for _ in range(4):
         points = _to_septum(anatomy, points, 0.8)
     n = len(points)
@@ -210,11 +210,11 @@ def _apart(line: FloatArray, outer: FloatArray) -> NDArray[np.bool_]:
     pairs = np.unique(
         np.sort(np.column_stack([first, second]), axis=1)[(gap < reach) & (first != second)], axis=0
     )
-    kept = np.ones(len(line), bool)
+    keep = np.ones(len(line), bool)
     for a, b in pairs.tolist():
-        if kept[a] and kept[b]:
-            kept[b] = False
-    return kept
+        if keep[a] and keep[b]:
+            keep[b] = False
+    return keep
 
 
 def _candidates(anatomy: Anatomy, rng: np.random.Generator) -> FloatArray:
@@ -251,8 +251,8 @@ def draw_nuclei(anatomy: Anatomy, vessels: VesselTubes, rng: np.random.Generator
     kind[(necrosis > 0.5) & (chance < 0.30)] = PYKNOTIC_NUCLEUS
     kind[(necrosis > 0.5) & (chance >= 0.30)] = 255
     kind[free < np.where(kind == NEOPLASTIC_NUCLEUS, 5.0, 2.5)] = 255
-    kept = kind != 255
-    points, kind = points[kept], kind[kept]
+    keep = kind != 255
+    points, kind = points[keep], kind[keep]
     nuclei = _shaped(anatomy, points, kind, rng)
     lining = _endothelial(vessels, rng)
     parts = zip(_columns(nuclei), _columns(lining), strict=True)

@@ -70,7 +70,7 @@ def hashed(row: int, col: int, seed: int) -> float:
 
 @compiled
 def bilinear(field: Floats, channel: int, row: float, col: float) -> float:
-    """Bilinear value of one channel of a field (rows, columns, n), in its unit; edges extend."""
+    """Bilinear value of one channel of a field (rows, columns, n), dimensionless or µm."""
     last_i, last_j = field.shape[0] - 1, field.shape[1] - 1
     row, col = min(max(row, 0.0), float(last_i)), min(max(col, 0.0), float(last_j))
     i, j = min(int(row), last_i - 1), min(int(col), last_j - 1)
@@ -82,7 +82,7 @@ def bilinear(field: Floats, channel: int, row: float, col: float) -> float:
 
 @compiled
 def four(field: Floats, row: float, col: float) -> tuple[float, float, float, float]:
-    """Bilinear values of the four channels of a field (rows, columns, 4), in its unit."""
+    """Bilinear values of the channels of a field (rows, columns, 4), dimensionless or µm."""
     last_i, last_j = field.shape[0] - 1, field.shape[1] - 1
     row, col = min(max(row, 0.0), float(last_i)), min(max(col, 0.0), float(last_j))
     i, j = min(int(row), last_i - 1), min(int(col), last_j - 1)
@@ -104,7 +104,7 @@ def _mixed(field: Floats, i: int, j: int, k: int, w: tuple[float, float, float, 
 
 @compiled
 def plain(field: Floats, row: float, col: float) -> float:
-    """Bilinear value of a field (rows, columns), in its unit; edges extend."""
+    """Bilinear value of a field (rows, columns), µm; edges extend."""
     last_i, last_j = field.shape[0] - 1, field.shape[1] - 1
     row, col = min(max(row, 0.0), float(last_i)), min(max(col, 0.0), float(last_j))
     i, j = min(int(row), last_i - 1), min(int(col), last_j - 1)

@@ -185,9 +185,9 @@ def simulate_scan(
     fine = lattice.resized(scanner.fine_um)
     points = transform.apply(fine.centres_um()).reshape(-1, 2)
     spacing = uptake.lattice.spacing_um[0]
-    seen = interpolate(np.pad(uptake.values, 1), spacing, points + spacing).reshape(fine.shape)
+    sampled = interpolate(np.pad(uptake.values, 1), spacing, points + spacing).reshape(fine.shape)
     sigma = scanner.fwhm_um / (2.0 * math.sqrt(2.0 * math.log(2.0))) / scanner.fine_um
-    blurred = ndimage.gaussian_filter(seen, sigma, mode="constant", truncate=5.0)
+    blurred = ndimage.gaussian_filter(sampled, sigma, mode="constant", truncate=5.0)
     voxels = _block_mean(blurred, factor, lattice.shape) * patient_activity(plan)
     noise = _noise(plan, seed, voxels, scanner)
     return Raster(np.maximum(voxels + noise, 0.0), lattice, "Bq/mL"), noise

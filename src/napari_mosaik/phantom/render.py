@@ -174,7 +174,7 @@ def _blank(part: NDArray[np.uint8], row0: int, col0: int, white: float, seed: in
 
 @compiled
 def _range(low: float, high: float, size: int) -> tuple[int, int]:
-    """Buckets from *low* to *high*, clipped to what there is."""
+    """Buckets from *low* to *high*, clipped to the grid."""
     first = min(max(math.floor(low / BUCKET_UM), 0), size - 1)
     last = min(max(math.floor(high / BUCKET_UM), 0), size - 1)
     return first, last

@@ -35,7 +35,7 @@ __all__ = [
 MASK_UM = 8.0
 TILE_UM, STRIDE_UM, MIN_COVERAGE = 400.0, 300.0, 0.5
 COLOURS: Final = {1: (150, 150, 150), 2: (213, 94, 0), 3: (0, 114, 178)}
-WANTED: Final = {1: 13, 2: 18, 3: 17}
+SHAPE_COUNTS: Final = {1: 13, 2: 18, 3: 17}
 LARGEST_UM: Final = {1: 260.0, 2: 110.0, 3: 150.0}
 VERTICES: Final = 14
 
@@ -65,7 +65,7 @@ def _draw_tubes(
 
 
 def vessel_map(anatomy: Anatomy, vessels: VesselTubes, spacing_um: float = MASK_UM) -> Raster:
-    """Fraction of each sample (rows, columns) that filled vessels cover."""
+    """Covered fraction of each sample (rows, columns) by filled vessels."""
     lattice = anatomy.lattice(spacing_um)
     out = np.zeros(lattice.shape, np.float32)
     _draw_tubes(out, vessels.line_um, vessels.outer_um, spacing_um)
@@ -177,7 +177,7 @@ def tile_table(
     coarse = nuclei.coarseness[tumour]
     offsets = (np.stack(np.meshgrid(*[np.arange(8) + 0.5] * 2, indexing="ij"), -1)).reshape(-1, 2)
     points = (low[:, None] + offsets * TILE_UM / 8).reshape(-1, 2)
-    seen = pet.at(pet_to_cd34.inverse().apply(points)).reshape(len(low), -1).mean(axis=1)
+    pet_mean = pet.at(pet_to_cd34.inverse().apply(points)).reshape(len(low), -1).mean(axis=1)
     return {
         "row_um": centre[:, 0],
         "col_um": centre[:, 1],
@@ -191,17 +191,17 @@ def tile_table(
         "h_score": np.array([100.0 * grade[m].mean() if len(m) else np.nan for m in cells]),
         "coarseness": np.array([coarse[m].mean() if len(m) else np.nan for m in cells]),
         "true_uptake_g_ml": _box_mean(uptake.values, uptake.lattice, low, TILE_UM),
-        "pet_bq_ml": seen,
+        "pet_bq_ml": pet_mean,
     }
 
 
 def _members(low: FloatArray, points: FloatArray) -> list[NDArray[np.int64]]:
-    """Which points lie in each square."""
+    """Indices of the points in each square."""
     from scipy.spatial import cKDTree
 
     tree = cKDTree(points.reshape(-1, 2))
-    found = tree.query_ball_point(low + TILE_UM / 2, TILE_UM / 2, p=np.inf, return_sorted=True)
-    return [np.asarray(m, np.int64) for m in found]
+    members = tree.query_ball_point(low + TILE_UM / 2, TILE_UM / 2, p=np.inf, return_sorted=True)
+    return [np.asarray(m, np.int64) for m in members]
 
 
 def simulate_annotations(
@@ -220,19 +220,19 @@ def simulate_annotations(
     """
     spacing = classes.lattice.spacing_um[0]
     extent = np.asarray(classes.lattice.extent_um)
-    found: list[tuple[int, FloatArray]] = []
-    for code, wanted in WANTED.items():
+    shapes: list[tuple[int, FloatArray]] = []
+    for code, count in SHAPE_COUNTS.items():
         room = ndimage.distance_transform_edt(np.pad(classes.values == code, 1))[1:-1, 1:-1]
         room = (room - 1.5) * spacing
-        for centre, radius in _spots(room, code, wanted, spacing, rng):
+        for centre, radius in _spots(room, code, count, spacing, rng):
             ring = to_slide.apply(_ring(centre, radius, rng))
             if (ring > 5.0).all() and (ring < extent - 5.0).all():
-                found.append((code, ring))
-    return found
+                shapes.append((code, ring))
+    return shapes
 
 
 def _spots(
-    room: FloatArray, code: int, wanted: int, spacing: float, rng: np.random.Generator
+    room: FloatArray, code: int, count: int, spacing: float, rng: np.random.Generator
 ) -> list[tuple[FloatArray, float]]:
     """Positions with enough room, apart from one another."""
     largest = LARGEST_UM[code]
@@ -246,7 +246,7 @@ def _spots(
         centre = (place + 0.5) * spacing
         if all(np.hypot(*(centre - c)) > radius + r + 20.0 for c, r in chosen):
             chosen.append((centre, radius))
-        if len(chosen) == wanted:
+        if len(chosen) == count:
             break
     return chosen
 

@@ -2,8 +2,8 @@
 
 Forward model of the scanner: the section's tissue times a smooth unknown uptake, blurred by the
 scanner's resolution, averaged over the voxels, plus noise.  Uptake outside the tissue is zero, so
-the way in which the activity falls off at the rim shows where the rim is, however bright the tissue
-is there; a threshold cannot tell a dim rim from one that lies further in.
+the fall-off of the activity shows where the rim is, however bright the tissue is there; a threshold
+cannot distinguish a dim rim from one that lies further in.
 
 The uptake is a sum of B-splines on knots half a resolution apart, with a Gaussian prior: no
 parameter of the tissue enters, so the alignment cannot create an association of uptake and tissue
@@ -206,7 +206,7 @@ class PetModel:
     def cost(self, transform: Transform, fwhm_um: float | None = None) -> float:
         """Negative log likelihood of a transform from the PET to the section, up to a constant.
 
-        *fwhm_um* replaces the resolution that was given at first.
+        *fwhm_um* replaces the resolution of the constructor.
         """
         with self._threads.limit(limits=1, user_api="blas"):
             sums = self._sums(self._design(transform, fwhm_um), self._noise)

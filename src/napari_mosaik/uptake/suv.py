@@ -122,10 +122,10 @@ def net_dose_bq(record: InjectionRecord) -> float:
     return dose - record.residual_mbq * 1e6
 
 
-def _present(value: datetime | None, name: str, what: str) -> datetime:
+def _present(value: datetime | None, name: str, label: str) -> datetime:
     if value is None:
         raise InputError(
-            f"{what} is missing; give {name} with date and time (for example 2024-05-17T09:30)"
+            f"{label} is missing; give {name} with date and time (for example 2024-05-17T09:30)"
         )
     return value
 

@@ -84,15 +84,15 @@ class SuvTerms:
         """Whether the values of the file are SUV and must not be scaled again."""
         return self.header.unit in SUV_FILE_UNITS
 
-    def kind(self, wanted: SuvKind) -> SuvKind:
+    def kind(self, requested: SuvKind) -> SuvKind:
         """The kind of SUV of `to_suv`: that of the file if its values are SUV already."""
         if not self.already_suv:
-            return wanted
+            return requested
         return self.header.suv_kind or ("bsa" if self.header.unit == "cm²/mL" else "bw")
 
-    def unit(self, wanted: SuvKind) -> str:
+    def unit(self, requested: SuvKind) -> str:
         """Unit of the SUV of `to_suv`."""
-        return str(self.header.unit) if self.already_suv else SUV_UNITS[wanted]
+        return str(self.header.unit) if self.already_suv else SUV_UNITS[requested]
 
     def factor(self, kind: SuvKind, lean_formula: LeanFormula = "janmahasatian") -> float:
         """Factor from the values of the file to SUV; 1 if they are SUV already."""
