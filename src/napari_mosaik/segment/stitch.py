@@ -160,7 +160,7 @@ class SeamLabels:
         return connected_components(touching, directed=False)[1].astype(np.int64)
 
     def _first(self, index: int, parts: BlockComponents) -> NDArray[np.int64]:
-        """Flat index within the picture of each object's first pixel."""
+        """Flat index within the image of each object's first pixel."""
         rows, cols = self.windows[index]
         r, c = np.divmod(parts.first, max(1, cols.stop - cols.start))
         first: NDArray[np.int64] = (r + rows.start) * self.shape[1] + c + cols.start

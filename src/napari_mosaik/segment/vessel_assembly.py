@@ -56,7 +56,7 @@ __all__ = [
 _Arrays = Mapping[str, NDArray[Any]]
 ObjectKind = Literal["vessel", "excluded"]
 _SAMPLES = 400_000
-"""The stains of a picture are estimated from at most about four times as many pixels."""
+"""The stains of an image are estimated from at most about four times as many pixels."""
 
 
 class StoredBlocks(Protocol):
@@ -299,7 +299,7 @@ class AssessedVessels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VesselSegmentation:
-    """Vessels of a picture and the excluded DAB objects.
+    """Vessels of an image and the excluded DAB objects.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ class VesselSegmentation:
 def find_vessels(
     image: Raster, params: VesselParams | None = None, edge: Mask | None = None
 ) -> VesselSegmentation:
-    """Find the vessels of a picture in memory, and what is DAB without being one.
+    """Segment the vessels of an image in memory, and the non-vascular DAB.
 
     Parameters
     ----------
@@ -360,7 +360,7 @@ def find_vessels(
 
 
 def segment_vessels(image: Raster, params: VesselParams | None = None) -> LabelImage:
-    """Vessels of a picture in memory, numbered by their first pixel in raster order.
+    """Vessels of an image in memory, numbered by their first pixel in raster order.
 
     Parameters
     ----------
@@ -372,6 +372,6 @@ def segment_vessels(image: Raster, params: VesselParams | None = None) -> LabelI
     Returns
     -------
     LabelImage
-        (rows, columns) int32 labels, lumen included, on the picture's lattice; 0 elsewhere.
+        (rows, columns) int32 labels, lumen included, on the lattice of the image; 0 elsewhere.
     """
     return find_vessels(image, params).vessels

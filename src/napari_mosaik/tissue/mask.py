@@ -396,7 +396,7 @@ def _saturation(pixels: NDArray[np.uint8]) -> float:
 
 
 def _frame(grey: NDArray[np.uint8], off: Mask) -> float:
-    """Median grey of the outer 2 % of the picture; padding counts as glass."""
+    """Median grey of the outer 2 % of the image; padding counts as glass."""
     rows, columns = (max(1, math.ceil(0.02 * n)) for n in grey.shape)
     edge = np.ones(grey.shape, bool)
     edge[rows:-rows, columns:-columns] = False
@@ -404,7 +404,7 @@ def _frame(grey: NDArray[np.uint8], off: Mask) -> float:
 
 
 def _grown_and_closed(tissue: Mask, spacing: tuple[float, float], params: TissueParams) -> Mask:
-    """Dilation, then closing; outside the picture there is no tissue.
+    """Dilation, then closing; there is no tissue outside the image.
 
     Two dilations by disks are one by the sum of the radii.
     """
