@@ -225,7 +225,7 @@ def test_an_inveon_image(tmp_path):
         (("calibration_units 1", "calibration_units 0"), "not calibrated"),
         (("isotope_branching_fraction 0.2274", ""), "branching_fraction"),
         (("data_type 4", "data_type 9"), "data_type 9"),
-        (("file_type 5", "file_type 2"), "no PET image"),
+        (("file_type 5", "file_type 2"), "not a PET image"),
         (("x_dimension 4", "x_dimension 0"), "no image size"),
         (("z_dimension 2", "z_dimension 9"), "cut off"),
         (("frame 0", ""), None),

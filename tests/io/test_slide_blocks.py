@@ -133,5 +133,5 @@ def test_a_region_is_read_in_the_same_pixels(path):
                         raster.values, slide.read_lattice(block.outer).values
                     )
             assert (seen == 1).all()
-        with pytest.raises(InputError, match="does not lie on the slide"):
+        with pytest.raises(InputError, match="lies outside the slide"):
             slide.blocks(View(0.5), region=((900.0, 0.0), (10.0, 10.0)))

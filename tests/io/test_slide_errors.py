@@ -453,7 +453,7 @@ def test_levels_that_a_cut_off_slide_lost_are_made_anew_on_request(tmp_path):
         ("a.tiff", 0, "TileLength", 0x7FFFFFFF, "tiles state 2147483647 x 64"),
         ("a.ndpi", 1, "ImageLength", 0x7FFFFFFF, "2147483647 x 160 pixels"),
         ("b.svs", 0, "ImageLength", 8, "a level of 128 x 160 pixels in a slide of 8 x 320"),
-        ("a.bif", 0, "ImageLength", 8, "a slide of 256 x 320 pixels but holds a picture"),
+        ("a.bif", 0, "ImageLength", 8, "a slide of 256 x 320 pixels but contains an image"),
     ],
 )
 def test_what_openslide_would_end_the_program_for(tmp_path, name, page, tag, value, words):

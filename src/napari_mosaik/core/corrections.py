@@ -108,7 +108,7 @@ class Correction:
         if not len(made.places_um) == len(made.centroids_um) == len(made.areas_um2) == n:
             raise InputError(f"the correction '{made.kind}' needs {n} object(s): {values!r}")
         if (made.kind == "split" and len(made.line_um) < 2) or (n == 0 and not made.area_wkt):
-            raise InputError(f"the correction '{made.kind}' lacks its line or area: {values!r}")
+            raise InputError(f"the correction '{made.kind}' has no line or area: {values!r}")
         if made.kind == "flag" and not made.word:
             raise InputError(f"the correction 'flag' states no artefact type: {values!r}")
         return made

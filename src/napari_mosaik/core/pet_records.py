@@ -43,7 +43,7 @@ class InjectionRecord(BaseModel):
     antibody_mass_mg: float | None = Field(None, gt=0, description="mass of antibody, mg")
     scanned: datetime | None = Field(None, description="start of the scan")
     decay_correction: DecayCorrection | None = Field(
-        None, description="to when the image is decay-corrected: START, ADMIN or NONE"
+        None, description="reference time of the decay correction: START, ADMIN or NONE"
     )
     frame_duration_s: float | None = Field(None, gt=0, description="duration of the frame, s")
 

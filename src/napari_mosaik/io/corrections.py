@@ -72,7 +72,7 @@ def _events(path: Path) -> list[dict[str, Any]]:
                 break
             raise InputError(
                 f"line {number} of the corrections {path} is damaged; restore the file from a "
-                "copy, or delete it to do without the corrections of this reader"
+                "copy, or delete it to discard the corrections of this reader"
             )
         if event:
             events.append(event)

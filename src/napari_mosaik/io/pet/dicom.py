@@ -223,7 +223,7 @@ def _read_header(frames: Sequence[Frame], chosen: Frame, meaning: _Meaning) -> P
     drug = chosen.first("RadiopharmaceuticalInformationSequence")
     injected = _injected(drug, zone, notes)
     if scanned and injected and injected > scanned:
-        notes.append("the injection lies after the scan's start; check the times")
+        notes.append("the injection is later than the scan start; check the times")
     duration = chosen.number("ActualFrameDuration") or chosen.number("FrameAcquisitionDuration")
     return PetHeader(
         reader="dicom",
@@ -262,8 +262,8 @@ def _philips_counts(frame: Frame) -> _Meaning:
     if activity:
         return _Meaning("Bq/mL", activity)
     raise InputError(
-        f"{frame.path.name} holds PET values in counts (CNTS) without the maker's factor that "
-        "turns them into activity; export it as Bq/mL"
+        f"{frame.path.name} holds PET values in counts (CNTS) without the factor of the "
+        "manufacturer that converts them to activity; export it as Bq/mL"
     )
 
 
@@ -286,11 +286,11 @@ def _scan_start(
         return series
     private = moment(chosen.private(0x0009, "GEMS_PETD_01", 0x0D), None, zone)
     if private is not None:
-        notes.append("the scan's start is GE's own item, because the series was made afterwards")
+        notes.append("the scan start is GE's private item, because the series time is later")
         return private if zone else private.replace(tzinfo=None)
     if first is not None:
         notes.append(
-            "the scan's start is the earliest acquisition of the given slices, because the "
+            "the scan start is the earliest acquisition of the given slices, because the "
             "series time is later or missing"
         )
     return first

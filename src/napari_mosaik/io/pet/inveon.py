@@ -43,7 +43,7 @@ class InveonSeries:
         if header.suffix.lower() != ".hdr" or not self._image.is_file():
             raise InputError(f"the image {self._image.name} of the header {header.name} is missing")
         if self._whole("file_type", _IMAGE) != _IMAGE or self._whole("modality", 0) not in (-1, 0):
-            raise InputError(f"{self._image.name} is no PET image (file_type or modality)")
+            raise InputError(f"{self._image.name} is not a PET image (file_type or modality)")
         sizes = [self._whole(f"{axis}_dimension", 0) for axis in "xyz"]
         if min(sizes) < 1:
             raise InputError(f"{header.name} states no image size")
@@ -124,8 +124,8 @@ def _read(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
     content = path.read_bytes()
     if b"\x00" in content[:512]:
         raise InputError(
-            f"{path.name} is no Inveon header but a binary one (Analyze?); save the image as NIfTI "
-            "(.nii)"
+            f"{path.name} is a binary header (Analyze?), not an Inveon header; save the image as "
+            "NIfTI (.nii)"
         )
     words: dict[str, str] = {}
     frames: list[dict[str, str]] = []
@@ -138,7 +138,7 @@ def _read(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
         target = frames[-1] if frames else words
         target.setdefault(key, value.strip())
     if "x_dimension" not in words or not frames:
-        raise InputError(f"{path.name} cannot be used as PET: it is no Inveon header")
+        raise InputError(f"{path.name} cannot be used as PET: it is not an Inveon header")
     return words, frames
 
 

@@ -132,7 +132,7 @@ def _head(data: bytes, path: Path) -> dict[str, Any]:
                     values = np.frombuffer(data, one, count, place)
                     found[name] = values if count > 1 else values[0]
                 if not bytes(found["magic"]).startswith((b"n+1", b"n+2")):
-                    raise InputError(f"{path.name} is no single-file NIfTI; save it as .nii")
+                    raise InputError(f"{path.name} is not a single-file NIfTI; save it as .nii")
                 return found
     raise InputError(f"{path.name} cannot be used as PET: it is not a NIfTI file")
 

@@ -224,7 +224,7 @@ def _in_unit(image: PetImage, unit: PetUnit | None, name: str) -> PetImage:
     if unit is None or unit == stated:
         return image
     if stated is not None:
-        raise InputError(f"{name} states its values in {stated}, not in {unit}; leave the unit out")
+        raise InputError(f"{name} states its values in {stated}, not in {unit}; omit the unit")
     header = image.header.model_copy(update={"unit": unit, "unit_given": True})
     raster = Raster(image.raster.values, image.raster.lattice, unit)
     return PetImage(raster, header)

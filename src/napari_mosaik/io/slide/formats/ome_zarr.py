@@ -158,7 +158,7 @@ def _datasets(
         except Exception as error:
             raise InputError(
                 f"{path.name}: the level '{name}' is listed but cannot be read; the folder is "
-                "damaged or was not copied whole"
+                "damaged or was not copied completely"
             ) from error
         if len(shape) != n_axes or array.dtype != np.uint8 or min(shape) < 1:
             raise InputError(

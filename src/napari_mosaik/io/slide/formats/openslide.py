@@ -1,4 +1,4 @@
-"""Slides that OpenSlide knows (Hamamatsu, Leica, MIRAX, Ventana, Philips, DICOM and others)."""
+"""Slides that OpenSlide reads (Hamamatsu, Leica, MIRAX, Ventana, Philips, DICOM and others)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel, tile_edge
 __all__ = ["FORMAT", "OpenSlideSource", "detected_vendor"]
 
 _CACHE_BYTES = 64 << 20
-"""Stored tiles that serve several of ours (strips, tiles that overlap) are kept for all handles."""
+"""Cache of all handles for stored tiles that cover several of ours (strips, overlaps)."""
 _SAMPLED_PX = 1024
 _SAMPLES = 16
 
@@ -225,7 +225,7 @@ def _spacing(facts: Mapping[str, str]) -> tuple[float, float] | None:
 
 
 _READ_DIRECTLY = (None, "aperio", "generic-tiff")
-"""What OpenSlide calls files that are no slides, or that are read without it."""
+"""Vendors in OpenSlide of files that are no slides, or that are read without OpenSlide."""
 _MAX_FILES = 2000
 
 
@@ -235,7 +235,7 @@ def _open(candidate: SlideCandidate) -> OpenedFormat | None:
         return _open_folder(path)
     vendor, tiff = detected_vendor(path), is_tiff(candidate.start)
     if vendor == "aperio" and tiff and uses_ycbc_jpeg2000(path):
-        why = "Aperio with JPEG 2000 in YCbCr, which OpenSlide decodes rightly"
+        why = "Aperio with JPEG 2000 in YCbCr, which OpenSlide decodes correctly"
         return OpenSlideSource(path), why
     if vendor in _READ_DIRECTLY:
         return None
@@ -243,20 +243,20 @@ def _open(candidate: SlideCandidate) -> OpenedFormat | None:
     source = OpenSlideSource(path)
     if vendor == "ventana" and largest is not None:
         _check_within(source, largest)
-    return source, f"OpenSlide knows it as '{vendor}'"
+    return source, f"OpenSlide identifies it as '{vendor}'"
 
 
 def _check_within(source: OpenSlideSource, largest: tuple[int, int]) -> None:
-    """The slide is put together from pictures that can hold it.
+    """The slide consists of images that are large enough for it.
 
-    OpenSlide ends the whole program at a tile that its picture does not have.
+    OpenSlide aborts the whole process at a tile that is not in its image.
     """
     shape = source.levels[0].shape
     if shape[0] > largest[0] or shape[1] > largest[1]:
         source.close()
         raise InputError(
             f"{source.path.name}: the header states a slide of {shape[0]} x {shape[1]} pixels but "
-            f"holds a picture of {largest[0]} x {largest[1]}; it is damaged"
+            f"contains an image of {largest[0]} x {largest[1]}; it is damaged"
         )
 
 
@@ -289,7 +289,7 @@ def _dicom_slide(folder: Path) -> Path | None:
         names = ", ".join(sorted(file.name for file in series.values())[:4])
         raise InputError(
             f"{folder.name} holds {len(series)} DICOM slides; give one file of the one that is "
-            f"meant ({names})"
+            f"intended ({names})"
         )
     return next(iter(series.values()), None)
 

@@ -45,7 +45,7 @@ class PictureSource:
                 )
             if width * height > _MAX_PIXELS:
                 raise InputError(
-                    f"{path.name} has {width} x {height} pixels; a picture without a pyramid may "
+                    f"{path.name} has {width} x {height} pixels; an image without a pyramid may "
                     f"have {_MAX_PIXELS // 1_000_000} million (save it as a tiled TIFF)"
                 )
             self.header_spacing_um = _spacing(image)
@@ -53,7 +53,7 @@ class PictureSource:
             if width * height > _WARNED_PIXELS:
                 size = width * height * 3 / 2**20
                 self.properties["warning"] = (
-                    f"a picture is held in memory whole: {size:.0f} MiB while it is open; a tiled "
+                    f"the whole image is held in memory: {size:.0f} MiB while it is open; a tiled "
                     "TIFF of it needs far less"
                 )
             profile = image.info.get("icc_profile")
@@ -98,7 +98,7 @@ class PictureSource:
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 return Image.open(self.path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{self.path.name} is not a readable picture: {error}") from error
+            raise InputError(f"{self.path.name} is not a readable image: {error}") from error
 
 
 def _on_white(image: Image.Image) -> Pixels:
@@ -119,7 +119,7 @@ def _spacing(image: Image.Image) -> tuple[float, float] | None:
 def _open(candidate: SlideCandidate) -> OpenedFormat | None:
     if not candidate.start.startswith((b"\x89PNG", b"\xff\xd8\xff")):
         return None
-    return PictureSource(candidate.path), "it is a PNG or JPEG picture without a pyramid"
+    return PictureSource(candidate.path), "it is a PNG or JPEG image without a pyramid"
 
 
 FORMAT = SlideFormat(

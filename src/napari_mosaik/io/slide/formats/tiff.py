@@ -102,7 +102,7 @@ class TiffSource:
 
 
 def uses_ycbc_jpeg2000(path: Path) -> bool:
-    """Whether the main image is Aperio JPEG 2000 in YCbCr, which only OpenSlide decodes rightly."""
+    """Whether the main image is Aperio JPEG 2000 in YCbCr, which OpenSlide decodes correctly."""
     check_directories(path)
     with _quiet(), suppress(Exception), tifffile.TiffFile(path) as tiff:
         return int(tiff.pages.first.compression) == _APERIO_YCBC
@@ -226,7 +226,7 @@ def _open(candidate: SlideCandidate) -> OpenedFormat | None:
         return None
     source = TiffSource(candidate.path, whole=candidate.whole)
     known = source.properties["vendor"]
-    kind = "a TIFF of no scanner's own layout" if known == "TIFF" else f"an {known} file"
+    kind = "a generic TIFF" if known == "TIFF" else f"an {known} file"
     return source, f"it is {kind}; its tiles are decoded directly"
 
 

@@ -22,7 +22,7 @@ _MAX_VALUE_BYTES = 512 << 20
 _MAX_DEPTH = 8
 _MAX_EDGE_PX = 1 << 22
 _MAX_TILE_PX = 1 << 26
-"""OpenSlide takes memory for what is stated, and ends the whole program where there is none."""
+"""OpenSlide allocates what the header states, and aborts the whole process if that fails."""
 _COLUMNS, _ROWS, _TILE_COLUMNS, _TILE_ROWS, _SUB_DIRECTORIES = 256, 257, 322, 323, 330
 _LAYOUT = {_COLUMNS, _ROWS, 258, 259, 273, 277, 278, 279}
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
@@ -84,7 +84,7 @@ class _Walk:
         self._layout = _Layout(order, big, hamamatsu and not big)
         place = 8 if big else 4
         if len(start) < place + struct.calcsize(self._layout.link):
-            raise self._damaged("it ends within its header")
+            raise self._damaged("it ends inside its header")
         (self._first,) = struct.unpack_from(self._layout.link, start, place)
         self._done: set[int] = set()
         self.largest = (0, 0)
@@ -178,7 +178,7 @@ class _Walk:
         self._file.seek(offset)
         data = self._file.read(count)
         if len(data) != count:
-            raise self._damaged("it became shorter while it was read")
+            raise self._damaged("it was truncated while it was read")
         return data
 
     def _damaged(self, why: str) -> InputError:

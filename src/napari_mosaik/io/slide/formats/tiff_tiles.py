@@ -106,7 +106,7 @@ def check_tile(path: Path, shape: _Size, tile: _Size, samples: int) -> None:
     if min(*shape, *tile) < 1 or tile[0] * tile[1] * samples > _MAX_SEGMENT_BYTES:
         raise InputError(
             f"{path.name}: the header states an image of {shape[0]} x {shape[1]} pixels in "
-            f"pieces of {tile[0]} x {tile[1]}; such pieces cannot be right or are too large (up to "
+            f"pieces of {tile[0]} x {tile[1]}; such pieces are implausible or too large (up to "
             f"{_MAX_SEGMENT_BYTES >> 20} MiB each): save the image in tiles of 256 or 512 pixels"
         )
 
@@ -133,7 +133,7 @@ def planes_of(
                 f"{grid * parts}; the file is damaged"
             )
         if (offsets < 0).any() or (counts < 0).any():
-            raise InputError(f"{path.name}: the header lists impossible places; it is damaged")
+            raise InputError(f"{path.name}: the header lists impossible positions; it is damaged")
         compression = int(page.compression)
         if whole:
             _check_reach(path, offsets, counts, size)
@@ -155,7 +155,7 @@ def _check_reach(
     if beyond:
         raise InputError(
             f"{path.name} is cut off: {beyond} of {len(offsets)} pieces of the image lie beyond "
-            "the end of the file; copy it again, or leave these pieces out with --damaged skip"
+            "the end of the file; copy it again, or exclude these pieces with --damaged skip"
         )
 
 
@@ -197,7 +197,7 @@ def _stated_size(data: bytes, compression: int) -> _Size | None:
             columns, rows = struct.unpack_from(">II", data, 16)
             return rows, columns
     except (struct.error, IndexError):
-        raise ValueError("its data end within their header") from None
+        raise ValueError("its data end inside their header") from None
     return None
 
 

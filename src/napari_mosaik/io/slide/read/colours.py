@@ -40,7 +40,7 @@ def _rgb_of(path: Path, page: Any, samples: int) -> Callable[[NDArray[Any]], Pix
         kind = int(page.extrasamples[0]) if page.extrasamples else 0
         return {1: _over_white_premultiplied, 2: over_white}.get(kind, _without_fourth)
     raise InputError(
-        f"{path.name} has {samples} channels; a slide must be a colour (RGB) picture of a "
+        f"{path.name} has {samples} channels; a slide must be a colour (RGB) image of a "
         "stained section, not a fluorescence image"
     )
 

@@ -287,7 +287,7 @@ def _cropped(
             length, math.ceil((region[0][axis] + region[1][axis]) / native / common) * common
         )
         if last <= first:
-            raise InputError(f"the region {region} µm does not lie on the slide {slide.path.name}")
+            raise InputError(f"the region {region} µm lies outside the slide {slide.path.name}")
         start[axis] = first // ratio[axis]
         spans.append([slice(first // step[axis], last // step[axis]) for step in steps])
     lattices = tuple(

@@ -22,13 +22,13 @@ from napari_mosaik.io.slide.types.tiles import Pixels, TileSource
 __all__ = ["TileReader"]
 
 _LARGE_TILE_BYTES = 16 << 20
-"""Tiles above this size (whole untiled pictures) are decoded by one thread at a time."""
+"""Tiles above this size (whole untiled images) are decoded by one thread at a time."""
 
 _WIDE_TILE_PX = 2048
 """A tile wider than this (a strip) serves many tiles of a virtual level and is kept for them."""
 _WORKERS = min(8, os.cpu_count() or 1)
 _SCANNED_AT_ONCE = 8 * _WORKERS
-"""Tiles that are tried between two moments at which a scan can be cancelled."""
+"""Number of tiles between two points at which a scan can be cancelled."""
 
 _Key = tuple[int, int, int]
 _readers = itertools.count()
