@@ -28,7 +28,7 @@ from napari_mosaik.segment.stardist import (
     load_stardist,
     predict_maps,
 )
-from napari_mosaik.segment.stardist.polygons import paint_polygons
+from napari_mosaik.segment.stardist.model import paint_polygons
 
 TILES = Path(__file__).resolve().parents[2] / "shared/data/nuclei"
 PROBABILITIES = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65)

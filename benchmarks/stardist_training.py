@@ -35,9 +35,8 @@ from napari_mosaik.learning.engine import Trainer, TrainingPlan, TrainingStep
 from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.masks import Labels
 from napari_mosaik.segment.nuclei_params import NETWORK_SPACING_UM
-from napari_mosaik.segment.stardist.model import intensity_range, resampled
+from napari_mosaik.segment.stardist.model import intensity_range, resampled, stardist_module
 from napari_mosaik.segment.stardist.network import DIVISOR, GRID, Architecture, StarDistNetwork
-from napari_mosaik.segment.stardist.polygons import stardist_module
 from napari_mosaik.segment.stardist.weights import StarDistWeights
 
 __all__ = [

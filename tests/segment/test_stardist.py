@@ -18,9 +18,8 @@ from napari_mosaik.segment.stardist import (
     predict_maps,
     save_stardist,
 )
-from napari_mosaik.segment.stardist.keras_file import read_keras_weights
 from napari_mosaik.segment.stardist.network import CONTEXT_PX, layer_shapes
-from napari_mosaik.segment.stardist.weights import VERSATILE_HE_THRESHOLDS
+from napari_mosaik.segment.stardist.weights import VERSATILE_HE_THRESHOLDS, read_keras_weights
 from tests.segment.make_stardist_reference import (
     REFERENCE,
     SHAPES,

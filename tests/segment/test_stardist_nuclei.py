@@ -31,8 +31,12 @@ from napari_mosaik.segment.stardist import (
     intensity_range,
     predict_maps,
 )
-from napari_mosaik.segment.stardist.model import resampled
-from napari_mosaik.segment.stardist.polygons import keep_best, paint_polygons, stardist_module
+from napari_mosaik.segment.stardist.model import (
+    keep_best,
+    paint_polygons,
+    resampled,
+    stardist_module,
+)
 from napari_mosaik.segment.stitch import ObjectStitcher, keep_centroid_in_core
 
 RANGE = (0.0, 255.0)

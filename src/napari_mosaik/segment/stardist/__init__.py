@@ -5,10 +5,15 @@ Source: Schmidt et al. 2018, MICCAI; Weigert and Schmidt 2022, ISBI Challenges.
 
 from __future__ import annotations
 
-from napari_mosaik.segment.stardist.embedded import EMBEDDED, embedded_weights
 from napari_mosaik.segment.stardist.model import StarDistNuclei, intensity_range
 from napari_mosaik.segment.stardist.network import Architecture, StarDistNetwork, predict_maps
-from napari_mosaik.segment.stardist.weights import StarDistWeights, load_stardist, save_stardist
+from napari_mosaik.segment.stardist.weights import (
+    EMBEDDED,
+    StarDistWeights,
+    embedded_weights,
+    load_stardist,
+    save_stardist,
+)
 
 __all__ = [
     "EMBEDDED",
