@@ -165,7 +165,7 @@ class Studio:
         page.set_open(True)
         panel = page.panel
         for frame, look in (("he", "checkerboard"), ("pet", "blend")):
-            panel.what.setCurrentIndex(panel.what.findData(frame))
+            panel.target.setCurrentIndex(panel.target.findData(frame))
             panel.start()
             self.until(lambda: panel.alignment is not None)
             self.viewer.reset_view()

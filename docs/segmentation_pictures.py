@@ -95,22 +95,22 @@ class SegmentationStudio(Studio):
 
     def visual_qa(self) -> None:
         """The end of a visual QA: error rates with their intervals and the overall rating."""
-        dock, panel = self.dock, self.dock.check
+        dock, panel = self.dock, self.dock.visual_qa
         dock.tabs.setCurrentIndex(dock.review_tab)
         panel.parentWidget().set_open(True)
         panel.reader.setText("anna")
         panel.start()
-        self.until(lambda: panel.check is not None)
+        self.until(lambda: panel.session is not None)
         answers = ["correct"] * 28 + ["wrong", "correct", "unsure"]
         number = 0
         while panel._current is not None and panel._current[0] == "object":
-            panel._judge(answers[number % len(answers)])
+            panel._rate(answers[number % len(answers)])
             number += 1
         while panel._current is not None:
             panel.missed.setValue(number % 3 == 0)
             panel.next.click()
             number += 1
-        panel.verdict.setCurrentIndex(0)
+        panel.overall_rating.setCurrentIndex(0)
         panel.comment.setText("capillaries complete")
         panel.save.click()
         self.shoot("visual_qa")
@@ -121,7 +121,7 @@ class SegmentationStudio(Studio):
         dock, panel = self.dock, self.dock.correct
         grid = dock.workspace.tile_data.grid
         assert grid is not None
-        panel.what.setCurrentText("Artefacts on CD34")
+        panel.target.setCurrentText("Artefacts on CD34")
         panel.kind.setCurrentText("fold")
         panel.toggle("flag")
         self.until(lambda: panel.tool.mode == "flag")

@@ -155,7 +155,7 @@ def test_the_pet_is_aligned_with_its_voxels_and_resolution(
     page = dock.pages["Registration"]
     page.set_open(True)
     panel, layers = page.panel, dock.viewer.layers
-    panel.what.setCurrentIndex(panel.what.findData("pet"))
+    panel.target.setCurrentIndex(panel.target.findData("pet"))
     panel.begin.click()
     qtbot.waitUntil(lambda: panel.alignment is not None, timeout=60_000)
     assert {PET, VOXELS, CIRCLE, OUTLINE} <= {layer.name for layer in layers}

@@ -106,7 +106,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     )
 
     # nuclei, through the alignment of the H&E
-    panel.what.setCurrentText("Nuclei")
+    panel.target.setCurrentText("Nuclei")
     assert panel.session is None
     assert not panel.tool.mode
     nuclei = case.store.read(NUCLEI)
@@ -126,7 +126,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     assert dock.canvas.active_tool is None
 
     # tissue: what is drawn around is cut, the tiles become stale, and come back with undo
-    panel.what.setCurrentText("Tissue on CD34")
+    panel.target.setCurrentText("Tissue on CD34")
     panel.buttons["cut"].click()
     qtbot.waitUntil(lambda: panel.tool.mode == "cut", timeout=20_000)
     top, left = dock.workspace.tile_data.grid.corners_um[0]
@@ -161,7 +161,7 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
         )
 
     # the tools are those of the mask; the kind is chosen, the key takes the first tool
-    panel.what.setCurrentText("Artefacts on CD34")
+    panel.target.setCurrentText("Artefacts on CD34")
     for widget, shown in (
         (panel.kind, True),
         (panel.buttons["flag"], True),

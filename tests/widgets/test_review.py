@@ -63,35 +63,35 @@ def test_a_tile_shows_the_same_place_in_three_stains(qtbot, dock, opened, own_co
 
 def test_a_segmentation_is_checked_by_eye_and_kept(qtbot, dock, opened, own_cohort, tmp_path):
     opened(dock, own_cohort / "B11")
-    panel = dock.check
+    panel = dock.visual_qa
     panel.reader.setText("anna")
     panel.start()
-    qtbot.waitUntil(lambda: panel.check is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.session is not None, timeout=20_000)
     assert panel.question.text().startswith("Object 1 of ")
     qtbot.mouseClick(panel.right, Qt.MouseButton.LeftButton)
     qtbot.mouseClick(panel.wrong, Qt.MouseButton.LeftButton)
-    assert "wrong: 1 of 2" in panel.said.text()
+    assert "wrong: 1 of 2" in panel.message.text()
     qtbot.mouseClick(panel.back, Qt.MouseButton.LeftButton)
     assert panel.question.text().startswith("Object 2 of ")
     qtbot.mouseClick(panel.right, Qt.MouseButton.LeftButton)
-    assert "wrong: 0 of 2" in panel.said.text()
+    assert "wrong: 0 of 2" in panel.message.text()
     panel.stop()
     assert MARK not in dock.viewer.layers
 
     panel.start()  # goes on where it was left
-    qtbot.waitUntil(lambda: panel.check is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.session is not None, timeout=20_000)
     assert panel.question.text().startswith("Object 3 of ")
-    while panel.check.next_object() is not None:
-        panel._judge("correct")
+    while panel.session.next_object() is not None:
+        panel._rate("correct")
     missed = 0
-    while panel.check.next_field() is not None:
+    while panel.session.next_field() is not None:
         panel.missed.setValue(1)
         qtbot.mouseClick(panel.next, Qt.MouseButton.LeftButton)
         missed += 1
-    assert f"missed: {missed} of" in panel.said.text()
-    panel.verdict.setCurrentText("usable")
+    assert f"missed: {missed} of" in panel.message.text()
+    panel.overall_rating.setCurrentText("usable")
     qtbot.mouseClick(panel.save, Qt.MouseButton.LeftButton)
-    assert "overall rating: usable" in panel.said.text()
+    assert "overall rating: usable" in panel.message.text()
     panel.stop()
     out = tmp_path / "qa.csv"
     panel.write_csv(out)

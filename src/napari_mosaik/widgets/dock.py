@@ -32,7 +32,7 @@ from napari_mosaik.widgets.canvas.side_by_side import SideBySide
 from napari_mosaik.widgets.canvas.slide_view import SlideView
 from napari_mosaik.widgets.canvas.view_tools import ViewTools
 from napari_mosaik.widgets.correct.correct_panel import CorrectPanel
-from napari_mosaik.widgets.correct.qa_panel import CheckPanel
+from napari_mosaik.widgets.correct.qa_panel import VisualQaPanel
 from napari_mosaik.widgets.pages.case_page import CasePage
 from napari_mosaik.widgets.pages.inspector import TileInspector
 from napari_mosaik.widgets.pages.pages import Page, StepPage, pages_of
@@ -102,11 +102,11 @@ class MosaikDock(QWidget):
         view.setLayout(column(self.slide_view, _line(), self.view_tools))
         self.tabs.addTab(scrolled(view), "View")
         self.review = ReviewPanel(self.controller, self.side_by_side)
-        self.check = CheckPanel(self.board)
+        self.visual_qa = VisualQaPanel(self.board)
         self.correct = CorrectPanel(self.canvas)
         review = QWidget()
         self.correct_fold = Collapsible("Manual correction", self.correct)
-        checked = Collapsible("Visual QA", self.check)
+        checked = Collapsible("Visual QA", self.visual_qa)
         review.setLayout(column(checked, self.correct_fold, self.review))
         self.review_tab = self.tabs.addTab(scrolled(review), "Review")
         self.annotate = AnnotateDock(self.controller, self.canvas)
@@ -226,7 +226,7 @@ class MosaikDock(QWidget):
         """Stop what is running before the window goes."""
         self.annotate.shut()
         self.case_page.levels.stop()
-        self.check.stop()
+        self.visual_qa.stop()
         self.correct.shut()
         self.preview.stop()
         self.slide_view.shut()

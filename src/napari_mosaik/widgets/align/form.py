@@ -56,9 +56,9 @@ class AlignForm(QFrame):
         return lambda: self.asked.emit(what)
 
     def _choosing(self) -> None:
-        self.what = QComboBox()
+        self.target = QComboBox()
         for frame, title in TITLES.items():
-            self.what.addItem(f"{title} on CD34", frame)
+            self.target.addItem(f"{title} on CD34", frame)
         self.begin = button(
             "Align manually",
             self._ask("start"),
@@ -153,7 +153,7 @@ class AlignForm(QFrame):
         self.setLayout(
             column(
                 wrapped_label("Manual alignment", bold=True),
-                row(self.what, self.begin, 1),
+                row(self.target, self.begin, 1),
                 row(self.automatic, 1),
                 self.message,
                 self.hand,
@@ -165,13 +165,13 @@ class AlignForm(QFrame):
     @property
     def frame(self) -> str:
         """The section being aligned: "he", "caix" or "pet"."""
-        return str(self.what.currentData())
+        return str(self.target.currentData())
 
     def show_landmarks(self, alignment: ManualAlignment | None) -> None:
         """List the landmarks with their residuals and warnings."""
         chosen = self.list.currentRow()
         self.list.clear()
-        said: list[str] = []
+        lines: list[str] = []
         if alignment is not None:
             residuals = alignment.residuals_um()
             for n, residual in enumerate(residuals, 1):
@@ -180,12 +180,12 @@ class AlignForm(QFrame):
                 self.list.addItem(f"{len(residuals) + 1}: no partner on CD34 yet")
             self.list.setCurrentRow(min(chosen, self.list.count() - 1))
             warnings = alignment.now.landmarks.warnings(self.kind.currentData())
-            said = [f"⚠ {text}" for text in warnings]
+            lines = [f"⚠ {text}" for text in warnings]
             if len(residuals):
                 middle = number(float(np.median(residuals)), "µm")
-                said.append(f"{count(len(residuals), 'pair')}, median residual {middle}")
-        self.warnings.setText("\n".join(said))
-        self.warnings.setVisible(bool(said))
+                lines.append(f"{count(len(residuals), 'pair')}, median residual {middle}")
+        self.warnings.setText("\n".join(lines))
+        self.warnings.setVisible(bool(lines))
 
     def swapped_pair(self, alignment: ManualAlignment | None) -> tuple[int, int] | None:
         """The first two landmarks that appear to be interchanged."""

@@ -107,7 +107,7 @@ class AlignPanel(AlignForm):
 
     def _connect(self) -> None:
         self.asked.connect(self._run_action)
-        self.what.currentIndexChanged.connect(self._other)
+        self.target.currentIndexChanged.connect(self._other)
         self.look.currentIndexChanged.connect(self._looks)
         self.opacity.valueChanged.connect(self._looks)
         self.list.currentRowChanged.connect(self._show_buttons)

@@ -53,13 +53,13 @@ class AlignView:
         self.look: OverlayMode = "blend"
         self.opacity = 0.5
         self.marking = ""
-        """Which section alone is shown while a landmark is set: "own", "partner" or neither."""
+        """Section shown alone while a landmark is set: "own", "partner" or "" for both."""
         self._before: LayoutState | None = None
         self._looks: dict[Layer, tuple[float, Any]] = {}
 
     @property
     def slide(self) -> Layer | None:
-        """The layer of the section itself; for the PET the one that is made here."""
+        """The layer of the section; for the PET the one made here."""
         if self.section is None:
             return None
         if self.section.frame == "pet":
@@ -67,7 +67,7 @@ class AlignView:
         return self.board.slide_layer(self.section.frame)
 
     def enter(self, section: AlignmentPicture, state: AlignmentState) -> None:
-        """Show a section over CD34 and nothing else."""
+        """Show the section over CD34 and hide all other layers."""
         self._before = LayoutState.of(self.viewer)
         self.section = section
         reference = self.board.slide_layer(REFERENCE)
@@ -87,7 +87,7 @@ class AlignView:
         self.show(state)
 
     def leave(self) -> None:
-        """Put the canvas back as it was."""
+        """Restore the canvas."""
         if self._before is None:
             return
         for layer in [one for one in self.viewer.layers if one.name.startswith(PREFIX)]:
@@ -102,7 +102,7 @@ class AlignView:
         self._before, self.section, self._looks, self.marking = None, None, {}, ""
 
     def show(self, state: AlignmentState) -> None:
-        """Draw everything where it lies now."""
+        """Draw everything at the current alignment."""
         section, matrix = self.section, np.array(state.transform.matrix)
         if section is None:
             return
@@ -115,7 +115,7 @@ class AlignView:
             self.show_circle(self._middle(section))
 
     def show_circle(self, place_um: Any) -> None:
-        """Draw the resolution of the PET about a place on CD34."""
+        """Draw the resolution of the PET as a circle about a position on CD34."""
         if self.section is not None and self.section.fwhm_um:
             lines = circle_lines(place_um, self.section.fwhm_um)
             self._vectors(CIRCLE, lines, palette.PSF_CIRCLE, None, width_um=25.0)
@@ -214,7 +214,7 @@ class AlignView:
         return 2.0 / float(self.viewer.scene.camera.zoom)
 
     def _pet_extent(self, section: AlignmentPicture) -> tuple[Any, Any]:
-        """Lowest and highest place of the specimen on the PET, with a little room."""
+        """Lowest and highest position of the specimen on the PET, one voxel wider, in µm."""
         rows, cols = np.nonzero(np.asarray(section.tissue.values, bool))
         corners = section.tissue.lattice.to_um([[rows.min(), cols.min()], [rows.max(), cols.max()]])
         room = np.asarray(section.picture.lattice.spacing_um)
@@ -226,7 +226,7 @@ class AlignView:
 
 
 def _magma(pet: Raster) -> Raster:
-    """The PET as a picture."""
+    """The PET as an RGB image."""
     from matplotlib import colormaps
 
     values = np.nan_to_num(np.asarray(pet.values, float))

@@ -240,7 +240,7 @@ class Drawing(CanvasTool):
         """Radius of the brush, µm: its size on the screen is constant."""
         return float(self.brush_px / 2 / self.viewer.scene.camera.zoom)
 
-    # --- places ---------------------------------------------------------------------------------
+    # --- positions ------------------------------------------------------------------------------
     def _slide(self) -> tuple[Layer, Lattice] | None:
         layer = self.board.slide_layer("he")
         lazy = self.board.slides.get("he")

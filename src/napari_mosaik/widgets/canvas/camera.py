@@ -1,7 +1,7 @@
-"""Where the camera looks, as (row, column) in µm whichever way the view is turned.
+"""Centre, zoom and orientation of the view, as (row, column) in µm at every orientation.
 
-napari gives the centre of its camera in the order of the screen; everything else of the program
-asks here and never reads the camera itself.
+napari gives the centre of its camera in screen order; the rest of the program uses these functions
+and never reads the camera.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["centre_um", "fit", "look_at", "set_turn", "turn_of", "visible_um", "
 
 
 def turn_of(viewer: napari.Viewer) -> Turn:
-    """How the view is turned."""
+    """Orientation of the view."""
     vertical, horizontal = viewer.scene.camera.orientation2d
     return Turn.of_view(tuple(viewer.dims.order), (str(vertical), str(horizontal)))
 
 
 def set_turn(viewer: napari.Viewer, turn: Turn) -> None:
-    """Turn the view about its centre; place and magnification stay."""
+    """Rotate or flip the view about its centre."""
     centre, zoom = centre_um(viewer), float(viewer.scene.camera.zoom)
     viewer.dims.order = turn.order(viewer.dims.ndim)  # napari fits the view whenever it changes
     viewer.scene.camera.orientation2d = turn.orientation
@@ -34,19 +34,19 @@ def set_turn(viewer: napari.Viewer, turn: Turn) -> None:
 
 
 def centre_um(viewer: napari.Viewer) -> FloatArray:
-    """The middle of the view, (row, column) in µm."""
+    """Centre of the view, (row, column) in µm."""
     return _world(viewer, viewer.scene.camera.center[-2:])
 
 
 def visible_um(viewer: napari.Viewer) -> tuple[FloatArray, FloatArray]:
-    """Lowest and highest (row, column) in µm of what is seen, in one cell of a grid."""
+    """Lowest and highest (row, column) of the field of view, or of one view of a grid, in µm."""
     half = _world(viewer, viewer.canvas.viewbox_size(viewer.layers)) / 2 / viewer.scene.camera.zoom
     centre = centre_um(viewer)
     return centre - half, centre + half
 
 
 def look_at(viewer: napari.Viewer, where_um: Any, zoom: float | None = None) -> None:
-    """Put a place into the middle; *zoom* in screen pixels per µm, as it is when None."""
+    """Centre the view on a position in µm; *zoom* in screen pixels per µm, None to keep it."""
     camera = viewer.scene.camera
     if zoom is not None:
         camera.zoom = zoom
@@ -55,19 +55,19 @@ def look_at(viewer: napari.Viewer, where_um: Any, zoom: float | None = None) -> 
 
 
 def zoom_about(viewer: napari.Viewer, zoom: float, where_um: Any) -> None:
-    """Change the magnification; the place keeps its position on the screen."""
+    """Change the zoom about a position, which stays where it is on the screen."""
     fixed, centre = np.asarray(where_um, float), centre_um(viewer)
     look_at(viewer, fixed + (centre - fixed) * viewer.scene.camera.zoom / zoom, zoom)
 
 
 def fit(viewer: napari.Viewer, low_um: Any, high_um: Any, share: float = 0.95) -> None:
-    """Let a rectangle fill that share of the view, or of one cell."""
+    """Fit a rectangle, in µm, into a share of the view, or of one view of a grid."""
     low, high = np.asarray(low_um, float), np.asarray(high_um, float)
     room = _world(viewer, viewer.canvas.viewbox_size(viewer.layers))
     look_at(viewer, (low + high) / 2, share * float((room / np.maximum(high - low, 1e-6)).min()))
 
 
 def _world(viewer: napari.Viewer, pair: Any) -> FloatArray:
-    """(row, column) from (down, right) or the other way round; signs do not matter here."""
+    """Convert between (down, right) on the screen and (row, column); signs do not matter."""
     down, right = pair
     return np.array([right, down] if turn_of(viewer).transposed else [down, right], float)

@@ -1,4 +1,4 @@
-"""A slide as levels that answer at once: coarse at first, sharp as soon as pixels are read."""
+"""Pyramid levels of a slide that never block: coarse at first, sharp once pixels are read."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 __all__ = ["LazyLevel", "LazySlide", "attend", "lazy_of", "redraw"]
 
 PLACEHOLDER: Final = 232
-"""Light grey where nothing at all is known yet."""
+"""Light grey where no pixels have been read yet."""
 MAX_PIXELS: Final = 1 << 27
-"""Most pixels that are handed out at once; a whole level would fill the memory."""
+"""Maximum number of pixels returned at once; a whole level would fill the memory."""
 _SETTLE_MS = (40, 400)
-"""Least and most time between two redraws for pixels that came."""
+"""Minimum and maximum time between two redraws for new pixels."""
 _AT_ONCE_PX: Final = 1 << 24
-"""The coarsest level is read before anything else if no more pixels need to be decoded."""
+"""The coarsest level is read first if it takes at most so many decoded pixels."""
 _CHUNK_PX: Final = 128
 """Napari slices whole chunks: a small one keeps textures small, none would slice at every step."""
 _owners = itertools.count()
 _closing: set[LazySlide] = set()
-"""Slides that wait for a thread that still reads; they must end in the window's thread."""
+"""Slides that wait for a reading thread; they must be deleted in the window's thread."""
 
 
 class LazySlide(QObject):
@@ -116,7 +116,7 @@ class LazySlide(QObject):
             application.aboutToQuit.connect(self.close)
 
     def levels(self) -> list[Any]:
-        """Levels from full size to the coarsest, which is an array in memory."""
+        """Levels from full resolution to the coarsest, which is an array in memory."""
         return [*(LazyLevel(self, i) for i in range(self._last)), self.coarsest]
 
     def settle(self, timeout_s: float) -> bool:
@@ -131,7 +131,7 @@ class LazySlide(QObject):
         return self._known.size * self.pieces.steps[-1] ** 2 <= _AT_ONCE_PX
 
     def set_display(self, settings: DisplaySettings) -> None:
-        """Show the slide with other brightness, contrast, gamma or stain."""
+        """Change brightness, contrast, gamma or stain of the display."""
         if settings == self.settings:
             return
         with self._coarse_lock:
@@ -141,11 +141,11 @@ class LazySlide(QObject):
         self.look_changed.emit()
 
     def set_stains(self, stains: StainVectors) -> None:
-        """Separate the stains by other vectors from now on."""
+        """Change the stain vectors of the colour deconvolution."""
         self.set_display(replace(self.settings, vectors=stains))
 
     def close(self) -> None:
-        """Read nothing more and close the file once no thread is reading it."""
+        """Stop reading, and close the file once no thread uses it."""
         self._settle.stop()
         _closing.add(self)
         self._lane.close(self._release)
@@ -182,7 +182,7 @@ class LazySlide(QObject):
         return self._cache.get((self._owner, *piece))
 
     def _begin(self) -> None:
-        """Read the coarsest level: at once where that is quick, else when nothing else waits."""
+        """Read the coarsest level: first where that is fast, else when no other piece waits."""
         whole = self.pieces.whole(self._last)
         pieces = self.pieces.wanted(whole, self.pieces.pieces(whole), [])
         if self._quick:
@@ -213,14 +213,14 @@ class LazySlide(QObject):
             self._came.emit()
 
     def _fail(self, piece: Piece, error: Exception) -> None:
-        """The part stays coarse on the screen; the steps stop there, or mark it."""
+        """Keep the part coarse on the screen; steps stop there, or mark it."""
         first = not self._failed
         self._failed.add(piece)
         if first:
             self.damaged.emit(str(error))
 
     def _to_coarsest(self, pixels: Pixels, at: LevelWindow) -> None:
-        """What a piece tells about the coarsest level, where that is not known yet."""
+        """Fill the coarsest level from a piece, where it is not known yet."""
         shift = self._last - at.level
         top, left = -(-at.top >> shift), -(-at.left >> shift)
         rows, columns = (at.bottom >> shift) - top, (at.right >> shift) - left
@@ -244,7 +244,7 @@ class LazySlide(QObject):
             self._settle.start()
 
     def _tell(self) -> None:
-        """Redraw, unless that happened since; then wait for as long as drawing took, twice."""
+        """Redraw unless that has happened since; then wait for twice the drawing time."""
         if not self._pending and not self._coarse_changed:
             return
         self._pending = False
@@ -275,7 +275,7 @@ class LazyLevel:
 
     @property
     def slide(self) -> LazySlide:
-        """The slide of which it is a level."""
+        """The slide of the level."""
         return self._slide
 
     def __getitem__(self, key: Any) -> Any:
@@ -312,7 +312,7 @@ def _as_slice(part: Any, n: int) -> slice:
 
 
 def redraw(layer: Layer, thumbnail: bool = False) -> None:
-    """Slice and draw a layer again, without what napari renews besides (extent, highlight)."""
+    """Slice and draw a layer again, without its extent and highlight."""
     layer.refresh(thumbnail=thumbnail, highlight=False, extent=False)
 
 

@@ -22,9 +22,9 @@ from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.widgets.canvas.keys import CANVAS, key_text
 from napari_mosaik.widgets.canvas.path_tool import PathTool
 from napari_mosaik.widgets.correct.correct_session import (
-    Seen,
+    CorrectionState,
+    correction_state,
     drawn_area,
-    gather,
     log_of,
     merge,
     open_session,
@@ -84,7 +84,7 @@ class CorrectTool(PathTool):
 
 
 class CorrectPanel(QWidget):
-    """The card of the selected object, what can be done with it, and what was corrected."""
+    """The selected object with its measurements, the tools, and the list of corrections."""
 
     def __init__(self, link: CanvasLink) -> None:
         super().__init__()
@@ -94,9 +94,9 @@ class CorrectPanel(QWidget):
         self.selected: SelectedObject | None = None
         self._transform: Transform | None = None
         self._busy = False
-        self._seen: Seen | None = None
-        self.what = QComboBox()
-        self.what.addItems(list(CHOICES))
+        self._state: CorrectionState | None = None
+        self.target = QComboBox()
+        self.target.addItems(list(CHOICES))
         self.reader = QLineEdit("reader")
         self.reader.setToolTip("Each reader has a separate record; use a pseudonym")
         self.buttons = {
@@ -151,7 +151,7 @@ class CorrectPanel(QWidget):
                     "takes effect with the next update; the automatic result is kept.",
                     small=True,
                 ),
-                row(self.what, QLabel("Reader"), self.reader),
+                row(self.target, QLabel("Reader"), self.reader),
                 row(*(self.buttons[name] for name in ("select", "add", "cut")), 1),
                 row(self.kind, self.buttons["flag"], self.buttons["clear"], 1),
                 self.hint,
@@ -165,7 +165,7 @@ class CorrectPanel(QWidget):
         )
 
     def _connect(self) -> None:
-        self.what.currentTextChanged.connect(self.stop)
+        self.target.currentTextChanged.connect(self.stop)
         self.reader.editingFinished.connect(self._reader_changed)
         self.tool.changed.connect(self._show)
         self.tool.clicked.connect(self._clicked)
@@ -181,7 +181,7 @@ class CorrectPanel(QWidget):
     @property
     def name(self) -> str:
         """What is corrected: "vessels", "nuclei", "tissue_cd34"..."""
-        return CHOICES[self.what.currentText()]
+        return CHOICES[self.target.currentText()]
 
     def _mask(self) -> str:
         """The kind of mask that is corrected: "tissue", "artefacts", or empty for objects."""
@@ -213,19 +213,24 @@ class CorrectPanel(QWidget):
         case = self._controller.workspace.case
         if case is None or self._busy:
             return
-        what, reader, frame = self.name, self.reader.text().strip(), CORRECTED_FRAMES[self.name]
+        target, reader, frame = self.name, self.reader.text().strip(), CORRECTED_FRAMES[self.name]
         self._busy = True
 
         def work() -> Any:
-            session = open_session(case, what, reader)
-            return case, session, transform_to_reference(case, frame), gather(session, None)
+            session = open_session(case, target, reader)
+            return (
+                case,
+                session,
+                transform_to_reference(case, frame),
+                correction_state(session, None),
+            )
 
         task = self._controller.read("Correction", work, lambda answer: self._opened(mode, answer))
-        task.failed.connect(self._freed)
+        task.failed.connect(self._unlock)
 
     def _opened(self, mode: str, answer: tuple[Any, ...]) -> None:
         self._busy = False
-        case, session, self._transform, seen = answer
+        case, session, self._transform, state = answer
         if case is not self._controller.workspace.case or log_of(session).what != self.name:
             session.close()
             return
@@ -233,9 +238,9 @@ class CorrectPanel(QWidget):
         self.tool.take(mode)
         self._board.show_slide(CORRECTED_FRAMES[self.name])
         self._board.set_shown(LAYER_TITLES[self.name], True)
-        self._shown(seen)
+        self._show_state(state)
 
-    def _freed(self, *_: Any) -> None:
+    def _unlock(self, *_: Any) -> None:
         self._busy = False
 
     def stop(self, *_: Any) -> None:
@@ -243,7 +248,7 @@ class CorrectPanel(QWidget):
         self.tool.release()
         if self.session is not None:
             self.session.close()
-        self.session, self.selected, self._seen = None, None, None
+        self.session, self.selected, self._state = None, None, None
         for name in (CHOSEN, MADE, GONE):
             self.tool.lines.hide(name)
         self._show()
@@ -292,57 +297,57 @@ class CorrectPanel(QWidget):
             self._act(lambda session: session.set_class(chosen, word), chosen.place_um)
 
     def _act(self, act: Callable[[Any], Any], at: Any = None) -> None:
-        """Do something with the session in the background, select what is at a place, show it."""
+        """Change the session in the background, then select the object at a position."""
         session = self.session
         if session is None or self._busy:
             return
         self._busy = True
         kept = self.selected.place_um if self.selected is not None and at is None else at
 
-        def work() -> Seen:
+        def work() -> CorrectionState:
             try:
                 act(session)
-                return gather(session, kept)
+                return correction_state(session, kept)
             except MosaikError as error:
-                return gather(session, kept, str(error))
+                return correction_state(session, kept, str(error))
 
         task = self._controller.read("Correction", work, self._acted)
-        task.failed.connect(self._freed)
+        task.failed.connect(self._unlock)
 
-    def _acted(self, seen: Seen) -> None:
+    def _acted(self, state: CorrectionState) -> None:
         self._busy = False
         if self.session is None:
             return
-        if self._seen is not None and seen.corrections != self._seen.corrections:
+        if self._state is not None and state.corrections != self._state.corrections:
             self._controller.refresh()
-        if self.tool.mode in ("split", "merge") and not seen.failed:
+        if self.tool.mode in ("split", "merge") and not state.failed:
             self.tool.take("select")
-        self._shown(seen)
+        self._show_state(state)
 
     def _on_section(self, points: Any) -> Any:
-        """Places of the reference section on the section of the objects, µm."""
+        """Positions on the reference section as (row, column) on the section of the objects, µm."""
         found = np.asarray(points, float)
         if self._transform is not None:
             found = self._transform.inverse().apply(found)
         return [(float(row), float(col)) for row, col in found]
 
     # --- showing --------------------------------------------------------------------------------
-    def _shown(self, seen: Seen) -> None:
-        self._seen, self.selected = seen, seen.selected
+    def _show_state(self, state: CorrectionState) -> None:
+        self._state, self.selected = state, state.selected
         outline = np.zeros((0, 2, 2))
-        if seen.selected is not None:
-            outline = outline_lines(seen.selected.mask, seen.selected.lattice)
-            self.word.setCurrentText(seen.selected.class_name)
+        if state.selected is not None:
+            outline = outline_lines(state.selected.mask, state.selected.lattice)
+            self.word.setCurrentText(state.selected.class_name)
         for name, lines, colour, width in (
-            (MADE, seen.made, palette.TISSUE, 2.0),
-            (GONE, seen.gone, palette.REMOVED_OBJECT, 4.0),
+            (MADE, state.made, palette.TISSUE, 2.0),
+            (GONE, state.gone, palette.REMOVED_OBJECT, 4.0),
             (CHOSEN, outline, palette.SELECTED_OBJECT, 3.0),
         ):
             self.tool.lines.show(name, self._to_reference(lines), colour, width)
         self.tool.lines.bring_up(CHOSEN)
         self.list.clear()
-        for number, one in reversed([*enumerate(seen.corrections)]):
-            lost = f"  ⚠ {seen.lost[number]}" if number in seen.lost else ""
+        for number, one in reversed([*enumerate(state.corrections)]):
+            lost = f"  ⚠ {state.lost[number]}" if number in state.lost else ""
             item = QListWidgetItem(f"{describe_correction(one)} ({one.reader}){lost}")
             item.setData(256, one)
             self.list.addItem(item)
@@ -362,7 +367,7 @@ class CorrectPanel(QWidget):
         look_at(self.tool.viewer, place)
 
     def _show(self, *_: Any) -> None:
-        space, mode, seen = self._controller.workspace, self.tool.mode, self._seen
+        space, mode, state = self._controller.workspace, self.tool.mode, self._state
         mask, tools = self._mask(), self._tools()
         for name, made in self.buttons.items():
             made.setVisible(name in tools)
@@ -373,16 +378,16 @@ class CorrectPanel(QWidget):
         self._objects.setVisible(self.selected is not None)
         self.card.setText(self._card())
         hint = self.tool.hint or _START[mask]
-        self.hint.setText(f"⚠ {seen.failed}" if seen is not None and seen.failed else hint)
-        self.undo.setEnabled(seen is not None and bool(seen.undo))
-        self.redo.setEnabled(seen is not None and bool(seen.redo))
-        self.undo.setToolTip(f"Ctrl+Z. {seen.undo if seen is not None else ''}")
-        self.redo.setToolTip(f"Ctrl+Shift+Z. {seen.redo if seen is not None else ''}")
-        self.counted.setVisible(seen is not None)
-        self.list.setVisible(seen is not None and bool(seen.corrections))
-        if seen is not None:
-            lost = f", {len(seen.lost)} without an object" if seen.lost else ""
-            self.counted.setText(f"{count(len(seen.corrections), 'correction')}{lost}")
+        self.hint.setText(f"⚠ {state.failed}" if state is not None and state.failed else hint)
+        self.undo.setEnabled(state is not None and bool(state.undo))
+        self.redo.setEnabled(state is not None and bool(state.redo))
+        self.undo.setToolTip(f"Ctrl+Z. {state.undo if state is not None else ''}")
+        self.redo.setToolTip(f"Ctrl+Shift+Z. {state.redo if state is not None else ''}")
+        self.counted.setVisible(state is not None)
+        self.list.setVisible(state is not None and bool(state.corrections))
+        if state is not None:
+            lost = f", {len(state.lost)} without an object" if state.lost else ""
+            self.counted.setText(f"{count(len(state.corrections), 'correction')}{lost}")
         stale = any(state.word == "stale" for state in space.states.values())
         self.update_button.setEnabled(stale and space.job is None)
 

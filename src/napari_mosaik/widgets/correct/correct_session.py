@@ -1,4 +1,4 @@
-"""A session of correcting by hand as the window drives it: opened, acted on, gathered to be shown.
+"""A session of manual correction as the window drives it: open, act, read the state.
 
 Everything here runs in the background and touches no widget.
 """
@@ -17,14 +17,18 @@ if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
     from napari_mosaik.workflow.corrections import CorrectionLog, CorrectionSession, SelectedObject
 
-__all__ = ["Seen", "drawn_area", "gather", "log_of", "merge", "open_session"]
+__all__ = ["CorrectionState", "correction_state", "drawn_area", "log_of", "merge", "open_session"]
 
 _CROSS_UM = 12.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """All that is shown of a session, gathered in the background."""
+class CorrectionState:
+    """Everything that the panel shows of a session.
+
+    ``made`` and ``gone`` are outlines of edited and of removed regions, vectors (n, 2, 2) in µm of
+    the section; ``lost`` gives the reason for each correction, by index, that has no object.
+    """
 
     selected: SelectedObject | None
     corrections: tuple[Correction, ...]
@@ -36,15 +40,15 @@ class Seen:
     failed: str = ""
 
 
-def open_session(case: Case, what: str, reader: str) -> CorrectionSession | CorrectionLog:
-    """The record of one reader: with an editor for objects, without one for masks."""
+def open_session(case: Case, target: str, reader: str) -> CorrectionSession | CorrectionLog:
+    """Open the record of one reader: a session for objects, a log for masks."""
     from napari_mosaik.core.catalogue import OBJECTS
     from napari_mosaik.workflow.corrections import CorrectionLog, CorrectionSession
 
     return (
-        CorrectionSession(case, what, reader)
-        if what in OBJECTS
-        else CorrectionLog(case, what, reader)
+        CorrectionSession(case, target, reader)
+        if target in OBJECTS
+        else CorrectionLog(case, target, reader)
     )
 
 
@@ -56,24 +60,26 @@ def log_of(session: CorrectionSession | CorrectionLog) -> CorrectionLog:
 
 
 def merge(session: CorrectionSession, one: SelectedObject, at: Any) -> None:
-    """Merge an object with the one at a place."""
+    """Merge an object with the one at a position, (row, column) in µm."""
     from napari_mosaik.core import InputError
 
     other = session.select(at)
     if other is None:
-        raise InputError("there is no object where you clicked; click the second object")
+        raise InputError("no object at this position; click the second object")
     session.merge(one, other)
 
 
 def drawn_area(mode: Any, points: Any, word: str = "") -> Correction:
-    """An area that was drawn around, as a correction; *word* is what is bad about it."""
+    """An outlined area as a correction; *word* is the artefact type."""
     from napari_mosaik.annotate import lasso_polygon
 
     return Correction(mode, word=word, area_wkt=lasso_polygon(points).wkt)
 
 
-def gather(session: CorrectionSession | CorrectionLog, at: Any, failed: str = "") -> Seen:
-    """What a session has to show; the object at a place is selected."""
+def correction_state(
+    session: CorrectionSession | CorrectionLog, at: Any, failed: str = ""
+) -> CorrectionState:
+    """State of a session; the object at a position, (row, column) in µm, is selected."""
     from napari_mosaik.workflow.corrections import CorrectionSession
 
     log = log_of(session)
@@ -88,7 +94,7 @@ def gather(session: CorrectionSession | CorrectionLog, at: Any, failed: str = ""
         made += [outline_lines(mask, lattice) for lattice, mask in session.edited_objects()]
         gone += [cross_lines(c.places_um[0], _CROSS_UM) for c in corrections if c.kind == "delete"]
     empty = np.zeros((0, 2, 2))
-    return Seen(
+    return CorrectionState(
         selected, corrections, lost, log.undo_title, log.redo_title,
         np.concatenate([empty, *made]), np.concatenate([empty, *gone]), failed,
     )  # fmt: skip

@@ -26,43 +26,41 @@ if TYPE_CHECKING:
     from napari_mosaik.widgets.canvas.layer_board import LayerBoard
     from napari_mosaik.workflow.segmentation_qa import SegmentationQa
 
-__all__ = ["CheckPanel"]
+__all__ = ["VisualQaPanel"]
 
 MARK = "Visual QA"
 _CHOICES = {LAYER_TITLES[what]: (what, CORRECTED_FRAMES[what]) for what in OBJECTS}
-_VERDICTS = ("good", "usable", "not usable")
+_RATINGS = ("good", "usable", "not usable")
 _VIEW = 10.0
 """The picture is about this many objects wide."""
 _SEGMENTS = 48
 
 
-class CheckPanel(QWidget):
+class VisualQaPanel(QWidget):
     """Leads a reader through a random sample; each rating is saved at once."""
 
     def __init__(self, board: LayerBoard) -> None:
         super().__init__()
         self._board, self._controller = board, board.controller
-        self.check: SegmentationQa | None = None
+        self.session: SegmentationQa | None = None
         self._frame = REFERENCE
         self._table: Any = None
         self._transform: Transform | None = None
         self._grid: Any = None
         self._current: tuple[str, int] | None = None
         self._past: list[tuple[str, int]] = []
-        self.what = QComboBox()
-        self.what.addItems(list(_CHOICES))
+        self.target = QComboBox()
+        self.target.addItems(list(_CHOICES))
         self.reader = QLineEdit("reader")
         self.reader.setToolTip("Each reader has a separate record; use a pseudonym")
         self.begin = button("Start visual QA", self.start, "Starts or resumes your visual QA")
         self.question = wrapped_label(bold=True)
         self.right = button(
-            "Correct", partial(self._judge, "correct"), f"Key {key_text('qa', 'correct')}"
+            "Correct", partial(self._rate, "correct"), f"Key {key_text('qa', 'correct')}"
         )
-        self.wrong = button(
-            "Wrong", partial(self._judge, "wrong"), f"Key {key_text('qa', 'wrong')}"
-        )
+        self.wrong = button("Wrong", partial(self._rate, "wrong"), f"Key {key_text('qa', 'wrong')}")
         self.unsure = button(
-            "Unsure", partial(self._judge, "unsure"), f"Key {key_text('qa', 'unsure')}"
+            "Unsure", partial(self._rate, "unsure"), f"Key {key_text('qa', 'unsure')}"
         )
         self.back = button(
             "Back", self.step_back, "Shows the previous object again to change its rating"
@@ -71,24 +69,24 @@ class CheckPanel(QWidget):
         self.missed.setRange(0, 9999)
         self.missed.setToolTip("Objects in the tile that have no outline (false negatives)")
         self.next = button("Next tile", self._count)
-        self.verdict = QComboBox()
-        self.verdict.addItems(list(_VERDICTS))
+        self.overall_rating = QComboBox()
+        self.overall_rating.addItems(list(_RATINGS))
         self.comment = QLineEdit()
         self.comment.setPlaceholderText("Comment")
-        self.save = button("Save overall rating", self._conclude)
+        self.save = button("Save overall rating", self._rate_overall)
         self.finish = button("Close", self.stop, "All ratings are saved; you can resume later")
         self.export = button("Save as CSV…", self._export, "All visual QA records of this case")
-        self.said = wrapped_label(small=True)
+        self.message = wrapped_label(small=True)
         bind_widget_keys(
             self,
             "qa",
-            {name: partial(self._judge, name) for name in ("correct", "wrong", "unsure")},
+            {name: partial(self._rate, name) for name in ("correct", "wrong", "unsure")},
         )
         self._objects = _group(row(self.right, self.wrong, self.unsure, self.back, 1))
         self._fields = _group(
             row(QLabel("Missed objects (false negatives)"), self.missed, self.next, 1)
         )
-        self._end = _group(column(row(self.verdict, self.comment), row(self.save, 1)))
+        self._end = _group(column(row(self.overall_rating, self.comment), row(self.save, 1)))
         self.setLayout(
             column(
                 wrapped_label(
@@ -96,13 +94,13 @@ class CheckPanel(QWidget):
                     "Each answer is saved at once.",
                     small=True,
                 ),
-                row(self.what, QLabel("Reader"), self.reader),
+                row(self.target, QLabel("Reader"), self.reader),
                 row(self.begin, self.finish, self.export, 1),
                 self.question,
                 self._objects,
                 self._fields,
                 self._end,
-                self.said,
+                self.message,
                 spacing=6,
             )
         )
@@ -111,83 +109,84 @@ class CheckPanel(QWidget):
 
     # --- beginning and ending -------------------------------------------------------------------
     def start(self) -> None:
-        """Open the check of the chosen segmentation in the background."""
+        """Open visual QA of the chosen segmentation in the background."""
         case = self._controller.workspace.case
         if case is None:
             return
         self.stop()
-        what, frame = _CHOICES[self.what.currentText()]
+        target, frame = _CHOICES[self.target.currentText()]
         reader = self.reader.text().strip()
 
         def work() -> tuple[Any, ...]:
             from napari_mosaik.workflow.segmentation_qa import SegmentationQa
 
-            check = SegmentationQa(case, what, reader)
+            session = SegmentationQa(case, target, reader)
             try:
-                table = check.objects
-                grid = case.store.read(TILES) if check.sample.fields else None
-                return check, table, grid, transform_to_reference(case, frame), frame
+                table = session.objects
+                grid = case.store.read(TILES) if session.sample.fields else None
+                return session, table, grid, transform_to_reference(case, frame), frame
             except MosaikError:
-                check.close()
+                session.close()
                 raise
 
         self._controller.read("Visual QA", work, self._opened)
 
     def _opened(self, answer: tuple[Any, ...]) -> None:
-        self.check, self._table, self._grid, self._transform, self._frame = answer
-        summary = self.check.summary
-        if summary.overall_rating in _VERDICTS:
-            self.verdict.setCurrentText(summary.overall_rating)
+        self.session, self._table, self._grid, self._transform, self._frame = answer
+        summary = self.session.summary
+        if summary.overall_rating in _RATINGS:
+            self.overall_rating.setCurrentText(summary.overall_rating)
             self.comment.setText(summary.comment)
-        name = self.what.currentText()
+        name = self.target.currentText()
         self._board.show_slide(self._frame)
         self._board.set_shown(name, True)
         self._advance()
 
     def stop(self, *_: Any) -> None:
-        """End the check; what was judged stays on record."""
-        if self.check is not None:
-            self.check.close()
-        self.check, self._current, self._past = None, None, []
+        """End visual QA; all ratings stay on record."""
+        if self.session is not None:
+            self.session.close()
+        self.session, self._current, self._past = None, None, []
         viewer = self._board.viewer
         if MARK in viewer.layers:
             viewer.layers.remove(MARK)
         self._show()
 
     # --- answers --------------------------------------------------------------------------------
-    def _judge(self, judgement: Any) -> None:
-        if self.check is None or self._current is None or self._current[0] != "object":
+    def _rate(self, judgement: Any) -> None:
+        if self.session is None or self._current is None or self._current[0] != "object":
             return
-        self._keep(lambda check, label: check.rate_object(label, judgement))
+        self._keep(lambda session, label: session.rate_object(label, judgement))
 
     def _count(self) -> None:
-        if self.check is None or self._current is None or self._current[0] != "field":
+        if self.session is None or self._current is None or self._current[0] != "field":
             return
-        inside = self._found_in(self._current[1])
-        self._keep(lambda check, tile: check.record_missed(tile, inside, self.missed.value()))
+        inside = self._objects_in(self._current[1])
+        self._keep(lambda session, tile: session.record_missed(tile, inside, self.missed.value()))
 
     def _keep(self, write: Any) -> None:
-        assert self.check is not None
+        assert self.session is not None
         assert self._current is not None
         try:
-            write(self.check, self._current[1])
+            write(self.session, self._current[1])
         except MosaikError as error:
             self._controller.report(error, "Visual QA")
             return
         self._past.append(self._current)
         self._advance()
 
-    def _conclude(self) -> None:
-        if self.check is None:
+    def _rate_overall(self) -> None:
+        if self.session is None:
             return
         try:
-            self.check.rate_overall(self.verdict.currentText(), self.comment.text().strip())  # type: ignore[arg-type]
+            rating: Any = self.overall_rating.currentText()
+            self.session.rate_overall(rating, self.comment.text().strip())
         except MosaikError as error:
             self._controller.report(error, "Visual QA")
         self._show()
 
     def step_back(self) -> None:
-        """Show the last judged object or tile again."""
+        """Show the previous object or tile again."""
         if self._past:
             self._go(self._past.pop())
 
@@ -213,17 +212,17 @@ class CheckPanel(QWidget):
             self._controller.read(
                 "Save as CSV",
                 lambda: write_qa_csv(case, path),
-                lambda _: self.said.setText(f"Saved as {path.name}"),
+                lambda _: self.message.setText(f"Saved as {path.name}"),
             )
 
     # --- showing --------------------------------------------------------------------------------
     def _advance(self) -> None:
-        assert self.check is not None
-        label = self.check.next_object()
+        assert self.session is not None
+        label = self.session.next_object()
         if label is not None:
             self._go(("object", label))
             return
-        tile = self.check.next_field()
+        tile = self.session.next_field()
         if tile is not None:
             self._go(("field", tile))
             return
@@ -253,8 +252,8 @@ class CheckPanel(QWidget):
             point = self._transform.apply([point])[0]
         return (float(point[0]), float(point[1])), size
 
-    def _found_in(self, tile: int) -> int:
-        """Objects of the result whose centre lies in a tile."""
+    def _objects_in(self, tile: int) -> int:
+        """Number of segmented objects whose centre is in a tile."""
         points = self._table.points_um()
         if self._transform is not None:
             points = self._transform.apply(points)
@@ -274,24 +273,24 @@ class CheckPanel(QWidget):
         )  # fmt: skip
 
     def _show(self) -> None:
-        active = self.check is not None
+        active = self.session is not None
         kind = None if self._current is None else self._current[0]
         self._objects.setVisible(active and kind == "object")
         self._fields.setVisible(active and kind == "field")
         self._end.setVisible(active and kind is None)
         self.finish.setVisible(active)
         self.begin.setVisible(not active)
-        self.what.setEnabled(not active)
+        self.target.setEnabled(not active)
         self.reader.setEnabled(not active)
         self.back.setEnabled(bool(self._past))
-        self.question.setText(self._asked())
-        if self.check is not None:
-            self.said.setText(qa_line(self.check.summary))
+        self.question.setText(self._question())
+        if self.session is not None:
+            self.message.setText(qa_line(self.session.summary))
 
-    def _asked(self) -> str:
-        if self.check is None:
+    def _question(self) -> str:
+        if self.session is None:
             return ""
-        sample, name = self.check.sample, self.what.currentText().lower()
+        sample, name = self.session.sample, self.target.currentText().lower()
         if self._current is None:
             return f"Sample complete. How do you rate the segmentation of the {name}?"
         kind, item = self._current
