@@ -157,15 +157,15 @@ class AlignPanel(AlignForm):
         frame = self.frame
         self.begin.setEnabled(False)
         self.message.setText("Reading the sections…")
-        task = self.controller.read(
-            "Manual alignment", lambda: read_alignment_inputs(case, frame), self._started
+        task = self.controller.read_for(
+            case, "Manual alignment", lambda: read_alignment_inputs(case, frame), self._started
         )
         task.failed.connect(lambda _problem: self._show())
 
     def _started(self, inputs: AlignmentInputs) -> None:
         self._show()
-        if inputs.case is not self.controller.workspace.case or inputs.frame != self.frame:
-            return
+        if inputs.frame != self.frame:
+            return  # another section was chosen meanwhile
         self.inputs = inputs
         self.alignment = ManualAlignment(inputs.start, inputs.landmarks)
         self.tool.about_um = inputs.centre_um

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import qdebounced
 
 from napari_mosaik.core import InputError, MosaikError
 from napari_mosaik.core.progress import map_progress
@@ -51,10 +52,7 @@ class Annotation(QObject):
         self._opened: OpenAnnotations | None = None
         self._unsaved = False
         self._before: AnnotationResults | None = None
-        self._idle = QTimer(self)
-        self._idle.setSingleShot(True)
-        self._idle.setInterval(IDLE_MS)
-        self._idle.timeout.connect(self.save)
+        self._save_soon = qdebounced(self.save, timeout=IDLE_MS, parent=self)
         controller.workspace.events.case.connect(self._case_changed)
 
     # --- document -------------------------------------------------------------------------------
@@ -84,7 +82,7 @@ class Annotation(QObject):
 
     def close(self) -> None:
         """Save pending edits and release the journal."""
-        self._idle.stop()
+        self._save_soon.cancel()
         if self._unsaved:
             self._write_now()
         if self._opened is not None:
@@ -99,7 +97,7 @@ class Annotation(QObject):
 
     def _edited(self, keys: tuple[str, ...]) -> None:
         self._unsaved = True
-        self._idle.start()
+        self._save_soon()
         self.changed.emit()
 
     # --- saving ---------------------------------------------------------------------------------
@@ -132,7 +130,7 @@ class Annotation(QObject):
                 InputError("there are no annotations; draw some first"), "Retrain"
             )
             return None
-        self._idle.stop()
+        self._save_soon.cancel()
         self._write_now()
         others = [
             p for p in self._controller.workspace.cohort if p.resolve() != case.root.resolve()

@@ -65,6 +65,17 @@ class CaseController(QObject):
         task.start()
         return task
 
+    def read_for(
+        self, case: Case, action: str, work: Callable[[], _T], then: Callable[[_T], None]
+    ) -> Task:
+        """Like `read`, but drop the result when *case* is no longer the open one."""
+
+        def if_open(result: _T) -> None:
+            if case is self.workspace.case:
+                then(result)
+
+        return self.read(action, work, if_open)
+
     def _forget(self, task: Task, _result: object) -> None:
         self._tasks.discard(task)
         task.deleteLater()

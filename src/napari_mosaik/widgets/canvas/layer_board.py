@@ -113,9 +113,7 @@ class LayerBoard(QObject):
             return
         self._add_missing_slides()
         everything = [step.name for step in STEPS]
-        self.controller.read(
-            "Layers", partial(_found, case, everything), partial(self._first, case)
-        )
+        self.controller.read_for(case, "Layers", partial(_found, case, everything), self._first)
 
     def _add_missing_slides(self) -> None:
         case = self._case
@@ -158,10 +156,8 @@ class LayerBoard(QObject):
             about, f"{sentence}; the canvas stays blurred there", sentence
         )
 
-    def _first(self, case: Case, found: _Found) -> None:
+    def _first(self, found: _Found) -> None:
         """Offer all finished results; a layer is created when it is first shown (0.2 s each)."""
-        if case is not self._case:
-            return
         self.choices = found[1]
         self.specs.update({spec.name: spec for spec in found[0]})
         self.changed.emit()
@@ -192,21 +188,20 @@ class LayerBoard(QObject):
             return
 
         def then(found: _Found) -> None:
-            if case is self._case:
-                self.choices = found[1]
-                for spec in found[0]:
-                    self.specs[spec.name] = spec
-                    if self.layer(spec.name) is not None:
-                        self.put(spec)
-                view = step_view(step)
-                if view.aligns:
-                    self._realign()
-                if view.stains is not None and view.base_slide in self.slides:
-                    work = partial(display_stains, case, view.base_slide)
-                    self.controller.read("Stains", work, self.slides[view.base_slide].set_stains)
-                self.changed.emit()
+            self.choices = found[1]
+            for spec in found[0]:
+                self.specs[spec.name] = spec
+                if self.layer(spec.name) is not None:
+                    self.put(spec)
+            view = step_view(step)
+            if view.aligns:
+                self._realign()
+            if view.stains is not None and view.base_slide in self.slides:
+                work = partial(display_stains, case, view.base_slide)
+                self.controller.read("Stains", work, self.slides[view.base_slide].set_stains)
+            self.changed.emit()
 
-        self.controller.read("Layers", partial(_found, case, (step,)), then)
+        self.controller.read_for(case, "Layers", partial(_found, case, (step,)), then)
 
     def show_steps(self, steps: Iterable[str], *, alone: bool = True) -> None:
         """Show the layers of some steps, on their base slide."""
@@ -215,11 +210,10 @@ class LayerBoard(QObject):
             return
 
         def then(found: _Found) -> None:
-            if case is self._case:
-                self.choices = found[1]
-                self._show(found[0], names, alone)
+            self.choices = found[1]
+            self._show(found[0], names, alone)
 
-        self.controller.read("Layers", partial(_found, case, names), then)
+        self.controller.read_for(case, "Layers", partial(_found, case, names), then)
 
     def _show(self, specs: list[LayerSpec], steps: tuple[str, ...], alone: bool) -> None:
         if alone and specs:
@@ -242,12 +236,11 @@ class LayerBoard(QObject):
             return
 
         def then(specs: list[LayerSpec]) -> None:
-            if case is self._case:
-                for spec in specs:
-                    self.put(spec, visible=True)
-                self.changed.emit()
+            for spec in specs:
+                self.put(spec, visible=True)
+            self.changed.emit()
 
-        self.controller.read("Layers", partial(specs_of, case, step, choice), then)
+        self.controller.read_for(case, "Layers", partial(specs_of, case, step, choice), then)
 
     def show_slide(self, stain: str) -> None:
         """Show one slide and hide the others."""
@@ -293,10 +286,10 @@ class LayerBoard(QObject):
         def then(matrices: dict[str, Any]) -> None:
             for name, layer in self.present().items():
                 space = self.spaces.get(name, "")
-                if case is self._case and space in matrices:
+                if space in matrices:
                     layer.affine = matrices[space]
 
-        self.controller.read("Registration", partial(_matrices, case), then)
+        self.controller.read_for(case, "Registration", partial(_matrices, case), then)
 
 
 _Found = tuple[list[LayerSpec], dict[str, tuple[str, ...]]]
