@@ -25,4 +25,4 @@ def test_a_class_is_added_chosen_and_drawn(qtbot, dock, opened, own_cohort):
 
     panel.new_class.setText("necrosis")
     panel.new_class.returnPressed.emit()
-    assert "a name of its own" in panel.hint.text()
+    assert "must be unique" in panel.hint.text()
