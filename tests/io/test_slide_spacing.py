@@ -1,7 +1,10 @@
 import numpy as np
+import platformdirs
 import pytest
 import tifffile
 from PIL import Image
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
 
 from napari_mosaik.core import InputError, MissingPixelSize
 from napari_mosaik.core.catalogue import SLIDES
@@ -55,12 +58,18 @@ def test_what_is_wrong_with_profiles_is_said():
         scanners.read_profiles()
 
 
-def test_the_settings_folder_is_where_the_system_wants_it():
-    named = {"APPDATA": "C:/Users/x/Roaming", "XDG_CONFIG_HOME": "/x/.config"}
-    assert scanners.config_folder(named, "win32").as_posix() == "C:/Users/x/Roaming/napari-mosaik"
-    assert scanners.config_folder(named, "linux").as_posix() == "/x/.config/napari-mosaik"
-    assert scanners.config_folder({}, "darwin").parts[-3:-1] == ("Library", "Application Support")
-    assert scanners.config_folder({}, "linux").parts[-2:] == (".config", "napari-mosaik")
+def test_the_settings_folder_is_that_of_the_system(monkeypatch):
+    monkeypatch.setenv(scanners.CONFIG_VARIABLE, "/own/settings")
+    assert scanners.config_folder().as_posix() == "/own/settings"
+    monkeypatch.delenv(scanners.CONFIG_VARIABLE)
+    monkeypatch.setattr(platformdirs, "PlatformDirs", Unix)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/x/.config")
+    assert scanners.config_folder().as_posix() == "/x/.config/napari-mosaik"
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    assert scanners.config_folder().parts[-2:] == (".config", "napari-mosaik")
+    monkeypatch.setattr(platformdirs, "PlatformDirs", MacOS)
+    assert scanners.config_folder().parts[-3:-1] == ("Library", "Application Support")
+    assert scanners.config_folder().name == "napari-mosaik"
 
 
 def test_three_ways_on_are_stored_with_their_source(case):

@@ -1,44 +1,9 @@
-"""Reading and writing: slides, PET, annotations, cases and their results."""
+"""Reading and writing: slides, PET, annotations, cases and their results.
 
-from __future__ import annotations
+Names are loaded when they are first used (``__init__.pyi`` lists them), so importing this folder is
+light.
+"""
 
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-from napari_mosaik.io.case import Case, CaseFile, PetEntry, SlideEntry, create_case, find_cases
-
-if TYPE_CHECKING:
-    from napari_mosaik.io.annotations import read_geojson, write_geojson
-    from napari_mosaik.io.pet import open_pet
-    from napari_mosaik.io.slide import Slide, View, open_slide
-
-__all__ = [
-    "Case",
-    "CaseFile",
-    "PetEntry",
-    "Slide",
-    "SlideEntry",
-    "View",
-    "create_case",
-    "find_cases",
-    "open_pet",
-    "open_slide",
-    "read_geojson",
-    "write_geojson",
-]
-
-_LAZY = {
-    "Slide": "slide",
-    "View": "slide",
-    "open_slide": "slide",
-    "open_pet": "pet",
-    "read_geojson": "annotations",
-    "write_geojson": "annotations",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

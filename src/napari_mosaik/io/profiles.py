@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -53,19 +53,12 @@ class ScannerProfile(BaseModel):
         return value
 
 
-def config_folder(
-    environment: Mapping[str, str] = os.environ, platform: str = sys.platform
-) -> Path:
+def config_folder() -> Path:
     """The folder of the user settings on this operating system."""
-    if environment.get(CONFIG_VARIABLE):
-        return Path(environment[CONFIG_VARIABLE])
-    if platform == "win32":
-        base = environment.get("APPDATA") or str(Path.home() / "AppData" / "Roaming")
-    elif platform == "darwin":
-        base = str(Path.home() / "Library" / "Application Support")
-    else:
-        base = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "napari-mosaik"
+    given = os.environ.get(CONFIG_VARIABLE)
+    if given:
+        return Path(given)
+    return platformdirs.user_config_path("napari-mosaik", appauthor=False, roaming=True)
 
 
 def profiles_file() -> Path:

@@ -135,14 +135,14 @@ class TileReader:
         There is one task per thread, not per tile, because submitting a task costs a tenth of the
         decoding of a tile.
         """
-        turn = iter(list(keys))  # asking a list's iterator for the next is safe from threads
+        turn = iter(list(keys))  # next() of a list iterator is atomic, so threads can share it
 
         def work() -> None:
             for key in turn:
                 try:
                     place(key)
                 except BaseException:
-                    deque(turn, maxlen=0)  # after a failure nobody goes on
+                    deque(turn, maxlen=0)  # after a failure no thread takes another tile
                     raise
 
         others = self._submitted(work, min(_WORKERS, len(keys) // 2) - 1)
@@ -167,12 +167,14 @@ class TileReader:
             return tile
         th, tw = self._source.levels[key[0]].tile
         if th * tw * 3 <= _LARGE_TILE_BYTES:
-            return self._kept(key)
+            return self._decoded_and_kept(key)
+        # Several threads may want the same whole image; the first one decodes it, and the others
+        # find it in the cache, which is why it is looked up again under the lock.
         with self._large:
             tile = self._cache.get((self._owner, *key))
-            return self._kept(key) if tile is None else tile
+            return self._decoded_and_kept(key) if tile is None else tile
 
-    def _kept(self, key: _Key) -> Pixels | None:
+    def _decoded_and_kept(self, key: _Key) -> Pixels | None:
         tile = self.decode(*key)
         if tile is not None:
             self._cache.put((self._owner, *key), tile)
