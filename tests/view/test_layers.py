@@ -14,7 +14,7 @@ from napari_mosaik.core import (
     Transform,
 )
 from napari_mosaik.core.palette import CLASS_COLOURS, CLUSTER_COLOURS, rgba
-from napari_mosaik.view import layers, placement
+from napari_mosaik.view import layers, maps, placement
 
 LATTICE = Lattice("cd34", (40, 60), (2.0, 3.0), (100.0, -50.0))
 
@@ -52,11 +52,11 @@ def all_layers():
         layers.nuclei_layer(labels),
         layers.classes_layer(labels),
         layers.annotation_layer(np.zeros(LATTICE.shape, np.uint8), LATTICE, DEFAULT_CLASSES),
-        layers.parameter_layer(measured, "equivalent_diameter_um", unit="µm"),
-        layers.clusters_layer(grid(), np.arange(30) % 6, "caix_score"),
-        *layers.uptake_layers(measured, predicted),
-        layers.difference_layer(measured, predicted),
-        layers.pet_layer(measured),
+        maps.parameter_layer(measured, "equivalent_diameter_um", unit="µm"),
+        maps.clusters_layer(grid(), np.arange(30) % 6, "caix_score"),
+        *maps.uptake_layers(measured, predicted),
+        maps.difference_layer(measured, predicted),
+        maps.pet_layer(measured),
         layers.queue_layer([ReviewItem(3, 1.0, "flagged")], grid()),
     ]
 
@@ -89,26 +89,26 @@ def test_every_layer_wears_units_axes_and_a_place():
 
 def test_measured_and_predicted_share_one_scale_and_the_difference_is_centred():
     measured, predicted = rasters()
-    first, second = layers.uptake_layers(measured, predicted)
+    first, second = maps.uptake_layers(measured, predicted)
     assert first.style["contrast_limits"] == second.style["contrast_limits"]
     assert first.style["colormap"] == second.style["colormap"] == "magma"
     assert first.legend.limits == first.style["contrast_limits"]
     assert first.legend.unit == "cm²/mL"
-    difference = layers.difference_layer(measured, predicted)
+    difference = maps.difference_layer(measured, predicted)
     low, high = difference.style["contrast_limits"]
     assert low == -high
     assert np.allclose(difference.data, predicted.values - measured.values, atol=1e-6)
     with pytest.raises(InputError, match="differ"):
-        layers.difference_layer(measured, Raster(predicted.values, LATTICE, "1"))
+        maps.difference_layer(measured, Raster(predicted.values, LATTICE, "1"))
 
 
 def test_limits_ignore_missing_values_and_are_never_empty():
-    assert layers.common_limits(np.array([np.nan, np.inf])) == (0.0, 1.0)
-    low, high = layers.common_limits(np.full(9, 2.0))
+    assert maps.common_limits(np.array([np.nan, np.inf])) == (0.0, 1.0)
+    low, high = maps.common_limits(np.full(9, 2.0))
     assert low == 2.0 < high
     values = np.arange(101.0)
-    assert layers.common_limits(values, np.array([np.nan])) == (2.0, 98.0)
-    assert layers.common_limits() == (0.0, 1.0)
+    assert maps.common_limits(values, np.array([np.nan])) == (2.0, 98.0)
+    assert maps.common_limits() == (0.0, 1.0)
 
 
 def test_colours_of_codes():
@@ -137,14 +137,14 @@ def test_tiles_that_cannot_be_tested_are_hatched():
     g = grid()
     codes = np.zeros(30, int)
     codes[7], codes[8] = 1, 5
-    image, lattice = layers.cluster_codes(g, codes)
+    image, lattice = maps.cluster_codes(g, codes)
     blocks = image.reshape(6, 12, 5, 12).transpose(0, 2, 1, 3).reshape(30, 144)
     assert (blocks[7] == 1).all()
     assert 0.2 < (blocks[8] == 5).mean() < 0.3
     assert not blocks[np.r_[:7, 9:30]].any()
     assert lattice.extent_um == pytest.approx(g.lattice.extent_um)
     with pytest.raises(InputError, match="29"):
-        layers.cluster_codes(g, codes[1:])
+        maps.cluster_codes(g, codes[1:])
 
 
 def test_tile_lines_are_the_edges_of_the_tiles():
@@ -160,7 +160,7 @@ def test_tile_lines_are_the_edges_of_the_tiles():
 def test_a_map_of_several_channels_is_not_guessed():
     stack = Raster(np.zeros((*LATTICE.shape, 2)), LATTICE, channels=("a", "b"))
     with pytest.raises(InputError, match="channel"):
-        layers.parameter_layer(stack, "a")
+        maps.parameter_layer(stack, "a")
 
 
 def test_napari_accepts_every_layer_and_agrees_about_the_place():
@@ -173,7 +173,7 @@ def test_napari_accepts_every_layer_and_agrees_about_the_place():
             setattr(layer, name, value)
         assert [str(unit) for unit in layer.units] == ["micrometer", "micrometer"]
         assert layer.name == spec.name
-    spec = layers.parameter_layer(rasters()[0], "density_per_mm2", transform=turn)
+    spec = maps.parameter_layer(rasters()[0], "density_per_mm2", transform=turn)
     data, arguments, kind = spec.as_layer_data()
     layer = napari_layers.Layer.create(data, arguments, kind)
     world = layer.data_to_world((5, 9))
@@ -185,6 +185,6 @@ def test_two_thousand_tiles_are_two_layers():
     big = grid((40, 50))
     tiles = napari_layers.Layer.create(*layers.tiles_layer(big).as_layer_data())
     clusters = napari_layers.Layer.create(
-        *layers.clusters_layer(big, np.arange(2000) % 6, "a").as_layer_data()
+        *maps.clusters_layer(big, np.arange(2000) % 6, "a").as_layer_data()
     )
     assert tiles.ndim == clusters.ndim == 2

@@ -11,7 +11,7 @@ from napari_mosaik.core import Transform
 from napari_mosaik.core.catalogue import ALIGNMENT, SUV, TILES, UPTAKE_SENSITIVITY
 from napari_mosaik.io.case import Case
 from napari_mosaik.uptake import tile_uptake
-from napari_mosaik.view.layers import sensitivity_layer
+from napari_mosaik.view.maps import sensitivity_layer
 from napari_mosaik.workflow import given_alignment as placing
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until

@@ -27,16 +27,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.palette import code_colours, one_colour
 from napari_mosaik.core.uncertainty import normalised_entropy
-from napari_mosaik.view.maps import (
-    cluster_codes,
-    clusters_layer,
-    common_limits,
-    difference_layer,
-    parameter_layer,
-    pet_layer,
-    sensitivity_layer,
-    uptake_layers,
-)
+from napari_mosaik.view.maps import parameter_layer
 from napari_mosaik.view.spec import LayerSpec, Legend, placement, placement_um
 
 __all__ = [
@@ -46,21 +37,13 @@ __all__ = [
     "artefact_layer",
     "class_colours",
     "classes_layer",
-    "cluster_codes",
-    "clusters_layer",
-    "common_limits",
-    "difference_layer",
     "excluded_dab_layer",
     "nuclei_layer",
-    "parameter_layer",
-    "pet_layer",
     "queue_layer",
-    "sensitivity_layer",
     "slide_layer",
     "tiles_layer",
     "tissue_layer",
     "uncertainty_layer",
-    "uptake_layers",
     "vessels_layer",
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from napari_mosaik.core.catalogue import ALIGNMENT, STAIN_TITLES, SUV
-from napari_mosaik.view import layers
+from napari_mosaik.view import maps
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import number, percent
 from napari_mosaik.view.report.html import ReportTable
@@ -59,7 +59,7 @@ def _report(frame: str, results: CaseResults) -> list[ReportTable]:
 def _layers(frame: str, results: CaseResults, choice: str) -> list[LayerSpec]:
     """The PET where the registration puts it; sections are shown as slides anyway."""
     suv = results.get(SUV) if frame == "pet" else None
-    return [] if suv is None else [layers.pet_layer(suv, results.transform(frame))]
+    return [] if suv is None else [maps.pet_layer(suv, results.transform(frame))]
 
 
 ALIGNMENT_VIEWS = tuple(

@@ -14,7 +14,7 @@ from napari_mosaik.core.catalogue import (
     TILES,
     UPTAKE_CLUSTERS,
 )
-from napari_mosaik.view import layers
+from napari_mosaik.view import maps
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import count, heading
 from napari_mosaik.view.report.html import ReportTable
@@ -51,13 +51,13 @@ def _mapped(results: CaseResults) -> tuple[str, ...]:
 
 
 def _map_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
-    maps, names = results.get(MAPS), _mapped(results)
-    if maps is None or not names:
+    raster, names = results.get(MAPS), _mapped(results)
+    if raster is None or not names:
         return []
     name = choice if choice in names else names[0]
     table = results.get(PARAMETERS)
     unit = "" if table is None else table.unit(name)
-    return [layers.parameter_layer(maps.channel(name), name, unit=unit)]
+    return [maps.parameter_layer(raster.channel(name), name, unit=unit)]
 
 
 def _tested(results: CaseResults) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ def _cluster_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
     if not names or grid is None or table is None:
         return []
     name = choice if choice in names else names[0]
-    return [layers.clusters_layer(grid, table[label_column(name)], name)]
+    return [maps.clusters_layer(grid, table[label_column(name)], name)]
 
 
 def _cluster_line(results: CaseResults) -> str:
@@ -84,7 +84,7 @@ def _uptake_cluster_layers(results: CaseResults, choice: str) -> list[LayerSpec]
     table, grid = results.get(UPTAKE_CLUSTERS), results.get(TILES)
     if table is None or grid is None:
         return []
-    return [layers.clusters_layer(grid, table[label_column(MEASURED)], "measured SUV")]
+    return [maps.clusters_layer(grid, table[label_column(MEASURED)], "measured SUV")]
 
 
 def _correlation_report(results: CaseResults) -> list[ReportTable]:

@@ -13,7 +13,7 @@ from napari_mosaik.core.catalogue import (
     UPTAKE,
     UPTAKE_SENSITIVITY,
 )
-from napari_mosaik.view import layers
+from napari_mosaik.view import maps
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import count, number, percent
 from napari_mosaik.view.report.html import ReportTable
@@ -31,7 +31,7 @@ _TOTALS = {
 def _pet_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
     """The PET slice on the reference section, or in its own space before registration."""
     suv = results.get(SUV)
-    return [] if suv is None else [layers.pet_layer(suv, results.transform("pet"))]
+    return [] if suv is None else [maps.pet_layer(suv, results.transform("pet"))]
 
 
 def _suv_line(results: CaseResults) -> str:
@@ -60,17 +60,17 @@ def _uptake_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
     """Measured and predicted uptake, their difference, and the smoothed prediction."""
     measured = results.painted(UPTAKE, "suv")
     predicted = results.painted(PREDICTION, "suv")
-    specs = layers.uptake_layers(measured, predicted)
+    specs = maps.uptake_layers(measured, predicted)
     if measured is not None and predicted is not None and measured.unit == predicted.unit:
-        specs.append(layers.difference_layer(measured, predicted))
+        specs.append(maps.difference_layer(measured, predicted))
     smooth = results.get(PREDICTION_MAP)
     if smooth is not None:
-        limits = layers.common_limits(smooth.values)
+        limits = maps.common_limits(smooth.values)
         for spec in specs:
             if spec.legend is not None and spec.result == PREDICTION.name:
                 limits = spec.legend.limits or limits
         title = "Predicted uptake, smoothed"
-        specs.append(layers.parameter_layer(smooth, title, limits=limits))
+        specs.append(maps.parameter_layer(smooth, title, limits=limits))
     return specs
 
 
@@ -86,7 +86,7 @@ def _uptake_line(results: CaseResults) -> str:
 
 def _sensitivity_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
     change = results.painted(UPTAKE_SENSITIVITY, "change")
-    return [] if change is None else [layers.sensitivity_layer(change)]
+    return [] if change is None else [maps.sensitivity_layer(change)]
 
 
 def _sensitivity_line(results: CaseResults) -> str:

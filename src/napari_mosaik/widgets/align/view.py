@@ -10,7 +10,7 @@ import numpy as np
 from napari_mosaik.core import Raster, Transform, palette
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.view.alignment import checkerboard, circle_lines, voxel_lines
-from napari_mosaik.view.layers import pet_layer
+from napari_mosaik.view.maps import pet_layer
 from napari_mosaik.view.objects import outline_lines
 from napari_mosaik.view.spec import placement, placement_um
 from napari_mosaik.widgets.canvas.layout_state import LayoutState

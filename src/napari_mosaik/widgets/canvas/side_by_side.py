@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Layer
 
 from napari_mosaik.core import palette
-from napari_mosaik.view.layers import difference_layer, uptake_layers
+from napari_mosaik.view.maps import difference_layer, uptake_layers
 from napari_mosaik.view.spec import LayerSpec, placement_um
 from napari_mosaik.widgets.canvas.camera import fit
 from napari_mosaik.widgets.canvas.layer_board import fast_removal
