@@ -13,8 +13,11 @@ from napari_mosaik.register import (
     haematoxylin_density,
     inlier_statistics,
 )
-from napari_mosaik.register.content_search import candidates_by_content, is_outline_complete
-from napari_mosaik.register.haematoxylin import second_stain_of
+from napari_mosaik.register.content_search import (
+    candidates_by_content,
+    is_outline_complete,
+    second_stain_of,
+)
 from napari_mosaik.register.patch_matching import fit_matches, match_patches
 from napari_mosaik.register.quality import position_score
 

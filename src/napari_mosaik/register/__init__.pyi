@@ -1,6 +1,5 @@
 from .alignment import Alignment, AlignmentWarning
-from .content_search import density_correlation
-from .haematoxylin import haematoxylin_density
+from .content_search import density_correlation, haematoxylin_density
 from .landmark_outliers import (
     LandmarkOutlier,
     LandmarkPairs,
