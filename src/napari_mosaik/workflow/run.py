@@ -201,7 +201,7 @@ def _commit(
     notes: Mapping[str, Any],
 ) -> None:
     if set(results) != set(step.writes):
-        raise KeyError(f"step '{step.name}' did not return exactly the artifacts that it declares")
+        raise KeyError(f"step '{step.name}' did not return exactly the results that it declares")
     record = {
         "version": napari_mosaik.__version__,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

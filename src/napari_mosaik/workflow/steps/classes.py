@@ -83,7 +83,7 @@ class ClassReader:
     def rgb(self, lattice: Lattice) -> NDArray[np.uint8]:
         """Stain-normalised 8-bit levels of a part of the class lattice, `factor` times finer.
 
-        Shape (factor x rows, factor x columns, 3), 8-bit levels (count).
+        Shape (rows, columns, 3), `factor` times those of the lattice.
         """
         from napari_mosaik.tissue import normalise
 
