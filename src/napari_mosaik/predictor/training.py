@@ -57,7 +57,7 @@ def train(
         to train on every case and keep the last weights; ``"auto"`` for the last case (by name) of
         the patient with the most training cases, so that no patient is lost to the training where
         that can be avoided, and none with fewer than three cases.  If None: as *params* say.
-        With few cases one of them is a poor judge and a large loss, hence the default "none" with
+        With few cases, one case validates poorly and is a large loss, hence the default "none" with
         a short, fixed schedule.
     checkpoint
         File that keeps the state after each epoch.  A training with the same cases, settings and

@@ -142,10 +142,10 @@ class StarDistNuclei:
 
         Numbered by first pixel; *spacing_um* is the pixel size, µm.
         """
-        picture = require_rgb(rgb)
-        candidates = self.candidates(picture, spacing_um)
+        image = require_rgb(rgb)
+        candidates = self.candidates(image, spacing_um)
         factor = self.spacing_um / spacing_um if self._resampled(spacing_um) else 1.0
-        return renumber(paint_polygons(candidates, picture.shape[:2], factor), 1)
+        return renumber(paint_polygons(candidates, image.shape[:2], factor), 1)
 
     def candidates(self, rgb: NDArray[np.uint8], spacing_um: float) -> Candidates:
         """Centres (n, 2), probabilities (n,) and ray lengths (n, rays) of the nuclei.
