@@ -157,7 +157,5 @@ def test_a_solver_that_fails_raises_an_error_of_its_own(monkeypatch):
         tile_curves_um([0.005], [0.5], DeliveryParams(solver="ode"))
 
 
-def test_table_has_units():
-    table = solve_immunokinetic(TABLE_2).to_table()
-    assert len(table) == 337
-    assert (table.unit("time_h"), table.unit("free_um")) == ("h", "µM")
+def test_without_times_the_curves_are_hourly_to_the_ex_vivo_scan():
+    assert solve_immunokinetic(TABLE_2).time_h.tolist() == list(range(337))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mosaik.core import FloatArray, InputError, Params, Table, setting
+from napari_mosaik.core import FloatArray, InputError, Params, setting
 from napari_mosaik.core.errors import SolverError
 
 __all__ = [
@@ -90,23 +90,6 @@ class TimeActivity:
                 "injection, above 0"
             )
         return self.stack() / reference_um
-
-    def to_table(self) -> Table:
-        """One row per time."""
-        columns = {
-            "time_h": self.time_h,
-            "free_um": self.free_um,
-            "bound_um": self.bound_um,
-            "internalised_um": self.internalised_um,
-        }
-        units = {name: "h" if name == "time_h" else "µM" for name in columns}
-        about = {
-            "time_h": "time after injection",
-            "free_um": "free antibody",
-            "bound_um": "antibody bound to the surface antigen",
-            "internalised_um": "internalised antibody",
-        }
-        return Table(columns, units, about)
 
 
 def solve_immunokinetic(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mosaik.core import FloatArray, Params, Table, setting
+from napari_mosaik.core import FloatArray, Params, setting
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.tiles import IntArray
 from napari_mosaik.spatial.graph import (
@@ -130,30 +130,6 @@ class LocalMoran:
             "version": self.version,
             "warnings": list(self.warnings),
         }
-
-    def to_table(self) -> Table:
-        """One row per tile: label, statistic, p-value and what they are computed from."""
-        return Table(
-            {
-                "label": self.label,
-                "statistic": self.statistic,
-                "p_value": self.p_value,
-                "z": self.z,
-                "lag": self.lag,
-                "expected": self.expected,
-                "variance": self.variance,
-                "n_neighbours": self.n_neighbours,
-                "smallest_p": self.smallest_p,
-            },
-            about={
-                "label": "0 average, 1 hot, 2 cold, 3 high-low, 4 low-high, 5 not testable",
-                "statistic": "local Moran's I",
-                "p_value": "pseudo p-value by conditional permutation",
-                "z": "standardised value of the tile",
-                "lag": "mean standardised value of the neighbours",
-                "smallest_p": "p-value of the most extreme neighbourhood possible",
-            },
-        )
 
 
 def local_moran(

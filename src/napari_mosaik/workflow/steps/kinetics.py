@@ -48,12 +48,9 @@ def _curves(inputs: StepContext, params: CurveParams) -> Generator[Progress, Non
     own = params.model_dump(exclude={"last_h"})
     time_h = sampling_times_h(params.last_h)
     curves = solve_immunokinetic(ImmunokineticParams(**own), time_h)
-    start = curves.free_um[0]
     columns = {
         "time_h": time_h,
-        "free": curves.free_um / start,
-        "bound": curves.bound_um / start,
-        "internalised": curves.internalised_um / start,
+        **dict(zip(CURVE_NAMES, curves.normalised(curves.free_um[0]).T, strict=True)),
         "free_um": curves.free_um,
         "bound_um": curves.bound_um,
         "internalised_um": curves.internalised_um,
