@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timezone
+from datetime import UTC, datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
-from napari_mosaik.io.pet.dicom_frame import Frame, as_number, moment, zone_of
 from napari_mosaik.io.pet.registry import PetFormat
 
 __all__ = ["FORMAT", "DicomSeries"]
@@ -63,16 +62,16 @@ def _starts_as_dicom(path: Path) -> bool:
         return handle.read(132)[128:] == b"DICM"
 
 
-def _frames(files: list[Path]) -> list[Frame]:
+def _frames(files: list[Path]) -> list[_Frame]:
     """All images of the files, without their pixels; they must be one PET series."""
-    frames: list[Frame] = []
+    frames: list[_Frame] = []
     series: set[str] = set()
     for path in files:
         dataset = _header(path)
         series.add(str(dataset.get("SeriesInstanceUID", "")))
         groups = dataset.get("PerFrameFunctionalGroupsSequence")
         count = len(groups) if groups else 0
-        frames += [Frame(path, dataset, i) for i in range(count)] or [Frame(path, dataset, None)]
+        frames += [_Frame(path, dataset, i) for i in range(count)] or [_Frame(path, dataset, None)]
     if len(series) > 1:
         raise InputError(f"the PET files belong to {len(series)} series; give one series only")
     return frames
@@ -95,12 +94,12 @@ def _header(path: Path) -> Any:
     return dataset
 
 
-def _grouped(frames: list[Frame], positions: list[float | None]) -> list[list[Frame]]:
+def _grouped(frames: list[_Frame], positions: list[float | None]) -> list[list[_Frame]]:
     """Images grouped by slice position, in order."""
     if any(position is None for position in positions):
         return [[frame] for frame in frames]
     known = np.asarray(positions, float)
-    groups: list[list[Frame]] = []
+    groups: list[list[_Frame]] = []
     last = -np.inf
     for i in np.argsort(known, kind="stable"):
         if known[i] - last > _SAME_SLICE_MM:
@@ -110,7 +109,7 @@ def _grouped(frames: list[Frame], positions: list[float | None]) -> list[list[Fr
     return groups
 
 
-def _values(frame: Frame) -> NDArray[np.float64]:
+def _values(frame: _Frame) -> NDArray[np.float64]:
     """Rescaled pixels of one image; padding is NaN."""
     stored = _stored(frame)
     slope, intercept = frame.number("RescaleSlope"), frame.number("RescaleIntercept")
@@ -128,7 +127,7 @@ def _values(frame: Frame) -> NDArray[np.float64]:
     return values
 
 
-def _stored(frame: Frame) -> NDArray[Any]:
+def _stored(frame: _Frame) -> NDArray[Any]:
     import pydicom
     from pydicom.pixels.utils import pixel_array
 
@@ -153,12 +152,136 @@ def _stored(frame: Frame) -> NDArray[Any]:
     return stored
 
 
-def _spacing_um(frame: Frame) -> tuple[float, float]:
+def _spacing_um(frame: _Frame) -> tuple[float, float]:
     spacing = frame.find("PixelSpacing")
     pair = [float(value) for value in spacing] if spacing is not None else []
     if len(pair) != 2 or min(pair) <= 0:
         raise InputError(f"{frame.path.name} states no pixel size")
     return pair[0] * 1000, pair[1] * 1000
+
+
+# --- items of one image ---------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, eq=False)
+class _Frame:
+    """One image of a file: ``index`` is its number in a multi-frame file, else None."""
+
+    path: Path
+    dataset: Any
+    index: int | None
+
+    def find(self, keyword: str) -> Any:
+        """An item's value from the frame's own groups, the shared ones or the file; else None."""
+        for scope in self._scopes():
+            if keyword in scope and scope[keyword].value not in (None, ""):
+                return scope[keyword].value
+        return None
+
+    def number(self, keyword: str) -> float | None:
+        """An item as a finite number, None if there is none."""
+        return _as_number(self.find(keyword))
+
+    def text(self, keyword: str) -> str:
+        """An item as upper-case text, empty if there is none."""
+        value = self.find(keyword)
+        return "" if value is None else str(value).strip().upper()
+
+    def texts(self, keyword: str) -> tuple[str, ...]:
+        """An item of one or several values as upper-case texts."""
+        value = self.find(keyword)
+        if value is None:
+            return ()
+        parts = [value] if isinstance(value, str) else value
+        return tuple(str(part).strip().upper() for part in parts)
+
+    def first(self, keyword: str) -> Any:
+        """First item of a sequence, None if there is none."""
+        sequence = self.find(keyword)
+        return sequence[0] if sequence is not None and len(sequence) else None
+
+    def private(self, group: int, creator: str, element: int) -> Any:
+        """A private item of a manufacturer, by the name of its creator."""
+        for scope in self._scopes():
+            try:
+                return scope.private_block(group, creator)[element].value
+            except KeyError:
+                continue
+        return None
+
+    def position_mm(self) -> float | None:
+        """Position of the slice along its normal."""
+        place, turn = self.find("ImagePositionPatient"), self.find("ImageOrientationPatient")
+        if place is None or turn is None or len(place) != 3 or len(turn) != 6:
+            return None
+        axes = np.asarray(turn, float)
+        return float(np.cross(axes[:3], axes[3:]) @ np.asarray(place, float))
+
+    def moment_s(self) -> float:
+        """A number that orders the time frames of a dynamic scan."""
+        reference = self.number("FrameReferenceTime")
+        if reference is not None:
+            return reference / 1000
+        when = _moment(self.find("FrameReferenceDateTime"), None, None)
+        if when is not None:
+            return (when.replace(tzinfo=None) - datetime(1900, 1, 1)).total_seconds()
+        return self.number("TemporalPositionIndex") or 0.0
+
+    def _scopes(self) -> Iterator[Any]:
+        """Datasets that may contain an item of this frame, the most specific first."""
+        if self.index is not None:
+            groups = self.dataset.get("PerFrameFunctionalGroupsSequence") or []
+            if self.index < len(groups):
+                yield from _items(groups[self.index])
+            for shared in self.dataset.get("SharedFunctionalGroupsSequence") or []:
+                yield from _items(shared)
+        yield self.dataset
+
+
+def _items(group: Any) -> Iterator[Any]:
+    for element in group:
+        if element.VR == "SQ":
+            yield from element.value
+
+
+def _as_number(value: Any) -> float | None:
+    """A finite number from a stored value (text, bytes of unknown type, list of one); else None."""
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace").strip(" \x00")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _moment(date_or_both: Any, time: Any, zone: timezone | None) -> datetime | None:
+    """A date with a time of day, or a DICOM date-time, with its own or the given zone.
+
+    None if either is missing: a time of day without a date is not used.
+    """
+    text = str(date_or_both or "").strip() + str(time or "").strip()
+    found = re.fullmatch(r"(\d{8})(\d{2})(\d{2})?(\d{2})?(?:\.(\d{1,6}))?([+-]\d{4})?", text)
+    if found is None:
+        return None
+    day, hour, minute, second, fraction, offset = found.groups()
+    try:
+        when = datetime.strptime(day + hour + (minute or "00"), "%Y%m%d%H%M")
+    except ValueError:
+        return None
+    part = float(f"0.{fraction}") if fraction else 0.0
+    when += timedelta(seconds=int(second or 0) + part)
+    own = _zone_of(offset)
+    if own is not None and zone is not None:
+        return when.replace(tzinfo=own).astimezone(zone)
+    return when.replace(tzinfo=own or zone)
+
+
+def _zone_of(offset: Any) -> timezone | None:
+    """A zone from text such as ``-0500``; None if there is none."""
+    found = re.fullmatch(r"([+-])(\d{2})(\d{2})", str(offset or "").strip())
+    if found is None:
+        return None
+    minutes = int(found[2]) * 60 + int(found[3])
+    return timezone(timedelta(minutes=-minutes if found[1] == "-" else minutes))
 
 
 # --- the header -----------------------------------------------------------------------------------
@@ -190,7 +313,7 @@ class _Meaning:
     suv_kind: Literal["bw", "bsa", "lbm"] | None = None
 
 
-def _pixel_meaning(frame: Frame) -> _Meaning:
+def _pixel_meaning(frame: _Frame) -> _Meaning:
     """Unit and scale of the pixels, from Units, the SUV type and the private factors of Philips."""
     unit = frame.text("Units") or frame.text("RescaleType") or _coded_unit(frame)
     if unit == "BQML":
@@ -215,10 +338,10 @@ def _pixel_meaning(frame: Frame) -> _Meaning:
     )
 
 
-def _read_header(frames: Sequence[Frame], chosen: Frame, meaning: _Meaning) -> PetHeader:
+def _read_header(frames: Sequence[_Frame], chosen: _Frame, meaning: _Meaning) -> PetHeader:
     """Header of the chosen slice; the scan start is derived from all slices.  No name is kept."""
     notes: list[str] = []
-    zone = zone_of(chosen.find("TimezoneOffsetFromUTC"))
+    zone = _zone_of(chosen.find("TimezoneOffsetFromUTC"))
     scanned = _scan_start(frames, chosen, zone, notes)
     drug = chosen.first("RadiopharmaceuticalInformationSequence")
     injected = _injected(drug, zone, notes)
@@ -247,18 +370,18 @@ def _read_header(frames: Sequence[Frame], chosen: Frame, meaning: _Meaning) -> P
     )
 
 
-def _coded_unit(frame: Frame) -> str:
+def _coded_unit(frame: _Frame) -> str:
     """The unit of the real-world value mapping that enhanced files use."""
     mapping = frame.first("MeasurementUnitsCodeSequence")
     code = str(mapping.get("CodeValue", "")).upper().replace(" ", "") if mapping else ""
     return _CODED_UNITS.get(code, code)
 
 
-def _philips_counts(frame: Frame) -> _Meaning:
-    suv = as_number(frame.private(0x7053, _PHILIPS, 0x00))
+def _philips_counts(frame: _Frame) -> _Meaning:
+    suv = _as_number(frame.private(0x7053, _PHILIPS, 0x00))
     if suv:
         return _Meaning("g/mL", suv, "bw")
-    activity = as_number(frame.private(0x7053, _PHILIPS, 0x09))
+    activity = _as_number(frame.private(0x7053, _PHILIPS, 0x09))
     if activity:
         return _Meaning("Bq/mL", activity)
     raise InputError(
@@ -267,24 +390,24 @@ def _philips_counts(frame: Frame) -> _Meaning:
     )
 
 
-def _acquired(frame: Frame, zone: timezone | None) -> datetime | None:
+def _acquired(frame: _Frame, zone: timezone | None) -> datetime | None:
     return (
-        moment(frame.find("FrameAcquisitionDateTime"), None, zone)
-        or moment(frame.find("AcquisitionDate"), frame.find("AcquisitionTime"), zone)
-        or moment(frame.find("AcquisitionDateTime"), None, zone)
+        _moment(frame.find("FrameAcquisitionDateTime"), None, zone)
+        or _moment(frame.find("AcquisitionDate"), frame.find("AcquisitionTime"), zone)
+        or _moment(frame.find("AcquisitionDateTime"), None, zone)
     )
 
 
 def _scan_start(
-    frames: Sequence[Frame], chosen: Frame, zone: timezone | None, notes: list[str]
+    frames: Sequence[_Frame], chosen: _Frame, zone: timezone | None, notes: list[str]
 ) -> datetime | None:
     """Series time, unless it is after the first acquisition; then GE's own item or the latter."""
-    series = moment(chosen.find("SeriesDate"), chosen.find("SeriesTime"), zone)
+    series = _moment(chosen.find("SeriesDate"), chosen.find("SeriesTime"), zone)
     times = [when for frame in frames if (when := _acquired(frame, zone)) is not None]
     first = min(times, default=None)
     if series is not None and (first is None or _clock(series) <= _clock(first)):
         return series
-    private = moment(chosen.private(0x0009, "GEMS_PETD_01", 0x0D), None, zone)
+    private = _moment(chosen.private(0x0009, "GEMS_PETD_01", 0x0D), None, zone)
     if private is not None:
         notes.append("the scan start is GE's private item, because the series time is later")
         return private if zone else private.replace(tzinfo=None)
@@ -305,7 +428,7 @@ def _injected(drug: Any, zone: timezone | None, notes: list[str]) -> datetime | 
     if drug is None:
         notes.append("the file does not describe the injection")
         return None
-    when = moment(drug.get("RadiopharmaceuticalStartDateTime"), None, zone)
+    when = _moment(drug.get("RadiopharmaceuticalStartDateTime"), None, zone)
     if when is None:
         if drug.get("RadiopharmaceuticalStartTime"):
             notes.append(
@@ -321,12 +444,12 @@ def _injected(drug: Any, zone: timezone | None, notes: list[str]) -> datetime | 
 
 def _clock_of(drug: Any) -> time | None:
     """Time of day of the injection, where the file states no date."""
-    when = moment("20000101", drug and drug.get("RadiopharmaceuticalStartTime"), None)
+    when = _moment("20000101", drug and drug.get("RadiopharmaceuticalStartTime"), None)
     return None if when is None else when.time()
 
 
 def _decay_correction(
-    frame: Frame,
+    frame: _Frame,
     zone: timezone | None,
     scanned: datetime | None,
     injected: datetime | None,
@@ -338,7 +461,7 @@ def _decay_correction(
     }  # fmt: skip
     if stated or frame.text("DecayCorrected") == "NO":
         return known.get(stated or "NONE")
-    when = moment(frame.find("DecayCorrectionDateTime"), None, zone)
+    when = _moment(frame.find("DecayCorrectionDateTime"), None, zone)
     if when is not None and when == scanned:
         return "START"
     if when is not None and when == injected:
@@ -347,22 +470,22 @@ def _decay_correction(
     return None
 
 
-def _flags(frame: Frame) -> tuple[str, ...]:
+def _flags(frame: _Frame) -> tuple[str, ...]:
     return tuple(name for keyword, name in _FLAGS.items() if frame.text(keyword) == "YES")
 
 
-def _reference_s(frame: Frame, zone: timezone | None, scanned: datetime | None) -> float | None:
+def _reference_s(frame: _Frame, zone: timezone | None, scanned: datetime | None) -> float | None:
     reference = frame.number("FrameReferenceTime")
     if reference is not None:
         return reference / 1000
-    when = moment(frame.find("FrameReferenceDateTime"), None, zone)
+    when = _moment(frame.find("FrameReferenceDateTime"), None, zone)
     if when is None or scanned is None:
         return None
     return (_clock(when) - _clock(scanned)).total_seconds()
 
 
 def _drug_number(drug: Any, keyword: str) -> float | None:
-    value = None if drug is None else as_number(drug.get(keyword))
+    value = None if drug is None else _as_number(drug.get(keyword))
     return value if value and value > 0 else None
 
 
@@ -373,7 +496,7 @@ def _dose_bq(drug: Any, notes: list[str]) -> float | None:
     return dose
 
 
-def _weight_kg(frame: Frame, notes: list[str]) -> float | None:
+def _weight_kg(frame: _Frame, notes: list[str]) -> float | None:
     weight = frame.number("PatientWeight")
     if weight is not None and not 0 < weight <= 500:
         notes.append(f"a weight of {weight:g} kg is not plausible and is not used")
@@ -381,7 +504,7 @@ def _weight_kg(frame: Frame, notes: list[str]) -> float | None:
     return weight
 
 
-def _height_cm(frame: Frame, notes: list[str]) -> float | None:
+def _height_cm(frame: _Frame, notes: list[str]) -> float | None:
     height = frame.number("PatientSize")
     if height is not None and not 0 < height <= 2.6:
         notes.append(f"a height of {height:g} m is not plausible and is not used")
@@ -389,7 +512,7 @@ def _height_cm(frame: Frame, notes: list[str]) -> float | None:
     return None if height is None else height * 100
 
 
-def _sex(frame: Frame) -> Literal["M", "F"] | None:
+def _sex(frame: _Frame) -> Literal["M", "F"] | None:
     known: dict[str, Literal["M", "F"]] = {"M": "M", "F": "F"}
     return known.get(frame.text("PatientSex"))
 
