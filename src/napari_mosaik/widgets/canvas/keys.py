@@ -52,7 +52,7 @@ SCOPES: Final = {
     "annotation": "Annotation tools",
     "correction": "Manual correction",
     "alignment": "Manual alignment",
-    "stain": "Stain sampling",
+    "stain-sampling": "Stain sampling",
     "qa": "Visual QA panel",
     "inspector": "Tile inspector",
 }
@@ -153,7 +153,7 @@ SHORTCUTS: Final[tuple[Shortcut, ...]] = (
     Shortcut("alignment", "Shift-=", "enlarge", "scale up by 1 %"),
     Shortcut("alignment", "Control-Z", "undo", "undo"),
     Shortcut("alignment", "Control-Shift-Z", "redo", "redo"),
-    Shortcut("stain", "Escape", "end", "end sampling; the stain vectors stay"),
+    Shortcut("stain-sampling", "Escape", "end", "end sampling; the stain vectors stay"),
     Shortcut("qa", "C", "correct", "rate the object as correct"),
     Shortcut("qa", "W", "wrong", "rate the object as wrong"),
     Shortcut("qa", "U", "unsure", "rate the object as unsure"),

@@ -32,7 +32,7 @@ _TITLES = {"haematoxylin": "Haematoxylin", "dab": "DAB"}
 class StainTool(PathTool):
     """Samples a stain by a click, or by dragging around a region."""
 
-    name = "stain"
+    name = "stain-sampling"
     modes = {  # noqa: RUF012
         "haematoxylin": ToolMode(
             "Pick haematoxylin", "Click a blue nucleus without DAB, or drag around one."
