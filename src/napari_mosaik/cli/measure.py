@@ -49,7 +49,7 @@ _TERMS = (
     "segment nuclei he.svs --region 0,0,500,500 --out nuclei.tif",
 )
 def segment(
-    what: Annotated[
+    kind: Annotated[
         Literal["tissue", "vessels", "nuclei", "classes"],
         typer.Argument(help="What is segmented."),
     ],
@@ -94,7 +94,7 @@ def segment(
     from napari_mosaik.workflow.segment_picture import segment_picture
 
     work = segment_picture(
-        what,
+        kind,
         image,
         out,
         spacing,
@@ -104,14 +104,14 @@ def segment(
         label_spacing_um=label_spacing,
     )
     with Bar(quiet=json) as bar:
-        segmented = drive(work, f"{image.name} · {what}", bar)
+        segmented = drive(work, f"{image.name} · {kind}", bar)
     record = segmented.record
     if csv_table is not None:
         _write_csv(csv_table, segmented.table)
     if json:
         print_json({**record, "labels": str(out)})
         return
-    typer.echo(f"{record['count']} {what} ({record['method']}) in {out}")
+    typer.echo(f"{record['count']} {kind} ({record['method']}) in {out}")
     for reason, count in record.get("left_out", {}).items():
         if count:
             typer.echo(f"excluded, {reason}: {count}")

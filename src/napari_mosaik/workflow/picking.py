@@ -89,9 +89,9 @@ def pick_vessel_stain(
         or both stains would have nearly the same colour.
     """
     with case.slide("cd34") as slide:
-        found = pick_stain(_pixels(slide, np.asarray(place_um, float).reshape(-1, 2)), stain)
+        picked = pick_stain(_pixels(slide, np.asarray(place_um, float).reshape(-1, 2)), stain)
     vectors, source = stains_in_use(case, params)
-    red, green, blue = (round(float(v), _DECIMALS) for v in found.vector)
+    red, green, blue = (round(float(v), _DECIMALS) for v in picked.vector)
     vectors[stain] = (red, green, blue)
     check_apart(vectors["haematoxylin"], vectors["dab"])
     changed = params.model_copy(
@@ -101,7 +101,7 @@ def pick_vessel_stain(
             "dab_vector": vectors["dab"],
         }
     )
-    return Picked(changed, found, source)
+    return Picked(changed, picked, source)
 
 
 def stains_in_use(case: Case, params: VesselParams) -> tuple[dict[str, StainVector], str]:
