@@ -51,18 +51,18 @@ def run(case, until):
 
 
 def measured(teaching, test, shapes):
-    """Dice on the held-out case of a fast classifier that was taught with so many shapes."""
+    """Dice on the held-out case of a fast classifier trained on so many shapes."""
     kept = {case.root: case.annotations_path("he").read_bytes() for case in teaching}
     try:
         thin_out(teaching, shapes)
         forget(test)
         run_to_end(retrain(teaching, [test]))  # what is loaded and compiled once is not counted
-        taught = []
+        trained = []
         for seed in (3, 2, 1):
             forget(test)
             begin, cpu = time.perf_counter(), time.process_time()
             made = run_to_end(retrain(teaching, [test], seed=seed))
-            taught.append((time.perf_counter() - begin, time.process_time() - cpu))
+            trained.append((time.perf_counter() - begin, time.process_time() - cpu))
     finally:
         for case in teaching:
             case.annotations_path("he").write_bytes(kept[case.root])
@@ -75,8 +75,8 @@ def measured(teaching, test, shapes):
         "scores": scores,
         "held_out_shapes": made["held_out"],
         "mean_uncertainty": test.store.read(CLASS_RECORD)["mean_uncertainty"],
-        "training_s": float(np.median([wall for wall, _ in taught])),
-        "training_cpu_s": float(np.median([cpu for _, cpu in taught])),
+        "training_s": float(np.median([wall for wall, _ in trained])),
+        "training_cpu_s": float(np.median([cpu for _, cpu in trained])),
         **view_speed(test, made["model"]),
     }
 
@@ -122,10 +122,10 @@ def apply(matrix, points):
 
 def view_speed(case, model):
     """Seconds for the classes of a view of 1024 x 1024 pixels at the classifier's pixel size."""
-    taught = load_tissue_model(case.model_folder(model))
+    trained = load_tissue_model(case.model_folder(model))
     fit = StainFit.from_dict(case.store.read(STAIN_FIT))
     with case.slide("he") as slide:
-        lattice = slide.working_lattice(taught.read_spacing_um)
+        lattice = slide.working_lattice(trained.read_spacing_um)
         middle = [
             slice(max(0, n // 2 - VIEW_PX // 2), min(n, n // 2 + VIEW_PX // 2))
             for n in lattice.shape
@@ -135,7 +135,7 @@ def view_speed(case, model):
         for _ in range(5):
             begin = time.perf_counter()
             pixels = normalise(slide.read_lattice(part).values, fit)
-            taught.predict(Raster(pixels, part))
+            trained.predict(Raster(pixels, part))
             seconds.append(time.perf_counter() - begin)
     return {"view_s": float(np.median(seconds)), "view_px": list(part.shape)}
 

@@ -1,4 +1,4 @@
-"""An experiment: nuclei as the best of many thresholds, judged by a forest taught on the phantom.
+"""An experiment: nuclei as the best of many thresholds, scored by a forest trained on the phantom.
 
 python benchmarks/nuclei_candidates.py [--scenes 250] [--tiles FOLDER]
 
@@ -181,8 +181,8 @@ def at_half_um(rgb, spacing_um):
     return np.rint(blocks.mean((1, 3))).astype(np.uint8), factor
 
 
-def taught_forest(n_scenes, seed):
-    """A forest that guesses the IoU of a candidate, taught on the phantom."""
+def trained_forest(n_scenes, seed):
+    """A forest that predicts the IoU of a candidate, trained on the phantom."""
     drawn = Scenes(seed)
     samples, wanted = [], []
     for _ in range(n_scenes):
@@ -202,7 +202,7 @@ def main():
     parser.add_argument("--scenes", type=int, default=250)
     parser.add_argument("--tiles", type=Path, default=TILES)
     given = parser.parse_args()
-    forest = taught_forest(given.scenes, 11)
+    forest = trained_forest(given.scenes, 11)
     scores = []
     for _, rgb, truth, spacing_um in read_tiles(given.tiles):
         small, factor = at_half_um(rgb, spacing_um)

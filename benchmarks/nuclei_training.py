@@ -1,10 +1,10 @@
-"""Teaches the network for nuclei that comes with the program; no picture has labels drawn by hand.
+"""Train the network for nuclei in the package; no image has labels drawn manually.
 
 python benchmarks/nuclei_training.py OUT [--pictures FOLDER] [--steps 3000 3000 6000] [--seed 11]
 
 Three kinds of scenes: the phantom's H&E, scenes composed of cut nuclei and ground of two real
 slides, and these slides themselves where labels are sure.  After each round the labels of the real
-slides are made anew by the network of that round.  The thresholds are the best on held-out scenes:
+slides are recomputed by the network of that round.  The thresholds are the best on held-out scenes:
 composed ones of another seed and the phantom case B8.  The labelled tiles of `nuclei.py` take no
 part.
 
@@ -22,7 +22,7 @@ import torch
 from _nuclei_composed import Composer, Ground, cut_nuclei
 from _nuclei_pictures import agreed_labels, first_labels, pieces, read_pictures
 from _nuclei_scenes import Scenes
-from nuclei_candidates import taught_forest
+from nuclei_candidates import trained_forest
 from stardist_training import Scene, StarDistTrainingParams, train_stardist
 
 from napari_mosaik.segment.metrics import object_scores
@@ -30,7 +30,7 @@ from napari_mosaik.segment.stardist import EMBEDDED, StarDistNuclei, save_stardi
 
 PICTURES = Path(__file__).resolve().parents[2] / "shared/data/wsi"
 SIDE_PX = 256
-TAUGHT, HELD_OUT = ("A2", "B11"), "B8"
+TRAINED_ON, HELD_OUT = ("A2", "B11"), "B8"
 N_PHANTOM, N_COMPOSED, N_REAL, N_HELD_OUT = 320, 480, 240, 20
 SHARES = ((0.20, 0.55, 0.25), (0.15, 0.40, 0.45))
 """Share of phantom, composed and real scenes in the first round and in later ones."""
@@ -54,7 +54,7 @@ def composed_scenes(n, seed, real, grounds):
     return [composer.draw(SIDE_PX) for _ in range(n)]
 
 
-def taught(scenes, shares, steps, seed, start):
+def trained(scenes, shares, steps, seed, start):
     """The network of one round."""
     chances = np.concatenate(
         [np.full(len(kind), share / len(kind)) for kind, share in zip(scenes, shares, strict=True)]
@@ -97,14 +97,14 @@ def main():
     torch.set_num_threads(1)
     rng = np.random.default_rng(given.seed)
     pictures = read_pictures(given.pictures)
-    forest = taught_forest(160, given.seed)
+    forest = trained_forest(160, given.seed)
     real, grounds = {}, []
     for name in ("skin", "gland"):
         real[name], places = first_labels(pictures[name], forest)
         grounds.append((name, Ground(pictures[name], places, rng)))
-    phantom = phantom_scenes(N_PHANTOM, given.seed, TAUGHT)
-    judged = phantom_scenes(N_HELD_OUT, given.seed + 1, (HELD_OUT,))
-    judged += composed_scenes(N_HELD_OUT, given.seed + 1, real, grounds)
+    phantom = phantom_scenes(N_PHANTOM, given.seed, TRAINED_ON)
+    held_out_scenes = phantom_scenes(N_HELD_OUT, given.seed + 1, (HELD_OUT,))
+    held_out_scenes += composed_scenes(N_HELD_OUT, given.seed + 1, real, grounds)
     weights = None
     for number, steps in enumerate(given.steps):
         if weights is not None:
@@ -112,8 +112,8 @@ def main():
         composed = composed_scenes(N_COMPOSED, given.seed + 10 + number, real, grounds)
         sure = [piece for scene in real.values() for piece in pieces(scene, N_REAL, rng)]
         shares = SHARES[min(number, 1)]
-        weights = taught((phantom, composed, sure), shares, steps, given.seed + number, weights)
-        weights, score = with_thresholds(weights, judged)
+        weights = trained((phantom, composed, sure), shares, steps, given.seed + number, weights)
+        weights, score = with_thresholds(weights, held_out_scenes)
         print(f"round {number + 1}: F1 on held-out scenes {score:.4f}", flush=True)
     record = {
         "trained_on": "phantom cases A2 and B11; scenes composed of, and pieces of, "
