@@ -1,14 +1,14 @@
-"""How well sections are laid on one another, how long it takes, and whether doubt is said.
+"""Accuracy of the registration of sections and PET, its time, and whether warnings are right.
 
 python benchmarks/registration.py [--cohort DIR] [--phantom N] [--real DIR] [--json]
-python benchmarks/registration.py --cohort DIR --stored     # what a run of the demo has stored
+python benchmarks/registration.py --cohort DIR --stored     # stored results of the demo
 
-Pairs of real sections (rat kidney, lung lesion; left out where the folder is not there) are judged
-by landmarks that the alignment does not see.  On the phantom, sections of the sample cohort (made
-in DIR if it holds none) are turned by any angle, scaled, sheared, shifted and every fourth turned
-over, and laid on the CD34 section again: success is a median error below half a tile (200 µm) over
-the tissue.  Pairs that do not belong together - another patient's section, a mirror image where
-none is allowed, an empty picture - must get a low confidence.
+Pairs of real sections (rat kidney, lung lesion; skipped where the folder is absent) are measured by
+landmarks that the registration does not use.  Sections of the sample cohort (made in DIR if it
+holds none) are rotated by any angle, scaled, sheared, shifted, every fourth is flipped, and they
+are registered to the CD34 section again: success is a median error below half a tile (200 µm) over
+the tissue.  Pairs that do not belong together (a section of another patient, a mirror image where
+none is allowed, an empty image) must get a low confidence.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def overview(case: Path, stain: str) -> Section:
 
 
 def disturbed(section: Section, rng: np.random.Generator, turned_over: bool) -> tuple[Any, ...]:
-    """The section laid down anew by a random map, and that map (from the new to the old frame)."""
+    """The section after a random transform, and that transform (from new to old positions)."""
     lattice = section.picture.lattice
     middle = np.array(lattice.extent_um) / 2
     shear = np.eye(2) + rng.uniform(-0.04, 0.04, (2, 2))
@@ -167,7 +167,7 @@ def error_um(found: Transform, true: Transform, tissue: Raster) -> tuple[float, 
 
 
 def phantom_cases(cohort: Path, n: int, seed: int) -> list[dict[str, Any]]:
-    """Sections of the sample cohort laid down by known random maps."""
+    """Sections of the sample cohort after known random transforms."""
     rows = []
     folders = [cohort / name for name in CASES if (cohort / name).is_dir()]
     for number in range(n):
@@ -197,7 +197,7 @@ def phantom_cases(cohort: Path, n: int, seed: int) -> list[dict[str, Any]]:
 
 
 def pet_cases(seeds: tuple[int, ...]) -> list[dict[str, Any]]:
-    """The PET slices of whole cohorts laid on their tissue, by the outline alone and by values."""
+    """PET slices of whole cohorts registered to their tissue, by outline and by likelihood."""
     rows = []
     for seed in seeds:
         for name in CASES:

@@ -1,4 +1,4 @@
-"""Alignments that are known: outlines, densities, landmarks, the PET's blur."""
+"""Known alignments: outlines, densities, landmarks, the blur of the PET."""
 
 import numpy as np
 import pytest

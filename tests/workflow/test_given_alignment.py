@@ -1,4 +1,4 @@
-"""Sections laid by hand, by landmarks or by a file: the alignment step uses what was given."""
+"""Given alignments (manual, landmarks, file): the alignment step uses and assesses them."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from napari_mosaik.core import InputError, Transform
 from napari_mosaik.core.catalogue import ALIGNMENT
 from napari_mosaik.io.annotations import read_geojson
 from napari_mosaik.io.case import Case, CaseFile
-from napari_mosaik.workflow import given_alignment as placing
+from napari_mosaik.workflow import given_alignment
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
@@ -28,7 +28,7 @@ def true_map(frame):
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory):
     """The written-out case with everything aligned automatically."""
-    folder = shutil.copytree(TINY, tmp_path_factory.mktemp("placing") / "A2")
+    folder = shutil.copytree(TINY, tmp_path_factory.mktemp("given_alignment") / "A2")
     case = Case(folder)
     for name in ("align_he", "align_pet"):
         until(case, name)
@@ -51,21 +51,21 @@ def called(*arguments):
     return end.value.code or 0
 
 
-def test_a_position_by_hand_makes_the_alignment_stale_and_is_used(case):
-    automatic = placing.current_transform(case, "he")
+def test_a_manual_alignment_makes_the_alignment_stale_and_is_used(case):
+    automatic = given_alignment.current_transform(case, "he")
     assert automatic is not None
     assert case_status(case).states["align_he"].word == "done"
     moved = automatic.then(Transform.similarity("cd34", "cd34", shift_um=(300.0, 0.0)))
-    placing.set_alignment(case, moved, "manual", "dragged")
+    given_alignment.set_alignment(case, moved, "manual", "dragged")
     again = Case(case.root)
     assert case_status(again).states["align_he"].word == "stale"
-    assert np.allclose(placing.current_transform(again, "he").matrix, moved.matrix)
+    assert np.allclose(given_alignment.current_transform(again, "he").matrix, moved.matrix)
     until(again, "align_he")
     record = again.store.read(ALIGNMENT["he"])
     assert np.allclose(record["matrix_um"], moved.matrix)
     assert record["method"] == "manual: dragged"
     assert record["dice"] < 0.95
-    placing.reset_alignment(again, "he")
+    given_alignment.reset_alignment(again, "he")
     until(again, "align_he")
     back = again.store.read(ALIGNMENT["he"])
     assert np.allclose(back["matrix_um"], automatic.matrix, atol=1e-9)
@@ -76,9 +76,9 @@ def test_landmarks_fit_and_their_residuals_are_stored(case):
     moving = rng.uniform(300, 1700, (8, 2))
     fixed = true_map("he").apply(moving) + rng.normal(0, 3, (8, 2))
     fixed[[1, 5]] = fixed[[5, 1]]
-    marks = placing.LandmarkPairs(moving, fixed)
+    marks = given_alignment.LandmarkPairs(moving, fixed)
     assert {one.row for one in marks.outliers("similarity")} == {1, 5}
-    placing.set_alignment_by_landmarks(case, "he", marks, "similarity")
+    given_alignment.set_alignment_by_landmarks(case, "he", marks, "similarity")
     until(case, "align_he")
     record = case.store.read(ALIGNMENT["he"])
     assert len(record["landmark_residuals_um"]) == 8
@@ -86,7 +86,7 @@ def test_landmarks_fit_and_their_residuals_are_stored(case):
     assert record["method"] == "landmarks: 8 pairs, similarity"
 
 
-def test_the_pet_is_laid_by_a_matrix_and_its_outline_is_compared(case, capsys, tmp_path):
+def test_the_pet_is_aligned_by_a_matrix_and_its_outline_is_compared(case, capsys, tmp_path):
     path = tmp_path / "pet.json"
     path.write_text(json.dumps({"matrix": true_map("pet").matrix.tolist()}))
     assert called("set-alignment", case.root, "pet", "--matrix", path, "--json") == 0
@@ -102,7 +102,7 @@ def test_the_pet_is_laid_by_a_matrix_and_its_outline_is_compared(case, capsys, t
     assert record["method"] == "file: pet.json"
 
 
-def test_the_command_lays_by_landmark_files_as_the_window_does(case, capsys, tmp_path):
+def test_the_command_aligns_by_landmark_files_as_the_window_does(case, capsys, tmp_path):
     points = np.array([[300.0, 400.0], [1500.0, 500.0], [900.0, 1800.0], [1600.0, 1900.0]])
     moved = true_map("he").apply(points)
     files = []
@@ -115,8 +115,8 @@ def test_the_command_lays_by_landmark_files_as_the_window_does(case, capsys, tmp
     assert called("set-alignment", case.root, "he", *arguments, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert max(told["residuals_um"]) < 1e-6
-    window = placing.set_alignment_by_landmarks(
-        case, "he", placing.LandmarkPairs(points, moved), "similarity"
+    window = given_alignment.set_alignment_by_landmarks(
+        case, "he", given_alignment.LandmarkPairs(points, moved), "similarity"
     )
     stored = CaseFile.read(case.root / "case.toml").given_alignments["he"]
     assert np.allclose(stored.matrix_um, window.matrix_um)
@@ -135,28 +135,28 @@ def test_the_command_lays_by_landmark_files_as_the_window_does(case, capsys, tmp
         (("he", "--automatic", "--matrix", "none.csv"), "one of"),
     ],
 )
-def test_what_cannot_be_placed_is_refused_in_one_line(case, capsys, arguments, why):
+def test_an_invalid_request_is_refused_in_one_line(case, capsys, arguments, why):
     assert called("set-alignment", case.root, *arguments) == 2
     assert why in capsys.readouterr().err
 
 
-def test_the_parts_are_judged_as_the_step_judges_them(case):
-    parts = placing.read_assessment_inputs(case, "he")
+def test_the_assessment_is_that_of_the_step(case):
+    parts = given_alignment.read_assessment_inputs(case, "he")
     right = parts.assess(true_map("he"))
     wrong = parts.assess(
         true_map("he").then(Transform.similarity("cd34", "cd34", shift_um=(250.0, 200.0)))
     )
     assert right.dice > wrong.dice
     assert right.ncc > wrong.ncc
-    assert placing.read_assessment_inputs(case, "pet").assess(true_map("pet")).dice > 0.8
+    assert given_alignment.read_assessment_inputs(case, "pet").assess(true_map("pet")).dice > 0.8
     with pytest.raises(InputError, match="cd34"):
-        placing.read_assessment_inputs(case, "cd34")
+        given_alignment.read_assessment_inputs(case, "cd34")
 
 
-def test_the_parts_follow_the_settings_of_the_case(case):
-    before = placing.read_assessment_inputs(case, "pet")
+def test_the_assessment_follows_the_settings_of_the_case(case):
+    before = given_alignment.read_assessment_inputs(case, "pet")
     write_recipe(case.root, changed(read_recipe(case.root), "align_pet", fwhm_um=2400.0))
-    after = placing.read_assessment_inputs(case, "pet")
+    after = given_alignment.read_assessment_inputs(case, "pet")
     assert after.params.fwhm_um == 2400.0
     assert np.asarray(before.fixed.values).sum() != np.asarray(after.fixed.values).sum()
 
@@ -164,7 +164,7 @@ def test_the_parts_follow_the_settings_of_the_case(case):
 def test_annotations_move_onto_the_reference(case, tmp_path, capsys):
     path = tmp_path / "moved.geojson"
     assert called("annotate", "export", case.root, path, "--on-cd34") == 0
-    transform = placing.current_transform(case, "he")
+    transform = given_alignment.current_transform(case, "he")
     with case.slide("cd34") as slide:
         moved = {shape.key: shape for shape in read_geojson(path, slide.lattice)}
     shapes = case.annotations("he")

@@ -1,4 +1,4 @@
-"""Laying by hand: every move is a map, every act can be undone, landmarks stay with the tissue."""
+"""Manual alignment: moves are transforms, changes can be undone, landmarks stay on the tissue."""
 
 import numpy as np
 import pytest
@@ -15,68 +15,68 @@ def shifted(down, right):
 
 
 def test_moves_are_applied_on_the_reference_and_undone_one_by_one():
-    laying = ManualAlignment(START)
-    laying.shift((30.0, -40.0))
-    assert np.allclose(laying.now.transform.apply([[0, 0]]), shifted(30, -40))
-    about = laying.now.transform.apply([[500.0, 600.0]])[0]
-    laying.rotate(5.0, about)
-    assert laying.now.transform.angle_deg == pytest.approx(17)
-    laying.scale(1.1, about)
-    assert laying.now.transform.scale == pytest.approx(1.1)
-    laying.flip_horizontally(about)
-    assert laying.now.transform.mirrored
-    assert np.allclose(laying.now.transform.apply([[500.0, 600.0]])[0], about)
+    alignment = ManualAlignment(START)
+    alignment.shift((30.0, -40.0))
+    assert np.allclose(alignment.now.transform.apply([[0, 0]]), shifted(30, -40))
+    about = alignment.now.transform.apply([[500.0, 600.0]])[0]
+    alignment.rotate(5.0, about)
+    assert alignment.now.transform.angle_deg == pytest.approx(17)
+    alignment.scale(1.1, about)
+    assert alignment.now.transform.scale == pytest.approx(1.1)
+    alignment.flip_horizontally(about)
+    assert alignment.now.transform.mirrored
+    assert np.allclose(alignment.now.transform.apply([[500.0, 600.0]])[0], about)
     for _ in range(4):
-        laying.undo()
-    assert not laying.can_undo
-    assert np.allclose(laying.now.transform.matrix, START.matrix)
-    laying.redo()
-    assert np.allclose(laying.now.transform.apply([[0, 0]]), shifted(30, -40))
-    laying.shift((1.0, 0.0))
-    assert not laying.can_redo
+        alignment.undo()
+    assert not alignment.can_undo
+    assert np.allclose(alignment.now.transform.matrix, START.matrix)
+    alignment.redo()
+    assert np.allclose(alignment.now.transform.apply([[0, 0]]), shifted(30, -40))
+    alignment.shift((1.0, 0.0))
+    assert not alignment.can_redo
 
 
 def test_a_drag_of_many_moves_is_one_act():
-    laying = ManualAlignment(START)
+    alignment = ManualAlignment(START)
     for number in range(10):
-        laying.shift((1.0, 2.0), continued=number > 0)
-    assert np.allclose(laying.now.transform.apply([[0, 0]]), shifted(10, 20))
-    laying.undo()
-    assert np.allclose(laying.now.transform.matrix, START.matrix)
+        alignment.shift((1.0, 2.0), continued=number > 0)
+    assert np.allclose(alignment.now.transform.apply([[0, 0]]), shifted(10, 20))
+    alignment.undo()
+    assert np.allclose(alignment.now.transform.matrix, START.matrix)
 
 
 def test_landmarks_stay_with_the_tissue_and_fit_it():
     true = Transform.similarity("he", "cd34", angle_deg=30, scale=0.97, shift_um=(50, 80))
     tissue = np.array([[100.0, 200.0], [900.0, 300.0], [500.0, 1200.0], [1500.0, 1400.0]])
-    laying = ManualAlignment(START)
+    alignment = ManualAlignment(START)
     for own in tissue:
-        laying.add_landmark(laying.now.transform.apply([own])[0])  # where it is seen now
-        assert laying.now.unpaired is not None
-        laying.add_landmark(true.apply([own])[0])
-        laying.shift((10.0, 0.0))  # what is dragged in between moves no landmark on its section
-    assert np.allclose(laying.now.landmarks.moving_um, tissue)
-    assert laying.residuals_um().max() > 100
-    laying.fit_to_landmarks("similarity")
-    assert laying.residuals_um() == pytest.approx(np.zeros(4), abs=1e-6)
-    assert np.allclose(laying.now.transform.matrix, true.matrix)
-    entry = laying.entry()
+        alignment.add_landmark(alignment.now.transform.apply([own])[0])  # where it is seen now
+        assert alignment.now.unpaired is not None
+        alignment.add_landmark(true.apply([own])[0])
+        alignment.shift((10.0, 0.0))  # what is dragged in between moves no landmark on its section
+    assert np.allclose(alignment.now.landmarks.moving_um, tissue)
+    assert alignment.residuals_um().max() > 100
+    alignment.fit_to_landmarks("similarity")
+    assert alignment.residuals_um() == pytest.approx(np.zeros(4), abs=1e-6)
+    assert np.allclose(alignment.now.transform.matrix, true.matrix)
+    entry = alignment.entry()
     assert entry.source == "landmarks"
     assert entry.note == "4 pairs, similarity"
     assert len(entry.landmarks_um) == 4
-    laying.shift((1.0, 0.0))
-    assert laying.entry().source == "manual"
+    alignment.shift((1.0, 0.0))
+    assert alignment.entry().source == "manual"
 
 
 def test_landmarks_are_deleted_exchanged_and_brought_back():
     marks = LandmarkPairs(np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 20.0]]), np.ones((3, 2)))
-    laying = ManualAlignment(START, marks)
-    laying.swap_landmarks(0, 2)
-    laying.delete_landmark(1)
-    assert len(laying.now.landmarks) == 2
-    laying.undo()
-    assert len(laying.now.landmarks) == 3
-    laying.add_landmark((5.0, 5.0))
-    laying.delete_landmark(3)
-    assert laying.now.unpaired is None
+    alignment = ManualAlignment(START, marks)
+    alignment.swap_landmarks(0, 2)
+    alignment.delete_landmark(1)
+    assert len(alignment.now.landmarks) == 2
+    alignment.undo()
+    assert len(alignment.now.landmarks) == 3
+    alignment.add_landmark((5.0, 5.0))
+    alignment.delete_landmark(3)
+    assert alignment.now.unpaired is None
     with pytest.raises(InputError, match="no landmark 8"):
-        laying.delete_landmark(7)
+        alignment.delete_landmark(7)

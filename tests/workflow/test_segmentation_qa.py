@@ -1,4 +1,4 @@
-"""The QA record: judgements survive a restart, and belong to the result that was looked at."""
+"""Visual QA records: ratings survive a restart, and belong to the result that was rated."""
 
 import csv
 

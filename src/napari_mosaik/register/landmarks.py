@@ -176,6 +176,8 @@ def fit_landmarks(
     return Transform(source, target, matrix)
 
 
+# skimage.transform.estimate_transform offers no mirror image, and its affine fit (DLT) is not the
+# least-squares one: it differs by up to 1.5 µm on noisy landmarks over 8 mm.
 def _linear_part(m: FloatArray, f: FloatArray, kind: AlignKind, mirror: bool) -> FloatArray:
     """The linear part (2, 2) of the transform between centred points (n, 2)."""
     spread = np.linalg.svd(m, compute_uv=False)

@@ -1,4 +1,4 @@
-"""The PET is laid on a section by what the scanner must have seen of it."""
+"""Registration of the PET to a section by the likelihood of the slice."""
 
 import numpy as np
 import pytest

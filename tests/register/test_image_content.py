@@ -1,4 +1,4 @@
-"""What is inside two sections: blocks that find their partners, and doubt where they do not."""
+"""Image content of two sections: patches that match, and warnings where they do not."""
 
 import numpy as np
 import pytest
