@@ -346,8 +346,12 @@ def _strings(name: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             if id(node) not in unseen and (" " in node.value or node.value[:1].isupper()):
                 yield f"{name}:{node.lineno}", node.value
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            yield f"{name}:{node.lineno}", f"({node.target.id})"
+        elif isinstance(node, ast.AnnAssign) and re.match("(least|most|leave_out)_", _name(node)):
+            yield f"{name}:{node.lineno}", _name(node)
+
+
+def _name(node: ast.AnnAssign) -> str:
+    return node.target.id if isinstance(node.target, ast.Name) else ""
 
 
 def _docstrings(tree: ast.Module, *, commands: bool) -> set[int]:

@@ -77,7 +77,7 @@ def _pipeline(cases: list[Any], held_out: Any, seed: int, bar: Bar) -> None:
     for case in cases:
         run_case(case, bar)
     work = train_network(cases, held_out.name, TrainParams(), seed=seed)
-    drive(work, f"Uptake network, taught without {held_out.name}", bar)
+    drive(work, f"Uptake network, trained without {held_out.name}", bar)
     run_case(held_out, bar)
 
 

@@ -37,7 +37,7 @@ def _in_order() -> tuple[Step[Any], ...]:
             if isinstance(entry, Artifact) and entry.name not in written:
                 raise ValueError(
                     f"step '{step.name}' reads '{entry.name}', which no earlier step writes; "
-                    "define the artifacts in core/catalogue.py in the order of the pipeline"
+                    "define its results in core/catalogue.py in the order of the pipeline"
                 )
         written.update(artifact.name for artifact in step.writes)
     return tuple(ordered)
