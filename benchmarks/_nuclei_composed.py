@@ -1,4 +1,4 @@
-"""Pictures composed of real parts: nuclei cut from real slides, laid on ground without nuclei.
+"""Pictures composed of real parts: nuclei cut from real slides on ground without nuclei.
 
 Where each nucleus lies is known exactly, as in the phantom, but chromatin, edges and ground are
 real.  Only pictures whose licence allows it are cut (CMU-1: CC0; InstanSeg's example: Apache-2.0).
@@ -179,7 +179,7 @@ class Composer:
         od, hidden = self.sources[which][0].draw(full, rng)
         od = changed_ground(od, rng)
         kind = which if rng.random() < 0.6 else int(rng.integers(len(self.sources)))
-        scene = _Laid(od, hidden, rng)
+        scene = _Placed(od, hidden, rng)
         style = _Style(rng)
         for _ in range(600):
             if scene.area >= style.cover * full**2:
@@ -262,8 +262,8 @@ class _Style:
         self.cytoplasm = rng.uniform(0, 0.5) if rng.random() < 0.4 else 0.0
 
 
-class _Laid:
-    """A scene while nuclei are laid on it."""
+class _Placed:
+    """A scene while nuclei are registered to it."""
 
     def __init__(self, od, hidden, rng):
         self.od, self.hidden, self.rng = od, hidden, rng
@@ -314,7 +314,7 @@ class _Laid:
         self._keep(after, hard, under, here, place)
 
     def _seen(self, od, hard, here, style, faint):
-        """Densities of the nucleus as it is laid: paler or darker, with chromatin."""
+        """Densities of the nucleus as it is placed: paler or darker, with chromatin."""
         rng, shape = self.rng, hard.shape
         strength = style.strength * math.exp(0.15 * rng.standard_normal())
         if style.vesicular and rng.random() < 0.8:

@@ -1,4 +1,4 @@
-"""The real pictures that teach the network, and labels of their nuclei that nobody drew.
+"""The real pictures that train the network, and labels of their nuclei that nobody drew.
 
 First labels come from thresholds judged by a forest that saw only the phantom
 (`nuclei_candidates.py`); later ones are the nuclei that the network of the round before finds alike

@@ -1,4 +1,4 @@
-"""Tissue classes and CAIX on a case of the sample cohort that did not teach, against its truth."""
+"""Tissue classes and CAIX on a case of the sample cohort that did not train, against its truth."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ TILE_UM = 400.0
 VIEW_PX = 1024
 
 
-def cohort(folder, size, teaching, test):
-    """The teaching cases and the held-out one, made where they are not there yet."""
-    run_to_end(sample(folder, size, 0, (*teaching, test)))
-    cases = [Case(folder / name) for name in (*teaching, test)]
+def cohort(folder, size, training, test):
+    """The training cases and the held-out one, made where they are not there yet."""
+    run_to_end(sample(folder, size, 0, (*training, test)))
+    cases = [Case(folder / name) for name in (*training, test)]
     for case in cases:
         run(case, "stain")
     return cases[:-1], cases[-1]
@@ -50,21 +50,21 @@ def run(case, until):
         pass
 
 
-def measured(teaching, test, shapes):
+def measured(training, test, shapes):
     """Dice on the held-out case of a fast classifier trained on so many shapes."""
-    kept = {case.root: case.annotations_path("he").read_bytes() for case in teaching}
+    kept = {case.root: case.annotations_path("he").read_bytes() for case in training}
     try:
-        thin_out(teaching, shapes)
+        thin_out(training, shapes)
         forget(test)
-        run_to_end(retrain(teaching, [test]))  # what is loaded and compiled once is not counted
+        run_to_end(retrain(training, [test]))  # what is loaded and compiled once is not counted
         trained = []
         for seed in (3, 2, 1):
             forget(test)
             begin, cpu = time.perf_counter(), time.process_time()
-            made = run_to_end(retrain(teaching, [test], seed=seed))
+            made = run_to_end(retrain(training, [test], seed=seed))
             trained.append((time.perf_counter() - begin, time.process_time() - cpu))
     finally:
-        for case in teaching:
+        for case in training:
             case.annotations_path("he").write_bytes(kept[case.root])
     run(test, "classes")
     scores = class_metrics(against_truth(test)).to_dict(made["classes"])

@@ -30,11 +30,11 @@ TEST_CASE = "B11"
 def chain(cohort: Path) -> list[list[str]]:
     """The commands of the main job."""
     cases = sorted(str(path.parent) for path in cohort.glob("*/case.toml"))
-    teaching = [case for case in cases if not case.endswith(TEST_CASE)]
+    training = [case for case in cases if not case.endswith(TEST_CASE)]
     into = [word for case in cases for word in ("--into", case)]
     return [
-        *(["run", case, "--until", "stain"] for case in teaching),
-        ["retrain", *teaching, *into],
+        *(["run", case, "--until", "stain"] for case in training),
+        ["retrain", *training, *into],
         ["run", *cases],
         ["train", str(cohort), "--test", TEST_CASE],
         ["run", str(cohort / TEST_CASE)],

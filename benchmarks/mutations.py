@@ -127,7 +127,7 @@ def _read(path: Path, number: int) -> None:
 
 # --- outside -------------------------------------------------------------------------------------
 class Worker:
-    """One worker process; started anew after a failure."""
+    """One worker process; started again after a failure."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None

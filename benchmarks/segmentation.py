@@ -118,20 +118,20 @@ def vessels(given, skipped):
 
 
 def classes_and_caix(given):
-    """Tissue classes and CAIX of a case of the sample cohort that did not teach."""
+    """Tissue classes and CAIX of a held-out case of the sample cohort."""
     with tempfile.TemporaryDirectory() as scratch:
         size = "tiny" if given.quick else "quick"
-        teaching, test = ("A2", "B8") if given.quick else ("A2", "A3"), "B11"
+        training, test = ("A2", "B8") if given.quick else ("A2", "A3"), "B11"
         folder = (given.sample or Path(scratch)) / size
         folder.mkdir(parents=True, exist_ok=True)
-        teach, held_out = phantom.cohort(folder, size, teaching, test)
-        few = phantom.measured(teach, held_out, 50)
+        train, held_out = phantom.cohort(folder, size, training, test)
+        few = phantom.measured(train, held_out, 50)
         return {
             "size": size,
-            "taught_by": list(teaching),
+            "trained_by": list(training),
             "test": test,
             "50 shapes": few,
-            "all shapes": phantom.measured(teach, held_out, 10_000),
+            "all shapes": phantom.measured(train, held_out, 10_000),
             "caix": phantom.caix(held_out),
         }
 

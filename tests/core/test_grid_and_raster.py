@@ -64,7 +64,7 @@ def test_values_outside_are_empty():
     assert np.isnan(raster.at([[-0.1, 0.5], [0.5, 3.1]])).all()
 
 
-def test_laying_on_another_lattice_needs_the_right_transform():
+def test_placing_on_another_lattice_needs_the_right_transform():
     raster = Raster(np.eye(4), Lattice("he", (4, 4), (1.0, 1.0)))
     turned = raster.onto(
         Lattice("cd34", (4, 4), (1.0, 1.0), (-4.0, 0.0)),

@@ -433,7 +433,7 @@ def test_a_scan_of_a_slow_disk_can_be_cancelled(tmp_path):
     reader.close()
 
 
-def test_levels_that_a_cut_off_slide_lost_are_made_anew_on_request(tmp_path):
+def test_levels_that_a_cut_off_slide_lost_are_made_again_on_request(tmp_path):
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(PIXELS, **{**OPTIONS, "compression": "zlib"})

@@ -161,7 +161,7 @@ def test_a_given_map_is_judged_by_the_same_figures():
     assert bad.warnings
     beside = assess_sections(*parts, true.then(known_in_fixed((90.0, 80.0))), method="manual")
     assert beside.local_error_um == pytest.approx(120, abs=15)
-    assert beside.confidence < 0.75  # as many places agree, but none of them where it is laid
+    assert beside.confidence < 0.75  # as many places agree, but none of them where it is placed
     assert any("fits better" in text for text in beside.messages)
 
 

@@ -157,14 +157,14 @@ def test_local_maxima_equal_the_definition():
     offsets = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)])
     seeds = local_maxima(score, mask, offsets)
     for r, c in np.ndindex(score.shape):
-        rivals = [
+        baselines = [
             (score[r + i, c + j], (i, j) < (0, 0))
             for i, j in offsets.tolist()
             if 0 <= r + i < 20 and 0 <= c + j < 22 and mask[r + i, c + j]
         ]
         best = mask[r, c] and all(
             value < score[r, c] or (value == score[r, c] and not earlier)
-            for value, earlier in rivals
+            for value, earlier in baselines
         )
         assert (seeds[r, c] > 0) == best
     assert seeds[seeds > 0].tolist() == list(range(1, seeds.max() + 1))

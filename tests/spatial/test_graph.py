@@ -45,7 +45,7 @@ def test_island_is_kept_and_counted_and_survives_the_round_trip():
     np.testing.assert_array_equal(back.neighbours, graph.neighbours)
 
 
-def test_rows_are_standardised_anew_among_valid_tiles():
+def test_rows_are_standardised_again_among_valid_tiles():
     graph = TileGraph.moore(make_grid(3, 3)).among(np.arange(9) != 4)
     assert len(graph) == 8
     np.testing.assert_allclose(np.add.reduceat(graph.weights, graph.starts[:-1]), 1.0)

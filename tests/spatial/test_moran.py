@@ -194,7 +194,7 @@ def test_result_does_not_depend_on_chunks_or_on_work_beside_it(hilly, monkeypatc
 
 
 @pytest.mark.parametrize("step", [0.0, 0.5])
-def test_draws_followed_from_tile_to_tile_are_those_summed_anew(monkeypatch, step):
+def test_draws_followed_from_tile_to_tile_are_those_summed_again(monkeypatch, step):
     """Rows of equal weights are counted incrementally: bit for bit what the plain loop counts."""
     rng = np.random.default_rng(3)
     kept = np.flatnonzero(rng.random(400) < 0.8)

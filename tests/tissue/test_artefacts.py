@@ -1,4 +1,4 @@
-"""Pen, folds, blur and air bubbles laid over textured tissue are flagged, and nothing else is."""
+"""Pen, folds, blur and air bubbles placed over textured tissue are flagged, and nothing else is."""
 
 import numpy as np
 import pytest

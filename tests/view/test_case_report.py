@@ -199,7 +199,7 @@ def test_a_case_of_the_training_set_proves_nothing(case):
     assert "do not apply to new cases" in text
 
 
-def test_measured_map_is_laid_on_the_section_and_cut_to_its_tissue(case):
+def test_measured_map_is_placed_on_the_section_and_cut_to_its_tissue(case):
     values = everything()
     commit(case, values)
     results = CaseResults(case)

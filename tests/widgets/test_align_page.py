@@ -131,7 +131,7 @@ def test_a_section_is_aligned_manually_and_accepted(qtbot, dock, opened, own_coh
     assert len(record["landmark_residuals_um"]) == 5
     assert "(landmarks)" in panel.message.text()
 
-    # the command line has nothing to do, and makes the same bytes when it starts anew
+    # the command line has nothing to do, and makes the same bytes when it starts again
     assert case_status(stored).states["align_he"].word == "done"
     stored.update(given_alignments={})
     stored.update(given_alignments=case.file.given_alignments)

@@ -178,7 +178,7 @@ def test_brightness_contrast_and_gamma_follow_their_formula():
 
 
 @pytest.mark.parametrize(("slide", "stain"), [("he", "eosin"), ("cd34", "dab"), ("", "dab")])
-def test_a_stain_alone_is_its_density_laid_over_white(slide, stain):
+def test_a_stain_alone_is_its_density_placed_over_white(slide, stain):
     pixels = np.random.default_rng(1).integers(30, 256, (40, 50, 3), np.uint8)
     vectors = STAINS_OF_SLIDE[slide]
     got = apply_display(pixels, DisplaySettings(stain=stain, vectors=vectors))

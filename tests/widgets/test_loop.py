@@ -1,4 +1,4 @@
-"""A correction is drawn, undone, drawn again, taught and travels to the predicted uptake."""
+"""A correction is drawn, undone, drawn again, trained and travels to the predicted uptake."""
 
 import pytest
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt

@@ -202,7 +202,7 @@ def test_four_slides_side_by_side_and_back(qtbot, dock, opened, own_cohort):
     board.layer("Vessels").opacity = 0.3
     board.layer("Vessels").contour = 0
     assert (twin.opacity, twin.contour) == (0.3, 0)
-    board.set_shown("Nuclei", True)  # one that had no layer: the cells are laid out anew
+    board.set_shown("Nuclei", True)  # one that had no layer: the cells are placed out again
     qtbot.waitUntil(lambda: "Nuclei · PET" in viewer.layers, timeout=10_000)
     assert viewer.canvas.grid.actual_shape(viewer.layers) == (2, 2)
     board.layer("Nuclei").visible = False

@@ -23,7 +23,7 @@ def run_all(case, until):
 
 
 @pytest.fixture(scope="module")
-def taught(tiny_cohort, tmp_path_factory):
+def trained(tiny_cohort, tmp_path_factory):
     """A case in which every second non-neoplastic shape is called 'necrosis'."""
     folder = tmp_path_factory.mktemp("own") / "A2"
     shutil.copytree(tiny_cohort / "A2", folder)
@@ -41,8 +41,8 @@ def taught(tiny_cohort, tmp_path_factory):
     return case, made
 
 
-def test_the_model_knows_the_class_and_is_judged_on_it(taught):
-    _, made = taught
+def test_the_model_knows_the_class_and_is_judged_on_it(trained):
+    _, made = trained
     assert made["classes"] == ["background", "neoplastic", "non-neoplastic", "necrosis"]
     scores = made["held_out"]["classes"]
     assert set(scores) == set(made["classes"])
@@ -50,8 +50,8 @@ def test_the_model_knows_the_class_and_is_judged_on_it(taught):
     assert made["held_out"]["shapes"] >= 4
 
 
-def test_the_class_reaches_map_tiles_and_legend(taught):
-    case, _ = taught
+def test_the_class_reaches_map_tiles_and_legend(trained):
+    case, _ = trained
     run_all(case, "parameters")
     store = case.store
     classes = store.read(CLASSES)
@@ -69,8 +69,8 @@ def test_the_class_reaches_map_tiles_and_legend(taught):
     assert set(layer.style["colormap"]) == {None, 0, *CLASS_COLOURS, 4}
 
 
-def test_the_uncertainty_is_the_entropy_of_the_probabilities(taught):
-    case, _ = taught
+def test_the_uncertainty_is_the_entropy_of_the_probabilities(trained):
+    case, _ = trained
     run_all(case, "classes")
     probability = case.store.read(CLASS_PROBABILITY)
     classes = case.store.read(CLASSES)
@@ -91,8 +91,8 @@ def test_the_uncertainty_is_the_entropy_of_the_probabilities(taught):
     )
 
 
-def test_settings_that_do_not_fit_the_method_are_told(taught, tmp_path):
-    case, _ = taught
+def test_settings_that_do_not_fit_the_method_are_told(trained, tmp_path):
+    case, _ = trained
     with pytest.raises(InputError, match="no presets"):
         run_to_end(retrain([case], [case], preset="paper"))
     with pytest.raises(InputError, match="preset 'best' is not offered; use one of: paper, robust"):

@@ -59,10 +59,10 @@ def model(tmp_path_factory):
     rgb, codes = tissue_picture()
     features = block_features(rgb, 2.0, PARAMS)
     labels = codes[1::4, 1::4]
-    taught = train_fast(features.reshape(-1, features.shape[2]), labels.ravel(), PARAMS,
+    trained = train_fast(features.reshape(-1, features.shape[2]), labels.ravel(), PARAMS,
                         np.random.default_rng(0))  # fmt: skip
     folder = tmp_path_factory.mktemp("model") / "m"
-    taught.save(folder)
+    trained.save(folder)
     return folder
 
 
@@ -193,10 +193,10 @@ def eosin_model(tmp_path_factory):
     rgb, mask = stained_picture("classes", (2.0, 2.0))
     features = block_features(rgb[:208, :248], 2.0, PARAMS)
     codes = np.where(mask, 1, 2)[1:208:4, 1:248:4]
-    taught = train_fast(features.reshape(-1, features.shape[2]), codes.ravel(), PARAMS,
+    trained = train_fast(features.reshape(-1, features.shape[2]), codes.ravel(), PARAMS,
                         np.random.default_rng(0))  # fmt: skip
     folder = tmp_path_factory.mktemp("eosin") / "m"
-    taught.save(folder)
+    trained.save(folder)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""How a viewer is laid out: camera, grid, order and visibility of layers, to return to it."""
+"""How a viewer is arranged: camera, grid, order and visibility of layers, to return to it."""
 
 from __future__ import annotations
 

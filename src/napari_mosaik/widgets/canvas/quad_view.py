@@ -163,7 +163,7 @@ class QuadView(Layout):
                 look_at(self.viewer, now, zoom * before.zoom / entry_zoom)
         self._entered_at = None
 
-    # --- laying out -----------------------------------------------------------------------------
+    # --- arranging -----------------------------------------------------------------------------
     def _lay_out(self) -> None:
         self._cells = list(self._find_cells())
         bases = [cell.base for cell in self._cells if cell.base is not None]
