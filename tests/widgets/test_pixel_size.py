@@ -23,7 +23,7 @@ def picture(tmp_path):
 
 
 def test_a_size_is_typed_or_taken_from_a_profile(qtbot):
-    from napari_mosaik.widgets.pages.pixel_size import PixelSizeField
+    from napari_mosaik.widgets.pages.case_forms import PixelSizeField
 
     field = PixelSizeField()
     qtbot.addWidget(field)

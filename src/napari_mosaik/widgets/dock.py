@@ -35,11 +35,10 @@ from napari_mosaik.widgets.correct.correct_panel import CorrectPanel
 from napari_mosaik.widgets.correct.qa_panel import VisualQaPanel
 from napari_mosaik.widgets.pages.case_page import CasePage
 from napari_mosaik.widgets.pages.inspector import TileInspector
-from napari_mosaik.widgets.pages.pages import Page, StepPage, pages_of
+from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_of
 from napari_mosaik.widgets.pages.preview import LivePreview
 from napari_mosaik.widgets.pages.review import ReviewPanel
 from napari_mosaik.widgets.pages.stain_picker import StainPicker
-from napari_mosaik.widgets.pages.step_pages import make_page
 from napari_mosaik.workflow.steps import STEPS, maker_of
 
 if TYPE_CHECKING:

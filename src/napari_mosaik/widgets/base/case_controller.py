@@ -15,8 +15,8 @@ from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.io.case import Case, CaseFile, create_case, find_cases
 from napari_mosaik.view.presentation import result_lines
 from napari_mosaik.view.tile_data import TileData, read_tile_data
-from napari_mosaik.widgets.base.worker import Job, Report, Steps, Task, problem_of
-from napari_mosaik.widgets.base.workspace import Problem, Workspace
+from napari_mosaik.widgets.base.worker import Job, Problem, Report, Steps, Task, problem_of
+from napari_mosaik.widgets.base.workspace import Workspace
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.recipe import Recipe, read_recipe, write_recipe
 from napari_mosaik.workflow.run import run, run_until

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mosaik.widgets.base.workspace import Problem
+from napari_mosaik.widgets.base.worker import Problem
 
 __all__ = [
     "Banner",

@@ -14,9 +14,8 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_mosaik.core import Cancelled, MosaikError, Progress
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.thread_priority import COMPUTING, step_back
-from napari_mosaik.widgets.base.workspace import Problem
 
-__all__ = ["Job", "Report", "Task", "problem_of"]
+__all__ = ["Job", "Problem", "Report", "Task", "problem_of"]
 
 Steps = Generator[tuple[str, Progress], None, Any]
 """The work of a job: yields (step name, progress) and returns its result."""
@@ -35,6 +34,19 @@ class Report:
     text: str
     fraction: float
     left_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error for the banner: one sentence, and details for a bug report.
+
+    ``action`` names the step or action that failed; ``internal`` marks an error of the program.
+    """
+
+    action: str
+    sentence: str
+    details: str = ""
+    internal: bool = False
 
 
 def problem_of(action: str, error: BaseException) -> Problem:

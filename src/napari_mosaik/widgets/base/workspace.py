@@ -13,23 +13,10 @@ from napari_mosaik.view.tile_data import TileData
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
-    from napari_mosaik.widgets.base.worker import Job
+    from napari_mosaik.widgets.base.worker import Job, Problem
     from napari_mosaik.workflow.step import StepStatus
 
-__all__ = ["LoopChange", "Problem", "Workspace"]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """An error for the banner: one sentence, and details for a bug report.
-
-    ``action`` names the step or action that failed; ``internal`` marks an error of the program.
-    """
-
-    action: str
-    sentence: str
-    details: str = ""
-    internal: bool = False
+__all__ = ["LoopChange", "Workspace"]
 
 
 @dataclass(frozen=True, slots=True)

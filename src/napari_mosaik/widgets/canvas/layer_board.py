@@ -24,7 +24,7 @@ from napari_mosaik.view.spec import LayerSpec, Legend
 from napari_mosaik.view.tile_loader import PieceReaders
 from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.gc_tuning import fast_removal, freeze_window
-from napari_mosaik.widgets.base.workspace import Problem
+from napari_mosaik.widgets.base.worker import Problem
 from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
 from napari_mosaik.workflow.steps import STEPS
 
