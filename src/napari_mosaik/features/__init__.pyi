@@ -15,6 +15,7 @@ from .catalogue import (
 )
 from .morphology import OBJECT_ABOUT, OBJECT_UNITS, measure_objects, merge_measures
 from .texture import (
+    TEXTURE_ABOUT,
     TEXTURE_NAMES,
     TextureParams,
     cooccurrence,
@@ -36,6 +37,7 @@ __all__ = [
     "OBJECT_ABOUT",
     "OBJECT_UNITS",
     "PARAMETERS",
+    "TEXTURE_ABOUT",
     "TEXTURE_NAMES",
     "TextureParams",
     "TileParameter",

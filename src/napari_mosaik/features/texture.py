@@ -12,6 +12,7 @@ from napari_mosaik.core.params import Params, setting
 
 __all__ = [
     "ANGLES",
+    "TEXTURE_ABOUT",
     "TEXTURE_NAMES",
     "TextureParams",
     "cooccurrence",
@@ -236,6 +237,16 @@ TEXTURE_NAMES = (
     "sum_entropy_bits",
 )
 """Columns of `texture_table`."""
+
+TEXTURE_ABOUT = {
+    "difference_entropy_bits": "entropy of the difference of neighbouring grey levels, bits",
+    "contrast": "mean squared difference of neighbouring grey levels",
+    "angular_second_moment": "sum of the squared frequencies of pairs of grey levels: homogeneity",
+    "inverse_difference_moment": "mean of 1/(1 + squared difference) of neighbouring grey levels",
+    "entropy_bits": "entropy of the pairs of neighbouring grey levels, bits",
+    "sum_entropy_bits": "entropy of the sum of neighbouring grey levels, bits",
+}
+"""What the columns of `texture_table` mean; each is a mean over four directions."""
 
 
 class TextureParams(Params):

@@ -237,6 +237,8 @@ def score_caix(
         },
         {"row_um": "µm", "column_um": "µm", "membrane_od10": "OD10", "nucleus_od10": "OD10"},
         {
+            "row_um": "centroid of the nucleus, row",
+            "column_um": "centroid of the nucleus, column",
             "membrane_od10": "DAB density of the membrane at the nucleus, calibrated, base 10.",
             "nucleus_od10": "Mean DAB density in the nucleus, base 10, calibrated.",
             "ring_px": "Number of pixels of the ring.",

@@ -83,7 +83,7 @@ class ClassReader:
     def rgb(self, lattice: Lattice) -> NDArray[np.uint8]:
         """Stain-normalised 8-bit levels of a part of the class lattice, `factor` times finer.
 
-        Shape (rows, columns, 3), `factor` times those of the lattice.
+        Shape (rows, columns, 3), `factor` times those of the lattice; levels (count).
         """
         from napari_mosaik.tissue import normalise
 

@@ -176,7 +176,7 @@ def measured_nuclei(
     rgb
         (rows, columns, 3) 8-bit levels of the block; no stain if None.
     """
-    from napari_mosaik.features import measure_objects, texture_table
+    from napari_mosaik.features import TEXTURE_ABOUT, measure_objects, texture_table
     from napari_mosaik.segment.nuclei import nuclear_density
 
     lattice = lattice.crop(slice(0, labels.shape[0]), slice(0, labels.shape[1]))
@@ -184,7 +184,8 @@ def measured_nuclei(
     if rgb is not None:
         density = nuclear_density(rgb, vectors)
     table = measure_objects(labels, lattice, intensity={"haematoxylin_od": density})
-    return table.with_columns(texture_table(labels, density, len(table)))
+    texture = texture_table(labels, density, len(table))
+    return table.with_columns(texture, about=TEXTURE_ABOUT)
 
 
 def _join(
