@@ -228,15 +228,16 @@ def texture_of_objects(
 ANGLES = ((0, 1), (-1, 1), (1, 0), (1, 1))
 """Offsets (row, column) of the directions 0, 45, 90 and 135 degrees at a distance of 1 px."""
 
-TEXTURE_NAMES = (
-    "difference_entropy_bits",
-    "contrast",
-    "angular_second_moment",
-    "inverse_difference_moment",
-    "entropy_bits",
-    "sum_entropy_bits",
-)
-"""Columns of `texture_table`."""
+TEXTURE_ABOUT = {
+    "difference_entropy_bits": "entropy of the grey-level differences of neighbours (Haralick f11)",
+    "contrast": "mean squared grey-level difference of neighbours (f2)",
+    "angular_second_moment": "sum of the squared pair probabilities (f1)",
+    "inverse_difference_moment": "mean of 1 / (1 + squared grey-level difference) (f5)",
+    "entropy_bits": "entropy of the pair probabilities (f9)",
+    "sum_entropy_bits": "entropy of the grey-level sums of neighbours (f8)",
+}
+"""Columns of `texture_table` and what they mean: haematoxylin texture, mean of 4 directions."""
+TEXTURE_NAMES = tuple(TEXTURE_ABOUT)
 
 TEXTURE_ABOUT = {
     "difference_entropy_bits": "entropy of the difference of neighbouring grey levels, bits",
