@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 from psygnal import SignalGroupDescriptor
 from qtpy.QtCore import QObject, QTimer, Signal
+from superqt.utils import qdebounced
 
 from napari_mosaik.core import palette
+from napari_mosaik.core.catalogue import REFERENCE
+from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.canvas.keys import KeyMap
-from napari_mosaik.widgets.canvas.screen_lines import ScreenLines
 
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["CanvasTool", "Pointer", "ToolHost", "ToolMode"]
+__all__ = ["CanvasTool", "Pointer", "ScreenLines", "ToolHost", "ToolMode"]
 
 _CLICK_PX = 4
 """A press that moves no farther is a click."""
+_REST_MS = 40
 Tool = TypeVar("Tool", bound="CanvasTool")
 
 
@@ -53,6 +56,65 @@ class Pointer:
     start_um: tuple[float, float]
     modifiers: frozenset[str] = frozenset()
     is_click: bool = True
+
+
+class ScreenLines(QObject):
+    """Lines on the canvas that are equally wide at every zoom: vectors layers by name."""
+
+    def __init__(self, viewer: napari.Viewer, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._widths_px: dict[str, float] = {}
+        self._rescale_soon = qdebounced(self._rescale, timeout=_REST_MS, parent=self)
+        viewer.scene.camera.events.zoom.connect(self._zoomed)
+
+    def show(self, name: str, lines: Any, colour: str, width_px: float) -> None:
+        """Show vectors (n, 2, 2) in µm of the reference section; none removes the layer."""
+        layers, width_um = self._viewer.layers, width_px / self._viewer.scene.camera.zoom
+        if not len(lines):
+            self.hide(name)
+            return
+        self._widths_px[name] = width_px
+        if name in layers:
+            layers[name].data = lines
+            layers[name].edge_width = width_um
+            return
+        active = layers.selection.active
+        self._viewer.add_vectors(
+            np.asarray(lines, float),
+            name=name,
+            edge_color=colour,
+            edge_width=width_um,
+            vector_style="line",
+            **placement_um(REFERENCE),
+        )
+        layers.selection.active = active
+
+    def hide(self, name: str) -> None:
+        """Remove a layer."""
+        self._widths_px.pop(name, None)
+        if name in self._viewer.layers:
+            self._viewer.layers.remove(self._viewer.layers[name])
+
+    def bring_up(self, name: str) -> None:
+        """Draw a layer above all others, if it is there."""
+        layers = self._viewer.layers
+        if name in layers and layers[-1].name != name:
+            layers.move(layers.index(layers[name]), len(layers))
+
+    def detach(self) -> None:
+        """Follow the camera no longer."""
+        self._rescale_soon.cancel()
+        self._viewer.scene.camera.events.zoom.disconnect(self._zoomed)
+
+    def _zoomed(self, *_: Any) -> None:
+        if self._widths_px:
+            self._rescale_soon()
+
+    def _rescale(self) -> None:
+        for name, width_px in self._widths_px.items():
+            if name in self._viewer.layers:
+                self._viewer.layers[name].edge_width = width_px / self._viewer.scene.camera.zoom
 
 
 class CanvasTool(QObject):
