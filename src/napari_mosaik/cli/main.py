@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Annotated, NoReturn
 
 import typer
 
-from napari_mosaik.cli import (
-    case,
-    cohort,
-    demo,
-    measure,
-    pyramid,
-    review,
-    set_alignment,
-    slide,
-    weights,
-)
 from napari_mosaik.cli.common import command_group
 from napari_mosaik.core.errors import MosaikError
 
 __all__ = ["app", "main"]
 
+COMMAND_FILES = (
+    "demo",
+    "case",
+    "slide",
+    "pyramid",
+    "cohort",
+    "review",
+    "measure",
+    "set_alignment",
+    "weights",
+)
+"""The files of this folder with commands, in the order of the help."""
 app = command_group(
     "demo",
     name="napari-mosaik",
@@ -33,8 +35,8 @@ app = command_group(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (demo, case, slide, pyramid, cohort, review, measure, set_alignment, weights):
-    app.add_typer(part.commands)
+for name in COMMAND_FILES:
+    app.add_typer(import_module(f"{__package__}.{name}").commands)
 
 
 @app.callback(invoke_without_command=True)
