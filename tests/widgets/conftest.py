@@ -73,13 +73,17 @@ def no_leaks(request):
 def _widgets():
     """Windows, MOSAIK docks and canvases whose Qt object is alive."""
     from qtpy.QtCore import QCoreApplication, QEvent
-    from qtpy.QtWidgets import QApplication
+    from qtpy.QtWidgets import QApplication, QWidget
 
     gc.collect()
     QApplication.processEvents()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     ours = ("MosaikDock", "CanvasBackendDesktop", "FigureCanvasQTAgg")
-    return {w for w in QApplication.allWidgets() if w.isWindow() or type(w).__name__ in ours}
+    widgets = QApplication.allWidgets()
+    windows = {
+        w for w in widgets if w.isWindow() and type(w) is not QWidget
+    }  # not Qt's own pop-ups
+    return windows | {w for w in widgets if type(w).__name__ in ours}
 
 
 @pytest.fixture(scope="session")
