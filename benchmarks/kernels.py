@@ -24,10 +24,9 @@ from skimage.measure import label, regionprops_table
 from skimage.segmentation import expand_labels, watershed
 from skimage.transform import downscale_local_mean
 
-from napari_mosaik.core.dilation import within
+from napari_mosaik.core.distance import distance_strips, within
 from napari_mosaik.core.rasterise import _fill
 from napari_mosaik.features.block_measurements import measure_block
-from napari_mosaik.features.distance import distance_strips
 from napari_mosaik.features.texture import grey_levels, texture_table
 from napari_mosaik.io.slide.read.colours import argb_over_white
 from napari_mosaik.io.slide.read.resample import block_mean
@@ -183,14 +182,14 @@ def _masks(density: NDArray[np.float32], mask: NDArray[np.bool_]) -> Iterator[Ro
         lambda: [_measured(label(mask, connectivity=2)), _measured(label(~mask, connectivity=1))],
     )
     yield row(
-        "core.dilation.within (20 px)",
+        "core.distance.within (20 px)",
         "scipy.ndimage.distance_transform_edt",
         lambda: within(mask, 20, (1, 1)),
         lambda: ndimage.distance_transform_edt(~mask) <= 20,
         unequal,
     )
     yield row(
-        "core.dilation.within (20 px)",
+        "core.distance.within (20 px)",
         "cv2.dilate (disc)",
         lambda: within(mask, 20, (1, 1)),
         lambda: cv2.dilate(mask.view(np.uint8), masks._offsets_mask(masks.disc(20))) > 0,

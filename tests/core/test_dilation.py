@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_mosaik.core.dilation import within
+from napari_mosaik.core.distance import within
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from napari_mosaik.features.distance import distance_strips
+from napari_mosaik.core.distance import distance_strips
 
 
 def whole(marked, spacing_um):

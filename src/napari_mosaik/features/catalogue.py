@@ -261,7 +261,7 @@ def vessel_distance_in_tiles(
     (n,) distances, 0 inside vessels, precise to about half a pixel of *vessels*; NaN where a tile
     has no tissue, and everywhere when there is no vessel at all.
     """
-    from napari_mosaik.features.distance import distance_strips
+    from napari_mosaik.core.distance import distance_strips
 
     lattice = vessels.lattice
     weighted, area = PixelSums(grid, lattice), PixelSums(grid, lattice)

@@ -12,7 +12,7 @@ from scipy import ndimage
 from napari_mosaik.core import InputError, Raster, setting
 from napari_mosaik.core.colour import luma
 from napari_mosaik.core.corrections import Correction
-from napari_mosaik.core.dilation import within
+from napari_mosaik.core.distance import within
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.otsu import otsu_bin
 from napari_mosaik.core.rasterise import rasterise

@@ -22,7 +22,7 @@ from napari_mosaik.core.catalogue import (
     VESSEL_OBJECTS,
     VESSELS,
 )
-from napari_mosaik.core.dilation import within
+from napari_mosaik.core.distance import within
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment import VesselParams
