@@ -45,8 +45,7 @@ from napari_mosaik.phantom.presets import (
     Patient,
     random_generator,
 )
-from napari_mosaik.phantom.pyramid import write_pyramid
-from napari_mosaik.phantom.render import render
+from napari_mosaik.phantom.render import render, write_pyramid
 from napari_mosaik.phantom.section import mount_section
 from napari_mosaik.phantom.truth import (
     class_map,
