@@ -1,6 +1,5 @@
 """Annotations of readers: classes, shapes, journal with undo, review priority, agreement."""
 
-from napari_mosaik.annotate.agreement import ReaderAgreement, compare_readers
 from napari_mosaik.annotate.brush import (
     Area,
     clean,
@@ -18,10 +17,12 @@ from napari_mosaik.annotate.document import (
     replay,
 )
 from napari_mosaik.annotate.journal import Journal, check_reader_name, read_journal
-from napari_mosaik.annotate.review_priority import (
+from napari_mosaik.annotate.review import (
+    ReaderAgreement,
     ReviewItem,
     ReviewQueueParams,
     TileEvidence,
+    compare_readers,
     rank_tiles,
 )
 from napari_mosaik.annotate.state import DEFAULT_CLASSES, Edit, Snapshot, TissueClass
