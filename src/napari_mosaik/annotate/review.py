@@ -216,7 +216,7 @@ class ReaderAgreement:
         Cohen's kappa; NaN without samples, or when both readers used only one and the same class.
     dice
         Dice coefficient per code.
-    n_compared, n_left_out
+    n_compared, n_excluded
         Number of samples compared, and of samples that only one reader classified.
     """
 

@@ -125,10 +125,10 @@ def export(
 @example_command(commands, "review-queue", "review-queue B12 --json")
 def review_queue(case: CaseFolder, json: JsonOutput = False) -> None:
     """List the tiles by review priority, with the reason for each."""
-    from napari_mosaik.workflow import review_queue as tiles_to_review
+    from napari_mosaik.workflow.annotations import review_queue as tiles_to_review
 
     found = _case(case)
-    items = tiles_to_review.review_queue(found)
+    items = tiles_to_review(found)
     if json:
         print_json({"case": found.name, "tiles": items})
         return
@@ -143,7 +143,7 @@ def review_queue(case: CaseFolder, json: JsonOutput = False) -> None:
 @example_command(commands, "agreement", "agreement B12")
 def agreement(case: CaseFolder, json: JsonOutput = False) -> None:
     """Compare the readers of a case: kappa, and Dice per tissue class."""
-    from napari_mosaik.workflow.review_queue import reader_agreement
+    from napari_mosaik.workflow.annotations import reader_agreement
 
     found = _case(case)
     result = reader_agreement(found)
