@@ -40,7 +40,7 @@ from napari_mosaik.register import (
     haematoxylin_density,
 )
 from napari_mosaik.tissue import TissueParams, tissue_mask
-from napari_mosaik.workflow.align_pictures import align_pictures
+from napari_mosaik.workflow.picture_case import align_pictures
 from napari_mosaik.workflow.steps.align import transform_of
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "registration"

@@ -239,7 +239,7 @@ def align(
     json: JsonOutput = False,
 ) -> None:
     """Register two slides and report the quality; landmarks measure the registration error."""
-    from napari_mosaik.workflow.align_pictures import align_pictures
+    from napari_mosaik.workflow.picture_case import align_pictures
 
     work = align_pictures(
         fixed,
