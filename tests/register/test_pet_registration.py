@@ -14,7 +14,7 @@ from napari_mosaik.register import (
     iter_assess_pet,
     pet_mask,
 )
-from napari_mosaik.register.pet_likelihood import PetModel
+from napari_mosaik.register.pet_model import PetModel
 
 FWHM_UM, VOXEL_UM, FINE_UM = 1500.0, 400.0, 50.0
 QUICK = PetAlignParams(angle_step_deg=6.0)

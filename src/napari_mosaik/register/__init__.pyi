@@ -11,7 +11,7 @@ from .landmarks import fit_landmarks, landmark_names, read_landmarks, read_matri
 from .outline_registration import align_masks, assess_masks, iter_align_masks
 from .params import AlignKind, AlignParams, OutlineParams, PetAlignParams
 from .patch_matching import InlierStatistics, inlier_statistics
-from .pet_outline import blurred_outline, pet_mask
+from .pet_model import blurred_outline, pet_mask
 from .pet_registration import align_pet, iter_align_pet, iter_assess_pet
 from .quality import dice, landmark_errors_um, landmark_quality, mask_dice
 from .section_registration import align_sections, assess_sections, iter_align_sections

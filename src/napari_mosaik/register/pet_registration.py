@@ -25,8 +25,13 @@ from napari_mosaik.register.outline_registration import (
     refine_outline,
 )
 from napari_mosaik.register.params import PetAlignParams
-from napari_mosaik.register.pet_likelihood import LIKELIHOOD_TEMPERATURE, PetCandidate, PetSearch
-from napari_mosaik.register.pet_outline import blurred_outline, pet_mask
+from napari_mosaik.register.pet_model import (
+    LIKELIHOOD_TEMPERATURE,
+    PetCandidate,
+    PetSearch,
+    blurred_outline,
+    pet_mask,
+)
 from napari_mosaik.register.quality import dice, position_score
 
 __all__ = ["align_pet", "iter_align_pet", "iter_assess_pet"]
@@ -45,7 +50,7 @@ def iter_align_pet(
     """Register a PET slice to a section; yields the fraction done.
 
     The outlines are registered at all angles; from the best candidates the transform is moved to
-    where the slice is most likely (see `register.pet_likelihood`).  The mirror image is always
+    where the slice is most likely (see `register.pet_model`).  The mirror image is always
     evaluated, and taken only where it is allowed.
 
     Parameters
