@@ -22,8 +22,8 @@ from scipy import ndimage
 from napari_mosaik.io import open_slide
 from napari_mosaik.segment.false_positives import count_by_reason
 from napari_mosaik.segment.metrics import object_scores
-from napari_mosaik.segment.vessel_assembly import find_vessels
 from napari_mosaik.segment.vessel_params import VesselParams
+from napari_mosaik.segment.vessels import find_vessels
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the scenes are test data
 from tests.false_positive_scene import KINDS, brown_scene

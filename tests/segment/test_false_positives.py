@@ -20,8 +20,8 @@ from napari_mosaik.segment.false_positives import (
 )
 from napari_mosaik.segment.run_length import find_runs
 from napari_mosaik.segment.slide_stain import result_warnings
-from napari_mosaik.segment.vessel_assembly import find_vessels
 from napari_mosaik.segment.vessel_params import VesselParams
+from napari_mosaik.segment.vessels import find_vessels
 from tests.false_positive_scene import KINDS, brown_scene
 
 VECTORS = np.array([HAEMATOXYLIN, DAB]).T

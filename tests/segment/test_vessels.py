@@ -12,9 +12,14 @@ from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, stain_density, stain_ma
 from napari_mosaik.segment.masks import close_mask, disc, fill_holes
 from napari_mosaik.segment.slide_stain import estimate_threshold, vessel_density
 from napari_mosaik.segment.stitch import windows
-from napari_mosaik.segment.vessel_assembly import segment_vessels
 from napari_mosaik.segment.vessel_params import VesselParams
-from napari_mosaik.segment.vessels import dab_by_hue, halo_um, pixel_limits, vessel_wall
+from napari_mosaik.segment.vessels import (
+    dab_by_hue,
+    halo_um,
+    pixel_limits,
+    segment_vessels,
+    vessel_wall,
+)
 
 from .joining import whole_objects
 

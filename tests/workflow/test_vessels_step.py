@@ -20,8 +20,8 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.io.slide.read.slide import SlideImage
 from napari_mosaik.segment.false_positives import REASONS
-from napari_mosaik.segment.vessel_assembly import find_vessels
 from napari_mosaik.segment.vessel_params import VesselParams
+from napari_mosaik.segment.vessels import find_vessels
 from napari_mosaik.workflow.recipe import changed, read_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.slide_blocks import resample_mask

@@ -160,7 +160,6 @@ _FWHM_SPREAD = 0.1
 _SHIFT_UM, _ROTATE, _STRETCH, _LOG_FWHM = 300.0, 0.09, 0.03, 0.05
 """Units of the search: shift, rotation (rad), scale and shear, logarithm of the resolution."""
 _EVALUATIONS_PER_YIELD = 8
-_SIGMA_PER_FWHM = 1.0 / 2.3548
 _MAX_KNOTS = 20
 _CORRELATION_LENGTH = 0.8
 """Correlation length of the uptake (standard deviation of a Gaussian), in distances of knots."""

@@ -9,8 +9,8 @@ from .tissue_classifier import (
 )
 from .tissue_models import load_tissue_model
 from .training_pixels import rasterise_classes, sample_training_pixels
-from .vessel_assembly import segment_vessels
 from .vessel_params import VesselParams
+from .vessels import segment_vessels
 
 __all__ = [
     "CaixParams",

@@ -1,4 +1,4 @@
-"""Find the vessels on the CD34 slide in one pass over its blocks (`segment.vessel_assembly`)."""
+"""Find the vessels on the CD34 slide in one pass over its blocks (`segment.vessels`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from napari_mosaik.workflow.step_context import StepContext
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
     from napari_mosaik.segment.slide_stain import SampledPixels
-    from napari_mosaik.segment.vessel_assembly import JoinedObjects, ObjectKind
+    from napari_mosaik.segment.vessels import JoinedObjects, ObjectKind
 
 __all__ = ["FIND_VESSELS"]
 
@@ -43,13 +43,14 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
     from napari_mosaik.features import merge_measures
     from napari_mosaik.io.slide import View
     from napari_mosaik.segment.slide_stain import estimate_staining
-    from napari_mosaik.segment.vessel_assembly import (
+    from napari_mosaik.segment.vessels import (
         AssessedVessels,
         JoinedObjects,
         WallBlocks,
+        halo_um,
+        pixel_limits,
         wall_block,
     )
-    from napari_mosaik.segment.vessels import halo_um, pixel_limits
 
     mask = inputs.read(TISSUE["cd34"])
     edge = yield from inputs.cached("edge", params.edge_um, partial(_edge, mask, params))
