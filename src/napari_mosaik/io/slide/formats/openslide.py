@@ -17,8 +17,11 @@ from openslide import lowlevel
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.formats.registry import OpenedFormat, SlideCandidate, SlideFormat
-from napari_mosaik.io.slide.formats.tiff import is_tiff, uses_ycbc_jpeg2000
-from napari_mosaik.io.slide.formats.tiff_checks import check_directories
+from napari_mosaik.io.slide.formats.tiff_checks import (
+    check_directories,
+    is_tiff,
+    uses_ycbc_jpeg2000,
+)
 from napari_mosaik.io.slide.read.colours import argb_over_white, padding_whitened
 from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel, tile_edge
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import os
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.formats.registry import OpenedFormat, SlideCandidate, SlideFormat
-from napari_mosaik.io.slide.formats.tiff_checks import check_directories
+from napari_mosaik.io.slide.formats.tiff_checks import check_directories, is_tiff, quiet_tifffile
 from napari_mosaik.io.slide.read.colours import colour_of
 from napari_mosaik.io.slide.types.damage import disk_fault, first_line
 from napari_mosaik.io.slide.types.pixel_size import aperio_facts, ome_spacing_um, tag_spacing_um
 from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel
 
-__all__ = ["FORMAT", "TiffSource", "is_tiff", "uses_ycbc_jpeg2000"]
+__all__ = ["FORMAT", "TiffSource"]
 
 _MAX_SEGMENT_BYTES = 640 << 20
 """A strip or tile that would decode to more than this is refused."""
@@ -44,7 +43,6 @@ _SLACK = 64
 _Size = tuple[int, int]
 """Rows and columns."""
 _SAMPLED_TILES = 48
-_APERIO_YCBC = 33003
 _KEPT_OUT = {"label", "macro", "thumbnail", "overview", "map"}
 
 
@@ -73,7 +71,7 @@ class TiffSource:
     def __init__(self, path: Path, *, whole: bool = True) -> None:
         self.path = path
         check_directories(path, whole=whole)
-        with _quiet(), _opened(path) as tiff:
+        with quiet_tifffile(), _opened(path) as tiff:
             series, index = _main_series(path, tiff)
             size = path.stat().st_size
             self._levels = tuple(
@@ -116,29 +114,6 @@ class TiffSource:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def uses_ycbc_jpeg2000(path: Path) -> bool:
-    """Whether the main image is Aperio JPEG 2000 in YCbCr, which OpenSlide decodes correctly."""
-    check_directories(path)
-    with _quiet(), suppress(Exception), tifffile.TiffFile(path) as tiff:
-        return int(tiff.pages.first.compression) == _APERIO_YCBC
-    return False
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress the log of tifffile: what matters is raised as an `InputError`."""
-    logger = logging.getLogger("tifffile")
-
-    def silent(record: logging.LogRecord) -> bool:
-        return False
-
-    logger.addFilter(silent)
-    try:
-        yield
-    finally:
-        logger.removeFilter(silent)
 
 
 @contextmanager
@@ -441,11 +416,6 @@ def _webp(data: bytes) -> _Size:
 
 
 # --- the format -----------------------------------------------------------------------------------
-def is_tiff(start: bytes) -> bool:
-    """Whether a file with these first bytes is a TIFF or BigTIFF."""
-    return start[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-
-
 def _open(candidate: SlideCandidate) -> OpenedFormat | None:
     if not is_tiff(candidate.start):
         return None

@@ -6,15 +6,19 @@ ever.  This walk reads a few bytes per directory and raises one clear error inst
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import tifffile
+
 from napari_mosaik.core import InputError
 
-__all__ = ["check_directories"]
+__all__ = ["check_directories", "is_tiff", "quiet_tifffile", "uses_ycbc_jpeg2000"]
 
 _MAX_DIRECTORIES = 50_000
 _MAX_ENTRIES = 4096
@@ -29,6 +33,7 @@ _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
           16: 8, 17: 8, 18: 8}  # fmt: skip
 
 _UNSIGNED = {3: "H", 4: "I", 16: "Q"}
+_APERIO_YCBC = 33003
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,34 @@ class _Layout:
     @property
     def entry_bytes(self) -> int:
         return 20 if self.big else 12
+
+
+def is_tiff(start: bytes) -> bool:
+    """Whether a file with these first bytes is a TIFF or BigTIFF."""
+    return start[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+
+def uses_ycbc_jpeg2000(path: Path) -> bool:
+    """Whether the main image is Aperio JPEG 2000 in YCbCr, which OpenSlide decodes correctly."""
+    check_directories(path)
+    with quiet_tifffile(), suppress(Exception), tifffile.TiffFile(path) as tiff:
+        return int(tiff.pages.first.compression) == _APERIO_YCBC
+    return False
+
+
+@contextmanager
+def quiet_tifffile() -> Iterator[None]:
+    """Suppress the log of tifffile: what matters is raised as an `InputError`."""
+    logger = logging.getLogger("tifffile")
+
+    def silent(record: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(silent)
+    try:
+        yield
+    finally:
+        logger.removeFilter(silent)
 
 
 def check_directories(
