@@ -1,7 +1,10 @@
 """Antibody kinetics: the patient's curves, delivery by each tile's vessels, identifiability."""
 
 from napari_mosaik.kinetics.delivery import (
+    CURVE_NAMES,
+    TILE_TIMES_H,
     DeliveryParams,
+    curve_columns,
     plasma_um,
     retained_um,
     tile_curves_um,
@@ -16,12 +19,15 @@ from napari_mosaik.kinetics.immunokinetic import (
 )
 
 __all__ = [
+    "CURVE_NAMES",
     "EX_VIVO_TIME_H",
     "IN_VIVO_TIMES_H",
+    "TILE_TIMES_H",
     "DeliveryParams",
     "Finding",
     "ImmunokineticParams",
     "TimeActivity",
+    "curve_columns",
     "delivery_findings",
     "kinetic_findings",
     "plasma_um",

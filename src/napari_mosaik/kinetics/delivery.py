@@ -16,8 +16,20 @@ from napari_mosaik.kinetics.immunokinetic import checked_times
 if TYPE_CHECKING:
     from scipy.sparse import csc_array
 
-__all__ = ["DeliveryParams", "plasma_um", "retained_um", "tile_curves_um"]
+__all__ = [
+    "CURVE_NAMES",
+    "TILE_TIMES_H",
+    "DeliveryParams",
+    "curve_columns",
+    "plasma_um",
+    "retained_um",
+    "tile_curves_um",
+]
 
+CURVE_NAMES = ("free", "bound", "internalised")
+"""The curves of the antibody, in the order of the last axis of `tile_curves_um`."""
+TILE_TIMES_H = (2.0, 6.0, 12.0, 24.0, 48.0, 72.0, 96.0, 120.0, 168.0, 216.0, 264.0, 336.0)
+"""Times of the stored curves of each tile, h."""
 _S_PER_H = 3600.0
 _BATCH = 128
 """Tiles that are solved as one system."""
@@ -336,3 +348,8 @@ def _second_difference(rates: tuple[float, float, float], times: FloatArray) -> 
     direct = (_difference(low, middle, times) - _difference(middle, high, times)) / (high - low)
     near = (high - low) * times < 1e-2
     return np.where(near, series * np.exp(-mean * times), direct)
+
+
+def curve_columns(name: str) -> tuple[str, ...]:
+    """Names of the stored columns with one curve of every tile, in the order of `TILE_TIMES_H`."""
+    return tuple(f"{name}.{number:02d}" for number in range(len(TILE_TIMES_H)))

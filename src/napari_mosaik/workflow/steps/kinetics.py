@@ -17,15 +17,19 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import setting
 from napari_mosaik.core.table import Table
-from napari_mosaik.kinetics import DeliveryParams, ImmunokineticParams
+from napari_mosaik.kinetics import (
+    CURVE_NAMES,
+    TILE_TIMES_H,
+    DeliveryParams,
+    ImmunokineticParams,
+    curve_columns,
+)
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
-__all__ = ["CURVES", "CURVE_NAMES", "TILE_CURVES", "TILE_TIMES_H", "curve_columns"]
+__all__ = ["CURVES", "TILE_CURVES"]
 
 N_TIMES = 48
-TILE_TIMES_H = (2.0, 6.0, 12.0, 24.0, 48.0, 72.0, 96.0, 120.0, 168.0, 216.0, 264.0, 336.0)
-CURVE_NAMES = ("free", "bound", "internalised")
 FIRST_H = 1e-3
 EX_VIVO_H = 336.0
 
@@ -79,11 +83,6 @@ CURVES = Step(
     writes=(KINETICS,),
     body=_curves,
 )
-
-
-def curve_columns(name: str) -> tuple[str, ...]:
-    """Columns of `TILE_KINETICS` with one curve of every tile, in order of time."""
-    return tuple(f"{name}.{number:02d}" for number in range(len(TILE_TIMES_H)))
 
 
 def _tile_curves(inputs: StepContext, params: DeliveryParams) -> Generator[Progress, None, Results]:

@@ -30,10 +30,10 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
+from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.steps.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.workflow.steps.spatial import label_column
 
 if TYPE_CHECKING:
