@@ -47,7 +47,7 @@ def test_levels_are_built_when_a_case_is_opened(qtbot, page, case):
 
 def test_closing_the_window_ends_the_work(qtbot, page, case, monkeypatch):
 
-    from napari_mosaik.workflow import pyramids
+    from napari_mosaik.io.slide.pyramid import build
 
     closed = []
 
@@ -58,7 +58,7 @@ def test_closing_the_window_ends_the_work(qtbot, page, case, monkeypatch):
         finally:
             closed.append(slide.path.name)
 
-    monkeypatch.setattr(pyramids, "complete_pyramid", endless)
+    monkeypatch.setattr(build, "complete_pyramid", endless)
     messages = []
     page.levels.message_changed.connect(messages.append)
     page.controller.open(case.root)

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_mosaik.core.artifact import Source
+from napari_mosaik.core.artifact import Progress, Source
 from napari_mosaik.core.corrections import Correction, digest_of
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.params import digest
@@ -40,6 +40,7 @@ __all__ = [
     "GivenAlignment",
     "PetEntry",
     "SlideEntry",
+    "build_missing_levels",
     "create_case",
     "find_cases",
 ]
@@ -469,6 +470,45 @@ class CorrectionsSource:
         except InputError:
             journals = correction_journals(case.root, source.key)
             return digest([file_digest(path) for path in journals])
+
+
+# --- pyramid levels -------------------------------------------------------------------------------
+def build_missing_levels(
+    case: Case, threads: int | None = None
+) -> Generator[tuple[str, Progress], None, list[str]]:
+    """Build and store the missing pyramid levels, one slide after another.
+
+    Yields the stain and the progress of its slide.  Slides that cannot be opened are skipped:
+    whoever reads them reports the error.
+
+    Parameters
+    ----------
+    case
+        The case; levels are stored in ``case.pyramids``.
+    threads
+        Number of threads; None for the number of cores, at most 4.
+
+    Returns
+    -------
+    list of str
+        Message for each slide whose levels could not be stored.
+    """
+    from napari_mosaik.io.slide.pyramid.build import complete_pyramid, has_missing_levels
+
+    problems: list[str] = []
+    for stain in case.file.slides:
+        try:
+            with case.slide(stain) as slide:
+                if not has_missing_levels(slide):
+                    continue
+                with contextlib.closing(complete_pyramid(slide, case.pyramids, threads)) as work:
+                    for progress in work:
+                        yield stain, progress
+        except InputError:
+            continue
+        except MosaikError as error:
+            problems.append(str(error))
+    return problems
 
 
 # --- folders --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QFrame, QListWidget, QListWidgetItem, QW
 from napari_mosaik.core import InputError
 from napari_mosaik.core.catalogue import METRICS, STAIN_TITLES
 from napari_mosaik.core.thread_priority import COMPUTING, step_back
-from napari_mosaik.io.case import Case, CaseFile, SlideEntry
+from napari_mosaik.io.case import Case, CaseFile, SlideEntry, build_missing_levels
 from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
 from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
 from napari_mosaik.widgets.pages.case_forms import (
@@ -24,7 +24,6 @@ from napari_mosaik.widgets.pages.case_forms import (
     unknown_size,
 )
 from napari_mosaik.widgets.pages.pages import Page
-from napari_mosaik.workflow.pyramids import build_missing_levels
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
