@@ -32,15 +32,10 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
-from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.annotations import write_geojson
 from napari_mosaik.io.case import Case
-from napari_mosaik.segment.training_pixels import class_codes, class_list
-from napari_mosaik.workflow.case_status import case_status
-from napari_mosaik.workflow.steps import maker_of
-from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = [
     "AnnotationResults",
@@ -185,6 +180,9 @@ AGREEMENT_SPACING_UM = 4.0
 
 
 def _done(case: Case, artifact: Artifact[Any]) -> bool:
+    from napari_mosaik.workflow.case_status import case_status  # numba loads here
+    from napari_mosaik.workflow.steps import maker_of
+
     return case_status(case).states[maker_of(artifact).name].word == "done"
 
 
@@ -218,6 +216,8 @@ def review_queue(case: Case, params: ReviewQueueParams | None = None) -> list[di
 
 def _class_probability(case: Case, grid: TileGrid) -> FloatArray:
     """Mean probability (n, classes) of the tissue classes in each tile, fractions."""
+    from napari_mosaik.workflow.steps.align import transform_of
+
     probability = case.store.read(CLASS_PROBABILITY)
     to_he = transform_of(case.store.read(ALIGNMENT["he"])).inverse()
     step = (np.arange(POINTS) + 0.5) / POINTS * grid.size_um
@@ -246,6 +246,9 @@ def reader_documents(case: Case, stain: str = "he") -> dict[str, AnnotationDocum
 
 def reader_agreement(case: Case, stain: str = "he") -> dict[str, Any]:
     """Cohen's kappa and Dice per class of every two readers, where both have annotated."""
+    from napari_mosaik.core.rasterise import rasterise
+    from napari_mosaik.segment.training_pixels import class_codes, class_list
+
     documents = reader_documents(case, stain)
     if len(documents) < 2:
         readers = ", ".join(documents) or "none"
