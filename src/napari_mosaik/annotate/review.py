@@ -144,10 +144,6 @@ def _error_reason(error: float) -> str:
     return f"prediction {abs(error):.3g} {side} the measurement"
 
 
-def _interval_reason(width: float) -> str:
-    return f"wide prediction interval ({width:.3g})"
-
-
 def _class_reason(probability: FloatArray) -> str:
     return f"tissue class uncertain (maximum probability {100 * np.nanmax(probability):.0f} %)"
 
