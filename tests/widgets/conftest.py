@@ -72,17 +72,18 @@ def no_leaks(request):
 
 def _widgets():
     """Windows, MOSAIK docks and canvases whose Qt object is alive."""
-    from qtpy.QtCore import QCoreApplication, QEvent
-    from qtpy.QtWidgets import QApplication, QWidget
+    from qtpy.QtCore import QCoreApplication, QEvent, Qt
+    from qtpy.QtWidgets import QApplication
 
     gc.collect()
     QApplication.processEvents()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     ours = ("MosaikDock", "CanvasBackendDesktop", "FigureCanvasQTAgg")
     widgets = QApplication.allWidgets()
-    windows = {
-        w for w in widgets if w.isWindow() and type(w) is not QWidget
-    }  # not Qt's own pop-ups
+    # Qt makes one widget that stands for the desktop when it first needs it, and keeps it until
+    # the application ends: it is no window of a test.
+    desktop = Qt.WindowType.Desktop
+    windows = {w for w in widgets if w.isWindow() and w.windowType() != desktop}
     return windows | {w for w in widgets if type(w).__name__ in ours}
 
 
