@@ -39,23 +39,33 @@ class DeliveryParams(Params):
     """Settings of the delivery-limited tile kinetics; the defaults are illustrative."""
 
     permeability_um_per_s: float = setting(
-        3e-3, "Permeability of the vessel wall to the antibody.", unit="µm/s", ge=0
+        3e-3,
+        "Permeability of the vessel wall to the antibody.",
+        label="Permeability",
+        unit="µm/s",
+        ge=0,
     )
     interstitial_fraction: float = setting(
         0.3, "Fraction of the tissue volume accessible to free antibody.", unit="1", gt=0, le=1
     )
-    mass_mg: float = setting(10.0, "Injected mass of antibody.", unit="mg", gt=0)
-    plasma_volume_l: float = setting(3.0, "Plasma volume of the patient.", unit="L", gt=0)
+    mass_mg: float = setting(
+        10.0, "Injected mass of antibody.", label="Antibody mass", unit="mg", gt=0
+    )
+    plasma_volume_l: float = setting(
+        3.0, "Plasma volume of the patient.", label="Plasma volume", unit="L", gt=0
+    )
     molar_mass_g_per_mol: float = setting(
-        150e3, "Molar mass of the antibody.", unit="g/mol", gt=0, advanced=True
+        150e3, "Molar mass of the antibody.", label="Molar mass", unit="g/mol", gt=0, advanced=True
     )
     fast_half_life_h: float = setting(
-        12.0, "Half-life of the fast component in plasma.", unit="h", gt=0
+        12.0, "Half-life of the fast component in plasma.", label="Fast half-life", unit="h", gt=0
     )
     slow_half_life_h: float = setting(
-        90.0, "Half-life of the slow component in plasma.", unit="h", gt=0
+        90.0, "Half-life of the slow component in plasma.", label="Slow half-life", unit="h", gt=0
     )
-    fast_fraction: float = setting(0.4, "Fraction of the fast component at injection.", ge=0, le=1)
+    fast_fraction: float = setting(
+        0.4, "Fraction of the fast component at injection.", label="Fast fraction", ge=0, le=1
+    )
     k_a_per_um_h: float = setting(
         3.5e4, "Association rate.", unit="1/(µM h)", label="kₐ", ge=0, advanced=True
     )
@@ -76,6 +86,7 @@ class DeliveryParams(Params):
         "area",
         "The antigen-positive fraction is a fraction of the area (the rest retains nothing) or of "
         "the antigen, evenly distributed.",
+        label="Positive fraction",
         choices={"area": "fraction of the area", "density": "fraction of the antigen"},
         advanced=True,
     )

@@ -42,16 +42,24 @@ class ImmunokineticParams(Params):
         0.0, "Bound antibody at injection.", unit="µM", label="C_bound at 0", ge=0, advanced=True
     )
     internalised_0_um: float = setting(
-        0.0, "Internalised antibody at injection.", unit="µM", ge=0, advanced=True
+        0.0,
+        "Internalised antibody at injection.",
+        label="C_internalised at 0",
+        unit="µM",
+        ge=0,
+        advanced=True,
     )
     molar_mass_g_per_mol: float = setting(
-        150e3, "Molar mass of the antibody.", unit="g/mol", gt=0, advanced=True
+        150e3, "Molar mass of the antibody.", label="Molar mass", unit="g/mol", gt=0, advanced=True
     )
-    mass_mg: float = setting(0.1, "Injected mass of antibody.", unit="mg", gt=0)
+    mass_mg: float = setting(
+        0.1, "Injected mass of antibody.", label="Antibody mass", unit="mg", gt=0
+    )
     recycling: bool = setting(
         True,
         "Internalised binding sites are replaced on the surface at once (equation 4 of the paper); "
         "otherwise each site binds once.",
+        label="Antigen recycling",
         advanced=True,
     )
 

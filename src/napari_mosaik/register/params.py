@@ -104,7 +104,7 @@ class PetAlignParams(OutlineParams):
     fwhm_um: float = setting(
         1500.0,
         "Spatial resolution of the scanner (full width at half maximum).",
-        label="PET resolution",
+        label="PET resolution (FWHM)",
         unit="µm",
         gt=0,
         le=20_000,

@@ -28,13 +28,21 @@ H_DAB = np.array([HAEMATOXYLIN, DAB]).T
 class CaixParams(Params):
     """Settings of the CAIX score; its cut-offs are optical densities to base 10."""
 
-    spacing_um: float = setting(1.0, "Pixel size at which cells are scored.", unit="µm", gt=0)
+    spacing_um: float = setting(
+        1.0, "Pixel size at which cells are scored.", label="Pixel size", unit="µm", gt=0
+    )
     ring_inner_um: float = setting(
-        0.0, "Inner distance of the ring from the nucleus.", unit="µm", ge=0, le=20
+        0.0,
+        "Inner distance of the ring from the nucleus.",
+        label="Inner ring distance",
+        unit="µm",
+        ge=0,
+        le=20,
     )
     ring_outer_um: float = setting(
         8.0,
         "Outer distance of the ring from the nucleus; clear cytoplasm needs a wider ring.",
+        label="Outer ring distance",
         unit="µm",
         gt=0,
         le=30,
@@ -43,6 +51,7 @@ class CaixParams(Params):
         0.15,
         "Fraction of the ring's pixels, those with most DAB, that count as membrane; 1 averages "
         "the whole ring.",
+        label="Membrane fraction",
         gt=0,
         le=1,
     )
@@ -50,17 +59,33 @@ class CaixParams(Params):
         1.0,
         "Calibration factor of the densities before grading: the nominal density of a control over "
         "its measured density in this staining batch.",
+        label="Calibration factor",
         gt=0.1,
         le=10,
     )
     cutoff_1: float = setting(
-        0.2, "DAB density from which staining is weak (1+).", unit="OD10", gt=0, le=3
+        0.2,
+        "DAB density from which staining is weak (1+).",
+        label="Cutoff 1+",
+        unit="OD10",
+        gt=0,
+        le=3,
     )
     cutoff_2: float = setting(
-        0.4, "DAB density from which staining is moderate (2+).", unit="OD10", gt=0, le=3
+        0.4,
+        "DAB density from which staining is moderate (2+).",
+        label="Cutoff 2+",
+        unit="OD10",
+        gt=0,
+        le=3,
     )
     cutoff_3: float = setting(
-        0.6, "DAB density from which staining is strong (3+).", unit="OD10", gt=0, le=3
+        0.6,
+        "DAB density from which staining is strong (3+).",
+        label="Cutoff 3+",
+        unit="OD10",
+        gt=0,
+        le=3,
     )
 
     @model_validator(mode="after")

@@ -24,23 +24,31 @@ class NucleiParams(Params):
         "",
         "Hash of other StarDist weights ('napari-mosaik weights' lists, downloads and imports "
         "them); empty for the weights that come with the program.",
+        label="StarDist weights",
         advanced=True,
     )
     probability: float = setting(
         0.0,
         "Minimum probability of a nucleus for the network; 0 uses the network's own. A lower value "
         "finds more nuclei and more false positives.",
+        label="Minimum probability",
         ge=0,
         lt=1,
     )
     spacing_um: float = setting(
         1.0,
         "Pixel size of the classical method; a network has its own.",
+        label="Pixel size",
         unit="µm",
         gt=0,
     )
     smoothing_um: float = setting(
-        0.5, "Standard deviation of the first smoothing.", unit="µm", ge=0, le=5
+        0.5,
+        "Standard deviation of the first smoothing.",
+        label="Smoothing (SD)",
+        unit="µm",
+        ge=0,
+        le=5,
     )
     sensitivity: float = setting(
         1.2,
@@ -51,6 +59,7 @@ class NucleiParams(Params):
     min_threshold_od: float = setting(
         0.15,
         "Minimum haematoxylin threshold, natural optical density.",
+        label="Minimum threshold",
         unit="OD",
         ge=0,
         le=3,
@@ -59,19 +68,32 @@ class NucleiParams(Params):
     edge_fraction: float = setting(
         0.35,
         "Position of the edge between the surroundings (0) and the nucleus (1).",
+        label="Edge position",
         ge=0,
         lt=1,
         advanced=True,
     )
     surroundings_um: float = setting(
-        20.0, "Half width of the surroundings of a nucleus.", unit="µm", gt=0, le=200, advanced=True
+        20.0,
+        "Half width of the surroundings of a nucleus.",
+        label="Width of surroundings",
+        unit="µm",
+        gt=0,
+        le=200,
+        advanced=True,
     )
     separation_um: float = setting(
-        3.0, "Minimum distance between the centres of two nuclei.", unit="µm", gt=0, le=50
+        3.0,
+        "Minimum distance between the centres of two nuclei.",
+        label="Minimum separation",
+        unit="µm",
+        gt=0,
+        le=50,
     )
     seed_smoothing_um: float = setting(
         1.5,
         "Standard deviation of the smoothing before centres are detected.",
+        label="Seed smoothing (SD)",
         unit="µm",
         ge=0,
         le=10,
@@ -80,15 +102,24 @@ class NucleiParams(Params):
     opening_um: float = setting(
         0.5,
         "Radius of the opening that removes thin bridges between nuclei.",
+        label="Opening radius",
         unit="µm",
         ge=0,
         le=5,
     )
     max_hole_um2: float = setting(
-        20.0, "Maximum area of a pale hole in a nucleus that is filled.", unit="µm²", ge=0
+        20.0,
+        "Maximum area of a pale hole in a nucleus that is filled.",
+        label="Maximum hole area",
+        unit="µm²",
+        ge=0,
     )
     min_area_um2: float = setting(
-        7.0, "Minimum area of a nucleus; smaller objects are excluded.", unit="µm²", ge=0
+        7.0,
+        "Minimum area of a nucleus; smaller objects are excluded.",
+        label="Minimum nucleus area",
+        unit="µm²",
+        ge=0,
     )
 
     @property

@@ -136,13 +136,17 @@ class VesselParams(FalsePositiveFilter):
         "dab",
         "How the vessel wall is detected: by DAB density after stain separation, or by the hue "
         "range of the MOSAIK paper, which misses wall that lies over nuclei.",
+        label="Wall detection",
         choices={"dab": "DAB density", "hsv": "Hue (paper)"},
     )
-    spacing_um: float = setting(1.0, "Pixel size of the vessel segmentation.", unit="µm", gt=0)
+    spacing_um: float = setting(
+        1.0, "Pixel size of the vessel segmentation.", label="Pixel size", unit="µm", gt=0
+    )
     stains: Literal["slide", "ruifrok", "manual"] = setting(
         "slide",
         "Stain vectors of haematoxylin and DAB: estimated from the slide (Ruifrok and Johnston "
         "where that fails, with a warning), fixed, or entered manually.",
+        label="Stain vectors",
         choices={
             "slide": "From the slide",
             "ruifrok": "Ruifrok and Johnston",
@@ -164,32 +168,54 @@ class VesselParams(FalsePositiveFilter):
     threshold: Literal["otsu", "fixed"] = setting(
         "otsu",
         "DAB threshold: from the slide's histogram (Otsu), or fixed.",
+        label="DAB threshold",
         choices={"otsu": "From the slide (Otsu)", "fixed": "Fixed"},
     )
     dab_od: float = setting(
-        0.6, "Fixed DAB threshold, natural optical density.", unit="OD", gt=0, le=3
+        0.6,
+        "Fixed DAB threshold, natural optical density.",
+        label="Fixed DAB threshold",
+        unit="OD",
+        gt=0,
+        le=3,
     )
     min_threshold_od: float = setting(
         0.3,
         "Minimum of the threshold from the slide, so that a slide without vessels gives none.",
-        label="Minimum threshold",
+        label="Minimum DAB threshold",
         unit="OD",
         gt=0,
         le=3,
         advanced=True,
     )
     smoothing_um: float = setting(
-        0.5, "Standard deviation of the smoothing before the threshold.", unit="µm", ge=0, le=5
+        0.5,
+        "Standard deviation of the smoothing before the threshold.",
+        label="Smoothing (SD)",
+        unit="µm",
+        ge=0,
+        le=5,
     )
     closing_um: float = setting(
-        1.5, "Radius of the closing that bridges gaps in the wall.", unit="µm", ge=0, le=20
+        1.5,
+        "Radius of the closing that bridges gaps in the wall.",
+        label="Closing radius",
+        unit="µm",
+        ge=0,
+        le=20,
     )
     max_lumen_um2: float = setting(
-        5000.0, "Maximum area of a hole that is filled as a lumen.", unit="µm²", ge=0, le=100_000
+        5000.0,
+        "Maximum area of a hole that is filled as a lumen.",
+        label="Maximum lumen area",
+        unit="µm²",
+        ge=0,
+        le=100_000,
     )
     min_area_um2: float = setting(
         25.0,
         "Minimum area of a vessel; smaller objects are excluded, single sprouts are kept.",
+        label="Minimum vessel area",
         unit="µm²",
         ge=0,
     )

@@ -37,9 +37,15 @@ class AssociationParams(Params):
         999, "Random surrogates with the same spatial spectrum.", ge=99, le=99_999
     )
     max_tiles: int = setting(
-        2500, "With more tiles the spectral p-value is not computed.", ge=10, advanced=True
+        2500,
+        "With more tiles the spectral p-value is not computed.",
+        label="Maximum tiles",
+        ge=10,
+        advanced=True,
     )
-    seed: int = setting(0, "Random seed of the surrogates.", ge=0, advanced=True)
+    seed: int = setting(
+        0, "Random seed of the surrogates.", label="Random seed", ge=0, advanced=True
+    )
 
 
 @dataclass(frozen=True, slots=True)

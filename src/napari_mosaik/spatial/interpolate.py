@@ -30,7 +30,12 @@ class MapParams(Params):
     """Settings of the interpolated maps."""
 
     power: float = setting(
-        2.0, "Weights fall with the distance to this power.", gt=0, le=8, advanced=True
+        2.0,
+        "Weights fall with the distance to this power.",
+        label="Distance exponent",
+        gt=0,
+        le=8,
+        advanced=True,
     )
     n_neighbours: int = setting(
         8,
@@ -40,7 +45,9 @@ class MapParams(Params):
         le=64,
         advanced=True,
     )
-    spacing_um: float = setting(50.0, "Sample spacing of the maps.", unit="µm", gt=0)
+    spacing_um: float = setting(
+        50.0, "Sample spacing of the maps.", label="Pixel size", unit="µm", gt=0
+    )
 
 
 def inverse_distance(

@@ -38,20 +38,30 @@ AVERAGE, HOT, COLD, HIGH_LOW, LOW_HIGH, NOT_TESTABLE = range(6)
 class MoranParams(Params):
     """Settings of the local Moran labels."""
 
-    alpha: float = setting(0.005, "Significance level of one tile.", label="level", gt=0, lt=1)
+    alpha: float = setting(
+        0.005, "Significance level of one tile.", label="significance level", gt=0, lt=1
+    )
     permutations: int = setting(9999, "Random neighbourhoods drawn per tile.", ge=99, le=999_999)
     sided: Literal["two", "one"] = setting(
         "two",
         "Two-sided p-values, or the smaller tail alone (labels more tiles).",
+        label="p-value",
         choices={"two": "two-sided", "one": "smaller tail"},
     )
     fdr: bool = setting(
-        False, "Control the false discovery rate at the level (Benjamini-Hochberg).", label="FDR"
+        False,
+        "Control the false discovery rate at the level (Benjamini-Hochberg).",
+        label="Control FDR",
     )
     engine: Literal["mosaik", "esda"] = setting(
-        "mosaik", "Computes the permutations: this program or the library esda.", advanced=True
+        "mosaik",
+        "Computes the permutations: this program or the library esda.",
+        label="Library",
+        advanced=True,
     )
-    seed: int = setting(0, "Random seed of the permutations.", advanced=True, ge=0)
+    seed: int = setting(
+        0, "Random seed of the permutations.", label="Random seed", advanced=True, ge=0
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -68,11 +68,14 @@ class ArtefactParams(Params):
         1.25,
         "Minimum optical density of a fold relative to the 85th percentile of the tissue, in red, "
         "green and blue alike.",
+        label="Minimum fold density ratio",
         advanced=True,
         gt=1,
         le=3,
     )
-    min_fold_mm2: float = setting(0.008, "Minimum area of a fold.", unit="mm²", advanced=True, ge=0)
+    min_fold_mm2: float = setting(
+        0.008, "Minimum area of a fold.", label="Minimum fold area", unit="mm²", advanced=True, ge=0
+    )
     look_for_blur: bool = setting(
         True,
         "Detect out-of-focus regions, in one more pass over the slide at 2 µm per pixel.",
@@ -86,6 +89,7 @@ class ArtefactParams(Params):
         0.36,
         "Minimum sharpness of a 64 µm cell: contrast below 2 µm over contrast at 2 to 8 µm. Sharp "
         "slides have 0.6 and more; 0.36 is a blur of about 2.5 µm.",
+        label="Minimum sharpness",
         advanced=True,
         ge=0,
         le=1,
@@ -94,7 +98,12 @@ class ArtefactParams(Params):
         True, "Exclude air bubbles; they are marked in any case.", advanced=True
     )
     min_bubble_mm2: float = setting(
-        0.05, "Minimum area of an air bubble.", unit="mm²", advanced=True, ge=0
+        0.05,
+        "Minimum area of an air bubble.",
+        label="Minimum bubble area",
+        unit="mm²",
+        advanced=True,
+        ge=0,
     )
 
 

@@ -20,16 +20,27 @@ class TileParams(Params):
         400.0,
         "Edge length of a tile; 400 µm is one voxel of the PET.",
         unit="µm",
-        label="Tile",
+        label="Tile size",
         gt=0,
     )
     overlap: float = setting(
-        0.25, "Fraction of a tile's edge that overlaps with the neighbouring tile.", ge=0, lt=0.95
+        0.25,
+        "Fraction of a tile's edge that overlaps with the neighbouring tile.",
+        label="Tile overlap",
+        ge=0,
+        lt=0.95,
     )
-    inner: float = setting(0.95, "Minimum tissue fraction of an inner tile.", gt=0, le=1)
+    inner: float = setting(
+        0.95,
+        "Minimum tissue fraction of an inner tile.",
+        label="Minimum tissue, inner tile",
+        gt=0,
+        le=1,
+    )
     border: float = setting(
         0.50,
         "Minimum tissue fraction of a border tile; below it there is no tile.",
+        label="Minimum tissue, border tile",
         gt=0,
         le=1,
     )

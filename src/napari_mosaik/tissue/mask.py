@@ -66,7 +66,7 @@ class TissueParams(ArtefactParams):
         50.0,
         "Diameter of the disc that dilates the thresholded tissue.",
         unit="µm",
-        label="Dilation",
+        label="Dilation diameter",
         ge=0,
         le=1000,
     )
@@ -74,7 +74,7 @@ class TissueParams(ArtefactParams):
         250.0,
         "Diameter of the disc that closes gaps and smooths the outline.",
         unit="µm",
-        label="Closing",
+        label="Closing diameter",
         ge=0,
         le=5000,
     )
@@ -97,6 +97,7 @@ class TissueParams(ArtefactParams):
         12.0,
         "Minimum grey-level difference between tissue and glass; below it the slide counts as "
         "blank.",
+        label="Minimum contrast",
         unit="grey levels",
         advanced=True,
         ge=0,
@@ -122,18 +123,24 @@ class TissueParams(ArtefactParams):
     exclude_ink: bool = setting(
         True,
         "Exclude pen marks: green, strongly saturated blue, and colourless black.",
-        label="Exclude pen",
+        label="Exclude pen marks",
     )
     ink_saturation: float = setting(
         0.65,
         "Minimum saturation of blue ink, above that of haematoxylin; green, which no stain has, "
         "needs 0.4 times as much.",
+        label="Minimum ink saturation",
         advanced=True,
         ge=0,
         le=1,
     )
     ink_margin_um: float = setting(
-        50.0, "Margin around pen marks that is excluded, too.", unit="µm", advanced=True, ge=0
+        50.0,
+        "Margin around pen marks that is excluded, too.",
+        label="Pen margin",
+        unit="µm",
+        advanced=True,
+        ge=0,
     )
 
 

@@ -31,7 +31,7 @@ class MacenkoParams(Params):
     """Settings of the stain normalisation."""
 
     white: float = setting(
-        WHITE_INTENSITY, "Intensity of the empty background.", label="White", gt=1, le=256
+        WHITE_INTENSITY, "Intensity of the empty background.", label="White level", gt=1, le=256
     )
     min_od: float = setting(
         0.15,
@@ -43,6 +43,7 @@ class MacenkoParams(Params):
     percentile: float = setting(
         1.0,
         "Percentile of the angles for the first stain vector; 100 % minus it for the second.",
+        label="Angle percentile",
         unit="%",
         ge=0,
         lt=50,
@@ -50,6 +51,7 @@ class MacenkoParams(Params):
     max_percentile: float = setting(
         99.0,
         "Percentile of the stain amounts that is matched to the reference.",
+        label="Stain percentile",
         unit="%",
         gt=50,
         le=100,
@@ -57,6 +59,7 @@ class MacenkoParams(Params):
     min_pixels: int = setting(
         100,
         "Minimum number of stained pixels; with fewer the slide is not normalised.",
+        label="Minimum stained pixels",
         advanced=True,
         ge=3,
     )
@@ -64,6 +67,7 @@ class MacenkoParams(Params):
         3.0,
         "Minimum angle between the two stain vectors; below it the slide shows one stain only and "
         "is not normalised.",
+        label="Minimum angle",
         unit="°",
         advanced=True,
         ge=0,
@@ -72,6 +76,7 @@ class MacenkoParams(Params):
     min_cosine: float = setting(
         0.7,
         "Minimum cosine of each stain vector to its reference; below it the slide is not H&E.",
+        label="Minimum cosine",
         advanced=True,
         ge=-1,
         le=1,

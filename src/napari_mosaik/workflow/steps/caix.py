@@ -53,6 +53,7 @@ class CaixStepParams(CaixParams):
         "slide",
         "Stain vectors of haematoxylin and DAB: estimated from the slide, or those of Ruifrok and "
         "Johnston 2001.",
+        label="Stain vectors",
         choices={"slide": "From the slide", "ruifrok": "Ruifrok and Johnston"},
     )
 
@@ -65,7 +66,12 @@ class CaixStepParams(CaixParams):
         advanced=True,
     )
     min_nucleus_um2: float = setting(
-        7.0, "Minimum area of the nucleus of a cell.", unit="µm²", ge=0, advanced=True
+        7.0,
+        "Minimum area of the nucleus of a cell.",
+        label="Minimum nucleus area",
+        unit="µm²",
+        ge=0,
+        advanced=True,
     )
 
 

@@ -37,7 +37,9 @@ EX_VIVO_H = 336.0
 class CurveParams(ImmunokineticParams):
     """Settings of the patient's curves."""
 
-    last_h: float = setting(EX_VIVO_H, "Last time of the curves.", unit="h", gt=FIRST_H)
+    last_h: float = setting(
+        EX_VIVO_H, "Last time of the curves.", label="End of the curves", unit="h", gt=FIRST_H
+    )
 
 
 def sampling_times_h(last_h: float) -> FloatArray:

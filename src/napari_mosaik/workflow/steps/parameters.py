@@ -37,10 +37,16 @@ class ParameterParams(Params):
     """Settings of the tile parameters."""
 
     distance_spacing_um: float = setting(
-        4.0, "Pixel size for the distance to the nearest vessel.", unit="µm", gt=0
+        4.0,
+        "Pixel size for the distance to the nearest vessel.",
+        label="Pixel size of distances",
+        unit="µm",
+        gt=0,
     )
     tumour_cells_only: bool = setting(
-        True, "Score CAIX in tumour cells only, if a map of neoplastic tissue exists."
+        True,
+        "Score CAIX in tumour cells only, if a map of neoplastic tissue exists.",
+        label="CAIX in tumour cells only",
     )
 
 
