@@ -19,9 +19,9 @@ class OutlineParams(Params):
         "Degrees of freedom of the transform.",
         label="Transform",
         choices={
-            "rigid": "rigid (rotation, translation)",
-            "similarity": "similarity (and one scale)",
-            "affine": "affine (and shear, unequal scales)",
+            "rigid": "rigid",
+            "similarity": "similarity (with scale)",
+            "affine": "affine (with shear)",
         },
     )
     mirror: bool = setting(

@@ -56,7 +56,8 @@ class MoranParams(Params):
     engine: Literal["mosaik", "esda"] = setting(
         "mosaik",
         "Computes the permutations: this program or the library esda.",
-        label="Library",
+        label="Permutation library",
+        choices={"mosaik": "napari-mosaik", "esda": "esda"},
         advanced=True,
     )
     seed: int = setting(

@@ -40,7 +40,7 @@ class SuvParams(Params):
     kind: SuvKind = setting(
         "bsa",
         "Body measure that normalises the uptake.",
-        label="SUV normalised by",
+        label="Normalised by",
         choices={
             "bsa": "body surface area (Du Bois)",
             "bw": "body weight",
@@ -50,7 +50,7 @@ class SuvParams(Params):
     lean_formula: LeanFormula = setting(
         "janmahasatian",
         "Formula of the lean body mass; used only for SUV by lean body mass.",
-        label="Lean body mass formula",
+        label="Lean mass formula",
         advanced=True,
         choices={"janmahasatian": "Janmahasatian 2005", "james": "James 1976"},
     )

@@ -53,6 +53,8 @@ def number(
         "u",
     )
     text = _grouped(f"{int(float(value))}") if exact else _significant(float(value), digits)
+    if unit == "°":
+        return f"{text}°"
     return text if unit in ("", "1") else f"{text}{_SPACE}{unit}"
 
 

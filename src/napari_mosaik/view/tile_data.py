@@ -176,7 +176,7 @@ def badge_of(tile_data: TileData) -> str:
     """Whether case and patient are independent of the training."""
     metrics = tile_data.metrics
     if metrics is None:
-        return "No results yet: run the pages 'Predictor' and 'Review'."
+        return "No results yet: run the pages 'Predictor' and 'Review and report'."
     if metrics.get("seen_in_training"):
         return "⚠ Training case: these errors do not apply to new cases"
     if metrics.get("shared_patient"):

@@ -52,7 +52,7 @@ def _line(stain: str, results: CaseResults) -> str:
     area = float(np.nansum(np.asarray(mask.values, float))) * mask.lattice.sample_area_um2 / 1e6
     record = results.record(TISSUE[stain])
     damaged = record.get(DAMAGED) or {"count": 0}
-    parts, details = [number(area, "mm²")], []
+    parts, details = [f"{STAIN_TITLES[stain]} {number(area, 'mm²')}"], []
     if damaged["count"]:
         parts.append(f"{count(damaged['count'], 'damaged tile')} excluded")
         details.append(f"{number(damaged['area_mm2'], 'mm²')} at {whereabouts(damaged)}")

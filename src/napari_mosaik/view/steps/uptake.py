@@ -37,7 +37,7 @@ def _pet_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
 def _suv_line(results: CaseResults) -> str:
     record = results.read(SUV_RECORD)
     unit = str(record.get("unit", ""))
-    return f"mean {number(record.get('mean'))}, maximum {number(record.get('maximum'), unit)}"
+    return f"SUV mean {number(record.get('mean'))}, maximum {number(record.get('maximum'), unit)}"
 
 
 def _suv_report(results: CaseResults) -> list[ReportTable]:
@@ -80,7 +80,7 @@ def _uptake_line(results: CaseResults) -> str:
     known = int(np.isfinite(values).sum())
     mean = number(float(np.nanmean(values)) if known else None, table.unit("suv"))
     outside = values.size - known
-    line = f"{count(known, 'tile')} measured, mean {mean}"
+    line = f"{count(known, 'tile')} measured, mean SUV {mean}"
     return line + (f"; {count(outside, 'tile')} outside the PET" if outside else "")
 
 
@@ -93,10 +93,10 @@ def _sensitivity_line(results: CaseResults) -> str:
     table = results.read(UPTAKE_SENSITIVITY)
     change, share = (np.asarray(table[name], float) for name in ("change", "share"))
     if not np.isfinite(share).any():
-        return "no tile lies on the PET"
+        return "no tile lies within the PET"
     middle = number(float(np.nanmedian(change)), table.unit("change"))
     part = percent(float(np.nanmedian(share)))
-    return f"a small shift changes the SUV of a tile by {middle} ({part}), median"
+    return f"shift sensitivity {middle} ({part}), median over the tiles"
 
 
 def _review_line(results: CaseResults) -> str:

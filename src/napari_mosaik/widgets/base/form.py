@@ -20,6 +20,7 @@ __all__ = ["ParamsForm", "field_widget"]
 _MAX_DECIMALS = 9
 _VECTOR_DECIMALS = 3
 """The same for all components of a vector."""
+_NARROW = "QAbstractSpinBox { min-width: 36px; padding: 1px 4px; }"
 
 
 class ParamsForm(QWidget):
@@ -167,6 +168,8 @@ def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:
     if isinstance(value, tuple):  # a vector: one spin box for each component
         for child, part in zip(cast("Iterable[Widget]", widget), value, strict=True):
             _set_unit_and_decimals(child, "", part, _VECTOR_DECIMALS)
+            child.native.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
+            child.native.setStyleSheet(_NARROW)  # three beside a label, in the width of the dock
     else:
         _set_unit_and_decimals(widget, extra.get("unit", ""), value)
     return cast("ValueWidget[Any]", widget)
@@ -241,7 +244,7 @@ def _set_unit_and_decimals(widget: Widget, unit: str, value: Any, decimals: int 
         widget.value = value  # type: ignore[attr-defined]  # rounded to fewer decimals before
     if unit and unit != "1":
         if hasattr(native, "setSuffix"):
-            native.setSuffix(f" {unit}")
+            native.setSuffix(unit if unit == "°" else f" {unit}")
         else:
             widget.label = f"{widget.label}, {unit}"
     native.setMinimumWidth(60)

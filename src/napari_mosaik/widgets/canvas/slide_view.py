@@ -205,4 +205,10 @@ class _Slider(QWidget):
 
     def _write(self, *_: Any) -> None:
         value = self.value
-        self.label.setText(f"{value:.2f}" if self._factor else f"{100 * value:+.0f} %")
+        self.label.setText(
+            f"{value:.2f}"
+            if self._factor
+            else f"{100 * value:+.0f} %"
+            if round(100 * value)
+            else "0 %"
+        )

@@ -381,8 +381,10 @@ class CorrectPanel(QWidget):
         self.hint.setText(f"⚠ {state.failed}" if state is not None and state.failed else hint)
         self.undo.setEnabled(state is not None and bool(state.undo))
         self.redo.setEnabled(state is not None and bool(state.redo))
-        self.undo.setToolTip(f"Ctrl+Z. {state.undo if state is not None else ''}")
-        self.redo.setToolTip(f"Ctrl+Shift+Z. {state.redo if state is not None else ''}")
+        self.undo.setToolTip(f"Ctrl+Z. {state.undo}" if state and state.undo else "Ctrl+Z")
+        self.redo.setToolTip(
+            f"Ctrl+Shift+Z. {state.redo}" if state and state.redo else "Ctrl+Shift+Z"
+        )
         self.counted.setVisible(state is not None)
         self.list.setVisible(state is not None and bool(state.corrections))
         if state is not None:

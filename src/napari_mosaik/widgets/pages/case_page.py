@@ -168,7 +168,7 @@ def _cohort_line(path: Path) -> str:
         return f"{path.name} · unreadable"
     reviewed = (path / "artifacts" / METRICS.name / "origin.json").is_file()
     started = (path / "artifacts").is_dir()
-    state = "reviewed" if reviewed else "started" if started else "not run"
+    state = "reviewed" if reviewed else "in progress" if started else "not run"
     return f"{file.name} · {file.patient} · {state}"
 
 

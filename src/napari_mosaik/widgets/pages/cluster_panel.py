@@ -141,7 +141,9 @@ def cluster_lines(points: MoranPoints) -> list[str]:
     if "n_tested" in test:
         parts = [f"{count(test['n_tested'], 'tile')} tested, {test['n_labelled']} significant"]
         parts.append(f"{test['n_border']} at a border or gap")
-        parts.append(f"{count(test['n_islands'], 'island')}, {test['n_missing']} without a value")
+        parts.append(
+            f"{test['n_islands']} without a neighbour, {test['n_missing']} without a value"
+        )
         lines.append("; ".join(parts))
         engine = "napari-mosaik" if test["engine"] == "mosaik" else test["engine"]
         lines.append(

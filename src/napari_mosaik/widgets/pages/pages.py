@@ -344,6 +344,7 @@ def step_description(step: Step[Any]) -> str:
         extra = info.json_schema_extra
         unit = extra.get("unit", "") if isinstance(extra, dict) else ""
         label = (extra.get("label") if isinstance(extra, dict) else "") or title_of(name)
+        label = label[:1].upper() + label[1:]
         lines.append(f"• {label}{f' ({unit})' if unit else ''}: {info.description}")
     return "\n".join(lines) + "\n"
 

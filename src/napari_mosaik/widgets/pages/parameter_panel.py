@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["ParameterPanel"]
 
 _KINDS = (
-    "Pearson, parameters × cases",
-    "Spearman, parameters × cases",
+    "Pearson, all cases",
+    "Spearman, all cases",
     "Mean Pearson and Spearman",
     "One parameter against uptake",
 )

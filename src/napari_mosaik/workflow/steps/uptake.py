@@ -36,7 +36,7 @@ class UptakeParams(Params):
     min_inside: float = setting(
         0.5,
         "Tiles of which a smaller fraction lies in the field of view of the PET have no value.",
-        label="Minimum fraction in the field of view",
+        label="Minimum PET coverage",
         advanced=True,
         gt=0,
         le=1,
