@@ -315,6 +315,7 @@ def _proxy_lines(correlations: CohortCorrelations) -> list[str]:
         of = (np.asarray(table["group"]) == group) & (np.asarray(table["parameter"]) == proxy)
         share = float(np.asarray(table["frequency"])[of][0])
         lines.append(
-            f"• {title_of(group)}: {title_of(proxy)}, selected in {percent(share)} of the bootstrap samples"
+            f"• {title_of(group)}: {title_of(proxy)}, selected in {percent(share)} "
+            "of the bootstrap samples"
         )
     return lines
