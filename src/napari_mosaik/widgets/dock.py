@@ -15,13 +15,13 @@ from napari_mosaik.widgets.base.case_controller import CaseController, missing_s
 from napari_mosaik.widgets.base.controls import (
     Banner,
     Collapsible,
+    JobBar,
     button,
     column,
     row,
     scrolled,
     wrapped_label,
 )
-from napari_mosaik.widgets.base.progress_bar import JobBar
 from napari_mosaik.widgets.base.workspace import Workspace
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool
 from napari_mosaik.widgets.canvas.keys import add_help_action

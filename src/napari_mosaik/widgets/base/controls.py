@@ -1,38 +1,129 @@
-"""Building blocks of the pages: wrapped labels, rows of buttons, collapsible boxes, the banner."""
+"""Building blocks of the pages: labels, rows of buttons, boxes, banner, tables, progress bar."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
-from qtpy.QtGui import QGuiApplication
+from qtpy.QtGui import QColor, QGuiApplication
 from qtpy.QtWidgets import (
+    QAbstractItemView,
     QComboBox,
     QFrame,
     QHBoxLayout,
+    QHeaderView,
     QLabel,
     QLayout,
+    QProgressBar,
     QPushButton,
     QScrollArea,
     QSizePolicy,
+    QTableWidget,
+    QTableWidgetItem,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_mosaik.widgets.base.worker import Problem
+from napari_mosaik.core import palette
+from napari_mosaik.view.formatting import duration
+from napari_mosaik.widgets.base.case_controller import CaseController
+from napari_mosaik.widgets.base.worker import Job, Problem, Report
 
 __all__ = [
     "Banner",
     "Collapsible",
+    "JobBar",
     "button",
     "clear",
     "column",
+    "fill_table",
     "row",
     "scrolled",
     "shrinkable",
+    "table_of",
     "wrapped_label",
 ]
+
+_STEPS = 1000
+
+
+class JobBar(QWidget):
+    """Shows the running job; hidden while nothing is running."""
+
+    def __init__(self, controller: CaseController, titles: Mapping[str, str]) -> None:
+        super().__init__()
+        self._controller = controller
+        self._titles = titles
+        self.text = wrapped_label(small=True)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, _STEPS)
+        self.bar.setTextVisible(False)
+        self.bar.setMaximumHeight(10)
+        self.bar.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.cancel = button(
+            "Cancel", controller.cancel, "Stop the job; unfinished steps store nothing"
+        )
+        self.setLayout(column(self.text, row(self.bar, self.cancel), margin=4, spacing=2))
+        controller.workspace.events.job.connect(self._job_changed)
+        self._job_changed(controller.workspace.job)
+
+    def _job_changed(self, job: Job | None, *_: object) -> None:
+        self.setVisible(job is not None)
+        if job is None:
+            return
+        self.cancel.setText("Cancel")
+        self.cancel.setEnabled(True)
+        self.text.setText(job.title)
+        self.bar.setValue(0)
+        job.progressed.connect(self._show)
+        job.cancelling.connect(self._acknowledge)
+
+    def _show(self, report: Report) -> None:
+        self.bar.setValue(round(_STEPS * report.fraction))
+        parts = [self._titles.get(report.part, report.part)]
+        if report.text and report.text != parts[0]:
+            parts.append(report.text)
+        parts.append(f"{100 * report.fraction:.0f} %")
+        if report.left_s is not None:
+            parts.append(f"{duration(report.left_s)} left")
+        job = self._controller.workspace.job
+        stopping = job is not None and job.stopping
+        self.text.setText("Cancelling…" if stopping else " · ".join(parts))
+
+    def _acknowledge(self) -> None:
+        self.cancel.setText("Cancelling…")
+        self.cancel.setEnabled(False)
+        self.text.setText("Cancelling…")
+
+
+def table_of(titles: tuple[str, ...], tips: tuple[str, ...]) -> QTableWidget:
+    """An empty table with column titles and their tooltips; whole rows are selected."""
+    table = QTableWidget(0, len(titles))
+    for place, (title, tip) in enumerate(zip(titles, tips, strict=True)):
+        item = QTableWidgetItem(title)
+        item.setToolTip(tip)
+        table.setHorizontalHeaderItem(place, item)
+    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    vertical, across = table.verticalHeader(), table.horizontalHeader()
+    assert vertical is not None
+    assert across is not None
+    vertical.setVisible(False)
+    vertical.setDefaultSectionSize(21)
+    across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    return table
+
+
+def fill_table(table: QTableWidget, rows: list[tuple[str, ...]], grey: int = -1) -> None:
+    """Fill a table with text; the column *grey* is greyed out."""
+    table.setRowCount(len(rows))
+    for i, texts in enumerate(rows):
+        for j, text in enumerate(texts):
+            item = QTableWidgetItem(text)
+            if j == grey:
+                item.setForeground(QColor(palette.MISSING_TEXT))
+            table.setItem(i, j, item)
 
 
 def wrapped_label(text: str = "", *, bold: bool = False, small: bool = False) -> QLabel:

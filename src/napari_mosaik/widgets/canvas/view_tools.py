@@ -19,10 +19,9 @@ from napari_mosaik.view.measurements import MAGNIFICATIONS
 from napari_mosaik.view.orientation import Turn
 from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool
-from napari_mosaik.widgets.canvas.composite import Composite
 from napari_mosaik.widgets.canvas.keys import CANVAS, SHORTCUTS, key_text, show_shortcuts
 from napari_mosaik.widgets.canvas.overview_map import OverviewMap
-from napari_mosaik.widgets.canvas.quad_view import QuadView
+from napari_mosaik.widgets.canvas.quad_view import Composite, QuadView
 from napari_mosaik.widgets.canvas.tools.calibration import Calibration
 from napari_mosaik.widgets.canvas.tools.ruler import Ruler
 from napari_mosaik.widgets.canvas.view_keys import ViewKeys

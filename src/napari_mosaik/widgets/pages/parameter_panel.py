@@ -15,13 +15,14 @@ from napari_mosaik.widgets.base.controls import (
     Collapsible,
     button,
     column,
+    fill_table,
     row,
     shrinkable,
+    table_of,
     wrapped_label,
 )
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.base.figure_window import FigureWindow
-from napari_mosaik.widgets.base.tables import fill_table, table_of
 from napari_mosaik.workflow.correlations import (
     CohortCorrelations,
     cohort_correlations,
