@@ -123,7 +123,7 @@ class Studio:
             panel = page.panel  # type: ignore[attr-defined]
             self.until(lambda panel=panel, ready=ready: ready(panel))
             self.settle()
-            dock.scroll.ensureWidgetVisible(panel, 0, panel.height())
+            dock.page_area.ensureWidgetVisible(panel, 0, panel.height())
             self.shoot(name)
 
     def review(self) -> None:
@@ -161,6 +161,7 @@ class Studio:
 
     def align(self) -> None:
         """A section aligned manually with landmarks, and the PET with its voxels."""
+        self.dock.tabs.setCurrentIndex(0)
         page = self.dock.pages["Registration"]
         page.set_open(True)
         panel = page.panel

@@ -27,7 +27,7 @@ from napari_mosaik.widgets.pages.preview import PREFIX
 from napari_mosaik.workflow.recipe import read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 
-_PICTURES = ("masks", "check", "artefacts")
+_PICTURES = ("masks", "visual_qa", "artefacts")
 _MAX_BYTES = 400_000
 
 
@@ -64,7 +64,7 @@ class SegmentationStudio(Studio):
             form.widget("dab_od").value = dab_od
             self.settle(0.5)
         self.until(lambda: page.preview_line.text().startswith("Here: "))
-        dock.scroll.ensureWidgetVisible(page.head, 0, 0)
+        dock.page_area.ensureWidgetVisible(page.head, 0, 0)
         self.shoot("tuning")
         page.preview_box.setChecked(False)
 
