@@ -175,7 +175,7 @@ class LivePreview(QObject):
         view = step_view(name)
         if view.preview_layers is not None:
             for spec in view.preview_layers(result.results, transform):
-                self._put(replace(spec, name=PREFIX + spec.name.lower()))
+                self._put(replace(spec, name=PREFIX + spec.name[:1].lower() + spec.name[1:]))
         if view.preview_line is not None:
             self.message_changed.emit(name, view.preview_line(result))
 
