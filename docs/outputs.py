@@ -2,7 +2,7 @@
 
     python docs/outputs.py demo/cohort
 
-A test compares the file with a fresh run of a sample case (`tests/workflow/test_outputs.py`).
+A test compares the file with a fresh run of a sample case (`tests/workflow/test_sample_case.py`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """The real steps on the tiny sample cohort: cores, kills, cancel while training, classifiers."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +51,19 @@ def computed(tiny_cohort, tmp_path_factory):
     for case in cases:
         run_all(case)
     return folder
+
+
+def test_the_table_of_outputs_is_that_of_a_run(computed):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs"))
+    import outputs
+
+    documented = json.loads(outputs.OUTPUTS.read_text("utf-8"))
+    found = outputs.described_tables([Case(computed / name) for name in ("A2", "B8", "B11")])
+    assert {"vessel_objects", "parameters", "clusters"} <= set(found)
+    for name, columns in found.items():
+        known = {column["name"]: column["unit"] for column in documented[name]}
+        assert {column["name"]: column["unit"] for column in columns}.items() <= known.items()
+        assert all(column["about"] for column in columns), name
 
 
 def test_all_but_the_prediction_is_done(computed):
