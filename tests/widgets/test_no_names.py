@@ -4,7 +4,6 @@ import ast
 from pathlib import Path
 
 import napari_mosaik
-from napari_mosaik.core.artifact import defined_artifacts
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.view.layers import LAYER_TITLES
 from napari_mosaik.workflow.steps import STEPS
@@ -37,7 +36,7 @@ def layer_titles() -> set[str]:
 
 
 def test_no_string_of_the_window_is_a_name():
-    names = {step.name for step in STEPS} | {a.name for a in defined_artifacts()}
+    names = {step.name for step in STEPS} | {a.name for step in STEPS for a in step.writes}
     assert {"tiles", "vessels", "prediction_record", "clusters"} <= names
     titles = layer_titles()
     assert {"Vessels", "H&E", "Predicted minus measured", "Review queue"} <= titles
