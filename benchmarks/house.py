@@ -63,10 +63,15 @@ def touched_files(root: Path) -> dict[str, int | None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--list", choices=LISTS, help="print the entries behind one count")
+    parser.add_argument(
+        "--list", choices=(*LISTS, "texts"), help="print the entries behind one count, or all texts"
+    )
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1])
     options = parser.parse_args()
     house = House(options.root.resolve())
+    if options.list == "texts":
+        print("\n".join(f"{where}: {text}" for where, text in house.texts()))
+        return
     if options.list:
         print("\n".join(getattr(house, options.list)()))
         return
