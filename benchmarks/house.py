@@ -50,6 +50,7 @@ def touched_files(root: Path) -> dict[str, int | None]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "howto.xml"
         command = [sys.executable, "-m", "pytest", "-q", "tests/howto", f"--junitxml={report}"]
+        command += ["-o", "junit_family=xunit1"]  # the only one with properties of a test
         subprocess.run(command, cwd=root, check=False, stdout=subprocess.DEVNULL)
         counted: dict[str, int | None] = dict.fromkeys(TOYS)
         if report.is_file():
