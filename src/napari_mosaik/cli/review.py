@@ -132,7 +132,7 @@ def review_queue(case: CaseFolder, json: JsonOutput = False) -> None:
     if json:
         print_json({"case": found.name, "tiles": items})
         return
-    rows = [[str(item["tile"]), figure(item["priority"]), item["reason"]] for item in items[:20]]
+    rows = [[str(item["tile"]), figure(item["score"]), item["reason"]] for item in items[:20]]
     table(
         f"{found.name}: first {len(rows)} of {len(items)} tiles",
         ["tile", "priority", "reason"],

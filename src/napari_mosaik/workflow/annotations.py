@@ -209,7 +209,7 @@ def review_queue(case: Case, params: ReviewQueueParams | None = None) -> list[di
         class_probability=_class_probability(case, grid) if classified else None,
     )
     return [
-        {"tile": item.tile, "priority": item.priority, "reason": item.reason}
+        {"tile": item.tile, "score": item.priority, "reason": item.reason}
         for item in rank_tiles(evidence, params)
     ]
 
