@@ -15,12 +15,15 @@ def centres(n, pitch=300.0):
 
 def test_the_largest_error_comes_first_and_the_reason_says_which_way():
     evidence = TileEvidence(
-        centres(4), measured=np.array([1.0, 1, 1, 1]), predicted=np.array([1.5, 0.1, 1, 3])
+        centres(4),
+        measured=np.array([1.0, 1, 1, 1]),
+        predicted=np.array([1.5, 0.1, 1, 3]),
+        unit="g/mL",
     )
     queue = rank_tiles(evidence, ANYWHERE)
     assert [item.tile for item in queue] == [3, 1, 0]  # tile 2 is right: nothing to look at
-    assert queue[0].reason == "prediction 2 above the measurement"
-    assert queue[1].reason == "prediction 0.9 below the measurement"
+    assert queue[0].reason == "predicted SUV 2 g/mL above the measured one"
+    assert queue[1].reason == "predicted SUV 0.9 g/mL below the measured one"
     assert [item.priority for item in queue] == sorted((i.priority for i in queue), reverse=True)
 
 

@@ -79,7 +79,10 @@ def run(generator):
 
 
 def test_the_stardist_package_names_this_place_and_checksum():
-    package = Path(importlib.util.find_spec("stardist").origin).parent
+    found = importlib.util.find_spec("stardist")
+    if found is None:
+        pytest.skip("the package 'stardist' is not installed")
+    package = Path(found.origin).parent
     calls = [
         [ast.literal_eval(argument) for argument in node.args[1:]]
         for node in ast.walk(ast.parse((package / "models" / "__init__.py").read_text()))

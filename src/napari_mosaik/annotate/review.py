@@ -60,6 +60,8 @@ class TileEvidence:
         (n,) mask of tiles that a reader flagged; they come first.
     reviewed
         (n,) mask of tiles that were reviewed already; they are excluded.
+    unit
+        Unit of the uptake in the reasons.
     """
 
     centres_um: FloatArray
@@ -69,6 +71,7 @@ class TileEvidence:
     interval_width: FloatArray | None = None
     flagged: NDArray[np.bool_] | None = None
     reviewed: NDArray[np.bool_] | None = None
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,9 @@ def _signals(evidence: TileEvidence, params: ReviewQueueParams, n: int) -> list[
         error = _column(evidence.predicted, n, "predicted") - _column(
             evidence.measured, n, "measured"
         )
-        signals.append((np.abs(error), params.error_weight, lambda i: _error_reason(error[i])))
+        signals.append(
+            (np.abs(error), params.error_weight, lambda i: _error_reason(error[i], evidence.unit))
+        )
     if evidence.class_probability is not None:
         probability = np.asarray(evidence.class_probability, float)
         if probability.ndim != 2 or len(probability) != n:
@@ -139,9 +144,10 @@ def _signals(evidence: TileEvidence, params: ReviewQueueParams, n: int) -> list[
     return [s for s in signals if s[1] > 0]
 
 
-def _error_reason(error: float) -> str:
+def _error_reason(error: float, unit: str) -> str:
     side = "above" if error > 0 else "below"
-    return f"prediction {abs(error):.3g} {side} the measurement"
+    amount = f"{abs(error):.3g} {unit}".rstrip()
+    return f"predicted SUV {amount} {side} the measured one"
 
 
 def _class_reason(probability: FloatArray) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.catalogue import REFERENCE, STAINS
-from napari_mosaik.core.compiled import compiled
+from napari_mosaik.core.compiled import compiled_unchecked
 from napari_mosaik.core.frame import FloatArray, Lattice
 from napari_mosaik.phantom.fields import (
     interpolate,
@@ -269,7 +269,7 @@ def _nests(rng: np.random.Generator, extent_um: tuple[float, float], septum: Fie
     return out
 
 
-@compiled
+@compiled_unchecked
 def _bilinear(field: Field, row: float, col: float) -> float:
     """Bilinear value at a fractional index; the edge is continued."""
     i, j = math.floor(row), math.floor(col)
@@ -281,7 +281,7 @@ def _bilinear(field: Field, row: float, col: float) -> float:
     return float(top * (1 - t) + low * t)
 
 
-@compiled
+@compiled_unchecked
 def _bisector(y: float, x: float, seeds: FloatArray) -> float:
     """Distance to the border of the Voronoi cell around (y, x), both in units of the pitch."""
     a, b = math.floor(y), math.floor(x)
@@ -299,7 +299,7 @@ def _bisector(y: float, x: float, seeds: FloatArray) -> float:
     return (second - best) / (2.0 * math.hypot(sy - by, sx - bx) + 1e-9)
 
 
-@compiled
+@compiled_unchecked
 def _voronoi(out: Field, seeds: FloatArray, warp: Field, septum: Field) -> None:
     """Fill *out* with the signed distance to the nests' edges, µm."""
     for i in range(out.shape[0]):

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core.compiled import compiled
+from napari_mosaik.core.compiled import compiled_unchecked
 from napari_mosaik.core.frame import FloatArray
 
 Floats = NDArray[np.float32]
@@ -35,31 +35,31 @@ _BITS: Final = 31
 _CELL: Final = 2**31 - 1
 
 
-@compiled
+@compiled_unchecked
 def cell_of(owner: int) -> int:
     """Index of the nearest neoplastic cell, -1 for none."""
     return (owner & _CELL) - 1
 
 
-@compiled
+@compiled_unchecked
 def nucleus_of(owner: int) -> int:
     """Index of the nucleus, -1 for none."""
     return (owner >> _BITS) - 1
 
 
-@compiled
+@compiled_unchecked
 def with_cell(owner: int, index: int) -> int:
     """The pixel's owner with another cell."""
     return (owner >> _BITS << _BITS) | (index + 1)
 
 
-@compiled
+@compiled_unchecked
 def with_nucleus(owner: int, index: int) -> int:
     """The pixel's owner with another nucleus."""
     return (owner & _CELL) | ((index + 1) << _BITS)
 
 
-@compiled
+@compiled_unchecked
 def hashed(row: int, col: int, seed: int) -> float:
     """A number in [0, 1) that depends only on a position and a seed."""
     h = (row * 0x9E3779B1 + col * 0x85EBCA77 + seed * 0x27D4EB2F) & 0xFFFFFFFF
@@ -68,7 +68,7 @@ def hashed(row: int, col: int, seed: int) -> float:
     return float(h ^ (h >> 15)) * (1.0 / 4294967296.0)
 
 
-@compiled
+@compiled_unchecked
 def bilinear(field: Floats, channel: int, row: float, col: float) -> float:
     """Bilinear value of one channel of a field (rows, columns, n), dimensionless or µm."""
     last_i, last_j = field.shape[0] - 1, field.shape[1] - 1
@@ -80,7 +80,7 @@ def bilinear(field: Floats, channel: int, row: float, col: float) -> float:
     return float(top * (1 - t) + low * t)
 
 
-@compiled
+@compiled_unchecked
 def four(field: Floats, row: float, col: float) -> tuple[float, float, float, float]:
     """Bilinear values of the channels of a field (rows, columns, 4), dimensionless or µm."""
     last_i, last_j = field.shape[0] - 1, field.shape[1] - 1
@@ -96,13 +96,13 @@ def four(field: Floats, row: float, col: float) -> tuple[float, float, float, fl
     )
 
 
-@compiled
+@compiled_unchecked
 def _mixed(field: Floats, i: int, j: int, k: int, w: tuple[float, float, float, float]) -> float:
     top = w[0] * field[i, j, k] + w[1] * field[i, j + 1, k]
     return float(top + w[2] * field[i + 1, j, k] + w[3] * field[i + 1, j + 1, k])
 
 
-@compiled
+@compiled_unchecked
 def plain(field: Floats, row: float, col: float) -> float:
     """Bilinear value of a field (rows, columns), µm; edges extend."""
     last_i, last_j = field.shape[0] - 1, field.shape[1] - 1
@@ -114,13 +114,13 @@ def plain(field: Floats, row: float, col: float) -> float:
     return float(top * (1 - t) + low * t)
 
 
-@compiled
+@compiled_unchecked
 def ramp(x: float, soft: float) -> float:
     """0 below ``-soft``, 1 above ``soft``, a straight line between."""
     return min(max(0.5 + 0.5 * x / soft, 0.0), 1.0)
 
 
-@compiled
+@compiled_unchecked
 def grain(y: float, x: float, size: float, seed: int) -> float:
     """Smooth noise in [0, 1] with grains of *size* µm."""
     a, b = y / size, x / size
@@ -132,7 +132,7 @@ def grain(y: float, x: float, size: float, seed: int) -> float:
     return top * (1 - t) + low * t
 
 
-@compiled
+@compiled_unchecked
 def folded(y: float, x: float, fold: FloatArray) -> float:
     """Number of tissue layers (count) at a point in µm; above 1 in a fold (6,)."""
     if fold[4] <= 0:
@@ -144,7 +144,7 @@ def folded(y: float, x: float, fold: FloatArray) -> float:
     return 1.0 + 0.9 * ramp(share * fold[4] - abs(across), 4.0) if share > 0 else 1.0
 
 
-@compiled
+@compiled_unchecked
 def stroke(y: float, x: float, pen: FloatArray) -> float:
     """Fraction of a point (µm) that the pen strokes (n, 5) cover, 0 to 1."""
     best = 1e9
@@ -156,21 +156,21 @@ def stroke(y: float, x: float, pen: FloatArray) -> float:
     return ramp(pen[0, 4] - best, 8.0)
 
 
-@compiled
+@compiled_unchecked
 def _membrane(cells: Cells, nd: float) -> float:
     """Distance to the border of the own cell: half way to the next cell, or the nest's edge."""
     border = 0.5 * (math.sqrt(cells[1]) - math.sqrt(cells[0])) if cells[1] < 1e8 else 1e3
     return min(border, max(nd, 0.0))
 
 
-@compiled
+@compiled_unchecked
 def _fibres(y: float, x: float, nd: float, seed: int) -> float:
     """Wavy fibres that run along the nests, 0 to 1."""
     bend = 5.0 * grain(y, x, 70.0, seed + 1) + 1.2 * grain(y, x, 14.0, seed + 2)
     return 0.5 + 0.5 * math.sin(nd / 1.7 + 6.2832 * bend)
 
 
-@compiled
+@compiled_unchecked
 def _he_cell(here: Here, cells: Cells, granular: float, seed: int) -> tuple[float, float]:
     """Haematoxylin and eosin of a neoplastic cell: clear or granular cytoplasm, a thin border."""
     y, x, nd = here[0], here[1], here[2]
@@ -181,7 +181,7 @@ def _he_cell(here: Here, cells: Cells, granular: float, seed: int) -> tuple[floa
     return 0.035 + 0.05 * web + 0.07 * edge, e + 0.38 * edge
 
 
-@compiled
+@compiled_unchecked
 def _he_ground(here: Here, cells: Cells, granular: float, seed: int) -> tuple[float, float]:
     """Haematoxylin and eosin between the nuclei."""
     y, x, nd, nec, blood = here[0], here[1], here[2], here[3], here[4]
@@ -204,13 +204,13 @@ def _he_ground(here: Here, cells: Cells, granular: float, seed: int) -> tuple[fl
     return h, e
 
 
-@compiled
+@compiled_unchecked
 def _debris(y: float, x: float, seed: int) -> float:
     """Specks of broken nuclei; the noise is turned so that no rows and columns show."""
     return ramp(grain(0.8 * y + 0.6 * x, 0.8 * x - 0.6 * y, 3.1, seed + 5) - 0.80, 0.06)
 
 
-@compiled
+@compiled_unchecked
 def _red_cell(y: float, x: float, seed: int) -> float:
     """Red cells: discs of about 6 µm at jittered places."""
     a, b = y / 6.6, x / 6.6
@@ -224,7 +224,7 @@ def _red_cell(y: float, x: float, seed: int) -> float:
     return ramp(0.45 - math.sqrt(best), 0.07)
 
 
-@compiled
+@compiled_unchecked
 def _chromatin(y: float, x: float, q: float, nucleus: Nucleus, seed: int) -> float:
     """Relative density within a nucleus: clumps, a darker rim, a nucleolus."""
     clump = grain(y, x, 1.7, seed + 9) - 0.5
@@ -239,7 +239,7 @@ def _chromatin(y: float, x: float, q: float, nucleus: Nucleus, seed: int) -> flo
     return max(0.25, 0.82 + 1.7 * coarse * clump + coarse * rim + spot)
 
 
-@compiled
+@compiled_unchecked
 def _he(
     here: Here, cells: Cells, granular: float, wall: float, nucleus: Nucleus, seed: int
 ) -> tuple[float, float]:
@@ -259,7 +259,7 @@ def _he(
     return h, e
 
 
-@compiled
+@compiled_unchecked
 def _ihc_cell(code: int, here: Here, cells: Cells, amount: float, seed: int) -> tuple[float, float]:
     """Haematoxylin and DAB of a neoplastic cell; *amount* of DAB lies on its membrane (CAIX)."""
     y, x = here[0], here[1]
@@ -272,7 +272,7 @@ def _ihc_cell(code: int, here: Here, cells: Cells, amount: float, seed: int) -> 
     return h, d
 
 
-@compiled
+@compiled_unchecked
 def _ihc_ground(
     code: int, here: Here, cells: Cells, membrane: float, seed: int
 ) -> tuple[float, float]:
@@ -294,7 +294,7 @@ def _ihc_ground(
     return h, d
 
 
-@compiled
+@compiled_unchecked
 def _ihc(
     code: int,
     here: Here,
@@ -321,7 +321,7 @@ def _ihc(
     return h, d
 
 
-@compiled
+@compiled_unchecked
 def stain_amounts(
     code: int,
     here: Here,

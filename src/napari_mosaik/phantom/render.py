@@ -20,7 +20,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_mosaik.core.compiled import compiled
+from napari_mosaik.core.compiled import compiled_unchecked
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.tiles import IntArray
 from napari_mosaik.phantom import paint
@@ -118,7 +118,7 @@ def render(
     return out
 
 
-@compiled
+@compiled_unchecked
 def _render(
     out: NDArray[np.uint8],
     origin: tuple[int, int],
@@ -157,7 +157,7 @@ def _render(
                 _draw_ink(part, y, x, spacing, ink.strokes, ink.od)
 
 
-@compiled
+@compiled_unchecked
 def _empty(y: float, x: float, side: float, matrix: FloatArray, coarse: Floats) -> bool:
     """Whether a square of the slide surely holds no tissue."""
     cy, cx = y + 0.5 * side, x + 0.5 * side
@@ -174,7 +174,7 @@ def _empty(y: float, x: float, side: float, matrix: FloatArray, coarse: Floats) 
     return True
 
 
-@compiled
+@compiled_unchecked
 def _blank(part: NDArray[np.uint8], row0: int, col0: int, white: float, seed: int) -> None:
     """The empty slide with the camera's noise."""
     for i in range(part.shape[0]):
@@ -184,7 +184,7 @@ def _blank(part: NDArray[np.uint8], row0: int, col0: int, white: float, seed: in
                 part[i, j, k] = np.uint8(white + noise + 0.5)
 
 
-@compiled
+@compiled_unchecked
 def _range(low: float, high: float, size: int) -> tuple[int, int]:
     """Buckets from *low* to *high*, clipped to the grid."""
     first = min(max(math.floor(low / BUCKET_UM), 0), size - 1)
@@ -192,7 +192,7 @@ def _range(low: float, high: float, size: int) -> tuple[int, int]:
     return first, last
 
 
-@compiled
+@compiled_unchecked
 def _place_vessels(
     distance: Floats, owner: IntArray, box: tuple[float, float, float], vessels: _Objects
 ) -> None:
@@ -208,7 +208,7 @@ def _place_vessels(
             _place_segment(distance, owner, box, segments[s], s)
 
 
-@compiled
+@compiled_unchecked
 def _window(low: float, high: float, origin: float, spacing: float) -> tuple[int, int]:
     """Pixels whose centres lie between *low* and *high*, clipped to the patch."""
     first = max(0, math.ceil((low - origin) / spacing - 0.5))
@@ -216,7 +216,7 @@ def _window(low: float, high: float, origin: float, spacing: float) -> tuple[int
     return first, last
 
 
-@compiled
+@compiled_unchecked
 def _place_segment(
     distance: Floats, owner: IntArray, box: tuple[float, float, float], line: Floats, index: int
 ) -> None:
@@ -237,7 +237,7 @@ def _place_segment(
                 owner[i, j] = index
 
 
-@compiled
+@compiled_unchecked
 def _place_nuclei(
     near: Floats, owner: IntArray, box: tuple[float, float, float], nuclei: _Objects
 ) -> None:
@@ -259,7 +259,7 @@ def _place_nuclei(
             _place_nucleus(near[2], owner, box, table[n], n)
 
 
-@compiled
+@compiled_unchecked
 def _place_cell(
     near: Floats, owner: IntArray, box: tuple[float, float, float], cell: Floats, index: int
 ) -> None:
@@ -280,7 +280,7 @@ def _place_cell(
                 near[1, i, j] = d
 
 
-@compiled
+@compiled_unchecked
 def _place_nucleus(
     radius: Floats, owner: IntArray, box: tuple[float, float, float], shape: Floats, index: int
 ) -> None:
@@ -299,7 +299,7 @@ def _place_nucleus(
                 owner[i, j] = paint.with_nucleus(owner[i, j], index)
 
 
-@compiled
+@compiled_unchecked
 def _colour(
     part: NDArray[np.uint8],
     origin: tuple[int, int],
@@ -348,7 +348,7 @@ def _colour(
                 part[i, j, k] = np.uint8(min(max(level + 2.4 * noise + 0.5, 0.0), 255.0))
 
 
-@compiled
+@compiled_unchecked
 def _draw_ink(
     part: NDArray[np.uint8],
     y: float,
@@ -380,7 +380,7 @@ BIG: Final = 2 * 1024**3
 STRIP_PIXELS: Final = 8 * 1024**2
 
 
-@compiled
+@compiled_unchecked
 def _halved(image: RgbImage) -> RgbImage:
     """Mean of 2 x 2 pixels, rounded."""
     rows, cols = image.shape[0] // 2, image.shape[1] // 2

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_mosaik.core.catalogue import CLASS_NAMES
-from napari_mosaik.core.compiled import compiled
+from napari_mosaik.core.compiled import compiled_unchecked
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.phantom.anatomy import Anatomy
@@ -40,7 +40,7 @@ LARGEST_UM: Final = {1: 260.0, 2: 110.0, 3: 150.0}
 VERTICES: Final = 14
 
 
-@compiled
+@compiled_unchecked
 def _draw_tubes(
     out: NDArray[np.float32], line: FloatArray, outer: FloatArray, spacing: float
 ) -> None:

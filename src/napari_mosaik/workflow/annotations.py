@@ -202,11 +202,13 @@ def review_queue(case: Case, params: ReviewQueueParams | None = None) -> list[di
             f"case {case.name} has neither tissue classes nor a prediction to review yet; run: "
             f"napari-mosaik run {case.root}"
         )
+    uptake = case.store.read(UPTAKE) if compared else None
     evidence = TileEvidence(
         centres_um=grid.centres_um,
-        measured=np.asarray(case.store.read(UPTAKE)["suv"]) if compared else None,
+        measured=np.asarray(uptake["suv"]) if uptake is not None else None,
         predicted=np.asarray(case.store.read(PREDICTION)["suv"]) if compared else None,
         class_probability=_class_probability(case, grid) if classified else None,
+        unit=uptake.unit("suv") if uptake is not None else "",
     )
     return [
         {"tile": item.tile, "score": item.priority, "reason": item.reason}

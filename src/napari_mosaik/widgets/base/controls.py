@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QGuiApplication
@@ -97,8 +97,11 @@ class JobBar(QWidget):
         self.text.setText("Cancelling…")
 
 
-def table_of(titles: tuple[str, ...], tips: tuple[str, ...]) -> QTableWidget:
-    """An empty table with column titles and their tooltips; whole rows are selected."""
+def table_of(titles: tuple[str, ...], tips: tuple[str, ...], wide: int = -1) -> QTableWidget:
+    """An empty table with column titles and their tooltips; whole rows are selected.
+
+    The column *wide* takes the width that is left.
+    """
     table = QTableWidget(0, len(titles))
     for place, (title, tip) in enumerate(zip(titles, tips, strict=True)):
         item = QTableWidgetItem(title)
@@ -112,10 +115,12 @@ def table_of(titles: tuple[str, ...], tips: tuple[str, ...]) -> QTableWidget:
     vertical.setVisible(False)
     vertical.setDefaultSectionSize(21)
     across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    if wide >= 0:
+        across.setSectionResizeMode(wide, QHeaderView.ResizeMode.Stretch)
     return table
 
 
-def fill_table(table: QTableWidget, rows: list[tuple[str, ...]], grey: int = -1) -> None:
+def fill_table(table: QTableWidget, rows: Sequence[tuple[str, ...]], grey: int = -1) -> None:
     """Fill a table with text; the column *grey* is greyed out."""
     table.setRowCount(len(rows))
     for i, texts in enumerate(rows):

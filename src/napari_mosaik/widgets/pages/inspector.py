@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QKeyEvent, QPixmap
 from qtpy.QtWidgets import (
-    QAbstractItemView,
-    QHeaderView,
     QLabel,
     QSizePolicy,
-    QTableWidget,
     QTableWidgetItem,
     QWidget,
 )
@@ -26,7 +23,7 @@ from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.formatting import number
 from napari_mosaik.view.tile_data import TileData
 from napari_mosaik.widgets.base.case_controller import CaseController
-from napari_mosaik.widgets.base.controls import column, row, wrapped_label
+from napari_mosaik.widgets.base.controls import column, row, table_of, wrapped_label
 from napari_mosaik.widgets.base.figure_view import FigureView
 
 __all__ = ["TileInspector"]
@@ -52,18 +49,10 @@ class TileInspector(QWidget):
         self.title = wrapped_label("Click a tile in the canvas.", bold=True)
         self.title.setToolTip("Position on the CD34 slide from its upper left corner: row, column")
         self.images = {stain: _TileImage(STAIN_TITLES[stain]) for stain in STAINS}
-        self.table = QTableWidget(0, 4)
-        self.table.setHorizontalHeaderLabels(["Parameter", "Value", "Unit", "Rank"])
-        self.table.setToolTip("Rank among the tiles of this case; 1 is the highest value")
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        rank = "Rank among the tiles of this case; 1 is the highest value"
+        titles = ("Parameter", "Value", "Unit", "Rank")
+        self.table = table_of(titles, ("", "", "", rank), wide=0)
         self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        vertical, across = self.table.verticalHeader(), self.table.horizontalHeader()
-        assert vertical is not None
-        assert across is not None
-        vertical.setVisible(False)
-        vertical.setDefaultSectionSize(20)
-        across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        across.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.curves = FigureView()
         self.curves.setMinimumWidth(200)
         self.curves.setMaximumWidth(270)

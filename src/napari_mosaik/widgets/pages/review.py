@@ -12,11 +12,9 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
-    QHeaderView,
     QListWidget,
     QListWidgetItem,
     QTableWidget,
-    QTableWidgetItem,
     QWidget,
 )
 
@@ -25,7 +23,15 @@ from napari_mosaik.view.formatting import number
 from napari_mosaik.view.maps import DIFFERENCE_TITLE
 from napari_mosaik.view.report.content import write_case_report
 from napari_mosaik.view.tile_data import badge_of, metric_rows, nearest_tile, summary_of
-from napari_mosaik.widgets.base.controls import button, clear, column, row, wrapped_label
+from napari_mosaik.widgets.base.controls import (
+    button,
+    clear,
+    column,
+    fill_table,
+    row,
+    table_of,
+    wrapped_label,
+)
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.canvas.legend import legend_widget
 from napari_mosaik.widgets.canvas.side_by_side import SideBySide, review_specs
@@ -120,10 +126,7 @@ class ReviewPanel(QWidget):
         self.badge.setText(prefix + badge_of(tile_data))
         rows = metric_rows(tile_data.metrics or {})
         self.table.setVisible(bool(rows))
-        self.table.setRowCount(len(rows))
-        for i, texts in enumerate(rows):
-            for j, text in enumerate(texts):
-                self.table.setItem(i, j, QTableWidgetItem(text))
+        fill_table(self.table, rows)
         self.table.setFixedHeight(24 + 22 * max(1, len(rows)))
         self.summary.setText(summary_of(tile_data))
         self._fill_worst(tile_data)
@@ -173,21 +176,10 @@ class ReviewPanel(QWidget):
 
 
 def _table() -> QTableWidget:
-    table = QTableWidget(0, 4)
-    table.setHorizontalHeaderLabels(["Method", "MAE", "MSE", "R²"])
-    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    tips = ("", "Mean absolute error", "Mean squared error", "Coefficient of determination")
+    table = table_of(("Method", "MAE", "MSE", "R²"), tips, wide=0)
     table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-    vertical, across = table.verticalHeader(), table.horizontalHeader()
-    assert vertical is not None
-    assert across is not None
-    vertical.setVisible(False)
-    vertical.setDefaultSectionSize(21)
-    across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-    across.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-    table.setToolTip(
-        "Errors of the normalised SUV over all tiles: mean absolute error (MAE), mean squared "
-        "error (MSE), coefficient of determination (R²)"
-    )
+    table.setToolTip("Errors of the normalised SUV over all tiles")
     return table
 
 
