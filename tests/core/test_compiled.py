@@ -11,6 +11,11 @@ def ratio(a, b):
     return a / b
 
 
+def painted_ratio(a, b):
+    """A function of its own: numba's cache does not tell the two ways of compiling apart."""
+    return a / b
+
+
 def test_a_division_by_zero_is_an_error_and_not_infinity():
     with pytest.raises(ZeroDivisionError):
         compiled(ratio)(1.0, 0.0)
@@ -18,4 +23,4 @@ def test_a_division_by_zero_is_an_error_and_not_infinity():
 
 
 def test_painting_loops_are_not_checked():
-    assert math.isinf(compiled_unchecked(ratio)(1.0, 0.0))
+    assert math.isinf(compiled_unchecked(painted_ratio)(1.0, 0.0))
