@@ -159,3 +159,25 @@ def test_the_fraction_rises_to_one():
     assert len(fractions) == 12
     assert np.all(np.diff(fractions) > 0)
     assert fractions[-1] == 1.0
+
+
+def test_the_running_mean_is_validated_and_the_network_trains_in_training_mode():
+    seen, modes = [], []
+
+    class Watched(Line):
+        def losses(self, batch, device):
+            modes.append(self.network.training)
+            yield from super().losses(batch, device)
+
+        def validate(self, network, device):
+            seen.append(network.weight.detach().clone())
+            self.network.eval()
+            network.eval()
+            return {"mse": 1.0}
+
+    task = Watched()
+    trained = trainer_of(task, epochs=2, mean_share=lambda n: 0.5, keep_best=False)
+    list(trained.run())
+    assert torch.equal(seen[-1], trained.weights()["weight"])
+    assert not torch.equal(seen[-1], task.network.weight)
+    assert modes == [True] * 6

@@ -90,6 +90,19 @@ def test_keys_are_hidden_by_a_tool_and_come_back(dock):
         keys.bind(CANVAS, {"no such action": print})
 
 
+def test_a_dock_that_goes_gives_the_mouse_back_to_napari(dock):
+    viewer = dock.viewer
+    drags, clicks = list(viewer.mouse_drag_callbacks), list(viewer.mouse_double_click_callbacks)
+    dock.view_tools.ruler.take("length")
+    assert viewer.mouse_drag_callbacks != drags
+    dock.close()
+    assert dock.canvas.active_tool is None
+    assert viewer.scene.camera.mouse_pan
+    dock.close()
+    assert not set(map(id, viewer.mouse_drag_callbacks)) - set(map(id, drags))
+    assert viewer.mouse_double_click_callbacks == clicks
+
+
 def test_help_shows_every_key(dock, qtbot):
     from napari_mosaik.widgets.canvas.keys import SHORTCUTS, show_shortcuts
 

@@ -55,6 +55,7 @@ class MosaikDock(QWidget):
 
     def __init__(self, napari_viewer: napari.Viewer, workspace: Workspace | None = None) -> None:
         super().__init__()
+        self._closed = False
         self.viewer = napari_viewer
         self.workspace = workspace or Workspace()
         self.controller = CaseController(self.workspace, self)
@@ -222,7 +223,11 @@ class MosaikDock(QWidget):
         self.header.show_states()
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        """Stop what is running before the window goes."""
+        """Stop what is running before the window goes; a second close has nothing left to stop."""
+        if self._closed:
+            super().closeEvent(event)
+            return
+        self._closed = True
         self.annotate.shut()
         self.case_page.levels.stop()
         self.visual_qa.stop()
