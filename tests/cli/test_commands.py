@@ -105,6 +105,9 @@ def test_the_options_of_a_record_are_those_of_its_fields(tmp_path, capsys, pictu
     assert "injected = 2024-03-04" in written
     words = told(capsys, "new", tmp_path / "C", "--cd34", picture, "--injected", "yesterday")
     assert "--injected 'yesterday' is not a date and time" in words
+    words = told(capsys, "new", tmp_path / "C", "--cd34", picture, "--dose-mbq", "-3")
+    assert "--dose-mbq -3.0 is not possible: input should be greater than 0" in words
+    assert not (tmp_path / "C").exists()
 
 
 def test_the_version(capsys):

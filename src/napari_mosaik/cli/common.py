@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from typer.core import TyperCommand, TyperGroup
 
 from napari_mosaik.core.errors import InputError
@@ -111,7 +111,8 @@ def record_options(
     """Give a command one option for each named field of a record.
 
     Name, type and help text of an option are those of the field.  The command receives the values
-    as the dictionary *into*, with None for what was not given.  Times are read as ISO 8601.
+    as the dictionary *into*, with None for what was not given.  Times are read as ISO 8601.  A
+    value that the record does not allow raises `InputError` with the option and the value.
     """
     fields = {name: record.model_fields[name] for name in names}
     times = {name for name, field in fields.items() if datetime in _types(field.annotation)}
@@ -139,6 +140,7 @@ def record_options(
             values = {name: given.pop(name) for name in fields}
             for name in times:
                 values[name] = _moment(values[name], name) if values[name] else None
+            _check(record, values)
             command(**given, **{into: values})
 
         del call.__wrapped__  # typer reads the signature below
@@ -147,6 +149,16 @@ def record_options(
         return call
 
     return decorate
+
+
+def _check(record: type[BaseModel], values: dict[str, Any]) -> None:
+    try:
+        record.model_validate({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        option = f"--{name.replace('_', '-')} {values[name]} is not possible: " if name else ""
+        raise InputError(option + first["msg"].lower()) from error
 
 
 def _types(annotation: Any) -> tuple[Any, ...]:
