@@ -30,6 +30,7 @@ __all__ = [
     "example_command",
     "given_settings",
     "record_options",
+    "report_warning",
 ]
 
 Command = TypeVar("Command", TyperCommand, TyperGroup)
@@ -86,6 +87,14 @@ def example_command(app: typer.Typer, name: str, example: str) -> Callable[[Func
 def command_group(example: str, **options: Any) -> typer.Typer:
     """A group of commands whose help shows an example."""
     return typer.Typer(cls=_with_example(TyperGroup, example), **options)
+
+
+def report_warning(text: str) -> None:
+    """Print a doubt about a result: one line on standard error, whatever the output format.
+
+    The same sentence stands under ``warnings`` in the JSON of the command.
+    """
+    typer.echo(f"napari-mosaik: warning: {' '.join(text.split())}", err=True)
 
 
 def given_settings(texts: Sequence[str] | None) -> dict[str, str]:

@@ -15,6 +15,7 @@ from napari_mosaik.cli.common import (
     example_command,
     given_settings,
     record_options,
+    report_warning,
 )
 from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
 from napari_mosaik.core.errors import InputError
@@ -116,7 +117,7 @@ def segment(
         if count:
             typer.echo(f"excluded, {reason}: {count}")
     for text in record.get("warnings", ()):
-        typer.echo(f"⚠ {text}", err=True)
+        report_warning(text)
 
 
 def _region(text: str) -> RegionUm:

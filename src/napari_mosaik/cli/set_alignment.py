@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from napari_mosaik.cli.common import CaseFolder, JsonOutput, example_command
+from napari_mosaik.cli.common import CaseFolder, JsonOutput, example_command, report_warning
 from napari_mosaik.cli.show import figure, print_json
 from napari_mosaik.core.errors import InputError
 
@@ -81,7 +81,7 @@ def _by_landmarks(
     )
     entry = given_alignment.set_alignment_by_landmarks(case, frame, pairs, kind)
     for message in pairs.warnings(kind):
-        typer.echo(f"⚠ {message}", err=True)
+        report_warning(message)
     residuals = pairs.residuals_um(pairs.fit(kind, frame, "cd34"))
     return entry, [float(residual) for residual in residuals]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_mosaik.cli.common import JsonOutput, OnDamage, example_command
+from napari_mosaik.cli.common import JsonOutput, OnDamage, example_command, report_warning
 from napari_mosaik.cli.show import Bar, print_json, table
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError, MissingPixelSize
@@ -98,7 +98,7 @@ def slide_entry(
         with open_slide(path, spacing, frame=stain, damaged=policy, icc=icc) as opened:
             found, source = opened.lattice.spacing_um, opened.spacing_source
             if "warning" in opened.properties:
-                typer.echo(f"warning: {path.name}: {opened.properties['warning']}", err=True)
+                report_warning(f"{path.name}: {opened.properties['warning']}")
     except MissingPixelSize as error:
         if not profile:
             raise MissingPixelSize(
