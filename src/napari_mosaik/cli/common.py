@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -27,6 +30,7 @@ __all__ = [
     "SettingChanges",
     "StainName",
     "command_group",
+    "display_problem",
     "example_command",
     "given_settings",
     "record_options",
@@ -87,6 +91,26 @@ def example_command(app: typer.Typer, name: str, example: str) -> Callable[[Func
 def command_group(example: str, **options: Any) -> typer.Typer:
     """A group of commands whose help shows an example."""
     return typer.Typer(cls=_with_example(TyperGroup, example), **options)
+
+
+def display_problem() -> str:
+    """Why no window can open on this computer; empty where one can.
+
+    Qt aborts the process where it cannot reach the display, so another process tries first.
+    """
+    if not sys.platform.startswith("linux"):
+        return ""
+    if os.environ.get("QT_QPA_PLATFORM", "").split(":")[0] in ("offscreen", "minimal", "vnc"):
+        return ""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "there is no display (DISPLAY is not set); over ssh connect with `ssh -X`"
+    attempt = "from qtpy.QtGui import QGuiApplication; QGuiApplication([])"
+    ended = subprocess.run([sys.executable, "-c", attempt], capture_output=True, text=True)
+    if ended.returncode == 0:
+        return ""
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("qt.qpa")]
+    reason = lines[0].partition(": ")[2] if lines else ended.stderr.strip()[-200:]
+    return f"Qt cannot open the display {os.environ.get('DISPLAY', '')} ({reason})"
 
 
 def report_warning(text: str) -> None:

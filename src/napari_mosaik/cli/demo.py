@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from napari_mosaik.cli.case import run_case
-from napari_mosaik.cli.common import Seed, example_command
+from napari_mosaik.cli.common import Seed, display_problem, example_command
 from napari_mosaik.cli.show import Bar, drive, figure, table
 
 __all__ = ["commands"]
@@ -50,7 +48,7 @@ def demo(
     typer.echo(f"figures: {out / 'metrics.json'}")
     typer.echo(f"report:  {report}")
     typer.echo("Synthetic sample data. Research use only.")
-    if not headless and _has_display():
+    if not headless and not display_problem():
         from napari_mosaik.cli.review import open_window
 
         open_window(held_out.root)
@@ -114,9 +112,3 @@ def _show(metrics: dict[str, Any]) -> None:
 
 def _three(errors: dict[str, Any]) -> list[str]:
     return [figure(errors.get(key)) for key in ("mse", "mae", "r2")]
-
-
-def _has_display() -> bool:
-    if sys.platform.startswith("linux"):
-        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    return True

@@ -1,17 +1,24 @@
-"""The `napari-mosaik` command: exit code 0, 2 for a user's error, 1 for an internal error."""
+"""The `napari-mosaik` command: its groups of commands, and what it says of an error."""
 
 from __future__ import annotations
 
+import codecs
+import io
+import logging
 import sys
+import unicodedata
+import warnings
 from importlib import import_module
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from napari_mosaik.cli.common import command_group
 from napari_mosaik.core.errors import MosaikError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "run_command"]
+
+_UsageError = typer.BadParameter.__mro__[1]  # of the click that typer brings along
 
 COMMAND_FILES = (
     "demo",
@@ -50,17 +57,60 @@ def _version(
         raise typer.Exit
 
 
-def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and end the process."""
+def run_command(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 2 after one line for what the user can mend."""
+    _prepare_streams()
     try:
-        app(args=arguments, prog_name="napari-mosaik")
+        # Without its standalone mode typer leaves the messages to us; it returns an exit code
+        # where the command ended by one.
+        return int(app(args=arguments, prog_name="napari-mosaik", standalone_mode=False) or 0)
     except MosaikError as error:
         _report(str(error))
-        sys.exit(2)
-    except KeyboardInterrupt:
-        _report("interrupted; nothing unfinished was stored. The same command resumes from here")
-        sys.exit(130)
-    sys.exit(0)
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx else "napari-mosaik"
+        message = error.format_message().replace("Value error, ", "").rstrip(".")
+        if message.startswith("Usage:"):  # a group without a command shows its help
+            error.show()
+        else:
+            _report(f"{message}; see: {command} --help")
+    except SystemExit as end:
+        # typer ends so where the reader of a pipe (`| head`) has ended: no error.
+        return 0 if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
+    except MemoryError as error:
+        _report(
+            f"the memory of this computer is not enough ({error or 'allocation failed'}); close "
+            "other programs or give a smaller region"
+        )
+    except OSError as error:
+        if error.errno is None:
+            raise
+        from napari_mosaik.io.files import operating_system_message
+
+        _report(operating_system_message(error))
+    return 2
+
+
+def _prepare_streams() -> None:
+    """Output that no console refuses, and no warning or log line of a library."""
+    codecs.register_error("mosaik", _similar_letters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="mosaik")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    if not logging.root.handlers:
+        logging.root.addHandler(logging.NullHandler())
+
+
+_SIMILAR = {"µ": "u", "μ": "u", "·": "-", "×": "x", "–": "-", "→": "->", "⚠": "!", "✓": "ok"}
+
+
+def _similar_letters(error: UnicodeError) -> tuple[str, int]:
+    """What a console that lacks a letter shows instead: µm as um, ² as 2, é as e, else '?'."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    plain = "".join(_SIMILAR.get(c) or unicodedata.normalize("NFKD", c) for c in text)
+    return plain.encode("ascii", "ignore").decode() or "?" * len(text), error.end
 
 
 def _report(text: str) -> None:

@@ -13,6 +13,7 @@ from napari_mosaik.cli.common import (
     JsonOutput,
     StainName,
     command_group,
+    display_problem,
     example_command,
 )
 from napari_mosaik.cli.show import figure, print_json, table
@@ -58,7 +59,7 @@ def open_window(case: Path) -> None:
     Raises
     ------
     InputError
-        Where napari or Qt is missing, with the command that installs them.
+        Where napari or Qt is missing, with the command that installs them, or there is no display.
     """
     try:
         import napari  # noqa: F401
@@ -68,6 +69,8 @@ def open_window(case: Path) -> None:
             f"the window needs napari and Qt ({error}); install them with: "
             "pip install 'napari-mosaik[all]'"
         ) from error
+    if problem := display_problem():
+        raise InputError(f"the window cannot open: {problem}. `report` works without a display")
     from napari_mosaik.widgets import show_case
 
     show_case(case)

@@ -66,8 +66,13 @@ def drive(work: Generator[Progress, None, T], what: str, bar: Bar) -> T:
 
 
 def print_json(value: Any) -> None:
-    """Write one JSON document to the standard output; NaN becomes null."""
-    typer.echo(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False))
+    """Write one JSON document to the standard output; NaN becomes null.
+
+    Letters that the console cannot show are escaped, so that no program reads a wrong one.
+    """
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
+    ascii_only = encoding != "utf8"
+    typer.echo(json.dumps(_plain(value), indent=1, ensure_ascii=ascii_only, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ from napari_mosaik.core.errors import CaseLocked, InputError, MosaikError
 
 __all__ = [
     "file_digest",
+    "operating_system_message",
     "read_json",
     "remove_tree",
     "saving",
@@ -29,10 +30,16 @@ __all__ = [
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EACCES: "you may not write there; choose another folder or change its permissions",
-    errno.EPERM: "you may not write there; choose another folder or change its permissions",
+    errno.EACCES: "permission denied; change the permissions or choose another place",
+    errno.EPERM: "permission denied; change the permissions or choose another place",
     errno.EROFS: "the disk is read-only; copy the case to a folder that can be written",
 }
+
+
+def operating_system_message(error: OSError) -> str:
+    """One sentence for an error of the operating system, with the file if it is known."""
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 @contextlib.contextmanager
@@ -41,7 +48,7 @@ def saving(what: str, where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}")
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise MosaikError(f"{what} could not be saved in {where}: {reason}.") from error
 
 

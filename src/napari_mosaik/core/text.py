@@ -1,0 +1,57 @@
+"""Text files as other programs write them: UTF-8 or UTF-16 with or without a mark, Latin-1."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+
+from napari_mosaik.core.errors import InputError
+
+__all__ = ["decoded", "read_text"]
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16, so it comes before it
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# Latin-1 letters (and ° ² ³ µ) among ASCII text, at most two in a row.  Longer runs are letters of
+# another script in a code page that nothing states.
+_LATIN = re.compile(rb"(?:[\x00-\x7f]|(?<![\x80-\xff]{2})[\xb0\xb2\xb3\xb5\xc0-\xff])*")
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file, whatever of UTF-8, UTF-16 and UTF-32 it is written in.
+
+    A file in Latin-1 is read where its accented letters stand alone in ASCII text.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read (with the reason of the operating system), or its encoding is
+        none of these.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {(error.strerror or str(error)).lower()}"
+        ) from error
+    return decoded(content, str(path))
+
+
+def decoded(content: bytes, name: str) -> str:
+    """The text of bytes, as `read_text`; *name* stands in the message of an error."""
+    encoding = next((text for mark, text in _MARKS if content.startswith(mark)), "")
+    if not encoding and len(content) >= 2 and 0 in content[:2] and content[:2] != b"\0\0":
+        encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
+    try:
+        return content.decode(encoding or "utf-8")
+    except UnicodeDecodeError as error:
+        if not encoding and _LATIN.fullmatch(content):
+            return content.decode("latin-1")
+        raise InputError(
+            f"{name} is no text in {encoding or 'UTF-8'} (byte {error.start}); save it as UTF-8"
+        ) from error
