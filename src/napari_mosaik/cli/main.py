@@ -18,7 +18,8 @@ from napari_mosaik.core.errors import MosaikError
 
 __all__ = ["app", "run_command"]
 
-_UsageError = typer.BadParameter.__mro__[1]  # of the click that typer brings along
+# UsageError of the click that typer brings along
+_UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # type: ignore[assignment]
 
 COMMAND_FILES = (
     "demo",
