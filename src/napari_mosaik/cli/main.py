@@ -19,7 +19,7 @@ from napari_mosaik.core.errors import MosaikError
 __all__ = ["app", "run_command"]
 
 # UsageError of the click that typer brings along
-_UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # type: ignore[assignment]
+_UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
 COMMAND_FILES = (
     "demo",
