@@ -269,7 +269,11 @@ def _states(cases: list[Any], json: bool) -> None:
                     "patient": case.patient,
                     "slides": sorted(STAIN_TITLES[stain] for stain in case.file.slides),
                     "steps": {
-                        name: {"state": state.word, "reason": state.reason}
+                        name: {
+                            "state": state.word,
+                            "reason": state.reason,
+                            "warnings": list(state.warnings),
+                        }
                         for name, state in view.states.items()
                     },
                 }
@@ -279,7 +283,9 @@ def _states(cases: list[Any], json: bool) -> None:
         return
     for case, view in views.items():
         rows = [
-            [step.title, view.states[step.name].word, view.states[step.name].reason]
+            [step.title, state.word, "\n".join([*filter(None, [state.reason]), *doubts])]
             for step in STEPS
+            for state in (view.states[step.name],)
+            for doubts in ([f"⚠ {text}" for text in state.warnings],)
         ]
         table(f"{case.name} · {case.patient}", ["step", "state", "reason"], rows, words=True)

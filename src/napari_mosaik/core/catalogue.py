@@ -68,6 +68,8 @@ CORRECTIONS: Final = {
 
 DAMAGED: Final = "damaged"
 """Entry of a tissue result's record: the damaged tiles of the slide that were excluded."""
+WARNINGS: Final = "warnings"
+"""Entry of a record or document: doubts about the results, one sentence each."""
 STAINING: Final = "staining"
 """Entry of a record: the stain vectors of a slide with their source, and warnings."""
 ARTEFACT_AREAS: Final = "artefact_mm2"

@@ -30,6 +30,7 @@ _SUPERSCRIPT: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸�
 
 STATE_MARKS: Final[dict[str, tuple[str, str]]] = {
     "done": ("✓", "done"),
+    "doubtful": ("⚠", "done, please check"),
     "stale": ("↻", "stale"),
     "missing": ("–", "not run"),
     "running": ("▸", "running"),

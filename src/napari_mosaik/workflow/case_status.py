@@ -21,6 +21,7 @@ from napari_mosaik.core.artifact import (
     defined_artifacts,
     defined_sources,
 )
+from napari_mosaik.core.catalogue import WARNINGS
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
@@ -101,7 +102,11 @@ class _Resolution:
         """Assess all steps, in order."""
         for step in STEPS:
             self.verdicts[step.name] = self._assess(step)
-        states = {name: StepStatus(one.word, _reason(one)) for name, one in self.verdicts.items()}
+        states = {
+            step.name: StepStatus(verdict.word, _reason(verdict), self._warnings(step, verdict))
+            for step in STEPS
+            for verdict in (self.verdicts[step.name],)
+        }
         return CaseStatus(
             MappingProxyType(dict(self.recipe)),
             MappingProxyType(states),
@@ -130,6 +135,12 @@ class _Resolution:
             return _Verdict("missing", "not run")
         different = next((one for one in stored if one is not None and one != origin), None)
         return _Verdict("done") if different is None else _stale(different, origin)
+
+    def _warnings(self, step: Step[Any], verdict: _Verdict) -> tuple[str, ...]:
+        """The doubts that were recorded with the stored results."""
+        if verdict.word not in ("done", "stale"):
+            return ()
+        return tuple(map(str, self.case.store.record(step.writes[0]).get(WARNINGS, ())))
 
     def _digest(self, entry: Artifact[Any] | Source) -> str:
         if entry.name not in self.digests and isinstance(entry, Source):

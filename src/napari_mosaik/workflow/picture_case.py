@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, final
 
 from napari_mosaik.core.artifact import Artifact, Progress, Source
-from napari_mosaik.core.catalogue import ALIGNMENT, GIVEN_ALIGNMENT
+from napari_mosaik.core.catalogue import ALIGNMENT, GIVEN_ALIGNMENT, WARNINGS
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.params import Params
@@ -119,6 +119,10 @@ class PictureContext(DiskWork):
     def note(self, name: str, value: Any) -> None:
         """Put a JSON-able fact into the record of the step."""
         self.notes[name] = value
+
+    def warn(self, text: str) -> None:
+        """Record a doubt about the results."""
+        self.notes.setdefault(WARNINGS, []).append(text)
 
     def has(self, entry: Artifact[Any] | Source) -> bool:
         """Whether an optional input is available."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import napari_mosaik
 from napari_mosaik.core.artifact import Artifact, Origin, Progress, Source
+from napari_mosaik.core.catalogue import STAINING, WARNINGS
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
@@ -207,9 +208,17 @@ def _commit(
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "params": params.model_dump(mode="json"),
         **notes,
+        WARNINGS: _doubts(notes, results),
     }
     case.store.commit(origin, results, record)
     case.log("step", step=step.name, seconds=notes["seconds"], origin=origin.digest())
+
+
+def _doubts(notes: Mapping[str, Any], results: Mapping[Artifact[Any], object]) -> list[str]:
+    """The warnings that a step gave, those about the stain and those in its documents."""
+    documents = [value for value in results.values() if isinstance(value, dict)]
+    sources = (notes, notes.get(STAINING) or {}, *documents)
+    return list(dict.fromkeys(str(text) for one in sources for text in one.get(WARNINGS) or ()))
 
 
 def run_until(

@@ -22,10 +22,19 @@ Body = Callable[["StepContext", P], Generator[Progress, None, Results]]
 
 @dataclass(frozen=True, slots=True)
 class StepStatus:
-    """Status of a step: done, stale, missing (it can run) or blocked, and the reason."""
+    """Status of a step: done, stale, missing (it can run) or blocked, and the reason.
+
+    ``warnings`` are the doubts that the step recorded about its stored results.
+    """
 
     word: Word
     reason: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def mark(self) -> str:
+        """The state as it is marked: a check mark means judged and good, so a doubt has its own."""
+        return "doubtful" if self.word == "done" and self.warnings else self.word
 
 
 @dataclass(frozen=True, slots=True)

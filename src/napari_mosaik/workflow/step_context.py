@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Artifact, Progress, Source
-from napari_mosaik.core.catalogue import CORRECTIONS, GIVEN_ALIGNMENT, INJECTION, PET, SLIDES
+from napari_mosaik.core.catalogue import (
+    CORRECTIONS,
+    GIVEN_ALIGNMENT,
+    INJECTION,
+    PET,
+    SLIDES,
+    WARNINGS,
+)
 from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import InjectionRecord, PetImage
@@ -111,6 +118,9 @@ class StepContext(Protocol):
 
     def note(self, name: str, value: Any) -> None:
         """Put a JSON-able fact into the record that is stored with the step's results."""
+
+    def warn(self, text: str) -> None:
+        """Record a doubt about the results: the step is then marked ⚠ with this sentence, not ✓."""
 
     # --- inputs ---------------------------------------------------------------------------------
     def has(self, entry: Artifact[Any] | Source) -> bool:
@@ -280,6 +290,10 @@ class CaseInputs:
     def note(self, name: str, value: Any) -> None:
         """Put a JSON-able fact into the record that is stored with the step's results."""
         self.notes[name] = value
+
+    def warn(self, text: str) -> None:
+        """Record a doubt about the results."""
+        self.notes.setdefault(WARNINGS, []).append(text)
 
     def check(self, entry: Artifact[Any] | Source) -> None:
         """Raise ``KeyError`` for an input that the step does not declare."""

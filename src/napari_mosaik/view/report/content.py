@@ -118,8 +118,9 @@ def gather_report(case: Case) -> ReportData:
 def _states(case: Case) -> tuple[StepState, ...]:
     states = case_status(case).states
     return tuple(
-        StepState(step.title, states[step.name].word, states[step.name].reason, step.about)
+        StepState(step.title, state.mark, state.reason or "; ".join(state.warnings), step.about)
         for step in STEPS
+        for state in (states[step.name],)
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from qtpy.QtCore import Qt, Signal
@@ -46,7 +47,9 @@ def summary(states: Sequence[StepStatus]) -> StepStatus:
             return StepStatus(
                 "blocked", f"{len(runnable)} of {len(states)} done; {blocked[0].reason}"
             )
-    return min(states, key=lambda state: _ORDER.index(state.word))
+    first = min(states, key=lambda state: _ORDER.index(state.word))
+    doubts = tuple(text for state in states for text in state.warnings)
+    return replace(first, warnings=tuple(dict.fromkeys(doubts)))
 
 
 class _Head(QFrame):
@@ -157,9 +160,12 @@ class StepSection(QWidget):
         self.form.setEnabled(not running)
         word = "running" if running else state.word
         detail = result if word == "done" else "" if word == "running" else state.reason
-        mark, name = STATE_MARKS[word]
+        mark, name = STATE_MARKS["running" if running else state.mark]
         if word == "stale" and result:
             detail = f"{detail}; last result: {result}"
+        if word in ("done", "stale"):
+            new = [f"⚠ {text}" for text in state.warnings if text not in detail]
+            detail = "\n".join([*filter(None, [detail]), *new])
         text = f"{mark} {name}" if self._alone else f"{mark} {self.step.title}: {name}"
         self.state.setText(text + (f" · {detail}" if detail and detail != name else ""))
 
@@ -296,12 +302,12 @@ class StepPage(Page):
             title = next(s.title for s in self.steps if s.name == self._running)
             self.head.show_state("running", title if len(self.steps) > 1 else "")
             return
-        self.head.show_state(state.word, self._line(state))
+        self.head.show_state(state.mark, self._line(state))
 
     def _line(self, state: StepStatus) -> str:
         if state.word == "done":
             lines = [self._results[n].split("\n")[0] for n in self.names if self._results.get(n)]
-            return " · ".join(dict.fromkeys(lines))
+            return " · ".join(dict.fromkeys([*lines, *state.warnings[:1]]))
         return "" if state.word == "missing" else state.reason
 
     def _show_body(self) -> None:
