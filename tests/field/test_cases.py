@@ -11,9 +11,8 @@ from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.step import Step, StepStatus
-
-from ..cli.test_commands import call
-from ..workflow.conftest import FIRST, Settings, case, install
+from tests.cli.test_commands import call
+from tests.workflow.conftest import FIRST, Settings, case, install
 
 __all__ = ["case"]
 
