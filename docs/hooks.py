@@ -165,7 +165,7 @@ def commands_page() -> str:
     """The help of every command, as the command prints it."""
     import typer
 
-    from napari_mosaik.cli.main import app
+    from napari_mosaik.cli.app import app
 
     parts = ["# Commands\n", "What `napari-mosaik COMMAND --help` prints.\n"]
     for path, command in _commands(typer.main.get_command(app), ()):

@@ -15,7 +15,7 @@ import tifffile
 import typer
 
 from napari_mosaik.cli import main
-from napari_mosaik.cli.main import app
+from napari_mosaik.cli.app import app
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.phantom import sample
 

@@ -10,7 +10,7 @@ import tifffile
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from napari_mosaik.cli.main import app
+from napari_mosaik.cli.app import app
 from napari_mosaik.core import CaseLocked, InputError
 from napari_mosaik.core.catalogue import (
     ARTEFACT_AREAS,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from napari_mosaik.cli.main import app
+from napari_mosaik.cli.app import app
 from napari_mosaik.core import InputError, LabelImage, Lattice, Origin, Table
 from napari_mosaik.core.catalogue import VESSEL_OBJECTS, VESSELS
 from napari_mosaik.io import CaseFile, create_case

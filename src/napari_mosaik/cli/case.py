@@ -58,9 +58,10 @@ def sample(
     case: Annotated[list[str] | None, typer.Option(help="Only this case. Repeatable.")] = None,
 ) -> None:
     """Write the synthetic sample cohort with its ground truth."""
+    from napari_mosaik.io.files import saving
     from napari_mosaik.phantom import sample as make
 
-    with Bar() as bar:
+    with Bar() as bar, saving("the sample cohort", folder):
         made = drive(make(folder, size, seed, case or None), f"Sample cohort ({size})", bar)
     for path in made:
         typer.echo(path)

@@ -56,9 +56,11 @@ def demo(
 
 def _cohort(folder: Path, size: str, seed: int, bar: Bar) -> list[Any]:
     from napari_mosaik.io import Case
+    from napari_mosaik.io.files import saving
     from napari_mosaik.phantom import sample
 
-    made = drive(sample(folder, size, seed, None), f"Sample cohort ({size})", bar)
+    with saving("the sample cohort", folder):
+        made = drive(sample(folder, size, seed, None), f"Sample cohort ({size})", bar)
     return [Case(path) for path in made]
 
 

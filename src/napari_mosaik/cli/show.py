@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -18,7 +19,13 @@ T = TypeVar("T")
 
 
 class Bar:
-    """A progress bar on the error stream; plain lines where that is no terminal."""
+    """A progress bar on the error stream; plain lines where that is no terminal.
+
+    A line is written once its work has taken a while or the next work begins: input that is refused
+    at once leaves one line, the error.
+    """
+
+    DELAY_S = 2.0
 
     def __init__(self, quiet: bool = False) -> None:
         from rich.console import Console
@@ -28,7 +35,8 @@ class Bar:
         self._console = Console(stderr=True)
         self._live = self._console.is_terminal and not quiet
         self._quiet = quiet
-        self._last = ""
+        self._last = self._pending = ""
+        self._began = 0.0
         self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -46,16 +54,25 @@ class Bar:
         self._bar.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is None:
+            self._write_pending()
         self._bar.stop()
 
+    def _write_pending(self) -> None:
+        if self._pending and not self._quiet:
+            self._console.print(self._pending, highlight=False, markup=False)
+        self._pending = ""
+
     def show(self, what: str, progress: Progress) -> None:
-        """Move the bar; a new *what* is also written as a line."""
+        """Move the bar; *what* is also written as a line."""
         if what != self._last:
-            self._last = what
-            if not self._quiet:
-                self._console.print(what, highlight=False, markup=False)
+            self._write_pending()
+            self._last = self._pending = what
+            self._began = time.monotonic()
             self._bar.reset(self._task, total=1.0)
+        elif time.monotonic() - self._began > self.DELAY_S:
+            self._write_pending()
         text = progress.text if progress.text != what else ""
         self._bar.update(self._task, completed=progress.fraction, description=f"  {text}"[:60])
 

@@ -30,8 +30,8 @@ __all__ = [
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EACCES: "permission denied; change the permissions or choose another place",
-    errno.EPERM: "permission denied; change the permissions or choose another place",
+    errno.EACCES: "permission denied; change the permissions or choose another folder",
+    errno.EPERM: "permission denied; change the permissions or choose another folder",
     errno.EROFS: "the disk is read-only; copy the case to a folder that can be written",
 }
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
+from napari_mosaik.core.text import read_text
 from napari_mosaik.register.params import AlignKind
 
 __all__ = ["fit_landmarks", "landmark_names", "read_landmarks", "read_matrix"]
@@ -22,8 +24,11 @@ MIN_PAIRS = {"rigid": 2, "similarity": 2, "affine": 3}
 def read_landmarks(path: str | Path, spacing_um: float | tuple[float, float]) -> FloatArray:
     """Landmarks (n, 2) of one image, row and column in µm.
 
-    The file has a header with the columns ``X`` (column) and ``Y`` (row) in pixels; other columns
-    are ignored.  Pixel (0, 0) covers 0 to 1: positions are multiplied by the pixel size.
+    The file has a header with the columns ``X`` (column) and ``Y`` (row) in pixels, or in µm if
+    the header says so (``X [µm]``); or ``axis-1`` and ``axis-0`` as napari saves points.  Other
+    columns and empty rows are ignored.  Pixel (0, 0) covers 0 to 1: positions are multiplied by
+    the pixel size.  Excel's line ``sep=;`` is understood, as are decimal commas where the
+    separator is none.
 
     Parameters
     ----------
@@ -35,40 +40,91 @@ def read_landmarks(path: str | Path, spacing_um: float | tuple[float, float]) ->
     Raises
     ------
     InputError
-        If the file cannot be read, lacks the columns, or a position is not a number.
+        If the file cannot be read, lacks the columns, or a position is not a finite number; line
+        and value are named.
     """
-    rows, x, y = _rows(path)
-    try:
-        points = [[float(row[y]), float(row[x])] for row in rows]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the landmark file {path} has a value that is not a number") from error
-    pixels = np.asarray(points, np.float64).reshape(-1, 2)
-    return np.asarray(pixels * np.asarray(spacing_um, float), np.float64)
+    landmarks = _read(path)
+    unit = 1.0 if landmarks.in_um else np.asarray(spacing_um, float)
+    return np.asarray(np.reshape(landmarks.positions, (-1, 2)) * unit, np.float64)
 
 
 def landmark_names(path: str | Path) -> list[str]:
     """Name of each landmark of a file: its first column, or its number from 1."""
-    rows, x, y = _rows(path)
-    first = next(iter(rows[0])) if rows else x
-    named = first not in (x, y)
-    return [
-        (row[first] or "").strip() or str(n) if named else str(n) for n, row in enumerate(rows, 1)
-    ]
+    return _read(path).names
 
 
-def _rows(path: str | Path) -> tuple[list[dict[str, Any]], str, str]:
-    """Rows of a landmark file and the names of its columns X and Y."""
+class _Landmarks(NamedTuple):
+    names: list[str]
+    positions: list[tuple[float, float]]  # row, column
+    in_um: bool
+
+
+_COLUMN = re.compile(
+    r"(?:centroid |position )?([xy])"
+    r"(?:[ _]*[\[(]?(px|pixels?|µm|μm|um|microns?|micrometers?)[\])]?)?"
+)
+
+
+def _read(path: str | Path) -> _Landmarks:
+    lines = read_text(path).splitlines()
+    start, delimiter = 0, ""
+    if lines and lines[0].lower().startswith("sep="):  # Excel's own line
+        start, delimiter = 1, lines[0][4:5]
+    first = lines[start] if len(lines) > start else ""
+    delimiter = delimiter or max(",;\t", key=first.count)
+    rows = csv.reader(lines[start:], delimiter=delimiter)
+    header = [name.strip().lower() for name in next(rows, [])]
+    x, y, in_um = _columns(header, path, first)
+    named = 0 not in (x, y)
+    names, positions = [], []
+    for line, row in enumerate(rows, start + 2):
+        if not any(cell.strip() for cell in row):
+            continue
+        place = f"the landmark file {path}, line {line}"
+        positions.append((_number(row, y, delimiter, place), _number(row, x, delimiter, place)))
+        names.append((row[0].strip() if named else "") or str(len(positions)))
+    return _Landmarks(names, positions, in_um)
+
+
+def _columns(header: list[str], path: str | Path, first: str) -> tuple[int, int, bool]:
+    """Where X and Y stand in a header, and whether they are in µm rather than in pixels."""
+    places: dict[tuple[str, bool], int] = {}
+    for number, name in enumerate(header):
+        if name in ("axis-0", "axis-1"):
+            places.setdefault(("yx"[int(name[-1])], False), number)
+        elif match := _COLUMN.fullmatch(name):
+            in_um = bool(match[2]) and match[2][0] in "µμum"
+            places.setdefault((match[1], in_um), number)
+    if "shape-type" in header:
+        raise InputError(
+            f"{path} holds shapes of napari, not landmarks; save a Points layer with one point "
+            "per landmark"
+        )
+    for in_um in (False, True):
+        if ("x", in_um) in places and ("y", in_um) in places:
+            return places["x", in_um], places["y", in_um], in_um
+    raise InputError(
+        f"the landmark file {path} needs the columns X and Y in pixels (or axis-0 and axis-1, as "
+        f"napari saves points), not '{first}'"
+    )
+
+
+def _number(row: list[str], column: int, delimiter: str, place: str) -> float:
+    """A coordinate; a comma is a decimal comma, unless it may as well separate thousands."""
+    text = row[column].strip() if column < len(row) else ""
+    if not text:
+        raise InputError(f"{place}: a coordinate is missing; complete or delete the line")
+    if "," in text and delimiter != ";" and re.fullmatch(r"-?\d{1,3}(,\d{3})+", text):
+        raise InputError(
+            f"{place}: '{text}' may have a decimal comma or separated thousands; write a point"
+        )
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the landmark file {path} cannot be read: {error}") from error
-    first = text.splitlines()[0] if text.strip() else ""
-    delimiter = max(",;\t", key=first.count)
-    rows = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    names = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
-    if "x" not in names or "y" not in names:
-        raise InputError(f"the landmark file {path} needs the columns X and Y, not '{first}'")
-    return list(rows), names["x"], names["y"]
+        number = float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
+    except ValueError:
+        number = np.nan
+    if not np.isfinite(number):
+        raise InputError(f"{place}: '{text}' is not a number")
+    return number
 
 
 def read_matrix(path: str | Path, order: Literal["rc", "xy"] = "rc") -> FloatArray:
@@ -89,10 +145,7 @@ def read_matrix(path: str | Path, order: Literal["rc", "xy"] = "rc") -> FloatArr
     InputError
         If the file cannot be read, or its matrix is not an invertible affine transform in µm.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the matrix file {path} cannot be read: {error}") from error
+    text = read_text(path)
     try:
         matrix = np.asarray(_numbers(text), np.float64)
     except (ValueError, TypeError, KeyError) as error:

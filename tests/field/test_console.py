@@ -1,0 +1,139 @@
+"""The command line on consoles, disks and displays that refuse something."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from napari_mosaik.cli import main
+
+COMMAND = [sys.executable, "-m", "napari_mosaik"]
+
+
+def ended(*arguments, **environment):
+    """What a command does in a process of its own."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        env={**os.environ, **environment},
+    )
+
+
+def call(capsys, *arguments):
+    """Exit code and standard error of a command in this process."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return end.value.code or 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "cp1252", "ascii", "cp437", "utf-8"])
+def test_a_console_that_lacks_letters_shows_similar_ones(encoding):
+    end = ended("profiles", "--help", PYTHONIOENCODING=encoding)
+    assert end.returncode == 0, end.stderr
+    end = ended("kinetics", "--times-h", "24", PYTHONIOENCODING=encoding)
+    assert end.returncode == 0, end.stderr
+    assert b"?" not in end.stdout
+
+
+def test_json_is_lossless_on_every_console(tmp_path):
+    arguments = ("kinetics", "--times-h", "24", "--json")
+    plain = ended(*arguments, PYTHONIOENCODING="utf-8").stdout.decode("utf-8")
+    for encoding in ("cp932", "cp1252"):
+        other = ended(*arguments, PYTHONIOENCODING=encoding).stdout.decode(encoding)
+        assert json.loads(other) == json.loads(plain)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EACCES, "permission denied"),
+        (errno.EROFS, "the disk is read-only"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(capsys, monkeypatch, tmp_path, number, words):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number), str(tmp_path / "file.tif"))
+
+    monkeypatch.setattr("napari_mosaik.phantom.sample", refuse)
+    code, error = call(capsys, "sample", tmp_path / "cohort")
+    assert (code, error.count("\n")) == (2, 1)
+    assert words in error
+    monkeypatch.setattr("napari_mosaik.cli.slide._described", refuse)
+    code, error = call(capsys, "slide", tmp_path / "file.tif")
+    assert (code, error.count("\n")) == (2, 1)
+    assert words in error
+    assert "file.tif" in error
+
+
+def test_too_little_memory_is_one_line(capsys, monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise MemoryError("Unable to allocate 36.0 GiB")
+
+    monkeypatch.setattr("napari_mosaik.cli.slide._described", refuse)
+    code, error = call(capsys, "slide", tmp_path / "file.tif")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "Unable to allocate 36.0 GiB" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("slides",), "No such command 'slides'. Did you mean 'slide'?; see: napari-mosaik --help"),
+        (("slide",), "Missing argument 'file'; see: napari-mosaik slide --help"),
+        (("slide", "x", "--no"), "No such option: --no"),
+        (("sample", "x", "--size", "big"), "Invalid value for '--size': 'big' is not one of"),
+        (("sample", "x", "--seed", "a"), "Invalid value for '--seed'"),
+    ],
+)
+def test_a_slip_of_the_command_line_is_one_line(capsys, arguments, words):
+    code, error = call(capsys, *arguments)
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith(f"napari-mosaik: {words}")
+
+
+def test_an_interrupt_during_the_imports_is_one_line(tmp_path):
+    """An interpreter that interrupts itself when the command line imports typer."""
+    (tmp_path / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from napari_mosaik.cli import main; main(['status', '.'])"
+    )
+    end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert end.returncode == 130
+    assert end.stderr.startswith("napari-mosaik: interrupted; nothing unfinished was stored")
+    assert end.stderr.count("\n") == 1
+
+
+def test_an_interrupt_of_a_command_is_one_line(capsys, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("napari_mosaik.cli.slide._described", interrupt)
+    code, error = call(capsys, "slide", tmp_path / "file.tif")
+    assert (code, error.count("\n")) == (130, 1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="displays of Linux")
+@pytest.mark.parametrize(("display", "words"), [("", "no display"), (":977", "display :977")])
+def test_the_window_needs_a_display(tmp_path, display, words):
+    pytest.importorskip("napari")
+    (tmp_path / "case.toml").write_text('name = "A"\npatient = "p"\n')
+    end = ended("view", tmp_path, DISPLAY=display, WAYLAND_DISPLAY="", QT_QPA_PLATFORM="")
+    assert end.returncode == 2, end.stderr
+    assert words in end.stderr.decode()
+    assert end.stderr.count(b"\n") == 1
+
+
+def test_the_end_of_a_pipe_is_no_error(tmp_path):
+    """`napari-mosaik weights | head -0`: the reader is gone before the first line."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        end = subprocess.run([*COMMAND, "weights"], stdout=pipe, stderr=subprocess.PIPE)
+    assert (end.returncode, end.stderr) == (0, b"")
