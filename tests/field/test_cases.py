@@ -1,20 +1,28 @@
 """Cases and cohorts: doubts in the status, moved files, damage, leaks, texts edited by hand."""
 
 import json
+import re
+import shutil
+from pathlib import Path
 
+import pydicom
 import pytest
 
-from napari_mosaik.core import Progress
-from napari_mosaik.core.catalogue import PET, STAINING
+from napari_mosaik.core import InputError, Progress
+from napari_mosaik.core.catalogue import PET, SLIDES, STAINING
+from napari_mosaik.io import Case, PetEntry, find_cases
+from napari_mosaik.predictor import leave_one_case_out, leave_one_patient_out
 from napari_mosaik.view.formatting import STATE_MARKS
 from napari_mosaik.workflow.case_status import case_status
+from napari_mosaik.workflow.cohort import training_cases
+from napari_mosaik.workflow.leaks import refuse_shared_sources
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.step import Step, StepStatus
 from tests.cli.test_commands import call
-from tests.workflow.conftest import FIRST, Settings, case, install
+from tests.workflow.conftest import FIRST, Settings, case, install, tiny_cohort
 
-__all__ = ["case"]
+__all__ = ["case", "tiny_cohort"]
 
 
 # --- green without proof --------------------------------------------------------------------------
@@ -66,3 +74,126 @@ def test_the_status_shows_doubts_as_text_and_as_json(doubtful, monkeypatch, caps
         "reason": "",
         "warnings": list(DOUBTS),
     }
+
+
+# --- leaks ----------------------------------------------------------------------------------------
+@pytest.fixture
+def cohort(tiny_cohort, tmp_path):
+    """A copy of the tiny sample cohort; nothing is computed."""
+    shutil.copytree(tiny_cohort, tmp_path / "cohort", ignore=lambda *_: ["truth"])
+    return tmp_path / "cohort"
+
+
+def edited(root, **values):
+    """Change texts of a case's ``case.toml``, as an editor would."""
+    path = root / "case.toml"
+    text = path.read_text("utf-8")
+    for key, value in values.items():
+        text = re.sub(rf'(?m)^{key} = ".*"$', f'{key} = "{value}"', text)
+    path.write_text(text, "utf-8")
+    return root
+
+
+def copied(root, folder, **values):
+    """A copy of a case under another folder, name and patient."""
+    shutil.copytree(root, root.parent / folder)
+    return edited(root.parent / folder, **values)
+
+
+@pytest.mark.parametrize("split", ["case", "patient"])
+def test_the_held_out_slides_under_another_name_are_not_trained_on(cohort, capsys, split):
+    copied(cohort / "B11", "C9", name="C9", patient="another patient")
+    code, _, err = told(capsys, "train", cohort, "--test", "B11", "--split", split)
+    assert code == 2
+    assert re.search(r"B11 \(.* C9 \(.* hold the same H&E slide", err)
+    assert err.count("\n") == 1
+
+
+def test_one_shared_slide_or_pet_is_enough_whatever_its_pixel_size(cohort, tmp_path):
+    cases = [Case(cohort / name) for name in ("A2", "B11")]
+    a2, b11 = cases
+    refuse_shared_sources(cases, "no")
+    slide = a2.file.slides["caix"].spaced((0.9, 0.9), "user")
+    taken = slide.model_copy(update={"path": str(a2.path(slide.path))})
+    b11.update(slides={**b11.file.slides, "caix": taken})
+    with pytest.raises(InputError, match=r"A2.*B11.*same CAIX slide"):
+        refuse_shared_sources(cases, "no")
+    with pytest.raises(InputError, match="same CAIX slide"):
+        training_cases(cases, "B11", "case")
+
+
+def test_the_same_pet_is_found_whatever_file_it_is_in(cohort):
+    cases = [Case(cohort / name) for name in ("A2", "B11")]
+    a2, b11 = cases
+    (path,) = a2.file.pet.paths
+    dataset = pydicom.dcmread(a2.path(path))
+    dataset.PatientID = "another"
+    dataset.save_as(b11.root / "other.dcm")
+    b11.update(pet=PetEntry(paths=("other.dcm",)))
+    with pytest.raises(InputError, match="same microPET slice"):
+        training_cases(cases, "B11", "case")
+
+
+def test_a_copy_without_its_slides_is_known_by_what_was_measured_on_them(cohort):
+    run_to_end_of(Case(cohort / "A2"), "tissue_he")
+    copied(cohort / "A2", "C9", name="C9")
+    for root in (cohort / "A2", cohort / "C9"):
+        Case(root).path(Case(root).file.slides["he"].path).unlink()
+    cases = [Case(cohort / name) for name in ("A2", "C9")]
+    with pytest.raises(InputError, match="same H&E slide"):
+        refuse_shared_sources(cases, "no", [SLIDES["he"]])
+
+
+def run_to_end_of(case, step):
+    for _ in run_until(case, read_recipe(case.root), step):
+        pass
+
+
+def test_a_classifier_is_not_assessed_on_a_copy_of_its_own_slide(cohort, capsys):
+    copied(cohort / "A2", "C9", name="C9", patient="another patient")
+    code, _, err = told(capsys, "retrain", cohort / "A2", cohort / "C9")
+    assert (code, "same H&E slide" in err) == (2, True)
+
+
+@pytest.mark.parametrize("other", [" p1", "P1", "P1\t", "ｐ1".replace("ｐ", "p")])
+def test_pseudonyms_are_compared_without_case_and_blanks(other):
+    patients = {"A": "P1", "B": other, "C": "P2"}
+    assert leave_one_patient_out(patients, "A").train == ("C",)
+    assert leave_one_case_out(patients, "A").shared_patient
+
+
+def test_pseudonyms_are_compared_as_composed_letters():
+    patients = {"A": "M\u00fcller", "B": "mu\u0308ller ", "C": "Möller"}
+    assert leave_one_patient_out(patients, "A").train == ("C",)
+
+
+def test_cases_of_one_name_are_both_shown_and_not_trained_on(cohort, capsys):
+    copied(cohort / "B11", "copy of B11")
+    code, out, _ = told(capsys, "status", cohort, "--json")
+    folders = [entry["folder"] for entry in json.loads(out).values()]
+    assert sorted(Path(folder).name for folder in folders) == ["A2", "B11", "B8", "copy of B11"]
+    assert code == 0
+    code, _, err = told(capsys, "train", cohort, "--test", "B11")
+    assert code == 2
+    assert {str(cohort / "B11"), str(cohort / "copy of B11")} <= set(re.findall(r"\((.*?)\)", err))
+
+
+def test_a_cohort_is_sorted_as_people_sort_with_progress_and_what_comes_next(cohort, capsys):
+    _, out, _ = told(capsys, "status", cohort)
+    table = out[out.index("Cohort") :]
+    assert re.findall(r"^ *([AB]\d+) ", table, re.M) == ["A2", "B8", "B11"]
+    assert re.search(r"B8 +0 of \d+ +run Tissue", table)
+
+
+def test_a_case_that_is_named_twice_or_linked_is_one_case(cohort):
+    (cohort / "link").symlink_to(cohort / "A2", target_is_directory=True)
+    found = find_cases([cohort, cohort / "A2"])
+    assert [path.name for path in found] == ["A2", "B11", "B8"]
+
+
+def test_an_unreadable_case_stops_no_other(cohort, capsys):
+    (cohort / "B8" / "case.toml").write_text("name = \n", "utf-8")
+    code, out, err = told(capsys, "status", cohort, "--json")
+    assert code == 2
+    assert sorted(json.loads(out)) == ["A2", "B11"]
+    assert re.search(r"B8.case.toml.*line 1", err)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from napari_mosaik.cli.slide import slide_entry
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.pet_records import InjectionRecord
+from napari_mosaik.core.text import natural_key
 
 __all__ = ["commands", "open_cases", "run_case"]
 
@@ -190,6 +192,7 @@ def run(
 ) -> None:
     """Run every missing or stale step whose inputs are available."""
     from napari_mosaik.workflow.annotations import annotation_results, retraining_effect
+    from napari_mosaik.workflow.leaks import case_labels
 
     if step and until:
         raise InputError("give either --step or --until, not both")
@@ -201,11 +204,11 @@ def run(
     failed: list[str] = []
     effects: dict[str, Any] = {}
     with Bar(quiet=json) as bar:
-        for case in opened:
+        for label, case in zip(case_labels(opened), opened, strict=True):
             try:
                 before = annotation_results(case)
                 _run_one(case, bar, step, until, scheduler, force)
-                effects[case.name] = retraining_effect(before, annotation_results(case))
+                effects[label] = retraining_effect(before, annotation_results(case))
             except MosaikError as error:
                 failed.append(str(error))
     _states(opened, json)
@@ -254,39 +257,73 @@ def _change(cases: list[Any], text: str) -> None:
 @example_command(commands, "status", "status cohort")
 def status(cases: CaseFolders, json: JsonOutput = False) -> None:
     """Show which steps are done, stale, missing or blocked, and why."""
-    _states(open_cases(cases), json)
+    from napari_mosaik.io import Case, find_cases
+
+    opened, failed = [], []
+    for path in find_cases(cases):
+        try:
+            opened.append(Case(path))
+        except MosaikError as error:
+            failed.append(str(error))
+    _states(opened, json, failed)
 
 
-def _states(cases: list[Any], json: bool) -> None:
+def _states(cases: list[Any], json: bool, failed: Sequence[str] = ()) -> None:
+    """Print the status of cases as people sort them; a case that cannot be read stops no other."""
     from napari_mosaik.workflow.case_status import case_status
+    from napari_mosaik.workflow.leaks import case_labels
+
+    views, wrong = [], list(failed)
+    labels = zip(case_labels(cases), cases, strict=True)
+    for label, case in sorted(labels, key=lambda one: natural_key(one[0])):
+        try:
+            views.append((label, case, case_status(case)))
+        except MosaikError as error:
+            wrong.append(str(error))
+    if json:
+        print_json({label: _state_record(case, view) for label, case, view in views})
+    else:
+        _state_tables(views)
+    if wrong:
+        raise InputError(" | ".join(wrong))
+
+
+def _state_record(case: Any, view: Any) -> dict[str, Any]:
+    done, of = view.progress
+    return {
+        "folder": str(case.root),
+        "patient": case.patient,
+        "slides": sorted(STAIN_TITLES[stain] for stain in case.file.slides),
+        "steps": {
+            name: {
+                "state": state.word,
+                "reason": state.reason,
+                "warnings": list(state.warnings),
+            }
+            for name, state in view.states.items()
+        },
+        "done": done,
+        "of": of,
+        "next": view.next_step,
+        "warnings": list(view.warnings),
+    }
+
+
+def _state_tables(views: list[tuple[str, Any, Any]]) -> None:
     from napari_mosaik.workflow.steps import STEPS
 
-    views = {case: case_status(case) for case in cases}
-    if json:
-        print_json(
-            {
-                case.name: {
-                    "folder": str(case.root),
-                    "patient": case.patient,
-                    "slides": sorted(STAIN_TITLES[stain] for stain in case.file.slides),
-                    "steps": {
-                        name: {
-                            "state": state.word,
-                            "reason": state.reason,
-                            "warnings": list(state.warnings),
-                        }
-                        for name, state in view.states.items()
-                    },
-                }
-                for case, view in views.items()
-            }
-        )
-        return
-    for case, view in views.items():
+    for label, case, view in views:
         rows = [
             [step.title, state.word, "\n".join([*filter(None, [state.reason]), *doubts])]
             for step in STEPS
             for state in (view.states[step.name],)
             for doubts in ([f"⚠ {text}" for text in state.warnings],)
         ]
-        table(f"{case.name} · {case.patient}", ["step", "state", "reason"], rows, words=True)
+        table(f"{label} · {case.patient}", ["step", "state", "reason"], rows, words=True)
+        for text in view.warnings:
+            typer.echo(f"⚠ {text}")
+    if len(views) > 1:
+        rows = [
+            [label, "{} of {}".format(*view.progress), view.next_step] for label, _, view in views
+        ]
+        table("Cohort", ["case", "done", "next"], rows, words=True)

@@ -122,9 +122,10 @@ def train(
 ) -> None:
     """Train the uptake network without one case, and add the model to that case."""
     from napari_mosaik.predictor import TrainParams
-    from napari_mosaik.workflow.cohort import train_network
+    from napari_mosaik.workflow.cohort import train_network, training_cases
 
     found = open_cases(cohort)
+    training, chosen = training_cases(found, test, split)
     params = TrainParams.preset(preset)
     with Bar(quiet=json) as bar:
         model = drive(
@@ -133,8 +134,11 @@ def train(
             bar,
         )
     if json:
-        print_json({"model": model, "test_case": test, "split": split, "seed": seed})
+        facts = {"model": model, "test_case": test, "split": split, "seed": seed}
+        names = [case.name for case in training]
+        print_json({**facts, "training_cases": names, "warnings": list(chosen.warnings)})
     else:
+        typer.echo(f"trained on {', '.join(case.name for case in training)}")
         typer.echo(f"model {model} is in case {test}; predict with: napari-mosaik predict CASE")
 
 

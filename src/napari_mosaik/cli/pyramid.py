@@ -25,10 +25,12 @@ def pyramid(
 ) -> None:
     """Store the pyramid levels that slides of a case lack. Pixels and results stay the same."""
     from napari_mosaik.io import Case, find_cases
+    from napari_mosaik.workflow.leaks import case_labels
 
     with Bar(quiet=json) as bar:
         opened = [Case(path) for path in find_cases(cases)]
-        found = {case.name: _completed(case, bar) for case in opened}
+        labels = zip(case_labels(opened), opened, strict=True)
+        found = {label: _completed(case, bar) for label, case in labels}
     if json:
         print_json(found)
         return

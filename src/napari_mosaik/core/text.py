@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 from pathlib import Path
 
 from napari_mosaik.core.errors import InputError
 
-__all__ = ["decoded", "read_text"]
+__all__ = ["decoded", "natural_key", "read_text", "same_words"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -55,3 +56,15 @@ def decoded(content: bytes, name: str) -> str:
         raise InputError(
             f"{name} is no text in {encoding or 'UTF-8'} (byte {error.start}); save it as UTF-8"
         ) from error
+
+
+def same_words(text: str) -> str:
+    """A text for comparison: without differences of case, blanks and composition of letters."""
+    composed = unicodedata.normalize("NFC", text).casefold()
+    return " ".join(unicodedata.normalize("NFC", composed).split())
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that sorts names as people do: B2 before B11."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", same_words(text))
+    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)

@@ -8,6 +8,7 @@ registers itself under the kind of the sources in `napari_mosaik.core.catalogue`
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tomllib
@@ -323,6 +324,22 @@ class Case:
         kind = _KINDS[source.kind]
         return "" if kind.missing(self, source) else kind.digest(self, source)
 
+    def content(self, source: Source) -> str:
+        """Digest of what a slide or the PET shows, whatever pixel size, name or unit was given."""
+        if source.kind == "pet":
+            image = self.pet().raster
+            return digest([image.values.shape, hashlib.blake2b(image.values.tobytes()).hexdigest()])
+        from napari_mosaik.io.slide import open_slide
+
+        entry = self._entry(source.key)
+
+        def read() -> str:
+            with open_slide(path, (1.0, 1.0), frame=source.key, damaged=entry.damaged) as slide:
+                return slide.digest()
+
+        path = self.path(entry.path)
+        return self.cached_digest(path, "content", read)
+
     def file_digest(self, path: Path) -> str:
         """Digest of a file, or of all files of a folder."""
         if path.is_dir():
@@ -541,4 +558,8 @@ def find_cases(paths: Sequence[Path | str]) -> list[Path]:
                 "'napari-mosaik new' or 'napari-mosaik sample'"
             )
         found += inside
-    return found
+    # A case that is named twice, or by a link beside it, is one case.
+    first: dict[Path, Path] = {}
+    for path in found:
+        first.setdefault(path.resolve(), path)
+    return list(first.values())

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +68,12 @@ class CaseStore:
             return Origin.from_dict(read_json(path)["origin"])
         except (InputError, KeyError, TypeError, ValueError):
             return None
+
+    def inputs(self, name: str) -> Iterator[str]:
+        """The digests of a source that stored results were computed from."""
+        for path in sorted(self.root.glob("*/origin.json")):
+            with contextlib.suppress(InputError, KeyError, TypeError, ValueError):
+                yield from (d for n, d in read_json(path)["origin"]["inputs"] if n == name)
 
     def record(self, artifact: Artifact[Any]) -> dict[str, Any]:
         """How the artifact was computed: program version, time, duration, settings."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_mosaik import __version__
+from napari_mosaik.core.text import same_words
 from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.learning.engine import EpochRecord, Trainer, TrainingPlan, TrainingStep
 from napari_mosaik.predictor.baselines import BaselineColumns, fit_baselines
@@ -274,6 +275,7 @@ def _case_entry(case: TileInputs, data: TrainingSet) -> dict[str, Any]:
     return {
         "case": case.case,
         "patient": case.patient,
+        "content": case.content(),
         "role": "validation" if validates else "training",
         "n_tiles": len(case),
         "n_used": int(case.measured.sum()),
@@ -285,7 +287,7 @@ def _case_entry(case: TileInputs, data: TrainingSet) -> dict[str, Any]:
 def _warnings(data: TrainingSet) -> list[str]:
     """Warnings that stay with the model."""
     warnings = [f"{case.case}: {text}" for case in data.everything for text in case.warnings]
-    patients = {case.patient for case in data.everything}
+    patients = {same_words(case.patient) for case in data.everything}
     if len(patients) < 10:
         warnings.append(f"{len(patients)} patient(s) in training: no claim about new patients")
     if data.validation is None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import Blocked, FloatArray, InputError
+from napari_mosaik.core.text import same_words
 from napari_mosaik.core.tiles import IntArray
 from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs
 from napari_mosaik.predictor.model import TargetScale
@@ -111,7 +112,7 @@ def leave_one_case_out(patients: Mapping[str, str], test: str) -> Split:
     Parameters
     ----------
     patients
-        Case name to patient pseudonym.
+        Case name to patient pseudonym; pseudonyms are compared without case and blanks.
     test
         Name of the test case.
 
@@ -121,6 +122,7 @@ def leave_one_case_out(patients: Mapping[str, str], test: str) -> Split:
         Unknown test case, or no other case.
     """
     _check_test(patients, test)
+    patients = {case: same_words(patient) for case, patient in patients.items()}
     train = tuple(sorted(set(patients) - {test}))
     if not train:
         raise InputError(f"case '{test}' is alone: there is no other case to train on")
@@ -135,11 +137,11 @@ def leave_one_patient_out(patients: Mapping[str, str], test: str) -> Split:
     Parameters and errors as `leave_one_case_out`.
     """
     _check_test(patients, test)
+    given = patients[test]
+    patients = {case: same_words(patient) for case, patient in patients.items()}
     train = tuple(sorted(case for case in patients if patients[case] != patients[test]))
     if not train:
-        raise InputError(
-            f"patient '{patients[test]}' is alone: there is no other patient to train on"
-        )
+        raise InputError(f"patient '{given}' is alone: there is no other patient to train on")
     n_others = len({patients[case] for case in train})
     warning = f"{n_others} patient(s) in training: too few for a claim about patients"
     return Split("patient", train, test, False, (warning,) * (n_others < 10))
@@ -277,9 +279,9 @@ def choose_validation(cases: Sequence[TileInputs], validation: str) -> str | Non
         if len(names) < 2:
             raise InputError(f"case '{validation}' cannot be both training and validation case")
         return validation
-    patients = Counter(case.patient for case in cases)
+    patients = Counter(same_words(case.patient) for case in cases)
     most = min(patients, key=lambda patient: (-patients[patient], patient))
-    return max(case.case for case in cases if case.patient == most)
+    return max(case.case for case in cases if same_words(case.patient) == most)
 
 
 def _check_alike(cases: Sequence[TileInputs]) -> None:

@@ -46,12 +46,31 @@ class CaseStatus:
         Origin that the results of each step would have if it ran now, of the steps that can run.
     unavailable
         Names of the optional inputs that are not available, of the steps that can run.
+    warnings
+        Doubts about the files of the case.
     """
 
     recipe: Mapping[str, Params]
     states: Mapping[str, StepStatus]
     expected: Mapping[str, Origin]
     unavailable: Mapping[str, tuple[str, ...]]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Number of steps that are done, and of all steps."""
+        words = [state.word for state in self.states.values()]
+        return words.count("done"), len(words)
+
+    @property
+    def next_step(self) -> str:
+        """What comes next, in words."""
+        for step in STEPS:
+            state = self.states[step.name]
+            if state.word in ("stale", "missing"):
+                return f"run {step.title} ({state.reason})"
+        blocked = [state.reason for state in self.states.values() if state.word == "blocked"]
+        return blocked[0] if blocked else "nothing, all steps are done"
 
 
 def case_status(case: Case, recipe: Recipe | None = None) -> CaseStatus:

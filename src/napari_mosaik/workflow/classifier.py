@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.atomic import atomic_folder
 from napari_mosaik.core.blocks import Block, cut
-from napari_mosaik.core.catalogue import ANNOTATIONS, STAIN_FIT
+from napari_mosaik.core.catalogue import ANNOTATIONS, SLIDES, STAIN_FIT
 from napari_mosaik.core.errors import Blocked, InputError
 from napari_mosaik.core.params import Params, digest
 from napari_mosaik.core.progress import map_progress
@@ -23,6 +23,7 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, saving
 from napari_mosaik.segment.training_pixels import class_list
 from napari_mosaik.workflow.case_status import case_status
+from napari_mosaik.workflow.leaks import case_labels, refuse_shared_sources
 from napari_mosaik.workflow.parallel import in_parallel
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.steps.classes import BLOCK_PX, ClassReader
@@ -101,6 +102,9 @@ def retrain(
     yield Progress(0, 1, "reading annotations")
     annotated = [(case, case.annotations("he")) for case in training]
     annotated = [(case, shapes) for case, shapes in annotated if shapes]
+    own = [case for case, _ in annotated]
+    why = "areas that are held out to assess the classifier would be among those it learns from"
+    refuse_shared_sources(own, why, [SLIDES["he"]])
     _check(annotated, training)
     initial = "" if encoder is None else _file_digest(encoder)
     fingerprint = _fingerprint(annotated, params.digest(), method, seed, initial)
@@ -316,11 +320,19 @@ class ClassifierTraining:
         """Code of each class name."""
         return {name: code for code, name in enumerate(self.classes, start=1)}
 
+    @property
+    def labels(self) -> list[str]:
+        """Label of each case."""
+        return case_labels([case for case, _ in self.annotated])
+
     def record(self) -> dict[str, Any]:
         """Entries of the model's card."""
         return {
-            "cases": [case.name for case, _ in self.annotated],
-            "shapes": {case.name: len(shapes) for case, shapes in self.annotated},
+            "cases": self.labels,
+            "shapes": {
+                label: len(shapes)
+                for label, (_, shapes) in zip(self.labels, self.annotated, strict=True)
+            },
             "seed": self.seed,
             "fingerprint": self.fingerprint,
         }

@@ -22,6 +22,7 @@ from napari_mosaik.workflow.correlations import (
     choose_proxies_of,
     cohort_correlations,
 )
+from napari_mosaik.workflow.leaks import case_labels, refuse_shared_sources
 from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.steps import maker_of
@@ -47,16 +48,34 @@ def case_named(cases: Sequence[Case], name: str) -> Case:
 
 
 def training_cases(cases: Sequence[Case], test: str, split: SplitKind) -> tuple[list[Case], Any]:
-    """The training cases when *test* is held out, and the split."""
+    """The training cases when *test* is held out, and the split.
+
+    Raises
+    ------
+    InputError
+        There is no such case, two cases have one name, or two of those that take part hold the
+        same slide or PET.
+    """
     from napari_mosaik.predictor import leave_one_case_out, leave_one_patient_out
 
-    case_named(cases, test)
+    held_out = case_named(cases, test)
     patients = {case.name: case.patient for case in cases}
     if len(patients) < len(cases):
-        raise InputError("two cases of the cohort have the same name; rename one in its case.toml")
+        twice = [
+            label for one, label in zip(cases, case_labels(cases), strict=True) if label != one.name
+        ]
+        raise InputError(
+            f"cases of the cohort have the same name: {', '.join(twice)}; rename one in its "
+            "case.toml"
+        )
     choose = leave_one_case_out if split == "case" else leave_one_patient_out
     chosen = choose(patients, test)
-    return [case for case in cases if case.name in chosen.train], chosen
+    training = [case for case in cases if case.name in chosen.train]
+    why = f"with {test} held out, the network would be tested on what it was trained on"
+    for case in training:
+        refuse_shared_sources([held_out, case], why)
+    refuse_shared_sources(training, "the network would learn from it twice")
+    return training, chosen
 
 
 def selection_frequencies(cases: Sequence[Case], proxies: Mapping[str, str]) -> dict[str, float]:

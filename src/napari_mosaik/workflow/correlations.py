@@ -22,6 +22,7 @@ from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
+from napari_mosaik.workflow.leaks import case_labels, labels_of
 from napari_mosaik.workflow.steps.spatial import LOCAL_MORAN, label_column
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class CohortCorrelations:
     Attributes
     ----------
     tables
-        Case name to its table; see `associate_table`.
+        Label of each case (`case_labels`) to its table; see `associate_table`.
     parameters
         All parameters, in the order of the catalogue.
     stability
@@ -68,6 +69,10 @@ class CohortCorrelations:
     stability: Table | None
     proxies: dict[str, str]
     warnings: tuple[str, ...]
+
+    def of(self, case: Case) -> Table | None:
+        """The table of a case; None if it has none."""
+        return next((self.tables[one] for one in labels_of(case) if one in self.tables), None)
 
     def matrix(self, kind: str) -> FloatArray:
         """Coefficients "pearson" or "spearman" of shape (parameters, cases), dimensionless.
@@ -159,15 +164,15 @@ def cohort_correlations(roots: Sequence[Path], *, draws: int = 500) -> CohortCor
 
     tables: dict[str, Table] = {}
     samples: dict[str, Any] = {}
-    for root in roots:
-        case = Case(root)
-        if case.store.origin(ASSOCIATION) is None:
-            continue
+    cases = [Case(root) for root in roots]
+    for case, label in zip(cases, case_labels(cases), strict=True):
         try:
-            tables[case.name] = case.store.read(ASSOCIATION)
-            samples[case.name] = _sample(case)
+            if case.store.origin(ASSOCIATION) is None:
+                continue
+            tables[label] = case.store.read(ASSOCIATION)
+            samples[label] = _sample(case)
         except MosaikError:
-            tables.pop(case.name, None)
+            tables.pop(label, None)
     occurring = {str(name) for table in tables.values() for name in table["parameter"]}
     order = [name for name in CATALOGUE if name in occurring]
     names = (*order, *sorted(occurring - set(order)))

@@ -162,7 +162,7 @@ class ParameterPanel(QWidget):
         case = self._controller.workspace.case
         if self.correlations is None or case is None:
             return None
-        return self.correlations.tables.get(case.name)
+        return self.correlations.of(case)
 
     def _fill_table(self) -> None:
         table = self._own()

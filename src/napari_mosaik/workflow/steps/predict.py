@@ -30,6 +30,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
+from napari_mosaik.core.text import same_words
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
@@ -164,20 +165,25 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
     return {
         PREDICTION: table,
         PREDICTION_MAP: suv_map,
-        PREDICTION_RECORD: _record(model, inputs, params),
+        PREDICTION_RECORD: _record(model, inputs, params, tile_data.content()),
     }
 
 
-def _record(model: Any, inputs: StepContext, params: PredictParams) -> dict[str, Any]:
+def _record(model: Any, inputs: StepContext, params: PredictParams, content: str) -> dict[str, Any]:
     card = model.card
-    patients = {entry["patient"] for entry in card["cases"]}
+    patients = {same_words(entry["patient"]) for entry in card["cases"]}
     training_cases = [entry["case"] for entry in card["cases"]]
+    copies = [entry["case"] for entry in card["cases"] if entry.get("content") == content]
+    seen = inputs.case_name in training_cases or bool(copies)
+    if seen:
+        name = (copies or [inputs.case_name])[0]
+        inputs.warn(f"the predictor was trained on this tissue (case {name}): no fair prediction")
     return {
         "model": params.model,
         "split": card["split"],
         "training_cases": training_cases,
-        "shared_patient": inputs.patient in patients,
-        "seen_in_training": inputs.case_name in training_cases,
+        "shared_patient": same_words(inputs.patient) in patients,
+        "seen_in_training": seen,
         "proxies": list(card["proxies"]),
         "target": dict(card["target"]),
         "unit": card["suv_unit"],

@@ -1,0 +1,61 @@
+"""Cases that hold the same slide or PET, whatever their names, and cases of one name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from napari_mosaik.core.artifact import Source
+from napari_mosaik.core.catalogue import PET, SLIDES
+from napari_mosaik.core.errors import InputError, MosaikError
+from napari_mosaik.io.case import Case
+
+__all__ = ["case_labels", "labels_of", "refuse_shared_sources"]
+
+_SOURCES: Final = (*SLIDES.values(), PET)
+
+
+def case_labels(cases: Sequence[Case]) -> list[str]:
+    """A label for each case that no other has: its name, with the folder where names are equal."""
+    names = Counter(case.name for case in cases)
+    return [labels_of(case)[names[case.name] > 1] for case in cases]
+
+
+def labels_of(case: Case) -> tuple[str, str]:
+    """The label of a case where its name is its own, and where others have the same name."""
+    return case.name, f"{case.name} ({case.root})"
+
+
+def refuse_shared_sources(cases: Sequence[Case], why: str, sources: Sequence[Source] = ()) -> None:
+    """Raise `InputError` if two cases hold the same slide or PET, which makes them one case.
+
+    Parameters
+    ----------
+    cases
+        The cases, of any names and patients.
+    why
+        What this would spoil, for the message.
+    sources
+        The slides, or the PET, that are compared; all of them if empty.
+    """
+    for source in sources or _SOURCES:
+        seen: dict[str, Case] = {}
+        for case in cases:
+            content = _content(case, source)
+            other = seen.setdefault(content, case) if content else case
+            if other is not case:
+                raise InputError(
+                    f"the cases {other.name} ({other.root}) and {case.name} ({case.root}) hold the "
+                    f"same {source.about}: {why}. Remove one of the two folders from the command"
+                )
+
+
+def _content(case: Case, source: Source) -> str:
+    """Digest of what a slide or the PET shows; of what was measured on it where it is gone."""
+    if not case.missing_reason(source):
+        try:
+            return case.content(source)
+        except MosaikError:
+            return ""  # the step that reads it reports what is wrong with it
+    return next((digest for digest in case.store.inputs(source.name)), "")
