@@ -152,9 +152,11 @@ def test_a_damaged_record_is_told(store):
         store.read(RECORD)
 
 
-def test_a_lost_origin_counts_as_no_result(store):
-    (store.folder(RECORD) / "origin.json").write_text("{")
-    assert store.origin(RECORD) is None
+def test_a_damaged_or_lost_origin_is_damage(store):
+    for spoil in (lambda path: path.write_text("{"), lambda path: path.unlink()):
+        spoil(store.folder(RECORD) / "origin.json")
+        with pytest.raises(CorruptArtifact, match=r"damaged.*origin\.json"):
+            store.origin(RECORD)
 
 
 class _Stopped(BaseException):
@@ -201,7 +203,7 @@ def test_a_commit_cut_off_before_its_marker_leaves_the_old(store):
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "may not write")]
+    ("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "permission denied")]
 )
 def test_a_full_or_closed_disk_leaves_the_old(store, monkeypatch, number, words):
     def refuse(self, content):

@@ -33,7 +33,11 @@ def model(small_cases) -> TrainedModel:
 def test_saved_and_loaded_predicts_the_same(model, small_cases, tmp_path):
     folder = model.save(tmp_path / "models")
     assert folder.name == model.hash
-    assert sorted(p.name for p in folder.iterdir()) == ["card.json", "weights.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "card.json",
+        "files.json",
+        "weights.safetensors",
+    ]
     again = TrainedModel.load(folder)
     first, second = predict(model, small_cases[2]), predict(again, small_cases[2])
     np.testing.assert_array_equal(first.suv_norm, second.suv_norm)
@@ -50,7 +54,7 @@ def test_a_changed_file_is_noticed(model, tmp_path):
     card = folder / "card.json"
     text = card.read_text()
     card.write_text(text.replace('"seed": 3', '"seed": 4'))
-    with pytest.raises(CorruptArtifact, match="changed"):
+    with pytest.raises(CorruptArtifact, match=r"damaged.*card\.json is changed"):
         TrainedModel.load(folder)
     card.write_text(text)
     weights = folder / "weights.safetensors"
@@ -60,10 +64,14 @@ def test_a_changed_file_is_noticed(model, tmp_path):
     with pytest.raises(CorruptArtifact):
         TrainedModel.load(folder)
     weights.write_bytes(content[:50])
-    with pytest.raises(CorruptArtifact, match="cannot be read"):
+    with pytest.raises(CorruptArtifact, match=r"damaged.*weights\.safetensors is changed"):
         TrainedModel.load(folder)
-    with pytest.raises(CorruptArtifact):
-        model.save(tmp_path)
+    assert TrainedModel.load(model.save(tmp_path)).hash == model.hash
+    (folder / "files.json").unlink()  # as it was before there were lists of files
+    assert TrainedModel.load(folder).hash == model.hash
+    weights.write_bytes(content[:50])
+    with pytest.raises(CorruptArtifact, match="is damaged"):
+        TrainedModel.load(folder)
     weights.unlink()
     with pytest.raises(InputError, match="no model"):
         TrainedModel.load(folder)

@@ -23,12 +23,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from napari_mosaik.core.artifact import Progress, Source
 from napari_mosaik.core.corrections import Correction, digest_of
 from napari_mosaik.core.errors import InputError, MosaikError
+from napari_mosaik.core.manifest import file_digest
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.pet_records import InjectionRecord, PetImage, PetUnit
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.spacing import SpacingSource
 from napari_mosaik.io.corrections import correction_journals, read_corrections
-from napari_mosaik.io.files import file_digest, saving, write_bytes, write_lock
+from napari_mosaik.io.files import saving, write_bytes, write_lock
 from napari_mosaik.io.store import CaseStore
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,11 +16,13 @@ from napari_mosaik.core.atomic import atomic_file, flush_to_disk
 from napari_mosaik.core.errors import CaseLocked, InputError, MosaikError
 
 __all__ = [
-    "file_digest",
+    "in_words",
     "operating_system_message",
+    "plain",
     "read_json",
     "remove_tree",
     "saving",
+    "unreadable",
     "write_bytes",
     "write_json",
     "write_lock",
@@ -66,39 +67,44 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, complete or not at all; NaN becomes null."""
-    text = json.dumps(_without_nan(value), indent=1, sort_keys=True, allow_nan=False)
+    text = json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False)
     write_bytes(path, text.encode() + b"\n")
 
 
-def _without_nan(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON holds it; NaN and infinity become null."""
     if isinstance(value, dict):
-        return {str(key): _without_nan(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "tolist"):
-        return _without_nan(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a missing or damaged one raises `InputError`."""
+    """Read a JSON file that the program wrote; a missing or damaged one raises `InputError`."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a readable JSON file: {error}") from error
+    except OSError as error:
+        raise unreadable(error, path) from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged, it is no JSON file: {error}") from error
 
 
-def file_digest(path: Path) -> str:
-    """Digest of a file's whole content."""
-    hasher = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            hasher.update(chunk)
-    return hasher.hexdigest()
+def unreadable(error: OSError, path: Path | str = "") -> InputError:
+    """The error for a file that the operating system does not let be read."""
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    return InputError(f"{error.filename or path} cannot be read: {reason}")
+
+
+def in_words(error: Exception) -> str:
+    """The message of an error, also of the operating system, for the user."""
+    return str(unreadable(error) if isinstance(error, OSError) else error)
 
 
 def remove_tree(path: Path) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Artifact, Origin
-from napari_mosaik.core.errors import CorruptArtifact, InputError
+from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
+from napari_mosaik.core.manifest import SEAL, damaged_files, listed_files, read_sealed, sealed
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
-from napari_mosaik.io.files import file_digest, read_json, remove_tree, saving, write_json
+from napari_mosaik.io.files import plain, read_json, remove_tree, saving, unreadable, write_json
 from napari_mosaik.io.ome import (
     CHUNK,
     create_array,
@@ -40,7 +40,11 @@ __all__ = ["CaseStore"]
 T = TypeVar("T")
 _MARKER = "COMMIT.json"
 _STAGING = ".staging-"
+_ORIGIN, _RECORD = "origin.json", "record.json"
 CHECKED_BYTES = 128 * 2**20
+"""Image chunks of results up to this size are verified by their digests when they are read."""
+GLANCE_BYTES = 8 * 2**20
+"""Image chunks of results up to this size are verified when the status is asked for."""
 
 
 class CaseStore:
@@ -60,43 +64,101 @@ class CaseStore:
         return self.root / artifact.name
 
     def origin(self, artifact: Artifact[Any]) -> Origin | None:
-        """Origin of the stored artifact; None when there is none or its record is damaged."""
-        path = self.folder(artifact) / "origin.json"
-        if not path.is_file():
-            return None
-        try:
-            return Origin.from_dict(read_json(path)["origin"])
-        except (InputError, KeyError, TypeError, ValueError):
-            return None
+        """Origin of the stored artifact; None when there is none.
+
+        Raises `CorruptArtifact` if the record of the origin is damaged, as every method here does.
+        """
+        stated = self._stated(artifact)
+        with self._damage_named(artifact):
+            return None if stated is None else Origin.from_dict(stated["origin"])
 
     def inputs(self, name: str) -> Iterator[str]:
         """The digests of a source that stored results were computed from."""
         for path in sorted(self.root.glob("*/origin.json")):
-            with contextlib.suppress(InputError, KeyError, TypeError, ValueError):
-                yield from (d for n, d in read_json(path)["origin"]["inputs"] if n == name)
+            with contextlib.suppress(CorruptArtifact, OSError):
+                stated = _read_once(path, lambda content: "origin" in content)
+                yield from (d for n, d in stated["origin"]["inputs"] if n == name)
 
     def record(self, artifact: Artifact[Any]) -> dict[str, Any]:
         """How the artifact was computed: program version, time, duration, settings."""
-        path = self.folder(artifact) / "record.json"
-        return dict(read_json(path)) if path.is_file() else {}
+        stated = self._stated(artifact)
+        if stated is None:
+            return {}
+        try:
+            with self._damage_named(artifact):
+                record = _read_once(self.folder(artifact) / _RECORD, lambda _: SEAL not in stated)
+        except FileNotFoundError:
+            if SEAL in stated:
+                self._refuse(artifact, [(_RECORD, "missing")])
+            return {}
+        return {name: value for name, value in record.items() if name != SEAL}
 
     def read(self, artifact: Artifact[T]) -> T:
         """The stored value; an absent one raises `InputError`, a damaged one `CorruptArtifact`."""
-        folder = self.folder(artifact)
-        if not (folder / "origin.json").is_file():
+        if self._stated(artifact) is None:
             raise InputError(f"there is no result '{artifact.name}' yet; run its step first")
-        self._verify(artifact)
-        value: T = _read_value(artifact, folder)
+        self.check(artifact, CHECKED_BYTES)
+        with self._damage_named(artifact):
+            value: T = _read_value(artifact, self.folder(artifact))
         return value
 
-    def _verify(self, artifact: Artifact[Any]) -> None:
-        folder = self.folder(artifact)
-        wrong = damaged_files(folder)
-        if wrong:
-            raise CorruptArtifact(
-                f"the stored result '{artifact.name}' is damaged: {wrong[0]} is missing or was "
-                f"changed ({len(wrong)} file(s) in {folder}); run its step again with --force"
+    def check(self, artifact: Artifact[Any], checked_bytes: float = GLANCE_BYTES) -> None:
+        """Raise `CorruptArtifact` if a file of a stored artifact is missing or was changed.
+
+        Image chunks of artifacts of more than *checked_bytes* are verified by their own checksums
+        when they are read.
+        """
+        stated = self._stated(artifact)
+        if stated is not None:
+            self.record(artifact)
+            self._refuse(
+                artifact, damaged_files(self.folder(artifact), stated["files"], checked_bytes)
             )
+
+    def is_sealed(self, artifact: Artifact[Any]) -> bool:
+        """Whether the records of a stored artifact carry digests; those of old versions do not."""
+        stated = self._stated(artifact)
+        return stated is None or SEAL in stated
+
+    def _stated(self, artifact: Artifact[Any]) -> dict[str, Any] | None:
+        """The content of the origin's file; None when there is no result."""
+        path = self.folder(artifact) / _ORIGIN
+        try:
+            with self._damage_named(artifact):
+                return _read_once(path, lambda content: set(content) == {"origin", "files"})
+        except FileNotFoundError:
+            if path.parent.is_dir():
+                self._refuse(artifact, [(_ORIGIN, "missing")])
+            return None
+
+    def _refuse(self, artifact: Artifact[Any], wrong: Iterable[tuple[str, str]]) -> None:
+        for name, how in wrong:
+            raise CorruptArtifact(
+                f"the stored result '{artifact.name}' is damaged: "
+                f"{self.folder(artifact) / name} is {how}; run its step again with --force"
+            )
+
+    @contextlib.contextmanager
+    def _damage_named(self, artifact: Artifact[Any]) -> Iterator[None]:
+        """Name the result in whatever goes wrong while its files are read."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except PermissionError as error:
+            raise unreadable(error) from error
+        except InputError as error:
+            if isinstance(error.__cause__, PermissionError):
+                raise
+            raise self._damaged(artifact, error) from error
+        except (MosaikError, KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
+            raise self._damaged(artifact, error) from error
+
+    def _damaged(self, artifact: Artifact[Any], error: Exception) -> CorruptArtifact:
+        return CorruptArtifact(
+            f"the stored result '{artifact.name}' in {self.folder(artifact)} is damaged ({error}); "
+            "run its step again with --force"
+        )
 
     def commit(
         self,
@@ -112,9 +174,11 @@ class CaseStore:
                     folder = staging / artifact.name
                     folder.mkdir(parents=True)
                     _write_value(artifact, folder, value)
-                    write_json(folder / "record.json", dict(record or {}))
-                    origin_file = {"origin": origin.as_dict(), "files": _manifest(folder)}
-                    write_json(folder / "origin.json", origin_file)
+                    # The record holds times, so the origin, which is reproducible, does not
+                    # hold its digest.
+                    stated = {"origin": origin.as_dict(), "files": listed_files(folder)}
+                    write_json(folder / _RECORD, sealed(plain(record or {})))
+                    write_json(folder / _ORIGIN, sealed(stated))
                 write_json(staging / _MARKER, {"step": origin.step})
             except BaseException:
                 with contextlib.suppress(Exception):
@@ -152,36 +216,16 @@ class CaseStore:
         remove_tree(self.folder(artifact))
 
 
-def _manifest(folder: Path) -> dict[str, list[Any]]:
-    """Size and digest of every file of a result."""
-    files: dict[str, list[Any]] = {}
-    for place, _, names in os.walk(folder):
-        for name in names:
-            path = Path(place) / name
-            key = path.relative_to(folder).as_posix()
-            if key not in ("record.json", "origin.json"):
-                files[key] = [path.stat().st_size, file_digest(path)]
-    return dict(sorted(files.items()))
+_KNOWN: dict[tuple[str, int, int], dict[str, Any]] = {}
 
 
-def damaged_files(folder: Path) -> list[str]:
-    """Names of the files of a stored artifact that are missing or differ from its manifest.
-
-    The content of image chunks of very large results is verified by their own checksums.
-    """
-    try:
-        manifest = read_json(folder / "origin.json")["files"]
-    except (InputError, KeyError, TypeError):
-        return ["origin.json"]
-    small = sum(size for size, _ in manifest.values()) <= CHECKED_BYTES
-    wrong = []
-    for key, (size, content) in manifest.items():
-        path = folder / key
-        same_size = path.is_file() and path.stat().st_size == size
-        look_inside = small or "/c/" not in f"/{key}"
-        if not same_size or (look_inside and file_digest(path) != content):
-            wrong.append(key)
-    return wrong
+def _read_once(path: Path, unsealed: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
+    """The content of an origin or a record, which is read again only when its file changes."""
+    stat = path.stat()
+    key = (str(path), stat.st_mtime_ns, stat.st_ino)
+    if key not in _KNOWN:
+        _KNOWN[key] = read_sealed(path, unsealed)
+    return _KNOWN[key]
 
 
 # --- values: one format for each kind of result ---------------------------------------------------
@@ -208,13 +252,7 @@ def _read_value(artifact: Artifact[Any], folder: Path) -> Any:
         TileGrid: _read_grid,
         dict: lambda place: read_json(place / "document.json"),
     }
-    try:
-        return readers[artifact.kind](folder)
-    except (InputError, KeyError, ValueError, OSError, RuntimeError) as error:
-        raise CorruptArtifact(
-            f"the stored result '{artifact.name}' in {folder} is damaged ({error}); run its step "
-            "again with --force"
-        ) from error
+    return readers[artifact.kind](folder)
 
 
 # --- JSON -----------------------------------------------------------------------------------------

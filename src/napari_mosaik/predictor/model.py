@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import CorruptArtifact, FloatArray, InputError
 from napari_mosaik.core.atomic import atomic_folder, flush_to_disk
+from napari_mosaik.core.manifest import check_files, write_files_list
 from napari_mosaik.core.params import digest
 
 __all__ = ["TargetScale", "TrainedModel"]
@@ -92,19 +94,24 @@ class TrainedModel:
     def save(self, folder: Path) -> Path:
         """Write to ``folder/HASH`` (whole or not at all) and return that folder.
 
-        A model that is already there is checked and left as it is.
+        A model that is already there is checked, and left as it is unless it is damaged.
         """
         from safetensors.numpy import save as pack
 
         target = Path(folder) / self.hash
         if target.exists():
-            type(self).load(target)
-            return target
+            try:
+                type(self).load(target)
+            except (InputError, CorruptArtifact):
+                shutil.rmtree(target)  # the same model is written again
+            else:
+                return target
         with atomic_folder(target) as scratch:
             arrays = {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
             _write(scratch / _WEIGHTS, pack(arrays))
             text = json.dumps(dict(self.card), indent=2, sort_keys=True, allow_nan=False)
             _write(scratch / _CARD, (text + "\n").encode())
+            write_files_list(scratch)
         return target
 
     @classmethod
@@ -123,19 +130,22 @@ class TrainedModel:
 
         folder = Path(folder)
         if not (folder / _CARD).is_file() or not (folder / _WEIGHTS).is_file():
-            raise InputError(f"no model in {folder}: {_CARD} and {_WEIGHTS} are needed")
+            raise InputError(
+                f"no model in {folder}, or it is damaged: {_CARD} and {_WEIGHTS} are needed"
+            )
+        check_files(folder, f"the model {folder.name}")
         try:
             card = json.loads((folder / _CARD).read_text("utf-8"))
             model = cls(unpack((folder / _WEIGHTS).read_bytes()), card)
             content = model.hash
         except (ValueError, SafetensorError, AttributeError) as error:
             raise CorruptArtifact(
-                f"model {folder.name} cannot be read ({error}); train it again"
+                f"the model in {folder} is damaged ({error}); train it again"
             ) from error
         if content != folder.name:
             raise CorruptArtifact(
-                f"model {folder.name} was changed after it was written (its content is {content}); "
-                "train it again"
+                f"the model in {folder} is damaged: it was changed after it was written (its "
+                f"content is {content}); train it again"
             )
         return model
 

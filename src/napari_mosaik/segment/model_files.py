@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.errors import CorruptArtifact
+from napari_mosaik.core.manifest import check_files, write_files_list
 from napari_mosaik.core.params import digest
 
 __all__ = ["read_card", "save_weights", "weights_digest"]
@@ -45,6 +46,7 @@ def save_weights(
     }
     text = json.dumps(card, indent=2, ensure_ascii=False)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
+    write_files_list(folder)
 
 
 def read_card(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -52,13 +54,18 @@ def read_card(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    if not folder.is_dir():
+        raise CorruptArtifact(f"there is no model in {folder}: it is no folder")
+    check_files(folder, f"the model in {folder}")
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         arrays = load_file(str(folder / "weights.safetensors"))
         essentials = {name: card[name] for name in ("model", "classes", "params")}
         expected = card["hash"]
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise CorruptArtifact(f"the model in {folder} cannot be read: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CorruptArtifact(f"the model in {folder} is damaged: {error}") from error
     if weights_digest(arrays, essentials) != expected:
-        raise CorruptArtifact(f"the model in {folder} is not the one its card describes")
+        raise CorruptArtifact(
+            f"the model in {folder} is damaged: it is not the one its card.json describes"
+        )
     return card, arrays

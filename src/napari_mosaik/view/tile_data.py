@@ -248,9 +248,7 @@ def read_tile_data(case: Case) -> TileData:
 
 
 def _read(case: Case, artifact: Artifact[Any]) -> Any:
-    if case.store.origin(artifact) is None:
-        return None
     try:
-        return case.store.read(artifact)
+        return None if case.store.origin(artifact) is None else case.store.read(artifact)
     except MosaikError:
         return None

@@ -22,9 +22,11 @@ from napari_mosaik.core.artifact import (
     defined_sources,
 )
 from napari_mosaik.core.catalogue import WARNINGS
-from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
+from napari_mosaik.core.manifest import check_files
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.files import in_words
 from napari_mosaik.workflow.recipe import Recipe, read_recipe
 from napari_mosaik.workflow.step import Step, StepStatus, Word
 from napari_mosaik.workflow.steps import STEPS, maker_of
@@ -88,6 +90,7 @@ _Cause = Literal[
     "missing input",
     "pixel size",
     "no model",
+    "damaged",
     "model not found",
     "not run",
     "revision",
@@ -122,7 +125,12 @@ class _Resolution:
         for step in STEPS:
             self.verdicts[step.name] = self._assess(step)
         states = {
-            step.name: StepStatus(verdict.word, _reason(verdict), self._warnings(step, verdict))
+            step.name: StepStatus(
+                verdict.word,
+                _reason(verdict),
+                self._warnings(step, verdict),
+                verdict.cause == "damaged",
+            )
             for step in STEPS
             for verdict in (self.verdicts[step.name],)
         }
@@ -149,7 +157,14 @@ class _Resolution:
         return self._compare(step, origin)
 
     def _compare(self, step: Step[Any], origin: Origin) -> _Verdict:
-        stored = [self.case.store.origin(artifact) for artifact in step.writes]
+        try:
+            for artifact in step.writes:
+                self.case.store.check(artifact)
+            stored = [self.case.store.origin(artifact) for artifact in step.writes]
+        except CorruptArtifact as error:
+            return _Verdict("stale", "damaged", (str(error),))
+        except (InputError, OSError) as error:
+            return _Verdict("stale", "damaged", (in_words(error),))
         if any(one is None for one in stored):
             return _Verdict("missing", "not run")
         different = next((one for one in stored if one is not None and one != origin), None)
@@ -157,7 +172,7 @@ class _Resolution:
 
     def _warnings(self, step: Step[Any], verdict: _Verdict) -> tuple[str, ...]:
         """The doubts that were recorded with the stored results."""
-        if verdict.word not in ("done", "stale"):
+        if verdict.word not in ("done", "stale") or verdict.cause == "damaged":
             return ()
         return tuple(map(str, self.case.store.record(step.writes[0]).get(WARNINGS, ())))
 
@@ -182,8 +197,8 @@ class _Resolution:
             try:
                 self._digest(source)
                 self.unreadable[source.name] = ""
-            except InputError as error:
-                self.unreadable[source.name] = str(error)
+            except (MosaikError, OSError) as error:
+                self.unreadable[source.name] = in_words(error)
         return self.unreadable[source.name]
 
     def _blocked(self, step: Step[Any]) -> _Verdict | None:
@@ -214,6 +229,10 @@ class _Resolution:
             return _Verdict("blocked", "no model", (step.title.lower(),))
         if not (self.case.model_folder(model) / "card.json").is_file():
             return _Verdict("blocked", "model not found", (model,))
+        try:
+            check_files(self.case.model_folder(model), f"the model {model}")
+        except (MosaikError, OSError) as error:
+            return _Verdict("blocked", "damaged", (f"{in_words(error)}; train it again",))
         return None
 
 
@@ -243,6 +262,7 @@ def _reason(verdict: _Verdict) -> str:
 _REASONS: Final = {
     "": "",
     "pixel size": "the {} has a pixel size of {} µm; {} µm or finer is required",
+    "damaged": "{}",
     "no model": "no model selected for {}; train one",
     "model not found": "the model {} is not in the models folder of this case",
     "not run": "not run",

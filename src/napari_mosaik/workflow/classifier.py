@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.atomic import atomic_folder
 from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import ANNOTATIONS, SLIDES, STAIN_FIT
-from napari_mosaik.core.errors import Blocked, InputError
+from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params, digest
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case
-from napari_mosaik.io.files import read_json, saving
+from napari_mosaik.io.files import remove_tree, saving
+from napari_mosaik.segment.model_files import read_card
 from napari_mosaik.segment.training_pixels import class_list
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.leaks import case_labels, refuse_shared_sources
@@ -193,8 +195,10 @@ def _trained_before(targets: Sequence[Case], fingerprint: str) -> Path | None:
     """Folder of a model of the same training."""
     for case in targets:
         for card in sorted((case.root / "models").glob("*/card.json")):
-            if read_json(card).get("training", {}).get("fingerprint") == fingerprint:
-                return card.parent
+            with contextlib.suppress(InputError, CorruptArtifact):  # a damaged one is trained again
+                found, _ = read_card(card.parent)
+                if found.get("training", {}).get("fingerprint") == fingerprint:
+                    return card.parent
     return None
 
 
@@ -285,7 +289,10 @@ def _install(model: TissueModel, targets: Sequence[Case]) -> None:
     for case in targets:
         with case.writing():
             folder = case.model_folder(model.hash)
-            if not (folder / "card.json").is_file():
+            try:
+                read_card(folder)
+            except CorruptArtifact:  # damaged, or not there
+                remove_tree(folder)
                 _save(model, folder)
             recipe = changed(read_recipe(case.root), "classes", model=model.hash)
             write_recipe(case.root, recipe)

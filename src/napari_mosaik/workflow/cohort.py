@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,10 @@ import numpy as np
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import ALIGNMENT, ASSOCIATION, UPTAKE, UPTAKE_CLUSTERS
-from napari_mosaik.core.errors import Blocked, InputError
+from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.io.case import Case
-from napari_mosaik.io.files import read_json
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.correlations import (
     CAIX_SCORE,
@@ -115,9 +115,12 @@ def _fingerprint(cases: Sequence[Case], settings: dict[str, Any]) -> str:
 
 def _trained_model(folder: Path, fingerprint: str) -> str:
     """Hash of a model of the same training; empty when there is none."""
+    from napari_mosaik.predictor import TrainedModel
+
     for card in sorted(folder.glob("*/card.json")):
-        if read_json(card).get("fingerprint") == fingerprint:
-            return card.parent.name
+        with contextlib.suppress(InputError, CorruptArtifact):  # a damaged one is trained again
+            if TrainedModel.load(card.parent).card.get("fingerprint") == fingerprint:
+                return card.parent.name
     return ""
 
 

@@ -74,7 +74,7 @@ class CaseContext(CaseInputs, DiskWork):
 
     def previous_result(self, artifact: Artifact[T], *besides: Source) -> T | None:
         """What this step stored before, if only the given sources have changed since."""
-        stored = self.case.store.origin(artifact)
+        stored = None if self._origin is None else self.case.store.origin(artifact)
         if stored is None or self._origin is None:
             return None
         names = {source.name for source in besides}
@@ -157,6 +157,8 @@ def run(
     with case.writing():
         status = case_status(case, recipe)
         _ready(status, step)
+        if status.states[step.name].damaged and not force:
+            raise CorruptArtifact(status.states[step.name].reason)
         if status.states[step.name].word == "done" and not force:
             yield Progress(1, 1, "already done")
             return
@@ -222,12 +224,13 @@ def _doubts(notes: Mapping[str, Any], results: Mapping[Artifact[Any], object]) -
 
 
 def run_until(
-    case: Case, recipe: Recipe, until: str = "", *, scheduler: str = ""
+    case: Case, recipe: Recipe, until: str = "", *, scheduler: str = "", repair: bool = False
 ) -> Generator[tuple[Step[Any], Progress], None, None]:
     """Run the stale and missing steps that *until* needs (or all that can run), in order.
 
     Without *until*, a step that cannot use its input does not stop the steps that do not depend on
-    it; the failed steps are reported at the end.
+    it; the failed steps are reported at the end.  A step with a damaged result has failed; with
+    *repair* it runs again.
 
     Raises
     ------
@@ -236,23 +239,33 @@ def run_until(
     InputError
         A step cannot use its input.
     """
-    failed: dict[str, str] = {}
-    skipped: set[str] = set()
-    for step in plan(case_status(case, recipe), until):
-        if _makers(step) & skipped:
+    status = case_status(case, recipe)
+    todo = plan(status, until)
+    again = {step.name for step in todo if repair and status.states[step.name].damaged}
+    failed = {
+        step: status.states[step.name].reason
+        for step in (todo if until else STEPS)
+        if status.states[step.name].damaged and step.name not in again
+    }
+    if failed and until:
+        raise CorruptArtifact("; ".join(failed.values()))
+    skipped = {step.name for step in failed}
+    for step in todo:
+        if skipped & {step.name, *_makers(step)}:
             skipped.add(step.name)
             continue
+        force = step.name in again
+        work = run(case, step, recipe[step.name], recipe=recipe, scheduler=scheduler, force=force)
         try:
-            params = recipe[step.name]
-            for progress in run(case, step, params, recipe=recipe, scheduler=scheduler):
+            for progress in work:
                 yield step, progress
         except (InputError, CorruptArtifact) as error:
             if until:
                 raise
-            failed[step.title] = str(error)
+            failed[step] = str(error)
             skipped.add(step.name)
     if failed:
-        reasons = "; ".join(f"{title}: {reason}" for title, reason in failed.items())
+        reasons = "; ".join(f"{step.title}: {reason}" for step, reason in failed.items())
         raise InputError(f"case {case.name}: some steps failed. {reasons}")
 
 

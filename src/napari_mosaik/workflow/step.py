@@ -24,12 +24,14 @@ Body = Callable[["StepContext", P], Generator[Progress, None, Results]]
 class StepStatus:
     """Status of a step: done, stale, missing (it can run) or blocked, and the reason.
 
-    ``warnings`` are the doubts that the step recorded about its stored results.
+    ``warnings`` are the doubts that the step recorded about its stored results.  If what is stored
+    of them, or the model that the step uses, is ``damaged``, the reason says so.
     """
 
     word: Word
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    damaged: bool = False
 
     @property
     def mark(self) -> str:

@@ -301,7 +301,7 @@ def _run(case: Case, recipe: Recipe, names: Sequence[str] = ("",), *, again: boo
                 for progress in one:
                     yield name, progress
         else:
-            with closing(run_until(case, recipe, name)) as several:
+            with closing(run_until(case, recipe, name, repair=True)) as several:
                 for step, progress in several:
                     yield step.name, progress
 

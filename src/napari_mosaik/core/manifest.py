@@ -1,0 +1,128 @@
+"""Digests of the files of a folder, so that one damaged byte in any of them is noticed.
+
+A document that holds such digests is sealed by a digest of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from napari_mosaik.core.errors import CorruptArtifact
+from napari_mosaik.core.params import digest
+
+__all__ = [
+    "SEAL",
+    "check_files",
+    "damaged_files",
+    "file_digest",
+    "listed_files",
+    "read_sealed",
+    "sealed",
+    "write_files_list",
+]
+
+FILES_LIST: Final = "files.json"
+SEAL: Final = "seal"
+_KNOWN: dict[tuple[str, int, int, int], str] = {}
+
+
+def file_digest(path: Path) -> str:
+    """Digest of a file's whole content."""
+    hasher = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def _known_digest(path: Path) -> str:
+    """Digest of a file, read again only when its size, place on the disk or time changes."""
+    stat = path.stat()
+    key = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    if key not in _KNOWN:
+        _KNOWN[key] = file_digest(path)
+    return _KNOWN[key]
+
+
+def listed_files(folder: Path, *but: str) -> dict[str, list[Any]]:
+    """Size and digest of every file of a folder, *but* some."""
+    files: dict[str, list[Any]] = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place) / name
+            key = path.relative_to(folder).as_posix()
+            if key not in but:
+                files[key] = [path.stat().st_size, file_digest(path)]
+    return dict(sorted(files.items()))
+
+
+def damaged_files(
+    folder: Path, files: Mapping[str, Any], checked_bytes: float = float("inf")
+) -> Iterator[tuple[str, str]]:
+    """The listed files of a folder that are missing or were changed, and which of the two.
+
+    In a folder of more than *checked_bytes*, image chunks are looked at by their size alone: they
+    carry checksums of their own.
+    """
+    small = sum(size for size, _ in files.values()) <= checked_bytes
+    for key, (size, content) in files.items():
+        path = folder / key
+        if not path.is_file():
+            yield key, "missing"
+        elif path.stat().st_size != size or (
+            (small or "/c/" not in f"/{key}") and _known_digest(path) != content
+        ):
+            yield key, "changed"
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON document with a digest of its content."""
+    return {**document, SEAL: digest(dict(document))}
+
+
+def read_sealed(path: Path, unsealed: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
+    """The content of a sealed document, with its seal.
+
+    Documents that were written before there were seals have none; *unsealed* says whether a
+    content may be one of them.
+
+    Raises
+    ------
+    CorruptArtifact
+        A byte of the document was changed, or it is not one.
+    FileNotFoundError
+        There is no such file.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        seal = content.pop(SEAL, None)
+        whole = digest(content) == seal if seal is not None else unsealed(content)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise CorruptArtifact(f"{path} is damaged: its content is not what was written")
+    return dict(content) if seal is None else {**content, SEAL: seal}
+
+
+def write_files_list(folder: Path) -> None:
+    """List the files of a folder with their digests in it, sealed."""
+    text = json.dumps(sealed({"files": listed_files(folder, FILES_LIST)}), indent=1)
+    (folder / FILES_LIST).write_text(text + "\n", "utf-8")
+
+
+def check_files(folder: Path, what: str) -> None:
+    """Raise `CorruptArtifact` if a file of a folder is not as it was listed.
+
+    A folder without a list was written before there were lists, and is not checked.
+    """
+    try:
+        files = read_sealed(folder / FILES_LIST, lambda _: False)["files"]
+    except FileNotFoundError:
+        return
+    for key, how in damaged_files(folder, files):
+        raise CorruptArtifact(f"{what} is damaged: {folder / key} is {how}")
