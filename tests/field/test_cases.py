@@ -197,3 +197,56 @@ def test_an_unreadable_case_stops_no_other(cohort, capsys):
     assert code == 2
     assert sorted(json.loads(out)) == ["A2", "B11"]
     assert re.search(r"B8.case.toml.*line 1", err)
+
+
+# --- texts that people edit -----------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tissue_he = 5\n", "tissue_he = 5 is not valid: .* below the heading"),
+        ("tissue_he = [1]\n", "tissue_he = .1. is not valid"),
+        ('[vessels]\nmin_area_um2 = "x"\n', "step vessels: min_area_um2 = 'x' is not valid"),
+        ("[vessels]\nmin_area_um2 = -1\n", "step vessels: min_area_um2 = -1 is not valid"),
+        ("[vessels]\nmin_area = 5\n", "no setting 'min_area'; did you mean 'min_area_um2'"),
+        ("[vesels]\n", "unknown step 'vesels'; did you mean 'vessels'"),
+        ("\n[vessels]\n[vessels]\n", "line 3 is not valid TOML: .*vessels"),
+        ("[vessels]\nmin_area_um2 = 5\nmin_area_um2 = 6\n", "line 3 .*'min_area_um2 = 6'"),
+        ("[vessels]\nmin_area_um2 = 1,5\n", "line 2 .*'min_area_um2 = 1,5'"),
+        ("[vessels\n", "line 1"),
+        ("a = " + "[" * 5000, "line 1"),
+    ],
+)
+def test_a_slip_in_the_recipe_is_one_line_with_file_and_key(cohort, capsys, text, words):
+    (cohort / "A2" / "recipe.toml").write_text(text, "utf-8")
+    for command in ("status", "run"):
+        code, _, err = told(capsys, command, cohort / "A2")
+        assert (code, err.count("\n")) == (2, 1)
+        assert re.search(f"recipe.toml.*{words}", err), err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+def test_texts_in_the_encodings_of_editors_are_read(case, encoding):
+    for name in ("case.toml", "recipe.toml"):
+        path = case.root / name
+        text = path.read_text("utf-8") if path.exists() else "[vessels]\nmin_area_um2 = 5.0\n"
+        path.write_bytes((text + "# Größe\n").encode(encoding))
+    assert Case(case.root).name == "B11"
+    assert read_recipe(case.root)["vessels"].min_area_um2 == 5
+
+
+@pytest.mark.parametrize(
+    ("slip", "words"),
+    [
+        ("patien = 'x'\n", "no entry 'patien'; did you mean 'patient'"),
+        ("name = 'x'\n", "line 3 is not valid TOML: .*\"name = 'x'\""),
+        ("[pet]\npaths = 'a'\n", "pet.paths = 'a' is not valid"),
+        ("[slides.he]\npat = 'a'\n", "'slides.he.path' is missing"),
+        ("[slides.he]\npath = 'a'\nicc = 'perhaps'\n", "slides.he.icc = 'perhaps' is not valid"),
+        ("[slides.hé]\npath = 'a'\n", "hé"),
+    ],
+)
+def test_a_slip_in_the_case_file_is_one_line_with_file_and_key(case, capsys, slip, words):
+    (case.root / "case.toml").write_text('name = "B11"\n' + "\n" + slip, "utf-8")
+    code, _, err = told(capsys, "status", case.root)
+    assert (code, err.count("\n")) == (2, 1)
+    assert re.search(f"case.toml.*{words}", err), err

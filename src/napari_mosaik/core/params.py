@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.text import nearest
 
 __all__ = ["Params", "digest", "setting"]
 
@@ -73,8 +74,9 @@ class Params(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"]) or "value"
-            known = ", ".join(cls.model_fields)
-            hint = f" Known settings: {known}." if first["type"] == "extra_forbidden" else ""
-            raise InputError(
-                f"{where}: {name} = {first.get('input')!r} is not valid: {first['msg']}.{hint}"
-            ) from error
+            if first["type"] == "extra_forbidden":
+                raise InputError(
+                    f"{where}: there is no setting '{name}'; {nearest(name, cls.model_fields)}"
+                ) from error
+            given = repr(first.get("input"))[:80]
+            raise InputError(f"{where}: {name} = {given} is not valid: {first['msg']}") from error

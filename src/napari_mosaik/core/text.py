@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import codecs
 import re
+import tomllib
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from napari_mosaik.core.errors import InputError
 
-__all__ = ["decoded", "natural_key", "read_text", "same_words"]
+__all__ = ["decoded", "natural_key", "nearest", "read_text", "read_toml", "same_words"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -56,6 +60,34 @@ def decoded(content: bytes, name: str) -> str:
         raise InputError(
             f"{name} is no text in {encoding or 'UTF-8'} (byte {error.start}); save it as UTF-8"
         ) from error
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The values of a TOML file that people edit, in any encoding of `read_text`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is no TOML; the message names file, line and content.
+    """
+    text = read_text(path).removeprefix("\ufeff")
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        what, _, place = str(error).partition(" (at ")
+        number = re.search(r"line ([0-9]+)", place)
+        lines = text.splitlines() or [""]
+        at = min(int(number[1]), len(lines)) if number else len(lines)
+        line = lines[at - 1].strip()[:80]
+        fault = f"{what[:1].lower()}{what[1:]}"
+        raise InputError(f"{path}, line {at} is not valid TOML: {fault}: {line!r}") from error
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What a wrong name may have been meant to be, as the end of a message."""
+    names = list(known)
+    found = get_close_matches(name, names, 1)
+    return f"did you mean '{found[0]}'?" if found else f"known are: {', '.join(names)}"
 
 
 def same_words(text: str) -> str:

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tomllib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ from napari_mosaik.core.params import digest
 from napari_mosaik.core.pet_records import InjectionRecord, PetImage, PetUnit
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.spacing import SpacingSource
+from napari_mosaik.core.text import nearest, read_toml
 from napari_mosaik.io.corrections import correction_journals, read_corrections
 from napari_mosaik.io.files import saving, write_bytes, write_lock
 from napari_mosaik.io.store import CaseStore
@@ -124,21 +124,15 @@ class CaseFile(_Entry):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read ``case.toml``; an invalid file raises `InputError` with a one-line message."""
-        try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             raise InputError(
                 f"{path.parent} is not a case: it has no {CASE_FILE}. Create one with "
                 "'napari-mosaik new'"
-            ) from None
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(f"{path} is not valid TOML: {error}") from error
+            )
+        try:
+            return cls.model_validate(read_toml(path))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InputError(
-                f"{path}: {where} = {first.get('input')!r} is not valid: {first['msg']}"
-            ) from error
+            raise InputError(f"{path}: {_first_fault(error, cls)}") from error
 
     def slide(self, stain: str) -> SlideEntry | None:
         """The slide of a stain; None when the case has none."""
@@ -160,6 +154,26 @@ class CaseFile(_Entry):
     def text(self) -> str:
         """The file's text."""
         return tomli_w.dumps(_toml_ready(self.values()))
+
+
+def _first_fault(error: ValidationError, kind: type[BaseModel]) -> str:
+    """The first thing that is wrong with the values of a ``case.toml``, in words."""
+    first = error.errors()[0]
+    *table, key = (str(part) for part in first["loc"])
+    where = ".".join([*table, key])
+    if first["type"] == "extra_forbidden":
+        known = _fields(kind, table)
+        return f"there is no entry '{where}'; {nearest(key, known)}"
+    if first["type"] == "missing":
+        return f"the entry '{where}' is missing"
+    return f"{where} = {repr(first.get('input'))[:80]} is not valid: {first['msg']}"
+
+
+def _fields(kind: Any, table: Sequence[str]) -> list[str]:
+    """Names of the entries of a table of ``case.toml``."""
+    kinds = {"slides": SlideEntry, "pet": PetEntry, "injection": InjectionRecord}
+    kinds |= {"given_alignments": GivenAlignment}
+    return list((kinds.get(table[0], kind) if table else kind).model_fields)
 
 
 def _toml_ready(value: Any) -> Any:
@@ -205,9 +219,7 @@ class Case:
         try:
             changed = CaseFile.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{where} = {first.get('input')!r}: {first['msg']}") from error
+            raise InputError(_first_fault(error, CaseFile)) from error
         with self.writing():
             write_bytes(self.root / CASE_FILE, changed.text().encode())
         self.file = changed

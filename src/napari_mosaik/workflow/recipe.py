@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import tomli_w
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params
+from napari_mosaik.core.text import read_toml
 from napari_mosaik.io.files import write_bytes
 from napari_mosaik.workflow.steps import STEPS, step_named
 
@@ -24,19 +26,21 @@ Recipe = dict[str, Params]
 def read_recipe(root: Path) -> Recipe:
     """The recipe of a case; steps and settings that it does not name take their defaults."""
     path = root / RECIPE_FILE
-    values: dict[str, Any] = {}
-    if path.is_file():
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(f"{path} is not valid TOML: {error}") from error
-    return recipe_from(values, str(path))
+    return recipe_from(read_toml(path) if os.path.lexists(path) else {}, str(path))
 
 
 def recipe_from(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """A complete recipe from nested values; unknown steps or settings are an error."""
-    for name in values:
-        step_named(name)
+    for name, settings in values.items():
+        try:
+            step_named(name)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        if not isinstance(settings, Mapping):
+            raise InputError(
+                f"{where}: {name} = {str(settings)[:80]} is not valid: the settings of a step "
+                f"stand below the heading [{name}]"
+            )
     return {
         step.name: step.params.parse(values.get(step.name, {}), f"{where}, step {step.name}")
         for step in STEPS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -51,7 +52,9 @@ _MAKERS = {artifact.name: step for step in STEPS for artifact in step.writes}
 def step_named(name: str) -> Step[Any]:
     """The step with this name; raises `InputError` with the known names if there is none."""
     if name not in _BY_NAME:
-        raise InputError(f"unknown step '{name}'; the steps are: {', '.join(_BY_NAME)}")
+        close = get_close_matches(name, _BY_NAME, 1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise InputError(f"unknown step '{name}'; {hint}the steps are: {', '.join(_BY_NAME)}")
     return _BY_NAME[name]
 
 
