@@ -24,7 +24,6 @@ from napari_mosaik.widgets.base.controls import (
 )
 from napari_mosaik.widgets.base.workspace import Workspace
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool
-from napari_mosaik.widgets.canvas.keys import add_help_action
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 from napari_mosaik.widgets.canvas.legend import Overlays
 from napari_mosaik.widgets.canvas.link import CanvasLink
@@ -33,6 +32,7 @@ from napari_mosaik.widgets.canvas.slide_view import SlideView
 from napari_mosaik.widgets.canvas.view_tools import ViewTools
 from napari_mosaik.widgets.correct.correct_panel import CorrectPanel
 from napari_mosaik.widgets.correct.qa_panel import VisualQaPanel
+from napari_mosaik.widgets.help_window import add_help_actions
 from napari_mosaik.widgets.pages.case_page import CasePage
 from napari_mosaik.widgets.pages.inspector import TileInspector
 from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_of
@@ -77,7 +77,7 @@ class MosaikDock(QWidget):
         self.bar = JobBar(self.controller, {step.name: step.title for step in STEPS})
         self._build()
         self._connect()
-        add_help_action(napari_viewer)
+        add_help_actions(napari_viewer)
         self._show_case()
 
     def _build(self) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
     from matplotlib.figure import Figure
 
-__all__ = ["FigureView"]
+__all__ = ["FigureView", "theme_colours"]
 
 
 class FigureView(QWidget):
@@ -41,7 +41,7 @@ class FigureView(QWidget):
             return
         from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 
-        paint(figure, *_theme())
+        paint(figure, *theme_colours())
         self.canvas = FigureCanvasQTAgg(figure)  # type: ignore[no-untyped-call]
         self.canvas.setMinimumSize(120, 100)
         self.canvas.mpl_connect("button_press_event", self._press)
@@ -53,7 +53,7 @@ class FigureView(QWidget):
             self._clicked(float(event.xdata), float(event.ydata))
 
 
-def _theme() -> tuple[str, str]:
+def theme_colours() -> tuple[str, str]:
     """Text and background colour of the current napari theme."""
     from napari.settings import get_settings
     from napari.utils.theme import get_theme

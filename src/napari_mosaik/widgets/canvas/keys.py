@@ -35,7 +35,6 @@ __all__ = [
     "SHORTCUTS",
     "KeyMap",
     "Shortcut",
-    "add_help_action",
     "bind_widget_keys",
     "key_text",
     "show_shortcuts",
@@ -290,12 +289,3 @@ def show_shortcuts(parent: QWidget | None = None) -> ShortcutsDialog:
     dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     dialog.show()
     return dialog
-
-
-def add_help_action(viewer: napari.Viewer) -> None:
-    """Put *Keyboard shortcuts (MOSAIK)…* into napari's Help menu, once per window."""
-    menu = viewer.window.help_menu
-    text = "Keyboard shortcuts (MOSAIK)…"
-    if not any(action.text() == text for action in menu.actions()):
-        window = menu.window()
-        menu.addAction(text).triggered.connect(lambda: show_shortcuts(window))
