@@ -59,7 +59,7 @@ def test_every_link_between_pages_has_its_heading():
 def test_search_keeps_the_pages_with_the_word_and_finds_its_places(window, qtbot):
     window.show_page("start")
     qtbot.keyClicks(window.search, "landmark")
-    shown = [item.text(0) for item in window._items() if not item.isHidden()]
+    shown = [item.text(0) for item in window._pages.values() if not item.isHidden()]
     assert shown
     assert "Tutorial 1: the first case, from the sample" not in shown
     from qtpy.QtCore import Qt

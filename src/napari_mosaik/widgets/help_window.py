@@ -87,11 +87,13 @@ class HelpWindow(QDialog):
         self.browser = QTextBrowser()
         self.browser.setOpenLinks(False)
         self._texts = {name: page_text(name) for names in PAGES.values() for name in names}
+        self._pages: dict[str, QTreeWidgetItem] = {}
         for section, names in PAGES.items():
             group = QTreeWidgetItem(self.tree, [section])
             for name in names:
                 title = self._texts[name].split("\n", 1)[0].lstrip("# ")
-                QTreeWidgetItem(group, [title]).setData(0, _NAME, name)
+                self._pages[name] = QTreeWidgetItem(group, [title])
+                self._pages[name].setData(0, _NAME, name)
         self.tree.expandAll()
         split = QSplitter()
         split.addWidget(self.tree)
@@ -115,7 +117,7 @@ class HelpWindow(QDialog):
             self.browser.setMarkdown(self._texts[name])
             self._colour_links()
             self.tree.blockSignals(True)
-            self.tree.setCurrentItem(self._item(name))
+            self.tree.setCurrentItem(self._pages[name])
             self.tree.blockSignals(False)
         self._scroll_to(anchor)
 
@@ -139,13 +141,6 @@ class HelpWindow(QDialog):
             cursor.setPosition(start)
             cursor.setPosition(end, QTextCursor.MoveMode.KeepAnchor)
             cursor.mergeCharFormat(colour)
-
-    def _item(self, name: str) -> QTreeWidgetItem:
-        return next(item for item in self._items() if item.data(0, _NAME) == name)
-
-    def _items(self) -> list[QTreeWidgetItem]:
-        groups = (self.tree.topLevelItem(n) for n in range(self.tree.topLevelItemCount()))
-        return [group.child(n) for group in groups for n in range(group.childCount())]
 
     def _scroll_to(self, anchor: str) -> None:
         block = self.browser.document().begin()
@@ -172,8 +167,8 @@ class HelpWindow(QDialog):
 
     def _filter(self, word: str) -> None:
         """Only the pages that hold the word stay in the list."""
-        for item in self._items():
-            text = self._texts[item.data(0, _NAME)]
+        for name, item in self._pages.items():
+            text = self._texts[name]
             item.setHidden(word.lower() not in text.lower())
 
     def _find_next(self) -> None:
@@ -181,7 +176,7 @@ class HelpWindow(QDialog):
         word = self.search.text()
         if not word or self.browser.find(word):
             return
-        names = [str(item.data(0, _NAME)) for item in self._items() if not item.isHidden()]
+        names = [name for name, item in self._pages.items() if not item.isHidden()]
         if names:
             at = names.index(self.name) + 1 if self.name in names else 0
             self.show_page(names[at % len(names)])
