@@ -5,13 +5,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 
-from napari_mosaik.core import InputError, Progress
+from napari_mosaik.core import CorruptArtifact, InputError, MosaikError, Progress
 from napari_mosaik.core.catalogue import PET, SLIDES, STAINING
 from napari_mosaik.io import Case, PetEntry, find_cases
-from napari_mosaik.predictor import leave_one_case_out, leave_one_patient_out
+from napari_mosaik.predictor import TrainedModel, leave_one_case_out, leave_one_patient_out
+from napari_mosaik.segment.model_files import read_card, save_weights
 from napari_mosaik.view.formatting import STATE_MARKS
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.cohort import training_cases
@@ -20,6 +22,7 @@ from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.step import Step, StepStatus
 from tests.cli.test_commands import call
+from tests.io.test_store import RECORD, values
 from tests.workflow.conftest import FIRST, Settings, case, install, tiny_cohort
 
 __all__ = ["case", "tiny_cohort"]
@@ -250,3 +253,142 @@ def test_a_slip_in_the_case_file_is_one_line_with_file_and_key(case, capsys, sli
     code, _, err = told(capsys, "status", case.root)
     assert (code, err.count("\n")) == (2, 1)
     assert re.search(f"case.toml.*{words}", err), err
+
+
+# --- damage ---------------------------------------------------------------------------------------
+@pytest.fixture
+def stored(case, monkeypatch):
+    """A finished case with one result of each kind."""
+
+    def body(inputs, params):
+        yield Progress(0.5, 1)
+        inputs.warn("faint")
+        return values()
+
+    steps = (Step("first", "First", "", "", Settings, (PET,), tuple(values()), body),)
+    install(monkeypatch, steps)
+    monkeypatch.setattr("napari_mosaik.workflow.steps.STEPS", steps)
+    run_to_end_of(case, "")
+    return case
+
+
+def damages(content, rng):
+    """The content of a file with a byte changed at some places, cut off, and gone."""
+    for place in rng.integers(0, len(content), 6):
+        changed = bytearray(content)
+        changed[place] ^= 1 << rng.integers(8)
+        yield bytes(changed)
+    yield content[: int(rng.integers(len(content)))]
+    yield None
+
+
+def put(path, content):
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content)
+
+
+def files_in(folder):
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def test_a_damaged_byte_in_any_file_of_a_result_is_named_or_harmless(stored):
+    rng = np.random.default_rng(1)
+    store, known = stored.store, case_status(stored).states["first"]
+    assert known.word == "done"
+    files = files_in(store.root)
+    assert {path.name for path in files} > {"origin.json", "record.json", "zarr.json", "0"}
+    for path in files:
+        artifact = next(one for one in values() if one.name in path.parts)
+        content = path.read_bytes()
+        for damaged in damages(content, rng):
+            put(path, damaged)
+            state = case_status(Case(stored.root)).states["first"]
+            if state == known:  # one kind of blank for another, or a byte that nothing reads
+                assert store.record(artifact)["warnings"] == ["faint"]
+                assert equal(store.read(artifact), values()[artifact])
+                continue
+            assert (state.word, state.damaged) == ("stale", True)
+            assert "damaged" in state.reason
+            assert str(path) in state.reason
+            reads = store.record if path.name == "record.json" else store.read
+            with pytest.raises(CorruptArtifact, match=r"damaged.*" + path.name):
+                reads(artifact)
+            put(path, content)
+
+
+def equal(one, other):
+    if isinstance(one, dict):
+        return one == other
+    parts = [getattr(part, "values", part) for part in (one, other)]
+    return repr(parts[0]) == repr(parts[1])
+
+
+def test_run_and_status_name_the_damage_and_run_again_only_when_told(stored, capsys):
+    path = stored.store.folder(RECORD) / "document.json"
+    path.write_bytes(path.read_bytes().replace(b"2.5", b"2.6"))
+    for arguments in ((), ("--until", "first"), ("--step", "first")):
+        code, _, err = told(capsys, "run", stored.root, *arguments)
+        assert (code, err.count("napari-mosaik: ")) == (2, 1)
+        assert "damaged" in err
+        assert str(path) in err
+    code, out, _ = told(capsys, "status", stored.root, "--json")
+    state = json.loads(out)["B11"]["steps"]["first"]
+    assert (code, state["state"], state["warnings"]) == (0, "stale", [])
+    assert "damaged" in state["reason"]
+    assert told(capsys, "run", stored.root, "--step", "first", "--force")[0] == 0
+    assert stored.store.read(RECORD) == values()[RECORD]
+
+
+def test_the_window_runs_a_damaged_step_again(stored):
+    (stored.store.folder(RECORD) / "origin.json").unlink()
+    for _ in run_until(stored, read_recipe(stored.root), "first", repair=True):
+        pass
+    assert case_status(stored).states["first"].word == "done"
+
+
+def test_results_of_a_version_without_digests_are_read_and_named(stored):
+    for name in ("origin.json", "record.json"):
+        for path in stored.store.root.rglob(name):
+            document = json.loads(path.read_text("utf-8"))
+            del document["seal"]
+            path.write_text(json.dumps(document), "utf-8")
+    status = case_status(Case(stored.root))
+    assert status.states["first"].word == "done"
+    assert status.states["first"].warnings == ("faint",)
+    assert "no digest of their records" in status.warnings[0]
+
+
+def refusal(work, *arguments):
+    """The message with which something is refused; empty if it is not."""
+    try:
+        work(*arguments)
+    except MosaikError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("kind", ["predictor", "classifier"])
+def test_a_damaged_byte_in_any_file_of_a_model_is_named_or_harmless(tmp_path, kind):
+    rng = np.random.default_rng(2)
+    if kind == "predictor":
+        card = {"format": 2, "cases": [], "times": {"seconds": 1.5}}
+        folder = TrainedModel({"w": np.arange(6.0)}, card).save(tmp_path)
+        load = TrainedModel.load
+    else:
+        folder = tmp_path / "model"
+        essentials = {"model": "fast", "classes": ["a", "b"], "params": {"n": 1}}
+        save_weights(folder, {"w": np.arange(6.0)}, essentials, {"cases": ["A2"]})
+        load = read_card
+    assert len(files_in(folder)) == 3
+    for path in files_in(folder):
+        content = path.read_bytes()
+        for damaged in damages(content, rng):
+            put(path, damaged)
+            message = refusal(load, folder)
+            if message:
+                assert "damaged" in message
+                assert path.name in message
+            else:  # one kind of blank for another
+                assert damaged.split() == content.split()
+            put(path, content)

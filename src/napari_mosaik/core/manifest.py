@@ -5,6 +5,7 @@ A document that holds such digests is sealed by a digest of its own.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -116,13 +117,19 @@ def write_files_list(folder: Path) -> None:
 
 
 def check_files(folder: Path, what: str) -> None:
-    """Raise `CorruptArtifact` if a file of a folder is not as it was listed.
+    """Raise `CorruptArtifact` if a file of a model's folder is not as it was listed.
 
-    A folder without a list was written before there were lists, and is not checked.
+    A folder without a list is not checked if its ``card.json`` says that it is of a format before
+    2, when there were no lists.
     """
     try:
         files = read_sealed(folder / FILES_LIST, lambda _: False)["files"]
     except FileNotFoundError:
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+            if json.loads((folder / "card.json").read_bytes()).get("format", 1) >= 2:
+                raise CorruptArtifact(
+                    f"{what} is damaged: {folder / FILES_LIST} is missing"
+                ) from None
         return
     for key, how in damaged_files(folder, files):
         raise CorruptArtifact(f"{what} is damaged: {folder / key} is {how}")

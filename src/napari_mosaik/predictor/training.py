@@ -315,7 +315,7 @@ def _card(
     baselines = fit_baselines(data.everything, data.scale, columns)
     first = data.everything[0]
     return {
-        "format": 1,
+        "format": 2,
         "kind": "mosaik",
         "settings": params.model_dump(mode="json"),
         "seed": seed,

@@ -40,6 +40,7 @@ def save_weights(
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(arrays), str(folder / "weights.safetensors"))
     card = {
+        "format": 2,
         **essentials,
         "hash": weights_digest(arrays, essentials),
         "training": dict(training),

@@ -30,7 +30,7 @@ from napari_mosaik.core.catalogue import (
     TILES,
     UPTAKE,
 )
-from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.tiles import TileGrid
@@ -183,7 +183,10 @@ def _done(case: Case, artifact: Artifact[Any]) -> bool:
     from napari_mosaik.workflow.case_status import case_status  # numba loads here
     from napari_mosaik.workflow.steps import maker_of
 
-    return case_status(case).states[maker_of(artifact).name].word == "done"
+    state = case_status(case).states[maker_of(artifact).name]
+    if state.damaged:
+        raise CorruptArtifact(state.reason)
+    return state.word == "done"
 
 
 def review_queue(case: Case, params: ReviewQueueParams | None = None) -> list[dict[str, Any]]:

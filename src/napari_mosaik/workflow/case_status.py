@@ -9,7 +9,7 @@ the chain shows at once in everything that depends on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -139,7 +139,22 @@ class _Resolution:
             MappingProxyType(states),
             MappingProxyType(self.expected),
             MappingProxyType(self.unavailable),
+            (*self._of_old_versions(),),
         )
+
+    def _of_old_versions(self) -> Iterator[str]:
+        """A sentence if the records of some results carry no digest."""
+        old = [
+            step.title
+            for step in STEPS
+            if self.verdicts[step.name].word == "done"
+            and not all(self.case.store.is_sealed(artifact) for artifact in step.writes)
+        ]
+        if old:
+            yield (
+                f"{len(old)} steps were run by a version that stored no digest of their records, "
+                f"in which damage is not noticed, among them '{old[0]}'; run them again to store it"
+            )
 
     def _assess(self, step: Step[Any]) -> _Verdict:
         blocked = self._blocked(step)
@@ -227,12 +242,13 @@ class _Resolution:
         model = str(getattr(self.recipe[step.name], step.needs_model))
         if not model:
             return _Verdict("blocked", "no model", (step.title.lower(),))
-        if not (self.case.model_folder(model) / "card.json").is_file():
-            return _Verdict("blocked", "model not found", (model,))
+        folder = self.case.model_folder(model)
         try:
-            check_files(self.case.model_folder(model), f"the model {model}")
+            check_files(folder, f"the model {model}")
         except (MosaikError, OSError) as error:
             return _Verdict("blocked", "damaged", (f"{in_words(error)}; train it again",))
+        if not (folder / "card.json").is_file():
+            return _Verdict("blocked", "model not found", (model,))
         return None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_mosaik.annotate.visual_qa import Interval, QaSummary
+from napari_mosaik.core import CorruptArtifact
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     DAMAGED,
@@ -94,7 +95,7 @@ def write_case_report(case: Case, path: Path | None = None) -> Path:
 
 def gather_report(case: Case) -> ReportData:
     """Everything that the report of a case shows, from its stored results."""
-    results = CaseResults(case)
+    states, results = _states(case), CaseResults(case)
     record = results.get(PREDICTION_RECORD) or {}
     tables, qa = report_tables(results), qa_table(qa_records(case))
     return ReportData(
@@ -102,7 +103,7 @@ def gather_report(case: Case) -> ReportData:
         patient=case.patient,
         made=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
         summary=_summary(results),
-        states=_states(case),
+        states=states,
         metrics=_metrics(results),
         tables=(*tables, *(() if qa is None else (qa,))),
         figures=case_figures(results),
@@ -117,6 +118,9 @@ def gather_report(case: Case) -> ReportData:
 
 def _states(case: Case) -> tuple[StepState, ...]:
     states = case_status(case).states
+    for state in states.values():
+        if state.damaged:
+            raise CorruptArtifact(state.reason)
     return tuple(
         StepState(step.title, state.mark, state.reason or "; ".join(state.warnings), step.about)
         for step in STEPS
