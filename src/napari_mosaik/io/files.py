@@ -17,8 +17,8 @@ from napari_mosaik.core.errors import CaseLocked, InputError, MosaikError
 
 __all__ = [
     "in_words",
+    "json_ready",
     "operating_system_message",
-    "plain",
     "read_json",
     "remove_tree",
     "saving",
@@ -67,18 +67,18 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, complete or not at all; NaN becomes null."""
-    text = json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False)
+    text = json.dumps(json_ready(value), indent=1, sort_keys=True, allow_nan=False)
     write_bytes(path, text.encode() + b"\n")
 
 
-def plain(value: Any) -> Any:
+def json_ready(value: Any) -> Any:
     """A value as JSON holds it; NaN and infinity become null."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): json_ready(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [json_ready(item) for item in value]
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        return json_ready(value.tolist())
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value

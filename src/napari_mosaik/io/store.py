@@ -23,7 +23,14 @@ from napari_mosaik.core.manifest import SEAL, damaged_files, listed_files, read_
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
-from napari_mosaik.io.files import plain, read_json, remove_tree, saving, unreadable, write_json
+from napari_mosaik.io.files import (
+    json_ready,
+    read_json,
+    remove_tree,
+    saving,
+    unreadable,
+    write_json,
+)
 from napari_mosaik.io.ome import (
     CHUNK,
     create_array,
@@ -177,7 +184,7 @@ class CaseStore:
                     # The record holds times, so the origin, which is reproducible, does not
                     # hold its digest.
                     stated = {"origin": origin.as_dict(), "files": listed_files(folder)}
-                    write_json(folder / _RECORD, sealed(plain(record or {})))
+                    write_json(folder / _RECORD, sealed(json_ready(record or {})))
                     write_json(folder / _ORIGIN, sealed(stated))
                 write_json(staging / _MARKER, {"step": origin.step})
             except BaseException:
