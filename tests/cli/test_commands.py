@@ -106,7 +106,7 @@ def test_the_options_of_a_record_are_those_of_its_fields(tmp_path, capsys, pictu
     words = told(capsys, "new", tmp_path / "C", "--cd34", picture, "--injected", "yesterday")
     assert "--injected 'yesterday' is not a date and time" in words
     words = told(capsys, "new", tmp_path / "C", "--cd34", picture, "--dose-mbq", "-3")
-    assert "--dose-mbq -3.0 is not possible: input should be greater than 0" in words
+    assert "--dose-mbq: -3 MBq is not possible; more than 0" in words
     assert not (tmp_path / "C").exists()
 
 
@@ -159,7 +159,7 @@ def test_an_suv_of_an_image_without_a_header(tmp_path, capsys):
     from tests.io.test_pet_other import VALUES, nifti
 
     image, mask = nifti(tmp_path / "p.nii.gz"), nifti(tmp_path / "m.nii", (VALUES > 20) * 1)
-    assert "give unit" in told(capsys, "suv", image)
+    assert "give --unit" in told(capsys, "suv", image)
     assert "counts" in told(capsys, "suv", image, "--unit", "counts")
     assert call("suv", image, "--unit", "cm2/mL", "--mask", mask, "--json") == 0
     record = json.loads(capsys.readouterr().out)
@@ -231,7 +231,7 @@ def test_one_damaged_slide_blocks_its_own_steps_only(case, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--step", "vesels"], "unknown step 'vesels'; the steps are:"),
+        (["--step", "vesels"], "unknown step 'vesels'; did you mean 'vessels'?"),
         (["--until", "predict"], "Prediction cannot run"),
         (["--set", "vessels.closing=1"], "closing"),
         (["--set", "vessels"], "step.setting=value"),

@@ -126,9 +126,9 @@ def test_our_own_names_and_wrong_side_cars(tmp_path):
     for text, said in (
         ("[1]", "no names"),
         ("{", "cannot be read"),
-        ('{"Units": "counts"}', "counts"),
         ('{"dose_mbq": -3}', "dose_mbq"),
-        ('{"InjectedRadioactivity": 1, "InjectedRadioactivityUnits": "R"}', "R"),
+        ('{"InjectedRadioactivity": "1 MBq"}', "InjectedRadioactivity '1 MBq' is not a number"),
+        ('{"ImageDecayCorrected": "perhaps"}', "neither true nor false"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=said):

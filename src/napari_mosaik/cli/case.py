@@ -17,6 +17,7 @@ from napari_mosaik.cli.common import (
     Seed,
     StainName,
     example_command,
+    naming_options,
     record_options,
 )
 from napari_mosaik.cli.show import Bar, drive, print_json, table
@@ -84,7 +85,7 @@ def new(
         int | None, typer.Option(help="PET time frame, counted from 0, if there are several.")
     ] = None,
     pet_unit: Annotated[
-        str, typer.Option(help="PET unit if the file states none: Bq/mL, g/mL or cm2/mL.")
+        str, typer.Option(help="PET unit if the file states none: Bq/mL, kBq/mL, g/mL, cm2/mL ...")
     ] = "",
     patient: Annotated[str, typer.Option(help="Pseudonym of the patient.")] = "unknown patient",
     name: Annotated[str, typer.Option(help="Name of the case. Default: the folder's name.")] = "",
@@ -116,6 +117,7 @@ def new(
     """Create a case from slides and a PET. The files stay where they are."""
     from napari_mosaik.io import CaseFile, PetEntry, create_case, open_pet
     from napari_mosaik.io.pet.sidecar import unit_named
+    from napari_mosaik.workflow.suv import suv_record_or_problem
 
     files = {"he": he, "cd34": cd34, "caix": caix}
     if not any(files.values()) and not pet:
@@ -129,8 +131,13 @@ def new(
         if path is not None
     }
     unit = unit_named(pet_unit) if pet_unit else None
+    given = {key: value for key, value in (injection or {}).items() if value is not None}
+    lacking = ""
     if pet:
-        open_pet(pet, slice_index=pet_slice, frame_index=pet_frame, unit=unit)
+        names = {"slice_index": "--pet-slice", "frame_index": "--pet-frame", "unit": "--pet-unit"}
+        with naming_options(**names):
+            image = open_pet(pet, slice_index=pet_slice, frame_index=pet_frame, unit=unit)
+        lacking = suv_record_or_problem(image.header, given, None).get("problem", "")
     marks = {"he": landmarks_he, "cd34": landmarks_cd34, "caix": landmarks_caix}
     file = CaseFile.model_validate(
         {
@@ -146,18 +153,16 @@ def new(
             if pet
             else None,
             "landmarks": {key: str(path.resolve()) for key, path in marks.items() if path},
-            "injection": {
-                key: value for key, value in (injection or {}).items() if value is not None
-            }
-            or None,
+            # An empty record takes all terms from the PET file, if that states them all.
+            "injection": given if given or (pet and not lacking) else None,
         }
     )
     made = create_case(case, file)
     typer.echo(f"case {made.name} in {made.root}")
-    if file.pet and file.injection is None:
-        typer.echo(
-            "next: add the [injection] record to case.toml (dose_mbq, injected, weight_kg, ...)"
-        )
+    if lacking:
+        typer.echo(f"next: complete [injection] in case.toml, or the page Uptake (PET): {lacking}")
+    elif file.pet and not given:
+        typer.echo("the PET file states all terms of the SUV; they are used")
 
 
 def run_case(case: Any, bar: Bar, until: str = "", scheduler: str = "") -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
 from functools import wraps
@@ -19,6 +21,8 @@ from pydantic import BaseModel, ValidationError
 from typer.core import TyperCommand, TyperGroup
 
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.pet_records import InjectionRecord, record_problem, renamed_items
+from napari_mosaik.core.text import typed_number
 
 __all__ = [
     "CaseFolder",
@@ -33,6 +37,7 @@ __all__ = [
     "display_problem",
     "example_command",
     "given_settings",
+    "naming_options",
     "record_options",
     "report_warning",
 ]
@@ -185,13 +190,38 @@ def record_options(
 
 
 def _check(record: type[BaseModel], values: dict[str, Any]) -> None:
+    given = {name: value for name, value in values.items() if value is not None}
     try:
-        record.model_validate({name: value for name, value in values.items() if value is not None})
+        record.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        option = f"--{name.replace('_', '-')} {values[name]} is not possible: " if name else ""
-        raise InputError(option + first["msg"].lower()) from error
+        name, problem = record_problem(error)
+        raise InputError(f"{_option_name(name)}: {problem}") from error
+    from napari_mosaik.uptake import implausible
+
+    for name, value in given.items():
+        if problem := implausible(name, value, given.get("nuclide", "Zr-89")):
+            raise InputError(f"{_option_name(name)}: {_with_options(problem)}")
+
+
+def _option_name(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _with_options(text: str, more: Mapping[str, str] | None = None) -> str:
+    names = {name: _option_name(name) for name in InjectionRecord.model_fields}
+    return renamed_items(text, names | dict(more or {}))
+
+
+@contextmanager
+def naming_options(**more: str) -> Iterator[None]:
+    """Let errors name the options of the command instead of the arguments of the library.
+
+    Items of the injection record become their options; *more* gives other arguments.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(_with_options(str(error), more)) from error
 
 
 def _types(annotation: Any) -> tuple[Any, ...]:
@@ -202,14 +232,25 @@ def _option(annotation: Any, about: str, is_time: bool) -> Any:
     kinds = [kind for kind in _types(annotation) if kind is not NoneType]
     kind = str if is_time else kinds[0] if len(kinds) == 1 else annotation
     text = about[:1].upper() + about[1:] + (", ISO 8601." if is_time else ".")
+    if kind is float:
+        return Annotated[float | None, typer.Option(help=text, parser=_number, metavar="<float>")]
     return Annotated[kind | None, typer.Option(help=text)]
+
+
+def _number(text: str) -> float:
+    try:
+        return typed_number(text)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _moment(text: str, name: str) -> datetime:
     try:
-        return datetime.fromisoformat(text)
+        if re.fullmatch(r"[\d-]+", text.strip()):  # a date alone would be taken as midnight
+            raise ValueError
+        return datetime.fromisoformat(text.strip())
     except ValueError:
         raise InputError(
             f"--{name.replace('_', '-')} {text!r} is not a date and time; "
-            "write it as 2024-05-31T09:30:00"
+            "give both, for example 2024-05-31T09:30:00"
         ) from None

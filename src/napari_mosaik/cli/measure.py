@@ -14,6 +14,7 @@ from napari_mosaik.cli.common import (
     SettingChanges,
     example_command,
     given_settings,
+    naming_options,
     record_options,
     report_warning,
 )
@@ -168,7 +169,7 @@ def suv(
         int | None, typer.Option(help="Time frame, counted from 0, if there are several.")
     ] = None,
     unit: Annotated[
-        str, typer.Option(help="Unit if the file states none: Bq/mL, g/mL or cm2/mL.")
+        str, typer.Option(help="Unit if the file states none: Bq/mL, kBq/mL, g/mL, cm2/mL ...")
     ] = "",
     mask: Annotated[
         Path | None,
@@ -180,15 +181,18 @@ def suv(
     from napari_mosaik.io.pet.sidecar import unit_named
     from napari_mosaik.workflow.suv import suv_of_files
 
-    record = suv_of_files(
-        files,
-        kind,
-        terms,
-        slice_index=slice_index,
-        frame_index=frame_index,
-        unit=unit_named(unit) if unit else None,
-        mask=mask,
-    )
+    with naming_options(slice_index="--slice-index", frame_index="--frame-index", unit="--unit"):
+        record = suv_of_files(
+            files,
+            kind,
+            terms,
+            slice_index=slice_index,
+            frame_index=frame_index,
+            unit=unit_named(unit) if unit else None,
+            mask=mask,
+        )
+    for sentence in record["warnings"]:
+        report_warning(sentence)
     if json:
         print_json(record)
         return
@@ -207,7 +211,7 @@ def suv(
     typer.echo(f"voxels   {record['n_voxels']} in {record['n_slices']} slices")
     typer.echo(f"maximum  {figure(record['maximum'], 6)} {record['unit']}")
     typer.echo(f"mean     {figure(record['mean'], 6)} {record['unit']}")
-    for sentence in (*record["assumptions"], *record["warnings"]):
+    for sentence in record["assumptions"]:
         typer.echo(f"- {sentence}")
 
 

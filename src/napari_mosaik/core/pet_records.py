@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, time
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from napari_mosaik.core.raster import Raster
 
-__all__ = ["HALF_LIFE_H", "InjectionRecord", "PetHeader", "PetImage", "PetUnit"]
+__all__ = [
+    "BASE_UNITS",
+    "HALF_LIFE_H",
+    "InjectionRecord",
+    "PetHeader",
+    "PetImage",
+    "PetUnit",
+    "record_problem",
+    "record_unit",
+    "renamed_items",
+]
 
-HALF_LIFE_H = {"Zr-89": 78.41, "Lu-177": 159.528, "Ac-225": 238.1, "F-18": 1.8295}
-"""Physical half-lives of the known nuclides, h."""
+HALF_LIFE_H = {
+    "Zr-89": 78.41, "Lu-177": 159.528, "Ac-225": 238.1, "F-18": 1.8295, "C-11": 0.33940,
+    "N-13": 0.16608, "O-15": 0.033956, "Ga-68": 1.1285, "Cu-64": 12.701, "Sc-44": 4.042,
+    "Y-86": 14.74, "I-124": 100.224, "I-131": 192.6, "Y-90": 64.05, "In-111": 67.31,
+}  # fmt: skip
+"""Physical half-lives of the known nuclides, h (NNDC NuDat 3)."""
 
 DecayCorrection = Literal["START", "ADMIN", "NONE"]
-PetUnit = Literal["Bq/mL", "g/mL", "cm²/mL"]
+PetUnit = Literal["Bq/mL", "kBq/mL", "MBq/mL", "nCi/mL", "µCi/mL", "g/mL", "cm²/mL"]
 """Units of a PET image: activity concentration, or SUV by weight or by body surface area."""
+BASE_UNITS: dict[str, tuple[PetUnit, float]] = {
+    "kBq/mL": ("Bq/mL", 1e3), "MBq/mL": ("Bq/mL", 1e6), "nCi/mL": ("Bq/mL", 37.0),
+    "µCi/mL": ("Bq/mL", 3.7e4),
+}  # fmt: skip
+"""The unit in which the program computes, and the factor to it; others are their own."""
+
+
+def _amount(title: str, description: str) -> Any:
+    return Field(None, gt=0, allow_inf_nan=False, title=title, description=description)
 
 
 class InjectionRecord(BaseModel):
@@ -31,21 +56,84 @@ class InjectionRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    nuclide: str = Field("Zr-89", description="nuclide, element and mass number")
-    half_life_h: float | None = Field(None, gt=0, description="physical half-life, h")
-    dose_mbq: float | None = Field(None, gt=0, description="injected activity, MBq")
-    residual_mbq: float = Field(0.0, ge=0, description="activity left in the syringe, MBq")
-    injected: datetime | None = Field(None, description="date and time of injection")
-    excised: datetime | None = Field(None, description="date and time of excision")
-    weight_kg: float | None = Field(None, gt=0, description="the patient's weight, kg")
-    height_cm: float | None = Field(None, gt=0, description="the patient's height, cm")
-    sex: Literal["M", "F"] | None = Field(None, description="sex, for lean body mass")
-    antibody_mass_mg: float | None = Field(None, gt=0, description="mass of antibody, mg")
-    scanned: datetime | None = Field(None, description="start of the scan")
-    decay_correction: DecayCorrection | None = Field(
-        None, description="reference time of the decay correction: START, ADMIN or NONE"
+    nuclide: str = Field("Zr-89", title="Nuclide", description="nuclide, element and mass number")
+    half_life_h: float | None = _amount("Half-life", "physical half-life, h")
+    dose_mbq: float | None = _amount("Injected activity", "injected activity, MBq")
+    residual_mbq: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        title="Left in the syringe",
+        description="activity left in the syringe, MBq",
     )
-    frame_duration_s: float | None = Field(None, gt=0, description="duration of the frame, s")
+    injected: datetime | None = Field(
+        None, title="Time of injection", description="date and time of injection"
+    )
+    excised: datetime | None = Field(
+        None, title="Time of excision", description="date and time of excision"
+    )
+    weight_kg: float | None = _amount("Body weight", "the patient's weight, kg")
+    height_cm: float | None = _amount("Height", "the patient's height, cm")
+    sex: Literal["M", "F"] | None = Field(None, title="Sex", description="sex, for lean body mass")
+    antibody_mass_mg: float | None = _amount("Antibody mass", "mass of antibody, mg")
+    scanned: datetime | None = Field(
+        None, title="Start of the scan", description="start of the scan"
+    )
+    decay_correction: DecayCorrection | None = Field(
+        None,
+        title="Decay correction",
+        description="reference time of the decay correction: START, ADMIN or NONE",
+    )
+    frame_duration_s: float | None = _amount("Frame duration", "duration of the frame, s")
+
+    @field_validator("injected", "excised", "scanned", mode="before")
+    @classmethod
+    def _with_time_of_day(cls, value: Any) -> Any:
+        """A date alone would be taken as midnight, and a number as seconds since 1970."""
+        is_moment = value is None or isinstance(value, datetime)
+        if is_moment or re.fullmatch(r"\d{4}-\d\d-\d\d[T ]\d\d:?\d\d.*", str(value).strip()):
+            return value
+        raise ValueError("give date and time, for example 2024-05-13T11:10")
+
+
+_SUFFIX_UNITS = {"mbq": "MBq", "kg": "kg", "cm": "cm", "mg": "mg", "h": "h", "s": "s"}
+
+
+def record_unit(name: str) -> str:
+    """Unit of an item of the injection record; empty if it has none."""
+    return _SUFFIX_UNITS.get(name.rpartition("_")[2], "")
+
+
+def renamed_items(text: str, names: Mapping[str, str]) -> str:
+    """A message in which items of the record have other names: those of options or of a form.
+
+    A name that is a word, too ("injected"), is replaced only where the message asks for it.
+    """
+    words = "|".join(name for name in names if "_" not in name) or "(?!)"
+    items = "|".join(name for name in names if "_" in name) or "(?!)"
+    asked = r"(?:(?<=give )|(?<=Give )|(?<=orrect )|(?<=omit the )|(?<=rect \w{8} or ))"
+    pattern = rf"\b(?:{items})\b|{asked}(?:{words})\b"
+    return re.sub(pattern, lambda match: names[match[0]], text)
+
+
+def record_problem(error: ValidationError) -> tuple[str, str]:
+    """The item of an injection record that is not valid, and why: "-1 MBq is not possible ..."."""
+    first = error.errors()[0]
+    name, value = str(first["loc"][0]) if first["loc"] else "", first["input"]
+    shown = f"{value:g}" if isinstance(value, float) else f"{value}"
+    shown = f"{shown} {record_unit(name)}".strip()
+    limits = first.get("ctx", {})
+    if "gt" in limits:
+        return name, f"{shown} is not possible; more than {limits['gt']:g}"
+    if "ge" in limits:
+        return name, f"{shown} is not possible; {limits['ge']:g} or more"
+    if "expected" in limits:
+        return name, f"'{value}' is not possible; {limits['expected']}"
+    if first["type"] == "value_error":
+        return name, f"'{value}' is not possible; {limits['error']}"
+    if first["type"] == "extra_forbidden":
+        return name, "is no item of the injection record"
+    return name, f"'{value}' is not possible; {first['msg'].lower()}"
 
 
 class PetHeader(BaseModel):
@@ -54,8 +142,10 @@ class PetHeader(BaseModel):
     ``unit`` is "Bq/mL" or, for images that are SUV already, "g/mL" or "cm²/mL" together with
     ``suv_kind``; None means that the file does not say and the user must (``unit_given``).
     ``source`` is where the values stand: in the file's own "header" or in a "sidecar" beside it.
-    ``injected_clock`` is the injection's time of day where the file states no date;
-    ``decay_factor`` what the file says that the frame was multiplied by.
+    ``injected_clock`` is the injection's time of day where the file states it apart from the date;
+    ``decay_factor`` what the file says that the frame was multiplied by; ``decay_reference`` the
+    moment to which the image is corrected, where the file states a moment.  ``unclear`` says for
+    items of the injection record why what the file states of them is not used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +157,7 @@ class PetHeader(BaseModel):
     suv_kind: Literal["bw", "bsa", "lbm"] | None = None
     decay_correction: DecayCorrection | None = None
     decay_factor: float | None = None
+    decay_reference: datetime | None = None
     corrected: tuple[str, ...] = ()
     scanned: datetime | None = None
     frame_duration_s: float | None = None
@@ -80,7 +171,9 @@ class PetHeader(BaseModel):
     weight_kg: float | None = None
     height_cm: float | None = None
     sex: Literal["M", "F"] | None = None
+    species: str = ""
     notes: tuple[str, ...] = ()
+    unclear: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

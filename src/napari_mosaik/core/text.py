@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 import tomllib
 import unicodedata
@@ -100,3 +101,25 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """A key that sorts names as people do: B2 before B11."""
     parts = re.findall(r"[0-9]+|[^0-9]+", same_words(text))
     return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)
+
+
+def typed_number(text: str) -> float:
+    """A number as people type it, with a decimal point or a decimal comma.
+
+    Raises
+    ------
+    InputError
+        If it is no finite number, or its comma may as well separate thousands ("14,689").
+    """
+    plain = text.strip()
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", plain):
+        point, whole = plain.replace(",", "."), plain.replace(",", "")
+        meant = f"{point} or {whole}" if plain.count(",") == 1 else whole
+        raise InputError(f"'{plain}' may be {meant}: write it with a point, or without a comma")
+    try:
+        number = float(plain.replace(",", ".") if "." not in plain else plain)
+    except ValueError:
+        number = float("nan")
+    if not math.isfinite(number):
+        raise InputError(f"'{plain}' is not a number")
+    return number

@@ -10,6 +10,7 @@ from napari_mosaik.uptake.suv import (
     suv_factor,
 )
 from napari_mosaik.uptake.suv_inputs import TERM_ITEMS as TERM_ITEMS
+from napari_mosaik.uptake.suv_inputs import implausible
 from napari_mosaik.uptake.terms import SuvTerm, SuvTerms, combine_terms, to_suv
 from napari_mosaik.uptake.tile_uptake import shift_sensitivity, tile_uptake
 
@@ -25,6 +26,7 @@ __all__ = [
     "decay_factor",
     "du_bois_bsa_m2",
     "frame_factor",
+    "implausible",
     "lean_mass_kg",
     "shift_sensitivity",
     "suv_factor",

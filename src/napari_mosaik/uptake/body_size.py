@@ -20,8 +20,8 @@ def checked_weight_kg(weight_kg: float) -> float:
     low, high = _WEIGHT_RANGE_KG
     if not (math.isfinite(weight_kg) and low <= weight_kg <= high):
         raise InputError(
-            f"the body weight of {weight_kg:g} kg is implausible ({low:g} to {high:g} kg); "
-            "give weight_kg in kilogrammes, not in grammes"
+            f"a body weight of {weight_kg:g} kg is implausible ({low:g} to {high:g} kg); did you "
+            f"mean {weight_kg / 1000:g} kg? Give weight_kg in kilogrammes, not in grammes"
         )
     return float(weight_kg)
 
@@ -31,8 +31,8 @@ def checked_height_cm(height_cm: float) -> float:
     low, high = _HEIGHT_RANGE_CM
     if not (math.isfinite(height_cm) and low <= height_cm <= high):
         raise InputError(
-            f"the body height of {height_cm:g} cm is implausible ({low:g} to {high:g} cm); "
-            "give height_cm in centimetres, not in metres"
+            f"a body height of {height_cm:g} cm is implausible ({low:g} to {high:g} cm); did you "
+            f"mean {height_cm * 100:g} cm? Give height_cm in centimetres, not in metres"
         )
     return float(height_cm)
 

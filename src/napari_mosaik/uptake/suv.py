@@ -20,6 +20,7 @@ __all__ = [
     "SUV_UNITS",
     "SuvKind",
     "SuvParams",
+    "checked_dose_mbq",
     "decay_factor",
     "frame_factor",
     "suv_factor",
@@ -30,7 +31,12 @@ SuvKind = Literal["bsa", "bw", "lbm"]
 SUV_UNITS: dict[SuvKind, str] = {"bsa": "cm²/mL", "bw": "g/mL", "lbm": "g/mL"}
 """Unit of each kind of SUV."""
 
-_DOSE_RANGE_BQ = (1e4, 1e12)
+_DOSE_RANGE_MBQ = (0.1, 3e3)
+_DOSE_RANGES_MBQ = {
+    "Ac-225": (1e-3, 200.0), "Lu-177": (0.1, 3e4), "I-131": (0.1, 3e4), "Y-90": (0.1, 3e4),
+    "O-15": (0.1, 6e3), "unknown": (1e-2, 1e6),
+}  # fmt: skip
+"""Plausible injected activities, from a mouse to a therapy."""
 _MAX_HALF_LIVES = 25.0
 
 
@@ -103,17 +109,24 @@ def half_life_of(record: InjectionRecord) -> float:
         ) from None
 
 
+def checked_dose_mbq(dose_mbq: float, nuclide: str) -> float:
+    """The injected activity, MBq; an implausible one raises `InputError`."""
+    low, high = _DOSE_RANGES_MBQ.get(nuclide, _DOSE_RANGE_MBQ)
+    if low <= dose_mbq <= high:
+        return dose_mbq
+    meant = next((dose_mbq * f for f in (1e-3, 1e-6, 1e3) if low <= dose_mbq * f <= high), None)
+    question = "" if meant is None else f"; did you mean {meant:g} MBq?"
+    raise InputError(
+        f"an injected activity of {dose_mbq:g} MBq is implausible for {nuclide} ({low:g} to "
+        f"{high:g} MBq){question} Correct dose_mbq"
+    )
+
+
 def net_dose_bq(record: InjectionRecord) -> float:
     """Injected minus residual activity, Bq, at the time of injection; checked."""
     if record.dose_mbq is None:
         raise InputError("the injected activity is missing; give dose_mbq (for example 37)")
-    low, high = _DOSE_RANGE_BQ
-    dose = record.dose_mbq * 1e6
-    if not low <= dose <= high:
-        raise InputError(
-            f"the injected activity of {dose:g} Bq is implausible ({low:g} to {high:g} Bq); "
-            "dose_mbq is in MBq, the dose of a DICOM file in Bq: check the unit"
-        )
+    dose = checked_dose_mbq(record.dose_mbq, record.nuclide) * 1e6
     if record.residual_mbq >= record.dose_mbq:
         raise InputError(
             f"the residual activity ({record.residual_mbq:g} MBq) is not smaller than the "

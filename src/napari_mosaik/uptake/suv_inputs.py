@@ -11,7 +11,9 @@ import numpy as np
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import HALF_LIFE_H, InjectionRecord, PetHeader
+from napari_mosaik.uptake.body_size import checked_height_cm, checked_weight_kg
 from napari_mosaik.uptake.suv import (
+    checked_dose_mbq,
     decay_factor,
     decay_terms,
     elapsed_h,
@@ -24,6 +26,7 @@ __all__ = [
     "TERM_ITEMS",
     "ValueSource",
     "canonical_nuclide",
+    "implausible",
     "merge_injection_and_header",
 ]
 
@@ -50,6 +53,13 @@ _UNIT_GIVEN = "The file states no unit; the given unit {} is used."
 _DECAY_TOLERANCE = 0.01
 _HALF_LIFE_TOLERANCE = 0.02
 """Half-lives that differ by less than this fraction belong to the same nuclide."""
+_REFUSED_CHANGE = 0.1
+"""A contradiction that changes the SUV by more than this fraction is refused."""
+_MAX_RODENT_KG = 2.0
+_BODY_MASS_INDEX = (1.0, 120.0)
+"""Plausible body mass index, kg/m², from mice to the heaviest patients."""
+_SAME_S = 1.0
+_FIRST_YEAR = 1975
 
 
 def canonical_nuclide(name: str) -> str:
@@ -123,7 +133,7 @@ def _values(
 def _resolve_nuclide(
     values: dict[str, Any], sources: dict[str, ValueSource], header: PetHeader
 ) -> None:
-    """The nuclide: as stated, else that of the half-life in the file, else Zr-89."""
+    """The nuclide: as stated, else that of the half-life, else Zr-89."""
     if values["nuclide"] is not None:
         values["nuclide"] = canonical_nuclide(values["nuclide"])
         return
@@ -131,29 +141,71 @@ def _resolve_nuclide(
     if half_life is None:
         values["nuclide"], sources["nuclide"] = "Zr-89", "assumed"
         return
-    matches = [
-        n for n, table in HALF_LIFE_H.items() if abs(half_life / table - 1) <= _HALF_LIFE_TOLERANCE
-    ]
-    values["nuclide"] = matches[0] if matches else "unknown"
-    sources["nuclide"] = header.source
+    values["nuclide"] = next((n for n in HALF_LIFE_H if _belongs(half_life, n)), "unknown")
+    sources["nuclide"] = sources["half_life_h"]
+
+
+def _belongs(half_life_h: float, nuclide: str) -> bool:
+    return abs(half_life_h / HALF_LIFE_H[nuclide] - 1) <= _HALF_LIFE_TOLERANCE
 
 
 def _resolve_half_life(
     values: dict[str, Any], sources: dict[str, ValueSource], warnings: list[str]
 ) -> None:
-    """The half-life: of the record, else of the file if it fits the nuclide, else of the table."""
-    table = HALF_LIFE_H.get(values["nuclide"])
-    if table is None or sources["half_life_h"] == "user":
-        return
-    given = values["half_life_h"]
-    if given is not None and abs(given / table - 1) <= _HALF_LIFE_TOLERANCE:
+    """The half-life that belongs to the nuclide; that of the table where none is given.
+
+    A contradiction is refused, unless the record names the nuclide and the file the half-life.
+    """
+    nuclide, given = str(values["nuclide"]), values["half_life_h"]
+    table = HALF_LIFE_H.get(nuclide)
+    if given is not None and table is None:
+        in_seconds = next((n for n in HALF_LIFE_H if _belongs(given / 3600, n)), None)
+        if in_seconds:
+            raise InputError(
+                f"the half-life of {given:g} h is that of {in_seconds} in seconds; give "
+                f"half_life_h {HALF_LIFE_H[in_seconds]:g}"
+            )
+    if table is None or (given is not None and _belongs(given, nuclide)):
         return
     if given is not None:
-        warnings.append(
-            f"the half-life in the file ({given:.4g} h) is not that of {values['nuclide']} "
-            f"({table:g} h); the table value is used"
-        )
+        contradiction = f"the half-life of {given:.6g} h does not belong to {nuclide} ({table:g} h)"
+        if sources["half_life_h"] == "user" or sources["nuclide"] != "user":
+            seconds = " (it is given in seconds)" if _belongs(given / 3600, nuclide) else ""
+            raise InputError(f"{contradiction}{seconds}; correct half_life_h or nuclide")
+        warnings.append(f"{contradiction}; it stands in the file, and the table value is used")
     values["half_life_h"], sources["half_life_h"] = table, "table"
+
+
+def implausible(name: str, value: Any, nuclide: str = "Zr-89") -> str:
+    """Why the value of one item of an injection record is implausible; empty if it is not.
+
+    *nuclide* is that of the record; half-life and injected activity must belong to it.
+    """
+    nuclide = canonical_nuclide(nuclide)
+    try:
+        if name == "dose_mbq":
+            checked_dose_mbq(value, nuclide)
+        elif name == "weight_kg":
+            checked_weight_kg(value)
+        elif name == "height_cm":
+            checked_height_cm(value)
+        elif name == "half_life_h":
+            _resolve_half_life(
+                {"nuclide": nuclide, name: value}, {name: "user", "nuclide": "user"}, []
+            )
+        elif isinstance(value, datetime):
+            _check_year(value)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _check_year(moment: datetime) -> None:
+    if moment.year < _FIRST_YEAR or moment > datetime.now(moment.tzinfo) + timedelta(days=1):
+        raise InputError(
+            f"{moment.isoformat(sep=' ')} is not plausible: it lies in the future, or before "
+            f"{_FIRST_YEAR}"
+        )
 
 
 def _check_times(values: dict[str, Any]) -> None:
@@ -195,6 +247,38 @@ def _check_corrections(header: PetHeader, source: ValueSource, warnings: list[st
         warnings.append(
             "DECY is not among the corrections of the file; the injection record is used"
         )
+
+
+def _resolve_reference(
+    record: InjectionRecord, header: PetHeader, notes: list[str]
+) -> tuple[InjectionRecord, bool]:
+    """The record whose scan start is the moment to which the image is corrected.
+
+    The file's moment stays what it is when the user corrects the time of injection: an image that
+    was corrected to another injection needs the decay between the two.  The second value says
+    that this moment may lie before the injection.
+    """
+    moment = header.decay_reference
+    if record.decay_correction == "ADMIN" and header.decay_correction == "ADMIN":
+        moment = header.injected
+    elif record.decay_correction is not None:
+        return record, False
+    if moment is None or record.injected is None:
+        return record, False
+    scanned = record.scanned
+    if (moment.tzinfo is None) != (record.injected.tzinfo is None):
+        return record, False
+    if abs((moment - record.injected).total_seconds()) < _SAME_S and moment != scanned:
+        return record.model_copy(update={"decay_correction": "ADMIN"}), False
+    if scanned is None or moment != scanned:
+        notes.append(
+            f"The image is corrected to {moment.isoformat(sep=' ')}, which the file states; the "
+            "dose is decayed to that moment."
+        )
+    return (
+        record.model_copy(update={"decay_correction": "START", "scanned": moment}),
+        moment < record.injected,
+    )
 
 
 def _is_dynamic(values: dict[str, Any], header: PetHeader) -> bool:
@@ -292,24 +376,63 @@ def _check_decay_factor(
 
 
 def _check_clock(record: InjectionRecord, header: PetHeader, warnings: list[str]) -> None:
-    """Check the time of injection against the time of day in the file, which has no date."""
+    """Check the time of injection against a time of day that the file states apart from it."""
     clock = header.injected_clock
     if clock is None or record.injected is None:
         return
     given = record.injected.replace(tzinfo=None)
     apart = abs((datetime.combine(given.date(), clock) - given).total_seconds())
-    if min(apart, 86400 - apart) > 60:
-        warnings.append(
-            f"the file states {clock.isoformat()} as time of day of the injection, the given time "
-            f"of injection is {given.isoformat(sep=' ')}; check both"
+    apart = min(apart, 86400 - apart)
+    if apart <= 60:
+        return
+    text = (
+        f"the file states {clock.isoformat()} as time of day of the injection, the time of "
+        f"injection is {given.isoformat(sep=' ')}; check both"
+    )
+    if record.injected == header.injected:  # the file contradicts itself
+        _doubt(text, record, apart / 3600, "injected", warnings)
+    else:
+        warnings.append(text)
+
+
+def _doubt(
+    text: str, record: InjectionRecord, hours: float, item: str, warnings: list[str]
+) -> None:
+    """A warning, or an error where the hours in doubt change the SUV by more than 10 %."""
+    try:
+        change = 1 / decay_factor(half_life_of(record), hours) - 1
+    except InputError:
+        change = np.inf
+    if change > _REFUSED_CHANGE:
+        raise InputError(f"{text} (the SUV differs by {change:.0%}); give {item}")
+    warnings.append(text)
+
+
+def _check_body(record: InjectionRecord, header: PetHeader) -> None:
+    """Weight and height that cannot belong together, or the weight to the species."""
+    weight, height = record.weight_kg, record.height_cm
+    species = header.species.strip()
+    small = re.search(r"mouse|mus\b|mice|rat\b|rattus", species.lower())
+    if small and weight is not None and weight == header.weight_kg and weight > _MAX_RODENT_KG:
+        raise InputError(
+            f"a weight of {weight:g} kg is not plausible for '{species}' (grams?); give weight_kg"
+        )
+    if weight is None or height is None or implausible("weight_kg", weight):
+        return  # the factor names what is implausible by itself
+    index = weight / (height / 100) ** 2
+    low, high = _BODY_MASS_INDEX
+    if not low <= index <= high:
+        raise InputError(
+            f"a weight of {weight:g} kg and a height of {height:g} cm do not belong together (body "
+            f"mass index {index:.3g}); correct weight_kg or height_cm"
         )
 
 
 def _check_unit(header: PetHeader) -> None:
     if header.unit is None:
+        reason = header.unclear.get("unit", f"the PET ({header.reader}) states no unit")
         raise InputError(
-            f"the PET ({header.reader}) states no unit; "
-            "give unit: Bq/mL, g/mL (SUV by weight) or cm²/mL (SUV by body surface)"
+            f"{reason}; give unit: Bq/mL, g/mL (SUV by weight) or cm²/mL (SUV by body surface)"
         )
     if header.unit != "Bq/mL" and header.unit not in SUV_FILE_UNITS:
         raise InputError(
@@ -341,6 +464,11 @@ def merge_injection_and_header(record: InjectionRecord, header: PetHeader) -> Su
     _check_corrections(header, sources["decay_correction"], warnings)
     merged = record.model_copy(update=values)
     dynamic = _is_dynamic(values, header)
+    if not scaled:
+        _check_body(merged, header)
+        referred: list[str] = []
+        merged, before = _resolve_reference(merged, header, referred)
+        dynamic = dynamic or before
     if scaled:
         assumptions = ["The values of the file are SUV already; they are not scaled again."]
         if header.unit_given:
@@ -349,6 +477,6 @@ def merge_injection_and_header(record: InjectionRecord, header: PetHeader) -> Su
         _check_decay_factor(merged, header, dynamic, warnings)
         _check_clock(merged, header, warnings)
         merged, assumptions = _frame_start(merged, header)
-        assumptions += _assumptions(merged, dynamic, sources, header)
+        assumptions += referred + _assumptions(merged, dynamic, sources, header)
     notes = [text for text in header.notes if "without a date" not in text or not merged.injected]
     return SuvInputs(merged, values, sources, dynamic, tuple(assumptions), (*warnings, *notes))

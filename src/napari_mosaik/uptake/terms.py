@@ -101,12 +101,16 @@ class SuvTerms:
         try:
             return suv_factor(self.record, kind, lean_formula=lean_formula, dynamic=self.dynamic)
         except InputError as error:
-            if "time of injection" in str(error) and self.header.injected_clock:
-                raise InputError(
-                    f"{error}; the file states the time of day {self.header.injected_clock} "
-                    "without a date"
-                ) from None
-            raise
+            raise InputError(f"{error}{self._reason(str(error))}") from None
+
+    def _reason(self, problem: str) -> str:
+        """What the file states of the missing item, and why it is not used."""
+        for name, reason in self.header.unclear.items():
+            if f"give {name}" in problem:
+                return f"; {reason}"
+        if "give injected" in problem and self.header.injected_clock:
+            return f"; the file states the time of day {self.header.injected_clock} without a date"
+        return ""
 
     def formula(self, kind: SuvKind, lean_formula: LeanFormula = "janmahasatian") -> str:
         """The formula with its numbers, one line."""

@@ -7,11 +7,21 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from pydantic import ValidationError
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params
-from napari_mosaik.core.pet_records import InjectionRecord, PetHeader, PetImage, PetUnit
+from napari_mosaik.core.pet_records import (
+    InjectionRecord,
+    PetHeader,
+    PetImage,
+    PetUnit,
+    record_problem,
+    record_unit,
+    renamed_items,
+)
+from napari_mosaik.core.text import typed_number
 from napari_mosaik.uptake import (
     TERM_ITEMS,
     LeanFormula,
@@ -19,16 +29,20 @@ from napari_mosaik.uptake import (
     SuvParams,
     SuvTerms,
     combine_terms,
+    implausible,
     to_suv,
 )
 
 __all__ = [
     "TERM_ITEMS",
+    "field_problem",
     "injection_record",
+    "item_title",
     "scaled_statistics",
     "suv_of_files",
     "suv_record",
     "suv_record_or_problem",
+    "titled",
     "voxel_statistics",
 ]
 
@@ -100,18 +114,41 @@ def injection_record(given: Mapping[str, Any]) -> InjectionRecord:
     InputError
         If a value is not valid; the message names it.
     """
-    from pydantic import ValidationError
-
     values = {name: value for name, value in given.items() if value not in (None, "")}
     try:
         return InjectionRecord.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        label = next((label for item, label, _ in TERM_ITEMS if item == name), name)
-        raise InputError(
-            f"{label}: {name} = {first['input']} is not valid ({first['msg']})"
-        ) from error
+        name, problem = record_problem(error)
+        raise InputError(f"{item_title(name)}: {problem}") from error
+
+
+def item_title(name: str) -> str:
+    """The words for an item of the injection record, as a form names it."""
+    field = InjectionRecord.model_fields.get(name)
+    return (field.title if field else None) or name
+
+
+def titled(text: str) -> str:
+    """A message in which every item of the record has its words: "give 'Body weight' ..."."""
+    titles = {name: f"'{item_title(name)}'" for name in InjectionRecord.model_fields}
+    return renamed_items(text, titles)
+
+
+def field_problem(name: str, text: str, nuclide: str = "Zr-89") -> str:
+    """What is wrong with the text of one field of the record; empty if nothing is.
+
+    It is asked at the moment when a field is left: numbers and times that cannot be read, and
+    values that are implausible.
+    """
+    if not text.strip():
+        return ""
+    try:
+        value: Any = typed_number(text) if record_unit(name) else text.strip()
+        given = getattr(injection_record({name: value}), name)
+    except InputError as error:
+        problem = str(error)
+        return problem if problem.startswith(item_title(name)) else f"{item_title(name)}: {problem}"
+    return titled(implausible(name, given, nuclide))
 
 
 def suv_record(
@@ -138,11 +175,11 @@ def suv_record_or_problem(
     try:
         terms = combine_terms(injection_record(given), header)
     except InputError as error:
-        return {"terms": [], "assumptions": [], "warnings": [], "problem": str(error)}
+        return {"terms": [], "assumptions": [], "warnings": [], "problem": titled(str(error))}
     try:
         return suv_record(terms, params.kind, params.lean_formula)
     except InputError as error:
-        return {**terms.to_dict(), "problem": str(error)}
+        return {**terms.to_dict(), "problem": titled(str(error))}
 
 
 def scaled_statistics(pet: PetImage, factor: float) -> dict[str, Any]:

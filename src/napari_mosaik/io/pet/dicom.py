@@ -341,6 +341,7 @@ def _pixel_meaning(frame: _Frame) -> _Meaning:
 def _read_header(frames: Sequence[_Frame], chosen: _Frame, meaning: _Meaning) -> PetHeader:
     """Header of the chosen slice; the scan start is derived from all slices.  No name is kept."""
     notes: list[str] = []
+    unclear: dict[str, str] = {}
     zone = _zone_of(chosen.find("TimezoneOffsetFromUTC"))
     scanned = _scan_start(frames, chosen, zone, notes)
     drug = chosen.first("RadiopharmaceuticalInformationSequence")
@@ -361,12 +362,14 @@ def _read_header(frames: Sequence[_Frame], chosen: _Frame, meaning: _Meaning) ->
         half_life_s=_drug_number(drug, "RadionuclideHalfLife"),
         nuclide=_nuclide(drug),
         injected=injected,
-        injected_clock=None if injected else _clock_of(drug),
-        dose_bq=_dose_bq(drug, notes),
-        weight_kg=_weight_kg(chosen, notes),
-        height_cm=_height_cm(chosen, notes),
+        injected_clock=_clock_of(drug),
+        dose_bq=_dose_bq(drug, unclear),
+        weight_kg=_weight_kg(chosen, unclear),
+        height_cm=_height_cm(chosen, unclear),
         sex=_sex(chosen),
+        species=str(chosen.find("PatientSpeciesDescription") or ""),
         notes=tuple(notes),
+        unclear=unclear,
     )
 
 
@@ -489,25 +492,28 @@ def _drug_number(drug: Any, keyword: str) -> float | None:
     return value if value and value > 0 else None
 
 
-def _dose_bq(drug: Any, notes: list[str]) -> float | None:
+def _dose_bq(drug: Any, unclear: dict[str, str]) -> float | None:
     dose = _drug_number(drug, "RadionuclideTotalDose")
     if dose is not None and not 1e4 <= dose <= 1e12:
-        notes.append(f"a dose of {dose:g} Bq is not plausible (MBq instead of Bq?)")
+        unclear["dose_mbq"] = (
+            f"the file states a dose of {dose:g} Bq, which is not plausible (MBq instead of Bq?)"
+        )
+        return None
     return dose
 
 
-def _weight_kg(frame: _Frame, notes: list[str]) -> float | None:
+def _weight_kg(frame: _Frame, unclear: dict[str, str]) -> float | None:
     weight = frame.number("PatientWeight")
     if weight is not None and not 0 < weight <= 500:
-        notes.append(f"a weight of {weight:g} kg is not plausible and is not used")
+        unclear["weight_kg"] = f"the file states {weight:g} kg, which is not plausible"
         return None
     return weight
 
 
-def _height_cm(frame: _Frame, notes: list[str]) -> float | None:
+def _height_cm(frame: _Frame, unclear: dict[str, str]) -> float | None:
     height = frame.number("PatientSize")
     if height is not None and not 0 < height <= 2.6:
-        notes.append(f"a height of {height:g} m is not plausible and is not used")
+        unclear["height_cm"] = f"the file states {height:g} m, which is not plausible (cm?)"
         return None
     return None if height is None else height * 100
 

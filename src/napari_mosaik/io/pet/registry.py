@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from napari_mosaik.core import InputError
-from napari_mosaik.core.pet_records import PetImage, PetUnit
+from napari_mosaik.core.pet_records import BASE_UNITS, PetImage, PetUnit
 from napari_mosaik.core.raster import Raster
 
 __all__ = [
@@ -225,6 +225,6 @@ def _in_unit(image: PetImage, unit: PetUnit | None, name: str) -> PetImage:
         return image
     if stated is not None:
         raise InputError(f"{name} states its values in {stated}, not in {unit}; omit the unit")
-    header = image.header.model_copy(update={"unit": unit, "unit_given": True})
-    raster = Raster(image.raster.values, image.raster.lattice, unit)
-    return PetImage(raster, header)
+    base, factor = BASE_UNITS.get(unit, (unit, 1.0))
+    header = image.header.model_copy(update={"unit": base, "unit_given": True})
+    return PetImage(Raster(image.raster.values * factor, image.raster.lattice, base), header)

@@ -3,50 +3,65 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from pydantic import ValidationError
 
 from napari_mosaik.core import InputError
-from napari_mosaik.core.pet_records import InjectionRecord, PetUnit
+from napari_mosaik.core.pet_records import BASE_UNITS, InjectionRecord, PetUnit, record_problem
+from napari_mosaik.core.text import read_text
 
 __all__ = ["read_sidecar", "unit_named"]
 
 _UNITS: dict[str, PetUnit] = {
-    "bq/ml": "Bq/mL", "bqml": "Bq/mL", "bq/cc": "Bq/mL", "bq/cm3": "Bq/mL",
-    "g/ml": "g/mL", "gml": "g/mL", "suv": "g/mL", "suvbw": "g/mL",
-    "cm2/ml": "cm²/mL", "cm²/ml": "cm²/mL", "cm2ml": "cm²/mL", "suvbsa": "cm²/mL",
+    "bq/ml": "Bq/mL", "kbq/ml": "kBq/mL", "mbq/ml": "MBq/mL", "nci/ml": "nCi/mL",
+    "uci/ml": "µCi/mL", "g/ml": "g/mL", "suv": "g/mL", "suvbw": "g/mL", "cm2/ml": "cm²/mL",
+    "suvbsa": "cm²/mL",
 }  # fmt: skip
-_SCALES: dict[str, tuple[PetUnit, float]] = {
-    "kbq/ml": ("Bq/mL", 1e3), "mbq/ml": ("Bq/mL", 1e6), "nci/cc": ("Bq/mL", 37.0),
-    "nci/ml": ("Bq/mL", 37.0),
+_ACTIVITY_BQ = {
+    "bq": 1.0, "kbq": 1e3, "mbq": 1e6, "gbq": 1e9, "mci": 3.7e7, "uci": 3.7e4, "ci": 3.7e10,
 }  # fmt: skip
-_ACTIVITY_BQ = {"bq": 1.0, "kbq": 1e3, "mbq": 1e6, "gbq": 1e9, "mci": 3.7e7, "uci": 3.7e4}
+_MASS_KG = {"kg": 1.0, "g": 1e-3, "lb": 0.45359237, "lbs": 0.45359237}
+_LENGTH_CM = {"m": 100.0, "cm": 1.0, "mm": 0.1, "in": 2.54}
+_TIME_S = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0, "hours": 3600.0, "d": 86400.0}
 _OWN = {
     "dose_mbq": ("dose_bq", 1e6), "residual_mbq": ("residual_bq", 1e6),
     "half_life_h": ("half_life_s", 3600.0), "weight_kg": ("weight_kg", 1.0),
     "height_cm": ("height_cm", 1.0), "frame_duration_s": ("frame_duration_s", 1.0),
 }  # fmt: skip
 _AS_IS = ("injected", "scanned", "decay_correction", "nuclide", "sex")
+_DICOM = {
+    "RadionuclideTotalDose": ("dose_bq", 1.0), "RadionuclideHalfLife": ("half_life_s", 1.0),
+    "PatientWeight": ("weight_kg", 1.0), "PatientSize": ("height_cm", 100.0),
+}  # fmt: skip
+"""Names of DICOM that converters keep: their units are those of DICOM (Bq, s, kg, m)."""
 _SAME_S = 1.0
 
 
 def unit_named(text: str) -> PetUnit:
-    """A unit from words such as "Bq/ml", "BQML" or "SUV"; unknown ones raise `InputError`."""
-    known = _UNITS.get(text.strip().lower().replace(" ", ""))
-    if known is None:
-        raise InputError(f"PET values in '{text}' cannot be used; give Bq/mL, g/mL or cm²/mL")
-    return known
+    """A unit from words such as "kBq/cc", "BQML" or "SUV"; unknown ones raise `InputError`."""
+    word = text.strip().lower().replace(" ", "").replace("²", "2").replace("³", "3")
+    word = re.sub(r"(/(cc|cm3|ccm)|\*?ml\^?-1)$", "/ml", re.sub("[µμ]", "u", word))
+    word = re.sub(r"(?<=q|g|2)ml$", "/ml", word)
+    if word not in _UNITS:
+        raise InputError(
+            f"PET values in '{text}' cannot be used; give Bq/mL, kBq/mL, g/mL or cm²/mL"
+        )
+    return _UNITS[word]
 
 
 def read_sidecar(path: Path, frame: int = 0) -> tuple[dict[str, Any], float]:
     """Fields of `PetHeader` for one time frame, and the factor on the image's values.
 
     Known are the names of PET-BIDS (activities with their unit, times in seconds from
-    TimeZero) and the names of the injection record (``dose_mbq``, ``injected``, ``weight_kg``...).
-    Times of day without a date are not used; they are reported in the notes.
+    TimeZero), the names of the injection record (``dose_mbq``, ``injected``, ``weight_kg``...) and
+    those of DICOM that converters keep.  What is stated without a unit or date, or is not
+    plausible, is not used; the field ``unclear`` says why.
 
     Raises
     ------
@@ -58,40 +73,53 @@ def read_sidecar(path: Path, frame: int = 0) -> tuple[dict[str, Any], float]:
     Knudsen et al. 2020, J Cereb Blood Flow Metab (PET-BIDS).
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_text(path))
+    except ValueError as error:
         raise InputError(f"the sidecar {path.name} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise InputError(f"the sidecar {path.name} holds no names and values")
     try:
         return _fields(found, frame)
-    except (ValueError, TypeError, LookupError) as error:
+    except InputError as error:
         raise InputError(f"the sidecar {path.name}: {error}") from error
 
 
 def _fields(found: Mapping[str, Any], frame: int) -> tuple[dict[str, Any], float]:
     notes: list[str] = []
-    out: dict[str, Any] = {"source": "sidecar"}
-    unit, factor = _unit(str(found.get("unit") or found.get("Units") or ""))
-    out["unit"] = unit
-    out |= _bids_amounts(found)
-    out |= _bids_times(found, frame, notes)
+    unclear: dict[str, str] = {}
+    unit, factor = _unit(str(found.get("unit") or found.get("Units") or ""), unclear)
+    out: dict[str, Any] = {"source": "sidecar", "unit": unit}
+    out |= _of_dicom(found, unclear)
+    out |= _given(_bids_amounts(found, unclear))
+    out |= _given(_bids_times(found, frame, notes, unclear))
     out |= _own_names(found)
-    out["notes"] = tuple(notes)
-    return {name: value for name, value in out.items() if value is not None}, factor
+    out["notes"], out["unclear"] = tuple(notes), unclear
+    return _given(out), factor
 
 
-def _unit(text: str) -> tuple[PetUnit | None, float]:
-    if not text:
+def _unit(stated: str, unclear: dict[str, str]) -> tuple[PetUnit | None, float]:
+    if not stated or stated.lower() == "n/a":
         return None, 1.0
-    scaled = _SCALES.get(text.strip().lower().replace(" ", ""))
-    return scaled or (unit_named(text), 1.0)
+    try:
+        unit = unit_named(stated)
+    except InputError as error:
+        unclear["unit"] = str(error)
+        return None, 1.0
+    return BASE_UNITS.get(unit, (unit, 1.0))
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _own_names(found: Mapping[str, Any]) -> dict[str, Any]:
     """This program's own names, checked as the injection record checks them."""
     given = {name: found[name] for name in (*_OWN, *_AS_IS) if found.get(name) is not None}
-    record = InjectionRecord.model_validate(given)
+    try:
+        record = InjectionRecord.model_validate(given)
+    except ValidationError as error:
+        name, problem = record_problem(error)
+        raise InputError(f"{name}: {problem}") from error
     out: dict[str, Any] = {name: getattr(record, name) for name in _AS_IS if name in given}
     for name, (field, scale) in _OWN.items():
         if name in given:
@@ -99,85 +127,173 @@ def _own_names(found: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _bids_amounts(found: Mapping[str, Any]) -> dict[str, Any]:
-    dose = _number(found.get("InjectedRadioactivity"))
-    unit = str(found.get("InjectedRadioactivityUnits", "MBq")).strip().lower().replace("µ", "u")
-    if dose is not None and unit not in _ACTIVITY_BQ:
-        raise ValueError(f"InjectedRadioactivityUnits '{unit}' is not known; use MBq")
-    half_life = _number(found.get("RadionuclideHalfLife"))
-    height = _number(found.get("BodyHeight"))
+def _of_dicom(found: Mapping[str, Any], unclear: dict[str, str]) -> dict[str, Any]:
+    """What a converter kept under the names of DICOM."""
+    out: dict[str, Any] = {}
+    for name, (field, scale) in _DICOM.items():
+        value = _positive(found, name)
+        if value is not None:
+            out[field] = value * scale
+    if out.get("dose_bq", 1e5) < 1e4:
+        unclear["dose_mbq"] = (
+            f"RadionuclideTotalDose is {out.pop('dose_bq'):g}, too little for Bq; give the "
+            "activity in MBq"
+        )
+    word = str(found.get("DecayCorrection") or "").upper()
+    if word in ("START", "ADMIN", "NONE"):
+        out["decay_correction"] = word
+    sex = str(found.get("PatientSex") or found.get("sex") or "").upper()[:1]
+    out["sex"] = sex if sex in ("M", "F") else None
+    out["species"] = str(found.get("PatientSpeciesDescription") or found.get("Species") or "")
+    for item, name in (("injected", "RadiopharmaceuticalStartTime"), ("scanned", "SeriesTime")):
+        if found.get(name):
+            unclear[item] = f"{name} is {found[name]}, a time of day without a date; give both"
+    return _given(out)
+
+
+def _in_unit(
+    found: Mapping[str, Any], name: str, scales: Mapping[str, float], default: str, item: str,
+    unclear: dict[str, str],
+) -> float | None:  # fmt: skip
+    """An amount in the unit that stands beside it; without one, and without a default, unclear."""
+    value = _positive(found, name)
+    if value is None:
+        return None
+    unit = next((str(found[name + end]) for end in ("Units", "Unit") if found.get(name + end)), "")
+    if not unit and not default:
+        unclear[item] = f"{name} is {value:g} without a unit ({name}Units)"
+        return None
+    scale = scales.get((unit or default).strip().lower().replace("µ", "u").replace("μ", "u"))
+    if scale is None:
+        unclear[item] = f"{name} is {value:g} in '{unit}', an unknown unit"
+        return None
+    return value * scale
+
+
+def _bids_amounts(found: Mapping[str, Any], unclear: dict[str, str]) -> dict[str, Any]:
+    def amount(name: str, scales: Mapping[str, float], default: str, item: str) -> float | None:
+        return _in_unit(found, name, scales, default, item, unclear)
+
+    nuclide = found.get("TracerRadionuclide")
     return {
-        "dose_bq": None if dose is None else dose * _ACTIVITY_BQ[unit],
-        "nuclide": found.get("TracerRadionuclide") or None,
-        "half_life_s": half_life,
-        "weight_kg": _number(found.get("BodyWeight")),
-        "height_cm": None if height is None else 100 * height,
+        "dose_bq": amount("InjectedRadioactivity", _ACTIVITY_BQ, "", "dose_mbq"),
+        "nuclide": str(nuclide) if nuclide and str(nuclide).lower() != "n/a" else None,
+        "half_life_s": amount("RadionuclideHalfLife", _TIME_S, "s", "half_life_h"),
+        "weight_kg": amount("BodyWeight", _MASS_KG, "kg", "weight_kg"),
+        "height_cm": amount("BodyHeight", _LENGTH_CM, "m", "height_cm"),
     }
 
 
-def _bids_times(found: Mapping[str, Any], frame: int, notes: list[str]) -> dict[str, Any]:
+def _bids_times(
+    found: Mapping[str, Any], frame: int, notes: list[str], unclear: dict[str, str]
+) -> dict[str, Any]:
     """Times of PET-BIDS: seconds from TimeZero, which is a time of day."""
-    start = _number(found.get("ScanStart"))
-    injection = _number(found.get("InjectionStart"))
-    duration, offset = (
-        _of_frame(found.get(n), frame) for n in ("FrameDuration", "FrameTimesStart")
-    )
-    out: dict[str, Any] = {
-        "decay_correction": _decay_correction(found, start, injection, notes),
-        "frame_duration_s": duration,
-    }
+    start = _number(found.get("ScanStart"), "ScanStart")
+    injection = _number(found.get("InjectionStart"), "InjectionStart")
+    duration, offset = (_of_frame(found, n, frame) for n in ("FrameDuration", "FrameTimesStart"))
+    moment = _number(found.get("ImageDecayCorrectionTime"), "ImageDecayCorrectionTime")
+    zero = _time_zero(found, notes, unclear)
+    out: dict[str, Any] = {"frame_duration_s": duration}
+    single = not (isinstance(found.get("FrameDuration"), list) and len(found["FrameDuration"]) > 1)
+    if single and start is not None and injection is not None and abs(start - injection) < _SAME_S:
+        unclear["injected"] = (
+            f"InjectionStart and ScanStart are both {start:g}, which converters write when they "
+            "do not know; give the date and time of injection"
+        )
+        injection = None
     if duration is not None and offset is not None and start is not None:
         out["frame_reference_s"] = offset - start + duration / 2
-    zero = _time_zero(found, notes)
-    if zero is not None:
-        if start is not None:
-            out["scanned"] = zero + timedelta(seconds=start)
-        if injection is not None:
-            out["injected"] = zero + timedelta(seconds=injection)
-    return out
+    for name, seconds in (("scanned", start), ("injected", injection), ("decay_reference", moment)):
+        if zero is not None and seconds is not None:
+            out[name] = zero + timedelta(seconds=seconds)
+    return out | _reference(found, start, injection, moment, notes)
 
 
-def _decay_correction(
-    found: Mapping[str, Any], start: float | None, injection: float | None, notes: list[str]
-) -> Literal["START", "ADMIN", "NONE"] | None:
-    corrected = found.get("ImageDecayCorrected")
-    if corrected is None:
-        return None
+def _reference(
+    found: Mapping[str, Any],
+    start: float | None,
+    injection: float | None,
+    moment: float | None,
+    notes: list[str],
+) -> dict[str, Any]:
+    """START, ADMIN or NONE where that is clear; a moment that is both, or neither, stays one."""
+    corrected = _flag(found, "ImageDecayCorrected")
     if not corrected:
-        return "NONE"
-    moment = _number(found.get("ImageDecayCorrectionTime"))
-    if moment is not None:
-        if injection is not None and abs(moment - injection) < _SAME_S:
-            return "ADMIN"
-        if start is not None and abs(moment - start) < _SAME_S:
-            return "START"
-    notes.append("the sidecar does not state the reference time of the decay correction")
-    return None
+        word = None if corrected is None else "NONE"
+        return {"decay_correction": word, "decay_reference": None}
+    if moment is None:
+        notes.append("the sidecar does not state the reference time of the decay correction")
+        return {}
+    at_start, at_injection = (
+        other is not None and abs(moment - other) < _SAME_S for other in (start, injection)
+    )
+    if at_start == at_injection:
+        return {}
+    return {"decay_correction": "START" if at_start else "ADMIN"}
 
 
-def _time_zero(found: Mapping[str, Any], notes: list[str]) -> datetime | None:
-    clock = str(found.get("TimeZero") or "")
-    day = str(found.get("ScanDate") or "")
-    if not clock:
+def _time_zero(
+    found: Mapping[str, Any], notes: list[str], unclear: dict[str, str]
+) -> datetime | None:
+    clock, day = str(found.get("TimeZero") or "").strip(), str(found.get("ScanDate") or "").strip()
+    if not clock or clock.lower() == "n/a":
         return None
-    if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?", clock) is None:
-        return datetime.fromisoformat(clock)
-    if not day:
-        notes.append(
-            f"the sidecar states times of day ({clock}) without a date; enter the date and "
-            "time of injection and scan"
-        )
+    if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?", clock) is None:
+        if re.match(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", clock):
+            return _parsed(clock, "TimeZero")
+        raise InputError(f"TimeZero '{clock}' is no time of day (hh:mm:ss)")
+    if not day or day.lower() == "n/a":
+        text = f"the sidecar states times of day ({clock}) without a date; enter the date and time"
+        notes.append(f"{text} of injection and scan")
+        unclear |= {"injected": text, "scanned": text}
         return None
-    parts = [float(part) for part in clock.split(":")]
-    seconds = parts[0] * 3600 + parts[1] * 60 + (parts[2] if len(parts) > 2 else 0.0)
-    return datetime.fromisoformat(day) + timedelta(seconds=seconds)
+    hour, rest = clock.split(":", 1)
+    return _parsed(f"{day}T{int(hour):02d}:{rest}", "ScanDate and TimeZero")
 
 
-def _of_frame(value: Any, frame: int) -> float | None:
+def _parsed(text: str, name: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"{name} '{text}' is no date and time") from None
+
+
+def _of_frame(found: Mapping[str, Any], name: str, frame: int) -> float | None:
+    value = found.get(name)
     if isinstance(value, list):
-        return _number(value[frame]) if value else None
-    return _number(value)
+        if value and frame >= len(value):
+            raise InputError(f"{name} has {len(value)} values, but frame {frame} is asked for")
+        value = value[frame] if value else None
+    return _number(value, name)
 
 
-def _number(value: Any) -> float | None:
-    return None if value in (None, "", "n/a") else float(value)
+def _flag(found: Mapping[str, Any], name: str) -> bool | None:
+    word = str(found.get(name, "")).strip().lower()
+    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if word in ("", "n/a", "none", "null"):
+        return None
+    if word not in known:
+        raise InputError(f"{name} '{found[name]}' is neither true nor false")
+    return known[word]
+
+
+def _positive(found: Mapping[str, Any], name: str) -> float | None:
+    """An amount; zero is what converters write when they do not know."""
+    value = _number(found.get(name), name)
+    if value is not None and value < 0:
+        raise InputError(f"{name} {value:g} is not possible; more than 0")
+    return value or None
+
+
+def _number(value: Any, name: str) -> float | None:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "n/a", "none")):
+        return None
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not math.isfinite(number):
+        raise InputError(f"{name} '{value}' is not a number")
+    return number

@@ -13,11 +13,14 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QFrame, QLineEdi
 
 from napari_mosaik.core import InjectionRecord, InputError, MissingPixelSize, MosaikError
 from napari_mosaik.core.catalogue import STAIN_TITLES
+from napari_mosaik.core.pet_records import record_unit
 from napari_mosaik.core.spacing import SpacingSource
+from napari_mosaik.core.text import typed_number
 from napari_mosaik.io.case import Case, CaseFile, PetEntry, SlideEntry
 from napari_mosaik.io.profiles import profile_named, profiles_file, read_profiles
 from napari_mosaik.widgets.base.case_controller import missing_sources
 from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
+from napari_mosaik.workflow.suv import field_problem, injection_record, item_title
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.base.case_controller import CaseController
@@ -83,9 +86,9 @@ def number_of(text: str, label: str) -> float | None:
     if not text.strip():
         return None
     try:
-        return float(text.strip().replace(",", "."))
-    except ValueError:
-        raise InputError(f"{label}: '{text}' is not a number") from None
+        return typed_number(text)
+    except InputError as error:
+        raise InputError(f"{label}: {error}") from None
 
 
 class NewCaseForm(QFrame):
@@ -154,15 +157,9 @@ class InjectionForm(QFrame):
     saved = Signal(object)
 
     _FIELDS = (
-        ("nuclide", "Nuclide", ""),
-        ("dose_mbq", "Injected activity", "MBq"),
-        ("residual_mbq", "Residual activity", "MBq"),
-        ("injected", "Time of injection", "YYYY-MM-DD HH:MM"),
-        ("excised", "Time of excision", "YYYY-MM-DD HH:MM"),
-        ("weight_kg", "Body weight", "kg"),
-        ("height_cm", "Height", "cm"),
-        ("antibody_mass_mg", "Antibody mass", "mg"),
-    )
+        "nuclide", "dose_mbq", "residual_mbq", "injected", "excised", "weight_kg", "height_cm",
+        "antibody_mass_mg",
+    )  # fmt: skip
     _TIMES = ("injected", "excised")
 
     def __init__(self, refuse: Callable[[Exception], None]) -> None:
@@ -172,18 +169,30 @@ class InjectionForm(QFrame):
         self.fields: dict[str, QLineEdit] = {}
         form = QFormLayout()
         form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
-        for name, label, unit in self._FIELDS:
+        for name in self._FIELDS:
             edit = self.fields[name] = QLineEdit()
+            unit = "YYYY-MM-DD HH:MM" if name in self._TIMES else record_unit(name)
             edit.setPlaceholderText(unit)
             edit.setToolTip(InjectionRecord.model_fields[name].description or "")
-            title = label if name in self._TIMES or not unit else f"{label}, {unit}"
-            form.addRow(title, edit)
+            edit.editingFinished.connect(self._field_left)
+            label = item_title(name)
+            form.addRow(f"{label}, {unit}" if record_unit(name) else label, edit)
         self.sex = QComboBox()
         for text, value in (("not specified", None), ("male", "M"), ("female", "F")):
             self.sex.addItem(text, value)
         form.addRow("Sex", self.sex)
+        self.problem = wrapped_label(bold=True)
         self.save = button("Save injection record", self._save)
-        self.setLayout(column(form, self.save, margin=6))
+        self.setLayout(column(form, self.problem, self.save, margin=6))
+        self._field_left()
+
+    def _field_left(self) -> None:
+        """Say at once what is wrong or implausible, of all fields."""
+        nuclide = self.fields["nuclide"].text().strip() or "Zr-89"
+        problems = (field_problem(name, edit.text(), nuclide) for name, edit in self.fields.items())
+        text = "\n".join(f"⚠ {problem}" for problem in problems if problem)
+        self.problem.setText(text)
+        self.problem.setVisible(bool(text))
 
     def show_record(self, record: InjectionRecord | None) -> None:
         """Show a record; fields that it does not set stay empty."""
@@ -193,6 +202,7 @@ class InjectionForm(QFrame):
             entered = name in self._record.model_fields_set  # do not show a default as if entered
             edit.setText(_text(value) if entered else "")
         self.sex.setCurrentIndex(max(0, self.sex.findData(self._record.sex)))
+        self._field_left()
 
     def value(self) -> InjectionRecord:
         """The record as entered; empty fields are taken from the PET file if it has them.
@@ -200,16 +210,14 @@ class InjectionForm(QFrame):
         Raises `InputError` naming a value that cannot be used.
         """
         values: dict[str, Any] = self._record.model_dump(exclude_unset=True)
-        for name, label, _ in self._FIELDS:
-            text = self.fields[name].text().strip()
-            if name == "nuclide":
-                values[name] = text or None
-            elif name in self._TIMES:
-                values[name] = _time(text, label)
-            else:
-                values[name] = number_of(text, label)
+        for name, edit in self.fields.items():
+            text = edit.text().strip()
+            values[name] = number_of(text, item_title(name)) if record_unit(name) else text or None
         values["sex"] = self.sex.currentData()
-        return _checked({name: value for name, value in values.items() if value is not None})
+        record = injection_record(values)
+        if record.injected and record.excised and record.excised < record.injected:
+            raise InputError("the time of excision is before the time of injection; check both")
+        return record
 
     def _save(self) -> None:
         try:
@@ -227,31 +235,6 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.10g}"
     return "" if value is None else str(value)
-
-
-def _time(text: str, label: str) -> datetime | None:
-    if not text:
-        return None
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise InputError(
-            f"{label}: '{text}' is not a date and time; write it as 2024-05-17 09:30"
-        ) from None
-
-
-def _checked(values: dict[str, Any]) -> InjectionRecord:
-    from pydantic import ValidationError
-
-    try:
-        record = InjectionRecord.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]).replace("_", " ")
-        raise InputError(f"{name}: {first.get('input')!r} cannot be used: {first['msg']}") from None
-    if record.injected and record.excised and record.excised < record.injected:
-        raise InputError("the time of excision is before the time of injection; check both")
-    return record
 
 
 def unknown_size(case: Case, stain: str) -> str:

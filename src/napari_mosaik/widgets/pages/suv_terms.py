@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,15 @@ from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QLineEdit, QWidget
 
 from napari_mosaik.core import InjectionRecord, InputError
 from napari_mosaik.core.catalogue import PET
-from napari_mosaik.core.pet_records import PetImage
+from napari_mosaik.core.pet_records import PetImage, record_unit
+from napari_mosaik.core.text import typed_number
 from napari_mosaik.view.formatting import number
 from napari_mosaik.widgets.base.controls import button, column, row, shrinkable, wrapped_label
 from napari_mosaik.workflow.suv import (
     TERM_ITEMS,
+    field_problem,
     injection_record,
+    item_title,
     scaled_statistics,
     suv_record_or_problem,
 )
@@ -73,21 +77,27 @@ class SuvTermsPanel(QWidget):
         self._grid.setColumnStretch(1, 1)
         self.formula = wrapped_label(bold=True)
         self.figures = wrapped_label()
+        self.left = wrapped_label(bold=True)
         self.problem = wrapped_label(bold=True)
         self.notes = wrapped_label(small=True)
         self.save = button(
             "Save terms", self._save, "Save the entered values in the injection record"
         )
         self.discard = button("Discard changes", self._show_record)
+        self.accept = button(
+            "Use the terms of the file", self._save, "The PET file states all terms of the SUV"
+        )
         self.setLayout(
             column(
                 wrapped_label("SUV terms", bold=True),
                 self.choice,
                 self._grid,
+                self.left,
                 self.formula,
                 self.figures,
                 self.problem,
                 self.notes,
+                row(self.accept, 1),
                 row(self.save, self.discard, 1),
                 spacing=5,
             )
@@ -98,8 +108,8 @@ class SuvTermsPanel(QWidget):
         self.read()
 
     def _make_fields(self) -> None:
-        for place, (name, label, unit) in enumerate(TERM_ITEMS):
-            title = wrapped_label(label)
+        for place, (name, _, unit) in enumerate(TERM_ITEMS):
+            title = wrapped_label(item_title(name))
             title.setToolTip(InjectionRecord.model_fields[name].description or "")
             field = self._field(name)
             self.fields[name] = field
@@ -122,7 +132,17 @@ class SuvTermsPanel(QWidget):
         edit = QLineEdit()
         edit.setMinimumWidth(50)
         edit.textChanged.connect(self._compute)
+        edit.editingFinished.connect(self._field_left)
         return edit
+
+    def _field_left(self) -> None:
+        """Say at once which entered value cannot be read or is implausible."""
+        edits = {name: f for name, f in self.fields.items() if isinstance(f, QLineEdit)}
+        nuclide = edits["nuclide"].text().strip() or edits["nuclide"].placeholderText() or "Zr-89"
+        problems = (field_problem(name, edit.text(), nuclide) for name, edit in edits.items())
+        text = "\n".join(f"⚠ {problem}" for problem in problems if problem)
+        self.left.setText(text)
+        self.left.setVisible(bool(text))
 
     # --- reading --------------------------------------------------------------------------------
     def read(self, *_: object) -> None:
@@ -156,6 +176,7 @@ class SuvTermsPanel(QWidget):
             else:
                 field.setText(_text(record.get(name)))
             field.blockSignals(False)
+        self._field_left()
         self._compute()
 
     # --- computing ------------------------------------------------------------------------------
@@ -167,15 +188,17 @@ class SuvTermsPanel(QWidget):
                 value = field.currentData()
             else:
                 value = field.text().strip()
-                is_number = name not in ("injected", "excised", "scanned", "nuclide")
-                value = value.replace(",", ".") if is_number else value
+                with suppress(InputError):  # the record refuses it and names the field
+                    value = f"{typed_number(value):.10g}" if record_unit(name) and value else value
             out[name] = value
         return {name: value for name, value in out.items() if value not in ("", None)}
 
     def _compute(self, *_: object) -> None:
         changed = self.terms() != _as_entered(_stored_terms(self._controller.workspace.case))
         self.discard.setEnabled(changed)
-        self.save.setEnabled(self._controller.workspace.case is not None and changed)
+        case = self._controller.workspace.case
+        self.save.setEnabled(case is not None and changed)
+        self.accept.setVisible(False)
         if self._pet is None:
             self.formula.setText("")
             self.figures.setText("")
@@ -183,7 +206,10 @@ class SuvTermsPanel(QWidget):
             self.notes.setText("")
             return
         settings = self._controller.workspace.recipe.get("suv")
-        self.show_document(suv_record_or_problem(self._pet.header, self.terms(), settings))
+        document = suv_record_or_problem(self._pet.header, self.terms(), settings)
+        self.show_document(document)
+        no_record = case is not None and case.file.injection is None
+        self.accept.setVisible(no_record and not changed and "factor" in document)
 
     def show_document(self, document: dict[str, Any]) -> None:
         """Show the terms, the formula or the missing terms, the assumptions and warnings."""

@@ -1,0 +1,322 @@
+"""Terms of the SUV that are missing, contradictory or implausible: asked for, never guessed."""
+
+import json
+import math
+from datetime import datetime
+
+import pytest
+
+from napari_mosaik.cli import main
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.text import typed_number
+from napari_mosaik.workflow.suv import field_problem, suv_of_files
+from tests.io.test_pet import dataset, drug, saved
+from tests.io.test_pet_other import nifti
+
+GOOD = {
+    "Units": "Bq/mL", "TracerRadionuclide": "Zr89", "InjectedRadioactivity": 36.2,
+    "InjectedRadioactivityUnits": "MBq", "TimeZero": "14:55:00", "ScanDate": "2024-05-27",
+    "ScanStart": 0, "InjectionStart": -1223100, "FrameTimesStart": [0], "FrameDuration": [600],
+    "ImageDecayCorrected": True, "ImageDecayCorrectionTime": 0, "BodyWeight": 69,
+    "BodyHeight": 1.66,
+}  # fmt: skip
+HALF_LIFE_S = 78.41 * 3600
+REMAINING = 2.0 ** (-1223100 / HALF_LIFE_S)
+BY_WEIGHT = 69000 / (36.2e6 * REMAINING)
+INJECTED = datetime(2024, 5, 13, 11, 10)
+
+
+def factor(tmp_path, change=None, given=None, kind="bw"):
+    """The SUV factor of an image whose sidecar is the good one with changes; None removes."""
+    sidecar = {k: v for k, v in (GOOD | (change or {})).items() if v is not None}
+    path = nifti(tmp_path / "pet.nii.gz", axes=(-1, -1, 1))
+    (tmp_path / "pet.json").write_text(json.dumps(sidecar))
+    return suv_of_files([path], kind, given or {})["factor"]
+
+
+def close(value):
+    return pytest.approx(value, rel=1e-9)
+
+
+def test_the_factor_by_hand(tmp_path):
+    assert factor(tmp_path) == close(BY_WEIGHT)
+
+
+ASKED = [
+    ({"InjectionStart": 0}, "give injected .* both 0, which converters write"),
+    ({"InjectedRadioactivityUnits": None}, "give dose_mbq .*36.2 without a unit"),
+    ({"InjectedRadioactivityUnits": "R"}, "give dose_mbq .*'R', an unknown unit"),
+    ({"InjectedRadioactivity": 0}, "injected activity is missing"),
+    ({"InjectedRadioactivity": "36 MBq"}, "InjectedRadioactivity '36 MBq' is not a number"),
+    ({"InjectedRadioactivity": -1}, "InjectedRadioactivity -1 is not possible"),
+    ({"InjectedRadioactivity": float("nan")}, "InjectedRadioactivity 'nan' is not a number"),
+    ({"InjectedRadioactivity": 36200}, "36200 MBq is implausible .* did you mean 36.2 MBq"),
+    ({"BodyWeight": 0}, "weight is missing"),
+    ({"BodyWeight": 69000}, "69000 kg is implausible .* did you mean 69 kg"),
+    ({"BodyWeight": 69, "BodyWeightUnits": "stone"}, "give weight_kg .*'stone', an unknown unit"),
+    ({"BodyHeight": 0.1}, "69 kg and a height of 10 cm do not belong together"),
+    ({"BodyWeight": 24.5, "Species": "Mus musculus"}, "24.5 kg is not plausible for 'Mus"),
+    ({"ImageDecayCorrected": None}, "give decay_correction"),
+    ({"ImageDecayCorrected": "maybe"}, "neither true nor false"),
+    ({"ImageDecayCorrectionTime": None}, "give decay_correction"),
+    ({"TimeZero": "14:55:00", "ScanDate": None}, "time of injection is missing.*without a date"),
+    ({"TimeZero": "noon"}, "TimeZero 'noon' is no time of day"),
+    ({"ScanDate": "27.05.2024"}, "is no date and time"),
+    ({"RadionuclideHalfLife": 6586}, "1.82944 h does not belong to Zr-89"),
+    ({"Units": "counts"}, "'counts' cannot be used.*give unit"),
+    ({"injected": "2024-05-13"}, "give date and time"),
+    ({"injected": 0}, "give date and time"),
+    ({"injected": "2024-05-13T11:10:00+02:00"}, "with and without time zone are mixed"),
+    ({"injected": "2024-05-13T11:10:00Z"}, "with and without time zone are mixed"),
+    ({"InjectionStart": 86400}, "after the start of the scan"),
+    ({"InjectionStart": -1e9}, "no activity would remain"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), ASKED)
+def test_what_is_missing_or_contradictory_is_asked_for(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        factor(tmp_path, change)
+
+
+SAME = [
+    {"InjectedRadioactivityUnits": None, "InjectedRadioactivityUnit": "MBq"},
+    {"InjectedRadioactivity": 36200, "InjectedRadioactivityUnits": "kBq"},
+    {"InjectedRadioactivity": 36.2e6, "InjectedRadioactivityUnits": "Bq"},
+    {"InjectedRadioactivity": 36.2e6 / 3.7e7, "InjectedRadioactivityUnits": "mCi"},
+    {"BodyWeight": 69000, "BodyWeightUnits": "g"},
+    {"BodyWeight": 69000, "BodyWeightUnit": "G"},
+    {"BodyWeight": 69 / 0.45359237, "BodyWeightUnits": "lb"},
+    {"BodyHeight": 166, "BodyHeightUnits": "cm"},
+    {"ImageDecayCorrected": "true"},
+    {"ScanStart": [0], "InjectionStart": [-1223100]},
+    {"TimeZero": "14:55:00Z"},
+    {"TimeZero": "2024-05-27T14:55:00", "ScanDate": None},
+    {"Units": "BQML"},
+    {"Units": "Bq/cc"},
+    {"Units": "Bq / cm³"},
+    {"Units": "Bq*mL-1"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_other_spellings_and_units_give_the_same_factor(tmp_path, change):
+    assert factor(tmp_path, change) == close(BY_WEIGHT)
+
+
+def test_false_as_text_is_false(tmp_path):
+    """An uncorrected image refers to the start of its frame, and its frame is corrected."""
+    x = math.log(2) * 600 / HALF_LIFE_S
+    expected = BY_WEIGHT * x / (1 - math.exp(-x))
+    for word in (False, "false", "No", 0):
+        assert factor(tmp_path, {"ImageDecayCorrected": word}) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_corrected_term_derives_everything_again(tmp_path):
+    """The zeros of a converter made START look like ADMIN; the typed injection settles it."""
+    zeros = {"InjectionStart": 0, "ScanStart": 0, "ImageDecayCorrectionTime": 0}
+    assert factor(tmp_path, zeros, {"injected": INJECTED}) == close(BY_WEIGHT)
+
+
+def test_an_image_corrected_to_another_injection_decays_between_the_two(tmp_path):
+    """The scanner corrected to 12:10; the record knows that the injection was at 11:10."""
+    change = {"ImageDecayCorrectionTime": -1223100 + 3600, "InjectionStart": -1223100 + 3600}
+    expected = 69000 / (36.2e6 * 2 ** (-3600 / HALF_LIFE_S))
+    assert factor(tmp_path, change, {"injected": INJECTED}) == close(expected)
+    assert factor(tmp_path, change) == close(69000 / 36.2e6)
+
+
+def test_a_moment_of_the_decay_correction_between_injection_and_scan(tmp_path):
+    change = {"ImageDecayCorrectionTime": -3600}
+    expected = 69000 / (36.2e6 * 2 ** (-(1223100 - 3600) / HALF_LIFE_S))
+    assert factor(tmp_path, change) == close(expected)
+
+
+def test_a_dynamic_scan_may_start_with_the_injection(tmp_path):
+    frames = {"FrameDuration": [60, 60], "FrameTimesStart": [0, 60]}
+    assert factor(tmp_path, {"InjectionStart": 0, **frames}) == close(69000 / 36.2e6)
+
+
+def test_no_combination_of_missing_terms_gives_a_factor(tmp_path):
+    """Whatever is removed, the factor is the right one or none."""
+    for name in GOOD:
+        try:
+            assert factor(tmp_path, {name: None}, kind="bsa") == close(
+                factor(tmp_path, kind="bsa")
+            ), name
+        except InputError:
+            continue
+
+
+def test_the_given_half_life_must_belong_to_the_nuclide(tmp_path):
+    with pytest.raises(InputError, match="given in seconds"):
+        factor(tmp_path, given={"half_life_h": 282276})
+    with pytest.raises(InputError, match="does not belong to Zr-89"):
+        factor(tmp_path, given={"half_life_h": 110})
+    with pytest.raises(InputError, match="is that of Cu-64 in seconds"):
+        factor(tmp_path, {"TracerRadionuclide": "X-1"}, {"half_life_h": 12.701 * 3600})
+    assert factor(tmp_path, given={"half_life_h": 78.4}) == pytest.approx(BY_WEIGHT, rel=1e-3)
+
+
+def test_two_times_of_injection_in_a_dicom_file(tmp_path):
+    """Two hours are 2 % of Zr-89, a doubt, and a factor of two of F-18, an error."""
+    when = {"RadiopharmaceuticalStartTime": "061000"}
+    near = saved(tmp_path, dataset(RadiopharmaceuticalInformationSequence=[drug(**when)]))
+    document = suv_of_files([near], "bw", {})
+    assert any("check both" in text for text in document["warnings"])
+    short = drug(RadionuclideHalfLife=6586.2, RadiopharmaceuticalStartDateTime="20240316083000")
+    short.RadionuclideCodeSequence[0].CodeMeaning = "^18^Fluorine"
+    short.RadiopharmaceuticalStartTime = "063000"
+    far = saved(tmp_path, dataset(RadiopharmaceuticalInformationSequence=[short]), "far.dcm")
+    with pytest.raises(InputError, match=r"check both .* give injected"):
+        suv_of_files([far], "bw", {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"PatientWeight": 0}, "give weight_kg .* 0 kg, which is not plausible"),
+        ({"PatientWeight": 20, "PatientSize": 0.1}, "do not belong together"),
+        ({"PatientWeight": 20, "PatientSpeciesDescription": "Mus musculus"}, "grams"),
+        ({"PatientSize": 175}, "give height_cm .* 175 m, which is not plausible"),
+    ],
+)
+def test_body_of_a_dicom_file(tmp_path, changes, message):
+    path = saved(tmp_path, dataset(**changes))
+    with pytest.raises(InputError, match=message):
+        suv_of_files([path], "bsa", {})
+
+
+def test_dose_of_a_dicom_file_in_mbq_is_not_used(tmp_path):
+    path = saved(
+        tmp_path,
+        dataset(RadiopharmaceuticalInformationSequence=[drug(RadionuclideTotalDose=37)]),
+    )
+    with pytest.raises(InputError, match=r"give dose_mbq .* 37 Bq, which is not plausible"):
+        suv_of_files([path], "bw", {})
+
+
+def call(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return end.value.code or 0, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--injected", "2024-05-13"), "--injected '2024-05-13' is not a date and time; give both"),
+        (("--residual-mbq", "-1"), "--residual-mbq: -1 MBq is not possible; 0 or more"),
+        (("--dose-mbq", "14689"), "did you mean 14.689 MBq? Correct --dose-mbq"),
+        (("--dose-mbq", "14,689"), "'14,689' may be 14.689 or 14689"),
+        (("--weight-kg", "24500"), "did you mean 24.5 kg? Give --weight-kg"),
+        (("--height-cm", "1.66"), "did you mean 166 cm? Give --height-cm"),
+        (
+            ("--half-life-h", "282276"),
+            "does not belong to Zr-89 (78.41 h) (it is given in seconds)",
+        ),
+        (("--injected", "2090-05-13T10:00"), "is not plausible: it lies in the future"),
+        (("--kind", "lbm"), "give --sex as 'M' or 'F'"),
+    ],
+)
+def test_the_command_names_its_options(tmp_path, capsys, arguments, message):
+    path = nifti(tmp_path / "pet.nii", axes=(-1, -1, 1))
+    (tmp_path / "pet.json").write_text(json.dumps(GOOD))
+    code, out, error = call(capsys, "suv", path, *arguments)
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert message in error
+
+
+def test_the_command_understands_units_and_decimal_commas(tmp_path, capsys):
+    path = nifti(tmp_path / "pet.nii", axes=(-1, -1, 1))
+    (tmp_path / "pet.json").write_text(json.dumps(GOOD | {"Units": "counts per hour"}))
+    values = []
+    for unit, scale in (("Bq/mL", 1), ("kBq/mL", 1e3), ("kBq/cc", 1e3), ("Bq/cc", 1)):
+        code, out, _ = call(
+            capsys, "suv", path, "--unit", unit, "--dose-mbq", "36,2", "--kind", "bw", "--json"
+        )
+        assert code == 0
+        values.append(json.loads(out)["maximum"] / scale)
+    assert values == close([values[0]] * 4)
+    assert values[0] == close(BY_WEIGHT * 23)
+
+
+def test_a_file_that_states_everything_needs_no_injection_record(tmp_path, capsys):
+    saved(tmp_path, dataset(), "pet.dcm")
+    code, out, _ = call(capsys, "new", tmp_path / "case", "--pet", tmp_path / "pet.dcm")
+    assert code == 0
+    assert "the PET file states all terms of the SUV" in out
+    assert call(capsys, "run", tmp_path / "case", "--step", "suv")[0] == 0
+    lacking = saved(tmp_path, dataset(PatientWeight=None), "b.dcm")
+    code, out, _ = call(capsys, "new", tmp_path / "other", "--pet", lacking)
+    assert "the patient's weight is missing" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("residual_mbq", "-1", "Left in the syringe: -1 MBq is not possible; 0 or more"),
+        ("dose_mbq", "14689", "did you mean 14.689 MBq?"),
+        ("dose_mbq", "14,689", "Injected activity: '14,689' may be 14.689 or 14689"),
+        ("dose_mbq", "a lot", "Injected activity: 'a lot' is not a number"),
+        ("injected", "2024-05-13", "Time of injection: '2024-05-13' is not possible; give date"),
+        ("injected", "yesterday", "Time of injection: 'yesterday' is not possible"),
+        ("weight_kg", "24500", "did you mean 24.5 kg?"),
+        ("half_life_h", "282276", "it is given in seconds"),
+        ("sex", "X", "Sex: 'X' is not possible; 'M' or 'F'"),
+        ("dose_mbq", "36,2", ""),
+        ("injected", "2024-05-13 11:10", ""),
+        ("weight_kg", "", ""),
+    ],
+)
+def test_a_field_that_is_left_says_what_is_wrong(name, text, problem):
+    found = field_problem(name, text)
+    assert problem in found
+    assert bool(found) == bool(problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("0,25", 0.25), ("1,5", 1.5), ("0,250", 0.25), (" 7 ", 7), ("1e3", 1000)]
+)
+def test_typed_numbers(text, number):
+    assert typed_number(text) == number
+
+
+REPORTED = [
+    ("H01_injectionstart_0", {"injected": INJECTED}, 0.0384),
+    ("H04_plain_sidecar", {}, 0.0384),
+    ("H12_kbq_cc", {}, 0.0384),
+    ("H13_sidecar_bom", {}, 0.0384),
+    ("H03_weight_in_g_says_so", {}, 0.0384 * 0.0245 / 69),
+    ("H02_dose_unit_missing_kbq", {"dose_mbq": 36.2}, 0.0384),
+]
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("name", "given", "expected"), REPORTED)
+def test_reported_sidecars(field_inputs, name, given, expected):
+    document = suv_of_files([field_inputs / name / "pet.nii.gz"], "bw", given)
+    assert document["factor"] == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("H01_injectionstart_0", {}, "both 0"),
+        ("H02_dose_unit_missing_kbq", {}, "36200 without a unit"),
+        ("H04_plain_sidecar", {"half_life_h": 282276}, "given in seconds"),
+        ("H14_plain_dcm2niix", {}, "RadiopharmaceuticalStartTime is 111000, a time of day without"),
+    ],
+)
+def test_reported_sidecars_that_are_asked_back(field_inputs, name, given, message):
+    with pytest.raises(InputError, match=message):
+        suv_of_files([field_inputs / name / "pet.nii.gz"], "bw", given)
+
+
+@pytest.mark.realdata
+def test_a_plain_sidecar_of_dcm2niix_lacks_only_the_dates(field_inputs):
+    given = {"injected": INJECTED, "scanned": datetime(2024, 5, 27, 14, 55)}
+    path = field_inputs / "H14_plain_dcm2niix" / "pet.nii.gz"
+    assert suv_of_files([path], "bw", given)["factor"] == pytest.approx(0.0384, rel=2e-3)
