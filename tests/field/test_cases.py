@@ -8,9 +8,16 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import tifffile
 
-from napari_mosaik.core import CorruptArtifact, InputError, MosaikError, Progress
-from napari_mosaik.core.catalogue import PET, SLIDES, STAINING
+from napari_mosaik.core import (
+    CorruptArtifact,
+    InjectionRecord,
+    InputError,
+    MosaikError,
+    Progress,
+)
+from napari_mosaik.core.catalogue import LANDMARKS, PET, SLIDES, STAINING
 from napari_mosaik.io import Case, PetEntry, find_cases
 from napari_mosaik.predictor import TrainedModel, leave_one_case_out, leave_one_patient_out
 from napari_mosaik.segment.model_files import read_card, save_weights
@@ -392,3 +399,180 @@ def test_a_damaged_byte_in_any_file_of_a_model_is_named_or_harmless(tmp_path, ki
             else:  # one kind of blank for another
                 assert damaged.split() == content.split()
             put(path, content)
+
+
+# --- moved, copied, renamed -----------------------------------------------------------------------
+def picture(path, seed=0, shape=(60, 80)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+    tifffile.imwrite(path, pixels, photometric="rgb")
+    return path
+
+
+def made(capsys, root, *options):
+    """A case that the command line has made."""
+    code, _, err = told(capsys, "new", root, *options)
+    assert code == 0, err
+    return Case(root)
+
+
+def states_of(case):
+    return {name: state.word for name, state in case_status(Case(case)).states.items()}
+
+
+def test_a_case_with_its_slide_inside_is_moved_copied_and_renamed(tmp_path, capsys):
+    slide = picture(tmp_path / "B1" / "slides" / "he.tif")
+    case = made(capsys, tmp_path / "B1", "--he", slide, "--spacing-he", "0.5")
+    assert case.file.slides["he"].path == "slides/he.tif"
+    assert str(tmp_path) not in (case.root / "case.toml").read_text("utf-8")
+    before = case.digest(SLIDES["he"])
+    (tmp_path / "B1").rename(tmp_path / "with blank, Ä and 中")
+    moved = Case(tmp_path / "with blank, Ä and 中")
+    assert moved.digest(SLIDES["he"]) == before
+    assert states_of(moved.root)["tissue_he"] == "missing"
+
+
+def test_a_cohort_with_its_slides_beside_the_cases_is_moved_as_a_whole(tmp_path, capsys):
+    slide = picture(tmp_path / "cohort" / "slides" / "he.tif")
+    marks = tmp_path / "cohort" / "marks.csv"
+    marks.write_text("X,Y\n1,2\n3,4\n5,6\n", "utf-8")
+    root = tmp_path / "cohort" / "B1"
+    case = made(capsys, root, "--he", slide, "--spacing-he", "0.5", "--landmarks-he", marks)
+    before = [case.digest(SLIDES["he"]), case.digest(LANDMARKS)]
+    (tmp_path / "cohort").rename(tmp_path / "moved")
+    moved = Case(tmp_path / "moved" / "B1")
+    assert [moved.digest(SLIDES["he"]), moved.digest(LANDMARKS)] == before
+    moved.update(patient="p2")  # what is written now holds the new place
+    (tmp_path / "moved").rename(tmp_path / "again")
+    assert Case(tmp_path / "again" / "B1").digest(SLIDES["he"]) == before[0]
+    (tmp_path / "again" / "B1").rename(tmp_path / "alone")  # the case without its slides
+    assert states_of(tmp_path / "alone")["tissue_he"] == "blocked"
+
+
+def test_a_case_is_moved_away_from_its_slides(tmp_path, capsys):
+    slide = picture(tmp_path / "archive" / "he.tif")
+    case = made(capsys, tmp_path / "B1", "--he", slide, "--spacing-he", "0.5")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    case.root.rename(tmp_path / "far" / "away" / "B1")
+    assert states_of(tmp_path / "far" / "away" / "B1")["tissue_he"] == "missing"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slides\\\\he.tif",
+        ".\\\\slides\\\\he.tif",
+        "slides/he.tif",
+    ],
+)
+def test_separators_of_windows_are_read_everywhere(tmp_path, text):
+    picture(tmp_path / "B1" / "slides" / "he.tif")
+    (tmp_path / "B1" / "case.toml").write_text(f'name = "B1"\n[slides.he]\npath = "{text}"\n')
+    assert Case(tmp_path / "B1").missing_reason(SLIDES["he"]) == ""
+
+
+def test_a_cohort_from_windows_is_read_on_another_system(tmp_path):
+    picture(tmp_path / "cohort" / "slides" / "he.tif")
+    root = tmp_path / "cohort" / "B1"
+    root.mkdir()
+    (root / "case.toml").write_text(
+        "name = 'B1'\nhome = 'D:\\Study\\cohort\\B1'\n"
+        "[slides.he]\npath = 'D:\\Study\\cohort\\slides\\he.tif'\n"
+        "[slides.cd34]\npath = 'E:\\other\\cd34.tif'\n",
+        "utf-8",
+    )
+    case = Case(root)
+    assert case.missing_reason(SLIDES["he"]) == ""
+    assert "E:\\other\\cd34.tif" in case.missing_reason(SLIDES["cd34"])
+
+
+def test_absolute_paths_of_old_cases_are_read(tmp_path):
+    slide = picture(tmp_path / "he.tif")
+    (tmp_path / "B1").mkdir()
+    (tmp_path / "B1" / "case.toml").write_text(
+        f'name = "B1"\n[slides.he]\npath = "{slide}"\nspacing_um = [0.5, 0.5]\n'
+        'spacing_source = "user"\n'
+    )
+    assert states_of(tmp_path / "B1")["tissue_he"] == "missing"
+
+
+@pytest.mark.realdata
+def test_a_sidecar_beside_a_link_belongs_to_the_link(tmp_path, capsys, field_inputs):
+    given = field_inputs / "H19_annexed_nifti"
+    link = tmp_path / "pet.nii.gz"
+    link.symlink_to(given / (given / "pet.nii.gz").read_text("utf-8"))
+    shutil.copy(given / "pet.json", tmp_path / "pet.json")
+    code, _, err = told(capsys, "suv", link, "--json")
+    assert code == 0, err
+    case = made(capsys, tmp_path / "B1", "--pet", link, "--pet-slice", 1)
+    assert case.file.pet.paths == (str(link),)
+    case.update(injection=InjectionRecord())
+    assert told(capsys, "run", case.root, "--until", "suv")[0] == 0
+
+
+def test_a_link_is_kept_as_it_was_given(tmp_path, capsys):
+    slide = picture(tmp_path / "store" / "0815")
+    (tmp_path / "B1").mkdir()
+    (tmp_path / "B1" / "he.tif").symlink_to(slide)
+    case = made(capsys, tmp_path / "B1", "--he", tmp_path / "B1" / "he.tif", "--spacing-he", "0.5")
+    assert case.file.slides["he"].path == "he.tif"
+    (tmp_path / "linked").symlink_to(tmp_path / "B1", target_is_directory=True)
+    assert states_of(tmp_path / "linked")["tissue_he"] == "missing"
+
+
+def test_a_moved_slide_is_relinked_and_another_one_refused(tmp_path, capsys):
+    slide = picture(tmp_path / "he.tif")
+    case = made(capsys, tmp_path / "B1", "--he", slide, "--spacing-he", "0.5")
+    slide.rename(tmp_path / "moved.tif")
+    code, out, _ = told(capsys, "status", case.root)
+    assert code == 0
+    assert f"napari-mosaik relink {case.root} he PATH" in " ".join(out.split())
+    other = picture(tmp_path / "other.tif", 1, (60, 81))
+    text = (case.root / "case.toml").read_text("utf-8")
+    code, _, err = told(capsys, "relink", case.root, "he", other)
+    assert code == 2
+    assert re.search(r"another H&E slide .*81 x 60 pixels.*80 x 60 pixels", err)
+    assert (case.root / "case.toml").read_text("utf-8") == text
+    assert told(capsys, "relink", case.root, "he", tmp_path / "moved.tif")[0] == 0
+    assert states_of(case.root)["tissue_he"] == "missing"
+    for key, place in (("cd34", slide), ("he", tmp_path / "no.tif"), ("pet", slide)):
+        assert told(capsys, "relink", case.root, key, place)[0] == 2
+
+
+def test_the_slide_of_an_old_case_is_known_by_its_results(cohort, capsys):
+    run_to_end_of(Case(cohort / "A2"), "tissue_he")
+    path = Case(cohort / "A2").path(Case(cohort / "A2").file.slides["he"].path)
+    moved = path.rename(cohort / "moved.tif")
+    text = (cohort / "A2" / "case.toml").read_text("utf-8")
+    (cohort / "A2" / "case.toml").write_text(re.sub(r"(?ms)^\[identity.*?(?=^\[[^i]|\Z)", "", text))
+    assert not Case(cohort / "A2").file.identity
+    other = Case(cohort / "B8").path(Case(cohort / "B8").file.slides["he"].path)
+    code, _, err = told(capsys, "relink", cohort / "A2", "he", other)
+    assert (code, "measured on another" in err) == (2, True)
+    assert told(capsys, "relink", cohort / "A2", "he", moved)[0] == 0
+    assert states_of(cohort / "A2")["tissue_he"] == "done"
+
+
+def test_a_moved_pet_is_relinked_and_another_one_refused(cohort, capsys):
+    a2, b8 = (Case(cohort / name) for name in ("A2", "B8"))
+    (path,) = a2.file.pet.paths
+    for one in (a2, b8):
+        one.update()  # notes what its files are
+    (cohort / "scans").mkdir()
+    moved = a2.path(path).rename(cohort / "scans" / a2.path(path).name)
+    code, _, err = told(capsys, "relink", a2.root, "pet", b8.path(b8.file.pet.paths[0]))
+    assert (code, "another microPET slice" in err) == (2, True)
+    assert told(capsys, "relink", a2.root, "pet", cohort / "scans")[0] == 0
+    assert Case(a2.root).file.pet.paths == (str(moved),)
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "..", ".", " ", "a\\b", "CON", "nul.txt", "x" * 200, "a:b", "a\nb", "B1."]
+)
+def test_a_name_that_no_file_could_bear_is_refused(tmp_path, capsys, name):
+    slide = picture(tmp_path / "he.tif")
+    options = ("--he", slide, "--spacing-he", "0.5", "--name", name)
+    code, _, err = told(capsys, "new", tmp_path / "B1", *options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no name for a case" in err
+    assert not (tmp_path / "B1").exists()

@@ -29,9 +29,9 @@ def test_a_case_is_never_overwritten(tmp_path):
 
 def test_what_is_missing_is_said(tmp_path):
     case = create_case(tmp_path / "B11", FILE)
-    assert case.missing_reason(SLIDES["he"]) == "the H&E slide he.tif does not exist"
+    assert case.missing_reason(SLIDES["he"]) == f"the H&E slide is not at {case.path('he.tif')}"
     assert case.missing_reason(SLIDES["cd34"]) == "no CD34 slide given"
-    assert case.missing_reason(PET) == "the PET file pet.dcm does not exist"
+    assert case.missing_reason(PET) == f"the PET file is not at {case.path('pet.dcm')}"
     assert case.missing_reason(INJECTION) == ""
     assert case.missing_reason(ANNOTATIONS) == "nothing annotated yet"
     assert case.missing_reason(LANDMARKS) == "no landmarks given"

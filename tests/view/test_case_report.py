@@ -9,7 +9,7 @@ import pytest
 from napari_mosaik.core import Origin, Raster, Table, TileGrid
 from napari_mosaik.core import catalogue as names
 from napari_mosaik.core.frame import Lattice
-from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
+from napari_mosaik.io.case import Case, CaseFile, SlideEntry, create_case
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.report.content import case_report, gather_report
 from napari_mosaik.view.report.html import StepState, build_report
@@ -21,7 +21,10 @@ RNG = np.random.default_rng(4)
 
 @pytest.fixture
 def case(tmp_path):
-    return create_case(tmp_path / "B11", CaseFile(name="B11 <b>", patient="patient 2"))
+    create_case(tmp_path / "B11", CaseFile(name="B11", patient="patient 2"))
+    path = tmp_path / "B11" / "case.toml"
+    path.write_text(path.read_text("utf-8").replace('"B11"', '"B11 <b>"'), "utf-8")
+    return Case(tmp_path / "B11")
 
 
 def commit(case, values, step="some_step"):

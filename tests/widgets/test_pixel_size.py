@@ -7,6 +7,7 @@ from PIL import Image
 from napari_mosaik.core import InputError
 from napari_mosaik.io import Case, CaseFile, SlideEntry, create_case
 from napari_mosaik.io import profiles as scanners
+from napari_mosaik.workflow.case_status import case_status
 
 pytestmark = pytest.mark.gui
 
@@ -70,10 +71,12 @@ def test_the_page_reports_an_unknown_size_and_the_source_of_a_known_one(tmp_path
     case = create_case(tmp_path / "case", CaseFile(name="A", slides=slides))
     assert unknown_size(case, "he") == "pixel size unknown"
     assert unknown_size(case, "cd34") == ""
-    assert _content_lines(case)[0] == "⊘ H&E: pixel size unknown"
+    doubts = case_status(case).doubts
+    assert doubts == {"he": "H&E slide: pixel size unknown"}
+    assert _content_lines(case, doubts)[0] == "⚠ H&E slide: pixel size unknown"
     case.set_spacing("he", (0.5, 0.5), "profile", "lab")
     assert unknown_size(case, "he") == ""
-    line = _content_lines(Case(case.root))[0]
+    line = _content_lines(Case(case.root), {})[0]
     assert line == "✓ H&E: he.png · 0.5 µm/px, from the scanner profile 'lab'"
     case.set_spacing("he", (0.25, 0.25), "ruler")
-    assert _content_lines(case)[0].endswith("0.25 µm/px, measured with the ruler")
+    assert _content_lines(case, {})[0].endswith("0.25 µm/px, measured with the ruler")

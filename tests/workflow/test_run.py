@@ -97,7 +97,7 @@ def test_an_optional_input_that_is_gone_is_not_used(chain, case, monkeypatch):
     assert case.store.read(LAST) == {"sum": 2 * sum(range(40)) + 1}
     (case.root / "cd34.png").unlink()
     found = case_status(case).states
-    assert found["extra"].reason == "the CD34 slide cd34.png does not exist"
+    assert found["extra"].reason == f"the CD34 slide is not at {case.path('cd34.png')}"
     assert (found["last"].word, found["last"].reason) == ("stale", "changed: optional result")
     run_all(case)
     assert case.store.read(LAST) == {"sum": 2 * sum(range(40))}

@@ -121,7 +121,7 @@ def test_a_step_is_blocked_for_the_reason_at_its_root(tiny_cohort, tmp_path):
     case = Case(tmp_path / "A2")
     case.path(case.file.slides["cd34"].path).unlink()
     states = case_status(case).states
-    gone = f"the CD34 slide {case.file.slides['cd34'].path} does not exist"
+    gone = f"the CD34 slide is not at {case.path(case.file.slides['cd34'].path)}"
     assert {states[name].reason for name in ("vessels", "tiles", "parameters", "review")} == {gone}
     assert states["tile_kinetics"].reason == "'Parameters' is blocked"
     assert states["nuclei"].word == "missing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from napari_mosaik.cli.common import (
     example_command,
     naming_options,
     record_options,
+    report_warning,
 )
 from napari_mosaik.cli.show import Bar, drive, print_json, table
 from napari_mosaik.cli.slide import slide_entry
@@ -145,14 +147,14 @@ def new(
             "patient": patient,
             "slides": slides,
             "pet": PetEntry(
-                paths=tuple(str(p.resolve()) for p in pet),
+                paths=tuple(str(p.absolute()) for p in pet),
                 slice_index=pet_slice,
                 frame_index=pet_frame,
                 unit=unit,
             )
             if pet
             else None,
-            "landmarks": {key: str(path.resolve()) for key, path in marks.items() if path},
+            "landmarks": {key: str(path.absolute()) for key, path in marks.items() if path},
             # An empty record takes all terms from the PET file, if that states them all.
             "injection": given if given or (pet and not lacking) else None,
         }
@@ -163,6 +165,33 @@ def new(
         typer.echo(f"next: complete [injection] in case.toml, or the page Uptake (PET): {lacking}")
     elif file.pet and not given:
         typer.echo("the PET file states all terms of the SUV; they are used")
+
+
+class SourceName(StrEnum):
+    """What can be relinked."""
+
+    HE = "he"
+    CD34 = "cd34"
+    CAIX = "caix"
+    PET = "pet"
+
+
+@example_command(commands, "relink", "relink B12 he /new/place/he.svs")
+def relink(
+    case: Annotated[Path, typer.Argument(metavar="CASE", help="Case folder.")],
+    source: Annotated[SourceName, typer.Argument(help="What was moved.")],
+    path: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="Where it is now; for a PET also a folder.")
+    ],
+) -> None:
+    """Let a case find a slide or its PET that was moved. Another slide or PET is refused."""
+    from napari_mosaik.io import Case
+    from napari_mosaik.workflow.relink import relink as work
+
+    found = Case(case)
+    for text in work(found, str(source), path):
+        report_warning(text)
+    typer.echo(f"case {found.name}: {source} is at {', '.join(map(str, path))}")
 
 
 def run_case(case: Any, bar: Bar, until: str = "", scheduler: str = "") -> None:

@@ -107,7 +107,7 @@ def slide_entry(
         given, source = given_spacing("", profile)
         assert given is not None
         found = given
-    entry: dict[str, Any] = {"path": str(path.resolve())}
+    entry: dict[str, Any] = {"path": str(path.absolute())}
     entry |= {"spacing_um": found, "spacing_source": source}
     entry |= {"damaged": policy, "icc": icc}
     return {**entry, "profile": profile} if source == "profile" else entry

@@ -13,13 +13,14 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_mosaik.core.artifact import Progress, Source
+from napari_mosaik.core.catalogue import PET, SLIDES
 from napari_mosaik.core.corrections import Correction, digest_of
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.manifest import file_digest
@@ -40,11 +41,13 @@ __all__ = [
     "Case",
     "CaseFile",
     "GivenAlignment",
+    "Identity",
     "PetEntry",
     "SlideEntry",
     "build_missing_levels",
     "create_case",
     "find_cases",
+    "stored_path",
 ]
 
 CASE_FILE = "case.toml"
@@ -107,8 +110,29 @@ class GivenAlignment(_Entry):
     reference_landmarks_um: tuple[tuple[float, float], ...] = ()
 
 
+class Identity(_Entry):
+    """What a slide or PET is, wherever it lies: it is recognised by this after it was moved.
+
+    ``content`` is a digest of what it shows, ``shape`` its pixels (rows, columns), ``bytes`` the
+    size of its files.
+    """
+
+    content: str
+    shape: tuple[int, int]
+    bytes: int
+
+    def __str__(self) -> str:
+        rows, columns = self.shape
+        return f"{columns} x {rows} pixels, {self.bytes} bytes, content {self.content[:12]}"
+
+
 class CaseFile(_Entry):
-    """Content of ``case.toml``."""
+    """Content of ``case.toml``.
+
+    Paths within the case folder are relative to it, others absolute.  ``home`` is where the case
+    folder was when a path outside of it was stored: if the folder around it is moved as a whole,
+    files within that folder are found again.
+    """
 
     format: Literal[1] = 1
     name: str = Field(min_length=1)
@@ -117,6 +141,8 @@ class CaseFile(_Entry):
     pet: PetEntry | None = None
     injection: InjectionRecord | None = None
     landmarks: dict[str, str] = Field(default_factory=dict)
+    home: str = ""
+    identity: dict[str, Identity] = Field(default_factory=dict)
     given_alignments: dict[Literal["he", "caix", "pet"], GivenAlignment] = Field(
         default_factory=dict
     )
@@ -138,6 +164,25 @@ class CaseFile(_Entry):
         """The slide of a stain; None when the case has none."""
         slides: Mapping[Any, SlideEntry] = self.slides
         return slides.get(stain)
+
+    def paths(self, key: str) -> tuple[str, ...]:
+        """The files of a slide ("he") or of the PET ("pet"); none where none is given."""
+        if key == "pet":
+            return () if self.pet is None else self.pet.paths
+        entry = self.slide(key)
+        return () if entry is None else (entry.path,)
+
+    def moved(self, new: Callable[[str], str]) -> Self:
+        """The same content with other paths."""
+        slides = {
+            key: entry.model_copy(update={"path": new(entry.path)})
+            for key, entry in self.slides.items()
+        }
+        pet = self.pet
+        if pet is not None:
+            pet = pet.model_copy(update={"paths": tuple(map(new, pet.paths))})
+        marks = {key: new(path) for key, path in self.landmarks.items()}
+        return self.model_copy(update={"slides": slides, "pet": pet, "landmarks": marks})
 
     def given_alignment(self, frame: str) -> GivenAlignment | None:
         """The given alignment of a section or the PET; None when there is none."""
@@ -220,9 +265,55 @@ class Case:
             changed = CaseFile.model_validate(values)
         except ValidationError as error:
             raise InputError(_first_fault(error, CaseFile)) from error
-        with self.writing():
-            write_bytes(self.root / CASE_FILE, changed.text().encode())
-        self.file = changed
+        before, self.file = self.file, self._anchored(changed)
+        try:
+            with self.writing():
+                self._identify(before)
+                write_bytes(self.root / CASE_FILE, self.file.text().encode())
+        except BaseException:
+            self.file = before
+            raise
+
+    def _anchored(self, file: CaseFile) -> CaseFile:
+        """The content with paths as they are stored; a path that leads nowhere stays as it is."""
+
+        def stored(text: str) -> str:
+            path = self.path(text)
+            return stored_path(self.root, path) if os.path.lexists(path) else text
+
+        anchored = file.moved(stored)
+        places = [*anchored.landmarks.values()]
+        places += [path for key in (*anchored.slides, "pet") for path in anchored.paths(key)]
+        outside = [path for path in places if Path(path).is_absolute()]
+        if not all(os.path.lexists(path) for path in outside):
+            return anchored  # they may still be found from the old home
+        home = str(self.root.absolute()) if outside else ""
+        return anchored.model_copy(update={"home": home})
+
+    def _identify(self, before: CaseFile) -> None:
+        """Note what each slide and the PET is, where this is not known or its file changed."""
+        known = dict(self.file.identity)
+        for key in (*self.file.slides, "pet"):
+            if key not in known or self.file.paths(key) != before.paths(key):
+                known.pop(key, None)
+                with contextlib.suppress(MosaikError, OSError):
+                    known[key] = self.identity(key)
+        self.file = self.file.model_copy(update={"identity": known})
+
+    def identity(self, key: str) -> Identity:
+        """What a slide ("he") or the PET ("pet") is, from its files."""
+        source = PET if key == "pet" else SLIDES[key]
+        if key == "pet":
+            shape = self.pet().raster.values.shape
+        else:
+            with self._opened_as(key, (1.0, 1.0), "user") as slide:
+                shape = slide.lattice.shape
+        files = [self.path(path) for path in self.file.paths(key)]
+        return Identity(
+            content=self.content(source),
+            shape=(int(shape[0]), int(shape[1])),
+            bytes=sum(_size(path) for path in files),
+        )
 
     def log(self, event: str, **details: Any) -> None:
         """Append one line to the journal of runs."""
@@ -234,22 +325,43 @@ class Case:
                 file.write(json.dumps(line, sort_keys=True) + "\n")
 
     # --- sources --------------------------------------------------------------------------------
-    def path(self, relative: str) -> Path:
-        """A path of ``case.toml``: relative to the case folder, or absolute."""
-        return (self.root / relative).resolve()
+    def path(self, given: str) -> Path:
+        """A path of ``case.toml``: relative to the case folder, or absolute.
+
+        Links are kept: what lies beside a link, such as a sidecar, belongs to it.  Separators of
+        Windows are understood everywhere.
+        """
+        path = self.root.absolute() / given
+        if os.path.lexists(path):
+            return path
+        parsed = PureWindowsPath(given) if "\\" in given else PurePath(given)
+        if not parsed.is_absolute():
+            return self.root.absolute().joinpath(*parsed.parts)
+        home = type(parsed)(self.file.home)
+        if self.file.home and parsed.is_relative_to(home.parent):
+            moved = self.root.absolute().parent.joinpath(*parsed.relative_to(home.parent).parts)
+            if os.path.lexists(moved):
+                return moved
+        return path
 
     def slide(self, stain: str) -> Slide:
         """Open one slide; its frame is the stain."""
+        entry = self._entry(stain)
+        given = entry.spacing_source != "header"
+        return self._opened_as(stain, entry.spacing_um if given else None, entry.spacing_source)
+
+    def _opened_as(
+        self, stain: str, spacing_um: tuple[float, float] | None, source: SpacingSource
+    ) -> Slide:
         from napari_mosaik.io.slide import open_slide
 
         entry = self._entry(stain)
-        given = entry.spacing_source != "header"
         return open_slide(
             self.path(entry.path),
-            entry.spacing_um if given else None,
+            spacing_um,
             frame=stain,
             damaged=entry.damaged,
-            spacing_source=entry.spacing_source,
+            spacing_source=source,
             icc=entry.icc,
             pyramids=self.pyramids,
         )
@@ -342,16 +454,14 @@ class Case:
         if source.kind == "pet":
             image = self.pet().raster
             return digest([image.values.shape, hashlib.blake2b(image.values.tobytes()).hexdigest()])
-        from napari_mosaik.io.slide import open_slide
-
         entry = self._entry(source.key)
 
         def read() -> str:
-            with open_slide(path, (1.0, 1.0), frame=source.key, damaged=entry.damaged) as slide:
+            with self._opened_as(source.key, (1.0, 1.0), "user") as slide:
                 return slide.digest()
 
-        path = self.path(entry.path)
-        return self.cached_digest(path, "content", read)
+        kind = f"content{':icc' if entry.icc else ''}"
+        return self.cached_digest(self.path(entry.path), kind, read)
 
     def file_digest(self, path: Path) -> str:
         """Digest of a file, or of all files of a folder."""
@@ -372,6 +482,23 @@ class Case:
 
 
 _DIGESTS: dict[str, str] = {}
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file exists; one that may not be looked at does, and whoever reads it says so."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _size(path: Path) -> int:
+    """Size of a file, or of the files of a folder, bytes."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 # --- sources: whether each kind is there, and what it holds ---------------------------------------
@@ -404,8 +531,8 @@ class SlideSource:
         entry = case.file.slide(source.key)
         if entry is None:
             return f"no {source.about} given"
-        if not case.path(entry.path).exists():
-            return f"the {source.about} {entry.path} does not exist"
+        if not _is_there(case.path(entry.path)):
+            return f"the {source.about} is not at {case.path(entry.path)}"
         return ""
 
     def digest(self, case: Case, source: Source) -> str:
@@ -427,8 +554,8 @@ class PetSource:
     def missing(self, case: Case, source: Source) -> str:
         if case.file.pet is None:
             return "no PET given"
-        absent = [path for path in case.file.pet.paths if not case.path(path).exists()]
-        return f"the PET file {absent[0]} does not exist" if absent else ""
+        absent = [path for path in case.file.pet.paths if not _is_there(case.path(path))]
+        return f"the PET file is not at {case.path(absent[0])}" if absent else ""
 
     def digest(self, case: Case, source: Source) -> str:
         from napari_mosaik.io.pet import companions
@@ -460,7 +587,7 @@ class LandmarksSource:
 
     def digest(self, case: Case, source: Source) -> str:
         paths = [case.path(path) for path in case.file.landmarks.values()]
-        return digest([dict(case.file.landmarks), [case.file_digest(path) for path in paths]])
+        return digest([sorted(case.file.landmarks), [case.file_digest(path) for path in paths]])
 
 
 @source_kind("given_alignment")
@@ -544,6 +671,7 @@ def build_missing_levels(
 # --- folders --------------------------------------------------------------------------------------
 def create_case(root: Path, file: CaseFile) -> Case:
     """Create a case folder; an existing case is left unchanged and raises `InputError`."""
+    _check_name(file.name)
     target = root / CASE_FILE
     if target.exists():
         raise InputError(f"{root} already contains a case; choose another folder")
@@ -552,7 +680,43 @@ def create_case(root: Path, file: CaseFile) -> Case:
         if not os.access(root, os.W_OK):
             raise MosaikError(f"the folder {root} cannot be written; choose another folder")
     write_bytes(target, file.text().encode())
-    return Case(root)
+    case = Case(root)
+    case.update()
+    return case
+
+
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{p}{n}" for p in ("com", "lpt") for n in range(1, 10))}
+_LONGEST_NAME = 100
+
+
+def _check_name(name: str) -> None:
+    """Raise `InputError` for a name that no file could bear on one of the systems in use."""
+    wrong = sorted(set(name) & set('/\\:*?"<>|')) + [c for c in name if not c.isprintable()]
+    if not name.strip() or not name.strip("."):
+        reason = "it is empty"
+    elif wrong:
+        reason = f"it may not contain {wrong[0]!r}"
+    elif name != name.strip() or name.endswith("."):
+        reason = "it may not begin or end with a blank, nor end with a full stop"
+    elif name.partition(".")[0].casefold() in _RESERVED:
+        reason = "Windows keeps this name for a device"
+    elif len(name) > _LONGEST_NAME:
+        reason = f"it has {len(name)} letters, {_LONGEST_NAME} are possible"
+    else:
+        return
+    raise InputError(f"{name[:80]!r} is no name for a case: {reason}; give another one (--name)")
+
+
+def stored_path(root: Path, path: Path | str) -> str:
+    """How ``case.toml`` names a file: relative to the case folder within it, otherwise absolute.
+
+    A link is named as it was given, never by what it leads to.
+    """
+    absolute = Path(os.path.normpath(Path(path).expanduser().absolute()))
+    for folder in (root.absolute(), root.resolve()):
+        if absolute.is_relative_to(folder):
+            return absolute.relative_to(folder).as_posix()
+    return str(absolute)
 
 
 def find_cases(paths: Sequence[Path | str]) -> list[Path]:

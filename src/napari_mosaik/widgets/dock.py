@@ -125,6 +125,7 @@ class MosaikDock(QWidget):
         for signal in (events.recipe, events.states, events.results, events.running, events.job):
             signal.connect(self._show_states)
         events.case.connect(self._show_case)
+        events.doubts.connect(lambda *_: self.header.show_case())
         events.problem.connect(lambda problem: self.banner.show_problem(problem))
         events.job.connect(self._watch_job)
         events.tile.connect(self._tile_chosen)
@@ -265,7 +266,11 @@ class _Header(QWidget):
         if case is None:
             return
         self.title.setText(f"{case.name} · {case.patient}")
-        marks = [f"{short} {'✗' if why else '✓'}" for short, _, why in missing_sources(case)]
+        doubts = self._controller.workspace.doubts
+        marks = [
+            f"{title} {'✗' if why else '⚠' if key in doubts else '✓'}"
+            for title, key, why in missing_sources(case)
+        ]
         self.checklist.setText("   ".join(marks))
 
     def show_states(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -21,17 +22,18 @@ from napari_mosaik.core.artifact import (
     defined_artifacts,
     defined_sources,
 )
-from napari_mosaik.core.catalogue import WARNINGS
-from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
+from napari_mosaik.core.catalogue import INJECTION, PET, SLIDES, STAIN_TITLES, WARNINGS
+from napari_mosaik.core.errors import CorruptArtifact, InputError, MissingPixelSize, MosaikError
 from napari_mosaik.core.manifest import check_files
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import in_words
 from napari_mosaik.workflow.recipe import Recipe, read_recipe
+from napari_mosaik.workflow.relink import lost_files
 from napari_mosaik.workflow.step import Step, StepStatus, Word
 from napari_mosaik.workflow.steps import STEPS, maker_of
 
-__all__ = ["CaseStatus", "case_status", "step_status"]
+__all__ = ["CaseStatus", "case_status", "cohort_line", "step_status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,9 @@ class CaseStatus:
     unavailable
         Names of the optional inputs that are not available, of the steps that can run.
     warnings
-        Doubts about the files of the case.
+        Doubts about the files of the case, and what helps.
+    doubts
+        What is doubtful about a slide ("he"), the "pet" or the "injection" that is there.
     """
 
     recipe: Mapping[str, Params]
@@ -57,6 +61,7 @@ class CaseStatus:
     expected: Mapping[str, Origin]
     unavailable: Mapping[str, tuple[str, ...]]
     warnings: tuple[str, ...] = ()
+    doubts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -78,6 +83,41 @@ class CaseStatus:
 def case_status(case: Case, recipe: Recipe | None = None) -> CaseStatus:
     """The status of every step of a case; under the case's own recipe if none is given."""
     return _Resolution(case, recipe or read_recipe(case.root)).resolve()
+
+
+def cohort_line(root: Path) -> str:
+    """A case in a list: name, patient, how far it is and what comes next; its files are not read.
+
+    Whether results are stale shows only once the case is open.
+    """
+    try:
+        case = Case(root)
+    except (MosaikError, OSError) as error:
+        return f"{root.name} · ⚠ {in_words(error)}"
+    stored = [
+        all((case.store.folder(one) / "origin.json").is_file() for one in step.writes)
+        for step in STEPS
+    ]
+    given = {source.name for source in defined_sources() if case.file.paths(source.key or "pet")}
+    waits = (
+        step.title
+        for step, done in zip(STEPS, stored, strict=True)
+        if not done and given.issuperset(_given_kinds(step))
+    )
+    state = f"{sum(stored)} of {len(STEPS)} steps" if any(stored) else "not run"
+    coming = next(waits, "")
+    return " · ".join([case.name, case.patient, state, *([f"next: {coming}"] if coming else [])])
+
+
+def _given_kinds(step: Step[Any]) -> set[str]:
+    """Names of the slides and the PET that a step needs, directly or through other steps."""
+    names: set[str] = set()
+    for entry in step.reads:
+        if isinstance(entry, Artifact):
+            names |= _given_kinds(maker_of(entry))
+        elif entry.kind in ("slide", "pet"):
+            names.add(entry.name)
+    return names
 
 
 def step_status(case: Case, step: Step[Any], params: Params) -> StepStatus:
@@ -119,6 +159,7 @@ class _Resolution:
     unavailable: dict[str, tuple[str, ...]] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    unsized: set[str] = field(default_factory=set)
 
     def resolve(self) -> CaseStatus:
         """Assess all steps, in order."""
@@ -139,8 +180,35 @@ class _Resolution:
             MappingProxyType(states),
             MappingProxyType(self.expected),
             MappingProxyType(self.unavailable),
-            (*self._of_old_versions(),),
+            (*self._lost(), *self._doubts().values(), *self._of_old_versions()),
+            MappingProxyType(self._doubts()),
         )
+
+    def _lost(self) -> Iterator[str]:
+        """What to do about files that are not where they were."""
+        for key, path in lost_files(self.case).items():
+            title = "PET" if key == "pet" else f"{STAIN_TITLES[key]} slide"
+            yield (
+                f"the {title} is not at {path}; if it was moved: napari-mosaik relink "
+                f"{self.case.root} {key} PATH"
+            )
+
+    def _doubts(self) -> dict[str, str]:
+        """What is doubtful about the sources that are there, by key."""
+        doubts = {
+            source.key or source.name: f"{source.about}: {reason}"
+            for source in (*SLIDES.values(), PET)
+            if not self.case.missing_reason(source) and (reason := self._unreadable(source))
+        }
+        for source in SLIDES.values():
+            if source.name in self.unsized:
+                doubts[source.key] = f"{source.about}: pixel size unknown"
+        record = self.case.file.injection
+        if record is not None and not record.model_dump(exclude_unset=True, exclude_none=True):
+            doubts[INJECTION.name] = (
+                "the injection record is empty: all terms of the SUV come from the PET file"
+            )
+        return doubts
 
     def _of_old_versions(self) -> Iterator[str]:
         """A sentence if the records of some results carry no digest."""
@@ -214,6 +282,8 @@ class _Resolution:
                 self.unreadable[source.name] = ""
             except (MosaikError, OSError) as error:
                 self.unreadable[source.name] = in_words(error)
+                if isinstance(error, MissingPixelSize):
+                    self.unsized.add(source.name)
         return self.unreadable[source.name]
 
     def _blocked(self, step: Step[Any]) -> _Verdict | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,10 @@ from napari_mosaik.view.presentation import result_lines
 from napari_mosaik.view.tile_data import TileData, read_tile_data
 from napari_mosaik.widgets.base.worker import Job, Problem, Report, Steps, Task, problem_of
 from napari_mosaik.widgets.base.workspace import Workspace
-from napari_mosaik.workflow.case_status import case_status
+from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.recipe import Recipe, read_recipe, write_recipe
+from napari_mosaik.workflow.relink import relink
 from napari_mosaik.workflow.run import run, run_until
-from napari_mosaik.workflow.step import StepStatus
 from napari_mosaik.workflow.steps import step_named
 
 __all__ = ["CaseController", "missing_sources"]
@@ -174,7 +174,7 @@ class CaseController(QObject):
         workspace.recipe = opened.recipe
         workspace.results = opened.results
         workspace.tile_data = opened.tile_data
-        workspace.states = opened.states
+        workspace.states, workspace.doubts = opened.states, opened.doubts
         workspace.cohort = cohort
         workspace.case = opened.case
         self.case_opened.emit()
@@ -225,6 +225,21 @@ class CaseController(QObject):
         self.workspace.events.case.emit(case, case)
         self.refresh()
 
+    def relink(self, key: str, path: Path) -> None:
+        """Let the case find a slide or its PET at another place; the files are read on a thread."""
+        case = self.workspace.case
+        if case is None:
+            return
+
+        def then(warnings: list[str]) -> None:
+            self.workspace.problem = None
+            for text in warnings:
+                self.report(InputError(text), "Case")
+            self.workspace.events.case.emit(case, case)
+            self.refresh()
+
+        self.read_for(case, "Case", lambda: relink(case, key, [path]), then)
+
     # --- status ---------------------------------------------------------------------------------
     def refresh(self) -> None:
         """Update the status of every step in the background."""
@@ -235,15 +250,16 @@ class CaseController(QObject):
         self._generation += 1
         generation = self._generation
 
-        def then(answer: tuple[Mapping[str, StepStatus], dict[str, str], TileData]) -> None:
+        def then(answer: tuple[CaseStatus, dict[str, str], TileData]) -> None:
             if generation == self._generation:  # neither another case nor a newer refresh
                 self.workspace.results = answer[1]
-                self.workspace.states = dict(answer[0])
+                self.workspace.doubts = dict(answer[0].doubts)
+                self.workspace.states = dict(answer[0].states)
                 self.workspace.tile_data = answer[2]
 
-        def work() -> tuple[Mapping[str, StepStatus], dict[str, str], TileData]:
-            states = case_status(case, recipe).states
-            return states, result_lines(case, states), read_tile_data(case)
+        def work() -> tuple[CaseStatus, dict[str, str], TileData]:
+            status = case_status(case, recipe)
+            return status, result_lines(case, status.states), read_tile_data(case)
 
         self.read("Case", work, then)
 
@@ -282,7 +298,8 @@ class _Opened:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.recipe: Recipe = read_recipe(case.root)
-        self.states = dict(case_status(case, self.recipe).states)
+        status = case_status(case, self.recipe)
+        self.states, self.doubts = dict(status.states), dict(status.doubts)
         self.results = result_lines(case, self.states)
         self.tile_data = read_tile_data(case)
 

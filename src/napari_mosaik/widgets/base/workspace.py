@@ -42,6 +42,8 @@ class Workspace:
         Settings of every step of the open case, as shown in the forms.
     states
         Status of every step by name.
+    doubts
+        What is doubtful about a slide ("he"), the "pet" or the "injection" that is there.
     results
         Summary of the results of each finished step.
     tile_data
@@ -64,6 +66,7 @@ class Workspace:
     case: Case | None = None
     recipe: dict[str, Params] = field(default_factory=dict)
     states: dict[str, StepStatus] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
     results: dict[str, str] = field(default_factory=dict)
     tile_data: TileData = field(default_factory=TileData)
     tile: int = -1

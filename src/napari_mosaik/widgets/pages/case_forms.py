@@ -138,16 +138,22 @@ class NewCaseForm(QFrame):
         if not slides:
             raise InputError("choose at least one slide")
         entries = {s: slide_entry(path, self.pixels[s]) for s, path in slides.items()}
-        pet = PetEntry(paths=(self.pet.text(),)) if self.pet.text() else None
+        pet = self.pet.text() and PetEntry(paths=(existing(self.pet.text(), "PET file"),))
         patient = self.patient.text().strip() or "unknown patient"
-        return root, CaseFile(name=root.name, patient=patient, slides=entries, pet=pet)
+        return root, CaseFile(name=root.name, patient=patient, slides=entries, pet=pet or None)
+
+
+def existing(path: str, what: str) -> str:
+    """The absolute path of a file that was typed or chosen; a link stays a link."""
+    found = Path(path).expanduser().absolute()
+    if not found.exists():
+        raise InputError(f"the {what} {path} does not exist")
+    return str(found)
 
 
 def slide_entry(path: str, size: PixelSizeField) -> SlideEntry:
     """A slide, with its pixel size if one was entered."""
-    if not Path(path).expanduser().exists():
-        raise InputError(f"the slide {path} does not exist")
-    entry, entered = SlideEntry(path=path), size.value()
+    entry, entered = SlideEntry(path=existing(path, "slide")), size.value()
     return entry if entered is None else entry.spaced(*entered)
 
 
@@ -303,9 +309,9 @@ class AddFileForm(QWidget):
     def _changes(self, case: Case, key: str) -> dict[str, Any]:
         path = self.file.text()
         if key == "pet":
-            if not path or not Path(path).exists():
+            if not path:
                 raise InputError("choose an existing PET file")
-            return {"pet": PetEntry(paths=(path,))}
+            return {"pet": PetEntry(paths=(existing(path, "PET file"),))}
         known = case.file.slide(key)
         if not path and known is not None:
             entered = self.pixel.value()

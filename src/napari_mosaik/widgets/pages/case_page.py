@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
-from qtpy.QtWidgets import QFileDialog, QFrame, QListWidget, QListWidgetItem, QWidget
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QFrame,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QWidget,
+)
 
-from napari_mosaik.core import InputError
-from napari_mosaik.core.catalogue import METRICS, STAIN_TITLES
+from napari_mosaik.core.catalogue import STAIN_TITLES
+from napari_mosaik.core.text import natural_key
 from napari_mosaik.core.thread_priority import COMPUTING, step_back
-from napari_mosaik.io.case import Case, CaseFile, SlideEntry, build_missing_levels
+from napari_mosaik.io.case import Case, SlideEntry, build_missing_levels
 from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
 from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
 from napari_mosaik.widgets.pages.case_forms import (
     AddFileForm,
     InjectionForm,
     NewCaseForm,
-    unknown_size,
 )
 from napari_mosaik.widgets.pages.pages import Page
+from napari_mosaik.workflow.case_status import cohort_line
+from napari_mosaik.workflow.relink import lost_files
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
     from napari_mosaik.widgets.base.case_controller import CaseController
 
-__all__ = ["CasePage", "PyramidBuilder"]
+__all__ = ["CasePage", "LostFiles", "PyramidBuilder"]
 
 
 class CasePage(Page):
@@ -42,6 +51,7 @@ class CasePage(Page):
         events = controller.workspace.events
         events.case.connect(self._show)
         events.states.connect(self._show)
+        events.doubts.connect(self._show)
         events.cohort.connect(self._show_cohort)
         self._show()
 
@@ -59,6 +69,7 @@ class CasePage(Page):
             "Open sample cohort…", self.choose_sample, "Six synthetic cases with known ground truth"
         )
         self.contents = wrapped_label()
+        self.lost = LostFiles(self.controller)
         self.levels_line = wrapped_label()
         self.levels_line.hide()
         self.levels.message_changed.connect(self._show_levels)
@@ -78,6 +89,7 @@ class CasePage(Page):
                 self.cohort_title,
                 self.cohort,
                 self.contents,
+                self.lost,
                 self.levels_line,
                 self.add_form,
                 self.injection_fold,
@@ -130,14 +142,18 @@ class CasePage(Page):
             self.head.word.setText("")
         else:
             missing = [title for title, _, reason in missing_sources(case) if reason]
+            doubts = list(self.controller.workspace.doubts.values())
             line = f"missing: {', '.join(missing)}" if missing else "all files present"
-            self.head.show_state("blocked" if missing else "done", line)
-            self.head.word.setText("incomplete" if missing else "complete")
+            word = "blocked" if missing else "doubtful" if doubts else "done"
+            self.head.show_state(word, " · ".join([line, *doubts[:1]]))
+            self.head.word.setText("incomplete" if missing else "check" if doubts else "complete")
         if self.body is not None:
             self._show_body(case)
 
     def _show_body(self, case: Case | None) -> None:
-        self.contents.setText("" if case is None else "\n".join(_content_lines(case)))
+        doubts = self.controller.workspace.doubts
+        self.contents.setText("" if case is None else "\n".join(_content_lines(case, doubts)))
+        self.lost.show_case(case)
         self.contents.setVisible(case is not None)
         self.add_form.show_case(case)
         self.injection_fold.setVisible(case is not None)
@@ -151,25 +167,46 @@ class CasePage(Page):
     def _show_cohort(self, *_: object) -> None:
         if self.body is None:
             return
-        paths = self.controller.workspace.cohort
+        paths = sorted(self.controller.workspace.cohort, key=lambda path: natural_key(path.name))
         self.cohort.clear()
         self.cohort.setVisible(bool(paths))
         self.cohort_title.setVisible(bool(paths))
         for path in paths:
-            item = QListWidgetItem(_cohort_line(path))
+            item = QListWidgetItem(cohort_line(path))
             item.setData(256, str(path))
             self.cohort.addItem(item)
 
 
-def _cohort_line(path: Path) -> str:
-    try:
-        file = CaseFile.read(path / "case.toml")
-    except InputError:
-        return f"{path.name} · unreadable"
-    reviewed = (path / "artifacts" / METRICS.name / "origin.json").is_file()
-    started = (path / "artifacts").is_dir()
-    state = "reviewed" if reviewed else "in progress" if started else "not run"
-    return f"{file.name} · {file.patient} · {state}"
+class LostFiles(QWidget):
+    """A row with *Find it* for each slide and PET that is not where it was."""
+
+    def __init__(self, controller: CaseController) -> None:
+        super().__init__()
+        self._controller = controller
+        self.buttons: dict[str, QPushButton] = {}
+        self._rows = column(spacing=2)
+        self.setLayout(self._rows)
+
+    def show_case(self, case: Case | None) -> None:
+        """Show the rows of a case."""
+        while (item := self._rows.takeAt(0)) is not None:
+            if (widget := item.widget()) is not None:
+                widget.deleteLater()
+        self.buttons.clear()
+        for key, path in ({} if case is None else lost_files(case)).items():
+            title = STAIN_TITLES.get(key, "PET")
+            find = button("Find it…", partial(self._find, key), "Choose the file where it is now")
+            line = QWidget()
+            line.setLayout(row(wrapped_label(f"{title} is not at {path}"), find))
+            self._rows.addWidget(line)
+            self.buttons[key] = find
+        self.setVisible(bool(self.buttons))
+
+    def _find(self, key: str) -> None:
+        title = STAIN_TITLES.get(key, "PET")
+        path = QFileDialog.getOpenFileName(self, f"Where is the {title} now?")[0]
+        if path:
+            self._controller.relink(key, Path(path))
 
 
 _SPACING_SOURCES = {
@@ -180,12 +217,13 @@ _SPACING_SOURCES = {
 }
 
 
-def _content_lines(case: Case) -> list[str]:
+def _content_lines(case: Case, doubts: Mapping[str, str]) -> list[str]:
     lines = []
     for title, key, missing in missing_sources(case):
-        reason = missing or unknown_size(case, key)
-        if reason:
-            lines.append(f"⊘ {title}: {reason}")
+        if missing:
+            lines.append(f"⊘ {title}: {missing}")
+        elif key in doubts:
+            lines.append(f"⚠ {doubts[key]}")
         elif key in case.file.slides:
             entry = case.file.slides[key]
             lines.append(f"✓ {title}: {Path(entry.path).name}{_pixel_size_text(entry)}")

@@ -1,0 +1,96 @@
+"""Find the slides and the PET of a case again after they were moved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_mosaik.core.artifact import Source
+from napari_mosaik.core.catalogue import PET, SLIDES
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.io.case import Case, stored_path
+
+__all__ = ["lost_files", "relink"]
+
+
+def lost_files(case: Case) -> dict[str, Path]:
+    """The slides ("he") and the PET ("pet") that are not where ``case.toml`` says."""
+    lost = {}
+    for key in (*case.file.slides, "pet"):
+        gone = [path for path in map(case.path, case.file.paths(key)) if not os.path.exists(path)]
+        if gone:
+            lost[key] = gone[0]
+    return lost
+
+
+def relink(case: Case, key: str, paths: Sequence[Path]) -> list[str]:
+    """Let a slide ("he", "cd34", "caix") or the PET ("pet") of a case be found at another place.
+
+    Parameters
+    ----------
+    case, key
+        The case, and what was moved.
+    paths
+        Where it is now.  For a PET of several files, the folder that they are in is enough.
+
+    Returns
+    -------
+    list of str
+        Warnings: nothing is known by which the slide or PET could be recognised.
+
+    Raises
+    ------
+    InputError
+        What lies there is another slide or PET; the message says what differs.
+    """
+    source = PET if key == "pet" else SLIDES.get(key)
+    given = () if source is None else case.file.paths(key)
+    if source is None or not given:
+        held = ", ".join([*case.file.slides, *(["pet"] if case.file.pet else [])]) or "nothing"
+        raise InputError(f"case {case.name} has no '{key}' to relink; it has: {held}")
+    found = [_chosen(path, given) for path in paths]
+    flat = [stored_path(case.root, path) for several in found for path in several]
+    trial = Case(case.root)
+    if key != "pet" and len(flat) != 1:
+        raise InputError(f"give one file for the {source.about}, not {len(flat)}")
+    changes: dict[str, Any] = {"slides": dict(trial.file.slides)}
+    entry = trial.file.slide(key)
+    if entry is not None:
+        changes["slides"][key] = entry.model_copy(update={"path": flat[0]})
+    if key == "pet" and trial.file.pet is not None:
+        changes["pet"] = trial.file.pet.model_copy(update={"paths": tuple(flat)})
+    trial.file = trial.file.model_copy(update=changes)
+    warnings = _check(case, trial, key, source)
+    case.update(**changes)
+    case.log("relink", source=key, paths=flat)
+    return warnings
+
+
+def _chosen(path: Path, given: Sequence[str]) -> list[Path]:
+    """The path itself, or the files of the given names in it."""
+    if not os.path.exists(path):
+        raise InputError(f"there is no file at {path}")
+    names = [Path(text.replace("\\", "/")).name for text in given]
+    inside = [path / name for name in names]
+    return inside if all(one.exists() for one in inside) else [path]
+
+
+def _check(case: Case, trial: Case, key: str, source: Source) -> list[str]:
+    """Raise `InputError` unless the files of *trial* are those that the case was made with."""
+    now, known = trial.identity(key), case.file.identity.get(key)
+    measured = set(case.store.inputs(source.name))
+    if (known is not None and now.content == known.content) or trial.digest(source) in measured:
+        return []
+    if known is None and not measured:
+        return [
+            f"nothing was noted of the {source.about} of case {case.name} and nothing was measured "
+            "on it yet, so it could not be compared"
+        ]
+    place = ", ".join(str(trial.path(path)) for path in trial.file.paths(key))
+    before = f"that of the case: {known}" if known else "its results were measured on another"
+    raise InputError(
+        f"{place} is another {source.about} than that of case {case.name}. This one: {now}; "
+        f"{before}. To use another one, make a new case"
+    )

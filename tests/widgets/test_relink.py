@@ -1,0 +1,67 @@
+"""The window finds moved slides again, lists a cohort as people sort, and marks doubts."""
+
+import shutil
+
+import pytest
+
+from napari_mosaik.core import InjectionRecord
+from napari_mosaik.io import Case
+
+from .test_missing_levels import case, page
+
+__all__ = ["case", "page"]
+
+pytestmark = pytest.mark.gui
+
+
+def opened(qtbot, page, root):
+    page.set_open(True)
+    page.controller.open(root)
+    qtbot.waitUntil(lambda: bool(page.controller.workspace.states))
+
+
+def test_a_moved_slide_is_found_again_with_one_click(qtbot, page, case, tmp_path, monkeypatch):
+    from qtpy.QtWidgets import QFileDialog
+
+    moved = tmp_path / "elsewhere.tif"
+    shutil.move(tmp_path / "he.tif", moved)
+    opened(qtbot, page, case.root)
+    assert list(page.lost.buttons) == ["he"]
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(moved), ""))
+    page.lost.buttons["he"].click()
+    qtbot.waitUntil(lambda: not page.lost.buttons)
+    assert Case(case.root).file.slides["he"].path == str(moved)
+    assert "✓ H&E: elsewhere.tif" in page.contents.text()
+
+
+def test_another_slide_is_refused_in_the_banner(qtbot, page, case, tmp_path, monkeypatch):
+    from qtpy.QtWidgets import QFileDialog
+
+    shutil.move(tmp_path / "he.tif", tmp_path / "other.tif")
+    content = bytearray((tmp_path / "other.tif").read_bytes())
+    content[3000:3500] = bytes(500)
+    (tmp_path / "other.tif").write_bytes(content)
+    opened(qtbot, page, case.root)
+    monkeypatch.setattr(
+        QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "other.tif"), "")
+    )
+    page.lost.buttons["he"].click()
+    workspace = page.controller.workspace
+    qtbot.waitUntil(lambda: workspace.problem is not None)
+    assert "is another H&E slide" in str(workspace.problem)
+    assert list(page.lost.buttons) == ["he"]
+
+
+def test_an_empty_record_is_no_plain_check_mark(qtbot, page, case):
+    case.update(injection=InjectionRecord())
+    opened(qtbot, page, case.root)
+    assert "⚠ the injection record is empty" in page.contents.text()
+
+
+def test_the_cohort_is_listed_as_people_sort(qtbot, page, case, tmp_path):
+    for name in ("B11", "B2"):
+        shutil.copytree(case.root, tmp_path / "cohort" / name)
+    opened(qtbot, page, tmp_path / "cohort")
+    folders = [page.cohort.item(row).data(256) for row in range(page.cohort.count())]
+    assert [folder.rpartition("/")[2] for folder in folders] == ["B2", "B11"]
+    assert "not run · next: " in page.cohort.item(0).text()
