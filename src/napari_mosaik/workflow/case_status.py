@@ -204,11 +204,20 @@ class _Resolution:
             if source.name in self.unsized:
                 doubts[source.key] = f"{source.about}: pixel size unknown"
         record = self.case.file.injection
-        if record is not None and not record.model_dump(exclude_unset=True, exclude_none=True):
-            doubts[INJECTION.name] = (
-                "the injection record is empty: all terms of the SUV come from the PET file"
-            )
+        empty = record is not None and not record.model_dump(exclude_unset=True, exclude_none=True)
+        if empty and (problem := self._lacking_terms()):
+            doubts[INJECTION.name] = f"the injection record is empty: {problem}"
         return doubts
+
+    def _lacking_terms(self) -> str:
+        """What an empty injection record lacks, because the PET file does not state it."""
+        from napari_mosaik.workflow.suv import suv_record_or_problem
+
+        try:
+            header = self.case.pet().header
+            return str(suv_record_or_problem(header, {}, None).get("problem", ""))
+        except (MosaikError, OSError):
+            return "no PET states the terms of the SUV"
 
     def _of_old_versions(self) -> Iterator[str]:
         """A sentence if the records of some results carry no digest."""
