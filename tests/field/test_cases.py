@@ -1,6 +1,9 @@
 """Cases and cohorts: doubts in the status, moved files, damage, leaks, texts edited by hand."""
 
+import errno
+import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -437,7 +440,8 @@ def test_a_cohort_with_its_slides_beside_the_cases_is_moved_as_a_whole(tmp_path,
     marks = tmp_path / "cohort" / "marks.csv"
     marks.write_text("X,Y\n1,2\n3,4\n5,6\n", "utf-8")
     root = tmp_path / "cohort" / "B1"
-    case = made(capsys, root, "--he", slide, "--spacing-he", "0.5", "--landmarks-he", marks)
+    options = ("--landmarks-he", marks, "--landmarks-cd34", marks)
+    case = made(capsys, root, "--he", slide, "--spacing-he", "0.5", *options)
     before = [case.digest(SLIDES["he"]), case.digest(LANDMARKS)]
     (tmp_path / "cohort").rename(tmp_path / "moved")
     moved = Case(tmp_path / "moved" / "B1")
@@ -576,3 +580,95 @@ def test_a_name_that_no_file_could_bear_is_refused(tmp_path, capsys, name):
     assert (code, err.count("\n")) == (2, 1)
     assert "no name for a case" in err
     assert not (tmp_path / "B1").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--landmarks-he", "three.csv"), "--landmarks-he needs --landmarks-cd34 as well"),
+        (("--landmarks-cd34", "three.csv"), "--landmarks-cd34 needs --landmarks-he"),
+        (("--landmarks-he", "none.csv", "--landmarks-cd34", "three.csv"), "none.csv"),
+        (("--landmarks-he", "two.csv", "--landmarks-cd34", "three.csv"), "holds 2 .* 3; each"),
+        (("--landmarks-he", "text.csv", "--landmarks-cd34", "three.csv"), "columns X and Y"),
+    ],
+)
+def test_landmarks_that_cannot_be_used_are_refused(tmp_path, capsys, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "he.tif")
+    (tmp_path / "three.csv").write_text("X,Y\n1,2\n3,4\n5,6\n", "utf-8")
+    (tmp_path / "two.csv").write_text("X,Y\n1,2\n3,4\n", "utf-8")
+    (tmp_path / "text.csv").write_text("hello\n", "utf-8")
+    code, _, err = told(capsys, "new", "B1", "--he", "he.tif", "--spacing-he", "0.5", *options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert re.search(words, err)
+
+
+def test_landmarks_that_are_gone_are_not_silently_left_out(cohort):
+    case = Case(cohort / "A2")
+    for name in ("he.csv", "cd34.csv"):
+        (case.root / name).write_text("X,Y\n1,2\n3,4\n5,6\n", "utf-8")
+    case.update(landmarks={"he": "he.csv", "cd34": "cd34.csv"})
+    run_to_end_of(case, "tissue_he")
+    run_to_end_of(case, "tissue_cd34")
+    assert case_status(case).states["align_he"].word == "missing"
+    (case.root / "he.csv").unlink()
+    state = case_status(Case(case.root)).states["align_he"]
+    assert state.word == "blocked"
+    assert "he.csv" in state.reason
+
+
+# --- files that may not be read -------------------------------------------------------------------
+@pytest.fixture
+def forbidden(monkeypatch):
+    """A set of paths that may not be read, whoever runs the test."""
+    names = set()
+    real_open = io.open
+
+    def guarded(real):
+        def work(path, *arguments, **options):
+            if any(str(path).startswith(name) for name in names):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real(path, *arguments, **options)
+
+        return work
+
+    monkeypatch.setattr("io.open", guarded(real_open))
+    monkeypatch.setattr("builtins.open", guarded(real_open))
+    monkeypatch.setattr("os.scandir", guarded(os.scandir))
+    monkeypatch.setattr("os.listdir", guarded(os.listdir))
+    return names
+
+
+@pytest.mark.parametrize("what", ["pet", "folder", "he", "result", "recipe", "annotations"])
+def test_a_file_that_may_not_be_read_is_named_and_the_other_steps_are_shown(
+    cohort, capsys, forbidden, monkeypatch, what
+):
+    case = Case(cohort / "A2")
+    run_to_end_of(case, "tissue_cd34")
+    if what == "folder":
+        (case.root / "series").mkdir()
+        case.path(case.file.pet.paths[0]).rename(case.root / "series" / "0.dcm")
+        case.update(pet=PetEntry(paths=("series",)))
+    places = {
+        "pet": case.path(case.file.paths("pet")[0]),
+        "folder": case.root / "series" / "0.dcm",
+        "he": case.path(case.file.paths("he")[0]),
+        "result": case.root / "artifacts" / "tissue_cd34" / "origin.json",
+        "recipe": case.root / "recipe.toml",
+        "annotations": case.annotations_path("he"),
+    }
+    path = places[what]
+    forbidden.add(str(path))
+    monkeypatch.setattr("napari_mosaik.io.case._DIGESTS", {})  # another process
+    code, out, err = told(capsys, "status", case.root, "--json")
+    if what == "recipe":
+        assert code == 2
+        assert re.search(r"recipe\.toml.*[Pp]ermission", err)
+        return
+    assert code == 0, err
+    steps = json.loads(out)["A2"]["steps"]
+    refused = [one["reason"] for one in steps.values() if str(path) in one["reason"]]
+    assert refused or what == "annotations"
+    assert all("permission" in reason.lower() for reason in refused), refused
+    if what != "result":
+        assert steps["tissue_cd34"]["state"] == "done"

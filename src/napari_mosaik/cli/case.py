@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +24,7 @@ from napari_mosaik.cli.common import (
 )
 from napari_mosaik.cli.show import Bar, drive, print_json, table
 from napari_mosaik.cli.slide import slide_entry
-from napari_mosaik.core.catalogue import STAIN_TITLES
+from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.pet_records import InjectionRecord
 from napari_mosaik.core.text import natural_key
@@ -141,6 +141,7 @@ def new(
             image = open_pet(pet, slice_index=pet_slice, frame_index=pet_frame, unit=unit)
         lacking = suv_record_or_problem(image.header, given, None).get("problem", "")
     marks = {"he": landmarks_he, "cd34": landmarks_cd34, "caix": landmarks_caix}
+    _check_landmarks({key: path for key, path in marks.items() if path})
     file = CaseFile.model_validate(
         {
             "name": name or case.resolve().name,
@@ -165,6 +166,25 @@ def new(
         typer.echo(f"next: complete [injection] in case.toml, or the page Uptake (PET): {lacking}")
     elif file.pet and not given:
         typer.echo("the PET file states all terms of the SUV; they are used")
+
+
+def _check_landmarks(files: Mapping[str, Path]) -> None:
+    """Raise `InputError` unless the landmark files can be read and belong to one another."""
+    from napari_mosaik.register import read_landmarks
+
+    counts = {key: len(read_landmarks(path, (1.0, 1.0))) for key, path in files.items()}
+    for key, count in counts.items():
+        if REFERENCE not in counts or len(counts) == 1:
+            other = "he or --landmarks-caix" if key == REFERENCE else REFERENCE
+            raise InputError(
+                f"--landmarks-{key} needs --landmarks-{other} as well: each landmark is a point on "
+                "both sections"
+            )
+        if count != counts[REFERENCE]:
+            raise InputError(
+                f"--landmarks-{key} holds {count} landmarks, --landmarks-{REFERENCE} "
+                f"{counts[REFERENCE]}; each needs its partner in the same row"
+            )
 
 
 class SourceName(StrEnum):

@@ -299,6 +299,11 @@ class _Resolution:
         for entry in step.reads:
             if reason := self._missing(entry):
                 return _Verdict("blocked", "missing input", (reason,))
+        for entry in step.may_read:
+            # What was given is not silently left out because it cannot be read.
+            given = isinstance(entry, Source) and not self.case.missing_reason(entry)
+            if given and (reason := self._missing(entry)):
+                return _Verdict("blocked", "missing input", (reason,))
         alternatives = [self._missing(entry) for entry in step.needs_any]
         if alternatives and all(alternatives):
             return _Verdict("blocked", "missing input", tuple(dict.fromkeys(alternatives)))
