@@ -19,14 +19,14 @@ IBSI = SHARED / "ibsi-sts-002"
 VALUES = np.arange(24, dtype=np.int16).reshape(2, 3, 4)  # slices, rows, columns
 
 
-def nifti(path, values=VALUES, *, slope=0.0, intercept=0.0, axes=None, order="<", units=2):
+def nifti(path, values=VALUES, *, slope=0.0, intercept=0.0, axes=None, order="<", units=2, mm=1.0):
     """A NIfTI-1 file written by hand; *axes* are the diagonal of its sform."""
     head = bytearray(352)
     struct.pack_into(order + "i", head, 0, 348)
     shape = values.shape[::-1]
     struct.pack_into(order + "8h", head, 40, *(len(shape), *shape, 1, 1, 1, 1)[:8])
     struct.pack_into(order + "hh", head, 70, 4, 16)
-    struct.pack_into(order + "8f", head, 76, 1, 0.3, 0.4, 0.5, 1, 1, 1, 1)
+    struct.pack_into(order + "8f", head, 76, 1, 0.3 * mm, 0.4 * mm, 0.5 * mm, 1, 1, 1, 1)
     struct.pack_into(order + "3f", head, 108, 352, slope, intercept)
     head[123] = units
     if axes is not None:
@@ -53,9 +53,11 @@ def test_values_are_scaled_and_lie_as_stored_without_axes(tmp_path):
 
 
 def test_a_slope_of_zero_means_one_and_big_endian_files_are_read(tmp_path):
-    image = open_pet(nifti(tmp_path / "p.nii", order=">", units=3), slice_index=0, unit="g/mL")
+    image = open_pet(
+        nifti(tmp_path / "p.nii", order=">", units=3, mm=1e3), slice_index=0, unit="g/mL"
+    )
     np.testing.assert_array_equal(image.raster.values, VALUES[0])
-    assert image.raster.lattice.spacing_um == pytest.approx((0.4, 0.3))
+    assert image.raster.lattice.spacing_um == pytest.approx((400, 300))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_wrong_nifti_files(tmp_path):
         (b"hello", "not a NIfTI"),
         (whole[:344] + b"ni1\0" + whole[348:], "single-file"),
         (whole[:70] + b"\x80\x00" + whole[72:], "type 128"),
-        (whole[:40] + b"\x05\x00" + whole[42:], "5 dimensions"),
+        (whole[:40] + b"\x05\x00" + whole[42:50] + b"\x02\x00" + whole[52:], "5 dimensions"),
     ):
         path.write_bytes(content)
         with pytest.raises(InputError, match=said):

@@ -86,6 +86,9 @@ def new(
     pet_frame: Annotated[
         int | None, typer.Option(help="PET time frame, counted from 0, if there are several.")
     ] = None,
+    pet_series: Annotated[
+        int | None, typer.Option(help="PET series, counted from 1, if there are several.")
+    ] = None,
     pet_unit: Annotated[
         str, typer.Option(help="PET unit if the file states none: Bq/mL, kBq/mL, g/mL, cm2/mL ...")
     ] = "",
@@ -118,6 +121,7 @@ def new(
 ) -> None:
     """Create a case from slides and a PET. The files stay where they are."""
     from napari_mosaik.io import CaseFile, PetEntry, create_case, open_pet
+    from napari_mosaik.io.pet import choose_series
     from napari_mosaik.io.pet.sidecar import unit_named
     from napari_mosaik.workflow.suv import suv_record_or_problem
 
@@ -136,8 +140,10 @@ def new(
     given = {key: value for key, value in (injection or {}).items() if value is not None}
     lacking = ""
     if pet:
-        names = {"slice_index": "--pet-slice", "frame_index": "--pet-frame", "unit": "--pet-unit"}
-        with naming_options(**names):
+        names = {"slice_index": "--pet-slice", "frame_index": "--pet-frame"}
+        with naming_options(**names, series="--pet-series", unit="--pet-unit"):
+            if pet_series:
+                pet = choose_series(pet, pet_series)
             image = open_pet(pet, slice_index=pet_slice, frame_index=pet_frame, unit=unit)
         lacking = suv_record_or_problem(image.header, given, None).get("problem", "")
     marks = {"he": landmarks_he, "cd34": landmarks_cd34, "caix": landmarks_caix}

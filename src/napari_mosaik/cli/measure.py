@@ -171,6 +171,9 @@ def suv(
     unit: Annotated[
         str, typer.Option(help="Unit if the file states none: Bq/mL, kBq/mL, g/mL, cm2/mL ...")
     ] = "",
+    series: Annotated[
+        int | None, typer.Option(help="PET series, counted from 1, if there are several.")
+    ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(help="Mask on the same voxels. Figures are of the voxels above 0."),
@@ -178,12 +181,14 @@ def suv(
     json: JsonOutput = False,
 ) -> None:
     """Convert a PET to SUV and show every term with its source."""
+    from napari_mosaik.io.pet import choose_series
     from napari_mosaik.io.pet.sidecar import unit_named
     from napari_mosaik.workflow.suv import suv_of_files
 
-    with naming_options(slice_index="--slice-index", frame_index="--frame-index", unit="--unit"):
+    names = {"slice_index": "--slice-index", "frame_index": "--frame-index"}
+    with naming_options(**names, series="--series", unit="--unit"):
         record = suv_of_files(
-            files,
+            choose_series(files, series) if series else files,
             kind,
             terms,
             slice_index=slice_index,

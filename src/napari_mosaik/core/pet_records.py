@@ -111,7 +111,8 @@ def renamed_items(text: str, names: Mapping[str, str]) -> str:
     """
     words = "|".join(name for name in names if "_" not in name) or "(?!)"
     items = "|".join(name for name in names if "_" in name) or "(?!)"
-    asked = r"(?:(?<=give )|(?<=Give )|(?<=orrect )|(?<=omit the )|(?<=rect \w{8} or ))"
+    before = ("give ", "Give ", "orrect ", "omit the ", "one with ", r"rect \w{8} or ")
+    asked = f"(?:{'|'.join(f'(?<={text})' for text in before)})"
     pattern = rf"\b(?:{items})\b|{asked}(?:{words})\b"
     return re.sub(pattern, lambda match: names[match[0]], text)
 
@@ -145,7 +146,8 @@ class PetHeader(BaseModel):
     ``injected_clock`` is the injection's time of day where the file states it apart from the date;
     ``decay_factor`` what the file says that the frame was multiplied by; ``decay_reference`` the
     moment to which the image is corrected, where the file states a moment.  ``unclear`` says for
-    items of the injection record why what the file states of them is not used.
+    items of the injection record why what the file states of them is not used; ``geometry`` who
+    states the voxel size.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -172,6 +174,7 @@ class PetHeader(BaseModel):
     height_cm: float | None = None
     sex: Literal["M", "F"] | None = None
     species: str = ""
+    geometry: str = ""
     notes: tuple[str, ...] = ()
     unclear: dict[str, str] = Field(default_factory=dict)
 

@@ -478,5 +478,6 @@ def merge_injection_and_header(record: InjectionRecord, header: PetHeader) -> Su
         _check_clock(merged, header, warnings)
         merged, assumptions = _frame_start(merged, header)
         assumptions += referred + _assumptions(merged, dynamic, sources, header)
+    assumptions += [header.geometry] if header.geometry else []
     notes = [text for text in header.notes if "without a date" not in text or not merged.injected]
     return SuvInputs(merged, values, sources, dynamic, tuple(assumptions), (*warnings, *notes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, timezone
 from pathlib import Path
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
 from napari_mosaik.io.pet.registry import PetFormat
+from napari_mosaik.io.unread import unread_file
 
-__all__ = ["FORMAT", "DicomSeries"]
+__all__ = ["FORMAT", "DicomSeries", "choose_series"]
 
 _MAX_PIXELS = 1 << 26
+_MAX_FRAMES = 100_000
 _SAME_SLICE_MM = 0.01
 
 
@@ -27,11 +30,17 @@ class DicomSeries:
     """The images of one PET series, ordered by slice position."""
 
     def __init__(self, files: list[Path]) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _reading(files[0]):
             self._frames = _frames(files)
             positions = [frame.position_mm() for frame in self._frames]
-        self._places = _grouped(self._frames, positions)
+            self._places = _grouped(self._frames, positions)
+            self._geometry = _check_geometry(self._places)
+        others = len(files) - len({frame.path for frame in self._frames})
+        self._taken = (
+            f"The only PET series is used; {others} files of other modalities are not."
+            if others
+            else ""
+        )
 
     @property
     def n_slices(self) -> int:
@@ -47,51 +56,148 @@ class DicomSeries:
         at_place = self._places[place]
         moment = sorted({frame.moment_s() for frame in at_place})[number]
         chosen = next(frame for frame in at_place if frame.moment_s() == moment)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _reading(chosen.path):
             meaning = _pixel_meaning(chosen)
             header = _read_header(self._frames, chosen, meaning)
+            notes = (*header.notes, *self._geometry)
+            header = header.model_copy(update={"notes": notes, "geometry": self._taken})
             values = _values(chosen) * meaning.factor
-        lattice = Lattice("pet", (values.shape[0], values.shape[1]), _spacing_um(chosen))
+            lattice = Lattice("pet", (values.shape[0], values.shape[1]), _spacing_um(chosen))
         return PetImage(Raster(values, lattice, meaning.unit), header)
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Silence pydicom's warnings; an item that it cannot read is a damaged header."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except (InputError, OSError):
+            raise
+        except Exception as error:
+            raise InputError(f"{path.name}: the DICOM header is damaged ({error})") from error
+
+
 def _starts_as_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
+    """Whether a file begins as DICOM files do, with or without the preamble."""
     with path.open("rb") as handle:
-        return handle.read(132)[128:] == b"DICM"
+        start = handle.read(132)
+    if start[128:] == b"DICM":
+        return True
+    # Without a preamble: the first element is of group 2 or 8, with an explicit or implicit VR.
+    group, vr, length = start[:2], start[4:6], int.from_bytes(start[4:8], "little")
+    is_element = start[2:4] <= b"\x20\x00" and (re.fullmatch(rb"[A-Z]{2}", vr) or length < 128)
+    return group in (b"\x02\x00", b"\x08\x00") and bool(is_element) and len(start) == 132
 
 
 def _frames(files: list[Path]) -> list[_Frame]:
     """All images of the files, without their pixels; they must be one PET series."""
+    datasets = {path: _header(path) for path in files}
+    if len(files) > 1:  # an export of PET and CT: the PET is meant
+        pets = {path: data for path, data in datasets.items() if _modality(data) == "PT"}
+        datasets = pets or datasets
+    for path, dataset in datasets.items():
+        if _modality(dataset) != "PT":
+            raise InputError(
+                f"{path.name} is not PET: its modality is {_modality(dataset) or 'not stated'}, "
+                "not PT"
+            )
     frames: list[_Frame] = []
-    series: set[str] = set()
-    for path in files:
-        dataset = _header(path)
-        series.add(str(dataset.get("SeriesInstanceUID", "")))
+    series: dict[str, list[Any]] = {}
+    for path, dataset in datasets.items():
+        series.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append(dataset)
         groups = dataset.get("PerFrameFunctionalGroupsSequence")
-        count = len(groups) if groups else 0
-        frames += [_Frame(path, dataset, i) for i in range(count)] or [_Frame(path, dataset, None)]
+        count = len(groups) if groups else int(dataset.get("NumberOfFrames") or 1)
+        if not 0 < count <= _MAX_FRAMES:
+            raise InputError(f"{path.name} states {count} frames, which is not plausible")
+        several = bool(groups) or count > 1
+        frames += [_Frame(path, dataset, i if several else None) for i in range(count)]
     if len(series) > 1:
-        raise InputError(f"the PET files belong to {len(series)} series; give one series only")
+        listed = "; ".join(_described(n, found) for n, found in enumerate(series.values(), 1))
+        raise InputError(
+            f"the PET files belong to {len(series)} series; choose one with series, 1 to "
+            f"{len(series)}: {listed}"
+        )
     return frames
+
+
+def choose_series(files: Sequence[Path], number: int) -> list[Path]:
+    """The files of one of the PET series of several files, counted from 1 in file order.
+
+    Raises
+    ------
+    InputError
+        If there is no such series; all are listed.
+    """
+    inside = sorted({inner for path in files for inner in (_all_files(path))})
+    series: dict[str, list[tuple[Path, Any]]] = {}
+    with _reading(Path(files[0])):
+        for path in inside:
+            if _starts_as_dicom(path) and _modality(data := _header(path)) == "PT":
+                series.setdefault(str(data.get("SeriesInstanceUID", "")), []).append((path, data))
+    if not 1 <= number <= len(series):
+        listed = (
+            _described(n, [data for _, data in found]) for n, found in enumerate(series.values(), 1)
+        )
+        raise InputError(f"there is no PET series {number}; there are: {'; '.join(listed)}")
+    return [path for path, _ in list(series.values())[number - 1]]
+
+
+def _all_files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def _described(number: int, datasets: Sequence[Any]) -> str:
+    """A series in a message: number, description, corrections, images."""
+    first = datasets[0]
+    applied = [str(word).upper() for word in _Frame(Path(), first, None).texts("CorrectedImage")]
+    corrected = "AC" if "ATTN" in applied else "NAC" if applied else "corrections not stated"
+    title = str(first.get("SeriesDescription") or "no description")[:40]
+    return f"{number} = '{title}', {corrected}, {len(datasets)} images"
+
+
+def _modality(dataset: Any) -> str:
+    return str(dataset.get("Modality", "")).strip().upper()
 
 
 def _header(path: Path) -> Any:
     import pydicom
 
     if not _starts_as_dicom(path):
-        raise InputError(f"{path.name} cannot be used as PET: it is not a DICOM file")
+        what = unread_file(path) or "not a DICOM file"
+        raise InputError(f"{path.name} cannot be used as PET: it is {what}")
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        modality = str(dataset.get("Modality", ""))
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    except OSError:
+        raise
     except Exception as error:
         raise InputError(f"{path.name}: the DICOM header is damaged ({error})") from error
-    if modality != "PT":
-        raise InputError(
-            f"{path.name} is not PET: its modality is {modality or 'not stated'}, not PT"
-        )
     return dataset
+
+
+def _check_geometry(places: list[list[_Frame]]) -> tuple[str, ...]:
+    """Check that all slices have one pixel size and lie at equal distances.
+
+    Raises `InputError` for different pixel sizes; gaps are sentences.
+    """
+    spacings = {tuple(round(size, 3) for size in _spacing_um(group[0])) for group in places}
+    if len(spacings) > 1:
+        raise InputError(
+            "the slices of the PET have different pixel sizes: "
+            + ", ".join(f"{rows / 1e3:g} x {columns / 1e3:g} mm" for rows, columns in spacings)
+        )
+    known = [group[0].position_mm() for group in places]
+    steps = np.diff([position for position in known if position is not None])
+    if len(steps) > 1 and steps.max() > 1.5 * np.median(steps):
+        gap = int(np.argmax(steps))
+        return (
+            f"slices are missing between slice {gap} and {gap + 1}: they lie {steps.max():.4g} mm "
+            f"apart, the others {np.median(steps):.4g} mm",
+        )
+    if places and places[0][0].index is not None and known[0] is None:
+        return ("the file states no positions of its frames; they are in the order of the file",)
+    return ()
 
 
 def _grouped(frames: list[_Frame], positions: list[float | None]) -> list[list[_Frame]]:
@@ -137,19 +243,60 @@ def _stored(frame: _Frame) -> NDArray[Any]:
             f"{frame.path.name}: an image of {rows:g} x {columns:g} pixels is not plausible"
         )
     try:
-        dataset = pydicom.dcmread(frame.path)
-        if frame.index is None:
+        dataset = pydicom.dcmread(frame.path, force=True)
+        decode = _DECODERS.get(str(dataset.file_meta.get("TransferSyntaxUID", "")))
+        if decode is not None:
+            stored = _decoded(dataset, frame.index or 0, decode)
+        elif frame.index is None:
             stored = np.asarray(dataset.pixel_array)
         else:
             stored = np.asarray(pixel_array(dataset, index=frame.index))
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _undecodable(frame, error) from error
     except Exception as error:
+        raise _undecodable(frame, error) from error
+    if stored.shape != (rows, columns):
         raise InputError(
-            f"{frame.path.name}: the pixels cannot be read; the file is cut off, damaged or "
-            f"compressed in an unknown way ({str(error).splitlines()[0]})"
-        ) from error
-    if stored.ndim != 2:
-        raise InputError(f"{frame.path.name} holds pixels of shape {stored.shape}, not one slice")
+            f"{frame.path.name} holds pixels of shape {stored.shape}, not one slice of "
+            f"{rows:g} x {columns:g}"
+        )
     return stored
+
+
+def _undecodable(frame: _Frame, error: Exception) -> InputError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return InputError(
+        f"{frame.path.name}: the pixels cannot be read; the file is cut off, damaged or "
+        f"compressed in an unknown way ({reason})"
+    )
+
+
+_DECODERS = {
+    "1.2.840.10008.1.2.4.57": "jpegsof3", "1.2.840.10008.1.2.4.70": "jpegsof3",
+    "1.2.840.10008.1.2.4.80": "jpegls", "1.2.840.10008.1.2.4.81": "jpegls",
+    "1.2.840.10008.1.2.4.90": "jpeg2k", "1.2.840.10008.1.2.4.91": "jpeg2k",
+    "1.2.840.10008.1.2.4.201": "htj2k", "1.2.840.10008.1.2.4.202": "htj2k",
+    "1.2.840.10008.1.2.4.203": "htj2k",
+}  # fmt: skip
+"""Compressions that imagecodecs decodes, by transfer syntax; pydicom decodes RLE and deflate."""
+
+
+def _decoded(dataset: Any, index: int, codec: str) -> NDArray[Any]:
+    """The stored values (rows, columns) of one compressed frame, with the sign of the header."""
+    import imagecodecs
+    from pydicom.encaps import get_frame
+
+    count = int(dataset.get("NumberOfFrames") or 1)
+    frame = get_frame(dataset.PixelData, index, number_of_frames=count)
+    values = np.asarray(getattr(imagecodecs, f"{codec}_decode")(frame))
+    if int(dataset.PixelRepresentation) == 0 or values.dtype.kind == "i":
+        return values
+    # The codecs of JPEG know no sign: the highest stored bit is the sign.
+    bits = int(dataset.BitsStored)
+    half = 1 << (bits - 1)
+    return ((values.astype(np.int32) & ((1 << bits) - 1)) ^ half) - half
 
 
 def _spacing_um(frame: _Frame) -> tuple[float, float]:
@@ -210,6 +357,8 @@ class _Frame:
     def position_mm(self) -> float | None:
         """Position of the slice along its normal."""
         place, turn = self.find("ImagePositionPatient"), self.find("ImageOrientationPatient")
+        if self.index is not None and "PerFrameFunctionalGroupsSequence" not in self.dataset:
+            return None  # a classic multi-frame file states the position of its first frame only
         if place is None or turn is None or len(place) != 3 or len(turn) != 6:
             return None
         axes = np.asarray(turn, float)
@@ -227,7 +376,7 @@ class _Frame:
 
     def _scopes(self) -> Iterator[Any]:
         """Datasets that may contain an item of this frame, the most specific first."""
-        if self.index is not None:
+        if self.index is not None and "PerFrameFunctionalGroupsSequence" in self.dataset:
             groups = self.dataset.get("PerFrameFunctionalGroupsSequence") or []
             if self.index < len(groups):
                 yield from _items(groups[self.index])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -203,14 +204,24 @@ def _number(words: Words, name: str, default: float | None = None) -> float | No
     return value if np.isfinite(value) else default
 
 
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+
+
 def _moment(text: str) -> datetime | None:
-    """A date as the C library writes it: ``Fri Apr 12 12:46:38 2019``; None if there is none."""
-    for form in ("%a %b %d %H:%M:%S %Y", "%b %d %H:%M:%S %Y"):
-        try:
-            return datetime.strptime(" ".join(text.split()), form)
-        except ValueError:
-            continue
-    return None
+    """A date as the C library writes it: ``Fri Apr 12 12:46:38 2019``; None if there is none.
+
+    The names are English whatever the locale of the desktop is, so `strptime` would not do.
+    """
+    found = re.fullmatch(
+        r"(?:\w{3} )?(\w{3}) (\d{1,2}) (\d{2}):(\d{2}):(\d{2}) (\d{4})", " ".join(text.split())
+    )
+    if found is None or found[1].lower() not in _MONTHS:
+        return None
+    day, hour, minute, second, year = (int(part) for part in found.groups()[1:])
+    try:
+        return datetime(year, _MONTHS.index(found[1].lower()) + 1, day, hour, minute, second)
+    except ValueError:
+        return None
 
 
 def _is_header(path: Path) -> bool:

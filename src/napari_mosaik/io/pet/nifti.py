@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
 from napari_mosaik.io.pet.registry import PetFormat, single_file
 from napari_mosaik.io.pet.sidecar import read_sidecar
+from napari_mosaik.io.unread import unread_file
 
 __all__ = ["FORMAT", "NiftiSeries"]
 
@@ -23,6 +25,8 @@ _TYPES = {
 }  # fmt: skip
 _UM = {0: 1e3, 1: 1e6, 2: 1e3, 3: 1.0}
 """µm in the file's unit of length; an unstated one is mm, as everywhere in NIfTI."""
+_SAME_SIZE = 0.01
+"""Voxel sizes and directions that differ by less than this fraction are the same."""
 _MAX_VALUES = 1 << 31
 _HEAD = {
     348: {
@@ -52,7 +56,18 @@ class NiftiSeries:
         data = _content(path)
         self._head = _head(data, path)
         stored = self._values(data)
-        self._turned, self._note = _turned(self._head)
+        sizes, source, axes = _geometry(self._head, path.name)
+        code = int(self._head["units"]) & 7
+        if code not in _UM:
+            raise InputError(
+                f"{path.name} states the unit of length {code}, which NIfTI does not know; write "
+                "it in mm"
+            )
+        self._size_um = (sizes[0] * _UM[code], sizes[1] * _UM[code])
+        self._geometry = f"The voxel size is that of the file's {source}" + (
+            ", taken as mm because the file states no unit of length." if code == 0 else "."
+        )
+        self._turned, self._note = _turned(axes)
         self._stored = stored[:, :, ::-1] if self._turned[2] else stored
 
     @property
@@ -76,31 +91,35 @@ class NiftiSeries:
             notes.append("there is no sidecar: the injection data must be entered")
         values = self._scaled(self._stored[:, :, place, number].T) * factor
         values = values[:: -1 if self._turned[1] else 1, :: -1 if self._turned[0] else 1]
-        step = _UM[int(self._head["units"]) & 7]
-        row_um, column_um = (abs(float(self._head["pixdim"][i])) * step for i in (2, 1))
-        if min(row_um, column_um) <= 0 or not np.isfinite([row_um, column_um]).all():
-            raise InputError(f"{self._path.name} states no pixel size")
+        column_um, row_um = self._size_um
         lattice = Lattice("pet", (values.shape[0], values.shape[1]), (row_um, column_um))
-        header = PetHeader(reader="nifti", notes=tuple(notes), **fields)
+        header = PetHeader(reader="nifti", notes=tuple(notes), geometry=self._geometry, **fields)
         return PetImage(Raster(np.ascontiguousarray(values), lattice, header.unit or "1"), header)
 
     def _values(self, data: bytes) -> NDArray[Any]:
         """(columns, rows, slices, frames) as stored."""
-        dim = [int(n) for n in self._head["dim"]]
-        if not 2 <= dim[0] <= 4 or min(dim[1 : dim[0] + 1]) < 1:
+        count, *sizes = (int(n) for n in self._head["dim"])
+        sizes = sizes[: count if 2 <= count <= 7 else 0]
+        sizes = [size or 1 if place > 2 else size for place, size in enumerate(sizes)]
+        if not sizes or min(sizes) < 1 or any(size > 1 for size in sizes[4:]):
             raise InputError(
-                f"{self._path.name} has {dim[0]} dimensions of {dim[1 : dim[0] + 1]}; a PET has "
-                "two to four"
+                f"{self._path.name} has {count} dimensions of {sizes}; a PET has two to four"
             )
-        shape = tuple((*dim[1 : dim[0] + 1], 1, 1)[:4])
+        shape = tuple((*sizes, 1, 1)[:4])
         code = int(self._head["datatype"])
         if code not in _TYPES:
             raise InputError(
                 f"{self._path.name} holds values of the NIfTI type {code}, not numbers"
             )
         kind = np.dtype(self._head["order"] + _TYPES[code])
-        count, start = int(np.prod(shape, dtype=np.int64)), int(self._head["offset"])
-        if count > _MAX_VALUES or start < 0 or len(data) < start + count * kind.itemsize:
+        first = float(self._head["offset"])
+        if not first >= self._head["size"] + 4:
+            raise InputError(
+                f"{self._path.name} states that its voxels begin at byte {first:g}, inside its "
+                f"header; by the standard they begin at {self._head['size'] + 4} or later"
+            )
+        count, start = int(np.prod(shape, dtype=np.int64)), int(min(first, 1e15))
+        if count > _MAX_VALUES or len(data) < start + count * kind.itemsize:
             raise InputError(f"{self._path.name} is cut off: {shape} values are not in it")
         return np.frombuffer(data, kind, count, start).reshape(shape, order="F")
 
@@ -125,7 +144,7 @@ def _head(data: bytes, path: Path) -> dict[str, Any]:
     for size, items in _HEAD.items():
         for order in ("<", ">"):
             if len(data) >= size and int(np.frombuffer(data, order + "i4", 1)[0]) == size:
-                found: dict[str, Any] = {"order": order}
+                found: dict[str, Any] = {"order": order, "size": size}
                 for name, (place, kind) in items.items():
                     count = int(kind[:-2] or 1) if kind[0] != "S" else 1
                     one = kind if kind[0] == "S" else order + kind[-2:]
@@ -134,28 +153,68 @@ def _head(data: bytes, path: Path) -> dict[str, Any]:
                 if not bytes(found["magic"]).startswith((b"n+1", b"n+2")):
                     raise InputError(f"{path.name} is not a single-file NIfTI; save it as .nii")
                 return found
-    raise InputError(f"{path.name} cannot be used as PET: it is not a NIfTI file")
+    what = unread_file(path) or "not a NIfTI file"
+    raise InputError(f"{path.name} cannot be used as PET: it is {what}")
 
 
-def _turned(head: dict[str, Any]) -> tuple[tuple[bool, bool, bool], str]:
+def _turned(axes: FloatArray | None) -> tuple[tuple[bool, bool, bool], str]:
     """Which stored axes are opposite to DICOM (left, posterior, head), and a message."""
-    axes = _axes(head)
+    as_stored = (False, False, False)
     if axes is None:
-        return (
-            False,
-            False,
-            False,
-        ), "the file does not state the orientation of its axes; shown as stored"
+        return as_stored, "the file does not state the orientation of its axes; shown as stored"
     size = np.abs(axes)
     if not all(int(size[:, i].argmax()) == i for i in range(3)):
-        return (False, False, False), "the slices are not transaxial; shown as stored"
+        return as_stored, "the slices are not transaxial; shown as stored"
     return (bool(axes[0, 0] > 0), bool(axes[1, 1] > 0), bool(axes[2, 2] < 0)), ""
 
 
-def _axes(head: dict[str, Any]) -> FloatArray | None:
-    """(3, 3) directions of the stored axes: right, front, head in rows; None if not stated."""
+def _geometry(
+    head: dict[str, Any], name: str
+) -> tuple[tuple[float, float, float], str, FloatArray | None]:
+    """Voxel sizes along the stored axes in the file's unit, who states them, and directions (3, 3).
+
+    By the standard the sform counts before the qform, and the qform has the sizes of pixdim.  A
+    sform that leads to another space (a template) has other sizes: a contradiction is refused.
+    """
+    pixdim = np.abs(np.asarray(head["pixdim"], float)[1:4])
+    directions = _qform_axes(head)
+    sizes, source = pixdim, "pixdim" if directions is None else "qform"
     if int(head["sform"]) > 0:
-        return np.asarray(head["srow"], float).reshape(3, 4)[:, :3]
+        sform = np.asarray(head["srow"], float).reshape(3, 4)[:, :3]
+        lengths = np.sqrt((sform**2).sum(axis=0))
+        if not (np.isfinite(sform).all() and lengths.min() > 0):
+            raise InputError(f"{name} has a sform that is no geometry; write the header again")
+        axes = sform / lengths
+        if np.abs(axes.T @ axes - np.eye(3)).max() > _SAME_SIZE:
+            raise InputError(f"{name} has a sheared sform; resample the image to right angles")
+        if directions is not None:
+            _check_same(lengths, pixdim, axes, directions, name)
+        sizes, source, directions = lengths, "sform", axes
+    # A plane image may state no thickness.
+    if not (np.isfinite(sizes[:2]).all() and sizes[:2].min() > 0):
+        raise InputError(f"{name} states no pixel size")
+    return (float(sizes[0]), float(sizes[1]), float(sizes[2])), source, directions
+
+
+def _check_same(
+    sform: FloatArray, qform: FloatArray, axes: FloatArray, directions: FloatArray, name: str
+) -> None:
+    """Sizes (3,) in the file's unit and directions (3, 3) of sform and qform agree."""
+    if np.abs(sform / np.maximum(qform, 1e-12) - 1).max() > _SAME_SIZE:
+        both = (" x ".join(f"{size:.4g}" for size in sizes) for sizes in (sform, qform))
+        raise InputError(
+            "{} states voxels of {} by its sform and {} by its qform and pixdim; write it again "
+            "with one geometry".format(name, *both)
+        )
+    if (axes * directions).sum(axis=0).min() < 0.5:
+        raise InputError(
+            f"{name} states other directions of its axes by its sform than by its qform (mirrored "
+            "or turned); write it again with one geometry"
+        )
+
+
+def _qform_axes(head: dict[str, Any]) -> FloatArray | None:
+    """Directions (3, 3) of the stored axes by the qform, right, front, head in rows; or None."""
     if int(head["qform"]) <= 0:
         return None
     b, c, d = (float(part) for part in head["quatern"])
@@ -176,7 +235,12 @@ def _is_nifti(path: Path) -> bool:
 
 
 def _sidecar_of(path: Path) -> Path:
-    return path.with_name(path.name.split(".nii")[0] + ".json")
+    """The sidecar of an image; names differ in upper and lower case on some systems."""
+    name = re.sub(r"\.nii(\.gz)?$", ".json", path.name, flags=re.IGNORECASE)
+    if path.with_name(name).is_file() or not path.parent.is_dir():
+        return path.with_name(name)
+    others = (p for p in path.parent.iterdir() if p.name.lower() == name.lower())
+    return next(others, path.with_name(name))
 
 
 FORMAT = PetFormat(

@@ -16,6 +16,7 @@ from typing import Protocol
 from napari_mosaik.core import InputError
 from napari_mosaik.core.pet_records import BASE_UNITS, PetImage, PetUnit
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.io.unread import unread_file
 
 __all__ = [
     "PetFormat",
@@ -27,6 +28,7 @@ __all__ = [
     "single_file",
 ]
 
+_PLAUSIBLE_MM = (0.05, 50.0)
 PetPaths = Path | str | Sequence[Path | str]
 
 
@@ -185,22 +187,31 @@ def _series(paths: PetPaths) -> tuple[PetSeries, str]:
     files = [file for path in given if path not in sidecars for file in _files(path)]
     titles = [one.title for one in pet_formats()]
     if not files:
+        known = next((text for path in given if (text := unread_file(path))), "")
         raise InputError(
             f"no {', '.join(titles[:-1])} or {titles[-1]} file in "
-            f"{', '.join(map(str, given)) or 'an empty list'}"
+            f"{', '.join(map(str, given)) or 'an empty list'}" + (f"; it is {known}" * bool(known))
         )
     first = files[0]
     for one in pet_formats():
         if one.holds(first):
             return one.open(files, sidecars[0] if sidecars else None), first.name
-    raise InputError(f"{first.name} cannot be used as PET: it is neither {', nor '.join(titles)}")
+    what = unread_file(first)
+    raise InputError(
+        f"{first.name} cannot be used as PET: it is "
+        + (what or f"neither {', nor '.join(titles)}; save it as NIfTI or DICOM")
+    )
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself; of a folder the files of the first format that it holds."""
+    """The file itself; of a folder, with those in it, the files of the first format it holds."""
+    if path.name == "DICOMDIR":
+        path = path.parent
     if not path.is_dir():
         return [path]
-    inside = sorted(p for p in path.iterdir() if p.is_file() and p.name != "DICOMDIR")
+    inside = sorted(
+        p for p in path.rglob("*") if p.is_file() and p.name != "DICOMDIR" and p.name[0] != "."
+    )
     for one in pet_formats():
         files = [file for file in inside if (one.lists or one.holds)(file)]
         if files:
@@ -220,6 +231,13 @@ def _asked(what: str, index: int | None, count: int, name: str) -> int:
 
 
 def _in_unit(image: PetImage, unit: PetUnit | None, name: str) -> PetImage:
+    low, high = _PLAUSIBLE_MM
+    sizes = [size / 1e3 for size in image.raster.lattice.spacing_um]
+    if not all(low <= size <= high for size in sizes):
+        raise InputError(
+            f"{name} states voxels of {sizes[0]:.4g} x {sizes[1]:.4g} mm, which are not plausible "
+            f"for a PET ({low:g} to {high:g} mm); correct the file's unit of length"
+        )
     stated = image.header.unit
     if unit is None or unit == stated:
         return image

@@ -101,7 +101,7 @@ def gather_report(case: Case) -> ReportData:
     return ReportData(
         case=case.name,
         patient=case.patient,
-        made=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+        made=datetime.now(UTC).strftime("%Y-%m-%d, %H:%M UTC"),
         summary=_summary(results),
         states=states,
         metrics=_metrics(results),

@@ -1,0 +1,77 @@
+"""Files that are not read: what they are, by their content, and what to do with them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+__all__ = ["unread_file"]
+
+_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
+    (b"/annex/objects/", "a git-annex pointer, not the file itself: run `git annex get`"),
+    (b"PK\x03\x04", "a ZIP archive: unpack it and give the folder or file inside"),
+    (b"Rar!", "a RAR archive: unpack it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive: unpack it"),
+    (b"BZh", "compressed by bzip2: unpack it"),
+    (b"\xfd7zXZ", "compressed by xz: unpack it"),
+    (b"MATRIX7", "an ECAT file: convert it to NIfTI or DICOM"),
+    (b"!INTERFILE", "an Interfile header: convert the image to NIfTI or DICOM"),
+    (b"NRRD000", "an NRRD file: save the image as NIfTI (.nii.gz)"),
+    (b"ObjectType", "a MetaImage header: save the image as NIfTI (.nii.gz)"),
+    (b"NDims", "a MetaImage header: save the image as NIfTI (.nii.gz)"),
+    (b"##TITLE", "a Bruker ParaVision file: export the scan as DICOM or NIfTI"),
+    (b"MATLAB", "a MATLAB file: save the image as NIfTI"),
+    (b"\x93NUMPY", "a NumPy array: save the image in an image format that states its geometry"),
+    (b"\x89HDF", "an HDF5 file (MINC, Imaris ...): convert it to an image format that is read"),
+    (b"CDF\x01", "a NetCDF or MINC file: convert the image to NIfTI"),
+    (b"ZISRAWFILE", "a Zeiss CZI file: convert it to OME-TIFF, for example with bioformats2raw"),
+    (b"\xda\xce\xbe\x0a", "a Nikon ND2 file: convert it to OME-TIFF"),
+    (b"p\x00\x00\x00", "a Leica LIF file: convert it to OME-TIFF"),
+    (b"%PDF", "a PDF document"),
+    (b"\xd0\xcf\x11\xe0", "an old Office or OIB file"),
+    (b"<?xml", "an XML document, not an image"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"II*\x00", "a TIFF picture"),
+    (b"MM\x00*", "a TIFF picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"RIFF", "a WebP picture or a sound"),
+    (b"SQLite format 3", "a database"),
+)
+_NAMES = (
+    (r"\.v$", "an ECAT file: convert it to NIfTI or DICOM"),
+    (r"\.(hv|h33|i33|hs)$", "an Interfile image: convert it to NIfTI or DICOM"),
+    (r"\.(nrrd|nhdr)$", "an NRRD file: save the image as NIfTI (.nii.gz)"),
+    (r"\.(mha|mhd)$", "a MetaImage: save the image as NIfTI (.nii.gz)"),
+    (r"\.mnc$", "a MINC file: convert the image to NIfTI"),
+    (r"^(2dseq|visu_pars|reco|acqp|method)$", "a Bruker scan: export it as DICOM or NIfTI"),
+    (r"\.(vsi|ets)$", "an Olympus VSI slide: convert it to OME-TIFF"),
+    (r"\.(isyntax|i2syntax)$", "a Philips iSyntax slide: export it as TIFF or DICOM"),
+    (r"\.czi$", "a Zeiss CZI file: convert it to OME-TIFF, for example with bioformats2raw"),
+    (r"\.(qpproj|qpdata)$", "a QuPath project: give the slide that it refers to"),
+    (r"\.(ya?ml|toml|txt|csv|docx?|xlsx?|md)$", "a text or table, not an image"),
+)
+
+
+def unread_file(path: Path) -> str:
+    """What a file is that no reader takes, and what to do; empty if that is not known."""
+    if path.is_dir():
+        inside = {child.name for child in path.iterdir()}
+        bruker = inside & {"2dseq", "visu_pars", "reco", "acqp", "pdata"}
+        return "a Bruker scan: export it as DICOM or NIfTI" if bruker else ""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    if not start:
+        return "empty (0 bytes): copy it again"
+    if not start.strip(b"\0"):
+        return "filled with zeros: copy it again"
+    if re.match(rb"\s*(<!doctype html|<html)", start, re.IGNORECASE):
+        return "a web page (an error page of a download?): download the file again"
+    for beginning, text in _BEGINNINGS:
+        if start.startswith(beginning):
+            return text
+    if b"/annex/objects/" in start[:200]:
+        return "a git-annex pointer, not the file itself: run `git annex get`"
+    name = path.name.lower()
+    return next((text for pattern, text in _NAMES if re.search(pattern, name)), "")

@@ -1,0 +1,365 @@
+"""PET files as scanners, converters and archives write them."""
+
+import bz2
+import gzip
+import json
+import struct
+import zipfile
+from datetime import datetime
+
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless, generate_uid
+
+from napari_mosaik.cli import main
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.io.pet import choose_series, companions, open_pet, open_pet_slices
+from napari_mosaik.io.pet.inveon import _moment
+from napari_mosaik.workflow.suv import suv_of_files
+from tests.io.test_pet import dataset, saved
+from tests.io.test_pet_other import VALUES, inveon, nifti
+
+RNG = np.random.default_rng(7)
+
+
+# --- geometry of NIfTI ----------------------------------------------------------------------------
+def header(path, **fields):
+    """Change fields of a NIfTI header: name=(offset, format, *values)."""
+    data = bytearray(path.read_bytes())
+    for offset, kind, *values in fields.values():
+        struct.pack_into("<" + kind, data, offset, *values)
+    path.write_bytes(bytes(data))
+    return path
+
+
+def sform(*columns):
+    """The twelve numbers of a sform with these columns."""
+    return np.column_stack([*columns, np.zeros(3)]).ravel()
+
+
+def spacing(path):
+    return open_pet(path, slice_index=0, unit="g/mL").raster.lattice.spacing_um
+
+
+DIAGONAL = sform((-0.8, 0, 0), (0, -0.8, 0), (0, 0, 0.8))
+TURN = np.deg2rad(5)
+ROTATED = sform(
+    (-0.8 * np.cos(TURN), -0.8 * np.sin(TURN), 0), (0.6 * np.sin(TURN), -0.6 * np.cos(TURN), 0),
+    (0, 0, 0.8),
+)  # fmt: skip
+
+
+def test_the_sform_counts_where_it_is_alone(tmp_path):
+    path = header(nifti(tmp_path / "p.nii"), code=(252, "hh", 0, 1), srow=(280, "12f", *DIAGONAL))
+    assert spacing(path) == pytest.approx((800, 800))
+    document = suv_of_files([path], "bw", {}, unit="g/mL", slice_index=0)
+    assert any("voxel size is that of the file's sform" in text for text in document["assumptions"])
+
+
+def test_the_sizes_of_a_rotated_sform_are_lengths(tmp_path):
+    path = header(nifti(tmp_path / "p.nii"), code=(252, "hh", 0, 1), srow=(280, "12f", *ROTATED))
+    assert spacing(path) == pytest.approx((600, 800), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"code": (252, "hh", 1, 1), "srow": (280, "12f", *DIAGONAL)},
+            "0.8 x 0.8 x 0.8 by its sform and 0.3 x 0.4 x 0.5 by its qform",
+        ),
+        (
+            {
+                "code": (252, "hh", 1, 1),
+                "quatern": (256, "3f", 0, 0, 0),
+                "srow": (280, "12f", *sform((-0.3, 0, 0), (0, 0.4, 0), (0, 0, 0.5))),
+            },
+            "other directions of its axes",
+        ),
+        (
+            {"c": (252, "hh", 0, 1), "s": (280, "12f", *sform((1, 0.5, 0), (0, 1, 0), (0, 0, 1)))},
+            "sheared sform",
+        ),
+        ({"c": (252, "hh", 0, 1), "s": (280, "12f", *[0] * 12)}, "no geometry"),
+        ({"offset": (108, "f", 0)}, "begin at byte 0, inside its header"),
+        ({"offset": (108, "f", 264)}, "begin at byte 264"),
+        ({"offset": (108, "f", float("nan"))}, "begin at byte nan"),
+        ({"offset": (108, "f", 1e30)}, "cut off"),
+        ({"units": (123, "B", 4)}, "unit of length 4, which NIfTI does not know"),
+        ({"units": (123, "B", 1)}, "voxels of 400 x 300 mm, which are not plausible"),
+        ({"units": (123, "B", 3)}, "which are not plausible"),
+        ({"pixdim": (80, "2f", 0, 1)}, "states no pixel size"),
+        ({"dim": (40, "8h", 5, 4, 3, 2, 1, 2, 1, 1)}, "5 dimensions"),
+        ({"dim": (40, "8h", 0, 4, 3, 2, 1, 1, 1, 1)}, "0 dimensions"),
+        ({"dim": (40, "8h", 3, 4, 0, 2, 1, 1, 1, 1)}, "3 dimensions"),
+    ],
+)
+def test_a_geometry_that_contradicts_itself_is_refused(tmp_path, fields, message):
+    path = header(nifti(tmp_path / "p.nii"), **fields)
+    with pytest.raises(InputError, match=message):
+        spacing(path)
+
+
+@pytest.mark.parametrize(
+    "dim", [(5, 4, 3, 2, 1, 1, 1, 1), (4, 4, 3, 2, 0, 0, 0, 0), (7, 4, 3, 2, 1, 1, 1, 1)]
+)
+def test_dimensions_of_one_are_none(tmp_path, dim):
+    path = header(nifti(tmp_path / "p.nii"), dim=(40, "8h", *dim))
+    assert open_pet(path, slice_index=1, unit="g/mL").raster.values.tolist() == VALUES[1].tolist()
+
+
+def test_names_in_capitals_have_their_sidecar(tmp_path):
+    path = nifti(tmp_path / "PET.NII.GZ".lower())
+    path = path.rename(tmp_path / "PET.NII.GZ")
+    (tmp_path / "pet.json").write_text(json.dumps({"Units": "kBq/cc"}))
+    assert open_pet(path, slice_index=0).header.unit == "Bq/mL"
+    assert companions([path]) == [tmp_path / "pet.json"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_sidecars_in_other_encodings(tmp_path, encoding):
+    path = nifti(tmp_path / "p.nii")
+    text = json.dumps({"Units": "Bq/mL", "Comment": "Größe µ"}, ensure_ascii=False)
+    (tmp_path / "p.json").write_bytes(text.encode(encoding))
+    assert open_pet(path, slice_index=0).header.unit == "Bq/mL"
+
+
+# --- DICOM ----------------------------------------------------------------------------------------
+CODECS = {
+    "1.2.840.10008.1.2.4.70": lambda a: imagecodecs.ljpeg_encode(a, bitspersample=16),
+    "1.2.840.10008.1.2.4.57": lambda a: imagecodecs.ljpeg_encode(a, bitspersample=16),
+    "1.2.840.10008.1.2.4.80": imagecodecs.jpegls_encode,
+    "1.2.840.10008.1.2.4.90": lambda a: imagecodecs.jpeg2k_encode(a, reversible=True, level=0),
+    "1.2.840.10008.1.2.4.201": lambda a: imagecodecs.htj2k_encode(a, reversible=True),
+}
+
+
+@pytest.mark.parametrize("syntax", CODECS)
+@pytest.mark.parametrize("signed", [0, 1])
+def test_compressed_pixels_are_those_that_were_stored(tmp_path, syntax, signed):
+    low, high = (-32768, 32767) if signed else (0, 65535)
+    pixels = RNG.integers(low, high, (16, 16)).astype(np.int16 if signed else np.uint16)
+    pixels[0, :2] = low, high
+    frame = CODECS[syntax](pixels.view(np.uint16))
+    ds = dataset(
+        Rows=16, Columns=16, PixelRepresentation=signed, RescaleSlope=2, RescaleIntercept=1
+    )
+    ds.PixelData = encapsulate([bytes(frame)])
+    ds["PixelData"].VR = "OB"
+    ds.file_meta.TransferSyntaxUID = syntax
+    values = open_pet(saved(tmp_path, ds)).raster.values
+    np.testing.assert_array_equal(values, pixels.astype(float) * 2 + 1)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, DeflatedExplicitVRLittleEndian])
+def test_rle_and_deflate(tmp_path, syntax):
+    plain = dataset()
+    expected = open_pet(saved(tmp_path, plain, "plain.dcm")).raster.values
+    ds = dataset()
+    if syntax == RLELossless:
+        ds.compress(syntax)
+    else:
+        ds.file_meta.TransferSyntaxUID = syntax
+    np.testing.assert_array_equal(open_pet(saved(tmp_path, ds, "c.dcm")).raster.values, expected)
+
+
+def series(folder, **more):
+    folder.mkdir(parents=True, exist_ok=True)
+    uid = generate_uid()
+    for number in range(2):
+        ds = dataset(ImagePositionPatient=[0, 0, number * 0.5], RescaleSlope=1 + number, **more)
+        ds.SeriesInstanceUID = uid
+        saved(folder, ds, f"{more.get('SeriesDescription', 'x')}{number}")
+    return folder
+
+
+def test_the_only_pet_of_an_export_with_ct_is_taken(tmp_path):
+    series(tmp_path / "a" / "PT", SeriesDescription="pet")
+    series(tmp_path / "a" / "CT", SeriesDescription="ct", Modality="CT")
+    (tmp_path / "a" / "notes.txt").write_text("text")
+    images = open_pet_slices(tmp_path / "a")
+    assert len(images) == 2
+    assert "files of other modalities are not" in images[0].header.geometry
+
+
+def test_several_series_are_listed_and_one_is_chosen(tmp_path, capsys):
+    series(tmp_path, SeriesDescription="PET AC", CorrectedImage=["ATTN", "DECY"])
+    series(tmp_path, SeriesDescription="PET NAC", CorrectedImage=["DECY"])
+    with pytest.raises(InputError, match=r"1 = 'PET AC', AC, 2 images; 2 = 'PET NAC', NAC, 2"):
+        open_pet_slices(tmp_path)
+    assert [path.name for path in choose_series([tmp_path], 2)] == ["PET NAC0", "PET NAC1"]
+    with pytest.raises(InputError, match="there is no PET series 3; there are: 1 = "):
+        choose_series([tmp_path], 3)
+    for arguments, words in (
+        (("suv", tmp_path), "choose one with --series, 1 to 2"),
+        (("new", tmp_path / "c", "--pet", tmp_path), "choose one with --pet-series"),
+        (("suv", tmp_path, "--series", "1", "--slice-index", "9"), "there is no PET slice 9"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        assert end.value.code == 2
+        assert words in capsys.readouterr().err
+
+
+def test_files_without_preamble_or_suffix(tmp_path):
+    path = saved(tmp_path, dataset())
+    content = path.read_bytes()
+    expected = open_pet(path).raster.values
+    (tmp_path / "IM0").write_bytes(content[132:])
+    np.testing.assert_array_equal(open_pet(tmp_path / "IM0").raster.values, expected)
+
+
+def test_a_classic_file_of_several_frames_has_slices(tmp_path):
+    frames = RNG.integers(0, 99, (3, 4, 5)).astype(np.int16)
+    path = saved(tmp_path, dataset(NumberOfFrames=3, PixelData=frames.tobytes(), RescaleSlope=1))
+    with pytest.raises(InputError, match="3 slices; choose one with slice_index"):
+        open_pet(path)
+    image = open_pet(path, slice_index=2)
+    np.testing.assert_array_equal(image.raster.values, frames[2] - 1.0)
+    assert any("order of the file" in note for note in image.header.notes)
+
+
+def test_slices_with_other_pixel_sizes_or_a_gap(tmp_path):
+    for number in range(4):
+        ds = dataset(ImagePositionPatient=[0, 0, number + (5 if number == 3 else 0)])
+        saved(tmp_path, ds, f"{number}.dcm")
+    notes = open_pet(tmp_path, slice_index=0).header.notes
+    assert any("slices are missing between slice 2 and 3" in note for note in notes)
+    saved(tmp_path, dataset(ImagePositionPatient=[0, 0, 9], PixelSpacing=[1, 1]), "5.dcm")
+    with pytest.raises(InputError, match="different pixel sizes"):
+        open_pet(tmp_path, slice_index=0)
+
+
+def test_a_header_that_pydicom_cannot_read_is_damaged(tmp_path):
+    path = saved(tmp_path, dataset())
+    content = path.read_bytes()
+    tag = content.index(b"\x10\x00\x30\x10DS")
+    path.write_bytes(content[: tag + 4] + b"DQ" + content[tag + 6 :])
+    with pytest.raises(InputError, match="the DICOM header is damaged"):
+        open_pet(path)
+
+
+# --- other formats --------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("scan.v", b"MATRIX72v" + bytes(600), "an ECAT file: convert it to NIfTI or DICOM"),
+        ("scan.hv", b"!INTERFILE :=\n", "an Interfile header"),
+        ("scan.nrrd", b"NRRD0004\n", "an NRRD file: save the image as NIfTI"),
+        ("scan.mhd", b"ObjectType = Image\n", "a MetaImage"),
+        ("scan.mha", b"NDims = 3\n", "a MetaImage"),
+        ("scan.mnc", b"\x89HDF\r\n\x1a\n", "an HDF5 file (MINC"),
+        ("scan.nii.bz2", bz2.compress(bytes(99)), "compressed by bzip2: unpack it"),
+        ("2dseq", b"\x01\x02" * 400, "a Bruker scan: export it as DICOM or NIfTI"),
+        ("scan.mat", b"MATLAB 5.0 MAT-file", "a MATLAB file"),
+        ("scan.dcm", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        ("scan.nii.gz", b"/annex/objects/MD5E-s1.nii.gz\n", "a git-annex pointer"),
+        ("scan.dcm", b"<!DOCTYPE html><html>", "a web page"),
+        ("scan.dcm", b"", "empty (0 bytes)"),
+        ("scan.tif", b"II*\x00" + bytes(50), "a TIFF picture"),
+    ],
+)
+def test_what_is_not_read_is_named_with_what_to_do(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        open_pet(path)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_zip_and_a_bruker_folder(tmp_path):
+    with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(InputError, match="a ZIP archive: unpack it"):
+        open_pet(tmp_path / "series.zip")
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "visu_pars").write_text("##TITLE=x")
+    with pytest.raises(InputError, match="a Bruker scan"):
+        open_pet(tmp_path / "scan")
+
+
+def test_a_cut_gzip_is_one_sentence(tmp_path):
+    path = nifti(tmp_path / "p.nii.gz")
+    path.write_bytes(gzip.compress(bytes(9999))[:-9])
+    with pytest.raises(InputError, match=r"p\.nii\.gz is cut off or damaged"):
+        open_pet(path)
+
+
+def test_dates_of_inveon_do_not_depend_on_the_locale(tmp_path, monkeypatch):
+    """As where the desktop is German: `strptime` knows only 'Mai' and 'Do'."""
+    import _strptime
+
+    german = _strptime.LocaleTime()
+    german.a_month = [m.replace("may", "mai").replace("mar", "mär") for m in german.a_month]
+    german.a_weekday = ["mo", "di", "mi", "do", "fr", "sa", "so"]
+    monkeypatch.setattr(_strptime, "LocaleTime", lambda: german)
+    monkeypatch.setattr(_strptime, "_TimeRE_cache", _strptime.TimeRE(german))
+    monkeypatch.setattr(_strptime, "_regex_cache", {})
+    assert _moment("Thu May 30 14:55:00 2024") == datetime(2024, 5, 30, 14, 55)
+    image = open_pet(inveon(tmp_path), slice_index=0, frame_index=0)
+    assert image.header.scanned == datetime(2024, 3, 16, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("Mon May 13 11:10:00 2024", datetime(2024, 5, 13, 11, 10)),
+        ("Sat Mar  2 08:30:00 2024", datetime(2024, 3, 2, 8, 30)),
+        ("Mar 2 08:30:00 2024", datetime(2024, 3, 2, 8, 30)),
+        ("Sat Foo  2 08:30:00 2024", None),
+        ("Fri Feb 30 08:30:00 2024", None),
+        ("", None),
+    ],
+)
+def test_dates_of_inveon(text, moment):
+    assert _moment(text) == moment
+
+
+# --- the reported files ---------------------------------------------------------------------------
+@pytest.mark.realdata
+def test_reported_geometry(field_inputs):
+    assert open_pet(
+        field_inputs / "H06_pixdim1_sform08.nii.gz", slice_index=0, unit="g/mL"
+    ).raster.lattice.spacing_um == pytest.approx((800, 800))
+    with pytest.raises(InputError, match="begin at byte 0"):
+        open_pet(field_inputs / "H07_vox_offset_0.nii.gz", slice_index=0, unit="g/mL")
+    assert open_pet_slices(field_inputs / "H16_five_dimensions_of_one.nii.gz", unit="g/mL")
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "n_slices"),
+    [
+        ("H08_jpeg_lossless_sv1.dcm", 1),
+        ("H09_ct_and_pt", 2),
+        ("H10_nested", 2),
+        ("H12_kbq_cc/pet.nii.gz", 3),
+        ("H13_sidecar_bom/pet.nii.gz", 3),
+        ("H15_upper/PET.NII.GZ", 3),
+        ("H17_classic_multiframe.dcm", 4),
+        ("H18_inveon", 3),
+    ],
+)
+def test_reported_files_are_read(field_inputs, name, n_slices):
+    images = open_pet_slices(field_inputs / name)
+    assert len(images) == n_slices
+    assert images[0].header.scanned is not None
+    assert images[0].header.dose_bq
+
+
+@pytest.mark.realdata
+def test_reported_jpeg_lossless_has_its_values(field_inputs):
+    ds = pydicom.dcmread(field_inputs / "H08_jpeg_lossless_sv1.dcm")
+    values = open_pet(field_inputs / "H08_jpeg_lossless_sv1.dcm").raster.values
+    frame = pydicom.encaps.get_frame(ds.PixelData, 0, number_of_frames=1)
+    np.testing.assert_array_equal(values, imagecodecs.ljpeg_decode(frame) * 12.5)
+
+
+@pytest.mark.realdata
+def test_a_reported_archive_is_named(field_inputs):
+    with pytest.raises(InputError, match="a ZIP archive: unpack it"):
+        open_pet(field_inputs / "H11_series.zip")
