@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -672,3 +674,41 @@ def test_a_file_that_may_not_be_read_is_named_and_the_other_steps_are_shown(
     assert all("permission" in reason.lower() for reason in refused), refused
     if what != "result":
         assert steps["tissue_cd34"]["state"] == "done"
+
+
+# --- two windows, a disk that cannot be written ---------------------------------------------------
+def test_the_message_of_a_lock_names_the_process_that_holds_it(case, capsys):
+    code = (
+        "import sys\nfrom napari_mosaik.io import Case\n"
+        "with Case(sys.argv[1]).writing():\n print('held', flush=True)\n sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(case.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout.readline().strip() == b"held"
+        code, _, err = told(capsys, "run", case.root)
+        assert code == 2
+        assert f"process {holder.pid} on " in err
+    finally:
+        holder.communicate()
+    assert not (case.root / ".writer").exists()
+    case.update(patient="p")
+
+
+def test_the_status_writes_nothing(cohort, capsys):
+    run_to_end_of(Case(cohort / "A2"), "tissue_he")
+    before = {path: path.stat().st_mtime_ns for path in (cohort / "A2").rglob("*")}
+    assert told(capsys, "status", cohort / "A2")[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in (cohort / "A2").rglob("*")} == before
+
+
+def test_a_case_that_cannot_be_written_is_one_clear_line(stored, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("napari_mosaik.core.atomic.flush_to_disk", refuse)
+    monkeypatch.setattr("napari_mosaik.io.files.flush_to_disk", refuse)
+    code, _, err = told(capsys, "run", stored.root, "--step", "first", "--force")
+    assert (code, err.count("napari-mosaik: ")) == (2, 1)
+    assert "the disk is read-only" in err

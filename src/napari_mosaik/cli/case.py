@@ -271,11 +271,21 @@ def run(
                 effects[label] = retraining_effect(before, annotation_results(case))
             except MosaikError as error:
                 failed.append(str(error))
-    _states(opened, json)
+    views = _states(opened, json)
     if not json:
         _show_effects(effects)
     if failed:
         raise InputError(" | ".join(failed))
+    _report_doubts(views)
+
+
+def _report_doubts(views: list[tuple[str, Any, Any]]) -> None:
+    from napari_mosaik.workflow.steps import step_named
+
+    for label, _, view in views:
+        for name, state in view.states.items():
+            for text in state.warnings:
+                report_warning(f"{label}, {step_named(name).title}: {text}")
 
 
 def _show_effects(effects: dict[str, Any]) -> None:
@@ -328,7 +338,7 @@ def status(cases: CaseFolders, json: JsonOutput = False) -> None:
     _states(opened, json, failed)
 
 
-def _states(cases: list[Any], json: bool, failed: Sequence[str] = ()) -> None:
+def _states(cases: list[Any], json: bool, failed: Sequence[str] = ()) -> list[tuple[str, Any, Any]]:
     """Print the status of cases as people sort them; a case that cannot be read stops no other."""
     from napari_mosaik.workflow.case_status import case_status
     from napari_mosaik.workflow.leaks import case_labels
@@ -346,6 +356,7 @@ def _states(cases: list[Any], json: bool, failed: Sequence[str] = ()) -> None:
         _state_tables(views)
     if wrong:
         raise InputError(" | ".join(wrong))
+    return views
 
 
 def _state_record(case: Any, view: Any) -> dict[str, Any]:

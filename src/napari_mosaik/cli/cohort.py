@@ -17,6 +17,7 @@ from napari_mosaik.cli.common import (
     SettingChanges,
     example_command,
     given_settings,
+    report_warning,
 )
 from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
 
@@ -121,11 +122,11 @@ def train(
     json: JsonOutput = False,
 ) -> None:
     """Train the uptake network without one case, and add the model to that case."""
-    from napari_mosaik.predictor import TrainParams
+    from napari_mosaik.predictor import TrainedModel, TrainParams
     from napari_mosaik.workflow.cohort import train_network, training_cases
 
     found = open_cases(cohort)
-    training, chosen = training_cases(found, test, split)
+    training, _ = training_cases(found, test, split)
     params = TrainParams.preset(preset)
     with Bar(quiet=json) as bar:
         model = drive(
@@ -133,10 +134,14 @@ def train(
             f"Training without {test}",
             bar,
         )
+    (held_out,) = (case for case in found if case.name == test)
+    warnings = TrainedModel.load(held_out.model_folder(model)).card["warnings"]
+    for text in warnings:
+        report_warning(text)
     if json:
         facts = {"model": model, "test_case": test, "split": split, "seed": seed}
         names = [case.name for case in training]
-        print_json({**facts, "training_cases": names, "warnings": list(chosen.warnings)})
+        print_json({**facts, "training_cases": names, "warnings": warnings})
     else:
         typer.echo(f"trained on {', '.join(case.name for case in training)}")
         typer.echo(f"model {model} is in case {test}; predict with: napari-mosaik predict CASE")
@@ -166,6 +171,9 @@ def predict(
             run_case(found, bar, "review", scheduler)
     done = case_status(found).states["review"].word == "done"
     record = found.store.read(METRICS if done else PREDICTION_RECORD)
+    state = case_status(found).states["predict"]
+    for text in dict.fromkeys([*record.get("warnings", ()), *state.warnings]):
+        report_warning(text)
     if json:
         print_json(record)
     else:

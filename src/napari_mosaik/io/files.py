@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from platform import node
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -126,10 +129,27 @@ def write_lock(folder: Path, what: str = "the case") -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise CaseLocked(
-                f"{what} in {folder} is being written by another process; wait until it ends or "
-                "close the other window, then try again"
+                f"{what} in {folder} is being written by another process{_writer(folder)}; wait "
+                "until it ends or close the other window, then try again"
             ) from None
     try:
+        with contextlib.suppress(OSError):
+            own = f"{Path(sys.argv[0]).name or 'python'}, process {os.getpid()} on {node()}"
+            (folder / _WRITER).write_text(own, "utf-8")
         yield
     finally:
+        if lock.lock_counter == 1:
+            with contextlib.suppress(OSError):
+                (folder / _WRITER).unlink(missing_ok=True)
         lock.release()
+
+
+_WRITER = ".writer"
+
+
+def _writer(folder: Path) -> str:
+    """Who holds the write lock of *folder*, in brackets; empty if it did not say."""
+    try:
+        return f" ({(folder / _WRITER).read_text('utf-8')})"
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ __all__ = [
     "retraining_effect",
     "review_queue",
 ]
+
+T = TypeVar("T")
 
 _STAIN = "he"
 
@@ -124,13 +126,19 @@ class AnnotationResults:
 
 
 def annotation_results(case: Case) -> AnnotationResults:
-    """The stored tissue classes and prediction error of a case."""
-    store = case.store
-    codes = store.read(CLASSES).array() if store.origin(CLASSES) else None
-    areas = store.read(CLASS_RECORD)["area_mm2"] if store.origin(CLASS_RECORD) else None
-    if not store.origin(METRICS):
+    """The stored tissue classes and prediction error of a case; damaged ones count as absent."""
+
+    def known(artifact: Artifact[T]) -> T | None:
+        try:
+            return case.store.read(artifact) if case.store.origin(artifact) else None
+        except CorruptArtifact:
+            return None
+
+    classes, record, metrics = known(CLASSES), known(CLASS_RECORD), known(METRICS)
+    codes = None if classes is None else classes.array()
+    areas = None if record is None else record["area_mm2"]
+    if metrics is None:
         return AnnotationResults(codes, areas)
-    metrics = store.read(METRICS)
     errors = metrics["suv_norm"]["mae"], metrics["suv_bsa"]["mae"]
     return AnnotationResults(codes, areas, *errors, str(metrics.get("unit", "")))
 
