@@ -39,6 +39,20 @@ _BLACK = 4
 _BAND_ROWS = 256
 _NEARLY_BLACK = 50
 """A margin of at most this grey level means a dark background."""
+_MAX_PALE_CLASSES = 3
+_PALE_SHARE = 0.15
+"""Smallest area of a class of pale tissue, as a share of all that is darker."""
+_OWN_SHARE = 0.2
+"""Smallest share of pale tissue that does not lie beside darker tissue."""
+_EDGE = 0.4
+"""Smallest step at the outline of tissue, as a share of its contrast there to glass."""
+_RIM_PX = 6
+_GREY_SATURATION = 0.05
+"""Largest saturation of noise that is averaged; tissue has 0.1 or more."""
+_COLOURLESS = 0.15
+"""Range of the optical densities of red, green and blue over the largest; stains have 0.5 or more."""
+_THIN_UM = 100.0
+"""Thickness that dust, fibres and the edge of a coverslip do not reach, µm."""
 _NOTHING_FOUND = "no tissue found: {why}. Check the slide file or change the tissue settings."
 _CORRECTION_CODES = {"add": 1, "cut": 2}
 
@@ -192,8 +206,8 @@ def tissue_mask(
         off |= ink_mask(rgb, spacing, params)
     if valid is not None:
         off |= ~valid
-    tissue = _foreground(rgb, off, params)
-    tissue = _without_small(tissue, params.min_speck_mm2 * 1e6 / image.lattice.sample_area_um2)
+    found = _foreground(rgb, off, params)
+    tissue = _without_small(found, params.min_speck_mm2 * 1e6 / image.lattice.sample_area_um2)
     tissue = _grown_and_closed(tissue, spacing, params)
     tissue &= ~off
     tissue = _sized(tissue, image.lattice.sample_area_um2, params)
@@ -202,6 +216,14 @@ def tissue_mask(
     if not tissue.any():
         raise InputError(
             _NOTHING_FOUND.format(why=f"no fragment reaches {params.min_object_mm2:g} mm²")
+        )
+    tissue &= ~_no_tissue(rgb, found, tissue, off, spacing, colourless=not params.exclude_ink)
+    if not tissue.any():
+        raise InputError(
+            _NOTHING_FOUND.format(
+                why="what differs from glass has no outline (uneven illumination) or is thin and "
+                "colourless (dust, the edge of a coverslip)"
+            )
         )
     return Raster(tissue, image.lattice)
 
@@ -354,6 +376,11 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
     dark = (grey <= threshold) & ~off
     bright = (grey > threshold) & ~off
     contrast = float(grey[bright].mean() - grey[dark].mean())
+    # Noise alone has two classes, too, but they are grey and alike once it is averaged.
+    smooth = ndimage.uniform_filter(rgb, (_RIM_PX, _RIM_PX, 0))
+    if _saturation(smooth[dark]) < _GREY_SATURATION:
+        levels = _grey(smooth)
+        contrast = min(contrast, float(levels[bright].mean() - levels[dark].mean()))
     if contrast < params.min_contrast:
         raise InputError(
             _NOTHING_FOUND.format(
@@ -366,7 +393,7 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
     if frame <= threshold:
         return bright if frame <= _NEARLY_BLACK else dark
     if params.pale_tissue:
-        threshold = _pale_threshold(histogram, threshold, frame, params)
+        threshold = _pale_threshold(grey, off, threshold, frame, params)
     return (grey <= threshold) & ~off
 
 
@@ -375,25 +402,96 @@ def _grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _pale_threshold(
-    histogram: NDArray[np.int64], threshold: int, frame: float, params: TissueParams
+    grey: NDArray[np.uint8], off: Mask, threshold: int, frame: float, params: TissueParams
 ) -> int:
-    """A second Otsu threshold within the bright class if pale tissue lies there, else the first.
+    """A further Otsu threshold within the bright class while pale tissue lies there.
 
-    Strong DAB pulls the first threshold between itself and the counterstain.
+    Strong DAB or a dark spot pulls the first threshold between itself and the counterstain.  Tissue
+    that is hardly darker than glass counts if its outline is an edge (`_has_edge`).
     """
-    rest = histogram.copy()
-    rest[: threshold + 1] = 0
-    if np.count_nonzero(rest) < 2:
-        return threshold
-    second = otsu_bin(rest)
-    level = np.arange(rest.size)
-    pale, glass = rest[: second + 1], rest[second + 1 :]
-    share = pale.sum() / histogram[: threshold + 1].sum()
-    contrast = np.average(level[second + 1 :], weights=glass) - np.average(
-        level[: second + 1], weights=pale
-    )
-    clear = share >= 0.5 and contrast >= 2 * params.min_contrast and frame > second
-    return second if clear else threshold
+    counts = np.bincount(grey[~off], minlength=256)
+    level = np.arange(counts.size)
+    for _ in range(_MAX_PALE_CLASSES):
+        rest = np.where(level > threshold, counts, 0)
+        if np.count_nonzero(rest) < 2:
+            break
+        second = otsu_bin(rest)
+        pale, glass = rest[: second + 1], rest[second + 1 :]
+        share = pale.sum() / counts[: threshold + 1].sum()
+        contrast = np.average(level[second + 1 :], weights=glass) - np.average(
+            level[: second + 1], weights=pale
+        )
+        if frame <= second or contrast < params.min_contrast:
+            break
+        if share < 0.5 or contrast < 2 * params.min_contrast:
+            # Rims of dark tissue are no tissue of their own.
+            rims = ndimage.binary_dilation(grey <= threshold, iterations=_RIM_PX) | off
+            own = (grey <= second) & ~rims
+            rim_only = np.count_nonzero(own) < _OWN_SHARE * pale.sum()
+            if share < _PALE_SHARE or rim_only or not _has_edge(grey, own, rims, frame):
+                break
+        threshold = second
+    return threshold
+
+
+def _has_edge(
+    grey: NDArray[np.uint8], dark: Mask, off: Mask, glass: float, unknown: bool = False
+) -> bool:
+    """Whether the outline of what is dark is an edge, unlike that of uneven illumination.
+
+    The step from 2 to 5 pixels inside to 2 to 5 pixels outside is compared with the grey level of
+    *glass*; *unknown* for a mask without an outline.
+    """
+    inside = ndimage.median_filter(dark.view(np.uint8), 3).view(bool)
+    inside = ndimage.binary_opening(inside, np.ones((3, 3), bool))
+    within_px = ndimage.distance_transform_edt(inside)
+    beyond_px = ndimage.distance_transform_edt(~inside)
+    inner = (within_px >= 2) & (within_px <= 5) & ~off
+    outer = (beyond_px >= 2) & (beyond_px <= 5) & ~off
+    if not (inner.any() and outer.any()):
+        return unknown
+    level = float(grey[inner].mean())
+    return float(grey[outer].mean()) - level >= _EDGE * (glass - level)
+
+
+def _no_tissue(
+    rgb: NDArray[np.uint8],
+    found: Mask,
+    tissue: Mask,
+    off: Mask,
+    spacing: tuple[float, float],
+    *,
+    colourless: bool,
+) -> Mask:
+    """Fragments that are uneven illumination, dust or the edge of a coverslip.
+
+    *found* is what differs from glass, *tissue* the same grown, closed and without small fragments.
+    If *colourless* is allowed, dust and the edges of coverslips are tissue.
+    """
+    glass = rgb[~(tissue | found | off)]
+    none = np.zeros(tissue.shape, bool)
+    if not glass.size:
+        return none
+    white = np.maximum(np.median(glass, axis=0), 1.0)
+    grey = _grey(rgb)
+    level, noise = float(np.median(_grey(glass))), max(1.0, float(_grey(glass).std()))
+    labels, _ = ndimage.label(tissue, np.ones((3, 3)))
+    for number, window in enumerate(ndimage.find_objects(labels), 1):
+        around = tuple(slice(max(0, part.start - 8), part.stop + 8) for part in window)
+        own = labels[around] == number
+        dark = found[around] & own
+        if not dark.any() or grey[around][dark].mean() > level:
+            continue
+        others = off[around] | (tissue[around] & ~own)
+        od = -np.log(np.maximum(rgb[around][dark], 1) / white)
+        hue = np.median(np.ptp(od, axis=1) / np.maximum(od.max(axis=1), 1e-6))
+        thickness = 2 * ndimage.distance_transform_edt(dark, sampling=spacing).max()
+        even = float(grey[around][dark].std()) < 1.5 * noise
+        edge = _has_edge(grey[around], dark, others, level, unknown=True)
+        dust = hue < _COLOURLESS and (even or thickness < _THIN_UM)
+        if not edge or (dust and not colourless):
+            none[around] |= own
+    return none
 
 
 def _saturation(pixels: NDArray[np.uint8]) -> float:

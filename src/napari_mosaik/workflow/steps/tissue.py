@@ -112,7 +112,7 @@ def _step(stain: str) -> Step[TissueParams]:
         may_read=(edits, marks),
         writes=(TISSUE[stain], ARTEFACT_MASK[stain], CORRECTED_ARTEFACT_MASK[stain]),
         body=body,
-        revision=4,
+        revision=5,
     )
 
 
