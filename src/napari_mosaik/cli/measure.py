@@ -110,6 +110,8 @@ def segment(
     record = segmented.record
     if csv_table is not None:
         _write_csv(csv_table, segmented.table)
+    for text in record["warnings"]:
+        report_warning(text)
     if json:
         print_json({**record, "labels": str(out)})
         return
@@ -117,8 +119,6 @@ def segment(
     for reason, count in record.get("left_out", {}).items():
         if count:
             typer.echo(f"excluded, {reason}: {count}")
-    for text in record.get("warnings", ()):
-        report_warning(text)
 
 
 def _region(text: str) -> RegionUm:
@@ -265,6 +265,8 @@ def align(
     )
     with Bar(quiet=json) as bar:
         record = drive(work, f"{moving.name} · registration", bar)
+    for sentence in record["warnings"]:
+        report_warning(sentence)
     if json:
         print_json(record)
         return
@@ -275,8 +277,6 @@ def align(
         typer.echo(f"{key:15} {figure(record[key])}")
     for key, errors in record.get("landmark_error_um", {}).items():
         typer.echo(f"landmarks {key}: median {figure(errors['median'])} µm, n {errors['n']}")
-    for sentence in record["warnings"]:
-        typer.echo(f"- {sentence}")
 
 
 @example_command(commands, "kinetics", "kinetics --times-h 72,120,336")

@@ -30,6 +30,7 @@ __all__ = [
     "exclude_artefacts",
     "find_artefacts",
     "ink_mask",
+    "inky",
     "tissue_mask",
 ]
 
@@ -50,7 +51,7 @@ _RIM_PX = 6
 _GREY_SATURATION = 0.05
 """Largest saturation of noise that is averaged; tissue has 0.1 or more."""
 _COLOURLESS = 0.15
-"""Range of the optical densities of red, green and blue over the largest; stains have 0.5 or more."""
+"""Range of the optical densities of red, green and blue over the largest; stains: 0.5 or more."""
 _THIN_UM = 100.0
 """Thickness that dust, fibres and the edge of a coverslip do not reach, µm."""
 _NOTHING_FOUND = "no tissue found: {why}. Check the slide file or change the tissue settings."
@@ -337,7 +338,7 @@ def ink_mask(rgb: NDArray[np.uint8], spacing: tuple[float, float], params: Tissu
 
     *rgb* holds 8-bit levels, (rows, columns, 3); *spacing* is the pixel size, µm.
     """
-    ink = np.concatenate([_inky(rgb[rows], params) for rows in _bands(rgb.shape[0])])
+    ink = np.concatenate([inky(rgb[rows], params) for rows in _bands(rgb.shape[0])])
     ink = _without_small(ink, 0.02e6 / (spacing[0] * spacing[1]))
     if not ink.any() or params.ink_margin_um == 0:
         return ink
@@ -349,8 +350,11 @@ def _bands(n_rows: int) -> list[slice]:
     return [slice(first, first + _BAND_ROWS) for first in range(0, n_rows, _BAND_ROWS)]
 
 
-def _inky(rgb: NDArray[np.uint8], params: TissueParams) -> Mask:
-    """Pixels with the colour of ink."""
+def inky(rgb: NDArray[np.uint8], params: TissueParams) -> Mask:
+    """Mask of pixels with the colour of ink, (rows, columns).
+
+    *rgb* holds 8-bit levels (count), (rows, columns, 3).
+    """
     r, g, b = (rgb[..., i].astype(np.float32) for i in range(3))
     high, low = np.maximum(np.maximum(r, g), b), np.minimum(np.minimum(r, g), b)
     saturation = (high - low) / np.maximum(high, 1)

@@ -307,16 +307,14 @@ class _Resolution:
         alternatives = [self._missing(entry) for entry in step.needs_any]
         if alternatives and all(alternatives):
             return _Verdict("blocked", "missing input", tuple(dict.fromkeys(alternatives)))
-        return self._too_coarse(step) or self._without_model(step)
+        return self._wrong_pixel_size(step) or self._without_model(step)
 
-    def _too_coarse(self, step: Step[Any]) -> _Verdict | None:
-        if step.coarsest_um is None:
-            return None
+    def _wrong_pixel_size(self, step: Step[Any]) -> _Verdict | None:
         for entry in step.reads:
             if isinstance(entry, Source) and entry.name.startswith("slide:"):
                 spacing_um = max(self.case.spacing_um(entry.name.removeprefix("slide:")))
-                if spacing_um > step.coarsest_um:
-                    details = (entry.about, f"{spacing_um:.3g}", f"{step.coarsest_um:g}")
+                if wanted := step.refused_pixel_size(spacing_um):
+                    details = (entry.about, f"{spacing_um:.3g}", wanted)
                     return _Verdict("blocked", "pixel size", details)
         return None
 
@@ -361,7 +359,7 @@ def _reason(verdict: _Verdict) -> str:
 
 _REASONS: Final = {
     "": "",
-    "pixel size": "the {} has a pixel size of {} µm; {} µm or finer is required",
+    "pixel size": "the {} has a pixel size of {} µm; {}",
     "damaged": "{}",
     "no model": "no model selected for {}; train one",
     "model not found": "the model {} is not in the models folder of this case",

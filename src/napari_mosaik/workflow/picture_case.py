@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, final
 
 from napari_mosaik.core.artifact import Artifact, Progress, Source
-from napari_mosaik.core.catalogue import ALIGNMENT, GIVEN_ALIGNMENT, WARNINGS
+from napari_mosaik.core.catalogue import ALIGNMENT, GIVEN_ALIGNMENT, SLIDES, WARNINGS
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.params import Params
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Picture", "PictureCase", "PictureContext", "align_pictures"]
 
 T = TypeVar("T")
+_COARSE = 1.5
+"""Pictures up to this factor coarser than a step requires are segmented, with a doubt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,13 @@ class PictureCase:
         """Run a step and keep its results."""
         step = step_named(name)
         context = PictureContext(self, step)
+        for stain, picture in self.slides.items():
+            spacing_um = max(context.spacing_um(stain)) if SLIDES[stain] in step.reads else None
+            if spacing_um and (wanted := step.refused_pixel_size(spacing_um)):
+                text = f"{picture.path.name}: a pixel size of {spacing_um:.3g} µm; {wanted}"
+                if not 1 < spacing_um / (step.coarsest_um or 1) <= _COARSE:
+                    raise InputError(text)
+                context.warn(text)
         made = yield from step.body(context, params)
         self.results.update({artifact.name: value for artifact, value in made.items()})
         self.notes[name] = context.notes

@@ -31,6 +31,7 @@ from napari_mosaik.core.catalogue import (
     TISSUE,
     VESSEL_OBJECTS,
     VESSELS,
+    WARNINGS,
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
@@ -120,7 +121,7 @@ def segment_picture(
     stain = "cd34" if kind == "vessels" else "he"
     with picture.open(stain) as slide:
         lattice = slide.lattice
-        tissue = _all_tissue(slide, one_colour_is_none=kind == "nuclei")
+        tissue, reason = _all_tissue(slide, none_if_empty=kind in ("nuclei", "vessels"))
     with tempfile.TemporaryDirectory(prefix="mosaik-picture-") as folder:
         case = PictureCase(Path(folder), {stain: picture}, weights=weights)
         if kind != "tissue":
@@ -129,10 +130,12 @@ def segment_picture(
         written = lattice if label_spacing_um is None else _resized(lattice, label_spacing_um)
         yield Progress(0.98, 1, "writing the labels")
         write_label_tiff(labels_path, segmented.labels, written)
+    doubts = [] if kind == "tissue" or not reason else [f"no tissue was found: {reason}"]
     record = {
         "what": kind,
         "weights": None,
         **segmented.record,
+        "warnings": list(dict.fromkeys([*segmented.record["warnings"], *doubts])),
         "spacing_um": list(written.spacing_um),
         "shape": list(written.shape),
         "working_spacing_um": list(segmented.labels.lattice.spacing_um),
@@ -167,25 +170,24 @@ def _check(kind: str, method: str, weights: Path | None) -> None:
 
 _MASK_PX = 1024
 """Most pixels of the tissue mask along the longer axis of a picture."""
-_ONE_COLOUR = 3
-"""Grey levels between which all pixels of a picture of a single colour lie."""
+_NOISE_PX = 8
+"""Pixels of a picture along each axis over which noise is averaged."""
 
 
-def _all_tissue(slide: Slide, *, one_colour_is_none: bool) -> Raster:
-    """A mask (rows, columns): all of a picture is tissue, or none of one of a single colour."""
+def _all_tissue(slide: Slide, *, none_if_empty: bool) -> tuple[Raster, str]:
+    """A mask (rows, columns) of all of a picture, or of nothing, and why it shows no tissue."""
+    from napari_mosaik.tissue.empty import empty_reason
+
     lattice, native = slide.lattice, max(slide.lattice.spacing_um)
     coarse = lattice.resized(max(native, max(lattice.extent_um) / _MASK_PX))
-    is_tissue = True
-    if one_colour_is_none:
-        pixels = slide.thumbnail(coarse.spacing_um[0]).values.reshape(-1, 3)
-        range_of = pixels.max(axis=0).astype(int) - pixels.min(axis=0)
-        is_tissue = bool((range_of > _ONE_COLOUR).any())
+    overview = slide.thumbnail(max(coarse.spacing_um[0], native * _NOISE_PX))
+    reason = empty_reason(overview)
     # One sample more on each side: samples of a working lattice may reach beyond the picture.
     (rows, cols), step, origin = coarse.shape, coarse.spacing_um, coarse.origin_um
     around = Lattice(
         lattice.frame, (rows + 2, cols + 2), step, (origin[0] - step[0], origin[1] - step[1])
     )
-    return Raster(np.full(around.shape, is_tissue), around)
+    return Raster(np.full(around.shape, not (reason and none_if_empty)), around), reason
 
 
 def _tissue(
@@ -220,6 +222,7 @@ def _vessels(
     record = {
         "method": params.method,
         **notes[STAINING],
+        "warnings": [*notes[STAINING]["warnings"], *notes.get(WARNINGS, [])],
         "left_out": notes[EXCLUDED],
         "params": params.model_dump(mode="json"),
         **{
@@ -250,15 +253,7 @@ def _nuclei(
         {name: table[name] for name in table if name in OBJECT_ABOUT},
         {name: unit for name, unit in table.units.items() if name in OBJECT_ABOUT},
     )
-    warnings = []
-    if not len(table):
-        one_colour = not case.result(TISSUE["he"]).values.any()
-        reason = (
-            ": the picture has a single colour"
-            if one_colour
-            else "; check the pixel size and the stain"
-        )
-        warnings = [f"no nucleus was found{reason}"]
+    warnings = case.notes["nuclei"].get(WARNINGS, [])
     record = {**model.provenance, "warnings": warnings, **_areas(table)}
     return SegmentedPicture(case.result(NUCLEI), table, record)
 
@@ -291,7 +286,7 @@ def _classes(
         "area_um2": dict(zip(model.classes, areas.tolist(), strict=True)),
         "mean_uncertainty": summary["mean_uncertainty"],
         "stain_normalised": fit["usable"],
-        "warnings": [*warnings, *summary["warnings"]],
+        "warnings": [*warnings, *summary["warnings"], *case.notes["classes"].get(WARNINGS, [])],
     }
     table = Table({"class": np.array(model.classes), "area_um2": areas}, {"area_um2": "µm²"})
     return SegmentedPicture(labels, table, record)

@@ -89,6 +89,11 @@ def _looked_up(lattice: Lattice, mask: Raster) -> list[tuple[slice, NDArray[np.i
     return axes
 
 
+def mask_mm2(mask: Raster) -> float:
+    """Area of a (rows, columns) mask, mm²."""
+    return float(np.count_nonzero(mask.values)) * mask.lattice.sample_area_um2 / 1e6
+
+
 def sample_blocks(lattice: Lattice, block_px: int, mask: Raster, count: int) -> list[Block]:
     """At most *count* small blocks spread evenly over the tissue, without margins.
 

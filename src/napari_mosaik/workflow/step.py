@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["Body", "Step", "StepStatus", "Word"]
 
 P = TypeVar("P", bound=Params)
+_FINEST_UM = 0.08
+"""Pixel size of a slide below which it is a slip: oil immersion at 100x has about 0.1 µm."""
 Word = Literal["done", "stale", "missing", "blocked"]
 Results = Mapping[Artifact[Any], object]
 Body = Callable[["StepContext", P], Generator[Progress, None, Results]]
@@ -86,3 +88,14 @@ class Step(Generic[P]):
     coarsest_um: float | None = None
     previews: str = ""
     revision: int = 1
+
+    def refused_pixel_size(self, spacing_um: float) -> str:
+        """What pixel size is required instead of one in µm; empty where that one can be used.
+
+        Only steps that have a `coarsest_um` look at structures whose size in pixels matters.
+        """
+        if self.coarsest_um is None or _FINEST_UM <= spacing_um <= self.coarsest_um:
+            return ""
+        if spacing_um < _FINEST_UM:
+            return f"no slide scanner is finer than {_FINEST_UM:g} µm; correct it"
+        return f"{self.coarsest_um:g} µm or finer is required"

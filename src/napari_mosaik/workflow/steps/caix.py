@@ -30,6 +30,7 @@ from napari_mosaik.workflow.slide_blocks import (
     blocks_with_tissue,
     drop_damaged_objects,
     join_tables,
+    mask_mm2,
     sample_tissue,
     split_table,
 )
@@ -77,6 +78,7 @@ class CaixStepParams(CaixParams):
 
 def _body(inputs: StepContext, params: CaixStepParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.io.slide import View
+    from napari_mosaik.segment.plausible import cell_doubts
 
     mask = inputs.read(TISSUE["caix"])
     settings = NucleiParams(
@@ -102,6 +104,8 @@ def _body(inputs: StepContext, params: CaixStepParams) -> Generator[Progress, No
         )
     empty = Raster(np.full((1, 1, 3), 255, np.uint8), lattice.crop(slice(0, 1), slice(0, 1)))
     table = join_tables(parts, score_caix(empty, np.zeros((1, 1), np.int32), params, None))
+    for doubt in cell_doubts(table, mask_mm2(mask), "CAIX cell", "CAIX cells"):
+        inputs.warn(doubt)
     yield Progress(0.97, 1, "tumour cells")
     return {CAIX_CELLS: _with_tumour(inputs, table)}
 

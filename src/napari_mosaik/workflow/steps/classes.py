@@ -97,6 +97,7 @@ class ClassReader:
 
 
 def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None, Results]:
+    from napari_mosaik.segment.plausible import class_doubts
     from napari_mosaik.segment.tissue_models import load_tissue_model
     from napari_mosaik.tissue import StainFit
 
@@ -118,12 +119,15 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
     for block, part in zip(blocks, parts, strict=True):
         probability[block.rows, block.cols] = part["probability"]
     codes = _codes(probability, resample_mask(lattice, mask))
+    record = _record(model, params, codes, lattice, fit)
+    for doubt in class_doubts(record["area_mm2"]):
+        inputs.warn(doubt)
     names = {0: CLASS_NAMES[0], **dict(enumerate(model.classes, 1))}
     return {
         CLASSES: LabelImage(codes, lattice, names),
         CLASS_PROBABILITY: Raster(probability, lattice, "1/255", model.classes),
         CLASS_RECORD: {
-            **_record(model, params, codes, lattice, fit),
+            **record,
             "mean_uncertainty": _mean_uncertainty(probability, codes > 0),
         },
     }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.catalogue import NUCLEI, NUCLEUS_OBJECTS, SLIDES, STAIN_FIT, TISSUE
+from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
@@ -22,6 +23,7 @@ from napari_mosaik.workflow.slide_blocks import (
     blocks_with_tissue,
     drop_damaged_objects,
     join_tables,
+    mask_mm2,
     sample_tissue,
     split_table,
 )
@@ -37,6 +39,8 @@ __all__ = ["FIND_NUCLEI", "measured_nuclei", "slide_threshold", "stain_vectors"]
 NETWORK_BLOCK_PX = 2048
 """A multiple of 16, so that the network's grid lies on the same pixels in every block."""
 _SAMPLED_BLOCKS, _STRIDE = 192, 2
+_LEAST_RANGE = 12.0
+"""Grey levels that tissue spans at least; a network would amplify the noise of anything else."""
 
 
 def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None, Results]:
@@ -61,8 +65,12 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
     labels = yield from inputs.write_labels(
         LabelImage(joined, lattice), "storing nuclei", start=0.9
     )
+    from napari_mosaik.segment.plausible import cell_doubts
+
     table = join_tables(parts, measured_nuclei(np.zeros((1, 1), np.int32), lattice, vectors, None))
     about = "; ".join([about, *model.notes])
+    for doubt in cell_doubts(table, mask_mm2(mask)):
+        inputs.warn(doubt)
     table = table.rows(rows).with_columns({}, about={"method": about})
     return {NUCLEI: labels, NUCLEUS_OBJECTS: table}
 
@@ -103,9 +111,13 @@ def _network(
     pixels = yield from sample_tissue(
         inputs, slide, lattice, mask, n_blocks=_SAMPLED_BLOCKS, stride=_STRIDE
     )
-    model = StarDistNuclei(
-        weights, intensity_range(pixels), prob_threshold=params.probability or None
-    )
+    low, high = intensity_range(pixels)
+    if high - low < _LEAST_RANGE:
+        raise InputError(
+            f"the H&E slide shows no tissue within its tissue mask: grey levels differ by only "
+            f"{high - low:.1f} of 255"
+        )
+    model = StarDistNuclei(weights, (low, high), prob_threshold=params.probability or None)
     about = (
         f"{model.name} method, network {weights.name} (weights {weights.hash}), probability above "
         f"{model.prob_threshold:.3g}, overlap up to {model.nms_threshold:.3g}"

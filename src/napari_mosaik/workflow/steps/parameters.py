@@ -52,6 +52,7 @@ class ParameterParams(Params):
 
 def _body(inputs: StepContext, params: ParameterParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.features import area_in_tiles
+    from napari_mosaik.segment.plausible import column_doubts
 
     grid, mask = inputs.read(TILES), inputs.read(TISSUE[REFERENCE])
     tissue_um2 = area_in_tiles(grid, mask.values, mask.lattice)
@@ -72,6 +73,8 @@ def _body(inputs: StepContext, params: ParameterParams) -> Generator[Progress, N
     table = tables[0]
     for part in tables[1:]:
         table = table.with_columns(part.columns, part.units, part.about)
+    for doubt in column_doubts(table):
+        inputs.warn(doubt)
     return {PARAMETERS: table}
 
 

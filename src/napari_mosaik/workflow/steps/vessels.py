@@ -27,7 +27,12 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment import VesselParams
 from napari_mosaik.workflow.lazy_labels import LazyLabels
-from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask, sample_tissue
+from napari_mosaik.workflow.slide_blocks import (
+    blocks_with_tissue,
+    mask_mm2,
+    resample_mask,
+    sample_tissue,
+)
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -42,6 +47,7 @@ __all__ = ["FIND_VESSELS"]
 def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.features import merge_measures
     from napari_mosaik.io.slide import View
+    from napari_mosaik.segment.plausible import vessel_doubts
     from napari_mosaik.segment.slide_stain import estimate_staining
     from napari_mosaik.segment.vessels import (
         AssessedVessels,
@@ -96,6 +102,8 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
     measured = merge_measures(parts, lattice, objects.pixels.size, masks=("wall",))
     table, excluded = vessels.tables(measured)
     inputs.note(STAINING, vessels.record())
+    for doubt in vessel_doubts(table, mask_mm2(mask)):
+        inputs.warn(doubt)
     inputs.note(EXCLUDED, vessels.excluded)
     results: dict[Artifact[Any], object] = {VESSEL_OBJECTS: table, EXCLUDED_DAB_OBJECTS: excluded}
     kinds: tuple[tuple[Artifact[LabelImage], ObjectKind, float], ...] = (
