@@ -104,23 +104,26 @@ class CaseStore:
         """The stored value; an absent one raises `InputError`, a damaged one `CorruptArtifact`."""
         if self._stated(artifact) is None:
             raise InputError(f"there is no result '{artifact.name}' yet; run its step first")
-        self.check(artifact, CHECKED_BYTES)
+        self._check(artifact, CHECKED_BYTES)
         with self._damage_named(artifact):
             value: T = _read_value(artifact, self.folder(artifact))
         return value
 
-    def check(self, artifact: Artifact[Any], checked_bytes: float = GLANCE_BYTES) -> None:
+    def glance(self, artifact: Artifact[Any]) -> None:
         """Raise `CorruptArtifact` if a file of a stored artifact is missing or was changed.
 
-        Image chunks of artifacts of more than *checked_bytes* are verified by their own checksums
-        when they are read.
+        The image chunks of large artifacts are verified only when they are read.
         """
-        stated = self._stated(artifact)
+        self.record(artifact)
+        self._check(artifact, GLANCE_BYTES, glance=True)
+
+    def _check(
+        self, artifact: Artifact[Any], checked_bytes: float, *, glance: bool = False
+    ) -> None:
+        stated, folder = self._stated(artifact), self.folder(artifact)
         if stated is not None:
-            self.record(artifact)
-            self._refuse(
-                artifact, damaged_files(self.folder(artifact), stated["files"], checked_bytes)
-            )
+            wrong = damaged_files(folder, stated["files"], checked_bytes, glance=glance)
+            self._refuse(artifact, wrong)
 
     def is_sealed(self, artifact: Artifact[Any]) -> bool:
         """Whether the records of a stored artifact carry digests; those of old versions do not."""

@@ -251,7 +251,7 @@ class _Resolution:
     def _compare(self, step: Step[Any], origin: Origin) -> _Verdict:
         try:
             for artifact in step.writes:
-                self.case.store.check(artifact)
+                self.case.store.glance(artifact)
             stored = [self.case.store.origin(artifact) for artifact in step.writes]
         except CorruptArtifact as error:
             return _Verdict("stale", "damaged", (str(error),))
