@@ -60,7 +60,7 @@ def test_a_section_is_aligned_manually_and_accepted(qtbot, dock, opened, own_coh
     moves = []
     panel.tool.shifted.connect(lambda step, on: moves.append(on))
     steps = np.array([[0, 0], [40, 30], [90, 60], [200, 150]])
-    hand.drag(list(middle + steps), lambda: len(moves) + 1)
+    hand.drag(list(middle + steps))
     moved = panel.alignment.now.transform.apply([[0, 0]]) - automatic.apply([[0, 0]])
     assert moved[0] == pytest.approx([200, 150], abs=15)
     assert np.allclose(layers["H&E"].affine.affine_matrix, panel.alignment.now.transform.matrix)

@@ -66,7 +66,7 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     line = [(row, column + share * wide) for share in (-1, -0.5, 0, 0.5, 1)]
     middle, drawn = np.array(viewer.scene.camera.center), []
     panel.tool.drawn.connect(drawn.append)
-    hand.drag(line, lambda: len(panel.tool.path))
+    hand.drag(line)
     np.testing.assert_allclose(drawn[0], line, atol=1.0)  # the picture did not move meanwhile
     np.testing.assert_array_equal(viewer.scene.camera.center, middle)
     settled(1)
@@ -175,7 +175,7 @@ def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):
     qtbot.waitUntil(lambda: panel.tool.mode == "flag", timeout=20_000)
     angles = np.arange(12) / 2
     ring = [tuple(place + 150 * np.array([np.cos(a), np.sin(a)])) for a in angles]
-    hand.drag(ring, lambda: len(panel.tool.path))
+    hand.drag(ring)
     settled(1)
     assert "marked as other, 0.0" in panel.list.item(0).text()
     assert GONE in viewer.layers

@@ -80,7 +80,7 @@ def test_picking_the_stains(qtbot, dock, opened, own_cohort):
     picker.buttons["haematoxylin"].click()
     path = [tuple(place + 4 * np.array([np.cos(a), np.sin(a)])) for a in np.arange(10) * 0.63]
     first = settings()
-    hand.drag(path, lambda: len(picker.tool.path))
+    hand.drag(path)
     qtbot.waitUntil(lambda: settings() != first, timeout=20_000)
     np.testing.assert_array_equal(dock.viewer.scene.camera.center, middle)
     idle()

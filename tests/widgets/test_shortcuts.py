@@ -94,7 +94,7 @@ def test_a_dock_that_goes_gives_the_mouse_back_to_napari(dock):
     viewer = dock.viewer
     drags, clicks = list(viewer.mouse_drag_callbacks), list(viewer.mouse_double_click_callbacks)
     dock.view_tools.ruler.take("length")
-    assert viewer.mouse_drag_callbacks != drags
+    assert viewer.mouse_double_click_callbacks != clicks
     dock.close()
     assert dock.canvas.active_tool is None
     assert viewer.scene.camera.mouse_pan

@@ -17,7 +17,8 @@ from napari_mosaik.core.catalogue import ALIGNMENT
 from napari_mosaik.view.alignment import alignment_lines
 from napari_mosaik.widgets.align.form import TITLES, AlignForm
 from napari_mosaik.widgets.align.view import AlignmentPicture, AlignView
-from napari_mosaik.widgets.canvas.active_tool import CanvasTool, Pointer, ToolMode
+from napari_mosaik.widgets.canvas.active_tool import CanvasTool, ToolMode
+from napari_mosaik.widgets.canvas.mouse import Pointer
 from napari_mosaik.workflow.given_alignment import (
     Alignment,
     landmark_pairs_from_files,
@@ -63,7 +64,8 @@ class AlignTool(CanvasTool):
         self.about_um = (0.0, 0.0)
         self.edits: dict[str, Callable[[], Any]] = {}
         """What its keys do."""
-        self._last_um = (0.0, 0.0)
+        self._last_um = self._here_um = (0.0, 0.0)
+        self._turn_deg, self._turning = 0.0, False
         self._moves = 0
 
     def actions(self) -> Mapping[str, Callable[[], Any]]:
@@ -72,21 +74,30 @@ class AlignTool(CanvasTool):
 
     def pressed(self, pointer: Pointer) -> None:
         """A drag may begin."""
-        self._last_um, self._moves = pointer.position_um, 0
+        self._last_um = self._here_um = pointer.position_um
+        self._turn_deg, self._turning, self._moves = 0.0, "Shift" in pointer.modifiers, 0
 
     def moved(self, pointer: Pointer) -> None:
-        """The section follows the mouse."""
+        """Add up how far the mouse went."""
         if self.mode == "move" and not pointer.is_click:
-            here = pointer.position_um
-            if "Shift" in pointer.modifiers:
-                self.turned.emit(_angle(self._last_um, here, self.about_um), self._moves > 0)
-            else:
-                self.shifted.emit(np.subtract(here, self._last_um), self._moves > 0)
-            self._moves += 1
-            self._last_um = here
+            if self._turning:
+                self._turn_deg += _angle(self._here_um, pointer.position_um, self.about_um)
+            self._here_um = pointer.position_um
+
+    def sketch(self) -> None:
+        """The section follows the mouse."""
+        if self._here_um == self._last_um:
+            return
+        if self._turning:
+            self.turned.emit(self._turn_deg, self._moves > 0)
+        else:
+            self.shifted.emit(np.subtract(self._here_um, self._last_um), self._moves > 0)
+        self._moves += 1
+        self._turn_deg, self._last_um = 0.0, self._here_um
 
     def released(self, pointer: Pointer) -> None:
-        """A click sets a landmark."""
+        """The section is where the mouse was released; a click sets a landmark."""
+        self.sketch()
         if pointer.is_click and self.mode == "mark":
             self.clicked.emit(pointer.start_um)
 

@@ -21,13 +21,14 @@ from napari_mosaik.annotate import (
     rectangle_polygon,
     stroke_polygon,
 )
-from napari_mosaik.core import InputError, Lattice, palette
+from napari_mosaik.core import FloatArray, InputError, Lattice, palette
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.view.layers import ANNOTATIONS_TITLE, annotation_layer
 from napari_mosaik.widgets.annotate.annotation import Annotation
-from napari_mosaik.widgets.canvas.active_tool import CanvasTool, Pointer, ToolMode
+from napari_mosaik.widgets.canvas.active_tool import CanvasTool, ToolMode
 from napari_mosaik.widgets.canvas.camera import visible_um
+from napari_mosaik.widgets.canvas.mouse import Pointer, affine_of
 
 if TYPE_CHECKING:
     import napari
@@ -56,7 +57,9 @@ class Drawing(CanvasTool):
             "Brush", "Drag to paint; start inside an annotation of this class to extend it"
         ),
         "polygon": ToolMode(
-            "Polygon", "Click the vertices; double-click or Enter closes the polygon"
+            "Polygon",
+            "Click the vertices; double-click or Enter closes the polygon",
+            clicks=True,
         ),
         "lasso": ToolMode("Lasso", "Drag around the region"),
         "rectangle": ToolMode("Rectangle", "Drag from corner to corner"),
@@ -179,26 +182,25 @@ class Drawing(CanvasTool):
     # --- mouse ----------------------------------------------------------------------------------
     def pressed(self, pointer: Pointer) -> None:
         """Select, set a vertex, or start a stroke."""
-        start = self.position_um(pointer.position_um)
-        if start is None:
+        if self._slide() is None:
+            self.failed.emit(InputError("the H&E slide is still being opened; draw it again"))
             return
+        start = pointer.position_um
         self._erasing = "Alt" in pointer.modifiers
         if self.mode == "select":
             self._select(start)
         elif self.mode == "polygon":
             if not self._points or start != self._points[-1]:
                 self._points.append(start)
-            self._sketch()
+            self.sketch()
         else:
             self._points = [start]
-            self._sketch()
+            self.sketch()
 
     def moved(self, pointer: Pointer) -> None:
         """Continue the stroke."""
-        position = self.position_um(pointer.position_um)
-        if position is not None and self._points and self.mode not in ("select", "polygon"):
-            self._points.append(position)
-            self._sketch()
+        if self._points and self.mode not in ("select", "polygon"):
+            self._points.append(pointer.position_um)
 
     def released(self, pointer: Pointer) -> None:
         """Finish the stroke."""
@@ -218,11 +220,11 @@ class Drawing(CanvasTool):
         area, erase = self._area(complain=True), self._erasing
         self.reset()
         if area is not None:
-            self.commit(area, erase=erase, at=at)
+            self.commit(area, erase=erase, at=None if at is None else self.position_um(at))
 
     def _select(self, at: tuple[float, float]) -> None:
-        document = self.annotation.document
-        shape = document.at(at) if document is not None else None
+        document, place = self.annotation.document, self.position_um(at)
+        shape = document.at(place) if document is not None and place is not None else None
         self.selected = shape.key if shape is not None else ""
         self.changed.emit()
 
@@ -231,18 +233,20 @@ class Drawing(CanvasTool):
         self._points, self._draft = [], None
         self.redraw()
 
-    def _sketch(self) -> None:
+    def sketch(self) -> None:
+        """Show the area drawn so far."""
         self._draft = self._area(complain=False)
         self.redraw()
 
     def _area(self, *, complain: bool) -> Area | None:
         """The area drawn so far."""
         try:
+            points = self._on_slide(self._points)
             if self.mode == "brush":
-                return stroke_polygon(self._points, self.radius_um)
+                return stroke_polygon(points, self.radius_um)
             if self.mode == "rectangle":
-                return rectangle_polygon(self._points[0], self._points[-1])
-            return lasso_polygon(self._points, 1.0 / self.viewer.scene.camera.zoom)
+                return rectangle_polygon(tuple(points[0]), tuple(points[-1]))
+            return lasso_polygon(points, 1.0 / self.viewer.scene.camera.zoom)
         except InputError as error:
             if complain:
                 self.failed.emit(error)
@@ -261,12 +265,19 @@ class Drawing(CanvasTool):
 
     def position_um(self, world: Any) -> tuple[float, float] | None:
         """Position on the canvas as (row, column) in µm of the H&E slide; None without it."""
+        if self._slide() is None:
+            return None
+        row, column = self._on_slide([tuple(world)[-2:]])[0]
+        return float(row), float(column)
+
+    def _on_slide(self, places: Any) -> FloatArray:
+        """Positions (n, 2) on the canvas as (row, column) in µm of the H&E slide."""
         slide = self._slide()
         if slide is None:
-            return None
+            raise InputError("the H&E slide was closed; open it and draw it again")
         layer, lattice = slide
-        row, column = lattice.to_um([layer.world_to_data(tuple(world)[-2:])])[0]
-        return float(row), float(column)
+        matrix = affine_of(lambda place: lattice.to_um([layer.world_to_data(place)])[0])
+        return np.asarray(places, float) @ matrix[:, :2].T + matrix[:, 2]
 
     # --- showing --------------------------------------------------------------------------------
     def redraw(self, *_: Any) -> None:

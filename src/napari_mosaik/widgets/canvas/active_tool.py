@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -10,52 +10,37 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 from psygnal import SignalGroupDescriptor
 from qtpy.QtCore import QObject, QTimer, Signal
-from superqt.utils import qdebounced
+from superqt.utils import qdebounced, qthrottled
 
 from napari_mosaik.core import palette
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.canvas.keys import KeyMap
+from napari_mosaik.widgets.canvas.mouse import CanvasMouse, Pointer, keep_every_move
 
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["CanvasTool", "Pointer", "ScreenLines", "ToolHost", "ToolMode"]
+__all__ = ["CanvasTool", "ScreenLines", "ToolHost", "ToolMode"]
 
-_CLICK_PX = 4
-"""A press that moves no farther is a click."""
 _REST_MS = 40
+_SKETCH_MS = 30
+"""What is being drawn is shown at most this often."""
 Tool = TypeVar("Tool", bound="CanvasTool")
 
 
 @dataclass(frozen=True, slots=True)
 class ToolMode:
-    """One way to use a tool: title of its button, hint, whether a drag pans, and mouse cursor."""
+    """One way to use a tool: title of its button, hint, whether a drag pans, and mouse cursor.
+
+    ``clicks`` says that something is made by several clicks, and finished by a double click.
+    """
 
     title: str
     hint: str = ""
     pans: bool = False
     cursor: str = "crosshair"
-
-
-@dataclass(frozen=True, slots=True)
-class Pointer:
-    """The mouse on the canvas.
-
-    Parameters
-    ----------
-    position_um, start_um
-        Where it is and where its button was pressed: (row, column) in µm of the reference section.
-    modifiers
-        Keys that were held when the button was pressed, such as "Shift" and "Alt".
-    is_click
-        Whether it has not been dragged since.
-    """
-
-    position_um: tuple[float, float]
-    start_um: tuple[float, float]
-    modifiers: frozenset[str] = frozenset()
-    is_click: bool = True
+    clicks: bool = False
 
 
 class ScreenLines(QObject):
@@ -144,6 +129,7 @@ class CanvasTool(QObject):
         self.link, self.viewer = link, link.viewer
         self.mode = ""
         self.lines = ScreenLines(link.viewer, self)
+        self.sketch_soon = qthrottled(self.sketch, timeout=_SKETCH_MS, leading=False, parent=self)
         link.add_tool(self)
 
     @property
@@ -165,7 +151,9 @@ class CanvasTool(QObject):
     def take(self, mode: str = "") -> None:
         """Become the active tool in a mode; the tool that was active ends."""
         mode = mode or next(iter(self.modes))
+        keep_every_move(True)  # also of a drag that begins while this is being prepared
         if not self.prepare(mode):
+            keep_every_move(self.link.active_tool is not None)
             return
         self.mode = mode
         self.reset()
@@ -217,7 +205,14 @@ class CanvasTool(QObject):
         """The left button was pressed."""
 
     def moved(self, pointer: Pointer) -> None:
-        """The mouse was dragged."""
+        """The mouse was dragged: called for every position, so it only notes it."""
+
+    def sketch(self) -> None:
+        """Show what is being drawn: called at most every 30 ms during a drag."""
+
+    def sketched(self) -> None:
+        """The drag is over; its last positions need no sketch."""
+        self.sketch_soon.cancel()
 
     def released(self, pointer: Pointer) -> None:
         """The left button was released."""
@@ -230,6 +225,7 @@ class CanvasTool(QObject):
 
     def detach(self) -> None:
         """Leave the viewer as it was found; called when the window closes."""
+        self.sketch_soon.cancel()
         self.lines.detach()
 
     # --- draft ----------------------------------------------------------------------------------
@@ -265,6 +261,7 @@ class ToolHost(QObject):
         super().__init__(parent)
         self.viewer = viewer
         self.keys = KeyMap(viewer, self)
+        self._mouse = CanvasMouse(viewer, self._lent, self)
         self._observed = _Observed()
         self._tools: list[CanvasTool] = []
         self._double_click_of_napari: list[Any] = []
@@ -314,6 +311,7 @@ class ToolHost(QObject):
         """Apply mode and keys of the active tool again."""
         tool = self.active_tool
         if tool is not None:
+            self._mouse.drop()
             self._bind(tool)
             self._let_go()
 
@@ -331,6 +329,7 @@ class ToolHost(QObject):
         The former tool ends first, so that whatever it puts back on the canvas is in place when the
         next one starts; it may ask for nothing itself, because it is no longer the active tool.
         """
+        self._mouse.drop()
         if former is None:
             self._attach()
         else:
@@ -344,7 +343,7 @@ class ToolHost(QObject):
 
     def _attach(self) -> None:
         viewer = self.viewer
-        viewer.mouse_drag_callbacks.append(self._dragged)
+        self._mouse.attach()
         viewer.mouse_move_callbacks.append(self._hovered)
         self._double_click_of_napari = list(viewer.mouse_double_click_callbacks)
         viewer.mouse_double_click_callbacks[:] = [self._double_clicked]
@@ -358,7 +357,7 @@ class ToolHost(QObject):
         self.keys.release("tool")
         viewer.layers.events.inserted.disconnect(self._layer_came)
         viewer.scene.camera.events.mouse_pan.disconnect(self._hold_still)
-        viewer.mouse_drag_callbacks.remove(self._dragged)
+        self._mouse.detach()
         viewer.mouse_move_callbacks.remove(self._hovered)
         viewer.mouse_double_click_callbacks[:] = self._double_click_of_napari
         chosen = viewer.layers.selection.active
@@ -402,27 +401,9 @@ class ToolHost(QObject):
         self._hold_still()
 
     # --- mouse ----------------------------------------------------------------------------------
-    def _dragged(self, _viewer: Any, event: Any) -> Generator[None, None, None]:
-        tool = self.active_tool
-        if tool is None or event.button != 1 or self._panning:
-            return
-        start_px = np.asarray(event.pos, float)
-        start_um, held = (
-            _place(event),
-            frozenset(getattr(key, "name", str(key)) for key in event.modifiers),
-        )
-        is_click = True
-        tool.pressed(Pointer(start_um, start_um, held))
-        yield
-        while event.type == "mouse_move":
-            if self.active_tool is not tool:
-                return  # it was ended by a key while the button was down
-            away = np.abs(np.asarray(event.pos, float) - start_px).max()
-            is_click = is_click and bool(away <= _CLICK_PX)
-            tool.moved(Pointer(_place(event), start_um, held, is_click))
-            yield
-        if self.active_tool is tool:
-            tool.released(Pointer(_place(event), start_um, held, is_click))
+    def _lent(self) -> CanvasTool | None:
+        """The active tool, unless the key is held that lends the mouse to napari."""
+        return None if self._panning else self.active_tool
 
     def _hovered(self, _viewer: Any, _event: Any) -> None:
         if self.active_tool is not None:
@@ -431,8 +412,3 @@ class ToolHost(QObject):
     def _double_clicked(self, _viewer: Any, _event: Any) -> None:
         if self.active_tool is not None:
             self.active_tool.double_clicked()
-
-
-def _place(event: Any) -> tuple[float, float]:
-    row, column = (float(v) for v in event.position[-2:])
-    return row, column

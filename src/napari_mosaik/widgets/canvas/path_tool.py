@@ -6,7 +6,8 @@ import numpy as np
 from qtpy.QtCore import Signal
 
 from napari_mosaik.view.objects import path_lines
-from napari_mosaik.widgets.canvas.active_tool import CanvasTool, Pointer, ToolHost
+from napari_mosaik.widgets.canvas.active_tool import CanvasTool, ToolHost
+from napari_mosaik.widgets.canvas.mouse import Pointer
 
 __all__ = ["PathTool"]
 
@@ -35,9 +36,13 @@ class PathTool(CanvasTool):
         self.path = [pointer.position_um]
 
     def moved(self, pointer: Pointer) -> None:
-        """Continue and draw it."""
+        """Continue it."""
         if not self.modes[self.mode].pans:
             self.path.append(pointer.position_um)
+
+    def sketch(self) -> None:
+        """Draw it."""
+        if len(self.path) > 1:
             self.show_draft(path_lines(self.path))
 
     def released(self, pointer: Pointer) -> None:

@@ -94,6 +94,10 @@ class CorrectPanel(QWidget):
         self.selected: SelectedObject | None = None
         self._transform: Transform | None = None
         self._busy = False
+        self._early: list[Callable[[], None]] = []
+        """What was clicked or drawn before the record was open."""
+        self._waiting: list[tuple[Callable[[Any], Any], Any]] = []
+        """What came while a correction was being stored."""
         self._state: CorrectionState | None = None
         self.target = QComboBox()
         self.target.addItems(list(CHOICES))
@@ -214,6 +218,8 @@ class CorrectPanel(QWidget):
         if case is None or self._busy:
             return
         target, reader, frame = self.name, self.reader.text().strip(), CORRECTED_FRAMES[self.name]
+        self.tool.take(mode)  # at once: what is drawn before the record is open is kept
+        self._board.show_slide(frame)
         self._busy = True
 
         def work() -> Any:
@@ -225,23 +231,29 @@ class CorrectPanel(QWidget):
                 correction_state(session, None),
             )
 
-        task = self._controller.read("Correction", work, lambda answer: self._opened(mode, answer))
-        task.failed.connect(self._unlock)
+        task = self._controller.read("Correction", work, self._opened)
+        task.failed.connect(self._not_opened)
 
-    def _opened(self, mode: str, answer: tuple[Any, ...]) -> None:
+    def _not_opened(self, *_: Any) -> None:
+        self._busy = False
+        self.stop()
+
+    def _opened(self, answer: tuple[Any, ...]) -> None:
         self._busy = False
         case, session, self._transform, state = answer
         if case is not self._controller.workspace.case or log_of(session).what != self.name:
             session.close()
             return
         self.session = session
-        self.tool.take(mode)
-        self._board.show_slide(CORRECTED_FRAMES[self.name])
         self._board.set_shown(LAYER_TITLES[self.name], True)
         self._show_state(state)
+        early, self._early = self._early, []
+        for act in early:
+            act()
 
     def _unlock(self, *_: Any) -> None:
         self._busy = False
+        self._next()
 
     def stop(self, *_: Any) -> None:
         """End the tool and close the record; all corrections are kept."""
@@ -249,6 +261,8 @@ class CorrectPanel(QWidget):
         if self.session is not None:
             self.session.close()
         self.session, self.selected, self._state = None, None, None
+        self._early.clear()
+        self._waiting.clear()
         for name in (CHOSEN, MADE, GONE):
             self.tool.lines.hide(name)
         self._show()
@@ -270,6 +284,9 @@ class CorrectPanel(QWidget):
 
     # --- acting ---------------------------------------------------------------------------------
     def _clicked(self, place: Any) -> None:
+        if self.session is None:
+            self._early.append(partial(self._clicked, place))
+            return
         at = self._on_section([place])[0]
         if self.tool.mode == "merge" and self.selected is not None:
             one = self.selected
@@ -278,6 +295,9 @@ class CorrectPanel(QWidget):
             self._act(lambda session: None, at)
 
     def _drawn(self, path: Any) -> None:
+        if self.session is None:
+            self._early.append(partial(self._drawn, path))
+            return
         points, mode, chosen = self._on_section(path), self.tool.mode, self.selected
         if mode == "split" and chosen is not None:
             self._act(lambda session: session.split(chosen, points))
@@ -299,7 +319,10 @@ class CorrectPanel(QWidget):
     def _act(self, act: Callable[[Any], Any], at: Any = None) -> None:
         """Change the session in the background, then select the object at a position."""
         session = self.session
-        if session is None or self._busy:
+        if session is None:
+            return
+        if self._busy:
+            self._waiting.append((act, at))
             return
         self._busy = True
         kept = self.selected.place_um if self.selected is not None and at is None else at
@@ -323,6 +346,12 @@ class CorrectPanel(QWidget):
         if self.tool.mode in ("split", "merge") and not state.failed:
             self.tool.take("select")
         self._show_state(state)
+        self._next()
+
+    def _next(self) -> None:
+        """Do what came meanwhile."""
+        if self._waiting and not self._busy:
+            self._act(*self._waiting.pop(0))
 
     def _on_section(self, points: Any) -> Any:
         """Positions on the reference section as (row, column) on the section of the objects, µm."""

@@ -107,7 +107,11 @@ class StainPicker(QWidget):
     def _pick(self, place: Sequence[tuple[float, float]]) -> None:
         """Sample the stain in the background, then change the settings or show the error."""
         case, stain = self._controller.workspace.case, self.tool.mode
-        if case is None or self._busy or stain not in _TITLES:
+        if case is None or stain not in _TITLES:
+            return
+        if self._busy:
+            self._message = "⚠ The pick before is still being sampled; pick again"
+            self._show()
             return
         params: Any = self._controller.workspace.recipe[_STEP]
         self._busy = True

@@ -19,8 +19,9 @@ from napari_mosaik.core import palette
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.view.measurements import Measurement
 from napari_mosaik.view.spec import placement_um
-from napari_mosaik.widgets.canvas.active_tool import CanvasTool, Pointer, ToolHost, ToolMode
+from napari_mosaik.widgets.canvas.active_tool import CanvasTool, ToolHost, ToolMode
 from napari_mosaik.widgets.canvas.camera import look_at
+from napari_mosaik.widgets.canvas.mouse import Pointer
 
 if TYPE_CHECKING:
     import napari
