@@ -27,6 +27,7 @@ def test_a_moved_slide_is_found_again_with_one_click(qtbot, page, case, tmp_path
     shutil.move(tmp_path / "he.tif", moved)
     opened(qtbot, page, case.root)
     assert list(page.lost.buttons) == ["he"]
+    assert "H&E" not in page.contents.text()
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(moved), ""))
     page.lost.buttons["he"].click()
     qtbot.waitUntil(lambda: not page.lost.buttons)
@@ -58,10 +59,14 @@ def test_an_empty_record_is_no_plain_check_mark(qtbot, page, case):
     assert "⚠ the injection record is empty" in page.contents.text()
 
 
-def test_the_cohort_is_listed_as_people_sort(qtbot, page, case, tmp_path):
-    for name in ("B11", "B2"):
-        shutil.copytree(case.root, tmp_path / "cohort" / name)
+def test_the_cohort_is_listed_as_people_sort_whatever_the_names(qtbot, page, case, tmp_path):
+    for folder, name in (("B11", "B11"), ("B2", "B2"), ("copy", "B11")):
+        copy = tmp_path / "cohort" / folder
+        shutil.copytree(case.root, copy)
+        text = (copy / "case.toml").read_text("utf-8")
+        (copy / "case.toml").write_text(text.replace('"A"', f'"{name}"'), "utf-8")
     opened(qtbot, page, tmp_path / "cohort")
-    folders = [page.cohort.item(row).data(256) for row in range(page.cohort.count())]
-    assert [folder.rpartition("/")[2] for folder in folders] == ["B2", "B11"]
-    assert "not run · next: " in page.cohort.item(0).text()
+    lines = [page.cohort.item(row).text().split(" · ") for row in range(page.cohort.count())]
+    assert [line[0] for line in lines] == ["B2", "B11 (copy)", "B11"]
+    assert lines[0][2] == "not run"
+    assert lines[0][3].startswith("next: ")

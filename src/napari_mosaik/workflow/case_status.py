@@ -106,7 +106,8 @@ def cohort_line(root: Path) -> str:
     )
     state = f"{sum(stored)} of {len(STEPS)} steps" if any(stored) else "not run"
     coming = next(waits, "")
-    return " · ".join([case.name, case.patient, state, *([f"next: {coming}"] if coming else [])])
+    name = case.name if case.name == root.name else f"{case.name} ({root.name})"
+    return " · ".join([name, case.patient, state, *([f"next: {coming}"] if coming else [])])
 
 
 def _given_kinds(step: Step[Any]) -> set[str]:

@@ -167,12 +167,13 @@ class CasePage(Page):
     def _show_cohort(self, *_: object) -> None:
         if self.body is None:
             return
-        paths = sorted(self.controller.workspace.cohort, key=lambda path: natural_key(path.name))
+        paths = self.controller.workspace.cohort
+        lines = {path: cohort_line(path) for path in paths}
         self.cohort.clear()
         self.cohort.setVisible(bool(paths))
         self.cohort_title.setVisible(bool(paths))
-        for path in paths:
-            item = QListWidgetItem(cohort_line(path))
+        for path in sorted(paths, key=lambda path: natural_key(lines[path])):
+            item = QListWidgetItem(lines[path])
             item.setData(256, str(path))
             self.cohort.addItem(item)
 
@@ -197,7 +198,7 @@ class LostFiles(QWidget):
             title = STAIN_TITLES.get(key, "PET")
             find = button("Find it…", partial(self._find, key), "Choose the file where it is now")
             line = QWidget()
-            line.setLayout(row(wrapped_label(f"{title} is not at {path}"), find))
+            line.setLayout(row(wrapped_label(f"⊘ {title} is not at {path}"), find))
             self._rows.addWidget(line)
             self.buttons[key] = find
         self.setVisible(bool(self.buttons))
@@ -218,8 +219,10 @@ _SPACING_SOURCES = {
 
 
 def _content_lines(case: Case, doubts: Mapping[str, str]) -> list[str]:
-    lines = []
+    lines, lost = [], lost_files(case)
     for title, key, missing in missing_sources(case):
+        if key in lost:
+            continue  # it has a row with a button
         if missing:
             lines.append(f"⊘ {title}: {missing}")
         elif key in doubts:
