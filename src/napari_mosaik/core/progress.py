@@ -2,20 +2,69 @@
 
 result = yield from subprogress(part(), 0.2, 0.5)       a part of a longer computation
 result = run_to_end(whole(), report)                    the caller that drives it
+
+Between two reports a computation may take long, on several threads.  Whoever can be asked to stop
+says so with `cancellable`; loops call `checkpoint`, which raises `Cancelled` on the threads of a
+computation that is asked to stop.  Nothing else is interrupted: what is stored stays whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import wraps
+from threading import local
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["blocking", "map_progress", "run_to_end", "subprogress"]
+from napari_mosaik.core.errors import Cancelled
+
+__all__ = [
+    "blocking",
+    "cancellable",
+    "checkpoint",
+    "map_progress",
+    "run_to_end",
+    "stop_asked",
+    "subprogress",
+]
 
 T = TypeVar("T")
 P = TypeVar("P")
 Q = TypeVar("Q")
 Args = ParamSpec("Args")
+
+
+_THREAD = local()
+
+
+def _never() -> bool:
+    return False
+
+
+def stop_asked() -> Callable[[], bool]:
+    """What tells whether the computation of this thread is asked to stop; for its other threads."""
+    asked: Callable[[], bool] = getattr(_THREAD, "asked", _never)
+    return asked
+
+
+@contextmanager
+def cancellable(asked: Callable[[], bool]) -> Iterator[None]:
+    """Let `checkpoint` on this thread stop the computation inside as soon as *asked* says so.
+
+    An outer `cancellable` goes on to count, too.
+    """
+    outer = stop_asked()
+    _THREAD.asked = lambda: asked() or outer()
+    try:
+        yield
+    finally:
+        _THREAD.asked = outer
+
+
+def checkpoint() -> None:
+    """Raise `Cancelled` if the computation of this thread is asked to stop; takes a microsecond."""
+    if stop_asked()():
+        raise Cancelled("stopped; nothing was changed")
 
 
 def run_to_end(work: Generator[P, None, T], report: Callable[[P], object] | None = None) -> T:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError, Params, setting
 from napari_mosaik.core.errors import SolverError
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.kinetics.immunokinetic import checked_times
 
 if TYPE_CHECKING:
@@ -256,6 +257,7 @@ def _solve_tiles(
     if times[-1] == 0:
         return out
     for start in range(0, transfer_per_h.size, _BATCH):
+        checkpoint()
         rows = slice(start, start + _BATCH)
         out[rows] = _TileSystem(transfer_per_h[rows], antigen_um[rows], params).solve(times)
     return out

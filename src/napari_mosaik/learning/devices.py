@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import torch
 
 from napari_mosaik.core.errors import MosaikError
+from napari_mosaik.core.progress import checkpoint
 
-__all__ = ["ComputeDevice", "thread_count"]
+__all__ = ["ComputeDevice", "stoppable", "thread_count"]
 
 
 @dataclass(slots=True)
@@ -91,3 +92,13 @@ def thread_count(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def stoppable(network: torch.nn.Module) -> None:
+    """Let a network stop between any two of its layers when its computation is cancelled."""
+    for module in network.modules():
+        module.register_forward_pre_hook(_look)
+
+
+def _look(*_: object) -> None:
+    checkpoint()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_mosaik.learning.devices import stoppable
 from napari_mosaik.predictor.inputs import CODE_CELLS, INVALID_CODE, N_CLASSES
 from napari_mosaik.predictor.multiscale import FRACTIONS, SCALE_TILES
 from napari_mosaik.predictor.params import NetworkParams
@@ -194,6 +195,7 @@ class MosaikNetwork(nn.Module):
         self.register_buffer("window_sd", torch.ones(shape))
         self.register_buffer("curve_mean", torch.zeros(n_times, 3))
         self.register_buffer("curve_sd", torch.ones(n_times, 3))
+        stoppable(self)
 
     def forward(self, windows: Tensor, codes: Tensor, curves: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits (b, 5) and normalised SUV (b,).

@@ -25,6 +25,7 @@ from napari_mosaik.core.colour import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import (
     InverseTransform,
@@ -172,6 +173,7 @@ def candidates_by_content(
                 scale=scale,
                 mirror=mirrored,
             )
+            checkpoint()
             scores[i], shifted = reference.best_shift(image, rotation)
             transforms.append(shifted)
             if i % 20 == 0:

@@ -12,7 +12,7 @@ from scipy import fft
 from napari_mosaik.core.angles import DISTINCT_DEG, angle_difference_deg
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
-from napari_mosaik.core.progress import blocking
+from napari_mosaik.core.progress import blocking, checkpoint
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import (
     InverseTransform,
@@ -284,6 +284,7 @@ def _scan_angles(
     energy = float((target**2).sum())
     scores, inverses = np.empty(angles.size), []
     for i, angle in enumerate(angles):
+        checkpoint()
         forward = Transform.similarity(
             "m", "f", angle_deg=float(angle), scale=scale, mirror=mirrored
         )

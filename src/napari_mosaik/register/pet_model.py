@@ -37,6 +37,7 @@ from threadpoolctl import ThreadpoolController
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import InverseTransform, smoothed_image
 from napari_mosaik.register.params import PetAlignParams
@@ -319,6 +320,7 @@ class PetModel:
 
         *fwhm_um* replaces the resolution of the constructor.
         """
+        checkpoint()
         with self._threads.limit(limits=1, user_api="blas"):
             sums = self._sums(self._design(transform, fwhm_um), self._noise)
             return self._cost(sums, self._noise, self._level)

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from napari_mosaik.core.frame import Transform
-from napari_mosaik.core.progress import blocking, subprogress
+from napari_mosaik.core.progress import blocking, checkpoint, subprogress
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.alignment import (
     Alignment,
@@ -89,6 +89,7 @@ class _SectionPair:
 
     def matched(self, transform: Transform, kind: AlignKind, pixels: int, reach: int) -> Transform:
         """One round of patch matching."""
+        checkpoint()
         matches = match_patches(
             self.moving,
             self.fixed,

@@ -17,6 +17,7 @@ from napari_mosaik.core.colour import EOSIN, HAEMATOXYLIN, WHITE_INTENSITY, stai
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Mask
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment.filters import Float32, box_mean, gaussian, otsu, require_rgb
 from napari_mosaik.segment.masks import (
@@ -204,12 +205,15 @@ class ClassicalNuclei:
         threshold = self.threshold_od
         if threshold is None:
             threshold = estimate_nuclear_threshold(density[::2, ::2], p)
+        checkpoint()
         mask = self._clean(density > np.float32(threshold), spacing_um)
         score = self._score(density, mask, spacing_um)
         seeds = local_maxima(score, mask, disc(p.separation_um / spacing_um)[1:])
+        checkpoint()
         level = _levels(score)
         labels = flood(level, seeds, mask)
         if p.edge_fraction > 0:
+            checkpoint()
             inside = self._to_edge(density, labels, mask, spacing_um)
             labels = flood(level, seeds, self._clean(inside, spacing_um) & mask)
         return renumber(labels, math.ceil(p.min_area_um2 / spacing_um**2))

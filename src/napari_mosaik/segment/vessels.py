@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Mask
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.window import Slices
@@ -189,6 +190,7 @@ def wall_block(
     inner = inner or (slice(0, rgb.shape[0]), slice(0, rgb.shape[1]))
     vectors = staining.stains.matrix
     wall = vessel_wall(rgb, spacing_um, params, staining.threshold, vectors)[inner]
+    checkpoint()
     runs = find_runs(wall if tissue is None else wall & tissue)
     sums = np.zeros((runs.n_objects, len(SUMS)), np.int64)
     if runs.n_objects and any_rule_enabled(params):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Params, Table, setting
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.tiles import IntArray
 
 __all__ = ["Association", "AssociationParams", "associate", "associate_table"]
@@ -158,6 +159,7 @@ def associate_table(
         groups.setdefault(valid[:, column].tobytes(), []).append(column)
     with threadpool_limits(1):
         for which in groups.values():
+            checkpoint()
             keep = valid[:, which[0]]
             part = matrix[keep][:, which]
             found = _group(part, y[keep], centres[keep], params)

@@ -16,6 +16,7 @@ from napari_mosaik.core import (
     TileGrid,
     setting,
 )
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.tiles import IntArray
 
 __all__ = ["MapParams", "inverse_distance", "parameter_map"]
@@ -105,6 +106,7 @@ def inverse_distance(
             continue
         part = columns[valid][:, which]
         for start in range(0, query.shape[0], _CHUNK):
+            checkpoint()
             rows = slice(start, start + _CHUNK)
             index, weight = _weights(points[valid], query[rows], power, n_neighbours)
             for place, column in enumerate(which):

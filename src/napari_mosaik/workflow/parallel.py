@@ -8,9 +8,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from napari_mosaik.core.progress import cancellable, checkpoint, stop_asked
+
 __all__ = ["in_parallel", "n_workers", "one_blas_thread"]
 
 T = TypeVar("T")
+_CHECK_S = 0.05
+"""How often a computation that waits for its threads looks whether it is asked to stop, s."""
 
 
 def n_workers() -> int:
@@ -51,7 +55,7 @@ def in_parallel(
 def _on_threads(work: Callable[[T], object], todo: list[T]) -> Iterator[int]:
     from dask.threaded import get
 
-    stopped = threading.Event()
+    stopped, asked = threading.Event(), stop_asked()
     done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
     def one(index: int) -> None:
@@ -59,7 +63,8 @@ def _on_threads(work: Callable[[T], object], todo: list[T]) -> Iterator[int]:
         if stopped.is_set():
             return
         try:
-            work(todo[index])
+            with cancellable(stopped.is_set), cancellable(asked):
+                work(todo[index])
         except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
             stopped.set()
             done.put(error)
@@ -76,7 +81,7 @@ def _on_threads(work: Callable[[T], object], todo: list[T]) -> Iterator[int]:
     runner.start()
     try:
         for count in range(1, len(todo) + 1):
-            error = done.get()
+            error = _next(done)
             if error is not None:
                 raise error
             yield count
@@ -84,6 +89,14 @@ def _on_threads(work: Callable[[T], object], todo: list[T]) -> Iterator[int]:
         # Wait for running items: they may write to files that the caller removes next.
         stopped.set()
         runner.join()
+
+
+def _next(done: queue.SimpleQueue[Exception | None]) -> Exception | None:
+    """What the next finished item says, unless the computation is asked to stop before."""
+    while True:
+        checkpoint()
+        with contextlib.suppress(queue.Empty):
+            return done.get(timeout=_CHECK_S)
 
 
 def _on_cluster(work: Callable[[T], object], todo: list[T], scheduler: str) -> Iterator[int]:

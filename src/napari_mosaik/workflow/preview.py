@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 from napari_mosaik.core.artifact import Artifact, Progress, Source
 from napari_mosaik.core.errors import Cancelled, InputError
 from napari_mosaik.core.params import Params, digest
-from napari_mosaik.core.progress import run_to_end
+from napari_mosaik.core.progress import cancellable, run_to_end
 from napari_mosaik.core.recent import RecentValues
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.block_work import MemoryWork
@@ -110,7 +110,8 @@ def preview(
                 raise Cancelled(f"the preview of '{step.title}' was cancelled")
 
         check()
-        return Preview(run_to_end(body, check), region, whole)
+        with cancellable(stop):
+            return Preview(run_to_end(body, check), region, whole)
 
 
 def _available(case: Case, entry: Artifact[Any] | Source) -> bool:

@@ -25,7 +25,7 @@ from torch.nn import functional
 from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.learning.devices import ComputeDevice
+from napari_mosaik.learning.devices import ComputeDevice, stoppable
 from napari_mosaik.segment.filters import Float32
 from napari_mosaik.segment.model_files import read_card, save_weights, weights_digest
 from napari_mosaik.segment.pixel_features import reduce_rgb
@@ -128,6 +128,7 @@ class TissueNetwork(nn.Module):
             channels = width
         self.decoder = nn.Sequential(*stages)
         self.head = nn.Conv2d(channels, n_classes, 1)
+        stoppable(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes, rows, columns) of images (n, 3, rows, columns), dimensionless."""

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError, MosaikError
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.segment.filters import Float32, require_rgb
 from napari_mosaik.segment.masks import Labels, renumber
@@ -162,6 +163,7 @@ class StarDistNuclei:
             return _nothing(self.weights.architecture.rays)
         scaled = (values.astype(np.float32) - np.float32(low)) / np.float32(high - low)
         prob, dist = self._maps(scaled)
+        checkpoint()
         shape = (values.shape[0], values.shape[1])
         points, scores, rays = keep_best(prob, dist, shape, self.prob_threshold, self.nms_threshold)
         return points, scores, rays + np.float32(self.weights.outline_um / self.spacing_um)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.segment.filters import Float32
 
 __all__ = [
@@ -130,6 +131,7 @@ class StarDistNetwork(nn.Module):
         return self._relu(f"up_level_{n}_no_2", self._relu(f"up_level_{n}_no_0", x))
 
     def _relu(self, name: str, x: Tensor) -> Tensor:
+        checkpoint()
         return functional.relu(self.layers[name](x), inplace=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mosaik.core import Cancelled, MosaikError, Progress
-from napari_mosaik.core.progress import run_to_end
+from napari_mosaik.core.progress import cancellable, run_to_end
 from napari_mosaik.core.thread_priority import COMPUTING, step_back
 
 __all__ = ["Job", "Problem", "Report", "Task", "problem_of"]
@@ -137,7 +137,7 @@ class Job(QObject):
         self._thread.start()
 
     def cancel(self) -> None:
-        """Stop at the next progress report; ``cancelling`` is emitted at once."""
+        """Stop at the next checkpoint; ``cancelling`` is emitted at once."""
         if not self.stopping:
             self.stopping = True
             self._stop.set()
@@ -157,7 +157,8 @@ class Job(QObject):
         step_back(COMPUTING)
         generator = self._steps()
         self._check()
-        return run_to_end(generator, self._take)
+        with cancellable(self._stop.is_set):
+            return run_to_end(generator, self._take)
 
     def _take(self, latest: tuple[str, Progress]) -> None:
         self._latest = latest

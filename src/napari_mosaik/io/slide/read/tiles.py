@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_mosaik.core import InputError
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.window import overlap_slices
 from napari_mosaik.io.slide.pyramid.virtual import VirtualPyramidSource
 from napari_mosaik.io.slide.read.cache import PixelCache, shared_cache
@@ -195,6 +196,7 @@ class TileReader:
         stored = self._source.levels[level]
         if stored.virtual:  # made from tiles that come through here
             return self._source.tile(level, i, j)
+        checkpoint()
         row, column = i * stored.tile[0], j * stored.tile[1]
         need = (min(stored.tile[0], stored.shape[0] - row),
                 min(stored.tile[1], stored.shape[1] - column))  # fmt: skip
