@@ -712,3 +712,45 @@ def test_a_case_that_cannot_be_written_is_one_clear_line(stored, capsys, monkeyp
     code, _, err = told(capsys, "run", stored.root, "--step", "first", "--force")
     assert (code, err.count("napari-mosaik: ")) == (2, 1)
     assert "the disk is read-only" in err
+
+
+def test_two_writers_of_one_case_keep_each_other_s_changes(cohort):
+    one, other = Case(cohort / "A2"), Case(cohort / "A2")
+    he, cd34 = one.file.slides["he"], one.file.slides["cd34"]
+    one.update(patient="p9", slides={**one.file.slides, "he": he.spaced((0.9, 0.9), "user")})
+    other.update(slides={**other.file.slides, "cd34": cd34.spaced((0.8, 0.8), "user")})
+    kept = Case(cohort / "A2").file
+    assert kept.patient == "p9"
+    assert kept.slides["he"].spacing_um == (0.9, 0.9)
+    assert kept.slides["cd34"].spacing_um == (0.8, 0.8)
+    assert other.file == kept
+
+
+# --- values edited by hand ------------------------------------------------------------------------
+def test_a_pixel_size_that_contradicts_the_header_is_refused_with_both(cohort, capsys):
+    path = cohort / "A2" / "case.toml"
+    text = path.read_text("utf-8")
+    size = Case(cohort / "A2").file.slides["he"].spacing_um
+    path.write_text(text.replace(f"{size[0]}", "0.25", 1), "utf-8")
+    assert Case(cohort / "A2").file.slides["he"].spacing_source == "header"
+    state = case_status(Case(cohort / "A2")).states["tissue_he"]
+    assert state.word == "blocked"
+    assert "0.25" in state.reason
+    assert f"{size[0]:g} x" in state.reason
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_setting_that_is_no_number_is_refused(cohort, capsys, value):
+    (cohort / "A2" / "recipe.toml").write_text(f"[vessels]\nmin_area_um2 = {value}\n", "utf-8")
+    code, _, err = told(capsys, "status", cohort / "A2")
+    assert code == 2
+    assert "min_area_um2" in err
+
+
+@pytest.mark.parametrize("path", ['""', r'"a\u0000b"', '"' + "x" * 5000 + '"', '"."', '"/"'])
+def test_a_path_that_leads_nowhere_blocks_its_steps_only(case, capsys, path):
+    text = f'name = "B11"\n[slides.he]\npath = {path}\nspacing_um = [0.5, 0.5]\n'
+    (case.root / "case.toml").write_text(text + '[pet]\npaths = ["pet.dcm"]\n', "utf-8")
+    code, out, _ = told(capsys, "status", case.root, "--json")
+    assert code == 0
+    assert json.loads(out)["B11"]["steps"]["tissue_he"]["state"] == "blocked"

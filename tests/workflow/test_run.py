@@ -81,7 +81,7 @@ def test_an_optional_input_that_comes_later_counts(chain, case):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.SlideSource, "digest", lambda *_: "digest")
-        case.update(slides={"cd34": {"path": "cd34.png"}})
+        case.update(slides={"cd34": {"path": "cd34.png", "spacing_um": (0.5, 0.5)}})
         assert words(case) == {"first": "done", "extra": "missing", "last": "stale"}
         run_all(case)
         assert case.store.read(LAST) == {"sum": 2 * sum(range(40)) + 1}
@@ -92,7 +92,7 @@ def test_an_optional_input_that_is_gone_is_not_used(chain, case, monkeypatch):
 
     monkeypatch.setattr(module.SlideSource, "digest", lambda *_: "digest")
     (case.root / "cd34.png").write_bytes(b"x")
-    case.update(slides={"cd34": {"path": "cd34.png"}})
+    case.update(slides={"cd34": {"path": "cd34.png", "spacing_um": (0.5, 0.5)}})
     run_all(case)
     assert case.store.read(LAST) == {"sum": 2 * sum(range(40)) + 1}
     (case.root / "cd34.png").unlink()

@@ -60,7 +60,7 @@ def digest(value: Any) -> str:
 class Params(BaseModel):
     """Frozen, validated settings of one step."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def digest(self) -> str:
         """Digest of all values; equal values give equal digests."""

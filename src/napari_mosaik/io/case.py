@@ -55,7 +55,7 @@ Row = tuple[float, float, float]
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SlideEntry(_Entry):
@@ -172,6 +172,11 @@ class CaseFile(_Entry):
         entry = self.slide(key)
         return () if entry is None else (entry.path,)
 
+    def shown(self, key: str) -> Any:
+        """What of an entry decides on what a slide ("he") or the PET ("pet") shows."""
+        entry = self.slide(key)
+        return self.pet if entry is None else (entry.path, entry.icc)
+
     def moved(self, new: Callable[[str], str]) -> Self:
         """The same content with other paths."""
         slides = {
@@ -221,6 +226,14 @@ def _fields(kind: Any, table: Sequence[str]) -> list[str]:
     return list((kinds.get(table[0], kind) if table else kind).model_fields)
 
 
+def _merged(seen: Any, now: Any, new: Any) -> Any:
+    """A changed field; of a table only the entries that differ from those that were *seen*."""
+    if not isinstance(seen, Mapping) or not isinstance(new, Mapping):
+        return new
+    kept = {key: value for key, value in now.items() if key in new or key not in seen}
+    return kept | {key: value for key, value in new.items() if seen.get(key) != value}
+
+
 def _toml_ready(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _toml_ready(item) for key, item in value.items() if item is not None}
@@ -259,20 +272,25 @@ class Case:
             yield
 
     def update(self, **changes: Any) -> None:
-        """Change fields of ``case.toml``, atomically."""
-        values = {**self.file.values(), **changes}
-        try:
-            changed = CaseFile.model_validate(values)
-        except ValidationError as error:
-            raise InputError(_first_fault(error, CaseFile)) from error
-        before, self.file = self.file, self._anchored(changed)
-        try:
-            with self.writing():
-                self._identify(before)
+        """Change fields of ``case.toml``, atomically; what others changed meanwhile is kept."""
+        with self.writing():
+            now = CaseFile.read(self.root / CASE_FILE)
+            own = {
+                name: _merged(getattr(self.file, name), getattr(now, name), value)
+                for name, value in changes.items()
+            }
+            try:
+                changed = CaseFile.model_validate({**now.values(), **own})
+            except ValidationError as error:
+                raise InputError(_first_fault(error, CaseFile)) from error
+            before, self.file = self.file, now
+            try:
+                self.file = self._anchored(changed)
+                self._identify(now)
                 write_bytes(self.root / CASE_FILE, self.file.text().encode())
-        except BaseException:
-            self.file = before
-            raise
+            except BaseException:
+                self.file = before
+                raise
 
     def _anchored(self, file: CaseFile) -> CaseFile:
         """The content with paths as they are stored; a path that leads nowhere stays as it is."""
@@ -294,7 +312,7 @@ class Case:
         """Note what each slide and the PET is, where this is not known or its file changed."""
         known = dict(self.file.identity)
         for key in (*self.file.slides, "pet"):
-            if key not in known or self.file.paths(key) != before.paths(key):
+            if key not in known or self.file.shown(key) != before.shown(key):
                 known.pop(key, None)
                 with contextlib.suppress(MosaikError, OSError):
                     known[key] = self.identity(key)
@@ -348,7 +366,16 @@ class Case:
         """Open one slide; its frame is the stain."""
         entry = self._entry(stain)
         given = entry.spacing_source != "header"
-        return self._opened_as(stain, entry.spacing_um if given else None, entry.spacing_source)
+        slide = self._opened_as(stain, entry.spacing_um if given else None, entry.spacing_source)
+        found, stored = slide.lattice.spacing_um, entry.spacing_um or slide.lattice.spacing_um
+        if not given and any(abs(a - b) > 1e-3 * b for a, b in zip(found, stored, strict=True)):
+            slide.close()
+            raise InputError(
+                f"{self.root / CASE_FILE}: slides.{stain}.spacing_um is {stored[0]:g} x "
+                f"{stored[1]:g} µm, but the header of {entry.path} states {found[0]:g} x "
+                f'{found[1]:g} µm; remove spacing_um, or write spacing_source = "user" to use it'
+            )
+        return slide
 
     def _opened_as(
         self, stain: str, spacing_um: tuple[float, float] | None, source: SpacingSource
@@ -488,7 +515,7 @@ def _is_there(path: Path) -> bool:
     """Whether a file exists; one that may not be looked at does, and whoever reads it says so."""
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a path with a zero byte
         return False
     except OSError:
         return True

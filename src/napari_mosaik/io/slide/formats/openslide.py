@@ -264,7 +264,7 @@ def _check_within(source: OpenSlideSource, largest: tuple[int, int]) -> None:
 
 
 def _open_folder(path: Path) -> OpenedFormat | None:
-    beside = path.with_name(f"{path.name}.mrxs")
+    beside = path.parent / f"{path.name}.mrxs"
     if beside.is_file():
         raise InputError(f"{path.name} holds the pixels of a MIRAX slide; give {beside.name}")
     file = _dicom_slide(path)
