@@ -8,10 +8,12 @@ import tifffile
 from scipy import ndimage
 
 from napari_mosaik.cli.app import run_command
+from napari_mosaik.core.catalogue import NUCLEUS_OBJECTS
 from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.table import Table
-from napari_mosaik.io import open_slide
+from napari_mosaik.io import Case, open_slide
 from napari_mosaik.segment.plausible import (
     cell_doubts,
     class_doubts,
@@ -20,6 +22,10 @@ from napari_mosaik.segment.plausible import (
 )
 from napari_mosaik.tissue import tissue_mask
 from napari_mosaik.tissue.empty import empty_reason
+from napari_mosaik.workflow.preview import preview
+from napari_mosaik.workflow.recipe import read_recipe
+from napari_mosaik.workflow.run import run
+from napari_mosaik.workflow.steps import step_named
 
 PALE, HE, PINK = (220, 218, 229), (180, 120, 170), (214, 170, 200)
 DARK = {"brown": (100, 60, 30), "purple": (70, 30, 110), "blood": (170, 40, 50)}
@@ -302,3 +308,57 @@ def test_a_class_without_area_and_an_empty_parameter_raise_a_doubt():
         {"full": np.ones(3), "empty": np.full(3, np.nan), "some": np.array([1, np.nan, 2])}
     )
     assert column_doubts(table) == ["no tile has a value of empty"]
+
+
+# --- a case -----------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def he_only(tmp_path_factory):
+    """A case of a single H&E slide (1,400 x 1,200 pixels of 0.5 µm) with glass around it."""
+    root = tmp_path_factory.mktemp("case") / "H1"
+    slide = root.parent / "he.tif"
+    rng, shape = np.random.default_rng(2), (1400, 1200)
+    section = ellipse(shape, (700, 600), (640, 540))
+    picture = paint(glass(shape), section, PINK, 8)
+    y, x = np.mgrid[-9:10, -9:10]
+    for row, column in rng.uniform((100, 100), (1300, 1100), (3500, 2)).astype(int):
+        if section[row, column]:
+            a, b = rng.uniform(4, 8, 2)
+            spot = (y / a) ** 2 + (x / b) ** 2 < 1
+            picture[row - 9 : row + 10, column - 9 : column + 10][spot] = (90, 60, 140)
+    picture = ndimage.gaussian_filter(picture, (1, 1, 0))
+    tifffile.imwrite(slide, eight_bit(picture), tile=(256, 256), photometric="rgb")
+    assert run_command(["new", str(root), "--he", str(slide), "--spacing-he", "0.5"]) == 0
+    return root
+
+
+def test_a_single_he_slide_goes_as_far_as_it_can(he_only, capsys):
+    assert run_command(["run", str(he_only), "--json"]) == 0
+    capsys.readouterr()
+    assert run_command(["status", str(he_only), "--json"]) == 0
+    steps = json.loads(capsys.readouterr().out)["H1"]["steps"]
+    done = {name for name, one in steps.items() if one["state"] == "done"}
+    assert done >= {"tissue_he", "stain", "nuclei", "correct_nuclei"}
+    blocked = {name: one["reason"] for name, one in steps.items() if one["state"] == "blocked"}
+    assert blocked["vessels"] == "no CD34 slide given"
+    assert blocked["suv"] == "no PET given"
+    assert "train one" in blocked["classes"]
+    assert done | set(blocked) == set(steps)
+    assert run_command(["report", str(he_only)]) == 0
+
+
+@pytest.mark.parametrize("method", ["stardist", "classical"])
+@pytest.mark.parametrize("corner", [(203.0, 171.0), (310.0, 240.0)])
+def test_a_preview_of_nuclei_is_the_run(he_only, method, corner):
+    step = step_named("nuclei")
+    case = Case(he_only)
+    params = read_recipe(case.root)["nuclei"].model_copy(update={"method": method})
+    run_to_end(run(case, step, params, force=True))
+    shown = preview(case, step, params, (corner, (150.0, 190.0))).results[NUCLEUS_OBJECTS]
+    whole = case.store.read(NUCLEUS_OBJECTS)
+    points, low, size = whole.points_um(), np.array(corner), np.array([150.0, 190.0])
+    inside = ((points >= low) & (points < low + size)).all(axis=1)
+    assert np.count_nonzero(inside) > 40
+    key = np.lexsort(points[inside].T), np.lexsort(shown.points_um().T)
+    np.testing.assert_allclose(points[inside][key[0]], shown.points_um()[key[1]], atol=0.5)
+    areas = whole["area_um2"][inside][key[0]], shown["area_um2"][key[1]]
+    assert np.mean(areas[0] == areas[1]) > 0.98  # where blocks meet, overlaps are drawn once

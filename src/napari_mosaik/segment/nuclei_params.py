@@ -126,3 +126,8 @@ class NucleiParams(Params):
     def read_spacing_um(self) -> float:
         """Pixel size at which a slide is read, µm: that of the network, or the setting."""
         return self.spacing_um if self.method == "classical" else NETWORK_SPACING_UM
+
+    @property
+    def preview_margin_um(self) -> float:
+        """How far beyond a region its nuclei depend on the pixels, µm: the halo of the method."""
+        return 40.0 if self.method == "classical" else 176 * NETWORK_SPACING_UM

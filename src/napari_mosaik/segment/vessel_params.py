@@ -219,3 +219,8 @@ class VesselParams(FalsePositiveFilter):
         unit="µm²",
         ge=0,
     )
+
+    @property
+    def preview_margin_um(self) -> float:
+        """How far beyond a region a preview looks, so that the vessels in it are whole, µm."""
+        return 100.0

@@ -1,8 +1,9 @@
 """Run a step on the visible region of a slide, so that its settings can be tuned by eye.
 
 The body that runs on the whole slide runs on a region of it: its thresholds still come from the
-whole slide, its pass is limited to the region, and its results stay in memory.  Objects that touch
-the edge of the region are cut there.
+whole slide, its pass is limited to the region, and its results stay in memory.  The pass goes a
+little beyond the region, on the pixels of the run's own grid, and the objects with their centroid
+in the region are kept: they are those of the run.
 
 What does not change while a setting is tuned is kept in a `PreviewMemory` from one preview to the
 next: the opened slide, the pixels of the region, values of the whole slide.
@@ -10,18 +11,24 @@ next: the opened slide, the pixels of the region, values of the whole slide.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Collection, Generator, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
+
+import numpy as np
 
 from napari_mosaik.core.artifact import Artifact, Progress, Source
 from napari_mosaik.core.errors import Cancelled, InputError
 from napari_mosaik.core.params import Params, digest
 from napari_mosaik.core.progress import cancellable, run_to_end
+from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.recent import RecentValues
+from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.block_work import MemoryWork
 from napari_mosaik.workflow.slide_part import SlidePart
@@ -30,7 +37,7 @@ from napari_mosaik.workflow.step_context import BlockArrays, BlockResults, CaseI
 
 if TYPE_CHECKING:
     from napari_mosaik.core.frame import Lattice
-    from napari_mosaik.core.raster import LabelImage, Raster
+    from napari_mosaik.core.raster import Raster
     from napari_mosaik.io.slide import Slide, SlideBlocks
     from napari_mosaik.io.slide.types.tiles import RegionUm, View
 
@@ -39,6 +46,8 @@ __all__ = ["MAX_PREVIEW_PX", "Preview", "PreviewMemory", "RegionUm", "preview"]
 T = TypeVar("T")
 MAX_PREVIEW_PX = 1536
 """A preview covers at most this many pixels of the step along each axis."""
+_GRID_PX = 64
+"""Pixels between the places where a region may begin: a multiple of the grid of any network."""
 _BLOCK_PX = 512
 """Small blocks, so that all cores have some."""
 
@@ -50,7 +59,8 @@ class Preview:
     Parameters
     ----------
     results
-        By artifact, as the step returns them; label images and tables cover the region alone.
+        By artifact, as the step returns them; label images and tables hold the objects with their
+        centroid in the region.
     region
         Origin and size (row, column) of the region in µm of the slide.
     whole
@@ -102,7 +112,9 @@ def preview(
         PreviewMemory() if memory is None else nullcontext(memory) as kept,
     ):
         kept.keep_for(case, step, unavailable)
-        context = RegionContext(case, step, Path(folder), region, unavailable, kept)
+        slide = kept.slide(step.previews, lambda: case.slide(step.previews))
+        around = _around(slide, params, region)
+        context = RegionContext(case, step, Path(folder), around, unavailable, kept)
         body = step.body(context, params)
 
         def check(progress: Progress | None = None) -> None:
@@ -111,7 +123,8 @@ def preview(
 
         check()
         with cancellable(stop):
-            return Preview(run_to_end(body, check), region, whole)
+            results = run_to_end(body, check)
+        return Preview(_inside(step, results, region), region, whole)
 
 
 def _available(case: Case, entry: Artifact[Any] | Source) -> bool:
@@ -123,8 +136,7 @@ def _available(case: Case, entry: Artifact[Any] | Source) -> bool:
 def _centre(case: Case, step: Step[Any], params: Params, region: RegionUm) -> tuple[RegionUm, bool]:
     """The region, or the largest part of its centre that is not too much work."""
     native = max(case.spacing_um(step.previews))
-    spacing_um = getattr(params, "read_spacing_um", getattr(params, "spacing_um", native))
-    longest = MAX_PREVIEW_PX * max(native, float(spacing_um))
+    longest = MAX_PREVIEW_PX * max(native, _read_spacing_um(params, native))
     origin, size = [*region[0]], [*region[1]]
     for axis in (0, 1):
         if size[axis] > longest:
@@ -132,6 +144,44 @@ def _centre(case: Case, step: Step[Any], params: Params, region: RegionUm) -> tu
             size[axis] = longest
     cut = ((origin[0], origin[1]), (size[0], size[1]))
     return cut, cut == region
+
+
+def _read_spacing_um(params: Params, native_um: float) -> float:
+    return float(getattr(params, "read_spacing_um", getattr(params, "spacing_um", native_um)))
+
+
+def _around(slide: Slide, params: Params, region: RegionUm) -> RegionUm:
+    """A region with the margin that its objects need, on the grid that networks have in a run."""
+    spacing_um = slide.nearest_spacing_um(_read_spacing_um(params, max(slide.lattice.spacing_um)))
+    margin_um = float(getattr(params, "preview_margin_um", 0.0))
+    origin, size = [], []
+    for axis, pixel_um in enumerate(spacing_um):
+        unit, zero = _GRID_PX * pixel_um, slide.lattice.origin_um[axis]
+        low = region[0][axis] - margin_um - zero
+        high = low + region[1][axis] + 2 * margin_um
+        first = max(0, math.floor(low / unit + 1e-6)) * unit
+        origin.append(zero + first)
+        last = math.ceil(high / unit - 1e-6) * unit
+        size.append(min(last, slide.lattice.extent_um[axis]) - first)
+    return (origin[0], origin[1]), (size[0], size[1])
+
+
+def _inside(
+    step: Step[Any], results: Mapping[Artifact[Any], Any], region: RegionUm
+) -> dict[Artifact[Any], Any]:
+    """The objects with their centroid in a region; each table follows the labels of its objects."""
+    kept = dict(results)
+    low = np.asarray(region[0])
+    for image, table in pairwise(step.writes):
+        labels, objects = results[image], results[table]
+        if isinstance(labels, LabelImage) and isinstance(objects, Table) and len(objects):
+            points = objects.points_um()
+            rows = np.flatnonzero(((points >= low) & (points < low + region[1])).all(axis=1))
+            numbers = np.zeros(len(objects) + 1, labels.values.dtype)
+            numbers[rows + 1] = np.arange(1, rows.size + 1)
+            kept[image] = LabelImage(numbers[labels.array()], labels.lattice, labels.names)
+            kept[table] = objects.rows(rows)
+    return kept
 
 
 @final
