@@ -29,7 +29,7 @@ from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.pet_records import InjectionRecord
 from napari_mosaik.core.text import natural_key
 
-__all__ = ["commands", "open_cases", "run_case"]
+__all__ = ["commands", "one_case", "open_cases", "run_case"]
 
 _INJECTION = (
     "nuclide",
@@ -51,6 +51,14 @@ def open_cases(paths: list[Path]) -> list[Any]:
     from napari_mosaik.io import Case, find_cases
 
     return [Case(path) for path in find_cases(paths)]
+
+
+def one_case(path: Path) -> Any:
+    """The case in a folder; a cohort of several raises `InputError`."""
+    found = open_cases([path])
+    if len(found) > 1:
+        raise InputError(f"{path} is a cohort of {len(found)} cases; give one case folder")
+    return found[0]
 
 
 @example_command(commands, "sample", "sample cohort --size tiny")

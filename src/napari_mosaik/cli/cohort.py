@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from napari_mosaik.cli.case import open_cases, run_case
+from napari_mosaik.cli.case import one_case, open_cases, run_case
 from napari_mosaik.cli.common import (
     CaseFolder,
     CaseFolders,
@@ -161,7 +161,7 @@ def predict(
     from napari_mosaik.workflow.case_status import case_status
     from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 
-    (found,) = open_cases([case])[:1]
+    found = one_case(case)
     if model:
         with found.writing():
             write_recipe(found.root, changed(read_recipe(found.root), "predict", model=model))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_mosaik.cli.case import open_cases
+from napari_mosaik.cli.case import one_case
 from napari_mosaik.cli.common import (
     CaseFolder,
     JsonOutput,
@@ -33,13 +33,6 @@ annotate = command_group(
 commands.add_typer(annotate)
 
 
-def _case(path: Path) -> Any:
-    found = open_cases([path])
-    if len(found) > 1:
-        raise InputError(f"{path} is a cohort of {len(found)} cases; give one case folder")
-    return found[0]
-
-
 @example_command(commands, "report", "report B12 --out B12.html")
 def report(
     case: CaseFolder,
@@ -50,7 +43,7 @@ def report(
     """Write the case's report: figures, maps, metrics beside baselines, verification."""
     from napari_mosaik.view.report.content import write_case_report
 
-    typer.echo(write_case_report(_case(case), out))
+    typer.echo(write_case_report(one_case(case), out))
 
 
 def open_window(case: Path) -> None:
@@ -71,6 +64,7 @@ def open_window(case: Path) -> None:
         ) from error
     if problem := display_problem():
         raise InputError(f"the window cannot open: {problem}. `report` works without a display")
+
     from napari_mosaik.widgets import show_case
 
     show_case(case)
@@ -79,7 +73,7 @@ def open_window(case: Path) -> None:
 @example_command(commands, "view", "view B12")
 def view(case: CaseFolder) -> None:
     """Open the case in napari."""
-    open_window(_case(case).root)
+    open_window(one_case(case).root)
 
 
 @example_command(annotate, "import", "annotate import B12 he.geojson")
@@ -91,7 +85,7 @@ def import_(
     """Import annotations from a GeoJSON file. They replace those of the case."""
     from napari_mosaik.io import read_geojson, write_geojson
 
-    found = _case(case)
+    found = one_case(case)
     with found.slide(slide) as opened:
         lattice = opened.lattice
     shapes = read_geojson(file, lattice)
@@ -114,7 +108,7 @@ def export(
     from napari_mosaik.io import write_geojson
     from napari_mosaik.workflow.given_alignment import shapes_on_reference
 
-    found = _case(case)
+    found = one_case(case)
     shapes, stain = found.annotations(slide), str(slide)
     if not shapes:
         raise InputError(f"case {found.name} has no annotations on {slide}")
@@ -130,7 +124,7 @@ def review_queue(case: CaseFolder, json: JsonOutput = False) -> None:
     """List the tiles by review priority, with the reason for each."""
     from napari_mosaik.workflow.annotations import review_queue as tiles_to_review
 
-    found = _case(case)
+    found = one_case(case)
     items = tiles_to_review(found)
     if json:
         print_json({"case": found.name, "tiles": items})
@@ -148,7 +142,7 @@ def agreement(case: CaseFolder, json: JsonOutput = False) -> None:
     """Compare the readers of a case: kappa, and Dice per tissue class."""
     from napari_mosaik.workflow.annotations import reader_agreement
 
-    found = _case(case)
+    found = one_case(case)
     result = reader_agreement(found)
     if json:
         print_json(result)
@@ -179,7 +173,7 @@ def qa(
     from napari_mosaik.io.files import write_bytes
     from napari_mosaik.workflow.segmentation_qa import qa_records, qa_records_csv
 
-    found = _case(case)
+    found = one_case(case)
     records = qa_records(found)
     if csv is not None:
         write_bytes(csv, qa_records_csv(records).encode())
@@ -210,7 +204,7 @@ def corrections(case: CaseFolder, json: JsonOutput = False) -> None:
     """List the manual corrections, and whether the results include them."""
     from napari_mosaik.workflow.corrections import correction_records
 
-    found = _case(case)
+    found = one_case(case)
     records = correction_records(found)
     if json:
         print_json({"case": found.name, "corrections": records})
