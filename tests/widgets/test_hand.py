@@ -2,8 +2,18 @@
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import (
+    QAbstractSlider,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QLineEdit,
+    QScrollBar,
+    QSpinBox,
+    QTabBar,
+)
 from shapely.geometry import Polygon
 
 from tests.widgets.test_tools import Hand
@@ -133,3 +143,59 @@ def test_a_stroke_without_its_slide_says_so(qtbot, dock, drawing, monkeypatch):
     monkeypatch.setattr(drawing.board, "slide_layer", lambda stain: None)
     hand.drag(circle(middle_of(dock), 10))
     assert "still being opened" in said[0]
+
+
+def test_the_wheel_over_a_field_scrolls_the_page_and_changes_nothing(qtbot, dock, opened, cohort):
+    opened(dock, cohort)
+    qtbot.waitUntil(lambda: bool(dock.workspace.states))
+    dock.show_annotate()
+    for page in dock._all_pages():
+        page.set_open(True)
+    page = dock.pages["Vessels"]
+    dock.tabs.setCurrentWidget(dock.page_area)
+    late = Touched()  # a field that comes when the page is already there
+    page.layout().addWidget(late)
+    qtbot.waitUntil(lambda: bool(late.property("mosaik_calm_wheel")))
+    kinds = QAbstractSpinBox, QComboBox, QAbstractSlider, QTabBar
+    fields = [f for kind in kinds for f in dock.findChildren(kind) if not isinstance(f, QScrollBar)]
+    assert len(fields) > 60
+    focus = QApplication.focusWidget()
+    if focus is not None:
+        focus.clearFocus()
+
+    def values():
+        return [(f.text if hasattr(f, "text") else getattr(f, "value", None) or f.currentIndex)()
+                if not isinstance(f, QTabBar) else f.currentIndex() for f in fields]  # fmt: skip
+
+    before = values()
+    for field in fields:
+        assert field.focusPolicy() != Qt.FocusPolicy.WheelFocus
+        for delta in (-120, 120, -480):
+            for widget in (field, *field.findChildren(QLineEdit)):
+                wheel(widget, delta)
+    changed = [f for f, was, now in zip(fields, before, values(), strict=True) if was != now]
+    assert not changed
+    field = next(f for f in page.findChildren(QAbstractSpinBox) if f.isEnabled())
+    assert not wheel(field, -120)  # it is left to the page
+    late.touched = True
+    late.setValue(3)
+    assert wheel(late, 120)
+    assert late.value() == 4
+
+
+class Touched(QSpinBox):
+    """A field that has the focus when a test says so: without a window manager none has."""
+
+    touched = False
+
+    def hasFocus(self):
+        return self.touched
+
+
+def wheel(widget, delta):
+    at = QPointF(widget.rect().center())
+    event = QWheelEvent(at, QPointF(widget.mapToGlobal(at)), QPoint(), QPoint(0, delta),
+                        Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
+                        Qt.ScrollPhase.NoScrollPhase, False)  # fmt: skip
+    QApplication.sendEvent(widget, event)
+    return event.isAccepted()

@@ -17,6 +17,7 @@ from napari_mosaik.widgets.base.controls import (
     Collapsible,
     JobBar,
     button,
+    calm_wheel,
     column,
     row,
     scrolled,
@@ -77,6 +78,7 @@ class MosaikDock(QWidget):
         self.bar = JobBar(self.controller, {step.name: step.title for step in STEPS})
         self._build()
         self._connect()
+        calm_wheel(self)
         add_help_actions(napari_viewer)
         self._show_case()
 

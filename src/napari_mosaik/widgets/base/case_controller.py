@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import qdebounced
 
 from napari_mosaik.core import InputError, MosaikError, Params
 from napari_mosaik.core.catalogue import STAIN_TITLES
@@ -48,10 +49,7 @@ class CaseController(QObject):
         self._generation = 0
         self._announced: set[str] = set()  # steps of the running job whose results were shown
         self._tasks: set[Task] = set()
-        self._calm = QTimer(self)
-        self._calm.setSingleShot(True)
-        self._calm.setInterval(_CALM_MS)
-        self._calm.timeout.connect(self.refresh)
+        self._refresh_soon = qdebounced(self.refresh, timeout=_CALM_MS, parent=self)
 
     # --- background -----------------------------------------------------------------------------
     def read(self, action: str, work: Callable[[], _T], then: Callable[[_T], None]) -> Task:
@@ -106,7 +104,7 @@ class CaseController(QObject):
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Stop all background work; called when the window closes."""
-        self._calm.stop()
+        self._refresh_soon.cancel()
         self._generation += 1
         job = self.workspace.job
         if job is not None:
@@ -246,7 +244,7 @@ class CaseController(QObject):
         case, recipe = self.workspace.case, dict(self.workspace.recipe)
         if case is None:
             return
-        self._calm.stop()
+        self._refresh_soon.cancel()
         self._generation += 1
         generation = self._generation
 
@@ -267,7 +265,7 @@ class CaseController(QObject):
         """Set the settings of a step; its results and those that depend on it become stale."""
         if self.workspace.recipe.get(step) != params:
             self.workspace.recipe = {**self.workspace.recipe, step: params}
-            self._calm.start()
+            self._refresh_soon()
 
     # --- running --------------------------------------------------------------------------------
     def run_steps(self, names: Sequence[str]) -> Job | None:

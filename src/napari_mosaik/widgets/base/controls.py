@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, Signal
 from qtpy.QtGui import QColor, QGuiApplication
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QAbstractSlider,
+    QAbstractSpinBox,
     QComboBox,
     QFrame,
     QHBoxLayout,
@@ -17,13 +19,16 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QScrollBar,
     QSizePolicy,
+    QTabBar,
     QTableWidget,
     QTableWidgetItem,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import qdebounced
 
 from napari_mosaik.core import palette
 from napari_mosaik.view.formatting import duration
@@ -35,6 +40,7 @@ __all__ = [
     "Collapsible",
     "JobBar",
     "button",
+    "calm_wheel",
     "clear",
     "column",
     "fill_table",
@@ -192,24 +198,52 @@ def clear(layout: QLayout) -> None:
             clear(inner)
 
 
+class _CalmWheel(QObject):
+    """Leaves the mouse wheel to scrolling unless the field has the focus."""
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        wheel = event.type() == QEvent.Type.Wheel
+        if wheel and isinstance(watched, QWidget) and not watched.hasFocus():
+            event.ignore()  # Qt offers it to the parent, in the end to the page
+            return True
+        return False
+
+
+_FIELDS = (QAbstractSpinBox, QComboBox, QAbstractSlider, QTabBar)
+_CALM = "mosaik_calm_wheel"
+
+
+def calm_wheel(root: QWidget) -> None:
+    """Let the wheel scroll the page, and change no field inside *root* that has no focus."""
+    guard = root.findChild(_CalmWheel) or _CalmWheel(root)
+    for field in (one for kind in _FIELDS for one in root.findChildren(kind)):
+        if not isinstance(field, QScrollBar) and not field.property(_CALM):
+            field.setProperty(_CALM, True)
+            field.installEventFilter(guard)
+            if field.focusPolicy() == Qt.FocusPolicy.WheelFocus:
+                field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+
 class _Scrolled(QScrollArea):
     """Resizes its content when text wraps or parts of it appear, which Qt alone may omit."""
 
-    def __init__(self) -> None:
+    def __init__(self, widget: QWidget) -> None:
         super().__init__()
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.setInterval(0)
-        self._later.timeout.connect(self._fit)
+        self._fit_soon = qdebounced(self._fit, timeout=0, parent=self)
+        calm_wheel(widget)
+        self.setWidget(widget)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.LayoutRequest:
-            self._later.start()
+        if event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Show):
+            self._fit_soon()
         return bool(super().eventFilter(watched, event))
 
     def _fit(self) -> None:
         content = self.widget()
-        if content is not None and content.heightForWidth(content.width()) > content.height():
+        if content is None:
+            return
+        calm_wheel(content)  # fields that came since
+        if content.heightForWidth(content.width()) > content.height():
             QCoreApplication.sendEvent(self, QEvent(QEvent.Type.LayoutRequest))
 
 
@@ -223,11 +257,10 @@ def shrinkable(box: QComboBox) -> QComboBox:
 
 def scrolled(widget: QWidget) -> QScrollArea:
     """The widget in an area that scrolls vertically only."""
-    area = _Scrolled()
+    area = _Scrolled(widget)
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    area.setWidget(widget)
     return area
 
 

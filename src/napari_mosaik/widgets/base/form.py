@@ -9,11 +9,12 @@ from typing import Any, Literal, cast, get_args, get_origin
 from magicgui.widgets import Container, create_widget
 from magicgui.widgets.bases import ValueWidget, Widget
 from pydantic.fields import FieldInfo
-from qtpy.QtCore import QEvent, QObject, Qt, Signal
-from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QAbstractSpinBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_mosaik.core import InputError, Params
 from napari_mosaik.view.formatting import title_of
+from napari_mosaik.widgets.base.controls import calm_wheel
 
 __all__ = ["ParamsForm", "field_widget"]
 
@@ -46,7 +47,6 @@ class ParamsForm(QWidget):
         layout.setSpacing(2)
         plain = [n for n in fields if not _extra(fields[n]).get("advanced")]
         hidden = [n for n in fields if n not in plain]
-        self._wheel = _NoWheel(self)
         layout.addWidget(self._container(plain))
         self._more = self._container(hidden)
         self._more.setVisible(False)
@@ -66,6 +66,7 @@ class ParamsForm(QWidget):
         self._error.setVisible(False)
         layout.addWidget(self._error)
         self._mark(params)
+        calm_wheel(self)
 
     def _container(self, names: list[str]) -> QWidget:
         box: Container[Any] = Container(
@@ -73,10 +74,6 @@ class ParamsForm(QWidget):
         )
         box.margins = (0, 0, 0, 0)
         box.changed.connect(self._edited)
-        for name in names:
-            field = self._widgets[name].native
-            field.installEventFilter(self._wheel)
-            field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self._containers.append(box)  # its native widget alone would not keep it alive
         native = box.native
         assert isinstance(native, QWidget)
@@ -132,17 +129,6 @@ class ParamsForm(QWidget):
 
     def _mark(self, value: Params) -> None:
         self._reset.setEnabled(value != self._kind())
-
-
-class _NoWheel(QObject):
-    """Leaves the mouse wheel to scrolling unless the field has the focus."""
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        wheel = event.type() == QEvent.Type.Wheel
-        if wheel and isinstance(watched, QAbstractSpinBox | QComboBox) and not watched.hasFocus():
-            event.ignore()
-            return True
-        return False
 
 
 def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:

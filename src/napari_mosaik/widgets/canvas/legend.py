@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_mosaik.view.formatting import number, title_of
 from napari_mosaik.view.presentation import step_views
-from napari_mosaik.widgets.base.controls import clear, column, row, wrapped_label
+from napari_mosaik.widgets.base.controls import calm_wheel, clear, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Overlays(QWidget):
             self._rows.addWidget(_Row(name, self._board))
         for step, choice in self.choices.items():
             choice.offer(self._board.choices.get(step, ()))
+        calm_wheel(self)
 
 
 class _Choice(QWidget):

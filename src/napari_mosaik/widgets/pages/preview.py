@@ -10,7 +10,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import qthrottled
 
 from napari_mosaik.core import Cancelled, MosaikError
 from napari_mosaik.view.case_results import transform_to_reference
@@ -71,10 +72,7 @@ class LivePreview(QObject):
         self._asked, self._session = 0, 0
         self._memory = PreviewMemory()
         self._hidden: list[Layer] = []
-        self._calm = QTimer(self)
-        self._calm.setSingleShot(True)
-        self._calm.setInterval(_CALM_MS)
-        self._calm.timeout.connect(self._compute)
+        self._compute_soon = qthrottled(self._compute, timeout=_CALM_MS, leading=False, parent=self)
         events = self._controller.workspace.events
         events.recipe.connect(self._again)
         events.case.connect(self.stop)
@@ -102,7 +100,7 @@ class LivePreview(QObject):
     def stop(self, *_: object) -> None:
         """End the preview and restore the layers that it had hidden."""
         step, self.step = self.step, ""
-        self._calm.stop()
+        self._compute_soon.cancel()
         self._session += 1
         self._forget()
         for layer in [layer for layer in self._viewer.layers if layer.name.startswith(PREFIX)]:
@@ -117,8 +115,7 @@ class LivePreview(QObject):
     def _again(self, *_: object) -> None:
         if self.step:
             self._asked += 1
-            if not self._calm.isActive():
-                self._calm.start()
+            self._compute_soon()
 
     def _forget(self) -> None:
         """Close the slide once nothing reads from it."""
@@ -164,8 +161,8 @@ class LivePreview(QObject):
             self.message_changed.emit(request.step, str(answer))
         elif answer is not None:
             self._show(request.step, *answer)
-        if request.asked != self._asked and not self._calm.isActive():
-            self._calm.start()
+        if request.asked != self._asked:
+            self._compute_soon()
 
     def _failed(self, *_: object) -> None:
         self._busy = False
