@@ -67,8 +67,14 @@ def test_a_changed_file_is_noticed(model, tmp_path):
     with pytest.raises(CorruptArtifact, match=r"damaged.*weights\.safetensors is changed"):
         TrainedModel.load(folder)
     assert TrainedModel.load(model.save(tmp_path)).hash == model.hash
-    (folder / "files.json").unlink()  # as it was before there were lists of files
-    assert TrainedModel.load(folder).hash == model.hash
+    (folder / "files.json").unlink()
+    with pytest.raises(CorruptArtifact, match=r"damaged: .*files\.json is missing"):
+        TrainedModel.load(folder)
+    old = TrainedModel(model.weights, {**model.card, "format": 1})  # there were no lists of files
+    folder = old.save(tmp_path)
+    (folder / "files.json").unlink()
+    assert TrainedModel.load(folder).hash == old.hash
+    weights = folder / "weights.safetensors"
     weights.write_bytes(content[:50])
     with pytest.raises(CorruptArtifact, match="is damaged"):
         TrainedModel.load(folder)
