@@ -14,6 +14,7 @@ from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.io import Case, open_slide
+from napari_mosaik.segment import NucleiParams, VesselParams
 from napari_mosaik.segment.plausible import (
     cell_doubts,
     class_doubts,
@@ -362,3 +363,34 @@ def test_a_preview_of_nuclei_is_the_run(he_only, method, corner):
     np.testing.assert_allclose(points[inside][key[0]], shown.points_um()[key[1]], atol=0.5)
     areas = whole["area_um2"][inside][key[0]], shown["area_um2"][key[1]]
     assert np.mean(areas[0] == areas[1]) > 0.98  # where blocks meet, overlaps are drawn once
+
+
+# --- settings ---------------------------------------------------------------------------------
+def test_settings_without_effect_are_known_and_zero_is_the_networks_own():
+    from napari_mosaik.segment.stardist import embedded_weights
+
+    network = NucleiParams()
+    assert {"spacing_um", "sensitivity", "min_area_um2"} <= network.without_effect()
+    assert not {"method", "weights", "probability"} & network.without_effect()
+    classical = NucleiParams(method="classical")
+    assert classical.without_effect() == {"weights", "probability"}
+    own = embedded_weights().prob_threshold
+    assert network.lowest_in_words() == {"probability": f"the network's own ({own:g})"}
+    assert NucleiParams(weights="ab12").lowest_in_words() == {"probability": "the network's own"}
+    assert {"dab_od", "dab_vector"} <= VesselParams().without_effect()
+    fixed = VesselParams(threshold="fixed", stains="manual").without_effect()
+    assert not {"dab_od", "dab_vector"} & fixed
+
+
+@pytest.mark.gui
+def test_the_form_disables_settings_without_effect(qtbot):
+    from napari_mosaik.widgets.base.form import ParamsForm
+
+    form = ParamsForm(NucleiParams())
+    qtbot.addWidget(form)
+    assert form.widget("probability").native.text() == "the network's own (0.65)"
+    assert form.widget("probability").enabled
+    assert not form.widget("sensitivity").enabled
+    form.widget("method").value = "classical"
+    assert not form.widget("probability").enabled
+    assert form.widget("sensitivity").enabled

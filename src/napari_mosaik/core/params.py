@@ -23,6 +23,7 @@ def setting(
     label: str = "",
     advanced: bool = False,
     choices: Mapping[str, str] | None = None,
+    only_with: Mapping[str, Any] | None = None,
     **limits: Any,
 ) -> Any:
     """One field of a `Params` class: default, tooltip, unit, limits (``ge=``, ``le=``...).
@@ -41,12 +42,15 @@ def setting(
         Shown only under "More…".
     choices
         For enumerations: the label of each value.
+    only_with
+        Other settings and the value of each with which this one has an effect.
     """
     extra: dict[str, Any] = {
         "unit": unit,
         "label": label,
         "advanced": advanced,
         "choices": dict(choices or {}),
+        "only_with": dict(only_with or {}),
     }
     return Field(default, description=about, json_schema_extra=extra, **limits)
 
@@ -61,6 +65,23 @@ class Params(BaseModel):
     """Frozen, validated settings of one step."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def without_effect(self) -> frozenset[str]:
+        """Names of the settings that have no effect, given the others."""
+        needed = {
+            name: extra["only_with"]
+            for name, info in type(self).model_fields.items()
+            if isinstance(extra := info.json_schema_extra, dict) and extra.get("only_with")
+        }
+        return frozenset(
+            name
+            for name, values in needed.items()
+            if any(getattr(self, other) != value for other, value in values.items())
+        )
+
+    def lowest_in_words(self) -> Mapping[str, str]:
+        """What the lowest value of a setting stands for, by name, where it is no plain number."""
+        return {}
 
     def digest(self) -> str:
         """Digest of all values; equal values give equal digests."""

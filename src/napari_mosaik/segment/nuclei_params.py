@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from napari_mosaik.core.params import Params, setting
 
-__all__ = ["NETWORK_SPACING_UM", "NucleiParams"]
+__all__ = ["NETWORK_PROBABILITY", "NETWORK_SPACING_UM", "NucleiParams"]
 
 NETWORK_SPACING_UM = 0.5
 """Pixel size of StarDist's networks for H&E, µm."""
+
+
+NETWORK_PROBABILITY = 0.65
+"""Probability from which the network that comes with the program takes a nucleus."""
 
 
 class NucleiParams(Params):
@@ -26,6 +31,7 @@ class NucleiParams(Params):
         "them); empty for the weights that come with the program.",
         label="StarDist weights",
         advanced=True,
+        only_with={"method": "stardist"},
     )
     probability: float = setting(
         0.0,
@@ -34,6 +40,7 @@ class NucleiParams(Params):
         label="Minimum probability",
         ge=0,
         lt=1,
+        only_with={"method": "stardist"},
     )
     spacing_um: float = setting(
         1.0,
@@ -41,6 +48,7 @@ class NucleiParams(Params):
         label="Pixel size",
         unit="µm",
         gt=0,
+        only_with={"method": "classical"},
     )
     smoothing_um: float = setting(
         0.5,
@@ -49,12 +57,14 @@ class NucleiParams(Params):
         unit="µm",
         ge=0,
         le=5,
+        only_with={"method": "classical"},
     )
     sensitivity: float = setting(
         1.2,
         "Factor by which the slide's threshold (Otsu) is divided; higher finds paler nuclei.",
         gt=0.2,
         le=5,
+        only_with={"method": "classical"},
     )
     min_threshold_od: float = setting(
         0.15,
@@ -64,6 +74,7 @@ class NucleiParams(Params):
         ge=0,
         le=3,
         advanced=True,
+        only_with={"method": "classical"},
     )
     edge_fraction: float = setting(
         0.35,
@@ -72,6 +83,7 @@ class NucleiParams(Params):
         ge=0,
         lt=1,
         advanced=True,
+        only_with={"method": "classical"},
     )
     surroundings_um: float = setting(
         20.0,
@@ -81,6 +93,7 @@ class NucleiParams(Params):
         gt=0,
         le=200,
         advanced=True,
+        only_with={"method": "classical"},
     )
     separation_um: float = setting(
         3.0,
@@ -89,6 +102,7 @@ class NucleiParams(Params):
         unit="µm",
         gt=0,
         le=50,
+        only_with={"method": "classical"},
     )
     seed_smoothing_um: float = setting(
         1.5,
@@ -98,6 +112,7 @@ class NucleiParams(Params):
         ge=0,
         le=10,
         advanced=True,
+        only_with={"method": "classical"},
     )
     opening_um: float = setting(
         0.5,
@@ -106,6 +121,7 @@ class NucleiParams(Params):
         unit="µm",
         ge=0,
         le=5,
+        only_with={"method": "classical"},
     )
     max_hole_um2: float = setting(
         20.0,
@@ -113,6 +129,7 @@ class NucleiParams(Params):
         label="Maximum hole area",
         unit="µm²",
         ge=0,
+        only_with={"method": "classical"},
     )
     min_area_um2: float = setting(
         7.0,
@@ -120,7 +137,13 @@ class NucleiParams(Params):
         label="Minimum nucleus area",
         unit="µm²",
         ge=0,
+        only_with={"method": "classical"},
     )
+
+    def lowest_in_words(self) -> Mapping[str, str]:
+        """A probability of 0 is the network's own, which is known of the one of the program."""
+        own = "" if self.weights else f" ({NETWORK_PROBABILITY:g})"
+        return {"probability": f"the network's own{own}"}
 
     @property
     def read_spacing_um(self) -> float:

@@ -28,6 +28,7 @@ class FalsePositiveFilter(Params):
         advanced=True,
         gt=0,
         le=45,
+        only_with={"exclude_pigment": True},
     )
     min_dab_fraction: float = setting(
         0.3,
@@ -36,6 +37,7 @@ class FalsePositiveFilter(Params):
         advanced=True,
         ge=0,
         le=1,
+        only_with={"exclude_pigment": True},
     )
     exclude_black: bool = setting(
         True,
@@ -52,6 +54,7 @@ class FalsePositiveFilter(Params):
         advanced=True,
         gt=0,
         le=5,
+        only_with={"exclude_black": True},
     )
     exclude_foreign_dye: bool = setting(
         True,
@@ -68,6 +71,7 @@ class FalsePositiveFilter(Params):
         advanced=True,
         gt=0,
         le=90,
+        only_with={"exclude_foreign_dye": True},
     )
     exclude_edge_staining: bool = setting(
         True,
@@ -84,6 +88,7 @@ class FalsePositiveFilter(Params):
         advanced=True,
         ge=0,
         le=1000,
+        only_with={"exclude_edge_staining": True},
     )
     edge_area_um2: float = setting(
         1000.0,
@@ -92,6 +97,7 @@ class FalsePositiveFilter(Params):
         unit="µm²",
         advanced=True,
         ge=0,
+        only_with={"exclude_edge_staining": True},
     )
     exclude_folds: bool = setting(
         True,
@@ -106,6 +112,7 @@ class FalsePositiveFilter(Params):
         unit="µm²",
         advanced=True,
         ge=0,
+        only_with={"exclude_folds": True},
     )
     fold_variation: float = setting(
         0.35,
@@ -114,6 +121,7 @@ class FalsePositiveFilter(Params):
         advanced=True,
         ge=0,
         le=2,
+        only_with={"exclude_folds": True},
     )
 
     def reason_descriptions(self) -> dict[str, str]:
@@ -158,18 +166,21 @@ class VesselParams(FalsePositiveFilter):
         "Manual stain vector of haematoxylin: optical density in red, green and blue of a purely "
         "blue area; only the ratio counts.",
         advanced=True,
+        only_with={"stains": "manual"},
     )
     dab_vector: StainVector = setting(
         (0.268, 0.570, 0.776),
         "Manual stain vector of DAB: optical density in red, green and blue of a purely brown "
         "area; only the ratio counts.",
         advanced=True,
+        only_with={"stains": "manual"},
     )
     threshold: Literal["otsu", "fixed"] = setting(
         "otsu",
         "DAB threshold: from the slide's histogram (Otsu), or fixed.",
         label="DAB threshold",
         choices={"otsu": "From the slide (Otsu)", "fixed": "Fixed"},
+        only_with={"method": "dab"},
     )
     dab_od: float = setting(
         0.6,
@@ -178,6 +189,7 @@ class VesselParams(FalsePositiveFilter):
         unit="OD",
         gt=0,
         le=3,
+        only_with={"method": "dab", "threshold": "fixed"},
     )
     min_threshold_od: float = setting(
         0.3,
@@ -187,6 +199,7 @@ class VesselParams(FalsePositiveFilter):
         gt=0,
         le=3,
         advanced=True,
+        only_with={"method": "dab", "threshold": "otsu"},
     )
     smoothing_um: float = setting(
         0.5,
@@ -195,6 +208,7 @@ class VesselParams(FalsePositiveFilter):
         unit="µm",
         ge=0,
         le=5,
+        only_with={"method": "dab"},
     )
     closing_um: float = setting(
         1.5,

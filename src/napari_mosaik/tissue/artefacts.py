@@ -83,7 +83,10 @@ class ArtefactParams(Params):
         advanced=True,
     )
     exclude_blur: bool = setting(
-        True, "Exclude out-of-focus regions; they are marked in any case.", advanced=True
+        True,
+        "Exclude out-of-focus regions; they are marked in any case.",
+        advanced=True,
+        only_with={"look_for_blur": True},
     )
     min_sharpness: float = setting(
         0.36,
@@ -93,6 +96,7 @@ class ArtefactParams(Params):
         advanced=True,
         ge=0,
         le=1,
+        only_with={"look_for_blur": True},
     )
     exclude_bubbles: bool = setting(
         True, "Exclude air bubbles; they are marked in any case.", advanced=True

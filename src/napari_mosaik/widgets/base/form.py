@@ -129,6 +129,11 @@ class ParamsForm(QWidget):
 
     def _mark(self, value: Params) -> None:
         self._reset.setEnabled(value != self._kind())
+        idle = value.without_effect()
+        for name, widget in self._widgets.items():
+            widget.enabled = name not in idle
+        for name, words in value.lowest_in_words().items():
+            self._widgets[name].native.setSpecialValueText(words)
 
 
 def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:
