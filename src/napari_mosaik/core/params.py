@@ -68,16 +68,13 @@ class Params(BaseModel):
 
     def without_effect(self) -> frozenset[str]:
         """Names of the settings that have no effect, given the others."""
-        needed = {
-            name: extra["only_with"]
-            for name, info in type(self).model_fields.items()
-            if isinstance(extra := info.json_schema_extra, dict) and extra.get("only_with")
-        }
-        return frozenset(
-            name
-            for name, values in needed.items()
-            if any(getattr(self, other) != value for other, value in values.items())
-        )
+        idle = set()
+        for name, info in type(self).model_fields.items():
+            extra = info.json_schema_extra
+            needed: Any = extra.get("only_with") if isinstance(extra, dict) else None
+            if any(getattr(self, other) != value for other, value in (needed or {}).items()):
+                idle.add(name)
+        return frozenset(idle)
 
     def lowest_in_words(self) -> Mapping[str, str]:
         """What the lowest value of a setting stands for, by name, where it is no plain number."""
