@@ -731,7 +731,9 @@ def _check_name(name: str) -> None:
         reason = f"it has {len(name)} letters, {_LONGEST_NAME} are possible"
     else:
         return
-    raise InputError(f"{name[:80]!r} is no name for a case: {reason}; give another one (--name)")
+    raise InputError(
+        f"{name[:80]!r} is no name for a case: {reason}; choose another folder, or give --name"
+    )
 
 
 def stored_path(root: Path, path: Path | str) -> str:
