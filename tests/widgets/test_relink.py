@@ -70,3 +70,22 @@ def test_the_cohort_is_listed_as_people_sort_whatever_the_names(qtbot, page, cas
     assert [line[0] for line in lines] == ["B2", "B11 (copy)", "B11"]
     assert lines[0][2] == "not run"
     assert lines[0][3].startswith("next: ")
+
+
+def test_settings_that_another_program_changed_meanwhile_are_kept(qtbot, page, case):
+    from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
+
+    opened(qtbot, page, case.root)
+    controller = page.controller
+    other = changed(read_recipe(case.root), "vessels", min_area_um2=41.0)
+    write_recipe(case.root, other)
+    own = controller.workspace.recipe["nuclei"].model_copy(update={"min_area_um2": 21.0})
+    controller.set_params("nuclei", own)
+    recipe = controller._recipe_to_run(case)
+    assert recipe["vessels"].min_area_um2 == 41.0
+    assert recipe["nuclei"].min_area_um2 == 21.0
+    assert controller.workspace.recipe == recipe
+    (case.root / "recipe.toml").write_text("[vessels\n", "utf-8")
+    assert controller.run_missing() is None
+    assert "recipe.toml, line 1" in str(controller.workspace.problem)
+    assert (case.root / "recipe.toml").read_text("utf-8") == "[vessels\n"

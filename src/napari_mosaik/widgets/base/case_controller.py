@@ -47,6 +47,7 @@ class CaseController(QObject):
         super().__init__(parent)
         self.workspace = workspace
         self._generation = 0
+        self._read_recipe: Recipe = {}  # the settings as this window last read or wrote them
         self._announced: set[str] = set()  # steps of the running job whose results were shown
         self._tasks: set[Task] = set()
         self._refresh_soon = qdebounced(self.refresh, timeout=_CALM_MS, parent=self)
@@ -170,6 +171,7 @@ class CaseController(QObject):
         workspace.change = None
         workspace.case = None
         workspace.recipe = opened.recipe
+        self._read_recipe = opened.recipe
         workspace.results = opened.results
         workspace.tile_data = opened.tile_data
         workspace.states, workspace.doubts = opened.states, opened.doubts
@@ -270,10 +272,12 @@ class CaseController(QObject):
     # --- running --------------------------------------------------------------------------------
     def run_steps(self, names: Sequence[str]) -> Job | None:
         """Run the steps of a page and everything they need; rerun them if all are finished."""
-        case, recipe = self.workspace.case, dict(self.workspace.recipe)
-        states = self.workspace.states
+        case, states = self.workspace.case, self.workspace.states
         runnable = [name for name in names if states[name].word != "blocked"]
         if case is None or not runnable:
+            return None
+        recipe = self._recipe_to_run(case)
+        if recipe is None:
             return None
         again = all(states[name].word == "done" for name in runnable)
         title = step_named(runnable[-1]).page
@@ -284,10 +288,28 @@ class CaseController(QObject):
 
     def run_missing(self) -> Job | None:
         """Run every step that has no results or stale ones and is not blocked."""
-        case, recipe = self.workspace.case, dict(self.workspace.recipe)
+        case = self.workspace.case
         if case is None:
             return None
-        return self.start("Run all missing", lambda: _run(case, recipe))
+        recipe = self._recipe_to_run(case)
+        return None if recipe is None else self.start("Run all missing", lambda: _run(case, recipe))
+
+    def _recipe_to_run(self, case: Case) -> Recipe | None:
+        """The settings of this window, and those that others changed in the file meanwhile.
+
+        None, with a message, if the file is not valid: nothing is written over it.
+        """
+        own, known = dict(self.workspace.recipe), self._read_recipe
+        try:
+            now = read_recipe(case.root)
+        except InputError as error:
+            self.report(error, "Recipe")
+            return None
+        recipe = {n: now[n] if own[n] == known.get(n) else own[n] for n in own}
+        self._read_recipe = recipe
+        if recipe != own:
+            self.workspace.recipe = dict(recipe)
+        return recipe
 
 
 class _Opened:
