@@ -3,6 +3,7 @@ import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -153,9 +154,9 @@ def test_aperio_and_ome_headers():
         'PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.0005" '
         'PhysicalSizeYUnit="mm"/></Image><Image><Pixels PhysicalSizeX="1"/></Image></OME>'
     )
-    assert ome_spacing_um(xml, 0) == pytest.approx((0.5, 0.25))
-    assert ome_spacing_um(xml, 1) is None
-    assert ome_spacing_um("no xml", 0) is None
+    assert ome_spacing_um(xml, Path("a.ome.tif"), 0) == pytest.approx((0.5, 0.25))
+    assert ome_spacing_um(xml, Path("a.ome.tif"), 1) is None
+    assert ome_spacing_um("no xml", Path("a.ome.tif"), 0) is None
 
 
 def test_label_pictures_are_not_the_slide(tmp_path):

@@ -142,7 +142,7 @@ def test_weights_from_a_file_without_network(archive, home):
     place = home / weights.hash
     file = place / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(CorruptArtifact, match="cannot be read"):
+    with pytest.raises(CorruptArtifact, match="is damaged"):
         find_weights(weights.hash)
 
 

@@ -147,7 +147,7 @@ def test_weights_of_another_kind_and_damaged_ones_are_refused(picture, model, tm
     content = bytearray(file.read_bytes())
     content[-7] ^= 1
     file.write_bytes(content)
-    with pytest.raises(CorruptArtifact, match="not the one its card describes"):
+    with pytest.raises(CorruptArtifact, match="is damaged"):
         segment_picture("classes", picture, 2.0, weights=other)
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(CorruptArtifact, match="cannot be read"):

@@ -21,6 +21,7 @@ from napari_mosaik.cli.common import (
     naming_options,
     record_options,
     report_warning,
+    spacing_option,
 )
 from napari_mosaik.cli.show import Bar, drive, print_json, table
 from napari_mosaik.cli.slide import slide_entry
@@ -102,12 +103,10 @@ def new(
     ] = "",
     patient: Annotated[str, typer.Option(help="Pseudonym of the patient.")] = "unknown patient",
     name: Annotated[str, typer.Option(help="Name of the case. Default: the folder's name.")] = "",
-    spacing: Annotated[
-        float | None, typer.Option(help="Pixel size of all slides that state none, µm.")
-    ] = None,
-    spacing_he: Annotated[float | None, typer.Option(help="Pixel size of H&E, µm.")] = None,
-    spacing_cd34: Annotated[float | None, typer.Option(help="Pixel size of CD34, µm.")] = None,
-    spacing_caix: Annotated[float | None, typer.Option(help="Pixel size of CAIX, µm.")] = None,
+    spacing: Annotated[Any, spacing_option("Pixel size of all slides that state none, µm.")] = None,
+    spacing_he: Annotated[Any, spacing_option("Pixel size of H&E, µm.")] = None,
+    spacing_cd34: Annotated[Any, spacing_option("Pixel size of CD34, µm.")] = None,
+    spacing_caix: Annotated[Any, spacing_option("Pixel size of CAIX, µm.")] = None,
     profile: Annotated[
         str, typer.Option(help="Scanner profile with the pixel size for slides that state none.")
     ] = "",

@@ -22,6 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import InjectionRecord, record_problem, renamed_items
+from napari_mosaik.core.spacing import typed_spacing
 from napari_mosaik.core.text import typed_number
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "naming_options",
     "record_options",
     "report_warning",
+    "spacing_option",
 ]
 
 Command = TypeVar("Command", TyperCommand, TyperGroup)
@@ -63,6 +65,20 @@ OnDamage = Annotated[
         "and report it."
     ),
 ]
+
+
+def _spacing(text: str) -> tuple[float, float]:
+    try:
+        return typed_spacing(text)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def spacing_option(about: str) -> Any:
+    """An option for a pixel size in µm, typed as one number or row x column."""
+    return typer.Option(help=about, parser=_spacing, metavar="<float>|<float>x<float>")
+
+
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 SettingChanges = Annotated[
     list[str] | None,

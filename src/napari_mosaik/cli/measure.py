@@ -17,6 +17,7 @@ from napari_mosaik.cli.common import (
     naming_options,
     record_options,
     report_warning,
+    spacing_option,
 )
 from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
 from napari_mosaik.core.errors import InputError
@@ -58,7 +59,7 @@ def segment(
     image: Annotated[Path, typer.Argument(help="A picture or slide.")],
     out: Annotated[Path, typer.Option(help="Label image to write (TIFF).")],
     spacing: Annotated[
-        float | None, typer.Option(help="Pixel size of the picture, µm, if the file states none.")
+        Any, spacing_option("Pixel size of the picture, µm, if the file states none.")
     ] = None,
     csv_table: Annotated[
         Path | None, typer.Option("--table", help="Table of the objects to write (CSV).")
@@ -225,10 +226,10 @@ def align(
     fixed: Annotated[Path, typer.Argument(help="The fixed picture or slide.")],
     moving: Annotated[Path, typer.Argument(help="The picture or slide to register to it.")],
     spacing_fixed: Annotated[
-        float | None, typer.Option(help="Pixel size, µm, if the file states none.")
+        Any, spacing_option("Pixel size, µm, if the file states none.")
     ] = None,
     spacing_moving: Annotated[
-        float | None, typer.Option(help="Pixel size, µm, if the file states none.")
+        Any, spacing_option("Pixel size, µm, if the file states none.")
     ] = None,
     landmarks_fixed: Annotated[Path | None, typer.Option(help="Landmarks (CSV, pixels).")] = None,
     landmarks_moving: Annotated[Path | None, typer.Option(help="Landmarks (CSV, pixels).")] = None,

@@ -11,7 +11,7 @@ from napari_mosaik.cli.common import JsonOutput, OnDamage, example_command, repo
 from napari_mosaik.cli.show import Bar, print_json, table
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError, MissingPixelSize
-from napari_mosaik.core.spacing import SpacingSource
+from napari_mosaik.core.spacing import SpacingSource, typed_spacing
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -70,21 +70,11 @@ def given_spacing(spacing: str, profile: str = "") -> tuple[Pair | None, Spacing
         return profile_named(profile).spacing_um, "profile"
     if not spacing:
         return None, "user"
-    parts = [part.strip().replace(",", ".") for part in spacing.lower().split("x")]
-    try:
-        numbers = [float(part) for part in parts]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2):
-        raise InputError(
-            f"pixel size '{spacing}' is not valid; give µm, for example 0.25, or 0.25x0.26 for "
-            "row x column"
-        )
-    return (numbers[0], numbers[-1]), "user"
+    return typed_spacing(spacing), "user"
 
 
 def slide_entry(
-    stain: str, path: Path, spacing: float | None, profile: str, damaged: str, icc: bool = False
+    stain: str, path: Path, spacing: Pair | None, profile: str, damaged: str, icc: bool = False
 ) -> dict[str, Any]:
     """The entry of a slide in ``case.toml``; the slide is opened to check that it can be read.
 

@@ -30,7 +30,7 @@ from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.spacing import SpacingSource
 from napari_mosaik.core.text import nearest, read_toml
 from napari_mosaik.io.corrections import correction_journals, read_corrections
-from napari_mosaik.io.files import saving, write_bytes, write_lock
+from napari_mosaik.io.files import read_json, saving, write_bytes, write_json, write_lock
 from napari_mosaik.io.store import CaseStore
 
 if TYPE_CHECKING:
@@ -252,6 +252,7 @@ class Case:
         self.root = Path(root)
         self.file = CaseFile.read(self.root / CASE_FILE)
         self.store = CaseStore(self.root / "artifacts")
+        self._new_digests: dict[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -270,6 +271,7 @@ class Case:
         with write_lock(self.root, f"case {self.name}"):
             self.store.recover()
             yield
+            self._keep_digests()
 
     def update(self, **changes: Any) -> None:
         """Change fields of ``case.toml``, atomically; what others changed meanwhile is kept."""
@@ -407,7 +409,7 @@ class Case:
         from napari_mosaik.io.slide.types.pixel_size import check_user_spacing
 
         entry = self._entry(stain)
-        given = check_user_spacing(self.path(entry.path), spacing_um, typed=source == "user")
+        given = check_user_spacing(self.path(entry.path), spacing_um)
         assert given is not None
         self.update(slides={**self.file.slides, stain: entry.spaced(given, source, profile)})
 
@@ -499,16 +501,67 @@ class Case:
         return self.cached_digest(path, "file", lambda: file_digest(path))
 
     def cached_digest(self, path: Path, kind: str, compute: Callable[[], str]) -> str:
-        """A digest, recomputed only when the size or the modification time of the file differ."""
-        stat = path.stat()
-        key = f"{kind}:{path}:{stat.st_size}:{stat.st_mtime_ns}"
+        """A digest, recomputed only when the size or the modification time of a file differ."""
+        key = f"{kind}:{path}:{_stamp(path)}"
         known = _DIGESTS.get(key)
         if known is None:
             known = _DIGESTS[key] = str(compute())
         return known
 
+    def whole_digest(self, path: Path) -> str:
+        """Digest of every byte of a slide, so that no changed tile is missed.
 
+        It is kept in the case (``digests.json``, when the case is written next) with size and
+        modification time of the files, and computed again where these differ.
+        """
+        key = f"{path.name}:{_stamp(path)}"
+        value, _, check = str(self._kept_digests().get(key, "")).partition(":")
+        if not value or check != digest([key, value]):  # unknown, or damaged
+            value = _WHOLE.get(f"{path}:{key}") or digest(
+                [file_digest(file) for file in _files_of(path)]
+            )
+            _WHOLE[f"{path}:{key}"] = value
+            self._new_digests[key] = f"{value}:{digest([key, value])}"
+        return value
+
+    def _kept_digests(self) -> dict[str, Any]:
+        try:
+            return dict(read_json(self.root / _KEPT_DIGESTS))
+        except (InputError, OSError, ValueError, TypeError):
+            return {}
+
+    def _keep_digests(self) -> None:
+        if self._new_digests:
+            kept = dict(list(self._kept_digests().items())[-_MOST_KEPT:]) | self._new_digests
+            self._new_digests = {}
+            write_json(self.root / _KEPT_DIGESTS, kept)
+
+
+_WHOLE: dict[str, str] = {}
 _DIGESTS: dict[str, str] = {}
+_KEPT_DIGESTS: Final = "digests.json"
+_MOST_KEPT: Final = 15
+_FOLDER_FORMATS: Final = (".vms", ".vmu", ".dcm")
+
+
+def _files_of(path: Path) -> list[Path]:
+    """All files of a slide: of a folder, beside a MIRAX file, in the folder of a DICOM one."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    if path.suffix.lower() == ".mrxs":
+        folders = [place.with_suffix("") for place in (path, path.resolve())]
+        folder = next((place for place in folders if place.is_dir()), None)
+        return [path, *(_files_of(folder) if folder else [])]
+    if path.suffix.lower() in _FOLDER_FORMATS:
+        return sorted(file for file in path.parent.iterdir() if file.is_file())
+    return [path]
+
+
+def _stamp(path: Path) -> str:
+    """Sizes and modification times of the files of a slide or another source."""
+    files = _files_of(path)
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return "{}:{}".format(*stats[0][1:]) if len(stats) == 1 else digest(stats)
 
 
 def _is_there(path: Path) -> bool:
@@ -566,13 +619,15 @@ class SlideSource:
         entry = case.file.slide(source.key)
         assert entry is not None
 
+        path = case.path(entry.path)
+
         def read() -> str:
             with case.slide(source.key) as slide:
-                return slide.digest()
+                return digest([slide.digest(), case.whole_digest(path)])
 
         spacing = entry.spacing_um if entry.spacing_source != "header" else None
         kind = f"slide:{source.key}{':icc' if entry.icc else ''}"
-        content = case.cached_digest(case.path(entry.path), kind, read)
+        content = case.cached_digest(path, kind, read)
         return digest([content, spacing, *(["skip"] if entry.damaged == "skip" else [])])
 
 

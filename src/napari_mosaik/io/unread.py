@@ -25,7 +25,6 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\x93NUMPY", "a NumPy array: save the image in an image format that states its geometry"),
     (b"\x89HDF", "an HDF5 file (MINC, Imaris ...): convert it to an image format that is read"),
     (b"CDF\x01", "a NetCDF or MINC file: convert the image to NIfTI"),
-    (b"ZISRAWFILE", "a Zeiss CZI file: convert it to OME-TIFF, for example with bioformats2raw"),
     (b"\xda\xce\xbe\x0a", "a Nikon ND2 file: convert it to OME-TIFF"),
     (b"p\x00\x00\x00", "a Leica LIF file: convert it to OME-TIFF"),
     (b"%PDF", "a PDF document"),
@@ -48,7 +47,6 @@ _NAMES = (
     (r"^(2dseq|visu_pars|reco|acqp|method)$", "a Bruker scan: export it as DICOM or NIfTI"),
     (r"\.(vsi|ets)$", "an Olympus VSI slide: convert it to OME-TIFF"),
     (r"\.(isyntax|i2syntax)$", "a Philips iSyntax slide: export it as TIFF or DICOM"),
-    (r"\.czi$", "a Zeiss CZI file: convert it to OME-TIFF, for example with bioformats2raw"),
     (r"\.(qpproj|qpdata)$", "a QuPath project: give the slide that it refers to"),
     (r"\.(ya?ml|toml|txt|csv|docx?|xlsx?|md)$", "a text or table, not an image"),
 )

@@ -49,7 +49,7 @@ class Picture:
     """An image file, its pixel size (µm) if the file does not state it, and the region of it."""
 
     path: Path
-    spacing_um: float | None = None
+    spacing_um: float | Sequence[float] | None = None
     region: RegionUm | None = None
 
     def open(self, frame: str) -> Slide:

@@ -10,7 +10,7 @@ The whole picture counts as tissue, because it may be a part of a section withou
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentedPicture", "labels_on", "segment_picture", "write_label_tiff"]
 
+_MAX_LABEL_PIXELS = 1 << 32
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentedPicture:
@@ -71,7 +73,7 @@ def segment_picture(
     kind: str,
     path: Path,
     labels_path: Path,
-    spacing_um: float | None = None,
+    spacing_um: float | Sequence[float] | None = None,
     *,
     method: str = "",
     weights: Path | None = None,
@@ -316,6 +318,11 @@ def _resized(lattice: Lattice, spacing_um: float) -> Lattice:
     """The lattice over the same area whose shape is round(size / *spacing_um*), at least 1 x 1."""
     extent = lattice.extent_um
     shape = (max(1, round(extent[0] / spacing_um)), max(1, round(extent[1] / spacing_um)))
+    if shape[0] * shape[1] > _MAX_LABEL_PIXELS:
+        raise InputError(
+            f"labels of {spacing_um:g} µm would be an image of {shape[0]} x {shape[1]} pixels; "
+            "give a larger --label-spacing"
+        )
     spacing = (extent[0] / shape[0], extent[1] / shape[1])
     return Lattice(lattice.frame, shape, spacing, lattice.origin_um)
 

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QFrame, QLineEdi
 from napari_mosaik.core import InjectionRecord, InputError, MissingPixelSize, MosaikError
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.core.pet_records import record_unit
-from napari_mosaik.core.spacing import SpacingSource
+from napari_mosaik.core.spacing import SpacingSource, typed_spacing
 from napari_mosaik.core.text import typed_number
 from napari_mosaik.io.case import Case, CaseFile, PetEntry, SlideEntry
 from napari_mosaik.io.profiles import profile_named, profiles_file, read_profiles
@@ -377,7 +377,7 @@ class PixelSizeField(QWidget):
         if self.profile.currentIndex() > 0:
             return profile_named(name).spacing_um, "profile", name
         text = self.edit.text().strip()
-        return (sizes_of(text), "user", "") if text else None
+        return (typed_spacing(text), "user", "") if text else None
 
     def _chosen(self) -> None:
         typed = self.profile.currentIndex() <= 0
@@ -385,16 +385,3 @@ class PixelSizeField(QWidget):
         if not typed:
             size = profile_named(self.profile.currentText()).spacing_um
             self.edit.setText(" x ".join(f"{s:g}" for s in dict.fromkeys(size)))
-
-
-def sizes_of(text: str) -> tuple[float, float]:
-    """One number or two (row x column); a decimal comma is accepted."""
-    try:
-        numbers = [float(part.strip().replace(",", ".")) for part in text.lower().split("x")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2):
-        raise InputError(f"pixel size: '{text}' is not one number in µm or two (row x column)")
-    if not all(0.01 <= number <= 1000 for number in numbers):
-        raise InputError(f"pixel size: {text} µm is outside 0.01 to 1000 µm")
-    return numbers[0], numbers[-1]

@@ -46,7 +46,7 @@ class ZarrSource:
         y, x = axes.index("y"), axes.index("x")
         self._yx = (y, x)
         self.levels = _levels(path, self._arrays, scales, (y, x))
-        self.header_spacing_um = _spacing(image, scales[0], (y, x))
+        self.header_spacing_um = _spacing(image, scales[0], (y, x)) if _has_scale(image) else None
         version = str(image.get("version") or _ome(group).get("version", "unknown version"))
         self.properties = {"vendor": f"OME-Zarr {version}"}
 
@@ -260,6 +260,14 @@ def _spacing(
             return None
         pair.append(scale[axis] * factor)
     return pair[0], pair[1]
+
+
+def _has_scale(image: Mapping[str, Any]) -> bool:
+    """Whether a transformation of the first level or of the image states a scale."""
+    first: Any = next(iter(_listed(image, "datasets")), {})
+    stated = [*_listed(image, "coordinateTransformations")]
+    stated += _listed(first, "coordinateTransformations") if isinstance(first, Mapping) else []
+    return any(isinstance(one, Mapping) and isinstance(one.get("scale"), list) for one in stated)
 
 
 _METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")

@@ -236,6 +236,8 @@ def _open(candidate: SlideCandidate) -> OpenedFormat | None:
     path = candidate.path
     if candidate.is_folder:
         return _open_folder(path)
+    if path.suffix.lower() == ".mrxs" and candidate.start:
+        path = _with_its_folder(path)
     vendor, tiff = detected_vendor(path), is_tiff(candidate.start)
     if vendor == "aperio" and tiff and uses_ycbc_jpeg2000(path):
         why = "Aperio with JPEG 2000 in YCbCr, which OpenSlide decodes correctly"
@@ -247,6 +249,20 @@ def _open(candidate: SlideCandidate) -> OpenedFormat | None:
     if vendor == "ventana" and largest is not None:
         _check_within(source, largest)
     return source, f"OpenSlide identifies it as '{vendor}'"
+
+
+def _with_its_folder(path: Path) -> Path:
+    """A MIRAX file beside its folder; of a link the file to which it leads, if that has it.
+
+    The file alone is a thumbnail of the slide in JPEG.
+    """
+    for place in (path, path.resolve()):
+        if place.with_suffix("").is_dir():
+            return place
+    raise InputError(
+        f"{path.name} is only the thumbnail of a MIRAX slide: its folder {path.stem} is missing "
+        "beside it; copy both, the file and the folder"
+    )
 
 
 def _check_within(source: OpenSlideSource, largest: tuple[int, int]) -> None:

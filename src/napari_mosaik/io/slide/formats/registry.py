@@ -15,6 +15,7 @@ from pathlib import Path
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.types.tiles import TileSource
+from napari_mosaik.io.unread import unread_file
 
 __all__ = [
     "OpenedFormat",
@@ -177,8 +178,9 @@ def _what_it_is(candidate: SlideCandidate) -> str:
             f"it is a DICOM file{_modality(candidate.path)}, but no whole-slide image (a PET file "
             "is given as PET)"
         )
-    if start[:2] == b"PK":
-        return "it is a ZIP archive; unpack it and give the slide inside"
+    known = unread_file(candidate.path)
+    if known:
+        return f"it is {known}"
     if start[:2] == b"\x1f\x8b":
         return "it is a gzip-compressed file (a NIfTI image is no slide)"
     return f"it is neither {', nor '.join(one.title for one in slide_formats())}"

@@ -72,12 +72,12 @@ class TiffSource:
         self.path = path
         check_directories(path, whole=whole)
         with quiet_tifffile(), _opened(path) as tiff:
-            series, index = _main_series(path, tiff)
+            series = _main_series(path, tiff)
             size = path.stat().st_size
             self._levels = tuple(
                 _level(path, part, size, whole=whole) for part in _pyramid(tiff, series)
             )
-            self.header_spacing_um, self.properties = _facts(tiff, series, index)
+            self.header_spacing_um, self.properties = _facts(path, tiff, series)
         self.levels = tuple(level.stored for level in self._levels)
         self._size = size
         self._file = _SharedFile(path)
@@ -119,7 +119,8 @@ class TiffSource:
 @contextmanager
 def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
     try:
-        with tifffile.TiffFile(path) as tiff:
+        # Without the other files of an OME set: their tables do not belong to this file's bytes.
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
             yield tiff
     except InputError:
         raise
@@ -130,8 +131,8 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
         ) from error
 
 
-def _main_series(path: Path, tiff: tifffile.TiffFile) -> tuple[Any, int]:
-    """The largest image that is not a label, macro or thumbnail, with its number."""
+def _main_series(path: Path, tiff: tifffile.TiffFile) -> Any:
+    """The largest image that is not a label, macro or thumbnail."""
     found = [
         (int(np.prod(series.shape)), -number, series)
         for number, series in enumerate(tiff.series)
@@ -139,8 +140,7 @@ def _main_series(path: Path, tiff: tifffile.TiffFile) -> tuple[Any, int]:
     ]
     if not found:
         raise InputError(f"{path.name} holds no slide image; the file may be damaged")
-    _, number, series = max(found, key=lambda item: item[:2])
-    return series, -number
+    return max(found, key=lambda item: item[:2])[2]
 
 
 def _pyramid(tiff: tifffile.TiffFile, main: Any) -> list[Any]:
@@ -167,6 +167,12 @@ def _level(path: Path, series: Any, size: int, *, whole: bool) -> _TiffLevel:
     pages = [page.aspage() for page in series.pages if page is not None]
     page = pages[0]
     shape = (int(page.imagelength), int(page.imagewidth))
+    if len(pages) > 1 and int(page.samplesperpixel) > 1:
+        raise InputError(
+            f"{path.name} holds {len(pages)} pages of {shape[0]} x {shape[1]} pixels (a stack, a "
+            "series or a document); a slide is one picture: save the page that you want as a file "
+            "of its own"
+        )
     if page.dtype != np.uint8 or page.imagedepth != 1 or page.tiledepth > 1:
         raise InputError(
             f"{path.name} holds {page.bitspersample}-bit {page.dtype} pixels; a slide must be "
@@ -188,7 +194,7 @@ def _level(path: Path, series: Any, size: int, *, whole: bool) -> _TiffLevel:
 
 
 def _facts(
-    tiff: tifffile.TiffFile, series: Any, index: int
+    path: Path, tiff: tifffile.TiffFile, series: Any
 ) -> tuple[tuple[float, float] | None, dict[str, str]]:
     """Pixel size and non-identifying properties; names, dates and paths are not kept."""
     page = series.levels[0].pages[0].aspage()
@@ -198,7 +204,7 @@ def _facts(
         spacing, more = aperio_facts(page.description)
         facts |= {"vendor": "Aperio", **more}
     elif tiff.is_ome:
-        spacing = ome_spacing_um(tiff.ome_metadata or "", index)
+        spacing = ome_spacing_um(tiff.ome_metadata or "", path, int(page.index))
         facts["vendor"] = "OME-TIFF"
     else:
         facts["vendor"] = "TIFF"

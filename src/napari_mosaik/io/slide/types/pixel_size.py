@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from napari_mosaik.core import InputError, MissingPixelSize
-from napari_mosaik.core.spacing import MAX_SPACING_UM, MIN_SPACING_UM
+from napari_mosaik.core import MissingPixelSize
+from napari_mosaik.core.spacing import MAX_SPACING_UM, MIN_SPACING_UM, check_spacing
 
 __all__ = [
     "SPACING_ADVICE",
@@ -55,16 +55,68 @@ def aperio_facts(description: str) -> tuple[Spacing | None, dict[str, str]]:
     return spacing, {"objective": found["AppMag"]} if "AppMag" in found else {}
 
 
-def ome_spacing_um(xml: str, series: int) -> Spacing | None:
-    """PhysicalSizeY and PhysicalSizeX of one image of OME-XML, µm."""
+def ome_spacing_um(xml: str, path: Path, ifd: int, depth: int = 0) -> Spacing | None:
+    """PhysicalSizeY and PhysicalSizeX, µm, of the image at a directory of *this* file.
+
+    OME-XML may describe several images, and those of other files of its set.  The image is the one
+    whose TiffData names this file (or none) and this directory.  A file that refers to a metadata
+    file beside it is described there.
+    """
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError:
         return None
-    images = [e for e in root.iter() if e.tag.rsplit("}", 1)[-1] == "Pixels"]
-    if series >= len(images):
-        return None
-    pixels = images[series].attrib
+    binary_only = next((e for e in root.iter() if _name(e) == "BinaryOnly"), None)
+    if binary_only is not None:
+        beside = path.with_name(Path(binary_only.get("MetadataFile", "")).name or "?")
+        other = _ome_xml_of(beside) if depth == 0 and beside.is_file() else ""
+        return ome_spacing_um(other, path, ifd, 1) if other else None
+    for number, pixels in enumerate(e for e in root.iter() if _name(e) == "Pixels"):
+        if not any(_name(part) == "TiffData" for part in pixels):
+            here = depth == 0 and number == ifd  # in the order of the images
+        else:
+            here = _is_stored_at(pixels, root.get("UUID", "-"), path.name, ifd, depth > 0)
+        if here:
+            return _physical_size(pixels.attrib)
+    return None
+
+
+def _name(element: Any) -> str:
+    return str(element.tag).rsplit("}", 1)[-1]
+
+
+def _ome_xml_of(path: Path) -> str:
+    """OME-XML of a companion file, or of the first directory of a TIFF file."""
+    if path.suffix.lower() in (".ome", ".xml"):
+        return path.read_text("utf-8", "replace")
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return str(tiff.pages.first.description)
+    except Exception:  # noqa: BLE001 - the other file may be anything: then it states nothing
+        return ""
+
+
+def _is_stored_at(pixels: Any, own_uuid: str, name: str, ifd: int, elsewhere: bool) -> bool:
+    """Whether an image is stored at a directory of the file *name*.
+
+    *elsewhere*: the metadata stand in another file, so that data without a file are not of this.
+    """
+    for part in (e for e in pixels if _name(e) == "TiffData"):
+        uuid = next((e for e in part if _name(e) == "UUID"), None)
+        if uuid is None:
+            here = not elsewhere
+        else:
+            here = uuid.get("FileName") == name or (not elsewhere and uuid.text == own_uuid)
+        first = int(part.get("IFD", 0)) if str(part.get("IFD", 0)).isdigit() else 0
+        count = part.get("PlaneCount") or (1 if "IFD" in part.attrib else 1 << 30)
+        if here and first <= ifd < first + int(count):
+            return True
+    return False
+
+
+def _physical_size(pixels: Any) -> Spacing | None:
     size = [_positive(pixels.get(f"PhysicalSize{axis}"), 1.0) for axis in ("Y", "X")]
     units = [_UM_PER.get(pixels.get(f"PhysicalSize{a}Unit", "µm").lower()) for a in ("Y", "X")]
     if None in size or None in units:
@@ -95,27 +147,10 @@ def tag_spacing_um(page: Any, imagej_unit: str | None) -> Spacing | None:
 
 # --- checks ---------------------------------------------------------------------------------------
 def check_user_spacing(
-    path: Path, spacing_um: float | Sequence[float] | None, *, typed: bool = True
+    path: Path, spacing_um: float | Sequence[float] | None
 ) -> tuple[float, float] | None:
-    """The given pixel size (row, column), µm, or None; an impossible one raises `InputError`.
-
-    A typed size may be that of a coarse overview (0.01 to 1000 µm); a measured or copied one must
-    be plausible for a scanner.
-    """
-    if spacing_um is None:
-        return None
-    low, high = (0.01, 1000.0) if typed else (MIN_SPACING_UM, MAX_SPACING_UM)
-    pair = spacing_um if isinstance(spacing_um, Sequence) else (spacing_um, spacing_um)
-    if len(pair) != 2 or not all(math.isfinite(s) and low <= s <= high for s in pair):
-        raise InputError(
-            f"{path.name}: a pixel size of {_size_words(pair)} µm is not possible; "
-            f"give a number between {low:g} and {high:g} µm"
-        )
-    return float(pair[0]), float(pair[1])
-
-
-def _size_words(pair: Sequence[float]) -> str:
-    return " x ".join(f"{s:g}" for s in dict.fromkeys(pair))
+    """The given pixel size (row, column), µm, or None; an impossible one raises `InputError`."""
+    return None if spacing_um is None else check_spacing(spacing_um, path.name)
 
 
 def check_header_spacing(path: Path, found: tuple[float, float] | None) -> tuple[float, float]:
