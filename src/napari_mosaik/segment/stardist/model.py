@@ -145,6 +145,7 @@ class StarDistNuclei:
         """
         image = require_rgb(rgb)
         candidates = self.candidates(image, spacing_um)
+        checkpoint()
         factor = self.spacing_um / spacing_um if self._resampled(spacing_um) else 1.0
         return renumber(paint_polygons(candidates, image.shape[:2], factor), 1)
 
@@ -158,9 +159,11 @@ class StarDistNuclei:
         values: NDArray[Any] = rgb
         if self._resampled(spacing_um):
             values = resampled(rgb.astype(np.float32), spacing_um / self.spacing_um)
+        checkpoint()
         low, high = self.value_range or intensity_range(values)
         if high <= low:
             return _nothing(self.weights.architecture.rays)
+        checkpoint()
         scaled = (values.astype(np.float32) - np.float32(low)) / np.float32(high - low)
         prob, dist = self._maps(scaled)
         checkpoint()

@@ -14,6 +14,7 @@ from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.catalogue import NUCLEI, NUCLEUS_OBJECTS, SLIDES, STAIN_FIT, TISSUE
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment import NucleiParams
@@ -164,6 +165,7 @@ def _block_nuclei(
 
     spacing_um = math.sqrt(block.lattice.sample_area_um2)
     labels = drop_damaged_objects(model.segment(image.values, spacing_um), slide, block.outer)
+    checkpoint()
     owned = keep_centroid_in_core(labels, block.inner)
     table = measured_nuclei(owned, block.outer, vectors, image.values)
     return {"labels": owned.astype(np.int32), **split_table(table)}
@@ -195,7 +197,9 @@ def measured_nuclei(
     density = np.zeros(labels.shape, np.float32)
     if rgb is not None:
         density = nuclear_density(rgb, vectors)
+    checkpoint()
     table = measure_objects(labels, lattice, intensity={"haematoxylin_od": density})
+    checkpoint()
     texture = texture_table(labels, density, len(table))
     return table.with_columns(texture, about=TEXTURE_ABOUT)
 
