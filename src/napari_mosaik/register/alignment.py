@@ -29,6 +29,7 @@ WarningCode = Literal[
     "mirror_fits_better",
     "mirrored",
     "no_content",
+    "several_pieces",
     "off_content",
     "position_error",
     "resolution_mismatch",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from napari_mosaik.register import (
     iter_assess_pet,
     read_landmarks,
 )
+from napari_mosaik.register.pieces import LOW_CONFIDENCE, align_by_pieces
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["ALIGN", "density_of", "low_confidence_warning", "transform_of"]
 
 DENSITY_SPACING_UM = 10.0
-LOW_CONFIDENCE = 0.4
 
 
 def transform_of(document: dict[str, Any]) -> Transform:
@@ -146,7 +147,8 @@ def _stain_step(stain: str) -> Step[AlignParams]:
         given = _given_transform(inputs, stain, params)
         masks = inputs.read(TISSUE[stain]), inputs.read(TISSUE[REFERENCE])
         if given is None and not params.use_intensity:
-            alignment = yield from _reported(iter_align_masks(*masks, params))
+            by_outline = partial(iter_align_masks, params=params)
+            alignment = yield from _reported(align_by_pieces(*masks, by_outline))
             return {ALIGNMENT[stain]: alignment.to_dict()}
         yield Progress(0.1, 1, "reading the haematoxylin")
         densities = _density(inputs, stain), _density(inputs, REFERENCE)
@@ -155,7 +157,11 @@ def _stain_step(stain: str) -> Step[AlignParams]:
                 *masks, *densities, given.transform, params, method=given.method
             )
             return {ALIGNMENT[stain]: given.document(alignment, params.kind)}
-        alignment = yield from _reported(iter_align_sections(*masks, *densities, params))
+
+        def by_content(moving: Raster, fixed: Raster) -> Generator[float, None, Alignment]:
+            return iter_align_sections(moving, fixed, *densities, params)
+
+        alignment = yield from _reported(align_by_pieces(*masks, by_content))
         return {ALIGNMENT[stain]: alignment.to_dict()}
 
     title = STAIN_TITLES[stain]
@@ -170,7 +176,7 @@ def _stain_step(stain: str) -> Step[AlignParams]:
         may_read=(LANDMARKS, GIVEN_ALIGNMENT[stain]),
         writes=(ALIGNMENT[stain],),
         body=body,
-        revision=2,
+        revision=3,
     )
 
 

@@ -1,0 +1,69 @@
+"""A control tissue beside the section: the right piece is aligned, or the reader is told."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_mosaik.core.frame import Lattice, Transform
+from napari_mosaik.core.progress import run_to_end
+from napari_mosaik.core.raster import Raster
+from napari_mosaik.register.alignment import Alignment
+from napari_mosaik.register.outline_registration import iter_align_masks
+from napari_mosaik.register.pieces import align_by_pieces, pieces_of
+
+SHAPE = (240, 420)
+
+
+def disc(centre, radii):
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    return ((y - centre[0]) / radii[0]) ** 2 + ((x - centre[1]) / radii[1]) ** 2 < 1
+
+
+SECTION = (disc((120, 100), (90, 60)) & ~disc((70, 150), (50, 45))) | disc((170, 60), (40, 50))
+CONTROL = disc((120, 320), (100, 80))
+
+
+def mask(values, frame):
+    return Raster(values, Lattice(frame, SHAPE, (50.0, 50.0)))
+
+
+def test_pieces_are_large_and_ordered():
+    dust = np.zeros(SHAPE, bool)
+    dust[5:9, 5:9] = True
+    found = pieces_of(mask(SECTION | CONTROL | dust, "he"))
+    assert len(found) == 2
+    np.testing.assert_array_equal(found[0].values, CONTROL)
+    np.testing.assert_array_equal(found[1].values, SECTION)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_section_is_aligned_where_a_control_lies_beside_it(swapped):
+    one, other = (SECTION, SECTION | CONTROL) if swapped else (SECTION | CONTROL, SECTION)
+    moving, fixed = mask(one, "he"), mask(other, "cd34")
+    alignment = run_to_end(align_by_pieces(moving, fixed, iter_align_masks))
+    points = np.array([[4000.0, 3000.0], [8000.0, 5000.0]])
+    assert np.abs(alignment.transform.apply(points) - points).max() < 200
+    assert "pieces of tissue" in alignment.warnings[-1].message
+
+
+def test_without_any_piece_that_fits_the_warning_says_what_to_do():
+    poor = Alignment(Transform("he", "cd34", np.eye(3)), 0.5, 0.0, 1.0, False, 0.1)
+
+    def align(moving, fixed):
+        yield 0.5
+        return poor
+
+    both = mask(SECTION | CONTROL, "he")
+    alignment = run_to_end(align_by_pieces(both, mask(SECTION, "cd34"), align))
+    assert alignment.warnings[-1].code == "several_pieces"
+    assert "control tissue" in alignment.warnings[-1].message
+    single = mask(SECTION, "he")
+    assert run_to_end(align_by_pieces(single, mask(SECTION, "cd34"), align)) is poor
+    good = replace(poor, confidence=0.9, dice=0.95)
+
+    def fits(moving, fixed):
+        yield 0.5
+        return good
+
+    assert run_to_end(align_by_pieces(both, mask(SECTION, "cd34"), fits)) is good
