@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import struct
+import tracemalloc
 import zipfile
 from datetime import datetime
 
@@ -11,6 +12,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless, generate_uid
 
@@ -19,7 +21,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.io.pet import choose_series, companions, open_pet, open_pet_slices
 from napari_mosaik.io.pet.inveon import _moment
 from napari_mosaik.workflow.suv import suv_of_files
-from tests.io.test_pet import dataset, saved
+from tests.io.test_pet import PIXELS, dataset, enhanced, saved
 from tests.io.test_pet_other import VALUES, inveon, nifti
 
 RNG = np.random.default_rng(7)
@@ -88,6 +90,13 @@ def test_the_sizes_of_a_rotated_sform_are_lengths(tmp_path):
         ({"offset": (108, "f", 264)}, "begin at byte 264"),
         ({"offset": (108, "f", float("nan"))}, "begin at byte nan"),
         ({"offset": (108, "f", 1e30)}, "cut off"),
+        ({"extension": (348, "B3xii", 1, 32, 0)}, "begin at 384 or later"),
+        (
+            {"code": (252, "hh", 0, 4), "srow": (280, "12f", *DIAGONAL)},
+            "by its sform, which leads to a template, and 0.3 x 0.4 x 0.5 by its pixdim",
+        ),
+        ({"code": (252, "hh", 1, 0), "q": (256, "3f", 1, 1, 0)}, "no rotation"),
+        ({"code": (252, "hh", 1, 0), "q": (256, "3f", float("nan"), 0, 0)}, "no rotation"),
         ({"units": (123, "B", 4)}, "unit of length 4, which NIfTI does not know"),
         ({"units": (123, "B", 1)}, "voxels of 400 x 300 mm, which are not plausible"),
         ({"units": (123, "B", 3)}, "which are not plausible"),
@@ -101,6 +110,22 @@ def test_a_geometry_that_contradicts_itself_is_refused(tmp_path, fields, message
     path = header(nifti(tmp_path / "p.nii"), **fields)
     with pytest.raises(InputError, match=message):
         spacing(path)
+
+
+def test_bytes_after_the_voxels_are_a_doubt(tmp_path):
+    path = header(nifti(tmp_path / "p.nii"), dim=(40, "8h", 3, 4, 3, 1, 1, 1, 1, 1))
+    notes = open_pet(path, slice_index=0, unit="g/mL").header.notes
+    assert any(note.startswith("24 bytes follow the voxels") for note in notes)
+
+
+def test_a_gzip_bomb_takes_no_memory(tmp_path):
+    path = nifti(tmp_path / "p.nii.gz")
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(1 << 26)))
+    tracemalloc.start()
+    open_pet(path, slice_index=0, unit="g/mL")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 24
 
 
 @pytest.mark.parametrize(
@@ -152,6 +177,33 @@ def test_compressed_pixels_are_those_that_were_stored(tmp_path, syntax, signed):
     ds.file_meta.TransferSyntaxUID = syntax
     values = open_pet(saved(tmp_path, ds)).raster.values
     np.testing.assert_array_equal(values, pixels.astype(float) * 2 + 1)
+
+
+@pytest.mark.parametrize("syntax", CODECS)
+def test_a_compressed_image_that_is_cut_off_is_refused(tmp_path, syntax):
+    pixels = RNG.integers(0, 32767, (64, 64)).astype(np.uint16)
+    frame = bytes(CODECS[syntax](pixels))[:-500]
+    ds = dataset(Rows=64, Columns=64)
+    ds.PixelData = encapsulate([frame + bytes(len(frame) % 2)])
+    ds["PixelData"].VR = "OB"
+    ds.file_meta.TransferSyntaxUID = syntax
+    with pytest.raises(InputError, match="the end of the compressed image is missing"):
+        open_pet(saved(tmp_path, ds))
+
+
+def test_more_bits_than_stated_are_refused_and_losses_are_a_doubt(tmp_path):
+    pixels = np.full((16, 16), 5000, np.uint16)
+    ds = dataset(Rows=16, Columns=16, BitsStored=12, HighBit=11, PixelRepresentation=0)
+    ds.PixelData = encapsulate([bytes(imagecodecs.jpeg2k_encode(pixels, reversible=True, level=0))])
+    ds["PixelData"].VR = "OB"
+    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.90"
+    with pytest.raises(InputError, match="more than 12 bits"):
+        open_pet(saved(tmp_path, ds))
+    ds.BitsStored, ds.HighBit = 16, 15
+    ds.LossyImageCompression, ds.LossyImageCompressionRatio = "01", 4
+    image = open_pet(saved(tmp_path, ds))
+    assert image.raster.values[0, 0] == 5000 * 2.5 - 1
+    assert any("compressed with loss (ratio 4" in note for note in image.header.notes)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, DeflatedExplicitVRLittleEndian])
@@ -220,6 +272,72 @@ def test_a_classic_file_of_several_frames_has_slices(tmp_path):
     image = open_pet(path, slice_index=2)
     np.testing.assert_array_equal(image.raster.values, frames[2] - 1.0)
     assert any("order of the file" in note for note in image.header.notes)
+
+
+def test_slices_that_are_not_one_stack_are_refused(tmp_path):
+    saved(tmp_path, dataset(), "a")
+    ds = dataset(ImagePositionPatient=[0, 0, 1], ImageOrientationPatient=[0, 1, 0, 1, 0, 0])
+    saved(tmp_path, ds, "b")
+    with pytest.raises(InputError, match="different directions"):
+        open_pet(tmp_path, slice_index=0)
+    saved(tmp_path, dataset(ImagePositionPatient=None), "b")
+    with pytest.raises(InputError, match="b states no position of its slice, the others do"):
+        open_pet(tmp_path, slice_index=0)
+    ds = dataset(RescaleSlope=9)
+    saved(tmp_path, ds, "b")
+    with pytest.raises(InputError, match="a and b hold different images of the same place"):
+        open_pet(tmp_path)
+    saved(tmp_path, ds, "a")  # a copy of the same file
+    assert open_pet(tmp_path).raster.values[0, 1] == 8
+    saved(tmp_path, dataset(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "c")
+    with pytest.raises(InputError, match="no rotation"):
+        open_pet(tmp_path / "c")
+
+
+def test_slices_without_positions_follow_their_instance_numbers(tmp_path):
+    for name, number in (("a", 3), ("b", 1), ("c", 2)):
+        ds = dataset(ImagePositionPatient=None, InstanceNumber=number, RescaleSlope=number)
+        saved(tmp_path, ds, name)
+    images = open_pet_slices(tmp_path)
+    assert [image.raster.values[0, 1] for image in images] == [0, 1, 2]
+    assert any("no positions" in note for note in images[0].header.notes)
+
+
+def test_an_oblique_or_mirrored_slice_is_shown(tmp_path):
+    image = open_pet(saved(tmp_path, dataset(ImageOrientationPatient=[-1, 0, 0, 0, 1, 0])))
+    assert "run along (-1, 0, 0, 0, 1, 0)" in image.header.geometry
+    assert open_pet(saved(tmp_path, dataset())).header.geometry == ""
+
+
+def test_the_unit_and_the_slope_come_from_the_same_place(tmp_path):
+    """The stored slope gives arbitrary values; the real-world value mapping gives Bq/mL."""
+    ds = enhanced(False)
+    for group in ds.PerFrameFunctionalGroupsSequence:
+        group.PixelValueTransformationSequence[0].RescaleType = "US"
+        group.PixelValueTransformationSequence[0].RescaleSlope = 1
+    mapping, code = Dataset(), Dataset()
+    mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = 7.0, 0.0
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "Bq/ml", "UCUM", "Bq/ml"
+    mapping.MeasurementUnitsCodeSequence = [code]
+    ds.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence = [mapping]
+    image = open_pet(saved(tmp_path, ds), slice_index=2)
+    np.testing.assert_array_equal(image.raster.values, PIXELS * 7.0)
+    assert image.raster.unit == "Bq/mL"
+
+
+def test_a_classic_dynamic_file_of_several_frames_is_refused(tmp_path):
+    pixels = np.zeros((4, 4, 5), np.int16)
+    ds = dataset(NumberOfFrames=4, NumberOfSlices=2, PixelData=pixels.tobytes())
+    with pytest.raises(InputError, match="4 frames of 2 slices"):
+        open_pet(saved(tmp_path, ds), slice_index=0)
+
+
+def test_series_are_counted_as_they_were_listed(tmp_path):
+    b = series(tmp_path / "b", SeriesDescription="first")
+    a = series(tmp_path / "a", SeriesDescription="second")
+    with pytest.raises(InputError, match="1 = 'first'"):
+        open_pet([b, a], slice_index=0)
+    assert choose_series([b, a], 1)[0].parent == b
 
 
 def test_slices_with_other_pixel_sizes_or_a_gap(tmp_path):
@@ -302,6 +420,29 @@ def test_dates_of_inveon_do_not_depend_on_the_locale(tmp_path, monkeypatch):
     assert _moment("Thu May 30 14:55:00 2024") == datetime(2024, 5, 30, 14, 55)
     image = open_pet(inveon(tmp_path), slice_index=0, frame_index=0)
     assert image.header.scanned == datetime(2024, 3, 16, 10)
+
+
+def test_inveon_files_in_capitals_or_with_a_damaged_pointer(tmp_path):
+    image = next(path for path in inveon(tmp_path).parent.iterdir() if path.suffix == ".img")
+    text = image.with_name(image.name + ".hdr").read_text()
+    image.with_name(image.name + ".hdr").rename(tmp_path / "X.IMG.HDR")
+    image.rename(tmp_path / "X.img")
+    for name in ("X.img", "X.IMG.HDR"):
+        assert open_pet(tmp_path / name, slice_index=0, frame_index=0).raster.values.size
+    damaged = text.replace("frame_start 0\n", "frame_start 0\ndata_file_pointer x -4\n")
+    (tmp_path / "X.IMG.HDR").write_text(damaged)
+    with pytest.raises(InputError, match="data_file_pointer 'x -4', which is no place"):
+        open_pet(tmp_path / "X.img", slice_index=0, frame_index=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(bytes(348), "a binary header"), (b"!INTERFILE :=\n", "an Interfile")]
+)
+def test_the_header_of_another_format_beside_an_image_is_named(tmp_path, content, words):
+    (tmp_path / "p.hdr").write_bytes(content)
+    (tmp_path / "p.img").write_bytes(bytes(99))
+    with pytest.raises(InputError, match=words):
+        open_pet(tmp_path / "p.img")
 
 
 @pytest.mark.parametrize(

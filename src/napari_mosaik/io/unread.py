@@ -40,7 +40,7 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
 )
 _NAMES = (
     (r"\.v$", "an ECAT file: convert it to NIfTI or DICOM"),
-    (r"\.(hv|h33|i33|hs)$", "an Interfile image: convert it to NIfTI or DICOM"),
+    (r"\.(hv|h33|i33|hs|i)$", "an Interfile image: convert it to NIfTI or DICOM"),
     (r"\.(nrrd|nhdr)$", "an NRRD file: save the image as NIfTI (.nii.gz)"),
     (r"\.(mha|mhd)$", "a MetaImage: save the image as NIfTI (.nii.gz)"),
     (r"\.mnc$", "a MINC file: convert the image to NIfTI"),

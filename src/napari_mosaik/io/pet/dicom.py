@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core import InputError, Lattice, Raster
+from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
-from napari_mosaik.io.pet.registry import PetFormat
+from napari_mosaik.io.pet.registry import PetFormat, files_in
 from napari_mosaik.io.unread import unread_file
 
 __all__ = ["FORMAT", "DicomSeries", "choose_series"]
@@ -24,6 +24,7 @@ __all__ = ["FORMAT", "DicomSeries", "choose_series"]
 _MAX_PIXELS = 1 << 26
 _MAX_FRAMES = 100_000
 _SAME_SLICE_MM = 0.01
+_SAME_DIRECTION = 0.01
 
 
 class DicomSeries:
@@ -59,8 +60,9 @@ class DicomSeries:
         with _reading(chosen.path):
             meaning = _pixel_meaning(chosen)
             header = _read_header(self._frames, chosen, meaning)
-            notes = (*header.notes, *self._geometry)
-            header = header.model_copy(update={"notes": notes, "geometry": self._taken})
+            notes = (*header.notes, *self._geometry, *_losses(chosen))
+            shown = " ".join(filter(None, (_shown(chosen), self._taken)))
+            header = header.model_copy(update={"notes": notes, "geometry": shown})
             values = _values(chosen) * meaning.factor
             lattice = Lattice("pet", (values.shape[0], values.shape[1]), _spacing_um(chosen))
         return PetImage(Raster(values, lattice, meaning.unit), header)
@@ -112,6 +114,12 @@ def _frames(files: list[Path]) -> list[_Frame]:
         if not 0 < count <= _MAX_FRAMES:
             raise InputError(f"{path.name} states {count} frames, which is not plausible")
         several = bool(groups) or count > 1
+        slices = int(dataset.get("NumberOfSlices") or count)
+        if several and not groups and slices != count:
+            raise InputError(
+                f"{path.name} holds {count} frames of {slices} slices, and does not state which "
+                "belong together; export one file per slice"
+            )
         frames += [_Frame(path, dataset, i if several else None) for i in range(count)]
     if len(series) > 1:
         listed = "; ".join(_described(n, found) for n, found in enumerate(series.values(), 1))
@@ -130,7 +138,7 @@ def choose_series(files: Sequence[Path], number: int) -> list[Path]:
     InputError
         If there is no such series; all are listed.
     """
-    inside = sorted({inner for path in files for inner in (_all_files(path))})
+    inside = [inner for path in files for inner in files_in(path)]
     series: dict[str, list[tuple[Path, Any]]] = {}
     with _reading(Path(files[0])):
         for path in inside:
@@ -142,10 +150,6 @@ def choose_series(files: Sequence[Path], number: int) -> list[Path]:
         )
         raise InputError(f"there is no PET series {number}; there are: {'; '.join(listed)}")
     return [path for path, _ in list(series.values())[number - 1]]
-
-
-def _all_files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
 def _described(number: int, datasets: Sequence[Any]) -> str:
@@ -181,6 +185,7 @@ def _check_geometry(places: list[list[_Frame]]) -> tuple[str, ...]:
 
     Raises `InputError` for different pixel sizes; gaps are sentences.
     """
+    _check_same_planes(places)
     spacings = {tuple(round(size, 3) for size in _spacing_um(group[0])) for group in places}
     if len(spacings) > 1:
         raise InputError(
@@ -195,14 +200,45 @@ def _check_geometry(places: list[list[_Frame]]) -> tuple[str, ...]:
             f"slices are missing between slice {gap} and {gap + 1}: they lie {steps.max():.4g} mm "
             f"apart, the others {np.median(steps):.4g} mm",
         )
-    if places and places[0][0].index is not None and known[0] is None:
-        return ("the file states no positions of its frames; they are in the order of the file",)
+    if len(places) > 1 and known[0] is None:
+        return (
+            "the files state no positions of their slices; they are in the order of the file, or "
+            "of their instance numbers",
+        )
     return ()
+
+
+def _check_same_planes(places: list[list[_Frame]]) -> None:
+    """Check that the slices are parallel, and that no two images lie at one place and time."""
+    planes = [axes for group in places for one in group if (axes := one.axes()) is not None]
+    if planes and max(np.abs(axes - planes[0]).max() for axes in planes) > _SAME_DIRECTION:
+        raise InputError(
+            "the slices of the PET lie in different directions (ImageOrientationPatient); give "
+            "only the files of one stack"
+        )
+    for group in places:
+        seen: dict[float, _Frame] = {}
+        for one in group:
+            other = seen.setdefault(one.moment_s(), one)
+            if other is not one and other.identity() != one.identity():
+                raise InputError(
+                    f"{other.path.name} and {one.path.name} hold different images of the same "
+                    "place and time (gates, or two reconstructions?); give only those of one"
+                )
 
 
 def _grouped(frames: list[_Frame], positions: list[float | None]) -> list[list[_Frame]]:
     """Images grouped by slice position, in order."""
-    if any(position is None for position in positions):
+    lacking = next((f for f, p in zip(frames, positions, strict=True) if p is None), None)
+    if lacking is not None:
+        if any(position is not None for position in positions):
+            raise InputError(
+                f"{lacking.path.name} states no position of its slice, the others do; give only "
+                "the files of one stack"
+            )
+        numbers = [frame.number("InstanceNumber") for frame in frames]
+        if len(set(numbers)) == len(frames) and None not in numbers:
+            frames = sorted(frames, key=lambda frame: frame.number("InstanceNumber") or 0.0)
         return [[frame] for frame in frames]
     known = np.asarray(positions, float)
     groups: list[list[_Frame]] = []
@@ -219,7 +255,7 @@ def _values(frame: _Frame) -> NDArray[np.float64]:
     """Rescaled pixels of one image; padding is NaN."""
     stored = _stored(frame)
     slope, intercept = frame.number("RescaleSlope"), frame.number("RescaleIntercept")
-    if slope is None:
+    if slope is None or _is_mapped(frame):
         slope, intercept = (
             frame.number("RealWorldValueSlope"),
             frame.number("RealWorldValueIntercept"),
@@ -265,6 +301,26 @@ def _stored(frame: _Frame) -> NDArray[Any]:
     return stored
 
 
+def _losses(frame: _Frame) -> tuple[str, ...]:
+    if frame.text("LossyImageCompression") != "01":
+        return ()
+    ratio = frame.text("LossyImageCompressionRatio")
+    return (
+        "the pixels were compressed with loss"
+        + (f" (ratio {ratio})" if ratio else "")
+        + "; single voxels may differ from those that were measured",
+    )
+
+
+def _shown(frame: _Frame) -> str:
+    """How the slice lies, where that is not as usual: columns to the left, rows to the back."""
+    axes = frame.axes()
+    if axes is None or np.abs(axes - (1, 0, 0, 0, 1, 0)).max() <= _SAME_DIRECTION:
+        return ""
+    turn = ", ".join(f"{part:.3g}" for part in axes)
+    return f"The slice is shown as stored; its columns and rows run along ({turn})."
+
+
 def _undecodable(frame: _Frame, error: Exception) -> InputError:
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return InputError(
@@ -290,13 +346,15 @@ def _decoded(dataset: Any, index: int, codec: str) -> NDArray[Any]:
 
     count = int(dataset.get("NumberOfFrames") or 1)
     frame = get_frame(dataset.PixelData, index, number_of_frames=count)
-    values = np.asarray(getattr(imagecodecs, f"{codec}_decode")(frame))
-    if int(dataset.PixelRepresentation) == 0 or values.dtype.kind == "i":
-        return values
-    # The codecs of JPEG know no sign: the highest stored bit is the sign.
+    if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise ValueError("the end of the compressed image is missing")
+    values = np.asarray(getattr(imagecodecs, f"{codec}_decode")(frame)).astype(np.int64)
     bits = int(dataset.BitsStored)
-    half = 1 << (bits - 1)
-    return ((values.astype(np.int32) & ((1 << bits) - 1)) ^ half) - half
+    if values.max() >> bits > 0 or values.min() < -(1 << (bits - 1)):
+        raise ValueError(f"the compressed image holds values of more than {bits} bits")
+    # The codecs of JPEG know no sign: the highest stored bit is the sign.
+    unsigned, half = values & ((1 << bits) - 1), 1 << (bits - 1)
+    return unsigned if int(dataset.PixelRepresentation) == 0 else (unsigned ^ half) - half
 
 
 def _spacing_um(frame: _Frame) -> tuple[float, float]:
@@ -362,7 +420,22 @@ class _Frame:
         if place is None or turn is None or len(place) != 3 or len(turn) != 6:
             return None
         axes = np.asarray(turn, float)
+        if np.abs([axes[:3] @ axes[:3] - 1, axes[3:] @ axes[3:] - 1, axes[:3] @ axes[3:]]).max() > (
+            _SAME_DIRECTION
+        ):
+            raise InputError(
+                f"{self.path.name} states an orientation of its slice that is no rotation"
+            )
         return float(np.cross(axes[:3], axes[3:]) @ np.asarray(place, float))
+
+    def axes(self) -> FloatArray | None:
+        """Directions (6,) of the rows and columns, without unit; None if they are not stated."""
+        turn = self.find("ImageOrientationPatient")
+        return np.asarray(turn, float) if turn is not None and len(turn) == 6 else None
+
+    def identity(self) -> tuple[str, int | None]:
+        """What copies of one image share."""
+        return str(self.dataset.get("SOPInstanceUID", self.path)), self.index
 
     def moment_s(self) -> float:
         """A number that orders the time frames of a dynamic scan."""
@@ -464,7 +537,8 @@ class _Meaning:
 
 def _pixel_meaning(frame: _Frame) -> _Meaning:
     """Unit and scale of the pixels, from Units, the SUV type and the private factors of Philips."""
-    unit = frame.text("Units") or frame.text("RescaleType") or _coded_unit(frame)
+    mapped = _is_mapped(frame)
+    unit = _coded_unit(frame) if mapped else frame.text("Units") or frame.text("RescaleType")
     if unit == "BQML":
         return _Meaning("Bq/mL")
     if unit == "CNTS":
@@ -520,6 +594,11 @@ def _read_header(frames: Sequence[_Frame], chosen: _Frame, meaning: _Meaning) ->
         notes=tuple(notes),
         unclear=unclear,
     )
+
+
+def _is_mapped(frame: _Frame) -> bool:
+    """Whether the unit is that of the real-world value mapping: then its slope counts, too."""
+    return frame.text("RescaleType") in ("", "US") and not frame.text("Units")
 
 
 def _coded_unit(frame: _Frame) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
-from napari_mosaik.io.pet.registry import PetFormat, single_file
+from napari_mosaik.io.pet.registry import PetFormat, sibling, single_file
+from napari_mosaik.io.unread import unread_file
 
 __all__ = ["FORMAT", "InveonSeries"]
 
@@ -40,7 +41,7 @@ class InveonSeries:
 
     def __init__(self, header: Path) -> None:
         self._words, self._frames = _read(header)
-        self._image = header.with_name(header.name.removesuffix(".hdr"))
+        self._image = sibling(header, header.name[:-4])
         if header.suffix.lower() != ".hdr" or not self._image.is_file():
             raise InputError(f"the image {self._image.name} of the header {header.name} is missing")
         if self._whole("file_type", _IMAGE) != _IMAGE or self._whole("modality", 0) not in (-1, 0):
@@ -82,11 +83,19 @@ class InveonSeries:
         pixels = self._rows * self._columns
         pointer = self._frames[number].get("data_file_pointer", "").split()
         start = number * self._slices * pixels * self._kind.itemsize
-        if len(pointer) == 2:
+        if pointer:
+            if len(pointer) != 2 or not all(re.fullmatch(r"\d{1,10}", part) for part in pointer):
+                raise InputError(
+                    f"{self._image.name} begins its frame {number} at data_file_pointer "
+                    f"'{' '.join(pointer)[:40]}', which is no place in a file"
+                )
             start = (int(pointer[0]) << 32) + int(pointer[1])
-        with self._image.open("rb") as file:
-            file.seek(start + place * pixels * self._kind.itemsize)
-            raw = file.read(pixels * self._kind.itemsize)
+        start += place * pixels * self._kind.itemsize
+        raw = b""
+        if start + pixels * self._kind.itemsize <= self._image.stat().st_size:
+            with self._image.open("rb") as file:
+                file.seek(start)
+                raw = file.read(pixels * self._kind.itemsize)
         if len(raw) < pixels * self._kind.itemsize:
             raise InputError(f"{self._image.name} is cut off: slice {place} is not in it")
         stored = np.frombuffer(raw, self._kind).reshape(self._rows, self._columns)
@@ -139,7 +148,8 @@ def _read(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
         target = frames[-1] if frames else words
         target.setdefault(key, value.strip())
     if "x_dimension" not in words or not frames:
-        raise InputError(f"{path.name} cannot be used as PET: it is not an Inveon header")
+        what = unread_file(path) or "not an Inveon header"
+        raise InputError(f"{path.name} cannot be used as PET: it is {what}")
     return words, frames
 
 
@@ -236,7 +246,10 @@ def _open(files: list[Path], sidecar: Path | None) -> InveonSeries:
     """Open an image by its text header, which is given itself or stands beside the image."""
     headers = [path for path in files if _is_header(path)]
     if not headers:
-        beside = files[0].with_name(files[0].name + ".hdr")
+        beside = sibling(files[0], files[0].name + ".hdr")
+        pair = sibling(files[0], f"{files[0].stem}.hdr")  # Analyze, Interfile: named, not read
+        if not beside.is_file() and pair.is_file():
+            _read(pair)
         if not beside.is_file():
             raise InputError(
                 f"{files[0].name} cannot be used as PET: its header {beside.name} is missing"
@@ -248,8 +261,8 @@ def _open(files: list[Path], sidecar: Path | None) -> InveonSeries:
 def _other_half(path: Path) -> list[Path]:
     """The header of an image, or the image of a header."""
     if _is_header(path):
-        return [path.with_name(path.name.removesuffix(".hdr"))]
-    return [path.with_name(path.name + ".hdr")]
+        return [sibling(path, path.name[:-4])]
+    return [sibling(path, path.name + ".hdr")]
 
 
 FORMAT = PetFormat("Inveon", _is_inveon, _open, _is_header, _other_half, order=30)

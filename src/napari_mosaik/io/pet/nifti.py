@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
-from napari_mosaik.io.pet.registry import PetFormat, single_file
+from napari_mosaik.io.pet.registry import PetFormat, sibling, single_file
 from napari_mosaik.io.pet.sidecar import read_sidecar
 from napari_mosaik.io.unread import unread_file
 
@@ -53,7 +54,7 @@ class NiftiSeries:
         self._path = path
         beside = _sidecar_of(path)
         self._sidecar = sidecar or (beside if beside.is_file() else None)
-        data = _content(path)
+        data, after = _content(path)
         self._head = _head(data, path)
         stored = self._values(data)
         sizes, source, axes = _geometry(self._head, path.name)
@@ -67,7 +68,13 @@ class NiftiSeries:
         self._geometry = f"The voxel size is that of the file's {source}" + (
             ", taken as mm because the file states no unit of length." if code == 0 else "."
         )
-        self._turned, self._note = _turned(axes)
+        self._turned, note = _turned(axes)
+        self._notes = [note] if note else []
+        if after:
+            self._notes.append(
+                f"{after} bytes follow the voxels; check the numbers of voxels and the first byte "
+                "in the header"
+            )
         self._stored = stored[:, :, ::-1] if self._turned[2] else stored
 
     @property
@@ -86,7 +93,7 @@ class NiftiSeries:
         if self._sidecar is not None:
             found, factor = read_sidecar(self._sidecar, number)
             fields |= found
-        notes = [*fields.pop("notes", ()), *([self._note] if self._note else [])]
+        notes = [*fields.pop("notes", ()), *self._notes]
         if self._sidecar is None:
             notes.append("there is no sidecar: the injection data must be entered")
         values = self._scaled(self._stored[:, :, place, number].T) * factor
@@ -98,28 +105,9 @@ class NiftiSeries:
 
     def _values(self, data: bytes) -> NDArray[Any]:
         """(columns, rows, slices, frames) as stored."""
-        count, *sizes = (int(n) for n in self._head["dim"])
-        sizes = sizes[: count if 2 <= count <= 7 else 0]
-        sizes = [size or 1 if place > 2 else size for place, size in enumerate(sizes)]
-        if not sizes or min(sizes) < 1 or any(size > 1 for size in sizes[4:]):
-            raise InputError(
-                f"{self._path.name} has {count} dimensions of {sizes}; a PET has two to four"
-            )
-        shape = tuple((*sizes, 1, 1)[:4])
-        code = int(self._head["datatype"])
-        if code not in _TYPES:
-            raise InputError(
-                f"{self._path.name} holds values of the NIfTI type {code}, not numbers"
-            )
-        kind = np.dtype(self._head["order"] + _TYPES[code])
-        first = float(self._head["offset"])
-        if not first >= self._head["size"] + 4:
-            raise InputError(
-                f"{self._path.name} states that its voxels begin at byte {first:g}, inside its "
-                f"header; by the standard they begin at {self._head['size'] + 4} or later"
-            )
-        count, start = int(np.prod(shape, dtype=np.int64)), int(min(first, 1e15))
-        if count > _MAX_VALUES or len(data) < start + count * kind.itemsize:
+        shape, kind, start = _layout(self._head, self._path.name)
+        count = int(np.prod(shape, dtype=np.int64))
+        if len(data) < start + count * kind.itemsize:
             raise InputError(f"{self._path.name} is cut off: {shape} values are not in it")
         return np.frombuffer(data, kind, count, start).reshape(shape, order="F")
 
@@ -130,13 +118,20 @@ class NiftiSeries:
         return np.asarray(stored, np.float64) * slope + (intercept if np.isfinite(intercept) else 0)
 
 
-def _content(path: Path) -> bytes:
-    raw = path.read_bytes()
-    if raw[:2] != b"\x1f\x8b":
-        return raw
+def _content(path: Path) -> tuple[bytes, int]:
+    """The header and the voxels that it states, and the number of bytes after them."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
     try:
-        return gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
+        with gzip.open(path) if packed else path.open("rb") as file:
+            try:
+                start = file.read(max(_HEAD) + 8)
+                end = _end(_head(start, path), path.name)
+                data = start + file.read(max(0, end - len(start)))
+            finally:  # the check sum of gzip stands at the end
+                after = sum(iter(lambda: len(file.read(1 << 20)), 0))
+        return data[:end], after + len(data[end:])
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path.name} is cut off or damaged ({error})") from error
 
 
@@ -152,9 +147,42 @@ def _head(data: bytes, path: Path) -> dict[str, Any]:
                     found[name] = values if count > 1 else values[0]
                 if not bytes(found["magic"]).startswith((b"n+1", b"n+2")):
                     raise InputError(f"{path.name} is not a single-file NIfTI; save it as .nii")
+                extra = data[size : size + 8].ljust(8, b"\0")
+                found["extended"] = extra[:4]
+                found["extension"] = np.frombuffer(extra[4:], order + "i4", 1)[0]
                 return found
     what = unread_file(path) or "not a NIfTI file"
     raise InputError(f"{path.name} cannot be used as PET: it is {what}")
+
+
+def _layout(head: dict[str, Any], name: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape (columns, rows, slices, frames), type and first byte of the voxels."""
+    count, *sizes = (int(n) for n in head["dim"])
+    sizes = sizes[: count if 2 <= count <= 7 else 0]
+    sizes = [size or 1 if place > 2 else size for place, size in enumerate(sizes)]
+    if not sizes or min(sizes) < 1 or any(size > 1 for size in sizes[4:]):
+        raise InputError(f"{name} has {count} dimensions of {sizes}; a PET has two to four")
+    shape = tuple((*sizes, 1, 1)[:4])
+    code = int(head["datatype"])
+    if code not in _TYPES:
+        raise InputError(f"{name} holds values of the NIfTI type {code}, not numbers")
+    first, least = float(head["offset"]), head["size"] + 4
+    if head["extended"][0]:  # bytes of metadata that lie between the header and the voxels
+        least += max(int(head["extension"]), 8)
+    if not first >= least:
+        raise InputError(
+            f"{name} states that its voxels begin at byte {first:g}, inside its header; by the "
+            f"standard they begin at {least} or later"
+        )
+    if math.prod(shape) > _MAX_VALUES:
+        raise InputError(f"{name} states {shape} values, which is not plausible")
+    return shape, np.dtype(head["order"] + _TYPES[code]), int(min(first, 1e15))
+
+
+def _end(head: dict[str, Any], name: str) -> int:
+    """The byte after the last voxel."""
+    shape, kind, start = _layout(head, name)
+    return min(start, _MAX_VALUES) + math.prod(shape) * kind.itemsize
 
 
 def _turned(axes: FloatArray | None) -> tuple[tuple[bool, bool, bool], str]:
@@ -178,6 +206,10 @@ def _geometry(
     """
     pixdim = np.abs(np.asarray(head["pixdim"], float)[1:4])
     directions = _qform_axes(head)
+    if directions is not None and not (
+        np.abs(directions.T @ directions - np.eye(3)).max() <= _SAME_SIZE
+    ):
+        raise InputError(f"{name} has a qform that is no rotation; write the header again")
     sizes, source = pixdim, "pixdim" if directions is None else "qform"
     if int(head["sform"]) > 0:
         sform = np.asarray(head["srow"], float).reshape(3, 4)[:, :3]
@@ -189,6 +221,14 @@ def _geometry(
             raise InputError(f"{name} has a sheared sform; resample the image to right angles")
         if directions is not None:
             _check_same(lengths, pixdim, axes, directions, name)
+        elif int(head["sform"]) > 2 and np.abs(lengths / np.maximum(pixdim, 1e-12) - 1).max() > (
+            _SAME_SIZE
+        ):
+            both = (" x ".join(f"{size:.4g}" for size in sizes) for sizes in (lengths, pixdim))
+            raise InputError(
+                "{} states voxels of {} by its sform, which leads to a template, and {} by its "
+                "pixdim; write it again with one geometry".format(name, *both)
+            )
         sizes, source, directions = lengths, "sform", axes
     # A plane image may state no thickness.
     if not (np.isfinite(sizes[:2]).all() and sizes[:2].min() > 0):
@@ -237,10 +277,7 @@ def _is_nifti(path: Path) -> bool:
 def _sidecar_of(path: Path) -> Path:
     """The sidecar of an image; names differ in upper and lower case on some systems."""
     name = re.sub(r"\.nii(\.gz)?$", ".json", path.name, flags=re.IGNORECASE)
-    if path.with_name(name).is_file() or not path.parent.is_dir():
-        return path.with_name(name)
-    others = (p for p in path.parent.iterdir() if p.name.lower() == name.lower())
-    return next(others, path.with_name(name))
+    return sibling(path, name)
 
 
 FORMAT = PetFormat(

@@ -22,9 +22,11 @@ __all__ = [
     "PetFormat",
     "PetSeries",
     "companions",
+    "files_in",
     "open_pet",
     "open_pet_slices",
     "pet_formats",
+    "sibling",
     "single_file",
 ]
 
@@ -174,6 +176,14 @@ def single_file(files: list[Path], title: str) -> Path:
     return files[0]
 
 
+def sibling(path: Path, name: str) -> Path:
+    """A file beside another one, also if its name differs in upper and lower case."""
+    if path.with_name(name).is_file() or not path.parent.is_dir():
+        return path.with_name(name)
+    others = (p for p in path.parent.iterdir() if p.name.lower() == name.lower())
+    return next(others, path.with_name(name))
+
+
 def _is_sidecar(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
@@ -184,7 +194,7 @@ def _series(paths: PetPaths) -> tuple[PetSeries, str]:
         if not path.exists():
             raise InputError(f"there is no PET file {path}")
     sidecars = [path for path in given if _is_sidecar(path)]
-    files = [file for path in given if path not in sidecars for file in _files(path)]
+    files = [file for path in given if path not in sidecars for file in files_in(path)]
     titles = [one.title for one in pet_formats()]
     if not files:
         known = next((text for path in given if (text := unread_file(path))), "")
@@ -203,7 +213,7 @@ def _series(paths: PetPaths) -> tuple[PetSeries, str]:
     )
 
 
-def _files(path: Path) -> list[Path]:
+def files_in(path: Path) -> list[Path]:
     """The file itself; of a folder, with those in it, the files of the first format it holds."""
     if path.name == "DICOMDIR":
         path = path.parent
