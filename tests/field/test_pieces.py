@@ -67,3 +67,34 @@ def test_without_any_piece_that_fits_the_warning_says_what_to_do():
         return good
 
     assert run_to_end(align_by_pieces(both, mask(SECTION, "cd34"), fits)) is good
+
+
+@pytest.mark.realdata
+def test_field_report_n4_a_kidney_beside_a_control_tissue(field_inputs, tmp_path):
+    import tifffile
+    from PIL import Image
+
+    from napari_mosaik.workflow.picture_case import align_pictures
+
+    folder = field_inputs.parents[1] / "data" / "registration"
+    if not folder.is_dir():
+        pytest.skip(f"the sections are not in {folder}")
+    fixed, moving = (
+        np.asarray(Image.open(folder / f"Rat-Kidney_{name}.jpg").convert("RGB"))
+        for name in ("HE", "PanCytokeratin")
+    )
+    beside = np.full((moving.shape[0], moving.shape[1] + 700, 3), 245, np.uint8)
+    beside[:, : moving.shape[1]] = moving
+    y, x = np.mgrid[-1:1:400j, -1:1:450j]
+    control = np.zeros(beside.shape[:2], bool)
+    control[150:550, moving.shape[1] + 120 : moving.shape[1] + 570] = x * x + y * y < 0.9
+    noise = np.random.default_rng(0).normal(0, 12, (np.count_nonzero(control), 1))
+    beside[control] = np.clip(np.array([150, 110, 80]) + noise, 0, 255)
+    paths = tmp_path / "fixed.tif", tmp_path / "moving.tif"
+    for path, picture in zip(paths, (fixed, beside), strict=True):
+        tifffile.imwrite(path, picture)
+    record = run_to_end(align_pictures(*paths, 10.0, 10.0, None, None, "rigid"))
+    assert record["confidence"] > 0.4
+    assert abs(record["angle_deg"] - 0.44) < 1
+    assert np.abs(np.array(record["matrix"])[:2, 2] - [285, 61]).max() < 150
+    assert "pieces of tissue" in " ".join(record["warnings"])
