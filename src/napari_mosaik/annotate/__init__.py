@@ -16,7 +16,7 @@ from napari_mosaik.annotate.document import (
     open_document,
     replay,
 )
-from napari_mosaik.annotate.journal import Journal, check_reader_name, read_journal
+from napari_mosaik.annotate.journal import Journal, read_journal
 from napari_mosaik.annotate.review import (
     ReaderAgreement,
     ReviewItem,
@@ -41,7 +41,6 @@ __all__ = [
     "Snapshot",
     "TileEvidence",
     "TissueClass",
-    "check_reader_name",
     "clean",
     "compare_readers",
     "cut_region",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from io import FileIO
@@ -19,24 +18,9 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from napari_mosaik.core import CaseLocked, CorruptArtifact, InputError
+from napari_mosaik.core.readers import reader_of
 
-__all__ = ["Journal", "check_reader_name", "read_journal"]
-
-
-def check_reader_name(name: str) -> str:
-    """The name of a reader, which is also the name of the reader's journal file.
-
-    Raises
-    ------
-    InputError
-        If the name is empty, longer than 40 characters, begins with a dot, or holds anything but
-        letters, digits, dots, hyphens and underscores; "runs" is the name of another journal.
-    """
-    if not re.fullmatch(r"[\w.-]{1,40}", name) or name.startswith(".") or name == "runs":
-        raise InputError(
-            f"'{name}' is not a valid reader name: use up to 40 letters, digits, '-' and '_'"
-        )
-    return name
+__all__ = ["Journal", "read_journal"]
 
 
 class Journal:
@@ -64,8 +48,8 @@ class Journal:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise CaseLocked(
-                f"the journal {self.path.name} is in use by another window; "
-                "close it there or choose another reader name"
+                f"the journal of reader {reader_of(self.path)} is open in another window or program "
+                f"({self.path.name}); close it there, or give another reader"
             ) from None
         except OSError as error:
             raise InputError(f"the journal {self.path} cannot be written: {error}") from error

@@ -80,6 +80,8 @@ def retrain(
             "Tissue classifier",
             bar,
         )
+    for sentence in made["warnings"]:
+        report_warning(sentence)
     if json:
         print_json(made)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from napari_mosaik.cli.common import (
     command_group,
     display_problem,
     example_command,
+    report_warning,
 )
 from napari_mosaik.cli.show import figure, print_json, table
 from napari_mosaik.core.catalogue import REFERENCE
@@ -76,23 +78,90 @@ def view(case: CaseFolder) -> None:
     open_window(one_case(case).root)
 
 
-@example_command(annotate, "import", "annotate import B12 he.geojson")
+ReaderName = Annotated[
+    str,
+    typer.Option(
+        "--reader",
+        metavar="NAME",
+        help="Name or pseudonym of the reader. Default: the only reader of the case, or 'reader'.",
+    ),
+]
+
+
+def _reader(case: Any, name: str, stain: str) -> str:
+    """The given reader, or the only one of the case."""
+    from napari_mosaik.core.readers import check_reader_name
+    from napari_mosaik.workflow.annotations import reader_documents
+
+    if name:
+        return check_reader_name(name)
+    known = list(reader_documents(case, stain))
+    if len(known) > 1:
+        raise InputError(f"case {case.name} has the readers {', '.join(known)}; give one: --reader")
+    return known[0] if known else "reader"
+
+
+@example_command(
+    annotate, "import", "annotate import B12 he.geojson --reader Anna --map 'Tumor=neoplastic'"
+)
 def import_(
     case: CaseFolder,
-    file: Annotated[Path, typer.Argument(help="GeoJSON (also .gz), level-0 pixels.")],
+    file: Annotated[Path, typer.Argument(help="GeoJSON (also .gz, .zip), level-0 pixels.")],
     slide: Annotated[StainName, typer.Option(help="The annotated slide.")] = StainName.HE,
+    reader: ReaderName = "",
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="CLASS=CLASS",
+            help="Class of the file and the class that it gets; 'CLASS=' excludes it. Repeatable.",
+        ),
+    ] = None,
+    own_class: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS", help="Declare a class of your own for --map. Repeatable."),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the reader's shapes; a copy is kept.")
+    ] = False,
+    add: Annotated[bool, typer.Option("--add", help="Add to the reader's shapes.")] = False,
+    json: JsonOutput = False,
 ) -> None:
-    """Import annotations from a GeoJSON file. They replace those of the case."""
-    from napari_mosaik.io import read_geojson, write_geojson
+    """Import annotations from a GeoJSON file, and show what each of its classes becomes."""
+    from napari_mosaik.workflow.annotation_import import AnnotationImport
+    from napari_mosaik.workflow.annotations import OpenAnnotations
 
+    if replace and add:
+        raise InputError("give --replace or --add, not both")
     found = one_case(case)
-    with found.slide(slide) as opened:
-        lattice = opened.lattice
-    shapes = read_geojson(file, lattice)
-    with found.writing():
-        write_geojson(found.annotations_path(slide), shapes, lattice)
-        found.log("annotate import", slide=slide, shapes=len(shapes))
-    typer.echo(f"{len(shapes)} shapes imported")
+    name = _reader(found, reader, slide)
+    given = AnnotationImport(found, file, slide)
+    own = [text.strip() for text in own_class or ()]
+    for text in map_ or ():
+        foreign, separator, target = text.rpartition("=")
+        if not separator:
+            raise InputError(f"--map {text!r} is not of the form CLASS=CLASS")
+        given.map(foreign, target, new=target.strip() in own)
+    with found.writing(), OpenAnnotations(found, name, slide) as opened:
+        done = given.commit(opened, "replace" if replace else "add" if add else "")
+        total = len(opened.document.shapes)
+        found.log("annotate import", slide=slide, reader=name, shapes=done.imported)
+    warnings = given.warnings
+    for sentence in warnings:
+        report_warning(sentence)
+    if json:
+        rows = [asdict(row) for row in given.rows]
+        print_json(
+            {"case": found.name, "slide": str(slide), "reader": name, "imported": done.imported,
+             "shapes": total, "classes": rows, "copies": [str(path) for path in done.copies],
+             "warnings": warnings}
+        )  # fmt: skip
+        return
+    for row in given.rows:
+        typer.echo(row.sentence)
+    typer.echo(f"{done.imported} shapes imported for reader {name}, who has {total} now")
+    for path in done.copies:
+        typer.echo(f"what was there before is kept in {path}")
 
 
 @example_command(annotate, "export", "annotate export B12 he.geojson")
@@ -103,20 +172,51 @@ def export(
     on_cd34: Annotated[
         bool, typer.Option("--on-cd34", help="Map them to the CD34 slide by the registration.")
     ] = False,
+    reader: Annotated[
+        str, typer.Option(metavar="NAME", help="Export one reader's only. Default: all readers'.")
+    ] = "",
+    json: JsonOutput = False,
 ) -> None:
     """Export the case's annotations as GeoJSON for QuPath."""
     from napari_mosaik.io import write_geojson
+    from napari_mosaik.workflow.annotations import shapes_to_export
     from napari_mosaik.workflow.given_alignment import shapes_on_reference
 
-    found = one_case(case)
-    shapes, stain = found.annotations(slide), str(slide)
-    if not shapes:
-        raise InputError(f"case {found.name} has no annotations on {slide}")
+    found, warnings = one_case(case), list[str]()
+    shapes, stain = shapes_to_export(found, slide, reader, warnings), str(slide)
     if on_cd34:
         shapes, stain = shapes_on_reference(found, slide, shapes), REFERENCE
     with found.slide(stain) as opened:
         write_geojson(file, shapes, opened.lattice)
-    typer.echo(f"{len(shapes)} shapes in {file}")
+    for sentence in warnings:
+        report_warning(sentence)
+    if json:
+        print_json({"case": found.name, "shapes": len(shapes), "file": str(file),
+                    "warnings": warnings})  # fmt: skip
+    else:
+        typer.echo(f"{len(shapes)} shapes in {file}")
+
+
+@example_command(annotate, "finish", "annotate finish B12 --reader Anna")
+def finish(
+    case: CaseFolder,
+    slide: Annotated[StainName, typer.Option(help="The annotated slide.")] = StainName.HE,
+    reader: ReaderName = "",
+    json: JsonOutput = False,
+) -> None:
+    """Mark a reader's annotations as complete; show the shapes and area of each class."""
+    from napari_mosaik.workflow.annotations import finish_reading
+
+    found = one_case(case)
+    name = _reader(found, reader, slide)
+    record = finish_reading(found, name, slide)
+    for sentence in record["warnings"]:
+        report_warning(sentence)
+    if json:
+        print_json(record)
+        return
+    rows = [[row["name"], str(row["shapes"]), figure(row["area_mm2"])] for row in record["classes"]]
+    table(f"{found.name}: complete for reader {name}", ["class", "shapes", "area (mm²)"], rows)
 
 
 @example_command(commands, "review-queue", "review-queue B12 --json")
@@ -144,6 +244,8 @@ def agreement(case: CaseFolder, json: JsonOutput = False) -> None:
 
     found = one_case(case)
     result = reader_agreement(found)
+    for sentence in result["warnings"]:
+        report_warning(sentence)
     if json:
         print_json(result)
         return

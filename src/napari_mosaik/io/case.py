@@ -450,15 +450,20 @@ class Case:
         """File of the annotations of a slide (GeoJSON that QuPath reads)."""
         return self.root / "annotations" / f"{stain}.geojson"
 
-    def annotations(self, stain: str) -> tuple[AnnotatedShape, ...]:
-        """The shapes annotated on a slide; none when nothing is annotated."""
+    def annotations(
+        self, stain: str, notes: list[str] | None = None
+    ) -> tuple[AnnotatedShape, ...]:
+        """The shapes annotated on a slide; none when nothing is annotated.
+
+        *notes* receives a sentence for each shape that was repaired or excluded.
+        """
         from napari_mosaik.io.annotations import read_geojson
 
         path = self.annotations_path(stain)
         if not path.is_file():
             return ()
         with self.slide(stain) as slide:
-            return read_geojson(path, slide.lattice)
+            return read_geojson(path, slide.lattice, notes=notes)
 
     def corrections(self, what: str) -> tuple[Correction, ...]:
         """The manual corrections of "vessels", "nuclei", "tissue_cd34"... in force, in order."""

@@ -17,6 +17,7 @@ from napari_mosaik.core.catalogue import CORRECTED, OBJECTS
 from napari_mosaik.core.corrections import Correction, active_corrections
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.raster import LabelImage
+from napari_mosaik.core.readers import reader_files, reader_of
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.store import CaseStore
 
@@ -25,7 +26,7 @@ __all__ = ["correction_journals", "objects_now", "read_corrections"]
 
 def correction_journals(root: Path, what: str) -> list[Path]:
     """The journals of all readers, by name; none where nothing was corrected."""
-    return sorted((root / "corrections" / what).glob("*.jsonl"))
+    return reader_files(root / "corrections" / what)
 
 
 def read_corrections(root: Path, what: str) -> tuple[Correction, ...]:
@@ -37,7 +38,7 @@ def read_corrections(root: Path, what: str) -> tuple[Correction, ...]:
         A journal is damaged; the message names it and the line.
     """
     each = [
-        active_corrections(_events(path), path.stem)[0] for path in correction_journals(root, what)
+        active_corrections(_events(path), reader_of(path))[0] for path in correction_journals(root, what)
     ]
     return tuple(heapq.merge(*each, key=lambda correction: correction.time))
 

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.annotate import (
+    DEFAULT_CLASSES,
     AnnotationDocument,
     Journal,
     ReviewQueueParams,
     TileEvidence,
-    check_reader_name,
     compare_readers,
     open_document,
     rank_tiles,
+    read_journal,
 )
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
@@ -31,40 +32,62 @@ from napari_mosaik.core.catalogue import (
     UPTAKE,
 )
 from napari_mosaik.core.errors import CorruptArtifact, InputError
-from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.frame import FloatArray, Lattice
+from napari_mosaik.core.manifest import file_digest
+from napari_mosaik.core.readers import check_reader_name, reader_file, reader_files, reader_of
 from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.core.text import natural_key
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.annotations import write_geojson
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.files import read_json, saving, write_bytes, write_json
 
 __all__ = [
+    "IMPORTED",
+    "OWN_CLASS",
     "AnnotationResults",
     "OpenAnnotations",
     "RetrainingEffect",
     "annotation_results",
+    "copy_kept",
+    "current_annotations",
+    "declared_classes",
+    "finish_reading",
+    "finished_readers",
     "reader_agreement",
     "reader_documents",
     "retraining_effect",
     "review_queue",
+    "shapes_to_export",
 ]
 
 T = TypeVar("T")
 
 _STAIN = "he"
+_ADOPTED = "earlier annotations"
+"""Title of the edit by which the first reader takes over shapes of a file."""
+_WRITTEN = "written.json"
+IMPORTED = "import of a file"
+OWN_CLASS = "add class"
+"""Titles of the edits by which classes of the user's own are declared."""
 
 
 class OpenAnnotations:
-    """The annotations of one reader on the H&E of a case, open for editing.
+    """The annotations of one reader on a slide of a case, open for editing.
 
-    Every edit is in the reader's journal at once; `save` writes all of them to the GeoJSON file,
-    which training and other programs read.
+    Every edit is in the reader's journal at once, and the journals are the truth; `save` writes the
+    shapes of all readers to the GeoJSON file, which training and other programs read.  A reader
+    sees no shapes of another.  Shapes that a file brought into a case without journals belong to
+    the first reader.
 
     Parameters
     ----------
     case
-        The case; needs an H&E slide.
+        The case; needs the slide.
     reader
         Name of the reader, which names the journal.
+    stain
+        The annotated slide.
 
     Raises
     ------
@@ -74,32 +97,139 @@ class OpenAnnotations:
         The journal is open in another program.
     """
 
-    def __init__(self, case: Case, reader: str) -> None:
-        self.case = case
-        with case.slide(_STAIN) as slide:
+    def __init__(self, case: Case, reader: str, stain: str = _STAIN) -> None:
+        self.case, self.stain, self.reader = case, stain, check_reader_name(reader)
+        self.kept: Path | None = None
+        """Copy of a GeoJSON file that another program had changed, after it was replaced."""
+        with case.slide(stain) as slide:
             self.lattice = slide.lattice
-        self._journal = Journal(case.root / "journal" / f"{check_reader_name(reader)}.jsonl")
+        self._others: dict[Path, tuple[int, tuple[AnnotatedShape, ...]]] = {}
+        self._journal = Journal(reader_file(case.root / "journal", self.reader))
         try:
-            self.document = AnnotationDocument.open(self._journal, _STAIN, overlap="new wins")
-            # The journal of a new reader begins with what was imported or drawn before.
-            drawn = case.annotations(_STAIN)
-            if not len(self.document.snapshot) and drawn:
-                self.document.add_many(drawn)
+            self.document = AnnotationDocument.open(self._journal, stain, overlap="new wins")
+            fresh = not self.document.undo_title and not self.document.redo_title
+            if fresh and not reader_documents(case, stain):
+                drawn = case.annotations(stain)
+                if drawn:
+                    self.document.add_many(drawn, _ADOPTED)
+                    _remember(case, stain)
         except BaseException:
             self._journal.close()
             raise
 
-    def save(self, shapes: tuple[AnnotatedShape, ...] | None = None) -> None:
-        """Write the GeoJSON file, of the given shapes or of all present ones.
+    def state(self) -> tuple[tuple[AnnotatedShape, ...], int]:
+        """The present shapes, and the length of the journal that holds them, in bytes."""
+        return self.document.shapes, self._journal.path.stat().st_size
 
-        To write in the background, take the shapes on the thread that edits them.
+    def save(self, state: tuple[tuple[AnnotatedShape, ...], int] | None = None) -> None:
+        """Write the GeoJSON file of all readers, with the given `state` of this one.
+
+        To write in the background, take the state on the thread that edits.
         """
-        path = self.case.annotations_path(_STAIN)
-        write_geojson(path, self.document.shapes if shapes is None else shapes, self.lattice)
+        shapes, size = state or self.state()
+        own = {self._journal.path: (size, shapes)}
+        self.kept = _write(self.case, self.stain, self.lattice, {**self._read_others(), **own})
+
+    def _read_others(self) -> dict[Path, tuple[int, tuple[AnnotatedShape, ...]]]:
+        for path in reader_files(self.case.root / "journal"):
+            size = path.stat().st_size
+            if path != self._journal.path and self._others.get(path, (-1, ()))[0] != size:
+                self._others[path] = (size, open_document(path, self.stain).shapes)
+        return self._others
+
+    def finish(self) -> None:
+        """Note in the journal that the reader regards the annotations as complete."""
+        self._journal.append({"event": "finished", "document": self.stain})
 
     def close(self) -> None:
         """Release the journal."""
         self._journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def current_annotations(
+    case: Case, stain: str = _STAIN, notes: list[str] | None = None
+) -> tuple[AnnotatedShape, ...]:
+    """The shapes of all readers of a case; their file is brought up to date with the journals.
+
+    *notes* receives a sentence for each shape of the file that was repaired or excluded.
+    """
+    folder = case.root / "journal"
+    sizes = {path: path.stat().st_size for path in reader_files(folder)}
+    named = {path.name: size for path, size in sizes.items()}
+    if sizes and _written(case, stain).get("journals") != named:
+        all_of = {path: (size, open_document(path, stain)) for path, size in sizes.items()}
+        if any(_drawn_in(document) for _, document in all_of.values()):
+            with case.slide(stain) as slide:
+                lattice = slide.lattice
+            states = {path: (size, document.shapes) for path, (size, document) in all_of.items()}
+            _write(case, stain, lattice, states)
+    return case.annotations(stain, notes)
+
+
+def _drawn_in(document: AnnotationDocument) -> bool:
+    return bool(document.undo_title or document.redo_title)
+
+
+def copy_kept(case: Case, stain: str, content: bytes | None = None) -> Path:
+    """Keep a copy of the annotations of a slide, or of *content*, beside them."""
+    path = case.annotations_path(stain)
+    time = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+    copy, number = path.with_name(f"{stain}-{time}.geojson"), 1
+    while copy.exists():
+        number += 1
+        copy = path.with_name(f"{stain}-{time}-{number}.geojson")
+    write_bytes(copy, path.read_bytes() if content is None else content)
+    return copy
+
+
+def _write(
+    case: Case,
+    stain: str,
+    lattice: Lattice,
+    states: Mapping[Path, tuple[int, tuple[AnnotatedShape, ...]]],
+) -> Path | None:
+    """Write the shapes of all readers; the copy of a file that another program had changed."""
+    path = case.annotations_path(stain)
+    merged: dict[str, AnnotatedShape] = {}
+    for journal in sorted(states, key=lambda one: natural_key(reader_of(one))):
+        reader = reader_of(journal)
+        for shape in states[journal][1]:
+            key = shape.key if shape.key not in merged else f"{shape.key} ({reader})"
+            named = {**shape.properties, "reader": reader}
+            merged[key] = replace(shape, key=key, properties=named)
+    with FileLock(case.root / "journal" / "written.lock"):
+        before = _written(case, stain).get("file")
+        foreign = path.is_file() and file_digest(path) != before
+        kept = copy_kept(case, stain) if foreign else None
+        with saving("the annotations", path.parent):
+            write_geojson(path, merged.values(), lattice)
+        _remember(case, stain, {journal.name: state[0] for journal, state in states.items()})
+    return kept
+
+
+def _written(case: Case, stain: str) -> dict[str, Any]:
+    """Digest of the file that was written last, and the lengths of the journals in it."""
+    record = _records(case).get(stain)
+    return dict(record) if isinstance(record, dict) else {}
+
+
+def _records(case: Case) -> dict[str, Any]:
+    try:
+        record = read_json(case.root / "journal" / _WRITTEN)
+    except InputError:  # absent, or damaged: then the file counts as changed, and a copy is kept
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _remember(case: Case, stain: str, journals: Mapping[str, int] | None = None) -> None:
+    own = {"file": file_digest(case.annotations_path(stain)), "journals": dict(journals or {})}
+    write_json(case.root / "journal" / _WRITTEN, {**_records(case), stain: own})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,16 +375,84 @@ def _class_probability(case: Case, grid: TileGrid) -> FloatArray:
         return np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], np.nan)
 
 
-def reader_documents(case: Case, stain: str = "he") -> dict[str, AnnotationDocument]:
-    """The annotations of each reader of a case, from the journals."""
-    documents = {}
-    for path in sorted((case.root / "journal").glob("*.jsonl")):
-        if path.name == "runs.jsonl":
-            continue
-        document = open_document(path, stain)
-        if document.shapes:
-            documents[path.stem] = document
-    return documents
+def reader_documents(case: Case, stain: str = _STAIN) -> dict[str, AnnotationDocument]:
+    """The annotations of each reader of a case who has drawn any, from the journals."""
+    found = {
+        reader_of(path): open_document(path, stain) for path in reader_files(case.root / "journal")
+    }
+    return {reader: document for reader, document in found.items() if document.shapes}
+
+
+def declared_classes(case: Case, stain: str = _STAIN) -> tuple[str, ...]:
+    """The classes that readers have declared as their own, or drawn with; by name."""
+    names = set()
+    for path in reader_files(case.root / "journal"):
+        for event in read_journal(path):
+            if event.get("document") == stain and event.get("title") in (IMPORTED, OWN_CLASS):
+                names |= {str(entry[0]) for entry in event.get("classes", ())}
+    return tuple(sorted(names))
+
+
+def finished_readers(case: Case, stain: str = _STAIN) -> tuple[str, ...]:
+    """The readers who have not changed their annotations since they finished them."""
+    done = []
+    for path in reader_files(case.root / "journal"):
+        events = [event for event in read_journal(path) if event.get("document") == stain]
+        if events and events[-1].get("event") == "finished":
+            done.append(reader_of(path))
+    return tuple(done)
+
+
+def shapes_to_export(
+    case: Case, stain: str, reader: str, notes: list[str]
+) -> tuple[AnnotatedShape, ...]:
+    """The shapes of a reader, or of all, each with the colour of its class.
+
+    *notes* receives the doubts about them.  Raises `InputError` where there are none.
+    """
+    shapes = current_annotations(case, stain, notes)
+    documents = reader_documents(case, stain)
+    if reader:
+        name = check_reader_name(reader)
+        shapes = tuple(shape for shape in shapes if shape.properties.get("reader") == name)
+        if not shapes:
+            known = ", ".join(documents) or "none"
+            raise InputError(
+                f"reader {name} has no annotations on {stain} of case {case.name}; readers: {known}"
+            )
+    if not shapes:
+        raise InputError(f"case {case.name} has no annotations on {stain}")
+    listed = [known for one in documents.values() for known in one.snapshot.classes]
+    colours = {known.name: known.colour for known in (*listed, *DEFAULT_CLASSES)}
+    return tuple(
+        replace(shape, colour=shape.colour or colours.get(shape.label, "")) for shape in shapes
+    )
+
+
+def finish_reading(case: Case, reader: str, stain: str = _STAIN) -> dict[str, Any]:
+    """Mark the annotations of a reader as complete; their classes with shapes and area.
+
+    Raises
+    ------
+    InputError
+        If the reader has no annotations.
+    CaseLocked
+        If they are open in a window.
+    """
+    with OpenAnnotations(case, reader, stain) as opened:
+        snapshot = opened.document.snapshot
+        if not len(snapshot):
+            raise InputError(f"reader {opened.reader} has no annotations on case {case.name}")
+        opened.save()
+        opened.finish()
+    counts, areas = snapshot.count_by_class(), snapshot.area_by_class_um2()
+    rows = [{"name": n, "shapes": counts[n], "area_mm2": areas[n] / 1e6} for n in counts]
+    empty = [name for name, n in counts.items() if not n]
+    warnings = [f"case {case.name}: nothing is annotated as '{name}'" for name in empty]
+    return {
+        "case": case.name, "slide": stain, "reader": opened.reader,
+        "classes": rows, "warnings": warnings,
+    }  # fmt: skip
 
 
 def reader_agreement(case: Case, stain: str = "he") -> dict[str, Any]:
@@ -288,4 +486,14 @@ def reader_agreement(case: Case, stain: str = "he") -> dict[str, Any]:
                 "area_mm2": result.n_compared * lattice.sample_area_um2 / 1e6,
             }
         )
-    return {"case": case.name, "classes": list(names), "pairs": pairs}
+    finished = finished_readers(case, stain)
+    warnings = [
+        f"case {case.name}: reader {reader} has not finished: napari-mosaik annotate finish "
+        f"{case.root} --reader '{reader}'"
+        for reader in documents
+        if finished and reader not in finished
+    ]
+    return {
+        "case": case.name, "classes": list(names), "pairs": pairs,
+        "finished": list(finished), "warnings": warnings,
+    }  # fmt: skip

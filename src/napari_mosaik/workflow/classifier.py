@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.annotate.foreign import BUILT_IN, is_foreign, proposed_class
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.atomic import atomic_folder
 from napari_mosaik.core.blocks import Block, cut
@@ -24,6 +26,7 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import remove_tree, saving
 from napari_mosaik.segment.model_files import read_card
 from napari_mosaik.segment.training_pixels import class_list
+from napari_mosaik.workflow.annotations import current_annotations, declared_classes
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.leaks import case_labels, refuse_shared_sources
 from napari_mosaik.workflow.parallel import in_parallel
@@ -84,13 +87,14 @@ def retrain(
     -------
     dict
         ``model`` (hash), ``method``, ``n_shapes``, ``n_cases``, ``classes``, ``held_out`` (scores
-        per class on held-out annotations; None where there were too few) and ``notes`` (warnings
-        for the user).
+        per class on held-out annotations; None where there were too few), ``notes`` and
+        ``warnings`` (sentences for the user).
 
     Raises
     ------
     InputError
-        No annotation, fewer than two classes among them, an unknown method or preset.
+        No annotation, fewer than two classes among them, a class of another program that was not
+        mapped, an unknown method or preset.
     Blocked
         The stain fit of a training case is not done.
     """
@@ -132,7 +136,8 @@ def retrain(
         "method": method,
         "classes": list(model.classes),
         "held_out": model.training.get("held_out"),
-        "notes": list(model.training.get("notes", ())),
+        "notes": [*notes, *model.training.get("notes", ())],
+        "warnings": warnings,
     }
 
 
@@ -157,6 +162,58 @@ def _file_digest(path: Path) -> str:
         raise InputError(f"there are no encoder weights at {path}")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _trainable(case: Case, warnings: list[str]) -> tuple[AnnotatedShape, ...]:
+    """The annotated shapes of a case that have a class; a doubt about the others."""
+    shapes = current_annotations(case, "he", warnings)
+    declared = declared_classes(case)
+    foreign = sorted({s.label for s in shapes if is_foreign(s.label) and s.label not in declared})
+    if foreign:
+        names = ", ".join(repr(name) for name in foreign)
+        maps = " ".join(
+            f"--map '{name}={proposed_class(name, BUILT_IN) or 'CLASS'}'" for name in foreign
+        )
+        raise InputError(
+            f"the annotations of case {case.name} hold classes of another program ({names}), which "
+            "the pipeline does not know; say what they are: napari-mosaik annotate import "
+            f"{case.root} {case.annotations_path('he')} --replace {maps}"
+        )
+    named = tuple(shape for shape in shapes if shape.label)
+    if len(named) < len(shapes):
+        n = len(shapes) - len(named)
+        warnings.append(f"case {case.name}: {n} shapes without a class do not train")
+    unknown = sorted({shape.label for shape in named} - {*declared, *BUILT_IN})
+    if unknown:
+        names = ", ".join(repr(name) for name in unknown)
+        warnings.append(
+            f"case {case.name}: {names} is no class of the pipeline and was not declared as one "
+            "of your own; it trains as a class of its own and counts as neither neoplastic nor "
+            "non-neoplastic"
+        )
+    return named
+
+
+def _about_classes(annotated: AnnotatedCases, warnings: list[str]) -> list[str]:
+    """Notes about the classes and the readers of a training; a doubt where a class is missing."""
+    notes = []
+    shapes = [shape for _, own in annotated for shape in own]
+    labels = {shape.label for shape in shapes}
+    warnings += [
+        f"nothing is annotated as '{name}': the classifier cannot find any, and parameters within "
+        "it will be empty"
+        for name in BUILT_IN
+        if name not in labels and name != CLASS_NAMES[BACKGROUND]
+    ]
+    own_classes = sorted(labels - set(BUILT_IN))
+    if own_classes:
+        notes.append(f"trained with the classes of your own: {', '.join(own_classes)}")
+    for case, own in annotated:
+        counts = Counter(str(shape.properties.get("reader", "")) for shape in own)
+        if len(counts) > 1:
+            each = ", ".join(f"{name or 'unnamed'} ({n} shapes)" for name, n in counts.items())
+            notes.append(f"case {case.name}: annotations of several readers together: {each}")
+    return notes
 
 
 def _check(annotated: AnnotatedCases, training: Sequence[Case]) -> None:

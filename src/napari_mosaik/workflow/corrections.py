@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mosaik.annotate import Journal, check_reader_name
+from napari_mosaik.annotate import Journal
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
     CORRECTED,
@@ -31,6 +31,7 @@ from napari_mosaik.core.corrections import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.readers import check_reader_name, reader_file
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
 from napari_mosaik.segment.label_editing import ObjectEditor, apply_corrections
@@ -74,9 +75,9 @@ class CorrectionLog:
         if what not in CORRECTED_FRAMES:
             known = ", ".join(CORRECTED_FRAMES)
             raise InputError(f"'{what}' cannot be corrected; use one of: {known}")
-        check_reader_name(reader)
+        reader = check_reader_name(reader)
         self.case, self.what, self.reader = case, what, reader
-        self._journal = Journal(case.root / "corrections" / what / f"{reader}.jsonl")
+        self._journal = Journal(reader_file(case.root / "corrections" / what, reader))
         try:
             self._mine, self._back = active_corrections(self._journal.events(), reader)
         except BaseException:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
-from napari_mosaik.annotate import Journal, check_reader_name, read_journal
+from napari_mosaik.annotate import Journal, read_journal
 from napari_mosaik.annotate.visual_qa import (
     ObjectRating,
     OverallRating,
@@ -28,6 +28,7 @@ from napari_mosaik.annotate.visual_qa import (
 )
 from napari_mosaik.core.catalogue import OBJECTS, TILES
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.readers import check_reader_name, reader_file, reader_files, reader_of
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
@@ -72,14 +73,14 @@ class SegmentationQa:
     ) -> None:
         if what not in QA_TARGETS:
             raise InputError(f"no visual QA of '{what}'; use one of: {', '.join(QA_TARGETS)}")
-        check_reader_name(reader)
+        reader = check_reader_name(reader)
         origin = case.store.origin(objects_now(case.store, what)[0])
         if origin is None:
             raise InputError(
                 f"case {case.name} has no {what} yet; run: napari-mosaik run {case.root}"
             )
         self.case, self.what, self.reader = case, what, reader
-        self._journal = Journal(_folder(case, what) / f"{reader}.jsonl")
+        self._journal = Journal(reader_file(_folder(case, what), reader))
         try:
             self._open(origin.digest(), n_objects, n_fields, seed)
         except BaseException:
@@ -179,12 +180,12 @@ def qa_records(case: Case) -> list[dict[str, Any]]:
     for what in QA_TARGETS:
         origin = case.store.origin(objects_now(case.store, what)[0])
         present = None if origin is None else origin.digest()
-        for path in sorted(_folder(case, what).glob("*.jsonl")):
+        for path in reader_files(_folder(case, what)):
             for session in _sessions(read_journal(path)):
                 state: Literal["current", "earlier result"] = (
                     "current" if session["result"] == present else "earlier result"
                 )
-                row = {"what": what, "reader": path.stem, "state": state, **_row(session)}
+                row = {"what": what, "reader": reader_of(path), "state": state, **_row(session)}
                 rows.append(row)
     return rows
 
