@@ -1,0 +1,317 @@
+"""Annotations of another program become those of a reader, with a class for each of its classes.
+
+    file ─► shapes and doubts ─► table of classes (seen, changed) ─► one edit in the reader's journal
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import shapely
+
+from napari_mosaik.annotate import Edit, TissueClass
+from napari_mosaik.annotate.foreign import BUILT_IN, proposed_class
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.palette import OWN_CLASS_COLOURS
+from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.core.text import same_words
+from napari_mosaik.io.annotations import read_geojson
+from napari_mosaik.io.case import Case
+from napari_mosaik.workflow.annotations import (
+    IMPORTED,
+    OpenAnnotations,
+    copy_kept,
+    declared_classes,
+)
+
+__all__ = ["AnnotationImport", "ClassRow", "Import"]
+
+How = Literal["", "replace", "add"]
+_CELL_UM2: Final = 400.0
+_MANY: Final = 20
+_CUT: Final = 0.01
+"""A shape that loses more than this fraction at the edge of the slide is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """A class of a file: its shapes and their area, and the class that they get; empty for none."""
+
+    name: str
+    shapes: int
+    area_mm2: float
+    mapped_to: str
+
+    @property
+    def sentence(self) -> str:
+        """The row in words."""
+        name = f"'{self.name}'" if self.name else "without class"
+        n = f"{self.shapes} shape{'s' * (self.shapes != 1)}, {self.area_mm2:.3g} mm²"
+        return f"{name} ({n}): {self.mapped_to or 'excluded'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """What an import did: the number of new shapes, and copies of what was replaced."""
+
+    imported: int
+    copies: tuple[Path, ...]
+
+
+class AnnotationImport:
+    """A file of annotations, read for a slide of a case; `commit` gives them to a reader.
+
+    Parameters
+    ----------
+    case, stain
+        The case and the annotated slide.
+    path
+        GeoJSON; see `read_geojson`.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, holds no annotated area, or most of it lies outside the slide.
+    """
+
+    def __init__(self, case: Case, path: Path, stain: str = "he") -> None:
+        self.case, self.path, self.stain = case, path, stain
+        self.doubts: list[str] = []
+        with case.slide(stain) as slide:
+            lattice = slide.lattice
+        found = read_geojson(path, lattice, notes=self.doubts, tissue_only=True)
+        self._shapes = self._once(self._inside(found, lattice))
+        if not self._shapes:
+            why = "; ".join(self.doubts) or "it is an empty collection"
+            raise InputError(f"{path.name} holds no annotation to import ({why}); nothing changed")
+        self._check_sizes()
+        own = declared_classes(case, stain)
+        self.known = (*BUILT_IN, *(name for name in own if name not in BUILT_IN))
+        names = sorted({shape.label for shape in self._shapes}, key=same_words)
+        self._mapping = {name: proposed_class(name, self.known) for name in names}
+
+    @property
+    def rows(self) -> tuple[ClassRow, ...]:
+        """The classes of the file with what they are mapped to."""
+        rows = []
+        for name, target in self._mapping.items():
+            areas = [shape.geometry.area for shape in self._shapes if shape.label == name]
+            rows.append(ClassRow(name, len(areas), sum(areas) / 1e6, target))
+        return tuple(rows)
+
+    @property
+    def warnings(self) -> list[str]:
+        """All doubts, each a sentence."""
+        lost = [row for row in self.rows if not row.mapped_to]
+        lines = []
+        for row in lost:
+            who = f"of the class '{row.name}'" if row.name else "without a class"
+            n = f"{row.shapes} shape{'s' * (row.shapes != 1)}"
+            known = ", ".join(self.known)
+            lines.append(
+                f"{self.path.name}: {n} {who} excluded; to use them, choose a class "
+                f"({known}): --map '{row.name}=CLASS'"
+            )
+        return [*self.doubts, *lines]
+
+    def map(self, name: str, target: str, *, new: bool = False) -> None:
+        """Map a class of the file to one of the case; empty excludes it.
+
+        A class of the user's own is declared by *new*, or by giving it its name in the file.
+
+        Raises
+        ------
+        InputError
+            If the file has no such class, or the case has no class *target*.
+        """
+        found = [one for one in self._mapping if one == name.strip()]
+        found = found or [one for one in self._mapping if same_words(one) == same_words(name)]
+        if not found:
+            names = ", ".join(repr(one) for one in self._mapping)
+            raise InputError(f"{self.path.name} has no class '{name}'; its classes are: {names}")
+        target = target.strip()
+        spelled = next((one for one in self.known if same_words(one) == same_words(target)), target)
+        own = new or same_words(target) == same_words(name)
+        if target and spelled not in self.known and not own:
+            raise InputError(
+                f"'{target}' is no class of case {self.case.name} ({', '.join(self.known)}); use "
+                f"one of these, or declare it as a class of your own: --own-class '{target}'"
+            )
+        for one in found:
+            self._mapping[one] = spelled
+
+    def commit(self, opened: OpenAnnotations, how: How = "") -> Import:
+        """Give the mapped shapes to a reader as one edit, and write the case's file.
+
+        Parameters
+        ----------
+        opened
+            The open annotations of the reader.
+        how
+            "replace" the reader's shapes (a copy is kept) or "add" to them; empty is allowed where
+            the reader has none, or has just these.
+
+        Raises
+        ------
+        InputError
+            No class is mapped, or the reader has shapes and *how* is empty.
+        """
+        document = opened.document
+        new = self._mapped()
+        if not new:
+            names = ", ".join(repr(name) for name in self._mapping)
+            raise InputError(
+                f"no class of {self.path.name} ({names}) is one of the pipeline's, so nothing was "
+                f"imported; choose a class for each: --map 'CLASS={BUILT_IN[0]}'"
+            )
+        present = document.shapes
+        if _same(present, new):
+            opened.save()
+            return Import(0, _kept(opened))
+        if present and not how:
+            raise InputError(
+                f"reader {opened.reader} has {len(present)} shapes on case {self.case.name}, and "
+                "nothing was imported: replace them (a copy is kept) with --replace, or add to "
+                "them with --add"
+            )
+        copies: tuple[Path, ...] = ()
+        removed: tuple[str, ...] = ()
+        if present and how == "replace":
+            opened.save()
+            copies = (copy_kept(self.case, self.stain), *_kept(opened))
+            keys = {shape.key for shape in new}
+            removed = tuple(shape.key for shape in present if shape.key not in keys)
+        else:
+            new = _beside(present, new)
+        classes = document.snapshot.classes
+        extra = {shape.label for shape in new} - {known.name for known in classes}
+        declared = tuple(
+            TissueClass(name, OWN_CLASS_COLOURS[place % len(OWN_CLASS_COLOURS)])
+            for place, name in enumerate(sorted(extra), len(classes) - len(BUILT_IN))
+        )
+        if new or removed:
+            document.apply(Edit(IMPORTED, new, removed, (*classes, *declared)))
+        opened.save()
+        return Import(len(new), (*copies, *_kept(opened)))
+
+    def _mapped(self) -> tuple[AnnotatedShape, ...]:
+        shapes = []
+        for shape in self._shapes:
+            label = self._mapping[shape.label]
+            if label:
+                kept = {k: v for k, v in shape.properties.items() if k != "reader"}
+                kept |= {"imported_class": shape.label} if label != shape.label else {}
+                shapes.append(replace(shape, label=label, colour="", properties=kept))
+        return tuple(shapes)
+
+    def _inside(
+        self, shapes: tuple[AnnotatedShape, ...], lattice: Lattice
+    ) -> tuple[AnnotatedShape, ...]:
+        """The parts of the shapes within the slide."""
+        top, left = lattice.origin_um
+        height, width = lattice.extent_um
+        box = shapely.box(left, top, left + width, top + height)
+        inside, outside, cut = [], [], []
+        for shape in shapes:
+            if box.covers(shape.geometry):
+                inside.append(shape)
+                continue
+            part = shapely.intersection(shape.geometry, box)
+            parts = [one for one in shapely.get_parts(part) if one.area > 0]
+            left_over = sum(one.area for one in parts)
+            if not parts:
+                outside.append(shape)
+                continue
+            if left_over < (1 - _CUT) * shape.geometry.area:
+                cut.append(shape)
+            whole: Any = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+            inside.append(replace(shape, geometry=whole))
+        rows, columns = lattice.shape
+        size = f"{columns} x {rows} pixels"
+        check = (
+            "check that they were drawn on this slide, in pixels of its full resolution (not µm) "
+            "and from its upper left corner"
+        )
+        if outside and len(outside) >= len(inside):
+            first = shapely.bounds(outside[0].geometry)
+            x, y = ((first[i] - o) / s for i, o, s in (
+                (0, left, lattice.spacing_um[1]), (1, top, lattice.spacing_um[0])))  # fmt: skip
+            raise InputError(
+                f"{self.path.name}: {len(outside)} of {len(shapes)} shapes lie outside the "
+                f"{self.stain} slide of {size} ({outside[0].key} begins at x = {x:.0f}, "
+                f"y = {y:.0f}): {check}; nothing was imported"
+            )
+        if outside:
+            self.doubts.append(
+                f"{self.path.name}: outside the slide of {size} and excluded: {_keys(outside)}; "
+                f"{check}"
+            )
+        if cut:
+            self.doubts.append(
+                f"{self.path.name}: cut at the edge of the slide of {size}: {_keys(cut)}"
+            )
+        return tuple(inside)
+
+    def _once(self, shapes: tuple[AnnotatedShape, ...]) -> tuple[AnnotatedShape, ...]:
+        """The shapes without those that repeat another of the same class."""
+        seen: set[tuple[str, bytes]] = set()
+        once, twice = [], []
+        for shape in shapes:
+            mark = (shape.label, shapely.to_wkb(shapely.normalize(shape.geometry)))
+            (twice if mark in seen else once).append(shape)
+            seen.add(mark)
+        if twice:
+            self.doubts.append(
+                f"{self.path.name}: the same outline and class as another shape, excluded: "
+                f"{_keys(twice)}"
+            )
+        return tuple(once)
+
+    def _check_sizes(self) -> None:
+        areas = [shape.geometry.area for shape in self._shapes]
+        median = float(np.median(areas))
+        if len(areas) >= _MANY and median < _CELL_UM2:
+            self.doubts.append(
+                f"{self.path.name}: half of the {len(areas)} shapes are smaller than "
+                f"{median:.3g} µm², the size of cells: check that they outline areas of tissue"
+            )
+
+
+def _keys(shapes: Iterable[AnnotatedShape], n: int = 40) -> str:
+    keys = [shape.key for shape in shapes]
+    return ", ".join(keys[:n]) + (f" and {len(keys) - n} more" if len(keys) > n else "")
+
+
+def _kept(opened: OpenAnnotations) -> tuple[Path, ...]:
+    return (opened.kept,) if opened.kept is not None else ()
+
+
+def _same(one: Iterable[AnnotatedShape], other: Iterable[AnnotatedShape]) -> bool:
+    """Whether two lists hold the same shapes, to a thousandth of a µm."""
+    pair: list[Mapping[str, AnnotatedShape]] = [{s.key: s for s in shapes} for shapes in (one, other)]
+    return pair[0].keys() == pair[1].keys() and all(
+        shape.label == pair[1][key].label
+        and shape.geometry.normalize().equals_exact(pair[1][key].geometry.normalize(), 1e-3)
+        for key, shape in pair[0].items()
+    )
+
+
+def _beside(
+    present: Iterable[AnnotatedShape], new: Iterable[AnnotatedShape]
+) -> tuple[AnnotatedShape, ...]:
+    """The new shapes that are not there yet, under keys of their own."""
+    there = {shape.key: shape for shape in present}
+    added = []
+    for shape in new:
+        key, number = shape.key, 1
+        while key in there and not _same([there[key]], [replace(shape, key=key)]):
+            number += 1
+            key = f"{shape.key} ({number})"
+        if key not in there:
+            added.append(replace(shape, key=key))
+    return tuple(added)
