@@ -32,11 +32,12 @@ def check_reader_name(name: str) -> str:
     Raises
     ------
     InputError
-        If the name holds no letter or digit, is longer than 40 characters, or holds control
-        characters.
+        If the name holds no letter or digit, is longer than 40 characters, or holds slashes or
+        control characters.
     """
     composed = " ".join(unicodedata.normalize("NFC", name).split())
     valid = composed.isprintable() and any(letter.isalnum() for letter in composed)
+    valid = valid and not set(composed) & set("/\\")
     if not valid or len(composed) > _LONGEST or len(_coded(composed)) > _LONGEST_FILE:
         raise InputError(
             f"'{name}' is not a valid reader name: give a name or pseudonym of at most "

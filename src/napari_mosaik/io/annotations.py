@@ -359,9 +359,7 @@ def _moved(geometry: Any, spacing: tuple[float, float], origin: tuple[float, flo
     return shapely.transform(geometry, lambda points: points * scale + shift)
 
 
-def _shape(
-    key: str, feature: Mapping[str, Any], geometry: Any, doubts: _Doubts
-) -> AnnotatedShape:
+def _shape(key: str, feature: Mapping[str, Any], geometry: Any, doubts: _Doubts) -> AnnotatedShape:
     """An annotated shape; class and colour are removed from the properties, the rest is kept."""
     stored = feature.get("properties")
     properties = dict(stored) if isinstance(stored, Mapping) else {}

@@ -450,9 +450,7 @@ class Case:
         """File of the annotations of a slide (GeoJSON that QuPath reads)."""
         return self.root / "annotations" / f"{stain}.geojson"
 
-    def annotations(
-        self, stain: str, notes: list[str] | None = None
-    ) -> tuple[AnnotatedShape, ...]:
+    def annotations(self, stain: str, notes: list[str] | None = None) -> tuple[AnnotatedShape, ...]:
         """The shapes annotated on a slide; none when nothing is annotated.
 
         *notes* receives a sentence for each shape that was repaired or excluded.

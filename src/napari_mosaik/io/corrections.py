@@ -38,7 +38,8 @@ def read_corrections(root: Path, what: str) -> tuple[Correction, ...]:
         A journal is damaged; the message names it and the line.
     """
     each = [
-        active_corrections(_events(path), reader_of(path))[0] for path in correction_journals(root, what)
+        active_corrections(_events(path), reader_of(path))[0]
+        for path in correction_journals(root, what)
     ]
     return tuple(heapq.merge(*each, key=lambda correction: correction.time))
 

@@ -1,11 +1,11 @@
 """Annotations of another program become those of a reader, with a class for each of its classes.
 
-    file ─► shapes and doubts ─► table of classes (seen, changed) ─► one edit in the reader's journal
+file ─► shapes and doubts ─► table of classes (seen, changed) ─► one edit in the reader's journal
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -260,7 +260,8 @@ class AnnotationImport:
     def _once(self, shapes: tuple[AnnotatedShape, ...]) -> tuple[AnnotatedShape, ...]:
         """The shapes without those that repeat another of the same class."""
         seen: set[tuple[str, bytes]] = set()
-        once, twice = [], []
+        once: list[AnnotatedShape] = []
+        twice: list[AnnotatedShape] = []
         for shape in shapes:
             mark = (shape.label, shapely.to_wkb(shapely.normalize(shape.geometry)))
             (twice if mark in seen else once).append(shape)
@@ -293,7 +294,9 @@ def _kept(opened: OpenAnnotations) -> tuple[Path, ...]:
 
 def _same(one: Iterable[AnnotatedShape], other: Iterable[AnnotatedShape]) -> bool:
     """Whether two lists hold the same shapes, to a thousandth of a µm."""
-    pair: list[Mapping[str, AnnotatedShape]] = [{s.key: s for s in shapes} for shapes in (one, other)]
+    pair: list[Mapping[str, AnnotatedShape]] = [
+        {s.key: s for s in shapes} for shapes in (one, other)
+    ]
     return pair[0].keys() == pair[1].keys() and all(
         shape.label == pair[1][key].label
         and shape.geometry.normalize().equals_exact(pair[1][key].geometry.normalize(), 1e-3)

@@ -17,7 +17,7 @@ from napari_mosaik.annotate.foreign import BUILT_IN, is_foreign, proposed_class
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.atomic import atomic_folder
 from napari_mosaik.core.blocks import Block, cut
-from napari_mosaik.core.catalogue import ANNOTATIONS, SLIDES, STAIN_FIT
+from napari_mosaik.core.catalogue import ANNOTATIONS, BACKGROUND, CLASS_NAMES, SLIDES, STAIN_FIT
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params, digest
 from napari_mosaik.core.progress import map_progress
@@ -106,12 +106,14 @@ def retrain(
         )
     params = _params(method, preset, settings or {})
     yield Progress(0, 1, "reading annotations")
-    annotated = [(case, case.annotations("he")) for case in training]
+    warnings: list[str] = []
+    annotated = [(case, _trainable(case, warnings)) for case in training]
     annotated = [(case, shapes) for case, shapes in annotated if shapes]
     own = [case for case, _ in annotated]
     why = "areas that are held out to assess the classifier would be among those it learns from"
     refuse_shared_sources(own, why, [SLIDES["he"]])
     _check(annotated, training)
+    notes = _about_classes(annotated, warnings)
     initial = "" if encoder is None else _file_digest(encoder)
     fingerprint = _fingerprint(annotated, params.digest(), method, seed, initial)
     folder = _trained_before(targets, fingerprint)

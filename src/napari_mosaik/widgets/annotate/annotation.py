@@ -113,7 +113,7 @@ class Annotation(QObject):
         if self._opened is None:
             return
         self._unsaved = False
-        work = partial(self._opened.save, self._opened.document.shapes)
+        work = partial(self._opened.save, self._opened.state())
         self._controller.read(ANNOTATIONS_TITLE, work, lambda _: self.saved.emit())
 
     def _write_now(self) -> None:
