@@ -3,6 +3,7 @@
 import gzip
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 import tifffile
@@ -154,7 +155,7 @@ def test_an_import_beside_shapes_needs_replace_or_add(case, tmp_path, capsys):
     assert imported(capsys, case, second, "--reader", "Anna", "--add")["shapes"] == 2
     record = imported(capsys, case, second, "--reader", "Anna", "--replace")
     assert record["shapes"] == 1
-    copy = json.loads(open(record["copies"][0]).read())
+    copy = json.loads(Path(record["copies"][0]).read_text())
     assert {item["id"] for item in copy["features"]} == {"a", "b"}
 
 

@@ -48,7 +48,7 @@ class Journal:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise CaseLocked(
-                f"the journal of reader {reader_of(self.path)} is open in another window or program "
+                f"the journal of reader {reader_of(self.path)} is open in another program "
                 f"({self.path.name}); close it there, or give another reader"
             ) from None
         except OSError as error:

@@ -44,6 +44,26 @@ _OTHER_JSON = (
     ({"elements"}, f"it is JSON of the Digital Slide Archive; {_BY_QUPATH}"),
     ({"nuc"}, "it is a list of nuclei (HoVer-Net), no annotation of tissue"),
 )
+_ANYWHERE: Final = re.IGNORECASE | re.DOTALL
+_OTHER_TEXT = (
+    ("<.*ASAP_Annotations", f"it is XML of ASAP; {_BY_QUPATH}"),
+    ("<.*(<Annotations[^>]*MicronsPerPixel|<Region[ >])", f"it is XML of ImageScope; {_BY_QUPATH}"),
+    ("<Annotations[^>]*MicronsPerPixel", f"it is XML of ImageScope; {_BY_QUPATH}"),
+    ("<.*ndpviewstate", f"it is an NDPA file of NDP.view; {_BY_QUPATH}"),
+    ("<.*html", "it is a web page; download the file itself"),
+    ("<", f"it is XML; {_BY_QUPATH}"),
+    (
+        r"(MULTI)?(POLYGON|POINT|LINESTRING)\b|GEOMETRYCOLLECTION\b",
+        f"it is well-known text (WKT); {_BY_QUPATH}",
+    ),
+    ("version https://git-lfs", "it is a pointer of Git LFS; fetch the file with: git lfs pull"),
+    (
+        ".*shape-type.*axis-0",
+        "it is a CSV of napari's Shapes layer, which names no classes; draw in the Annotate tab "
+        "instead",
+    ),
+)
+"""Beginnings of files that are no JSON, in order, and what they are."""
 _DIGITS = 6
 """Decimals of written pixel coordinates."""
 
@@ -262,30 +282,11 @@ def _other_format(text: str) -> str:
     start = text[:4000]
     if not start:
         return "it is empty"
-    if start[0] == "<":
-        if "ASAP_Annotations" in start:
-            return f"it is XML of ASAP; {_BY_QUPATH}"
-        if re.search(r"<Annotations[^>]*MicronsPerPixel|<Region[ >]", start):
-            return f"it is XML of ImageScope; {_BY_QUPATH}"
-        if "ndpviewstate" in start:
-            return f"it is an NDPA file of NDP.view; {_BY_QUPATH}"
-        if "<html" in start.lower():
-            return "it is a web page; download the file itself"
-        return f"it is XML; {_BY_QUPATH}"
-    if re.match(r"(MULTI)?(POLYGON|POINT|LINESTRING)\b|GEOMETRYCOLLECTION\b", start, re.I):
-        return f"it is well-known text (WKT); {_BY_QUPATH}"
-    if start.startswith("version https://git-lfs"):
-        return "it is a pointer of Git LFS; fetch the file with: git lfs pull"
-    if "shape-type" in start and "axis-0" in start:
-        return (
-            "it is a CSV of napari's Shapes layer, which names no classes; draw in the Annotate "
-            "tab instead"
-        )
-    return ""
+    return next((what for pattern, what in _OTHER_TEXT if re.match(pattern, start, _ANYWHERE)), "")
 
 
 def _object_type(feature: Mapping[str, Any]) -> str:
-    """What QuPath says that a feature is: "annotation", "cell", "detection"...; empty if nothing."""
+    """What QuPath says that a feature is: "annotation", "cell"...; empty if nothing."""
     properties = feature.get("properties")
     given = properties.get("objectType") if isinstance(properties, Mapping) else None
     given = given or (properties.get("object_type") if isinstance(properties, Mapping) else None)
@@ -315,7 +316,7 @@ def _geometry(
     try:
         with np.errstate(invalid="ignore"):  # coordinates that are no numbers are excluded below
             found = shapely.force_2d(shape(dict(stored)))
-    except Exception:
+    except Exception:  # noqa: BLE001 - shapely raises what the coordinates lead to
         doubts.add("has an outline that cannot be read and is excluded", key, hopeless=True)
         return None
     if not np.isfinite(shapely.get_coordinates(found)).all():

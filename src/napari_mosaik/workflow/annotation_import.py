@@ -294,13 +294,12 @@ def _kept(opened: OpenAnnotations) -> tuple[Path, ...]:
 
 def _same(one: Iterable[AnnotatedShape], other: Iterable[AnnotatedShape]) -> bool:
     """Whether two lists hold the same shapes, to a thousandth of a µm."""
-    pair: list[Mapping[str, AnnotatedShape]] = [
-        {s.key: s for s in shapes} for shapes in (one, other)
-    ]
-    return pair[0].keys() == pair[1].keys() and all(
-        shape.label == pair[1][key].label
-        and shape.geometry.normalize().equals_exact(pair[1][key].geometry.normalize(), 1e-3)
-        for key, shape in pair[0].items()
+    old = {shape.key: shape for shape in one}
+    new = {shape.key: shape for shape in other}
+    return old.keys() == new.keys() and all(
+        shape.label == new[key].label
+        and shape.geometry.normalize().equals_exact(new[key].geometry.normalize(), 1e-3)
+        for key, shape in old.items()
     )
 
 
