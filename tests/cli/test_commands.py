@@ -167,14 +167,15 @@ def test_an_suv_of_an_image_without_a_header(tmp_path, capsys):
     assert (record["maximum"], record["mean"], record["unit"]) == (23.0, 22.0, "cm²/mL")
     given = ["--dose-mbq", 37, "--injected", "2024-03-02T08:30", "--scanned", "2024-03-16T08:30"]
     given += ["--decay-correction", "START", "--weight-kg", 70, "--kind", "bw", "--json"]
+    assert "give --nuclide" in told(capsys, "suv", image, "--unit", "Bq/mL", *given)
+    given += ["--nuclide", "Zr-89"]
     assert call("suv", image, "--unit", "Bq/mL", "--slice-index", 1, *given) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["factor"] == pytest.approx(70e3 / (37e6 * 2 ** (-336 / 78.41)))
     sources = {term["name"]: term["source"] for term in record["terms"]}
     assert (sources["scanned"], sources["nuclide"], sources["half_life_h"]) == (
-        "user", "assumed", "table",
+        "user", "user", "table",
     )  # fmt: skip
-    assert any("Zr-89 is assumed" in text for text in record["assumptions"])
 
 
 def test_an_suv_with_every_term(cohort, capsys):

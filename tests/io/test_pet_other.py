@@ -129,7 +129,7 @@ def test_our_own_names_and_wrong_side_cars(tmp_path):
         ("[1]", "no names"),
         ("{", "cannot be read"),
         ('{"dose_mbq": -3}', "dose_mbq"),
-        ('{"InjectedRadioactivity": "1 MBq"}', "InjectedRadioactivity '1 MBq' is not a number"),
+        ('{"dose_mbq": "1 mouse"}', "dose_mbq"),
         ('{"ImageDecayCorrected": "perhaps"}', "neither true nor false"),
     ):
         path.write_text(text)

@@ -192,7 +192,7 @@ def test_a_decay_factor_that_does_not_fit_is_stated():
     assert any("decay factor" in text for text in as_if.warnings)
 
 
-def test_without_a_nuclide_the_half_life_says_it_and_without_both_it_is_assumed():
+def test_without_a_nuclide_the_half_life_says_it_and_without_both_it_is_asked_for():
     bare = {"nuclide": None, "corrected": ("DECY", "ATTN")}
     found = combine_terms(
         InjectionRecord(weight_kg=70), HEADER.model_copy(update={**bare, "half_life_s": 6586.2})
@@ -201,8 +201,11 @@ def test_without_a_nuclide_the_half_life_says_it_and_without_both_it_is_assumed(
     other = combine_terms(InjectionRecord(), HEADER.model_copy(update={**bare, "half_life_s": 7e3}))
     assert (other.record.nuclide, sources(other)["half_life_h"]) == ("unknown", "header")
     none = combine_terms(InjectionRecord(), HEADER.model_copy(update={**bare, "half_life_s": None}))
-    assert (none.record.nuclide, sources(none)["nuclide"]) == ("Zr-89", "assumed")
-    assert any("Zr-89 is assumed" in text for text in none.assumptions)
+    assert sources(none)["nuclide"] == "missing"
+    dosed = InjectionRecord(dose_mbq=37, weight_kg=70, injected=INJECTED)
+    bare |= {"half_life_s": None, "decay_correction": "START"}
+    with pytest.raises(InputError, match="give nuclide"):
+        combine_terms(dosed, HEADER.model_copy(update=bare)).factor("bw")
 
 
 def test_notes_of_the_file_are_among_the_warnings():

@@ -215,6 +215,8 @@ def _check(record: type[BaseModel], values: dict[str, Any]) -> None:
     from napari_mosaik.uptake import implausible
 
     for name, value in given.items():
+        if name == "half_life_h" and "nuclide" not in given:
+            continue  # the file may state another nuclide, with which it is compared
         if problem := implausible(name, value, given.get("nuclide", "Zr-89")):
             raise InputError(f"{_option_name(name)}: {_with_options(problem)}")
 
@@ -262,8 +264,8 @@ def _number(text: str) -> float:
 
 def _moment(text: str, name: str) -> datetime:
     try:
-        if re.fullmatch(r"[\d-]+", text.strip()):  # a date alone would be taken as midnight
-            raise ValueError
+        if not re.match(r"\d{4}-?\d\d-?\d\d[T ]\d\d:?\d\d", text.strip()):
+            raise ValueError  # a date alone would be taken as midnight
         return datetime.fromisoformat(text.strip())
     except ValueError:
         raise InputError(

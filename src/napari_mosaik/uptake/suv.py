@@ -100,6 +100,8 @@ def half_life_of(record: InjectionRecord) -> float:
     """Half-life, h: that of the record, else the table value of its nuclide."""
     if record.half_life_h is not None:
         return record.half_life_h
+    if not record.nuclide:
+        raise InputError("the nuclide is missing; give nuclide (for example Zr-89)")
     try:
         return HALF_LIFE_H[record.nuclide]
     except KeyError:
@@ -117,7 +119,7 @@ def checked_dose_mbq(dose_mbq: float, nuclide: str) -> float:
     meant = next((dose_mbq * f for f in (1e-3, 1e-6, 1e3) if low <= dose_mbq * f <= high), None)
     question = "" if meant is None else f"; did you mean {meant:g} MBq?"
     raise InputError(
-        f"an injected activity of {dose_mbq:g} MBq is implausible for {nuclide} ({low:g} to "
+        f"an injected activity of {dose_mbq:g} MBq is implausible for {nuclide or 'PET'} ({low:g} to "
         f"{high:g} MBq){question} Correct dose_mbq"
     )
 

@@ -133,13 +133,13 @@ def _values(
 def _resolve_nuclide(
     values: dict[str, Any], sources: dict[str, ValueSource], header: PetHeader
 ) -> None:
-    """The nuclide: as stated, else that of the half-life, else Zr-89."""
+    """The nuclide: as stated, else that of the half-life, else unknown."""
     if values["nuclide"] is not None:
         values["nuclide"] = canonical_nuclide(values["nuclide"])
         return
     half_life = values["half_life_h"]
     if half_life is None:
-        values["nuclide"], sources["nuclide"] = "Zr-89", "assumed"
+        values["nuclide"] = ""
         return
     values["nuclide"] = next((n for n in HALF_LIFE_H if _belongs(half_life, n)), "unknown")
     sources["nuclide"] = sources["half_life_h"]
@@ -160,6 +160,12 @@ def _resolve_half_life(
     table = HALF_LIFE_H.get(nuclide)
     if given is not None and table is None:
         in_seconds = next((n for n in HALF_LIFE_H if _belongs(given / 3600, n)), None)
+        for scale in (60, 1 / 60, 3600) if nuclide == "unknown" else ():
+            if other := next((n for n in HALF_LIFE_H if _belongs(given * scale, n)), None):
+                raise InputError(
+                    f"the half-life of {given:.6g} h belongs to no known nuclide; in another "
+                    f"unit it is that of {other} ({HALF_LIFE_H[other]:g} h); give half_life_h"
+                )
         if in_seconds:
             raise InputError(
                 f"the half-life of {given:g} h is that of {in_seconds} in seconds; give "
@@ -340,9 +346,7 @@ def _assumptions(
         notes.append("The scan started before the injection (dynamic acquisition).")
     if sources["residual_mbq"] == "assumed":
         notes.append("No residual activity in the syringe was given; 0 is assumed.")
-    if sources["nuclide"] == "assumed":
-        notes.append("No nuclide was given; Zr-89 is assumed.")
-    elif not header.nuclide and sources["nuclide"] == header.source:
+    if not header.nuclide and sources["nuclide"] == header.source:
         notes.append(f"The file names no nuclide; its half-life is that of {record.nuclide}.")
     if sources["half_life_h"] == "table":
         notes.append(f"The half-life of {record.nuclide} is the table value.")
@@ -375,6 +379,43 @@ def _check_decay_factor(
         )
 
 
+def _check_reference(
+    record: InjectionRecord, header: PetHeader, settled: bool, warnings: list[str]
+) -> None:
+    """Check the word for the reference time against the moment that the file states beside it."""
+    word, moment = header.decay_correction, header.decay_reference
+    meant = {"START": header.scanned, "ADMIN": header.injected}.get(word or "")
+    if record.decay_correction != word or moment is None or meant is None:
+        return
+    if (moment.tzinfo is None) != (meant.tzinfo is None):
+        return
+    hours = abs((moment - meant).total_seconds()) / 3600
+    if hours * 3600 > _SAME_S:
+        text = (
+            f"the file states decay correction to {word} ({meant.isoformat(sep=' ')}), and to "
+            f"{moment.isoformat(sep=' ')}"
+        )
+        if settled:
+            warnings.append(f"{text}; the injection record is used")
+        else:
+            _doubt(text, record, hours, "decay_correction", warnings)
+
+
+def _check_moments(
+    record: InjectionRecord, header: PetHeader, dynamic: bool, warnings: list[str]
+) -> None:
+    """Check the order of injection and scan also where the dose is not decayed."""
+    injected, scanned = record.injected, record.scanned
+    if injected is None or scanned is None:
+        return
+    if record.decay_correction == "ADMIN":
+        elapsed_h(record, dynamic=dynamic)
+    if injected == scanned and injected != header.injected:
+        warnings.append(
+            f"injection and start of the scan are the same moment ({injected.isoformat(sep=' ')})"
+        )
+
+
 def _check_clock(record: InjectionRecord, header: PetHeader, warnings: list[str]) -> None:
     """Check the time of injection against a time of day that the file states apart from it."""
     clock = header.injected_clock
@@ -389,7 +430,8 @@ def _check_clock(record: InjectionRecord, header: PetHeader, warnings: list[str]
         f"the file states {clock.isoformat()} as time of day of the injection, the time of "
         f"injection is {given.isoformat(sep=' ')}; check both"
     )
-    if record.injected == header.injected:  # the file contradicts itself
+    # The file contradicts itself, or its image is corrected to another injection.
+    if record.injected == header.injected or record.decay_correction == "ADMIN":
         _doubt(text, record, apart / 3600, "injected", warnings)
     else:
         warnings.append(text)
@@ -476,6 +518,8 @@ def merge_injection_and_header(record: InjectionRecord, header: PetHeader) -> Su
     else:
         _check_decay_factor(merged, header, dynamic, warnings)
         _check_clock(merged, header, warnings)
+        _check_reference(merged, header, sources["decay_correction"] == "user", warnings)
+        _check_moments(merged, header, dynamic, warnings)
         merged, assumptions = _frame_start(merged, header)
         assumptions += referred + _assumptions(merged, dynamic, sources, header)
     assumptions += [header.geometry] if header.geometry else []

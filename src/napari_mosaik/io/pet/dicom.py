@@ -568,7 +568,13 @@ def _read_header(frames: Sequence[_Frame], chosen: _Frame, meaning: _Meaning) ->
     zone = _zone_of(chosen.find("TimezoneOffsetFromUTC"))
     scanned = _scan_start(frames, chosen, zone, notes)
     drug = chosen.first("RadiopharmaceuticalInformationSequence")
-    injected = _injected(drug, zone, notes)
+    injected = _injected(drug, zone, notes, unclear)
+    if injected is not None and injected == scanned and len({f.moment_s() for f in frames}) == 1:
+        unclear["injected"] = f"the file states {injected} both as injection and as scan start"
+        injected = None
+    corrected_to = _moment(chosen.find("DecayCorrectionDateTime"), None, zone)
+    if corrected_to is not None and (corrected_to.tzinfo is None) != (zone is None):
+        corrected_to = None
     if scanned and injected and injected > scanned:
         notes.append("the injection is later than the scan start; check the times")
     duration = chosen.number("ActualFrameDuration") or chosen.number("FrameAcquisitionDuration")
@@ -578,6 +584,7 @@ def _read_header(frames: Sequence[_Frame], chosen: _Frame, meaning: _Meaning) ->
         suv_kind=meaning.suv_kind,
         decay_correction=_decay_correction(chosen, zone, scanned, injected, notes),
         decay_factor=chosen.number("DecayFactor"),
+        decay_reference=corrected_to,
         corrected=chosen.texts("CorrectedImage") or _flags(chosen),
         scanned=scanned,
         frame_duration_s=duration / 1000 if duration and duration > 0 else None,
@@ -654,7 +661,9 @@ def _clock(when: datetime) -> datetime:
     return when if when.tzinfo is None else when.astimezone(UTC).replace(tzinfo=None)
 
 
-def _injected(drug: Any, zone: timezone | None, notes: list[str]) -> datetime | None:
+def _injected(
+    drug: Any, zone: timezone | None, notes: list[str], unclear: dict[str, str]
+) -> datetime | None:
     """Date and time of injection; a time of day without a date does not count."""
     if drug is None:
         notes.append("the file does not describe the injection")
@@ -668,8 +677,10 @@ def _injected(drug: Any, zone: timezone | None, notes: list[str]) -> datetime | 
             )
         return None
     if zone is None and when.tzinfo is not None:
-        notes.append("the injection's time zone is dropped, because no other time has one")
-        return when.replace(tzinfo=None)
+        unclear["injected"] = (
+            f"the file states {when.isoformat(sep=' ')} with a time zone, and the scan without one"
+        )
+        return None
     return when
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.pet_records import BASE_UNITS, InjectionRecord, PetUnit, record_problem
-from napari_mosaik.core.text import read_text
+from napari_mosaik.core.text import read_text, typed_number
 
 __all__ = ["read_sidecar", "unit_named"]
 
@@ -26,21 +26,23 @@ _UNITS: dict[str, PetUnit] = {
 _ACTIVITY_BQ = {
     "bq": 1.0, "kbq": 1e3, "mbq": 1e6, "gbq": 1e9, "mci": 3.7e7, "uci": 3.7e4, "ci": 3.7e10,
 }  # fmt: skip
-_MASS_KG = {"kg": 1.0, "g": 1e-3, "lb": 0.45359237, "lbs": 0.45359237}
+_MASS_KG = {
+    "kg": 1.0, "kilograms": 1.0, "g": 1e-3, "grams": 1e-3, "gram": 1e-3, "mg": 1e-6,
+    "lb": 0.45359237, "lbs": 0.45359237,
+}  # fmt: skip
 _LENGTH_CM = {"m": 100.0, "cm": 1.0, "mm": 0.1, "in": 2.54}
-_TIME_S = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0, "hours": 3600.0, "d": 86400.0}
+_TIME_S = {
+    "s": 1.0, "sec": 1.0, "seconds": 1.0, "min": 60.0, "minutes": 60.0, "h": 3600.0,
+    "hours": 3600.0, "d": 86400.0, "days": 86400.0,
+}  # fmt: skip
 _OWN = {
     "dose_mbq": ("dose_bq", 1e6), "residual_mbq": ("residual_bq", 1e6),
     "half_life_h": ("half_life_s", 3600.0), "weight_kg": ("weight_kg", 1.0),
     "height_cm": ("height_cm", 1.0), "frame_duration_s": ("frame_duration_s", 1.0),
 }  # fmt: skip
 _AS_IS = ("injected", "scanned", "decay_correction", "nuclide", "sex")
-_DICOM = {
-    "RadionuclideTotalDose": ("dose_bq", 1.0), "RadionuclideHalfLife": ("half_life_s", 1.0),
-    "PatientWeight": ("weight_kg", 1.0), "PatientSize": ("height_cm", 100.0),
-}  # fmt: skip
-"""Names of DICOM that converters keep: their units are those of DICOM (Bq, s, kg, m)."""
 _SAME_S = 1.0
+_ITEMS = {field: name for name, (field, _) in _OWN.items()}
 
 
 def unit_named(text: str) -> PetUnit:
@@ -87,13 +89,27 @@ def read_sidecar(path: Path, frame: int = 0) -> tuple[dict[str, Any], float]:
 def _fields(found: Mapping[str, Any], frame: int) -> tuple[dict[str, Any], float]:
     notes: list[str] = []
     unclear: dict[str, str] = {}
-    unit, factor = _unit(str(found.get("unit") or found.get("Units") or ""), unclear)
-    out: dict[str, Any] = {"source": "sidecar", "unit": unit}
-    out |= _of_dicom(found, unclear)
-    out |= _given(_bids_amounts(found, unclear))
-    out |= _given(_bids_times(found, frame, notes, unclear))
-    out |= _own_names(found)
-    out["notes"], out["unclear"] = tuple(notes), unclear
+    units = {_unit(str(found[name]), unclear) for name in ("unit", "Units") if found.get(name)}
+    unit, factor = units.pop() if len(units) == 1 else (None, 1.0)
+    if units and "unit" not in unclear:
+        unclear["unit"] = f"the sidecar states two units, {found['unit']} and {found['Units']}"
+    out: dict[str, Any] = {}
+    twice: dict[str, str] = {}
+    for fields in (
+        _of_dicom(found, unclear),
+        _bids_amounts(found, unclear),
+        _bids_times(found, frame, notes, unclear),
+        _own_names(found),
+    ):
+        for name, value in _given(fields).items():
+            if _differ(out.setdefault(name, value), value):
+                twice[name] = f"the sidecar states two values of it, {out[name]} and {value}"
+    for name, reason in twice.items():
+        unclear[_ITEMS.get(name, name)] = reason
+        del out[name]
+    if "decay_correction" in twice:
+        out.pop("decay_reference", None)
+    out |= {"source": "sidecar", "unit": unit, "notes": tuple(notes), "unclear": unclear}
     return _given(out), factor
 
 
@@ -106,6 +122,14 @@ def _unit(stated: str, unclear: dict[str, str]) -> tuple[PetUnit | None, float]:
         unclear["unit"] = str(error)
         return None, 1.0
     return BASE_UNITS.get(unit, (unit, 1.0))
+
+
+def _differ(first: Any, second: Any) -> bool:
+    if isinstance(first, float) and isinstance(second, float):
+        return abs(first - second) > 0.005 * max(abs(first), abs(second))
+    if isinstance(first, str) and isinstance(second, str):  # Zr89 and 89Zr
+        first, second = (sorted(re.sub(r"[^a-z0-9]", "", t.lower())) for t in (first, second))
+    return bool(first != second)
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,11 +153,15 @@ def _own_names(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_dicom(found: Mapping[str, Any], unclear: dict[str, str]) -> dict[str, Any]:
     """What a converter kept under the names of DICOM."""
-    out: dict[str, Any] = {}
-    for name, (field, scale) in _DICOM.items():
-        value = _positive(found, name)
-        if value is not None:
-            out[field] = value * scale
+    out: dict[str, Any] = _given(
+        {
+            "dose_bq": _in_unit(
+                found, "RadionuclideTotalDose", _ACTIVITY_BQ, "Bq", "dose_mbq", unclear
+            ),
+            "weight_kg": _in_unit(found, "PatientWeight", _MASS_KG, "kg", "weight_kg", unclear),
+            "height_cm": _in_unit(found, "PatientSize", _LENGTH_CM, "m", "height_cm", unclear),
+        }
+    )
     if out.get("dose_bq", 1e5) < 1e4:
         unclear["dose_mbq"] = (
             f"RadionuclideTotalDose is {out.pop('dose_bq'):g}, too little for Bq; give the "
@@ -156,16 +184,27 @@ def _in_unit(
     unclear: dict[str, str],
 ) -> float | None:  # fmt: skip
     """An amount in the unit that stands beside it; without one, and without a default, unclear."""
-    value = _positive(found, name)
+    stated = found.get(name)
+    parts = re.fullmatch(r"\s*([-+\d.,]+(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ]*)\s*", str(stated))
+    try:
+        value = _positive({name: parts[1] if parts else stated}, name)
+    except InputError as error:
+        unclear[item] = str(error)
+        return None
     if value is None:
         return None
-    unit = next((str(found[name + end]) for end in ("Units", "Unit") if found.get(name + end)), "")
-    if not unit and not default:
+    units = [str(found[name + end]) for end in ("Units", "Unit") if found.get(name + end)]
+    units += [parts[2]] if parts and parts[2] else []
+    if not units and not default:
         unclear[item] = f"{name} is {value:g} without a unit ({name}Units)"
         return None
-    scale = scales.get((unit or default).strip().lower().replace("µ", "u").replace("μ", "u"))
-    if scale is None:
-        unclear[item] = f"{name} is {value:g} in '{unit}', an unknown unit"
+    words = (re.sub("[µμ]", "u", unit.strip().lower()) for unit in units or [default])
+    scale, *others = {scales.get(word) for word in words}
+    if scale is None or others:
+        listed = "' and '".join(units)
+        unclear[item] = (
+            f"{name} is {value:g} in '{listed}', {'two units' if others else 'an unknown unit'}"
+        )
         return None
     return value * scale
 
@@ -195,12 +234,19 @@ def _bids_times(
     zero = _time_zero(found, notes, unclear)
     out: dict[str, Any] = {"frame_duration_s": duration}
     single = not (isinstance(found.get("FrameDuration"), list) and len(found["FrameDuration"]) > 1)
-    if single and start is not None and injection is not None and abs(start - injection) < _SAME_S:
-        unclear["injected"] = (
-            f"InjectionStart and ScanStart are both {start:g}, which converters write when they "
-            "do not know; give the date and time of injection"
-        )
+    if start is None and injection == 0:
+        unclear["injected"] = "InjectionStart is 0 and ScanStart is not stated"
         injection = None
+    if start is not None and injection is not None and abs(start - injection) < _SAME_S:
+        same = (
+            f"InjectionStart and ScanStart are both {start:g}, which converters write when they "
+            "do not know"
+        )
+        if single:
+            unclear["injected"] = f"{same}; give the date and time of injection"
+            injection = None
+        else:
+            notes.append(f"{same}; a dynamic scan that started with the injection is taken")
     if duration is not None and offset is not None and start is not None:
         out["frame_reference_s"] = offset - start + duration / 2
     for name, seconds in (("scanned", start), ("injected", injection), ("decay_reference", moment)):
@@ -291,7 +337,11 @@ def _number(value: Any, name: str) -> float | None:
     if value is None or (isinstance(value, str) and value.strip().lower() in ("", "n/a", "none")):
         return None
     try:
+        if isinstance(value, str):
+            return typed_number(value)
         number = float("nan") if isinstance(value, bool) else float(value)
+    except InputError as error:
+        raise InputError(f"{name} {error}") from None
     except (TypeError, ValueError):
         number = float("nan")
     if not math.isfinite(number):
