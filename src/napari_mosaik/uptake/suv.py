@@ -119,8 +119,8 @@ def checked_dose_mbq(dose_mbq: float, nuclide: str) -> float:
     meant = next((dose_mbq * f for f in (1e-3, 1e-6, 1e3) if low <= dose_mbq * f <= high), None)
     question = "" if meant is None else f"; did you mean {meant:g} MBq?"
     raise InputError(
-        f"an injected activity of {dose_mbq:g} MBq is implausible for {nuclide or 'PET'} ({low:g} to "
-        f"{high:g} MBq){question} Correct dose_mbq"
+        f"an injected activity of {dose_mbq:g} MBq is implausible for {nuclide or 'PET'} "
+        f"({low:g} to {high:g} MBq){question} Correct dose_mbq"
     )
 
 
