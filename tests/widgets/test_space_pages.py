@@ -69,6 +69,26 @@ def test_an_image_among_several_is_chosen_on_the_page(qtbot, dock, opened, own_c
     assert Case(root).file.pet.unit == "g/mL"
 
 
+def test_a_series_among_several_is_chosen_on_the_page(qtbot, dock, opened, own_cohort):
+    from tests.field.test_pet_files import series
+
+    root = own_cohort / "B11"
+    for number, title in enumerate(("PET AC", "PET NAC")):
+        series(root / "pet" / title, SeriesDescription=title, RescaleIntercept=100 * number)
+    case = Case(root)
+    case.update(pet=case.file.pet.model_copy(update={"paths": ("pet",)}))
+    opened(dock, root)
+    page = dock.pages["Uptake (PET)"]
+    page.set_open(True)
+    choice = page.panel.choice
+    qtbot.waitUntil(lambda: "2 = 'PET NAC'" in choice.heading.text(), timeout=20_000)
+    choice.series.setText("2")
+    choice.slice_index.setText("0")
+    qtbot.mouseClick(choice.use, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: len(Case(root).file.pet.paths) == 2, timeout=20_000)
+    assert Case(root).pet().raster.values[0, 0] == 100
+
+
 def test_parameters_and_clusters_are_one_selection_with_the_tiles(qtbot, dock, opened, own_cohort):
     opened(dock, own_cohort)
     page = dock.pages["Parameters and maps"]

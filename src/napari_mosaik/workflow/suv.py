@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from pydantic import ValidationError
@@ -33,12 +33,16 @@ from napari_mosaik.uptake import (
     to_suv,
 )
 
+if TYPE_CHECKING:
+    from napari_mosaik.io.case import Case
+
 __all__ = [
     "TERM_ITEMS",
     "field_problem",
     "injection_record",
     "item_title",
     "scaled_statistics",
+    "series_paths",
     "suv_of_files",
     "suv_record",
     "suv_record_or_problem",
@@ -104,6 +108,14 @@ def suv_of_files(
             "each slice uses its own, and that of the first one is shown",
         ]
     return document
+
+
+def series_paths(case: Case, paths: Sequence[str], number: int) -> tuple[str, ...]:
+    """The files of one of several PET series, counted from 1 as the error message lists them."""
+    from napari_mosaik.io.pet import choose_series
+
+    chosen = choose_series([case.path(path) for path in paths], number)
+    return tuple(str(path.absolute()) for path in chosen)
 
 
 def injection_record(given: Mapping[str, Any]) -> InjectionRecord:

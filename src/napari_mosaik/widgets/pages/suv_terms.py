@@ -20,6 +20,7 @@ from napari_mosaik.workflow.suv import (
     injection_record,
     item_title,
     scaled_statistics,
+    series_paths,
     suv_record_or_problem,
 )
 
@@ -303,8 +304,12 @@ class PetChoice(QWidget):
         self.heading = wrapped_label(bold=True)
         self.slice_index = QLineEdit()
         self.frame_index = QLineEdit()
+        self.series = QLineEdit()
         for edit in (self.slice_index, self.frame_index):
             edit.setPlaceholderText("0, 1, 2 …")
+        self.series.setPlaceholderText("1, 2 …")
+        self.series.setToolTip("Which PET series of the folder, where there are several")
+        for edit in (self.slice_index, self.frame_index, self.series):
             edit.setMinimumWidth(44)
         self.unit = QComboBox()
         for text, value in _UNITS:
@@ -319,6 +324,8 @@ class PetChoice(QWidget):
                     self.slice_index,
                     wrapped_label("Frame"),
                     self.frame_index,
+                    wrapped_label("Series"),
+                    self.series,
                 ),
                 row(wrapped_label("Unit"), self.unit),
                 row(self.use, 1),
@@ -353,10 +360,22 @@ class PetChoice(QWidget):
                 "frame_index": _index(self.frame_index, "frame"),
                 "unit": self.unit.currentData(),
             }
+            series = _index(self.series, "series")
         except InputError as error:
             self._controller.report(error, "Uptake (PET)")
             return
-        self._controller.update_case(pet=case.file.pet.model_copy(update=changes))
+        entry = case.file.pet.model_copy(update=changes)
+        if series is None:
+            self._controller.update_case(pet=entry)
+            return
+
+        def then(paths: tuple[str, ...]) -> None:
+            self.series.clear()
+            self._controller.update_case(pet=entry.model_copy(update={"paths": paths}))
+
+        self._controller.read_for(
+            case, "Uptake (PET)", lambda: series_paths(case, entry.paths, series), then
+        )
 
 
 def _index(edit: QLineEdit, name: str) -> int | None:

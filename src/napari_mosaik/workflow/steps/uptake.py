@@ -65,6 +65,7 @@ def _tiles(inputs: StepContext, params: UptakeParams) -> Generator[Progress, Non
 CALCULATE_SUV = Step(
     name="suv",
     title="SUV",
+    revision=2,
     about="Converts PET activity concentration to SUV with the injection record; lists every term.",
     page="Uptake (PET)",
     params=SuvParams,
