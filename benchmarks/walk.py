@@ -1,0 +1,417 @@
+"""A walk through the window with real events of the X server: how late it is, how well it obeys.
+
+python benchmarks/walk.py [--cohort FOLDER] [--busy 2] [--json]
+
+The window opens a finished case (a copy of a case of FOLDER, or a tiny sample made here), and the
+walk opens every page, starts a preview, shows and hides every overlay, enters and leaves the
+layouts, draws circles and quick strokes, turns the wheel over the fields of every page, cancels
+steps, and switches between cases.  xdotool moves the mouse.  A timer of 10 ms in the window's own
+loop notes how late the window comes to it.  Bars: the 99th percentile of lateness <= 50 ms, worst
+<= 250 ms; a circle of 0.3 s keeps 98 % of its area; no quick stroke becomes a dot; cancelling is
+acknowledged within 100 ms; 20 case switches cost <= 20 MB.  Exit code 1 when a bar is missed.
+Needs Xvfb, openbox and xdotool when there is no display (apt install xvfb openbox xdotool).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TICK_MS = 10
+SWITCHES = 20
+BARS = {
+    "stall_p99_ms": 50.0,
+    "stall_max_ms": 250.0,
+    "open_s": 5.0,
+    "preview_s": 2.0,
+    "layout_s": 0.5,
+    "overlay_first_s": 0.5,
+    "overlay_again_s": 0.1,
+    "area_lost_0.3s": 0.02,
+    "area_lost_0.6s": 0.02,
+    "area_lost_1.2s": 0.02,
+    "dots_of_60_strokes": 0,
+    "values_changed_by_wheel": 0,
+    "cancel_acknowledged_ms": 100.0,
+    "memory_of_switches_mb": 20.0,
+}
+"""The greatest value of each figure."""
+
+
+class Walk:
+    """One walk; figures and the lateness of the window by action."""
+
+    def __init__(self, cohort: Path) -> None:
+        import napari
+        from qtpy.QtCore import Qt, QTimer
+
+        from napari_mosaik.widgets.dock import MosaikDock
+
+        self.cohort = cohort
+        self.viewer = napari.Viewer(show=False)
+        self.dock = MosaikDock(self.viewer)
+        self.viewer.window.add_dock_widget(self.dock, name="MOSAIK", area="right")
+        self.viewer.show()
+        self.viewer.window.resize(1366, 768)
+        self.canvas = self.viewer.window._qt_viewer.canvas
+        self.draws = 0
+        self.canvas._scene_canvas.events.draw.connect(self._drew, position="last")
+        self.figures: dict[str, float] = {}
+        self.actions: dict[str, dict[str, float]] = {}
+        self.late: list[float] = []
+        self._here: list[float] = []
+        self._last = time.perf_counter()
+        self._timer = QTimer()
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._timer.timeout.connect(self._tick)
+        self.run_for(1.0)
+        self._timer.start(TICK_MS)
+
+    def _drew(self, _event: Any) -> None:
+        self.draws += 1
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self._here.append(1000 * (now - self._last) - TICK_MS)
+        self._last = now
+
+    # --- time -----------------------------------------------------------------------------------
+    def run_for(self, seconds: float) -> None:
+        """Let the window work for a while."""
+        from qtpy.QtCore import QEventLoop, QTimer
+
+        loop = QEventLoop()
+        QTimer.singleShot(int(1000 * seconds), loop.quit)
+        getattr(loop, "exec", loop.exec_)()
+
+    def until(self, reached: Callable[[], Any], limit_s: float = 60.0) -> float:
+        """Let the window work until something is so; seconds it took."""
+        began = time.perf_counter()
+        while not reached():
+            self.run_for(0.002)
+            if time.perf_counter() - began > limit_s:
+                raise SystemExit(f"the walk waits for {limit_s:g} s: {reached}")
+        return time.perf_counter() - began
+
+    def drawn(self) -> float:
+        """Wait until the canvas has been drawn again; seconds it took."""
+        before = self.draws
+        self.canvas._scene_canvas.update()
+        return self.until(lambda: self.draws > before)
+
+    @contextmanager
+    def action(self, name: str) -> Iterator[None]:
+        """Note duration and lateness of what is done inside."""
+        self._here = []
+        began = time.perf_counter()
+        yield
+        self.run_for(0.05)
+        took = time.perf_counter() - began - 0.05
+        worst = max(self._here, default=0.0)
+        self.late += self._here
+        self.actions[name] = {"s": round(took, 3), "worst_ms": round(worst, 1)}
+
+    def most(self, name: str, value: float) -> None:
+        """Keep the greatest value of a figure."""
+        self.figures[name] = max(self.figures.get(name, value), value)
+
+    # --- mouse ----------------------------------------------------------------------------------
+    def xdo(self, *words: Any) -> None:
+        """Real events of the X server, while the window works."""
+        done = subprocess.Popen(["xdotool", *map(str, words)])
+        self.until(lambda: done.poll() is not None)
+
+    def click(self, widget: Any, button: int = 1) -> None:
+        """Click the middle of a widget."""
+        at = widget.mapToGlobal(widget.rect().center())
+        self.xdo("mousemove", at.x(), at.y(), "click", button)
+
+    def stroke(self, offsets: Any, seconds: float) -> None:
+        """A drag about the middle of the canvas, offsets in pixels."""
+        native = self.canvas.native
+        middle = native.mapToGlobal(native.rect().center())
+        path = np.asarray(offsets).round().astype(int) + np.array([middle.x(), middle.y()])
+        words: list[Any] = ["mousemove", *path[0], "mousedown", 1]
+        for x, y in path[1:]:
+            words += ["sleep", seconds / len(path), "mousemove", x, y]
+        self.xdo(*words, "mouseup", 1)
+
+    # --- the stations ---------------------------------------------------------------------------
+    def open_case(self) -> None:
+        """Open, until the slide is drawn."""
+        dock = self.dock
+        with self.action("open case"):
+            began = time.perf_counter()
+            dock.controller.open(self.cohort)
+            self.until(lambda: dock.board.layer("H&E") is not None)
+            self.drawn()
+            self.figures["open_s"] = time.perf_counter() - began
+        with self.action("settle"):
+            self.until(lambda: bool(dock.board.specs))
+            self.run_for(1.0)
+
+    def pages(self) -> None:
+        """Each page opened by a click on its heading, the wheel over its fields."""
+        from qtpy.QtWidgets import QAbstractSlider, QAbstractSpinBox, QComboBox, QScrollBar
+
+        dock, changed = self.dock, 0
+        kinds = (QAbstractSpinBox, QComboBox, QAbstractSlider)
+        for page in dock._all_pages():
+            page.set_open(False)
+        for page in dock._all_pages():
+            dock.page_area.ensureWidgetVisible(page.head)
+            self.run_for(0.05)
+            with self.action(f"page {page.title}"):
+                self.click(page.head)
+                self.until(lambda page=page: page.is_open, 10)
+                self.run_for(0.1)
+            seen = dock.page_area.viewport()
+            fields = [
+                field
+                for kind in kinds
+                for field in page.findChildren(kind)
+                if not isinstance(field, QScrollBar)
+                and field.isVisible()
+                and seen.rect().contains(field.mapTo(seen, field.rect().center()))
+            ]
+            before = [_value(field) for field in fields]
+            with self.action(f"wheel on {page.title}"):
+                for field in fields[:6]:
+                    self.click(field, 5)
+                    self.click(field, 4)
+            changed += sum(was != _value(f) for was, f in zip(before, fields, strict=True))
+            page.set_open(False)
+        self.figures["values_changed_by_wheel"] = changed
+
+    def preview(self) -> None:
+        """The first preview of the vessels."""
+        from napari_mosaik.widgets.pages.preview import PREFIX
+
+        if "vessels" not in self.dock.workspace.states:
+            return
+        with self.action("first preview"):
+            self.dock.preview.start("vessels")
+            layers = self.viewer.layers
+            self.figures["preview_s"] = self.until(
+                lambda: any(layer.name.startswith(PREFIX) for layer in layers)
+            )
+        self.dock.preview.stop()
+
+    def overlays(self) -> None:
+        """Each overlay shown, hidden and shown again."""
+        board = self.dock.board
+        slides = [name for name in board.names() if name in ("H&E", "CD34", "CAIX")]
+        for name in [name for name in board.names() if name not in slides]:
+            for what, shown in (("first", True), ("again", False), ("again", True)):
+                with self.action(f"{'show' if shown else 'hide'} {name} ({what})"):
+                    began = time.perf_counter()
+                    board.set_shown(name, shown)
+                    self.drawn()
+                    self.most(f"overlay_{what}_s", time.perf_counter() - began)
+            board.set_shown(name, False)
+
+    def layouts(self) -> None:
+        """2 x 2 and review maps, in and out, twice."""
+        for title, layout in (
+            ("2 x 2", self.dock.view_tools.quad_view),
+            ("review", self.dock.side_by_side),
+        ):
+            for turn in (1, 2):
+                for what in ("in", "out"):
+                    with self.action(f"{title} {what} {turn}"):
+                        began = time.perf_counter()
+                        layout.toggle()
+                        self.drawn()
+                        self.most("layout_s", time.perf_counter() - began)
+
+    def strokes(self) -> None:
+        """Circles with the lasso in three speeds, and quick strokes with the brush."""
+        from shapely.geometry import Polygon
+
+        drawing, areas = self.dock.annotate.drawing, []
+        drawing.commit = lambda area, **_: areas.append(area)
+        with self.action("take the brush"):
+            self.dock.show_annotate()
+            self.drawn()
+        drawing.take("lasso")
+        zoom = self.viewer.scene.camera.zoom
+        angle = np.linspace(0, 2 * np.pi, 120)
+        ring = 150 * np.stack([np.cos(angle), np.sin(angle)], 1)
+        area_px = Polygon(ring.round()).area
+        for seconds in (0.3, 0.6, 1.2):
+            with self.action(f"circle in {seconds:g} s"):
+                areas.clear()
+                self.stroke(ring, seconds)
+                self.until(lambda: bool(areas), 5)
+            self.figures[f"area_lost_{seconds:g}s"] = abs(1 - areas[0].area * zoom**2 / area_px)
+        drawing.take("brush")
+        areas.clear()
+        with self.action("60 quick strokes"):
+            for number in range(60):
+                self.stroke([(number % 9 + x, number % 7) for x in range(0, 90, 6)], 0.02)
+            self.until(lambda: len(areas) >= 60, 5)
+        lengths = [max(np.ptp(area.exterior.coords.xy, axis=1)) * zoom for area in areas]
+        self.figures["dots_of_60_strokes"] = sum(length < 80 for length in lengths)
+        del drawing.commit
+        drawing.release()
+        self.dock.tabs.setCurrentIndex(0)
+
+    def cancels(self, steps: tuple[str, ...] = ("tissue_he", "vessels", "nuclei", "caix")) -> None:
+        """Start a step and cancel it by a click."""
+        dock, space = self.dock, self.dock.workspace
+        for step in steps:
+            if space.states.get(step) is None or space.states[step].word == "blocked":
+                continue
+            job = dock.controller.run_steps((step,))
+            if job is None:
+                continue
+            self.run_for(0.7)
+            if space.job is not job:
+                self.actions[f"cancel {step}"] = {"s": 0.0, "worst_ms": 0.0, "was_done": 1.0}
+                continue
+            heard: list[float] = []
+            job.cancelling.connect(lambda heard=heard: heard.append(time.perf_counter()))
+            with self.action(f"cancel {step}"):
+                began = time.perf_counter()
+                dock.bar.cancel.click()
+                self.until(lambda heard=heard: bool(heard) or space.job is None, 5)
+                if heard:
+                    self.most("cancel_acknowledged_ms", 1000 * (heard[0] - began))
+                self.until(lambda: space.job is None)
+            self.run_for(0.5)
+
+    def switches(self) -> None:
+        """Case to case, with an overlay shown in each; the memory before and after."""
+        dock = self.dock
+        cases = list(dock.workspace.cohort) or [dock.workspace.case.root]
+        began = 0.0
+        for number in range(SWITCHES + 4):
+            if number == 4:
+                began = _resident_mb()
+            path = cases[number % len(cases)]
+            with self.action(f"switch {number + 1}"):
+                before = dock.workspace.case
+                dock.controller.switch(path)
+                self.until(lambda before=before: dock.workspace.case is not before)
+                self.until(lambda: dock.board.layer("H&E") is not None and bool(dock.board.specs))
+                name = next(n for n in dock.board.names() if n not in ("H&E", "CD34", "CAIX"))
+                dock.board.set_shown(name, True)
+                self.run_for(0.5)
+        self.figures["memory_of_switches_mb"] = _resident_mb() - began
+
+    def end(self) -> dict[str, Any]:
+        """Close the window; all figures."""
+        self._timer.stop()
+        self.dock.close()
+        self.viewer.close()
+        self.figures["stall_p99_ms"] = float(np.percentile(self.late, 99))
+        self.figures["stall_max_ms"] = max(self.late)
+        met = {
+            name: self.figures[name] <= bar for name, bar in BARS.items() if name in self.figures
+        }
+        return {"figures": self.figures, "met": met, "actions": self.actions}
+
+
+def _value(field: Any) -> Any:
+    return field.currentIndex() if hasattr(field, "currentIndex") else field.value()
+
+
+def _resident_mb() -> float:
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def make_cohort(folder: Path) -> Path:
+    """A tiny sample cohort with everything run that needs no trained model."""
+    from napari_mosaik.io.case import Case, find_cases
+    from napari_mosaik.phantom import sample
+    from napari_mosaik.workflow.recipe import read_recipe
+    from napari_mosaik.workflow.run import run_until
+
+    for _ in sample(folder, "tiny", 0, ["B8", "B11"]):
+        pass
+    for path in find_cases([folder]):
+        for _ in run_until(Case(path), read_recipe(path)):
+            pass
+    return folder
+
+
+def with_display() -> None:
+    """Start this again below a virtual display and a window manager when there is no display."""
+    if os.environ.get("DISPLAY") and os.environ.get("MOSAIK_WALK"):
+        return
+    for tool in ("xvfb-run", "openbox", "xdotool"):
+        if shutil.which(tool) is None:
+            raise SystemExit(f"{tool} is missing: apt install xvfb openbox xdotool")
+    inner = 'openbox & exec "$@"'
+    command = ["xvfb-run", "-a", "-s", "-screen 0 1600x1000x24 +extension GLX", "sh", "-c", inner]
+    environment = {**os.environ, "MOSAIK_WALK": "1", "QT_QPA_PLATFORM": "xcb"}
+    os.execvpe(command[0], [*command, "walk", sys.executable, *sys.argv], environment)
+
+
+def walk(cohort: Path, stations: list[str]) -> dict[str, Any]:
+    """The stations of one walk over a cohort; see the head of this file."""
+    made = Walk(cohort)
+    made.open_case()
+    for station in stations:
+        getattr(made, station)()
+    return made.end()
+
+
+STATIONS = ["pages", "preview", "overlays", "layouts", "strokes", "cancels", "switches"]
+
+
+def main() -> int:
+    """Walk and print; 1 when a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cohort", type=Path, default=None, help="finished cases; they are copied")
+    parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
+    parser.add_argument("--stations", nargs="+", default=STATIONS, choices=STATIONS)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with_display()
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["NAPARI_CONFIG"] = str(Path(scratch) / "settings.yaml")
+        folder = Path(scratch) / "cohort"
+        if options.cohort is None:
+            make_cohort(folder)
+        else:
+            shutil.copytree(options.cohort, folder)
+        busy = [
+            subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            for _ in range(options.busy)
+        ]
+        try:
+            result = walk(folder, options.stations)
+        finally:
+            for one in busy:
+                one.kill()
+    result["busy"] = options.busy
+    if options.json:
+        print(json.dumps(result, indent=1))
+    else:
+        for name, value in result["figures"].items():
+            word = "met" if result["met"].get(name, True) else "MISSED"
+            print(f"{name:26s} {value:9.3f}  <= {BARS.get(name, float('inf')):<8g} {word}")
+        worst = sorted(result["actions"].items(), key=lambda item: -item[1]["worst_ms"])[:12]
+        for name, found in worst:
+            print(f"  {found['worst_ms']:7.0f} ms late in {name} ({found['s']:.2f} s)")
+    return int(not all(result["met"].values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
