@@ -123,6 +123,7 @@ class Walk:
         worst = max(self._here, default=0.0)
         self.late += self._here
         self.actions[name] = {"s": round(took, 3), "worst_ms": round(worst, 1)}
+        print(f"{name}: {took:.2f} s, {worst:.0f} ms late", file=sys.stderr)
 
     def most(self, name: str, value: float) -> None:
         """Keep the greatest value of a figure."""
@@ -167,17 +168,21 @@ class Walk:
         """Each page opened by a click on its heading, the wheel over its fields."""
         from qtpy.QtWidgets import QAbstractSlider, QAbstractSpinBox, QComboBox, QScrollBar
 
-        dock, changed = self.dock, 0
+        dock, changed, missed = self.dock, 0, 0
         kinds = (QAbstractSpinBox, QComboBox, QAbstractSlider)
         for page in dock._all_pages():
             page.set_open(False)
         for page in dock._all_pages():
+            page.set_open(False)
+            self.run_for(0.2)
             dock.page_area.ensureWidgetVisible(page.head)
-            self.run_for(0.05)
+            self.run_for(0.2)  # the list has come to rest
             with self.action(f"page {page.title}"):
                 self.click(page.head)
-                self.until(lambda page=page: page.is_open, 10)
                 self.run_for(0.1)
+            missed += not page.is_open
+            page.set_open(True)
+            self.run_for(0.1)
             seen = dock.page_area.viewport()
             fields = [
                 field
@@ -195,6 +200,7 @@ class Walk:
             changed += sum(was != _value(f) for was, f in zip(before, fields, strict=True))
             page.set_open(False)
         self.figures["values_changed_by_wheel"] = changed
+        self.figures["clicks_on_pages_missed"] = missed
 
     def preview(self) -> None:
         """The first preview of the vessels."""
