@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from PIL import Image
+from PIL import Image, ImageOps
 
 from napari_mosaik.cli import main
 from napari_mosaik.core.errors import InputError, MissingPixelSize
@@ -262,6 +262,94 @@ def test_pages_and_channels_are_named(tmp_path, capsys):
     assert "holds 3 pages of 96 x 128 pixels" in refused(capsys, "slide", tmp_path / "pages.tif")
     tifffile.imwrite(tmp_path / "channels.tif", PIXELS[None, ..., 0].repeat(5, 0))
     assert "5 channels" in refused(capsys, "slide", tmp_path / "channels.tif")
+
+
+@pytest.mark.parametrize("suffix", [".svs", ".ndpi", ".bif", ".NDPI"])
+def test_a_picture_is_not_the_slide_that_its_name_promises(tmp_path, capsys, suffix):
+    Image.fromarray(PIXELS).save(tmp_path / f"a{suffix}", "JPEG")
+    assert "only a JPEG picture" in refused(
+        capsys, "slide", tmp_path / f"a{suffix}", "--spacing", "0.5"
+    )
+
+
+def test_the_overview_in_a_vsi_file_is_not_the_slide(tmp_path, capsys):
+    tifffile.imwrite(tmp_path / "a.vsi", PIXELS, photometric="rgb")
+    error = refused(capsys, "slide", tmp_path / "a.vsi", "--spacing", "0.5")
+    assert "an Olympus VSI slide" in error
+
+
+def stack(axes):
+    return {"photometric": "minisblack", "metadata": {"axes": axes}}
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TYX"])
+def test_three_grey_planes_are_not_red_green_and_blue(tmp_path, capsys, axes):
+    tifffile.imwrite(tmp_path / "z.ome.tif", PIXELS[None, ..., 0].repeat(3, 0), **stack(axes))
+    error = refused(capsys, "slide", tmp_path / "z.ome.tif", "--spacing", "0.5")
+    assert "holds 3 pages" in error
+
+
+def test_three_grey_channels_are_a_doubt(tmp_path):
+    tifffile.imwrite(tmp_path / "c.ome.tif", PIXELS[None, ..., 0].repeat(3, 0), **stack("CYX"))
+    with open_slide(tmp_path / "c.ome.tif", 0.5) as slide:
+        assert "three grey channels" in slide.properties["warning"]
+
+
+def test_colours_for_printing_are_refused(tmp_path, capsys):
+    Image.fromarray(PIXELS).convert("CMYK").save(tmp_path / "a.jpg")
+    four = np.dstack([PIXELS, PIXELS[..., 0]])
+    tifffile.imwrite(tmp_path / "a.tif", four, photometric="separated")
+    tifffile.imwrite(tmp_path / "lab.tif", PIXELS, photometric="cielab")
+    for name in ("a.jpg", "a.tif", "lab.tif"):
+        assert "colours" in refused(capsys, "slide", tmp_path / name, "--spacing", "0.5")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_upright_as_its_exif_data_state(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    with open_slide(tmp_path / "a.png", 1.0) as slide:
+        assert slide.lattice.shape == upright.shape[:2]
+        whole = slide.read((0, 0), slide.lattice.extent_um, 1.0).values
+    np.testing.assert_array_equal(whole, upright)
+
+
+@pytest.mark.parametrize(
+    ("objective", "size", "asked", "doubted"),
+    [(20, 0.499, False, False), (40, 0.25, False, False), (40, 0.5, False, True),
+     (20, 0.25, False, True), (20, 4.99, True, False), (40, 10, True, False)],
+)  # fmt: skip
+def test_a_pixel_size_beside_its_objective(tmp_path, capsys, objective, size, asked, doubted):
+    path = tmp_path / "a.svs"
+    text = f"Aperio Image Library v1\r\n|AppMag = {objective}|MPP = {size}"
+    tifffile.imwrite(path, PIXELS, tile=(64, 64), description=text, metadata=None)
+    code, out, error = told(capsys, "slide", path, "--json")
+    assert code == (2 if asked else 0)
+    assert ("contradict" in error) == asked
+    warnings = json.loads(out)["warnings"]
+    assert [text for text in warnings if "do not fit" in text] == warnings
+    assert bool(warnings) == doubted
+
+
+def test_pixels_far_from_square_are_asked_for(tmp_path):
+    sizes = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 2.5}
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, PIXELS, photometric="rgb", metadata={"axes": "YXS", **sizes})
+    with pytest.raises(MissingPixelSize, match="far from square"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("'{}'", "quotation marks"), ('"{}"', "quotation marks"), ("{} ", "ends with a blank"),
+        ("file://{}", "without 'file://'"), ("https://x.org/a.svs", "download it"),
+    ],
+)  # fmt: skip
+def test_paths_as_people_paste_them(tmp_path, capsys, text, words):
+    assert words in refused(capsys, "slide", text.format(tmp_path / "a.svs"))
 
 
 # --- the identity of a slide ----------------------------------------------------------------------

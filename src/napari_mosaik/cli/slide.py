@@ -87,8 +87,8 @@ def slide_entry(
     try:
         with open_slide(path, spacing, frame=stain, damaged=policy, icc=icc) as opened:
             found, source = opened.lattice.spacing_um, opened.spacing_source
-            if "warning" in opened.properties:
-                report_warning(f"{path.name}: {opened.properties['warning']}")
+            for doubt in opened.properties.get("warning", "").splitlines():
+                report_warning(f"{path.name}: {doubt}")
     except MissingPixelSize as error:
         if not profile:
             raise MissingPixelSize(

@@ -545,10 +545,13 @@ _DIGESTS: dict[str, str] = {}
 _KEPT_DIGESTS: Final = "digests.json"
 _MOST_KEPT: Final = 15
 _FOLDER_FORMATS: Final = (".vms", ".vmu", ".dcm")
+_INSIDE_ZARR: Final = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
 def _files_of(path: Path) -> list[Path]:
     """All files of a slide: of a folder, beside a MIRAX file, in the folder of a DICOM one."""
+    if path.name in _INSIDE_ZARR:
+        path = path.parent
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     if path.suffix.lower() == ".mrxs":

@@ -34,8 +34,8 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"II*\x00", "a TIFF picture"),
     (b"MM\x00*", "a TIFF picture"),
-    (b"GIF8", "a GIF picture"),
-    (b"RIFF", "a WebP picture or a sound"),
+    (b"GIF8", "a GIF picture: save it as PNG or tiled TIFF"),
+    (b"RIFF", "a WebP picture or a sound: save a picture as PNG or tiled TIFF"),
     (b"SQLite format 3", "a database"),
 )
 _NAMES = (
@@ -46,14 +46,21 @@ _NAMES = (
     (r"\.mnc$", "a MINC file: convert the image to NIfTI"),
     (r"^(2dseq|visu_pars|reco|acqp|method)$", "a Bruker scan: export it as DICOM or NIfTI"),
     (r"\.(vsi|ets)$", "an Olympus VSI slide: convert it to OME-TIFF"),
+    (r"\.(oir|oib|lif|nd2|czi|lsm|ims)$", "a microscope's own file: convert it to OME-TIFF"),
+    (r"\.(vms|vmu)$", "a damaged or incomplete Hamamatsu slide: copy all of its files"),
+    (r"\.(bmp|jp2|j2k|jpf|heic|heif|avif|webp)$", "a picture to save as PNG or tiled TIFF first"),
+    (r"\.(geo)?json$", "a JSON text, not an image"),
     (r"\.(isyntax|i2syntax)$", "a Philips iSyntax slide: export it as TIFF or DICOM"),
     (r"\.(qpproj|qpdata)$", "a QuPath project: give the slide that it refers to"),
     (r"\.(ya?ml|toml|txt|csv|docx?|xlsx?|md)$", "a text or table, not an image"),
 )
 
 
-def unread_file(path: Path) -> str:
-    """What a file is that no reader takes, and what to do; empty if that is not known."""
+def unread_file(path: Path, *, by_name: bool = False) -> str:
+    """What a file is that no reader takes, and what to do; empty if that is not known.
+
+    *by_name*: whatever its content looks like.
+    """
     if path.is_dir():
         inside = {child.name for child in path.iterdir()}
         bruker = inside & {"2dseq", "visu_pars", "reco", "acqp", "pdata"}
@@ -66,7 +73,7 @@ def unread_file(path: Path) -> str:
         return "filled with zeros: copy it again"
     if re.match(rb"\s*(<!doctype html|<html)", start, re.IGNORECASE):
         return "a web page (an error page of a download?): download the file again"
-    for beginning, text in _BEGINNINGS:
+    for beginning, text in () if by_name else _BEGINNINGS:
         if start.startswith(beginning):
             return text
     if b"/annex/objects/" in start[:200]:

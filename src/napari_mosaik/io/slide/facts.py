@@ -62,7 +62,7 @@ def slide_facts(slide: Slide, *, measured: bool = True) -> dict[str, Any]:
         "levels": levels,
         "loaded": _loaded(slide),
         "missing": _missing(slide, measured),
-        "warnings": [properties["warning"]] if "warning" in properties else [],
+        "warnings": properties.get("warning", "").splitlines(),
         "properties": {key: text for key, text in properties.items() if key not in _SHOWN},
     }
 

@@ -12,7 +12,11 @@ from napari_mosaik.io.slide.formats.registry import open_source
 from napari_mosaik.io.slide.pyramid.virtual import VirtualPyramidSource, with_virtual_levels
 from napari_mosaik.io.slide.read.slide import SlideImage
 from napari_mosaik.io.slide.types.damage import DamagePolicy, policy_named
-from napari_mosaik.io.slide.types.pixel_size import check_header_spacing, check_user_spacing
+from napari_mosaik.io.slide.types.pixel_size import (
+    check_header_spacing,
+    check_user_spacing,
+    spacing_doubts,
+)
 from napari_mosaik.io.slide.types.slide import Slide
 from napari_mosaik.io.slide.types.tiles import TileSource
 
@@ -71,7 +75,11 @@ def open_slide(
     try:
         header = source.header_spacing_um
         if given is None:
-            given, spacing_source = check_header_spacing(path, header), "header"
+            objective = source.properties.get("objective")
+            given, spacing_source = check_header_spacing(path, header, objective), "header"
+            doubts = [source.properties.get("warning", ""), *spacing_doubts(header, objective)]
+            if any(doubts):
+                source.properties["warning"] = "\n".join(filter(None, doubts))
         elif header is not None:
             source.properties["header_spacing"] = f"{header[0]:g} x {header[1]:g} µm"
         slide = SlideImage(_prepared(source, icc, pyramids), given, spacing_source, frame, damaged)

@@ -46,7 +46,9 @@ class ZarrSource:
         y, x = axes.index("y"), axes.index("x")
         self._yx = (y, x)
         self.levels = _levels(path, self._arrays, scales, (y, x))
-        self.header_spacing_um = _spacing(image, scales[0], (y, x)) if _has_scale(image) else None
+        self.header_spacing_um = (
+            _spacing(image, scales[0], (y, x)) if _has_scale(image, len(axes)) else None
+        )
         version = str(image.get("version") or _ome(group).get("version", "unknown version"))
         self.properties = {"vendor": f"OME-Zarr {version}"}
 
@@ -262,12 +264,13 @@ def _spacing(
     return pair[0], pair[1]
 
 
-def _has_scale(image: Mapping[str, Any]) -> bool:
+def _has_scale(image: Mapping[str, Any], n_axes: int) -> bool:
     """Whether a transformation of the first level or of the image states a scale."""
     first: Any = next(iter(_listed(image, "datasets")), {})
     stated = [*_listed(image, "coordinateTransformations")]
     stated += _listed(first, "coordinateTransformations") if isinstance(first, Mapping) else []
-    return any(isinstance(one, Mapping) and isinstance(one.get("scale"), list) for one in stated)
+    scales = [one.get("scale") for one in stated if isinstance(one, Mapping)]
+    return any(isinstance(scale, list) and len(scale) == n_axes for scale in scales)
 
 
 _METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")

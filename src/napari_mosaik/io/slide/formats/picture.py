@@ -13,7 +13,12 @@ import numpy as np
 from PIL import Image
 
 from napari_mosaik.core import InputError
-from napari_mosaik.io.slide.formats.registry import OpenedFormat, SlideCandidate, SlideFormat
+from napari_mosaik.io.slide.formats.registry import (
+    OpenedFormat,
+    SlideCandidate,
+    SlideFormat,
+    slide_only_suffixes,
+)
 from napari_mosaik.io.slide.read.colours import over_white, padding_whitened
 from napari_mosaik.io.slide.types.pixel_size import pixels_per_unit_um
 from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel
@@ -37,19 +42,20 @@ class PictureSource:
         self._lock = threading.Lock()
         self._pixels: Pixels | None = None
         with self._open() as image:
-            width, height = image.size
-            if image.mode.startswith(("I", "F")):
-                raise InputError(
-                    f"{path.name} has pixels of more than 8 bits; a slide must be 8-bit colour "
-                    "(save it as 8-bit RGB)"
-                )
+            self._turn = _turn(image)
+            width, height = image.size if self._turn is None else _turned_size(image, self._turn)
+            _check_mode(path, image)
             if width * height > _MAX_PIXELS:
                 raise InputError(
                     f"{path.name} has {width} x {height} pixels; an image without a pyramid may "
                     f"have {_MAX_PIXELS // 1_000_000} million (save it as a tiled TIFF)"
                 )
-            self.header_spacing_um = _spacing(image)
+            spacing = _spacing(image)
+            swapped = self._turn is not None and (width, height) != image.size
+            self.header_spacing_um = spacing[::-1] if spacing and swapped else spacing
             self.properties = {"vendor": "picture", "compression": str(image.format)}
+            if self._turn is not None:
+                self.properties["orientation"] = "turned or mirrored as its EXIF data state"
             if width * height > _WARNED_PIXELS:
                 size = width * height * 3 / 2**20
                 self.properties["warning"] = (
@@ -85,11 +91,14 @@ class PictureSource:
         """All pixels on white; the memory for decoding is released at once."""
         with self._open() as image:
             image.load()
-            width, height = image.size
+            picture: Image.Image = image
+            if self._turn is not None:
+                picture = image.transpose(self._turn)
+            width, height = picture.size
             pixels: Pixels = np.empty((height, width, 3), np.uint8)
             for top in range(0, height, _BAND_ROWS):
                 bottom = min(top + _BAND_ROWS, height)
-                pixels[top:bottom] = _on_white(image.crop((0, top, width, bottom)))
+                pixels[top:bottom] = _on_white(picture.crop((0, top, width, bottom)))
         return pixels
 
     def _open(self) -> Image.Image:
@@ -99,6 +108,48 @@ class PictureSource:
                 return Image.open(self.path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"{self.path.name} is not a readable image: {error}") from error
+
+
+def _check_mode(path: Path, image: Image.Image) -> None:
+    """Refuse pixels whose colours or depth would change by reading them as 8-bit RGB."""
+    with path.open("rb") as file:
+        start = file.read(25)
+    deep = image.format == "PNG" and start[24:] == b"\x10"
+    if deep or image.mode.startswith(("I", "F")):
+        raise InputError(
+            f"{path.name} has pixels of more than 8 bits; a slide must be 8-bit colour "
+            "(save it as 8-bit RGB)"
+        )
+    if image.mode in ("CMYK", "LAB"):
+        raise InputError(
+            f"{path.name} holds {image.mode} colours, made for printing; a slide must be 8-bit "
+            "RGB: export it from the scanner's software as RGB"
+        )
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture upright, by the orientation that its EXIF data state."""
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(image.getexif().get(0x0112, 1))
+    except (OSError, ValueError, SyntaxError):  # damaged EXIF data state nothing
+        return None
+
+
+def _turned_size(image: Image.Image, turn: Image.Transpose) -> tuple[int, int]:
+    """Width and height of the upright picture."""
+    swapped = turn in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8])
+    return (image.size[1], image.size[0]) if swapped else image.size
 
 
 def _on_white(image: Image.Image) -> Pixels:
@@ -119,6 +170,13 @@ def _spacing(image: Image.Image) -> tuple[float, float] | None:
 def _open(candidate: SlideCandidate) -> OpenedFormat | None:
     if not candidate.start.startswith((b"\x89PNG", b"\xff\xd8\xff")):
         return None
+    jpeg = candidate.start.startswith(b"\xff\xd8\xff")
+    if jpeg and candidate.path.suffix.lower() in slide_only_suffixes():
+        raise InputError(
+            f"{candidate.path.name} is only a JPEG picture, not the slide that its name "
+            "promises (a thumbnail?): copy the slide again; if it is the picture that you want, "
+            "rename it to .jpg"
+        )
     return PictureSource(candidate.path), "it is a PNG or JPEG image without a pyramid"
 
 

@@ -7,6 +7,7 @@ asked in turn, by ``order``, whether the content is theirs.  The suffix never de
 from __future__ import annotations
 
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -28,6 +29,8 @@ __all__ = [
     "slide_only_suffixes",
 ]
 
+_PIXELS_ELSEWHERE = (".vsi", ".ets")
+"""Suffixes of files that look like a TIFF picture, but hold no more than an overview."""
 OpenedFormat = tuple[TileSource, str]
 """An opened slide, and the reason why the format took it."""
 
@@ -56,7 +59,7 @@ class SlideCandidate:
             with self.path.open("rb") as handle:
                 return handle.read(132)
         except FileNotFoundError:
-            raise InputError(f"there is no file {self.path}") from None
+            raise InputError(f"there is no file {self.path}{_slip(self.path)}") from None
         except OSError as error:
             raise InputError(f"{self.path} cannot be opened: {error.strerror}") from error
 
@@ -143,6 +146,10 @@ def open_source(path: Path, *, whole: bool = True) -> TileSource:
 
 def _opened(candidate: SlideCandidate) -> OpenedFormat:
     start, name = candidate.start, candidate.path.name
+    if candidate.path.suffix.lower() in _PIXELS_ELSEWHERE and start:
+        raise InputError(
+            f"{name} is not a slide: it is {unread_file(candidate.path, by_name=True)}"
+        )
     for one in slide_formats():
         opened = one.open(candidate)
         if opened is not None:
@@ -155,6 +162,20 @@ def _opened(candidate: SlideCandidate) -> OpenedFormat:
     if not start:
         raise InputError(f"{name} is empty (0 bytes)")
     raise InputError(f"{name} is not a slide: {_what_it_is(candidate)}")
+
+
+def _slip(path: Path) -> str:
+    """What is probably wrong with a path that leads nowhere."""
+    text = str(path)
+    if re.match(r"(https?|s3|gs|ftp|omero):", text):
+        return "; slides are not read from the network: download it and give the file"
+    if text.startswith("file:"):
+        return "; give the path without 'file://'"
+    if text[0] in "'\"" or text[-1] in "'\"":
+        return "; leave out the quotation marks"
+    if text.startswith("~"):
+        return "; give the path of your home folder instead of ~"
+    return "; its name ends with a blank" if text != text.strip() else ""
 
 
 def _check_levels(source: TileSource) -> None:

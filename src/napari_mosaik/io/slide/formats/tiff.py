@@ -167,7 +167,7 @@ def _level(path: Path, series: Any, size: int, *, whole: bool) -> _TiffLevel:
     pages = [page.aspage() for page in series.pages if page is not None]
     page = pages[0]
     shape = (int(page.imagelength), int(page.imagewidth))
-    if len(pages) > 1 and int(page.samplesperpixel) > 1:
+    if len(pages) > 1 and (int(page.samplesperpixel) > 1 or set(series.axes) & set("ZT")):
         raise InputError(
             f"{path.name} holds {len(pages)} pages of {shape[0]} x {shape[1]} pixels (a stack, a "
             "series or a document); a slide is one picture: save the page that you want as a file "
@@ -208,6 +208,13 @@ def _facts(
         facts["vendor"] = "OME-TIFF"
     else:
         facts["vendor"] = "TIFF"
+    if int(page.photometric) == 1 and len(series.levels[0].pages) * int(page.samplesperpixel) == 3:
+        facts["warning"] = (
+            "its three grey channels are taken as red, green and blue; a fluorescence image is no "
+            "slide"
+        )
+    elif int(page.tags.valueof("Orientation", 1)) != 1:
+        facts["warning"] = "the header asks to turn or mirror the picture; it is shown as stored"
     if spacing is None:
         unit = (tiff.imagej_metadata or {}).get("unit") if tiff.is_imagej else None
         spacing = tag_spacing_um(page, unit)

@@ -19,6 +19,9 @@ _BLACK = 4
 """Maximum value of black in any channel after JPEG compression."""
 _MIN_PADDING = 8
 """Fewer black rows or columns at the edge of a tile are not regarded as padding."""
+_OTHER_COLOURS = {4: "masked", 5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab"}
+_NOT_DECODED_TO_RGB = (1, 5, 8, 32773, 32946)
+"""TIFF compressions (none, LZW, Deflate, PackBits) that leave YCbCr as it is."""
 
 
 def colour_of(path: Path, page: Any, samples: int) -> Callable[[NDArray[Any]], Pixels]:
@@ -29,6 +32,12 @@ def colour_of(path: Path, page: Any, samples: int) -> Callable[[NDArray[Any]], P
 
 def _rgb_of(path: Path, page: Any, samples: int) -> Callable[[NDArray[Any]], Pixels]:
     photometric = int(page.photometric)
+    plain_ycbcr = photometric == 6 and int(page.compression) in _NOT_DECODED_TO_RGB
+    if photometric in _OTHER_COLOURS or plain_ycbcr:
+        kind = _OTHER_COLOURS.get(photometric, "YCbCr")
+        raise InputError(
+            f"{path.name} holds {kind} colours; a slide must be 8-bit RGB: export it as RGB"
+        )
     if samples == 1 and photometric in (0, 1):
         return _from_inverse_grey if photometric == 0 else _from_grey
     if samples == 1 and photometric == 3 and page.colormap is not None:

@@ -19,6 +19,7 @@ __all__ = [
     "check_user_spacing",
     "ome_spacing_um",
     "pixels_per_unit_um",
+    "spacing_doubts",
     "tag_spacing_um",
 ]
 
@@ -29,6 +30,10 @@ SPACING_ADVICE = (
     "ruler in the window"
 )
 """The three options for a slide without a pixel size."""
+_MOST_UNEQUAL, _SQUARE = 2.05, 1.1
+"""Largest ratio of the edges of a pixel; from the second on it is a doubt."""
+_UM_AT_1X, _UNUSUAL, _CONTRADICTION = 10.0, 1.7, 4.0
+"""Usual pixel size at magnification 1, µm; factors beside it that are a doubt, or refused."""
 
 _UM_PER = {
     "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "\\u00b5m": 1.0,
@@ -153,8 +158,13 @@ def check_user_spacing(
     return None if spacing_um is None else check_spacing(spacing_um, path.name)
 
 
-def check_header_spacing(path: Path, found: tuple[float, float] | None) -> tuple[float, float]:
-    """The pixel size of the header, µm; a missing or implausible one raises `MissingPixelSize`."""
+def check_header_spacing(
+    path: Path, found: tuple[float, float] | None, objective: str | None = None
+) -> tuple[float, float]:
+    """The pixel size of the header, µm; a missing or implausible one raises `MissingPixelSize`.
+
+    So does one that is far from what the magnification of the *objective* allows.
+    """
     advice = SPACING_ADVICE
     if found is None:
         raise MissingPixelSize(f"{path.name} states no pixel size; {advice}")
@@ -164,4 +174,36 @@ def check_header_spacing(path: Path, found: tuple[float, float] | None) -> tuple
             f"implausible for a slide scanner ({MIN_SPACING_UM:g} to {MAX_SPACING_UM:g} µm); "
             f"{advice}"
         )
+    if max(found) > _MOST_UNEQUAL * min(found):
+        raise MissingPixelSize(
+            f"{path.name} states pixels of {found[0]:g} x {found[1]:g} µm, which are far from "
+            f"square: no scanner makes such pixels; {advice}"
+        )
+    if _beside_objective(found, objective) > _CONTRADICTION:
+        raise MissingPixelSize(
+            f"{path.name} states pixels of {found[0]:.3g} µm and an objective of {objective}x, "
+            f"which contradict each other; {advice}"
+        )
     return found
+
+
+def _beside_objective(spacing: Spacing, objective: str | None) -> float:
+    """Factor between a pixel size, µm, and what is usual with the objective: 1 if both agree."""
+    power = _positive(objective, 1.0)
+    usual = _UM_AT_1X / power[0] if power else spacing[0]
+    return max(spacing[0] / usual, usual / spacing[0])
+
+
+def spacing_doubts(header: Spacing | None, objective: str | None) -> list[str]:
+    """What is doubtful about the stated pixel size, µm, beside the magnification, in sentences."""
+    if header is None:
+        return []
+    doubts = []
+    if _beside_objective(header, objective) > _UNUSUAL:
+        doubts.append(
+            f"the header states pixels of {header[0]:.3g} µm and an objective of {objective}x, "
+            "which do not fit each other well; check the pixel size with the ruler"
+        )
+    if max(header) > _SQUARE * min(header):
+        doubts.append(f"the pixels are not square: {header[0]:.3g} x {header[1]:.3g} µm")
+    return doubts
