@@ -34,9 +34,9 @@ def _rgb_of(path: Path, page: Any, samples: int) -> Callable[[NDArray[Any]], Pix
     photometric = int(page.photometric)
     plain_ycbcr = photometric == 6 and int(page.compression) in _NOT_DECODED_TO_RGB
     if photometric in _OTHER_COLOURS or plain_ycbcr:
-        kind = _OTHER_COLOURS.get(photometric, "YCbCr")
+        colours = _OTHER_COLOURS.get(photometric, "YCbCr")
         raise InputError(
-            f"{path.name} holds {kind} colours; a slide must be 8-bit RGB: export it as RGB"
+            f"{path.name} holds {colours} colours; a slide must be 8-bit RGB: export it as RGB"
         )
     if samples == 1 and photometric in (0, 1):
         return _from_inverse_grey if photometric == 0 else _from_grey
