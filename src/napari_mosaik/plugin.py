@@ -125,10 +125,11 @@ def _viewer() -> napari.Viewer:
 
 
 def _dock(viewer: napari.Viewer) -> MosaikDock:
-    """The main dock of the viewer, created if needed."""
-    from napari_mosaik.widgets.dock import MosaikDock
+    """The main dock of the viewer, created if needed and brought to the front."""
+    from napari_mosaik.widgets.dock import MosaikDock, bring_to_front
 
-    _, widget = viewer.window.add_plugin_dock_widget("napari-mosaik", "MOSAIK")
+    holder, widget = viewer.window.add_plugin_dock_widget("napari-mosaik", "MOSAIK")
+    bring_to_front(holder)
     assert isinstance(widget, MosaikDock)
     return widget
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 
@@ -24,6 +25,7 @@ from napari_mosaik.workflow.steps import STEPS
 __all__ = [
     "choices_of",
     "display_stains",
+    "outdated_by",
     "report_tables",
     "result_lines",
     "specs_for",
@@ -129,3 +131,22 @@ def display_stains(case: Case, stain: str) -> StainVectors:
         if view.base_slide == stain and view.stains is not None and results.has(*view.step.writes):
             measured.update(view.stains(results))
     return stains_of(stain, measured)
+
+
+def outdated_by(case: Case, step: str, states: Mapping[str, StepStatus]) -> tuple[list[str], float]:
+    """What new settings of a step make stale: titles of finished steps, itself first, and seconds.
+
+    The seconds are those that these steps took when they ran last.
+    """
+    titles: list[str] = []
+    seconds, changed = 0.0, set[str]()
+    for one in STEPS:
+        reads = {entry.name for entry in (*one.reads, *one.may_read, *one.needs_any)}
+        if one.name != step and not reads & changed:
+            continue
+        changed |= {artifact.name for artifact in one.writes}
+        if one.name in states and states[one.name].word == "done":
+            titles.append(one.title)
+            with suppress(MosaikError, OSError):
+                seconds += float(case.store.record(one.writes[0]).get("seconds", 0.0))
+    return titles, seconds

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from qtpy.QtCore import QSize, Qt, QTimer
+from napari.utils.task_status import Status
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDockWidget, QFrame, QMessageBox, QTabWidget, QVBoxLayout, QWidget
 
 from napari_mosaik.core.catalogue import VESSELS
-from napari_mosaik.view.formatting import count
+from napari_mosaik.view.formatting import count, duration
+from napari_mosaik.view.presentation import outdated_by
 from napari_mosaik.widgets.annotate.annotate_dock import AnnotateDock
 from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
 from napari_mosaik.widgets.base.controls import (
@@ -45,7 +48,7 @@ from napari_mosaik.workflow.steps import STEPS, maker_of
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["MosaikDock"]
+__all__ = ["MosaikDock", "bring_to_front"]
 
 WIDTH_PX = 360
 INSPECTOR_PX = 190
@@ -63,6 +66,9 @@ class MosaikDock(QWidget):
         self.board = LayerBoard(napari_viewer, self.controller)
         self.canvas = CanvasLink(napari_viewer, self.board)
         self.inspector: TileInspector | None = None
+        self._inspector_dock: QDockWidget | None = None
+        self._docked = False
+        self._job_status: UUID | None = None
         self.header = _Header(self.controller)
         self.welcome = _Welcome(self)
         self.case_page = CasePage(self.controller)
@@ -140,6 +146,7 @@ class MosaikDock(QWidget):
             page.show_layers.connect(self.board.show_steps)
             page.needs_case.connect(self.case_page.open_missing)
             page.preview.connect(self._preview)
+            page.confirm_reset = self._confirm_reset
         self.preview.message_changed.connect(self._previewed)
         self.canvas.events.active_tool.connect(self._tool_changed)
 
@@ -150,15 +157,23 @@ class MosaikDock(QWidget):
         return hint
 
     def show_inspector(self) -> TileInspector:
-        """The tile inspector, docked below the canvas."""
-        if self.inspector is None:
+        """The tile inspector below the canvas; there is one, which napari's ✕ may have removed."""
+        if self.inspector is None or self._inspector_dock is None:
             self.inspector = TileInspector(self.controller)
             holder = self.viewer.window.add_dock_widget(self.inspector, name="Tile", area="bottom")
+            holder.destroyed.connect(self._forget_inspector)
+            self._inspector_dock = holder
             window = holder.window()
             right = Qt.DockWidgetArea.RightDockWidgetArea
             window.setCorner(Qt.Corner.BottomRightCorner, right)
             window.resizeDocks([holder], [INSPECTOR_PX], Qt.Orientation.Vertical)
+        bring_to_front(self._inspector_dock)
         return self.inspector
+
+    def _forget_inspector(self, *_: object) -> None:
+        if self.inspector is not None:
+            self.inspector.deleteLater()
+        self.inspector, self._inspector_dock = None, None
 
     def show_review(self) -> None:
         """The review: figures in the dock, maps side by side on the canvas."""
@@ -182,6 +197,23 @@ class MosaikDock(QWidget):
         else:
             self.preview.stop()
 
+    def _confirm_reset(self, step: str) -> bool:
+        """Ask before defaults that make other finished steps stale."""
+        case = self.workspace.case
+        titles, seconds = outdated_by(case, step, self.workspace.states) if case else ([], 0.0)
+        if len(titles) < 2:
+            return True
+        words = f"Back to defaults makes {count(len(titles), 'step')} stale: {', '.join(titles)}."
+        answer = QMessageBox.question(
+            self,
+            "Back to defaults",
+            f"{words}\n\nRunning them again takes about {duration(seconds)} (as last time). "
+            "The stored results stay until then.",
+            QMessageBox.StandardButton.Ok | QMessageBox.StandardButton.Cancel,
+            QMessageBox.StandardButton.Cancel,
+        )
+        return answer == QMessageBox.StandardButton.Ok
+
     def _previewed(self, step: str, line: str) -> None:
         for page in self.pages.values():
             if step in page.names:
@@ -200,7 +232,18 @@ class MosaikDock(QWidget):
     def _dismiss(self) -> None:
         self.workspace.problem = None
 
+    def _tell_napari(self, job: Any) -> None:
+        """Let napari ask before it closes a window in which a task is busy."""
+        window = self.viewer.window
+        if self._job_status is not None:
+            window._update_task_status(self._job_status, Status.COMPLETED, "")
+        self._job_status = None
+        if job is not None:
+            words = f"{job.title} is running; closing stops it, finished steps are kept"
+            self._job_status = window._register_task_status("MOSAIK", Status.BUSY, words)
+
     def _watch_job(self, job: Any, *_: object) -> None:
+        self._tell_napari(job)
         if job is None:
             for page in self.pages.values():
                 page.set_idle()
@@ -225,6 +268,25 @@ class MosaikDock(QWidget):
             )
         self.header.show_states()
 
+    def changeEvent(self, event: QEvent) -> None:
+        """The ✕ of napari's dock takes this widget out of the window: it ends with its layers."""
+        super().changeEvent(event)
+        if event.type() != QEvent.Type.ParentChange:
+            return
+        if self.parent() is not None:
+            self._docked = True
+        elif self._docked and not self._closed:
+            QTimer.singleShot(0, self._removed)
+
+    def _removed(self) -> None:
+        if self.parent() is not None or self._closed:  # docked elsewhere, or the window closed
+            return
+        self.close()
+        self.board.clear()
+        if self._inspector_dock is not None:
+            self.viewer.window.remove_dock_widget(self._inspector_dock)
+        self.deleteLater()
+
     def closeEvent(self, event: QCloseEvent) -> None:
         """Stop what is running before the window goes; a second close has nothing left to stop."""
         if self._closed:
@@ -242,6 +304,12 @@ class MosaikDock(QWidget):
         self.controller.close()
         self.board.close()
         super().closeEvent(event)
+
+
+def bring_to_front(holder: QDockWidget) -> None:
+    """Show a dock that was hidden or lies behind another tab."""
+    holder.show()
+    holder.raise_()
 
 
 class _Header(QWidget):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, cast, get_args, get_origin
 
 from magicgui.widgets import Container, create_widget
@@ -28,7 +28,7 @@ class ParamsForm(QWidget):
     """Edits one `Params` value; ``changed`` carries each new valid value.
 
     Advanced fields are hidden below "More…".  An invalid value is reported below the form, and
-    nothing is emitted until it is corrected.
+    nothing is emitted until it is corrected.  ``confirm`` is asked before *Back to defaults*.
     """
 
     changed = Signal(object)
@@ -37,6 +37,7 @@ class ParamsForm(QWidget):
         super().__init__(parent)
         self._kind = type(params)
         self._quiet = False
+        self.confirm: Callable[[], bool] = lambda: True
         self._containers: list[Container[Any]] = []
         fields = self._kind.model_fields
         self._widgets = {
@@ -56,10 +57,10 @@ class ParamsForm(QWidget):
         self._toggle.toggled.connect(self._open_more)
         layout.addWidget(self._toggle)
         layout.addWidget(self._more)
-        self._reset = QPushButton("Reset to defaults")
+        self._reset = QPushButton("Back to defaults")
         self._reset.setToolTip("Set all fields of this form to their defaults")
         self._reset.setVisible(bool(fields))
-        self._reset.clicked.connect(lambda: self.set_value(self._kind()))
+        self._reset.clicked.connect(self._back_to_defaults)
         layout.addWidget(self._reset)
         self._error = QLabel()
         self._error.setWordWrap(True)
@@ -83,6 +84,10 @@ class ParamsForm(QWidget):
     def _open_more(self, shown: bool) -> None:
         self._more.setVisible(shown)
         self._toggle.setText("Fewer" if shown else "More…")
+
+    def _back_to_defaults(self) -> None:
+        if self.confirm():
+            self.set_value(self._kind())
 
     def value(self) -> Params:
         """Current settings; an invalid value raises `InputError`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from qtpy.QtCore import Qt, Signal
@@ -196,6 +197,7 @@ class StepPage(Page):
         self._results: dict[str, str] = {}
         self._running = ""
         self._busy = False
+        self.confirm_reset: Callable[[str], bool] = lambda _: True
 
     def add_tools(self, tools: QWidget) -> None:
         """Add further controls below the preview, before the page is first opened."""
@@ -212,6 +214,7 @@ class StepPage(Page):
             params = self._recipe.get(step.name) or step.params()
             section = StepSection(step, params, alone=alone)
             section.changed.connect(self.changed)
+            section.form.confirm = partial(self._confirm, step.name)
             self.sections[step.name] = section
         self.run_button = button("Run", lambda: self.run.emit(self.names))
         self.cancel_button = button("Cancel", self.cancel.emit, "Stop; stored results are kept")
@@ -246,6 +249,9 @@ class StepPage(Page):
         layout.addWidget(self.how)
         body.setLayout(layout)
         return body
+
+    def _confirm(self, step: str) -> bool:
+        return self.confirm_reset(step)
 
     def _previewed(self) -> str:
         """Name of the step that supports a preview; empty if none does."""
