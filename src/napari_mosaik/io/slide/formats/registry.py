@@ -172,7 +172,7 @@ def _slip(path: Path) -> str:
     if text.startswith("file:"):
         return "; give the path without 'file://'"
     if text[0] in "'\"" or text[-1] in "'\"":
-        return "; leave out the quotation marks"
+        return "; remove the quotation marks"
     if text.startswith("~"):
         return "; give the path of your home folder instead of ~"
     return "; its name ends with a blank" if text != text.strip() else ""
