@@ -26,3 +26,21 @@ def test_a_class_is_added_chosen_and_drawn(qtbot, dock, opened, own_cohort):
     panel.new_class.setText("necrosis")
     panel.new_class.returnPressed.emit()
     assert "must be unique" in panel.hint.text()
+
+
+def test_another_word_for_a_class_is_not_a_class(dock, opened, own_cohort):
+    opened(dock, own_cohort, layers=("H&E",))
+    dock.show_annotate()
+    panel = dock.annotate
+    before = panel.annotation.document.snapshot.classes
+    panel.new_class.setText("Tumor")
+    panel.new_class.returnPressed.emit()
+    assert "another word for 'neoplastic'" in panel.hint.text()
+    assert panel.annotation.document.snapshot.classes == before
+
+
+def test_the_reader_is_the_same_everywhere(dock, opened, own_cohort):
+    opened(dock, own_cohort, layers=("H&E",))
+    dock.correct.reader.setText("Dr. Müller")
+    dock.correct.reader.editingFinished.emit()
+    assert dock.annotate.reader.text() == dock.visual_qa.reader.text() == "Dr. Müller"

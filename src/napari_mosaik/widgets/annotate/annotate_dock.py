@@ -19,13 +19,16 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mosaik.annotate import DEFAULT_CLASSES, TissueClass
+from napari_mosaik.annotate.foreign import proposed_class
 from napari_mosaik.core import InputError
 from napari_mosaik.core.palette import OWN_CLASS_COLOURS
+from napari_mosaik.core.readers import check_reader_name
 from napari_mosaik.view.formatting import count, number
 from napari_mosaik.widgets.annotate.annotation import Annotation
 from napari_mosaik.widgets.annotate.drawing import Drawing
 from napari_mosaik.widgets.base.controls import button, clear, column, row, wrapped_label
 from napari_mosaik.widgets.canvas.keys import key_text
+from napari_mosaik.workflow.annotations import OWN_CLASS
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.base.case_controller import CaseController
@@ -42,7 +45,7 @@ class AnnotateDock(QWidget):
         self._controller = controller
         self.annotation = Annotation(controller)
         self.drawing = Drawing(link, self.annotation)
-        self.reader = QLineEdit(self.annotation.reader)
+        self.reader = QLineEdit(controller.workspace.reader)
         self.reader.setToolTip("Each reader has a separate journal; use a pseudonym")
         self.reader.editingFinished.connect(self._reader_changed)
         self._palette = QWidget()
@@ -119,6 +122,7 @@ class AnnotateDock(QWidget):
         for event in (events.job, events.states, events.case):
             event.connect(self._show)
         events.change.connect(self._show_change)
+        events.reader.connect(self._reader_given)
 
     def _tool_button(self, name: str) -> QPushButton:
         mode, key = Drawing.modes[name], key_text(Drawing.name, name)
@@ -128,11 +132,16 @@ class AnnotateDock(QWidget):
         return made
 
     def _reader_changed(self) -> None:
-        name = self.reader.text().strip() or "reader"
-        if name != self.annotation.reader:
-            self.annotation.reader = name
-            if self.annotation.document is not None:
-                self.annotation.open()
+        try:
+            self._controller.workspace.reader = check_reader_name(self.reader.text())
+        except InputError as error:
+            self.hint.setText(f"⚠ {error}")
+
+    def _reader_given(self, name: str) -> None:
+        """The reader is the same in drawing, correction and visual QA."""
+        self.reader.setText(name)
+        if self.annotation.document is not None:
+            self.annotation.open()
 
     def _add_class(self) -> None:
         """Add a class to the document and select it."""
@@ -143,8 +152,12 @@ class AnnotateDock(QWidget):
         own = len(known) - len(DEFAULT_CLASSES)
         colour = OWN_CLASS_COLOURS[own % len(OWN_CLASS_COLOURS)]
         key = str(len(known) + 1) if len(known) < 9 else ""
+        meant = proposed_class(name, [one.name for one in known])
+        if meant and meant != name:
+            self.hint.setText(f"⚠ '{name}' is another word for '{meant}'; use that class")
+            return
         try:
-            document.set_classes((*known, TissueClass(name, colour, key)), "add class")
+            document.set_classes((*known, TissueClass(name, colour, key)), OWN_CLASS)
         except InputError as error:
             self.hint.setText(f"⚠ {error}")
             return

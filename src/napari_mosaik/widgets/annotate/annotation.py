@@ -48,7 +48,6 @@ class Annotation(QObject):
     def __init__(self, controller: CaseController) -> None:
         super().__init__(controller)
         self._controller = controller
-        self.reader = "reader"
         self._opened: OpenAnnotations | None = None
         self._unsaved = False
         self._before: AnnotationResults | None = None
@@ -73,7 +72,7 @@ class Annotation(QObject):
             return
         self.close()
         try:
-            self._opened = OpenAnnotations(case, self.reader)
+            self._opened = OpenAnnotations(case, self._controller.workspace.reader)
             self._opened.document.changed.connect(self._edited)
         except MosaikError as error:
             self._controller.report(error, "Annotate")

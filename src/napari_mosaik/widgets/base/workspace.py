@@ -58,6 +58,8 @@ class Workspace:
         The last error, None if there was none or it was dismissed.
     change
         What the last retraining changed.
+    reader
+        Name of the reader who annotates, corrects and rates, until the window closes.
     """
 
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
@@ -74,3 +76,4 @@ class Workspace:
     running: str = ""
     problem: Problem | None = None
     change: LoopChange | None = None
+    reader: str = "reader"

@@ -101,7 +101,7 @@ class CorrectPanel(QWidget):
         self._state: CorrectionState | None = None
         self.target = QComboBox()
         self.target.addItems(list(CHOICES))
-        self.reader = QLineEdit("reader")
+        self.reader = QLineEdit(self._controller.workspace.reader)
         self.reader.setToolTip("Each reader has a separate record; use a pseudonym")
         self.buttons = {
             name: button(mode.title, partial(self.toggle, name), mode.hint)
@@ -177,6 +177,7 @@ class CorrectPanel(QWidget):
         self._controller.committed.connect(self._committed)
         events = self._controller.workspace.events
         events.case.connect(self.stop)
+        events.reader.connect(self._reader_given)
         for signal in (events.states, events.job):
             signal.connect(self._show)
         self._link.keys.bind(CANVAS, {"correct": lambda: self.toggle(self._tools()[0])})
@@ -272,7 +273,11 @@ class CorrectPanel(QWidget):
         self.stop()
 
     def _reader_changed(self) -> None:
-        if self.session is not None and self.reader.text().strip() != log_of(self.session).reader:
+        self._controller.workspace.reader = self.reader.text().strip()
+
+    def _reader_given(self, name: str) -> None:
+        self.reader.setText(name)
+        if self.session is not None and name != log_of(self.session).reader:
             self.stop()
 
     def _committed(self, step: str) -> None:

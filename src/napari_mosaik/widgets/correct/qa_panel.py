@@ -51,8 +51,9 @@ class VisualQaPanel(QWidget):
         self._past: list[tuple[str, int]] = []
         self.target = QComboBox()
         self.target.addItems(list(_CHOICES))
-        self.reader = QLineEdit("reader")
+        self.reader = QLineEdit(self._controller.workspace.reader)
         self.reader.setToolTip("Each reader has a separate record; use a pseudonym")
+        self.reader.editingFinished.connect(self._reader_changed)
         self.begin = button("Start visual QA", self.start, "Starts or resumes your visual QA")
         self.question = wrapped_label(bold=True)
         self.right = button(
@@ -105,7 +106,11 @@ class VisualQaPanel(QWidget):
             )
         )
         self._controller.workspace.events.case.connect(self.stop)
+        self._controller.workspace.events.reader.connect(self.reader.setText)
         self._show()
+
+    def _reader_changed(self) -> None:
+        self._controller.workspace.reader = self.reader.text().strip()
 
     # --- beginning and ending -------------------------------------------------------------------
     def start(self) -> None:
