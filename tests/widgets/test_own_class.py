@@ -39,8 +39,7 @@ def test_another_word_for_a_class_is_not_a_class(dock, opened, own_cohort):
     assert panel.annotation.document.snapshot.classes == before
 
 
-def test_the_reader_is_the_same_everywhere(dock, opened, own_cohort):
-    opened(dock, own_cohort, layers=("H&E",))
+def test_the_reader_is_the_same_everywhere(dock):
     dock.correct.reader.setText("Dr. Müller")
     dock.correct.reader.editingFinished.emit()
     assert dock.annotate.reader.text() == dock.visual_qa.reader.text() == "Dr. Müller"

@@ -106,7 +106,7 @@ class VisualQaPanel(QWidget):
             )
         )
         self._controller.workspace.events.case.connect(self.stop)
-        self._controller.workspace.events.reader.connect(self.reader.setText)
+        self._controller.workspace.events.reader.connect(lambda name: self.reader.setText(name))
         self._show()
 
     def _reader_changed(self) -> None:
