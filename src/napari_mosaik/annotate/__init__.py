@@ -16,6 +16,7 @@ from napari_mosaik.annotate.document import (
     open_document,
     replay,
 )
+from napari_mosaik.annotate.foreign import proposed_class
 from napari_mosaik.annotate.journal import Journal, read_journal
 from napari_mosaik.annotate.review import (
     ReaderAgreement,
@@ -47,6 +48,7 @@ __all__ = [
     "join_region",
     "lasso_polygon",
     "open_document",
+    "proposed_class",
     "rank_tiles",
     "read_journal",
     "rectangle_polygon",

@@ -18,8 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mosaik.annotate import DEFAULT_CLASSES, TissueClass
-from napari_mosaik.annotate.foreign import proposed_class
+from napari_mosaik.annotate import DEFAULT_CLASSES, TissueClass, proposed_class
 from napari_mosaik.core import InputError
 from napari_mosaik.core.palette import OWN_CLASS_COLOURS
 from napari_mosaik.core.readers import check_reader_name
