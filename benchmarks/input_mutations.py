@@ -165,7 +165,7 @@ class Kind:
 
 
 def _suv(name: str, *more: str) -> Callable[[Path, random.Random], Commands]:
-    return lambda place, rng: [["suv", str(place / name), "--json", "--height-cm", "170", *more]]
+    return lambda place, rng: [["suv", str(place / name), "--json", "--kind", "bw", *more]]
 
 
 def _of_case(place: Path, rng: random.Random) -> Commands:

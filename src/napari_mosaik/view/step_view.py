@@ -28,6 +28,7 @@ class PanelKind(Enum):
     SUV_TERMS = auto()
     CORRELATIONS = auto()
     CLUSTERS = auto()
+    PREDICTOR = auto()
 
 
 def _no_layers(results: CaseResults, choice: str) -> Sequence[LayerSpec]:

@@ -362,7 +362,7 @@ _REASONS: Final = {
     "": "",
     "pixel size": "the {} has a pixel size of {} µm; {}",
     "damaged": "{}",
-    "no model": "no model selected for {}; train one",
+    "no model": "no trained model for {}; train one or choose one",
     "model not found": "the model {} is not in the models folder of this case",
     "not run": "not run",
     "revision": "method revision changed",

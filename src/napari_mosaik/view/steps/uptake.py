@@ -118,5 +118,7 @@ UPTAKE_VIEW = StepView(step=maker_of(UPTAKE), layers=_uptake_layers, result_line
 SENSITIVITY_VIEW = StepView(
     step=maker_of(UPTAKE_SENSITIVITY), layers=_sensitivity_layers, result_line=_sensitivity_line
 )
-PREDICTION_VIEW = StepView(step=maker_of(PREDICTION), layers=_uptake_layers)
+PREDICTION_VIEW = StepView(
+    step=maker_of(PREDICTION), layers=_uptake_layers, panel=PanelKind.PREDICTOR
+)
 REVIEW_VIEW = StepView(step=maker_of(METRICS), result_line=_review_line)

@@ -269,6 +269,12 @@ class CaseController(QObject):
             self.workspace.recipe = {**self.workspace.recipe, step: params}
             self._refresh_soon()
 
+    def take_recipe(self, recipe: Recipe) -> None:
+        """Show settings that were just written to the case."""
+        self._read_recipe = recipe
+        self.workspace.recipe = dict(recipe)
+        self.refresh()
+
     # --- running --------------------------------------------------------------------------------
     def run_steps(self, names: Sequence[str]) -> Job | None:
         """Run the steps of a page and everything they need; rerun them if all are finished."""

@@ -436,8 +436,15 @@ def _clusters(controller: CaseController) -> QWidget:
     return ClusterPanel(controller)
 
 
+def _predictor(controller: CaseController) -> QWidget:
+    from napari_mosaik.widgets.pages.predictor_panel import PredictorPanel
+
+    return PredictorPanel(controller)
+
+
 _PANELS: dict[PanelKind, Callable[[CaseController], QWidget]] = {
     PanelKind.SUV_TERMS: _suv,
     PanelKind.CORRELATIONS: _parameters,
     PanelKind.CLUSTERS: _clusters,
+    PanelKind.PREDICTOR: _predictor,
 }

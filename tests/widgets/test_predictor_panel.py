@@ -1,0 +1,75 @@
+"""A case without a predictor: one click to train one on the cohort or to choose one."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from napari_mosaik.core.progress import run_to_end
+from napari_mosaik.phantom import sample
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    run_to_end(sample(folder, "tiny", 0, ("A2", "B8")))
+    return folder
+
+
+@pytest.fixture
+def opened(dock, cohort, tmp_path, qtbot):
+    """The dock with a copy of a case of the cohort."""
+    shutil.copytree(cohort, tmp_path / "cohort")
+    dock.controller.open(tmp_path / "cohort", prefer="A2")
+    qtbot.waitUntil(lambda: dock.workspace.case is not None, timeout=60_000)
+    return dock
+
+
+def card_of(name):
+    """The card of a predictor that was trained on one case; only what is shown of it."""
+    entry = {"case": name, "patient": "p", "role": "training"}
+    return {"kind": "mosaik", "format": 1, "cases": [entry], "test_case": "C1", "warnings": []}
+
+
+def predictor_page(dock):
+    return next(page for page in dock.pages.values() if "predict" in page.names)
+
+
+def test_a_case_without_predictor_offers_training_and_choosing(opened):
+    page = predictor_page(opened)
+    page.set_open(True)
+    assert "No trained predictor: train one on the cohort, or choose one" in page.panel.line.text()
+    assert page.panel.train.isEnabled()
+    assert not page.panel.choice.isVisibleTo(page.panel)
+    assert "train one or choose one" in opened.workspace.states["predict"].reason
+
+
+def test_a_predictor_of_the_cohort_is_chosen_and_one_of_the_case_refused(
+    opened, qtbot, monkeypatch
+):
+    from napari_mosaik.core.errors import InputError
+    from napari_mosaik.predictor import TrainedModel
+    from napari_mosaik.workflow.predictors import choose_predictor
+
+    case = opened.workspace.case
+    other = case.root.parent / "B8" / "models"
+    folders = [
+        TrainedModel({"w": np.full(3, seed, np.float32)}, card_of(name)).save(other)
+        for seed, name in enumerate(("B8", "A2"))
+    ]
+    page = predictor_page(opened)
+    page.set_open(True)
+    page.panel.show_case()
+    assert page.panel.choice.count() == 1
+    page.panel.use.click()
+    qtbot.waitUntil(
+        lambda: opened.workspace.recipe["predict"].model == folders[0].name, timeout=30_000
+    )
+    assert (case.root / "models" / folders[0].name / "card.json").is_file()
+    assert "trained on B8" in page.panel.line.text()
+    with pytest.raises(InputError, match="was trained on case A2"):
+        choose_predictor(case, folders[1])
+    with pytest.raises(InputError, match="no readable predictor"):
+        choose_predictor(case, case.root)
