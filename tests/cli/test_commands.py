@@ -200,7 +200,7 @@ def test_a_case_is_run_as_far_as_it_goes(case, capsys):
     states = json.loads(capsys.readouterr().out)["A2"]["steps"]
     assert states["vessels"]["state"] == "done"
     assert states["nuclei"]["state"] == "missing"
-    assert states["classes"]["reason"].startswith("no model selected")
+    assert states["classes"]["reason"].startswith("no trained model")
     assert call("run", case, "--set", "vessels.min_area_um2=40", "--step", "vessels", "--json") == 0
     capsys.readouterr()
     assert call("status", case) == 0
