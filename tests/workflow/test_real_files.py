@@ -66,7 +66,9 @@ def test_one_slide_alone(tmp_path, name, fewest):
     assert {"tissue_he", "stain", "nuclei"} <= done(case)
     states = case_status(case).states
     assert states["tiles"].reason == "no CD34 slide given"
-    assert states["classes"].reason == "no trained model for tissue classes; train one or choose one"
+    assert (
+        states["classes"].reason == "no trained model for tissue classes; train one or choose one"
+    )
     nuclei = case.store.read(NUCLEUS_OBJECTS)
     assert len(nuclei) > fewest
     assert 10 < np.median(nuclei["area_um2"]) < 120

@@ -71,7 +71,9 @@ def test_all_but_the_prediction_is_done(computed):
         states = case_status(Case(computed / name)).states
         not_done = {step for step, found in states.items() if found.word != "done"}
         assert not_done == {"predict", "review"}
-        assert states["predict"].reason == "no trained model for prediction; train one or choose one"
+        assert (
+            states["predict"].reason == "no trained model for prediction; train one or choose one"
+        )
 
 
 def test_results_do_not_depend_on_the_number_of_cores(computed, tmp_path):
