@@ -120,7 +120,7 @@ def test_colours_of_codes():
         .style["colormap"]
         .items()
     }
-    assert classes[2] == rgba("#CC79A7")
+    assert classes[2] == rgba("#D55E00")
     assert classes[3] == rgba("#009E73")
     assert classes[0][3] == classes[None][3] == 0.0
     assert CLUSTER_COLOURS == {

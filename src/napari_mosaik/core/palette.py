@@ -1,7 +1,9 @@
 """The colours of everything that is drawn: the same in layers, plots, annotations and reports.
 
-This is the only file of the package that holds a colour.  The categorical colours are those of
-Okabe and Ito (2008), which people with colour-vision deficiency can tell apart.
+This is the only file of the package that holds a colour.  The categorical colours of figures are
+those of Okabe and Ito (2008), which people with colour-vision deficiency can tell apart.  What is
+drawn on a slide also stands out on its stains: tests measure the CIEDE2000 difference from eosin,
+haematoxylin and DAB, also as deuteranopes and protanopes see it.
 """
 
 from __future__ import annotations
@@ -13,26 +15,28 @@ from napari_mosaik.core.catalogue import CLASS_NAMES, CLUSTER_NAMES
 
 # --- tissue classes -----------------------------------------------------------------------------
 _CLASSES: Final = {
-    "neoplastic": "#CC79A7",
+    "neoplastic": "#D55E00",
     "non-neoplastic": "#009E73",
-    "background": "#999999",
+    "background": "#4D4D4D",
 }
 CLASS_COLOURS: Final = {
     code: _CLASSES[name] for code, name in CLASS_NAMES.items() if name in _CLASSES
 }
-"""Colour of each tissue class code: neoplastic pink, non-neoplastic green, background grey."""
-OWN_CLASS_COLOURS: Final = ("#E69F00", "#0072B2", "#F0E442", "#56B4E9", "#D55E00")
+"""Colour of each tissue class code: vermilion, green and dark grey."""
+OWN_CLASS_COLOURS: Final = ("#FFE100", "#0047FF", "#66D9FF", "#5C2E00", "#000000")
 """Colours of the user's own classes, in turn."""
 UNKNOWN_CLASS: Final = "#999999"
 """Colour of a class that a file names without a colour."""
 
 # --- layers -------------------------------------------------------------------------------------
 TISSUE: Final = "#F0E442"
-QUALITY_COLOURS: Final = {1: "#009E73", 2: "#D55E00", 3: "#0072B2", 4: "#56B4E9", 5: "#CC79A7"}
+QUALITY_COLOURS: Final = {1: "#009E73", 2: "#D55E00", 3: "#0047FF", 4: "#66D9FF", 5: "#FFE100"}
 """Colour of each artefact code: pen, fold, blur, air bubble, other."""
-VESSEL: Final = "#D55E00"
-EXCLUDED: Final = "#CC79A7"
-NUCLEUS: Final = "#56B4E9"
+VESSEL: Final = "#00FF7F"
+"""Spring green: stands out on brown, blue and pale tissue of a DAB slide."""
+EXCLUDED: Final = "#0072B2"
+NUCLEUS: Final = "#B4FF00"
+"""Lime: stands out on pink and purple, also for people who do not see red or green."""
 INNER_TILE: Final = "#FFFFFF"
 TILE: Final = "#888888"
 """Border tiles, and the voxel grid of the PET."""
@@ -60,7 +64,6 @@ CORRELATION_COLORMAP: Final = "RdBu_r"
 """Red for positive, blue for negative correlation: the reverse of the MOSAIK paper's figures."""
 
 # --- tools on the canvas ------------------------------------------------------------------------
-ANNOTATION_ACCENT: Final = "#0072B2"
 RULER: Final = "#00A83C"
 """Green: stands out on pink, purple, brown and blue tissue alike."""
 LANDMARK: Final = "#00E5FF"
@@ -75,8 +78,10 @@ PREDICTED: Final = "#D55E00"
 SELECTED_TILE: Final = "#009E73"
 KINETICS: Final = {"free": "#0072B2", "bound": "#009E73", "internalised": "#CC79A7"}
 """Curves of the antibody by compartment."""
+FITTED_LINE: Final = "#0072B2"
+"""Regression, bias and limits of agreement."""
 REFERENCE_LINE: Final = "#555555"
-"""Identity, calibration and regression lines."""
+"""Identity and calibration lines."""
 ZERO_LINE: Final = "#999999"
 GUIDE_LINE: Final = "#888888"
 """Imaging times, the best epoch, edges of legend patches."""
@@ -98,7 +103,7 @@ def one_colour(colour: str) -> dict[int | None, Any]:
     return {None: rgba(colour), 0: rgba(colour, 0.0)}
 
 
-def code_colours(by_code: Mapping[int, str]) -> dict[int | None, Any]:
+def code_colours(by_code: Mapping[int, str], alpha: float = 1.0) -> dict[int | None, Any]:
     """Colours of codes; every other code is transparent."""
     clear = (0.0, 0.0, 0.0, 0.0)
-    return {None: clear, 0: clear, **{code: rgba(c) for code, c in by_code.items()}}
+    return {None: clear, 0: clear, **{code: rgba(c, alpha) for code, c in by_code.items()}}

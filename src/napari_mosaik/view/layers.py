@@ -33,6 +33,7 @@ from napari_mosaik.view.spec import LayerSpec, Legend, placement, placement_um
 __all__ = [
     "ANNOTATIONS_TITLE",
     "LAYER_TITLES",
+    "OUTLINE",
     "annotation_layer",
     "artefact_layer",
     "class_colours",
@@ -60,6 +61,10 @@ LAYER_TITLES: Final = {
 }
 """Title of a layer by the artifact that it shows; maps are named after their parameter."""
 ANNOTATIONS_TITLE: Final = LAYER_TITLES[ANNOTATIONS.name]
+OUTLINE: Final = 128
+"""Added to the code of a class on the outline of an annotation."""
+_FILL: Final = 0.4
+"""Opacity of an annotated area within its outline."""
 _ROWS: Final = 256
 """Rows that are computed at once, so that a large slide needs little memory."""
 
@@ -172,7 +177,7 @@ def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec
 
 
 def vessels_layer(vessels: LabelImage, transform: Transform | None = None) -> LayerSpec:
-    """Vessels as orange outlines, from a label image (rows, columns)."""
+    """Vessels as green outlines, from a label image (rows, columns)."""
     return _outlined(vessels, transform, VESSELS.name, "vessel", palette.VESSEL)
 
 
@@ -201,7 +206,7 @@ def excluded_dab_layer(
 
 
 def nuclei_layer(nuclei: LabelImage, transform: Transform | None = None) -> LayerSpec:
-    """Nuclei as blue outlines, from a label image (rows, columns) with its pyramid levels."""
+    """Nuclei as lime outlines, from a label image (rows, columns) with its pyramid levels."""
     return _outlined(nuclei, transform, NUCLEI.name, "nucleus", palette.NUCLEUS)
 
 
@@ -289,15 +294,17 @@ def annotation_layer(
 ) -> LayerSpec:
     """Annotations of the visible region, from label codes (rows, columns).
 
-    Code ``k`` is ``classes[k - 1]``, 0 is not annotated.
+    Code ``k`` is ``classes[k - 1]``, 0 is not annotated; ``k + OUTLINE`` is the outline of an
+    annotation of that class, in the colour of the class.
     """
+    colours = {k: c.colour for k, c in enumerate(classes, 1)}
+    outlines = code_colours({k + OUTLINE: colour for k, colour in colours.items()})
     return LayerSpec(
         ANNOTATIONS_TITLE,
         "labels",
         codes,
         placement(lattice, transform),
-        {"colormap": code_colours({k: c.colour for k, c in enumerate(classes, 1)})},
-        opacity=0.55,
+        {"colormap": code_colours(colours, _FILL) | outlines},
         legend=Legend(ANNOTATIONS_TITLE, entries=tuple((c.name, c.colour) for c in classes)),
         result=ANNOTATIONS.name,
         space=lattice.frame,

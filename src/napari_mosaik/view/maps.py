@@ -118,11 +118,18 @@ def clusters_layer(
 
 
 def uptake_layers(
-    measured: Raster | None, predicted: Raster | None, transform: Transform | None = None
+    measured: Raster | None,
+    predicted: Raster | None,
+    transform: Transform | None = None,
+    *,
+    limits: tuple[float, float] | None = None,
 ) -> list[LayerSpec]:
-    """Measured and predicted uptake, (rows, columns) SUV each, on a common colour scale."""
+    """Measured and predicted uptake, (rows, columns) SUV each, on a common colour scale.
+
+    *limits* of the scale are the 2nd and 98th percentile of both unless given.
+    """
     given = [raster for raster in (measured, predicted) if raster is not None]
-    limits = common_limits(*(raster.values for raster in given))
+    limits = limits or common_limits(*(raster.values for raster in given))
     named = (("Measured", measured, UPTAKE.name), ("Predicted", predicted, PREDICTION.name))
     return [
         _scalar(
@@ -181,8 +188,9 @@ def pet_layer(
     *,
     limits: tuple[float, float] | None = None,
     visible: bool = True,
+    note: str = "",
 ) -> LayerSpec:
-    """The PET slice on its own voxel grid, (rows, columns) SUV."""
+    """The PET slice on its own voxel grid, (rows, columns) SUV; *note* explains its scale."""
     return _scalar(
         pet,
         f"PET, {uptake_name(pet.unit)}",
@@ -192,6 +200,7 @@ def pet_layer(
         transform,
         visible=visible,
         result=SUV.name,
+        note=note,
     )
 
 
@@ -222,6 +231,7 @@ def _scalar(
     *,
     visible: bool = True,
     result: str = "",
+    note: str = "",
 ) -> LayerSpec:
     """A map with its colour scale; NaN stays transparent."""
     if raster.values.ndim != 2:
@@ -235,7 +245,7 @@ def _scalar(
         {"colormap": colormap, "contrast_limits": limits, "interpolation2d": "nearest"},
         opacity=0.85,
         visible=visible,
-        legend=Legend(name, shown, colormap=colormap, limits=limits),
+        legend=Legend(name, shown, colormap=colormap, limits=limits, note=note),
         result=result,
         space=raster.lattice.frame,
     )

@@ -82,9 +82,7 @@ def _lines(axes: Axes, x: FloatArray, y: FloatArray) -> None:
         r = float(np.corrcoef(x, y)[0, 1])
         words = f"slope {number(slope)}, r {number(r)}, n {x.size}"
         span = np.array([x.min(), x.max()])
-        axes.plot(
-            span, slope * span + intercept, color=palette.ANNOTATION_ACCENT, lw=1.4, label=words
-        )
+        axes.plot(span, slope * span + intercept, color=palette.FITTED_LINE, lw=1.4, label=words)
 
 
 def bland_altman_figure(
@@ -121,7 +119,7 @@ def bland_altman_figure(
         (bias + 1.96 * spread, "--", f"limits of agreement ± {number(1.96 * spread)}"),
         (bias - 1.96 * spread, "--", None),
     ):
-        axes.axhline(level, color=palette.ANNOTATION_ACCENT, ls=style, lw=1.2, label=text)
+        axes.axhline(level, color=palette.FITTED_LINE, ls=style, lw=1.2, label=text)
     axes.axhline(0, color=palette.ZERO_LINE, lw=0.8, zorder=0)
     ring_tile(axes, mean, difference, selected)
     low, high = axes.get_ylim()

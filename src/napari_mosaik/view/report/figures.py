@@ -40,6 +40,7 @@ from napari_mosaik.view.figure import axis_label, new_figure, note
 from napari_mosaik.view.formatting import heading, title_of, uptake_name
 from napari_mosaik.view.maps import cluster_codes, common_limits
 from napari_mosaik.view.report.html import ReportFigure
+from napari_mosaik.view.uptake_scale import uptake_limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -336,8 +337,7 @@ def _uptake_panels(results: CaseResults) -> tuple[Panel | None, Panel | None]:
     measured = suv
     if suv is not None and predicted is not None:
         measured = results.onto_tissue(suv, "pet", predicted) or suv
-    shown = [raster for raster in (measured, predicted) if raster is not None]
-    limits = common_limits(*(raster.values for raster in shown))
+    limits = uptake_limits(results)
     drawn = [
         None
         if raster is None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from napari_mosaik.core.catalogue import ALIGNMENT, STAIN_TITLES, SUV
-from napari_mosaik.view import maps
+from napari_mosaik.core.catalogue import ALIGNMENT, STAIN_TITLES
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import number, percent
 from napari_mosaik.view.report.html import ReportTable
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.step_view import PanelKind, StepView
+from napari_mosaik.view.uptake_scale import pet_layers
 from napari_mosaik.workflow.steps import maker_of
 
 _COLUMNS = (
@@ -58,8 +58,7 @@ def _report(frame: str, results: CaseResults) -> list[ReportTable]:
 
 def _layers(frame: str, results: CaseResults, choice: str) -> list[LayerSpec]:
     """The PET where the registration puts it; sections are shown as slides anyway."""
-    suv = results.get(SUV) if frame == "pet" else None
-    return [] if suv is None else [maps.pet_layer(suv, results.transform(frame))]
+    return pet_layers(results) if frame == "pet" else []
 
 
 ALIGNMENT_VIEWS = tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from napari_mosaik.core import palette
 from napari_mosaik.core.catalogue import (
     METRICS,
     PREDICTION,
@@ -19,6 +20,7 @@ from napari_mosaik.view.formatting import count, number, percent
 from napari_mosaik.view.report.html import ReportTable
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.step_view import PanelKind, StepView
+from napari_mosaik.view.uptake_scale import pet_layers, uptake_limits
 from napari_mosaik.workflow.steps import maker_of
 
 _TOTALS = {
@@ -29,9 +31,7 @@ _TOTALS = {
 
 
 def _pet_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
-    """The PET slice on the reference section, or in its own space before registration."""
-    suv = results.get(SUV)
-    return [] if suv is None else [maps.pet_layer(suv, results.transform("pet"))]
+    return pet_layers(results)
 
 
 def _suv_line(results: CaseResults) -> str:
@@ -60,17 +60,16 @@ def _uptake_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
     """Measured and predicted uptake, their difference, and the smoothed prediction."""
     measured = results.painted(UPTAKE, "suv")
     predicted = results.painted(PREDICTION, "suv")
-    specs = maps.uptake_layers(measured, predicted)
-    if measured is not None and predicted is not None and measured.unit == predicted.unit:
+    same = measured is None or predicted is None or measured.unit == predicted.unit
+    limits = uptake_limits(results) if same else None
+    specs = maps.uptake_layers(measured, predicted, limits=limits)
+    if measured is not None and predicted is not None and same:
         specs.append(maps.difference_layer(measured, predicted))
     smooth = results.get(PREDICTION_MAP)
     if smooth is not None:
-        limits = maps.common_limits(smooth.values)
-        for spec in specs:
-            if spec.legend is not None and spec.result == PREDICTION.name:
-                limits = spec.legend.limits or limits
         title = "Predicted uptake, smoothed"
-        specs.append(maps.parameter_layer(smooth, title, limits=limits))
+        colours = palette.UPTAKE_COLORMAP
+        specs.append(maps.parameter_layer(smooth, title, limits=limits, colormap=colours))
     return specs
 
 

@@ -21,10 +21,10 @@ from napari_mosaik.annotate import (
     rectangle_polygon,
     stroke_polygon,
 )
-from napari_mosaik.core import FloatArray, InputError, Lattice, palette
+from napari_mosaik.core import FloatArray, InputError, Lattice
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.view.layers import ANNOTATIONS_TITLE, annotation_layer
+from napari_mosaik.view.layers import ANNOTATIONS_TITLE, OUTLINE, annotation_layer
 from napari_mosaik.widgets.annotate.annotation import Annotation
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool, ToolMode
 from napari_mosaik.widgets.canvas.camera import visible_um
@@ -40,8 +40,6 @@ __all__ = ["Drawing"]
 _DRAW_MS = 30
 LAYER = ANNOTATIONS_TITLE
 LONGEST_PX = 1600
-OUTLINE = 255
-"""Label of the outlines; their one colour stands out on pink tissue."""
 
 
 class Drawing(CanvasTool):
@@ -340,7 +338,7 @@ class AnnotationPicture:
         if draft is not None and not draft.label:
             cut = AnnotatedShape("draft", "cut", draft.area)
             pixels[rasterise([cut], lattice, {"cut": 1}) > 0] = 0
-        pixels[_edges(pixels)] = OUTLINE
+        pixels[_edges(pixels)] += OUTLINE
         self._put(pixels, lattice, classes, slide)
 
     def _visible(self, slide: Layer, slide_lattice: Lattice) -> Lattice | None:
@@ -363,8 +361,6 @@ class AnnotationPicture:
         layer = self.layer()
         if layer is None:
             data, options, kind = spec.as_layer_data()
-            outline = {OUTLINE: palette.rgba(palette.ANNOTATION_ACCENT)}
-            options["colormap"] = {**options["colormap"], **outline}
             layer = Layer.create(data, options, kind)
             layer.editable = False
             layer.affine = slide.affine
@@ -377,11 +373,16 @@ class AnnotationPicture:
 
 
 def _edges(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Mask of the pixels at the border of an annotation, same shape as *codes*."""
+    """The border of each annotation, two pixels wide: mask of the shape of *codes*."""
     edge = np.zeros(codes.shape, bool)
     down, across = codes[1:] != codes[:-1], codes[:, 1:] != codes[:, :-1]
     edge[1:] |= down
     edge[:-1] |= down
     edge[:, 1:] |= across
     edge[:, :-1] |= across
-    return edge & (codes > 0)
+    wide = edge.copy()
+    wide[1:] |= edge[:-1]
+    wide[:-1] |= edge[1:]
+    wide[:, 1:] |= edge[:, :-1]
+    wide[:, :-1] |= edge[:, 1:]
+    return wide & (codes > 0)

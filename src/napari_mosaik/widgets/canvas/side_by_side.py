@@ -104,7 +104,7 @@ class SideBySide(Layout):
             np.zeros((0, 2, 2)),
             {
                 "name": f"Selected tile {number + 1}",
-                "edge_color": palette.NUCLEUS,
+                "edge_color": palette.LANDMARK,
                 "edge_width": self.workspace.tile_data.stride_um / 6,
                 "vector_style": "line",
                 **common,

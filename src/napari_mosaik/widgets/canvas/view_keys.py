@@ -121,7 +121,7 @@ class ViewKeys(QObject):
         if words == self.words:
             return
         self.words = words
-        self._overlay.text = words.replace(" · ", "\n")
+        self._overlay.text = "\n".join(map(_with_room, words.split(" · ")))
         self._overlay.visible = bool(words)
         self.changed.emit(words)
 
@@ -131,6 +131,11 @@ class ViewKeys(QObject):
         words = magnification_words(self.um_per_px, calibrated=has_pixel_size(self.viewer))
         turn = turn_of(self.viewer)
         return words if turn == Turn() else f"{words} · {turn.words}"
+
+
+def _with_room(line: str) -> str:
+    """A line with blanks in front: napari draws text up to 6 % wider than it measures its box."""
+    return "\N{NO-BREAK SPACE}" * (1 + len(line) // 20) + line
 
 
 def has_pixel_size(viewer: napari.Viewer) -> bool:

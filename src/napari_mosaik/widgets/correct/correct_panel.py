@@ -375,7 +375,7 @@ class CorrectPanel(QWidget):
         for name, lines, colour, width in (
             (MADE, state.made, palette.TISSUE, 2.0),
             (GONE, state.gone, palette.REMOVED_OBJECT, 4.0),
-            (CHOSEN, outline, palette.SELECTED_OBJECT, 3.0),
+            (CHOSEN, outline, palette.SELECTED_OBJECT, 5.0),
         ):
             self.tool.lines.show(name, self._to_reference(lines), colour, width)
         self.tool.lines.bring_up(CHOSEN)
