@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import shapely
 from scipy import ndimage
 
 from napari_mosaik.core import InputError, Lattice
@@ -119,6 +120,73 @@ def test_edits_in_small_patches_equal_those_on_the_whole_image(labels, monkeypat
     for window in edited.windows:
         outside[window] = False
     np.testing.assert_array_equal(image[outside], labels[outside])
+
+
+def drawn(row_um, column_um, radius_um):
+    """A round object of a slide that begins at (1000, 2000) µm, drawn by hand."""
+    return Correction(
+        "add", area_wkt=shapely.Point(2000 + column_um, 1000 + row_um).buffer(radius_um).wkt
+    )
+
+
+def test_a_drawn_object_gets_the_next_label_and_takes_nothing_of_others(monkeypatch):
+    before = np.zeros((300, 340), np.int32)
+    before[100:120, 100:120], before[250:260, 20:30] = 1, 2
+    results = []
+    for patch in (16, 1000):
+        monkeypatch.setattr(editing, "_PATCH", patch)
+        editor = editor_of(before)
+        assert apply_corrections(editor, [drawn(80, 80, 7), drawn(52, 62, 6)]) == ["", ""]
+        assert editor.at((1080, 2080)) == 3
+        assert editor.how(3) == "added"
+        edited = editor.compact()
+        after = editor[0:300, 0:340]
+        np.testing.assert_array_equal(after[before > 0], before[before > 0])
+        np.testing.assert_array_equal(edited.rows, [0, 1, -1, -1])
+        assert (after == 3).sum() / 4 == pytest.approx(np.pi * 49, rel=0.02)
+        assert 0 < (after == 4).sum() / 4 < np.pi * 36 - 5  # the rest belongs to object 1
+        results.append(after)
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("place", "what", "why"),
+    [
+        ((-20, 50, 8), "vessels", "outside the slide"),
+        ((50, 168, 8), "vessels", ""),  # at the edge: what lies beyond is cut away
+        ((50, 180, 12), "vessels", "outside the slide"),
+        ((55, 55, 4), "vessels", "most of the outline lies on an object"),
+        ((80, 80, 1), "vessels", "too small; vessels have 10 to"),
+        ((80, 80, 1000), "vessels", "too large; vessels have 10 to 1,000,000"),
+        ((80, 80, 40), "nuclei", "too large; nuclei have 5 to 2,000"),
+    ],
+)
+def test_an_implausible_outline_is_refused(place, what, why):
+    before = np.zeros((300, 340), np.int32)
+    before[100:120, 100:120] = 1
+    lattice = Lattice("cd34", before.shape, SPACING, (1000.0, 2000.0))
+    editor = ObjectEditor(before, lattice, measure_objects(before, lattice), what)
+    (found,) = apply_corrections(editor, [drawn(*place)])
+    assert why in found
+    assert bool(found) == bool(why)
+    assert (editor.compact().rows.size == 1) == bool(why)
+
+
+def test_a_drawn_object_is_undone_and_an_empty_segmentation_takes_one():
+    before = np.zeros((300, 340), np.int32)
+    editor = editor_of(before)
+    state = editor.state()
+    label = editor.add(drawn(80, 80, 7))
+    editor.restore(state)
+    assert editor.at((1080, 2080)) == 0
+    label = editor.add(drawn(80, 80, 7))
+    window, mask = editor.mask(label)
+    found = measure_objects(before, editor.lattice)
+    row = measure_objects(mask.astype(np.int32), editor.lattice.crop(*window), n_labels=1)
+    table = editing.corrected_table(found, editor.compact(), {label: row})
+    assert len(table) == 1
+    assert table["area_um2"][0] == pytest.approx(np.pi * 49, rel=0.02)
+    assert list(table[editing.MANUAL_EDIT]) == ["added"]
 
 
 def test_what_cannot_be_done_changes_nothing_and_is_said(labels):

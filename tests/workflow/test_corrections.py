@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import shapely
+import shapely.affinity
 import tifffile
 from scipy import ndimage
 from typer.testing import CliRunner
@@ -171,6 +172,45 @@ def test_corrections_are_kept_applied_and_taken_back(case):
     assert words(case) == ("done", "stale")
     update(case)
     np.testing.assert_array_equal(numbered(case)[0], before)
+
+
+def test_a_missed_vessel_is_added_measured_and_listed(case):
+    image, found = case.store.read(VESSELS), case.store.read(VESSEL_OBJECTS)
+    before = image.array()
+    # the free place that is farthest from any vessel
+    depth = ndimage.distance_transform_edt(before == 0)
+    depth[:40], depth[-40:], depth[:, :40], depth[:, -40:] = 0, 0, 0, 0
+    index = np.unravel_index(depth.argmax(), depth.shape)
+    row, column = image.lattice.to_um([index])[0]
+    outline = shapely.Point(column, row).buffer(9)
+    far = shapely.affinity.translate(outline, 5000, 0)
+    with CorrectionSession(case, "vessels", "anna") as work:
+        with pytest.raises(InputError, match="outside the slide"):
+            work.add(Correction("add", area_wkt=far.wkt))
+        assert work.log.corrections == ()
+        work.add(Correction("add", area_wkt=outline.wkt))
+        chosen = work.select((row, column))
+        assert (chosen.edit, chosen.label) == ("added", len(found) + 1)
+        assert work.undo()
+        assert work.select((row, column)) is None
+        assert work.redo()
+        assert work.select((row, column)).area_um2 == pytest.approx(chosen.area_um2)
+        work.set_class(work.select((row, column)), "vein")
+    assert correction_records(case)[0]["state"] == "not applied yet"
+    update(case)
+    labels, table = numbered(case)
+    assert len(table) == len(found) + 1
+    np.testing.assert_array_equal(labels[labels <= len(found)], before[labels <= len(found)])
+    assert (table[MANUAL_EDIT][-1], table[MANUAL_CLASS][-1]) == ("added", "vein")
+    assert table["area_um2"][-1] == pytest.approx(np.pi * 81, rel=0.03)
+    assert all(np.isfinite(table[name][-1]) for name in found)
+    again = measure_objects(labels, image.lattice)
+    for name in again:
+        np.testing.assert_allclose(table[name], again[name], rtol=1e-9, atol=1e-9, err_msg=name)
+    result = CliRunner().invoke(app, ["corrections", str(case.root), "--json"])
+    (added, _) = json.loads(result.stdout)["corrections"]
+    assert (added["kind"], added["state"]) == ("add", "applied")
+    assert added["description"].startswith("added, 254 µm² at ")
 
 
 def test_undo_before_the_update_leaves_nothing_stale(case):

@@ -11,17 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import digest
 
+if TYPE_CHECKING:
+    import shapely
+
 __all__ = [
     "CORRECTED_FRAMES",
+    "OBJECT_SIZES_UM2",
     "Correction",
     "Kind",
     "Point",
     "active_corrections",
+    "correction_area",
     "describe_correction",
     "digest_of",
     "targets_of",
@@ -41,6 +46,8 @@ CORRECTED_FRAMES: Final = {
     "artefacts_caix": "caix",
 }
 """Results that can be corrected, with the section in whose frame the positions are given."""
+OBJECT_SIZES_UM2: Final = {"vessels": (10.0, 1_000_000.0), "nuclei": (5.0, 2_000.0)}
+"""Smallest and largest area, µm², that a drawn object may have."""
 _OBJECTS: Final = {
     "delete": 1, "merge": 2, "split": 1, "class": 1, "add": 0, "cut": 0, "flag": 0, "clear": 0
 }  # fmt: skip
@@ -53,10 +60,10 @@ class Correction:
     Parameters
     ----------
     kind
-        "delete", "merge", "split" or "class" of objects; "add" to or "cut" from a tissue mask;
-        "flag" an area as an artefact, or "clear" it.
+        "delete", "merge", "split" or "class" of objects; "add" an object, or to a tissue mask;
+        "cut" from a tissue mask; "flag" an area as an artefact, or "clear" it.
     places_um
-        A position within each corrected object (two for "merge"); none for a mask.
+        A position within each corrected object (two for "merge"); none for an area.
     centroids_um, areas_um2
         Centroid, µm, and area, µm², of each of these objects at the time of the correction.
     line_um
@@ -162,7 +169,7 @@ def describe_correction(correction: Correction) -> str:
         "merge": "merged with its neighbour",
         "split": "split",
         "class": f"class '{correction.word}'" if correction.word else "class cleared",
-        "add": "added to the tissue",
+        "add": "added",
         "cut": "removed from the tissue",
         "flag": f"marked as {correction.word}",
         "clear": "artefact cleared",
@@ -171,8 +178,22 @@ def describe_correction(correction: Correction) -> str:
         row, column = correction.places_um[0]
     else:
         row, column, area_um2 = _middle_and_area(correction.area_wkt)
-        does = f"{does}, {area_um2 / 1e6:.3g} mm²"
+        size = f"{area_um2 / 1e6:.3g} mm²" if area_um2 >= 1e4 else f"{area_um2:.3g} µm²"
+        does = f"{does}, {size}"
     return f"{does} at {row / 1000:.3f}, {column / 1000:.3f} mm"
+
+
+def correction_area(correction: Correction) -> shapely.Polygon | shapely.MultiPolygon:
+    """The area of a correction, µm of its frame; `InputError` if it cannot be read."""
+    import shapely
+
+    try:
+        area = shapely.from_wkt(correction.area_wkt)
+    except shapely.GEOSException as error:
+        raise InputError(f"cannot read the area '{correction.area_wkt[:60]}…': {error}") from error
+    if not isinstance(area, shapely.Polygon | shapely.MultiPolygon):
+        raise InputError(f"a correction needs an area, not a {area.geom_type}; remove it")
+    return area
 
 
 def _middle_and_area(wkt: str) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Manual editing of a label image: objects are deleted, merged, split and assigned a class.
+"""Manual editing of a label image: objects are added, deleted, merged, split and given a class.
 
     labels on the disk ──read──► patches (copied when changed) ──compact──► labels 1 to m again
 
@@ -16,13 +16,22 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from napari_mosaik.core.corrections import Correction, Point, targets_of
+from napari_mosaik.core.corrections import (
+    OBJECT_SIZES_UM2,
+    Correction,
+    Point,
+    correction_area,
+    targets_of,
+)
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice, Mask
 from napari_mosaik.core.raster import LazyArray
+from napari_mosaik.core.rasterise import rasterise
+from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.window import Slices, overlap_slices, paste
 
@@ -42,7 +51,7 @@ OTHER_SIZE = 2.0
 """An object that is this many times larger or smaller than the corrected one is another object."""
 MANUAL_EDIT, MANUAL_CLASS = "manual_edit", "manual_class"
 _ABOUT = {
-    MANUAL_EDIT: "how a reader has made the object: merged or split; empty as segmented",
+    MANUAL_EDIT: "how a reader has made the object: added, merged or split; empty as segmented",
     MANUAL_CLASS: "class that a reader has assigned to the object",
 }
 _PATCH = 256
@@ -57,9 +66,9 @@ class Edited:
     ----------
     rows
         (m,) row in the table of the segmented objects for each label 1 to m (index); -1 for an
-        object that a reader has made by merging or splitting.
+        object that a reader has made by drawing, merging or splitting.
     made
-        Label and window of each manually made object, and how ("merged", "split").
+        Label and window of each manually made object, and how ("added", "merged", "split").
     words
         Assigned class by label.
     windows
@@ -85,11 +94,15 @@ class ObjectEditor:
         Where the pixels lie.
     table
         The objects with ``row_um``, ``column_um``, ``area_um2`` and ``major_axis_um``.
+    what
+        "vessels" or "nuclei", of which the plausible sizes are known.
     """
 
-    def __init__(self, labels: LazyArray, lattice: Lattice, table: Table) -> None:
+    def __init__(
+        self, labels: LazyArray, lattice: Lattice, table: Table, what: str = "objects"
+    ) -> None:
         self.shape, self.dtype, self.ndim = tuple(labels.shape), np.dtype(np.int32), 2
-        self.lattice = lattice
+        self.lattice, self.what = lattice, what
         self._labels, self._n = labels, len(table)
         self._pixels = np.rint(np.asarray(table["area_um2"]) / lattice.sample_area_um2)
         self._centres = lattice.to_index(table.points_um())
@@ -125,7 +138,7 @@ class ObjectEditor:
         return self._words.get(label, "")
 
     def how(self, label: int) -> str:
-        """How a reader has made an object ("merged" or "split"), else empty."""
+        """How a reader has made an object ("added", "merged" or "split"), else empty."""
         return self._made[label][1] if label in self._made else ""
 
     def made_labels(self) -> list[int]:
@@ -164,6 +177,52 @@ class ObjectEditor:
         return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
 
     # --- editing --------------------------------------------------------------------------------
+    def add(self, correction: Correction) -> int:
+        """Add the outlined object; its label.  Pixels of other objects stay theirs.
+
+        Raises
+        ------
+        InputError
+            The outline lies outside the slide or on an object, or its size is implausible.
+        """
+        area = correction_area(correction)
+        if not area.is_valid:
+            raise InputError("the outline crosses itself; draw it again")
+        self._check_size(float(area.area))
+        (top, left), (height, width) = self.lattice.origin_um, self.lattice.extent_um
+        inside = shapely.box(left, top, left + width, top + height).intersection(area)
+        if inside.area < area.area / 2:
+            raise InputError("the outline lies outside the slide; draw it on the slide")
+        left, top, right, bottom = inside.bounds
+        low, high = self.lattice.to_index([(top, left), (bottom, right)]) + 0.5
+        first = np.maximum(np.floor(low), 0).astype(int)
+        last = np.minimum(np.ceil(high), self.shape).astype(int)
+        window = slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
+        shape = AnnotatedShape("", "add", area)
+        drawn = rasterise([shape], self.lattice.crop(*window), {"add": 1}) > 0
+        mask = drawn & (self[window] == 0)
+        if mask.sum() < drawn.sum() / 2:
+            raise InputError(
+                "most of the outline lies on an object that is there already; select that object"
+            )
+        parts, n = ndimage.label(mask, _AROUND)
+        if n > 1:
+            mask = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+        self._check_size(float(mask.sum()) * self.lattice.sample_area_um2)
+        tight, mask = _tight(window, mask)
+        label = self._take("added", tight, "")
+        self._paint(tight, mask, label)
+        return label
+
+    def _check_size(self, area_um2: float) -> None:
+        smallest, largest = OBJECT_SIZES_UM2.get(self.what, (self.lattice.sample_area_um2, np.inf))
+        if not smallest <= area_um2 <= largest:
+            size = "large" if area_um2 > largest else "small"
+            raise InputError(
+                f"an outline of {area_um2:,.4g} µm² is too {size}; {self.what} have "
+                f"{smallest:,.0f} to {largest:,.0f} µm²"
+            )
+
     def delete(self, label: int) -> None:
         """Delete an object."""
         window, mask = self.mask(label)
@@ -328,7 +387,8 @@ def corrected_table(segmented: Table, edited: Edited, rows: Mapping[int, Table])
     columns = {}
     for name in segmented:
         before = np.asarray(segmented[name])
-        column = before[np.where(made, 0, edited.rows)] if len(before) else before
+        empty = np.zeros(made.size, before.dtype)  # nothing was segmented: all objects are drawn
+        column = before[np.where(made, 0, edited.rows)] if len(before) else empty
         if labels.size:
             column = column.astype(object if before.dtype.kind in "OUST" else before.dtype)
             missing = np.nan if before.dtype.kind == "f" else before.dtype.type()
@@ -346,7 +406,9 @@ def corrected_table(segmented: Table, edited: Edited, rows: Mapping[int, Table])
 
 def _apply(editor: ObjectEditor, correction: Correction) -> None:
     objects = [_found(editor, *one) for one in targets_of(correction)]
-    if correction.kind == "delete":
+    if correction.kind == "add":
+        editor.add(correction)
+    elif correction.kind == "delete":
         editor.delete(objects[0])
     elif correction.kind == "merge":
         editor.merge(objects[0], objects[1])

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_mosaik.core import InputError, Params, Raster, setting
 from napari_mosaik.core.colour import luma, optical_density
-from napari_mosaik.core.corrections import Correction
+from napari_mosaik.core.corrections import Correction, correction_area
 from napari_mosaik.core.frame import FloatArray, Lattice, Mask
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
@@ -34,7 +33,6 @@ __all__ = [
     "artefact_mask",
     "blurred_cells",
     "bubbles",
-    "correction_area",
     "folds",
     "sharpness_sums",
 ]
@@ -373,14 +371,3 @@ def apply_artefact_corrections(
     values = np.where(drawn == 0, detected, np.where(cleared, 0, drawn)).astype(np.uint8)
     mask = Raster(values, artefacts.lattice)
     return ManualArtefacts(mask, (drawn > 0) & ~cleared, cleared & (detected > 0))
-
-
-def correction_area(correction: Correction) -> shapely.Polygon | shapely.MultiPolygon:
-    """The area of a correction, µm of its frame; `InputError` if it cannot be read."""
-    try:
-        area = shapely.from_wkt(correction.area_wkt)
-    except shapely.GEOSException as error:
-        raise InputError(f"cannot read the area '{correction.area_wkt[:60]}…': {error}") from error
-    if not isinstance(area, shapely.Polygon | shapely.MultiPolygon):
-        raise InputError(f"a correction needs an area, not a {area.geom_type}; remove it")
-    return area

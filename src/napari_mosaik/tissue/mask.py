@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from napari_mosaik.core import InputError, Raster, setting
 from napari_mosaik.core.colour import luma
-from napari_mosaik.core.corrections import Correction
+from napari_mosaik.core.corrections import Correction, correction_area
 from napari_mosaik.core.distance import within
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.otsu import otsu_bin
@@ -21,7 +21,6 @@ from napari_mosaik.tissue.artefacts import (
     ArtefactParams,
     ManualArtefacts,
     artefact_mask,
-    correction_area,
 )
 
 __all__ = [

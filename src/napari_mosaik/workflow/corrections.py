@@ -1,4 +1,4 @@
-"""Manual correction of the objects of a case: select, delete, merge, split, class, with undo.
+"""Manual correction of the objects of a case: select, add, delete, merge, split, class.
 
     click ─► journal (on the disk) ─► the editor in memory ─► the window
                     └────► step "correct_vessels" ─► what reads its result becomes stale
@@ -148,7 +148,7 @@ class SelectedObject:
     measurements
         One row: measured values with units; only shape for an object that was just edited.
     method, edit, class_name
-        The segmentation method, the manual edit ("merged", "split" or empty) and the class.
+        The segmentation method, the manual edit ("added", "merged", "split" or empty), the class.
     """
 
     label: int
@@ -188,7 +188,9 @@ class CorrectionSession:
             raise
 
     def _rebuild(self) -> None:
-        self._editor = ObjectEditor(self._labels.values, self._labels.lattice, self._table)
+        self._editor = ObjectEditor(
+            self._labels.values, self._labels.lattice, self._table, self.what
+        )
         self._states: list[Any] = []
         corrections = self.log.corrections
         reasons = apply_corrections(self._editor, corrections)
@@ -228,6 +230,10 @@ class CorrectionSession:
             editor.how(label),
             editor.word(label),
         )
+
+    def add(self, correction: Correction) -> None:
+        """Add the object that a correction outlines; see `ObjectEditor.add`."""
+        self._do(correction, lambda: self._editor.add(correction))
 
     def delete(self, chosen: SelectedObject) -> None:
         """Delete an object."""

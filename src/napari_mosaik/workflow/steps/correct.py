@@ -69,7 +69,7 @@ def _step(
         labels, table = inputs.read(segmented[0]), inputs.read(segmented[1])
         corrections = inputs.corrections(objects)
         yield Progress(0.05, 1, "finding the corrected objects")
-        editor = ObjectEditor(labels.values, labels.lattice, table)
+        editor = ObjectEditor(labels.values, labels.lattice, table, objects)
         problems = apply_corrections(editor, corrections)
         edited = editor.compact()
         lost = [
@@ -97,7 +97,7 @@ def _step(
     return Step(
         name=f"correct_{objects}",
         title=f"Corrected {objects}",
-        about=f"Applies the manual corrections (delete, split, merge, draw, set class) to the "
+        about=f"Applies the manual corrections (add, delete, split, merge, set class) to the "
         f"{objects}.",
         page=objects.capitalize(),
         params=CorrectParams,
