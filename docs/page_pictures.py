@@ -16,87 +16,108 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 SIZES = ("1366x768", "1920x1080", "3840x2160")
 THEMES = ("dark", "light")
 
 
-def pictures(cohort: Path | None, out: Path, size: tuple[int, int], theme: str) -> None:
-    """All pages of one window; without a cohort the window before a case is open."""
-    from napari.settings import get_settings
-    from qtpy.QtWidgets import QApplication
-    from screenshots import Studio
+class Pictures:
+    """The pages of one window; without a cohort the window before a case is open."""
 
-    get_settings().appearance.theme = theme
-    studio = Studio(cohort, out, size)
-    window, dock = studio.window, studio.dock
-    window.showMaximized()
-    studio.settle(2.0)
+    def __init__(self, cohort: Path | None, out: Path, size: tuple[int, int], theme: str) -> None:
+        from napari.settings import get_settings
+        from screenshots import Studio
 
-    def shoot(name: str) -> None:
-        studio.shoot(name)
+        get_settings().appearance.theme = theme
+        self.studio = Studio(cohort, out, size)
+        self.studio.window.showMaximized()
+        self.studio.settle(2.0)
+        self.dock = self.studio.dock
+
+    def shoot(self, name: str) -> None:
+        """One picture; what does not fit is printed."""
+        from qtpy.QtWidgets import QApplication
+
+        self.studio.shoot(name)
         screen = QApplication.primaryScreen().availableGeometry()
         for top in QApplication.topLevelWidgets():
             if top.isVisible() and not screen.contains(top.geometry()):
                 print(f"! {name}: {type(top).__name__} {top.windowTitle()} is outside the screen")
-        for line in clipped(dock):
+        for line in clipped(self.dock):
             print(f"! {name}: {line}")
 
-    if cohort is None:
-        shoot("00_welcome")
-        dock.case_page.open_new()
-        shoot("01_new_case")
-        studio.close()
-        return
-    number = 2
-    for page in dock._all_pages():
-        page.set_open(True)
-        studio.settle(1.0)
-        bar = dock.page_area.verticalScrollBar()
-        height = dock.page_area.viewport().height()
-        top = page.mapTo(dock.page_area.widget(), page.rect().topLeft()).y()
-        for part in range(1 + max(0, page.height() - 1) // height):
-            bar.setValue(top + part * height)
-            shoot(f"{number:02d}_{page.title.lower().replace(' ', '_')}_{part + 1}")
-        page.set_open(False)
-        number += 1
-    dock.workspace.tile = len(dock.workspace.tile_data.grid) // 2
-    for tab in range(1, dock.tabs.count()):
-        dock.tabs.setCurrentIndex(tab)
-        if tab == dock.review_tab:
-            dock.show_review()
-        if tab == dock.annotate_tab:
+    def parts(self, name: str, area: Any, top: int, height: int) -> None:
+        """Pictures of what a scrolled area shows from *top* on, *height* pixels of it."""
+        seen = area.viewport().height()
+        for part in range(1 + max(0, height - 1) // seen):
+            area.verticalScrollBar().setValue(top + part * seen)
+            self.shoot(f"{name}_{part + 1}")
+
+    def welcome(self) -> None:
+        """Before a case is open, and the form of a new case."""
+        self.shoot("00_welcome")
+        self.dock.case_page.open_new()
+        self.shoot("01_new_case")
+        self.studio.close()
+
+    def pages(self) -> None:
+        """Each page of the tab Steps, its settings unfolded."""
+        area = self.dock.page_area
+        for number, page in enumerate(self.dock._all_pages(), 2):
+            page.set_open(True)
+            for section in getattr(page, "sections", {}).values():
+                if section.fold is not None:
+                    section.fold.set_open(True)
+            self.studio.settle(1.0)
+            top = page.mapTo(area.widget(), page.rect().topLeft()).y()
+            name = page.title.lower().replace(" ", "_")
+            self.parts(f"{number:02d}_{name}", area, top, page.height())
+            page.set_open(False)
+
+    def tabs(self) -> None:
+        """The other tabs, with a tile in the inspector."""
+        dock = self.dock
+        grid = dock.workspace.tile_data.grid
+        dock.workspace.tile = len(grid.centres_um) // 2
+        for tab in range(1, dock.tabs.count()):
             dock.side_by_side.leave()
-            dock.show_annotate()
-        studio.settle(1.0)
-        area = dock.tabs.widget(tab)
-        bar, height = area.verticalScrollBar(), area.viewport().height()
-        for part in range(1 + max(0, area.widget().height() - 1) // height):
-            bar.setValue(part * height)
-            shoot(f"{number:02d}_{dock.tabs.tabText(tab).lower()}_{part + 1}")
-        number += 1
-    studio.close()
+            dock.tabs.setCurrentIndex(tab)
+            if tab == dock.review_tab:
+                dock.show_review()
+            if tab == dock.annotate_tab:
+                dock.show_annotate()
+            self.studio.settle(1.0)
+            area = dock.tabs.widget(tab)
+            name = f"{20 + tab}_{dock.tabs.tabText(tab).lower()}"
+            self.parts(name, area, 0, area.widget().height())
 
 
-def clipped(root: object) -> list[str]:
-    """Visible widgets that are smaller than they need, or that their parent cuts off."""
-    from qtpy.QtWidgets import QAbstractButton, QLabel, QWidget
+def pictures(cohort: Path, out: Path, size: tuple[int, int], theme: str) -> None:
+    """All pictures of one size and theme."""
+    Pictures(None, out, size, theme).welcome()
+    opened = Pictures(cohort, out, size, theme)
+    opened.pages()
+    opened.tabs()
+    opened.studio.close()
+
+
+def clipped(root: Any) -> list[str]:
+    """Visible texts that have less room than they need, or that their parent cuts off."""
+    from qtpy.QtWidgets import QAbstractButton, QLabel
 
     found = []
-    for widget in root.findChildren(QWidget):  # type: ignore[attr-defined]
-        if not widget.isVisible() or not isinstance(widget, (QLabel, QAbstractButton)):
-            continue
-        text = widget.text()
-        if not text:
-            continue
-        need = widget.minimumSizeHint()
-        if isinstance(widget, QLabel) and widget.wordWrap():
-            short = widget.height() < widget.heightForWidth(widget.width()) - 2
-        else:
-            short = widget.width() < need.width() - 2 or widget.height() < need.height() - 2
-        parent = widget.parentWidget()
-        if short or (parent is not None and widget.geometry().right() > parent.width() + 2):
-            found.append(f"{type(widget).__name__} '{text[:60]}' does not fit")
+    for kind in (QLabel, QAbstractButton):
+        for widget in root.findChildren(kind):
+            if not widget.isVisible() or not widget.text():
+                continue
+            if isinstance(widget, QLabel) and widget.wordWrap():
+                short = widget.height() < widget.heightForWidth(widget.width()) - 2
+            else:
+                need = widget.minimumSizeHint()
+                short = widget.width() < need.width() - 2 or widget.height() < need.height() - 2
+            if short or widget.geometry().right() > widget.parentWidget().width() + 2:
+                found.append(f"{kind.__name__} '{widget.text()[:60]}' does not fit")
     return found
 
 
@@ -114,7 +135,6 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             os.environ["NAPARI_CONFIG"] = str(Path(scratch) / "settings.yaml")
             copy = shutil.copytree(options.cohort, Path(scratch) / "cohort")
-            pictures(None, options.out, (width, height), options.theme[0])
             pictures(copy, options.out, (width, height), options.theme[0])
         return
     for size in options.size:
