@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from napari.utils.task_status import Status
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
-from qtpy.QtGui import QCloseEvent
+from qtpy.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QDockWidget, QFrame, QMessageBox, QTabWidget, QVBoxLayout, QWidget
 
 from napari_mosaik.core.catalogue import VESSELS
@@ -86,6 +87,7 @@ class MosaikDock(QWidget):
         self._connect()
         calm_wheel(self)
         add_help_actions(napari_viewer)
+        self.setAcceptDrops(True)
         self._show_case()
 
     def _build(self) -> None:
@@ -174,6 +176,19 @@ class MosaikDock(QWidget):
         if self.inspector is not None:
             self.inspector.deleteLater()
         self.inspector, self._inspector_dock = None, None
+
+    # --- dropped files --------------------------------------------------------------------------
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Take files and folders."""
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Open a case or cohort; slides and a PET go into the form of a new or the open case."""
+        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+        if paths:
+            event.acceptProposedAction()
+            self.case_page.take_files(paths)
 
     def show_review(self) -> None:
         """The review: figures in the dock, maps side by side on the canvas."""

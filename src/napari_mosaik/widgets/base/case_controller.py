@@ -298,7 +298,12 @@ class CaseController(QObject):
         if case is None:
             return None
         recipe = self._recipe_to_run(case)
-        return None if recipe is None else self.start("Run all missing", lambda: _run(case, recipe))
+        if recipe is None:
+            return None
+        job = self.start("Run all missing", lambda: _run(case, recipe))
+        if job is not None:  # the results of the last step are shown
+            job.done.connect(lambda _: self.page_done.emit(tuple(job.parts[-1:])))
+        return job
 
     def _recipe_to_run(self, case: Case) -> Recipe | None:
         """The settings of this window, and those that others changed in the file meanwhile.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -81,6 +82,17 @@ class FileField(QWidget):
             self.edit.setText(path)
 
 
+def is_pet(path: Path) -> bool:
+    """Whether a file, or the first file of a folder, is in a format of PET images."""
+    from napari_mosaik.io.pet.registry import pet_formats
+    from napari_mosaik.io.slide import slide_only_suffixes
+
+    if path.name.lower().endswith((*slide_only_suffixes(), ".tif", ".tiff", ".zarr")):
+        return False
+    files = [path] if path.is_file() else [p for p in sorted(path.rglob("*")) if p.is_file()][:1]
+    return any(one.holds(file) for file in files for one in pet_formats())
+
+
 def number_of(text: str, label: str) -> float | None:
     """The number in *text* (a decimal comma is accepted); None if empty."""
     if not text.strip():
@@ -120,6 +132,17 @@ class NewCaseForm(QFrame):
                 wrapped_label("New case from slides", bold=True), form, self.create_button, margin=6
             )
         )
+
+    def take_file(self, path: Path) -> None:
+        """Put a dropped file into its field: by the stain in its name, else the first free one."""
+        if is_pet(path):
+            self.pet.edit.setText(str(path))
+            return
+        words = re.sub(r"[^a-z0-9]", "", path.name.lower())
+        named = next((stain for stain in ("caix", "cd34", "he") if stain in words), "")
+        free = [stain for stain, field in self.slides.items() if not field.text()]
+        stain = named if named in free else next(iter(free), "he")
+        self.slides[stain].edit.setText(str(path))
 
     def _create(self) -> None:
         try:
@@ -276,6 +299,13 @@ class AddFileForm(QWidget):
         inner.setLayout(column(self.source, self.file, self.pixel, self.ruler, add))
         self.fold = Collapsible("Add or replace file or pixel size", inner)
         self.setLayout(column(self.fold))
+
+    def take_file(self, path: Path) -> None:
+        """Put a dropped file into the form; the reader chooses for what, and adds it."""
+        if is_pet(path):
+            self.source.setCurrentIndex(self.source.findData("pet"))
+        self.file.edit.setText(str(path))
+        self.fold.set_open(True)
 
     def show_case(self, case: Case | None) -> None:
         """Show the form if a case is open; expand it if a file or pixel size is missing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,6 +120,20 @@ class CasePage(Page):
         """Show the form for a new case."""
         self.set_open(True)
         self.new_fold.set_open(True)
+
+    def take_files(self, paths: Sequence[Path]) -> None:
+        """Take dropped files: a case or cohort folder, or slides and a PET for a case."""
+        folder = paths[0].parent if paths[0].name == "case.toml" else paths[0]
+        if (folder / "case.toml").is_file() or any(folder.glob("*/case.toml")):
+            self.controller.open(folder)
+            return
+        self.set_open(True)
+        if self.controller.workspace.case is not None:
+            self.add_form.take_file(paths[0])
+            return
+        self.new_fold.set_open(True)
+        for path in paths:
+            self.new.take_file(path)
 
     def open_missing(self) -> None:
         """Show the forms in which missing data can be entered."""
