@@ -40,6 +40,7 @@ __all__ = [
     "TERM_ITEMS",
     "field_problem",
     "injection_record",
+    "is_pet_file",
     "item_title",
     "scaled_statistics",
     "series_paths",
@@ -132,6 +133,17 @@ def injection_record(given: Mapping[str, Any]) -> InjectionRecord:
     except ValidationError as error:
         name, problem = record_problem(error)
         raise InputError(f"{item_title(name)}: {problem}") from error
+
+
+def is_pet_file(path: Path) -> bool:
+    """Whether a file, or the first file of a folder, is in a format of PET images."""
+    from napari_mosaik.io.pet.registry import pet_formats
+    from napari_mosaik.io.slide import slide_only_suffixes
+
+    if path.name.lower().endswith((*slide_only_suffixes(), ".tif", ".tiff", ".zarr")):
+        return False
+    files = [path] if path.is_file() else [p for p in sorted(path.rglob("*")) if p.is_file()][:1]
+    return any(one.holds(file) for file in files for one in pet_formats())
 
 
 def item_title(name: str) -> str:

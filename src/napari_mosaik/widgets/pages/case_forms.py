@@ -21,7 +21,12 @@ from napari_mosaik.io.case import Case, CaseFile, PetEntry, SlideEntry
 from napari_mosaik.io.profiles import profile_named, profiles_file, read_profiles
 from napari_mosaik.widgets.base.case_controller import missing_sources
 from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
-from napari_mosaik.workflow.suv import field_problem, injection_record, item_title
+from napari_mosaik.workflow.suv import (
+    field_problem,
+    injection_record,
+    is_pet_file,
+    item_title,
+)
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.base.case_controller import CaseController
@@ -82,17 +87,6 @@ class FileField(QWidget):
             self.edit.setText(path)
 
 
-def is_pet(path: Path) -> bool:
-    """Whether a file, or the first file of a folder, is in a format of PET images."""
-    from napari_mosaik.io.pet.registry import pet_formats
-    from napari_mosaik.io.slide import slide_only_suffixes
-
-    if path.name.lower().endswith((*slide_only_suffixes(), ".tif", ".tiff", ".zarr")):
-        return False
-    files = [path] if path.is_file() else [p for p in sorted(path.rglob("*")) if p.is_file()][:1]
-    return any(one.holds(file) for file in files for one in pet_formats())
-
-
 def number_of(text: str, label: str) -> float | None:
     """The number in *text* (a decimal comma is accepted); None if empty."""
     if not text.strip():
@@ -135,7 +129,7 @@ class NewCaseForm(QFrame):
 
     def take_file(self, path: Path) -> None:
         """Put a dropped file into its field: by the stain in its name, else the first free one."""
-        if is_pet(path):
+        if is_pet_file(path):
             self.pet.edit.setText(str(path))
             return
         words = re.sub(r"[^a-z0-9]", "", path.name.lower())
@@ -302,7 +296,7 @@ class AddFileForm(QWidget):
 
     def take_file(self, path: Path) -> None:
         """Put a dropped file into the form; the reader chooses for what, and adds it."""
-        if is_pet(path):
+        if is_pet_file(path):
             self.source.setCurrentIndex(self.source.findData("pet"))
         self.file.edit.setText(str(path))
         self.fold.set_open(True)
