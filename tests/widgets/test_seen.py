@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+from napari_mosaik.core.catalogue import MAPS
+from napari_mosaik.widgets.canvas.legend import ScaleFields
 from napari_mosaik.widgets.canvas.view_keys import READOUT
+from napari_mosaik.workflow.steps import maker_of
 
 pytestmark = pytest.mark.gui
 
@@ -23,3 +26,58 @@ def test_the_text_on_the_canvas_lies_inside_its_box(dock, qtbot):
         assert len(text) > 50
         assert (box.min(axis=0) < text.min(axis=0)).all()
         assert (box.max(axis=0) > text.max(axis=0)).all()
+
+
+def test_overlays_are_listed_by_section_on_one_scale_of_the_uptake(dock, opened, own_cohort, qtbot):
+    opened(dock, own_cohort)
+    board = dock.board
+    qtbot.waitUntil(lambda: "PET" in board.names())
+    sections = board.names()
+    assert list(sections) == ["H&E", "CD34", "CAIX", "PET", "All sections"]
+    assert [names[0] for names in sections.values()][:3] == ["H&E", "CD34", "CAIX"]
+    assert {"Nuclei", "Tissue classes", "Tissue on H&E"} <= set(sections["H&E"])
+    assert {"Vessels", "Tissue on CD34"} <= set(sections["CD34"])
+    assert "Tiles" in sections["All sections"]
+    pet = next(name for name in sections["PET"] if name.startswith("PET"))
+
+    board.set_shown(pet, True)
+    dock.show_review()
+    maps = dock.side_by_side._cells[::3]
+    shown = board.layer(pet)
+    assert shown.contrast_limits == maps[0].contrast_limits == maps[1].contrast_limits
+    view = dock.viewer.window._qt_viewer.layers
+    hidden = sum(view.isRowHidden(row) for row in range(view.model().rowCount()))
+    assert hidden == 6  # marks and headings
+
+    fields = next(f for f in dock.overlays.findChildren(ScaleFields) if f._name == pet)
+    assert not fields.reset.isEnabled()
+    was = fields.high.value()
+    fields.high.setValue(0.5)
+    assert [layer.contrast_limits[1] for layer in (shown, *maps[:2])] == [0.5] * 3
+    assert maps[2].contrast_limits[1] != 0.5
+    fields.low.setValue(0.7)  # above the other end: not taken
+    assert fields.low.value() < 0.5
+    fields.reset.click()
+    assert fields.high.value() == was
+    assert maps[0].contrast_limits == shown.contrast_limits
+    dock.side_by_side.leave()
+    assert not any(view.isRowHidden(row) for row in range(view.model().rowCount()))
+
+
+def test_another_parameter_replaces_the_map_that_was_shown(dock, opened, own_cohort, qtbot):
+    opened(dock, own_cohort)
+    board, step = dock.board, maker_of(MAPS).name
+    qtbot.waitUntil(lambda: bool(board.choices.get(step)))
+
+    def shown():
+        return [name for name in board.overlays() if board.specs[name].result == MAPS.name]
+
+    for name in board.choices[step][:3]:
+        before = shown()
+        board.show_choice(step, name)
+        qtbot.waitUntil(lambda before=before: shown() not in (before, []))
+        assert len(shown()) == 1
+    chosen = shown()
+    with qtbot.waitSignal(board.changed):
+        board.bring(step)  # a new run keeps the choice
+    assert shown() == chosen

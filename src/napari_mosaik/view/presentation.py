@@ -10,8 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from typing import Final
 
 from napari_mosaik.core import MosaikError
+from napari_mosaik.core.catalogue import (
+    CLUSTERS,
+    MAPS,
+    PREDICTION,
+    STAIN_TITLES,
+    SUV,
+    TILES,
+    UPTAKE,
+    UPTAKE_CLUSTERS,
+    UPTAKE_SENSITIVITY,
+)
 from napari_mosaik.io.case import Case
 from napari_mosaik.view import steps as views
 from napari_mosaik.view.case_results import CaseResults
@@ -23,16 +35,32 @@ from napari_mosaik.workflow.step import StepStatus
 from napari_mosaik.workflow.steps import STEPS
 
 __all__ = [
+    "SECTIONS",
     "choices_of",
     "display_stains",
     "outdated_by",
     "report_tables",
     "result_lines",
+    "section_of",
     "specs_for",
     "specs_of",
     "step_view",
     "step_views",
 ]
+
+
+_PET, _ALL = "PET", "All sections"
+SECTIONS: Final = (*STAIN_TITLES.values(), _PET, _ALL)
+"""Titles under which layers are listed."""
+_SECTION_OF: Final = {
+    **{one.name: _PET for one in (SUV, UPTAKE, PREDICTION, UPTAKE_SENSITIVITY, UPTAKE_CLUSTERS)},
+    **{one.name: _ALL for one in (TILES, MAPS, CLUSTERS)},
+}
+
+
+def section_of(spec: LayerSpec) -> str:
+    """The title under which a layer is listed: its section, the PET, or all sections."""
+    return _SECTION_OF.get(spec.result) or STAIN_TITLES.get(spec.space, _ALL)
 
 
 @cache
@@ -64,13 +92,18 @@ def specs_of(case: Case, step: str, choice: str = "") -> list[LayerSpec]:
     return list(step_view(step).layers(CaseResults(case), choice))
 
 
-def specs_for(case: Case, steps: Iterable[str]) -> list[LayerSpec]:
-    """The layers of several steps, each once; damaged results are skipped."""
+def specs_for(
+    case: Case, steps: Iterable[str], choices: Mapping[str, str] | None = None
+) -> list[LayerSpec]:
+    """The layers of several steps, each once; damaged results are skipped.
+
+    *choices* are the parameters to be shown, by step.
+    """
     specs: dict[str, LayerSpec] = {}
     results = CaseResults(case)
     for step in steps:
         try:
-            made = step_view(step).layers(results, "")
+            made = step_view(step).layers(results, (choices or {}).get(step, ""))
         except MosaikError:
             continue
         specs.update({spec.name: spec for spec in made})

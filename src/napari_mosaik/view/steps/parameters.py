@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,8 @@ def _uptake_cluster_layers(results: CaseResults, choice: str) -> list[LayerSpec]
     table, grid = results.get(UPTAKE_CLUSTERS), results.get(TILES)
     if table is None or grid is None:
         return []
-    return [maps.clusters_layer(grid, table[label_column(MEASURED)], "measured SUV")]
+    layer = maps.clusters_layer(grid, table[label_column(MEASURED)], "measured SUV")
+    return [replace(layer, result=UPTAKE_CLUSTERS.name)]
 
 
 def _correlation_report(results: CaseResults) -> list[ReportTable]:

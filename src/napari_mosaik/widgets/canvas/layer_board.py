@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,15 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, SLIDES, STAIN_TITLES
+from napari_mosaik.core.palette import UPTAKE_COLORMAP
 from napari_mosaik.view.case_results import CaseResults, transform_to_reference
 from napari_mosaik.view.display_settings import StainVectors
 from napari_mosaik.view.layers import slide_layer
 from napari_mosaik.view.presentation import (
+    SECTIONS,
     choices_of,
     display_stains,
+    section_of,
     specs_for,
     specs_of,
     step_view,
@@ -44,10 +47,12 @@ STAIN_ORDER = (REFERENCE, *(stain for stain in reversed(STAIN_TITLES) if stain !
 class LayerBoard(QObject):
     """The layers of the open case, by name.
 
-    ``changed`` is emitted after layers were added, replaced or removed.
+    ``changed`` is emitted after layers were added, replaced or removed, ``scaled`` after the
+    reader changed a colour scale.
     """
 
     changed = Signal()
+    scaled = Signal()
 
     def __init__(self, viewer: napari.Viewer, controller: CaseController) -> None:
         super().__init__(controller)
@@ -57,6 +62,9 @@ class LayerBoard(QObject):
         self.specs: dict[str, LayerSpec] = {}
         self.spaces: dict[str, str] = {}
         self.choices: dict[str, tuple[str, ...]] = {}
+        self._limits: dict[str, tuple[float, float]] = {}
+        self._scales: dict[str, tuple[float, float]] = {}
+        self._chosen: dict[str, tuple[str, set[str]]] = {}
         self.slides: dict[str, LazySlide] = {}
         self._readers = PieceReaders()
         self._layers: dict[str, Layer] = {}
@@ -84,14 +92,46 @@ class LayerBoard(QObject):
         """All layers of the case that are on the canvas."""
         return {name: layer for name, layer in self._layers.items() if layer in self.viewer.layers}
 
-    def names(self) -> list[str]:
-        """Everything that can be shown: slides first, then overlays."""
-        slides = [title for title in STAIN_TITLES.values() if self.layer(title) is not None]
-        return [*slides, *(name for name in self.specs if name not in slides)]
+    def names(self) -> dict[str, list[str]]:
+        """Everything that can be shown, by section: the slide first, then its overlays."""
+        names: dict[str, list[str]] = {title: [] for title in SECTIONS}
+        for title in STAIN_TITLES.values():
+            if self.layer(title) is not None:
+                names[title].append(title)
+        for name, spec in self.specs.items():
+            if name not in self._slide_names:
+                names[section_of(spec)].append(name)
+        return {title: found for title, found in names.items() if found}
 
     def legend(self, name: str) -> Legend | None:
         """The meaning of the colours of a layer."""
         return self.specs[name].legend if name in self.specs else None
+
+    def limits(self, spec: LayerSpec) -> tuple[float, float] | None:
+        """The limits of the colour scale of a map: the reader's, else those of its values."""
+        scale = _scale_of(spec)
+        return self._limits.get(scale) or self._scales.get(scale)
+
+    @property
+    def uptake_limits(self) -> tuple[float, float] | None:
+        """The limits of all maps of the uptake; None before there is any."""
+        return self._limits.get(UPTAKE_COLORMAP) or self._scales.get(UPTAKE_COLORMAP)
+
+    def is_rescaled(self, name: str) -> bool:
+        """Whether the reader changed the colour scale of a map."""
+        return _scale_of(self.specs[name]) in self._limits
+
+    def set_limits(self, name: str, limits: tuple[float, float] | None) -> None:
+        """Change the colour scale of a map; None restores it.
+
+        All maps of the uptake share one, on every layout.
+        """
+        scale = _scale_of(self.specs[name])
+        if limits is None:
+            self._limits.pop(scale, None)
+        else:
+            self._limits[scale] = limits
+        self._rescale()
 
     def set_shown(self, name: str, shown: bool) -> None:
         """Show or hide a layer; one that was never shown is created now."""
@@ -113,7 +153,7 @@ class LayerBoard(QObject):
             return
         self._add_missing_slides()
         everything = [step.name for step in STEPS]
-        self.controller.read_for(case, "Layers", partial(_found, case, everything), self._first)
+        self.controller.read_for(case, "Layers", partial(_found, case, everything, {}), self._first)
 
     def _add_missing_slides(self) -> None:
         case = self._case
@@ -159,8 +199,26 @@ class LayerBoard(QObject):
     def _first(self, found: _Found) -> None:
         """Offer all finished results; a layer is created when it is first shown (0.2 s each)."""
         self.choices = found[1]
-        self.specs.update({spec.name: spec for spec in found[0]})
+        self._offer(found[0])
         self.changed.emit()
+
+    def _offer(self, specs: Iterable[LayerSpec]) -> None:
+        """Know what can be shown; the last maps of the uptake set the scale of all."""
+        for spec in specs:
+            self.specs[spec.name] = spec
+            if spec.legend is not None and spec.legend.limits is not None:
+                self._scales[_scale_of(spec)] = spec.legend.limits
+        self._rescale()
+
+    def _rescale(self) -> None:
+        for spec in self.specs.values():
+            layer, limits = self.layer(spec.name), self.limits(spec)
+            if layer is not None and limits is not None:
+                layer.contrast_limits = limits
+        self.scaled.emit()
+
+    def _choices(self) -> dict[str, str]:
+        return {step: choice for step, (choice, _) in self._chosen.items()}
 
     def clear(self) -> None:
         """Remove all layers of the case and close its slides."""
@@ -168,8 +226,8 @@ class LayerBoard(QObject):
             for layer in list(self.present().values()):
                 self.viewer.layers.remove(layer)
         self.close()
-        self.specs.clear()
-        self._layers.clear()
+        for known in (self.specs, self._layers, self._limits, self._scales, self._chosen):
+            known.clear()
         self.choices = {}
         self._case = None
         self.changed.emit()
@@ -189,8 +247,8 @@ class LayerBoard(QObject):
 
         def then(found: _Found) -> None:
             self.choices = found[1]
+            self._offer(found[0])
             for spec in found[0]:
-                self.specs[spec.name] = spec
                 if self.layer(spec.name) is not None:
                     self.put(spec)
             view = step_view(step)
@@ -201,7 +259,9 @@ class LayerBoard(QObject):
                 self.controller.read("Stains", work, self.slides[view.base_slide].set_stains)
             self.changed.emit()
 
-        self.controller.read_for(case, "Layers", partial(_found, case, (step,)), then)
+        self.controller.read_for(
+            case, "Layers", partial(_found, case, (step,), self._choices()), then
+        )
 
     def show_steps(self, steps: Iterable[str], *, alone: bool = True) -> None:
         """Show the layers of some steps, on their base slide."""
@@ -213,7 +273,9 @@ class LayerBoard(QObject):
             self.choices = found[1]
             self._show(found[0], names, alone)
 
-        self.controller.read_for(case, "Layers", partial(_found, case, names), then)
+        self.controller.read_for(
+            case, "Layers", partial(_found, case, names, self._choices()), then
+        )
 
     def _show(self, specs: list[LayerSpec], steps: tuple[str, ...], alone: bool) -> None:
         if alone and specs:
@@ -236,11 +298,31 @@ class LayerBoard(QObject):
             return
 
         def then(specs: list[LayerSpec]) -> None:
+            names = {spec.name for spec in specs}
+            self._take_away(self._former(step) - names)
+            self._chosen[step] = choice, names
             for spec in specs:
                 self.put(spec, visible=True)
             self.changed.emit()
 
         self.controller.read_for(case, "Layers", partial(specs_of, case, step, choice), then)
+
+    def _former(self, step: str) -> set[str]:
+        """Names of the layers that another choice of a step replaces."""
+        if step in self._chosen:
+            return self._chosen[step][1]
+        written = {artifact.name for artifact in step_view(step).step.writes}
+        return {name for name, spec in self.specs.items() if spec.result in written}
+
+    def _take_away(self, names: Iterable[str]) -> None:
+        """Remove what another choice replaces."""
+        with fast_removal(self.viewer):
+            for name in names:
+                layer = self.layer(name)
+                if layer is not None:
+                    self.viewer.layers.remove(layer)
+                self.specs.pop(name, None)
+                self._layers.pop(name, None)
 
     def show_slide(self, stain: str) -> None:
         """Show one slide and hide the others."""
@@ -251,12 +333,12 @@ class LayerBoard(QObject):
 
     def put(self, spec: LayerSpec, *, visible: bool | None = None) -> Layer:
         """Add a layer, or replace the data of the one of that name and keep its appearance."""
-        self.specs[spec.name] = spec
         layer = self.layer(spec.name)
         if layer is None:
             layer = self._add(spec)
         else:
             _refill(layer, spec)
+        self._offer([spec])
         if visible is not None:
             layer.visible = visible
         return layer
@@ -296,8 +378,8 @@ _Found = tuple[list[LayerSpec], dict[str, tuple[str, ...]]]
 """Layers, and the parameters that can be chosen by step."""
 
 
-def _found(case: Case, steps: Iterable[str]) -> _Found:
-    return specs_for(case, steps), choices_of(case)
+def _found(case: Case, steps: Iterable[str], choices: Mapping[str, str]) -> _Found:
+    return specs_for(case, steps, choices), choices_of(case)
 
 
 def _matrices(case: Case) -> dict[str, Any]:
@@ -312,12 +394,15 @@ def _refill(layer: Layer, spec: LayerSpec) -> None:
     layer.data = spec.data if not spec.multiscale else list(spec.data)
     for name in ("scale", "translate", "affine"):
         setattr(layer, name, spec.place[name])
-    limits = spec.style.get("contrast_limits")
-    if limits is not None:
-        layer.contrast_limits = limits
     if "edge_color" in spec.style:
         layer.edge_color = spec.style["edge_color"]
     layer.refresh()
+
+
+def _scale_of(spec: LayerSpec) -> str:
+    """The colour scale of a map: one for all of the uptake, else its own."""
+    scale = spec.legend.colormap if spec.legend is not None else ""
+    return scale if scale == UPTAKE_COLORMAP else spec.name
 
 
 def _covers(spec: LayerSpec) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QLinearGradient, QPainter, QPixmap
 from qtpy.QtWidgets import (
+    QAbstractSpinBox,
     QCheckBox,
     QComboBox,
+    QDoubleSpinBox,
     QFrame,
     QLabel,
     QSizePolicy,
@@ -20,7 +23,14 @@ from qtpy.QtWidgets import (
 
 from napari_mosaik.view.formatting import number, title_of
 from napari_mosaik.view.presentation import step_views
-from napari_mosaik.widgets.base.controls import calm_wheel, clear, column, row, wrapped_label
+from napari_mosaik.widgets.base.controls import (
+    button,
+    calm_wheel,
+    clear,
+    column,
+    row,
+    wrapped_label,
+)
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 
 if TYPE_CHECKING:
@@ -54,11 +64,13 @@ class Overlays(QWidget):
             if isinstance(shown, _Row):
                 shown.part()
         clear(self._rows)
-        names = self._board.names()
-        if not names:
+        sections = self._board.names()
+        if not sections:
             self._rows.addWidget(wrapped_label("Layers appear here once a case is open."))
-        for name in names:
-            self._rows.addWidget(_Row(name, self._board))
+        for section, names in sections.items():
+            self._rows.addWidget(wrapped_label(section, bold=True))
+            for name in names:
+                self._rows.addWidget(_Row(name, self._board))
         for step, choice in self.choices.items():
             choice.offer(self._board.choices.get(step, ()))
         calm_wheel(self)
@@ -110,7 +122,9 @@ class _Row(QFrame):
         self.fill.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.fill.clicked.connect(self._set_fill)
         self._outline = max(1, getattr(self._layer, "contour", 0))
-        self.legend = legend_widget(legend) if legend is not None else QWidget()
+        self._scaled = legend is not None and legend.limits is not None
+        self.scale = ScaleFields(name, board) if self._scaled else None
+        self.legend = legend_widget(legend, self.scale) if legend is not None else QWidget()
         self._has_legend = legend is not None
         head = row(self.eye, self.fill, self.opacity)
         self.setLayout(column(head, self.legend, margin=1, spacing=1))
@@ -120,6 +134,8 @@ class _Row(QFrame):
 
     def part(self) -> None:
         """Disconnect from the layer."""
+        if self.scale is not None:
+            self.scale.part()
         for signal in self._signals():
             signal.disconnect(self._follow)
 
@@ -152,11 +168,72 @@ def _has_outline(layer: Any) -> bool:
     return hasattr(layer, "contour")
 
 
-def legend_widget(legend: Legend) -> QWidget:
-    """Named colours, or a colour scale with its limits and unit."""
+class ScaleFields(QWidget):
+    """The colour scale of a map between two fields with its limits."""
+
+    def __init__(self, name: str, board: LayerBoard) -> None:
+        super().__init__()
+        self._name, self._board = name, board
+        legend = board.specs[name].legend
+        assert legend is not None
+        assert legend.limits is not None
+        size = max(map(abs, legend.limits)) or 1.0
+        digits = max(0, 2 - math.floor(math.log10(size)))
+        self.low, self.high = (_field(digits, size / 50) for _ in range(2))
+        self.low.setToolTip("Value of the first colour")
+        self.high.setToolTip("Value of the last colour")
+        self.reset = button("↺", self._restore, "Back to the 2nd and 98th percentile")
+        parts = row(self.low, _scale(legend.colormap), self.high, QLabel(legend.unit), self.reset)
+        self.setLayout(parts)
+        for field in (self.low, self.high):
+            field.valueChanged.connect(self._change)
+        board.scaled.connect(self._show)
+        self._show()
+
+    def part(self) -> None:
+        """Disconnect from the board."""
+        self._board.scaled.disconnect(self._show)
+
+    def _show(self) -> None:
+        spec = self._board.specs.get(self._name)
+        if spec is None:
+            return  # its row is about to go
+        limits = self._board.limits(spec)
+        for field, value in zip((self.low, self.high), limits or (0.0, 1.0), strict=True):
+            blocked = field.blockSignals(True)
+            field.setValue(value)
+            field.blockSignals(blocked)
+        self.reset.setEnabled(self._board.is_rescaled(self._name))
+
+    def _change(self, *_: Any) -> None:
+        low, high = self.low.value(), self.high.value()
+        if low < high:
+            self._board.set_limits(self._name, (low, high))
+        else:
+            self._show()
+
+    def _restore(self) -> None:
+        self._board.set_limits(self._name, None)
+
+
+def _field(digits: int, step: float) -> QDoubleSpinBox:
+    field = QDoubleSpinBox()
+    field.setDecimals(digits)
+    field.setRange(-1e6, 1e6)
+    field.setSingleStep(step)
+    field.setKeyboardTracking(False)
+    field.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
+    field.setFixedWidth(62)
+    return field
+
+
+def legend_widget(legend: Legend, scale: QWidget | None = None) -> QWidget:
+    """Named colours, or a colour scale with its limits and unit; *scale* replaces the latter."""
     body = QWidget()
     parts: list[Any] = []
-    if legend.limits is not None:
+    if scale is not None:
+        parts.append(scale)
+    elif legend.limits is not None:
         low, high = legend.limits
         parts.append(row(QLabel(number(low)), _scale(legend.colormap), _end(high, legend.unit)))
     for text, colour in legend.entries:

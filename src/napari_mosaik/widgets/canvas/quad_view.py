@@ -33,6 +33,7 @@ from napari_mosaik.widgets.canvas.layout_state import (
     put_in_order,
     show_grid,
 )
+from napari_mosaik.widgets.canvas.list_rows import keep_out_of_list
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
@@ -228,6 +229,7 @@ class QuadView(Layout):
             layer.metadata[BASE] = True
             layer.visible = True
         put_in_order(self.viewer, order)
+        keep_out_of_list(self.viewer, self._made)
         for layer in self.viewer.layers[len(order) :]:
             layer.visible = False
         show_grid(self.viewer, len(order) // len(self._cells), _SHAPE)

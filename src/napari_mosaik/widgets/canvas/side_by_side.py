@@ -15,25 +15,16 @@ from napari_mosaik.widgets.canvas.layer_board import fast_removal
 from napari_mosaik.widgets.canvas.layout import Layout
 from napari_mosaik.widgets.canvas.layout_state import BASE, LayoutState, put_in_order, show_grid
 from napari_mosaik.widgets.canvas.link import square_lines
+from napari_mosaik.widgets.canvas.list_rows import keep_out_of_list
 
 if TYPE_CHECKING:
-    from napari_mosaik.view.tile_data import TileData
     from napari_mosaik.widgets.canvas.link import CanvasLink
 
-__all__ = ["SideBySide", "review_specs"]
+__all__ = ["SideBySide"]
 
 HEADINGS = ("measured", "predicted", "predicted − measured")
 PER_CELL = 3
 """Layers of one view: map, outline of the selected tile, heading."""
-
-
-def review_specs(tile_data: TileData) -> list[LayerSpec]:
-    """The three maps; empty when there is nothing to compare."""
-    measured, predicted, grid = tile_data.measured(), tile_data.predicted(), tile_data.grid
-    if measured is None or predicted is None or grid is None:
-        return []
-    maps = [grid.paint(values, tile_data.unit) for values in (measured, predicted)]
-    return [*uptake_layers(maps[0], maps[1]), difference_layer(maps[0], maps[1])]
 
 
 class SideBySide(Layout):
@@ -49,19 +40,31 @@ class SideBySide(Layout):
         self._marks: list[Layer] = []
         self.workspace.events.tile.connect(self._mark)
         self.workspace.events.tile_data.connect(self._rebuild)
+        self.board.scaled.connect(self._rescale)
+
+    def specs(self) -> list[LayerSpec]:
+        """The three maps, on the scale of the uptake; empty when there is nothing to compare."""
+        tile_data = self.workspace.tile_data
+        measured, predicted, grid = tile_data.measured(), tile_data.predicted(), tile_data.grid
+        if measured is None or predicted is None or grid is None:
+            return []
+        maps = [grid.paint(values, tile_data.unit) for values in (measured, predicted)]
+        scaled = uptake_layers(maps[0], maps[1], limits=self.board.uptake_limits)
+        return [*scaled, difference_layer(maps[0], maps[1])]
 
     def is_possible(self) -> bool:
         """Whether there is a prediction and a measurement to compare."""
-        return bool(review_specs(self.workspace.tile_data))
+        return bool(self.specs())
 
     def arrange(self, before: LayoutState) -> None:
         """Hide the layers and show the maps in a row."""
-        specs = review_specs(self.workspace.tile_data)
+        specs = self.specs()
         for layer in before.order:
             layer.visible = False
         for number, spec in enumerate(specs):
             self._add_cell(spec, HEADINGS[number], number)
         put_in_order(self.viewer, self._cells)
+        keep_out_of_list(self.viewer, [layer for layer in self._cells if _is_helper(layer)])
         show_grid(self.viewer, PER_CELL, (1, len(specs)))
         self.link.marked_elsewhere = True
         self._mark()
@@ -94,6 +97,12 @@ class SideBySide(Layout):
         if self.is_on:
             self.leave()
             self.enter()
+
+    def _rescale(self) -> None:
+        """Follow the scale that the reader chose."""
+        if self.is_on:
+            for layer, spec in zip(self._cells[::PER_CELL], self.specs(), strict=True):
+                layer.contrast_limits = spec.style["contrast_limits"]
 
     def _add_cell(self, spec: LayerSpec, title: str, number: int) -> None:
         data, options, kind = spec.as_layer_data()
@@ -137,3 +146,8 @@ class SideBySide(Layout):
         lines = square_lines(tile_data.grid.centres_um[tile], tile_data.stride_um)
         for mark in self._marks:
             mark.data = lines
+
+
+def _is_helper(layer: Layer) -> bool:
+    """Whether a layer is a heading or a mark, not a map."""
+    return not hasattr(layer, "contrast_limits")

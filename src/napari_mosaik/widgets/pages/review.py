@@ -34,7 +34,7 @@ from napari_mosaik.widgets.base.controls import (
 )
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.canvas.legend import legend_widget
-from napari_mosaik.widgets.canvas.side_by_side import SideBySide, review_specs
+from napari_mosaik.widgets.canvas.side_by_side import SideBySide
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class ReviewPanel(QWidget):
     def _layout_changed(self, shown: bool) -> None:
         self.toggle.setText("Back to layers" if shown else "Show maps side by side")
         clear(self._legend_rows)
-        specs = review_specs(self._controller.workspace.tile_data) if shown else []
+        specs = self.side_by_side.specs() if shown else []
         for title, spec in zip(_SCALES, specs[1:], strict=False):
             if spec.legend is not None:
                 self._legend_rows.addWidget(wrapped_label(title, small=True))
