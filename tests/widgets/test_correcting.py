@@ -13,8 +13,8 @@ from napari_mosaik.core.catalogue import (
     VESSELS,
 )
 from napari_mosaik.view.case_results import transform_to_reference
-from napari_mosaik.widgets.canvas.camera import look_at
-from napari_mosaik.widgets.correct.correct_panel import CHOSEN, GONE, MADE
+from napari_mosaik.widgets.canvas.camera import centre_um, look_at
+from napari_mosaik.widgets.correct.correct_panel import CHOSEN, GONE, MADE, SOUGHT
 
 from .test_tools import Hand
 
@@ -146,6 +146,58 @@ def test_correcting_by_hand(qtbot, dock, opened, own_cohort):
     dock.annotate.drawing.release()
     panel.stop()
     assert not {CHOSEN, MADE, GONE} & {layer.name for layer in viewer.layers}
+
+
+def test_what_was_judged_wrong_or_missed_is_corrected(qtbot, dock, opened, own_cohort):
+    """A rating leads to the object, a tile to the tool that adds what is missing there."""
+    case = opened(dock, own_cohort, layers=("H&E", "CD34"))
+    qtbot.waitUntil(lambda: dock.workspace.tile_data.grid is not None)
+    check, panel, viewer, hand = dock.visual_qa, dock.correct, dock.viewer, Hand(qtbot, dock)
+    check.start()
+    qtbot.waitUntil(lambda: check.session is not None)
+    assert not check.correct.isVisibleTo(check)
+    check._rate("wrong")
+    while check.session.next_object() is not None:
+        check._rate("correct")
+    check.missed.setValue(1)
+    check.next.click()
+    label, tile = check.session.sample.objects[0], check.session.sample.fields[0]
+    assert check.correct.isVisibleTo(check)
+    check.correct.click()
+    qtbot.waitUntil(lambda: panel.selected is not None)
+    assert dock.correct_fold.is_open
+    assert panel.selected.label == label
+    assert panel.tool.mode == "select"
+    assert panel.place_line.text() == "1 of 2: judged wrong"
+    np.testing.assert_allclose(centre_um(viewer), panel.selected.place_um, atol=2)
+    assert not panel.previous.isEnabled()
+
+    panel.next.click()
+    qtbot.waitUntil(lambda: not panel._busy)
+    assert panel.place_line.text() == "2 of 2: a tile with 1 missed vessels"
+    assert panel.tool.mode == "draw"
+    assert SOUGHT in viewer.layers
+    centre = dock.workspace.tile_data.grid.centres_um[tile]
+    np.testing.assert_allclose(centre_um(viewer), centre, atol=2)
+
+    # a free place of the tile is drawn, selected, undone and comes back
+    vessels = case.store.read(VESSELS)
+    depth = ndimage.distance_transform_edt(vessels.array() == 0)
+    place = vessels.lattice.to_um([np.unravel_index(depth.argmax(), depth.shape)])[0]
+    look_at(viewer, place, 8.0)
+    angles = np.linspace(0, 2 * np.pi, 40)
+    hand.drag([tuple(place + 12 * np.array([np.sin(a), np.cos(a)])) for a in angles])
+    qtbot.waitUntil(lambda: panel.list.count() == 1 and not panel._busy)
+    assert panel.list.item(0).text().startswith("added, 4")
+    assert panel.selected.edit == "added"
+    assert panel.selected.area_um2 == pytest.approx(np.pi * 144, rel=0.1)
+    panel.undo.click()
+    qtbot.waitUntil(lambda: panel.list.count() == 0 and not panel._busy)
+    assert MADE not in viewer.layers
+    panel.redo.click()
+    qtbot.waitUntil(lambda: panel.list.count() == 1 and not panel._busy)
+    panel.stop()
+    assert not {CHOSEN, MADE, GONE, SOUGHT} & {layer.name for layer in viewer.layers}
 
 
 def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):

@@ -44,6 +44,7 @@ from napari_mosaik.workflow.corrections import (
 )
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run, run_until
+from napari_mosaik.workflow.segmentation_qa import SegmentationQa
 from napari_mosaik.workflow.steps import step_named
 from napari_mosaik.workflow.steps import tissue as tissue_step
 from tests.false_positive_scene import brown_scene
@@ -211,6 +212,28 @@ def test_a_missed_vessel_is_added_measured_and_listed(case):
     (added, _) = json.loads(result.stdout)["corrections"]
     assert (added["kind"], added["state"]) == ("add", "applied")
     assert added["description"].startswith("added, 254 µm² at ")
+
+
+def test_what_visual_qa_found_becomes_a_list_to_correct(case):
+    for _ in run_until(case, read_recipe(case.root), "tiles"):
+        pass
+    with SegmentationQa(case, "vessels", "anna") as check:
+        assert check.to_correct() == []
+        first, second, third = check.sample.objects[:3]
+        check.rate_object(first, "wrong")
+        check.rate_object(second, "wrong")
+        check.rate_object(second, "unsure")  # the last rating counts
+        check.rate_object(third, "wrong")
+        tile, other = check.sample.fields[:2]
+        check.record_missed(tile, 3, 2)
+        check.record_missed(other, 3, 0)
+        *wrong, missed = check.to_correct()
+    with CorrectionSession(case, "vessels", "anna") as work:
+        assert [work.select(place.place_um).label for place in wrong] == [first, third]
+    grid = case.store.read(TILES)
+    assert missed.missed == 2
+    np.testing.assert_allclose(missed.place_um, grid.centres_um[tile])
+    assert missed.size_um == grid.size_um
 
 
 def test_undo_before_the_update_leaves_nothing_stale(case):

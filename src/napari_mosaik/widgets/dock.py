@@ -114,6 +114,7 @@ class MosaikDock(QWidget):
         self.review = ReviewPanel(self.controller, self.side_by_side)
         self.visual_qa = VisualQaPanel(self.board)
         self.correct = CorrectPanel(self.canvas)
+        self.visual_qa.to_correct.connect(self.correct.correct_these)
         review = QWidget()
         self.correct_fold = Collapsible("Manual correction", self.correct)
         checked = Collapsible("Visual QA", self.visual_qa)

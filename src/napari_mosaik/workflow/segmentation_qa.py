@@ -11,11 +11,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
+from scipy import ndimage
 
 from napari_mosaik.annotate import Journal, read_journal
 from napari_mosaik.annotate.visual_qa import (
@@ -26,19 +27,42 @@ from napari_mosaik.annotate.visual_qa import (
     draw_sample,
     summarise_qa,
 )
-from napari_mosaik.core.catalogue import OBJECTS, TILES
+from napari_mosaik.core.catalogue import OBJECTS, REFERENCE, TILES
+from napari_mosaik.core.corrections import CORRECTED_FRAMES, Point
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.readers import check_reader_name, reader_file, reader_files, reader_of
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
 from napari_mosaik.io.files import write_bytes
+from napari_mosaik.segment.label_editing import ObjectEditor
 
-__all__ = ["QA_TARGETS", "SegmentationQa", "qa_records", "qa_records_csv"]
+__all__ = ["QA_TARGETS", "PlaceToCorrect", "SegmentationQa", "qa_records", "qa_records_csv"]
 
 QA_TARGETS = tuple(OBJECTS)
 """Segmentations that can be rated, with manual corrections where they were applied."""
 N_OBJECTS, N_FIELDS = 60, 8
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceToCorrect:
+    """An object that was judged wrong, or a tile with missed objects.
+
+    Parameters
+    ----------
+    place_um, frame
+        A position in the object, or the centre of the tile, (row, column) in µm of the section
+        *frame*.
+    size_um
+        Longest extent of the object, or side length of the tile, µm.
+    missed
+        Number of objects that were missed in the tile; 0 for an object.
+    """
+
+    place_um: Point
+    frame: str
+    size_um: float
+    missed: int = 0
 
 
 class SegmentationQa:
@@ -129,6 +153,40 @@ class SegmentationQa:
     def _next(self, key: str, sample: tuple[int, ...]) -> int | None:
         done = {event.get(key) for event in self._sessions[-1]["events"]}
         return next((item for item in sample if item not in done), None)
+
+    def to_correct(self) -> list[PlaceToCorrect]:
+        """The objects rated wrong, then the tiles with missed objects; the last rating counts."""
+        ratings: dict[int, str] = {}
+        missed: dict[int, int] = {}
+        for event in self._sessions[-1]["events"]:
+            if "object" in event:
+                ratings[event["object"]] = event["rating"]
+            elif "field" in event:
+                missed[event["field"]] = event["missed"]
+        wrong = [label for label in self.sample.objects if ratings.get(label) == "wrong"]
+        places = []
+        store = self.case.store
+        if wrong:
+            found, rows = objects_now(store, self.what)
+            labels = store.read(found)
+            editor = ObjectEditor(labels.values, labels.lattice, store.read(rows))
+            for label in wrong:
+                window, mask = editor.mask(label)
+                depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+                index = np.unravel_index(depth.argmax(), depth.shape)
+                row, column = labels.lattice.crop(*window).to_um([index])[0]
+                size = max(mask.shape) * max(labels.lattice.spacing_um)
+                places.append(
+                    PlaceToCorrect((float(row), float(column)), CORRECTED_FRAMES[self.what], size)
+                )
+        tiles = [tile for tile in self.sample.fields if missed.get(tile)]
+        if tiles:
+            grid = store.read(TILES)
+            for tile in tiles:
+                row, column = grid.centres_um[tile]
+                place = (float(row), float(column))
+                places.append(PlaceToCorrect(place, REFERENCE, float(grid.size_um), missed[tile]))
+        return places
 
     def rate_object(self, label: int, rating: ObjectRating) -> None:
         """Rate an object of the sample; a later rating replaces an earlier one."""

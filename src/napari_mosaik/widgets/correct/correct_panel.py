@@ -10,7 +10,7 @@ import numpy as np
 from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QListWidget, QListWidgetItem, QWidget
 
 from napari_mosaik.core import MosaikError, palette
-from napari_mosaik.core.catalogue import VESSELS
+from napari_mosaik.core.catalogue import REFERENCE, VESSELS
 from napari_mosaik.core.corrections import CORRECTED_FRAMES, describe_correction
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.formatting import count
@@ -20,6 +20,7 @@ from napari_mosaik.widgets.base.controls import button, column, row, wrapped_lab
 from napari_mosaik.widgets.canvas.active_tool import ToolMode
 from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.widgets.canvas.keys import CANVAS, key_text
+from napari_mosaik.widgets.canvas.link import square_lines
 from napari_mosaik.widgets.canvas.path_tool import PathTool
 from napari_mosaik.widgets.correct.correct_session import (
     CorrectionState,
@@ -34,19 +35,24 @@ if TYPE_CHECKING:
     from napari_mosaik.core import Transform
     from napari_mosaik.widgets.canvas.link import CanvasLink
     from napari_mosaik.workflow.corrections import CorrectionLog, CorrectionSession, SelectedObject
+    from napari_mosaik.workflow.segmentation_qa import PlaceToCorrect
 
-__all__ = ["CHOSEN", "GONE", "MADE", "CorrectPanel"]
+__all__ = ["CHOSEN", "GONE", "MADE", "SOUGHT", "CorrectPanel"]
 
 CHOICES = {
     LAYER_TITLES[what]: what for what in sorted(CORRECTED_FRAMES, key=list(LAYER_TITLES).index)
 }
 """What can be corrected: title, which is also the name of its layer, and name."""
 CHOSEN, MADE, GONE = "Selected object", "Edited manually", "Removed manually"
+SOUGHT = "Tile with missed objects"
 _SUGGESTED = ("", "artery", "vein", "tumour", "immune", "not sure")
+_VIEW = 10.0
+"""The picture is about this many objects wide."""
 _TOOLS = {"tissue": ("add", "cut"), "artefacts": ("flag", "clear")}
 """The tools of each kind of mask; objects have the others."""
 _START = {
-    "": f"Choose 'Select object' (key {key_text(CANVAS, 'correct')}), then click an object.",
+    "": f"Choose 'Select object' (key {key_text(CANVAS, 'correct')}), then click an object; "
+    "'Add missed object' to draw one.",
     "tissue": "Choose 'Add to tissue mask' or 'Remove from tissue mask'.",
     "artefacts": "Choose the artefact type and 'Mark artefact', or 'Clear artefact'.",
 }
@@ -59,6 +65,7 @@ class CorrectTool(PathTool):
     modes = {  # noqa: RUF012
         "select": ToolMode("Select object", "Click an object. Drag to pan.", pans=True),
         "merge": ToolMode("Merge", "Click the object to merge with.", pans=True),
+        "draw": ToolMode("Add missed object", "Drag around an object that has no outline."),
         "split": ToolMode("Split", "Drag a line across the object, from outside to outside."),
         "add": ToolMode("Add to tissue mask", "Drag around tissue that is missing from the mask."),
         "cut": ToolMode(
@@ -99,6 +106,12 @@ class CorrectPanel(QWidget):
         self._waiting: list[tuple[Callable[[Any], Any], Any]] = []
         """What came while a correction was being stored."""
         self._state: CorrectionState | None = None
+        self._places: list[PlaceToCorrect] = []
+        self._place = 0
+        self.previous = button("Previous", lambda: self._visit(self._place - 1))
+        self.next = button("Next", lambda: self._visit(self._place + 1))
+        self.place_line = wrapped_label()
+        self._walk = _group(row(self.previous, self.next, self.place_line))
         self.target = QComboBox()
         self.target.addItems(list(CHOICES))
         self.reader = QLineEdit(self._controller.workspace.reader)
@@ -156,8 +169,9 @@ class CorrectPanel(QWidget):
                     small=True,
                 ),
                 row(self.target, QLabel("Reader"), self.reader),
-                row(*(self.buttons[name] for name in ("select", "add", "cut")), 1),
+                row(*(self.buttons[name] for name in ("select", "draw", "add", "cut")), 1),
                 row(self.kind, self.buttons["flag"], self.buttons["clear"], 1),
+                self._walk,
                 self.hint,
                 self._objects,
                 row(self.undo, self.redo, 1),
@@ -194,7 +208,7 @@ class CorrectPanel(QWidget):
         return kind if kind in _TOOLS else ""
 
     def _tools(self) -> tuple[str, ...]:
-        return _TOOLS.get(self._mask(), ("select", "split", "merge"))
+        return _TOOLS.get(self._mask(), ("select", "draw", "split", "merge"))
 
     def toggle(self, mode: str) -> None:
         """Start a tool, or end it when it is active."""
@@ -264,7 +278,8 @@ class CorrectPanel(QWidget):
         self.session, self.selected, self._state = None, None, None
         self._early.clear()
         self._waiting.clear()
-        for name in (CHOSEN, MADE, GONE):
+        self._places = []
+        for name in (CHOSEN, MADE, GONE, SOUGHT):
             self.tool.lines.hide(name)
         self._show()
 
@@ -308,7 +323,37 @@ class CorrectPanel(QWidget):
             self._act(lambda session: session.split(chosen, points))
         elif mode in self._tools():
             word = self.kind.currentText() if mode == "flag" else ""
-            self._act(lambda session: session.add(drawn_area(mode, points, word)))
+            middle = tuple(np.mean(points, axis=0)) if mode == "draw" else None
+            self._act(lambda session: session.add(drawn_area(mode, points, word)), middle)
+
+    # --- what visual QA found -------------------------------------------------------------------
+    def correct_these(self, title: str, places: list[PlaceToCorrect]) -> None:
+        """Lead through places in the objects with this title, one after the other."""
+        if self.session is None or self.target.currentText() != title:
+            self.stop()
+            self.target.setCurrentText(title)
+            self.start()
+        self._places = places
+        self._visit(0)
+
+    def _visit(self, number: int) -> None:
+        """Show one of the places, and select its object or take the tool that adds one."""
+        if self.session is None:
+            self._early.append(partial(self._visit, number))
+            return
+        if not 0 <= number < len(self._places):
+            return
+        self._place, to = number, self._places[number]
+        where = np.array([to.place_um])
+        if to.frame != REFERENCE and self._transform is not None:
+            where = self._transform.apply(where)
+        wide = to.size_um * (1.6 if to.missed else _VIEW)
+        look_at(self.tool.viewer, where[0], min(self.tool.viewer.canvas.size) / wide)
+        square = square_lines(where[0], to.size_um) if to.missed else ()
+        self.tool.lines.show(SOUGHT, square, palette.TISSUE, 2.0)
+        self.tool.take("draw" if to.missed else "select")
+        self.selected = None
+        self._act(lambda session: None, None if to.missed else to.place_um)
 
     def remove(self) -> None:
         """Delete the selected object."""
@@ -409,6 +454,14 @@ class CorrectPanel(QWidget):
             made.setChecked(mode == name)
             made.setEnabled(space.case is not None)
         self.kind.setVisible("flag" in tools)
+        n, many = len(self._places), self.target.currentText().lower()
+        self._walk.setVisible(n > 0 and self.session is not None)
+        self.previous.setEnabled(self._place > 0)
+        self.next.setEnabled(self._place < n - 1)
+        if n:
+            missed = self._places[self._place].missed
+            what = f"a tile with {missed} missed {many}" if missed else "judged wrong"
+            self.place_line.setText(f"{self._place + 1} of {n}: {what}")
         self._objects.setVisible(self.selected is not None)
         self.card.setText(self._card())
         hint = self.tool.hint or _START[mask]

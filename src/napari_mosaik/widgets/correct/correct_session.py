@@ -70,10 +70,12 @@ def merge(session: CorrectionSession, one: SelectedObject, at: Any) -> None:
 
 
 def drawn_area(mode: Any, points: Any, word: str = "") -> Correction:
-    """An outlined area as a correction; *word* is the artefact type."""
+    """An outlined area or object as a correction; *word* is the artefact type."""
     from napari_mosaik.annotate import lasso_polygon
 
-    return Correction(mode, word=word, area_wkt=lasso_polygon(points).wkt)
+    return Correction(
+        "add" if mode == "draw" else mode, word=word, area_wkt=lasso_polygon(points).wkt
+    )
 
 
 def correction_state(
@@ -88,6 +90,7 @@ def correction_state(
     made = [area_lines(one.area_wkt) for one in corrections if one.kind in ("add", "clear")]
     gone = [area_lines(one.area_wkt) for one in corrections if one.kind in ("cut", "flag")]
     if isinstance(session, CorrectionSession):
+        made.clear()  # what became of an outline is among the edited objects
         if at is not None:
             selected = session.select(at)
         lost = {corrections.index(one): why for one, why in session.lost}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QSpinBox, QWidget
 
 from napari_mosaik.core import MosaikError, palette
@@ -37,7 +38,12 @@ _SEGMENTS = 48
 
 
 class VisualQaPanel(QWidget):
-    """Leads a reader through a random sample; each rating is saved at once."""
+    """Leads a reader through a random sample; each rating is saved at once.
+
+    ``to_correct`` carries the title of the objects and the places that need a correction.
+    """
+
+    to_correct = Signal(str, object)
 
     def __init__(self, board: LayerBoard) -> None:
         super().__init__()
@@ -76,6 +82,11 @@ class VisualQaPanel(QWidget):
         self.comment.setPlaceholderText("Comment")
         self.save = button("Save overall rating", self._rate_overall)
         self.finish = button("Close", self.stop, "All ratings are saved; you can resume later")
+        self.correct = button(
+            "Correct the wrong ones",
+            self._correct,
+            "Leads through the objects that you rated wrong and the tiles with missed objects",
+        )
         self.export = button("Save as CSV…", self._export, "All visual QA records of this case")
         self.message = wrapped_label(small=True)
         bind_widget_keys(
@@ -101,6 +112,7 @@ class VisualQaPanel(QWidget):
                 self._objects,
                 self._fields,
                 self._end,
+                row(self.correct, 1),
                 self.message,
                 spacing=6,
             )
@@ -189,6 +201,13 @@ class VisualQaPanel(QWidget):
         except MosaikError as error:
             self._controller.report(error, "Visual QA")
         self._show()
+
+    def _correct(self) -> None:
+        session, title = self.session, self.target.currentText()
+        if session is not None:
+            self._controller.read(
+                "Visual QA", session.to_correct, lambda places: self.to_correct.emit(title, places)
+            )
 
     def step_back(self) -> None:
         """Show the previous object or tile again."""
@@ -284,6 +303,8 @@ class VisualQaPanel(QWidget):
         self._fields.setVisible(active and kind == "field")
         self._end.setVisible(active and kind is None)
         self.finish.setVisible(active)
+        wrong = self.session is not None and self.session.summary
+        self.correct.setVisible(bool(wrong and wrong.wrong + wrong.missed))
         self.begin.setVisible(not active)
         self.target.setEnabled(not active)
         self.reader.setEnabled(not active)
