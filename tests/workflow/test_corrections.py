@@ -224,7 +224,7 @@ def test_what_visual_qa_found_becomes_a_list_to_correct(case):
         check.rate_object(second, "wrong")
         check.rate_object(second, "unsure")  # the last rating counts
         check.rate_object(third, "wrong")
-        tile, other = check.sample.fields[:2]
+        tile, other = check._sessions[-1]["fields"] = [0, 1]  # no tile of this slide is inner
         check.record_missed(tile, 3, 2)
         check.record_missed(other, 3, 0)
         *wrong, missed = check.to_correct()
