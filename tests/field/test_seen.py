@@ -4,12 +4,16 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import tifffile
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from napari_mosaik.annotate import TissueClass
+from napari_mosaik.cli.app import run_command
 from napari_mosaik.core import Lattice, Raster, Transform, palette
 from napari_mosaik.core.catalogue import SUV, TISSUE
+from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
 from napari_mosaik.view.layers import OUTLINE, annotation_layer
+from napari_mosaik.view.report.html import ReportData, build_report
 from napari_mosaik.view.uptake_scale import pet_layers
 
 H_AND_E = {"eosin": (226, 160, 196), "pale": (240, 205, 222), "nuclei": (130, 85, 160)}
@@ -128,3 +132,38 @@ def test_before_registration_the_scale_of_the_pet_is_that_of_the_slice_and_says_
     [layer] = pet_layers(_Stored(registered=False))
     assert layer.style["contrast_limits"][1] == 90
     assert "not registered" in layer.legend.note
+
+
+@pytest.fixture
+def own_case(tmp_path):
+    """A case with a white H&E slide and no results."""
+    (tmp_path / "B11").mkdir()
+    pixels = np.full((512, 512, 3), 240, np.uint8)
+    tifffile.imwrite(tmp_path / "B11" / "he.tif", pixels, tile=(256, 256), photometric="rgb")
+    slide = SlideEntry(path="he.tif", spacing_um=(0.5, 0.5), spacing_source="user")
+    create_case(tmp_path / "B11", CaseFile(name="B11", slides={"he": slide}))
+    return tmp_path / "B11"
+
+
+def test_report_opens_the_file_that_it_names(own_case, tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr("webbrowser.open", lambda url: seen.append(url) or len(seen) == 1)
+    out = tmp_path / "B 11.html"
+    assert run_command(["report", str(own_case), "--out", str(out)]) == 0
+    assert seen == []  # not a terminal
+    for _ in range(2):
+        assert run_command(["report", str(own_case), "--out", str(out), "--open"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [str(out)] * 3
+    assert seen == [out.as_uri()] * 2
+    assert printed.err == f"napari-mosaik: warning: no browser opened the report; open {out}\n"
+
+
+def test_the_printed_report_keeps_rows_and_figures_whole_and_tables_within_the_page():
+    text = build_report(ReportData("B11"))
+    css = text[text.index("@media print") : text.index("</style>")]
+    assert "figure, tr, .warning, .short { break-inside: avoid; }" in css
+    assert "table" not in css[css.index("figure, tr") :].partition("}")[0]
+    assert ".scroll { overflow: visible; }" in css
+    assert ".gallery { display: block" in css
+    assert "thead { display: table-header-group; }" in css

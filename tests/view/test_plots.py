@@ -154,3 +154,37 @@ def test_pairs_that_do_not_fit_are_refused():
         panels.map_panel(
             Raster(np.zeros((5, 6, 2)), small_grid().lattice, channels=("a", "b")), "x"
         )
+
+
+def _crowded():
+    """Figures with long names and many cases, parameters and groups."""
+    names = ["vessel_equivalent_diameter_um", "nucleus_difference_entropy_bits", "caix_h_score"]
+    many, cases = names * 9, [f"2024-patient-{i}" for i in range(6)]
+    groups = ("mostly neoplastic", "mostly non-neoplastic", "not classified", "not testable", "hot")
+    matrix = RNG.uniform(-1, 1, (27, 6))
+    return [
+        spatial_plots.correlation_figure(matrix[:, :2], many, ["Pearson", "Spearman"]),
+        spatial_plots.correlation_figure(matrix, many, cases),
+        spatial_plots.correlation_figure(matrix, many, cases, narrow=True),
+        spatial_plots.mean_correlation_figure(many, matrix[:, 0], matrix[:, 1]),
+        spatial_plots.mean_correlation_figure(many, matrix[:, 0], matrix[:, 1], narrow=True),
+        plots.error_by_group_figure({name: [1.0, 2.0] for name in groups}, "cm²/mL"),
+        plots.error_by_group_figure({name: [1.0, 2.0] for name in groups[:3]}, "cm²/mL"),
+        plots.scatter_figure(1e5 * MEASURED, 1e5 * PREDICTED),
+    ]
+
+
+@pytest.mark.parametrize("figure", [*all_figures(), *_crowded()])
+def test_no_two_tick_labels_overlap(figure):
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            shown = axis.get_ticklabels() if axis.get_visible() else ()
+            labels = [label for label in shown if label.get_text()]
+            turned = any(label.get_rotation() not in (0, 90) for label in labels)
+            boxes = [] if turned else [label.get_window_extent() for label in labels]
+            for i, one in enumerate(boxes):
+                for other in boxes[i + 1 :]:
+                    across = min(one.x1, other.x1) - max(one.x0, other.x0)
+                    down = min(one.y1, other.y1) - max(one.y0, other.y0)
+                    assert min(across, down) <= 0.5, [label.get_text() for label in labels]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,11 +42,27 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="File to write. Default: report.html in the case.")
     ] = None,
+    show: Annotated[
+        bool | None,
+        typer.Option(
+            "--open/--no-open",
+            help="Open it in the browser. Default: in a terminal on a computer with a display.",
+        ),
+    ] = None,
 ) -> None:
-    """Write the case's report: figures, maps, metrics beside baselines, verification."""
+    """Write the case's report: figures, maps, metrics beside baselines, verification.
+
+    Prints where it was written.
+    """
     from napari_mosaik.view.report.content import write_case_report
 
-    typer.echo(write_case_report(one_case(case), out))
+    path = write_case_report(one_case(case), out).resolve()
+    typer.echo(path)
+    if show or (show is None and sys.stdout.isatty() and not display_problem()):
+        import webbrowser
+
+        if not webbrowser.open(path.as_uri()):
+            report_warning(f"no browser opened the report; open {path}")
 
 
 def open_window(case: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +25,13 @@ __all__ = [
     "paint",
     "paired_values",
     "ring_tile",
+    "separate_labels",
     "tidy",
 ]
 
 _FONT = 9
+_GAP_PX = 4
+"""Least distance of two labels of an axis."""
 KEEP_INK = "ink"
 """Group id of texts that lie on data colours and keep their own colour."""
 
@@ -47,6 +51,16 @@ def tidy(axes: Axes, x: str = "", y: str = "", title: str = "") -> Axes:
     axes.tick_params(labelsize=_FONT - 1)
     axes.spines[["top", "right"]].set_visible(False)
     return axes
+
+
+def separate_labels(axes: Axes) -> None:
+    """Turn the labels of the x axis upright where two would touch."""
+    axes.figure.draw_without_rendering()
+    labels = axes.get_xticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    if any(right.x0 - left.x1 < _GAP_PX for left, right in pairwise(boxes)):
+        for label in labels:
+            label.set_rotation(90)
 
 
 def axis_label(words: str, unit: str = "") -> str:

@@ -18,6 +18,7 @@ from napari_mosaik.view.figure import (
     note,
     paired_values,
     ring_tile,
+    separate_labels,
     tidy,
 )
 from napari_mosaik.view.formatting import count, number, uptake_name
@@ -69,7 +70,7 @@ def scatter_figure(
     _lines(axes, x[both], y[both])
     ring_tile(axes, x, y, selected)
     axes.set_aspect("equal", adjustable="datalim")
-    axes.legend(fontsize=8, loc="upper left", frameon=False)
+    axes.legend(fontsize=8, loc="best", frameon=False)
     return figure
 
 
@@ -232,6 +233,7 @@ def error_by_group_figure(
         capprops=grey,
     )
     axes.axhline(0, color=palette.ZERO_LINE, lw=0.8)
+    separate_labels(axes)
     return figure
 
 

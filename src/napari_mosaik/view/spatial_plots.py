@@ -17,6 +17,7 @@ from napari_mosaik.view.figure import (
     note,
     paired_values,
     ring_tile,
+    separate_labels,
     tidy,
 )
 from napari_mosaik.view.formatting import heading, number, percent, title_of
@@ -86,6 +87,7 @@ def correlation_figure(
         fontsize=6.5 if narrow else 8,
     )
     bar.ax.tick_params(labelsize=6.5 if narrow else 8)
+    separate_labels(axes)
     return figure
 
 

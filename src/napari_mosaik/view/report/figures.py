@@ -274,7 +274,7 @@ def _scale_bar(axes: Axes, extent: tuple[float, float, float, float]) -> None:
 
 def case_figures(results: CaseResults) -> tuple[ReportFigure, ...]:
     """The figures that the results of a case allow, in the order of the report."""
-    makers = (_maps, _scatter, _bland_altman, _by_class, _by_cluster, _correlation, _kinetics)
+    makers = (_maps, _scatter, _bland_altman, _by_class, _by_cluster, _kinetics, _correlation)
     figures = [_board(results)]
     figures += [figure for figure in (make(results) for make in makers) if figure is not None]
     return tuple(figures)

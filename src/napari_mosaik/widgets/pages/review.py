@@ -61,6 +61,8 @@ class ReviewPanel(QWidget):
         self.report = button(
             "Write report", self._report, "HTML report with figures, maps and all assumptions"
         )
+        self.written = wrapped_label(small=True)
+        self.written.hide()
         self.summary = wrapped_label(small=True)
         self.table = _table()
         self.kind = QComboBox()
@@ -79,6 +81,7 @@ class ReviewPanel(QWidget):
             column(
                 self.badge,
                 row(self.toggle, self.report, 1),
+                self.written,
                 self._legends,
                 self.change,
                 self.table,
@@ -94,6 +97,7 @@ class ReviewPanel(QWidget):
         )
         layout.changed.connect(self._layout_changed)
         events = controller.workspace.events
+        events.case.connect(lambda *_: self.written.hide())
         events.tile_data.connect(self._show)
         events.states.connect(self._show)
         events.tile.connect(self._plot)
@@ -172,7 +176,15 @@ class ReviewPanel(QWidget):
     def _report(self) -> None:
         case = self._controller.workspace.case
         if case is not None:
-            self._controller.read("Report", partial(write_case_report, case), _open_report)
+            self._controller.read("Report", partial(write_case_report, case), self._written)
+
+    def _written(self, path: Path) -> None:
+        """Open the report, and say where it is."""
+        seen = QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
+        self.written.setText(
+            f"Report: {path}" if seen else f"⚠ No browser opened the report {path}"
+        )
+        self.written.show()
 
 
 def _table() -> QTableWidget:
@@ -181,7 +193,3 @@ def _table() -> QTableWidget:
     table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
     table.setToolTip("Errors of the normalised SUV over all tiles")
     return table
-
-
-def _open_report(path: Path) -> None:
-    QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
