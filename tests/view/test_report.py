@@ -148,7 +148,7 @@ def test_a_predictor_is_never_called_a_twin():
 def test_a_baseline_value_that_is_missing_is_not_taken_from_another():
     html = build_report(full_data())
     row = re.search(r"<tr><td>baseline: mean</td>(.*?)</tr>", html).group(1)
-    cells = re.findall("<td>(.*?)</td>", row)
+    cells = re.findall("<td[^>]*>(.*?)</td>", row)
     assert cells == ["0.110", "not available", "not available", "not available"]
 
 

@@ -53,9 +53,9 @@ def tidy(axes: Axes, x: str = "", y: str = "", title: str = "") -> Axes:
     return axes
 
 
-def separate_labels(axes: Axes) -> None:
+def separate_labels(figure: Figure, axes: Axes) -> None:
     """Turn the labels of the x axis upright where two would touch."""
-    axes.figure.draw_without_rendering()
+    figure.draw_without_rendering()
     labels = axes.get_xticklabels()
     boxes = [label.get_window_extent() for label in labels]
     if any(right.x0 - left.x1 < _GAP_PX for left, right in pairwise(boxes)):

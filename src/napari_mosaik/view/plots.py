@@ -233,7 +233,7 @@ def error_by_group_figure(
         capprops=grey,
     )
     axes.axhline(0, color=palette.ZERO_LINE, lw=0.8)
-    separate_labels(axes)
+    separate_labels(figure, axes)
     return figure
 
 

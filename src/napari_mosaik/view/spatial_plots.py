@@ -87,7 +87,7 @@ def correlation_figure(
         fontsize=6.5 if narrow else 8,
     )
     bar.ax.tick_params(labelsize=6.5 if narrow else 8)
-    separate_labels(axes)
+    separate_labels(figure, axes)
     return figure
 
 
