@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QCheckBox
 
-from napari_mosaik.core.catalogue import MAPS
+from napari_mosaik.core.catalogue import MAPS, PARAMETERS, VESSELS
 from napari_mosaik.widgets.canvas.legend import ScaleFields
 from napari_mosaik.widgets.canvas.view_keys import READOUT
 from napari_mosaik.workflow.steps import maker_of
@@ -62,6 +63,24 @@ def test_overlays_are_listed_by_section_on_one_scale_of_the_uptake(dock, opened,
     assert maps[0].contrast_limits == shown.contrast_limits
     dock.side_by_side.leave()
     assert not any(view.isRowHidden(row) for row in range(view.model().rowCount()))
+
+
+def test_an_old_result_stays_visible_and_is_marked_with_what_changed_first(
+    dock, opened, own_cohort, qtbot
+):
+    opened(dock, own_cohort)
+    qtbot.waitUntil(lambda: "Vessels" in dock.board.specs)
+    dock.board.set_shown("Vessels", True)
+    step = maker_of(VESSELS).name
+    params = dock.workspace.recipe[step]
+    dock.controller.set_params(step, params.model_copy(update={"dab_od": 0.9}))
+    qtbot.waitUntil(lambda: dock.workspace.states[step].word == "stale")
+    boxes = {box.text(): box for box in dock.overlays.findChildren(QCheckBox)}
+    assert boxes["↻ Vessels"].toolTip() == "Stale: settings changed"
+    assert dock.board.layer("Vessels").visible
+    reason = dock.workspace.states[maker_of(PARAMETERS).name].reason
+    assert reason.startswith("changed: ")
+    assert "the settings of Vessels changed" in reason
 
 
 def test_another_parameter_replaces_the_map_that_was_shown(dock, opened, own_cohort, qtbot):

@@ -169,7 +169,7 @@ class _Resolution:
         states = {
             step.name: StepStatus(
                 verdict.word,
-                _reason(verdict),
+                self._why(verdict),
                 self._warnings(step, verdict),
                 verdict.cause == "damaged",
             )
@@ -184,6 +184,22 @@ class _Resolution:
             (*self._lost(), *self._doubts().values(), *self._of_old_versions()),
             MappingProxyType(self._doubts()),
         )
+
+    def _why(self, verdict: _Verdict) -> str:
+        """The words for a verdict: what changed first, and why that changed."""
+        if verdict.cause != "inputs":
+            return _reason(verdict)
+        first, *others = verdict.details
+        about, cause = _about(first), ""
+        while (maker := _made_by(first)) is not None:
+            earlier = self.verdicts[maker.name]
+            if earlier.cause != "inputs":
+                cause = _FIRST_CHANGES.get(earlier.cause, "").format(maker.title)
+                break
+            first = earlier.details[0]
+            cause = f"{_about(first)} changed"
+        more = f" and {len(others)} more" if others else ""
+        return f"changed: {about}{more}" + (f" ({cause})" if cause else "")
 
     def _lost(self) -> Iterator[str]:
         """What to do about files that are not where they were."""
@@ -351,13 +367,27 @@ def _reason(verdict: _Verdict) -> str:
     """The words for a verdict; empty for a step that is done."""
     if verdict.cause == "missing input":
         return "; ".join(verdict.details)
-    if verdict.cause == "inputs":
-        about = {one.name: one.about for one in defined_artifacts()}
-        about |= {one.name: one.about for one in defined_sources()}
-        return f"changed: {', '.join(about.get(name, name) for name in verdict.details)}"
     return _REASONS[verdict.cause].format(*verdict.details)
 
 
+def _about(name: str) -> str:
+    """What an artifact or a source is, in words."""
+    about = {one.name: one.about for one in defined_artifacts()}
+    about |= {one.name: one.about for one in defined_sources()}
+    return about.get(name, name)
+
+
+def _made_by(name: str) -> Step[Any] | None:
+    """The step that writes the artifact of that name; None for a source."""
+    return next((s for s in STEPS if any(one.name == name for one in s.writes)), None)
+
+
+_FIRST_CHANGES: Final = {
+    "settings": "the settings of {} changed",
+    "revision": "{} has a new method",
+    "not run": "{} is not run",
+}
+"""Why the results of an earlier step are not those of before, by cause."""
 _REASONS: Final = {
     "": "",
     "pixel size": "the {} has a pixel size of {} µm; {}",

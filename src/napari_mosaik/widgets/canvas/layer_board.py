@@ -133,6 +133,14 @@ class LayerBoard(QObject):
             self._limits[scale] = limits
         self._rescale()
 
+    def stale_reason(self, name: str) -> str:
+        """Why a layer shows an old result; empty if it is up to date."""
+        spec, states = self.specs.get(name), self.controller.workspace.states
+        result = spec.result if spec is not None else ""
+        makers = [s for s in STEPS if any(one.name == result for one in s.writes)]
+        found = [states[s.name] for s in makers if s.name in states]
+        return next((state.reason for state in found if state.word == "stale"), "")
+
     def set_shown(self, name: str, shown: bool) -> None:
         """Show or hide a layer; one that was never shown is created now."""
         layer = self.layer(name)

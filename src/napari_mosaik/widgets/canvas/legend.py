@@ -55,7 +55,12 @@ class Overlays(QWidget):
         hint = wrapped_label("Hold H to hide all overlays.", small=True)
         self.setLayout(column(self._rows, *self.choices.values(), hint, 1, margin=4, spacing=6))
         board.changed.connect(self._fill)
+        board.controller.workspace.events.states.connect(self._mark)
         self._fill()
+
+    def _mark(self, *_: object) -> None:
+        for shown in self.findChildren(_Row):
+            shown.mark()
 
     def _fill(self) -> None:
         for i in range(self._rows.count()):
@@ -106,8 +111,7 @@ class _Row(QFrame):
         self._name, self._board = name, board
         self._layer = board.layer(name)
         legend = board.legend(name)
-        self.eye = QCheckBox(name.replace("&", "&&"))
-        self.eye.setToolTip("Show or hide")
+        self.eye = QCheckBox()
         self.eye.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.eye.clicked.connect(lambda shown: board.set_shown(name, shown))
         self.opacity = QSlider(Qt.Orientation.Horizontal)
@@ -131,6 +135,14 @@ class _Row(QFrame):
         for signal in self._signals():
             signal.connect(self._follow)
         self._follow()
+        self.mark()
+
+    def mark(self) -> None:
+        """Mark an old result, and say what changed."""
+        why = self._board.stale_reason(self._name)
+        text = self._name.replace("&", "&&")
+        self.eye.setText(f"↻ {text}" if why else text)
+        self.eye.setToolTip(f"Stale: {why}" if why else "Show or hide")
 
     def part(self) -> None:
         """Disconnect from the layer."""
