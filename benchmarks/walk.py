@@ -63,6 +63,7 @@ class Walk:
         self.cohort = cohort
         self.viewer = napari.Viewer(show=False)
         self.dock = MosaikDock(self.viewer)
+        self.dock.workspace.reader = "walker"
         self.viewer.window.add_dock_widget(self.dock, name="MOSAIK", area="right")
         self.viewer.show()
         self.viewer.window.resize(1366, 768)

@@ -43,6 +43,7 @@ class Studio:
         self.viewer = napari.Viewer(title="MOSAIK", show=True)
         self.window = self.viewer.window._qt_window
         self.dock = MosaikDock(self.viewer)
+        self.dock.workspace.reader = "anna"
         self.viewer.window.add_dock_widget(self.dock, name="MOSAIK", area="right")
         self.window.setGeometry(0, 0, *size)
         if cohort is None:

@@ -144,6 +144,7 @@ def dock(qtbot, tmp_path, monkeypatch):
     application.save_window_geometry = False  # what another window had must not matter here
     viewer = napari.Viewer(show=False)
     made = MosaikDock(viewer)
+    made.workspace.reader = "reader"  # asked for where it is empty
     viewer.window.add_dock_widget(made, name="MOSAIK", area="right")
     viewer.show()
     viewer.window.resize(1366, 768)

@@ -29,7 +29,7 @@ from napari_mosaik.workflow.annotations import (
     declared_classes,
 )
 
-__all__ = ["AnnotationImport", "ClassRow", "Import"]
+__all__ = ["AnnotationImport", "ClassRow", "How", "Import"]
 
 How = Literal["", "replace", "add"]
 _CELL_UM2: Final = 400.0
@@ -129,7 +129,8 @@ class AnnotationImport:
         InputError
             If the file has no such class, or the case has no class *target*.
         """
-        found = [one for one in self._mapping if one == name.strip()]
+        exact = [name] if name in self._mapping else [name.strip()]
+        found = [one for one in self._mapping if one in exact]
         found = found or [one for one in self._mapping if same_words(one) == same_words(name)]
         if not found:
             names = ", ".join(repr(one) for one in self._mapping)

@@ -58,6 +58,7 @@ __all__ = [
     "declared_classes",
     "finish_reading",
     "finished_readers",
+    "known_readers",
     "reader_agreement",
     "reader_documents",
     "retraining_effect",
@@ -395,6 +396,12 @@ def declared_classes(case: Case, stain: str = _STAIN) -> tuple[str, ...]:
             if event.get("document") == stain and event.get("title") in (IMPORTED, OWN_CLASS):
                 names |= {str(entry[0]) for entry in event.get("classes", ())}
     return tuple(sorted(names))
+
+
+def known_readers(case: Case) -> list[str]:
+    """The readers who have annotated, corrected or rated anything of a case; by name."""
+    folders = [case.root / "journal", *case.root.glob("corrections/*"), *case.root.glob("qa/*")]
+    return sorted({reader_of(path) for folder in folders for path in reader_files(folder)})
 
 
 def finished_readers(case: Case, stain: str = _STAIN) -> tuple[str, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
+    QFileDialog,
     QGridLayout,
     QLabel,
     QLineEdit,
@@ -21,19 +23,23 @@ from qtpy.QtWidgets import (
 from napari_mosaik.annotate import DEFAULT_CLASSES, TissueClass, proposed_class
 from napari_mosaik.core import InputError
 from napari_mosaik.core.palette import OWN_CLASS_COLOURS
-from napari_mosaik.core.readers import check_reader_name
 from napari_mosaik.view.formatting import count, number
 from napari_mosaik.widgets.annotate.annotation import Annotation
 from napari_mosaik.widgets.annotate.drawing import Drawing
+from napari_mosaik.widgets.annotate.import_dialog import ImportDialog
 from napari_mosaik.widgets.base.controls import button, clear, column, row, wrapped_label
+from napari_mosaik.widgets.base.reader import ReaderField, with_reader
 from napari_mosaik.widgets.canvas.keys import key_text
 from napari_mosaik.workflow.annotations import OWN_CLASS
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.canvas.link import CanvasLink
+    from napari_mosaik.workflow.annotation_import import AnnotationImport
 
 __all__ = ["AnnotateDock"]
+
+_FILES = "Annotations (*.geojson *.json *.gz *.zip *.GEOJSON *.JSON *.GZ *.ZIP);;All files (*)"
 
 
 class AnnotateDock(QWidget):
@@ -44,9 +50,7 @@ class AnnotateDock(QWidget):
         self._controller = controller
         self.annotation = Annotation(controller)
         self.drawing = Drawing(link, self.annotation)
-        self.reader = QLineEdit(controller.workspace.reader)
-        self.reader.setToolTip("Each reader has a separate journal; use a pseudonym")
-        self.reader.editingFinished.connect(self._reader_changed)
+        self.reader = ReaderField(controller)
         self._palette = QWidget()
         self._palette_rows = QGridLayout(self._palette)
         self._palette_rows.setContentsMargins(0, 0, 0, 0)
@@ -78,6 +82,13 @@ class AnnotateDock(QWidget):
         self.redo = button("Redo", self.drawing.redo, "Ctrl+Shift+Z")
         self.hint = wrapped_label(small=True)
         self.saved = wrapped_label(small=True)
+        self.notice = wrapped_label(small=True)
+        self.import_button = button(
+            "Import…", self.choose_import, "GeoJSON, for example of QuPath (also .gz, .zip)"
+        )
+        self.export_button = button(
+            "Export…", self._choose_export, "Your annotations as GeoJSON for QuPath"
+        )
         self.retrain = button("Retrain", self.annotation.retrain)
         self.retrain.setToolTip("Trains the fast classifier on all annotated cases of the cohort")
         self.update_button = button("Update stale results", self.annotation.update)
@@ -86,6 +97,7 @@ class AnnotateDock(QWidget):
         self._connect()
         self._show()
         self._show_change()
+        self._tell("")
 
     def _build(self) -> None:
         tools = QGridLayout()
@@ -103,6 +115,8 @@ class AnnotateDock(QWidget):
                 row(self.undo, self.redo, 1),
                 self.hint,
                 self.saved,
+                row(self.import_button, self.export_button, 1),
+                self.notice,
                 row(self.retrain, self.update_button, 1),
                 self.change,
                 1,
@@ -115,6 +129,7 @@ class AnnotateDock(QWidget):
         self.annotation.opened.connect(self._fill)
         for signal in (self.annotation.changed, self.annotation.saved, self.drawing.changed):
             signal.connect(self._show)
+        self.annotation.told.connect(self._tell)
         self.drawing.failed.connect(lambda error: self.hint.setText(f"⚠ {error}"))
         self.drawing.viewer.scene.camera.events.zoom.connect(self._show_size)
         events = self._controller.workspace.events
@@ -130,15 +145,8 @@ class AnnotateDock(QWidget):
         made.setCheckable(True)
         return made
 
-    def _reader_changed(self) -> None:
-        try:
-            self._controller.workspace.reader = check_reader_name(self.reader.text())
-        except InputError as error:
-            self.hint.setText(f"⚠ {error}")
-
-    def _reader_given(self, name: str) -> None:
+    def _reader_given(self, _name: str) -> None:
         """The reader is the same in drawing, correction and visual QA."""
-        self.reader.setText(name)
         if self.annotation.document is not None:
             self.annotation.open()
 
@@ -163,6 +171,45 @@ class AnnotateDock(QWidget):
         self.new_class.clear()
         self._fill()
         self.drawing.choose_class(name)
+
+    # --- files ----------------------------------------------------------------------------------
+    def choose_import(self) -> None:
+        """Ask for a file of annotations, and how to import it."""
+        with_reader(self._controller, self, self._choose_import)
+
+    def _choose_import(self) -> None:
+        path = QFileDialog.getOpenFileName(self, "Annotations to import", "", _FILES)[0]
+        if path:
+            self.import_file(Path(path))
+
+    def import_file(self, path: Path) -> None:
+        """Read a file of annotations, then ask what each of its classes becomes."""
+
+        def then(given: AnnotationImport) -> None:
+            document = self.annotation.document
+            if document is None:
+                return
+            asked = ImportDialog(given, self._controller.workspace.reader, len(document.snapshot),
+                                 self.window())  # fmt: skip
+            asked.chosen.connect(partial(self.annotation.take_import, given))
+            asked.finished.connect(asked.deleteLater)
+            asked.open()
+
+        with_reader(self._controller, self, lambda: self.annotation.read_file(path, then))
+
+    def _choose_export(self) -> None:
+        case = self._controller.workspace.case
+        if case is None:
+            return
+        given = str(Path.home() / f"{case.name}-{self.reader.text()}.geojson")
+        name = QFileDialog.getSaveFileName(self, "Export annotations", given, "*.geojson")[0]
+        if name:
+            path = Path(name)
+            self.annotation.export(path if path.suffix else path.with_suffix(".geojson"))
+
+    def _tell(self, words: str) -> None:
+        self.notice.setText(words)
+        self.notice.setVisible(bool(words))
 
     def _size_changed(self, value: int) -> None:
         self.drawing.brush_px = float(value)
@@ -192,6 +239,10 @@ class AnnotateDock(QWidget):
 
     def _show(self, *_: Any) -> None:
         document, space = self.annotation.document, self._controller.workspace
+        classes = document.snapshot.classes if document is not None else ()
+        if [known.name for known in classes] != list(self.class_buttons):  # imported, or undone
+            self._fill()
+            return
         for name, made in self.tool_buttons.items():
             made.setChecked(name == self.drawing.mode)
             made.setEnabled(space.case is not None)
@@ -200,6 +251,8 @@ class AnnotateDock(QWidget):
         for name, made in self.class_buttons.items():
             made.setChecked(name == self.drawing.label)
         self._show_counts()
+        self.import_button.setEnabled(space.case is not None)
+        self.export_button.setEnabled(document is not None and bool(len(document.snapshot)))
         self.undo.setEnabled(document is not None and bool(document.undo_title))
         self.redo.setEnabled(document is not None and bool(document.redo_title))
         undo, redo = (document.undo_title, document.redo_title) if document else ("", "")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
@@ -10,16 +11,20 @@ from superqt.utils import qdebounced
 
 from napari_mosaik.core import InputError, MosaikError
 from napari_mosaik.core.progress import map_progress
+from napari_mosaik.io.annotations import write_geojson
 from napari_mosaik.io.case import Case
+from napari_mosaik.view.formatting import count
 from napari_mosaik.view.layers import ANNOTATIONS_TITLE
 from napari_mosaik.view.retraining import retraining_lines
 from napari_mosaik.widgets.base.worker import Steps
 from napari_mosaik.widgets.base.workspace import LoopChange
+from napari_mosaik.workflow.annotation_import import AnnotationImport, How
 from napari_mosaik.workflow.annotations import (
     AnnotationResults,
     OpenAnnotations,
     annotation_results,
     retraining_effect,
+    shapes_to_export,
 )
 from napari_mosaik.workflow.recipe import read_recipe
 
@@ -37,13 +42,15 @@ IDLE_MS = 2000
 class Annotation(QObject):
     """Opens, saves and closes the annotation document; retrains and updates.
 
-    ``opened`` is emitted when a document was opened or closed, ``changed`` after each edit and
-    ``saved`` when the GeoJSON file was written.
+    ``opened`` is emitted when a document was opened or closed, ``changed`` after each edit,
+    ``saved`` when the GeoJSON file was written, and ``told`` with what an import, an export or a
+    save has done beside that.
     """
 
     opened = Signal()
     changed = Signal()
     saved = Signal()
+    told = Signal(str)
 
     def __init__(self, controller: CaseController) -> None:
         super().__init__(controller)
@@ -70,6 +77,7 @@ class Annotation(QObject):
         if case is None or "he" not in case.file.slides:
             self._controller.report(InputError("open a case with an H&E slide first"), "Annotate")
             return
+        self.told.emit("")
         self.close()
         try:
             self._opened = OpenAnnotations(case, self._controller.workspace.reader)
@@ -91,6 +99,7 @@ class Annotation(QObject):
 
     def _case_changed(self, case: Case | None, *_: Any) -> None:
         if case is not self._case and self.document is not None:
+            self.told.emit("")
             self.close()
             self.opened.emit()
 
@@ -112,13 +121,86 @@ class Annotation(QObject):
         if self._opened is None:
             return
         self._unsaved = False
-        work = partial(self._opened.save, self._opened.state())
-        self._controller.read(ANNOTATIONS_TITLE, work, lambda _: self.saved.emit())
+        opened, state = self._opened, self._opened.state()
+
+        def work() -> Path | None:
+            opened.save(state)
+            return opened.kept
+
+        self._controller.read(ANNOTATIONS_TITLE, work, self._saved)
+
+    def _saved(self, kept: Path | None) -> None:
+        if kept is not None:
+            line = "⚠ Another program had changed the annotations; its file is kept as"
+            self.told.emit(f"{line} {kept}")
+        self.saved.emit()
 
     def _write_now(self) -> None:
         assert self._opened is not None
+        self._save_soon.cancel()
         self._opened.save()
         self._unsaved = False
+        self._saved(self._opened.kept)
+
+    # --- files ----------------------------------------------------------------------------------
+    def read_file(self, path: Path, then: Callable[[AnnotationImport], None]) -> None:
+        """Read a file of annotations on a thread; *then* is called with what can be imported."""
+        if self.document is None:
+            self.open()
+        case = self._case
+        if case is None:
+            return
+
+        def read(given: AnnotationImport) -> None:
+            self.told.emit("")
+            then(given)
+
+        self.told.emit(f"Reading {path.name}…")
+        task = self._controller.read_for(case, "Import", lambda: AnnotationImport(case, path), read)
+        task.failed.connect(lambda _: self.told.emit(""))
+
+    def take_import(self, given: AnnotationImport, how: How) -> None:
+        """Import for the present reader, as one edit that can be undone."""
+        opened = self._opened
+        if opened is None or opened.case is not given.case:
+            return
+        try:
+            done = given.commit(opened, how)
+        except MosaikError as error:
+            self._controller.report(error, "Import")
+            return
+        self._save_soon.cancel()
+        self._unsaved = False
+        given.case.log(
+            "annotate import", slide=given.stain, reader=opened.reader, shapes=done.imported
+        )
+        lines = [f"{count(done.imported, 'annotation')} imported from {given.path.name}."]
+        if not done.imported:
+            lines = [f"Nothing imported: the annotations of {given.path.name} are here already."]
+        lines += [f"What was there before is kept in {path}" for path in done.copies]
+        self.told.emit("\n".join(lines))
+        self.saved.emit()
+
+    def export(self, path: Path) -> None:
+        """Write the annotations of the present reader as GeoJSON, on a thread."""
+        opened = self._opened
+        if opened is None:
+            return
+        state, case = opened.state(), opened.case
+
+        def work() -> tuple[int, list[str]]:
+            opened.save(state)
+            notes: list[str] = []
+            shapes = shapes_to_export(case, opened.stain, opened.reader, notes)
+            write_geojson(path, shapes, opened.lattice)
+            return len(shapes), notes
+
+        def then(answer: tuple[int, list[str]]) -> None:
+            number, notes = answer
+            lines = [f"{count(number, 'annotation')} exported to {path}"]
+            self.told.emit("\n".join([*lines, *(f"⚠ {note}" for note in notes)]))
+
+        self._controller.read_for(case, "Export", work, then)
 
     # --- the loop -------------------------------------------------------------------------------
     def retrain(self) -> Job | None:
@@ -129,7 +211,6 @@ class Annotation(QObject):
                 InputError("there are no annotations; draw some first"), "Retrain"
             )
             return None
-        self._save_soon.cancel()
         self._write_now()
         others = [
             p for p in self._controller.workspace.cohort if p.resolve() != case.root.resolve()
@@ -158,7 +239,11 @@ class Annotation(QObject):
         self._controller.refresh()
         line = f"Trained on {training['n_shapes']} annotations in {training['n_cases']} case(s)."
         self._controller.workspace.change = LoopChange(
-            (line, "Update stale results to see the effect.")
+            (
+                line,
+                *(f"⚠ {doubt}" for doubt in training["warnings"]),
+                "Update stale results to see the effect.",
+            )
         )
 
     def update(self) -> Job | None:

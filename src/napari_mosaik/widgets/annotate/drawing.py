@@ -17,6 +17,7 @@ from superqt.utils import qthrottled
 from napari_mosaik.annotate import (
     AnnotationDocument,
     Area,
+    TissueClass,
     lasso_polygon,
     rectangle_polygon,
     stroke_polygon,
@@ -26,6 +27,7 @@ from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.view.layers import ANNOTATIONS_TITLE, OUTLINE, annotation_layer
 from napari_mosaik.widgets.annotate.annotation import Annotation
+from napari_mosaik.widgets.base.reader import with_reader
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool, ToolMode
 from napari_mosaik.widgets.canvas.camera import visible_um
 from napari_mosaik.widgets.canvas.mouse import Pointer, affine_of
@@ -87,6 +89,11 @@ class Drawing(CanvasTool):
         self.viewer.scene.camera.events.connect(self.redraw)
 
     # --- on and off -----------------------------------------------------------------------------
+    def take(self, mode: str = "") -> None:
+        """Become the active tool, after the reader is known."""
+        take = super().take
+        with_reader(self.board.controller, self.viewer.window._qt_window, lambda: take(mode))
+
     def prepare(self, mode: str) -> bool:
         """Open the document of the case; False without one."""
         if self.annotation.document is None:
@@ -305,6 +312,7 @@ class AnnotationPicture:
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self.viewer = viewer
+        self._classes: tuple[TissueClass, ...] = ()
 
     def layer(self) -> Layer | None:
         """The layer, or None before the first annotation."""
@@ -366,7 +374,11 @@ class AnnotationPicture:
             layer.affine = slide.affine
             self.viewer.add_layer(layer)
             self.viewer.layers.selection.clear()
+            self._classes = tuple(classes)
             return
+        if tuple(classes) != self._classes:
+            layer.colormap = spec.as_layer_data()[1]["colormap"]
+            self._classes = tuple(classes)
         layer.data = pixels
         layer.scale, layer.translate = spec.place["scale"], spec.place["translate"]
         layer.affine = slide.affine

@@ -59,7 +59,8 @@ class Workspace:
     change
         What the last retraining changed.
     reader
-        Name of the reader who annotates, corrects and rates, until the window closes.
+        Name of the reader who annotates, corrects and rates, until the window closes; empty until
+        it was given.
     """
 
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
@@ -76,4 +77,4 @@ class Workspace:
     running: str = ""
     problem: Problem | None = None
     change: LoopChange | None = None
-    reader: str = "reader"
+    reader: str = ""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QListWidget, QListWidgetItem, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QListWidget, QListWidgetItem, QWidget
 
 from napari_mosaik.core import MosaikError, palette
 from napari_mosaik.core.catalogue import REFERENCE, VESSELS
@@ -17,6 +17,7 @@ from napari_mosaik.view.formatting import count
 from napari_mosaik.view.layers import LAYER_TITLES
 from napari_mosaik.view.objects import area_lines, object_lines, outline_lines
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
+from napari_mosaik.widgets.base.reader import ReaderField, with_reader
 from napari_mosaik.widgets.canvas.active_tool import ToolMode
 from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.widgets.canvas.keys import CANVAS, key_text
@@ -114,8 +115,7 @@ class CorrectPanel(QWidget):
         self._walk = _group(row(self.previous, self.next, self.place_line))
         self.target = QComboBox()
         self.target.addItems(list(CHOICES))
-        self.reader = QLineEdit(self._controller.workspace.reader)
-        self.reader.setToolTip("Each reader has a separate record; use a pseudonym")
+        self.reader = ReaderField(self._controller)
         self.buttons = {
             name: button(mode.title, partial(self.toggle, name), mode.hint)
             for name, mode in CorrectTool.modes.items()
@@ -184,7 +184,6 @@ class CorrectPanel(QWidget):
 
     def _connect(self) -> None:
         self.target.currentTextChanged.connect(self.stop)
-        self.reader.editingFinished.connect(self._reader_changed)
         self.tool.changed.connect(self._show)
         self.tool.clicked.connect(self._clicked)
         self.tool.drawn.connect(self._drawn)
@@ -228,11 +227,16 @@ class CorrectPanel(QWidget):
             self.tool.take(mode)
 
     def start(self, mode: str = "select") -> None:
-        """Open the record of the chosen reader in the background, then start the tool."""
+        """Ask for the reader where none was given, then open the record and start the tool."""
+        self.reader.take()
+        with_reader(self._controller, self, partial(self._start, mode))
+
+    def _start(self, mode: str) -> None:
         case = self._controller.workspace.case
         if case is None or self._busy:
             return
-        target, reader, frame = self.name, self.reader.text().strip(), CORRECTED_FRAMES[self.name]
+        target, frame = self.name, CORRECTED_FRAMES[self.name]
+        reader = self._controller.workspace.reader
         self.tool.take(mode)  # at once: what is drawn before the record is open is kept
         self._board.show_slide(frame)
         self._busy = True
@@ -287,11 +291,7 @@ class CorrectPanel(QWidget):
         """Leave the viewer as it was found; called when the window closes."""
         self.stop()
 
-    def _reader_changed(self) -> None:
-        self._controller.workspace.reader = self.reader.text().strip()
-
     def _reader_given(self, name: str) -> None:
-        self.reader.setText(name)
         if self.session is not None and name != log_of(self.session).reader:
             self.stop()
 

@@ -18,6 +18,7 @@ from napari_mosaik.view.layers import LAYER_TITLES
 from napari_mosaik.view.report.content import qa_line
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
+from napari_mosaik.widgets.base.reader import ReaderField, with_reader
 from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.widgets.canvas.keys import bind_widget_keys, key_text
 from napari_mosaik.widgets.canvas.link import square_lines
@@ -57,9 +58,7 @@ class VisualQaPanel(QWidget):
         self._past: list[tuple[str, int]] = []
         self.target = QComboBox()
         self.target.addItems(list(_CHOICES))
-        self.reader = QLineEdit(self._controller.workspace.reader)
-        self.reader.setToolTip("Each reader has a separate record; use a pseudonym")
-        self.reader.editingFinished.connect(self._reader_changed)
+        self.reader = ReaderField(self._controller)
         self.begin = button("Start visual QA", self.start, "Starts or resumes your visual QA")
         self.question = wrapped_label(bold=True)
         self.right = button(
@@ -117,22 +116,24 @@ class VisualQaPanel(QWidget):
                 spacing=6,
             )
         )
-        self._controller.workspace.events.case.connect(self.stop)
-        self._controller.workspace.events.reader.connect(lambda name: self.reader.setText(name))
+        events = self._controller.workspace.events
+        for event in (events.case, events.reader):
+            event.connect(self.stop)
         self._show()
-
-    def _reader_changed(self) -> None:
-        self._controller.workspace.reader = self.reader.text().strip()
 
     # --- beginning and ending -------------------------------------------------------------------
     def start(self) -> None:
-        """Open visual QA of the chosen segmentation in the background."""
+        """Ask for the reader where none was given, then open visual QA in the background."""
+        self.reader.take()
+        with_reader(self._controller, self, self._start)
+
+    def _start(self) -> None:
         case = self._controller.workspace.case
         if case is None:
             return
         self.stop()
         target, frame = _CHOICES[self.target.currentText()]
-        reader = self.reader.text().strip()
+        reader = self._controller.workspace.reader
 
         def work() -> tuple[Any, ...]:
             from napari_mosaik.workflow.segmentation_qa import SegmentationQa

@@ -1,0 +1,219 @@
+"""Annotations of another program come in through a table of classes; the reader is asked once."""
+
+import json
+
+import pytest
+from qtpy.QtWidgets import QApplication
+
+from napari_mosaik.annotate import open_document, rectangle_polygon
+from napari_mosaik.widgets.annotate.import_dialog import ImportDialog
+from napari_mosaik.widgets.base.reader import ReaderQuestion
+
+pytestmark = pytest.mark.gui
+
+
+def a_file(folder, *classes, name="he.geojson", extra=()):
+    """GeoJSON with a square of 100 pixels per class."""
+    features = [
+        {
+            "type": "Feature",
+            "id": f"s{i}",
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [
+                    [[x, 50], [x + 100, 50], [x + 100, 150], [x, 150], [x, 50]]
+                    for x in (50 + 120 * i,)
+                ][0:1],
+            },
+            "properties": {"objectType": "annotation", "classification": {"name": label}},
+        }
+        for i, label in enumerate(classes)
+    ]
+    path = folder / name
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [*features, *extra]}))
+    return path
+
+
+@pytest.fixture
+def case(dock, opened, fresh_case):
+    """A case that nobody has annotated, open in the dock."""
+    (fresh_case / "annotations" / "he.geojson").unlink(missing_ok=True)
+    return opened(dock, fresh_case)
+
+
+def shown(qtbot, dock, kind=ImportDialog):
+    """The dialog of a kind that is open."""
+    found = lambda: [one for one in dock.window().findChildren(kind) if one.isVisible()]  # noqa: E731
+    qtbot.waitUntil(lambda: bool(found()) or dock.workspace.problem is not None)
+    assert dock.workspace.problem is None, dock.workspace.problem
+    return found()[0]
+
+
+def test_each_class_is_mapped_in_a_table_and_the_import_can_be_undone(qtbot, dock, case, tmp_path):
+    cell = {"type": "Feature", "id": "c", "geometry": None, "properties": {"objectType": "cell"}}
+    names = ("Tumor", "Necrosis", "Ignore*", "stroma")
+    dock.annotate.import_file(a_file(tmp_path, *names, extra=[cell]))
+    asked = shown(qtbot, dock)
+    words = {name: choice.currentText() for name, choice in asked.choices.items()}
+    assert words == {
+        "Ignore*": "Exclude",
+        "Necrosis": "Exclude",
+        "Tumor": "neoplastic",
+        "stroma": "non-neoplastic",
+    }
+    assert "cell" in asked.doubts.toPlainText()
+    assert asked.summary.text() == "2 shapes imported, 2 excluded."
+    necrosis = asked.choices["Necrosis"]
+    assert asked.choices["Tumor"].findText("New class: Tumor") < 0
+    necrosis.setCurrentText("New class: Necrosis")
+    assert asked.summary.text() == "3 shapes imported, 1 excluded."
+    assert set(asked.takes) == {""}
+    asked.takes[""].click()
+
+    document = dock.annotate.annotation.document
+    counts = document.snapshot.count_by_class()
+    assert (counts["neoplastic"], counts["non-neoplastic"], counts["Necrosis"]) == (1, 1, 1)
+    assert "3 annotations imported from he.geojson" in dock.annotate.notice.text()
+    assert len(case.annotations("he")) == 3
+    qtbot.waitUntil(lambda: "Necrosis" in dock.annotate.class_buttons)
+    dock.annotate.undo.click()
+    assert len(document.snapshot) == 0
+    dock.annotate.redo.click()
+    assert len(open_document(case.root / "journal" / "reader.jsonl").snapshot) == 3
+
+
+def test_shapes_of_the_reader_are_replaced_with_a_copy_or_added_to(qtbot, dock, case, tmp_path):
+    dock.show_annotate()
+    panel = dock.annotate
+    document = panel.annotation.document
+    panel.drawing.commit(rectangle_polygon((10.0, 10.0), (20.0, 20.0)))
+    panel.import_file(a_file(tmp_path, "Tumor"))
+    asked = shown(qtbot, dock)
+    assert set(asked.takes) == {"replace", "add"}
+    asked.cancel.click()
+    assert len(document.snapshot) == 1
+
+    panel.import_file(a_file(tmp_path, "Tumor"))
+    shown(qtbot, dock).takes["add"].click()
+    assert len(document.snapshot) == 2
+    panel.import_file(a_file(tmp_path, "Stroma", name="other.geojson"))
+    shown(qtbot, dock).takes["replace"].click()
+    assert [shape.label for shape in document.shapes] == ["non-neoplastic"]
+    copy = next((case.root / "annotations").glob("he-*.geojson"))
+    assert str(copy) in panel.notice.text()
+    assert len(json.loads(copy.read_text())["features"]) == 2
+    panel.undo.click()
+    assert len(document.snapshot) == 2
+
+
+def test_nothing_can_be_imported_while_every_class_is_excluded(qtbot, dock, case, tmp_path):
+    dock.annotate.import_file(a_file(tmp_path, "Ignore*"))
+    asked = shown(qtbot, dock)
+    assert not asked.takes[""].isEnabled()
+    assert "Choose a class" in asked.summary.text()
+    asked.cancel.click()
+
+
+def test_a_file_that_cannot_be_read_is_named_and_nothing_is_asked(qtbot, dock, case, tmp_path):
+    path = tmp_path / "points.geojson"
+    path.write_text('{"type": "FeatureCollection", "features": []}')
+    dock.annotate.import_file(path)
+    qtbot.waitUntil(lambda: dock.workspace.problem is not None)
+    assert "points.geojson" in dock.workspace.problem.sentence
+    assert not dock.window().findChildren(ImportDialog)
+    assert not dock.annotate.notice.isVisible()
+
+
+def test_an_export_holds_what_the_reader_has_drawn(qtbot, dock, case, tmp_path):
+    dock.show_annotate()
+    dock.annotate.drawing.commit(rectangle_polygon((10.0, 10.0), (200.0, 200.0)))
+    path = tmp_path / "out.geojson"
+    dock.annotate.annotation.export(path)
+    qtbot.waitUntil(lambda: "1 annotation exported" in dock.annotate.notice.text())
+    (feature,) = json.loads(path.read_text())["features"]
+    assert feature["properties"]["classification"]["name"] == "neoplastic"
+
+
+def test_a_copy_of_a_file_that_another_program_changed_is_named(qtbot, dock, case):
+    dock.show_annotate()
+    annotation = dock.annotate.annotation
+    dock.annotate.drawing.commit(rectangle_polygon((10.0, 10.0), (200.0, 200.0)))
+    annotation.save()
+    file = case.annotations_path("he")
+    qtbot.waitUntil(lambda: file.is_file() and annotation.saved_words == "Saved")
+    qtbot.waitUntil(lambda: not dock.controller._tasks)
+    file.write_text('{"type": "FeatureCollection", "features": []}')
+    annotation.save()
+    qtbot.waitUntil(lambda: "its file is kept" in dock.annotate.notice.text())
+    assert str(next(file.parent.glob("he-*.geojson"))) in dock.annotate.notice.text()
+
+
+@pytest.mark.parametrize("act", ["draw", "correct", "rate"])
+def test_the_reader_is_asked_once_and_is_the_same_everywhere(qtbot, dock, opened, own_cohort, act):
+    opened(dock, own_cohort)
+    dock.workspace.reader = ""
+    begin = {
+        "draw": dock.show_annotate,
+        "correct": dock.correct.start,
+        "rate": dock.visual_qa.start,
+    }[act]
+    begin()
+    asked = shown(qtbot, dock, ReaderQuestion)
+    assert dock.canvas.active_tool is None
+    asked.name.setCurrentText("  ")
+    asked.accept()
+    assert "not a valid reader name" in asked.why.text()
+    asked.name.setCurrentText("Dr. Müller")
+    asked.accept()
+    assert dock.workspace.reader == dock.annotate.reader.text() == dock.visual_qa.reader.text()
+    session = {
+        "draw": lambda: dock.annotate.annotation.document,
+        "correct": lambda: dock.correct.session,
+        "rate": lambda: dock.visual_qa.session,
+    }[act]
+    qtbot.waitUntil(lambda: session() is not None)
+    QApplication.processEvents()
+    dock.show_annotate()
+    dock.correct.start()
+    assert not [one for one in dock.window().findChildren(ReaderQuestion) if one.isVisible()]
+    qtbot.waitUntil(lambda: dock.correct.session is not None)
+
+
+def test_who_does_not_say_who_reads_does_not_draw(qtbot, dock, case):
+    dock.workspace.reader = ""
+    dock.show_annotate()
+    shown(qtbot, dock, ReaderQuestion).reject()
+    assert dock.annotate.annotation.document is None
+    assert dock.canvas.active_tool is None
+
+
+def test_a_second_reader_starts_blind(dock, case):
+    dock.show_annotate()
+    dock.annotate.drawing.commit(rectangle_polygon((10.0, 10.0), (200.0, 200.0)))
+    dock.annotate.reader.setText("王")
+    dock.annotate.reader.editingFinished.emit()
+    assert len(dock.annotate.annotation.document.snapshot) == 0
+    assert dock.correct.reader.text() == "王"
+
+
+def test_a_new_class_is_drawn_in_its_colour_though_the_layer_was_there(qtbot, dock, case, tmp_path):
+    dock.show_annotate()
+    dock.annotate.drawing.commit(rectangle_polygon((10.0, 10.0), (200.0, 200.0)))
+    qtbot.waitUntil(lambda: "Annotations" in dock.viewer.layers)
+    dock.annotate.import_file(a_file(tmp_path, "Necrosis"))
+    asked = shown(qtbot, dock)
+    asked.choices["Necrosis"].setCurrentText("New class: Necrosis")
+    asked.takes["add"].click()
+    layer = dock.viewer.layers["Annotations"]
+    qtbot.waitUntil(lambda: 4 in layer.data)
+    colours = layer.colormap.map(4)
+    assert colours.any()
+    assert tuple(colours) != tuple(layer.colormap.map(1))
+
+
+def test_doubts_of_a_retraining_are_listed(qtbot, dock, case, tmp_path):
+    annotation = dock.annotate.annotation
+    dock.show_annotate()
+    training = {"n_shapes": 2, "n_cases": 1, "warnings": ["nothing is annotated as 'neoplastic'"]}
+    annotation._retrained((None, training))
+    assert "⚠ nothing is annotated as 'neoplastic'" in dock.annotate.change.text()
