@@ -135,6 +135,18 @@ class OpenAnnotations:
         own = {self._journal.path: (size, shapes)}
         self.kept = _write(self.case, self.stain, self.lattice, {**self._read_others(), **own})
 
+    def export(
+        self, path: Path, state: tuple[tuple[AnnotatedShape, ...], int], notes: list[str]
+    ) -> int:
+        """Write the shapes of this reader alone as GeoJSON; their number.
+
+        *notes* receives the doubts about them.
+        """
+        self.save(state)
+        shapes = shapes_to_export(self.case, self.stain, self.reader, notes)
+        write_geojson(path, shapes, self.lattice)
+        return len(shapes)
+
     def _read_others(self) -> dict[Path, tuple[int, tuple[AnnotatedShape, ...]]]:
         for path in reader_files(self.case.root / "journal"):
             size = path.stat().st_size

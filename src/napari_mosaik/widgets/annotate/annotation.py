@@ -11,7 +11,6 @@ from superqt.utils import qdebounced
 
 from napari_mosaik.core import InputError, MosaikError
 from napari_mosaik.core.progress import map_progress
-from napari_mosaik.io.annotations import write_geojson
 from napari_mosaik.io.case import Case
 from napari_mosaik.view.formatting import count
 from napari_mosaik.view.layers import ANNOTATIONS_TITLE
@@ -24,7 +23,6 @@ from napari_mosaik.workflow.annotations import (
     OpenAnnotations,
     annotation_results,
     retraining_effect,
-    shapes_to_export,
 )
 from napari_mosaik.workflow.recipe import read_recipe
 
@@ -186,21 +184,18 @@ class Annotation(QObject):
         opened = self._opened
         if opened is None:
             return
-        state, case = opened.state(), opened.case
+        state = opened.state()
 
         def work() -> tuple[int, list[str]]:
-            opened.save(state)
             notes: list[str] = []
-            shapes = shapes_to_export(case, opened.stain, opened.reader, notes)
-            write_geojson(path, shapes, opened.lattice)
-            return len(shapes), notes
+            return opened.export(path, state, notes), notes
 
         def then(answer: tuple[int, list[str]]) -> None:
             number, notes = answer
             lines = [f"{count(number, 'annotation')} exported to {path}"]
             self.told.emit("\n".join([*lines, *(f"⚠ {note}" for note in notes)]))
 
-        self._controller.read_for(case, "Export", work, then)
+        self._controller.read_for(opened.case, "Export", work, then)
 
     # --- the loop -------------------------------------------------------------------------------
     def retrain(self) -> Job | None:
