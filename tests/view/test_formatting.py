@@ -94,3 +94,8 @@ def test_the_line_says_what_is_missing_and_leaves_out_what_was_not_computed():
     )
     assert tile_line(TileReading(4)) == "tile 4"
     assert "nan" not in tile_line(TileReading(5, measured=1.0, predicted=nan))
+
+
+def test_an_optical_density_states_its_base():
+    assert number(0.4271, "OD") == "0.427\N{NO-BREAK SPACE}OD (natural)"
+    assert number(0.4271, "OD10") == "0.427\N{NO-BREAK SPACE}OD (base 10)"

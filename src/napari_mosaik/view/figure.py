@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError, palette
+from napari_mosaik.view.formatting import unit_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,7 @@ def separate_labels(figure: Figure, axes: Axes) -> None:
 
 def axis_label(words: str, unit: str = "") -> str:
     """The label with its unit in brackets; dimensionless quantities have none."""
-    return words if unit in ("", "1") else f"{words} [{unit}]"
+    return words if unit in ("", "1") else f"{words} [{unit_words(unit)}]"
 
 
 def note(axes: Axes, text: str) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "percent",
     "tile_line",
     "title_of",
+    "unit_words",
     "uptake_name",
 ]
 
@@ -56,7 +57,13 @@ def number(
     text = _grouped(f"{int(float(value))}") if exact else _significant(float(value), digits)
     if unit == "°":
         return f"{text}°"
-    return text if unit in ("", "1") else f"{text}{_SPACE}{unit}"
+    return text if unit in ("", "1") else f"{text}{_SPACE}{unit_words(unit)}"
+
+
+def unit_words(unit: str) -> str:
+    """A unit in words; of an optical density with its base, "" if dimensionless."""
+    words = {"1": "", "OD": "OD (natural)", "OD10": "OD (base 10)"}
+    return words.get(unit, unit)
 
 
 def _significant(value: float, digits: int) -> str:

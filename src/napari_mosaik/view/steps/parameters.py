@@ -17,7 +17,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.view import maps
 from napari_mosaik.view.case_results import CaseResults
-from napari_mosaik.view.formatting import count, heading
+from napari_mosaik.view.formatting import count, heading, unit_words
 from napari_mosaik.view.report.html import ReportTable
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.step_view import PanelKind, StepView
@@ -41,7 +41,7 @@ def _report(results: CaseResults) -> list[ReportTable]:
         known = values[np.isfinite(values)]
         quartiles = np.percentile(known, (25, 50, 75)) if known.size else (None, None, None)
         unit = table.unit(name)
-        rows.append((heading(name), "" if unit == "1" else unit, *quartiles, int(known.size)))
+        rows.append((heading(name), unit_words(unit), *quartiles, int(known.size)))
     columns = ("parameter", "unit", "lower quartile", "median", "upper quartile", "tiles")
     return [ReportTable("Tile parameters", columns, tuple(rows))]
 

@@ -97,7 +97,7 @@ def _vessel_line(results: CaseResults) -> str:
         reasons = (f"{n} {reason}" for reason, n in excluded.items() if n)
         lines.append("excluded: " + ", ".join(reasons))
     source = _STAIN_SOURCES[staining["stains"]["source"]]
-    lines.append(f"{source}; wall from DAB {staining['threshold_od']:.2f} OD")
+    lines.append(f"{source}; wall from DAB {number(staining['threshold_od'], 'OD')}")
     return "\n".join([*lines, *staining["warnings"]])
 
 
