@@ -11,7 +11,7 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QDockWidget, QFrame, QMessageBox, QTabWidget, QVBoxLayout, QWidget
 
-from napari_mosaik.core.catalogue import VESSELS
+from napari_mosaik.core.catalogue import PREDICTION, VESSELS
 from napari_mosaik.view.formatting import count, duration
 from napari_mosaik.view.presentation import outdated_by
 from napari_mosaik.widgets.annotate.annotate_dock import AnnotateDock
@@ -23,8 +23,8 @@ from napari_mosaik.widgets.base.controls import (
     button,
     calm_wheel,
     column,
-    row,
     scrolled,
+    show_field,
     wrapped_label,
 )
 from napari_mosaik.widgets.base.workspace import Workspace
@@ -42,7 +42,7 @@ from napari_mosaik.widgets.pages.case_page import CasePage
 from napari_mosaik.widgets.pages.inspector import TileInspector
 from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_of
 from napari_mosaik.widgets.pages.preview import LivePreview
-from napari_mosaik.widgets.pages.review import ReviewPanel
+from napari_mosaik.widgets.pages.review import ReportButton, ReviewPanel
 from napari_mosaik.widgets.pages.stain_picker import StainPicker
 from napari_mosaik.workflow.steps import STEPS, maker_of
 
@@ -110,7 +110,7 @@ class MosaikDock(QWidget):
         self.slide_view = SlideView(self.viewer)
         view = QWidget()
         view.setLayout(column(self.slide_view, _line(), self.view_tools))
-        self.tabs.addTab(scrolled(view), "View")
+        self.view_tab = self.tabs.addTab(scrolled(view), "View")
         self.review = ReviewPanel(self.controller, self.side_by_side)
         self.visual_qa = VisualQaPanel(self.board)
         self.correct = CorrectPanel(self.canvas)
@@ -147,9 +147,10 @@ class MosaikDock(QWidget):
             page.run.connect(self.controller.run_steps)
             page.cancel.connect(self.controller.cancel)
             page.show_layers.connect(self.board.show_steps)
-            page.needs_case.connect(self.case_page.open_missing)
+            page.needs_case.connect(self._give_missing)
             page.preview.connect(self._preview)
             page.confirm_reset = self._confirm_reset
+        self.case_page.measure.connect(self._measure_pixel)
         self.preview.message_changed.connect(self._previewed)
         self.canvas.events.active_tool.connect(self._tool_changed)
 
@@ -200,6 +201,18 @@ class MosaikDock(QWidget):
         """The annotation tools."""
         self.tabs.setCurrentIndex(self.annotate_tab)
         self.annotate.drawing.take("brush")
+
+    def _give_missing(self, keys: set[str]) -> None:
+        """Go to the field of what is missing: a file, a pixel size, the record or a predictor."""
+        if not self.case_page.open_missing(keys):
+            page = self.pages[maker_of(PREDICTION).page]
+            page.set_open(True)
+            show_field(page.panel.train)  # type: ignore[attr-defined]
+
+    def _measure_pixel(self, stain: str) -> None:
+        """The slide without pixel size alone on the canvas, and the field for a known length."""
+        self.tabs.setCurrentIndex(self.view_tab)
+        self.view_tools.calibrate(stain)
 
     def _tool_changed(self, tool: CanvasTool | None) -> None:
         """Show the panel of manual correction, which a key starts from anywhere."""
@@ -341,10 +354,9 @@ class _Header(QWidget):
             controller.run_missing,
             "Runs all steps that are stale or were not run, in order",
         )
+        self.report = ReportButton(controller, self.run_all)
         self.counts = wrapped_label(small=True)
-        self.setLayout(
-            column(self.title, self.checklist, row(self.run_all, 1), self.counts, spacing=3)
-        )
+        self.setLayout(column(self.title, self.checklist, self.report, self.counts, spacing=3))
 
     def show_case(self) -> None:
         """Show the open case."""

@@ -33,7 +33,7 @@ from napari_mosaik.workflow.relink import lost_files
 from napari_mosaik.workflow.step import Step, StepStatus, Word
 from napari_mosaik.workflow.steps import STEPS, maker_of
 
-__all__ = ["CaseStatus", "case_status", "cohort_line", "step_status"]
+__all__ = ["CaseStatus", "case_status", "cohort_line", "given_sources", "step_status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +98,11 @@ def cohort_line(root: Path) -> str:
         all((case.store.folder(one) / "origin.json").is_file() for one in step.writes)
         for step in STEPS
     ]
-    given = {source.name for source in defined_sources() if case.file.paths(source.key or "pet")}
+    given = {_key(source) for source in defined_sources() if case.file.paths(source.key or "pet")}
     waits = (
         step.title
         for step, done in zip(STEPS, stored, strict=True)
-        if not done and given.issuperset(_given_kinds(step))
+        if not done and given.issuperset(given_sources(step) - {INJECTION.name})
     )
     state = f"{sum(stored)} of {len(STEPS)} steps" if any(stored) else "not run"
     coming = next(waits, "")
@@ -110,15 +110,19 @@ def cohort_line(root: Path) -> str:
     return " · ".join([name, case.patient, state, *([f"next: {coming}"] if coming else [])])
 
 
-def _given_kinds(step: Step[Any]) -> set[str]:
-    """Names of the slides and the PET that a step needs, directly or through other steps."""
-    names: set[str] = set()
+def _key(source: Source) -> str:
+    return source.key or source.name
+
+
+def given_sources(step: Step[Any]) -> set[str]:
+    """What a step needs from the user, directly or through others: "he", "pet", "injection"..."""
+    keys: set[str] = set()
     for entry in step.reads:
         if isinstance(entry, Artifact):
-            names |= _given_kinds(maker_of(entry))
-        elif entry.kind in ("slide", "pet"):
-            names.add(entry.name)
-    return names
+            keys |= given_sources(maker_of(entry))
+        elif entry.kind in ("slide", "pet", "injection"):
+            keys.add(_key(entry))
+    return keys
 
 
 def step_status(case: Case, step: Step[Any], params: Params) -> StepStatus:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, Signal
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QGuiApplication
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -46,12 +46,15 @@ __all__ = [
     "fill_table",
     "row",
     "scrolled",
+    "show_field",
     "shrinkable",
     "table_of",
     "wrapped_label",
 ]
 
 _STEPS = 1000
+_SETTLED_MS = 50
+"""A page that has just been unfolded has its final size after this."""
 
 
 class JobBar(QWidget):
@@ -262,6 +265,23 @@ def scrolled(widget: QWidget) -> QScrollArea:
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     return area
+
+
+def show_field(field: QWidget) -> None:
+    """Give a field the focus and scroll to it, once the page around it has its new size."""
+
+    def show() -> None:
+        parent = field.parentWidget()
+        while parent is not None and not isinstance(parent, QScrollArea):
+            parent = parent.parentWidget()
+        if parent is not None:
+            parent.ensureWidgetVisible(field)
+        field.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    timer = QTimer(field)
+    timer.setSingleShot(True)
+    timer.timeout.connect(show)
+    timer.start(_SETTLED_MS)
 
 
 class Collapsible(QWidget):

@@ -10,6 +10,7 @@ from napari.layers import Layer
 from napari_mosaik.core import palette
 from napari_mosaik.view.maps import difference_layer, uptake_layers
 from napari_mosaik.view.spec import LayerSpec, placement_um
+from napari_mosaik.widgets.base.figure_view import theme_colours
 from napari_mosaik.widgets.canvas.camera import fit
 from napari_mosaik.widgets.canvas.layer_board import fast_removal
 from napari_mosaik.widgets.canvas.layout import Layout
@@ -40,6 +41,7 @@ class SideBySide(Layout):
         self._marks: list[Layer] = []
         self.workspace.events.tile.connect(self._mark)
         self.workspace.events.tile_data.connect(self._rebuild)
+        self.viewer.events.theme.connect(self._rebuild)
         self.board.scaled.connect(self._rescale)
 
     def specs(self) -> list[LayerSpec]:
@@ -127,7 +129,7 @@ class SideBySide(Layout):
                 "size": 0.001,
                 "face_color": "transparent",
                 "border_color": "transparent",
-                "text": {"string": [title], "color": "white", "size": 9},
+                "text": {"string": [title], "color": theme_colours()[0], "size": 9},
                 **common,
             },
             "points",

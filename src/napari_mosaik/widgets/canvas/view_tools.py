@@ -17,7 +17,14 @@ from qtpy.QtWidgets import (
 
 from napari_mosaik.view.measurements import MAGNIFICATIONS
 from napari_mosaik.view.orientation import Turn
-from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
+from napari_mosaik.widgets.base.controls import (
+    Collapsible,
+    button,
+    column,
+    row,
+    show_field,
+    wrapped_label,
+)
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool
 from napari_mosaik.widgets.canvas.keys import CANVAS, SHORTCUTS, key_text, show_shortcuts
 from napari_mosaik.widgets.canvas.overview_map import OverviewMap
@@ -51,6 +58,7 @@ class ViewTools(QWidget):
         self.composite = Composite(link)
         self.ruler = link.tool(Ruler)
         self.calibration = Calibration(link)
+        self.calibration_fold = Collapsible("Pixel size calibration", self.calibration)
         self.readout = wrapped_label()
         self.map_button = _toggle("Overview map", self.map.toggle, "overview map")
         self.quad_button = _toggle("2 × 2 linked views", self.quad_view.toggle, "quad view")
@@ -120,13 +128,19 @@ class ViewTools(QWidget):
                 self.hint,
                 self.list,
                 row(self.delete, self.delete_all, self.copy, 1),
-                Collapsible("Pixel size calibration", self.calibration),
+                self.calibration_fold,
                 row(self.help_button, 1),
                 1,
                 margin=4,
                 spacing=6,
             )
         )
+
+    def calibrate(self, stain: str) -> None:
+        """Measure the pixel size of a slide of the open case."""
+        self.calibration_fold.set_open(True)
+        self.calibration.begin_stain(stain)
+        show_field(self.calibration.length)
 
     def _case_changed(self, *_: Any) -> None:
         opened = self._link.workspace.case is not None

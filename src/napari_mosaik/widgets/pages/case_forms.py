@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtCore import QSignalBlocker, QUrl, Signal
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QFrame, QLineEdit, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QFrame,
+    QLineEdit,
+    QPushButton,
+    QStyle,
+    QWidget,
+)
 
 from napari_mosaik.core import InjectionRecord, InputError, MissingPixelSize, MosaikError
 from napari_mosaik.core.catalogue import STAIN_TITLES
@@ -20,7 +30,14 @@ from napari_mosaik.core.text import typed_number
 from napari_mosaik.io.case import Case, CaseFile, PetEntry, SlideEntry
 from napari_mosaik.io.profiles import profile_named, profiles_file, read_profiles
 from napari_mosaik.widgets.base.case_controller import missing_sources
-from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
+from napari_mosaik.widgets.base.controls import (
+    Collapsible,
+    button,
+    column,
+    row,
+    show_field,
+    wrapped_label,
+)
 from napari_mosaik.workflow.suv import (
     field_problem,
     injection_record,
@@ -38,6 +55,7 @@ __all__ = [
     "InjectionForm",
     "NewCaseForm",
     "PixelSizeField",
+    "has_profiles",
 ]
 
 
@@ -53,7 +71,7 @@ def _all_files() -> str:
 
 
 class FileField(QWidget):
-    """A path, typed or chosen in a dialogue."""
+    """A path, typed, dropped or chosen in a dialogue; *about* explains it."""
 
     changed = Signal()
 
@@ -62,27 +80,40 @@ class FileField(QWidget):
         caption: str,
         pattern: Callable[[], str] = _all_files,
         *,
-        folder: bool = False,
+        takes: str = "file or folder",
+        about: str = "",
     ) -> None:
         super().__init__()
-        self._caption, self._pattern, self._folder = caption, pattern, folder
+        self._caption, self._pattern = caption, pattern
         self.edit = QLineEdit()
-        self.edit.setPlaceholderText("folder" if folder else "file")
+        self.edit.setPlaceholderText(takes)
+        self.edit.setToolTip(about)
         self.edit.textChanged.connect(self.changed)
-        choose = button("…", self._choose, caption)
-        choose.setFixedWidth(28)
-        layout = row(self.edit, choose, spacing=2)
-        self.setLayout(layout)
+        buttons: list[QWidget] = []
+        if "file" in takes:
+            buttons.append(button("…", self._choose, f"{caption}: choose a file"))
+        if "folder" in takes:
+            buttons.append(button("", self._choose_folder, f"{caption}: choose a folder"))
+            style = self.style()
+            assert style is not None
+            icon = style.standardIcon(QStyle.StandardPixmap.SP_DirIcon)
+            cast("QPushButton", buttons[-1]).setIcon(icon)
+        for one in buttons:
+            one.setFixedWidth(28)
+        self.setLayout(row(self.edit, *buttons, spacing=2))
 
     def text(self) -> str:
-        """The path as entered."""
-        return self.edit.text().strip()
+        """The path as entered; a file that was dropped from another window has an address."""
+        text = self.edit.text().strip()
+        return QUrl(text).toLocalFile() if text.startswith("file:") else text
 
     def _choose(self) -> None:
-        if self._folder:
-            path = QFileDialog.getExistingDirectory(self, self._caption)
-        else:
-            path = QFileDialog.getOpenFileName(self, self._caption, "", self._pattern())[0]
+        self._take(QFileDialog.getOpenFileName(self, self._caption, "", self._pattern())[0])
+
+    def _choose_folder(self) -> None:
+        self._take(QFileDialog.getExistingDirectory(self, self._caption))
+
+    def _take(self, path: str) -> None:
         if path:
             self.edit.setText(path)
 
@@ -106,12 +137,22 @@ class NewCaseForm(QFrame):
         super().__init__()
         self._refuse = refuse
         self.setFrameShape(QFrame.Shape.StyledPanel)
-        self.folder = FileField("Folder for the new case", folder=True)
+        self.folder = FileField(
+            "Folder for the new case",
+            takes="folder",
+            about="An empty folder for the results; slides and PET stay where they are",
+        )
         self.patient = QLineEdit()
         self.patient.setPlaceholderText("pseudonym, never the name")
-        self.slides = {s: FileField(f"{STAIN_TITLES[s]} slide", slide_filter) for s in STAIN_TITLES}
+        self.patient.setToolTip(
+            "The same for all cases of a patient, which then never train and test one another"
+        )
+        self.slides = {
+            s: FileField(f"{STAIN_TITLES[s]} slide", slide_filter, about=_SLIDE_ABOUT[s])
+            for s in STAIN_TITLES
+        }
         self.pixels = {s: PixelSizeField() for s in STAIN_TITLES}
-        self.pet = FileField("microPET image")
+        self.pet = FileField("microPET image", about=_PET_ABOUT)
         form = QFormLayout()
         form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         form.addRow("Folder", self.folder)
@@ -123,7 +164,11 @@ class NewCaseForm(QFrame):
         self.create_button = button("Create case", self._create)
         self.setLayout(
             column(
-                wrapped_label("New case from slides", bold=True), form, self.create_button, margin=6
+                wrapped_label("New case from slides", bold=True),
+                wrapped_label(_NEW_ABOUT, small=True),
+                form,
+                self.create_button,
+                margin=6,
             )
         )
 
@@ -137,6 +182,10 @@ class NewCaseForm(QFrame):
         free = [stain for stain, field in self.slides.items() if not field.text()]
         stain = named if named in free else next(iter(free), "he")
         self.slides[stain].edit.setText(str(path))
+
+    def ask(self) -> None:
+        """Go to the first field."""
+        show_field(self.folder.edit)
 
     def _create(self) -> None:
         try:
@@ -158,6 +207,19 @@ class NewCaseForm(QFrame):
         pet = self.pet.text() and PetEntry(paths=(existing(self.pet.text(), "PET file"),))
         patient = self.patient.text().strip() or "unknown patient"
         return root, CaseFile(name=root.name, patient=patient, slides=entries, pet=pet or None)
+
+
+_NEW_ABOUT = (
+    "One slide is enough; leave empty what there is not. A pixel size is needed only for a slide "
+    "whose file states none: it can also be measured on the slide later."
+)
+_SLIDE_ABOUT = {
+    "he": "Tissue classes and nuclei are taken from H&E; a file, or the folder of an OME-Zarr or "
+    "DICOM slide",
+    "cd34": "Vessels are taken from CD34; all sections and the PET are registered to it",
+    "caix": "The membrane score is taken from CAIX",
+}
+_PET_ABOUT = "DICOM, NIfTI or Inveon: a file, or the folder of a DICOM series"
 
 
 def existing(path: str, what: str) -> str:
@@ -184,6 +246,7 @@ class InjectionForm(QFrame):
         "antibody_mass_mg",
     )  # fmt: skip
     _TIMES = ("injected", "excised")
+    _NEEDED = ("dose_mbq", "injected", "weight_kg")
 
     def __init__(self, refuse: Callable[[Exception], None]) -> None:
         super().__init__()
@@ -201,12 +264,14 @@ class InjectionForm(QFrame):
             label = item_title(name)
             form.addRow(f"{label}, {unit}" if record_unit(name) else label, edit)
         self.sex = QComboBox()
+        self.sex.setToolTip(InjectionRecord.model_fields["sex"].description or "")
         for text, value in (("not specified", None), ("male", "M"), ("female", "F")):
             self.sex.addItem(text, value)
         form.addRow("Sex", self.sex)
         self.problem = wrapped_label(bold=True)
         self.save = button("Save injection record", self._save)
-        self.setLayout(column(form, self.problem, self.save, margin=6))
+        about = wrapped_label("Leave empty what the PET file states.", small=True)
+        self.setLayout(column(about, form, self.problem, self.save, margin=6))
         self._field_left()
 
     def _field_left(self) -> None:
@@ -216,6 +281,11 @@ class InjectionForm(QFrame):
         text = "\n".join(f"⚠ {problem}" for problem in problems if problem)
         self.problem.setText(text)
         self.problem.setVisible(bool(text))
+
+    def ask(self) -> None:
+        """Go to the first field that is needed and empty."""
+        empty = [name for name in self._NEEDED if not self.fields[name].text().strip()]
+        show_field(self.fields[[*empty, *self._FIELDS][0]])
 
     def show_record(self, record: InjectionRecord | None) -> None:
         """Show a record; fields that it does not set stay empty."""
@@ -280,11 +350,13 @@ class AddFileForm(QWidget):
     def __init__(self, controller: CaseController) -> None:
         super().__init__()
         self._controller = controller
+        self._lacked: list[str] = []
         self.source = QComboBox()
+        self.source.setToolTip("What is added or replaced")
         for stain, title in STAIN_TITLES.items():
             self.source.addItem(f"{title} slide", stain)
         self.source.addItem("PET file", "pet")
-        self.file = FileField("File")
+        self.file = FileField("Slide or PET", about=_PET_ABOUT)
         self.pixel = PixelSizeField()
         self.ruler = wrapped_label(RULER_HINT)
         self.source.currentIndexChanged.connect(self._show_size)
@@ -306,12 +378,30 @@ class AddFileForm(QWidget):
         self.setVisible(case is not None)
         if case is None:
             return
-        for _, key, missing in missing_sources(case):
-            reason = missing or unknown_size(case, key)
-            if reason and key != "injection":
-                self.source.setCurrentIndex(self.source.findData(key))
-                self.fold.set_open(True)
-                return
+        lacking = [
+            key
+            for _, key, missing in missing_sources(case)
+            if key != "injection" and (missing or unknown_size(case, key))
+        ]
+        if lacking and lacking != self._lacked:  # else the user may be filling it in
+            self._choose(lacking[0])
+        self._lacked = lacking
+
+    def _choose(self, key: str) -> None:
+        self.source.setCurrentIndex(self.source.findData(key))
+        self.fold.set_open(True)
+
+    def ask(self, key: str, *, profile: bool = False) -> None:
+        """Go to the field for a file that is missing, or for the pixel size of one that is there.
+
+        With *profile*, to the scanner profiles.
+        """
+        self._choose(key)
+        case = self._controller.workspace.case
+        if case is None or key == "pet" or case.file.slide(key) is None:
+            show_field(self.file.edit)
+        else:
+            show_field(self.pixel.profile if profile else self.pixel.edit)
 
     def _show_size(self) -> None:
         slide = self.source.currentData() != "pet"
@@ -328,6 +418,8 @@ class AddFileForm(QWidget):
         except InputError as error:
             self._controller.report(error, "Case")
             return
+        for edit in (self.file.edit, self.pixel.edit):
+            edit.clear()  # it belongs to what was added, not to what is added next
         self._controller.update_case(**changes)
 
     def _changes(self, case: Case, key: str) -> dict[str, Any]:
@@ -352,6 +444,13 @@ class AddFileForm(QWidget):
 RULER_HINT = "Or measure a known length on the slide: 'Pixel size calibration' on the tab 'View'."
 _TYPED = "manual"
 _PROFILE_WIDTH = 150
+
+
+def has_profiles() -> bool:
+    """Whether scanner profiles are known; False if their file is damaged."""
+    with suppress(InputError):
+        return bool(read_profiles())
+    return False
 
 
 class PixelSizeField(QWidget):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,11 +24,20 @@ from napari_mosaik.core.text import natural_key
 from napari_mosaik.core.thread_priority import COMPUTING, step_back
 from napari_mosaik.io.case import Case, SlideEntry, build_missing_levels
 from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
-from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
+from napari_mosaik.widgets.base.controls import (
+    Collapsible,
+    button,
+    clear,
+    column,
+    row,
+    wrapped_label,
+)
 from napari_mosaik.widgets.pages.case_forms import (
     AddFileForm,
     InjectionForm,
     NewCaseForm,
+    has_profiles,
+    unknown_size,
 )
 from napari_mosaik.widgets.pages.pages import Page
 from napari_mosaik.workflow.case_status import cohort_line
@@ -38,15 +47,21 @@ if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
     from napari_mosaik.widgets.base.case_controller import CaseController
 
-__all__ = ["CasePage", "LostFiles", "PyramidBuilder"]
+__all__ = ["CasePage", "LostFiles", "PixelSizeRows", "PyramidBuilder"]
 
 
 class CasePage(Page):
-    """Opens and creates cases; lists the files of the open case and the cases of the cohort."""
+    """Opens and creates cases; lists the files of the open case and the cases of the cohort.
+
+    ``measure`` asks for the pixel size of a slide to be measured on the canvas.
+    """
+
+    measure = Signal(str)
 
     def __init__(self, controller: CaseController) -> None:
         super().__init__("Case")
         self.controller = controller
+        self._shown: tuple[object, object] = (None, None)
         self.levels = PyramidBuilder(controller, self)
         events = controller.workspace.events
         events.case.connect(self._show)
@@ -70,6 +85,8 @@ class CasePage(Page):
         )
         self.contents = wrapped_label()
         self.lost = LostFiles(self.controller)
+        self.unsized = PixelSizeRows()
+        self.unsized.asked.connect(self._give_pixel_size)
         self.levels_line = wrapped_label()
         self.levels_line.hide()
         self.levels.message_changed.connect(self._show_levels)
@@ -79,7 +96,6 @@ class CasePage(Page):
         self.injection_fold = Collapsible("Injection record", self.injection)
         self.cohort_title = wrapped_label("Cohort", bold=True)
         self.cohort = QListWidget()
-        self.cohort.setMaximumHeight(150)
         self.cohort.itemActivated.connect(self._switch)
         self.cohort.itemClicked.connect(self._switch)
         body.setLayout(
@@ -90,6 +106,7 @@ class CasePage(Page):
                 self.cohort,
                 self.contents,
                 self.lost,
+                self.unsized,
                 self.levels_line,
                 self.add_form,
                 self.injection_fold,
@@ -120,6 +137,7 @@ class CasePage(Page):
         """Show the form for a new case."""
         self.set_open(True)
         self.new_fold.set_open(True)
+        self.new.ask()
 
     def take_files(self, paths: Sequence[Path]) -> None:
         """Take dropped files: a case or cohort folder, or slides and a PET for a case."""
@@ -135,12 +153,29 @@ class CasePage(Page):
         for path in paths:
             self.new.take_file(path)
 
-    def open_missing(self) -> None:
-        """Show the forms in which missing data can be entered."""
-        self.set_open(True)
+    def open_missing(self, keys: Collection[str]) -> bool:
+        """Go to the field of the first of *keys* that is missing; False if none of them is."""
         case = self.controller.workspace.case
-        if case is not None and case.file.injection is None:
+        if case is None:
+            return False
+        lacking = [key for _, key, reason in missing_sources(case) if reason]
+        lacking += [key for key in case.file.slides if unknown_size(case, key)]
+        wanted = [key for key in lacking if key in keys]
+        if not wanted:
+            return False
+        self.set_open(True)
+        if wanted[0] == "injection":
             self.injection_fold.set_open(True)
+            self.injection.ask()
+        else:
+            self.add_form.ask(wanted[0])
+        return True
+
+    def _give_pixel_size(self, stain: str, way: str) -> None:
+        if way == MEASURE:
+            self.measure.emit(stain)
+        else:
+            self.add_form.ask(stain, profile=way == PROFILE)
 
     def _switch(self, item: QListWidgetItem) -> None:
         path = item.data(256)
@@ -168,11 +203,15 @@ class CasePage(Page):
         doubts = self.controller.workspace.doubts
         self.contents.setText("" if case is None else "\n".join(_content_lines(case, doubts)))
         self.lost.show_case(case)
+        self.unsized.show_case(case)
         self.contents.setVisible(case is not None)
         self.add_form.show_case(case)
         self.injection_fold.setVisible(case is not None)
-        if case is not None:
+        if case is not None and self._shown != (case.root, case.file.injection):
+            self._shown = (case.root, case.file.injection)  # else it may be half filled in
             self.injection.show_record(case.file.injection)
+            lacks_record = case.file.injection is None and case.file.pet is not None
+            self.injection_fold.set_open(lacks_record)
 
     def _show_levels(self, text: str) -> None:
         self.levels_line.setText(text)
@@ -184,6 +223,7 @@ class CasePage(Page):
         paths = self.controller.workspace.cohort
         lines = {path: cohort_line(path) for path in paths}
         self.cohort.clear()
+        self.cohort.setMaximumHeight(min(_LIST_PX, 8 + _ROW_PX * len(paths)))
         self.cohort.setVisible(bool(paths))
         self.cohort_title.setVisible(bool(paths))
         for path in sorted(paths, key=lambda path: natural_key(lines[path])):
@@ -224,6 +264,47 @@ class LostFiles(QWidget):
             self._controller.relink(key, Path(path))
 
 
+TYPE, PROFILE, MEASURE = "Type it", "Scanner profile", "Measure on the slide"
+
+
+class PixelSizeRows(QWidget):
+    """For each slide without a pixel size the three ways to give it.
+
+    ``asked`` carries the stain and one of `TYPE`, `PROFILE`, `MEASURE`.
+    """
+
+    asked = Signal(str, str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buttons: dict[tuple[str, str], QPushButton] = {}
+        self._rows = column(spacing=2)
+        self.setLayout(self._rows)
+
+    def show_case(self, case: Case | None) -> None:
+        """Show the rows of a case."""
+        clear(self._rows)
+        self.buttons.clear()
+        if case is not None:
+            for stain in case.file.slides:
+                if unknown_size(case, stain):
+                    self._add(stain)
+        self.setVisible(bool(self.buttons))
+
+    def _add(self, stain: str) -> None:
+        self._rows.addWidget(wrapped_label(f"Pixel size of {STAIN_TITLES[stain]}:"))
+        for way, tip in _WAYS.items():
+            self.buttons[stain, way] = button(way, partial(self.asked.emit, stain, way), tip)
+        self._rows.addLayout(row(*(self.buttons[stain, way] for way in _WAYS), 1))
+        self.buttons[stain, PROFILE].setHidden(not has_profiles())
+
+
+_WAYS = {
+    TYPE: "Enter the µm per pixel that the scanner states",
+    PROFILE: "Choose the scanner and objective",
+    MEASURE: "Draw a line over a known length, such as a printed scale bar",
+}
+_LIST_PX, _ROW_PX = 150, 18
 _SPACING_SOURCES = {
     "header": "from the file",
     "user": "entered manually",

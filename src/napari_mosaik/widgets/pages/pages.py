@@ -17,6 +17,7 @@ from napari_mosaik.view.presentation import step_view
 from napari_mosaik.view.step_view import PanelKind
 from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
 from napari_mosaik.widgets.base.form import ParamsForm
+from napari_mosaik.workflow.case_status import given_sources
 from napari_mosaik.workflow.step import Step, StepStatus
 
 if TYPE_CHECKING:
@@ -174,16 +175,16 @@ class StepSection(QWidget):
 class StepPage(Page):
     """A page with one or several steps.
 
-    ``run`` and ``show_layers`` carry the names of the page's steps; ``needs_case`` requests the
-    Case page, where missing data can be entered; ``preview`` carries the name of the step to be
-    previewed in the visible region, empty to end the preview.
+    ``run`` and ``show_layers`` carry the names of the page's steps; ``needs_case`` asks for what
+    the page lacks and carries the keys of all that it needs ("he", "pet"); ``preview`` carries the
+    name of the step to be previewed in the visible region, empty to end the preview.
     """
 
     changed = Signal(str, object)
     run = Signal(tuple)
     cancel = Signal()
     show_layers = Signal(tuple)
-    needs_case = Signal()
+    needs_case = Signal(object)
     preview = Signal(str)
 
     def __init__(self, title: str, steps: Sequence[Step[Any]]) -> None:
@@ -223,7 +224,9 @@ class StepPage(Page):
             lambda: self.show_layers.emit(self.names),
             "Show the results of this page on the slide",
         )
-        self.add_button = button("Add missing data…", self.needs_case.emit, "Open the page 'Case'")
+        self.add_button = button(
+            "Give what is missing…", self._ask, "Go to the field where it can be given"
+        )
         self.preview_box = QCheckBox("Preview")
         self.preview_box.setToolTip(
             "Compute the result in the visible region while you change the settings; "
@@ -249,6 +252,10 @@ class StepPage(Page):
         layout.addWidget(self.how)
         body.setLayout(layout)
         return body
+
+    def _ask(self) -> None:
+        blocked = [s for s in self.steps if self._states[s.name].word == "blocked"]
+        self.needs_case.emit(set().union(*map(given_sources, blocked)))
 
     def _confirm(self, step: str) -> bool:
         return self.confirm_reset(step)

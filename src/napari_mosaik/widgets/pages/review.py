@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_mosaik.view.tile_data import TileData
     from napari_mosaik.widgets.base.case_controller import CaseController
 
-__all__ = ["ReviewPanel"]
+__all__ = ["ReportButton", "ReviewPanel"]
 
 _SCALES = ("Measured and predicted, on one scale", DIFFERENCE_TITLE)
 WORST = 12
@@ -58,11 +58,7 @@ class ReviewPanel(QWidget):
         self.badge = wrapped_label(bold=True)
         self.toggle = button("Show maps side by side", layout.toggle)
         self.toggle.setToolTip("Measured, predicted and difference maps with linked cameras")
-        self.report = button(
-            "Write report", self._report, "HTML report with figures, maps and all assumptions"
-        )
-        self.written = wrapped_label(small=True)
-        self.written.hide()
+        self.report = ReportButton(controller, self.toggle)
         self.summary = wrapped_label(small=True)
         self.table = _table()
         self.kind = QComboBox()
@@ -80,8 +76,7 @@ class ReviewPanel(QWidget):
         self.setLayout(
             column(
                 self.badge,
-                row(self.toggle, self.report, 1),
-                self.written,
+                self.report,
                 self._legends,
                 self.change,
                 self.table,
@@ -97,7 +92,6 @@ class ReviewPanel(QWidget):
         )
         layout.changed.connect(self._layout_changed)
         events = controller.workspace.events
-        events.case.connect(lambda *_: self.written.hide())
         events.tile_data.connect(self._show)
         events.states.connect(self._show)
         events.tile.connect(self._plot)
@@ -173,18 +167,43 @@ class ReviewPanel(QWidget):
         if tile >= 0:
             self._choose(tile)
 
-    def _report(self) -> None:
+
+class ReportButton(QWidget):
+    """Writes the report of the open case, opens it, and says where it is.
+
+    *before* are buttons on the same row.
+    """
+
+    def __init__(self, controller: CaseController, *before: QWidget) -> None:
+        super().__init__()
+        self._controller = controller
+        self.push = button(
+            "Write report", self._write, "HTML report with figures, maps and all assumptions"
+        )
+        self.line = wrapped_label(small=True)
+        self.setLayout(column(row(*before, self.push, 1), self.line, spacing=2))
+        controller.workspace.events.case.connect(self._show_case)
+        self._show_case()
+
+    def _show_case(self, *_: object) -> None:
+        self.push.setEnabled(self._controller.workspace.case is not None)
+        self._say("")
+
+    def _say(self, text: str) -> None:
+        self.line.setText(text)
+        self.line.setVisible(bool(text))
+
+    def _write(self) -> None:
         case = self._controller.workspace.case
         if case is not None:
-            self._controller.read("Report", partial(write_case_report, case), self._written)
+            self._say("Writing the report…")
+            self._controller.read_for(
+                case, "Report", partial(write_case_report, case), self._written
+            )
 
     def _written(self, path: Path) -> None:
-        """Open the report, and say where it is."""
-        seen = QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
-        self.written.setText(
-            f"Report: {path}" if seen else f"⚠ No browser opened the report {path}"
-        )
-        self.written.show()
+        seen = _open_report(path)
+        self._say(f"Report: {path}" if seen else f"⚠ No browser opened the report {path}")
 
 
 def _table() -> QTableWidget:
@@ -193,3 +212,7 @@ def _table() -> QTableWidget:
     table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
     table.setToolTip("Errors of the normalised SUV over all tiles")
     return table
+
+
+def _open_report(path: Path) -> bool:
+    return bool(QDesktopServices.openUrl(QUrl.fromLocalFile(str(path))))

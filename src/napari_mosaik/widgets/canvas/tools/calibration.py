@@ -91,7 +91,9 @@ class Calibration(QWidget):
         self._before: LayoutState | None = None
         self._length_px = 0.0
         self.which = QComboBox()
-        self.begin_button = button("Calibrate this slide", self._begin_stain)
+        self.begin_button = button(
+            "Calibrate this slide", lambda: self.begin_stain(self.which.currentData())
+        )
         self.file_button = button("Another slide file…", self._choose)
         self.message = wrapped_label()
         self.length = QLineEdit()
@@ -137,11 +139,11 @@ class Calibration(QWidget):
             widget.setVisible(self.which.count() > 0)
         self._show()
 
-    def _begin_stain(self) -> None:
+    def begin_stain(self, stain: str) -> None:
+        """Open a slide of the case."""
         case = self.controller.workspace.case
         if case is not None:
-            stain = self.which.currentData()
-            self.begin(case.path(case.file.slides[stain].path), stain)
+            self.begin(case.path(case.file.paths(stain)[0]), stain)
 
     def _choose(self) -> None:
         path = QFileDialog.getOpenFileName(self, "A slide without pixel size", "", slide_filter())[
