@@ -76,7 +76,7 @@ def test_an_old_result_stays_visible_and_is_marked_with_what_changed_first(
     dock.controller.set_params(step, params.model_copy(update={"dab_od": 0.9}))
     qtbot.waitUntil(lambda: dock.workspace.states[step].word == "stale")
     boxes = {box.text(): box for box in dock.overlays.findChildren(QCheckBox)}
-    assert boxes["↻ Vessels"].toolTip() == "Stale: settings changed"
+    assert boxes["↻ Vessels"].toolTip() == "Vessels: stale, settings changed"
     assert dock.board.layer("Vessels").visible
     reason = dock.workspace.states[maker_of(PARAMETERS).name].reason
     assert reason.startswith("changed: ")

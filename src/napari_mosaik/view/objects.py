@@ -23,7 +23,7 @@ _TITLES = {
     "solidity": "solidity",
     "wall_area_um2": "wall area",
     "lumen_area_um2": "lumen area",
-    "haematoxylin_od": "haematoxylin (natural OD)",
+    "haematoxylin_od": "haematoxylin",
 }
 
 

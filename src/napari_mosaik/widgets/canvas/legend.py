@@ -142,7 +142,7 @@ class _Row(QFrame):
         why = self._board.stale_reason(self._name)
         text = self._name.replace("&", "&&")
         self.eye.setText(f"↻ {text}" if why else text)
-        self.eye.setToolTip(f"Stale: {why}" if why else "Show or hide")
+        self.eye.setToolTip(f"{self._name}: {f'stale, {why}' if why else 'show or hide'}")
 
     def part(self) -> None:
         """Disconnect from the layer."""
@@ -195,8 +195,8 @@ class ScaleFields(QWidget):
         self.low.setToolTip("Value of the first colour")
         self.high.setToolTip("Value of the last colour")
         self.reset = button("↺", self._restore, "Back to the 2nd and 98th percentile")
-        parts = row(self.low, _scale(legend.colormap), self.high, QLabel(legend.unit), self.reset)
-        self.setLayout(parts)
+        fields = row(self.low, QLabel("to"), self.high, QLabel(legend.unit), self.reset, 1)
+        self.setLayout(column(_scale(legend.colormap), fields, spacing=2))
         for field in (self.low, self.high):
             field.valueChanged.connect(self._change)
         board.scaled.connect(self._show)
@@ -235,6 +235,7 @@ def _field(digits: int, step: float) -> QDoubleSpinBox:
     field.setSingleStep(step)
     field.setKeyboardTracking(False)
     field.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
+    field.setStyleSheet("QAbstractSpinBox { min-width: 36px; padding: 1px 4px; }")
     field.setFixedWidth(62)
     return field
 
