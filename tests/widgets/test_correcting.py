@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import shapely
 from qtpy.QtCore import Qt
 from scipy import ndimage
 
@@ -12,9 +13,13 @@ from napari_mosaik.core.catalogue import (
     VESSEL_OBJECTS,
     VESSELS,
 )
+from napari_mosaik.core.corrections import Correction
+from napari_mosaik.io.case import Case
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.widgets.canvas.camera import centre_um, look_at
 from napari_mosaik.widgets.correct.correct_panel import CHOSEN, GONE, MADE, SOUGHT
+from napari_mosaik.workflow.annotations import OpenAnnotations
+from napari_mosaik.workflow.corrections import CorrectionLog, CorrectionSession
 
 from .test_tools import Hand
 
@@ -198,7 +203,41 @@ def test_what_was_judged_wrong_or_missed_is_corrected(qtbot, dock, opened, own_c
     panel.redo.click()
     qtbot.waitUntil(lambda: panel.list.count() == 1 and not panel._busy)
     panel.stop()
+    title = "Corrections: Vessels"
+    qtbot.waitUntil(lambda: dock.board.layer(title) is not None)
     assert not {CHOSEN, MADE, GONE, SOUGHT} & {layer.name for layer in viewer.layers}
+
+
+def test_what_readers_did_is_seen_when_a_case_opens(qtbot, dock, opened, own_cohort):
+    case = Case(own_cohort / "B11")
+    vessels = case.store.read(VESSELS)
+    with CorrectionSession(case, "vessels", "anna") as work:
+        work.delete(work.select(tuple(inner_place(vessels, 1))))
+        work.set_class(work.select(tuple(inner_place(vessels, 2))), "vein")
+    with CorrectionLog(case, "tissue_he", "ben") as log:
+        log.add(Correction("cut", area_wkt="POLYGON ((0 0, 100 0, 100 100, 0 100, 0 0))"))
+    for reader in ("reader", "anna"):
+        annotations = OpenAnnotations(case, reader)
+        annotations.document.add(shapely.box(100, 100, 300, 400), "stroma")
+        annotations.close()
+    opened(dock, own_cohort, layers=("H&E", "CD34"))
+    objects, tissue = "Corrections: Vessels", "Corrections: Tissue on H&E"
+    mine = "Annotations of reader"
+    qtbot.waitUntil(lambda: all(dock.board.layer(name) for name in (objects, tissue, mine)))
+    assert dock.board.layer(objects).visible
+    assert len(dock.board.layer(objects).data) > 2  # a cross, and the outline of what has a class
+    assert len(dock.board.layer(tissue).data) == len(dock.board.layer(mine).data) == 4
+    assert objects in dock.board.names()["CD34"]
+    assert {tissue, mine} <= set(dock.board.names()["H&E"])
+    dock.board.set_shown(objects, False)
+    assert not dock.board.layer(objects).visible
+    dock.board.show_by_hand()  # what was hidden stays hidden, another reader has other annotations
+    dock.workspace.reader = "anna"
+    qtbot.waitUntil(lambda: dock.board.layer("Annotations of anna") is not None)
+    assert dock.board.layer(mine) is None
+    assert not dock.board.layer(objects).visible
+    dock.board.set_shown(objects, True)
+    assert dock.board.layer(objects).visible
 
 
 def test_flagging_a_bad_place_by_hand(qtbot, dock, opened, own_cohort):

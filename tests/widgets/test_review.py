@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_mosaik.widgets.canvas.camera import centre_um, visible_um
 from napari_mosaik.widgets.correct.qa_panel import MARK
 
 pytestmark = pytest.mark.gui
@@ -59,6 +60,33 @@ def test_a_tile_shows_the_same_place_in_three_stains(qtbot, dock, opened, own_co
     assert "measured" in line
     assert "predicted" in line
     assert "nan" not in line
+
+
+def test_a_click_on_a_crop_shows_the_place_and_arrows_work_on_the_canvas(
+    qtbot, dock, opened, own_cohort
+):
+    opened(dock, own_cohort, layers=("H&E", "CD34"))
+    qtbot.waitUntil(lambda: dock.workspace.tile_data.grid is not None)
+    grid, data = dock.workspace.tile_data.grid, dock.workspace.tile_data
+    canvas = dock.viewer.window._qt_viewer.canvas.native
+    tile = data.n_tiles // 2
+    dock.canvas.choose(tuple(grid.centres_um[tile]))
+    canvas.setFocus()  # as a click on the slide does
+    qtbot.keyClick(canvas, Qt.Key.Key_Right)
+    right = data.neighbour(tile, 0, 1)
+    assert dock.workspace.tile == right != tile
+    dock.workspace.tile = tile
+    qtbot.keyClick(canvas, Qt.Key.Key_Up)
+    assert dock.workspace.tile == data.neighbour(tile, -1, 0)
+    dock.workspace.tile = tile
+    qtbot.mouseClick(dock.inspector.images["he"], Qt.MouseButton.LeftButton)
+    assert dock.view_tools.quad_view.is_on
+    np.testing.assert_allclose(centre_um(dock.viewer), grid.centres_um[tile], atol=1)
+    low, high = visible_um(dock.viewer)
+    assert grid.size_um < (high - low).min() < 4 * grid.size_um
+    dock.workspace.tile = -1  # the keys are napari's again
+    qtbot.keyClick(canvas, Qt.Key.Key_Right)
+    assert dock.workspace.tile == -1
 
 
 def test_a_segmentation_is_checked_by_eye_and_kept(qtbot, dock, opened, own_cohort, tmp_path):

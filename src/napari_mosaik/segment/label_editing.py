@@ -141,9 +141,9 @@ class ObjectEditor:
         """How a reader has made an object ("added", "merged" or "split"), else empty."""
         return self._made[label][1] if label in self._made else ""
 
-    def made_labels(self) -> list[int]:
-        """The objects that a reader has made."""
-        return sorted(self._made)
+    def edited_labels(self) -> list[int]:
+        """The objects that a reader has made or given a class."""
+        return sorted({*self._made, *self._words})
 
     def mask(self, label: int) -> tuple[Slices, Mask]:
         """The smallest window that holds an object, and its mask there, (rows, columns).

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core.frame import FloatArray, Lattice
+from napari_mosaik.core.corrections import Correction
+from napari_mosaik.core.frame import FloatArray, Lattice, Mask
 from napari_mosaik.core.table import Table
 from napari_mosaik.view.formatting import number
 
-__all__ = ["area_lines", "cross_lines", "object_lines", "outline_lines", "path_lines"]
+__all__ = [
+    "area_lines",
+    "corrected_lines",
+    "cross_lines",
+    "object_lines",
+    "outline_lines",
+    "path_lines",
+]
 
+_CROSS_UM = 12.0
 _TITLES = {
     "area_um2": "area",
     "equivalent_diameter_um": "equivalent diameter",
@@ -73,6 +83,23 @@ def area_lines(wkt: str) -> FloatArray:
     return np.concatenate(
         [np.zeros((0, 2, 2)), *(path_lines(shapely.get_coordinates(r)[:, ::-1]) for r in rings)]
     )
+
+
+def corrected_lines(
+    corrections: Sequence[Correction], edited: Sequence[tuple[Lattice, Mask]] | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Outlines of what corrections added or edited, and of what they removed.
+
+    Vectors (n, 2, 2) in µm of the section; *edited* has the masks (rows, columns) of the objects
+    that readers edited, None for the corrections of a mask.
+    """
+    added = ("add", "clear") if edited is None else ()
+    made = [area_lines(one.area_wkt) for one in corrections if one.kind in added]
+    made += [outline_lines(mask, lattice) for lattice, mask in edited or ()]
+    gone = [area_lines(one.area_wkt) for one in corrections if one.kind in ("cut", "flag")]
+    gone += [cross_lines(c.places_um[0], _CROSS_UM) for c in corrections if c.kind == "delete"]
+    empty = np.zeros((0, 2, 2))
+    return np.concatenate([empty, *made]), np.concatenate([empty, *gone])
 
 
 def object_lines(numbers: Table) -> list[tuple[str, str]]:

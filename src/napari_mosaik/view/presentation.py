@@ -12,10 +12,15 @@ from functools import cache
 from importlib import import_module
 from typing import Final
 
-from napari_mosaik.core import MosaikError
+import numpy as np
+
+from napari_mosaik.core import MosaikError, Transform, palette
 from napari_mosaik.core.catalogue import (
+    ANNOTATIONS,
     CLUSTERS,
+    CORRECTIONS,
     MAPS,
+    OBJECTS,
     PREDICTION,
     STAIN_TITLES,
     SUV,
@@ -24,13 +29,19 @@ from napari_mosaik.core.catalogue import (
     UPTAKE_CLUSTERS,
     UPTAKE_SENSITIVITY,
 )
+from napari_mosaik.core.corrections import CORRECTED_FRAMES
+from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.io.case import Case
 from napari_mosaik.view import steps as views
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.display_settings import StainVectors, stains_of
+from napari_mosaik.view.layers import ANNOTATIONS_TITLE, LAYER_TITLES
+from napari_mosaik.view.objects import area_lines, corrected_lines
 from napari_mosaik.view.report.html import ReportTable
-from napari_mosaik.view.spec import LayerSpec
+from napari_mosaik.view.spec import LayerSpec, Legend, placement_um
 from napari_mosaik.view.step_view import StepView
+from napari_mosaik.workflow.annotations import reader_documents
+from napari_mosaik.workflow.corrections import edited_objects
 from napari_mosaik.workflow.step import StepStatus
 from napari_mosaik.workflow.steps import STEPS
 
@@ -38,6 +49,7 @@ __all__ = [
     "SECTIONS",
     "choices_of",
     "display_stains",
+    "layers_by_hand",
     "outdated_by",
     "report_tables",
     "result_lines",
@@ -49,6 +61,7 @@ __all__ = [
 ]
 
 
+_OUTLINE_UM = 3.0
 _PET, _ALL = "PET", "All sections"
 SECTIONS: Final = (*STAIN_TITLES.values(), _PET, _ALL)
 """Titles under which layers are listed."""
@@ -183,3 +196,71 @@ def outdated_by(case: Case, step: str, states: Mapping[str, StepStatus]) -> tupl
             with suppress(MosaikError, OSError):
                 seconds += float(case.store.record(one.writes[0]).get("seconds", 0.0))
     return titles, seconds
+
+
+def layers_by_hand(case: Case, reader: str) -> list[LayerSpec]:
+    """The corrections of all readers, and the annotations of *reader*; others stay unseen.
+
+    A damaged record gives no layer; its step names it.
+    """
+    results, specs = CaseResults(case), list[LayerSpec]()
+    for what, frame in CORRECTED_FRAMES.items():
+        with suppress(MosaikError):
+            corrections = case.corrections(what)
+            if not corrections:
+                continue
+            edited = edited_objects(case, what) if what in OBJECTS else None
+            title = f"Corrections: {LAYER_TITLES[what]}"
+            parts = dict(
+                zip(
+                    (("added or edited", palette.TISSUE), ("removed", palette.REMOVED_OBJECT)),
+                    corrected_lines(corrections, edited),
+                    strict=True,
+                )
+            )
+            transform = results.transform(frame)
+            specs.append(_outlines(title, parts, CORRECTIONS[what].name, frame, transform))
+    with suppress(MosaikError):
+        document = reader_documents(case).get(reader)
+        if document is not None:
+            shapes = document.shapes
+            parts = {
+                (known.name, known.colour): np.concatenate(
+                    [np.zeros((0, 2, 2))]
+                    + [area_lines(one.geometry.wkt) for one in shapes if one.label == known.name]
+                )
+                for known in document.snapshot.classes
+            }
+            title = f"{ANNOTATIONS_TITLE} of {reader}"
+            specs.append(_outlines(title, parts, ANNOTATIONS.name, "he", results.transform("he")))
+    return specs
+
+
+def _outlines(
+    title: str,
+    parts: dict[tuple[str, str], FloatArray],
+    result: str,
+    frame: str,
+    transform: Transform | None,
+) -> LayerSpec:
+    """Vectors (n, 2, 2) in µm of a section, by the word and the colour of each part."""
+    colours = [
+        np.broadcast_to(palette.rgba(colour), (len(lines), 4))
+        for (_, colour), lines in parts.items()
+    ]
+    style = {
+        "edge_color": np.concatenate(colours),
+        "edge_width": _OUTLINE_UM,
+        "length": 1.0,
+        "vector_style": "line",
+    }
+    return LayerSpec(
+        title,
+        "vectors",
+        np.concatenate(list(parts.values())),
+        placement_um(frame, transform),
+        style,
+        legend=Legend(title, entries=tuple(key for key, lines in parts.items() if len(lines))),
+        result=result,
+        space=frame,
+    )

@@ -29,6 +29,7 @@ from napari_mosaik.widgets.base.controls import (
 )
 from napari_mosaik.widgets.base.workspace import Workspace
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool
+from napari_mosaik.widgets.canvas.camera import fit
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 from napari_mosaik.widgets.canvas.legend import Overlays
 from napari_mosaik.widgets.canvas.link import CanvasLink
@@ -39,7 +40,7 @@ from napari_mosaik.widgets.correct.correct_panel import CorrectPanel
 from napari_mosaik.widgets.correct.qa_panel import VisualQaPanel
 from napari_mosaik.widgets.help_window import add_help_actions
 from napari_mosaik.widgets.pages.case_page import CasePage
-from napari_mosaik.widgets.pages.inspector import TileInspector
+from napari_mosaik.widgets.pages.inspector import ARROWS, TileInspector
 from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_of
 from napari_mosaik.widgets.pages.preview import LivePreview
 from napari_mosaik.widgets.pages.review import ReportButton, ReviewPanel
@@ -121,6 +122,7 @@ class MosaikDock(QWidget):
         review.setLayout(column(checked, self.correct_fold, self.review))
         self.review_tab = self.tabs.addTab(scrolled(review), "Review")
         self.annotate = AnnotateDock(self.controller, self.canvas)
+        self.annotate.annotation.saved.connect(self.board.show_by_hand)
         self.annotate_tab = self.tabs.addTab(scrolled(self.annotate), "Annotate")
         self.setLayout(
             column(self.header, self.welcome, self.banner, self.tabs, self.bar, margin=4)
@@ -164,6 +166,7 @@ class MosaikDock(QWidget):
         """The tile inspector below the canvas; there is one, which napari's ✕ may have removed."""
         if self.inspector is None or self._inspector_dock is None:
             self.inspector = TileInspector(self.controller)
+            self.inspector.wanted.connect(self._show_place)
             holder = self.viewer.window.add_dock_widget(self.inspector, name="Tile", area="bottom")
             holder.destroyed.connect(self._forget_inspector)
             self._inspector_dock = holder
@@ -249,8 +252,17 @@ class MosaikDock(QWidget):
                 page.show_preview(line)
 
     def _tile_chosen(self, tile: int, *_: object) -> None:
+        self.canvas.keys.release(ARROWS)
         if tile >= 0:
-            self.show_inspector()
+            self.canvas.keys.bind(ARROWS, self.show_inspector().arrows())
+
+    def _show_place(self) -> None:
+        """Show the selected tile in all stains."""
+        grid, tile = self.workspace.tile_data.grid, self.workspace.tile
+        if grid is not None and 0 <= tile < len(grid):
+            self.view_tools.quad_view.enter()
+            half = grid.size_um  # the tile and as much again around it
+            fit(self.viewer, grid.centres_um[tile] - half, grid.centres_um[tile] + half)
 
     def _only(self, opened: Page) -> None:
         for page in self._all_pages():

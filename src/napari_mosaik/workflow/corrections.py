@@ -30,7 +30,7 @@ from napari_mosaik.core.corrections import (
     describe_correction,
 )
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.frame import Lattice, Mask
 from napari_mosaik.core.readers import check_reader_name, reader_file
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
@@ -43,6 +43,7 @@ __all__ = [
     "CorrectionSession",
     "SelectedObject",
     "correction_records",
+    "edited_objects",
 ]
 
 ARTEFACT_TYPES = tuple(name for code, name in ARTEFACT_NAMES.items() if code)
@@ -271,11 +272,7 @@ class CorrectionSession:
 
     def edited_objects(self) -> list[tuple[Lattice, NDArray[np.bool_]]]:
         """The bounding box of each manually edited object, and its mask (rows, columns) there."""
-        objects = []
-        for label in self._editor.made_labels():
-            window, mask = self._editor.mask(label)
-            objects.append((self._editor.lattice.crop(*window), mask))
-        return objects
+        return _edited(self._editor)
 
     def undo(self) -> bool:
         """Undo the last correction of this reader; False if there is none."""
@@ -306,6 +303,23 @@ class CorrectionSession:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def edited_objects(case: Case, what: str) -> list[tuple[Lattice, Mask]]:
+    """The bounding box of each "vessels" or "nuclei" that readers edited, and its mask there.
+
+    Masks have the shape (rows, columns); the segmentation is not changed.
+    """
+    segmented, objects = OBJECTS[what][0]
+    labels = case.store.read(segmented)
+    editor = ObjectEditor(labels.values, labels.lattice, case.store.read(objects), what)
+    apply_corrections(editor, case.corrections(what))
+    return _edited(editor)
+
+
+def _edited(editor: ObjectEditor) -> list[tuple[Lattice, Mask]]:
+    windows = [editor.mask(label) for label in editor.edited_labels()]
+    return [(editor.lattice.crop(*window), mask) for window, mask in windows]
 
 
 def _of(kind: Any, *objects: SelectedObject) -> Correction:

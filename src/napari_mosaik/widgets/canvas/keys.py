@@ -53,7 +53,7 @@ SCOPES: Final = {
     "alignment": "Manual alignment",
     "stain-sampling": "Stain sampling",
     "qa": "Visual QA panel",
-    "inspector": "Tile inspector",
+    "inspector": "Tile inspector, and canvas with a selected tile",
 }
 """Where a shortcut applies.  Canvas shortcuts always do, with the mouse over the canvas; the others
 while that tool is active or that panel has the focus."""
@@ -156,8 +156,8 @@ SHORTCUTS: Final[tuple[Shortcut, ...]] = (
     Shortcut("qa", "C", "correct", "rate the object as correct"),
     Shortcut("qa", "W", "wrong", "rate the object as wrong"),
     Shortcut("qa", "U", "unsure", "rate the object as unsure"),
-    Shortcut("inspector", "Left", "left", "select the neighbouring tile"),
-    Shortcut("inspector", "Right", "right", "select the neighbouring tile"),
+    Shortcut("inspector", "Left", "left", "select the neighbouring tile", shadows=_DIMS_LEFT),
+    Shortcut("inspector", "Right", "right", "select the neighbouring tile", shadows=_DIMS_RIGHT),
     Shortcut("inspector", "Up", "up", "select the neighbouring tile"),
     Shortcut("inspector", "Down", "down", "select the neighbouring tile"),
 )

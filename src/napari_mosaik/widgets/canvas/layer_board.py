@@ -18,6 +18,7 @@ from napari_mosaik.view.presentation import (
     SECTIONS,
     choices_of,
     display_stains,
+    layers_by_hand,
     section_of,
     specs_for,
     specs_of,
@@ -65,12 +66,14 @@ class LayerBoard(QObject):
         self._limits: dict[str, tuple[float, float]] = {}
         self._scales: dict[str, tuple[float, float]] = {}
         self._chosen: dict[str, tuple[str, set[str]]] = {}
+        self._by_hand: set[str] = set()
         self.slides: dict[str, LazySlide] = {}
         self._readers = PieceReaders()
         self._layers: dict[str, Layer] = {}
         self._slide_names = frozenset(STAIN_TITLES.values())
         self._case: Case | None = None
         controller.workspace.events.case.connect(self._case_changed)
+        controller.workspace.events.reader.connect(self.show_by_hand)
         controller.committed.connect(self.bring)
         controller.page_done.connect(self.show_steps)
 
@@ -209,6 +212,30 @@ class LayerBoard(QObject):
         self.choices = found[1]
         self._offer(found[0])
         self.changed.emit()
+        self.show_by_hand()
+
+    def show_by_hand(self, *_: Any) -> None:
+        """Show the corrections, and the annotations of the reader, as they are now.
+
+        What was hidden stays hidden.
+        """
+        case = self._case
+        if case is None:
+            return
+
+        def then(specs: list[LayerSpec]) -> None:
+            names = {spec.name for spec in specs}
+            self._take_away(self._by_hand - names)
+            known, self._by_hand = self._by_hand, names
+            for spec in specs:
+                self.specs[spec.name] = spec
+                if spec.name not in known or self.layer(spec.name) is not None:
+                    self.put(spec)
+            if names or known:
+                self.changed.emit()
+
+        work = partial(layers_by_hand, case, self.controller.workspace.reader)
+        self.controller.read_for(case, "Layers", work, then)
 
     def _offer(self, specs: Iterable[LayerSpec]) -> None:
         """Know what can be shown; the last maps of the uptake set the scale of all."""
@@ -236,6 +263,7 @@ class LayerBoard(QObject):
         self.close()
         for known in (self.specs, self._layers, self._limits, self._scales, self._chosen):
             known.clear()
+        self._by_hand.clear()
         self.choices = {}
         self._case = None
         self.changed.emit()

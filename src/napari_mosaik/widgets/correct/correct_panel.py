@@ -393,6 +393,7 @@ class CorrectPanel(QWidget):
             return
         if self._state is not None and state.corrections != self._state.corrections:
             self._controller.refresh()
+            self._board.show_by_hand()
         if self.tool.mode in ("split", "merge") and not state.failed:
             self.tool.take("select")
         self._show_state(state)

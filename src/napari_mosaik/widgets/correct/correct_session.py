@@ -8,18 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_mosaik.core.corrections import Correction
-from napari_mosaik.view.objects import area_lines, cross_lines, outline_lines
+from napari_mosaik.view.objects import corrected_lines
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
     from napari_mosaik.workflow.corrections import CorrectionLog, CorrectionSession, SelectedObject
 
 __all__ = ["CorrectionState", "correction_state", "drawn_area", "log_of", "merge", "open_session"]
-
-_CROSS_UM = 12.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,17 +83,12 @@ def correction_state(
     log = log_of(session)
     corrections = log.corrections
     selected, lost = None, {}
-    made = [area_lines(one.area_wkt) for one in corrections if one.kind in ("add", "clear")]
-    gone = [area_lines(one.area_wkt) for one in corrections if one.kind in ("cut", "flag")]
     if isinstance(session, CorrectionSession):
-        made.clear()  # what became of an outline is among the edited objects
         if at is not None:
             selected = session.select(at)
         lost = {corrections.index(one): why for one, why in session.lost}
-        made += [outline_lines(mask, lattice) for lattice, mask in session.edited_objects()]
-        gone += [cross_lines(c.places_um[0], _CROSS_UM) for c in corrections if c.kind == "delete"]
-    empty = np.zeros((0, 2, 2))
+    edited = session.edited_objects() if isinstance(session, CorrectionSession) else None
     return CorrectionState(
         selected, corrections, lost, log.undo_title, log.redo_title,
-        np.concatenate([empty, *made]), np.concatenate([empty, *gone]), failed,
+        *corrected_lines(corrections, edited), failed,
     )  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage, QKeyEvent, QPixmap
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QImage, QKeyEvent, QMouseEvent, QPixmap
 from qtpy.QtWidgets import (
     QLabel,
     QSizePolicy,
@@ -26,20 +27,23 @@ from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.controls import column, row, table_of, wrapped_label
 from napari_mosaik.widgets.base.figure_view import FigureView
 
-__all__ = ["TileInspector"]
+__all__ = ["ARROWS", "TileInspector"]
+
+ARROWS = "inspector"
+"""Scope of the arrow keys in the table of shortcuts."""
 
 _IMAGE_PX = 100
 _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-_KEYS = {
-    Qt.Key.Key_Up: (-1, 0),
-    Qt.Key.Key_Down: (1, 0),
-    Qt.Key.Key_Left: (0, -1),
-    Qt.Key.Key_Right: (0, 1),
-}
+_STEPS = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
 
 
 class TileInspector(QWidget):
-    """Shows the selected tile of the workspace; arrow keys select its neighbours."""
+    """Shows the selected tile of the workspace; arrow keys select its neighbours.
+
+    ``wanted`` is emitted when a crop is clicked: the place is to be shown in all stains.
+    """
+
+    wanted = Signal()
 
     def __init__(self, controller: CaseController) -> None:
         super().__init__()
@@ -49,6 +53,8 @@ class TileInspector(QWidget):
         self.title = wrapped_label("Click a tile in the canvas.", bold=True)
         self.title.setToolTip("Position on the CD34 slide from its upper left corner: row, column")
         self.images = {stain: _TileImage(STAIN_TITLES[stain]) for stain in STAINS}
+        for view in self.images.values():
+            view.clicked.connect(self.wanted)
         rank = "Rank among the tiles of this case; 1 is the highest value"
         titles = ("Parameter", "Value", "Unit", "Rank")
         self.table = table_of(titles, ("", "", "", rank), wide=0)
@@ -132,16 +138,25 @@ class TileInspector(QWidget):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Select the neighbouring tile with the arrow keys."""
-        step = _KEYS.get(Qt.Key(event.key()))
-        if step is None:
+        act = self.arrows().get(Qt.Key(event.key()).name.removeprefix("Key_").lower())
+        if act is None:
             super().keyPressEvent(event)
-            return
+        else:
+            act()
+
+    def arrows(self) -> Mapping[str, Callable[[], None]]:
+        """What the arrow keys do, also on the canvas while a tile is selected."""
+        return {name.lower(): partial(self._step, *step) for name, step in _STEPS.items()}
+
+    def _step(self, rows: int, columns: int) -> None:
         space = self._controller.workspace
-        space.tile = space.tile_data.neighbour(space.tile, *step)
+        space.tile = space.tile_data.neighbour(space.tile, rows, columns)
 
 
 class _TileImage(QWidget):
-    """A small image of the tile with the name of its stain."""
+    """A small image of the tile with the name of its stain; ``clicked`` with the mouse."""
+
+    clicked = Signal()
 
     def __init__(self, title: str) -> None:
         super().__init__()
@@ -154,6 +169,13 @@ class _TileImage(QWidget):
         self.label.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.setLayout(column(self.label, self.image, spacing=1))
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.setToolTip("Click to show this place in all stains")
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        """Report a click."""
+        if event.button() == Qt.MouseButton.LeftButton:
+            self.clicked.emit()
 
     def show_pixels(self, pixels: NDArray[np.uint8] | None, reason: str) -> None:
         """Show 8-bit RGB pixels, shape (rows, columns, 3), or the reason why there are none."""
