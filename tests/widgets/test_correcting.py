@@ -218,7 +218,7 @@ def test_what_readers_did_is_seen_when_a_case_opens(qtbot, dock, opened, own_coh
         log.add(Correction("cut", area_wkt="POLYGON ((0 0, 100 0, 100 100, 0 100, 0 0))"))
     for reader in ("reader", "anna"):
         annotations = OpenAnnotations(case, reader)
-        annotations.document.add(shapely.box(100, 100, 300, 400), "stroma")
+        annotations.document.add(shapely.box(100, 100, 300, 400), "neoplastic")
         annotations.close()
     opened(dock, own_cohort, layers=("H&E", "CD34"))
     objects, tissue = "Corrections: Vessels", "Corrections: Tissue on H&E"
@@ -226,7 +226,8 @@ def test_what_readers_did_is_seen_when_a_case_opens(qtbot, dock, opened, own_coh
     qtbot.waitUntil(lambda: all(dock.board.layer(name) for name in (objects, tissue, mine)))
     assert dock.board.layer(objects).visible
     assert len(dock.board.layer(objects).data) > 2  # a cross, and the outline of what has a class
-    assert len(dock.board.layer(tissue).data) == len(dock.board.layer(mine).data) == 4
+    assert len(dock.board.layer(tissue).data) == 4
+    assert len(dock.board.layer(mine).data) >= 4
     assert objects in dock.board.names()["CD34"]
     assert {tissue, mine} <= set(dock.board.names()["H&E"])
     dock.board.set_shown(objects, False)

@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from napari_mosaik.annotate import DEFAULT_CLASSES
 from napari_mosaik.core import MosaikError, Transform, palette
 from napari_mosaik.core.catalogue import (
     ANNOTATIONS,
@@ -221,17 +222,20 @@ def layers_by_hand(case: Case, reader: str) -> list[LayerSpec]:
             transform = results.transform(frame)
             specs.append(_outlines(title, parts, CORRECTIONS[what].name, frame, transform))
     with suppress(MosaikError):
-        document = reader_documents(case).get(reader)
-        if document is not None:
-            shapes = document.shapes
-            parts = {
-                (known.name, known.colour): np.concatenate(
-                    [np.zeros((0, 2, 2))]
-                    + [area_lines(one.geometry.wkt) for one in shapes if one.label == known.name]
-                )
-                for known in document.snapshot.classes
-            }
-            title = f"{ANNOTATIONS_TITLE} of {reader}"
+        documents = reader_documents(case)
+        mine = documents.get(reader)
+        classes = DEFAULT_CLASSES if mine is None else mine.snapshot.classes
+        colours = {known.name: known.colour for known in classes}
+        found: dict[tuple[str, str], list[FloatArray]] = {}
+        shapes = () if mine is None else mine.shapes
+        for one in shapes if documents else case.annotations("he"):  # a file without a journal
+            key = one.label, colours.get(one.label) or one.colour or palette.TISSUE
+            found.setdefault(key, []).append(area_lines(one.geometry.wkt))
+        if found:
+            parts = {key: np.concatenate(lines) for key, lines in found.items()}
+            title = (
+                f"{ANNOTATIONS_TITLE} of {reader}" if documents else f"{ANNOTATIONS_TITLE} (file)"
+            )
             specs.append(_outlines(title, parts, ANNOTATIONS.name, "he", results.transform("he")))
     return specs
 
