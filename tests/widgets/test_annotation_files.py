@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_mosaik.annotate import open_document, rectangle_polygon
@@ -217,3 +219,14 @@ def test_doubts_of_a_retraining_are_listed(qtbot, dock, case, tmp_path):
     training = {"n_shapes": 2, "n_cases": 1, "warnings": ["nothing is annotated as 'neoplastic'"]}
     annotation._retrained((None, training))
     assert "⚠ nothing is annotated as 'neoplastic'" in dock.annotate.change.text()
+
+
+def test_a_file_dropped_on_the_dock_leads_to_the_same_table(qtbot, dock, case, tmp_path):
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(a_file(tmp_path, "Tumor", name="A.GeoJSON")))])
+    left, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    dock.dropEvent(QDropEvent(QPointF(9, 9), Qt.DropAction.CopyAction, data, left, none))
+    asked = shown(qtbot, dock)
+    assert asked.choices["Tumor"].currentText() == "neoplastic"
+    assert dock.tabs.currentIndex() == dock.annotate_tab
+    asked.cancel.click()

@@ -189,10 +189,18 @@ class MosaikDock(QWidget):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Open a case or cohort; slides and a PET go into the form of a new or the open case."""
+        """Open a case or cohort; slides and a PET go into the form of a new or the open case.
+
+        A file of annotations is imported into the open case.
+        """
         paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
         if paths:
             event.acceptProposedAction()
+            drawn = paths[0].name.lower().endswith((".geojson", ".geojson.gz", ".geojson.zip"))
+            if drawn and self.workspace.case is not None:
+                self.tabs.setCurrentIndex(self.annotate_tab)
+                self.annotate.import_file(paths[0])
+                return
             self.case_page.take_files(paths)
 
     def show_review(self) -> None:

@@ -145,9 +145,9 @@ class AnnotateDock(QWidget):
         made.setCheckable(True)
         return made
 
-    def _reader_given(self, _name: str) -> None:
+    def _reader_given(self, name: str) -> None:
         """The reader is the same in drawing, correction and visual QA."""
-        if self.annotation.document is not None:
+        if self.annotation.document is not None and name:
             self.annotation.open()
 
     def _add_class(self) -> None:

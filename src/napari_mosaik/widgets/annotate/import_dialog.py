@@ -16,6 +16,7 @@ from napari_mosaik.widgets.base.controls import (
     column,
     fill_table,
     row,
+    shrinkable,
     table_of,
     wrapped_label,
 )
@@ -44,7 +45,7 @@ class ImportDialog(QDialog):
         super().__init__(parent)
         self._given = given
         self.setWindowTitle(f"Import {given.path.name}")
-        self.resize(620, 400)
+        self.resize(680, 400)
         rows = given.rows
         self.table = table_of(
             ("Class in the file", "Shapes", "Area", "Becomes"), ("", "", "", ""), wide=0
@@ -60,6 +61,10 @@ class ImportDialog(QDialog):
         if header is not None:
             header.setDefaultSectionSize(_LINE_PX + 4)
         self.table.setMinimumHeight((_LINE_PX + 4) * (min(len(rows), _MOST_LINES) + 1) + 8)
+        for place, one in enumerate(rows):
+            item = self.table.item(place, 0)
+            if item is not None:
+                item.setToolTip(one.name)
         self.choices = {one.name: self._choice(one) for one in rows}
         for place, choice in enumerate(self.choices.values()):
             self.table.setCellWidget(place, 3, choice)
@@ -99,7 +104,8 @@ class ImportDialog(QDialog):
         self._show()
 
     def _choice(self, of: ClassRow) -> QComboBox:
-        choice = QComboBox()
+        choice = shrinkable(QComboBox())
+        choice.setMinimumContentsLength(16)
         for name in self._given.known:
             choice.addItem(name, name)
         if of.name and not proposed_class(of.name, self._given.known):

@@ -72,6 +72,7 @@ class ReaderQuestion(QDialog):
                 ),
                 self.name,
                 self.why,
+                1,
                 self.buttons,
                 margin=10,
                 spacing=8,
