@@ -1,6 +1,6 @@
 """A walk through the window with real events of the X server: how late it is, how well it obeys.
 
-python benchmarks/walk.py [--cohort FOLDER] [--busy 2] [--json]
+python benchmarks/walk.py [--cohort FOLDER] [--busy 2] [--stations NAME ...] [--why] [--json]
 
 The window opens a finished case (a copy of a case of FOLDER, or a tiny sample made here), and the
 walk opens every page, starts a preview, shows and hides every overlay, enters and leaves the
@@ -9,12 +9,16 @@ steps, and switches between cases.  xdotool moves the mouse.  A timer of 10 ms i
 loop notes how late the window comes to it.  Bars: the 99th percentile of lateness <= 50 ms, worst
 <= 250 ms; a circle of 0.3 s keeps 98 % of its area; no quick stroke becomes a dot; cancelling is
 acknowledged within 100 ms; 20 case switches cost <= 20 MB.  Exit code 1 when a bar is missed.
+The processor time of the window's thread stands beside each lateness: on a busy machine it is the
+steadier figure.  ``--why`` samples that thread while the loop is silent and tells where it was.
+A station that does not end within its limit ends the walk with where the window was.
 Needs Xvfb, openbox and xdotool when there is no display (apt install xvfb openbox xdotool).
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import json
 import os
@@ -22,7 +26,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +39,8 @@ import numpy as np
 
 TICK_MS = 10
 SWITCHES = 20
+LIMIT_S = 300.0
+"""The longest that one station may take."""
 BARS = {
     "stall_p99_ms": 50.0,
     "stall_max_ms": 250.0,
@@ -54,7 +63,7 @@ BARS = {
 class Walk:
     """One walk; figures and the lateness of the window by action."""
 
-    def __init__(self, cohort: Path) -> None:
+    def __init__(self, cohort: Path, why: bool = False) -> None:
         import napari
         from qtpy.QtCore import Qt, QTimer
 
@@ -74,7 +83,11 @@ class Walk:
         self.actions: dict[str, dict[str, float]] = {}
         self.late: list[float] = []
         self._here: list[float] = []
+        self._busy: list[float] = []
         self._last = time.perf_counter()
+        self._last_cpu = time.thread_time()
+        self.watch = Watch(self) if why else None
+        self.now = "start"
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._tick)
@@ -85,9 +98,10 @@ class Walk:
         self.draws += 1
 
     def _tick(self) -> None:
-        now = time.perf_counter()
+        now, cpu = time.perf_counter(), time.thread_time()
         self._here.append(1000 * (now - self._last) - TICK_MS)
-        self._last = now
+        self._busy.append(1000 * (cpu - self._last_cpu))
+        self._last, self._last_cpu = now, cpu
 
     # --- time -----------------------------------------------------------------------------------
     def run_for(self, seconds: float) -> None:
@@ -116,15 +130,23 @@ class Walk:
     @contextmanager
     def action(self, name: str) -> Iterator[None]:
         """Note duration and lateness of what is done inside."""
-        self._here = []
+        self._here, self._busy, self.now = [], [], name
         began = time.perf_counter()
         yield
         self.run_for(0.05)
         took = time.perf_counter() - began - 0.05
         worst = max(self._here, default=0.0)
         self.late += self._here
-        self.actions[name] = {"s": round(took, 3), "worst_ms": round(worst, 1)}
-        print(f"{name}: {took:.2f} s, {worst:.0f} ms late", file=sys.stderr)
+        busy = max(self._busy, default=0.0)
+        self.actions[name] = {
+            "s": round(took, 3),
+            "worst_ms": round(worst, 1),
+            "worst_cpu_ms": round(busy, 1),
+        }
+        print(f"{name}: {took:.2f} s, {worst:.0f} ms late, {busy:.0f} ms busy", file=sys.stderr)
+        self.now = "between"
+        if self.watch is not None and (new := self.watch.imported()):
+            print(f"    imported: {new}", file=sys.stderr)
 
     def most(self, name: str, value: float) -> None:
         """Keep the greatest value of a figure."""
@@ -157,7 +179,7 @@ class Walk:
         dock = self.dock
         with self.action("open case"):
             began = time.perf_counter()
-            dock.controller.open(self.cohort)
+            dock.controller.open(self.cohort, prefer="B11")  # which has a prediction
             self.until(lambda: dock.board.layer("H&E") is not None)
             self.drawn()
             self.figures["open_s"] = time.perf_counter() - began
@@ -332,6 +354,52 @@ class Walk:
         return {"figures": self.figures, "met": met, "actions": self.actions}
 
 
+class Watch:
+    """Samples the window's thread while its loop is silent: which lines the time went to."""
+
+    SILENT_S = 0.08
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self.found: dict[str, Counter[str]] = {}
+        self._modules = set(sys.modules)
+        self._main = threading.get_ident()
+        self._over = threading.Event()
+        threading.Thread(target=self._sample, daemon=True).start()
+
+    def _sample(self) -> None:
+        while not self._over.wait(0.01):
+            if not self.walk.late and self.walk.now == "start":
+                continue
+            if time.perf_counter() - self.walk._last < self.SILENT_S:
+                continue
+            top = sys._current_frames().get(self._main)
+            frames = traceback.extract_stack(top) if top is not None else []
+            counts = self.found.setdefault(self.walk.now, Counter())
+            for place in {
+                f"{'/'.join(Path(frame.filename).parts[-3:])}:{frame.lineno} {frame.name}"
+                for frame in frames
+                if "benchmarks" not in frame.filename
+            }:
+                counts[place] += 1
+            counts["*"] += 1
+
+    def imported(self) -> str:
+        """Packages with the number of their modules that were imported since the last call."""
+        now = set(sys.modules)
+        new, self._modules = now - self._modules, now
+        names = Counter(".".join(name.split(".")[:2]) for name in new)
+        return ", ".join(f"{name} {number}" for name, number in names.most_common(12))
+
+    def tell(self) -> None:
+        """Print, for each action, the lines that most samples were below."""
+        self._over.set()
+        for action, counts in sorted(self.found.items(), key=lambda item: -item[1]["*"]):
+            print(f"\n{action}: {counts['*']} samples", file=sys.stderr)
+            for place, number in counts.most_common(45)[1:]:
+                print(f"  {number:5d} {place}", file=sys.stderr)
+
+
 def _value(field: Any) -> Any:
     return field.currentIndex() if hasattr(field, "currentIndex") else field.value()
 
@@ -370,12 +438,16 @@ def with_display() -> None:
     os.execvpe(command[0], [*command, "walk", sys.executable, *sys.argv], environment)
 
 
-def walk(cohort: Path, stations: list[str]) -> dict[str, Any]:
+def walk(cohort: Path, stations: list[str], why: bool = False) -> dict[str, Any]:
     """The stations of one walk over a cohort; see the head of this file."""
-    made = Walk(cohort)
+    made = Walk(cohort, why)
     made.open_case()
     for station in stations:
+        faulthandler.dump_traceback_later(LIMIT_S, exit=True)
         getattr(made, station)()
+        faulthandler.cancel_dump_traceback_later()
+    if made.watch is not None:
+        made.watch.tell()
     return made.end()
 
 
@@ -388,6 +460,7 @@ def main() -> int:
     parser.add_argument("--cohort", type=Path, default=None, help="finished cases; they are copied")
     parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
     parser.add_argument("--stations", nargs="+", default=STATIONS, choices=STATIONS)
+    parser.add_argument("--why", action="store_true", help="where the time of stalls went")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with_display()
@@ -403,7 +476,7 @@ def main() -> int:
             for _ in range(options.busy)
         ]
         try:
-            result = walk(folder, options.stations)
+            result = walk(folder, options.stations, options.why)
         finally:
             for one in busy:
                 one.kill()
