@@ -28,7 +28,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -373,13 +372,15 @@ class Watch:
                 continue
             if time.perf_counter() - self.walk._last < self.SILENT_S:
                 continue
-            top = sys._current_frames().get(self._main)
-            frames = traceback.extract_stack(top) if top is not None else []
+            places, frame = [], sys._current_frames().get(self._main)
+            while frame is not None:  # at once: to hold a frame keeps its painters alive
+                places.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+                frame = frame.f_back
             counts = self.found.setdefault(self.walk.now, Counter())
             for place in {
-                f"{'/'.join(Path(frame.filename).parts[-3:])}:{frame.lineno} {frame.name}"
-                for frame in frames
-                if "benchmarks" not in frame.filename
+                f"{'/'.join(Path(file).parts[-3:])}:{line} {name}"
+                for file, line, name in places
+                if "benchmarks" not in file
             }:
                 counts[place] += 1
             counts["*"] += 1
@@ -464,6 +465,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with_display()
+    faulthandler.enable()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["NAPARI_CONFIG"] = str(Path(scratch) / "settings.yaml")
         folder = Path(scratch) / "cohort"

@@ -1,16 +1,30 @@
-"""Shorter garbage collection while a window is open."""
+"""What keeps the window quick: compiled beforehand, one update, short garbage collection."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 from collections.abc import Iterator
+from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["fast_removal", "freeze_window"]
+__all__ = ["fast_removal", "freeze_window", "in_one_update", "warm_up"]
+
+_MODULES = (
+    "matplotlib.colors",
+    "scipy.ndimage",
+    "shapely",
+)
+"""Libraries that the window needs soon after a case is open."""
+_LABELS = (np.uint8, np.int32, np.uint16)
+"""Types of the label images that are shown: for each, napari compiles how it colours them."""
 
 
 def freeze_window(viewer: napari.Viewer) -> None:
@@ -25,6 +39,25 @@ def freeze_window(viewer: napari.Viewer) -> None:
 
 
 @contextlib.contextmanager
+def in_one_update(viewer: napari.Viewer) -> Iterator[None]:
+    """Let napari arrange its canvas once, after all changes of the layers that are made inside.
+
+    It would do so after each: every layer that is added, moved, shown or removed costs as much as
+    all layers together.  May be nested.  (`LayerList.batched_update` cannot, and collects garbage.)
+    """
+    canvas = viewer.window._qt_viewer.canvas
+    if canvas._pause_scene_graph:
+        yield
+        return
+    canvas._pause_scene_graph = True
+    try:
+        yield
+    finally:
+        canvas._pause_scene_graph = False
+        canvas._update_scenegraph()
+
+
+@contextlib.contextmanager
 def fast_removal(viewer: napari.Viewer) -> Iterator[None]:
     """Keep the removal of layers fast: napari collects garbage after each one.
 
@@ -32,12 +65,44 @@ def fast_removal(viewer: napari.Viewer) -> Iterator[None]:
     collection before the removals replaces those after each of them.
     """
     viewer.layers.selection.clear()
-    if gc.get_freeze_count():
-        yield
-        return
-    gc.collect()
-    gc.freeze()
+    frozen = gc.get_freeze_count() > 0
+    if not frozen:
+        gc.collect()
+        gc.freeze()
     try:
-        yield
+        with in_one_update(viewer):
+            yield
     finally:
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
+
+
+@cache
+def warm_up() -> threading.Thread:
+    """Load libraries and compile the colouring of labels, once in a process; the thread."""
+    thread = threading.Thread(target=_work, name="mosaik-warm-up")
+    thread.start()
+    return thread
+
+
+def _work() -> None:
+    closing = threading.main_thread()
+    for piece in (*(partial(_colour, kind) for kind in _LABELS), *_imports()):
+        if not closing.is_alive():
+            return
+        piece()
+
+
+def _imports() -> list[partial[object]]:
+    return [partial(import_module, name) for name in _MODULES]
+
+
+def _colour(kind: type[np.unsignedinteger | np.signedinteger]) -> None:
+    """Colour a label image as a layer does.
+
+    Without a layer: pint, which layers ask for units, is not made for several threads.
+    """
+    from napari.utils.colormaps import DirectLabelColormap
+
+    colours = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", 1: "red"})
+    colours.map(np.ones((4, 4), kind))

@@ -27,7 +27,12 @@ from napari_mosaik.view.presentation import (
 from napari_mosaik.view.spec import LayerSpec, Legend
 from napari_mosaik.view.tile_loader import PieceReaders
 from napari_mosaik.widgets.base.case_controller import CaseController
-from napari_mosaik.widgets.base.gc_tuning import fast_removal, freeze_window
+from napari_mosaik.widgets.base.gc_tuning import (
+    fast_removal,
+    freeze_window,
+    in_one_update,
+    warm_up,
+)
 from napari_mosaik.widgets.base.worker import Problem
 from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
 from napari_mosaik.workflow.steps import STEPS
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
     from napari_mosaik.core import Transform
     from napari_mosaik.io.case import Case
 
-__all__ = ["LayerBoard", "fast_removal"]
+__all__ = ["LayerBoard"]
 
 STAIN_ORDER = (REFERENCE, *(stain for stain in reversed(STAIN_TITLES) if stain != REFERENCE))
 """Slides from bottom to top; H&E is visible at first."""
@@ -58,6 +63,7 @@ class LayerBoard(QObject):
     def __init__(self, viewer: napari.Viewer, controller: CaseController) -> None:
         super().__init__(controller)
         freeze_window(viewer)
+        warm_up()
         self.viewer = viewer
         self.controller = controller
         self.specs: dict[str, LayerSpec] = {}
@@ -150,7 +156,8 @@ class LayerBoard(QObject):
         if layer is not None:
             layer.visible = shown
         elif shown and name in self.specs:
-            self.put(self.specs[name], visible=True)
+            with in_one_update(self.viewer):
+                self.put(self.specs[name], visible=True)
             self.changed.emit()
 
     # --- case -----------------------------------------------------------------------------------
@@ -191,11 +198,11 @@ class LayerBoard(QObject):
             transform,
             visible=stain == "he" or "he" not in case.file.slides,
         )
-        layer = self._add(spec)
-        below = sum(
-            STAIN_TITLES[s] in self._layers for s in STAIN_ORDER[: STAIN_ORDER.index(stain)]
-        )
-        self.viewer.layers.move(self.viewer.layers.index(layer), below)
+        with in_one_update(self.viewer):
+            layer = self._add(spec)
+            before = STAIN_ORDER[: STAIN_ORDER.index(stain)]
+            below = sum(STAIN_TITLES[s] in self._layers for s in before)
+            self.viewer.layers.move(self.viewer.layers.index(layer), below)
         attend(lazy, self.viewer, closing=False)
         lazy.damaged.connect(partial(self._damaged, f"{STAIN_TITLES[stain]} slide"))
         if len(self.slides) == 1:
@@ -314,15 +321,16 @@ class LayerBoard(QObject):
         )
 
     def _show(self, specs: list[LayerSpec], steps: tuple[str, ...], alone: bool) -> None:
-        if alone and specs:
-            for layer in self.overlays().values():
-                layer.visible = False
-        for number, spec in enumerate(specs):
-            self.put(spec, visible=number == 0 or not _covers(spec))
         views = [step_view(name) for name in steps]
         bases = [view.base_slide for view in views if view.base_slide]
-        if alone and bases:
-            self.show_slide(bases[-1])
+        with in_one_update(self.viewer):
+            if alone and specs:
+                for layer in self.overlays().values():
+                    layer.visible = False
+            for number, spec in enumerate(specs):
+                self.put(spec, visible=number == 0 or not _covers(spec))
+            if alone and bases:
+                self.show_slide(bases[-1])
         if any(view.aligns for view in views):
             self._realign()
         self.changed.emit()

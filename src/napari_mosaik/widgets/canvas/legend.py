@@ -26,7 +26,6 @@ from napari_mosaik.view.presentation import step_views
 from napari_mosaik.widgets.base.controls import (
     button,
     calm_wheel,
-    clear,
     column,
     row,
     wrapped_label,
@@ -47,6 +46,10 @@ class Overlays(QWidget):
         self._board = board
         self._rows = QVBoxLayout()
         self._rows.setSpacing(2)
+        self._built: dict[str, _Row] = {}
+        self._headings: dict[str, QLabel] = {}
+        self._empty = wrapped_label("Layers appear here once a case is open.")
+        self._rows.addWidget(self._empty)
         self.choices = {
             step: _Choice(view.choice_title, partial(board.show_choice, step))
             for step, view in step_views().items()
@@ -54,31 +57,46 @@ class Overlays(QWidget):
         }
         hint = wrapped_label("Hold H to hide all overlays.", small=True)
         self.setLayout(column(self._rows, *self.choices.values(), hint, 1, margin=4, spacing=6))
+        calm_wheel(self)
         board.changed.connect(self._fill)
         board.controller.workspace.events.states.connect(self._mark)
         self._fill()
+
+    def _drop(self, widget: QWidget) -> None:
+        self._rows.removeWidget(widget)
+        widget.setParent(None)
+        widget.deleteLater()
 
     def _mark(self, *_: object) -> None:
         for shown in self.findChildren(_Row):
             shown.mark()
 
     def _fill(self) -> None:
-        for i in range(self._rows.count()):
-            item = self._rows.itemAt(i)
-            shown = item.widget() if item is not None else None
-            if isinstance(shown, _Row):
-                shown.part()
-        clear(self._rows)
+        """Build the rows that are new or show another layer; the others stay as they are."""
         sections = self._board.names()
-        if not sections:
-            self._rows.addWidget(wrapped_label("Layers appear here once a case is open."))
-        for section, names in sections.items():
-            self._rows.addWidget(wrapped_label(section, bold=True))
-            for name in names:
-                self._rows.addWidget(_Row(name, self._board))
+        names = {name for section in sections.values() for name in section}
+        self._empty.setVisible(not sections)
+        for name, built in list(self._built.items()):
+            if name not in names or not built.is_current():
+                built.part()
+                self._drop(self._built.pop(name))
+        for section in [known for known in self._headings if known not in sections]:
+            self._drop(self._headings.pop(section))
+        order: list[QWidget] = [self._empty]
+        for section, inside in sections.items():
+            if section not in self._headings:
+                self._headings[section] = wrapped_label(section, bold=True)
+            order.append(self._headings[section])
+            for name in inside:
+                if name not in self._built:
+                    self._built[name] = _Row(name, self._board)
+                    calm_wheel(self._built[name])
+                order.append(self._built[name])
+        for place, widget in enumerate(order):
+            if self._rows.indexOf(widget) != place:
+                self._rows.insertWidget(place, widget)
         for step, choice in self.choices.items():
             choice.offer(self._board.choices.get(step, ()))
-        calm_wheel(self)
 
 
 class _Choice(QWidget):
@@ -129,7 +147,7 @@ class _Row(QFrame):
         self._scaled = legend is not None and legend.limits is not None
         self.scale = ScaleFields(name, board) if self._scaled else None
         self.legend = legend_widget(legend, self.scale) if legend is not None else QWidget()
-        self._has_legend = legend is not None
+        self._legend = legend
         head = row(self.eye, self.fill, self.opacity)
         self.setLayout(column(head, self.legend, margin=1, spacing=1))
         for signal in self._signals():
@@ -143,6 +161,11 @@ class _Row(QFrame):
         text = self._name.replace("&", "&&")
         self.eye.setText(f"↻ {text}" if why else text)
         self.eye.setToolTip(f"{self._name}: {f'stale, {why}' if why else 'show or hide'}")
+
+    def is_current(self) -> bool:
+        """Whether the row still shows the layer of its name and its colours."""
+        board = self._board
+        return self._layer is board.layer(self._name) and self._legend == board.legend(self._name)
 
     def part(self) -> None:
         """Disconnect from the layer."""
@@ -163,14 +186,14 @@ class _Row(QFrame):
             self._layer.contour = 0 if filled else self._outline
 
     def _set_opacity(self, value: int) -> None:
-        if self._layer is not None:
+        if self._layer is not None and value != round(100 * float(self._layer.opacity)):
             self._layer.opacity = value / 100
 
     def _follow(self, event: Any = None) -> None:
         layer = self._layer
         shown = layer is not None and bool(layer.visible)
         self.eye.setChecked(shown)
-        self.legend.setVisible(shown and self._has_legend)
+        self.legend.setVisible(shown and self._legend is not None)
         self.fill.setChecked(layer is not None and _has_outline(layer) and layer.contour == 0)
         self.opacity.setValue(100 if layer is None else round(100 * float(layer.opacity)))
 

@@ -22,9 +22,9 @@ from superqt.utils import qdebounced
 from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, STAIN_TITLES, STAINS, SUV
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.base.case_controller import missing_sources
+from napari_mosaik.widgets.base.gc_tuning import fast_removal, in_one_update
 from napari_mosaik.widgets.canvas.camera import centre_um, look_at
 from napari_mosaik.widgets.canvas.keys import CANVAS
-from napari_mosaik.widgets.canvas.layer_board import fast_removal
 from napari_mosaik.widgets.canvas.layout import Layout
 from napari_mosaik.widgets.canvas.layout_state import (
     BASE,
@@ -180,7 +180,7 @@ class QuadView(Layout):
 
     def arrange(self, before: LayoutState) -> None:
         """Show the four views; the zoom follows the size of a view."""
-        with _busy_cursor():
+        with _busy_cursor(), in_one_update(self.viewer):
             self._lay_out()
         cell = np.asarray(self.viewer.canvas.viewbox_size(self.viewer.layers))
         share = float((cell / np.asarray(self.viewer.canvas.size)).min())
@@ -192,13 +192,13 @@ class QuadView(Layout):
         bases = [cell.base for cell in self._cells if cell.base is not None]
         pictures = [*bases, *(layer for layer in before.order if is_base(layer))]
         now, zoom = centre_um(self.viewer), float(self.viewer.scene.camera.zoom)
-        self.viewer.canvas.grid.enabled = False  # each change of the layers is quicker without it
-        self._take_apart()
-        before.restore_layers(self.viewer, pictures)
-        before.restore_grid(self.viewer)
-        for layer in bases:
-            if layer in self.viewer.layers and layer not in before.shown:
-                layer.visible = False  # the PET, when it was never shown before
+        with in_one_update(self.viewer):
+            self._take_apart()
+            before.restore_layers(self.viewer, pictures)
+            before.restore_grid(self.viewer)
+            for layer in bases:
+                if layer in self.viewer.layers and layer not in before.shown:
+                    layer.visible = False  # the PET, when it was never shown before
         if self._entered_at is not None:
             then, entry_zoom = self._entered_at
             if np.allclose(now, then) and np.isclose(zoom, entry_zoom):
@@ -331,9 +331,9 @@ class QuadView(Layout):
         if not self.is_on:
             return
         at, zoom = centre_um(self.viewer), float(self.viewer.scene.camera.zoom)
-        self.viewer.canvas.grid.enabled = False
-        self._take_apart()
-        self._lay_out()
+        with in_one_update(self.viewer):
+            self._take_apart()
+            self._lay_out()
         look_at(self.viewer, at, zoom)
 
 

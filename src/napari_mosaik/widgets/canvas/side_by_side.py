@@ -11,8 +11,8 @@ from napari_mosaik.core import palette
 from napari_mosaik.view.maps import difference_layer, uptake_layers
 from napari_mosaik.view.spec import LayerSpec, placement_um
 from napari_mosaik.widgets.base.figure_view import theme_colours
+from napari_mosaik.widgets.base.gc_tuning import fast_removal, in_one_update
 from napari_mosaik.widgets.canvas.camera import fit
-from napari_mosaik.widgets.canvas.layer_board import fast_removal
 from napari_mosaik.widgets.canvas.layout import Layout
 from napari_mosaik.widgets.canvas.layout_state import BASE, LayoutState, put_in_order, show_grid
 from napari_mosaik.widgets.canvas.link import square_lines
@@ -61,13 +61,14 @@ class SideBySide(Layout):
     def arrange(self, before: LayoutState) -> None:
         """Hide the layers and show the maps in a row."""
         specs = self.specs()
-        for layer in before.order:
-            layer.visible = False
-        for number, spec in enumerate(specs):
-            self._add_cell(spec, HEADINGS[number], number)
-        put_in_order(self.viewer, self._cells)
-        keep_out_of_list(self.viewer, [layer for layer in self._cells if _is_helper(layer)])
-        show_grid(self.viewer, PER_CELL, (1, len(specs)))
+        with in_one_update(self.viewer):
+            for layer in before.order:
+                layer.visible = False
+            for number, spec in enumerate(specs):
+                self._add_cell(spec, HEADINGS[number], number)
+            put_in_order(self.viewer, self._cells)
+            keep_out_of_list(self.viewer, [layer for layer in self._cells if _is_helper(layer)])
+            show_grid(self.viewer, PER_CELL, (1, len(specs)))
         self.link.marked_elsewhere = True
         self._mark()
         self._frame()
@@ -76,12 +77,12 @@ class SideBySide(Layout):
     def restore(self, before: LayoutState) -> None:
         """Remove the maps and show the layers again."""
         self.link.marked_elsewhere = False
-        before.restore_grid(self.viewer)
         with fast_removal(self.viewer):
+            before.restore_grid(self.viewer)
             for layer in self._cells:
                 if layer in self.viewer.layers:
                     self.viewer.layers.remove(layer)
-        before.restore_layers(self.viewer)
+            before.restore_layers(self.viewer)
         self._cells, self._marks = [], []
         before.restore_camera(self.viewer)
 
