@@ -241,8 +241,7 @@ class Walk:
     def overlays(self) -> None:
         """Each overlay shown, hidden and shown again."""
         board = self.dock.board
-        slides = [name for name in board.names() if name in ("H&E", "CD34", "CAIX")]
-        for name in [name for name in board.names() if name not in slides]:
+        for name in _overlays(board):
             for what, shown in (("first", True), ("again", False), ("again", True)):
                 with self.action(f"{'show' if shown else 'hide'} {name} ({what})"):
                     began = time.perf_counter()
@@ -335,7 +334,7 @@ class Walk:
                 dock.controller.switch(path)
                 self.until(lambda before=before: dock.workspace.case is not before)
                 self.until(lambda: dock.board.layer("H&E") is not None and bool(dock.board.specs))
-                name = next(n for n in dock.board.names() if n not in ("H&E", "CD34", "CAIX"))
+                name = next(iter(_overlays(dock.board)))
                 dock.board.set_shown(name, True)
                 self.run_for(0.5)
         self.figures["memory_of_switches_mb"] = _resident_mb() - began
@@ -399,6 +398,11 @@ class Watch:
             print(f"\n{action}: {counts['*']} samples", file=sys.stderr)
             for place, number in counts.most_common(45)[1:]:
                 print(f"  {number:5d} {place}", file=sys.stderr)
+
+
+def _overlays(board: Any) -> list[str]:
+    names = [name for section in board.names().values() for name in section]
+    return [name for name in names if name not in ("H&E", "CD34", "CAIX")]
 
 
 def _value(field: Any) -> Any:

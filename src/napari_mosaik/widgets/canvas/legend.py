@@ -33,6 +33,8 @@ from napari_mosaik.widgets.base.controls import (
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from napari_mosaik.view.spec import Legend
 
 __all__ = ["Overlays", "legend_widget"]
@@ -74,29 +76,35 @@ class Overlays(QWidget):
     def _fill(self) -> None:
         """Build the rows that are new or show another layer; the others stay as they are."""
         sections = self._board.names()
-        names = {name for section in sections.values() for name in section}
         self._empty.setVisible(not sections)
+        self._drop_old(sections)
+        order: list[QWidget] = [self._empty]
+        for section, names in sections.items():
+            if section not in self._headings:
+                self._headings[section] = wrapped_label(section, bold=True)
+            order += [self._headings[section], *map(self._row, names)]
+        for place, widget in enumerate(order):
+            if self._rows.indexOf(widget) != place:
+                self._rows.insertWidget(place, widget)
+        for step, choice in self.choices.items():
+            choice.offer(self._board.choices.get(step, ()))
+
+    def _row(self, name: str) -> _Row:
+        if name in self._built:
+            self._built[name].mark()
+        else:
+            self._built[name] = _Row(name, self._board)
+            calm_wheel(self._built[name])
+        return self._built[name]
+
+    def _drop_old(self, sections: Mapping[str, Sequence[str]]) -> None:
+        names = {name for inside in sections.values() for name in inside}
         for name, built in list(self._built.items()):
             if name not in names or not built.is_current():
                 built.part()
                 self._drop(self._built.pop(name))
         for section in [known for known in self._headings if known not in sections]:
             self._drop(self._headings.pop(section))
-        order: list[QWidget] = [self._empty]
-        for section, inside in sections.items():
-            if section not in self._headings:
-                self._headings[section] = wrapped_label(section, bold=True)
-            order.append(self._headings[section])
-            for name in inside:
-                if name not in self._built:
-                    self._built[name] = _Row(name, self._board)
-                    calm_wheel(self._built[name])
-                order.append(self._built[name])
-        for place, widget in enumerate(order):
-            if self._rows.indexOf(widget) != place:
-                self._rows.insertWidget(place, widget)
-        for step, choice in self.choices.items():
-            choice.offer(self._board.choices.get(step, ()))
 
 
 class _Choice(QWidget):
@@ -156,7 +164,9 @@ class _Row(QFrame):
         self.mark()
 
     def mark(self) -> None:
-        """Mark an old result, and say what changed."""
+        """Mark an old result and say what changed; show the limits of its colours."""
+        if self.scale is not None:
+            self.scale.show_limits()
         why = self._board.stale_reason(self._name)
         text = self._name.replace("&", "&&")
         self.eye.setText(f"↻ {text}" if why else text)
@@ -222,14 +232,15 @@ class ScaleFields(QWidget):
         self.setLayout(column(_scale(legend.colormap), fields, spacing=2))
         for field in (self.low, self.high):
             field.valueChanged.connect(self._change)
-        board.scaled.connect(self._show)
-        self._show()
+        board.scaled.connect(self.show_limits)
+        self.show_limits()
 
     def part(self) -> None:
         """Disconnect from the board."""
-        self._board.scaled.disconnect(self._show)
+        self._board.scaled.disconnect(self.show_limits)
 
-    def _show(self) -> None:
+    def show_limits(self) -> None:
+        """Show the limits that are in use."""
         spec = self._board.specs.get(self._name)
         if spec is None:
             return  # its row is about to go
@@ -245,7 +256,7 @@ class ScaleFields(QWidget):
         if low < high:
             self._board.set_limits(self._name, (low, high))
         else:
-            self._show()
+            self.show_limits()
 
     def _restore(self) -> None:
         self._board.set_limits(self._name, None)
