@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -86,15 +86,12 @@ def warm_up() -> threading.Thread:
 
 
 def _work() -> None:
-    closing = threading.main_thread()
-    for piece in (*(partial(_colour, kind) for kind in _LABELS), *_imports()):
-        if not closing.is_alive():
-            return
-        piece()
-
-
-def _imports() -> list[partial[object]]:
-    return [partial(import_module, name) for name in _MODULES]
+    main = threading.main_thread()
+    pieces: list[Callable[[], object]] = [partial(_colour, kind) for kind in _LABELS]
+    pieces += [partial(import_module, name) for name in _MODULES]
+    for piece in pieces:
+        if main.is_alive():  # the program has not ended meanwhile
+            piece()
 
 
 def _colour(kind: type[np.unsignedinteger | np.signedinteger]) -> None:
