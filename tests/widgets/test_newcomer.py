@@ -121,7 +121,7 @@ def test_own_files_to_report(qtbot, dock, hand, shown, fresh_case, tmp_path):
     hand.click(page.new.create_button)
     qtbot.waitUntil(lambda: dock.workspace.case is not None)
     qtbot.waitUntil(page.injection.isVisible)
-    for name in ("dose_mbq", "residual_mbq"):
+    for name in ("dose_mbq", "residual_mbq", "weight_kg", "height_cm"):
         hand.type(page.injection.fields[name], f"{getattr(record, name):g}")
     for name in ("injected", "excised"):
         hand.type(page.injection.fields[name], f"{getattr(record, name):%Y-%m-%d %H:%M}")
@@ -133,7 +133,7 @@ def test_own_files_to_report(qtbot, dock, hand, shown, fresh_case, tmp_path):
     qtbot.waitUntil(lambda: dock.workspace.states["suv"].word == "missing")
     to_the_report(qtbot, dock, hand, shown)
     assert dock.workspace.states["suv"].word == "done"
-    assert (hand.clicks, hand.fields) == (20, 10)
+    assert (hand.clicks, hand.fields) == (20, 12)
 
 
 def test_what_is_missing_is_one_click_away(qtbot, dock, opened, hand, fresh_case):
