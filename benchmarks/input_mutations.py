@@ -206,7 +206,8 @@ def _matrix(place: Path, rng: random.Random) -> Commands:
 
 
 def _shapes(place: Path, rng: random.Random) -> Commands:
-    return [["annotate", "import", str(place / CASE), str(place / "shapes.geojson")]]
+    return [["annotate", "import", str(place / CASE), str(place / "shapes.geojson"), "--reader",
+             "A", "--add", "--json"]]  # fmt: skip
 
 
 def _slide(place: Path, rng: random.Random) -> Commands:

@@ -207,7 +207,7 @@ def test_finish_and_export_of_one_reader(case, tmp_path, capsys):
     assert call("annotate", "export", str(case.root), str(out), "--reader", "王") == 0
     (item,) = json.loads(out.read_text())["features"]
     assert item["properties"]["classification"] == {
-        "name": "neoplastic", "color": [204, 121, 167]
+        "name": "neoplastic", "color": [213, 94, 0]
     }  # fmt: skip
     assert item["properties"]["reader"] == "王"
     assert call("annotate", "export", str(case.root), str(out), "--reader", "Eve") == 2

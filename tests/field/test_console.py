@@ -30,6 +30,14 @@ def call(capsys, *arguments):
     return end.value.code or 0, capsys.readouterr().err
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A suite that runs in the background of a shell ignores Ctrl-C; these tests need it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("encoding", ["cp932", "cp1252", "ascii", "cp437", "utf-8"])
 def test_a_console_that_lacks_letters_shows_similar_ones(encoding):
     end = ended("profiles", "--help", PYTHONIOENCODING=encoding)
@@ -101,7 +109,8 @@ def test_an_interrupt_during_the_imports_is_one_line(tmp_path):
     """An interpreter that interrupts itself when the command line imports typer."""
     (tmp_path / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n")
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "from napari_mosaik.cli import main; main(['status', '.'])"
     )
     end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
