@@ -25,7 +25,7 @@ from napari_mosaik.tissue import tissue_mask
 from napari_mosaik.tissue.empty import empty_reason
 from napari_mosaik.workflow.preview import preview
 from napari_mosaik.workflow.recipe import read_recipe
-from napari_mosaik.workflow.run import run
+from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.steps import step_named
 
 PALE, HE, PINK = (220, 218, 229), (180, 120, 170), (214, 170, 200)
@@ -352,7 +352,10 @@ def test_a_single_he_slide_goes_as_far_as_it_can(he_only, capsys):
 def test_a_preview_of_nuclei_is_the_run(he_only, method, corner):
     step = step_named("nuclei")
     case = Case(he_only)
-    params = read_recipe(case.root)["nuclei"].model_copy(update={"method": method})
+    recipe = read_recipe(case.root)
+    params = recipe["nuclei"].model_copy(update={"method": method})
+    for _ in run_until(case, recipe, "stain"):
+        pass
     run_to_end(run(case, step, params, force=True))
     shown = preview(case, step, params, (corner, (150.0, 190.0))).results[NUCLEUS_OBJECTS]
     whole = case.store.read(NUCLEUS_OBJECTS)
