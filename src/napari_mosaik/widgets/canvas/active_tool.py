@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -375,15 +376,16 @@ class ToolHost(QObject):
         self.keys.release(scope, actions)
         self._bound = ("", {})
 
-    def _layer_came(self, *_: Any) -> None:
-        QTimer.singleShot(0, self._let_go)  # napari selects a new layer once it is in the list
+    def _layer_came(self, event: Any) -> None:
+        # napari selects a new layer once it is in the list
+        QTimer.singleShot(0, partial(self._let_go, event.value))
 
-    def _let_go(self) -> None:
-        """Select no layer: it would take keys such as Ctrl+Z.
+    def _let_go(self, layer: Any) -> None:
+        """Do not leave a new layer selected: it would take keys such as Ctrl+Z.
 
-        A person may select one again for its controls; the tool stays active.
+        A layer that a person selected for its controls stays selected; the tool stays active.
         """
-        if self.active_tool is not None:
+        if self.active_tool is not None and self.viewer.layers.selection.active in (layer, None):
             self.viewer.layers.selection.clear()
             self._hold_still()
 

@@ -234,10 +234,14 @@ class LayerBoard(QObject):
             names = {spec.name for spec in specs}
             self._take_away(self._by_hand - names)
             known, self._by_hand = self._by_hand, names
+            selection = self.viewer.layers.selection
+            chosen = selection.active  # these layers come by themselves: they take no selection
             for spec in specs:
                 self.specs[spec.name] = spec
                 if spec.name not in known or self.layer(spec.name) is not None:
                     self.put(spec)
+            if chosen is not None and chosen in self.viewer.layers:
+                selection.active = chosen
             if names or known:
                 self.changed.emit()
 
