@@ -314,7 +314,7 @@ class ToolHost(QObject):
         if tool is not None:
             self._mouse.drop()
             self._bind(tool)
-            self._let_go()
+            self._select_none()
 
     def detach(self) -> None:
         """Leave the viewer as it was found."""
@@ -340,7 +340,7 @@ class ToolHost(QObject):
         else:
             tool.on()
             self._bind(tool)
-            self._let_go()
+            self._select_none()
 
     def _attach(self) -> None:
         viewer = self.viewer
@@ -385,7 +385,11 @@ class ToolHost(QObject):
 
         A layer that a person selected for its controls stays selected; the tool stays active.
         """
-        if self.active_tool is not None and self.viewer.layers.selection.active in (layer, None):
+        if self.viewer.layers.selection.active in (layer, None):
+            self._select_none()
+
+    def _select_none(self) -> None:
+        if self.active_tool is not None:
             self.viewer.layers.selection.clear()
             self._hold_still()
 
