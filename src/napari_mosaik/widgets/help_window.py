@@ -28,27 +28,13 @@ from napari_mosaik.widgets.canvas.keys import show_shortcuts
 
 __all__ = ["PAGES", "HelpWindow", "add_help_actions", "show_help"]
 
-PAGES = {
-    "Tutorials": (
-        "tutorial_sample",
-        "tutorial_own_data",
-        "tutorial_annotate",
-        "tutorial_review",
-    ),
-    "How do I ...": ("how_to", "troubleshooting"),
-    "User guide": (
-        "start",
-        "window",
-        "slides",
-        "segmentation",
-        "registration",
-        "uptake",
-        "spatial",
-        "science",
-        "robustness",
-        "glossary",
-    ),
+_FILES = {
+    "Tutorials": "tutorial_sample.md tutorial_own_data.md tutorial_annotate.md tutorial_review.md",
+    "How do I ...": "how_to.md troubleshooting.md",
+    "User guide": "start.md window.md slides.md segmentation.md registration.md uptake.md "
+    "spatial.md science.md robustness.md glossary.md",
 }
+PAGES = {section: names.replace(".md", "").split() for section, names in _FILES.items()}
 """The pages by section, in the order of the list."""
 
 _NAME = Qt.ItemDataRole.UserRole
