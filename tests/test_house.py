@@ -23,8 +23,8 @@ def test_the_bar_is_kept(house, what):
     assert len(rows) <= BARS[what], "\n".join(rows)
 
 
-LINES_NOW = 70_000
-"""The bar of `house.py` is not reached yet; until then the package must not grow."""
+LINES_NOW = 67_200
+"""The bar of `house.py` is not reached; growth beyond this is a decision of its own."""
 
 
 def test_the_package_does_not_grow(house):
