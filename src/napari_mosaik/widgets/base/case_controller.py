@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,6 +120,8 @@ class CaseController(QObject):
         self._show(problem_of(action, error))
 
     def _show(self, problem: Problem) -> None:
+        if problem.action in self.workspace.states:  # a job names the step that failed
+            problem = replace(problem, action=step_named(problem.action).title)
         self.workspace.problem = problem
 
     def _follow(self, report: Report) -> None:
