@@ -73,3 +73,12 @@ def test_a_predictor_of_the_cohort_is_chosen_and_one_of_the_case_refused(
         choose_predictor(case, folders[1])
     with pytest.raises(InputError, match="no readable predictor"):
         choose_predictor(case, case.root)
+
+
+def test_no_page_is_wider_than_the_dock(opened):
+    """A page that needs more width than there is would be cut on both sides."""
+    width = opened.page_area.viewport().width()
+    opened.resize(360, 700)
+    for page in opened.pages.values():
+        page.set_open(True)
+        assert page.minimumSizeHint().width() <= min(width, 340), page.title

@@ -33,14 +33,11 @@ class Predictor:
         Names of the training cases.
     test_case
         The case that was held out.
-    warnings
-        Doubts about its training.
     """
 
     folder: Path
     cases: tuple[str, ...]
     test_case: str
-    warnings: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -56,7 +53,7 @@ class Predictor:
             if card.get("kind") != "mosaik":
                 raise InputError(f"the model in {folder} is no predictor of uptake")
             cases = tuple(str(entry["case"]) for entry in card["cases"])
-            return cls(folder, cases, str(card["test_case"]), tuple(card["warnings"]))
+            return cls(folder, cases, str(card["test_case"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"there is no readable predictor in {folder}") from error
 

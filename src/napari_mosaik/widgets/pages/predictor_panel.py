@@ -39,6 +39,7 @@ class PredictorPanel(QWidget):
         self.split = QComboBox()
         for text, value in _SPLITS:
             self.split.addItem(text, value)
+        shrinkable(self.split)
         self.split.setToolTip(
             "Cases of the same patient in training make the error look smaller than it would be "
             "for a new patient"
@@ -55,7 +56,8 @@ class PredictorPanel(QWidget):
         self.setLayout(
             column(
                 self.line,
-                row(self.train, self.split, 1),
+                row(self.train, 1),
+                row(wrapped_label("trained on"), self.split),
                 row(self.choice, self.use),
                 row(self.browse, 1),
                 spacing=4,
@@ -74,8 +76,7 @@ class PredictorPanel(QWidget):
         used = str(getattr(space.recipe.get(_STEP.name), _STEP.needs_model, ""))
         current = next((one for one in known if one.folder.name == used), None)
         if current is not None:
-            doubts = "".join(f"\n⚠ {text}" for text in current.warnings)
-            self.line.setText(f"Predictor {current.title}{doubts}")
+            self.line.setText(f"Predictor {current.title}")
         elif used:
             self.line.setText(f"Predictor {used[:6]}")
         else:
