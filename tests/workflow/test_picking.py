@@ -104,3 +104,36 @@ def test_two_nearly_equal_stains_are_refused(case):
     params = VesselParams(stains="manual", dab_vector=near)
     with pytest.raises(InputError, match="vectors are only 11° apart"):
         pick_vessel_stain(case, "haematoxylin", [(110, 90)], params)
+
+
+def test_a_click_on_the_class_map_gives_exactly_its_connected_pixels():
+    from types import SimpleNamespace
+
+    from scipy.ndimage import label
+
+    from napari_mosaik.core import InputError, LabelImage, Lattice
+    from napari_mosaik.core.rasterise import rasterise
+    from napari_mosaik.core.shapes import AnnotatedShape
+    from napari_mosaik.workflow.picking import predicted_region
+
+    codes = np.random.default_rng(3).integers(0, 4, (40, 30)).astype(np.uint8)
+    codes[10:20, 5:25] = 2
+    lattice = Lattice("he", codes.shape, (8.0, 8.0), (3.0, 5.0))
+    image = LabelImage(codes, lattice, {0: "not classified", 2: "necrosis"})
+    store = SimpleNamespace(origin=lambda _: "there", read=lambda _: image)
+    case = SimpleNamespace(name="B1", store=store)
+    at = (3.0 + 8.0 * 14.2, 5.0 + 8.0 * 11.9)
+    name, area = predicted_region(case, at)
+    parts, _ = label(codes == 2)
+    drawn = rasterise([AnnotatedShape("a", name, area)], lattice, {"necrosis": 1})
+    assert (drawn.astype(bool) == (parts == parts[14, 11])).all()
+    assert area.area == 64.0 * drawn.sum()
+
+    row, column = np.argwhere(codes == 0)[0]
+    for place in (lattice.to_um([(row, column)])[0], (-50.0, 10.0), (5000.0, 5.0)):
+        with pytest.raises(InputError, match="no class there"):
+            predicted_region(case, tuple(place))
+    with pytest.raises(InputError, match="B1 has no map of the tissue classes"):
+        predicted_region(
+            SimpleNamespace(name="B1", store=SimpleNamespace(origin=lambda _: None)), at
+        )

@@ -7,7 +7,7 @@ before it becomes visible, so that nothing on the screen can be lost.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, Self
@@ -20,6 +20,7 @@ from shapely import STRtree
 from napari_mosaik.annotate.brush import Area, clean, cut_region, join_region
 from napari_mosaik.annotate.journal import Journal, read_journal
 from napari_mosaik.annotate.state import (
+    LOCK,
     AppliedEdit,
     Edit,
     Entry,
@@ -92,6 +93,8 @@ class AnnotationDocument:
         self._undo: list[AppliedEdit] = []
         self._redo: list[AppliedEdit] = []
         self._next_order = 0
+        self.spared = 0
+        """How many locked shapes the last change left as they are, though it met them."""
 
     @classmethod
     def open(cls, journal: Journal, name: str = "he", *, overlap: Overlap = "allow") -> Self:
@@ -138,12 +141,12 @@ class AnnotationDocument:
 
     def add(self, geometry: Area, label: str, *, key: str = "", title: str = "add") -> str:
         """Add a shape and return its key; *geometry* is repaired first."""
-        self._snapshot.tissue_class(label)
+        self._check_open(label)
         area = clean(geometry)
         if area is None:
             raise InputError("the shape encloses no area")
         shape = AnnotatedShape(key or str(uuid.uuid4()), label, area)
-        self.apply(self._resolved_edit(shape, title))
+        self.apply(self._resolved_edit([shape], title))
         return shape.key
 
     def add_many(self, shapes: Iterable[AnnotatedShape], title: str = "import") -> None:
@@ -158,23 +161,81 @@ class AnnotationDocument:
 
     def remove(self, *keys: str) -> None:
         """Remove shapes."""
-        for key in keys:
-            self.shape(key)
+        self.free(keys)
         self.apply(Edit("remove", removed=keys))
 
     def change_class(self, keys: Iterable[str], label: str) -> None:
         """Change the class of shapes."""
-        self._snapshot.tissue_class(label)
-        put = tuple(replace(self.shape(key), label=label, colour="") for key in keys)
+        self._check_open(label)
+        put = tuple(replace(shape, label=label, colour="") for shape in self.free(keys))
         self.apply(Edit("change class", put))
 
     def replace(self, key: str, geometry: Area, title: str = "reshape") -> None:
         """Replace the geometry of a shape; it is removed if the new one has no area."""
         area = clean(geometry)
-        if area is None:
-            self.apply(Edit(title, removed=(self.shape(key).key,)))
-        else:
-            self.apply(self._resolved_edit(replace(self.shape(key), geometry=area), title))
+        (shape,) = self.free([key])
+        self.reshape([] if area is None else [replace(shape, geometry=area)],
+                     [] if area is not None else [key], title)  # fmt: skip
+
+    def reshape(
+        self, shapes: Sequence[AnnotatedShape], removed: Iterable[str] = (), title: str = "reshape"
+    ) -> None:
+        """Put new or changed shapes and remove others as one edit, under the rule for overlaps.
+
+        What is changed or removed must be `free`.
+        """
+        gone = tuple(removed)
+        self.free([*gone, *(one.key for one in shapes if one.key in self._snapshot.entries)])
+        self.apply(self._resolved_edit(shapes, title, gone))
+
+    # --- locks ----------------------------------------------------------------------------------
+    def lock_reason(self, shape: AnnotatedShape) -> str:
+        """Why no tool may change a shape, as a sentence; empty if any may."""
+        if shape.properties.get(LOCK) is True:
+            return "this annotation is locked; unlock it to change it"
+        if any(known.locked for known in self._snapshot.classes if known.name == shape.label):
+            return f"the class '{shape.label}' is locked; unlock it to change its annotations"
+        return ""
+
+    def free(self, keys: Iterable[str]) -> tuple[AnnotatedShape, ...]:
+        """The shapes with these keys; `InputError` if one is locked, or is not there."""
+        shapes = tuple(self.shape(key) for key in keys)
+        for shape in shapes:
+            if self.lock_reason(shape):
+                raise InputError(self.lock_reason(shape))
+        return shapes
+
+    def lock(self, keys: Iterable[str], locked: bool) -> None:
+        """Lock shapes against every tool, or unlock them; one edit."""
+        put = []
+        for key in keys:
+            shape = self.shape(key)
+            kept = {k: v for k, v in shape.properties.items() if k != LOCK}
+            put.append(replace(shape, properties={**kept, LOCK: True} if locked else kept))
+        self.apply(Edit("lock" if locked else "unlock", tuple(put)))
+
+    def lock_class(self, name: str, locked: bool) -> None:
+        """Lock a class: nothing of it is changed, and nothing is added; or unlock it."""
+        self._snapshot.tissue_class(name)
+        classes = tuple(
+            replace(known, locked=locked) if known.name == name else known
+            for known in self._snapshot.classes
+        )
+        self.apply(Edit(f"{'lock' if locked else 'unlock'} class", classes=classes))
+
+    def _check_open(self, label: str) -> None:
+        if self._snapshot.tissue_class(label).locked:
+            raise InputError(f"the class '{label}' is locked; unlock it to add to it")
+
+    def _apart(
+        self, shapes: Iterable[AnnotatedShape]
+    ) -> tuple[list[AnnotatedShape], list[AnnotatedShape]]:
+        """Shapes that a tool may change, and locked ones."""
+        free: list[AnnotatedShape] = []
+        locked: list[AnnotatedShape] = []
+        for shape in shapes:
+            (locked if self.lock_reason(shape) else free).append(shape)
+        return free, locked
 
     def paint(self, region: Area, label: str, *, into: str | None = None) -> str:
         """Brush: join *region* to the shape *into* (of the same class), or add a new shape.
@@ -183,16 +244,22 @@ class AnnotationDocument:
         """
         if into is None or self.shape(into).label != label:
             return self.add(region, label, title="brush")
-        shape = self.shape(into)
+        (shape,) = self.free([into])
         joined = join_region(shape.geometry, region, SLIVER_UM2)
-        self.apply(self._resolved_edit(replace(shape, geometry=joined), "brush"))
+        self.apply(self._resolved_edit([replace(shape, geometry=joined)], "brush"))
         return into
 
     def erase(self, region: Area, keys: Iterable[str] | None = None) -> None:
-        """Eraser: cut *region* from the given shapes, or from all that it touches."""
+        """Eraser: cut *region* from the given shapes, or from all that it touches.
+
+        Locked ones stay; `InputError` if it touches no other.
+        """
         touched = self.touching(region)
         selected = None if keys is None else set(keys)
-        chosen = [s for s in touched if selected is None or s.key in selected]
+        chosen, locked = self._apart(s for s in touched if selected is None or s.key in selected)
+        if locked and not chosen:
+            raise InputError(self.lock_reason(locked[0]))
+        self.spared = len(locked)
         put, removed = _cut(chosen, region)
         if put or removed:
             self.apply(Edit("erase", put, removed))
@@ -210,24 +277,39 @@ class AnnotationDocument:
             )
         self.apply(Edit(title, classes=classes))
 
-    def _resolved_edit(self, shape: AnnotatedShape, title: str) -> Edit:
-        """The edit that adds *shape*, under the rule for overlaps."""
+    def _resolved_edit(
+        self, shapes: Sequence[AnnotatedShape], title: str, removed: Iterable[str] = ()
+    ) -> Edit:
+        """The edit that puts *shapes*, under the rule for overlaps; locked ones are never cut."""
+        self.spared = 0
+        own = {shape.key for shape in shapes}
+        gone = set(removed)
         if self.overlap == "allow":
-            return Edit(title, (shape,))
-        others = [
-            s
-            for s in self.touching(shape.geometry)
-            if s.key != shape.key and s.label != shape.label
-        ]
-        if self.overlap == "new wins":
-            put, removed = _cut(others, shape.geometry)
-            return Edit(title, (*put, shape), removed)
-        rest: Area | None = shape.geometry
-        for other in others:
-            rest = None if rest is None else cut_region(rest, other.geometry, SLIVER_UM2)
-        if rest is None:
-            raise InputError("the shape lies entirely within shapes of other classes")
-        return Edit(title, (replace(shape, geometry=rest),))
+            return Edit(title, tuple(shapes), tuple(gone))
+        changed: dict[str, AnnotatedShape] = {}
+        put = []
+        for shape in shapes:
+            others = [
+                changed.get(s.key, s)
+                for s in self.touching(shape.geometry)
+                if s.key not in own | gone and s.label != shape.label
+            ]
+            free, kept = self._apart(others)
+            if self.overlap == "clip new":
+                free, kept = [], others
+            rest: Area | None = shape.geometry
+            for other in kept:
+                rest = None if rest is None else cut_region(rest, other.geometry, SLIVER_UM2)
+            if rest is None:
+                locked = "locked " if self.overlap == "new wins" else ""
+                raise InputError(f"the shape lies entirely within {locked}shapes of other classes")
+            self.spared += sum(bool(self.lock_reason(other)) for other in kept)
+            cut, covered = _cut(free, rest)
+            changed.update({one.key: one for one in cut})
+            gone.update(covered)
+            put.append(replace(shape, geometry=rest))
+        changed = {key: one for key, one in changed.items() if key not in gone}
+        return Edit(title, (*changed.values(), *put), tuple(gone))
 
     def apply(self, edit: Edit) -> None:
         """Write an edit to the journal, apply it, and emit ``changed``."""

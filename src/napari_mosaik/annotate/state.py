@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from napari_mosaik.core.shapes import AnnotatedShape
 
 __all__ = [
     "DEFAULT_CLASSES",
+    "LOCK",
     "AppliedEdit",
     "Edit",
     "Entry",
@@ -29,11 +30,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class TissueClass:
-    """A tissue class of shapes: its name, colour and keyboard key."""
+    """A tissue class of shapes: its name, colour and keyboard key, and whether it is locked."""
 
     name: str
     colour: str
     key: str = ""
+    locked: bool = False
+
+
+LOCK: Final = "isLocked"
+"""Property of a locked shape, as QuPath names it."""
+_LOCKED: Final = "locked"
 
 
 DEFAULT_CLASSES: Final = tuple(
@@ -134,7 +141,9 @@ def edit_record(edit: Edit) -> dict[str, Any]:
     if edit.removed:
         record["removed"] = list(edit.removed)
     if edit.classes is not None:
-        record["classes"] = [[c.name, c.colour, c.key] for c in edit.classes]
+        record["classes"] = [
+            [c.name, c.colour, c.key, *([_LOCKED] if c.locked else [])] for c in edit.classes
+        ]
     return record
 
 
@@ -147,13 +156,18 @@ def edit_from(record: Mapping[str, Any]) -> Edit:
             str(record["title"]),
             put,
             tuple(str(key) for key in record.get("removed", ())),
-            None if classes is None else tuple(TissueClass(*map(str, c)) for c in classes),
+            None if classes is None else tuple(map(_class_from, classes)),
         )
     except (KeyError, TypeError, ValueError, shapely.GEOSException) as error:
         raise CorruptArtifact(
             f"an edit in the journal cannot be read ({error}); "
             "restore the annotations from their GeoJSON file"
         ) from error
+
+
+def _class_from(record: Sequence[Any]) -> TissueClass:
+    name, colour, key = map(str, record[:3])
+    return TissueClass(name, colour, key, locked=_LOCKED in record[3:])
 
 
 def _shape_record(shape: AnnotatedShape) -> dict[str, Any]:

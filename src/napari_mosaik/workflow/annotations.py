@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.annotate import (
     DEFAULT_CLASSES,
+    LOCK,
     AnnotationDocument,
     Journal,
     ReviewQueueParams,
@@ -445,10 +446,19 @@ def shapes_to_export(
             )
     if not shapes:
         raise InputError(f"case {case.name} has no annotations on {stain}")
-    listed = [known for one in documents.values() for known in one.snapshot.classes]
-    colours = {known.name: known.colour for known in (*listed, *DEFAULT_CLASSES)}
+    listed = [(one, known) for one in documents for known in documents[one].snapshot.classes]
+    colours = {known.name: known.colour for known in (*(c for _, c in listed), *DEFAULT_CLASSES)}
+    locked = {(one, known.name): {LOCK: True} for one, known in listed if known.locked}
     return tuple(
-        replace(shape, colour=shape.colour or colours.get(shape.label, "")) for shape in shapes
+        replace(
+            shape,
+            colour=shape.colour or colours.get(shape.label, ""),
+            properties={
+                **shape.properties,
+                **locked.get((str(shape.properties.get("reader")), shape.label), {}),
+            },
+        )
+        for shape in shapes
     )
 
 

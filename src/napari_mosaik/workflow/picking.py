@@ -1,6 +1,7 @@
-"""Stain vectors picked from the CD34 slide of a case, as settings of the vessel step.
+"""What a click on a slide picks: a stain vector, or a predicted region.
 
-area on the slide ─► its pixels ─► `segment.stain_vectors` ─► settings with stains="manual"
+area on CD34 ─► its pixels ─► `segment.stain_vectors` ─► settings with stains="manual"
+place on H&E ─► map of the tissue classes ─► connected region ─► an outline along its pixels
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mosaik.core.catalogue import STAINING, VESSELS
+from napari_mosaik.annotate.brush import Area
+from napari_mosaik.annotate.pixel_outline import area_of_pixels, region_of_code
+from napari_mosaik.core.catalogue import CLASS_NAMES, CLASSES, STAINING, VESSELS
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
@@ -35,6 +38,7 @@ __all__ = [
     "Picked",
     "VesselParams",
     "pick_vessel_stain",
+    "predicted_region",
     "stain_colour",
     "stains_in_use",
 ]
@@ -155,3 +159,42 @@ def _pixels(slide: Slide, path_um: NDArray[np.float64]) -> NDArray[np.uint8]:
     parts = [part for part in shapely.get_parts(area) if isinstance(part, shapely.Polygon)]
     shapes = [AnnotatedShape(str(i), "area", part) for i, part in enumerate(parts)]
     return rgb[rasterise(shapes, read.lattice, {"area": 1}) > 0]
+
+
+def predicted_region(case: Case, at_um: tuple[float, float]) -> tuple[str, Area]:
+    """The class at a position of the H&E slide, and the outline of its connected region.
+
+    Parameters
+    ----------
+    case
+        The case.
+    at_um
+        Row and column in µm of the H&E slide.
+
+    Returns
+    -------
+    tuple of str and Area
+        The name of the class, and the area in µm that covers exactly the pixels of the map that are
+        connected by their sides.
+
+    Raises
+    ------
+    InputError
+        There is no map of the tissue classes, or no class at that position.
+    """
+    if case.store.origin(CLASSES) is None:
+        raise InputError(
+            f"case {case.name} has no map of the tissue classes yet; run the step 'Tissue classes'"
+        )
+    classes = case.store.read(CLASSES)
+    row, column = np.rint(classes.lattice.to_index([at_um])[0]).astype(int)
+    codes = classes.array()
+    found = region_of_code(codes, (int(row), int(column)))
+    if found is None or not codes[row, column]:
+        raise InputError("the map of the tissue classes has no class there; click a coloured area")
+    mask, (top, left) = found
+    part = classes.lattice.crop(slice(top, top + mask.shape[0]), slice(left, left + mask.shape[1]))
+    area = area_of_pixels(mask, part)
+    assert area is not None  # the pixel itself is in it
+    names = {**CLASS_NAMES, **classes.names}
+    return names[int(codes[row, column])], area
