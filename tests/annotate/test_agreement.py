@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
-from napari_mosaik.annotate import compare_readers
+from napari_mosaik.annotate import TileConfusion, compare_readers, pair_agreement
+from napari_mosaik.annotate.review import kappa_of
 from napari_mosaik.core import InputError
 
 
@@ -63,3 +64,69 @@ def test_maps_that_do_not_fit_are_refused():
         compare_readers([1, 2], [1, 2, 3])
     with pytest.raises(InputError, match="whole"):
         compare_readers([1.5], [1.0])
+
+
+def counted(rng, n_side, block=4, classes=3):
+    """Tiles of readers who differ by patches of a block: each block has its own rate of errors."""
+    tiles = np.stack(np.divmod(np.arange(n_side**2), n_side), axis=1)
+    own = (tiles[:, 0] // block) * n_side + tiles[:, 1] // block
+    rate = rng.beta(1.0, 3.0, n_side**2)[own]
+    mix = rng.dirichlet(np.ones(classes), n_side**2)[own]
+    counts = np.zeros((n_side**2, classes, classes), np.int64)
+    for i in range(n_side**2):
+        p = rate[i] * np.outer(mix[i], mix[i]) + (1 - rate[i]) * np.diag(mix[i])
+        counts[i] = rng.multinomial(400, p.ravel()).reshape(classes, classes)
+    return TileConfusion(tiles, counts, np.ones((2, classes), bool), 2.0)
+
+
+NAMES = ("a", "b", "c")
+
+
+def test_the_interval_covers_the_true_kappa_and_one_of_single_samples_would_not():
+    many = [counted(np.random.default_rng(1000 + i), 16) for i in range(40)]
+    true = float(kappa_of(sum(one.counts.sum(axis=0) for one in many))[1])
+    covered, naive, n = 0, 0, 100
+    for seed in range(n):
+        rng = np.random.default_rng(seed)
+        tiles = counted(rng, 16)  # 16 blocks of 4 x 4 tiles
+        found = pair_agreement(tiles, NAMES, resamples=400, seed=seed)
+        assert found.n_blocks == 16
+        covered += found.kappa_low <= true <= found.kappa_high
+        whole = tiles.counts.sum(axis=0).ravel()
+        drawn = rng.multinomial(whole.sum(), whole / whole.sum(), size=200).reshape(-1, 3, 3)
+        low, high = np.quantile(kappa_of(drawn)[1], [0.025, 0.975])
+        naive += low <= true <= high
+    assert 0.89 * n <= covered <= 0.99 * n
+    assert naive < 0.3 * n
+
+
+def test_the_interval_is_that_of_resampled_blocks():
+    tiles = counted(np.random.default_rng(5), 8, block=2)
+    found = pair_agreement(tiles, NAMES, seed=3)
+    assert found.n_blocks == 16  # 4 blocks of 4 x 4 tiles would be too few: 2 x 2
+    again = pair_agreement(tiles, NAMES, seed=3)
+    assert (found.kappa_low, found.kappa_high) == (again.kappa_low, again.kappa_high)
+    assert pair_agreement(tiles, NAMES, seed=4).kappa_low != found.kappa_low
+    rows = tiles.tiles // 2
+    blocks = [
+        tiles.counts[(rows == cell).all(axis=1)].sum(axis=0) for cell in np.unique(rows, axis=0)
+    ]
+    rng = np.random.default_rng(0)
+    kappas = []
+    for _ in range(2000):
+        confusion = sum(blocks[i] for i in rng.integers(16, size=16))
+        n = confusion.sum()
+        expected = confusion.sum(0) @ confusion.sum(1) / n**2
+        kappas.append((np.trace(confusion) / n - expected) / (1 - expected))
+    spread = np.std(kappas)
+    assert found.kappa_high - found.kappa_low == pytest.approx(2 * 2.2 * spread, rel=0.2)
+
+
+def test_an_interval_needs_two_blocks():
+    tiles = counted(np.random.default_rng(6), 1)
+    found = pair_agreement(tiles, NAMES)
+    assert math.isfinite(found.kappa)
+    assert math.isnan(found.kappa_low)
+    assert "no interval" in found.why[0]
+    two = counted(np.random.default_rng(6), 2)
+    assert "only 4 blocks" in pair_agreement(two, NAMES).why[0]

@@ -211,7 +211,7 @@ def test_finish_and_export_of_one_reader(case, tmp_path, capsys):
     }  # fmt: skip
     assert item["properties"]["reader"] == "王"
     assert call("annotate", "export", str(case.root), str(out), "--reader", "Eve") == 2
-    assert call("agreement", str(case.root), "--json") == 0
+    assert call("agreement", str(case.root), "--json") == 2
     assert "王 has not finished" in capsys.readouterr().err
 
 

@@ -1,5 +1,13 @@
 """Annotations of readers: classes, shapes, journal with undo, review priority, agreement."""
 
+from napari_mosaik.annotate.agreement import (
+    READING_TILE_UM,
+    PairAgreement,
+    ReadingTile,
+    TileConfusion,
+    pair_agreement,
+    tile_confusion,
+)
 from napari_mosaik.annotate.brush import (
     Area,
     clean,
@@ -9,12 +17,21 @@ from napari_mosaik.annotate.brush import (
     rectangle_polygon,
     stroke_polygon,
 )
+from napari_mosaik.annotate.consensus import (
+    BOTH,
+    DECIDED_BY,
+    Consensus,
+    Difference,
+    adjudicated_shapes,
+    consensus_of,
+)
 from napari_mosaik.annotate.document import (
     AnnotationDocument,
     EventSink,
     Overlap,
     open_document,
     replay,
+    steps_of,
 )
 from napari_mosaik.annotate.foreign import proposed_class
 from napari_mosaik.annotate.journal import Journal, read_journal
@@ -44,24 +61,34 @@ from napari_mosaik.annotate.state import DEFAULT_CLASSES, LOCK, Edit, Snapshot, 
 from napari_mosaik.annotate.wand import WAND_TOLERANCE, wand_area, wand_field, wand_mask
 
 __all__ = [
+    "BOTH",
+    "DECIDED_BY",
     "DEFAULT_CLASSES",
     "LOCK",
+    "READING_TILE_UM",
     "WAND_TOLERANCE",
     "AnnotationDocument",
     "Area",
+    "Consensus",
+    "Difference",
     "Edit",
     "EventSink",
     "Journal",
     "Overlap",
+    "PairAgreement",
     "ReaderAgreement",
+    "ReadingTile",
     "ReviewItem",
     "ReviewQueueParams",
     "Snapshot",
+    "TileConfusion",
     "TileEvidence",
     "TissueClass",
+    "adjudicated_shapes",
     "area_of_pixels",
     "clean",
     "compare_readers",
+    "consensus_of",
     "cut_region",
     "insert_vertex",
     "join_region",
@@ -71,6 +98,7 @@ __all__ = [
     "nearest_vertex",
     "offset_outline",
     "open_document",
+    "pair_agreement",
     "proposed_class",
     "rank_tiles",
     "read_journal",
@@ -81,7 +109,9 @@ __all__ = [
     "simplify_outline",
     "smooth_outline",
     "split_along",
+    "steps_of",
     "stroke_polygon",
+    "tile_confusion",
     "unite_areas",
     "wand_area",
     "wand_field",

@@ -7,7 +7,7 @@ before it becomes visible, so that nothing on the screen can be lost.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, Self
@@ -39,6 +39,7 @@ __all__ = [
     "Overlap",
     "open_document",
     "replay",
+    "steps_of",
 ]
 
 Overlap = Literal["allow", "new wins", "clip new"]
@@ -392,6 +393,18 @@ class AnnotationDocument:
                     f"the journal of '{self.name}' undoes an edit that it does not contain; "
                     "restore the annotations from their GeoJSON file"
                 )
+
+
+def steps_of(
+    events: Iterable[Mapping[str, Any]], name: str = "he"
+) -> Iterator[tuple[Mapping[str, Any], Snapshot, Snapshot]]:
+    """The events of one document, each with the annotations before and after it."""
+    document = AnnotationDocument(name)
+    for event in events:
+        if event.get("document") == name:
+            before = document.snapshot
+            document._play((event,))
+            yield event, before, document.snapshot
 
 
 class _ShapeIndex:

@@ -5,7 +5,6 @@ Agreement is Cohen's kappa and Dice on the rasterised classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +19,9 @@ __all__ = [
     "ReviewItem",
     "ReviewQueueParams",
     "TileEvidence",
+    "agreement_of",
     "compare_readers",
+    "kappa_of",
     "rank_tiles",
 ]
 
@@ -258,12 +259,23 @@ def compare_readers(first: ArrayLike, second: ArrayLike, *, unread: int = 0) -> 
     read_a, read_b = _read(a, unread), _read(b, unread)
     both = read_a & read_b
     codes, confusion = _confusion(_whole(a[both]), _whole(b[both]))
-    observed, kappa = _kappa(confusion)
+    return agreement_of(tuple(map(int, codes)), confusion, int((read_a ^ read_b).sum()))
+
+
+def agreement_of(
+    codes: tuple[int, ...], confusion: NDArray[np.int64], n_excluded: int = 0
+) -> ReaderAgreement:
+    """The agreement that a confusion matrix stands for.
+
+    *confusion* is a count (k, k), class of the first reader by class of the second, in the order of
+    *codes*; a class that neither used gets no Dice.
+    """
     rows, columns, same = confusion.sum(1), confusion.sum(0), np.diag(confusion)
-    dice = {int(code): float(2 * same[k] / (rows[k] + columns[k])) for k, code in enumerate(codes)}
-    n_excluded = int((read_a ^ read_b).sum())
-    n = int(both.sum())
-    return ReaderAgreement(tuple(map(int, codes)), confusion, observed, kappa, dice, n, n_excluded)
+    used = np.flatnonzero(rows + columns)
+    dice = {codes[k]: float(2 * same[k] / (rows[k] + columns[k])) for k in used}
+    observed, kappa = (float(value) for value in kappa_of(confusion))
+    n = int(confusion.sum())
+    return ReaderAgreement(codes, confusion, observed, kappa, dice, n, n_excluded)
 
 
 def _read(codes: NDArray[np.generic], unread: int) -> NDArray[np.bool_]:
@@ -288,13 +300,16 @@ def _confusion(
     return codes, counts.reshape(codes.size, codes.size)
 
 
-def _kappa(confusion: NDArray[np.int64]) -> tuple[float, float]:
-    """Observed agreement and kappa."""
-    n = int(confusion.sum())
-    if n == 0:
-        return math.nan, math.nan
-    observed = float(np.trace(confusion)) / n
-    expected = float(confusion.sum(0) @ (confusion.sum(1) / n)) / n
-    if math.isclose(expected, 1.0, abs_tol=1e-15):
-        return observed, math.nan
-    return observed, (observed - expected) / (1 - expected)
+def kappa_of(confusion: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    """Observed agreement (fraction) and Cohen's kappa (dimensionless) of confusion matrices.
+
+    *confusion* is a count (..., k, k); both results have the shape of its leading axes.  Both are
+    NaN without samples, kappa also where both readers used only one and the same class.
+    """
+    counts = np.asarray(confusion, float)
+    n = counts.sum(axis=(-2, -1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        observed = np.trace(counts, axis1=-2, axis2=-1) / n
+        expected = (counts.sum(axis=-1) / n[..., None] * counts.sum(axis=-2)).sum(axis=-1) / n
+        kappa = (observed - expected) / (1 - expected)
+    return observed, np.where(np.abs(1 - expected) > 1e-12, kappa, np.nan)

@@ -13,6 +13,7 @@ from napari_mosaik.cli.case import one_case
 from napari_mosaik.cli.common import (
     CaseFolder,
     JsonOutput,
+    Seed,
     StainName,
     command_group,
     display_problem,
@@ -190,8 +191,14 @@ def export(
         bool, typer.Option("--on-cd34", help="Map them to the CD34 slide by the registration.")
     ] = False,
     reader: Annotated[
-        str, typer.Option(metavar="NAME", help="Export one reader's only. Default: all readers'.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Export one reader's only. Default: all, once all have finished."
+        ),
     ] = "",
+    all_readers: Annotated[
+        bool, typer.Option("--all", help="Export all readers' before they have finished, too.")
+    ] = False,
     json: JsonOutput = False,
 ) -> None:
     """Export the case's annotations as GeoJSON for QuPath."""
@@ -200,7 +207,8 @@ def export(
     from napari_mosaik.workflow.given_alignment import shapes_on_reference
 
     found, warnings = one_case(case), list[str]()
-    shapes, stain = shapes_to_export(found, slide, reader, warnings), str(slide)
+    shapes = shapes_to_export(found, slide, reader, warnings, blind=not all_readers)
+    stain = str(slide)
     if on_cd34:
         shapes, stain = shapes_on_reference(found, slide, shapes), REFERENCE
     with found.slide(stain) as opened:
@@ -255,30 +263,75 @@ def review_queue(case: CaseFolder, json: JsonOutput = False) -> None:
 
 
 @example_command(commands, "agreement", "agreement B12")
-def agreement(case: CaseFolder, json: JsonOutput = False) -> None:
-    """Compare the readers of a case: kappa, and Dice per tissue class."""
-    from napari_mosaik.workflow.annotations import reader_agreement
+def agreement(
+    case: CaseFolder,
+    slide: Annotated[StainName, typer.Option(help="The annotated slide.")] = StainName.HE,
+    seed: Seed = 0,
+    json: JsonOutput = False,
+) -> None:
+    """Compare the readers of a case in the tiles that both have finished: kappa, Dice."""
+    from napari_mosaik.workflow.agreement import reader_agreement
 
     found = one_case(case)
-    result = reader_agreement(found)
+    result = reader_agreement(found, slide, seed=seed)
     for sentence in result["warnings"]:
         report_warning(sentence)
     if json:
         print_json(result)
         return
-    rows = [
-        [
-            f"{pair['readers'][0]} and {pair['readers'][1]}",
-            figure(pair["kappa"]),
-            *(figure(pair["dice"].get(name)) for name in result["classes"]),
+    for pair in result["pairs"]:
+        rows = [
+            ["Cohen's kappa, area", *(figure(pair[name]) for name in _KAPPA)],
+            ["Cohen's kappa, tiles", *(figure(pair[f"tile_{name}"]) for name in _KAPPA)],
+            *([f"Dice, {name}", figure(value), "", ""] for name, value in pair["dice"].items()),
         ]
-        for pair in result["pairs"]
-    ]
-    names = [f"Dice {name}" for name in result["classes"]]
-    table(
-        f"{found.name}: agreement where both readers have annotated",
-        ["readers", "kappa", *names],
-        rows,
+        table(
+            f"{found.name}: {pair['readers'][0]} and {pair['readers'][1]} on "
+            f"{figure(pair['area_mm2'])} mm² in {pair['n_tiles']} tiles",
+            ["agreement", "value", "from (95 % interval)", "to"],
+            rows,
+        )
+
+
+_KAPPA = ("kappa", "kappa_low", "kappa_high")
+
+
+@example_command(
+    commands, "adjudicate", "adjudicate B12 --prefer Anna --by 'Dr. Eve' --out agreed.geojson"
+)
+def adjudicate(
+    case: CaseFolder,
+    prefer: Annotated[
+        str,
+        typer.Option(metavar="READER", help="Reader whose class is taken where the two differ."),
+    ],
+    by: Annotated[
+        str, typer.Option(metavar="NAME", help="Who decides; written to the decided shapes.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="GeoJSON file to write.")],
+    other: Annotated[
+        str,
+        typer.Option(metavar="READER", help="The other reader. Needed with more than two readers."),
+    ] = "",
+    slide: Annotated[StainName, typer.Option(help="The annotated slide.")] = StainName.HE,
+    json: JsonOutput = False,
+) -> None:
+    """Write the set on which two readers agree; where they differ, the preferred class.
+
+    Each shape says in `decided_by` who decided it: 'both', or the name after --by.
+    """
+    from napari_mosaik.workflow import agreement
+
+    found = one_case(case)
+    record = agreement.adjudicate(found, out, prefer=prefer, by=by, other=other, stain=slide)
+    for sentence in record["warnings"]:
+        report_warning(sentence)
+    if json:
+        print_json(record)
+        return
+    typer.echo(
+        f"{record['shapes']} shapes in {out}: {figure(record['agreed_mm2'])} mm² agreed, "
+        f"{figure(record['decided_mm2'])} mm² decided by {record['by']}"
     )
 
 

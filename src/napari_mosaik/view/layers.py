@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.annotate import ReviewItem, TissueClass
+from napari_mosaik.annotate import Difference, ReviewItem, TissueClass
 from napari_mosaik.core import FloatArray, LabelImage, Lattice, Raster, TileGrid, palette
 from napari_mosaik.core.catalogue import (
     ANNOTATIONS,
@@ -26,18 +26,25 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.palette import code_colours, one_colour
+from napari_mosaik.core.rasterise import rasterise
+from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.uncertainty import normalised_entropy
 from napari_mosaik.view.maps import parameter_layer
 from napari_mosaik.view.spec import LayerSpec, Legend, placement, placement_um
 
+if TYPE_CHECKING:
+    from napari_mosaik.workflow.agreement import Comparison
+
 __all__ = [
     "ANNOTATIONS_TITLE",
+    "DISAGREEMENT_TITLE",
     "LAYER_TITLES",
     "OUTLINE",
     "annotation_layer",
     "artefact_layer",
     "class_colours",
     "classes_layer",
+    "disagreement_layer",
     "excluded_dab_layer",
     "nuclei_layer",
     "queue_layer",
@@ -61,10 +68,15 @@ LAYER_TITLES: Final = {
 }
 """Title of a layer by the artifact that it shows; maps are named after their parameter."""
 ANNOTATIONS_TITLE: Final = LAYER_TITLES[ANNOTATIONS.name]
+DISAGREEMENT_TITLE: Final = "Disagreement"
 OUTLINE: Final = 128
 """Added to the code of a class on the outline of an annotation."""
+_HATCH: Final = 0.75
 _FILL: Final = 0.4
 """Opacity of an annotated area within its outline."""
+_STRIPE_PX: Final = 6
+"""Width of the stripes of a region in which readers differ, in pixels of the layer."""
+_CHOSEN: Final = 255
 _ROWS: Final = 256
 """Rows that are computed at once, so that a large slide needs little memory."""
 
@@ -307,6 +319,52 @@ def annotation_layer(
         {"colormap": code_colours(colours, _FILL) | outlines},
         legend=Legend(ANNOTATIONS_TITLE, entries=tuple((c.name, c.colour) for c in classes)),
         result=ANNOTATIONS.name,
+        space=lattice.frame,
+    )
+
+
+def disagreement_layer(
+    found: Comparison,
+    regions: Sequence[Difference],
+    lattice: Lattice,
+    chosen: Difference | None = None,
+) -> LayerSpec:
+    """Some *regions* of a comparison, hatched in the colours of the classes of both readers.
+
+    Where one of them has drawn nothing, every other stripe is grey.  *chosen* is outlined.
+    *lattice* is that of the visible region, one sample per pixel of the screen.
+    """
+    nothing = "nothing"
+    names = [*sorted({n for one in regions for n in (one.first, one.second) if n}), nothing]
+    codes = {name: code for code, name in enumerate(names, 1)}
+    drawn = [
+        rasterise(
+            [AnnotatedShape("", label or nothing, area) for label, area in shapes], lattice, codes
+        )
+        for shapes in (
+            [(one.first, one.geometry) for one in regions],
+            [(one.second, one.geometry) for one in regions],
+        )
+    ]
+    row, col = np.indices(lattice.shape, sparse=True)
+    pixels = np.where((row + col) // _STRIPE_PX % 2 == 0, *drawn)
+    if chosen is not None:
+        width = 3 * min(lattice.spacing_um)
+        edge = chosen.geometry.boundary.buffer(width)
+        pixels[rasterise([AnnotatedShape("", "edge", edge)], lattice, {"edge": 1}) > 0] = _CHOSEN
+    shown = {codes[name]: found.colours.get(name, palette.UNKNOWN_CLASS) for name in names}
+    hatch = code_colours(shown, _HATCH) | code_colours({_CHOSEN: palette.TISSUE})
+    return LayerSpec(
+        DISAGREEMENT_TITLE,
+        "labels",
+        pixels,
+        placement(lattice),
+        {"colormap": hatch},
+        legend=Legend(
+            DISAGREEMENT_TITLE,
+            entries=tuple((name, shown[codes[name]]) for name in names),
+            note=f"stripes in the classes of {found.readers[0]} and {found.readers[1]}",
+        ),
         space=lattice.frame,
     )
 

@@ -1,29 +1,33 @@
-"""The annotations of a case: open document, effect of a retraining, review queue, agreement."""
+"""The annotations of a case: open document, finished tiles, effect of a retraining, queue."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
+import shapely
 from filelock import FileLock
 from numpy.typing import NDArray
 
 from napari_mosaik.annotate import (
+    DECIDED_BY,
     DEFAULT_CLASSES,
     LOCK,
+    READING_TILE_UM,
     AnnotationDocument,
     Journal,
+    ReadingTile,
     ReviewQueueParams,
+    Snapshot,
     TileEvidence,
-    compare_readers,
     open_document,
     rank_tiles,
     read_journal,
+    steps_of,
 )
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
@@ -51,17 +55,21 @@ __all__ = [
     "IMPORTED",
     "OWN_CLASS",
     "AnnotationResults",
+    "FinishedTiles",
     "OpenAnnotations",
     "RetrainingEffect",
     "annotation_results",
     "copy_kept",
     "current_annotations",
+    "decisions",
     "declared_classes",
     "finish_reading",
+    "finished_by",
     "finished_readers",
+    "finished_tiles",
     "known_readers",
-    "reader_agreement",
     "reader_documents",
+    "readings",
     "retraining_effect",
     "review_queue",
     "shapes_to_export",
@@ -155,9 +163,20 @@ class OpenAnnotations:
                 self._others[path] = (size, open_document(path, self.stain).shapes)
         return self._others
 
-    def finish(self) -> None:
-        """Note in the journal that the reader regards the annotations as complete."""
-        self._journal.append({"event": "finished", "document": self.stain})
+    def finish(self, tiles: Iterable[ReadingTile] | None = None) -> None:
+        """Note in the journal that the reader regards reading tiles as complete; None for all."""
+        part = {} if tiles is None else {"tiles": [list(tile) for tile in tiles]}
+        self._journal.append({"event": "finished", "document": self.stain, **part})
+
+    def decide(self, region: str, label: str | None, readers: Sequence[str]) -> None:
+        """Note in the journal what becomes of a region in which two readers differ.
+
+        *region* is its key, *label* the class: empty for none, None to take a decision back.
+        """
+        self._journal.append(
+            {"event": "adjudicated", "document": self.stain, "readers": list(readers),
+             "region": region, "label": label}
+        )  # fmt: skip
 
     def close(self) -> None:
         """Release the journal."""
@@ -332,7 +351,6 @@ def retraining_effect(before: AnnotationResults, after: AnnotationResults) -> Re
 
 
 POINTS = 8
-AGREEMENT_SPACING_UM = 4.0
 
 
 def _done(case: Case, artifact: Artifact[Any]) -> bool:
@@ -401,6 +419,15 @@ def reader_documents(case: Case, stain: str = _STAIN) -> dict[str, AnnotationDoc
     return {reader: document for reader, document in found.items() if document.shapes}
 
 
+def readings(case: Case, stain: str = _STAIN) -> dict[str, AnnotationDocument]:
+    """The annotations of each reader; sets that an adjudicator has made are no readings."""
+    return {
+        reader: document
+        for reader, document in reader_documents(case, stain).items()
+        if any(DECIDED_BY not in shape.properties for shape in document.shapes)
+    }
+
+
 def declared_classes(case: Case, stain: str = _STAIN) -> tuple[str, ...]:
     """The classes that readers have declared as their own, or drawn with; by name."""
     names = set()
@@ -417,25 +444,132 @@ def known_readers(case: Case) -> list[str]:
     return sorted({reader_of(path) for folder in folders for path in reader_files(folder)})
 
 
-def finished_readers(case: Case, stain: str = _STAIN) -> tuple[str, ...]:
-    """The readers who have not changed their annotations since they finished them."""
-    done = []
+@dataclass(frozen=True, slots=True)
+class FinishedTiles:
+    """The reading tiles that a reader has finished and not changed since.
+
+    Parameters
+    ----------
+    whole
+        Whether all tiles were finished; then *tiles* are the exceptions, else the finished ones.
+    tiles
+        Row and column of tiles.
+    """
+
+    whole: bool = False
+    tiles: frozenset[ReadingTile] = frozenset()
+
+    def __contains__(self, tile: ReadingTile) -> bool:
+        return self.whole is (tile not in self.tiles)
+
+    @property
+    def any(self) -> bool:
+        """Whether a tile is finished."""
+        return self.whole or bool(self.tiles)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all tiles are finished."""
+        return self.whole and not self.tiles
+
+    def common(self, other: FinishedTiles) -> FinishedTiles:
+        """The tiles that both have finished."""
+        if self.whole and other.whole:
+            return FinishedTiles(True, self.tiles | other.tiles)
+        if self.whole or other.whole:
+            listed, rest = (other, self) if self.whole else (self, other)
+            return FinishedTiles(False, listed.tiles - rest.tiles)
+        return FinishedTiles(False, self.tiles & other.tiles)
+
+    def changed(self, tiles: Iterable[ReadingTile], *, finished: bool) -> FinishedTiles:
+        """The finished tiles after some were finished, or reopened by an edit."""
+        listed = self.tiles - set(tiles) if finished is self.whole else self.tiles | set(tiles)
+        return FinishedTiles(self.whole, frozenset(listed))
+
+
+def finished_tiles(case: Case, stain: str = _STAIN) -> dict[str, FinishedTiles]:
+    """The reading tiles that each reader has finished; an edit reopens the tiles that it changes.
+
+    Readers who have finished nothing are absent.
+    """
+    found: dict[str, FinishedTiles] = {}
     for path in reader_files(case.root / "journal"):
-        events = [event for event in read_journal(path) if event.get("document") == stain]
-        if events and events[-1].get("event") == "finished":
-            done.append(reader_of(path))
-    return tuple(done)
+        events = read_journal(path)
+        if any(event.get("event") == "finished" for event in events):
+            state = finished_by(events, stain)
+            if state.any:
+                found[reader_of(path)] = state
+    return found
+
+
+def finished_by(events: Iterable[Mapping[str, Any]], stain: str = _STAIN) -> FinishedTiles:
+    """The reading tiles that are finished at the end of the events of one reader."""
+    state = FinishedTiles()
+    for event, before, after in steps_of(events, stain):
+        if event.get("event") == "finished":
+            tiles = event.get("tiles")
+            if tiles is None:
+                state = FinishedTiles(True)
+            else:
+                state = state.changed([(int(r), int(c)) for r, c in tiles], finished=True)
+        elif state.any and after is not before:
+            state = state.changed(_touched(before, after), finished=False)
+    return state
+
+
+def _touched(before: Snapshot, after: Snapshot) -> set[ReadingTile]:
+    """The reading tiles in which an edit changed a class."""
+    keys = {key for key in {*before.entries, *after.entries}
+            if before.entries.get(key) is not after.entries.get(key)}  # fmt: skip
+    tiles: set[ReadingTile] = set()
+    for key in keys:
+        old, new = before.entries.get(key), after.entries.get(key)
+        areas: list[Any] = [one.shape.geometry for one in (old, new) if one is not None]
+        if old is not None and new is not None and old.shape.label == new.shape.label:
+            areas = [areas[0].symmetric_difference(areas[1])]
+        for part in shapely.get_parts(areas).tolist():
+            left, top, right, bottom = (int(edge // READING_TILE_UM) for edge in part.bounds)
+            tiles |= {(r, c) for r in range(top, bottom + 1) for c in range(left, right + 1)}
+    return tiles
+
+
+def finished_readers(case: Case, stain: str = _STAIN) -> tuple[str, ...]:
+    """The readers who have not changed their annotations since they finished all of them."""
+    found = finished_tiles(case, stain)
+    return tuple(reader for reader, state in found.items() if state.complete)
+
+
+def decisions(case: Case, stain: str = _STAIN) -> dict[str, dict[str, str]]:
+    """What each adjudicator has decided: the class of each region by its key, empty for none."""
+    found: dict[str, dict[str, str]] = {}
+    for path in reader_files(case.root / "journal"):
+        for event in read_journal(path):
+            if event.get("event") == "adjudicated" and event.get("document") == stain:
+                own = found.setdefault(reader_of(path), {})
+                own.pop(str(event["region"]), None)
+                if event.get("label") is not None:
+                    own[str(event["region"])] = str(event["label"])
+    return found
 
 
 def shapes_to_export(
-    case: Case, stain: str, reader: str, notes: list[str]
+    case: Case, stain: str, reader: str, notes: list[str], *, blind: bool = True
 ) -> tuple[AnnotatedShape, ...]:
     """The shapes of a reader, or of all, each with the colour of its class.
 
-    *notes* receives the doubts about them.  Raises `InputError` where there are none.
+    *notes* receives the doubts about them.  Raises `InputError` where there are none, and with
+    *blind* for those of all readers before all have finished.
     """
     shapes = current_annotations(case, stain, notes)
     documents = reader_documents(case, stain)
+    reading = readings(case, stain)
+    waiting = sorted(set(reading) - set(finished_readers(case, stain)))
+    if blind and not reader and len(reading) > 1 and waiting:
+        raise InputError(
+            f"case {case.name} has the readers {', '.join(reading)}, and readers see each other's "
+            f"marks after all have finished ({', '.join(waiting)} not yet): give one with "
+            "--reader, or --all if you are no reader"
+        )
     if reader:
         name = check_reader_name(reader)
         shapes = tuple(shape for shape in shapes if shape.properties.get("reader") == name)
@@ -485,48 +619,4 @@ def finish_reading(case: Case, reader: str, stain: str = _STAIN) -> dict[str, An
     return {
         "case": case.name, "slide": stain, "reader": opened.reader,
         "classes": rows, "warnings": warnings,
-    }  # fmt: skip
-
-
-def reader_agreement(case: Case, stain: str = "he") -> dict[str, Any]:
-    """Cohen's kappa and Dice per class of every two readers, where both have annotated."""
-    from napari_mosaik.core.rasterise import rasterise
-    from napari_mosaik.segment.training_pixels import class_codes, class_list
-
-    documents = reader_documents(case, stain)
-    if len(documents) < 2:
-        readers = ", ".join(documents) or "none"
-        raise InputError(
-            f"agreement needs annotations of two readers on case {case.name}; so far: {readers}"
-        )
-    drawings = [shape for document in documents.values() for shape in document.shapes]
-    names = class_codes(class_list(drawings))
-    with case.slide(stain) as slide:
-        lattice = slide.lattice.resized(AGREEMENT_SPACING_UM)
-    drawn = {
-        reader: rasterise(document.shapes, lattice, names) for reader, document in documents.items()
-    }
-    pairs = []
-    for one, other in combinations(drawn, 2):
-        result = compare_readers(drawn[one], drawn[other])
-        dice = {name: result.dice.get(code) for name, code in names.items()}
-        pairs.append(
-            {
-                "readers": [one, other],
-                "kappa": result.kappa,
-                "observed": result.observed,
-                "dice": dice,
-                "area_mm2": result.n_compared * lattice.sample_area_um2 / 1e6,
-            }
-        )
-    finished = finished_readers(case, stain)
-    warnings = [
-        f"case {case.name}: reader {reader} has not finished: napari-mosaik annotate finish "
-        f"{case.root} --reader '{reader}'"
-        for reader in documents
-        if finished and reader not in finished
-    ]
-    return {
-        "case": case.name, "classes": list(names), "pairs": pairs,
-        "finished": list(finished), "warnings": warnings,
     }  # fmt: skip

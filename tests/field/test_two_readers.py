@@ -1,0 +1,262 @@
+"""Two readers of a case: blind until both have finished, then agreement and adjudication."""
+
+import json
+
+import numpy as np
+import pytest
+import shapely
+import tifffile
+from shapely.geometry import shape
+from sklearn.metrics import cohen_kappa_score
+
+from napari_mosaik.annotate import rectangle_polygon
+from napari_mosaik.cli import main
+from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
+from napari_mosaik.workflow.annotations import OpenAnnotations, finished_readers, finished_tiles
+
+PIXEL_UM = 2.0
+SIZE = 1200
+
+
+@pytest.fixture
+def case(tmp_path):
+    """A case with a white H&E slide of 1200 x 1200 pixels of 2 µm: 6 x 6 reading tiles."""
+    root = tmp_path / "B1"
+    root.mkdir()
+    pixels = np.full((SIZE, SIZE, 3), 240, np.uint8)
+    tifffile.imwrite(root / "he.tif", pixels, tile=(256, 256), photometric="rgb")
+    slide = SlideEntry(path="he.tif", spacing_um=(PIXEL_UM, PIXEL_UM), spacing_source="user")
+    return create_case(root, CaseFile(name="B1", slides={"he": slide}))
+
+
+def call(*words):
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return ended.value.code
+
+
+def drawn(case, reader, *areas, finish=True):
+    """Draw (box, class) in pixels x0, y0, x1, y1 for a reader."""
+    with OpenAnnotations(case, reader) as opened:
+        for box, label in areas:
+            x0, y0, x1, y1 = (edge * PIXEL_UM for edge in box)
+            opened.document.add(rectangle_polygon((y0, x0), (y1, x1)), label)
+        if finish:
+            opened.finish()
+
+
+def answer(capsys, *words, code=0):
+    capsys.readouterr()
+    assert call(*words) == code
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return (json.loads(out), err) if code == 0 else err
+
+
+ANNA = [((100, 100, 900, 500), "neoplastic"), ((100, 500, 900, 800), "non-neoplastic")]
+BEN = [((200, 100, 1000, 400), "neoplastic"), ((200, 400, 1000, 900), "non-neoplastic")]
+
+
+def pixels(areas, codes):
+    found = np.zeros((SIZE, SIZE), int)
+    for (x0, y0, x1, y1), label in areas:
+        found[y0:y1, x0:x1] = codes[label]
+    return found
+
+
+def test_the_agreement_is_that_of_the_pixels_and_tiles(case, capsys):
+    drawn(case, "Anna", *ANNA)
+    drawn(case, "Ben", *BEN)
+    record, _ = answer(capsys, "agreement", case.root, "--json")
+    (pair,) = record["pairs"]
+    codes = {"neoplastic": 1, "non-neoplastic": 2}
+    a, b = pixels(ANNA, codes), pixels(BEN, codes)
+    both = (a > 0) & (b > 0)
+    assert pair["readers"] == ["Anna", "Ben"]
+    assert pair["kappa"] == pytest.approx(cohen_kappa_score(a[both], b[both]), abs=1e-12)
+    for name, code in codes.items():
+        one, other = a[both] == code, b[both] == code
+        dice = 2 * (one & other).sum() / (one.sum() + other.sum())
+        assert pair["dice"][name] == pytest.approx(dice, abs=1e-12)
+    mains = []
+    for row in range(6):
+        for col in range(6):
+            part = np.s_[row * 200 : row * 200 + 200, col * 200 : col * 200 + 200]
+            if both[part].any():
+                own = [np.bincount(m[part][both[part]], minlength=3).argmax() for m in (a, b)]
+                mains.append(own)
+    first, second = np.transpose(mains)
+    assert pair["tile_kappa"] == pytest.approx(cohen_kappa_score(first, second))
+    assert pair["n_tiles"] == len(mains)
+    assert pair["area_mm2"] == pytest.approx(both.sum() * PIXEL_UM**2 / 1e6)
+    assert -1 <= pair["kappa_low"] < pair["kappa"] < pair["kappa_high"] <= 1
+    again, _ = answer(capsys, "agreement", case.root, "--json")
+    assert again == record
+    assert call("agreement", case.root) == 0
+    told = capsys.readouterr().out
+    assert "Anna and Ben" in told
+    assert "95 % interval" in told
+    assert "Dice, non-neoplastic" in told
+
+
+def test_nobody_is_compared_before_both_have_finished(case, tmp_path, capsys):
+    drawn(case, "Anna", *ANNA, finish=False)
+    drawn(case, "Ben", *BEN)
+    out = tmp_path / "out.geojson"
+    adjudicate = ("adjudicate", case.root, "--prefer", "Ben", "--by", "Eve", "--out", out)
+    for words in (("agreement", case.root, "--json"), adjudicate):
+        error = answer(capsys, *words, code=2)
+        assert "Anna has not finished" in error
+        assert "Ben has" not in error
+    assert not out.exists()
+    error = answer(capsys, "annotate", "export", case.root, out, code=2)  # all readers' marks
+    assert "--reader" in error
+    assert not out.exists()
+    assert call("annotate", "export", case.root, out, "--all") == 0
+    assert call("annotate", "finish", case.root, "--reader", "Anna") == 0
+    assert answer(capsys, "agreement", case.root, "--json")[0]["pairs"]
+    assert call("annotate", "export", case.root, out) == 0
+    drawn(case, "Anna", ((1000, 1000, 1100, 1100), "neoplastic"), finish=False)
+    assert finished_readers(case) == ("Ben",)  # an edit reopens the tiles that it changes
+
+
+def test_tiles_are_finished_one_by_one_and_reopened_by_edits(case, capsys):
+    drawn(case, "Anna", *ANNA, finish=False)
+    drawn(case, "Ben", *BEN, finish=False)
+    for reader, tiles in (("Anna", [(0, 1), (2, 2), (2, 3)]), ("Ben", [(5, 5), (2, 2), (0, 1)])):
+        with OpenAnnotations(case, reader) as opened:
+            opened.finish(tiles)
+    (pair,) = answer(capsys, "agreement", case.root, "--json")[0]["pairs"]
+    assert pair["n_tiles"] == 2
+    with OpenAnnotations(case, "Ben") as opened:
+        document = opened.document
+        document.add(rectangle_polygon((850.0, 850.0), (900.0, 900.0)), "background")
+        assert (2, 2) not in finished_tiles(case)["Ben"]
+        opened.finish([(2, 2)])
+        document.undo()
+        assert finished_tiles(case)["Ben"].tiles == {(5, 5), (0, 1)}
+        opened.finish()
+        document.add(rectangle_polygon((850.0, 850.0), (900.0, 900.0)), "background")
+    state = finished_tiles(case)["Ben"]
+    assert (2, 2) not in state
+    assert (2, 3) in state
+    assert not state.complete
+    both = finished_tiles(case)["Anna"].common(state)
+    assert (2, 3) in both
+    assert (2, 2) not in both
+    assert (4, 4) not in both
+
+
+def test_what_is_not_defined_is_null_and_said(case, capsys):
+    drawn(case, "Anna", ((100, 100, 200, 200), "neoplastic"))
+    drawn(case, "Ben", ((100, 100, 200, 200), "neoplastic"))
+    record, error = answer(capsys, "agreement", case.root, "--json")
+    (pair,) = record["pairs"]
+    assert [pair[name] for name in ("kappa", "kappa_low", "kappa_high", "tile_kappa")] == [None] * 4
+    assert pair["observed"] == 1.0
+    assert pair["dice"] == {"neoplastic": 1.0}
+    assert "kappa is undefined" in error
+    assert any("kappa is undefined" in line for line in record["warnings"])
+    drawn(case, "Cid", ((600, 600, 700, 700), "background"))
+    record, error = answer(capsys, "agreement", case.root, "--json")
+    assert [pair["readers"] for pair in record["pairs"]] == [
+        ["Anna", "Ben"], ["Anna", "Cid"], ["Ben", "Cid"]
+    ]  # fmt: skip
+    apart = record["pairs"][1]
+    assert apart["kappa"] is None
+    assert apart["dice"] == {"neoplastic": 0.0, "background": 0.0}
+    assert "no place is drawn by both" in error
+
+
+def features_of(path):
+    return json.loads(path.read_text())["features"]
+
+
+def test_the_adjudicated_set_parts_the_union_exactly(case, tmp_path, capsys):
+    rng = np.random.default_rng(3)
+    for reader in ("Anna", "Ben"):
+        with OpenAnnotations(case, reader) as opened:
+            for _ in range(40):
+                x, y = rng.uniform(200, 2000, 2)
+                angle = np.sort(rng.uniform(0, 2 * np.pi, 9))
+                radius = rng.uniform(60, 260, 9)
+                ring = np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
+                label = ["neoplastic", "non-neoplastic", "background"][rng.integers(3)]
+                opened.document.overlap = "allow" if rng.random() < 0.5 else "new wins"
+                opened.document.add(shapely.Polygon(ring), label)
+            opened.finish()
+    out = tmp_path / "agreed.geojson"
+    words = ("adjudicate", case.root, "--prefer", "Ben", "--by", "Dr. Eve", "--out", out, "--json")
+    record, _ = answer(capsys, *words)
+    found = [(shape(one["geometry"]), one["properties"]) for one in features_of(out)]
+    areas = {reader: class_areas(case, reader) for reader in ("Anna", "Ben")}
+    union = shapely.union_all([a for own in areas.values() for a in own.values()])
+    whole = union.area
+    total = sum(area.area for area, _ in found)
+    assert total == pytest.approx(whole, rel=1e-6)
+    joined = shapely.union_all([area for area, _ in found])
+    assert joined.area == pytest.approx(total, rel=1e-6)  # no overlaps
+    assert joined.symmetric_difference(union).area < 1e-6 * whole
+    assert {one["decided_by"] for _, one in found} == {"both", "Dr. Eve"}
+    agreed = sum(area.area for area, one in found if one["decided_by"] == "both")
+    meant = sum((areas["Anna"][name] & areas["Ben"][name]).area for name in areas["Anna"])
+    assert agreed == pytest.approx(meant, rel=1e-6)
+    assert record["agreed_mm2"] + record["decided_mm2"] == pytest.approx(whole * 4e-6, rel=1e-6)
+    for name, own in areas["Ben"].items():  # the preferred reader keeps every class
+        got = shapely.union_all(
+            [area for area, one in found if one["classification"]["name"] == name]
+        )
+        assert (own - got).area < 1e-6 * own.area
+        inside = got & shapely.union_all(list(areas["Ben"].values()))
+        assert (inside - own).area < 1e-6 * own.area
+    for area, one in found:
+        anna, ben = one["readings"]["Anna"], one["readings"]["Ben"]
+        assert one["classification"]["name"] == (ben or anna)
+        assert (one["decided_by"] == "both") == (anna == ben)
+        assert anna is None or (area - areas["Anna"][anna]).area < 1e-3
+
+
+def class_areas(case, reader):
+    """Area of each class in pixels: later shapes on top, written a second way."""
+    with OpenAnnotations(case, reader) as opened:
+        shapes = opened.document.shapes
+    areas = {}
+    for one in shapes:
+        area = shapely.transform(one.geometry, lambda points: points / PIXEL_UM)
+        areas = {name: old - area for name, old in areas.items()}
+        areas[one.label] = areas.get(one.label, shapely.Polygon()) | area
+    return areas
+
+
+def test_names_that_nobody_has_are_refused(case, tmp_path, capsys):
+    out = tmp_path / "out.geojson"
+    drawn(case, "Anna", *ANNA)
+    adjudicate = ("adjudicate", case.root, "--out", out, "--by", "Eve")
+    assert "two readers" in answer(capsys, *adjudicate, "--prefer", "Anna", code=2)
+    drawn(case, "Ben", *BEN)
+    assert "Cid has no annotations" in answer(capsys, *adjudicate, "--prefer", "Cid", code=2)
+    both = (*adjudicate, "--prefer", "Anna")
+    assert "on cd34" in answer(capsys, *both, "--slide", "cd34", code=2)
+    assert "Cid has no" in answer(capsys, *both, "--other", "Cid", code=2)
+    assert "themselves" in answer(capsys, *both, "--other", "Anna", code=2)
+    assert "both" in answer(capsys, *both[:4], "--by", "both", "--prefer", "Anna", code=2)
+    drawn(case, "Cid", *BEN)
+    assert "--other" in answer(capsys, *both, code=2)
+    record, _ = answer(capsys, *both, "--other", "Ben", "--json")
+    assert record["readers"] == ["Anna", "Ben"]
+    # the agreed set is imported as a set of its own, which is no third reading
+    assert call("annotate", "import", case.root, out, "--reader", "agreed") == 0
+    pairs = answer(capsys, "agreement", case.root, "--json")[0]["pairs"]
+    assert len(pairs) == 3
+
+
+def test_only_tiles_that_both_have_finished_are_adjudicated(case, tmp_path, capsys):
+    drawn(case, "Anna", *ANNA)
+    drawn(case, "Ben", *BEN, finish=False)
+    with OpenAnnotations(case, "Ben") as opened:
+        opened.finish([(1, 1), (2, 2)])
+    out = tmp_path / "agreed.geojson"
+    answer(capsys, "adjudicate", case.root, "--prefer", "Anna", "--by", "Eve", "--out", out,
+           "--json")  # fmt: skip
+    seen = shapely.union_all([shape(one["geometry"]) for one in features_of(out)])
+    assert seen.equals(shapely.box(200, 200, 400, 400) | shapely.box(400, 400, 600, 600))
