@@ -39,6 +39,7 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.readers import check_reader_name
 from napari_mosaik.io.annotations import write_geojson
 from napari_mosaik.io.case import Case
+from napari_mosaik.segment.training_pixels import class_list
 from napari_mosaik.workflow.annotations import (
     FinishedTiles,
     decisions,
@@ -67,7 +68,8 @@ def reader_agreement(case: Case, stain: str = "he", *, seed: int = 0) -> dict[st
     with case.slide(stain) as slide:
         lattice = slide.lattice
     found, warnings = [], [_unfinished(case, missing)] if missing else []
-    names = _classes(documents.values())
+    drawn = [one for document in documents.values() for one in document.shapes if one.label]
+    names = class_list(drawn)
     for (one, other), common in pairs.items():
         shapes = documents[one].shapes, documents[other].shapes
         confusion = tile_confusion(*shapes, names, lattice, common.__contains__)
@@ -293,13 +295,6 @@ def _area_of(common: FinishedTiles, shapes: Iterable[Any]) -> Area | None:
     whole = shapely.box(*shapely.total_bounds([one.geometry for one in shapes]))
     area: Area = shapely.difference(whole, listed) if common.whole else listed
     return area
-
-
-def _classes(documents: Iterable[AnnotationDocument]) -> tuple[str, ...]:
-    """The classes that readers have drawn: the built-in ones first."""
-    drawn = {shape.label for document in documents for shape in document.shapes if shape.label}
-    known = [one.name for one in DEFAULT_CLASSES]
-    return (*(name for name in known if name in drawn), *sorted(drawn - set(known)))
 
 
 def _number(value: float) -> float | None:
