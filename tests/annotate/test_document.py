@@ -1,5 +1,11 @@
 """The annotation document: edits, undo, journal, replay."""
 
+import contextlib
+import math
+import os
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import shapely
@@ -8,13 +14,14 @@ from hypothesis import strategies as st
 
 from napari_mosaik.annotate import (
     AnnotationDocument,
-    Journal,
     TissueClass,
-    read_journal,
-    replay,
+    compaction,
+    open_document,
     stroke_polygon,
 )
+from napari_mosaik.annotate.state import edit_from
 from napari_mosaik.core import InputError
+from napari_mosaik.core.journal import JournalPart, annotation_part, journal_of
 from napari_mosaik.core.shapes import AnnotatedShape
 
 
@@ -37,9 +44,10 @@ def facts(document):
     return (
         snapshot.classes,
         [(s.key, s.label, s.colour, shapely.to_wkb(s.geometry)) for s in snapshot.shapes],
-        {key: entry.order for key, entry in snapshot.entries.items()},
-        [done.title for done in document._undo],
-        [done.title for done in document._redo],
+        document.count_by_class(),
+        document.area_by_class_um2(),
+        document.undo_title,
+        document.redo_title,
     )
 
 
@@ -52,12 +60,12 @@ def test_areas_and_counts():
     document.add(box(0, 0), "neoplastic")
     document.add(box(20, 0, 5), "neoplastic")
     document.add(box(40, 0, 2), "background")
-    assert document.snapshot.area_by_class_um2() == {
+    assert document.area_by_class_um2() == {
         "neoplastic": 125.0,
         "non-neoplastic": 0.0,
         "background": 4.0,
     }
-    assert document.snapshot.count_by_class() == {
+    assert document.count_by_class() == {
         "neoplastic": 2,
         "non-neoplastic": 0,
         "background": 1,
@@ -76,7 +84,7 @@ def test_every_kind_of_edit_is_undone_and_redone_exactly():
         lambda: document.paint(box(9, 0), "background", into=first),
         lambda: document.erase(box(0, 0, 8)),
         lambda: document.remove(second),
-        lambda: document.set_classes((*document.snapshot.classes, TissueClass("fat", "#fff000"))),
+        lambda: document.set_classes((*document.classes, TissueClass("fat", "#fff000"))),
     ]
     for step in steps:
         states.append(facts(document)[:3])
@@ -120,24 +128,155 @@ def test_journal_first_then_screen():
     assert len(seen) == 1
 
 
+@contextlib.contextmanager
+def opened(root, name="he", **options):
+    with JournalPart(root, "Anna", annotation_part(name)) as part:
+        yield AnnotationDocument.open(part, name, **options)
+
+
 def test_reopened_from_disk_with_its_history(tmp_path):
-    path = tmp_path / "journal" / "anna.jsonl"
-    with Journal(path) as journal:
-        document = AnnotationDocument.open(journal, "he")
+    with opened(tmp_path) as document, opened(tmp_path, "caix") as other:
         key = document.add(stroke_polygon([[0, 0], [33.3, 10.1]], 7.7), "neoplastic")
         document.paint(box(5, 5), "neoplastic", into=key)
         document.add(box(0.1, 0.2), "background")
-        document.undo()
-        other = AnnotationDocument(name="caix", journal=journal)
         other.add(box(1, 1), "background")
+        document.undo()
         expected = facts(document)
-    with Journal(path) as journal:
-        again = AnnotationDocument.open(journal, "he")
+    with opened(tmp_path) as again:
         assert facts(again) == expected
         assert again.redo()
         expected = facts(again)
-    assert facts(replay(read_journal(path))) == expected
-    assert len(replay(read_journal(path), "caix").snapshot) == 1
+    assert facts(open_document(journal_of(tmp_path, "Anna")))[:4] == expected[:4]
+    assert len(open_document(journal_of(tmp_path, "Anna"), "caix")) == 1
+
+
+def test_properties_of_every_kind_survive_the_journal(tmp_path):
+    properties = {"nan": float("nan"), "long": 2**90, "text": "µ\u2028", "list": [1, {"a": None}]}
+    with opened(tmp_path) as document:
+        document.add_many([AnnotatedShape("a", "Ball", box(0, 0), "#112233", properties)])
+        document.compact()
+    for compacted in (True, False):
+        copy = AnnotationDocument()
+        copy._load(journal_of(tmp_path, "Anna"), compacted=compacted)
+        (shape,) = copy.shapes
+        assert (shape.key, shape.label, shape.colour) == ("a", "Ball", "#112233")
+        assert math.isnan(shape.properties["nan"])
+        assert {**shape.properties, "nan": 0} == {**properties, "nan": 0}
+        assert copy.classes[-1].name == "Ball"
+
+
+# --- the compacted state --------------------------------------------------------------------------
+def test_a_compacted_document_opens_without_its_history_and_still_unwinds(tmp_path, monkeypatch):
+    with opened(tmp_path) as document:
+        first = document.add(box(0, 0), "neoplastic")
+        document.change_class([first], "background")
+        document.compact()
+        document.add(box(20, 0), "neoplastic")
+        expected = facts(document)
+    read = []
+    monkeypatch.setattr(
+        "napari_mosaik.annotate.document.edit_from",
+        lambda event: read.append(event["n"]) or edit_from(event),
+    )
+    with opened(tmp_path) as document:
+        assert facts(document) == expected
+        assert read == [3]
+        seen = []
+        document.changed.connect(seen.append)
+        assert [document.undo() for _ in range(4)] == [True, True, True, False]
+        assert len(document) == 0
+        assert set(seen[1]) == {first}
+        assert [document.redo() for _ in range(4)] == [True, True, True, False]
+        assert facts(document) == expected
+        document.compact()
+        assert document.undo()
+        expected = facts(document)
+    assert facts(open_document(journal_of(tmp_path, "Anna")))[:4] == expected[:4]
+
+
+def test_the_compacted_state_is_geoparquet(tmp_path):
+    geopandas = pytest.importorskip("geopandas")
+    with opened(tmp_path) as document:
+        document.add(box(0, 0).difference(box(2, 2, 3)), "neoplastic")
+        document.add(box(20, 0), "background")
+        document.compact()
+        path = journal_of(tmp_path, "Anna").path.with_name("annotation-he.parquet")
+        table = geopandas.read_parquet(path)
+    assert list(table["label"]) == ["neoplastic", "background"]
+    assert list(table.geometry.area) == [91.0, 100.0]
+
+
+def flipped(path):
+    """One bit of the geometry is changed."""
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x28\xb5\x2f\xfd") + 20] ^= 1  # in the first block of zstd
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path, _: path.write_bytes(b"PAR1 damaged PAR1"),
+        lambda path, _: path.unlink(),
+        lambda path, _: flipped(path),
+        lambda _, patch: patch.setattr(compaction, "FORMAT", 9),
+    ],
+)
+def test_a_compacted_state_that_does_not_stand_for_the_journal_is_not_used(
+    tmp_path, spoil, monkeypatch
+):
+    with opened(tmp_path) as document:
+        document.add(box(0, 0), "neoplastic")
+        document.add(box(20, 0), "neoplastic")
+        document.compact()
+        expected = facts(document)
+    scan = journal_of(tmp_path, "Anna")
+    assert compaction.read_compacted(scan, "he").n == 2
+    spoil(scan.path.with_name("annotation-he.parquet"), monkeypatch)
+    assert compaction.read_compacted(scan, "he") is None
+    assert facts(open_document(scan))[:4] == expected[:4]
+
+
+def test_a_damaged_beginning_of_the_journal_is_not_covered_up(tmp_path):
+    with opened(tmp_path) as document:
+        document.add(box(0, 0), "neoplastic")
+        document.add(box(20, 0), "neoplastic")
+        document.compact()
+    path = journal_of(tmp_path, "Anna").path
+    path.write_bytes(path.read_bytes().replace(b"neoplastic", b"neoplastik", 1))
+    assert len(open_document(journal_of(tmp_path, "Anna"))) == 1
+
+
+def test_a_kill_while_the_state_is_compacted_hurts_nothing(tmp_path, monkeypatch):
+    def killed(_):
+        raise KeyboardInterrupt
+
+    with opened(tmp_path) as document:
+        document.add(box(0, 0), "neoplastic")
+        document.compact()
+        document.add(box(20, 0), "neoplastic")
+        expected = facts(document)
+        monkeypatch.setattr(compaction, "flush_to_disk", killed)
+        with pytest.raises(KeyboardInterrupt):
+            document.compact()
+    assert facts(open_document(journal_of(tmp_path, "Anna")))[:4] == expected[:4]
+    assert not list(tmp_path.glob("readers/*/*.part"))
+
+
+def test_an_edit_that_was_refused_appears_when_it_is_written_after_all(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with opened(tmp_path) as document:
+        with monkeypatch.context() as context:
+            context.setattr(os, "fsync", full)
+            with pytest.raises(InputError, match="No space left"):
+                document.add(box(0, 0), "neoplastic")
+        assert len(document) == 0
+        assert document._part.journal.retry() == 1
+        assert document.count_by_class()["neoplastic"] == 1
+        assert document.undo()
+        assert len(document) == 0
 
 
 actions = st.lists(
@@ -151,33 +290,44 @@ actions = st.lists(
 
 
 @given(actions)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_history_is_replayed_and_unwound(history):
-    journal = Memory()
-    document = AnnotationDocument(journal=journal, overlap="new wins")
-    for action, x, y in history:
-        keys = [s.key for s in document.shapes]
-        if action == "add":
-            document.add(box(x, y), ["neoplastic", "background"][x % 2])
-        elif action == "undo":
-            document.undo()
-        elif action == "redo":
-            document.redo()
-        elif action == "erase":
-            document.erase(box(x, y, 6))
-        elif keys and action == "paint":
-            document.paint(box(x, y, 4), "neoplastic", into=keys[x % len(keys)])
-        elif keys and action == "class":
-            document.change_class([keys[y % len(keys)]], "non-neoplastic")
-        elif keys:
-            document.remove(keys[y % len(keys)])
-    copy = replay(journal.events)
-    assert facts(copy) == facts(document)
-    whole = (0.0, 0.0, 100.0, 100.0)
-    assert [s.key for s in document.visible(whole)] == [s.key for s in document.shapes]
-    while copy.undo():
-        pass
-    assert len(copy.snapshot) == 0
+    with tempfile.TemporaryDirectory() as folder:
+        check_history(Path(folder), history)
+
+
+def check_history(root, history):
+    with opened(root, overlap="new wins") as document:
+        for number, (action, x, y) in enumerate(history):
+            keys = [s.key for s in document.shapes]
+            if number == 12:
+                document.compact()
+            if action == "add":
+                document.add(box(x, y), ["neoplastic", "background"][x % 2])
+            elif action == "undo":
+                document.undo()
+            elif action == "redo":
+                document.redo()
+            elif action == "erase":
+                document.erase(box(x, y, 6))
+            elif keys and action == "paint":
+                document.paint(box(x, y, 4), "neoplastic", into=keys[x % len(keys)])
+            elif keys and action == "class":
+                document.change_class([keys[y % len(keys)]], "non-neoplastic")
+            elif keys:
+                document.remove(keys[y % len(keys)])
+        expected = facts(document)
+        whole = (0.0, 0.0, 100.0, 100.0)
+        assert [s.key for s in document.visible(whole)] == [s.key for s in document.shapes]
+        areas = dict.fromkeys(document.area_by_class_um2(), 0.0)
+        for shape in document.shapes:
+            areas[shape.label] += shape.geometry.area
+        assert document.area_by_class_um2() == pytest.approx(areas, abs=1e-4)
+    with opened(root) as copy:
+        assert facts(copy) == expected
+        while copy.undo():
+            pass
+        assert len(copy) == 0
 
 
 def test_new_wins_and_clip_new_leave_no_overlap_between_classes():
@@ -233,7 +383,7 @@ def test_what_cannot_be_done_says_so():
         (lambda: document.change_class([key], "bone"), "no class 'bone'"),
         (lambda: document.remove("gone"), "no shape 'gone'"),
         (lambda: document.set_classes((TissueClass("fat", "#fff"),)), "neoplastic"),
-        (lambda: document.set_classes(document.snapshot.classes * 2), "must be unique"),
+        (lambda: document.set_classes(document.classes * 2), "must be unique"),
         (lambda: document.add(shapely.Polygon([(0, 0), (1, 1), (2, 2)]), "background"), "no area"),
     ]:
         with pytest.raises(InputError, match=words):

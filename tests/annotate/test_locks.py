@@ -5,8 +5,9 @@ import json
 import pytest
 import shapely
 
-from napari_mosaik.annotate import AnnotationDocument, Journal, open_document
+from napari_mosaik.annotate import AnnotationDocument, open_document
 from napari_mosaik.core import InputError, Lattice
+from napari_mosaik.core.journal import JournalPart, annotation_part, journal_of
 from napari_mosaik.io.annotations import read_geojson, write_geojson
 
 
@@ -83,12 +84,12 @@ def test_a_locked_class_takes_nothing_and_gives_nothing(document):
 
 
 def test_locks_survive_the_journal_undo_and_files(tmp_path):
-    with Journal(tmp_path / "anna.jsonl") as journal:
+    with JournalPart(tmp_path, "anna", annotation_part("he")) as journal:
         document = AnnotationDocument.open(journal)
         key = document.add(box(0, 0), "neoplastic")
         document.lock([key], True)
         document.lock_class("background", True)
-    again = open_document(tmp_path / "anna.jsonl")
+    again = open_document(journal_of(tmp_path, "anna"))
     assert again.lock_reason(again.shape(key))
     assert [known.locked for known in again.snapshot.classes] == [False, False, True]
     again.undo()

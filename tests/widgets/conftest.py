@@ -126,7 +126,9 @@ def own_cohort(cohort, tmp_path):
 @pytest.fixture
 def fresh_case(cohort, tmp_path):
     """A copy of one case without any result."""
-    drop = shutil.ignore_patterns("artifacts", "models", "journal", "recipe.toml", "scratch")
+    drop = shutil.ignore_patterns(
+        "artifacts", "models", "journal", "readers", "recipe.toml", "scratch"
+    )
     return shutil.copytree(cohort / "B11", tmp_path / "B11", ignore=drop)
 
 

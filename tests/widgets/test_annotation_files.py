@@ -8,6 +8,7 @@ from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_mosaik.annotate import open_document, rectangle_polygon
+from napari_mosaik.core.journal import journal_of
 from napari_mosaik.widgets.annotate.import_dialog import ImportDialog
 from napari_mosaik.widgets.base.reader import ReaderQuestion
 
@@ -73,15 +74,15 @@ def test_each_class_is_mapped_in_a_table_and_the_import_can_be_undone(qtbot, doc
     asked.takes[""].click()
 
     document = dock.annotate.annotation.document
-    counts = document.snapshot.count_by_class()
+    counts = document.count_by_class()
     assert (counts["neoplastic"], counts["non-neoplastic"], counts["Necrosis"]) == (1, 1, 1)
     assert "3 annotations imported from he.geojson" in dock.annotate.notice.text()
     assert len(case.annotations("he")) == 3
     qtbot.waitUntil(lambda: "Necrosis" in dock.annotate.class_buttons)
     dock.annotate.undo.click()
-    assert len(document.snapshot) == 0
+    assert len(document) == 0
     dock.annotate.redo.click()
-    assert len(open_document(case.root / "journal" / "reader.jsonl").snapshot) == 3
+    assert len(open_document(journal_of(case.root, "reader"))) == 3
 
 
 def test_shapes_of_the_reader_are_replaced_with_a_copy_or_added_to(qtbot, dock, case, tmp_path):
@@ -93,11 +94,11 @@ def test_shapes_of_the_reader_are_replaced_with_a_copy_or_added_to(qtbot, dock, 
     asked = shown(qtbot, dock)
     assert set(asked.takes) == {"replace", "add"}
     asked.cancel.click()
-    assert len(document.snapshot) == 1
+    assert len(document) == 1
 
     panel.import_file(a_file(tmp_path, "Tumor"))
     shown(qtbot, dock).takes["add"].click()
-    assert len(document.snapshot) == 2
+    assert len(document) == 2
     panel.import_file(a_file(tmp_path, "Stroma", name="other.geojson"))
     shown(qtbot, dock).takes["replace"].click()
     assert [shape.label for shape in document.shapes] == ["non-neoplastic"]
@@ -105,7 +106,7 @@ def test_shapes_of_the_reader_are_replaced_with_a_copy_or_added_to(qtbot, dock, 
     assert str(copy) in panel.notice.text()
     assert len(json.loads(copy.read_text())["features"]) == 2
     panel.undo.click()
-    assert len(document.snapshot) == 2
+    assert len(document) == 2
 
 
 def test_nothing_can_be_imported_while_every_class_is_excluded(qtbot, dock, case, tmp_path):

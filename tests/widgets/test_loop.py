@@ -6,6 +6,7 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_mosaik.annotate import open_document, rectangle_polygon, stroke_polygon
+from napari_mosaik.core.journal import journal_of
 
 pytestmark = pytest.mark.gui
 
@@ -15,19 +16,18 @@ def test_drawing_retraining_and_updating(qtbot, dock, opened, own_cohort):
     dock.show_annotate()
     drawing, annotation = dock.annotate.drawing, dock.annotate.annotation
     document = annotation.document
-    before = len(document.snapshot)
+    before = len(document)
     height, width = dock.board.slides["he"].lattices[0].extent_um
 
     drawing.choose_class("neoplastic")
     drawing.commit(stroke_polygon([(0.5 * height, 0.4 * width), (0.6 * height, 0.4 * width)], 80.0))
-    assert len(document.snapshot) == before + 1
-    journal = case.root / "journal" / "reader.jsonl"
-    assert len(open_document(journal).snapshot) == before + 1  # on the disk at once
+    assert len(document) == before + 1
+    assert len(open_document(journal_of(case.root, "reader"))) == before + 1  # on the disk at once
     assert dock.annotate.undo.text() == "Undo brush"
     dock.annotate.undo.click()
-    assert len(document.snapshot) == before
+    assert len(document) == before
     dock.annotate.redo.click()
-    assert len(document.snapshot) == before + 1
+    assert len(document) == before + 1
     drawing.take("rectangle")
     drawing.choose_class("non-neoplastic")
     drawing.commit(rectangle_polygon((0.3 * height, 0.55 * width), (0.4 * height, 0.65 * width)))
@@ -63,7 +63,7 @@ def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_
     drawing, document = dock.annotate.drawing, dock.annotate.annotation.document
     canvas = dock.viewer.window._qt_viewer.canvas.native
     middle = canvas.rect().center()
-    before = len(document.snapshot)
+    before = len(document)
 
     def drag(*offsets, modifier=Qt.KeyboardModifier.NoModifier):
         left, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
@@ -77,7 +77,7 @@ def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_
 
     where = dock.viewer.scene.camera.center
     drag((0, 0), (20, 0), (40, 10))
-    assert len(document.snapshot) == before + 1
+    assert len(document) == before + 1
     area = document.shapes[-1].geometry.area
     drag((25, 4), (30, 6), modifier=Qt.KeyboardModifier.AltModifier)
     assert document.shapes[-1].geometry.area < area
@@ -85,14 +85,14 @@ def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_
     drag((-60, -60), (-20, -60), (-20, -20), (-60, -20))
     drawing.take("rectangle")
     drag((60, 60), (100, 90))
-    assert len(document.snapshot) == before + 3
+    assert len(document) == before + 3
     assert dock.viewer.scene.camera.center == where  # the strokes moved nothing
     drawing.take("polygon")
     zoom = dock.viewer.scene.camera.zoom
     for corner in ((-60, 40), (-20, 40), (-20, 80)):
         qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(*corner))
     qtbot.mouseDClick(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(-20, 80))
-    assert len(document.snapshot) == before + 4
+    assert len(document) == before + 4
     assert dock.viewer.scene.camera.zoom == zoom  # napari magnifies by a double click
     document.undo()
     layers = dock.viewer.layers
@@ -106,6 +106,6 @@ def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_
     drag((80, 75), (80, 75))
     assert drawing.selected == document.shapes[-1].key
     drawing.remove_selected()
-    assert len(document.snapshot) == before + 2
+    assert len(document) == before + 2
     drawing.release()
     assert dock.viewer.scene.camera.mouse_pan

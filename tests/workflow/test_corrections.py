@@ -11,6 +11,7 @@ import tifffile
 from scipy import ndimage
 from typer.testing import CliRunner
 
+from napari_mosaik.cli import main
 from napari_mosaik.cli.app import app
 from napari_mosaik.core import CaseLocked, InputError
 from napari_mosaik.core.catalogue import (
@@ -30,6 +31,7 @@ from napari_mosaik.core.catalogue import (
     VESSELS,
 )
 from napari_mosaik.core.corrections import Correction
+from napari_mosaik.core.journal import journal_line, journal_of
 from napari_mosaik.features import measure_objects
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.io.case import Case
@@ -254,10 +256,10 @@ def test_what_meets_no_object_any_more_is_reported(case):
     with CorrectionSession(case, "vessels", "ben") as work:
         work.delete(work.select(where[0]))
     # anna classed it first: both hold.  Ben's is then made before hers: hers meets nothing.
-    journal = case.root / "corrections" / "vessels" / "ben.jsonl"
-    event = json.loads(journal.read_text())
-    event["time"] = "2000-01-01T00:00:00.000+00:00"
-    journal.write_text(json.dumps(event) + "\n")
+    scan = journal_of(case.root, "ben")
+    (event,) = scan.events(scan.active("correction:vessels"))
+    time = "2000-01-01T00:00:00.000+00:00"
+    scan.path.write_bytes(journal_line(0, time, "correction:vessels", event))
     states = {row["reader"]: row["state"] for row in correction_records(case)}
     assert states == {"anna": "not applied yet", "ben": "not applied yet"}
     update(case)
@@ -270,13 +272,50 @@ def test_what_meets_no_object_any_more_is_reported(case):
     assert "lost: there" in " ".join(result.stdout.split())
 
 
-def test_a_damaged_record_stops_the_step_and_is_not_left_out(case):
-    journal = case.root / "corrections" / "vessels" / "anna.jsonl"
-    journal.parent.mkdir(parents=True)
-    journal.write_text('{"event": "ad\n{"event": "undo"}\n')
+def test_what_a_damaged_journal_still_holds_is_applied_and_the_damage_is_told(case, capsys):
+    with CorrectionSession(case, "vessels", "anna") as work:
+        for label in (1, 2, 3):
+            work.delete(work.select(tuple(work._table.points_um()[label - 1])))
+    path = journal_of(case.root, "anna").path
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:2], lines[2].replace(b"delete", b"delite"), *lines[3:]]))
+    result = CliRunner().invoke(app, ["corrections", str(case.root), "--json"])
+    assert len(json.loads(result.stdout)["corrections"]) == 2
+    with pytest.raises(SystemExit):
+        main(["status", str(case.root)])
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "damaged: line 3" in told
+    assert "1 entry was lost" in told
     assert words(case) == ("done", "stale")
-    with pytest.raises(InputError, match=r"line 1 of the corrections .*anna.jsonl is damaged"):
+    update(case)
+    assert len(correction_records(case)) == 2
+
+
+def test_a_correction_that_cannot_be_understood_stops_the_step(case):
+    with CorrectionLog(case, "vessels", "anna") as log:
+        log.part.append({"event": "add", "title": "odd", "correction": {"kind": "paint"}})
+    assert words(case) == ("done", "stale")
+    with pytest.raises(InputError, match=r"invalid correction|unknown correction 'paint'"):
         update(case)
+
+
+def test_what_another_view_undid_is_followed(case):
+    with (
+        CorrectionSession(case, "vessels", "anna") as work,
+        CorrectionLog(case, "tissue_cd34", "anna") as mask,
+    ):
+        place = tuple(work._table.points_um()[0])
+        work.delete(work.select(place))
+        mask.add(Correction("cut", area_wkt="POLYGON ((0 0, 9 0, 9 9, 0 0))"))
+        assert work.select(place) is None
+        assert mask.part.journal.undo_last().part == "correction:tissue_cd34"
+        assert work.select(place) is None
+        assert mask.part.journal.undo_last().part == "correction:vessels"
+        assert work.select(place) is not None
+        assert mask.part.journal.redo_last().part == "correction:vessels"
+        assert work.select(place) is None
+        assert work.undo()
+        assert work.select(place) is not None
 
 
 def test_what_cannot_be_corrected_is_said(case):

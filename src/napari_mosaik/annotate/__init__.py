@@ -30,11 +30,9 @@ from napari_mosaik.annotate.document import (
     EventSink,
     Overlap,
     open_document,
-    replay,
     steps_of,
 )
 from napari_mosaik.annotate.foreign import proposed_class
-from napari_mosaik.annotate.journal import Journal, read_journal
 from napari_mosaik.annotate.pixel_outline import area_of_pixels, region_of_code
 from napari_mosaik.annotate.reshape import (
     insert_vertex,
@@ -73,7 +71,6 @@ __all__ = [
     "Difference",
     "Edit",
     "EventSink",
-    "Journal",
     "Overlap",
     "PairAgreement",
     "ReaderAgreement",
@@ -101,11 +98,9 @@ __all__ = [
     "pair_agreement",
     "proposed_class",
     "rank_tiles",
-    "read_journal",
     "rectangle_polygon",
     "region_of_code",
     "remove_vertex",
-    "replay",
     "simplify_outline",
     "smooth_outline",
     "split_along",

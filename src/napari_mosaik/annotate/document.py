@@ -1,7 +1,10 @@
 """The annotations of one slide: shapes of tissue classes, with undo.
 
-Shapes are held in an immutable `Snapshot`; every change is an `Edit` that is written to the journal
-before it becomes visible, so that nothing on the screen can be lost.
+    edit ─► journal (on the disk) ─► entries, index and totals of the classes ─► changed ─► window
+    undo in any view ─► journal ─► changed of the journal ─┘
+
+Every change is an `Edit` that is written to the journal before it becomes visible, so that nothing
+on the screen can be lost.  An edit costs what it changes, however many shapes there are.
 """
 
 from __future__ import annotations
@@ -9,7 +12,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final, Literal, Protocol, Self
 
 import numpy as np
@@ -18,10 +20,11 @@ from psygnal import Signal
 from shapely import STRtree
 
 from napari_mosaik.annotate.brush import Area, clean, cut_region, join_region
-from napari_mosaik.annotate.journal import Journal, read_journal
+from napari_mosaik.annotate.compaction import Compacted, read_compacted, write_compacted
 from napari_mosaik.annotate.state import (
     LOCK,
     AppliedEdit,
+    ClassTotals,
     Edit,
     Entry,
     Snapshot,
@@ -29,7 +32,8 @@ from napari_mosaik.annotate.state import (
     edit_from,
     edit_record,
 )
-from napari_mosaik.core import CorruptArtifact, InputError
+from napari_mosaik.core import InputError
+from napari_mosaik.core.journal import JournalChange, JournalPart, JournalScan, annotation_part
 from napari_mosaik.core.palette import UNKNOWN_CLASS
 from napari_mosaik.core.shapes import AnnotatedShape
 
@@ -38,7 +42,6 @@ __all__ = [
     "EventSink",
     "Overlap",
     "open_document",
-    "replay",
     "steps_of",
 ]
 
@@ -53,9 +56,9 @@ _REBUILD_AT = 256
 
 
 class EventSink(Protocol):
-    """Receiver of edits, such as a `Journal`."""
+    """Receiver of edits, such as a `JournalPart`."""
 
-    def append(self, event: Mapping[str, Any], /) -> None:
+    def append(self, event: Mapping[str, Any], /) -> Any:
         """Record one event, or raise and record nothing."""
 
 
@@ -65,7 +68,7 @@ class AnnotationDocument:
     Parameters
     ----------
     name
-        The annotated slide ("he"); several documents may share a journal.
+        The annotated slide ("he").
     journal
         Receives edits before they become visible; None records nothing.
     overlap
@@ -73,8 +76,8 @@ class AnnotationDocument:
 
     Notes
     -----
-    ``changed`` is emitted after every edit, undo and redo with the keys of the changed shapes.
-    All positions are µm of the slide, x = column and y = row.
+    ``changed`` is emitted after every edit, undo and redo with the keys of the changed shapes, on
+    the thread that made it.  All positions are µm of the slide, x = column and y = row.
     """
 
     changed = Signal(tuple)
@@ -89,46 +92,106 @@ class AnnotationDocument:
         self.name = name
         self.overlap: Overlap = overlap
         self._journal = journal
-        self._snapshot = Snapshot()
-        self._index = _ShapeIndex({})
-        self._undo: list[AppliedEdit] = []
-        self._redo: list[AppliedEdit] = []
-        self._next_order = 0
+        self._part: JournalPart | None = None
+        self._writing = False
+        self._start(Compacted(-1, Snapshot(), 0))
+
+    def _start(self, state: Compacted) -> None:
+        """Begin with a state, without history."""
         self.spared = 0
         """How many locked shapes the last change left as they are, though it met them."""
+        self._classes, self._entries = state.snapshot.classes, dict(state.snapshot.entries)
+        self._next_order, self._n = state.next_order, state.n
+        self._undo: list[AppliedEdit] = []
+        self._redo: list[AppliedEdit] = []
+        self._totals = ClassTotals(self._entries)
+        self._seen: Snapshot | None = None
+        self._index: _ShapeIndex | None = None
 
     @classmethod
-    def open(cls, journal: Journal, name: str = "he", *, overlap: Overlap = "allow") -> Self:
-        """Rebuild a document from its journal, with its undo history, and continue the journal."""
+    def open(cls, part: JournalPart, name: str = "he", *, overlap: Overlap = "allow") -> Self:
+        """The document of an open part of a journal, with its undo history; it continues there."""
         document = cls(name, overlap=overlap)
-        document._play(journal.events())
-        document._journal = journal
+        document._load(part.scan)
+        document._journal = document._part = part
+        part.follow(document._told)
         return document
+
+    def _load(self, scan: JournalScan, *, compacted: bool = True) -> None:
+        """Take the state of a journal; without *compacted* from all of its entries."""
+        state = read_compacted(scan, self.name) if compacted else None
+        self._start(state or Compacted(-1, Snapshot(), 0))
+        entries = scan.active(annotation_part(self.name))
+        for event in scan.events(entry for entry in entries if entry.n > self._n):
+            if event["event"] == "edit":
+                done, self._next_order = self._prepare(edit_from(event), event["n"])
+                self._undo.append(done)
+                self._take(done, forward=True)
+        self._n = max(self._n, *(entry.n for entry in scan.entries), -1)
+
+    def compact(self, state: tuple[Compacted, JournalScan] | None = None) -> None:
+        """Store a `state` of the document beside the journal; it opens faster then."""
+        if self._part is not None:
+            compacted, scan = state or self.state()
+            write_compacted(scan, self.name, compacted)
+
+    def state(self) -> tuple[Compacted, JournalScan]:
+        """The present state and its journal; another thread may use them."""
+        assert self._part is not None
+        return Compacted(self._n, self.snapshot, self._next_order), self._part.scan
 
     @property
     def snapshot(self) -> Snapshot:
-        """The present annotations."""
-        return self._snapshot
+        """The present annotations; another thread may read them."""
+        if self._seen is None:
+            self._seen = Snapshot(self._classes, dict(self._entries))
+        return self._seen
+
+    @property
+    def classes(self) -> tuple[TissueClass, ...]:
+        """The classes."""
+        return self._classes
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __bool__(self) -> bool:
+        return True
 
     @property
     def shapes(self) -> tuple[AnnotatedShape, ...]:
         """All shapes in drawing order."""
-        return self._snapshot.shapes
+        return self.snapshot.shapes
+
+    def count_by_class(self) -> dict[str, int]:
+        """Number of shapes of every class, including unused classes and unknown labels."""
+        return {name: n for name, (n, _) in self._totals.of(self._classes).items()}
+
+    def area_by_class_um2(self) -> dict[str, float]:
+        """Total area of the shapes of each class, µm²; overlaps count twice."""
+        return {name: area for name, (_, area) in self._totals.of(self._classes).items()}
 
     def shape(self, key: str) -> AnnotatedShape:
         """The shape with that key; `InputError` if there is none."""
-        entry = self._snapshot.entries.get(key)
+        entry = self._entries.get(key)
         if entry is None:
             raise InputError(f"no shape '{key}'; it may have been removed")
         return entry.shape
 
+    @property
+    def index(self) -> _ShapeIndex:
+        """Where the shapes are."""
+        if self._index is None:
+            self._index = _ShapeIndex({k: e.shape.geometry for k, e in self._entries.items()})
+        return self._index
+
     def visible(self, box_um: tuple[float, float, float, float]) -> list[AnnotatedShape]:
         """Shapes whose bounding box meets (top, left, bottom, right) in µm, in drawing order."""
-        return self._ordered(self._index.within_bounds(box_um))
+        return self._ordered(self.index.within_bounds(box_um))
 
     def touching(self, region: Area) -> list[AnnotatedShape]:
         """Shapes that touch *region*, in drawing order."""
-        return self._ordered(self._index.touching(region))
+        return self._ordered(self.index.touching(region))
 
     def at(self, point_um: tuple[float, float]) -> AnnotatedShape | None:
         """The topmost shape at (row, column) in µm; None where there is none."""
@@ -137,7 +200,7 @@ class AnnotationDocument:
         return hits[-1] if hits else None
 
     def _ordered(self, keys: Iterable[str]) -> list[AnnotatedShape]:
-        entries = sorted((self._snapshot.entries[key] for key in keys), key=lambda e: e.order)
+        entries = sorted((self._entries[key] for key in keys), key=lambda e: e.order)
         return [entry.shape for entry in entries]
 
     def add(self, geometry: Area, label: str, *, key: str = "", title: str = "add") -> str:
@@ -153,11 +216,11 @@ class AnnotationDocument:
     def add_many(self, shapes: Iterable[AnnotatedShape], title: str = "import") -> None:
         """Add shapes unchanged (from a file) as one edit; unknown labels become classes."""
         new = tuple(shapes)
-        known = {c.name for c in self._snapshot.classes}
+        known = {c.name for c in self._classes}
         extra = {
             s.label: s.colour or UNKNOWN_CLASS for s in new if s.label and s.label not in known
         }
-        classes = self._snapshot.classes + tuple(TissueClass(n, c) for n, c in extra.items())
+        classes = self._classes + tuple(TissueClass(n, c) for n, c in extra.items())
         self.apply(Edit(title, new, (), classes if extra else None))
 
     def remove(self, *keys: str) -> None:
@@ -186,7 +249,7 @@ class AnnotationDocument:
         What is changed or removed must be `free`.
         """
         gone = tuple(removed)
-        self.free([*gone, *(one.key for one in shapes if one.key in self._snapshot.entries)])
+        self.free([*gone, *(one.key for one in shapes if one.key in self._entries)])
         self.apply(self._resolved_edit(shapes, title, gone))
 
     # --- locks ----------------------------------------------------------------------------------
@@ -194,7 +257,7 @@ class AnnotationDocument:
         """Why no tool may change a shape, as a sentence; empty if any may."""
         if shape.properties.get(LOCK) is True:
             return "this annotation is locked; unlock it to change it"
-        if any(known.locked for known in self._snapshot.classes if known.name == shape.label):
+        if any(known.locked for known in self._classes if known.name == shape.label):
             return f"the class '{shape.label}' is locked; unlock it to change its annotations"
         return ""
 
@@ -217,15 +280,15 @@ class AnnotationDocument:
 
     def lock_class(self, name: str, locked: bool) -> None:
         """Lock a class: nothing of it is changed, and nothing is added; or unlock it."""
-        self._snapshot.tissue_class(name)
+        Snapshot(self._classes).tissue_class(name)
         classes = tuple(
             replace(known, locked=locked) if known.name == name else known
-            for known in self._snapshot.classes
+            for known in self._classes
         )
         self.apply(Edit(f"{'lock' if locked else 'unlock'} class", classes=classes))
 
     def _check_open(self, label: str) -> None:
-        if self._snapshot.tissue_class(label).locked:
+        if Snapshot(self._classes).tissue_class(label).locked:
             raise InputError(f"the class '{label}' is locked; unlock it to add to it")
 
     def _apart(
@@ -270,8 +333,8 @@ class AnnotationDocument:
         names = [c.name for c in classes]
         if len(set(names)) < len(names) or not all(names):
             raise InputError(f"class names must be unique and not empty: {', '.join(names)}")
-        used = {e.shape.label for e in self._snapshot.entries.values() if e.shape.label}
-        dropped = used & {c.name for c in self._snapshot.classes} - set(names)
+        used = {label for label, (n, _) in self._totals.of(()).items() if n and label}
+        dropped = used & {c.name for c in self._classes} - set(names)
         if dropped:
             raise InputError(
                 f"the class is in use and cannot be removed: {', '.join(sorted(dropped))}"
@@ -315,14 +378,21 @@ class AnnotationDocument:
     def apply(self, edit: Edit) -> None:
         """Write an edit to the journal, apply it, and emit ``changed``."""
         done, next_order = self._prepare(edit)
-        self._write("edit", edit_record(edit))
-        self._next_order = next_order
+        self._writing = True
+        try:
+            n = self._write("edit", edit_record(edit))
+        finally:
+            self._writing = False
+        self._made(replace(done, n=n), next_order)
+
+    def _made(self, done: AppliedEdit, next_order: int) -> None:
+        self._next_order, self._n = next_order, done.n
         self._undo.append(done)
         self._redo.clear()
         self._show(done, forward=True)
 
-    def _prepare(self, edit: Edit) -> tuple[AppliedEdit, int]:
-        entries = self._snapshot.entries
+    def _prepare(self, edit: Edit, n: int = -1) -> tuple[AppliedEdit, int]:
+        entries = self._entries
         order, after = self._next_order, dict[str, Entry | None]()
         for key in edit.removed:
             after[key] = None
@@ -331,80 +401,113 @@ class AnnotationDocument:
             after[shape.key] = Entry(order if old is None else old.order, shape)
             order += old is None
         before = {key: entries.get(key) for key in after}
-        classes = None if edit.classes is None else (self._snapshot.classes, edit.classes)
-        return AppliedEdit(edit.title, before, after, classes), order
+        classes = None if edit.classes is None else (self._classes, edit.classes)
+        return AppliedEdit(n, edit.title, before, after, classes), order
 
     @property
     def undo_title(self) -> str:
         """Title of the edit that `undo` would undo; empty if there is none."""
+        if self._part is not None:
+            return self._part.journal.undo_title(self._part.part)
         return self._undo[-1].title if self._undo else ""
 
     @property
     def redo_title(self) -> str:
         """Title of the edit that `redo` would redo; empty if there is none."""
+        if self._part is not None:
+            return self._part.journal.redo_title(self._part.part)
         return self._redo[-1].title if self._redo else ""
 
     def undo(self) -> bool:
-        """Undo the last edit; False if there is none."""
+        """Undo the last edit of this document; False if there is none.
+
+        `ReaderJournal.undo_last` undoes what the reader did last, be it here or in another view.
+        """
+        if self._part is not None:
+            return self._part.journal.undo_last(self._part.part) is not None
         if not self._undo:
             return False
         self._write("undo", {})
-        done = self._undo.pop()
-        self._redo.append(done)
-        self._show(done, forward=False)
+        self._step(back=True)
         return True
 
     def redo(self) -> bool:
         """Redo the edit that was undone last; False if there is none."""
+        if self._part is not None:
+            return self._part.journal.redo_last(self._part.part) is not None
         if not self._redo:
             return False
         self._write("redo", {})
-        done = self._redo.pop()
-        self._undo.append(done)
-        self._show(done, forward=True)
+        self._step(back=False)
         return True
 
-    def _write(self, kind: str, record: Mapping[str, Any]) -> None:
-        if self._journal is not None:
-            self._journal.append({"event": kind, "document": self.name, **record})
+    def _step(self, *, back: bool) -> None:
+        source, target = (self._undo, self._redo) if back else (self._redo, self._undo)
+        target.append(source.pop())
+        self._show(target[-1], forward=not back)
+
+    def _told(self, change: JournalChange) -> None:
+        """Follow what was undone, redone or written later in the journal."""
+        if self._writing or change.event.get("event") != "edit":
+            return
+        assert self._part is not None
+        self._n = self._part.scan.next_n - 1
+        source = self._undo if change.kind == "undo" else self._redo
+        if change.kind != "append" and source and source[-1].n == change.n:
+            self._step(back=change.kind == "undo")
+        elif change.kind == "undo":  # made before the compacted state: replay all
+            keys = set(self._entries)
+            self._load(self._part.scan, compacted=False)
+            self.changed.emit(tuple(keys | set(self._entries)))
+        else:
+            self._made(*self._prepare(edit_from(change.event), change.n))
+
+    def _replay(self, event: Mapping[str, Any]) -> None:
+        """Follow one event of a journal, whose edit may be lost."""
+        source = {"undo": self._undo, "redo": self._redo}.get(event["event"], [])
+        if event["event"] == "edit":
+            self._made(*self._prepare(edit_from(event), event["n"]))
+        elif source and source[-1].n == event["of"]:
+            self._step(back=event["event"] == "undo")
+
+    def _write(self, kind: str, record: Mapping[str, Any]) -> int:
+        if self._journal is None:
+            return -1
+        n = self._journal.append({"event": kind, **record})
+        return n if isinstance(n, int) else -1
 
     def _show(self, done: AppliedEdit, *, forward: bool) -> None:
+        self._take(done, forward=forward)
         changes = done.after if forward else done.before
-        entries = dict(self._snapshot.entries)
-        for key, entry in changes.items():
-            if entry is None:
-                entries.pop(key, None)
-            else:
-                entries[key] = entry
-        classes = self._snapshot.classes if done.classes is None else done.classes[forward]
-        self._snapshot = Snapshot(classes, entries)
-        self._index.update({k: None if e is None else e.shape.geometry for k, e in changes.items()})
         self.changed.emit(tuple(changes))
 
-    def _play(self, events: Iterable[Mapping[str, Any]]) -> None:
-        for event in events:
-            if event.get("document") != self.name:
-                continue
-            kind = event.get("event")
-            if kind == "edit":
-                self.apply(edit_from(event))
-            elif (kind == "undo" and not self.undo()) or (kind == "redo" and not self.redo()):
-                raise CorruptArtifact(
-                    f"the journal of '{self.name}' undoes an edit that it does not contain; "
-                    "restore the annotations from their GeoJSON file"
-                )
+    def _take(self, done: AppliedEdit, *, forward: bool) -> None:
+        changes, gone = (done.after, done.before)[:: 1 if forward else -1]
+        for key, entry in changes.items():
+            if entry is None:
+                self._entries.pop(key, None)
+            else:
+                self._entries[key] = entry
+        if done.classes is not None:
+            self._classes = done.classes[forward]
+        self._totals.add([entry.shape for entry in gone.values() if entry is not None], -1)
+        self._totals.add([entry.shape for entry in changes.values() if entry is not None])
+        self._seen = None
+        if self._index is not None:
+            self._index.update(
+                {k: None if e is None else e.shape.geometry for k, e in changes.items()}
+            )
 
 
 def steps_of(
-    events: Iterable[Mapping[str, Any]], name: str = "he"
+    scan: JournalScan, name: str = "he"
 ) -> Iterator[tuple[Mapping[str, Any], Snapshot, Snapshot]]:
-    """The events of one document, each with the annotations before and after it."""
+    """The events of one document in a journal, each with the annotations before and after it."""
     document = AnnotationDocument(name)
-    for event in events:
-        if event.get("document") == name:
-            before = document.snapshot
-            document._play((event,))
-            yield event, before, document.snapshot
+    for event in scan.events(scan.of_part(annotation_part(name))):
+        before = document.snapshot
+        document._replay(event)
+        yield event, before, document.snapshot
 
 
 class _ShapeIndex:
@@ -456,16 +559,11 @@ class _ShapeIndex:
         return keys
 
 
-def replay(events: Iterable[Mapping[str, Any]], name: str = "he") -> AnnotationDocument:
-    """The document *name*, rebuilt from the events of a journal, with its undo history."""
+def open_document(scan: JournalScan, name: str = "he") -> AnnotationDocument:
+    """The document *name* of a journal, for reading only."""
     document = AnnotationDocument(name)
-    document._play(events)
+    document._load(scan)
     return document
-
-
-def open_document(path: str | Path, name: str = "he") -> AnnotationDocument:
-    """The document *name* of a journal file, for reading only."""
-    return replay(read_journal(path), name)
 
 
 def _cut(

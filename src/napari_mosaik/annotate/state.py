@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,10 +20,13 @@ __all__ = [
     "DEFAULT_CLASSES",
     "LOCK",
     "AppliedEdit",
+    "ClassTotals",
     "Edit",
     "Entry",
     "Snapshot",
     "TissueClass",
+    "class_from",
+    "class_record",
     "edit_from",
     "edit_record",
 ]
@@ -106,27 +110,42 @@ class Snapshot:
             f"no class '{name}'; use one of: {', '.join(c.name for c in self.classes)}"
         )
 
-    def count_by_class(self) -> dict[str, int]:
-        """Number of shapes of every class, including unused classes and unknown labels."""
-        counts = {known.name: 0 for known in self.classes}
-        for entry in self.entries.values():
-            counts[entry.shape.label] = counts.get(entry.shape.label, 0) + 1
-        return counts
 
-    def area_by_class_um2(self) -> dict[str, float]:
-        """Total area of the shapes of each class, µm²; overlaps count twice."""
-        areas = {known.name: 0.0 for known in self.classes}
-        labels = [entry.shape.label for entry in self.entries.values()]
-        each = shapely.area([entry.shape.geometry for entry in self.entries.values()])
-        for label, area in zip(labels, np.atleast_1d(each), strict=True):
-            areas[label] = areas.get(label, 0.0) + float(area)
-        return areas
+class ClassTotals:
+    """Number and area of the shapes of each class, kept up to date edit by edit.
+
+    Areas are counted in whole units of 1e-6 µm², so that they do not depend on the order of edits.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self._totals: dict[str, list[int]] = {}
+        self.add([entry.shape for entry in entries.values()])
+
+    def add(self, shapes: Sequence[AnnotatedShape], sign: int = 1) -> None:
+        """Add shapes, or take them away with the *sign* -1."""
+        if not shapes:
+            return
+        areas = np.rint(shapely.area([shape.geometry for shape in shapes]) * 1e6)
+        for shape, area in zip(shapes, areas, strict=True):
+            total = self._totals.setdefault(shape.label, [0, 0])
+            total[0] += sign
+            total[1] += sign * int(area)
+
+    def of(self, classes: Iterable[TissueClass]) -> dict[str, tuple[int, float]]:
+        """Number, and area in µm², of *classes* and of the other labels in use.
+
+        Overlaps count twice.
+        """
+        known = {one.name: (0, 0.0) for one in classes}
+        used = {name: (n, area / 1e6) for name, (n, area) in self._totals.items() if n}
+        return {**known, **used}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AppliedEdit:
-    """An applied edit: each entry before and after, for undo and redo."""
+    """An applied edit: its number, and each entry before and after, for undo and redo."""
 
+    n: int
     title: str
     before: Mapping[str, Entry | None]
     after: Mapping[str, Entry | None]
@@ -135,62 +154,65 @@ class AppliedEdit:
 
 def edit_record(edit: Edit) -> dict[str, Any]:
     """JSON-able form of an edit; geometries are well-known binary, which is exact."""
-    record: dict[str, Any] = {"title": edit.title}
+    record: dict[str, Any] = {"title": edit.title or "edit"}
     if edit.put:
-        record["put"] = [_shape_record(shape) for shape in edit.put]
+        texts: Any = shapely.to_wkb([shape.geometry for shape in edit.put], hex=True)
+        record["put"] = [_shape_record(*pair) for pair in zip(edit.put, texts, strict=True)]
     if edit.removed:
         record["removed"] = list(edit.removed)
     if edit.classes is not None:
-        record["classes"] = [
-            [c.name, c.colour, c.key, *([_LOCKED] if c.locked else [])] for c in edit.classes
-        ]
+        record["classes"] = [class_record(known) for known in edit.classes]
     return record
 
 
 def edit_from(record: Mapping[str, Any]) -> Edit:
     """The inverse of `edit_record`; `CorruptArtifact` if the record is not valid."""
     try:
-        put = tuple(_shape_from(shape) for shape in record.get("put", ()))
+        records = record.get("put", ())
+        areas: Any = shapely.from_wkb([shape["wkb"] for shape in records])
+        put = tuple(_shape_from(*pair) for pair in zip(records, areas, strict=True))
         classes = record.get("classes")
         return Edit(
             str(record["title"]),
             put,
             tuple(str(key) for key in record.get("removed", ())),
-            None if classes is None else tuple(map(_class_from, classes)),
+            None if classes is None else tuple(map(class_from, classes)),
         )
     except (KeyError, TypeError, ValueError, shapely.GEOSException) as error:
         raise CorruptArtifact(
             f"an edit in the journal cannot be read ({error}); "
-            "restore the annotations from their GeoJSON file"
+            "the annotations of this reader cannot be opened"
         ) from error
 
 
-def _class_from(record: Sequence[Any]) -> TissueClass:
+def class_record(known: TissueClass) -> list[str]:
+    """JSON-able form of a class."""
+    return [known.name, known.colour, known.key, *([_LOCKED] if known.locked else [])]
+
+
+def class_from(record: Sequence[Any]) -> TissueClass:
+    """The inverse of `class_record`."""
     name, colour, key = map(str, record[:3])
     return TissueClass(name, colour, key, locked=_LOCKED in record[3:])
 
 
-def _shape_record(shape: AnnotatedShape) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "key": shape.key,
-        "label": shape.label,
-        "wkb": shapely.to_wkb(shape.geometry, hex=True),
-    }
+def _shape_record(shape: AnnotatedShape, wkb: str) -> dict[str, Any]:
+    record: dict[str, Any] = {"key": shape.key, "label": shape.label, "wkb": wkb}
     if shape.colour:
         record["colour"] = shape.colour
     if shape.properties:
-        record["properties"] = dict(shape.properties)
+        record["properties"] = json.dumps(dict(shape.properties))  # text: NaN and long numbers stay
     return record
 
 
-def _shape_from(record: Mapping[str, Any]) -> AnnotatedShape:
-    geometry = shapely.from_wkb(record["wkb"])
+def _shape_from(record: Mapping[str, Any], geometry: Any) -> AnnotatedShape:
     if not isinstance(geometry, Polygon | MultiPolygon):
         raise ValueError(f"a {geometry.geom_type} is not an area")
+    given = record.get("properties", {})
     return AnnotatedShape(
         str(record["key"]),
         str(record["label"]),
         geometry,
         str(record.get("colour", "")),
-        dict(record.get("properties", {})),
+        json.loads(given) if isinstance(given, str) else dict(given),
     )

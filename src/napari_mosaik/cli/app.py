@@ -13,8 +13,9 @@ from typing import Annotated
 
 import typer
 
-from napari_mosaik.cli.common import command_group
+from napari_mosaik.cli.common import command_group, report_warning
 from napari_mosaik.core.errors import MosaikError
+from napari_mosaik.core.journal import journal_damage
 
 __all__ = ["app", "run_command"]
 
@@ -59,8 +60,20 @@ def _version(
 
 
 def run_command(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 2 after one line for what the user can mend."""
+    """Run one command and return its exit code: 2 after one line for what the user can mend.
+
+    Damage of a reader's journal that was met is said at the end.
+    """
     _prepare_streams()
+    journal_damage(forget=True)
+    try:
+        return _run(arguments)
+    finally:
+        for sentence in journal_damage():
+            report_warning(sentence)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         # Without its standalone mode typer leaves the messages to us; it returns an exit code
         # where the command ended by one.

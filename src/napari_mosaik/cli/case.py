@@ -48,10 +48,14 @@ commands = typer.Typer()
 
 
 def open_cases(paths: list[Path]) -> list[Any]:
-    """The cases in the given folders."""
+    """The cases in the given folders; damage of their journals is told at the end."""
+    from napari_mosaik.core.journal import journals_of
     from napari_mosaik.io import Case, find_cases
 
-    return [Case(path) for path in find_cases(paths)]
+    cases = [Case(path) for path in find_cases(paths)]
+    for case in cases:
+        journals_of(case.root)
+    return cases
 
 
 def one_case(path: Path) -> Any:

@@ -1,7 +1,5 @@
 """Manual corrections of segmentations, after undo and redo; independent of files and windows.
 
-    event "add" {correction}, "undo", "redo"  ──standing()──►  corrections in force, in order
-
 A correction refers to positions in µm and never to object labels, because labels change when a
 segmentation is run again.  It also stores the centroid and the area of each object, so that the
 object is found again or reported as lost.
@@ -25,7 +23,6 @@ __all__ = [
     "Correction",
     "Kind",
     "Point",
-    "active_corrections",
     "correction_area",
     "describe_correction",
     "digest_of",
@@ -123,31 +120,6 @@ class Correction:
 
 def _points(values: Any) -> tuple[Point, ...]:
     return tuple((float(row), float(column)) for row, column in values)
-
-
-def active_corrections(
-    events: Iterable[Mapping[str, Any]], reader: str = ""
-) -> tuple[list[Correction], list[Correction]]:
-    """The corrections of one reader that are in force, and the undone ones that can be redone.
-
-    Raises `InputError` for an undo without a correction: part of the journal is lost then.
-    """
-    made: list[Correction] = []
-    back: list[Correction] = []
-    for event in events:
-        kind = event.get("event")
-        if kind == "add":
-            time = str(event.get("time", ""))
-            made.append(Correction.from_dict(event.get("correction") or {}, reader, time))
-            back.clear()
-        elif kind in ("undo", "redo"):
-            source, target = (made, back) if kind == "undo" else (back, made)
-            if not source:
-                raise InputError(
-                    f"the corrections of {reader} contain an '{kind}' without a correction"
-                )
-            target.append(source.pop())
-    return made, back
 
 
 def digest_of(corrections: Iterable[Correction]) -> str:

@@ -23,13 +23,14 @@ from napari_mosaik.core.artifact import Progress, Source
 from napari_mosaik.core.catalogue import PET, SLIDES
 from napari_mosaik.core.corrections import Correction, digest_of
 from napari_mosaik.core.errors import InputError, MosaikError
+from napari_mosaik.core.journal import annotation_part, correction_part, journals_of
 from napari_mosaik.core.manifest import file_digest
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.pet_records import InjectionRecord, PetImage, PetUnit
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.spacing import SpacingSource
 from napari_mosaik.core.text import nearest, read_toml
-from napari_mosaik.io.corrections import correction_journals, read_corrections
+from napari_mosaik.io.corrections import read_corrections
 from napari_mosaik.io.files import read_json, saving, write_bytes, write_json, write_lock
 from napari_mosaik.io.store import CaseStore
 
@@ -691,17 +692,28 @@ class GivenAlignmentSource:
 
 @source_kind("annotations")
 class AnnotationsSource:
+    """The journals of the readers, or the file that a case without them was given."""
+
     def missing(self, case: Case, source: Source) -> str:
         there = case.annotations_path(source.key).is_file()
+        there = there or bool(journals_of(case.root, annotation_part(source.key)))
         return "" if there else "nothing annotated yet"
 
     def digest(self, case: Case, source: Source) -> str:
-        return case.file_digest(case.annotations_path(source.key))
+        part = annotation_part(source.key)
+        journals = journals_of(case.root, part)
+        if not journals:
+            return case.file_digest(case.annotations_path(source.key))
+        edits = [
+            [reader, [entry.mark for entry in scan.active(part) if entry.title]]
+            for reader, scan in journals.items()
+        ]
+        return digest(edits)
 
 
 @source_kind("corrections")
 class CorrectionsSource:
-    """A damaged journal counts as present, so that the step that reads it reports the damage."""
+    """What cannot be understood counts as present, so that the step that reads it reports it."""
 
     def missing(self, case: Case, source: Source) -> str:
         try:
@@ -713,8 +725,8 @@ class CorrectionsSource:
         try:
             return digest_of(case.corrections(source.key))
         except InputError:
-            journals = correction_journals(case.root, source.key)
-            return digest([file_digest(path) for path in journals])
+            journals = journals_of(case.root, correction_part(source.key))
+            return digest([scan.digest() for scan in journals.values()])
 
 
 # --- pyramid levels -------------------------------------------------------------------------------

@@ -1,6 +1,4 @@
-"""The manual corrections of a case: one journal for each corrected result and each reader.
-
-    case/corrections/vessels/READER.jsonl     one line per correction, undo and redo
+"""The manual corrections of a case, from the journals of its readers.
 
 The journals are the only copy; the corrections in force are derived from them on request.
 """
@@ -8,25 +6,17 @@ The journals are the only copy; the corrections in force are derived from them o
 from __future__ import annotations
 
 import heapq
-import json
 from pathlib import Path
-from typing import Any
 
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import CORRECTED, OBJECTS
-from napari_mosaik.core.corrections import Correction, active_corrections
-from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.corrections import Correction
+from napari_mosaik.core.journal import JournalEntry, JournalScan, correction_part, journals_of
 from napari_mosaik.core.raster import LabelImage
-from napari_mosaik.core.readers import reader_files, reader_of
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.store import CaseStore
 
-__all__ = ["correction_journals", "objects_now", "read_corrections"]
-
-
-def correction_journals(root: Path, what: str) -> list[Path]:
-    """The journals of all readers, by name; none where nothing was corrected."""
-    return reader_files(root / "corrections" / what)
+__all__ = ["corrections_of", "objects_now", "read_corrections"]
 
 
 def read_corrections(root: Path, what: str) -> tuple[Correction, ...]:
@@ -35,13 +25,23 @@ def read_corrections(root: Path, what: str) -> tuple[Correction, ...]:
     Raises
     ------
     InputError
-        A journal is damaged; the message names it and the line.
+        A correction cannot be understood.
     """
     each = [
-        active_corrections(_events(path), reader_of(path))[0]
-        for path in correction_journals(root, what)
+        [(entry.at, one) for entry, one in corrections_of(scan, what)]
+        for scan in journals_of(root, correction_part(what)).values()
     ]
-    return tuple(heapq.merge(*each, key=lambda correction: correction.time))
+    return tuple(one for _, one in heapq.merge(*each, key=lambda pair: pair[0]))
+
+
+def corrections_of(scan: JournalScan, what: str) -> list[tuple[JournalEntry, Correction]]:
+    """The corrections of one reader that are in force, oldest first, each with its entry."""
+    entries = scan.active(correction_part(what))
+    return [
+        (entry, Correction.from_dict(event.get("correction") or {}, scan.reader, entry.time))
+        for entry, event in zip(entries, scan.events(entries), strict=True)
+        if entry.event == "add"
+    ]
 
 
 def objects_now(store: CaseStore, what: str) -> tuple[Artifact[LabelImage], Artifact[Table]]:
@@ -55,27 +55,3 @@ def objects_now(store: CaseStore, what: str) -> tuple[Artifact[LabelImage], Arti
     if before is None or after is None or (found[0].name, before.digest()) not in after.inputs:
         return found
     return corrected if store.record(corrected[0]).get(CORRECTED, {}).get("made") else found
-
-
-def _events(path: Path) -> list[dict[str, Any]]:
-    """The events of a journal; a torn last line was never confirmed and is ignored."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"the corrections {path} cannot be read: {error}") from error
-    events: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            event = json.loads(line) if line.strip() else {}
-        except ValueError:
-            event = None
-        if not isinstance(event, dict):
-            if number == len(lines):
-                break
-            raise InputError(
-                f"line {number} of the corrections {path} is damaged; restore the file from a "
-                "copy, or delete it to discard the corrections of this reader"
-            )
-        if event:
-            events.append(event)
-    return events

@@ -224,7 +224,7 @@ def layers_by_hand(case: Case, reader: str) -> list[LayerSpec]:
     with suppress(MosaikError):
         documents = reader_documents(case)
         mine = documents.get(reader)
-        classes = DEFAULT_CLASSES if mine is None else mine.snapshot.classes
+        classes = DEFAULT_CLASSES if mine is None else mine.classes
         colours = {known.name: known.colour for known in classes}
         found: dict[tuple[str, str], list[FloatArray]] = {}
         shapes = () if mine is None else mine.shapes

@@ -189,7 +189,7 @@ class AnnotationImport:
             removed = tuple(shape.key for shape in present if shape.key not in keys)
         else:
             new = _beside(present, new)
-        classes = document.snapshot.classes
+        classes = document.classes
         extra = {shape.label for shape in new} - {known.name for known in classes}
         declared = tuple(
             TissueClass(name, OWN_CLASS_COLOURS[place % len(OWN_CLASS_COLOURS)])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 import shapely
@@ -19,16 +19,16 @@ from napari_mosaik.annotate import (
     LOCK,
     READING_TILE_UM,
     AnnotationDocument,
-    Journal,
     ReadingTile,
     ReviewQueueParams,
     Snapshot,
     TileEvidence,
+    TissueClass,
     open_document,
     rank_tiles,
-    read_journal,
     steps_of,
 )
+from napari_mosaik.annotate.compaction import Compacted
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
@@ -42,8 +42,16 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.core.frame import FloatArray, Lattice
+from napari_mosaik.core.journal import (
+    JournalPart,
+    JournalScan,
+    annotation_part,
+    journals_of,
+    readers_of,
+)
 from napari_mosaik.core.manifest import file_digest
-from napari_mosaik.core.readers import check_reader_name, reader_file, reader_files, reader_of
+from napari_mosaik.core.params import digest
+from napari_mosaik.core.readers import check_reader_name
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.text import natural_key
 from napari_mosaik.core.tiles import TileGrid
@@ -90,9 +98,8 @@ class OpenAnnotations:
     """The annotations of one reader on a slide of a case, open for editing.
 
     Every edit is in the reader's journal at once, and the journals are the truth; `save` writes the
-    shapes of all readers to the GeoJSON file, which training and other programs read.  A reader
-    sees no shapes of another.  Shapes that a file brought into a case without journals belong to
-    the first reader.
+    shapes of all readers to a GeoJSON file for other programs.  A reader sees no shapes of another.
+    Shapes that a file brought into a case without journals belong to the first reader.
 
     Parameters
     ----------
@@ -112,75 +119,77 @@ class OpenAnnotations:
     """
 
     def __init__(self, case: Case, reader: str, stain: str = _STAIN) -> None:
-        self.case, self.stain, self.reader = case, stain, check_reader_name(reader)
+        self.case, self.stain = case, stain
         self.kept: Path | None = None
         """Copy of a GeoJSON file that another program had changed, after it was replaced."""
         with case.slide(stain) as slide:
             self.lattice = slide.lattice
-        self._others: dict[Path, tuple[int, tuple[AnnotatedShape, ...]]] = {}
-        self._journal = Journal(reader_file(case.root / "journal", self.reader))
+        self._others: dict[str, tuple[str, tuple[AnnotatedShape, ...]]] = {}
+        self.part = JournalPart(case.root, reader, annotation_part(stain))
+        self.reader = self.part.reader
         try:
-            self.document = AnnotationDocument.open(self._journal, stain, overlap="new wins")
-            fresh = not self.document.undo_title and not self.document.redo_title
-            if fresh and not reader_documents(case, stain):
+            self.document = AnnotationDocument.open(self.part, stain, overlap="new wins")
+            if not journals_of(case.root, self.part.part):
                 drawn = case.annotations(stain)
                 if drawn:
                     self.document.add_many(drawn, _ADOPTED)
                     _remember(case, stain)
         except BaseException:
-            self._journal.close()
+            self.part.close()
             raise
 
-    def state(self) -> tuple[tuple[AnnotatedShape, ...], int]:
-        """The present shapes, and the length of the journal that holds them, in bytes."""
-        return self.document.shapes, self._journal.path.stat().st_size
+    def state(self) -> OpenState:
+        """The present shapes, for `save` on another thread."""
+        compacted, scan = self.document.state()
+        return OpenState(compacted, scan, _edits(scan, self.stain))
 
-    def save(self, state: tuple[tuple[AnnotatedShape, ...], int] | None = None) -> None:
+    def save(self, state: OpenState | None = None) -> None:
         """Write the GeoJSON file of all readers, with the given `state` of this one.
 
-        To write in the background, take the state on the thread that edits.
+        To write in the background, take the state on the thread that edits.  What makes the
+        journal quick to open is stored beside it.
         """
-        shapes, size = state or self.state()
-        own = {self._journal.path: (size, shapes)}
+        state = state or self.state()
+        if _worth_compacting(state.scan, self.part.part):
+            self.document.compact((state.compacted, state.scan))
+        own = {self.reader: (state.edits, state.compacted.snapshot.shapes)}
         self.kept = _write(self.case, self.stain, self.lattice, {**self._read_others(), **own})
 
-    def export(
-        self, path: Path, state: tuple[tuple[AnnotatedShape, ...], int], notes: list[str]
-    ) -> int:
+    def export(self, path: Path, state: OpenState, notes: list[str]) -> int:
         """Write the shapes of this reader alone as GeoJSON; their number.
 
         *notes* receives the doubts about them.
         """
-        self.save(state)
-        shapes = shapes_to_export(self.case, self.stain, self.reader, notes)
+        now = state.compacted.snapshot
+        if not len(now):
+            raise InputError(f"reader {self.reader} has no annotations to export")
+        shapes = _as_in_qupath(_merged({self.reader: now.shapes}), {self.reader: now.classes})
         write_geojson(path, shapes, self.lattice)
         return len(shapes)
 
-    def _read_others(self) -> dict[Path, tuple[int, tuple[AnnotatedShape, ...]]]:
-        for path in reader_files(self.case.root / "journal"):
-            size = path.stat().st_size
-            if path != self._journal.path and self._others.get(path, (-1, ()))[0] != size:
-                self._others[path] = (size, open_document(path, self.stain).shapes)
+    def _read_others(self) -> dict[str, tuple[str, tuple[AnnotatedShape, ...]]]:
+        for reader, scan in journals_of(self.case.root, self.part.part).items():
+            edits = _edits(scan, self.stain)
+            if reader != self.reader and self._others.get(reader, ("", ()))[0] != edits:
+                self._others[reader] = (edits, open_document(scan, self.stain).shapes)
         return self._others
 
     def finish(self, tiles: Iterable[ReadingTile] | None = None) -> None:
         """Note in the journal that the reader regards reading tiles as complete; None for all."""
         part = {} if tiles is None else {"tiles": [list(tile) for tile in tiles]}
-        self._journal.append({"event": "finished", "document": self.stain, **part})
+        self.part.append({"event": "finished", **part})
 
     def decide(self, region: str, label: str | None, readers: Sequence[str]) -> None:
         """Note in the journal what becomes of a region in which two readers differ.
 
         *region* is its key, *label* the class: empty for none, None to take a decision back.
         """
-        self._journal.append(
-            {"event": "adjudicated", "document": self.stain, "readers": list(readers),
-             "region": region, "label": label}
-        )  # fmt: skip
+        named = {"readers": list(readers), "region": region, "label": label}
+        self.part.append({"event": "adjudicated", **named})
 
     def close(self) -> None:
         """Release the journal."""
-        self._journal.close()
+        self.part.close()
 
     def __enter__(self) -> Self:
         return self
@@ -189,28 +198,39 @@ class OpenAnnotations:
         self.close()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenState:
+    """The annotations of a reader at one moment, their journal, and the digest of its edits."""
+
+    compacted: Compacted
+    scan: JournalScan
+    edits: str
+
+
+def _edits(scan: JournalScan, stain: str) -> str:
+    """Digest of the edits in force of a journal."""
+    return digest([one.mark for one in scan.active(annotation_part(stain)) if one.title])
+
+
+_LONG: Final = 1 << 20
+"""A journal with more bytes of edits than this is compacted."""
+
+
+def _worth_compacting(scan: JournalScan, part: str) -> bool:
+    return sum(entry.size for entry in scan.of_part(part)) > _LONG
+
+
 def current_annotations(
     case: Case, stain: str = _STAIN, notes: list[str] | None = None
 ) -> tuple[AnnotatedShape, ...]:
-    """The shapes of all readers of a case; their file is brought up to date with the journals.
+    """The shapes of all readers of a case, from their journals; without any, those of its file.
 
     *notes* receives a sentence for each shape of the file that was repaired or excluded.
     """
-    folder = case.root / "journal"
-    sizes = {path: path.stat().st_size for path in reader_files(folder)}
-    named = {path.name: size for path, size in sizes.items()}
-    if sizes and _written(case, stain).get("journals") != named:
-        all_of = {path: (size, open_document(path, stain)) for path, size in sizes.items()}
-        if any(_drawn_in(document) for _, document in all_of.values()):
-            with case.slide(stain) as slide:
-                lattice = slide.lattice
-            states = {path: (size, document.shapes) for path, (size, document) in all_of.items()}
-            _write(case, stain, lattice, states)
-    return case.annotations(stain, notes)
-
-
-def _drawn_in(document: AnnotationDocument) -> bool:
-    return bool(document.undo_title or document.redo_title)
+    journals = journals_of(case.root, annotation_part(stain))
+    if not journals:
+        return case.annotations(stain, notes)
+    return _merged({reader: open_document(scan, stain).shapes for reader, scan in journals.items()})
 
 
 def copy_kept(case: Case, stain: str, content: bytes | None = None) -> Path:
@@ -225,33 +245,42 @@ def copy_kept(case: Case, stain: str, content: bytes | None = None) -> Path:
     return copy
 
 
+def _merged(shapes: Mapping[str, Iterable[AnnotatedShape]]) -> tuple[AnnotatedShape, ...]:
+    """The shapes of all readers, each with the name of its reader and a key of its own."""
+    merged: dict[str, AnnotatedShape] = {}
+    for reader in sorted(shapes, key=natural_key):
+        for shape in shapes[reader]:
+            key = shape.key if shape.key not in merged else f"{shape.key} ({reader})"
+            merged[key] = _named(shape, reader, key)
+    return tuple(merged.values())
+
+
+def _named(shape: AnnotatedShape, reader: str, key: str = "") -> AnnotatedShape:
+    named = {**shape.properties, "reader": reader}
+    return AnnotatedShape(key or shape.key, shape.label, shape.geometry, shape.colour, named)
+
+
 def _write(
     case: Case,
     stain: str,
     lattice: Lattice,
-    states: Mapping[Path, tuple[int, tuple[AnnotatedShape, ...]]],
+    states: Mapping[str, tuple[str, tuple[AnnotatedShape, ...]]],
 ) -> Path | None:
     """Write the shapes of all readers; the copy of a file that another program had changed."""
     path = case.annotations_path(stain)
-    merged: dict[str, AnnotatedShape] = {}
-    for journal in sorted(states, key=lambda one: natural_key(reader_of(one))):
-        reader = reader_of(journal)
-        for shape in states[journal][1]:
-            key = shape.key if shape.key not in merged else f"{shape.key} ({reader})"
-            named = {**shape.properties, "reader": reader}
-            merged[key] = replace(shape, key=key, properties=named)
     with FileLock(case.root / "journal" / "written.lock"):
         before = _written(case, stain).get("file")
         foreign = path.is_file() and file_digest(path) != before
         kept = copy_kept(case, stain) if foreign else None
         with saving("the annotations", path.parent):
-            write_geojson(path, merged.values(), lattice)
-        _remember(case, stain, {journal.name: state[0] for journal, state in states.items()})
+            merged = _merged({reader: shapes for reader, (_, shapes) in states.items()})
+            write_geojson(path, merged, lattice)
+        _remember(case, stain)
     return kept
 
 
 def _written(case: Case, stain: str) -> dict[str, Any]:
-    """Digest of the file that was written last, and the lengths of the journals in it."""
+    """Digest of the file that was written last."""
     record = _records(case).get(stain)
     return dict(record) if isinstance(record, dict) else {}
 
@@ -264,8 +293,8 @@ def _records(case: Case) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _remember(case: Case, stain: str, journals: Mapping[str, int] | None = None) -> None:
-    own = {"file": file_digest(case.annotations_path(stain)), "journals": dict(journals or {})}
+def _remember(case: Case, stain: str) -> None:
+    own = {"file": file_digest(case.annotations_path(stain))}
     write_json(case.root / "journal" / _WRITTEN, {**_records(case), stain: own})
 
 
@@ -413,10 +442,9 @@ def _class_probability(case: Case, grid: TileGrid) -> FloatArray:
 
 def reader_documents(case: Case, stain: str = _STAIN) -> dict[str, AnnotationDocument]:
     """The annotations of each reader of a case who has drawn any, from the journals."""
-    found = {
-        reader_of(path): open_document(path, stain) for path in reader_files(case.root / "journal")
-    }
-    return {reader: document for reader, document in found.items() if document.shapes}
+    journals = journals_of(case.root, annotation_part(stain))
+    found = {reader: open_document(scan, stain) for reader, scan in journals.items()}
+    return {reader: document for reader, document in found.items() if len(document)}
 
 
 def readings(case: Case, stain: str = _STAIN) -> dict[str, AnnotationDocument]:
@@ -430,18 +458,17 @@ def readings(case: Case, stain: str = _STAIN) -> dict[str, AnnotationDocument]:
 
 def declared_classes(case: Case, stain: str = _STAIN) -> tuple[str, ...]:
     """The classes that readers have declared as their own, or drawn with; by name."""
-    names = set()
-    for path in reader_files(case.root / "journal"):
-        for event in read_journal(path):
-            if event.get("document") == stain and event.get("title") in (IMPORTED, OWN_CLASS):
-                names |= {str(entry[0]) for entry in event.get("classes", ())}
+    names, part = set(), annotation_part(stain)
+    for scan in journals_of(case.root, part).values():
+        declaring = [e for e in scan.of_part(part) if e.title in (IMPORTED, OWN_CLASS)]
+        for event in scan.events(declaring):
+            names |= {str(entry[0]) for entry in event.get("classes", ())}
     return tuple(sorted(names))
 
 
 def known_readers(case: Case) -> list[str]:
     """The readers who have annotated, corrected or rated anything of a case; by name."""
-    folders = [case.root / "journal", *case.root.glob("corrections/*"), *case.root.glob("qa/*")]
-    return sorted({reader_of(path) for folder in folders for path in reader_files(folder)})
+    return readers_of(case.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,20 +519,19 @@ def finished_tiles(case: Case, stain: str = _STAIN) -> dict[str, FinishedTiles]:
 
     Readers who have finished nothing are absent.
     """
-    found: dict[str, FinishedTiles] = {}
-    for path in reader_files(case.root / "journal"):
-        events = read_journal(path)
-        if any(event.get("event") == "finished" for event in events):
-            state = finished_by(events, stain)
-            if state.any:
-                found[reader_of(path)] = state
-    return found
+    part = annotation_part(stain)
+    found = {
+        reader: finished_by(scan, stain)
+        for reader, scan in journals_of(case.root, part).items()
+        if any(entry.event == "finished" for entry in scan.of_part(part))
+    }
+    return {reader: state for reader, state in found.items() if state.any}
 
 
-def finished_by(events: Iterable[Mapping[str, Any]], stain: str = _STAIN) -> FinishedTiles:
-    """The reading tiles that are finished at the end of the events of one reader."""
+def finished_by(scan: JournalScan, stain: str = _STAIN) -> FinishedTiles:
+    """The reading tiles that are finished at the end of the journal of one reader."""
     state = FinishedTiles()
-    for event, before, after in steps_of(events, stain):
+    for event, before, after in steps_of(scan, stain):
         if event.get("event") == "finished":
             tiles = event.get("tiles")
             if tiles is None:
@@ -542,13 +568,14 @@ def finished_readers(case: Case, stain: str = _STAIN) -> tuple[str, ...]:
 def decisions(case: Case, stain: str = _STAIN) -> dict[str, dict[str, str]]:
     """What each adjudicator has decided: the class of each region by its key, empty for none."""
     found: dict[str, dict[str, str]] = {}
-    for path in reader_files(case.root / "journal"):
-        for event in read_journal(path):
-            if event.get("event") == "adjudicated" and event.get("document") == stain:
-                own = found.setdefault(reader_of(path), {})
-                own.pop(str(event["region"]), None)
-                if event.get("label") is not None:
-                    own[str(event["region"])] = str(event["label"])
+    part = annotation_part(stain)
+    for reader, scan in journals_of(case.root, part).items():
+        made = [entry for entry in scan.of_part(part) if entry.event == "adjudicated"]
+        for event in scan.events(made):
+            own = found.setdefault(reader, {})
+            own.pop(str(event["region"]), None)
+            if event.get("label") is not None:
+                own[str(event["region"])] = str(event["label"])
     return found
 
 
@@ -560,7 +587,6 @@ def shapes_to_export(
     *notes* receives the doubts about them.  Raises `InputError` where there are none, and with
     *blind* for those of all readers before all have finished.
     """
-    shapes = current_annotations(case, stain, notes)
     documents = reader_documents(case, stain)
     reading = readings(case, stain)
     waiting = sorted(set(reading) - set(finished_readers(case, stain)))
@@ -572,28 +598,34 @@ def shapes_to_export(
         )
     if reader:
         name = check_reader_name(reader)
-        shapes = tuple(shape for shape in shapes if shape.properties.get("reader") == name)
-        if not shapes:
+        if name not in documents:
             known = ", ".join(documents) or "none"
             raise InputError(
                 f"reader {name} has no annotations on {stain} of case {case.name}; readers: {known}"
             )
+        documents = {name: documents[name]}
+    shapes = _merged({name: document.shapes for name, document in documents.items()})
+    shapes = shapes or case.annotations(stain, notes)
     if not shapes:
         raise InputError(f"case {case.name} has no annotations on {stain}")
-    listed = [(one, known) for one in documents for known in documents[one].snapshot.classes]
+    return _as_in_qupath(shapes, {name: one.classes for name, one in documents.items()})
+
+
+def _as_in_qupath(
+    shapes: Iterable[AnnotatedShape], classes: Mapping[str, Iterable[TissueClass]]
+) -> tuple[AnnotatedShape, ...]:
+    """The shapes of readers with the colours of their *classes*, locked where the class is."""
+    listed = [(reader, known) for reader, all_of in classes.items() for known in all_of]
     colours = {known.name: known.colour for known in (*(c for _, c in listed), *DEFAULT_CLASSES)}
-    locked = {(one, known.name): {LOCK: True} for one, known in listed if known.locked}
-    return tuple(
-        replace(
-            shape,
-            colour=shape.colour or colours.get(shape.label, ""),
-            properties={
-                **shape.properties,
-                **locked.get((str(shape.properties.get("reader")), shape.label), {}),
-            },
-        )
-        for shape in shapes
-    )
+    locked = {(reader, known.name) for reader, known in listed if known.locked}
+
+    def shown(shape: AnnotatedShape) -> AnnotatedShape:
+        colour, properties = shape.colour or colours.get(shape.label, ""), shape.properties
+        if locked and (str(properties.get("reader")), shape.label) in locked:
+            properties = {**properties, LOCK: True}
+        return AnnotatedShape(shape.key, shape.label, shape.geometry, colour, properties)
+
+    return tuple(map(shown, shapes))
 
 
 def finish_reading(case: Case, reader: str, stain: str = _STAIN) -> dict[str, Any]:
@@ -607,12 +639,12 @@ def finish_reading(case: Case, reader: str, stain: str = _STAIN) -> dict[str, An
         If they are open in a window.
     """
     with OpenAnnotations(case, reader, stain) as opened:
-        snapshot = opened.document.snapshot
-        if not len(snapshot):
+        document = opened.document
+        if not len(document):
             raise InputError(f"reader {opened.reader} has no annotations on case {case.name}")
         opened.save()
         opened.finish()
-    counts, areas = snapshot.count_by_class(), snapshot.area_by_class_um2()
+    counts, areas = document.count_by_class(), document.area_by_class_um2()
     rows = [{"name": n, "shapes": counts[n], "area_mm2": areas[n] / 1e6} for n in counts]
     empty = [name for name, n in counts.items() if not n]
     warnings = [f"case {case.name}: nothing is annotated as '{name}'" for name in empty]

@@ -16,7 +16,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mosaik.annotate import Journal
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
     CORRECTED,
@@ -26,12 +25,11 @@ from napari_mosaik.core.corrections import (
     CORRECTED_FRAMES,
     Correction,
     Point,
-    active_corrections,
     describe_correction,
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice, Mask
-from napari_mosaik.core.readers import check_reader_name, reader_file
+from napari_mosaik.core.journal import JournalChange, JournalPart, correction_part
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
 from napari_mosaik.segment.label_editing import ObjectEditor, apply_corrections
@@ -76,14 +74,9 @@ class CorrectionLog:
         if what not in CORRECTED_FRAMES:
             known = ", ".join(CORRECTED_FRAMES)
             raise InputError(f"'{what}' cannot be corrected; use one of: {known}")
-        reader = check_reader_name(reader)
-        self.case, self.what, self.reader = case, what, reader
-        self._journal = Journal(reader_file(case.root / "corrections" / what, reader))
-        try:
-            self._mine, self._back = active_corrections(self._journal.events(), reader)
-        except BaseException:
-            self._journal.close()
-            raise
+        self.case, self.what = case, what
+        self.part = JournalPart(case.root, reader, correction_part(what))
+        self.reader = self.part.reader
 
     @property
     def corrections(self) -> tuple[Correction, ...]:
@@ -93,39 +86,37 @@ class CorrectionLog:
     @property
     def undo_title(self) -> str:
         """Description of the correction that `undo` would undo; empty if there is none."""
-        return describe_correction(self._mine[-1]) if self._mine else ""
+        return self.part.journal.undo_title(self.part.part)
 
     @property
     def redo_title(self) -> str:
         """Description of the correction that `redo` would redo; empty if there is none."""
-        return describe_correction(self._back[-1]) if self._back else ""
+        return self.part.journal.redo_title(self.part.part)
 
     def add(self, correction: Correction) -> None:
         """Record a correction."""
-        self._journal.append({"event": "add", "correction": correction.as_dict()})
-        self._mine.append(replace(correction, reader=self.reader))
-        self._back.clear()
+        title = describe_correction(correction)
+        self.part.append({"event": "add", "title": title, "correction": correction.as_dict()})
 
     def undo(self) -> Correction | None:
-        """Undo and return the last correction of this reader; None if there is none."""
-        return self._move("undo", self._mine, self._back)
+        """Undo and return the last correction of this target; None if there is none.
+
+        `ReaderJournal.undo_last` undoes what the reader did last, be it here or in another view.
+        """
+        return self._moved(self.part.journal.undo_last(self.part.part))
 
     def redo(self) -> Correction | None:
         """Redo and return the correction that was undone last; None if there is none."""
-        return self._move("redo", self._back, self._mine)
+        return self._moved(self.part.journal.redo_last(self.part.part))
 
-    def _move(
-        self, event: str, source: list[Correction], target: list[Correction]
-    ) -> Correction | None:
-        if not source:
+    def _moved(self, change: JournalChange | None) -> Correction | None:
+        if change is None:
             return None
-        self._journal.append({"event": event})
-        target.append(source.pop())
-        return target[-1]
+        return Correction.from_dict(change.event["correction"], self.reader)
 
     def close(self) -> None:
         """Release the reader's journal."""
-        self._journal.close()
+        self.part.close()
 
     def __enter__(self) -> Self:
         return self
@@ -182,13 +173,27 @@ class CorrectionSession:
         self._labels, self._table = case.store.read(labels), case.store.read(table)
         self._method = _method(case, what, self._table)
         self.log = CorrectionLog(case, what, reader)
+        self._acting = self._outdated = False
+        self.log.part.follow(self._told)
         try:
             self._rebuild()
         except BaseException:
             self.log.close()
             raise
 
+    def _told(self, change: JournalChange) -> None:
+        """Note what another view undid or redid; the objects follow at the next question."""
+        self._outdated |= not self._acting
+
+    def current(self) -> bool:
+        """Follow what another view undid or redid; whether there was anything."""
+        outdated = self._outdated
+        if outdated:
+            self._rebuild()
+        return outdated
+
     def _rebuild(self) -> None:
+        self._outdated = False
         self._editor = ObjectEditor(
             self._labels.values, self._labels.lattice, self._table, self.what
         )
@@ -204,6 +209,7 @@ class CorrectionSession:
 
     def select(self, place_um: Point) -> SelectedObject | None:
         """The object at a position of the section, µm; None where there is none."""
+        self.current()
         label = self._editor.at(place_um)
         return None if label == 0 else self._selected(label, place_um)
 
@@ -261,32 +267,45 @@ class CorrectionSession:
         )
 
     def _do(self, correction: Correction, act: Callable[[], Any]) -> None:
+        self.current()
         before = self._editor.state()
         act()  # raises before it changes anything, so that no invalid correction is recorded
+        self._acting = True
         try:
             self.log.add(correction)
         except BaseException:
             self._editor.restore(before)
             raise
+        finally:
+            self._acting = False
         self._states.append(before)
 
     def edited_objects(self) -> list[tuple[Lattice, NDArray[np.bool_]]]:
         """The bounding box of each manually edited object, and its mask (rows, columns) there."""
+        self.current()
         return _edited(self._editor)
 
     def undo(self) -> bool:
         """Undo the last correction of this reader; False if there is none."""
-        done = self.log.undo()
+        done = self._own(self.log.undo)
         if done is not None and self._states:
             self._editor.restore(self._states.pop())
-            self.lost = [one for one in self.lost if one[0] is not done]
+            self.lost = [one for one in self.lost if one[0] != done]
         elif done is not None:
             self._rebuild()
         return done is not None
 
+    def _own(self, move: Callable[[], Correction | None]) -> Correction | None:
+        self.current()
+        self._acting = True
+        try:
+            return move()
+        finally:
+            self._acting = False
+
     def redo(self) -> bool:
         """Redo the correction that was undone last; False if there is none."""
-        done = self.log.redo()
+        done = self._own(self.log.redo)
         if done is not None:
             self._states.append(self._editor.state())
             (why,) = apply_corrections(self._editor, [done])

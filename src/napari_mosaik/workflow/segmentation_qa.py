@@ -1,6 +1,6 @@
 """Visual QA of the segmentations of a case: who rated which result, and the error rates.
 
-    case/qa/vessels/READER.jsonl     one line per rating, on the disk before the next object
+    part "qa:vessels" of the reader's journal     one line per rating, on the disk before the next
 
 Ratings belong to one result (its origin).  When the result changes, they stay on record as those
 of an earlier result, and a new sample is drawn.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -18,7 +18,6 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from scipy import ndimage
 
-from napari_mosaik.annotate import Journal, read_journal
 from napari_mosaik.annotate.visual_qa import (
     ObjectRating,
     OverallRating,
@@ -30,7 +29,7 @@ from napari_mosaik.annotate.visual_qa import (
 from napari_mosaik.core.catalogue import OBJECTS, REFERENCE, TILES
 from napari_mosaik.core.corrections import CORRECTED_FRAMES, Point
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.readers import check_reader_name, reader_file, reader_files, reader_of
+from napari_mosaik.core.journal import JournalPart, journals_of, qa_part
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
@@ -97,19 +96,20 @@ class SegmentationQa:
     ) -> None:
         if what not in QA_TARGETS:
             raise InputError(f"no visual QA of '{what}'; use one of: {', '.join(QA_TARGETS)}")
-        reader = check_reader_name(reader)
         origin = case.store.origin(objects_now(case.store, what)[0])
         if origin is None:
             raise InputError(
                 f"case {case.name} has no {what} yet; run: napari-mosaik run {case.root}"
             )
-        self.case, self.what, self.reader = case, what, reader
-        self._journal = Journal(reader_file(_folder(case, what), reader))
+        self.case, self.what = case, what
+        self.part = JournalPart(case.root, reader, qa_part(what))
+        self.reader = self.part.reader
         try:
             self._open(origin.digest(), n_objects, n_fields, seed)
         except BaseException:
-            self._journal.close()
+            self.part.close()
             raise
+        self.part.follow(self._told)
 
     @property
     def objects(self) -> Table:
@@ -117,7 +117,7 @@ class SegmentationQa:
         return self.case.store.read(objects_now(self.case.store, self.what)[1])
 
     def _open(self, result: str, n_objects: int, n_fields: int, seed: int) -> None:
-        sessions = _sessions(self._journal.events())
+        sessions = _sessions(self.part.active())
         if not sessions or sessions[-1]["result"] != result:
             table = self.objects
             if len(table) == 0:
@@ -126,11 +126,15 @@ class SegmentationQa:
             if self.case.store.origin(TILES) is not None:
                 fields = np.flatnonzero(self.case.store.read(TILES).inner)
             sample = draw_sample(np.arange(1, len(table) + 1), fields, n_objects, n_fields, seed)
-            self._journal.append(
-                {"qa": self.what, "result": result, "seed": seed, "n": len(table),
-                 **asdict(sample)}
+            self.part.append(
+                {"event": "sample", "qa": self.what, "result": result, "seed": seed,
+                 "n": len(table), **asdict(sample)}
             )  # fmt: skip
-        self._sessions = _sessions(self._journal.events())
+        self._sessions = _sessions(self.part.active())
+
+    def _told(self, _: object) -> None:
+        """Follow every rating, also one that another view undid or redid."""
+        self._sessions = _sessions(self.part.active())
 
     @property
     def sample(self) -> QaSample:
@@ -195,7 +199,10 @@ class SegmentationQa:
             raise InputError(f"'{rating}' is not a rating of an object; use one of: {allowed}")
         if label not in self.sample.objects:
             raise InputError(f"object {label} is not in the sample")
-        self._add({"object": int(label), "rating": rating})
+        title = f"rating of object {label}"
+        self.part.append(
+            {"event": "object", "title": title, "object": int(label), "rating": rating}
+        )
 
     def record_missed(self, field: int, detected: int, missed: int) -> None:
         """Record how many objects a tile of the sample has, and how many were missed there."""
@@ -205,22 +212,20 @@ class SegmentationQa:
             raise InputError(
                 f"counts must not be negative: {detected} detected, {missed} missed in tile {field}"
             )
-        self._add({"field": int(field), "detected": int(detected), "missed": int(missed)})
+        counts = {"field": int(field), "detected": int(detected), "missed": int(missed)}
+        self.part.append({"event": "field", "title": f"count in tile {field}", **counts})
 
     def rate_overall(self, rating: OverallRating, comment: str = "") -> None:
         """Rate the whole segmentation."""
         if rating not in get_args(OverallRating):
             allowed = ", ".join(get_args(OverallRating))
             raise InputError(f"'{rating}' is not an overall rating; use one of: {allowed}")
-        self._add({"overall_rating": rating, "comment": comment})
-
-    def _add(self, event: dict[str, Any]) -> None:
-        self._journal.append(event)
-        self._sessions[-1]["events"].append(event)
+        words = {"overall_rating": rating, "comment": comment}
+        self.part.append({"event": "overall", "title": "overall rating", **words})
 
     def close(self) -> None:
         """Release the reader's journal."""
-        self._journal.close()
+        self.part.close()
 
     def __enter__(self) -> Self:
         return self
@@ -238,12 +243,12 @@ def qa_records(case: Case) -> list[dict[str, Any]]:
     for what in QA_TARGETS:
         origin = case.store.origin(objects_now(case.store, what)[0])
         present = None if origin is None else origin.digest()
-        for path in reader_files(_folder(case, what)):
-            for session in _sessions(read_journal(path)):
+        for reader, scan in journals_of(case.root, qa_part(what)).items():
+            for session in _sessions(scan.events(scan.active(qa_part(what)))):
                 state: Literal["current", "earlier result"] = (
                     "current" if session["result"] == present else "earlier result"
                 )
-                row = {"what": what, "reader": reader_of(path), "state": state, **_row(session)}
+                row = {"what": what, "reader": reader, "state": state, **_row(session)}
                 rows.append(row)
     return rows
 
@@ -280,15 +285,11 @@ def write_qa_csv(case: Case, path: Path) -> None:
     write_bytes(path, qa_records_csv(qa_records(case)).encode())
 
 
-def _folder(case: Case, what: str) -> Path:
-    return case.root / "qa" / what
-
-
 def _sample(session: Mapping[str, Any]) -> QaSample:
     return QaSample(tuple(session["objects"]), tuple(session["fields"]))
 
 
-def _sessions(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _sessions(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The visual QA sessions of a journal, one per sample, each with its own events."""
     sessions: list[dict[str, Any]] = []
     for event in events:

@@ -155,7 +155,7 @@ class AnnotateDock(QWidget):
         document, name = self.annotation.document, self.new_class.text().strip()
         if document is None or not name:
             return
-        known = document.snapshot.classes
+        known = document.classes
         own = len(known) - len(DEFAULT_CLASSES)
         colour = OWN_CLASS_COLOURS[own % len(OWN_CLASS_COLOURS)]
         key = str(len(known) + 1) if len(known) < 9 else ""
@@ -189,7 +189,7 @@ class AnnotateDock(QWidget):
             document = self.annotation.document
             if document is None:
                 return
-            asked = ImportDialog(given, self._controller.workspace.reader, len(document.snapshot),
+            asked = ImportDialog(given, self._controller.workspace.reader, len(document),
                                  self.window())  # fmt: skip
             asked.chosen.connect(partial(self.annotation.take_import, given))
             asked.finished.connect(asked.deleteLater)
@@ -225,7 +225,7 @@ class AnnotateDock(QWidget):
         clear(self._palette_rows)
         self.class_buttons.clear()
         document = self.annotation.document
-        for i, known in enumerate(document.snapshot.classes if document is not None else ()):
+        for i, known in enumerate(document.classes if document is not None else ()):
             key = f" ({known.key})" if known.key else ""
             made = button(f"{known.name}{key}", partial(self.drawing.choose_class, known.name))
             made.setCheckable(True)
@@ -239,7 +239,7 @@ class AnnotateDock(QWidget):
 
     def _show(self, *_: Any) -> None:
         document, space = self.annotation.document, self._controller.workspace
-        classes = document.snapshot.classes if document is not None else ()
+        classes = document.classes if document is not None else ()
         if [known.name for known in classes] != list(self.class_buttons):  # imported, or undone
             self._fill()
             return
@@ -252,7 +252,7 @@ class AnnotateDock(QWidget):
             made.setChecked(name == self.drawing.label)
         self._show_counts()
         self.import_button.setEnabled(space.case is not None)
-        self.export_button.setEnabled(document is not None and bool(len(document.snapshot)))
+        self.export_button.setEnabled(document is not None and bool(len(document)))
         self.undo.setEnabled(document is not None and bool(document.undo_title))
         self.redo.setEnabled(document is not None and bool(document.redo_title))
         undo, redo = (document.undo_title, document.redo_title) if document else ("", "")
@@ -261,7 +261,7 @@ class AnnotateDock(QWidget):
         self.hint.setText(self._hint())
         self.saved.setText(self.annotation.saved_words)
         idle = space.job is None
-        self.retrain.setEnabled(document is not None and idle and bool(len(document.snapshot)))
+        self.retrain.setEnabled(document is not None and idle and bool(len(document)))
         stale = any(state.word == "stale" for state in space.states.values())
         self.update_button.setEnabled(idle and stale)
         self._show_size()
@@ -270,7 +270,7 @@ class AnnotateDock(QWidget):
         document = self.annotation.document
         if document is None:
             return
-        counts, areas = document.snapshot.count_by_class(), document.snapshot.area_by_class_um2()
+        counts, areas = document.count_by_class(), document.area_by_class_um2()
         for i, name in enumerate(self.class_buttons):
             item = self._palette_rows.itemAtPosition(i, 1)
             label = item.widget() if item is not None else None

@@ -114,7 +114,7 @@ class Drawing(CanvasTool):
     def actions(self) -> Mapping[str, Callable[[], Any]]:
         """Keys of tools, classes and edits."""
         document = self.annotation.document
-        classes = document.snapshot.classes if document is not None else ()
+        classes = document.classes if document is not None else ()
         return {
             **{mode: partial(self.take, mode) for mode in self.modes},
             **{
@@ -337,7 +337,7 @@ class AnnotationPicture:
             return
         low = lattice.origin_um
         high = (low[0] + lattice.extent_um[0], low[1] + lattice.extent_um[1])
-        classes = document.snapshot.classes
+        classes = document.classes
         codes = {known.name: code for code, known in enumerate(classes, 1)}
         shapes = document.visible((*low, *high))
         if draft is not None and draft.label:
