@@ -26,19 +26,20 @@ from napari_mosaik.core.corrections import Correction, describe_correction
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.readers import check_reader_name, coded_name, reader_of
 
-__all__ = ["EARLIER", "earlier_files", "take_over"]
+__all__ = ["EARLIER", "RUNS", "earlier_files", "take_over"]
 
 EARLIER: Final = "earlier version"
 """Folder of the original files; no reader's folder has a blank in its name."""
 _PLACES: Final = ("journal/*.jsonl", "corrections/*/*.jsonl", "qa/*/*.jsonl")
-_RUNS: Final = "runs.jsonl"
+RUNS: Final = "runs.jsonl"
+"""The journal of runs, which lay beside those of the readers and stays there."""
 Line = Callable[..., bytes]
 
 
 def earlier_files(root: Path) -> list[Path]:
     """The journals of readers that an earlier version wrote in a case."""
     found = [path for place in _PLACES for path in root.glob(place)]
-    return sorted(path for path in found if path.relative_to(root).as_posix() != f"journal/{_RUNS}")
+    return sorted(path for path in found if path.relative_to(root).as_posix() != f"journal/{RUNS}")
 
 
 def take_over(root: Path, folder: str, file: str, line: Line) -> Path:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from napari_mosaik.core.artifact import Progress, Source
 from napari_mosaik.core.catalogue import PET, SLIDES
 from napari_mosaik.core.corrections import Correction, digest_of
+from napari_mosaik.core.earlier_journals import RUNS
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.journal import annotation_part, correction_part, journals_of
 from napari_mosaik.core.manifest import file_digest
@@ -342,7 +343,7 @@ class Case:
         place = self.root / "journal"
         with saving("the journal", place):
             place.mkdir(exist_ok=True)
-            with (place / "runs.jsonl").open("a", encoding="utf-8") as file:
+            with (place / RUNS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, sort_keys=True) + "\n")
 
     # --- sources --------------------------------------------------------------------------------
