@@ -274,8 +274,8 @@ def test_what_meets_no_object_any_more_is_reported(case):
 
 def test_what_a_damaged_journal_still_holds_is_applied_and_the_damage_is_told(case, capsys):
     with CorrectionSession(case, "vessels", "anna") as work:
-        for label in (1, 2, 3):
-            work.delete(work.select(tuple(work._table.points_um()[label - 1])))
+        for place in places(case)[:3]:
+            work.delete(work.select(place))
     path = journal_of(case.root, "anna").path
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([*lines[:2], lines[2].replace(b"delete", b"delite"), *lines[3:]]))
@@ -304,7 +304,7 @@ def test_what_another_view_undid_is_followed(case):
         CorrectionSession(case, "vessels", "anna") as work,
         CorrectionLog(case, "tissue_cd34", "anna") as mask,
     ):
-        place = tuple(work._table.points_um()[0])
+        place = places(case)[0]
         work.delete(work.select(place))
         mask.add(Correction("cut", area_wkt="POLYGON ((0 0, 9 0, 9 9, 0 0))"))
         assert work.select(place) is None

@@ -29,7 +29,7 @@ from napari_mosaik.annotate.visual_qa import (
 from napari_mosaik.core.catalogue import OBJECTS, REFERENCE, TILES
 from napari_mosaik.core.corrections import CORRECTED_FRAMES, Point
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.journal import JournalPart, journals_of, qa_part
+from napari_mosaik.core.journal import JournalChange, JournalPart, journals_of, qa_part
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import objects_now
@@ -132,9 +132,12 @@ class SegmentationQa:
             )  # fmt: skip
         self._sessions = _sessions(self.part.active())
 
-    def _told(self, _: object) -> None:
+    def _told(self, change: JournalChange) -> None:
         """Follow every rating, also one that another view undid or redid."""
-        self._sessions = _sessions(self.part.active())
+        if change.kind == "append":
+            self._sessions[-1]["events"].append(dict(change.event))
+        else:
+            self._sessions = _sessions(self.part.active())
 
     @property
     def sample(self) -> QaSample:
