@@ -62,7 +62,7 @@ def _version(
 def run_command(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 2 after one line for what the user can mend.
 
-    Damage of a reader's journal that was met is said at the end.
+    Damage of a reader's journal is reported at the end.
     """
     _prepare_streams()
     journal_damage(forget=True)
