@@ -48,7 +48,7 @@ commands = typer.Typer()
 
 
 def open_cases(paths: list[Path]) -> list[Any]:
-    """The cases in the given folders; damage of their journals is reported at the end of the command."""
+    """The cases in the given folders; damage of their journals is reported at the end."""
     from napari_mosaik.core.journal import journals_of
     from napari_mosaik.io import Case, find_cases
 
