@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from napari_mosaik.core import CorruptArtifact, InputError
+from napari_mosaik.core.progress import cancellable
 from napari_mosaik.segment.stardist import (
     Architecture,
     StarDistNetwork,
@@ -117,6 +118,18 @@ def test_strips_give_what_the_whole_gives(network, monkeypatch, steps):
     monkeypatch.setattr("napari_mosaik.segment.stardist.network.STRIP_STEPS", steps)
     for one, other in zip(predict_maps(network, picture((97, 40))), whole, strict=True):
         assert_same(one, other)
+
+
+def test_pieces_of_a_convolution_give_the_same_bits_and_can_be_stopped(network, monkeypatch):
+    monkeypatch.setattr("napari_mosaik.segment.stardist.network.STRIP_STEPS", 1000)
+    image, looks = np.random.default_rng(0).random((330, 512, 3)), []
+    with cancellable(lambda: looks.append(1)):
+        whole = predict_maps(network, image)
+        at_first = len(looks)
+        monkeypatch.setattr("napari_mosaik.segment.stardist.network.PIECE_OPS", 1 << 26)
+        for one, other in zip(predict_maps(network, image), whole, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert len(looks) > 4 * at_first  # ever shorter stretches without a place to stop
 
 
 def test_what_lies_beyond_the_context_changes_nothing(network):

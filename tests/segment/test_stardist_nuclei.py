@@ -150,9 +150,12 @@ def test_places_are_the_same_at_any_pixel_size(spacing_um):
     np.testing.assert_allclose(found[inner, inner, 1], expected[1][inner, inner], atol=0.03)
 
 
-def test_labels_are_those_of_stardist_itself():
+@pytest.mark.parametrize("at_once", [1 << 14, 100])
+def test_labels_are_those_of_stardist_itself(monkeypatch, at_once):
     """StarDist's own dense route: suppress and paint with its public functions."""
     import stardist
+
+    monkeypatch.setattr("napari_mosaik.segment.stardist.model._AT_ONCE", at_once)
 
     rng = np.random.default_rng(3)
     prob = ndimage.gaussian_filter(rng.random((60, 70)), 1.5).astype(np.float32)

@@ -45,6 +45,10 @@ FIRST_REACH = 3
 LAST_REACH = 2
 """Rows of the second level that make up for three convolutions at the first."""
 SMALLEST_DISTANCE_PX = 1e-3
+PIECE_OPS = 1 << 31
+"""Multiplications between two places to stop on a CPU: about 0.1 s of one core."""
+SMALLEST_PIECE = 16
+"""Rows; a library may compute fewer in another way, with another rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,7 @@ class StarDistNetwork(nn.Module):
     def _last(self, x: Tensor, skip: Tensor) -> Tensor:
         """Back to the first level, and the outputs."""
         x = self._relu("features", self._up(0, x, skip))
+        checkpoint()
         return torch.cat([self.layers["prob"](x), self.layers["dist"](x)], 1)
 
     def _down(self, n: int, x: Tensor) -> Tensor:
@@ -131,8 +136,26 @@ class StarDistNetwork(nn.Module):
         return self._relu(f"up_level_{n}_no_2", self._relu(f"up_level_{n}_no_0", x))
 
     def _relu(self, name: str, x: Tensor) -> Tensor:
+        return functional.relu(_in_pieces(self.layers[name], x), inplace=True)
+
+
+def _in_pieces(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution, a few rows at a time, which can be stopped between any two of them.
+
+    Each piece gets the rows beside it that the kernel reaches, so the result is that of the whole.
+    """
+    checkpoint()
+    rows, reach = x.shape[2], layer.kernel_size[0] // 2
+    each = max(SMALLEST_PIECE, PIECE_OPS // (layer.weight.numel() * x.shape[0] * x.shape[3]))
+    if each >= rows or x.device.type != "cpu":
+        found: Tensor = layer(x)
+        return found
+    pieces = []
+    for first in range(0, rows, each):
         checkpoint()
-        return functional.relu(self.layers[name](x), inplace=True)
+        last, top = min(first + each, rows), max(0, first - reach)
+        pieces.append(layer(x[:, :, top : last + reach])[:, :, first - top : last - top])
+    return torch.cat(pieces, 2)
 
 
 def _in_strips(
@@ -176,14 +199,17 @@ def predict_maps(
         raise InputError(f"the network reads (rows, columns, 3) images, not {values.shape}")
     pad = [(-size) % DIVISOR for size in values.shape[:2]]
     padded = np.pad(values, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="reflect")
+    checkpoint()
     device = next(network.parameters()).device
     tensor = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None].to(device)
     with torch.inference_mode(), torch.autocast(device.type, dtype, dtype != torch.float32):
         scores, distances = network(tensor)
     prob = _cut(torch.sigmoid(scores.float()), pad)[..., 0]
-    return prob, np.maximum(_cut(distances.float(), pad), np.float32(SMALLEST_DISTANCE_PX))
+    rays = _cut(distances.float(), pad)
+    return prob, np.maximum(rays, np.float32(SMALLEST_DISTANCE_PX), out=rays)
 
 
 def _cut(maps: Tensor, pad: list[int]) -> NDArray[np.float32]:
+    checkpoint()
     rows, cols = (size - added // GRID for size, added in zip(maps.shape[2:], pad, strict=True))
     return maps[0, :, :rows, :cols].permute(1, 2, 0).contiguous().cpu().numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -318,18 +319,20 @@ def redraw(layer: Layer, thumbnail: bool = False) -> None:
 
 def attend(slide: LazySlide, viewer: Any, *, closing: bool = True) -> None:
     """Redraw the layers of a viewer that show a slide; if *closing*, close it with the last one."""
+    shown = weakref.ref(slide)  # Qt holds what is connected, and nobody could free the cycle
 
     def arrived(thumbnail: bool) -> None:
         for layer in viewer.layers:
-            if lazy_of(layer) is slide:
+            if lazy_of(layer) is shown():
                 redraw(layer, thumbnail)
 
     def removed(event: Any) -> None:
-        if lazy_of(event.value) is slide and not any(
-            lazy_of(other) is slide for other in viewer.layers
-        ):
+        gone = lazy_of(event.value)
+        if gone is None or gone is not shown():
+            return
+        if not any(lazy_of(other) is gone for other in viewer.layers):
             viewer.layers.events.removed.disconnect(removed)
-            slide.close()
+            gone.close()
 
     slide.arrived.connect(arrived)
     if closing:
