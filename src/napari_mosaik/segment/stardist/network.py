@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -136,7 +137,7 @@ class StarDistNetwork(nn.Module):
         return self._relu(f"up_level_{n}_no_2", self._relu(f"up_level_{n}_no_0", x))
 
     def _relu(self, name: str, x: Tensor) -> Tensor:
-        return functional.relu(_in_pieces(self.layers[name], x), inplace=True)
+        return functional.relu(_in_pieces(cast(nn.Conv2d, self.layers[name]), x), inplace=True)
 
 
 def _in_pieces(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -148,8 +149,7 @@ def _in_pieces(layer: nn.Conv2d, x: Tensor) -> Tensor:
     rows, reach = x.shape[2], layer.kernel_size[0] // 2
     each = max(SMALLEST_PIECE, PIECE_OPS // (layer.weight.numel() * x.shape[0] * x.shape[3]))
     if each >= rows or x.device.type != "cpu":
-        found: Tensor = layer(x)
-        return found
+        return cast(Tensor, layer(x))
     pieces = []
     for first in range(0, rows, each):
         checkpoint()
