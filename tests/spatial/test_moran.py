@@ -259,9 +259,57 @@ def test_false_discovery_cut_against_scipy():
 
 def test_false_discovery_labels_fewer_tiles_than_the_plain_level(hilly):
     graph, y, params, result = hilly
-    strict = local_moran(y, graph, params.model_copy(update={"fdr": True}))
+    strict = local_moran(y, graph, params.model_copy(update={"fdr": True, "q": params.alpha}))
     assert 0 < (strict.label > 0).sum() < (result.label > 0).sum()
     assert strict.cut < params.alpha
+
+
+def planted(rows, cols, seed=0):
+    """White noise with a patch of 25 tiles at +4 SD, and the mask of the patch."""
+    y = np.random.default_rng(seed).normal(size=(rows, cols))
+    patch = np.zeros((rows, cols), bool)
+    patch[10:15, 20:25] = True
+    return (y + 4.0 * patch).ravel(), patch.ravel()
+
+
+@pytest.mark.parametrize(("sided", "tails"), [("two", 2), ("one", 1)])
+def test_a_small_patch_is_found_at_a_false_discovery_rate(sided, tails):
+    y, patch = planted(40, 50)
+    result = local_moran(y, moore(40, 50), MoranParams(fdr=True, sided=sided))
+    hot = result.label == 1
+    assert hot[patch].sum() >= 23
+    assert hot[~patch].sum() <= 5  # the smaller tail alone doubles the errors
+    # A single tile can be labelled: its smallest p-value lies on the Benjamini-Hochberg line.
+    assert result.permutations == tails * y.size / 0.05 - 1
+    assert tails / (result.permutations + 1) <= 0.05 / y.size * (1 + 1e-12)
+    assert not result.warnings
+    known = result.p_value[np.isfinite(result.p_value)]
+    adjusted = stats.false_discovery_control(known)
+    np.testing.assert_array_equal(result.label > 0, adjusted <= 0.05)
+
+
+def test_the_rate_is_that_of_the_settings():
+    y, _ = planted(40, 50)
+    counts = [
+        (local_moran(y, moore(40, 50), MoranParams(fdr=True, q=q)).label > 0).sum()
+        for q in (0.01, 0.3)
+    ]
+    assert counts[0] < counts[1]
+
+
+def test_more_permutations_than_allowed_are_named(monkeypatch):
+    monkeypatch.setattr("napari_mosaik.spatial.moran.MOST_PERMUTATIONS", 9999)
+    y, _ = planted(40, 50)
+    result = local_moran(y, moore(40, 50), MoranParams(fdr=True))
+    assert result.permutations == 9999
+    assert any("79999 permutations" in text for text in result.warnings)
+    assert any("fewer than 8 of 2000 tiles" in text for text in result.warnings)
+
+
+def test_permutations_are_as_asked_without_false_discovery_control():
+    result = local_moran(smooth(20, 30), moore(20, 30), MoranParams(permutations=999))
+    assert result.permutations == 999
+    assert result.summary()["permutations"] == 999
 
 
 def test_too_few_permutations_are_warned_about():

@@ -32,6 +32,7 @@ __all__ = [
     "moran_scatter",
 ]
 
+MOST_PERMUTATIONS = 999_999
 AVERAGE, HOT, COLD, HIGH_LOW, LOW_HIGH, NOT_TESTABLE = range(6)
 
 
@@ -41,7 +42,9 @@ class MoranParams(Params):
     alpha: float = setting(
         0.005, "Significance level of one tile.", label="significance level", gt=0, lt=1
     )
-    permutations: int = setting(9999, "Random neighbourhoods drawn per tile.", ge=99, le=999_999)
+    permutations: int = setting(
+        9999, "Random neighbourhoods drawn per tile.", ge=99, le=MOST_PERMUTATIONS
+    )
     sided: Literal["two", "one"] = setting(
         "two",
         "Two-sided p-values, or the smaller tail alone (labels more tiles).",
@@ -50,8 +53,16 @@ class MoranParams(Params):
     )
     fdr: bool = setting(
         False,
-        "Control the false discovery rate at the level (Benjamini-Hochberg).",
+        "Control the false discovery rate of the map (Benjamini-Hochberg) instead of the level of "
+        "one tile; more random neighbourhoods are drawn where it needs them.",
         label="Control FDR",
+    )
+    q: float = setting(
+        0.05,
+        "Share of false labels among the labelled tiles that is accepted, with FDR control.",
+        label="false discovery rate",
+        gt=0,
+        lt=1,
     )
     engine: Literal["mosaik", "esda"] = setting(
         "mosaik",
@@ -91,6 +102,8 @@ class LocalMoran:
         smallest p exceeds the level can never be labelled.
     cut
         Largest p-value that was labelled significant; the level itself without FDR.
+    permutations
+        Number of random neighbourhoods drawn per tile: more than asked for where FDR needs them.
     n_tested, n_islands, n_missing
         Counts of tiles tested, with a value but no neighbour, and without a value.
     engine, version
@@ -109,6 +122,7 @@ class LocalMoran:
     n_neighbours: IntArray
     smallest_p: FloatArray
     cut: float
+    permutations: int
     n_tested: int
     n_islands: int
     n_missing: int
@@ -137,6 +151,7 @@ class LocalMoran:
             "n_missing": self.n_missing,
             "n_labelled": int(np.isin(self.label, (HOT, COLD, HIGH_LOW, LOW_HIGH)).sum()),
             "cut": self.cut,
+            "permutations": self.permutations,
             "engine": self.engine,
             "version": self.version,
             "warnings": list(self.warnings),
@@ -156,6 +171,11 @@ def local_moran(
     ``min(1, 2 min(k_ge + 1, k_le + 1) / (R + 1))`` (*sided* "two") or the smaller tail alone, and
     a tile is significant if it is at most the level.  The significant tiles are labelled by the
     signs of ``z_i`` and of the lag.
+
+    With *fdr* the level is the largest p-value under the line ``q k / n`` (k-th smallest of n).  A
+    p-value cannot fall below ``c / (R + 1)``, c = 2 (two-sided) or 1, so R is raised to
+    ``c n / q - 1``, with which a single tile can be labelled, but not above the largest number
+    of permutations allowed; a warning then says how many would be needed.
 
     All tiles share one set of random draws, which pick values by their rank, not by tile number:
     the result does not depend on the order of the tiles, the number of cores, or the unit of the
@@ -202,12 +222,27 @@ def iter_local_moran(
     rng = np.random.default_rng(params.seed) if rng is None else rng
     values = np.asarray(values, float)
     tiles = valued_tiles(values, as_tile_graph(graph))
+    needed = _needed_permutations(tiles, params)
+    drawn = max(params.permutations, min(needed, MOST_PERMUTATIONS))
     if params.engine == "esda":
-        tail, version = permutation.esda_tail_counts(tiles, params.permutations, rng)
+        tail, version = permutation.esda_tail_counts(tiles, drawn, rng)
     else:
-        tail = yield from permutation.tail_counts(tiles, params.permutations, rng)
+        tail = yield from permutation.tail_counts(tiles, drawn, rng)
         version = metadata.version("napari-mosaik")
-    return _assemble(tiles, tail, params, version)
+    return _assemble(tiles, tail, params, drawn, version)
+
+
+def _needed_permutations(tiles: ValuedTiles, params: MoranParams) -> int:
+    """Permutations with which FDR can label a single tile; 0 without FDR."""
+    if not params.fdr:
+        return 0
+    # The quotient of two decimals may end just above the whole number that it stands for.
+    return math.ceil(_factor(params) * tiles.tested.size / params.q - 1e-6) - 1
+
+
+def _factor(params: MoranParams) -> int:
+    """How many tails the p-value counts."""
+    return 2 if params.sided == "two" else 1
 
 
 def benjamini_hochberg_cut(p_values: ArrayLike, level: float) -> float:
@@ -230,15 +265,17 @@ def benjamini_hochberg_cut(p_values: ArrayLike, level: float) -> float:
     return float(p[passed[-1]]) if passed.size else 0.0
 
 
-def _assemble(tiles: ValuedTiles, tail: IntArray, params: MoranParams, version: str) -> LocalMoran:
+def _assemble(
+    tiles: ValuedTiles, tail: IntArray, params: MoranParams, drawn: int, version: str
+) -> LocalMoran:
     tested = np.zeros(tiles.z.size, np.bool_)
     tested[tiles.tested] = True
-    factor = 2 if params.sided == "two" else 1
-    p = np.where(tested, np.minimum(1.0, factor * (tail + 1) / (params.permutations + 1)), np.nan)
+    factor = _factor(params)
+    p = np.where(tested, np.minimum(1.0, factor * (tail + 1) / (drawn + 1)), np.nan)
     p[tested & (np.abs(tiles.z) < TIE)] = 1.0
-    cut = benjamini_hochberg_cut(p, params.alpha) if params.fdr else params.alpha
+    cut = benjamini_hochberg_cut(p, params.q) if params.fdr else params.alpha
     expected, variance = _moments(tiles)
-    smallest = _smallest_p(tiles, factor, params.permutations)
+    smallest = _smallest_p(tiles, factor, drawn)
     n_neighbours = np.zeros(tiles.valid.size, np.int64)
     n_neighbours[tiles.valid] = tiles.graph.n_neighbours
 
@@ -260,12 +297,13 @@ def _assemble(tiles: ValuedTiles, tail: IntArray, params: MoranParams, version: 
         n_neighbours,
         spread(smallest),
         cut,
+        drawn,
         int(tested.sum()),
         int((~tested).sum()),
         int((~tiles.valid).sum()),
         params.engine,
         version,
-        _warnings(tiles, smallest, params),
+        _warnings(tiles, smallest, params, drawn),
     )
 
 
@@ -282,19 +320,29 @@ def _labels(tiles: ValuedTiles, p: FloatArray, cut: float) -> NDArray[np.int8]:
     return label
 
 
-def _warnings(tiles: ValuedTiles, smallest: FloatArray, params: MoranParams) -> tuple[str, ...]:
+def _warnings(
+    tiles: ValuedTiles, smallest: FloatArray, params: MoranParams, drawn: int
+) -> tuple[str, ...]:
     out = []
-    floor = (2 if params.sided == "two" else 1) / (params.permutations + 1)
-    if floor > params.alpha:
+    level = params.q if params.fdr else params.alpha
+    floor = _factor(params) / (drawn + 1)
+    needed = _needed_permutations(tiles, params)
+    if floor > level:
         out.append(
-            f"{params.permutations} permutations cannot give a p-value below {floor:.3g}: no tile "
-            f"can be significant at {params.alpha:g}; use more permutations."
+            f"{drawn} permutations cannot give a p-value below {floor:.3g}: no tile "
+            f"can be significant at {level:g}; use more permutations."
         )
-    hopeless = int((smallest[tiles.tested] > params.alpha).sum())
-    if hopeless and floor <= params.alpha:
+    elif needed > drawn:
+        group = math.ceil(floor * tiles.tested.size / level - 1e-6)
+        out.append(
+            f"{drawn} permutations cannot label fewer than {group} of {tiles.tested.size} tiles at "
+            f"a false discovery rate of {level:g}; a single tile needs {needed} permutations."
+        )
+    hopeless = int((smallest[tiles.tested] > level).sum())
+    if hopeless and floor <= level:
         out.append(
             f"{hopeless} of {tiles.tested.size} tiles have too few neighbours to ever reach "
-            f"p = {params.alpha:g}."
+            f"p = {level:g}."
         )
     islands = tiles.z.size - tiles.tested.size
     if islands:
