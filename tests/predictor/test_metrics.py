@@ -89,7 +89,9 @@ def test_record_has_the_documented_shape_and_one_set_of_tiles():
         predicted_norm=p,
         measured_suv=10 * y,
         predicted_suv=10 * p,
-        baselines={"mean": np.full(4, 0.5), "ridge": None},
+        baselines={"mean": np.full(4, 0.5), "ridge": None, "neighbour_idw": y},
+        cells=[[0, 0], [0, 1], [0, 20], [0, 21]],
+        uses_test_pet=("neighbour_idw",),
         measured_class=[0, 1, 2, 0],
         predicted_class=[0, 1, 1, 0],
         seconds=3.0,
@@ -97,9 +99,51 @@ def test_record_has_the_documented_shape_and_one_set_of_tiles():
     )
     assert record["suv_norm"] == pytest.approx({"mse": 0.05 / 3, "mae": 0.1, "r2": 1 - 0.05 / 0.32})
     assert record["suv_bsa"] == pytest.approx({"mae": 1.0, "r2": 1 - 0.05 / 0.32})
-    assert record["baselines"]["mean"] == pytest.approx({"mse": 0.32 / 3, "mae": 0.8 / 3, "r2": 0})
+    mean = record["baselines"]["mean"]
+    errors = {key: mean[key] for key in ("mse", "mae", "r2")}
+    assert errors == pytest.approx({"mse": 0.32 / 3, "mae": 0.8 / 3, "r2": 0})
+    assert mean["mae_minus_network"]["estimate"] == pytest.approx(0.8 / 3 - 0.1)
+    assert mean["uses_test_pet"] is False
+    assert record["baselines"]["neighbour_idw"]["uses_test_pet"] is True
     assert record["baselines"]["ridge"] is None
     assert (record["n_tiles"], record["n_not_measured"]) == (3, 1)
     assert record["classes"]["balanced_accuracy"] == pytest.approx(2 / 3)
     assert record["version"] == __version__
     json.dumps(record, allow_nan=False)
+
+
+def test_headline_errors_are_not_clipped():
+    y, p = np.array([-0.5, 0.5, 2.0]), np.array([0.0, 0.5, 1.0])
+    record = metrics_record(
+        test_case="B11",
+        split="case",
+        shared_patient=False,
+        measured_norm=y,
+        predicted_norm=p,
+        measured_suv=y,
+        predicted_suv=p,
+        baselines={},
+        cells=np.zeros((3, 2), int),
+    )
+    assert record["suv_norm"]["mae"] == pytest.approx(0.5)
+    assert record["suv_norm_clipped"]["mae"] == 0.0
+    assert record["suv_norm"]["r2"] == pytest.approx(1 - 1.25 / y.var() / 3)
+
+
+def test_the_paired_interval_is_by_blocks():
+    rng = np.random.default_rng(0)
+    rows, cols = np.divmod(np.arange(35 * 35), 35)
+    cells = np.column_stack([rows, cols])
+    y = rng.normal(size=len(cells))
+    shared = rng.normal(size=(5, 5))[rows // 7, cols // 7]  # one error for a whole block
+    first, second = y + 0.5, y + 0.5 + 0.1 * np.abs(shared)
+    found = ours.mae_difference(y, first, second, cells)
+    assert found["estimate"] == pytest.approx(0.1 * np.abs(shared).mean())
+    blocks = 0.1 * np.abs(shared).reshape(5, 7, 5, 7).mean(axis=(1, 3)).ravel()
+    half = 1.96 * blocks.std() / np.sqrt(blocks.size)
+    assert found["high"] - found["low"] == pytest.approx(2 * half, rel=0.1)
+    alone = ours.mae_difference(y, first, second, np.zeros_like(cells))
+    assert np.isnan(alone["low"])
+    assert np.isnan(alone["high"])
+    backward = ours.mae_difference(y, second, first, cells)
+    assert backward["estimate"] == pytest.approx(-found["estimate"])

@@ -14,6 +14,7 @@ from napari_mosaik.predictor import (
     predict,
     predict_baselines,
     train,
+    with_baselines,
 )
 
 
@@ -27,7 +28,7 @@ def model(small_cases) -> TrainedModel:
         try:
             next(generator)
         except StopIteration as stop:
-            return stop.value
+            return with_baselines(stop.value, small_cases[:2])
 
 
 def test_saved_and_loaded_predicts_the_same(model, small_cases, tmp_path):
@@ -42,7 +43,7 @@ def test_saved_and_loaded_predicts_the_same(model, small_cases, tmp_path):
     first, second = predict(model, small_cases[2]), predict(again, small_cases[2])
     np.testing.assert_array_equal(first.suv_norm, second.suv_norm)
     np.testing.assert_array_equal(first.class_probability, second.class_probability)
-    before, after = (predict_baselines(m.card, small_cases[2]) for m in (model, again))
+    before, after = (predict_baselines(m, small_cases[2]) for m in (model, again))
     for name, values in before.items():
         np.testing.assert_array_equal(values, after[name])
     assert model.save(tmp_path / "models") == folder

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_mosaik.core import FrameMismatch, InputError, Lattice, Raster, TileGrid
-from napari_mosaik.spatial import inverse_distance, parameter_map
+from napari_mosaik.spatial import inverse_distance, neighbour_mean, parameter_map
 
 
 def test_exact_fractions_of_three_points():
@@ -112,3 +112,29 @@ def test_map_refuses_a_mask_of_another_frame():
     other = Raster(mask.values, Lattice("he", (60, 75), (20.0, 20.0)))
     with pytest.raises(FrameMismatch, match="'he'"):
         parameter_map(grid, np.ones(20), other)
+
+
+def test_neighbours_say_what_they_measured_and_not_the_tile_itself():
+    rows, cols = np.divmod(np.arange(12), 4)
+    centres = 300.0 * np.column_stack([rows, cols])
+    values = np.random.default_rng(0).normal(size=12)
+    values[5] = np.nan
+    found = neighbour_mean(values, centres, n_neighbours=3)
+    for tile in range(12):
+        if tile == 5:
+            assert np.isnan(found[tile])
+            continue
+        distance = np.linalg.norm(centres - centres[tile], axis=1)
+        distance[[tile, 5]] = np.inf
+        # Ties at the last distance have equal weights, whichever is taken.
+        order = np.argsort(distance, kind="stable")
+        last = distance[order[2]]
+        weight = distance[order[:3]] ** -2.0
+        tied = np.flatnonzero(distance == last)
+        if len(tied) > (distance[order[:3]] == last).sum():
+            continue
+        assert found[tile] == pytest.approx((weight * values[order[:3]]).sum() / weight.sum())
+    changed = values.copy()
+    changed[0] = 99.0
+    assert neighbour_mean(changed, centres)[0] == neighbour_mean(values, centres)[0]
+    assert np.isnan(neighbour_mean([1.0, np.nan], centres[:2])).all()

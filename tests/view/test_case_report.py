@@ -126,9 +126,10 @@ def everything(metrics=None, record=None, error_um=60.0):
             "suv_norm": {"mse": 0.01, "mae": 0.06, "r2": None},
             "suv_bsa": {"mae": 9.0, "r2": 0.5},
             "baselines": {
-                "mean": {"mse": 0.03, "mae": 0.14, "r2": 0.0},
+                "mean": baseline(0.14, 0.06, 0.10),
                 "caix_linear": None,
-                "ridge": {"mse": 0.02, "mae": 0.08, "r2": 0.4},
+                "ridge_psf": baseline(0.08, -0.01, 0.05),
+                "neighbour_idw": {**baseline(0.01, -0.06, -0.04), "uses_test_pet": True},
             },
             "agreement": {"ccc": 0.7, "bland_altman": {"bias": 0.1}},
             "n_tiles": n - 1,
@@ -136,6 +137,13 @@ def everything(metrics=None, record=None, error_um=60.0):
             **(metrics or {}),
         },
     }
+
+
+def baseline(mae, low, high):
+    """The record of a baseline; the limits are those of its MAE minus the network's."""
+    difference = {"estimate": (low + high) / 2, "low": low, "high": high}
+    errors = {"mse": 0.02, "mae": mae, "r2": 0.4}
+    return {**errors, "mae_minus_network": difference, "uses_test_pet": False}
 
 
 def visible(html):
@@ -159,7 +167,8 @@ def test_a_whole_case(case):
         "same patient in training",
         "44 tiles",
         "0.0600",
-        "baseline: ridge",
+        "baseline: ridge, scanner view",
+        "(-0.0100 to 0.0500)",
         "Vessel equivalent diameter",
         "nearly round",
         "trained on the CPU",
@@ -186,12 +195,21 @@ def test_checks_pass_and_fail_on_what_was_computed(case):
     assert status(case, "Data") == ["pass", "not available"]
     assert status(case, "Conservation") == ["pass", "pass"]
     assert status(case, "Uncertainty") == []
-    worse = everything({"suv_norm": {"mae": 0.09}}, error_um=180.0)
+    rivals = {"mean": baseline(0.14, 0.06, 0.10), "ridge": baseline(0.05, -0.02, -0.01)}
+    worse = everything({"suv_norm": {"mae": 0.09}, "baselines": rivals}, error_um=180.0)
     worse[names.PREDICTION] = Table({"suv": np.ones(3)}, {"suv": "cm²/mL"})
     commit(case, worse)
     assert status(case, "Validation") == ["fail"]
     assert status(case, "Data")[0] == "fail"
     assert status(case, "Conservation")[0] == "fail"
+
+
+def test_not_distinguishable_from_the_training_mean_is_no_pass(case):
+    row = everything({"baselines": {"mean": baseline(0.07, -0.01, 0.03)}})
+    commit(case, row)
+    found = next(row for row in case_checks(CaseResults(case)) if row.area == "Validation")
+    assert found.status == "fail"
+    assert "not distinguishable from training mean" in found.value
 
 
 def test_a_case_of_the_training_set_proves_nothing(case):

@@ -105,6 +105,10 @@ def new(
     pet_unit: Annotated[
         str, typer.Option(help="PET unit if the file states none: Bq/mL, kBq/mL, g/mL, cm2/mL ...")
     ] = "",
+    pet_fwhm: Annotated[
+        float | None,
+        typer.Option(help="Resolution of the PET scanner (FWHM), mm. Assumed: 1.5 mm."),
+    ] = None,
     patient: Annotated[str, typer.Option(help="Pseudonym of the patient.")] = "unknown patient",
     name: Annotated[str, typer.Option(help="Name of the case. Default: the folder's name.")] = "",
     spacing: Annotated[Any, spacing_option("Pixel size of all slides that state none, µm.")] = None,
@@ -169,6 +173,7 @@ def new(
                 slice_index=pet_slice,
                 frame_index=pet_frame,
                 unit=unit,
+                fwhm_mm=pet_fwhm,
             )
             if pet
             else None,

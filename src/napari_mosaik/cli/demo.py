@@ -97,15 +97,21 @@ def _figures(case: Any, out: Path, seconds: float) -> dict[str, Any]:
 
 
 def _show(metrics: dict[str, Any]) -> None:
-    rows = [["MOSAIK network", *_three(metrics["suv_norm"])]]
+    from napari_mosaik.view.formatting import baseline_title, interval
+
+    rows = [["MOSAIK network", *_three(metrics["suv_norm"]), ""]]
     rows += [
-        [f"baseline: {name.replace('_', ' ')}", *_three(errors or {})]
+        [
+            f"baseline: {baseline_title(name)}",
+            *_three(errors or {}),
+            interval((errors or {}).get("mae_minus_network")),
+        ]
         for name, errors in metrics["baselines"].items()
     ]
     title = f"{metrics['test_case']}, held out, {metrics['n_tiles']} tiles; normalised SUV" + (
         " (same patient in training)" if metrics["shared_patient"] else ""
     )
-    table(title, ["method", "MSE", "MAE", "R²"], rows)
+    table(title, ["method", "MSE", "MAE", "R²", "MAE - network (95 %)"], rows)
     typer.echo(
         f"SUV by body surface: MAE {figure(metrics['suv_bsa']['mae'])} {metrics['unit']}, "
         f"R² {figure(metrics['suv_bsa']['r2'])}; {metrics['seconds']:.0f} s"

@@ -87,13 +87,15 @@ class SlideEntry(_Entry):
 class PetEntry(_Entry):
     """The PET slice: its files; a frame or slice number where the files hold several.
 
-    ``unit`` is set if the files do not state it (NIfTI without a sidecar).
+    ``unit`` is set if the files do not state it (NIfTI without a sidecar).  ``fwhm_mm`` is the
+    resolution of the scanner (full width at half maximum), which no file states.
     """
 
     paths: tuple[str, ...]
     slice_index: int | None = None
     frame_index: int | None = None
     unit: PetUnit | None = None
+    fwhm_mm: float | None = Field(default=None, ge=0.1, le=20.0)
 
 
 class GivenAlignment(_Entry):

@@ -405,7 +405,7 @@ def _write_case_file(path: Path, plan: CasePlan, size: CohortSize) -> None:
         "name": plan.name,
         "patient": patient.name,
         "slides": slides,
-        "pet": {"paths": ["pet/slice.dcm"]},
+        "pet": {"paths": ["pet/slice.dcm"], "fwhm_mm": ScannerLaw().fwhm_um / 1000.0},
         "injection": injection,
     }
     path.write_bytes(tomli_w.dumps(record).encode())

@@ -1,4 +1,4 @@
-from .baselines import Baseline, BaselineColumns, fit_baselines, predict_baselines
+from .baselines import Baseline, fit_baselines, predict_baselines, with_baselines
 from .inputs import INVALID_CODE, N_CLASSES, TileInputs, code_windows, edge_distance_um
 from .metrics import metrics_record
 from .model import TargetScale, TrainedModel
@@ -24,7 +24,6 @@ __all__ = [
     "N_CLASSES",
     "PRESETS",
     "Baseline",
-    "BaselineColumns",
     "MosaikNetwork",
     "NetworkParams",
     "Prediction",
@@ -49,4 +48,5 @@ __all__ = [
     "random_split",
     "stack_fractions",
     "train",
+    "with_baselines",
 ]

@@ -1,10 +1,18 @@
-"""Simple baselines, fitted on the same training tiles as the network."""
+"""Simple baselines, fitted on the same training tiles as the network.
+
+    training cases ─► Surroundings (columns of a tile, of what the scanner sees, of both)
+                          └─► mean, lines, ridge, forest, boosting, source and blur ─► model card
+
+They see the measured values as they are: nothing is clipped to the range of the training tiles.
+A baseline is a record in the card and, where it has many numbers, arrays beside the weights.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,105 +23,169 @@ from sklearn.preprocessing import StandardScaler
 
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.predictor.inputs import TileInputs
-from napari_mosaik.predictor.model import TargetScale
+from napari_mosaik.predictor.model import TargetScale, TrainedModel
+from napari_mosaik.predictor.source_blur import SourceBlur, fit_source_blur
+from napari_mosaik.predictor.surroundings import Stack, Surroundings
+from napari_mosaik.predictor.trees import TreeEnsemble, fit_trees
 
-__all__ = ["ABOUT", "Baseline", "BaselineColumns", "fit_baselines", "predict_baselines"]
+__all__ = [
+    "ABOUT",
+    "ARRAY_PREFIX",
+    "DEFAULT_FWHM_UM",
+    "Baseline",
+    "fit_baselines",
+    "predict_baselines",
+    "with_baselines",
+]
 
-ABOUT: Final = {
-    "mean": "mean of the training tiles",
-    "caix_linear": "linear regression on the CAIX score",
-    "mechanistic": "linear regression on vessel surface density times CAIX",
-    "ridge": "ridge regression on the tile parameters",
-    "position": "ridge regression on position and distance to the edge only, without the tissue",
+_SEEN: Final[dict[Stack, str]] = {
+    "tile": "the tile parameters",
+    "psf": "means of the tile parameters over what the scanner sees",
+    "all": "the tile parameters, their means over 3 x 3 and 11 x 11 tiles, and over what the "
+    "scanner sees",
 }
+_REGRESSIONS: Final = {
+    "ridge": "ridge regression on",
+    "forest": "random forest on",
+    "boosting": "gradient boosting on",
+}
+
+
+def _descriptions() -> dict[str, str]:
+    found = {
+        "mean": "mean of the training tiles",
+        "caix_linear": "linear regression on the CAIX score",
+        "mechanistic": "linear regression on the antibody that the delivery-limited curve of the "
+        "tile retains",
+    }
+    for stack, seen in _SEEN.items():
+        ending = "" if stack == "tile" else f"_{stack}"
+        found |= {f"{name}{ending}": f"{text} {seen}" for name, text in _REGRESSIONS.items()}
+    found["source_blur"] = "a source in each tile, blurred by a Gaussian of learnt width"
+    found["position"] = (
+        "ridge regression on position and distance to the edge only, without the tissue"
+    )
+    return found
+
+
+ABOUT: Final = _descriptions()
 """Name and description of each baseline."""
+ARRAY_PREFIX: Final = "baseline."
+"""Arrays of a model under such a name belong to a baseline, not to the network."""
+DEFAULT_FWHM_UM: Final = 1500.0
+"""Resolution of a microPET scanner where none is given, µm."""
 
 _ALPHAS: Final = tuple(10.0 ** np.arange(-2, 5))
 _N_CENTRES: Final = 60
 _LENGTH: Final = 0.75
+_RETAINED: Final = slice(1, 3)
+"""Bound and internalised antibody, of free, bound and internalised."""
 
 
-@dataclass(frozen=True, slots=True)
-class BaselineColumns:
-    """Tile parameters of the simple baselines; without them a baseline is not available."""
+class _Fitted(Protocol):
+    """What predicts once it is fitted."""
 
-    caix: str = "caix_h_score"
-    supply: str = "vessel_perimeter_density_per_um"
+    def predict(self, surroundings: Surroundings) -> FloatArray: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Baseline:
-    """A fitted linear prediction of the normalised SUV, JSON-able.
+    """A fitted baseline of the normalised SUV.
 
     Parameters
     ----------
     name
         One of `ABOUT`.
-    columns
-        Tile parameters (or their product) that it uses; empty for the mean and for position.
-    medians
-        Training medians that replace missing values.
-    n_imputed
-        Missing values among the training tiles, per column.
-    centre, scale
-        (k,) mean and SD of the columns over the training tiles.
-    weights, intercept
-        Coefficients (k,) of the standardised columns or radial functions, and intercept.
-    alpha
-        Strength of the ridge penalty; 0 for least squares.
-    knots
-        (k, 3) centres of the radial functions of the position baseline.
+    record
+        JSON-able: ``kind``, what it reads, and its numbers where they are few.
+    arrays
+        Its other numbers, by name.
     """
 
     name: str
-    columns: tuple[str, ...]
-    medians: tuple[float, ...]
-    n_imputed: tuple[int, ...]
-    centre: tuple[float, ...]
-    scale: tuple[float, ...]
-    weights: tuple[float, ...]
-    intercept: float
-    alpha: float = 0.0
-    knots: tuple[tuple[float, ...], ...] = ()
+    record: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {"about": ABOUT[self.name], **asdict(self)}
+        """What stands in the model's card."""
+        return {"about": ABOUT[self.name], **self.record}
+
+    def named_arrays(self) -> dict[str, NDArray[Any]]:
+        """What stands beside the network's weights."""
+        return {f"{ARRAY_PREFIX}{self.name}.{key}": value for key, value in self.arrays.items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Baseline:
-        """The inverse of `as_dict`."""
-        fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        fields.pop("about", None)
-        fields["knots"] = tuple(tuple(knot) for knot in fields.get("knots", ()))
-        return cls(**fields)
+    def of_model(cls, model: TrainedModel, name: str) -> Baseline | None:
+        """A baseline of a model; None where it was not available in training."""
+        record = model.card["baselines"][name]
+        if record is None:
+            return None
+        start = f"{ARRAY_PREFIX}{name}."
+        arrays = {k.removeprefix(start): v for k, v in model.weights.items() if k.startswith(start)}
+        return cls(name, {k: v for k, v in record.items() if k != "about"}, arrays)
 
-    def predict(self, inputs: TileInputs) -> FloatArray:
-        """(n,) normalised SUV, clipped to [0, 1]; dimensionless."""
-        columns = _columns(self.name, self.columns, inputs)
-        columns = np.where(np.isfinite(columns), columns, np.asarray(self.medians))
-        basis = (columns - np.asarray(self.centre)) / np.asarray(self.scale)
-        if self.knots:
-            basis = _radial(basis, np.asarray(self.knots))
-        return np.asarray(
-            np.clip(basis @ np.asarray(self.weights) + self.intercept, 0.0, 1.0), float
-        )
+    def predict(self, surroundings: Surroundings) -> FloatArray:
+        """(n,) normalised SUV, not clipped; dimensionless."""
+        return _KINDS[self.record["kind"]](self, surroundings)
 
 
-def _columns(name: str, columns: Sequence[str], inputs: TileInputs) -> FloatArray:
+def _predict_mean(baseline: Baseline, surroundings: Surroundings) -> FloatArray:
+    return np.full(len(surroundings.inputs), float(baseline.record["intercept"]))
+
+
+def _predict_line(baseline: Baseline, surroundings: Surroundings) -> FloatArray:
+    record = baseline.record
+    columns = _columns(baseline.name, record["stack"], record["columns"], surroundings)
+    columns = np.where(np.isfinite(columns), columns, np.asarray(record["medians"]))
+    basis = (columns - np.asarray(record["centre"])) / np.asarray(record["scale"])
+    if record["knots"]:
+        basis = _radial(basis, np.asarray(record["knots"]))
+    return np.asarray(basis @ np.asarray(record["weights"]) + record["intercept"], float)
+
+
+def _predict_trees(baseline: Baseline, surroundings: Surroundings) -> FloatArray:
+    record = baseline.record
+    columns = _columns(baseline.name, record["stack"], record["columns"], surroundings)
+    return TreeEnsemble.from_arrays(baseline.arrays).predict(columns)
+
+
+def _predict_source(baseline: Baseline, surroundings: Surroundings) -> FloatArray:
+    record = baseline.record
+    _columns(baseline.name, "tile", record["columns"], surroundings)
+    seen = SourceBlur.from_record(record, baseline.arrays).predict(surroundings)
+    return seen + float(record["intercept"])
+
+
+_KINDS: Final[dict[str, Callable[[Baseline, Surroundings], FloatArray]]] = {
+    "mean": _predict_mean,
+    "line": _predict_line,
+    "trees": _predict_trees,
+    "source_blur": _predict_source,
+}
+
+
+def _columns(
+    name: str, stack: Stack, columns: Sequence[str], surroundings: Surroundings
+) -> FloatArray:
     """(n, k) raw columns of a baseline."""
+    inputs = surroundings.inputs
     if name == "position":
         return _position(inputs)
-    missing = [column for column in columns if column not in inputs.feature_names]
+    if name == "mechanistic":
+        return _retained(inputs)
+    names = surroundings.names(stack)
+    missing = [column for column in columns if column not in names]
     if missing:
         raise InputError(
             f"case {inputs.case}: baseline '{name}' needs the tile parameter '{missing[0]}'"
         )
-    at = [inputs.feature_names.index(column) for column in columns]
-    chosen = inputs.features[:, at]
-    return chosen.prod(axis=1, keepdims=True) if name == "mechanistic" else chosen
+    return surroundings.columns(stack)[:, [names.index(column) for column in columns]]
+
+
+def _retained(inputs: TileInputs) -> FloatArray:
+    """(n, 1) antibody that each tile holds at the last time, in the unit of the curves."""
+    last = inputs.tile_curves(np.arange(len(inputs)))[:, -1]
+    return np.asarray(last[:, _RETAINED].sum(axis=1, keepdims=True), float)
 
 
 def _position(inputs: TileInputs) -> FloatArray:
@@ -142,53 +214,111 @@ def _farthest(points: FloatArray, n: int) -> FloatArray:
 
 def _ridge(basis: FloatArray, y: FloatArray, groups: NDArray[np.int64]) -> Ridge:
     """Ridge regression; its strength has the smallest squared error on held-out training cases."""
-    n_cases = len(np.unique(groups))
-    if n_cases < 2:
+    if len(np.unique(groups)) < 2:
         return Ridge(alpha=1.0, solver="cholesky").fit(basis, y)
-
-    def score(model: Ridge, x: FloatArray, target: FloatArray) -> float:
-        return -float(((np.clip(model.predict(x), 0, 1) - target) ** 2).sum())
-
     folds = list(LeaveOneGroupOut().split(basis, y, groups))
     search = GridSearchCV(
-        Ridge(solver="cholesky"), {"alpha": list(_ALPHAS)}, scoring=score, cv=folds
+        Ridge(solver="cholesky"),
+        {"alpha": list(_ALPHAS)},
+        scoring=_negative_square,
+        cv=folds,
     )
     return search.fit(basis, y).best_estimator_
 
 
-def _fit(
-    name: str,
-    columns: Sequence[str],
-    cases: Sequence[TileInputs],
-    y: FloatArray,
-    groups: NDArray[np.int64],
-) -> Baseline:
+def _negative_square(model: Ridge, x: FloatArray, target: FloatArray) -> float:
+    return -float(((model.predict(x) - target) ** 2).sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Training:
+    """The measured tiles of the training cases."""
+
+    cases: tuple[Surroundings, ...]
+    target: TargetScale
+    seed: int
+
+    @property
+    def y(self) -> FloatArray:
+        """(m,) normalised SUV, not clipped."""
+        found = [self.target.normalise(_suv(c)[c.inputs.measured], clip=False) for c in self.cases]
+        return np.concatenate(found)
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """(m,) number of the case of each tile."""
+        return np.repeat(np.arange(len(self.cases)), [c.inputs.measured.sum() for c in self.cases])
+
+    def columns(self, name: str, stack: Stack, columns: Sequence[str]) -> FloatArray:
+        """(m, k) raw columns of a baseline."""
+        parts = [_columns(name, stack, columns, c)[c.inputs.measured] for c in self.cases]
+        raw = np.concatenate(parts)
+        return np.where(np.isfinite(raw), raw, np.nan)
+
+
+def _suv(case: Surroundings) -> FloatArray:
+    return np.asarray(case.inputs.suv, float)
+
+
+def _fit_line(name: str, stack: Stack, columns: Sequence[str], training: _Training) -> Baseline:
     """Impute, standardise, and fit a line or a ridge."""
-    raw = np.concatenate([_columns(name, columns, case)[case.measured] for case in cases])
-    known = np.where(np.isfinite(raw), raw, np.nan)
+    known = training.columns(name, stack, columns)
     imputer = SimpleImputer(strategy="median", keep_empty_features=True).fit(known)
     scaler = StandardScaler().fit(imputer.transform(known))
     basis = scaler.transform(imputer.transform(known))
     knots = _farthest(basis, _N_CENTRES) if name == "position" else np.zeros((0, 0))
     basis = _radial(basis, knots) if len(knots) else basis
-    penalised = name in ("ridge", "position")
-    model = _ridge(basis, y, groups) if penalised else LinearRegression().fit(basis, y)
-    return Baseline(
-        name,
-        tuple(columns),
-        tuple(imputer.statistics_.tolist()),
-        tuple(int(n) for n in np.isnan(known).sum(axis=0)),
-        tuple(scaler.mean_.tolist()),
-        tuple(scaler.scale_.tolist()),
-        tuple(model.coef_.tolist()),
-        float(model.intercept_),
-        float(model.alpha) if penalised else 0.0,
-        tuple(tuple(knot) for knot in knots.tolist()),
+    penalised = name not in ("caix_linear", "mechanistic")
+    y = training.y
+    model = _ridge(basis, y, training.groups) if penalised else LinearRegression().fit(basis, y)
+    record = {
+        "kind": "line",
+        "stack": stack,
+        "columns": list(columns),
+        "medians": imputer.statistics_.tolist(),
+        "n_imputed": [int(n) for n in np.isnan(known).sum(axis=0)],
+        "centre": scaler.mean_.tolist(),
+        "scale": scaler.scale_.tolist(),
+        "weights": model.coef_.tolist(),
+        "intercept": float(model.intercept_),
+        "alpha": float(model.alpha) if penalised else 0.0,
+        "knots": knots.tolist(),
+    }
+    return Baseline(name, record)
+
+
+def _fit_trees(name: str, stack: Stack, columns: Sequence[str], training: _Training) -> Baseline:
+    kind, known = name.partition("_")[0], training.columns(name, stack, columns)
+    if kind not in ("forest", "boosting"):
+        raise ValueError(f"'{kind}' are no trees")
+    fitted = fit_trees(
+        "forest" if kind == "forest" else "boosting", known, training.y, training.seed
     )
+    record = {"kind": "trees", "stack": stack, "columns": list(columns), "trees": len(fitted.roots)}
+    return Baseline(name, record, fitted.arrays())
+
+
+def _fit_source(columns: Sequence[str], training: _Training) -> Baseline:
+    """The source is of SUV, not of normalised SUV: no source, no uptake."""
+    span = training.target.high - training.target.low
+    targets = [np.where(c.inputs.measured, _suv(c) / span, np.nan) for c in training.cases]
+    fitted = fit_source_blur(training.cases, targets, training.seed)
+    record = {
+        "kind": "source_blur",
+        "columns": list(columns),
+        "learnt_fwhm_um": fitted.fwhm_um,
+        "intercept": -training.target.low / span,
+    }
+    return Baseline("source_blur", record, fitted.arrays)
 
 
 def fit_baselines(
-    cases: Sequence[TileInputs], target: TargetScale, columns: BaselineColumns | None = None
+    cases: Sequence[TileInputs],
+    target: TargetScale,
+    *,
+    caix: str = "caix_h_score",
+    fwhm_um: float = DEFAULT_FWHM_UM,
+    seed: int = 0,
 ) -> dict[str, Baseline | None]:
     """Fit every baseline on the measured tiles of the training cases.
 
@@ -198,44 +328,71 @@ def fit_baselines(
         Training cases, with the same tile parameters in the same order.
     target
         Scaling of the SUV.
-    columns
-        Names of the CAIX and of the vessel supply parameter.
+    caix
+        Name of the tile parameter that is the CAIX score.
+    fwhm_um
+        Resolution of the scanner, µm of the reference section.
+    seed
+        Random seed of forests, boosting and the source network.
 
     Returns
     -------
     dict
-        Name (see `ABOUT`) to baseline; None where a tile parameter is missing.
+        Name (see `ABOUT`) to baseline; None where what it reads is missing.
 
     Notes
     -----
-    Missing values become the training median; the strength of the ridge penalty is chosen by
-    leave-one-case-out over the training cases.
+    Missing values become the training median, trees split them off; the strength of the ridge
+    penalty is chosen by leave-one-case-out over the training cases.
     """
-    columns = columns or BaselineColumns()
     if len({case.feature_names for case in cases}) != 1:
         raise InputError("the training cases have different tile parameters")
     features = cases[0].feature_names
-    y = np.concatenate([target.normalise(np.asarray(c.suv)[c.measured]) for c in cases])
-    groups = np.repeat(np.arange(len(cases)), [int(c.measured.sum()) for c in cases])
-    uses: dict[str, tuple[str, ...]] = {
-        "caix_linear": (columns.caix,),
-        "mechanistic": (columns.supply, columns.caix),
-        "ridge": features,
-        "position": (),
+    seen = tuple(Surroundings(case, fwhm_um) for case in cases)
+    training = _Training(seen, target, seed)
+    fits: dict[str, Callable[[], Baseline]] = {
+        "mean": lambda: Baseline("mean", {"kind": "mean", "intercept": float(training.y.mean())}),
+        "position": partial(_fit_line, "position", "tile", (), training),
     }
-    mean = Baseline("mean", (), (), (), (), (), (), float(y.mean()))
-    fitted: dict[str, Baseline | None] = {"mean": mean}
-    for name, used in uses.items():
-        available = set(used) <= set(features) and (used or name == "position")
-        fitted[name] = _fit(name, used, cases, y, groups) if available else None
-    return fitted
+    if caix in features:
+        fits["caix_linear"] = partial(_fit_line, "caix_linear", "tile", (caix,), training)
+    if all(case.curves.ndim == 3 for case in cases):
+        fits["mechanistic"] = partial(_fit_line, "mechanistic", "tile", (), training)
+    if features:
+        fits["source_blur"] = partial(_fit_source, features, training)
+        for stack in _SEEN:
+            ending, names = "" if stack == "tile" else f"_{stack}", seen[0].names(stack)
+            fits[f"ridge{ending}"] = partial(_fit_line, f"ridge{ending}", stack, names, training)
+            for kind in ("forest", "boosting"):
+                name = f"{kind}{ending}"
+                fits[name] = partial(_fit_trees, name, stack, names, training)
+    return {name: fits[name]() if name in fits else None for name in ABOUT}
+
+
+def with_baselines(
+    model: TrainedModel,
+    cases: Sequence[TileInputs],
+    *,
+    caix: str = "caix_h_score",
+    fwhm_um: float = DEFAULT_FWHM_UM,
+) -> TrainedModel:
+    """A trained network with the baselines that were fitted on its training cases."""
+    seed = int(model.card["seed"])
+    found = fit_baselines(cases, model.target, caix=caix, fwhm_um=fwhm_um, seed=seed)
+    weights, records = dict(model.weights), dict[str, Any]()
+    for name, baseline in found.items():
+        records[name] = None if baseline is None else baseline.as_dict()
+        weights |= {} if baseline is None else baseline.named_arrays()
+    return TrainedModel(weights, {**model.card, "fwhm_um": fwhm_um, "baselines": records})
 
 
 def predict_baselines(
-    card: Mapping[str, Any], inputs: TileInputs
+    model: TrainedModel, inputs: TileInputs
 ) -> dict[str, NDArray[np.float64] | None]:
-    """Predictions (n,) of the normalised SUV by every baseline of a model's card; dimensionless."""
-    predictions: dict[str, NDArray[np.float64] | None] = {}
-    for name, values in card["baselines"].items():
-        predictions[name] = None if values is None else Baseline.from_dict(values).predict(inputs)
-    return predictions
+    """Predictions (n,) of the normalised SUV by every baseline of a model; dimensionless."""
+    surroundings = Surroundings(inputs, float(model.card["fwhm_um"]))
+    found = {name: Baseline.of_model(model, name) for name in model.card["baselines"]}
+    return {
+        name: None if baseline is None else baseline.predict(surroundings)
+        for name, baseline in found.items()
+    }

@@ -57,6 +57,8 @@ class TileInputs:
         (n, 2) tile centres in µm and indices of lattice cells, (row, column).
     edge_um
         (n,) distance of each tile to the edge of the tiled area, µm.
+    coverage
+        (n,) fraction of each tile that is tissue; None: all of it.
     suv
         (n,) measured SUV, NaN where not measured; None for a case without PET.
     pet_label
@@ -77,6 +79,7 @@ class TileInputs:
     centres_um: FloatArray
     cells: IntArray
     edge_um: FloatArray
+    coverage: FloatArray | None = None
     suv: FloatArray | None = None
     pet_label: NDArray[np.int8] | None = None
     warnings: tuple[str, ...] = ()
@@ -91,6 +94,8 @@ class TileInputs:
             "edge_um": (self.edge_um.shape, (n,)),
             "curves": (self.curves.shape[-2:], (len(self.times_h), 3)),
         }
+        if self.coverage is not None:
+            expected["coverage"] = (self.coverage.shape, (n,))
         if self.suv is not None:
             expected["suv"] = (self.suv.shape, (n,))
         if self.pet_label is not None:
@@ -124,6 +129,11 @@ class TileInputs:
     def window_px(self) -> int:
         """Edge of the spatial windows, pixels."""
         return self.scales[0].window_px
+
+    @property
+    def covered(self) -> FloatArray:
+        """(n,) fraction of each tile that is tissue."""
+        return np.ones(len(self)) if self.coverage is None else self.coverage
 
     @property
     def usable(self) -> NDArray[np.bool_]:
@@ -179,6 +189,7 @@ class TileInputs:
             centres_um=self.centres_um[rows],
             cells=self.cells[rows],
             edge_um=self.edge_um[rows],
+            coverage=None if self.coverage is None else self.coverage[rows],
             suv=None if self.suv is None else self.suv[rows],
             pet_label=None if self.pet_label is None else self.pet_label[rows],
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ __all__ = [
     "error_metrics",
     "macro_f1",
     "mae",
+    "mae_difference",
     "metrics_record",
     "mse",
     "pearson",
@@ -27,6 +28,9 @@ __all__ = [
     "regression_metrics",
     "spearman",
 ]
+
+_BLOCK_TILES = 7
+_DRAWS = 4000
 
 
 def _pairs(measured: ArrayLike, predicted: ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -205,6 +209,48 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
+def mae_difference(
+    measured: ArrayLike, first: ArrayLike, second: ArrayLike, cells: ArrayLike, *, seed: int = 0
+) -> dict[str, float]:
+    """MAE of the *second* prediction minus that of the *first*, with its 95 % interval.
+
+    Parameters
+    ----------
+    measured, first, second
+        (n,) values, SUV or dimensionless; tiles with NaN in any of them are excluded.
+    cells
+        (n, 2) row and column of each tile on the lattice.
+    seed
+        Random seed of the draws.
+
+    Returns
+    -------
+    dict
+        ``estimate``, ``low`` and ``high``; above 0 the first prediction is better.  The limits are
+        NaN with fewer than two blocks.
+
+    Notes
+    -----
+    Paired, by blocks of 7 x 7 tiles (2.1 mm, about the reach of the scanner), which are drawn with
+    replacement: neighbouring tiles share their error.  Percentiles of 4,000 draws.
+    Source: Kunsch 1989, Ann Stat 17:1217 (block bootstrap).
+    """
+    y, a, b = (np.asarray(values, float).ravel() for values in (measured, first, second))
+    keep = np.isfinite(y) & np.isfinite(a) & np.isfinite(b)
+    if not keep.any():
+        return {"estimate": float("nan"), "low": float("nan"), "high": float("nan")}
+    difference = (np.abs(b - y) - np.abs(a - y))[keep]
+    block = np.asarray(cells, np.int64)[keep] // _BLOCK_TILES
+    _, which = np.unique(block, axis=0, return_inverse=True)
+    total, size = np.bincount(which.ravel(), difference), np.bincount(which.ravel())
+    estimate, low, high = float(difference.mean()), float("nan"), float("nan")
+    if len(size) > 1:
+        rng = np.random.default_rng(seed)
+        drawn = rng.multinomial(len(size), np.full(len(size), 1 / len(size)), _DRAWS)
+        low, high = map(float, np.percentile((drawn @ total) / (drawn @ size), [2.5, 97.5]))
+    return {"estimate": estimate, "low": low, "high": high}
+
+
 def metrics_record(
     *,
     test_case: str,
@@ -215,6 +261,8 @@ def metrics_record(
     measured_suv: ArrayLike,
     predicted_suv: ArrayLike,
     baselines: Mapping[str, ArrayLike | None],
+    cells: ArrayLike,
+    uses_test_pet: Collection[str] = (),
     measured_class: ArrayLike | None = None,
     predicted_class: ArrayLike | None = None,
     seconds: float | None = None,
@@ -227,11 +275,15 @@ def metrics_record(
     test_case, split, shared_patient
         Test case, kind of split, and whether its patient has training cases.
     measured_norm, predicted_norm
-        (n,) normalised SUV, scaled and clipped to the range of the *training* tiles.
+        (n,) normalised SUV, scaled to the range of the *training* tiles, not clipped.
     measured_suv, predicted_suv
-        (n,) SUV (body surface) in its own unit, not clipped.
+        (n,) SUV (body surface) in its own unit.
     baselines
         Name to predictions (n,) of the normalised SUV; None: not available.
+    cells
+        (n, 2) row and column of each tile on the lattice.
+    uses_test_pet
+        Names of the baselines that know the measured uptake of other tiles of this case.
     measured_class, predicted_class
         (n,) uptake classes, -1 where there is none.
     seconds
@@ -242,26 +294,36 @@ def metrics_record(
     Returns
     -------
     dict
-        ``suv_norm`` (mse, mae, r2), ``suv_bsa`` (mae, r2), ``baselines``, ``n_tiles``,
-        ``n_not_measured``, ``agreement`` and ``classes``.  Every method is assessed on the
-        same tiles: those measured and predicted by the network.  R2 is against the test mean;
-        undefined numbers are None.
+        ``suv_norm`` (mse, mae, r2), not clipped, and ``suv_norm_clipped``, the same with both
+        clipped to [0, 1]; ``suv_bsa`` (mae, r2); ``baselines``, each with its errors,
+        ``mae_minus_network`` (see `mae_difference`) and ``uses_test_pet``; ``n_tiles``,
+        ``n_not_measured``, ``n_not_predicted``, ``agreement`` and ``classes``.  Every method is
+        assessed on the same tiles: those measured and predicted by the network.  R2 is against the
+        test mean; undefined numbers are None.
     """
     y, p = np.asarray(measured_norm, float), np.asarray(predicted_norm, float)
     keep = np.isfinite(y) & np.isfinite(p)
     raw, raw_p = np.asarray(measured_suv, float)[keep], np.asarray(predicted_suv, float)[keep]
-    suv_errors = error_metrics(raw, raw_p)
+    suv_errors, places = error_metrics(raw, raw_p), np.asarray(cells)[keep]
+
+    def assessed(name: str, values: ArrayLike) -> dict[str, Any]:
+        own = np.asarray(values, float)[keep]
+        return {
+            **error_metrics(y[keep], own),
+            "mae_minus_network": mae_difference(y[keep], p[keep], own, places),
+            "uses_test_pet": name in uses_test_pet,
+        }
+
     record: dict[str, Any] = {
         "test_case": test_case,
         "split": split,
         "shared_patient": bool(shared_patient),
         "level": "tile",
         "suv_norm": error_metrics(y[keep], p[keep]),
+        "suv_norm_clipped": error_metrics(np.clip(y[keep], 0, 1), np.clip(p[keep], 0, 1)),
         "suv_bsa": {"mae": suv_errors["mae"], "r2": suv_errors["r2"]},
         "baselines": {
-            name: None
-            if values is None
-            else error_metrics(y[keep], np.asarray(values, float)[keep])
+            name: None if values is None else assessed(name, values)
             for name, values in baselines.items()
         },
         "n_tiles": int(keep.sum()),

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,8 +18,10 @@ from napari_mosaik.core.atomic import atomic_folder, flush_to_disk
 from napari_mosaik.core.manifest import check_files, write_files_list
 from napari_mosaik.core.params import digest
 
-__all__ = ["TargetScale", "TrainedModel"]
+__all__ = ["CARD_FORMAT", "TargetScale", "TrainedModel"]
 
+CARD_FORMAT: Final = 3
+"""Format of the card: 3 holds baselines of any kind and the scanner's resolution."""
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
 
 

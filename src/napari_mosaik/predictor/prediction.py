@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.learning.devices import thread_count
+from napari_mosaik.predictor.baselines import ARRAY_PREFIX
 from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs
-from napari_mosaik.predictor.model import TrainedModel
+from napari_mosaik.predictor.model import CARD_FORMAT, TrainedModel
 from napari_mosaik.predictor.network import MosaikNetwork
 from napari_mosaik.predictor.params import NetworkParams
 
@@ -78,7 +79,11 @@ def build_network(model: TrainedModel) -> MosaikNetwork:
         {name: model.card["settings"][name] for name in NetworkParams.model_fields}, "model card"
     )
     network = MosaikNetwork(params, len(model.card["times_h"]))
-    tensors = {name: torch.from_numpy(np.array(a)) for name, a in model.weights.items()}
+    tensors = {
+        name: torch.from_numpy(np.array(a))
+        for name, a in model.weights.items()
+        if not name.startswith(ARRAY_PREFIX)
+    }
     network.load_state_dict(tensors)
     return network.eval()
 
@@ -86,6 +91,11 @@ def build_network(model: TrainedModel) -> MosaikNetwork:
 def _check_fit(model: TrainedModel, inputs: TileInputs) -> None:
     """Raise `InputError` when the case lacks inputs that the model was trained on."""
     card = model.card
+    if card.get("format") != CARD_FORMAT:
+        raise InputError(
+            f"the predictor {model.hash[:8]} was trained by another version of this program "
+            f"(format {card.get('format')}, not {CARD_FORMAT}); train it again"
+        )
     if inputs.window_px != card["settings"]["window_px"]:
         raise InputError(
             f"case {inputs.case}: windows of {inputs.window_px} px, but the model takes "

@@ -19,9 +19,8 @@ from napari_mosaik import __version__
 from napari_mosaik.core.text import same_words
 from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.learning.engine import EpochRecord, Trainer, TrainingPlan, TrainingStep
-from napari_mosaik.predictor.baselines import BaselineColumns, fit_baselines
 from napari_mosaik.predictor.inputs import TileInputs
-from napari_mosaik.predictor.model import TrainedModel
+from napari_mosaik.predictor.model import CARD_FORMAT, TrainedModel
 from napari_mosaik.predictor.multiscale import FRACTIONS, SCALE_TILES
 from napari_mosaik.predictor.network import MosaikNetwork
 from napari_mosaik.predictor.params import NetworkParams, TrainParams
@@ -40,7 +39,6 @@ def train(
     seed: int = 0,
     validation: str | None = None,
     checkpoint: Path | None = None,
-    columns: BaselineColumns | None = None,
 ) -> Generator[TrainingStep, None, TrainedModel]:
     """Train the network; the test case is not among *cases*.
 
@@ -64,8 +62,6 @@ def train(
         File that keeps the state after each epoch.  A training with the same cases, settings and
         seed resumes from it and gives the same bits as one that was not interrupted; any other
         training starts from epoch 1.  The caller removes the file when the model is stored.
-    columns
-        Tile parameters of the simple baselines.
 
     Yields
     ------
@@ -88,7 +84,7 @@ def train(
     -----
     Loss: ``alpha`` times class-weighted cross-entropy plus ``lambda`` times squared error of the
     normalised SUV.  Scaling of the SUV, statistics of the inputs and class weights come from the
-    training cases without the validation case; the baselines use all training cases.
+    training cases without the validation case.  The model has no baselines yet: `with_baselines`.
     Bitwise repeatable on one machine at one thread count.
     """
     params = params or TrainParams()
@@ -109,7 +105,6 @@ def train(
         n_parameters=task.network.n_parameters,
         history=[_history_entry(record) for record in trainer.history],
         best_epoch=trainer.best_epoch,
-        columns=columns,
         times={"seconds": round(time.monotonic() - started, 3), "resumed": trainer.resumed},
     )
     return TrainedModel(weights, card)
@@ -305,17 +300,15 @@ def _card(
     n_parameters: int,
     history: Sequence[Mapping[str, Any]],
     best_epoch: int,
-    columns: BaselineColumns | None,
     times: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All that is needed to assess and to use the model, as a JSON document.
 
     What is under ``"times"`` is no part of the model's content.
     """
-    baselines = fit_baselines(data.everything, data.scale, columns)
     first = data.everything[0]
     return {
-        "format": 2,
+        "format": CARD_FORMAT,
         "kind": "mosaik",
         "settings": params.model_dump(mode="json"),
         "seed": seed,
@@ -340,7 +333,7 @@ def _card(
         "n_tiles": len(data.tiles),
         "history": [dict(entry) for entry in history],
         "best_epoch": best_epoch,
-        "baselines": {k: None if b is None else b.as_dict() for k, b in baselines.items()},
+        "baselines": {},
         "versions": {
             "napari-mosaik": __version__,
             "torch": torch.__version__,

@@ -7,7 +7,12 @@ from napari_mosaik.spatial.association import (
     associate_table,
 )
 from napari_mosaik.spatial.graph import TileGraph, as_tile_graph
-from napari_mosaik.spatial.interpolate import MapParams, inverse_distance, parameter_map
+from napari_mosaik.spatial.interpolate import (
+    MapParams,
+    inverse_distance,
+    neighbour_mean,
+    parameter_map,
+)
 from napari_mosaik.spatial.moran import (
     LocalMoran,
     MoranParams,
@@ -43,6 +48,7 @@ __all__ = [
     "iter_local_moran",
     "local_moran",
     "moran_scatter",
+    "neighbour_mean",
     "parameter_map",
     "selection_stability",
 ]

@@ -19,7 +19,7 @@ from napari_mosaik.core import (
 from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.tiles import IntArray
 
-__all__ = ["MapParams", "inverse_distance", "parameter_map"]
+__all__ = ["MapParams", "inverse_distance", "neighbour_mean", "parameter_map"]
 
 _CHUNK = 65_536
 _SAME = 1e-9
@@ -112,6 +112,38 @@ def inverse_distance(
             for place, column in enumerate(which):
                 out[rows, column] = (weight * part[:, place][index]).sum(axis=1)
     return out.reshape((query.shape[0], *table.shape[1:]))
+
+
+def neighbour_mean(values: ArrayLike, centres_um: ArrayLike, n_neighbours: int = 8) -> FloatArray:
+    """Each tile from its nearest other tiles, weighted by the inverse square of the distance.
+
+    Parameters
+    ----------
+    values
+        (n,) value of each tile, any unit; NaN tiles give and get none.
+    centres_um
+        (n, 2) centres of the tiles, µm; no two are equal.
+    n_neighbours
+        Number of nearest other tiles with a value.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) in the unit of the values; NaN for tiles without a value, or the only one with one.
+    """
+    from scipy.spatial import cKDTree
+
+    values, centres = np.asarray(values, float), _positions(centres_um, "tile centres")
+    valid = np.flatnonzero(np.isfinite(values))
+    out = np.full(values.shape, np.nan)
+    if valid.size < 2:
+        return out
+    points, near = centres[valid], min(n_neighbours + 1, valid.size)
+    found = cKDTree(points).query(points, near)
+    distance, index = np.asarray(found[0])[:, 1:], np.asarray(found[1])[:, 1:]  # without itself
+    weight = distance**-2.0
+    out[valid] = (weight * values[valid][index]).sum(axis=1) / weight.sum(axis=1)
+    return out
 
 
 def parameter_map(

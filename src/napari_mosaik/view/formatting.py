@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, SupportsFloat
 
@@ -157,6 +158,35 @@ def title_of(name: str) -> str:
             break
     words = [_SPELLINGS.get(word.lower(), word) for word in re.split(r"[_\s]+", name) if word]
     return " ".join(words)
+
+
+_BASELINES: Final = {
+    "mean": "training mean",
+    "caix_linear": "CAIX, linear",
+    "mechanistic": "delivery, linear",
+    "source_blur": "source and blur",
+    "position": "position only",
+    "neighbour_idw": "measured neighbours (reference)",
+}
+_COLUMNS_SEEN: Final = {"": "tile", "psf": "scanner view", "all": "tile and surroundings"}
+
+
+def baseline_title(name: str) -> str:
+    """The name of a baseline as text: "ridge_psf" -> "ridge, scanner view"."""
+    if name in _BASELINES:
+        return _BASELINES[name]
+    method, _, seen = name.partition("_")
+    return f"{method}, {_COLUMNS_SEEN[seen]}" if seen in _COLUMNS_SEEN else title_of(name)
+
+
+def interval(record: Mapping[str, float | None] | None) -> str:
+    """An estimate with its interval: "0.012 (0.004 to 0.02)"; empty where there is none."""
+    if not record or record.get("estimate") is None:
+        return ""
+    if record.get("low") is None:
+        return number(record["estimate"])
+    low, high = number(record["low"]), number(record["high"])
+    return f"{number(record['estimate'])} ({low} to {high})"
 
 
 def heading(name: str) -> str:

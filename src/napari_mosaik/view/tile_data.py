@@ -24,6 +24,8 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.io.case import Case
 from napari_mosaik.view.formatting import (
     TileReading,
+    baseline_title,
+    interval,
     number,
     percent,
     tile_line,
@@ -184,13 +186,20 @@ def badge_of(tile_data: TileData) -> str:
     return "Held-out case; patient not in the training set"
 
 
-def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Method, MAE, MSE and R² of the network and of every baseline, as text."""
+def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Method, MAE, MSE, R² and MAE minus the network's of network and baselines, as text."""
     if not metrics:
         return []
     rows = [("MOSAIK network", metrics["suv_norm"])]
-    rows += [(title_of(name), errors) for name, errors in metrics["baselines"].items() if errors]
-    return [(name, *(number(errors.get(k)) for k in ("mae", "mse", "r2"))) for name, errors in rows]  # type: ignore[misc]
+    rows += [(baseline_title(k), errors) for k, errors in metrics["baselines"].items() if errors]
+    return [
+        (
+            name,
+            *(number(errors.get(key)) for key in ("mae", "mse", "r2")),
+            interval(errors.get("mae_minus_network")),
+        )
+        for name, errors in rows
+    ]
 
 
 def summary_of(tile_data: TileData) -> str:

@@ -26,7 +26,7 @@ from napari_mosaik.workflow.leaks import case_labels, refuse_shared_sources
 from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.steps import maker_of
-from napari_mosaik.workflow.steps.align import low_confidence_warning
+from napari_mosaik.workflow.steps.align import low_confidence_warning, transform_of
 from napari_mosaik.workflow.steps.predict import PREDICTOR_READS, tile_inputs
 from napari_mosaik.workflow.steps.spatial import uptake_classes
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["train_network", "training_cases"]
 
 SplitKind = Literal["case", "patient"]
+DEFAULT_FWHM_MM = 1.5
+"""Resolution of a microPET scanner, assumed where a case states none."""
 
 
 def case_named(cases: Sequence[Case], name: str) -> Case:
@@ -103,6 +105,7 @@ def _require_done(cases: Sequence[Case]) -> None:
 
 def _fingerprint(cases: Sequence[Case], settings: dict[str, Any]) -> str:
     """Digest of everything that a training depends on."""
+    widths = [case.file.pet.fwhm_mm if case.file.pet else None for case in cases]
     origins = {
         case.name: [
             origin.digest() if (origin := case.store.origin(artifact)) else ""
@@ -110,7 +113,7 @@ def _fingerprint(cases: Sequence[Case], settings: dict[str, Any]) -> str:
         ]
         for case in cases
     }
-    return digest([origins, settings])
+    return digest([origins, widths, settings])
 
 
 def _trained_model(folder: Path, fingerprint: str) -> str:
@@ -139,6 +142,24 @@ def training_inputs(
         suv=np.asarray(case.store.read(UPTAKE)["suv"], float),
         pet_label=uptake_classes(case.store.read(UPTAKE_CLUSTERS)),
     )
+
+
+def scanner_width_um(cases: Sequence[Case]) -> tuple[float, str]:
+    """Mean resolution of the cases' scanner in µm of CD34, and a warning where it was assumed.
+
+    The scanner's Gaussian is as much wider on the section as the registration stretches the PET.
+    """
+    widths, assumed = [], []
+    for case in cases:
+        stated = case.file.pet.fwhm_mm if case.file.pet else None
+        assumed += [] if stated else [case.name]
+        scale = transform_of(case.store.read(ALIGNMENT["pet"])).scale
+        widths.append((stated or DEFAULT_FWHM_MM) * 1000.0 * scale)
+    warning = (
+        f"the resolution of the PET is not stated for {', '.join(assumed)}: {DEFAULT_FWHM_MM:g} mm "
+        "was assumed; set 'fwhm_mm' under [pet] in case.toml"
+    )
+    return float(np.mean(widths)), warning if assumed else ""
 
 
 def train_network(
@@ -180,7 +201,7 @@ def _train(
     fingerprint: str,
 ) -> Generator[Progress, None, str]:
     yield Progress(0, 1, "loading the network library, about 3 s")
-    from napari_mosaik.predictor import BaselineColumns, TrainedModel, train
+    from napari_mosaik.predictor import TrainedModel, train, with_baselines
 
     choice = choose_proxies_of(training)
     proxies = (choice.proxies["vascular"], choice.proxies["nuclear"], choice.proxies["caix"])
@@ -192,16 +213,18 @@ def _train(
         yield Progress(0.1 * number / len(training), 1, f"reading {case.name}")
         inputs.append(training_inputs(case, proxies, params.window_px, params.curves))
     checkpoint = held_out.root / "scratch" / f"train-{fingerprint}.pt"
-    columns = BaselineColumns(caix=CAIX_SCORE, supply="vessel_perimeter_density_per_um")
-    steps = train(inputs, params, seed=seed, checkpoint=checkpoint, columns=columns)
+    fwhm_um, assumed = scanner_width_um(training)
+    steps = train(inputs, params, seed=seed, checkpoint=checkpoint)
     trained = yield from map_progress(
         steps,
         lambda step: Progress(
-            0.1 + 0.9 * step.fraction,
+            0.1 + 0.75 * step.fraction,
             1,
             f"training the network, epoch {step.epoch} of {step.epochs}",
         ),
     )
+    yield Progress(0.85, 1, "fitting the baselines")
+    trained = with_baselines(trained, inputs, caix=CAIX_SCORE, fwhm_um=fwhm_um)
     card = {
         **trained.card,
         "fingerprint": fingerprint,
@@ -215,7 +238,7 @@ def _train(
             "warnings": list(choice.warnings),
             "selection_frequency": selection_frequencies(training, choice.proxies),
         },
-        "warnings": [*trained.card["warnings"], *split.warnings],
+        "warnings": [*trained.card["warnings"], *split.warnings, *filter(None, [assumed])],
     }
     folder = TrainedModel(trained.weights, card).save(held_out.root / "models")
     checkpoint.unlink(missing_ok=True)

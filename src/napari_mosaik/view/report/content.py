@@ -29,7 +29,7 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import write_bytes
 from napari_mosaik.io.slide.types.damage import damage_summary
 from napari_mosaik.view.case_results import CaseResults
-from napari_mosaik.view.formatting import count, number, uptake_name
+from napari_mosaik.view.formatting import count, interval, number, uptake_name
 from napari_mosaik.view.presentation import report_tables
 from napari_mosaik.view.report.figures import case_figures
 from napari_mosaik.view.report.html import (
@@ -152,19 +152,40 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
     metrics = results.metrics
     if not metrics:
         return ()
-    baselines = {name: values or {} for name, values in metrics.get("baselines", {}).items()}
+    baselines = {name: _shown(values) for name, values in metrics.get("baselines", {}).items()}
     agreement = {
         key: value
         for key, value in metrics.get("agreement", {}).items()
         if not isinstance(value, dict)
     }
     note = f"{count(metrics['n_tiles'], 'tile')}; neighbouring tiles are not independent."
+    paired = (
+        "MAE minus the predictor's is paired, with a 95 % interval by blocks of 7 x 7 tiles: above "
+        "0 the predictor is better. Measured neighbours know the PET of this case: a reference."
+    )
     return (
         ReportMetrics(
-            "Normalised SUV, tile level", {**metrics["suv_norm"], **agreement}, baselines, note
+            "Normalised SUV, tile level, not clipped",
+            {**metrics["suv_norm"], **agreement},
+            baselines,
+            f"{note} {paired}",
+        ),
+        ReportMetrics(
+            "Normalised SUV, clipped to the range of the training tiles",
+            metrics.get("suv_norm_clipped", {}),
+            {},
+            "For comparison with published figures only.",
         ),
         ReportMetrics(f"SUV in {results.unit}, tile level", metrics["suv_bsa"], {}, note),
     )
+
+
+def _shown(errors: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The errors of a baseline as columns of a table."""
+    if not errors:
+        return {}
+    shown = {key: errors.get(key) for key in ("mae", "mse", "r2")}
+    return {**shown, "mae_minus_network": interval(errors.get("mae_minus_network"))}
 
 
 def _warnings(results: CaseResults) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from napari_mosaik.core.palette import STATUS_COLOURS
-from napari_mosaik.view.formatting import STATE_MARKS, number, title_of
+from napari_mosaik.view.formatting import STATE_MARKS, baseline_title, number, title_of
 from napari_mosaik.view.report.validation import SheetRow, validation_sheet
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class ReportMetrics:
 
     title: str
     predictor: Mapping[str, float | None]
-    baselines: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     note: str = ""
 
 
@@ -216,6 +216,7 @@ _METRIC_NAMES = {
     "bias": "bias",
     "pearson": "Pearson r",
     "spearman": "Spearman ρ",
+    "mae_minus_network": "MAE − predictor (95 %)",
 }
 
 
@@ -226,7 +227,7 @@ def _metric_table(metrics: ReportMetrics) -> ReportTable:
         keys += [key for key in values if key not in keys]
     rows = [("predictor", *(metrics.predictor.get(key) for key in keys))]
     for name, values in metrics.baselines.items():
-        rows.append((f"baseline: {title_of(name)}", *(values.get(key) for key in keys)))
+        rows.append((f"baseline: {baseline_title(name)}", *(values.get(key) for key in keys)))
     names = tuple(_METRIC_NAMES.get(key, title_of(key)) for key in keys)
     return ReportTable(metrics.title, ("", *names), tuple(rows), metrics.note)
 

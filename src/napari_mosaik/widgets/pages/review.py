@@ -207,10 +207,17 @@ class ReportButton(QWidget):
 
 
 def _table() -> QTableWidget:
-    tips = ("", "Mean absolute error", "Mean squared error", "Coefficient of determination")
-    table = table_of(("Method", "MAE", "MSE", "R²"), tips, wide=0)
+    tips = (
+        "",
+        "Mean absolute error",
+        "Mean squared error",
+        "Coefficient of determination",
+        "MAE minus that of the network, with its 95 % interval by blocks of tiles: above 0 the "
+        "network is better",
+    )
+    table = table_of(("Method", "MAE", "MSE", "R²", "MAE − network"), tips, wide=0)
     table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-    table.setToolTip("Errors of the normalised SUV over all tiles")
+    table.setToolTip("Errors of the normalised SUV over all tiles, not clipped")
     return table
 
 

@@ -95,6 +95,7 @@ def tile_inputs(
         centres_um=grid.centres_um,
         cells=grid.cells,
         edge_um=edge_distance_um(grid),
+        coverage=grid.coverage,
     )
 
 
@@ -153,7 +154,7 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
         "class_label": "most probable uptake class, 0 to 4; -1 not predicted",
         **{f"class_{i}": f"probability of the uptake class '{c}'" for i, c in enumerate(_CLASSES)},
     }
-    for name, values in predict_baselines(card, tile_data).items():
+    for name, values in predict_baselines(model, tile_data).items():
         if values is not None:
             columns[f"baseline_{name}"] = values
             about[f"baseline_{name}"] = f"normalised SUV: {card['baselines'][name]['about']}"

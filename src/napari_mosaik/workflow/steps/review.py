@@ -10,6 +10,7 @@ from napari_mosaik.core.catalogue import (
     METRICS,
     PREDICTION,
     PREDICTION_RECORD,
+    TILES,
     UPTAKE,
     UPTAKE_CLUSTERS,
 )
@@ -23,6 +24,8 @@ from napari_mosaik.workflow.steps.spatial import uptake_classes
 __all__ = ["REVIEW", "ReviewParams"]
 
 _PREFIX = "baseline_"
+NEIGHBOURS = "neighbour_idw"
+"""Upper reference: what the measured uptake of the neighbouring tiles says of a tile."""
 
 
 class ReviewParams(Params):
@@ -31,6 +34,7 @@ class ReviewParams(Params):
 
 def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.predictor import TargetScale, metrics_record
+    from napari_mosaik.spatial import neighbour_mean
 
     table, record = inputs.read(PREDICTION), inputs.read(PREDICTION_RECORD)
     uptake = inputs.read(UPTAKE)
@@ -44,17 +48,22 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
     labels = None
     if inputs.has(UPTAKE_CLUSTERS):
         labels = uptake_classes(inputs.read(UPTAKE_CLUSTERS))
+    grid = inputs.read(TILES)
+    measured = target.normalise(uptake["suv"], clip=False)
+    baselines = {
+        name.removeprefix(_PREFIX): table[name] for name in table if name.startswith(_PREFIX)
+    }
     metrics = metrics_record(
         test_case=inputs.case_name,
         split=record["split"],
         shared_patient=bool(record["shared_patient"]),
-        measured_norm=target.normalise(uptake["suv"]),
+        measured_norm=measured,
         predicted_norm=table["suv_norm"],
         measured_suv=uptake["suv"],
         predicted_suv=table["suv"],
-        baselines={
-            name.removeprefix(_PREFIX): table[name] for name in table if name.startswith(_PREFIX)
-        },
+        baselines={**baselines, NEIGHBOURS: neighbour_mean(measured, grid.centres_um)},
+        cells=grid.cells,
+        uses_test_pet=(NEIGHBOURS,),
         measured_class=labels,
         predicted_class=None if labels is None else table["class_label"],
         extra={
@@ -83,8 +92,9 @@ REVIEW = Step(
     about="Compares predicted with measured uptake per tile, and with simple baseline models.",
     page="Review and report",
     params=ReviewParams,
-    reads=(PREDICTION, PREDICTION_RECORD, UPTAKE, ALIGNMENT["pet"]),
+    reads=(TILES, PREDICTION, PREDICTION_RECORD, UPTAKE, ALIGNMENT["pet"]),
     may_read=(UPTAKE_CLUSTERS,),
     writes=(METRICS,),
     body=_body,
+    revision=2,
 )
