@@ -65,7 +65,7 @@ def test_no_tissue_no_uptake(cases, fitted):
     assert (found.predict(bare) == 0).all()
 
 
-def test_tiles_that_were_not_measured_teach_nothing(cases, fitted):
+def test_tiles_that_were_not_measured_do_not_count(cases, fitted):
     seen, targets, found = fitted
     gaps = np.isnan(targets[0])
     assert gaps.any()

@@ -195,8 +195,8 @@ def test_checks_pass_and_fail_on_what_was_computed(case):
     assert status(case, "Data") == ["pass", "not available"]
     assert status(case, "Conservation") == ["pass", "pass"]
     assert status(case, "Uncertainty") == []
-    rivals = {"mean": baseline(0.14, 0.06, 0.10), "ridge": baseline(0.05, -0.02, -0.01)}
-    worse = everything({"suv_norm": {"mae": 0.09}, "baselines": rivals}, error_um=180.0)
+    others = {"mean": baseline(0.14, 0.06, 0.10), "ridge": baseline(0.05, -0.02, -0.01)}
+    worse = everything({"suv_norm": {"mae": 0.09}, "baselines": others}, error_um=180.0)
     worse[names.PREDICTION] = Table({"suv": np.ones(3)}, {"suv": "cm²/mL"})
     commit(case, worse)
     assert status(case, "Validation") == ["fail"]
