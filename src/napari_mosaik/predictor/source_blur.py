@@ -54,11 +54,11 @@ class SourceBlur:
     fwhm_um: float
 
     def predict(self, surroundings: Surroundings) -> FloatArray:
-        """(n,) uptake of the tiles in the unit of the fit."""
+        """(n,) uptake of the tiles, SUV over the span of the training tiles, dimensionless."""
         return self._run(surroundings, blur=True)
 
     def sources(self, surroundings: Surroundings) -> FloatArray:
-        """(n,) source of each tile before the blur, in the unit of the fit."""
+        """(n,) source of each tile before the blur, in the same unit; dimensionless."""
         return self._run(surroundings, blur=False)
 
     def _run(self, surroundings: Surroundings, *, blur: bool) -> FloatArray:
@@ -139,8 +139,8 @@ def fit_source_blur(
     cases
         The training cases.
     targets
-        For each case the (n,) measured uptake, 0 for none, in one unit of about 1; NaN: not
-        measured, and not counted.
+        For each case the (n,) measured uptake, SUV over the span of the training tiles,
+        dimensionless; NaN: not measured, and not counted.
     seed
         Random seed of the first weights.
 

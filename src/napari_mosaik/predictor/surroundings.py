@@ -67,7 +67,7 @@ class Surroundings:
         self.inputs, self.fwhm_um = inputs, fwhm_um
 
     def columns(self, stack: Stack) -> FloatArray:
-        """(n, k) parameters of *stack*, in the unit of each; NaN where nothing was measured."""
+        """(n, k) parameters of *stack*, each µm, µm², 1... as in its catalogue; NaN: no value."""
         if stack == "tile":
             return self.inputs.features
         return self.scanner_means if stack == "psf" else self._all
