@@ -27,12 +27,13 @@ from napari_mosaik.io import Case, PetEntry, find_cases
 from napari_mosaik.predictor import TrainedModel, leave_one_case_out, leave_one_patient_out
 from napari_mosaik.segment.model_files import read_card, save_weights
 from napari_mosaik.view.formatting import STATE_MARKS
-from napari_mosaik.workflow.case_status import case_status
+from napari_mosaik.workflow.case_status import case_status, cohort_line
 from napari_mosaik.workflow.cohort import training_cases
 from napari_mosaik.workflow.leaks import refuse_shared_sources
-from napari_mosaik.workflow.recipe import read_recipe
+from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.step import Step, StepStatus
+from napari_mosaik.workflow.steps import STEPS
 from tests.cli.test_commands import call
 from tests.io.test_store import RECORD, values
 from tests.workflow.conftest import FIRST, Settings, case, install, tiny_cohort
@@ -603,6 +604,43 @@ def test_landmarks_that_cannot_be_used_are_refused(tmp_path, capsys, monkeypatch
     code, _, err = told(capsys, "new", "B1", "--he", "he.tif", "--spacing-he", "0.5", *options)
     assert (code, err.count("\n")) == (2, 1)
     assert re.search(words, err)
+
+
+def test_the_list_of_a_cohort_names_no_step_that_lacks_its_model(cohort):
+    case = Case(cohort / "B8")
+    assert cohort_line(case.root).endswith("not run · next: Tissue on H&E")
+    done = [step for step in STEPS if step.name not in ("classes", "predict", "review")]
+    for artifact in (artifact for step in done for artifact in step.writes):
+        case.store.folder(artifact).mkdir(parents=True)
+        (case.store.folder(artifact) / "origin.json").touch()
+    assert cohort_line(case.root).endswith(f"{len(done)} of {len(STEPS)} steps")
+    recipe = changed(read_recipe(case.root), "predict", model="ab" * 16)
+    write_recipe(case.root, recipe)
+    assert cohort_line(case.root).endswith("next: Prediction")
+
+
+def test_a_moved_landmark_file_is_relinked(cohort, capsys):
+    case = Case(cohort / "B8")
+    for name in ("he.csv", "cd34.csv"):
+        (case.root / name).write_text("X,Y\n1,2\n30,40\n5,60\n")
+    case.update(landmarks={"he": "he.csv", "cd34": "cd34.csv"})
+    (case.root / "marks").mkdir()
+    (case.root / "he.csv").rename(case.root / "marks" / "new.csv")
+    status = json.loads(told(capsys, "status", case.root, "--json")[1])["B8"]
+    assert f"relink {case.root} landmarks-he PATH" in " ".join(status["warnings"])
+    place = case.root / "marks" / "new.csv"
+    assert told(capsys, "relink", case.root, "landmarks-he", place)[0] == 0
+    assert Case(case.root).file.landmarks["he"] == "marks/new.csv"
+    assert json.loads(told(capsys, "status", case.root, "--json")[1])["B8"]["warnings"] == []
+    (case.root / "text.csv").write_text("a\n1\n")
+    for key, path, words in (
+        ("landmarks-caix", place, "no 'landmarks-caix' to relink; it has: .*landmarks-he"),
+        ("landmarks-he", case.root / "none.csv", "no file at"),
+        ("landmarks-he", case.root / "text.csv", "columns X and Y"),
+    ):
+        code, _, err = told(capsys, "relink", case.root, key, path)
+        assert code == 2
+        assert re.search(words, err)
 
 
 def test_landmarks_that_are_gone_are_not_silently_left_out(cohort):

@@ -157,6 +157,7 @@ EMPTY = {
     "green pen": pen((20, 90, 40)),
     "black pen": pen((20, 20, 25)),
     "blue pen": pen((30, 40, 190)),
+    "red pen": pen((200, 30, 45)),
     "padding": padding(),
 }
 

@@ -11,6 +11,7 @@ import zarr
 from PIL import Image, ImageOps
 
 from napari_mosaik.cli import main
+from napari_mosaik.core.catalogue import SLIDES
 from napari_mosaik.core.errors import InputError, MissingPixelSize
 from napari_mosaik.core.spacing import typed_spacing
 from napari_mosaik.io import Case, CaseFile, create_case, open_slide
@@ -262,6 +263,35 @@ def test_pages_and_channels_are_named(tmp_path, capsys):
     assert "holds 3 pages of 96 x 128 pixels" in refused(capsys, "slide", tmp_path / "pages.tif")
     tifffile.imwrite(tmp_path / "channels.tif", PIXELS[None, ..., 0].repeat(5, 0))
     assert "5 channels" in refused(capsys, "slide", tmp_path / "channels.tif")
+
+
+def test_the_page_of_a_stack_is_chosen(tmp_path, capsys):
+    """By --page and --page-he; in a case for every command. Another page is another slide."""
+    stack = np.stack([PIXELS, 255 - PIXELS, PIXELS // 2])
+    path = tmp_path / "pages.tif"
+    tifffile.imwrite(path, stack, photometric="rgb")
+    assert "give --page (1 to 3)" in refused(capsys, "slide", path)
+    assert "give --page (1 to 3)" in refused(
+        capsys, "segment", "tissue", path, "--spacing", "0.5", "--out", tmp_path / "a.tif"
+    )
+    for page in (1, 2, 3):
+        with open_slide(path, 0.5, page=page) as slide:
+            np.testing.assert_array_equal(slide.thumbnail(0.5).values, stack[page - 1])
+    assert "has no page 4; it has 3" in refused(capsys, "slide", path, "--page", "4")
+    options = ("new", tmp_path / "B1", "--he", path, "--spacing", "0.5")
+    assert "give --page-he (1 to 3)" in refused(capsys, *options)
+    assert told(capsys, *options, "--page-he", "2")[0] == 0
+    case = Case(tmp_path / "B1")
+    with case.slide("he") as slide:
+        np.testing.assert_array_equal(slide.thumbnail(0.5).values, stack[1])
+    digest, known = case.digest(SLIDES["he"]), case.identity("he")
+    case.update(slides={"he": case.file.slides["he"].model_copy(update={"page": 3})})
+    assert case.digest(SLIDES["he"]) != digest
+    assert case.file.identity["he"].content != known.content
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    assert "has no pages" in refused(
+        capsys, "slide", tmp_path / "a.png", "--page", "1", "--spacing", "0.5"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".svs", ".ndpi", ".bif", ".NDPI"])

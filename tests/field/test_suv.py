@@ -2,14 +2,19 @@
 
 import json
 import math
+import re
 from datetime import datetime
 
+import numpy as np
 import pytest
 
 from napari_mosaik.cli import main
+from napari_mosaik.core import InjectionRecord
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.text import typed_number
+from napari_mosaik.io import Case
 from napari_mosaik.workflow.suv import field_problem, suv_of_files
+from tests.cli.test_commands import call as told
 from tests.io.test_pet import dataset, drug, saved
 from tests.io.test_pet_other import nifti
 
@@ -405,3 +410,115 @@ def test_the_command_takes_no_moment_without_its_time_of_day(tmp_path, capsys, t
 def test_two_reported_times_of_injection(field_inputs):
     document = suv_of_files([field_inputs / "H05_start_times_disagree.dcm"], "bw", {})
     assert any("09:10:00" in text and "check both" in text for text in document["warnings"])
+
+
+def state_of_suv(capsys, case, *options):
+    assert told("status", case, "--json", *options) == 0
+    return json.loads(capsys.readouterr().out)[case.name]["steps"]["suv"]
+
+
+@pytest.mark.parametrize(
+    ("change", "given", "reason"),
+    [
+        ({"BodyWeight": 0}, ["--height-cm", "166"], "weight is missing; give 'Body weight'"),
+        ({"BodyHeight": None}, ["--weight-kg", "69"], "height is missing; give 'Height'"),
+        ({"InjectedRadioactivity": 0}, ["--weight-kg", "69"], "give 'Injected activity'"),
+        ({"InjectionStart": 0}, ["--weight-kg", "69"], "give 'Time of injection'"),
+        ({"ImageDecayCorrected": None}, ["--weight-kg", "69"], "give 'Decay correction'"),
+        ({"BodyWeight": 0}, [], "no injection record given: .* give 'Body weight'"),
+        ({}, [], "no injection record given: the PET file states every term"),
+    ],
+)
+def test_a_missing_term_blocks_the_step_before_it_runs(tmp_path, capsys, change, given, reason):
+    """The reason names the term and the place; once it is given, the step can run."""
+    sidecar = {k: v for k, v in (GOOD | change).items() if v is not None}
+    (tmp_path / "pet.json").write_text(json.dumps(sidecar))
+    pet, case = nifti(tmp_path / "pet.nii.gz", axes=(-1, -1, 1)), tmp_path / "B1"
+    assert told("new", case, "--pet", pet, "--pet-slice", 0, *given) == 0
+    capsys.readouterr()
+    if not given:
+        Case(case).update(injection=None)
+    state = state_of_suv(capsys, case)
+    assert state["state"] == "blocked"
+    assert re.search(reason, state["reason"])
+    assert "page Uptake (PET), or [injection] in case.toml" in state["reason"] or not change
+    opened = Case(case)
+    opened.update(
+        injection=InjectionRecord(
+            dose_mbq=36.2, weight_kg=69, height_cm=166, injected=INJECTED, decay_correction="START"
+        )
+    )
+    assert state_of_suv(capsys, case)["state"] == "missing"
+
+
+def test_a_term_that_goes_blocks_what_was_done_and_what_follows(tmp_path, capsys):
+    (tmp_path / "pet.json").write_text(json.dumps(GOOD | {"BodyWeight": 0}))
+    pet, case = nifti(tmp_path / "pet.nii.gz", axes=(-1, -1, 1)), tmp_path / "B1"
+    assert told("new", case, "--pet", pet, "--pet-slice", 0, "--weight-kg", 69) == 0
+    assert told("run", case, "--until", "suv") == 0
+    capsys.readouterr()
+    assert state_of_suv(capsys, case)["state"] == "done"
+    Case(case).update(injection=InjectionRecord(height_cm=166))
+    assert state_of_suv(capsys, case)["state"] == "blocked"
+    assert told("run", case, "--until", "suv") == 2
+    assert "give 'Body weight'" in capsys.readouterr().err
+
+
+def test_a_pet_of_several_slices_blocks_its_steps_until_one_is_chosen(tmp_path, capsys):
+    (tmp_path / "pet.json").write_text(json.dumps(GOOD))
+    pet = nifti(tmp_path / "pet.nii.gz", np.ones((4, 5, 3), "<f4"))
+    case = tmp_path / "B1"
+    assert told("new", case, "--pet", pet, "--pet-slice", "1") == 0
+    opened = Case(case)
+    opened.update(pet=opened.file.pet.model_copy(update={"slice_index": None}))
+    capsys.readouterr()
+    assert told("status", case, "--json") == 0
+    status = json.loads(capsys.readouterr().out)["B1"]
+    assert status["steps"]["suv"]["state"] == "blocked"
+    assert "slice" in status["steps"]["suv"]["reason"]
+    assert any(text.startswith("microPET slice: ") for text in status["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("change", "doubt"),
+    [
+        ({"BodyWeight": 0.0245, "BodyHeight": None}, r"0\.0245 kg \(height not stated\)"),
+        ({"BodyWeight": 0.0245, "BodyHeight": 0.3}, None),  # refused
+        ({"BodyWeight": 0.3, "BodyHeight": 0.22}, r"0\.3 kg \(height 22 cm\)"),
+        ({"BodyWeight": 69, "BodyHeight": 0.9}, r"69 kg \(height 90 cm\)"),
+        ({"BodyWeight": 20, "BodyHeight": 1.66}, r"20 kg \(height 166 cm\)"),
+        ({"BodyWeight": 0.0245, "BodyHeight": None, "Species": "Mus musculus"}, ""),
+        ({"BodyWeight": 3.4, "BodyHeight": 0.5, "Species": "Homo sapiens"}, ""),
+        ({"BodyWeight": 0.9, "BodyHeight": 0.35, "Species": "human"}, r"0\.9 kg"),
+        ({"BodyWeight": 160, "BodyHeight": 1.66}, ""),
+    ],
+)
+def test_a_weight_that_no_human_has_is_a_doubt_unless_an_animal_is_stated(
+    tmp_path, capsys, change, doubt
+):
+    sidecar = {k: v for k, v in (GOOD | change).items() if v is not None}
+    (tmp_path / "pet.json").write_text(json.dumps(sidecar))
+    code = told("suv", nifti(tmp_path / "pet.nii.gz", axes=(-1, -1, 1)), "--kind", "bw", "--json")
+    captured = capsys.readouterr()
+    assert code == (2 if doubt is None else 0)
+    if doubt is not None:
+        said = " ".join(json.loads(captured.out)["warnings"])
+        assert bool(re.search("is not that of a human", said)) == bool(doubt)
+        assert re.search(doubt, said)
+        assert ("is not that of a human" in captured.err) == bool(doubt)
+
+
+def test_the_text_of_the_command_has_three_significant_digits(tmp_path, capsys):
+    (tmp_path / "pet.json").write_text(json.dumps(GOOD | {"BodyWeight": 69.123456}))
+    pet = nifti(tmp_path / "pet.nii.gz", axes=(-1, -1, 1))
+    assert told("suv", pet, "--kind", "bw") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "weight 69.1 kg sidecar" in lines
+    assert "injected activity 36.2 MBq sidecar" in lines
+    assert "half-life 78.4 h table" in lines
+    assert f"factor {69123.456 / (36.2e6 * REMAINING):.3g}" in lines
+    assert any("69.1 kg / (36.2 MBq × " in line for line in lines)
+    assert told("suv", pet, "--kind", "bw", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["factor"] == close(69123.456 / (36.2e6 * REMAINING))
+    assert {t["name"]: t["value"] for t in record["terms"]}["weight_kg"] == 69.123456

@@ -8,6 +8,7 @@ from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN
 from napari_mosaik.core.otsu import otsu_bin
 from napari_mosaik.tissue import TissueParams, tissue_mask
+from napari_mosaik.tissue.mask import red_marks
 
 GLASS, PINK = (243, 242, 244), (214, 150, 190)
 RAW = {"dilation_um": 0, "closing_um": 0, "min_object_mm2": 0, "min_speck_mm2": 0}
@@ -112,7 +113,11 @@ def test_black_padding_is_background():
 
 
 @pytest.mark.parametrize(
-    "ink", [(20, 60, 170), (25, 25, 190), (20, 120, 60), (15, 150, 160), (22, 20, 24)]
+    "ink",
+    [
+        *((20, 60, 170), (25, 25, 190), (20, 120, 60), (15, 150, 160), (22, 20, 24)),
+        *((190, 30, 45), (237, 28, 36), (225, 75, 80)),
+    ],
 )
 def test_pen_marks_are_left_out(ink):
     picture, y, x, lattice = scene()
@@ -125,6 +130,22 @@ def test_pen_marks_are_left_out(ink):
     assert not found[pen].any()
     np.testing.assert_array_equal(found[:, :220], clean[:, :220])
     assert mask_of(picture, lattice, exclude_ink=False)[pen].all()
+
+
+def test_red_within_tissue_stays_and_is_named():
+    """Packed red cells have the red of a pen; only what lies on glass is taken for one."""
+    picture, y, x, lattice = scene()
+    tissue = disk(y, x, 1500, 1300, 700)
+    picture[tissue] = PINK
+    blood, pen = disk(y, x, 1500, 1300, 200), (np.abs(x - 2500) < 60) & (y > 500) & (y < 2500)
+    picture[blood | pen] = (205, 45, 60)
+    found = mask_of(picture, lattice)
+    assert found[blood].all()
+    assert not found[pen].any()
+    marks, unsure = red_marks(picture, lattice.spacing_um)
+    assert marks[pen].all()
+    assert not marks[blood].any()
+    np.testing.assert_array_equal(unsure, blood)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from napari_mosaik.view.formatting import (
     heading,
     number,
     percent,
+    scaled,
+    short_formula,
     tile_line,
     title_of,
 )
@@ -99,3 +101,28 @@ def test_the_line_says_what_is_missing_and_leaves_out_what_was_not_computed():
 def test_an_optical_density_states_its_base():
     assert number(0.4271, "OD") == "0.427\N{NO-BREAK SPACE}OD (natural)"
     assert number(0.4271, "OD10") == "0.427\N{NO-BREAK SPACE}OD (base 10)"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (0.0245, "kg", (24.5, "g")),
+        (69.0, "kg", (69.0, "kg")),
+        (36.2e6, "Bq", (36.2, "MBq")),
+        (0.05, "MBq", (50.0, "kBq")),
+        (14689.0, "MBq", (14.689, "GBq")),
+        (999.96, "MBq", (0.99996, "GBq")),
+        (0.0, "MBq", (0.0, "MBq")),
+        (78.41, "h", (78.41, "h")),
+        (17700.4, "cm²", (1.77004, "m²")),
+    ],
+)
+def test_the_prefix_suits_the_value(value, unit, expected):
+    assert scaled(value, unit) == (pytest.approx(expected[0]), expected[1])
+
+
+def test_a_formula_has_three_significant_digits():
+    long = "SUV[cm²/mL] = C[Bq/mL] × 17700.4 cm² / (3.62e+07 Bq × 0.0494321)"
+    assert short_formula(long) == "SUV[cm²/mL] = C[Bq/mL] × 1.77 m² / (36.2 MBq × 0.0494)"
+    stated = "SUV = value in the file (cm²/mL), not scaled again"
+    assert short_formula(stated) == stated

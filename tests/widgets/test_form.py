@@ -46,3 +46,26 @@ def test_units_limits_reset_and_invalid_values(qtbot, form):
     assert made.value().limit == 2.5
     made.set_value(Sample())
     assert made.value() == Sample()
+
+
+class WithModel(Params):
+    model: str = setting("", "A model.", model=True)
+
+
+def test_a_model_is_offered_by_name_and_keeps_its_hash(form):
+    """Forty letters of a hash say nothing: eight are shown until the name is known."""
+    hashes = ["0123456789abcdef" * 2, "fedcba9876543210" * 2]
+    made = form(WithModel(model=hashes[0]))
+    box = made.widget("model").native
+    assert box.currentText() == "01234567"
+    assert made.value().model == hashes[0]
+    said = []
+    made.changed.connect(said.append)
+    made.offer("model", {hashes[1]: "on B8", hashes[0]: "on A2"})
+    assert (box.currentText(), said) == ("on A2", [])
+    made.show_value(WithModel(model="77" * 20))
+    assert (box.currentText(), made.value().model) == ("77777777", "77" * 20)
+    box.setCurrentIndex(box.findText("on B8"))
+    assert [one.model for one in said] == [hashes[1]]
+    made.set_value(WithModel())
+    assert (box.currentText(), made.value().model) == ("none", "")

@@ -169,6 +169,26 @@ def test_what_is_missing_is_one_click_away(qtbot, dock, opened, hand, fresh_case
     calibration.cancel()
 
 
+def test_a_missing_term_of_the_suv_blocks_the_step_and_is_one_click_away(
+    qtbot, dock, opened, hand, fresh_case
+):
+    case = Case(fresh_case)
+    case.update(injection=case.file.injection.model_copy(update={"weight_kg": None}))
+    opened(dock, fresh_case)
+    state = dock.workspace.states["suv"]
+    assert state.word == "blocked"
+    assert "weight is missing; give 'Body weight'" in state.reason
+    assert "injection ⚠" in dock.header.checklist.text()
+    page = dock.pages["Uptake (PET)"]
+    page.set_open(True)
+    hand.click(page.add_button)
+    field = page.panel.fields["weight_kg"]
+    qtbot.waitUntil(lambda: focused(field))
+    field.setText("74")
+    page.panel.save.click()
+    qtbot.waitUntil(lambda: dock.workspace.states["suv"].word == "missing")
+
+
 def test_without_a_predictor_the_review_leads_to_one(qtbot, dock, opened, hand, fresh_case):
     opened(dock, fresh_case)
     page = dock.pages["Review and report"]

@@ -14,6 +14,7 @@ from napari_mosaik.cli.common import (
     CaseFolders,
     JsonOutput,
     OnDamage,
+    PageOption,
     SchedulerAddress,
     Seed,
     StainName,
@@ -115,6 +116,9 @@ def new(
     spacing_he: Annotated[Any, spacing_option("Pixel size of H&E, µm.")] = None,
     spacing_cd34: Annotated[Any, spacing_option("Pixel size of CD34, µm.")] = None,
     spacing_caix: Annotated[Any, spacing_option("Pixel size of CAIX, µm.")] = None,
+    page_he: PageOption = None,
+    page_cd34: PageOption = None,
+    page_caix: PageOption = None,
     profile: Annotated[
         str, typer.Option(help="Scanner profile with the pixel size for slides that state none.")
     ] = "",
@@ -143,10 +147,17 @@ def new(
     files = {"he": he, "cd34": cd34, "caix": caix}
     if not any(files.values()) and not pet:
         raise InputError("give at least one slide (--he, --cd34, --caix) or a PET file (--pet)")
+    pages = {"he": page_he, "cd34": page_cd34, "caix": page_caix}
     own = {"he": spacing_he, "cd34": spacing_cd34, "caix": spacing_caix}
     slides = {
         stain: slide_entry(
-            stain, path, own[stain] or spacing, profile, damaged, stain in (icc or ())
+            stain,
+            path,
+            own[stain] or spacing,
+            profile,
+            damaged,
+            stain in (icc or ()),
+            pages[stain],
         )
         for stain, path in files.items()
         if path is not None
@@ -216,6 +227,9 @@ class SourceName(StrEnum):
     CD34 = "cd34"
     CAIX = "caix"
     PET = "pet"
+    LANDMARKS_HE = "landmarks-he"
+    LANDMARKS_CD34 = "landmarks-cd34"
+    LANDMARKS_CAIX = "landmarks-caix"
 
 
 @example_command(commands, "relink", "relink B12 he /new/place/he.svs")
@@ -226,7 +240,10 @@ def relink(
         list[Path], typer.Argument(metavar="PATH", help="Where it is now; for a PET also a folder.")
     ],
 ) -> None:
-    """Let a case find a slide or its PET that was moved. Another slide or PET is refused."""
+    """Let a case find a slide, its PET or a landmark file that was moved.
+
+    Another slide or PET is refused.
+    """
     from napari_mosaik.io import Case
     from napari_mosaik.workflow.relink import relink as work
 

@@ -30,6 +30,7 @@ __all__ = [
     "CaseFolders",
     "JsonOutput",
     "OnDamage",
+    "PageOption",
     "SchedulerAddress",
     "Seed",
     "SettingChanges",
@@ -64,6 +65,11 @@ OnDamage = Annotated[
         help="At a tile that cannot be decoded: stop, or skip it, exclude it from every result "
         "and report it."
     ),
+]
+
+
+PageOption = Annotated[
+    int | None, typer.Option(help="Page of a TIFF file with several pictures, counted from 1.")
 ]
 
 
@@ -239,7 +245,8 @@ def naming_options(**more: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise type(error)(_with_options(str(error), more)) from error
+        error.args = (_with_options(str(error), more),)
+        raise
 
 
 def _types(annotation: Any) -> tuple[Any, ...]:

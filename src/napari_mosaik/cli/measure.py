@@ -11,6 +11,7 @@ import typer
 
 from napari_mosaik.cli.common import (
     JsonOutput,
+    PageOption,
     SettingChanges,
     example_command,
     given_settings,
@@ -91,6 +92,7 @@ def segment(
             "labels lie on it pixel by pixel."
         ),
     ] = None,
+    page: PageOption = None,
     json: JsonOutput = False,
 ) -> None:
     """Segment a picture or a region of a slide without a case, with the steps of a case."""
@@ -105,8 +107,9 @@ def segment(
         weights=weights,
         region=_region(region) if region else None,
         label_spacing_um=label_spacing,
+        page=page,
     )
-    with Bar(quiet=json) as bar:
+    with Bar(quiet=json) as bar, naming_options(page="--page"):
         segmented = drive(work, f"{image.name} · {kind}", bar)
     record = segmented.record
     if csv_table is not None:
@@ -202,21 +205,23 @@ def suv(
     if json:
         print_json(record)
         return
-    rows = [
-        [
-            term["label"],
-            "missing" if term["value"] is None else str(term["value"]),
-            term["unit"],
-            term["source"],
-        ]
-        for term in record["terms"]
-    ]
+    from napari_mosaik.view.formatting import scaled, short_formula
+
+    rows = []
+    for term in record["terms"]:
+        value, term_unit = term["value"], term["unit"]
+        if isinstance(value, float):
+            value, term_unit = scaled(value, term_unit)
+            value = figure(value)
+        rows.append([term["label"], value or "missing", term_unit, term["source"]])
     table(f"SUV ({record['kind']})", ["term", "value", "unit", "source"], rows)
-    typer.echo(record["formula"])
-    typer.echo(f"factor   {record['factor']:.10g}")
+    typer.echo(
+        short_formula(record["formula"], lambda value, unit: f"{figure(value)} {unit}".strip())
+    )
+    typer.echo(f"factor   {figure(record['factor'])}")
     typer.echo(f"voxels   {record['n_voxels']} in {record['n_slices']} slices")
-    typer.echo(f"maximum  {figure(record['maximum'], 6)} {record['unit']}")
-    typer.echo(f"mean     {figure(record['mean'], 6)} {record['unit']}")
+    typer.echo(f"maximum  {figure(record['maximum'])} {record['unit']}")
+    typer.echo(f"mean     {figure(record['mean'])} {record['unit']}")
     for sentence in record["assumptions"]:
         typer.echo(f"- {sentence}")
 

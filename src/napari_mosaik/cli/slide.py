@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_mosaik.cli.common import JsonOutput, OnDamage, example_command, report_warning
+from napari_mosaik.cli.common import (
+    JsonOutput,
+    OnDamage,
+    PageOption,
+    example_command,
+    naming_options,
+    report_warning,
+)
 from napari_mosaik.cli.show import Bar, print_json, table
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError, MissingPixelSize
@@ -40,15 +47,18 @@ def slide(
         typer.Option(help="Folder to export label and macro images to. They may show names."),
     ] = None,
     damaged: OnDamage = "stop",
+    page: PageOption = None,
     json: JsonOutput = False,
 ) -> None:
     """Describe a slide file: reader, size, levels, pixel size and its source.
 
     With --damaged skip every tile is decoded once, and damaged tiles are listed.
     """
-    record, lacking = _described(
-        file, *given_spacing(spacing, profile), icc=icc, damaged=damaged, quiet=json
-    )
+    given, source = given_spacing(spacing, profile)
+    with naming_options(page="--page"):
+        record, lacking = _described(
+            file, given, source, icc=icc, damaged=damaged, page=page, quiet=json
+        )
     record["file"] = str(file)
     if associated is not None:
         record["associated"] = _export(file, associated)
@@ -74,7 +84,13 @@ def given_spacing(spacing: str, profile: str = "") -> tuple[Pair | None, Spacing
 
 
 def slide_entry(
-    stain: str, path: Path, spacing: Pair | None, profile: str, damaged: str, icc: bool = False
+    stain: str,
+    path: Path,
+    spacing: Pair | None,
+    profile: str,
+    damaged: str,
+    icc: bool = False,
+    page: int | None = None,
 ) -> dict[str, Any]:
     """The entry of a slide in ``case.toml``; the slide is opened to check that it can be read.
 
@@ -85,7 +101,10 @@ def slide_entry(
 
     policy = policy_named(damaged)
     try:
-        with open_slide(path, spacing, frame=stain, damaged=policy, icc=icc) as opened:
+        with (
+            naming_options(page=f"--page-{stain}"),
+            open_slide(path, spacing, frame=stain, damaged=policy, icc=icc, page=page) as opened,
+        ):
             found, source = opened.lattice.spacing_um, opened.spacing_source
             for doubt in opened.properties.get("warning", "").splitlines():
                 report_warning(f"{path.name}: {doubt}")
@@ -99,12 +118,19 @@ def slide_entry(
         found = given
     entry: dict[str, Any] = {"path": str(path.absolute())}
     entry |= {"spacing_um": found, "spacing_source": source}
-    entry |= {"damaged": policy, "icc": icc}
+    entry |= {"damaged": policy, "icc": icc, "page": page}
     return {**entry, "profile": profile} if source == "profile" else entry
 
 
 def _described(
-    file: Path, given: Pair | None, source: Any, *, icc: bool, damaged: str, quiet: bool
+    file: Path,
+    given: Pair | None,
+    source: Any,
+    *,
+    icc: bool,
+    damaged: str,
+    page: int | None,
+    quiet: bool,
 ) -> tuple[dict[str, Any], MissingPixelSize | None]:
     """The facts of a slide, with the error if its pixel size is unknown."""
     from napari_mosaik.io import open_slide
@@ -113,9 +139,9 @@ def _described(
 
     lacking, policy = None, policy_named(damaged)
     try:
-        opened = open_slide(file, given, spacing_source=source, icc=icc, damaged=policy)
+        opened = open_slide(file, given, spacing_source=source, icc=icc, damaged=policy, page=page)
     except MissingPixelSize as error:
-        lacking, opened = error, open_slide(file, 1.0, icc=icc, damaged=policy)
+        lacking, opened = error, open_slide(file, 1.0, icc=icc, damaged=policy, page=page)
     with opened:
         facts = slide_facts(opened, measured=lacking is None)
         if policy == "skip":

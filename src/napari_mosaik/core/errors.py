@@ -19,6 +19,14 @@ class MissingPixelSize(InputError):
     """A slide states no pixel size, or an implausible one."""
 
 
+class SeveralPages(InputError):
+    """A file holds several pictures of which one must be chosen."""
+
+    def __init__(self, message: str, pages: int = 0) -> None:
+        super().__init__(message)
+        self.pages = pages
+
+
 class FrameMismatch(InputError):
     """Two transforms or rasters of different frames were combined."""
 

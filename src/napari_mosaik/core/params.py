@@ -24,6 +24,7 @@ def setting(
     advanced: bool = False,
     choices: Mapping[str, str] | None = None,
     only_with: Mapping[str, Any] | None = None,
+    model: bool = False,
     **limits: Any,
 ) -> Any:
     """One field of a `Params` class: default, tooltip, unit, limits (``ge=``, ``le=``...).
@@ -44,6 +45,8 @@ def setting(
         For enumerations: the label of each value.
     only_with
         Other settings and the value of each with which this one has an effect.
+    model
+        Whether it is the hash of a trained model.
     """
     extra: dict[str, Any] = {
         "unit": unit,
@@ -51,6 +54,7 @@ def setting(
         "advanced": advanced,
         "choices": dict(choices or {}),
         "only_with": dict(only_with or {}),
+        "model": model,
     }
     return Field(default, description=about, json_schema_extra=extra, **limits)
 

@@ -66,10 +66,12 @@ class SlideEntry(_Entry):
     ``spacing_source`` is "header" (the file), "user" (typed), "profile" (of the scanner named by
     ``profile``) or "ruler" (measured in the window).  ``damaged`` is "stop" (a tile that cannot be
     decoded is an error) or "skip" (it is excluded from every result and reported).  ``icc``
-    converts the colours to sRGB by the file's colour profile.
+    converts the colours to sRGB by the file's colour profile.  ``page`` is the page of a TIFF file
+    that holds several pictures, counted from 1.
     """
 
     path: str
+    page: int | None = Field(None, ge=1)
     spacing_um: tuple[float, float] | None = None
     spacing_source: SpacingSource = "header"
     profile: str = ""
@@ -179,7 +181,7 @@ class CaseFile(_Entry):
     def shown(self, key: str) -> Any:
         """What of an entry decides on what a slide ("he") or the PET ("pet") shows."""
         entry = self.slide(key)
-        return self.pet if entry is None else (entry.path, entry.icc)
+        return self.pet if entry is None else (entry.path, entry.icc, entry.page)
 
     def moved(self, new: Callable[[str], str]) -> Self:
         """The same content with other paths."""
@@ -397,6 +399,7 @@ class Case:
             spacing_source=source,
             icc=entry.icc,
             pyramids=self.pyramids,
+            page=entry.page,
         )
 
     def set_spacing(
@@ -496,7 +499,7 @@ class Case:
             with self._opened_as(source.key, (1.0, 1.0), "user") as slide:
                 return slide.digest()
 
-        kind = f"content{':icc' if entry.icc else ''}"
+        kind = f"content{':icc' if entry.icc else ''}:{entry.page or ''}"
         return self.cached_digest(self.path(entry.path), kind, read)
 
     def file_digest(self, path: Path) -> str:
@@ -636,7 +639,7 @@ class SlideSource:
                 return digest([slide.digest(), case.whole_digest(path)])
 
         spacing = entry.spacing_um if entry.spacing_source != "header" else None
-        kind = f"slide:{source.key}{':icc' if entry.icc else ''}"
+        kind = f"slide:{source.key}{':icc' if entry.icc else ''}:{entry.page or ''}"
         content = case.cached_digest(path, kind, read)
         return digest([content, spacing, *(["skip"] if entry.damaged == "skip" else [])])
 

@@ -37,7 +37,7 @@ class NucleiParams(Params):
         0.0,
         "Minimum probability of a nucleus for the network; 0 uses the network's own. A lower value "
         "finds more nuclei and more false positives.",
-        label="Minimum probability",
+        label="Probability",
         ge=0,
         lt=1,
         only_with={"method": "stardist"},

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.tissue.mask import TissueParams, inky
+from napari_mosaik.tissue.mask import TissueParams, inky, red_ink
 
 __all__ = ["empty_reason"]
 
@@ -42,7 +42,8 @@ def empty_reason(image: Raster) -> str:
     white = np.maximum(np.percentile(levels, 95, axis=0), 1.0)
     od = ndimage.uniform_filter(-np.log(np.maximum(rgb, 1) / white), (3, 3, 0))
     stained = np.ptp(od, axis=2) > np.maximum(_STAINED_OD, _STAINED * od.max(axis=2))
-    pen = ndimage.binary_opening(inky(rgb, TissueParams()), np.ones((3, 3), bool))
+    pen = inky(rgb, TissueParams()) | red_ink(rgb)
+    pen = ndimage.binary_opening(pen, np.ones((3, 3), bool))
     stained &= ~ndimage.binary_dilation(pen, iterations=4)  # with its rim
     if np.count_nonzero(stained) < max(_SMALLEST_PX, _SMALLEST_SHARE * stained.size):
         return "nothing on it is stained (glass, dust, pen or the edge of a coverslip)"

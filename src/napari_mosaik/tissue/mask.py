@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_mosaik.core import InputError, Raster, setting
-from napari_mosaik.core.colour import luma
+from napari_mosaik.core.colour import luma, optical_density
 from napari_mosaik.core.corrections import Correction, correction_area
 from napari_mosaik.core.distance import within
 from napari_mosaik.core.frame import Mask
@@ -30,6 +30,8 @@ __all__ = [
     "find_artefacts",
     "ink_mask",
     "inky",
+    "red_ink",
+    "red_marks",
     "tissue_mask",
 ]
 
@@ -47,6 +49,9 @@ _OWN_SHARE = 0.2
 _EDGE = 0.4
 """Smallest step at the outline of tissue, as a share of its contrast there to glass."""
 _RIM_PX = 6
+_MIN_STROKE_UM2 = 0.02e6
+_ON_GLASS, _GLASS_LEVEL, _GLASS_RANGE = 0.3, 180, 0.12
+"""Smallest share of glass around red pen; level and colour range of glass."""
 _GREY_SATURATION = 0.05
 """Largest saturation of noise that is averaged; tissue has 0.1 or more."""
 _COLOURLESS = 0.15
@@ -136,7 +141,7 @@ class TissueParams(ArtefactParams):
     )
     exclude_ink: bool = setting(
         True,
-        "Exclude pen marks: green, strongly saturated blue, and colourless black.",
+        "Exclude pen marks: green, strongly saturated blue, colourless black, and red on glass.",
         label="Exclude pen marks",
     )
     ink_saturation: float = setting(
@@ -338,7 +343,8 @@ def ink_mask(rgb: NDArray[np.uint8], spacing: tuple[float, float], params: Tissu
     *rgb* holds 8-bit levels, (rows, columns, 3); *spacing* is the pixel size, µm.
     """
     ink = np.concatenate([inky(rgb[rows], params) for rows in _bands(rgb.shape[0])])
-    ink = _without_small(ink, 0.02e6 / (spacing[0] * spacing[1]))
+    ink = _without_small(ink, _MIN_STROKE_UM2 / (spacing[0] * spacing[1]))
+    ink |= red_marks(rgb, spacing)[0]
     if not ink.any() or params.ink_margin_um == 0:
         return ink
     return within(ink, params.ink_margin_um, spacing)
@@ -365,6 +371,49 @@ def inky(rgb: NDArray[np.uint8], params: TissueParams) -> Mask:
     black = (high < 76) & (saturation < 0.35)
     ink: Mask = green | blue | black
     return ink
+
+
+def red_marks(rgb: NDArray[np.uint8], spacing: tuple[float, float]) -> tuple[Mask, Mask]:
+    """Masks of red pen, and of red that may be pen or blood, (rows, columns).
+
+    Red ink absorbs green and blue alike and hardly any red, unlike eosin (less blue) and DAB (more
+    red).  Packed red cells may look the same, but lie within tissue: a mark counts as pen if at
+    least 0.3 of what surrounds it is glass.
+
+    Parameters
+    ----------
+    rgb
+        (rows, columns, 3) 8-bit levels.
+    spacing
+        Pixel size, µm.
+    """
+    red = np.concatenate([red_ink(rgb[rows]) for rows in _bands(rgb.shape[0])])
+    red = ndimage.binary_closing(red, np.ones((3, 3), bool)) & ~_padding(rgb)
+    red = _without_small(red, _MIN_STROKE_UM2 / (spacing[0] * spacing[1]))
+    pen = np.zeros(red.shape, bool)
+    labels, _ = ndimage.label(red, np.ones((3, 3)))
+    for number, window in enumerate(ndimage.find_objects(labels), 1):
+        around = tuple(slice(max(0, part.start - _RIM_PX), part.stop + _RIM_PX) for part in window)
+        own = labels[around] == number
+        ring = ndimage.binary_dilation(own, iterations=_RIM_PX)
+        ring &= ~ndimage.binary_dilation(own, iterations=2)  # its blended edge
+        near = rgb[around][ring]
+        high = near.max(axis=1).astype(np.float32)
+        glass = (high >= _GLASS_LEVEL) & (high - near.min(axis=1) < _GLASS_RANGE * high)
+        if np.count_nonzero(glass) >= _ON_GLASS * max(1, glass.size):
+            pen[around] |= own
+    return pen, red & ~pen
+
+
+def red_ink(rgb: NDArray[np.uint8]) -> Mask:
+    """Mask of pixels with the colour of red ink, (rows, columns).
+
+    *rgb* holds 8-bit levels (count), (rows, columns, 3).
+    """
+    red, green, blue = (optical_density(rgb[..., i]) for i in range(3))
+    least = np.minimum(green, blue)
+    mask: Mask = (least > 0.7) & (red < 0.2 * least) & (blue > 0.75 * green) & (blue < 1.5 * green)
+    return mask
 
 
 def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask:

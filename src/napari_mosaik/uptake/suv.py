@@ -48,7 +48,7 @@ class SuvParams(Params):
         "Body measure that normalises the uptake.",
         label="Normalised by",
         choices={
-            "bsa": "body surface area (Du Bois)",
+            "bsa": "body surface (Du Bois)",
             "bw": "body weight",
             "lbm": "lean body mass",
         },
@@ -56,7 +56,7 @@ class SuvParams(Params):
     lean_formula: LeanFormula = setting(
         "janmahasatian",
         "Formula of the lean body mass; used only for SUV by lean body mass.",
-        label="Lean mass formula",
+        label="Lean mass by",
         advanced=True,
         choices={"janmahasatian": "Janmahasatian 2005", "james": "James 1976"},
     )

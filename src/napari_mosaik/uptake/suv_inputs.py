@@ -58,6 +58,8 @@ _REFUSED_CHANGE = 0.1
 _MAX_RODENT_KG = 2.0
 _BODY_MASS_INDEX = (1.0, 120.0)
 """Plausible body mass index, kg/m², from mice to the heaviest patients."""
+_HUMAN_BODY_MASS_INDEX = (10.0, 70.0)
+_MIN_HUMAN_KG = 1.0
 _SAME_S = 1.0
 _FIRST_YEAR = 1975
 
@@ -470,6 +472,24 @@ def _check_body(record: InjectionRecord, header: PetHeader) -> None:
         )
 
 
+def _doubt_human(record: InjectionRecord, header: PetHeader, warnings: list[str]) -> None:
+    """Warn of a weight and height that no human has, if nothing states an animal."""
+    weight, height = record.weight_kg, record.height_cm
+    species = header.species.strip().lower()
+    animal = header.reader == "inveon" or (species and not re.search(r"homo|human", species))
+    if weight is None or animal:
+        return
+    low, high = _HUMAN_BODY_MASS_INDEX
+    tall = "not stated" if height is None else f"{height:g} cm"
+    if weight < _MIN_HUMAN_KG or (
+        height is not None and not low <= weight / (height / 100) ** 2 <= high
+    ):
+        warnings.append(
+            f"a weight of {weight:g} kg (height {tall}) is not that of a human patient, and no "
+            "species is stated; check weight_kg and height_cm"
+        )
+
+
 def _check_unit(header: PetHeader) -> None:
     if header.unit is None:
         reason = header.unclear.get("unit", f"the PET ({header.reader}) states no unit")
@@ -508,6 +528,7 @@ def merge_injection_and_header(record: InjectionRecord, header: PetHeader) -> Su
     dynamic = _is_dynamic(values, header)
     if not scaled:
         _check_body(merged, header)
+        _doubt_human(merged, header, warnings)
         referred: list[str] = []
         merged, before = _resolve_reference(merged, header, referred)
         dynamic = dynamic or before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, SupportsFloat
 
@@ -19,6 +19,8 @@ __all__ = [
     "heading",
     "number",
     "percent",
+    "scaled",
+    "short_formula",
     "tile_line",
     "title_of",
     "unit_words",
@@ -59,6 +61,29 @@ def number(
     if unit == "°":
         return f"{text}°"
     return text if unit in ("", "1") else f"{text}{_SPACE}{unit_words(unit)}"
+
+
+_SCALES: Final = {
+    "Bq": (("GBq", 1e9), ("MBq", 1e6), ("kBq", 1e3), ("Bq", 1.0)),
+    "MBq": (("GBq", 1e3), ("MBq", 1.0), ("kBq", 1e-3), ("Bq", 1e-6)),
+    "g": (("kg", 1e3), ("g", 1.0), ("mg", 1e-3)),
+    "kg": (("kg", 1.0), ("g", 1e-3), ("mg", 1e-6)),
+    "cm²": (("m²", 1e4), ("cm²", 1.0)),
+}
+
+
+def scaled(value: float, unit: str) -> tuple[float, str]:
+    """A value and its unit with the prefix that suits it: 0.0245 kg is 24.5 g."""
+    scales = _SCALES.get(unit, ((unit, 1.0),))
+    fits = (one for one in scales if abs(float(f"{value / one[1]:.3g}")) >= 1)
+    name, factor = next(fits, scales[-1] if value else (unit, 1.0))
+    return value / factor, name
+
+
+def short_formula(text: str, write: Callable[[float, str], str] = number) -> str:
+    """A formula with three significant digits and a suitable prefix for each of its numbers."""
+    pattern = r"(?<![\w.])(\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: (Bq|g|cm²)(?![\w/]))?"
+    return re.sub(pattern, lambda found: write(*scaled(float(found[1]), found[2] or "")), text)
 
 
 def unit_words(unit: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QDockWidget, QFrame, QMessageBox, QTabWidget, QVBoxLayout, QWidget
 
-from napari_mosaik.core.catalogue import PREDICTION, VESSELS
+from napari_mosaik.core.catalogue import INJECTION, PREDICTION, SUV, VESSELS
 from napari_mosaik.view.formatting import count, duration
 from napari_mosaik.view.presentation import outdated_by
 from napari_mosaik.widgets.annotate.annotate_dock import AnnotateDock
@@ -45,6 +46,8 @@ from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_o
 from napari_mosaik.widgets.pages.preview import LivePreview
 from napari_mosaik.widgets.pages.review import ReportButton, ReviewPanel
 from napari_mosaik.widgets.pages.stain_picker import StainPicker
+from napari_mosaik.workflow.predictors import models_for
+from napari_mosaik.workflow.step import Step
 from napari_mosaik.workflow.steps import STEPS, maker_of
 
 if TYPE_CHECKING:
@@ -152,6 +155,7 @@ class MosaikDock(QWidget):
             page.needs_case.connect(self._give_missing)
             page.preview.connect(self._preview)
             page.confirm_reset = self._confirm_reset
+            page.models = self._models
         self.case_page.measure.connect(self._measure_pixel)
         self.preview.message_changed.connect(self._previewed)
         self.canvas.events.active_tool.connect(self._tool_changed)
@@ -215,7 +219,15 @@ class MosaikDock(QWidget):
 
     def _give_missing(self, keys: set[str]) -> None:
         """Go to the field of what is missing: a file, a pixel size, the record or a predictor."""
-        if not self.case_page.open_missing(keys):
+        if self.case_page.open_missing(keys):
+            return
+        suv = maker_of(SUV)
+        state = self.workspace.states[suv.name]
+        if state.word == "blocked" and INJECTION.name in keys:
+            page = self.pages[suv.page]
+            page.set_open(True)
+            show_field(page.panel.asked_for(state.reason))  # type: ignore[attr-defined]
+        else:
             page = self.pages[maker_of(PREDICTION).page]
             page.set_open(True)
             show_field(page.panel.train)  # type: ignore[attr-defined]
@@ -236,6 +248,11 @@ class MosaikDock(QWidget):
             self.preview.start(step)
         else:
             self.preview.stop()
+
+    def _models(self, step: Step[Any]) -> Mapping[str, str]:
+        """The models of the open case that a step can use, in words."""
+        case = self.workspace.case
+        return {} if case is None else models_for(case, step)
 
     def _confirm_reset(self, step: str) -> bool:
         """Ask before defaults that make other finished steps stale."""

@@ -22,14 +22,14 @@ from napari_mosaik.core.artifact import (
     defined_artifacts,
     defined_sources,
 )
-from napari_mosaik.core.catalogue import INJECTION, PET, SLIDES, STAIN_TITLES, WARNINGS
+from napari_mosaik.core.catalogue import INJECTION, PET, SLIDES, WARNINGS
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MissingPixelSize, MosaikError
 from napari_mosaik.core.manifest import check_files
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import in_words
 from napari_mosaik.workflow.recipe import Recipe, read_recipe
-from napari_mosaik.workflow.relink import lost_files
+from napari_mosaik.workflow.relink import file_title, lost_files
 from napari_mosaik.workflow.step import Step, StepStatus, Word
 from napari_mosaik.workflow.steps import STEPS, maker_of
 
@@ -99,15 +99,27 @@ def cohort_line(root: Path) -> str:
         for step in STEPS
     ]
     given = {_key(source) for source in defined_sources() if case.file.paths(source.key or "pet")}
-    waits = (
-        step.title
-        for step, done in zip(STEPS, stored, strict=True)
-        if not done and given.issuperset(given_sources(step) - {INJECTION.name})
-    )
+    waits: list[str] = []
+    lacking: set[str] = set()
+    for step, done in zip(STEPS, stored, strict=True):
+        if done:
+            continue
+        makers = {maker_of(entry).name for entry in step.reads if isinstance(entry, Artifact)}
+        if (step.needs_model and not _chosen_model(root, step)) or makers & lacking:
+            lacking.add(step.name)
+        elif given.issuperset(given_sources(step) - {INJECTION.name}):
+            waits.append(step.title)
     state = f"{sum(stored)} of {len(STEPS)} steps" if any(stored) else "not run"
-    coming = next(waits, "")
+    coming = next(iter(waits), "")
     name = case.name if case.name == root.name else f"{case.name} ({root.name})"
     return " · ".join([name, case.patient, state, *([f"next: {coming}"] if coming else [])])
+
+
+def _chosen_model(root: Path, step: Step[Any]) -> str:
+    try:
+        return str(getattr(read_recipe(root)[step.name], step.needs_model))
+    except InputError:
+        return ""  # whoever opens the case says why
 
 
 def _key(source: Source) -> str:
@@ -133,6 +145,7 @@ def step_status(case: Case, step: Step[Any], params: Params) -> StepStatus:
 _Cause = Literal[
     "",
     "missing input",
+    "unusable",
     "pixel size",
     "no model",
     "damaged",
@@ -208,9 +221,8 @@ class _Resolution:
     def _lost(self) -> Iterator[str]:
         """What to do about files that are not where they were."""
         for key, path in lost_files(self.case).items():
-            title = "PET" if key == "pet" else f"{STAIN_TITLES[key]} slide"
             yield (
-                f"the {title} is not at {path}; if it was moved: napari-mosaik relink "
+                f"the {file_title(key)} is not at {path}; if it was moved: napari-mosaik relink "
                 f"{self.case.root} {key} PATH"
             )
 
@@ -226,19 +238,23 @@ class _Resolution:
                 doubts[source.key] = f"{source.about}: pixel size unknown"
         record = self.case.file.injection
         empty = record is not None and not record.model_dump(exclude_unset=True, exclude_none=True)
-        if empty and (problem := self._lacking_terms()):
-            doubts[INJECTION.name] = f"the injection record is empty: {problem}"
+        kind = "the injection record is empty" if empty else "the injection record"
+        asked = [self.verdicts[step.name] for step in STEPS if step.check is not None]
+        blocked = any(verdict.word == "blocked" for verdict in asked) and not self._missing(PET)
+        if blocked and (reason := self._pet_problem()):
+            doubts["pet"] = f"{PET.about}: {reason}"
+        elif reasons := [_reason(verdict) for verdict in asked if verdict.cause == "unusable"]:
+            doubts[INJECTION.name] = f"{kind}: {reasons[0]}"
+        if empty and self._missing(PET):
+            doubts[INJECTION.name] = f"{kind}: no PET states the terms of the SUV"
         return doubts
 
-    def _lacking_terms(self) -> str:
-        """What an empty injection record lacks, because the PET file does not state it."""
-        from napari_mosaik.workflow.suv import suv_record_or_problem
-
+    def _pet_problem(self) -> str:
         try:
-            header = self.case.pet().header
-            return str(suv_record_or_problem(header, {}, None).get("problem", ""))
-        except (MosaikError, OSError):
-            return "no PET states the terms of the SUV"
+            self.case.pet()
+        except (MosaikError, OSError) as error:
+            return in_words(error)
+        return ""
 
     def _of_old_versions(self) -> Iterator[str]:
         """A sentence if the records of some results carry no digest."""
@@ -262,12 +278,27 @@ class _Resolution:
         used = [*step.reads, *(entry for entry in step.may_read if entry.name not in missing)]
         inputs = tuple((entry.name, self._digest(entry)) for entry in used)
         origin = Origin(step.name, step.revision, self.recipe[step.name].digest(), inputs)
+        verdict = self._compare(step, origin)
+        if verdict.word != "done" and (problem := self._unusable(step, origin.digest())):
+            return _Verdict("blocked", "unusable", (problem,))
         self.expected[step.name], self.unavailable[step.name] = origin, missing
         # The digest that the results would have, not that of what is stored: this is how the steps
         # that read them turn stale in the same pass.
         for artifact in step.writes:
             self.digests[artifact.name] = origin.digest()
-        return self._compare(step, origin)
+        return verdict
+
+    def _unusable(self, step: Step[Any], content: str) -> str:
+        """Why a run could not use its sources; asked once for each content of them."""
+        settings = self.recipe[step.name]
+        key = f"{self.case.root.absolute()}:{step.name}:{settings.digest()}:{content}"
+        if step.check is not None and key not in _ASKED:
+            _ASKED[key] = ""
+            try:
+                step.check(self.case, settings)
+            except (MosaikError, OSError) as error:
+                _ASKED[key] = in_words(error)
+        return _ASKED.get(key, "")
 
     def _compare(self, step: Step[Any], origin: Origin) -> _Verdict:
         try:
@@ -319,6 +350,9 @@ class _Resolution:
     def _blocked(self, step: Step[Any]) -> _Verdict | None:
         for entry in step.reads:
             if reason := self._missing(entry):
+                if entry is INJECTION and not self._missing(PET):
+                    lacking = self._unusable(step, self._digest(PET))
+                    reason += f": {lacking or 'the PET file states every term; accept them'}"
                 return _Verdict("blocked", "missing input", (reason,))
         for entry in step.may_read:
             # What was given is not silently left out because it cannot be read.
@@ -392,8 +426,11 @@ _FIRST_CHANGES: Final = {
     "not run": "{} is not run",
 }
 """Why the results of an earlier step are not those of before, by cause."""
+_ASKED: Final[dict[str, str]] = {}
+"""What `Step.check` said, by case and origin."""
 _REASONS: Final = {
     "": "",
+    "unusable": "{}",
     "pixel size": "the {} has a pixel size of {} µm; {}",
     "damaged": "{}",
     "no model": "no trained model for {}; train one or choose one",

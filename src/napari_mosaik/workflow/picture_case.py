@@ -46,15 +46,16 @@ _COARSE = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image file, its pixel size (µm) if the file does not state it, and the region of it."""
+    """An image file, its pixel size (µm) if the file does not state it, its region and page."""
 
     path: Path
     spacing_um: float | Sequence[float] | None = None
     region: RegionUm | None = None
+    page: int | None = None
 
     def open(self, frame: str) -> Slide:
         """The file, or the region of it, as a slide."""
-        slide = open_slide(self.path, self.spacing_um, frame=frame)
+        slide = open_slide(self.path, self.spacing_um, frame=frame, page=self.page)
         return slide if self.region is None else CutSlide(slide, self.region)
 
 

@@ -6,7 +6,9 @@ import json
 import shutil
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.atomic import atomic_folder
@@ -16,9 +18,10 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.cohort import SplitKind, train_network
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
+from napari_mosaik.workflow.step import Step
 from napari_mosaik.workflow.steps import maker_of
 
-__all__ = ["Predictor", "choose_predictor", "known_predictors", "train_on_cohort"]
+__all__ = ["Predictor", "choose_predictor", "known_predictors", "models_for", "train_on_cohort"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,12 @@ class Predictor:
     @property
     def title(self) -> str:
         """Training cases, held-out case and the first letters of the hash."""
-        trained = ", ".join(self.cases)
-        return f"trained on {trained}, without {self.test_case} ({self.folder.name[:6]})"
+        return f"{self.name} ({self.folder.name[:8]})"
+
+    @property
+    def name(self) -> str:
+        """Training cases and held-out case."""
+        return f"trained on {', '.join(self.cases)}, without {self.test_case}"
 
     @classmethod
     def read(cls, folder: Path) -> Predictor:
@@ -70,6 +77,22 @@ def known_predictors(case: Case, cohort: Sequence[Path]) -> list[Predictor]:
             if case.name not in predictor.cases:
                 found.setdefault(card.parent.name, predictor)
     return list(found.values())
+
+
+def models_for(case: Case, step: Step[Any]) -> dict[str, str]:
+    """The models of a case that a step can use: name, date and first letters of each hash."""
+    found = {}
+    for card in sorted((case.root / "models").glob("*/card.json")):
+        try:
+            content = json.loads(card.read_text("utf-8"))
+            day = datetime.fromtimestamp(card.stat().st_mtime).date()
+            predicts = content.get("kind") == "mosaik"
+            name = Predictor.read(card.parent).name if predicts else f"{content['model']}"
+        except (InputError, OSError, ValueError, KeyError, AttributeError):
+            continue  # damaged: it is not offered, and the step says so where it is used
+        if predicts == (step is maker_of(PREDICTION)):
+            found[card.parent.name] = f"{name}, {day} ({card.parent.name[:8]})"
+    return found
 
 
 def choose_predictor(case: Case, folder: Path) -> None:

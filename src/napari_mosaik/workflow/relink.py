@@ -1,32 +1,45 @@
-"""Find the slides and the PET of a case again after they were moved."""
+"""Find the slides, the PET and the landmark files of a case again after they were moved."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from napari_mosaik.core.artifact import Source
-from napari_mosaik.core.catalogue import PET, SLIDES
+from napari_mosaik.core.catalogue import LANDMARKS, PET, SLIDES, STAIN_TITLES
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.io.case import Case, stored_path
 
-__all__ = ["lost_files", "relink"]
+__all__ = ["LANDMARKS_OF", "file_title", "lost_files", "relink"]
+
+LANDMARKS_OF: Final = "landmarks-"
+"""What precedes the section in the key of a landmark file: "landmarks-he"."""
+
+
+def file_title(key: str) -> str:
+    """A slide ("he"), the "pet" or a landmark file ("landmarks-he") in words."""
+    stain = key.removeprefix(LANDMARKS_OF)
+    if stain != key:
+        return f"landmark file of {STAIN_TITLES.get(stain, stain)}"
+    return "PET" if key == "pet" else f"{STAIN_TITLES[key]} slide"
 
 
 def lost_files(case: Case) -> dict[str, Path]:
-    """The slides ("he") and the PET ("pet") that are not where ``case.toml`` says."""
+    """The files that are not where ``case.toml`` says: "he", "pet", "landmarks-he"..."""
+    paths = {key: case.file.paths(key) for key in (*case.file.slides, "pet")}
+    paths |= {f"{LANDMARKS_OF}{key}": (path,) for key, path in case.file.landmarks.items()}
     lost = {}
-    for key in (*case.file.slides, "pet"):
-        gone = [path for path in map(case.path, case.file.paths(key)) if not os.path.exists(path)]
+    for key, stored in paths.items():
+        gone = [path for path in map(case.path, stored) if not os.path.exists(path)]
         if gone:
             lost[key] = gone[0]
     return lost
 
 
 def relink(case: Case, key: str, paths: Sequence[Path]) -> list[str]:
-    """Let a slide ("he", "cd34", "caix") or the PET ("pet") of a case be found at another place.
+    """Let a slide ("he"), the PET ("pet") or a landmark file be found at another place.
 
     Parameters
     ----------
@@ -45,11 +58,12 @@ def relink(case: Case, key: str, paths: Sequence[Path]) -> list[str]:
     InputError
         What lies there is another slide or PET; the message says what differs.
     """
+    if key.startswith(LANDMARKS_OF):
+        return _relink_landmarks(case, key.removeprefix(LANDMARKS_OF), paths)
     source = PET if key == "pet" else SLIDES.get(key)
     given = () if source is None else case.file.paths(key)
     if source is None or not given:
-        held = ", ".join([*case.file.slides, *(["pet"] if case.file.pet else [])]) or "nothing"
-        raise InputError(f"case {case.name} has no '{key}' to relink; it has: {held}")
+        raise InputError(f"case {case.name} has no '{key}' to relink; it has: {_held(case)}")
     found = [_chosen(path, given) for path in paths]
     flat = [stored_path(case.root, path) for several in found for path in several]
     trial = Case(case.root)
@@ -66,6 +80,32 @@ def relink(case: Case, key: str, paths: Sequence[Path]) -> list[str]:
     case.update(**changes)
     case.log("relink", source=key, paths=flat)
     return warnings
+
+
+def _held(case: Case) -> str:
+    keys = [*case.file.slides, *(["pet"] if case.file.pet else [])]
+    return ", ".join([*keys, *(f"{LANDMARKS_OF}{key}" for key in case.file.landmarks)]) or "nothing"
+
+
+def _relink_landmarks(case: Case, key: str, paths: Sequence[Path]) -> list[str]:
+    """As `relink`; other landmarks are allowed, and make what was registered by them stale."""
+    from napari_mosaik.register import read_landmarks
+
+    if key not in case.file.landmarks:
+        raise InputError(
+            f"case {case.name} has no '{LANDMARKS_OF}{key}' to relink; it has: {_held(case)}"
+        )
+    if len(paths) != 1:
+        raise InputError(f"give one landmark file, not {len(paths)}")
+    if not paths[0].is_file():
+        raise InputError(f"there is no file at {paths[0]}")
+    read_landmarks(paths[0], (1.0, 1.0))
+    before = set(case.store.inputs(LANDMARKS.name))
+    case.update(landmarks={**case.file.landmarks, key: stored_path(case.root, paths[0])})
+    case.log("relink", source=f"{LANDMARKS_OF}{key}", paths=[case.file.landmarks[key]])
+    if lost_files(case) or not before or case.digest(LANDMARKS) in before:
+        return []
+    return [f"{paths[0]} holds other landmarks than those used before: the registration is stale"]
 
 
 def _chosen(path: Path, given: Sequence[str]) -> list[Path]:

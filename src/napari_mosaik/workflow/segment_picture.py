@@ -79,6 +79,7 @@ def segment_picture(
     weights: Path | None = None,
     region: RegionUm | None = None,
     label_spacing_um: float | None = None,
+    page: int | None = None,
 ) -> Generator[Progress, None, SegmentedPicture]:
     """Segment a picture, a slide or a region of a slide, and write its labels as a TIFF file.
 
@@ -119,7 +120,7 @@ def segment_picture(
     _check(kind, method, weights)
     if label_spacing_um is not None and not 0 < label_spacing_um < np.inf:
         raise InputError(f"the label pixel size must be positive, not {label_spacing_um} µm")
-    picture = Picture(path, spacing_um, region)
+    picture = Picture(path, spacing_um, region, page)
     stain = "cd34" if kind == "vessels" else "he"
     with picture.open(stain) as slide:
         lattice = slide.lattice

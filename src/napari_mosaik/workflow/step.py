@@ -10,6 +10,7 @@ from napari_mosaik.core.artifact import Artifact, Progress, Source
 from napari_mosaik.core.params import Params
 
 if TYPE_CHECKING:
+    from napari_mosaik.io.case import Case
     from napari_mosaik.workflow.step_context import StepContext
 
 __all__ = ["Body", "Step", "StepStatus", "Word"]
@@ -68,6 +69,9 @@ class Step(Generic[P]):
         Optional inputs of which at least one is required.
     coarsest_um
         Coarsest pixel size (µm) of the step's slide that gives a meaningful result; None for any.
+    check
+        Raises `InputError` for sources that a run could not use (a term of the SUV is missing);
+        asked with the case and the settings before the run.
     previews
         Stain of the slide that a preview of the step reads (`preview`); empty without a preview.
     revision
@@ -86,6 +90,7 @@ class Step(Generic[P]):
     needs_model: str = ""
     needs_any: tuple[Artifact[Any], ...] = ()
     coarsest_um: float | None = None
+    check: Callable[[Case, P], object] | None = None
     previews: str = ""
     revision: int = 1
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TERM_ITEMS",
+    "check_terms",
     "field_problem",
     "injection_record",
     "is_pet_file",
@@ -140,6 +141,8 @@ def is_pet_file(path: Path) -> bool:
     from napari_mosaik.io.pet.registry import pet_formats
     from napari_mosaik.io.slide import slide_only_suffixes
 
+    if path.suffix.lower() == ".zip":
+        return True  # no slide is read from an archive
     if path.name.lower().endswith((*slide_only_suffixes(), ".tif", ".tiff", ".zarr")):
         return False
     files = [path] if path.is_file() else [p for p in sorted(path.rglob("*")) if p.is_file()][:1]
@@ -204,6 +207,17 @@ def suv_record_or_problem(
         return suv_record(terms, params.kind, params.lean_formula)
     except InputError as error:
         return {**terms.to_dict(), "problem": titled(str(error))}
+
+
+def check_terms(case: Case, params: SuvParams) -> None:
+    """Raise `InputError` if the SUV of a case cannot be computed, with the place to mend it."""
+    header, record = case.pet().header, case.file.injection or InjectionRecord()
+    try:
+        combine_terms(record, header).factor(params.kind, params.lean_formula)
+    except InputError as error:
+        raise InputError(
+            f"{titled(str(error))} (page Uptake (PET), or [injection] in case.toml)"
+        ) from error
 
 
 def scaled_statistics(pet: PetImage, factor: float) -> dict[str, Any]:

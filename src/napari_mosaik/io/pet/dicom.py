@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
+from napari_mosaik.io.pet.archive import is_zip
 from napari_mosaik.io.pet.registry import PetFormat, files_in
 from napari_mosaik.io.unread import unread_file
 
@@ -138,6 +139,8 @@ def choose_series(files: Sequence[Path], number: int) -> list[Path]:
     InputError
         If there is no such series; all are listed.
     """
+    if archives := [path.name for path in files if is_zip(path)]:
+        raise InputError(f"unpack {archives[0]} and give its folder to choose one of its series")
     inside = [inner for path in files for inner in files_in(path)]
     series: dict[str, list[tuple[Path, Any]]] = {}
     with _reading(Path(files[0])):

@@ -6,7 +6,8 @@ Every module of this folder that defines ``FORMAT`` is a format; nothing else na
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -16,6 +17,7 @@ from typing import Protocol
 from napari_mosaik.core import InputError
 from napari_mosaik.core.pet_records import BASE_UNITS, PetImage, PetUnit
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.io.pet.archive import unpacked
 from napari_mosaik.io.unread import unread_file
 
 __all__ = [
@@ -106,8 +108,8 @@ def open_pet(
     ----------
     paths
         A DICOM file, several of one series, or a folder of them; a NIfTI file (``.nii``,
-        ``.nii.gz``); an Inveon image (``.img`` with its ``.img.hdr``).  A sidecar (``.json``) is
-        found beside a NIfTI file by its name, or can be given here.
+        ``.nii.gz``); an Inveon image (``.img`` with its ``.img.hdr``); a ZIP archive of such files.
+        A sidecar (``.json``) is found beside a NIfTI file by its name, or can be given here.
     slice_index
         Which slice, counted from 0 along the slice normal; needed where there are several.
     frame_index
@@ -134,22 +136,22 @@ def open_pet(
     DICOM PS3.3, sections C.8.9 and C.8.22; QIBA vendor-neutral pseudo-code for SUV; NIfTI-1;
     PET-BIDS.
     """
-    series, name = _series(paths)
-    place = _asked("slice", slice_index, series.n_slices, name)
-    number = _asked("frame", frame_index, series.n_frames(place), name)
-    return _in_unit(series.image(place, number), unit, name)
+    with _series(paths) as (series, name):
+        place = _asked("slice", slice_index, series.n_slices, name)
+        number = _asked("frame", frame_index, series.n_frames(place), name)
+        return _in_unit(series.image(place, number), unit, name)
 
 
 def open_pet_slices(
     paths: PetPaths, *, frame_index: int | None = None, unit: PetUnit | None = None
 ) -> list[PetImage]:
     """All slices of a PET scan in one time frame, in order; see `open_pet`."""
-    series, name = _series(paths)
-    images = []
-    for place in range(series.n_slices):
-        number = _asked("frame", frame_index, series.n_frames(place), name)
-        images.append(_in_unit(series.image(place, number), unit, name))
-    return images
+    with _series(paths) as (series, name):
+        images = []
+        for place in range(series.n_slices):
+            number = _asked("frame", frame_index, series.n_frames(place), name)
+            images.append(_in_unit(series.image(place, number), unit, name))
+        return images
 
 
 def companions(paths: Sequence[Path]) -> list[Path]:
@@ -188,11 +190,18 @@ def _is_sidecar(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
 
-def _series(paths: PetPaths) -> tuple[PetSeries, str]:
+@contextmanager
+def _series(paths: PetPaths) -> Iterator[tuple[PetSeries, str]]:
+    """The scan in the given files, and its name; ZIP archives are unpacked meanwhile."""
     given = [Path(paths)] if isinstance(paths, Path | str) else [Path(path) for path in paths]
     for path in given:
         if not path.exists():
             raise InputError(f"there is no PET file {path}")
+    with unpacked(given) as files:
+        yield _series_in(files)
+
+
+def _series_in(given: list[Path]) -> tuple[PetSeries, str]:
     sidecars = [path for path in given if _is_sidecar(path)]
     files = [file for path in given if path not in sidecars for file in files_in(path)]
     titles = [one.title for one in pet_formats()]

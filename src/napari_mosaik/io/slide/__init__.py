@@ -1,7 +1,7 @@
 """Whole-slide images and pictures of sections, read in µm through one interface."""
 
 from napari_mosaik.io.slide.formats.registry import dialog_filter, slide_only_suffixes
-from napari_mosaik.io.slide.open import open_slide
+from napari_mosaik.io.slide.open import open_slide, page_count
 from napari_mosaik.io.slide.pyramid.build import complete_pyramid, has_missing_levels
 from napari_mosaik.io.slide.read.stream import SlideBlocks
 from napari_mosaik.io.slide.types.slide import Slide
@@ -15,5 +15,6 @@ __all__ = [
     "dialog_filter",
     "has_missing_levels",
     "open_slide",
+    "page_count",
     "slide_only_suffixes",
 ]

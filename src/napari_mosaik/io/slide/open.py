@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from napari_mosaik.core import InputError
+from napari_mosaik.core.errors import SeveralPages
 from napari_mosaik.core.spacing import SpacingSource
 from napari_mosaik.io.slide.formats.registry import open_source
 from napari_mosaik.io.slide.pyramid.virtual import VirtualPyramidSource, with_virtual_levels
@@ -20,7 +21,7 @@ from napari_mosaik.io.slide.types.pixel_size import (
 from napari_mosaik.io.slide.types.slide import Slide
 from napari_mosaik.io.slide.types.tiles import TileSource
 
-__all__ = ["open_slide"]
+__all__ = ["open_slide", "page_count"]
 
 
 def open_slide(
@@ -32,6 +33,7 @@ def open_slide(
     spacing_source: SpacingSource = "user",
     icc: bool = False,
     pyramids: Path | str | None = None,
+    page: int | None = None,
 ) -> Slide:
     """Open a whole-slide image or an image of a section.
 
@@ -54,6 +56,8 @@ def open_slide(
     pyramids
         Folder of stored missing levels, see `complete_pyramid`; without it, and where they are not
         stored, they are computed on the fly with the same pixels.
+    page
+        Which page of a TIFF file that holds several pictures, counted from 1.
 
     Returns
     -------
@@ -62,6 +66,8 @@ def open_slide(
 
     Raises
     ------
+    SeveralPages
+        If the file holds a stack or a document, and no *page* is given.
     MissingPixelSize
         If neither the header nor the caller gives a pixel size from 0.05 to 20 µm.  A size is
         never derived from the magnification.
@@ -71,7 +77,7 @@ def open_slide(
     path = Path(path)
     policy_named(damaged)
     given = check_user_spacing(path, spacing_um)
-    source = open_source(path, whole=damaged == "stop")
+    source = open_source(path, whole=damaged == "stop", page=page)
     try:
         header = source.header_spacing_um
         if given is None:
@@ -95,8 +101,20 @@ def open_slide(
         spacing_source=spacing_source,
         icc=icc,
         pyramids=None if pyramids is None else str(Path(pyramids).resolve()),
+        page=page,
     )
     return slide
+
+
+def page_count(path: Path | str) -> int:
+    """Number of pages of a file of which one must be chosen; 0 where there is nothing to choose."""
+    try:
+        open_source(Path(path)).close()
+    except SeveralPages as error:
+        return error.pages
+    except InputError:
+        return 0  # whoever opens it says why
+    return 0
 
 
 def _prepared(source: TileSource, icc: bool, pyramids: Path | str | None) -> TileSource:

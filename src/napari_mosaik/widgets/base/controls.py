@@ -106,10 +106,12 @@ class JobBar(QWidget):
         self.text.setText("Cancelling…")
 
 
-def table_of(titles: tuple[str, ...], tips: tuple[str, ...], wide: int = -1) -> QTableWidget:
+def table_of(
+    titles: tuple[str, ...], tips: tuple[str, ...], wide: int = -1, fixed_px: int = 0
+) -> QTableWidget:
     """An empty table with column titles and their tooltips; whole rows are selected.
 
-    The column *wide* takes the width that is left.
+    The column *wide* takes the width that is left; *fixed_px* is the width of the first one.
     """
     table = QTableWidget(0, len(titles))
     for place, (title, tip) in enumerate(zip(titles, tips, strict=True)):
@@ -126,6 +128,9 @@ def table_of(titles: tuple[str, ...], tips: tuple[str, ...], wide: int = -1) -> 
     across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
     if wide >= 0:
         across.setSectionResizeMode(wide, QHeaderView.ResizeMode.Stretch)
+    if fixed_px:
+        across.setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
+        across.resizeSection(0, fixed_px)
     return table
 
 
@@ -135,6 +140,7 @@ def fill_table(table: QTableWidget, rows: Sequence[tuple[str, ...]], grey: int =
     for i, texts in enumerate(rows):
         for j, text in enumerate(texts):
             item = QTableWidgetItem(text)
+            item.setToolTip(text)
             if j == grey:
                 item.setForeground(QColor(palette.MISSING_TEXT))
             table.setItem(i, j, item)

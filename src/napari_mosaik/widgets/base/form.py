@@ -14,11 +14,13 @@ from qtpy.QtWidgets import QAbstractSpinBox, QLabel, QPushButton, QVBoxLayout, Q
 
 from napari_mosaik.core import InputError, Params
 from napari_mosaik.view.formatting import title_of
-from napari_mosaik.widgets.base.controls import calm_wheel
+from napari_mosaik.widgets.base.controls import calm_wheel, shrinkable
 
 __all__ = ["ParamsForm", "field_widget"]
 
 _MAX_DECIMALS = 9
+_SHORT = 8
+"""Letters of the hash of a model that are shown."""
 _VECTOR_DECIMALS = 3
 """The same for all components of a vector."""
 _NARROW = "QAbstractSpinBox { min-width: 36px; padding: 1px 4px; }"
@@ -115,6 +117,17 @@ class ParamsForm(QWidget):
         self._quiet = False
         self._mark(params)
 
+    def offer(self, name: str, choices: Mapping[str, str]) -> None:
+        """Offer values of a setting that names a model, each with its words."""
+        widget = cast("Any", self._widgets[name])
+        used = widget.value
+        known = {"": "none", **({used: used[:_SHORT]} if used else {}), **choices}
+        if {value: text for text, value in _listed(widget)} != known:
+            self._quiet = True
+            widget.choices = [(text, value) for value, text in known.items()]
+            widget.value = used
+            self._quiet = False
+
     def widget(self, name: str) -> ValueWidget[Any]:
         """The magicgui widget of one field."""
         return self._widgets[name]
@@ -155,12 +168,17 @@ def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:
         annotation = None
     label = extra.get("label") or title_of(name)
     label = label[:1].upper() + label[1:]
+    if extra.get("model"):
+        options["choices"] = [("none", ""), *([(value[:_SHORT], value)] if value else [])]
+        annotation = None
     if optional:
         annotation, value = str, "" if value is None else str(value)
         options = {"tooltip": f"{options['tooltip']} Leave empty if unknown."}
     widget = create_widget(
         value=value, annotation=annotation, name=name, label=label, options=options
     )
+    if extra.get("model"):
+        shrinkable(widget.native)
     if isinstance(value, tuple):  # a vector: one spin box for each component
         for child, part in zip(cast("Iterable[Widget]", widget), value, strict=True):
             _set_unit_and_decimals(child, "", part, _VECTOR_DECIMALS)
@@ -171,8 +189,17 @@ def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:
     return cast("ValueWidget[Any]", widget)
 
 
+def _listed(box: Any) -> list[tuple[str, Any]]:
+    """Words and value of each entry of a combo box."""
+    native = box.native
+    return [(native.itemText(row), native.itemData(row)) for row in range(native.count())]
+
+
 def _shown(value: Any, widget: ValueWidget[Any]) -> Any:
-    """The value as its widget expects it: optional ones are edited as text."""
+    """The value as its widget expects it: optional ones are edited as text, a model is listed."""
+    choices = getattr(widget, "choices", None)
+    if choices is not None and value not in choices:
+        cast("Any", widget).choices = [*_listed(widget), (str(value)[:_SHORT], value)]
     if isinstance(widget.value, str) and not isinstance(value, str):
         return "" if value is None else str(value)
     return value

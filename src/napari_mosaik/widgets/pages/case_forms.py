@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QFrame,
+    QInputDialog,
     QLineEdit,
     QPushButton,
     QStyle,
@@ -231,8 +232,18 @@ def existing(path: str, what: str) -> str:
 
 
 def slide_entry(path: str, size: PixelSizeField) -> SlideEntry:
-    """A slide, with its pixel size if one was entered."""
+    """A slide, with its pixel size if one was entered; the page of a stack is asked for."""
+    from napari_mosaik.io.slide import page_count
+
     entry, entered = SlideEntry(path=existing(path, "slide")), size.value()
+    if n := page_count(entry.path):
+        name = Path(path).name
+        page, chosen = QInputDialog.getInt(
+            size, "Page", f"{name} holds {n} pages. Which one is the slide?", 1, 1, n
+        )
+        if not chosen:
+            raise InputError(f"{name} holds {n} pages; choose the one that is the slide")
+        entry = entry.model_copy(update={"page": page})
     return entry if entered is None else entry.spaced(*entered)
 
 

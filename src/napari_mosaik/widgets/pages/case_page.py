@@ -41,7 +41,7 @@ from napari_mosaik.widgets.pages.case_forms import (
 )
 from napari_mosaik.widgets.pages.pages import Page
 from napari_mosaik.workflow.case_status import cohort_line
-from napari_mosaik.workflow.relink import lost_files
+from napari_mosaik.workflow.relink import file_title, lost_files
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
@@ -249,7 +249,7 @@ class LostFiles(QWidget):
                 widget.deleteLater()
         self.buttons.clear()
         for key, path in ({} if case is None else lost_files(case)).items():
-            title = STAIN_TITLES.get(key, "PET")
+            title = file_title(key)
             find = button("Find it…", partial(self._find, key), "Choose the file where it is now")
             line = QWidget()
             line.setLayout(row(wrapped_label(f"⊘ {title} is not at {path}"), find))
@@ -258,7 +258,7 @@ class LostFiles(QWidget):
         self.setVisible(bool(self.buttons))
 
     def _find(self, key: str) -> None:
-        title = STAIN_TITLES.get(key, "PET")
+        title = file_title(key)
         path = QFileDialog.getOpenFileName(self, f"Where is the {title} now?")[0]
         if path:
             self._controller.relink(key, Path(path))

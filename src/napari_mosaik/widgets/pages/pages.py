@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -199,6 +199,7 @@ class StepPage(Page):
         self._running = ""
         self._busy = False
         self.confirm_reset: Callable[[str], bool] = lambda _: True
+        self.models: Callable[[Step[Any]], Mapping[str, str]] = lambda _: {}
 
     def add_tools(self, tools: QWidget) -> None:
         """Add further controls below the preview, before the page is first opened."""
@@ -327,6 +328,8 @@ class StepPage(Page):
         for name, section in self.sections.items():
             if name in self._recipe:
                 section.form.show_value(self._recipe[name])
+            if section.step.needs_model:
+                section.form.offer(section.step.needs_model, self.models(section.step))
             state = self._states.get(name, StepStatus("missing"))
             section.show_state(state, self._results.get(name, ""), name == self._running)
         states = self._known()

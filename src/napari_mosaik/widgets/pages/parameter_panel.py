@@ -42,17 +42,19 @@ _KINDS = (
     "Mean Pearson and Spearman",
     "One parameter against uptake",
 )
-_COLUMNS = ("Parameter", "r", "ρ", "ESS", "p (Dutilleul)", "p (MSR)", "p naive")
+_COLUMNS = ("Parameter", "r", "ESS", "p (Dutilleul)", "ρ", "p (MSR)", "p naive")
 _TIPS = (
     "",
     "Pearson correlation with the measured uptake",
-    "Spearman correlation with the measured uptake",
     "Effective sample size: number of independent tiles with the same information",
     "Two-sided p-value of Dutilleul's modified t-test",
+    "Spearman correlation with the measured uptake",
     "Two-sided p-value by Moran spectral randomisation",
     "Assumes independent tiles: too small for autocorrelated maps; do not use",
 )
 _PLOT_PX = 300
+_NAME_PX = 120
+"""Width of the names, which leaves room for r and its p-value in the dock."""
 
 
 class ParameterPanel(QWidget):
@@ -76,7 +78,7 @@ class ParameterPanel(QWidget):
             "Open in window…", self._open_window, "Show this figure in its own window"
         )
         self.open.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        self.table = table_of(_COLUMNS, _TIPS)
+        self.table = table_of(_COLUMNS, _TIPS, fixed_px=_NAME_PX)
         self.table.itemClicked.connect(lambda item: self._choose(item.row()))
         self.message = wrapped_label(small=True)
         self.parameter_descriptions = table_of(("Parameter", "Unit"), ("", ""))
@@ -170,7 +172,7 @@ class ParameterPanel(QWidget):
         if table is None:
             return
         keys = (
-            "pearson", "spearman", "ess_pearson", "p_dutilleul_pearson", "p_msr_pearson",
+            "pearson", "ess_pearson", "p_dutilleul_pearson", "spearman", "p_msr_pearson",
             "p_naive_pearson",
         )  # fmt: skip
         rows = [

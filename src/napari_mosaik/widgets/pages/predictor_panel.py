@@ -78,7 +78,7 @@ class PredictorPanel(QWidget):
         if current is not None:
             self.line.setText(f"Predictor {current.title}")
         elif used:
-            self.line.setText(f"Predictor {used[:6]}")
+            self.line.setText(f"Predictor {used[:8]}")
         else:
             self.line.setText("No trained predictor: train one on the cohort, or choose one")
         others = len(space.cohort) - 1

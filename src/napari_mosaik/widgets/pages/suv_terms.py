@@ -12,7 +12,7 @@ from napari_mosaik.core import InjectionRecord, InputError
 from napari_mosaik.core.catalogue import PET
 from napari_mosaik.core.pet_records import PetImage, record_unit
 from napari_mosaik.core.text import typed_number
-from napari_mosaik.view.formatting import number
+from napari_mosaik.view.formatting import number, short_formula
 from napari_mosaik.widgets.base.controls import button, column, row, shrinkable, wrapped_label
 from napari_mosaik.workflow.suv import (
     TERM_ITEMS,
@@ -219,13 +219,13 @@ class SuvTermsPanel(QWidget):
         problem = document.get("problem", "")
         self.problem.setText(f"⚠ {problem}" if problem else "")
         self.problem.setVisible(bool(problem))
-        self.formula.setText(document.get("formula", ""))
+        self.formula.setText(short_formula(document.get("formula", "")))
         self.figures.setText("")
         if "factor" in document and self._pet is not None:
             suv = scaled_statistics(self._pet, document["factor"])
             unit = document["unit"]
             self.figures.setText(
-                f"factor {document['factor']:.6g} · maximum {number(suv['maximum'], unit)} · "
+                f"factor {number(document['factor'])} · maximum {number(suv['maximum'], unit)} · "
                 f"mean {number(suv['mean'], unit)} of {suv['n_voxels']} voxels"
             )
         lines = [f"• {text}" for text in document["assumptions"]]
@@ -245,6 +245,12 @@ class SuvTermsPanel(QWidget):
             title = {code: text for text, code in _CHOICES[name]}.get(str(term["value"]), "")
             from_file = title and source != "user"
             field.setItemText(0, f"{title} (file)" if from_file else "not specified")
+
+    def asked_for(self, reason: str) -> QWidget:
+        """The field that the reason of a blocked step names; that of the slice if none of them."""
+        titles = {name: f"give '{item_title(name)}'" for name in self.fields}
+        asked = (self.fields[name] for name, title in titles.items() if title in reason)
+        return next(asked, self.choice.slice_index)
 
     # --- saving ---------------------------------------------------------------------------------
     def _save(self) -> None:

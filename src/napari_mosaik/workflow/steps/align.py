@@ -207,6 +207,7 @@ ALIGN = (
         may_read=(LANDMARKS, GIVEN_ALIGNMENT["pet"], SLIDES[REFERENCE]),
         writes=(ALIGNMENT["pet"],),
         body=_pet_body,
+        check=lambda case, _: case.pet(),
         revision=2,
     ),
 )

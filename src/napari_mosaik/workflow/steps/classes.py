@@ -44,7 +44,9 @@ SPACING_TOLERANCE = 0.02
 class ClassParams(Params):
     """Settings of the tissue classes."""
 
-    model: str = setting("", "Hash of the trained classifier in the models folder of the case.")
+    model: str = setting(
+        "", "Hash of the trained classifier in the models folder of the case.", model=True
+    )
 
 
 @dataclass(frozen=True, slots=True)

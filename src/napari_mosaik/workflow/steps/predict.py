@@ -65,7 +65,7 @@ PREDICTOR_READS = (
 class PredictParams(Params):
     """Settings of the prediction."""
 
-    model: str = setting("", "Hash of the trained network in the case's models folder.")
+    model: str = setting("", "Hash of the trained network in the case's models folder.", model=True)
 
 
 def tile_inputs(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
     ARTEFACT_AREAS,
@@ -31,7 +33,12 @@ from napari_mosaik.tissue.artefacts import (
     blurred_cells,
     sharpness_sums,
 )
-from napari_mosaik.tissue.mask import apply_mask_corrections, exclude_artefacts, find_artefacts
+from napari_mosaik.tissue.mask import (
+    apply_mask_corrections,
+    exclude_artefacts,
+    find_artefacts,
+    red_marks,
+)
 from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
@@ -40,6 +47,8 @@ if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
 
 __all__ = ["FIND_TISSUE"]
+
+_MIN_RED_MM2 = 0.02
 
 
 def _blurred(
@@ -64,6 +73,18 @@ def _blurred(
     )
     cells = blurred_cells(parts, stream.lattices[0], params)
     return resample_mask(tissue.lattice, cells)
+
+
+def _red_doubt(overview: Raster, tissue: Mask) -> str:
+    """A sentence about red that counts as tissue, on the mask (rows, columns), but may be pen."""
+    red = red_marks(overview.values, overview.lattice.spacing_um)[1] & tissue
+    area_mm2 = np.count_nonzero(red) * overview.lattice.sample_area_um2 / 1e6
+    if area_mm2 < _MIN_RED_MM2:
+        return ""
+    return (
+        f"{area_mm2:.3g} mm² of the tissue have the red of blood or of a pen and count as tissue; "
+        "if it is a pen, mark it as an artefact"
+    )
 
 
 def _step(stain: str) -> Step[TissueParams]:
@@ -95,8 +116,11 @@ def _step(stain: str) -> Step[TissueParams]:
         edited = inputs.corrections(f"tissue_{stain}")
         inputs.note(CORRECTED, {"made": len(edited), "lost": []})
         allowed = ~manual.flagged if valid is None else valid & ~manual.flagged
+        mask = apply_mask_corrections(clean, edited, allowed)
+        if text := _red_doubt(overview, np.asarray(mask.values)):
+            inputs.warn(text)
         return {
-            TISSUE[stain]: apply_mask_corrections(clean, edited, allowed),
+            TISSUE[stain]: mask,
             ARTEFACT_MASK[stain]: artefacts,
             CORRECTED_ARTEFACT_MASK[stain]: manual.mask,
         }
@@ -112,7 +136,7 @@ def _step(stain: str) -> Step[TissueParams]:
         may_read=(edits, marks),
         writes=(TISSUE[stain], ARTEFACT_MASK[stain], CORRECTED_ARTEFACT_MASK[stain]),
         body=body,
-        revision=5,
+        revision=6,
     )
 
 

@@ -22,7 +22,7 @@ from napari_mosaik.uptake import SuvParams, combine_terms, tile_uptake, to_suv
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.suv import suv_record, voxel_statistics
+from napari_mosaik.workflow.suv import check_terms, suv_record, voxel_statistics
 
 __all__ = ["CALCULATE_SUV", "MEASURE_UPTAKE", "OUTSIDE_PET", "UptakeParams"]
 
@@ -72,6 +72,7 @@ CALCULATE_SUV = Step(
     reads=(PET, INJECTION),
     writes=(SUV, SUV_RECORD),
     body=_suv,
+    check=check_terms,
 )
 
 MEASURE_UPTAKE = Step(

@@ -44,10 +44,12 @@ class SlideCandidate:
         The file or folder.
     whole
         Refuse a file that is cut off; else its lost tiles fail one by one.
+    page
+        Which page of a TIFF file is the slide, counted from 1; None for its only picture.
     """
 
-    def __init__(self, path: Path, *, whole: bool = True) -> None:
-        self.path, self.whole = path, whole
+    def __init__(self, path: Path, *, whole: bool = True, page: int | None = None) -> None:
+        self.path, self.whole, self.page = path, whole, page
         self.is_folder = path.is_dir()
 
     @cached_property
@@ -130,14 +132,17 @@ def dialog_filter() -> str:
     return f"Slides ({' '.join(names)});;All files (*)"
 
 
-def open_source(path: Path, *, whole: bool = True) -> TileSource:
+def open_source(path: Path, *, whole: bool = True, page: int | None = None) -> TileSource:
     """Open a slide by the format that its content has; ``properties["why"]`` says why that one.
 
     Raises `InputError` that says what the file is where it is no slide.
     """
     if path.is_file() and any(path.name in one.inner_files for one in slide_formats()):
         path = path.parent  # a file dialog offers files, so one of the folder stands for it
-    source, why = _opened(SlideCandidate(path, whole=whole))
+    source, why = _opened(SlideCandidate(path, whole=whole, page=page))
+    if page is not None and source.reader != "tiff":
+        source.close()
+        raise InputError(f"{path.name} has no pages: only a TIFF file has; omit the page")
     _check_levels(source)
     source.properties["why"] = why
     source.properties.setdefault("padding", "black and empty tiles are read as white")

@@ -18,6 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError
+from napari_mosaik.core.errors import SeveralPages
 from napari_mosaik.io.slide.formats.registry import OpenedFormat, SlideCandidate, SlideFormat
 from napari_mosaik.io.slide.formats.tiff_checks import check_directories, is_tiff, quiet_tifffile
 from napari_mosaik.io.slide.read.colours import colour_of
@@ -64,20 +65,21 @@ class TiffSource:
         The file.
     whole
         Refuse a truncated file; otherwise its missing tiles fail one by one.
+    page
+        Which page is the slide, counted from 1, where the file holds a stack or a document.
     """
 
     reader = "tiff"
 
-    def __init__(self, path: Path, *, whole: bool = True) -> None:
+    def __init__(self, path: Path, *, whole: bool = True, page: int | None = None) -> None:
         self.path = path
         check_directories(path, whole=whole)
         with quiet_tifffile(), _opened(path) as tiff:
-            series = _main_series(path, tiff)
             size = path.stat().st_size
-            self._levels = tuple(
-                _level(path, part, size, whole=whole) for part in _pyramid(tiff, series)
-            )
-            self.header_spacing_um, self.properties = _facts(path, tiff, series)
+            series = _main_series(path, tiff) if page is None else None
+            levels = _pyramid(tiff, series) if series else [_chosen_page(path, tiff, page or 1)]
+            self._levels = tuple(_level(path, part, size, whole=whole) for part in levels)
+            self.header_spacing_um, self.properties = _facts(path, tiff, levels[0])
         self.levels = tuple(level.stored for level in self._levels)
         self._size = size
         self._file = _SharedFile(path)
@@ -143,6 +145,20 @@ def _main_series(path: Path, tiff: tifffile.TiffFile) -> Any:
     return max(found, key=lambda item: item[:2])[2]
 
 
+@dataclass(frozen=True, slots=True)
+class _OnePage:
+    """One page of a file, in the form of the levels of tifffile."""
+
+    pages: tuple[Any]
+    axes: str = ""
+
+
+def _chosen_page(path: Path, tiff: tifffile.TiffFile, page: int) -> _OnePage:
+    if not 1 <= page <= len(tiff.pages):
+        raise InputError(f"{path.name} has no page {page}; it has {len(tiff.pages)}, from 1")
+    return _OnePage((tiff.pages[page - 1],))
+
+
 def _pyramid(tiff: tifffile.TiffFile, main: Any) -> list[Any]:
     """The main image and all its coarser copies, whatever the factors between them."""
     levels = list(main.levels)
@@ -168,10 +184,11 @@ def _level(path: Path, series: Any, size: int, *, whole: bool) -> _TiffLevel:
     page = pages[0]
     shape = (int(page.imagelength), int(page.imagewidth))
     if len(pages) > 1 and (int(page.samplesperpixel) > 1 or set(series.axes) & set("ZT")):
-        raise InputError(
+        raise SeveralPages(
             f"{path.name} holds {len(pages)} pages of {shape[0]} x {shape[1]} pixels (a stack, a "
-            "series or a document); a slide is one picture: save the page that you want as a file "
-            "of its own"
+            f"series or a document); a slide is one picture: give page (1 to {len(pages)}), or "
+            "save that page as a file of its own",
+            len(pages),
         )
     if page.dtype != np.uint8 or page.imagedepth != 1 or page.tiledepth > 1:
         raise InputError(
@@ -194,10 +211,10 @@ def _level(path: Path, series: Any, size: int, *, whole: bool) -> _TiffLevel:
 
 
 def _facts(
-    path: Path, tiff: tifffile.TiffFile, series: Any
+    path: Path, tiff: tifffile.TiffFile, level: Any
 ) -> tuple[tuple[float, float] | None, dict[str, str]]:
     """Pixel size and non-identifying properties; names, dates and paths are not kept."""
-    page = series.levels[0].pages[0].aspage()
+    page = level.pages[0].aspage()
     facts = {"compression": str(getattr(page.compression, "name", page.compression))}
     spacing: tuple[float, float] | None = None
     if tiff.is_svs:
@@ -208,7 +225,7 @@ def _facts(
         facts["vendor"] = "OME-TIFF"
     else:
         facts["vendor"] = "TIFF"
-    if int(page.photometric) == 1 and len(series.levels[0].pages) * int(page.samplesperpixel) == 3:
+    if int(page.photometric) == 1 and len(level.pages) * int(page.samplesperpixel) == 3:
         facts["warning"] = (
             "its three grey channels are taken as red, green and blue; a fluorescence image is no "
             "slide"
@@ -432,7 +449,7 @@ def _webp(data: bytes) -> _Size:
 def _open(candidate: SlideCandidate) -> OpenedFormat | None:
     if not is_tiff(candidate.start):
         return None
-    source = TiffSource(candidate.path, whole=candidate.whole)
+    source = TiffSource(candidate.path, whole=candidate.whole, page=candidate.page)
     known = source.properties["vendor"]
     kind = "a generic TIFF" if known == "TIFF" else f"an {known} file"
     return source, f"it is {kind}; its tiles are decoded directly"
