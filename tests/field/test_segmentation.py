@@ -1,6 +1,7 @@
 """Glass, dust, dark spots, wrong pixel sizes: what is no tissue has no nuclei and no vessels."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from napari_mosaik.segment.plausible import (
 )
 from napari_mosaik.tissue import tissue_mask
 from napari_mosaik.tissue.empty import empty_reason
+from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.preview import preview
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run, run_until
@@ -346,6 +348,38 @@ def test_a_single_he_slide_goes_as_far_as_it_can(he_only, capsys):
     assert "train one" in blocked["classes"]
     assert done | set(blocked) == set(steps)
     assert run_command(["report", str(he_only)]) == 0
+
+
+def test_a_retrained_class_without_area_says_so(he_only, tmp_path, capsys):
+    """A class that was drawn on glass is trained, gets no tissue, and its step is no plain ✓."""
+    root = shutil.copytree(he_only, tmp_path / "H1")
+
+    def box(key, label, left, top, size):
+        right, bottom = left + size, top + size
+        ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+        geometry = {"type": "Polygon", "coordinates": [ring]}
+        properties = {"objectType": "annotation", "classification": {"name": label}}
+        return {"type": "Feature", "id": key, "geometry": geometry, "properties": properties}
+
+    shapes = [
+        box("a", "neoplastic", 300, 500, 250),
+        box("b", "non-neoplastic", 650, 700, 250),
+        box("c", "mucus", 5, 5, 90),
+    ]
+    path = tmp_path / "drawn.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": shapes}))
+    command = ["annotate", "import", str(root), str(path), "--reader", "anna"]
+    assert run_command([*command, "--own-class", "mucus"]) == 0
+    assert run_command(["run", str(root), "--until", "stain"]) == 0
+    assert run_command(["retrain", str(root)]) == 0
+    capsys.readouterr()
+    assert run_command(["run", str(root), "--until", "classes", "--json"]) == 0
+    out, error = capsys.readouterr()
+    state = json.loads(out)["H1"]["steps"]["classes"]
+    assert state["state"] == "done"
+    assert any("no tissue was classified as mucus" in text for text in state["warnings"])
+    assert "warning: H1, Tissue classes: no tissue was classified as mucus" in error
+    assert case_status(Case(root)).states["classes"].mark == "doubtful"
 
 
 @pytest.mark.parametrize("method", ["stardist", "classical"])

@@ -189,17 +189,7 @@ class ObjectEditor:
         if not area.is_valid:
             raise InputError("the outline crosses itself; draw it again")
         self._check_size(float(area.area))
-        (top, left), (height, width) = self.lattice.origin_um, self.lattice.extent_um
-        inside = shapely.box(left, top, left + width, top + height).intersection(area)
-        if inside.area < area.area / 2:
-            raise InputError("the outline lies outside the slide; draw it on the slide")
-        left, top, right, bottom = inside.bounds
-        low, high = self.lattice.to_index([(top, left), (bottom, right)]) + 0.5
-        first = np.maximum(np.floor(low), 0).astype(int)
-        last = np.minimum(np.ceil(high), self.shape).astype(int)
-        window = slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
-        shape = AnnotatedShape("", "add", area)
-        drawn = rasterise([shape], self.lattice.crop(*window), {"add": 1}) > 0
+        window, drawn = self.drawn(area)
         mask = drawn & (self[window] == 0)
         if mask.sum() < drawn.sum() / 2:
             raise InputError(
@@ -213,6 +203,28 @@ class ObjectEditor:
         label = self._take("added", tight, "")
         self._paint(tight, mask, label)
         return label
+
+    def drawn(
+        self, area: shapely.Polygon | shapely.MultiPolygon
+    ) -> tuple[tuple[slice, slice], Mask]:
+        """The pixels of an outline (x = column, y = row in µm): their window, and a mask there.
+
+        Raises
+        ------
+        InputError
+            Half of it or more lies outside the slide.
+        """
+        (top, left), (height, width) = self.lattice.origin_um, self.lattice.extent_um
+        inside = shapely.box(left, top, left + width, top + height).intersection(area)
+        if inside.area < area.area / 2:
+            raise InputError("the outline lies outside the slide; draw it on the slide")
+        left, top, right, bottom = inside.bounds
+        low, high = self.lattice.to_index([(top, left), (bottom, right)]) + 0.5
+        first = np.maximum(np.floor(low), 0).astype(int)
+        last = np.minimum(np.ceil(high), self.shape).astype(int)
+        window = slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
+        shape = AnnotatedShape("", "add", area)
+        return window, rasterise([shape], self.lattice.crop(*window), {"add": 1}) > 0
 
     def _check_size(self, area_um2: float) -> None:
         smallest, largest = OBJECT_SIZES_UM2.get(self.what, (self.lattice.sample_area_um2, np.inf))

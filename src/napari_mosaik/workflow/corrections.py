@@ -10,6 +10,7 @@ will store.  Only the surroundings of corrected objects are read.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -169,7 +170,8 @@ class CorrectionSession:
             raise InputError(
                 f"case {case.name} has no {what} yet; run: napari-mosaik run {case.root}"
             )
-        self.what = what
+        self.case, self.what = case, what
+        self.found: list[Correction] = []
         self._labels, self._table = case.store.read(labels), case.store.read(table)
         self._method = _method(case, what, self._table)
         self.log = CorrectionLog(case, what, reader)
@@ -241,6 +243,24 @@ class CorrectionSession:
     def add(self, correction: Correction) -> None:
         """Add the object that a correction outlines; see `ObjectEditor.add`."""
         self._do(correction, lambda: self._editor.add(correction))
+
+    def find(self, area: Any, stop: Callable[[], bool] = lambda: False) -> None:
+        """Look for missed objects in an area with a lower threshold; ``found`` offers them.
+
+        See `find_missed`.
+        """
+        from napari_mosaik.workflow.find_here import find_missed
+
+        self.found = []
+        segmented = OBJECTS[self.what][0][0]
+        self.found = find_missed(self.case, segmented, self._editor, area, stop)
+
+    def take_found(self, wanted: bool = True) -> None:
+        """Add what was found, or forget it if it is not *wanted*."""
+        found, self.found = self.found, []
+        for one in found if wanted else ():
+            with suppress(InputError):  # two that were found may overlap
+                self.add(one)
 
     def delete(self, chosen: SelectedObject) -> None:
         """Delete an object."""

@@ -13,7 +13,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QAbstractSpinBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_mosaik.core import InputError, Params
-from napari_mosaik.view.formatting import title_of
+from napari_mosaik.view.formatting import title_of, unit_words
 from napari_mosaik.widgets.base.controls import calm_wheel, shrinkable
 
 __all__ = ["ParamsForm", "field_widget"]
@@ -265,6 +265,7 @@ def _set_unit_and_decimals(widget: Widget, unit: str, value: Any, decimals: int 
         small = max(0, -math.floor(math.log10(_step(value)))) if value else 2
         native.setDecimals(min(_MAX_DECIMALS, max(digits, small, decimals)))
         widget.value = value  # type: ignore[attr-defined]  # rounded to fewer decimals before
+    unit = unit_words(unit) if unit == "OD10" else unit
     if unit and unit != "1":
         if hasattr(native, "setSuffix"):
             native.setSuffix(unit if unit == "°" else f" {unit}")

@@ -27,6 +27,7 @@ from napari_mosaik.widgets.correct.correct_session import (
     CorrectionState,
     correction_state,
     drawn_area,
+    find_in,
     log_of,
     merge,
     open_session,
@@ -38,14 +39,14 @@ if TYPE_CHECKING:
     from napari_mosaik.workflow.corrections import CorrectionLog, CorrectionSession, SelectedObject
     from napari_mosaik.workflow.segmentation_qa import PlaceToCorrect
 
-__all__ = ["CHOSEN", "GONE", "MADE", "SOUGHT", "CorrectPanel"]
+__all__ = ["CHOSEN", "FOUND", "GONE", "MADE", "SOUGHT", "CorrectPanel"]
 
 CHOICES = {
     LAYER_TITLES[what]: what for what in sorted(CORRECTED_FRAMES, key=list(LAYER_TITLES).index)
 }
 """What can be corrected: title, which is also the name of its layer, and name."""
 CHOSEN, MADE, GONE = "Selected object", "Edited manually", "Removed manually"
-SOUGHT = "Tile with missed objects"
+SOUGHT, FOUND = "Tile with missed objects", "Found here"
 _SUGGESTED = ("", "artery", "vein", "tumour", "immune", "not sure")
 _VIEW = 10.0
 """The picture is about this many objects wide."""
@@ -53,7 +54,7 @@ _TOOLS = {"tissue": ("add", "cut"), "artefacts": ("flag", "clear")}
 """The tools of each kind of mask; objects have the others."""
 _START = {
     "": f"Choose 'Select object' (key {key_text(CANVAS, 'correct')}), then click an object; "
-    "'Add missed object' to draw one.",
+    "'Add missed object' to draw one, 'Find here' to let the program look again.",
     "tissue": "Choose 'Add to tissue mask' or 'Remove from tissue mask'.",
     "artefacts": "Choose the artefact type and 'Mark artefact', or 'Clear artefact'.",
 }
@@ -67,6 +68,10 @@ class CorrectTool(PathTool):
         "select": ToolMode("Select object", "Click an object. Drag to pan.", pans=True),
         "merge": ToolMode("Merge", "Click the object to merge with.", pans=True),
         "draw": ToolMode("Add missed object", "Drag around an object that has no outline."),
+        "find": ToolMode(
+            "Find here",
+            "Drag around a place with missed objects: they are looked for with a lower threshold.",
+        ),
         "split": ToolMode("Split", "Drag a line across the object, from outside to outside."),
         "add": ToolMode("Add to tissue mask", "Drag around tissue that is missing from the mask."),
         "cut": ToolMode(
@@ -131,6 +136,10 @@ class CorrectPanel(QWidget):
         self.word.setEditable(True)
         self.word.addItems(list(_SUGGESTED))
         self.set_word = button("Set class", self._set_class, "Any word; empty clears the class")
+        self.take = button("Add", lambda: self._take_found(True), "Add what was found here")
+        self.drop = button("Discard", lambda: self._take_found(False))
+        self.offer = wrapped_label()
+        self._found = _group(row(self.offer, self.take, self.drop))
         self.undo = button("Undo", lambda: self._act(lambda s: s.undo()), "Ctrl+Z")
         self.redo = button("Redo", lambda: self._act(lambda s: s.redo()), "Ctrl+Shift+Z")
         self.update_button = button(
@@ -170,6 +179,8 @@ class CorrectPanel(QWidget):
                 ),
                 row(self.target, QLabel("Reader"), self.reader),
                 row(*(self.buttons[name] for name in ("select", "draw", "add", "cut")), 1),
+                row(self.buttons["find"], 1),
+                self._found,
                 row(self.kind, self.buttons["flag"], self.buttons["clear"], 1),
                 self._walk,
                 self.hint,
@@ -207,7 +218,7 @@ class CorrectPanel(QWidget):
         return kind if kind in _TOOLS else ""
 
     def _tools(self) -> tuple[str, ...]:
-        return _TOOLS.get(self._mask(), ("select", "draw", "split", "merge"))
+        return _TOOLS.get(self._mask(), ("select", "draw", "find", "split", "merge"))
 
     def toggle(self, mode: str) -> None:
         """Start a tool, or end it when it is active."""
@@ -283,7 +294,7 @@ class CorrectPanel(QWidget):
         self._early.clear()
         self._waiting.clear()
         self._places = []
-        for name in (CHOSEN, MADE, GONE, SOUGHT):
+        for name in (CHOSEN, MADE, GONE, SOUGHT, FOUND):
             self.tool.lines.hide(name)
         self._show()
 
@@ -321,6 +332,9 @@ class CorrectPanel(QWidget):
         points, mode, chosen = self._on_section(path), self.tool.mode, self.selected
         if mode == "split" and chosen is not None:
             self._act(lambda session: session.split(chosen, points))
+        elif mode == "find":
+            self.hint.setText("Looking…")
+            self._act(lambda session: find_in(session, points))
         elif mode in self._tools():
             word = self.kind.currentText() if mode == "flag" else ""
             middle = tuple(np.mean(points, axis=0)) if mode == "draw" else None
@@ -354,6 +368,10 @@ class CorrectPanel(QWidget):
         self.tool.take("draw" if to.missed else "select")
         self.selected = None
         self._act(lambda session: None, None if to.missed else to.place_um)
+
+    def _take_found(self, wanted: bool) -> None:
+        """Add what was found, or forget it."""
+        self._act(lambda session: session.take_found(wanted))
 
     def remove(self) -> None:
         """Delete the selected object."""
@@ -418,9 +436,13 @@ class CorrectPanel(QWidget):
         if state.selected is not None:
             outline = outline_lines(state.selected.mask, state.selected.lattice)
             self.word.setCurrentText(state.selected.class_name)
+        found = np.concatenate(
+            [np.zeros((0, 2, 2)), *(area_lines(one.area_wkt) for one in state.found)]
+        )
         for name, lines, colour, width in (
             (MADE, state.made, palette.TISSUE, 2.0),
             (GONE, state.gone, palette.REMOVED_OBJECT, 4.0),
+            (FOUND, found, palette.SELECTED_OBJECT, 3.0),
             (CHOSEN, outline, palette.SELECTED_OBJECT, 5.0),
         ):
             self.tool.lines.show(name, self._to_reference(lines), colour, width)
@@ -464,6 +486,9 @@ class CorrectPanel(QWidget):
             what = f"a tile with {missed} missed {many}" if missed else "judged wrong"
             self.place_line.setText(f"{self._place + 1} of {n}: {what}")
         self._objects.setVisible(self.selected is not None)
+        n_found = 0 if state is None else len(state.found)
+        self._found.setVisible(n_found > 0)
+        self.offer.setText(f"{n_found} found with a lower threshold" if n_found else "")
         self.card.setText(self._card())
         hint = self.tool.hint or _START[mask]
         self.hint.setText(f"⚠ {state.failed}" if state is not None and state.failed else hint)

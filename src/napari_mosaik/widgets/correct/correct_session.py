@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
     from napari_mosaik.workflow.corrections import CorrectionLog, CorrectionSession, SelectedObject
 
-__all__ = ["CorrectionState", "correction_state", "drawn_area", "log_of", "merge", "open_session"]
+__all__ = [
+    "CorrectionState",
+    "correction_state",
+    "drawn_area",
+    "find_in",
+    "log_of",
+    "merge",
+    "open_session",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +31,8 @@ class CorrectionState:
     """Everything that the panel shows of a session.
 
     ``made`` and ``gone`` are outlines of edited and of removed regions, vectors (n, 2, 2) in µm of
-    the section; ``lost`` gives the reason for each correction, by index, that has no object.
+    the section; ``lost`` gives the reason for each correction, by index, that has no object;
+    ``found`` are objects that are offered.
     """
 
     selected: SelectedObject | None
@@ -34,6 +43,7 @@ class CorrectionState:
     made: Any
     gone: Any
     failed: str = ""
+    found: tuple[Correction, ...] = ()
 
 
 def open_session(case: Case, target: str, reader: str) -> CorrectionSession | CorrectionLog:
@@ -65,6 +75,13 @@ def merge(session: CorrectionSession, one: SelectedObject, at: Any) -> None:
     session.merge(one, other)
 
 
+def find_in(session: CorrectionSession, points: Any) -> None:
+    """Look for missed objects within an outline, points (n, 2) in µm."""
+    from napari_mosaik.annotate import lasso_polygon
+
+    session.find(lasso_polygon(points))
+
+
 def drawn_area(mode: Any, points: Any, word: str = "") -> Correction:
     """An outlined area or object as a correction; *word* is the artefact type."""
     from napari_mosaik.annotate import lasso_polygon
@@ -90,5 +107,5 @@ def correction_state(
     edited = session.edited_objects() if isinstance(session, CorrectionSession) else None
     return CorrectionState(
         selected, corrections, lost, log.undo_title, log.redo_title,
-        *corrected_lines(corrections, edited), failed,
+        *corrected_lines(corrections, edited), failed, tuple(getattr(session, "found", ())),
     )  # fmt: skip
