@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,36 @@ def _read_slide(path: Paths) -> LayerData:
         attend(lazy, viewer)
         lazy.damaged.connect(show_warning)
     return [slide_layer(file.name, lazy.levels(), lazy.lattices[0]).as_layer_data()]
+
+
+def pet_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
+    """A reader that hands a PET to the MOSAIK dock, if it is open; None for anything else."""
+    import napari
+
+    from napari_mosaik.widgets.dock import MosaikDock
+    from napari_mosaik.workflow.suv import is_pet_file
+
+    viewer = napari.current_viewer()
+    files = [Path(one) for one in ([path] if isinstance(path, str) else path)]
+    if viewer is None or not files or not all(map(is_pet_file, files)):
+        return None
+    docks = viewer.window._qt_window.findChildren(MosaikDock)
+    return partial(_take_pet, docks[0]) if docks else None
+
+
+def _take_pet(dock: MosaikDock, path: Paths) -> LayerData:
+    """The PET in the form of the open case, or of a new one."""
+    from qtpy.QtWidgets import QDockWidget
+
+    from napari_mosaik.widgets.dock import bring_to_front
+
+    holder = dock.parentWidget()
+    while holder is not None and not isinstance(holder, QDockWidget):
+        holder = holder.parentWidget()
+    if holder is not None:
+        bring_to_front(holder)
+    dock.case_page.take_files([Path(one) for one in ([path] if isinstance(path, str) else path)])
+    return [(None,)]
 
 
 def case_reader(path: Paths) -> Callable[[Paths], LayerData] | None:

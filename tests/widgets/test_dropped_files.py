@@ -58,6 +58,35 @@ def test_a_pet_for_the_open_case_goes_into_its_form(dock, opened, fresh_case, fi
     assert Path(form.file.text()).name == "slice.dcm"
 
 
+def test_a_pet_that_is_dropped_on_the_canvas_goes_to_the_dock(dock, opened, fresh_case, files):
+    """napari's own canvas takes the drop; the dock need not be in front."""
+    from qtpy.QtGui import QDropEvent
+
+    opened(dock, fresh_case)
+    layers, window = list(dock.viewer.layers), dock.viewer.window._qt_viewer
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(files[-1]))])
+    event = QDropEvent(
+        QPointF(50, 50),
+        Qt.DropAction.CopyAction,
+        data,
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+    )
+    window.dropEvent(event)
+    form = dock.case_page.add_form
+    assert form.source.currentData() == "pet"
+    assert Path(form.file.text()).name == "slice.dcm"
+    assert list(dock.viewer.layers) == layers
+
+
+def test_a_pet_is_left_to_others_without_the_dock(tmp_path):
+    from napari_mosaik.plugin import pet_reader
+
+    saved(tmp_path, dataset(), "slice.dcm")
+    assert pet_reader(str(tmp_path / "slice.dcm")) is None
+
+
 def test_a_case_folder_is_opened(dock, fresh_case, qtbot):
     drop(dock, [fresh_case / "case.toml"])
     qtbot.waitUntil(lambda: dock.workspace.case is not None, timeout=60_000)

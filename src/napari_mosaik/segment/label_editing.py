@@ -207,7 +207,7 @@ class ObjectEditor:
     def drawn(
         self, area: shapely.Polygon | shapely.MultiPolygon
     ) -> tuple[tuple[slice, slice], Mask]:
-        """The pixels of an outline (x = column, y = row in µm): their window, and a mask there.
+        """The pixels of an outline (x = column, y = row in µm): window, mask (rows, columns) there.
 
         Raises
         ------

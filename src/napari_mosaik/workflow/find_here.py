@@ -51,7 +51,7 @@ def find_missed(
     Parameters
     ----------
     case, segmented
-        The case, and the segmentation.
+        The case, and the segmentation: labels (rows, columns).
     editor
         The objects with all corrections.
     area
