@@ -33,7 +33,7 @@ from napari_mosaik.workflow.leaks import refuse_shared_sources
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.step import Step, StepStatus
-from napari_mosaik.workflow.steps import STEPS
+from napari_mosaik.workflow.steps import STEPS, step_named
 from tests.cli.test_commands import call
 from tests.io.test_store import RECORD, values
 from tests.workflow.conftest import FIRST, Settings, case, install, tiny_cohort
@@ -614,6 +614,10 @@ def test_the_list_of_a_cohort_names_no_step_that_lacks_its_model(cohort):
         case.store.folder(artifact).mkdir(parents=True)
         (case.store.folder(artifact) / "origin.json").touch()
     assert cohort_line(case.root).endswith(f"{len(done)} of {len(STEPS)} steps")
+    for artifact in step_named("classes").writes:
+        case.store.folder(artifact).mkdir(parents=True)
+        (case.store.folder(artifact) / "origin.json").touch()
+    assert cohort_line(case.root).endswith(f"{len(done) + 1} of {len(STEPS)} steps")
     recipe = changed(read_recipe(case.root), "predict", model="ab" * 16)
     write_recipe(case.root, recipe)
     assert cohort_line(case.root).endswith("next: Prediction")

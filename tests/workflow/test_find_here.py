@@ -20,7 +20,7 @@ from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 
 CASES = {
-    "vessels": (VESSEL_OBJECTS, CORRECTED_VESSEL_OBJECTS, {"threshold": "fixed", "dab_od": 1.0}),
+    "vessels": (VESSEL_OBJECTS, CORRECTED_VESSEL_OBJECTS, {"threshold": "fixed", "dab_od": 1.5}),
     "nuclei": (NUCLEUS_OBJECTS, CORRECTED_NUCLEUS_OBJECTS, {"sensitivity": 0.75}),
 }
 
@@ -89,8 +89,11 @@ def test_what_was_found_can_be_discarded(segmented, tmp_path):
     run(case, "vessels", threshold="fixed", dab_od=1.5)
     labels, _ = OBJECTS["vessels"][0]
     height, width = case.store.read(labels).lattice.extent_um
+    middle = shapely.box(width / 2 - 400, height / 2 - 400, width / 2 + 400, height / 2 + 400)
     with CorrectionSession(case, "vessels", "reader") as session:
-        session.find(shapely.box(0, 0, width, height))
+        with pytest.raises(InputError, match="too large to look through"):
+            session.find(shapely.box(0, 0, width, height))
+        session.find(middle)
         assert len(session.found) > 1
         session.take_found(False)
         assert (session.found, session.log.corrections) == ([], ())
