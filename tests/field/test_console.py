@@ -47,6 +47,26 @@ def test_a_console_that_lacks_letters_shows_similar_ones(encoding):
     assert b"?" not in end.stdout
 
 
+def test_similar_letters_are_those_that_a_reader_expects():
+    from napari_mosaik.cli.app import _similar_letters
+
+    text = "µm · 2 × 3 – é² → ✓ ⚠ 李"
+    shown = ""
+    for letter in text:
+        try:
+            shown += letter.encode("ascii").decode()
+        except UnicodeEncodeError as error:
+            shown += _similar_letters(error)[0]
+    assert shown == "um - 2 x 3 - e2 -> ok ! ?"
+
+
+def test_json_has_no_numbers_that_json_does_not_know(capsys):
+    from napari_mosaik.cli.show import print_json
+
+    print_json({"a": float("nan"), "b": [float("inf"), -float("inf"), 1.5]})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, None, 1.5]}
+
+
 def test_json_is_lossless_on_every_console(tmp_path):
     arguments = ("kinetics", "--times-h", "24", "--json")
     plain = ended(*arguments, PYTHONIOENCODING="utf-8").stdout.decode("utf-8")

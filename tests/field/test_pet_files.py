@@ -24,7 +24,7 @@ from napari_mosaik.io.pet import choose_series, companions, open_pet, open_pet_s
 from napari_mosaik.io.pet.inveon import _moment
 from napari_mosaik.workflow.suv import suv_of_files
 from tests.io.test_pet import PIXELS, dataset, enhanced, saved
-from tests.io.test_pet_other import VALUES, inveon, nifti
+from tests.io.test_pet_other import INVEON, VALUES, inveon, nifti
 
 RNG = np.random.default_rng(7)
 
@@ -572,3 +572,61 @@ def test_reported_jpeg_lossless_has_its_values(field_inputs):
 @pytest.mark.realdata
 def test_a_reported_archive_is_read(field_inputs):
     assert open_pet(field_inputs / "H11_series.zip", slice_index=0).raster.values.size
+
+
+# --- rules that single slips in the readers would break --------------------------------------
+def with_header(path, *changes):
+    """The file with other numbers in its header: (place, form, value)."""
+    data = bytearray(path.read_bytes())
+    for place, form, value in changes:
+        struct.pack_into("<" + form, data, place, value)
+    path.write_bytes(data)
+    return path
+
+
+QUARTER_TURN = [(252, "h", 1), (256, "f", 0.0), (260, "f", 0.0), (264, "f", 0.0)]
+
+
+def test_a_quaternion_factor_of_zero_is_one(tmp_path):
+    """By the standard pixdim[0] is 1 or -1, and 0 counts as 1; -1 turns the slices over."""
+    slices = {}
+    for factor in (1.0, 0.0, -1.0):
+        path = with_header(nifti(tmp_path / "a.nii"), *QUARTER_TURN, (76, "f", factor))
+        slices[factor] = open_pet(path, slice_index=0, unit="Bq/mL").raster.values
+    np.testing.assert_array_equal(slices[0.0], slices[1.0])
+    assert not np.array_equal(slices[-1.0], slices[1.0])
+
+
+def test_an_intercept_that_is_no_number_is_none(tmp_path):
+    path = with_header(nifti(tmp_path / "a.nii", slope=2.0), (116, "f", float("nan")))
+    values = open_pet(path, slice_index=0, unit="Bq/mL").raster.values
+    assert np.isfinite(values).all()
+    assert values.max() == 2 * VALUES[0].max()
+
+
+def test_negative_voxel_sizes_are_sizes(tmp_path):
+    path = with_header(nifti(tmp_path / "a.nii"), (80, "f", -0.3), (84, "f", -0.4))
+    lattice = open_pet(path, slice_index=0, unit="Bq/mL").raster.lattice
+    assert lattice.spacing_um == pytest.approx((400.0, 300.0))
+
+
+def test_only_the_padding_value_is_padding(tmp_path):
+    ds = dataset(PixelPaddingValue=int(np.sort(PIXELS.ravel())[2]))
+    values = open_pet(saved(tmp_path, ds)).raster.values
+    assert np.isnan(values).sum() == np.count_nonzero(ds.PixelPaddingValue == PIXELS)
+
+
+def test_an_intercept_of_zero_adds_nothing(tmp_path):
+    values = open_pet(saved(tmp_path, dataset(RescaleIntercept="0"))).raster.values
+    np.testing.assert_array_equal(values, PIXELS * 2.5)
+
+
+def test_an_inveon_frame_beyond_four_gigabytes_is_where_its_header_says(tmp_path):
+    frame = "frame 0\ndata_file_pointer 1 16\n"
+    path = inveon(tmp_path, INVEON.replace("frame 0\n", frame, 1))
+    with path.open("r+b") as file:  # a sparse file: it takes no room on the disk
+        file.seek((1 << 32) + 16)
+        file.write((VALUES + 7).astype("<f4").tobytes())
+    far = open_pet(path, slice_index=0, frame_index=0).raster.values
+    near = open_pet(inveon(tmp_path), slice_index=0, frame_index=0).raster.values
+    np.testing.assert_allclose(far * VALUES[0], near * (VALUES[0] + 7))

@@ -258,6 +258,26 @@ def test_what_is_no_slide_is_named(tmp_path, capsys, name, content, words):
     assert words in refused(capsys, "slide", tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"), [("250", "did you mean 0.25 µm"), ("30", ""), ("25000", "")]
+)
+def test_nanometres_are_recognised_where_they_are_plausible(typed, hint):
+    with pytest.raises(InputError, match="is not possible") as error:
+        typed_spacing(typed)
+    assert ("did you mean" in str(error.value)) == bool(hint)
+    assert hint in str(error.value)
+
+
+@pytest.mark.parametrize("ratio", [2.5, 1 / 2.5])
+def test_a_ratio_of_the_edges_beyond_two_is_asked_for(tmp_path, ratio):
+    resolution = (1e4 / 0.5, 1e4 / (0.5 * ratio))
+    tifffile.imwrite(
+        tmp_path / "a.tif", PIXELS, photometric="rgb", resolution=resolution, resolutionunit=3
+    )
+    with pytest.raises(MissingPixelSize, match="far from square"):
+        open_slide(tmp_path / "a.tif")
+
+
 def test_pages_and_channels_are_named(tmp_path, capsys):
     tifffile.imwrite(tmp_path / "pages.tif", np.stack([PIXELS] * 3), photometric="rgb")
     assert "holds 3 pages of 96 x 128 pixels" in refused(capsys, "slide", tmp_path / "pages.tif")

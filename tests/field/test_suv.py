@@ -11,8 +11,9 @@ import pytest
 from napari_mosaik.cli import main
 from napari_mosaik.core import InjectionRecord
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.pet_records import HALF_LIFE_H
 from napari_mosaik.core.text import typed_number
-from napari_mosaik.io import Case
+from napari_mosaik.io import Case, open_pet
 from napari_mosaik.workflow.suv import field_problem, suv_of_files
 from tests.cli.test_commands import call as told
 from tests.io.test_pet import dataset, drug, saved
@@ -522,3 +523,69 @@ def test_the_text_of_the_command_has_three_significant_digits(tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     assert record["factor"] == close(69123.456 / (36.2e6 * REMAINING))
     assert {t["name"]: t["value"] for t in record["terms"]}["weight_kg"] == 69.123456
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (  # 5 kBq are less than any injection: the number is no Bq
+            {"InjectedRadioactivity": None, "RadionuclideTotalDose": 5000},
+            "give dose_mbq .*RadionuclideTotalDose is 5000, too little for Bq",
+        ),
+        (  # 15.8 h of Zr-89 are 15 %
+            {"DecayCorrection": "START", "ImageDecayCorrectionTime": -56900},
+            r"the SUV differs by 15%",
+        ),
+    ],
+)
+def test_limits_of_what_is_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        factor(tmp_path, change)
+
+
+def test_a_moment_that_changes_the_suv_by_less_than_a_tenth_is_a_doubt(tmp_path):
+    change = {"DecayCorrection": "START", "ImageDecayCorrectionTime": -30000}
+    sidecar = {k: v for k, v in (GOOD | change).items() if v is not None}
+    path = nifti(tmp_path / "pet.nii.gz", axes=(-1, -1, 1))
+    (tmp_path / "pet.json").write_text(json.dumps(sidecar))
+    assert any("and to " in text for text in suv_of_files([path], "bw", {})["warnings"])
+
+
+def test_a_clock_on_the_other_side_of_midnight_is_close(tmp_path):
+    """23:59:30 and 00:00:10 of the next day are forty seconds apart."""
+    ds = dataset()
+    info = ds.RadiopharmaceuticalInformationSequence[0]
+    info.RadiopharmaceuticalStartDateTime = "20240302000010"
+    info.RadiopharmaceuticalStartTime = "235930"
+    record = suv_of_files([saved(tmp_path, ds)], "bw", {})
+    assert not any("time of day of the injection" in text for text in record["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "number"), [("0,123", 0.123), ("1,5", 1.5), ("-0,25", -0.25), ("12,3456", 12.3456)]
+)
+def test_a_comma_that_separates_no_thousands_is_a_decimal_comma(typed, number):
+    assert typed_number(typed) == number
+
+
+def test_half_lives_in_other_units():
+    """The table against values that are typed as published, in their own units (NNDC)."""
+    published = {
+        "F-18": 109.77 / 60, "C-11": 20.364 / 60, "N-13": 9.965 / 60, "O-15": 122.24 / 3600,
+        "Ga-68": 67.71 / 60, "Cu-64": 12.701, "Sc-44": 4.042, "Y-86": 14.74, "Zr-89": 78.41,
+        "I-124": 4.176 * 24, "I-131": 8.025 * 24, "Y-90": 64.05, "In-111": 2.8047 * 24,
+        "Lu-177": 6.647 * 24, "Ac-225": 9.92 * 24,
+    }  # fmt: skip
+    assert set(published) == set(HALF_LIFE_H)
+    for nuclide, hours in published.items():
+        assert HALF_LIFE_H[nuclide] == pytest.approx(hours, rel=2e-3), nuclide
+
+
+def test_the_units_of_activity_concentration(tmp_path):
+    path = nifti(tmp_path / "pet.nii.gz", axes=(-1, -1, 1))
+    factors = {"Bq/mL": 1, "kBq/mL": 1e3, "MBq/mL": 1e6, "nCi/mL": 37, "µCi/mL": 37e3}
+    largest = {
+        unit: open_pet(path, slice_index=0, unit=unit).raster.values.max() for unit in factors
+    }
+    for unit, by in factors.items():
+        assert largest[unit] == pytest.approx(largest["Bq/mL"] * by), unit

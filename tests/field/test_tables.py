@@ -60,6 +60,15 @@ def test_what_cannot_be_read_is_named_with_line_and_value(tmp_path, text, messag
         read_landmarks(written(tmp_path, text), 0.5)
 
 
+def test_a_comma_beside_semicolons_is_a_decimal_comma_whatever_follows_it(tmp_path):
+    assert read_landmarks(written(tmp_path, "X;Y\n1,234;5,678\n"), 1.0).tolist() == [[5.678, 1.234]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_table_in_utf_16_needs_no_mark(tmp_path, encoding):
+    assert read_landmarks(written(tmp_path, "X,Y\n1,2\n", encoding), 1.0).tolist() == [[2.0, 1.0]]
+
+
 def test_names_follow_their_landmarks_across_empty_rows(tmp_path):
     path = written(tmp_path, "name;X;Y\nvessel;1;2\n;;\nduct;3;4\n;5;6\n")
     assert landmark_names(path) == ["vessel", "duct", "3"]
