@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
 from napari_mosaik.annotate import TileConfusion, compare_readers, pair_agreement
-from napari_mosaik.annotate.review import kappa_of
+from napari_mosaik.annotate.agreement import kappa_of
 from napari_mosaik.core import InputError
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from napari_mosaik.annotate import DEFAULT_CLASSES, ReviewItem
+from napari_mosaik.annotate import DEFAULT_CLASSES
+from napari_mosaik.annotate.review_queue import QueuedTile
 from napari_mosaik.core import (
     FrameMismatch,
     InputError,
@@ -57,7 +58,7 @@ def all_layers():
         *maps.uptake_layers(measured, predicted),
         maps.difference_layer(measured, predicted),
         maps.pet_layer(measured),
-        layers.queue_layer([ReviewItem(3, 1.0, "flagged")], grid()),
+        layers.queue_layer([QueuedTile(1, 3, 1.0, "flagged", False, None, 0)], grid()),
     ]
 
 

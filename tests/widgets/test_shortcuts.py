@@ -51,7 +51,7 @@ def test_no_key_has_two_meanings():
         for key, rows in rows_by_key(scope).items():
             assert len(rows) == 1, f"{scope}: {key} is {[row.action for row in rows]}"
     everywhere = rows_by_key(CANVAS)
-    for scope in ("tool", "ruler", "annotation", "correction", "alignment", "stain-sampling"):
+    for scope in SCOPES.keys() - {CANVAS, "qa", "inspector"}:
         for key, (row,) in rows_by_key(scope).items():
             shadowed = f"{CANVAS}.{everywhere[key][0].action}" if key in everywhere else ""
             assert shadowed in ("", row.shadows), f"{scope}.{row.action} hides {shadowed}"

@@ -8,7 +8,8 @@ from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_mosaik.annotate import ReviewItem, rectangle_polygon
+from napari_mosaik.annotate import rectangle_polygon
+from napari_mosaik.annotate.review_queue import QueuedTile
 from napari_mosaik.io.case import Case, SlideEntry
 from napari_mosaik.plugin import slide_reader
 from napari_mosaik.view.layers import queue_layer
@@ -251,7 +252,7 @@ def test_all_kinds_of_layers_together_keep_their_unit(qtbot, dock, opened, own_c
     dock.annotate.drawing.commit(rectangle_polygon((200.0, 200.0), (600.0, 600.0)))
     qtbot.waitUntil(lambda: "Annotations" in viewer.layers, timeout=10_000)
     grid = dock.workspace.tile_data.grid
-    queue = queue_layer([ReviewItem(3, 1.0, "uncertain")], grid)
+    queue = queue_layer([QueuedTile(1, 3, 1.0, "uncertain", False, None, 0)], grid)
     viewer.add_layer(Layer.create(*queue.as_layer_data()))
     slide = str(case.path(case.file.slides["he"].path))
     for data, options, kind in slide_reader(slide)(slide):

@@ -3,8 +3,10 @@
 from napari_mosaik.annotate.agreement import (
     READING_TILE_UM,
     PairAgreement,
+    ReaderAgreement,
     ReadingTile,
     TileConfusion,
+    compare_readers,
     pair_agreement,
     tile_confusion,
 )
@@ -47,14 +49,6 @@ from napari_mosaik.annotate.reshape import (
     unite_areas,
     without_holes,
 )
-from napari_mosaik.annotate.review import (
-    ReaderAgreement,
-    ReviewItem,
-    ReviewQueueParams,
-    TileEvidence,
-    compare_readers,
-    rank_tiles,
-)
 from napari_mosaik.annotate.state import DEFAULT_CLASSES, LOCK, Edit, Snapshot, TissueClass
 from napari_mosaik.annotate.wand import WAND_TOLERANCE, wand_area, wand_field, wand_mask
 
@@ -75,11 +69,8 @@ __all__ = [
     "PairAgreement",
     "ReaderAgreement",
     "ReadingTile",
-    "ReviewItem",
-    "ReviewQueueParams",
     "Snapshot",
     "TileConfusion",
-    "TileEvidence",
     "TissueClass",
     "adjudicated_shapes",
     "area_of_pixels",
@@ -97,7 +88,6 @@ __all__ = [
     "open_document",
     "pair_agreement",
     "proposed_class",
-    "rank_tiles",
     "rectangle_polygon",
     "region_of_code",
     "remove_vertex",

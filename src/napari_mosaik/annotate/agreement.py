@@ -16,11 +16,10 @@ from typing import Final
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, t
 
-from napari_mosaik.annotate.review import ReaderAgreement, agreement_of, kappa_of
-from napari_mosaik.core import Lattice
+from napari_mosaik.core import FloatArray, InputError, Lattice
 from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
@@ -28,8 +27,12 @@ from napari_mosaik.core.shapes import AnnotatedShape
 __all__ = [
     "READING_TILE_UM",
     "PairAgreement",
+    "ReaderAgreement",
     "ReadingTile",
     "TileConfusion",
+    "agreement_of",
+    "compare_readers",
+    "kappa_of",
     "pair_agreement",
     "tile_confusion",
 ]
@@ -47,6 +50,118 @@ _LEVEL: Final = 0.95
 
 ReadingTile = tuple[int, int]
 """Row and column of a reading tile."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReaderAgreement:
+    """Agreement of two readers over the samples that both have classified.
+
+    Parameters
+    ----------
+    codes
+        Class codes that at least one reader used, ascending.
+    confusion
+        (k, k) count of samples, class of the first reader by class of the second.
+    observed
+        Fraction of samples with the same class; NaN without samples.
+    kappa
+        Cohen's kappa; NaN without samples, or when both readers used only one and the same class.
+    dice
+        Dice coefficient per code.
+    n_compared, n_excluded
+        Number of samples compared, and of samples that only one reader classified.
+    """
+
+    codes: tuple[int, ...]
+    confusion: NDArray[np.int64]
+    observed: float
+    kappa: float
+    dice: dict[int, float]
+    n_compared: int
+    n_excluded: int
+
+
+def compare_readers(first: ArrayLike, second: ArrayLike, *, unread: int = 0) -> ReaderAgreement:
+    """Compare the class codes of two readers, sample by sample.
+
+    Parameters
+    ----------
+    first, second
+        Label arrays of the same shape, whole numbers; NaN or *unread* where the reader gave no
+        class.  Such samples of either reader are excluded and counted.
+    unread
+        Code for "not classified".
+
+    Raises
+    ------
+    InputError
+        Different shapes, or a code that is not a whole number.
+
+    Notes
+    -----
+    kappa = (p_o - p_e) / (1 - p_e) with p_e from the products of the marginals (Cohen 1960,
+    Educ Psychol Meas 20:37); Dice = 2 n_kk / (n_k. + n_.k) (Dice 1945, Ecology 26:297).
+    """
+    a, b = np.asarray(first), np.asarray(second)
+    if a.shape != b.shape:
+        raise InputError(f"the maps of the readers have different shapes: {a.shape} and {b.shape}")
+    read_a, read_b = _read(a, unread), _read(b, unread)
+    both = read_a & read_b
+    codes, confusion = _confusion(_whole(a[both]), _whole(b[both]))
+    return agreement_of(tuple(map(int, codes)), confusion, int((read_a ^ read_b).sum()))
+
+
+def agreement_of(
+    codes: tuple[int, ...], confusion: NDArray[np.int64], n_excluded: int = 0
+) -> ReaderAgreement:
+    """The agreement that a confusion matrix stands for.
+
+    *confusion* is a count (k, k), class of the first reader by class of the second, in the order of
+    *codes*; a class that neither used gets no Dice.
+    """
+    rows, columns, same = confusion.sum(1), confusion.sum(0), np.diag(confusion)
+    used = np.flatnonzero(rows + columns)
+    dice = {codes[k]: float(2 * same[k] / (rows[k] + columns[k])) for k in used}
+    observed, kappa = (float(value) for value in kappa_of(confusion))
+    n = int(confusion.sum())
+    return ReaderAgreement(codes, confusion, observed, kappa, dice, n, n_excluded)
+
+
+def _read(codes: NDArray[np.generic], unread: int) -> NDArray[np.bool_]:
+    """Where the reader gave a class."""
+    classified: NDArray[np.bool_] = (codes != unread) & ~np.isnan(codes.astype(float))
+    return classified
+
+
+def _whole(codes: NDArray[np.generic]) -> NDArray[np.int64]:
+    whole = codes.astype(np.int64)
+    if (whole != codes.astype(float)).any():
+        raise InputError("class codes must be whole numbers")
+    return whole
+
+
+def _confusion(
+    a: NDArray[np.int64], b: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    codes = np.union1d(a, b)
+    index = np.searchsorted(codes, a) * codes.size + np.searchsorted(codes, b)
+    counts = np.bincount(index, minlength=codes.size**2).astype(np.int64)
+    return codes, counts.reshape(codes.size, codes.size)
+
+
+def kappa_of(confusion: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    """Observed agreement (fraction) and Cohen's kappa (dimensionless) of confusion matrices.
+
+    *confusion* is a count (..., k, k); both results have the shape of its leading axes.  Both are
+    NaN without samples, kappa also where both readers used only one and the same class.
+    """
+    counts = np.asarray(confusion, float)
+    n = counts.sum(axis=(-2, -1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        observed = np.trace(counts, axis1=-2, axis2=-1) / n
+        expected = (counts.sum(axis=-1) / n[..., None] * counts.sum(axis=-2)).sum(axis=-1) / n
+        kappa = (observed - expected) / (1 - expected)
+    return observed, np.where(np.abs(1 - expected) > 1e-12, kappa, np.nan)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

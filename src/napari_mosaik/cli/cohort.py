@@ -173,6 +173,7 @@ def predict(
             run_case(found, bar, "review", scheduler)
     done = case_status(found).states["review"].word == "done"
     record = found.store.read(METRICS if done else PREDICTION_RECORD)
+    record = {"development": found.file.development, **record}
     state = case_status(found).states["predict"]
     for text in dict.fromkeys([*record.get("warnings", ()), *state.warnings]):
         report_warning(text)
@@ -181,4 +182,5 @@ def predict(
     else:
         typer.echo(f"case {found.name}: predicted with model {record['model']}")
         if done:
-            typer.echo(f"  MAE of the normalised SUV {record['suv_norm']['mae']:.3g}")
+            optimistic = ", optimistic (development case)" if record["development"] else ""
+            typer.echo(f"  MAE of the normalised SUV {record['suv_norm']['mae']:.3g}{optimistic}")

@@ -111,6 +111,7 @@ def _show(metrics: dict[str, Any]) -> None:
     title = f"{metrics['test_case']}, held out, {metrics['n_tiles']} tiles; normalised SUV" + (
         " (same patient in training)" if metrics["shared_patient"] else ""
     )
+    title += " (development case: optimistic)" if metrics["development"] else ""
     table(title, ["method", "MSE", "MAE", "R²", "MAE - network (95 %)"], rows)
     typer.echo(
         f"SUV by body surface: MAE {figure(metrics['suv_bsa']['mae'])} {metrics['unit']}, "

@@ -245,21 +245,38 @@ def finish(
 
 
 @example_command(commands, "review-queue", "review-queue B12 --json")
-def review_queue(case: CaseFolder, json: JsonOutput = False) -> None:
-    """List the tiles by review priority, with the reason for each."""
-    from napari_mosaik.workflow.annotations import review_queue as tiles_to_review
+def review_queue(
+    case: CaseFolder,
+    ranking: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How the tiles are ranked: default (several signals), uncertainty, disagreement, "
+            "boundary, rare, cold-among-hot, artefacts, or uptake, which reads the measured PET "
+            "and makes the case a development case.",
+        ),
+    ] = "default",
+    seed: Seed = 0,
+    json: JsonOutput = False,
+) -> None:
+    """List the tiles by review priority with the reason for each, control tiles mixed in."""
+    from napari_mosaik.annotate.review_queue import ranking_named
+    from napari_mosaik.workflow.review_queue import review_queue as tiles_to_review
 
-    found = one_case(case)
-    items = tiles_to_review(found)
+    queue = tiles_to_review(one_case(case), ranking, seed)
+    for sentence in queue.warnings:
+        report_warning(sentence)
     if json:
-        print_json({"case": found.name, "tiles": items})
+        print_json(queue.as_dict())
         return
-    rows = [[str(item["tile"]), figure(item["score"]), item["reason"]] for item in items[:20]]
+    rows = [[str(i.rank), str(i.tile), figure(i.score), i.reason] for i in queue.tiles[:20]]
     table(
-        f"{found.name}: first {len(rows)} of {len(items)} tiles",
-        ["tile", "priority", "reason"],
+        f"{queue.case}: first {len(rows)} of {len(queue.tiles)} tiles, ranked by {ranking}",
+        ["rank", "tile", "priority", "reason"],
         rows,
+        words=True,
     )
+    typer.echo(ranking_named(ranking).about)
 
 
 @example_command(commands, "agreement", "agreement B12")

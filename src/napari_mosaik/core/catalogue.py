@@ -55,6 +55,7 @@ GIVEN_ALIGNMENT: Final = {
     frame: Source(f"given_alignment:{frame}", f"given alignment of {title} to CD34")
     for frame, title in (("he", "H&E"), ("caix", "CAIX"), ("pet", "the PET"))
 }
+DEVELOPMENT: Final = Source("development", "ranking of the review queue by measured uptake")
 ANNOTATIONS: Final = Source("annotations:he", "tissue annotations on the H&E slide")
 CORRECTIONS: Final = {
     target: Source(

@@ -137,7 +137,8 @@ class CaseFile(_Entry):
 
     Paths within the case folder are relative to it, others absolute.  ``home`` is where the case
     folder was when a path outside of it was stored: if the folder around it is moved as a whole,
-    files within that folder are found again.
+    files within that folder are found again.  ``development`` is set once the measured uptake has
+    ranked tiles for review or steered corrections: prediction errors are optimistic from then on.
     """
 
     format: Literal[1] = 1
@@ -148,6 +149,7 @@ class CaseFile(_Entry):
     injection: InjectionRecord | None = None
     landmarks: dict[str, str] = Field(default_factory=dict)
     home: str = ""
+    development: bool = False
     identity: dict[str, Identity] = Field(default_factory=dict)
     given_alignments: dict[Literal["he", "caix", "pet"], GivenAlignment] = Field(
         default_factory=dict
@@ -694,6 +696,15 @@ class GivenAlignmentSource:
         entry = case.file.given_alignment(source.key)
         assert entry is not None
         return digest(entry.model_dump(mode="json"))
+
+
+@source_kind("development")
+class DevelopmentSource:
+    def missing(self, case: Case, source: Source) -> str:
+        return "" if case.file.development else "the measured uptake has ranked no review"
+
+    def digest(self, case: Case, source: Source) -> str:
+        return digest(["development"])
 
 
 @source_kind("annotations")

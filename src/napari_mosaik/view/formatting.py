@@ -6,19 +6,26 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, SupportsFloat
+from typing import TYPE_CHECKING, Final, SupportsFloat
 
 from napari_mosaik.features.catalogue import PARAMETERS
+
+if TYPE_CHECKING:
+    from napari_mosaik.annotate.review_queue import ErrorRate
+    from napari_mosaik.workflow.review_queue import Judgement
 
 __all__ = [
     "NOT_MEASURED",
     "STATE_MARKS",
     "TileReading",
     "count",
+    "decision_word",
     "duration",
+    "gain_line",
     "heading",
     "number",
     "percent",
+    "rate_line",
     "scaled",
     "short_formula",
     "tile_line",
@@ -277,3 +284,34 @@ def _uptake_words(reading: TileReading) -> str:
         predicted = number(reading.predicted, missing="")
         words.append(f"{predicted} predicted" if predicted else "not predicted")
     return f"{reading.uptake_name} " + ", ".join(words)
+
+
+# --- the review queue ----------------------------------------------------------------------------
+_DECISIONS: Final = {"accept": "✓ accepted", "reject": "✗ rejected", "edit": "✎ edited"}
+
+
+def decision_word(judged: Judgement | None) -> str:
+    """The decision on a tile with its mark; empty without one."""
+    return "" if judged is None else _DECISIONS[judged.decision]
+
+
+def rate_line(rate: ErrorRate) -> str:
+    """The error rate of all tiles with its interval, and on how many judgements it rests."""
+    seen = f"{rate.judged} of {rate.total} tiles judged, {rate.control} of them control tiles"
+    low, high = f"{100 * rate.low:.0f}", f"{100 * rate.high:.0f}"
+    if rate.estimate is None:
+        return f"Tiles with errors in the whole case: unknown ({low} to {high} %); {seen}"
+    return (
+        f"Tiles with errors in the whole case: {100 * rate.estimate:.0f} % "
+        f"(95 % interval {low} to {high} %); {seen}"
+    )
+
+
+def gain_line(gain: float | None, may_stop: bool, left: int) -> str:
+    """The expected gain of the next tile, and whether to stop."""
+    if not left:
+        return "Every tile has a decision."
+    if gain is None:
+        return "Expected gain: unknown before the first decision"
+    line = f"Expected gain: {100 * gain:.0f} % of the tiles that come next have an error"
+    return f"✓ You may stop. {line}" if may_stop else line

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.annotate import Difference, ReviewItem, TissueClass
+from napari_mosaik.annotate import Difference, TissueClass
+from napari_mosaik.annotate.review_queue import QueuedTile
 from napari_mosaik.core import FloatArray, LabelImage, Lattice, Raster, TileGrid, palette
 from napari_mosaik.core.catalogue import (
     ANNOTATIONS,
@@ -40,6 +41,7 @@ __all__ = [
     "DISAGREEMENT_TITLE",
     "LAYER_TITLES",
     "OUTLINE",
+    "QUEUE_TITLE",
     "annotation_layer",
     "artefact_layer",
     "class_colours",
@@ -67,6 +69,7 @@ LAYER_TITLES: Final = {
     ANNOTATIONS.name: "Annotations",
 }
 """Title of a layer by the artifact that it shows; maps are named after their parameter."""
+QUEUE_TITLE = "Review queue"
 ANNOTATIONS_TITLE: Final = LAYER_TITLES[ANNOTATIONS.name]
 DISAGREEMENT_TITLE: Final = "Disagreement"
 OUTLINE: Final = 128
@@ -370,13 +373,13 @@ def disagreement_layer(
 
 
 def queue_layer(
-    items: Iterable[ReviewItem], grid: TileGrid, transform: Transform | None = None
+    items: Sequence[QueuedTile], grid: TileGrid, transform: Transform | None = None
 ) -> LayerSpec:
-    """The tiles of the review queue as numbered rings, highest priority first."""
+    """Tiles of the review queue as rings with their places in the queue."""
     tiles = [item.tile for item in items]
     points: FloatArray = grid.centres_um[tiles]
     return LayerSpec(
-        "Review queue",
+        QUEUE_TITLE,
         "points",
         points,
         placement_um(grid.lattice.frame, transform),
@@ -387,12 +390,12 @@ def queue_layer(
             "border_width": 0.12,
             "symbol": "disc",
             "text": {
-                "string": [str(i) for i in range(1, len(tiles) + 1)],
+                "string": [str(item.rank) for item in items],
                 "color": palette.TISSUE,
                 "size": 9,
             },
         },
-        legend=Legend("Review queue", entries=(("tile to review", palette.TISSUE),)),
+        legend=Legend(QUEUE_TITLE, entries=(("tile to review", palette.TISSUE),)),
         result="queue",
         space=grid.lattice.frame,
     )

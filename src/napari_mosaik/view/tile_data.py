@@ -181,6 +181,11 @@ def badge_of(tile_data: TileData) -> str:
         return "No results yet: run the pages 'Predictor' and 'Review and report'."
     if metrics.get("seen_in_training"):
         return "⚠ Training case: these errors do not apply to new cases"
+    if metrics.get("development"):
+        return (
+            "⚠ Development case: the measured uptake has ranked the review; these errors are "
+            "optimistic"
+        )
     if metrics.get("shared_patient"):
         return "⚠ Another case of this patient was used for training"
     return "Held-out case; patient not in the training set"
@@ -208,6 +213,7 @@ def summary_of(tile_data: TileData) -> str:
         return ""
     suv, n = tile_data.metrics["suv_bsa"], tile_data.metrics["n_tiles"]
     text = f"{n} tiles · SUV: MAE {number(suv['mae'], tile_data.unit)}, R² {number(suv['r2'])}"
+    text += " (optimistic)" if tile_data.metrics.get("development") else ""
     accuracy = (tile_data.metrics.get("classes") or {}).get("balanced_accuracy")
     if accuracy is not None:
         text += f" · hot and cold spots: balanced accuracy {percent(accuracy)}"

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QDockWidget, QFrame, QMessageBox, QTabWidget, QVBoxLa
 
 from napari_mosaik.core.catalogue import INJECTION, PREDICTION, SUV, VESSELS
 from napari_mosaik.view.formatting import count, duration
+from napari_mosaik.view.layers import QUEUE_TITLE
 from napari_mosaik.view.presentation import outdated_by
 from napari_mosaik.widgets.annotate.annotate_dock import AnnotateDock
 from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
@@ -44,7 +45,7 @@ from napari_mosaik.widgets.pages.case_page import CasePage
 from napari_mosaik.widgets.pages.inspector import ARROWS, TileInspector
 from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_of
 from napari_mosaik.widgets.pages.preview import LivePreview
-from napari_mosaik.widgets.pages.review import ReportButton, ReviewPanel
+from napari_mosaik.widgets.pages.review import QueuePanel, ReportButton, ReviewPanel
 from napari_mosaik.widgets.pages.stain_picker import StainPicker
 from napari_mosaik.workflow.predictors import models_for
 from napari_mosaik.workflow.step import Step
@@ -122,7 +123,11 @@ class MosaikDock(QWidget):
         review = QWidget()
         self.correct_fold = Collapsible("Manual correction", self.correct)
         checked = Collapsible("Visual QA", self.visual_qa)
-        review.setLayout(column(checked, self.correct_fold, self.review))
+        self.queue = QueuePanel(self.canvas)
+        self.queue.wanted.connect(self._show_queued)
+        self.queue.to_edit.connect(self._edit_queued)
+        self.queue_fold = Collapsible(QUEUE_TITLE, self.queue)
+        review.setLayout(column(self.queue_fold, checked, self.correct_fold, self.review))
         self.review_tab = self.tabs.addTab(scrolled(review), "Review")
         self.annotate = AnnotateDock(self.controller, self.canvas)
         self.annotate.annotation.saved.connect(self.board.show_by_hand)
@@ -286,8 +291,27 @@ class MosaikDock(QWidget):
         grid, tile = self.workspace.tile_data.grid, self.workspace.tile
         if grid is not None and 0 <= tile < len(grid):
             self.view_tools.quad_view.enter()
-            half = grid.size_um  # the tile and as much again around it
+            self._look_at_tile()
+
+    def _look_at_tile(self) -> None:
+        """Move the camera to the selected tile and as much again around it."""
+        grid, tile = self.workspace.tile_data.grid, self.workspace.tile
+        if grid is not None and 0 <= tile < len(grid):
+            half = grid.size_um
             fit(self.viewer, grid.centres_um[tile] - half, grid.centres_um[tile] + half)
+
+    def _show_queued(self) -> None:
+        """Show the tile of the review queue in all stains, with the queue beside it."""
+        self.tabs.setCurrentIndex(self.review_tab)
+        self.queue_fold.set_open(True)
+        self._show_place()
+
+    def _edit_queued(self, line: str) -> None:
+        """Open the annotation tools on the tile of the review queue."""
+        self.view_tools.quad_view.leave()
+        self.show_annotate()
+        self._look_at_tile()
+        self.annotate.annotation.told.emit(line)
 
     def _only(self, opened: Page) -> None:
         for page in self._all_pages():
@@ -362,6 +386,7 @@ class MosaikDock(QWidget):
         self.annotate.shut()
         self.case_page.levels.stop()
         self.visual_qa.stop()
+        self.queue.stop()
         self.correct.shut()
         self.preview.stop()
         self.slide_view.shut()

@@ -1,4 +1,4 @@
-"""The annotations of a case: open document, finished tiles, effect of a retraining, queue."""
+"""The annotations of a case: open document, finished tiles, effect of a retraining."""
 
 from __future__ import annotations
 
@@ -20,28 +20,20 @@ from napari_mosaik.annotate import (
     READING_TILE_UM,
     AnnotationDocument,
     ReadingTile,
-    ReviewQueueParams,
     Snapshot,
-    TileEvidence,
     TissueClass,
     open_document,
-    rank_tiles,
     steps_of,
 )
 from napari_mosaik.annotate.compaction import Compacted
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
-    ALIGNMENT,
-    CLASS_PROBABILITY,
     CLASS_RECORD,
     CLASSES,
     METRICS,
-    PREDICTION,
-    TILES,
-    UPTAKE,
 )
 from napari_mosaik.core.errors import CorruptArtifact, InputError
-from napari_mosaik.core.frame import FloatArray, Lattice
+from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.journal import (
     JournalPart,
     JournalScan,
@@ -54,7 +46,6 @@ from napari_mosaik.core.params import digest
 from napari_mosaik.core.readers import check_reader_name
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.text import natural_key
-from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.annotations import write_geojson
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, saving, write_bytes, write_json
@@ -79,7 +70,6 @@ __all__ = [
     "reader_documents",
     "readings",
     "retraining_effect",
-    "review_queue",
     "shapes_to_export",
 ]
 
@@ -377,67 +367,6 @@ def retraining_effect(before: AnnotationResults, after: AnnotationResults) -> Re
     tissue = (old > 0) | (new > 0)
     fraction = float(np.mean(old[tissue] != new[tissue])) if tissue.any() else 0.0
     return RetrainingEffect(before, after, True, fraction)
-
-
-POINTS = 8
-
-
-def _done(case: Case, artifact: Artifact[Any]) -> bool:
-    from napari_mosaik.workflow.case_status import case_status  # numba loads here
-    from napari_mosaik.workflow.steps import maker_of
-
-    state = case_status(case).states[maker_of(artifact).name]
-    if state.damaged:
-        raise CorruptArtifact(state.reason)
-    return state.word == "done"
-
-
-def review_queue(case: Case, params: ReviewQueueParams | None = None) -> list[dict[str, Any]]:
-    """Tiles in order of review priority: index, priority (0 to 1), reason.
-
-    Based on measured and predicted uptake, and on the uncertainty of the tissue classes, as far as
-    they are computed.  Raises `InputError` if neither is.
-    """
-    if not _done(case, TILES):
-        raise InputError(f"case {case.name} has no tiles yet; run: napari-mosaik run {case.root}")
-    grid = case.store.read(TILES)
-    compared = _done(case, UPTAKE) and _done(case, PREDICTION)
-    classified = _done(case, CLASS_PROBABILITY) and _done(case, ALIGNMENT["he"])
-    if not compared and not classified:
-        raise InputError(
-            f"case {case.name} has neither tissue classes nor a prediction to review yet; run: "
-            f"napari-mosaik run {case.root}"
-        )
-    uptake = case.store.read(UPTAKE) if compared else None
-    evidence = TileEvidence(
-        centres_um=grid.centres_um,
-        measured=np.asarray(uptake["suv"]) if uptake is not None else None,
-        predicted=np.asarray(case.store.read(PREDICTION)["suv"]) if compared else None,
-        class_probability=_class_probability(case, grid) if classified else None,
-        unit=uptake.unit("suv") if uptake is not None else "",
-    )
-    return [
-        {"tile": item.tile, "score": item.priority, "reason": item.reason}
-        for item in rank_tiles(evidence, params)
-    ]
-
-
-def _class_probability(case: Case, grid: TileGrid) -> FloatArray:
-    """Mean probability (n, classes) of the tissue classes in each tile, fractions."""
-    from napari_mosaik.workflow.steps.align import transform_of
-
-    probability = case.store.read(CLASS_PROBABILITY)
-    to_he = transform_of(case.store.read(ALIGNMENT["he"])).inverse()
-    step = (np.arange(POINTS) + 0.5) / POINTS * grid.size_um
-    offsets = np.stack(np.meshgrid(step, step, indexing="ij"), axis=-1).reshape(-1, 2)
-    points = grid.corners_um[:, None, :] + offsets
-    values = probability.at(to_he.apply(points).reshape(-1, 2)) / 255.0
-    values = values.reshape(len(grid), POINTS**2, -1)
-    values[values.sum(axis=2) < 0.5] = np.nan
-    with np.errstate(invalid="ignore"):
-        count = np.isfinite(values[..., 0]).sum(axis=1)
-        total = np.nansum(values, axis=1)
-        return np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], np.nan)
 
 
 def reader_documents(case: Case, stain: str = _STAIN) -> dict[str, AnnotationDocument]:

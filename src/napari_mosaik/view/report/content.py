@@ -43,6 +43,7 @@ from napari_mosaik.view.report.validation import case_checks
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.segmentation_qa import qa_records
 from napari_mosaik.workflow.steps import STEPS
+from napari_mosaik.workflow.steps.review import development_warning
 
 __all__ = ["case_report", "gather_report", "qa_line", "qa_table", "write_case_report"]
 
@@ -113,6 +114,7 @@ def gather_report(case: Case) -> ReportData:
         provenance=_provenance(results),
         shared_patient=bool(record.get("shared_patient", False)),
         seen_in_training=bool(record.get("seen_in_training", False)),
+        development_case=case.file.development,
     )
 
 
@@ -159,6 +161,8 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
         if not isinstance(value, dict)
     }
     note = f"{count(metrics['n_tiles'], 'tile')}; neighbouring tiles are not independent."
+    if results.case.file.development:
+        note += " Development case: the errors are optimistic."
     paired = (
         "MAE minus the predictor's is paired, with a 95 % interval by blocks of 7 x 7 tiles: above "
         "0 the predictor is better. Measured neighbours know the PET of this case: a reference."
@@ -200,6 +204,8 @@ def _warnings(results: CaseResults) -> tuple[str, ...]:
     record = results.get(PREDICTION_RECORD) or {}
     if record.get("seen_in_training"):
         warnings.append("Training case: its errors do not apply to new cases.")
+    if results.case.file.development:
+        warnings.append(development_warning(results.case.name))
     return tuple(dict.fromkeys(map(str, warnings)))
 
 

@@ -103,7 +103,8 @@ def _review_line(results: CaseResults) -> str:
     error = number(metrics["suv_norm"]["mae"])
     mean = (metrics["baselines"].get("mean") or {}).get("mae")
     baseline = f" (training mean {number(mean)})" if mean is not None else ""
-    return f"mean absolute error {error}{baseline}, normalised SUV"
+    optimistic = ", optimistic (development case)" if metrics.get("development") else ""
+    return f"mean absolute error {error}{baseline}, normalised SUV{optimistic}"
 
 
 SUV_VIEW = StepView(

@@ -53,6 +53,7 @@ SCOPES: Final = {
     "alignment": "Manual alignment",
     "stain-sampling": "Stain sampling",
     "qa": "Visual QA panel",
+    "queue": "Review queue: its panel, and the canvas while it is open and no tool is active",
     "inspector": "Tile inspector, and canvas with a selected tile",
 }
 """Where a shortcut applies.  Canvas shortcuts always do, with the mouse over the canvas; the others
@@ -156,6 +157,13 @@ SHORTCUTS: Final[tuple[Shortcut, ...]] = (
     Shortcut("qa", "C", "correct", "rate the object as correct"),
     Shortcut("qa", "W", "wrong", "rate the object as wrong"),
     Shortcut("qa", "U", "unsure", "rate the object as unsure"),
+    Shortcut("queue", "N", "next", "next tile without a decision", on_layers=True),
+    Shortcut("queue", "P", "previous", "the tile before", on_layers=True),
+    Shortcut("queue", "A", "accept", "accept the tile", on_layers=True),
+    Shortcut("queue", "R", "reject", "reject the tile", on_layers=True),
+    Shortcut("queue", "C", "comment", "comment on the tile", on_layers=True),
+    Shortcut("queue", "E", "edit", "edit the tile in the annotation tools", on_layers=True),
+    Shortcut("queue", "U", "undo", "undo what was done last", on_layers=True),
     Shortcut("inspector", "Left", "left", "select the neighbouring tile", shadows=_DIMS_LEFT),
     Shortcut("inspector", "Right", "right", "select the neighbouring tile", shadows=_DIMS_RIGHT),
     Shortcut("inspector", "Up", "up", "select the neighbouring tile"),

@@ -1,25 +1,37 @@
-"""Review page: predicted against measured uptake, errors beside those of baselines, all tiles."""
+"""Tab Review: predicted against measured uptake beside baselines, and the review queue.
+
+Start ─► `QueueSession` (on a thread) ─► tile shown in all stains ─► decision ─► journal ─► list
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QUrl
+from qtpy.QtCore import QUrl, Signal
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QCheckBox,
     QComboBox,
+    QDoubleSpinBox,
+    QLabel,
+    QLineEdit,
     QListWidget,
     QListWidgetItem,
+    QMessageBox,
     QTableWidget,
     QWidget,
 )
 
+from napari_mosaik.core import MosaikError
 from napari_mosaik.core.catalogue import METRICS
-from napari_mosaik.view.formatting import number
+from napari_mosaik.view.formatting import count, decision_word, gain_line, number, rate_line
+from napari_mosaik.view.layers import QUEUE_TITLE, queue_layer
 from napari_mosaik.view.maps import DIFFERENCE_TITLE
 from napari_mosaik.view.report.content import write_case_report
 from napari_mosaik.view.tile_data import badge_of, metric_rows, nearest_tile, summary_of
@@ -29,22 +41,32 @@ from napari_mosaik.widgets.base.controls import (
     column,
     fill_table,
     row,
+    shrinkable,
     table_of,
     wrapped_label,
 )
 from napari_mosaik.widgets.base.figure_view import FigureView
+from napari_mosaik.widgets.base.reader import ReaderField, with_reader
+from napari_mosaik.widgets.canvas.keys import bind_widget_keys, key_text
 from napari_mosaik.widgets.canvas.legend import legend_widget
 from napari_mosaik.widgets.canvas.side_by_side import SideBySide
+from napari_mosaik.workflow.review_queue import RANKINGS, QueueSession
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
     from napari_mosaik.view.tile_data import TileData
     from napari_mosaik.widgets.base.case_controller import CaseController
+    from napari_mosaik.widgets.canvas.link import CanvasLink
+    from napari_mosaik.workflow.review_queue import Decision
 
-__all__ = ["ReportButton", "ReviewPanel"]
+__all__ = ["QueuePanel", "ReportButton", "ReviewPanel"]
 
 _SCALES = ("Measured and predicted, on one scale", DIFFERENCE_TITLE)
 WORST = 12
+SCOPE = "queue"
+"""Scope of the keys of the review queue in the table of shortcuts."""
+_MARKED = 60
+"""So many places of the queue are marked on the slide."""
 _KINDS = ("Predicted against measured", "Difference against mean")
 
 
@@ -223,3 +245,364 @@ def _table() -> QTableWidget:
 
 def _open_report(path: Path) -> bool:
     return bool(QDesktopServices.openUrl(QUrl.fromLocalFile(str(path))))
+
+
+class QueuePanel(QWidget):
+    """Leads a reader through the review queue, and records each decision.
+
+    Keys act while the panel has the focus, and on the canvas while the queue is open.  On the
+    canvas a drawing tool comes first: then only *Next* goes on with the queue.
+
+    ``wanted`` is emitted when the selected tile is to be shown in all stains, ``to_edit`` when it
+    is to be opened in the annotation tools, with a line that says how to go on.
+    """
+
+    wanted = Signal()
+    to_edit = Signal(str)
+
+    def __init__(self, link: CanvasLink) -> None:
+        super().__init__()
+        self._link, self._board, self._controller = link, link.board, link.board.controller
+        self.session: QueueSession | None = None
+        self.place = 0
+        self._shown_at = 0.0
+        self.ranking = shrinkable(QComboBox())
+        self.ranking.addItems(list(RANKINGS))
+        self.ranking.currentTextChanged.connect(self._ranking_chosen)
+        self.about = wrapped_label(small=True)
+        self.reader = ReaderField(self._controller)
+        self.begin = button("Start the queue", self.start, "Starts or resumes your review")
+        self.finish = button("Close", self.stop, "Every decision is saved; you can resume later")
+        self.head = wrapped_label(bold=True)
+        self.reason = wrapped_label()
+        self.decided = wrapped_label(small=True)
+        actions: dict[str, tuple[str, Callable[[], object], str]] = {
+            "previous": ("Previous", partial(self.step, -1), "Shows the tile before"),
+            "next": ("Next", partial(self.step, 1), "Shows the next tile without a decision"),
+            "accept": (
+                "Accept",
+                partial(self.decide, "accept"),
+                "This tile is right",
+            ),
+            "reject": ("Reject", partial(self.decide, "reject"), "Something is wrong here"),
+            "edit": ("Edit", self.edit, "Something is wrong: opens the annotation tools here"),
+            "comment": ("Comment", self._to_comment, "Goes to the comment; Enter saves it"),
+            "undo": ("Undo", self.undo, "Takes back what you did last, also while editing"),
+        }
+        self.buttons = {
+            name: button(f"{title} ({key_text(SCOPE, name)})", act, tip)
+            for name, (title, act, tip) in actions.items()
+        }
+        self._actions = {name: act for name, (_, act, _) in actions.items()}
+        opened = {name: self._if_open(act) for name, act in self._actions.items()}
+        bind_widget_keys(self, SCOPE, opened)
+        self.comment = QLineEdit()
+        self.comment.setPlaceholderText("Comment on this tile, then Enter")
+        self.comment.setMaxLength(500)
+        self.comment.returnPressed.connect(self._commented)
+        self.rate = wrapped_label(small=True)
+        self.gain = wrapped_label(small=True)
+        self.stop_below = QDoubleSpinBox()
+        self.stop_below.setRange(0, 100)
+        self.stop_below.setDecimals(1)
+        self.stop_below.setSuffix(" %")
+        self.stop_below.setKeyboardTracking(False)
+        self.stop_below.setToolTip("Stopping is proposed once a next tile is wrong less often")
+        self.stop_below.valueChanged.connect(self._stop_changed)
+        self.marks = QCheckBox("Mark the next tiles on the slide")
+        self.marks.toggled.connect(self._mark)
+        self.list = QListWidget()
+        self.list.setUniformItemSizes(True)
+        self.list.setMinimumHeight(110)
+        self.list.setMaximumHeight(170)
+        self.list.itemClicked.connect(lambda item: self.go(self.list.row(item)))
+        self.notice = wrapped_label(small=True)
+        self._open = QWidget()
+        self._open.setLayout(
+            column(
+                self.head,
+                self.reason,
+                self.decided,
+                row(self.buttons["accept"], self.buttons["reject"], self.buttons["edit"], 1),
+                row(self.buttons["previous"], self.buttons["next"], self.buttons["undo"], 1),
+                row(self.comment, self.buttons["comment"]),
+                self.list,
+                self.marks,
+                self.rate,
+                self.gain,
+                row(QLabel("Propose to stop below"), self.stop_below, 1),
+                spacing=6,
+            )
+        )
+        self._build()
+
+    def _build(self) -> None:
+        self.setLayout(
+            column(
+                wrapped_label(
+                    "Tiles in the order in which your attention is worth most, with random control "
+                    "tiles among them. Each decision is saved at once.",
+                    small=True,
+                ),
+                row(QLabel("Rank by"), self.ranking),
+                self.about,
+                row(QLabel("Reader"), self.reader),
+                row(self.begin, self.finish, 1),
+                self._open,
+                self.notice,
+                spacing=6,
+            )
+        )
+        events = self._controller.workspace.events
+        for event in (events.case, events.reader):
+            event.connect(self.stop)
+        self._controller.committed.connect(self._results_changed)
+        self._ranking_chosen()
+        self._show()
+
+    # --- beginning and ending -------------------------------------------------------------------
+    def start(self) -> None:
+        """Ask for the reader where none was given, then make or resume the queue on a thread."""
+        self.reader.take()
+        with_reader(self._controller, self, self._start)
+
+    def _start(self) -> None:
+        space = self._controller.workspace
+        case, ranking, reader = space.case, self.ranking.currentText(), space.reader
+        if case is None or not self.begin.isEnabled():
+            return
+        blind = RANKINGS[ranking].blind
+        if not blind and not case.file.development and not self.confirm_development():
+            return
+        self.stop()
+        self.begin.setEnabled(False)
+        self.notice.setText("Ranking the tiles…")
+
+        def work() -> QueueSession:
+            return QueueSession(case, reader, ranking)
+
+        def then(session: QueueSession) -> None:
+            if case is not space.case:
+                session.close()
+                return
+            if not blind:
+                self._controller.refresh()  # the mark of a development case
+            self._opened(session)
+
+        task = self._controller.read(QUEUE_TITLE, work, then)
+        task.failed.connect(self._not_opened)
+
+    def confirm_development(self) -> bool:
+        """Ask before the measured uptake is used: it cannot be taken back."""
+        answer = QMessageBox.question(
+            self,
+            "Development case",
+            "Ranking by the measured uptake makes this a development case for good: its prediction "
+            "error is labelled optimistic everywhere. Go on?",
+            QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.Cancel,
+            QMessageBox.StandardButton.Cancel,
+        )
+        return answer == QMessageBox.StandardButton.Yes
+
+    def _not_opened(self, *_: Any) -> None:
+        self.notice.setText("")
+        self.begin.setEnabled(True)
+        self._show()
+
+    def _opened(self, session: QueueSession) -> None:
+        self.begin.setEnabled(True)
+        self.session = session
+        self.notice.setText("\n".join(f"⚠ {text}" for text in session.queue.warnings))
+        self.list.clear()
+        self.list.addItems([""] * len(session.queue.tiles))
+        for place in range(len(session.queue.tiles)):
+            self._fill(place)
+        self.stop_below.blockSignals(True)
+        self.stop_below.setValue(100 * session.stop_below)
+        self.stop_below.blockSignals(False)
+        self._link.keys.bind(
+            SCOPE, {name: partial(self._on_canvas, name) for name in self._actions}
+        )
+        first = session.next_open()
+        self.go(0 if first is None else first)
+
+    def stop(self, *_: Any) -> None:
+        """Close the queue; every decision stays on record."""
+        if self.session is not None:
+            self._link.keys.release(SCOPE)
+            self.session.close()
+        self.session = None
+        self.marks.setChecked(False)
+        self.notice.setText("")
+        self._show()
+
+    def _results_changed(self, _step: str) -> None:
+        if self.session is not None:
+            self.notice.setText(
+                "⚠ Results have changed since this queue was made; start it again for a new order"
+            )
+
+    # --- what a reader does ---------------------------------------------------------------------
+    def _if_open(self, act: Callable[[], object]) -> Callable[[], None]:
+        def acted() -> None:
+            if self.session is not None:
+                act()
+
+        return acted
+
+    def _on_canvas(self, name: str) -> None:
+        """A key on the canvas; while a tool is active only *Next* goes on with the queue."""
+        tool = self._link.active_tool
+        if tool is not None:
+            if name != "next":
+                return
+            tool.release()
+        self._actions[name]()
+
+    @property
+    def tile(self) -> int:
+        """Index of the tile that is shown; -1 without a queue."""
+        return -1 if self.session is None else self.session.queue.tiles[self.place].tile
+
+    def go(self, place: int) -> None:
+        """Show one place of the queue in all stains."""
+        if self.session is None:
+            return
+        self.place = place
+        self._shown_at = time.monotonic()
+        self.comment.setText(self.session.comments.get(self.tile, ""))
+        self.list.setCurrentRow(place)
+        self._controller.workspace.tile = self.tile
+        self._show()
+        self.wanted.emit()
+
+    def step(self, by: int) -> None:
+        """The tile before, or the next one without a decision (the next one when all have one)."""
+        if self.session is None:
+            return
+        n = len(self.session.queue.tiles)
+        place = self.session.next_open(self.place) if by > 0 else None
+        self.go(max(0, min(n - 1, self.place + by)) if place is None else place)
+
+    def decide(self, decision: Decision, *, go_on: bool = True) -> bool:
+        """Record a decision on the tile that is shown, then show the next one."""
+        seconds = time.monotonic() - self._shown_at
+        if not self._written(lambda session: session.decide(self.tile, decision, seconds)):
+            return False
+        if go_on:
+            self.step(1)
+        return True
+
+    def edit(self) -> None:
+        """Record that the tile is wrong, and open the annotation tools on it."""
+        if self.decide("edit", go_on=False):
+            key = key_text(SCOPE, "next")
+            self.to_edit.emit(
+                f"Tile {self.tile} of the review queue: correct it, then press {key} on the "
+                "picture to go on with the queue."
+            )
+
+    def undo(self) -> None:
+        """Undo what the reader did last, here or while editing, and show its tile."""
+        undone: list[tuple[str, int | None]] = []
+        if not self._written(lambda session: undone.append(session.undo())):
+            return
+        assert self.session is not None
+        title, tile = undone[0]
+        self.notice.setText(f"Undone: {title}" if title else "There is nothing to undo.")
+        places = {item.tile: place for place, item in enumerate(self.session.queue.tiles)}
+        if tile in places:
+            self.go(places[tile])
+            self._fill(self.place)
+
+    def _to_comment(self) -> None:
+        self.comment.setFocus()
+        self.comment.selectAll()
+
+    def _commented(self) -> None:
+        text = self.comment.text()
+        if self._written(lambda session: session.comment(self.tile, text)):
+            self.buttons["next"].setFocus()  # the keys are those of the queue again
+
+    def _stop_changed(self, percent: float) -> None:
+        self._written(lambda session: session.set_stop(percent / 100))
+
+    def _written(self, write: Callable[[QueueSession], object]) -> bool:
+        """Write to the journal, then show it; an error is shown instead and nothing changes."""
+        if self.session is None:
+            return False
+        try:
+            write(self.session)
+        except MosaikError as error:
+            self._controller.report(error, QUEUE_TITLE)
+            return False
+        self._fill(self.place)
+        self._show()
+        self._mark()
+        return True
+
+    # --- showing --------------------------------------------------------------------------------
+    def _ranking_chosen(self, *_: Any) -> None:
+        self.about.setText(RANKINGS[self.ranking.currentText()].about)
+
+    def _fill(self, place: int) -> None:
+        """The line of one place in the list."""
+        session, line = self.session, self.list.item(place)
+        if session is None or line is None:
+            return
+        item = session.queue.tiles[place]
+        judged = session.judged.get(item.tile)
+        parts = [f"{item.rank} · tile {item.tile}", decision_word(judged)]
+        if judged is not None and item.control:  # told afterwards: it must not sway the reader
+            parts.append("control")
+        if item.tile in session.comments:
+            parts.append("comment")
+        line.setText(" · ".join([*filter(None, parts), item.reason]))
+        line.setToolTip(item.reason)
+
+    def _show(self) -> None:
+        session = self.session
+        opened = session is not None
+        self._open.setVisible(opened)
+        self.finish.setVisible(opened)
+        self.begin.setVisible(not opened)
+        self.ranking.setEnabled(not opened)
+        self.reader.setEnabled(not opened)
+        if session is None:
+            return
+        item, n = session.queue.tiles[self.place], len(session.queue.tiles)
+        done = len(session.judged)
+        pace = "" if session.seconds is None else f" · {session.seconds:.0f} s per tile"
+        self.head.setText(f"Tile {item.rank} of {n} · {done} judged{pace}")
+        self.reason.setText(f"{item.reason[:1].upper()}{item.reason[1:]}.")
+        judged = session.judged.get(item.tile)
+        words = "No decision yet" if judged is None else f"You: {decision_word(judged)}"
+        if judged is not None and item.control:
+            words += "; a random control tile"
+        self.decided.setText(words)
+        self.buttons["previous"].setEnabled(self.place > 0)
+        self.rate.setText(rate_line(session.rate))
+        self.gain.setText(gain_line(session.gain, session.may_stop, n - done))
+
+    def _mark(self, *_: Any) -> None:
+        """Rings with their places around the next tiles without a decision."""
+        session, grid = self.session, self._controller.workspace.tile_data.grid
+        shown = self.marks.isChecked() and session is not None and grid is not None
+        items = (
+            [item for item in session.queue.tiles if item.tile not in session.judged][:_MARKED]
+            if shown and session is not None
+            else []
+        )
+        if items and grid is not None:
+            spec = queue_layer(items, grid)
+            self._remove(spec.name)  # its texts cannot be replaced
+            self._board.put(spec, visible=True)
+            self.marks.setText(f"{count(len(items), 'tile')} marked on the slide")
+        else:
+            self._remove(QUEUE_TITLE)
+            self.marks.setText("Mark the next tiles on the slide")
+
+    def _remove(self, name: str) -> None:
+        layer = self._board.layer(name)
+        if layer is not None and layer in self._board.viewer.layers:
+            self._board.viewer.layers.remove(layer)

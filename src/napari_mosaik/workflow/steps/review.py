@@ -7,6 +7,7 @@ from collections.abc import Generator
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
+    DEVELOPMENT,
     METRICS,
     PREDICTION,
     PREDICTION_RECORD,
@@ -21,7 +22,7 @@ from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import low_confidence_warning
 from napari_mosaik.workflow.steps.spatial import uptake_classes
 
-__all__ = ["REVIEW", "ReviewParams"]
+__all__ = ["REVIEW", "ReviewParams", "development_warning"]
 
 _PREFIX = "baseline_"
 NEIGHBOURS = "neighbour_idw"
@@ -69,6 +70,7 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
         extra={
             "model": record["model"],
             "seen_in_training": record["seen_in_training"],
+            "development": inputs.has(DEVELOPMENT),
             "training_cases": record["training_cases"],
             "proxies": record["proxies"],
             "seed": record["seed"],
@@ -81,9 +83,18 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
 
 
 def _warnings(inputs: StepContext) -> list[str]:
-    """A PET alignment of low confidence makes the comparison uncertain."""
+    """What makes the comparison uncertain, or too good to be true."""
     warning = low_confidence_warning(inputs.read(ALIGNMENT["pet"]), f"{inputs.case_name}: the PET")
-    return [warning] if warning else []
+    optimistic = development_warning(inputs.case_name) if inputs.has(DEVELOPMENT) else ""
+    return [text for text in (warning, optimistic) if text]
+
+
+def development_warning(case: str) -> str:
+    """What it means for the error that the measured uptake has ranked the review."""
+    return (
+        f"case {case} is a development case: its measured uptake ranked the review queue, so its "
+        "prediction error is optimistic"
+    )
 
 
 REVIEW = Step(
@@ -93,8 +104,8 @@ REVIEW = Step(
     page="Review and report",
     params=ReviewParams,
     reads=(TILES, PREDICTION, PREDICTION_RECORD, UPTAKE, ALIGNMENT["pet"]),
-    may_read=(UPTAKE_CLUSTERS,),
+    may_read=(UPTAKE_CLUSTERS, DEVELOPMENT),
     writes=(METRICS,),
     body=_body,
-    revision=2,
+    revision=3,
 )

@@ -1,0 +1,304 @@
+"""The review queue of a case that was run: command line, session, and the page in the window."""
+
+import json
+import shutil
+
+import pytest
+
+from napari_mosaik.cli import main
+from napari_mosaik.core import InputError
+from napari_mosaik.io import Case
+
+
+def told(capsys, *arguments):
+    """Exit code, parsed standard output and standard error of a command."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(one) for one in arguments])
+    out, err = capsys.readouterr()
+    return ended.value.code or 0, json.loads(out) if out.strip().startswith("{") else out, err
+
+
+BLIND = (
+    "default",
+    "uncertainty",
+    "disagreement",
+    "boundary",
+    "rare",
+    "cold-among-hot",
+    "artefacts",
+)
+
+
+def test_blind_rankings_are_the_same_with_another_pet(own_cohort, capsys):
+    case = own_cohort / "B11"
+    first = [told(capsys, "review-queue", case, "--ranking", name, "--json") for name in BLIND]
+    assert {code for code, _, _ in first} == {0}
+    shutil.copy(own_cohort / "B8" / "pet" / "slice.dcm", case / "pet" / "slice.dcm")
+    again = [told(capsys, "review-queue", case, "--ranking", name, "--json") for name in BLIND]
+    assert first == again
+    queue = first[0][1]
+    assert set(queue["tiles"][0]) == {"rank", "tile", "score", "reason", "control"}
+    assert queue["n"] == len(queue["tiles"]) == len({row["tile"] for row in queue["tiles"]})
+    scores = [row["score"] for row in queue["tiles"]]
+    assert scores == sorted(scores, reverse=True)
+    assert all(row["reason"] for row in queue["tiles"])
+    control = [row for row in queue["tiles"] if row["control"]]
+    assert len(control) >= 0.05 * queue["n"]
+    assert all(0 < row["probability"] <= 1 for row in control)
+    assert not queue["development"]
+    other = told(capsys, "review-queue", case, "--seed", "5", "--json")[1]
+    assert {r["tile"] for r in other["tiles"]} == {r["tile"] for r in queue["tiles"]}
+    assert other["tiles"] != queue["tiles"]
+    code, _, err = told(capsys, "review-queue", case, "--ranking", "uptake")
+    assert code == 2  # the measured uptake is stale: it was that of the other PET
+    assert "uptake" in err
+    assert not Case(case).file.development
+
+
+def test_the_ranking_by_uptake_marks_the_case_everywhere(own_cohort, capsys):
+    from napari_mosaik.core.catalogue import METRICS
+    from napari_mosaik.view.report.content import case_report
+    from napari_mosaik.view.tile_data import badge_of, read_tile_data
+
+    case = Case(own_cohort / "B11")
+    assert case.store.read(METRICS)["development"] is False
+    assert not told(capsys, "predict", case.root, "--json")[1]["development"]
+    (own_cohort.parent / "metrics.json").write_text('{"test_case": "B11", "development": false}')
+    queue = told(capsys, "review-queue", case.root, "--ranking", "uptake", "--json")[1]
+    assert queue["development"]
+    assert "measured one" in queue["tiles"][0]["reason"]
+    case = Case(case.root)
+    assert case.store.read(METRICS)["development"] is True
+    assert json.loads((own_cohort.parent / "metrics.json").read_text())["development"] is True
+    assert "development = true" in (case.root / "case.toml").read_text()
+    _, record, err = told(capsys, "predict", case.root, "--json")
+    assert record["development"] is True
+    assert "optimistic" in err
+    assert "optimistic" in badge_of(read_tile_data(case))
+    report = case_report(case)
+    assert "development case" in report
+    assert "optimistic" in report
+    blind = told(capsys, "review-queue", case.root, "--json")  # stays marked
+    assert blind[1]["development"]
+    assert "optimistic" in blind[2]
+
+
+def test_what_is_missing_is_said(own_cohort, fresh_case, capsys):
+    code, _, err = told(capsys, "review-queue", own_cohort / "B11", "--ranking", "entropy")
+    assert code == 2
+    assert "boundary" in err
+    assert "cold-among-hot" in err
+    code, _, err = told(capsys, "review-queue", fresh_case)
+    assert code == 2
+    assert "no tiles yet" in err
+    code, queue, _ = told(capsys, "review-queue", own_cohort / "B8", "--json")  # no predictor
+    assert code == 0
+    assert any("cold-among-hot" in text and "prediction" in text for text in queue["warnings"])
+    code, _, err = told(capsys, "review-queue", own_cohort / "B8", "--ranking", "cold-among-hot")
+    assert code == 2
+    assert "prediction" in err
+
+
+def test_a_session_is_on_the_disk_before_it_counts_and_resumes(own_cohort):
+    from napari_mosaik.workflow.review_queue import QueueSession
+
+    case = Case(own_cohort / "B11")
+    with QueueSession(case, "Åsa") as session:
+        tiles = [item.tile for item in session.queue.tiles]
+        assert session.next_open() == 0
+        session.decide(tiles[0], "accept", 3.0)
+        session.decide(tiles[1], "reject", 5.0)
+        session.decide(tiles[2], "edit", 10.0)
+        session.comment(tiles[1], " fold \n here ")
+        assert session.undo() == (f"comment on tile {tiles[1]}", tiles[1])
+        assert session.comments == {}
+        assert session.undo()[1] == tiles[2]
+        assert session.wrong == {tiles[0]: False, tiles[1]: True}
+        assert session.seconds == 4.0
+        session.set_stop(0.2)
+        assert session.next_open(1) == 2
+        with pytest.raises(InputError, match="not in the review queue"):
+            session.decide(10_000, "accept", 1.0)
+        with pytest.raises(InputError, match="accept, reject, edit"):
+            session.decide(tiles[0], "maybe", 1.0)
+        before = session.rate
+    with QueueSession(case, "Åsa") as again:
+        assert again.judged == session.judged
+        assert again.rate == before
+        assert again.stop_below == 0.2
+        assert again.undo()[1] == tiles[1]
+    with QueueSession(case, "Åsa", seed=3) as other:
+        assert other.judged == {}
+    with QueueSession(case, "Bo") as other:
+        assert other.judged == {}
+    with QueueSession(case, "Åsa") as again:
+        assert list(again.judged) == [tiles[0]]
+        for item in again.queue.tiles:
+            again.decide(item.tile, "accept", 1.0)
+        assert again.next_open() is None
+        assert again.may_stop
+        assert again.rate.estimate == again.rate.high == 0.0
+        while again.undo()[0]:
+            pass
+        assert again.judged == {}
+        assert not again.may_stop
+
+
+# --- the page -------------------------------------------------------------------------------------
+@pytest.fixture
+def queue(qtbot, dock, opened, own_cohort):
+    """The page with the queue of B11 open for the reader Åsa."""
+    opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
+    qtbot.waitUntil(lambda: dock.workspace.tile_data.grid is not None)
+    dock.workspace.reader = "Åsa"
+    dock.tabs.setCurrentIndex(dock.review_tab)
+    dock.queue_fold.set_open(True)
+    start(qtbot, dock.queue)
+    activate(dock)
+    return dock.queue
+
+
+def activate(dock):
+    """Give the window the keyboard, as a window manager does."""
+    from qtpy.QtWidgets import QApplication
+
+    QApplication.setActiveWindow(dock.viewer.window._qt_window)
+
+
+def start(qtbot, panel):
+    from qtpy.QtCore import Qt
+
+    qtbot.mouseClick(panel.begin, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: panel.session is not None)
+
+
+def journal(cohort):
+    from napari_mosaik.core.journal import REVIEW, journal_of
+
+    scan = journal_of(cohort / "B11", "Åsa")
+    return list(scan.events(scan.active(REVIEW)))
+
+
+@pytest.mark.gui
+def test_the_queue_is_walked_with_keys_and_resumes(qtbot, dock, queue, own_cohort):
+    import numpy as np
+    from qtpy.QtCore import Qt
+
+    from napari_mosaik.widgets.canvas.camera import centre_um
+
+    keys, canvas = Qt.Key, dock.viewer.window._qt_viewer.canvas.native
+    tiles = [item.tile for item in queue.session.queue.tiles]
+    centres = dock.workspace.tile_data.grid.centres_um
+    assert dock.view_tools.quad_view.is_on  # the place in all stains
+    np.testing.assert_allclose(centre_um(dock.viewer), centres[tiles[0]], atol=1)
+    assert queue.head.text().startswith(f"Tile 1 of {len(tiles)} · 0 judged")
+    assert queue.reason.text()
+
+    canvas.setFocus()
+    qtbot.keyClick(canvas, keys.Key_A)
+    assert [e["decision"] for e in journal(own_cohort) if "decision" in e] == ["accept"]
+    assert dock.workspace.tile == tiles[1]
+    np.testing.assert_allclose(centre_um(dock.viewer), centres[tiles[1]], atol=1)
+    qtbot.keyClick(canvas, keys.Key_R)
+    assert queue.session.judged[tiles[1]].decision == "reject"
+    assert queue.session.judged[tiles[1]].seconds > 0
+    qtbot.keyClick(canvas, keys.Key_N)
+    assert dock.workspace.tile == tiles[3]
+    qtbot.keyClick(canvas, keys.Key_P)
+    qtbot.keyClick(canvas, keys.Key_P)
+    assert dock.workspace.tile == tiles[1]
+    assert "rejected" in queue.decided.text()
+    qtbot.keyClick(canvas, keys.Key_U)
+    assert dock.workspace.tile == tiles[1]
+    assert list(queue.session.judged) == [tiles[0]]
+    assert "No decision yet" in queue.decided.text()
+
+    qtbot.keyClick(canvas, keys.Key_C)  # letters are text now, not decisions
+    assert queue.comment.hasFocus()
+    qtbot.keyClicks(queue.comment, "near a rupture, uncertain area")
+    assert list(queue.session.judged) == [tiles[0]]
+    assert dock.workspace.tile == tiles[1]
+    qtbot.keyClick(queue.comment, keys.Key_Return)
+    assert queue.session.comments == {tiles[1]: "near a rupture, uncertain area"}
+    qtbot.keyClick(queue, keys.Key_A)  # the keys of the panel
+    assert list(queue.session.judged) == tiles[:2]
+
+    qtbot.mouseClick(queue.finish, Qt.MouseButton.LeftButton)
+    assert queue.session is None
+    qtbot.keyClick(canvas, keys.Key_A)  # means nothing without a queue
+    start(qtbot, queue)
+    assert dock.workspace.tile == tiles[2]
+    assert list(queue.session.judged) == tiles[:2]
+    assert "comment" in queue.list.item(1).text()
+    queue.stop_below.setValue(20.0)
+    assert queue.session.stop_below == pytest.approx(0.2)
+    while queue.session.next_open() is not None:
+        qtbot.keyClick(canvas, keys.Key_A)
+    assert "Every tile has a decision" in queue.gain.text()
+    assert "0 % (95 % interval 0 to 0 %)" in queue.rate.text()
+    assert f"{len(tiles)} of {len(tiles)} tiles judged" in queue.rate.text()
+
+
+@pytest.mark.gui
+def test_edit_opens_the_annotation_tools_there_and_next_comes_back(qtbot, dock, queue):
+    import numpy as np
+    from qtpy.QtCore import Qt
+
+    from napari_mosaik.widgets.canvas.camera import centre_um
+
+    canvas = dock.viewer.window._qt_viewer.canvas.native
+    tiles = [item.tile for item in queue.session.queue.tiles]
+    centre = dock.workspace.tile_data.grid.centres_um[tiles[0]]
+    canvas.setFocus()
+    qtbot.keyClick(canvas, Qt.Key.Key_E)
+    assert queue.session.judged[tiles[0]].decision == "edit"
+    qtbot.waitUntil(lambda: dock.annotate.drawing.is_active)
+    assert dock.tabs.currentIndex() == dock.annotate_tab
+    assert f"Tile {tiles[0]} of the review queue" in dock.annotate.notice.text()
+    np.testing.assert_allclose(centre_um(dock.viewer), centre, atol=1)
+    qtbot.keyClick(canvas, Qt.Key.Key_A)  # no decision while a tool draws
+    assert queue.session.judged[tiles[0]].decision == "edit"
+    qtbot.keyClick(canvas, Qt.Key.Key_N)
+    assert not dock.annotate.drawing.is_active
+    assert dock.tabs.currentIndex() == dock.review_tab
+    assert dock.workspace.tile == tiles[1]
+    queue.marks.setChecked(True)
+    marks = dock.board.layer("Review queue")
+    assert len(marks.data) == len(tiles) - 1
+    queue.marks.setChecked(False)
+    assert dock.board.layer("Review queue") not in dock.viewer.layers
+
+
+@pytest.mark.gui
+def test_ranking_by_measured_uptake_is_asked_for_and_shown(qtbot, dock, queue, monkeypatch):
+    from qtpy.QtCore import Qt
+
+    asked = []
+    monkeypatch.setattr(queue, "confirm_development", lambda: bool(asked.append(1)))
+    queue.stop()
+    queue.ranking.setCurrentText("uptake")
+    assert "development case" in queue.about.text()
+    qtbot.mouseClick(queue.begin, Qt.MouseButton.LeftButton)
+    assert asked == [1]
+    assert queue.session is None
+    case = dock.workspace.case
+    assert not case.file.development
+    monkeypatch.setattr(queue, "confirm_development", lambda: True)
+    start(qtbot, queue)
+    assert case.file.development
+    assert "optimistic" in queue.notice.text()
+    qtbot.waitUntil(lambda: "Development case" in dock.review.badge.text())
+
+
+@pytest.mark.gui
+def test_what_cannot_be_written_is_not_shown(qtbot, dock, queue, monkeypatch):
+    def full(*_):
+        raise InputError("nothing was changed: the disk is full")
+
+    tile = queue.tile
+    monkeypatch.setattr(queue.session.part.journal, "_write", full)
+    assert not queue.decide("accept")
+    assert queue.tile == tile
+    assert queue.session.judged == {}
+    assert "No decision yet" in queue.decided.text()
+    assert "disk is full" in dock.workspace.problem.sentence
