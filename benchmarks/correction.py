@@ -24,8 +24,9 @@ tile and the vessels; trained on the true map of another case, A3 of seed 100), 
 (SUV, g/mL).
 The registration is the true one.  Intervals are 95 % bootstrap intervals of the mean over seeds.
 
-Bar: the queue reaches the Dice that random order has after 200 corrections with at most 100, in the
-median over seeds.  Exit code 1 when it is missed.
+Bar: the queue first reaches the Dice that random order has after 200 corrections with at most 100,
+in the median over seeds.  Exit code 1 when it is missed.  Where the curves are flat the first time
+says little: the curves are the result.
 
 The settings of the queue were chosen on the seeds 101 and 102.  Seeds that are done are kept in
 *--folder* and not computed again, as long as this file and the code that it measures are the same.
@@ -434,7 +435,6 @@ def show(record):
                 cells.append(f"{value:.3f} ({low:.3f} to {high:.3f})")
         print(f"| {n} | " + " | ".join(cells) + " |")
     needed = record["corrections_for_random_200"]
-    # The first time says little where curves are flat: the curves above are the result.
     print(f"\ncorrections that the queue needs for the Dice of 200 in random order: "
           f"{needed['queue']} (by seed: {needed['queue_by_seed']})")  # fmt: skip
 
