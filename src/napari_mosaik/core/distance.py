@@ -13,7 +13,7 @@ from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.frame import FloatArray, Mask
 from napari_mosaik.core.raster import LazyArray
 
-__all__ = ["distance_strips", "within"]
+__all__ = ["STRIP", "distance_strips", "within"]
 
 
 def within(mask: Mask, distance_um: float, spacing_um: tuple[float, float]) -> Mask:
@@ -66,11 +66,14 @@ def _spread(mask: Mask, half: NDArray[np.int64], out: Mask) -> None:
 
 
 _READ = 1024
-_STRIP = 256
+STRIP = 256
+"""Rows of a strip of distances."""
 
 
 def distance_strips(
-    marked: LazyArray, spacing_um: tuple[float, ...]
+    marked: LazyArray,
+    spacing_um: tuple[float, ...],
+    window: tuple[slice, slice] | None = None,
 ) -> Iterator[tuple[int, FloatArray]]:
     """Distance to the nearest pixel above 0, from centre to centre.
 
@@ -80,6 +83,9 @@ def distance_strips(
         (rows, columns) labels or booleans; read once, in strips of rows.
     spacing_um
         Distance between rows and between columns, µm.
+    window
+        The part of the image that is read, whose first row is that of a strip; all of it if None.
+        Marked pixels beyond it are not seen.
 
     Yields
     ------
@@ -90,23 +96,28 @@ def distance_strips(
     -----
     Distances along the columns are kept for the whole image as whole numbers of 2 or 4 bytes; each
     row is then the lower envelope of one parabola per column (Felzenszwalb and Huttenlocher,
-    Theory of Computing 8, 2012), which is exact for pixels of any shape.
+    Theory of Computing 8, 2012), which is exact for pixels of any shape.  Those of square pixels
+    are roots of whole numbers, so that a window gives what the image gives, to the last digit.
     """
-    height, width = marked.shape
+    rows, cols = window or (slice(0, marked.shape[0]), slice(0, marked.shape[1]))
+    height, width = rows.stop - rows.start, cols.stop - cols.start
     kind = np.uint16 if height < np.iinfo(np.uint16).max else np.int32
     far = int(np.iinfo(kind).max)
     steps = np.full((height, width), far, kind)
     for row in range(0, height, _READ):
-        part = np.ascontiguousarray(np.asarray(marked[row : row + _READ, :]) > 0)
-        _fill_down(part, steps, row, far)
+        last = min(row + _READ, height)
+        part = np.asarray(marked[rows.start + row : rows.start + last, cols])
+        _fill_down(np.ascontiguousarray(part > 0), steps, row, far)
     if steps.size == 0 or steps[-1].min() == far:
         return
     _fill_up(steps, far)
-    for row in range(0, height, _STRIP):
-        strip = steps[row : row + _STRIP]
+    square = spacing_um[0] == spacing_um[1]
+    down, across = (1.0, 1.0) if square else (float(spacing_um[0]), float(spacing_um[1]))
+    for row in range(0, height, STRIP):
+        strip = steps[row : row + STRIP]
         out = np.empty(strip.shape)
-        _along_rows(strip, far, float(spacing_um[0]), float(spacing_um[1]), out)
-        yield row, out
+        _along_rows(strip, far, down, across, out)
+        yield rows.start + row, out * spacing_um[0] if square else out
 
 
 @compiled

@@ -72,6 +72,35 @@ class TileGrid:
         """(n, 2) upper left corners of the tiles, µm."""
         return self.centres_um - self.size_um / 2
 
+    def subset(self, rows: ArrayLike) -> TileGrid:
+        """The grid with some of its tiles, by index (m,) or mask (n,); the lattice stays."""
+        rows = np.asarray(rows)
+        return TileGrid(
+            self.lattice, self.size_um, self.kept[rows], self.coverage[rows], self.inner[rows]
+        )
+
+    def meeting(self, low_um: ArrayLike, high_um: ArrayLike, reach_um: ArrayLike = 0.0) -> IntArray:
+        """Indices of the tiles within a reach of at least one of some boxes.
+
+        Parameters
+        ----------
+        low_um, high_um
+            (m, 2) upper left and lower right corners of the boxes, µm.
+        reach_um
+            One distance, or (n,) one for each tile, µm, to the nearest point of the tile.
+        """
+        corners, reach = self.corners_um, np.asarray(reach_um, float)
+        met = np.zeros(len(self), bool)
+        boxes = zip(
+            np.asarray(low_um, float).reshape(-1, 2),
+            np.asarray(high_um, float).reshape(-1, 2),
+            strict=True,
+        )
+        for low, high in boxes:
+            away = np.maximum(np.maximum(low - corners - self.size_um, corners - high), 0.0)
+            met |= np.hypot(away[:, 0], away[:, 1]) <= reach
+        return np.flatnonzero(met)
+
     def index_map(self) -> IntArray:
         """(rows, columns) index of the tile at each position, -1 where no tile is in use."""
         index = np.full(self.lattice.shape[0] * self.lattice.shape[1], -1, np.int64)

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.frame import FloatArray, Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
+from napari_mosaik.core.window import Slices
 from napari_mosaik.features.tile_aggregation import (
     PixelSums,
     count_in_tiles,
@@ -242,7 +243,10 @@ def vascular_parameters(
 
 
 def vessel_distance_in_tiles(
-    grid: TileGrid, vessels: Raster | LabelImage, tissue: Raster | None = None
+    grid: TileGrid,
+    vessels: Raster | LabelImage,
+    tissue: Raster | None = None,
+    reach_um: float | None = None,
 ) -> FloatArray:
     """Mean distance of each tile's tissue to the nearest vessel, µm.
 
@@ -255,24 +259,87 @@ def vessel_distance_in_tiles(
         label image's coarser copies, which is read in strips.  Pixels above 0 are vessel.
     tissue
         Tissue mask on any lattice of the same frame; everything is tissue if None.
+    reach_um
+        The vessels are looked for within this distance around the tiles, µm, and farther until
+        those of all their tissue are found; in the whole image if None.  The result is the same.
 
     Returns
     -------
     (n,) distances, 0 inside vessels, precise to about half a pixel of *vessels*; NaN where a tile
     has no tissue, and everywhere when there is no vessel at all.
     """
+    lattice = vessels.lattice
+    whole = (slice(0, lattice.shape[0]), slice(0, lattice.shape[1]))
+    square = lattice.spacing_um[0] == lattice.spacing_um[1]
+    while reach_um is not None and square and len(grid):
+        window = _around(grid, lattice, reach_um)
+        if window == whole:
+            break
+        found, farthest = _distances(grid, vessels, tissue, window)
+        if farthest <= reach_um:
+            return found
+        reach_um *= 2
+    return _distances(grid, vessels, tissue, whole)[0]
+
+
+def _distances(
+    grid: TileGrid, vessels: Raster | LabelImage, tissue: Raster | None, window: Slices
+) -> tuple[FloatArray, float]:
+    """Mean distances (n,), µm, within a window, and the largest one; infinite without a vessel."""
     from napari_mosaik.core.distance import distance_strips
 
-    lattice = vessels.lattice
+    lattice, cols = vessels.lattice, window[1]
     weighted, area = PixelSums(grid, lattice), PixelSums(grid, lattice)
-    for row, far in distance_strips(vessels.values, lattice.spacing_um):
+    farthest = -np.inf
+    for row, far in distance_strips(vessels.values, lattice.spacing_um, window):
+        if not weighted.needs(slice(row, row + len(far)), cols):
+            continue
         inside = np.ones(far.shape, bool)
         if tissue is not None:
             strip = lattice.crop(slice(row, row + len(far)), slice(0, lattice.shape[1]))
-            inside = tissue.onto(strip, outside=0).values > 0.5
-        weighted.add(np.where(inside, far, 0.0), row)
-        area.add(inside, row)
-    return over(weighted.area_um2(), area.area_um2())
+            inside = _inside(tissue, strip)[:, cols]
+        weighted.add(np.where(inside, far, 0.0), row, cols.start)
+        area.add(inside, row, cols.start)
+        near = _box(grid, lattice, 0.0)
+        part = far[:, max(near[1].start - cols.start, 0) : near[1].stop - cols.start]
+        farthest = max(farthest, float(part.max(initial=0.0)))
+    mean = over(weighted.area_um2(), area.area_um2())
+    return mean, np.inf if farthest < 0 else farthest
+
+
+def _inside(mask: Raster, lattice: Lattice) -> NDArray[np.bool_]:
+    """A mask on another lattice of its frame by nearest neighbour, `Raster.onto` axis by axis."""
+    known = []
+    for axis in (0, 1):
+        place = np.zeros((lattice.shape[axis], 2))
+        place[:, axis] = np.arange(len(place))
+        index = np.floor(mask.lattice.to_index(lattice.to_um(place))[:, axis] + 0.5)
+        known.append(index.astype(np.int64))
+    values = np.zeros(lattice.shape, bool)
+    rows, cols = ((i >= 0) & (i < n) for i, n in zip(known, mask.lattice.shape, strict=True))
+    values[np.ix_(rows, cols)] = mask.values[np.ix_(known[0][rows], known[1][cols])] > 0.5
+    return values
+
+
+def _around(grid: TileGrid, lattice: Lattice, reach_um: float) -> Slices:
+    """The part of a lattice around all tiles; its rows are those of whole strips."""
+    from napari_mosaik.core.distance import STRIP
+
+    rows, cols = _box(grid, lattice, reach_um)
+    stop = min(-(-rows.stop // STRIP) * STRIP, lattice.shape[0])
+    return slice(rows.start // STRIP * STRIP, stop), cols
+
+
+def _box(grid: TileGrid, lattice: Lattice, reach_um: float) -> Slices:
+    """The part of a lattice that holds all tiles with a reach around them."""
+    ends = []
+    for axis in (0, 1):
+        corner = (grid.corners_um[:, axis] - lattice.origin_um[axis]) / lattice.spacing_um[axis]
+        wide = (grid.size_um + reach_um) / lattice.spacing_um[axis]
+        first = int(np.floor(corner.min() - reach_um / lattice.spacing_um[axis])) - 1
+        last = int(np.ceil(corner.max() + wide)) + 1
+        ends.append(slice(max(0, first), min(lattice.shape[axis], max(last, 1))))
+    return ends[0], ends[1]
 
 
 _NUCLEUS_MEANS: Final = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -126,13 +127,18 @@ def area_in_tiles(
     height, width = _BLOCK
     for row in range(0, values.shape[0], height):
         for col in range(0, values.shape[1], width):
-            part = np.asarray(values[row : row + height, col : col + width])
-            sums.add(np.asarray(marked(part)), row, col)
+            rows, cols = slice(row, row + height), slice(col, col + width)
+            if sums.needs(rows, cols):
+                sums.add(np.asarray(marked(np.asarray(values[rows, cols]))), row, col)
     return sums.area_um2()
 
 
 class PixelSums:
     """Sums over the pixels of each tile, to which the parts of an image are added one by one.
+
+    The edges of all positions of the grid's lattice cut the image into cells, and a tile is the sum
+    of its cells.  So its last digit depends on its own pixels alone: a part of the grid (with the
+    same parts of the image) gives what the whole grid gives.
 
     Parameters
     ----------
@@ -152,42 +158,61 @@ class PixelSums:
             raise FrameMismatch(
                 f"pixels of '{lattice.frame}' cannot be summed in tiles of '{grid.lattice.frame}'"
             )
-        low = (grid.corners_um - lattice.origin_um) / lattice.spacing_um
-        high = low + grid.size_um / np.asarray(lattice.spacing_um)
-        self._rows, at_rows = np.unique([low[:, 0], high[:, 0]], return_inverse=True)
-        self._cols, at_cols = np.unique([low[:, 1], high[:, 1]], return_inverse=True)
-        self._at = at_rows.reshape(2, -1), at_cols.reshape(2, -1)
-        self._integral = np.zeros((self._rows.size, self._cols.size))
+        at, self._edges = [], []
+        for axis, cells in enumerate(grid.cells.T):
+            index = np.zeros((grid.lattice.shape[axis], 2))
+            index[:, axis] = np.arange(len(index))
+            corner = grid.lattice.to_um(index)[:, axis] - grid.size_um / 2
+            low = (corner - lattice.origin_um[axis]) / lattice.spacing_um[axis]
+            high = low + grid.size_um / lattice.spacing_um[axis]
+            edges, place = np.unique([low, high], return_inverse=True)
+            self._edges.append(edges)
+            at.append(place.reshape(2, -1)[:, cells])
+        self._at = at[0], at[1]
+        self._cells = np.zeros((self._edges[0].size - 1, self._edges[1].size - 1))
         self._pixel_um2 = lattice.sample_area_um2
+
+    def needs(self, rows: slice, cols: slice) -> bool:
+        """Whether a tile reaches into a part of the image."""
+        inside = np.ones(self._at[0].shape[1], bool)
+        for part, edges, (low, high) in zip((rows, cols), self._edges, self._at, strict=True):
+            inside &= (edges[low] < part.stop) & (edges[high] > part.start)
+        return bool(inside.any())
 
     def add(self, part: NDArray[Any], row: int = 0, col: int = 0) -> None:
         """Add booleans or numbers (h, w) whose first pixel lies at *row* and *col* of the image."""
         if part.any():
-            above = _cumulative(part, self._rows - row)
-            self._integral += _cumulative(above.T, self._cols - col).T
+            rows, across = _summed(part, self._edges[0] - row)
+            cols, both = _summed(across.T, self._edges[1] - col)
+            self._cells[rows, cols] += both.T
 
     def area_um2(self) -> FloatArray:
         """(n,) sum of each tile times the area of a pixel; a pixel that is cut counts in part."""
         (top, bottom), (left, right) = self._at
-        at = self._integral
-        sums = at[bottom, right] - at[top, right] - at[bottom, left] + at[top, left]
-        return np.asarray(sums * self._pixel_um2, np.float64)
+        out = np.zeros(top.size)
+        for down in range(int((bottom - top).max(initial=0))):
+            for across in range(int((right - left).max(initial=0))):
+                inside = np.flatnonzero((top + down < bottom) & (left + across < right))
+                out[inside] += self._cells[top[inside] + down, left[inside] + across]
+        return out * self._pixel_um2
 
 
-def _cumulative(values: NDArray[Any], edges: FloatArray) -> FloatArray:
-    """(edges, w) sums of the rows of *values* (h, w) above each (fractional) edge."""
-    edges = np.clip(edges, 0, len(values))
+def _summed(values: NDArray[Any], edges: FloatArray) -> tuple[slice, FloatArray]:
+    """Which cells between (fractional) edges hold rows of *values* (h, w), and (cells, w) sums."""
+    first = max(int(np.searchsorted(edges, 0, "right")) - 1, 0)
+    last = min(int(np.searchsorted(edges, len(values), "left")), edges.size - 1)
+    last = max(first, last)
+    edges = np.clip(edges[first : last + 1], 0, len(values))
     whole = np.floor(edges).astype(np.int64)
-    cuts, at_cut = np.unique(whole, return_inverse=True)
-    sums = np.zeros((cuts.size, values.shape[1]))
-    total, start = np.zeros(values.shape[1]), 0
-    for cut, stop in enumerate(cuts):
-        total += values[start:stop].sum(axis=0, dtype=np.float64)
-        sums[cut], start = total, stop
-    out = sums[at_cut.reshape(-1)]
-    within = edges > whole
-    out[within] += (edges - whole)[within, None] * values[whole[within]]
-    return out
+    share = edges - whole
+    out = np.zeros((last - first, values.shape[1]))
+    for cell, (start, stop) in enumerate(pairwise(whole)):
+        out[cell] = values[start:stop].sum(axis=0, dtype=np.float64)
+        if share[cell]:
+            out[cell] -= share[cell] * values[start]
+        if share[cell + 1]:
+            out[cell] += share[cell + 1] * values[stop]
+    return slice(first, last), out
 
 
 def fractions_in_tiles(
