@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import LabelImage, Lattice
-from napari_mosaik.io import ome_labels
+from napari_mosaik.io import files
 from napari_mosaik.io.ome_labels import LabelRewriter, LabelWriter, read_labels
 
 
@@ -30,7 +30,7 @@ def test_all_levels_equal_those_of_an_image_written_whole(tmp_path, monkeypatch,
         def no_link(*_):
             raise OSError("no links here")
 
-        monkeypatch.setattr(ome_labels.os, "link", no_link)
+        monkeypatch.setattr(files.os, "link", no_link)
     before = np.zeros(shape, np.int32)
     before[20:280, 10:190] = 7
     before[shape[0] - 90 :, shape[1] - 90 :] = 3

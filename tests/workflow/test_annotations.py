@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import InputError
-from napari_mosaik.view.retraining import retraining_lines
+from napari_mosaik.view.worth import retraining_lines
 from napari_mosaik.workflow.annotations import (
     AnnotationResults,
     annotation_results,

@@ -29,6 +29,7 @@ COMMAND_FILES = (
     "pyramid",
     "cohort",
     "review",
+    "correct",
     "measure",
     "set_alignment",
     "weights",

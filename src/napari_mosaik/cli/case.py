@@ -323,7 +323,7 @@ def _report_doubts(views: list[tuple[str, Any, Any]]) -> None:
 
 def _show_effects(effects: dict[str, Any]) -> None:
     """What a run has changed in tissue classes and prediction, by case."""
-    from napari_mosaik.view.retraining import retraining_lines
+    from napari_mosaik.view.worth import retraining_lines
 
     for name, effect in effects.items():
         if effect.any_change:

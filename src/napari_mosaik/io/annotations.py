@@ -74,6 +74,7 @@ def read_geojson(
     *,
     notes: list[str] | None = None,
     tissue_only: bool = False,
+    points: bool = False,
 ) -> tuple[AnnotatedShape, ...]:
     """Read the annotated areas of a slide.
 
@@ -89,6 +90,8 @@ def read_geojson(
         were repaired or excluded (points and lines have no area).
     tissue_only
         Exclude cells, detections and tiles, which are no annotations of tissue.
+    points
+        Keep points, as tiny areas around them.
 
     Returns
     -------
@@ -118,7 +121,10 @@ def read_geojson(
             doubts.add("occurs twice as identifier; the second is renamed", key)
             key = f"{key}#{number}"
         keys.add(key)
-        geometry = _geometry(key, feature.get("geometry"), lattice, doubts)
+        stored = feature.get("geometry")
+        if points and isinstance(stored, Mapping) and stored.get("type") == "Point":
+            stored = _around_point(stored)
+        geometry = _geometry(key, stored, lattice, doubts)
         if geometry is not None:
             shapes.append(_shape(key, feature, geometry, doubts))
     sentences = doubts.sentences()
@@ -337,6 +343,17 @@ def _geometry(
         doubts.add("was repaired: its outline had a {}", key, reason)
     moved: Polygon | MultiPolygon = _moved(area, lattice.spacing_um, lattice.origin_um)
     return moved
+
+
+def _around_point(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A square of a thousandth of a pixel around a point; what cannot be read stays as it is."""
+    try:
+        x, y = (float(value) for value in stored["coordinates"][:2])
+    except (KeyError, TypeError, ValueError):
+        return stored
+    left, top, right, bottom = x - 5e-4, y - 5e-4, x + 5e-4, y + 5e-4
+    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    return {"type": "Polygon", "coordinates": [ring]}
 
 
 def _polygons(geometry: Any) -> Polygon | MultiPolygon | None:

@@ -6,7 +6,9 @@ The journals are the only copy; the corrections in force are derived from them o
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import CORRECTED, OBJECTS
@@ -16,7 +18,7 @@ from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.store import CaseStore
 
-__all__ = ["corrections_of", "objects_now", "read_corrections"]
+__all__ = ["corrections_in", "corrections_of", "objects_now", "read_corrections"]
 
 
 def read_corrections(root: Path, what: str) -> tuple[Correction, ...]:
@@ -38,10 +40,19 @@ def corrections_of(scan: JournalScan, what: str) -> list[tuple[JournalEntry, Cor
     """The corrections of one reader that are in force, oldest first, each with its entry."""
     entries = scan.active(correction_part(what))
     return [
-        (entry, Correction.from_dict(event.get("correction") or {}, scan.reader, entry.time))
+        (entry, one)
         for entry, event in zip(entries, scan.events(entries), strict=True)
         if entry.event == "add"
+        for one in corrections_in(event, scan.reader, entry.time)
     ]
+
+
+def corrections_in(
+    event: Mapping[str, Any], reader: str = "", time: str = ""
+) -> tuple[Correction, ...]:
+    """The corrections of one entry: one, or all that a file brought."""
+    given = event.get("corrections") or [event.get("correction") or {}]
+    return tuple(Correction.from_dict(one, reader, time) for one in given)
 
 
 def objects_now(store: CaseStore, what: str) -> tuple[Artifact[LabelImage], Artifact[Table]]:

@@ -21,6 +21,7 @@ from napari_mosaik.core.errors import CaseLocked, InputError, MosaikError
 __all__ = [
     "in_words",
     "json_ready",
+    "link_file",
     "operating_system_message",
     "read_json",
     "remove_tree",
@@ -114,6 +115,15 @@ def remove_tree(path: Path) -> None:
     """Delete a folder and its content; a missing folder is no error."""
     with saving("the removal of old files", path.parent), contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
+
+
+def link_file(path: Path, target: Path) -> None:
+    """Link a file that is never changed in place; copied if the file system has no hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copy2(path, target)
 
 
 @contextlib.contextmanager

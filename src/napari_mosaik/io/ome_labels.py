@@ -5,9 +5,7 @@ A label image that differs from a stored one in a few places is written without 
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.raster import LabelImage, LazyArray
 from napari_mosaik.core.window import Slices
-from napari_mosaik.io.files import saving
+from napari_mosaik.io.files import link_file, saving
 from napari_mosaik.io.ome import (
     CHUNK,
     create_array,
@@ -29,7 +27,7 @@ from napari_mosaik.io.ome import (
     write_group,
 )
 
-__all__ = ["LabelRewriter", "LabelWriter", "labels_in", "read_labels"]
+__all__ = ["LabelRewriter", "LabelWriter", "changed_windows", "labels_in", "read_labels"]
 
 _LEVEL_LIMIT = 512
 _BLOCK = 2 * CHUNK
@@ -187,12 +185,7 @@ class LabelRewriter(LabelWriter):
             index = (int(path.parent.name), int(path.name))
             if (index[0] // per_block, index[1] // per_block) in self._touched[level]:
                 continue
-            target = self.place / str(level) / "c" / path.parent.name / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(path, target)
-            except OSError:
-                shutil.copy2(path, target)
+            link_file(path, self.place / str(level) / "c" / path.parent.name / path.name)
 
 
 def known_empty(values: LazyArray, rows: slice, cols: slice) -> bool:
@@ -211,3 +204,31 @@ def read_labels(place: Path) -> LabelImage:
 def labels_in(folder: Path) -> Path:
     """Path of the label image in the folder of a stored result."""
     return folder / "labels.ome.zarr"
+
+
+def changed_windows(
+    before: LabelImage, files_before: Mapping[str, Any], now: LabelImage, files: Mapping[str, Any]
+) -> list[Slices] | None:
+    """The smallest windows, one a chunk, in which two stored label images differ, in pixels.
+
+    The images have the shape (rows, columns).  Only chunks whose files differ are read;
+    *files_before* and *files* list them with their digests (`CaseStore.files`).  None if the images
+    lie on different lattices.
+    """
+    if before.lattice != now.lattice:
+        return None
+    level = "labels.ome.zarr/0/c/"
+    names = {name for name in {*files_before, *files} if name.startswith(level)}
+    windows = []
+    for name in sorted(name for name in names if files_before.get(name) != files.get(name)):
+        row, col = (int(part) * CHUNK for part in name.removeprefix(level).split("/"))
+        rows = slice(row, min(row + CHUNK, now.lattice.shape[0]))
+        cols = slice(col, min(col + CHUNK, now.lattice.shape[1]))
+        differ = before.block(rows, cols) != now.block(rows, cols)
+        down, across = np.flatnonzero(differ.any(axis=1)), np.flatnonzero(differ.any(axis=0))
+        if down.size:
+            windows.append(
+                (slice(row + int(down[0]), row + int(down[-1]) + 1),
+                 slice(col + int(across[0]), col + int(across[-1]) + 1))
+            )  # fmt: skip
+    return windows

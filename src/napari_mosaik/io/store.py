@@ -3,6 +3,11 @@
 A commit writes into a staging folder, last of all a marker.  With the marker the results are valid,
 and the next process that opens the case for writing completes the renames.  Without the marker the
 staging folder is incomplete and is removed.
+
+A result that is replaced moves to the folder ``earlier`` beside the results, by the digest of its
+origin, for as long as something refers to it (`prune`): what was computed from it and is stale now
+finds there what has changed since.  Files are never changed in place, so an equal result under a
+new origin shares them by hard links (`restate`).
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Artifact, Origin
+from napari_mosaik.core.catalogue import RECOMPUTED
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.core.manifest import SEAL, damaged_files, listed_files, read_sealed, sealed
 from napari_mosaik.core.raster import LabelImage, Raster
@@ -25,6 +31,7 @@ from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.files import (
     json_ready,
+    link_file,
     read_json,
     remove_tree,
     saving,
@@ -48,6 +55,8 @@ T = TypeVar("T")
 _MARKER = "COMMIT.json"
 _STAGING = ".staging-"
 _ORIGIN, _RECORD = "origin.json", "record.json"
+_OF_THE_RUN = ("version", "time", "seconds", RECOMPUTED)
+"""Entries of a record that say when and how it was computed, not what."""
 CHECKED_BYTES = 128 * 2**20
 """Image chunks of results up to this size are verified by their digests when they are read."""
 GLANCE_BYTES = 8 * 2**20
@@ -65,6 +74,39 @@ class CaseStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def version(self, artifact: Artifact[Any], digest: str) -> CaseStore | None:
+        """The store that holds the version of an artifact with this digest of its origin."""
+        for store in (self, CaseStore(self._earlier(digest))):
+            with contextlib.suppress(CorruptArtifact, OSError):
+                origin = store.origin(artifact)
+                if origin is not None and origin.digest() == digest:
+                    return store
+        return None
+
+    def _earlier(self, digest: str) -> Path:
+        return self.root.parent / "earlier" / digest[:16]
+
+    def files(self, artifact: Artifact[Any]) -> dict[str, Any]:
+        """Size and digest of every file of a stored artifact except its origin."""
+        stated = self._stated(artifact)
+        return {} if stated is None else dict(stated["files"])
+
+    def same_content(self, artifact: Artifact[Any], one: str, other: str) -> bool:
+        """Whether two versions of an artifact, by the digests of their origins, are equal.
+
+        Their records may differ in program version and time only: some steps read the record.
+        """
+        if one == other:
+            return True
+        first, second = (self.version(artifact, digest) for digest in (one, other))
+        if first is None or second is None or first.files(artifact) != second.files(artifact):
+            return False
+        records = [
+            {key: value for key, value in store.record(artifact).items() if key not in _OF_THE_RUN}
+            for store in (first, second)
+        ]
+        return records[0] == records[1]
 
     def folder(self, artifact: Artifact[Any]) -> Path:
         """Folder of the artifact; it need not exist."""
@@ -196,6 +238,41 @@ class CaseStore:
                 raise
             self._roll_forward(staging)
 
+    def restate(self, origin: Origin, artifacts: Iterable[Artifact[Any]]) -> None:
+        """Store the stored results of one step under a new origin; their files are shared."""
+        staging = self.root / f"{_STAGING}{uuid.uuid4().hex[:12]}"
+        with saving(f"the result of '{origin.step}'", self.root):
+            try:
+                for artifact in artifacts:
+                    own = {_ORIGIN: {"origin": origin.as_dict(), "files": self.files(artifact)}}
+                    for path in sorted(self.folder(artifact).rglob("*")):
+                        key = path.relative_to(self.folder(artifact))
+                        if path.is_file() and key.as_posix() not in own:
+                            link_file(path, staging / artifact.name / key)
+                    write_json(staging / artifact.name / _ORIGIN, sealed(own[_ORIGIN]))
+                write_json(staging / _MARKER, {"step": origin.step})
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    remove_tree(staging)
+                raise
+            self._roll_forward(staging)
+
+    def prune(self, pinned: Collection[tuple[str, str]] = ()) -> None:
+        """Remove the earlier versions that no stored result was computed from, but the *pinned*.
+
+        Those are names of artifacts and digests of their origins.  The caller holds the write lock.
+        """
+        known = {(name, digest[:16]) for name, digest in pinned}
+        for path in self.root.glob("*/origin.json"):
+            with contextlib.suppress(CorruptArtifact, OSError):
+                stated = _read_once(path, lambda content: "origin" in content)
+                known |= {(name, digest[:16]) for name, digest in stated["origin"]["inputs"]}
+        for folder in self.root.parent.glob("earlier/*/*"):
+            if (folder.name, folder.parent.name) not in known:
+                remove_tree(folder)
+                with contextlib.suppress(OSError):
+                    folder.parent.rmdir()
+
     def recover(self) -> None:
         """Complete commits that were interrupted after their marker, and remove the others.
 
@@ -213,13 +290,22 @@ class CaseStore:
         for folder in sorted(path for path in staging.iterdir() if path.is_dir()):
             target = self.root / folder.name
             if target.exists():
-                aside = self.root / f"{_STAGING}old-{uuid.uuid4().hex[:12]}"
-                target.rename(aside)
-                folder.rename(target)
-                remove_tree(aside)
-            else:
-                folder.rename(target)
+                self._put_aside(target)
+            folder.rename(target)
         remove_tree(staging)
+
+    def _put_aside(self, folder: Path) -> None:
+        """Move a replaced result to the earlier ones; a damaged one is removed."""
+        try:
+            stated = read_sealed(folder / _ORIGIN, lambda content: "origin" in content)
+            place = self._earlier(Origin.from_dict(stated["origin"]).digest()) / folder.name
+            remove_tree(place)
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except (MosaikError, OSError, KeyError, ValueError, TypeError):
+            place = self.root / f"{_STAGING}old-{uuid.uuid4().hex[:12]}"
+        folder.rename(place)
+        if place.parent == self.root:
+            remove_tree(place)
 
     def discard(self, artifact: Artifact[Any]) -> None:
         """Remove a stored artifact; the caller holds the case's write lock."""

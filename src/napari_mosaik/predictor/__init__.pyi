@@ -1,11 +1,18 @@
 from .baselines import Baseline, fit_baselines, predict_baselines, with_baselines
-from .inputs import INVALID_CODE, N_CLASSES, TileInputs, code_windows, edge_distance_um
+from .inputs import CODE_CELLS, INVALID_CODE, N_CLASSES, TileInputs, code_windows, edge_distance_um
 from .metrics import metrics_record
 from .model import TargetScale, TrainedModel
-from .multiscale import FRACTIONS, Scale, area_fractions, fraction_pyramid, stack_fractions
+from .multiscale import (
+    FRACTIONS,
+    SCALE_TILES,
+    Scale,
+    area_fractions,
+    fraction_pyramid,
+    stack_fractions,
+)
 from .network import MosaikNetwork
 from .params import PRESETS, NetworkParams, TrainParams
-from .prediction import Prediction, predict
+from .prediction import EarlierPrediction, Prediction, predict
 from .training import train
 from .training_set import (
     GUARD_TILES,
@@ -18,12 +25,15 @@ from .training_set import (
 )
 
 __all__ = [
+    "CODE_CELLS",
     "FRACTIONS",
     "GUARD_TILES",
     "INVALID_CODE",
     "N_CLASSES",
     "PRESETS",
+    "SCALE_TILES",
     "Baseline",
+    "EarlierPrediction",
     "MosaikNetwork",
     "NetworkParams",
     "Prediction",

@@ -17,7 +17,7 @@ from napari_mosaik.predictor.model import CARD_FORMAT, TrainedModel
 from napari_mosaik.predictor.network import MosaikNetwork
 from napari_mosaik.predictor.params import NetworkParams
 
-__all__ = ["Prediction", "batch_tensors", "build_network", "infer", "predict"]
+__all__ = ["EarlierPrediction", "Prediction", "batch_tensors", "build_network", "infer", "predict"]
 
 _CHUNK = 64
 
@@ -47,6 +47,23 @@ class Prediction:
     model: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class EarlierPrediction:
+    """What the same model predicted for the same tiles before some of their inputs changed.
+
+    Parameters
+    ----------
+    suv_norm, class_probability
+        As in `Prediction`: (n,) and (n, 5), dimensionless.
+    changed
+        (n,) mask of the tiles of which an input may have changed since.
+    """
+
+    suv_norm: FloatArray
+    class_probability: FloatArray
+    changed: NDArray[np.bool_]
+
+
 def batch_tensors(inputs: TileInputs, rows: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
     """Windows (b, 3, 4, w, w), codes (b, 3, 11, 11) and curves (b, times, 3) of the tiles *rows*.
 
@@ -58,8 +75,17 @@ def batch_tensors(inputs: TileInputs, rows: ArrayLike) -> tuple[Tensor, Tensor, 
     return torch.from_numpy(windows), torch.from_numpy(inputs.codes[rows]), torch.from_numpy(curves)
 
 
-def infer(network: nn.Module, inputs: TileInputs, rows: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Class probabilities (b, 5) and normalised SUV (b,) of the tiles *rows* (b,), no dropout."""
+def infer(
+    network: nn.Module,
+    inputs: TileInputs,
+    rows: ArrayLike,
+    earlier: EarlierPrediction | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Class probabilities (b, 5) and normalised SUV (b,) of the tiles *rows* (b,), no dropout.
+
+    Batches without a changed tile keep the values of an *earlier* prediction.  The others are
+    computed whole: the last digits of a tile depend on those that it is computed with.
+    """
     rows = np.asarray(rows)
     network.eval()
     probability = np.empty((len(rows), N_CLASSES))
@@ -67,6 +93,10 @@ def infer(network: nn.Module, inputs: TileInputs, rows: ArrayLike) -> tuple[Floa
     with torch.no_grad():
         for start in range(0, len(rows), _CHUNK):
             part = slice(start, start + _CHUNK)
+            if earlier is not None and not earlier.changed[rows[part]].any():
+                probability[part] = earlier.class_probability[rows[part]]
+                suv[part] = earlier.suv_norm[rows[part]]
+                continue
             logits, value = network(*batch_tensors(inputs, rows[part]))
             probability[part] = torch.softmax(logits, dim=1).numpy()
             suv[part] = value.numpy()
@@ -115,7 +145,9 @@ def _check_fit(model: TrainedModel, inputs: TileInputs) -> None:
     inputs.require_modalities()
 
 
-def predict(model: TrainedModel, inputs: TileInputs) -> Prediction:
+def predict(
+    model: TrainedModel, inputs: TileInputs, earlier: EarlierPrediction | None = None
+) -> Prediction:
     """Predict the uptake of every tile.
 
     Parameters
@@ -124,6 +156,8 @@ def predict(model: TrainedModel, inputs: TileInputs) -> Prediction:
         A trained model.
     inputs
         (n) tiles of one case with the model's window size, proxies and times.
+    earlier
+        What may be kept; the result is the same without it.
 
     Returns
     -------
@@ -138,10 +172,12 @@ def predict(model: TrainedModel, inputs: TileInputs) -> Prediction:
     """
     _check_fit(model, inputs)
     rows = np.flatnonzero(inputs.usable)
+    if earlier is not None and not np.array_equal(np.isfinite(earlier.suv_norm), inputs.usable):
+        earlier = None  # other tiles have inputs: every batch holds others
     suv_norm = np.full(len(inputs), np.nan)
     probability = np.full((len(inputs), N_CLASSES), np.nan)
     label = np.full(len(inputs), -1, np.int8)
     with thread_count(int(model.card["settings"]["threads"])):
-        probability[rows], suv_norm[rows] = infer(build_network(model), inputs, rows)
+        probability[rows], suv_norm[rows] = infer(build_network(model), inputs, rows, earlier)
     label[rows] = probability[rows].argmax(axis=1)
     return Prediction(suv_norm, model.target.restore(suv_norm), probability, label, model.hash)

@@ -129,6 +129,23 @@ class ObjectEditor:
             return 0
         return int(self[row : row + 1, col : col + 1][0, 0])
 
+    def within(self, area: shapely.Polygon | shapely.MultiPolygon) -> list[int]:
+        """Labels of the objects whose centroid lies in an area (x = column, y = row, µm)."""
+        (left, top, right, bottom), gone = area.bounds, {*self._removed, *self._made}
+        points = self.lattice.to_um(self._centres)
+        low, high = np.array([top, left]), np.array([bottom, right])
+        near = np.flatnonzero(((points >= low) & (points <= high)).all(axis=1))
+        inside = shapely.contains_xy(area, points[near, 1], points[near, 0])
+        found = [label for label in (near[inside] + 1).tolist() if label not in gone]
+        for label in sorted(self._made):
+            window, mask = self.mask(label)
+            corner = np.array([window[0].start, window[1].start])
+            centre = np.argwhere(mask).mean(axis=0) + corner
+            ((row, col),) = self.lattice.to_um([centre])
+            if shapely.contains_xy(area, col, row):
+                found.append(label)
+        return found
+
     def row(self, label: int) -> int:
         """The object's row in the table of the segmentation; -1 if a reader has made it."""
         return -1 if label in self._made else label - 1

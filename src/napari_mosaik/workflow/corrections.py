@@ -3,16 +3,19 @@
     click ─► journal (on the disk) ─► the editor in memory ─► the window
                     └────► step "correct_vessels" ─► what reads its result becomes stale
 
+A GeoJSON file brings corrections as one entry of the journal: all of them, or none.
+
 The window and the step apply corrections with the same editor, so the window shows what the step
 will store.  Only the surroundings of corrected objects are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +24,7 @@ from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
     CORRECTED,
     OBJECTS,
+    STAIN_TITLES,
 )
 from napari_mosaik.core.corrections import (
     CORRECTED_FRAMES,
@@ -31,16 +35,25 @@ from napari_mosaik.core.corrections import (
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice, Mask
 from napari_mosaik.core.journal import JournalChange, JournalPart, correction_part
+from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.table import Table
+from napari_mosaik.core.text import same_words
+from napari_mosaik.io.annotations import read_geojson
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.corrections import corrections_in
 from napari_mosaik.segment.label_editing import ObjectEditor, apply_corrections
 from napari_mosaik.tissue import ARTEFACT_NAMES
+
+if TYPE_CHECKING:
+    from shapely import MultiPolygon, Polygon
 
 __all__ = [
     "ARTEFACT_TYPES",
     "CorrectionLog",
     "CorrectionSession",
+    "CorrectionWay",
     "SelectedObject",
+    "correct_from_file",
     "correction_records",
     "edited_objects",
 ]
@@ -94,13 +107,19 @@ class CorrectionLog:
         """Description of the correction that `redo` would redo; empty if there is none."""
         return self.part.journal.redo_title(self.part.part)
 
-    def add(self, correction: Correction) -> None:
-        """Record a correction."""
-        title = describe_correction(correction)
-        self.part.append({"event": "add", "title": title, "correction": correction.as_dict()})
+    def add(self, *corrections: Correction) -> None:
+        """Record a correction, or several as one entry, which is undone as one."""
+        if not corrections:
+            return
+        title = describe_correction(corrections[0])
+        given: dict[str, Any] = {"correction": corrections[0].as_dict()}
+        if len(corrections) > 1:
+            title = f"{len(corrections)} corrections, the first: {title}"
+            given = {"corrections": [one.as_dict() for one in corrections]}
+        self.part.append({"event": "add", "title": title, **given})
 
     def undo(self) -> Correction | None:
-        """Undo and return the last correction of this target; None if there is none.
+        """Undo the last entry of this target and return its last correction; None without one.
 
         `ReaderJournal.undo_last` undoes what the reader did last, be it here or in another view.
         """
@@ -113,7 +132,7 @@ class CorrectionLog:
     def _moved(self, change: JournalChange | None) -> Correction | None:
         if change is None:
             return None
-        return Correction.from_dict(change.event["correction"], self.reader)
+        return corrections_in(change.event, self.reader)[-1]
 
     def close(self) -> None:
         """Release the reader's journal."""
@@ -176,6 +195,7 @@ class CorrectionSession:
         self._method = _method(case, what, self._table)
         self.log = CorrectionLog(case, what, reader)
         self._acting = self._outdated = False
+        self._together: list[Correction] | None = None
         self.log.part.follow(self._told)
         try:
             self._rebuild()
@@ -290,6 +310,9 @@ class CorrectionSession:
         self.current()
         before = self._editor.state()
         act()  # raises before it changes anything, so that no invalid correction is recorded
+        if self._together is not None:
+            self._together.append(correction)
+            return
         self._acting = True
         try:
             self.log.add(correction)
@@ -299,6 +322,40 @@ class CorrectionSession:
         finally:
             self._acting = False
         self._states.append(before)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Record the corrections that are made within as one entry, or none if one fails."""
+        self.current()
+        before, self._together = self._editor.state(), []
+        try:
+            yield
+            self._acting = True
+            self.log.add(*self._together)
+        except BaseException:
+            self._editor.restore(before)
+            raise
+        finally:
+            self._together, self._acting = None, False
+        self._states.append(before)
+
+    def within(self, area: Polygon | MultiPolygon) -> list[SelectedObject]:
+        """The objects whose centroid lies in an area (x = column, y = row, µm).
+
+        Where there is none, the object under the middle of the area.
+        """
+        self.current()
+        middle = area.representative_point()
+        labels = self._editor.within(area) or [self._editor.at((middle.y, middle.x))]
+        found = [self._selected(label, (middle.y, middle.x)) for label in labels if label]
+        return [replace(one, place_um=self._place_in(one)) for one in found]
+
+    @staticmethod
+    def _place_in(chosen: SelectedObject) -> Point:
+        """A pixel of an object, µm."""
+        row, col = np.argwhere(chosen.mask)[0]
+        ((at_row, at_col),) = chosen.lattice.to_um([(row, col)])
+        return float(at_row), float(at_col)
 
     def edited_objects(self) -> list[tuple[Lattice, NDArray[np.bool_]]]:
         """The bounding box of each manually edited object, and its mask (rows, columns) there."""
@@ -310,7 +367,8 @@ class CorrectionSession:
         done = self._own(self.log.undo)
         if done is not None and self._states:
             self._editor.restore(self._states.pop())
-            self.lost = [one for one in self.lost if one[0] != done]
+            standing = self.log.corrections if self.lost else ()
+            self.lost = [one for one in self.lost if one[0] in standing]
         elif done is not None:
             self._rebuild()
         return done is not None
@@ -325,12 +383,15 @@ class CorrectionSession:
 
     def redo(self) -> bool:
         """Redo the correction that was undone last; False if there is none."""
+        before = len(self.log.corrections)
         done = self._own(self.log.redo)
-        if done is not None:
+        if done is not None and len(self.log.corrections) == before + 1:
             self._states.append(self._editor.state())
             (why,) = apply_corrections(self._editor, [done])
             if why:
                 self.lost.append((done, why))
+        elif done is not None:  # several at once
+            self._rebuild()
         return done is not None
 
     def close(self) -> None:
@@ -412,3 +473,131 @@ def _outcome(case: Case, what: str) -> tuple[dict[tuple[str, str], str], bool]:
     applied = origin is not None and (source.name, case.digest(source)) in origin.inputs
     record = case.store.record(artifact).get(CORRECTED, {}) if applied else {}
     return {(e["correction"], e["reader"]): e["why"] for e in record.get("lost", ())}, applied
+
+
+# --- corrections from a file ---------------------------------------------------------------------
+CorrectionWay = Literal["add", "remove", "class"]
+_OF_MASKS: Final = {
+    ("tissue", "add"): "add",
+    ("tissue", "remove"): "cut",
+    ("artefacts", "add"): "flag",
+    ("artefacts", "remove"): "clear",
+}
+
+
+def correct_from_file(
+    case: Case, path: Path, what: str, way: CorrectionWay, reader: str
+) -> tuple[int, list[str]]:
+    """Record the corrections of a file; their number, and doubts about the outlines in it.
+
+    An outline is an area of a mask, an object to add, or what selects the objects to delete or to
+    name: those whose centroid lies in it, or the one under a point or a small outline.
+
+    Parameters
+    ----------
+    case
+        The case.
+    path
+        GeoJSON with level-0 pixels of the slide; see `read_geojson`.
+    what
+        What is corrected: a name of `CORRECTED_FRAMES`.
+    way
+        "add" or "remove" areas and objects, or set the "class" of objects to that of the outline.
+    reader
+        Who corrects.
+
+    Raises
+    ------
+    InputError
+        An outline cannot be used: nothing is recorded then.
+    """
+    if what not in CORRECTED_FRAMES:
+        raise InputError(f"'{what}' cannot be corrected; use one of: {', '.join(CORRECTED_FRAMES)}")
+    kind = what.partition("_")[0]
+    if what not in OBJECTS and (kind, way) not in _OF_MASKS:
+        raise InputError(f"'{what}' have no class to set; use add or remove")
+    shapes, doubts = _shapes(case, path, what, way)
+    if what in OBJECTS:
+        with CorrectionSession(case, what, reader) as session:
+            n = _correct_objects(session, shapes, way, path.name)
+        return n, doubts
+    corrections = [
+        Correction(
+            _OF_MASKS[kind, way],  # type: ignore[arg-type]
+            word=_artefact_type(shape, path.name) if (kind, way) == ("artefacts", "add") else "",
+            area_wkt=shape.geometry.wkt,
+        )
+        for shape in shapes
+    ]
+    with CorrectionLog(case, what, reader) as log:
+        log.add(*corrections)
+    return len(corrections), doubts
+
+
+def _shapes(
+    case: Case, path: Path, what: str, way: CorrectionWay
+) -> tuple[tuple[AnnotatedShape, ...], list[str]]:
+    """The outlines of a file, all of them on the slide."""
+    import shapely
+
+    frame, doubts = CORRECTED_FRAMES[what], list[str]()
+    with case.slide(frame) as slide:
+        lattice = slide.lattice
+    selects = what in OBJECTS and way != "add"
+    shapes = read_geojson(path, lattice, notes=doubts, points=selects)
+    excluded = [doubt for doubt in doubts if "excluded" in doubt]
+    if excluded or not shapes:
+        why = "; ".join(excluded) or f"{path.name} holds no outline"
+        raise InputError(f"{why}; nothing was corrected")
+    (top, left), (height, width) = lattice.origin_um, lattice.extent_um
+    whole = shapely.box(left, top, left + width, top + height)
+    for shape in shapes:
+        if shape.geometry.intersection(whole).area < shape.geometry.area / 2:
+            raise InputError(
+                f"{path.name}: {shape.key} lies outside the {STAIN_TITLES[frame]} slide of case "
+                f"{case.name}, which has {lattice.shape[1]} x {lattice.shape[0]} pixels; export it "
+                "from that slide. Nothing was corrected"
+            )
+    return shapes, doubts
+
+
+def _artefact_type(shape: AnnotatedShape, name: str) -> str:
+    """The type of artefact that an outline names."""
+    found = [one for one in ARTEFACT_TYPES if same_words(one) == same_words(shape.label)]
+    if not found:
+        given = f"the class '{shape.label}'" if shape.label else "no class"
+        raise InputError(
+            f"{name}: {shape.key} has {given}; an artefact is one of: {', '.join(ARTEFACT_TYPES)}"
+        )
+    return found[0]
+
+
+def _correct_objects(
+    session: CorrectionSession, shapes: tuple[AnnotatedShape, ...], way: CorrectionWay, name: str
+) -> int:
+    """Correct the objects that outlines show; the number of corrections."""
+    with session.together():
+        n = 0
+        for shape in shapes:
+            try:
+                n += _correct_object(session, shape, way)
+            except InputError as error:
+                raise InputError(f"{name}: {shape.key}: {error}; nothing was corrected") from error
+        return n
+
+
+def _correct_object(session: CorrectionSession, shape: AnnotatedShape, way: CorrectionWay) -> int:
+    if way == "add":
+        session.add(Correction("add", area_wkt=shape.geometry.wkt))
+        return 1
+    if way == "class" and not shape.label.strip():
+        raise InputError("it has no class")
+    chosen = session.within(shape.geometry)
+    if not chosen:
+        raise InputError(f"there are no {session.what} in it")
+    for one in chosen:
+        if way == "class":
+            session.set_class(one, shape.label)
+        else:
+            session.delete(one)
+    return len(chosen)

@@ -25,6 +25,7 @@ from napari_mosaik.io.case import GivenAlignment
 from napari_mosaik.workflow.block_work import DiskWork
 from napari_mosaik.workflow.slide_part import CutSlide
 from napari_mosaik.workflow.step import Step
+from napari_mosaik.workflow.step_context import NothingBefore
 from napari_mosaik.workflow.steps import step_named
 from napari_mosaik.workflow.steps.align import transform_of
 
@@ -108,7 +109,7 @@ class PictureCase:
 
 
 @final
-class PictureContext(DiskWork):
+class PictureContext(NothingBefore, DiskWork):
     """A `StepContext` of an ephemeral case: no PET, annotations or corrections."""
 
     def __init__(self, case: PictureCase, step: Step[Any]) -> None:
@@ -147,10 +148,6 @@ class PictureContext(DiskWork):
     def record(self, artifact: Artifact[Any]) -> dict[str, Any]:
         """The notes of all steps that have run."""
         return {name: value for notes in self._case.notes.values() for name, value in notes.items()}
-
-    def previous_result(self, artifact: Artifact[T], *besides: Source) -> T | None:
-        """Nothing: no step has run before."""
-        return None
 
     def slide(self, stain: str) -> Slide:
         """A picture as a slide, opened; the caller closes it."""

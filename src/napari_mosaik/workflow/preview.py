@@ -33,7 +33,12 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.block_work import MemoryWork
 from napari_mosaik.workflow.slide_part import SlidePart
 from napari_mosaik.workflow.step import Step
-from napari_mosaik.workflow.step_context import BlockArrays, BlockResults, CaseInputs
+from napari_mosaik.workflow.step_context import (
+    BlockArrays,
+    BlockResults,
+    CaseInputs,
+    NothingBefore,
+)
 
 if TYPE_CHECKING:
     from napari_mosaik.core.frame import Lattice
@@ -185,7 +190,7 @@ def _inside(
 
 
 @final
-class RegionContext(CaseInputs, MemoryWork):
+class RegionContext(CaseInputs, NothingBefore, MemoryWork):
     """A `StepContext` of a region of a case's slide; what is read once is kept in a memory."""
 
     def __init__(
@@ -209,10 +214,6 @@ class RegionContext(CaseInputs, MemoryWork):
         """One slide, opened; the memory closes it, so that the next preview finds it open."""
         slide = self._memory.slide(stain, lambda: self.opened(stain))
         return _PreviewedSlide(slide, self._region, self._memory)
-
-    def previous_result(self, artifact: Artifact[T], *besides: Source) -> T | None:
-        """Nothing: a preview may have other settings."""
-        return None
 
     def cached(
         self, name: str, depends: Any, work: Callable[[], Generator[Progress, None, T]]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Generator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import napari_mosaik
-from napari_mosaik.core.artifact import Artifact, Origin, Progress, Source
+from napari_mosaik.core.artifact import Artifact, Origin, Progress, Source, defined_artifacts
 from napari_mosaik.core.catalogue import STAINING, WARNINGS
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import remove_tree
+from napari_mosaik.workflow.baseline import pinned
 from napari_mosaik.workflow.block_work import DiskWork, written
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.parallel import one_blas_thread
@@ -26,9 +27,11 @@ from napari_mosaik.workflow.steps import STEPS, maker_of, step_named
 
 if TYPE_CHECKING:
     from napari_mosaik.core.raster import LabelImage
+    from napari_mosaik.core.window import Slices
     from napari_mosaik.io.slide import Slide
+    from napari_mosaik.io.store import CaseStore
 
-__all__ = ["CaseContext", "plan", "run", "run_until"]
+__all__ = ["CaseContext", "changed_inputs", "plan", "run", "run_until"]
 
 T = TypeVar("T")
 
@@ -72,17 +75,53 @@ class CaseContext(CaseInputs, DiskWork):
         """One slide, opened; the caller closes it."""
         return self.opened(stain)
 
-    def previous_result(self, artifact: Artifact[T], *besides: Source) -> T | None:
-        """What this step stored before, if only the given sources have changed since."""
-        stored = None if self._origin is None else self.case.store.origin(artifact)
-        if stored is None or self._origin is None:
+    def previous_result(self, artifact: Artifact[T], *besides: Artifact[Any] | Source) -> T | None:
+        """What this step stored before, if only the given inputs have changed since."""
+        if self._origin is None:
             return None
-        names = {source.name for source in besides}
-        before, now = (
-            replace(one, inputs=tuple(pair for pair in one.inputs if pair[0] not in names))
-            for one in (stored, self._origin)
-        )
-        return self.case.store.read(artifact) if before == now else None
+        with suppress(CorruptArtifact):
+            stored = self.case.store.origin(artifact)
+            names = {entry.name for entry in besides}
+            if stored is not None and not changed_inputs(self.case, stored, self._origin, names):
+                return self.case.store.read(artifact)
+        return None
+
+    def previous_input(self, artifact: Artifact[T]) -> T | None:
+        """An input as it was when the previous result was computed; None where it is not kept."""
+        store = self._version(artifact)
+        with suppress(CorruptArtifact, InputError):
+            return None if store is None else store.read(artifact)
+        return None
+
+    def _version(self, artifact: Artifact[Any]) -> CaseStore | None:
+        """The store with the version of an input that the previous result was computed from."""
+        self.check(artifact)
+        stored = self.case.store.origin(step_named(self.step).writes[0])
+        digest = dict(stored.inputs).get(artifact.name) if stored is not None else None
+        return None if digest is None else self.case.store.version(artifact, digest)
+
+    def is_unchanged(self, artifact: Artifact[Any]) -> bool:
+        """Whether an input equals its `previous_input`, without reading either."""
+        self.check(artifact)
+        stored = self.case.store.origin(step_named(self.step).writes[0])
+        if stored is None or self._origin is None:
+            return False
+        besides = {name for name, _ in (*stored.inputs, *self._origin.inputs)} - {artifact.name}
+        return not changed_inputs(self.case, stored, self._origin, besides)
+
+    def previous_record(self) -> dict[str, Any]:
+        """The record of the previous result, with the notes of its step."""
+        return self.case.store.record(step_named(self.step).writes[0])
+
+    def changed_windows(self, artifact: Artifact[LabelImage]) -> list[Slices] | None:
+        """Where a label image (rows, columns) differs from its `previous_input`, in pixels."""
+        from napari_mosaik.io.ome_labels import changed_windows
+
+        before, store = self.previous_input(artifact), self._version(artifact)
+        if before is None or store is None:
+            return None
+        files = store.files(artifact), self.case.store.files(artifact)
+        return changed_windows(before, files[0], self.stored(artifact), files[1])
 
     def rewrite_labels(
         self,
@@ -100,6 +139,32 @@ class CaseContext(CaseInputs, DiskWork):
         stored = labels_in(self.case.store.folder(before))
         writer = LabelRewriter(folder, labels, self.step, stored, windows)
         return (yield from written(writer, text, 0.5, 1.0))
+
+
+def changed_inputs(
+    case: Case, before: Origin, now: Origin, besides: Collection[str] = ()
+) -> list[str]:
+    """Names of the inputs, but some, of which two origins of one step have different contents.
+
+    An input whose content is not known counts as different; so does every one where the settings or
+    the revision of the step differ, and an artifact that was there at one time only.
+    """
+    if (before.step, before.revision, before.params) != (now.step, now.revision, now.params):
+        return [name for name, _ in now.inputs] or [now.step]
+    artifacts = {artifact.name: artifact for artifact in defined_artifacts()}
+    old, new = dict(before.inputs), dict(now.inputs)
+    return [
+        name
+        for name in dict.fromkeys((*new, *old))
+        if old.get(name) != new.get(name)
+        and not (name in besides and (name not in artifacts or (name in old and name in new)))
+        and not (
+            name in old
+            and name in new
+            and name in artifacts
+            and case.store.same_content(artifacts[name], old[name], new[name])
+        )
+    ]
 
 
 def plan(status: CaseStatus, until: str = "") -> list[Step[Any]]:
@@ -170,6 +235,9 @@ def run(
             context.clear()
         began = time.monotonic()
         yield Progress(0, 1, step.title)
+        if known is not None and _restated(case, step, origin):
+            yield Progress(1, 1, f"{step.title}: its inputs are as before")
+            return
         with one_blas_thread():
             results = yield from step.body(context, params)
         seconds = time.monotonic() - began
@@ -178,7 +246,24 @@ def run(
         )
         # Only after the commit: until then the finished blocks are what a restart resumes from.
         context.clear()
+        case.store.prune([*pinned(case)])
     yield Progress(1, 1, step.title)
+
+
+def _restated(case: Case, step: Step[Any], origin: Origin) -> bool:
+    """Keep the stored results under a new origin if the contents of all inputs are equal."""
+    stored = [case.store.origin(artifact) for artifact in step.writes]
+    first = stored[0]
+    if first is None or any(one != first for one in stored) or changed_inputs(case, first, origin):
+        return False
+    with suppress(CorruptArtifact):
+        for artifact in step.writes:
+            case.store.glance(artifact)
+        case.store.restate(origin, step.writes)
+        case.store.prune([*pinned(case)])
+        case.log("step", step=step.name, seconds=0.0, origin=origin.digest())
+        return True
+    return False
 
 
 def _ready(status: CaseStatus, step: Step[Any]) -> None:
@@ -224,13 +309,19 @@ def _doubts(notes: Mapping[str, Any], results: Mapping[Artifact[Any], object]) -
 
 
 def run_until(
-    case: Case, recipe: Recipe, until: str = "", *, scheduler: str = "", repair: bool = False
+    case: Case,
+    recipe: Recipe,
+    until: str = "",
+    *,
+    scheduler: str = "",
+    repair: bool = False,
+    only: Collection[str] | None = None,
 ) -> Generator[tuple[Step[Any], Progress], None, None]:
     """Run the stale and missing steps that *until* needs (or all that can run), in order.
 
     Without *until*, a step that cannot use its input does not stop the steps that do not depend on
     it; the failed steps are reported at the end.  A step with a damaged result has failed; with
-    *repair* it runs again.
+    *repair* it runs again.  With *only*, no step of another name runs.
 
     Raises
     ------
@@ -240,11 +331,11 @@ def run_until(
         A step cannot use its input.
     """
     status = case_status(case, recipe)
-    todo = plan(status, until)
+    todo = [step for step in plan(status, until) if only is None or step.name in only]
     again = {step.name for step in todo if repair and status.states[step.name].damaged}
     failed = {
         step: status.states[step.name].reason
-        for step in (todo if until else STEPS)
+        for step in (STEPS if not until and only is None else todo)
         if status.states[step.name].damaged and step.name not in again
     }
     if failed and until:

@@ -33,10 +33,11 @@ from napari_mosaik.io.case import Case, GivenAlignment
 
 if TYPE_CHECKING:
     from napari_mosaik.core.raster import LabelImage, Raster
+    from napari_mosaik.core.window import Slices
     from napari_mosaik.io.slide import Slide, SlideBlocks
     from napari_mosaik.segment.stardist import StarDistWeights
 
-__all__ = ["BlockArrays", "BlockResults", "CaseInputs", "StepContext"]
+__all__ = ["BlockArrays", "BlockResults", "CaseInputs", "NothingBefore", "StepContext"]
 
 T = TypeVar("T")
 BlockArrays = Mapping[str, NDArray[Any]]
@@ -132,10 +133,27 @@ class StepContext(Protocol):
     def record(self, artifact: Artifact[Any]) -> dict[str, Any]:
         """The record that is stored with a result: the settings and notes of its step."""
 
-    def previous_result(self, artifact: Artifact[T], *besides: Source) -> T | None:
-        """What this step stored before, if only the given sources have changed since.
+    def previous_result(self, artifact: Artifact[T], *besides: Artifact[Any] | Source) -> T | None:
+        """What this step stored before, if only the given inputs have changed since.
 
-        For a result that does not depend on those sources; None where there is no such result.
+        None where there is no such result.  A step that reuses a part of it finds by
+        `previous_input` and `changed_windows` which part an input that has changed concerns, and
+        returns exactly what it would compute without it.
+        """
+
+    def previous_input(self, artifact: Artifact[T]) -> T | None:
+        """An input as it was when the previous result was computed; None where it is not kept."""
+
+    def is_unchanged(self, artifact: Artifact[Any]) -> bool:
+        """Whether an input equals its `previous_input`, without reading either."""
+
+    def previous_record(self) -> dict[str, Any]:
+        """The record of the previous result, with the notes of its step."""
+
+    def changed_windows(self, artifact: Artifact[LabelImage]) -> list[Slices] | None:
+        """Where a label image (rows, columns) differs from its `previous_input`, in pixels.
+
+        None where that is not known.
         """
 
     def slide(self, stain: str) -> Slide:
@@ -247,6 +265,30 @@ class StepContext(Protocol):
         text: str,
     ) -> Generator[Progress, None, LabelImage]:
         """Write labels (rows, columns) that differ from stored ones within some windows only."""
+
+
+class NothingBefore:
+    """A context without an earlier run, from which nothing can be reused."""
+
+    def previous_result(self, artifact: Artifact[T], *besides: Artifact[Any] | Source) -> T | None:
+        """Nothing: there is no earlier run with these settings."""
+        return None
+
+    def previous_input(self, artifact: Artifact[T]) -> T | None:
+        """Nothing."""
+        return None
+
+    def is_unchanged(self, artifact: Artifact[Any]) -> bool:
+        """Not known."""
+        return False
+
+    def previous_record(self) -> dict[str, Any]:
+        """No entries."""
+        return {}
+
+    def changed_windows(self, artifact: Artifact[LabelImage]) -> list[Slices] | None:
+        """Pixels of a label image (rows, columns) that differ: not known."""
+        return None
 
 
 class CaseInputs:

@@ -91,7 +91,7 @@ class AnnotateDock(QWidget):
         )
         self.retrain = button("Retrain", self.annotation.retrain)
         self.retrain.setToolTip("Trains the fast classifier on all annotated cases of the cohort")
-        self.update_button = button("Update stale results", self.annotation.update)
+        self.update_button = button("Update all", self.annotation.update)
         self.change = wrapped_label()
         self._build()
         self._connect()

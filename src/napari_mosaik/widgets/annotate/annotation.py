@@ -14,15 +14,11 @@ from napari_mosaik.core.progress import map_progress
 from napari_mosaik.io.case import Case
 from napari_mosaik.view.formatting import count
 from napari_mosaik.view.layers import ANNOTATIONS_TITLE
-from napari_mosaik.view.retraining import retraining_lines
 from napari_mosaik.widgets.base.worker import Steps
 from napari_mosaik.widgets.base.workspace import LoopChange
 from napari_mosaik.workflow.annotation_import import AnnotationImport, How
 from napari_mosaik.workflow.annotations import (
-    AnnotationResults,
     OpenAnnotations,
-    annotation_results,
-    retraining_effect,
 )
 from napari_mosaik.workflow.recipe import read_recipe
 
@@ -55,7 +51,6 @@ class Annotation(QObject):
         self._controller = controller
         self._opened: OpenAnnotations | None = None
         self._unsaved = False
-        self._before: AnnotationResults | None = None
         self._save_soon = qdebounced(self.save, timeout=IDLE_MS, parent=self)
         controller.workspace.events.case.connect(self._case_changed)
 
@@ -214,19 +209,17 @@ class Annotation(QObject):
         def steps() -> Steps:
             from napari_mosaik.workflow.classifier import retrain
 
-            before = annotation_results(case)
             annotated = [case, *[Case(path) for path in others]]
             work = retrain([one for one in annotated if one.annotations("he")] or [case], [case])
             record = yield from map_progress(work, lambda progress: ("Retrain", progress))
-            return before, record
+            return record
 
         job = self._controller.start("Retrain the tissue classifier", steps)
         if job is not None:
             job.done.connect(self._retrained)
         return job
 
-    def _retrained(self, answer: tuple[AnnotationResults, dict[str, Any]]) -> None:
-        self._before, training = answer
+    def _retrained(self, training: dict[str, Any]) -> None:
         case = self._case
         if case is None:
             return
@@ -237,26 +230,10 @@ class Annotation(QObject):
             (
                 line,
                 *(f"⚠ {doubt}" for doubt in training["warnings"]),
-                "Update stale results to see the effect.",
+                "Update all to see the effect.",
             )
         )
 
     def update(self) -> Job | None:
         """Recompute stale results, then report what changed."""
-        case = self._case or self._controller.workspace.case
-        if case is None:
-            return None
-        before = self._before or annotation_results(case)
-        job = self._controller.run_missing()
-        if job is not None:
-            job.done.connect(lambda _: self._compare(case, before))
-        return job
-
-    def _compare(self, case: Case, before: AnnotationResults) -> None:
-        def then(lines: tuple[str, ...]) -> None:
-            self._controller.workspace.change = LoopChange(lines)
-
-        def work() -> tuple[str, ...]:
-            return retraining_lines(retraining_effect(before, annotation_results(case)))
-
-        self._controller.read("Change", work, then)
+        return self._controller.update(everything=True)

@@ -17,13 +17,16 @@ from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.io.case import Case, CaseFile, create_case, find_cases
 from napari_mosaik.view.presentation import result_lines
 from napari_mosaik.view.tile_data import TileData, read_tile_data
+from napari_mosaik.view.worth import worth_lines
 from napari_mosaik.widgets.base.worker import Job, Problem, Report, Steps, Task, problem_of
-from napari_mosaik.widgets.base.workspace import Workspace
+from napari_mosaik.widgets.base.workspace import LoopChange, Workspace
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.recipe import Recipe, read_recipe, write_recipe
 from napari_mosaik.workflow.relink import relink
 from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.steps import step_named
+from napari_mosaik.workflow.update import WaitingUpdate, update, waiting_update
+from napari_mosaik.workflow.worth import worth_of
 
 __all__ = ["CaseController", "missing_sources"]
 
@@ -37,12 +40,14 @@ class CaseController(QObject):
 
     At most one job runs at a time.  ``case_opened`` is emitted once a case is open and the status
     of its steps is known; ``committed`` with the name of each step that has stored its results;
-    ``page_done`` with the names of the requested steps when all of them have finished.
+    ``updated`` after an update; ``page_done`` with the names of the requested steps when all of
+    them have finished.
     """
 
     case_opened = Signal()
     committed = Signal(str)
     page_done = Signal(tuple)
+    updated = Signal()
 
     def __init__(self, workspace: Workspace, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -178,6 +183,7 @@ class CaseController(QObject):
         workspace.results = opened.results
         workspace.tile_data = opened.tile_data
         workspace.states, workspace.doubts = opened.states, opened.doubts
+        workspace.waiting = opened.waiting
         workspace.cohort = cohort
         workspace.case = opened.case
         self.case_opened.emit()
@@ -253,16 +259,18 @@ class CaseController(QObject):
         self._generation += 1
         generation = self._generation
 
-        def then(answer: tuple[CaseStatus, dict[str, str], TileData]) -> None:
+        def then(answer: tuple[CaseStatus, dict[str, str], TileData, WaitingUpdate]) -> None:
             if generation == self._generation:  # neither another case nor a newer refresh
+                self.workspace.waiting = answer[3]
                 self.workspace.results = answer[1]
                 self.workspace.doubts = dict(answer[0].doubts)
                 self.workspace.states = dict(answer[0].states)
                 self.workspace.tile_data = answer[2]
 
-        def work() -> tuple[CaseStatus, dict[str, str], TileData]:
+        def work() -> tuple[CaseStatus, dict[str, str], TileData, WaitingUpdate]:
             status = case_status(case, recipe)
-            return status, result_lines(case, status.states), read_tile_data(case)
+            lines, data = result_lines(case, status.states), read_tile_data(case)
+            return status, lines, data, waiting_update(case, status)
 
         self.read("Case", work, then)
 
@@ -308,6 +316,25 @@ class CaseController(QObject):
             job.done.connect(lambda _: self.page_done.emit(tuple(job.parts[-1:])))
         return job
 
+    def update(self, *, everything: bool = False) -> Job | None:
+        """Recompute what corrections have changed, or everything stale; then say what changed."""
+        case = self.workspace.case
+        recipe = None if case is None else self._recipe_to_run(case)
+        if case is None or recipe is None:
+            return None
+        title = "Update all" if everything else "Update here"
+        job = self.start(title, lambda: _update(case, recipe, everything))
+        if job is not None:
+            job.done.connect(lambda _: self._updated(case))
+        return job
+
+    def _updated(self, case: Case) -> None:
+        def then(lines: tuple[str, ...]) -> None:
+            self.workspace.change = LoopChange(lines)
+            self.updated.emit()
+
+        self.read_for(case, "Change", lambda: worth_lines(worth_of(case)), then)
+
     def _recipe_to_run(self, case: Case) -> Recipe | None:
         """The settings of this window, and those that others changed in the file meanwhile.
 
@@ -334,6 +361,7 @@ class _Opened:
         self.recipe: Recipe = read_recipe(case.root)
         status = case_status(case, self.recipe)
         self.states, self.doubts = dict(status.states), dict(status.doubts)
+        self.waiting = waiting_update(case, status)
         self.results = result_lines(case, self.states)
         self.tile_data = read_tile_data(case)
 
@@ -355,6 +383,14 @@ def _run(case: Case, recipe: Recipe, names: Sequence[str] = ("",), *, again: boo
             with closing(run_until(case, recipe, name, repair=True)) as several:
                 for step, progress in several:
                     yield step.name, progress
+
+
+def _update(case: Case, recipe: Recipe, everything: bool) -> Steps:
+    with case.writing():
+        write_recipe(case.root, recipe)
+    with closing(update(case, recipe, everything=everything)) as work:
+        for step, progress in work:
+            yield step.name, progress
 
 
 def missing_sources(case: Case) -> list[tuple[str, str, str]]:

@@ -10,6 +10,7 @@ from psygnal import SignalGroupDescriptor
 
 from napari_mosaik.core import Params
 from napari_mosaik.view.tile_data import TileData
+from napari_mosaik.workflow.update import WaitingUpdate
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
@@ -21,7 +22,7 @@ __all__ = ["LoopChange", "Workspace"]
 
 @dataclass(frozen=True, slots=True)
 class LoopChange:
-    """What retraining changed, as lines of text made by `view`."""
+    """What a retraining or an update changed, as lines of text made by `view`."""
 
     lines: tuple[str, ...]
 
@@ -57,7 +58,9 @@ class Workspace:
     problem
         The last error, None if there was none or it was dismissed.
     change
-        What the last retraining changed.
+        What the last retraining or update changed.
+    waiting
+        What there is to update, and how long it will take.
     reader
         Name of the reader who annotates, corrects and rates, until the window closes; empty until
         it was given.
@@ -77,4 +80,5 @@ class Workspace:
     running: str = ""
     problem: Problem | None = None
     change: LoopChange | None = None
+    waiting: WaitingUpdate = field(default_factory=WaitingUpdate)
     reader: str = ""

@@ -26,6 +26,7 @@ from napari_mosaik.view.presentation import (
 )
 from napari_mosaik.view.spec import LayerSpec, Legend
 from napari_mosaik.view.tile_loader import PieceReaders
+from napari_mosaik.view.worth import change_layers
 from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.gc_tuning import (
     fast_removal,
@@ -73,6 +74,7 @@ class LayerBoard(QObject):
         self._scales: dict[str, tuple[float, float]] = {}
         self._chosen: dict[str, tuple[str, set[str]]] = {}
         self._by_hand: set[str] = set()
+        self._changes: set[str] = set()
         self.slides: dict[str, LazySlide] = {}
         self._readers = PieceReaders()
         self._layers: dict[str, Layer] = {}
@@ -82,6 +84,7 @@ class LayerBoard(QObject):
         controller.workspace.events.reader.connect(self.show_by_hand)
         controller.committed.connect(self.bring)
         controller.page_done.connect(self.show_steps)
+        controller.updated.connect(self.offer_changes)
 
     # --- asking ---------------------------------------------------------------------------------
     def layer(self, name: str) -> Layer | None:
@@ -220,6 +223,24 @@ class LayerBoard(QObject):
         self._offer(found[0])
         self.changed.emit()
         self.show_by_hand()
+        self.offer_changes()
+
+    def offer_changes(self) -> None:
+        """Offer maps of what the last update has changed; those of the one before go."""
+        case = self._case
+        if case is None:
+            return
+
+        def then(specs: list[LayerSpec]) -> None:
+            self._take_away(self._changes - {spec.name for spec in specs})
+            self._changes = {spec.name for spec in specs}
+            self._offer(specs)
+            for spec in specs:
+                if self.layer(spec.name) is not None:
+                    self.put(spec)
+            self.changed.emit()
+
+        self.controller.read_for(case, "Layers", partial(change_layers, case), then)
 
     def show_by_hand(self, *_: Any) -> None:
         """Show the corrections, and the annotations of the reader, as they are now.
@@ -275,6 +296,7 @@ class LayerBoard(QObject):
         for known in (self.specs, self._layers, self._limits, self._scales, self._chosen):
             known.clear()
         self._by_hand.clear()
+        self._changes.clear()
         self.choices = {}
         self._case = None
         self.changed.emit()

@@ -13,7 +13,7 @@ from napari_mosaik.core import MosaikError, palette
 from napari_mosaik.core.catalogue import REFERENCE, VESSELS
 from napari_mosaik.core.corrections import CORRECTED_FRAMES, describe_correction
 from napari_mosaik.view.case_results import transform_to_reference
-from napari_mosaik.view.formatting import count
+from napari_mosaik.view.formatting import count, duration
 from napari_mosaik.view.layers import LAYER_TITLES
 from napari_mosaik.view.objects import area_lines, object_lines, outline_lines
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
@@ -142,11 +142,9 @@ class CorrectPanel(QWidget):
         self._found = _group(row(self.offer, self.take, self.drop))
         self.undo = button("Undo", lambda: self._act(lambda s: s.undo()), "Ctrl+Z")
         self.redo = button("Redo", lambda: self._act(lambda s: s.redo()), "Ctrl+Shift+Z")
-        self.update_button = button(
-            "Update stale results",
-            self._controller.run_missing,
-            "Recomputes everything that depends on the corrections",
-        )
+        self.update_button = button("Update here", self._controller.update)
+        self.update_all = button("Update all", lambda: self._controller.update(everything=True))
+        self.changed = wrapped_label(small=True)
         self.hint, self.counted = wrapped_label(small=True), wrapped_label(small=True)
         self.list = QListWidget()
         self.list.setMaximumHeight(130)
@@ -188,7 +186,8 @@ class CorrectPanel(QWidget):
                 row(self.undo, self.redo, 1),
                 self.counted,
                 self.list,
-                row(self.update_button, 1),
+                row(self.update_button, self.update_all, 1),
+                self.changed,
                 spacing=6,
             )
         )
@@ -202,7 +201,7 @@ class CorrectPanel(QWidget):
         events = self._controller.workspace.events
         events.case.connect(self.stop)
         events.reader.connect(self._reader_given)
-        for signal in (events.states, events.job):
+        for signal in (events.states, events.job, events.waiting, events.change):
             signal.connect(self._show)
         self._link.keys.bind(CANVAS, {"correct": lambda: self.toggle(self._tools()[0])})
 
@@ -503,8 +502,28 @@ class CorrectPanel(QWidget):
         if state is not None:
             lost = f", {len(state.lost)} without an object" if state.lost else ""
             self.counted.setText(f"{count(len(state.corrections), 'correction')}{lost}")
-        stale = any(state.word == "stale" for state in space.states.values())
-        self.update_button.setEnabled(stale and space.job is None)
+        waiting = space.waiting
+        for made, titles, seconds, what in (
+            (self.update_button, waiting.here, waiting.here_s, "the corrections have changed"),
+            (self.update_all, waiting.everything, waiting.everything_s, "is missing or stale"),
+        ):
+            made.setEnabled(bool(titles) and space.job is None)
+            made.setToolTip(
+                f"Recomputes what {what}, about {duration(seconds)}: {', '.join(titles)}"
+                if titles
+                else "Everything is up to date"
+            )
+        expected = [
+            f"{made.text()}: {count(len(titles), 'step')}, about {duration(seconds)}."
+            for made, titles, seconds in (
+                (self.update_button, waiting.here, waiting.here_s),
+                (self.update_all, waiting.everything, waiting.everything_s),
+            )
+            if titles
+        ]
+        told = space.change.lines if space.change is not None else ()
+        self.changed.setText("\n".join([*expected, *told]))
+        self.changed.setVisible(bool(expected or told))
 
     def _card(self) -> str:
         chosen = self.selected

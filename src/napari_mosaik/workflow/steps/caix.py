@@ -19,6 +19,7 @@ from napari_mosaik.core.catalogue import (
     SLIDES,
     STAINING,
     TISSUE,
+    WARNINGS,
 )
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.params import setting
@@ -81,6 +82,13 @@ def _body(inputs: StepContext, params: CaixStepParams) -> Generator[Progress, No
     from napari_mosaik.segment.plausible import cell_doubts
 
     mask = inputs.read(TISSUE["caix"])
+    scored = inputs.previous_result(CAIX_CELLS, *_TUMOUR)
+    if scored is not None:  # only which tissue the cells lie in may have changed
+        for name in (STAINING, WARNINGS):
+            if name in inputs.previous_record():
+                inputs.note(name, inputs.previous_record()[name])
+        yield Progress(0.9, 1, "tumour cells")
+        return {CAIX_CELLS: _with_tumour(inputs, scored)}
     settings = NucleiParams(
         spacing_um=params.spacing_um,
         sensitivity=params.sensitivity,
@@ -140,9 +148,13 @@ def _block_cells(
     return cells.rows(((points >= low) & (points < high)).all(axis=1))
 
 
+_TUMOUR = (CLASSES, ALIGNMENT["he"], ALIGNMENT["caix"])
+"""What says which cells lie in neoplastic tissue."""
+
+
 def _with_tumour(inputs: StepContext, cells: Table) -> Table:
     """Mark the cells that lie in neoplastic tissue; all cells if there is no class map."""
-    ready = all(inputs.has(entry) for entry in (CLASSES, ALIGNMENT["he"], ALIGNMENT["caix"]))
+    ready = all(inputs.has(entry) for entry in _TUMOUR)
     if not ready:
         about = {"tumour": "every cell, because there is no map of neoplastic tissue"}
         return cells.with_columns({"tumour": np.ones(len(cells), bool)}, about=about)
@@ -160,7 +172,7 @@ CAIX = Step(
     page="CAIX",
     params=CaixStepParams,
     reads=(SLIDES["caix"], TISSUE["caix"]),
-    may_read=(CLASSES, ALIGNMENT["he"], ALIGNMENT["caix"]),
+    may_read=_TUMOUR,
     writes=(CAIX_CELLS,),
     body=_body,
     revision=3,

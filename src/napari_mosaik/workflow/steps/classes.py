@@ -109,7 +109,10 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
     with inputs.slide("he") as slide:
         reader = ClassReader(slide, fit, model.spacing_um, model.read_spacing_um)
         lattice = reader.lattice
-        blocks = blocks_with_tissue(cut(lattice, BLOCK_PX, model.halo_um), mask)
+        every = cut(lattice, BLOCK_PX, model.halo_um)
+        blocks = blocks_with_tissue(every, mask)
+        probability, known = _classified_before(inputs, lattice, every, len(model.classes))
+        blocks, kept = [b for b in blocks if b.index not in known], blocks
 
         def classify(block: Block) -> dict[str, NDArray[Any]]:
             spacing_um = lattice.spacing_um[0] / reader.factor
@@ -117,9 +120,10 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
             return {"probability": np.rint(probability * 255).astype(np.uint8)}
 
         parts = yield from inputs.blocks("classes", blocks, classify, "classifying tissue")
-    probability = np.zeros((*lattice.shape, len(model.classes)), np.uint8)
     for block, part in zip(blocks, parts, strict=True):
         probability[block.rows, block.cols] = part["probability"]
+    for index in known - {block.index for block in kept}:  # they hold no tissue any more
+        probability[every[index].rows, every[index].cols] = 0
     codes = _codes(probability, resample_mask(lattice, mask))
     record = _record(model, params, codes, lattice, fit)
     for doubt in class_doubts(record["area_mm2"]):
@@ -133,6 +137,20 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
             "mean_uncertainty": _mean_uncertainty(probability, codes > 0),
         },
     }
+
+
+def _classified_before(
+    inputs: StepContext, lattice: Lattice, blocks: list[Block], n_classes: int
+) -> tuple[NDArray[np.uint8], set[int]]:
+    """Stored probabilities (rows, columns, classes), 1/255, and the blocks that hold theirs.
+
+    A block does not depend on the tissue mask, which says only which blocks are classified.
+    """
+    stored = inputs.previous_result(CLASS_PROBABILITY, TISSUE["he"])
+    mask = None if stored is None else inputs.previous_input(TISSUE["he"])
+    if stored is None or mask is None or stored.lattice != lattice:
+        return np.zeros((*lattice.shape, n_classes), np.uint8), set()
+    return np.array(stored.values), {one.index for one in blocks_with_tissue(blocks, mask)}
 
 
 def _codes(probability: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import MAPS, PARAMETERS, REFERENCE, TILES, TISSUE
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.spatial import MapParams
+from napari_mosaik.workflow.changes import changed_columns
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -20,19 +21,30 @@ def _body(inputs: StepContext, params: MapParams) -> Generator[Progress, None, R
     from napari_mosaik.spatial import parameter_map
 
     grid, table = inputs.read(TILES), inputs.read(PARAMETERS)
-    mask = inputs.read(TISSUE[REFERENCE])
-    names = tuple(table)
+    mask, names = inputs.read(TISSUE[REFERENCE]), tuple(table)
+    known = inputs.previous_result(MAPS, PARAMETERS)
+    before = None if known is None else inputs.previous_input(PARAMETERS)
+    again = set(names)
+    if known is not None and before is not None:
+        again = changed_columns(before, table) | (again - set(known.channels))
+    todo = tuple(name for name in names if name in again)
     yield Progress(0.2, 1, "mapping parameters")
-    maps = parameter_map(
-        grid,
-        table.matrix(names),
-        mask,
-        params.spacing_um,
-        power=params.power,
-        n_neighbours=params.n_neighbours,
-        channels=names,
-    )
-    return {MAPS: Raster(maps.values.astype(np.float32), maps.lattice, "1", names)}
+    lattice = mask.lattice.resized(params.spacing_um)
+    values = np.empty((*lattice.shape, len(names)), np.float32)
+    for place, name in enumerate(names):
+        if name not in again and known is not None:
+            values[..., place] = known.channel(name).values
+    if todo:
+        maps = parameter_map(
+            grid,
+            table.matrix(todo),
+            mask,
+            params.spacing_um,
+            power=params.power,
+            n_neighbours=params.n_neighbours,
+        )
+        values[..., [names.index(name) for name in todo]] = maps.values
+    return {MAPS: Raster(values, lattice, "1", names)}
 
 
 PARAMETER_MAPS = Step(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.artifact import Artifact, Progress
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     CAIX_CELLS,
@@ -17,15 +19,23 @@ from napari_mosaik.core.catalogue import (
     CORRECTED_VESSELS,
     MEASURED_CLASSES,
     PARAMETERS,
+    RECOMPUTED,
     REFERENCE,
     TILES,
     TISSUE,
 )
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.frame import FloatArray, Lattice
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
+from napari_mosaik.core.tiles import IntArray, TileGrid
+from napari_mosaik.workflow.changes import (
+    boxes_of,
+    changed_points_um,
+    same,
+    tiles_of_points,
+)
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
@@ -51,56 +61,103 @@ class ParameterParams(Params):
 
 
 def _body(inputs: StepContext, params: ParameterParams) -> Generator[Progress, None, Results]:
-    from napari_mosaik.features import area_in_tiles
+    """All groups of parameters; where there is an earlier table, those of changed tiles alone."""
     from napari_mosaik.segment.plausible import column_doubts
 
-    grid, mask = inputs.read(TILES), inputs.read(TISSUE[REFERENCE])
-    tissue_um2 = area_in_tiles(grid, mask.values, mask.lattice)
-    yield Progress(0.1, 1, "vessels per tile")
-    parts = [_vascular(inputs, params, tissue_um2)]
-    yield Progress(0.5, 1, "nuclei per tile")
-    parts.append(_nuclear(inputs, tissue_um2))
-    yield Progress(0.7, 1, "CAIX per tile")
-    parts.append(_caix(inputs, params))
-    yield Progress(0.8, 1, "tissue classes per tile")
-    parts.append(_classes(inputs))
-    tables = [part for part in parts if part is not None]
-    if not tables:
+    grid, before = inputs.read(TILES), inputs.previous_result(PARAMETERS, *_FOLLOWED)
+    if before is not None and not _same_classes(inputs):
+        before = None
+    columns: dict[str, Any] = {} if before is None else {n: np.array(before[n]) for n in before}
+    units, about = ({}, {}) if before is None else (dict(before.units), dict(before.about))
+    again = np.zeros(len(grid), bool)
+    for number, group in enumerate(_GROUPS):
+        yield Progress(0.1 + 0.2 * number, 1, group.text)
+        if not all(inputs.has(entry) for entry in (*group.followed, *group.others)):
+            continue
+        if before is not None and all(inputs.is_unchanged(entry) for entry in group.followed):
+            continue
+        found = None if before is None else group.changed(inputs, grid, before)
+        touched, rows = found or (np.arange(len(grid)), np.arange(len(grid)))
+        part = group.compute(inputs, params, grid.subset(rows))
+        again[touched] = True
+        for name in part:
+            column = columns.setdefault(name, np.full(len(grid), np.nan))
+            again[rows] |= ~same(column[rows], part[name])
+            column[rows] = part[name]
+        units |= part.units
+        about |= part.about
+    if not columns:
         raise InputError(
             "there are no vessels, nuclei, CAIX cells or tissue classes yet; run at least one of "
             "these steps first"
         )
-    table = tables[0]
-    for part in tables[1:]:
-        table = table.with_columns(part.columns, part.units, part.about)
+    table = Table(columns, units, about, grid.lattice.frame)
+    inputs.note(RECOMPUTED, int(again.sum()))
     for doubt in column_doubts(table):
         inputs.warn(doubt)
     return {PARAMETERS: table}
 
 
-def _vascular(
-    inputs: StepContext,
-    params: ParameterParams,
-    tissue_um2: np.ndarray[tuple[int], np.dtype[np.float64]],
-) -> Table | None:
+def _same_classes(inputs: StepContext) -> bool:
+    """Whether the class map has the classes that it had: they are columns."""
+    if not inputs.has(CLASSES) or inputs.is_unchanged(CLASSES):
+        return True
+    before = inputs.previous_input(CLASSES)
+    return before is not None and before.names == inputs.read(CLASSES).names
+
+
+_Found = tuple[IntArray, IntArray] | None
+"""Tiles whose input changed, and those that are computed again; None: all are."""
+
+
+def _tissue_um2(inputs: StepContext, grid: TileGrid) -> FloatArray:
+    from napari_mosaik.features import area_in_tiles
+
+    mask = inputs.read(TISSUE[REFERENCE])
+    return area_in_tiles(grid, mask.values, mask.lattice)
+
+
+def _vascular(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Table:
     from napari_mosaik.features import (
         area_in_tiles,
         vascular_parameters,
         vessel_distance_in_tiles,
     )
 
-    if not inputs.has(CORRECTED_VESSELS):
-        return None
-    grid, vessels = inputs.read(TILES), inputs.read(CORRECTED_VESSELS)
+    vessels = inputs.read(CORRECTED_VESSELS)
+    part = len(grid) < len(inputs.read(TILES))
     return vascular_parameters(
         grid,
         inputs.read(CORRECTED_VESSEL_OBJECTS),
-        tissue_area_um2=tissue_um2,
+        tissue_area_um2=_tissue_um2(inputs, grid),
         vessel_area_um2=area_in_tiles(grid, vessels.values, vessels.lattice),
         distance_um=vessel_distance_in_tiles(
-            grid, _coarse(vessels, params.distance_spacing_um), inputs.read(TISSUE[REFERENCE])
+            grid,
+            _coarse(vessels, params.distance_spacing_um),
+            inputs.read(TISSUE[REFERENCE]),
+            grid.size_um if part else None,
         ),
     )
+
+
+def _changed_vascular(inputs: StepContext, grid: TileGrid, before: Table) -> _Found:
+    """Tiles with a vessel that changed, or near one: their distance to it may differ.
+
+    The distance changes at most where the changed pixels are no farther than the nearest vessel
+    was; within a tile it differs from its mean by less than the tile's diagonal.
+    """
+    windows = inputs.changed_windows(CORRECTED_VESSELS)
+    objects = inputs.previous_input(CORRECTED_VESSEL_OBJECTS)
+    distance = np.asarray(before["vessel_distance_um"], float)
+    if windows is None or objects is None:
+        return None
+    if windows and np.isnan(distance).all():
+        return None  # there was no vessel: every distance is new
+    points = changed_points_um(objects, inputs.read(CORRECTED_VESSEL_OBJECTS))
+    low, high = boxes_of(windows, inputs.read(CORRECTED_VESSELS).lattice)
+    reach = np.nan_to_num(distance) + 1.5 * grid.size_um
+    touched = np.union1d(tiles_of_points(grid, points), grid.meeting(low, high))
+    return touched, np.union1d(touched, grid.meeting(low, high, reach))
 
 
 def _coarse(labels: LabelImage, spacing_um: float) -> LabelImage:
@@ -117,46 +174,113 @@ def _coarse(labels: LabelImage, spacing_um: float) -> LabelImage:
     return LabelImage(values, lattice)
 
 
-def _nuclear(
-    inputs: StepContext, tissue_um2: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> Table | None:
+def _nuclear(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Table:
     from napari_mosaik.features import nuclear_parameters
 
-    if not (inputs.has(CORRECTED_NUCLEUS_OBJECTS) and inputs.has(ALIGNMENT["he"])):
-        return None
     nuclei = inputs.read(CORRECTED_NUCLEUS_OBJECTS)
     points = transform_of(inputs.read(ALIGNMENT["he"])).apply(nuclei.points_um())
     return nuclear_parameters(
-        inputs.read(TILES), nuclei, tissue_area_um2=tissue_um2, points_um=points
+        grid, nuclei, tissue_area_um2=_tissue_um2(inputs, grid), points_um=points
     )
 
 
-def _caix(inputs: StepContext, params: ParameterParams) -> Table | None:
+def _caix(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Table:
     from napari_mosaik.features import caix_parameters
 
-    if not (inputs.has(CAIX_CELLS) and inputs.has(ALIGNMENT["caix"])):
-        return None
     cells = inputs.read(CAIX_CELLS)
     if params.tumour_cells_only:
         cells = cells.rows(np.asarray(cells["tumour"], bool))
     points = transform_of(inputs.read(ALIGNMENT["caix"])).apply(cells.points_um())
-    return caix_parameters(
-        inputs.read(TILES), points, cells["membrane_od10"], grades=cells["grade"]
-    )
+    return caix_parameters(grid, points, cells["membrane_od10"], grades=cells["grade"])
 
 
-def _classes(inputs: StepContext) -> Table | None:
+def _changed_objects(
+    artifact: Artifact[Table], frame: str
+) -> Callable[[StepContext, TileGrid, Table], _Found]:
+    """Finds the tiles that hold an object of a section whose row changed."""
+
+    def changed(inputs: StepContext, grid: TileGrid, _: Table) -> _Found:
+        before = inputs.previous_input(artifact)
+        if before is None:
+            return None
+        points = changed_points_um(before, inputs.read(artifact))
+        transform = transform_of(inputs.read(ALIGNMENT[frame]))
+        touched = tiles_of_points(grid, transform.apply(points))
+        return touched, touched
+
+    return changed
+
+
+def _classes(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Table:
     from napari_mosaik.features import class_fractions, fractions_in_tiles
 
-    if not (inputs.has(CLASSES) and inputs.has(ALIGNMENT["he"])):
-        return None
-    grid = inputs.read(TILES)
     transform = transform_of(inputs.read(ALIGNMENT["he"]))
     classes = inputs.read(CLASSES)
     own = [code for code in sorted(classes.names) if code not in CLASS_NAMES]
     shares = fractions_in_tiles(grid, classes, (*MEASURED_CLASSES, *own), transform)
     others = {classes.names[code]: shares[:, 2 + i] for i, code in enumerate(own)}
     return class_fractions(grid, shares[:, 0], shares[:, 1], others)
+
+
+def _changed_classes(inputs: StepContext, grid: TileGrid, _: Table) -> _Found:
+    """Tiles over pixels of the class map that changed."""
+    windows = inputs.changed_windows(CLASSES)
+    if windows is None:
+        return None
+    transform = transform_of(inputs.read(ALIGNMENT["he"]))
+    touched = grid.meeting(*boxes_of(windows, inputs.read(CLASSES).lattice, transform))
+    return touched, touched
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A group of parameters.
+
+    Parameters
+    ----------
+    text
+        What the progress bar shows.
+    followed, others
+        Inputs whose changes are followed to the tiles, and others.
+    compute
+        The parameters of the tiles of a grid.
+    changed
+        The tiles that a change of the followed inputs concerns; also takes the earlier table.
+    """
+
+    text: str
+    followed: tuple[Artifact[Any], ...]
+    others: tuple[Artifact[Any], ...]
+    compute: Callable[[StepContext, ParameterParams, TileGrid], Table]
+    changed: Callable[[StepContext, TileGrid, Table], _Found]
+
+
+_GROUPS = (
+    _Group(
+        "vessels per tile",
+        (CORRECTED_VESSELS, CORRECTED_VESSEL_OBJECTS),
+        (),
+        _vascular,
+        _changed_vascular,
+    ),
+    _Group(
+        "nuclei per tile",
+        (CORRECTED_NUCLEUS_OBJECTS,),
+        (ALIGNMENT["he"],),
+        _nuclear,
+        _changed_objects(CORRECTED_NUCLEUS_OBJECTS, "he"),
+    ),
+    _Group(
+        "CAIX per tile",
+        (CAIX_CELLS,),
+        (ALIGNMENT["caix"],),
+        _caix,
+        _changed_objects(CAIX_CELLS, "caix"),
+    ),
+    _Group("tissue classes per tile", (CLASSES,), (ALIGNMENT["he"],), _classes, _changed_classes),
+)
+_FOLLOWED = tuple(artifact for group in _GROUPS for artifact in group.followed)
+"""Inputs whose changes are followed to the tiles; any other change concerns every tile."""
 
 
 TILE_PARAMETERS = Step(
@@ -178,5 +302,5 @@ TILE_PARAMETERS = Step(
     needs_any=(CORRECTED_VESSELS, CORRECTED_NUCLEUS_OBJECTS, CAIX_CELLS, CLASSES),
     writes=(PARAMETERS,),
     body=_body,
-    revision=2,
+    revision=3,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from napari_mosaik.core.catalogue import (
     PREDICTION,
     PREDICTION_MAP,
     PREDICTION_RECORD,
+    RECOMPUTED,
     REFERENCE,
     TILE_KINETICS,
     TILES,
@@ -32,13 +34,14 @@ from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.text import same_words
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
+from napari_mosaik.workflow.changes import boxes_of, same
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.spatial import label_column
 
 if TYPE_CHECKING:
-    from napari_mosaik.predictor import TileInputs
+    from napari_mosaik.predictor import EarlierPrediction, TileInputs
 
 __all__ = ["PREDICT", "PREDICTOR_READS", "PredictParams", "tile_inputs"]
 
@@ -141,7 +144,10 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
         card["settings"].get("curves", "patient"),
     )
     yield Progress(0.6, 1, "predicting")
-    prediction = predict(model, tile_data)
+    earlier = _earlier(inputs, tile_data, card["settings"].get("curves", "patient"))
+    prediction = predict(model, tile_data, earlier)
+    n_changed = len(tile_data) if earlier is None else int(earlier.changed.sum())
+    inputs.note(RECOMPUTED, n_changed)
     columns: dict[str, NDArray[Any]] = {
         "suv_norm": prediction.suv_norm,
         "suv": prediction.suv,
@@ -168,6 +174,56 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
         PREDICTION_MAP: suv_map,
         PREDICTION_RECORD: _record(model, inputs, params, tile_data.content()),
     }
+
+
+_FOLLOWED = (
+    CLASSES,
+    CORRECTED_VESSELS,
+    CORRECTED_NUCLEUS_OBJECTS,
+    CAIX_CELLS,
+    PARAMETERS,
+    CLUSTERS,
+    TILE_KINETICS,
+)
+"""Inputs whose changes are followed to the tiles; any other change concerns every tile."""
+
+
+def _earlier(inputs: StepContext, tiles: TileInputs, curves: str) -> EarlierPrediction | None:
+    """What this step predicted before, and for which tiles an input may have changed since.
+
+    Those are the tiles whose widest window, with a margin for its resampling, reaches a pixel that
+    changed, whose window of clusters holds a label that changed, or whose own curves changed.
+    """
+    from napari_mosaik.predictor import CODE_CELLS, SCALE_TILES, EarlierPrediction
+
+    table = inputs.previous_result(PREDICTION, *_FOLLOWED)
+    windows = [inputs.changed_windows(one) for one in (CLASSES, CORRECTED_VESSELS)]
+    clusters, kinetics = inputs.previous_input(CLUSTERS), inputs.previous_input(TILE_KINETICS)
+    if table is None or clusters is None or kinetics is None:
+        return None
+    grid, changed = inputs.read(TILES), np.zeros(len(tiles), bool)
+    widest = max(SCALE_TILES.values())
+    margin = 2 * max(scale.spacing_um for scale in tiles.scales) + FRACTION_SPACING_UM
+    reach = ((widest - 1) / 2 * grid.stride_um + margin) * math.sqrt(2)
+    frames = (inputs.read(CLASSES), inputs.read(CORRECTED_VESSELS))
+    transforms = (transform_of(inputs.read(ALIGNMENT["he"])), None)
+    for where, image, transform in zip(windows, frames, transforms, strict=True):
+        if where is None:
+            return None
+        changed[grid.meeting(*boxes_of(where, image.lattice, transform), reach)] = True
+    labels = inputs.read(CLUSTERS)
+    for name in map(label_column, tiles.proxies):
+        if name not in clusters or len(clusters) != len(tiles):
+            return None
+        differ = np.append(~same(np.asarray(clusters[name]), np.asarray(labels[name])), False)
+        changed |= differ[grid.windows(CODE_CELLS)].any(axis=(1, 2))
+    now = inputs.read(TILE_KINETICS)
+    for name in now if curves == "tile" else ():
+        if name not in kinetics or len(kinetics) != len(tiles):
+            return None
+        changed |= ~same(np.asarray(kinetics[name]), np.asarray(now[name]))
+    probability = np.stack([table[f"class_{i}"] for i in range(5)], axis=1)
+    return EarlierPrediction(np.asarray(table["suv_norm"], float), probability, changed)
 
 
 def _record(model: Any, inputs: StepContext, params: PredictParams, content: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.table import Table
 from napari_mosaik.spatial import AssociationParams, MoranParams
+from napari_mosaik.workflow.changes import changed_columns
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -52,7 +53,13 @@ def _cluster_parameters(
 ) -> Generator[Progress, None, Results]:
     table = inputs.read(PARAMETERS)
     values = {name: np.asarray(table[name], float) for name in table}
-    return {CLUSTERS: (yield from _labelled(inputs, values, params))}
+    known = inputs.previous_result(CLUSTERS, PARAMETERS)
+    before = None if known is None else inputs.previous_input(PARAMETERS)
+    if known is None or before is None:
+        return {CLUSTERS: (yield from _labelled(inputs, values, params))}
+    # The permutations of a parameter draw from all of its tiles: one that changed is tested whole.
+    changed = changed_columns(before, table)
+    return {CLUSTERS: (yield from _labelled(inputs, values, params, known, changed))}
 
 
 def _cluster_uptake(inputs: StepContext, params: MoranParams) -> Generator[Progress, None, Results]:
@@ -61,8 +68,13 @@ def _cluster_uptake(inputs: StepContext, params: MoranParams) -> Generator[Progr
 
 
 def _labelled(
-    inputs: StepContext, values: dict[str, NDArray[np.float64]], params: MoranParams
+    inputs: StepContext,
+    values: dict[str, NDArray[np.float64]],
+    params: MoranParams,
+    known: Table | None = None,
+    changed: Collection[str] = (),
 ) -> Generator[Progress, None, Table]:
+    """Labels, statistics and p-values; those of parameters that did not change are *known*."""
     from napari_mosaik.spatial import TileGraph
 
     grid = inputs.read(TILES)
@@ -72,7 +84,13 @@ def _labelled(
     summaries: dict[str, dict[str, Any]] = {}
     for number, (name, column) in enumerate(values.items()):
         yield Progress(number, len(values), f"clusters of {name}")
-        results, summaries[name] = yield from _one(column, graph, params, number, len(values), name)
+        earlier = inputs.previous_record().get(LOCAL_MORAN, {}) if known is not None else {}
+        if known is not None and name not in changed and name in earlier:
+            results = {key: np.asarray(known[f"{name}.{key}"]) for key in _MEANING}
+            summaries[name] = earlier[name]
+        else:
+            work = _one(column, graph, params, number, len(values), name)
+            results, summaries[name] = yield from work
         for key, result in results.items():
             columns[f"{name}.{key}"] = result
             about[f"{name}.{key}"] = f"{_MEANING[key]} of {name}"
