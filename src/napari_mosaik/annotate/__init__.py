@@ -38,6 +38,7 @@ from napari_mosaik.annotate.foreign import proposed_class
 from napari_mosaik.annotate.pixel_outline import area_of_pixels, region_of_code
 from napari_mosaik.annotate.reshape import (
     insert_vertex,
+    inside_slide,
     move_vertex,
     nearest_edge,
     nearest_vertex,
@@ -49,6 +50,22 @@ from napari_mosaik.annotate.reshape import (
     unite_areas,
     without_holes,
 )
+from napari_mosaik.annotate.review import (
+    ReaderAgreement,
+    ReviewItem,
+    ReviewQueueParams,
+    TileEvidence,
+    compare_readers,
+    rank_tiles,
+)
+from napari_mosaik.annotate.shape_commands import (
+    SHAPE_COMMANDS,
+    ShapeCommand,
+    add_prediction,
+    run_shape_command,
+    split_shapes,
+    why_not,
+)
 from napari_mosaik.annotate.state import DEFAULT_CLASSES, LOCK, Edit, Snapshot, TissueClass
 from napari_mosaik.annotate.wand import WAND_TOLERANCE, wand_area, wand_field, wand_mask
 
@@ -58,6 +75,7 @@ __all__ = [
     "DEFAULT_CLASSES",
     "LOCK",
     "READING_TILE_UM",
+    "SHAPE_COMMANDS",
     "WAND_TOLERANCE",
     "AnnotationDocument",
     "Area",
@@ -69,9 +87,13 @@ __all__ = [
     "PairAgreement",
     "ReaderAgreement",
     "ReadingTile",
+    "ReviewItem",
+    "ReviewQueueParams",
+    "ShapeCommand",
     "Snapshot",
     "TileConfusion",
     "TissueClass",
+    "add_prediction",
     "adjudicated_shapes",
     "area_of_pixels",
     "clean",
@@ -79,6 +101,7 @@ __all__ = [
     "consensus_of",
     "cut_region",
     "insert_vertex",
+    "inside_slide",
     "join_region",
     "lasso_polygon",
     "move_vertex",
@@ -91,9 +114,11 @@ __all__ = [
     "rectangle_polygon",
     "region_of_code",
     "remove_vertex",
+    "run_shape_command",
     "simplify_outline",
     "smooth_outline",
     "split_along",
+    "split_shapes",
     "steps_of",
     "stroke_polygon",
     "tile_confusion",
@@ -101,5 +126,6 @@ __all__ = [
     "wand_area",
     "wand_field",
     "wand_mask",
+    "why_not",
     "without_holes",
 ]

@@ -216,12 +216,7 @@ class AnnotationDocument:
     def add_many(self, shapes: Iterable[AnnotatedShape], title: str = "import") -> None:
         """Add shapes unchanged (from a file) as one edit; unknown labels become classes."""
         new = tuple(shapes)
-        known = {c.name for c in self._classes}
-        extra = {
-            s.label: s.colour or UNKNOWN_CLASS for s in new if s.label and s.label not in known
-        }
-        classes = self._classes + tuple(TissueClass(n, c) for n, c in extra.items())
-        self.apply(Edit(title, new, (), classes if extra else None))
+        self.apply(Edit(title, new, (), self._with_labels(new)))
 
     def remove(self, *keys: str) -> None:
         """Remove shapes."""
@@ -246,11 +241,24 @@ class AnnotationDocument:
     ) -> None:
         """Put new or changed shapes and remove others as one edit, under the rule for overlaps.
 
-        What is changed or removed must be `free`.
+        What is changed or removed must be `free`; unknown labels become classes.
         """
-        gone = tuple(removed)
-        self.free([*gone, *(one.key for one in shapes if one.key in self._entries)])
-        self.apply(self._resolved_edit(shapes, title, gone))
+        gone, there = tuple(removed), self._entries
+        self.free([*gone, *(one.key for one in shapes if one.key in there)])
+        classes = self._with_labels(shapes)
+        if classes is None:
+            for label in {one.label for one in shapes if one.key not in there}:
+                self._check_open(label)
+        self.apply(replace(self._resolved_edit(shapes, title, gone), classes=classes))
+
+    def _with_labels(self, shapes: Iterable[AnnotatedShape]) -> tuple[TissueClass, ...] | None:
+        """The classes with those that the shapes add; None if they add none."""
+        known = {c.name for c in self._classes}
+        extra = {
+            s.label: s.colour or UNKNOWN_CLASS for s in shapes if s.label and s.label not in known
+        }
+        added = tuple(TissueClass(n, c) for n, c in extra.items())
+        return self._classes + added if added else None
 
     # --- locks ----------------------------------------------------------------------------------
     def lock_reason(self, shape: AnnotatedShape) -> str:
@@ -301,16 +309,18 @@ class AnnotationDocument:
             (locked if self.lock_reason(shape) else free).append(shape)
         return free, locked
 
-    def paint(self, region: Area, label: str, *, into: str | None = None) -> str:
+    def paint(
+        self, region: Area, label: str, *, into: str | None = None, title: str = "brush"
+    ) -> str:
         """Brush: join *region* to the shape *into* (of the same class), or add a new shape.
 
         Returns the key of the shape that holds the stroke.
         """
         if into is None or self.shape(into).label != label:
-            return self.add(region, label, title="brush")
+            return self.add(region, label, title=title)
         (shape,) = self.free([into])
         joined = join_region(shape.geometry, region, SLIVER_UM2)
-        self.apply(self._resolved_edit([replace(shape, geometry=joined)], "brush"))
+        self.apply(self._resolved_edit([replace(shape, geometry=joined)], title))
         return into
 
     def erase(self, region: Area, keys: Iterable[str] | None = None) -> None:
@@ -349,7 +359,7 @@ class AnnotationDocument:
         own = {shape.key for shape in shapes}
         gone = set(removed)
         if self.overlap == "allow":
-            return Edit(title, tuple(shapes), tuple(gone))
+            return Edit(title, tuple(shapes), tuple(sorted(gone)))
         changed: dict[str, AnnotatedShape] = {}
         put = []
         for shape in shapes:
@@ -371,9 +381,17 @@ class AnnotationDocument:
             cut, covered = _cut(free, rest)
             changed.update({one.key: one for one in cut})
             gone.update(covered)
+            before, put = put, []
+            for earlier in before:  # of this edit: the later one wins, too
+                apart = earlier.label == shape.label
+                left = earlier.geometry if apart else cut_region(earlier.geometry, rest, SLIVER_UM2)
+                if left is None:
+                    gone.add(earlier.key)
+                else:
+                    put.append(replace(earlier, geometry=left))
             put.append(replace(shape, geometry=rest))
         changed = {key: one for key, one in changed.items() if key not in gone}
-        return Edit(title, (*changed.values(), *put), tuple(gone))
+        return Edit(title, (*changed.values(), *put), tuple(sorted(gone)))
 
     def apply(self, edit: Edit) -> None:
         """Write an edit to the journal, apply it, and emit ``changed``."""

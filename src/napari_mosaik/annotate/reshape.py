@@ -17,10 +17,11 @@ from shapely import MultiPolygon, Polygon
 from shapely.ops import polygonize
 
 from napari_mosaik.annotate.brush import Area, clean
-from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.core import FloatArray, InputError, Lattice
 
 __all__ = [
     "insert_vertex",
+    "inside_slide",
     "move_vertex",
     "nearest_edge",
     "nearest_vertex",
@@ -40,6 +41,16 @@ _SLIVER_UM2: Final = 4.0
 _LONGEST_WAVE: Final = 1 / 16
 """A ring is smoothed by at most this fraction of its length, so that small ones keep their size."""
 _TRIES: Final = 6
+
+
+def inside_slide(geometry: Area, lattice: Lattice) -> Area:
+    """The part of an area that lies on the slide; `InputError` if none does."""
+    (top, left), (height, width) = lattice.origin_um, lattice.extent_um
+    box = shapely.box(left, top, left + width, top + height)
+    part = geometry if box.covers(geometry) else clean(shapely.intersection(geometry, box))
+    if part is None:
+        raise InputError("that lies outside the slide, so nothing was annotated")
+    return part
 
 
 def without_holes(geometry: Area) -> Area:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.frame import FloatArray, Lattice, Mask
+from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.table import Table
 from napari_mosaik.view.formatting import number
 
@@ -20,9 +21,12 @@ __all__ = [
     "object_lines",
     "outline_lines",
     "path_lines",
+    "shape_lines",
+    "vertex_lines",
 ]
 
 _CROSS_UM = 12.0
+_MOST_VERTICES = 1500
 _TITLES = {
     "area_um2": "area",
     "equivalent_diameter_um": "equivalent diameter",
@@ -72,6 +76,31 @@ def path_lines(points_um: Any) -> FloatArray:
     return np.stack([points[:-1], np.diff(points, axis=0)], axis=1)
 
 
+def shape_lines(shape: AnnotatedShape, tolerance_um: float) -> FloatArray:
+    """The outline of a shape to within a tolerance, as vectors (n, 2, 2) in µm: start and step."""
+    return _ring_lines(shape.geometry.simplify(tolerance_um))
+
+
+def vertex_lines(shape: AnnotatedShape, view: Lattice, size_um: float) -> FloatArray:
+    """A square around each vertex of a shape in view, as vectors (n, 2, 2) in µm: start and step.
+
+    None where there are too many to take hold of one: magnify, or simplify the outline.
+    """
+    import shapely
+
+    places = np.unique(shapely.get_coordinates(shape.geometry)[:, ::-1], axis=0)
+    low = np.asarray(view.origin_um)
+    inside = ((places >= low) & (places <= low + view.extent_um)).all(axis=1)
+    corners = places[inside] - size_um / 2
+    if len(corners) > _MOST_VERTICES:
+        return np.zeros((0, 2, 2))
+    across, down = np.array([0.0, size_um]), np.array([size_um, 0.0])
+    sides = ((0 * down, across), (across, down), (down, across), (0 * down, down))
+    return np.concatenate(
+        [np.stack([corners + at, np.broadcast_to(step, corners.shape)], 1) for at, step in sides]
+    )
+
+
 def area_lines(wkt: str) -> FloatArray:
     """The outline of an area in well-known text (x = column, y = row, in µm).
 
@@ -79,7 +108,13 @@ def area_lines(wkt: str) -> FloatArray:
     """
     import shapely
 
-    rings = shapely.get_rings(shapely.get_parts(shapely.from_wkt(wkt)))
+    return _ring_lines(shapely.from_wkt(wkt))
+
+
+def _ring_lines(geometry: Any) -> FloatArray:
+    import shapely
+
+    rings = shapely.get_rings(shapely.get_parts(geometry))
     return np.concatenate(
         [np.zeros((0, 2, 2)), *(path_lines(shapely.get_coordinates(r)[:, ::-1]) for r in rings)]
     )

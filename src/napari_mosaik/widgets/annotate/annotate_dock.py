@@ -1,4 +1,4 @@
-"""The Annotate tab: tissue classes, drawing tools, undo, retraining and update."""
+"""The Annotate tab: tissue classes, tools, commands on what is selected, retraining and update."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
+    QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
     QLabel,
@@ -17,16 +18,23 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QSlider,
+    QToolButton,
     QWidget,
 )
 
-from napari_mosaik.annotate import DEFAULT_CLASSES, TissueClass, proposed_class
+from napari_mosaik.annotate import (
+    DEFAULT_CLASSES,
+    SHAPE_COMMANDS,
+    TissueClass,
+    proposed_class,
+)
 from napari_mosaik.core import InputError
 from napari_mosaik.core.palette import OWN_CLASS_COLOURS
 from napari_mosaik.view.formatting import count, number
 from napari_mosaik.widgets.annotate.annotation import Annotation
 from napari_mosaik.widgets.annotate.drawing import Drawing
 from napari_mosaik.widgets.annotate.import_dialog import ImportDialog
+from napari_mosaik.widgets.annotate.wand_thread import TOLERANCES
 from napari_mosaik.widgets.base.controls import button, clear, column, row, wrapped_label
 from napari_mosaik.widgets.base.reader import ReaderField, with_reader
 from napari_mosaik.widgets.canvas.keys import key_text
@@ -57,6 +65,7 @@ class AnnotateDock(QWidget):
         self._palette_rows.setVerticalSpacing(2)
         self._palette_rows.setColumnStretch(1, 1)
         self.class_buttons: dict[str, QPushButton] = {}
+        self.lock_buttons: dict[str, QToolButton] = {}
         self.new_class = QLineEdit()
         self.new_class.setPlaceholderText("New class, then Enter")
         self.new_class.setToolTip(
@@ -75,12 +84,35 @@ class AnnotateDock(QWidget):
         self.brush_size.setToolTip("Diameter on the screen; the diameter in µm follows the zoom")
         self.brush_size.valueChanged.connect(self._size_changed)
         self.size_words = QLabel()
+        self.tolerance = QSlider(Qt.Orientation.Horizontal)
+        self.tolerance.setRange(*TOLERANCES)
+        self.tolerance.setValue(round(self.drawing.wand.tolerance))
+        self.tolerance.setToolTip(
+            "How far colour and texture may differ from where the wand is pressed; the wheel over "
+            "the slide changes it, too"
+        )
+        self.tolerance.valueChanged.connect(self._tolerance_changed)
+        self.tolerance_words = QLabel()
+        self._brush_row = _together(QLabel("Brush"), self.brush_size, self.size_words)
+        self._wand_row = _together(QLabel("Tolerance"), self.tolerance, self.tolerance_words)
+        self.chosen = wrapped_label(small=True)
+        self.by_um = QDoubleSpinBox()
+        self.by_um.setRange(0.1, 1000.0)
+        self.by_um.setDecimals(1)
+        self.by_um.setPrefix("by ")
+        self.by_um.setSuffix(" µm")
+        self.by_um.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.by_um.setValue(self.drawing.by_um)
+        self.by_um.setToolTip("Distance of Smooth, Simplify, Dilate and Shrink")
+        self.by_um.valueChanged.connect(self._distance_changed)
+        self.command_buttons = {name: self._command_button(name) for name in SHAPE_COMMANDS}
         self.overlap = QCheckBox("No overlap: the latest annotation wins")
         self.overlap.setChecked(True)
         self.overlap.toggled.connect(self._overlap_changed)
         self.undo = button("Undo", self.drawing.undo, "Ctrl+Z")
         self.redo = button("Redo", self.drawing.redo, "Ctrl+Shift+Z")
         self.hint = wrapped_label(small=True)
+        self._why = ""
         self.saved = wrapped_label(small=True)
         self.notice = wrapped_label(small=True)
         self.import_button = button(
@@ -103,17 +135,27 @@ class AnnotateDock(QWidget):
         tools = QGridLayout()
         for i, tool in enumerate(self.tool_buttons.values()):
             tools.addWidget(tool, i // 3, i % 3)
-        tools.addWidget(self.away, 2, 0, 1, 3)
+        tools.addWidget(self.away, 3, 0, 1, 3)
+        commands = QGridLayout()
+        for i, command in enumerate(self.command_buttons.values()):
+            commands.addWidget(command, i // 3, i % 3)
+        commands.addWidget(self.by_um, 2, 2)
+        for grid in (tools, commands):
+            for place in range(3):
+                grid.setColumnStretch(place, 1)
         self.setLayout(
             column(
                 row(QLabel("Reader"), self.reader),
                 self._palette,
                 self.new_class,
                 tools,
-                row(QLabel("Brush"), self.brush_size, self.size_words),
+                self._brush_row,
+                self._wand_row,
+                self.hint,
+                self.chosen,
+                commands,
                 self.overlap,
                 row(self.undo, self.redo, 1),
-                self.hint,
                 self.saved,
                 row(self.import_button, self.export_button, 1),
                 self.notice,
@@ -127,10 +169,13 @@ class AnnotateDock(QWidget):
 
     def _connect(self) -> None:
         self.annotation.opened.connect(self._fill)
-        for signal in (self.annotation.changed, self.annotation.saved, self.drawing.changed):
+        for signal in (self.annotation.changed, self.annotation.saved):
             signal.connect(self._show)
         self.annotation.told.connect(self._tell)
-        self.drawing.failed.connect(lambda error: self.hint.setText(f"⚠ {error}"))
+        self.drawing.changed.connect(partial(self._refused, None))
+        self.drawing.failed.connect(self._refused)
+        self.drawing.told.connect(self._tell)
+        self.drawing.board.changed.connect(self._show_tools)  # a map of the classes has come
         self.drawing.viewer.scene.camera.events.zoom.connect(self._show_size)
         events = self._controller.workspace.events
         for event in (events.job, events.states, events.case):
@@ -143,6 +188,11 @@ class AnnotateDock(QWidget):
         made = button(f"{mode.title} ({key})", lambda: self.drawing.take(name), mode.hint)
         made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         made.setCheckable(True)
+        return made
+
+    def _command_button(self, name: str) -> QPushButton:
+        made = button("", lambda: self.drawing.run(name))
+        made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         return made
 
     def _reader_given(self, name: str) -> None:
@@ -161,12 +211,12 @@ class AnnotateDock(QWidget):
         key = str(len(known) + 1) if len(known) < 9 else ""
         meant = proposed_class(name, [one.name for one in known])
         if meant and meant != name:
-            self.hint.setText(f"⚠ '{name}' is another word for '{meant}'; use that class")
+            self._refused(f"'{name}' is another word for '{meant}'; use that class")
             return
         try:
             document.set_classes((*known, TissueClass(name, colour, key)), OWN_CLASS)
         except InputError as error:
-            self.hint.setText(f"⚠ {error}")
+            self._refused(error)
             return
         self.new_class.clear()
         self._fill()
@@ -215,6 +265,18 @@ class AnnotateDock(QWidget):
         self.drawing.brush_px = float(value)
         self._show_size()
 
+    def _tolerance_changed(self, value: int) -> None:
+        if value != round(self.drawing.wand.tolerance):
+            self.drawing.wand.set_tolerance(float(value))
+
+    def _distance_changed(self, value: float) -> None:
+        self.drawing.by_um = value
+        self._show_commands()
+
+    def _lock_class(self, name: str) -> None:
+        self.drawing.choose_class(name)
+        self.drawing.lock_class()
+
     def _overlap_changed(self, apart: bool) -> None:
         if self.annotation.document is not None:
             self.annotation.document.overlap = "new wins" if apart else "allow"
@@ -224,6 +286,7 @@ class AnnotateDock(QWidget):
         """Show a button per class of the document."""
         clear(self._palette_rows)
         self.class_buttons.clear()
+        self.lock_buttons.clear()
         document = self.annotation.document
         for i, known in enumerate(document.classes if document is not None else ()):
             key = f" ({known.key})" if known.key else ""
@@ -234,6 +297,11 @@ class AnnotateDock(QWidget):
             self._palette_rows.addWidget(made, i, 0)
             self._palette_rows.addWidget(label, i, 1)
             self.class_buttons[known.name] = made
+            lock = QToolButton()
+            lock.setAutoRaise(True)
+            lock.clicked.connect(partial(self._lock_class, known.name))
+            self._palette_rows.addWidget(lock, i, 2)
+            self.lock_buttons[known.name] = lock
         self._overlap_changed(self.overlap.isChecked())
         self._show()
 
@@ -243,14 +311,14 @@ class AnnotateDock(QWidget):
         if [known.name for known in classes] != list(self.class_buttons):  # imported, or undone
             self._fill()
             return
-        for name, made in self.tool_buttons.items():
-            made.setChecked(name == self.drawing.mode)
-            made.setEnabled(space.case is not None)
-        self.away.setEnabled(self.drawing.is_active)
+        self._show_tools()
         self.new_class.setEnabled(document is not None)
         for name, made in self.class_buttons.items():
             made.setChecked(name == self.drawing.label)
+        for known in classes:
+            self._show_lock(known)
         self._show_counts()
+        self._show_commands()
         self.import_button.setEnabled(space.case is not None)
         self.export_button.setEnabled(document is not None and bool(len(document)))
         self.undo.setEnabled(document is not None and bool(document.undo_title))
@@ -258,13 +326,59 @@ class AnnotateDock(QWidget):
         undo, redo = (document.undo_title, document.redo_title) if document else ("", "")
         self.undo.setText(f"Undo {undo}".strip())
         self.redo.setText(f"Redo {redo}".strip())
-        self.hint.setText(self._hint())
+        self.hint.setText(self._why or self._hint())
         self.saved.setText(self.annotation.saved_words)
         idle = space.job is None
         self.retrain.setEnabled(document is not None and idle and bool(len(document)))
         stale = any(state.word == "stale" for state in space.states.values())
         self.update_button.setEnabled(idle and stale)
         self._show_size()
+
+    def _refused(self, error: object) -> None:
+        """Say why an edit was refused, until something else is done."""
+        words = str(error)
+        self._why = "" if error is None else f"⚠ {words[:1].upper()}{words[1:]}"
+        self._show()
+
+    def _show_tools(self) -> None:
+        for name, made in self.tool_buttons.items():
+            made.setChecked(name == self.drawing.mode)
+            reason = self.drawing.why_not_mode(name)
+            made.setEnabled(not reason)
+            made.setToolTip(reason or Drawing.modes[name].hint)
+        self.away.setEnabled(self.drawing.is_active)
+
+    def _show_lock(self, known: TissueClass) -> None:
+        lock = self.lock_buttons[known.name]
+        lock.setIcon(_lock_icon(known.locked, self.palette().color(self.foregroundRole())))
+        key = key_text(Drawing.name, "lock class")
+        what = (
+            "is locked: no tool changes its annotations or adds to them. Click to unlock it"
+            if known.locked
+            else "can be changed. Click to lock it"
+        )
+        lock.setToolTip(f"'{known.name}' {what} ({key})")
+
+    def _show_commands(self) -> None:
+        """What is selected, and which commands apply to it; a tip says why one does not."""
+        document, keys = self.annotation.document, self.drawing.selection
+        shapes = [document.shape(key) for key in keys] if document is not None else []
+        locked = bool(shapes) and document is not None and all(map(document.lock_reason, shapes))
+        distance = number(self.drawing.by_um, "µm")
+        for name, made in self.command_buttons.items():
+            command, key = SHAPE_COMMANDS[name], key_text(Drawing.name, name).replace("ete", "")
+            title = "Unlock" if name == "lock" and locked else command.title
+            reason = self.drawing.why_not(name)
+            made.setText(f"{title} ({key})")
+            made.setEnabled(not reason)
+            made.setToolTip(reason or command.tip.format(um=distance))
+        if not shapes:
+            self.chosen.setText("Selected: nothing. Take Select and click an annotation.")
+            return
+        area = number(sum(shape.geometry.area for shape in shapes) / 1e6, "mm²")
+        names = ", ".join(dict.fromkeys(shape.label or "no class" for shape in shapes))
+        what = names if len(shapes) == 1 else f"{count(len(shapes), 'annotation')} ({names})"
+        self.chosen.setText(f"Selected: {what}, {area}{', locked' if locked else ''}")
 
     def _show_counts(self) -> None:
         document = self.annotation.document
@@ -280,6 +394,10 @@ class AnnotateDock(QWidget):
 
     def _show_size(self, *_: Any) -> None:
         self.size_words.setText(number(2 * self.drawing.radius_um, "µm", digits=2))
+        self.tolerance.setValue(round(self.drawing.wand.tolerance))
+        self.tolerance_words.setText(number(self.drawing.wand.tolerance))
+        self._wand_row.setVisible(self.drawing.mode == "wand")
+        self._brush_row.setVisible(self.drawing.mode != "wand")
 
     def _show_change(self, *_: Any) -> None:
         change = self._controller.workspace.change
@@ -291,13 +409,34 @@ class AnnotateDock(QWidget):
             return "Open a case first."
         if not self.drawing.is_active:
             return "Choose a tool to annotate the H&E slide."
-        erase = "" if self.drawing.mode == "select" else "; hold Alt to erase"
-        return f"{self.drawing.hint}{erase}."
+        return f"{self.drawing.hint}."
 
     def shut(self) -> None:
         """Release the mouse and save everything; called when the window closes."""
         self.drawing.release()
         self.annotation.close()
+
+
+def _together(*widgets: QWidget) -> QWidget:
+    """Widgets side by side that are shown and hidden as one."""
+    made = QWidget()
+    made.setLayout(row(*widgets))
+    return made
+
+
+def _lock_icon(locked: bool, colour: QColor) -> QIcon:
+    """A padlock, closed or open."""
+    pixmap = QPixmap(16, 16)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    if not locked:
+        colour.setAlphaF(0.5)
+    painter.setPen(QPen(colour, 1.6))
+    painter.drawArc(4 if locked else 8, 2, 8, 9, 0, 180 * 16)
+    painter.fillRect(2, 7, 12, 8, colour)
+    painter.end()
+    return QIcon(pixmap)
 
 
 def _swatch(colour: str) -> QIcon:

@@ -221,6 +221,10 @@ class CanvasTool(QObject):
     def hovered(self) -> None:
         """The mouse moved without a button."""
 
+    def wheeled(self, notches: float) -> bool:
+        """The wheel was turned; whether the tool uses it, in place of the zoom (0: would use)."""
+        return False
+
     def double_clicked(self) -> None:
         """A double click; napari does not zoom by it while a tool is active."""
 

@@ -1,9 +1,13 @@
-"""The mouse on the canvas, taken from Qt's own events so that no position of a drag is lost.
+"""Mouse, pen and finger on the canvas, taken from Qt's events so that no position is lost.
 
 vispy leaves out moves that follow one another within 10 ms, and Qt those that arrive while the
 window is busy.  While a tool is active neither happens: each position goes to the tool at once, by
 a map from pixels to µm that is computed once per drag, and everything that is not a drag of the
 tool goes to napari as before, at most every 12 ms and its last position always.
+
+A pen and one finger become the mouse here, and the rubber of a pen holds Alt; a second finger
+discards what the first has begun, and both belong to napari.  A drag ends where it was last seen
+when its release goes elsewhere.
 """
 
 from __future__ import annotations
@@ -12,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
-from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer
-from qtpy.QtGui import QMouseEvent
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, QPointF, Qt, QTimer
+from qtpy.QtGui import QGuiApplication, QInputDevice, QMouseEvent, QPointingDevice, QWheelEvent
 
 from napari_mosaik.core import FloatArray
 
@@ -27,6 +31,7 @@ __all__ = ["CanvasMouse", "Pointer", "affine_of"]
 _CLICK_PX: Final = 4
 """A press that moves no farther is a click."""
 _HOVER_MS: Final = 12
+_TAKES_TOUCH: Final = Qt.WidgetAttribute.WA_AcceptTouchEvents
 _COMPRESSION: Final = Qt.ApplicationAttribute.AA_CompressHighFrequencyEvents
 _LEFT: Final = Qt.MouseButton.LeftButton
 _KEYS: Final = {
@@ -42,6 +47,23 @@ _PRESS, _DOUBLE, _MOVE, _RELEASE = (
     QEvent.Type.MouseButtonRelease,
 )
 _OTHERS: Final = (QEvent.Type.Wheel, QEvent.Type.KeyPress, QEvent.Type.Leave)
+_PEN: Final = {
+    QEvent.Type.TabletPress: _PRESS,
+    QEvent.Type.TabletMove: _MOVE,
+    QEvent.Type.TabletRelease: _RELEASE,
+}
+_TOUCH: Final = {
+    QEvent.Type.TouchBegin: _PRESS,
+    QEvent.Type.TouchUpdate: _MOVE,
+    QEvent.Type.TouchEnd: _RELEASE,
+    QEvent.Type.TouchCancel: _RELEASE,
+}
+_LOST: Final = (QEvent.Type.WindowDeactivate, QEvent.Type.Hide)
+"""After these the release may go to another window."""
+_NOTCH: Final = 120
+"""Angle of one notch of a wheel, eighths of a degree."""
+_FINGER_PX: Final = 20
+"""Two taps no farther apart are a double click."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +99,8 @@ class MouseUser(Protocol):
     def sketched(self) -> None: ...
     def released(self, pointer: Pointer) -> None: ...
     def double_clicked(self) -> None: ...
+    def reset(self) -> None: ...
+    def wheeled(self, notches: float) -> bool: ...
 
 
 class CanvasMouse(QObject):
@@ -92,6 +116,10 @@ class CanvasMouse(QObject):
         self._waiting: QMouseEvent | None = None
         self._passing = False
         self._is_kept = False
+        self._pointing = ""
+        """ "pen" or "finger" while one is down, "fingers" while there are several."""
+        self._tap: tuple[int, QPointF] | None = None
+        self._took_touch = False
         self._hover = QTimer(self)
         self._hover.setSingleShot(True)
         self._hover.setInterval(_HOVER_MS)
@@ -101,12 +129,15 @@ class CanvasMouse(QObject):
     def attach(self) -> None:
         """Watch the canvas."""
         keep_every_move(True)
+        self._took_touch = self._canvas.native.testAttribute(_TAKES_TOUCH)
+        self._canvas.native.setAttribute(_TAKES_TOUCH, True)
         self._canvas.native.installEventFilter(self)
         self._viewer.scene.camera.events.connect(self._view_changed)
 
     def detach(self) -> None:
         """Leave the mouse to napari."""
         self._canvas.native.removeEventFilter(self)
+        self._canvas.native.setAttribute(_TAKES_TOUCH, self._took_touch)
         self._viewer.scene.camera.events.disconnect(self._view_changed)
         self.drop()
         keep_every_move(False)
@@ -126,16 +157,117 @@ class CanvasMouse(QObject):
         kind = event.type()
         if self._passing:
             return False
-        if kind == _MOVE:
-            return self._moved(event)
-        if kind in (_PRESS, _DOUBLE, _RELEASE):
-            self._pass_on()
-            return self._clicked(kind, event)
+        if kind in (_MOVE, _PRESS, _DOUBLE, _RELEASE):
+            return self._moused(kind, event)
+        if kind in _PEN:
+            return self._penned(_PEN[kind], event)
+        if kind in _TOUCH:
+            return self._touched(kind, event)
         if kind in _OTHERS:
             self._pass_on()
-        elif kind == QEvent.Type.Resize:
+            return kind == QEvent.Type.Wheel and self._wheeled(event)
+        if kind == QEvent.Type.Resize:
             self._view_changed()
+        elif kind in _LOST and self._stroke is not None:
+            self._end(self._stroke, None)
         return False
+
+    def _moused(self, kind: QEvent.Type, event: Any) -> bool:
+        made_up = event.source() != Qt.MouseEventSource.MouseEventNotSynthesized
+        if made_up and self._pointing:  # the system's copy of what a pen or a finger does
+            return True
+        if kind == _MOVE:
+            return self._moved(event)
+        self._pass_on()
+        return self._clicked(kind, event)
+
+    def _wheeled(self, event: Any) -> bool:
+        """The wheel belongs to a tool that uses it; with Ctrl it zooms there, too."""
+        tool = self._user()
+        notches = event.angleDelta().y() / _NOTCH
+        if tool is None or not notches:
+            return False
+        if not event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+            return tool.wheeled(notches)
+        if not tool.wheeled(0.0):
+            return False
+        plain = QWheelEvent(
+            event.position(), event.globalPosition(), event.pixelDelta(), event.angleDelta(),
+            event.buttons(), Qt.KeyboardModifier.NoModifier, event.phase(), event.inverted(),
+        )  # fmt: skip
+        self._passing = True
+        QCoreApplication.sendEvent(self._canvas.native, plain)
+        self._passing = False
+        return True
+
+    # --- pen and finger -------------------------------------------------------------------------
+    def _penned(self, kind: QEvent.Type, event: Any) -> bool:
+        """A pen is the mouse; its rubber holds Alt."""
+        if kind != _MOVE and event.button() != _LEFT:
+            return False
+        held = event.modifiers()
+        if event.pointerType() == QPointingDevice.PointerType.Eraser:
+            held |= Qt.KeyboardModifier.AltModifier
+        down = bool(event.buttons() & _LEFT)
+        self._as_mouse("pen", kind, event, event.position(), event.globalPosition(), down, held)
+        return True
+
+    def _touched(self, kind: QEvent.Type, event: Any) -> bool:
+        """One finger is the mouse; a second one discards what the first has begun."""
+        if event.device().type() != QInputDevice.DeviceType.TouchScreen:
+            return False  # a touch pad already moves the mouse
+        over = _TOUCH[kind] == _RELEASE
+        if kind == QEvent.Type.TouchCancel or len(event.points()) > 1:
+            if self._pointing == "finger":
+                self._discard()
+            self._pointing = "" if over else "fingers"
+        if self._pointing == "fingers" or kind == QEvent.Type.TouchCancel:
+            self._pointing = "" if over else self._pointing
+            return False
+        there = event.points()[0].globalPosition()
+        at = QPointF(self._canvas.native.mapFromGlobal(there))
+        self._as_mouse("finger", _TOUCH[kind], event, at, there, not over, event.modifiers())
+        return True
+
+    def _as_mouse(
+        self,
+        what: str,
+        kind: QEvent.Type,
+        event: Any,
+        at: QPointF,
+        there: QPointF,
+        down: bool,
+        held: Qt.KeyboardModifier,
+    ) -> None:
+        """Send what a pen or finger does as an event of the mouse."""
+        if kind == _PRESS and self._is_second(event.timestamp(), at):
+            kind = _DOUBLE
+        self._pointing = what if down and kind != _RELEASE else ""
+        none = Qt.MouseButton.NoButton
+        button, buttons = (none if kind == _MOVE else _LEFT), (_LEFT if self._pointing else none)
+        event.accept()
+        mouse = QMouseEvent(kind, at, there, button, buttons, held)
+        QCoreApplication.sendEvent(self._canvas.native, mouse)
+
+    def _is_second(self, time_ms: int, at: QPointF) -> bool:
+        """Whether a tap follows another so closely that both are a double click."""
+        before, self._tap = self._tap, (time_ms, at)
+        hints = QGuiApplication.styleHints()
+        if before is None or time_ms - before[0] > hints.mouseDoubleClickInterval():
+            return False
+        away = at - before[1]
+        second = max(abs(away.x()), abs(away.y())) <= _FINGER_PX
+        if second:
+            self._tap = None
+        return second
+
+    def _discard(self) -> None:
+        """Forget a drag, and what its tool has made of it."""
+        stroke = self._stroke
+        self.drop()
+        self._is_kept = False
+        if stroke is not None:
+            stroke.tool.reset()
 
     def _clicked(self, kind: QEvent.Type, event: Any) -> bool:
         if event.button() != _LEFT:
