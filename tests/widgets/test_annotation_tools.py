@@ -8,12 +8,13 @@ from qtpy.QtGui import QEventPoint, QInputDevice, QPointingDevice, QTabletEvent,
 from qtpy.QtGui import QWheelEvent as Wheel
 from qtpy.QtWidgets import QApplication
 
-from napari_mosaik.annotate import open_document, rectangle_polygon
+from napari_mosaik.annotate import rectangle_polygon
 from napari_mosaik.core.catalogue import CLASSES
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.view.layers import LAYER_TITLES
 from napari_mosaik.widgets.canvas.camera import look_at
+from napari_mosaik.workflow.annotations import reader_documents
 from tests.widgets.test_tools import Hand
 
 pytestmark = pytest.mark.gui
@@ -157,10 +158,8 @@ def test_a_predicted_region_is_converted_split_locked_and_undone(qtbot, dock, re
     reader.key(Qt.Key.Key_Delete)
     reader.key(Qt.Key.Key_S)
     assert document.shape(whole.key) is before
-    journal = next((reader.case.root).rglob("reader.jsonl"), None)
-    if journal is not None:
-        again = open_document(journal)
-        assert again.lock_reason(again.shape(whole.key))
+    again = reader_documents(reader.case)["reader"]
+    assert again.lock_reason(again.shape(whole.key))
 
     for title in ("lock", "merge", "split", "convert"):
         assert document.undo_title == title

@@ -158,6 +158,9 @@ class AnnotationDocument:
     def __bool__(self) -> bool:
         return True
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
     @property
     def shapes(self) -> tuple[AnnotatedShape, ...]:
         """All shapes in drawing order."""
@@ -361,7 +364,7 @@ class AnnotationDocument:
         if self.overlap == "allow":
             return Edit(title, tuple(shapes), tuple(sorted(gone)))
         changed: dict[str, AnnotatedShape] = {}
-        put = []
+        put: list[AnnotatedShape] = []
         for shape in shapes:
             others = [
                 changed.get(s.key, s)

@@ -8,11 +8,12 @@ A command never changes a locked annotation; `InputError` says what is in the wa
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+import numpy as np
 import shapely
 from numpy.typing import ArrayLike
 
@@ -120,23 +121,23 @@ def run_shape_command(
         united = unite_areas([shape.geometry for shape in shapes])
         document.reshape([replace(shapes[0], geometry=united)], keys[1:], command)
         return (keys[0],)
-    change = {
+    changes: dict[str, Callable[[Area], Area]] = {
         "fill holes": without_holes,
         "smooth": partial(smooth_outline, radius_um=um),
         "simplify": partial(simplify_outline, tolerance_um=um),
         "dilate": partial(offset_outline, by_um=um),
         "shrink": partial(offset_outline, by_um=-um),
-    }[command]
+    }
     new = []
     for shape in shapes:
-        area = change(shape.geometry)
+        area = changes[command](shape.geometry)
         area = area if slide is None else inside_slide(area, slide)
         if not shapely.equals_identical(area, shape.geometry):
             new.append(replace(shape, geometry=area))
     if not new:
         raise InputError(f"{command}: nothing to change with {um:g} µm")
     document.reshape(new, (), command)
-    return tuple(key for key in keys if key in document.snapshot.entries)
+    return tuple(key for key in keys if key in document)
 
 
 def split_shapes(
@@ -147,7 +148,7 @@ def split_shapes(
     The largest piece keeps its key.  Returns the keys of all pieces.  Raises `InputError` if the
     line cuts nothing, or only what is locked.
     """
-    line = shapely.LineString([(column, row) for row, column in line_um])
+    line = shapely.LineString(np.asarray(line_um, float)[:, ::-1])
     touched = [
         shape
         for shape in document.visible(_box(line))

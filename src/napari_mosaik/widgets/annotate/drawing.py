@@ -243,7 +243,7 @@ class Drawing(CanvasTool):
 
     def _edited(self) -> None:
         document = self.annotation.document
-        there = document.snapshot.entries if document is not None else {}
+        there = document if document is not None else ()
         self.selection = tuple(key for key in self.selection if key in there)
         self.redraw()
 
@@ -292,7 +292,7 @@ class Drawing(CanvasTool):
         """Lock the class that is drawn, or unlock it."""
         document = self.annotation.document
         if document is not None:
-            locked = document.snapshot.tissue_class(self.label).locked
+            locked = any(known.locked for known in document.classes if known.name == self.label)
             self._try(lambda: document.lock_class(self.label, not locked))
 
     def commit(
@@ -414,11 +414,10 @@ class Drawing(CanvasTool):
 
     def _select(self, at: tuple[float, float], *, more: bool = False) -> None:
         shape = self._under(at)
-        key = () if shape is None else (shape.key,)
-        if more:
-            others = tuple(one for one in self.selection if one not in key)
-            key = others if key and key[0] in self.selection else (*others, *key)
-        self.selection = key
+        key = shape.key if shape is not None else ""
+        others = tuple(one for one in self.selection if one != key) if more else ()
+        added = (key,) if key and not (more and key in self.selection) else ()
+        self.selection = (*others, *added)
         self.redraw()
         self.changed.emit()
 
