@@ -99,7 +99,6 @@ class AnnotateDock(QWidget):
         self.by_um = QDoubleSpinBox()
         self.by_um.setRange(0.1, 1000.0)
         self.by_um.setDecimals(1)
-        self.by_um.setPrefix("by ")
         self.by_um.setSuffix(" µm")
         self.by_um.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.by_um.setValue(self.drawing.by_um)
