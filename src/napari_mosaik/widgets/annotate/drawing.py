@@ -432,6 +432,8 @@ class Drawing(CanvasTool):
 
     def sketch(self) -> None:
         """Show the area drawn so far."""
+        if not self._points:
+            return
         if self.mode == "split":
             self.show_draft(path_lines(self._points), width_px=3.0)
             return

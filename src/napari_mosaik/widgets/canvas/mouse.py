@@ -267,6 +267,7 @@ class CanvasMouse(QObject):
         self.drop()
         self._is_kept = False
         if stroke is not None:
+            stroke.tool.sketched()
             stroke.tool.reset()
 
     def _clicked(self, kind: QEvent.Type, event: Any) -> bool:
