@@ -50,14 +50,6 @@ from napari_mosaik.annotate.reshape import (
     unite_areas,
     without_holes,
 )
-from napari_mosaik.annotate.review import (
-    ReaderAgreement,
-    ReviewItem,
-    ReviewQueueParams,
-    TileEvidence,
-    compare_readers,
-    rank_tiles,
-)
 from napari_mosaik.annotate.shape_commands import (
     SHAPE_COMMANDS,
     ShapeCommand,
@@ -87,8 +79,6 @@ __all__ = [
     "PairAgreement",
     "ReaderAgreement",
     "ReadingTile",
-    "ReviewItem",
-    "ReviewQueueParams",
     "ShapeCommand",
     "Snapshot",
     "TileConfusion",
