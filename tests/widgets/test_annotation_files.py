@@ -109,6 +109,26 @@ def test_shapes_of_the_reader_are_replaced_with_a_copy_or_added_to(qtbot, dock, 
     assert len(document) == 2
 
 
+def test_annotations_of_another_slide_are_asked_for(qtbot, dock, case, tmp_path):
+    with case.slide("he") as slide:
+        columns = slide.lattice.shape[1]
+    far = [[[columns + x, 9], [columns + x + 9, 9], [columns + x, 99], [columns + x, 9]]
+           for x in (10, 200)]  # fmt: skip
+    extra = [
+        {"type": "Feature", "id": f"far{i}", "properties": {"classification": {"name": "Tumor"}},
+         "geometry": {"type": "Polygon", "coordinates": [ring]}}
+        for i, ring in enumerate(far)
+    ]  # fmt: skip
+    dock.annotate.import_file(a_file(tmp_path, "Tumor", extra=extra))
+    asked = shown(qtbot, dock)
+    assert "2 of 3 shapes lie outside" in asked.other_slide.text()
+    assert not asked.takes[""].isEnabled()
+    asked.right_slide.setChecked(True)
+    asked.takes[""].click()
+    document = dock.annotate.annotation.document
+    qtbot.waitUntil(lambda: len(document.shapes) == 1)
+
+
 def test_nothing_can_be_imported_while_every_class_is_excluded(qtbot, dock, case, tmp_path):
     dock.annotate.import_file(a_file(tmp_path, "Ignore*"))
     asked = shown(qtbot, dock)

@@ -5,6 +5,8 @@ file ─► shapes and doubts ─► table of classes (seen, changed) ─► one
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +24,8 @@ from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.text import same_words
 from napari_mosaik.io.annotations import read_geojson
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.files import read_json
+from napari_mosaik.io.slide.types.slide import Slide
 from napari_mosaik.workflow.annotations import (
     IMPORTED,
     OpenAnnotations,
@@ -29,7 +33,7 @@ from napari_mosaik.workflow.annotations import (
     declared_classes,
 )
 
-__all__ = ["AnnotationImport", "ClassRow", "How", "Import"]
+__all__ = ["AnnotationImport", "ClassRow", "How", "Import", "another_slide"]
 
 How = Literal["", "replace", "add"]
 _CELL_UM2: Final = 400.0
@@ -72,18 +76,24 @@ class AnnotationImport:
         The case and the annotated slide.
     path
         GeoJSON; see `read_geojson`.
+    asking
+        Whether a person will be asked what is in `question`.
 
     Raises
     ------
     InputError
-        The file cannot be read, holds no annotated area, or most of it lies outside the slide.
+        The file cannot be read or holds no annotated area; or most of it lies outside the slide,
+        and nobody will be asked.
     """
 
-    def __init__(self, case: Case, path: Path, stain: str = "he") -> None:
+    def __init__(self, case: Case, path: Path, stain: str = "he", *, asking: bool = False) -> None:
         self.case, self.path, self.stain = case, path, stain
         self.doubts: list[str] = []
+        self._asking = asking
         with case.slide(stain) as slide:
             lattice = slide.lattice
+            self.question = another_slide(path, slide) if asking else ""
+            """Why the file may be of another slide, as a sentence; empty if nothing says so."""
         found = read_geojson(path, lattice, notes=self.doubts, tissue_only=True)
         self._shapes = self._once(self._inside(found, lattice))
         if not self._shapes:
@@ -239,15 +249,8 @@ class AnnotationImport:
             "and from its upper left corner"
         )
         if outside and len(outside) >= len(inside):
-            first = shapely.bounds(outside[0].geometry)
-            x, y = ((first[i] - o) / s for i, o, s in (
-                (0, left, lattice.spacing_um[1]), (1, top, lattice.spacing_um[0])))  # fmt: skip
-            raise InputError(
-                f"{self.path.name}: {len(outside)} of {len(shapes)} shapes lie outside the "
-                f"{self.stain} slide of {size} ({outside[0].key} begins at x = {x:.0f}, "
-                f"y = {y:.0f}): {check}; nothing was imported"
-            )
-        if outside:
+            self._mostly_outside(outside, len(shapes), lattice, size, check, bool(inside))
+        elif outside:
             self.doubts.append(
                 f"{self.path.name}: outside the slide of {size} and excluded: {_keys(outside)}; "
                 f"{check}"
@@ -257,6 +260,27 @@ class AnnotationImport:
                 f"{self.path.name}: cut at the edge of the slide of {size}: {_keys(cut)}"
             )
         return tuple(inside)
+
+    def _mostly_outside(
+        self,
+        outside: list[AnnotatedShape],
+        n: int,
+        lattice: Lattice,
+        size: str,
+        check: str,
+        some: bool,
+    ) -> None:
+        """Refuse a file of which most lies outside the slide, or ask, where somebody can answer."""
+        top, left = lattice.origin_um
+        first = shapely.bounds(outside[0].geometry)
+        x, y = (first[0] - left) / lattice.spacing_um[1], (first[1] - top) / lattice.spacing_um[0]
+        why = (
+            f"{self.path.name}: {len(outside)} of {n} shapes lie outside the {self.stain} slide of "
+            f"{size} ({outside[0].key} begins at x = {x:.0f}, y = {y:.0f}): {check}"
+        )
+        if not (self._asking and some):
+            raise InputError(f"{why}; nothing was imported")
+        self.question = self.question or why
 
     def _once(self, shapes: tuple[AnnotatedShape, ...]) -> tuple[AnnotatedShape, ...]:
         """The shapes without those that repeat another of the same class."""
@@ -282,6 +306,56 @@ class AnnotationImport:
                 f"{self.path.name}: half of the {len(areas)} shapes are smaller than "
                 f"{median:.3g} µm², the size of cells: check that they outline areas of tissue"
             )
+
+
+def another_slide(path: Path, slide: Slide) -> str:
+    """Why a file of annotations may be of another slide, as a sentence; empty if nothing says so.
+
+    A package states the identity of its slide, and the project of QuPath in or beside the file the
+    size of each image.
+    """
+    package, project = (_beside_file(path, name) for name in ("package.json", "project.qpproj"))
+    stated = next((package[key] for key in ("slide", "digest") if key in package), "")
+    if isinstance(stated, dict):
+        stated = stated.get("digest", "")
+    if isinstance(stated, str) and stated and stated != slide.digest():
+        return f"{path.name} was made for another slide: its identity is not that of this one"
+    rows, columns = slide.lattice.shape
+    images = project.get("images", ())
+    for image in images if isinstance(images, list) else ():
+        named = Path(str(_within(image, "imageName") or "")).stem
+        if not named or (len(images) > 1 and named not in path.name):
+            continue
+        width, height = (
+            _within(image, "serverBuilder", "metadata", k) for k in ("width", "height")
+        )
+        if width and height and (width, height) != (columns, rows):
+            return (
+                f"{path.name} is of the image '{named}' of {width} x {height} pixels; this slide "
+                f"has {columns} x {rows}"
+            )
+    return ""
+
+
+def _within(record: Any, *keys: str) -> Any:
+    for key in keys:
+        record = record.get(key) if isinstance(record, dict) else None
+    return record
+
+
+def _beside_file(path: Path, name: str) -> dict[str, Any]:
+    """A JSON record in an archive, or in the folder of a file or above it; empty without one."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as packed:
+                found = [one for one in packed.namelist() if one.rpartition("/")[2] == name]
+                record = json.loads(packed.read(found[0])) if found else {}
+        else:
+            places = (folder / name for folder in (path.parent, path.parent.parent))
+            record = next((read_json(place) for place in places if place.is_file()), {})
+    except (OSError, ValueError, InputError, zipfile.BadZipFile):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _keys(shapes: Iterable[AnnotatedShape], n: int = 40) -> str:

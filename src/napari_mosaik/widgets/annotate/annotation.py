@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +150,8 @@ class Annotation(QObject):
             then(given)
 
         self.told.emit(f"Reading {path.name}…")
-        task = self._controller.read_for(case, "Import", lambda: AnnotationImport(case, path), read)
+        work = partial(AnnotationImport, case, path, asking=True)
+        task = self._controller.read_for(case, "Import", work, read)
         task.failed.connect(lambda _: self.told.emit(""))
 
     def take_import(self, given: AnnotationImport, how: How) -> None:

@@ -1,4 +1,7 @@
-"""The table of classes of a file of annotations: what each becomes, before it is imported."""
+"""The preview of an import: shapes, classes and doubts of a file, before anything is changed.
+
+file ─► read on a thread ─► table of classes (edited), repairs, another slide? ─► one edit
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QDialog, QPlainTextEdit, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDialog, QPlainTextEdit, QWidget
 
 from napari_mosaik.annotate import proposed_class
 from napari_mosaik.view.formatting import count, number
@@ -73,6 +76,11 @@ class ImportDialog(QDialog):
         self.doubts.setVisible(bool(given.doubts))
         self.doubts.setMaximumHeight(120)
         self.summary = wrapped_label()
+        self.other_slide = wrapped_label(f"⚠ {given.question}.", bold=True)
+        self.right_slide = QCheckBox("I have checked that they belong to this slide")
+        for asked in (self.other_slide, self.right_slide):
+            asked.setVisible(bool(given.question))
+        self.right_slide.toggled.connect(self._show)
         self.takes = {"": button("Import", partial(self._take, ""))}
         question = f"The shapes will be annotations of reader {reader}."
         if present:
@@ -93,6 +101,8 @@ class ImportDialog(QDialog):
                 ),
                 self.table,
                 self.doubts,
+                self.other_slide,
+                self.right_slide,
                 self.summary,
                 wrapped_label(question, bold=True),
                 row(1, *self.takes.values(), self.cancel),
@@ -119,14 +129,15 @@ class ImportDialog(QDialog):
         self._given.map(name, choice.currentData(), new=True)
         self._show()
 
-    def _show(self) -> None:
+    def _show(self, *_: object) -> None:
         rows = self._given.rows
         taken = sum(one.shapes for one in rows if one.mapped_to)
         left = sum(one.shapes for one in rows) - taken
         words = f"{count(taken, 'shape')} imported, {left} excluded."
+        sure = self.right_slide.isChecked() or not self._given.question
         self.summary.setText(words if taken else "⚠ Choose a class for at least one row.")
         for take in self.takes.values():
-            take.setEnabled(bool(taken))
+            take.setEnabled(bool(taken) and sure)
 
     def _take(self, how: str) -> None:
         self.accept()
