@@ -22,7 +22,14 @@ from napari_mosaik.segment import (
 )
 from napari_mosaik.segment.metrics import class_metrics, confusion_matrix
 from napari_mosaik.segment.pixel_features import feature_names, pixel_features, reduce_rgb
-from napari_mosaik.segment.tissue_classifier import CLASSES, FlatForest, block_features, grow_forest
+from napari_mosaik.segment.tissue_classifier import (
+    CLASSES,
+    FlatForest,
+    block_features,
+    class_importances,
+    grow_forest,
+)
+from napari_mosaik.segment.training_pixels import GUARD_UM, balanced_pixels, split_by_blocks
 
 PARAMS = TissueClassParams(n_trees=20)
 
@@ -217,3 +224,48 @@ def test_training_pixels_are_labelled_and_limited():
     np.testing.assert_array_equal(codes.ravel()[index], labels)
     with pytest.raises(InputError, match="differ in shape"):
         sample_training_pixels(features, codes[:5], 12, np.random.default_rng(0))
+
+
+def test_the_importances_of_the_classes_add_up_to_those_of_scikit_learn():
+    rng = np.random.default_rng(1)
+    samples = rng.normal(size=(500, 4)).astype(np.float32)
+    labels = np.where(samples[:, 2] > 0.3, 4, np.where(samples[:, 0] > 0, 2, 1))  # no class 3
+    forest = RandomForestClassifier(8, max_depth=5, random_state=0).fit(samples, labels)
+    found = class_importances(forest, 4)
+    np.testing.assert_allclose(found.sum(axis=0), forest.feature_importances_, atol=1e-12)
+    assert found[2].sum() == 0
+    assert found[3].argmax() == 2  # what makes class 4
+    params = TissueClassParams(n_trees=5)
+    image, codes = slide()
+    features = block_features(image.values, 2.0, params).reshape(-1, 23)
+    told = train_fast(features, codes.ravel(), params, rng).training["features"]
+    assert set(told) == set(CLASSES)
+    assert set(told["neoplastic"]) <= set(feature_names(params.scales_um))
+
+
+def test_pixels_are_balanced_over_the_cases_whatever_their_area():
+    codes = np.repeat(np.array([1, 2], np.uint8), 600)
+    cases = np.tile(np.repeat([0, 1, 2], [500, 80, 20]), 2)
+    chosen = balanced_pixels(codes, cases, 300, np.random.default_rng(0))
+    for code in (1, 2):
+        own = cases[chosen[codes[chosen] == code]]
+        assert np.bincount(own).tolist() == [200, 80, 20]  # the rest of the small ones goes on
+    assert len(np.unique(chosen)) == len(chosen)
+    assert len(balanced_pixels(codes, cases, 90, np.random.default_rng(0))) == 180
+
+
+def test_no_tile_beside_a_held_out_block_trains():
+    rows, cols = np.mgrid[:512, :384]
+    places = np.column_stack([rows.ravel() // 256, rows.ravel(), cols.ravel()])
+    codes = (1 + (cols.ravel() // 64) % 2).astype(np.uint8)
+    train, held = split_by_blocks(codes, places, 8.0, 0.3, np.random.default_rng(3))
+    assert 0.1 < held.mean() < 0.5
+    assert not (train & held).any()
+    assert set(codes[held]) <= set(codes[train])
+    for case in (0, 1):
+        picture = np.zeros((512, 384), bool)
+        own = places[:, 0] == case
+        picture[places[own & held, 1], places[own & held, 2]] = True
+        away = ndimage.distance_transform_cdt(~picture, "chessboard")
+        trained = places[own & train]
+        assert away[trained[:, 1], trained[:, 2]].min() > GUARD_UM / 8.0

@@ -28,6 +28,7 @@ COMMAND_FILES = (
     "slide",
     "pyramid",
     "cohort",
+    "models",
     "review",
     "correct",
     "measure",

@@ -20,11 +20,20 @@ from napari_mosaik.cli.common import (
     report_warning,
 )
 from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
+from napari_mosaik.view.models import comparison_line
 
 __all__ = ["commands"]
 
 
 commands = typer.Typer()
+FromModel = Annotated[
+    str,
+    typer.Option("--from", metavar="HASH", help="Learn on from this model, on what changed since."),
+]
+Replay = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="With --from: share of tiles that the model knows already."),
+]
 
 
 @example_command(commands, "retrain", "retrain cohort/A2 cohort/A3 --into cohort/B11")
@@ -54,15 +63,24 @@ def retrain(
         bool, typer.Option("--yes", help="Accept the terms that '--encoder imagenet' prints.")
     ] = False,
     seed: Seed = 0,
+    from_: FromModel = "",
+    replay: Replay = None,
     set_: SettingChanges = None,
     json: JsonOutput = False,
 ) -> None:
-    """Train the tissue classifier on the annotations of one or more cases."""
+    """Train the tissue classifier on the annotations of one or more cases.
+
+    With --from a DenseNet learns on; its model is compared, and used once it is adopted.
+    """
+    from napari_mosaik.workflow.classifier import REPLAY
     from napari_mosaik.workflow.classifier import retrain as work
     from napari_mosaik.workflow.model_weights import encoder_weights
+    from napari_mosaik.workflow.models import find_model, with_cohort
 
     training = open_cases(cases)
     targets = open_cases(into) if into else training
+    parent = find_model(with_cohort([*training, *targets]), from_) if from_ else None
+    method = "densenet" if parent is not None else method
     initial = Path(encoder) if encoder else None
     with Bar(quiet=json) as bar:
         if encoder == "imagenet":
@@ -76,6 +94,8 @@ def retrain(
                 settings=given_settings(set_),
                 seed=seed,
                 encoder=initial,
+                parent=parent,
+                replay=REPLAY if replay is None else replay,
             ),
             "Tissue classifier",
             bar,
@@ -89,7 +109,19 @@ def retrain(
     for sentence in made["notes"]:
         typer.echo(f"- {sentence}")
     _print_scores(made["held_out"])
-    typer.echo("dependent results are stale now; recompute them with: napari-mosaik run CASE")
+    if made["adopted"]:
+        typer.echo("dependent results are stale now; recompute them with: napari-mosaik run CASE")
+    else:
+        _print_comparison(made["comparison"], made["model"])
+
+
+def _print_comparison(score: dict[str, Any] | None, model: str) -> None:
+    """What a model that learned on is worth beside its parent, and how it is used."""
+    if score is None:
+        typer.echo("not compared: nothing is held out from both models")
+    else:
+        typer.echo(comparison_line(score))
+    typer.echo(f"use it with: napari-mosaik models adopt CASE {model[:12]}")
 
 
 def _print_scores(held_out: dict[str, Any] | None) -> None:
@@ -121,31 +153,55 @@ def train(
         Literal["default", "paper"], typer.Option(help="Named training settings.")
     ] = "default",
     seed: Seed = 0,
+    from_: FromModel = "",
+    replay: Replay = None,
+    set_: SettingChanges = None,
     json: JsonOutput = False,
 ) -> None:
-    """Train the uptake network without one case, and add the model to that case."""
+    """Train the uptake network without one case, and add the model to that case.
+
+    With --from it learns on; its model is compared, and used once it is adopted.
+    """
     from napari_mosaik.predictor import TrainedModel, TrainParams
+    from napari_mosaik.predictor.params import PRESETS
+    from napari_mosaik.workflow.classifier import REPLAY
     from napari_mosaik.workflow.cohort import train_network, training_cases
+    from napari_mosaik.workflow.models import find_model, with_cohort
 
     found = open_cases(cohort)
     training, _ = training_cases(found, test, split)
-    params = TrainParams.preset(preset)
+    params = TrainParams.parse({**PRESETS[preset], **given_settings(set_)}, "settings")
+    parent = find_model(with_cohort(found), from_) if from_ else None
     with Bar(quiet=json) as bar:
         model = drive(
-            train_network(found, test, params, split=split, seed=seed),
+            train_network(
+                found,
+                test,
+                params,
+                split=split,
+                seed=seed,
+                parent=parent,
+                replay=REPLAY if replay is None else replay,
+            ),
             f"Training without {test}",
             bar,
         )
     (held_out,) = (case for case in found if case.name == test)
-    warnings = TrainedModel.load(held_out.model_folder(model)).card["warnings"]
+    card = TrainedModel.load(held_out.model_folder(model)).card
+    warnings = card["warnings"]
     for text in warnings:
         report_warning(text)
     if json:
         facts = {"model": model, "test_case": test, "split": split, "seed": seed}
+        more = {name: card.get(name) for name in ("parent", "replay", "comparison")}
         names = [case.name for case in training]
+        facts |= more if parent is not None else {}
         print_json({**facts, "training_cases": names, "warnings": warnings})
+        return
+    typer.echo(f"trained on {', '.join(case.name for case in training)}")
+    if parent is not None:
+        _print_comparison(card.get("comparison"), model)
     else:
-        typer.echo(f"trained on {', '.join(case.name for case in training)}")
         typer.echo(f"model {model} is in case {test}; predict with: napari-mosaik predict CASE")
 
 

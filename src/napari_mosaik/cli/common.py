@@ -115,9 +115,20 @@ def example_command(app: typer.Typer, name: str, example: str) -> Callable[[Func
     return app.command(name, cls=_with_example(TyperCommand, example))
 
 
-def command_group(example: str, **options: Any) -> typer.Typer:
-    """A group of commands whose help shows an example."""
-    return typer.Typer(cls=_with_example(TyperGroup, example), **options)
+def command_group(example: str, *, default: str = "", **options: Any) -> typer.Typer:
+    """A group of commands whose help shows an example.
+
+    Without the name of a command the one called *default* runs: ``models CASE``.
+    """
+    made = _with_example(TyperGroup, example)
+    if default:
+
+        def parse_args(self: Any, ctx: Any, args: list[str]) -> list[str]:
+            named = args and (args[0] in self.commands or args[0] in ("-h", "--help"))
+            return list(TyperGroup.parse_args(self, ctx, args if named else [default, *args]))
+
+        made = type(f"{made.__name__}WithDefault", (made,), {"parse_args": parse_args})
+    return typer.Typer(cls=made, **options)
 
 
 def display_problem() -> str:

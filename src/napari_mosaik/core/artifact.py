@@ -116,11 +116,15 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a computation: *done* of *total* units, with a text."""
+    """Progress of a computation: *done* of *total* units, with a text.
+
+    ``losses`` are those of a training so far: of the training and, or None, of the validation.
+    """
 
     done: float
     total: float
     text: str = ""
+    losses: tuple[tuple[float, float | None], ...] = ()
 
     @property
     def fraction(self) -> float:

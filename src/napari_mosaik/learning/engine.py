@@ -140,6 +140,8 @@ class TrainingStep:
         Errors of the epoch, with its last batch.
     note
         What had to change, for example after the GPU ran out of memory; else empty.
+    history
+        Loss of the training, and score of the validation or None, of each epoch so far.
     """
 
     epoch: int
@@ -149,6 +151,7 @@ class TrainingStep:
     loss: float
     record: EpochRecord | None = None
     note: str = ""
+    history: tuple[tuple[float, float | None], ...] = ()
 
     @property
     def fraction(self) -> float:
@@ -218,7 +221,14 @@ class Trainer:
             note = " ".join(self.device.notes[n_notes:])
             n_notes = len(self.device.notes)
             yield TrainingStep(
-                number, plan.epochs, index + 1, plan.batches, losses[-1][0], record, note
+                number,
+                plan.epochs,
+                index + 1,
+                plan.batches,
+                losses[-1][0],
+                record,
+                note,
+                tuple((entry.losses[0], entry.score) for entry in self.history),
             )
 
     def _step(self, batch: Any, step: int) -> tuple[float, ...]:

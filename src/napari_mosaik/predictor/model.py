@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import CorruptArtifact, FloatArray, InputError
-from napari_mosaik.core.atomic import atomic_folder, flush_to_disk
+from napari_mosaik.core.atomic import atomic_folder, flush_to_disk, scratch_path
 from napari_mosaik.core.manifest import check_files, write_files_list
 from napari_mosaik.core.params import digest
 
@@ -96,7 +95,7 @@ class TrainedModel:
     def save(self, folder: Path) -> Path:
         """Write to ``folder/HASH`` (whole or not at all) and return that folder.
 
-        A model that is already there is checked, and left as it is unless it is damaged.
+        A model that is already there is checked, and left as it is; a damaged one is set aside.
         """
         from safetensors.numpy import save as pack
 
@@ -105,7 +104,7 @@ class TrainedModel:
             try:
                 type(self).load(target)
             except (InputError, CorruptArtifact):
-                shutil.rmtree(target)  # the same model is written again
+                target.rename(scratch_path(target).with_suffix(".damaged"))
             else:
                 return target
         with atomic_folder(target) as scratch:

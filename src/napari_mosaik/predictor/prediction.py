@@ -17,7 +17,15 @@ from napari_mosaik.predictor.model import CARD_FORMAT, TrainedModel
 from napari_mosaik.predictor.network import MosaikNetwork
 from napari_mosaik.predictor.params import NetworkParams
 
-__all__ = ["EarlierPrediction", "Prediction", "batch_tensors", "build_network", "infer", "predict"]
+__all__ = [
+    "EarlierPrediction",
+    "Prediction",
+    "batch_tensors",
+    "build_network",
+    "check_fit",
+    "infer",
+    "predict",
+]
 
 _CHUNK = 64
 
@@ -118,7 +126,7 @@ def build_network(model: TrainedModel) -> MosaikNetwork:
     return network.eval()
 
 
-def _check_fit(model: TrainedModel, inputs: TileInputs) -> None:
+def check_fit(model: TrainedModel, inputs: TileInputs) -> None:
     """Raise `InputError` when the case lacks inputs that the model was trained on."""
     card = model.card
     if card.get("format") != CARD_FORMAT:
@@ -170,7 +178,7 @@ def predict(
         A whole part of the input is missing or differs from what the model was trained on; it is
         never replaced.
     """
-    _check_fit(model, inputs)
+    check_fit(model, inputs)
     rows = np.flatnonzero(inputs.usable)
     if earlier is not None and not np.array_equal(np.isfinite(earlier.suv_norm), inputs.usable):
         earlier = None  # other tiles have inputs: every batch holds others

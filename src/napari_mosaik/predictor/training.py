@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import platform
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_mosaik import __version__
+from napari_mosaik.core import InputError
 from napari_mosaik.core.text import same_words
 from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.learning.engine import EpochRecord, Trainer, TrainingPlan, TrainingStep
-from napari_mosaik.predictor.inputs import TileInputs
+from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs
 from napari_mosaik.predictor.model import CARD_FORMAT, TrainedModel
 from napari_mosaik.predictor.multiscale import FRACTIONS, SCALE_TILES
 from napari_mosaik.predictor.network import MosaikNetwork
 from napari_mosaik.predictor.params import NetworkParams, TrainParams
-from napari_mosaik.predictor.prediction import batch_tensors, infer
+from napari_mosaik.predictor.prediction import batch_tensors, build_network, check_fit, infer
 from napari_mosaik.predictor.training_set import TrainingSet, make_training_set
 
 __all__ = ["train"]
@@ -39,8 +42,13 @@ def train(
     seed: int = 0,
     validation: str | None = None,
     checkpoint: Path | None = None,
+    parent: TrainedModel | None = None,
+    replay: float = 0.0,
 ) -> Generator[TrainingStep, None, TrainedModel]:
     """Train the network; the test case is not among *cases*.
+
+    From a *parent* it learns on: on the tiles whose inputs or uptake have changed since the parent
+    was trained, mixed with a sample of the others, with the parent's scaling of SUV and inputs.
 
     Parameters
     ----------
@@ -62,6 +70,10 @@ def train(
         File that keeps the state after each epoch.  A training with the same cases, settings and
         seed resumes from it and gives the same bits as one that was not interrupted; any other
         training starts from epoch 1.  The caller removes the file when the model is stored.
+    parent
+        The model to start from; its settings of the network are kept.
+    replay
+        Share of the training tiles that the parent has seen as they are, in [0, 1).
 
     Yields
     ------
@@ -90,7 +102,20 @@ def train(
     params = params or TrainParams()
     started = time.monotonic()
     data = make_training_set(cases, params, validation or params.validation)
-    task = _UptakeTask(data, params, seed)
+    digests = _tile_digests(data)
+    lineage: dict[str, Any] = {"tile_digests": _joined(data, digests, {})}
+    if parent is not None:
+        data, n_fresh = _changed_tiles(data, digests, parent, replay, seed)
+        lineage = {
+            "parent": parent.hash,
+            "replay": {
+                "share": replay,
+                "tiles": len(data.tiles) - n_fresh,
+                "new_tiles": n_fresh,
+            },
+            "tile_digests": _joined(data, digests, parent.card["tile_digests"]),
+        }
+    task = _UptakeTask(data, params, seed, parent)
     optimiser = torch.optim.AdamW(
         task.network.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay
     )
@@ -107,19 +132,120 @@ def train(
         best_epoch=trainer.best_epoch,
         times={"seconds": round(time.monotonic() - started, 3), "resumed": trainer.resumed},
     )
-    return TrainedModel(weights, card)
+    return TrainedModel(weights, {**card, **lineage})
+
+
+def _tile_digests(data: TrainingSet) -> dict[tuple[int, int], str]:
+    """A digest of the inputs, the uptake and the class of each training tile, by case and tile."""
+    found = {}
+    labels = dict(zip(map(tuple, data.tiles.tolist()), data.label.tolist(), strict=True))
+    for index, case in enumerate(data.cases):
+        rows = data.tiles[data.tiles[:, 0] == index, 1]
+        for start in range(0, len(rows), 64):
+            part = rows[start : start + 64]
+            parts = [one.numpy() for one in batch_tensors(case, part)]
+            suv = np.asarray(case.suv, float)[part]
+            for place, row in enumerate(part.tolist()):
+                content = b"".join(np.ascontiguousarray(one[place]).tobytes() for one in parts)
+                content += f" {suv[place]} {labels[index, row]}".encode()
+                found[index, row] = hashlib.blake2b(content, digest_size=4).hexdigest()
+    return found
+
+
+def _joined(
+    data: TrainingSet, digests: Mapping[tuple[int, int], str], before: Mapping[str, str]
+) -> dict[str, str]:
+    """The digests of all tiles that were trained on, as one text per case, with those of before."""
+    seen = {
+        case: {text[i : i + 8] for i in range(0, len(text), 8)} for case, text in before.items()
+    }
+    for index, row in data.tiles.tolist():
+        seen.setdefault(data.cases[index].case, set()).add(digests[index, row])
+    return {case: "".join(sorted(own)) for case, own in sorted(seen.items())}
+
+
+def _changed_tiles(
+    data: TrainingSet,
+    digests: Mapping[tuple[int, int], str],
+    parent: TrainedModel,
+    replay: float,
+    seed: int,
+) -> tuple[TrainingSet, int]:
+    """The tiles that changed since the parent was trained and a sample of others; how many changed.
+
+    SUV and classes are scaled and weighted as in the training of the parent.
+    """
+    card = parent.card
+    if "tile_digests" not in card:
+        raise InputError(
+            f"the card of the model {parent.hash[:12]} does not say on which tiles it was trained; "
+            "train a new model"
+        )
+    for case in data.everything:
+        check_fit(parent, case)
+    seen = {
+        name: {text[i : i + 8] for i in range(0, len(text), 8)}
+        for name, text in card["tile_digests"].items()
+    }
+    new = np.array(
+        [
+            digests[index, row] not in seen.get(data.cases[index].case, ())
+            for index, row in data.tiles.tolist()
+        ],
+        bool,
+    )
+    if not new.any():
+        raise InputError(
+            f"no tile has changed since the model {parent.hash[:12]} was trained, so there is "
+            "nothing to learn; correct, update the results, then train from it"
+        )
+    n_fresh = int(new.sum())
+    old = np.random.default_rng([seed, 2]).permutation(np.flatnonzero(~new))
+    sample = old[: round(replay / (1 - replay) * n_fresh)]
+    rows = np.sort(np.concatenate([np.flatnonzero(new), sample]))
+    tiles = data.tiles[rows]
+    suv = [float(np.asarray(data.cases[index].suv)[row]) for index, row in tiles.tolist()]
+    scale = parent.target
+    checked = data.validation
+    target = data.validation_target
+    if checked is not None:
+        target = scale.normalise(np.asarray(checked.suv)[data.validation_rows])
+    label = data.label[rows]
+    return (
+        replace(
+            data,
+            tiles=tiles,
+            target=scale.normalise(suv).astype(np.float32),
+            label=label,
+            scale=scale,
+            class_counts=np.bincount(label[label >= 0], minlength=N_CLASSES),
+            class_weights=np.asarray(card["class_weights"], np.float32),
+            validation_target=target,
+            digest=f"{data.digest} {parent.hash} {replay} {seed}",
+        ),
+        n_fresh,
+    )
 
 
 class _UptakeTask:
     """Uptake and uptake class of the training tiles."""
 
-    def __init__(self, data: TrainingSet, params: TrainParams, seed: int) -> None:
+    def __init__(
+        self,
+        data: TrainingSet,
+        params: TrainParams,
+        seed: int,
+        parent: TrainedModel | None = None,
+    ) -> None:
         self.data, self.params = data, params
-        sizes = NetworkParams.parse({k: getattr(params, k) for k in NetworkParams.model_fields})
-        self.network: MosaikNetwork = MosaikNetwork(sizes, len(data.cases[0].times_h), seed)
-        _fit_inputs(self.network, data)
-        share = float(np.clip(data.mean_target, 0.02, 0.98))
-        torch.nn.init.constant_(self.network.suv_head.bias, math.log(share / (1 - share)))
+        if parent is None:
+            sizes = NetworkParams.parse({k: getattr(params, k) for k in NetworkParams.model_fields})
+            self.network: MosaikNetwork = MosaikNetwork(sizes, len(data.cases[0].times_h), seed)
+            _fit_inputs(self.network, data)
+            share = float(np.clip(data.mean_target, 0.02, 0.98))
+            torch.nn.init.constant_(self.network.suv_head.bias, math.log(share / (1 - share)))
+        else:
+            self.network = build_network(parent)
         self.n_batches = math.ceil(len(data.tiles) / params.batch_size)
 
     def plan(self, seed: int) -> TrainingPlan:

@@ -12,7 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 
-__all__ = ["ClassScores", "ObjectScores", "class_metrics", "confusion_matrix", "object_scores"]
+__all__ = [
+    "ClassScores",
+    "ObjectScores",
+    "class_calibration",
+    "class_metrics",
+    "confusion_matrix",
+    "object_scores",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +92,37 @@ def class_metrics(confusion: ArrayLike) -> ClassScores:
             accuracy=accuracy,
             overall=float(hit.sum() / total) if total else float("nan"),
         )
+
+
+N_BINS = 10
+
+
+def class_calibration(truth: ArrayLike, probability: ArrayLike) -> dict[str, Any]:
+    """Whether the probability of the most probable class is the fraction that is right.
+
+    Parameters
+    ----------
+    truth
+        (n,) true class codes 1..k (label).
+    probability
+        (n, k) class probabilities (fraction).
+
+    Returns
+    -------
+    dict
+        ``error``: expected calibration error, the mean over the pixels of |confidence - accuracy|
+        of their bin, 0 when calibrated; ``bins``: ``confidence``, ``accuracy`` and ``n`` of each
+        tenth of the confidence that occurs.  Source: Guo et al. 2017, ICML.
+    """
+    values, codes = np.asarray(probability, float), np.asarray(truth).ravel()
+    confidence, right = values.max(axis=1), values.argmax(axis=1) + 1 == codes
+    place = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
+    bins = []
+    for own in (place == number for number in np.unique(place)):
+        means = float(confidence[own].mean()), float(right[own].mean())
+        bins.append({"confidence": means[0], "accuracy": means[1], "n": int(own.sum())})
+    gaps = sum(one["n"] * abs(one["confidence"] - one["accuracy"]) for one in bins)
+    return {"error": gaps / codes.size if codes.size else None, "bins": bins}
 
 
 def _known(value: float) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 from napari_mosaik.core.catalogue import CLASS_NAMES
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import CorruptArtifact, InputError
+from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment.filters import Float32, require_rgb
 from napari_mosaik.segment.model_files import read_card, save_weights, weights_digest
-from napari_mosaik.segment.pixel_features import pixel_features, reduce_rgb
+from napari_mosaik.segment.pixel_features import feature_names, pixel_features, reduce_rgb
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestClassifier
 
 __all__ = [
     "CLASSES",
@@ -30,6 +34,7 @@ __all__ = [
     "TissueClassParams",
     "TissueModel",
     "block_features",
+    "class_importances",
     "class_labels",
     "grow_forest",
     "load_fast",
@@ -38,6 +43,8 @@ __all__ = [
     "train_fast",
 ]
 
+TOLD_FEATURES = 6
+"""Features per class in the model card."""
 _NAMES = ("roots", "feature", "threshold", "left", "right", "probability")
 
 
@@ -129,6 +136,19 @@ def grow_forest(
     seed
         Equal seeds give equal forests, whatever the number of cores.
     """
+    model = _fitted(samples, labels, n_classes, n_trees, max_depth, min_leaf, seed)
+    return _flattened(model, n_classes)
+
+
+def _fitted(
+    samples: Float32,
+    labels: NDArray[Any],
+    n_classes: int,
+    n_trees: int,
+    max_depth: int,
+    min_leaf: int,
+    seed: int,
+) -> RandomForestClassifier:
     from sklearn.ensemble import RandomForestClassifier
 
     codes = np.asarray(labels, np.int64)
@@ -146,7 +166,11 @@ def grow_forest(
         random_state=seed,
         n_jobs=2,
     )
-    model.fit(np.asarray(samples, np.float32), codes)
+    return model.fit(np.asarray(samples, np.float32), codes)
+
+
+def _flattened(model: RandomForestClassifier, n_classes: int) -> FlatForest:
+    present = model.classes_
     trees = [estimator.tree_ for estimator in model.estimators_]
     roots = np.cumsum([0, *(tree.node_count for tree in trees)])
     values = np.concatenate([tree.value[:, 0, :] for tree in trees])
@@ -167,6 +191,25 @@ def grow_forest(
         joined("children_right"),
         probability,
     )
+
+
+def class_importances(model: RandomForestClassifier, n_classes: int) -> FloatArray:
+    """How much each feature separates each class, shape (classes, features), fraction of all.
+
+    The decrease of the Gini impurity p (1 - p) of a class at the nodes that split by a feature;
+    the sum over the classes is scikit-learn's importance of the features; all together are 1.
+    """
+    total = np.zeros((n_classes, model.n_features_in_))
+    for tree in (estimator.tree_ for estimator in model.estimators_):
+        share = tree.value[:, 0, :] / tree.value[:, 0, :].sum(axis=1, keepdims=True)
+        impurity = tree.weighted_n_node_samples[:, None] * share * (1 - share)
+        inner = np.flatnonzero(tree.children_left >= 0)
+        children = impurity[tree.children_left[inner]] + impurity[tree.children_right[inner]]
+        own = np.zeros((tree.n_features, share.shape[1]))
+        np.add.at(own, tree.feature[inner], impurity[inner] - children)
+        if own.sum() > 0:
+            total[np.asarray(model.classes_, int) - 1] += own.T / own.sum()
+    return total / total.sum() if total.any() else total
 
 
 @compiled
@@ -407,18 +450,29 @@ def train_fast(
     training
         Entries of the model card; the sample counts are added.
     """
-    forest = grow_forest(
-        features,
-        labels,
-        len(classes),
-        n_trees=params.n_trees,
-        max_depth=params.max_depth,
-        min_leaf=params.min_leaf,
-        seed=int(rng.integers(2**31)),
-    )
-    counts = np.bincount(np.asarray(labels, np.int64), minlength=len(classes) + 1)[1:]
-    record = {"samples": dict(zip(classes, counts.tolist(), strict=True)), **(training or {})}
-    return FastTissueModel(forest, params, classes, record)
+    n = len(classes)
+    seed = int(rng.integers(2**31))
+    fitted = _fitted(features, labels, n, params.n_trees, params.max_depth, params.min_leaf, seed)
+    counts = np.bincount(np.asarray(labels, np.int64), minlength=n + 1)[1:]
+    record = {
+        "samples": dict(zip(classes, counts.tolist(), strict=True)),
+        "features": _telling_features(class_importances(fitted, n), params, classes),
+        **(training or {}),
+    }
+    return FastTissueModel(_flattened(fitted, n), params, classes, record)
+
+
+def _telling_features(
+    importances: FloatArray, params: TissueClassParams, classes: tuple[str, ...]
+) -> dict[str, dict[str, float]]:
+    """The features that separate each class most, and their fractions of what separates it."""
+    names = feature_names(params.scales_um)
+    found = {}
+    for name, own in zip(classes, importances, strict=True):
+        if own.sum() > 0 and len(own) == len(names):
+            first = np.argsort(-own, kind="stable")[:TOLD_FEATURES]
+            found[name] = {names[i]: round(float(own[i] / own.sum()), 4) for i in first}
+    return found
 
 
 def predict_raster(model: TissueModel, image: Raster) -> Raster:

@@ -16,13 +16,23 @@ from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.segment.filters import Float32
 
 __all__ = [
+    "BLOCK_UM",
+    "GUARD_UM",
+    "balanced_pixels",
     "chosen_pixels",
     "class_codes",
     "class_list",
     "held_out_groups",
     "rasterise_classes",
     "sample_training_pixels",
+    "split_by_blocks",
 ]
+
+BLOCK_UM = 512.0
+"""Edge of the blocks that are held out together, µm."""
+GUARD_UM = 256.0
+"""Least distance between what is held out and what trains: the edge of a tile of the networks, so
+that no tile beside a held-out one trains, µm."""
 
 
 def class_codes(classes: Sequence[str]) -> dict[str, int]:
@@ -106,6 +116,87 @@ def chosen_pixels(
             index = np.sort(rng.choice(index, max_per_class, replace=False))
         chosen.append(index)
     return np.concatenate([np.zeros(0, np.int64), *chosen])
+
+
+def balanced_pixels(
+    codes: NDArray[np.uint8],
+    cases: NDArray[np.int64],
+    max_per_class: int,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Index, (n,), of at most *max_per_class* annotated pixels of each class, balanced by area.
+
+    Every case has the same share of a class, however large the area is that was annotated on it;
+    what a case with little area leaves over goes to the others.
+
+    Parameters
+    ----------
+    codes, cases
+        (n,) class code (label, 0 where nothing is annotated) and number of the case of each pixel.
+    max_per_class, rng
+        Maximum count of pixels of a class; random numbers for drawing them without replacement.
+    """
+    chosen = []
+    for code in np.unique(codes[codes > 0]):
+        own = np.flatnonzero(codes == code)
+        names, member = np.unique(cases[own], return_inverse=True)
+        counts = np.bincount(member, minlength=names.size)
+        for place, share in enumerate(_even_shares(counts, max_per_class)):
+            index = own[member == place]
+            if index.size > share:
+                index = np.sort(rng.choice(index, share, replace=False))
+            chosen.append(index)
+    return np.concatenate([np.zeros(0, np.int64), *chosen])
+
+
+def _even_shares(counts: NDArray[np.int64], total: int) -> list[int]:
+    """How many of each count are taken so that all are alike and at most *total* together."""
+    shares = np.zeros(counts.size, np.int64)
+    left = total
+    for place, index in enumerate(np.argsort(counts, kind="stable")):
+        shares[index] = min(int(counts[index]), left // (counts.size - place))
+        left -= int(shares[index])
+    return [int(share) for share in shares]
+
+
+def split_by_blocks(
+    codes: NDArray[np.uint8],
+    places: NDArray[np.int64],
+    spacing_um: float,
+    fraction: float,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Masks, (n,) and (n,), of the pixels that train and of those that are held out.
+
+    Whole blocks of `BLOCK_UM` are held out, about *fraction* of those of every class; pixels nearer
+    than `GUARD_UM` to one of them are in neither, so no tile beside a held-out one trains.  A class
+    of which nothing is left to train is not held out.
+
+    Parameters
+    ----------
+    codes
+        (n,) class codes (label).
+    places
+        (n, 3) number of the case, and row and column on its class lattice (index).
+    spacing_um
+        Pixel size of that lattice, µm.
+    fraction, rng
+        Fraction of the blocks of a class, in [0, 1); random numbers for the choice.
+    """
+    edge, guard = (max(1, round(length / spacing_um)) for length in (BLOCK_UM, GUARD_UM))
+    block = places // [1, edge, edge]
+    names, member = np.unique(block, axis=0, return_inverse=True)
+    member = member.ravel()
+    held = held_out_groups(codes, member, fraction, rng)
+    near = held.copy()
+    for case, row, col in names[np.unique(member[held])]:
+        away = np.maximum(
+            np.abs(places[:, 1] - (row + 0.5) * edge + 0.5),
+            np.abs(places[:, 2] - (col + 0.5) * edge + 0.5),
+        )
+        near |= (places[:, 0] == case) & (away < edge / 2 + guard)
+    train = ~near
+    return train, held & np.isin(codes, np.unique(codes[train]))
 
 
 def held_out_groups(

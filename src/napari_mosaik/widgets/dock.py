@@ -43,6 +43,7 @@ from napari_mosaik.widgets.correct.qa_panel import VisualQaPanel
 from napari_mosaik.widgets.help_window import add_help_actions
 from napari_mosaik.widgets.pages.case_page import CasePage
 from napari_mosaik.widgets.pages.inspector import ARROWS, TileInspector
+from napari_mosaik.widgets.pages.models import ModelsPage
 from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_of
 from napari_mosaik.widgets.pages.preview import LivePreview
 from napari_mosaik.widgets.pages.review import QueuePanel, ReportButton, ReviewPanel
@@ -132,6 +133,8 @@ class MosaikDock(QWidget):
         self.annotate = AnnotateDock(self.controller, self.canvas)
         self.annotate.annotation.saved.connect(self.board.show_by_hand)
         self.annotate_tab = self.tabs.addTab(scrolled(self.annotate), "Annotate")
+        self.models = ModelsPage(self.controller, self.canvas)
+        self.models_tab = self.tabs.addTab(scrolled(self.models), "Models")
         self.setLayout(
             column(self.header, self.welcome, self.banner, self.tabs, self.bar, margin=4)
         )

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,33 +20,47 @@ from napari_mosaik.core.blocks import Block, cut
 from napari_mosaik.core.catalogue import ANNOTATIONS, BACKGROUND, CLASS_NAMES, SLIDES, STAIN_FIT
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params, digest
-from napari_mosaik.core.progress import map_progress
+from napari_mosaik.core.progress import checkpoint, map_progress
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case
-from napari_mosaik.io.files import remove_tree, saving
+from napari_mosaik.io.files import saving
+from napari_mosaik.segment.metrics import class_calibration
 from napari_mosaik.segment.model_files import read_card
-from napari_mosaik.segment.training_pixels import class_list
+from napari_mosaik.segment.training_pixels import (
+    BLOCK_UM,
+    GUARD_UM,
+    chosen_pixels,
+    class_codes,
+    class_list,
+    split_by_blocks,
+)
 from napari_mosaik.workflow.annotations import current_annotations, declared_classes
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.leaks import case_labels, refuse_shared_sources
+from napari_mosaik.workflow.models import KnownModel, journal_ranges, room_for_model, use_model
 from napari_mosaik.workflow.parallel import in_parallel
-from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.steps.classes import BLOCK_PX, ClassReader
 
 if TYPE_CHECKING:
+    from napari_mosaik.learning.engine import TrainingStep
     from napari_mosaik.segment.densenet.network import DenseNetParams
     from napari_mosaik.segment.tissue_classifier import TissueClassParams, TissueModel
 
-__all__ = ["retrain"]
+__all__ = ["REPLAY", "annotated_samples", "check_replay", "retrain", "training_progress"]
 
 AnnotatedCases = list[tuple[Case, tuple[AnnotatedShape, ...]]]
 HELD_OUT = 0.3
-"""Fraction of the annotations that are held out to assess the classifier."""
+"""Fraction of the annotated blocks that are held out to assess the classifier."""
 ASSESSMENT_TREES = 20
 """Trees of the classifier that is only assessed: more would hardly change its scores."""
 DENSENET_TILE_PX = 128
-GROUP_PX = 512
-REVISION = 2
+GROUP_UM = 1024.0
+"""Edge of the blocks of tiles that are held out together, µm."""
+REPLAY = 0.3
+"""Share of known tiles when a network learns on."""
+SLOWER = 10.0
+"""A network learns on with its learning rate divided by this."""
+REVISION = 3
 """Raised whenever the same annotations and settings would give another model."""
 
 
@@ -59,8 +73,14 @@ def retrain(
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     encoder: Path | None = None,
+    parent: KnownModel | None = None,
+    replay: float = REPLAY,
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Train the tissue classifier and make it the model of the target cases.
+
+    From a *parent*, a network learns on from its weights and with its settings: on the tiles that
+    were annotated or changed since, mixed with a sample of the tiles that it knows.  It is stored
+    beside the parent and compared with it, but not used: the reader adopts it, or not.
 
     Cases without annotations take no part.  The classes are the program's three and any others that
     are annotated.  The model is stored in every target case and becomes the setting of its class
@@ -82,6 +102,10 @@ def retrain(
         Random seed.
     encoder
         File with initial weights of the network's encoder; random initialisation if None.
+    parent
+        The network to start from; its learning rate is divided by ten unless one is given.
+    replay
+        Share of tiles that the parent knows among those that train, in [0, 1).
 
     Returns
     -------
@@ -105,6 +129,9 @@ def retrain(
             "only the method 'densenet' has an encoder; omit the encoder or the method"
         )
     params = _params(method, preset, settings or {})
+    if parent is not None:
+        params = _inherited(parent, method, preset, settings or {}, encoder)
+        check_replay(replay)
     yield Progress(0, 1, "reading annotations")
     warnings: list[str] = []
     annotated = [(case, _trainable(case, warnings)) for case in training]
@@ -115,19 +142,25 @@ def retrain(
     _check(annotated, training)
     notes = _about_classes(annotated, warnings)
     initial = "" if encoder is None else _file_digest(encoder)
+    if parent is not None:
+        initial = f"{parent.hash} {replay}"
     fingerprint = _fingerprint(annotated, params.digest(), method, seed, initial)
     folder = _trained_before(targets, fingerprint)
     if folder is None:
         classes = class_list([shape for _, shapes in annotated for shape in shapes])
         checkpoint = targets[0].root / "scratch" / f"classes-{fingerprint}.pt"
-        task = ClassifierTraining(annotated, classes, seed, fingerprint, encoder, checkpoint)
+        if parent is not None:
+            classes = tuple(parent.classes) if {*classes} <= {*parent.classes} else classes
+        task = ClassifierTraining(
+            annotated, classes, seed, fingerprint, encoder, checkpoint, parent, replay
+        )
         model = yield from _METHODS[method](task, params)
     else:
         from napari_mosaik.segment.tissue_models import load_tissue_model
 
         model = load_tissue_model(folder)
         checkpoint = None
-    _install(model, targets)
+    _install(model, targets, adopt=parent is None)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     yield Progress(1, 1, "trained")
@@ -138,6 +171,9 @@ def retrain(
         "method": method,
         "classes": list(model.classes),
         "held_out": model.training.get("held_out"),
+        "parent": model.training.get("parent", ""),
+        "comparison": model.training.get("comparison"),
+        "adopted": parent is None,
         "notes": [*notes, *model.training.get("notes", ())],
         "warnings": warnings,
     }
@@ -157,6 +193,35 @@ def _params(method: str, preset: str, settings: Mapping[str, Any]) -> Params:
     if (preset or "paper") not in PRESETS:
         raise InputError(f"preset '{preset}' is not offered; use one of: {', '.join(PRESETS)}")
     return DenseNetParams.parse({**PRESETS[preset or "paper"], **settings}, where)
+
+
+def _inherited(
+    parent: KnownModel,
+    method: str,
+    preset: str,
+    settings: Mapping[str, Any],
+    encoder: Path | None,
+) -> Params:
+    """The settings of a network that learns on: those of its parent, changed by the given ones."""
+    from napari_mosaik.segment.densenet.network import DenseNetParams
+
+    if parent.method != "densenet" or method != "densenet":
+        raise InputError(
+            f"the model {parent.hash[:12]} is of the method '{parent.method}'; only a DenseNet "
+            "learns on (the fast classifier is trained again in seconds, a predictor by 'train')"
+        )
+    if preset or encoder is not None:
+        raise InputError("a model that learns on has the settings of its parent; omit the preset "
+                         "and the encoder")  # fmt: skip
+    own = dict(parent.card["params"])
+    slower = {"learning_rate": float(own["learning_rate"]) / SLOWER}
+    return DenseNetParams.parse({**own, **slower, **settings}, "settings of the parent")
+
+
+def check_replay(replay: float) -> None:
+    """Refuse a share that is none."""
+    if not 0 <= replay < 1:
+        raise InputError(f"replay = {replay}: give a share of the training tiles from 0 to below 1")
 
 
 def _file_digest(path: Path) -> str:
@@ -265,7 +330,7 @@ def _train_fast(
     task: ClassifierTraining, params: TissueClassParams
 ) -> Generator[Progress, None, TissueModel]:
     from napari_mosaik.segment.tissue_classifier import train_fast
-    from napari_mosaik.segment.training_pixels import chosen_pixels
+    from napari_mosaik.segment.training_pixels import balanced_pixels
 
     rng = np.random.default_rng(task.seed)
     pooled: list[PixelSamples] = []
@@ -273,34 +338,61 @@ def _train_fast(
         share = 0.7 / len(task.annotated)
         yield Progress(share * number, 1, f"reading the annotated pixels of {case.name}")
         own = yield from _annotated_pixels(case, shapes, task.codes, params, share * number, share)
-        max_pixels = params.max_per_class // len(task.annotated) + 1
-        pooled.append(own.rows(chosen_pixels(own.codes, max_pixels, rng)))
+        own = replace(own, places=np.insert(own.places, 0, number, axis=1))
+        pooled.append(own.rows(chosen_pixels(own.codes, params.max_per_class, rng)))
     samples = PixelSamples.joined(pooled)
+    samples = samples.rows(
+        balanced_pixels(samples.codes, samples.places[:, 0], params.max_per_class, rng)
+    )
     yield Progress(0.75, 1, "assessing on held-out annotations")
-    record = {**task.record(), "held_out": _held_out_scores(samples, task, params)}
+    record = {**task.record(), **_assessment(samples, task, params)}
     yield Progress(0.85, 1, "growing trees")
     return train_fast(samples.features, samples.codes, params, rng, task.classes, record)
 
 
-def _held_out_scores(
+def annotated_samples(
+    case: Case, params: TissueClassParams
+) -> Generator[Progress, None, tuple[tuple[str, ...], NDArray[np.float32], NDArray[np.uint8]]]:
+    """Class names, features (n, f), OD, and codes (n,), label, of annotated pixels of one case."""
+    shapes = _trainable(case, [])
+    names = class_list(shapes)
+    own = yield from _annotated_pixels(case, shapes, class_codes(names), params, 0.0, 1.0)
+    chosen = chosen_pixels(own.codes, params.max_per_class, np.random.default_rng(0))
+    return names, own.features[chosen], own.codes[chosen]
+
+
+def _assessment(
     samples: PixelSamples, task: ClassifierTraining, params: TissueClassParams
-) -> dict[str, Any] | None:
-    """Scores on annotations that are held out from a training; None with too few of them."""
+) -> dict[str, Any]:
+    """The split by blocks, and the scores on what it holds out; None with too few annotations."""
     from napari_mosaik.segment.metrics import class_metrics, confusion_matrix
     from napari_mosaik.segment.tissue_classifier import train_fast
-    from napari_mosaik.segment.training_pixels import held_out_groups
 
     rng = np.random.default_rng([task.seed, 1])
-    held_out = held_out_groups(samples.codes, samples.shapes, HELD_OUT, rng)
-    seen, unseen = samples.rows(~held_out), samples.rows(held_out)
+    train, held_out = split_by_blocks(
+        samples.codes, samples.places, params.spacing_um, HELD_OUT, rng
+    )
+    seen, unseen = samples.rows(train), samples.rows(held_out)
+    split = {
+        "kind": "block",
+        "block_um": BLOCK_UM,
+        "guard_um": GUARD_UM,
+        "training_pixels": int(train.sum()),
+        "held_out_pixels": int(held_out.sum()),
+        "final_model": "trained on all annotations",
+    }
     if not held_out.any() or np.unique(seen.codes).size < 2:
-        return None
+        return {"split": split, "held_out": None}
     fewer = params.model_copy(update={"n_trees": max(1, min(ASSESSMENT_TREES, params.n_trees))})
     model = train_fast(seen.features, seen.codes, fewer, rng, task.classes)
-    predicted = model.forest.predict(unseen.features).argmax(axis=1) + 1
-    confusion = confusion_matrix(unseen.codes, predicted, len(task.classes))
-    n_shapes = int(np.unique(unseen.shapes).size)
-    return {**class_metrics(confusion).to_dict(task.classes), "shapes": n_shapes}
+    probability = model.forest.predict(unseen.features)
+    confusion = confusion_matrix(unseen.codes, probability.argmax(axis=1) + 1, len(task.classes))
+    scores = {
+        **class_metrics(confusion).to_dict(task.classes),
+        "shapes": int(np.unique(unseen.shapes).size),
+        "calibration": class_calibration(unseen.codes, probability),
+    }
+    return {"split": split, "held_out": scores}
 
 
 def _train_densenet(
@@ -308,53 +400,57 @@ def _train_densenet(
 ) -> Generator[Progress, None, TissueModel]:
     """The paper's network on tiles around the annotations; slow without a GPU."""
     yield Progress(0.0, 1, "loading the network library, about 3 s")
+    from napari_mosaik.segment.densenet.network import load_densenet
     from napari_mosaik.segment.densenet.training import Tiles, train_densenet
     from napari_mosaik.segment.densenet.weights import read_encoder_weights
 
     encoder = None if task.encoder is None else read_encoder_weights(task.encoder)
-    images, codes, groups = [], [], []
+    images, codes, groups, places = [], [], [], []
     for number, (case, shapes) in enumerate(task.annotated):
         yield Progress(0.1 * number / len(task.annotated), 1, f"cutting tiles of {case.name}")
-        for image, code, group in _annotated_tiles(case, shapes, task.codes, params):
+        for image, code, group, place in _annotated_tiles(case, shapes, task.codes, params):
             images.append(image)
             codes.append(code)
             groups.append(case.name if params.split == "slide" else group)
+            places.append(place)
+            checkpoint()
     if not images:
         raise InputError(
             f"no tile of {DENSENET_TILE_PX} pixels of {params.read_spacing_um:g} µm lies within "
             "the slide and holds an annotation; draw larger shapes or use the method 'fast'"
         )
     steps = train_densenet(
-        Tiles(np.stack(images), np.stack(codes), np.array(groups)),
+        Tiles(np.stack(images), np.stack(codes), np.array(groups), np.array(places)),
         params,
         task.seed,
         classes=task.classes,
         encoder=encoder,
         checkpoint=task.checkpoint,
         training=task.record(),
+        parent=None if task.parent is None else load_densenet(task.parent.folder),
+        replay=task.replay,
     )
-    return (
-        yield from map_progress(
-            steps,
-            lambda step: Progress(
-                0.1 + 0.9 * step.fraction, 1, step.note or f"epoch {step.epoch} of {step.epochs}"
-            ),
-        )
-    )
+    return (yield from map_progress(steps, training_progress))
 
 
-def _install(model: TissueModel, targets: Sequence[Case]) -> None:
-    """Store the model in every target case and select it there."""
+def training_progress(step: TrainingStep) -> Progress:
+    """Progress of the training of a network after its inputs were read, with the losses so far."""
+    text = step.note or f"epoch {step.epoch} of {step.epochs}"
+    return Progress(0.1 + 0.9 * step.fraction, 1, text, step.history)
+
+
+def _install(model: TissueModel, targets: Sequence[Case], *, adopt: bool) -> None:
+    """Store the model in every target case, and select it there if it is adopted."""
     for case in targets:
         with case.writing():
             folder = case.model_folder(model.hash)
             try:
                 read_card(folder)
             except CorruptArtifact:  # damaged, or not there
-                remove_tree(folder)
+                room_for_model(folder)
                 _save(model, folder)
-            recipe = changed(read_recipe(case.root), "classes", model=model.hash)
-            write_recipe(case.root, recipe)
+            if adopt:
+                use_model(case, "classes", model.hash, "retrain")
             case.log("retrain", model=model.hash)
 
 
@@ -380,6 +476,8 @@ class ClassifierTraining:
     fingerprint: str
     encoder: Path | None
     checkpoint: Path
+    parent: KnownModel | None = None
+    replay: float = 0.0
 
     @property
     def codes(self) -> dict[str, int]:
@@ -399,9 +497,30 @@ class ClassifierTraining:
                 label: len(shapes)
                 for label, (_, shapes) in zip(self.labels, self.annotated, strict=True)
             },
+            "data": {
+                label: {
+                    "slide": case.digest(SLIDES["he"]),
+                    "annotations": case.digest(ANNOTATIONS),
+                    "area_mm2": _areas_mm2(shapes),
+                }
+                for label, (case, shapes) in zip(self.labels, self.annotated, strict=True)
+            },
             "seed": self.seed,
             "fingerprint": self.fingerprint,
+            **journal_ranges(
+                [case for case, _ in self.annotated],
+                ["annotation"],
+                {} if self.parent is None else self.parent.training,
+            ),
         }
+
+
+def _areas_mm2(shapes: Sequence[AnnotatedShape]) -> dict[str, float]:
+    """Annotated area of each class, mm²; where shapes overlap it counts for each."""
+    areas: dict[str, float] = {}
+    for shape in shapes:
+        areas[shape.label] = areas.get(shape.label, 0.0) + shape.geometry.area / 1e6
+    return areas
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -416,15 +535,19 @@ class PixelSamples:
         (n,) class codes.
     shapes
         (n,) number of the shape that each pixel lies in.
+    places
+        (n, 2) row and column on the class lattice, (n, 3) after the number of the case.
     """
 
     features: NDArray[np.float32]
     codes: NDArray[np.uint8]
     shapes: NDArray[np.int64]
+    places: NDArray[np.int64]
 
     def rows(self, rows: NDArray[Any]) -> PixelSamples:
         """Some of the pixels: indices (m,) or a mask (n,)."""
-        return PixelSamples(self.features[rows], self.codes[rows], self.shapes[rows])
+        parts = (self.features, self.codes, self.shapes, self.places)
+        return PixelSamples(*(part[rows] for part in parts))
 
     @classmethod
     def joined(cls, parts: Sequence[PixelSamples]) -> PixelSamples:
@@ -433,7 +556,13 @@ class PixelSamples:
             np.concatenate([one.features for one in parts]),
             np.concatenate([one.codes for one in parts]),
             np.concatenate([one.shapes for one in parts]),
+            np.concatenate([one.places for one in parts]),
         )
+
+
+def group_name(case: Case, row: int, col: int) -> str:
+    """Name of a block of `GROUP_UM` of a case, by its row and column."""
+    return f"{case.name} {row} {col}"
 
 
 def _annotated_tiles(
@@ -441,8 +570,8 @@ def _annotated_tiles(
     shapes: tuple[AnnotatedShape, ...],
     names: Mapping[str, int],
     params: DenseNetParams,
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], str]]:
-    """Stain-normalised tiles with annotated pixels, their codes, and their spatial group.
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], str, str]]:
+    """Stain-normalised tiles with annotated pixels, their codes, their spatial group and place.
 
     Tiles (128, 128, 3) uint8, codes (128, 128) label.
     """
@@ -454,13 +583,18 @@ def _annotated_tiles(
         spacing_um = params.read_spacing_um
         reader = ClassReader(slide, StainFit.from_dict(stain), spacing_um, spacing_um)
         codes = rasterise_classes(shapes, reader.lattice, names)
+        group_px = max(1, round(GROUP_UM / spacing_um))
         for block in cut(reader.lattice, DENSENET_TILE_PX, 0.0):
             own = codes[block.rows, block.cols]
             if own.shape == (DENSENET_TILE_PX, DENSENET_TILE_PX) and own.any():
-                row, col = block.rows.start // GROUP_PX, block.cols.start // GROUP_PX
+                row, col = (
+                    block.rows.start // DENSENET_TILE_PX,
+                    block.cols.start // DENSENET_TILE_PX,
+                )
                 pixels = reader.rgb(block.core)
                 own = np.where(slide.valid_mask(block.core), own, 0).astype(own.dtype)
-                yield pixels, own, f"{case.name} {row} {col}"
+                group = group_name(case, block.rows.start // group_px, block.cols.start // group_px)
+                yield pixels, own, group, f"{case.name} {row} {col}"
 
 
 def _annotated_pixels(
@@ -497,7 +631,9 @@ def _annotated_pixels(
             features = block_features(reader.rgb(block.outer), spacing_um, params)[block.inner]
             own = np.where(slide.valid_mask(block.core), codes[block.rows, block.cols], 0)
             numbers = (first << 24) + member[block.rows, block.cols].astype(np.int64)
-            samples[block.index] = PixelSamples(features[own > 0], own[own > 0], numbers[own > 0])
+            drawn = own > 0
+            places = np.argwhere(drawn) + np.array([block.rows.start, block.cols.start])
+            samples[block.index] = PixelSamples(features[drawn], own[drawn], numbers[drawn], places)
 
         for done in in_parallel(read, blocks):
             text = f"reading the annotated pixels of {case.name}"

@@ -11,33 +11,38 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.catalogue import ALIGNMENT, ASSOCIATION, UPTAKE, UPTAKE_CLUSTERS
+from napari_mosaik.core.catalogue import ALIGNMENT, ASSOCIATION, SLIDES, UPTAKE, UPTAKE_CLUSTERS
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.progress import map_progress
+from napari_mosaik.core.text import same_words
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.case_status import case_status
+from napari_mosaik.workflow.classifier import REPLAY, SLOWER, check_replay, training_progress
 from napari_mosaik.workflow.correlations import (
     CAIX_SCORE,
     choose_proxies_of,
     cohort_correlations,
 )
 from napari_mosaik.workflow.leaks import case_labels, refuse_shared_sources
+from napari_mosaik.workflow.model_comparison import predicted_difference
+from napari_mosaik.workflow.models import KnownModel, journal_ranges, use_model
 from napari_mosaik.workflow.parallel import one_blas_thread
-from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.steps import maker_of
 from napari_mosaik.workflow.steps.align import low_confidence_warning, transform_of
 from napari_mosaik.workflow.steps.predict import PREDICTOR_READS, tile_inputs
 from napari_mosaik.workflow.steps.spatial import uptake_classes
 
 if TYPE_CHECKING:
-    from napari_mosaik.predictor import TileInputs, TrainParams
+    from napari_mosaik.predictor import TileInputs, TrainedModel, TrainParams
 
 __all__ = ["train_network", "training_cases"]
 
 SplitKind = Literal["case", "patient"]
 DEFAULT_FWHM_MM = 1.5
 """Resolution of a microPET scanner, assumed where a case states none."""
+READ_BY_PREDICTOR = ("annotation", "correction")
+"""Kinds of readers' work that reach the uptake network, through the results that it reads."""
 
 
 def case_named(cases: Sequence[Case], name: str) -> Case:
@@ -116,6 +121,12 @@ def _fingerprint(cases: Sequence[Case], settings: dict[str, Any]) -> str:
     return digest([origins, widths, settings])
 
 
+def _results(case: Case) -> str:
+    """Digest of the origins of all that the network reads of a case."""
+    origins = [case.store.origin(artifact) for artifact in (*PREDICTOR_READS, UPTAKE)]
+    return digest([one.digest() if one else "" for one in origins])
+
+
 def _trained_model(folder: Path, fingerprint: str) -> str:
     """Hash of a model of the same training; empty when there is none."""
     from napari_mosaik.predictor import TrainedModel
@@ -169,27 +180,84 @@ def train_network(
     *,
     split: SplitKind = "case",
     seed: int = 0,
+    parent: KnownModel | None = None,
+    replay: float = REPLAY,
 ) -> Generator[Progress, None, str]:
     """Train the network on all cases but *test* and store the model in the test case.
 
     The model's hash becomes the setting of the test case's prediction.  An interrupted training
     resumes after its last complete epoch; a complete one is not repeated.
+
+    From a *parent* the network learns on: on the tiles that have changed since, mixed with a
+    share *replay* of those that it knows.  Its model is compared with the parent on the test case,
+    and not used: the reader adopts it, or not.
     """
     held_out = case_named(cases, test)
     training, chosen = training_cases(cases, test, split)
+    if parent is not None:
+        params = _inherited(parent, held_out, split, params)
+        check_replay(replay)
     _require_done(training)
     with held_out.writing():
         settings = {"params": params.model_dump(mode="json"), "seed": seed, "split": split}
+        if parent is not None:
+            settings |= {"parent": parent.hash, "replay": replay}
         fingerprint = _fingerprint(training, settings)
         model = _trained_model(held_out.root / "models", fingerprint)
         if not model:
             with one_blas_thread():
-                model = yield from _train(held_out, training, chosen, params, seed, fingerprint)
-        recipe = changed(read_recipe(held_out.root), "predict", model=model)
-        write_recipe(held_out.root, recipe)
+                model = yield from _train(
+                    held_out, training, chosen, params, seed, fingerprint, parent, replay
+                )
+        if parent is None:
+            use_model(held_out, "predict", model, "train")
         held_out.log("train", model=model, test=test, split=split, seed=seed)
     yield Progress(1, 1, "trained")
     return model
+
+
+def _inherited(
+    parent: KnownModel, held_out: Case, split: SplitKind, params: TrainParams
+) -> TrainParams:
+    """The settings of a network that learns on; a parent that has seen the test case is refused."""
+    if parent.is_classifier:
+        raise InputError(f"the model {parent.hash[:12]} is no predictor of uptake")
+    card = parent.card
+    content = _content(held_out, card)
+    seen = [e["case"] for e in card["cases"]
+            if e["case"] == held_out.name or (content and e.get("content") == content)]  # fmt: skip
+    if seen:
+        raise InputError(
+            f"the model {parent.hash[:12]} was trained on case {seen[0]}, so nothing of it can be "
+            f"held out; start from a model that was trained without {held_out.name}"
+        )
+    patients = {same_words(entry["patient"]) for entry in card["cases"]}
+    if split == "patient" and same_words(held_out.patient) in patients:
+        raise InputError(
+            f"the model {parent.hash[:12]} was trained on cases of the patient of "
+            f"{held_out.name}; use --split case, or start from another model"
+        )
+    own = {**card["settings"], "learning_rate": card["settings"]["learning_rate"] / SLOWER}
+    own |= {name: getattr(params, name) for name in params.model_fields_set}
+    return type(params).parse(own, "settings of the parent")
+
+
+def _content(held_out: Case, card: Mapping[str, Any]) -> str:
+    """Digest of the tissue of the test case as the network sees it; empty where it is not ready."""
+    if any(held_out.store.origin(artifact) is None for artifact in PREDICTOR_READS):
+        return ""
+    first, second, third = card["proxies"]
+    window_px = int(card["settings"]["window_px"])
+    read = held_out.store.read
+    inputs = tile_inputs(read, held_out.name, held_out.patient, (first, second, third), window_px)
+    return inputs.content()
+
+
+def _compared(held_out: Case, before: TrainedModel, after: TrainedModel) -> dict[str, Any] | None:
+    """The error of both on the test case; None where it lacks what the network reads, or a PET."""
+    if any(held_out.store.origin(artifact) is None for artifact in PREDICTOR_READS):
+        return None
+    return predicted_difference(held_out, before, after)[0]
 
 
 def _train(
@@ -199,12 +267,17 @@ def _train(
     params: TrainParams,
     seed: int,
     fingerprint: str,
+    parent: KnownModel | None,
+    replay: float,
 ) -> Generator[Progress, None, str]:
     yield Progress(0, 1, "loading the network library, about 3 s")
     from napari_mosaik.predictor import TrainedModel, train, with_baselines
 
     choice = choose_proxies_of(training)
     proxies = (choice.proxies["vascular"], choice.proxies["nuclear"], choice.proxies["caix"])
+    before = None if parent is None else TrainedModel.load(parent.folder)
+    if before is not None:
+        proxies = tuple(before.card["proxies"])
     units = {case.store.read(UPTAKE).unit("suv") for case in training}
     if len(units) > 1:
         raise InputError(f"the training cases' uptake has different units: {', '.join(units)}")
@@ -214,23 +287,26 @@ def _train(
         inputs.append(training_inputs(case, proxies, params.window_px, params.curves))
     checkpoint = held_out.root / "scratch" / f"train-{fingerprint}.pt"
     fwhm_um, assumed = scanner_width_um(training)
-    steps = train(inputs, params, seed=seed, checkpoint=checkpoint)
-    trained = yield from map_progress(
-        steps,
-        lambda step: Progress(
-            0.1 + 0.75 * step.fraction,
-            1,
-            f"training the network, epoch {step.epoch} of {step.epochs}",
-        ),
-    )
-    yield Progress(0.85, 1, "fitting the baselines")
+    steps = train(inputs, params, seed=seed, checkpoint=checkpoint, parent=before, replay=replay)
+    trained = yield from map_progress(steps, training_progress)
+    yield Progress(0.98, 1, "fitting the baselines")
     trained = with_baselines(trained, inputs, caix=CAIX_SCORE, fwhm_um=fwhm_um)
-    card = {
+    card: dict[str, Any] = {
         **trained.card,
         "fingerprint": fingerprint,
         "split": split.kind,
         "shared_patient": split.shared_patient,
         "test_case": held_out.name,
+        "data": {
+            case.name: {
+                "slides": [case.digest(one) for one in SLIDES.values()],
+                "results": _results(case),
+            }
+            for case in training
+        },
+        **journal_ranges(
+            training, ["annotation", "correction"], {} if before is None else before.card
+        ),
         "suv_unit": units.pop(),
         "choice_of_proxies": {
             "cases": list(choice.cases),
@@ -240,6 +316,9 @@ def _train(
         },
         "warnings": [*trained.card["warnings"], *split.warnings, *filter(None, [assumed])],
     }
+    if before is not None:
+        yield Progress(1, 1, "comparing with the model before")
+        card["comparison"] = _compared(held_out, before, TrainedModel(trained.weights, card))
     folder = TrainedModel(trained.weights, card).save(held_out.root / "models")
     checkpoint.unlink(missing_ok=True)
     return folder.name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,17 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.atomic import atomic_folder
 from napari_mosaik.core.catalogue import PREDICTION
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.io.case import Case
+from napari_mosaik.workflow.classifier import REPLAY, retrain
 from napari_mosaik.workflow.cohort import SplitKind, train_network
-from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
+from napari_mosaik.workflow.models import KnownModel, adopt_model, with_cohort
+from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.step import Step
 from napari_mosaik.workflow.steps import maker_of
 
-__all__ = ["Predictor", "choose_predictor", "known_predictors", "models_for", "train_on_cohort"]
+__all__ = [
+    "Predictor",
+    "choose_predictor",
+    "known_predictors",
+    "learn_on",
+    "models_for",
+    "train_on_cohort",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +112,63 @@ def choose_predictor(case: Case, folder: Path) -> None:
     CorruptArtifact
         If it is damaged.
     """
-    from napari_mosaik.predictor import TrainedModel
+    Predictor.read(folder)
+    adopt_model([case], KnownModel.read(folder), "choose predictor")
 
-    predictor = Predictor.read(folder)
-    if case.name in predictor.cases:
-        raise InputError(
-            f"the predictor in {folder} was trained on case {case.name}; its prediction would say "
-            "nothing: choose one that was trained on other cases"
+
+def learn_on(
+    case: Case,
+    cohort: Sequence[Path],
+    parent: KnownModel,
+    *,
+    replay: float = REPLAY,
+    epochs: int = 0,
+    seed: int = 0,
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Let a network learn on: a tissue network from annotations, a predictor without this case.
+
+    Its model is stored in the case, compared with its parent and not used.
+
+    Parameters
+    ----------
+    case, cohort
+        The case that gets the model, and the folders of all cases.
+    parent
+        The model to start from.
+    replay
+        Share of the tiles that it knows among those that train.
+    epochs
+        Maximum number of epochs; that of the parent if 0.
+    seed
+        Random seed.
+
+    Returns
+    -------
+    dict
+        ``model``, ``comparison`` (None where nothing is held out from both) and ``warnings``.
+    """
+    settings = {"epochs": epochs} if epochs else {}
+    cases = with_cohort([case], cohort or (case.root,))
+    if parent.is_classifier:
+        made = yield from retrain(
+            cases,
+            [case],
+            method="densenet",
+            settings=settings,
+            seed=seed,
+            parent=parent,
+            replay=replay,
         )
-    TrainedModel.load(folder)
-    with case.writing():
-        target = case.model_folder(folder.name)
-        if not target.exists():
-            with atomic_folder(target) as scratch:
-                shutil.copytree(folder, scratch, dirs_exist_ok=True)
-        step = maker_of(PREDICTION)
-        recipe = changed(read_recipe(case.root), step.name, model=folder.name)
-        write_recipe(case.root, recipe)
-        case.log("choose predictor", model=folder.name)
+        return {name: made[name] for name in ("model", "comparison", "warnings")}
+    from napari_mosaik.predictor import TrainParams
+
+    split: SplitKind = "patient" if parent.card.get("split") == "patient" else "case"
+    params = TrainParams.parse(settings, "settings")
+    model = yield from train_network(
+        cases, case.name, params, split=split, seed=seed, parent=parent, replay=replay
+    )
+    card = KnownModel.read(case.model_folder(model)).card
+    return {"model": model, "comparison": card.get("comparison"), "warnings": card["warnings"]}
 
 
 def train_on_cohort(

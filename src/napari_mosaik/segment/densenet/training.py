@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import digest
+from napari_mosaik.learning.comparison import mean_dice, paired_difference
 from napari_mosaik.learning.devices import ComputeDevice, thread_count
 from napari_mosaik.learning.engine import Trainer, TrainingPlan, TrainingStep
 from napari_mosaik.segment.densenet.network import (
@@ -26,13 +28,14 @@ from napari_mosaik.segment.densenet.network import (
 )
 from napari_mosaik.segment.densenet.weights import put_encoder_weights
 from napari_mosaik.segment.filters import Float32
-from napari_mosaik.segment.metrics import class_metrics, confusion_matrix
+from napari_mosaik.segment.metrics import class_calibration, class_metrics, confusion_matrix
 from napari_mosaik.segment.model_files import weights_digest
 from napari_mosaik.segment.tissue_classifier import CLASSES
 
 __all__ = [
     "Tiles",
     "TissueTask",
+    "apart_from",
     "class_weights",
     "split_groups",
     "stain_augmented",
@@ -55,11 +58,15 @@ class Tiles:
     groups
         (n,) slide or spatial block of each tile; a group is never split between training and
         validation.  If None each tile is its own group, which leaks between neighbours.
+    places
+        (n,) slide, row and column of each tile, "B11 3 7": no tile beside a validating one trains.
+        If None this is not looked at.
     """
 
     images: NDArray[np.uint8]
     codes: NDArray[np.uint8]
     groups: NDArray[Any] | None = None
+    places: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         shape = self.images.shape
@@ -68,9 +75,18 @@ class Tiles:
 
     def digest(self) -> str:
         """Equal digests, equal tiles."""
-        groups = [] if self.groups is None else [str(group) for group in self.groups]
         arrays = {"images": self.images, "codes": self.codes}
-        return weights_digest(arrays, {"groups": groups})
+        return weights_digest(
+            arrays, {"groups": _texts(self.groups), "places": _texts(self.places)}
+        )
+
+    def digests(self) -> list[str]:
+        """A digest of each tile: of its pixels and its codes."""
+        pairs = zip(self.images, self.codes, strict=True)
+        return [
+            blake2b(image.tobytes() + codes.tobytes(), digest_size=6).hexdigest()
+            for image, codes in pairs
+        ]
 
 
 def class_weights(codes: NDArray[Any], n_classes: int) -> Float32:
@@ -99,6 +115,25 @@ def split_groups(
     held_out = names[: min(len(names) - 1, round(fraction * len(names)))]
     validation = np.isin(owner, held_out)
     return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+def apart_from(rows: NDArray[np.int64], others: Iterable[str], tiles: Tiles) -> NDArray[np.int64]:
+    """The tiles among *rows*, (m,) index, that touch none of *others*, given by their places."""
+    if tiles.places is None:
+        return rows
+    taken = set(others)
+    return np.array([i for i in rows if not taken & _around(str(tiles.places[i]))], np.int64)
+
+
+def _around(place: str) -> set[str]:
+    """A tile and its eight neighbours, by their places."""
+    slide, row, col = place.rsplit(" ", 2)
+    steps = (-1, 0, 1)
+    return {f"{slide} {int(row) + down} {int(col) + right}" for down in steps for right in steps}
+
+
+def _texts(names: NDArray[Any] | None, rows: Any = slice(None)) -> list[str]:
+    return [] if names is None else [str(name) for name in names[rows]]
 
 
 def stain_augmented(
@@ -135,8 +170,14 @@ def train_densenet(
     checkpoint: Path | None = None,
     device: ComputeDevice | None = None,
     training: Mapping[str, Any] | None = None,
+    parent: DenseNetTissueModel | None = None,
+    replay: float = 0.0,
 ) -> Generator[TrainingStep, None, DenseNetTissueModel]:
     """Train the network; yields after every batch, returns the model at the end.
+
+    From a *parent* the network learns on: on the tiles that the parent has not seen, mixed with a
+    sample of those that it has.  What validated the parent validates again, and its card has a
+    comparison of both on it.
 
     Parameters
     ----------
@@ -157,8 +198,22 @@ def train_densenet(
         Where it is computed; the best device if None.
     training
         Further entries of the card.
+    parent
+        The network to start from; its classes must be *classes*.
+    replay
+        Share of the training tiles that the parent has seen, in [0, 1).
+
+    Raises
+    ------
+    InputError
+        The parent has other classes, or has seen every tile.
     """
-    task = TissueTask(tiles, params, seed, len(classes), encoder)
+    if parent is not None and parent.classes != classes:
+        raise InputError(
+            f"the model {parent.hash[:12]} has the classes {', '.join(parent.classes)}, but "
+            f"{', '.join(classes)} are annotated; train a new model instead"
+        )
+    task = TissueTask(tiles, params, seed, len(classes), encoder, parent, replay)
     optimiser = torch.optim.Adam(task.network.parameters(), lr=params.learning_rate)
     device = device or ComputeDevice.best(params.batch_size)
     trainer = Trainer(task, optimiser, task.plan(), device)
@@ -168,15 +223,19 @@ def train_densenet(
         "class_weights": dict(zip(classes, task.weights.tolist(), strict=True)),
         "tiles": len(task.train),
         "validation_tiles": len(task.validation),
-        "encoder": "random initialisation" if encoder is None else "given weights",
+        "encoder": task.start,
         "epochs": trainer.epoch,
         "best_epoch": trainer.best_epoch,
         "validation_loss": [record.score for record in trainer.history],
         "device": device.description,
         "notes": list(device.notes),
+        "history": [[entry.losses[0], entry.score] for entry in trainer.history],
         "held_out": trainer.with_enough_memory(lambda: task.scores(classes, device)),
+        **task.record(),
         **(training or {}),
     }
+    if parent is not None:
+        records["comparison"] = trainer.with_enough_memory(lambda: task.compared(parent, device))
     return DenseNetTissueModel(task.network.eval(), params, classes, records)
 
 
@@ -191,6 +250,8 @@ class TissueTask:
         (n,) indices of the tiles of each part.
     weights
         (n_classes,) weight of each class in the loss.
+    start
+        What the network starts from, in words.
     """
 
     def __init__(
@@ -200,23 +261,96 @@ class TissueTask:
         seed: int,
         n_classes: int,
         encoder: dict[str, Tensor] | None = None,
+        parent: DenseNetTissueModel | None = None,
+        replay: float = 0.0,
     ) -> None:
         self.tiles, self.params, self.seed = tiles, params, seed
+        self.parent, self.replay = parent, replay
         rng = np.random.default_rng(seed)
-        split = split_groups(len(tiles.codes), tiles.groups, params.validation_fraction, rng)
-        self.train, self.validation = split
+        self.before: Mapping[str, Any] = {} if parent is None else _history_of(parent)
+        train, validation = self._split(rng)
+        self.validation = apart_from(validation, self.before.get("training_tiles", ()), tiles)
+        self.train = apart_from(train, _texts(tiles.places, self.validation), tiles)
+        self.n_left_out = len(train) + len(validation) - len(self.train) - len(self.validation)
+        self.n_fresh = len(self.train)
+        if parent is not None:
+            self.train, self.n_fresh = self._mixed(rng)
+        if not len(self.train):
+            raise InputError(
+                "no tile is left to train on: all lie beside tiles that are held out; annotate "
+                "further away from them, or lower validation_fraction"
+            )
         self.weights = _weights(tiles.codes[self.train], params, n_classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**31)))
             self.network = TissueNetwork(n_classes, params.decoder)
+        self.start = "random initialisation"
         if encoder is not None:
             put_encoder_weights(self.network.encoder, encoder)
+            self.start = "given weights"
+        if parent is not None:
+            self.network.load_state_dict(parent.network.state_dict())
+            self.start = f"model {parent.hash}"
+
+    def _split(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Training and validation tiles; groups that a parent knows stay on their side."""
+        tiles, fraction = self.tiles, self.params.validation_fraction
+        names = np.array(_texts(tiles.groups), dtype=str)
+        if not self.before or not names.size:
+            return split_groups(len(tiles.codes), tiles.groups, fraction, rng)
+        held = np.isin(names, self.before["held_out"])
+        unknown = np.flatnonzero(~held & ~np.isin(names, self.before["training"]))
+        _, further = split_groups(unknown.size, names[unknown], fraction, rng)
+        held[unknown[further]] = True
+        return np.flatnonzero(~held), np.flatnonzero(held)
+
+    def _mixed(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], int]:
+        """Tiles that the parent has not seen, mixed with a sample of others; how many are new."""
+        assert self.parent is not None
+        seen = set(self.before["tile_digests"])
+        digests = self.tiles.digests()
+        new = np.array([digests[i] not in seen for i in self.train], bool)
+        fresh, old = self.train[new], self.train[~new]
+        if not fresh.size:
+            raise InputError(
+                f"no tile was annotated or changed since the model {self.parent.hash[:12]} was "
+                "trained, so there is nothing to learn; annotate, then train from it"
+            )
+        wanted = round(self.replay / (1 - self.replay) * fresh.size)
+        sample = rng.permutation(old)[:wanted]
+        return np.sort(np.concatenate([fresh, sample])), int(fresh.size)
+
+    def record(self) -> dict[str, Any]:
+        """Entries of the card: the split, the tiles that were seen, and what it started from."""
+        digests, places, groups = self.tiles.digests(), self.tiles.places, self.tiles.groups
+        own = {
+            "training": _texts(groups, self.train),
+            "held_out": _texts(groups, self.validation),
+            "training_tiles": _texts(places, self.train),
+            "tile_digests": [digests[i] for i in self.train],
+        }
+        split = {name: sorted({*self.before.get(name, ()), *own[name]}) for name in own}
+        found: dict[str, Any] = {
+            "split": {
+                "kind": "block",
+                "rule": "no tile trains that lies beside or across from a held-out one",
+                "left_out": self.n_left_out,
+                **split,
+            }
+        }
+        if self.parent is not None:
+            found["parent"] = self.parent.hash
+            n_old = len(self.train) - self.n_fresh
+            found["replay"] = {"share": self.replay, "tiles": n_old, "new_tiles": self.n_fresh}
+        return found
 
     def plan(self) -> TrainingPlan:
         """How the network is trained: without patience, every epoch runs and the last is kept."""
         params = self.params
         initial = weights_digest(arrays_of(self.network), {})
         content = [self.tiles.digest(), params.digest(), self.seed, initial, torch.__version__]
+        if self.parent is not None:
+            content += [self.parent.hash, str(self.replay)]
         return TrainingPlan(
             seed=self.seed,
             epochs=params.epochs,
@@ -281,15 +415,51 @@ class TissueTask:
                 x = prepared(self.tiles.images[rows]).to(device.device)
                 yield network(x).float().cpu()
 
+    def compared(self, parent: DenseNetTissueModel, device: ComputeDevice) -> dict[str, Any] | None:
+        """Mean Dice of the parent and of this network on the validation tiles; None without any."""
+        codes = self.tiles.codes[self.validation]
+        if not codes.any():
+            return None
+        parent.network.to(device.device)
+        n = len(parent.classes)
+        counts = []
+        with thread_count(self.params.threads):
+            for network in (parent.network, self.network):
+                found = [s.argmax(1).numpy() + 1 for s in self._scores(network, device)]
+                pairs = zip(codes, np.concatenate(found), strict=True)
+                counts.append([confusion_matrix(true, own, n) for true, own in pairs])
+        groups = _texts(self.tiles.groups, self.validation) or list(map(str, self.validation))
+        return {
+            "score": "mean Dice",
+            "on": "tiles that are held out from both models",
+            **paired_difference(counts[0], counts[1], groups, mean_dice, seed=self.seed),
+        }
+
     def scores(self, classes: Sequence[str], device: ComputeDevice) -> dict[str, Any] | None:
         """Scores per class on the validation tiles; None without labelled pixels there."""
         codes = self.tiles.codes[self.validation]
         if not codes.any():
             return None
         with thread_count(self.params.threads):
-            parts = [s.argmax(1).cpu().numpy() + 1 for s in self._scores(self.network, device)]
-        confusion = confusion_matrix(codes, np.concatenate(parts), len(classes))
-        return class_metrics(confusion).to_dict(classes)
+            parts = [s.softmax(1).numpy() for s in self._scores(self.network, device)]
+        probability = np.concatenate(parts)
+        confusion = confusion_matrix(codes, probability.argmax(axis=1) + 1, len(classes))
+        flat = probability.transpose(0, 2, 3, 1)[codes > 0]
+        return {
+            **class_metrics(confusion).to_dict(classes),
+            "calibration": class_calibration(codes[codes > 0], flat),
+        }
+
+
+def _history_of(parent: DenseNetTissueModel) -> Mapping[str, Any]:
+    """What a network was trained on and what was held out, from its card."""
+    split = parent.training.get("split")
+    if not isinstance(split, Mapping) or "tile_digests" not in split:
+        raise InputError(
+            f"the card of the model {parent.hash[:12]} does not say on which tiles it was trained, "
+            "so none can be held out from it; train a new model"
+        )
+    return split
 
 
 def _weights(codes: NDArray[np.uint8], params: DenseNetParams, n_classes: int) -> Float32:

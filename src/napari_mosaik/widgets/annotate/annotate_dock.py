@@ -34,6 +34,7 @@ from napari_mosaik.view.formatting import count, number
 from napari_mosaik.widgets.annotate.annotation import Annotation
 from napari_mosaik.widgets.annotate.drawing import Drawing
 from napari_mosaik.widgets.annotate.import_dialog import ImportDialog
+from napari_mosaik.widgets.annotate.live import LiveTissue
 from napari_mosaik.widgets.annotate.wand_thread import TOLERANCES
 from napari_mosaik.widgets.base.controls import button, clear, column, row, wrapped_label
 from napari_mosaik.widgets.base.reader import ReaderField, with_reader
@@ -123,6 +124,15 @@ class AnnotateDock(QWidget):
         self.retrain = button("Retrain", self.annotation.retrain)
         self.retrain.setToolTip("Trains the fast classifier on all annotated cases of the cohort")
         self.update_button = button("Update all", self.annotation.update)
+        self.live = LiveTissue(link.board, self.annotation)
+        self.live_box = QCheckBox("Live prediction")
+        self.live_box.setToolTip(
+            "Predicts the tissue classes of the view after every stroke, from the annotations of "
+            "all cases of the cohort. Nothing is stored"
+        )
+        self.live_box.toggled.connect(self.live.set_wanted)
+        self.live_line = wrapped_label(small=True)
+        self.live_line.setVisible(False)
         self.change = wrapped_label()
         self._build()
         self._connect()
@@ -158,6 +168,8 @@ class AnnotateDock(QWidget):
                 self.saved,
                 row(self.import_button, self.export_button, 1),
                 self.notice,
+                self.live_box,
+                self.live_line,
                 row(self.retrain, self.update_button, 1),
                 self.change,
                 1,
@@ -175,6 +187,7 @@ class AnnotateDock(QWidget):
         self.drawing.failed.connect(self._refused)
         self.drawing.told.connect(self._tell)
         self.drawing.board.changed.connect(self._show_tools)  # a map of the classes has come
+        self.live.told.connect(self._tell_live)
         self.drawing.viewer.scene.camera.events.zoom.connect(self._show_size)
         events = self._controller.workspace.events
         for event in (events.job, events.states, events.case):
@@ -255,6 +268,10 @@ class AnnotateDock(QWidget):
         if name:
             path = Path(name)
             self.annotation.export(path if path.suffix else path.with_suffix(".geojson"))
+
+    def _tell_live(self, words: str) -> None:
+        self.live_line.setText(words)
+        self.live_line.setVisible(bool(words))
 
     def _tell(self, words: str) -> None:
         self.notice.setText(words)
@@ -413,6 +430,7 @@ class AnnotateDock(QWidget):
     def shut(self) -> None:
         """Release the mouse and save everything; called when the window closes."""
         self.drawing.release()
+        self.live.shut()
         self.annotation.close()
 
 

@@ -21,19 +21,22 @@ Steps = Generator[tuple[str, Progress], None, Any]
 """The work of a job: yields (step name, progress) and returns its result."""
 
 _POLL_MS = 80
+_PAUSED_S = 0.2
+"""How often a paused job looks whether it is cancelled, s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """Progress of a job: step name, text, fraction in [0, 1] and seconds left.
 
-    ``left_s`` is None until it can be estimated.
+    ``left_s`` is None until it can be estimated; ``losses`` are those of a training so far.
     """
 
     part: str
     text: str
     fraction: float
     left_s: float | None
+    losses: tuple[tuple[float, float | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,8 @@ class Job(QObject):
         self.parts: list[str] = []  # in the order of their start
         self._steps = steps
         self._stop = threading.Event()
+        self._going = threading.Event()
+        self._going.set()
         self._latest: tuple[str, Progress] = (title, Progress(0, 1, ""))
         self._clock = _Clock()
         self._poll = QTimer(self)
@@ -143,6 +148,18 @@ class Job(QObject):
             self._stop.set()
             self.cancelling.emit()
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the job waits before it goes on."""
+        return not self._going.is_set()
+
+    def set_paused(self, paused: bool) -> None:
+        """Wait at the next report of progress, or go on."""
+        if paused:
+            self._going.clear()
+        else:
+            self._going.set()
+
     def wait(self, timeout_s: float) -> bool:
         """Block until the work has stopped (for closing the window); returns whether it has."""
         return self._thread.wait(timeout_s)
@@ -151,7 +168,7 @@ class Job(QObject):
         """Current progress."""
         part, progress = self._latest
         left = self._clock.left_s(part, progress.fraction)
-        return Report(part, progress.text, progress.fraction, left)
+        return Report(part, progress.text, progress.fraction, left, progress.losses)
 
     def _drive(self) -> object:
         step_back(COMPUTING)
@@ -164,6 +181,8 @@ class Job(QObject):
         self._latest = latest
         if latest[0] not in self.parts:
             self.parts.append(latest[0])
+        while not self._going.wait(_PAUSED_S):
+            self._check()
         self._check()
 
     def _check(self) -> None:

@@ -21,9 +21,8 @@ from napari_mosaik.widgets.canvas.list_rows import keep_out_of_list
 if TYPE_CHECKING:
     from napari_mosaik.widgets.canvas.link import CanvasLink
 
-__all__ = ["SideBySide"]
+__all__ = ["PER_CELL", "ModelMaps", "SideBySide"]
 
-HEADINGS = ("measured", "predicted", "predicted − measured")
 PER_CELL = 3
 """Layers of one view: map, outline of the selected tile, heading."""
 
@@ -33,6 +32,8 @@ class SideBySide(Layout):
 
     Each view has layers of its own at the bottom of the list; all others are hidden meanwhile.
     """
+
+    headings: tuple[str, ...] = ("measured", "predicted", "predicted − measured")
 
     def __init__(self, link: CanvasLink) -> None:
         super().__init__(link)
@@ -65,9 +66,10 @@ class SideBySide(Layout):
             for layer in before.order:
                 layer.visible = False
             for number, spec in enumerate(specs):
-                self._add_cell(spec, HEADINGS[number], number)
+                self._add_cell(spec, self.headings[number], number)
             put_in_order(self.viewer, self._cells)
-            keep_out_of_list(self.viewer, [layer for layer in self._cells if _is_helper(layer)])
+            maps = self._cells[::PER_CELL]
+            keep_out_of_list(self.viewer, [one for one in self._cells if one not in maps])
             show_grid(self.viewer, PER_CELL, (1, len(specs)))
         self.link.marked_elsewhere = True
         self._mark()
@@ -151,6 +153,26 @@ class SideBySide(Layout):
             mark.data = lines
 
 
-def _is_helper(layer: Layer) -> bool:
-    """Whether a layer is a heading or a mark, not a map."""
-    return not hasattr(layer, "contrast_limits")
+class ModelMaps(SideBySide):
+    """Shows what two models say about the open case, and where they differ."""
+
+    def __init__(self, link: CanvasLink) -> None:
+        super().__init__(link)
+        self._specs: list[LayerSpec] = []
+
+    def show(self, specs: list[LayerSpec], headings: tuple[str, ...]) -> None:
+        """Show these maps in place of any others."""
+        self.leave()
+        self._specs, self.headings = specs, headings
+        self.enter()
+
+    def specs(self) -> list[LayerSpec]:
+        """The maps of the last comparison."""
+        return self._specs
+
+    def _rescale(self) -> None:
+        """The maps keep the scale of the comparison."""
+
+    def _case_changed(self, *_: Any) -> None:
+        self._specs = []
+        super()._case_changed()

@@ -447,7 +447,7 @@ def _clusters(controller: CaseController) -> QWidget:
 
 
 def _predictor(controller: CaseController) -> QWidget:
-    from napari_mosaik.widgets.pages.predictor_panel import PredictorPanel
+    from napari_mosaik.widgets.pages.models import PredictorPanel
 
     return PredictorPanel(controller)
 

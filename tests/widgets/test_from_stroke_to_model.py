@@ -1,0 +1,147 @@
+"""Strokes are followed live, become a model, are compared, adopted and rolled back; by hand."""
+
+import threading
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, Qt
+
+from napari_mosaik.core import Progress
+from napari_mosaik.widgets.annotate.live import LIVE_TITLE
+from napari_mosaik.widgets.canvas.side_by_side import PER_CELL
+from napari_mosaik.widgets.pages import models as models_page
+from napari_mosaik.workflow.models import known_models, model_in_use
+from tests.widgets.test_tools import Hand
+
+pytestmark = pytest.mark.gui
+
+
+def press(qtbot, button):
+    """A real click in the middle of a button that can be pressed."""
+    qtbot.waitUntil(button.isEnabled)
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton, pos=button.rect().center())
+
+
+def choose(qtbot, page, *hashes):
+    """Click the rows of some models, the later ones with Ctrl."""
+    for number, name in enumerate(hashes):
+        place = [one.hash for one in page._models].index(name)
+        middle = page.table.visualItemRect(page.table.item(place, 1)).center()
+        held = Qt.KeyboardModifier.ControlModifier if number else Qt.KeyboardModifier.NoModifier
+        page.table.scrollToItem(page.table.item(place, 1))
+        middle = page.table.visualItemRect(page.table.item(place, 1)).center()
+        qtbot.mouseClick(page.table.viewport(), Qt.MouseButton.LeftButton, held, QPoint(middle))
+    assert [one.hash for one in page.chosen()] == sorted(
+        hashes, key=[one.hash for one in page._models].index
+    )
+
+
+def test_from_a_stroke_to_a_model_and_back(qtbot, dock, opened, own_cohort):
+    case = opened(dock, own_cohort, layers=("H&E", "Tissue classes"))
+    before = model_in_use(case, "classes")
+    stored = dock.board.layer("Tissue classes")
+    stored.visible = True
+    dock.show_annotate()
+    tools, layers, hand = dock.annotate, dock.viewer.layers, Hand(qtbot, dock)
+    middle, px = np.array(dock.viewer.scene.camera.center[-2:]), 1 / dock.viewer.scene.camera.zoom
+
+    def stroke(label, *offsets_px):
+        press(qtbot, tools.class_buttons[label])
+        hand.drag(middle + px * np.array(offsets_px))
+
+    press(qtbot, tools.live_box)
+    stroke("neoplastic", (0, -60), (0, -30), (10, -20))
+    stroke("background", (-120, -150), (-100, -150))
+    qtbot.waitUntil(lambda: LIVE_TITLE in layers)
+    qtbot.waitUntil(lambda: not tools.live._busy)
+    assert not stored.visible
+    assert layers.index(LIVE_TITLE) < layers.index("Annotations")
+    first = np.array(layers[LIVE_TITLE].data)
+    stroke("non-neoplastic", (40, 40), (40, 90), (60, 90))
+    qtbot.waitUntil(lambda: (np.asarray(layers[LIVE_TITLE].data) == 3).sum() > (first == 3).sum())
+    qtbot.waitUntil(lambda: "2 cases in all" in tools.live_line.text())  # B8 trains, too
+    assert model_in_use(case, "classes") == before  # nothing is stored
+    press(qtbot, tools.live_box)
+    assert LIVE_TITLE not in layers
+    assert stored.visible
+
+    press(qtbot, tools.retrain)
+    qtbot.waitUntil(lambda: dock.workspace.job is None and dock.workspace.change is not None)
+    after = model_in_use(case, "classes")
+    assert after != before
+
+    dock.tabs.setCurrentIndex(dock.models_tab)
+    page = dock.models
+    qtbot.waitUntil(lambda: after in [one.hash for one in page._models])
+    assert f"fast classifier {after[:8]}" in page.line.text()
+    choose(qtbot, page, after)
+    assert "trained on B8, B11" in page.card.text().replace("B11, B8", "B8, B11")
+    assert "is separated by" in page.card.text()
+    choose(qtbot, page, before, after)
+    press(qtbot, page.compare)
+    qtbot.waitUntil(lambda: "No fair score" in page.told.text())  # the new one has seen this case
+    assert "classes differ in" in page.told.text()
+    assert page.maps.is_on
+    shown = [np.asarray(layer.data) for layer in page.maps._cells[::PER_CELL]]
+    assert (shown[2] > 0).any()
+    assert ((shown[2] > 0) <= (shown[0] != shown[1])).all()
+    press(qtbot, page.single)
+    assert not page.maps.is_on
+
+    press(qtbot, page.back)
+    qtbot.waitUntil(lambda: model_in_use(case, "classes") == before)
+    qtbot.waitUntil(lambda: dock.workspace.recipe["classes"].model == before)
+    choose(qtbot, page, after)
+    press(qtbot, page.adopt)
+    qtbot.waitUntil(lambda: dock.workspace.recipe["classes"].model == after)
+    press(qtbot, page.back)
+    qtbot.waitUntil(lambda: dock.workspace.recipe["classes"].model == before)
+    assert len(known_models([case])) == len(page._models)  # all are still there
+    assert dock.workspace.problem is None
+
+
+def test_a_network_learns_on_with_curves_pause_and_cancel(
+    qtbot, dock, opened, own_cohort, monkeypatch
+):
+    case = opened(dock, own_cohort)
+    dock.tabs.setCurrentIndex(dock.models_tab)
+    page = dock.models
+    predictor = model_in_use(case, "predict")
+    qtbot.waitUntil(lambda: predictor in [one.hash for one in page._models])
+    choose(qtbot, page, model_in_use(case, "classes"))
+    assert not page.learn.isEnabled()  # a forest is trained again instead
+    choose(qtbot, page, predictor)
+    page.fold.set_open(True)
+    press(qtbot, page.learn)
+    qtbot.waitUntil(lambda: dock.workspace.problem is not None)
+    assert "there is nothing to learn" in dock.workspace.problem.sentence
+
+    going, asked = threading.Semaphore(0), {}
+
+    def learn_on(case, cohort, model, **options):
+        asked.update(options, model=model.hash)
+        for epoch in range(1, 50):
+            going.acquire()
+            losses = tuple((1 / n, 2 / n) for n in range(1, epoch + 1))
+            yield Progress(epoch, 50, f"epoch {epoch} of 50", losses)
+
+    monkeypatch.setattr(models_page, "learn_on", learn_on)
+    page.replay.setValue(40)
+    press(qtbot, page.learn)
+    going.release(2)
+    qtbot.waitUntil(lambda: len(page._losses) == 2)
+    assert asked == {"replay": 0.4, "epochs": 0, "model": predictor}
+    assert page.curve.canvas.isVisible()
+    press(qtbot, page.pause)
+    assert page.pause.text() == "Go on"
+    going.release(3)  # one report is on its way and waits
+    qtbot.wait(300)
+    assert len(page._losses) <= 3
+    press(qtbot, page.pause)
+    qtbot.waitUntil(lambda: len(page._losses) == 5)
+    press(qtbot, page.pause)
+    press(qtbot, page.stop)  # a paused job can be cancelled
+    going.release()
+    qtbot.waitUntil(lambda: dock.workspace.job is None)
+    assert not page.stop.isEnabled()
+    assert model_in_use(case, "predict") == predictor
