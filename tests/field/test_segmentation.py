@@ -1,7 +1,6 @@
 """Glass, dust, dark spots, wrong pixel sizes: what is no tissue has no nuclei and no vessels."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -351,8 +350,12 @@ def test_a_single_he_slide_goes_as_far_as_it_can(he_only, capsys):
 
 
 def test_a_retrained_class_without_area_says_so(he_only, tmp_path, capsys):
-    """A class that was drawn on glass is trained, gets no tissue, and its step is no plain ✓."""
-    root = shutil.copytree(he_only, tmp_path / "H1")
+    """A class drawn on a stain outside the tissue is trained, gets no area: no plain ✓."""
+    picture = tifffile.imread(he_only.parent / "he.tif")
+    picture[1250:1350, 20:120] = (60, 160, 170)  # a turquoise drop on the glass
+    slide, root = tmp_path / "he.tif", tmp_path / "H1"
+    tifffile.imwrite(slide, picture, tile=(256, 256), photometric="rgb")
+    assert run_command(["new", str(root), "--he", str(slide), "--spacing-he", "0.5"]) == 0
 
     def box(key, label, left, top, size):
         right, bottom = left + size, top + size
@@ -364,13 +367,15 @@ def test_a_retrained_class_without_area_says_so(he_only, tmp_path, capsys):
     shapes = [
         box("a", "neoplastic", 300, 500, 250),
         box("b", "non-neoplastic", 650, 700, 250),
-        box("c", "mucus", 5, 5, 90),
+        box("c", "background", 5, 5, 90),
+        box("d", "mucus", 25, 1255, 90),
     ]
     path = tmp_path / "drawn.geojson"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": shapes}))
     command = ["annotate", "import", str(root), str(path), "--reader", "anna"]
-    assert run_command([*command, "--own-class", "mucus"]) == 0
-    assert run_command(["run", str(root), "--until", "stain"]) == 0
+    assert run_command([*command, "--map", "mucus=mucus", "--own-class", "mucus"]) == 0
+    tight = ["--set", "tissue_he.closing_um=0", "--set", "tissue_he.dilation_um=0"]
+    assert run_command(["run", str(root), "--until", "stain", *tight]) == 0
     assert run_command(["retrain", str(root)]) == 0
     capsys.readouterr()
     assert run_command(["run", str(root), "--until", "classes", "--json"]) == 0

@@ -48,6 +48,31 @@ def test_closing_the_dock_leaves_no_layers_and_opening_it_makes_a_new_one(
     assert _dock(viewer) is not plugin_dock
 
 
+def test_a_deleted_layer_keeps_its_row_and_comes_back(dock, case, opened, qtbot):
+    """Delete in napari's list takes a slide or a result away; *Overlays* brings it back."""
+    from qtpy.QtCore import Qt
+
+    opened(dock, case, layers=("H&E", "CD34", "CAIX"))
+    viewer, board = dock.viewer, dock.board
+    dock.tabs.setCurrentWidget(dock.tabs.widget(1))
+    order = [layer.name for layer in viewer.layers]
+    viewer.layers.selection = {viewer.layers["CD34"]}
+    listed = viewer.window._qt_viewer.layers
+    listed.setFocus()
+    qtbot.keyClick(listed, Qt.Key.Key_Delete)
+    qtbot.waitUntil(lambda: "CD34" not in viewer.layers)
+    rows = lambda: {name: built.eye.isChecked() for name, built in overlays._built.items()}  # noqa: E731
+    overlays = dock.overlays
+    qtbot.waitUntil(lambda: overlays._built["CD34"].is_current())
+    assert rows() == {"H&E": True, "CD34": False, "CAIX": False}
+    overlays._built["CD34"].eye.click()
+    qtbot.waitUntil(lambda: "CD34" in viewer.layers)
+    assert viewer.layers["CD34"].visible
+    assert [layer.name for layer in viewer.layers] == order
+    assert board.layer("CD34") is viewer.layers["CD34"]
+    assert rows()["CD34"]
+
+
 def test_there_is_one_inspector_and_a_closed_one_comes_back(dock, qtbot):
     first = dock.show_inspector()
     holder = first.parentWidget()

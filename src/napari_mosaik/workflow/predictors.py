@@ -87,7 +87,7 @@ def known_predictors(case: Case, cohort: Sequence[Path]) -> list[Predictor]:
 
 
 def models_for(case: Case, step: Step[Any]) -> dict[str, str]:
-    """The models of a case that a step can use: name, date and first letters of each hash."""
+    """The models of a case that a step can use: first letters of the hash, date and name."""
     found = {}
     for card in sorted((case.root / "models").glob("*/card.json")):
         try:
@@ -98,7 +98,7 @@ def models_for(case: Case, step: Step[Any]) -> dict[str, str]:
         except (InputError, OSError, ValueError, KeyError, AttributeError):
             continue  # damaged: it is not offered, and the step says so where it is used
         if predicts == (step is maker_of(PREDICTION)):
-            found[card.parent.name] = f"{name}, {day} ({card.parent.name[:8]})"
+            found[card.parent.name] = f"{card.parent.name[:8]}, {day}, {name}"
     return found
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, SLIDES, STAIN_TITLES
 from napari_mosaik.core.palette import UPTAKE_COLORMAP
@@ -79,6 +79,11 @@ class LayerBoard(QObject):
         self._readers = PieceReaders()
         self._layers: dict[str, Layer] = {}
         self._slide_names = frozenset(STAIN_TITLES.values())
+        self._slide_specs: dict[str, LayerSpec] = {}
+        self._changed_soon = QTimer(self)
+        self._changed_soon.setSingleShot(True)
+        self._changed_soon.timeout.connect(self.changed)
+        viewer.layers.events.removed.connect(self._layer_removed)
         self._case: Case | None = None
         controller.workspace.events.case.connect(self._case_changed)
         controller.workspace.events.reader.connect(self.show_by_hand)
@@ -107,9 +112,8 @@ class LayerBoard(QObject):
     def names(self) -> dict[str, list[str]]:
         """Everything that can be shown, by section: the slide first, then its overlays."""
         names: dict[str, list[str]] = {title: [] for title in SECTIONS}
-        for title in STAIN_TITLES.values():
-            if self.layer(title) is not None:
-                names[title].append(title)
+        for title in self._slide_specs:
+            names[title].append(title)
         for name, spec in self.specs.items():
             if name not in self._slide_names:
                 names[section_of(spec)].append(name)
@@ -162,6 +166,15 @@ class LayerBoard(QObject):
             with in_one_update(self.viewer):
                 self.put(self.specs[name], visible=True)
             self.changed.emit()
+        elif shown and name in self._slide_specs:
+            self._put_slide(name).visible = True
+            self._realign()
+            self.changed.emit()
+
+    def _layer_removed(self, event: Any) -> None:
+        """A layer that the user deletes keeps its row in *Overlays*, which brings it back."""
+        if any(event.value is layer for layer in self._layers.values()):
+            self._changed_soon.start()
 
     # --- case -----------------------------------------------------------------------------------
     def _case_changed(self, case: Case | None, *_: Any) -> None:
@@ -201,16 +214,22 @@ class LayerBoard(QObject):
             transform,
             visible=stain == "he" or "he" not in case.file.slides,
         )
-        with in_one_update(self.viewer):
-            layer = self._add(spec)
-            before = STAIN_ORDER[: STAIN_ORDER.index(stain)]
-            below = sum(STAIN_TITLES[s] in self._layers for s in before)
-            self.viewer.layers.move(self.viewer.layers.index(layer), below)
+        self._slide_specs[STAIN_TITLES[stain]] = spec
+        self._put_slide(STAIN_TITLES[stain])
         attend(lazy, self.viewer, closing=False)
         lazy.damaged.connect(partial(self._damaged, f"{STAIN_TITLES[stain]} slide"))
         if len(self.slides) == 1:
             self.viewer.reset_view()
         self.changed.emit()
+
+    def _put_slide(self, title: str) -> Layer:
+        """Add the layer of a slide below all overlays, at its place among the slides."""
+        with in_one_update(self.viewer):
+            layer = self._add(self._slide_specs[title])
+            order = [STAIN_TITLES[stain] for stain in STAIN_ORDER]
+            below = sum(self.layer(one) is not None for one in order[: order.index(title)])
+            self.viewer.layers.move(self.viewer.layers.index(layer), below)
+        return layer
 
     def _damaged(self, about: str, sentence: str) -> None:
         self.controller.workspace.problem = Problem(
@@ -295,6 +314,7 @@ class LayerBoard(QObject):
         self.close()
         for known in (self.specs, self._layers, self._limits, self._scales, self._chosen):
             known.clear()
+        self._slide_specs.clear()
         self._by_hand.clear()
         self._changes.clear()
         self.choices = {}

@@ -237,7 +237,7 @@ def _table() -> QTableWidget:
         "MAE minus that of the network, with its 95 % interval by blocks of tiles: above 0 the "
         "network is better",
     )
-    table = table_of(("Method", "MAE", "MSE", "R²", "MAE − network"), tips, wide=0)
+    table = table_of(("Method", "MAE", "MSE", "R²", "Δ MAE"), tips, wide=0)
     table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
     table.setToolTip("Errors of the normalised SUV over all tiles, not clipped")
     return table
