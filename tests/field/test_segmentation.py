@@ -350,7 +350,7 @@ def test_a_single_he_slide_goes_as_far_as_it_can(he_only, capsys):
 
 
 def test_a_retrained_class_without_area_says_so(he_only, tmp_path, capsys):
-    """A class drawn on a stain outside the tissue is trained, gets no area: no plain ✓."""
+    """A class that was drawn on glass is trained and gets no area: its step is no plain ✓."""
     picture = tifffile.imread(he_only.parent / "he.tif")
     picture[1250:1350, 20:120] = (60, 160, 170)  # a turquoise drop on the glass
     slide, root = tmp_path / "he.tif", tmp_path / "H1"
@@ -382,8 +382,8 @@ def test_a_retrained_class_without_area_says_so(he_only, tmp_path, capsys):
     out, error = capsys.readouterr()
     state = json.loads(out)["H1"]["steps"]["classes"]
     assert state["state"] == "done"
-    assert any("no tissue was classified as mucus" in text for text in state["warnings"])
-    assert "warning: H1, Tissue classes: no tissue was classified as mucus" in error
+    assert any("no tissue was classified as background" in text for text in state["warnings"])
+    assert "warning: H1, Tissue classes: no tissue was classified as background" in error
     assert case_status(Case(root)).states["classes"].mark == "doubtful"
 
 
