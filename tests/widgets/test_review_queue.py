@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 
@@ -159,10 +160,12 @@ def queue(qtbot, dock, opened, own_cohort):
 
 
 def activate(dock):
-    """Give the window the keyboard, as a window manager does."""
+    """Give the window the keyboard, as a window manager does; the tests run without one."""
     from qtpy.QtWidgets import QApplication
 
-    QApplication.setActiveWindow(dock.viewer.window._qt_window)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # what replaces it needs a manager
+        QApplication.setActiveWindow(dock.viewer.window._qt_window)
 
 
 def start(qtbot, panel):

@@ -330,14 +330,15 @@ class QueuePanel(QWidget):
                 self.marks,
                 self.rate,
                 self.gain,
-                row(QLabel("Propose to stop below"), self.stop_below, 1),
+                row(QLabel("Propose to stop below"), self.stop_below, 1, self.finish),
                 spacing=6,
             )
         )
         self._build()
 
     def _build(self) -> None:
-        self.setLayout(
+        self._before = QWidget()  # hidden while the queue is open: the dock is short of room
+        self._before.setLayout(
             column(
                 wrapped_label(
                     "Tiles in the order in which your attention is worth most, with random control "
@@ -347,12 +348,11 @@ class QueuePanel(QWidget):
                 row(QLabel("Rank by"), self.ranking),
                 self.about,
                 row(QLabel("Reader"), self.reader),
-                row(self.begin, self.finish, 1),
-                self._open,
-                self.notice,
+                row(self.begin, 1),
                 spacing=6,
             )
         )
+        self.setLayout(column(self._before, self._open, self.notice, spacing=6))
         events = self._controller.workspace.events
         for event in (events.case, events.reader):
             event.connect(self.stop)
@@ -564,10 +564,7 @@ class QueuePanel(QWidget):
         session = self.session
         opened = session is not None
         self._open.setVisible(opened)
-        self.finish.setVisible(opened)
-        self.begin.setVisible(not opened)
-        self.ranking.setEnabled(not opened)
-        self.reader.setEnabled(not opened)
+        self._before.setVisible(not opened)
         if session is None:
             return
         item, n = session.queue.tiles[self.place], len(session.queue.tiles)
