@@ -97,7 +97,7 @@ def _figures(case: Any, out: Path, seconds: float) -> dict[str, Any]:
 
 
 def _show(metrics: dict[str, Any]) -> None:
-    from napari_mosaik.view.formatting import baseline_title, interval
+    from napari_mosaik.view.formatting import baseline_title, by_error, interval
 
     rows = [["MOSAIK network", *_three(metrics["suv_norm"]), ""]]
     rows += [
@@ -106,7 +106,7 @@ def _show(metrics: dict[str, Any]) -> None:
             *_three(errors or {}),
             interval((errors or {}).get("mae_minus_network")),
         ]
-        for name, errors in metrics["baselines"].items()
+        for name, errors in by_error(metrics["baselines"])
     ]
     title = f"{metrics['test_case']}, held out, {metrics['n_tiles']} tiles; normalised SUV" + (
         " (same patient in training)" if metrics["shared_patient"] else ""

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, SupportsFloat
+from typing import TYPE_CHECKING, Any, Final, SupportsFloat
 
 from napari_mosaik.features.catalogue import PARAMETERS
 
@@ -209,6 +209,16 @@ def baseline_title(name: str) -> str:
         return _BASELINES[name]
     method, _, seen = name.partition("_")
     return f"{method}, {_COLUMNS_SEEN[seen]}" if seen in _COLUMNS_SEEN else title_of(name)
+
+
+def by_error(baselines: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Names and errors of the baselines, the smallest mean absolute error first."""
+
+    def error(entry: tuple[str, Any]) -> float:
+        found = (entry[1] or {}).get("mae")
+        return math.inf if found is None else float(found)
+
+    return sorted(baselines.items(), key=error)
 
 
 def interval(record: Mapping[str, float | None] | None) -> str:

@@ -25,6 +25,7 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.view.formatting import (
     TileReading,
     baseline_title,
+    by_error,
     interval,
     number,
     percent,
@@ -196,7 +197,7 @@ def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     if not metrics:
         return []
     rows = [("MOSAIK network", metrics["suv_norm"])]
-    rows += [(baseline_title(k), errors) for k, errors in metrics["baselines"].items() if errors]
+    rows += [(baseline_title(k), errors) for k, errors in by_error(metrics["baselines"]) if errors]
     return [
         (
             name,

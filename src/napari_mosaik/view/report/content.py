@@ -29,7 +29,7 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import write_bytes
 from napari_mosaik.io.slide.types.damage import damage_summary
 from napari_mosaik.view.case_results import CaseResults
-from napari_mosaik.view.formatting import count, interval, number, uptake_name
+from napari_mosaik.view.formatting import by_error, count, interval, number, uptake_name
 from napari_mosaik.view.presentation import report_tables
 from napari_mosaik.view.report.figures import case_figures
 from napari_mosaik.view.report.html import (
@@ -154,7 +154,7 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
     metrics = results.metrics
     if not metrics:
         return ()
-    baselines = {name: _shown(values) for name, values in metrics.get("baselines", {}).items()}
+    baselines = {name: _shown(values) for name, values in by_error(metrics.get("baselines", {}))}
     agreement = {
         key: value
         for key, value in metrics.get("agreement", {}).items()
