@@ -6,8 +6,9 @@ A case of so many tiles is written with made-up vessels, nuclei and tissue class
 the pixel size of their label images, µm, and *--nuclei* how many there are per mm².  One vessel,
 then one nucleus is deleted.  Each time the steps that follow run as `update` runs them, and again
 with *force*, without anything of an earlier run, in the same process; both results are compared bit
-by bit.  *before_moran* is everything up to the clusters, whose permutations belong to the whole
-slide.  No PET and no network: uptake and prediction do not run.
+by bit.  *before_moran* are the steps that local Moran's I needs, the corrected objects and the tile
+parameters: its permutations belong to the whole slide.  An edit before the first that counts loads
+the libraries.  No PET and no network: uptake and prediction do not run.
 
 Bar: at least ten times faster before Moran, and equal.  Exit code 1 when it is missed.
 """
@@ -58,7 +59,7 @@ from napari_mosaik.workflow.steps import STEPS, step_named
 from napari_mosaik.workflow.update import update
 
 STRIDE_UM, SLIDE_UM, BAR = 300.0, 1.5, 10.0
-AFTER_MORAN = ("clusters", "tile_kinetics")
+BEFORE_MORAN = ("correct_vessels", "correct_nuclei", "parameters")
 
 
 class Squares:
@@ -190,20 +191,26 @@ def content(case, names):
     }
 
 
+def deleted(case, what, share):
+    """Delete the object at a share of the table, and update."""
+    table = case.store.read(OBJECTS[what][0][1])
+    place = table.points_um()[int(len(table) * share)]
+    with CorrectionSession(case, what, "bench") as session:
+        session.delete(session.select(place))
+    return run_to_end(update(case))
+
+
 def measured(case, what):
     """Seconds of each step after one object was deleted: updated, and computed whole."""
-    table = case.store.read(OBJECTS[what][0][1])
-    middle = table.points_um()[len(table) // 2]
-    with CorrectionSession(case, what, "bench") as session:
-        session.delete(session.select(middle))
-    record = run_to_end(update(case))
+    deleted(case, what, 0.3)
+    record = deleted(case, what, 0.5)
     names = list(record.steps)
     made, recipe, whole = content(case, names), read_recipe(case.root), {}
     for name in names:
         began = time.monotonic()
         run_to_end(run(case, step_named(name), recipe[name], recipe=recipe, force=True))
         whole[name] = round(time.monotonic() - began, 3)
-    before = [name for name in names if name not in AFTER_MORAN]
+    before = [name for name in names if name in BEFORE_MORAN]
     sums = [sum(steps[name] for name in before) for steps in (record.steps, whole)]
     return {
         "n_tiles": record.n_tiles,

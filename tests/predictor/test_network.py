@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from napari_mosaik.predictor import MosaikNetwork, NetworkParams
-from napari_mosaik.predictor.prediction import batch_tensors
+from napari_mosaik.predictor import EarlierPrediction, MosaikNetwork, NetworkParams, prediction
+from napari_mosaik.predictor.prediction import batch_tensors, infer
 
 
 def network_of(case, **settings) -> MosaikNetwork:
@@ -129,3 +131,23 @@ def test_the_network_can_learn_twelve_tiles_by_heart(small_cases):
         optimiser.step()
     assert mse.item() < 1e-3
     assert (logits.argmax(dim=1) == label).all()
+
+
+def test_batches_without_a_changed_tile_keep_an_earlier_prediction(small_cases, monkeypatch):
+    """Bit by bit what the whole prediction gives; batches with a changed tile run whole."""
+    monkeypatch.setattr(prediction, "_CHUNK", 16)
+    case, network = small_cases[0], network_of(small_cases[0])
+    rows = np.arange(len(case))
+    assert len(case) > 32
+    probability, suv = infer(network, case, rows)
+    codes = case.codes.copy()
+    codes[20] = 5 - codes[20]  # a tile of the second batch
+    changed = rows == 20
+    now, asked = replace(case, codes=codes), []
+    network.register_forward_hook(lambda _, given, __: asked.append(len(given[0])))
+    updated = infer(network, now, rows, EarlierPrediction(suv, probability, changed))
+    assert asked == [16]
+    whole = infer(network, now, rows)
+    np.testing.assert_array_equal(updated[0], whole[0])
+    np.testing.assert_array_equal(updated[1], whole[1])
+    assert (whole[1][16:32] != suv[16:32]).any()

@@ -99,14 +99,15 @@ class CaseStore:
         """
         if one == other:
             return True
-        first, second = (self.version(artifact, digest) for digest in (one, other))
-        if first is None or second is None or first.files(artifact) != second.files(artifact):
-            return False
-        records = [
-            {key: value for key, value in store.record(artifact).items() if key not in _OF_THE_RUN}
-            for store in (first, second)
-        ]
-        return records[0] == records[1]
+        stores = [self.version(artifact, digest) for digest in (one, other)]
+        with contextlib.suppress(CorruptArtifact):  # of an old version the origin may be left alone
+            states = [
+                (store.files(artifact), _lasting(store.record(artifact)))
+                for store in stores
+                if store is not None
+            ]
+            return len(states) == 2 and states[0] == states[1]
+        return False
 
     def folder(self, artifact: Artifact[Any]) -> Path:
         """Folder of the artifact; it need not exist."""
@@ -260,18 +261,37 @@ class CaseStore:
     def prune(self, pinned: Collection[tuple[str, str]] = ()) -> None:
         """Remove the earlier versions that no stored result was computed from, but the *pinned*.
 
-        Those are names of artifacts and digests of their origins.  The caller holds the write lock.
+        Those are names of artifacts and digests of their origins.  Of versions that only earlier
+        ones were computed from, the origin is kept.  The caller holds the write lock.
         """
-        known = {(name, digest[:16]) for name, digest in pinned}
-        for path in self.root.glob("*/origin.json"):
-            with contextlib.suppress(CorruptArtifact, OSError):
-                stated = _read_once(path, lambda content: "origin" in content)
-                known |= {(name, digest[:16]) for name, digest in stated["origin"]["inputs"]}
-        for folder in self.root.parent.glob("earlier/*/*"):
-            if (folder.name, folder.parent.name) not in known:
+        whole = {(name, digest[:16]) for name, digest in pinned}
+        whole |= self._inputs_of(self.root.glob("*/origin.json"))
+        earlier, named, new = self.root.parent / "earlier", set(whole), set(whole)
+        while new:
+            paths = [earlier / digest / name / _ORIGIN for name, digest in new]
+            new = self._inputs_of(path for path in paths if path.is_file()) - named
+            named |= new
+        for folder in earlier.glob("*/*"):
+            if (folder.name, folder.parent.name) in whole:
+                continue
+            for part in folder.iterdir():
+                if part.is_dir():
+                    remove_tree(part)
+                elif part.name != _ORIGIN:
+                    part.unlink()
+            if (folder.name, folder.parent.name) not in named:
                 remove_tree(folder)
                 with contextlib.suppress(OSError):
                     folder.parent.rmdir()
+
+    def _inputs_of(self, paths: Iterable[Path]) -> set[tuple[str, str]]:
+        """Names and short digests of the inputs that some files of origins state."""
+        found = set()
+        for path in paths:
+            with contextlib.suppress(CorruptArtifact, OSError):
+                stated = _read_once(path, lambda content: "origin" in content)
+                found |= {(name, digest[:16]) for name, digest in stated["origin"]["inputs"]}
+        return found
 
     def recover(self) -> None:
         """Complete commits that were interrupted after their marker, and remove the others.
@@ -310,6 +330,11 @@ class CaseStore:
     def discard(self, artifact: Artifact[Any]) -> None:
         """Remove a stored artifact; the caller holds the case's write lock."""
         remove_tree(self.folder(artifact))
+
+
+def _lasting(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without what says when and how a result was computed."""
+    return {key: value for key, value in record.items() if key not in _OF_THE_RUN}
 
 
 _KNOWN: dict[tuple[str, int, int], dict[str, Any]] = {}

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.artifact import Origin, Progress, defined_artifacts
 from napari_mosaik.core.catalogue import CORRECTIONS, PARAMETERS, RECOMPUTED
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.io.case import Case
@@ -46,28 +46,41 @@ def steps_to_update(case: Case, status: CaseStatus, *, everything: bool = False)
     if everything:
         return plan(status)
     stale = [step for step in STEPS if status.states[step.name].word == "stale"]
-    corrections = {source.name for source in CORRECTIONS.values()}
-    chosen: list[Step[Any]] = []
-    for step in stale:
-        changed = _changed(case, status, step)
-        following = {one.name for step in chosen for one in step.writes}
-        if changed is not None and changed <= corrections | following:
-            chosen.append(step)
-    return chosen
+    return [step for step in stale if _stale_by_corrections(case, status, step)]
 
 
-def _changed(case: Case, status: CaseStatus, step: Step[Any]) -> set[str] | None:
-    """Names of the inputs of a step that changed; None if the step itself did or is damaged."""
+def _stale_by_corrections(case: Case, status: CaseStatus, step: Step[Any]) -> bool:
+    """Whether corrections alone make the stored result of a step differ from one of now."""
     if status.states[step.name].damaged:
-        return None
-    try:
+        return False
+    with suppress(CorruptArtifact):
         stored = case.store.origin(step.writes[0])
-    except CorruptArtifact:
-        return None
-    now = status.expected[step.name]
-    if stored is None or (stored.revision, stored.params) != (now.revision, now.params):
-        return None
-    return {name for name, _ in {*stored.inputs} ^ {*now.inputs}}
+        return stored is not None and _corrected(case, status, stored, status.expected[step.name])
+    return False
+
+
+def _corrected(case: Case, status: CaseStatus, before: Origin, now: Origin) -> bool:
+    """Whether two origins of a step differ through corrections alone, made anywhere before it.
+
+    The steps between may have run already: what they had stored is kept while something stale
+    was computed from it.
+    """
+    if (before.step, before.revision, before.params) != (now.step, now.revision, now.params):
+        return False
+    corrections = {source.name for source in CORRECTIONS.values()}
+    artifacts = {artifact.name: artifact for artifact in defined_artifacts()}
+    old, new = dict(before.inputs), dict(now.inputs)
+    for name in {*old, *new} - corrections:
+        if old.get(name) == new.get(name):
+            continue
+        if name not in artifacts or name not in old or name not in new:
+            return False
+        store = case.store.version(artifacts[name], old[name])
+        origin = None if store is None else store.origin(artifacts[name])
+        expected = status.expected.get(maker_of(artifacts[name]).name)
+        if origin is None or expected is None or not _corrected(case, status, origin, expected):
+            return False
+    return True
 
 
 def expected_seconds(case: Case, steps: Iterable[Step[Any]]) -> float:
