@@ -23,6 +23,7 @@ from napari_mosaik.core.catalogue import CORRECTIONS, PARAMETERS, RECOMPUTED
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.baseline import (
+    COMPARED,
     LastUpdate,
     pinned,
     read_baseline,
@@ -139,6 +140,10 @@ def update(
         if not todo and not record.steps:
             return record
         record.write(case)
+    for artifact, step in ((one, maker_of(one)) for one in COMPARED):
+        known = record.before.get(artifact.name)  # of a step that ended as the last update did
+        if known is not None and artifact == step.writes[0] and step.name not in record.steps:
+            record = _noted(case, record, step, {step.name: (known, {})}, 0.0)
     earlier, before = record.seconds, {step.name: _stored(case, step) for step in todo}
     work = run_until(case, recipe, only=[*before], repair=everything)
     running: Step[Any] | None = None
