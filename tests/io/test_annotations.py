@@ -8,6 +8,7 @@ import shapely
 
 from napari_mosaik.core import InputError, Lattice
 from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.io import annotations
 from napari_mosaik.io.annotations import read_geojson, write_geojson
 
 LATTICE = Lattice("he", (600, 800), (0.5, 0.25), (100.0, 40.0))
@@ -157,3 +158,93 @@ def test_twice_the_same_identifier(tmp_path):
     assert len(set(keys)) == 2
     assert np.all(["twice" in n for n in notes])
     assert notes
+
+
+# --- in pieces ------------------------------------------------------------------------------------
+def awkward_features():
+    """Features whose texts and members look like the end of one and the beginning of another."""
+    ring = [[10, 10], [50, 10], [50, 50], [10, 50], [10, 10]]
+    polygon = {"type": "Polygon", "coordinates": [ring]}
+    nested = {
+        "type": "GeometryCollection",
+        "geometries": [{"type": "Point", "coordinates": [1, 1]}, polygon, polygon],
+    }
+    crossed = {"type": "Polygon", "coordinates": [[[0, 0], [9, 9], [9, 0], [0, 9], [0, 0]]]}
+    solid = {"type": "Polygon", "coordinates": [[[x, y, 7] for x, y in ring]]}
+    texts = ['"},{"type":"Feature","id":"no"}', "\\", '\\"}, {"id":', "],[", "µ\u2028", "[[1]]"]
+    for i in range(60):
+        geometry = (polygon, nested, crossed, solid)[i % 4]
+        properties = {
+            "text": texts[i % len(texts)],
+            "list": [{"type": "a"}, {"id": 1}, {"geometry": None}],
+            "classification": {"name": f"class {i % 3}", "color": [1, 2, 3]},
+            **({"nan": float("nan")} if i == 31 else {}),
+        }
+        yield {"type": "Feature", "id": f"f{i}", "geometry": geometry, "properties": properties}
+
+
+def everything(shapes):
+    return [(s.key, s.label, s.colour, s.geometry.wkb, repr(s.properties)) for s in shapes]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda items: {"type": "FeatureCollection", "features": items},
+        lambda items: {"type": "FeatureCollection", "bbox": [0, 1], "features": items},
+        lambda items: {"features": items, "type": "FeatureCollection", "crs": {"a": [1]}},
+        lambda items: {"type": "FeatureCollection", "x": {"features": []}, "features": items},
+        lambda items: items,
+        lambda items: [{"type": "FeatureCollection", "features": items}],
+    ],
+)
+def test_a_file_read_in_pieces_is_that_read_at_once(tmp_path, monkeypatch, wrap, indent):
+    lattice = Lattice("he", (100, 100), (0.5, 0.25), (3.0, 4.0))
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps(wrap(list(awkward_features())), indent=indent))
+    notes, expected = {}, []
+    for size in (1, 100, 1000, 1 << 40):
+        monkeypatch.setattr(annotations, "_PIECE", size)
+        shapes = everything(read_geojson(path, lattice, notes=notes.setdefault(size, [])))
+        expected = expected or shapes
+        assert shapes == expected
+        assert notes[size] == notes[1]
+    assert [row[0] for row in expected] == [f"f{i}" for i in range(60)]
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.5, 0.9999])
+def test_a_file_that_ends_too_soon_is_refused_in_pieces_too(tmp_path, monkeypatch, cut):
+    monkeypatch.setattr(annotations, "_PIECE", 500)
+    text = json.dumps({"type": "FeatureCollection", "features": list(awkward_features())})
+    path = tmp_path / "a.geojson"
+    path.write_text(text[: int(cut * len(text))])
+    with pytest.raises(InputError, match="not readable GeoJSON"):
+        read_geojson(path, Lattice("he", (100, 100), (1.0, 1.0)))
+
+
+def test_what_is_written_is_read_again_with_every_kind_of_area(tmp_path):
+    lattice = Lattice("he", (100, 100), (0.5, 0.25), (3.0, 4.0))
+    hole = shapely.box(0, 0, 30, 30).difference(shapely.box(5, 5, 10, 10))
+    areas = [
+        hole,
+        shapely.MultiPolygon([hole, shapely.box(40, 40, 50, 50)]),
+        shapely.box(1, 2, 3, 4),
+    ]
+    properties = {
+        "nan": float("nan"),
+        "long": 2**90,
+        "text": 'µ"\\',
+        "geojson:members": {"bbox": [1]},
+    }
+    shapes = [
+        AnnotatedShape(f'k"{i}', "a", area, "#010203", properties) for i, area in enumerate(areas)
+    ]
+    for name in ("a.geojson", "a.geojson.gz"):
+        write_geojson(tmp_path / name, shapes, lattice)
+        again = read_geojson(tmp_path / name, lattice)
+        assert [s.key for s in again] == ['k"0', 'k"1', 'k"2']
+        assert [s.geometry.geom_type for s in again] == ["Polygon", "MultiPolygon", "Polygon"]
+        for one, other in zip(shapes, again, strict=True):
+            assert one.geometry.symmetric_difference(other.geometry).area < 1e-6
+            assert repr(dict(other.properties)) == repr({"objectType": "annotation", **properties})

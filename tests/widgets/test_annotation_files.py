@@ -1,16 +1,21 @@
 """Annotations of another program come in through a table of classes; the reader is asked once."""
 
 import json
+import os
+import threading
 
 import pytest
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_mosaik.annotate import open_document, rectangle_polygon
+from napari_mosaik.annotate import AnnotationDocument, open_document, rectangle_polygon
+from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.journal import journal_of
+from napari_mosaik.widgets.annotate import annotation
 from napari_mosaik.widgets.annotate.import_dialog import ImportDialog
 from napari_mosaik.widgets.base.reader import ReaderQuestion
+from napari_mosaik.workflow.corrections import CorrectionLog
 
 pytestmark = pytest.mark.gui
 
@@ -251,3 +256,62 @@ def test_a_file_dropped_on_the_dock_leads_to_the_same_table(qtbot, dock, case, t
     assert asked.choices["Tumor"].currentText() == "neoplastic"
     assert dock.tabs.currentIndex() == dock.annotate_tab
     asked.cancel.click()
+
+
+def test_a_refused_edit_is_kept_and_written_again(qtbot, dock, case, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    dock.show_annotate()
+    panel = dock.annotate
+    document = panel.annotation.document
+    assert panel.again.isHidden()
+    with monkeypatch.context() as context:
+        context.setattr(os, "fsync", full)
+        panel.drawing.commit(rectangle_polygon((10.0, 10.0), (200.0, 200.0)))
+    assert "No space left" in panel.hint.text()
+    assert len(document) == 0
+    assert not panel.again.isHidden()
+    assert not panel.elsewhere.isHidden()
+    panel.again.click()
+    assert len(document) == 1
+    assert panel.again.isHidden()
+    assert "1 edit written" in panel.notice.text()
+    assert panel.undo.isEnabled()
+
+
+def test_undo_goes_through_what_was_done_in_other_views(qtbot, dock, case):
+    dock.show_annotate()
+    panel = dock.annotate
+    panel.drawing.commit(rectangle_polygon((10.0, 10.0), (200.0, 200.0)))
+    with CorrectionLog(case, "tissue_he", panel.reader.text()) as log:
+        log.add(Correction("cut", area_wkt="POLYGON ((0 0, 100 0, 100 100, 0 0))"))
+        panel.undo.click()
+        assert "Undone in another view: removed from the tissue" in panel.notice.text()
+        assert log.corrections == ()
+        assert len(panel.annotation.document) == 1
+        panel.undo.click()
+        assert len(panel.annotation.document) == 0
+        panel.redo.click()
+        panel.redo.click()
+        assert len(log.corrections) == len(panel.annotation.document) == 1
+
+
+def test_a_large_import_is_written_on_a_thread(qtbot, dock, case, tmp_path, monkeypatch):
+    monkeypatch.setattr(annotation, "_AT_ONCE", 0)
+    threads = []
+    record = AnnotationDocument.record
+    monkeypatch.setattr(
+        AnnotationDocument,
+        "record",
+        lambda self, edit: threads.append(threading.current_thread()) or record(self, edit),
+    )
+    dock.show_annotate()
+    dock.annotate.import_file(a_file(tmp_path, "Tumor", "Stroma"))
+    shown(qtbot, dock).takes[""].click()
+    document = dock.annotate.annotation.document
+    qtbot.waitUntil(lambda: len(document) == 2)
+    assert threads != [threading.main_thread()]
+    qtbot.waitUntil(lambda: "2 annotations imported" in dock.annotate.notice.text())
+    dock.annotate.undo.click()
+    assert len(document) == 0

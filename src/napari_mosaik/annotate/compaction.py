@@ -126,7 +126,7 @@ def _entries(table: pyarrow.Table) -> Mapping[str, Entry]:
 
 
 def _text(properties: Mapping[str, Any]) -> str:
-    return json.dumps(dict(properties)) if properties else ""
+    return json.dumps(properties) if properties else ""
 
 
 def _path(scan: JournalScan, stain: str) -> Path:

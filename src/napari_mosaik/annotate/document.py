@@ -9,6 +9,7 @@ on the screen can be lost.  An edit costs what it changes, however many shapes t
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -93,7 +94,7 @@ class AnnotationDocument:
         self.overlap: Overlap = overlap
         self._journal = journal
         self._part: JournalPart | None = None
-        self._writing = False
+        self._writers: set[int] = set()
         self._start(Compacted(-1, Snapshot(), 0))
 
     def _start(self, state: Compacted) -> None:
@@ -398,13 +399,22 @@ class AnnotationDocument:
 
     def apply(self, edit: Edit) -> None:
         """Write an edit to the journal, apply it, and emit ``changed``."""
-        done, next_order = self._prepare(edit)
-        self._writing = True
+        self.show(edit, self.record(edit))
+
+    def record(self, edit: Edit) -> int:
+        """Write an edit to the journal alone, on any thread; `show` makes it visible."""
+        self._writers.add(threading.get_ident())
         try:
-            n = self._write("edit", edit_record(edit))
+            return self._write("edit", edit_record(edit))
         finally:
-            self._writing = False
-        self._made(replace(done, n=n), next_order)
+            self._writers.discard(threading.get_ident())
+
+    def show(self, edit: Edit, n: int) -> None:
+        """Apply an edit that was recorded under the number *n*, and emit ``changed``."""
+        if n < self._n and self._part is not None:  # another edit came between
+            self._load_again()
+        else:
+            self._made(*self._prepare(edit, n))
 
     def _made(self, done: AppliedEdit, next_order: int) -> None:
         self._next_order, self._n = next_order, done.n
@@ -469,7 +479,7 @@ class AnnotationDocument:
 
     def _told(self, change: JournalChange) -> None:
         """Follow what was undone, redone or written later in the journal."""
-        if self._writing or change.event.get("event") != "edit":
+        if threading.get_ident() in self._writers or change.event.get("event") != "edit":
             return
         assert self._part is not None
         self._n = self._part.scan.next_n - 1
@@ -477,11 +487,15 @@ class AnnotationDocument:
         if change.kind != "append" and source and source[-1].n == change.n:
             self._step(back=change.kind == "undo")
         elif change.kind == "undo":  # made before the compacted state: replay all
-            keys = set(self._entries)
-            self._load(self._part.scan, compacted=False)
-            self.changed.emit(tuple(keys | set(self._entries)))
+            self._load_again()
         else:
             self._made(*self._prepare(edit_from(change.event), change.n))
+
+    def _load_again(self) -> None:
+        assert self._part is not None
+        keys = set(self._entries)
+        self._load(self._part.scan, compacted=False)
+        self.changed.emit(tuple(keys | set(self._entries)))
 
     def _replay(self, event: Mapping[str, Any]) -> None:
         """Follow one event of a journal, whose edit may be lost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -156,8 +157,11 @@ def edit_record(edit: Edit) -> dict[str, Any]:
     """JSON-able form of an edit; geometries are well-known binary, which is exact."""
     record: dict[str, Any] = {"title": edit.title or "edit"}
     if edit.put:
-        texts: Any = shapely.to_wkb([shape.geometry for shape in edit.put], hex=True)
-        record["put"] = [_shape_record(*pair) for pair in zip(edit.put, texts, strict=True)]
+        areas: Any = shapely.to_wkb([shape.geometry for shape in edit.put])
+        record["put"] = [
+            _shape_record(shape, b2a_base64(area, newline=False).decode())
+            for shape, area in zip(edit.put, areas, strict=True)
+        ]
     if edit.removed:
         record["removed"] = list(edit.removed)
     if edit.classes is not None:
@@ -169,7 +173,7 @@ def edit_from(record: Mapping[str, Any]) -> Edit:
     """The inverse of `edit_record`; `CorruptArtifact` if the record is not valid."""
     try:
         records = record.get("put", ())
-        areas: Any = shapely.from_wkb([shape["wkb"] for shape in records])
+        areas: Any = shapely.from_wkb([_binary(shape["wkb"]) for shape in records])
         put = tuple(_shape_from(*pair) for pair in zip(records, areas, strict=True))
         classes = record.get("classes")
         return Edit(
@@ -183,6 +187,11 @@ def edit_from(record: Mapping[str, Any]) -> Edit:
             f"an edit in the journal cannot be read ({error}); "
             "the annotations of this reader cannot be opened"
         ) from error
+
+
+def _binary(text: str) -> bytes:
+    """Well-known binary in base 64, or in hexadecimal digits as earlier versions wrote it."""
+    return bytes.fromhex(text) if text[:1] == "0" else a2b_base64(text)
 
 
 def class_record(known: TissueClass) -> list[str]:
@@ -201,7 +210,7 @@ def _shape_record(shape: AnnotatedShape, wkb: str) -> dict[str, Any]:
     if shape.colour:
         record["colour"] = shape.colour
     if shape.properties:
-        record["properties"] = json.dumps(dict(shape.properties))  # text: NaN and long numbers stay
+        record["properties"] = json.dumps(shape.properties)  # text: NaN and long numbers stay
     return record
 
 

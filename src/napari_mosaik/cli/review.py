@@ -119,6 +119,22 @@ def _reader(case: Any, name: str, stain: str) -> str:
     return known[0] if known else "reader"
 
 
+ClassMap = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="CLASS=CLASS",
+        help="Class of the file and the class that it gets; 'CLASS=' excludes it. Repeatable.",
+    ),
+]
+OwnClasses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--own-class", metavar="CLASS", help="Declare a class of your own for --map. Repeatable."
+    ),
+]
+
+
 @example_command(
     annotate, "import", "annotate import B12 he.geojson --reader Anna --map 'Tumor=neoplastic'"
 )
@@ -127,18 +143,8 @@ def import_(
     file: Annotated[Path, typer.Argument(help="GeoJSON (also .gz, .zip), level-0 pixels.")],
     slide: Annotated[StainName, typer.Option(help="The annotated slide.")] = StainName.HE,
     reader: ReaderName = "",
-    map_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="CLASS=CLASS",
-            help="Class of the file and the class that it gets; 'CLASS=' excludes it. Repeatable.",
-        ),
-    ] = None,
-    own_class: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CLASS", help="Declare a class of your own for --map. Repeatable."),
-    ] = None,
+    map_: ClassMap = None,
+    own_class: OwnClasses = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the reader's shapes; a copy is kept.")
     ] = False,
@@ -147,23 +153,35 @@ def import_(
 ) -> None:
     """Import annotations from a GeoJSON file, and show what each of its classes becomes."""
     from napari_mosaik.workflow.annotation_import import AnnotationImport
-    from napari_mosaik.workflow.annotations import OpenAnnotations
 
     if replace and add:
         raise InputError("give --replace or --add, not both")
     found = one_case(case)
     name = _reader(found, reader, slide)
     given = AnnotationImport(found, file, slide)
+    _map_classes(given, map_, own_class)
+    how = "replace" if replace else "add" if add else ""
+    _take_import(given, name, how, "annotate import", json)
+
+
+def _map_classes(given: Any, map_: list[str] | None, own_class: list[str] | None) -> None:
     own = [text.strip() for text in own_class or ()]
     for text in map_ or ():
         foreign, separator, target = text.rpartition("=")
         if not separator:
             raise InputError(f"--map {text!r} is not of the form CLASS=CLASS")
         given.map(foreign, target, new=target.strip() in own)
+
+
+def _take_import(given: Any, name: str, how: Any, event: str, json: bool) -> None:
+    """Give the shapes of an `AnnotationImport` to a reader, and print what was done."""
+    from napari_mosaik.workflow.annotations import OpenAnnotations
+
+    found, slide = given.case, given.stain
     with found.writing(), OpenAnnotations(found, name, slide) as opened:
-        done = given.commit(opened, "replace" if replace else "add" if add else "")
-        total = len(opened.document.shapes)
-        found.log("annotate import", slide=slide, reader=name, shapes=done.imported)
+        done = given.commit(opened, how)
+        total = len(opened.document)
+        found.log(event, slide=slide, reader=name, shapes=done.imported)
     warnings = given.warnings
     for sentence in warnings:
         report_warning(sentence)
@@ -180,6 +198,44 @@ def import_(
     typer.echo(f"{done.imported} shapes imported for reader {name}, who has {total} now")
     for path in done.copies:
         typer.echo(f"what was there before is kept in {path}")
+
+
+@example_command(annotate, "package", "annotate package B12 he.zip --reader Anna")
+def package(
+    case: CaseFolder,
+    file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="Package to write.")],
+    slide: Annotated[StainName, typer.Option(help="The annotated slide.")] = StainName.HE,
+    reader: ReaderName = "",
+    json: JsonOutput = False,
+) -> None:
+    """Pack a reader's annotations for a colleague, without a name of a person or file."""
+    from napari_mosaik.workflow.annotation_package import write_package
+
+    found = one_case(case)
+    record = write_package(found, file, _reader(found, reader, slide), slide)
+    if json:
+        print_json({**record, "file": str(file)})
+    else:
+        typer.echo(f"{record['shapes']} shapes in {file}")
+
+
+@example_command(annotate, "merge", "annotate merge B12 he.zip --reader Ben")
+def merge(
+    case: CaseFolder,
+    file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="Package, also an edited one.")],
+    reader: ReaderName = "",
+    map_: ClassMap = None,
+    own_class: OwnClasses = None,
+    json: JsonOutput = False,
+) -> None:
+    """Give the shapes of an annotation package to a reader; known ones are updated."""
+    from napari_mosaik.workflow.annotation_package import merge_package
+
+    found = one_case(case)
+    given = merge_package(found, file)
+    name = _reader(found, reader, given.stain)
+    _map_classes(given, map_, own_class)
+    _take_import(given, name, "merge", "annotate merge", json)
 
 
 @example_command(annotate, "export", "annotate export B12 he.geojson")

@@ -223,11 +223,19 @@ class JournalScan:
             self._take(line, self.end)
             self.end += len(line)
 
-    def _take(self, line: bytes, offset: int) -> None:
+    def added(self, line: bytes, stamp: tuple[int, int, int]) -> None:
+        """Take over a line that was just written at the `end` of the file."""
+        self._lines += 1
+        self._take(line, self.end, written=True)
+        self.end, self._stamp = self.end + len(line), stamp
+
+    def _take(self, line: bytes, offset: int, *, written: bool = False) -> None:
         if not line.strip():
             return
         found = _HEAD.match(line)
-        intact = found is not None and _checksum(line, found.end()) == found["sum"].decode()
+        intact = found is not None and (
+            written or _checksum(line, found.end()) == found["sum"].decode()
+        )
         if found is None or not intact or int(found["n"]) < self.next_n:
             self._bad.append((self._lines, max(1, line.count(b'{"sum":"'))))
             return
@@ -370,7 +378,7 @@ def _scan(path: Path) -> JournalScan:
         return JournalScan(path)
     except OSError as error:
         raise InputError(f"the journal {path} cannot be read: {error}") from error
-    stamp = (about.st_size, about.st_mtime_ns, about.st_ino)
+    stamp = _stamp(about)
     with _SCANNING:
         scan = _SCANS.get(path)
         if scan is None or scan._stamp != stamp:
@@ -387,6 +395,10 @@ def _scan(path: Path) -> JournalScan:
         if not (scan.torn and _being_written(path)):
             _DAMAGE.update(dict.fromkeys(scan.damaged))
         return scan
+
+
+def _stamp(about: os.stat_result) -> tuple[int, int, int]:
+    return about.st_size, about.st_mtime_ns, about.st_ino
 
 
 def _check_format(scan: JournalScan) -> None:
@@ -550,7 +562,6 @@ class ReaderJournal:
                 if kind == "append":
                     self.refused.append((part, event))
                 raise
-            _scan(self.path)
         if kind == "append":
             self.changed.emit(JournalChange(kind, n, part, str(event.get("title", "")), event))
         return n
@@ -561,7 +572,8 @@ class ReaderJournal:
         scan = self.scan
         n = scan.free_n
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        rest = memoryview(journal_line(n, now, part, event, of))
+        line = journal_line(n, now, part, event, of)
+        rest = memoryview(line)
         size = self._file.seek(0, os.SEEK_END)
         try:
             while rest:  # an unbuffered file may take it in parts
@@ -574,6 +586,9 @@ class ReaderJournal:
                 f"nothing was changed: the journal of reader {self.reader} cannot be written "
                 f"({error.strerror or error}); free some space and try again, or save it elsewhere"
             ) from error
+        with _SCANNING:
+            if scan.end == size:
+                scan.added(line, _stamp(os.fstat(self._file.fileno())))
         return n
 
     # --- undo -----------------------------------------------------------------------------------

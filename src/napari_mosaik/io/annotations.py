@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import gzip
 import json
-import math
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice, pairwise
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError, Lattice
+from napari_mosaik.core.atomic import atomic_file, flush_to_disk
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.text import decoded
-from napari_mosaik.io.files import write_bytes
+from napari_mosaik.io.files import saving
 
 if TYPE_CHECKING:
     from shapely import MultiPolygon, Polygon
 
-__all__ = ["read_geojson", "write_geojson"]
+__all__ = ["geojson_bytes", "read_geojson", "write_geojson", "zipped_files"]
 
+Features = list[tuple[str, Mapping[str, Any]]]
+Areas = list[Any]
 _MEMBERS = "geojson:members"
 """Property under which members of a feature that GeoJSON does not define are kept."""
 _GEOMETRIES = {
@@ -75,6 +83,7 @@ def read_geojson(
     notes: list[str] | None = None,
     tissue_only: bool = False,
     points: bool = False,
+    slide_name: str = "",
 ) -> tuple[AnnotatedShape, ...]:
     """Read the annotated areas of a slide.
 
@@ -82,7 +91,7 @@ def read_geojson(
     ----------
     path
         A feature collection, a list of features, one feature, or one feature per line; may be
-        compressed (gzip, or the zip that QuPath writes).
+        compressed (gzip, or the zip that QuPath writes), or a folder with a file for each slide.
     lattice
         Level-0 lattice of the slide: x counts its columns and y its rows from pixel corners.
     notes
@@ -92,6 +101,8 @@ def read_geojson(
         Exclude cells, detections and tiles, which are no annotations of tissue.
     points
         Keep points, as tiny areas around them.
+    slide_name
+        Name of the slide's file without ending, which chooses one of several files.
 
     Returns
     -------
@@ -109,30 +120,67 @@ def read_geojson(
     """
     path = Path(path)
     doubts = _Doubts(path.name)
-    shapes: list[AnnotatedShape] = []
-    keys: set[str] = set()
-    for number, feature in enumerate(_features(path)):
-        kind = _object_type(feature)
-        if tissue_only and kind not in ("", "annotation"):
-            doubts.add("is a {} of QuPath, no annotation of tissue, and is excluded", "", kind)
-            continue
-        key = _key(feature, number)
-        if key in keys:
-            doubts.add("occurs twice as identifier; the second is renamed", key)
-            key = f"{key}#{number}"
-        keys.add(key)
-        stored = feature.get("geometry")
-        if points and isinstance(stored, Mapping) and stored.get("type") == "Point":
-            stored = _around_point(stored)
-        geometry = _geometry(key, stored, lattice, doubts)
-        if geometry is not None:
-            shapes.append(_shape(key, feature, geometry, doubts))
+    with _uncollected():
+        shapes = _read(path, slide_name, lattice, doubts, tissue_only, points)
     sentences = doubts.sentences()
     if not shapes and doubts.hopeless:
         raise InputError(f"{'; '.join(sentences)}; correct or redraw the outlines")
     if notes is not None:
         notes += sentences
     return tuple(shapes)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Make millions of lists, none of them in circles, without searching for circles."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
+
+
+def _read(
+    path: Path, stem: str, lattice: Lattice, doubts: _Doubts, tissue_only: bool, points: bool
+) -> list[AnnotatedShape]:
+    """The shapes of a file: while outlines are checked on a thread, the next ones are read."""
+    shapes: list[AnnotatedShape] = []
+    keys: set[str] = set()
+    number = -1
+
+    def taken(chosen: Features, plain: Future[Areas]) -> None:
+        areas = _areas(chosen, plain.result(), lattice, doubts)
+        shapes.extend(
+            _shape(key, feature, area, doubts)
+            for (key, feature), area in zip(chosen, areas, strict=True)
+            if area is not None
+        )
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting: tuple[Features, Future[Areas]] | None = None
+        for features in _features(path, stem):
+            chosen: Features = []
+            for feature in features:
+                number += 1
+                kind = _object_type(feature)
+                if tissue_only and kind not in ("", "annotation"):
+                    text = "is a {} of QuPath, no annotation of tissue, and is excluded"
+                    doubts.add(text, "", kind)
+                    continue
+                key = _key(feature, number)
+                if key in keys:
+                    doubts.add("occurs twice as identifier; the second is renamed", key)
+                    key = f"{key}#{number}"
+                keys.add(key)
+                chosen.append((key, _around_point(feature) if points else feature))
+            before, waiting = waiting, (chosen, pool.submit(_plain_areas, chosen, lattice))
+            if before is not None:
+                taken(*before)
+        if waiting is not None:
+            taken(*waiting)
+    return shapes
 
 
 class _Doubts:
@@ -183,24 +231,157 @@ def write_geojson(path: Path | str, shapes: Iterable[AnnotatedShape], lattice: L
     Numbers that are not finite are written as QuPath writes them (``NaN``).
     """
     path = Path(path)
-    collection = {
-        "type": "FeatureCollection",
-        "features": [_feature(shape, lattice) for shape in shapes],
-    }
-    content = json.dumps(collection, indent=1, ensure_ascii=False).encode() + b"\n"
-    if path.suffix == ".gz":
-        content = gzip.compress(content, mtime=0)
-    write_bytes(path, content)
+    with saving(path.name, path.parent), atomic_file(path) as scratch, scratch.open("wb") as raw:
+        if path.suffix == ".gz":
+            with gzip.GzipFile("", "wb", 6, raw, 0) as packed:
+                packed.writelines(_collection(shapes, lattice))
+        else:
+            raw.writelines(_collection(shapes, lattice))
+        flush_to_disk(raw)
 
 
-def _features(path: Path) -> list[Mapping[str, Any]]:
-    """The features of a file with any root element."""
-    text = decoded(_content(path), str(path)).removeprefix("\ufeff").strip()
+def geojson_bytes(shapes: Iterable[AnnotatedShape], lattice: Lattice) -> bytes:
+    """What `write_geojson` writes to a file that is not compressed."""
+    return b"".join(_collection(shapes, lattice))
+
+
+def _collection(shapes: Iterable[AnnotatedShape], lattice: Lattice) -> Iterator[bytes]:
+    yield b'{"type":"FeatureCollection","features":['
+    rest, between = iter(shapes), b"\n"
+    while batch := list(islice(rest, _BATCH)):
+        yield between + b",\n".join(_feature_lines(batch, lattice))
+        between = b",\n"
+    yield b"\n]}\n"
+
+
+_BATCH: Final = 2048
+_TEXT: Final = json.JSONEncoder(ensure_ascii=False)
+"""For properties: numbers that are not finite, or have more than 64 bits, stay what they are."""
+
+
+def _feature_lines(shapes: list[AnnotatedShape], lattice: Lattice) -> Iterator[bytes]:
+    """Shapes as QuPath writes them, with all other members that were read."""
+    for shape, kind, coordinates in zip(shapes, *_coordinates(shapes, lattice), strict=True):
+        properties: dict[str, Any] = {"objectType": "annotation", **shape.properties}
+        members = properties.pop(_MEMBERS, {})
+        rgb = [int(shape.colour[i : i + 2], 16) for i in (1, 3, 5)] if shape.colour else None
+        named = dict(properties.pop("classification", {}))
+        if shape.label:
+            named = {"name": shape.label, **({"color": rgb} if rgb else {}), **named}
+        elif rgb:
+            properties["color"] = rgb
+        if named:
+            properties["classification"] = named
+        more = f",{_TEXT.encode(dict(members))[1:-1]}" if members else ""
+        yield b'{"type":"Feature","id":%s,"geometry":{"type":"%s","coordinates":%s},%s}' % (
+            _TEXT.encode(shape.key).encode(),
+            kind,
+            coordinates,
+            f'"properties":{_TEXT.encode(properties)}{more}'.encode(),
+        )
+
+
+def _coordinates(shapes: list[AnnotatedShape], lattice: Lattice) -> tuple[list[bytes], list[bytes]]:
+    """Kind and coordinates of each shape as JSON, in pixels."""
+    import shapely
+
+    areas = np.array([shape.geometry for shape in shapes], object)
+    parts, shape_of = shapely.get_parts(areas, return_index=True)
+    rings, part_of = shapely.get_rings(parts, return_index=True)
+    points, ring_of = shapely.get_coordinates(rings, return_index=True)
+    pixels = (points - np.array(lattice.origin_um[::-1])) / np.array(lattice.spacing_um[::-1])
+    pixels = np.round(pixels, _DIGITS)
+    texts = [
+        orjson.dumps(pixels[start:stop], option=orjson.OPT_SERIALIZE_NUMPY)
+        for start, stop in _runs(ring_of, len(rings))
+    ]
+    texts = [b"[%s]" % b",".join(texts[i:j]) for i, j in _runs(part_of, len(parts))]
+    multi = shapely.get_type_id(areas) == shapely.GeometryType.MULTIPOLYGON
+    runs = _runs(shape_of, len(areas))
+    joined = [
+        b"[%s]" % b",".join(texts[i:j]) if many else texts[i]
+        for (i, j), many in zip(runs, multi, strict=True)
+    ]
+    return [b"MultiPolygon" if many else b"Polygon" for many in multi], joined
+
+
+def _runs(owner: NDArray[np.intp], n: int) -> Iterator[tuple[int, int]]:
+    """Start and end of the items of each of *n* owners; *owner* (items,) is sorted."""
+    edges = np.searchsorted(owner, np.arange(n + 1)).tolist()
+    return pairwise(edges)
+
+
+def _features(path: Path, stem: str) -> Iterator[list[Mapping[str, Any]]]:
+    """The features of a file with any root element, some at a time."""
+    content = _content(path, stem)
+    done = 0
+    for features in _pieces(content):
+        if features is None:
+            yield _whole(path, content)[done:]
+        else:
+            nested = [one for item in features for one in _features_of(path, item)]
+            done += len(nested)
+            yield nested
+
+
+_HEAD: Final = re.compile(
+    rb'(?:\xef\xbb\xbf)?\s*(?:\[|\{(?:[^\[\]]|\[[^\[\]]*\]){0,4000}?"features"\s*:\s*\[)'
+)
+_CUT: Final = re.compile(rb'\}\s*(,)\s*\{\s*"(?:type|id|geometry|properties)"\s*:')
+_PIECE: Final = 4 << 20
+
+
+def _pieces(content: bytes) -> Iterator[list[Any] | None]:
+    """The items of a collection or list, some megabytes at a time; None for the rest at once.
+
+    A piece ends where one feature seems to end and another to begin.  That is so if the piece can
+    be read, since what comes before it has been read to its end.
+    """
+    head, end = _HEAD.match(content), content.rfind(b"]")
+    if head is None or end < head.end():
+        yield None
+        return
+    root = _parsed(head[0].removeprefix(b"\xef\xbb\xbf") + content[end:])
+    if root != [] and not (isinstance(root, dict) and root.get("type") == "FeatureCollection"):
+        yield None
+        return
+    start, tries = head.end(), 0
+    stop = start
+    while start < end:
+        cut = _CUT.search(content, max(start + _PIECE, stop), end)
+        stop = cut.start(1) if cut else end
+        items = _parsed(b"[%s]" % content[start:stop])
+        if isinstance(items, list) and all(isinstance(item, dict) for item in items):
+            yield items
+            start = stop = stop + 1
+            tries = 0
+        elif cut is None or tries > 8:
+            yield None
+            return
+        tries += 1
+
+
+def _parsed(content: bytes | str) -> Any:
+    """What JSON says; None where it cannot be read.  QuPath writes NaN as a number."""
+    words: tuple[Any, Any] = ("NaN", "Infinity") if isinstance(content, str) else (b"NaN", b"Infi")
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        if not any(word in content for word in words):
+            return None
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(content)
+        return None
+
+
+def _whole(path: Path, content: bytes) -> list[Mapping[str, Any]]:
+    """The features of a file in any encoding and with any root element."""
+    text = decoded(content, str(path)).removeprefix("\ufeff").strip()
     other = _other_format(text)
     if other:
         raise InputError(f"{path.name} is not GeoJSON: {other}")
     try:
-        root = json.loads(text)
+        root = _parsed(text) or json.loads(text)
     except (ValueError, RecursionError) as error:
         root = _one_per_line(text)
         if root is None:
@@ -234,8 +415,9 @@ def _features_of(path: Path, item: Mapping[str, Any]) -> list[Mapping[str, Any]]
     return [item]
 
 
-def _content(path: Path) -> bytes:
-    """The bytes of a file, unpacked (gzip, or a zip of one file)."""
+def _content(path: Path, stem: str = "") -> bytes:
+    """The bytes of a file, unpacked (gzip, or a zip), or of the file of a slide in a folder."""
+    path = _in_folder(path, stem) if path.is_dir() else path
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -260,18 +442,81 @@ def _content(path: Path) -> bytes:
     return content
 
 
+def zipped_files(
+    path: Path, wanted: Callable[[str], bool], limit: int = _LARGEST
+) -> dict[str, bytes]:
+    """The content of the files of a zip whose base names are *wanted*; nothing is unpacked to disk.
+
+    Raises
+    ------
+    InputError
+        If it is no zip, or damaged; if a file is larger than *limit* bytes, or packed so densely
+        that it can be no real one; or if a name leads out of the archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            chosen = []
+            for item in packed.infolist():
+                parts = PurePosixPath(item.filename.replace("\\", "/")).parts
+                if ".." in parts or item.filename.startswith(("/", "\\")) or ":" in item.filename:
+                    raise InputError(
+                        f"{path.name} is refused: the name {item.filename[:80]!r} leads out of it"
+                    )
+                hidden = "__MACOSX" in parts or (parts[-1:] and parts[-1].startswith("."))
+                if not item.is_dir() and not hidden and wanted(parts[-1]):
+                    chosen.append(item)
+            return {item.filename: _inflated(path, packed, item, limit) for item in chosen}
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path.name} is no readable zip: {reason}") from error
+
+
+_DENSEST: Final = 200
+"""GeoJSON becomes at most this many times smaller; what is denser than that is no GeoJSON."""
+
+
+def _inflated(path: Path, packed: zipfile.ZipFile, item: zipfile.ZipInfo, limit: int) -> bytes:
+    dense = item.file_size > 1 << 24 and item.file_size > _DENSEST * item.compress_size
+    if item.file_size > limit or dense:
+        raise InputError(
+            f"{path.name} is refused: {item.filename[:80]} would unpack to "
+            f"{max(1, item.file_size >> 20)} MB"
+        )
+    with packed.open(item) as file:
+        return file.read(item.file_size + 1)
+
+
 def _unzipped(path: Path) -> bytes:
-    with zipfile.ZipFile(path) as packed:
-        files = [item for item in packed.infolist() if not item.is_dir()]
-        found = [item for item in files if item.filename.lower().endswith((".geojson", ".json"))]
-        found = found or files
-        if len(found) != 1:
-            names = ", ".join(item.filename for item in found[:5]) or "nothing"
-            raise InputError(
-                f"{path.name} must hold one GeoJSON file, not {names}; unpack it and give one file"
-            )
-        with packed.open(found[0]) as file:
-            return file.read(_LARGEST + 1)
+    files = zipped_files(path, lambda name: name.lower().endswith(".geojson"))
+    files = files or zipped_files(path, lambda name: name.lower().endswith(".json"))
+    files = files or zipped_files(path, lambda _: True)
+    return files[_of_slide(path, list(files), "")]
+
+
+def _of_slide(path: Path, names: list[str], stem: str) -> str:
+    """The one file of several, or the one that is named like the slide."""
+    if len(names) == 1:
+        return names[0]
+    mine = [name for name in names if stem and PurePosixPath(name).name.startswith(f"{stem}.")]
+    if len(mine) == 1:
+        return mine[0]
+    listed = ", ".join(names[:5]) or "nothing"
+    raise InputError(
+        f"{path.name} must hold one GeoJSON file{' named like the slide' if stem else ''}, not "
+        f"{listed}; {'give' if stem else 'unpack it and give'} one file"
+    )
+
+
+def _in_folder(path: Path, stem: str) -> Path:
+    """The file of a slide in a folder of files that QuPath exported, one for each image."""
+    found = sorted(path.glob("*.geojson")) + sorted(path.glob("*.geojson.gz"))
+    if not found and (path / "project.qpproj").is_file():
+        raise InputError(
+            f"{path.name} is a project of QuPath, which QuPath alone reads; {_BY_QUPATH}"
+        )
+    return path / _of_slide(path, [one.name for one in found], stem)
 
 
 def _one_per_line(text: str) -> list[Any] | None:
@@ -309,6 +554,56 @@ def _key(feature: Mapping[str, Any], number: int) -> str:
     return f"feature-{number}" if nothing else str(key)
 
 
+def _areas(
+    features: Features, plain: Areas, lattice: Lattice, doubts: _Doubts
+) -> list[Polygon | MultiPolygon | None]:
+    """The area of each feature in µm; None, with a doubt, for what has no area."""
+    return [
+        _geometry(key, feature.get("geometry"), lattice, doubts) if area is None else area
+        for (key, feature), area in zip(features, plain, strict=True)
+    ]
+
+
+def _plain_areas(features: Features, lattice: Lattice) -> Areas:
+    """The areas in µm of those features that need no second look; None for the others."""
+    import shapely
+
+    found: Areas = [None] * len(features)
+    places = [
+        place
+        for place, (_, feature) in enumerate(features)
+        if isinstance(stored := feature.get("geometry"), dict) and stored.get("type") == "Polygon"
+    ]
+    given = [features[place][1]["geometry"].get("coordinates") for place in places]
+    areas = _plain_polygons(given, lattice)
+    if areas is not None:
+        valid = shapely.is_valid(areas) & (shapely.area(areas) > 0)
+        for place, area, good in zip(places, areas, valid.tolist(), strict=True):
+            found[place] = area if good else None
+    return found
+
+
+def _plain_polygons(polygons: list[Any], lattice: Lattice) -> NDArray[np.object_] | None:
+    """Polygons (n,) in µm, of pixels in two dimensions; None where one is not finite or plain."""
+    import shapely
+
+    try:
+        rings = list(chain.from_iterable(polygons))
+        points = list(chain.from_iterable(rings))
+        if set(map(len, points)) != {2} or not all(polygons):
+            return None
+        flat = np.fromiter(chain.from_iterable(points), float, 2 * len(points)).reshape(-1, 2)
+        if not np.isfinite(flat).all():
+            return None
+        ends = np.cumsum([0, *map(len, rings)]), np.cumsum([0, *map(len, polygons)])
+        found: NDArray[np.object_] = shapely.from_ragged_array(
+            shapely.GeometryType.POLYGON, _to_um(flat, lattice), ends
+        )
+    except (TypeError, ValueError, KeyError, shapely.GEOSException):
+        return None
+    return found
+
+
 def _geometry(
     key: str, stored: Any, lattice: Lattice, doubts: _Doubts
 ) -> Polygon | MultiPolygon | None:
@@ -341,19 +636,22 @@ def _geometry(
         return None
     if repaired:
         doubts.add("was repaired: its outline had a {}", key, reason)
-    moved: Polygon | MultiPolygon = _moved(area, lattice.spacing_um, lattice.origin_um)
+    moved: Polygon | MultiPolygon = shapely.transform(area, lambda points: _to_um(points, lattice))
     return moved
 
 
-def _around_point(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+def _around_point(feature: Mapping[str, Any]) -> Mapping[str, Any]:
     """A square of a thousandth of a pixel around a point; what cannot be read stays as it is."""
+    stored = feature.get("geometry")
+    if not isinstance(stored, dict) or stored.get("type") != "Point":
+        return feature
     try:
         x, y = (float(value) for value in stored["coordinates"][:2])
     except (KeyError, TypeError, ValueError):
-        return stored
+        return feature
     left, top, right, bottom = x - 5e-4, y - 5e-4, x + 5e-4, y + 5e-4
     ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
-    return {"type": "Polygon", "coordinates": [ring]}
+    return {**feature, "geometry": {"type": "Polygon", "coordinates": [ring]}}
 
 
 def _polygons(geometry: Any) -> Polygon | MultiPolygon | None:
@@ -369,22 +667,23 @@ def _polygons(geometry: Any) -> Polygon | MultiPolygon | None:
     return parts[0] if len(parts) == 1 else _polygons(shapely.union_all(parts))
 
 
-def _moved(geometry: Any, spacing: tuple[float, float], origin: tuple[float, float]) -> Any:
-    """Pixels (x = column) to µm."""
-    import shapely
+def _to_um(points: NDArray[np.float64], lattice: Lattice) -> NDArray[np.float64]:
+    """Points (n, 2) in pixels, x = column, to µm."""
+    scaled: NDArray[np.float64] = points * lattice.spacing_um[::-1] + lattice.origin_um[::-1]
+    return scaled
 
-    scale, shift = np.array(spacing[::-1]), np.array(origin[::-1])
-    return shapely.transform(geometry, lambda points: points * scale + shift)
+
+_KNOWN: Final = {"type", "id", "geometry", "properties"}
 
 
 def _shape(key: str, feature: Mapping[str, Any], geometry: Any, doubts: _Doubts) -> AnnotatedShape:
     """An annotated shape; class and colour are removed from the properties, the rest is kept."""
     stored = feature.get("properties")
-    properties = dict(stored) if isinstance(stored, Mapping) else {}
+    properties = dict(stored) if isinstance(stored, dict) else {}
     given = properties.pop("classification", None)
     if isinstance(given, list) and all(isinstance(part, str) for part in given):
         given = ": ".join(given)
-    if given is not None and not isinstance(given, str | Mapping):
+    if not (given is None or isinstance(given, dict) or isinstance(given, str)):  # noqa: SIM101
         doubts.add("has a classification that is no name ({}) and counts as without class",
                    key, json.dumps(given)[:40])  # fmt: skip
         given = None
@@ -397,56 +696,21 @@ def _shape(key: str, feature: Mapping[str, Any], geometry: Any, doubts: _Doubts)
         colour = _colour(properties.pop("color", None), properties.pop("colorRGB", None))
     if named:
         properties["classification"] = named
-    known = {"type", "id", "geometry", "properties"}
-    members = {name: value for name, value in feature.items() if name not in known}
-    if members:
-        properties[_MEMBERS] = members
+    if not feature.keys() <= _KNOWN:
+        properties[_MEMBERS] = {k: value for k, value in feature.items() if k not in _KNOWN}
     return AnnotatedShape(key, str(label), geometry, colour, properties)
 
 
 def _colour(rgb: Any, packed: Any) -> str:
     """``#rrggbb`` from QuPath's list or its older packed number; empty if there is none."""
-    if isinstance(rgb, list) and len(rgb) >= 3 and all(_is_byte(v) for v in rgb[:3]):
-        return "#{:02x}{:02x}{:02x}".format(*(int(v) for v in rgb[:3]))
+    if isinstance(rgb, list) and len(rgb) >= 3:
+        red, green, blue = rgb[:3]
+        if _is_byte(red) and _is_byte(green) and _is_byte(blue):
+            return f"#{int(red):02x}{int(green):02x}{int(blue):02x}"
     if isinstance(packed, int) and not isinstance(packed, bool):
         return f"#{packed & 0xFFFFFF:06x}"
     return ""
 
 
 def _is_byte(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= 255
-
-
-def _feature(shape: AnnotatedShape, lattice: Lattice) -> dict[str, Any]:
-    """A shape as QuPath writes it, with all other members that were read."""
-    from shapely.geometry import mapping
-
-    properties: dict[str, Any] = {"objectType": "annotation", **shape.properties}
-    members = properties.pop(_MEMBERS, {})
-    rgb = [int(shape.colour[i : i + 2], 16) for i in (1, 3, 5)] if shape.colour else None
-    named = dict(properties.pop("classification", {}))
-    if shape.label:
-        named = {"name": shape.label, **({"color": rgb} if rgb else {}), **named}
-    elif rgb:
-        properties["color"] = rgb
-    if named:
-        properties["classification"] = named
-    scale, origin = 1 / np.array(lattice.spacing_um), np.array(lattice.origin_um)
-    pixels = _moved(
-        shape.geometry, (scale[0], scale[1]), (-origin[0] * scale[0], -origin[1] * scale[1])
-    )
-    stored = mapping(pixels)
-    geometry = {"type": stored["type"], "coordinates": _rounded(stored["coordinates"])}
-    return {
-        "type": "Feature",
-        "id": shape.key,
-        "geometry": geometry,
-        "properties": properties,
-        **members,
-    }
-
-
-def _rounded(coordinates: Any) -> Any:
-    if isinstance(coordinates, int | float):
-        return round(float(coordinates), _DIGITS)
-    return [_rounded(part) for part in coordinates]
+    return isinstance(value, (int, float)) and 0 <= value <= 255

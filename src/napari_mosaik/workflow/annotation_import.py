@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from napari_mosaik.annotate import Edit, TissueClass
 from napari_mosaik.annotate.foreign import BUILT_IN, proposed_class
+from napari_mosaik.core.catalogue import SLIDES
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.palette import OWN_CLASS_COLOURS
@@ -35,7 +38,7 @@ from napari_mosaik.workflow.annotations import (
 
 __all__ = ["AnnotationImport", "ClassRow", "How", "Import", "another_slide"]
 
-How = Literal["", "replace", "add"]
+How = Literal["", "replace", "add", "merge"]
 _CELL_UM2: Final = 400.0
 _MANY: Final = 20
 _CUT: Final = 0.01
@@ -61,10 +64,15 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """What an import did: the number of new shapes, and copies of what was replaced."""
+    """What an import did: the number of new shapes, and copies of what was replaced.
+
+    Where it changed anything, *edit* is what it did and *n* its number in the journal.
+    """
 
     imported: int
     copies: tuple[Path, ...]
+    edit: Edit | None = None
+    n: int = -1
 
 
 class AnnotationImport:
@@ -92,9 +100,14 @@ class AnnotationImport:
         self._asking = asking
         with case.slide(stain) as slide:
             lattice = slide.lattice
-            self.question = another_slide(path, slide) if asking else ""
+            known = [case.content(SLIDES[stain])] if asking else []
+            self.question = another_slide(path, slide, *known) if asking else ""
             """Why the file may be of another slide, as a sentence; empty if nothing says so."""
-        found = read_geojson(path, lattice, notes=self.doubts, tissue_only=True)
+        entry = case.file.slide(stain)
+        found = read_geojson(
+            path, lattice, notes=self.doubts, tissue_only=True,
+            slide_name="" if entry is None else Path(entry.path).stem,
+        )  # fmt: skip
         self._shapes = self._once(self._inside(found, lattice))
         if not self._shapes:
             why = "; ".join(self.doubts) or "it is an empty collection"
@@ -102,17 +115,16 @@ class AnnotationImport:
         self._check_sizes()
         own = declared_classes(case, stain)
         self.known = (*BUILT_IN, *(name for name in own if name not in BUILT_IN))
-        names = sorted({shape.label for shape in self._shapes}, key=same_words)
+        self._totals = _totals(self._shapes)
+        names = sorted(self._totals, key=same_words)
         self._mapping = {name: proposed_class(name, self.known) for name in names}
 
     @property
     def rows(self) -> tuple[ClassRow, ...]:
         """The classes of the file with what they are mapped to."""
-        rows = []
-        for name, target in self._mapping.items():
-            areas = [shape.geometry.area for shape in self._shapes if shape.label == name]
-            rows.append(ClassRow(name, len(areas), sum(areas) / 1e6, target))
-        return tuple(rows)
+        return tuple(
+            ClassRow(name, *self._totals[name], target) for name, target in self._mapping.items()
+        )
 
     @property
     def warnings(self) -> list[str]:
@@ -172,6 +184,17 @@ class AnnotationImport:
         InputError
             No class is mapped, or the reader has shapes and *how* is empty.
         """
+        done = self.record(opened, how)
+        if done.edit is not None:
+            opened.document.show(done.edit, done.n)
+        opened.save()
+        return replace(done, copies=(*done.copies, *_kept(opened)))
+
+    def record(self, opened: OpenAnnotations, how: How = "") -> Import:
+        """Write the import to the reader's journal; `AnnotationDocument.show` makes it visible.
+
+        Another thread than that of the document may do this.
+        """
         document = opened.document
         new = self._mapped()
         if not new:
@@ -182,8 +205,7 @@ class AnnotationImport:
             )
         present = document.shapes
         if _same(present, new):
-            opened.save()
-            return Import(0, _kept(opened))
+            return Import(0, ())
         if present and not how:
             raise InputError(
                 f"reader {opened.reader} has {len(present)} shapes on case {self.case.name}, and "
@@ -192,23 +214,25 @@ class AnnotationImport:
             )
         copies: tuple[Path, ...] = ()
         removed: tuple[str, ...] = ()
-        if present and how == "replace":
+        if how == "merge":
+            new = _changed(present, new)
+        elif present and how == "replace":
             opened.save()
             copies = (copy_kept(self.case, self.stain), *_kept(opened))
             keys = {shape.key for shape in new}
             removed = tuple(shape.key for shape in present if shape.key not in keys)
         else:
             new = _beside(present, new)
+        if not new and not removed:
+            return Import(0, copies)
         classes = document.classes
         extra = {shape.label for shape in new} - {known.name for known in classes}
         declared = tuple(
             TissueClass(name, OWN_CLASS_COLOURS[place % len(OWN_CLASS_COLOURS)])
             for place, name in enumerate(sorted(extra), len(classes) - len(BUILT_IN))
         )
-        if new or removed:
-            document.apply(Edit(IMPORTED, new, removed, (*classes, *declared)))
-        opened.save()
-        return Import(len(new), (*copies, *_kept(opened)))
+        edit = Edit(IMPORTED, new, removed, (*classes, *declared))
+        return Import(len(new), copies, edit, document.record(edit))
 
     def _mapped(self) -> tuple[AnnotatedShape, ...]:
         shapes = []
@@ -217,7 +241,7 @@ class AnnotationImport:
             if label:
                 kept = {k: v for k, v in shape.properties.items() if k != "reader"}
                 kept |= {"imported_class": shape.label} if label != shape.label else {}
-                shapes.append(replace(shape, label=label, colour="", properties=kept))
+                shapes.append(AnnotatedShape(shape.key, label, shape.geometry, "", kept))
         return tuple(shapes)
 
     def _inside(
@@ -228,8 +252,9 @@ class AnnotationImport:
         height, width = lattice.extent_um
         box = shapely.box(left, top, left + width, top + height)
         inside, outside, cut = [], [], []
-        for shape in shapes:
-            if box.covers(shape.geometry):
+        within = _covered(shapes, (left, top, left + width, top + height))
+        for shape, whole_within in zip(shapes, within, strict=True):
+            if whole_within:
                 inside.append(shape)
                 continue
             part = shapely.intersection(shape.geometry, box)
@@ -287,8 +312,10 @@ class AnnotationImport:
         seen: set[tuple[str, bytes]] = set()
         once: list[AnnotatedShape] = []
         twice: list[AnnotatedShape] = []
-        for shape in shapes:
-            mark = (shape.label, shapely.to_wkb(shapely.normalize(shape.geometry)))
+        boxes = [box.tobytes() for box in shapely.bounds(_geometries(shapes))]
+        alike = Counter(boxes)  # only what shares its bounding box can be the same
+        for shape, box in zip(shapes, boxes, strict=True):
+            mark = (shape.label, shapely.normalize(shape.geometry).wkb if alike[box] > 1 else box)
             (twice if mark in seen else once).append(shape)
             seen.add(mark)
         if twice:
@@ -299,7 +326,7 @@ class AnnotationImport:
         return tuple(once)
 
     def _check_sizes(self) -> None:
-        areas = [shape.geometry.area for shape in self._shapes]
+        areas = shapely.area(_geometries(self._shapes))
         median = float(np.median(areas))
         if len(areas) >= _MANY and median < _CELL_UM2:
             self.doubts.append(
@@ -308,17 +335,17 @@ class AnnotationImport:
             )
 
 
-def another_slide(path: Path, slide: Slide) -> str:
+def another_slide(path: Path, slide: Slide, *known: str) -> str:
     """Why a file of annotations may be of another slide, as a sentence; empty if nothing says so.
 
-    A package states the identity of its slide, and the project of QuPath in or beside the file the
+    A package states the identity of its slide (that of the slide, or one of *known*), and the project of QuPath in or beside the file the
     size of each image.
     """
     package, project = (_beside_file(path, name) for name in ("package.json", "project.qpproj"))
     stated = next((package[key] for key in ("slide", "digest") if key in package), "")
     if isinstance(stated, dict):
         stated = stated.get("digest", "")
-    if isinstance(stated, str) and stated and stated != slide.digest():
+    if isinstance(stated, str) and stated and stated not in (slide.digest(), *known):
         return f"{path.name} was made for another slide: its identity is not that of this one"
     rows, columns = slide.lattice.shape
     images = project.get("images", ())
@@ -371,11 +398,42 @@ def _same(one: Iterable[AnnotatedShape], other: Iterable[AnnotatedShape]) -> boo
     """Whether two lists hold the same shapes, to a thousandth of a µm."""
     old = {shape.key: shape for shape in one}
     new = {shape.key: shape for shape in other}
-    return old.keys() == new.keys() and all(
-        shape.label == new[key].label
-        and shape.geometry.normalize().equals_exact(new[key].geometry.normalize(), 1e-3)
-        for key, shape in old.items()
-    )
+    if old.keys() != new.keys() or any(old[key].label != new[key].label for key in old):
+        return False
+    before = shapely.normalize(_geometries(old.values()))
+    after = shapely.normalize(_geometries([new[key] for key in old]))
+    return bool(np.all(shapely.equals_exact(before, after, 1e-3)))
+
+
+def _geometries(shapes: Iterable[AnnotatedShape]) -> NDArray[np.object_]:
+    """The areas (n,) of shapes, µm."""
+    return np.array([shape.geometry for shape in shapes], object)
+
+
+def _covered(
+    shapes: Iterable[AnnotatedShape], box_um: tuple[float, float, float, float]
+) -> list[bool]:
+    """Whether each shape lies within a box (left, top, right, bottom)."""
+    left, top, right, bottom = box_um
+    x0, y0, x1, y1 = shapely.bounds(_geometries(shapes)).reshape(-1, 4).T
+    inside: list[bool] = ((x0 >= left) & (y0 >= top) & (x1 <= right) & (y1 <= bottom)).tolist()
+    return inside
+
+
+def _totals(shapes: tuple[AnnotatedShape, ...]) -> dict[str, tuple[int, float]]:
+    """Number of the shapes of each label, and their area in mm²."""
+    found: dict[str, list[float]] = {}
+    for shape, area in zip(shapes, shapely.area(_geometries(shapes)), strict=True):
+        found.setdefault(shape.label, []).append(float(area))
+    return {label: (len(areas), sum(areas) / 1e6) for label, areas in found.items()}
+
+
+def _changed(
+    present: Iterable[AnnotatedShape], new: Iterable[AnnotatedShape]
+) -> tuple[AnnotatedShape, ...]:
+    """The new shapes that are not there as they are; those of a known key take its place."""
+    there = {shape.key: shape for shape in present}
+    return tuple(s for s in new if s.key not in there or not _same([there[s.key]], [s]))
 
 
 def _beside(

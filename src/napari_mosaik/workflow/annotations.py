@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -140,10 +141,16 @@ class OpenAnnotations:
         journal quick to open is stored beside it.
         """
         state = state or self.state()
-        if _worth_compacting(state.scan, self.part.part):
-            self.document.compact((state.compacted, state.scan))
-        own = {self.reader: (state.edits, state.compacted.snapshot.shapes)}
-        self.kept = _write(self.case, self.stain, self.lattice, {**self._read_others(), **own})
+        with ThreadPoolExecutor(1) as pool:
+            beside = None
+            if _worth_compacting(state.scan, self.part.part):
+                now = state.compacted, state.scan
+                beside = pool.submit(self.document.compact, now)
+            own = {self.reader: (state.edits, state.compacted.snapshot.shapes)}
+            self.kept = _write(self.case, self.stain, self.lattice, {**self._read_others(), **own})
+            if beside is not None:
+                with saving("the compacted annotations", self.part.journal.path.parent):
+                    beside.result()
 
     def export(self, path: Path, state: OpenState, notes: list[str]) -> int:
         """Write the shapes of this reader alone as GeoJSON; their number.

@@ -115,6 +115,10 @@ class AnnotateDock(QWidget):
         self._why = ""
         self.saved = wrapped_label(small=True)
         self.notice = wrapped_label(small=True)
+        self.again = button("Write again", self._write_again, "Writes what was refused, in order")
+        self.elsewhere = button(
+            "Save elsewhere…", self._save_elsewhere, "A copy of the journal with what was refused"
+        )
         self.import_button = button(
             "Import…", self.choose_import, "GeoJSON, for example of QuPath (also .gz, .zip)"
         )
@@ -165,6 +169,7 @@ class AnnotateDock(QWidget):
                 commands,
                 self.overlap,
                 row(self.undo, self.redo, 1),
+                row(self.again, self.elsewhere, 1),
                 self.saved,
                 row(self.import_button, self.export_button, 1),
                 self.notice,
@@ -273,6 +278,20 @@ class AnnotateDock(QWidget):
         self.live_line.setText(words)
         self.live_line.setVisible(bool(words))
 
+    def _show_refused(self) -> None:
+        """Offer what can be done with edits that could not be written."""
+        for each in (self.again, self.elsewhere):
+            each.setVisible(self.annotation.n_refused > 0)
+
+    def _write_again(self) -> None:
+        self.drawing.attempt(self.annotation.write_again)
+
+    def _save_elsewhere(self) -> None:
+        given = str(Path.home() / "journal.jsonl")
+        name = QFileDialog.getSaveFileName(self, "Save the journal elsewhere", given, "*.jsonl")[0]
+        if name:
+            self.drawing.attempt(lambda: self.annotation.save_elsewhere(Path(name)))
+
     def _tell(self, words: str) -> None:
         self.notice.setText(words)
         self.notice.setVisible(bool(words))
@@ -337,12 +356,13 @@ class AnnotateDock(QWidget):
         self._show_commands()
         self.import_button.setEnabled(space.case is not None)
         self.export_button.setEnabled(document is not None and bool(len(document)))
-        self.undo.setEnabled(document is not None and bool(document.undo_title))
-        self.redo.setEnabled(document is not None and bool(document.redo_title))
-        undo, redo = (document.undo_title, document.redo_title) if document else ("", "")
+        undo, redo = self.annotation.undo_titles
+        self.undo.setEnabled(bool(undo))
+        self.redo.setEnabled(bool(redo))
         self.undo.setText(f"Undo {undo}".strip())
         self.redo.setText(f"Redo {redo}".strip())
         self.hint.setText(self._why or self._hint())
+        self._show_refused()
         self.saved.setText(self.annotation.saved_words)
         idle = space.job is None
         self.retrain.setEnabled(document is not None and idle and bool(len(document)))

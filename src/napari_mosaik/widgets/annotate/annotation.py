@@ -17,7 +17,7 @@ from napari_mosaik.view.formatting import count
 from napari_mosaik.view.layers import ANNOTATIONS_TITLE
 from napari_mosaik.widgets.base.worker import Steps
 from napari_mosaik.widgets.base.workspace import LoopChange
-from napari_mosaik.workflow.annotation_import import AnnotationImport, How
+from napari_mosaik.workflow.annotation_import import AnnotationImport, How, Import
 from napari_mosaik.workflow.annotations import (
     OpenAnnotations,
 )
@@ -25,11 +25,14 @@ from napari_mosaik.workflow.recipe import read_recipe
 
 if TYPE_CHECKING:
     from napari_mosaik.annotate import AnnotationDocument
+    from napari_mosaik.core.journal import JournalChange
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.base.worker import Job
 
 __all__ = ["Annotation"]
 
+_AT_ONCE = 500
+"""An import of more shapes is written to the journal on a thread."""
 IDLE_MS = 2000
 """The GeoJSON file is written after this time without an edit."""
 
@@ -102,6 +105,51 @@ class Annotation(QObject):
         self._save_soon()
         self.changed.emit()
 
+    # --- undo -----------------------------------------------------------------------------------
+    @property
+    def undo_titles(self) -> tuple[str, str]:
+        """What `undo` and `redo` would do, in any view of the reader; empty for nothing."""
+        if self._opened is None:
+            return "", ""
+        journal = self._opened.part.journal
+        return journal.undo_title(), journal.redo_title()
+
+    def undo(self) -> None:
+        """Undo what the reader did last, here or in another view."""
+        if self._opened is not None:
+            self._elsewhere("Undone", self._opened.part.journal.undo_last())
+
+    def redo(self) -> None:
+        """Redo what was undone last, here or in another view."""
+        if self._opened is not None:
+            self._elsewhere("Redone", self._opened.part.journal.redo_last())
+
+    def _elsewhere(self, word: str, change: JournalChange | None) -> None:
+        if change is not None and self._opened is not None:
+            mine = change.part == self._opened.part.part
+            self.told.emit("" if mine else f"{word} in another view: {change.title}")
+            self.changed.emit()
+
+    # --- after a refusal ------------------------------------------------------------------------
+    @property
+    def n_refused(self) -> int:
+        """Number of acts that could not be written to the journal, and are kept in memory."""
+        return 0 if self._opened is None else len(self._opened.part.journal.refused)
+
+    def write_again(self) -> None:
+        """Write to the journal what was refused; raises `InputError` if it is refused again."""
+        if self._opened is not None:
+            n = self._opened.part.journal.retry()
+            self.told.emit(f"{count(n, 'edit')} written to the journal")
+            self.changed.emit()
+
+    def save_elsewhere(self, path: Path) -> None:
+        """Write a copy of the journal with what was refused."""
+        if self._opened is not None:
+            n = self._opened.part.journal.save_elsewhere(path)
+            self.told.emit(f"The journal with {count(n, 'edit')} that it lacks is in {path}")
+            self.changed.emit()
+
     # --- saving ---------------------------------------------------------------------------------
     @property
     def saved_words(self) -> str:
@@ -159,22 +207,32 @@ class Annotation(QObject):
         opened = self._opened
         if opened is None or opened.case is not given.case:
             return
-        try:
-            done = given.commit(opened, how)
-        except MosaikError as error:
-            self._controller.report(error, "Import")
+
+        def then(done: Import) -> None:
+            if done.edit is not None and self._opened is opened:
+                opened.document.show(done.edit, done.n)
+            self._imported(given, opened.reader, done)
+
+        if sum(row.shapes for row in given.rows) <= _AT_ONCE:
+            try:
+                self._imported(given, opened.reader, given.commit(opened, how))
+            except MosaikError as error:
+                self._controller.report(error, "Import")
             return
-        self._save_soon.cancel()
-        self._unsaved = False
-        given.case.log(
-            "annotate import", slide=given.stain, reader=opened.reader, shapes=done.imported
+        self.told.emit(f"Importing {given.path.name}…")
+        task = self._controller.read_for(
+            given.case, "Import", lambda: given.record(opened, how), then
         )
+        task.failed.connect(lambda _: self.told.emit(""))
+
+    def _imported(self, given: AnnotationImport, reader: str, done: Import) -> None:
+        given.case.log("annotate import", slide=given.stain, reader=reader, shapes=done.imported)
         lines = [f"{count(done.imported, 'annotation')} imported from {given.path.name}."]
         if not done.imported:
             lines = [f"Nothing imported: the annotations of {given.path.name} are here already."]
         lines += [f"What was there before is kept in {path}" for path in done.copies]
         self.told.emit("\n".join(lines))
-        self.saved.emit()
+        self.save()
 
     def export(self, path: Path) -> None:
         """Write the annotations of the present reader as GeoJSON, on a thread."""

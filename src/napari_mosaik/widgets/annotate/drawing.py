@@ -253,18 +253,16 @@ class Drawing(CanvasTool):
         self.label = name
         document, keys = self.annotation.document, self.selection
         if self.mode == "select" and keys and document is not None:
-            self._try(lambda: document.change_class(keys, name))
+            self.attempt(lambda: document.change_class(keys, name))
         self.changed.emit()
 
     def undo(self) -> None:
-        """Undo the last edit."""
-        if self.annotation.document is not None:
-            self._try(self.annotation.document.undo)
+        """Undo what the reader did last."""
+        self.attempt(self.annotation.undo)
 
     def redo(self) -> None:
-        """Redo the last undone edit."""
-        if self.annotation.document is not None:
-            self._try(self.annotation.document.redo)
+        """Redo what was undone last."""
+        self.attempt(self.annotation.redo)
 
     def remove_selected(self) -> None:
         """Delete the selected annotations."""
@@ -286,14 +284,14 @@ class Drawing(CanvasTool):
                 document, self.selection, command, self.by_um, within
             )
 
-        self._try(act)
+        self.attempt(act)
 
     def lock_class(self) -> None:
         """Lock the class that is drawn, or unlock it."""
         document = self.annotation.document
         if document is not None:
             locked = any(known.locked for known in document.classes if known.name == self.label)
-            self._try(lambda: document.lock_class(self.label, not locked))
+            self.attempt(lambda: document.lock_class(self.label, not locked))
 
     def commit(
         self,
@@ -321,9 +319,9 @@ class Drawing(CanvasTool):
             into = under.key if under is not None and under.label == self.label else None
             self.selection = (document.paint(part, self.label, into=into, title=tool),)
 
-        self._try(act)
+        self.attempt(act)
 
-    def _try(self, act: Callable[[], Any]) -> None:
+    def attempt(self, act: Callable[[], Any]) -> None:
         """Make an edit; say why it is refused, or which locked annotations it has met."""
         document = self.annotation.document
         try:
@@ -538,7 +536,7 @@ class Drawing(CanvasTool):
             if isinstance(found, InputError):
                 self.failed.emit(found)
             elif document is self.annotation.document:
-                self._try(lambda: self._take(document, *found))
+                self.attempt(lambda: self._take(document, *found))
 
         self.board.controller.read_for(case, "Convert", work, then)
 
@@ -554,7 +552,7 @@ class Drawing(CanvasTool):
         def act() -> None:
             self.selection = split_shapes(document, self.selection, self._on_slide(points))
 
-        self._try(act)
+        self.attempt(act)
 
     def _grip(self, at: tuple[float, float], *, delete: bool) -> None:
         """Take hold of a vertex or an edge of the selected annotation, or select another."""
@@ -576,7 +574,7 @@ class Drawing(CanvasTool):
                 geometry, number = insert_vertex(shape.geometry, edge, place)
                 self._vertex, self._points = (shape, number, geometry), [at]
         elif delete:
-            self._try(
+            self.attempt(
                 lambda: document.replace(
                     shape.key, remove_vertex(shape.geometry, number), "delete vertex"
                 )
@@ -600,7 +598,9 @@ class Drawing(CanvasTool):
             return
         shape, number, geometry = held
         title = "move vertex" if geometry is shape.geometry else "insert vertex"
-        self._try(lambda: document.replace(shape.key, move_vertex(geometry, number, place), title))
+        self.attempt(
+            lambda: document.replace(shape.key, move_vertex(geometry, number, place), title)
+        )
 
     # --- positions ------------------------------------------------------------------------------
     def _slide(self) -> tuple[Layer, Lattice] | None:

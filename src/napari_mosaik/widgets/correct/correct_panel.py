@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QComboBox, QLabel, QListWidget, QListWidgetItem, QWid
 from napari_mosaik.core import MosaikError, palette
 from napari_mosaik.core.catalogue import REFERENCE, VESSELS
 from napari_mosaik.core.corrections import CORRECTED_FRAMES, describe_correction
+from napari_mosaik.core.journal import JournalChange, ReaderJournal
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.formatting import count, duration
 from napari_mosaik.view.layers import LAYER_TITLES
@@ -140,8 +141,8 @@ class CorrectPanel(QWidget):
         self.drop = button("Discard", lambda: self._take_found(False))
         self.offer = wrapped_label()
         self._found = _group(row(self.offer, self.take, self.drop))
-        self.undo = button("Undo", lambda: self._act(lambda s: s.undo()), "Ctrl+Z")
-        self.redo = button("Redo", lambda: self._act(lambda s: s.redo()), "Ctrl+Shift+Z")
+        self.undo = button("Undo", lambda: self._move(ReaderJournal.undo_last), "Ctrl+Z")
+        self.redo = button("Redo", lambda: self._move(ReaderJournal.redo_last), "Ctrl+Shift+Z")
         self.update_button = button("Update here", self._controller.update)
         self.update_all = button("Update all", lambda: self._controller.update(everything=True))
         self.changed = wrapped_label(small=True)
@@ -274,6 +275,7 @@ class CorrectPanel(QWidget):
             session.close()
             return
         self.session = session
+        log_of(session).part.follow(self._followed)  # undo is of this thread
         self._board.set_shown(LAYER_TITLES[self.name], True)
         self._show_state(state)
         early, self._early = self._early, []
@@ -382,6 +384,20 @@ class CorrectPanel(QWidget):
         chosen, word = self.selected, self.word.currentText()
         if chosen is not None:
             self._act(lambda session: session.set_class(chosen, word), chosen.place_um)
+
+    def _move(self, move: Callable[[ReaderJournal], Any]) -> None:
+        """Undo or redo what the reader did last, here or in another view."""
+        if self.session is None:
+            return
+        try:
+            move(log_of(self.session).part.journal)
+        except MosaikError as error:
+            self._controller.report(error, "Correction")
+
+    def _followed(self, change: JournalChange) -> None:
+        """Show what was undone or redone; an own correction is shown already."""
+        if change.kind != "append":
+            self._act(lambda session: None)
 
     def _act(self, act: Callable[[Any], Any], at: Any = None) -> None:
         """Change the session in the background, then select the object at a position."""

@@ -101,11 +101,12 @@ def correction_state(
     corrections = log.corrections
     selected, lost = None, {}
     if isinstance(session, CorrectionSession):
+        session.current()
         if at is not None:
             selected = session.select(at)
         lost = {corrections.index(one): why for one, why in session.lost}
     edited = session.edited_objects() if isinstance(session, CorrectionSession) else None
     return CorrectionState(
-        selected, corrections, lost, log.undo_title, log.redo_title,
+        selected, corrections, lost, log.part.journal.undo_title(), log.part.journal.redo_title(),
         *corrected_lines(corrections, edited), failed, tuple(getattr(session, "found", ())),
     )  # fmt: skip
