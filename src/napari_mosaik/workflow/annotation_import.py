@@ -338,8 +338,8 @@ class AnnotationImport:
 def another_slide(path: Path, slide: Slide, *known: str) -> str:
     """Why a file of annotations may be of another slide, as a sentence; empty if nothing says so.
 
-    A package states the identity of its slide (that of the slide, or one of *known*), and the project of QuPath in or beside the file the
-    size of each image.
+    A package states the identity of its slide (that of the slide, or one of *known*), and the
+    project of QuPath in or beside the file the size of each image.
     """
     package, project = (_beside_file(path, name) for name in ("package.json", "project.qpproj"))
     stated = next((package[key] for key in ("slide", "digest") if key in package), "")
