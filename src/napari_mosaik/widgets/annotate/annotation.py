@@ -114,21 +114,23 @@ class Annotation(QObject):
         journal = self._opened.part.journal
         return journal.undo_title(), journal.redo_title()
 
-    def undo(self) -> None:
-        """Undo what the reader did last, here or in another view."""
-        if self._opened is not None:
-            self._elsewhere("Undone", self._opened.part.journal.undo_last())
+    def undo(self) -> str:
+        """Undo what the reader did last; a sentence if that was in another view."""
+        if self._opened is None:
+            return ""
+        return self._elsewhere("Undone", self._opened.part.journal.undo_last())
 
-    def redo(self) -> None:
-        """Redo what was undone last, here or in another view."""
-        if self._opened is not None:
-            self._elsewhere("Redone", self._opened.part.journal.redo_last())
+    def redo(self) -> str:
+        """Redo what was undone last; a sentence if that was in another view."""
+        if self._opened is None:
+            return ""
+        return self._elsewhere("Redone", self._opened.part.journal.redo_last())
 
-    def _elsewhere(self, word: str, change: JournalChange | None) -> None:
-        if change is not None and self._opened is not None:
-            mine = change.part == self._opened.part.part
-            self.told.emit("" if mine else f"{word} in another view: {change.title}")
-            self.changed.emit()
+    def _elsewhere(self, word: str, change: JournalChange | None) -> str:
+        assert self._opened is not None
+        mine = change is None or change.part == self._opened.part.part
+        self.changed.emit()
+        return "" if change is None or mine else f"{word} in another view: {change.title}"
 
     # --- after a refusal ------------------------------------------------------------------------
     @property
@@ -136,19 +138,17 @@ class Annotation(QObject):
         """Number of acts that could not be written to the journal, and are kept in memory."""
         return 0 if self._opened is None else len(self._opened.part.journal.refused)
 
-    def write_again(self) -> None:
+    def write_again(self) -> str:
         """Write to the journal what was refused; raises `InputError` if it is refused again."""
-        if self._opened is not None:
-            n = self._opened.part.journal.retry()
-            self.told.emit(f"{count(n, 'edit')} written to the journal")
-            self.changed.emit()
+        n = 0 if self._opened is None else self._opened.part.journal.retry()
+        self.changed.emit()
+        return f"{count(n, 'edit')} written to the journal"
 
-    def save_elsewhere(self, path: Path) -> None:
+    def save_elsewhere(self, path: Path) -> str:
         """Write a copy of the journal with what was refused."""
-        if self._opened is not None:
-            n = self._opened.part.journal.save_elsewhere(path)
-            self.told.emit(f"The journal with {count(n, 'edit')} that it lacks is in {path}")
-            self.changed.emit()
+        n = 0 if self._opened is None else self._opened.part.journal.save_elsewhere(path)
+        self.changed.emit()
+        return f"The journal with {count(n, 'edit')} that it lacks is in {path}"
 
     # --- saving ---------------------------------------------------------------------------------
     @property

@@ -321,18 +321,18 @@ class Drawing(CanvasTool):
 
         self.attempt(act)
 
-    def attempt(self, act: Callable[[], Any]) -> None:
-        """Make an edit; say why it is refused, or which locked annotations it has met."""
+    def attempt(self, act: Callable[[], str | None]) -> None:
+        """Make an edit; say why it is refused, which locked annotations it met, or what it says."""
         document = self.annotation.document
         try:
-            act()
+            words = act() or ""
         except InputError as error:
             self.failed.emit(error)
             return
         spared = document.spared if document is not None else 0
         if document is not None:
             document.spared = 0
-        self.told.emit(f"{count(spared, 'locked annotation')} left unchanged." if spared else "")
+        self.told.emit(f"{count(spared, 'locked annotation')} left unchanged." if spared else words)
         self.changed.emit()
 
     # --- mouse ----------------------------------------------------------------------------------
