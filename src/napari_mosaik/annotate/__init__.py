@@ -21,7 +21,6 @@ from napari_mosaik.annotate.brush import (
 )
 from napari_mosaik.annotate.consensus import (
     BOTH,
-    DECIDED_BY,
     Consensus,
     Difference,
     adjudicated_shapes,
@@ -63,7 +62,6 @@ from napari_mosaik.annotate.wand import WAND_TOLERANCE, wand_area, wand_field, w
 
 __all__ = [
     "BOTH",
-    "DECIDED_BY",
     "DEFAULT_CLASSES",
     "LOCK",
     "READING_TILE_UM",

@@ -21,14 +21,12 @@ from shapely.geometry.base import BaseGeometry
 
 from napari_mosaik.annotate.brush import Area, clean
 from napari_mosaik.core.progress import checkpoint
-from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.core.shapes import DECIDED_BY, AnnotatedShape
 
-__all__ = ["BOTH", "DECIDED_BY", "Consensus", "Difference", "adjudicated_shapes", "consensus_of"]
+__all__ = ["BOTH", "Consensus", "Difference", "adjudicated_shapes", "consensus_of"]
 
 BOTH = "both"
-"""Who has decided an area on which both readers agree."""
-DECIDED_BY = "decided_by"
-"""Property of an adjudicated shape: `BOTH`, or the name of the adjudicator."""
+"""Who has decided an area on which both readers agree; else it is the adjudicator."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

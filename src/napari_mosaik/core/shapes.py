@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from shapely import MultiPolygon, Polygon
 
     from napari_mosaik.core.frame import Transform
 
-__all__ = ["AnnotatedShape", "moved"]
+__all__ = ["DECIDED_BY", "READER", "AnnotatedShape", "moved"]
+
+DECIDED_BY: Final = "decided_by"
+"""Property of an adjudicated shape: who decided its class."""
+READER: Final = "reader"
+"""Property of a shape: who drew it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -40,6 +40,7 @@ __all__ = [
     "ANNOTATIONS_TITLE",
     "DISAGREEMENT_TITLE",
     "LAYER_TITLES",
+    "NOTHING_DRAWN",
     "OUTLINE",
     "QUEUE_TITLE",
     "annotation_layer",
@@ -72,6 +73,8 @@ LAYER_TITLES: Final = {
 QUEUE_TITLE = "Review queue"
 ANNOTATIONS_TITLE: Final = LAYER_TITLES[ANNOTATIONS.name]
 DISAGREEMENT_TITLE: Final = "Disagreement"
+NOTHING_DRAWN: Final = "nothing"
+"""In place of a class, where a reader has drawn none."""
 OUTLINE: Final = 128
 """Added to the code of a class on the outline of an annotation."""
 _HATCH: Final = 0.75
@@ -337,12 +340,14 @@ def disagreement_layer(
     Where one of them has drawn nothing, every other stripe is grey.  *chosen* is outlined.
     *lattice* is that of the visible region, one sample per pixel of the screen.
     """
-    nothing = "nothing"
-    names = [*sorted({n for one in regions for n in (one.first, one.second) if n}), nothing]
+    drawn_classes = {n for one in regions for n in (one.first, one.second) if n}
+    names = [*sorted(drawn_classes), NOTHING_DRAWN]
     codes = {name: code for code, name in enumerate(names, 1)}
     drawn = [
         rasterise(
-            [AnnotatedShape("", label or nothing, area) for label, area in shapes], lattice, codes
+            [AnnotatedShape("", label or NOTHING_DRAWN, area) for label, area in shapes],
+            lattice,
+            codes,
         )
         for shapes in (
             [(one.first, one.geometry) for one in regions],

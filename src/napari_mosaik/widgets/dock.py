@@ -17,6 +17,7 @@ from napari_mosaik.view.formatting import count, duration
 from napari_mosaik.view.layers import QUEUE_TITLE
 from napari_mosaik.view.presentation import outdated_by
 from napari_mosaik.widgets.annotate.annotate_dock import AnnotateDock
+from napari_mosaik.widgets.annotate.two_readers import TwoReaders
 from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
 from napari_mosaik.widgets.base.controls import (
     Banner,
@@ -128,9 +129,15 @@ class MosaikDock(QWidget):
         self.queue.wanted.connect(self._show_queued)
         self.queue.to_edit.connect(self._edit_queued)
         self.queue_fold = Collapsible(QUEUE_TITLE, self.queue)
-        review.setLayout(column(self.queue_fold, checked, self.correct_fold, self.review))
-        self.review_tab = self.tabs.addTab(scrolled(review), "Review")
         self.annotate = AnnotateDock(self.controller, self.canvas)
+        self.two_readers = TwoReaders(self.board, self.annotate.annotation)
+        self.readers_fold = Collapsible("Two readers", self.two_readers)
+        self.readers_fold.setVisible(False)
+        self.two_readers.several.connect(self.readers_fold.setVisible)
+        review.setLayout(
+            column(self.queue_fold, checked, self.correct_fold, self.readers_fold, self.review)
+        )
+        self.review_tab = self.tabs.addTab(scrolled(review), "Review")
         self.annotate.annotation.saved.connect(self.board.show_by_hand)
         self.annotate_tab = self.tabs.addTab(scrolled(self.annotate), "Annotate")
         self.models = ModelsPage(self.controller, self.canvas)
@@ -386,6 +393,7 @@ class MosaikDock(QWidget):
             super().closeEvent(event)
             return
         self._closed = True
+        self.two_readers.shut()
         self.annotate.shut()
         self.case_page.levels.stop()
         self.visual_qa.stop()

@@ -11,8 +11,8 @@ Before both have finished a tile, nothing here shows what either has drawn in it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,23 @@ import shapely
 
 from napari_mosaik.annotate import (
     BOTH,
-    DECIDED_BY,
     DEFAULT_CLASSES,
     READING_TILE_UM,
     AnnotationDocument,
     Consensus,
     Difference,
+    PairAgreement,
     adjudicated_shapes,
     consensus_of,
     pair_agreement,
     tile_confusion,
 )
 from napari_mosaik.annotate.brush import Area
+from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.readers import check_reader_name
+from napari_mosaik.core.shapes import DECIDED_BY
 from napari_mosaik.io.annotations import write_geojson
 from napari_mosaik.io.case import Case
 from napari_mosaik.segment.training_pixels import class_list
@@ -47,7 +49,14 @@ from napari_mosaik.workflow.annotations import (
     readings,
 )
 
-__all__ = ["Comparison", "adjudicate", "compare", "reader_agreement"]
+__all__ = [
+    "Comparison",
+    "adjudicate",
+    "compare",
+    "compared_readers",
+    "reader_agreement",
+    "readers_state",
+]
 
 
 def reader_agreement(case: Case, stain: str = "he", *, seed: int = 0) -> dict[str, Any]:
@@ -67,33 +76,30 @@ def reader_agreement(case: Case, stain: str = "he", *, seed: int = 0) -> dict[st
         raise InputError(_unfinished(case, missing))
     with case.slide(stain) as slide:
         lattice = slide.lattice
-    found, warnings = [], [_unfinished(case, missing)] if missing else []
+    warnings = [_unfinished(case, missing)] if missing else []
     drawn = [one for document in documents.values() for one in document.shapes if one.label]
-    names = class_list(drawn)
+    names, found = class_list(drawn), []
     for (one, other), common in pairs.items():
         shapes = documents[one].shapes, documents[other].shapes
         confusion = tile_confusion(*shapes, names, lattice, common.__contains__)
         result = pair_agreement(confusion, names, seed=seed)
         warnings += [f"{one} and {other}: {why}" for why in result.why]
-        found.append(
-            {
-                "readers": [one, other],
-                **{
-                    name: _number(getattr(result, name))
-                    for name in ("kappa", "kappa_low", "kappa_high", "tile_kappa",
-                                 "tile_kappa_low", "tile_kappa_high", "observed")
-                },
-                "dice": result.dice,
-                "area_mm2": result.area_mm2,
-                "n_tiles": result.n_tiles,
-                "n_blocks": result.n_blocks,
-            }
-        )  # fmt: skip
+        found.append({"readers": [one, other], **_pair_record(result)})
     complete = [reader for reader in documents if finished.get(reader, FinishedTiles()).complete]
     return {
         "case": case.name, "slide": str(stain), "classes": list(names), "pairs": found,
         "finished": complete, "warnings": warnings,
     }  # fmt: skip
+
+
+def _pair_record(result: PairAgreement) -> dict[str, Any]:
+    """The figures of two readers; None where one is undefined."""
+    record = {item.name: getattr(result, item.name) for item in fields(result)}
+    del record["why"]
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in record.items()
+    }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +194,29 @@ def compare(case: Case, stain: str = "he", readers: tuple[str, str] | None = Non
     colours = {known.name: known.colour for known in (*DEFAULT_CLASSES, *listed)}
     parted = consensus_of(drawn[0], drawn[1], _area_of(common, [*drawn[0], *drawn[1]]))
     return Comparison(case, stain, readers, parted, lattice, colours)
+
+
+def readers_state(case: Case, stain: str = "he") -> dict[str, FinishedTiles | None]:
+    """The readers of a slide with the tiles that each has finished; None for none."""
+    finished = finished_tiles(case, stain)
+    return {reader: finished.get(reader) for reader in readings(case, stain)}
+
+
+def compared_readers(
+    case: Case, readers: tuple[str, str], stain: str = "he"
+) -> Generator[Progress, None, tuple[dict[str, Any], Comparison, dict[str, dict[str, str]]]]:
+    """The figures of two readers with their warnings, their differences, and what was decided."""
+    yield Progress(0.0, 1, "comparing pixels")
+    whole = reader_agreement(case, stain)
+    pair = next((one for one in whole["pairs"] if set(one["readers"]) == set(readers)), None)
+    if pair is None:
+        raise InputError(f"{readers[0]} and {readers[1]} have finished no tile in common yet")
+    yield Progress(0.5, 1, "parting agreed regions and differences")
+    found = compare(case, stain, readers)
+    prefix = "{} and {}: ".format(*pair["readers"])
+    why = [text.removeprefix(prefix) for text in whole["warnings"] if text.startswith(prefix)]
+    yield Progress(0.9, 1, "reading decisions")
+    return {**pair, "warnings": why}, found, decisions(case, stain)
 
 
 def adjudicate(
@@ -295,7 +324,3 @@ def _area_of(common: FinishedTiles, shapes: Iterable[Any]) -> Area | None:
     whole = shapely.box(*shapely.total_bounds([one.geometry for one in shapes]))
     area: Area = shapely.difference(whole, listed) if common.whole else listed
     return area
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

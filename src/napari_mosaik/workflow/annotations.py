@@ -15,7 +15,6 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from napari_mosaik.annotate import (
-    DECIDED_BY,
     DEFAULT_CLASSES,
     LOCK,
     READING_TILE_UM,
@@ -45,7 +44,7 @@ from napari_mosaik.core.journal import (
 from napari_mosaik.core.manifest import file_digest
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.readers import check_reader_name
-from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.core.shapes import DECIDED_BY, READER, AnnotatedShape
 from napari_mosaik.core.text import natural_key
 from napari_mosaik.io.annotations import write_geojson
 from napari_mosaik.io.case import Case
@@ -253,7 +252,7 @@ def _merged(shapes: Mapping[str, Iterable[AnnotatedShape]]) -> tuple[AnnotatedSh
 
 
 def _named(shape: AnnotatedShape, reader: str, key: str = "") -> AnnotatedShape:
-    named = {**shape.properties, "reader": reader}
+    named = {**shape.properties, READER: reader}
     return AnnotatedShape(key or shape.key, shape.label, shape.geometry, shape.colour, named)
 
 
@@ -557,7 +556,7 @@ def _as_in_qupath(
 
     def shown(shape: AnnotatedShape) -> AnnotatedShape:
         colour, properties = shape.colour or colours.get(shape.label, ""), shape.properties
-        if locked and (str(properties.get("reader")), shape.label) in locked:
+        if locked and (str(properties.get(READER)), shape.label) in locked:
             properties = {**properties, LOCK: True}
         return AnnotatedShape(shape.key, shape.label, shape.geometry, colour, properties)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (
@@ -24,6 +26,7 @@ from qtpy.QtWidgets import (
 
 from napari_mosaik.annotate import (
     DEFAULT_CLASSES,
+    READING_TILE_UM,
     SHAPE_COMMANDS,
     TissueClass,
     proposed_class,
@@ -35,16 +38,19 @@ from napari_mosaik.widgets.annotate.annotation import Annotation
 from napari_mosaik.widgets.annotate.drawing import Drawing
 from napari_mosaik.widgets.annotate.import_dialog import ImportDialog
 from napari_mosaik.widgets.annotate.live import LiveTissue
+from napari_mosaik.widgets.annotate.two_readers import finished_words
 from napari_mosaik.widgets.annotate.wand_thread import TOLERANCES
 from napari_mosaik.widgets.base.controls import button, clear, column, row, wrapped_label
 from napari_mosaik.widgets.base.reader import ReaderField, with_reader
 from napari_mosaik.widgets.canvas.keys import key_text
+from napari_mosaik.workflow.agreement import readers_state
 from napari_mosaik.workflow.annotations import OWN_CLASS
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.canvas.link import CanvasLink
     from napari_mosaik.workflow.annotation_import import AnnotationImport
+    from napari_mosaik.workflow.annotations import FinishedTiles
 
 __all__ = ["AnnotateDock"]
 
@@ -125,6 +131,15 @@ class AnnotateDock(QWidget):
         self.export_button = button(
             "Export…", self._choose_export, "Your annotations as GeoJSON for QuPath"
         )
+        self.finish_view = button(
+            "Finish tiles in view",
+            self._finish_view,
+            "Squares of 400 µm whose centre is in view: nothing more to annotate in them",
+        )
+        self.finish_all = button(
+            "Finish all", self.annotation.finish, "The whole slide is read; an edit reopens a tile"
+        )
+        self.finished = wrapped_label(small=True)
         self.retrain = button("Retrain", self.annotation.retrain)
         self.retrain.setToolTip("Trains the fast classifier on all annotated cases of the cohort")
         self.update_button = button("Update all", self.annotation.update)
@@ -172,6 +187,8 @@ class AnnotateDock(QWidget):
                 row(self.again, self.elsewhere, 1),
                 self.saved,
                 row(self.import_button, self.export_button, 1),
+                row(self.finish_view, self.finish_all, 1),
+                self.finished,
                 self.notice,
                 self.live_box,
                 self.live_line,
@@ -193,6 +210,8 @@ class AnnotateDock(QWidget):
         self.drawing.told.connect(self._tell)
         self.drawing.board.changed.connect(self._show_tools)  # a map of the classes has come
         self.live.told.connect(self._tell_live)
+        for signal in (self.annotation.opened, self.annotation.saved, self.annotation.finished):
+            signal.connect(self._ask_finished)
         self.drawing.viewer.scene.camera.events.zoom.connect(self._show_size)
         events = self._controller.workspace.events
         for event in (events.job, events.states, events.case):
@@ -292,6 +311,31 @@ class AnnotateDock(QWidget):
         if name:
             self.drawing.attempt(lambda: self.annotation.save_elsewhere(Path(name)))
 
+    # --- finishing ------------------------------------------------------------------------------
+    def _finish_view(self) -> None:
+        low, high = self.drawing.visible_box()
+        half = READING_TILE_UM / 2
+        first, last = (np.array([low, high]) - half) / READING_TILE_UM
+        rows, cols = (
+            range(max(0, math.ceil(a)), math.floor(b) + 1) for a, b in zip(first, last, strict=True)
+        )
+        tiles = [(row_, col) for row_ in rows for col in cols]
+        if not tiles:  # the view lies within one tile
+            middle = (np.array(low) + high) / 2 // READING_TILE_UM
+            tiles = [(int(middle[0]), int(middle[1]))]
+        self.annotation.finish(tiles)
+
+    def _ask_finished(self) -> None:
+        case, reader = self._controller.workspace.case, self._controller.workspace.reader
+
+        def then(states: dict[str, FinishedTiles | None]) -> None:
+            state = states.get(reader)
+            self.finished.setText(f"Reader {reader}: {finished_words(state)}" if state else "")
+            self.finished.setVisible(state is not None)
+
+        if case is not None:
+            self._controller.read_for(case, "Finished tiles", partial(readers_state, case), then)
+
     def _tell(self, words: str) -> None:
         self.notice.setText(words)
         self.notice.setVisible(bool(words))
@@ -355,10 +399,12 @@ class AnnotateDock(QWidget):
         self._show_counts()
         self._show_commands()
         self.import_button.setEnabled(space.case is not None)
-        self.export_button.setEnabled(document is not None and bool(len(document)))
         undo, redo = self.annotation.undo_titles
         self.undo.setEnabled(bool(undo))
         self.redo.setEnabled(bool(redo))
+        drawn = document is not None and bool(len(document))
+        for made in (self.export_button, self.finish_view, self.finish_all):
+            made.setEnabled(drawn)
         self.undo.setText(f"Undo {undo}".strip())
         self.redo.setText(f"Redo {redo}".strip())
         self.hint.setText(self._why or self._hint())

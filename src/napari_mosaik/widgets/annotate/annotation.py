@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,13 +42,14 @@ class Annotation(QObject):
 
     ``opened`` is emitted when a document was opened or closed, ``changed`` after each edit,
     ``saved`` when the GeoJSON file was written, and ``told`` with what an import, an export or a
-    save has done beside that.
+    save has done beside that.  ``finished`` is emitted when tiles were finished.
     """
 
     opened = Signal()
     changed = Signal()
     saved = Signal()
     told = Signal(str)
+    finished = Signal()
 
     def __init__(self, controller: CaseController) -> None:
         super().__init__(controller)
@@ -183,6 +184,30 @@ class Annotation(QObject):
         self._opened.save()
         self._unsaved = False
         self._saved(self._opened.kept)
+
+    # --- two readers ----------------------------------------------------------------------------
+    def finish(self, tiles: Iterable[tuple[int, int]] | None = None) -> None:
+        """Finish some reading tiles, or all; from then on they are compared with another's."""
+        if self._opened is None:
+            self.open()
+        if self._opened is None:
+            return
+        try:
+            self._opened.finish(tiles)
+        except MosaikError as error:
+            self._controller.report(error, "Finish")
+        self.finished.emit()
+
+    def decide(self, region: str, label: str | None, readers: Sequence[str]) -> None:
+        """Note in the journal of the present reader what becomes of a difference of two readers.
+
+        Raises `InputError` where the journal cannot be written.
+        """
+        if self._opened is None:
+            self.open()
+        if self._opened is None:
+            raise InputError("the decision is not kept: the reader's journal cannot be opened")
+        self._opened.decide(region, label, readers)
 
     # --- files ----------------------------------------------------------------------------------
     def read_file(self, path: Path, then: Callable[[AnnotationImport], None]) -> None:

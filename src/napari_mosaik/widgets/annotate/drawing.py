@@ -608,6 +608,15 @@ class Drawing(CanvasTool):
         lazy = self.board.slides.get("he")
         return None if layer is None or lazy is None else (layer, lazy.lattices[0])
 
+    def visible_box(self) -> tuple[FloatArray, FloatArray]:
+        """Lowest and highest (row, column) of the H&E slide in view, in µm of that slide."""
+        low, high = visible_um(self.viewer)
+        there = self._on_slide(list(product(*zip(low, high, strict=True))))
+        slide = self._slide()
+        assert slide is not None
+        extent = np.array(slide[1].extent_um)
+        return np.maximum(there.min(axis=0), 0.0), np.minimum(there.max(axis=0), extent)
+
     def position_um(self, world: Any) -> tuple[float, float] | None:
         """Position on the canvas as (row, column) in µm of the H&E slide; None without it."""
         if self._slide() is None:

@@ -54,6 +54,7 @@ SCOPES: Final = {
     "stain-sampling": "Stain sampling",
     "qa": "Visual QA panel",
     "queue": "Review queue: its panel, and the canvas while it is open and no tool is active",
+    "readers": "Two readers panel",
     "inspector": "Tile inspector, and canvas with a selected tile",
 }
 """Where a shortcut applies.  Canvas shortcuts always do, with the mouse over the canvas; the others
@@ -177,6 +178,12 @@ SHORTCUTS: Final[tuple[Shortcut, ...]] = (
     Shortcut("queue", "C", "comment", "comment on the tile", on_layers=True),
     Shortcut("queue", "E", "edit", "edit the tile in the annotation tools", on_layers=True),
     Shortcut("queue", "U", "undo", "undo what was done last", on_layers=True),
+    Shortcut("readers", "A", "first", "decide as the first reader"),
+    Shortcut("readers", "B", "second", "decide as the second reader"),
+    Shortcut("readers", "X", "neither", "decide that neither is right"),
+    Shortcut("readers", "U", "take back", "take the decision back"),
+    Shortcut("readers", "N", "next", "go to the next difference"),
+    Shortcut("readers", "P", "back", "go to the previous difference"),
     Shortcut("inspector", "Left", "left", "select the neighbouring tile", shadows=_DIMS_LEFT),
     Shortcut("inspector", "Right", "right", "select the neighbouring tile", shadows=_DIMS_RIGHT),
     Shortcut("inspector", "Up", "up", "select the neighbouring tile"),
