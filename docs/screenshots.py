@@ -16,8 +16,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +25,14 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication
 from scipy.ndimage import distance_transform_edt
-from shapely.affinity import translate
 
 from napari_mosaik.annotate import stroke_polygon
 from napari_mosaik.core.catalogue import CLASSES
-from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io import Case
 from napari_mosaik.widgets.dock import MosaikDock
-from napari_mosaik.workflow.annotations import OpenAnnotations
 
 HERE = Path(__file__).parent
-_PICTURES = ("main_window", "four_slides", "align", "space", "review", "two_readers", "loop")
+_PICTURES = ("main_window", "four_slides", "align", "space", "review", "loop")
 
 
 class Studio:
@@ -140,37 +135,6 @@ class Studio:
         self.shoot("review")
         dock.side_by_side.leave()
 
-    def two_readers(self) -> None:
-        """Two readers who have finished: their agreement, and the differences that are left."""
-        dock, case = self.dock, self.dock.workspace.case
-        assert case is not None
-        for reader in ("Anna", "Ben"):
-            with OpenAnnotations(case, reader) as opened:
-                if reader == "Anna":  # takes over the shapes of the file
-                    drawn = opened.document.shapes
-                else:
-                    opened.document.add_many(map(_seen_otherwise, drawn, count()))
-                opened.finish()
-        before, dock.workspace.reader = dock.workspace.reader, "Eve"
-        panel = dock.two_readers
-        panel.refresh()
-        self.until(panel.compare.isEnabled)
-        dock.tabs.setCurrentIndex(dock.review_tab)
-        dock.readers_fold.set_open(True)
-        for layer in dock.board.overlays().values():
-            layer.visible = False
-        panel.compare.click()
-        self.until(lambda: panel.list.count() > 0)
-        self.until(lambda: dock.workspace.job is None)
-        panel.choose["first"].click()
-        self.settle()
-        area = dock.tabs.widget(dock.review_tab)
-        area.verticalScrollBar().setValue(panel.mapTo(area.widget(), panel.rect().topLeft()).y())
-        self.shoot("two_readers")
-        panel.picture.show(None, None)
-        dock.readers_fold.set_open(False)
-        dock.workspace.reader = before
-
     def loop(self) -> None:
         """Draw, retrain, update, see what changed."""
         dock = self.dock
@@ -258,14 +222,6 @@ _MEASURED = {
     "area": ((430.0, 480.0), (430.0, 620.0), (520.0, 630.0), (510.0, 470.0)),
 }
 """Lengths and areas of the picture, (row, column) in µm."""
-
-
-def _seen_otherwise(shape: AnnotatedShape, number: int) -> AnnotatedShape:
-    """The shape as another reader might draw it: shifted, and every fourth of another class."""
-    geometry = translate(shape.geometry, 15.0 + 10 * (number % 3), -20.0)
-    other = {"neoplastic": "non-neoplastic", "non-neoplastic": "neoplastic"}
-    label = other.get(shape.label, shape.label) if number % 4 == 1 else shape.label
-    return replace(shape, key=f"{shape.key} again", geometry=geometry, label=label)
 
 
 def _deepest(case: Case, name: str, n: int = 4) -> list[tuple[list[tuple[float, float]], float]]:
