@@ -50,3 +50,51 @@ def test_a_case_that_is_left_leaves_nothing_behind(dock, opened, cohort, qtbot):
         qtbot.waitUntil(lambda name=name: _settled(dock, name))
     qtbot.waitUntil(lambda: not lazy_slide._closing)  # no thread reads from them any more
     assert not _alive(known)
+
+
+def test_pages_are_built_piece_by_piece_and_label_images_without_tools(dock, opened, cohort, qtbot):
+    """What a click would wait for is there before it; what nobody can use is not made."""
+    opened(dock, cohort)
+    qtbot.waitUntil(lambda: bool(dock.board.specs))
+    page = dock.pages["Tissue and tiles"]
+    assert dock._prepare_soon.isActive()
+    known = set(page.sections)
+    while page.prepare():
+        assert len(page.sections) == len(known) + 1  # one at a time
+        known = set(page.sections)
+    sections = dict(page.sections)
+    assert sections.keys() == set(page.names)
+    assert not page.is_open
+    page.set_open(True)
+    assert page.sections == sections
+    assert all(section.isVisible() for section in sections.values())
+
+    name = next(name for name, spec in dock.board.specs.items() if spec.kind == "labels")
+    dock.board.set_shown(name, True)
+    layer = dock.board.layer(name)
+    assert layer.visible
+    drawn = dock.viewer.window._qt_viewer.canvas._layer_overlay_to_visual[layer]
+    assert not {"polygon", "brush_stroke"} & {
+        kind for kind, overlay in layer._overlays.items() if overlay in drawn
+    }
+
+
+def test_a_figure_is_made_when_it_is_seen(qtbot):
+    from napari_mosaik.view.figure import new_figure
+    from napari_mosaik.widgets.base.figure_view import FigureView
+
+    made, view = [], FigureView()
+    qtbot.addWidget(view)
+
+    def draw():
+        made.append(new_figure())
+        return made[-1]
+
+    view.show_when_seen(draw)
+    view.show_when_seen(draw)
+    assert not made
+    view.show()
+    qtbot.waitUntil(lambda: view.canvas is not None)
+    assert len(made) == 1
+    view.show_when_seen(draw)
+    qtbot.waitUntil(lambda: len(made) == 2)

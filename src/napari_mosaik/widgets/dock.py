@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -60,6 +61,8 @@ __all__ = ["MosaikDock", "bring_to_front"]
 
 WIDTH_PX = 360
 INSPECTOR_PX = 190
+_CALM_MS, _BETWEEN_MS = 2000, 50
+"""When the pages are built beforehand after a case was opened, one section after another."""
 
 
 class MosaikDock(QWidget):
@@ -90,6 +93,9 @@ class MosaikDock(QWidget):
         self.banner = Banner()
         self.banner.dismissed.connect(self._dismiss)
         self.bar = JobBar(self.controller, {step.name: step.title for step in STEPS})
+        self._prepare_soon = QTimer(self)
+        self._prepare_soon.setSingleShot(True)
+        self._prepare_soon.timeout.connect(self._prepare)
         self._build()
         self._connect()
         calm_wheel(self)
@@ -171,6 +177,7 @@ class MosaikDock(QWidget):
             page.preview.connect(self._preview)
             page.confirm_reset = self._confirm_reset
             page.models = self._models
+        self.controller.case_opened.connect(partial(self._prepare_soon.start, _CALM_MS))
         self.case_page.measure.connect(self._measure_pixel)
         self.preview.message_changed.connect(self._previewed)
         self.canvas.events.active_tool.connect(self._tool_changed)
@@ -360,6 +367,11 @@ class MosaikDock(QWidget):
         self.header.show_case()
         self._show_states()
 
+    def _prepare(self) -> None:
+        """Build a section of a page; the next one follows when the window has had its turn."""
+        if any(page.prepare() for page in self.pages.values()):
+            self._prepare_soon.start(_BETWEEN_MS)
+
     def _show_states(self, *_: object) -> None:
         space = self.workspace
         for page in self.pages.values():
@@ -403,6 +415,7 @@ class MosaikDock(QWidget):
         self.slide_view.shut()
         self.view_tools.shut()
         self.canvas.detach()
+        self._prepare_soon.stop()
         self.controller.close()
         self.board.close()
         super().closeEvent(event)

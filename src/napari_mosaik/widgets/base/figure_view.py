@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from matplotlib.backend_bases import MouseEvent
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_mosaik.view.figure import paint
@@ -27,11 +29,13 @@ class FigureView(QWidget):
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self.canvas: FigureCanvasQTAgg | None = None
+        self._draw: Callable[[], Figure | None] | None = None
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMinimumSize(160, 140)
 
     def show_figure(self, figure: Figure | None) -> None:
         """Replace the figure; None leaves the view empty."""
+        self._draw = None
         if self.canvas is not None:
             self._layout.removeWidget(self.canvas)
             self.canvas.setParent(None)
@@ -46,6 +50,22 @@ class FigureView(QWidget):
         self.canvas.setMinimumSize(120, 100)
         self.canvas.mpl_connect("button_press_event", self._press)
         self._layout.addWidget(self.canvas)
+
+    def show_when_seen(self, draw: Callable[[], Figure | None]) -> None:
+        """Show the figure that *draw* makes once this view is on the screen: it may never be."""
+        self.show_figure(None)
+        self._draw = draw
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Make the figure that was put off."""
+        super().paintEvent(event)
+        if self._draw is not None:
+            QTimer.singleShot(0, self._make)
+
+    def _make(self) -> None:
+        if self._draw is not None:
+            self.show_figure(self._draw())
 
     def _press(self, event: Event) -> None:
         assert isinstance(event, MouseEvent)

@@ -14,13 +14,24 @@ import numpy as np
 
 if TYPE_CHECKING:
     import napari
+    from napari.layers import Layer
 
-__all__ = ["fast_removal", "freeze_window", "in_one_update", "warm_up"]
+__all__ = [
+    "fast_removal",
+    "freeze_window",
+    "in_one_update",
+    "unselected",
+    "warm_up",
+    "without_drawing",
+]
 
 _MODULES = (
     "matplotlib.colors",
     "scipy.ndimage",
     "shapely",
+    "matplotlib.backends.backend_qtagg",
+    "pydicom",
+    "requests",
 )
 """Libraries that the window needs soon after a case is open."""
 _LABELS = (np.uint8, np.int32, np.uint16)
@@ -77,6 +88,26 @@ def fast_removal(viewer: napari.Viewer) -> Iterator[None]:
             gc.unfreeze()
 
 
+@contextlib.contextmanager
+def unselected(viewer: napari.Viewer) -> Iterator[None]:
+    """Add layers without selecting each in its turn, which shows its controls."""
+    before, viewer.layers._activate_on_insert = viewer.layers._activate_on_insert, False
+    try:
+        yield
+    finally:
+        viewer.layers._activate_on_insert = before
+
+
+def without_drawing(layer: Layer) -> None:
+    """Spare a label image that cannot be edited what napari draws for its brush and polygon.
+
+    Their shaders take a third of the time that showing the layer for the first time takes.
+    """
+    for name in ("polygon", "brush_stroke"):
+        if name in layer._overlays:
+            layer._overlays[name].visible = False
+
+
 @cache
 def warm_up() -> threading.Thread:
     """Load libraries and compile the colouring of labels, once in a process; the thread."""
@@ -91,7 +122,8 @@ def _work() -> None:
     pieces += [partial(import_module, name) for name in _MODULES]
     for piece in pieces:
         if main.is_alive():  # the program has not ended meanwhile
-            piece()
+            with contextlib.suppress(ImportError):  # a library that nothing here needs
+                piece()
 
 
 def _colour(kind: type[np.unsignedinteger | np.signedinteger]) -> None:

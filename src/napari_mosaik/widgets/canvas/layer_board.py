@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from napari_mosaik.widgets.base.gc_tuning import (
     freeze_window,
     in_one_update,
     warm_up,
+    without_drawing,
 )
 from napari_mosaik.widgets.base.worker import Problem
 from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
@@ -425,11 +427,11 @@ class LayerBoard(QObject):
         """Add a layer, or replace the data of the one of that name and keep its appearance."""
         layer = self.layer(spec.name)
         if layer is None:
-            layer = self._add(spec)
+            layer = self._add(spec if visible is None else replace(spec, visible=visible))
         else:
             _refill(layer, spec)
         self._offer([spec])
-        if visible is not None:
+        if visible is not None and layer.visible != visible:
             layer.visible = visible
         return layer
 
@@ -448,6 +450,7 @@ class LayerBoard(QObject):
             setattr(layer, name, value)
         if spec.kind == "labels":
             layer.editable = False
+            without_drawing(layer)
 
     def _realign(self) -> None:
         """Move slides and results onto the reference section after a registration."""

@@ -22,7 +22,12 @@ from superqt.utils import qdebounced
 from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, STAIN_TITLES, STAINS, SUV
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.base.case_controller import missing_sources
-from napari_mosaik.widgets.base.gc_tuning import fast_removal, in_one_update
+from napari_mosaik.widgets.base.gc_tuning import (
+    fast_removal,
+    in_one_update,
+    unselected,
+    without_drawing,
+)
 from napari_mosaik.widgets.canvas.camera import centre_um, look_at
 from napari_mosaik.widgets.canvas.keys import CANVAS
 from napari_mosaik.widgets.canvas.layout import Layout
@@ -114,6 +119,7 @@ class LinkedLayer:
         state |= {"name": f"{source.name} · {cell}", "metadata": {}}
         self.layer = Layer.create(data, state, kind)
         self.layer.editable = False
+        without_drawing(self.layer)
         self._links: list[tuple[Any, Any]] = []
         for name in _FOLLOWED:
             if hasattr(source.events, name) and hasattr(source, name):
@@ -223,8 +229,9 @@ class QuadView(Layout):
                 *(self._in_cell(overlays, cell.name) if number else overlays),
                 *self._headed(cell),
             ]
-        for layer in self._made:
-            self.viewer.add_layer(layer)
+        with unselected(self.viewer):
+            for layer in self._made:
+                self.viewer.add_layer(layer)
         for layer in bases:
             layer.metadata[BASE] = True
             layer.visible = True

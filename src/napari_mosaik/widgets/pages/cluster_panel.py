@@ -108,7 +108,7 @@ class ClusterPanel(QWidget):
         )
 
     def _plot(self, *_: object) -> None:
-        self.plot.show_figure(self._figure())
+        self.plot.show_when_seen(self._figure)
 
     def _open_window(self) -> None:
         figure = self._figure()

@@ -211,13 +211,8 @@ class StepPage(Page):
         """Build the buttons and a section for each step."""
         body = QFrame()
         body.setFrameShape(QFrame.Shape.StyledPanel)
-        alone = len(self.steps) == 1
-        for step in self.steps:
-            params = self._recipe.get(step.name) or step.params()
-            section = StepSection(step, params, alone=alone)
-            section.changed.connect(self.changed)
-            section.form.confirm = partial(self._confirm, step.name)
-            self.sections[step.name] = section
+        while self.prepare():
+            pass
         self.run_button = button("Run", lambda: self.run.emit(self.names))
         self.cancel_button = button("Cancel", self.cancel.emit, "Stop; stored results are kept")
         self.show_button = button(
@@ -253,6 +248,19 @@ class StepPage(Page):
         layout.addWidget(self.how)
         body.setLayout(layout)
         return body
+
+    def prepare(self) -> bool:
+        """Build one more section, before the page is first opened; False when all are there."""
+        step = next((step for step in self.steps if step.name not in self.sections), None)
+        if step is None:
+            return False
+        params = self._recipe.get(step.name) or step.params()
+        section = StepSection(step, params, alone=len(self.steps) == 1)
+        section.setParent(self)  # which deletes it even if the page is never opened
+        section.changed.connect(self.changed)
+        section.form.confirm = partial(self._confirm, step.name)
+        self.sections[step.name] = section
+        return True
 
     def _ask(self) -> None:
         blocked = [s for s in self.steps if self._states[s.name].word == "blocked"]

@@ -139,7 +139,8 @@ class ParameterPanel(QWidget):
             widget.setVisible(self.correlations is not None)
         self._fill_table()
         self._show_message()
-        self._plot()
+        self._size()
+        self.plot.show_when_seen(self._figure)
 
     # --- text -----------------------------------------------------------------------------------
     def _fill_descriptions(self) -> None:
@@ -233,11 +234,14 @@ class ParameterPanel(QWidget):
         )
 
     def _plot(self, *_: object) -> None:
+        self._size()
+        self.plot.show_figure(self._figure())
+
+    def _size(self) -> None:
         one = self.kind.currentIndex() == 3
         self.parameter.setVisible(one and self.correlations is not None)
         n = 0 if self.correlations is None else len(self.correlations.parameters)
         self.plot.setMinimumHeight(_PLOT_PX if one else max(_PLOT_PX, 90 + 17 * n))
-        self.plot.show_figure(self._figure())
 
     def _follow(self, *_: object) -> None:
         if self.kind.currentIndex() == 3:

@@ -54,6 +54,8 @@ from napari_mosaik.workflow.review_queue import RANKINGS, QueueSession
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from napari_mosaik.view.tile_data import TileData
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.canvas.link import CanvasLink
@@ -153,16 +155,18 @@ class ReviewPanel(QWidget):
         self._plot()
 
     def _plot(self, *_: object) -> None:
+        self.plot.show_when_seen(self._figure)
+
+    def _figure(self) -> Figure | None:
         tile_data, tile = self._controller.workspace.tile_data, self._controller.workspace.tile
         measured, predicted = tile_data.measured(), tile_data.predicted()
         if measured is None or predicted is None:
-            self.plot.show_figure(None)
-            return
+            return None
         from napari_mosaik.view.plots import bland_altman_figure, scatter_figure
 
         draw = scatter_figure if self.kind.currentIndex() == 0 else bland_altman_figure
         chosen = tile if 0 <= tile < len(measured) else None
-        self.plot.show_figure(draw(measured, predicted, tile_data.unit, selected=chosen))
+        return draw(measured, predicted, tile_data.unit, selected=chosen)
 
     def _fill_worst(self, tile_data: TileData) -> None:
         self.worst.clear()
