@@ -154,6 +154,36 @@ def test_the_loss_is_that_of_labelled_pixels_alone():
     assert TissueTask(other, SMALL, 0, 3).weights.tolist() == [1, 0, 0]
 
 
+@SHALLOW
+def test_the_weight_of_a_pixel_reaches_the_loss():
+    tiles = problem(2)
+    given = np.random.default_rng(3).random(tiles.codes.shape).astype(np.float32)
+    given[0, :20] = 0
+    weighted = Tiles(tiles.images, tiles.codes, weights=given)
+    assert weighted.digest() != tiles.digest()
+    still = SMALL.model_copy(update={"flip_rotate": False})
+    task, device = TissueTask(weighted, still, 0, 3), ComputeDevice.cpu(2)
+    task.validation = np.arange(2)
+    scores = torch.cat(list(task._scores(task.network, device)))
+    seen = tiles.codes > 0
+    probability = torch.softmax(scores, 1).permute(0, 2, 3, 1).numpy()[seen]
+    weights = task.weights[tiles.codes[seen] - 1] * given[seen]
+    expected = log_loss(tiles.codes[seen], probability, sample_weight=weights, labels=[1, 2, 3])
+    assert task.validate(task.network, device)["loss"] == pytest.approx(expected, rel=1e-4)
+    (batch,) = task.batches(np.random.default_rng(0))
+    task.network.eval()  # as in the validation
+    (loss,) = (part[0].detach() for part in task.losses(batch, device))
+    assert float(loss) == pytest.approx(expected, rel=1e-3)
+    turning = SMALL.model_copy(update={"flip_rotate": True})
+    task = TissueTask(weighted, turning, 0, 3)  # turns and mirrors, and the weights with it
+    own = sorted(given[i][tiles.codes[i] == 1].sum() for i in range(2))
+    turned = [next(task.batches(np.random.default_rng(seed))) for seed in range(8)]
+    for _, codes, weights in turned:
+        sums = sorted(float(weights[i][codes[i] == 0].sum()) for i in range(2))
+        assert sums == pytest.approx(own, rel=1e-5)
+    assert len({weights.numpy().tobytes() for _, _, weights in turned}) > 2
+
+
 def test_groups_are_never_split():
     groups = np.repeat(np.arange(10), 7)
     train_part, validation = split_groups(70, groups, 0.3, np.random.default_rng(3))

@@ -29,7 +29,12 @@ from napari_mosaik.segment.tissue_classifier import (
     class_importances,
     grow_forest,
 )
-from napari_mosaik.segment.training_pixels import GUARD_UM, balanced_pixels, split_by_blocks
+from napari_mosaik.segment.training_pixels import (
+    GUARD_UM,
+    balanced_pixels,
+    split_by_blocks,
+    weighted_classes,
+)
 
 PARAMS = TissueClassParams(n_trees=20)
 
@@ -269,3 +274,51 @@ def test_no_tile_beside_a_held_out_block_trains():
         away = ndimage.distance_transform_cdt(~picture, "chessboard")
         trained = places[own & train]
         assert away[trained[:, 1], trained[:, 2]].min() > GUARD_UM / 8.0
+
+
+def drawn(label, box, reader="", **properties):
+    named = {"reader": reader, **properties} if reader else properties
+    return AnnotatedShape(f"{reader} {box}", label, shapely.box(*box), properties=named)
+
+
+def test_readers_vote_on_every_pixel():
+    lattice = Lattice("he", (1, 10), (1.0, 1.0))
+    codes = {"a": 1, "b": 2}
+    one = drawn("a", (0, 0, 6, 1), "Anna")
+    other = drawn("b", (4, 0, 8, 1), "Ben")
+    found, weights = weighted_classes([one, other], lattice, codes)
+    assert found.tolist() == [[1, 1, 1, 1, 0, 0, 2, 2, 0, 0]]  # where they differ, none
+    assert weights.tolist() == [[1, 1, 1, 1, 0, 0, 1, 1, 0, 0]]
+    third = drawn("b", (5, 0, 9, 1), "Cid")
+    found, weights = weighted_classes([one, other, third], lattice, codes)
+    assert found.tolist() == [[1, 1, 1, 1, 0, 2, 2, 2, 2, 0]]
+    assert weights.ravel().tolist() == pytest.approx([1, 1, 1, 1, 0, 2 / 3, 1, 1, 1, 0])
+    decided = drawn("a", (4, 0, 6, 1), "agreed", decided_by="Eve")
+    found, weights = weighted_classes([decided, one, other, third], lattice, codes)
+    assert found.tolist() == [[1, 1, 1, 1, 1, 1, 2, 2, 2, 0]]
+    assert weights.tolist() == [[1, 1, 1, 1, 1, 1, 1, 1, 1, 0]]
+    alone, weights = weighted_classes([drawn("a", (0, 0, 2, 1)), drawn("b", (1, 0, 3, 1))],
+                                      lattice, codes)  # fmt: skip
+    assert alone.tolist() == [[1, 2, 2, 0, 0, 0, 0, 0, 0, 0]]  # one reader: the later shape wins
+    assert weights.sum() == 3
+
+
+def test_the_weight_of_a_sample_reaches_the_forest():
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(400, 2)).astype(np.float32)
+    truth = np.where(samples[:, 0] > 0, 2, 1)
+    wrong = np.concatenate([truth, 3 - truth])
+    options = {"n_trees": 10, "max_depth": 4, "min_leaf": 4, "seed": 1}
+    both = np.tile(samples, (2, 1))
+
+    def right(weights):
+        forest = grow_forest(both, wrong, 3, weights=weights, **options)
+        return float((forest.predict(samples).argmax(axis=1) + 1 == truth).mean())
+
+    assert right(np.repeat([1.0, 0.01], 400)) > 0.95
+    assert right(None) < 0.8
+    equal = grow_forest(both, wrong, 3, weights=np.ones(800), **options)
+    assert (
+        equal.predict(samples).tolist()
+        == grow_forest(both, wrong, 3, **options).predict(samples).tolist()
+    )

@@ -101,3 +101,46 @@ def test_settings_that_do_not_fit_the_method_are_told(trained, tmp_path):
         run_to_end(retrain([case], [case], method="densenet", encoder=tmp_path / "absent.pth"))
     with pytest.raises(InputError, match="only the method 'densenet'"):
         run_to_end(retrain([case], [case], encoder=tmp_path / "absent.pth"))
+
+
+def test_what_readers_differ_on_counts_less_or_not(trained, tmp_path, monkeypatch):
+    source, _ = trained
+    case = Case(shutil.copytree(source.root, tmp_path / "A2"))
+    given = case.annotations("he")
+    first = next(shape for shape in given if shape.label == "neoplastic")
+    other = "non-neoplastic"
+
+    def of(reader, *changed):
+        return [
+            replace(one, key=f"{reader} {one.key}", properties={"reader": reader},
+                    label=other if one in changed else one.label)
+            for one in given
+        ]  # fmt: skip
+
+    taken = {}
+
+    def caught(features, codes, params, rng, classes, record=None, weights=None):
+        taken.update(codes=codes, weights=weights)
+        raise InputError("enough")
+
+    monkeypatch.setattr("napari_mosaik.segment.tissue_classifier.train_fast", caught)
+    monkeypatch.setattr("napari_mosaik.workflow.classifier._assessment", lambda *given: {})
+
+    def samples(*shapes):
+        with case.slide("he") as slide:
+            write_geojson(case.annotations_path("he"), [s for own in shapes for s in own],
+                          slide.lattice)  # fmt: skip
+        with pytest.raises(InputError, match="enough"):
+            run_to_end(retrain([Case(case.root)], [case], settings={"max_per_class": 10**6}))
+        return {**taken}
+
+    whole = samples(of("Anna"))
+    assert set(whole["weights"]) == {1.0}
+    two = samples(of("Anna"), of("Ben", first))
+    assert set(two["weights"]) == {1.0}
+    lost = len(whole["codes"]) - len(two["codes"])
+    assert lost == pytest.approx(first.geometry.area / 64, rel=0.05)
+    three = samples(of("Anna"), of("Ben", first), of("Cid"))
+    assert np.unique(three["weights"]) == pytest.approx([2 / 3, 1])
+    assert (three["weights"] < 1).sum() == pytest.approx(lost, abs=lost * 0.02)
+    assert set(three["codes"][three["weights"] < 1]) == {2}

@@ -122,6 +122,7 @@ def grow_forest(
     max_depth: int,
     min_leaf: int,
     seed: int,
+    weights: NDArray[Any] | None = None,
 ) -> FlatForest:
     """Train a random forest with balanced class weights.
 
@@ -135,8 +136,10 @@ def grow_forest(
         Size of the forest.
     seed
         Equal seeds give equal forests, whatever the number of cores.
+    weights
+        (n,) weight of each sample (fraction); 1 for all if None.
     """
-    model = _fitted(samples, labels, n_classes, n_trees, max_depth, min_leaf, seed)
+    model = _fitted(samples, labels, n_classes, n_trees, max_depth, min_leaf, seed, weights)
     return _flattened(model, n_classes)
 
 
@@ -148,6 +151,7 @@ def _fitted(
     max_depth: int,
     min_leaf: int,
     seed: int,
+    weights: NDArray[Any] | None = None,
 ) -> RandomForestClassifier:
     from sklearn.ensemble import RandomForestClassifier
 
@@ -166,7 +170,7 @@ def _fitted(
         random_state=seed,
         n_jobs=2,
     )
-    return model.fit(np.asarray(samples, np.float32), codes)
+    return model.fit(np.asarray(samples, np.float32), codes, sample_weight=weights)
 
 
 def _flattened(model: RandomForestClassifier, n_classes: int) -> FlatForest:
@@ -432,6 +436,7 @@ def train_fast(
     rng: np.random.Generator,
     classes: tuple[str, ...] = CLASSES,
     training: Mapping[str, Any] | None = None,
+    weights: NDArray[Any] | None = None,
 ) -> FastTissueModel:
     """Train the fast classifier on samples of one or many slides.
 
@@ -449,10 +454,13 @@ def train_fast(
         Class names in order of their codes.
     training
         Entries of the model card; the sample counts are added.
+    weights
+        (n,) weight of each sample (fraction); 1 for all if None.
     """
     n = len(classes)
     seed = int(rng.integers(2**31))
-    fitted = _fitted(features, labels, n, params.n_trees, params.max_depth, params.min_leaf, seed)
+    size = params.n_trees, params.max_depth, params.min_leaf
+    fitted = _fitted(features, labels, n, *size, seed, weights)
     counts = np.bincount(np.asarray(labels, np.int64), minlength=n + 1)[1:]
     record = {
         "samples": dict(zip(classes, counts.tolist(), strict=True)),

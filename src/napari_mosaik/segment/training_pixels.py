@@ -12,7 +12,7 @@ from napari_mosaik.core.catalogue import CLASS_NAMES
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.rasterise import rasterise
-from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.core.shapes import DECIDED_BY, READER, AnnotatedShape
 from napari_mosaik.segment.filters import Float32
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "rasterise_classes",
     "sample_training_pixels",
     "split_by_blocks",
+    "weighted_classes",
 ]
 
 BLOCK_UM = 512.0
@@ -69,6 +70,44 @@ def rasterise_classes(
                 f"{', '.join(known)}"
             )
     return rasterise(shapes, lattice, known)
+
+
+def weighted_classes(
+    shapes: Sequence[AnnotatedShape], lattice: Lattice, codes: Mapping[str, int]
+) -> tuple[NDArray[np.uint8], Float32]:
+    """Class code of each sample of a lattice, and how much it counts in a training.
+
+    Each reader who has drawn a sample has one vote.  The class with more than half of the votes
+    trains, with its fraction of them as the weight: 1 where all agree.  Without such a class (two
+    readers who differ) the sample does not train.  Adjudicated shapes stand above all votes.
+
+    Returns
+    -------
+    numpy.ndarray, numpy.ndarray
+        (rows, columns) codes (label), 0 where nothing trains, and weights (fraction).
+    """
+    decided = [shape for shape in shapes if DECIDED_BY in shape.properties]
+    drawn: dict[str, list[AnnotatedShape]] = {}
+    for shape in shapes:
+        if DECIDED_BY not in shape.properties:
+            drawn.setdefault(str(shape.properties.get(READER, "")), []).append(shape)
+    maps = [rasterise_classes(own, lattice, codes) for own in drawn.values()]
+    found = maps[0] if maps else np.zeros(lattice.shape, np.uint8)
+    weights = (found > 0).astype(np.float32)
+    if len(maps) > 1:
+        voters: NDArray[np.uint8] = np.sum([one > 0 for one in maps], axis=0, dtype=np.uint8)
+        found = np.zeros(lattice.shape, np.uint8)
+        for code in codes.values():
+            votes: NDArray[np.uint8] = np.sum([one == code for one in maps], axis=0, dtype=np.uint8)
+            most = votes * 2 > voters
+            found[most] = code
+            weights[most] = votes[most] / voters[most]
+        weights[found == 0] = 0
+    if decided:
+        settled = rasterise_classes(decided, lattice, codes)
+        found = np.where(settled > 0, settled, found)
+        weights[settled > 0] = 1
+    return found, weights
 
 
 def class_list(shapes: Sequence[AnnotatedShape]) -> tuple[str, ...]:

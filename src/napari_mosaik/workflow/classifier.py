@@ -21,7 +21,7 @@ from napari_mosaik.core.catalogue import ANNOTATIONS, BACKGROUND, CLASS_NAMES, S
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params, digest
 from napari_mosaik.core.progress import checkpoint, map_progress
-from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.core.shapes import READER, AnnotatedShape
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import saving
 from napari_mosaik.segment.metrics import class_calibration
@@ -60,7 +60,7 @@ REPLAY = 0.3
 """Share of known tiles when a network learns on."""
 SLOWER = 10.0
 """A network learns on with its learning rate divided by this."""
-REVISION = 3
+REVISION = 4
 """Raised whenever the same annotations and settings would give another model."""
 
 
@@ -276,10 +276,13 @@ def _about_classes(annotated: AnnotatedCases, warnings: list[str]) -> list[str]:
     if own_classes:
         notes.append(f"trained with the classes of your own: {', '.join(own_classes)}")
     for case, own in annotated:
-        counts = Counter(str(shape.properties.get("reader", "")) for shape in own)
+        counts = Counter(str(shape.properties.get(READER, "")) for shape in own)
         if len(counts) > 1:
             each = ", ".join(f"{name or 'unnamed'} ({n} shapes)" for name, n in counts.items())
-            notes.append(f"case {case.name}: annotations of several readers together: {each}")
+            notes.append(
+                f"case {case.name}: annotations of several readers together: {each}; where they "
+                "differ, the class of most of them trains with less weight, and an even split not"
+            )
     return notes
 
 
@@ -347,7 +350,9 @@ def _train_fast(
     yield Progress(0.75, 1, "assessing on held-out annotations")
     record = {**task.record(), **_assessment(samples, task, params)}
     yield Progress(0.85, 1, "growing trees")
-    return train_fast(samples.features, samples.codes, params, rng, task.classes, record)
+    return train_fast(
+        samples.features, samples.codes, params, rng, task.classes, record, samples.weights
+    )
 
 
 def annotated_samples(
@@ -384,7 +389,7 @@ def _assessment(
     if not held_out.any() or np.unique(seen.codes).size < 2:
         return {"split": split, "held_out": None}
     fewer = params.model_copy(update={"n_trees": max(1, min(ASSESSMENT_TREES, params.n_trees))})
-    model = train_fast(seen.features, seen.codes, fewer, rng, task.classes)
+    model = train_fast(seen.features, seen.codes, fewer, rng, task.classes, weights=seen.weights)
     probability = model.forest.predict(unseen.features)
     confusion = confusion_matrix(unseen.codes, probability.argmax(axis=1) + 1, len(task.classes))
     scores = {
@@ -405,12 +410,14 @@ def _train_densenet(
     from napari_mosaik.segment.densenet.weights import read_encoder_weights
 
     encoder = None if task.encoder is None else read_encoder_weights(task.encoder)
-    images, codes, groups, places = [], [], [], []
+    images, codes, weights, groups, places = [], [], [], [], []
     for number, (case, shapes) in enumerate(task.annotated):
         yield Progress(0.1 * number / len(task.annotated), 1, f"cutting tiles of {case.name}")
-        for image, code, group, place in _annotated_tiles(case, shapes, task.codes, params):
+        tiles = _annotated_tiles(case, shapes, task.codes, params)
+        for image, code, weight, group, place in tiles:
             images.append(image)
             codes.append(code)
+            weights.append(weight)
             groups.append(case.name if params.split == "slide" else group)
             places.append(place)
             checkpoint()
@@ -420,7 +427,13 @@ def _train_densenet(
             "the slide and holds an annotation; draw larger shapes or use the method 'fast'"
         )
     steps = train_densenet(
-        Tiles(np.stack(images), np.stack(codes), np.array(groups), np.array(places)),
+        Tiles(
+            np.stack(images),
+            np.stack(codes),
+            np.array(groups),
+            np.array(places),
+            np.stack(weights),
+        ),
         params,
         task.seed,
         classes=task.classes,
@@ -537,16 +550,19 @@ class PixelSamples:
         (n,) number of the shape that each pixel lies in.
     places
         (n, 2) row and column on the class lattice, (n, 3) after the number of the case.
+    weights
+        (n,) how much each pixel counts, fraction (`weighted_classes`).
     """
 
     features: NDArray[np.float32]
     codes: NDArray[np.uint8]
     shapes: NDArray[np.int64]
     places: NDArray[np.int64]
+    weights: NDArray[np.float32]
 
     def rows(self, rows: NDArray[Any]) -> PixelSamples:
         """Some of the pixels: indices (m,) or a mask (n,)."""
-        parts = (self.features, self.codes, self.shapes, self.places)
+        parts = (self.features, self.codes, self.shapes, self.places, self.weights)
         return PixelSamples(*(part[rows] for part in parts))
 
     @classmethod
@@ -557,6 +573,7 @@ class PixelSamples:
             np.concatenate([one.codes for one in parts]),
             np.concatenate([one.shapes for one in parts]),
             np.concatenate([one.places for one in parts]),
+            np.concatenate([one.weights for one in parts]),
         )
 
 
@@ -570,19 +587,19 @@ def _annotated_tiles(
     shapes: tuple[AnnotatedShape, ...],
     names: Mapping[str, int],
     params: DenseNetParams,
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], str, str]]:
-    """Stain-normalised tiles with annotated pixels, their codes, their spatial group and place.
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], str, str]]:
+    """Stain-normalised tiles with annotated pixels: codes, weights, spatial group and place.
 
-    Tiles (128, 128, 3) uint8, codes (128, 128) label.
+    Tiles (128, 128, 3) uint8, codes (128, 128) label, weights (128, 128) fraction.
     """
-    from napari_mosaik.segment.training_pixels import rasterise_classes
+    from napari_mosaik.segment.training_pixels import weighted_classes
     from napari_mosaik.tissue import StainFit
 
     stain: Any = case.store.read(STAIN_FIT)
     with case.slide("he") as slide:
         spacing_um = params.read_spacing_um
         reader = ClassReader(slide, StainFit.from_dict(stain), spacing_um, spacing_um)
-        codes = rasterise_classes(shapes, reader.lattice, names)
+        codes, weights = weighted_classes(shapes, reader.lattice, names)
         group_px = max(1, round(GROUP_UM / spacing_um))
         for block in cut(reader.lattice, DENSENET_TILE_PX, 0.0):
             own = codes[block.rows, block.cols]
@@ -594,7 +611,8 @@ def _annotated_tiles(
                 pixels = reader.rgb(block.core)
                 own = np.where(slide.valid_mask(block.core), own, 0).astype(own.dtype)
                 group = group_name(case, block.rows.start // group_px, block.cols.start // group_px)
-                yield pixels, own, group, f"{case.name} {row} {col}"
+                weight = weights[block.rows, block.cols]
+                yield pixels, own, weight, group, f"{case.name} {row} {col}"
 
 
 def _annotated_pixels(
@@ -609,14 +627,14 @@ def _annotated_pixels(
     from scipy import ndimage
 
     from napari_mosaik.segment.tissue_classifier import block_features, fast_halo_um
-    from napari_mosaik.segment.training_pixels import rasterise_classes
+    from napari_mosaik.segment.training_pixels import weighted_classes
     from napari_mosaik.tissue import StainFit
 
     stain: Any = case.store.read(STAIN_FIT)
     fit = StainFit.from_dict(stain)
     with case.slide("he") as slide:
         reader = ClassReader(slide, fit, params.spacing_um, params.read_spacing_um)
-        codes = rasterise_classes(shapes, reader.lattice, names)
+        codes, weights = weighted_classes(shapes, reader.lattice, names)
         member, _ = ndimage.label(codes > 0)
         first = int.from_bytes(hashlib.blake2b(case.name.encode(), digest_size=4).digest(), "big")
         blocks = [
@@ -624,6 +642,11 @@ def _annotated_pixels(
             for block in cut(reader.lattice, BLOCK_PX, fast_halo_um(params))
             if codes[block.rows, block.cols].any()
         ]
+        if not blocks:
+            raise InputError(
+                f"nothing annotated on case {case.name} can train: it lies outside the slide, or "
+                "its readers differ everywhere; let somebody adjudicate, or annotate more"
+            )
         samples: dict[int, PixelSamples] = {}
 
         def read(block: Block) -> None:
@@ -633,7 +656,10 @@ def _annotated_pixels(
             numbers = (first << 24) + member[block.rows, block.cols].astype(np.int64)
             drawn = own > 0
             places = np.argwhere(drawn) + np.array([block.rows.start, block.cols.start])
-            samples[block.index] = PixelSamples(features[drawn], own[drawn], numbers[drawn], places)
+            weight = weights[block.rows, block.cols]
+            samples[block.index] = PixelSamples(
+                features[drawn], own[drawn], numbers[drawn], places, weight[drawn]
+            )
 
         for done in in_parallel(read, blocks):
             text = f"reading the annotated pixels of {case.name}"

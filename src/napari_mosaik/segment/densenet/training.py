@@ -42,7 +42,7 @@ __all__ = [
     "train_densenet",
 ]
 
-ImageBatch = tuple[Tensor, Tensor]
+ImageBatch = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,12 +61,15 @@ class Tiles:
     places
         (n,) slide, row and column of each tile, "B11 3 7": no tile beside a validating one trains.
         If None this is not looked at.
+    weights
+        (n, rows, columns) how much each pixel counts in the loss (fraction); 1 if None.
     """
 
     images: NDArray[np.uint8]
     codes: NDArray[np.uint8]
     groups: NDArray[Any] | None = None
     places: NDArray[np.str_] | None = None
+    weights: Float32 | None = None
 
     def __post_init__(self) -> None:
         shape = self.images.shape
@@ -75,7 +78,9 @@ class Tiles:
 
     def digest(self) -> str:
         """Equal digests, equal tiles."""
-        arrays = {"images": self.images, "codes": self.codes}
+        arrays: dict[str, NDArray[Any]] = {"images": self.images, "codes": self.codes}
+        if self.weights is not None:
+            arrays["weights"] = self.weights
         return weights_digest(
             arrays, {"groups": _texts(self.groups), "places": _texts(self.places)}
         )
@@ -362,15 +367,23 @@ class TissueTask:
         )
 
     def batches(self, rng: np.random.Generator) -> Iterator[ImageBatch]:
-        """Every training tile once: images (b, 3, rows, columns), classes (b, rows, columns)."""
+        """Every training tile once: images (b, 3, rows, columns), classes and weights (b, rows,
+        columns).
+        """
         order = rng.permutation(self.train)
         for start in range(0, len(order), self.params.batch_size):
             rows = order[start : start + self.params.batch_size]
             images = np.stack([self._augmented(self.tiles.images[row], rng) for row in rows])
-            codes = self.tiles.codes[rows]
+            codes, weights = self.tiles.codes[rows], self._pixel_weights(rows)
             if self.params.flip_rotate:
-                images, codes = _flip_rotated(images, codes, rng)
-            yield prepared(images), _targets(codes)
+                images, codes, weights = _flip_rotated((images, codes, weights), rng)
+            yield prepared(images), _targets(codes), torch.from_numpy(weights)
+
+    def _pixel_weights(self, rows: NDArray[np.int64]) -> Float32:
+        """Weights (b, rows, columns) of the pixels of some tiles in the loss, fraction."""
+        if self.tiles.weights is None:
+            return np.ones((len(rows), *self.tiles.codes.shape[1:]), np.float32)
+        return self.tiles.weights[rows]
 
     def _augmented(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         amount = self.params.stain_augmentation
@@ -381,30 +394,30 @@ class TissueTask:
 
         Each is a scalar, dimensionless; images (b, 3, rows, columns).
         """
-        x, y = batch
+        x, y, w = batch
         weights = torch.from_numpy(self.weights)
-        amount = max(float(_labelled_weight(y, weights)), 1e-12)
+        amount = max(float(_labelled_weight(y, weights, w)), 1e-12)
         for start in range(0, len(x), device.batch_size):
             part = slice(start, start + device.batch_size)
-            yield (self._summed(x[part], y[part], weights, device.device) / amount,)
+            yield (self._summed(x[part], y[part], w[part], weights, device.device) / amount,)
 
-    def _summed(self, x: Tensor, y: Tensor, weights: Tensor, device: torch.device) -> Tensor:
+    def _summed(
+        self, x: Tensor, y: Tensor, w: Tensor, weights: Tensor, device: torch.device
+    ) -> Tensor:
         mixed = self.params.mixed_precision and device.type == "cuda"
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             scores = self.network(x.to(device))
-        return functional.cross_entropy(
-            scores.float(), y.to(device), weights.to(device), ignore_index=-1, reduction="sum"
-        )
+        return _summed_loss(scores.float(), y.to(device), w.to(device), weights.to(device))
 
     def validate(self, network: nn.Module, device: ComputeDevice) -> dict[str, float]:
         """Loss over all validation tiles; empty where none of their pixels has a class."""
         y, weights = _targets(self.tiles.codes[self.validation]), torch.from_numpy(self.weights)
-        amount = float(_labelled_weight(y, weights))
+        w = torch.from_numpy(self._pixel_weights(self.validation))
+        amount = float(_labelled_weight(y, weights, w))
         if amount == 0:
             return {}
         scores = torch.cat(list(self._scores(network, device)))
-        summed = functional.cross_entropy(scores, y, weights, ignore_index=-1, reduction="sum")
-        return {"loss": float(summed) / amount}
+        return {"loss": float(_summed_loss(scores, y, w, weights)) / amount}
 
     def _scores(self, network: nn.Module, device: ComputeDevice) -> Iterator[Tensor]:
         """Class scores of the validation tiles, batch by batch."""
@@ -481,16 +494,18 @@ def _targets(codes: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(codes.astype(np.int64) - 1)
 
 
-def _labelled_weight(y: Tensor, weights: Tensor) -> Tensor:
-    return weights[y.clamp_min(0)][y >= 0].sum()
+def _labelled_weight(y: Tensor, weights: Tensor, w: Tensor) -> Tensor:
+    return (weights[y.clamp_min(0)] * w)[y >= 0].sum()
 
 
-def _flip_rotated(
-    images: NDArray[np.uint8], codes: NDArray[np.uint8], rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _summed_loss(scores: Tensor, y: Tensor, w: Tensor, weights: Tensor) -> Tensor:
+    """Sum of the cross-entropies of all labelled pixels, each by its own and its class's weight."""
+    each = functional.cross_entropy(scores, y, weights, ignore_index=-1, reduction="none")
+    return (each * w).sum()
+
+
+def _flip_rotated(arrays: tuple[NDArray[Any], ...], rng: np.random.Generator) -> list[NDArray[Any]]:
     """All tiles of a batch turned and mirrored alike, so that they keep one shape."""
     turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-    images, codes = np.rot90(images, turns, (1, 2)), np.rot90(codes, turns, (1, 2))
-    if mirrored:
-        images, codes = images[:, ::-1], codes[:, ::-1]
-    return np.ascontiguousarray(images), np.ascontiguousarray(codes)
+    turned = [np.rot90(one, turns, (1, 2)) for one in arrays]
+    return [np.ascontiguousarray(one[:, ::-1] if mirrored else one) for one in turned]
