@@ -22,7 +22,8 @@ from napari_mosaik.phantom import sample
 COMMANDS = (
     "demo", "sample", "new", "slide", "run", "status", "report", "view", "segment", "suv", "align",
     "kinetics", "annotate", "review-queue", "agreement", "qa", "corrections", "retrain", "train",
-    "predict", "set-alignment", "profiles", "pyramid", "relink", "weights",
+    "predict", "set-alignment", "profiles", "pyramid", "relink", "weights", "adjudicate", "correct",
+    "models", "update", "worth",
 )  # fmt: skip
 
 

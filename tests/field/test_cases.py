@@ -704,6 +704,7 @@ def test_a_file_that_may_not_be_read_is_named_and_the_other_steps_are_shown(
     path = places[what]
     forbidden.add(str(path))
     monkeypatch.setattr("napari_mosaik.io.case._DIGESTS", {})  # another process
+    monkeypatch.setattr("napari_mosaik.io.store._KNOWN", {})
     code, out, err = told(capsys, "status", case.root, "--json")
     if what == "recipe":
         assert code == 2
