@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,3 +64,17 @@ def test_outside_its_rooms_nothing_loads_torch():
             break
         loads = more
     assert sorted(name for name in loads if not f"{name}.".startswith(ROOMS)) == []
+
+
+def test_waiting_threads_leave_the_processor_to_others(monkeypatch):
+    code = "import os, napari_mosaik; print(os.environ['OMP_WAIT_POLICY'])"
+
+    def policy():
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert policy() == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert policy() == "ACTIVE"

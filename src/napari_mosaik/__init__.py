@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any
+
+# OpenMP threads that wait for work must not take the processor from other programs: beside one
+# they made a training several times slower.  It is read when torch or scikit-learn is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "open_case", "phantom", "run"]
