@@ -88,7 +88,7 @@ def test_whole_report():
         "same patient in training",
         "The split shares a patient.",
         "0.0591",
-        "baseline: CAIX linear",
+        "baseline: CAIX, linear",
         "0.0950",
         "12.3",
         "↻ stale",
@@ -147,7 +147,7 @@ def test_a_predictor_is_never_called_a_twin():
 
 def test_a_baseline_value_that_is_missing_is_not_taken_from_another():
     html = build_report(full_data())
-    row = re.search(r"<tr><td>baseline: mean</td>(.*?)</tr>", html).group(1)
+    row = re.search(r"<tr><td>baseline: training mean</td>(.*?)</tr>", html).group(1)
     cells = re.findall("<td[^>]*>(.*?)</td>", row)
     assert cells == ["0.110", "not available", "not available", "not available"]
 
