@@ -58,25 +58,13 @@ def test_a_pet_for_the_open_case_goes_into_its_form(dock, opened, fresh_case, fi
     assert Path(form.file.text()).name == "slice.dcm"
 
 
-def test_a_pet_that_is_dropped_on_the_canvas_goes_to_the_dock(dock, opened, fresh_case, files):
-    """napari's own canvas takes the drop; the dock need not be in front."""
-    from qtpy.QtGui import QDropEvent
+def test_the_reader_of_a_pet_hands_it_to_the_dock(dock, files):
+    """napari asks which reader takes a file that several may read; this is what ours does."""
+    from napari_mosaik.plugin import pet_reader
 
-    opened(dock, fresh_case)
-    layers, window = list(dock.viewer.layers), dock.viewer.window._qt_viewer
-    data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(files[-1]))])
-    event = QDropEvent(
-        QPointF(50, 50),
-        Qt.DropAction.CopyAction,
-        data,
-        Qt.MouseButton.LeftButton,
-        Qt.KeyboardModifier.NoModifier,
-    )
-    window.dropEvent(event)
-    form = dock.case_page.add_form
-    assert form.source.currentData() == "pet"
-    assert Path(form.file.text()).name == "slice.dcm"
+    layers, path = list(dock.viewer.layers), str(files[-1])
+    assert pet_reader(path)(path) == [(None,)]
+    assert Path(dock.case_page.new.pet.text()).name == "slice.dcm"
     assert list(dock.viewer.layers) == layers
 
 
