@@ -17,9 +17,11 @@ from napari_mosaik.core.corrections import Correction
 from napari_mosaik.io.case import Case
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.widgets.canvas.camera import centre_um, look_at
-from napari_mosaik.widgets.correct.correct_panel import CHOSEN, GONE, MADE, SOUGHT
+from napari_mosaik.widgets.correct.correct_panel import CHOSEN, FOUND, GONE, MADE, SOUGHT
 from napari_mosaik.workflow.annotations import OpenAnnotations
 from napari_mosaik.workflow.corrections import CorrectionLog, CorrectionSession
+from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
+from napari_mosaik.workflow.run import run_until
 
 from .test_tools import Hand
 
@@ -206,6 +208,48 @@ def test_what_was_judged_wrong_or_missed_is_corrected(qtbot, dock, opened, own_c
     title = "Corrections: Vessels"
     qtbot.waitUntil(lambda: dock.board.layer(title) is not None)
     assert not {CHOSEN, MADE, GONE, SOUGHT} & {layer.name for layer in viewer.layers}
+
+
+def test_a_missed_vessel_is_found_here(qtbot, dock, opened, own_cohort):
+    """A drag around a place looks there with a lower threshold; *Add* makes it a vessel."""
+    root = own_cohort / "B11"
+    before = Case(root).store.read(VESSEL_OBJECTS)
+    write_recipe(root, changed(read_recipe(root), "vessels", threshold="fixed", dab_od=1.5))
+    for _ in run_until(Case(root), read_recipe(root), "correct_vessels"):
+        pass
+    case = opened(dock, own_cohort, layers=("H&E", "CD34"))
+    panel, viewer, hand = dock.correct, dock.viewer, Hand(qtbot, dock)
+    left = case.store.read(VESSEL_OBJECTS).points_um()
+    gaps = np.linalg.norm(before.points_um()[:, None] - left[None], axis=2).min(axis=1)
+    missed = int(gaps.argmax())
+    place = before.points_um()[missed]
+    panel.start("find")
+    qtbot.waitUntil(lambda: panel.session is not None and not panel._busy)
+    look_at(viewer, place, 3.0)
+    radius = float(before["major_axis_um"][missed])
+    angles = np.linspace(0, 2 * np.pi, 40)
+    around = [tuple(place + radius * np.array([np.sin(a), np.cos(a)])) for a in angles]
+    hand.drag(around)
+    qtbot.waitUntil(lambda: not panel._busy and bool(panel._state.found or panel._state.failed))
+    assert not panel._state.failed
+    assert panel.list.count() == 0
+    assert FOUND in viewer.layers
+    n = len(panel._state.found)
+    assert panel.offer.text() == f"{n} found with a lower threshold"
+    panel.drop.click()
+    qtbot.waitUntil(lambda: not panel._busy and not panel._state.found)
+    assert FOUND not in viewer.layers
+    assert panel.list.count() == 0
+    hand.drag(around)
+    qtbot.waitUntil(lambda: not panel._busy and bool(panel._state.found))
+    panel.take.click()
+    qtbot.waitUntil(lambda: not panel._busy and panel.list.count() == n)
+    assert not panel.take.isVisibleTo(panel)
+    for _ in run_until(case, read_recipe(root), "correct_vessels"):
+        pass
+    table = case.store.read(CORRECTED_VESSEL_OBJECTS)
+    nearest = int(np.linalg.norm(table.points_um() - place, axis=1).argmin())
+    assert table["manual_edit"][nearest] == "added"
 
 
 def test_what_readers_did_is_seen_when_a_case_opens(qtbot, dock, opened, own_cohort):

@@ -170,7 +170,7 @@ def test_what_is_missing_is_one_click_away(qtbot, dock, opened, hand, fresh_case
 
 
 def test_a_missing_term_of_the_suv_blocks_the_step_and_is_one_click_away(
-    qtbot, dock, opened, hand, fresh_case
+    qtbot, dock, opened, fresh_case
 ):
     case = Case(fresh_case)
     case.update(injection=case.file.injection.model_copy(update={"weight_kg": None}))
@@ -181,7 +181,7 @@ def test_a_missing_term_of_the_suv_blocks_the_step_and_is_one_click_away(
     assert "injection ⚠" in dock.header.checklist.text()
     page = dock.pages["Uptake (PET)"]
     page.set_open(True)
-    hand.click(page.add_button)
+    page.add_button.click()
     field = page.panel.fields["weight_kg"]
     qtbot.waitUntil(lambda: focused(field))
     field.setText("74")
