@@ -243,7 +243,7 @@ def test_doubts_of_a_retraining_are_listed(qtbot, dock, case, tmp_path):
     annotation = dock.annotate.annotation
     dock.show_annotate()
     training = {"n_shapes": 2, "n_cases": 1, "warnings": ["nothing is annotated as 'neoplastic'"]}
-    annotation._retrained((None, training))
+    annotation._retrained(training)
     assert "⚠ nothing is annotated as 'neoplastic'" in dock.annotate.change.text()
 
 
