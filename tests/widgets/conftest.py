@@ -65,6 +65,7 @@ def no_leaks(request):
         return
     request.getfixturevalue("qapp")
     before = _widgets()
+    gc.freeze()  # the search for what a test left behind need not look at what was there before
     yield
     left = _widgets() - before
     assert not left, f"still alive after the test: {sorted(map(repr, left))}"

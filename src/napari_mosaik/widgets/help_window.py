@@ -31,8 +31,8 @@ __all__ = ["PAGES", "HelpWindow", "add_help_actions", "show_help"]
 _FILES = {
     "Tutorials": "tutorial_sample.md tutorial_own_data.md tutorial_annotate.md tutorial_review.md",
     "How do I ...": "how_to.md troubleshooting.md",
-    "User guide": "start.md window.md slides.md segmentation.md registration.md uptake.md "
-    "spatial.md science.md robustness.md glossary.md",
+    "User guide": "start.md window.md annotation.md slides.md segmentation.md registration.md "
+    "uptake.md spatial.md science.md robustness.md glossary.md",
 }
 PAGES = {section: names.replace(".md", "").split() for section, names in _FILES.items()}
 """The pages by section, in the order of the list."""
