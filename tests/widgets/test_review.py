@@ -21,7 +21,7 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     assert "this patient" in dock.review.badge.text()
     methods = [dock.review.table.item(i, 0).text() for i in range(dock.review.table.rowCount())]
     assert methods[0] == "MOSAIK network"
-    assert "mean" in methods
+    assert "training mean" in methods
 
     measured, predicted = tile_data.measured(), tile_data.predicted()
     dock.review._clicked(float(measured[7]), float(predicted[7]))  # a click on a point
