@@ -143,7 +143,7 @@ def dock(qtbot, tmp_path, monkeypatch):
     from napari_mosaik.widgets.dock import MosaikDock
 
     # Each of these windows would build ahead all the pages that its test never opens.
-    monkeypatch.setattr(MosaikDock, "_prepare", lambda self: None)
+    monkeypatch.setattr(MosaikDock, "_prepare", lambda self: setattr(self, "builds_ahead", True))
     application = get_settings().application
     application.ipy_interactive = False
     application.save_window_geometry = False  # what another window had must not matter here

@@ -57,7 +57,7 @@ def test_pages_are_built_piece_by_piece_and_label_images_without_tools(dock, ope
     opened(dock, cohort)
     qtbot.waitUntil(lambda: bool(dock.board.specs))
     page = dock.pages["Tissue and tiles"]
-    assert dock._prepare_soon.isActive()
+    qtbot.waitUntil(lambda: getattr(dock, "builds_ahead", False))
     known = set(page.sections)
     while page.prepare():
         assert len(page.sections) == len(known) + 1  # one at a time
