@@ -330,3 +330,18 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys, monkeypatch, picture)
     monkeypatch.setattr(Path, "mkdir", refuse)
     line = told(capsys, "new", tmp_path / "c", "--he", picture, "--spacing", "0.5")
     assert "choose another folder" in line
+
+
+@pytest.mark.parametrize("width", ["99", "0", "-1.5", "nan", "inf"])
+def test_a_resolution_that_no_scanner_has_is_refused(cohort, tmp_path, capsys, width):
+    pet = cohort / "A2" / "pet" / "slice.dcm"
+    line = told(capsys, "new", tmp_path / "new", "--pet", pet, f"--pet-fwhm={width}")
+    assert "--pet-fwhm" in line
+    assert "0.1 to 20" in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_resolution_of_the_scanner_is_stored(cohort, tmp_path):
+    pet = cohort / "A2" / "pet" / "slice.dcm"
+    assert call("new", tmp_path / "new", "--pet", pet, "--pet-fwhm", "1.4") == 0
+    assert "fwhm_mm = 1.4" in (tmp_path / "new" / "case.toml").read_text()

@@ -162,6 +162,11 @@ def new(
         for stain, path in files.items()
         if path is not None
     }
+    if pet_fwhm is not None and not 0.1 <= pet_fwhm <= 20:
+        raise InputError(
+            f"--pet-fwhm {pet_fwhm:g}: no PET scanner has this resolution; give the full width at "
+            "half maximum in mm, 0.1 to 20"
+        )
     unit = unit_named(pet_unit) if pet_unit else None
     given = {key: value for key, value in (injection or {}).items() if value is not None}
     lacking = ""
