@@ -108,7 +108,7 @@ def test_position_learns_a_field_of_position(small_cases):
         return replace(case, suv=np.exp(-(((case.centres_um - centre) / 900.0) ** 2).sum(axis=1)))
 
     cases = [with_field(case) for case in small_cases]
-    found = fit_baselines(cases[:2], TargetScale(0.0, 1.0))["position"]
+    found = fit_baselines(cases[:2], TargetScale(0.0, 1.0), fwhm_um=FWHM_UM)["position"]
     assert np.abs(found.predict(seen(cases[2])) - cases[2].suv).mean() < 0.03
 
 
@@ -136,7 +136,7 @@ def test_baselines_survive_storing(small_cases, fitted, tmp_path):
 
 def test_a_missing_parameter_makes_a_baseline_not_available(small_cases, fitted):
     target, found = fitted
-    none = fit_baselines(small_cases[:2], target, caix="caix_membrane_od10")
+    none = fit_baselines(small_cases[:2], target, caix="caix_membrane_od10", fwhm_um=FWHM_UM)
     assert none["caix_linear"] is None
     assert none["ridge"] is not None
     model = TrainedModel({}, {"fwhm_um": FWHM_UM, "baselines": {"caix_linear": None}})

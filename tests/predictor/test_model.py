@@ -28,7 +28,7 @@ def model(small_cases) -> TrainedModel:
         try:
             next(generator)
         except StopIteration as stop:
-            return with_baselines(stop.value, small_cases[:2])
+            return with_baselines(stop.value, small_cases[:2], fwhm_um=1400.0)
 
 
 def test_saved_and_loaded_predicts_the_same(model, small_cases, tmp_path):

@@ -31,7 +31,6 @@ from napari_mosaik.predictor.trees import TreeEnsemble, fit_trees
 __all__ = [
     "ABOUT",
     "ARRAY_PREFIX",
-    "DEFAULT_FWHM_UM",
     "Baseline",
     "fit_baselines",
     "predict_baselines",
@@ -72,8 +71,6 @@ ABOUT: Final = _descriptions()
 """Name and description of each baseline."""
 ARRAY_PREFIX: Final = "baseline."
 """Arrays of a model under such a name belong to a baseline, not to the network."""
-DEFAULT_FWHM_UM: Final = 1500.0
-"""Resolution of a microPET scanner where none is given, µm."""
 
 _ALPHAS: Final = tuple(10.0 ** np.arange(-2, 5))
 _N_CENTRES: Final = 60
@@ -317,7 +314,7 @@ def fit_baselines(
     target: TargetScale,
     *,
     caix: str = "caix_h_score",
-    fwhm_um: float = DEFAULT_FWHM_UM,
+    fwhm_um: float,
     seed: int = 0,
 ) -> dict[str, Baseline | None]:
     """Fit every baseline on the measured tiles of the training cases.
@@ -374,7 +371,7 @@ def with_baselines(
     cases: Sequence[TileInputs],
     *,
     caix: str = "caix_h_score",
-    fwhm_um: float = DEFAULT_FWHM_UM,
+    fwhm_um: float,
 ) -> TrainedModel:
     """A trained network with the baselines that were fitted on its training cases."""
     seed = int(model.card["seed"])
