@@ -80,7 +80,9 @@ def test_the_mechanistic_baseline_is_a_line_on_the_retained_antibody(small_cases
     test = small_cases[2]
     own = (test.curves[:, -1, 1] + test.curves[:, -1, 2])[:, None]
     np.testing.assert_allclose(found["mechanistic"].predict(seen(test)), line.predict(own))
-    blind = replace(test, features=np.full_like(test.features, np.nan))
+    curves = test.curves.copy()
+    curves[:, :, 0] += 5.0  # free antibody is not retained
+    blind = replace(test, curves=curves, features=np.full_like(test.features, np.nan))
     np.testing.assert_array_equal(
         found["mechanistic"].predict(seen(test)), found["mechanistic"].predict(seen(blind))
     )
