@@ -28,7 +28,7 @@ __all__ = ["commands"]
 commands = typer.Typer()
 FromModel = Annotated[
     str,
-    typer.Option("--from", metavar="HASH", help="Learn on from this model, on what changed since."),
+    typer.Option("--from", metavar="HASH", help="Fine-tune this model on what changed since."),
 ]
 Replay = Annotated[
     float | None,
@@ -70,7 +70,7 @@ def retrain(
 ) -> None:
     """Train the tissue classifier on the annotations of one or more cases.
 
-    With --from a DenseNet learns on; its model is compared, and used once it is adopted.
+    With --from a DenseNet is fine-tuned; its model is compared, and used once it is adopted.
     """
     from napari_mosaik.workflow.classifier import REPLAY
     from napari_mosaik.workflow.classifier import retrain as work
@@ -160,7 +160,7 @@ def train(
 ) -> None:
     """Train the uptake network without one case, and add the model to that case.
 
-    With --from it learns on; its model is compared, and used once it is adopted.
+    With --from it is fine-tuned; its model is compared, and used once it is adopted.
     """
     from napari_mosaik.predictor import TrainedModel, TrainParams
     from napari_mosaik.predictor.params import PRESETS

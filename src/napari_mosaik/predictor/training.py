@@ -47,8 +47,9 @@ def train(
 ) -> Generator[TrainingStep, None, TrainedModel]:
     """Train the network; the test case is not among *cases*.
 
-    From a *parent* it learns on: on the tiles whose inputs or uptake have changed since the parent
-    was trained, mixed with a sample of the others, with the parent's scaling of SUV and inputs.
+    From a *parent* it is fine-tuned: on the tiles whose inputs or uptake have changed since the
+    parent was trained, mixed with a sample of the others, with the parent's scaling of SUV and
+    inputs.
 
     Parameters
     ----------

@@ -198,9 +198,9 @@ _BASELINES: Final = {
     "mechanistic": "delivery, linear",
     "source_blur": "source and blur",
     "position": "position only",
-    "neighbour_idw": "measured neighbours (reference)",
+    "neighbour_idw": "measured neighbours",
 }
-_COLUMNS_SEEN: Final = {"": "tile", "psf": "scanner view", "all": "tile and surroundings"}
+_COLUMNS_SEEN: Final = {"": "tile", "psf": "scanner view", "all": "surroundings"}
 
 
 def baseline_title(name: str) -> str:

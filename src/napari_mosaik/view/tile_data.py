@@ -193,7 +193,7 @@ def badge_of(tile_data: TileData) -> str:
 
 
 def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Method, MAE, MSE, R² and MAE minus the network's of network and baselines, as text."""
+    """Method, MAE, R² and MAE minus the network's of network and baselines, as text."""
     if not metrics:
         return []
     rows = [("MOSAIK network", metrics["suv_norm"])]
@@ -201,7 +201,7 @@ def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             name,
-            *(number(errors.get(key)) for key in ("mae", "mse", "r2")),
+            *(number(errors.get(key)) for key in ("mae", "r2")),
             interval(errors.get("mae_minus_network")),
         )
         for name, errors in rows

@@ -57,9 +57,9 @@ DENSENET_TILE_PX = 128
 GROUP_UM = 1024.0
 """Edge of the blocks of tiles that are held out together, µm."""
 REPLAY = 0.3
-"""Share of known tiles when a network learns on."""
+"""Share of known tiles when a network is fine-tuned."""
 SLOWER = 10.0
-"""A network learns on with its learning rate divided by this."""
+"""A network is fine-tuned with its learning rate divided by this."""
 REVISION = 4
 """Raised whenever the same annotations and settings would give another model."""
 
@@ -78,9 +78,9 @@ def retrain(
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Train the tissue classifier and make it the model of the target cases.
 
-    From a *parent*, a network learns on from its weights and with its settings: on the tiles that
-    were annotated or changed since, mixed with a sample of the tiles that it knows.  It is stored
-    beside the parent and compared with it, but not used: the reader adopts it, or not.
+    From a *parent*, a network is fine-tuned from its weights and with its settings: on the tiles
+    that were annotated or changed since, mixed with a sample of the tiles that it knows.  It is
+    stored beside the parent and compared with it, but not used: the reader adopts it, or not.
 
     Cases without annotations take no part.  The classes are the program's three and any others that
     are annotated.  The model is stored in every target case and becomes the setting of its class
@@ -202,16 +202,17 @@ def _inherited(
     settings: Mapping[str, Any],
     encoder: Path | None,
 ) -> Params:
-    """The settings of a network that learns on: those of its parent, changed by the given ones."""
+    """The settings for fine-tuning: those of the parent, changed by the given ones."""
     from napari_mosaik.segment.densenet.network import DenseNetParams
 
     if parent.method != "densenet" or method != "densenet":
         raise InputError(
             f"the model {parent.hash[:12]} is of the method '{parent.method}'; only a DenseNet "
-            "learns on (the fast classifier is trained again in seconds, a predictor by 'train')"
+            "is fine-tuned (train the fast classifier again, which takes seconds; a predictor by "
+            "'train')"
         )
     if preset or encoder is not None:
-        raise InputError("a model that learns on has the settings of its parent; omit the preset "
+        raise InputError("a fine-tuned model has the settings of its parent; omit the preset "
                          "and the encoder")  # fmt: skip
     own = dict(parent.card["params"])
     slower = {"learning_rate": float(own["learning_rate"]) / SLOWER}

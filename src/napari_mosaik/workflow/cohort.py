@@ -188,7 +188,7 @@ def train_network(
     The model's hash becomes the setting of the test case's prediction.  An interrupted training
     resumes after its last complete epoch; a complete one is not repeated.
 
-    From a *parent* the network learns on: on the tiles that have changed since, mixed with a
+    From a *parent* the network is fine-tuned: on the tiles that have changed since, mixed with a
     share *replay* of those that it knows.  Its model is compared with the parent on the test case,
     and not used: the reader adopts it, or not.
     """
@@ -219,7 +219,7 @@ def train_network(
 def _inherited(
     parent: KnownModel, held_out: Case, split: SplitKind, params: TrainParams
 ) -> TrainParams:
-    """The settings of a network that learns on; a parent that has seen the test case is refused."""
+    """The settings for fine-tuning; a parent that has seen the test case is refused."""
     if parent.is_classifier:
         raise InputError(f"the model {parent.hash[:12]} is no predictor of uptake")
     card = parent.card

@@ -125,7 +125,7 @@ def learn_on(
     epochs: int = 0,
     seed: int = 0,
 ) -> Generator[Progress, None, dict[str, Any]]:
-    """Let a network learn on: a tissue network from annotations, a predictor without this case.
+    """Fine-tune a network: a tissue network from annotations, a predictor without this case.
 
     Its model is stored in the case, compared with its parent and not used.
 

@@ -180,8 +180,8 @@ def train_densenet(
 ) -> Generator[TrainingStep, None, DenseNetTissueModel]:
     """Train the network; yields after every batch, returns the model at the end.
 
-    From a *parent* the network learns on: on the tiles that the parent has not seen, mixed with a
-    sample of those that it has.  What validated the parent validates again, and its card has a
+    From a *parent* the network is fine-tuned: on the tiles that the parent has not seen, mixed with
+    a sample of those that it has.  What validated the parent validates again, and its card has a
     comparison of both on it.
 
     Parameters

@@ -1,6 +1,6 @@
 """Models in the window: the tab *Models*, and which predictor the page *Predictor* uses.
 
-The tab lists all models; one is adopted or learns on, two are compared.
+The tab lists all models; one is adopted or fine-tuned, two are compared.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ _SPLITS = (("all other cases", "case"), ("cases of other patients", "patient"))
 class ModelsPage(QWidget):
     """All models of the case and its cohort, and what can be done with them.
 
-    One row is selected to adopt, export or let learn on; two are selected to be compared.
+    One row is selected to adopt, export or fine-tune; two are selected to be compared.
     """
 
     def __init__(self, controller: CaseController, link: CanvasLink) -> None:
@@ -115,7 +115,12 @@ class ModelsPage(QWidget):
 
     def _made_table(self) -> QTableWidget:
         titles = ("Used", "Model", "Trained on", "Parent")
-        tips = ("This case uses it", "Method and first letters of the hash", "", "Learned on from")
+        tips = (
+            "This case uses it",
+            "Method and first letters of the hash",
+            "",
+            "Fine-tuned from",
+        )
         table = table_of(titles, tips, wide=2)
         table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         table.setMinimumHeight(110)
@@ -140,7 +145,7 @@ class ModelsPage(QWidget):
                 self.curve,
             )
         )
-        self.fold = Collapsible("Learn on", learning)
+        self.fold = Collapsible("Fine-tune", learning)
         self.setLayout(
             column(
                 self.line,
@@ -337,7 +342,7 @@ class ModelsPage(QWidget):
 
         self._controller.read_for(case, "Import", partial(import_model, case, path), then)
 
-    # --- learning on ----------------------------------------------------------------------------
+    # --- fine-tuning ----------------------------------------------------------------------------
     def _learn(self) -> None:
         space, (model,) = self._controller.workspace, self.chosen()
         case = space.case
@@ -351,7 +356,7 @@ class ModelsPage(QWidget):
             replay=self.replay.value() / 100,
             epochs=self.epochs.value(),
         )
-        job = self._controller.start("Learn on", partial(_steps, "Learn on", work))
+        job = self._controller.start("Fine-tune", partial(_steps, "Fine-tune", work))
         if job is None:
             return
         self._learning, self._losses = job, ()

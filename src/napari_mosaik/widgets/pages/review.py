@@ -85,6 +85,9 @@ class ReviewPanel(QWidget):
         self.report = ReportButton(controller, self.toggle)
         self.summary = wrapped_label(small=True)
         self.table = _table()
+        header = self.table.horizontalHeader()
+        assert header is not None
+        header.sectionResized.connect(self._fit_rows)
         self.kind = QComboBox()
         self.kind.addItems(list(_KINDS))
         self.kind.currentIndexChanged.connect(self._plot)
@@ -149,10 +152,16 @@ class ReviewPanel(QWidget):
         rows = metric_rows(tile_data.metrics or {})
         self.table.setVisible(bool(rows))
         fill_table(self.table, rows)
-        self.table.setFixedHeight(24 + 22 * max(1, len(rows)))
+        self._fit_rows()
         self.summary.setText(summary_of(tile_data))
         self._fill_worst(tile_data)
         self._plot()
+
+    def _fit_rows(self, *_: object) -> None:
+        """Long names of methods take two lines; the table is as high as its rows."""
+        self.table.resizeRowsToContents()
+        heights = [self.table.rowHeight(row) for row in range(self.table.rowCount())]
+        self.table.setFixedHeight(26 + max(22, sum(heights)))
 
     def _plot(self, *_: object) -> None:
         self.plot.show_when_seen(self._figure)
@@ -236,13 +245,13 @@ def _table() -> QTableWidget:
     tips = (
         "",
         "Mean absolute error",
-        "Mean squared error",
         "Coefficient of determination",
         "MAE minus that of the network, with its 95 % interval by blocks of tiles: above 0 the "
         "network is better",
     )
-    table = table_of(("Method", "MAE", "MSE", "R²", "Δ MAE"), tips, wide=0)
+    table = table_of(("Method", "MAE", "R²", "Δ MAE"), tips, wide=0)
     table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+    table.setWordWrap(True)
     table.setToolTip("Errors of the normalised SUV over all tiles, not clipped")
     return table
 

@@ -1,4 +1,4 @@
-"""The uptake network learns on: on changed tiles and known ones, in the scale of its parent."""
+"""The uptake network is fine-tuned: on changed tiles and known ones, in the scale of its parent."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A tissue network learns on: from its parent, on new tiles and known ones, apart from held out."""
+"""A tissue network is fine-tuned on new tiles and known ones, apart from those held out."""
 
 import numpy as np
 import pytest
