@@ -27,7 +27,7 @@ lint: $(VENV)/.test
 	$(BIN)/typos src tests docs benchmarks README.md CHANGELOG.md CONTRIBUTING.md sample_data/README.md
 
 docs: $(VENV)/.test
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python docs/link_terms.py --check
 
 bench: $(VENV)/.core

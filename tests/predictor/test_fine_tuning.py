@@ -58,7 +58,7 @@ import os, signal, sys
 from pathlib import Path
 from napari_mosaik.predictor import TrainedModel, train
 from tests.predictor.synthetic import make_case
-from tests.predictor.test_learning_on import PARAMS, corrected
+from tests.predictor.test_fine_tuning import PARAMS, corrected
 cases = [make_case(n, n[0], i, size_um=(2700.0, 3300.0)) for i, n in enumerate(["A2", "A3"])]
 parent = TrainedModel.load(Path(sys.argv[1]))
 work = train(
