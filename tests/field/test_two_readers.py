@@ -11,6 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from napari_mosaik.annotate import rectangle_polygon
 from napari_mosaik.cli import main
+from napari_mosaik.core.journal import journal_path
 from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
 from napari_mosaik.workflow.annotations import OpenAnnotations, finished_readers, finished_tiles
 
@@ -260,3 +261,26 @@ def test_only_tiles_that_both_have_finished_are_adjudicated(case, tmp_path, caps
            "--json")  # fmt: skip
     seen = shapely.union_all([shape(one["geometry"]) for one in features_of(out)])
     assert seen.equals(shapely.box(200, 200, 400, 400) | shapely.box(400, 400, 600, 600))
+
+
+def test_damage_of_a_journal_is_among_the_warnings_of_every_command_that_reads_it(
+    case, capsys, tmp_path
+):
+    drawn(case, "Anna", *ANNA)
+    drawn(case, "Ben", *BEN)
+    path = journal_path(case.root, "Anna")
+    lines = path.read_bytes().split(b"\n")
+    lines.insert(2, lines[1].replace(b'"n":1', b'"n":7', 1))
+    assert "damaged" not in str(answer(capsys, "agreement", case.root, "--json"))
+    path.write_bytes(b"\n".join(lines))
+    for words in (
+        ("agreement", case.root),
+        ("annotate", "export", case.root, tmp_path / "he.geojson"),
+        ("annotate", "finish", case.root, "--reader", "Anna"),
+        ("status", case.root),
+    ):
+        record, err = answer(capsys, *words, "--json")
+        (told,) = [one for one in record["warnings"] if "damaged" in one]
+        assert "reader Anna" in told
+        assert "line 3" in told
+        assert err.count("damaged") == 1

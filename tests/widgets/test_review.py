@@ -103,6 +103,13 @@ def test_a_segmentation_is_checked_by_eye_and_kept(qtbot, dock, opened, own_coho
     assert panel.question.text().startswith("Object 2 of ")
     qtbot.mouseClick(panel.right, Qt.MouseButton.LeftButton)
     assert "wrong: 0 of 2" in panel.message.text()
+    undone = panel.session.part.journal.undo_last()  # as another view does: the panel follows
+    assert undone.title == f"rating of object {panel._current[1]}"
+    assert panel.question.text().startswith("Object 2 of ")
+    assert "wrong: 1 of 2" in panel.message.text()
+    panel.session.part.journal.redo_last()
+    assert panel.question.text().startswith("Object 3 of ")
+    assert "wrong: 0 of 2" in panel.message.text()
     panel.stop()
     assert MARK not in dock.viewer.layers
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import typer
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.journal import journal_damage
 from napari_mosaik.core.progress import run_to_end
 
 __all__ = ["Bar", "drive", "figure", "print_json", "table"]
@@ -85,8 +86,12 @@ def drive(work: Generator[Progress, None, T], what: str, bar: Bar) -> T:
 def print_json(value: Any) -> None:
     """Write one JSON document to the standard output; NaN becomes null.
 
-    Letters that the console cannot show are escaped, so that no program reads a wrong one.
+    Letters that the console cannot show are escaped, so that no program reads a wrong one.  Damage
+    of a reader's journal that was read for it is among its ``warnings``.
     """
+    damage = journal_damage()
+    if damage and isinstance(value, Mapping):
+        value = {**value, "warnings": [*value.get("warnings", ()), *damage]}
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
     ascii_only = encoding != "utf8"
     typer.echo(json.dumps(_plain(value), indent=1, ensure_ascii=ascii_only, allow_nan=False))

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Annotation"]
 
-_AT_ONCE = 500
-"""An import of more shapes is written to the journal on a thread."""
 IDLE_MS = 2000
 """The GeoJSON file is written after this time without an edit."""
 
@@ -228,7 +226,7 @@ class Annotation(QObject):
         task.failed.connect(lambda _: self.told.emit(""))
 
     def take_import(self, given: AnnotationImport, how: How) -> None:
-        """Import for the present reader, as one edit that can be undone."""
+        """Import for the present reader on a thread, as one edit that can be undone."""
         opened = self._opened
         if opened is None or opened.case is not given.case:
             return
@@ -238,12 +236,6 @@ class Annotation(QObject):
                 opened.document.show(done.edit, done.n)
             self._imported(given, opened.reader, done)
 
-        if sum(row.shapes for row in given.rows) <= _AT_ONCE:
-            try:
-                self._imported(given, opened.reader, given.commit(opened, how))
-            except MosaikError as error:
-                self._controller.report(error, "Import")
-            return
         self.told.emit(f"Importing {given.path.name}…")
         task = self._controller.read_for(
             given.case, "Import", lambda: given.record(opened, how), then

@@ -25,6 +25,7 @@ from napari_mosaik.widgets.canvas.link import square_lines
 
 if TYPE_CHECKING:
     from napari_mosaik.core import Transform
+    from napari_mosaik.core.journal import JournalChange
     from napari_mosaik.widgets.canvas.layer_board import LayerBoard
     from napari_mosaik.workflow.segmentation_qa import SegmentationQa
 
@@ -151,10 +152,8 @@ class VisualQaPanel(QWidget):
 
     def _opened(self, answer: tuple[Any, ...]) -> None:
         self.session, self._table, self._grid, self._transform, self._frame = answer
-        summary = self.session.summary
-        if summary.overall_rating in _RATINGS:
-            self.overall_rating.setCurrentText(summary.overall_rating)
-            self.comment.setText(summary.comment)
+        self.session.part.follow(self._moved)  # undo is of this thread
+        self._show_overall()
         name = self.target.currentText()
         self._board.show_slide(self._frame)
         self._board.set_shown(name, True)
@@ -209,6 +208,28 @@ class VisualQaPanel(QWidget):
             self._controller.read(
                 "Visual QA", session.to_correct, lambda places: self.to_correct.emit(title, places)
             )
+
+    def _moved(self, change: JournalChange) -> None:
+        """Show again what another view has undone or redone."""
+        if self.session is None or change.kind == "append":
+            return
+        event = change.event
+        kind = "object" if "object" in event else "field" if "field" in event else ""
+        if not kind:
+            self._show_overall()
+        elif change.kind == "undo":
+            to = (kind, int(event[kind]))
+            self._past = [one for one in self._past if one != to]
+            self._go(to)
+            return
+        self._advance()
+
+    def _show_overall(self) -> None:
+        assert self.session is not None
+        summary = self.session.summary
+        known = summary.overall_rating in _RATINGS
+        self.overall_rating.setCurrentText(summary.overall_rating if known else _RATINGS[0])
+        self.comment.setText(summary.comment)
 
     def step_back(self) -> None:
         """Show the previous object or tile again."""

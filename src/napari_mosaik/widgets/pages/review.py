@@ -56,6 +56,7 @@ from napari_mosaik.workflow.steps import maker_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from napari_mosaik.core.journal import JournalChange
     from napari_mosaik.view.tile_data import TileData
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.canvas.link import CanvasLink
@@ -436,6 +437,7 @@ class QueuePanel(QWidget):
         self._link.keys.bind(
             SCOPE, {name: partial(self._on_canvas, name) for name in self._actions}
         )
+        session.part.follow(self._moved)  # undo is of this thread
         first = session.next_open()
         self.go(0 if first is None else first)
 
@@ -523,10 +525,25 @@ class QueuePanel(QWidget):
         assert self.session is not None
         title, tile = undone[0]
         self.notice.setText(f"Undone: {title}" if title else "There is nothing to undo.")
-        places = {item.tile: place for place, item in enumerate(self.session.queue.tiles)}
-        if tile in places:
-            self.go(places[tile])
-            self._fill(self.place)
+        place = self._place_of(tile)
+        if place is not None:
+            self.go(place)
+
+    def _place_of(self, tile: int | None) -> int | None:
+        tiles = self.session.queue.tiles if self.session is not None else ()
+        return next((n for n, item in enumerate(tiles) if item.tile == tile), None)
+
+    def _moved(self, change: JournalChange) -> None:
+        """Show what was undone or redone, here or in another view."""
+        place = self._place_of(change.event.get("tile"))
+        if change.kind == "append" or self.session is None:
+            return
+        if place is not None:
+            self._fill(place)
+        if place == self.place:
+            self.comment.setText(self.session.comments.get(self.tile, ""))
+        self._show()
+        self._mark()
 
     def _to_comment(self) -> None:
         self.comment.setFocus()
