@@ -1,5 +1,6 @@
 """Antibody kinetics: the patient's curves, delivery by each tile's vessels, identifiability."""
 
+from napari_mosaik.kinetics.batched import ROW, kinetic_rows, solve_rows
 from napari_mosaik.kinetics.delivery import (
     CURVE_NAMES,
     TILE_TIMES_H,
@@ -22,6 +23,7 @@ __all__ = [
     "CURVE_NAMES",
     "EX_VIVO_TIME_H",
     "IN_VIVO_TIMES_H",
+    "ROW",
     "TILE_TIMES_H",
     "DeliveryParams",
     "Finding",
@@ -30,8 +32,10 @@ __all__ = [
     "curve_columns",
     "delivery_findings",
     "kinetic_findings",
+    "kinetic_rows",
     "plasma_um",
     "retained_um",
     "solve_immunokinetic",
+    "solve_rows",
     "tile_curves_um",
 ]

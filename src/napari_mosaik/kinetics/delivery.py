@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError, Params, setting
-from napari_mosaik.core.errors import SolverError
-from napari_mosaik.core.progress import checkpoint
-from napari_mosaik.kinetics.immunokinetic import checked_times
-
-if TYPE_CHECKING:
-    from scipy.sparse import csc_array
+from napari_mosaik.kinetics.batched import checked_times, kinetic_rows, solve_rows
 
 __all__ = [
     "CURVE_NAMES",
@@ -24,6 +19,7 @@ __all__ = [
     "curve_columns",
     "plasma_um",
     "retained_um",
+    "tile_columns",
     "tile_curves_um",
 ]
 
@@ -32,8 +28,6 @@ CURVE_NAMES = ("free", "bound", "internalised")
 TILE_TIMES_H = (2.0, 6.0, 12.0, 24.0, 48.0, 72.0, 96.0, 120.0, 168.0, 216.0, 264.0, 336.0)
 """Times of the stored curves of each tile, h."""
 _S_PER_H = 3600.0
-_BATCH = 128
-"""Tiles that are solved as one system."""
 
 
 class DeliveryParams(Params):
@@ -252,80 +246,21 @@ def _positive(
 def _solve_tiles(
     transfer_per_h: FloatArray, antigen_um: FloatArray, params: DeliveryParams, times: FloatArray
 ) -> FloatArray:
-    """(n, t, 3) curves from the equations with saturation of the antigen, in batches of tiles."""
-    out = np.zeros((transfer_per_h.size, times.size, 3))
-    if times[-1] == 0:
-        return out
-    for start in range(0, transfer_per_h.size, _BATCH):
-        checkpoint()
-        rows = slice(start, start + _BATCH)
-        out[rows] = _TileSystem(transfer_per_h[rows], antigen_um[rows], params).solve(times)
-    return out
+    """(n, t, 3) curves from the equations with saturation of the antigen."""
+    columns = {**tile_columns(params), "antigen_um": antigen_um, "transfer_per_h": transfer_per_h}
+    if not transfer_per_h.size:
+        return np.zeros((0, times.size, 3))
+    return solve_rows(kinetic_rows(columns), times)[..., :3]
 
 
-class _TileSystem:
-    """The equations of a few tiles as one system, ordered free, bound, internalised."""
-
-    def __init__(self, transfer: FloatArray, antigen: FloatArray, params: DeliveryParams) -> None:
-        self.transfer, self.antigen, self.params = transfer, antigen, params
-        n = transfer.size
-        tile = np.arange(n)
-        self.rows = np.concatenate([tile, tile, n + tile, n + tile, 2 * n + tile, 2 * n + tile])
-        self.cols = np.concatenate([tile, n + tile, tile, n + tile, n + tile, 2 * n + tile])
-
-    def rates(self, time_h: float, y: FloatArray) -> FloatArray:
-        p, (free, bound, inside) = self.params, y.reshape(3, -1)
-        binding = p.k_a_per_um_h * (self.antigen - bound) * free
-        supply = plasma_um(p, time_h) - free / p.interstitial_fraction
-        return np.concatenate(
-            [
-                self.transfer * supply - binding,
-                binding - p.k32_per_h * bound,
-                p.k32_per_h * bound - p.k03_per_h * inside,
-            ]
-        )
-
-    def jacobian(self, _time_h: float, y: FloatArray) -> csc_array:
-        from scipy.sparse import csc_array
-
-        p, (free, bound, _) = self.params, y.reshape(3, -1)
-        by_free = p.k_a_per_um_h * (self.antigen - bound)
-        by_bound = p.k_a_per_um_h * free
-        one = np.ones_like(free)
-        wash = self.transfer / p.interstitial_fraction
-        data = np.concatenate(
-            [
-                -wash - by_free,
-                by_bound,
-                by_free,
-                -by_bound - p.k32_per_h,
-                p.k32_per_h * one,
-                -p.k03_per_h * one,
-            ]
-        )
-        return csc_array((data, (self.rows, self.cols)), shape=(y.size, y.size))
-
-    def solve(self, times: FloatArray) -> FloatArray:
-        n = self.transfer.size
-        from scipy.integrate import solve_ivp
-
-        solution = solve_ivp(
-            self.rates,
-            (0.0, float(times[-1])),
-            np.zeros(3 * n),
-            method="BDF",
-            t_eval=np.unique(times),
-            jac=self.jacobian,
-            rtol=1e-7,
-            atol=1e-12,
-        )
-        if not solution.success:
-            raise SolverError(
-                f"the tile kinetics could not be solved ({solution.message}); check permeability, "
-                "antigen and rates, or choose the closed form"
-            )
-        y = np.maximum(solution.y, 0.0)[:, np.searchsorted(solution.t, times)]
-        return np.ascontiguousarray(y.reshape(3, n, times.size).transpose(1, 2, 0))
+def tile_columns(params: DeliveryParams) -> dict[str, ArrayLike]:
+    """The settings as columns of `kinetic_rows` (µM, h), without antigen and transfer rate."""
+    names = ("k_a_per_um_h", "k32_per_h", "k03_per_h", "interstitial_fraction")
+    columns: dict[str, ArrayLike] = {name: getattr(params, name) for name in names}
+    for place, (amount_um, rate_per_h) in enumerate(params.plasma_terms, start=1):
+        columns[f"plasma_{place}_um"] = amount_um
+        columns[f"plasma_{place}_per_h"] = rate_per_h
+    return columns
 
 
 def _without_antigen(transfer: FloatArray, params: DeliveryParams, times: FloatArray) -> FloatArray:

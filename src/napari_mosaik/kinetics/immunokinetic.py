@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError, Params, setting
-from napari_mosaik.core.errors import SolverError
+from napari_mosaik.kinetics.batched import ROW, checked_times, kinetic_rows, solve_rows
 
 __all__ = [
     "EX_VIVO_TIME_H",
     "IN_VIVO_TIMES_H",
     "ImmunokineticParams",
     "TimeActivity",
+    "immunokinetic_columns",
     "solve_immunokinetic",
 ]
 
@@ -103,7 +104,7 @@ class TimeActivity:
 def solve_immunokinetic(
     params: ImmunokineticParams | None = None, time_h: ArrayLike | None = None
 ) -> TimeActivity:
-    """Solve the immunokinetic model of the paper (equations 1 to 4) by LSODA.
+    """Solve the immunokinetic model of the paper (equations 1 to 4).
 
     ``dC_free/dt = -k21 C_free``, ``dC_bound/dt = k21 C_free - k32 C_bound``,
     ``dC_int/dt = k32 C_bound - k03 C_int``, ``k21 = k_a (C_tot - C_bound)``.  Dissociation is
@@ -133,61 +134,12 @@ def solve_immunokinetic(
     ----------
     Cheal et al. 2014, Eur J Nucl Med Mol Imaging 41:985-994.
     """
-    from scipy.integrate import solve_ivp
-
     params = params or ImmunokineticParams()
     times = checked_times(np.arange(EX_VIVO_TIME_H + 1) if time_h is None else time_h)
-    start = np.array([params.free_0_um, params.bound_0_um, params.internalised_0_um])
-    if params.bound_0_um > params.antigen_um:
-        raise InputError(
-            f"{params.bound_0_um} µM bound at injection exceeds the antigen, {params.antigen_um} µM"
-        )
-    if times[-1] == 0:
-        curves = np.repeat(start[:, None], times.size, axis=1)
-        return TimeActivity(times, *curves)
-    solution = solve_ivp(
-        lambda _time_h, y: _rates(y, params),
-        (0.0, float(times[-1])),
-        start,
-        method="LSODA",
-        t_eval=np.unique(times),
-        jac=lambda _time_h, y: _jacobian(y, params),
-        rtol=1e-8,
-        atol=1e-12,
-    )
-    if not solution.success:
-        raise SolverError(
-            f"the immunokinetic model could not be solved ({solution.message}); check its "
-            "rates and concentrations"
-        )
-    curves = np.maximum(solution.y, 0.0)[:, np.searchsorted(solution.t, times)]
-    return TimeActivity(times, *curves)
+    curves = solve_rows(kinetic_rows(immunokinetic_columns(params)), times)[0, :, :3]
+    return TimeActivity(times, *np.ascontiguousarray(curves.T))
 
 
-def checked_times(time_h: ArrayLike) -> FloatArray:
-    """The times (t,) as an array; `InputError` unless finite, ascending and at least 0 h."""
-    times = np.atleast_1d(np.asarray(time_h, float))
-    if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all():
-        raise InputError("times must be a list of finite numbers of hours")
-    if times[0] < 0 or (np.diff(times) < 0).any():
-        raise InputError(f"times must ascend from 0 h, not {times[:5].tolist()} ...")
-    return times
-
-
-def _sites(y: NDArray[np.float64], p: ImmunokineticParams) -> float:
-    if p.recycling:
-        return float(p.antigen_um - y[1])
-    return float(p.antigen_um - p.bound_0_um - (p.free_0_um - y[0]))
-
-
-def _rates(y: NDArray[np.float64], p: ImmunokineticParams) -> list[float]:
-    binding = p.k_a_per_um_h * _sites(y, p) * y[0]
-    internalising = p.k32_per_h * y[1]
-    return [-binding, binding - internalising, internalising - p.k03_per_h * y[2]]
-
-
-def _jacobian(y: NDArray[np.float64], p: ImmunokineticParams) -> FloatArray:
-    ka, k32, k03 = p.k_a_per_um_h, p.k32_per_h, p.k03_per_h
-    by_free = ka * _sites(y, p) + (0.0 if p.recycling else ka * y[0])
-    by_bound = -ka * y[0] if p.recycling else 0.0
-    return np.array([[-by_free, -by_bound, 0.0], [by_free, by_bound - k32, 0.0], [0.0, k32, -k03]])
+def immunokinetic_columns(params: ImmunokineticParams) -> dict[str, float]:
+    """The settings of the model as columns of `kinetic_rows`, in its units (µM, h)."""
+    return {name: float(getattr(params, name)) for name in ROW if hasattr(params, name)}

@@ -84,6 +84,7 @@ CURVES = Step(
     reads=(),
     writes=(KINETICS,),
     body=_curves,
+    revision=2,
 )
 
 
@@ -133,5 +134,5 @@ TILE_CURVES = Step(
     reads=(PARAMETERS, CORRECTED_VESSEL_OBJECTS, CAIX_CELLS),
     writes=(TILE_KINETICS,),
     body=_tile_curves,
-    revision=2,
+    revision=3,
 )
