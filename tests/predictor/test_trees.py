@@ -30,6 +30,17 @@ def test_arrays_predict_what_scikit_learn_predicts(kind):
 
 
 @pytest.mark.parametrize("kind", ["forest", "boosting"])
+def test_a_column_that_no_tile_has_is_never_used(kind):
+    x, y = table(200)
+    x[:, 4] = np.nan
+    unseen = table(200, seed=1)[0]
+    fitted, filled = fit_trees(kind, x, y, seed=3), unseen.copy()
+    filled[:, 4] = np.nan
+    np.testing.assert_array_equal(fitted.predict(unseen), fitted.predict(filled))
+    assert set(fitted.column) <= {-1, 0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("kind", ["forest", "boosting"])
 def test_the_seed_decides(kind):
     x, y = table()
     first, second, other = (fit_trees(kind, x, y, seed).predict(x) for seed in (0, 0, 1))

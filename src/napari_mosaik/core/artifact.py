@@ -98,6 +98,16 @@ class Origin:
         """Digest of the origin; it represents the content of the result in later origins."""
         return digest([self.step, self.revision, self.params, self.inputs])
 
+    @classmethod
+    def given(cls, step: str, by: str, content: str) -> Origin:
+        """The origin of a result that was not computed but given, *by* whom; *content* a digest."""
+        return cls(step, 0, "", ((f"given by {by}", content),))
+
+    @property
+    def is_given(self) -> str:
+        """By whom the result was given ("given by the sample"); empty where it was computed."""
+        return self.inputs[0][0] if (self.revision, self.params) == (0, "") else ""
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form."""
         return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,9 +23,11 @@ from napari_mosaik.core.atomic import atomic_folder
 from napari_mosaik.core.catalogue import REFERENCE, STAINS
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Transform
+from napari_mosaik.core.params import digest
 from napari_mosaik.core.pet_records import HALF_LIFE_H
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.phantom.anatomy import Anatomy, build_anatomy
+from napari_mosaik.phantom.given import GIVEN_BY, write_given_results
 from napari_mosaik.phantom.objects import Nuclei, VesselTubes, draw_nuclei, draw_vessels
 from napari_mosaik.phantom.physics import (
     ScannerLaw,
@@ -109,6 +111,8 @@ def build_cohort(
     except OSError as error:
         raise InputError(f"{folder}: the folder cannot be created: {error.strerror}") from error
     stamp = {"generator": GENERATOR, "seed": seed, "size": size}
+    if not SIZES[size].rendered:
+        stamp["given"] = 1  # such cases had no case.toml once
     for number, name in enumerate(names):
         if not _exists(folder / name, stamp):
             for share in _build_case(folder / name, name, size, seed, stamp):
@@ -139,9 +143,9 @@ def _build_case(
         yield 0.05
         _write_files(scratch, specimen)
         yield 0.10
-        if specimen.size.rendered:
-            for share in _write_slides(scratch, specimen):
-                yield 0.10 + 0.90 * share
+        write = _write_slides if specimen.size.rendered else _write_results
+        for share in write(scratch, specimen):
+            yield 0.10 + 0.90 * share
         _write_record(scratch / STAMP, stamp)
 
 
@@ -172,6 +176,13 @@ def _write_slides(folder: Path, specimen: Specimen) -> Generator[float, None, No
             yield (index + share) / len(STAINS)
 
 
+def _write_results(folder: Path, specimen: Specimen) -> Iterator[float]:
+    """Store what the steps would find on slides."""
+    nuclei = {stain: specimen.nuclei(stain) for stain in ("he", "caix")}
+    content = digest([GENERATOR, specimen.seed, specimen.size.name, specimen.plan.name])
+    yield from write_given_results(folder, specimen.anatomy, specimen.vessels, nuclei, content)
+
+
 def _write_files(folder: Path, specimen: Specimen) -> None:
     """Write everything of a case except its slides."""
     plan, size, seed, anatomy = specimen.plan, specimen.size, specimen.seed, specimen.anatomy
@@ -179,8 +190,8 @@ def _write_files(folder: Path, specimen: Specimen) -> None:
     lattice, pet_to_cd34 = pet_pose(plan, anatomy, scanner)
     pet, noise = simulate_scan(specimen.uptake, lattice, pet_to_cd34, plan, seed, scanner)
     _write_pet(folder / "pet" / "slice.dcm", pet, plan, seed, scanner)
+    _write_case_file(folder / "case.toml", plan, size, pet_to_cd34)
     if size.rendered:
-        _write_case_file(folder / "case.toml", plan, size)
         _write_recipe_file(folder / "recipe.toml", size)
     vessels = vessel_map(anatomy, specimen.vessels)
     classes = class_map(anatomy, vessels)
@@ -373,7 +384,7 @@ def _pixels(data: Any, image: Raster, scanner: ScannerLaw) -> None:
 
 def _write_recipe_file(path: Path, size: CohortSize) -> None:
     """Write recipe.toml where a setting other than the default suits the slides better."""
-    if size.spacing_um > FINE_ENOUGH_UM and size.rendered:
+    if size.spacing_um > FINE_ENOUGH_UM:
         lines = (
             f"# The slides have pixels of {size.spacing_um:g} µm. The network reads 0.5 µm, needs "
             "much longer",
@@ -384,11 +395,16 @@ def _write_recipe_file(path: Path, size: CohortSize) -> None:
         path.write_bytes("".join(f"{line}\n" for line in lines).encode())
 
 
-def _write_case_file(path: Path, plan: CasePlan, size: CohortSize) -> None:
-    """Write case.toml: slides, PET and injection record."""
+def _write_case_file(path: Path, plan: CasePlan, size: CohortSize, pet_to_cd34: Transform) -> None:
+    """Write case.toml: slides, PET and injection record; without slides the place of the PET."""
     patient = plan.patient
     slide = {"spacing_um": [size.spacing_um, size.spacing_um], "spacing_source": "header"}
     slides = {stain: {"path": f"slides/{stain}.tif", **slide} for stain in ("he", "cd34", "caix")}
+    place = {
+        "matrix_um": [[float(v) for v in row] for row in pet_to_cd34.matrix],
+        "source": "file",
+        "note": f"given by {GIVEN_BY}",
+    }
     injection = {
         "nuclide": "Zr-89",
         "dose_mbq": patient.dose_mbq,
@@ -404,7 +420,7 @@ def _write_case_file(path: Path, plan: CasePlan, size: CohortSize) -> None:
         "format": 1,
         "name": plan.name,
         "patient": patient.name,
-        "slides": slides,
+        **({"slides": slides} if size.rendered else {"given_alignments": {"pet": place}}),
         "pet": {"paths": ["pet/slice.dcm"], "fwhm_mm": ScannerLaw().fwhm_um / 1000.0},
         "injection": injection,
     }

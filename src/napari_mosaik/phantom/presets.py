@@ -45,7 +45,7 @@ class CohortSize:
     cases
         Cases that are made by default.
     rendered
-        Whether slides are rendered.
+        Whether slides are rendered; otherwise the case is given its label images.
     """
 
     name: str

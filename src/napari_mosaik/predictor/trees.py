@@ -82,7 +82,8 @@ def fit_trees(
     kind
         "forest" or "boosting".
     columns
-        (n, k) columns in the unit of each; NaN: missing, which the trees know how to split.
+        (n, k) columns in the unit of each; NaN: missing, which the trees know how to split.  A
+        column without a value (a stain that no case has) is never used.
     target
         (n,) what is predicted, dimensionless.
     seed
@@ -95,7 +96,7 @@ def fit_trees(
     """
     from threadpoolctl import threadpool_limits
 
-    columns = columns.astype(np.float32)
+    columns = np.where(np.isnan(columns).all(axis=0), 0.0, columns).astype(np.float32)
     # Sums over threads end in other last bits for another number of cores.
     with threadpool_limits(1):
         model = _forest(seed) if kind == "forest" else _boosting(seed)

@@ -9,7 +9,7 @@ the chain shows at once in everything that depends on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -101,13 +101,14 @@ def cohort_line(root: Path) -> str:
     given = {_key(source) for source in defined_sources() if case.file.paths(source.key or "pet")}
     waits: list[str] = []
     lacking: set[str] = set()
+    ran = {step.name for step, done in zip(STEPS, stored, strict=True) if done}
     for step, done in zip(STEPS, stored, strict=True):
         if done:
             continue
         makers = {maker_of(entry).name for entry in step.reads if isinstance(entry, Artifact)}
         if (step.needs_model and not _chosen_model(root, step)) or makers & lacking:
             lacking.add(step.name)
-        elif given.issuperset(given_sources(step) - {INJECTION.name}):
+        elif given.issuperset(given_sources(step, ran) - {INJECTION.name}):
             waits.append(step.title)
     state = f"{sum(stored)} of {len(STEPS)} steps" if any(stored) else "not run"
     coming = next(iter(waits), "")
@@ -126,12 +127,16 @@ def _key(source: Source) -> str:
     return source.key or source.name
 
 
-def given_sources(step: Step[Any]) -> set[str]:
-    """What a step needs from the user, directly or through others: "he", "pet", "injection"..."""
+def given_sources(step: Step[Any], done: Collection[str] = ()) -> set[str]:
+    """What a step needs from the user, directly or through others: "he", "pet", "injection"...
+
+    Steps that are *done* need nothing.
+    """
     keys: set[str] = set()
     for entry in step.reads:
         if isinstance(entry, Artifact):
-            keys |= given_sources(maker_of(entry))
+            maker = maker_of(entry)
+            keys |= given_sources(maker, done) if maker.name not in done else set()
         elif entry.kind in ("slide", "pet", "injection"):
             keys.add(_key(entry))
     return keys
@@ -150,6 +155,7 @@ _Cause = Literal[
     "no model",
     "damaged",
     "model not found",
+    "given",
     "not run",
     "revision",
     "settings",
@@ -270,7 +276,30 @@ class _Resolution:
                 f"in which damage is not noticed, among them '{old[0]}'; run them again to store it"
             )
 
+    def _given(self, step: Step[Any]) -> _Verdict | None:
+        """The verdict on results that were given, not computed; None for those of a run."""
+        try:
+            origin = self.case.store.origin(step.writes[0])
+        except CorruptArtifact:
+            return None
+        if origin is None or not origin.is_given:
+            return None
+        self.expected[step.name], self.unavailable[step.name] = origin, ()
+        self.digests.update(dict.fromkeys((one.name for one in step.writes), origin.digest()))
+        try:
+            for artifact in step.writes:
+                self.case.store.glance(artifact)
+        except CorruptArtifact as error:
+            wrong = str(error).partition("; run its step")[0]
+            return _Verdict(
+                "blocked", "damaged", (f"{wrong}; it was {origin.is_given}: make that again",)
+            )
+        return _Verdict("done", "given", (origin.is_given,))
+
     def _assess(self, step: Step[Any]) -> _Verdict:
+        given = self._given(step)
+        if given is not None:
+            return given
         blocked = self._blocked(step)
         if blocked is not None:
             return blocked
@@ -434,6 +463,7 @@ _REASONS: Final = {
     "pixel size": "the {} has a pixel size of {} µm; {}",
     "damaged": "{}",
     "no model": "no trained model for {}; train one or choose one",
+    "given": "{}",
     "model not found": "the model {} is not in the models folder of this case",
     "not run": "not run",
     "revision": "method revision changed",

@@ -25,6 +25,7 @@ from napari_mosaik.core.catalogue import (
     CORRECTED,
     OBJECTS,
     STAIN_TITLES,
+    TISSUE,
 )
 from napari_mosaik.core.corrections import (
     CORRECTED_FRAMES,
@@ -79,7 +80,8 @@ class CorrectionLog:
     Raises
     ------
     InputError
-        If the target or the reader's name is not valid, or the journal is damaged.
+        If the target or the reader's name is not valid, the target was given without a slide, or
+        the journal is damaged.
     CaseLocked
         If another window uses the journal of this reader.
     """
@@ -88,6 +90,13 @@ class CorrectionLog:
         if what not in CORRECTED_FRAMES:
             known = ", ".join(CORRECTED_FRAMES)
             raise InputError(f"'{what}' cannot be corrected; use one of: {known}")
+        artifact = OBJECTS[what][0][0] if what in OBJECTS else TISSUE[CORRECTED_FRAMES[what]]
+        origin = case.store.origin(artifact)
+        if origin is not None and origin.is_given:
+            raise InputError(
+                f"{artifact.about} of case {case.name}: {origin.is_given}, and no slide shows what "
+                "would be corrected; correct a case that has slides"
+            )
         self.case, self.what = case, what
         self.part = JournalPart(case.root, reader, correction_part(what))
         self.reader = self.part.reader

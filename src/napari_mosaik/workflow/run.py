@@ -222,6 +222,11 @@ def run(
     with case.writing():
         status = case_status(case, recipe)
         _ready(status, step)
+        if force and status.expected[step.name].is_given:
+            raise InputError(
+                f"'{step.title}' is {status.expected[step.name].is_given} and cannot be computed: "
+                f"case {case.name} has no slide for it; run it without --force"
+            )
         if status.states[step.name].damaged and not force:
             raise CorruptArtifact(status.states[step.name].reason)
         if status.states[step.name].word == "done" and not force:
