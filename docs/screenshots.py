@@ -131,7 +131,7 @@ class Studio:
         """Measured, predicted, difference; figures, plot and a tile."""
         dock = self.dock
         dock.show_review()
-        dock.workspace.tile = int(dock.review.worst.item(0).data(256))
+        dock.review.worst.selectRow(0)
         self.shoot("review")
         dock.side_by_side.leave()
 

@@ -180,7 +180,7 @@ def test_a_whole_case(case):
         "weights differ",
     ):
         assert words in text, words
-    assert html.count("data:image/png") == 8
+    assert html.count("data:image/png") == 9
     assert not re.search(r"\b(nan|None)\b", text)
     assert "used in training" not in text
 

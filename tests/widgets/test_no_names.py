@@ -11,7 +11,7 @@ from napari_mosaik.workflow.steps import STEPS
 SOURCE = Path(napari_mosaik.__file__).parent
 FREE = {"he", "cd34", "caix", "pet", "suv"}
 """Keys of the slides, of the PET and of the column of the uptake."""
-DRAWN_BY = {"LayerSpec", "_scalar"}
+DRAWN_BY = {"LayerSpec", "scalar_layer"}
 
 
 def text_of(node: ast.AST) -> str:

@@ -1,9 +1,12 @@
 """Tiles, points of the plot and rows are one selection; the review comes and goes cleanly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 
+from napari_mosaik.core import Table
 from napari_mosaik.widgets.canvas.camera import centre_um, visible_um
 from napari_mosaik.widgets.correct.qa_panel import MARK
 
@@ -17,7 +20,7 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     dock.show_review()
     assert dock.side_by_side.is_on
     assert dock.viewer.canvas.grid.enabled
-    assert dock.viewer.canvas.grid.actual_shape(dock.viewer.layers) == (1, 3)
+    assert len(dock.side_by_side._maps()) == 3  # this predictor has no intervals and no source
     assert "this patient" in dock.review.badge.text()
     methods = [dock.review.table.item(i, 0).text() for i in range(dock.review.table.rowCount())]
     assert methods[0] == "MOSAIK network"
@@ -33,10 +36,13 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     assert dock.workspace.tile == 3
     assert dock.inspector.title.text().startswith("Tile 3 ")
     assert not np.array_equal(dock.side_by_side._marks[0].data, np.zeros((0, 2, 2)))
-    item = dock.review.worst.item(0)
-    dock.review.worst.itemClicked.emit(item)
+    dock.review.worst.selectRow(0)
     error = np.abs(predicted - measured)
     assert dock.workspace.tile == int(np.nanargmax(error))
+    last = int(np.nanargmin(error))
+    dock.workspace.tile = last  # a tile selected elsewhere is marked in the table
+    rows = [index.row() for index in dock.review.worst.selectionModel().selectedRows()]
+    assert [dock.review.worst.item(row, 0).text() for row in rows] == [str(last)]
 
     dock.workspace.tile = 0
     qtbot.keyClick(dock.inspector, Qt.Key.Key_Right)
@@ -46,7 +52,77 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     assert not dock.viewer.canvas.grid.enabled
     after = {layer.name: layer.visible for layer in dock.viewer.layers}
     assert {name: after[name] for name in shown} == shown
-    assert not [name for name in after if name.endswith("(review)")]
+    assert set(after) - set(shown) <= {"Selected tile"}
+
+
+def with_intervals(tile_data):
+    """The results as a predictor with intervals and a source writes them; one tile is missing."""
+    table = tile_data.prediction
+    columns = {name: np.array(table[name]) for name in table}
+    columns["suv"][2] = columns["suv_norm"][2] = np.nan
+    half = 0.1 + 0.01 * np.arange(len(table))
+    extra = {
+        "suv_norm_low": columns["suv_norm"] - half,
+        "suv_norm_high": columns["suv_norm"] + half,
+        "source": 2 * columns["suv_norm"],
+        "out_of_range": np.arange(len(table)) == 5,
+    }
+    new = Table({**columns, **extra}, table.units, table.about, table.frame)
+    return replace(tile_data, prediction=new)
+
+
+def test_the_review_board_shows_what_is_chosen(qtbot, dock, opened, own_cohort):
+    opened(dock, own_cohort)
+    board, choices = dock.side_by_side, dock.review.choices
+    dock.workspace.tile_data = data = with_intervals(dock.workspace.tile_data)
+    dock.show_review()
+    grid = dock.viewer.canvas.grid
+    assert [one.key for one in board.shown()] == ["measured", "predicted", "difference", "width"]
+    assert grid.enabled
+    assert np.prod(grid.shape) >= 4
+    pictures = board._maps()
+    assert [picture.colorbar.visible for picture in pictures] == [True, False, True, True]
+    assert np.isnan(np.asarray(pictures[1].data)[tuple(data.grid.cells[2])])  # empty
+    assert len(board._cells[1].data) == 0  # what is measured is not hatched
+    assert len(board._cells[4].data) == 3
+    canvas = np.asarray(dock.viewer.canvas.viewbox_size(dock.viewer.layers))
+    seen = np.ptp(data.grid.centres_um, axis=0) * dock.viewer.scene.camera.zoom
+    assert (seen / canvas).max() > 0.5  # the maps fill their views
+
+    def push(box):
+        qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(8, box.height() // 2))
+
+    push(choices.maps["source"])  # four have room
+    assert not choices.maps["source"].isChecked()
+    for key in ("difference", "width", "predicted"):
+        push(choices.maps[key])
+    assert board.chosen == ("measured", "predicted")  # two at least
+    assert choices.maps["predicted"].isChecked()
+    limits = board._maps()[0].contrast_limits
+    board.set_normalised(True)
+    low, high = data.target
+    now = board._maps()[0].contrast_limits
+    np.testing.assert_allclose(now, (np.array(limits) - low) / (high - low))
+    assert board.headings == ("measured, 0 to 1", "predicted, 0 to 1")
+
+    push(choices.smooth)
+    qtbot.waitUntil(lambda: all("(IDW)" in picture.name for picture in board._maps()))
+    push(choices.smooth)
+    assert not any("(IDW)" in picture.name for picture in board._maps())
+
+    board.compare("Swipe")
+    assert not grid.enabled
+    choices.divider.setValue(25)
+    first, second = (np.isfinite(np.asarray(one.data)).any(axis=0) for one in board._maps())
+    assert not (first & second).any()
+    assert first.argmax() < second.argmax()
+    board.compare("Flicker")
+    assert [layer.visible for layer in board._maps()] == [True, False]
+    board._timer.timeout.emit()
+    assert [layer.visible for layer in board._maps()] == [False, True]
+    board.leave()
+    assert not board._timer.isActive()
+    assert not choices.isVisible()
 
 
 def test_a_tile_shows_the_same_place_in_three_stains(qtbot, dock, opened, own_cohort):

@@ -43,12 +43,12 @@ def test_overlays_are_listed_by_section_on_one_scale_of_the_uptake(dock, opened,
 
     board.set_shown(pet, True)
     dock.show_review()
-    maps = dock.side_by_side._cells[::3]
+    maps = dock.side_by_side._maps()
     shown = board.layer(pet)
     assert shown.contrast_limits == maps[0].contrast_limits == maps[1].contrast_limits
     view = dock.viewer.window._qt_viewer.layers
     hidden = sum(view.isRowHidden(row) for row in range(view.model().rowCount()))
-    assert hidden == 6  # marks and headings
+    assert hidden == 6  # marks and hatching
 
     fields = next(f for f in dock.overlays.findChildren(ScaleFields) if f._name == pet)
     assert not fields.reset.isEnabled()

@@ -28,6 +28,7 @@ __all__ = [
     "difference_layer",
     "parameter_layer",
     "pet_layer",
+    "scalar_layer",
     "sensitivity_layer",
     "uptake_layers",
 ]
@@ -53,7 +54,7 @@ def parameter_layer(
     *limits* of the colour scale are the 2nd and 98th percentile unless given; NaN is transparent.
     """
     unit = unit or raster.unit
-    return _scalar(
+    return scalar_layer(
         raster,
         heading(name),
         colormap,
@@ -132,7 +133,7 @@ def uptake_layers(
     limits = limits or common_limits(*(raster.values for raster in given))
     named = (("Measured", measured, UPTAKE.name), ("Predicted", predicted, PREDICTION.name))
     return [
-        _scalar(
+        scalar_layer(
             raster,
             f"{word} {uptake_name(raster.unit)}",
             palette.UPTAKE_COLORMAP,
@@ -157,7 +158,7 @@ def difference_layer(
         raise InputError("the measured and the predicted map differ in unit or lattice")
     values = np.asarray(predicted.values, float) - np.asarray(measured.values, float)
     reach = max(abs(limit) for limit in common_limits(values))
-    return _scalar(
+    return scalar_layer(
         Raster(values, measured.lattice, measured.unit),
         DIFFERENCE_TITLE,
         palette.DIFFERENCE_COLORMAP,
@@ -171,7 +172,7 @@ def difference_layer(
 def sensitivity_layer(change: Raster, transform: Transform | None = None) -> LayerSpec:
     """Change of each tile's SUV under a small shift of the PET, (rows, columns)."""
     limits = (0.0, common_limits(change.values)[1])
-    return _scalar(
+    return scalar_layer(
         change,
         "Shift sensitivity of the SUV",
         palette.CHANGE_COLORMAP,
@@ -191,7 +192,7 @@ def pet_layer(
     note: str = "",
 ) -> LayerSpec:
     """The PET slice on its own voxel grid, (rows, columns) SUV; *note* explains its scale."""
-    return _scalar(
+    return scalar_layer(
         pet,
         f"PET, {uptake_name(pet.unit)}",
         palette.UPTAKE_COLORMAP,
@@ -221,7 +222,7 @@ def common_limits(*arrays: ArrayLike) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _scalar(
+def scalar_layer(
     raster: Raster,
     name: str,
     colormap: str,
@@ -233,7 +234,7 @@ def _scalar(
     result: str = "",
     note: str = "",
 ) -> LayerSpec:
-    """A map with its colour scale; NaN stays transparent."""
+    """A map, (rows, columns) of SUV, µm..., with its colour scale; NaN stays transparent."""
     if raster.values.ndim != 2:
         raise InputError(f"{name}: choose one channel of a map with {raster.values.shape[2:]}")
     shown = "" if unit == "1" else unit

@@ -31,9 +31,9 @@ __all__ = [
 
 def loss_figure(losses: Sequence[tuple[float, float | None]]) -> Figure:
     """Loss of a training per epoch, and that of its validation where there is one."""
-    curves = {"training": [one for one, _ in losses]}
+    curves = {"training": [[one for one, _ in losses]]}
     if any(one is not None for _, one in losses):
-        curves["validation"] = [float("nan") if one is None else one for _, one in losses]
+        curves["validation"] = [[float("nan") if one is None else one for _, one in losses]]
     return training_figure(curves)
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bland_altman_figure",
     "coverage_figure",
+    "error_by_distance_figure",
     "error_by_group_figure",
     "kinetics_figure",
     "scatter_figure",
@@ -107,7 +108,7 @@ def bland_altman_figure(
     axes = tidy(
         figure.add_subplot(),
         axis_label(f"mean of measured and predicted {name}", unit),
-        axis_label("predicted minus measured", unit),
+        _difference(unit),
         title,
     )
     if both.sum() < 2:
@@ -176,25 +177,27 @@ def kinetics_figure(
 
 
 def training_figure(
-    losses: Mapping[str, ArrayLike], best_epoch: int | None = None, *, title: str = ""
+    losses: Mapping[str, Sequence[ArrayLike]], best_epoch: int | None = None, *, title: str = ""
 ) -> Figure:
     """Loss per epoch, counted from 1, with the epoch whose weights were kept.
 
-    *losses* holds (n_epochs,) dimensionless values by name ("training", "validation"...).
+    *losses* holds dimensionless values by name ("training", "validation"...): (n_epochs,) for each
+    member of an ensemble, NaN where it is missing.
     """
     figure = new_figure(5.2, 3.4)
     axes = tidy(figure.add_subplot(), "epoch", "loss", title)
     line_colours = {"training": palette.MEASURED, "validation": palette.PREDICTED}
     drawn = False
-    for name, loss in losses.items():
-        values = np.asarray(loss, float)
-        shown = np.isfinite(values)
-        if shown.any():
-            epochs = np.arange(1, values.size + 1)
-            axes.plot(
-                epochs[shown], values[shown], lw=1.6, label=name, color=line_colours.get(name)
-            )
-            drawn = True
+    for name, members in losses.items():
+        label: str | None = name if len(members) < 2 else f"{name}, {len(members)} members"
+        for loss in members:
+            values = np.asarray(loss, float)
+            shown = np.isfinite(values)
+            if shown.any():
+                epochs = np.arange(1, values.size + 1)
+                colour = line_colours.get(name)
+                axes.plot(epochs[shown], values[shown], lw=1.4, label=label, color=colour)
+                drawn, label = True, None
     if not drawn:
         note(axes, "no loss was recorded")
         return figure
@@ -214,8 +217,7 @@ def error_by_group_figure(
     *group_title* names the groups.
     """
     figure = new_figure(max(5.2, 1.0 + 0.85 * len(errors)), 3.8)
-    difference = axis_label("predicted minus measured", unit)
-    axes = tidy(figure.add_subplot(), group_title, difference, title)
+    axes = tidy(figure.add_subplot(), group_title, _difference(unit), title)
     finite = {name: _finite(values) for name, values in errors.items()}
     finite = {name: values for name, values in finite.items() if values.size}
     if not finite:
@@ -237,24 +239,78 @@ def error_by_group_figure(
     return figure
 
 
-def coverage_figure(nominal: ArrayLike, observed: ArrayLike, *, title: str = "") -> Figure:
-    """Observed against nominal coverage of prediction intervals; calibrated ones are on the line.
+def coverage_figure(
+    groups: Sequence[str],
+    observed: Mapping[str, ArrayLike],
+    nominal: float = 0.9,
+    *,
+    title: str = "",
+) -> Figure:
+    """Share of the measured tiles that lie in their interval, beside the nominal share.
 
-    Both are (n,) fractions, NaN where it is missing.  Raises `InputError` when the shapes differ.
+    *observed* holds (n_groups,) fractions by kind of interval, NaN where it is missing.  Raises
+    `InputError` when a kind has not one value for each of the *groups*.
     """
-    expected, measured = paired_values(nominal, observed)
-    figure = new_figure(4.0, 3.8)
-    axes = tidy(figure.add_subplot(), "nominal coverage", "observed coverage", title)
-    axes.plot([0, 1], [0, 1], color=palette.REFERENCE_LINE, lw=1, ls="--", label="calibrated")
-    both = np.isfinite(expected) & np.isfinite(measured)
-    if both.any():
-        axes.plot(expected[both], measured[both], "o-", color=palette.PREDICTED, label="observed")
-    else:
+    figure = new_figure(max(4.4, 0.95 * len(groups)), 3.8)
+    axes = tidy(figure.add_subplot(), "", "share of tiles in their interval", title)
+    place = np.arange(len(groups), dtype=float)
+    marks = ("o", "s", "^")
+    drawn = False
+    for number_, (kind, values) in enumerate(observed.items()):
+        places, share = paired_values(place, values)
+        known = np.isfinite(share)
+        drawn = drawn or bool(known.any())
+        shift = 0.12 * (number_ - (len(observed) - 1) / 2)
+        axes.plot(places[known] + shift, share[known], marks[number_ % 3], ms=6, label=kind)
+    if not drawn:
         note(axes, "no interval has a measured value")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    axes.axhline(nominal, color=palette.REFERENCE_LINE, lw=1, ls="--", label=f"nominal {nominal:g}")
+    axes.set_xticks(place, list(groups))
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+    axes.set_ylim(0, 1.05)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    separate_labels(figure, axes)
     return figure
+
+
+def error_by_distance_figure(
+    distance_um: ArrayLike,
+    error: ArrayLike,
+    unit: str = "1",
+    *,
+    selected: int | None = None,
+    title: str = "",
+) -> Figure:
+    """Predicted minus measured against the distance to the edge, with the median of each fifth.
+
+    *distance_um* is (n_tiles,) in µm, *error* (n_tiles,) in *unit*; NaN where it is missing.
+    Raises `InputError` when the shapes differ.
+    """
+    x, y = paired_values(distance_um, error)
+    both = np.isfinite(x) & np.isfinite(y)
+    figure = new_figure()
+    names = (axis_label("distance to the edge of the tiles", "µm"), _difference(unit))
+    axes = tidy(figure.add_subplot(), *names, title)
+    if not both.any():
+        note(axes, "no tile has both a measured and a predicted uptake")
+        return figure
+    axes.scatter(x[both], y[both], s=11, c=palette.PREDICTED, alpha=0.6, lw=0)
+    axes.axhline(0, color=palette.ZERO_LINE, lw=0.8, zorder=0)
+    cuts = np.unique(np.quantile(x[both], np.linspace(0, 1, 6)))
+    band = np.clip(np.searchsorted(cuts, x[both], side="right") - 1, 0, max(0, len(cuts) - 2))
+    middles = [
+        (float(np.median(x[both][band == one])), float(np.median(y[both][band == one])))
+        for one in np.unique(band)
+    ]
+    across, up = zip(*middles, strict=True)
+    axes.plot(across, up, "o-", color=palette.FITTED_LINE, lw=1.4, label="median of each fifth")
+    ring_tile(axes, x, y, selected)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _difference(unit: str) -> str:
+    return axis_label("predicted minus measured", unit)
 
 
 def _finite(values: ArrayLike) -> FloatArray:

@@ -16,6 +16,7 @@ from napari_mosaik.core.catalogue import (
     METRICS,
     PARAMETERS,
     PREDICTION,
+    PREDICTION_RECORD,
     TILE_KINETICS,
     TILES,
     UPTAKE,
@@ -33,15 +34,17 @@ from napari_mosaik.view.formatting import (
     title_of,
     uptake_name,
 )
+from napari_mosaik.workflow.models import KnownModel
 
 __all__ = [
     "TableRow",
     "TileData",
     "badge_of",
+    "error_row",
     "metric_rows",
-    "nearest_tile",
     "read_tile_data",
     "summary_of",
+    "tiles_by_error",
 ]
 
 
@@ -58,7 +61,10 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileData:
-    """The results per tile of a case; None for results that were not computed."""
+    """The results per tile of a case; None for results that were not computed.
+
+    ``record`` is that of the prediction, ``card`` that of the model which made it.
+    """
 
     grid: TileGrid | None = None
     parameters: Table | None = None
@@ -69,6 +75,8 @@ class TileData:
     kinetics: Table | None = None
     tile_kinetics: Table | None = None
     metrics: dict[str, Any] | None = None
+    record: dict[str, Any] | None = None
+    card: dict[str, Any] | None = None
 
     @property
     def n_tiles(self) -> int:
@@ -102,6 +110,47 @@ class TileData:
     def predicted(self) -> NDArray[np.float64] | None:
         """Predicted uptake, (n_tiles,) SUV; NaN where it is missing."""
         return None if self.prediction is None else np.asarray(self.prediction["suv"], float)
+
+    @property
+    def target(self) -> tuple[float, float] | None:
+        """The SUV that the predictor scales to 0 and to 1; None without a prediction."""
+        found = (self.record or {}).get("target")
+        return None if found is None else (float(found["low"]), float(found["high"]))
+
+    def interval(self, kind: str = "") -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Ends of the 90 % interval of each tile, (n_tiles,) SUV each; None without intervals.
+
+        *kind* is "" for a tile of a new slide, "block_" for a whole block.
+        """
+        names = (f"suv_norm_{kind}low", f"suv_norm_{kind}high")
+        if self.prediction is None or self.target is None:
+            return None
+        if any(name not in self.prediction for name in names):
+            return None
+        low, high = self.target
+        first, last = (
+            np.asarray(self.prediction[name], float) * (high - low) + low for name in names
+        )
+        return first, last
+
+    def source(self) -> NDArray[np.float64] | None:
+        """What the network places in each tile before the scanner's blur, (n_tiles,) SUV.
+
+        None where the predictor has no such source.
+        """
+        if self.prediction is None or "source" not in self.prediction or self.target is None:
+            return None
+        values = np.asarray(self.prediction["source"], float)
+        if self.prediction.unit("source") == self.unit:
+            return values
+        low, high = self.target
+        return values * (high - low) + low
+
+    def out_of_range(self) -> NDArray[np.bool_]:
+        """(n_tiles,) flag (dimensionless): inputs beyond those of the training tiles."""
+        if self.prediction is None or "out_of_range" not in self.prediction:
+            return np.zeros(self.n_tiles, bool)
+        return np.asarray(self.prediction["out_of_range"], bool)
 
     def tile_at(self, point_um: tuple[float, float]) -> int:
         """The tile whose centre is nearest to a position on the reference section, or -1."""
@@ -221,15 +270,28 @@ def summary_of(tile_data: TileData) -> str:
     return text
 
 
-def nearest_tile(tile_data: TileData, x: float, y: float, *, means: bool = False) -> int:
-    """Index of the tile whose point is nearest to a position in the plot, -1 without tiles."""
+def tiles_by_error(tile_data: TileData, most: int) -> list[int]:
+    """Indices of at most so many tiles with the largest differences, the largest first."""
     measured, predicted = tile_data.measured(), tile_data.predicted()
     if measured is None or predicted is None:
-        return -1
-    across = (measured + predicted) / 2 if means else measured
-    up = predicted - measured if means else predicted
-    gap = (across - x) ** 2 + (up - y) ** 2
-    return int(np.nanargmin(gap)) if np.isfinite(gap).any() else -1
+        return []
+    error = np.abs(predicted - measured)
+    order = np.argsort(-np.nan_to_num(error, nan=-1.0), kind="stable")[:most]
+    return [int(tile) for tile in order if np.isfinite(error[tile])]
+
+
+def error_row(tile_data: TileData, tile: int) -> tuple[str, ...]:
+    """Tile, measured, predicted, and predicted minus measured uptake as text."""
+    measured = _at(tile_data.uptake, "suv", tile)
+    predicted = _at(tile_data.prediction, "suv", tile)
+    difference = None if measured is None or predicted is None else predicted - measured
+    lacks = "not predicted"
+    return (
+        str(tile),
+        number(measured),
+        number(predicted, missing=lacks),
+        number(difference, missing="–"),
+    )
 
 
 def _at(table: Table | None, column: str, tile: int) -> float | None:
@@ -260,7 +322,17 @@ def read_tile_data(case: Case) -> TileData:
     }
     read = {name: _read(case, artifact) for name, artifact in tables.items()}
     matching = {k: t if t is not None and len(t) == n else None for k, t in read.items()}
-    return TileData(grid, kinetics=_read(case, KINETICS), metrics=_read(case, METRICS), **matching)
+    record = _read(case, PREDICTION_RECORD)
+    name = (record or {}).get("model")
+    model = KnownModel.read(case.root / "models" / name) if name else None
+    return TileData(
+        grid,
+        kinetics=_read(case, KINETICS),
+        metrics=_read(case, METRICS),
+        record=record,
+        card=None if model is None else model.card,
+        **matching,
+    )
 
 
 def _read(case: Case, artifact: Artifact[Any]) -> Any:

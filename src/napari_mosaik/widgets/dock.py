@@ -37,7 +37,7 @@ from napari_mosaik.widgets.canvas.camera import fit
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 from napari_mosaik.widgets.canvas.legend import Overlays
 from napari_mosaik.widgets.canvas.link import CanvasLink
-from napari_mosaik.widgets.canvas.side_by_side import SideBySide
+from napari_mosaik.widgets.canvas.side_by_side import ReviewBoard
 from napari_mosaik.widgets.canvas.slide_view import SlideView
 from napari_mosaik.widgets.canvas.view_tools import ViewTools
 from napari_mosaik.widgets.correct.correct_panel import CorrectPanel
@@ -118,7 +118,7 @@ class MosaikDock(QWidget):
         self.tabs.addTab(self.page_area, "Steps")
         self.overlays = Overlays(self.board)
         self.tabs.addTab(scrolled(self.overlays), "Overlays")
-        self.side_by_side = SideBySide(self.canvas)
+        self.side_by_side = ReviewBoard(self.canvas)
         self.view_tools = ViewTools(self.canvas)
         self.slide_view = SlideView(self.viewer)
         view = QWidget()

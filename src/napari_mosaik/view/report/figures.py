@@ -32,7 +32,6 @@ from napari_mosaik.core.catalogue import (
     TILES,
     TISSUE,
     UPTAKE,
-    UPTAKE_CLUSTERS,
 )
 from napari_mosaik.view import plots, spatial_plots
 from napari_mosaik.view.case_results import CaseResults
@@ -40,6 +39,8 @@ from napari_mosaik.view.figure import axis_label, new_figure, note
 from napari_mosaik.view.formatting import heading, title_of, uptake_name
 from napari_mosaik.view.maps import cluster_codes, common_limits
 from napari_mosaik.view.report.html import ReportFigure
+from napari_mosaik.view.review_figures import REVIEW_FIGURES
+from napari_mosaik.view.tile_data import read_tile_data
 from napari_mosaik.view.uptake_scale import uptake_limits
 
 if TYPE_CHECKING:
@@ -274,10 +275,9 @@ def _scale_bar(axes: Axes, extent: tuple[float, float, float, float]) -> None:
 
 def case_figures(results: CaseResults) -> tuple[ReportFigure, ...]:
     """The figures that the results of a case allow, in the order of the report."""
-    makers = (_maps, _scatter, _bland_altman, _by_class, _by_cluster, _kinetics, _correlation)
-    figures = [_board(results)]
-    figures += [figure for figure in (make(results) for make in makers) if figure is not None]
-    return tuple(figures)
+    made = [_board(results), _maps(results), *_review(results)]
+    made += [_kinetics(results), _correlation(results)]
+    return tuple(figure for figure in made if figure is not None)
 
 
 def _board(results: CaseResults) -> ReportFigure:
@@ -371,52 +371,14 @@ def _maps(results: CaseResults) -> ReportFigure | None:
     )
 
 
-def _scatter(results: CaseResults) -> ReportFigure | None:
-    pairs = _pairs(results)
-    if pairs is None:
-        return None
-    return ReportFigure(
-        "Predicted against measured uptake.",
-        plots.scatter_figure(*pairs, results.unit),
-        "One point per tile. The resolution of the PET spans several tiles, so neighbouring points "
-        "are not independent.",
-    )
-
-
-def _bland_altman(results: CaseResults) -> ReportFigure | None:
-    pairs = _pairs(results)
-    if pairs is None:
-        return None
-    figure = plots.bland_altman_figure(*pairs, results.unit)
-    return ReportFigure(
-        "Bland-Altman plot.", figure, "Bias and limits of agreement over all tiles."
-    )
-
-
-def _by_class(results: CaseResults) -> ReportFigure | None:
-    pairs, share = _pairs(results), results.column(PARAMETERS, "neoplastic_fraction")
-    if pairs is None or share is None:
-        return None
-    error = pairs[1] - pairs[0]
-    groups = {
-        "mostly neoplastic": error[share >= 0.5],
-        "mostly non-neoplastic": error[share < 0.5],
-        "not classified": error[np.isnan(share)],
-    }
-    figure = plots.error_by_group_figure(groups, results.unit, group_title="tissue of the tile")
-    return ReportFigure("Error by tissue class.", figure)
-
-
-def _by_cluster(results: CaseResults) -> ReportFigure | None:
-    pairs, codes = _pairs(results), results.column(UPTAKE_CLUSTERS, "suv.label")
-    if pairs is None or codes is None:
-        return None
-    error = pairs[1] - pairs[0]
-    groups = {name: error[codes == code] for code, name in CLUSTER_NAMES.items()}
-    figure = plots.error_by_group_figure(
-        groups, results.unit, group_title="cluster of the measured uptake"
-    )
-    return ReportFigure("Error by cluster.", figure)
+def _review(results: CaseResults) -> list[ReportFigure]:
+    """What the window shows in the review, from the same code."""
+    tile_data = read_tile_data(results.case)
+    return [
+        ReportFigure(f"{one.title}.", one.draw(tile_data, None), one.caption)
+        for one in REVIEW_FIGURES
+        if one.possible(tile_data)
+    ]
 
 
 def _correlation(results: CaseResults) -> ReportFigure | None:

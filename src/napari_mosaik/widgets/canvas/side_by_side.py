@@ -1,18 +1,27 @@
-"""Measured and predicted uptake and their difference side by side, with linked cameras."""
+"""Maps of the uptake side by side with linked cameras, or two of them by swipe or flicker."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from napari.layers import Layer
+from qtpy.QtCore import QTimer, Signal
+from superqt.utils import qdebounced
 
 from napari_mosaik.core import palette
-from napari_mosaik.view.maps import difference_layer, uptake_layers
+from napari_mosaik.view.board import (
+    BoardMap,
+    board_layer,
+    board_maps,
+    hatch_layer,
+    smooth_maps,
+)
 from napari_mosaik.view.spec import LayerSpec, placement_um
-from napari_mosaik.widgets.base.figure_view import theme_colours
-from napari_mosaik.widgets.base.gc_tuning import fast_removal, in_one_update
-from napari_mosaik.widgets.canvas.camera import fit
+from napari_mosaik.widgets.base.gc_tuning import fast_removal, in_one_update, unselected
+from napari_mosaik.widgets.canvas.camera import centre_um, fit
 from napari_mosaik.widgets.canvas.layout import Layout
 from napari_mosaik.widgets.canvas.layout_state import BASE, LayoutState, put_in_order, show_grid
 from napari_mosaik.widgets.canvas.link import square_lines
@@ -21,56 +30,59 @@ from napari_mosaik.widgets.canvas.list_rows import keep_out_of_list
 if TYPE_CHECKING:
     from napari_mosaik.widgets.canvas.link import CanvasLink
 
-__all__ = ["PER_CELL", "ModelMaps", "SideBySide"]
+__all__ = ["COMPARISONS", "PER_CELL", "ModelMaps", "ReviewBoard", "SideBySide"]
 
 PER_CELL = 3
-"""Layers of one view: map, outline of the selected tile, heading."""
+"""Layers of one view: map, hatching, outline of the selected tile."""
+COMPARISONS: Final = ("Side by side", "Swipe", "Flicker")
+_MARGIN_PX = np.array([30.0, 60.0])
+"""Room for the heading above a map, and for its colour bar at the right."""
+_FEWEST, _MOST = 2, 4
+_FLICKER_MS = 700
+"""Each of two maps is shown for so long: slower than what may harm people with epilepsy."""
+_INVISIBLE = "\N{HAIR SPACE}"
+"""Tells a map of a layout from the layer of that name: napari lets no two layers have one name."""
 
 
 class SideBySide(Layout):
-    """Shows the three maps of the review.
+    """Shows some maps, each in a view of its own.
 
     Each view has layers of its own at the bottom of the list; all others are hidden meanwhile.
     """
 
-    headings: tuple[str, ...] = ("measured", "predicted", "predicted − measured")
+    headings: tuple[str, ...] = ()
 
     def __init__(self, link: CanvasLink) -> None:
         super().__init__(link)
         self.workspace = link.workspace
         self._cells: list[Layer] = []
         self._marks: list[Layer] = []
+        self._fitted: tuple[Any, float] | None = None
+        self._fit_soon = qdebounced(self._fit_again, timeout=50, parent=self)
         self.workspace.events.tile.connect(self._mark)
         self.workspace.events.tile_data.connect(self._rebuild)
         self.viewer.events.theme.connect(self._rebuild)
-        self.board.scaled.connect(self._rescale)
+        self.viewer.canvas.events.size.connect(self._resized)
 
     def specs(self) -> list[LayerSpec]:
-        """The three maps, on the scale of the uptake; empty when there is nothing to compare."""
-        tile_data = self.workspace.tile_data
-        measured, predicted, grid = tile_data.measured(), tile_data.predicted(), tile_data.grid
-        if measured is None or predicted is None or grid is None:
-            return []
-        maps = [grid.paint(values, tile_data.unit) for values in (measured, predicted)]
-        scaled = uptake_layers(maps[0], maps[1], limits=self.board.uptake_limits)
-        return [*scaled, difference_layer(maps[0], maps[1])]
+        """The maps; empty when there is nothing to compare."""
+        raise NotImplementedError
 
     def is_possible(self) -> bool:
-        """Whether there is a prediction and a measurement to compare."""
+        """Whether there is something to compare."""
         return bool(self.specs())
 
     def arrange(self, before: LayoutState) -> None:
-        """Hide the layers and show the maps in a row."""
-        specs = self.specs()
+        """Hide the layers and show the maps, as large as the canvas allows."""
         with in_one_update(self.viewer):
             for layer in before.order:
                 layer.visible = False
-            for number, spec in enumerate(specs):
-                self._add_cell(spec, self.headings[number], number)
+            with unselected(self.viewer):
+                self._add_maps()
             put_in_order(self.viewer, self._cells)
-            maps = self._cells[::PER_CELL]
+            maps = self._maps()
+            _show_scales(maps)
             keep_out_of_list(self.viewer, [one for one in self._cells if one not in maps])
-            show_grid(self.viewer, PER_CELL, (1, len(specs)))
         self.link.marked_elsewhere = True
         self._mark()
         self._frame()
@@ -79,23 +91,71 @@ class SideBySide(Layout):
     def restore(self, before: LayoutState) -> None:
         """Remove the maps and show the layers again."""
         self.link.marked_elsewhere = False
+        self._fit_soon.cancel()
         with fast_removal(self.viewer):
             before.restore_grid(self.viewer)
             for layer in self._cells:
                 if layer in self.viewer.layers:
                     self.viewer.layers.remove(layer)
             before.restore_layers(self.viewer)
-        self._cells, self._marks = [], []
+        self._cells, self._marks, self._fitted = [], [], None
         before.restore_camera(self.viewer)
 
-    def _frame(self) -> None:
-        """Fit the tiles into their views, with room for the headings."""
+    def _maps(self) -> list[Layer]:
+        return self._cells[::PER_CELL]
+
+    def _add_maps(self) -> None:
+        """Add the layers of all views, and divide the canvas among them."""
+        specs = self.specs()
+        for number, spec in enumerate(specs):
+            self._add_cell(spec, self.headings[number], number)
+        show_grid(self.viewer, PER_CELL, self._shape(len(specs)))
+
+    def _extent(self) -> tuple[Any, Any] | None:
+        """Corners of the tiles with some room around them, (row, column) in µm."""
         grid = self.workspace.tile_data.grid
         if grid is None or not len(grid):
-            return
+            return None
         low, high = grid.centres_um.min(axis=0), grid.centres_um.max(axis=0)
-        margin = 1.5 * grid.stride_um
-        fit(self.viewer, low - margin, high + margin)
+        return low - grid.stride_um, high + grid.stride_um
+
+    def _shape(self, n: int) -> tuple[int, int]:
+        """Rows and columns of the views in which *n* maps are largest."""
+        extent = self._extent()
+        size = np.ones(2) if extent is None else np.asarray(extent[1] - extent[0], float)
+        shapes = [(rows, math.ceil(n / rows)) for rows in range(1, n + 1)]
+        room = np.asarray(self.viewer.canvas.size, float)
+
+        def zoom(shape: tuple[int, int]) -> float:
+            return float(((room / np.array(shape) - _MARGIN_PX) / size).min())
+
+        return max(shapes, key=zoom)
+
+    def _frame(self) -> None:
+        """Fit the tiles into their views."""
+        extent = self._extent()
+        if extent is not None:
+            low, high = extent
+            room = np.asarray(self.viewer.canvas.viewbox_size(self.viewer.layers), float)
+            wider = (high - low) * (_MARGIN_PX / np.maximum(room - _MARGIN_PX, 1.0))
+            fit(self.viewer, low - wider * (1, 0), high + wider * (0, 1), share=0.96)
+            self._fitted = centre_um(self.viewer), float(self.viewer.scene.camera.zoom)
+
+    def _resized(self, *_: Any) -> None:
+        if self.is_on:
+            self._fit_soon()
+
+    def _fit_again(self) -> None:
+        """Fill the canvas after its size has changed, unless the reader has moved the view."""
+        if not self.is_on or self._fitted is None:
+            return
+        centre, zoom = self._fitted
+        if np.allclose(centre, centre_um(self.viewer)) and zoom == self.viewer.scene.camera.zoom:
+            if self.viewer.canvas.grid.enabled:
+                shape = self._shape(len(self._maps()))
+                if self.viewer.canvas.grid.shape != shape:
+                    self.viewer.canvas.grid.shape = shape
+            self._frame()
 
     def _rebuild(self, *_: Any) -> None:
         """Show new results."""
@@ -103,46 +163,48 @@ class SideBySide(Layout):
             self.leave()
             self.enter()
 
-    def _rescale(self) -> None:
-        """Follow the scale that the reader chose."""
-        if self.is_on:
-            for layer, spec in zip(self._cells[::PER_CELL], self.specs(), strict=True):
-                layer.contrast_limits = spec.style["contrast_limits"]
-
     def _add_cell(self, spec: LayerSpec, title: str, number: int) -> None:
+        picture = self._picture(spec, title)
+        _head(picture, "top_left")
+        self._add(picture)
+        self._add(self._hatching(number))
+        self._add_mark(number)
+
+    def _picture(self, spec: LayerSpec, title: str) -> Layer:
         data, options, kind = spec.as_layer_data()
-        options |= {"name": f"{spec.name} (review)", "opacity": 1.0, "visible": True}
-        picture = Layer.create(data, options, kind)
-        common = placement_um("cd34")
-        mark = Layer.create(
-            np.zeros((0, 2, 2)),
-            {
-                "name": f"Selected tile {number + 1}",
-                "edge_color": palette.LANDMARK,
-                "edge_width": self.workspace.tile_data.stride_um / 6,
-                "vector_style": "line",
-                **common,
-            },
-            "vectors",
+        name = f"{title}{_INVISIBLE}"
+        picture = Layer.create(
+            data, options | {"name": name, "opacity": 1.0, "visible": True}, kind
         )
-        heading = Layer.create(
-            self.workspace.tile_data.top_um(),
-            {
-                "name": f"Heading {number + 1}",
-                "size": 0.001,
-                "face_color": "transparent",
-                "border_color": "transparent",
-                "text": {"string": [title], "color": theme_colours()[0], "size": 9},
-                **common,
-            },
-            "points",
-        )
-        for layer in (picture, heading):
-            layer.metadata[BASE] = True
-        for layer in (picture, mark, heading):
-            self.viewer.add_layer(layer)
-            self._cells.append(layer)
-        self._marks.append(mark)
+        picture.metadata[BASE] = True
+        return picture
+
+    def _hatching(self, number: int) -> Layer:
+        """Lines over some tiles of a map; none here."""
+        grid, name = self.workspace.tile_data.grid, f"Hatching {number + 1}"
+        assert grid is not None
+        layer = Layer.create(*hatch_layer(grid, self._hatched(number), name).as_layer_data())
+        layer.metadata[BASE] = True
+        return layer
+
+    def _hatched(self, number: int) -> Any:
+        """(n_tiles,) True for the tiles of a map that are hatched."""
+        return np.zeros(self.workspace.tile_data.n_tiles, bool)
+
+    def _add(self, layer: Layer) -> None:
+        self.viewer.add_layer(layer)
+        self._cells.append(layer)
+
+    def _add_mark(self, number: int) -> None:
+        options = {
+            "name": f"Selected tile {number + 1}",
+            "edge_color": palette.LANDMARK,
+            "edge_width": self.workspace.tile_data.stride_um / 6,
+            "vector_style": "line",
+            **placement_um("cd34"),
+        }
+        self._marks.append(Layer.create(np.zeros((0, 2, 2)), options, "vectors"))
+        self._add(self._marks[-1])
 
     def _mark(self, *_: Any) -> None:
         tile_data, tile = self.workspace.tile_data, self.workspace.tile
@@ -151,6 +213,206 @@ class SideBySide(Layout):
         lines = square_lines(tile_data.grid.centres_um[tile], tile_data.stride_um)
         for mark in self._marks:
             mark.data = lines
+
+
+def _head(picture: Layer, position: str) -> None:
+    """Write the name of a map into its view."""
+    name = picture.name_overlay
+    name.position, name.font_size, name.box, name.visible = position, 9, True, True
+
+
+def _show_scales(maps: list[Layer]) -> None:
+    """One colour bar for each scale, in the first map that has it."""
+    known: list[Any] = []
+    for picture in maps:
+        if not hasattr(picture, "colorbar"):  # classes have names, not a scale
+            continue
+        scale = (picture.colormap.name, tuple(picture.contrast_limits))
+        if scale not in known:
+            known.append(scale)
+            bar = picture.colorbar
+            bar.position, bar.size, bar.font_size = "top_right", (12, 110), 8
+            bar.box, bar.visible = True, True
+
+
+class ReviewBoard(SideBySide):
+    """Shows two to four of the maps of the review, or compares two by swipe or flicker.
+
+    ``chosen`` are keys of `BOARD_TITLES`; ``rearranged`` is emitted after another choice is shown.
+    """
+
+    rearranged = Signal()
+
+    def __init__(self, link: CanvasLink) -> None:
+        super().__init__(link)
+        self.chosen: tuple[str, ...] = ()
+        self.normalised = self.smoothed = False
+        self.comparison = COMPARISONS[0]
+        self.divider = 0.5
+        self._known: dict[str, BoardMap] | None = None
+        self._smooth: dict[str, BoardMap] | None = None
+        self._timer = QTimer(self)
+        self._timer.setInterval(_FLICKER_MS)
+        self._timer.timeout.connect(self._flicker)
+        self.board.scaled.connect(self._rescale)
+        self.workspace.events.tile_data.disconnect(self._rebuild)
+        self.workspace.events.tile_data.connect(self._forget)
+
+    # --- what is shown --------------------------------------------------------------------------
+    def maps(self) -> dict[str, BoardMap]:
+        """The maps of the open case by key, on the scale of the uptake; empty without any."""
+        if self._known is None:
+            limits = self.board.uptake_limits
+            self._known = board_maps(self.workspace.tile_data, limits, normalised=self.normalised)
+        return self._known
+
+    def shown(self) -> list[BoardMap]:
+        """The chosen maps in their order; by default as many as four views hold."""
+        maps = self.maps()
+        keys = [key for key in maps if key in self.chosen] or list(maps)[:_MOST]
+        smooth = self._smooth if self.smoothed and self._smooth else maps
+        count = _FEWEST if self.comparison != COMPARISONS[0] else _MOST
+        return [smooth[key] for key in keys[:count]]
+
+    @property
+    def headings(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What each view shows."""
+        return tuple(one.heading for one in self.shown())
+
+    def specs(self) -> list[LayerSpec]:
+        """The chosen maps as layers."""
+        grid = self.workspace.tile_data.grid
+        return [] if grid is None else [board_layer(one, grid) for one in self.shown()]
+
+    def _hatched(self, number: int) -> Any:
+        return self.shown()[number].hatched
+
+    # --- what a reader chooses ------------------------------------------------------------------
+    def choose(self, keys: tuple[str, ...]) -> None:
+        """Show these maps: two to four."""
+        self.chosen = keys[:_MOST]
+        self._show_again()
+
+    def set_normalised(self, normalised: bool) -> None:
+        """Show the uptake on the scale of the training tiles, 0 to 1, or as SUV."""
+        self.normalised = normalised
+        self._known = self._smooth = None
+        if self.smoothed:
+            self.set_smoothed(True)
+        else:
+            self._show_again()
+
+    def set_smoothed(self, smoothed: bool) -> None:
+        """Interpolate between the tiles, on a thread; or show the tiles again."""
+        self.smoothed = smoothed
+        case, grid, maps = self.workspace.case, self.workspace.tile_data.grid, self.maps()
+        if not smoothed or self._smooth is not None or case is None or grid is None:
+            self._show_again()
+            return
+
+        def then(found: dict[str, BoardMap]) -> None:
+            if maps is self._known:
+                self._smooth = found
+                self._show_again()
+
+        work = partial(smooth_maps, case, grid, maps)
+        self.board.controller.read_for(case, "Smoothed maps", work, then)
+
+    def compare(self, comparison: str) -> None:
+        """Show the maps in one of the ways of `COMPARISONS`."""
+        self.comparison = comparison
+        self._show_again()
+
+    def set_divider(self, share: float) -> None:
+        """Move the divider of the swipe to a share of the width, 0 to 1."""
+        self.divider = share
+        if self.is_on and self.comparison == COMPARISONS[1]:
+            self._swipe()
+
+    # --- showing it -----------------------------------------------------------------------------
+    def arrange(self, before: LayoutState) -> None:
+        """Show the maps; two alternate in a flicker."""
+        super().arrange(before)
+        if self.comparison == COMPARISONS[1]:
+            self._swipe()
+        elif self.comparison == COMPARISONS[2]:
+            self._flicker()
+            self._timer.start()
+
+    def restore(self, before: LayoutState) -> None:
+        """Show the layers again."""
+        self._timer.stop()
+        super().restore(before)
+
+    def _maps(self) -> list[Layer]:
+        side_by_side = self.comparison == COMPARISONS[0]
+        return super()._maps() if side_by_side else self._cells[:_FEWEST]
+
+    def _add_maps(self) -> None:
+        if self.comparison == COMPARISONS[0]:
+            super()._add_maps()
+            return
+        sides = ("top_left", "top_right")
+        for spec, title, side in zip(self.specs(), self.headings, sides, strict=False):
+            picture = self._picture(spec, title)
+            _head(picture, side)
+            self._add(picture)
+        self._add(self._hatching(_FEWEST - 1))
+        self._add_mark(0)
+        self.viewer.canvas.grid.enabled = False
+
+    def _swipe(self) -> None:
+        """The first map left of the divider, the second one right of it."""
+        for number, (layer, spec) in enumerate(zip(self._maps(), self.specs(), strict=False)):
+            values = np.array(spec.data)
+            place = round(self.divider * values.shape[1])
+            hidden = slice(place, None) if number == 0 else slice(0, place)
+            values[:, hidden] = np.nan
+            layer.data = values
+
+    def _flicker(self) -> None:
+        """Show the other one of two maps; the first one at first."""
+        first, second = self._maps()
+        first.visible = not first.visible or second.visible
+        second.visible = not first.visible
+
+    def _show_again(self) -> None:
+        """Exchange the maps; the layers of the case stay as they are."""
+        if self.is_on and self.before is not None:
+            before = self.before
+            self._timer.stop()
+            with fast_removal(self.viewer):
+                for layer in self._cells:
+                    if layer in self.viewer.layers:
+                        self.viewer.layers.remove(layer)
+            self._cells, self._marks = [], []
+            self.arrange(before)
+        self.rearranged.emit()
+
+    def _forget(self, *_: Any) -> None:
+        self._known = self._smooth = None
+        if not self.is_possible():
+            self.leave()
+        elif self.smoothed:
+            self.set_smoothed(True)
+        else:
+            self._show_again()
+
+    def _rescale(self) -> None:
+        """Follow the scale that the reader chose."""
+        self._known = self._smooth = None
+        if not self.is_on:
+            return
+        if self.smoothed:
+            self.set_smoothed(True)
+            return
+        for layer, spec in zip(self._maps(), self.specs(), strict=False):
+            layer.contrast_limits = spec.style["contrast_limits"]
+        self.rearranged.emit()
+
+    def _case_changed(self, *_: Any) -> None:
+        self._known = self._smooth = None
+        super()._case_changed()
 
 
 class ModelMaps(SideBySide):
@@ -169,9 +431,6 @@ class ModelMaps(SideBySide):
     def specs(self) -> list[LayerSpec]:
         """The maps of the last comparison."""
         return self._specs
-
-    def _rescale(self) -> None:
-        """The maps keep the scale of the comparison."""
 
     def _case_changed(self, *_: Any) -> None:
         self._specs = []

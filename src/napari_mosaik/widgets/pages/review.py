@@ -11,30 +11,43 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from qtpy.QtCore import QUrl, Signal
+from qtpy.QtCore import Qt, QUrl, Signal
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
+    QGridLayout,
     QLabel,
     QLineEdit,
     QListWidget,
-    QListWidgetItem,
     QMessageBox,
+    QSlider,
     QTableWidget,
     QWidget,
 )
 
 from napari_mosaik.core import MosaikError
 from napari_mosaik.core.catalogue import METRICS
-from napari_mosaik.view.formatting import count, decision_word, gain_line, number, rate_line
+from napari_mosaik.view.board import BOARD_TITLES, board_legends
+from napari_mosaik.view.formatting import (
+    count,
+    decision_word,
+    gain_line,
+    rate_line,
+    uptake_name,
+)
 from napari_mosaik.view.layers import QUEUE_TITLE, queue_layer
-from napari_mosaik.view.maps import DIFFERENCE_TITLE
 from napari_mosaik.view.report.content import write_case_report
-from napari_mosaik.view.tile_data import badge_of, metric_rows, nearest_tile, summary_of
+from napari_mosaik.view.review_figures import REVIEW_FIGURES, ReviewFigure, tile_near
+from napari_mosaik.view.tile_data import (
+    badge_of,
+    error_row,
+    metric_rows,
+    summary_of,
+    tiles_by_error,
+)
 from napari_mosaik.widgets.base.controls import (
     button,
     clear,
@@ -49,7 +62,7 @@ from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.base.reader import ReaderField, with_reader
 from napari_mosaik.widgets.canvas.keys import bind_widget_keys, key_text
 from napari_mosaik.widgets.canvas.legend import legend_widget
-from napari_mosaik.widgets.canvas.side_by_side import SideBySide
+from napari_mosaik.widgets.canvas.side_by_side import COMPARISONS, ReviewBoard
 from napari_mosaik.workflow.review_queue import RANKINGS, QueueSession
 from napari_mosaik.workflow.steps import maker_of
 
@@ -57,61 +70,60 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from napari_mosaik.core.journal import JournalChange
-    from napari_mosaik.view.tile_data import TileData
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.canvas.link import CanvasLink
     from napari_mosaik.workflow.review_queue import Decision
 
-__all__ = ["QueuePanel", "ReportButton", "ReviewPanel"]
+__all__ = ["BoardChoices", "QueuePanel", "ReportButton", "ReviewPanel"]
 
-_SCALES = ("Measured and predicted, on one scale", DIFFERENCE_TITLE)
-WORST = 12
+_TO_BOARD = "Show review board"
+WORST = 30
+"""So many tiles are listed by their error."""
 SCOPE = "queue"
 """Scope of the keys of the review queue in the table of shortcuts."""
 _MARKED = 60
 """So many places of the queue are marked on the slide."""
-_KINDS = ("Predicted against measured", "Difference against mean")
 
 
 class ReviewPanel(QWidget):
     """Test status, errors, plot and worst tiles; tile, point and row share one selection."""
 
-    def __init__(self, controller: CaseController, layout: SideBySide) -> None:
+    def __init__(self, controller: CaseController, layout: ReviewBoard) -> None:
         super().__init__()
         self._controller = controller
         self.side_by_side = layout
         self.badge = wrapped_label(bold=True)
-        self.toggle = button("Show maps side by side", layout.toggle)
-        self.toggle.setToolTip("Measured, predicted and difference maps with linked cameras")
+        self.toggle = button(_TO_BOARD, layout.toggle)
+        self.toggle.setToolTip("Measured and predicted uptake on the canvas, with linked cameras")
+        self.choices = BoardChoices(layout)
         self.report = ReportButton(controller, self.toggle)
         self.summary = wrapped_label(small=True)
         self.table = _table()
         header = self.table.horizontalHeader()
         assert header is not None
         header.sectionResized.connect(self._fit_rows)
-        self.kind = QComboBox()
-        self.kind.addItems(list(_KINDS))
+        self.kind = shrinkable(QComboBox())
+        self.kind.setToolTip("A click on a point selects its tile")
         self.kind.currentIndexChanged.connect(self._plot)
         self.plot = FigureView(self._clicked)
         self.plot.setMinimumHeight(270)
-        self.worst = QListWidget()
-        self.worst.setMaximumHeight(130)
-        self.worst.itemClicked.connect(lambda item: self._choose(int(item.data(256))))
+        self.worst = table_of(("Tile", "Measured", "Predicted", "Difference"), ("",) * 4, wide=3)
+        self.worst.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.worst.setFixedHeight(176)
+        self.worst.itemSelectionChanged.connect(self._row_chosen)
+        self._ranked: list[int] = []
         self.change = wrapped_label()
-        self._legends = QWidget()
-        self._legend_rows = column(spacing=2)
-        self._legends.setLayout(self._legend_rows)
         self.setLayout(
             column(
                 self.badge,
                 self.report,
-                self._legends,
+                self.choices,
                 self.change,
                 self.table,
                 self.summary,
                 self.kind,
                 self.plot,
-                wrapped_label("Largest errors; click to select the tile", small=True),
+                wrapped_label("Tiles with the largest errors, and the selected one", small=True),
                 self.worst,
                 1,
                 margin=4,
@@ -122,20 +134,15 @@ class ReviewPanel(QWidget):
         events = controller.workspace.events
         events.tile_data.connect(self._show)
         events.states.connect(self._show)
-        events.tile.connect(self._plot)
+        events.tile.connect(self._tile_chosen)
         events.change.connect(self._show_change)
         self._show()
         self._show_change()
 
     # --- showing --------------------------------------------------------------------------------
     def _layout_changed(self, shown: bool) -> None:
-        self.toggle.setText("Back to layers" if shown else "Show maps side by side")
-        clear(self._legend_rows)
-        specs = self.side_by_side.specs() if shown else []
-        for title, spec in zip(_SCALES, specs[1:], strict=False):
-            if spec.legend is not None:
-                self._legend_rows.addWidget(wrapped_label(title, small=True))
-                self._legend_rows.addWidget(legend_widget(spec.legend))
+        self.toggle.setText("Back to layers" if shown else _TO_BOARD)
+        self.choices.show_choices()
 
     def _show_change(self, *_: object) -> None:
         change = self._controller.workspace.change
@@ -146,6 +153,7 @@ class ReviewPanel(QWidget):
         tile_data = self._controller.workspace.tile_data
         ready = tile_data.measured() is not None and tile_data.predicted() is not None
         self.toggle.setEnabled(ready)
+        self.choices.show_choices()
         state = self._controller.workspace.states.get(maker_of(METRICS).name)
         stale = state is not None and state.word == "stale"
         prefix = "↻ Stale: computed before the last change\n" if stale else ""
@@ -155,8 +163,8 @@ class ReviewPanel(QWidget):
         fill_table(self.table, rows)
         self._fit_rows()
         self.summary.setText(summary_of(tile_data))
-        self._fill_worst(tile_data)
-        self._plot()
+        self._offer_figures()
+        self._tile_chosen()
 
     def _fit_rows(self, *_: object) -> None:
         """Long names of methods take two lines; the table is as high as its rows."""
@@ -167,41 +175,132 @@ class ReviewPanel(QWidget):
     def _plot(self, *_: object) -> None:
         self.plot.show_when_seen(self._figure)
 
+    def _offer_figures(self) -> None:
+        """The figures that the results allow; the one that was shown stays."""
+        tile_data = self._controller.workspace.tile_data
+        titles = [one.title for one in REVIEW_FIGURES if one.possible(tile_data)]
+        if titles == [self.kind.itemText(i) for i in range(self.kind.count())]:
+            return
+        before = self.kind.currentText()
+        blocked = self.kind.blockSignals(True)
+        self.kind.clear()
+        self.kind.addItems(titles)
+        self.kind.setCurrentIndex(max(0, self.kind.findText(before)))
+        self.kind.setVisible(bool(titles))
+        self.kind.blockSignals(blocked)
+
+    def _chosen_figure(self) -> ReviewFigure | None:
+        title = self.kind.currentText()
+        return next((one for one in REVIEW_FIGURES if one.title == title), None)
+
     def _figure(self) -> Figure | None:
         tile_data, tile = self._controller.workspace.tile_data, self._controller.workspace.tile
-        measured, predicted = tile_data.measured(), tile_data.predicted()
-        if measured is None or predicted is None:
+        chosen = self._chosen_figure()
+        if chosen is None:
             return None
-        from napari_mosaik.view.plots import bland_altman_figure, scatter_figure
+        return chosen.draw(tile_data, tile if 0 <= tile < tile_data.n_tiles else None)
 
-        draw = scatter_figure if self.kind.currentIndex() == 0 else bland_altman_figure
-        chosen = tile if 0 <= tile < len(measured) else None
-        return draw(measured, predicted, tile_data.unit, selected=chosen)
+    def _tile_chosen(self, *_: object) -> None:
+        self._fill_worst()
+        self._plot()
 
-    def _fill_worst(self, tile_data: TileData) -> None:
-        self.worst.clear()
-        measured, predicted = tile_data.measured(), tile_data.predicted()
-        if measured is None or predicted is None:
-            return
-        error = predicted - measured
-        order = np.argsort(-np.abs(np.nan_to_num(error)))[:WORST]
-        for tile in (int(i) for i in order if np.isfinite(error[i])):
-            side = "overestimated" if error[tile] > 0 else "underestimated"
-            text = f"Tile {tile} · {side} by {number(abs(error[tile]), tile_data.unit)}"
-            item = QListWidgetItem(text)
-            item.setData(256, tile)
-            self.worst.addItem(item)
+    def _fill_worst(self) -> None:
+        """The tiles with the largest errors; the selected one among them, or below them."""
+        space = self._controller.workspace
+        self._ranked = tiles_by_error(space.tile_data, WORST)
+        if 0 <= space.tile < space.tile_data.n_tiles and space.tile not in self._ranked:
+            self._ranked.append(space.tile)
+        blocked = self.worst.blockSignals(True)
+        fill_table(self.worst, [error_row(space.tile_data, tile) for tile in self._ranked])
+        if space.tile in self._ranked:
+            self.worst.selectRow(self._ranked.index(space.tile))
+        else:
+            self.worst.clearSelection()
+        self.worst.blockSignals(blocked)
+
+    def _row_chosen(self) -> None:
+        rows = {index.row() for index in self.worst.selectedIndexes()}
+        if rows:
+            self._choose(self._ranked[rows.pop()])
 
     # --- actions --------------------------------------------------------------------------------
     def _choose(self, tile: int) -> None:
         self._controller.workspace.tile = tile
 
     def _clicked(self, x: float, y: float) -> None:
-        tile = nearest_tile(
-            self._controller.workspace.tile_data, x, y, means=self.kind.currentIndex() == 1
-        )
+        chosen = self._chosen_figure()
+        if chosen is None:
+            return
+        tile = tile_near(chosen, self._controller.workspace.tile_data, x, y)
         if tile >= 0:
             self._choose(tile)
+
+
+class BoardChoices(QWidget):
+    """What the review board shows: which maps, in which unit, side by side or one over another."""
+
+    def __init__(self, layout: ReviewBoard) -> None:
+        super().__init__()
+        self._board = layout
+        self.maps = {key: QCheckBox(title) for key, title in BOARD_TITLES.items()}
+        places = QGridLayout()
+        places.setContentsMargins(0, 0, 0, 0)
+        for place, (key, box) in enumerate(self.maps.items()):
+            box.clicked.connect(partial(self._chosen, key))
+            places.addWidget(box, *divmod(place, 3))
+        self.unit = shrinkable(QComboBox())
+        self.unit.addItems(["SUV", "normalised, 0 to 1"])
+        self.unit.setToolTip("0 and 1 are the ends of the scale of the training tiles")
+        self.unit.activated.connect(lambda place: layout.set_normalised(place == 1))
+        self.smooth = QCheckBox("smoothed (IDW)")
+        self.smooth.setToolTip("Interpolated between the tiles; the errors are those of the tiles")
+        self.smooth.clicked.connect(layout.set_smoothed)
+        self.comparison = shrinkable(QComboBox())
+        self.comparison.addItems(list(COMPARISONS))
+        self.comparison.setToolTip("Swipe and flicker compare the first two maps in one view")
+        self.comparison.textActivated.connect(layout.compare)
+        self.divider = QSlider(Qt.Orientation.Horizontal)
+        self.divider.setRange(0, 100)
+        self.divider.setToolTip("The first map left of the divider, the second one right of it")
+        self.divider.valueChanged.connect(lambda value: layout.set_divider(value / 100))
+        self._legends = column(spacing=2)
+        self.setLayout(
+            column(
+                places,
+                row(self.unit, self.smooth),
+                row(self.comparison, self.divider),
+                self._legends,
+            )
+        )
+        layout.rearranged.connect(self.show_choices)
+
+    def _chosen(self, key: str) -> None:
+        """Two maps are needed and four have room: then the box goes back."""
+        keys = tuple(name for name, box in self.maps.items() if box.isChecked())
+        if 2 <= len(keys) <= 4:
+            self._board.choose(keys)
+        else:
+            self.maps[key].toggle()
+
+    def show_choices(self) -> None:
+        """Show what can be chosen, what is chosen, and the scale of each map."""
+        board, known = self._board, self._board.maps()
+        self.setVisible(board.is_on)
+        shown = board.shown() if known else []
+        chosen = [key for key in known if key in board.chosen] or [one.key for one in shown]
+        for key, box in self.maps.items():
+            box.setVisible(key in known)
+            box.setChecked(key in chosen)
+        self.unit.setItemText(0, uptake_name(board.workspace.tile_data.unit))
+        self.unit.setCurrentIndex(int(board.normalised))
+        self.smooth.setChecked(board.smoothed)
+        self.comparison.setCurrentText(board.comparison)
+        self.divider.setVisible(board.comparison == COMPARISONS[1])
+        self.divider.setValue(round(100 * board.divider))
+        clear(self._legends)
+        for legend in board_legends(shown) if board.is_on else []:
+            self._legends.addWidget(wrapped_label(legend.title, small=True))
+            self._legends.addWidget(legend_widget(legend))
 
 
 class ReportButton(QWidget):
