@@ -8,10 +8,14 @@ from scipy.spatial import cKDTree
 from napari_mosaik.core import Blocked, InputError
 from napari_mosaik.predictor import (
     GUARD_TILES,
+    block_guard,
     block_split,
+    held_out_tiles,
     leave_one_case_out,
     leave_one_patient_out,
+    own_block,
     random_split,
+    tiles_digest,
 )
 from napari_mosaik.predictor.metrics import r2
 
@@ -62,6 +66,51 @@ def test_block_split_is_not_available_rather_than_less_guarded():
     assert "guard of 28" in split.reason
     with pytest.raises(Blocked, match="not available"):
         split.require()
+
+
+@pytest.mark.parametrize("guard", [-1, 0, 1])
+def test_tiles_that_overlap_are_no_guard(guard):
+    with pytest.raises(InputError, match=f"a guard of {guard} is refused"):
+        block_split(lattice_cells(40, 90), guard=guard)
+    assert block_split(lattice_cells(40, 90), guard=2).available
+
+
+def test_the_guard_holds_the_window_and_the_blur_of_the_scanner():
+    # 1.5 mm: sigma 0.637 mm, cut at 2.548 mm, which is 8.5 tiles of 300 µm
+    assert block_guard(1500.0, 300.0) == 27 + 9
+    assert block_guard(1400.0, 300.0) == 27 + 8
+    assert block_guard(1500.0, 150.0) == 27 + 17
+    assert block_guard(1e-6, 300.0) == GUARD_TILES
+
+
+def test_the_test_tiles_are_found_again_on_the_same_tiles_only():
+    cells = lattice_cells(40, 90)
+    split = block_split(cells, guard=36)
+    block = {"guard": 36, "tiles": tiles_digest(cells)}
+    np.testing.assert_array_equal(held_out_tiles(cells, block), split.test)
+    with pytest.raises(InputError, match="not those from which the test block was cut"):
+        held_out_tiles(cells[:-1], block)
+
+
+def test_one_case_is_enough_for_a_split_by_blocks():
+    split = own_block({"A2": "1"}, "A2")
+    assert (split.kind, split.train, split.test, split.shared_patient) == (
+        "block",
+        ("A2",),
+        "A2",
+        True,
+    )
+    assert "no claim about another slide" in split.warnings[0]
+    with pytest.raises(InputError, match="C1"):
+        own_block({"A2": "1"}, "C1")
+
+
+def test_patients_are_compared_without_case_and_blanks():
+    patients = {"A2": "Patient 2", "A3": "patient 2 ", "B8": "  PATIENT  2", "B11": "patient 1"}
+    with pytest.raises(InputError, match="'Patient 2' is alone"):
+        leave_one_patient_out({name: patients[name] for name in ("A2", "A3", "B8")}, "A2")
+    assert leave_one_patient_out(patients, "A2").train == ("B11",)
+    assert leave_one_case_out(patients, "A3").shared_patient
 
 
 def test_random_split_is_refused_and_stamped_when_forced():

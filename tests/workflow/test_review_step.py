@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from napari_mosaik.core import Lattice, TileGrid
+from napari_mosaik.core import Blocked, InputError, Lattice, TileGrid
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     METRICS,
+    PARAMETERS,
     PREDICTION,
     PREDICTION_RECORD,
     TILES,
@@ -19,8 +22,10 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.table import Table
+from napari_mosaik.predictor import block_split, tiles_digest
 from napari_mosaik.register import Alignment
 from napari_mosaik.workflow.cohort import scanner_width_um
+from napari_mosaik.workflow.held_out_block import cut_block
 from napari_mosaik.workflow.steps.review import REVIEW, ReviewParams
 
 N = 36
@@ -43,11 +48,14 @@ class Inputs:
     def has(self, artifact):
         return artifact in self.artifacts
 
+    def source_contents(self, *sources):
+        return {"slide:he": "h", "pet": "p"}
+
     def warn(self, sentence):
         raise AssertionError(sentence)
 
 
-def compared(suv, predicted):
+def compared(suv, predicted, **more):
     lattice = Lattice("cd34", (6, 6), (300.0, 300.0), (0.0, 0.0))
     ones = np.ones(N)
     grid = TileGrid(lattice, 400.0, np.arange(N), ones, ones > 0)
@@ -60,7 +68,7 @@ def compared(suv, predicted):
     record = {
         "unit": "cm²/mL", "target": {"low": LOW, "high": HIGH}, "split": "case", "model": "m",
         "shared_patient": False, "seen_in_training": False, "training_cases": ["A2"],
-        "proxies": [], "seed": 0, "warnings": [],
+        "proxies": [], "seed": 0, "warnings": [], **more,
     }  # fmt: skip
     artifacts = {
         TILES: grid,
@@ -83,6 +91,37 @@ def test_values_beyond_the_training_range_count_as_they_were_measured():
     clipped = np.abs(np.clip(suv, LOW, HIGH) - predicted).mean() / (HIGH - LOW)
     assert metrics["suv_norm_clipped"]["mae"] == pytest.approx(clipped)
     assert clipped < expected
+
+
+def test_only_the_tiles_of_the_test_block_count():
+    suv = np.linspace(1.0, 6.0, N)
+    cells = np.stack(np.divmod(np.arange(N), 6), axis=1)
+    split = block_split(cells, guard=3, min_tiles=1)
+    block = {"guard": 3, "tiles": tiles_digest(cells), "n_train": 12, "n_test": 9, "n_between": 15}
+    predicted = np.where(split.test, suv + 0.5, 0.0)
+    metrics = compared(suv, predicted, split="block", block=block, seen_in_training=True)
+    assert (metrics["n_tiles"], metrics["n_not_measured"]) == (split.test.sum(), 0)
+    assert metrics["suv_bsa"]["mae"] == pytest.approx(0.5)
+    assert metrics["block"] == block
+    assert metrics["seen_in_training"]
+    assert metrics["warnings"][0].startswith(
+        "only the 9 tiles of the test block count, 3 tiles or more from the 12 that trained"
+    )
+    other = {**block, "tiles": tiles_digest(cells[:-1])}
+    with pytest.raises(InputError, match="train again with --split block"):
+        compared(suv, predicted, block=other)
+
+
+@pytest.mark.parametrize("name", ["slide:he", "pet"])
+def test_a_case_that_holds_a_file_of_the_training_is_known(name):
+    suv = np.linspace(1.0, 6.0, N)
+    digest = {"slide:he": "h", "pet": "p"}[name]
+    metrics = compared(suv, suv, training_files={"A2": {"slide:caix": "c", name: digest}})
+    assert metrics["seen_in_training"]
+    assert re.search(
+        r"trained with the (H&E slide|microPET slice) of case A2", metrics["warnings"][0]
+    )
+    assert not compared(suv, suv, training_files={"A2": {name: "other"}})["seen_in_training"]
 
 
 def test_only_the_measured_neighbours_know_the_pet_of_the_case():
@@ -113,3 +152,55 @@ def test_the_scanner_is_as_wide_on_the_section_as_the_registration_makes_it():
     assert "A3" in warning
     assert "A2" not in warning
     assert "1.5 mm was assumed" in warning
+
+
+@dataclass
+class Measured:
+    suv: np.ndarray | None = None
+    pet_label: np.ndarray | None = None
+
+
+def slide(folder, suv):
+    """A case of 20 x 60 tiles with two vascular parameters."""
+    lattice = Lattice("cd34", (20, 60), (300.0, 300.0), (0.0, 0.0))
+    n = 1200
+    grid = TileGrid(lattice, 400.0, np.arange(n), np.ones(n), np.ones(n, bool))
+    rng = np.random.default_rng(1)
+    place = np.arange(n) % 60
+    density, diameter, other = rng.normal(size=(3, n))
+    columns = {
+        "vessel_density_per_mm2": np.where(place < 30, suv[1], density),
+        "vessel_equivalent_diameter_um": np.where(place < 30, diameter, suv[0]),
+        "nucleus_density_per_mm2": other,
+        "caix_h_score": other,
+    }
+    stored = {TILES: grid, UPTAKE: Table({"suv": suv[0]}), PARAMETERS: Table(columns)}
+    return SimpleNamespace(name="B11", root=folder, store=SimpleNamespace(read=stored.__getitem__))
+
+
+def test_nothing_measured_on_the_test_block_reaches_the_training(tmp_path):
+    rng = np.random.default_rng(0)
+    suv = 5.0 + rng.normal(0, 0.1, 1200)
+    row, col = np.divmod(np.arange(1200), 60)
+    suv[(row - 10) ** 2 + (col - 6) ** 2 < 16] += 4.0
+    first = cut_block(slide(tmp_path, (suv, suv)), 8, 1500.0)
+    train, test = first.split.train, first.split.test
+    assert np.abs(col[test][:, None] - col[train]).min() == 8
+    spoilt = np.where(train, suv, suv + 50.0 * rng.normal(size=1200))
+    second = cut_block(slide(tmp_path, (spoilt, suv)), 8, 1500.0)
+    one, other = first.masked(Measured()), second.masked(Measured())
+    np.testing.assert_array_equal(one.suv, np.where(train, suv, np.nan))
+    np.testing.assert_array_equal(one.suv, other.suv)
+    np.testing.assert_array_equal(one.pet_label, other.pet_label)
+    assert (one.pet_label == 1).sum() > 30
+    assert set(one.pet_label[~train]) == {-1}
+    assert first.choose_proxies().proxies == second.choose_proxies().proxies
+    assert first.choose_proxies().proxies["vascular"] == "vessel_density_per_mm2"
+    assert "with a guard of 8 tiles training and test tiles share tissue" in first.warnings[0]
+    record = first.record
+    assert record["n_train"] + record["n_test"] + record["n_between"] == 1200
+
+
+def test_a_slide_too_small_for_the_whole_guard_is_refused(tmp_path):
+    with pytest.raises(Blocked, match=r"0 training and 300 test tiles remain with a guard of 58"):
+        cut_block(slide(tmp_path, np.ones((2, 1200))), 58, 1500.0)

@@ -146,9 +146,20 @@ def train(
     cohort: CaseFolders,
     test: Annotated[str, typer.Option(metavar="CASE", help="Name of the held-out case.")],
     split: Annotated[
-        Literal["case", "patient"],
-        typer.Option(help="Train on all other cases, or only on other patients' cases."),
+        Literal["case", "patient", "block"],
+        typer.Option(
+            help="Train on all other cases, only on other patients' cases, or on one end of the "
+            "test case itself."
+        ),
     ] = "case",
+    guard: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TILES",
+            help="With --split block: tiles between training and test. Default: the widest window "
+            "and the scanner's blur.",
+        ),
+    ] = None,
     preset: Annotated[
         Literal["default", "paper"], typer.Option(help="Named training settings.")
     ] = "default",
@@ -179,6 +190,7 @@ def train(
                 test,
                 params,
                 split=split,
+                guard=guard,
                 seed=seed,
                 parent=parent,
                 replay=REPLAY if replay is None else replay,
@@ -196,6 +208,7 @@ def train(
         more = {name: card.get(name) for name in ("parent", "replay", "comparison")}
         names = [case.name for case in training]
         facts |= more if parent is not None else {}
+        facts |= {"block": card["block"]} if "block" in card else {}
         print_json({**facts, "training_cases": names, "warnings": warnings})
         return
     typer.echo(f"trained on {', '.join(case.name for case in training)}")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import Blocked, FloatArray, InputError
+from napari_mosaik.core.params import digest
 from napari_mosaik.core.text import same_words
 from napari_mosaik.core.tiles import IntArray
 from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs
 from napari_mosaik.predictor.model import TargetScale
+from napari_mosaik.predictor.multiscale import SCALE_TILES
 from napari_mosaik.predictor.params import TrainParams
 
 __all__ = [
@@ -24,14 +27,20 @@ __all__ = [
     "Split",
     "TileSplit",
     "TrainingSet",
+    "block_guard",
     "block_split",
     "choose_validation",
+    "held_out_tiles",
     "leave_one_case_out",
     "leave_one_patient_out",
     "make_training_set",
+    "own_block",
     "random_split",
+    "tiles_digest",
 ]
 
+LEAST_GUARD: Final = 2
+"""Tiles overlap their neighbours, so at a distance of 0 or 1 they share tissue."""
 GUARD_TILES: Final = 28
 """Smallest lattice distance at which two 27 x 27 windows share no tissue (8.4 mm)."""
 RANDOM_WARNING: Final = (
@@ -47,7 +56,7 @@ class Split:
     Parameters
     ----------
     kind
-        ``"case"`` or ``"patient"``.
+        ``"case"``, ``"patient"`` or ``"block"`` (the test case trains with its other end).
     train
         Names of the training cases, sorted.
     test
@@ -58,7 +67,7 @@ class Split:
         Warnings that accompany every result of this split.
     """
 
-    kind: Literal["case", "patient"]
+    kind: Literal["case", "patient", "block"]
     train: tuple[str, ...]
     test: str
     shared_patient: bool
@@ -147,6 +156,26 @@ def leave_one_patient_out(patients: Mapping[str, str], test: str) -> Split:
     return Split("patient", train, test, False, (warning,) * (n_others < 10))
 
 
+def own_block(patients: Mapping[str, str], test: str) -> Split:
+    """Train on one end of *test* and test on the other; see `block_split` for the tiles.
+
+    Parameters and errors as `leave_one_case_out`, but no other case is needed.
+    """
+    _check_test(patients, test)
+    warning = "trained and tested on one slide: no claim about another slide or patient"
+    return Split("block", (test,), test, True, (warning,))
+
+
+def block_guard(fwhm_um: float, pitch_um: float) -> int:
+    """Lattice distance at which test tiles share neither windows nor the scanner's blur, tiles.
+
+    The widest window, and the Gaussian of *fwhm_um* (µm), which is cut at four standard deviations,
+    over tiles of *pitch_um* (µm).
+    """
+    sigma_um = fwhm_um / (2.0 * math.sqrt(2.0 * math.log(2.0)))
+    return max(SCALE_TILES.values()) + math.ceil(4.0 * sigma_um / pitch_um)
+
+
 def block_split(
     cells: ArrayLike,
     *,
@@ -178,6 +207,11 @@ def block_split(
     """
     cells = np.asarray(cells, np.int64).reshape(-1, 2)
     n = len(cells)
+    if guard < LEAST_GUARD:
+        raise InputError(
+            f"a guard of {guard} is refused: neighbouring tiles overlap and share the answer; use "
+            f"{LEAST_GUARD} tiles or more"
+        )
     if not n or not 0 < test_fraction < 1:
         raise InputError(f"cannot split {n} tiles with a test fraction of {test_fraction}")
     axis = int(np.argmax(np.ptp(cells, axis=0)))
@@ -192,6 +226,25 @@ def block_split(
             f"{guard} tiles, at least {min_tiles} of each are needed"
         )
     return TileSplit("block", train, test, reason)
+
+
+def tiles_digest(cells: ArrayLike) -> str:
+    """Digest of the (n, 2) row and column index of the tiles."""
+    return digest(np.asarray(cells, np.int64).reshape(-1, 2).tolist())
+
+
+def held_out_tiles(cells: ArrayLike, block: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Mask (n,) of the test tiles of a block that a model's card describes.
+
+    *cells* are (n, 2) row and column index of each tile; tiles other than those that were cut raise
+    `InputError`.
+    """
+    if tiles_digest(cells) != block["tiles"]:
+        raise InputError(
+            "the tiles are not those from which the test block was cut: train again with "
+            "--split block"
+        )
+    return block_split(cells, guard=int(block["guard"])).test
 
 
 def _distance(cells: IntArray, others: IntArray) -> IntArray:

@@ -24,7 +24,8 @@ from napari_mosaik.workflow.correlations import (
     choose_proxies_of,
     cohort_correlations,
 )
-from napari_mosaik.workflow.leaks import case_labels, refuse_shared_sources
+from napari_mosaik.workflow.held_out_block import HeldOutBlock, cut_block
+from napari_mosaik.workflow.leaks import case_labels, refuse_shared_sources, source_contents
 from napari_mosaik.workflow.model_comparison import predicted_difference
 from napari_mosaik.workflow.models import KnownModel, journal_ranges, use_model
 from napari_mosaik.workflow.parallel import one_blas_thread
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["train_network", "training_cases"]
 
-SplitKind = Literal["case", "patient"]
+SplitKind = Literal["case", "patient", "block"]
 DEFAULT_FWHM_MM = 1.5
 """Resolution of a microPET scanner, assumed where a case states none."""
 READ_BY_PREDICTOR = ("annotation", "correction")
@@ -63,7 +64,7 @@ def training_cases(cases: Sequence[Case], test: str, split: SplitKind) -> tuple[
         There is no such case, two cases have one name, or two of those that take part hold the
         same slide or PET.
     """
-    from napari_mosaik.predictor import leave_one_case_out, leave_one_patient_out
+    from napari_mosaik.predictor import leave_one_case_out, leave_one_patient_out, own_block
 
     held_out = case_named(cases, test)
     patients = {case.name: case.patient for case in cases}
@@ -75,11 +76,11 @@ def training_cases(cases: Sequence[Case], test: str, split: SplitKind) -> tuple[
             f"cases of the cohort have the same name: {', '.join(twice)}; rename one in its "
             "case.toml"
         )
-    choose = leave_one_case_out if split == "case" else leave_one_patient_out
-    chosen = choose(patients, test)
+    kinds = {"case": leave_one_case_out, "patient": leave_one_patient_out, "block": own_block}
+    chosen = kinds[split](patients, test)
     training = [case for case in cases if case.name in chosen.train]
     why = f"with {test} held out, the network would be tested on what it was trained on"
-    for case in training:
+    for case in training if split != "block" else ():
         refuse_shared_sources([held_out, case], why)
     refuse_shared_sources(training, "the network would learn from it twice")
     return training, chosen
@@ -179,6 +180,7 @@ def train_network(
     params: TrainParams,
     *,
     split: SplitKind = "case",
+    guard: int | None = None,
     seed: int = 0,
     parent: KnownModel | None = None,
     replay: float = REPLAY,
@@ -188,18 +190,34 @@ def train_network(
     The model's hash becomes the setting of the test case's prediction.  An interrupted training
     resumes after its last complete epoch; a complete one is not repeated.
 
+    With *split* "block" it trains on one end of *test* itself and is tested on the other, *guard*
+    tiles away (`cut_block`).
+
     From a *parent* the network is fine-tuned: on the tiles that have changed since, mixed with a
     share *replay* of those that it knows.  Its model is compared with the parent on the test case,
     and not used: the reader adopts it, or not.
     """
     held_out = case_named(cases, test)
+    if guard is not None and (split != "block" or guard < 2):
+        raise InputError(
+            f"--guard {guard}: it is for --split block and has to be 2 tiles or more, because "
+            "neighbouring tiles overlap and share the answer"
+        )
     training, chosen = training_cases(cases, test, split)
+    if parent is not None and split == "block":
+        raise InputError(
+            "--from starts from a model of other cases; leave it out for --split block"
+        )
     if parent is not None:
         params = _inherited(parent, held_out, split, params)
         check_replay(replay)
     _require_done(training)
+    block = None
+    if split == "block":
+        block = cut_block(held_out, guard, scanner_width_um(training)[0])
     with held_out.writing():
         settings = {"params": params.model_dump(mode="json"), "seed": seed, "split": split}
+        settings |= {} if block is None else {"block": block.record}
         if parent is not None:
             settings |= {"parent": parent.hash, "replay": replay}
         fingerprint = _fingerprint(training, settings)
@@ -207,7 +225,7 @@ def train_network(
         if not model:
             with one_blas_thread():
                 model = yield from _train(
-                    held_out, training, chosen, params, seed, fingerprint, parent, replay
+                    held_out, training, chosen, params, seed, fingerprint, parent, replay, block
                 )
         if parent is None:
             use_model(held_out, "predict", model, "train")
@@ -269,11 +287,12 @@ def _train(
     fingerprint: str,
     parent: KnownModel | None,
     replay: float,
+    block: HeldOutBlock | None,
 ) -> Generator[Progress, None, str]:
     yield Progress(0, 1, "loading the network library, about 3 s")
     from napari_mosaik.predictor import TrainedModel, train, with_baselines
 
-    choice = choose_proxies_of(training)
+    choice = choose_proxies_of(training) if block is None else block.choose_proxies()
     proxies = (choice.proxies["vascular"], choice.proxies["nuclear"], choice.proxies["caix"])
     before = None if parent is None else TrainedModel.load(parent.folder)
     if before is not None:
@@ -285,6 +304,8 @@ def _train(
     for number, case in enumerate(training):
         yield Progress(0.1 * number / len(training), 1, f"reading {case.name}")
         inputs.append(training_inputs(case, proxies, params.window_px, params.curves))
+    if block is not None:
+        inputs = [block.masked(one) for one in inputs]
     checkpoint = held_out.root / "scratch" / f"train-{fingerprint}.pt"
     fwhm_um, assumed = scanner_width_um(training)
     steps = train(inputs, params, seed=seed, checkpoint=checkpoint, parent=before, replay=replay)
@@ -300,6 +321,7 @@ def _train(
         "data": {
             case.name: {
                 "slides": [case.digest(one) for one in SLIDES.values()],
+                "files": source_contents(case),
                 "results": _results(case),
             }
             for case in training
@@ -312,9 +334,17 @@ def _train(
             "cases": list(choice.cases),
             "leaking": choice.leaking,
             "warnings": list(choice.warnings),
-            "selection_frequency": selection_frequencies(training, choice.proxies),
+            "selection_frequency": (
+                selection_frequencies(training, choice.proxies) if block is None else {}
+            ),
         },
-        "warnings": [*trained.card["warnings"], *split.warnings, *filter(None, [assumed])],
+        **({} if block is None else {"block": block.record}),
+        "warnings": [
+            *trained.card["warnings"],
+            *split.warnings,
+            *(block.warnings if block is not None else ()),
+            *filter(None, [assumed]),
+        ],
     }
     if before is not None:
         yield Progress(1, 1, "comparing with the model before")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from napari_mosaik.core.artifact import Source
@@ -11,7 +11,7 @@ from napari_mosaik.core.catalogue import PET, SLIDES
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.io.case import Case
 
-__all__ = ["case_labels", "labels_of", "refuse_shared_sources"]
+__all__ = ["case_labels", "labels_of", "refuse_shared_sources", "seen_file", "source_contents"]
 
 _SOURCES: Final = (*SLIDES.values(), PET)
 
@@ -49,6 +49,30 @@ def refuse_shared_sources(cases: Sequence[Case], why: str, sources: Sequence[Sou
                     f"the cases {other.name} ({other.root}) and {case.name} ({case.root}) hold the "
                     f"same {source.about}: {why}. Remove one of the two folders from the command"
                 )
+
+
+def source_contents(case: Case, *sources: Source) -> dict[str, str]:
+    """Digest of what each slide and the PET of a case (or some *sources*) shows, by its name."""
+    found = {source.name: _content(case, source) for source in sources or _SOURCES}
+    return {name: content for name, content in found.items() if content}
+
+
+def seen_file(own: Mapping[str, str], training: Mapping[str, Mapping[str, str]]) -> str:
+    """The file of a case that a model was trained with, in words; empty where there is none.
+
+    Parameters
+    ----------
+    own
+        `source_contents` of the case.
+    training
+        By training case, those of that case.
+    """
+    about = {source.name: source.about for source in _SOURCES}
+    for case, files in training.items():
+        for name, content in files.items():
+            if content in own.values():
+                return f"the {about.get(name, name)} of case {case}"
+    return ""
 
 
 def _content(case: Case, source: Source) -> str:

@@ -127,6 +127,10 @@ class PictureContext(NothingBefore, DiskWork):
         """No patient is known."""
         return "unknown patient"
 
+    def source_contents(self, *sources: Source) -> dict[str, str]:
+        """None: no model knows a picture."""
+        return {}
+
     def note(self, name: str, value: Any) -> None:
         """Put a JSON-able fact into the record of the step."""
         self.notes[name] = value

@@ -30,6 +30,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import InjectionRecord, PetImage
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case, GivenAlignment
+from napari_mosaik.workflow.leaks import source_contents
 
 if TYPE_CHECKING:
     from napari_mosaik.core.raster import LabelImage, Raster
@@ -122,6 +123,12 @@ class StepContext(Protocol):
 
     def warn(self, text: str) -> None:
         """Record a doubt about the results: the step is then marked ⚠ with this sentence, not ✓."""
+
+    def source_contents(self, *sources: Source) -> dict[str, str]:
+        """Digest of what each slide and the PET (or some *sources*) shows, by its name.
+
+        For saying whether a model knows the case; no number may depend on it.
+        """
 
     # --- inputs ---------------------------------------------------------------------------------
     def has(self, entry: Artifact[Any] | Source) -> bool:
@@ -328,6 +335,10 @@ class CaseInputs:
     def patient(self) -> str:
         """Pseudonym of the case's patient."""
         return self.case.patient
+
+    def source_contents(self, *sources: Source) -> dict[str, str]:
+        """Digest of what each slide and the PET (or some *sources*) shows, by its name."""
+        return source_contents(self.case, *sources)
 
     def note(self, name: str, value: Any) -> None:
         """Put a JSON-able fact into the record that is stored with the step's results."""

@@ -25,6 +25,7 @@ from napari_mosaik.core.catalogue import (
     PREDICTION_RECORD,
     RECOMPUTED,
     REFERENCE,
+    SLIDES,
     TILE_KINETICS,
     TILES,
     TISSUE,
@@ -35,6 +36,7 @@ from napari_mosaik.core.table import Table
 from napari_mosaik.core.text import same_words
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.workflow.changes import boxes_of, same
+from napari_mosaik.workflow.leaks import seen_file
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
@@ -231,16 +233,21 @@ def _record(model: Any, inputs: StepContext, params: PredictParams, content: str
     patients = {same_words(entry["patient"]) for entry in card["cases"]}
     training_cases = [entry["case"] for entry in card["cases"]]
     copies = [entry["case"] for entry in card["cases"] if entry.get("content") == content]
-    seen = inputs.case_name in training_cases or bool(copies)
-    if seen:
-        name = (copies or [inputs.case_name])[0]
-        inputs.warn(f"the predictor was trained on this tissue (case {name}): no fair prediction")
+    files = {case: dict(data.get("files", {})) for case, data in card.get("data", {}).items()}
+    slides = inputs.source_contents(*SLIDES.values())
+    seen = inputs.case_name in training_cases or bool(copies or seen_file(slides, files))
+    block = card.get("block", {}) if inputs.case_name in training_cases else {}
+    if seen and not block:
+        name = seen_file(slides, files) or f"case {(copies or [inputs.case_name])[0]}"
+        inputs.warn(f"the predictor was trained on this tissue ({name}): no fair prediction")
     return {
         "model": params.model,
         "split": card["split"],
         "training_cases": training_cases,
         "shared_patient": same_words(inputs.patient) in patients,
         "seen_in_training": seen,
+        "training_files": files,
+        "block": block,
         "proxies": list(card["proxies"]),
         "target": dict(card["target"]),
         "unit": card["suv_unit"],

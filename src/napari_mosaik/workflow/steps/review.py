@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import numpy as np
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
@@ -17,6 +20,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params
+from napari_mosaik.workflow.leaks import seen_file
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import low_confidence_warning
@@ -34,7 +38,7 @@ class ReviewParams(Params):
 
 
 def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None, Results]:
-    from napari_mosaik.predictor import TargetScale, metrics_record
+    from napari_mosaik.predictor import TargetScale, held_out_tiles, metrics_record
     from napari_mosaik.spatial import neighbour_mean
 
     table, record = inputs.read(PREDICTION), inputs.read(PREDICTION_RECORD)
@@ -51,6 +55,10 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
         labels = uptake_classes(inputs.read(UPTAKE_CLUSTERS))
     grid = inputs.read(TILES)
     measured = target.normalise(uptake["suv"], clip=False)
+    block = record.get("block", {})
+    if block:  # the other tiles have trained the model, or lie near those that have
+        measured = np.where(held_out_tiles(grid.cells, block), measured, np.nan)
+    seen = seen_file(inputs.source_contents(), record.get("training_files", {}))
     baselines = {
         name.removeprefix(_PREFIX): table[name] for name in table if name.startswith(_PREFIX)
     }
@@ -69,17 +77,30 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
         predicted_class=None if labels is None else table["class_label"],
         extra={
             "model": record["model"],
-            "seen_in_training": record["seen_in_training"],
+            "seen_in_training": record["seen_in_training"] or bool(seen),
+            **({"block": block} if block else {}),
             "development": inputs.has(DEVELOPMENT),
             "training_cases": record["training_cases"],
             "proxies": record["proxies"],
             "seed": record["seed"],
             "unit": record["unit"],
-            "warnings": [*record["warnings"], *_warnings(inputs)],
+            "warnings": [*record["warnings"], *_leaks(seen, block), *_warnings(inputs)],
         },
     )
     metrics.pop("seconds", None)
+    if block:
+        metrics["n_not_measured"] = int(np.isnan(np.asarray(uptake["suv"], float)).sum())
     return {METRICS: metrics}
+
+
+def _leaks(seen: str, block: Mapping[str, Any]) -> list[str]:
+    """What the model knows of the case."""
+    if block:
+        return [
+            f"only the {block['n_test']} tiles of the test block count, {block['guard']} tiles or "
+            f"more from the {block['n_train']} that trained; {block['n_between']} in between do not"
+        ]
+    return [f"the predictor was trained with {seen}, which this case holds"] if seen else []
 
 
 def _warnings(inputs: StepContext) -> list[str]:
