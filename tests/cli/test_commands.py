@@ -308,6 +308,42 @@ def test_kinetics_at_given_times(capsys):
     assert record["internalised_um"][0] > record["internalised_um"][2] > 0
     assert "--times-h" in told(capsys, "kinetics", "--times-h", "soon")
     assert "k_x" in told(capsys, "kinetics", "--times-h", "1", "--set", "k_x=1")
+    assert "not a number" in told(capsys, "kinetics", "--set", "imaging_times=soon")
+    assert "ascend" in told(capsys, "kinetics", "--times-h", "72,24")
+
+
+def test_kinetics_of_table_2_with_its_diagnostics(capsys):
+    assert call("kinetics", "--preset", "table2", "--set", "samples=64", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["preset"] == "table2"
+    assert record["time_h"] == record["diagnostics"]["patient"]["imaging_h"] == [72, 120, 168, 336]
+    patient = {one["name"]: one for one in record["parameters"]["patient"]}
+    assert patient["k_a_per_um_h"]["value"] == record["params"]["k_a_per_um_h"] == 3.5e4
+    assert patient["antigen_um"]["unit"] == "µM"
+    assert "permeability_um_per_s" in {one["name"] for one in record["parameters"]["tile"]}
+    for curves in (record, record["curves"]):
+        parts = zip(*(curves[f"{n}_um"] for n in ("free", "bound", "internalised")), strict=True)
+        assert [sum(p) for p in parts] == pytest.approx(curves["total_um"])
+    assert record["curves"]["time_h"][0] == 0
+    assert len(record["curves"]["time_h"]) == 48
+    sobol = record["diagnostics"]["tile"]["sobol"]
+    assert sobol["first"][-1][sobol["names"].index("permeability_um_per_s")] > 0.9
+
+
+def test_a_setting_of_both_models_changes_both_and_what_fails_is_named(capsys):
+    changed = ("--set", "k32_per_h=0.3", "--set", "free_0_um=0", "--surface-density", "0")
+    assert call("kinetics", *changed, "--times-h", "0", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    for model in ("patient", "tile"):
+        values = {one["name"]: one["value"] for one in record["parameters"][model]}
+        assert values["k32_per_h"] == 0.3
+    assert "free antibody" in record["diagnostics"]["patient"]["not_available"]
+    assert "retains nothing" in record["diagnostics"]["tile"]["not_available"]
+    assert call("kinetics", "--set", "samples=16") == 0
+    shown = capsys.readouterr().out
+    assert "C_tot: prior only" in shown
+    assert "Permeability: determined by the images" in shown
+    assert "with interactions" in shown
 
 
 def test_an_internal_error_ends_with_1(case):

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -9,8 +10,18 @@ import pytest
 from napari_mosaik.core import Origin, Raster, Table, TileGrid
 from napari_mosaik.core import catalogue as names
 from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io.case import Case, CaseFile, SlideEntry, create_case
+from napari_mosaik.kinetics import (
+    DeliveryParams,
+    ImmunokineticParams,
+    PatientPriors,
+    TilePriors,
+    iter_tile_record,
+    patient_record,
+)
 from napari_mosaik.view.case_results import CaseResults
+from napari_mosaik.view.presentation import report_tables
 from napari_mosaik.view.report.content import case_report, gather_report
 from napari_mosaik.view.report.html import StepState, build_report
 from napari_mosaik.view.report.validation import case_checks
@@ -31,6 +42,14 @@ def commit(case, values, step="some_step"):
     with case.writing():
         record = {"version": "0.1.0", "time": "2026-11-21T01:00:00+00:00", "params": {"seed": 7}}
         case.store.commit(Origin(step, 1, "p", ()), values, record)
+
+
+@cache
+def kinetic_records():
+    """Diagnostics of Table 2 and of a tile with the default settings."""
+    tile = run_to_end(iter_tile_record(DeliveryParams(), TilePriors(), 0.005))
+    patient = patient_record(ImmunokineticParams(), PatientPriors())
+    return {names.KINETICS_RECORD: patient, names.TILE_KINETICS_RECORD: tile}
 
 
 def everything(metrics=None, record=None, error_um=60.0):
@@ -112,6 +131,9 @@ def everything(metrics=None, record=None, error_um=60.0):
             },
             {"time_h": "h"},
         ),
+        **kinetic_records(),
+        names.TILE_KINETICS: Table({"retained": np.ones(n)}, {"retained": "µM"}),
+        names.UPTAKE_SENSITIVITY: Table({"change": np.full(n, 2.0)}, {"change": "cm²/mL"}),
         names.PREDICTION: Table({"suv": suv * 0.8 + 10}, {"suv": "cm²/mL"}),
         names.PREDICTION_MAP: Raster(smooth, fine, "cm²/mL"),
         names.PREDICTION_RECORD: {
@@ -194,6 +216,11 @@ def test_checks_pass_and_fail_on_what_was_computed(case):
     assert status(case, "Validation") == ["pass"]
     assert status(case, "Data") == ["pass", "not available"]
     assert status(case, "Conservation") == ["pass", "pass"]
+    assert status(case, "Code verification") == ["pass"]
+    assert status(case, "Solution verification") == ["pass"]
+    assert status(case, "Sensitivity") == ["pass", "pass"]
+    assert status(case, "Identifiability") == ["fail", "fail"]
+    assert status(case, "Domain of use") == ["not available"]
     assert status(case, "Uncertainty") == []
     others = {"mean": baseline(0.14, 0.06, 0.10), "ridge": baseline(0.05, -0.02, -0.01)}
     worse = everything({"suv_norm": {"mae": 0.09}, "baselines": others}, error_um=180.0)
@@ -202,6 +229,107 @@ def test_checks_pass_and_fail_on_what_was_computed(case):
     assert status(case, "Validation") == ["fail"]
     assert status(case, "Data")[0] == "fail"
     assert status(case, "Conservation")[0] == "fail"
+
+
+def rows(case, area):
+    return [row for row in case_checks(CaseResults(case)) if row.area == area]
+
+
+def changed_record(case, artifact, **values):
+    case_values = CaseResults(case).read(artifact)
+    commit(case, {artifact: {**case_values, **values}}, "other_step")
+
+
+def test_rows_on_kinetics_name_what_was_computed(case):
+    commit(case, everything())
+    patient, tile = rows(case, "Identifiability")
+    assert "determined C_free at 0; prior only kₐ, C_tot, k₃₂, k₀₃" in patient.value
+    assert "determined Permeability; prior only" in tile.value
+    assert "72, 120, 168, 336 h" in patient.value
+    assert "10 %" in patient.evidence.replace("\xa0", " ")
+    shares, shift = rows(case, "Sensitivity")
+    assert "at 336 h, with interactions: Permeability 1.0" in shares.value
+    assert "2.00\xa0cm²/mL" in shift.value
+    (order,) = rows(case, "Code verification")
+    assert "(theory 4)" in order.value
+
+
+@pytest.mark.parametrize(
+    ("area", "change"),
+    [
+        ("Code verification", {"order": 3.0}),
+        ("Code verification", {"closed_form": 1e-3}),
+        ("Solution verification", {"tolerance": 1e-4}),
+        ("Conservation", {"balance": 1e-4}),
+    ],
+)
+def test_a_check_of_the_solver_that_fails_is_no_pass(case, area, change):
+    commit(case, everything())
+    checks = CaseResults(case).read(names.KINETICS_RECORD)["verification"]
+    changed_record(case, names.KINETICS_RECORD, verification={**checks, **change})
+    assert status(case, area)[-1] == "fail"
+
+
+def test_curves_alone_are_a_bound_and_no_pass(case):
+    values = everything()
+    del values[names.KINETICS_RECORD], values[names.TILE_KINETICS_RECORD]
+    commit(case, values)
+    for area in ("Code verification", "Solution verification", "Identifiability"):
+        assert set(status(case, area)) == {"not available"}
+    assert status(case, "Conservation") == ["pass", "not available"]
+    assert status(case, "Sensitivity")[0] == "not available"
+    assert "run Kinetics again" in rows(case, "Conservation")[-1].evidence
+
+
+def test_stored_curves_that_exceed_what_was_injected_fail(case):
+    values = everything()
+    table = values[names.KINETICS]
+    doubled = {name: np.asarray(table[name]) * (2 if name == "bound" else 1) for name in table}
+    commit(case, {**values, names.KINETICS: Table(doubled, {"time_h": "h"})})
+    assert status(case, "Conservation")[-1] == "fail"
+
+
+def test_what_could_not_be_judged_gives_its_reason(case):
+    commit(case, everything())
+    commit(case, {names.TILE_KINETICS_RECORD: {"not_available": "no tile has vessels"}}, "b")
+    found = rows(case, "Sensitivity")[0]
+    assert (found.status, found.evidence) == (
+        "not available",
+        "delivery per tile: no tile has vessels",
+    )
+
+
+def test_indices_with_wide_intervals_and_a_sensitive_registration_are_no_pass(case):
+    values = everything()
+    commit(case, values)
+    sobol = values[names.TILE_KINETICS_RECORD]["sobol"]
+    changed_record(case, names.TILE_KINETICS_RECORD, sobol={**sobol, "total_low": [[0.1] * 4] * 4})
+    assert status(case, "Sensitivity") == ["fail", "pass"]
+    n = len(values[names.TILES])
+    moved = Table({"change": np.full(n, 9.0)}, {"change": "cm²/mL"})
+    commit(case, {names.UPTAKE_SENSITIVITY: moved}, "c")
+    assert status(case, "Sensitivity") == ["fail", "fail"]
+
+
+def test_all_parameters_determined_is_a_pass(case):
+    commit(case, everything())
+    parameters = CaseResults(case).read(names.KINETICS_RECORD)["parameters"]
+    known = [{**p, "determined": True} for p in parameters]
+    changed_record(case, names.KINETICS_RECORD, parameters=known)
+    assert status(case, "Identifiability") == ["pass", "fail"]
+
+
+def test_the_report_lists_the_kinetic_parameters_and_shares(case):
+    commit(case, everything())
+    tables = {table.title: table for table in report_tables(CaseResults(case))}
+    parameters = {row[0]: row[1:] for row in tables["Kinetic parameters"].rows}
+    assert len(parameters) == 10
+    assert parameters["C_tot (patient)"][:3] == ("µM", 0.3662, 5.0)
+    assert parameters["C_tot (patient)"][-1] == "prior only"
+    assert parameters["Permeability (delivery per tile)"][-1] == "determined"
+    shares = {row[0]: row[1:] for row in tables["Sensitivity of the delivery"].rows}
+    assert shares["Permeability"][0] > 0.99 > 0.01 > shares["C_tot"][3]
+    assert "1024 samples" in tables["Sensitivity of the delivery"].note
 
 
 def test_not_distinguishable_from_the_training_mean_is_no_pass(case):

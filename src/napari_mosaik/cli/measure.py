@@ -285,34 +285,68 @@ def align(
         typer.echo(f"landmarks {key}: median {figure(errors['median'])} µm, n {errors['n']}")
 
 
-@example_command(commands, "kinetics", "kinetics --times-h 72,120,336")
+@example_command(commands, "kinetics", "kinetics --preset table2 --times-h 72,120,336")
 def kinetics(
+    preset: Annotated[
+        Literal["table2"], typer.Option(help="Parameters to start from: the paper's Table 2.")
+    ] = "table2",
     times_h: Annotated[
-        str, typer.Option(metavar="H,H,...", help="Times in hours, separated by commas.")
-    ],
+        str,
+        typer.Option(metavar="H,H,...", help="Imaging times in hours, separated by commas."),
+    ] = "72,120,168,336",
     set_: SettingChanges = None,
+    surface_density: Annotated[
+        float, typer.Option(min=0.0, help="Vessel perimeter per area of the tissue, 1/µm.")
+    ] = 0.005,
     json: JsonOutput = False,
 ) -> None:
-    """Free, bound and internalised antibody at given times, from the paper's Table 2 parameters."""
-    from napari_mosaik.kinetics import ImmunokineticParams, solve_immunokinetic
+    """Free, bound and internalised antibody over time, and what images at these times determine.
+
+    --set changes a parameter of the patient's model, of the delivery to a tile, or of both.
+    """
+    from napari_mosaik.workflow.kinetics import iter_kinetics_document, kinetic_settings
 
     try:
-        times = np.array([float(part) for part in times_h.split(",")])
+        times = [float(part) for part in times_h.split(",")]
     except ValueError:
         raise InputError(
             f"--times-h {times_h!r} is not a list of numbers like 72,120,168"
         ) from None
-    params = ImmunokineticParams.parse(given_settings(set_), "--set")
-    curves = solve_immunokinetic(params, times)
+    settings = kinetic_settings(given_settings(set_), times)
+    with Bar(quiet=json) as bar:
+        work = iter_kinetics_document(*settings, times, surface_density)
+        document = drive(work, "Kinetics", bar)
     if json:
-        names = ("free_um", "bound_um", "internalised_um")
-        columns = {name: getattr(curves, name) for name in names}
-        print_json({"time_h": times, **columns, "params": params.model_dump(mode="json")})
+        print_json({**document, "preset": preset})
         return
-    rows = [
-        [f"{t:g}", figure(f), figure(b), figure(i)]
-        for t, f, b, i in zip(
-            times, curves.free_um, curves.bound_um, curves.internalised_um, strict=True
-        )
-    ]
-    table("Antibody, µM", ["time, h", "free", "bound", "internalised"], rows)
+    names = ("time_h", "free_um", "bound_um", "internalised_um", "total_um")
+    table(
+        "Antibody, µM",
+        ["time, h", "free", "bound", "internalised", "total"],
+        [[f"{t:g}", *map(figure, row)] for t, *row in zip(*map(document.get, names), strict=True)],
+    )
+    for key, title in (("patient", "The patient"), ("tile", "Tissue, limited by delivery")):
+        _print_diagnostics(title, document["diagnostics"][key])
+
+
+def _print_diagnostics(title: str, record: dict[str, Any]) -> None:
+    typer.echo(f"{title}:")
+    if "not_available" in record:
+        typer.echo(f"  not available: {record['not_available']}")
+        return
+    for one in (*record["findings"], *record["parameters"]):
+        typer.echo(f"  {one['sentence']}")
+    sobol = record.get("sobol")
+    if sobol:
+        rows = [
+            [label, *(_share(sobol, kind, place) for kind in ("first", "total"))]
+            for place, label in enumerate(sobol["labels"])
+        ]
+        heading = f"Share of the variance of the antibody retained at {record['imaging_h'][-1]:g} h"
+        table(heading, ["parameter", "alone (95 %)", "with interactions (95 %)"], rows)
+
+
+def _share(sobol: dict[str, Any], kind: str, place: int) -> str:
+    values = [sobol[f"{kind}{end}"][-1][place] for end in ("", "_low", "_high")]
+    value, low, high = (figure(v) if v is None else f"{round(v, 2) + 0.0:.2f}" for v in values)
+    return f"{value} ({low} to {high})"

@@ -157,8 +157,14 @@ UPTAKE_CLUSTERS: Final = Artifact(
     "uptake_clusters", Table, "local Moran cluster of the measured SUV per tile"
 )
 KINETICS: Final = Artifact("kinetics", Table, "immunokinetic curves of the patient")
+KINETICS_RECORD: Final = _document(
+    "kinetics_record", "what the images determine of the patient's curves, and checks of the solver"
+)
 TILE_KINETICS: Final = Artifact(
     "tile_kinetics", Table, "delivery-limited retained antibody per tile"
+)
+TILE_KINETICS_RECORD: Final = _document(
+    "tile_kinetics_record", "what the images determine of the delivery, with Sobol indices"
 )
 PREDICTION: Final = Artifact("prediction", Table, "predicted uptake per tile")
 PREDICTION_MAP: Final = Artifact(

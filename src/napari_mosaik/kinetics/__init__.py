@@ -10,7 +10,16 @@ from napari_mosaik.kinetics.delivery import (
     retained_um,
     tile_curves_um,
 )
-from napari_mosaik.kinetics.diagnostics import Finding, delivery_findings, kinetic_findings
+from napari_mosaik.kinetics.diagnostics import (
+    ORDER,
+    Finding,
+    delivery_findings,
+    iter_tile_record,
+    kinetic_findings,
+    parameter_label,
+    patient_record,
+    solver_checks,
+)
 from napari_mosaik.kinetics.immunokinetic import (
     EX_VIVO_TIME_H,
     IN_VIVO_TIMES_H,
@@ -18,24 +27,45 @@ from napari_mosaik.kinetics.immunokinetic import (
     TimeActivity,
     solve_immunokinetic,
 )
+from napari_mosaik.kinetics.sensitivity import (
+    Identifiability,
+    Indices,
+    PatientPriors,
+    TilePriors,
+    identifiability,
+    iter_sobol,
+    sobol,
+)
 
 __all__ = [
     "CURVE_NAMES",
     "EX_VIVO_TIME_H",
     "IN_VIVO_TIMES_H",
+    "ORDER",
     "ROW",
     "TILE_TIMES_H",
     "DeliveryParams",
     "Finding",
+    "Identifiability",
     "ImmunokineticParams",
+    "Indices",
+    "PatientPriors",
+    "TilePriors",
     "TimeActivity",
     "curve_columns",
     "delivery_findings",
+    "identifiability",
+    "iter_sobol",
+    "iter_tile_record",
     "kinetic_findings",
     "kinetic_rows",
+    "parameter_label",
+    "patient_record",
     "plasma_um",
     "retained_um",
+    "sobol",
     "solve_immunokinetic",
     "solve_rows",
+    "solver_checks",
     "tile_curves_um",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "retained_um",
     "tile_columns",
     "tile_curves_um",
+    "transfer_rate_per_h",
 ]
 
 CURVE_NAMES = ("free", "bound", "internalised")
@@ -219,9 +220,14 @@ def _checked(density: ArrayLike, fraction: ArrayLike, params: DeliveryParams) ->
             f"antigen fractions must lie in [0, 1], not in [{np.nanmin(fraction):g}, "
             f"{np.nanmax(fraction):g}]"
         )
+    return _Tiles(transfer_rate_per_h(params, density), fraction)
+
+
+def transfer_rate_per_h(params: DeliveryParams, surface_density_per_um: ArrayLike) -> FloatArray:
+    """Transfer rate K (n,), 1/h, of tiles with (n,) vessel perimeter per area, 1/µm."""
     stereology = 4 / math.pi if params.isotropic_vessels else 1.0
-    transfer = params.permeability_um_per_s * _S_PER_H * density * stereology
-    return _Tiles(transfer, fraction)
+    density = np.asarray(surface_density_per_um, float)
+    return np.asarray(params.permeability_um_per_s * _S_PER_H * density * stereology, float)
 
 
 def _positive(

@@ -2,29 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import numpy as np
 
-from napari_mosaik.core import InputError
-from napari_mosaik.kinetics.delivery import DeliveryParams, retained_um
+from napari_mosaik.core import InputError, Params
+from napari_mosaik.kinetics.batched import kinetic_rows, solve_in_steps, solve_rows
+from napari_mosaik.kinetics.delivery import DeliveryParams, retained_um, tile_curves_um
 from napari_mosaik.kinetics.immunokinetic import (
     EX_VIVO_TIME_H,
     IN_VIVO_TIMES_H,
     ImmunokineticParams,
+    immunokinetic_columns,
     solve_immunokinetic,
 )
+from napari_mosaik.kinetics.sensitivity import (
+    DiagnosticParams,
+    Identifiability,
+    PatientPriors,
+    TilePriors,
+    identifiability,
+    iter_parameter_indices,
+    patient_retained,
+    prior_factors,
+    tile_retained,
+)
 
-__all__ = ["Finding", "delivery_findings", "kinetic_findings"]
+__all__ = [
+    "SOBOL_NAMES",
+    "Finding",
+    "delivery_findings",
+    "iter_tile_record",
+    "kinetic_findings",
+    "parameter_label",
+    "patient_record",
+    "solver_checks",
+]
 
 _ANTIGEN_FACTOR = 20.0
 _BINDING_FACTOR = 10.0
+_UNSEEN = 0.001
+"""Per cent below which a change is not given as a number."""
 _VISIBLE = 0.01
 """A relative change below this is not visible in a PET image."""
 
 _SCARCE = 0.1
 """Antigen that can fall below this fraction without effect does not control the uptake."""
+
+SOBOL_NAMES: Final = (
+    "permeability_um_per_s",
+    "antigen_um",
+    "k_a_per_um_h",
+    "k32_per_h",
+)
+"""Parameters of the tile whose shares of the variance are computed."""
+ORDER: Final = 4
+"""Order of the solver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +196,7 @@ def _antigen_signal(params: ImmunokineticParams, time_h: Sequence[float]) -> Fin
         change,
         "1",
         f"With {_ANTIGEN_FACTOR:g} times less antigen the retained antibody at the imaging times "
-        f"changes by {100 * change:+.2g} %: {verdict}.",
+        f"changes by {_percent(100 * change)}: {verdict}.",
     )
 
 
@@ -178,7 +214,8 @@ def _binding_rate_signal(params: ImmunokineticParams, time_h: Sequence[float]) -
         change,
         "1",
         f"An association rate {_BINDING_FACTOR:g} times higher or lower changes the retained "
-        f"antibody by at most {100 * abs(change):.2g} %: it {verdict} from images at these times.",
+        f"antibody by {_percent(100 * change, most=True)}: it {verdict} from images at these "
+        "times.",
     )
 
 
@@ -233,3 +270,173 @@ def _antigen_share_for_loss(
         else:
             high = middle
     return float(np.sqrt(low * high))
+
+
+# --- records: what is stored with the curves, printed and shown -----------------------------------
+def patient_record(params: ImmunokineticParams, priors: PatientPriors) -> dict[str, Any]:
+    """The diagnostics of the patient's curves as a JSON-able document.
+
+    ``imaging_h`` (h), ``findings``, ``parameters`` with prior, posterior and sensitivities at the
+    imaging times, and ``verification`` of the solver.  Parameters that are 0 are not judged.
+    Raises `InputError` without free antibody, or where nothing is retained at an imaging time.
+    """
+    retained = patient_retained(params)
+    return {
+        **_conditions(priors),
+        "findings": [asdict(one) for one in kinetic_findings(params, priors.imaging_h)],
+        "parameters": _parameters(params, priors, retained),
+        "verification": solver_checks(params),
+    }
+
+
+def iter_tile_record(
+    params: DeliveryParams, priors: TilePriors, surface_density_per_um: float, seed: int = 0
+) -> Generator[float, None, dict[str, Any]]:
+    """The diagnostics of delivery to antigen-positive tissue as a JSON-able document.
+
+    As `patient_record`, with the Sobol indices (``sobol``) of `SOBOL_NAMES` at the imaging times,
+    and the largest relative difference between closed form and numerical solution there.
+
+    Parameters
+    ----------
+    params, priors
+        Settings.
+    surface_density_per_um
+        Vessel perimeter per area of the tissue, 1/µm.
+    seed
+        Random seed of the indices.
+
+    Yields
+    ------
+    float
+        Fraction that is done.
+
+    Raises
+    ------
+    InputError
+        If nothing is retained.
+    """
+    times = priors.imaging_h
+    retained = tile_retained(params, surface_density_per_um)
+    findings = delivery_findings(params, surface_density_per_um, times[-1])
+    factors = prior_factors(priors)
+    chosen = {name: factors[name] for name in SOBOL_NAMES if getattr(params, name) > 0}
+    values = {name: float(getattr(params, name)) for name in chosen}
+    rough = tile_retained(params, surface_density_per_um, tolerance=1e-6)
+    indices = yield from iter_parameter_indices(rough, values, chosen, times, priors.samples, seed)
+    closed, solved = (
+        tile_curves_um(
+            [surface_density_per_um], [1.0], params.model_copy(update={"solver": solver}), times
+        )[0, :, 1:].sum(axis=1)
+        for solver in ("closed", "ode")
+    )
+    return {
+        **_conditions(priors),
+        "surface_density_per_um": float(surface_density_per_um),
+        "findings": [asdict(one) for one in findings],
+        "parameters": _parameters(params, priors, retained),
+        "sobol": {
+            "names": list(chosen),
+            "labels": [parameter_label(type(params), name)[0] for name in chosen],
+            "samples": priors.samples,
+            "seed": seed,
+            **{name: _plain(getattr(indices, name)) for name in _INDEX_NAMES},
+        },
+        "closed_form_difference": float(np.max(np.abs(closed / solved - 1))),
+    }
+
+
+_INDEX_NAMES: Final = ("first", "first_low", "first_high", "total", "total_low", "total_high")
+
+
+def _plain(values: np.ndarray[Any, Any]) -> list[list[float | None]]:
+    return [[float(v) if math.isfinite(v) else None for v in row] for row in values]
+
+
+def _percent(value: float, *, most: bool = False) -> str:
+    """A change in per cent, as text."""
+    if abs(value) < _UNSEEN:
+        return f"less than {_UNSEEN:g} %"
+    return f"{'at most ' if most else ''}{value:+.2g} %"
+
+
+def _conditions(priors: DiagnosticParams) -> dict[str, Any]:
+    return {"imaging_h": list(priors.imaging_h), "image_error": priors.image_error}
+
+
+def parameter_label(kind: type[Params], name: str) -> tuple[str, str]:
+    """Label and unit of a parameter."""
+    extra = kind.model_fields[name].json_schema_extra
+    entries: Mapping[str, Any] = extra if isinstance(extra, dict) else {}
+    return str(entries.get("label") or name), str(entries.get("unit") or "1")
+
+
+def _parameters(params: Params, priors: DiagnosticParams, retained: Any) -> list[dict[str, Any]]:
+    factors = prior_factors(priors)
+    values = {name: float(getattr(params, name)) for name in factors}
+    judged = {name: factor for name, factor in factors.items() if values[name] > 0}
+    found = identifiability(retained, values, judged, priors.imaging_h, priors.image_error)
+    return [_parameter(type(params), one, values[one.name]) for one in found]
+
+
+def _parameter(kind: type[Params], one: Identifiability, value: float) -> dict[str, Any]:
+    label, unit = parameter_label(kind, one.name)
+    strongest = float(one.sensitivity[np.argmax(np.abs(one.sensitivity))])
+    before, after = f"{one.prior_factor:.3g}", f"{one.posterior_factor:.3g}"
+    verdict = f"prior only; the images narrow its factor from {before} to {after}"
+    if one.determined:
+        verdict = f"determined by the images to a factor of {after} (prior: {before})"
+    elif before == after:
+        verdict = f"prior only; the images leave its factor of {before} as it is"
+    return {
+        "name": one.name,
+        "label": label,
+        "unit": unit,
+        "value": value,
+        "prior_factor": one.prior_factor,
+        "posterior_factor": one.posterior_factor,
+        "determined": one.determined,
+        "sensitivity": [float(s) for s in one.sensitivity],
+        "sentence": f"{label}: {verdict}. 1 % more of it changes the retained antibody by "
+        f"{_percent(strongest, most=True)}.",
+    }
+
+
+def solver_checks(params: ImmunokineticParams | None = None) -> dict[str, float]:
+    """Checks of the solver on this machine, and of the curves of these parameters.
+
+    ``order`` is the observed order of convergence on the limit without internalisation, whose
+    closed form is known (`ORDER` is expected); ``closed_form`` the largest deviation from that
+    form, relative to the antibody; ``tolerance`` the largest change of the curves by a tolerance
+    100 times smaller, and ``balance`` the largest error of bound, free, internalised and lost
+    antibody against the antibody at injection, both relative to it.  Dimensionless.
+    """
+    params = params or ImmunokineticParams()
+    table = ImmunokineticParams(k32_per_h=0.0, k03_per_h=0.0)
+    ends = np.geomspace(1e-5, 2e-3, 20)
+    row = kinetic_rows(immunokinetic_columns(table))
+    free = solve_rows(row, ends)[0, :, 0]
+    exact = _free_of_the_limit(table, ends)
+    steps = [32, 64]
+    errors = [
+        abs(solve_in_steps(row[0], 2e-4, n)[0] - _free_of_the_limit(table, np.array([2e-4]))[0])
+        for n in steps
+    ]
+    rows = kinetic_rows(immunokinetic_columns(params))
+    times = np.concatenate([[0.0], np.geomspace(1e-6, EX_VIVO_TIME_H, 200)])
+    curves = solve_rows(rows, times)[0]
+    fine = solve_rows(rows, times, tolerance=3e-10)[0]
+    start = params.free_0_um + params.bound_0_um + params.internalised_0_um
+    return {
+        "order": float(np.log2(errors[0] / errors[1])),
+        "closed_form": float(np.max(np.abs(free - exact)) / table.free_0_um),
+        "tolerance": float(np.max(np.abs(curves[:, :3] - fine[:, :3])) / start),
+        "balance": float(np.max(np.abs(curves.sum(axis=1) - start)) / start),
+    }
+
+
+def _free_of_the_limit(params: ImmunokineticParams, time_h: np.ndarray[Any, Any]) -> Any:
+    """Free antibody (t,), µM, without internalisation: binding of second order."""
+    spare = params.antigen_um - params.free_0_um
+    decay = np.exp(-params.k_a_per_um_h * spare * time_h)
+    return params.free_0_um * spare * decay / (params.antigen_um - params.free_0_um * decay)

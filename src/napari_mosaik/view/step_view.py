@@ -28,6 +28,7 @@ class PanelKind(Enum):
     SUV_TERMS = auto()
     CORRELATIONS = auto()
     CLUSTERS = auto()
+    KINETICS = auto()
     PREDICTOR = auto()
 
 

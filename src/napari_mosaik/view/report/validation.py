@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -13,16 +13,21 @@ from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     CLUSTERS,
     KINETICS,
+    KINETICS_RECORD,
     PARAMETERS,
     PREDICTION,
     PREDICTION_RECORD,
     STAIN_TITLES,
     SUV_RECORD,
+    TILE_KINETICS,
+    TILE_KINETICS_RECORD,
     TILES,
     UPTAKE,
+    UPTAKE_SENSITIVITY,
 )
+from napari_mosaik.kinetics import ORDER
 from napari_mosaik.view.case_results import CaseResults
-from napari_mosaik.view.formatting import baseline_title, number, title_of
+from napari_mosaik.view.formatting import baseline_title, number, percent, title_of
 
 __all__ = ["AREAS", "SheetRow", "Status", "case_checks", "validation_sheet"]
 
@@ -111,8 +116,8 @@ _LARGEST_ERROR_UM = 150.0
 def case_checks(results: CaseResults) -> tuple[SheetRow, ...]:
     """The rows that the results of a case support; the other areas stay "not available"."""
     rows = [*_pixel_sizes(results), *_registration(results), *_suv(results)]
-    rows += [*_counts(results), *_kinetics(results)]
-    return (*rows, *_validation(results), *_provenance(results))
+    rows += [*_counts(results), *_kinetics(results), *_delivery(results), *_shift(results)]
+    return (*rows, *_validation(results), *_domain(results), *_provenance(results))
 
 
 _GIVEN = {
@@ -184,17 +189,119 @@ def _counts(results: CaseResults) -> list[SheetRow]:
     return [SheetRow("Conservation", "pass" if good else "fail", value, "rows of the tile tables")]
 
 
+_ORDER_WITHIN, _SMALL = 0.2, 1e-6
+_NARROW = 0.2
+"""Width of the 95 % intervals of the Sobol indices up to which they are resolved."""
+
+
 def _kinetics(results: CaseResults) -> list[SheetRow]:
-    table = results.get(KINETICS)
-    if table is None:
+    """Rows on the patient's curves; "not available" without their record, whatever the curves."""
+    if not results.has(KINETICS):
         return []
-    total = sum(np.asarray(table[name], float) for name in ("free", "bound", "internalised"))
-    excess = float(np.max(total)) - 1.0
-    value = (
-        f"antibody in the curves exceeds the injected amount by at most {number(max(0.0, excess))}"
+    found = results.get(KINETICS_RECORD)
+    areas = ("Code verification", "Solution verification", "Conservation", "Identifiability")
+    if not found or "not_available" in found:
+        why = found["not_available"] if found else "this result has no record; run Kinetics again"
+        return [SheetRow(area, "not available", "", f"kinetics: {why}") for area in areas]
+    checks, evidence = found["verification"], f"result {KINETICS_RECORD.name}"
+    order, closed = checks["order"], checks["closed_form"]
+    good = abs(order - ORDER) <= _ORDER_WITHIN and closed <= _SMALL
+    code = (
+        f"kinetics: observed order of convergence {order:.2f} (theory {ORDER}); deviation from the "
+        f"closed form {number(closed)} of the antibody"
     )
-    evidence = "sum of the kinetic curves relative to the start"
-    return [SheetRow("Conservation", "pass" if excess < 1e-6 else "fail", value, evidence)]
+    rows = [
+        _row("Code verification", good, code, f"{evidence}; limits {_ORDER_WITHIN:g}, {_LIMIT}")
+    ]
+    change = checks["tolerance"]
+    solution = f"kinetics: a tolerance 100 times smaller changes the curves by {number(change)}"
+    rows.append(
+        _row("Solution verification", change <= _SMALL, solution, f"{evidence}; limit {_LIMIT}")
+    )
+    table = results.read(KINETICS)
+    total = sum(np.asarray(table[name], float) for name in ("free", "bound", "internalised"))
+    error = max(checks["balance"], float(np.max(total)) - 1.0)
+    balance = f"antibody in the curves and lost differs from that injected by {number(error)} of it"
+    rows.append(_row("Conservation", error <= _SMALL, balance, f"{evidence}; limit {_LIMIT}"))
+    return [*rows, _identified("patient", found, evidence)]
+
+
+_LIMIT: Final = "10⁻⁶"
+
+
+def _row(area: str, good: bool, value: str, evidence: str) -> SheetRow:
+    return SheetRow(area, "pass" if good else "fail", value, evidence)
+
+
+def _identified(model: str, record: Mapping[str, Any], evidence: str) -> SheetRow:
+    """A pass only where the images determine every parameter of the model."""
+    names = {
+        known: ", ".join(p["label"] for p in record["parameters"] if p["determined"] is known)
+        for known in (True, False)
+    }
+    times = ", ".join(f"{t:g}" for t in record["imaging_h"])
+    value = (
+        f"{model}, images at {times} h: determined {names[True] or 'nothing'}; prior only "
+        f"{names[False] or 'nothing'}"
+    )
+    return _row(
+        "Identifiability",
+        not names[False],
+        value,
+        f"{evidence}; determined: images with an error of {percent(record['image_error'])} narrow "
+        "the prior to half or less",
+    )
+
+
+def _delivery(results: CaseResults) -> list[SheetRow]:
+    """Rows on the tiles' curves: shares of the variance, and what the images determine."""
+    if not results.has(TILE_KINETICS):
+        return []
+    found = results.get(TILE_KINETICS_RECORD)
+    if not found or "not_available" in found:
+        why = found["not_available"] if found else "this result has no record; run the step again"
+        areas = ("Sensitivity", "Identifiability")
+        return [SheetRow(area, "not available", "", f"delivery per tile: {why}") for area in areas]
+    evidence = f"result {TILE_KINETICS_RECORD.name}"
+    sobol = found["sobol"]
+    lasts = {name: sobol[name][-1] for name in ("total", "total_low", "total_high")}
+    if any(value is None for values in lasts.values() for value in values):
+        shares = SheetRow("Sensitivity", "not available", "", "the retained antibody does not vary")
+    else:
+        listed = ", ".join(
+            f"{label} {value:.2f} ({low:.2f} to {high:.2f})"
+            for label, value, low, high in zip(sobol["labels"], *lasts.values(), strict=True)
+        )
+        widest = max(
+            high - low for low, high in zip(lasts["total_low"], lasts["total_high"], strict=True)
+        )
+        shares = _row(
+            "Sensitivity",
+            widest <= _NARROW,
+            f"share of the variance of the antibody retained at {found['imaging_h'][-1]:g} h, with "
+            f"interactions: {listed}",
+            f"{evidence}; Sobol, {sobol['samples']} samples; resolved: 95 % intervals up to "
+            f"{_NARROW:g} wide",
+        )
+    return [shares, _identified("delivery per tile", found, evidence)]
+
+
+def _shift(results: CaseResults) -> list[SheetRow]:
+    """How far a shift of the PET by one voxel moves a tile's SUV, against what tiles differ by."""
+    change = results.column(UPTAKE_SENSITIVITY, "change")
+    uptake = results.column(UPTAKE, "suv")
+    if change is None or uptake is None or not np.isfinite(change * uptake).any():
+        return []
+    middle, spread = float(np.nanmedian(change)), float(np.nanstd(uptake))
+    value = (
+        f"registration: the SUV of a tile changes by {number(middle, results.unit)} (median); "
+        f"tiles differ by {number(spread, results.unit)} (SD)"
+    )
+    evidence = (
+        f"result {UPTAKE_SENSITIVITY.name}: shift by one voxel or rotation by 2° as set; limit: "
+        "half the SD"
+    )
+    return [_row("Sensitivity", middle <= spread / 2, value, evidence)]
 
 
 def _validation(results: CaseResults) -> list[SheetRow]:
@@ -232,6 +339,25 @@ def _validation(results: CaseResults) -> list[SheetRow]:
         evidence += "; optimistic, because it is a development case"
     passed = "mean" in worse and not better
     return [SheetRow("Validation", "pass" if passed else "fail", value, evidence)]
+
+
+def _domain(results: CaseResults) -> list[SheetRow]:
+    """What is known of the domain; tumour and antibody are in no record, so it never passes."""
+    record = results.get(SUV_RECORD) or {}
+    terms = {term.get("name"): term.get("value") for term in record.get("terms", ())}
+    file, training = results.case.file, (results.get(PREDICTION_RECORD) or {}).get("training_cases")
+    known = [f"nuclide {terms['nuclide']}" if terms.get("nuclide") else ""]
+    if file.slides:
+        known.append(f"sections {', '.join(STAIN_TITLES[stain] for stain in file.slides)}")
+    if file.pet is not None and file.pet.fwhm_mm is not None:
+        known.append(f"scanner resolution {number(file.pet.fwhm_mm, 'mm')}")
+    known.append(f"trained on {', '.join(training)}" if training else "")
+    value = "; ".join(filter(None, known))
+    if not (record or training):
+        return []
+    return [
+        SheetRow("Domain of use", "not available", value, "tumour and antibody are not recorded")
+    ]
 
 
 def _provenance(results: CaseResults) -> list[SheetRow]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 
@@ -11,18 +12,28 @@ from napari_mosaik.core.catalogue import (
     CAIX_CELLS,
     CORRECTED_VESSEL_OBJECTS,
     KINETICS,
+    KINETICS_RECORD,
     PARAMETERS,
     TILE_KINETICS,
+    TILE_KINETICS_RECORD,
 )
+from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import setting
+from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.table import Table
 from napari_mosaik.kinetics import (
     CURVE_NAMES,
     TILE_TIMES_H,
     DeliveryParams,
     ImmunokineticParams,
+    PatientPriors,
+    TilePriors,
     curve_columns,
+    iter_tile_record,
+    patient_record,
+    solve_immunokinetic,
+    tile_curves_um,
 )
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
@@ -34,8 +45,8 @@ FIRST_H = 1e-3
 EX_VIVO_H = 336.0
 
 
-class CurveParams(ImmunokineticParams):
-    """Settings of the patient's curves."""
+class CurveParams(PatientPriors, ImmunokineticParams):
+    """Settings of the patient's curves and of what is judged about them."""
 
     last_h: float = setting(
         EX_VIVO_H, "Last time of the curves.", label="End of the curves", unit="h", gt=FIRST_H
@@ -48,12 +59,11 @@ def sampling_times_h(last_h: float) -> FloatArray:
 
 
 def _curves(inputs: StepContext, params: CurveParams) -> Generator[Progress, None, Results]:
-    from napari_mosaik.kinetics import solve_immunokinetic
-
     yield Progress(0.2, 1, "solving the kinetics")
-    own = params.model_dump(exclude={"last_h"})
     time_h = sampling_times_h(params.last_h)
-    curves = solve_immunokinetic(ImmunokineticParams(**own), time_h)
+    curves = solve_immunokinetic(params, time_h)
+    yield Progress(0.5, 1, _JUDGING)
+    record = _patient_record(params)
     columns = {
         "time_h": time_h,
         **dict(zip(CURVE_NAMES, curves.normalised(curves.free_um[0]).T, strict=True)),
@@ -62,7 +72,14 @@ def _curves(inputs: StepContext, params: CurveParams) -> Generator[Progress, Non
         "internalised_um": curves.internalised_um,
     }
     units = {"time_h": "h", "free_um": "µM", "bound_um": "µM", "internalised_um": "µM"}
-    return {KINETICS: Table(columns, units, _CURVE_MEANING)}
+    return {KINETICS: Table(columns, units, _CURVE_MEANING), KINETICS_RECORD: record}
+
+
+def _patient_record(params: CurveParams) -> dict[str, Any]:
+    try:
+        return patient_record(params, params)
+    except InputError as error:
+        return {"not_available": str(error)}
 
 
 _CURVE_MEANING = {
@@ -82,21 +99,23 @@ CURVES = Step(
     page="Kinetics",
     params=CurveParams,
     reads=(),
-    writes=(KINETICS,),
+    writes=(KINETICS, KINETICS_RECORD),
     body=_curves,
     revision=2,
 )
 
 
-def _tile_curves(inputs: StepContext, params: DeliveryParams) -> Generator[Progress, None, Results]:
-    from napari_mosaik.kinetics import tile_curves_um
+class TileParams(TilePriors, DeliveryParams):
+    """Settings of the curves of the tiles and of what is judged about them."""
 
+
+def _tile_curves(inputs: StepContext, params: TileParams) -> Generator[Progress, None, Results]:
     table = inputs.read(PARAMETERS)
-    yield Progress(0.3, 1, "delivery to each tile")
+    yield Progress(0.1, 1, "delivery to each tile")
     antigen = antigen_share(table)
-    curves = tile_curves_um(
-        table["vessel_perimeter_density_per_um"], antigen, params, np.array(TILE_TIMES_H)
-    )
+    density = np.asarray(table["vessel_perimeter_density_per_um"], float)
+    curves = tile_curves_um(density, antigen, params, np.array(TILE_TIMES_H))
+    record = yield from _tile_record(params, density)
     columns = {"retained": curves[:, -1, 1] + curves[:, -1, 2], "antigen_share": antigen}
     units = {"retained": "µM"}
     about = {
@@ -109,7 +128,27 @@ def _tile_curves(inputs: StepContext, params: DeliveryParams) -> Generator[Progr
         for column, time_h, values in names:
             columns[column], units[column] = values, "µM"
             about[column] = f"{name} antibody at {time_h:g} h, limited by delivery"
-    return {TILE_KINETICS: Table(columns, units, about, table.frame)}
+    tiles = Table(columns, units, about, table.frame)
+    return {TILE_KINETICS: tiles, TILE_KINETICS_RECORD: record}
+
+
+def _tile_record(
+    params: TileParams, density: FloatArray
+) -> Generator[Progress, None, dict[str, Any]]:
+    """The diagnostics at the median vessel surface of the tiles that have vessels."""
+    known = density[density > 0]
+    if not known.size:
+        return {"not_available": "no tile has vessels"}
+    work = iter_tile_record(params, params, float(np.median(known)))
+    try:
+        return (
+            yield from map_progress(work, lambda share: Progress(0.2 + 0.8 * share, 1, _JUDGING))
+        )
+    except InputError as error:
+        return {"not_available": str(error)}
+
+
+_JUDGING = "what the images determine"
 
 
 def antigen_share(parameters: Table) -> FloatArray:
@@ -130,9 +169,9 @@ TILE_CURVES = Step(
     about="Estimates the antibody retained by each tile if delivery through its vessels were the "
     "only limit.",
     page="Kinetics",
-    params=DeliveryParams,
+    params=TileParams,
     reads=(PARAMETERS, CORRECTED_VESSEL_OBJECTS, CAIX_CELLS),
-    writes=(TILE_KINETICS,),
+    writes=(TILE_KINETICS, TILE_KINETICS_RECORD),
     body=_tile_curves,
     revision=3,
 )

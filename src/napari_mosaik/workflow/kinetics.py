@@ -1,0 +1,124 @@
+"""Kinetics without a case: parameters, curves, and what images at given times determine."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.params import Params
+from napari_mosaik.core.progress import map_progress
+from napari_mosaik.kinetics import (
+    DeliveryParams,
+    ImmunokineticParams,
+    TimeActivity,
+    iter_tile_record,
+    parameter_label,
+    patient_record,
+    solve_immunokinetic,
+)
+from napari_mosaik.workflow.steps.kinetics import (
+    CURVES,
+    EX_VIVO_H,
+    TILE_CURVES,
+    CurveParams,
+    TileParams,
+    sampling_times_h,
+)
+
+__all__ = ["iter_kinetics_document", "iter_records", "kinetic_settings"]
+
+
+_SET = "--set"
+
+
+def kinetic_settings(
+    given: Mapping[str, Any], imaging_h: Sequence[float] = ()
+) -> tuple[CurveParams, TileParams]:
+    """Settings of the patient's model and of the tissue's; a name that both have changes both.
+
+    Imaging times in h; those above 0 are used unless *given* sets them.  Raises `InputError` for
+    an unknown name or a value that is not valid.
+    """
+    fields = {*CURVES.params.model_fields, *TILE_CURVES.params.model_fields}
+    for name in given:
+        if name not in fields:
+            CurveParams.parse({name: given[name]}, _SET)
+    later = [f"{t:g}" for t in sorted(imaging_h) if t > 0]
+    settings = {**({"imaging_times": ", ".join(later)} if later else {}), **given}
+    return (
+        CurveParams.parse(
+            {n: settings[n] for n in CurveParams.model_fields if n in settings}, _SET
+        ),
+        TileParams.parse({n: settings[n] for n in TileParams.model_fields if n in settings}, _SET),
+    )
+
+
+def iter_records(
+    patient: CurveParams, tile: TileParams, surface_density_per_um: float
+) -> Generator[Progress, None, dict[str, Any]]:
+    """What the images determine of the ``patient`` and of a ``tile``, vessel surface in 1/µm.
+
+    Each is the document of `patient_record` or `iter_tile_record`, or says why it is
+    ``not_available``.
+    """
+    yield Progress(0.0, 1, "what the images determine")
+    found: dict[str, Any] = {}
+    try:
+        found["patient"] = patient_record(patient, patient)
+    except InputError as error:
+        found["patient"] = {"not_available": str(error)}
+    work = iter_tile_record(tile, tile, surface_density_per_um)
+    try:
+        found["tile"] = yield from map_progress(
+            work, lambda share: Progress(0.1 + 0.9 * share, 1, "shares of the variance")
+        )
+    except InputError as error:
+        found["tile"] = {"not_available": str(error)}
+    return found
+
+
+def iter_kinetics_document(
+    patient: CurveParams, tile: TileParams, time_h: Sequence[float], surface_density_per_um: float
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Curves at the given times (h) and over all, parameters with units, and diagnostics.
+
+    A JSON-able document; concentrations in µM, vessel surface in 1/µm.  Raises `InputError` for
+    times that are not valid.
+    """
+    at = solve_immunokinetic(patient, time_h)
+    dense = solve_immunokinetic(patient, sampling_times_h(max(EX_VIVO_H, at.time_h[-1])))
+    diagnostics = yield from iter_records(patient, tile, surface_density_per_um)
+    return {
+        **_columns(at),
+        "unit": "µM",
+        "params": patient.model_dump(mode="json", include=set(ImmunokineticParams.model_fields)),
+        "parameters": {
+            "patient": _with_units(ImmunokineticParams, patient),
+            "tile": _with_units(DeliveryParams, tile),
+        },
+        "curves": _columns(dense),
+        "diagnostics": diagnostics,
+    }
+
+
+def _columns(curves: TimeActivity) -> dict[str, Any]:
+    return {
+        "time_h": curves.time_h,
+        "free_um": curves.free_um,
+        "bound_um": curves.bound_um,
+        "internalised_um": curves.internalised_um,
+        "total_um": curves.free_um + curves.retained_um,
+    }
+
+
+def _with_units(kind: type[Params], params: Params) -> list[dict[str, Any]]:
+    """Each parameter with label, unit, value and meaning."""
+    found = []
+    for name, info in kind.model_fields.items():
+        label, unit = parameter_label(kind, name)
+        value = getattr(params, name)
+        about = {"label": label, "unit": unit, "value": value, "about": info.description}
+        found.append({"name": name, **about})
+    return found
