@@ -312,7 +312,7 @@ def iter_sobol(
 
     References
     ----------
-    Saltelli et al. 2010, Comput Phys Commun 181:259-270, table 2.
+    Saltelli et al. 2010, Computer Physics Communications 181:259-270, table 2.
     """
     from scipy.stats import qmc
 
