@@ -205,7 +205,7 @@ def _integrate(p: FloatArray, times: FloatArray, tolerance: float, out: FloatArr
 
 @compiled_unchecked
 def integrate_rows(rows: FloatArray, times: FloatArray, tolerance: float, out: FloatArray) -> int:
-    """Integrate each row; the index of the first one that failed, or -1."""
+    """Integrate rows (n, 14) to times (t,), h, into (n, t, 4), µM; index of one that failed, or -1."""
     for r in range(rows.shape[0]):
         if not _integrate(rows[r], times, tolerance, out[r]):
             return r
@@ -214,7 +214,7 @@ def integrate_rows(rows: FloatArray, times: FloatArray, tolerance: float, out: F
 
 @compiled_unchecked
 def equal_steps(p: FloatArray, end: float, n_steps: int) -> FloatArray:
-    """The state (4,) at *end* after equal steps."""
+    """The state (4,), µM, at *end*, h, of a row (14,) after equal steps."""
     y, new, error = np.array([p[10], p[11], p[12], 0.0]), np.empty(4), np.empty(3)
     for k in range(n_steps):
         _step(p, k * end / n_steps, end / n_steps, y, new, error)

@@ -23,7 +23,7 @@ from napari_mosaik.workflow.steps.kinetics import (
     EX_VIVO_H,
     TILE_CURVES,
     CurveParams,
-    TileParams,
+    DeliveredCurveParams,
     sampling_times_h,
 )
 
@@ -35,7 +35,7 @@ _SET = "--set"
 
 def kinetic_settings(
     given: Mapping[str, Any], imaging_h: Sequence[float] = ()
-) -> tuple[CurveParams, TileParams]:
+) -> tuple[CurveParams, DeliveredCurveParams]:
     """Settings of the patient's model and of the tissue's; a name that both have changes both.
 
     Imaging times in h; those above 0 are used unless *given* sets them.  Raises `InputError` for
@@ -51,12 +51,14 @@ def kinetic_settings(
         CurveParams.parse(
             {n: settings[n] for n in CurveParams.model_fields if n in settings}, _SET
         ),
-        TileParams.parse({n: settings[n] for n in TileParams.model_fields if n in settings}, _SET),
+        DeliveredCurveParams.parse(
+            {n: settings[n] for n in DeliveredCurveParams.model_fields if n in settings}, _SET
+        ),
     )
 
 
 def iter_records(
-    patient: CurveParams, tile: TileParams, surface_density_per_um: float
+    patient: CurveParams, tile: DeliveredCurveParams, surface_density_per_um: float
 ) -> Generator[Progress, None, dict[str, Any]]:
     """What the images determine of the ``patient`` and of a ``tile``, vessel surface in 1/µm.
 
@@ -80,7 +82,10 @@ def iter_records(
 
 
 def iter_kinetics_document(
-    patient: CurveParams, tile: TileParams, time_h: Sequence[float], surface_density_per_um: float
+    patient: CurveParams,
+    tile: DeliveredCurveParams,
+    time_h: Sequence[float],
+    surface_density_per_um: float,
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Curves at the given times (h) and over all, parameters with units, and diagnostics.
 

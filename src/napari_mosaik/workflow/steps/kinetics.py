@@ -105,11 +105,13 @@ CURVES = Step(
 )
 
 
-class TileParams(TilePriors, DeliveryParams):
+class DeliveredCurveParams(TilePriors, DeliveryParams):
     """Settings of the curves of the tiles and of what is judged about them."""
 
 
-def _tile_curves(inputs: StepContext, params: TileParams) -> Generator[Progress, None, Results]:
+def _tile_curves(
+    inputs: StepContext, params: DeliveredCurveParams
+) -> Generator[Progress, None, Results]:
     table = inputs.read(PARAMETERS)
     yield Progress(0.1, 1, "delivery to each tile")
     antigen = antigen_share(table)
@@ -133,7 +135,7 @@ def _tile_curves(inputs: StepContext, params: TileParams) -> Generator[Progress,
 
 
 def _tile_record(
-    params: TileParams, density: FloatArray
+    params: DeliveredCurveParams, density: FloatArray
 ) -> Generator[Progress, None, dict[str, Any]]:
     """The diagnostics at the median vessel surface of the tiles that have vessels."""
     known = density[density > 0]
@@ -169,7 +171,7 @@ TILE_CURVES = Step(
     about="Estimates the antibody retained by each tile if delivery through its vessels were the "
     "only limit.",
     page="Kinetics",
-    params=TileParams,
+    params=DeliveredCurveParams,
     reads=(PARAMETERS, CORRECTED_VESSEL_OBJECTS, CAIX_CELLS),
     writes=(TILE_KINETICS, TILE_KINETICS_RECORD),
     body=_tile_curves,
