@@ -205,7 +205,7 @@ def _integrate(p: FloatArray, times: FloatArray, tolerance: float, out: FloatArr
 
 @compiled_unchecked
 def integrate_rows(rows: FloatArray, times: FloatArray, tolerance: float, out: FloatArray) -> int:
-    """Integrate rows (n, 14) to times (t,), h, into (n, t, 4), µM; index of one that failed, or -1."""
+    """Integrate rows (n, 14) to times (t,), h, into (n, t, 4), µM; index of a failed one, or -1."""
     for r in range(rows.shape[0]):
         if not _integrate(rows[r], times, tolerance, out[r]):
             return r
