@@ -381,3 +381,12 @@ def test_the_resolution_of_the_scanner_is_stored(cohort, tmp_path):
     pet = cohort / "A2" / "pet" / "slice.dcm"
     assert call("new", tmp_path / "new", "--pet", pet, "--pet-fwhm", "1.4") == 0
     assert "fwhm_mm = 1.4" in (tmp_path / "new" / "case.toml").read_text()
+
+
+def test_a_report_as_pdf(case, tmp_path, capsys):
+    assert call("report", case, "--pdf", "--no-open") == 0
+    assert (case / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert call("report", case, "--out", tmp_path / "A2.pdf", "--no-open") == 0
+    assert (tmp_path / "A2.pdf").read_bytes().startswith(b"%PDF")
+    capsys.readouterr()
+    assert "not 'A2.html'" in told(capsys, "report", case, "--pdf", "--out", tmp_path / "A2.html")

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from napari_mosaik.core import Origin, Raster, Table, TileGrid
+from napari_mosaik.core import InputError, Origin, Raster, Table, TileGrid
 from napari_mosaik.core import catalogue as names
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.progress import run_to_end
@@ -22,7 +22,7 @@ from napari_mosaik.kinetics import (
 )
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.presentation import report_tables
-from napari_mosaik.view.report.content import case_report, gather_report
+from napari_mosaik.view.report.content import case_report, gather_report, write_case_report
 from napari_mosaik.view.report.html import StepState, build_report
 from napari_mosaik.view.report.validation import case_checks
 from napari_mosaik.view.steps.segmentation import held_out_table
@@ -205,6 +205,14 @@ def test_a_whole_case(case):
     assert html.count("data:image/png") == 9
     assert not re.search(r"\b(nan|None)\b", text)
     assert "used in training" not in text
+
+
+def test_the_suffix_chooses_the_kind_of_report(case, tmp_path):
+    assert write_case_report(case).name == "report.html"
+    pdf = write_case_report(case, tmp_path / "own.PDF")
+    assert pdf.read_bytes().startswith(b"%PDF")
+    with pytest.raises(InputError, match=r"not 'own\.docx'"):
+        write_case_report(case, tmp_path / "own.docx")
 
 
 def status(case, area):

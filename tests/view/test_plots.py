@@ -6,10 +6,12 @@ import pytest
 from matplotlib.text import Text
 from scipy import stats
 
-from napari_mosaik.core import InputError, Lattice, Raster, TileGrid
+from napari_mosaik.core import InputError, Lattice, Raster, Table, TileGrid
 from napari_mosaik.view import plots, spatial_plots
+from napari_mosaik.view.board import board_maps
 from napari_mosaik.view.figure import as_png, paint
 from napari_mosaik.view.report import figures as panels
+from napari_mosaik.view.tile_data import TileData
 
 RNG = np.random.default_rng(0)
 MEASURED = RNG.normal(3, 1, 80)
@@ -32,11 +34,20 @@ def map_raster(scale=1.0):
     return Raster(values, small_grid().lattice, "cm²/mL")
 
 
+def trio_of(grid):
+    """Measured, predicted, difference; one tile is beyond the training range."""
+    values = np.arange(25.0)
+    table = Table({"suv": 0.8 * values, "out_of_range": values == 3}, {"suv": "cm²/mL"})
+    uptake = Table({"suv": values}, {"suv": "cm²/mL"})
+    maps = board_maps(TileData(grid, uptake=uptake, prediction=table))
+    return panels.board_panels(maps.values(), grid)
+
+
 def all_figures():
-    grid, raster = small_grid(), map_raster()
+    grid = small_grid()
     nothing = np.full(4, np.nan)
     matrix = np.array([[0.5, np.nan], [-0.9, 0.1]])
-    trio = panels.uptake_panels(raster, map_raster(0.8))
+    trio = trio_of(grid)
     cluster = panels.cluster_panel(grid, np.arange(25) % 6, "caix_score")
     mask = panels.picture_panel("mask", np.eye(5, 6).astype(bool), grid.lattice)
     return [
@@ -129,9 +140,10 @@ def test_the_two_axes_of_the_mean_correlations_can_be_compared():
 
 
 def test_measured_and_predicted_maps_share_a_scale_and_the_difference_is_centred():
-    measured, predicted, difference = panels.uptake_panels(map_raster(), map_raster(0.5))
+    measured, predicted, difference = trio_of(small_grid())
     assert measured.limits == predicted.limits
     assert difference.limits[0] == -difference.limits[1]
+    assert [len(panel.lines_um) for panel in (measured, predicted)] == [0, 3]
 
 
 def test_maps_lie_where_their_lattice_says_and_rows_run_down():

@@ -17,6 +17,7 @@ from napari_mosaik.view.report.html import (
     StepState,
     build_report,
 )
+from napari_mosaik.view.report.pdf import build_pdf
 from napari_mosaik.view.report.validation import AREAS, SheetRow, validation_sheet
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -164,3 +165,84 @@ def test_the_sheet_has_all_areas_and_claims_nothing_by_itself():
         validation_sheet([SheetRow("Data", "pass")])
     with pytest.raises(InputError, match="unknown area 'Date'"):
         validation_sheet([SheetRow("Date", "pass", "x")])
+
+
+# --- PDF -----------------------------------------------------------------------------------------
+def pages_of(pdf):
+    """Text of each page, and how much of it is used: 0 to 1 from its top to the lowest word."""
+    from pypdfium2 import PdfDocument
+
+    document = PdfDocument(pdf)
+    texts, used = [], []
+    for page in document:
+        text, height = page.get_textpage(), page.get_height()
+        body = [b for b in map(text.get_charbox, range(text.count_chars())) if b[1] > 40]
+        texts.append(re.sub(r"\s+", " ", text.get_text_range()))
+        used.append(1 - min(box[1] for box in body if box[3] > box[1]) / height)
+        text.close()
+        page.close()
+    document.close()
+    return texts, used
+
+
+def test_the_pdf_says_what_the_html_says():
+    data = full_data(shared_patient=True, made="2026-11-29, 12:00 UTC")
+    pages, _ = pages_of(build_pdf(data))
+    text = " ".join(pages)
+    for words in (
+        "same patient in training",
+        "The split shares a patient.",
+        "0.0591",
+        "baseline: CAIX, linear",
+        "412 tiles",
+        "stale",
+        "threshold changed",
+        "18.0 µm median",
+        "20261121",
+        "Figure 1. Scatter Each point is a tile.",
+        *AREAS,
+    ):
+        assert words in text, words
+    assert not re.search(r"\b(nan|none|undefined|inf)\b", text, re.IGNORECASE)
+    assert all("Research use only" in page for page in pages)
+    assert all(f"{number} of {len(pages)}" in page for number, page in enumerate(pages, 1))
+    assert build_pdf(data) == build_pdf(data)
+    assert b"/URI" not in build_pdf(data)
+
+
+def test_names_are_text_in_the_pdf_too():
+    evil = "<b>x</b> & <img src=x> </para>"
+    data = full_data(
+        case=evil,
+        patient=evil,
+        summary=((evil, evil),),
+        tables=(ReportTable(evil, (evil,), ((evil,),), evil),),
+        warnings=(evil,),
+        checks=(SheetRow("Data", "pass", evil, evil),),
+    )
+    pages, _ = pages_of(build_pdf(data))
+    assert " ".join(pages).count("<img src=x>") >= 7
+
+
+def test_no_page_cuts_a_row_or_is_left_half_empty():
+    long = tuple((f"row{i}", f"first{i} " + "word " * (i % 40) + f"last{i}") for i in range(120))
+    figures = [ReportFigure(f"Plot {i}", Figure(figsize=(5, 4)), f"Caption {i}.") for i in range(7)]
+    figures.insert(2, ReportFigure("Board", Figure(figsize=(12, 5)), "Wide.", wide=True))
+    data = full_data(tables=(ReportTable("Long", ("name", "words"), long),), figures=tuple(figures))
+    pages, used = pages_of(build_pdf(data))
+    inside = [[f"first{i} " in page for page in pages].index(True) for i in range(120)]
+    assert inside == [[f"last{i} " in f"{page} " for page in pages].index(True) for i in range(120)]
+    assert len(set(inside)) > 1
+    assert all("name words" in pages[number] for number in set(inside))  # the header repeats
+    for number, title in enumerate([figure.title for figure in figures], 1):
+        home = next(page for page in pages if f"Figure {number}. {title}" in page)
+        assert figures[number - 1].caption in home
+    assert all(share > 0.5 for share in used[:-1]), used
+
+
+def test_a_long_word_and_a_table_of_many_columns_stay_on_the_page():
+    words = tuple("w" * 80 for _ in range(12))
+    table = ReportTable("Wide", tuple(f"column{i}" for i in range(12)), (words, words))
+    pages, _ = pages_of(build_pdf(full_data(tables=(table,))))
+    text = "".join(pages).replace(" ", "")
+    assert text.count("w") >= 12 * 80 * 2

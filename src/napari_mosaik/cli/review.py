@@ -43,21 +43,29 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="File to write. Default: report.html in the case.")
     ] = None,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Write a PDF file. Default: report.pdf in the case.")
+    ] = False,
     show: Annotated[
         bool | None,
         typer.Option(
             "--open/--no-open",
-            help="Open it in the browser. Default: in a terminal on a computer with a display.",
+            help="Open it. Default: in a terminal on a computer with a display.",
         ),
     ] = None,
 ) -> None:
     """Write the case's report: figures, maps, metrics beside baselines, verification.
 
-    Prints where it was written.
+    One HTML file that opens without network, or a PDF file. Prints where it was written.
     """
     from napari_mosaik.view.report.content import write_case_report
 
-    path = write_case_report(one_case(case), out).resolve()
+    opened = one_case(case)
+    if pdf and out is None:
+        out = opened.root / "report.pdf"
+    if pdf and out is not None and out.suffix.lower() != ".pdf":
+        raise InputError(f"--pdf writes a .pdf file, not '{out.name}': change the name of the file")
+    path = write_case_report(opened, out).resolve()
     typer.echo(path)
     if show or (show is None and sys.stdout.isatty() and not display_problem()):
         import webbrowser

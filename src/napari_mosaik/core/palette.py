@@ -89,6 +89,11 @@ PALE_LINE: Final = "#BBBBBB"
 """Error bars, and points that are not significant."""
 FAINT_TEXT: Final = "#777777"
 MISSING_TEXT: Final = "#888888"
+REPORT_INK: Final = "#1D2127"
+PAPER: Final = "#FFFFFF"
+BANNER: Final = "#7A1F1F"
+"""Behind "research use only" at the top of each page of a report."""
+WARNING_PAPER: Final = "#FDF1DC"
 STATUS_COLOURS: Final = {"pass": "#009E73", "fail": "#D55E00", "not available": "#888888"}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_mosaik.annotate.visual_qa import Interval, QaSummary
-from napari_mosaik.core import CorruptArtifact
+from napari_mosaik.core import CorruptArtifact, InputError
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     DAMAGED,
@@ -39,6 +39,7 @@ from napari_mosaik.view.report.html import (
     StepState,
     build_report,
 )
+from napari_mosaik.view.report.pdf import build_pdf
 from napari_mosaik.view.report.validation import case_checks
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.segmentation_qa import qa_records
@@ -75,22 +76,33 @@ def case_report(case: Case) -> str:
 
 
 def write_case_report(case: Case, path: Path | None = None) -> Path:
-    """Write the report of a case as HTML.
+    """Write the report of a case, as HTML or as PDF by the suffix of the file.
 
     Parameters
     ----------
     case
         The opened case.
     path
-        File to write; None for ``report.html`` in the case folder.
+        File to write, ``.html`` or ``.pdf``; None for ``report.html`` in the case folder.
 
     Returns
     -------
     Path
         The file.
+
+    Raises
+    ------
+    InputError
+        Any other suffix.
     """
     path = path or case.root / "report.html"
-    write_bytes(path, case_report(case).encode())
+    kind = path.suffix.lower()
+    if kind not in (".html", ".htm", ".pdf"):
+        raise InputError(
+            f"a report is an .html or a .pdf file, not '{path.name}': change the name of the file"
+        )
+    data = gather_report(case)
+    write_bytes(path, build_pdf(data) if kind == ".pdf" else build_report(data).encode())
     return path
 
 
@@ -170,10 +182,11 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
     return (
         ReportMetrics(
             "Normalised SUV, tile level, not clipped",
-            {**metrics["suv_norm"], **agreement},
+            metrics["suv_norm"],
             baselines,
             f"{note} {paired}",
         ),
+        ReportMetrics("Agreement of measured and predicted, normalised SUV", agreement, {}, note),
         ReportMetrics(
             "Normalised SUV, clipped to the range of the training tiles",
             metrics.get("suv_norm_clipped", {}),

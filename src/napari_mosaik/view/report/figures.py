@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,15 +26,14 @@ from napari_mosaik.core.catalogue import (
     KINETICS,
     MAPS,
     PARAMETERS,
-    PREDICTION,
     PREDICTION_MAP,
     SLIDES,
     SUV,
     TILES,
     TISSUE,
-    UPTAKE,
 )
 from napari_mosaik.view import plots, spatial_plots
+from napari_mosaik.view.board import BoardMap, board_legends, board_maps, hatch_lines
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.figure import axis_label, new_figure, note
 from napari_mosaik.view.formatting import heading, title_of, uptake_name
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Panel",
+    "board_panels",
     "case_figures",
     "cluster_panel",
     "map_panel",
@@ -56,10 +57,11 @@ __all__ = [
     "panels_figure",
     "picture_panel",
     "result_board",
-    "uptake_panels",
 ]
 
 _THUMBNAIL_UM = 20.0
+_TITLE_LETTERS = 22
+"""A longer title of a panel of the result board takes two lines."""
 _IMAGING_H = (72.0, 120.0, 168.0, 336.0)
 
 
@@ -81,6 +83,8 @@ class Panel:
         (name, colour) pairs of a categorical image.
     missing
         Why the panel is empty.
+    lines_um
+        (n, 2, 2) start and step of lines over the image, (row, column) in µm.
     """
 
     title: str
@@ -91,6 +95,7 @@ class Panel:
     unit: str = ""
     entries: tuple[tuple[str, str], ...] = ()
     missing: str = ""
+    lines_um: FloatArray | None = None
 
 
 def missing_panel(title: str, why: str) -> Panel:
@@ -144,24 +149,19 @@ def cluster_panel(grid: TileGrid, codes: ArrayLike, proxy: str) -> Panel:
     )
 
 
-def uptake_panels(measured: Raster, predicted: Raster) -> tuple[Panel, Panel, Panel]:
-    """Measured and predicted uptake on a common scale, and their difference centred on 0.
-
-    Both are (rows, columns) SUV on one lattice and in one unit.
-    """
-    limits = common_limits(measured.values, predicted.values)
-    difference = np.asarray(predicted.values, float) - np.asarray(measured.values, float)
-    reach = max(abs(limit) for limit in common_limits(difference))
-    name = uptake_name(measured.unit)
-    return (
-        map_panel(measured, f"measured {name}", colormap=palette.UPTAKE_COLORMAP, limits=limits),
-        map_panel(predicted, f"predicted {name}", colormap=palette.UPTAKE_COLORMAP, limits=limits),
-        map_panel(
-            Raster(difference, measured.lattice, measured.unit),
-            "predicted minus measured",
-            colormap=palette.DIFFERENCE_COLORMAP,
-            limits=(-reach, reach),
-        ),
+def board_panels(maps: Iterable[BoardMap], grid: TileGrid) -> tuple[Panel, ...]:
+    """The maps of the review board, one square per tile, on the scales that the window uses."""
+    return tuple(
+        replace(
+            map_panel(
+                grid.paint(one.values, one.unit),
+                one.heading.partition(",")[0],
+                colormap=one.colormap,
+                limits=one.limits,
+            ),
+            lines_um=hatch_lines(grid, one.hatched),
+        )
+        for one in maps
     )
 
 
@@ -206,10 +206,11 @@ def result_board(
         below.append((str(n), clusters))
     above.append(("6", pet or missing_panel("measured uptake", not_made)))
     below.append(("7", predicted or missing_panel("predicted uptake", not_made)))
-    figure = new_figure(15.5, 6.6)
+    figure = new_figure(12.0, 5.6)
     figure.suptitle(f"{case}: result board (predictor, research use only)", fontsize=11)
     for place, (mark, panel) in enumerate([*above, *below], 1):
-        _draw(figure, figure.add_subplot(2, 5, place), panel, f"{mark}  {panel.title}")
+        title = fill(f"{mark}  {panel.title}", _TITLE_LETTERS)
+        _draw(figure, figure.add_subplot(2, 5, place), panel, title)
     return figure
 
 
@@ -239,6 +240,12 @@ def _draw(figure: Figure, axes: Axes, panel: Panel, title: str) -> None:
         bar = figure.colorbar(image, ax=axes, shrink=0.8)
         bar.set_label(axis_label("", panel.unit).strip(), fontsize=8)
         bar.ax.tick_params(labelsize=7)
+        bar.ax.locator_params(nbins=5)
+    if panel.lines_um is not None:
+        from matplotlib.collections import LineCollection
+
+        ends = np.stack([panel.lines_um[:, 0], panel.lines_um.sum(axis=1)], axis=1)[..., ::-1]
+        axes.add_collection(LineCollection(list(ends), colors=palette.NOT_TESTABLE, lw=0.7))
     _legend(axes, panel)
     _scale_bar(axes, extent)
 
@@ -352,21 +359,22 @@ def _uptake_panels(results: CaseResults) -> tuple[Panel | None, Panel | None]:
     return drawn[0], drawn[1]
 
 
-def _pairs(results: CaseResults) -> tuple[FloatArray, FloatArray] | None:
-    measured, predicted = results.column(UPTAKE, "suv"), results.column(PREDICTION, "suv")
-    return None if measured is None or predicted is None else (measured, predicted)
-
-
 def _maps(results: CaseResults) -> ReportFigure | None:
-    pairs, grid = _pairs(results), results.get(TILES)
-    if pairs is None or grid is None:
+    tile_data = read_tile_data(results.case)
+    maps, grid = board_maps(tile_data, uptake_limits(results)), tile_data.grid
+    if not maps or grid is None:
         return None
-    measured, predicted = (grid.paint(values, results.unit) for values in pairs)
-    figure = panels_figure(uptake_panels(measured, predicted))
+    notes = [note for legend in board_legends(maps.values()) for note in [legend.note] if note]
+    words = "One square per tile; a tile without a value is empty. Maps of the uptake share a scale"
+    caption = f"{words}; red tiles are overestimated. " + "".join(
+        f"{text[:1].upper()}{text[1:]}. " for text in dict.fromkeys(notes)
+    )
+    panels = board_panels(maps.values(), grid)
+    titles = ", ".join(panel.title for panel in panels)
     return ReportFigure(
-        "Measured, predicted, difference.",
-        figure,
-        "One square per tile. The first two maps share a scale; red tiles are overestimated.",
+        f"{titles[:1].upper()}{titles[1:]}.",
+        panels_figure(panels, 2 if len(panels) == 4 else 3),
+        caption.strip(),
         wide=True,
     )
 

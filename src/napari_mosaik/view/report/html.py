@@ -1,4 +1,4 @@
-"""The report of a case as a single, self-contained HTML file: its parts and their rendering."""
+"""The parts of the report of a case, and the report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ __all__ = [
     "ReportMetrics",
     "ReportTable",
     "StepState",
+    "badges_of",
     "build_report",
+    "cell_words",
+    "exact_words",
+    "metric_table",
+    "png_of",
 ]
 
 
@@ -152,10 +157,10 @@ def build_report(data: ReportData) -> str:
     """
     return _template().render(
         data=data,
-        badges=_badges(data),
+        badges=badges_of(data),
         kind="twin" if data.updates_with_new_images else "predictor",
-        metrics=[_metric_table(metrics) for metrics in data.metrics],
-        pictures=[(f, base64.b64encode(_png(f.figure)).decode()) for f in data.figures],
+        metrics=[metric_table(metrics) for metrics in data.metrics],
+        pictures=[(f, base64.b64encode(png_of(f.figure)).decode()) for f in data.figures],
         sheet=validation_sheet(data.checks),
         status_colours=STATUS_COLOURS,
         marks=STATE_MARKS,
@@ -169,33 +174,34 @@ def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("napari_mosaik.view"),
         autoescape=True,
-        finalize=_words,
+        finalize=cell_words,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["exact"] = _exact
+    environment.filters["exact"] = exact_words
     return environment.get_template("report.html")
 
 
-def _words(value: Any) -> Any:
+def cell_words(value: Any) -> Any:
     """A value as text: numbers with three digits, "not available" for missing ones."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "not available"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0:
-        return _words(value.item())
+        return cell_words(value.item())
     return number(value) if isinstance(value, int | float) else value
 
 
-def _exact(value: Any) -> str:
+def exact_words(value: Any) -> str:
     """A recorded value in full (seeds, digests, settings), "not available" if it is missing."""
-    words = _words(value)
+    words = cell_words(value)
     return words if words == "not available" or isinstance(value, bool) else str(value)
 
 
-def _badges(data: ReportData) -> list[str]:
+def badges_of(data: ReportData) -> list[str]:
+    """What makes the errors of a case optimistic, in a few words each."""
     badges = []
     if data.seen_in_training:
         badges.append("used in training")
@@ -216,25 +222,29 @@ _METRIC_NAMES = {
     "bias": "bias",
     "pearson": "Pearson r",
     "spearman": "Spearman ρ",
+    "sd_measured": "SD measured",
+    "sd_predicted": "SD predicted",
     "mae_minus_network": "MAE − predictor (95 %)",
 }
 
 
-def _metric_table(metrics: ReportMetrics) -> ReportTable:
+def metric_table(metrics: ReportMetrics) -> ReportTable:
     """One row for the predictor and one per baseline; missing values stay missing."""
     keys = list(metrics.predictor)
     for values in metrics.baselines.values():
         keys += [key for key in values if key not in keys]
-    rows = [("predictor", *(metrics.predictor.get(key) for key in keys))]
+    own = {"mae_minus_network": "–", **metrics.predictor}
+    rows = [("predictor", *(own.get(key) for key in keys))]
     for name, values in metrics.baselines.items():
         rows.append((f"baseline: {baseline_title(name)}", *(values.get(key) for key in keys)))
     names = tuple(_METRIC_NAMES.get(key, title_of(key)) for key in keys)
     return ReportTable(metrics.title, ("", *names), tuple(rows), metrics.note)
 
 
-def _png(figure: Figure | bytes) -> bytes:
+def png_of(figure: Figure | bytes, dpi: int = 110) -> bytes:
+    """A figure as PNG; bytes are one already."""
     if isinstance(figure, bytes):
         return figure
     from napari_mosaik.view.figure import as_png
 
-    return as_png(figure)
+    return as_png(figure, dpi)

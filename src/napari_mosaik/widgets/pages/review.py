@@ -315,30 +315,31 @@ class ReportButton(QWidget):
         self.push = button(
             "Write report", self._write, "HTML report with figures, maps and all assumptions"
         )
+        self.pdf = button("PDF", partial(self._write, "report.pdf"), "The same report as PDF pages")
         self.line = wrapped_label(small=True)
-        self.setLayout(column(row(*before, self.push, 1), self.line, spacing=2))
+        self.setLayout(column(row(*before, self.push, self.pdf, 1), self.line, spacing=2))
         controller.workspace.events.case.connect(self._show_case)
         self._show_case()
 
     def _show_case(self, *_: object) -> None:
-        self.push.setEnabled(self._controller.workspace.case is not None)
+        for push in (self.push, self.pdf):
+            push.setEnabled(self._controller.workspace.case is not None)
         self._say("")
 
     def _say(self, text: str) -> None:
         self.line.setText(text)
         self.line.setVisible(bool(text))
 
-    def _write(self) -> None:
+    def _write(self, name: str = "report.html") -> None:
         case = self._controller.workspace.case
         if case is not None:
             self._say("Writing the report…")
-            self._controller.read_for(
-                case, "Report", partial(write_case_report, case), self._written
-            )
+            work = partial(write_case_report, case, case.root / name)
+            self._controller.read_for(case, "Report", work, self._written)
 
     def _written(self, path: Path) -> None:
         seen = _open_report(path)
-        self._say(f"Report: {path}" if seen else f"⚠ No browser opened the report {path}")
+        self._say(f"Report: {path}" if seen else f"⚠ No program opened the report {path}")
 
 
 def _table() -> QTableWidget:
