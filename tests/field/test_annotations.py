@@ -4,6 +4,7 @@ import gzip
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tifffile
@@ -17,6 +18,7 @@ from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.readers import check_reader_name, coded_name, reader_of
 from napari_mosaik.io import Case
 from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
+from napari_mosaik.workflow import classifier
 from napari_mosaik.workflow.annotations import (
     OpenAnnotations,
     current_annotations,
@@ -25,6 +27,7 @@ from napari_mosaik.workflow.annotations import (
 from napari_mosaik.workflow.classifier import retrain
 
 SIZE = 2000
+FINISHED = SimpleNamespace(states={"stain": SimpleNamespace(word="done")})
 
 
 @pytest.fixture
@@ -419,3 +422,33 @@ def test_the_classes_of_qupath_are_mapped(case, field_inputs, capsys):
         "Tumor": "neoplastic",
         "Stroma": "non-neoplastic",
     }
+
+
+def test_the_readers_who_train_are_chosen_by_name(case, monkeypatch):
+    for name, label in (("Anna", "neoplastic"), ("Ben", "non-neoplastic"), ("Eve", "neoplastic")):
+        with OpenAnnotations(case, name) as opened:
+            opened.document.add(rectangle_polygon((10.0, 10.0), (50.0, 50.0)), label)
+            opened.document.add(rectangle_polygon((60.0, 60.0), (90.0, 90.0)), "background")
+            opened.save()
+    seen = []
+
+    def learned(task, params):
+        seen.append(task)
+        raise InputError("far enough")
+        yield
+
+    monkeypatch.setattr(classifier, "case_status", lambda _: FINISHED)
+    monkeypatch.setitem(classifier._METHODS, "fast", learned)
+    for readers in ((), ("Ben",), ("Eve", "Anna")):
+        with pytest.raises(InputError, match="far enough"):
+            run_to_end(retrain([case], [case], readers=readers))
+    everybody, ben, both = seen
+    assert everybody.readers == ("Anna", "Ben", "Eve")
+    assert ben.readers == ("Ben",)
+    assert {shape.label for shape in ben.annotated[0][1]} == {"non-neoplastic", "background"}
+    assert ben.record()["readers"] == ["Ben"]
+    assert list(ben.record()["journal"]["B1"]) == ["Ben"]
+    assert both.readers == ("Anna", "Eve")
+    assert len({task.fingerprint for task in seen}) == 3
+    with pytest.raises(InputError, match=r"reader Zoe has no annotations.*are: Anna, Ben, Eve"):
+        run_to_end(retrain([case], [case], readers=["Anna", "Zoe"]))

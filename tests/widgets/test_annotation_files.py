@@ -14,6 +14,7 @@ from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.journal import journal_of
 from napari_mosaik.widgets.annotate.import_dialog import ImportDialog
 from napari_mosaik.widgets.base.reader import ReaderQuestion
+from napari_mosaik.workflow.annotations import OpenAnnotations
 from napari_mosaik.workflow.corrections import CorrectionLog
 
 pytestmark = pytest.mark.gui
@@ -215,6 +216,28 @@ def test_who_does_not_say_who_reads_does_not_draw(qtbot, dock, case):
     assert dock.canvas.active_tool is None
 
 
+def test_the_window_says_whose_annotations_train_and_lets_choose(qtbot, dock, case, monkeypatch):
+    dock.show_annotate()
+    panel, asked = dock.annotate, []
+    square = rectangle_polygon((10.0, 10.0), (200.0, 200.0))
+    panel.drawing.commit(square)
+    panel.annotation.save()
+    qtbot.waitUntil(lambda: "annotations of reader reader." in panel.whose_line.text())
+    assert panel.whose.isHidden()  # there is nothing to choose
+    with OpenAnnotations(case, "Ben") as opened:
+        opened.document.add(square, "neoplastic")
+    panel.annotation.save()
+    qtbot.waitUntil(lambda: "the readers Ben, reader." in panel.whose_line.text())
+    panel.whose.setCurrentText("Only Ben")
+    assert "annotations of reader Ben." in panel.whose_line.text()
+    monkeypatch.setattr(panel.annotation, "retrain", asked.append)
+    panel.retrain.click()
+    panel.annotation.save()  # the choice is kept
+    qtbot.waitUntil(lambda: not dock.controller._tasks)
+    panel.retrain.click()
+    assert [list(readers) for readers in asked] == [["Ben"], ["Ben"]]
+
+
 def test_a_second_reader_starts_blind(dock, case):
     dock.show_annotate()
     dock.annotate.drawing.commit(rectangle_polygon((10.0, 10.0), (200.0, 200.0)))
@@ -242,8 +265,11 @@ def test_a_new_class_is_drawn_in_its_colour_though_the_layer_was_there(qtbot, do
 def test_doubts_of_a_retraining_are_listed(qtbot, dock, case, tmp_path):
     annotation = dock.annotate.annotation
     dock.show_annotate()
-    training = {"n_shapes": 2, "n_cases": 1, "warnings": ["nothing is annotated as 'neoplastic'"]}
+    training = {"n_shapes": 2, "n_cases": 1, "readers": ["Anna", "Ben"],
+                "warnings": ["nothing is annotated as 'neoplastic'"]}  # fmt: skip
     annotation._retrained(training)
+    told = dock.annotate.change.text()
+    assert told.startswith("Trained on 2 annotations of Anna and Ben in 1 case.")
     assert "⚠ nothing is annotated as 'neoplastic'" in dock.annotate.change.text()
 
 

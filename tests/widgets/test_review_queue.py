@@ -277,7 +277,7 @@ def test_ranking_by_measured_uptake_is_asked_for_and_shown(qtbot, dock, queue, m
     from qtpy.QtCore import Qt
 
     asked = []
-    monkeypatch.setattr(queue, "confirm_development", lambda: bool(asked.append(1)))
+    monkeypatch.setattr(queue, "confirm_development", lambda _: bool(asked.append(1)))
     queue.stop()
     queue.ranking.setCurrentText("uptake")
     assert "development case" in queue.about.text()
@@ -286,11 +286,69 @@ def test_ranking_by_measured_uptake_is_asked_for_and_shown(qtbot, dock, queue, m
     assert queue.session is None
     case = dock.workspace.case
     assert not case.file.development
-    monkeypatch.setattr(queue, "confirm_development", lambda: True)
+    monkeypatch.setattr(queue, "confirm_development", lambda _: True)
     start(qtbot, queue)
     assert case.file.development
     assert "optimistic" in queue.notice.text()
     qtbot.waitUntil(lambda: "Development case" in dock.review.badge.text())
+
+
+@pytest.mark.gui
+def test_a_blind_queue_is_blind_on_the_screen_until_the_case_is_marked(
+    qtbot, dock, queue, own_cohort, monkeypatch
+):
+    from qtpy.QtCore import Qt
+
+    case, board, four = dock.workspace.case, dock.board, dock.view_tools.quad_view
+
+    def seen():
+        """Everything on the screen that shows or tells the measured uptake."""
+        table = dock.inspector.table
+        rows = [table.item(n, 0).text() for n in range(table.rowCount())]
+        names = [*board.specs, *[layer.name for layer in dock.viewer.layers]]
+        told = [*rows, *names, dock.workspace.tile_data.line(dock.workspace.tile)]
+        return [text for text in told if "easured" in text or "PET, SUV" in text]
+
+    assert queue.blind.isVisible()
+    assert "hidden" in queue.blind.text()
+    assert seen() == []
+    assert [cell.heading for cell in four._cells][3] == "PET · hidden from a blind review"
+    assert dock.review.table.isHidden()
+    assert dock.review.worst.rowCount() == 0
+    assert "hidden" in dock.review.badge.text()
+    assert not dock.review.toggle.isEnabled()
+    board.show_steps(("suv",))  # a page cannot bring it back, and says why
+    qtbot.waitUntil(lambda: dock.workspace.problem is not None)
+    assert "hidden while the review queue" in dock.workspace.problem.sentence
+    dock.controller.refresh()
+    qtbot.waitUntil(lambda: dock.controller._generation and not dock.controller._tasks)
+    assert seen() == []
+
+    monkeypatch.setattr(queue, "confirm_development", lambda _: False)
+    qtbot.mouseClick(queue.show_pet, Qt.MouseButton.LeftButton)
+    assert seen() == []
+    assert not case.file.development
+    monkeypatch.setattr(queue, "confirm_development", lambda _: True)
+    qtbot.mouseClick(queue.show_pet, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not dock.workspace.blind)
+    assert "development = true" in (case.root / "case.toml").read_text()
+    assert "the PET was shown" in (case.root / "journal" / "runs.jsonl").read_text()
+    qtbot.waitUntil(lambda: four._cells and four._cells[3].base is not None)
+    assert any("measured" in text for text in seen())
+    assert not queue.show_pet.isVisible()
+    qtbot.waitUntil(lambda: "Development case" in dock.review.badge.text())
+    queue.stop()
+    start(qtbot, queue)
+    assert not dock.workspace.blind  # a development case has nothing to hide
+
+
+@pytest.mark.gui
+def test_closing_a_blind_queue_shows_the_measured_uptake_as_before(dock, queue):
+    shown = dock.workspace.tile_data
+    assert shown.uptake is None
+    queue.stop()
+    assert dock.workspace.tile_data.uptake is not None
+    assert "Measured SUV (body surface)" in dock.board.specs
 
 
 @pytest.mark.gui

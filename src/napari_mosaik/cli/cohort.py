@@ -65,6 +65,13 @@ def retrain(
     seed: Seed = 0,
     from_: FromModel = "",
     replay: Replay = None,
+    reader: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Reader whose annotations train. Default: all readers. Repeatable.",
+        ),
+    ] = None,
     set_: SettingChanges = None,
     json: JsonOutput = False,
 ) -> None:
@@ -96,6 +103,7 @@ def retrain(
                 encoder=initial,
                 parent=parent,
                 replay=REPLAY if replay is None else replay,
+                readers=reader or (),
             ),
             "Tissue classifier",
             bar,
@@ -105,7 +113,10 @@ def retrain(
     if json:
         print_json(made)
         return
-    typer.echo(f"model {made['model']} from {made['n_shapes']} shapes in {made['n_cases']} cases")
+    by = f" by {', '.join(made['readers'])}" if made["readers"] else ""
+    typer.echo(
+        f"model {made['model']} from {made['n_shapes']} shapes in {made['n_cases']} cases{by}"
+    )
     for sentence in made["notes"]:
         typer.echo(f"- {sentence}")
     _print_scores(made["held_out"])

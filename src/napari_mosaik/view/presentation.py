@@ -21,6 +21,7 @@ from napari_mosaik.core.catalogue import (
     CLUSTERS,
     CORRECTIONS,
     MAPS,
+    METRICS,
     OBJECTS,
     PREDICTION,
     STAIN_TITLES,
@@ -37,6 +38,7 @@ from napari_mosaik.view import steps as views
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.display_settings import StainVectors, stains_of
 from napari_mosaik.view.layers import ANNOTATIONS_TITLE, LAYER_TITLES
+from napari_mosaik.view.maps import DIFFERENCE_TITLE
 from napari_mosaik.view.objects import area_lines, corrected_lines
 from napari_mosaik.view.report.html import ReportTable
 from napari_mosaik.view.spec import LayerSpec, Legend, placement_um
@@ -44,10 +46,11 @@ from napari_mosaik.view.step_view import StepView
 from napari_mosaik.workflow.annotations import reader_documents
 from napari_mosaik.workflow.corrections import edited_objects
 from napari_mosaik.workflow.step import StepStatus
-from napari_mosaik.workflow.steps import STEPS
+from napari_mosaik.workflow.steps import STEPS, maker_of
 
 __all__ = [
     "SECTIONS",
+    "blind_lines",
     "choices_of",
     "display_stains",
     "layers_by_hand",
@@ -55,6 +58,7 @@ __all__ = [
     "report_tables",
     "result_lines",
     "section_of",
+    "shows_measured",
     "specs_for",
     "specs_of",
     "step_view",
@@ -71,10 +75,22 @@ _SECTION_OF: Final = {
     **{one.name: _ALL for one in (TILES, MAPS, CLUSTERS)},
 }
 
+_MEASURED: Final = {one.name for one in (SUV, UPTAKE, UPTAKE_SENSITIVITY, UPTAKE_CLUSTERS)}
+
 
 def section_of(spec: LayerSpec) -> str:
     """The title under which a layer is listed: its section, the PET, or all sections."""
     return _SECTION_OF.get(spec.result) or STAIN_TITLES.get(spec.space, _ALL)
+
+
+def shows_measured(spec: LayerSpec) -> bool:
+    """Whether a layer shows the PET of the case, or what was computed from it."""
+    return spec.result in _MEASURED or spec.name == DIFFERENCE_TITLE
+
+
+def blind_lines(lines: Mapping[str, str]) -> dict[str, str]:
+    """The summaries of the steps without that of the prediction error."""
+    return {step: line for step, line in lines.items() if step != maker_of(METRICS).name}
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileData:
-    """The results per tile of a case; None for results that were not computed.
+    """The results per tile of a case; None for results that were not computed, or are hidden.
 
     ``record`` is that of the prediction, ``card`` that of the model which made it.
     """
@@ -77,6 +77,11 @@ class TileData:
     metrics: dict[str, Any] | None = None
     record: dict[str, Any] | None = None
     card: dict[str, Any] | None = None
+    blind: bool = False
+
+    def without_measured(self) -> TileData:
+        """The same without the measured uptake and all that was computed from it."""
+        return replace(self, uptake=None, uptake_clusters=None, metrics=None, blind=True)
 
     @property
     def n_tiles(self) -> int:
@@ -227,6 +232,8 @@ class TileData:
 def badge_of(tile_data: TileData) -> str:
     """Whether case and patient are independent of the training."""
     metrics = tile_data.metrics
+    if tile_data.blind:
+        return "The measured uptake and the errors are hidden while the review queue is open."
     if metrics is None:
         return "No results yet: run the pages 'Predictor' and 'Review and report'."
     if metrics.get("seen_in_training"):
@@ -321,7 +328,9 @@ def read_tile_data(case: Case) -> TileData:
         "tile_kinetics": TILE_KINETICS,
     }
     read = {name: _read(case, artifact) for name, artifact in tables.items()}
-    matching = {k: t if t is not None and len(t) == n else None for k, t in read.items()}
+    matching: dict[str, Any] = {
+        k: t if t is not None and len(t) == n else None for k, t in read.items()
+    }
     record = _read(case, PREDICTION_RECORD)
     name = (record or {}).get("model")
     model = KnownModel.read(case.root / "models" / name) if name else None

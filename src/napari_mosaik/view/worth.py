@@ -81,8 +81,8 @@ def _row(title: str, value: Mapping[str, Any], note: str = "") -> WorthRow:
     return WorthRow(title, value["before"], value["after"], value["change"], note)
 
 
-def worth_lines(record: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """What the last update was worth, in lines for the window."""
+def worth_lines(record: Mapping[str, Any] | None, *, blind: bool = False) -> tuple[str, ...]:
+    """What the last update was worth, in lines for the window; *blind* ones tell no error."""
     if record is None:
         return ("Nothing to compare yet.",)
     first = f"Recomputed: {count(record['n_tiles'], 'tile')} in {duration(record['seconds'])}."
@@ -91,7 +91,7 @@ def worth_lines(record: Mapping[str, Any] | None) -> tuple[str, ...]:
     for name, area in record["classes"].get("area_mm2", {}).items():
         if area["change"]:
             lines.append(f"{name}: {number(area['before'])} → {number(area['after'], 'mm²')}")
-    if error and error["change"]:
+    if error and error["change"] and not blind:
         after = number(error["after"], error["unit"])
         lines.append(f"mean absolute error: {number(error['before'])} → {after}")
     rows = [*_uptake_rows({**record, "error": {}}), *_tile_rows(record)]

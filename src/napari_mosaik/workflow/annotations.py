@@ -57,6 +57,7 @@ __all__ = [
     "FinishedTiles",
     "OpenAnnotations",
     "RetrainingEffect",
+    "annotating_readers",
     "annotation_results",
     "copy_kept",
     "current_annotations",
@@ -380,6 +381,18 @@ def reader_documents(case: Case, stain: str = _STAIN) -> dict[str, AnnotationDoc
     journals = journals_of(case.root, annotation_part(stain))
     found = {reader: open_document(scan, stain) for reader, scan in journals.items()}
     return {reader: document for reader, document in found.items() if len(document)}
+
+
+def annotating_readers(cases: Iterable[Case], stain: str = _STAIN) -> list[str]:
+    """The readers who have annotated a slide of any of the cases, by name."""
+    part = annotation_part(stain)
+    names = {
+        reader
+        for case in cases
+        for reader, scan in journals_of(case.root, part).items()
+        if any(entry.title for entry in scan.active(part))
+    }
+    return sorted(names, key=natural_key)
 
 
 def readings(case: Case, stain: str = _STAIN) -> dict[str, AnnotationDocument]:

@@ -34,7 +34,11 @@ from napari_mosaik.segment.training_pixels import (
     class_list,
     split_by_blocks,
 )
-from napari_mosaik.workflow.annotations import current_annotations, declared_classes
+from napari_mosaik.workflow.annotations import (
+    annotating_readers,
+    current_annotations,
+    declared_classes,
+)
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.leaks import case_labels, refuse_shared_sources
 from napari_mosaik.workflow.models import KnownModel, journal_ranges, room_for_model, use_model
@@ -75,6 +79,7 @@ def retrain(
     encoder: Path | None = None,
     parent: KnownModel | None = None,
     replay: float = REPLAY,
+    readers: Sequence[str] = (),
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Train the tissue classifier and make it the model of the target cases.
 
@@ -106,19 +111,21 @@ def retrain(
         The network to start from; its learning rate is divided by ten unless one is given.
     replay
         Share of tiles that the parent knows among those that train, in [0, 1).
+    readers
+        Names of the readers whose annotations train; all readers if empty.
 
     Returns
     -------
     dict
-        ``model`` (hash), ``method``, ``n_shapes``, ``n_cases``, ``classes``, ``held_out`` (scores
-        per class on held-out annotations; None where there were too few), ``notes`` and
-        ``warnings`` (sentences for the user).
+        ``model`` (hash), ``method``, ``n_shapes``, ``n_cases``, ``readers`` (names of those whose
+        annotations trained), ``classes``, ``held_out`` (scores per class on held-out annotations;
+        None where there were too few), ``notes`` and ``warnings`` (sentences for the user).
 
     Raises
     ------
     InputError
-        No annotation, fewer than two classes among them, a class of another program that was not
-        mapped, an unknown method or preset.
+        No annotation, fewer than two classes among them, a reader without any, a class of another
+        program that was not mapped, an unknown method or preset.
     Blocked
         The stain fit of a training case is not done.
     """
@@ -134,17 +141,18 @@ def retrain(
         check_replay(replay)
     yield Progress(0, 1, "reading annotations")
     warnings: list[str] = []
-    annotated = [(case, _trainable(case, warnings)) for case in training]
+    annotated = [(case, _trainable(case, warnings, readers)) for case in training]
+    used = _readers_of(annotated)
     annotated = [(case, shapes) for case, shapes in annotated if shapes]
     own = [case for case, _ in annotated]
     why = "areas that are held out to assess the classifier would be among those it learns from"
     refuse_shared_sources(own, why, [SLIDES["he"]])
-    _check(annotated, training)
+    _check(annotated, training, sorted({*readers} - {*used}))
     notes = _about_classes(annotated, warnings)
     initial = "" if encoder is None else _file_digest(encoder)
     if parent is not None:
         initial = f"{parent.hash} {replay}"
-    fingerprint = _fingerprint(annotated, params.digest(), method, seed, initial)
+    fingerprint = _fingerprint(annotated, params.digest(), method, seed, initial, readers)
     folder = _trained_before(targets, fingerprint)
     if folder is None:
         classes = class_list([shape for _, shapes in annotated for shape in shapes])
@@ -152,7 +160,7 @@ def retrain(
         if parent is not None:
             classes = tuple(parent.classes) if {*classes} <= {*parent.classes} else classes
         task = ClassifierTraining(
-            annotated, classes, seed, fingerprint, encoder, checkpoint, parent, replay
+            annotated, classes, seed, fingerprint, encoder, checkpoint, parent, replay, used
         )
         model = yield from _METHODS[method](task, params)
     else:
@@ -168,6 +176,7 @@ def retrain(
         "model": model.hash,
         "n_shapes": sum(len(shapes) for _, shapes in annotated),
         "n_cases": len(annotated),
+        "readers": list(used),
         "method": method,
         "classes": list(model.classes),
         "held_out": model.training.get("held_out"),
@@ -232,9 +241,19 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _trainable(case: Case, warnings: list[str]) -> tuple[AnnotatedShape, ...]:
+def _readers_of(annotated: AnnotatedCases) -> tuple[str, ...]:
+    """Names of the readers of the shapes."""
+    names = {shape.properties.get(READER, "") for _, shapes in annotated for shape in shapes}
+    return tuple(sorted(str(name) for name in names if name))
+
+
+def _trainable(
+    case: Case, warnings: list[str], readers: Sequence[str] = ()
+) -> tuple[AnnotatedShape, ...]:
     """The annotated shapes of a case that have a class; a doubt about the others."""
     shapes = current_annotations(case, "he", warnings)
+    if readers:
+        shapes = tuple(shape for shape in shapes if shape.properties.get(READER) in readers)
     declared = declared_classes(case)
     foreign = sorted({s.label for s in shapes if is_foreign(s.label) and s.label not in declared})
     if foreign:
@@ -287,7 +306,13 @@ def _about_classes(annotated: AnnotatedCases, warnings: list[str]) -> list[str]:
     return notes
 
 
-def _check(annotated: AnnotatedCases, training: Sequence[Case]) -> None:
+def _check(annotated: AnnotatedCases, training: Sequence[Case], absent: Sequence[str]) -> None:
+    """Refuse what cannot train; *absent* are readers without annotations."""
+    if absent:
+        known = ", ".join(annotating_readers(training)) or "none"
+        raise InputError(
+            f"reader {', '.join(absent)} has no annotations to train on; the readers are: {known}"
+        )
     if not annotated:
         names = ", ".join(case.name for case in training)
         raise InputError(
@@ -309,14 +334,20 @@ def _check(annotated: AnnotatedCases, training: Sequence[Case]) -> None:
 
 
 def _fingerprint(
-    annotated: AnnotatedCases, settings: str, method: str, seed: int, initial: str
+    annotated: AnnotatedCases,
+    settings: str,
+    method: str,
+    seed: int,
+    initial: str,
+    readers: Sequence[str] = (),
 ) -> str:
     """Digest of everything that the training depends on."""
     sources = []
     for case, _ in annotated:
         fit = case.store.origin(STAIN_FIT)
         sources.append([case.name, case.digest(ANNOTATIONS), fit.digest() if fit else ""])
-    return digest([sources, settings, method, seed, initial, REVISION])
+    chosen = [sorted(readers)] if readers else []
+    return digest([sources, settings, method, seed, initial, REVISION, *chosen])
 
 
 def _trained_before(targets: Sequence[Case], fingerprint: str) -> Path | None:
@@ -492,6 +523,7 @@ class ClassifierTraining:
     checkpoint: Path
     parent: KnownModel | None = None
     replay: float = 0.0
+    readers: tuple[str, ...] = ()
 
     @property
     def codes(self) -> dict[str, int]:
@@ -525,6 +557,7 @@ class ClassifierTraining:
                 [case for case, _ in self.annotated],
                 ["annotation"],
                 {} if self.parent is None else self.parent.training,
+                self.readers,
             ),
         }
 

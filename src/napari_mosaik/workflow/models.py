@@ -17,7 +17,7 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -234,7 +234,10 @@ def _used(case: Case, step: str) -> str:
 
 
 def journal_ranges(
-    cases: Sequence[Case], kinds: Sequence[str], before: Mapping[str, Any]
+    cases: Sequence[Case],
+    kinds: Sequence[str],
+    before: Mapping[str, Any],
+    readers: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Entries of a model card: which readers' work was learned from, and where in their journals.
 
@@ -246,10 +249,14 @@ def journal_ranges(
         Kinds of work that train: "annotation", "correction".
     before
         The card of the parent: what it has read is left out of the range.
+    readers
+        Only the work of these; None for all.
     """
     ranges: dict[str, dict[str, list[int]]] = {}
     for case, label in zip(cases, case_labels(cases), strict=True):
         for reader, scan in journals_of(case.root).items():
+            if readers is not None and reader not in readers:
+                continue
             own = [one.n for one in scan.entries if one.part.partition(":")[0] in kinds]
             seen = before.get("journal", {}).get(label, {}).get(reader, [0, -1])[1]
             new = [n for n in own if n > seen]
@@ -257,8 +264,8 @@ def journal_ranges(
                 ranges.setdefault(label, {})[reader] = [new[0], new[-1]]
             elif own:
                 ranges.setdefault(label, {})[reader] = [seen + 1, seen]
-    readers = {reader for own in ranges.values() for reader in own}
-    return {"readers": sorted({*readers, *before.get("readers", ())}), "journal": ranges}
+    found = {reader for own in ranges.values() for reader in own}
+    return {"readers": sorted({*found, *before.get("readers", ())}), "journal": ranges}
 
 
 # --- which model a case uses ---------------------------------------------------------------------

@@ -41,6 +41,7 @@ from napari_mosaik.core.catalogue import (
     CLASS_PROBABILITY,
     CORRECTED_ARTEFACT_MASK,
     METRICS,
+    PET,
     PREDICTION,
     PREDICTION_RECORD,
     REFERENCE,
@@ -95,7 +96,11 @@ Decision = Literal["accept", "reject", "edit"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReviewQueue:
-    """The queue of a case under one ranking, with doubts about it."""
+    """The queue of a case under one ranking, with doubts about it.
+
+    ``hides_measured``: nobody may see the measured uptake while it is worked on, since its ranking
+    is blind to it and the case may be a test case.
+    """
 
     case: str
     ranking: str
@@ -103,6 +108,7 @@ class ReviewQueue:
     development: bool
     tiles: tuple[QueuedTile, ...]
     warnings: tuple[str, ...] = ()
+    hides_measured: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -169,7 +175,8 @@ def review_queue(
     for name, why in lacking.items():
         by_reason.setdefault(why, []).append(name)
     warnings = [f"ranked without {', '.join(n)}: {why}" for why, n in by_reason.items()]
-    if results.done(PREDICTION) and results.read(PREDICTION_RECORD)["seen_in_training"]:
+    seen = results.done(PREDICTION) and results.read(PREDICTION_RECORD)["seen_in_training"]
+    if seen:
         warnings.append(
             f"the predictor was trained on case {case.name}: its predicted uptake is not blind to "
             "the measured one"
@@ -177,10 +184,11 @@ def review_queue(
     development = case.file.development
     if development:
         warnings.append(development_warning(case.name))
-    return ReviewQueue(case.name, ranking, seed, development, tuple(tiles), tuple(warnings))
+    hides = not (development or seen) and not case.missing_reason(PET)
+    return ReviewQueue(case.name, ranking, seed, development, tuple(tiles), tuple(warnings), hides)
 
 
-def mark_development(case: Case) -> None:
+def mark_development(case: Case, reason: str = f"review queue ranked by '{ERROR_RANKING}'") -> None:
     """Mark a case whose measured uptake is used to rank or steer: its error is optimistic now.
 
     The metrics, if there are any, are computed again at once, so that they carry the mark.
@@ -189,7 +197,7 @@ def mark_development(case: Case) -> None:
 
     if not case.file.development:
         case.update(development=True)
-        case.log("development", reason=f"review queue ranked by '{ERROR_RANKING}'")
+        case.log("development", reason=reason)
     step, recipe = maker_of(METRICS), read_recipe(case.root)
     if case_status(case, recipe).states[step.name].word in ("stale", "missing"):
         # Where an earlier step has to run first, they are marked when they are computed.

@@ -12,6 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
@@ -40,11 +41,18 @@ from napari_mosaik.widgets.annotate.import_dialog import ImportDialog
 from napari_mosaik.widgets.annotate.live import LiveTissue
 from napari_mosaik.widgets.annotate.two_readers import finished_words
 from napari_mosaik.widgets.annotate.wand_thread import TOLERANCES
-from napari_mosaik.widgets.base.controls import button, clear, column, row, wrapped_label
+from napari_mosaik.widgets.base.controls import (
+    button,
+    clear,
+    column,
+    row,
+    shrinkable,
+    wrapped_label,
+)
 from napari_mosaik.widgets.base.reader import ReaderField, with_reader
 from napari_mosaik.widgets.canvas.keys import key_text
 from napari_mosaik.workflow.agreement import readers_state
-from napari_mosaik.workflow.annotations import OWN_CLASS
+from napari_mosaik.workflow.annotations import OWN_CLASS, annotating_readers
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.base.case_controller import CaseController
@@ -119,6 +127,7 @@ class AnnotateDock(QWidget):
         self.redo = button("Redo", self.drawing.redo, "Ctrl+Shift+Z")
         self.hint = wrapped_label(small=True)
         self._why = ""
+        self._readers: list[str] = []
         self.saved = wrapped_label(small=True)
         self.notice = wrapped_label(small=True)
         self.again = button("Write again", self._write_again, "Writes what was refused, in order")
@@ -140,7 +149,11 @@ class AnnotateDock(QWidget):
             "Finish all", self.annotation.finish, "The whole slide is read; an edit reopens a tile"
         )
         self.finished = wrapped_label(small=True)
-        self.retrain = button("Retrain", self.annotation.retrain)
+        self.whose = shrinkable(QComboBox())
+        self.whose.setToolTip("Whose annotations Retrain learns from, on all cases of the cohort")
+        self.whose.currentIndexChanged.connect(self._tell_whose)
+        self.whose_line = wrapped_label(small=True)
+        self.retrain = button("Retrain", self._retrain)
         self.retrain.setToolTip("Trains the fast classifier on all annotated cases of the cohort")
         self.update_button = button("Update all", self.annotation.update)
         self.live = LiveTissue(link.board, self.annotation)
@@ -157,6 +170,7 @@ class AnnotateDock(QWidget):
         self._connect()
         self._show()
         self._show_change()
+        self._tell_whose()
         self._tell("")
 
     def _build(self) -> None:
@@ -192,6 +206,8 @@ class AnnotateDock(QWidget):
                 self.notice,
                 self.live_box,
                 self.live_line,
+                self.whose,
+                self.whose_line,
                 row(self.retrain, self.update_button, 1),
                 self.change,
                 1,
@@ -328,13 +344,48 @@ class AnnotateDock(QWidget):
     def _ask_finished(self) -> None:
         case, reader = self._controller.workspace.case, self._controller.workspace.reader
 
-        def then(states: dict[str, FinishedTiles | None]) -> None:
-            state = states.get(reader)
+        cases = self.annotation.cohort_cases()
+
+        def work() -> tuple[dict[str, FinishedTiles | None], list[str]]:
+            assert case is not None
+            return readers_state(case), annotating_readers(cases())
+
+        def then(answer: tuple[dict[str, FinishedTiles | None], list[str]]) -> None:
+            state = answer[0].get(reader)
             self.finished.setText(f"Reader {reader}: {finished_words(state)}" if state else "")
             self.finished.setVisible(state is not None)
+            self._offer_readers(answer[1])
 
         if case is not None:
-            self._controller.read_for(case, "Finished tiles", partial(readers_state, case), then)
+            self._controller.read_for(case, "Finished tiles", work, then)
+
+    # --- whose annotations train ----------------------------------------------------------------
+    def _offer_readers(self, names: list[str]) -> None:
+        """Offer all readers of the cohort together, and each alone; the choice is kept."""
+        choices: dict[str, tuple[str, ...]] = {
+            "All readers": (),
+            **{f"Only {name}": (name,) for name in names},
+        }
+        chosen = self.whose.currentText()
+        self.whose.blockSignals(True)
+        self.whose.clear()
+        for words, readers in choices.items():
+            self.whose.addItem(words, readers)
+        self.whose.setCurrentText(chosen if chosen in choices else "All readers")
+        self.whose.blockSignals(False)
+        self._readers = names
+        self._tell_whose()
+
+    def _tell_whose(self, *_: object) -> None:
+        names = self.whose.currentData() or self._readers
+        several = len(self._readers) > 1
+        who = f"reader {names[0]}" if len(names) == 1 else f"the readers {', '.join(names)}"
+        self.whose.setVisible(several)
+        self.whose_line.setText(f"Retrain learns from the annotations of {who}." if names else "")
+        self.whose_line.setVisible(bool(names))
+
+    def _retrain(self) -> None:
+        self.annotation.retrain(self.whose.currentData() or ())
 
     def _tell(self, words: str) -> None:
         self.notice.setText(words)

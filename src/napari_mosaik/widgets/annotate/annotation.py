@@ -270,8 +270,18 @@ class Annotation(QObject):
         self._controller.read_for(opened.case, "Export", work, then)
 
     # --- the loop -------------------------------------------------------------------------------
-    def retrain(self) -> Job | None:
-        """Train the tissue classifier on all annotated cases of the cohort, for this case."""
+    def cohort_cases(self) -> Callable[[], list[Case]]:
+        """Opens the present case and the others of its cohort; for another thread."""
+        case, cohort = self._controller.workspace.case, self._controller.workspace.cohort
+        own = [] if case is None else [case]
+        roots = {one.root.resolve() for one in own}
+        return lambda: own + [Case(path) for path in cohort if path.resolve() not in roots]
+
+    def retrain(self, readers: Sequence[str] = ()) -> Job | None:
+        """Train the tissue classifier on all annotated cases of the cohort, for this case.
+
+        *readers* are those whose annotations train; all if empty.
+        """
         case = self._case
         if case is None or self.document is None:
             self._controller.report(
@@ -279,15 +289,13 @@ class Annotation(QObject):
             )
             return None
         self._write_now()
-        others = [
-            p for p in self._controller.workspace.cohort if p.resolve() != case.root.resolve()
-        ]
+        cases = self.cohort_cases()
 
         def steps() -> Steps:
             from napari_mosaik.workflow.classifier import retrain
 
-            annotated = [case, *[Case(path) for path in others]]
-            work = retrain([one for one in annotated if one.annotations("he")] or [case], [case])
+            annotated = [one for one in cases() if one.annotations("he")] or [case]
+            work = retrain(annotated, [case], readers=readers)
             record = yield from map_progress(work, lambda progress: ("Retrain", progress))
             return record
 
@@ -302,7 +310,12 @@ class Annotation(QObject):
             return
         self._controller.workspace.recipe = read_recipe(case.root)
         self._controller.refresh()
-        line = f"Trained on {training['n_shapes']} annotations in {training['n_cases']} case(s)."
+        whose = f" of {' and '.join(training['readers'])}" if training["readers"] else ""
+        shapes, cases = (
+            count(training["n_shapes"], "annotation"),
+            count(training["n_cases"], "case"),
+        )
+        line = f"Trained on {shapes}{whose} in {cases}."
         self._controller.workspace.change = LoopChange(
             (
                 line,

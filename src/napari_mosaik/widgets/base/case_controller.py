@@ -15,7 +15,7 @@ from superqt.utils import qdebounced
 from napari_mosaik.core import InputError, MosaikError, Params
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.io.case import Case, CaseFile, create_case, find_cases
-from napari_mosaik.view.presentation import result_lines
+from napari_mosaik.view.presentation import blind_lines, result_lines
 from napari_mosaik.view.tile_data import TileData, read_tile_data
 from napari_mosaik.view.worth import worth_lines
 from napari_mosaik.widgets.base.worker import Job, Problem, Report, Steps, Task, problem_of
@@ -56,6 +56,8 @@ class CaseController(QObject):
         self._read_recipe: Recipe = {}  # the settings as this window last read or wrote them
         self._announced: set[str] = set()  # steps of the running job whose results were shown
         self._tasks: set[Task] = set()
+        self._tile_data, self._results = TileData(), dict[str, str]()  # as if nothing was hidden
+        workspace.events.blind.connect(self._show_data)
         self._refresh_soon = qdebounced(self.refresh, timeout=_CALM_MS, parent=self)
 
     # --- background -----------------------------------------------------------------------------
@@ -180,8 +182,8 @@ class CaseController(QObject):
         workspace.case = None
         workspace.recipe = opened.recipe
         self._read_recipe = opened.recipe
-        workspace.results = opened.results
-        workspace.tile_data = opened.tile_data
+        self._results, self._tile_data = opened.results, opened.tile_data
+        self._show_data()
         workspace.states, workspace.doubts = opened.states, opened.doubts
         workspace.waiting = opened.waiting
         workspace.cohort = cohort
@@ -262,10 +264,10 @@ class CaseController(QObject):
         def then(answer: tuple[CaseStatus, dict[str, str], TileData, WaitingUpdate]) -> None:
             if generation == self._generation:  # neither another case nor a newer refresh
                 self.workspace.waiting = answer[3]
-                self.workspace.results = answer[1]
                 self.workspace.doubts = dict(answer[0].doubts)
                 self.workspace.states = dict(answer[0].states)
-                self.workspace.tile_data = answer[2]
+                self._results, self._tile_data = answer[1], answer[2]
+                self._show_data()
 
         def work() -> tuple[CaseStatus, dict[str, str], TileData, WaitingUpdate]:
             status = case_status(case, recipe)
@@ -273,6 +275,14 @@ class CaseController(QObject):
             return status, lines, data, waiting_update(case, status)
 
         self.read("Case", work, then)
+
+    def _show_data(self, *_: object) -> None:
+        """Show the results; while the window is blind not the measured uptake, nor an error."""
+        tile_data, results = self._tile_data, self._results
+        if self.workspace.blind:
+            tile_data = tile_data.without_measured()
+            results = blind_lines(results)
+        self.workspace.results, self.workspace.tile_data = results, tile_data
 
     def set_params(self, step: str, params: Params) -> None:
         """Set the settings of a step; its results and those that depend on it become stale."""
@@ -333,7 +343,8 @@ class CaseController(QObject):
             self.workspace.change = LoopChange(lines)
             self.updated.emit()
 
-        self.read_for(case, "Change", lambda: worth_lines(worth_of(case)), then)
+        blind = self.workspace.blind
+        self.read_for(case, "Change", lambda: worth_lines(worth_of(case), blind=blind), then)
 
     def _recipe_to_run(self, case: Case) -> Recipe | None:
         """The settings of this window, and those that others changed in the file meanwhile.

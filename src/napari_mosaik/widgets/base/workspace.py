@@ -64,6 +64,8 @@ class Workspace:
     reader
         Name of the reader who annotates, corrects and rates, until the window closes; empty until
         it was given.
+    blind
+        Whether the measured uptake is hidden, because a review that must not see it goes on.
     """
 
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
@@ -82,3 +84,4 @@ class Workspace:
     change: LoopChange | None = None
     waiting: WaitingUpdate = field(default_factory=WaitingUpdate)
     reader: str = ""
+    blind: bool = False

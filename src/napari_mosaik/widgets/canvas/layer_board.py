@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_mosaik.core import InputError
 from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, SLIDES, STAIN_TITLES
 from napari_mosaik.core.palette import UPTAKE_COLORMAP
 from napari_mosaik.view.case_results import CaseResults, transform_to_reference
@@ -21,6 +22,7 @@ from napari_mosaik.view.presentation import (
     display_stains,
     layers_by_hand,
     section_of,
+    shows_measured,
     specs_for,
     specs_of,
     step_view,
@@ -77,6 +79,8 @@ class LayerBoard(QObject):
         self._chosen: dict[str, tuple[str, set[str]]] = {}
         self._by_hand: set[str] = set()
         self._changes: set[str] = set()
+        self._hidden: dict[str, LayerSpec] = {}  # what shows the measured uptake, while blind
+        self._hidden_shown: set[str] = set()
         self.slides: dict[str, LazySlide] = {}
         self._readers = PieceReaders()
         self._layers: dict[str, Layer] = {}
@@ -89,6 +93,7 @@ class LayerBoard(QObject):
         self._case: Case | None = None
         controller.workspace.events.case.connect(self._case_changed)
         controller.workspace.events.reader.connect(self.show_by_hand)
+        controller.workspace.events.blind.connect(self._blinded)
         controller.committed.connect(self.bring)
         controller.page_done.connect(self.show_steps)
         controller.updated.connect(self.offer_changes)
@@ -292,11 +297,33 @@ class LayerBoard(QObject):
 
     def _offer(self, specs: Iterable[LayerSpec]) -> None:
         """Know what can be shown; the last maps of the uptake set the scale of all."""
-        for spec in specs:
+        for spec in self._visible(specs):
             self.specs[spec.name] = spec
             if spec.legend is not None and spec.legend.limits is not None:
                 self._scales[_scale_of(spec)] = spec.legend.limits
         self._rescale()
+
+    def _visible(self, specs: Iterable[LayerSpec]) -> list[LayerSpec]:
+        """What may be shown; while the window is blind the measured uptake is kept for later."""
+        kept = [spec for spec in specs if self.controller.workspace.blind and shows_measured(spec)]
+        self._hidden.update({spec.name: spec for spec in kept})
+        return [spec for spec in specs if spec not in kept]
+
+    def _blinded(self, blind: bool, *_: Any) -> None:
+        """Take all layers away that show the measured uptake, or bring them back."""
+        if blind:
+            names = {spec.name for spec in self._visible(list(self.specs.values()))}
+            gone = self.specs.keys() - names
+            self._hidden_shown = {
+                name for name, layer in self.present().items() if name in gone and layer.visible
+            }
+            self._take_away(gone)
+        else:
+            hidden, self._hidden = self._hidden, {}
+            self._offer(hidden.values())
+            for name in self._hidden_shown & hidden.keys():
+                self.put(hidden[name], visible=True)
+        self.changed.emit()
 
     def _rescale(self) -> None:
         for spec in self.specs.values():
@@ -314,7 +341,9 @@ class LayerBoard(QObject):
             for layer in list(self.present().values()):
                 self.viewer.layers.remove(layer)
         self.close()
-        for known in (self.specs, self._layers, self._limits, self._scales, self._chosen):
+        for known in (
+            self.specs, self._layers, self._limits, self._scales, self._chosen, self._hidden
+        ):  # fmt: skip
             known.clear()
         self._slide_specs.clear()
         self._by_hand.clear()
@@ -362,7 +391,12 @@ class LayerBoard(QObject):
 
         def then(found: _Found) -> None:
             self.choices = found[1]
-            self._show(found[0], names, alone)
+            specs = self._visible(found[0])
+            if found[0] and not specs:
+                self.controller.report(
+                    InputError("the measured uptake is hidden while the review queue is open")
+                )
+            self._show(specs, names, alone)
 
         self.controller.read_for(
             case, "Layers", partial(_found, case, names, self._choices()), then
@@ -390,6 +424,7 @@ class LayerBoard(QObject):
             return
 
         def then(specs: list[LayerSpec]) -> None:
+            specs = self._visible(specs)
             names = {spec.name for spec in specs}
             self._take_away(self._former(step) - names)
             self._chosen[step] = choice, names

@@ -172,6 +172,7 @@ class QuadView(Layout):
         self._watched: list[Layer] = []
         self._rebuild_soon = qdebounced(self._rebuild, timeout=0, parent=self)
         self.viewer.layers.events.inserted.connect(self._inserted)
+        link.workspace.events.blind.connect(self._blinded)
         link.keys.bind(CANVAS, {"quad view": self.toggle})
 
     def detach(self) -> None:
@@ -261,6 +262,8 @@ class QuadView(Layout):
 
     def _heading(self, title: str, frame: str, there: bool) -> str:
         if not there:
+            if frame == "pet" and self.link.workspace.blind:
+                return f"{title} · hidden from a blind review"
             given = any(key == frame and not why for _, key, why in self._sources())
             step = "SUV not computed" if frame == "pet" else "loading"
             return f"{title} · {step if given else 'missing'}"
@@ -332,6 +335,10 @@ class QuadView(Layout):
 
     def _inserted(self, event: Any) -> None:
         if self.is_on and event.value not in self._made:
+            self._rebuild_soon()
+
+    def _blinded(self, *_: Any) -> None:
+        if self.is_on:
             self._rebuild_soon()
 
     def _rebuild(self) -> None:

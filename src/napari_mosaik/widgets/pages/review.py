@@ -63,7 +63,7 @@ from napari_mosaik.widgets.base.reader import ReaderField, with_reader
 from napari_mosaik.widgets.canvas.keys import bind_widget_keys, key_text
 from napari_mosaik.widgets.canvas.legend import legend_widget
 from napari_mosaik.widgets.canvas.side_by_side import COMPARISONS, ReviewBoard
-from napari_mosaik.workflow.review_queue import RANKINGS, QueueSession
+from napari_mosaik.workflow.review_queue import RANKINGS, QueueSession, mark_development
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
@@ -388,6 +388,16 @@ class QueuePanel(QWidget):
         self.begin = button("Start the queue", self.start, "Starts or resumes your review")
         self.finish = button("Close", self.stop, "Every decision is saved; you can resume later")
         self.head = wrapped_label(bold=True)
+        self.blind = wrapped_label(
+            "The PET and the measured uptake are hidden: this order is blind to them, and so is "
+            "who follows it.",
+            small=True,
+        )
+        self.show_pet = button(
+            "Show the PET",
+            self._show_pet,
+            "Shows the measured uptake. The case becomes a development case for good",
+        )
         self.reason = wrapped_label()
         self.decided = wrapped_label(small=True)
         actions: dict[str, tuple[str, Callable[[], object], str]] = {
@@ -437,6 +447,8 @@ class QueuePanel(QWidget):
                 self.head,
                 self.reason,
                 self.decided,
+                self.blind,
+                row(self.show_pet, 1),
                 row(self.buttons["accept"], self.buttons["reject"], self.buttons["edit"], 1),
                 row(self.buttons["previous"], self.buttons["next"], self.buttons["undo"], 1),
                 row(self.comment, self.buttons["comment"]),
@@ -486,7 +498,8 @@ class QueuePanel(QWidget):
         if case is None or not self.begin.isEnabled():
             return
         blind = RANKINGS[ranking].blind
-        if not blind and not case.file.development and not self.confirm_development():
+        asked = "Ranking by the measured uptake makes"
+        if not blind and not case.file.development and not self.confirm_development(asked):
             return
         self.stop()
         self.begin.setEnabled(False)
@@ -506,17 +519,41 @@ class QueuePanel(QWidget):
         task = self._controller.read(QUEUE_TITLE, work, then)
         task.failed.connect(self._not_opened)
 
-    def confirm_development(self) -> bool:
+    def confirm_development(self, asked: str) -> bool:
         """Ask before the measured uptake is used: it cannot be taken back."""
         answer = QMessageBox.question(
             self,
             "Development case",
-            "Ranking by the measured uptake makes this a development case for good: its prediction "
-            "error is labelled optimistic everywhere. Go on?",
+            f"{asked} this a development case for good: its prediction error is labelled "
+            "optimistic everywhere. Go on?",
             QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.Cancel,
             QMessageBox.StandardButton.Cancel,
         )
         return answer == QMessageBox.StandardButton.Yes
+
+    def _show_pet(self) -> None:
+        """Show the measured uptake after a question; the case is a development case from then on.
+
+        The mark is in the case before anything is shown.
+        """
+        session = self.session
+        if session is None or not self.confirm_development("Looking at the PET makes"):
+            return
+        self.show_pet.setEnabled(False)
+
+        def then(_: object) -> None:
+            self.show_pet.setEnabled(True)
+            if session is self.session:
+                self._controller.workspace.blind = False
+            self._controller.refresh()
+            self._show()
+
+        task = self._controller.read(
+            QUEUE_TITLE,
+            partial(mark_development, session.case, "the PET was shown in a blind review queue"),
+            then,
+        )
+        task.failed.connect(lambda _: self.show_pet.setEnabled(True))
 
     def _not_opened(self, *_: Any) -> None:
         self.notice.setText("")
@@ -526,6 +563,7 @@ class QueuePanel(QWidget):
     def _opened(self, session: QueueSession) -> None:
         self.begin.setEnabled(True)
         self.session = session
+        self._controller.workspace.blind = session.queue.hides_measured
         self.notice.setText("\n".join(f"⚠ {text}" for text in session.queue.warnings))
         self.list.clear()
         self.list.addItems([""] * len(session.queue.tiles))
@@ -547,6 +585,7 @@ class QueuePanel(QWidget):
             self._link.keys.release(SCOPE)
             self.session.close()
         self.session = None
+        self._controller.workspace.blind = False
         self.marks.setChecked(False)
         self.notice.setText("")
         self._show()
@@ -697,6 +736,9 @@ class QueuePanel(QWidget):
         self._before.setVisible(not opened)
         if session is None:
             return
+        blind = self._controller.workspace.blind
+        self.show_pet.setVisible(blind)
+        self.blind.setVisible(blind)
         item, n = session.queue.tiles[self.place], len(session.queue.tiles)
         done = len(session.judged)
         pace = "" if session.seconds is None else f" · {session.seconds:.0f} s per tile"
