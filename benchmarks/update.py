@@ -8,7 +8,8 @@ then one nucleus is deleted.  Each time the steps that follow run as `update` ru
 with *force*, without anything of an earlier run, in the same process; both results are compared bit
 by bit.  *before_moran* are the steps that local Moran's I needs, the corrected objects and the tile
 parameters: its permutations belong to the whole slide.  An edit before the first that counts loads
-the libraries.  No PET and no network: uptake and prediction do not run.
+the libraries.  *processor* holds the seconds of the processor, which other work on the computer
+hardly changes.  No PET and no network: uptake and prediction do not run.
 
 Bar: at least ten times faster before Moran, and equal.  Exit code 1 when it is missed.
 """
@@ -194,30 +195,53 @@ def content(case, names):
 def deleted(case, what, share):
     """Delete the object at a share of the table, and update."""
     table = case.store.read(OBJECTS[what][0][1])
-    place = table.points_um()[int(len(table) * share)]
+    places = table.points_um()[int(len(table) * share) :]  # the first may be deleted already
     with CorrectionSession(case, what, "bench") as session:
-        session.delete(session.select(place))
-    return run_to_end(update(case))
+        session.delete(next(filter(None, map(session.select, places))))
+    processor, last, since = {}, "", time.process_time()
+
+    def followed(name):
+        nonlocal last, since
+        now = time.process_time()
+        processor[last] = processor.get(last, 0.0) + now - since
+        last, since = name, now
+
+    def steps():
+        record = yield from update(case)
+        followed("")
+        return record
+
+    record = run_to_end(steps(), lambda told: told[0].name == last or followed(told[0].name))
+    return record, processor
 
 
 def measured(case, what):
     """Seconds of each step after one object was deleted: updated, and computed whole."""
     deleted(case, what, 0.3)
-    record = deleted(case, what, 0.5)
+    record, processor = deleted(case, what, 0.5)
     names = list(record.steps)
-    made, recipe, whole = content(case, names), read_recipe(case.root), {}
+    made, recipe = content(case, names), read_recipe(case.root)
+    whole, whole_processor = {}, {}
     for name in names:
-        began = time.monotonic()
+        began, processor_began = time.monotonic(), time.process_time()
         run_to_end(run(case, step_named(name), recipe[name], recipe=recipe, force=True))
         whole[name] = round(time.monotonic() - began, 3)
+        whole_processor[name] = round(time.process_time() - processor_began, 3)
     before = [name for name in names if name in BEFORE_MORAN]
-    sums = [sum(steps[name] for name in before) for steps in (record.steps, whole)]
+    updated = {name: round(processor[name], 3) for name in names}
+
+    def compared(one, other):
+        sums = [sum(steps[name] for name in before) for steps in (one, other)]
+        return {"incremental_s": round(sums[0], 3), "full_s": round(sums[1], 3),
+                "ratio": round(sums[1] / sums[0], 2)}  # fmt: skip
+
     return {
         "n_tiles": record.n_tiles,
         "incremental": dict(record.steps),
         "full": whole,
-        "before_moran": {"incremental_s": round(sums[0], 3), "full_s": round(sums[1], 3),
-                         "ratio": round(sums[1] / sums[0], 2)},
+        "before_moran": compared(record.steps, whole),
+        "processor": {"incremental": updated, "full": whole_processor,
+                      "before_moran": compared(updated, whole_processor)},
         "equal": content(case, names) == made,
     }  # fmt: skip
 

@@ -23,6 +23,8 @@ os.environ.setdefault("QT_QPA_PLATFORM", "xcb")
 
 import napari
 import numpy as np
+from napari.settings import get_settings
+from PIL import Image
 from qtpy.QtWidgets import QApplication
 from scipy.ndimage import distance_transform_edt
 
@@ -32,7 +34,7 @@ from napari_mosaik.io import Case
 from napari_mosaik.widgets.dock import MosaikDock
 
 HERE = Path(__file__).parent
-_PICTURES = ("main_window", "four_slides", "align", "space", "review", "loop")
+_PICTURES = ("main_window", "four_slides", "align", "space", "review", "loop", "find_and_correct")
 
 
 class Studio:
@@ -68,11 +70,14 @@ class Studio:
         end = time.monotonic() + seconds
         self.until(lambda: time.monotonic() > end)
 
-    def shoot(self, name: str) -> None:
-        """Save the whole window."""
+    def shoot(self, name: str, *, small: bool = False) -> None:
+        """Save the whole window; a *small* file has 256 colours."""
         self.settle()
         path = self.out / f"{name}.png"
         self.window.grab().save(str(path))
+        if small:
+            picture = Image.open(path).convert("RGB")
+            picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
         print(f"{path} {self.window.width()} x {self.window.height()}")
 
     # --- the pictures ---------------------------------------------------------------------------
@@ -159,6 +164,60 @@ class Studio:
         self.until(lambda: all(s.word == "done" for s in dock.workspace.states.values()))
         dock.board.set_shown("Tissue classes", True)
         self.shoot("loop")
+
+    def find_and_correct(self) -> None:
+        """The queue, a converted region with the live prediction, what a model changed, two models.
+
+        Nobody else's case is needed: the present model is the one that the annotations replace.
+        """
+        dock = self.dock
+        before = dock.workspace.recipe["classes"].model  # type: ignore[attr-defined]
+        dock.tabs.setCurrentIndex(dock.review_tab)
+        dock.queue_fold.set_open(True)
+        dock.queue.start()
+        self.until(lambda: dock.queue.session is not None)
+        dock.queue.decide("accept")
+        dock.queue.decide("reject")
+        self.until(lambda: not dock.controller._tasks)
+        self.shoot("find", small=True)
+        dock.queue.edit()
+        self.until(lambda: dock.annotate.drawing.is_active)
+        drawing, document = dock.annotate.drawing, dock.annotate.annotation.document
+        assert document is not None
+        n = len(document)
+        drawing.take("convert")
+        drawing._convert(tuple(float(x) for x in self.viewer.scene.camera.center[-2:]))
+        self.until(lambda: len(document) > n)
+        dock.annotate.live_box.setChecked(True)
+        self.viewer.scene.camera.zoom /= 2.5
+        self.until(lambda: "2 cases in all" in dock.annotate.live_line.text())
+        self.until(lambda: not dock.annotate.live._busy)
+        self.shoot("correct_region", small=True)
+        dock.annotate.live_box.setChecked(False)
+        dock.queue.stop()
+        drawing.release()
+        dock.annotate.annotation.retrain()
+        self.until(lambda: dock.workspace.job is None)
+        self.until(dock.annotate.update_button.isEnabled)
+        dock.annotate.annotation.update()
+        self.until(lambda: dock.workspace.job is None)
+        self.until(lambda: "Recomputed" in dock.annotate.change.text())
+        dock.board.set_shown("Changed tissue classes", True)
+        self.viewer.reset_view()
+        bar = dock.tabs.currentWidget().verticalScrollBar()
+        bar.setValue(bar.maximum())
+        self.shoot("changed", small=True)
+        dock.tabs.setCurrentIndex(dock.models_tab)
+        page = dock.models
+        after = dock.workspace.recipe["classes"].model  # type: ignore[attr-defined]
+        self.until(lambda: {before, after} <= {one.hash for one in page._models})
+        for place, one in enumerate(page._models):
+            if one.hash in (before, after):
+                page._select(place)
+        page.compare.click()
+        self.until(lambda: page.maps.is_on)
+        self.shoot("compare", small=True)
+        page.maps.leave()
 
     def align(self) -> None:
         """A section aligned manually with landmarks, and the PET with its voxels."""
@@ -251,7 +310,9 @@ def main() -> None:
     parser.add_argument("--slide", type=Path, help="CMU-1-Small-Region.svs")
     parser.add_argument("--only", choices=_PICTURES, nargs="+", default=_PICTURES)
     parser.add_argument("--size", default="1600x1000", help="width x height of the window")
+    parser.add_argument("--theme", choices=("dark", "light"), default="dark")
     options = parser.parse_args()
+    get_settings().appearance.theme = options.theme
     width, height = (int(number) for number in options.size.split("x"))
     options.out.mkdir(parents=True, exist_ok=True)
     if options.slide is not None:  # first: napari opens files in the first window of a process only

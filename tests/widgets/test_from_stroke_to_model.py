@@ -1,4 +1,4 @@
-"""Strokes are followed live, become a model, are compared, adopted and rolled back; by hand."""
+"""The whole loop by hand: queue, annotations, live prediction, a model, adopted, rolled back."""
 
 import threading
 
@@ -37,30 +37,85 @@ def choose(qtbot, page, *hashes):
     )
 
 
-def test_from_a_stroke_to_a_model_and_back(qtbot, dock, opened, own_cohort):
-    case = opened(dock, own_cohort)
+def test_from_a_queued_tile_to_a_model_and_back(qtbot, dock, opened, own_cohort):
+    case = opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
     before = model_in_use(case, "classes")
-    dock.show_annotate()
-    tools, layers, hand = dock.annotate, dock.viewer.layers, Hand(qtbot, dock)
-    middle, px = np.array(dock.viewer.scene.camera.center[-2:]), 1 / dock.viewer.scene.camera.zoom
+    tools, layers, queue, hand = dock.annotate, dock.viewer.layers, dock.queue, Hand(qtbot, dock)
+    key, control, shift = Qt.Key, Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier
+    qtbot.waitUntil(lambda: "Tissue classes" in dock.board.specs)
+
+    # the queue leads; each decision is kept, taken back, or ends in the annotation tools
+    dock.tabs.setCurrentIndex(dock.review_tab)
+    dock.queue_fold.set_open(True)
+    press(qtbot, queue.begin)
+    qtbot.waitUntil(lambda: queue.session is not None)
+    tiles = [item.tile for item in queue.session.queue.tiles]
+    assert queue.blind.isVisible()
+    hand.native.setFocus()
+    for pressed, place, judged in (
+        (key.Key_A, 1, ["accept"]),
+        (key.Key_R, 2, ["accept", "reject"]),
+        (key.Key_P, 1, ["accept", "reject"]),
+        (key.Key_U, 1, ["accept"]),
+        (key.Key_N, 2, ["accept"]),
+        (key.Key_E, 2, ["accept", "edit"]),
+    ):
+        hand.key(pressed)
+        assert dock.workspace.tile == tiles[place]
+        assert [one.decision for one in queue.session.judged.values()] == judged
+    qtbot.waitUntil(lambda: tools.drawing.is_active)
+    document = tools.annotation.document
+    n, middle = len(document), np.array(dock.viewer.scene.camera.center[-2:])
+    px = 1 / dock.viewer.scene.camera.zoom
 
     def stroke(label, *offsets_px):
         press(qtbot, tools.class_buttons[label])
         hand.drag(middle + px * np.array(offsets_px))
 
+    # a predicted region becomes an annotation; one undo goes through it and through the queue
+    hand.key(key.Key_T)
+    hand.click(middle)
+    qtbot.waitUntil(lambda: len(document) == n + 1)
+    hand.key(key.Key_Z, control)
+    assert len(document) == n
+    hand.key(key.Key_Z, control)
+    assert "Undone in another view: edit tile" in tools.notice.text()
+    assert tiles[2] not in queue.session.judged
+    assert "edit" not in queue.list.item(2).text()
+    for _ in range(2):
+        hand.key(key.Key_Z, control | shift.ShiftModifier)
+    assert len(document) == n + 1
+    assert queue.session.judged[tiles[2]].decision == "edit"
+    predicted = document.shapes[-1].label
+
+    # the wand grows over tissue; brush strokes are followed by the live prediction
+    hand.key(key.Key_W)
+    qtbot.mousePress(hand.native, Qt.MouseButton.LeftButton, pos=hand.pixel(middle + 60 * px))
+    qtbot.waitUntil(lambda: tools.drawing._draft is not None)
+    qtbot.mouseRelease(hand.native, Qt.MouseButton.LeftButton, pos=hand.pixel(middle + 60 * px))
+    qtbot.waitUntil(lambda: document.undo_title == "wand")
+    hand.key(key.Key_B)
     press(qtbot, tools.live_box)
-    stroke("neoplastic", (0, -60), (0, -30), (10, -20))
-    stroke("background", (-120, -150), (-100, -150))
+    others = [name for name in ("neoplastic", "non-neoplastic", "background") if name != predicted]
+    stroke(others[0], (0, -60), (0, -30), (10, -20))
     qtbot.waitUntil(lambda: LIVE_TITLE in layers)
     qtbot.waitUntil(lambda: not tools.live._busy)
     assert layers.index(LIVE_TITLE) < layers.index("Annotations")
     first = np.array(layers[LIVE_TITLE].data)
-    stroke("non-neoplastic", (40, 40), (40, 90), (60, 90))
-    qtbot.waitUntil(lambda: (np.asarray(layers[LIVE_TITLE].data) == 3).sum() > (first == 3).sum())
+    stroke(others[1], (40, 40), (40, 90), (60, 90))
+    qtbot.waitUntil(lambda: (np.asarray(layers[LIVE_TITLE].data) != first).any())
     qtbot.waitUntil(lambda: "2 cases in all" in tools.live_line.text())  # B8 trains, too
     assert model_in_use(case, "classes") == before  # nothing is stored
     press(qtbot, tools.live_box)
     assert LIVE_TITLE not in layers
+
+    # the next tile, and away
+    hand.key(key.Key_N)
+    assert dock.tabs.currentIndex() == dock.review_tab
+    assert dock.workspace.tile == tiles[3]
+    press(qtbot, queue.finish)
+    assert not dock.workspace.blind
+    dock.tabs.setCurrentIndex(dock.annotate_tab)
 
     press(qtbot, tools.retrain)
     qtbot.waitUntil(lambda: dock.workspace.job is None and dock.workspace.change is not None)

@@ -312,7 +312,7 @@ def test_a_blind_queue_is_blind_on_the_screen_until_the_case_is_marked(
     assert queue.blind.isVisible()
     assert "hidden" in queue.blind.text()
     assert seen() == []
-    assert [cell.heading for cell in four._cells][3] == "PET · hidden from a blind review"
+    assert [cell.heading for cell in four._cells][3] == "PET · hidden (blind)"
     assert dock.review.table.isHidden()
     assert dock.review.worst.rowCount() == 0
     assert "hidden" in dock.review.badge.text()

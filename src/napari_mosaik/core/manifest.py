@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -41,12 +42,11 @@ def file_digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _known_digest(path: Path) -> str:
+def _known_digest(path: str, about: os.stat_result) -> str:
     """Digest of a file, read again only when its size, place on the disk or time changes."""
-    stat = path.stat()
-    key = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    key = (path, about.st_size, about.st_mtime_ns, about.st_ino)
     if key not in _KNOWN:
-        _KNOWN[key] = file_digest(path)
+        _KNOWN[key] = file_digest(Path(path))
     return _KNOWN[key]
 
 
@@ -75,13 +75,20 @@ def damaged_files(
     at a *glance* not at all: they carry checksums of their own.
     """
     small = sum(size for size, _ in files.values()) <= checked_bytes
+    root = f"{folder}{os.sep}"  # a case has tens of thousands of files: no `Path` for each
     for key, (size, content) in files.items():
-        path, look_inside = folder / key, small or "/c/" not in f"/{key}"
+        look_inside = small or "/c/" not in f"/{key}"
         if glance and not look_inside:
             continue
-        if not path.is_file():
+        path = root + key
+        try:
+            about = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
             yield key, "missing"
-        elif path.stat().st_size != size or (look_inside and _known_digest(path) != content):
+            continue
+        if not stat.S_ISREG(about.st_mode):
+            yield key, "missing"
+        elif about.st_size != size or (look_inside and _known_digest(path, about) != content):
             yield key, "changed"
 
 

@@ -390,17 +390,23 @@ def _write_table(folder: Path, table: Table, name: str) -> None:
     meta = {"units": dict(table.units), "about": dict(table.about), "frame": table.frame}
     metadata = {b"mosaik": json.dumps(meta, sort_keys=True).encode()}
     if "row_um" in table and "column_um" in table:
-        columns["geometry"] = pa.array(_points_wkb(table), pa.binary())
+        columns["geometry"] = _points_wkb(table)
         metadata[b"geo"] = json.dumps(_geo_metadata()).encode()
     stored = pa.table(columns).replace_schema_metadata(metadata)
     pq.write_table(stored, folder / "table.parquet", compression="zstd", write_page_checksum=True)
 
 
-def _points_wkb(table: Table) -> list[bytes]:
-    import shapely
+def _points_wkb(table: Table) -> Any:
+    """The positions as an arrow array of WKB: byte order, type "point", x, y."""
+    import pyarrow as pa
 
-    points = table.points_um()
-    return list(shapely.to_wkb(shapely.points(points[:, 1], points[:, 0])))
+    points = np.asarray(table.points_um(), float)
+    wkb = np.zeros(len(points), [("order", "u1"), ("type", "<u4"), ("x", "<f8"), ("y", "<f8")])
+    wkb["order"] = wkb["type"] = 1
+    wkb["x"], wkb["y"] = points[:, 1], points[:, 0]
+    ends = np.arange(len(points) + 1, dtype=np.int32) * wkb.itemsize
+    buffers = [None, pa.py_buffer(ends.tobytes()), pa.py_buffer(wkb.tobytes())]
+    return pa.Array.from_buffers(pa.binary(), len(points), buffers)
 
 
 def _geo_metadata() -> dict[str, Any]:

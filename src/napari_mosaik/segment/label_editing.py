@@ -426,10 +426,11 @@ def corrected_table(segmented: Table, edited: Edited, rows: Mapping[int, Table])
                 for label in labels.tolist()
             ]
         columns[name] = column
-    n = edited.rows.size
-    edits = [edited.made.get(label, (None, ""))[1] for label in range(1, n + 1)]
-    columns[MANUAL_EDIT] = np.array(edits, str)
-    columns[MANUAL_CLASS] = np.array([edited.words.get(k, "") for k in range(1, n + 1)], str)
+    edits = {label: edit for label, (_, edit) in edited.made.items()}
+    for name, words in ((MANUAL_EDIT, edits), (MANUAL_CLASS, edited.words)):
+        column = np.full(made.size, "", object)
+        column[[label - 1 for label in words]] = list(words.values())
+        columns[name] = column.astype(str)
     return Table(columns, segmented.units, {**segmented.about, **_ABOUT}, segmented.frame)
 
 

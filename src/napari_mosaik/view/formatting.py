@@ -307,7 +307,7 @@ def decision_word(judged: Judgement | None) -> str:
 
 def rate_line(rate: ErrorRate) -> str:
     """The error rate of all tiles with its interval, and on how many judgements it rests."""
-    seen = f"{rate.judged} of {rate.total} tiles judged, {rate.control} of them control tiles"
+    seen = f"{rate.judged} of {rate.total} tiles judged, {count(rate.control, 'control tile')}"
     low, high = f"{100 * rate.low:.0f}", f"{100 * rate.high:.0f}"
     if rate.estimate is None:
         return f"Tiles with errors in the whole case: unknown ({low} to {high} %); {seen}"

@@ -29,7 +29,8 @@ from napari_mosaik.widgets.canvas.keys import show_shortcuts
 __all__ = ["PAGES", "HelpWindow", "add_help_actions", "show_help"]
 
 _FILES = {
-    "Tutorials": "tutorial_sample.md tutorial_own_data.md tutorial_annotate.md tutorial_review.md",
+    "Tutorials": "tutorial_sample.md tutorial_own_data.md tutorial_annotate.md tutorial_loop.md "
+    "tutorial_review.md",
     "How do I ...": "how_to.md troubleshooting.md",
     "User guide": "start.md window.md annotation.md slides.md segmentation.md registration.md "
     "uptake.md spatial.md science.md robustness.md glossary.md",

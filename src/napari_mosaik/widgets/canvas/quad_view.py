@@ -263,7 +263,7 @@ class QuadView(Layout):
     def _heading(self, title: str, frame: str, there: bool) -> str:
         if not there:
             if frame == "pet" and self.link.workspace.blind:
-                return f"{title} · hidden from a blind review"
+                return f"{title} · hidden (blind)"
             given = any(key == frame and not why for _, key, why in self._sources())
             step = "SUV not computed" if frame == "pet" else "loading"
             return f"{title} · {step if given else 'missing'}"

@@ -389,8 +389,7 @@ class QueuePanel(QWidget):
         self.finish = button("Close", self.stop, "Every decision is saved; you can resume later")
         self.head = wrapped_label(bold=True)
         self.blind = wrapped_label(
-            "The PET and the measured uptake are hidden: this order is blind to them, and so is "
-            "who follows it.",
+            "The PET and the measured uptake are hidden: this ranking is blind to them.",
             small=True,
         )
         self.show_pet = button(

@@ -117,6 +117,17 @@ def _tissue_um2(inputs: StepContext, grid: TileGrid) -> FloatArray:
     return area_in_tiles(grid, mask.values, mask.lattice)
 
 
+def _of_tiles(
+    inputs: StepContext, grid: TileGrid, objects: Table, points_um: FloatArray | None = None
+) -> tuple[Table, FloatArray]:
+    """The objects that lie in the tiles of a part of the grid, and their positions (m, 2), µm."""
+    points = objects.points_um() if points_um is None else points_um
+    if len(grid) == len(inputs.read(TILES)):
+        return objects, points
+    rows = np.unique(grid.memberships(points)[1])
+    return objects.rows(rows), points[rows]
+
+
 def _vascular(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Table:
     from napari_mosaik.features import (
         area_in_tiles,
@@ -126,9 +137,10 @@ def _vascular(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> T
 
     vessels = inputs.read(CORRECTED_VESSELS)
     part = len(grid) < len(inputs.read(TILES))
+    objects, _ = _of_tiles(inputs, grid, inputs.read(CORRECTED_VESSEL_OBJECTS))
     return vascular_parameters(
         grid,
-        inputs.read(CORRECTED_VESSEL_OBJECTS),
+        objects,
         tissue_area_um2=_tissue_um2(inputs, grid),
         vessel_area_um2=area_in_tiles(grid, vessels.values, vessels.lattice),
         distance_um=vessel_distance_in_tiles(
@@ -179,6 +191,7 @@ def _nuclear(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Ta
 
     nuclei = inputs.read(CORRECTED_NUCLEUS_OBJECTS)
     points = transform_of(inputs.read(ALIGNMENT["he"])).apply(nuclei.points_um())
+    nuclei, points = _of_tiles(inputs, grid, nuclei, points)
     return nuclear_parameters(
         grid, nuclei, tissue_area_um2=_tissue_um2(inputs, grid), points_um=points
     )
@@ -191,6 +204,7 @@ def _caix(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Table
     if params.tumour_cells_only:
         cells = cells.rows(np.asarray(cells["tumour"], bool))
     points = transform_of(inputs.read(ALIGNMENT["caix"])).apply(cells.points_um())
+    cells, points = _of_tiles(inputs, grid, cells, points)
     return caix_parameters(grid, points, cells["membrane_od10"], grades=cells["grade"])
 
 
