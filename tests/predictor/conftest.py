@@ -13,3 +13,19 @@ def small_cases() -> list[TileInputs]:
         make_case(name, name[0], i, size_um=(2700.0, 3300.0), level=1.0 + 0.3 * (name[0] == "B"))
         for i, name in enumerate(["A2", "A3", "B8"])
     ]
+
+
+@pytest.fixture(scope="session")
+def tile_cases() -> list[TileInputs]:
+    """The same cases with the windows of the network that reads tile by tile."""
+    return [
+        make_case(
+            name,
+            name[0],
+            i,
+            size_um=(2700.0, 3300.0),
+            level=1.0 + 0.3 * (name[0] == "B"),
+            windows_px=(40, 40, 40),
+        )
+        for i, name in enumerate(["A2", "A3", "B8"])
+    ]

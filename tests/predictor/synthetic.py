@@ -50,7 +50,7 @@ def make_case(
     size_um: tuple[float, float] = (6000.0, 8000.0),
     level: float = 1.0,
     noise: float = 0.05,
-    window_px: int = 40,
+    windows_px: tuple[int, int, int] = (16, 34, 82),
     n_times: int = 4,
     tile_curves: bool = True,
 ) -> TileInputs:
@@ -90,7 +90,7 @@ def make_case(
     return TileInputs(
         case=name,
         patient=patient,
-        scales=fraction_pyramid(layers, grid, window_px),
+        scales=fraction_pyramid(layers, grid, windows_px),
         codes=code_windows(grid, codes),
         proxies=("vessel_perimeter_density_per_um", "caix_h_score", "neoplastic_fraction"),
         curves=curves,

@@ -24,12 +24,12 @@ def corrected(cases, n=6):
 
 
 @pytest.fixture(scope="module")
-def parent(small_cases):
-    return finish(train(small_cases[:2], PARAMS, seed=5))
+def parent(tile_cases):
+    return finish(train(tile_cases[:2], PARAMS, seed=5))
 
 
-def test_changed_tiles_are_mixed_with_known_ones_in_the_scale_of_the_parent(small_cases, parent):
-    cases = corrected(small_cases[:2])
+def test_changed_tiles_are_mixed_with_known_ones_in_the_scale_of_the_parent(tile_cases, parent):
+    cases = corrected(tile_cases[:2])
     child = finish(train(cases, PARAMS, seed=1, parent=parent, replay=0.5))
     n_new = int(cases[0].measured[:6].sum())
     assert child.card["replay"] == {"share": 0.5, "tiles": n_new, "new_tiles": n_new}
@@ -37,18 +37,18 @@ def test_changed_tiles_are_mixed_with_known_ones_in_the_scale_of_the_parent(smal
     assert child.card["parent"] == parent.hash
     assert child.card["target"] == parent.card["target"]
     for name in ("window_mean", "curve_sd"):
-        np.testing.assert_array_equal(child.weights[name], parent.weights[name])
+        np.testing.assert_array_equal(child.weights[f"0.{name}"], parent.weights[f"0.{name}"])
     before, after = (model.card["tile_digests"]["A2"] for model in (parent, child))
     assert len(after) == len(before) + 8 * n_new
     assert child.card["tile_digests"]["A3"] == parent.card["tile_digests"]["A3"]
     with pytest.raises(InputError, match="no tile has changed"):
         next(train(cases, PARAMS, seed=1, parent=child, replay=0.5))
     with pytest.raises(InputError, match="no tile has changed"):
-        next(train(small_cases[:2], PARAMS, seed=1, parent=parent))
+        next(train(tile_cases[:2], PARAMS, seed=1, parent=parent))
 
 
-def test_other_inputs_than_those_of_the_parent_are_refused(small_cases, parent):
-    other = replace(small_cases[0], proxies=("one", "two", "three"))
+def test_other_inputs_than_those_of_the_parent_are_refused(tile_cases, parent):
+    other = replace(tile_cases[0], proxies=("one", "two", "three"))
     with pytest.raises(InputError, match="but the model takes"):
         next(train([other], PARAMS, parent=parent))
 
@@ -59,7 +59,8 @@ from pathlib import Path
 from napari_mosaik.predictor import TrainedModel, train
 from tests.predictor.synthetic import make_case
 from tests.predictor.test_fine_tuning import PARAMS, corrected
-cases = [make_case(n, n[0], i, size_um=(2700.0, 3300.0)) for i, n in enumerate(["A2", "A3"])]
+sizes = {"size_um": (2700.0, 3300.0), "windows_px": (40, 40, 40)}
+cases = [make_case(n, n[0], i, **sizes) for i, n in enumerate(["A2", "A3"])]
 parent = TrainedModel.load(Path(sys.argv[1]))
 work = train(
     corrected(cases), PARAMS, seed=3, parent=parent, replay=0.5, checkpoint=Path(sys.argv[2])
@@ -71,14 +72,14 @@ for step in work:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_killed_and_resumed_gives_the_same_bits(small_cases, parent, tmp_path):
+def test_killed_and_resumed_gives_the_same_bits(tile_cases, parent, tmp_path):
     folder, file = parent.save(tmp_path), tmp_path / "checkpoint.pt"
     ended = subprocess.run(
         [sys.executable, "-c", KILLED, str(folder), str(file)], env=os.environ, timeout=600
     )
     assert ended.returncode == -signal.SIGKILL
     options = {"seed": 3, "parent": TrainedModel.load(folder), "replay": 0.5}
-    cases = corrected(small_cases[:2])
+    cases = corrected(tile_cases[:2])
     work = train(cases, PARAMS, checkpoint=file, **options)
     assert next(work).epoch == 2
     resumed = finish(work)

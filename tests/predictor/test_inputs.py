@@ -38,7 +38,7 @@ def random_fractions(shape: tuple[int, int], spacing_um: float, seed: int = 0) -
 def test_tile_window_is_the_plain_crop_where_pixels_agree():
     fractions = random_fractions((130, 160), 10.0)
     grid = full_grid(4, 5)
-    tile, _, _ = fraction_pyramid(fractions, grid, 40)
+    tile, _, _ = fraction_pyramid(fractions, grid, (40, 40, 40))
     assert tile.spacing_um == pytest.approx(10.0)
     windows = tile.windows(np.arange(len(grid)))
     for i, (row, col) in enumerate(np.rint(grid.corners_um / 10).astype(int)):
@@ -50,7 +50,7 @@ def test_tile_window_is_the_plain_crop_where_pixels_agree():
 def test_window_means_are_the_area_means_of_the_window(window_px):
     fractions = random_fractions((900, 900), 10.0, 1)
     grid = full_grid(28, 28)
-    scales = fraction_pyramid(fractions, grid, window_px)
+    scales = fraction_pyramid(fractions, grid, (window_px,) * 3)
     centre = 14 * 28 + 14
     for scale, edge_um in zip(scales, (400.0, 3400.0, 8200.0), strict=True):
         assert scale.spacing_um * window_px == pytest.approx(edge_um)
@@ -66,7 +66,7 @@ def test_beyond_the_slide_everything_is_outside():
     lattice = Lattice("cd34", (110, 110), (10.0, 10.0))
     grid = full_grid(3, 3)
     layers = stack_fractions(tissue, 0 * tissue, 0 * tissue, tissue, lattice)
-    _, regional, wide = fraction_pyramid(layers, grid, 40)
+    _, regional, wide = fraction_pyramid(layers, grid, (40, 40, 40))
     for scale in (regional, wide):
         window = scale.windows([4])[0] / 255
         area = window[3].sum() * scale.spacing_um**2
@@ -135,10 +135,10 @@ def test_fractions_refuse_nan_other_frames_and_odd_windows():
             Lattice("cd34", (2, 2), (1.0, 1.0)),
         )
     with pytest.raises(InputError, match="even"):
-        fraction_pyramid(fractions, full_grid(1, 1), 41)
+        fraction_pyramid(fractions, full_grid(1, 1), (40, 41, 40))
     other = Raster(fractions.values, Lattice("he", (60, 60), (10.0, 10.0)), "1", FRACTIONS)
     with pytest.raises(InputError, match="frame"):
-        fraction_pyramid(other, full_grid(1, 1), 40)
+        fraction_pyramid(other, full_grid(1, 1))
 
 
 def test_a_missing_part_of_the_input_is_refused(small_cases):

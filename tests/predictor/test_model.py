@@ -21,7 +21,7 @@ from napari_mosaik.predictor import (
 @pytest.fixture(scope="module")
 def model(small_cases) -> TrainedModel:
     params = TrainParams(
-        epochs=1, threads=1, spatial_width=16, branch_channels=(4, 8, 8), fusion_width=16
+        members=2, epochs=2, threads=1, spatial_width=16, branch_channels=(4, 8, 8), fusion_width=16
     )
     generator = train(small_cases[:2], params, seed=3)
     while True:
@@ -95,7 +95,12 @@ def test_the_card_says_what_is_needed(model):
     card = model.card
     assert [entry["case"] for entry in card["cases"]] == ["A2", "A3"]
     assert card["settings"]["threads"] == 1
-    assert len(card["history"]) == 1
+    assert [(entry["member"], entry["epoch"]) for entry in card["history"]] == [
+        (0, 1),
+        (0, 2),
+        (1, 1),
+        (1, 2),
+    ]
     assert card["baselines"]["ridge"]["weights"]
     assert any("patient" in text for text in card["warnings"])
     assert any("no validation" in text for text in card["warnings"])

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from napari_mosaik.predictor import EarlierPrediction, MosaikNetwork, NetworkParams, prediction
+from napari_mosaik.predictor import (
+    EarlierPrediction,
+    MosaikNetwork,
+    NetworkParams,
+    TrainParams,
+    prediction,
+)
 from napari_mosaik.predictor.prediction import batch_tensors, infer
 
 
@@ -42,7 +48,8 @@ def test_parameter_count_by_hand():
     codes += 3 * 64 * 64 + 64
     temporal = lstm(2, 32) + lstm(1, 16) + 48 * 32 + 32
     heads = (128 + 64 + 32) * 128 + 128 + 128 * 5 + 5 + 128 + 1
-    assert MosaikNetwork(NetworkParams(), 7).n_parameters == spatial + codes + temporal + heads
+    paper = TrainParams.preset("paper")
+    assert MosaikNetwork(paper, 7).n_parameters == spatial + codes + temporal + heads
 
 
 def test_same_seed_same_weights_and_the_global_generator_is_left_alone():
@@ -58,8 +65,8 @@ def test_same_seed_same_weights_and_the_global_generator_is_left_alone():
     assert not torch.equal(first.fusion.weight, other.fusion.weight)
 
 
-def test_batch_order_and_company_do_not_matter(small_cases):
-    case = small_cases[0]
+def test_batch_order_and_company_do_not_matter(tile_cases):
+    case = tile_cases[0]
     network = network_of(case)
     with torch.no_grad():
         logits, suv = network(*batch_tensors(case, np.arange(12)))
@@ -71,8 +78,8 @@ def test_batch_order_and_company_do_not_matter(small_cases):
     torch.testing.assert_close(alone[0], suv[4], atol=1e-5, rtol=0)
 
 
-def test_shuffling_the_cluster_cells_changes_the_output(small_cases):
-    case = small_cases[0]
+def test_shuffling_the_cluster_cells_changes_the_output(tile_cases):
+    case = tile_cases[0]
     network = network_of(case)
     windows, codes, curves = batch_tensors(case, np.arange(8))
     order = torch.randperm(121, generator=torch.Generator().manual_seed(0))
@@ -85,8 +92,8 @@ def test_shuffling_the_cluster_cells_changes_the_output(small_cases):
     assert (suv - swapped).abs().max() > 1e-5
 
 
-def test_every_part_of_the_input_reaches_the_output(small_cases):
-    case = small_cases[0]
+def test_every_part_of_the_input_reaches_the_output(tile_cases):
+    case = tile_cases[0]
     network = network_of(case)
     windows, codes, curves = batch_tensors(case, np.arange(4))
     with torch.no_grad():
@@ -101,8 +108,8 @@ def test_every_part_of_the_input_reaches_the_output(small_cases):
             assert (network(windows, codes, bent)[1] - suv).abs().min() > 1e-6
 
 
-def test_a_curve_that_never_varied_carries_no_information(small_cases):
-    case = small_cases[0]
+def test_a_curve_that_never_varied_carries_no_information(tile_cases):
+    case = tile_cases[0]
     network = network_of(case)
     network.curve_sd.zero_()
     windows, codes, curves = batch_tensors(case, np.arange(4))
@@ -113,10 +120,12 @@ def test_a_curve_that_never_varied_carries_no_information(small_cases):
     assert torch.equal(first[1], second[1])
 
 
-def test_the_network_can_learn_twelve_tiles_by_heart(small_cases):
-    case = small_cases[0]
+def test_the_network_can_learn_twelve_tiles_by_heart(tile_cases):
+    case = tile_cases[0]
     torch.set_num_threads(1)
-    network = MosaikNetwork(NetworkParams(dropout=0.0), len(case.times_h), seed=0)
+    sizes = TrainParams.preset("paper").model_dump() | {"dropout": 0.0}
+    params = NetworkParams.parse({name: sizes[name] for name in NetworkParams.model_fields})
+    network = MosaikNetwork(params, len(case.times_h), seed=0)
     batch = batch_tensors(case, np.arange(12))
     rng = np.random.default_rng(0)
     target = torch.tensor(rng.uniform(0.1, 0.9, 12), dtype=torch.float32)
@@ -133,10 +142,10 @@ def test_the_network_can_learn_twelve_tiles_by_heart(small_cases):
     assert (logits.argmax(dim=1) == label).all()
 
 
-def test_batches_without_a_changed_tile_keep_an_earlier_prediction(small_cases, monkeypatch):
+def test_batches_without_a_changed_tile_keep_an_earlier_prediction(tile_cases, monkeypatch):
     """Bit by bit what the whole prediction gives; batches with a changed tile run whole."""
     monkeypatch.setattr(prediction, "_CHUNK", 16)
-    case, network = small_cases[0], network_of(small_cases[0])
+    case, network = tile_cases[0], network_of(tile_cases[0])
     rows = np.arange(len(case))
     assert len(case) > 32
     probability, suv = infer(network, case, rows)

@@ -21,6 +21,10 @@ from napari_mosaik.predictor.training_set import choose_validation, make_trainin
 from tests.predictor.synthetic import make_cohort
 
 QUICK = TrainParams(
+    architecture="tile",
+    members=1,
+    with_companions=False,
+    learning_rate=5e-4,
     epochs=3,
     validation="auto",
     threads=1,
@@ -28,10 +32,20 @@ QUICK = TrainParams(
     branch_channels=(4, 8, 8),
     fusion_width=16,
     proxy_width=16,
+    temporal_width=32,
     bound_width=8,
     free_width=4,
 )
 
+SIZES = {
+    "spatial_width": 128,
+    "branch_channels": (16, 32, 64),
+    "fusion_width": 128,
+    "proxy_width": 64,
+    "bound_width": 32,
+    "free_width": 16,
+    "temporal_width": 32,
+}
 LOSS_CURVE = (0.1556808888912201, 0.13438213467597962, 0.16240694224834443)
 
 
@@ -48,12 +62,12 @@ def same_weights(a: TrainedModel, b: TrainedModel) -> bool:
 
 
 @pytest.fixture(scope="module")
-def model(small_cases) -> TrainedModel:
-    return finish(train(small_cases, QUICK, seed=5))
+def model(tile_cases) -> TrainedModel:
+    return finish(train(tile_cases, QUICK, seed=5))
 
 
-def test_equal_training_gives_equal_bits_whatever_else_happens(small_cases, model):
-    generator = train(small_cases[::-1], QUICK, seed=5)
+def test_equal_training_gives_equal_bits_whatever_else_happens(tile_cases, model):
+    generator = train(tile_cases[::-1], QUICK, seed=5)
     for _ in range(3):
         next(generator)
         torch.manual_seed(1)
@@ -62,7 +76,7 @@ def test_equal_training_gives_equal_bits_whatever_else_happens(small_cases, mode
     again = finish(generator)
     assert same_weights(again, model)
     assert again.hash == model.hash
-    assert not same_weights(finish(train(small_cases, QUICK, seed=6)), model)
+    assert not same_weights(finish(train(tile_cases, QUICK, seed=6)), model)
 
 
 def test_the_loss_curve_is_a_known_one(model):
@@ -72,15 +86,15 @@ def test_the_loss_curve_is_a_known_one(model):
 
 
 @pytest.mark.parametrize("epochs_before", [1, 2])
-def test_interrupted_and_resumed_equals_uninterrupted(small_cases, model, tmp_path, epochs_before):
+def test_interrupted_and_resumed_equals_uninterrupted(tile_cases, model, tmp_path, epochs_before):
     path = tmp_path / "state" / "checkpoint.pt"
-    generator = train(small_cases, QUICK, seed=5, checkpoint=path)
+    generator = train(tile_cases, QUICK, seed=5, checkpoint=path)
     for step in generator:
         if step.epoch == epochs_before and step.record is not None:
             next(generator)
             break
     generator.close()
-    resumed = train(small_cases, QUICK, seed=5, checkpoint=path)
+    resumed = train(tile_cases, QUICK, seed=5, checkpoint=path)
     assert next(resumed).epoch == epochs_before + 1
     found = finish(resumed)
     assert same_weights(found, model)
@@ -90,26 +104,26 @@ def test_interrupted_and_resumed_equals_uninterrupted(small_cases, model, tmp_pa
 
 
 def test_a_checkpoint_of_another_training_or_a_broken_one_is_not_continued(
-    small_cases, model, tmp_path
+    tile_cases, model, tmp_path
 ):
     path = tmp_path / "checkpoint.pt"
-    finish(train(small_cases, QUICK, seed=6, checkpoint=path))
-    generator = train(small_cases, QUICK, seed=5, checkpoint=path)
+    finish(train(tile_cases, QUICK, seed=6, checkpoint=path))
+    generator = train(tile_cases, QUICK, seed=5, checkpoint=path)
     assert next(generator).epoch == 1
     generator.close()
     path.write_bytes(path.read_bytes()[:100])
-    assert same_weights(finish(train(small_cases, QUICK, seed=5, checkpoint=path)), model)
+    assert same_weights(finish(train(tile_cases, QUICK, seed=5, checkpoint=path)), model)
 
 
-def test_one_step_per_batch_and_the_fraction_rises(small_cases):
+def test_one_step_per_batch_and_the_fraction_rises(tile_cases):
     events = []
-    generator = train(small_cases, QUICK, seed=0, validation="none")
+    generator = train(tile_cases, QUICK, seed=0, validation="none")
     try:
         while True:
             events.append(next(generator))
     except StopIteration:
         pass
-    n_tiles = sum(int(case.measured.sum()) for case in small_cases)
+    n_tiles = sum(int(case.measured.sum()) for case in tile_cases)
     batches = -(-n_tiles // QUICK.batch_size)
     assert len(events) == 3 * batches
     assert [e.epoch for e in events if e.record is not None] == [1, 2, 3]
@@ -118,56 +132,54 @@ def test_one_step_per_batch_and_the_fraction_rises(small_cases):
     assert events[-1].fraction == 1.0
 
 
-def test_what_the_test_case_measured_changes_nothing(small_cases, model):
+def test_what_the_test_case_measured_changes_nothing(tile_cases, model):
     """The held-out case is no argument of the training; its own truth cannot enter."""
-    *_, test = small_cases
+    *_, test = tile_cases
     other = replace(test, suv=np.asarray(test.suv)[::-1] * 3, pet_label=None)
     params = QUICK.model_copy(update={"epochs": 1})
-    trained = finish(train(small_cases[:2], params, seed=1))
+    trained = finish(train(tile_cases[:2], params, seed=1))
     first, second = predict(trained, test), predict(trained, other)
     np.testing.assert_array_equal(first.suv_norm, second.suv_norm)
 
 
-def test_labels_outside_the_training_set_do_not_move_the_weights(small_cases):
+def test_labels_outside_the_training_set_do_not_move_the_weights(tile_cases):
     """Values of the validation case choose the epoch, but never enter a gradient or a scaling."""
     params = QUICK.model_copy(update={"epochs": 1})
-    first = finish(train(small_cases, params, seed=2))
+    first = finish(train(tile_cases, params, seed=2))
     assert first.card["validation"] == "A3"
     held = [
         replace(c, suv=np.asarray(c.suv)[::-1] * 2, pet_label=None) if c.case == "A3" else c
-        for c in small_cases
+        for c in tile_cases
     ]
     second = finish(train(held, params, seed=2))
     assert same_weights(first, second)
     assert first.card["target"] == second.card["target"]
-    changed = [
-        replace(c, suv=np.asarray(c.suv)[::-1]) if c.case == "A2" else c for c in small_cases
-    ]
+    changed = [replace(c, suv=np.asarray(c.suv)[::-1]) if c.case == "A2" else c for c in tile_cases]
     assert not same_weights(first, finish(train(changed, params, seed=2)))
 
 
-def test_unmeasured_tiles_are_left_out_and_counted(small_cases):
-    suv = np.asarray(small_cases[0].suv).copy()
+def test_unmeasured_tiles_are_left_out_and_counted(tile_cases):
+    suv = np.asarray(tile_cases[0].suv).copy()
     suv[:5] = np.nan
-    curves = small_cases[0].curves.copy()
+    curves = tile_cases[0].curves.copy()
     curves[5:8] = np.nan
-    cases = [replace(small_cases[0], suv=suv, curves=curves), *small_cases[1:]]
+    cases = [replace(tile_cases[0], suv=suv, curves=curves), *tile_cases[1:]]
     params = QUICK.model_copy(update={"epochs": 1})
     found = finish(train(cases, params, seed=0, validation="none"))
     entry = found.card["cases"][0]
-    n = len(small_cases[0])
+    n = len(tile_cases[0])
     assert entry["n_used"] == n - 8
     assert (entry["n_not_measured"], entry["n_without_curves"]) == (5, 3)
     guess = predict(found, cases[0])
     assert np.isnan(guess.suv_norm).sum() == 3
     assert (guess.class_label == -1).sum() == 3
-    reduced = [cases[0].subset(np.arange(8, n)), *small_cases[1:]]
+    reduced = [cases[0].subset(np.arange(8, n)), *tile_cases[1:]]
     assert same_weights(found, finish(train(reduced, params, seed=0, validation="none")))
 
 
-def test_scaling_and_class_weights_come_from_the_training_tiles(small_cases):
-    data = make_training_set(small_cases, QUICK, "auto")
-    training = [c for c in small_cases if c.case != "A3"]
+def test_scaling_and_class_weights_come_from_the_training_tiles(tile_cases):
+    data = make_training_set(tile_cases, QUICK, "auto")
+    training = [c for c in tile_cases if c.case != "A3"]
     suv = np.concatenate([c.suv for c in training])
     assert data.scale.low == pytest.approx(np.percentile(suv, 0.5))
     assert data.scale.high == pytest.approx(np.percentile(suv, 99.5))
@@ -181,32 +193,32 @@ def test_scaling_and_class_weights_come_from_the_training_tiles(small_cases):
     assert (1 / weights[present]).sum() == pytest.approx(5.0, rel=1e-6)
 
 
-def test_the_validation_case_is_chosen_by_rule(small_cases):
-    assert choose_validation(small_cases, "auto") == "A3"
-    assert choose_validation(small_cases[:2], "auto") is None
-    assert choose_validation(small_cases, "none") is None
-    assert choose_validation(small_cases, "B8") == "B8"
+def test_the_validation_case_is_chosen_by_rule(tile_cases):
+    assert choose_validation(tile_cases, "auto") == "A3"
+    assert choose_validation(tile_cases[:2], "auto") is None
+    assert choose_validation(tile_cases, "none") is None
+    assert choose_validation(tile_cases, "B8") == "B8"
     with pytest.raises(InputError, match="B11"):
-        choose_validation(small_cases, "B11")
+        choose_validation(tile_cases, "B11")
 
 
-def test_the_settings_say_whether_a_case_validates_and_the_caller_may_overrule(small_cases):
+def test_the_settings_say_whether_a_case_validates_and_the_caller_may_overrule(tile_cases):
     alone = QUICK.model_copy(update={"epochs": 1, "validation": "none"})
-    assert finish(train(small_cases, alone)).card["validation"] is None
-    assert finish(train(small_cases, alone, validation="A2")).card["validation"] == "A2"
+    assert finish(train(tile_cases, alone)).card["validation"] is None
+    assert finish(train(tile_cases, alone, validation="A2")).card["validation"] == "A2"
 
 
-def test_training_stops_early_when_validation_does_not_improve(small_cases):
+def test_training_stops_early_when_validation_does_not_improve(tile_cases):
     params = QUICK.model_copy(update={"epochs": 30, "patience": 1, "learning_rate": 0.5})
-    found = finish(train(small_cases, params, seed=0))
+    found = finish(train(tile_cases, params, seed=0))
     history = found.card["history"]
     assert len(history) < 30
     errors = [entry["validation_mse"] for entry in history]
-    assert int(np.argmin(errors)) + 1 == found.card["best_epoch"] == len(history) - 1
+    assert int(np.argmin(errors)) + 1 == found.card["members"][0]["best_epoch"] == len(history) - 1
 
 
-def test_cases_that_do_not_fit_together_are_refused(small_cases):
-    first, second, _ = small_cases
+def test_cases_that_do_not_fit_together_are_refused(tile_cases):
+    first, second, _ = tile_cases
 
     def refused(cases, match, params=QUICK):
         with pytest.raises(InputError, match=match):
@@ -233,8 +245,8 @@ def test_presets():
 
 
 def test_the_network_beats_the_training_mean_on_an_unseen_case():
-    cohort = make_cohort(1, size_um=(3900.0, 5100.0))
-    params = TrainParams(epochs=8, batch_size=24, threads=1)
+    cohort = make_cohort(1, size_um=(3900.0, 5100.0), windows_px=(40, 40, 40))
+    params = QUICK.model_copy(update={"epochs": 8, "batch_size": 24, "validation": "none", **SIZES})
     found = finish(train(cohort[:-1], params, seed=0))
     test = cohort[-1]
     measured = found.target.normalise(test.suv)

@@ -177,6 +177,13 @@ def train(
     seed: Seed = 0,
     from_: FromModel = "",
     replay: Replay = None,
+    ablate: Annotated[
+        bool,
+        typer.Option(
+            "--ablate",
+            help="Train without each part of the network in turn, and compare; nothing is stored.",
+        ),
+    ] = False,
     set_: SettingChanges = None,
     json: JsonOutput = False,
 ) -> None:
@@ -193,6 +200,9 @@ def train(
     found = open_cases(cohort)
     training, _ = training_cases(found, test, split)
     params = TrainParams.parse({**PRESETS[preset], **given_settings(set_)}, "settings")
+    if ablate:
+        _ablate(found, test, params, split, seed, from_, json)
+        return
     parent = find_model(with_cohort(found), from_) if from_ else None
     with Bar(quiet=json) as bar:
         model = drive(
@@ -227,6 +237,32 @@ def train(
         _print_comparison(card.get("comparison"), model)
     else:
         typer.echo(f"model {model} is in case {test}; predict with: napari-mosaik predict CASE")
+
+
+def _ablate(
+    cases: list[Any], test: str, params: Any, split: Any, seed: int, from_: str, json: bool
+) -> None:
+    """Train without each part in turn, and print what each contributes."""
+    from napari_mosaik.workflow.cohort import ablate_network
+
+    if from_:
+        raise typer.BadParameter(
+            "trains from the start: not together with --from", param_hint="--ablate"
+        )
+    if split == "block":
+        raise typer.BadParameter("takes --split case or patient", param_hint="--ablate")
+    with Bar(quiet=json) as bar:
+        work = ablate_network(cases, test, params, split=split, seed=seed)
+        found = drive(work, f"Training without {test}", bar)
+    if json:
+        print_json(found)
+        return
+    typer.echo(f"normalised SUV of {test}, mean absolute error")
+    typer.echo(f"  whole network        {found['whole']['mae']:.4f}")
+    for part, one in found["without"].items():
+        more = one["mae_minus_whole"]
+        interval = "" if more["low"] is None else f" ({more['low']:+.4f} to {more['high']:+.4f})"
+        typer.echo(f"  without {part:13s}{one['mae']:.4f}  {more['estimate']:+.4f}{interval}")
 
 
 @example_command(commands, "predict", "predict cohort/B11")

@@ -80,7 +80,8 @@ class TrainingPlan:
     max_gradient_norm
         Larger gradients are scaled to this norm; None: never.
     learning_rate
-        Step number from 0 to learning rate; that of the optimiser if None.
+        Step number from 0 to learning rate; that of the optimiser if None.  A group of the
+        optimiser with a ``rate_factor`` learns that many times as fast.
     mean_share
         Step number from 0 to the fraction by which the running mean of the weights moves towards
         them.  The running mean is what is validated and kept; None: the weights themselves.
@@ -236,7 +237,7 @@ class Trainer:
         self.network.train()
         if self.plan.learning_rate is not None:
             for group in self.optimiser.param_groups:
-                group["lr"] = self.plan.learning_rate(step)
+                group["lr"] = self.plan.learning_rate(step) * group.get("rate_factor", 1.0)
         terms = self.with_enough_memory(lambda: self._gradients(batch))
         if self.plan.max_gradient_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.max_gradient_norm)

@@ -10,7 +10,7 @@ from .multiscale import (
     fraction_pyramid,
     stack_fractions,
 )
-from .network import MosaikNetwork
+from .network import PARTS, MosaikNetwork, SlideNetwork
 from .params import PRESETS, NetworkParams, TrainParams
 from .prediction import EarlierPrediction, Prediction, predict
 from .training import train
@@ -27,6 +27,14 @@ from .training_set import (
     random_split,
     tiles_digest,
 )
+from .uncertainty import (
+    calibrate,
+    draw_errors,
+    held_out_cases,
+    interval_metrics,
+    with_intervals,
+    with_range,
+)
 
 __all__ = [
     "CODE_CELLS",
@@ -34,6 +42,7 @@ __all__ = [
     "GUARD_TILES",
     "INVALID_CODE",
     "N_CLASSES",
+    "PARTS",
     "PRESETS",
     "SCALE_TILES",
     "Baseline",
@@ -42,6 +51,7 @@ __all__ = [
     "NetworkParams",
     "Prediction",
     "Scale",
+    "SlideNetwork",
     "Split",
     "TargetScale",
     "TileInputs",
@@ -51,11 +61,15 @@ __all__ = [
     "area_fractions",
     "block_guard",
     "block_split",
+    "calibrate",
     "code_windows",
+    "draw_errors",
     "edge_distance_um",
     "fit_baselines",
     "fraction_pyramid",
+    "held_out_cases",
     "held_out_tiles",
+    "interval_metrics",
     "leave_one_case_out",
     "leave_one_patient_out",
     "metrics_record",
@@ -67,4 +81,6 @@ __all__ = [
     "tiles_digest",
     "train",
     "with_baselines",
+    "with_intervals",
+    "with_range",
 ]

@@ -9,7 +9,7 @@ A baseline is a record in the card and, where it has many numbers, arrays beside
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
@@ -316,6 +316,7 @@ def fit_baselines(
     caix: str = "caix_h_score",
     fwhm_um: float,
     seed: int = 0,
+    only: Collection[str] = (),
 ) -> dict[str, Baseline | None]:
     """Fit every baseline on the measured tiles of the training cases.
 
@@ -331,6 +332,8 @@ def fit_baselines(
         Resolution of the scanner, µm of the reference section.
     seed
         Random seed of forests, boosting and the source network.
+    only
+        Names of the baselines that are fitted; all of them if empty.
 
     Returns
     -------
@@ -363,7 +366,8 @@ def fit_baselines(
             for kind in ("forest", "boosting"):
                 name = f"{kind}{ending}"
                 fits[name] = partial(_fit_trees, name, stack, names, training)
-    return {name: fits[name]() if name in fits else None for name in ABOUT}
+    wanted = [name for name in ABOUT if name in only or not only]
+    return {name: fits[name]() if name in fits else None for name in wanted}
 
 
 def with_baselines(
@@ -372,10 +376,14 @@ def with_baselines(
     *,
     caix: str = "caix_h_score",
     fwhm_um: float,
+    only: Collection[str] = (),
 ) -> TrainedModel:
-    """A trained network with the baselines that were fitted on its training cases."""
+    """A trained network with the baselines that were fitted on its training cases.
+
+    Parameters as for `fit_baselines`.
+    """
     seed = int(model.card["seed"])
-    found = fit_baselines(cases, model.target, caix=caix, fwhm_um=fwhm_um, seed=seed)
+    found = fit_baselines(cases, model.target, caix=caix, fwhm_um=fwhm_um, seed=seed, only=only)
     weights, records = dict(model.weights), dict[str, Any]()
     for name, baseline in found.items():
         records[name] = None if baseline is None else baseline.as_dict()

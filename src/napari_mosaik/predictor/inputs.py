@@ -14,6 +14,7 @@ from napari_mosaik.core.tiles import IntArray
 from napari_mosaik.predictor.multiscale import SCALE_TILES, Scale
 
 __all__ = [
+    "CLASS_WORDS",
     "CODE_CELLS",
     "INVALID_CODE",
     "N_CLASSES",
@@ -28,6 +29,7 @@ INVALID_CODE: Final = 5
 """Cluster code of tiles without a label and of cells off the mask."""
 N_CLASSES: Final = 5
 """Uptake classes: average, hot, cold, high-low, low-high."""
+CLASS_WORDS: Final = ("average", "hot", "cold", "high-low", "low-high")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,9 +128,10 @@ class TileInputs:
         return content.hexdigest()
 
     @property
-    def window_px(self) -> int:
-        """Edge of the spatial windows, pixels."""
-        return self.scales[0].window_px
+    def windows_px(self) -> tuple[int, int, int]:
+        """Edge of the spatial windows at the three scales, pixels."""
+        first, second, third = (scale.window_px for scale in self.scales)
+        return first, second, third
 
     @property
     def covered(self) -> FloatArray:

@@ -24,6 +24,7 @@ __all__ = [
     "metrics_record",
     "mse",
     "pearson",
+    "plain_record",
     "r2",
     "regression_metrics",
     "spearman",
@@ -198,12 +199,12 @@ def classification_metrics(measured: ArrayLike, predicted: ArrayLike) -> dict[st
     }
 
 
-def _plain(value: Any) -> Any:
-    """JSON-able form: NaN becomes None."""
+def plain_record(value: Any) -> Any:
+    """JSON-able form of a record of metrics: NaN becomes None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_record(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain_record(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value
@@ -337,7 +338,7 @@ def metrics_record(
         )
     record["seconds"] = seconds
     record["version"] = _version()
-    return dict(_plain(record | dict(extra or {})))
+    return dict(plain_record(record | dict(extra or {})))
 
 
 def _version() -> str:

@@ -19,8 +19,8 @@ from napari_mosaik.core.params import digest
 
 __all__ = ["CARD_FORMAT", "TargetScale", "TrainedModel"]
 
-CARD_FORMAT: Final = 3
-"""Format of the card: 3 holds baselines of any kind and the scanner's resolution."""
+CARD_FORMAT: Final = 4
+"""Format of the card: 4 holds an ensemble, its companion models and intervals."""
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
 
 

@@ -182,7 +182,7 @@ def _resampled(fractions: Raster, lattice: Lattice) -> NDArray[np.uint8]:
 
 
 def fraction_pyramid(
-    fractions: Raster, grid: TileGrid, window_px: int = 40
+    fractions: Raster, grid: TileGrid, windows_px: tuple[int, int, int] = (40, 40, 40)
 ) -> tuple[Scale, Scale, Scale]:
     """Area fractions at the three scales of the network, in the reference frame.
 
@@ -192,8 +192,8 @@ def fraction_pyramid(
         (rows, columns, 4) area fractions of `FRACTIONS` in the frame of the grid.
     grid
         The case's tiles; the windows span 1, 11 and 27 of them (0.4, 3.4 and 8.2 mm).
-    window_px
-        Edge of a window, pixels; even.
+    windows_px
+        Edge of a window at each scale, pixels; even.
 
     Returns
     -------
@@ -210,10 +210,12 @@ def fraction_pyramid(
             f"the fractions must be {', '.join(FRACTIONS)} in the frame '{grid.lattice.frame}', "
             f"not {', '.join(fractions.channels)} in '{fractions.lattice.frame}'"
         )
-    if window_px < 2 or window_px % 2:
-        raise InputError(f"the window must have an even number of pixels, not {window_px}")
+    for window_px in windows_px:
+        if window_px < 2 or window_px % 2:
+            raise InputError(f"the window must have an even number of pixels, not {window_px}")
     tile, regional, wide = (
-        _scale(fractions, grid, window_px, name, tiles) for name, tiles in SCALE_TILES.items()
+        _scale(fractions, grid, window_px, name, tiles)
+        for (name, tiles), window_px in zip(SCALE_TILES.items(), windows_px, strict=True)
     )
     return tile, regional, wide
 

@@ -1,8 +1,28 @@
-"""The MOSAIK network: tissue at three scales, clusters of three proxies and antibody curves."""
+"""The MOSAIK network, in two forms.
+
+Tile by tile, as in the paper (`MosaikNetwork`):
+
+    windows at three scales ─► convolutions ─┐
+    clusters of three proxies ─► attention ──┼─► fusion ─► uptake class, normalised SUV
+    antibody curves ─► LSTM ─────────────────┘
+
+Over whole slides (`SlideNetwork`, the default): the same three parts and two heads, and a fourth
+part that reads the tile's parameters.  A picture of the scanner is made at the end:
+
+    maps at three scales ─► convolutions, once over the slide ─► mean over each window ─┐
+    clusters ─► attention ──────────────────────────────────────────────────────────────┤
+    antibody curves ─► LSTM ────────────────────────────────────────────────────────────┤
+    tile parameters, and their means over what the scanner sees ─► dense layers ────────┴─► fusion
+    fusion ─► uptake class
+          └─► source ≥ 0 in each tile x tissue in it ─► Gaussian of learnt width ─► normalised SUV
+
+No normalisation reaches over the slide: it is over the channels of one tile, or over one window.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +32,13 @@ from napari_mosaik.learning.devices import stoppable
 from napari_mosaik.predictor.inputs import CODE_CELLS, INVALID_CODE, N_CLASSES
 from napari_mosaik.predictor.multiscale import FRACTIONS, SCALE_TILES
 from napari_mosaik.predictor.params import NetworkParams
+from napari_mosaik.predictor.scene import SlideScene, code_variability, scanner_blur
 
-__all__ = ["MosaikNetwork", "SeededDropout"]
+__all__ = ["PARTS", "MosaikNetwork", "SeededDropout", "SlideNetwork", "SlideOutput"]
 
 _HEADS = 4
+PARTS = ("spatial", "heterogeneity", "temporal", "parameters")
+"""Parts of `SlideNetwork`, each of which can be cut out (`NetworkParams.without`)."""
 
 
 class SeededDropout(nn.Module):
@@ -108,28 +131,45 @@ class HeterogeneityPart(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(3 * width, width)
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Cluster labels 0-5 (b, 3, 11, 11) to features (b, proxy_width), dimensionless."""
-        batch = codes.shape[0]
-        onehot = functional.one_hot(codes.long(), INVALID_CODE + 1).float()
-        tokens = self.embed(onehot).reshape(batch, 3, CODE_CELLS**2, -1)
-        tokens = tokens + self.position + self.proxy[:, None, :]
-        score = self.score(tokens) + self._variability(onehot) * self.variability
-        weight = torch.softmax(score, dim=2)
-        pooled = torch.einsum("bpth,bptc->bphc", weight, self.value(tokens)).flatten(2)
-        centre = tokens[:, :, CODE_CELLS**2 // 2]
+    def forward(self, codes: Tensor, variability: Tensor | None = None) -> Tensor:
+        """Cluster labels 0-5 (b, 3, 11, 11) to features (b, proxy_width), dimensionless.
+
+        *variability* is that of `code_variability`, computed where it is None.  A cell's token is
+        the sum of its code's, its place's and its proxy's, so scores and values are computed per
+        code and place, and not per tile.
+        """
+        onehot = functional.one_hot(codes.flatten(2).long(), INVALID_CODE + 1).float()
+        varied = code_variability(codes) if variability is None else variability
+        code = self.embed.weight.T
+        place = self.position + self.proxy[:, None, :]
+        score = self.score(code + place[:, :, None, :])
+        scores = torch.einsum("bptc,ptch->bpth", onehot, score) + varied[..., None] * (
+            self.variability
+        )
+        weight = torch.softmax(scores, dim=2)
+        by_code = torch.einsum("bpth,bptc->bphc", weight, onehot) @ self.value(code)
+        by_place = torch.einsum("bpth,ptc->bphc", weight, place @ self.value.weight.T)
+        pooled = (by_code + by_place).flatten(2)
+        middle = CODE_CELLS**2 // 2
+        centre = onehot[:, :, middle] @ code + place[:, middle]
         proxies = self.to_proxy(torch.cat([pooled, centre], dim=2))
         fused, _ = self.attention(proxies, proxies, proxies, need_weights=False)
         return torch.as_tensor(self.out(self.norm(proxies + fused).flatten(1)))
 
-    @staticmethod
-    def _variability(onehot: Tensor) -> Tensor:
-        """(b, 3, 121, 1) fraction of the 3 x 3 neighbourhood with another code than the cell."""
-        batch = onehot.shape[0]
-        planes = onehot.flatten(0, 1).permute(0, 3, 1, 2)
-        around = functional.avg_pool2d(planes, 3, stride=1, padding=1, count_include_pad=False)
-        other = 1.0 - (around * planes).sum(dim=1)
-        return other.reshape(batch, 3, CODE_CELLS**2, 1)
+    @torch.no_grad()
+    def weights(self, codes: Tensor) -> Tensor:
+        """(b, 3, 11, 11) mean attention on each cell of labels (b, 3, 11, 11), dimensionless.
+
+        It is the mean of the heads and adds up to 1 per proxy.  It says where the network looks,
+        not what drives the uptake.
+        """
+        onehot = functional.one_hot(codes.flatten(2).long(), INVALID_CODE + 1).float()
+        place = self.position + self.proxy[:, None, :]
+        score = self.score(self.embed.weight.T + place[:, :, None, :])
+        scores = torch.einsum("bptc,ptch->bpth", onehot, score)
+        scores = scores + code_variability(codes)[..., None] * self.variability
+        weight: Tensor = torch.softmax(scores, dim=2).mean(dim=3)
+        return weight.reshape(codes.shape)
 
 
 class TemporalPart(nn.Module):
@@ -219,6 +259,221 @@ class MosaikNetwork(nn.Module):
         ]
         fused = self.dropout(functional.relu(self.fusion(torch.cat(parts, dim=1))))
         return self.class_head(fused), torch.sigmoid(self.suv_head(fused).squeeze(1))
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trainable values."""
+        return sum(p.numel() for p in self.parameters())
+
+
+class ChannelBlock(nn.Module):
+    """Layer norm over the channels of a tile and two dense layers, added to the input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.wide, self.mix = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (n, width) to the same shape; dimensionless."""
+        return torch.as_tensor(x + self.mix(functional.relu(self.wide(self.norm(x)))))
+
+
+class SlideSpatialPart(nn.Module):
+    """Tissue at three scales: each map is read once, and pooled over the window of each tile."""
+
+    def __init__(self, params: NetworkParams) -> None:
+        super().__init__()
+        first, second, _ = params.branch_channels
+        self.strides = [(2, 2), (1, 1), (2, 1)]
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(len(FRACTIONS), first, 3, stride=one, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(first, second, 3, stride=two, padding=1),
+                nn.ReLU(),
+            )
+            for one, two in self.strides
+        )
+        width = params.spatial_width
+        self.join = nn.Linear(len(SCALE_TILES) * second, width)
+        self.blocks = nn.Sequential(ChannelBlock(width), ChannelBlock(width))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, scene: SlideScene, mean: Tensor, sd: Tensor) -> Tensor:
+        """Features (n, width) of the tiles, dimensionless; *mean* and *sd* (3, 4) of the maps."""
+        found = []
+        for level, branch in enumerate(self.branches):
+            values = scene.maps[level].float() / 255.0
+            scaled = (values - mean[level, :, None, None]) / sd[level, :, None, None]
+            features = branch(scaled[None])
+            step = self.strides[level][0] * self.strides[level][1]
+            found.append(_window_means(features, scene.corners[level], scene.windows[level], step))
+        return torch.as_tensor(self.norm(self.blocks(self.join(torch.cat(found, dim=1)))))
+
+
+def _window_means(features: Tensor, corners: Tensor, window: int, step: int) -> Tensor:
+    """(n, channels) means over the windows of the tiles; a feature stands for *step* pixels."""
+    size = max(1, round(window / step))
+    row = torch.div(corners[:, 0] + step // 2, step, rounding_mode="floor")
+    col = torch.div(corners[:, 1] + step // 2, step, rounding_mode="floor")
+    down = functional.avg_pool2d(features, (size, 1), stride=1)
+    means = functional.avg_pool2d(down, (1, size), stride=1)[0]
+    row, col = row.clamp(max=means.shape[1] - 1), col.clamp(max=means.shape[2] - 1)
+    return means.flatten(1)[:, row * means.shape[2] + col].T
+
+
+class ParameterPart(nn.Module):
+    """Parameters of the tile, and their means over what the scanner sees."""
+
+    def __init__(self, params: NetworkParams, n_columns: int) -> None:
+        super().__init__()
+        width = params.parameter_width
+        self.first, self.second = nn.Linear(n_columns, width), nn.Linear(width, width)
+
+    def forward(self, columns: Tensor) -> Tensor:
+        """Standardised columns (n, k) to features (n, width), dimensionless."""
+        return functional.relu(self.second(torch.tanh(self.first(columns))))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlideOutput:
+    """What `SlideNetwork` says of the n tiles of a slide.
+
+    Parameters
+    ----------
+    logits
+        (n, 5) of the uptake classes; minus infinity for a class that is not in the training set.
+    suv_norm
+        (n,) normalised SUV that the scanner would see; not bounded to [0, 1].
+    source
+        (n,) contribution of each tile before the scanner's blur, SUV over the span of the training
+        tiles; not negative.
+    """
+
+    logits: Tensor
+    suv_norm: Tensor
+    source: Tensor
+
+
+class SlideNetwork(nn.Module):
+    """The network over whole slides, with a source in each tile and the scanner's blur.
+
+    Parameters
+    ----------
+    params
+        Sizes, and the parts that are cut out.
+    n_times
+        Samples of the antibody curves.
+    n_columns
+        Columns of the tile parameters and their means over what the scanner sees.
+    fwhm_um
+        Width of the scanner's Gaussian, µm of the reference section; the learnt one starts there.
+    seed
+        Random seed of the initial weights.
+
+    Notes
+    -----
+    The statistics that bring the inputs to zero mean and unit variance are part of the weights (set
+    before training), as is the learnt width.  A missing parameter is replaced by the median of the
+    training tiles; a tile without curves has the mean curve, so that its neighbours can be
+    predicted, and is not predicted itself.
+    """
+
+    window_mean: Tensor
+    window_sd: Tensor
+    curve_mean: Tensor
+    curve_sd: Tensor
+    column_median: Tensor
+    column_mean: Tensor
+    column_sd: Tensor
+    known_class: Tensor
+    scanner_um: Tensor
+    zero_suv: Tensor
+
+    def __init__(
+        self,
+        params: NetworkParams,
+        n_times: int,
+        n_columns: int,
+        fwhm_um: float = 1500.0,
+        seed: int = 0,
+    ) -> None:
+        self.without = frozenset(params.without)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            super().__init__()
+            widths = {
+                "spatial": params.spatial_width,
+                "heterogeneity": params.proxy_width,
+                "temporal": params.temporal_width,
+                "parameters": params.parameter_width,
+            }
+            # Every part is made, so that cutting one out leaves the others their first weights.
+            self.spatial = SlideSpatialPart(params)
+            self.heterogeneity = HeterogeneityPart(params)
+            self.temporal = TemporalPart(params)
+            self.parameters_part = ParameterPart(params, n_columns)
+            joined = sum(width for name, width in widths.items() if name not in self.without)
+            self.fusion = nn.Linear(joined, params.fusion_width)
+            self.dropout = SeededDropout(params.dropout)
+            self.context = SeededDropout(params.context_dropout)
+            self.class_head = nn.Linear(params.fusion_width + 1, N_CLASSES)
+            self.source_head = nn.Linear(params.fusion_width, 1)
+        self.log_width = nn.Parameter(torch.zeros(()))
+        shape = (len(SCALE_TILES), len(FRACTIONS))
+        self.register_buffer("window_mean", torch.zeros(shape))
+        self.register_buffer("window_sd", torch.ones(shape))
+        self.register_buffer("curve_mean", torch.zeros(n_times, 3))
+        self.register_buffer("curve_sd", torch.ones(n_times, 3))
+        self.register_buffer("column_median", torch.zeros(n_columns))
+        self.register_buffer("column_mean", torch.zeros(n_columns))
+        self.register_buffer("column_sd", torch.ones(n_columns))
+        self.register_buffer("known_class", torch.ones(N_CLASSES))
+        self.register_buffer("scanner_um", torch.tensor(float(fwhm_um)))
+        self.register_buffer("zero_suv", torch.zeros(()))
+        stoppable(self)
+
+    @property
+    def fwhm_um(self) -> Tensor:
+        """Learnt width of the scanner's Gaussian (scalar), µm of the reference section."""
+        return self.scanner_um * torch.exp(self.log_width)
+
+    def forward(self, scene: SlideScene) -> SlideOutput:
+        """The output for all tiles of a slide."""
+        fused = self.fused(scene)
+        source = functional.softplus(self.source_head(fused))[:, 0]
+        uptake = source * scene.lattice.covered
+        if "blur" not in self.without:
+            uptake = scanner_blur(source, scene.lattice, self.fwhm_um)
+        suv_norm = uptake + self.zero_suv
+        logits = self.class_head(torch.cat([fused, suv_norm[:, None].detach()], dim=1))
+        return SlideOutput(torch.where(self.known_class > 0, logits, -torch.inf), suv_norm, source)
+
+    def fused(self, scene: SlideScene) -> Tensor:
+        """Joined features (n, width) of the parts that are not cut out; dimensionless."""
+        parts = []
+        if "spatial" not in self.without:
+            tissue = self.spatial(scene, self.window_mean, self.window_sd)
+            parts.append(self.context(tissue))
+        if "heterogeneity" not in self.without:
+            parts.append(self.context(self.heterogeneity(scene.codes, scene.variability)))
+        if "temporal" not in self.without:
+            parts.append(self.temporal(self._curves(scene.curves)))
+        if "parameters" not in self.without:
+            columns = self._columns(scene.columns)
+            own, seen = columns.chunk(2, dim=1)
+            parts.append(self.parameters_part(torch.cat([own, self.context(seen)], dim=1)))
+        return torch.as_tensor(self.dropout(functional.relu(self.fusion(torch.cat(parts, dim=1)))))
+
+    def _curves(self, curves: Tensor) -> Tensor:
+        varies = (self.curve_sd > 0).float()
+        scaled = (curves - self.curve_mean) / torch.where(self.curve_sd > 0, self.curve_sd, 1.0)
+        return torch.nan_to_num(scaled * varies, nan=0.0).clamp(-8.0, 8.0)
+
+    def _columns(self, columns: Tensor) -> Tensor:
+        filled = torch.where(torch.isfinite(columns), columns, self.column_median)
+        return ((filled - self.column_mean) / self.column_sd).clamp(-8.0, 8.0)
 
     @property
     def n_parameters(self) -> int:

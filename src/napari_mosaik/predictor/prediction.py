@@ -1,8 +1,14 @@
-"""Predict the uptake of every tile of a case with a trained model."""
+"""Predict the uptake of every tile of a case with a trained model.
+
+TileInputs ─► each network of the ensemble ─┐
+         └──► boosting on scanner means ────┴─► mean: normalised SUV, SUV, interval
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -11,39 +17,48 @@ from torch import Tensor, nn
 
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.learning.devices import thread_count
-from napari_mosaik.predictor.baselines import ARRAY_PREFIX
+from napari_mosaik.predictor.baselines import Baseline
 from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs
 from napari_mosaik.predictor.model import CARD_FORMAT, TrainedModel
-from napari_mosaik.predictor.network import MosaikNetwork
-from napari_mosaik.predictor.params import NetworkParams
+from napari_mosaik.predictor.network import MosaikNetwork, SlideNetwork
+from napari_mosaik.predictor.params import NetworkParams, TrainParams
+from napari_mosaik.predictor.scene import SlideScene
+from napari_mosaik.predictor.surroundings import Surroundings
 
 __all__ = [
     "EarlierPrediction",
     "Prediction",
     "batch_tensors",
-    "build_network",
     "check_fit",
     "infer",
+    "member_network",
     "predict",
 ]
 
 _CHUNK = 64
+COMPANIONS: Final = ("boosting_psf", "source_blur")
+"""Baselines that the prediction may be averaged with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """Predicted uptake per tile, without an interval: none is computed.
+    """Predicted uptake per tile.
 
     Parameters
     ----------
     suv_norm
-        (n,) normalised SUV in [0, 1]; NaN for tiles with missing inputs.
+        (n,) normalised SUV, dimensionless; NaN for tiles with missing inputs.
     suv
         (n,) the same in the unit of the training SUV.
     class_probability
         (n, 5) probability of average, hot, cold, high-low, low-high.
     class_label
         (n,) most probable class, -1 where not predicted.
+    members
+        (m, n) normalised SUV of each network of the ensemble; NaN as in *suv_norm*.
+    source
+        (n,) contribution of each tile before the scanner's blur, SUV, of the networks' mean; NaN
+        where the network does not know the scanner.
     model
         Hash of the model.
     """
@@ -52,6 +67,8 @@ class Prediction:
     suv: FloatArray
     class_probability: FloatArray
     class_label: NDArray[np.int8]
+    members: FloatArray
+    source: FloatArray
     model: str
 
 
@@ -111,17 +128,24 @@ def infer(
     return probability, suv
 
 
-def build_network(model: TrainedModel) -> MosaikNetwork:
-    """The network with a model's weights."""
+def member_network(model: TrainedModel, number: int) -> MosaikNetwork | SlideNetwork:
+    """The network *number* of a model's ensemble, from 0."""
+    card = model.card
     params = NetworkParams.parse(
-        {name: model.card["settings"][name] for name in NetworkParams.model_fields}, "model card"
+        {name: card["settings"][name] for name in NetworkParams.model_fields}, "model card"
     )
-    network = MosaikNetwork(params, len(model.card["times_h"]))
+    start = f"{number}."
     tensors = {
-        name: torch.from_numpy(np.array(a))
+        name.removeprefix(start): torch.from_numpy(np.array(a))
         for name, a in model.weights.items()
-        if not name.startswith(ARRAY_PREFIX)
+        if name.startswith(start)
     }
+    network: MosaikNetwork | SlideNetwork
+    if params.architecture == "slide":
+        columns = 2 * len(card["features"])
+        network = SlideNetwork(params, len(card["times_h"]), columns, float(card["fwhm_um"]))
+    else:
+        network = MosaikNetwork(params, len(card["times_h"]))
     network.load_state_dict(tensors)
     return network.eval()
 
@@ -134,11 +158,16 @@ def check_fit(model: TrainedModel, inputs: TileInputs) -> None:
             f"the predictor {model.hash[:8]} was trained by another version of this program "
             f"(format {card.get('format')}, not {CARD_FORMAT}); train it again"
         )
-    if inputs.window_px != card["settings"]["window_px"]:
+    asked = TrainParams.parse(card["settings"], "model card").windows_px
+    if inputs.windows_px != asked:
         raise InputError(
-            f"case {inputs.case}: windows of {inputs.window_px} px, but the model takes "
-            f"{card['settings']['window_px']} px"
+            f"case {inputs.case}: windows of {', '.join(map(str, inputs.windows_px))} px, but the "
+            f"model takes {', '.join(map(str, asked))} px"
         )
+    if card["settings"]["architecture"] == "slide" and list(inputs.feature_names) != list(
+        card["features"]
+    ):
+        raise InputError(f"case {inputs.case}: {_difference(inputs.feature_names, card)}")
     if list(inputs.proxies) != list(card["proxies"]):
         raise InputError(
             f"case {inputs.case}: cluster maps of {', '.join(inputs.proxies)}, but the model takes "
@@ -170,7 +199,8 @@ def predict(
     Returns
     -------
     Prediction
-        NaN for tiles without curves; the order of the tiles does not matter.
+        NaN for tiles without curves; the order of the tiles does not matter.  The mean of the
+        networks, and of their companions with the weights that the card states.
 
     Raises
     ------
@@ -179,13 +209,68 @@ def predict(
         never replaced.
     """
     check_fit(model, inputs)
-    rows = np.flatnonzero(inputs.usable)
-    if earlier is not None and not np.array_equal(np.isfinite(earlier.suv_norm), inputs.usable):
-        earlier = None  # other tiles have inputs: every batch holds others
-    suv_norm = np.full(len(inputs), np.nan)
-    probability = np.full((len(inputs), N_CLASSES), np.nan)
-    label = np.full(len(inputs), -1, np.int8)
-    with thread_count(int(model.card["settings"]["threads"])):
-        probability[rows], suv_norm[rows] = infer(build_network(model), inputs, rows, earlier)
+    card, rows = model.card, np.flatnonzero(inputs.usable)
+    n, count = len(inputs), int(card["settings"]["members"])
+    members = np.full((count, n), np.nan)
+    source = np.full(n, np.nan)
+    probability = np.full((n, N_CLASSES), np.nan)
+    label = np.full(n, -1, np.int8)
+    with thread_count(int(card["settings"]["threads"])):
+        if card["settings"]["architecture"] == "slide":
+            found = _whole_slide(model, inputs)
+            members[:, rows] = found[0][:, rows]
+            probability[rows], source[rows] = found[1][rows], found[2][rows]
+        else:
+            if earlier is not None and not np.array_equal(
+                np.isfinite(earlier.suv_norm), inputs.usable
+            ):
+                earlier = None  # other tiles have inputs: every batch holds others
+            parts = []
+            for number in range(count):
+                network = member_network(model, number)
+                kept = earlier if count == 1 else None
+                one, members[number, rows] = infer(network, inputs, rows, kept)
+                parts.append(one)
+            probability[rows] = np.mean(parts, axis=0)
     label[rows] = probability[rows].argmax(axis=1)
-    return Prediction(suv_norm, model.target.restore(suv_norm), probability, label, model.hash)
+    weights: Mapping[str, float] = card.get("companion_weights", {})
+    suv_norm = (1 - sum(weights.values())) * np.mean(members, axis=0)
+    seen = Surroundings(inputs, float(card["fwhm_um"]))
+    for name, weight in weights.items():
+        companion = Baseline.of_model(model, name) if name in card["baselines"] else None
+        if companion is None:
+            raise InputError(f"the model {model.hash[:12]} lacks its '{name}'; train it again")
+        suv_norm = suv_norm + weight * companion.predict(seen)
+    suv = model.target.restore(suv_norm)
+    return Prediction(suv_norm, suv, probability, label, members, source, model.hash)
+
+
+def _whole_slide(
+    model: TrainedModel, inputs: TileInputs
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Of all tiles: (m, n) normalised SUV of each network, (n, 5) probability, (n,) source in SUV.
+
+    Probability and source are means over the networks.
+    """
+    scene = SlideScene.of(inputs, float(model.card["fwhm_um"]))
+    members, probability, source = [], [], []
+    for number in range(int(model.card["settings"]["members"])):
+        network = cast(SlideNetwork, member_network(model, number))
+        with torch.no_grad():
+            found = network(scene)
+        members.append(found.suv_norm.numpy().astype(float))
+        probability.append(torch.softmax(found.logits, dim=1).numpy().astype(float))
+        source.append(found.source.numpy().astype(float))
+    span = model.target.high - model.target.low
+    return np.stack(members), np.mean(probability, axis=0), np.mean(source, axis=0) * span
+
+
+def _difference(names: Sequence[str], card: Mapping[str, Any]) -> str:
+    """Which tile parameters differ from those that a model was trained on."""
+    missing = [name for name in card["features"] if name not in names]
+    extra = [name for name in names if name not in card["features"]]
+    if missing:
+        return f"lacks the tile parameter '{missing[0]}' that the model was trained on"
+    if extra:
+        return f"has the tile parameter '{extra[0]}' that the model does not know"
+    return "the tile parameters have another order than in the training of the model"

@@ -21,12 +21,8 @@ from torch.nn import functional
 from napari_mosaik.core import FloatArray
 from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.learning.devices import thread_count
-from napari_mosaik.predictor.surroundings import (
-    CUT_SIGMA,
-    SIGMA_PER_FWHM,
-    Surroundings,
-    tile_pitch_um,
-)
+from napari_mosaik.predictor.scene import WIDEST, TileLattice, column_statistics, scanner_blur
+from napari_mosaik.predictor.surroundings import Surroundings
 
 __all__ = ["SourceBlur", "fit_source_blur"]
 
@@ -34,8 +30,6 @@ _HIDDEN: Final = 24
 _STEPS: Final = 300
 _LEARNING_RATE: Final = 0.02
 _DECAY: Final = 1e-2
-_WIDEST: Final = 2.0
-"""The kernel is drawn for a width up to this multiple of the scanner's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,10 +59,11 @@ class SourceBlur:
         network = _Network(len(self.arrays["centre"]))
         names = network.state_dict()
         network.load_state_dict({k: torch.from_numpy(np.array(self.arrays[k])) for k in names})
-        scene = _Scene(surroundings, self.arrays)
+        lattice = TileLattice.of(surroundings.inputs, surroundings.fwhm_um)
         with torch.no_grad(), thread_count(1):
-            source = network(scene.columns)
-            found = scene.seen(source, torch.tensor(self.fwhm_um)) if blur else source
+            source = network(_standard(surroundings, self.arrays))
+            width = torch.tensor(self.fwhm_um)
+            found = scanner_blur(source, lattice, width) if blur else source
         return np.asarray(found.numpy(), float)
 
     @classmethod
@@ -96,37 +91,11 @@ class _Network(nn.Module):
         return found
 
 
-class _Scene:
-    """The tiles of one case on their lattice."""
-
-    def __init__(self, surroundings: Surroundings, arrays: Mapping[str, NDArray[Any]]) -> None:
-        inputs = surroundings.inputs
-        raw = surroundings.columns("tile")
-        filled = np.where(np.isfinite(raw), raw, arrays["median"])
-        standard = (filled - arrays["centre"]) / arrays["scale"]
-        self.columns = torch.from_numpy(standard.astype(np.float32))
-        cells = inputs.cells - inputs.cells.min(axis=0)
-        self.cells = tuple(torch.from_numpy(np.ascontiguousarray(axis)) for axis in cells.T)
-        self.shape = tuple(int(side) + 1 for side in cells.max(axis=0))
-        self.covered = torch.from_numpy(inputs.covered.astype(np.float32))
-        self.pitch_um = tile_pitch_um(inputs)
-        widest = _WIDEST * surroundings.fwhm_um * SIGMA_PER_FWHM * CUT_SIGMA
-        self.radius = [max(1, int(np.ceil(widest / step))) for step in self.pitch_um]
-
-    def seen(self, source: Tensor, fwhm_um: Tensor) -> Tensor:
-        """The sources of the tiles, times the tissue in them, blurred over the lattice."""
-        raster = source.new_zeros(self.shape)
-        raster = raster.index_put(self.cells, source * self.covered)[None, None]
-        for axis in (0, 1):
-            sigma = fwhm_um * SIGMA_PER_FWHM / self.pitch_um[axis]
-            reach = self.radius[axis]
-            offset = torch.arange(-reach, reach + 1, dtype=torch.float32)
-            bell = torch.exp(-0.5 * (offset / sigma) ** 2) * (offset.abs() <= CUT_SIGMA * sigma)
-            bell = bell / bell.sum()
-            kernel = bell[None, None, :, None] if axis == 0 else bell[None, None, None, :]
-            padding = (reach, 0) if axis == 0 else (0, reach)
-            raster = functional.conv2d(raster, kernel, padding=padding)
-        return raster[0, 0][self.cells]
+def _standard(surroundings: Surroundings, arrays: Mapping[str, NDArray[Any]]) -> Tensor:
+    """(n, k) standardised tile parameters; the median where one is missing."""
+    raw = surroundings.columns("tile")
+    filled = np.where(np.isfinite(raw), raw, arrays["median"])
+    return torch.from_numpy(((filled - arrays["centre"]) / arrays["scale"]).astype(np.float32))
 
 
 def fit_source_blur(
@@ -150,18 +119,10 @@ def fit_source_blur(
     seeds give equal bits.
     """
     raw = np.concatenate([case.columns("tile") for case in cases])
-    known = np.where(np.isfinite(raw), raw, np.nan)
-    with np.errstate(all="ignore"):
-        empty = np.isnan(known).all(axis=0)
-        median = np.where(empty, 0.0, np.nanmedian(np.where(empty, 0.0, known), axis=0))
-    filled = np.where(np.isnan(known), median, known)
-    spread = filled.std(axis=0)
-    arrays: dict[str, NDArray[Any]] = {
-        "median": median,
-        "centre": filled.mean(axis=0),
-        "scale": np.where(spread > 0, spread, 1.0),
-    }
-    scenes = [_Scene(case, arrays) for case in cases]
+    median, centre, scale = column_statistics(raw)
+    arrays: dict[str, NDArray[Any]] = {"median": median, "centre": centre, "scale": scale}
+    columns = [_standard(case, arrays) for case in cases]
+    lattices = [TileLattice.of(case.inputs, case.fwhm_um) for case in cases]
     masks = [torch.from_numpy(np.isfinite(target)) for target in targets]
     wanted = [
         torch.from_numpy(np.nan_to_num(target).astype(np.float32))[mask]
@@ -181,13 +142,13 @@ def fit_source_blur(
         for _ in range(_STEPS):
             checkpoint()
             optimiser.zero_grad()
-            for scene, mask, target in zip(scenes, masks, wanted, strict=True):
-                seen = scene.seen(network(scene.columns), start * torch.exp(log_width))
+            for own, lattice, mask, target in zip(columns, lattices, masks, wanted, strict=True):
+                seen = scanner_blur(network(own), lattice, start * torch.exp(log_width))
                 loss = ((seen[mask] - target) ** 2).sum() / n_tiles
                 loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             with torch.no_grad():
-                log_width.clamp_(-np.log(_WIDEST), np.log(_WIDEST))
+                log_width.clamp_(-np.log(WIDEST), np.log(WIDEST))
     arrays |= {name: value.numpy().copy() for name, value in network.state_dict().items()}
     return SourceBlur(arrays, start * float(torch.exp(log_width.detach())))

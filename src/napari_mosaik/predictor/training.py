@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,16 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_mosaik import __version__
-from napari_mosaik.core import InputError
+from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.core.text import same_words
 from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.learning.engine import EpochRecord, Trainer, TrainingPlan, TrainingStep
-from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs
+from napari_mosaik.predictor.inputs import CLASS_WORDS, N_CLASSES, TileInputs
 from napari_mosaik.predictor.model import CARD_FORMAT, TrainedModel
 from napari_mosaik.predictor.multiscale import FRACTIONS, SCALE_TILES
-from napari_mosaik.predictor.network import MosaikNetwork
+from napari_mosaik.predictor.network import MosaikNetwork, SlideNetwork
 from napari_mosaik.predictor.params import NetworkParams, TrainParams
-from napari_mosaik.predictor.prediction import batch_tensors, build_network, check_fit, infer
+from napari_mosaik.predictor.prediction import batch_tensors, check_fit, infer, member_network
+from napari_mosaik.predictor.scene import WIDEST, SlideScene, column_statistics, slide_columns
 from napari_mosaik.predictor.training_set import TrainingSet, make_training_set
 
 __all__ = ["train"]
@@ -44,8 +45,9 @@ def train(
     checkpoint: Path | None = None,
     parent: TrainedModel | None = None,
     replay: float = 0.0,
+    fwhm_um: float = 1500.0,
 ) -> Generator[TrainingStep, None, TrainedModel]:
-    """Train the network; the test case is not among *cases*.
+    """Train the networks of an ensemble; the test case is not among *cases*.
 
     From a *parent* it is fine-tuned: on the tiles whose inputs or uptake have changed since the
     parent was trained, mixed with a sample of the others, with the parent's scaling of SUV and
@@ -75,6 +77,8 @@ def train(
         The model to start from; its settings of the network are kept.
     replay
         Share of the training tiles that the parent has seen as they are, in [0, 1).
+    fwhm_um
+        Resolution of the scanner, µm of the reference section.
 
     Yields
     ------
@@ -103,7 +107,7 @@ def train(
     params = params or TrainParams()
     started = time.monotonic()
     data = make_training_set(cases, params, validation or params.validation)
-    digests = _tile_digests(data)
+    digests = _tile_digests(data, params, fwhm_um)
     lineage: dict[str, Any] = {"tile_digests": _joined(data, digests, {})}
     if parent is not None:
         data, n_fresh = _changed_tiles(data, digests, parent, replay, seed)
@@ -116,39 +120,100 @@ def train(
             },
             "tile_digests": _joined(data, digests, parent.card["tile_digests"]),
         }
-    task = _UptakeTask(data, params, seed, parent)
-    optimiser = torch.optim.AdamW(
-        task.network.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay
-    )
-    plan = task.plan(seed)
-    trainer = Trainer(task, optimiser, plan, ComputeDevice.cpu(params.batch_size))
-    yield from trainer.run(checkpoint)
-    weights = {name: value.numpy().copy() for name, value in trainer.weights().items()}
+    scenes = _scenes(data, params, fwhm_um)
+    weights: dict[str, NDArray[Any]] = {}
+    history: list[dict[str, Any]] = []
+    about: list[dict[str, Any]] = []
+    resumed = False
+    for number in range(params.members):
+        own = _member_seed(seed, number)
+        start = None if parent is None else member_network(parent, number)
+        task: _UptakeTask | _SlideTask
+        if scenes is None:
+            task = _UptakeTask(data, params, own, start)
+        else:
+            task = _SlideTask(data, scenes, params, own, start)
+        trainer = Trainer(task, _optimiser(task.network, params), task.plan(own, number), _CPU)
+        file = None if checkpoint is None else member_checkpoint(checkpoint, number)
+        for step in trainer.run(file):
+            yield replace(
+                step,
+                epoch=step.epoch + number * params.epochs,
+                epochs=params.members * params.epochs,
+            )
+        weights |= {
+            f"{number}.{name}": value.numpy().copy() for name, value in trainer.weights().items()
+        }
+        history += [_history_entry(record, number) for record in trainer.history]
+        about.append({"seed": own, "best_epoch": trainer.best_epoch, **task.learnt(trainer)})
+        resumed = resumed or trainer.resumed
     card = _card(
         data,
         params,
         seed,
         n_parameters=task.network.n_parameters,
-        history=[_history_entry(record) for record in trainer.history],
-        best_epoch=trainer.best_epoch,
-        times={"seconds": round(time.monotonic() - started, 3), "resumed": trainer.resumed},
+        history=history,
+        members=about,
+        fwhm_um=fwhm_um,
+        times={"seconds": round(time.monotonic() - started, 3), "resumed": resumed},
     )
     return TrainedModel(weights, {**card, **lineage})
 
 
-def _tile_digests(data: TrainingSet) -> dict[tuple[int, int], str]:
+_CPU = ComputeDevice.cpu(1)
+
+
+def member_checkpoint(checkpoint: Path, number: int) -> Path:
+    """The file that keeps the state of one network of the ensemble."""
+    return checkpoint if number == 0 else checkpoint.with_suffix(f".{number}{checkpoint.suffix}")
+
+
+def _member_seed(seed: int, number: int) -> int:
+    """Seed of one network of the ensemble; the first has that of the training."""
+    if number == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+_WIDTH_RATE = 6.0
+"""The width is one number that every tile informs: it learns faster than the weights."""
+
+
+def _optimiser(network: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
+    """AdamW; the learnt width does not decay towards the scanner's, and learns faster."""
+    free = [value for name, value in network.named_parameters() if name == "log_width"]
+    other = [value for name, value in network.named_parameters() if name != "log_width"]
+    groups: list[dict[str, Any]] = [{"params": other, "weight_decay": params.weight_decay}]
+    groups += [{"params": free, "weight_decay": 0.0, "rate_factor": _WIDTH_RATE}] if free else []
+    return torch.optim.AdamW(groups, lr=params.learning_rate, weight_decay=params.weight_decay)
+
+
+def _scenes(data: TrainingSet, params: TrainParams, fwhm_um: float) -> list[SlideScene] | None:
+    """The slides as the network over whole slides reads them; None for the other network."""
+    if params.architecture != "slide":
+        return None
+    return [SlideScene.of(case, fwhm_um) for case in data.cases]
+
+
+def _tile_digests(
+    data: TrainingSet, params: TrainParams, fwhm_um: float
+) -> dict[tuple[int, int], str]:
     """A digest of the inputs, the uptake and the class of each training tile, by case and tile."""
     found = {}
     labels = dict(zip(map(tuple, data.tiles.tolist()), data.label.tolist(), strict=True))
     for index, case in enumerate(data.cases):
         rows = data.tiles[data.tiles[:, 0] == index, 1]
+        slide = params.architecture == "slide"
+        columns = slide_columns(case, fwhm_um) if slide else np.zeros((len(case), 0))
+        suv = np.asarray(case.suv, float)
         for start in range(0, len(rows), 64):
             part = rows[start : start + 64]
-            parts = [one.numpy() for one in batch_tensors(case, part)]
-            suv = np.asarray(case.suv, float)[part]
+            parts = [scale.windows(part) for scale in case.scales]
+            parts += [case.codes[part], np.asarray(case.tile_curves(part), np.float32)]
+            parts.append(columns[part].astype(np.float32))
             for place, row in enumerate(part.tolist()):
                 content = b"".join(np.ascontiguousarray(one[place]).tobytes() for one in parts)
-                content += f" {suv[place]} {labels[index, row]}".encode()
+                content += f" {suv[row]} {labels[index, row]}".encode()
                 found[index, row] = hashlib.blake2b(content, digest_size=4).hexdigest()
     return found
 
@@ -206,17 +271,17 @@ def _changed_tiles(
     rows = np.sort(np.concatenate([np.flatnonzero(new), sample]))
     tiles = data.tiles[rows]
     suv = [float(np.asarray(data.cases[index].suv)[row]) for index, row in tiles.tolist()]
-    scale = parent.target
+    scale, clips = parent.target, card["settings"]["architecture"] == "tile"
     checked = data.validation
     target = data.validation_target
     if checked is not None:
-        target = scale.normalise(np.asarray(checked.suv)[data.validation_rows])
+        target = scale.normalise(np.asarray(checked.suv)[data.validation_rows], clip=clips)
     label = data.label[rows]
     return (
         replace(
             data,
             tiles=tiles,
-            target=scale.normalise(suv).astype(np.float32),
+            target=scale.normalise(suv, clip=clips).astype(np.float32),
             label=label,
             scale=scale,
             class_counts=np.bincount(label[label >= 0], minlength=N_CLASSES),
@@ -228,28 +293,15 @@ def _changed_tiles(
     )
 
 
-class _UptakeTask:
-    """Uptake and uptake class of the training tiles."""
+class _Task:
+    """Schedule and errors that both forms of the network share."""
 
-    def __init__(
-        self,
-        data: TrainingSet,
-        params: TrainParams,
-        seed: int,
-        parent: TrainedModel | None = None,
-    ) -> None:
-        self.data, self.params = data, params
-        if parent is None:
-            sizes = NetworkParams.parse({k: getattr(params, k) for k in NetworkParams.model_fields})
-            self.network: MosaikNetwork = MosaikNetwork(sizes, len(data.cases[0].times_h), seed)
-            _fit_inputs(self.network, data)
-            share = float(np.clip(data.mean_target, 0.02, 0.98))
-            torch.nn.init.constant_(self.network.suv_head.bias, math.log(share / (1 - share)))
-        else:
-            self.network = build_network(parent)
-        self.n_batches = math.ceil(len(data.tiles) / params.batch_size)
+    network: MosaikNetwork | SlideNetwork
 
-    def plan(self, seed: int) -> TrainingPlan:
+    def __init__(self, data: TrainingSet, params: TrainParams, n_batches: int) -> None:
+        self.data, self.params, self.n_batches = data, params, n_batches
+
+    def plan(self, seed: int, number: int) -> TrainingPlan:
         params = self.params
         return TrainingPlan(
             seed=seed,
@@ -259,7 +311,8 @@ class _UptakeTask:
             threads=params.threads,
             learning_rate=self._learning_rate,
             mean_share=self._mean_share,
-            fingerprint=f"{params.digest()} {seed} {self.data.digest} {torch.__version__}",
+            max_gradient_norm=1.0 if params.architecture == "slide" else None,
+            fingerprint=f"{params.digest()} {seed} {number} {self.data.digest} {torch.__version__}",
         )
 
     def _learning_rate(self, step: int) -> float:
@@ -278,6 +331,130 @@ class _UptakeTask:
         decay = min(self.params.ema_decay, (1 + step) / (10 + step))
         return 1 - (decay if self.params.ema_decay > 0 else 0.0)
 
+    def _terms(
+        self, logits: Tensor, suv_norm: Tensor, target: Tensor, label: Tensor, share: float = 1.0
+    ) -> tuple[Tensor, ...]:
+        """Total, SUV and class loss of a batch that is *share* times as large as the others."""
+        suv_loss = functional.mse_loss(suv_norm, target) * share
+        class_loss = _class_loss(logits, label, torch.from_numpy(self.data.class_weights)) * share
+        total = self.params.lambda_ * suv_loss + self.params.alpha * class_loss
+        return total, suv_loss, class_loss
+
+    def _errors(self, suv_norm: FloatArray) -> dict[str, float]:
+        error = suv_norm - self.data.validation_target
+        return {"mse": float(np.mean(error**2)), "mae": float(np.mean(np.abs(error)))}
+
+
+class _SlideTask(_Task):
+    """Uptake and uptake class of whole slides, one slide a batch."""
+
+    network: SlideNetwork
+
+    def __init__(
+        self,
+        data: TrainingSet,
+        scenes: Sequence[SlideScene],
+        params: TrainParams,
+        seed: int,
+        start: nn.Module | None = None,
+    ) -> None:
+        super().__init__(data, params, len(data.cases))
+        self.scenes, self._order = scenes, np.arange(len(data.tiles))
+        if start is None:
+            self.network = SlideNetwork(
+                _sizes(params),
+                len(data.cases[0].times_h),
+                scenes[0].columns.shape[1],
+                self._fwhm_um,
+                seed,
+            )
+            _fit_slide_inputs(self.network, data, scenes)
+        else:
+            self.network = cast(SlideNetwork, start)
+        self._checked = None
+        if data.validation is not None:
+            self._checked = SlideScene.of(data.validation, self._fwhm_um)
+
+    @property
+    def _fwhm_um(self) -> float:
+        return self.scenes[0].fwhm_um
+
+    def learnt(self, trainer: Trainer) -> dict[str, float]:
+        """The width that was learnt, µm of the reference section."""
+        width = float(trainer.weights()["log_width"])
+        return {"learnt_fwhm_um": float(self.network.scanner_um) * math.exp(width)}
+
+    def batches(self, rng: np.random.Generator) -> Iterator[tuple[int, SlideScene]]:
+        """Every slide once, in random order and orientation."""
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        self.network.dropout.generator = self.network.context.generator = generator
+        order = rng.permutation(len(self.scenes))
+        turns = rng.integers(0, 8, len(order)) * self.params.flip_rotate
+        for index, turn in zip(order.tolist(), turns.tolist(), strict=True):
+            yield index, self.scenes[index].turned(turn)
+
+    def losses(
+        self, batch: tuple[int, SlideScene], device: ComputeDevice
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Total, SUV and class loss of a slide; each of its tiles counts as much as any other."""
+        index, scene = batch
+        data = self.data
+        which = np.flatnonzero(data.tiles[:, 0] == index)
+        found = self.network(scene)
+        rows = torch.from_numpy(data.tiles[which, 1])
+        if not len(which):
+            nothing = found.suv_norm.sum() * 0.0
+            yield nothing, nothing, nothing
+            return
+        yield self._terms(
+            found.logits[rows],
+            found.suv_norm[rows],
+            torch.from_numpy(data.target[which]),
+            torch.from_numpy(data.label[which]),
+            len(which) * len(self.scenes) / len(data.tiles),
+        )
+        with torch.no_grad():
+            self.network.log_width.clamp_(-math.log(WIDEST), math.log(WIDEST))
+
+    def validate(self, network: nn.Module, device: ComputeDevice) -> dict[str, float]:
+        """Errors of the normalised SUV on the validation case."""
+        if self._checked is None:
+            return {}
+        network.eval()
+        with torch.no_grad():
+            suv_norm = network(self._checked).suv_norm.numpy()[self.data.validation_rows]
+        return self._errors(np.asarray(suv_norm, float))
+
+
+def _sizes(params: TrainParams) -> NetworkParams:
+    return NetworkParams.parse({k: getattr(params, k) for k in NetworkParams.model_fields})
+
+
+class _UptakeTask(_Task):
+    """Uptake and uptake class of the training tiles, in batches of tiles."""
+
+    network: MosaikNetwork
+
+    def __init__(
+        self,
+        data: TrainingSet,
+        params: TrainParams,
+        seed: int,
+        start: nn.Module | None = None,
+    ) -> None:
+        super().__init__(data, params, math.ceil(len(data.tiles) / params.batch_size))
+        if start is None:
+            self.network = MosaikNetwork(_sizes(params), len(data.cases[0].times_h), seed)
+            _fit_inputs(self.network, data)
+            share = float(np.clip(data.mean_target, 0.02, 0.98))
+            torch.nn.init.constant_(self.network.suv_head.bias, math.log(share / (1 - share)))
+        else:
+            self.network = cast(MosaikNetwork, start)
+
+    def learnt(self, trainer: Trainer) -> dict[str, float]:
+        """Nothing: the scanner is not part of this network."""
+        return {}
+
     def batches(self, rng: np.random.Generator) -> Iterator[TileBatch]:
         """Every training tile once, in random order and orientation."""
         # Dropout draws from a generator of its own, so that nothing else disturbs the training.
@@ -292,22 +469,14 @@ class _UptakeTask:
         """Total, SUV and class loss of a batch."""
         windows, codes, curves, target, label = batch
         logits, suv = self.network(windows, codes, curves)
-        suv_loss = functional.mse_loss(suv, target)
-        class_loss = _class_loss(logits, label, torch.from_numpy(self.data.class_weights))
-        yield (
-            self.params.lambda_ * suv_loss + self.params.alpha * class_loss,
-            suv_loss,
-            class_loss,
-        )
+        yield self._terms(logits, suv, target, label)
 
     def validate(self, network: nn.Module, device: ComputeDevice) -> dict[str, float]:
         """Errors of the normalised SUV on the validation case."""
         data = self.data
         if data.validation is None:
             return {}
-        _, suv = infer(network, data.validation, data.validation_rows)
-        error = suv - data.validation_target
-        return {"mse": float(np.mean(error**2)), "mae": float(np.mean(np.abs(error)))}
+        return self._errors(infer(network, data.validation, data.validation_rows)[1])
 
 
 def _class_loss(logits: Tensor, label: Tensor, weights: Tensor) -> Tensor:
@@ -366,22 +535,60 @@ def _fit_inputs(network: MosaikNetwork, data: TrainingSet) -> None:
                 values = scale.windows(part).astype(np.float32) / 255.0
                 total[level] += values.sum(axis=(0, 2, 3), dtype=float)
                 square[level] += np.square(values).sum(axis=(0, 2, 3), dtype=float)
-            count += len(part) * case.window_px**2
+            count += len(part) * case.windows_px[0] ** 2
     mean = total / count
     sd = np.sqrt(np.maximum(square / count - mean**2, 0.0))
-    joined = np.concatenate(curves)
-    curve_sd = joined.std(axis=0)
-    curve_sd[curve_sd <= 1e-6 * np.abs(joined).max(axis=0)] = 0.0
+    _set_statistics(network, mean, sd, np.concatenate(curves))
+
+
+def _set_statistics(
+    network: MosaikNetwork | SlideNetwork, mean: FloatArray, sd: FloatArray, curves: FloatArray
+) -> None:
+    """Mean and SD (3, 4) of the maps, and those of the curves (m, times, 3)."""
+    curve_sd = curves.std(axis=0)
+    curve_sd[curve_sd <= 1e-6 * np.abs(curves).max(axis=0)] = 0.0
     network.window_mean.copy_(torch.tensor(mean, dtype=torch.float32))
     network.window_sd.copy_(torch.tensor(np.maximum(sd, 1e-3), dtype=torch.float32))
-    network.curve_mean.copy_(torch.tensor(joined.mean(axis=0), dtype=torch.float32))
+    network.curve_mean.copy_(torch.tensor(curves.mean(axis=0), dtype=torch.float32))
     network.curve_sd.copy_(torch.tensor(curve_sd, dtype=torch.float32))
 
 
+def _fit_slide_inputs(
+    network: SlideNetwork, data: TrainingSet, scenes: Sequence[SlideScene]
+) -> None:
+    """Set the network's input statistics, its classes and its first mean from the training tiles.
+
+    Maps: mean and SD of the pixels per scale and channel.  Curves and columns: of the tiles that
+    train.
+    """
+    levels = range(len(SCALE_TILES))
+    pixels = [
+        np.concatenate([scene.maps[level].flatten(1).numpy() for scene in scenes], axis=1)
+        for level in levels
+    ]
+    mean = np.stack([one.mean(axis=1, dtype=float) for one in pixels]) / 255.0
+    sd = np.stack([one.std(axis=1, dtype=float) for one in pixels]) / 255.0
+    rows = [data.tiles[data.tiles[:, 0] == index, 1] for index in range(len(scenes))]
+    curves = [s.curves.numpy()[r].astype(float) for s, r in zip(scenes, rows, strict=True)]
+    columns = [s.columns.numpy()[r].astype(float) for s, r in zip(scenes, rows, strict=True)]
+    _set_statistics(network, mean, sd, np.concatenate(curves))
+    median, centre, spread = column_statistics(np.concatenate(columns))
+    network.column_median.copy_(torch.tensor(median, dtype=torch.float32))
+    network.column_mean.copy_(torch.tensor(centre, dtype=torch.float32))
+    network.column_sd.copy_(torch.tensor(spread, dtype=torch.float32))
+    known = data.class_counts > 0
+    network.known_class.copy_(torch.tensor(known if known.any() else ~known, dtype=torch.float32))
+    zero = -data.scale.low / (data.scale.high - data.scale.low)
+    network.zero_suv.fill_(zero)
+    first = max(data.mean_target - zero, 0.05)
+    torch.nn.init.constant_(network.source_head.bias, math.log(math.expm1(first)))
+
+
 # --- the card -----------------------------------------------------------------------------------
-def _history_entry(record: EpochRecord) -> dict[str, float | int | None]:
+def _history_entry(record: EpochRecord, number: int) -> dict[str, float | int | None]:
     total, suv_mse, class_loss = record.losses
     return {
+        "member": number,
         "epoch": record.epoch,
         "loss": total,
         "suv_mse": suv_mse,
@@ -416,6 +623,10 @@ def _warnings(data: TrainingSet) -> list[str]:
         warnings.append("no validation case: the number of epochs was not checked")
     if not (data.label >= 0).any():
         warnings.append("no class labels: the class head is not trained")
+    elif missing := [CLASS_WORDS[n] for n in np.flatnonzero(data.class_counts == 0)]:
+        warnings.append(
+            f"no training tile has the uptake class {', '.join(missing)}: it is not predicted"
+        )
     return warnings
 
 
@@ -426,7 +637,8 @@ def _card(
     *,
     n_parameters: int,
     history: Sequence[Mapping[str, Any]],
-    best_epoch: int,
+    members: Sequence[Mapping[str, Any]],
+    fwhm_um: float,
     times: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All that is needed to assess and to use the model, as a JSON document.
@@ -455,11 +667,13 @@ def _card(
         },
         "class_counts": [int(n) for n in data.class_counts],
         "class_weights": [float(w) for w in data.class_weights],
+        "classes": [int(n) for n in np.flatnonzero(data.class_counts)],
         "cases": [_case_entry(case, data) for case in data.everything],
         "validation": None if data.validation is None else data.validation.case,
         "n_tiles": len(data.tiles),
         "history": [dict(entry) for entry in history],
-        "best_epoch": best_epoch,
+        "members": [dict(entry) for entry in members],
+        "fwhm_um": fwhm_um,
         "baselines": {},
         "versions": {
             "napari-mosaik": __version__,

@@ -289,7 +289,8 @@ class TrainingSet:
     tiles
         (m, 2) index of the case, and of the tile within it, of each training tile.
     target, label
-        (m,) normalised SUV and class (-1: none) of the training tiles.
+        (m,) normalised SUV, clipped to [0, 1] only for the network of the paper, and class
+        (-1: none) of the training tiles.
     scale
         Scaling of the SUV.
     class_counts, class_weights
@@ -351,7 +352,7 @@ def _check_alike(cases: Sequence[TileInputs]) -> None:
             raise InputError(f"training case {case.case} has no measured uptake")
         case.require_modalities()
         alike = {
-            "window size": case.window_px == first.window_px,
+            "window size": case.windows_px == first.windows_px,
             "proxies": case.proxies == first.proxies,
             "tile parameters": case.feature_names == first.feature_names,
             "curve times": case.times_h.shape == first.times_h.shape
@@ -376,7 +377,7 @@ def _digest(cases: Sequence[TileInputs], validation: str | None) -> str:
     content.update(repr(validation).encode())
     for case in cases:
         content.update(f"{case.case} {case.patient} {len(case)}".encode())
-        arrays = [case.codes, case.curves, case.suv, _labels(case)]
+        arrays = [case.codes, case.curves, case.suv, _labels(case), case.features, case.covered]
         for scale in case.scales:
             arrays += [scale.values, scale.corners]
         for array in arrays:
@@ -389,11 +390,9 @@ def make_training_set(
 ) -> TrainingSet:
     """Sort the cases, set the validation case aside, and fit scaling and class weights."""
     _check_alike(cases)
-    if cases[0].window_px != params.window_px:
-        raise InputError(
-            f"the windows have {cases[0].window_px} px, but the settings ask for "
-            f"{params.window_px} px"
-        )
+    if cases[0].windows_px != params.windows_px:
+        found, asked = (", ".join(map(str, px)) for px in (cases[0].windows_px, params.windows_px))
+        raise InputError(f"the windows have {found} px, but the settings ask for {asked} px")
     ordered = tuple(sorted(cases, key=lambda case: case.case))
     held_out = choose_validation(ordered, validation)
     training = tuple(case for case in ordered if case.case != held_out)
@@ -416,7 +415,7 @@ def make_training_set(
         cases=training,
         everything=ordered,
         tiles=tiles,
-        target=scale.normalise(suv).astype(np.float32),
+        target=scale.normalise(suv, clip=params.clips_targets).astype(np.float32),
         label=label,
         scale=scale,
         class_counts=counts,
@@ -424,7 +423,9 @@ def make_training_set(
         validation=check,
         validation_rows=check_rows,
         validation_target=(
-            np.zeros(0) if check is None else scale.normalise(np.asarray(check.suv)[check_rows])
+            np.zeros(0)
+            if check is None
+            else scale.normalise(np.asarray(check.suv)[check_rows], clip=params.clips_targets)
         ),
         digest=_digest(ordered, held_out),
     )

@@ -178,7 +178,8 @@ def _training(tile_data: TileData, tile: int | None) -> Figure:
         if any(np.isfinite(values).any() for values in members.values()):
             curves[name] = list(members.values())
     single = len({entry.get("member", 0) for entry in history}) == 1
-    best = (tile_data.card or {}).get("best_epoch") if single and "validation" in curves else None
+    made = (tile_data.card or {}).get("members") or [{}]
+    best = made[0].get("best_epoch") if single and "validation" in curves else None
     figure = plots.training_figure(curves, best)
     figure.axes[0].set_ylabel("mean squared error, normalised SUV", fontsize=9)
     return figure

@@ -136,7 +136,7 @@ class TileData:
         first, last = (
             np.asarray(self.prediction[name], float) * (high - low) + low for name in names
         )
-        return first, last
+        return (first, last) if np.isfinite(first).any() else None
 
     def source(self) -> NDArray[np.float64] | None:
         """What the network places in each tile before the scanner's blur, (n_tiles,) SUV.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,13 +37,16 @@ from napari_mosaik.workflow.steps.predict import PREDICTOR_READS, tile_inputs
 from napari_mosaik.workflow.steps.spatial import uptake_classes
 
 if TYPE_CHECKING:
+    from napari_mosaik.learning.engine import TrainingStep
     from napari_mosaik.predictor import TileInputs, TrainedModel, TrainParams
 
-__all__ = ["train_network", "training_cases"]
+__all__ = ["ablate_network", "train_network", "training_cases"]
 
 SplitKind = Literal["case", "patient", "block"]
 DEFAULT_FWHM_MM = 1.5
 """Resolution of a microPET scanner, assumed where a case states none."""
+_FINE_TUNING_SHARE = 4
+"""Fine-tuning takes this part of the epochs of a training."""
 READ_BY_PREDICTOR = ("annotation", "correction")
 """Kinds of readers' work that reach the uptake network, through the results that it reads."""
 
@@ -139,11 +144,9 @@ def _trained_model(folder: Path, fingerprint: str) -> str:
     return ""
 
 
-def training_inputs(
-    case: Case, proxies: tuple[str, str, str], window_px: int, curves: str
-) -> TileInputs:
+def training_inputs(case: Case, proxies: tuple[str, str, str], params: TrainParams) -> TileInputs:
     """One training case with its measured uptake."""
-    inputs = tile_inputs(case.store.read, case.name, case.patient, proxies, window_px, curves)
+    inputs = tile_inputs(case.store.read, case.name, case.patient, proxies, params)
     warnings = [
         low_confidence_warning(case.store.read(ALIGNMENT[frame]), title)
         for frame, title in (("he", "H&E"), ("pet", "the PET"))
@@ -234,6 +237,67 @@ def train_network(
     return model
 
 
+def ablate_network(
+    cases: Sequence[Case],
+    test: str,
+    params: TrainParams,
+    *,
+    split: SplitKind = "case",
+    seed: int = 0,
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Train without each part of the network in turn, and compare on the case *test*.
+
+    Nothing is stored.  The networks predict alone, without boosting.
+
+    Returns
+    -------
+    dict
+        ``whole`` (mae, mse, r2 of the normalised SUV) and ``without``: for each part the same and
+        ``mae_minus_whole`` (see `mae_difference`): above 0 the part helps.
+
+    Raises
+    ------
+    InputError
+        The case has no measured uptake, or the settings are those of the paper's network.
+    """
+    from napari_mosaik.predictor import PARTS, predict, train
+    from napari_mosaik.predictor.metrics import error_metrics, mae_difference, plain_record
+
+    held_out = case_named(cases, test)
+    if params.architecture != "slide":
+        raise InputError("only the parts of the network over whole slides can be cut out")
+    training, _ = training_cases(cases, test, split)
+    _require_done([*training, held_out])
+    params = params.model_copy(update={"with_companions": False, "intervals": False})
+    choice = choose_proxies_of(training)
+    proxies = (choice.proxies["vascular"], choice.proxies["nuclear"], choice.proxies["caix"])
+    inputs = [training_inputs(case, proxies, params) for case in training]
+    tested, fwhm_um = training_inputs(held_out, proxies, params), scanner_width_um(training)[0]
+    names = ("", *PARTS, "blur")
+    found: dict[str, Any] = {}
+    predicted: dict[str, Any] = {}
+    measured = np.full(len(tested), np.nan)
+    for number, name in enumerate(names):
+        own = params.model_copy(update={"without": (name,) if name else ()})
+        start, stop = number / len(names), (number + 1) / len(names)
+        what = f"without {name}: " if name else ""
+        with one_blas_thread():
+            model = yield from map_progress(
+                train(inputs, own, seed=seed, fwhm_um=fwhm_um),
+                partial(_within, start=start, stop=stop, what=what),
+            )
+        measured = model.target.normalise(np.asarray(tested.suv, float), clip=False)
+        predicted[name] = predict(model, tested).suv_norm
+        found[name] = error_metrics(measured, predicted[name])
+    for name in names[1:]:
+        found[name]["mae_minus_whole"] = mae_difference(
+            measured, predicted[""], predicted[name], tested.cells
+        )
+    whole = found.pop("")
+    record = {"test_case": test, "split": split, "seed": seed, "whole": whole, "without": found}
+    return dict(plain_record(record))
+
+
 def _inherited(
     parent: KnownModel, held_out: Case, split: SplitKind, params: TrainParams
 ) -> TrainParams:
@@ -256,6 +320,7 @@ def _inherited(
             f"{held_out.name}; use --split case, or start from another model"
         )
     own = {**card["settings"], "learning_rate": card["settings"]["learning_rate"] / SLOWER}
+    own["epochs"] = math.ceil(own["epochs"] / _FINE_TUNING_SHARE)
     own |= {name: getattr(params, name) for name in params.model_fields_set}
     return type(params).parse(own, "settings of the parent")
 
@@ -264,10 +329,12 @@ def _content(held_out: Case, card: Mapping[str, Any]) -> str:
     """Digest of the tissue of the test case as the network sees it; empty where it is not ready."""
     if any(held_out.store.origin(artifact) is None for artifact in PREDICTOR_READS):
         return ""
+    from napari_mosaik.predictor import TrainParams
+
     first, second, third = card["proxies"]
-    window_px = int(card["settings"]["window_px"])
+    settings = TrainParams.parse(card["settings"], "model card")
     read = held_out.store.read
-    inputs = tile_inputs(read, held_out.name, held_out.patient, (first, second, third), window_px)
+    inputs = tile_inputs(read, held_out.name, held_out.patient, (first, second, third), settings)
     return inputs.content()
 
 
@@ -290,7 +357,7 @@ def _train(
     block: HeldOutBlock | None,
 ) -> Generator[Progress, None, str]:
     yield Progress(0, 1, "loading the network library, about 3 s")
-    from napari_mosaik.predictor import TrainedModel, train, with_baselines
+    from napari_mosaik.predictor import TrainedModel, train, with_baselines, with_range
 
     choice = choose_proxies_of(training) if block is None else block.choose_proxies()
     proxies = (choice.proxies["vascular"], choice.proxies["nuclear"], choice.proxies["caix"])
@@ -303,15 +370,30 @@ def _train(
     inputs = []
     for number, case in enumerate(training):
         yield Progress(0.1 * number / len(training), 1, f"reading {case.name}")
-        inputs.append(training_inputs(case, proxies, params.window_px, params.curves))
+        inputs.append(training_inputs(case, proxies, params))
     if block is not None:
         inputs = [block.masked(one) for one in inputs]
     checkpoint = held_out.root / "scratch" / f"train-{fingerprint}.pt"
     fwhm_um, assumed = scanner_width_um(training)
-    steps = train(inputs, params, seed=seed, checkpoint=checkpoint, parent=before, replay=replay)
-    trained = yield from map_progress(steps, training_progress)
-    yield Progress(0.98, 1, "fitting the baselines")
+    steps = train(
+        inputs,
+        params,
+        seed=seed,
+        checkpoint=checkpoint,
+        parent=before,
+        replay=replay,
+        fwhm_um=fwhm_um,
+    )
+    with_fits = params.intervals and before is None
+    ready = 0.5 if with_fits else 0.95
+    trained = yield from map_progress(steps, lambda step: _within(step, 0.0, ready))
+    yield Progress(ready, 1, "fitting the baselines")
     trained = with_baselines(trained, inputs, caix=CAIX_SCORE, fwhm_um=fwhm_um)
+    trained = with_range(trained, inputs, fwhm_um)
+    if before is not None:
+        trained = _with_intervals_of(trained, before)
+    else:
+        trained = yield from _with_intervals(trained, inputs, params, checkpoint, ready)
     card: dict[str, Any] = {
         **trained.card,
         "fingerprint": fingerprint,
@@ -350,5 +432,50 @@ def _train(
         yield Progress(1, 1, "comparing with the model before")
         card["comparison"] = _compared(held_out, before, TrainedModel(trained.weights, card))
     folder = TrainedModel(trained.weights, card).save(held_out.root / "models")
-    checkpoint.unlink(missing_ok=True)
+    for file in checkpoint.parent.glob(f"{checkpoint.stem}*{checkpoint.suffix}"):
+        file.unlink()
     return folder.name
+
+
+def _within(step: TrainingStep, start: float, stop: float, what: str = "") -> Progress:
+    """Progress of a training that is a part of the whole work."""
+    own = training_progress(step)
+    return replace(own, done=start + (stop - start) * own.done, text=f"{what}{own.text}")
+
+
+def _with_intervals(
+    model: TrainedModel,
+    inputs: Sequence[TileInputs],
+    params: TrainParams,
+    checkpoint: Path,
+    start: float,
+) -> Generator[Progress, None, TrainedModel]:
+    """The model with its intervals, where the settings ask for them."""
+    from napari_mosaik.predictor import held_out_cases, with_intervals
+
+    if not params.intervals:
+        return with_intervals(model, ())
+    steps = held_out_cases(
+        inputs,
+        params,
+        model.target,
+        seed=int(model.card["seed"]),
+        fwhm_um=float(model.card["fwhm_um"]),
+        checkpoint=checkpoint,
+    )
+    what = "intervals: one case held out, "
+    found = yield from map_progress(steps, lambda step: _within(step, start, 0.98, what))
+    return with_intervals(model, found)
+
+
+def _with_intervals_of(model: TrainedModel, parent: TrainedModel) -> TrainedModel:
+    """The model with the intervals of the one that it was fine-tuned from."""
+    record = parent.card.get("intervals")
+    if record is not None:
+        note = f"the intervals are those of the model {parent.hash[:12]}, before fine-tuning"
+        record = {**record, "notes": [*record["notes"], note]}
+    own = {
+        "companion_weights": dict(parent.card.get("companion_weights", {})),
+        "intervals": record,
+    }
+    return type(model)(model.weights, {**model.card, **own})

@@ -116,7 +116,7 @@ def predicted_difference(
     The error is in the unit of the SUV; None without measured uptake.
     """
     from napari_mosaik.learning.comparison import paired_difference
-    from napari_mosaik.predictor import predict
+    from napari_mosaik.predictor import TrainParams, predict
 
     units = {str(one.card["suv_unit"]) for one in (old, new)}
     if len(units) > 1:
@@ -131,8 +131,7 @@ def predicted_difference(
             case.name,
             case.patient,
             tuple(card["proxies"]),
-            int(card["settings"]["window_px"]),
-            card["settings"].get("curves", "patient"),
+            TrainParams.parse(card["settings"], "model card"),
         )
         checkpoint()
         found.append(predict(one, inputs))

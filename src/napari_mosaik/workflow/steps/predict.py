@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,9 +43,15 @@ from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.spatial import label_column
 
 if TYPE_CHECKING:
-    from napari_mosaik.predictor import EarlierPrediction, TileInputs
+    from napari_mosaik.predictor import (
+        EarlierPrediction,
+        Prediction,
+        TileInputs,
+        TrainedModel,
+        TrainParams,
+    )
 
-__all__ = ["PREDICT", "PREDICTOR_READS", "PredictParams", "tile_inputs"]
+__all__ = ["INTERVAL_COLUMNS", "PREDICT", "PREDICTOR_READS", "PredictParams", "tile_inputs"]
 
 _CLASSES = ("average", "hot", "cold", "high-low", "low-high")
 FRACTION_SPACING_UM = 10.0
@@ -78,19 +84,18 @@ def tile_inputs(
     case: str,
     patient: str,
     proxies: tuple[str, str, str],
-    window_px: int,
-    curves: str = "tile",
+    settings: TrainParams,
 ) -> TileInputs:
     """The network's inputs for one case, from its stored results."""
     from napari_mosaik.predictor import TileInputs, code_windows, edge_distance_um, fraction_pyramid
 
     grid, table, clusters = read(TILES), read(PARAMETERS), read(CLUSTERS)
-    times_h, antibody = _curves(read, curves)
+    times_h, antibody = _curves(read, settings.curves)
     codes = np.stack([clusters[label_column(name)] for name in proxies], axis=1)
     return TileInputs(
         case=case,
         patient=patient,
-        scales=fraction_pyramid(_fractions(read), grid, window_px),
+        scales=fraction_pyramid(_fractions(read), grid, settings.windows_px),
         codes=code_windows(grid, codes),
         proxies=proxies,
         curves=antibody,
@@ -129,27 +134,45 @@ def _fractions(read: Callable[[Artifact[Any]], Any]) -> Any:
 
 def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, None, Results]:
     yield Progress(0.0, 1, "loading the network library, about 3 s")
-    from napari_mosaik.predictor import TrainedModel, predict, predict_baselines
+    from napari_mosaik.predictor import TrainedModel, TrainParams, predict, predict_baselines
     from napari_mosaik.spatial import parameter_map
 
     model = TrainedModel.load(inputs.model_folder(params.model))
     card = model.card
     first, second, third = card["proxies"]
     yield Progress(0.3, 1, "reading the inputs")
-    proxies, window_px = (first, second, third), int(card["settings"]["window_px"])
-    tile_data = tile_inputs(
-        inputs.read,
-        inputs.case_name,
-        inputs.patient,
-        proxies,
-        window_px,
-        card["settings"].get("curves", "patient"),
-    )
+    settings, proxies = TrainParams.parse(card["settings"], "model card"), (first, second, third)
+    tile_data = tile_inputs(inputs.read, inputs.case_name, inputs.patient, proxies, settings)
     yield Progress(0.6, 1, "predicting")
-    earlier = _earlier(inputs, tile_data, card["settings"].get("curves", "patient"))
+    earlier = None
+    if settings.architecture == "tile":
+        earlier = _earlier(inputs, tile_data, settings.curves)
     prediction = predict(model, tile_data, earlier)
     n_changed = len(tile_data) if earlier is None else int(earlier.changed.sum())
     inputs.note(RECOMPUTED, n_changed)
+    columns, about, units = _columns(model, tile_data, prediction)
+    for name, values in predict_baselines(model, tile_data).items():
+        if values is not None:
+            columns[f"baseline_{name}"] = values
+            about[f"baseline_{name}"] = f"normalised SUV: {card['baselines'][name]['about']}"
+    unit = card["suv_unit"]
+    table = Table(columns, dict.fromkeys(units, unit), about, inputs.read(TILES).lattice.frame)
+    yield Progress(0.8, 1, "mapping the prediction")
+    grid, mask = inputs.read(TILES), inputs.read(TISSUE[REFERENCE])
+    suv_map = parameter_map(grid, prediction.suv, mask, MAP_SPACING_UM, unit=unit)
+    return {
+        PREDICTION: table,
+        PREDICTION_MAP: suv_map,
+        PREDICTION_RECORD: _record(model, inputs, params, tile_data),
+    }
+
+
+def _columns(
+    model: TrainedModel, tiles: TileInputs, prediction: Prediction
+) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str]]:
+    """Columns of the table, what each is, and the names of those in SUV."""
+    from napari_mosaik.predictor.uncertainty import out_of_range, prediction_intervals
+
     columns: dict[str, NDArray[Any]] = {
         "suv_norm": prediction.suv_norm,
         "suv": prediction.suv,
@@ -157,26 +180,44 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
         **{f"class_{i}": prediction.class_probability[:, i] for i in range(5)},
     }
     about = {
-        "suv_norm": "predicted SUV, scaled to 0 to 1 over the training tiles",
+        "suv_norm": "predicted SUV; 0 and 1 are the range of the training tiles",
         "suv": "predicted SUV",
         "class_label": "most probable uptake class, 0 to 4; -1 not predicted",
         **{f"class_{i}": f"probability of the uptake class '{c}'" for i, c in enumerate(_CLASSES)},
     }
-    for name, values in predict_baselines(model, tile_data).items():
-        if values is not None:
-            columns[f"baseline_{name}"] = values
-            about[f"baseline_{name}"] = f"normalised SUV: {card['baselines'][name]['about']}"
-    unit = card["suv_unit"]
-    table = Table(columns, {"suv": unit}, about, inputs.read(TILES).lattice.frame)
-    yield Progress(0.8, 1, "mapping the prediction")
-    grid, mask = inputs.read(TILES), inputs.read(TISSUE[REFERENCE])
-    suv_map = parameter_map(grid, prediction.suv, mask, MAP_SPACING_UM, unit=unit)
-    return {
-        PREDICTION: table,
-        PREDICTION_MAP: suv_map,
-        PREDICTION_RECORD: _record(model, inputs, params, tile_data.content()),
-    }
+    units = ["suv"]
+    record = model.card.get("intervals")
+    limits = {} if record is None else prediction_intervals(record, prediction.suv_norm)
+    nothing = np.full(len(tiles), np.nan)
+    for kind, name in INTERVAL_COLUMNS.items():
+        for side, limit in zip(("low", "high"), limits.get(kind, (nothing, nothing)), strict=True):
+            columns[name.format(side)] = limit
+            about[name.format(side)] = (
+                f"{side} end of the 90 % interval for {_INTERVAL_WORDS[kind]}; NaN: not available"
+            )
+    if len(prediction.members) > 1:
+        for number, member in enumerate(prediction.members, 1):
+            columns[f"member_{number}"] = member
+            about[f"member_{number}"] = f"normalised SUV by network {number} of the ensemble"
+    if np.isfinite(prediction.source).any():
+        columns["source"] = prediction.source
+        about["source"] = (
+            "contribution of the tile before the scanner's blur; the blur hides what is smaller "
+            "than the scanner sees, so it is a fit, and no measurement"
+        )
+        units.append("source")
+    outside = out_of_range(model, tiles)
+    if outside is not None:
+        columns["out_of_range"] = outside & np.isfinite(prediction.suv_norm)
+        about["out_of_range"] = "1: the tile is unlike any training tile"
+    return columns, about, units
 
+
+INTERVAL_COLUMNS = {"tile": "suv_norm_{}", "block": "suv_norm_block_{}"}
+_INTERVAL_WORDS = {
+    "tile": "a tile of a new slide of these patients",
+    "block": "all tiles of a block of 7 x 7 at once",
+}
 
 _FOLLOWED = (
     CLASSES,
@@ -228,8 +269,10 @@ def _earlier(inputs: StepContext, tiles: TileInputs, curves: str) -> EarlierPred
     return EarlierPrediction(np.asarray(table["suv_norm"], float), probability, changed)
 
 
-def _record(model: Any, inputs: StepContext, params: PredictParams, content: str) -> dict[str, Any]:
-    card = model.card
+def _record(
+    model: TrainedModel, inputs: StepContext, params: PredictParams, tiles: TileInputs
+) -> dict[str, Any]:
+    card, content = model.card, tiles.content()
     patients = {same_words(entry["patient"]) for entry in card["cases"]}
     training_cases = [entry["case"] for entry in card["cases"]]
     copies = [entry["case"] for entry in card["cases"] if entry.get("content") == content]
@@ -240,6 +283,9 @@ def _record(model: Any, inputs: StepContext, params: PredictParams, content: str
     if seen and not block:
         name = seen_file(slides, files) or f"case {(copies or [inputs.case_name])[0]}"
         inputs.warn(f"the predictor was trained on this tissue ({name}): no fair prediction")
+    learnt, doubts = _learnt_width(card)
+    missing = int((~tiles.usable).sum())
+    not_predicted = {"no antibody curve": missing} if missing else {}
     return {
         "model": params.model,
         "split": card["split"],
@@ -252,9 +298,34 @@ def _record(model: Any, inputs: StepContext, params: PredictParams, content: str
         "target": dict(card["target"]),
         "unit": card["suv_unit"],
         "seed": card["seed"],
+        "architecture": card["settings"]["architecture"],
+        "members": int(card["settings"]["members"]),
+        "learnt_fwhm_mm": None if learnt is None else learnt / 1000.0,
+        "scanner_fwhm_mm": card["fwhm_um"] / 1000.0,
+        "not_predicted": not_predicted,
+        "intervals": card.get("intervals"),
         "baselines": sorted(name for name, b in card["baselines"].items() if b is not None),
-        "warnings": list(card["warnings"]),
+        "warnings": [*card["warnings"], *doubts],
     }
+
+
+_WIDTH_RATIO = 1.33
+"""A learnt width that differs by more than this factor from the scanner's is a warning."""
+
+
+def _learnt_width(card: Mapping[str, Any]) -> tuple[float | None, list[str]]:
+    """Mean width that the networks learnt, µm of CD34, and a warning where it is implausible."""
+    widths = [one["learnt_fwhm_um"] for one in card["members"] if "learnt_fwhm_um" in one]
+    if not widths:
+        return None, []
+    learnt, scanner = float(np.mean(widths)), float(card["fwhm_um"])
+    if 1 / _WIDTH_RATIO <= learnt / scanner <= _WIDTH_RATIO:
+        return learnt, []
+    return learnt, [
+        f"the networks see the scanner as {learnt / 1000:.2f} mm wide, but it is "
+        f"{scanner / 1000:.2f} mm on the section: check the registration of the PET of the "
+        "training cases, and 'fwhm_mm' in case.toml"
+    ]
 
 
 PREDICT = Step(
@@ -267,4 +338,5 @@ PREDICT = Step(
     writes=(PREDICTION, PREDICTION_MAP, PREDICTION_RECORD),
     body=_body,
     needs_model="model",
+    revision=2,
 )

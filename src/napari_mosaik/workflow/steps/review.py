@@ -19,16 +19,21 @@ from napari_mosaik.core.catalogue import (
     UPTAKE_CLUSTERS,
 )
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params
+from napari_mosaik.core.table import Table
 from napari_mosaik.workflow.leaks import seen_file
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import low_confidence_warning
+from napari_mosaik.workflow.steps.predict import INTERVAL_COLUMNS
 from napari_mosaik.workflow.steps.spatial import uptake_classes
 
 __all__ = ["REVIEW", "ReviewParams", "development_warning"]
 
 _PREFIX = "baseline_"
+_DRAWS = 500
+"""Error fields drawn for the interval of the slide's mean."""
 NEIGHBOURS = "neighbour_idw"
 """Upper reference: what the measured uptake of the neighbouring tiles says of a tile."""
 
@@ -62,6 +67,7 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
     baselines = {
         name.removeprefix(_PREFIX): table[name] for name in table if name.startswith(_PREFIX)
     }
+    intervals = _intervals(inputs, table, record, measured)
     metrics = metrics_record(
         test_case=inputs.case_name,
         split=record["split"],
@@ -84,6 +90,12 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
             "proxies": record["proxies"],
             "seed": record["seed"],
             "unit": record["unit"],
+            "learnt_fwhm_mm": record.get("learnt_fwhm_mm"),
+            "n_out_of_range": (
+                int(np.asarray(table["out_of_range"]).sum()) if "out_of_range" in table else None
+            ),
+            "not_predicted": dict(record.get("not_predicted", {})),
+            "intervals": intervals,
             "warnings": [*record["warnings"], *_leaks(seen, block), *_warnings(inputs)],
         },
     )
@@ -101,6 +113,41 @@ def _leaks(seen: str, block: Mapping[str, Any]) -> list[str]:
             f"more from the {block['n_train']} that trained; {block['n_between']} in between do not"
         ]
     return [f"the predictor was trained with {seen}, which this case holds"] if seen else []
+
+
+def _intervals(
+    inputs: StepContext, table: Table, record: Mapping[str, Any], measured: FloatArray
+) -> dict[str, Any] | None:
+    """How often the intervals hold the measured value, how wide they are; None without any."""
+    from napari_mosaik.predictor import draw_errors, interval_metrics
+
+    calibrated = record.get("intervals")
+    if calibrated is None:
+        return None
+    grid = inputs.read(TILES)
+    limits = {
+        kind: (table[name.format("low")], table[name.format("high")])
+        for kind, name in INTERVAL_COLUMNS.items()
+        if calibrated[kind] is not None
+    }
+    notes = list(calibrated["notes"])
+    if not record["shared_patient"]:
+        notes.append("the patient is new: the intervals were calibrated on other patients")
+    pitch = grid.lattice.spacing_um
+    use = np.isfinite(measured) & np.isfinite(np.asarray(table["suv_norm"], float))
+    found: dict[str, Any] = dict.fromkeys(INTERVAL_COLUMNS)  # None: too few to calibrate
+    found |= interval_metrics(measured, limits, grid.cells)
+    if use.any():
+        errors = draw_errors(calibrated["fields"], grid.cells[use], pitch, _DRAWS)
+        low, high = np.percentile(errors.mean(axis=1), [5.0, 95.0])
+        predicted = float(np.mean(np.asarray(table["suv_norm"], float)[use]))
+        found["slide_mean"] = {
+            "measured": float(measured[use].mean()),
+            "predicted": predicted,
+            "low": predicted + float(low),
+            "high": predicted + float(high),
+        }
+    return {**found, "notes": notes}
 
 
 def _warnings(inputs: StepContext) -> list[str]:
@@ -128,5 +175,5 @@ REVIEW = Step(
     may_read=(UPTAKE_CLUSTERS, DEVELOPMENT),
     writes=(METRICS,),
     body=_body,
-    revision=3,
+    revision=4,
 )

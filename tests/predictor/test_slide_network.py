@@ -1,0 +1,291 @@
+"""The network over whole slides: each part counts, the blur is the scanner's, members differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch.nn import functional
+
+from napari_mosaik.core import InputError
+from napari_mosaik.predictor import (
+    PARTS,
+    NetworkParams,
+    SlideNetwork,
+    TrainedModel,
+    TrainParams,
+    predict,
+    predict_baselines,
+    train,
+    with_baselines,
+)
+from napari_mosaik.predictor.metrics import mae
+from napari_mosaik.predictor.network import HeterogeneityPart
+from napari_mosaik.predictor.scene import (
+    SlideScene,
+    TileLattice,
+    code_variability,
+    scanner_blur,
+)
+from tests.predictor.synthetic import make_cohort
+from tests.predictor.test_training import finish, same_weights
+
+FWHM_UM = 1500.0
+QUICK = TrainParams(
+    members=2, epochs=3, threads=1, branch_channels=(4, 8, 8), fusion_width=16, parameter_width=8
+)
+
+
+@pytest.fixture(scope="module")
+def model(small_cases) -> TrainedModel:
+    return finish(train(small_cases, QUICK, seed=5, fwhm_um=FWHM_UM))
+
+
+@pytest.fixture
+def scene(small_cases) -> SlideScene:
+    return SlideScene.of(small_cases[0], FWHM_UM)
+
+
+def network_of(scene: SlideScene, **settings) -> SlideNetwork:
+    params = NetworkParams(**settings)
+    network = SlideNetwork(params, scene.curves.shape[1], scene.columns.shape[1], FWHM_UM, seed=1)
+    return network.eval()
+
+
+def test_the_fast_attention_equals_that_over_single_cells(small_cases):
+    codes = torch.from_numpy(small_cases[0].codes[:7])
+    part = HeterogeneityPart(NetworkParams(code_width=8, proxy_width=16))
+    torch.nn.init.normal_(part.proxy, generator=torch.Generator().manual_seed(0))
+    onehot = functional.one_hot(codes.long(), 6).float().flatten(2, 3)
+    tokens = part.embed(onehot) + part.position + part.proxy[:, None, :]
+    score = part.score(tokens) + code_variability(codes)[..., None] * part.variability
+    weight = torch.softmax(score, dim=2)
+    pooled = torch.einsum("bpth,bptc->bphc", weight, part.value(tokens)).flatten(2)
+    proxies = part.to_proxy(torch.cat([pooled, tokens[:, :, 60]], dim=2))
+    fused, _ = part.attention(proxies, proxies, proxies)
+    expected = part.out(part.norm(proxies + fused).flatten(1))
+    torch.testing.assert_close(part(codes), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(part.weights(codes).flatten(2), weight.mean(dim=3).detach())
+
+
+def test_the_blur_is_a_gaussian_cut_at_four_sigma(small_cases):
+    case = small_cases[0]
+    lattice = TileLattice.of(case, FWHM_UM)
+    rng = np.random.default_rng(0)
+    source = rng.uniform(0, 2, len(case)).astype(np.float32)
+    seen = scanner_blur(torch.from_numpy(source), lattice, torch.tensor(1300.0))
+    raster = np.zeros(lattice.shape)
+    rows, cols = (axis.numpy() for axis in lattice.cells)
+    raster[rows, cols] = source * case.covered
+    sigma = 1300.0 / 2.3548200450309493 / np.array(lattice.pitch_um)
+    expected = gaussian_filter(raster, sigma, mode="constant", truncate=4.0)[rows, cols]
+    np.testing.assert_allclose(seen.numpy(), expected, atol=2e-3)
+
+
+def test_a_source_reaches_its_surroundings_and_no_farther(scene):
+    network = network_of(scene)
+    source = torch.zeros(len(scene.codes))
+    source[0] = 1.0
+    seen = scanner_blur(source, scene.lattice, network.fwhm_um.detach())
+    rows, cols = scene.lattice.cells
+    apart = torch.hypot((rows - rows[0]).float(), (cols - cols[0]).float()) * 300.0
+    sigma = FWHM_UM / 2.3548
+    assert (seen[apart > 4 * sigma * 2**0.5 + 300] == 0).all()
+    assert (seen[apart < 2 * sigma] > 0).all()
+
+
+@pytest.mark.parametrize("part", [*PARTS, "blur"])
+def test_each_part_that_is_cut_out_changes_the_output(scene, part):
+    with torch.no_grad():
+        whole = network_of(scene)(scene).suv_norm
+        cut = network_of(scene, without=(part,))(scene).suv_norm
+    assert (whole - cut).abs().max() > 1e-4
+
+
+def test_each_input_reaches_the_output(scene):
+    network = network_of(scene)
+    codes = (scene.codes + 1) % 5
+    changed = {
+        "maps": tuple(255 - one for one in scene.maps),
+        "codes": codes,
+        "curves": scene.curves * 2,
+        "columns": scene.columns * 1.5,
+        "variability": 1 - scene.variability,
+    }
+    with torch.no_grad():
+        whole = network(scene).suv_norm
+        for name, value in changed.items():
+            other = network(replace(scene, **{name: value})).suv_norm
+            assert (whole - other).abs().max() > 1e-6, name
+
+
+def test_gradients_reach_every_parameter(scene):
+    network = network_of(scene).train()
+    found = network(scene)
+    (found.suv_norm.square().sum() + found.logits.square().sum()).backward()
+    silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+def test_a_turned_slide_is_the_slide_turned(small_cases, scene):
+    """Windows of the turned maps are the turned windows; clusters turn with them."""
+    for turn in range(8):
+        turned = scene.turned(turn)
+        for level, window in enumerate(scene.windows):
+            for tile in (0, 7):
+                row, col = scene.corners[level][tile].tolist()
+                own = scene.maps[level][:, row : row + window, col : col + window]
+                own = torch.rot90(own, turn % 4, (1, 2))
+                row, col = turned.corners[level][tile].tolist()
+                other = turned.maps[level][:, row : row + window, col : col + window]
+                assert torch.equal(own.flip(2) if turn >= 4 else own, other)
+        codes = torch.rot90(scene.codes, turn % 4, (2, 3))
+        assert torch.equal(codes.flip(3) if turn >= 4 else codes, turned.codes)
+
+
+def test_no_normalisation_reaches_over_the_slide(small_cases):
+    """A tile far from a change is predicted as before: parameters of one tile reach 4 sigma."""
+    case = small_cases[0]
+    features = case.features.copy()
+    features[0] += 1.0
+    before = SlideScene.of(case, FWHM_UM)
+    network = network_of(before)
+    with torch.no_grad():
+        first = network(before)
+        second = network(SlideScene.of(replace(case, features=features), FWHM_UM))
+    moved = np.flatnonzero((first.source != second.source).numpy())
+    apart = np.hypot(*((case.cells - case.cells[0]) * 300.0).T)
+    assert len(moved)
+    assert apart[moved].max() <= 4 * FWHM_UM / 2.3548 * 2**0.5 + 300
+
+
+def test_members_differ_and_the_prediction_is_their_mean(model, small_cases):
+    found = predict(model, small_cases[2])
+    assert found.members.shape == (2, len(small_cases[2]))
+    assert (found.members[0] != found.members[1]).any()
+    np.testing.assert_allclose(found.suv_norm, found.members.mean(axis=0))
+    assert (found.source >= 0).all()
+    seeds = [entry["seed"] for entry in model.card["members"]]
+    assert seeds[0] == 5
+    assert seeds[1] != 5
+
+
+def test_companions_have_the_weights_of_the_card(model, small_cases):
+    names = ("boosting_psf", "source_blur")
+    whole = with_baselines(model, small_cases, fwhm_um=FWHM_UM, only=names)
+    first, second = (predict_baselines(whole, small_cases[2])[name] for name in names)
+    alone = predict(whole, small_cases[2]).suv_norm
+    np.testing.assert_array_equal(alone, predict(model, small_cases[2]).suv_norm)
+    more = {"companion_weights": {"boosting_psf": 0.1, "source_blur": 0.3}}
+    weighted = TrainedModel(whole.weights, {**whole.card, **more})
+    both = predict(weighted, small_cases[2]).suv_norm
+    np.testing.assert_allclose(both, 0.6 * alone + 0.1 * first + 0.3 * second)
+    with pytest.raises(InputError, match="lacks its 'boosting_psf'"):
+        predict(TrainedModel(model.weights, {**model.card, **more}), small_cases[2])
+
+
+def test_equal_seeds_give_equal_bits_and_a_resumed_training_too(model, small_cases, tmp_path):
+    file = tmp_path / "checkpoint.pt"
+    options = {"seed": 5, "fwhm_um": FWHM_UM, "checkpoint": file}
+    steps = train(small_cases[::-1], QUICK, **options)
+    for step in steps:
+        if step.epoch == 4 and step.record is not None:  # the second network's first epoch
+            break
+    steps.close()
+    steps = train(small_cases, QUICK, **options)
+    assert next(steps).epoch == 5
+    torch.manual_seed(1)
+    again = finish(steps)
+    assert again.card["times"]["resumed"]
+    assert same_weights(again, model)
+    assert again.hash == model.hash
+
+
+def test_targets_beyond_the_range_are_not_clipped(small_cases):
+    suv = np.asarray(small_cases[0].suv).copy()
+    suv[np.argmax(suv)] *= 4
+    first = finish(train([replace(small_cases[0], suv=suv), *small_cases[1:]], QUICK, seed=5))
+    suv = suv.copy()
+    suv[np.argmax(suv)] *= 1.1
+    scaled = [replace(small_cases[0], suv=suv), *small_cases[1:]]
+    second = finish(train(scaled, QUICK, seed=5))
+    assert not same_weights(first, second)
+
+
+def test_no_suv_without_a_source(model, small_cases):
+    """Where there is no tissue there is no uptake: SUV 0, below the range of the training."""
+    case = small_cases[2]
+    empty = replace(case, coverage=np.zeros(len(case)))
+    np.testing.assert_allclose(predict(model, empty).suv, 0.0, atol=1e-6)
+
+
+def test_classes_that_do_not_occur_have_no_probability(small_cases):
+    cases = [
+        replace(case, pet_label=np.where(case.pet_label > 2, 0, case.pet_label))
+        for case in small_cases
+    ]
+    found = finish(train(cases, QUICK, seed=1))
+    assert found.card["classes"] == [0, 1, 2]
+    assert any("high-low, low-high" in text for text in found.card["warnings"])
+    probability = predict(found, cases[0]).class_probability
+    assert (probability[:, 3:] == 0).all()
+    np.testing.assert_allclose(probability.sum(axis=1), 1, atol=1e-6)
+
+
+def test_other_tile_parameters_are_named(model, small_cases):
+    case = small_cases[2]
+    names = ("other", *case.feature_names[1:])
+    with pytest.raises(InputError, match=f"lacks the tile parameter '{case.feature_names[0]}'"):
+        predict(model, replace(case, feature_names=names))
+
+
+def test_one_step_of_the_optimiser_by_hand(small_cases):
+    """AdamW with decoupled decay, a warm-up of one step, the running mean, per-tile weights."""
+    params = QUICK.model_copy(
+        update={"members": 1, "epochs": 1, "dropout": 0.0, "context_dropout": 0.0}
+    )
+    params = params.model_copy(update={"flip_rotate": False, "ema_decay": 0.0, "alpha": 0.0})
+    case = small_cases[0]
+    trained = finish(train([case], params, seed=3, fwhm_um=FWHM_UM))
+    start = finish(
+        train([case], params.model_copy(update={"learning_rate": 1e-12}), seed=3, fwhm_um=FWHM_UM)
+    )
+    from napari_mosaik.predictor.prediction import member_network
+
+    network, scene = member_network(start, 0), SlideScene.of(case, FWHM_UM)
+    rows = np.flatnonzero(case.measured)
+    target = trained.target.normalise(np.asarray(case.suv)[rows], clip=False)
+    network.train()
+    error = network(scene).suv_norm[torch.from_numpy(rows)] - torch.from_numpy(target)
+    (params.lambda_ * error.square().mean()).backward()
+    norm = torch.sqrt(
+        sum(p.grad.square().sum() for p in network.parameters() if p.grad is not None)
+    )
+    bias = network.source_head.bias
+    gradient = float(bias.grad) * min(1.0, 1.0 / float(norm))
+    step = params.learning_rate * gradient / (abs(gradient) + 1e-8)
+    decayed = float(bias.detach()) * (1 - params.learning_rate * params.weight_decay)
+    assert float(trained.weights["0.source_head.bias"][0]) == pytest.approx(
+        decayed - step, abs=1e-6
+    )
+
+
+def test_it_finds_the_width_of_the_scanner_and_beats_the_mean():
+    cohort = make_cohort(1, size_um=(3900.0, 5100.0))
+    width = 640 * 2.3548
+    params = TrainParams(
+        members=1,
+        epochs=25,
+        threads=1,
+        with_companions=False,
+        without=("spatial", "heterogeneity"),
+    )
+    found = finish(train(cohort[:-1], params, seed=0, fwhm_um=width * 1.25))
+    assert found.card["members"][0]["learnt_fwhm_um"] == pytest.approx(width, rel=0.1)
+    test = cohort[-1]
+    measured = found.target.normalise(test.suv, clip=False)
+    mean = mae(measured, np.full(len(test), found.card["target"]["low"] * 0 + measured.mean()))
+    assert mae(measured, predict(found, test).suv_norm) < 0.8 * mean
