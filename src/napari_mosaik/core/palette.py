@@ -76,7 +76,12 @@ REMOVED_OBJECT: Final = "#E00000"
 MEASURED: Final = "#0072B2"
 PREDICTED: Final = "#D55E00"
 SELECTED_TILE: Final = "#009E73"
-KINETICS: Final = {"free": "#0072B2", "bound": "#009E73", "internalised": "#CC79A7"}
+KINETICS: Final = {
+    "free": "#0072B2",
+    "bound": "#009E73",
+    "internalised": "#CC79A7",
+    "total": "#E69F00",
+}
 """Curves of the antibody by compartment."""
 FITTED_LINE: Final = "#0072B2"
 """Regression, bias and limits of agreement."""

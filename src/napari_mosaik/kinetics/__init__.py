@@ -19,6 +19,7 @@ from napari_mosaik.kinetics.diagnostics import (
     parameter_label,
     patient_record,
     solver_checks,
+    tile_record,
 )
 from napari_mosaik.kinetics.immunokinetic import (
     EX_VIVO_TIME_H,
@@ -68,4 +69,5 @@ __all__ = [
     "solve_rows",
     "solver_checks",
     "tile_curves_um",
+    "tile_record",
 ]

@@ -40,6 +40,7 @@ __all__ = [
     "parameter_label",
     "patient_record",
     "solver_checks",
+    "tile_record",
 ]
 
 _ANTIGEN_FACTOR = 20.0
@@ -289,41 +290,17 @@ def patient_record(params: ImmunokineticParams, priors: PatientPriors) -> dict[s
     }
 
 
-def iter_tile_record(
-    params: DeliveryParams, priors: TilePriors, surface_density_per_um: float, seed: int = 0
-) -> Generator[float, None, dict[str, Any]]:
+def tile_record(
+    params: DeliveryParams, priors: TilePriors, surface_density_per_um: float
+) -> dict[str, Any]:
     """The diagnostics of delivery to antigen-positive tissue as a JSON-able document.
 
-    As `patient_record`, with the Sobol indices (``sobol``) of `SOBOL_NAMES` at the imaging times,
-    and the largest relative difference between closed form and numerical solution there.
-
-    Parameters
-    ----------
-    params, priors
-        Settings.
-    surface_density_per_um
-        Vessel perimeter per area of the tissue, 1/µm.
-    seed
-        Random seed of the indices.
-
-    Yields
-    ------
-    float
-        Fraction that is done.
-
-    Raises
-    ------
-    InputError
-        If nothing is retained.
+    As `patient_record`, with the largest relative difference between closed form and numerical
+    solution at the imaging times; vessel perimeter per area of the tissue in 1/µm.  Raises
+    `InputError` if nothing is retained.
     """
     times = priors.imaging_h
-    retained = tile_retained(params, surface_density_per_um)
     findings = delivery_findings(params, surface_density_per_um, times[-1])
-    factors = prior_factors(priors)
-    chosen = {name: factors[name] for name in SOBOL_NAMES if getattr(params, name) > 0}
-    values = {name: float(getattr(params, name)) for name in chosen}
-    rough = tile_retained(params, surface_density_per_um, tolerance=1e-6)
-    indices = yield from iter_parameter_indices(rough, values, chosen, times, priors.samples, seed)
     closed, solved = (
         tile_curves_um(
             [surface_density_per_um], [1.0], params.model_copy(update={"solver": solver}), times
@@ -334,16 +311,35 @@ def iter_tile_record(
         **_conditions(priors),
         "surface_density_per_um": float(surface_density_per_um),
         "findings": [asdict(one) for one in findings],
-        "parameters": _parameters(params, priors, retained),
-        "sobol": {
-            "names": list(chosen),
-            "labels": [parameter_label(type(params), name)[0] for name in chosen],
-            "samples": priors.samples,
-            "seed": seed,
-            **{name: _plain(getattr(indices, name)) for name in _INDEX_NAMES},
-        },
+        "parameters": _parameters(params, priors, tile_retained(params, surface_density_per_um)),
         "closed_form_difference": float(np.max(np.abs(closed / solved - 1))),
     }
+
+
+def iter_tile_record(
+    params: DeliveryParams, priors: TilePriors, surface_density_per_um: float, seed: int = 0
+) -> Generator[float, None, dict[str, Any]]:
+    """`tile_record` with the Sobol indices (``sobol``) of `SOBOL_NAMES` at the imaging times.
+
+    Vessel surface in 1/µm; *seed* is the random seed of the indices.  Yields the fraction that is
+    done; raises `InputError` if nothing is retained.
+    """
+    record = tile_record(params, priors, surface_density_per_um)
+    factors = prior_factors(priors)
+    chosen = {name: factors[name] for name in SOBOL_NAMES if getattr(params, name) > 0}
+    values = {name: float(getattr(params, name)) for name in chosen}
+    rough = tile_retained(params, surface_density_per_um, tolerance=1e-6)
+    indices = yield from iter_parameter_indices(
+        rough, values, chosen, priors.imaging_h, priors.samples, seed
+    )
+    sobol = {
+        "names": list(chosen),
+        "labels": [parameter_label(type(params), name)[0] for name in chosen],
+        "samples": priors.samples,
+        "seed": seed,
+        **{name: _plain(getattr(indices, name)) for name in _INDEX_NAMES},
+    }
+    return {**record, "sobol": sobol}
 
 
 _INDEX_NAMES: Final = ("first", "first_low", "first_high", "total", "total_low", "total_high")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "LiveCurves",
     "bland_altman_figure",
     "coverage_figure",
     "error_by_distance_figure",
@@ -174,6 +175,60 @@ def kinetics_figure(
     axes.set_ylim(bottom=floor)
     axes.legend(fontsize=8, frameon=False)
     return figure
+
+
+class LiveCurves:
+    """Curves of antibody whose data change in place, drawn over a background that stays.
+
+    ``lines`` are *animated*: whoever shows ``figure`` draws them over the stored background.
+    """
+
+    def __init__(self) -> None:
+        self.figure = new_figure(3.4, 2.6)
+        self._axes = tidy(
+            self.figure.add_subplot(),
+            axis_label("time after injection", "h"),
+            axis_label("concentration", "µM"),
+        )
+        self._axes.set_xscale("log")
+        self._axes.set_yscale("log")
+        names = ("total", "free", "bound", "internalised")
+        self.lines = {name: self._axes.plot([], [], label=name, animated=True)[0] for name in names}
+        for name, line in self.lines.items():
+            line.set_color(palette.KINETICS[name])
+            line.set_linewidth(4.0 if name == "total" else 1.6)
+            line.set_alpha(0.5 if name == "total" else 1.0)
+        self._axes.legend(
+            fontsize=8, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.45, 1.0),
+            handlelength=1.2, columnspacing=1.0,
+        )  # fmt: skip
+        self._times = self._axes.vlines([], 0, 1, transform=self._axes.get_xaxis_transform())
+        self._key: object = None
+
+    def show(
+        self, time_h: FloatArray, curves_um: Mapping[str, FloatArray], imaging_h: Sequence[float]
+    ) -> bool:
+        """Take curves (t,), µM, at times (t,), h; whether the background has changed.
+
+        Seven decades below the peak are shown, rounded to whole ones, so that it changes seldom.
+        """
+        peak = max(float(np.max(curve)) for curve in curves_um.values())
+        decade = int(np.ceil(np.log10(peak))) if peak > 0 else 0
+        for name, line in self.lines.items():
+            curve = curves_um[name]
+            line.set_data(time_h, np.where(curve > 10.0 ** (decade - 8), curve, np.nan))
+        key = (decade, float(time_h[-1]), tuple(imaging_h))
+        if key == self._key:
+            return False
+        self._key = key
+        self._axes.set_xlim(time_h[0], time_h[-1])
+        self._axes.set_ylim(10.0 ** (decade - 7), 10.0**decade)
+        self._times.remove()
+        self._times = self._axes.vlines(
+            list(imaging_h), 0, 1, transform=self._axes.get_xaxis_transform(),
+            color=palette.GUIDE_LINE, lw=0.9, ls=":",
+        )  # fmt: skip
+        return True
 
 
 def training_figure(

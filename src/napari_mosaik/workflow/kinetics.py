@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.errors import InputError, SolverError
+from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.kinetics import (
@@ -17,6 +20,8 @@ from napari_mosaik.kinetics import (
     parameter_label,
     patient_record,
     solve_immunokinetic,
+    tile_curves_um,
+    tile_record,
 )
 from napari_mosaik.workflow.steps.kinetics import (
     CURVES,
@@ -27,7 +32,14 @@ from napari_mosaik.workflow.steps.kinetics import (
     sampling_times_h,
 )
 
-__all__ = ["iter_kinetics_document", "iter_records", "kinetic_settings"]
+__all__ = [
+    "iter_kinetics_document",
+    "iter_records",
+    "iter_shares",
+    "judge_kinetics",
+    "kinetic_settings",
+    "live_curves_um",
+]
 
 
 _SET = "--set"
@@ -57,6 +69,51 @@ def kinetic_settings(
     )
 
 
+def live_curves_um(params: Params, time_h: FloatArray, surface_density_per_um: float) -> FloatArray:
+    """Free, bound and internalised antibody (t, 3), µM, at times (t,), h.
+
+    Of the patient, or of antigen-positive tissue with this vessel surface, 1/µm, with saturation.
+    """
+    if isinstance(params, ImmunokineticParams):
+        return solve_immunokinetic(params, time_h).stack()
+    assert isinstance(params, DeliveryParams)
+    own = params.model_copy(update={"solver": "ode"})
+    return np.asarray(tile_curves_um([surface_density_per_um], [1.0], own, time_h)[0], float)
+
+
+def judge_kinetics(params: Params, surface_density_per_um: float) -> dict[str, Any]:
+    """What the images determine of one model, without shares of the variance; surface in 1/µm.
+
+    The document says why it is ``not_available`` where nothing can be judged.
+    """
+    try:
+        if isinstance(params, CurveParams):
+            return patient_record(params, params)
+        assert isinstance(params, DeliveredCurveParams)
+        return tile_record(params, params, surface_density_per_um)
+    except (InputError, SolverError) as error:
+        return {"not_available": str(error)}
+
+
+def iter_shares(
+    params: Params, surface_density_per_um: float
+) -> Generator[tuple[str, Progress], None, dict[str, Any]]:
+    """The document of a tile with the shares of the variance; vessel surface in 1/µm.
+
+    Yields the step's name and its progress; the document says why it is ``not_available``.
+    """
+    assert isinstance(params, DeliveredCurveParams)
+    work = iter_tile_record(params, params, surface_density_per_um)
+    try:
+        return (
+            yield from map_progress(
+                work, lambda share: (TILE_CURVES.name, Progress(share, 1, "shares of the variance"))
+            )
+        )
+    except InputError as error:
+        return {"not_available": str(error)}
+
+
 def iter_records(
     patient: CurveParams, tile: DeliveredCurveParams, surface_density_per_um: float
 ) -> Generator[Progress, None, dict[str, Any]]:
@@ -66,11 +123,7 @@ def iter_records(
     ``not_available``.
     """
     yield Progress(0.0, 1, "what the images determine")
-    found: dict[str, Any] = {}
-    try:
-        found["patient"] = patient_record(patient, patient)
-    except InputError as error:
-        found["patient"] = {"not_available": str(error)}
+    found = {"patient": judge_kinetics(patient, surface_density_per_um)}
     work = iter_tile_record(tile, tile, surface_density_per_um)
     try:
         found["tile"] = yield from map_progress(

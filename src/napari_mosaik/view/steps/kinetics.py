@@ -15,7 +15,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import unit_words
 from napari_mosaik.view.report.html import ReportTable
-from napari_mosaik.view.step_view import StepView
+from napari_mosaik.view.step_view import PanelKind, StepView
 from napari_mosaik.workflow.steps import maker_of
 
 _RECORDS = {"patient": KINETICS_RECORD, "delivery per tile": TILE_KINETICS_RECORD}
@@ -84,6 +84,7 @@ CURVES_VIEW = StepView(
     step=maker_of(KINETICS),
     result_line=lambda results: _line(results, KINETICS_RECORD),
     report=lambda results: _parameters(results, "patient"),
+    panel=PanelKind.KINETICS,
 )
 TILE_CURVES_VIEW = StepView(
     step=maker_of(TILE_KINETICS),

@@ -454,6 +454,12 @@ def _clusters(controller: CaseController) -> QWidget:
     return ClusterPanel(controller)
 
 
+def _kinetics(controller: CaseController) -> QWidget:
+    from napari_mosaik.widgets.pages.kinetics_panel import KineticsPanel
+
+    return KineticsPanel(controller)
+
+
 def _predictor(controller: CaseController) -> QWidget:
     from napari_mosaik.widgets.pages.models import PredictorPanel
 
@@ -464,5 +470,6 @@ _PANELS: dict[PanelKind, Callable[[CaseController], QWidget]] = {
     PanelKind.SUV_TERMS: _suv,
     PanelKind.CORRELATIONS: _parameters,
     PanelKind.CLUSTERS: _clusters,
+    PanelKind.KINETICS: _kinetics,
     PanelKind.PREDICTOR: _predictor,
 }
