@@ -1,7 +1,7 @@
 """Local Moran against esda, its memory, and how often the tests reject when nothing is there.
 
 python benchmarks/spatial.py [--permutations 999] [--sizes 4000 40000 400000] [--pairs 1000]
-                             [--skip esda memory null] [--json]
+                             [--skip esda memory null correlation] [--json]
 
 ``moran_ratio`` is esda's time over ours at equal permutations, one core each.  The memory is the
 peak of a process of its own that labels 400,000 tiles with 9,999 permutations.  The null study
@@ -37,7 +37,7 @@ STRIDE_UM = 300.0
 SIZES = {4_000: (63, 64), 40_000: (200, 200), 400_000: (632, 633)}
 LEVELS = (0.05, 0.005)
 SMOOTHNESS = (0.0, 1.0, 2.0, 4.0)
-SKIPS = ("esda", "memory", "null")
+SKIPS = ("esda", "memory", "null", "correlation")
 
 
 def section(rows, columns, rounded=False):
@@ -189,25 +189,30 @@ def null_of_moran(grid, sigma, fields, rng):
         "tiles": len(grid),
         "smoothed_over_tiles": sigma,
         "fields": fields,
+        "permutations": found[0].permutations,
         "rates": out,
         "maps_with_a_label_at_fdr_0.05": rate(int(np.sum(any_fdr)), fields),
     }
 
 
-def null_study(pairs):
-    """All of the null study, in a fixed order of draws."""
-    rng = np.random.default_rng(0)
+def null_study(pairs, correlation=True):
+    """The null study, each part with draws of its own; local Moran alone without *correlation*."""
     grids = section(14, 15), section(20, 20, rounded=True)
     begin = time.perf_counter()
-    found = {
-        "associate": [
-            null_of_associate(grid, sigma, pairs, rng) for grid in grids for sigma in SMOOTHNESS
-        ],
-        "local_moran": [
-            null_of_moran(grids[1], sigma, max(20, pairs // 5), rng) for sigma in SMOOTHNESS[:3]
-        ],
-    }
-    found["borders"] = [null_of_borders(grids[0], sigma, pairs, rng) for sigma in SMOOTHNESS[1:]]
+    draws = [np.random.default_rng([0, part]) for part in range(3)]
+    found = {"associate": [], "borders": []}
+    found["local_moran"] = [
+        null_of_moran(grids[1], sigma, max(20, pairs // 5), draws[0]) for sigma in SMOOTHNESS[:3]
+    ]
+    if correlation:
+        found["associate"] = [
+            null_of_associate(grid, sigma, pairs, draws[1])
+            for grid in grids
+            for sigma in SMOOTHNESS
+        ]
+        found["borders"] = [
+            null_of_borders(grids[0], sigma, pairs, draws[2]) for sigma in SMOOTHNESS[1:]
+        ]
     return {**found, "seconds": time.perf_counter() - begin}
 
 
@@ -271,7 +276,7 @@ def main():
     if "memory" not in given.skip:
         found["memory"] = memory()
     if "null" not in given.skip:
-        found["null"] = null_study(given.pairs)
+        found["null"] = null_study(given.pairs, "correlation" not in given.skip)
     if given.json:
         print(json.dumps(found, indent=1))
     else:

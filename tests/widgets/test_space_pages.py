@@ -49,6 +49,32 @@ def test_every_term_of_the_suv_follows_each_edit_and_is_saved(qtbot, dock, opene
     assert "frame_duration_s" not in Case(case.root).file.injection.model_fields_set
 
 
+def test_the_resolution_of_the_scanner_is_asked_for_with_the_terms(qtbot, dock, opened, own_cohort):
+    case = opened(dock, own_cohort / "B11")
+    case.update(pet=case.file.pet.model_copy(update={"fwhm_mm": None}))
+    page = dock.pages["Uptake (PET)"]
+    page.set_open(True)
+    panel = page.panel
+    panel.read()
+    assert panel.resolution.text() == ""
+    assert panel.resolution.placeholderText() == "1.5"
+    assert panel.resolution_source.text() == "assumed"
+    panel.resolution.setText("15")  # in place of 1.5
+    panel.resolution.editingFinished.emit()
+    assert "resolution of the PET 15 mm: microPET has about 1 to 2 mm" in panel.left.text()
+    panel.resolution.setText("150")
+    panel.resolution.editingFinished.emit()
+    assert "no PET scanner has it" in panel.left.text()
+    panel.resolution.setText("1,4")
+    panel.resolution.editingFinished.emit()
+    assert "resolution" not in panel.left.text()
+    assert panel.resolution_source.text() == "entered"
+    qtbot.mouseClick(panel.save, Qt.MouseButton.LeftButton)
+    assert Case(case.root).file.pet.fwhm_mm == 1.4
+    assert Case(case.root).file.injection == case.file.injection
+    qtbot.waitUntil(lambda: not panel.save.isEnabled(), timeout=20_000)
+
+
 def test_an_image_among_several_is_chosen_on_the_page(qtbot, dock, opened, own_cohort):
     from tests.io.test_pet_other import nifti
 

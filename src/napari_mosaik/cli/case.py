@@ -142,7 +142,11 @@ def new(
     from napari_mosaik.io import CaseFile, PetEntry, create_case, open_pet
     from napari_mosaik.io.pet import choose_series
     from napari_mosaik.io.pet.sidecar import unit_named
-    from napari_mosaik.workflow.suv import suv_record_or_problem
+    from napari_mosaik.workflow.suv import (
+        resolution_mm,
+        resolution_problem,
+        suv_record_or_problem,
+    )
 
     files = {"he": he, "cd34": cd34, "caix": caix}
     if not any(files.values()) and not pet:
@@ -162,11 +166,13 @@ def new(
         for stain, path in files.items()
         if path is not None
     }
-    if pet_fwhm is not None and not 0.1 <= pet_fwhm <= 20:
-        raise InputError(
-            f"--pet-fwhm {pet_fwhm:g}: no PET scanner has this resolution; give the full width at "
-            "half maximum in mm, 0.1 to 20"
-        )
+    width = "" if pet_fwhm is None else f"{pet_fwhm:g}"
+    try:
+        resolution_mm(width)
+    except InputError as error:
+        raise InputError(f"--pet-fwhm: {error}") from error
+    if doubt := resolution_problem(width):
+        report_warning(doubt)
     unit = unit_named(pet_unit) if pet_unit else None
     given = {key: value for key, value in (injection or {}).items() if value is not None}
     lacking = ""

@@ -134,7 +134,10 @@ def leave_one_case_out(patients: Mapping[str, str], test: str) -> Split:
     patients = {case: same_words(patient) for case, patient in patients.items()}
     train = tuple(sorted(set(patients) - {test}))
     if not train:
-        raise InputError(f"case '{test}' is alone: there is no other case to train on")
+        raise InputError(
+            f"case '{test}' is alone: there is no other case to train on; with --split block it "
+            "trains on one end of its slide and is tested on the other"
+        )
     shared = patients[test] in {patients[case] for case in train}
     warnings = ("training and test share a patient: no claim about a new patient",) * shared
     return Split("case", train, test, shared, warnings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 from pydantic import ValidationError
@@ -36,6 +36,11 @@ from napari_mosaik.uptake import (
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
 
+WIDEST_FWHM_MM: Final = (0.1, 20.0)
+"""Resolution that a case may state, mm."""
+PLAUSIBLE_FWHM_MM: Final = (0.5, 8.0)
+"""Resolution of PET scanners in use, mm; beyond, a slip is likely."""
+
 __all__ = [
     "TERM_ITEMS",
     "check_terms",
@@ -43,6 +48,8 @@ __all__ = [
     "injection_record",
     "is_pet_file",
     "item_title",
+    "resolution_mm",
+    "resolution_problem",
     "scaled_statistics",
     "series_paths",
     "suv_of_files",
@@ -176,6 +183,42 @@ def field_problem(name: str, text: str, nuclide: str = "Zr-89") -> str:
         problem = str(error)
         return problem if problem.startswith(item_title(name)) else f"{item_title(name)}: {problem}"
     return titled(implausible(name, given, nuclide))
+
+
+def resolution_mm(text: str) -> float | None:
+    """The resolution of the PET scanner (FWHM, mm) that a reader typed; None if empty.
+
+    Raises
+    ------
+    InputError
+        It is no number, or no PET scanner has it.
+    """
+    if not text.strip():
+        return None
+    try:
+        value = typed_number(text)
+    except InputError:
+        value = np.nan
+    if not WIDEST_FWHM_MM[0] <= value <= WIDEST_FWHM_MM[1]:
+        raise InputError(
+            f"resolution of the PET '{text.strip()}' mm: no PET scanner has it; give the full "
+            "width at half maximum in mm, {:g} to {:g}".format(*WIDEST_FWHM_MM)
+        )
+    return value
+
+
+def resolution_problem(text: str) -> str:
+    """What is wrong or implausible about a typed resolution (FWHM, mm); empty if nothing is."""
+    try:
+        value = resolution_mm(text)
+    except InputError as error:
+        return str(error)
+    if value is None or PLAUSIBLE_FWHM_MM[0] <= value <= PLAUSIBLE_FWHM_MM[1]:
+        return ""
+    return (
+        f"resolution of the PET {value:g} mm: microPET has about 1 to 2 mm, a clinical scanner 3 "
+        "to 7 mm"
+    )
 
 
 def suv_record(

@@ -438,7 +438,8 @@ class AddFileForm(QWidget):
         if key == "pet":
             if not path:
                 raise InputError("choose an existing PET file")
-            return {"pet": PetEntry(paths=(existing(path, "PET file"),))}
+            width = None if case.file.pet is None else case.file.pet.fwhm_mm
+            return {"pet": PetEntry(paths=(existing(path, "PET file"),), fwhm_mm=width)}
         known = case.file.slide(key)
         if not path and known is not None:
             entered = self.pixel.value()

@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QLineEdit, QWidget
 
 from napari_mosaik.core import InjectionRecord, InputError
@@ -14,18 +15,21 @@ from napari_mosaik.core.pet_records import PetImage, record_unit
 from napari_mosaik.core.text import typed_number
 from napari_mosaik.view.formatting import number, short_formula
 from napari_mosaik.widgets.base.controls import button, column, row, shrinkable, wrapped_label
+from napari_mosaik.workflow.cohort import DEFAULT_FWHM_MM
 from napari_mosaik.workflow.suv import (
     TERM_ITEMS,
     field_problem,
     injection_record,
     item_title,
+    resolution_mm,
+    resolution_problem,
     scaled_statistics,
     series_paths,
     suv_record_or_problem,
 )
 
 if TYPE_CHECKING:
-    from napari_mosaik.io.case import Case
+    from napari_mosaik.io.case import Case, PetEntry
     from napari_mosaik.widgets.base.case_controller import CaseController
 
 __all__ = ["SuvTermsPanel"]
@@ -38,6 +42,10 @@ _SOURCES = {
     "assumed": "assumed",
     "missing": "missing",
 }
+_RESOLUTION_ABOUT = (
+    "Full width at half maximum of the scanner, which no file states; the predictor blurs by it. "
+    f"Assumed where it is empty: {DEFAULT_FWHM_MM:g} mm"
+)
 _TIPS = {
     "user": "from the injection record of this case, or entered here",
     "header": "from the PET file's header",
@@ -76,6 +84,12 @@ class SuvTermsPanel(QWidget):
         self._grid.setHorizontalSpacing(6)
         self._grid.setVerticalSpacing(2)
         self._grid.setColumnStretch(1, 1)
+        self.resolution = QLineEdit()
+        self.resolution.setMinimumWidth(50)
+        self.resolution.setPlaceholderText(f"{DEFAULT_FWHM_MM:g}")
+        self.resolution.textChanged.connect(self._compute)
+        self.resolution.editingFinished.connect(self._field_left)
+        self.resolution_source = QLabel()
         self.formula = wrapped_label(bold=True)
         self.figures = wrapped_label()
         self.left = wrapped_label(bold=True)
@@ -121,6 +135,11 @@ class SuvTermsPanel(QWidget):
                 self._grid.addWidget(QLabel(unit), place, 2)
             self._grid.addWidget(source, place, 3)
             self._grid.setColumnMinimumWidth(0, 92)
+        title = wrapped_label("PET resolution (FWHM)")
+        title.setToolTip(_RESOLUTION_ABOUT)
+        widgets = (title, self.resolution, QLabel("mm"), self.resolution_source)
+        for place, widget in enumerate(widgets):
+            self._grid.addWidget(widget, len(TERM_ITEMS), place)
 
     def _field(self, name: str) -> QLineEdit | QComboBox:
         if name in _CHOICES:
@@ -141,7 +160,8 @@ class SuvTermsPanel(QWidget):
         edits = {name: f for name, f in self.fields.items() if isinstance(f, QLineEdit)}
         nuclide = edits["nuclide"].text().strip() or edits["nuclide"].placeholderText() or "Zr-89"
         problems = (field_problem(name, edit.text(), nuclide) for name, edit in edits.items())
-        text = "\n".join(f"⚠ {problem}" for problem in problems if problem)
+        found = [*problems, resolution_problem(self.resolution.text())]
+        text = "\n".join(f"⚠ {problem}" for problem in found if problem)
         self.left.setText(text)
         self.left.setVisible(bool(text))
 
@@ -177,6 +197,10 @@ class SuvTermsPanel(QWidget):
             else:
                 field.setText(_text(record.get(name)))
             field.blockSignals(False)
+        pet = self._pet_entry()
+        self.resolution.setEnabled(pet is not None)
+        with QSignalBlocker(self.resolution):
+            self.resolution.setText(_text(pet.fwhm_mm if pet is not None else None))
         self._field_left()
         self._compute()
 
@@ -194,8 +218,20 @@ class SuvTermsPanel(QWidget):
             out[name] = value
         return {name: value for name, value in out.items() if value not in ("", None)}
 
+    def _pet_entry(self) -> PetEntry | None:
+        case = self._controller.workspace.case
+        return None if case is None else case.file.pet
+
+    def _other_resolution(self) -> bool:
+        """Whether the entered resolution of the PET is not the one that the case states."""
+        pet = self._pet_entry()
+        return pet is not None and self.resolution.text().strip() != _text(pet.fwhm_mm)
+
     def _compute(self, *_: object) -> None:
         changed = self.terms() != _as_entered(_stored_terms(self._controller.workspace.case))
+        entered = self.resolution.text().strip()
+        self.resolution_source.setText("entered" if entered else "assumed")
+        changed = changed or self._other_resolution()
         self.discard.setEnabled(changed)
         case = self._controller.workspace.case
         self.save.setEnabled(case is not None and changed)
@@ -255,11 +291,15 @@ class SuvTermsPanel(QWidget):
     # --- saving ---------------------------------------------------------------------------------
     def _save(self) -> None:
         try:
-            record = injection_record(self.terms())
+            changes: dict[str, Any] = {"injection": injection_record(self.terms())}
+            width = resolution_mm(self.resolution.text())
         except InputError as error:
             self._controller.report(error, "Uptake (PET)")
             return
-        self._controller.update_case(injection=record)
+        pet = self._pet_entry()
+        if pet is not None and self._other_resolution():
+            changes["pet"] = pet.model_copy(update={"fwhm_mm": width})
+        self._controller.update_case(**changes)
 
 
 def _read(case: Case) -> PetImage | str:

@@ -1,0 +1,360 @@
+"""Small faults put into the science, one at a time: does a test notice each?
+
+python tests/mutants.py [--only WORD] [--state FILE] [--again] [--list] [--seconds N]
+
+Each fault changes one text of a file in a copy of the tree, runs the related tests there and puts
+the text back.  Results are kept in the state file, so a run that ends early goes on later; --again
+forgets them.  A text that no longer occurs exactly once is an error: the list follows the code.
+Prints the survivors, and ends with 1 if there is one or an error.  Not part of ``make test``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "src/napari_mosaik/"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One text of a file of the package, what replaces it, and the tests that should notice."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+    @property
+    def key(self) -> str:
+        """A name that changes with the fault."""
+        content = hashlib.blake2b(repr((self.old, self.new, self.tests)).encode(), digest_size=4)
+        return f"{self.file}:{content.hexdigest()}"
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.old!r} -> {self.new!r}"
+
+
+def _of(file: str, tests: str, *texts: tuple[str, str]) -> Iterator[Fault]:
+    for old, new in texts:
+        yield Fault(file, old, new, tests)
+
+
+def faults() -> list[Fault]:
+    """All faults, file by file."""
+    found: list[Fault] = []
+    found += _of(
+        "spatial/moran.py",
+        "tests/spatial/test_moran.py",
+        ('return 2 if params.sided == "two" else 1', "return 1"),
+        ("level * np.arange(1, p.size + 1)", "level * np.arange(p.size)"),
+        ("p[passed[-1]]", "p[passed[0]]"),
+        ("factor * (tail + 1) / (drawn + 1)", "factor * tail / (drawn + 1)"),
+        (
+            "params.q) if params.fdr else params.alpha",
+            "params.alpha) if params.fdr else params.alpha",
+        ),
+        ("(1, -1): HIGH_LOW, (-1, 1): LOW_HIGH", "(1, -1): LOW_HIGH, (-1, 1): HIGH_LOW"),
+        ("(1, 1): HOT, (-1, -1): COLD", "(1, 1): COLD, (-1, -1): HOT"),
+        ("label[~(p <= cut)] = AVERAGE", "label[~(p < cut)] = AVERAGE"),
+        ("expected = -z2 / (n - 1)", "expected = -z2 / n"),
+        ("z2 * n / (n - 2) *", "z2 * n / (n - 1) *"),
+        ("-1.0 / (tiles.z.size - 1)", "-1.0 / tiles.z.size"),
+        (
+            "math.ceil(_factor(params) * tiles.tested.size / params.q - 1e-6) - 1",
+            "math.ceil(tiles.tested.size / params.q - 1e-6) - 1",
+        ),
+    )
+    found += _of(
+        "spatial/interpolate.py",
+        "tests/spatial/test_interpolate.py tests/predictor/test_baselines.py",
+        ("weight = (nearest / distance) ** power", "weight = nearest / distance"),
+        ("[:, 1:]  # without itself", "[:, :-1]  # without itself"),
+        ("weight = distance**-2.0", "weight = distance**-1.0"),
+        ("weight[at_node] = 0.0", "weight[at_node] = 1.0"),
+        ("inside = mask.at(centres, 0.0) > 0.5", "inside = mask.at(centres, 0.0) > -1"),
+    )
+    found += _of(
+        "spatial/association.py",
+        "tests/spatial/test_association.py",
+        ("distance <= 1.5 * np.median", "distance <= 1.2 * np.median"),
+        ("np.fill_diagonal(weights, largest - degree)", "np.fill_diagonal(weights, 0.0)"),
+        ("total[k, c] += 2.0 *", "total[k, c] += 1.0 *"),
+        ("partners[j, k] += 1.0", "partners[j, k] += 0.0"),
+        ("traces = np.diag(pairs) - 2 / n", "traces = np.diag(pairs) - 1 / n"),
+        ("rankdata(values, axis=0)", "values"),
+    )
+    found += _of(
+        "kinetics/immunokinetic.py",
+        "tests/kinetics/test_immunokinetic.py",
+        ("return self.bound_um + self.internalised_um", "return self.bound_um"),
+        ("return self.stack() / reference_um", "return self.stack()"),
+        (
+            '    3.5e4, "Association rate; 3.5e10 per h and M."',
+            '    3.5e3, "Association rate; 3.5e10 per h and M."',
+        ),
+        ('setting(0.3662, "Total surface antigen."', 'setting(0.4662, "Total surface antigen."'),
+        (
+            "solve_rows(kinetic_rows(immunokinetic_columns(params)), times)[0, :, :3]",
+            "solve_rows(kinetic_rows(immunokinetic_columns(params)), times)[0, :, [0, 2, 1]].T",
+        ),
+    )
+    found += _of(
+        "kinetics/delivery.py",
+        "tests/kinetics/test_delivery.py",
+        (
+            "self.mass_mg * 1e3 / self.molar_mass_g_per_mol",
+            "self.mass_mg * 1e2 / self.molar_mass_g_per_mol",
+        ),
+        ("start_um * (1 - self.fast_fraction)", "start_um * self.fast_fraction"),
+        ("stereology = 4 / math.pi if", "stereology = math.pi / 4 if"),
+        ("share * positive + (1 - share) * negative", "positive"),
+        ("inside += amplitude * rates[0] *", "inside += amplitude * rates[1] *"),
+        ("out[empty] = _without_antigen(transfer[empty], params, times)", "out[empty] = 0.0"),
+        ("transfer[:, None] / params.interstitial_fraction", "transfer[:, None]"),
+        ("curves[:, 0, 1] + curves[:, 0, 2]", "curves[:, 0, 0] + curves[:, 0, 2]"),
+        ("times**4 * h2 / 24", "times**4 * h2 / 12"),
+    )
+    found += _of(
+        "uptake/suv.py",
+        "tests/uptake/test_suv.py",
+        ("2.0 ** (-elapsed_h / half_life_h)", "2.0 ** (elapsed_h / half_life_h)"),
+        ("x / -math.expm1(-x)", "x / math.expm1(x)"),
+        ("dose - record.residual_mbq * 1e6", "dose"),
+        (
+            'if mode == "ADMIN":\n        return 1.0, 1.0',
+            'if mode == "ADMIN":\n        return 0.5, 1.0',
+        ),
+        ("return 1e4 * du_bois_bsa_m2", "return 1e3 * du_bois_bsa_m2"),
+        ("on_image * measure / (dose * remaining)", "measure / (dose * remaining)"),
+        ("return on_image * measure / (dose * remaining)", "return on_image * measure / dose"),
+    )
+    found += _of(
+        "uptake/tile_uptake.py",
+        "tests/uptake/test_tile_uptake.py",
+        ("total >= min_inside * full", "total >= 0.0 * full"),
+        ("weighted[valid] / total[valid]", "weighted[valid] / full[valid]"),
+        ("for angle in (angle_deg, -angle_deg)", "for angle in (0.0, 0.0)"),
+        (
+            "((step, 0.0), (-step, 0.0), (0.0, step), (0.0, -step))",
+            "((step, 0.0), (step, 0.0), (0.0, step), (0.0, step))",
+        ),
+        ("max(pet.lattice.spacing_um) * transform.scale if", "max(pet.lattice.spacing_um) if"),
+        (
+            "to_pet.apply(grid.corners_um[:, None] + square)) + 0.5",
+            "to_pet.apply(grid.corners_um[:, None] + square))",
+        ),
+    )
+    found += _of(
+        "learning/engine.py",
+        "tests/learning",
+        ('group["lr"] = self.plan.learning_rate(step)', "pass"),
+        (
+            "nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.max_gradient_norm)",
+            "pass",
+        ),
+        ("mean.lerp_(value, share)", "mean.lerp_(value, 0.0)"),
+        ("self.optimiser.zero_grad(set_to_none=True)", "pass"),
+        ("all(score < value for value in earlier)", "all(score > value for value in earlier)"),
+        ("0 < self.plan.patience <= self.epoch - self.best_epoch", "False"),
+        ("np.random.default_rng([plan.seed, self.epoch])", "np.random.default_rng([plan.seed, 0])"),
+        (
+            "self.task.validate(self.mean, self.device)",
+            "self.task.validate(self.network, self.device)",
+        ),
+        ('self.optimiser.load_state_dict(state["optimiser"])', "pass"),
+        ("return self.best or self.mean.state_dict()", "return self.mean.state_dict()"),
+    )
+    found += _of(
+        "predictor/metrics.py",
+        "tests/predictor/test_metrics.py tests/workflow/test_review_step.py",
+        ("np.mean((p - y) ** 2)", "np.mean((p - y) ** 2) ** 0.5"),
+        ("np.mean(np.abs(p - y))", "abs(np.mean(p - y))"),
+        (
+            "y.mean() if reference is None else reference",
+            "p.mean() if reference is None else reference",
+        ),
+        ("y.var() + p.var() + (y.mean() - p.mean()) ** 2", "y.var() + p.var()"),
+        ("difference = p - y", "difference = y - p"),
+        ("difference.std(ddof=1)", "difference.std()"),
+        ('"low": bias - 1.96 * sd', '"low": bias - 1.69 * sd'),
+        ('"high": bias + 1.96 * sd', '"high": bias + 1.69 * sd'),
+        ("y.mean() - slope * p.mean()", "p.mean() - slope * y.mean()"),
+        ("/ p.var())", "/ y.var())"),
+        (
+            'average="macro", zero_division=0))\n\n\ndef macro_f1',
+            'average="micro", zero_division=0))\n\n\ndef macro_f1',
+        ),
+        ("(np.abs(b - y) - np.abs(a - y))[keep]", "(np.abs(a - y) - np.abs(b - y))[keep]"),
+        ("[keep] // _BLOCK_TILES", "[keep] // 1"),
+        ("[2.5, 97.5]", "[5.0, 95.0]"),
+        ("np.clip(y[keep], 0, 1), np.clip(p[keep], 0, 1)", "y[keep], np.clip(p[keep], 0, 1)"),
+        ('"n_not_predicted": int((~np.isfinite(p)).sum())', '"n_not_predicted": 0'),
+    )
+    found += _of(
+        "predictor/surroundings.py",
+        "tests/predictor/test_surroundings.py",
+        ("self.fwhm_um * SIGMA_PER_FWHM / step", "self.fwhm_um / step"),
+        ("known * inputs.covered[:, None]", "known * 1.0"),
+        ("smooth(total)[rows, cols] / reached", "smooth(total)[rows, cols]"),
+        ("truncate=CUT_SIGMA", "truncate=1.0"),
+        ('values, box, axis=axis, mode="constant"', 'values, 1, axis=axis, mode="constant"'),
+        ("np.where(known, inputs.features, 0.0)", "np.where(known, inputs.features, 1.0)"),
+    )
+    found += _of(
+        "predictor/trees.py",
+        "tests/predictor/test_trees.py",
+        ("asked <= self.threshold[at]", "asked > self.threshold[at]"),
+        (
+            "np.where(np.isnan(asked), self.missing_left[at], goes_left)",
+            "np.where(np.isnan(asked), ~self.missing_left[at], goes_left)",
+        ),
+        ("np.where(np.isnan(columns).all(axis=0), 0.0, columns)", "columns"),
+        ("tree.value[:, 0, 0], 0.0) / len(found)", "tree.value[:, 0, 0], 0.0)"),
+    )
+    found += _of(
+        "predictor/baselines.py",
+        "tests/predictor/test_baselines.py",
+        ("last[:, _RETAINED].sum(axis=1, keepdims=True)", "last[:, :1].sum(axis=1, keepdims=True)"),
+        (
+            "inputs.tile_curves(np.arange(len(inputs)))[:, -1]",
+            "inputs.tile_curves(np.arange(len(inputs)))[:, 0]",
+        ),
+        (
+            "self.target.normalise(_suv(c)[c.inputs.measured], clip=False)",
+            "self.target.normalise(_suv(c)[c.inputs.measured], clip=True)",
+        ),
+        (
+            "-float(((model.predict(x) - target) ** 2).sum())",
+            "float(((model.predict(x) - target) ** 2).sum())",
+        ),
+    )
+    found += _of(
+        "predictor/training_set.py",
+        "tests/predictor/test_splits.py tests/predictor/test_training.py",
+        ("_distance(cells, cells[test]) >= guard", "_distance(cells, cells[test]) >= guard - 1"),
+        ("math.ceil(4.0 * sigma_um / pitch_um)", "math.ceil(2.0 * sigma_um / pitch_um)"),
+        ("tuple(sorted(set(patients) - {test}))", "tuple(sorted(set(patients)))"),
+        ("if patients[case] != patients[test]))", "if case != test))"),
+        (
+            "axis = int(np.argmax(np.ptp(cells, axis=0)))",
+            "axis = int(np.argmin(np.ptp(cells, axis=0)))",
+        ),
+        ('tiles_digest(cells) != block["tiles"]', "False"),
+        ("(N_CLASSES * np.maximum(counts, 1))", "np.maximum(counts, 1)"),
+        ("np.where((label >= 0) & (label < N_CLASSES), label, -1)", "np.maximum(label, 0)"),
+    )
+    found += _of(
+        "workflow/held_out_block.py",
+        "tests/workflow/test_review_step.py",
+        ("np.where(self.split.train, suv, np.nan)", "suv"),
+        ("found.label == NOT_TESTABLE, -1, found.label", "found.label == -9, -1, found.label"),
+        ("if self.guard >= self.full_guard", "if self.guard >= 0"),
+    )
+    return found
+
+
+def _copied(place: Path) -> None:
+    """A copy of the tree, made anew where a file differs; caches of compiled loops stay."""
+    place.mkdir(parents=True, exist_ok=True)
+    for name in ("src", "tests", "benchmarks", "sample_data", "docs"):
+        for path in (ROOT / name).rglob("*"):
+            target = place / path.relative_to(ROOT)
+            if not path.is_file() or "__pycache__" in path.parts:
+                continue
+            if not target.is_file() or target.read_bytes() != path.read_bytes():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, target)
+    shutil.copy2(ROOT / "pyproject.toml", place / "pyproject.toml")
+
+
+def _exit_code(tests: str, place: Path, seconds: float) -> int:
+    """Exit code of pytest on some tests of the copy; 1 if it takes too long."""
+    environment = {**os.environ, "PYTHONPATH": f"{place / 'src'}{os.pathsep}{place}"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    try:
+        return subprocess.run(
+            [*command, *tests.split()],
+            cwd=place,
+            env=environment,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return 1  # a fault that never ends is noticed
+
+
+def _noticed(fault: Fault, place: Path, seconds: float) -> bool | None:
+    """Whether a test failed; None if the tests could not be run at all."""
+    path = place / PACKAGE / fault.file
+    whole = path.read_text("utf-8")
+    try:
+        path.write_text(whole.replace(fault.old, fault.new), "utf-8")
+        return {0: False, 1: True}.get(_exit_code(fault.tests, place, seconds))
+    finally:
+        path.write_text(whole, "utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default="", help="faults whose file or text has this word")
+    parser.add_argument("--state", type=Path, default=ROOT / ".mutants" / "state.json")
+    parser.add_argument("--again", action="store_true", help="forget earlier results")
+    parser.add_argument("--list", action="store_true", help="check the texts, run nothing")
+    parser.add_argument("--seconds", type=float, default=900.0, help="limit of one run of tests")
+    given = parser.parse_args()
+    chosen = [one for one in faults() if given.only in str(one)]
+    wrong = [
+        one for one in chosen if (ROOT / PACKAGE / one.file).read_text("utf-8").count(one.old) != 1
+    ]
+    for one in wrong:
+        print(f"error: does not occur exactly once: {one}")
+    print(f"{len(chosen)} faults, {len(wrong)} of them no longer fit")
+    if given.list:
+        return 1 if wrong else 0
+    given.state.parent.mkdir(parents=True, exist_ok=True)
+    known = {}
+    if given.state.is_file() and not given.again:
+        known = json.loads(given.state.read_text("utf-8"))
+    place = given.state.parent / "tree"
+    _copied(place)
+    red: dict[str, bool] = {}
+    for number, one in enumerate(chosen, 1):
+        if one in wrong or one.key in known:
+            continue
+        if one.tests not in red:  # tests that fail anyway notice nothing
+            red[one.tests] = _exit_code(one.tests, place, given.seconds) != 0
+            if red[one.tests]:
+                print(f"error: without any fault these tests are not green: {one.tests}")
+        if red[one.tests]:
+            continue
+        begin = time.monotonic()
+        noticed = _noticed(one, place, given.seconds)
+        word = {True: "noticed", False: "SURVIVED", None: "tests not run"}[noticed]
+        print(
+            f"{number} of {len(chosen)}: {word}, {time.monotonic() - begin:.0f} s: {one}",
+            flush=True,
+        )
+        if noticed is not None:
+            known[one.key] = noticed
+            given.state.write_text(json.dumps(known, indent=1), "utf-8")
+    left = [one for one in chosen if known.get(one.key) is False]
+    print(f"{sum(one.key in known for one in chosen)} run, {len(left)} survivors")
+    for one in left:
+        print(f"survivor: {one}")
+    return 1 if left or wrong or any(red.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
