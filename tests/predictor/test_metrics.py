@@ -36,6 +36,25 @@ def test_bland_altman_by_hand_has_the_divisor_n_minus_1():
     assert found["high"] == pytest.approx(1.96 * sd)
 
 
+def test_the_bias_is_predicted_minus_measured_with_both_limits():
+    found = ours.bland_altman([1.0, 2.0, 4.0], [2.0, 4.0, 5.0])  # differences 1, 2, 1
+    sd = np.sqrt(1 / 3)
+    assert found["bias"] == pytest.approx(4 / 3)
+    assert found["low"] == pytest.approx(4 / 3 - 1.96 * sd)
+    assert found["high"] == pytest.approx(4 / 3 + 1.96 * sd)
+
+
+def test_the_paired_interval_holds_95_percent():
+    rng = np.random.default_rng(5)
+    difference = rng.normal(0.2, 0.1, 900)
+    blocks = 7 * np.stack(np.divmod(np.arange(900), 30), axis=1)  # one tile in each
+    found = ours.mae_difference(np.zeros(900), np.ones(900), 1 + difference, blocks)
+    half = 1.96 * difference.std() / 30
+    assert found["estimate"] == pytest.approx(difference.mean())
+    assert found["low"] == pytest.approx(difference.mean() - half, abs=0.08 * half)
+    assert found["high"] == pytest.approx(difference.mean() + half, abs=0.08 * half)
+
+
 def test_calibration_recovers_a_line():
     found = ours.calibration(2 * P + 3, P)
     assert found["slope"] == pytest.approx(2)

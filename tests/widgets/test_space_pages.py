@@ -56,6 +56,7 @@ def test_the_resolution_of_the_scanner_is_asked_for_with_the_terms(qtbot, dock, 
     page.set_open(True)
     panel = page.panel
     panel.read()
+    qtbot.waitUntil(lambda: "factor" in panel.figures.text(), timeout=20_000)
     assert panel.resolution.text() == ""
     assert panel.resolution.placeholderText() == "1.5"
     assert panel.resolution_source.text() == "assumed"
@@ -69,7 +70,9 @@ def test_the_resolution_of_the_scanner_is_asked_for_with_the_terms(qtbot, dock, 
     panel.resolution.editingFinished.emit()
     assert "resolution" not in panel.left.text()
     assert panel.resolution_source.text() == "entered"
+    assert panel.save.isEnabled()
     qtbot.mouseClick(panel.save, Qt.MouseButton.LeftButton)
+    assert dock.workspace.problem is None
     assert Case(case.root).file.pet.fwhm_mm == 1.4
     assert Case(case.root).file.injection == case.file.injection
     qtbot.waitUntil(lambda: not panel.save.isEnabled(), timeout=20_000)
