@@ -265,7 +265,7 @@ def faults() -> list[Fault]:
 
 
 def _copied(place: Path) -> None:
-    """A copy of the tree, made anew where a file differs; caches of compiled loops stay."""
+    """A copy of the tree, made again where a file differs; caches of compiled loops stay."""
     place.mkdir(parents=True, exist_ok=True)
     for name in ("src", "tests", "benchmarks", "sample_data", "docs"):
         for path in (ROOT / name).rglob("*"):

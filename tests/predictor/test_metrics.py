@@ -98,8 +98,8 @@ def test_what_does_not_exist_is_nan():
 
 
 def test_record_has_the_documented_shape_and_one_set_of_tiles():
-    y = np.array([0.1, 0.5, 0.9, np.nan])
-    p = np.array([0.2, 0.5, 0.7, 0.3])
+    y = np.array([0.1, 0.5, 0.9, np.nan, 0.4])
+    p = np.array([0.2, 0.5, 0.7, 0.3, np.nan])
     record = metrics_record(
         test_case="B11",
         split="case",
@@ -108,11 +108,11 @@ def test_record_has_the_documented_shape_and_one_set_of_tiles():
         predicted_norm=p,
         measured_suv=10 * y,
         predicted_suv=10 * p,
-        baselines={"mean": np.full(4, 0.5), "ridge": None, "neighbour_idw": y},
-        cells=[[0, 0], [0, 1], [0, 20], [0, 21]],
+        baselines={"mean": np.full(5, 0.5), "ridge": None, "neighbour_idw": y},
+        cells=[[0, 0], [0, 1], [0, 20], [0, 21], [0, 22]],
         uses_test_pet=("neighbour_idw",),
-        measured_class=[0, 1, 2, 0],
-        predicted_class=[0, 1, 1, 0],
+        measured_class=[0, 1, 2, 0, 1],
+        predicted_class=[0, 1, 1, 0, -1],
         seconds=3.0,
         extra={"model": "abc"},
     )
@@ -125,7 +125,7 @@ def test_record_has_the_documented_shape_and_one_set_of_tiles():
     assert mean["uses_test_pet"] is False
     assert record["baselines"]["neighbour_idw"]["uses_test_pet"] is True
     assert record["baselines"]["ridge"] is None
-    assert (record["n_tiles"], record["n_not_measured"]) == (3, 1)
+    assert (record["n_tiles"], record["n_not_measured"], record["n_not_predicted"]) == (3, 1, 1)
     assert record["classes"]["balanced_accuracy"] == pytest.approx(2 / 3)
     assert record["version"] == __version__
     json.dumps(record, allow_nan=False)
