@@ -5,6 +5,7 @@ import pytest
 
 from napari_mosaik.core import Table, TileGrid
 from napari_mosaik.core.frame import Lattice
+from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.view.board import board_layer, board_legends, board_maps, hatch_lines
 from napari_mosaik.view.review_figures import REVIEW_FIGURES, tile_near
 from napari_mosaik.view.tile_data import TileData
@@ -82,6 +83,39 @@ def test_the_hatching_lies_inside_its_tile():
     points = np.concatenate([lines[:, 0], lines.sum(axis=1)])
     assert np.abs(points - GRID.centres_um[4]).max() == pytest.approx(50.0)
     assert hatch_lines(GRID, np.zeros(6, bool)).shape == (0, 2, 2)
+
+
+def test_the_inspector_tells_interval_source_range_and_neighbours():
+    data = results(
+        suv_norm_low=NORM - 0.1,
+        suv_norm_high=NORM + 0.2,
+        source=2 * NORM,
+        out_of_range=np.arange(6) == 4,
+    )
+    assert sorted(data.neighbours(0)) == [1, 3, 4]
+    assert sorted(data.neighbours(4)) == [0, 1, 2, 3, 5]
+    words = {row.parameter: row.value for row in data.rows(4)}
+    assert words["90 % interval, tile of a new slide"] == "5.00 to 8.00"  # 0.4 to 0.7 of 1 to 11
+    assert words["source before the scanner's blur"] == "11.0"
+    assert words["beyond the training tiles"] == "yes"
+    assert words["measured, mean of 4 neighbours"] == "2.50"  # tile 5 was not measured
+    assert words["predicted, mean of 4 neighbours"] == "4.25"  # tile 2 was not predicted
+    plain = {row.parameter for row in results().rows(4)}
+    assert not any("interval" in word or "source" in word or "beyond" in word for word in plain)
+    assert data.rows(2)[2].value == "not predicted"
+
+
+def test_the_curves_are_those_of_the_tile_where_there_are_any():
+    patient = Table({"time_h": np.arange(3.0), **{f"{n}_um": np.ones(3) for n in CURVE_NAMES}})
+    assert TileData(GRID).curves(0) is None
+    time, curves = TileData(GRID, kinetics=patient).curves(0)
+    assert time.tolist() == [0, 1, 2]
+    columns = {name: np.arange(6.0) for kind in CURVE_NAMES for name in curve_columns(kind)}
+    data = TileData(GRID, kinetics=patient, tile_kinetics=Table(columns))
+    time, curves = data.curves(3)
+    assert tuple(time) == TILE_TIMES_H
+    assert all((curve == 3).all() for curve in curves.values())
+    assert data.curves(-1)[0].tolist() == [0, 1, 2]  # no tile is selected
 
 
 def figure_named(title):

@@ -26,6 +26,7 @@ from napari_mosaik.view.report.content import case_report, gather_report, write_
 from napari_mosaik.view.report.html import StepState, build_report
 from napari_mosaik.view.report.validation import case_checks
 from napari_mosaik.view.steps.segmentation import held_out_table
+from napari_mosaik.view.tile_data import read_tile_data, summary_of
 
 RNG = np.random.default_rng(4)
 
@@ -213,6 +214,38 @@ def test_the_suffix_chooses_the_kind_of_report(case, tmp_path):
     assert pdf.read_bytes().startswith(b"%PDF")
     with pytest.raises(InputError, match=r"not 'own\.docx'"):
         write_case_report(case, tmp_path / "own.docx")
+
+
+def test_intervals_and_gaps_are_reported_where_they_are_known(case):
+    known = {
+        "intervals": {
+            "tile": {"coverage": 0.84, "width": 0.31, "interval_score": 0.4},
+            "block": {"coverage": 0.97, "width": 0.52, "interval_score": 0.55},
+            "notes": ["no guarantee at case level: 2 calibration cases"],
+        },
+        "n_out_of_range": 3,
+        "n_not_predicted": 2,
+        "not_predicted": {"no curves": 2},
+    }
+    commit(case, everything(known))
+    data = gather_report(case)
+    [row] = [row for row in case_checks(CaseResults(case)) if row.area == "Uncertainty"]
+    assert row.status == "pass"
+    assert "84" in row.value
+    assert "no guarantee" in row.evidence
+    titles = [one.title for one in data.metrics]
+    assert "90 % interval for a tile of a new slide, normalised SUV" in titles
+    assert ("tiles beyond the training range", "3") in data.summary
+    assert ("tiles without prediction", "2 (no curves: 2)") in data.summary
+    lines = summary_of(read_tile_data(case))
+    assert "holds 84" in lines
+    assert "no guarantee at case level" in lines
+    known["intervals"]["tile"]["coverage"] = 0.7
+    commit(case, everything(known))
+    assert status(case, "Uncertainty") == ["fail"]
+    commit(case, everything())
+    assert status(case, "Uncertainty") == []
+    assert "interval" not in summary_of(read_tile_data(case))
 
 
 def status(case, area):

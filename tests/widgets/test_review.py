@@ -132,6 +132,17 @@ def test_a_tile_shows_the_same_place_in_three_stains(qtbot, dock, opened, own_co
     qtbot.waitUntil(
         lambda: all(not p.image.pixmap().isNull() for p in images.values()), timeout=10_000
     )
+    footprint = images["cd34"].image.pixmap().toImage()
+    dock.inspector.footprint.setChecked(False)  # the tile alone, nearer
+    qtbot.waitUntil(lambda: images["cd34"].image.pixmap().toImage() != footprint)
+    dock.inspector.footprint.setChecked(True)
+    qtbot.waitUntil(lambda: images["cd34"].image.pixmap().toImage() == footprint)
+    middle = footprint.width() // 2
+    scanner_um = dock.workspace.tile_data.scanner_um
+    half_um = dock.workspace.tile_data.grid.size_um / 2
+    edge = middle - round(half_um / (1.15 * scanner_um) * footprint.width())
+    found = [footprint.pixelColor(x, middle) for x in range(edge - 2, edge + 3)]
+    assert any(one.blue() > 150 and one.red() < 90 for one in found)  # the outline of the tile
     line = dock.workspace.tile_data.line(dock.workspace.tile)
     assert "measured" in line
     assert "predicted" in line

@@ -69,6 +69,8 @@ RULER: Final = "#00A83C"
 LANDMARK: Final = "#00E5FF"
 REFERENCE_LANDMARK: Final = "#FF00FF"
 PSF_CIRCLE: Final = "#FFFFFF"
+FOOTPRINT_EDGE: Final = "#000000"
+"""Beside the lines that mark a tile and the scanner's footprint on any stain."""
 SELECTED_OBJECT: Final = "#FF00FF"
 REMOVED_OBJECT: Final = "#E00000"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,10 +24,12 @@ from napari_mosaik.core.catalogue import (
     UPTAKE_CLUSTERS,
 )
 from napari_mosaik.io.case import Case
+from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.view.formatting import (
     TileReading,
     baseline_title,
     by_error,
+    count,
     interval,
     number,
     percent,
@@ -42,6 +45,7 @@ __all__ = [
     "badge_of",
     "error_row",
     "metric_rows",
+    "prediction_gaps",
     "read_tile_data",
     "summary_of",
     "tiles_by_error",
@@ -63,7 +67,9 @@ class TableRow:
 class TileData:
     """The results per tile of a case; None for results that were not computed, or are hidden.
 
-    ``record`` is that of the prediction, ``card`` that of the model which made it.
+    ``record`` is that of the prediction, ``card`` that of the model which made it; ``scanner_um``
+    is the resolution of the PET on the section (full width at half maximum), None before the PET
+    is registered.
     """
 
     grid: TileGrid | None = None
@@ -77,6 +83,7 @@ class TileData:
     metrics: dict[str, Any] | None = None
     record: dict[str, Any] | None = None
     card: dict[str, Any] | None = None
+    scanner_um: float | None = None
     blind: bool = False
 
     def without_measured(self) -> TileData:
@@ -204,6 +211,7 @@ class TileData:
         for words, table in (("measured", self.uptake), ("predicted", self.prediction)):
             if table is not None:
                 rows.append(self._row(table, "suv", tile, f"{words} {name}"))
+        rows += self._around(tile)
         label = self.cluster(tile)
         if label:
             rows.append(TableRow("cluster of measured uptake", label, "", ""))
@@ -214,6 +222,57 @@ class TileData:
             assert self.parameters is not None
             rows.append(self._row(self.parameters, column, tile, ""))
         return rows
+
+    def _around(self, tile: int) -> list[TableRow]:
+        """Interval and source of a tile, its place among the training tiles, its neighbours."""
+        rows, unit = [], "" if self.unit == "1" else self.unit
+        for kind, words in (("", "tile of a new slide"), ("block_", "whole block")):
+            ends = self.interval(kind)
+            if ends is not None:
+                low, high = (float(values[tile]) for values in ends)
+                known = np.isfinite(low + high)
+                text = f"{number(low)} to {number(high)}" if known else "not predicted"
+                rows.append(TableRow(f"90 % interval, {words}", text, unit, ""))
+        source = self.source()
+        if source is not None:
+            value = number(source[tile], missing="not predicted")
+            rows.append(TableRow("source before the scanner's blur", value, unit, ""))
+        if self.out_of_range()[tile]:
+            rows.append(TableRow("beyond the training tiles", "yes", "", ""))
+        measured, predicted, near = self.measured(), self.predicted(), self.neighbours(tile)
+        for words, values in (("measured", measured), ("predicted", predicted)):
+            found = np.zeros(0) if values is None else values[near][np.isfinite(values[near])]
+            if found.size:
+                title = f"{words}, mean of {count(found.size, 'neighbour')}"
+                rows.append(TableRow(title, number(found.mean()), unit, ""))
+        return rows
+
+    def neighbours(self, tile: int) -> NDArray[np.int64]:
+        """(n,) indices of the up to eight tiles around a tile."""
+        if self.grid is None:
+            return np.zeros(0, np.int64)
+        around = self.grid.windows(3)[tile].ravel()
+        found: NDArray[np.int64] = around[(around >= 0) & (around != tile)]
+        return found
+
+    def curves(
+        self, tile: int
+    ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]] | None:
+        """Times, (t,) h, and concentrations of the antibody, (t,) µM, of a tile or the patient.
+
+        Those of the patient where the tile has none; None where no kinetics were computed.
+        """
+        table = self.tile_kinetics
+        if table is not None and 0 <= tile < len(table) and curve_columns("free")[0] in table:
+            found = {
+                name: np.array([float(table[column][tile]) for column in curve_columns(name)])
+                for name in CURVE_NAMES
+            }
+            return np.array(TILE_TIMES_H), found
+        if self.kinetics is None:
+            return None
+        patient = {name: np.asarray(self.kinetics[f"{name}_um"], float) for name in CURVE_NAMES}
+        return np.asarray(self.kinetics["time_h"], float), patient
 
     def _row(self, table: Table, column: str, tile: int, title: str) -> TableRow:
         values = np.asarray(table[column], float)
@@ -274,7 +333,40 @@ def summary_of(tile_data: TileData) -> str:
     accuracy = (tile_data.metrics.get("classes") or {}).get("balanced_accuracy")
     if accuracy is not None:
         text += f" · hot and cold spots: balanced accuracy {percent(accuracy)}"
-    return text
+    return "\n".join([text, *_interval_lines(tile_data.metrics)])
+
+
+def _interval_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """What the intervals hold on this case and do not promise, and the tiles without a value."""
+    found, lines = metrics.get("intervals") or {}, []
+    for kind, words in (("tile", "a tile of a new slide"), ("block", "a whole block")):
+        one = found.get(kind)
+        if one:
+            lines.append(
+                f"90 % interval for {words}: holds {percent(one.get('coverage'))} of the tiles, "
+                f"width {number(one.get('width'))} (normalised SUV)"
+            )
+    lines += [f"⚠ {note}" for note in found.get("notes") or ()]
+    return lines + [f"{name[:1].upper()}{name[1:]}: {n}" for name, n in prediction_gaps(metrics)]
+
+
+def prediction_gaps(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How many tiles lie beyond the training range or were not predicted, and why, as text.
+
+    Nothing of what the comparison does not state.
+    """
+    lines = []
+    beyond = metrics.get("n_out_of_range")
+    if beyond is not None:
+        lines.append(("tiles beyond the training range", str(int(beyond))))
+    reasons = metrics.get("not_predicted") or {}
+    missing = metrics.get("n_not_predicted")
+    if missing is not None:
+        why = ", ".join(f"{reason}: {n}" for reason, n in reasons.items())
+        lines.append(
+            ("tiles without prediction", f"{int(missing)} ({why})" if why else str(missing))
+        )
+    return lines
 
 
 def tiles_by_error(tile_data: TileData, most: int) -> list[int]:
@@ -340,8 +432,18 @@ def read_tile_data(case: Case) -> TileData:
         metrics=_read(case, METRICS),
         record=record,
         card=None if model is None else model.card,
+        scanner_um=_scanner_um(case),
         **matching,
     )
+
+
+def _scanner_um(case: Case) -> float | None:
+    from napari_mosaik.workflow.cohort import scanner_width_um
+
+    try:
+        return None if case.file.pet is None else scanner_width_um([case])[0]
+    except MosaikError:  # not registered
+        return None
 
 
 def _read(case: Case, artifact: Artifact[Any]) -> Any:

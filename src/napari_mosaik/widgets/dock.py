@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 __all__ = ["MosaikDock", "bring_to_front"]
 
 WIDTH_PX = 360
-INSPECTOR_PX = 190
+INSPECTOR_PX = 200
 _CALM_MS, _BETWEEN_MS = 2000, 50
 """When the pages are built beforehand after a case was opened, one section after another."""
 

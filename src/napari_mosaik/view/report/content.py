@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_mosaik.annotate.visual_qa import Interval, QaSummary
-from napari_mosaik.core import CorruptArtifact, InputError
+from napari_mosaik.core import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     DAMAGED,
@@ -19,6 +20,7 @@ from napari_mosaik.core.catalogue import (
     STAIN_FIT,
     STAIN_TITLES,
     STAINING,
+    SUV,
     SUV_RECORD,
     TILES,
     TISSUE,
@@ -40,8 +42,10 @@ from napari_mosaik.view.report.html import (
     build_report,
 )
 from napari_mosaik.view.report.pdf import build_pdf
-from napari_mosaik.view.report.validation import case_checks
+from napari_mosaik.view.report.validation import SPACING_SOURCES, case_checks
+from napari_mosaik.view.tile_data import prediction_gaps
 from napari_mosaik.workflow.case_status import case_status
+from napari_mosaik.workflow.cohort import DEFAULT_FWHM_MM
 from napari_mosaik.workflow.segmentation_qa import qa_records
 from napari_mosaik.workflow.steps import STEPS
 from napari_mosaik.workflow.steps.review import development_warning
@@ -118,7 +122,7 @@ def gather_report(case: Case) -> ReportData:
         summary=_summary(results),
         states=states,
         metrics=_metrics(results),
-        tables=(*tables, *(() if qa is None else (qa,))),
+        tables=(_inputs(results), *tables, *(() if qa is None else (qa,))),
         figures=case_figures(results),
         warnings=_warnings(results),
         limitations=_limitations(results),
@@ -159,7 +163,40 @@ def _summary(results: CaseResults) -> tuple[tuple[str, str], ...]:
     if record:
         lines.append(("trained on", ", ".join(record.get("training_cases", ())) or "not recorded"))
         lines.append(("split", f"by {record.get('split', 'unknown')}"))
+    if record.get("learnt_fwhm_mm") is not None:
+        lines.append(("learnt resolution of the scanner", number(record["learnt_fwhm_mm"], "mm")))
+    lines += prediction_gaps(results.metrics)
     return tuple(lines)
+
+
+def _inputs(results: CaseResults) -> ReportTable:
+    """What the case was given, where each fact comes from, and what identifies each file."""
+    case, rows = results.case, list[tuple[object, ...]]()
+
+    def add(what: str, fact: str, source: str, key: str = "") -> None:
+        known = None
+        with contextlib.suppress(MosaikError):
+            known = case.file.identity.get(key) or (case.identity(key) if key else None)
+        shape = None if known is None else f"{known.shape[0]} x {known.shape[1]}"
+        rows.append((what, fact, source, shape, None if known is None else known.content[:12]))
+
+    for stain, entry in case.file.slides.items():
+        try:
+            size = " x ".join(number(s, "µm") for s in dict.fromkeys(case.spacing_um(stain)))
+        except MosaikError as error:
+            size = str(error)
+        source = " ".join((SPACING_SOURCES[entry.spacing_source], entry.profile)).strip()
+        add(f"{STAIN_TITLES[stain]} slide", f"pixel size {size}", source, stain)
+    if case.file.pet is not None:
+        suv, stated = results.get(SUV), case.file.pet.fwhm_mm
+        if suv is not None:
+            size = " x ".join(number(s, "µm") for s in dict.fromkeys(suv.lattice.spacing_um))
+            add("PET slice", f"voxel size {size}", "file header", "pet")
+        width = f"resolution {number(stated or DEFAULT_FWHM_MM, 'mm')} (full width at half maximum)"
+        add("PET scanner", width, "case.toml" if stated else "assumed: not stated")
+    columns = ("input", "value", "source", "rows x columns", "content digest")
+    note = "No name of a file or person is in this report. The injection record is in 'SUV inputs'."
+    return ReportTable("Inputs", columns, tuple(rows), note)
 
 
 def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
@@ -186,6 +223,7 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
             baselines,
             f"{note} {paired}",
         ),
+        *_intervals(metrics),
         ReportMetrics("Agreement of measured and predicted, normalised SUV", agreement, {}, note),
         ReportMetrics(
             "Normalised SUV, clipped to the range of the training tiles",
@@ -194,6 +232,23 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
             "For comparison with published figures only.",
         ),
         ReportMetrics(f"SUV in {results.unit}, tile level", metrics["suv_bsa"], {}, note),
+    )
+
+
+def _intervals(metrics: Mapping[str, Any]) -> tuple[ReportMetrics, ...]:
+    """Coverage, width and score of each kind of interval; nothing where there are none."""
+    found = metrics.get("intervals") or {}
+    notes = "; ".join(map(str, found.get("notes") or ()))
+    kinds = (("tile", "for a tile of a new slide"), ("block", "for a whole block of 7 x 7 tiles"))
+    return tuple(
+        ReportMetrics(
+            f"90 % interval {words}, normalised SUV",
+            {key: found[kind].get(key) for key in ("coverage", "width", "interval_score")},
+            {},
+            f"Score: width + 20 x the distance outside; the lower the better. {notes}".strip(),
+        )
+        for kind, words in kinds
+        if found.get(kind)
     )
 
 

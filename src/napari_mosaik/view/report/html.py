@@ -222,6 +222,8 @@ _METRIC_NAMES = {
     "bias": "bias",
     "pearson": "Pearson r",
     "spearman": "Spearman ρ",
+    "coverage": "coverage",
+    "interval_score": "interval score",
     "sd_measured": "SD measured",
     "sd_predicted": "SD predicted",
     "mae_minus_network": "MAE − predictor (95 %)",

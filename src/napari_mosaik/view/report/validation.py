@@ -29,7 +29,7 @@ from napari_mosaik.kinetics import ORDER
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import baseline_title, number, percent, title_of
 
-__all__ = ["AREAS", "SheetRow", "Status", "case_checks", "validation_sheet"]
+__all__ = ["AREAS", "SPACING_SOURCES", "SheetRow", "Status", "case_checks", "validation_sheet"]
 
 Status = Literal["pass", "fail", "not available"]
 
@@ -117,15 +117,17 @@ def case_checks(results: CaseResults) -> tuple[SheetRow, ...]:
     """The rows that the results of a case support; the other areas stay "not available"."""
     rows = [*_pixel_sizes(results), *_registration(results), *_suv(results)]
     rows += [*_counts(results), *_kinetics(results), *_delivery(results), *_shift(results)]
-    return (*rows, *_validation(results), *_domain(results), *_provenance(results))
+    rows += [*_validation(results), *_uncertainty(results)]
+    return (*rows, *_domain(results), *_provenance(results))
 
 
-_GIVEN = {
+SPACING_SOURCES: Final = {
     "header": "file header",
     "user": "entered manually",
     "profile": "scanner profile",
     "ruler": "ruler calibration",
 }
+"""Who gave the pixel size of a slide, in words."""
 
 
 def _pixel_sizes(results: CaseResults) -> list[SheetRow]:
@@ -137,7 +139,7 @@ def _pixel_sizes(results: CaseResults) -> list[SheetRow]:
         except MosaikError as error:
             unknown.append(f"{STAIN_TITLES[stain]}: {error}")
             continue
-        given = " ".join((_GIVEN[entry.spacing_source], entry.profile)).strip()
+        given = " ".join((SPACING_SOURCES[entry.spacing_source], entry.profile)).strip()
         shown = " x ".join(number(s) for s in dict.fromkeys(size))
         known.append(f"{STAIN_TITLES[stain]} {shown} µm ({given})")
     if not known and not unknown:
@@ -339,6 +341,33 @@ def _validation(results: CaseResults) -> list[SheetRow]:
         evidence += "; optimistic, because it is a development case"
     passed = "mean" in worse and not better
     return [SheetRow("Validation", "pass" if passed else "fail", value, evidence)]
+
+
+_LEAST_COVERAGE = 0.8
+"""Of one held-out case: the mean over many has to be near 0.9, a single one spreads about it."""
+
+
+def _uncertainty(results: CaseResults) -> list[SheetRow]:
+    """Coverage and width of the 90 % intervals on this case, by what they are made for."""
+    intervals = results.metrics.get("intervals") or {}
+    found = {
+        words: intervals[kind]
+        for kind, words in (("tile", "tile of a new slide"), ("block", "whole block"))
+        if (intervals.get(kind) or {}).get("coverage") is not None
+    }
+    if not found:
+        return []
+    value = "; ".join(
+        f"{words}: {percent(one['coverage'])} of the tiles within the 90 % interval, "
+        f"width {number(one.get('width'))}, score {number(one.get('interval_score'))}"
+        for words, one in found.items()
+    )
+    first = next(iter(found.values()))
+    limit = f"normalised SUV; limit for one case: {percent(_LEAST_COVERAGE)}"
+    evidence = "; ".join([limit, *map(str, intervals.get("notes") or ())])
+    if (results.get(PREDICTION_RECORD) or {}).get("seen_in_training"):
+        return [SheetRow("Uncertainty", "not available", value, "training case")]
+    return [_row("Uncertainty", first["coverage"] >= _LEAST_COVERAGE, value, evidence)]
 
 
 def _domain(results: CaseResults) -> list[SheetRow]:

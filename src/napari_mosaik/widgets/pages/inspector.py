@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QImage, QKeyEvent, QMouseEvent, QPixmap
+from qtpy.QtCore import QPointF, QRectF, QSizeF, Qt, Signal
+from qtpy.QtGui import QColor, QImage, QKeyEvent, QMouseEvent, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (
+    QCheckBox,
     QLabel,
     QSizePolicy,
     QTableWidgetItem,
     QWidget,
 )
 
-from napari_mosaik.core import Lattice, MosaikError, Raster, Transform
+from napari_mosaik.core import Lattice, MosaikError, Raster, Transform, palette
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES, STAINS
 from napari_mosaik.io.case import Case
 from napari_mosaik.view.case_results import transform_to_reference
@@ -27,13 +28,19 @@ from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.controls import column, row, table_of, wrapped_label
 from napari_mosaik.widgets.base.figure_view import FigureView
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["ARROWS", "TileInspector"]
 
 ARROWS = "inspector"
 """Scope of the arrow keys in the table of shortcuts."""
 
-_IMAGE_PX = 100
+_IMAGE_PX = 108
 _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+_ROUND = 1.15
+"""So many times its resolution is shown of the scanner's footprint."""
+_OUTLINES = (palette.LANDMARK, palette.PSF_CIRCLE)
 _STEPS = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
 
 
@@ -52,6 +59,13 @@ class TileInspector(QWidget):
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.title = wrapped_label("Click a tile in the canvas.", bold=True)
         self.title.setToolTip("Position on the CD34 slide from its upper left corner: row, column")
+        self.footprint = QCheckBox("Footprint of the PET")
+        self.footprint.setToolTip(
+            "Shows what the scanner sees of this tile: the circle is its resolution (full width at "
+            "half maximum) on the section, the square the tile"
+        )
+        self.footprint.setChecked(True)
+        self.footprint.toggled.connect(self._show)
         self.images = {stain: _TileImage(STAIN_TITLES[stain]) for stain in STAINS}
         for view in self.images.values():
             view.clicked.connect(self.wanted)
@@ -64,7 +78,7 @@ class TileInspector(QWidget):
         self.curves.setMaximumWidth(270)
         self.table.setMinimumWidth(330)
         images = row(*self.images.values(), spacing=4)
-        left = column(self.title, images, 1)
+        left = column(self.title, images, self.footprint, 1)
         layout = row(spacing=8)
         layout.addLayout(left)
         layout.addWidget(self.table, 1)
@@ -78,6 +92,7 @@ class TileInspector(QWidget):
         self._show_all()
 
     def _show_all(self, *_: object) -> None:
+        self.footprint.setEnabled(self._controller.workspace.tile_data.scanner_um is not None)
         self._curves()
         self._show()
 
@@ -94,6 +109,7 @@ class TileInspector(QWidget):
         self.title.setText(f"Tile {tile} · {position}")
         self._fill(tile_data, tile)
         self._read_images(tile, (row_um, column_um), tile_data.grid.size_um)
+        self._curves()
 
     def _fill(self, tile_data: TileData, tile: int) -> None:
         rows = tile_data.rows(tile)
@@ -109,10 +125,13 @@ class TileInspector(QWidget):
                 self.table.setItem(i, j, item)
 
     def _read_images(self, tile: int, centre_um: tuple[float, float], size_um: float) -> None:
-        case = self._controller.workspace.case
+        case, scanner_um = self._controller.workspace.case, None
+        if self.footprint.isChecked():
+            scanner_um = self._controller.workspace.tile_data.scanner_um
         self._requested = tile
         if case is None:
             return
+        field_um = size_um if scanner_um is None else max(size_um, _ROUND * scanner_um)
 
         def then(crops: dict[str, NDArray[np.uint8] | None]) -> None:
             if self._requested != tile:
@@ -121,20 +140,23 @@ class TileInspector(QWidget):
                 aligned = stain == REFERENCE or stain not in case.file.slides
                 reason = "no slide" if aligned else "not registered"
                 self.images[stain].show_pixels(pixels, reason)
+                if scanner_um is not None:
+                    self.images[stain].draw(size_um / field_um, scanner_um / field_um)
 
-        self._controller.read("Tile", partial(crops_of, case, centre_um, size_um), then)
+        self._controller.read("Tile", partial(crops_of, case, centre_um, field_um), then)
 
-    def _curves(self) -> None:
-        tile_data = self._controller.workspace.tile_data
-        if tile_data.kinetics is None:
-            self.curves.setVisible(False)
-            return
+    def _curves(self, *_: object) -> None:
+        found = self._controller.workspace.tile_data.curves(self._controller.workspace.tile)
+        self.curves.setVisible(found is not None)
+        if found is not None:
+            self.curves.show_when_seen(self._figure)
+
+    def _figure(self) -> Figure | None:
+        """The curves of the tile, or of the patient without a tile or without curves of tiles."""
         from napari_mosaik.view.plots import kinetics_figure
 
-        table = tile_data.kinetics
-        curves = {name: table[f"{name}_um"] for name in ("free", "bound", "internalised")}
-        self.curves.setVisible(True)
-        self.curves.show_figure(kinetics_figure(table["time_h"], curves))
+        found = self._controller.workspace.tile_data.curves(self._controller.workspace.tile)
+        return None if found is None else kinetics_figure(*found)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Select the neighbouring tile with the arrow keys."""
@@ -192,6 +214,25 @@ class _TileImage(QWidget):
             Qt.AspectRatioMode.KeepAspectRatio,
             Qt.TransformationMode.SmoothTransformation,
         )
+        self.image.setPixmap(pixmap)
+
+    def draw(self, tile: float, scanner: float) -> None:
+        """Outline the tile and the footprint of the scanner, each a share of the width."""
+        pixmap = self.image.pixmap()
+        if pixmap.isNull():
+            return
+        painter = QPainter(pixmap)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        side, size = float(pixmap.width()), QSizeF(pixmap.size())
+        middle = QPointF(size.width() / 2, size.height() / 2)
+        for width, colours in ((3.0, (palette.FOOTPRINT_EDGE,) * 2), (1.4, _OUTLINES)):
+            for share, colour, drawn in zip(
+                (tile, scanner), colours, (painter.drawRect, painter.drawEllipse), strict=True
+            ):
+                painter.setPen(QPen(QColor(colour), width))
+                half = QPointF(share * side / 2, share * side / 2)
+                drawn(QRectF(middle - half, middle + half))
+        painter.end()
         self.image.setPixmap(pixmap)
 
 
