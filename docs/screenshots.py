@@ -202,6 +202,7 @@ class Studio:
         dock.annotate.annotation.update()
         self.until(lambda: dock.workspace.job is None)
         self.until(lambda: "Recomputed" in dock.annotate.change.text())
+        self.until(lambda: "Changed tissue classes" in dock.board.specs)
         dock.board.set_shown("Changed tissue classes", True)
         self.viewer.reset_view()
         bar = dock.tabs.currentWidget().verticalScrollBar()

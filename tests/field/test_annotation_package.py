@@ -3,6 +3,10 @@
 import gzip
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import uuid
 import zipfile
 
@@ -198,3 +202,45 @@ def test_the_file_of_the_slide_is_found_in_an_export_of_a_project(case, packed, 
     (folder / "SECRETSLIDE.geojson").write_bytes(content)
     assert call(*words) == 2
     assert "must hold one GeoJSON file named like the slide" in capsys.readouterr().err
+
+
+_KILLED = """
+import os, signal, sys
+from napari_mosaik.core import journal
+from napari_mosaik.workflow import annotations
+from napari_mosaik.cli import main
+
+place = sys.argv.pop(1)
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if place == "in the middle of the line":
+    def write(self, event, part, of=None):
+        line = journal.journal_line(self.scan.free_n, "2026", part, event, of)
+        os.write(self._file.fileno(), line[: len(line) // 2])
+        kill()
+    journal.ReaderJournal._write = write
+else:
+    annotations._write = kill
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+@pytest.mark.parametrize(
+    ("place", "there"), [("in the middle of the line", 0), ("after the journal", 2)]
+)
+def test_a_merge_that_is_killed_is_whole_or_absent_and_is_repeated(case, packed, place, there):
+    words = ["annotate", "merge", str(case.root), str(packed), "--reader", "Ben"]
+    with OpenAnnotations(case, "Ben"):  # the journal is there; nothing is drawn
+        pass
+    ended = subprocess.run([sys.executable, "-c", _KILLED, place, *words], capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    own = reader_documents(case).get("Ben")
+    assert (0 if own is None else len(own.shapes)) == there
+    assert call(*words) == 0
+    assert len(reader_documents(case)["Ben"].shapes) == 2
+    assert len(reader_documents(case)["Dr. Müller"].shapes) == 2
+    readers = [shape.properties["reader"] for shape in case.annotations("he")]
+    assert sorted(readers) == ["Ben", "Ben", "Dr. Müller", "Dr. Müller"]
