@@ -8,15 +8,15 @@ WORKERS ?= 2
 DISPLAYED := $(or $(DISPLAY),$(WAYLAND_DISPLAY))
 MANIFEST := pyproject.toml constraints.txt
 
-.PHONY: demo install test lint docs bench kills clean
+.PHONY: demo install test lint docs display bench kills clean
 
 demo: $(if $(DISPLAYED),$(VENV)/.all,$(VENV)/.core)
 	$(BIN)/napari-mosaik demo --out $(OUT)
 
 install: $(VENV)/.all
 
-test: $(VENV)/.test lint docs
-	sh .ci/system-packages
+test: $(VENV)/.test
+	$(MAKE) -j3 lint docs display
 	sh .ci/with-display $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 lint: $(VENV)/.test
@@ -29,6 +29,9 @@ lint: $(VENV)/.test
 docs: $(VENV)/.test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python docs/link_terms.py --check
+
+display:
+	sh .ci/system-packages
 
 bench: $(VENV)/.core
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done

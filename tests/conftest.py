@@ -1,9 +1,13 @@
-"""Which tests must stay in one process when the suite is run by several (`pytest -n`)."""
+"""Cohorts that every test process shares, and which tests must stay in one process."""
 
+import importlib.util
 import os
+import shutil
+import sys
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 # Threads that wait for one another must not occupy the cores that the other test process needs:
 # small operations of a network take a hundred times as long otherwise.
@@ -14,14 +18,90 @@ hypothesis.settings.register_profile("mosaik", deadline=None)
 hypothesis.settings.load_profile("mosaik")
 
 
-def pytest_collection_modifyitems(items):
+LONGEST = ("window", "workflow/test_sample_case.py", "workflow/test_update.py", "predictor")
+"""Groups that are begun first, so that no process is left alone with one of them."""
+
+
+def pytest_configure(config):
+    """Hand the groups out in the order of `LONGEST`, not by the number of their tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def _group(item):
     """Tests of one file share its fixtures; window tests a screen, predictor tests a cohort."""
-    for item in items:
-        folder = item.path.parent.name
-        if item.get_closest_marker("gui"):
-            group = "window"
-        elif folder == "predictor":
-            group = folder
-        else:
-            group = f"{folder}/{item.path.name}"
+    folder = item.path.parent.name
+    if item.get_closest_marker("gui"):
+        return "window"
+    return folder if folder == "predictor" else f"{folder}/{item.path.name}"
+
+
+def why_no_window() -> str:
+    """Why no window can be shown here; empty if one can."""
+    if any(importlib.util.find_spec(name) is None for name in ("napari", "qtpy")):
+        return "napari or Qt is not installed"
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+        return "no display: run under xvfb-run, or on a desktop"
+    return ""
+
+
+def pytest_collection_modifyitems(items):
+    """Group and order the tests; Qt ends the process without a display, so skip before it does."""
+    why, groups = why_no_window(), {item: _group(item) for item in items}
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
+        if why and group == "window":
+            item.add_marker(pytest.mark.skip(reason=why))
+    items.sort(key=lambda item: (*LONGEST, groups[item]).index(groups[item]))
+
+
+@pytest.fixture(scope="session")
+def built_once(tmp_path_factory):
+    """Makes a folder in one test process; the others wait for it. What it holds is only read."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def build(name, make):
+        folder, unfinished = root / name, root / f"{name}-unfinished"
+        with FileLock(root / f"{name}.lock"):
+            if not folder.is_dir():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_cohort(built_once):
+    """The tiny sample cohort as it is written, nothing computed; copy it before use."""
+    from napari_mosaik.core.progress import run_to_end
+    from napari_mosaik.phantom import sample
+
+    def make(folder):
+        run_to_end(sample(folder, "tiny", 0, ("A2", "B8", "B11")))
+
+    return built_once("tiny", make)
+
+
+@pytest.fixture(scope="session")
+def computed_cohort(built_once, tiny_cohort):
+    """The tiny cohort with all that can be had without a network; copy it before use."""
+    from napari_mosaik.core.progress import run_to_end
+    from napari_mosaik.io import Case
+    from napari_mosaik.workflow.classifier import retrain
+    from napari_mosaik.workflow.recipe import read_recipe
+    from napari_mosaik.workflow.run import run_until
+
+    def make(folder):
+        shutil.copytree(tiny_cohort, folder)
+        cases = [Case(folder / name) for name in ("A2", "B8", "B11")]
+        for case in cases[:2]:
+            run_to_end(run_until(case, read_recipe(case.root), "stain"))
+        run_to_end(retrain(cases[:2], cases))
+        for case in cases:
+            run_to_end(run_until(case, read_recipe(case.root)))
+
+    return built_once("computed", make)

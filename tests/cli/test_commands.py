@@ -16,8 +16,6 @@ import typer
 
 from napari_mosaik.cli import main
 from napari_mosaik.cli.app import app
-from napari_mosaik.core.progress import run_to_end
-from napari_mosaik.phantom import sample
 
 COMMANDS = (
     "demo", "sample", "new", "slide", "run", "status", "report", "view", "segment", "suv", "align",
@@ -45,16 +43,9 @@ def told(capsys, *arguments):
     return error[0]
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cohort")
-    run_to_end(sample(folder, "tiny", 0, ("A2",)))
-    return folder
-
-
 @pytest.fixture
-def case(cohort, tmp_path):
-    shutil.copytree(cohort / "A2", tmp_path / "A2")
+def case(tiny_cohort, tmp_path):
+    shutil.copytree(tiny_cohort / "A2", tmp_path / "A2")
     return tmp_path / "A2"
 
 
@@ -121,14 +112,14 @@ def test_a_wrong_option_ends_with_2():
     assert call("kinetics", "--times-h") == 2
 
 
-def test_files_that_are_no_slides(tmp_path, capsys, cohort):
+def test_files_that_are_no_slides(tmp_path, capsys, tiny_cohort):
     text = tmp_path / "notes.svs"
     text.write_text("these are notes")
     assert "notes.svs" in told(capsys, "slide", text)
     empty = tmp_path / "empty.tif"
     empty.touch()
     assert "empty" in told(capsys, "slide", empty)
-    whole = cohort / "A2" / "slides" / "he.tif"
+    whole = tiny_cohort / "A2" / "slides" / "he.tif"
     torn = tmp_path / "torn.tif"
     torn.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
     assert "torn.tif" in told(capsys, "slide", torn)
@@ -146,11 +137,11 @@ def test_a_missing_pixel_size_says_how_to_give_it(tmp_path, capsys, picture):
     assert (record["spacing_um"], record["spacing_source"]) == ([0.5, 0.5], "user")
 
 
-def test_a_pet_that_is_none(tmp_path, capsys, cohort):
+def test_a_pet_that_is_none(tmp_path, capsys, tiny_cohort):
     text = tmp_path / "pet.dcm"
     text.write_text("no")
     assert "pet.dcm" in told(capsys, "suv", text)
-    data = pydicom.dcmread(cohort / "A2" / "pet" / "slice.dcm")
+    data = pydicom.dcmread(tiny_cohort / "A2" / "pet" / "slice.dcm")
     data.Modality = "CT"
     data.save_as(tmp_path / "ct.dcm")
     assert "CT" in told(capsys, "suv", tmp_path / "ct.dcm")
@@ -179,8 +170,8 @@ def test_an_suv_of_an_image_without_a_header(tmp_path, capsys):
     )  # fmt: skip
 
 
-def test_an_suv_with_every_term(cohort, capsys):
-    pet = cohort / "A2" / "pet" / "slice.dcm"
+def test_an_suv_with_every_term(tiny_cohort, capsys):
+    pet = tiny_cohort / "A2" / "pet" / "slice.dcm"
     assert "height" in told(capsys, "suv", pet, "--weight-kg", 80)
     given = ["--dose-mbq", 37, "--weight-kg", 82, "--height-cm", 178]
     given += ["--injected", "2024-03-04T10:30:00"]
@@ -369,16 +360,16 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys, monkeypatch, picture)
 
 
 @pytest.mark.parametrize("width", ["99", "0", "-1.5", "nan", "inf"])
-def test_a_resolution_that_no_scanner_has_is_refused(cohort, tmp_path, capsys, width):
-    pet = cohort / "A2" / "pet" / "slice.dcm"
+def test_a_resolution_that_no_scanner_has_is_refused(tiny_cohort, tmp_path, capsys, width):
+    pet = tiny_cohort / "A2" / "pet" / "slice.dcm"
     line = told(capsys, "new", tmp_path / "new", "--pet", pet, f"--pet-fwhm={width}")
     assert "--pet-fwhm" in line
     assert "0.1 to 20" in line
     assert not (tmp_path / "new").exists()
 
 
-def test_the_resolution_of_the_scanner_is_stored(cohort, tmp_path):
-    pet = cohort / "A2" / "pet" / "slice.dcm"
+def test_the_resolution_of_the_scanner_is_stored(tiny_cohort, tmp_path):
+    pet = tiny_cohort / "A2" / "pet" / "slice.dcm"
     assert call("new", tmp_path / "new", "--pet", pet, "--pet-fwhm", "1.4") == 0
     assert "fwhm_mm = 1.4" in (tmp_path / "new" / "case.toml").read_text()
 

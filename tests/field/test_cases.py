@@ -36,9 +36,9 @@ from napari_mosaik.workflow.step import Step, StepStatus
 from napari_mosaik.workflow.steps import STEPS, step_named
 from tests.cli.test_commands import call
 from tests.io.test_store import RECORD, values
-from tests.workflow.conftest import FIRST, Settings, case, install, tiny_cohort
+from tests.workflow.conftest import FIRST, Settings, case, install
 
-__all__ = ["case", "tiny_cohort"]
+__all__ = ["case"]
 
 
 # --- green without proof --------------------------------------------------------------------------

@@ -8,12 +8,9 @@ import sys
 
 import pytest
 
-from tests.widgets.conftest import _why_not, dock  # noqa: F401
+from tests.widgets.conftest import dock  # noqa: F401
 
-pytestmark = [
-    pytest.mark.gui,
-    pytest.mark.skipif(bool(_why_not()), reason=_why_not() or "there is a display"),
-]
+pytestmark = pytest.mark.gui
 
 TOOL = '''
 """Counts spots that are clicked."""

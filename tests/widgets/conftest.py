@@ -1,8 +1,6 @@
 import gc
 import importlib.util
-import os
 import shutil
-import sys
 
 import pytest
 
@@ -20,22 +18,6 @@ if WITHOUT_QT:  # these modules import Qt
         "test_tools.py",
         "test_shortcuts.py",
     ]
-
-
-def _why_not() -> str:
-    if WITHOUT_QT:
-        return "napari or Qt is not installed"
-    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-        return "no display: run under xvfb-run, or on a desktop"
-    return ""
-
-
-def pytest_collection_modifyitems(items):
-    """Skip before the application is made: Qt ends the process when there is no display."""
-    why = _why_not()
-    for item in items:
-        if why and item.get_closest_marker("gui"):
-            item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.fixture
@@ -89,33 +71,23 @@ def _widgets():
 
 
 @pytest.fixture(scope="session")
-def cohort(tmp_path_factory):
+def cohort(built_once, computed_cohort):
     """Two tiny sample cases with everything run, the network trained for two epochs."""
+    from napari_mosaik.core.progress import run_to_end
     from napari_mosaik.io import Case
-    from napari_mosaik.phantom import sample
     from napari_mosaik.predictor import TrainParams
-    from napari_mosaik.workflow.classifier import retrain
     from napari_mosaik.workflow.cohort import train_network
     from napari_mosaik.workflow.recipe import read_recipe
     from napari_mosaik.workflow.run import run_until
 
-    folder = tmp_path_factory.mktemp("sample") / "cohort"
-    for _ in sample(folder, "tiny", 0, ["B8", "B11"]):
-        pass
-    cases = [Case(folder / name) for name in ("B8", "B11")]
-    for case in cases:
-        for _ in run_until(case, read_recipe(case.root), "stain"):
-            pass
-    for _ in retrain(cases[:1], cases):
-        pass
-    for case in cases:
-        for _ in run_until(case, read_recipe(case.root)):
-            pass
-    for _ in train_network(cases, "B11", TrainParams(epochs=2, threads=1)):
-        pass
-    for _ in run_until(cases[1], read_recipe(cases[1].root)):
-        pass
-    return folder
+    def make(folder):
+        for name in ("B8", "B11"):
+            shutil.copytree(computed_cohort / name, folder / name)
+        cases = [Case(folder / name) for name in ("B8", "B11")]
+        run_to_end(train_network(cases, "B11", TrainParams(epochs=2, threads=1)))
+        run_to_end(run_until(cases[1], read_recipe(cases[1].root)))
+
+    return built_once("predicted", make)
 
 
 @pytest.fixture

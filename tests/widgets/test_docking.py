@@ -1,5 +1,7 @@
 """The dock and napari's window: one dock, one inspector, no orphans, questions before losses."""
 
+import shutil
+
 import pytest
 
 pytestmark = pytest.mark.gui
@@ -14,12 +16,8 @@ def plugin_dock(dock):
 
 
 @pytest.fixture
-def case(tmp_path):
-    from napari_mosaik.phantom import sample
-
-    for _ in sample(tmp_path / "cohort", "tiny", 0, ["B11"]):
-        pass
-    return tmp_path / "cohort" / "B11"
+def case(tiny_cohort, tmp_path):
+    return shutil.copytree(tiny_cohort / "B11", tmp_path / "cohort" / "B11")
 
 
 def test_menu_entries_bring_the_one_dock_to_the_front(plugin_dock):
@@ -46,6 +44,9 @@ def test_closing_the_dock_leaves_no_layers_and_opening_it_makes_a_new_one(
     assert not [layer.name for layer in viewer.layers if layer.name in names]
     assert not [name for name in viewer.window.dock_widgets if name.startswith("Tile")]
     assert _dock(viewer) is not plugin_dock
+    # what is connected to the state would be held by it until the program ends
+    for group in (plugin_dock.workspace.events, plugin_dock.canvas.events):
+        assert not any(len(group[name]) for name in group)
 
 
 def test_a_deleted_layer_keeps_its_row_and_comes_back(dock, case, opened, qtbot):

@@ -5,23 +5,14 @@ import shutil
 import numpy as np
 import pytest
 
-from napari_mosaik.core.progress import run_to_end
-from napari_mosaik.phantom import sample
-
 pytestmark = pytest.mark.gui
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cohort")
-    run_to_end(sample(folder, "tiny", 0, ("A2", "B8")))
-    return folder
-
-
 @pytest.fixture
-def opened(dock, cohort, tmp_path, qtbot):
+def opened(dock, tiny_cohort, tmp_path, qtbot):
     """The dock with a copy of a case of the cohort."""
-    shutil.copytree(cohort, tmp_path / "cohort")
+    for name in ("A2", "B8"):
+        shutil.copytree(tiny_cohort / name, tmp_path / "cohort" / name)
     dock.controller.open(tmp_path / "cohort", prefer="A2")
     qtbot.waitUntil(lambda: dock.workspace.case is not None, timeout=60_000)
     return dock

@@ -1,4 +1,4 @@
-"""Small chains of steps that count what they compute, and one real sample case."""
+"""Small chains of steps that count what they compute."""
 
 from dataclasses import dataclass, field
 
@@ -7,9 +7,7 @@ import pytest
 
 from napari_mosaik.core import Artifact, InputError, Params, Progress, setting
 from napari_mosaik.core.catalogue import PET, SLIDES
-from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import CaseFile, PetEntry, create_case
-from napari_mosaik.phantom import sample
 from napari_mosaik.workflow import case_status as status_module
 from napari_mosaik.workflow import recipe as recipe_module
 from napari_mosaik.workflow import run as run_module
@@ -85,11 +83,3 @@ def case(tmp_path):
     root.mkdir()
     (root / "pet.dcm").write_bytes(b"pet")
     return create_case(root, CaseFile(name="B11", pet=PetEntry(paths=("pet.dcm",))))
-
-
-@pytest.fixture(scope="session")
-def tiny_cohort(tmp_path_factory):
-    """The tiny sample cohort as it is written, nothing computed; copy it before use."""
-    folder = tmp_path_factory.mktemp("tiny")
-    run_to_end(sample(folder, "tiny", 0, ("A2", "B8", "B11")))
-    return folder

@@ -1,5 +1,7 @@
 """The live prediction follows the annotations, keeps features, and stores nothing."""
 
+import shutil
+
 import numpy as np
 import pytest
 import shapely
@@ -9,7 +11,6 @@ from napari_mosaik.core.catalogue import SLIDES
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io import Case
-from napari_mosaik.phantom import sample
 from napari_mosaik.workflow import live_classes
 from napari_mosaik.workflow.live_classes import LiveClasses
 from napari_mosaik.workflow.recipe import read_recipe
@@ -17,10 +18,8 @@ from napari_mosaik.workflow.run import run_until
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("live")
-    run_to_end(sample(folder, "tiny", 0, ["B8"]))
-    made = Case(folder / "B8")
+def case(tiny_cohort, tmp_path_factory):
+    made = Case(shutil.copytree(tiny_cohort / "B8", tmp_path_factory.mktemp("live") / "B8"))
     with pytest.raises(InputError, match="run the first steps"):
         LiveClasses(made).predict(made.annotations("he"), ((0, 0), (500, 500)))
     run_to_end(run_until(made, read_recipe(made.root), "stain"))

@@ -39,18 +39,10 @@ def content(case):
     }
 
 
-@pytest.fixture(scope="session")
-def computed(tiny_cohort, tmp_path_factory):
-    """Every case of the tiny cohort with all that can be had without a network."""
-    folder = tmp_path_factory.mktemp("computed") / "cohort"
-    shutil.copytree(tiny_cohort, folder)
-    cases = [Case(folder / name) for name in ("A2", "B8", "B11")]
-    for case in cases[:2]:
-        run_all(case, "stain")
-    run_to_end(retrain(cases[:2], cases))
-    for case in cases:
-        run_all(case)
-    return folder
+@pytest.fixture(scope="module")
+def computed(computed_cohort, tmp_path_factory):
+    """A copy of the tiny cohort with all that can be had without a network."""
+    return shutil.copytree(computed_cohort, tmp_path_factory.mktemp("computed") / "cohort")
 
 
 def test_the_table_of_outputs_is_that_of_a_run(computed):

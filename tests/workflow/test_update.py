@@ -26,7 +26,6 @@ from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.table import Table
 from napari_mosaik.io import Case
-from napari_mosaik.phantom import sample
 from napari_mosaik.view.worth import change_layers, worth_lines, worth_rows
 from napari_mosaik.workflow.baseline import read_baseline
 from napari_mosaik.workflow.case_status import case_status
@@ -43,10 +42,9 @@ from napari_mosaik.workflow.worth import _block_interval, worth_of
 
 
 @pytest.fixture(scope="module")
-def computed(tmp_path_factory):
+def computed(tiny_cohort, tmp_path_factory):
     """A tiny case with all but a prediction; its registration is given, which is fast."""
-    root = tmp_path_factory.mktemp("computed") / "A2"
-    run_to_end(sample(root.parent, "tiny", 0, ("A2",)))
+    root = shutil.copytree(tiny_cohort / "A2", tmp_path_factory.mktemp("computed") / "A2")
     case = Case(root)
     truth = json.loads((root / "truth" / "truth.json").read_text("utf-8"))
     for stain in ("he", "cd34", "caix"):

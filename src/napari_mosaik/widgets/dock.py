@@ -418,6 +418,8 @@ class MosaikDock(QWidget):
         self._prepare_soon.stop()
         self.controller.close()
         self.board.close()
+        for group in (self.workspace.events, self.canvas.events):
+            group.disconnect()  # their class holds them, and they what is connected, until it ends
         super().closeEvent(event)
 
 

@@ -319,10 +319,12 @@ def redraw(layer: Layer, thumbnail: bool = False) -> None:
 
 def attend(slide: LazySlide, viewer: Any, *, closing: bool = True) -> None:
     """Redraw the layers of a viewer that show a slide; if *closing*, close it with the last one."""
-    shown = weakref.ref(slide)  # Qt holds what is connected, and nobody could free the cycle
+    # Qt holds what is connected, and nobody could free the cycle
+    shown, seen_in = weakref.ref(slide), weakref.ref(viewer)
 
     def arrived(thumbnail: bool) -> None:
-        for layer in viewer.layers:
+        there = seen_in()
+        for layer in () if there is None else there.layers:
             if lazy_of(layer) is shown():
                 redraw(layer, thumbnail)
 
