@@ -1,7 +1,7 @@
 """Many sets of kinetic parameters: ours against a loop over scipy.integrate.odeint.
 
 python benchmarks/kinetics.py [--sets 10000] [--loop 1000] [--times 72 120 168 336] [--seed 0]
-                            [--json]
+                            [--json] [--window]
 
 The sets are spread around the paper's Table 2 (SD 1 of the natural logarithm of every rate and
 concentration).  The loop is timed on the first ``--loop`` sets, in blocks between those of ours,
@@ -94,16 +94,51 @@ def measured(n_sets, n_loop, times, seed):
     }
 
 
+def redraw_ms(slider="k32_per_h", moves=100):
+    """Processor time of the window's thread and clock, ms, from a move to the painted curves."""
+    from qtpy.QtWidgets import QApplication
+
+    app = QApplication.instance() or QApplication([])
+    from napari_mosaik.widgets.base.case_controller import CaseController
+    from napari_mosaik.widgets.base.workspace import Workspace
+    from napari_mosaik.widgets.pages.kinetics_panel import KineticsPanel
+
+    controller = CaseController(Workspace())
+    panel = KineticsPanel(controller)
+    panel.resize(340, 1200)
+    panel.show()
+    while not panel.table.rowCount():
+        app.processEvents()
+        time.sleep(0.01)
+    busy, clock = [], []
+    for place in np.linspace(300, 700, moves).astype(int):
+        begin = time.perf_counter(), time.thread_time()
+        panel.sliders[slider].slider.setValue(int(place))
+        panel.plot.canvas.repaint()
+        clock.append(1e3 * (time.perf_counter() - begin[0]))
+        busy.append(1e3 * (time.thread_time() - begin[1]))
+    controller.close()
+    shares = (50, 95, 100)
+    return {
+        name: dict(zip(("median", "p95", "max"), np.percentile(values, shares), strict=True))
+        for name, values in (("processor_ms", busy), ("clock_ms", clock))
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--sets", type=int, default=10_000)
     parser.add_argument("--loop", type=int, default=1_000, help="sets on which the loop is timed")
     parser.add_argument("--times", type=float, nargs="+", default=[72, 120, 168, 336])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--window", action="store_true", help="time the sliders of the page alone")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if not 10 <= given.loop <= given.sets:
         parser.error("--loop: give at least 10 sets and at most --sets")
+    if given.window:
+        print(json.dumps(redraw_ms(), indent=2))
+        return
     found = measured(given.sets, given.loop, np.array(given.times), given.seed)
     if given.json:
         print(json.dumps(found, indent=2))

@@ -117,8 +117,8 @@ def test_what_the_images_do_not_determine_is_told_in_words():
     assert known["free_0_um"]
     assert not known["antigen_um"]
     rows = {row[0]: row for row in parameter_rows(record)}
-    assert rows["C_tot"] == ("C_tot", "prior only", "5.00 → 5.00", "< 0.001")
-    assert rows["C_free at 0"][1:] == ("determined", "2.00 → 1.16", "1.0")
+    assert rows["C_tot"] == ("C_tot", "prior only", "5 → 5", "< 0.001")
+    assert rows["C_free at 0"][1:] == ("determined", "2 → 1.2", "1.0")
     assert any("no detectable antigen signal" in line for line in finding_lines(record))
     nothing = judge_kinetics(settings(PATIENT).model_copy(update={"antigen_um": 0.0}), 0.0)
     assert "Not available: " in finding_lines(nothing)[0]

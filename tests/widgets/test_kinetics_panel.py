@@ -33,7 +33,8 @@ def test_sliders_move_the_curves_and_store_nothing_before_they_are_used(qtbot, d
     assert np.nanmax(np.abs(drawn(panel) - curve)) > 1e-3
     assert panel.sliders["k32_per_h"].edit.text() == f"{panel.values()['k32_per_h']:g}"
     assert dock.workspace.recipe == before
-    assert "Until then nothing is stored" in panel.stale.text()
+    assert panel.use.isEnabled()
+    qtbot.waitUntil(lambda: "Until then nothing is stored" in panel.stale.text())
     assert "Kinetics" in panel.stale.text()
     assert "stale" in panel.stale.text()
 

@@ -200,7 +200,7 @@ def parameter_rows(part: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (
             p["label"],
             "determined" if p["determined"] else "prior only",
-            f"{number(p['prior_factor'])} → {number(p['posterior_factor'])}",
+            f"{p['prior_factor']:.2g} → {p['posterior_factor']:.2g}",
             _slope(max(p["sensitivity"], key=abs)),
         )
         for p in part.get("parameters", ())

@@ -82,9 +82,11 @@ class _Slider(QWidget):
         for widget in (self.title, self.slider, self.edit):
             widget.setToolTip(tip)
         self.slider.setAccessibleName(spec.label)
+        top = row(self.title, self.verdict, spacing=2)
+        top.setStretch(0, 1)
         self.setLayout(
             column(
-                row(self.title, self.verdict, spacing=2),
+                top,
                 row(self.slider, self.edit, self.reset),
                 spacing=0,
             )
@@ -180,6 +182,7 @@ class KineticsPanel(QWidget):
         self._task: object = None
         self._case: object = None
         self._ready = False
+        self._start: tuple[dict[str, float], str] = ({}, "")
         self.sliders: dict[str, _Slider] = {}
         self.model_box = QComboBox()
         for model in MODELS:
@@ -218,7 +221,11 @@ class KineticsPanel(QWidget):
             "Sobol indices of permeability, antigen, association and internalisation over their "
             "priors; takes about a second",
         )
-        self.shares = table_of(("Parameter", "Alone (95 %)", "With interactions"), ("", "", ""), 0)
+        self.shares = table_of(
+            ("Parameter", "Alone (95 %)", "Total (95 %)"),
+            ("", "Share by this parameter alone", "Share with all its interactions"),
+            wide=0,
+        )
         self.shares.hide()
         inner = QWidget()
         inner.setLayout(column(self.findings, self.table, self.compute, self.shares, spacing=4))
@@ -299,6 +306,7 @@ class KineticsPanel(QWidget):
         self.times.setText(str(getattr(settings, "imaging_times", "")))
         self.compute.setVisible(SURFACE in self.sliders)
         self.shares.hide()
+        self._start = self.values(), self.times.text()
         self._changed()
 
     def _settings_changed(self, *_: object) -> None:
@@ -313,6 +321,9 @@ class KineticsPanel(QWidget):
         self.problem.setVisible(bool(text))
 
     def _changed(self) -> None:
+        changed = (self.values(), self.times.text()) != self._start
+        self.use.setEnabled(changed and self._case is not None)
+        self.back.setEnabled(changed)
         if not self._ready:
             return
         try:
@@ -326,7 +337,6 @@ class KineticsPanel(QWidget):
         imaging = params.imaging_h  # type: ignore[attr-defined]
         self.plot.show_curves(times, curves, imaging)
         self.reading.setText(reading_line(times, curves, imaging))
-        self._show_stale()
         self._judge_soon()
 
     def _surface(self) -> float:
@@ -336,13 +346,7 @@ class KineticsPanel(QWidget):
     def _show_stale(self, *_: object) -> None:
         """Say what *Use these values* would make stale."""
         case, states = self._controller.workspace.case, self._controller.workspace.states
-        try:
-            changed = self.tried() != self._settings()
-        except InputError:
-            return
-        self.use.setEnabled(changed and case is not None)
-        self.back.setEnabled(changed)
-        if not changed or case is None:
+        if not self.use.isEnabled() or case is None:
             self.stale.setText("Nothing is stored until 'Use these values'.")
             return
         titles, seconds = outdated_by(case, self.model.step, states)
@@ -363,6 +367,7 @@ class KineticsPanel(QWidget):
     # --- what the images determine --------------------------------------------------------------
     def _judge(self) -> None:
         """Judge in the background; a newer answer takes the place of an older one."""
+        self._show_stale()
         try:
             params, surface = self.tried(), self._surface()
         except InputError:
