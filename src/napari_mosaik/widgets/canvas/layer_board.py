@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -224,7 +225,13 @@ class LayerBoard(QObject):
         self._slide_specs[STAIN_TITLES[stain]] = spec
         self._put_slide(STAIN_TITLES[stain])
         attend(lazy, self.viewer, closing=False)
-        lazy.damaged.connect(partial(self._damaged, f"{STAIN_TITLES[stain]} slide"))
+        tell, about = weakref.WeakMethod(self._damaged), f"{STAIN_TITLES[stain]} slide"
+
+        def damaged(sentence: str) -> None:  # Qt holds what is connected as long as the slide
+            if (there := tell()) is not None:
+                there(about, sentence)
+
+        lazy.damaged.connect(damaged)
         if len(self.slides) == 1:
             self.viewer.reset_view()
         self.changed.emit()
