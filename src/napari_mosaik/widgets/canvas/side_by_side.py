@@ -218,7 +218,7 @@ class SideBySide(Layout):
 def _head(picture: Layer, position: str) -> None:
     """Write the name of a map into its view."""
     name = picture.name_overlay
-    name.position, name.font_size, name.box, name.visible = position, 9, True, True
+    name.position, name.font_size, name.box, name.visible = position, 8, True, True
 
 
 def _show_scales(maps: list[Layer]) -> None:

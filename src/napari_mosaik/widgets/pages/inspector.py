@@ -36,7 +36,7 @@ __all__ = ["ARROWS", "TileInspector"]
 ARROWS = "inspector"
 """Scope of the arrow keys in the table of shortcuts."""
 
-_IMAGE_PX = 108
+_IMAGE_PX = 96
 _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _ROUND = 1.15
 """So many times its resolution is shown of the scanner's footprint."""
@@ -75,7 +75,7 @@ class TileInspector(QWidget):
         self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.curves = FigureView()
         self.curves.setMinimumWidth(200)
-        self.curves.setMaximumWidth(270)
+        self.curves.setMaximumWidth(235)
         self.table.setMinimumWidth(330)
         images = row(*self.images.values(), spacing=4)
         left = column(self.title, images, self.footprint, 1)
@@ -117,7 +117,7 @@ class TileInspector(QWidget):
         for i, entry in enumerate(rows):
             for j, text in enumerate((entry.parameter, entry.value, entry.unit, entry.rank)):
                 item = QTableWidgetItem(text)
-                item.setToolTip(entry.about)
+                item.setToolTip(entry.about or entry.parameter)
                 if j == 1:
                     item.setTextAlignment(
                         Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter

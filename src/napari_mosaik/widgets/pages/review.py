@@ -213,7 +213,11 @@ class ReviewPanel(QWidget):
         blocked = self.worst.blockSignals(True)
         fill_table(self.worst, [error_row(space.tile_data, tile) for tile in self._ranked])
         if space.tile in self._ranked:
-            self.worst.selectRow(self._ranked.index(space.tile))
+            place = self._ranked.index(space.tile)
+            self.worst.selectRow(place)
+            item = self.worst.item(place, 0)
+            assert item is not None
+            self.worst.scrollToItem(item)
         else:
             self.worst.clearSelection()
         self.worst.blockSignals(blocked)
