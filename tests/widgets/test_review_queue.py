@@ -314,7 +314,9 @@ def test_a_blind_queue_is_blind_on_the_screen_until_the_case_is_marked(
     assert seen() == []
     assert [cell.heading for cell in four._cells][3] == "PET · hidden (blind)"
     assert dock.review.table.isHidden()
-    assert dock.review.worst.rowCount() == 0
+    errors = dock.review.worst  # only the selected tile, without a measured value or an error
+    assert errors.rowCount() == 1
+    assert not any(c.isdigit() for n in (1, 3) for c in errors.item(0, n).text())
     assert "hidden" in dock.review.badge.text()
     assert not dock.review.toggle.isEnabled()
     board.show_steps(("suv",))  # a page cannot bring it back, and says why
