@@ -87,3 +87,30 @@ def test_shift_sensitivity_of_a_ramp_is_one_voxel():
     np.testing.assert_allclose(change, 1.0, rtol=1e-9)
     flat = shift_sensitivity(pet_of(np.full((40, 40), 3.0)), grid, IDENTITY)
     np.testing.assert_allclose(flat, 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_shift_is_tried_in_both_directions_of_both_axes(axis, mirrored):
+    steps = np.arange(40.0)[::-1] if mirrored else np.arange(40.0)
+    pet = pet_of(np.repeat((steps**2)[:, None], 40, axis=1))
+    pet = pet if axis == 0 else pet_of(np.asarray(pet.values).T)
+    change = shift_sensitivity(pet, grid_of(1, 1, origin=(8000, 8000)), IDENTITY, angle_deg=0.0)
+    here = 19.0 if mirrored else 20.0  # the tile covers voxel 20
+    np.testing.assert_allclose(change, (here + 1) ** 2 - here**2)
+
+
+def test_the_shift_is_one_voxel_of_the_pet_whatever_its_scale_on_the_section():
+    ramp = pet_of(np.repeat(np.arange(40.0)[None], 40, axis=0))
+    half = Transform.similarity("pet", "cd34", scale=0.5)
+    change = shift_sensitivity(ramp, grid_of(3, 3, origin=(3600, 3600)), half, angle_deg=0.0)
+    np.testing.assert_allclose(change, 1.0, rtol=1e-9)
+
+
+def test_a_rotation_moves_the_tiles_far_from_the_middle():
+    """A ramp along the rows of the PET: a tile beside the middle rises by its distance x sin."""
+    ramp = pet_of(np.repeat(np.arange(400.0)[:, None], 400, axis=1), spacing=40.0)
+    grid = grid_of(1, 11, origin=(8000, 6000))
+    change = shift_sensitivity(ramp, grid, IDENTITY, shift_um=0.0, angle_deg=2.0)
+    away = np.abs(np.arange(11) - 5) * 300.0
+    np.testing.assert_allclose(change, away * np.sin(np.radians(2.0)) / 40.0, atol=0.02)
