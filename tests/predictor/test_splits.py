@@ -53,6 +53,7 @@ def test_block_split_keeps_the_guard_and_no_window_is_shared():
     test, train = cells[split.test], cells[split.train]
     distance = np.abs(test[:, None, :] - train[None, :, :]).max(axis=2)
     assert distance.min() == GUARD_TILES
+    assert test[:, 1].min() > train[:, 1].max()  # across the longer side
     half_um = (26 * 300 + 400) / 2
     assert 2 * half_um <= GUARD_TILES * 300
     assert 2 * half_um > (GUARD_TILES - 1) * 300
