@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from napari_mosaik.core import Blocked, Cancelled, InputError
-from napari_mosaik.core.catalogue import NUCLEI, VESSELS
+from napari_mosaik.core.catalogue import METRICS, NUCLEI, VESSELS
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.classifier import retrain
-from napari_mosaik.workflow.cohort import train_network
+from napari_mosaik.workflow.cohort import absent_slides, train_network
 from napari_mosaik.workflow.preview import preview
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until
@@ -208,3 +209,38 @@ def test_a_preview_covers_at_most_its_middle_and_says_what_it_needs(computed, tm
     shutil.rmtree(tmp_path / "A2" / "artifacts")
     with pytest.raises(InputError, match=r"needs: .*tissue"):
         preview(Case(tmp_path / "A2"), vessels, params, ((0, 0), (100, 100)))
+
+
+def without(folder, slide):
+    """A cohort whose cases lack a slide, run as far as it goes."""
+    cases = []
+    for name in ("A2", "B8", "B11"):
+        file = folder / name / "case.toml"
+        text = re.sub(rf"\[slides\.{slide}\]\n.*?(?=\n\[)", "", file.read_text(), flags=re.DOTALL)
+        file.write_text(text)
+        cases.append(Case(folder / name))
+        run_to_end(run_until(cases[-1], read_recipe(cases[-1].root)))
+    return cases
+
+
+def test_without_caix_curves_and_caix_clusters_are_not_read(computed, tmp_path):
+    """A cohort that lacks a slide is trained without what is read off it, and says so."""
+    from napari_mosaik.predictor import TrainedModel, TrainParams
+
+    quick = TrainParams(members=1, epochs=1, threads=1, intervals=False)
+    shutil.copytree(computed, tmp_path / "cohort")
+    lacking = without(tmp_path / "cohort", "caix")
+    test = lacking[-1]
+    assert absent_slides(lacking) == {"caix": ["A2", "B8", "B11"]}
+    model = run_to_end(train_network(lacking, "B11", quick))
+    card = TrainedModel.load(test.model_folder(model)).card
+    assert card["absent"] == ["caix"]
+    assert card["settings"]["without"] == ["temporal"]
+    assert not any("caix" in name for name in card["features"])
+    warning = "no CAIX slide in A2, B8"
+    assert any(text.startswith(warning) for text in card["warnings"])
+    run_to_end(run_until(test, read_recipe(test.root)))
+    assert case_status(test).states["review"].word == "done"
+    assert any(text.startswith(warning) for text in test.store.read(METRICS)["warnings"])
+    with pytest.raises(InputError, match="tile by tile needs CAIX, which A2 lacks"):
+        run_to_end(train_network(lacking, "B11", TrainParams.preset("paper")))

@@ -1,5 +1,13 @@
 from .baselines import Baseline, fit_baselines, predict_baselines, with_baselines
-from .inputs import CODE_CELLS, INVALID_CODE, N_CLASSES, TileInputs, code_windows, edge_distance_um
+from .inputs import (
+    ABSENT_PARTS,
+    CODE_CELLS,
+    INVALID_CODE,
+    N_CLASSES,
+    TileInputs,
+    code_windows,
+    edge_distance_um,
+)
 from .metrics import metrics_record
 from .model import TargetScale, TrainedModel
 from .multiscale import (
@@ -37,6 +45,7 @@ from .uncertainty import (
 )
 
 __all__ = [
+    "ABSENT_PARTS",
     "CODE_CELLS",
     "FRACTIONS",
     "GUARD_TILES",

@@ -14,6 +14,8 @@ from napari_mosaik.core.tiles import IntArray
 from napari_mosaik.predictor.multiscale import SCALE_TILES, Scale
 
 __all__ = [
+    "ABSENT_PARTS",
+    "ABSENT_PROXY",
     "CLASS_WORDS",
     "CODE_CELLS",
     "INVALID_CODE",
@@ -29,6 +31,10 @@ INVALID_CODE: Final = 5
 """Cluster code of tiles without a label and of cells off the mask."""
 N_CLASSES: Final = 5
 """Uptake classes: average, hot, cold, high-low, low-high."""
+ABSENT_PROXY: Final = {1: "he", 2: "caix"}
+"""The slide of the nuclear and of the CAIX proxy, by the position of the proxy."""
+ABSENT_PARTS: Final = {"he": "spatial", "caix": "temporal"}
+"""The part of the network that has nothing to read without a slide."""
 CLASS_WORDS: Final = ("average", "hot", "cold", "high-low", "low-high")
 
 
@@ -67,6 +73,8 @@ class TileInputs:
         (n,) local Moran label 0-4 of the *measured* map, -1 where there is none.
     warnings
         Warnings that accompany every result of this case.
+    absent
+        Slides (``"he"``, ``"caix"``) that the model does without: what is read off them is empty.
     """
 
     case: str
@@ -85,6 +93,7 @@ class TileInputs:
     suv: FloatArray | None = None
     pet_label: NDArray[np.int8] | None = None
     warnings: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.codes)
@@ -164,11 +173,15 @@ class TileInputs:
                 f"case {self.case}: no tile has kinetic curves; run the kinetics step first"
             )
         for index, proxy in enumerate(self.proxies):
+            if ABSENT_PROXY.get(index) in self.absent:
+                continue
             if len(self) and (self.codes[:, index] == INVALID_CODE).all():
                 raise InputError(
                     f"case {self.case}: no tile has a cluster label of '{proxy}'; "
                     "measure it or choose another proxy"
                 )
+        if "he" in self.absent:
+            return
         if len(self) and all((scale.values[..., :3] == 0).all() for scale in self.scales):
             raise InputError(f"case {self.case}: the tissue maps are empty; classify the tissue")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.catalogue import ALIGNMENT, ASSOCIATION, SLIDES, UPTAKE, UPTAKE_CLUSTERS
+from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
+    ASSOCIATION,
+    PARAMETERS,
+    SLIDES,
+    STAIN_TITLES,
+    UPTAKE,
+    UPTAKE_CLUSTERS,
+)
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.progress import map_progress
@@ -33,7 +41,12 @@ from napari_mosaik.workflow.models import KnownModel, journal_ranges, use_model
 from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.steps import maker_of
 from napari_mosaik.workflow.steps.align import low_confidence_warning, transform_of
-from napari_mosaik.workflow.steps.predict import PREDICTOR_READS, tile_inputs
+from napari_mosaik.workflow.steps.predict import (
+    ALWAYS_READ,
+    OF_SLIDE,
+    PREDICTOR_READS,
+    tile_inputs,
+)
 from napari_mosaik.workflow.steps.spatial import uptake_classes
 
 if TYPE_CHECKING:
@@ -100,11 +113,27 @@ def selection_frequencies(cases: Sequence[Case], proxies: Mapping[str, str]) -> 
     return {str(g): float(f) for g, p, f in rows if proxies.get(str(g)) == str(p)}
 
 
-def _require_done(cases: Sequence[Case]) -> None:
+def absent_slides(cases: Sequence[Case]) -> dict[str, list[str]]:
+    """The slides that a training has to do without, each with the cases that lack it."""
+    found = {slide: [case.name for case in cases if not _has(case, slide)] for slide in OF_SLIDE}
+    return {slide: names for slide, names in found.items() if names}
+
+
+def _has(case: Case, slide: str) -> bool:
+    """Whether a case has a slide, or was given what is read off it."""
+    if slide in case.file.slides:
+        return True
+    origins = [case.store.origin(one) for one in OF_SLIDE[slide]]
+    return all(origin is not None and bool(origin.is_given) for origin in origins)
+
+
+def _require_done(cases: Sequence[Case], absent: Collection[str] = ()) -> None:
     """Raise `Blocked` when a training case lacks a result that the training reads."""
+    needed = [*ALWAYS_READ, UPTAKE, UPTAKE_CLUSTERS, ASSOCIATION]
+    needed += [one for slide, own in OF_SLIDE.items() if slide not in absent for one in own]
     for case in cases:
         states = case_status(case).states
-        for artifact in (*PREDICTOR_READS, UPTAKE, UPTAKE_CLUSTERS, ASSOCIATION):
+        for artifact in needed:
             maker = maker_of(artifact)
             if states[maker.name].word != "done":
                 state = states[maker.name]
@@ -144,12 +173,20 @@ def _trained_model(folder: Path, fingerprint: str) -> str:
     return ""
 
 
-def training_inputs(case: Case, proxies: tuple[str, str, str], params: TrainParams) -> TileInputs:
-    """One training case with its measured uptake."""
-    inputs = tile_inputs(case.store.read, case.name, case.patient, proxies, params)
+def training_inputs(
+    case: Case,
+    proxies: tuple[str, str, str],
+    params: TrainParams,
+    absent: Collection[str] = (),
+    features: Sequence[str] | None = None,
+) -> TileInputs:
+    """One training case with its measured uptake; the rest as for `tile_inputs`."""
+    read = case.store.read
+    inputs = tile_inputs(read, case.name, case.patient, proxies, params, absent, features)
     warnings = [
-        low_confidence_warning(case.store.read(ALIGNMENT[frame]), title)
+        low_confidence_warning(read(ALIGNMENT[frame]), title)
         for frame, title in (("he", "H&E"), ("pet", "the PET"))
+        if frame not in absent
     ]
     return replace(
         inputs,
@@ -214,7 +251,9 @@ def train_network(
     if parent is not None:
         params = _inherited(parent, held_out, split, params)
         check_replay(replay)
-    _require_done(training)
+    absent = absent_slides(training)
+    _require_done(training, absent)
+    params = _without_slides(absent, params)
     block = None
     if split == "block":
         block = cut_block(held_out, guard, scanner_width_um(training)[0])
@@ -235,6 +274,76 @@ def train_network(
         held_out.log("train", model=model, test=test, split=split, seed=seed)
     yield Progress(1, 1, "trained")
     return model
+
+
+def _parent_model(
+    parent: KnownModel | None, absent: Mapping[str, Sequence[str]]
+) -> TrainedModel | None:
+    """The model to start from; one that reads a slide which a case lacks is refused."""
+    from napari_mosaik.predictor import TrainedModel
+
+    if parent is None:
+        return None
+    model = TrainedModel.load(parent.folder)
+    for slide, names in absent.items():
+        if slide not in model.card.get("absent", ()):
+            raise InputError(
+                f"the model {parent.hash[:12]} reads {STAIN_TITLES[slide]}, which {names[0]} "
+                "lacks; train a new model"
+            )
+    return model
+
+
+def _proxies_of(card: Mapping[str, Any]) -> tuple[str, str, str]:
+    first, second, third = card["proxies"]
+    return first, second, third
+
+
+_GROUP_OF = {"he": "nuclear", "caix": "caix"}
+"""The group of proxies that is read off a slide."""
+
+
+def _proxy_names(chosen: Mapping[str, str]) -> tuple[str, str, str]:
+    """The three proxies; of a group that has none, the name of the group."""
+    first, second, third = (chosen.get(group, group) for group in ("vascular", "nuclear", "caix"))
+    return first, second, third
+
+
+def _without_slides(absent: Mapping[str, Sequence[str]], params: TrainParams) -> TrainParams:
+    """The settings without the parts of the network that have nothing to read."""
+    from napari_mosaik.predictor import ABSENT_PARTS
+
+    if absent and params.architecture != "slide":
+        slide, names = next(iter(absent.items()))
+        raise InputError(
+            f"the network that reads tile by tile needs {STAIN_TITLES[slide]}, which {names[0]} "
+            "lacks; use the preset 'default'"
+        )
+    parts = {*params.without, *(ABSENT_PARTS[slide] for slide in absent)}
+    if parts == set(params.without):
+        return params
+    return params.parse({**params.model_dump(), "without": sorted(parts)}, "settings")
+
+
+def _absence_warnings(absent: Mapping[str, Sequence[str]]) -> list[str]:
+    """A sentence for each slide that the model does without."""
+    return [
+        f"no {STAIN_TITLES[slide]} slide in {', '.join(names)}: the model does without "
+        f"{_ABSENCES[slide]}, and predicts from the other slides"
+        for slide, names in absent.items()
+    ]
+
+
+_ABSENCES = {
+    "he": "tissue classes, nuclei and their clusters",
+    "caix": "CAIX scores, their clusters and antibody curves",
+}
+
+
+def _common_parameters(cases: Sequence[Case]) -> list[str]:
+    """The tile parameters that all cases have."""
+    tables = [case.store.read(PARAMETERS) for case in cases]
+    return [name for name in tables[0] if all(name in table for table in tables)]
 
 
 def ablate_network(
@@ -267,10 +376,15 @@ def ablate_network(
     if params.architecture != "slide":
         raise InputError("only the parts of the network over whole slides can be cut out")
     training, _ = training_cases(cases, test, split)
+    if absent := absent_slides([*training, held_out]):
+        raise InputError(
+            f"{STAIN_TITLES[next(iter(absent))]} is missing in "
+            f"{', '.join(next(iter(absent.values())))}: the parts can only be compared where all "
+            "slides are there"
+        )
     _require_done([*training, held_out])
     params = params.model_copy(update={"with_companions": False, "intervals": False})
-    choice = choose_proxies_of(training)
-    proxies = (choice.proxies["vascular"], choice.proxies["nuclear"], choice.proxies["caix"])
+    proxies = _proxy_names(choose_proxies_of(training).proxies)
     inputs = [training_inputs(case, proxies, params) for case in training]
     tested, fwhm_um = training_inputs(held_out, proxies, params), scanner_width_um(training)[0]
     names = ("", *PARTS, "blur")
@@ -325,22 +439,37 @@ def _inherited(
     return type(params).parse(own, "settings of the parent")
 
 
+def _lacks(case: Case, card: Mapping[str, Any]) -> bool:
+    """Whether a case lacks a result that a model reads."""
+    absent = card.get("absent", ())
+    needed = [*ALWAYS_READ, *(o for s, own in OF_SLIDE.items() if s not in absent for o in own)]
+    return any(case.store.origin(artifact) is None for artifact in needed)
+
+
 def _content(held_out: Case, card: Mapping[str, Any]) -> str:
     """Digest of the tissue of the test case as the network sees it; empty where it is not ready."""
-    if any(held_out.store.origin(artifact) is None for artifact in PREDICTOR_READS):
+    if _lacks(held_out, card):
         return ""
     from napari_mosaik.predictor import TrainParams
 
     first, second, third = card["proxies"]
     settings = TrainParams.parse(card["settings"], "model card")
     read = held_out.store.read
-    inputs = tile_inputs(read, held_out.name, held_out.patient, (first, second, third), settings)
+    inputs = tile_inputs(
+        read,
+        held_out.name,
+        held_out.patient,
+        (first, second, third),
+        settings,
+        card.get("absent", ()),
+        card["features"],
+    )
     return inputs.content()
 
 
 def _compared(held_out: Case, before: TrainedModel, after: TrainedModel) -> dict[str, Any] | None:
     """The error of both on the test case; None where it lacks what the network reads, or a PET."""
-    if any(held_out.store.origin(artifact) is None for artifact in PREDICTOR_READS):
+    if _lacks(held_out, before.card):
         return None
     return predicted_difference(held_out, before, after)[0]
 
@@ -359,18 +488,20 @@ def _train(
     yield Progress(0, 1, "loading the network library, about 3 s")
     from napari_mosaik.predictor import TrainedModel, train, with_baselines, with_range
 
-    choice = choose_proxies_of(training) if block is None else block.choose_proxies()
-    proxies = (choice.proxies["vascular"], choice.proxies["nuclear"], choice.proxies["caix"])
-    before = None if parent is None else TrainedModel.load(parent.folder)
+    absent = absent_slides(training)
+    features = _common_parameters(training) if absent else None
+    lost = [_GROUP_OF[slide] for slide in absent]
+    choice = choose_proxies_of(training, lost) if block is None else block.choose_proxies(lost)
+    proxies, before = _proxy_names(choice.proxies), _parent_model(parent, absent)
     if before is not None:
-        proxies = tuple(before.card["proxies"])
+        proxies, features = _proxies_of(before.card), before.card["features"]
     units = {case.store.read(UPTAKE).unit("suv") for case in training}
     if len(units) > 1:
         raise InputError(f"the training cases' uptake has different units: {', '.join(units)}")
     inputs = []
     for number, case in enumerate(training):
         yield Progress(0.1 * number / len(training), 1, f"reading {case.name}")
-        inputs.append(training_inputs(case, proxies, params))
+        inputs.append(training_inputs(case, proxies, params, tuple(absent), features))
     if block is not None:
         inputs = [block.masked(one) for one in inputs]
     checkpoint = held_out.root / "scratch" / f"train-{fingerprint}.pt"
@@ -412,6 +543,7 @@ def _train(
             training, ["annotation", "correction"], {} if before is None else before.card
         ),
         "suv_unit": units.pop(),
+        "absent": list(absent) if before is None else list(before.card.get("absent", ())),
         "choice_of_proxies": {
             "cases": list(choice.cases),
             "leaking": choice.leaking,
@@ -426,6 +558,7 @@ def _train(
             *split.warnings,
             *(block.warnings if block is not None else ()),
             *filter(None, [assumed]),
+            *_absence_warnings(absent),
         ],
     }
     if before is not None:

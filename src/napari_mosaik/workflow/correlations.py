@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,12 +181,16 @@ def cohort_correlations(roots: Sequence[Path], *, draws: int = 500) -> CohortCor
     return CohortCorrelations(tables, names, *_choice(tables, samples, draws))
 
 
-def choose_proxies_of(cases: Sequence[Case]) -> ProxyChoice:
-    """The vascular and nuclear parameter best correlated with the uptake, and the CAIX score."""
+def choose_proxies_of(cases: Sequence[Case], without: Collection[str] = ()) -> ProxyChoice:
+    """The vascular and nuclear parameter best correlated with the uptake, and the CAIX score.
+
+    None of the groups *without*.
+    """
     from napari_mosaik.spatial import choose_proxies
 
     tables = {case.name: case.store.read(ASSOCIATION) for case in cases}
-    return choose_proxies(tables, proxy_groups())
+    groups = {name: own for name, own in proxy_groups().items() if name not in without}
+    return choose_proxies(tables, groups)
 
 
 def proxy_groups() -> dict[str, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,11 @@ class HeldOutBlock:
         suv = np.asarray(self.case.store.read(UPTAKE)["suv"], float)
         return np.where(self.split.train, suv, np.nan)
 
-    def choose_proxies(self) -> ProxyChoice:
-        """The proxies that correlate best with the uptake of the training tiles."""
+    def choose_proxies(self, without: Collection[str] = ()) -> ProxyChoice:
+        """The proxies that correlate best with the uptake of the training tiles.
+
+        None of the groups *without*.
+        """
         from napari_mosaik.spatial import associate_table, choose_proxies
 
         table, grid = self.case.store.read(PARAMETERS), self.case.store.read(TILES)
@@ -80,7 +84,8 @@ class HeldOutBlock:
         columns = {name: np.asarray(table[name], float)[rows] for name in table}
         params: Any = read_recipe(self.case.root)["association"]
         found = associate_table(columns, self._uptake()[rows], grid.centres_um[rows], params)
-        return choose_proxies({self.case.name: found}, proxy_groups())
+        groups = {name: own for name, own in proxy_groups().items() if name not in without}
+        return choose_proxies({self.case.name: found}, groups)
 
     def masked(self, inputs: TileInputs) -> TileInputs:
         """The inputs of the whole slide with the measured uptake of the training tiles alone.

@@ -132,6 +132,8 @@ def predicted_difference(
             case.patient,
             tuple(card["proxies"]),
             TrainParams.parse(card["settings"], "model card"),
+            card.get("absent", ()),
+            card["features"],
         )
         checkpoint()
         found.append(predict(one, inputs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,10 +26,12 @@ from napari_mosaik.core.catalogue import (
     RECOMPUTED,
     REFERENCE,
     SLIDES,
+    STAIN_TITLES,
     TILE_KINETICS,
     TILES,
     TISSUE,
 )
+from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
@@ -51,25 +53,34 @@ if TYPE_CHECKING:
         TrainParams,
     )
 
-__all__ = ["INTERVAL_COLUMNS", "PREDICT", "PREDICTOR_READS", "PredictParams", "tile_inputs"]
+__all__ = [
+    "ALWAYS_READ",
+    "INTERVAL_COLUMNS",
+    "OF_SLIDE",
+    "PREDICT",
+    "PREDICTOR_READS",
+    "PredictParams",
+    "tile_inputs",
+]
 
 _CLASSES = ("average", "hot", "cold", "high-low", "low-high")
 FRACTION_SPACING_UM = 10.0
 MAP_SPACING_UM = 50.0
 
-PREDICTOR_READS = (
+OF_SLIDE: dict[str, tuple[Artifact[Any], ...]] = {
+    "he": (CLASSES, ALIGNMENT["he"], CORRECTED_NUCLEUS_OBJECTS),
+    "caix": (CAIX_CELLS, TILE_KINETICS),
+}
+"""What the network reads off a slide that a cohort may lack."""
+ALWAYS_READ: tuple[Artifact[Any], ...] = (
     TILES,
     TISSUE[REFERENCE],
-    CLASSES,
-    ALIGNMENT["he"],
     CORRECTED_VESSELS,
-    CORRECTED_NUCLEUS_OBJECTS,
-    CAIX_CELLS,
     PARAMETERS,
     CLUSTERS,
     KINETICS,
-    TILE_KINETICS,
 )
+PREDICTOR_READS: tuple[Artifact[Any], ...] = (*ALWAYS_READ, *OF_SLIDE["he"], *OF_SLIDE["caix"])
 """Results of a case that the network reads."""
 
 
@@ -85,27 +96,52 @@ def tile_inputs(
     patient: str,
     proxies: tuple[str, str, str],
     settings: TrainParams,
+    absent: Collection[str] = (),
+    features: Sequence[str] | None = None,
 ) -> TileInputs:
-    """The network's inputs for one case, from its stored results."""
+    """The network's inputs for one case, from its stored results.
+
+    Without the slides *absent* nothing is read that was measured on them, also where it is there.
+    Of the tile parameters *features* are read, all of them if None.
+    """
     from napari_mosaik.predictor import TileInputs, code_windows, edge_distance_um, fraction_pyramid
+    from napari_mosaik.predictor.inputs import ABSENT_PROXY, INVALID_CODE
 
     grid, table, clusters = read(TILES), read(PARAMETERS), read(CLUSTERS)
-    times_h, antibody = _curves(read, settings.curves)
-    codes = np.stack([clusters[label_column(name)] for name in proxies], axis=1)
+    if "caix" in absent:  # the part that reads curves is cut out
+        times_h, antibody = np.array(TILE_TIMES_H), np.zeros((len(TILE_TIMES_H), 3))
+    else:
+        times_h, antibody = _curves(read, settings.curves)
+    nothing = np.full(len(grid), INVALID_CODE)
+    codes = np.stack(
+        [
+            nothing if ABSENT_PROXY.get(index) in absent else clusters[label_column(name)]
+            for index, name in enumerate(proxies)
+        ],
+        axis=1,
+    )
+    names = tuple(table) if features is None else tuple(features)
+    lost = [name for name in names if name not in table]
+    if lost:
+        raise InputError(
+            f"case {case} lacks the tile parameter '{lost[0]}' that the model was trained on; "
+            "train a model without it"
+        )
     return TileInputs(
         case=case,
         patient=patient,
-        scales=fraction_pyramid(_fractions(read), grid, settings.windows_px),
+        scales=fraction_pyramid(_fractions(read, "he" in absent), grid, settings.windows_px),
         codes=code_windows(grid, codes),
         proxies=proxies,
         curves=antibody,
         times_h=times_h,
-        features=table.matrix(tuple(table)),
-        feature_names=tuple(table),
+        features=table.matrix(names),
+        feature_names=names,
         centres_um=grid.centres_um,
         cells=grid.cells,
         edge_um=edge_distance_um(grid),
         coverage=grid.coverage,
+        absent=tuple(absent),
     )
 
 
@@ -119,15 +155,19 @@ def _curves(read: Callable[[Artifact[Any]], Any], which: str) -> tuple[FloatArra
     return np.array(TILE_TIMES_H), curves
 
 
-def _fractions(read: Callable[[Artifact[Any]], Any]) -> Any:
+def _fractions(read: Callable[[Artifact[Any]], Any], without_classes: bool) -> Any:
     """Area fractions of tissue classes and vessels on the reference section."""
     from napari_mosaik.predictor import area_fractions, stack_fractions
 
     tissue = read(TISSUE[REFERENCE])
     lattice = tissue.lattice.resized(FRACTION_SPACING_UM)
     inside = area_fractions(tissue, lattice)[..., 0]
-    to_reference = transform_of(read(ALIGNMENT["he"]))
-    classes = area_fractions(read(CLASSES), lattice, MEASURED_CLASSES, to_reference, oversample=2)
+    if without_classes:
+        classes = np.zeros((*lattice.shape, 2))
+    else:
+        to_reference = transform_of(read(ALIGNMENT["he"]))
+        found = read(CLASSES)
+        classes = area_fractions(found, lattice, MEASURED_CLASSES, to_reference, oversample=2)
     vessels = area_fractions(read(CORRECTED_VESSELS), lattice, oversample=5)[..., 0]
     return stack_fractions(classes[..., 0], classes[..., 1], vessels, inside, lattice)
 
@@ -142,7 +182,22 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
     first, second, third = card["proxies"]
     yield Progress(0.3, 1, "reading the inputs")
     settings, proxies = TrainParams.parse(card["settings"], "model card"), (first, second, third)
-    tile_data = tile_inputs(inputs.read, inputs.case_name, inputs.patient, proxies, settings)
+    absent = tuple(card.get("absent", ()))
+    for slide, needed in OF_SLIDE.items():
+        if slide not in absent and not all(inputs.has(one) for one in needed):
+            raise InputError(
+                f"the predictor was trained with {STAIN_TITLES[slide]}, which case "
+                f"{inputs.case_name} lacks; train one without it, on cases that lack it too"
+            )
+    tile_data = tile_inputs(
+        inputs.read,
+        inputs.case_name,
+        inputs.patient,
+        proxies,
+        settings,
+        absent,
+        card["features"],
+    )
     yield Progress(0.6, 1, "predicting")
     earlier = None
     if settings.architecture == "tile":
@@ -334,7 +389,8 @@ PREDICT = Step(
     about="Predicts the SUV of each tile from histology and kinetics with a trained network.",
     page="Predictor",
     params=PredictParams,
-    reads=PREDICTOR_READS,
+    reads=ALWAYS_READ,
+    may_read=(*OF_SLIDE["he"], *OF_SLIDE["caix"]),
     writes=(PREDICTION, PREDICTION_MAP, PREDICTION_RECORD),
     body=_body,
     needs_model="model",
