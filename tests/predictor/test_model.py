@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import CorruptArtifact, InputError
+from napari_mosaik.core.manifest import write_files_list
 from napari_mosaik.predictor import (
     TargetScale,
     TrainedModel,
@@ -140,3 +141,13 @@ def test_target_scale_round_trip_and_clipping():
     assert scale.normalise([0.0, 99.0]).tolist() == [0.0, 1.0]
     assert scale.normalise([99.0], clip=False)[0] > 1
     assert np.isnan(scale.normalise([np.nan])[0])
+
+
+def test_a_tissue_classifier_is_no_predictor(tmp_path):
+    folder = tmp_path / "abc"
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(b"")
+    (folder / "card.json").write_text('{"model": "fast", "classes": ["a", "b"]}')
+    write_files_list(folder)
+    with pytest.raises(InputError, match="no predictor of uptake"):
+        TrainedModel.load(folder)

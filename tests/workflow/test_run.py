@@ -7,8 +7,9 @@ import pytest
 
 import napari_mosaik
 from napari_mosaik.core import Blocked, CaseLocked, InputError, MosaikError
+from napari_mosaik.core.artifact import Origin
 from napari_mosaik.io import Case
-from napari_mosaik.workflow.case_status import case_status, step_status
+from napari_mosaik.workflow.case_status import _stale, case_status, step_status
 from napari_mosaik.workflow.recipe import (
     changed,
     parse_setting,
@@ -60,6 +61,14 @@ def test_a_changed_source_makes_stale(chain, case):
     run_all(case)
     (case.root / "pet.dcm").write_bytes(b"another")
     assert words(Case(case.root))["last"] == "stale"
+
+
+def test_inputs_in_another_order_are_those_of_another_version():
+    one = Origin("step", 1, "settings", (("a", "1"), ("b", "2")))
+    other = Origin("step", 1, "settings", (("b", "2"), ("a", "1")))
+    assert _stale(one, other).cause == "revision"
+    changed = Origin("step", 1, "settings", (("b", "3"), ("a", "1")))
+    assert (_stale(one, changed).cause, _stale(one, changed).details) == ("inputs", ("b",))
 
 
 def test_a_new_revision_makes_stale_but_a_new_version_does_not(chain, case, monkeypatch):

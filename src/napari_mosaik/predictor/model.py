@@ -137,6 +137,8 @@ class TrainedModel:
         check_files(folder, f"the model {folder.name}")
         try:
             card = json.loads((folder / _CARD).read_text("utf-8"))
+            if "classes" in card and card.get("kind") != "mosaik":
+                raise InputError(f"the model in {folder} is no predictor of uptake")
             model = cls(unpack((folder / _WEIGHTS).read_bytes()), card)
             content = model.hash
         except (ValueError, SafetensorError, AttributeError) as error:

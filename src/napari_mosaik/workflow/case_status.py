@@ -427,6 +427,8 @@ def _stale(stored: Origin, expected: Origin) -> _Verdict:
     before, after = dict(stored.inputs), dict(expected.inputs)
     names = [name for name in after if before.get(name) != after[name]]
     names += [name for name in before if name not in after]
+    if not names:  # another version read the same inputs in another order
+        return _Verdict("stale", "revision")
     return _Verdict("stale", "inputs", tuple(names))
 
 

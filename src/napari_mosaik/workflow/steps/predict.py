@@ -394,5 +394,5 @@ PREDICT = Step(
     writes=(PREDICTION, PREDICTION_MAP, PREDICTION_RECORD),
     body=_body,
     needs_model="model",
-    revision=2,
+    revision=3,
 )
