@@ -69,6 +69,7 @@ def test_outside_the_field_of_view_is_nan_by_the_stated_fraction():
     grid = grid_of(1, 4, stride=300.0)  # columns 0..400, 300..700, 600..1000, 900..1300 of 800
     values = tile_uptake(pet, grid, IDENTITY, min_inside=0.5)
     np.testing.assert_array_equal(np.isnan(values), [False, False, False, True])
+    np.testing.assert_allclose(values[:3], 1.0)  # half a tile outside: the mean of what is inside
     strict = tile_uptake(pet, grid, IDENTITY, min_inside=0.51)
     np.testing.assert_array_equal(np.isnan(strict), [False, False, True, True])
     hole = pet_of(np.array([[np.nan, 1.0], [1.0, 1.0]]))
