@@ -20,7 +20,7 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     dock.show_review()
     assert dock.side_by_side.is_on
     assert dock.viewer.canvas.grid.enabled
-    assert len(dock.side_by_side._maps()) == 3  # this predictor has no intervals and no source
+    assert len(dock.side_by_side._maps()) == 4  # one training case gives no intervals
     assert "this patient" in dock.review.badge.text()
     methods = [dock.review.table.item(i, 0).text() for i in range(dock.review.table.rowCount())]
     assert methods[0] == "MOSAIK network"
