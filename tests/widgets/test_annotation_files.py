@@ -83,7 +83,7 @@ def test_each_class_is_mapped_in_a_table_and_the_import_can_be_undone(qtbot, doc
     counts = document.count_by_class()
     assert (counts["neoplastic"], counts["non-neoplastic"], counts["Necrosis"]) == (1, 1, 1)
     assert "3 annotations imported from he.geojson" in dock.annotate.notice.text()
-    assert len(case.annotations("he")) == 3
+    qtbot.waitUntil(lambda: len(case.annotations("he")) == 3)  # the file follows the journal
     qtbot.waitUntil(lambda: "Necrosis" in dock.annotate.class_buttons)
     dock.annotate.undo.click()
     assert len(document) == 0
