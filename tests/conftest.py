@@ -45,6 +45,7 @@ def why_no_window() -> str:
     return ""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
     """Group and order the tests; Qt ends the process without a display, so skip before it does."""
     why, groups = why_no_window(), {item: _group(item) for item in items}

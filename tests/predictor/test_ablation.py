@@ -26,6 +26,7 @@ def cases(small_cases, monkeypatch):
     proxies = dict(zip(("vascular", "nuclear", "caix"), small_cases[0].proxies, strict=True))
     choice = SimpleNamespace(proxies=proxies)
     monkeypatch.setattr(cohort, "_require_done", lambda cases: None)
+    monkeypatch.setattr(cohort, "absent_slides", lambda cases: {})
     monkeypatch.setattr(cohort, "choose_proxies_of", lambda cases: choice)
     monkeypatch.setattr(cohort, "training_inputs", lambda case, proxies, params: case.inputs)
     monkeypatch.setattr(cohort, "scanner_width_um", lambda cases: (1500.0, ""))

@@ -48,7 +48,7 @@ def test_overlays_are_listed_by_section_on_one_scale_of_the_uptake(dock, opened,
     assert shown.contrast_limits == maps[0].contrast_limits == maps[1].contrast_limits
     view = dock.viewer.window._qt_viewer.layers
     hidden = sum(view.isRowHidden(row) for row in range(view.model().rowCount()))
-    assert hidden == 6  # marks and hatching
+    assert hidden == 8  # marks and hatching of four maps
 
     fields = next(f for f in dock.overlays.findChildren(ScaleFields) if f._name == pet)
     assert not fields.reset.isEnabled()
