@@ -152,7 +152,6 @@ def test_what_is_missing_is_one_click_away(qtbot, dock, opened, hand, fresh_case
         ("Uptake (PET)", lambda: form.injection.fields["dose_mbq"]),
         ("CAIX", lambda: form.add_form.file.edit),
         ("Nuclei", lambda: form.add_form.pixel.edit),
-        ("Predictor", lambda: form.add_form.file.edit),
     ):
         asking = dock.pages[title]
         asking.set_open(True)
