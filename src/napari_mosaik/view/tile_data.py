@@ -30,7 +30,6 @@ from napari_mosaik.view.formatting import (
     baseline_title,
     by_error,
     count,
-    interval,
     number,
     percent,
     tile_line,
@@ -317,10 +316,19 @@ def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
         (
             name,
             *(number(errors.get(key)) for key in ("mae", "r2")),
-            interval(errors.get("mae_minus_network")),
+            _difference(errors.get("mae_minus_network")),
         )
         for name, errors in rows
     ]
+
+
+def _difference(found: Mapping[str, Any] | None) -> str:
+    """A difference of normalised SUV and its interval, with three decimals."""
+    if not found or found.get("estimate") is None:
+        return ""
+    values = [found[key] for key in ("estimate", "low", "high")]
+    words = ["?" if v is None else f"{v:+.3f}".replace("-", "−") for v in values]
+    return f"{words[0]} ({words[1]} to {words[2]})"
 
 
 def summary_of(tile_data: TileData) -> str:

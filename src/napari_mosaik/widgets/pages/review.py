@@ -158,7 +158,11 @@ class ReviewPanel(QWidget):
         stale = state is not None and state.word == "stale"
         prefix = "↻ Stale: computed before the last change\n" if stale else ""
         self.badge.setText(prefix + badge_of(tile_data))
-        rows = metric_rows(tile_data.metrics or {})
+        # The interval takes a line of its own, so that the names of the methods keep their room.
+        rows = [
+            (*row[:-1], row[-1].replace(" (", "\n(") or "minus network\n(95 % interval)")
+            for row in metric_rows(tile_data.metrics or {})
+        ]
         self.table.setVisible(bool(rows))
         fill_table(self.table, rows)
         self._fit_rows()
