@@ -79,6 +79,7 @@ class LayerBoard(QObject):
         self._scales: dict[str, tuple[float, float]] = {}
         self._chosen: dict[str, tuple[str, set[str]]] = {}
         self._by_hand: set[str] = set()
+        self._by_hand_asked = 0
         self._changes: set[str] = set()
         self._hidden: dict[str, LayerSpec] = {}  # what shows the measured uptake, while blind
         self._hidden_shown: set[str] = set()
@@ -283,8 +284,11 @@ class LayerBoard(QObject):
         case = self._case
         if case is None:
             return
+        self._by_hand_asked = asked = self._by_hand_asked + 1
 
         def then(specs: list[LayerSpec]) -> None:
+            if asked != self._by_hand_asked:
+                return  # what was asked for later is newer, whichever is read first
             names = {spec.name for spec in specs}
             self._take_away(self._by_hand - names)
             known, self._by_hand = self._by_hand, names
