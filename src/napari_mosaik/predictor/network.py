@@ -156,21 +156,6 @@ class HeterogeneityPart(nn.Module):
         fused, _ = self.attention(proxies, proxies, proxies, need_weights=False)
         return torch.as_tensor(self.out(self.norm(proxies + fused).flatten(1)))
 
-    @torch.no_grad()
-    def weights(self, codes: Tensor) -> Tensor:
-        """(b, 3, 11, 11) mean attention on each cell of labels (b, 3, 11, 11), dimensionless.
-
-        It is the mean of the heads and adds up to 1 per proxy.  It says where the network looks,
-        not what drives the uptake.
-        """
-        onehot = functional.one_hot(codes.flatten(2).long(), INVALID_CODE + 1).float()
-        place = self.position + self.proxy[:, None, :]
-        score = self.score(self.embed.weight.T + place[:, :, None, :])
-        scores = torch.einsum("bptc,ptch->bpth", onehot, score)
-        scores = scores + code_variability(codes)[..., None] * self.variability
-        weight: Tensor = torch.softmax(scores, dim=2).mean(dim=3)
-        return weight.reshape(codes.shape)
-
 
 class TemporalPart(nn.Module):
     """Antibody curves: one LSTM for bound and internalised, another for free antibody."""

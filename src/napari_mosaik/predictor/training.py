@@ -359,7 +359,7 @@ class _SlideTask(_Task):
         start: nn.Module | None = None,
     ) -> None:
         super().__init__(data, params, len(data.cases))
-        self.scenes, self._order = scenes, np.arange(len(data.tiles))
+        self.scenes = scenes
         if start is None:
             self.network = SlideNetwork(
                 _sizes(params),

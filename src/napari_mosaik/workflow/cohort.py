@@ -328,8 +328,13 @@ def _without_slides(absent: Mapping[str, Sequence[str]], params: TrainParams) ->
 def _absence_warnings(absent: Mapping[str, Sequence[str]]) -> list[str]:
     """A sentence for each slide that the model does without."""
     return [
-        f"no {STAIN_TITLES[slide]} slide in {', '.join(names)}: the model does without "
-        f"{_ABSENCES[slide]}, and predicts from the other slides"
+        (
+            f"no {STAIN_TITLES[slide]} slide in {', '.join(names)}: the model does without "
+            if names
+            else f"the model that it was fine-tuned from had no {STAIN_TITLES[slide]} slide "
+            "in training: it does without "
+        )
+        + f"{_ABSENCES[slide]}, and predicts from the other slides"
         for slide, names in absent.items()
     ]
 
@@ -493,15 +498,17 @@ def _train(
     lost = [_GROUP_OF[slide] for slide in absent]
     choice = choose_proxies_of(training, lost) if block is None else block.choose_proxies(lost)
     proxies, before = _proxy_names(choice.proxies), _parent_model(parent, absent)
-    if before is not None:
+    without = tuple(absent)
+    if before is not None:  # it reads what its parent reads, also where a case has more
         proxies, features = _proxies_of(before.card), before.card["features"]
+        without = tuple(before.card.get("absent", ()))
     units = {case.store.read(UPTAKE).unit("suv") for case in training}
     if len(units) > 1:
         raise InputError(f"the training cases' uptake has different units: {', '.join(units)}")
     inputs = []
     for number, case in enumerate(training):
         yield Progress(0.1 * number / len(training), 1, f"reading {case.name}")
-        inputs.append(training_inputs(case, proxies, params, tuple(absent), features))
+        inputs.append(training_inputs(case, proxies, params, without, features))
     if block is not None:
         inputs = [block.masked(one) for one in inputs]
     checkpoint = held_out.root / "scratch" / f"train-{fingerprint}.pt"
@@ -543,7 +550,7 @@ def _train(
             training, ["annotation", "correction"], {} if before is None else before.card
         ),
         "suv_unit": units.pop(),
-        "absent": list(absent) if before is None else list(before.card.get("absent", ())),
+        "absent": list(without),
         "choice_of_proxies": {
             "cases": list(choice.cases),
             "leaking": choice.leaking,
@@ -558,7 +565,7 @@ def _train(
             *split.warnings,
             *(block.warnings if block is not None else ()),
             *filter(None, [assumed]),
-            *_absence_warnings(absent),
+            *_absence_warnings({slide: absent.get(slide, ()) for slide in without}),
         ],
     }
     if before is not None:
