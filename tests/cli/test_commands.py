@@ -236,6 +236,14 @@ def test_wrong_requests_are_told(case, capsys, arguments, words):
     assert words in told(capsys, "run", case, *arguments)
 
 
+def test_a_wrong_predictor_does_not_get_into_the_recipe(case, capsys):
+    recipe = case / "recipe.toml"
+    before = recipe.read_text()
+    words = told(capsys, "predict", case, "--model", "zzz")
+    assert words.endswith("there is no readable predictor in " + str(case / "models" / "zzz"))
+    assert recipe.read_text() == before
+
+
 def test_folders_that_are_no_cases(tmp_path, capsys):
     assert "no case" in told(capsys, "run", tmp_path)
     assert "neither a case" in told(capsys, "status", tmp_path / "x")

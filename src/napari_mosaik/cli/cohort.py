@@ -277,10 +277,12 @@ def predict(
     """Predict the uptake of a case and compare it with the measured uptake, if there is one."""
     from napari_mosaik.core.catalogue import METRICS, PREDICTION_RECORD
     from napari_mosaik.workflow.case_status import case_status
+    from napari_mosaik.workflow.predictors import Predictor
     from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 
     found = one_case(case)
     if model:
+        Predictor.read(found.model_folder(model))  # a wrong one does not get into the recipe
         with found.writing():
             write_recipe(found.root, changed(read_recipe(found.root), "predict", model=model))
     with Bar(quiet=json) as bar:
