@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
 from napari_mosaik.core import InputError
+from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.predictor import (
     PARTS,
     NetworkParams,
@@ -23,13 +24,16 @@ from napari_mosaik.predictor import (
     with_baselines,
 )
 from napari_mosaik.predictor.metrics import mae
-from napari_mosaik.predictor.network import HeterogeneityPart
+from napari_mosaik.predictor.network import HeterogeneityPart, _window_means
+from napari_mosaik.predictor.prediction import member_network
 from napari_mosaik.predictor.scene import (
     SlideScene,
     TileLattice,
     code_variability,
     scanner_blur,
 )
+from napari_mosaik.predictor.training import _SlideTask
+from napari_mosaik.predictor.training_set import make_training_set
 from tests.predictor.synthetic import make_cohort
 from tests.predictor.test_training import finish, same_weights
 
@@ -121,6 +125,77 @@ def test_each_input_reaches_the_output(scene):
             assert (whole - other).abs().max() > 1e-6, name
 
 
+def test_without_the_blur_a_tile_still_has_the_uptake_of_its_tissue(scene):
+    network = network_of(scene, without=("blur",))
+    with torch.no_grad():
+        found = network(scene)
+        torch.testing.assert_close(
+            found.suv_norm, found.source * scene.lattice.covered + network.zero_suv
+        )
+        empty = replace(scene.lattice, covered=torch.zeros_like(scene.lattice.covered))
+        assert (network(replace(scene, lattice=empty)).suv_norm == network.zero_suv).all()
+
+
+def test_scanner_means_are_dropped_in_training_with_the_context(scene):
+    """With all of the context dropped only what the tile itself holds is left."""
+    network = network_of(scene, context_dropout=1 - 1e-7, dropout=0.0).train()
+    half = scene.columns.shape[1] // 2
+    own, seen = scene.columns.clone(), scene.columns.clone()
+    own[:, :half] += 1.0
+    seen[:, half:] += 1.0
+    turned = replace(scene, codes=(scene.codes + 1) % 5, variability=1 - scene.variability)
+
+    def source(one):
+        network.context.generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            return network(one).source
+
+    first = source(scene)
+    assert torch.equal(source(replace(scene, columns=seen)), first)
+    assert torch.equal(source(turned), first)
+    assert not torch.equal(source(replace(scene, columns=own)), first)
+
+
+def test_a_missing_parameter_is_the_median_of_the_training_tiles(scene):
+    network = network_of(scene)
+    network.column_median.copy_(torch.linspace(1.0, 2.0, scene.columns.shape[1]))
+    missing, filled = scene.columns.clone(), scene.columns.clone()
+    missing[:, 1] = torch.nan
+    filled[:, 1] = network.column_median[1]
+    with torch.no_grad():
+        first = network(replace(scene, columns=missing)).suv_norm
+        second = network(replace(scene, columns=filled)).suv_norm
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_windows_are_pooled_where_they_lie(step):
+    features = torch.rand((1, 2, 20, 31), generator=torch.Generator().manual_seed(0))
+    corners = torch.tensor([[0, 0], [2, 9], [11, 5]]) * step
+    means = _window_means(features, corners, 6 * step, step)
+    for mean, (row, col) in zip(means, (corners // step).tolist(), strict=True):
+        window = features[0, :, row : row + 6, col : col + 6]
+        torch.testing.assert_close(mean, window.mean(dim=(1, 2)))
+
+
+def test_each_tile_counts_as_much_as_any_other(small_cases):
+    cases = [small_cases[0], small_cases[1].subset(np.arange(9))]
+    data = make_training_set(cases, QUICK, "none")
+    scenes = [SlideScene.of(case, FWHM_UM) for case in data.cases]
+    task = _SlideTask(data, scenes, QUICK, seed=0)
+    assert task.plan(0, 0).max_gradient_norm == 1.0
+    task.network.eval()
+    squares, parts = [], []
+    with torch.no_grad():
+        for index, scene in enumerate(scenes):
+            (terms,) = task.losses((index, scene), ComputeDevice.cpu(1))
+            parts.append(float(terms[1]))
+            rows = data.tiles[data.tiles[:, 0] == index, 1]
+            own = data.scale.normalise(np.asarray(data.cases[index].suv)[rows], clip=False)
+            squares.append((task.network(scene).suv_norm.numpy()[rows] - own) ** 2)
+    assert np.mean(parts) == pytest.approx(np.concatenate(squares).mean(), rel=1e-5)
+
+
 def test_gradients_reach_every_parameter(scene):
     network = network_of(scene).train()
     found = network(scene)
@@ -166,6 +241,10 @@ def test_members_differ_and_the_prediction_is_their_mean(model, small_cases):
     assert found.members.shape == (2, len(small_cases[2]))
     assert (found.members[0] != found.members[1]).any()
     np.testing.assert_allclose(found.suv_norm, found.members.mean(axis=0))
+    scene, span = SlideScene.of(small_cases[2], FWHM_UM), model.target.high - model.target.low
+    sources = [member_network(model, number)(scene).source for number in range(2)]
+    expected = torch.stack(sources).mean(dim=0).detach().numpy() * span
+    np.testing.assert_allclose(found.source, expected, rtol=1e-5)
     assert (found.source >= 0).all()
     seeds = [entry["seed"] for entry in model.card["members"]]
     assert seeds[0] == 5
@@ -252,8 +331,6 @@ def test_one_step_of_the_optimiser_by_hand(small_cases):
     start = finish(
         train([case], params.model_copy(update={"learning_rate": 1e-12}), seed=3, fwhm_um=FWHM_UM)
     )
-    from napari_mosaik.predictor.prediction import member_network
-
     network, scene = member_network(start, 0), SlideScene.of(case, FWHM_UM)
     rows = np.flatnonzero(case.measured)
     target = trained.target.normalise(np.asarray(case.suv)[rows], clip=False)

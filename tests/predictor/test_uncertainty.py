@@ -148,6 +148,15 @@ def test_the_fields_of_a_calibration_are_those_that_were_planted():
     assert found["sd"] == pytest.approx(0.1, rel=0.15)
     assert found["length_um"] == pytest.approx(900.0, rel=0.35)
     assert found["case_sd"] == pytest.approx(0.05, rel=0.35)
+    # the spread of the means is split between the slide's own error and that of its field
+    alone = draw_errors({**planted, "case_sd": 0.0}, CELLS, PITCH, 40, seed=3)
+    without = calibrate(
+        [
+            Residuals(str(i), one, np.full(len(CELLS), 0.5), CELLS, PITCH)
+            for i, one in enumerate(alone)
+        ]
+    )["fields"]
+    assert without["case_sd"] < 0.6 * alone.mean(axis=1).std()
     means = np.array([case.residual.mean() for case in cases])
     again = draw_errors(found, CELLS, PITCH, 800).mean(axis=1)
     assert again.std() == pytest.approx(math.sqrt(np.mean(means**2)), rel=0.15)
