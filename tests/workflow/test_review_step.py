@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import Blocked, InputError, Lattice, TileGrid
+from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     METRICS,
@@ -26,6 +27,7 @@ from napari_mosaik.predictor import block_split, tiles_digest
 from napari_mosaik.register import Alignment
 from napari_mosaik.workflow.cohort import scanner_width_um
 from napari_mosaik.workflow.held_out_block import cut_block
+from napari_mosaik.workflow.steps import maker_of, step_named
 from napari_mosaik.workflow.steps.review import REVIEW, ReviewParams
 
 N = 36
@@ -204,3 +206,18 @@ def test_nothing_measured_on_the_test_block_reaches_the_training(tmp_path):
 def test_a_slide_too_small_for_the_whole_guard_is_refused(tmp_path):
     with pytest.raises(Blocked, match=r"0 training and 300 test tiles remain with a guard of 58"):
         cut_block(slide(tmp_path, np.ones((2, 1200))), 58, 1500.0)
+
+
+def test_nothing_up_to_the_prediction_reads_the_pet_of_the_case():
+    """With another PET the prediction is the same: none of its inputs comes from it."""
+    read, waiting = set(), [step_named("predict")]
+    while waiting:
+        step = waiting.pop()
+        for entry in (*step.reads, *step.may_read):
+            if entry.name not in read and isinstance(entry, Artifact):
+                waiting.append(maker_of(entry))
+            read.add(entry.name)
+    assert {"tiles", "parameters", "slide:he", "slide:cd34", "slide:caix"} <= read
+    of_pet = {"pet", "injection", "given_alignment:pet", "alignment_pet", "suv", "uptake"}
+    assert not read & of_pet
+    assert not any(name.startswith(("uptake", "suv")) for name in read)
