@@ -107,7 +107,9 @@ def settings_page() -> str:
     parts = [
         "# Settings\n",
         "Settings of a step stand in the case's `recipe.toml` under the step's name and are"
-        " changed there, in the window, or with `run CASE --set STEP.SETTING=VALUE`.\n",
+        " changed there, in the window, or with `run CASE --set STEP.SETTING=VALUE`; those of a"
+        " training with `--set SETTING=VALUE`. Several values are typed with commas"
+        " (`--set branch_channels=8,16,16`), no value as nothing (`--set without=`).\n",
     ]
     for step in STEPS:
         parts.append(f"## {step.title}\n\n`[{step.name}]` in `recipe.toml`.\n")
@@ -137,6 +139,8 @@ def _settings(params: Any, prefix: str) -> Iterator[tuple[object, ...]]:
             continue
         extra: Mapping[str, Any] = field.json_schema_extra or {}
         default = field.get_default(call_default_factory=True)
+        if isinstance(default, tuple):  # as it is typed
+            default = ",".join(map(str, default)) or "none"
         yield (
             f"`{prefix}{name}`",
             extra.get("unit") or "",

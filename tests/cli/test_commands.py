@@ -236,6 +236,17 @@ def test_wrong_requests_are_told(case, capsys, arguments, words):
     assert words in told(capsys, "run", case, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (["scales_um=2,0"], "scales_um = '2,0' is not valid: '0': input should be greater than 0"),
+        (["decoder=8,8", "--method", "densenet"], "give 4 values, separated by commas"),
+    ],
+)
+def test_several_values_of_a_setting_are_typed_with_commas(case, capsys, asked, words):
+    assert words in told(capsys, "retrain", case, "--set", *asked)
+
+
 def test_a_wrong_predictor_does_not_get_into_the_recipe(case, capsys):
     recipe = case / "recipe.toml"
     before = recipe.read_text()

@@ -1,10 +1,13 @@
 """Settings, origins, colour, and how light the import is."""
 
+import re
 import subprocess
 import sys
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
+from pydantic import Field
 from skimage.color import rgb2hed
 
 from napari_mosaik.core import InputError, Origin, Params, setting
@@ -30,6 +33,46 @@ def test_an_invalid_setting_is_named_with_its_value():
         Example.parse({"size_um": -1}, "step x")
     with pytest.raises(InputError, match=r"width.*known are: size_um, name"):
         Example.parse({"width": 3})
+
+
+class Lists(Params):
+    three: tuple[int, int, int] = setting((8, 16, 16), "Three numbers.")
+    words: tuple[Literal["a", "b"], ...] = setting((), "Words.")
+    sizes: tuple[Annotated[float, Field(gt=0)], ...] = setting((4.0, 8.0), "Sizes.")
+
+
+@pytest.mark.parametrize(
+    ("given", "values"),
+    [
+        ({"three": "4, 8,16"}, {"three": (4, 8, 16)}),
+        ({"three": [4, 8, 16]}, {"three": (4, 8, 16)}),
+        ({"words": "b"}, {"words": ("b",)}),
+        ({"words": "a,b"}, {"words": ("a", "b")}),
+        ({"words": " "}, {"words": ()}),
+        ({"sizes": 3}, {"sizes": (3.0,)}),
+        ({"sizes": "0.5,2"}, {"sizes": (0.5, 2.0)}),
+    ],
+)
+def test_a_setting_with_several_values_is_typed_with_commas(given, values):
+    assert Lists.parse(given) == Lists(**values)
+    assert Lists.parse(given).digest() == Lists(**values).digest()
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"three": "4,8"}, "three = '4,8' is not valid: the number of values is another; give 3"),
+        ({"three": "1,2,3,4"}, "the number of values is another; give 3 values, separated"),
+        ({"three": "4,x,8"}, "three = '4,x,8' is not valid: 'x': input should be a valid integer"),
+        ({"three": {"a": 1}}, "give 3 values, separated by commas"),
+        ({"words": "c"}, "words = 'c' is not valid: 'c': input should be 'a' or 'b'; give any"),
+        ({"words": "a,,b"}, "'': input should be 'a' or 'b'"),
+        ({"sizes": "0"}, "'0': input should be greater than 0; give any number of values"),
+    ],
+)
+def test_a_wrong_list_is_named_with_its_value_and_its_form(given, problem):
+    with pytest.raises(InputError, match=re.escape(problem)):
+        Lists.parse(given)
 
 
 def test_equal_settings_have_equal_digests():

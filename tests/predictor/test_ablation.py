@@ -55,3 +55,14 @@ def test_the_test_case_may_lack_tiles_without_a_number_being_lost(cases):
     cases[2].inputs = replace(cases[2].inputs, suv=suv)
     found = finish(cohort.ablate_network(cases, "B8", PARAMS))
     assert np.isfinite(found["whole"]["mae"])
+
+
+def test_a_network_keeps_one_of_its_parts():
+    assert TrainParams.parse({"without": "spatial,blur"}).without == ("spatial", "blur")
+    assert TrainParams.parse({"branch_channels": "4,8,8"}).branch_channels == (4, 8, 8)
+    with pytest.raises(InputError, match=r"without = 'caix' is not valid: 'caix'.*or 'blur'"):
+        TrainParams.parse({"without": "caix"}, "settings")
+    with pytest.raises(InputError, match="without all its parts reads nothing; leave one of them"):
+        TrainParams.parse({"without": "spatial,heterogeneity,temporal,parameters"})
+    with pytest.raises(InputError, match="'0': input should be greater than or equal to 1"):
+        TrainParams.parse({"branch_channels": "0,8,8"})

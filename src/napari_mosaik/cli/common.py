@@ -88,7 +88,11 @@ def spacing_option(about: str) -> Any:
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 SettingChanges = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Change a setting; several values with commas, as in decoder=64,32,16,8. Repeatable.",
+    ),
 ]
 
 

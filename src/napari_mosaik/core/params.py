@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.text import nearest
@@ -70,6 +70,23 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _typed_lists(cls, values: Any) -> Any:
+        """A setting with several values may be typed as one text, ``8,16,16``; empty: no value."""
+        if not isinstance(values, Mapping):
+            return values
+        return {k: _as_list(v) if cls._n_values(k) else v for k, v in values.items()}
+
+    @classmethod
+    def _n_values(cls, name: str) -> str:
+        """How many values a setting has, in words; empty for one that is no list."""
+        info = cls.model_fields.get(name)
+        if info is None or get_origin(info.annotation) is not tuple:
+            return ""
+        kinds = get_args(info.annotation)
+        return "any number of values" if kinds[-1] is Ellipsis else f"{len(kinds)} values"
+
     def without_effect(self) -> frozenset[str]:
         """Names of the settings that have no effect, given the others."""
         idle = set()
@@ -100,5 +117,26 @@ class Params(BaseModel):
                 raise InputError(
                     f"{where}: there is no setting '{name}'; {nearest(name, cls.model_fields)}"
                 ) from error
+            if n_values := cls._n_values(str(first["loc"][0]) if first["loc"] else ""):
+                name = str(first["loc"][0])
+                raise InputError(
+                    f"{where}: {name} = {values[name]!r:.80} is not valid: {_list_problem(first)}; "
+                    f"give {n_values}, separated by commas"
+                ) from error
             given = repr(first.get("input"))[:80]
             raise InputError(f"{where}: {name} = {given} is not valid: {first['msg']}") from error
+
+
+def _as_list(value: Any) -> Any:
+    """The values of a text with commas, or of a single number."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",")) if value.strip() else ()
+    return (value,) if isinstance(value, int | float) else value
+
+
+def _list_problem(error: Any) -> str:
+    """What is wrong with a setting that has several values."""
+    if len(error["loc"]) < 2 or error["type"] == "missing":
+        counts = error["type"] in ("missing", "too_long")
+        return "the number of values is another" if counts else str(error["msg"])
+    return f"{error['input']!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"

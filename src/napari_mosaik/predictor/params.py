@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator
 
 from napari_mosaik.core import InputError, Params, setting
 
@@ -10,6 +12,7 @@ __all__ = ["PRESETS", "NetworkParams", "TrainParams"]
 
 
 Part = Literal["spatial", "heterogeneity", "temporal", "parameters", "blur"]
+_Channels = Annotated[int, Field(ge=1, le=512)]
 SLIDE_WINDOWS_PX = (16, 34, 82)
 """Edge of the windows of the network over whole slides: pixels of 25, 100 and 100 µm."""
 
@@ -29,7 +32,7 @@ class NetworkParams(Params):
         unit="px",
         only_with={"architecture": "tile"},
     )
-    branch_channels: tuple[int, int, int] = setting(
+    branch_channels: tuple[_Channels, _Channels, _Channels] = setting(
         (8, 16, 16),
         "Channels of the convolutions of each scale (the third only tile by tile).",
         advanced=True,
@@ -81,6 +84,13 @@ class NetworkParams(Params):
     dropout: float = setting(
         0.2, "Fraction of the fused features dropped in each training step.", ge=0.0, lt=1.0
     )
+
+    @field_validator("without")
+    @classmethod
+    def _something_is_left(cls, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+        if {"spatial", "heterogeneity", "temporal", "parameters"} <= set(parts):
+            raise ValueError("a network without all its parts reads nothing; leave one of them")
+        return parts
 
     @property
     def windows_px(self) -> tuple[int, int, int]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from napari_mosaik.core.catalogue import CLASS_NAMES
 from napari_mosaik.core.compiled import compiled
@@ -254,7 +255,7 @@ class TissueClassParams(Params):
         gt=0,
         le=100,
     )
-    scales_um: tuple[float, ...] = setting(
+    scales_um: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = setting(
         (4.0, 8.0),
         "Standard deviations of the surroundings from which features are computed.",
         unit="µm",

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -45,6 +46,7 @@ _STRIDE = 32
 _MEAN, _SPREAD = 0.5, 0.25
 _GPU_LOCK = Lock()
 """One block at a time on a GPU: its memory is the limit."""
+_Channels = Annotated[int, Field(ge=1, le=4096)]
 
 
 class DenseNetParams(Params):
@@ -54,7 +56,7 @@ class DenseNetParams(Params):
     read_spacing_um: float = setting(
         2.0, "Pixel size at which the slide is read.", unit="µm", gt=0, le=100
     )
-    decoder: tuple[int, int, int, int] = setting(
+    decoder: tuple[_Channels, _Channels, _Channels, _Channels] = setting(
         (256, 128, 64, 32), "Channels of the four up-sampling stages.", advanced=True
     )
     epochs: int = setting(25, "Maximum number of epochs.", ge=1, le=10_000)
