@@ -236,6 +236,15 @@ def test_wrong_requests_are_told(case, capsys, arguments, words):
     assert words in told(capsys, "run", case, *arguments)
 
 
+@pytest.mark.parametrize("command", [("train", "--test", "A2"), ("predict",), ("retrain",)])
+def test_a_device_that_is_not_there_is_named_before_anything_is_done(case, capsys, command):
+    words = told(capsys, *command, case, "--device", "mps")
+    assert "--device mps" in words
+    assert "omit --device" in words
+    assert call(*command, str(case), "--device", "gpu") == 2
+    assert "'gpu' is not one of 'auto', 'cpu', 'cuda', 'mps'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [

@@ -81,6 +81,24 @@ def test_a_plain_loop_gives_the_same_bits():
     ]
 
 
+@pytest.mark.parametrize("limit", [None, 0.05, 100.0])
+def test_a_large_gradient_is_shortened_and_keeps_its_direction(limit):
+    task = Line()
+    before = torch.cat([p.detach().clone().flatten() for p in task.network.parameters()])
+    optimiser = torch.optim.SGD(task.network.parameters(), lr=0.5)
+    plan = TrainingPlan(seed=3, epochs=1, batches=1, max_gradient_norm=limit)
+    next(Trainer(task, optimiser, plan, ComputeDevice.cpu(4)).run())
+    after = torch.cat([p.detach().flatten() for p in task.network.parameters()])
+    plain = Line().network
+    rows = next(task.batches(np.random.default_rng([3, 0])))
+    (functional.mse_loss(plain(X[rows]), Y[rows], reduction="sum") / 4).backward()
+    gradient = torch.cat([p.grad.flatten() for p in plain.parameters()])
+    norm = float(gradient.norm())
+    assert norm > 0.5
+    share = 1.0 if limit is None else min(1.0, limit / norm)
+    torch.testing.assert_close(before - after, 0.5 * share * gradient)
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_a_resumed_training_gives_the_same_bits(tmp_path, epochs):
     errors = [3.0, 1.0, 2.0, 1.5]

@@ -82,6 +82,7 @@ def test_the_mechanistic_baseline_is_a_line_on_the_retained_antibody(small_cases
     np.testing.assert_allclose(found["mechanistic"].predict(seen(test)), line.predict(own))
     curves = test.curves.copy()
     curves[:, :, 0] += 5.0  # free antibody is not retained
+    curves[:, :-1] *= np.linspace(0.1, 3.0, len(test))[:, None, None]  # earlier than the last time
     blind = replace(test, curves=curves, features=np.full_like(test.features, np.nan))
     np.testing.assert_array_equal(
         found["mechanistic"].predict(seen(test)), found["mechanistic"].predict(seen(blind))

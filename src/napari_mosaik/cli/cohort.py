@@ -11,6 +11,7 @@ from napari_mosaik.cli.case import one_case, open_cases, run_case
 from napari_mosaik.cli.common import (
     CaseFolder,
     CaseFolders,
+    Device,
     JsonOutput,
     SchedulerAddress,
     Seed,
@@ -73,6 +74,7 @@ def retrain(
         ),
     ] = None,
     set_: SettingChanges = None,
+    device: Device = "auto",
     json: JsonOutput = False,
 ) -> None:
     """Train the tissue classifier on the annotations of one or more cases.
@@ -185,6 +187,7 @@ def train(
         ),
     ] = False,
     set_: SettingChanges = None,
+    device: Device = "auto",
     json: JsonOutput = False,
 ) -> None:
     """Train the uptake network without one case, and add the model to that case.
@@ -224,15 +227,18 @@ def train(
     warnings = card["warnings"]
     for text in warnings:
         report_warning(text)
+    facts: dict[str, Any] = {"model": model, "test_case": test, "split": split, "seed": seed}
+    facts |= {"device": card.get("device", "CPU"), "notes": card.get("notes", [])}
     if json:
-        facts = {"model": model, "test_case": test, "split": split, "seed": seed}
         more = {name: card.get(name) for name in ("parent", "replay", "comparison")}
         names = [case.name for case in training]
         facts |= more if parent is not None else {}
         facts |= {"block": card["block"]} if "block" in card else {}
         print_json({**facts, "training_cases": names, "warnings": warnings})
         return
-    typer.echo(f"trained on {', '.join(case.name for case in training)}")
+    typer.echo(f"trained on {', '.join(case.name for case in training)} ({facts['device']})")
+    for text in facts["notes"]:
+        typer.echo(f"- {text}")
     if parent is not None:
         _print_comparison(card.get("comparison"), model)
     else:
@@ -272,6 +278,7 @@ def predict(
         str, typer.Option(metavar="HASH", help="A model in the case's models folder.")
     ] = "",
     scheduler: SchedulerAddress = "",
+    device: Device = "auto",
     json: JsonOutput = False,
 ) -> None:
     """Predict the uptake of a case and compare it with the measured uptake, if there is one."""

@@ -28,6 +28,7 @@ from napari_mosaik.core.text import typed_number
 __all__ = [
     "CaseFolder",
     "CaseFolders",
+    "Device",
     "JsonOutput",
     "OnDamage",
     "PageOption",
@@ -92,6 +93,23 @@ SettingChanges = Annotated[
         "--set",
         metavar="NAME=VALUE",
         help="Change a setting; several values with commas, as in decoder=64,32,16,8. Repeatable.",
+    ),
+]
+
+
+def _use_device(context: typer.Context, name: Any) -> Any:
+    if name != "auto":
+        from napari_mosaik.learning.devices import preferred_device
+
+        context.with_resource(preferred_device(name))
+    return name
+
+
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    typer.Option(
+        callback=_use_device,
+        help="Where networks compute. auto: a CUDA device where torch finds one.",
     ),
 ]
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
 import torch
+from torch import Tensor
 
-from napari_mosaik.core.errors import MosaikError
+from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.progress import checkpoint
 
-__all__ = ["ComputeDevice", "stoppable", "thread_count"]
+__all__ = ["ComputeDevice", "DeviceName", "preferred_device", "stoppable", "thread_count"]
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+T = TypeVar("T")
+_preferred: list[DeviceName] = ["auto"]
+"""Which device `ComputeDevice.best` takes; see `preferred_device`."""
 
 
 @dataclass(slots=True)
@@ -28,22 +35,27 @@ class ComputeDevice:
         Whether a GPU is in use, so that the CPU is left to fall back on.
     notes
         What had to change, as sentences for the user.
+    item
+        What a batch consists of, in the singular.
     """
 
     device: torch.device
     batch_size: int
     has_gpu: bool
     notes: list[str] = field(default_factory=list)
+    item: str = "image"
     _requested_size: int = 0
 
     def __post_init__(self) -> None:
         self._requested_size = self.batch_size
 
     @classmethod
-    def best(cls, batch_size: int) -> ComputeDevice:
-        """The GPU if torch can use one, else the CPU."""
-        has_gpu = torch.cuda.is_available()
-        return cls(torch.device("cuda" if has_gpu else "cpu"), batch_size, has_gpu)
+    def best(cls, batch_size: int, item: str = "image") -> ComputeDevice:
+        """The GPU if torch can use a CUDA one, else the CPU, unless another is preferred."""
+        name = _preferred[-1]
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(torch.device(name), batch_size, has_gpu=name != "cpu", item=item)
 
     @classmethod
     def cpu(cls, batch_size: int) -> ComputeDevice:
@@ -53,19 +65,58 @@ class ComputeDevice:
     @property
     def description(self) -> str:
         """Name of the GPU, or "CPU"."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return "CPU" if self.device.type == "cpu" else f"GPU ({self.device.type})"
+
+    def put(self, values: Tensor) -> Tensor:
+        """The values (any shape; µm, labels... as they are) on the device; themselves if there."""
+        return values.to(self.device)
+
+    def mixed(self) -> AbstractContextManager[object]:
+        """Layers that tolerate it compute with 16 bit inside; only where a GPU has bfloat16.
+
+        For training: its range is that of 32 bit, so that no gradient is lost.
+        """
+        if self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.autocast("cuda", torch.bfloat16)
+        return nullcontext()
+
+    def exact(self) -> AbstractContextManager[object]:
+        """Convolutions compute with all 32 bit and repeat themselves inside; for results."""
+        if self.device.type == "cuda":
+            return torch.backends.cudnn.flags(
+                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+            )
+        return nullcontext()
+
+    def with_enough_memory(
+        self, compute: Callable[[], T], moved: Callable[[], None] = lambda: None
+    ) -> T:
+        """Repeat with smaller batches, then on the CPU, while the GPU runs out of memory.
+
+        *moved* is called after each change.
+        """
+        while True:
+            try:
+                return compute()
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+            self.reduce_batch_size()
+            moved()
 
     def reduce_batch_size(self) -> None:
-        """Halve the batch size; from a batch of one image, fall back to the CPU.
+        """Halve the batch size; from a batch of one item, fall back to the CPU.
 
         Raises
         ------
         MosaikError
-            The CPU's memory is not enough for one image.
+            The CPU's memory is not enough for one item.
         """
         if not self.has_gpu:
             raise MosaikError(
-                "the memory is not enough for a batch of one image; close other programs"
+                f"the memory is not enough for a batch of one {self.item}; close other programs"
             )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -78,9 +129,36 @@ class ComputeDevice:
         self.device, self.has_gpu = torch.device("cpu"), False
         self.batch_size = self._requested_size
         self.notes.append(
-            "The GPU's memory is not enough for one image; "
+            f"The GPU's memory is not enough for one {self.item}; "
             "the CPU computes from here on, which is slower."
         )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU lacks memory; Apple's says so in words alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "backend out of memory" in str(error)
+
+
+@contextmanager
+def preferred_device(name: DeviceName) -> Iterator[None]:
+    """Compute on the device *name* inside the block, in all threads.
+
+    Raises
+    ------
+    InputError
+        torch cannot use that device on this computer.
+    """
+    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not is_there.get(name, True):
+        raise InputError(
+            f"--device {name}: torch {torch.__version__} finds no such device on this computer; "
+            "omit --device, or install a build of torch for it"
+        )
+    _preferred.append(name)
+    try:
+        yield
+    finally:
+        _preferred.pop()
 
 
 @contextmanager

@@ -288,12 +288,7 @@ class Trainer:
     # --- device ---------------------------------------------------------------------------------
     def with_enough_memory(self, compute: Callable[[], T]) -> T:
         """Repeat with smaller batches, then on the CPU, while the GPU runs out of memory."""
-        while True:
-            try:
-                return compute()
-            except torch.cuda.OutOfMemoryError:
-                self.device.reduce_batch_size()
-                self._to_device()
+        return self.device.with_enough_memory(compute, self._to_device)
 
     def _to_device(self) -> None:
         """Move networks and optimiser to the device."""

@@ -20,7 +20,7 @@ from .multiscale import (
 )
 from .network import PARTS, MosaikNetwork, SlideNetwork
 from .params import PRESETS, NetworkParams, TrainParams
-from .prediction import EarlierPrediction, Prediction, predict
+from .prediction import EarlierPrediction, Prediction, network_device, predict
 from .training import train
 from .training_set import (
     GUARD_TILES,
@@ -82,6 +82,7 @@ __all__ = [
     "leave_one_case_out",
     "leave_one_patient_out",
     "metrics_record",
+    "network_device",
     "own_block",
     "predict",
     "predict_baselines",

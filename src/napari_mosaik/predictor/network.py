@@ -53,7 +53,8 @@ class SeededDropout(nn.Module):
         """Drop a fraction of the values (any shape, any unit) in training; else the identity."""
         if not self.training or self.share == 0:
             return x
-        keep = torch.rand(x.shape, generator=self.generator) >= self.share
+        # Drawn on the CPU, so that every device drops the same values.
+        keep = (torch.rand(x.shape, generator=self.generator) >= self.share).to(x.device)
         return torch.as_tensor(x * keep / (1 - self.share))
 
 
@@ -234,6 +235,10 @@ class MosaikNetwork(nn.Module):
         curves
             (b, times, 3) free, bound and internalised antibody.
         """
+        return self.heads(self.fused(windows, codes, curves))
+
+    def fused(self, windows: Tensor, codes: Tensor, curves: Tensor) -> Tensor:
+        """Joined features (b, width) of the parts; dimensionless."""
         mean, sd = self.window_mean[..., None, None], self.window_sd[..., None, None]
         varies = (self.curve_sd > 0).float()
         scaled = (curves - self.curve_mean) / torch.where(self.curve_sd > 0, self.curve_sd, 1.0)
@@ -242,7 +247,10 @@ class MosaikNetwork(nn.Module):
             self.heterogeneity(codes),
             self.temporal((scaled * varies).clamp(-8.0, 8.0)),
         ]
-        fused = self.dropout(functional.relu(self.fusion(torch.cat(parts, dim=1))))
+        return torch.as_tensor(self.dropout(functional.relu(self.fusion(torch.cat(parts, dim=1)))))
+
+    def heads(self, fused: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits (b, 5) and normalised SUV (b,) of features (b, width)."""
         return self.class_head(fused), torch.sigmoid(self.suv_head(fused).squeeze(1))
 
     @property
@@ -291,7 +299,7 @@ class SlideSpatialPart(nn.Module):
         for level, branch in enumerate(self.branches):
             values = scene.maps[level].float() / 255.0
             scaled = (values - mean[level, :, None, None]) / sd[level, :, None, None]
-            features = branch(scaled[None])
+            features = branch(scaled[None]).float()
             step = self.strides[level][0] * self.strides[level][1]
             found.append(_window_means(features, scene.corners[level], scene.windows[level], step))
         return torch.as_tensor(self.norm(self.blocks(self.join(torch.cat(found, dim=1)))))
@@ -426,7 +434,10 @@ class SlideNetwork(nn.Module):
 
     def forward(self, scene: SlideScene) -> SlideOutput:
         """The output for all tiles of a slide."""
-        fused = self.fused(scene)
+        return self.seen(scene, self.fused(scene))
+
+    def seen(self, scene: SlideScene, fused: Tensor) -> SlideOutput:
+        """The output of features (n, width), dimensionless: sources, and what the scanner sees."""
         source = functional.softplus(self.source_head(fused))[:, 0]
         uptake = source * scene.lattice.covered
         if "blur" not in self.without:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from napari_mosaik.core import FloatArray, InputError
-from napari_mosaik.learning.devices import thread_count
+from napari_mosaik.learning.devices import ComputeDevice, thread_count
 from napari_mosaik.predictor.baselines import Baseline
 from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs
 from napari_mosaik.predictor.model import CARD_FORMAT, TrainedModel
@@ -32,6 +33,7 @@ __all__ = [
     "check_fit",
     "infer",
     "member_network",
+    "network_device",
     "predict",
 ]
 
@@ -89,6 +91,13 @@ class EarlierPrediction:
     changed: NDArray[np.bool_]
 
 
+def network_device(params: TrainParams) -> ComputeDevice:
+    """Where a network with these settings computes: a slide at a time, or tiles in batches."""
+    if params.architecture == "slide":
+        return ComputeDevice.best(1, "slide")
+    return ComputeDevice.best(params.batch_size, "tile")
+
+
 def batch_tensors(inputs: TileInputs, rows: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
     """Windows (b, 3, 4, w, w), codes (b, 3, 11, 11) and curves (b, times, 3) of the tiles *rows*.
 
@@ -105,26 +114,29 @@ def infer(
     inputs: TileInputs,
     rows: ArrayLike,
     earlier: EarlierPrediction | None = None,
+    device: ComputeDevice | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Class probabilities (b, 5) and normalised SUV (b,) of the tiles *rows* (b,), no dropout.
 
     Batches without a changed tile keep the values of an *earlier* prediction.  The others are
-    computed whole: the last digits of a tile depend on those that it is computed with.
+    computed whole: the last digits of a tile depend on those that it is computed with.  *network*
+    is on *device*, the CPU if None.
     """
-    rows = np.asarray(rows)
+    rows, device = np.asarray(rows), device or ComputeDevice.cpu(_CHUNK)
     network.eval()
     probability = np.empty((len(rows), N_CLASSES))
     suv = np.empty(len(rows))
-    with torch.no_grad():
-        for start in range(0, len(rows), _CHUNK):
-            part = slice(start, start + _CHUNK)
+    step = min(_CHUNK, device.batch_size) if device.has_gpu else _CHUNK
+    with torch.no_grad(), device.exact():
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
             if earlier is not None and not earlier.changed[rows[part]].any():
                 probability[part] = earlier.class_probability[rows[part]]
                 suv[part] = earlier.suv_norm[rows[part]]
                 continue
-            logits, value = network(*batch_tensors(inputs, rows[part]))
-            probability[part] = torch.softmax(logits, dim=1).numpy()
-            suv[part] = value.numpy()
+            logits, value = network(*map(device.put, batch_tensors(inputs, rows[part])))
+            probability[part] = torch.softmax(logits, dim=1).cpu().numpy()
+            suv[part] = value.cpu().numpy()
     return probability, suv
 
 
@@ -183,7 +195,10 @@ def check_fit(model: TrainedModel, inputs: TileInputs) -> None:
 
 
 def predict(
-    model: TrainedModel, inputs: TileInputs, earlier: EarlierPrediction | None = None
+    model: TrainedModel,
+    inputs: TileInputs,
+    earlier: EarlierPrediction | None = None,
+    device: ComputeDevice | None = None,
 ) -> Prediction:
     """Predict the uptake of every tile.
 
@@ -195,6 +210,8 @@ def predict(
         (n) tiles of one case with the model's window size, proxies and times.
     earlier
         What may be kept; the result is the same without it.
+    device
+        Where the networks compute, as `network_device` gives it; that if None.
 
     Returns
     -------
@@ -210,6 +227,7 @@ def predict(
     """
     check_fit(model, inputs)
     card, rows = model.card, np.flatnonzero(inputs.usable)
+    device = device or network_device(TrainParams.parse(card["settings"], "model card"))
     n, count = len(inputs), int(card["settings"]["members"])
     members = np.full((count, n), np.nan)
     source = np.full(n, np.nan)
@@ -217,7 +235,7 @@ def predict(
     label = np.full(n, -1, np.int8)
     with thread_count(int(card["settings"]["threads"])):
         if card["settings"]["architecture"] == "slide":
-            found = _whole_slide(model, inputs)
+            found = _whole_slide(model, inputs, device)
             members[:, rows] = found[0][:, rows]
             probability[rows], source[rows] = found[1][rows], found[2][rows]
         else:
@@ -225,11 +243,14 @@ def predict(
                 np.isfinite(earlier.suv_norm), inputs.usable
             ):
                 earlier = None  # other tiles have inputs: every batch holds others
-            parts = []
+            parts, kept = [], earlier if count == 1 else None
+
+            def inferred(network: nn.Module) -> tuple[FloatArray, FloatArray]:
+                return infer(network.to(device.device), inputs, rows, kept, device)
+
             for number in range(count):
-                network = member_network(model, number)
-                kept = earlier if count == 1 else None
-                one, members[number, rows] = infer(network, inputs, rows, kept)
+                compute = partial(inferred, member_network(model, number))
+                one, members[number, rows] = device.with_enough_memory(compute)
                 parts.append(one)
             probability[rows] = np.mean(parts, axis=0)
     label[rows] = probability[rows].argmax(axis=1)
@@ -246,21 +267,25 @@ def predict(
 
 
 def _whole_slide(
-    model: TrainedModel, inputs: TileInputs
+    model: TrainedModel, inputs: TileInputs, device: ComputeDevice
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Of all tiles: (m, n) normalised SUV of each network, (n, 5) probability, (n,) source in SUV.
 
     Probability and source are means over the networks.
     """
     scene = SlideScene.of(inputs, float(model.card["fwhm_um"]))
-    members, probability, source = [], [], []
+    parts: list[tuple[FloatArray, ...]] = []
+
+    def read(network: SlideNetwork) -> tuple[FloatArray, ...]:
+        with torch.no_grad(), device.exact():
+            found = network.to(device.device)(scene.to(device))
+            values = found.suv_norm, torch.softmax(found.logits, dim=1), found.source
+        return tuple(value.cpu().numpy().astype(float) for value in values)
+
     for number in range(int(model.card["settings"]["members"])):
         network = cast(SlideNetwork, member_network(model, number))
-        with torch.no_grad():
-            found = network(scene)
-        members.append(found.suv_norm.numpy().astype(float))
-        probability.append(torch.softmax(found.logits, dim=1).numpy().astype(float))
-        source.append(found.source.numpy().astype(float))
+        parts.append(device.with_enough_memory(partial(read, network)))
+    members, probability, source = zip(*parts, strict=True)
     span = model.target.high - model.target.low
     return np.stack(members), np.mean(probability, axis=0), np.mean(source, axis=0) * span
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_mosaik.core import FloatArray
+from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.predictor.inputs import INVALID_CODE, TileInputs
 from napari_mosaik.predictor.surroundings import (
     CUT_SIGMA,
@@ -70,6 +71,11 @@ class TileLattice:
         covered = torch.from_numpy(inputs.covered.astype(np.float32))
         return cls((rows, cols), (height, width), covered, pitch, (down, across))
 
+    def to(self, device: ComputeDevice) -> TileLattice:
+        """The lattice on a device."""
+        rows, cols = map(device.put, self.cells)
+        return replace(self, cells=(rows, cols), covered=device.put(self.covered))
+
 
 def scanner_blur(source: Tensor, lattice: TileLattice, fwhm_um: Tensor) -> Tensor:
     """(n,) sources of the tiles, times the tissue in them, seen through the scanner.
@@ -82,7 +88,7 @@ def scanner_blur(source: Tensor, lattice: TileLattice, fwhm_um: Tensor) -> Tenso
     for axis in (0, 1):
         sigma = fwhm_um * SIGMA_PER_FWHM / lattice.pitch_um[axis]
         reach = lattice.reach[axis]
-        offset = torch.arange(-reach, reach + 1, dtype=torch.float32)
+        offset = torch.arange(-reach, reach + 1, dtype=torch.float32, device=source.device)
         bell = torch.exp(-0.5 * (offset / sigma) ** 2) * (offset.abs() <= CUT_SIGMA * sigma)
         bell = bell / bell.sum()
         kernel = bell[None, None, :, None] if axis == 0 else bell[None, None, None, :]
@@ -152,6 +158,20 @@ class SlideScene:
             torch.from_numpy(slide_columns(inputs, fwhm_um).astype(np.float32)),
             TileLattice.of(inputs, fwhm_um),
             fwhm_um,
+        )
+
+    def to(self, device: ComputeDevice) -> SlideScene:
+        """The scene on a device: one slide takes a few megabytes."""
+        maps, corners = tuple(map(device.put, self.maps)), tuple(map(device.put, self.corners))
+        return replace(
+            self,
+            maps=(maps[0], maps[1], maps[2]),
+            corners=(corners[0], corners[1], corners[2]),
+            codes=device.put(self.codes),
+            variability=device.put(self.variability),
+            curves=device.put(self.curves),
+            columns=device.put(self.columns),
+            lattice=self.lattice.to(device),
         )
 
     def turned(self, turn: int) -> SlideScene:

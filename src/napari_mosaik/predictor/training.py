@@ -27,7 +27,13 @@ from napari_mosaik.predictor.model import CARD_FORMAT, TrainedModel
 from napari_mosaik.predictor.multiscale import FRACTIONS, SCALE_TILES
 from napari_mosaik.predictor.network import MosaikNetwork, SlideNetwork
 from napari_mosaik.predictor.params import NetworkParams, TrainParams
-from napari_mosaik.predictor.prediction import batch_tensors, check_fit, infer, member_network
+from napari_mosaik.predictor.prediction import (
+    batch_tensors,
+    check_fit,
+    infer,
+    member_network,
+    network_device,
+)
 from napari_mosaik.predictor.scene import WIDEST, SlideScene, column_statistics, slide_columns
 from napari_mosaik.predictor.training_set import TrainingSet, make_training_set
 
@@ -46,6 +52,7 @@ def train(
     parent: TrainedModel | None = None,
     replay: float = 0.0,
     fwhm_um: float = 1500.0,
+    device: ComputeDevice | None = None,
 ) -> Generator[TrainingStep, None, TrainedModel]:
     """Train the networks of an ensemble; the test case is not among *cases*.
 
@@ -79,6 +86,8 @@ def train(
         Share of the training tiles that the parent has seen as they are, in [0, 1).
     fwhm_um
         Resolution of the scanner, µm of the reference section.
+    device
+        Where it is computed, as `network_device` gives it; that if None.
 
     Yields
     ------
@@ -102,9 +111,10 @@ def train(
     Loss: ``alpha`` times class-weighted cross-entropy plus ``lambda`` times squared error of the
     normalised SUV.  Scaling of the SUV, statistics of the inputs and class weights come from the
     training cases without the validation case.  The model has no baselines yet: `with_baselines`.
-    Bitwise repeatable on one machine at one thread count.
+    Bitwise repeatable on one machine's CPU at one thread count; a GPU repeats itself only nearly.
     """
     params = params or TrainParams()
+    device = device or network_device(params)
     started = time.monotonic()
     data = make_training_set(cases, params, validation or params.validation)
     digests = _tile_digests(data, params, fwhm_um)
@@ -133,7 +143,7 @@ def train(
             task = _UptakeTask(data, params, own, start)
         else:
             task = _SlideTask(data, scenes, params, own, start)
-        trainer = Trainer(task, _optimiser(task.network, params), task.plan(own, number), _CPU)
+        trainer = Trainer(task, _optimiser(task.network, params), task.plan(own, number), device)
         file = None if checkpoint is None else member_checkpoint(checkpoint, number)
         for step in trainer.run(file):
             yield replace(
@@ -142,7 +152,8 @@ def train(
                 epochs=params.members * params.epochs,
             )
         weights |= {
-            f"{number}.{name}": value.numpy().copy() for name, value in trainer.weights().items()
+            f"{number}.{name}": value.cpu().numpy().copy()
+            for name, value in trainer.weights().items()
         }
         history += [_history_entry(record, number) for record in trainer.history]
         about.append({"seed": own, "best_epoch": trainer.best_epoch, **task.learnt(trainer)})
@@ -155,12 +166,10 @@ def train(
         history=history,
         members=about,
         fwhm_um=fwhm_um,
+        device=device,
         times={"seconds": round(time.monotonic() - started, 3), "resumed": resumed},
     )
     return TrainedModel(weights, {**card, **lineage})
-
-
-_CPU = ComputeDevice.cpu(1)
 
 
 def member_checkpoint(checkpoint: Path, number: int) -> Path:
@@ -332,11 +341,22 @@ class _Task:
         return 1 - (decay if self.params.ema_decay > 0 else 0.0)
 
     def _terms(
-        self, logits: Tensor, suv_norm: Tensor, target: Tensor, label: Tensor, share: float = 1.0
+        self,
+        logits: Tensor,
+        suv_norm: Tensor,
+        target: Tensor,
+        label: Tensor,
+        share: float = 1.0,
+        class_share: float | None = None,
     ) -> tuple[Tensor, ...]:
-        """Total, SUV and class loss of a batch that is *share* times as large as the others."""
+        """Total, SUV and class loss of a batch that is *share* times as large as the others.
+
+        A part of a batch has another share of the labels than of the tiles.
+        """
         suv_loss = functional.mse_loss(suv_norm, target) * share
-        class_loss = _class_loss(logits, label, torch.from_numpy(self.data.class_weights)) * share
+        weights = torch.from_numpy(self.data.class_weights).to(label.device)
+        class_share = share if class_share is None else class_share
+        class_loss = _class_loss(logits, label, weights) * class_share
         total = self.params.lambda_ * suv_loss + self.params.alpha * class_loss
         return total, suv_loss, class_loss
 
@@ -400,8 +420,11 @@ class _SlideTask(_Task):
         index, scene = batch
         data = self.data
         which = np.flatnonzero(data.tiles[:, 0] == index)
-        found = self.network(scene)
-        rows = torch.from_numpy(data.tiles[which, 1])
+        scene = scene.to(device)
+        with device.mixed():
+            fused = self.network.fused(scene)
+        found = self.network.seen(scene, fused.float())
+        rows = device.put(torch.from_numpy(data.tiles[which, 1]))
         if not len(which):
             nothing = found.suv_norm.sum() * 0.0
             yield nothing, nothing, nothing
@@ -409,8 +432,8 @@ class _SlideTask(_Task):
         yield self._terms(
             found.logits[rows],
             found.suv_norm[rows],
-            torch.from_numpy(data.target[which]),
-            torch.from_numpy(data.label[which]),
+            device.put(torch.from_numpy(data.target[which])),
+            device.put(torch.from_numpy(data.label[which])),
             len(which) * len(self.scenes) / len(data.tiles),
         )
         with torch.no_grad():
@@ -421,8 +444,9 @@ class _SlideTask(_Task):
         if self._checked is None:
             return {}
         network.eval()
-        with torch.no_grad():
-            suv_norm = network(self._checked).suv_norm.numpy()[self.data.validation_rows]
+        with torch.no_grad(), device.exact():
+            found = network(self._checked.to(device)).suv_norm
+        suv_norm = found.cpu().numpy()[self.data.validation_rows]
         return self._errors(np.asarray(suv_norm, float))
 
 
@@ -466,17 +490,30 @@ class _UptakeTask(_Task):
             yield _assemble(self.data, order[part], turns[part])
 
     def losses(self, batch: TileBatch, device: ComputeDevice) -> Iterator[tuple[Tensor, ...]]:
-        """Total, SUV and class loss of a batch."""
-        windows, codes, curves, target, label = batch
-        logits, suv = self.network(windows, codes, curves)
-        yield self._terms(logits, suv, target, label)
+        """Total, SUV and class loss of each part of a batch that the device's memory holds."""
+        size, total = len(batch[3]), float(self._label_weight(batch[4]))
+        for start in range(0, size, device.batch_size):
+            part = tuple(device.put(values[start : start + device.batch_size]) for values in batch)
+            windows, codes, curves, target, label = part
+            with device.mixed():
+                fused = self.network.fused(windows, codes, curves)
+            logits, suv = self.network.heads(fused.float())
+            if len(target) == size:
+                yield self._terms(logits, suv, target, label)
+                continue
+            own = float(self._label_weight(label.cpu())) / total if total else 0.0
+            yield self._terms(logits, suv, target, label, len(target) / size, own)
+
+    def _label_weight(self, label: Tensor) -> Tensor:
+        """Sum of the class weights of labels (b,), dimensionless."""
+        return torch.from_numpy(self.data.class_weights)[label[label >= 0]].sum()
 
     def validate(self, network: nn.Module, device: ComputeDevice) -> dict[str, float]:
         """Errors of the normalised SUV on the validation case."""
         data = self.data
         if data.validation is None:
             return {}
-        return self._errors(infer(network, data.validation, data.validation_rows)[1])
+        return self._errors(infer(network, data.validation, data.validation_rows, device=device)[1])
 
 
 def _class_loss(logits: Tensor, label: Tensor, weights: Tensor) -> Tensor:
@@ -639,6 +676,7 @@ def _card(
     history: Sequence[Mapping[str, Any]],
     members: Sequence[Mapping[str, Any]],
     fwhm_um: float,
+    device: ComputeDevice,
     times: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All that is needed to assess and to use the model, as a JSON document.
@@ -674,6 +712,8 @@ def _card(
         "history": [dict(entry) for entry in history],
         "members": [dict(entry) for entry in members],
         "fwhm_um": fwhm_um,
+        "device": device.description,
+        "notes": list(dict.fromkeys(device.notes)),
         "baselines": {},
         "versions": {
             "napari-mosaik": __version__,

@@ -24,6 +24,7 @@ from scipy.spatial import cKDTree
 
 from napari_mosaik.core import FloatArray
 from napari_mosaik.core.tiles import IntArray
+from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.learning.engine import TrainingStep
 from napari_mosaik.predictor.baselines import predict_baselines, with_baselines
 from napari_mosaik.predictor.inputs import TileInputs
@@ -132,6 +133,7 @@ def held_out_cases(
     seed: int,
     fwhm_um: float,
     checkpoint: Path | None = None,
+    device: ComputeDevice | None = None,
 ) -> Generator[TrainingStep, None, list[HeldOutCase]]:
     """Train without each case in turn (one network, and companions), and predict it.
 
@@ -143,7 +145,7 @@ def held_out_cases(
         Its settings.
     target
         Its scaling of the SUV, in which the values are given.
-    seed, fwhm_um, checkpoint
+    seed, fwhm_um, checkpoint, device
         As for `train`; one checkpoint per case beside *checkpoint*.
 
     Returns
@@ -160,7 +162,7 @@ def held_out_cases(
         file = None
         if checkpoint is not None:
             file = checkpoint.with_suffix(f".without{number}{checkpoint.suffix}")
-        steps = train(rest, one, seed=seed, checkpoint=file, fwhm_um=fwhm_um)
+        steps = train(rest, one, seed=seed, checkpoint=file, fwhm_um=fwhm_um, device=device)
         while True:
             try:
                 step = next(steps)
@@ -172,7 +174,7 @@ def held_out_cases(
                 epoch=step.epoch + number * one.epochs,
                 epochs=len(cases) * one.epochs,
             )
-        found.append(_held_out(model, rest, case, one, target))
+        found.append(_held_out(model, rest, case, one, target, device))
     return found
 
 
@@ -182,6 +184,7 @@ def _held_out(
     case: TileInputs,
     params: TrainParams,
     target: TargetScale,
+    device: ComputeDevice | None,
 ) -> HeldOutCase:
     """What a network that was trained on *rest*, and its companions, say of a case."""
     own, companions = model.target, {}
@@ -190,7 +193,7 @@ def _held_out(
         for name, values in predict_baselines(model, case).items():
             if values is not None:
                 companions[name] = target.normalise(own.restore(values), clip=False)
-    network = own.restore(predict(model, case).members.mean(axis=0))
+    network = own.restore(predict(model, case, device=device).members.mean(axis=0))
     return HeldOutCase(
         case.case,
         target.normalise(np.asarray(case.suv, float), clip=False),

@@ -50,6 +50,7 @@ from napari_mosaik.workflow.steps.predict import (
 from napari_mosaik.workflow.steps.spatial import uptake_classes
 
 if TYPE_CHECKING:
+    from napari_mosaik.learning.devices import ComputeDevice
     from napari_mosaik.learning.engine import TrainingStep
     from napari_mosaik.predictor import TileInputs, TrainedModel, TrainParams
 
@@ -257,9 +258,14 @@ def train_network(
     block = None
     if split == "block":
         block = cut_block(held_out, guard, scanner_width_um(training)[0])
+    from napari_mosaik.predictor import network_device
+
+    device = network_device(params)
     with held_out.writing():
         settings = {"params": params.model_dump(mode="json"), "seed": seed, "split": split}
         settings |= {} if block is None else {"block": block.record}
+        # the figures of a GPU differ in the last digits
+        settings |= {"device": device.device.type} if device.has_gpu else {}
         if parent is not None:
             settings |= {"parent": parent.hash, "replay": replay}
         fingerprint = _fingerprint(training, settings)
@@ -267,7 +273,16 @@ def train_network(
         if not model:
             with one_blas_thread():
                 model = yield from _train(
-                    held_out, training, chosen, params, seed, fingerprint, parent, replay, block
+                    held_out,
+                    training,
+                    chosen,
+                    params,
+                    seed,
+                    fingerprint,
+                    parent,
+                    replay,
+                    block,
+                    device,
                 )
         if parent is None:
             use_model(held_out, "predict", model, "train")
@@ -489,6 +504,7 @@ def _train(
     parent: KnownModel | None,
     replay: float,
     block: HeldOutBlock | None,
+    device: ComputeDevice,
 ) -> Generator[Progress, None, str]:
     yield Progress(0, 1, "loading the network library, about 3 s")
     from napari_mosaik.predictor import TrainedModel, train, with_baselines, with_range
@@ -521,6 +537,7 @@ def _train(
         parent=before,
         replay=replay,
         fwhm_um=fwhm_um,
+        device=device,
     )
     with_fits = params.intervals and before is None
     ready = 0.5 if with_fits else 0.95
@@ -531,7 +548,7 @@ def _train(
     if before is not None:
         trained = _with_intervals_of(trained, before)
     else:
-        trained = yield from _with_intervals(trained, inputs, params, checkpoint, ready)
+        trained = yield from _with_intervals(trained, inputs, params, checkpoint, ready, device)
     card: dict[str, Any] = {
         **trained.card,
         "fingerprint": fingerprint,
@@ -550,6 +567,8 @@ def _train(
             training, ["annotation", "correction"], {} if before is None else before.card
         ),
         "suv_unit": units.pop(),
+        "device": device.description,
+        "notes": list(dict.fromkeys(device.notes)),
         "absent": list(without),
         "choice_of_proxies": {
             "cases": list(choice.cases),
@@ -589,6 +608,7 @@ def _with_intervals(
     params: TrainParams,
     checkpoint: Path,
     start: float,
+    device: ComputeDevice,
 ) -> Generator[Progress, None, TrainedModel]:
     """The model with its intervals, where the settings ask for them."""
     from napari_mosaik.predictor import held_out_cases, with_intervals
@@ -602,6 +622,7 @@ def _with_intervals(
         seed=int(model.card["seed"]),
         fwhm_um=float(model.card["fwhm_um"]),
         checkpoint=checkpoint,
+        device=device,
     )
     what = "intervals: one case held out, "
     found = yield from map_progress(steps, lambda step: _within(step, start, 0.98, what))

@@ -204,11 +204,7 @@ class DenseNetTissueModel:
         if not self.device.has_gpu:
             return self._coarse(images)
         with _GPU_LOCK:
-            while True:
-                try:
-                    return self._coarse(images)
-                except torch.cuda.OutOfMemoryError:
-                    self.device.reduce_batch_size()
+            return self.device.with_enough_memory(lambda: self._coarse(images))
 
     def _coarse(self, images: Tensor) -> Float32:
         """Probabilities (rows, columns, classes) on the class lattice."""

@@ -174,7 +174,13 @@ def _fractions(read: Callable[[Artifact[Any]], Any], without_classes: bool) -> A
 
 def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, None, Results]:
     yield Progress(0.0, 1, "loading the network library, about 3 s")
-    from napari_mosaik.predictor import TrainedModel, TrainParams, predict, predict_baselines
+    from napari_mosaik.predictor import (
+        TrainedModel,
+        TrainParams,
+        network_device,
+        predict,
+        predict_baselines,
+    )
     from napari_mosaik.spatial import parameter_map
 
     model = TrainedModel.load(inputs.model_folder(params.model))
@@ -202,7 +208,8 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
     earlier = None
     if settings.architecture == "tile":
         earlier = _earlier(inputs, tile_data, settings.curves)
-    prediction = predict(model, tile_data, earlier)
+    device = network_device(settings)
+    prediction = predict(model, tile_data, earlier, device)
     n_changed = len(tile_data) if earlier is None else int(earlier.changed.sum())
     inputs.note(RECOMPUTED, n_changed)
     columns, about, units = _columns(model, tile_data, prediction)
@@ -218,7 +225,11 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
     return {
         PREDICTION: table,
         PREDICTION_MAP: suv_map,
-        PREDICTION_RECORD: _record(model, inputs, params, tile_data),
+        PREDICTION_RECORD: {
+            **_record(model, inputs, params, tile_data),
+            "device": device.description,
+            "notes": list(device.notes),
+        },
     }
 
 

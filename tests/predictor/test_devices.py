@@ -1,0 +1,280 @@
+"""Another device than the CPU: its double computes on the CPU and refuses what a GPU refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+from napari_mosaik.core import InputError, MosaikError
+from napari_mosaik.learning.devices import ComputeDevice, preferred_device
+from napari_mosaik.predictor import TrainParams, held_out_cases, network_device, predict, train
+from tests.predictor.test_training import finish
+
+AWAY = torch.device("meta")
+
+
+class Away(torch.Tensor):
+    """A tensor on the double: its values are not read but by a transfer."""
+
+    @staticmethod
+    def __new__(cls, here: torch.Tensor) -> Away:
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            here.shape,
+            strides=here.stride(),
+            storage_offset=here.storage_offset(),
+            dtype=here.dtype,
+            device=AWAY,
+            requires_grad=False,
+        )
+        made.here = here
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        raise AssertionError("outside its mode")
+
+
+WITHOUT_MEMORY = {"aten::_to_copy", "aten::copy_", "aten::detach"}
+
+
+class Double(TorchDispatchMode):
+    """Computes for tensors that are away; counts transfers; runs out of memory on request.
+
+    Parameters
+    ----------
+    short_of_memory
+        At which operations on the double there is not enough memory, by their number.
+    """
+
+    def __init__(self, short_of_memory=()):
+        super().__init__()
+        self.short_of_memory = set(short_of_memory)
+        self.n_operations = 0
+        self.there: list[tuple[int, ...]] = []
+        self.back: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        name = function._schema.name
+        tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+        is_away = any(isinstance(x, Away) for x in tensors)
+        to = kwargs.get("device")
+        if name == "aten::_to_copy" and to is not None and not is_away and to == AWAY:
+            self.there.append(tuple(tensors[0].shape))
+        elif name == "aten::_to_copy" and is_away and to is not None and to.type == "cpu":
+            self.back.append(tuple(tensors[0].shape))
+            is_away = False
+        elif is_away and name not in WITHOUT_MEMORY:
+            here = [x for x in tensors if not isinstance(x, Away) and x.ndim]
+            assert not here, f"{name} of tensors on two devices"
+            self.n_operations += 1
+            if self.n_operations in self.short_of_memory:
+                raise torch.OutOfMemoryError("CUDA out of memory (for this test)")
+        is_away = is_away or to == AWAY
+        if to is not None:
+            kwargs["device"] = torch.device("cpu")
+        args, kwargs = tree_map(lambda x: x.here if isinstance(x, Away) else x, (args, kwargs))
+        found = function(*args, **kwargs)
+        if not is_away:
+            return found
+        known = {id(x.here): x for x in tensors if isinstance(x, Away)}
+        return tree_map(
+            lambda x: known.get(id(x), Away(x)) if isinstance(x, torch.Tensor) else x, found
+        )
+
+
+@dataclass(slots=True)
+class DoubleDevice(ComputeDevice):
+    """The double as a GPU."""
+
+    device: torch.device = AWAY
+    batch_size: int = 1
+    has_gpu: bool = True
+    notes: list[str] = field(default_factory=list)
+    item: str = "slide"
+
+
+@pytest.fixture(autouse=True)
+def _same_parameters(monkeypatch):
+    """Parameters stay the same objects when they move, as they do on a GPU."""
+    plain = torch.nn.Module.to
+
+    def to(module, *args, **kwargs):
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        try:
+            return plain(module, *args, **kwargs)
+        finally:
+            torch.__future__.set_swap_module_params_on_conversion(False)
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+
+
+SHORT = TrainParams(epochs=1, members=1, intervals=False, with_companions=False)
+TILES = TrainParams.preset("paper").model_copy(
+    update={"epochs": 1, "window_px": 40, "validation": "auto", "learning_rate": 1e-3}
+)
+PER_SLIDE = 3 + 3 + 4 + 3 + 4 + 4
+"""Maps, corners, codes to columns, lattice; random masks; rows, targets, labels, class weights."""
+
+
+def trained(cases, params, device=None, short_of_memory=()):
+    """The model, and the double that it was trained on."""
+    with Double(short_of_memory) as double:
+        return finish(train(cases, params, seed=1, device=device)), double
+
+
+def assert_alike(one, other):
+    for name, values in other.weights.items():
+        np.testing.assert_allclose(one.weights[name], values, rtol=2e-3, atol=2e-4, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def on_cpu(small_cases):
+    return finish(train(small_cases[:2], SHORT, seed=1))
+
+
+def test_a_slide_is_moved_once_in_each_step_and_the_result_is_that_of_the_cpu(small_cases, on_cpu):
+    model, double = trained(small_cases[:2], SHORT, DoubleDevice())
+    assert_alike(model, on_cpu)
+    assert model.card["device"] == "GPU (meta)"
+    assert on_cpu.card["device"] == "CPU"
+    assert model.card["notes"] == on_cpu.card["notes"] == []
+    longer, again = trained(small_cases[:2], SHORT.model_copy(update={"epochs": 2}), DoubleDevice())
+    assert len(again.there) - len(double.there) == 2 * PER_SLIDE
+    assert len(again.back) == len(double.back)
+    assert not np.array_equal(longer.weights["0.fusion.bias"], model.weights["0.fusion.bias"])
+
+
+def test_a_slide_that_the_gpu_cannot_hold_is_computed_by_the_cpu(small_cases, on_cpu):
+    device = DoubleDevice()
+    params = SHORT.model_copy(update={"members": 2})
+    model, double = trained(small_cases[:2], params, device, short_of_memory=[400])
+    assert double.n_operations == 400  # the second network does not try again
+    assert device.device.type == "cpu"
+    assert model.card["device"] == "CPU"
+    (note,) = model.card["notes"]
+    assert "memory is not enough for one slide; the CPU computes" in note
+    first = {name: v for name, v in model.weights.items() if name.startswith("0.")}
+    assert first.keys() == on_cpu.weights.keys()
+    assert all(np.isfinite(values).all() for values in model.weights.values())
+
+
+def test_smaller_batches_of_tiles_give_the_same_training(tile_cases):
+    still = TILES.model_copy(update={"dropout": 0.0})
+    reference = finish(train(tile_cases, still, seed=1))
+    device = DoubleDevice(batch_size=still.batch_size, item="tile")
+    model, double = trained(tile_cases, still, device, short_of_memory=[300])
+    assert double.n_operations > 3000
+    assert device.batch_size == still.batch_size // 2
+    assert model.card["device"] == "GPU (meta)"
+    assert model.card["notes"] == [
+        f"The GPU ran out of memory; batches of {still.batch_size // 2} from here on."
+    ]
+    assert_alike(model, reference)
+    for one, other in zip(model.card["history"], reference.card["history"], strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["validation_mse"] == pytest.approx(other["validation_mse"], rel=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["slide", "tile"])
+def test_a_prediction_is_that_of_the_cpu_also_when_the_memory_ends(
+    small_cases, tile_cases, on_cpu, architecture
+):
+    case, model = small_cases[2], on_cpu
+    if architecture == "tile":
+        case, model = tile_cases[2], finish(train(tile_cases[:2], TILES, seed=1))
+    expected = predict(model, case)
+    for short, n_notes in ([], 0), ([60], 1):
+        device = DoubleDevice(batch_size=1 if architecture == "slide" else 8)
+        with Double(short) as double:
+            found = predict(model, case, device=device)
+        assert double.n_operations >= 60
+        assert len(device.notes) == n_notes
+        for name in ("suv_norm", "members", "class_probability", "source"):
+            values = getattr(found, name), getattr(expected, name)
+            np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-5)
+
+
+def test_the_fits_for_the_intervals_compute_where_the_training_does(small_cases, on_cpu):
+    device = DoubleDevice()
+    with Double() as double:
+        work = held_out_cases(
+            small_cases[:2], SHORT, on_cpu.target, seed=1, fwhm_um=1500.0, device=device
+        )
+        assert len(finish(work)) == 2
+    windows = tuple(small_cases[0].codes.shape)
+    assert double.there.count(windows) == 2  # once to train, once to be predicted
+
+
+class Half(ComputeDevice):
+    """The CPU with 16 bit where a training allows it."""
+
+    def mixed(self):
+        return torch.autocast("cpu", torch.bfloat16)
+
+
+def test_a_training_with_16_bit_keeps_32_where_it_counts(small_cases, on_cpu, monkeypatch):
+    seen = []
+    plain = torch.nn.functional.mse_loss
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "mse_loss",
+        lambda a, b: seen.append((a.dtype, torch.is_autocast_enabled("cpu"))) or plain(a, b),
+    )
+    model = finish(
+        train(small_cases[:2], SHORT, seed=1, device=Half(torch.device("cpu"), 1, False))
+    )
+    assert seen == [(torch.float32, False)] * 2
+    assert {str(v.dtype) for n, v in model.weights.items()} == {"float32"}
+    bias = "0.source_head.bias"
+    assert not np.array_equal(model.weights[bias], on_cpu.weights[bias])
+    np.testing.assert_allclose(model.weights[bias], on_cpu.weights[bias], rtol=0.02)
+    case = small_cases[2]
+    half = predict(on_cpu, case, device=Half(torch.device("cpu"), 1, False))
+    np.testing.assert_array_equal(half.suv_norm, predict(on_cpu, case).suv_norm)
+
+
+def test_the_gpu_is_taken_where_there_is_one_unless_another_is_asked_for(monkeypatch):
+    assert network_device(SHORT).description == "CPU"
+    with pytest.raises(InputError, match=r"--device mps: torch .* finds no such device"):
+        preferred_device("mps").__enter__()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    one = network_device(SHORT)
+    assert (one.device.type, one.has_gpu, one.batch_size, one.item) == ("cuda", True, 1, "slide")
+    assert network_device(TILES).batch_size == TILES.batch_size
+    with preferred_device("cpu"):
+        assert network_device(SHORT).has_gpu is False
+        with preferred_device("cuda"):
+            assert network_device(SHORT).device.type == "cuda"
+        assert ComputeDevice.best(3).device.type == "cpu"
+    assert ComputeDevice.best(3).device.type == "cuda"
+
+
+def test_only_a_lack_of_memory_is_tried_again():
+    device = ComputeDevice(torch.device("mps"), 2, has_gpu=True, item="tile")
+    fails = iter([RuntimeError("MPS backend out of memory"), torch.OutOfMemoryError("CUDA"), None])
+
+    def compute():
+        if error := next(fails):
+            raise error
+        return device.batch_size, device.device.type
+
+    moves = []
+    assert device.with_enough_memory(compute, lambda: moves.append(1)) == (2, "cpu")
+    assert len(moves) == 2
+    with pytest.raises(ValueError, match="other"):
+        device.with_enough_memory(lambda: (_ for _ in ()).throw(ValueError("other")))
+    with pytest.raises(RuntimeError, match="shapes"):
+        device.with_enough_memory(lambda: (_ for _ in ()).throw(RuntimeError("shapes")))
+    with pytest.raises(MosaikError, match="one tile; close other programs"):
+        device.with_enough_memory(
+            lambda: (_ for _ in ()).throw(RuntimeError("MPS backend out of memory"))
+        )
