@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 ROOMS = (
     "napari_mosaik.predictor.",
@@ -78,3 +80,17 @@ def test_waiting_threads_leave_the_processor_to_others(monkeypatch):
     assert policy() == "PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert policy() == "ACTIVE"
+
+
+@pytest.mark.parametrize("way_in", ["napari_mosaik.cli", "napari_mosaik.plugin"])
+def test_torch_and_scikit_learn_wait_passively_from_the_command_line_and_the_window(
+    monkeypatch, way_in
+):
+    """The OpenMP libraries say themselves, when they are loaded, how their threads wait."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "VERBOSE")
+    code = f"import {way_in}, torch, sklearn.ensemble"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    n_libraries = told.stderr.count("OPENMP DISPLAY ENVIRONMENT BEGIN")
+    assert n_libraries > 0
+    assert told.stderr.replace(" ", "").count("OMP_WAIT_POLICY='PASSIVE'") == n_libraries
