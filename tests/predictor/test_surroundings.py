@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import InputError
+from napari_mosaik.predictor import TargetScale, fit_baselines
 from napari_mosaik.predictor.surroundings import Surroundings, tile_pitch_um
 
 
@@ -35,7 +36,7 @@ def case(small_cases):
 
 
 def test_scanner_means_against_a_sum_over_all_tiles(case):
-    means = Surroundings(case, 1400.0).columns("psf")
+    means = Surroundings(case, 1400.0).scanner_means
     for column in range(case.features.shape[1]):
         expected = gaussian_mean(case, 1400.0, column)
         np.testing.assert_allclose(means[:, column], expected, rtol=1e-9, equal_nan=True)
@@ -54,12 +55,47 @@ def test_box_means_against_a_sum_over_all_tiles(case):
             assert columns[i, at] == pytest.approx(mean, rel=1e-9)
 
 
+def test_a_regression_sees_how_much_tissue_the_scanner_sees(case):
+    seen = Surroundings(case, 1400.0)
+    columns, names = seen.columns("psf"), seen.names("psf")
+    assert columns.shape == (len(case), len(names)) == (len(case), 2 * case.features.shape[1] + 1)
+    sigma, pitch = 1400.0 / (2 * np.sqrt(2 * np.log(2))), tile_pitch_um(case)
+    kernels = []
+    for step in pitch:
+        at = np.arange(-int(4 * sigma / step + 0.5), int(4 * sigma / step + 0.5) + 1)
+        kernel = np.exp(-0.5 * (at * step / sigma) ** 2)
+        kernels.append(dict(zip(at.tolist(), kernel / kernel.sum(), strict=True)))
+    tissue = columns[:, names.index("tissue (scanner)")]
+    for i, (row, col) in enumerate(case.cells):
+        share = sum(
+            kernels[0].get(int(r - row), 0.0) * kernels[1].get(int(c - col), 0.0) * covered
+            for (r, c), covered in zip(case.cells, case.covered, strict=True)
+        )
+        assert tissue[i] == pytest.approx(share, rel=1e-9)
+    name = case.feature_names[0]
+    amount = columns[:, names.index(f"{name} (scanner, amount)")]
+    np.testing.assert_allclose(amount, columns[:, names.index(f"{name} (scanner)")] * tissue)
+
+
+def test_the_ridge_that_knows_the_scanner_follows_the_rim_of_the_tissue(small_cases):
+    """A PET of equal sources is brightest inside: a straight line on the share of tissue."""
+    cases = []
+    for case in small_cases:
+        seen = Surroundings(case, 1400.0)
+        tissue = seen.columns("psf")[:, -1]
+        cases.append(replace(case, suv=2.0 * tissue))
+    found = fit_baselines(cases[:2], TargetScale(0.0, 1.0), fwhm_um=1400.0, only=["ridge_psf"])
+    predicted = found["ridge_psf"].predict(Surroundings(cases[2], 1400.0))
+    assert np.ptp(cases[2].suv) > 0.2
+    np.testing.assert_allclose(predicted, cases[2].suv, atol=0.02)
+
+
 def test_a_narrow_scanner_sees_the_tile_and_a_wide_one_the_mean(case):
-    narrow = Surroundings(case, 30.0).columns("psf")
+    narrow = Surroundings(case, 30.0).scanner_means
     known = np.isfinite(case.features)
     np.testing.assert_allclose(narrow[known], case.features[known])
     assert np.isnan(narrow[~known]).all()
-    wide = Surroundings(case, 1e6).columns("psf")
+    wide = Surroundings(case, 1e6).scanner_means
     weights = np.where(known[:, 0], case.covered, 0.0)
     mean = np.average(np.nan_to_num(case.features[:, 0]), weights=weights)
     np.testing.assert_allclose(wide[:, 0], mean, rtol=1e-3)

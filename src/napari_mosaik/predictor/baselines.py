@@ -39,9 +39,9 @@ __all__ = [
 
 _SEEN: Final[dict[Stack, str]] = {
     "tile": "the tile parameters",
-    "psf": "means of the tile parameters over what the scanner sees",
-    "all": "the tile parameters, their means over 3 x 3 and 11 x 11 tiles, and over what the "
-    "scanner sees",
+    "psf": "means of the tile parameters over what the scanner sees, and its share of tissue",
+    "all": "the tile parameters, their means over 3 x 3 and 11 x 11 tiles and over what the "
+    "scanner sees, and the shares of tissue",
 }
 _REGRESSIONS: Final = {
     "ridge": "ridge regression on",

@@ -213,7 +213,7 @@ def _turned_square(values: Tensor, turn: int) -> Tensor:
 def slide_columns(inputs: TileInputs, fwhm_um: float) -> FloatArray:
     """Tile parameters and their means over what the scanner sees, (n, k); µm, fractions..."""
     seen = Surroundings(inputs, fwhm_um)
-    return np.concatenate([seen.columns("tile"), seen.columns("psf")], axis=1)
+    return np.concatenate([seen.columns("tile"), seen.scanner_means], axis=1)
 
 
 def column_statistics(columns: NDArray[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:

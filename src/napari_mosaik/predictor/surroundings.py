@@ -1,7 +1,9 @@
 """What a scanner sees of the tile parameters: means over the tile's surroundings.
 
 A PET value is a mean over millimetres, so a regression that sees one tile of 0.4 mm has no chance
-against a network with a window.  The stacks of columns made here give it the same view.
+against a network with a window.  The stacks of columns made here give it the same view: means over
+the tissue in reach, the share of tissue in reach, and the product of both.  Without the share a
+regression cannot know that the picture falls off at the rim of the tissue.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from napari_mosaik.predictor.inputs import TileInputs
 __all__ = ["SIGMA_PER_FWHM", "Stack", "Surroundings", "tile_pitch_um"]
 
 Stack = Literal["tile", "psf", "all"]
-"""Columns of a regression: the tile alone, the means that the scanner sees, or both and more."""
+"""Columns of a regression: the tile alone, what the scanner sees, or both and more."""
 
 SIGMA_PER_FWHM: Final = 1.0 / 2.3548200450309493
 CUT_SIGMA: Final = 4.0
@@ -67,32 +69,29 @@ class Surroundings:
         self.inputs, self.fwhm_um = inputs, fwhm_um
 
     def columns(self, stack: Stack) -> FloatArray:
-        """(n, k) parameters of *stack*, each µm, µm², 1... as in its catalogue; NaN: no value."""
+        """(n, k) parameters of *stack*, each µm, µm², 1... as in its catalogue; NaN: no value.
+
+        An amount is a mean times the dimensionless share of tissue, in the unit of the mean.
+        """
         if stack == "tile":
             return self.inputs.features
-        return self.scanner_means if stack == "psf" else self._all
+        return self._scanner if stack == "psf" else self._all
 
     def names(self, stack: Stack) -> tuple[str, ...]:
         """Names of the columns of *stack*."""
         own = self.inputs.feature_names
-        seen = tuple(f"{name} (scanner)" for name in own)
-        boxes = tuple(f"{name} ({box} x {box})" for box in _BOXES for name in own)
+        seen = _names(own, "scanner")
+        boxes = tuple(name for box in _BOXES for name in _names(own, f"{box} x {box}"))
         return {"tile": own, "psf": seen, "all": (*own, *boxes, *seen)}[stack]
 
     @cached_property
     def scanner_means(self) -> FloatArray:
         """(n, f) means weighted by the scanner's Gaussian and the tissue in each tile."""
-        pitch = tile_pitch_um(self.inputs)
-        sigma = [self.fwhm_um * SIGMA_PER_FWHM / step for step in pitch]
+        return self._means(self._gaussian)[0]
 
-        def blurred(values: FloatArray) -> FloatArray:
-            for axis in (0, 1):
-                values = gaussian_filter1d(
-                    values, sigma[axis], axis=axis, mode="constant", truncate=CUT_SIGMA
-                )
-            return values
-
-        return self._means(blurred)
+    @cached_property
+    def _scanner(self) -> FloatArray:
+        return _with_amounts(*self._means(self._gaussian))
 
     @cached_property
     def _all(self) -> FloatArray:
@@ -104,19 +103,46 @@ class Surroundings:
                     values = uniform_filter1d(values, box, axis=axis, mode="constant")
                 return values
 
-            parts.append(self._means(boxed))
-        return np.concatenate([*parts, self.scanner_means], axis=1)
+            parts.append(_with_amounts(*self._means(boxed)))
+        return np.concatenate([*parts, self._scanner], axis=1)
 
-    def _means(self, smooth: Callable[[FloatArray], FloatArray]) -> FloatArray:
-        """(n, f) weighted means of the tiles with a value, in the unit of each parameter."""
+    def _gaussian(self, values: FloatArray) -> FloatArray:
+        """The scanner's blur of (rows, columns, k) values."""
+        for axis, step in enumerate(tile_pitch_um(self.inputs)):
+            values = gaussian_filter1d(
+                values,
+                self.fwhm_um * SIGMA_PER_FWHM / step,
+                axis=axis,
+                mode="constant",
+                truncate=CUT_SIGMA,
+            )
+        return values
+
+    def _means(self, smooth: Callable[[FloatArray], FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """(n, f) weighted means of the tiles with a value, and the (n,) share of tissue."""
         inputs = self.inputs
         rows, cols = (inputs.cells - inputs.cells.min(axis=0)).T
-        shape = (int(rows.max()) + 1, int(cols.max()) + 1, len(inputs.feature_names))
+        n_features = len(inputs.feature_names)
+        shape = (int(rows.max()) + 1, int(cols.max()) + 1, n_features)
         known = np.isfinite(inputs.features)
-        weight, total = np.zeros(shape), np.zeros(shape)
-        weight[rows, cols] = known * inputs.covered[:, None]
-        total[rows, cols] = weight[rows, cols] * np.where(known, inputs.features, 0.0)
+        weight, total = np.zeros((*shape[:2], n_features + 1)), np.zeros(shape)
+        weight[rows, cols, :n_features] = known * inputs.covered[:, None]
+        weight[rows, cols, n_features] = inputs.covered
+        total[rows, cols] = weight[rows, cols, :n_features] * np.where(known, inputs.features, 0.0)
         reached = np.maximum(smooth(weight)[rows, cols], 0.0)
+        tissue, reached = reached[:, n_features], reached[:, :n_features]
         with np.errstate(invalid="ignore", divide="ignore"):
             # Sliding sums leave rounding behind where no tile is in reach.
-            return np.where(reached > 1e-9, smooth(total)[rows, cols] / reached, np.nan)
+            means = np.where(reached > 1e-9, smooth(total)[rows, cols] / reached, np.nan)
+        return means, tissue
+
+
+def _with_amounts(means: FloatArray, tissue: FloatArray) -> FloatArray:
+    """(n, 2 f + 1) means, means times tissue, and tissue."""
+    return np.concatenate([means, means * tissue[:, None], tissue[:, None]], axis=1)
+
+
+def _names(own: tuple[str, ...], seen: str) -> tuple[str, ...]:
+    """Names of what `_with_amounts` gives."""
+    means = tuple(f"{name} ({seen})" for name in own)
+    return (*means, *(f"{name} ({seen}, amount)" for name in own), f"tissue ({seen})")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -63,6 +63,10 @@ _FINE_TUNING_SHARE = 4
 """Fine-tuning takes this part of the epochs of a training."""
 READ_BY_PREDICTOR = ("annotation", "correction")
 """Kinds of readers' work that reach the uptake network, through the results that it reads."""
+
+
+_TRAINING_REVISION: Final = 2
+"""Raised where equal inputs, settings and seed give another model: it is trained again."""
 
 
 def case_named(cases: Sequence[Case], name: str) -> Case:
@@ -262,7 +266,8 @@ def train_network(
 
     device = network_device(params)
     with held_out.writing():
-        settings = {"params": params.model_dump(mode="json"), "seed": seed, "split": split}
+        settings: dict[str, Any] = {"params": params.model_dump(mode="json"), "seed": seed}
+        settings |= {"split": split, "revision": _TRAINING_REVISION}
         settings |= {} if block is None else {"block": block.record}
         # the figures of a GPU differ in the last digits
         settings |= {"device": device.device.type} if device.has_gpu else {}
