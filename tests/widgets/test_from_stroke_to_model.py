@@ -113,8 +113,8 @@ def test_from_a_queued_tile_to_a_model_and_back(qtbot, dock, opened, own_cohort)
     hand.key(key.Key_N)
     assert dock.tabs.currentIndex() == dock.review_tab
     assert dock.workspace.tile == tiles[3]
-    press(qtbot, queue.finish)
-    assert not dock.workspace.blind
+    press(qtbot, queue.close_queue)
+    assert dock.workspace.blind  # until the queue is finished
     dock.tabs.setCurrentIndex(dock.annotate_tab)
 
     press(qtbot, tools.retrain)

@@ -145,6 +145,39 @@ def test_a_session_is_on_the_disk_before_it_counts_and_resumes(own_cohort):
         assert not again.may_stop
 
 
+def test_a_reader_is_blind_until_the_queue_is_finished_or_the_case_marked(own_cohort):
+    from napari_mosaik.workflow.review_queue import QueueSession, blind_readers, mark_development
+
+    case = Case(own_cohort / "B11")
+    assert blind_readers(case) == set()
+    with QueueSession(case, "Åsa") as session:
+        assert session.queue.hides_measured
+        assert blind_readers(case) == {"Åsa"}
+        with pytest.raises(InputError, match="no decision yet"):
+            session.finish()
+    assert blind_readers(case) == {"Åsa"}  # closing ends nothing
+    with QueueSession(case, "Åsa", "rare") as session:
+        for item in session.queue.tiles:
+            session.decide(item.tile, "accept", 1.0)
+        assert blind_readers(case) == {"Åsa"}
+        session.finish()
+        assert session.finished
+        assert blind_readers(case) == set()
+        with pytest.raises(InputError, match="is finished"):
+            session.decide(session.queue.tiles[0].tile, "reject", 1.0)
+    with QueueSession(case, "Åsa", "rare") as session:
+        assert session.finished
+        assert blind_readers(case) == set()
+        assert not any("not blind" in text for text in session.warnings)
+    with QueueSession(case, "Åsa", "rare", seed=4) as session:  # another queue, after the PET
+        assert any("reader Åsa" in text and "not blind" in text for text in session.warnings)
+        assert blind_readers(case) == {"Åsa"}
+    with QueueSession(case, "Åsa", "rare") as session:  # back in the finished one
+        assert session.finished
+    mark_development(case)
+    assert blind_readers(case) == set()
+
+
 # --- the page -------------------------------------------------------------------------------------
 @pytest.fixture
 def queue(qtbot, dock, opened, own_cohort):
@@ -226,7 +259,7 @@ def test_the_queue_is_walked_with_keys_and_resumes(qtbot, dock, queue, own_cohor
     qtbot.keyClick(queue, keys.Key_A)  # the keys of the panel
     assert list(queue.session.judged) == tiles[:2]
 
-    qtbot.mouseClick(queue.finish, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(queue.close_queue, Qt.MouseButton.LeftButton)
     assert queue.session is None
     qtbot.keyClick(canvas, keys.Key_A)  # means nothing without a queue
     start(qtbot, queue)
@@ -321,7 +354,7 @@ def test_a_blind_queue_is_blind_on_the_screen_until_the_case_is_marked(
     assert not dock.review.toggle.isEnabled()
     board.show_steps(("suv",))  # a page cannot bring it back, and says why
     qtbot.waitUntil(lambda: dock.workspace.problem is not None)
-    assert "hidden while the review queue" in dock.workspace.problem.sentence
+    assert "hidden until the review queue" in dock.workspace.problem.sentence
     dock.controller.refresh()
     qtbot.waitUntil(lambda: dock.controller._generation and not dock.controller._tasks)
     assert seen() == []
@@ -345,12 +378,84 @@ def test_a_blind_queue_is_blind_on_the_screen_until_the_case_is_marked(
 
 
 @pytest.mark.gui
-def test_closing_a_blind_queue_shows_the_measured_uptake_as_before(dock, queue):
-    shown = dock.workspace.tile_data
-    assert shown.uptake is None
+def test_blindness_outlasts_the_page_and_ends_when_the_queue_is_finished(
+    qtbot, dock, queue, own_cohort
+):
+    from types import SimpleNamespace
+
+    import numpy as np
+    from qtpy.QtCore import Qt
+
+    space, page = dock.workspace, dock.pages["Registration"]
+    page.set_open(True)
+    align = page.panel
     queue.stop()
-    assert dock.workspace.tile_data.uptake is not None
+    assert space.blind
+    assert space.tile_data.uptake is None
+    assert queue.blind.isVisible()  # closed, the page still says so and offers the way out
+    assert "hidden from Åsa" in queue.blind.text()
+    assert queue.show_pet.isVisible()
+    assert not any(space.results.get(step) for step in ("suv", "uptake", "sensitivity", "review"))
+    assert not queue.finish.isVisible()
+    for report in (dock.header.report, dock.review.report):
+        assert not report.push.isEnabled()
+        assert "PET is hidden" in report.line.text()
+    align.target.setCurrentIndex(align.target.findData("pet"))
+    assert not align.begin.isEnabled()
+    assert "hidden" in align.message.text()
+    align.start()
+    qtbot.waitUntil(lambda: not dock.controller._tasks)
+    assert align.alignment is None
+    flat = np.ones(space.tile_data.n_tiles)
+    record = {"score": {"old": 0.1}, "kind": "predictor"}
+    made = SimpleNamespace(record=record, unit="g/mL", maps=(flat, flat))
+    model = SimpleNamespace(record=lambda: {"method": "mosaik", "model": "0123456789"})
+    dock.models._compared(space.case, (model, model), made)
+    assert "errors are hidden" in dock.models.told.text()
+    dock.models.maps.leave()
+
+    space.reader = "Bo"  # who has no blind queue
+    assert not space.blind
+    assert space.tile_data.uptake is not None
     assert "Measured SUV (body surface)" in dock.board.specs
+    assert align.begin.isEnabled()
+    space.reader = ""  # nobody said who is looking
+    assert space.blind
+    space.reader = "Åsa"
+    assert space.blind
+
+    start(qtbot, queue)
+    assert not queue.finish.isEnabled()
+    queue.stop_below.setValue(100.0)
+    while not queue.session.may_finish:
+        queue.decide("accept")
+    qtbot.mouseClick(queue.finish, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not space.blind)
+    assert "The queue is finished" in queue.notice.text()
+    assert not queue.show_pet.isVisible()
+    assert space.tile_data.uptake is not None
+    assert not space.case.file.development
+    assert journal(own_cohort)[-1]["event"] == "finished"
+    start(qtbot, queue)  # what was finished stays so
+    assert not queue.buttons["accept"].isEnabled()
+    assert not space.blind
+
+
+@pytest.mark.gui
+def test_a_case_with_an_open_blind_queue_is_opened_blind(qtbot, dock, opened, own_cohort):
+    from napari_mosaik.workflow.review_queue import QueueSession
+
+    with QueueSession(Case(own_cohort / "B11"), "Åsa"):
+        pass
+    dock.workspace.reader = "Åsa"
+    told = []
+    dock.workspace.events.tile_data.connect(lambda data: told.append(data.uptake))
+    opened(dock, own_cohort, layers=("H&E",))
+    qtbot.waitUntil(lambda: "Tissue classes" in dock.board.specs)
+    assert dock.workspace.blind
+    assert dock.workspace.tile_data.uptake is None
+    assert all(one is None for one in told)
+    assert not any("easured" in name for name in dock.board.specs)
 
 
 @pytest.mark.gui

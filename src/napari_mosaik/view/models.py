@@ -143,11 +143,13 @@ def comparison_line(score: Mapping[str, Any]) -> str:
     )
 
 
-def comparison_lines(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a comparison of two models says, line by line."""
+def comparison_lines(record: Mapping[str, Any], *, blind: bool = False) -> tuple[str, ...]:
+    """What a comparison of two models says, line by line; *blind* ones tell no error of the SUV."""
     lines = []
     score = record["score"]
-    if score is None:
+    if blind and record["kind"] == "predictor":
+        lines.append("The errors are hidden until the review queue is finished.")
+    elif score is None:
         lines.append(f"No fair score: {record['why']}.")
     else:
         lines.append(comparison_line(score))

@@ -21,7 +21,6 @@ from napari_mosaik.core.catalogue import (
     CLUSTERS,
     CORRECTIONS,
     MAPS,
-    METRICS,
     OBJECTS,
     PREDICTION,
     STAIN_TITLES,
@@ -46,7 +45,7 @@ from napari_mosaik.view.step_view import StepView
 from napari_mosaik.workflow.annotations import reader_documents
 from napari_mosaik.workflow.corrections import edited_objects
 from napari_mosaik.workflow.step import StepStatus
-from napari_mosaik.workflow.steps import STEPS, maker_of
+from napari_mosaik.workflow.steps import STEPS, step_named
 
 __all__ = [
     "SECTIONS",
@@ -75,7 +74,15 @@ _SECTION_OF: Final = {
     **{one.name: _ALL for one in (TILES, MAPS, CLUSTERS)},
 }
 
-_MEASURED: Final = {one.name for one in (SUV, UPTAKE, UPTAKE_SENSITIVITY, UPTAKE_CLUSTERS)}
+
+@cache
+def _measured() -> set[str]:
+    """Names of the results that hold the SUV of the PET, or were computed from it."""
+    found = {SUV.name}
+    for step in STEPS:  # each after those that it reads
+        if found & {one.name for one in (*step.reads, *step.writes)}:
+            found |= {one.name for one in step.writes}
+    return found
 
 
 def section_of(spec: LayerSpec) -> str:
@@ -85,12 +92,16 @@ def section_of(spec: LayerSpec) -> str:
 
 def shows_measured(spec: LayerSpec) -> bool:
     """Whether a layer shows the PET of the case, or what was computed from it."""
-    return spec.result in _MEASURED or spec.name == DIFFERENCE_TITLE
+    return spec.result in _measured() or spec.name == DIFFERENCE_TITLE
 
 
 def blind_lines(lines: Mapping[str, str]) -> dict[str, str]:
-    """The summaries of the steps without that of the prediction error."""
-    return {step: line for step, line in lines.items() if step != maker_of(METRICS).name}
+    """The summaries of the steps without those that tell the measured uptake or an error."""
+    return {
+        name: line
+        for name, line in lines.items()
+        if not any(one.name in _measured() for one in step_named(name).writes)
+    }
 
 
 @cache

@@ -291,7 +291,7 @@ def badge_of(tile_data: TileData) -> str:
     """Whether case and patient are independent of the training."""
     metrics = tile_data.metrics
     if tile_data.blind:
-        return "The measured uptake and the errors are hidden while the review queue is open."
+        return "The measured uptake and the errors are hidden until the review queue is finished."
     if metrics is None:
         return "No results yet: run the pages 'Predictor' and 'Review and report'."
     if metrics.get("seen_in_training"):

@@ -10,7 +10,7 @@ development case (``development`` in ``case.toml``), and its metrics are compute
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, Final, Literal, Self, get_args
@@ -52,7 +52,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.frame import FloatArray, Transform
-from napari_mosaik.core.journal import REVIEW, JournalChange, JournalPart
+from napari_mosaik.core.journal import REVIEW, JournalChange, JournalPart, journals_of
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.rasterise import rasterise
@@ -74,6 +74,7 @@ __all__ = [
     "Judgement",
     "QueueSession",
     "ReviewQueue",
+    "blind_readers",
     "mark_development",
     "review_queue",
 ]
@@ -88,6 +89,8 @@ STOP_BELOW = 0.05
 """Expected gain below which stopping is proposed, until the reader sets another value."""
 FEWEST = 10
 """Stopping is not proposed before so many tiles were judged."""
+_QUEUE, _FINISHED, _BLIND = "queue", "finished", "blind"
+"""Entries of the journal that begin and end a queue, and the mark of one that hides the PET."""
 _CONSTANT: Final = ("baseline_mean", "baseline_position")
 """Baselines that do not look at the tissue."""
 _CLASS_SIGNALS: Final = ("uncertainty", "boundary", "rare")
@@ -209,6 +212,25 @@ def mark_development(case: Case, reason: str = f"review queue ranked by '{ERROR_
         record = read_json(copy)
         if record.get("test_case") == case.name:
             write_json(copy, {**record, "development": True})
+
+
+def blind_readers(case: Case) -> frozenset[str]:
+    """The readers who may not see the measured uptake of a case.
+
+    A blind queue of theirs was begun and not finished, in whatever window.  Nobody in a development
+    case.
+    """
+    if case.file.development:
+        return frozenset()
+    found = set()
+    for reader, scan in journals_of(case.root, REVIEW).items():
+        turns = [entry for entry in scan.active(REVIEW) if entry.event in (_QUEUE, _FINISHED)]
+        blind = False
+        for event in scan.events(turns):
+            blind = event["event"] == _QUEUE and (blind or bool(event.get(_BLIND)))
+        if blind:
+            found.add(reader)
+    return frozenset(found)
 
 
 # --- signals --------------------------------------------------------------------------------------
@@ -448,6 +470,9 @@ class QueueSession:
     that it was made from, a ranking and a seed; with other ones a new one begins, and the earlier
     decisions stay on record.
 
+    A queue that `hides_measured` keeps its reader blind (`blind_readers`) until it is finished,
+    also when it is closed.  ``finished`` says so; from then on no decision is taken.
+
     Parameters
     ----------
     case, reader
@@ -473,15 +498,30 @@ class QueueSession:
         self.part = JournalPart(case.root, reader, REVIEW)
         self.reader = self.part.reader
         try:
-            last = next((e for e in reversed(self.part.active()) if "queue" in e), None)
-            if last is None or not self._is_own(last):
-                n = len(self.queue.tiles)
-                self.part.append({"event": "queue", **self._head, "n": n})
             self._read()
+            events = self.part.active()
+            last = next((e for e in reversed(events) if _QUEUE in e), None)
+            blind = self.queue.hides_measured and not self.finished
+            if last is None or not self._is_own(last) or (blind and not last.get(_BLIND)):
+                head = {"event": _QUEUE, **self._head, "n": len(self.queue.tiles), _BLIND: blind}
+                self.part.append(head)
+                self._read()
+            self.warnings = (*self.queue.warnings, *self._seen_before(events))
         except BaseException:
             self.part.close()
             raise
         self.part.follow(self._told)
+
+    def _seen_before(self, events: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        """A doubt where the reader may have seen the PET since an earlier blind queue."""
+        ended = [event for event in events if event["event"] == _FINISHED]
+        if not ended or self.finished or not self.queue.hides_measured:
+            return ()
+        day = str(ended[-1]["time"])[:10]
+        return (
+            f"the PET was shown to reader {self.reader} after the queue that was finished on "
+            f"{day}: what is corrected now is not blind to it",
+        )
 
     def _is_own(self, event: Mapping[str, Any]) -> bool:
         """Whether a queue of the journal is this one."""
@@ -492,7 +532,7 @@ class QueueSession:
         self._events: list[Mapping[str, Any]] = []
         own = False
         for event in self.part.active():
-            if "queue" in event:
+            if _QUEUE in event:
                 own = self._is_own(event)
             elif own:
                 self._events.append(event)
@@ -511,7 +551,11 @@ class QueueSession:
         self.stop_below = STOP_BELOW
         self.judged: dict[int, Judgement] = {}
         self.comments: dict[int, str] = {}
+        self.finished = False
         for event in self._events:
+            if event["event"] == _FINISHED:
+                self.finished = True
+                continue
             if "stop_below" in event:
                 self.stop_below = float(event["stop_below"])
                 continue
@@ -532,6 +576,11 @@ class QueueSession:
                 f"{', '.join(get_args(Decision))}"
             )
         self._check(tile)
+        if self.finished:
+            raise InputError(
+                f"this review queue of case {self.case.name} is finished; with new results a new "
+                "one begins"
+            )
         done = {"tile": int(tile), "decision": decision, "seconds": round(seconds, 2)}
         self.part.append({"event": "decision", "title": f"{decision} tile {tile}", **done})
 
@@ -557,6 +606,23 @@ class QueueSession:
             raise InputError(f"the expected gain is a probability from 0 to 1, not {probability}")
         if probability != self.stop_below:
             self.part.append({"event": "stop", "stop_below": float(probability)})
+
+    def finish(self) -> None:
+        """End the queue: its decisions stand, and its reader may see the measured uptake.
+
+        Raises
+        ------
+        InputError
+            Tiles have no decision yet, and the expected gain is not below the reader's value.
+        """
+        if not self.may_finish:
+            raise InputError(
+                f"{len(self.queue.tiles) - len(self.judged)} tiles of the review queue of case "
+                f"{self.case.name} have no decision yet, and the expected gain is not below the "
+                "value that was set; go on with the queue"
+            )
+        if not self.finished:
+            self.part.append({"event": _FINISHED, "judged": len(self.judged)})
 
     def _check(self, tile: int) -> None:
         if all(item.tile != tile for item in self.queue.tiles):
@@ -589,6 +655,11 @@ class QueueSession:
         """Whether the expected gain has fallen below the reader's value, on enough tiles."""
         enough = sum(not item.control for item in self.queue.tiles if item.tile in self.judged)
         return enough >= FEWEST and self.gain is not None and self.gain < self.stop_below
+
+    @property
+    def may_finish(self) -> bool:
+        """Whether every tile has a decision, or stopping is proposed."""
+        return len(self.judged) == len(self.queue.tiles) or self.may_stop
 
     @property
     def seconds(self) -> float | None:

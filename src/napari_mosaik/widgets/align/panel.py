@@ -132,6 +132,7 @@ class AlignPanel(AlignForm):
         self.tool.edits = self._edits()
         self.controller.workspace.events.case.connect(self._case_changed)
         self.controller.workspace.events.states.connect(self._show)
+        self.controller.workspace.events.blind.connect(self._blinded)
         self.link.events.active_tool.connect(self._tool_changed)
 
     def _edits(self) -> dict[str, Callable[[], Any]]:
@@ -166,6 +167,8 @@ class AlignPanel(AlignForm):
             return
         self.leave()
         frame = self.frame
+        if self._is_hidden():
+            return
         self.begin.setEnabled(False)
         self.message.setText("Reading the sections…")
         task = self.controller.read_for(
@@ -175,8 +178,8 @@ class AlignPanel(AlignForm):
 
     def _started(self, inputs: AlignmentInputs) -> None:
         self._show()
-        if inputs.frame != self.frame:
-            return  # another section was chosen meanwhile
+        if inputs.frame != self.frame or self._is_hidden():
+            return  # another section was chosen meanwhile, or the PET was hidden
         self.inputs = inputs
         self.alignment = ManualAlignment(inputs.start, inputs.landmarks)
         self.tool.about_um = inputs.centre_um
@@ -376,16 +379,28 @@ class AlignPanel(AlignForm):
         lines = [*alignment_lines(alignment.to_dict()), *([more] if more else [])]
         self.figures.setText("\n".join(lines))
 
+    def _is_hidden(self) -> bool:
+        """Whether the chosen section is the PET, which the reader may not see."""
+        return self.frame == "pet" and self.controller.workspace.blind
+
+    def _blinded(self, *_: Any) -> None:
+        if self.alignment is not None and self._is_hidden():
+            self.leave()
+        self._show()
+
     def _show(self, *_: Any) -> None:
         case, on = self.controller.workspace.case, self.alignment is not None
         self.hand.setVisible(on)
         self.used.emit(on)
-        self.begin.setEnabled(case is not None and not on)
+        hidden = self._is_hidden()
+        self.begin.setEnabled(case is not None and not on and not hidden)
         self.automatic.setVisible(
             case is not None and self.frame in case.file.given_alignments and not on
         )
         entry = case.file.given_alignment(self.frame) if case is not None else None
         given = "" if entry is None else f"Given alignment ({entry.source}): {entry.note}"
+        if hidden:
+            given = "The PET is hidden until the review queue is finished: align it after that."
         self.message.setText("" if on else given)
         self.message.setVisible(bool(self.message.text()))
         if not on:

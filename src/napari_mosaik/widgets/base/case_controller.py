@@ -23,6 +23,7 @@ from napari_mosaik.widgets.base.workspace import LoopChange, Workspace
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.recipe import Recipe, read_recipe, write_recipe
 from napari_mosaik.workflow.relink import relink
+from napari_mosaik.workflow.review_queue import blind_readers
 from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.steps import step_named
 from napari_mosaik.workflow.update import WaitingUpdate, update, waiting_update
@@ -57,7 +58,9 @@ class CaseController(QObject):
         self._announced: set[str] = set()  # steps of the running job whose results were shown
         self._tasks: set[Task] = set()
         self._tile_data, self._results = TileData(), dict[str, str]()  # as if nothing was hidden
-        workspace.events.blind.connect(self._show_data)
+        self._blind_readers: frozenset[str] = frozenset()
+        workspace.events.blind.connect(self._blinded)
+        workspace.events.reader.connect(self._show_blindness)
         self._refresh_soon = qdebounced(self.refresh, timeout=_CALM_MS, parent=self)
 
     # --- background -----------------------------------------------------------------------------
@@ -183,6 +186,7 @@ class CaseController(QObject):
         workspace.recipe = opened.recipe
         self._read_recipe = opened.recipe
         self._results, self._tile_data = opened.results, opened.tile_data
+        self.know_blind(opened.blind)
         self._show_data()
         workspace.states, workspace.doubts = opened.states, opened.doubts
         workspace.waiting = opened.waiting
@@ -261,20 +265,37 @@ class CaseController(QObject):
         self._generation += 1
         generation = self._generation
 
-        def then(answer: tuple[CaseStatus, dict[str, str], TileData, WaitingUpdate]) -> None:
+        def then(
+            answer: tuple[CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str]],
+        ) -> None:
             if generation == self._generation:  # neither another case nor a newer refresh
+                self.know_blind(answer[4])
                 self.workspace.waiting = answer[3]
                 self.workspace.doubts = dict(answer[0].doubts)
                 self.workspace.states = dict(answer[0].states)
                 self._results, self._tile_data = answer[1], answer[2]
                 self._show_data()
 
-        def work() -> tuple[CaseStatus, dict[str, str], TileData, WaitingUpdate]:
+        def work() -> tuple[CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str]]:
             status = case_status(case, recipe)
             lines, data = result_lines(case, status.states), read_tile_data(case)
-            return status, lines, data, waiting_update(case, status)
+            return status, lines, data, waiting_update(case, status), blind_readers(case)
 
         self.read("Case", work, then)
+
+    def know_blind(self, readers: frozenset[str]) -> None:
+        """Hide the measured uptake from these readers, and while nobody said who is reading."""
+        self._blind_readers = readers
+        self._show_blindness()
+
+    def _show_blindness(self, *_: object) -> None:
+        reader, readers = self.workspace.reader, self._blind_readers
+        self.workspace.blind = reader in readers or (not reader and bool(readers))
+
+    def _blinded(self, blind: bool, *_: object) -> None:
+        if blind:
+            self.workspace.change = None  # it may tell an error
+        self._show_data()
 
     def _show_data(self, *_: object) -> None:
         """Show the results; while the window is blind not the measured uptake, nor an error."""
@@ -375,6 +396,7 @@ class _Opened:
         self.waiting = waiting_update(case, status)
         self.results = result_lines(case, self.states)
         self.tile_data = read_tile_data(case)
+        self.blind = blind_readers(case)
 
 
 def _open(path: Path) -> _Opened:

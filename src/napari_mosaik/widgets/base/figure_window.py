@@ -38,3 +38,8 @@ class FigureWindow:
         self.window.resize(max(_MIN_PX, int(1.3 * width)), max(_MIN_PX, int(1.2 * height)))
         self.window.show()
         self.window.raise_()
+
+    def close(self) -> None:
+        """Close the window, if it is there."""
+        if self.window is not None:
+            self.window.close()

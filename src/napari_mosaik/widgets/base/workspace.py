@@ -65,7 +65,8 @@ class Workspace:
         Name of the reader who annotates, corrects and rates, until the window closes; empty until
         it was given.
     blind
-        Whether the measured uptake is hidden, because a review that must not see it goes on.
+        Whether the measured uptake is hidden from the reader: a blind review queue of theirs is not
+        finished.
     """
 
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()

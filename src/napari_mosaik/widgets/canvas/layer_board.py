@@ -405,7 +405,7 @@ class LayerBoard(QObject):
             specs = self._visible(found[0])
             if found[0] and not specs:
                 self.controller.report(
-                    InputError("the measured uptake is hidden while the review queue is open")
+                    InputError("the measured uptake is hidden until the review queue is finished")
                 )
             self._show(specs, names, alone)
 

@@ -60,6 +60,9 @@ class ClusterPanel(QWidget):
         """List the parameters of the open case that have cluster labels."""
         tile_data = self._controller.workspace.tile_data
         names = [MEASURED] if tile_data.uptake_clusters is not None else []
+        self._task = None  # what is being read may be hidden now
+        if tile_data.blind:
+            self.figure_window.close()
         columns = tuple(tile_data.clusters or ())
         names += [name.removesuffix(".label") for name in columns if name.endswith(".label")]
         chosen = self.parameter.currentData()

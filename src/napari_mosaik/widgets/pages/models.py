@@ -168,7 +168,11 @@ class ModelsPage(QWidget):
         for signal in (events.case, events.recipe, events.cohort):
             signal.connect(self.read)
         events.job.connect(self._show)
+        events.blind.connect(self._blinded)
         self.read()
+
+    def _blinded(self, *_: object) -> None:
+        self._tell("")  # a comparison may have told an error
 
     # --- showing --------------------------------------------------------------------------------
     def read(self, *_: object) -> None:
@@ -303,7 +307,8 @@ class ModelsPage(QWidget):
         if case is not self._controller.workspace.case:
             return
         old, new = (model_title(one.record()) for one in pair)
-        self._tell("\n".join([f"{old} → {new}", *comparison_lines(made.record)]))
+        blind = self._controller.workspace.blind
+        self._tell("\n".join([f"{old} → {new}", *comparison_lines(made.record, blind=blind)]))
         grid = self._controller.workspace.tile_data.grid
         transform = None if made.unit else transform_to_reference(case, "he")
         specs = comparison_layers(made, grid, transform)

@@ -112,6 +112,11 @@ class ParameterPanel(QWidget):
         if case is None:
             self._show(None)
             return
+        if self._controller.workspace.tile_data.blind:
+            self._task = None
+            self.figure_window.close()
+            self._show(None)
+            return
         roots = self._controller.workspace.cohort or (case.root,)
         task = self._controller.read(
             "Correlations",
@@ -184,7 +189,10 @@ class ParameterPanel(QWidget):
         self.table.setFixedHeight(min(230, 28 + 21 * len(rows)))
 
     def _show_message(self) -> None:
-        self.message.setText("\n".join(correlation_notes(self.correlations, self._own())))
+        lines = correlation_notes(self.correlations, self._own())
+        if self._controller.workspace.tile_data.blind:
+            lines = ["The measured uptake is hidden until the review queue is finished."]
+        self.message.setText("\n".join(lines))
 
     # --- the figure -----------------------------------------------------------------------------
     def _figure(self, large: bool = False) -> Figure | None:

@@ -63,7 +63,12 @@ from napari_mosaik.widgets.base.reader import ReaderField, with_reader
 from napari_mosaik.widgets.canvas.keys import bind_widget_keys, key_text
 from napari_mosaik.widgets.canvas.legend import legend_widget
 from napari_mosaik.widgets.canvas.side_by_side import COMPARISONS, ReviewBoard
-from napari_mosaik.workflow.review_queue import RANKINGS, QueueSession, mark_development
+from napari_mosaik.workflow.review_queue import (
+    RANKINGS,
+    QueueSession,
+    blind_readers,
+    mark_development,
+)
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
@@ -326,13 +331,15 @@ class ReportButton(QWidget):
         self.pdf = button("PDF", partial(self._write, "report.pdf"), "The same report as PDF pages")
         self.line = wrapped_label(small=True)
         self.setLayout(column(row(*before, self.push, self.pdf, 1), self.line, spacing=2))
-        controller.workspace.events.case.connect(self._show_case)
+        for signal in (controller.workspace.events.case, controller.workspace.events.blind):
+            signal.connect(self._show_case)
         self._show_case()
 
     def _show_case(self, *_: object) -> None:
+        space = self._controller.workspace
         for push in (self.push, self.pdf):
-            push.setEnabled(self._controller.workspace.case is not None)
-        self._say("")
+            push.setEnabled(space.case is not None and not space.blind)
+        self._say("No report while the PET is hidden: it shows the PET." if space.blind else "")
 
     def _say(self, text: str) -> None:
         self.line.setText(text)
@@ -394,12 +401,14 @@ class QueuePanel(QWidget):
         self.about = wrapped_label(small=True)
         self.reader = ReaderField(self._controller)
         self.begin = button("Start the queue", self.start, "Starts or resumes your review")
-        self.finish = button("Close", self.stop, "Every decision is saved; you can resume later")
-        self.head = wrapped_label(bold=True)
-        self.blind = wrapped_label(
-            "The PET and the measured uptake are hidden: this ranking is blind to them.",
-            small=True,
+        self.finish = button(
+            "Finish", self._finish, "Ends the queue: its decisions stand, and the PET is shown"
         )
+        self.close_queue = button(
+            "Close", self.stop, "Every decision is saved; you can resume later"
+        )
+        self.head = wrapped_label(bold=True)
+        self.blind = wrapped_label(small=True)
         self.show_pet = button(
             "Show the PET",
             self._show_pet,
@@ -454,8 +463,6 @@ class QueuePanel(QWidget):
                 self.head,
                 self.reason,
                 self.decided,
-                self.blind,
-                row(self.show_pet, 1),
                 row(self.buttons["accept"], self.buttons["reject"], self.buttons["edit"], 1),
                 row(self.buttons["previous"], self.buttons["next"], self.buttons["undo"], 1),
                 row(self.comment, self.buttons["comment"]),
@@ -463,7 +470,8 @@ class QueuePanel(QWidget):
                 self.marks,
                 self.rate,
                 self.gain,
-                row(QLabel("Propose to stop below"), self.stop_below, 1, self.finish),
+                row(QLabel("Propose to stop below"), self.stop_below, 1),
+                row(self.finish, self.close_queue, 1),
                 spacing=6,
             )
         )
@@ -485,8 +493,10 @@ class QueuePanel(QWidget):
                 spacing=6,
             )
         )
-        self.setLayout(column(self._before, self._open, self.notice, spacing=6))
+        hidden = column(self.blind, row(self.show_pet, 1), spacing=6)
+        self.setLayout(column(self._before, self._open, hidden, self.notice, spacing=6))
         events = self._controller.workspace.events
+        events.blind.connect(self._show)
         for event in (events.case, events.reader):
             event.connect(self.stop)
         self._controller.committed.connect(self._results_changed)
@@ -512,13 +522,15 @@ class QueuePanel(QWidget):
         self.begin.setEnabled(False)
         self.notice.setText("Ranking the tiles…")
 
-        def work() -> QueueSession:
-            return QueueSession(case, reader, ranking)
+        def work() -> tuple[QueueSession, frozenset[str]]:
+            return QueueSession(case, reader, ranking), blind_readers(case)
 
-        def then(session: QueueSession) -> None:
+        def then(made: tuple[QueueSession, frozenset[str]]) -> None:
+            session, readers = made
             if case is not space.case:
                 session.close()
                 return
+            self._controller.know_blind(readers)
             if not blind:
                 self._controller.refresh()  # the mark of a development case
             self._opened(session)
@@ -543,24 +555,34 @@ class QueuePanel(QWidget):
 
         The mark is in the case before anything is shown.
         """
-        session = self.session
-        if session is None or not self.confirm_development("Looking at the PET makes"):
+        case, reader = self._controller.workspace.case, self._controller.workspace.reader
+        if case is None or not self.confirm_development("Looking at the PET makes"):
             return
         self.show_pet.setEnabled(False)
 
         def then(_: object) -> None:
             self.show_pet.setEnabled(True)
-            if session is self.session:
-                self._controller.workspace.blind = False
+            self._controller.know_blind(frozenset())
             self._controller.refresh()
-            self._show()
 
-        task = self._controller.read(
-            QUEUE_TITLE,
-            partial(mark_development, session.case, "the PET was shown in a blind review queue"),
-            then,
+        why = f"the PET was shown to {reader or 'a reader'} before the blind review queue was over"
+        task = self._controller.read_for(
+            case, QUEUE_TITLE, partial(mark_development, case, why), then
         )
         task.failed.connect(lambda _: self.show_pet.setEnabled(True))
+
+    def _finish(self) -> None:
+        """End the queue that is done; its reader may see the PET from then on."""
+        session, case = self.session, self._controller.workspace.case
+        if case is None or not self._written(lambda session: session.finish()):
+            return
+        assert session is not None
+        told = "\n".join(["The queue is finished.", rate_line(session.rate)])
+        self.stop()
+        self.notice.setText(told)
+        self._controller.read_for(
+            case, QUEUE_TITLE, partial(blind_readers, case), self._controller.know_blind
+        )
 
     def _not_opened(self, *_: Any) -> None:
         self.notice.setText("")
@@ -570,8 +592,7 @@ class QueuePanel(QWidget):
     def _opened(self, session: QueueSession) -> None:
         self.begin.setEnabled(True)
         self.session = session
-        self._controller.workspace.blind = session.queue.hides_measured
-        self.notice.setText("\n".join(f"⚠ {text}" for text in session.queue.warnings))
+        self.notice.setText("\n".join(f"⚠ {text}" for text in session.warnings))
         self.list.clear()
         self.list.addItems([""] * len(session.queue.tiles))
         for place in range(len(session.queue.tiles)):
@@ -587,12 +608,11 @@ class QueuePanel(QWidget):
         self.go(0 if first is None else first)
 
     def stop(self, *_: Any) -> None:
-        """Close the queue; every decision stays on record."""
+        """Close the queue; every decision stays on record, and what was hidden stays hidden."""
         if self.session is not None:
             self._link.keys.release(SCOPE)
             self.session.close()
         self.session = None
-        self._controller.workspace.blind = False
         self.marks.setChecked(False)
         self.notice.setText("")
         self._show()
@@ -741,20 +761,30 @@ class QueuePanel(QWidget):
         opened = session is not None
         self._open.setVisible(opened)
         self._before.setVisible(not opened)
+        space = self._controller.workspace
+        for widget in (self.blind, self.show_pet):
+            widget.setVisible(space.blind)
+        who = f" from {space.reader}" if space.reader else ""
+        self.blind.setText(
+            f"The PET, the measured uptake and the errors are hidden{who}, on every page, until "
+            "this blind queue is finished. Closing it does not show them."
+        )
         if session is None:
             return
-        blind = self._controller.workspace.blind
-        self.show_pet.setVisible(blind)
-        self.blind.setVisible(blind)
         item, n = session.queue.tiles[self.place], len(session.queue.tiles)
         done = len(session.judged)
         pace = "" if session.seconds is None else f" · {session.seconds:.0f} s per tile"
         self.head.setText(f"Tile {item.rank} of {n} · {done} judged{pace}")
         self.reason.setText(f"{item.reason[:1].upper()}{item.reason[1:]}.")
         judged = session.judged.get(item.tile)
+        for name in ("accept", "reject", "edit"):
+            self.buttons[name].setEnabled(not session.finished)
+        self.finish.setEnabled(session.may_finish and not session.finished)
         words = "No decision yet" if judged is None else f"You: {decision_word(judged)}"
         if judged is not None and item.control:
             words += "; a random control tile"
+        if session.finished:
+            words += ". This queue is finished; with new results a new one begins"
         self.decided.setText(words)
         self.buttons["previous"].setEnabled(self.place > 0)
         self.rate.setText(rate_line(session.rate))
