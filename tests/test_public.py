@@ -19,6 +19,14 @@ PUBLIC = {
     "napari_mosaik.features": ("difference_entropy",),
     "napari_mosaik.spatial": ("TileGraph", "inverse_distance", "associate", "local_moran"),
     "napari_mosaik.kinetics": ("ImmunokineticParams", "solve_immunokinetic"),
+    "napari_mosaik.dosimetry": (
+        "nuclide",
+        "dose_per_activity_gy",
+        "time_integrated_activity",
+        "time_integrated_exponentials",
+        "DoseKernel",
+        "spread_dose",
+    ),
     "napari_mosaik.predictor": ("MosaikNetwork", "train", "predict"),
 }
 

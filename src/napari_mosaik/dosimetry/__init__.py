@@ -1,0 +1,30 @@
+"""Dose what-if: time-integrated activity, absorbed dose, and the response of tissue to it."""
+
+from napari_mosaik.dosimetry.kernel import KERNEL_COLUMNS, DoseKernel
+from napari_mosaik.dosimetry.nuclides import (
+    GY_G_PER_MBQ_H_MEV,
+    NUCLIDES,
+    Nuclide,
+    dose_per_activity_gy,
+    nuclide,
+)
+from napari_mosaik.dosimetry.spread import spread_dose
+from napari_mosaik.dosimetry.time_integral import (
+    TimeIntegral,
+    time_integrated_activity,
+    time_integrated_exponentials,
+)
+
+__all__ = [
+    "GY_G_PER_MBQ_H_MEV",
+    "KERNEL_COLUMNS",
+    "NUCLIDES",
+    "DoseKernel",
+    "Nuclide",
+    "TimeIntegral",
+    "dose_per_activity_gy",
+    "nuclide",
+    "spread_dose",
+    "time_integrated_activity",
+    "time_integrated_exponentials",
+]
