@@ -140,7 +140,7 @@ def faults() -> list[Fault]:
         ("return on_image * measure / (dose * remaining)", "return on_image * measure / dose"),
     )
     found += _of(
-        "uptake/tile_uptake.py",
+        "uptake/per_tile.py",
         "tests/uptake/test_tile_uptake.py",
         ("total >= min_inside * full", "total >= 0.0 * full"),
         ("weighted[valid] / total[valid]", "weighted[valid] / full[valid]"),

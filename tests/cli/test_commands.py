@@ -84,6 +84,43 @@ def test_the_help_shows_an_example_below_the_usage_that_can_be_typed(path, capsy
         assert all(re.search(rf"{option}\b", text) for option in options)
 
 
+HEAVY = {
+    *("cv2", "dask", "imagecodecs", "matplotlib", "monai", "napari", "numba", "pandas", "pyarrow"),
+    *("qtpy", "scipy.ndimage", "scipy.optimize", "scipy.stats", "skimage", "sklearn", "stardist"),
+    *("tifffile", "torch", "zarr"),
+}
+"""What takes long to load."""
+OPENED_SLIDES = {"imagecodecs", "tifffile"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "needed"),
+    [
+        (["--help"], 0, set()),
+        (["run", "--help"], 0, set()),
+        (["status", "CASE"], 0, OPENED_SLIDES),
+        (["run", "CASE", "--step", "vessels"], 0, OPENED_SLIDES),
+        (["run", "CASE", "--step", "predict"], 2, OPENED_SLIDES),
+    ],
+    ids=["help", "help of a command", "status", "a step that is done", "a blocked step"],
+)
+def test_a_command_loads_no_library_that_it_does_not_need(
+    request, tmp_path, arguments, code, needed
+):
+    case = tmp_path / "A2"
+    if "CASE" in arguments:
+        shutil.copytree(request.getfixturevalue("computed_cohort") / "A2", case)
+    given = [str(case) if word == "CASE" else word for word in arguments]
+    script = (
+        "import sys\nfrom napari_mosaik.cli.app import run_command\n"
+        f"code = run_command({given!r})\n"
+        f"print(*sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)\nsys.exit(code)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.returncode == code, found.stderr
+    assert set(found.stderr.splitlines()[-1].split()) <= needed
+
+
 def test_a_choice_that_is_not_offered_is_named(capsys):
     assert call("train", "x", "--test", "A2", "--split", "random") == 2
     assert "'random' is not one of 'case', 'patient'" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """Compiled loops divide as Python does; those that paint the sample cohort as NumPy does."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -24,3 +26,18 @@ def test_a_division_by_zero_is_an_error_and_not_infinity():
 
 def test_painting_loops_are_not_checked():
     assert math.isinf(compiled_unchecked(painted_ratio)(1.0, 0.0))
+
+
+def test_numba_is_loaded_by_the_first_call_not_by_the_import_and_finds_functions_of_other_files():
+    code = (
+        "import sys\n"
+        "from napari_mosaik.phantom import paint, render\n"
+        "from napari_mosaik.segment import run_length\n"
+        "print('numba' in sys.modules, end=' ')\n"
+        "import numpy as np\n"
+        "print(run_length.find_runs(np.eye(3, dtype=bool)).n_objects, 'numba' in sys.modules)\n"
+        "render._empty(0.0, 0.0, 1.0, np.eye(3), np.ones((1, 4, 4), np.float32))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout.split() == ["False", "1", "True"], found.stderr
+    assert found.returncode == 0, found.stderr

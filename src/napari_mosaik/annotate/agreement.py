@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import scipy  # its parts are loaded on first use
 import shapely
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, t
 
 from napari_mosaik.core import FloatArray, InputError, Lattice
 from napari_mosaik.core.progress import checkpoint
@@ -382,7 +382,7 @@ def _interval(
     drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
     times = np.stack([np.bincount(one, minlength=n) for one in drawn])
     kappas = kappa_of((times @ blocks).reshape(-1, k, k))[1]
-    tail = norm.cdf(math.sqrt(n / (n - 1)) * t.ppf((1 - _LEVEL) / 2, n - 1))
+    tail = scipy.stats.norm.cdf(math.sqrt(n / (n - 1)) * scipy.stats.t.ppf((1 - _LEVEL) / 2, n - 1))
     low, high = np.quantile(kappas[np.isfinite(kappas)], (tail, 1 - tail))
     return min(float(low), kappa), max(float(high), kappa)
 

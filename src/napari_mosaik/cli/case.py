@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -295,7 +295,6 @@ def run(
     json: JsonOutput = False,
 ) -> None:
     """Run every missing or stale step whose inputs are available."""
-    from napari_mosaik.workflow.annotations import annotation_results, retraining_effect
     from napari_mosaik.workflow.leaks import case_labels
 
     if step and until:
@@ -310,9 +309,8 @@ def run(
     with Bar(quiet=json) as bar:
         for label, case in zip(case_labels(opened), opened, strict=True):
             try:
-                before = annotation_results(case)
-                _run_one(case, bar, step, until, scheduler, force)
-                effects[label] = retraining_effect(before, annotation_results(case))
+                with _effect(case, step, effects, label):
+                    _run_one(case, bar, step, until, scheduler, force)
             except MosaikError as error:
                 failed.append(str(error))
     views = _states(opened, json)
@@ -332,12 +330,28 @@ def _report_doubts(views: list[tuple[str, Any, Any]]) -> None:
                 report_warning(f"{label}, {step_named(name).title}: {text}")
 
 
+@contextlib.contextmanager
+def _effect(case: Any, step: str, effects: dict[str, Any], label: str) -> Iterator[None]:
+    """What a run changes in tissue classes and prediction; nothing is read for other steps."""
+    from napari_mosaik.core.catalogue import CLASSES, METRICS
+    from napari_mosaik.workflow.steps import step_named
+
+    if step and not {CLASSES, METRICS} & set(step_named(step).writes):
+        yield
+        return
+    from napari_mosaik.workflow.annotations import annotation_results, retraining_effect
+
+    before = annotation_results(case)
+    yield
+    effects[label] = retraining_effect(before, annotation_results(case))
+
+
 def _show_effects(effects: dict[str, Any]) -> None:
     """What a run has changed in tissue classes and prediction, by case."""
-    from napari_mosaik.view.worth import retraining_lines
-
     for name, effect in effects.items():
         if effect.any_change:
+            from napari_mosaik.view.worth import retraining_lines
+
             typer.echo(f"{name}: changed by this run")
             for line in retraining_lines(effect):
                 typer.echo(f"- {line}")

@@ -21,7 +21,6 @@ from napari_mosaik.cli.common import (
     report_warning,
 )
 from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
-from napari_mosaik.view.models import comparison_line
 
 __all__ = ["commands"]
 
@@ -133,6 +132,8 @@ def _print_comparison(score: dict[str, Any] | None, model: str) -> None:
     if score is None:
         typer.echo("not compared: nothing is held out from both models")
     else:
+        from napari_mosaik.view.models import comparison_line
+
         typer.echo(comparison_line(score))
     typer.echo(f"use it with: napari-mosaik models adopt CASE {model[:12]}")
 

@@ -6,7 +6,6 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import typer
 
 from napari_mosaik.cli.common import (
@@ -136,6 +135,8 @@ def _region(text: str) -> RegionUm:
 
 
 def _write_csv(path: Path, objects: Any) -> None:
+    import numpy as np
+
     from napari_mosaik.io.files import saving
 
     with saving(path.name, path.parent), path.open("w", newline="", encoding="utf-8") as file:

@@ -1,15 +1,57 @@
-"""Compile a loop over pixels to machine code, once per machine."""
+"""Compile a loop over pixels to machine code, once per machine.
+
+numba takes a third of a second to load, so it is loaded by the first call of a compiled function,
+not by the import of the file that holds one: a command that computes nothing starts without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
-
-import numba
+from functools import update_wrapper
+from threading import RLock
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, TypeVar, cast
 
 __all__ = ["compiled", "compiled_unchecked"]
 
 F = TypeVar("F", bound=Callable[..., object])
+_ONE_AT_A_TIME = RLock()
+
+
+class _Compiled:
+    """A function that numba takes over when it is first called."""
+
+    def __init__(self, function: FunctionType, **options: Any) -> None:
+        update_wrapper(self, function)
+        self._function, self._options, self._ready = function, options, None
+
+    def __call__(self, *arguments: Any) -> Any:
+        return (self._ready or self.taken_over())(*arguments)
+
+    def taken_over(self) -> Any:
+        """Numba's own object; the compiled functions that this one calls are replaced, too.
+
+        numba looks those up by their names in the file, where it must find objects of its own.
+        """
+        with _ONE_AT_A_TIME:
+            if self._ready is None:
+                import numba
+
+                made = numba.njit(cache=True, nogil=True, **self._options)(self._function)
+                self._ready = made  # before the others: two functions may call one another
+                names, known = _names(self._function.__code__), self._function.__globals__
+                files = [known[name] for name in names if isinstance(known.get(name), ModuleType)]
+                for place in [known, *(file.__dict__ for file in files)]:
+                    for name in names:
+                        if isinstance(place.get(name), _Compiled):
+                            place[name] = place[name].taken_over()
+            return self._ready
+
+
+def _names(code: CodeType) -> set[str]:
+    """Names that a function looks up in its file, within inner functions, too."""
+    inner = (part for part in code.co_consts if isinstance(part, CodeType))
+    return set(code.co_names).union(*map(_names, inner))
 
 
 def compiled(function: F) -> F:
@@ -19,7 +61,7 @@ def compiled(function: F) -> F:
     threading layer ends the process when two threads enter a parallel loop at once.  Division by
     zero raises `ZeroDivisionError`, as in Python: a measurement must not become infinite unseen.
     """
-    return cast(F, numba.njit(cache=True, nogil=True)(function))
+    return cast(F, _Compiled(cast(FunctionType, function)))
 
 
 def compiled_unchecked(function: F) -> F:
@@ -27,4 +69,4 @@ def compiled_unchecked(function: F) -> F:
 
     For painting the sample cohort, whose formulas have no zero divisor.
     """
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    return cast(F, _Compiled(cast(FunctionType, function), error_model="numpy"))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are loaded on first use
 
 from napari_mosaik.core.progress import subprogress
 from napari_mosaik.core.raster import Raster
@@ -28,7 +28,7 @@ _GOOD_DICE = 0.9
 
 def pieces_of(mask: Raster) -> list[Raster]:
     """The large connected pieces of a (rows, columns) tissue mask, the largest first."""
-    labels, _ = ndimage.label(np.asarray(mask.values, bool), np.ones((3, 3)))
+    labels, _ = scipy.ndimage.label(np.asarray(mask.values, bool), np.ones((3, 3)))
     area = np.bincount(labels.ravel())[1:]
     order = [i for i in np.argsort(-area, kind="stable") if area[i] >= _PIECE_SHARE * area.max()]
     return [Raster(labels == number + 1, mask.lattice) for number in order[:_MAX_PIECES]]

@@ -6,8 +6,8 @@ Like the filters, everything here is local, and nothing is assumed beyond the bo
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,7 +45,7 @@ def close_mask(mask: Mask, radius_px: float) -> Mask:
 
     What lies beyond the border neither adds nor removes; the same pixels in any block.
     """
-    return _morphology(mask, radius_px, cv2.MORPH_CLOSE)
+    return _morphology(mask, radius_px, "MORPH_CLOSE")
 
 
 def open_mask(mask: Mask, radius_px: float) -> Mask:
@@ -53,15 +53,19 @@ def open_mask(mask: Mask, radius_px: float) -> Mask:
 
     The mask is taken to go on beyond the border.
     """
-    return _morphology(mask, radius_px, cv2.MORPH_OPEN)
+    return _morphology(mask, radius_px, "MORPH_OPEN")
 
 
-def _morphology(mask: Mask, radius_px: float, operation: int) -> Mask:
+def _morphology(
+    mask: Mask, radius_px: float, operation: Literal["MORPH_CLOSE", "MORPH_OPEN"]
+) -> Mask:
     if radius_px < 1 or mask.size == 0:
         return mask
+    import cv2
+
     element = _offsets_mask(disc(radius_px))
     pixels = np.ascontiguousarray(mask, bool).view(np.uint8)
-    return np.asarray(cv2.morphologyEx(pixels, operation, element)).view(bool)
+    return np.asarray(cv2.morphologyEx(pixels, getattr(cv2, operation), element)).view(bool)
 
 
 def _offsets_mask(offsets: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -166,6 +170,8 @@ def _highest(height: Float32, offsets: NDArray[np.int64]) -> Float32:
     """Maximum over the offsets of each pixel; minus infinity beyond the border."""
     if not offsets.size:
         return np.full(height.shape, -np.inf, np.float32)
+    import cv2
+
     low = float(-np.inf)
     element = _offsets_mask(offsets)
     highest = cv2.dilate(height, element, borderType=cv2.BORDER_CONSTANT, borderValue=low)

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+import scipy  # its parts are loaded on first use
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_mosaik.core.colour import DAB, HAEMATOXYLIN, WHITE_INTENSITY, optical_density
 from napari_mosaik.core.errors import InputError
@@ -241,7 +241,7 @@ def _angles(od: FloatArray) -> tuple[FloatArray, float]:
 def _purest(angle: FloatArray, od: FloatArray, outwards: int) -> tuple[StainVector, int]:
     """Direction of the outermost clear peak of the angles, and its number of pixels."""
     counts, edges = np.histogram(angle, np.arange(-60, 120 + _BIN_DEG, _BIN_DEG))
-    height = ndimage.gaussian_filter1d(counts.astype(float), _SMOOTH_DEG / _BIN_DEG)
+    height = scipy.ndimage.gaussian_filter1d(counts.astype(float), _SMOOTH_DEG / _BIN_DEG)
     peaks = np.flatnonzero((height[1:-1] >= height[:-2]) & (height[1:-1] > height[2:])) + 1
     clear = peaks[height[peaks] >= _PEAK_SHARE * height.max()]
     at = clear[-1 if outwards > 0 else 0]

@@ -1,29 +1,9 @@
-"""Tissue of a slide, its artefacts, tiles and stain normalisation."""
+"""Tissue of a slide, its artefacts, tiles and stain normalisation.
 
-from napari_mosaik.tissue.artefacts import ARTEFACT_NAMES, ArtefactParams
-from napari_mosaik.tissue.grid import TileParams, tile_coverage, tile_grid
-from napari_mosaik.tissue.mask import TissueParams, tissue_mask
-from napari_mosaik.tissue.stain import (
-    HE_REFERENCE,
-    MacenkoParams,
-    StainFit,
-    StainReference,
-    fit_macenko,
-    normalise,
-)
+Names are loaded when they are first used (``__init__.pyi`` lists them), so importing this folder is
+light.
+"""
 
-__all__ = [
-    "ARTEFACT_NAMES",
-    "HE_REFERENCE",
-    "ArtefactParams",
-    "MacenkoParams",
-    "StainFit",
-    "StainReference",
-    "TileParams",
-    "TissueParams",
-    "fit_macenko",
-    "normalise",
-    "tile_coverage",
-    "tile_grid",
-    "tissue_mask",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

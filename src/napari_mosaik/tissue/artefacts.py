@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import scipy  # its parts are loaded on first use
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_mosaik.core import InputError, Params, Raster, setting
 from napari_mosaik.core.colour import luma, optical_density
@@ -130,16 +130,16 @@ def folds(overview: Raster, tissue: Mask, params: ArtefactParams) -> Mask:
     """
     spacing = overview.lattice.spacing_um
     sigma = (*(12.0 / s for s in spacing), 0)
-    smooth = ndimage.gaussian_filter(optical_density(overview.values), sigma)
+    smooth = scipy.ndimage.gaussian_filter(optical_density(overview.values), sigma)
     inside = tissue & (smooth.mean(axis=2) > _GLASS_OD)
     if not inside.any():
         return np.zeros(tissue.shape, bool)
     usual = np.percentile(smooth[inside], _USUAL_PERCENT, axis=0)
     dark = inside & (smooth >= params.fold_ratio * usual).all(axis=2)
-    pieces, n = ndimage.label(dark, np.ones((3, 3)))
+    pieces, n = scipy.ndimage.label(dark, np.ones((3, 3)))
     keep = np.zeros(n + 1, bool)
     min_px = params.min_fold_mm2 * 1e6 / overview.lattice.sample_area_um2
-    for label, window in enumerate(ndimage.find_objects(pieces), 1):
+    for label, window in enumerate(scipy.ndimage.find_objects(pieces), 1):
         at = np.argwhere(pieces[window] == label) * np.asarray(spacing)
         if len(at) >= max(3, min_px):
             small, large = np.linalg.eigvalsh(np.cov(at.T))
@@ -156,18 +156,20 @@ def bubbles(overview: Raster, params: ArtefactParams) -> Mask:
     """
     rgb = overview.values.astype(np.float32)
     high, low = rgb.max(axis=2), rgb.min(axis=2)
-    grey = ndimage.gaussian_filter(luma(rgb), 1.0)
-    around = ndimage.uniform_filter(grey, 15)
+    grey = scipy.ndimage.gaussian_filter(luma(rgb), 1.0)
+    around = scipy.ndimage.uniform_filter(grey, 15)
     rim = (grey < around - 8) & ((high - low) < 0.2 * np.maximum(high, 1))
-    pieces, _ = ndimage.label(ndimage.binary_closing(rim, np.ones((3, 3), bool)), np.ones((3, 3)))
+    pieces, _ = scipy.ndimage.label(
+        scipy.ndimage.binary_closing(rim, np.ones((3, 3), bool)), np.ones((3, 3))
+    )
     out = np.zeros(rim.shape, bool)
     min_px = params.min_bubble_mm2 * 1e6 / overview.lattice.sample_area_um2
-    for label, window in enumerate(ndimage.find_objects(pieces), 1):
+    for label, window in enumerate(scipy.ndimage.find_objects(pieces), 1):
         height, width = (part.stop - part.start for part in window)
         if height * width < min_px or not 0.6 < height / width < 1.7:
             continue
         piece = pieces[window] == label
-        filled = np.asarray(ndimage.binary_fill_holes(piece), bool)
+        filled = np.asarray(scipy.ndimage.binary_fill_holes(piece), bool)
         round_enough = filled.sum() >= 0.65 * height * width
         if filled.sum() >= min_px and filled.sum() >= 2.5 * piece.sum() and round_enough:
             out[window] |= filled
@@ -192,9 +194,9 @@ def sharpness_sums(grey: NDArray[Any], start: tuple[int, int], inner: Any) -> di
     squared contrast (squared grey levels), ``pixels`` (m,) counts.
     """
     values = np.asarray(grey, np.float32)
-    first = ndimage.gaussian_filter(values, _FINE_PX)
+    first = scipy.ndimage.gaussian_filter(values, _FINE_PX)
     fine = (values - first)[inner]
-    coarse = (first - ndimage.gaussian_filter(values, _COARSE_PX))[inner]
+    coarse = (first - scipy.ndimage.gaussian_filter(values, _COARSE_PX))[inner]
     rows = (start[0] + np.arange(fine.shape[0])) // _CELL_PX
     cols = (start[1] + np.arange(fine.shape[1])) // _CELL_PX
     row_starts = np.flatnonzero(np.diff(rows, prepend=-1))
@@ -242,7 +244,9 @@ def blurred_cells(sums: Any, lattice: Lattice, params: ArtefactParams) -> Raster
     known = measured & (contrast >= _MIN_CONTRAST)
     ratio = np.sqrt(fine / np.maximum(coarse, 1e-9))
     blurred = known & (ratio < params.min_sharpness)
-    votes = ndimage.convolve(blurred.astype(np.int64), np.ones((3, 3), np.int64), mode="constant")
+    votes = scipy.ndimage.convolve(
+        blurred.astype(np.int64), np.ones((3, 3), np.int64), mode="constant"
+    )
     majority = measured & (blurred | ~known) & (votes >= 4)
     spacing = (lattice.spacing_um[0] * _CELL_PX, lattice.spacing_um[1] * _CELL_PX)
     return Raster(

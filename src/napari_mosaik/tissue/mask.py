@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
+import scipy  # its parts are loaded on first use
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_mosaik.core import InputError, Raster, setting
 from napari_mosaik.core.colour import luma, optical_density
@@ -333,7 +333,7 @@ def _padding(rgb: NDArray[np.uint8]) -> Mask:
     """Pure black scanner padding with the one-pixel rim that the thumbnail blended with glass."""
     black: Mask = rgb.max(axis=2) <= _BLACK
     if black.any():
-        black = np.asarray(ndimage.binary_dilation(black, np.ones((3, 3), bool)), bool)
+        black = np.asarray(scipy.ndimage.binary_dilation(black, np.ones((3, 3), bool)), bool)
     return black
 
 
@@ -388,15 +388,15 @@ def red_marks(rgb: NDArray[np.uint8], spacing: tuple[float, float]) -> tuple[Mas
         Pixel size, µm.
     """
     red = np.concatenate([red_ink(rgb[rows]) for rows in _bands(rgb.shape[0])])
-    red = ndimage.binary_closing(red, np.ones((3, 3), bool)) & ~_padding(rgb)
+    red = scipy.ndimage.binary_closing(red, np.ones((3, 3), bool)) & ~_padding(rgb)
     red = _without_small(red, _MIN_STROKE_UM2 / (spacing[0] * spacing[1]))
     pen = np.zeros(red.shape, bool)
-    labels, _ = ndimage.label(red, np.ones((3, 3)))
-    for number, window in enumerate(ndimage.find_objects(labels), 1):
+    labels, _ = scipy.ndimage.label(red, np.ones((3, 3)))
+    for number, window in enumerate(scipy.ndimage.find_objects(labels), 1):
         around = tuple(slice(max(0, part.start - _RIM_PX), part.stop + _RIM_PX) for part in window)
         own = labels[around] == number
-        ring = ndimage.binary_dilation(own, iterations=_RIM_PX)
-        ring &= ~ndimage.binary_dilation(own, iterations=2)  # its blended edge
+        ring = scipy.ndimage.binary_dilation(own, iterations=_RIM_PX)
+        ring &= ~scipy.ndimage.binary_dilation(own, iterations=2)  # its blended edge
         near = rgb[around][ring]
         high = near.max(axis=1).astype(np.float32)
         glass = (high >= _GLASS_LEVEL) & (high - near.min(axis=1) < _GLASS_RANGE * high)
@@ -429,7 +429,7 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
     bright = (grey > threshold) & ~off
     contrast = float(grey[bright].mean() - grey[dark].mean())
     # Noise alone has two classes, too, but they are grey and alike once it is averaged.
-    smooth = ndimage.uniform_filter(rgb, (_RIM_PX, _RIM_PX, 0))
+    smooth = scipy.ndimage.uniform_filter(rgb, (_RIM_PX, _RIM_PX, 0))
     if _saturation(smooth[dark]) < _GREY_SATURATION:
         levels = _grey(smooth)
         contrast = min(contrast, float(levels[bright].mean() - levels[dark].mean()))
@@ -477,7 +477,7 @@ def _pale_threshold(
             break
         if share < 0.5 or contrast < 2 * params.min_contrast:
             # Rims of dark tissue are no tissue of their own.
-            rims = ndimage.binary_dilation(grey <= threshold, iterations=_RIM_PX) | off
+            rims = scipy.ndimage.binary_dilation(grey <= threshold, iterations=_RIM_PX) | off
             own = (grey <= second) & ~rims
             rim_only = np.count_nonzero(own) < _OWN_SHARE * pale.sum()
             if share < _PALE_SHARE or rim_only or not _has_edge(grey, own, rims, frame):
@@ -494,10 +494,10 @@ def _has_edge(
     The step from 2 to 5 pixels inside to 2 to 5 pixels outside is compared with the grey level of
     *glass*; *unknown* for a mask without an outline.
     """
-    inside = ndimage.median_filter(dark.view(np.uint8), 3).view(bool)
-    inside = ndimage.binary_opening(inside, np.ones((3, 3), bool))
-    within_px = ndimage.distance_transform_edt(inside)
-    beyond_px = ndimage.distance_transform_edt(~inside)
+    inside = scipy.ndimage.median_filter(dark.view(np.uint8), 3).view(bool)
+    inside = scipy.ndimage.binary_opening(inside, np.ones((3, 3), bool))
+    within_px = scipy.ndimage.distance_transform_edt(inside)
+    beyond_px = scipy.ndimage.distance_transform_edt(~inside)
     inner = (within_px >= 2) & (within_px <= 5) & ~off
     outer = (beyond_px >= 2) & (beyond_px <= 5) & ~off
     if not (inner.any() and outer.any()):
@@ -527,8 +527,8 @@ def _no_tissue(
     white = np.maximum(np.median(glass, axis=0), 1.0)
     grey = _grey(rgb)
     level, noise = float(np.median(_grey(glass))), max(1.0, float(_grey(glass).std()))
-    labels, _ = ndimage.label(tissue, np.ones((3, 3)))
-    for number, window in enumerate(ndimage.find_objects(labels), 1):
+    labels, _ = scipy.ndimage.label(tissue, np.ones((3, 3)))
+    for number, window in enumerate(scipy.ndimage.find_objects(labels), 1):
         around = tuple(slice(max(0, part.start - 8), part.stop + 8) for part in window)
         own = labels[around] == number
         dark = found[around] & own
@@ -537,7 +537,7 @@ def _no_tissue(
         others = off[around] | (tissue[around] & ~own)
         od = -np.log(np.maximum(rgb[around][dark], 1) / white)
         hue = np.median(np.ptp(od, axis=1) / np.maximum(od.max(axis=1), 1e-6))
-        thickness = 2 * ndimage.distance_transform_edt(dark, sampling=spacing).max()
+        thickness = 2 * scipy.ndimage.distance_transform_edt(dark, sampling=spacing).max()
         even = float(grey[around][dark].std()) < 1.5 * noise
         edge = _has_edge(grey[around], dark, others, level, unknown=True)
         dust = hue < _COLOURLESS and (even or thickness < _THIN_UM)
@@ -579,7 +579,7 @@ def _grown_and_closed(tissue: Mask, spacing: tuple[float, float], params: Tissue
 def _sized(tissue: Mask, pixel_um2: float, params: TissueParams) -> Mask:
     """Small fragments removed, then small holes filled; the edge of the image bounds no hole."""
     tissue = _without_small(tissue, params.min_object_mm2 * 1e6 / pixel_um2)
-    labels, _ = ndimage.label(~tissue)
+    labels, _ = scipy.ndimage.label(~tissue)
     area = np.bincount(labels.ravel())
     small = area < params.max_hole_mm2 * 1e6 / pixel_um2
     edges = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
@@ -591,7 +591,7 @@ def _sized(tissue: Mask, pixel_um2: float, params: TissueParams) -> Mask:
 
 def _without_small(mask: Mask, min_pixels: float) -> Mask:
     """The 8-connected objects of at least *min_pixels*."""
-    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    labels, _ = scipy.ndimage.label(mask, np.ones((3, 3)))
     keep = np.bincount(labels.ravel()) >= min_pixels
     keep[0] = False
     return np.asarray(keep[labels], bool)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy  # its parts are loaded on first use
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.blocks import Block
@@ -205,7 +205,7 @@ def drop_damaged_objects(
     damaged = ~slide.valid_mask(lattice)
     if not damaged.any():
         return labels
-    away_um = ndimage.distance_transform_edt(~damaged, sampling=lattice.spacing_um)
+    away_um = scipy.ndimage.distance_transform_edt(~damaged, sampling=lattice.spacing_um)
     near = away_um <= margin_um + max(lattice.spacing_um) * 1.5
     return np.where(np.isin(labels, np.unique(labels[near])), 0, labels).astype(np.int32)
 

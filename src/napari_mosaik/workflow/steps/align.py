@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mosaik import register  # whose parts are loaded on first use
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
@@ -31,12 +32,6 @@ from napari_mosaik.register import (
     LandmarkPairs,
     OutlineParams,
     PetAlignParams,
-    assess_sections,
-    haematoxylin_density,
-    iter_align_masks,
-    iter_align_pet,
-    iter_align_sections,
-    iter_assess_pet,
     read_landmarks,
 )
 from napari_mosaik.register.pieces import LOW_CONFIDENCE, align_by_pieces
@@ -69,7 +64,7 @@ def low_confidence_warning(document: dict[str, Any], title: str) -> str:
 
 def density_of(slide: Slide) -> Raster:
     """Haematoxylin density (rows, columns) of a section at 10 µm per pixel, OD."""
-    return haematoxylin_density(slide.thumbnail(DENSITY_SPACING_UM))
+    return register.haematoxylin_density(slide.thumbnail(DENSITY_SPACING_UM))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,19 +142,19 @@ def _stain_step(stain: str) -> Step[AlignParams]:
         given = _given_transform(inputs, stain, params)
         masks = inputs.read(TISSUE[stain]), inputs.read(TISSUE[REFERENCE])
         if given is None and not params.use_intensity:
-            by_outline = partial(iter_align_masks, params=params)
+            by_outline = partial(register.iter_align_masks, params=params)
             alignment = yield from _reported(align_by_pieces(*masks, by_outline))
             return {ALIGNMENT[stain]: alignment.to_dict()}
         yield Progress(0.1, 1, "reading the haematoxylin")
         densities = _density(inputs, stain), _density(inputs, REFERENCE)
         if given is not None:
-            alignment = assess_sections(
+            alignment = register.assess_sections(
                 *masks, *densities, given.transform, params, method=given.method
             )
             return {ALIGNMENT[stain]: given.document(alignment, params.kind)}
 
         def by_content(moving: Raster, fixed: Raster) -> Generator[float, None, Alignment]:
-            return iter_align_sections(moving, fixed, *densities, params)
+            return register.iter_align_sections(moving, fixed, *densities, params)
 
         alignment = yield from _reported(align_by_pieces(*masks, by_content))
         return {ALIGNMENT[stain]: alignment.to_dict()}
@@ -186,10 +181,10 @@ def _pet_body(inputs: StepContext, params: PetAlignParams) -> Generator[Progress
     section = inputs.read(TISSUE[REFERENCE])
     given = _given_transform(inputs, "pet", params)
     if given is not None:
-        work = iter_assess_pet(pet, section, given.transform, params, method=given.method)
+        work = register.iter_assess_pet(pet, section, given.transform, params, method=given.method)
         alignment = yield from _reported(work)
         return {ALIGNMENT["pet"]: given.document(alignment, params.kind)}
-    alignment = yield from _reported(iter_align_pet(pet, section, params))
+    alignment = yield from _reported(register.iter_align_pet(pet, section, params))
     return {ALIGNMENT["pet"]: alignment.to_dict()}
 
 

@@ -40,7 +40,6 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.params import Params
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
-from napari_mosaik.segment.label_editing import ObjectEditor, apply_corrections, corrected_table
 from napari_mosaik.workflow.slide_blocks import resample_mask
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
@@ -66,6 +65,12 @@ def _step(
     measure: Measure,
 ) -> Step[CorrectParams]:
     def body(inputs: StepContext, params: CorrectParams) -> Generator[Progress, None, Results]:
+        from napari_mosaik.segment.label_editing import (
+            ObjectEditor,
+            apply_corrections,
+            corrected_table,
+        )
+
         labels, table = inputs.read(segmented[0]), inputs.read(segmented[1])
         corrections = inputs.corrections(objects)
         yield Progress(0.05, 1, "finding the corrected objects")

@@ -1,0 +1,33 @@
+from .body_size import LeanFormula, du_bois_bsa_m2, lean_mass_kg
+from .per_tile import shift_sensitivity, tile_uptake
+from .suv import (
+    SUV_UNITS,
+    SuvKind,
+    SuvParams,
+    decay_factor,
+    frame_factor,
+    suv_factor,
+)
+from .suv_inputs import TERM_ITEMS as TERM_ITEMS
+from .suv_inputs import implausible
+from .terms import SuvTerm, SuvTerms, combine_terms, to_suv
+
+__all__ = [
+    "SUV_UNITS",
+    "TERM_ITEMS",
+    "LeanFormula",
+    "SuvKind",
+    "SuvParams",
+    "SuvTerm",
+    "SuvTerms",
+    "combine_terms",
+    "decay_factor",
+    "du_bois_bsa_m2",
+    "frame_factor",
+    "implausible",
+    "lean_mass_kg",
+    "shift_sensitivity",
+    "suv_factor",
+    "tile_uptake",
+    "to_suv",
+]
