@@ -26,6 +26,11 @@ PUBLIC = {
         "time_integrated_exponentials",
         "DoseKernel",
         "spread_dose",
+        "protraction",
+        "RepairState",
+        "respond",
+        "oxygen_effect",
+        "oxygen_from_distance",
     ),
     "napari_mosaik.predictor": ("MosaikNetwork", "train", "predict"),
 }

@@ -8,6 +8,13 @@ from napari_mosaik.dosimetry.nuclides import (
     dose_per_activity_gy,
     nuclide,
 )
+from napari_mosaik.dosimetry.repair import RepairState, protraction
+from napari_mosaik.dosimetry.response import (
+    Response,
+    oxygen_effect,
+    oxygen_from_distance,
+    respond,
+)
 from napari_mosaik.dosimetry.spread import spread_dose
 from napari_mosaik.dosimetry.time_integral import (
     TimeIntegral,
@@ -21,9 +28,15 @@ __all__ = [
     "NUCLIDES",
     "DoseKernel",
     "Nuclide",
+    "RepairState",
+    "Response",
     "TimeIntegral",
     "dose_per_activity_gy",
     "nuclide",
+    "oxygen_effect",
+    "oxygen_from_distance",
+    "protraction",
+    "respond",
     "spread_dose",
     "time_integrated_activity",
     "time_integrated_exponentials",
