@@ -106,3 +106,29 @@ def computed_cohort(built_once, tiny_cohort):
             run_to_end(run_until(case, read_recipe(case.root)))
 
     return built_once("computed", make)
+
+
+@pytest.fixture(scope="session")
+def cohort(built_once, computed_cohort):
+    """Two tiny sample cases with everything run, the network trained for two epochs."""
+    from napari_mosaik.core.progress import run_to_end
+    from napari_mosaik.io import Case
+    from napari_mosaik.predictor import TrainParams
+    from napari_mosaik.workflow.cohort import train_network
+    from napari_mosaik.workflow.recipe import read_recipe
+    from napari_mosaik.workflow.run import run_until
+
+    def make(folder):
+        for name in ("B8", "B11"):
+            shutil.copytree(computed_cohort / name, folder / name)
+        cases = [Case(folder / name) for name in ("B8", "B11")]
+        run_to_end(train_network(cases, "B11", TrainParams(epochs=2, threads=1)))
+        run_to_end(run_until(cases[1], read_recipe(cases[1].root)))
+
+    return built_once("predicted", make)
+
+
+@pytest.fixture
+def own_cohort(cohort, tmp_path):
+    """A copy of the cohort that a test may change."""
+    return shutil.copytree(cohort, tmp_path / "cohort")

@@ -21,6 +21,7 @@ from napari_mosaik.cli.common import (
     report_warning,
 )
 from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
+from napari_mosaik.core.errors import InputError
 
 __all__ = ["commands"]
 
@@ -278,11 +279,25 @@ def predict(
     model: Annotated[
         str, typer.Option(metavar="HASH", help="A model in the case's models folder.")
     ] = "",
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TILE=CLASS|FILE|drawn",
+            help="Show what another tissue class would make of the prediction; nothing is stored. "
+            "A tile (or several, '17,18=neoplastic'), a GeoJSON file of areas on H&E, or what was "
+            "drawn and not run yet. Repeatable.",
+        ),
+    ] = None,
     scheduler: SchedulerAddress = "",
     device: Device = "auto",
     json: JsonOutput = False,
 ) -> None:
     """Predict the uptake of a case and compare it with the measured uptake, if there is one."""
+    if what_if:
+        if model:
+            raise InputError("--what-if asks the predictor that the case uses; leave --model out")
+        _what_if(one_case(case), what_if, json)
+        return
     from napari_mosaik.core.catalogue import METRICS, PREDICTION_RECORD
     from napari_mosaik.workflow.case_status import case_status
     from napari_mosaik.workflow.predictors import Predictor
@@ -310,3 +325,61 @@ def predict(
         if done:
             optimistic = ", optimistic (development case)" if record["development"] else ""
             typer.echo(f"  MAE of the normalised SUV {record['suv_norm']['mae']:.3g}{optimistic}")
+
+
+_SHOWN = 20
+"""So many tiles are printed of a what-if, those that change most; --json has all."""
+
+
+def _what_if(case: Any, asked: list[str], json: bool) -> None:
+    """Print what the prediction would be if the tissue were of other classes."""
+    from napari_mosaik.workflow.what_if import what_if
+
+    shapes = [shape for text in asked for shape in _assumed_shapes(case, text)]
+    with Bar(quiet=json) as bar:
+        work = what_if(case, shapes, drawn="drawn" in asked)
+        found = drive(work, f"{case.name} · what if", bar)
+    record = {"case": case.name, **found.record()}
+    if json:
+        print_json(record)
+        return
+    typer.echo(
+        f"case {case.name}: {record['n_edited']} tiles would have other parameters, "
+        f"{record['n_reached']} another prediction; nothing is stored"
+    )
+    for text in record["held_fixed"]:
+        typer.echo(f"- {text}")
+    rows = sorted(record["tiles"], key=lambda one: -abs(one["difference"] or 0.0))[:_SHOWN]
+    table(
+        f"SUV ({record['unit']}), the largest differences first",
+        ["tile", "before", "after", "difference", "width before", "width after"],
+        [
+            [
+                f"{one['tile']}{' *' if one['edited'] else ''}",
+                *(figure(one[when]["suv"]) for when in ("before", "after")),
+                figure(one["difference"]),
+                *(figure(one[when]["width"]) for when in ("before", "after")),
+            ]
+            for one in rows
+        ],
+    )
+    typer.echo("* its own parameters would change; width: of the 90 % interval for a tile")
+
+
+def _assumed_shapes(case: Any, text: str) -> Any:
+    """The areas of one --what-if: tiles of a class, or those of a GeoJSON file."""
+    from napari_mosaik.io.annotations import read_geojson
+    from napari_mosaik.workflow.what_if import tile_shapes
+
+    if text == "drawn":
+        return ()
+    tiles, equals, label = text.rpartition("=")
+    numbers = [part.strip() for part in tiles.split(",")]
+    if equals and all(part.isdecimal() for part in numbers):
+        return tile_shapes(case, map(int, numbers), label.strip())
+    if not Path(text).exists():
+        raise InputError(
+            f"--what-if '{text}' is no file, no TILE=CLASS and not 'drawn'; e.g. 17=neoplastic"
+        )
+    with case.slide("he") as slide:
+        return read_geojson(text, slide.lattice, tissue_only=True)

@@ -24,6 +24,7 @@ from napari_mosaik.workflow.step_context import BlockArrays, BlockResults
 
 if TYPE_CHECKING:
     from napari_mosaik.core.raster import Raster
+    from napari_mosaik.core.window import Slices
     from napari_mosaik.io.ome_labels import LabelWriter
     from napari_mosaik.io.slide import SlideBlocks
 
@@ -156,10 +157,21 @@ class DiskWork:
 
         folder = self.scratch / f"{name}.ome.zarr"
         remove_tree(folder)
-        return (yield from written(LabelWriter(folder, labels, self._title), text, start, stop))
+        return (yield from _written(LabelWriter(folder, labels, self._title), text, start, stop))
+
+    def rewritten(
+        self, stored: Path, labels: LabelImage, windows: Sequence[Slices], text: str
+    ) -> Generator[Progress, None, LabelImage]:
+        """Write labels (rows, columns) that differ from those in a folder within some windows."""
+        from napari_mosaik.io.ome_labels import LabelRewriter, labels_in
+
+        folder = self.scratch / "labels.ome.zarr"
+        remove_tree(folder)
+        writer = LabelRewriter(folder, labels, self._title, labels_in(stored), windows)
+        return (yield from _written(writer, text, 0.5, 1.0))
 
 
-def written(
+def _written(
     writer: LabelWriter, text: str, start: float, stop: float
 ) -> Generator[Progress, None, LabelImage]:
     """Write all levels of a (rows, columns) label image; progress from *start* to *stop*."""

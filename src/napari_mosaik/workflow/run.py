@@ -15,9 +15,8 @@ from napari_mosaik.core.catalogue import STAINING, WARNINGS
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params
 from napari_mosaik.io.case import Case
-from napari_mosaik.io.files import remove_tree
 from napari_mosaik.workflow.baseline import pinned
-from napari_mosaik.workflow.block_work import DiskWork, written
+from napari_mosaik.workflow.block_work import DiskWork
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.recipe import Recipe, read_recipe
@@ -131,14 +130,8 @@ class CaseContext(CaseInputs, DiskWork):
         text: str,
     ) -> Generator[Progress, None, LabelImage]:
         """Write labels (rows, columns) that differ from stored ones within some windows only."""
-        from napari_mosaik.io.ome_labels import LabelRewriter, labels_in
-
         self.check(before)
-        folder = self.scratch / "labels.ome.zarr"
-        remove_tree(folder)
-        stored = labels_in(self.case.store.folder(before))
-        writer = LabelRewriter(folder, labels, self.step, stored, windows)
-        return (yield from written(writer, text, 0.5, 1.0))
+        return (yield from self.rewritten(self.case.store.folder(before), labels, windows, text))
 
 
 def changed_inputs(

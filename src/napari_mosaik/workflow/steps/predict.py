@@ -60,6 +60,8 @@ __all__ = [
     "PREDICT",
     "PREDICTOR_READS",
     "PredictParams",
+    "prediction_columns",
+    "predictor_inputs",
     "tile_inputs",
 ]
 
@@ -172,16 +174,18 @@ def _fractions(read: Callable[[Artifact[Any]], Any], without_classes: bool) -> A
     return stack_fractions(classes[..., 0], classes[..., 1], vessels, inside, lattice)
 
 
-def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, None, Results]:
+def predictor_inputs(
+    inputs: StepContext, params: PredictParams
+) -> Generator[Progress, None, tuple[TrainedModel, TileInputs]]:
+    """The trained network of a case, and what it reads of the n tiles.
+
+    Raises
+    ------
+    InputError
+        The case lacks a slide or a tile parameter that the network was trained with.
+    """
     yield Progress(0.0, 1, "loading the network library, about 3 s")
-    from napari_mosaik.predictor import (
-        TrainedModel,
-        TrainParams,
-        network_device,
-        predict,
-        predict_baselines,
-    )
-    from napari_mosaik.spatial import parameter_map
+    from napari_mosaik.predictor import TrainedModel, TrainParams
 
     model = TrainedModel.load(inputs.model_folder(params.model))
     card = model.card
@@ -195,7 +199,7 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
                 f"the predictor was trained with {STAIN_TITLES[slide]}, which case "
                 f"{inputs.case_name} lacks; train one without it, on cases that lack it too"
             )
-    tile_data = tile_inputs(
+    return model, tile_inputs(
         inputs.read,
         inputs.case_name,
         inputs.patient,
@@ -204,15 +208,23 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
         absent,
         card["features"],
     )
+
+
+def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, None, Results]:
+    model, tile_data = yield from predictor_inputs(inputs, params)
+    from napari_mosaik.predictor import TrainParams, network_device, predict, predict_baselines
+    from napari_mosaik.spatial import parameter_map
+
     yield Progress(0.6, 1, "predicting")
-    earlier = None
+    card, earlier = model.card, None
+    settings = TrainParams.parse(card["settings"], "model card")
     if settings.architecture == "tile":
         earlier = _earlier(inputs, tile_data, settings.curves)
     device = network_device(settings)
     prediction = predict(model, tile_data, earlier, device)
     n_changed = len(tile_data) if earlier is None else int(earlier.changed.sum())
     inputs.note(RECOMPUTED, n_changed)
-    columns, about, units = _columns(model, tile_data, prediction)
+    columns, about, units = prediction_columns(model, tile_data, prediction)
     for name, values in predict_baselines(model, tile_data).items():
         if values is not None:
             columns[f"baseline_{name}"] = values
@@ -233,10 +245,10 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
     }
 
 
-def _columns(
+def prediction_columns(
     model: TrainedModel, tiles: TileInputs, prediction: Prediction
 ) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str]]:
-    """Columns of the table, what each is, and the names of those in SUV."""
+    """Columns (n,) of the table `PREDICTION`, what each is, and the names of those in SUV."""
     from napari_mosaik.predictor.uncertainty import out_of_range, prediction_intervals
 
     columns: dict[str, NDArray[Any]] = {
