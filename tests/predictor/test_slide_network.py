@@ -18,6 +18,7 @@ from napari_mosaik.predictor import (
     SlideNetwork,
     TrainedModel,
     TrainParams,
+    attention_maps,
     predict,
     predict_baselines,
     train,
@@ -72,6 +73,58 @@ def test_the_fast_attention_equals_that_over_single_cells(small_cases):
     fused, _ = part.attention(proxies, proxies, proxies)
     expected = part.out(part.norm(proxies + fused).flatten(1))
     torch.testing.assert_close(part(codes), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_attention_maps_are_softmaxes_by_hand(model, small_cases):
+    case, tile = small_cases[1], 3
+    found = attention_maps(model, case)
+    assert found.proxies == case.proxies
+    assert found.within.shape == (len(case), 3, 11, 11)
+    for weights, axis in ((found.within.reshape(len(case), 3, -1), 2), (found.across, 2)):
+        assert (weights >= 0).all()
+        np.testing.assert_allclose(weights.sum(axis=axis), 1, atol=1e-6)
+    np.testing.assert_allclose(found.shares.sum(axis=1), 1, atol=1e-6)
+
+    def softmax(scores, axis):
+        powers = np.exp(scores - scores.max(axis=axis, keepdims=True))
+        return powers / powers.sum(axis=axis, keepdims=True)
+
+    within, across = [], []
+    for number in range(model.card["settings"]["members"]):
+        start = f"{number}.heterogeneity."
+        w = {n.removeprefix(start): a for n, a in model.weights.items() if n.startswith(start)}
+        position = member_network(model, number).heterogeneity.position.numpy()
+        pooled = []
+        for proxy in range(3):
+            labels = case.codes[tile, proxy]
+            padded = np.pad(labels.astype(int), 1, constant_values=-1)
+            tokens, varied = [], []
+            for row, column in np.ndindex(11, 11):
+                around = padded[row : row + 3, column : column + 3]
+                varied.append(1 - (around == labels[row, column]).sum() / (around >= 0).sum())
+                code = w["embed.weight"][:, labels[row, column]]
+                tokens.append(code + position[11 * row + column] + w["proxy"][proxy])
+            tokens = np.array(tokens)
+            hidden = np.tanh(tokens @ w["score.0.weight"].T + w["score.0.bias"])
+            scores = hidden @ w["score.2.weight"].T + w["score.2.bias"]
+            weight = softmax(scores + np.outer(varied, w["variability"]), 0)
+            within.append(weight.mean(axis=1))
+            values = tokens @ w["value.weight"].T + w["value.bias"]
+            joined = np.concatenate([(weight.T @ values).ravel(), tokens[60]])
+            pooled.append(w["to_proxy.weight"] @ joined + w["to_proxy.bias"])
+        width = len(pooled[0])
+        both = np.array(pooled) @ w["attention.in_proj_weight"].T + w["attention.in_proj_bias"]
+        query, key = both[:, :width].reshape(3, 4, -1), both[:, width : 2 * width].reshape(3, 4, -1)
+        scores = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(width / 4)
+        across.append(softmax(scores, 2).mean(axis=0))
+    by_hand = np.reshape(within, (-1, 3, 11, 11)).mean(axis=0)
+    np.testing.assert_allclose(found.within[tile], by_hand, atol=1e-5)
+    np.testing.assert_allclose(found.across[tile], np.mean(across, axis=0), atol=1e-5)
+    assert np.ptp(by_hand[0]) > 1e-4  # not a plain mean
+    cut = replace(model, card={**model.card, "settings": {
+        **model.card["settings"], "without": ["heterogeneity"]}})  # fmt: skip
+    with pytest.raises(InputError, match="trained without the cluster maps"):
+        attention_maps(cut, case)
 
 
 def test_the_blur_is_a_gaussian_cut_at_four_sigma(small_cases):

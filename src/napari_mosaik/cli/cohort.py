@@ -288,15 +288,20 @@ def predict(
             "drawn and not run yet. Repeatable.",
         ),
     ] = None,
+    attention: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TILE",
+            help="Show how the network weights the cluster maps around a tile; nothing is stored.",
+        ),
+    ] = None,
     scheduler: SchedulerAddress = "",
     device: Device = "auto",
     json: JsonOutput = False,
 ) -> None:
     """Predict the uptake of a case and compare it with the measured uptake, if there is one."""
-    if what_if:
-        if model:
-            raise InputError("--what-if asks the predictor that the case uses; leave --model out")
-        _what_if(one_case(case), what_if, json)
+    if what_if or attention is not None:
+        _ask(one_case(case), model, what_if or [], attention, json)
         return
     from napari_mosaik.core.catalogue import METRICS, PREDICTION_RECORD
     from napari_mosaik.workflow.case_status import case_status
@@ -325,6 +330,19 @@ def predict(
         if done:
             optimistic = ", optimistic (development case)" if record["development"] else ""
             typer.echo(f"  MAE of the normalised SUV {record['suv_norm']['mae']:.3g}{optimistic}")
+
+
+def _ask(case: Any, model: str, what_if: list[str], attention: int | None, json: bool) -> None:
+    """Answer a question to the predictor in use; nothing is stored."""
+    if model or (what_if and attention is not None):
+        raise InputError(
+            "--what-if and --attention ask the predictor that the case uses, one at a time; leave "
+            "the other and --model out"
+        )
+    if attention is None:
+        _what_if(case, what_if, json)
+    else:
+        _attention(case, attention, json)
 
 
 _SHOWN = 20
@@ -383,3 +401,35 @@ def _assumed_shapes(case: Any, text: str) -> Any:
         )
     with case.slide("he") as slide:
         return read_geojson(text, slide.lattice, tissue_only=True)
+
+
+def _attention(case: Any, tile: int, json: bool) -> None:
+    """Print the weights of the cluster maps around a tile."""
+    from napari_mosaik.view.plots import ATTENTION_MEANS
+    from napari_mosaik.workflow.what_if import attention_of
+
+    with Bar(quiet=json) as bar:
+        found = drive(attention_of(case), f"{case.name} · attention", bar)
+    if not 0 <= tile < len(found.within):
+        raise InputError(
+            f"case {case.name} has no tile {tile}; it has 0 to {len(found.within) - 1}"
+        )
+    maps = dict(zip(found.proxies, found.within[tile], strict=True))
+    shares = dict(zip(found.proxies, found.shares[tile].tolist(), strict=True))
+    if json:
+        across = found.across[tile].tolist()
+        facts = {"case": case.name, "model": found.model, "tile": tile, "about": ATTENTION_MEANS}
+        within = {name: values.tolist() for name, values in maps.items()}
+        print_json({**facts, "proxies": shares, "within": within, "across": across})
+        return
+    typer.echo(f"case {case.name}, tile {tile}: mean weights of members and heads")
+    rows = []
+    for name, values in maps.items():
+        row, column = (int(i) for i in divmod(int(values.argmax()), values.shape[1]))
+        middle = values.shape[0] // 2
+        place = f"{row - middle:+d}, {column - middle:+d}"
+        largest, centre = values[row, column], values[middle, middle]
+        rows.append([name, *(f"{100 * v:.1f} %" for v in (shares[name], centre, largest)), place])
+    titles = ["proxy", "weight", "the tile itself", "largest", "its row, column from the tile"]
+    table("Attention over the cluster maps (11 x 11 tiles)", titles, rows)
+    typer.echo(ATTENTION_MEANS)

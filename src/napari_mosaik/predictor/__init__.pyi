@@ -20,7 +20,14 @@ from .multiscale import (
 )
 from .network import PARTS, MosaikNetwork, SlideNetwork
 from .params import PRESETS, NetworkParams, TrainParams
-from .prediction import EarlierPrediction, Prediction, network_device, predict
+from .prediction import (
+    Attention,
+    EarlierPrediction,
+    Prediction,
+    attention_maps,
+    network_device,
+    predict,
+)
 from .training import train
 from .training_set import (
     GUARD_TILES,
@@ -54,6 +61,7 @@ __all__ = [
     "PARTS",
     "PRESETS",
     "SCALE_TILES",
+    "Attention",
     "Baseline",
     "EarlierPrediction",
     "MosaikNetwork",
@@ -68,6 +76,7 @@ __all__ = [
     "TrainParams",
     "TrainedModel",
     "area_fractions",
+    "attention_maps",
     "block_guard",
     "block_split",
     "calibrate",

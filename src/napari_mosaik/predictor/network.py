@@ -139,6 +139,22 @@ class HeterogeneityPart(nn.Module):
         the sum of its code's, its place's and its proxy's, so scores and values are computed per
         code and place, and not per tile.
         """
+        pooled = self._proxies(codes, variability)[0]
+        fused, _ = self.attention(pooled, pooled, pooled, need_weights=False)
+        return torch.as_tensor(self.out(self.norm(pooled + fused).flatten(1)))
+
+    def attended(self, codes: Tensor, variability: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Attention within each map (b, 3, 121), and across the proxies (b, 3, 3); fractions.
+
+        Means over the heads; the weights of a map add up to 1, and so do those that a proxy (row)
+        gives to the proxies (columns).  *codes* and *variability* are as for the features.
+        """
+        pooled, weight = self._proxies(codes, variability)
+        _, across = self.attention(pooled, pooled, pooled, need_weights=True)
+        return weight.mean(dim=3), across
+
+    def _proxies(self, codes: Tensor, variability: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Features of the proxies (b, 3, width); weights of their cells (b, 3, 121, heads)."""
         onehot = functional.one_hot(codes.flatten(2).long(), INVALID_CODE + 1).float()
         varied = code_variability(codes) if variability is None else variability
         code = self.embed.weight.T
@@ -153,9 +169,7 @@ class HeterogeneityPart(nn.Module):
         pooled = (by_code + by_place).flatten(2)
         middle = CODE_CELLS**2 // 2
         centre = onehot[:, :, middle] @ code + place[:, middle]
-        proxies = self.to_proxy(torch.cat([pooled, centre], dim=2))
-        fused, _ = self.attention(proxies, proxies, proxies, need_weights=False)
-        return torch.as_tensor(self.out(self.norm(proxies + fused).flatten(1)))
+        return self.to_proxy(torch.cat([pooled, centre], dim=2)), weight
 
 
 class TemporalPart(nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.learning.devices import ComputeDevice, thread_count
 from napari_mosaik.predictor.baselines import Baseline
-from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs
+from napari_mosaik.predictor.inputs import CODE_CELLS, N_CLASSES, TileInputs
 from napari_mosaik.predictor.model import CARD_FORMAT, TrainedModel
 from napari_mosaik.predictor.network import MosaikNetwork, SlideNetwork
 from napari_mosaik.predictor.params import NetworkParams, TrainParams
@@ -27,8 +27,10 @@ from napari_mosaik.predictor.scene import SlideScene
 from napari_mosaik.predictor.surroundings import Surroundings
 
 __all__ = [
+    "Attention",
     "EarlierPrediction",
     "Prediction",
+    "attention_maps",
     "batch_tensors",
     "check_fit",
     "infer",
@@ -96,6 +98,64 @@ def network_device(params: TrainParams) -> ComputeDevice:
     if params.architecture == "slide":
         return ComputeDevice.best(1, "slide")
     return ComputeDevice.best(params.batch_size, "tile")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attention:
+    """How the network weights the cluster maps around n tiles; means over members and heads.
+
+    A weight says how much of a cell goes into a mean inside the network.  It is not importance: a
+    large weight on something that the rest ignores changes nothing.  It is no cause either.
+
+    Parameters
+    ----------
+    proxies
+        Names of the three proxies.
+    within
+        (n, 3, 11, 11) weight of each cell of a map, a fraction; those of a map add up to 1.
+    across
+        (n, 3, 3) weight, a fraction, that a proxy (row) gives to the proxies (columns).
+    model
+        Hash of the model.
+    """
+
+    proxies: tuple[str, str, str]
+    within: FloatArray
+    across: FloatArray
+    model: str
+
+    @property
+    def shares(self) -> FloatArray:
+        """(n, 3) mean weight, a fraction, that the proxies give to each; they add up to 1."""
+        return np.asarray(self.across.mean(axis=1), float)
+
+
+def attention_maps(model: TrainedModel, inputs: TileInputs) -> Attention:
+    """The attention of the network over the cluster maps around every tile.
+
+    Raises
+    ------
+    InputError
+        The case does not fit the model, or the network was trained without the cluster maps.
+    """
+    check_fit(model, inputs)
+    card = model.card
+    if "heterogeneity" in card["settings"].get("without", ()):
+        raise InputError(
+            f"the predictor {model.hash[:8]} was trained without the cluster maps: it has no "
+            "attention over them"
+        )
+    codes = torch.from_numpy(np.ascontiguousarray(inputs.codes))
+    with thread_count(int(card["settings"]["threads"])), torch.no_grad():
+        found = [
+            member_network(model, number).heterogeneity.attended(codes)
+            for number in range(int(card["settings"]["members"]))
+        ]
+    within, across = (
+        torch.stack(parts).double().mean(dim=0).numpy() for parts in zip(*found, strict=True)
+    )
+    cells = within.reshape(*within.shape[:2], CODE_CELLS, CODE_CELLS)
+    return Attention(inputs.proxies, cells, across, model.hash)
 
 
 def batch_tensors(inputs: TileInputs, rows: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:

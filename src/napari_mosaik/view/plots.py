@@ -6,7 +6,7 @@ Each function returns a new matplotlib `Figure`.  Pairs with a missing value are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,14 +21,16 @@ from napari_mosaik.view.figure import (
     separate_labels,
     tidy,
 )
-from napari_mosaik.view.formatting import count, number, uptake_name
+from napari_mosaik.view.formatting import count, heading, number, uptake_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
+    "ATTENTION_MEANS",
     "LiveCurves",
+    "attention_figure",
     "bland_altman_figure",
     "coverage_figure",
     "error_by_distance_figure",
@@ -229,6 +231,45 @@ class LiveCurves:
             color=palette.GUIDE_LINE, lw=0.9, ls=":",
         )  # fmt: skip
         return True
+
+
+ATTENTION_MEANS: Final = (
+    "Attention is a weight in a mean inside the network. It is not importance and not a cause: a "
+    "large weight may change nothing, and a small one much."
+)
+"""What attention maps do not mean; shown wherever they are."""
+
+
+def attention_figure(
+    weights: Mapping[str, ArrayLike], shares: Sequence[float], *, title: str = ""
+) -> Figure:
+    """Attention over the cluster maps around a tile, one small map for each proxy.
+
+    *weights* holds a fraction for each cell, (11, 11), by the name of the proxy; *shares* the
+    fraction that each proxy has.  One colour scale from 0 to the largest weight.
+    """
+    figure = new_figure(6.6, 2.6)
+    found = {name: np.asarray(values, float) for name, values in weights.items()}
+    top = max((float(values.max()) for values in found.values()), default=0.0)
+    all_axes = figure.subplots(1, max(1, len(found)), squeeze=False)[0]
+    for axes, (name, values), share in zip(all_axes, found.items(), shares, strict=True):
+        picture = axes.imshow(100 * values, vmin=0.0, vmax=100 * top, cmap="cividis")
+        middle = (values.shape[0] - 1) / 2
+        square = [middle + end for end in (-0.5, 0.5)]
+        axes.plot(
+            [square[i] for i in (0, 1, 1, 0, 0)], [square[i] for i in (0, 0, 1, 1, 0)],
+            color=palette.LANDMARK, lw=1.2,
+        )  # fmt: skip
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(f"{heading(name)}\n{100 * share:.0f} % of the proxies", fontsize=8)
+    if found:
+        bar = figure.colorbar(picture, ax=list(all_axes), shrink=0.8, pad=0.02)
+        bar.set_label("weight of a tile, %", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+    if title:
+        figure.suptitle(title, fontsize=9)
+    return figure
 
 
 def training_figure(

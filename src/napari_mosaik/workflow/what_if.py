@@ -57,8 +57,9 @@ if TYPE_CHECKING:
     from napari_mosaik.core.window import Slices
     from napari_mosaik.io.case import Case
     from napari_mosaik.io.slide import Slide
+    from napari_mosaik.predictor import Attention, TileInputs, TrainedModel
 
-__all__ = ["PredictedUptake", "WhatIf", "tile_shapes", "what_if"]
+__all__ = ["PredictedUptake", "WhatIf", "attention_of", "tile_shapes", "what_if"]
 
 T = TypeVar("T")
 _PREDICT = maker_of(PREDICTION)
@@ -239,6 +240,24 @@ def what_if(
     return WhatIf(grid, before, after, edited, unit, work.model, classes, areas, tuple(held))
 
 
+def attention_of(case: Case) -> Generator[Progress, None, Attention]:
+    """How the predictor in use weights the cluster maps around every tile of a case.
+
+    Raises
+    ------
+    InputError
+        The prediction is missing or stale, or the predictor does without the cluster maps.
+    """
+    status = case_status(case)
+    _waiting(case, status, drawn=False)
+    with tempfile.TemporaryDirectory(prefix="napari-mosaik-") as folder, one_blas_thread():
+        model, tiles = yield from _Hypothesis(case, status).read(Path(folder))
+        from napari_mosaik.predictor import attention_maps
+
+        yield Progress(0.8, 1, "weights of the cluster maps")
+        return attention_maps(model, tiles)
+
+
 def _waiting(case: Case, status: CaseStatus, *, drawn: bool) -> list[Step[Any]]:
     """The steps that wait for a run; anything but drawn corrections is refused."""
     todo = plan(status, _PREDICT.name)
@@ -336,10 +355,9 @@ class _Hypothesis:
         self, scratch: Path, start: float, stop: float
     ) -> Generator[Progress, None, PredictedUptake]:
         """The prediction with its intervals from what is there now."""
-        params = cast(PredictParams, self.status.recipe[_PREDICT.name])
-        reading = predictor_inputs(self.context(_PREDICT, scratch), params)
         middle = (start + stop) / 2
-        model, tiles = yield from map_progress(reading, partial(_part, start=start, stop=middle))
+        part = partial(_part, start=start, stop=middle)
+        model, tiles = yield from map_progress(self.read(scratch), part)
         from napari_mosaik.predictor import predict
 
         yield Progress(middle, 1, "predicting")
@@ -350,6 +368,11 @@ class _Hypothesis:
             for end in ("low", "high")
         )
         return PredictedUptake(columns["suv"], low, high)
+
+    def read(self, scratch: Path) -> Generator[Progress, None, tuple[TrainedModel, TileInputs]]:
+        """The predictor in use, and what it reads of what is there now."""
+        params = cast(PredictParams, self.status.recipe[_PREDICT.name])
+        return predictor_inputs(self.context(_PREDICT, scratch), params)
 
     def context(self, step: Step[Any], scratch: Path) -> _AssumedContext:
         return _AssumedContext(self, step, scratch / step.name)

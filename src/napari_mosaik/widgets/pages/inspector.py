@@ -1,4 +1,4 @@
-"""Tile inspector: one tile in three stains, its parameters, uptake and kinetic curves."""
+"""Tile inspector: one tile in three stains, its parameters, uptake, curves and attention."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from qtpy.QtCore import QPointF, QRectF, QSizeF, Qt, Signal
 from qtpy.QtGui import QColor, QImage, QKeyEvent, QMouseEvent, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QLabel,
     QSizePolicy,
     QTableWidgetItem,
@@ -20,13 +21,22 @@ from qtpy.QtWidgets import (
 
 from napari_mosaik.core import Lattice, MosaikError, Raster, Transform, palette
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES, STAINS
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io.case import Case
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.formatting import number
+from napari_mosaik.view.plots import ATTENTION_MEANS
 from napari_mosaik.view.tile_data import TileData
 from napari_mosaik.widgets.base.case_controller import CaseController
-from napari_mosaik.widgets.base.controls import column, row, table_of, wrapped_label
+from napari_mosaik.widgets.base.controls import (
+    column,
+    row,
+    shrinkable,
+    table_of,
+    wrapped_label,
+)
 from napari_mosaik.widgets.base.figure_view import FigureView
+from napari_mosaik.workflow.what_if import attention_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,6 +51,7 @@ _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _ROUND = 1.15
 """So many times its resolution is shown of the scanner's footprint."""
 _OUTLINES = (palette.LANDMARK, palette.PSF_CIRCLE)
+_CURVES_PX, _ATTENTION_PX = 235, 430
 _STEPS = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
 
 
@@ -74,15 +85,22 @@ class TileInspector(QWidget):
         self.table = table_of(titles, ("", "", "", rank), wide=0)
         self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.curves = FigureView()
-        self.curves.setMinimumWidth(200)
-        self.curves.setMaximumWidth(235)
+        self.kind = shrinkable(QComboBox())
+        self.kind.addItems(["Antibody curves", "Attention of the network"])
+        self.kind.setToolTip("Of the selected tile")
+        self.kind.activated.connect(self._curves)
+        self.means = wrapped_label(ATTENTION_MEANS, small=True)
+        self._attention: Any = None
+        self._asked: object = None
+        self._right = QWidget()
+        self._right.setLayout(column(self.kind, self.curves, self.means, spacing=2))
         self.table.setMinimumWidth(330)
         images = row(*self.images.values(), spacing=4)
         left = column(self.title, images, self.footprint, 1)
         layout = row(spacing=8)
         layout.addLayout(left)
         layout.addWidget(self.table, 1)
-        layout.addWidget(self.curves)
+        layout.addWidget(self._right)
         layout.setContentsMargins(6, 4, 6, 4)
         self.setLayout(layout)
         self.setMinimumHeight(138)
@@ -93,7 +111,7 @@ class TileInspector(QWidget):
 
     def _show_all(self, *_: object) -> None:
         self.footprint.setEnabled(self._controller.workspace.tile_data.scanner_um is not None)
-        self._curves()
+        self._attention = self._asked = None
         self._show()
 
     def _show(self, *_: object) -> None:
@@ -146,10 +164,54 @@ class TileInspector(QWidget):
         self._controller.read("Tile", partial(crops_of, case, centre_um, field_um), then)
 
     def _curves(self, *_: object) -> None:
-        found = self._controller.workspace.tile_data.curves(self._controller.workspace.tile)
-        self.curves.setVisible(found is not None)
-        if found is not None:
+        """Show the curves, or the attention; each where there is any."""
+        space = self._controller.workspace
+        curves, predicted = space.tile_data.curves(space.tile), space.tile_data.prediction
+        attention = self.kind.currentIndex() == 1 and predicted is not None
+        self.kind.setVisible(predicted is not None)
+        self.means.setVisible(attention)
+        self._right.setVisible(curves is not None or predicted is not None)
+        self._right.setFixedWidth(_ATTENTION_PX if attention else _CURVES_PX)
+        if not attention:
             self.curves.show_when_seen(self._figure)
+        elif self._attention is not None:
+            self.curves.show_when_seen(self._attention_figure)
+        else:
+            self.curves.show_figure(None)
+            self._ask_attention()
+
+    def _ask_attention(self) -> None:
+        """Compute the attention around all tiles of the case, once, on a thread."""
+        case, asked = self._controller.workspace.case, object()
+        if case is None or self._asked is not None:
+            return
+        self._asked = asked
+        self.means.setText("Reading what the network reads…")
+
+        def then(found: Any) -> None:
+            if asked is self._asked:
+                self._attention = found
+                self.means.setText(ATTENTION_MEANS)
+                self._curves()
+
+        def back(_: object) -> None:
+            self._asked = None
+            self.kind.setCurrentIndex(0)
+            self.means.setText(ATTENTION_MEANS)
+            self._curves()
+
+        work = partial(_attention_of, case)
+        self._controller.read_for(case, "Attention", work, then).failed.connect(back)
+
+    def _attention_figure(self) -> Figure | None:
+        """The weights of the cluster maps around the tile; none without a tile."""
+        from napari_mosaik.view.plots import attention_figure
+
+        found, tile = self._attention, self._controller.workspace.tile
+        if found is None or not 0 <= tile < len(found.within):
+            return None
+        weights = dict(zip(found.proxies, found.within[tile], strict=True))
+        return attention_figure(weights, found.shares[tile].tolist())
 
     def _figure(self) -> Figure | None:
         """The curves of the tile, or of the patient without a tile or without curves of tiles."""
@@ -234,6 +296,10 @@ class _TileImage(QWidget):
                 drawn(QRectF(middle - half, middle + half))
         painter.end()
         self.image.setPixmap(pixmap)
+
+
+def _attention_of(case: Case) -> Any:
+    return run_to_end(attention_of(case))
 
 
 CROP_PX = 200
