@@ -31,6 +31,10 @@ PUBLIC = {
         "respond",
         "oxygen_effect",
         "oxygen_from_distance",
+        "dose_volume",
+        "equivalent_uniform_dose",
+        "tumour_control",
+        "plan_activity",
     ),
     "napari_mosaik.predictor": ("MosaikNetwork", "train", "predict"),
 }

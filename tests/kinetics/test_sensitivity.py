@@ -49,6 +49,17 @@ def test_indices_of_a_function_whose_indices_are_known():
     assert (found.first_high - found.first_low).min() > 1e-3
 
 
+def test_a_product_of_lognormals_in_closed_form():
+    from scipy.special import ndtri
+
+    sd = np.array([0.1, 0.3, 0.5])
+    found = sobol(lambda u: np.exp(ndtri(u) @ sd)[:, None], 3, 4096, np.random.default_rng(0))
+    whole = np.expm1((sd**2).sum())
+    assert found.first[0] == pytest.approx(np.expm1(sd**2) / whole, abs=0.02)
+    without = np.expm1((sd**2).sum() - sd**2)
+    assert found.total[0] == pytest.approx(1 - without / whole, abs=0.02)
+
+
 def test_indices_agree_with_those_of_scipy():
     theirs = sobol_indices(
         func=lambda x: ishigami(x.T).T,

@@ -1,5 +1,14 @@
 """Dose what-if: time-integrated activity, absorbed dose, and the response of tissue to it."""
 
+from napari_mosaik.dosimetry.indices import (
+    ActivityPlan,
+    DoseVolume,
+    TumourControl,
+    dose_volume,
+    equivalent_uniform_dose,
+    plan_activity,
+    tumour_control,
+)
 from napari_mosaik.dosimetry.kernel import KERNEL_COLUMNS, DoseKernel
 from napari_mosaik.dosimetry.nuclides import (
     GY_G_PER_MBQ_H_MEV,
@@ -26,18 +35,25 @@ __all__ = [
     "GY_G_PER_MBQ_H_MEV",
     "KERNEL_COLUMNS",
     "NUCLIDES",
+    "ActivityPlan",
     "DoseKernel",
+    "DoseVolume",
     "Nuclide",
     "RepairState",
     "Response",
     "TimeIntegral",
+    "TumourControl",
     "dose_per_activity_gy",
+    "dose_volume",
+    "equivalent_uniform_dose",
     "nuclide",
     "oxygen_effect",
     "oxygen_from_distance",
+    "plan_activity",
     "protraction",
     "respond",
     "spread_dose",
     "time_integrated_activity",
     "time_integrated_exponentials",
+    "tumour_control",
 ]
