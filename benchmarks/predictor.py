@@ -128,6 +128,14 @@ def held_out(cases, name: str, size: str, seed: int, ablate: bool) -> dict:
         "learnt_fwhm_mm": record["learnt_fwhm_mm"],
         "scanner_fwhm_mm": record["scanner_fwhm_mm"],
         "companion_weights": card["companion_weights"],
+        "mean_intervals": mean_intervals(
+            normalised(measured),
+            [
+                normalised(np.asarray(one.store.read(UPTAKE)["suv"], float))
+                for one in cases
+                if one.name != name
+            ],
+        ),
         **{
             key: metrics[key]
             for key in ("suv_norm", "suv_norm_clipped", "baselines", "intervals", "n_tiles",
@@ -137,6 +145,28 @@ def held_out(cases, name: str, size: str, seed: int, ablate: bool) -> dict:
     if ablate:
         found["ablation"] = ended(ablate_network(cases, name, TrainParams()))
     return found
+
+
+def mean_intervals(held: np.ndarray, training: list[np.ndarray]) -> dict[str, float]:
+    """The 90 % interval of the training mean, from training cases held out like the predictor's.
+
+    Values of the held-out case and of each training case, normalised SUV; NaN is excluded.
+    """
+    from napari_mosaik.predictor.uncertainty import conformal_quantile, interval_score
+
+    known = [values[np.isfinite(values)] for values in training]
+    residuals = [
+        np.abs(values - np.concatenate([*known[:i], *known[i + 1 :]]).mean())
+        for i, values in enumerate(known)
+    ]
+    half = conformal_quantile(np.concatenate(residuals))
+    centre, held = float(np.concatenate(known).mean()), held[np.isfinite(held)]
+    low, high = np.full(len(held), centre - half), np.full(len(held), centre + half)
+    return {
+        "coverage": float(np.mean((held >= low) & (held <= high))),
+        "width": 2 * float(half),
+        "interval_score": interval_score(held, low, high),
+    }
 
 
 def bootstrap(values) -> tuple[float, float, float]:
@@ -181,6 +211,9 @@ def summary(rows: list[dict]) -> dict:
                 "width": float(np.mean([one["width"] for one in own])),
                 "interval_score": float(np.mean([one["interval_score"] for one in own])),
             }
+    found["mean_interval_score"] = float(
+        np.mean([row["mean_intervals"]["interval_score"] for row in rows])
+    )
     return found
 
 
@@ -218,6 +251,7 @@ def show(size: str, one: dict) -> None:
                 f"  {kind}: coverage {own['mean_coverage']:.3f}, width {own['width']:.3f}, "
                 f"interval score {own['interval_score']:.3f}"
             )
+    print(f"  interval score of the training mean {one['mean_interval_score']:.3f}")
     print(f"  training {one['training_seconds']:.0f} s, in all {one['all_seconds']:.0f} s")
 
 
