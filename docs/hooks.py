@@ -102,6 +102,7 @@ def settings_page() -> str:
     from napari_mosaik.predictor import NetworkParams, TrainParams
     from napari_mosaik.segment import TissueClassParams
     from napari_mosaik.segment.densenet.network import DenseNetParams
+    from napari_mosaik.workflow.dose import DoseParams
     from napari_mosaik.workflow.steps import STEPS
 
     parts = [
@@ -117,6 +118,7 @@ def settings_page() -> str:
     trainings = {
         "Fast tissue classifier (`retrain`)": TissueClassParams,
         "DenseNet tissue classifier (`retrain --method densenet`)": DenseNetParams,
+        "Dose of a measured curve (`dose --curve`, `--set dose.NAME`)": DoseParams,
         "Uptake network: training (`train`)": TrainParams,
         "Uptake network: architecture": NetworkParams,
     }

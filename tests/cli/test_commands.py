@@ -21,7 +21,7 @@ COMMANDS = (
     "demo", "sample", "new", "slide", "run", "status", "report", "view", "segment", "suv", "align",
     "kinetics", "annotate", "review-queue", "agreement", "qa", "corrections", "retrain", "train",
     "predict", "set-alignment", "profiles", "pyramid", "relink", "weights", "adjudicate", "correct",
-    "models", "update", "worth",
+    "models", "update", "worth", "dose",
 )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ COMMAND_FILES = (
     "review",
     "correct",
     "measure",
+    "dose",
     "set_alignment",
     "weights",
 )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.core.text import read_text
 from napari_mosaik.dosimetry.checks import above_zero, not_negative, within_limits
 from napari_mosaik.dosimetry.nuclides import Nuclide, as_nuclide
 
@@ -189,12 +190,7 @@ class DoseKernel:
 
 def _read_rows(file: Path) -> FloatArray:
     """(m, 5) numbers of a kernel file, in the units of its header, NaN where empty."""
-    if not file.is_file():
-        raise InputError(f"{file} is no kernel file: it does not exist")
-    try:
-        lines = list(csv.reader(file.read_text("utf-8-sig").splitlines()))
-    except UnicodeDecodeError:
-        raise InputError(f"{file.name} is no text file with columns (CSV)") from None
+    lines = csv.reader(read_text(file).splitlines())
     rows = [row for row in lines if any(cell.strip() for cell in row)]
     header = tuple(cell.strip() for cell in rows[0]) if rows else ()
     if header != KERNEL_COLUMNS:

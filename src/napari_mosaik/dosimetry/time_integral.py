@@ -12,7 +12,13 @@ from numpy.typing import ArrayLike
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.dosimetry.checks import above_zero, as_numbers, at_least_zero, not_negative
 
-__all__ = ["TimeIntegral", "time_integrated_activity", "time_integrated_exponentials"]
+__all__ = [
+    "DecayedCurve",
+    "TimeIntegral",
+    "decayed_curve",
+    "time_integrated_activity",
+    "time_integrated_exponentials",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,231 @@
+"""Dose what-if without a case: from one measured curve to absorbed dose and response."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.text import read_text, typed_number
+from napari_mosaik.dosimetry import (
+    Nuclide,
+    RepairState,
+    dose_per_activity_gy,
+    nuclide,
+    respond,
+    time_integrated_activity,
+)
+from napari_mosaik.dosimetry.time_integral import decayed_curve
+
+__all__ = ["CURVE_COLUMNS", "NOT_A_PLAN", "DoseParams", "curve_dose", "dose_settings", "tail_of"]
+
+CURVE_COLUMNS = ("time_h", "activity_mbq_ml")
+"""Header of the file of a time course, decay-corrected to injection."""
+NOT_A_PLAN = (
+    "What a therapeutic label would have done had it gone where the tracer went. Not a treatment "
+    "plan; kinetics, alpha/beta and clonogen number are assumptions, and the PET cannot see "
+    "differences finer than about 1.5 mm."
+)
+DENSITY_G_ML = 1.05
+REPAIR_HALF_TIME_H = 1.5
+_PREFIX = "dose."
+_NO_CELL_LEFT_GY = 20.0
+"""Dose of alpha particles beyond which the unit of the activity is asked for: ln S is -30."""
+_LOCAL = "energy per decay that stays x 0.576784 Gy g/(MBq h MeV) / density"
+
+
+class DoseParams(Params):
+    """Radiobiology of the dose what-if; the defaults are illustrative, not specific for ccRCC."""
+
+    alpha: float = setting(
+        0.3,
+        "Linear coefficient of cell kill by electrons and photons.",
+        label="α",
+        unit="1/Gy",
+        gt=0,
+    )
+    beta: float = setting(
+        0.03,
+        "Quadratic coefficient of cell kill by electrons and photons.",
+        label="β",
+        unit="1/Gy²",
+        ge=0,
+    )
+    rbe: float = setting(
+        5.0,
+        "Factor of the linear coefficient for alpha particles.",
+        label="RBE of alpha particles",
+        ge=0,
+    )
+    retained: float = setting(
+        1.0,
+        "Share of Bi-213 and what follows it that stays where Ac-225 has decayed.",
+        label="Daughters retained",
+        ge=0,
+        le=1,
+    )
+
+
+def dose_settings(given: Mapping[str, Any]) -> DoseParams:
+    """Settings named ``dose.NAME``.  Raises `InputError` for another name or a wrong value."""
+    own = {}
+    for name, value in given.items():
+        if not name.startswith(_PREFIX):
+            raise InputError(f"--set: {name!r} is no setting here; they begin with '{_PREFIX}'")
+        own[name.removeprefix(_PREFIX)] = value
+    return DoseParams.parse(own, "--set")
+
+
+def tail_of(text: str) -> Literal["physical"] | float:
+    """The tail of a curve as typed: 'physical' or an effective half-life, h."""
+    if text.strip() == "physical":
+        return "physical"
+    try:
+        return typed_number(text)
+    except InputError:
+        raise InputError(
+            f"the tail {text!r} is neither 'physical' nor an effective half-life in hours"
+        ) from None
+
+
+def curve_dose(
+    file: Path,
+    name: str,
+    tail: Literal["physical"] | float = "physical",
+    params: DoseParams | None = None,
+) -> dict[str, Any]:
+    """Absorbed dose and response where a measured time course is that of a nuclide.
+
+    The dose rate follows straight lines between the decayed values and the tail; all energy but
+    that of photons is absorbed where it is released (1.05 g/mL); damage is repaired with a
+    half-time of 1.5 h.
+
+    Parameters
+    ----------
+    file
+        CSV with the header ``time_h,activity_mbq_ml``, decay-corrected to injection.
+    name
+        Name of the nuclide.
+    tail, params
+        As in `time_integrated_activity`; illustrative radiobiology where it is not given.
+
+    Returns
+    -------
+    dict
+        Integral, MBq h/mL, with its shares outside the times; doses, Gy (electrons, alpha particles
+        and RBE-weighted apart); G, BED, EQD2, Gy, ln S; ``constants`` with value and source; and
+        ``warnings``.
+
+    Raises
+    ------
+    InputError
+        For a file with another header, values that cannot be used, an unknown nuclide, a tail that
+        the curve does not allow, or a curve without activity.
+    """
+    own, chosen = nuclide(name), params or DoseParams()
+    times, values = _read_curve(file)
+    try:
+        integral = time_integrated_activity(times, values, own.half_life_h, tail=tail)
+        decayed = decayed_curve(times, values, own.half_life_h, tail)
+    except InputError as error:
+        raise InputError(f"{file.name}: {error}") from None
+    total = float(integral.total_h)
+    if not total > 0:
+        raise InputError(f"{file.name}: the curve has no activity, so there is no dose")
+    per = {
+        part: dose_per_activity_gy(own, part=part, retained=chosen.retained) / DENSITY_G_ML
+        for part in ("electron", "alpha")
+    }
+    state = RepairState([(1.0, math.log(2) / REPAIR_HALF_TIME_H)])
+    state.add_curve(decayed.time_h, decayed.activity[0] * per["electron"], decayed.tail_per_h)
+    dose, q = total * per["electron"], float(state.q_gy2())
+    response = respond(
+        dose,
+        q,
+        alpha_per_gy=chosen.alpha,
+        beta_per_gy2=chosen.beta,
+        alpha_particle_gy=total * per["alpha"],
+        rbe=chosen.rbe,
+    )
+    return {
+        "time_integral_mbq_h_ml": total,
+        "before_first": float(integral.before_first),
+        "after_last": float(integral.after_last),
+        "dose_gy": dose,
+        "alpha_particle_gy": total * per["alpha"],
+        "rbe_weighted_gy": float(response.rbe_weighted_gy),
+        "g": q / dose**2,
+        "bed_gy": float(response.bed_gy),
+        "eqd2_gy": float(response.eqd2_gy),
+        "ln_survival": float(response.ln_survival),
+        "constants": _constants(own, tail, chosen, per),
+        "warnings": _doubts(own, total * per["alpha"]),
+    }
+
+
+def _doubts(own: Nuclide, alpha_particle_gy: float) -> list[str]:
+    if alpha_particle_gy <= _NO_CELL_LEFT_GY:
+        return []
+    return [
+        f"the alpha particles of {own.name} would give {alpha_particle_gy:.0f} Gy, beyond the "
+        f"{_NO_CELL_LEFT_GY:g} Gy that leave no cell: is the activity in kBq/mL? It was taken as "
+        "MBq/mL"
+    ]
+
+
+def _constants(
+    own: Nuclide,
+    tail: Literal["physical"] | float,
+    params: DoseParams,
+    per: Mapping[str, float],
+) -> list[dict[str, Any]]:
+    default = DoseParams()
+    rows: list[tuple[str, Any, str]] = [
+        ("nuclide", own.name, own.source),
+        ("half_life_h", own.half_life_h, own.source),
+        ("electron_kev", own.electron_kev, own.source),
+        ("alpha_kev", own.alpha_kev, own.source),
+        ("recoil_kev", own.recoil_kev, own.source),
+        ("tail", tail, "physical decay alone: an upper bound" if tail == "physical" else "given"),
+        *((f"{part}_gy_ml_per_mbq_h", gy, _LOCAL) for part, gy in per.items()),
+        ("density_g_ml", DENSITY_G_ML, "soft tissue; assumption"),
+        ("repair_half_time_h", REPAIR_HALF_TIME_H, "illustrative, not specific for ccRCC"),
+    ]
+    sources = {
+        "rbe": "MIRD 22: Sgouros et al. 2010, J Nucl Med 51:311 (3 to 7)",
+        "retained": "all daughters stay; assumption",
+    }
+    for name, value in params:
+        source = sources.get(name, "illustrative, not specific for ccRCC")
+        rows.append(
+            (f"{_PREFIX}{name}", value, "given" if value != getattr(default, name) else source)
+        )
+    return [{"name": name, "value": value, "source": source} for name, value, source in rows]
+
+
+def _read_curve(file: Path) -> tuple[list[float], list[float]]:
+    """Times, h, and activities, MBq/mL, of a time course."""
+    rows = [row for row in csv.reader(read_text(file).splitlines()) if any(c.strip() for c in row)]
+    header = tuple(cell.strip() for cell in rows[0]) if rows else ()
+    if header != CURVE_COLUMNS:
+        raise InputError(
+            f"{file.name}: the header must be {','.join(CURVE_COLUMNS)} (hours after injection, "
+            f"decay-corrected MBq/mL), not {','.join(header) or 'empty'}"
+        )
+    numbers: list[list[float]] = []
+    for place, row in enumerate(rows[1:], 1):
+        try:
+            numbers.append([float(cell) for cell in row])
+        except ValueError:
+            raise InputError(f"{file.name}: row {place}, {','.join(row)!r}, is no number") from None
+        if len(row) != len(CURVE_COLUMNS) or not all(map(math.isfinite, numbers[-1])):
+            raise InputError(
+                f"{file.name}: row {place}, {','.join(row)!r}, is not a time and an activity"
+            )
+    if not numbers:
+        raise InputError(f"{file.name} has a header but no times")
+    return [time for time, _ in numbers], [value for _, value in numbers]

@@ -1,0 +1,133 @@
+"""The dose of a measured curve on the command line, by a second way and with what is refused."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tests.cli.test_commands import call, told
+
+KEYS = (
+    "time_integral_mbq_h_ml", "before_first", "after_last", "dose_gy", "alpha_particle_gy",
+    "rbe_weighted_gy", "g", "bed_gy", "eqd2_gy", "ln_survival", "constants", "warnings",
+)  # fmt: skip
+TIMES, VALUES = [4.0, 24.0, 72.0, 168.0], [0.6, 1.1, 1.3, 1.2]
+
+
+@pytest.fixture
+def curve(tmp_path):
+    def write(rows, header="time_h,activity_mbq_ml"):
+        path = tmp_path / "curve.csv"
+        path.write_text("\n".join([header, *(f"{t},{a}" for t, a in rows)]) + "\n", "utf-8")
+        return path
+
+    return write
+
+
+def document(capsys, *arguments):
+    assert call("dose", *arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def stepped(half_life, tail, kev):
+    """Integral, dose and G by small steps through the curve."""
+    h = 0.005
+    t = np.arange(0, 40 * tail, h) + h / 2
+    decayed = np.array(VALUES) * 2 ** (-np.array(TIMES) / half_life)
+    activity = np.interp(t, [0, *TIMES], [0, *decayed])
+    late = t > TIMES[-1]
+    activity[late] = decayed[-1] * 2 ** (-(t[late] - TIMES[-1]) / tail)
+    rate = activity / 1.05 * kev * 1e3 * 1.602176634e-19 * 3.6e12
+    from scipy.signal import lfilter
+
+    left = math.exp(-math.log(2) / 1.5 * h)
+    damage = lfilter([h], [1, -left], rate) - rate * h / 2
+    dose = rate.sum() * h
+    return activity.sum() * h, dose, 2 * (rate * damage).sum() * h / dose**2
+
+
+def test_the_document_by_small_steps(curve, capsys):
+    found = document(
+        capsys, "--curve", curve(zip(TIMES, VALUES, strict=True)), "--nuclide", "177Lu",
+        "--tail", "60", "--set", "dose.alpha=0.2", "--set", "dose.beta=0.05",
+    )  # fmt: skip
+    assert tuple(found) == KEYS
+    total, dose, g = stepped(159.5, 60, 147.9)
+    assert found["time_integral_mbq_h_ml"] == pytest.approx(total, rel=1e-5)
+    assert found["dose_gy"] == found["rbe_weighted_gy"] == pytest.approx(dose, rel=1e-5)
+    assert found["g"] == pytest.approx(g, rel=1e-3)
+    bed = dose * (1 + g * dose * 0.05 / 0.2)
+    assert found["bed_gy"] == pytest.approx(bed, rel=1e-4)
+    assert found["eqd2_gy"] == pytest.approx(bed / (1 + 2 * 0.05 / 0.2), rel=1e-4)
+    assert found["ln_survival"] == pytest.approx(-0.2 * bed, rel=1e-4)
+    assert found["before_first"] == pytest.approx(
+        2 * VALUES[0] * 2 ** (-4 / 159.5) / total, rel=1e-5
+    )
+    tail = VALUES[-1] * 2 ** (-168 / 159.5) * 60 / math.log(2)
+    assert found["after_last"] == pytest.approx(tail / total, rel=1e-5)
+    assert found["alpha_particle_gy"] == 0
+    assert found["warnings"] == []
+    constants = {row["name"]: row for row in found["constants"]}
+    assert all(set(row) == {"name", "value", "source"} for row in found["constants"])
+    assert constants["half_life_h"]["value"] == 159.5
+    assert "ICRP" in constants["electron_kev"]["source"]
+    assert constants["dose.alpha"] == {"name": "dose.alpha", "value": 0.2, "source": "given"}
+
+
+def test_alpha_particles_and_the_question_for_the_unit(curve, capsys):
+    file = curve(zip(TIMES, VALUES, strict=True))
+    assert call("dose", "--curve", file, "--nuclide", "Ac-225", "--json") == 0
+    out = capsys.readouterr()
+    found = json.loads(out.out)
+    assert found["alpha_particle_gy"] / found["dose_gy"] == pytest.approx(27990 / 690)
+    assert found["rbe_weighted_gy"] == pytest.approx(
+        found["dose_gy"] + 5 * found["alpha_particle_gy"]
+    )
+    assert len(found["warnings"]) == 1
+    assert "kBq/mL?" in found["warnings"][0]
+    assert found["warnings"][0] in out.err
+    small = curve(zip(TIMES, np.array(VALUES) / 1000, strict=True))
+    assert document(capsys, "--curve", small, "--nuclide", "Ac-225")["warnings"] == []
+
+
+def test_the_text_says_that_it_is_no_plan(curve, capsys):
+    file = curve(zip(TIMES, VALUES, strict=True))
+    assert call("dose", "--curve", file, "--nuclide", "Lu-177") == 0
+    text = capsys.readouterr().out
+    assert "absorbed dose of electrons, Gy" in text
+    assert "Not a treatment plan" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "more", "says"),
+    [
+        ([(4, 1)], None, ["--nuclide", "Xx-1"], "nuclide 'Xx-1' is not known; one of: Zr-89"),
+        ([(4, 1)], "time_h,activity_kbq_ml", [], "the header must be time_h,activity_mbq_ml"),
+        ([], None, [], "a header but no times"),
+        ([(24, 1), (4, 1)], None, [], "curve.csv: times must ascend, but 4 h follows 24 h"),
+        ([(-4, 1)], None, [], "times must be 0 h or more"),
+        ([(4, -1)], None, [], "activities must be 0 or more"),
+        ([(4, "x")], None, [], "row 1, '4,x', is no number"),
+        ([(4, "1,2")], None, [], "is not a time and an activity"),
+        ([(4, "nan")], None, [], "is not a time and an activity"),
+        ([(4, 0), (24, 0)], None, [], "no activity, so there is no dose"),
+        ([(4, 1), (24, 2)], None, ["--tail", "60"], "still rises has no effective half-life"),
+        ([(4, 2), (24, 1)], None, ["--tail", "200"], "longer than the physical one"),
+        ([(4, 2), (24, 1)], None, ["--tail", "effective"], "neither 'physical' nor"),
+        ([(4, 1)], None, ["--set", "dose.alpha=0"], "alpha = '0' is not valid"),
+        ([(4, 1)], None, ["--set", "dose.gamma=1"], "there is no setting 'gamma'"),
+        ([(4, 1)], None, ["--set", "alpha=1"], "they begin with 'dose.'"),
+    ],
+)
+def test_what_is_refused(curve, capsys, rows, header, more, says):
+    file = curve(rows, header or "time_h,activity_mbq_ml")
+    nuclide = [] if "--nuclide" in more else ["--nuclide", "Lu-177"]
+    assert says in told(capsys, "dose", "--curve", file, *nuclide, *more, "--json")
+
+
+def test_a_missing_file_and_a_missing_option(tmp_path, capsys):
+    assert "cannot be read" in told(
+        capsys, "dose", "--curve", tmp_path / "no.csv", "--nuclide", "Lu-177"
+    )
+    assert "--curve" in told(capsys, "dose", "--nuclide", "Lu-177")
