@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,6 +83,7 @@ def test_waiting_threads_leave_the_processor_to_others(monkeypatch):
     assert policy() == "ACTIVE"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="it is the GNU library that says so")
 @pytest.mark.parametrize("way_in", ["napari_mosaik.cli", "napari_mosaik.plugin"])
 def test_torch_and_scikit_learn_wait_passively_from_the_command_line_and_the_window(
     monkeypatch, way_in
@@ -91,6 +93,7 @@ def test_torch_and_scikit_learn_wait_passively_from_the_command_line_and_the_win
     monkeypatch.setenv("OMP_DISPLAY_ENV", "VERBOSE")
     code = f"import {way_in}, torch, sklearn.ensemble"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    n_libraries = told.stderr.count("OPENMP DISPLAY ENVIRONMENT BEGIN")
-    assert n_libraries > 0
-    assert told.stderr.replace(" ", "").count("OMP_WAIT_POLICY='PASSIVE'") == n_libraries
+    said = told.stderr.replace(" ", "")
+    assert said.count("OPENMPDISPLAYENVIRONMENTBEGIN") > 0
+    spins = re.findall(r"GOMP_SPINCOUNT='(\d+)'", said)
+    assert spins == ["0"] * said.count("OPENMPDISPLAYENVIRONMENTBEGIN")
