@@ -16,6 +16,7 @@ import typer
 
 from napari_mosaik.cli import main
 from napari_mosaik.cli.app import app
+from napari_mosaik.cli.cohort import _error_words
 
 COMMANDS = (
     "demo", "sample", "new", "slide", "run", "status", "report", "view", "segment", "suv", "align",
@@ -119,6 +120,14 @@ def test_a_command_loads_no_library_that_it_does_not_need(
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert found.returncode == code, found.stderr
     assert set(found.stderr.splitlines()[-1].split()) <= needed
+
+
+def test_an_error_that_nothing_measures_is_not_available():
+    record = {"suv_norm": {"mae": 0.0571}, "development": False}
+    assert _error_words(record) == "0.0571"
+    assert _error_words({**record, "development": True}) == "0.0571, optimistic (development case)"
+    words = _error_words({"suv_norm": {"mae": None}, "development": False})
+    assert words == "not available: no tile is measured and predicted"
 
 
 def test_a_choice_that_is_not_offered_is_named(capsys):

@@ -49,6 +49,12 @@ SIZES = {
 LOSS_CURVE = (0.1556808888912201, 0.13438213467597962, 0.16240694224834443)
 
 
+def tiled_otherwise(case, factor):
+    """The case with tiles of another size."""
+    scales = (replace(scale, spacing_um=factor * scale.spacing_um) for scale in case.scales)
+    return replace(case, scales=tuple(scales))
+
+
 def finish(generator) -> TrainedModel:
     while True:
         try:
@@ -232,6 +238,21 @@ def test_cases_that_do_not_fit_together_are_refused(tile_cases):
     refused([replace(first, suv=np.full(len(first), np.nan))], "0 measured")
     refused([replace(first, suv=np.ones(len(first)))], "nothing to train on")
     refused([first], "160 px", TrainParams.preset("paper"))
+    refused(
+        [first, tiled_otherwise(second, 1.25)],
+        "A2 and A3 differ in their tiling: tiles of 400 µm, 300 µm apart, and tiles of 500 µm, 375",
+    )
+    names = ("nuclear_size", *second.feature_names[1:])
+    refused(
+        [first, replace(second, feature_names=names)],
+        "differ in their tile parameters: caix_h_score, and nuclear_size",
+    )
+    refused([first, replace(second, feature_names=second.feature_names[::-1])], "one order, and")
+    refused(
+        [first],
+        "alpha and lambda are both 0",
+        QUICK.model_copy(update={"alpha": 0.0, "lambda_": 0.0}),
+    )
 
 
 def test_presets():

@@ -1,6 +1,7 @@
 """Models of a case: listed, adopted and rolled back, exported and imported, never overwritten."""
 
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -120,6 +121,30 @@ def test_a_model_goes_to_another_case_by_a_file(cases, tmp_path):
         for part in parts:
             assert (made.folder / part).read_bytes() == (model.folder / part).read_bytes()
         assert model_in_use(cases[1], model.step) == ""
+
+
+def test_a_predictor_from_elsewhere_may_consist_of_its_weights_and_its_card(
+    cases, tmp_path, capsys
+):
+    name = predictor(cases[0], 1)
+    elsewhere = tmp_path / name
+    elsewhere.mkdir()
+    for part in ("card.json", "weights.safetensors"):
+        (elsewhere / part).write_bytes((cases[0].root / "models" / name / part).read_bytes())
+    copied = cases[1].root / "models" / name
+    copied.parent.mkdir()
+    shutil.copytree(elsewhere, copied)
+    with pytest.raises(CorruptArtifact, match=r"files.json is missing.*models import CASE FOLDER"):
+        TrainedModel.load(copied)
+    shutil.rmtree(copied)
+    made = import_model(cases[1], elsewhere)
+    assert made.hash == name
+    assert not made.damage
+    assert TrainedModel.load(copied).hash == name
+    other = elsewhere.rename(tmp_path / "mine")
+    assert run_command(["models", "import", str(cases[1].root), str(other)]) == 2
+    told = capsys.readouterr().err
+    assert f"its folder states the hash mine, and its content has {name}" in told
 
 
 def changed_file(source, target, part, change):

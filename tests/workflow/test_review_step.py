@@ -19,6 +19,7 @@ from napari_mosaik.core.catalogue import (
     PREDICTION_RECORD,
     TILES,
     UPTAKE,
+    UPTAKE_CLUSTERS,
 )
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.progress import run_to_end
@@ -57,7 +58,7 @@ class Inputs:
         raise AssertionError(sentence)
 
 
-def compared(suv, predicted, **more):
+def compared(suv, predicted, clusters=None, class_label=None, **more):
     lattice = Lattice("cd34", (6, 6), (300.0, 300.0), (0.0, 0.0))
     ones = np.ones(N)
     grid = TileGrid(lattice, 400.0, np.arange(N), ones, ones > 0)
@@ -66,6 +67,7 @@ def compared(suv, predicted, **more):
         "suv": predicted,
         "suv_norm": (predicted - LOW) / span,
         "baseline_mean": np.full(N, 0.5),
+        **({} if class_label is None else {"class_label": class_label}),
     }
     record = {
         "unit": "cm²/mL", "target": {"low": LOW, "high": HIGH}, "split": "case", "model": "m",
@@ -78,6 +80,7 @@ def compared(suv, predicted, **more):
         PREDICTION: Table(columns, {"suv": "cm²/mL"}),
         PREDICTION_RECORD: record,
         ALIGNMENT["pet"]: pet_alignment(1.0),
+        **({} if clusters is None else {UPTAKE_CLUSTERS: clusters}),
     }
     return run_to_end(REVIEW.body(Inputs(artifacts), ReviewParams()))[METRICS]
 
@@ -93,6 +96,16 @@ def test_values_beyond_the_training_range_count_as_they_were_measured():
     clipped = np.abs(np.clip(suv, LOW, HIGH) - predicted).mean() / (HIGH - LOW)
     assert metrics["suv_norm_clipped"]["mae"] == pytest.approx(clipped)
     assert clipped < expected
+
+
+def test_a_model_that_has_learned_no_class_has_no_scores_of_classes():
+    values = np.linspace(1.0, 6.0, N)
+    lattice = Lattice("cd34", (6, 6), (300.0, 300.0), (0.0, 0.0))
+    clusters = Table({"suv.label": np.arange(N) % 5}, {}, {}, lattice.frame)
+    learned = np.arange(N) % 3
+    assert "classes" in compared(values, values, clusters=clusters, class_label=learned)
+    none = np.full(N, -1)
+    assert "classes" not in compared(values, values, clusters=clusters, class_label=none)
 
 
 def test_only_the_tiles_of_the_test_block_count():

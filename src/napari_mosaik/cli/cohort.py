@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -328,8 +329,15 @@ def predict(
     else:
         typer.echo(f"case {found.name}: predicted with model {record['model']}")
         if done:
-            optimistic = ", optimistic (development case)" if record["development"] else ""
-            typer.echo(f"  MAE of the normalised SUV {record['suv_norm']['mae']:.3g}{optimistic}")
+            typer.echo(f"  MAE of the normalised SUV {_error_words(record)}")
+
+
+def _error_words(record: Mapping[str, Any]) -> str:
+    """The error of a prediction with what qualifies it."""
+    error = record["suv_norm"]["mae"]
+    if error is None:
+        return "not available: no tile is measured and predicted"
+    return f"{error:.3g}" + (", optimistic (development case)" if record["development"] else "")
 
 
 def _ask(case: Any, model: str, what_if: list[str], attention: int | None, json: bool) -> None:

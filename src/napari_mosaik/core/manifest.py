@@ -139,7 +139,8 @@ def check_files(folder: Path, what: str) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
             if json.loads((folder / "card.json").read_bytes()).get("format", 1) >= 2:
                 raise CorruptArtifact(
-                    f"{what} is damaged: {folder / FILES_LIST} is missing"
+                    f"{what} is damaged: {folder / FILES_LIST} is missing (one from elsewhere is "
+                    "added with: napari-mosaik models import CASE FOLDER)"
                 ) from None
         return
     for key, how in damaged_files(folder, files):

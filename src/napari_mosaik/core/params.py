@@ -138,5 +138,6 @@ def _list_problem(error: Any) -> str:
     """What is wrong with a setting that has several values."""
     if len(error["loc"]) < 2 or error["type"] == "missing":
         counts = error["type"] in ("missing", "too_long")
-        return "the number of values is another" if counts else str(error["msg"])
+        text = str(error["msg"]).removeprefix("Value error, ")
+        return "the number of values is another" if counts else text
     return f"{error['input']!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"

@@ -25,6 +25,7 @@ from .prediction import (
     EarlierPrediction,
     Prediction,
     attention_maps,
+    check_card,
     network_device,
     predict,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "block_guard",
     "block_split",
     "calibrate",
+    "check_card",
     "code_windows",
     "draw_errors",
     "edge_distance_um",

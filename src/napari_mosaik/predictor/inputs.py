@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,6 +24,7 @@ __all__ = [
     "TileInputs",
     "code_windows",
     "edge_distance_um",
+    "tiling",
 ]
 
 CODE_CELLS: Final = 11
@@ -143,6 +145,12 @@ class TileInputs:
         return first, second, third
 
     @property
+    def spacings_um(self) -> tuple[float, float, float]:
+        """Pixel size of the windows at the three scales, µm."""
+        first, second, third = (scale.spacing_um for scale in self.scales)
+        return first, second, third
+
+    @property
     def covered(self) -> FloatArray:
         """(n,) fraction of each tile that is tissue."""
         return np.ones(len(self)) if self.coverage is None else self.coverage
@@ -209,6 +217,13 @@ class TileInputs:
             suv=None if self.suv is None else self.suv[rows],
             pet_label=None if self.pet_label is None else self.pet_label[rows],
         )
+
+
+def tiling(windows_px: Sequence[int], spacings_um: Sequence[float]) -> str:
+    """The tiling that windows at the scales of `SCALE_TILES` span, in words: size and distance."""
+    size, wide = (px * um for px, um in zip(windows_px[:2], spacings_um[:2], strict=True))
+    n_tiles = list(SCALE_TILES.values())[1]
+    return f"tiles of {size:.5g} µm, {(wide - size) / (n_tiles - 1):.5g} µm apart"
 
 
 def code_windows(grid: TileGrid, codes: ArrayLike) -> NDArray[np.uint8]:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.learning.devices import ComputeDevice, thread_count
 from napari_mosaik.predictor.baselines import Baseline
-from napari_mosaik.predictor.inputs import CODE_CELLS, N_CLASSES, TileInputs
+from napari_mosaik.predictor.inputs import CODE_CELLS, N_CLASSES, TileInputs, tiling
 from napari_mosaik.predictor.model import CARD_FORMAT, TrainedModel
+from napari_mosaik.predictor.multiscale import FRACTIONS
 from napari_mosaik.predictor.network import MosaikNetwork, SlideNetwork
 from napari_mosaik.predictor.params import NetworkParams, TrainParams
 from napari_mosaik.predictor.scene import SlideScene
@@ -32,6 +33,7 @@ __all__ = [
     "Prediction",
     "attention_maps",
     "batch_tensors",
+    "check_card",
     "check_fit",
     "infer",
     "member_network",
@@ -55,7 +57,8 @@ class Prediction:
     suv
         (n,) the same in the unit of the training SUV.
     class_probability
-        (n, 5) probability of average, hot, cold, high-low, low-high.
+        (n, 5) probability of average, hot, cold, high-low, low-high; NaN without class labels in
+        training.
     class_label
         (n,) most probable class, -1 where not predicted.
     members
@@ -218,23 +221,82 @@ def member_network(model: TrainedModel, number: int) -> MosaikNetwork | SlideNet
         network = SlideNetwork(params, len(card["times_h"]), columns, float(card["fwhm_um"]))
     else:
         network = MosaikNetwork(params, len(card["times_h"]))
-    network.load_state_dict(tensors)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        what = str(error).splitlines()[-1].strip().partition(": ")[0]
+        raise InputError(
+            f"the weights of the predictor {model.hash[:12]} do not fit its card ({what}); train "
+            "it again"
+        ) from error
+    if not all(bool(values.isfinite().all()) for values in tensors.values()):
+        raise InputError(
+            f"the predictor {model.hash[:12]} has weights that are no numbers; train it again"
+        )
     return network.eval()
+
+
+_CARD_PARTS: Final[Mapping[str, type]] = {
+    "settings": Mapping,
+    "channels": list,
+    "scales": Mapping,
+    "proxies": list,
+    "times_h": list,
+    "features": list,
+    "target": Mapping,
+    "classes": list,
+    "cases": list,
+    "members": list,
+    "fwhm_um": float,
+    "baselines": Mapping,
+    "warnings": list,
+}
+"""What the card of a model has to state, and of which type."""
+
+
+def check_card(model: TrainedModel) -> None:
+    """Raise `InputError` when a model was made by another program, or its card is incomplete."""
+    card, name = model.card, f"the predictor {model.hash[:12]}"
+    if card.get("format") != CARD_FORMAT:
+        raise InputError(
+            f"{name} was trained by another version of this program "
+            f"(format {card.get('format')}, not {CARD_FORMAT}); train it again"
+        )
+    for part, kind in _CARD_PARTS.items():
+        if not isinstance(card.get(part), kind):
+            raise InputError(
+                f"the card of {name} does not state '{part}' as it should "
+                f"({card.get(part)!r:.40}); train it again"
+            )
+    if list(card["channels"]) != list(FRACTIONS):
+        raise InputError(
+            f"{name} reads maps of {', '.join(map(str, card['channels']))}, but there are maps of "
+            f"{', '.join(FRACTIONS)}; train it again"
+        )
+    if other := [str(n) for n in card["classes"] if n not in range(N_CLASSES)]:
+        raise InputError(
+            f"{name} knows the uptake class {', '.join(other)}, but there are 0 to "
+            f"{N_CLASSES - 1}; train it again"
+        )
 
 
 def check_fit(model: TrainedModel, inputs: TileInputs) -> None:
     """Raise `InputError` when the case lacks inputs that the model was trained on."""
+    check_card(model)
     card = model.card
-    if card.get("format") != CARD_FORMAT:
-        raise InputError(
-            f"the predictor {model.hash[:8]} was trained by another version of this program "
-            f"(format {card.get('format')}, not {CARD_FORMAT}); train it again"
-        )
+    if not len(inputs):
+        raise InputError(f"case {inputs.case} has no tile; lower the tissue fraction of a tile")
     asked = TrainParams.parse(card["settings"], "model card").windows_px
     if inputs.windows_px != asked:
         raise InputError(
             f"case {inputs.case}: windows of {', '.join(map(str, inputs.windows_px))} px, but the "
             f"model takes {', '.join(map(str, asked))} px"
+        )
+    spacings_um = [float(card["scales"][scale.name]["spacing_um"]) for scale in inputs.scales]
+    if not np.allclose(inputs.spacings_um, spacings_um, rtol=1e-3):
+        raise InputError(
+            f"case {inputs.case}: {tiling(asked, inputs.spacings_um)}, but the model was trained "
+            f"on {tiling(asked, spacings_um)}; tile the case as those of the training"
         )
     if card["settings"]["architecture"] == "slide" and list(inputs.feature_names) != list(
         card["features"]
@@ -313,7 +375,10 @@ def predict(
                 one, members[number, rows] = device.with_enough_memory(compute)
                 parts.append(one)
             probability[rows] = np.mean(parts, axis=0)
-    label[rows] = probability[rows].argmax(axis=1)
+    if card.get("classes", True):  # else the class head has not learned anything
+        label[rows] = probability[rows].argmax(axis=1)
+    else:
+        probability[:] = np.nan
     weights: Mapping[str, float] = card.get("companion_weights", {})
     suv_norm = (1 - sum(weights.values())) * np.mean(members, axis=0)
     seen = Surroundings(inputs, float(card["fwhm_um"]))

@@ -114,6 +114,8 @@ def train(
     Bitwise repeatable on one machine's CPU at one thread count; a GPU repeats itself only nearly.
     """
     params = params or TrainParams()
+    if params.alpha == params.lambda_ == 0:
+        raise InputError("alpha and lambda are both 0: nothing would be learned; raise one of them")
     device = device or network_device(params)
     started = time.monotonic()
     data = make_training_set(cases, params, validation or params.validation)
@@ -653,6 +655,13 @@ def _case_entry(case: TileInputs, data: TrainingSet) -> dict[str, Any]:
 def _warnings(data: TrainingSet) -> list[str]:
     """Warnings that stay with the model."""
     warnings = [f"{case.case}: {text}" for case in data.everything for text in case.warnings]
+    warnings += [
+        f"{case.case}: no tile has a measured uptake and all inputs, so it trains nothing"
+        for case in data.everything
+        if not case.measured.any()
+    ]
+    if empty := _empty_parameters(data):
+        warnings.append(f"no training tile has a value of {', '.join(empty)}: it is not used")
     patients = {same_words(case.patient) for case in data.everything}
     if len(patients) < 10:
         warnings.append(f"{len(patients)} patient(s) in training: no claim about new patients")
@@ -665,6 +674,13 @@ def _warnings(data: TrainingSet) -> list[str]:
             f"no training tile has the uptake class {', '.join(missing)}: it is not predicted"
         )
     return warnings
+
+
+def _empty_parameters(data: TrainingSet) -> list[str]:
+    """The tile parameters that no training tile has a value of."""
+    known = [np.isfinite(case.features[case.measured]).any(axis=0) for case in data.cases]
+    names = data.cases[0].feature_names
+    return [name for name, some in zip(names, np.any(known, axis=0), strict=True) if not some]
 
 
 def _card(

@@ -16,7 +16,7 @@ from napari_mosaik.core import Blocked, FloatArray, InputError
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.text import same_words
 from napari_mosaik.core.tiles import IntArray
-from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs
+from napari_mosaik.predictor.inputs import N_CLASSES, TileInputs, tiling
 from napari_mosaik.predictor.model import TargetScale
 from napari_mosaik.predictor.multiscale import SCALE_TILES
 from napari_mosaik.predictor.params import TrainParams
@@ -153,7 +153,10 @@ def leave_one_patient_out(patients: Mapping[str, str], test: str) -> Split:
     patients = {case: same_words(patient) for case, patient in patients.items()}
     train = tuple(sorted(case for case in patients if patients[case] != patients[test]))
     if not train:
-        raise InputError(f"patient '{given}' is alone: there is no other patient to train on")
+        raise InputError(
+            f"patient '{given}' is alone: there is no other patient to train on; with --split case "
+            "the other cases of the patient train, without a claim about a new patient"
+        )
     n_others = len({patients[case] for case in train})
     warning = f"{n_others} patient(s) in training: too few for a claim about patients"
     return Split("patient", train, test, False, (warning,) * (n_others < 10))
@@ -354,16 +357,34 @@ def _check_alike(cases: Sequence[TileInputs]) -> None:
         if case.suv is None:
             raise InputError(f"training case {case.case} has no measured uptake")
         case.require_modalities()
-        alike = {
-            "window size": case.windows_px == first.windows_px,
-            "proxies": case.proxies == first.proxies,
-            "tile parameters": case.feature_names == first.feature_names,
-            "curve times": case.times_h.shape == first.times_h.shape
-            and bool(np.allclose(case.times_h, first.times_h)),
-        }
-        for name, same in alike.items():
-            if not same:
-                raise InputError(f"cases {first.case} and {case.case} differ in their {name}")
+        for name, (one, other) in _differences(first, case).items():
+            raise InputError(
+                f"cases {first.case} and {case.case} differ in their {name}: {one}, and {other}"
+            )
+
+
+def _differences(one: TileInputs, other: TileInputs) -> dict[str, tuple[str, str]]:
+    """What two cases cannot be trained on together for: its name, and what each has, in words."""
+    px, um = one.windows_px, one.spacings_um
+    own, names = set(one.feature_names), set(other.feature_names)
+    times = one.times_h.shape == other.times_h.shape and np.allclose(one.times_h, other.times_h)
+    lists = [", ".join(sorted(a - b)) or "nothing more" for a, b in ((own, names), (names, own))]
+    both = [(", ".join(c.proxies), ", ".join(f"{t:g} h" for t in c.times_h)) for c in (one, other)]
+    windows = [", ".join(f"{n} px" for n in c.windows_px) for c in (one, other)]
+    if own == names:
+        lists = ["one order", "another"]
+    found: dict[str, tuple[bool, str, str]] = {
+        "window size": (px == other.windows_px, windows[0], windows[1]),
+        "tiling": (
+            bool(np.allclose(um, other.spacings_um, rtol=1e-3)),
+            tiling(px, um),
+            tiling(other.windows_px, other.spacings_um),
+        ),
+        "proxies": (one.proxies == other.proxies, both[0][0], both[1][0]),
+        "tile parameters": (one.feature_names == other.feature_names, lists[0], lists[1]),
+        "curve times": (bool(times), both[0][1], both[1][1]),
+    }
+    return {name: (a, b) for name, (same, a, b) in found.items() if not same}
 
 
 def _labels(case: TileInputs) -> NDArray[np.int64]:

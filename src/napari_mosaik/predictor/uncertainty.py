@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-from napari_mosaik.core import FloatArray
+from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.tiles import IntArray
 from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.learning.engine import TrainingStep
@@ -108,6 +110,8 @@ class HeldOutCase:
         (n,) the same of each of `COMPANIONS` that was fitted, by name.
     cells, pitch_um
         As for `Residuals`.
+    why
+        Why nothing could be trained without the case; *network* is then NaN.
     """
 
     case: str
@@ -116,6 +120,7 @@ class HeldOutCase:
     companions: Mapping[str, FloatArray]
     cells: IntArray
     pitch_um: tuple[float, float]
+    why: str = ""
 
     def residuals(self, weights: Mapping[str, float]) -> Residuals:
         """The residuals of the mean with these *weights* of the companions; the rest is network."""
@@ -163,19 +168,25 @@ def held_out_cases(
         if checkpoint is not None:
             file = checkpoint.with_suffix(f".without{number}{checkpoint.suffix}")
         steps = train(rest, one, seed=seed, checkpoint=file, fwhm_um=fwhm_um, device=device)
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                model: TrainedModel = end.value
-                break
-            yield replace(
-                step,
-                epoch=step.epoch + number * one.epochs,
-                epochs=len(cases) * one.epochs,
+        shown = map_progress(steps, partial(_of_all, number=number, count=len(cases)))
+        try:
+            model: TrainedModel = yield from shown
+            found.append(_held_out(model, rest, case, one, target, device))
+        except InputError as error:  # the other cases alone: too few tiles, or no spread
+            measured = target.normalise(np.asarray(case.suv, float), clip=False)
+            nothing = np.full(len(case), np.nan)
+            found.append(
+                HeldOutCase(
+                    case.case, measured, nothing, {}, case.cells, tile_pitch_um(case), str(error)
+                )
             )
-        found.append(_held_out(model, rest, case, one, target, device))
     return found
+
+
+def _of_all(step: TrainingStep, number: int, count: int) -> TrainingStep:
+    """A step of the training *number*, from 0, as a part of *count* trainings."""
+    epoch = step.epoch + number * step.epochs
+    return replace(step, epoch=epoch, epochs=count * step.epochs)
 
 
 def _held_out(
@@ -511,6 +522,7 @@ def with_range(model: TrainedModel, cases: Sequence[TileInputs], fwhm_um: float)
     The distance to the nearest training tile of *another* case says how far apart tiles of
     different slides are; its 99 % quantile is the limit.  With one case there is none.
     """
+    cases = [case for case in cases if case.measured.any()]
     columns = [slide_columns(case, fwhm_um)[case.measured] for case in cases]
     if len(columns) < 2:
         return TrainedModel(model.weights, {**model.card, "range": None})
@@ -564,10 +576,22 @@ def out_of_range(model: TrainedModel, inputs: TileInputs) -> NDArray[np.bool_] |
 def with_intervals(model: TrainedModel, cases: Sequence[HeldOutCase]) -> TrainedModel:
     """A model with the weights of its companions and the record of `calibrate` in its card.
 
-    The record is None where there are not enough cases; the networks are then alone.
+    The record is None where there are not enough cases; the networks are then alone, and a warning
+    says so where the settings ask for intervals.
     """
     usable = [case for case in cases if np.isfinite(case.measured - case.network).any()]
     weights = companion_weights(usable)
     record = calibrate([case.residuals(weights) for case in usable])
-    more = {"companion_weights": weights, "intervals": record}
+    notes = [
+        f"{case.case} tells nothing about the errors, because nothing could be trained without it: "
+        f"{case.why}"
+        for case in cases
+        if case.why
+    ]
+    more: dict[str, Any] = {"companion_weights": weights, "intervals": record}
+    if record is not None:
+        more["intervals"] = {**record, "notes": [*record["notes"], *notes]}
+    elif model.card["settings"]["intervals"]:
+        few = f"no intervals: {len(usable)} training case(s) could be held out, 2 are needed"
+        more["warnings"] = [*model.card["warnings"], few, *notes]
     return TrainedModel(model.weights, {**model.card, **more})

@@ -142,9 +142,12 @@ def _require_done(cases: Sequence[Case], absent: Collection[str] = ()) -> None:
             maker = maker_of(artifact)
             if states[maker.name].word != "done":
                 state = states[maker.name]
+                todo = f"Run: napari-mosaik run {case.root}"
+                if state.word == "blocked":
+                    todo = "Give the case what it lacks, or train without it"
                 raise Blocked(
                     f"case {case.name} is not ready for training: '{maker.title}' is {state.word} "
-                    f"({state.reason}). Run: napari-mosaik run {case.root}"
+                    f"({state.reason}). {todo}"
                 )
 
 

@@ -27,7 +27,7 @@ from napari_mosaik.core.atomic import atomic_file, atomic_folder, scratch_path
 from napari_mosaik.core.catalogue import CLASS_NAMES, CLASSES, PREDICTION
 from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.core.journal import journals_of
-from napari_mosaik.core.manifest import check_files
+from napari_mosaik.core.manifest import check_files, write_files_list
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import saving
 from napari_mosaik.workflow.annotations import declared_classes
@@ -547,6 +547,8 @@ def _verified(folder: Path, source: Path) -> KnownModel:
                 f"the model in {source} was changed: {place} states the hash {name}, and its "
                 f"content has {content}; export it again"
             )
+    if not (folder / _PARTS[1]).is_file():  # from elsewhere: its content has the hash of its name
+        write_files_list(folder)
     check_files(folder, f"the model in {source}")
     return KnownModel.read(folder)
 

@@ -115,6 +115,12 @@ def tile_inputs(
     else:
         times_h, antibody = _curves(read, settings.curves)
     nothing = np.full(len(grid), INVALID_CODE)
+    for index, name in enumerate(proxies):
+        if ABSENT_PROXY.get(index) not in absent and label_column(name) not in clusters:
+            raise InputError(
+                f"case {case} has no clusters of '{name}', which the model reads; measure that "
+                "parameter, or train a model with the proxies of this case"
+            )
     codes = np.stack(
         [
             nothing if ABSENT_PROXY.get(index) in absent else clusters[label_column(name)]
@@ -185,10 +191,17 @@ def predictor_inputs(
         The case lacks a slide or a tile parameter that the network was trained with.
     """
     yield Progress(0.0, 1, "loading the network library, about 3 s")
-    from napari_mosaik.predictor import TrainedModel, TrainParams
+    from napari_mosaik.predictor import TrainedModel, TrainParams, check_card
 
     model = TrainedModel.load(inputs.model_folder(params.model))
+    check_card(model)
     card = model.card
+    for part in ("suv_unit", "split"):
+        if part not in card:
+            raise InputError(
+                f"the card of the predictor {model.hash[:12]} lacks '{part}': it was not trained "
+                "on cases; train one with: napari-mosaik train"
+            )
     first, second, third = card["proxies"]
     yield Progress(0.3, 1, "reading the inputs")
     settings, proxies = TrainParams.parse(card["settings"], "model card"), (first, second, third)

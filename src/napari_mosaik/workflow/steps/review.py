@@ -58,6 +58,8 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
     labels = None
     if inputs.has(UPTAKE_CLUSTERS):
         labels = uptake_classes(inputs.read(UPTAKE_CLUSTERS))
+        if (np.asarray(table["class_label"]) < 0).all():  # the model has not learned any class
+            labels = None
     grid = inputs.read(TILES)
     measured = target.normalise(uptake["suv"], clip=False)
     block = record.get("block", {})
