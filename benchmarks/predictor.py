@@ -1,7 +1,7 @@
 """How well is uptake predicted, and do the intervals hold?  A study on fresh phantom cohorts.
 
 python benchmarks/predictor.py [--seeds 301 302 ...] [--sizes quick rasters] [--cases B11 ...]
-                               [--ablate] [--folder DIR] [--json]
+                               [--ablate] [--folder DIR] [--json] [--pictures DIR]
 
 For each size and seed a cohort is written, run and (for slides) its tissue classifier trained; then
 each of --cases is held out in turn, the predictor trained on the others with the default settings,
@@ -11,6 +11,9 @@ kept per held-out case in --folder; a study that was stopped goes on where it wa
 Beside the figures of the program: the *ceiling of histology*, which is the phantom's own law with
 every vessel perfused to the mean degree (perfusion is in no stain), seen by a scanner without
 noise; and the time of training with and without the fits for the intervals.
+
+With --pictures the curves of training, the coverage of each case and the errors of all methods are
+drawn (``docs/images/predictor_*.png``).
 
 With --ablate the networks are also trained without each part (three seeds are enough).
 
@@ -255,6 +258,64 @@ def show(size: str, one: dict) -> None:
     print(f"  training {one['training_seconds']:.0f} s, in all {one['all_seconds']:.0f} s")
 
 
+def draw(size: str, rows: list[dict], one: dict, source: Path, out: Path) -> None:
+    """Pictures of a size: errors by method, coverage by case, curves of training."""
+    from napari_mosaik.view.figure import new_figure, tidy
+    from napari_mosaik.view.formatting import baseline_title
+
+    def save(figure, name: str) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out / f"predictor_{size}_{name}.png", dpi=110)
+
+    methods = sorted(
+        (
+            (other["mae"], other["mae_minus_network"], baseline_title(name))
+            for name, other in one["baselines"].items()
+            if not other["uses_test_pet"]
+        ),
+        key=lambda method: method[0],
+    )
+    figure = new_figure(6.4, 4.4)
+    axes = tidy(figure.add_subplot(), "mean absolute error, normalised SUV", "")
+    for place, (_, more, _) in enumerate(methods):
+        low, high = (one["mae"] + more[side] for side in ("low", "high"))
+        axes.plot([low, high], [place, place], color="0.6", lw=2)
+    axes.plot([mae for mae, _, _ in methods], range(len(methods)), "o", color="tab:blue", ms=5)
+    axes.axvline(one["mae"], color="tab:orange", label="predictor")
+    axes.axvline(one["ceiling_mae"], color="0.3", ls="--", label="ceiling of histology")
+    axes.set_yticks(range(len(methods)), [name for _, _, name in methods])
+    axes.invert_yaxis()
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    save(figure, "methods")
+
+    shares = sorted(row["intervals"]["tile"]["coverage"] for row in rows if row["intervals"])
+    figure = new_figure(6.4, 3.4)
+    axes = tidy(figure.add_subplot(), "held-out case, by coverage", "tiles in their 90 % interval")
+    axes.axhspan(0.87, 0.93, color="0.92", label="bar for the mean")
+    axes.axhline(float(np.mean(shares)), color="tab:orange", label=f"mean {np.mean(shares):.2f}")
+    axes.plot(range(1, len(shares) + 1), shares, "o", color="tab:blue", ms=5)
+    axes.set_ylim(0, 1.03)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    save(figure, "coverage")
+
+    figure = new_figure(6.4, 3.4)
+    axes = tidy(figure.add_subplot(), "epoch", "training error, squared normalised SUV")
+    for row in rows:
+        for path in (source / f"{size}{row['seed']}" / row["case"] / "models").glob("*/card.json"):
+            card = json.loads(path.read_text("utf-8"))
+            members = {entry["member"] for entry in card.get("history", ()) if "suv_mse" in entry}
+            for member in sorted(members):
+                own = [entry for entry in card["history"] if entry["member"] == member]
+                axes.semilogy(
+                    [entry["epoch"] for entry in own],
+                    [entry["suv_mse"] for entry in own],
+                    color="tab:blue",
+                    lw=0.6,
+                    alpha=0.35,
+                )
+    save(figure, "training")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[301, 302, 303, 304, 305])
@@ -263,6 +324,7 @@ def main() -> None:
     parser.add_argument("--ablate", action="store_true")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "predictor")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--pictures", type=Path)
     args = parser.parse_args()
     result: dict = {"seeds": args.seeds, "sizes": {}, "missed": []}
     for size in args.sizes:
@@ -284,6 +346,8 @@ def main() -> None:
                 )
         result["sizes"][size] = summary(rows)
         result["missed"] += missed(size, result["sizes"][size])
+        if args.pictures:
+            draw(size, rows, result["sizes"][size], args.folder, args.pictures)
     if args.json:
         print(json.dumps(result, indent=1))
     else:

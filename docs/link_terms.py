@@ -7,6 +7,7 @@ With ``--check`` nothing is written; pages whose first uses are not linked are n
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator
@@ -51,15 +52,15 @@ def pages() -> Iterator[Path]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="Name the pages; write nothing.")
+    check = parser.parse_args().check
     late = [path for path in pages() if linked(path.read_text("utf-8")) != path.read_text("utf-8")]
     for path in late:
-        if "--check" not in sys.argv:
+        if not check:
             path.write_text(linked(path.read_text("utf-8")), "utf-8")
-        print(
-            f"{path.name}: first uses of terms "
-            + ("not linked" if "--check" in sys.argv else "linked")
-        )
-    sys.exit(1 if late and "--check" in sys.argv else 0)
+        print(f"{path.name}: first uses of terms " + ("not linked" if check else "linked"))
+    sys.exit(1 if late and check else 0)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from napari_mosaik.segment.plausible import (
     vessel_doubts,
 )
 from napari_mosaik.tissue import tissue_mask
-from napari_mosaik.tissue.empty import empty_reason
+from napari_mosaik.tissue.mask import empty_reason
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.preview import preview
 from napari_mosaik.workflow.recipe import read_recipe

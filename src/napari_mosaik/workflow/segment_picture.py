@@ -179,7 +179,7 @@ _NOISE_PX = 8
 
 def _all_tissue(slide: Slide, *, none_if_empty: bool) -> tuple[Raster, str]:
     """A mask (rows, columns) of all of a picture, or of nothing, and why it shows no tissue."""
-    from napari_mosaik.tissue.empty import empty_reason
+    from napari_mosaik.tissue.mask import empty_reason
 
     lattice, native = slide.lattice, max(slide.lattice.spacing_um)
     coarse = lattice.resized(max(native, max(lattice.extent_um) / _MASK_PX))
