@@ -173,5 +173,4 @@ def _transfer_of(k: FloatArray, kernel: DoseKernel) -> FloatArray:
     end = math.asinh(float(k.max()) / scale)
     place = np.linspace(0, end, _TABLE)
     spline = CubicSpline(place, kernel.transfer(np.sinh(place) * scale))
-    dense = np.linspace(0, end, _FINER * _TABLE)
-    return np.interp(k, np.sinh(dense) * scale, spline(dense))
+    return np.asarray(spline(np.arcsinh(k / scale)), float)
