@@ -6,7 +6,17 @@ import sys
 
 import pytest
 
-from napari_mosaik.core.compiled import compiled, compiled_unchecked
+from napari_mosaik.core.compiled import _Compiled, compiled, compiled_unchecked
+
+
+@compiled
+def half(value):
+    return value / 2
+
+
+@compiled
+def quarter(value):
+    return half(half(value))
 
 
 def ratio(a, b):
@@ -41,3 +51,18 @@ def test_numba_is_loaded_by_the_first_call_not_by_the_import_and_finds_functions
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.stdout.split() == ["False", "1", "True"], found.stderr
     assert found.returncode == 0, found.stderr
+
+
+def test_no_thread_calls_a_function_before_those_that_it_calls_are_taken_over(monkeypatch):
+    outer, inner, plain, seen = quarter, half, _Compiled.taken_over, []
+
+    def watched(self):
+        if self is inner:
+            seen.append(outer._ready)
+        return plain(self)
+
+    monkeypatch.setattr(_Compiled, "taken_over", watched)
+    assert quarter(8.0) == 2.0
+    assert seen == [None]
+    assert outer._ready is not None
+    assert half is not inner

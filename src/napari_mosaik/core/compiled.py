@@ -23,7 +23,9 @@ class _Compiled:
 
     def __init__(self, function: FunctionType, **options: Any) -> None:
         update_wrapper(self, function)
-        self._function, self._options, self._ready = function, options, None
+        self._function, self._options = function, options
+        self._made: Any = None
+        self._ready: Any = None
 
     def __call__(self, *arguments: Any) -> Any:
         return (self._ready or self.taken_over())(*arguments)
@@ -34,18 +36,20 @@ class _Compiled:
         numba looks those up by their names in the file, where it must find objects of its own.
         """
         with _ONE_AT_A_TIME:
-            if self._ready is None:
+            if self._made is None:
                 import numba
 
-                made = numba.njit(cache=True, nogil=True, **self._options)(self._function)
-                self._ready = made  # before the others: two functions may call one another
+                # Made before the others, because a function may call itself; ready after them,
+                # because another thread that finds it ready calls it, and numba then looks them up.
+                self._made = numba.njit(cache=True, nogil=True, **self._options)(self._function)
                 names, known = _names(self._function.__code__), self._function.__globals__
                 files = [known[name] for name in names if isinstance(known.get(name), ModuleType)]
                 for place in [known, *(file.__dict__ for file in files)]:
                     for name in names:
                         if isinstance(place.get(name), _Compiled):
                             place[name] = place[name].taken_over()
-            return self._ready
+                self._ready = self._made
+            return self._made
 
 
 def _names(code: CodeType) -> set[str]:
