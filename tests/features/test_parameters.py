@@ -95,6 +95,33 @@ def test_distance_to_a_straight_vessel_has_a_closed_form():
     assert np.isnan(vessel_distance_in_tiles(GRID, Raster(vessel & False, lattice))).all()
 
 
+def test_distances_in_tiles_far_apart_are_those_of_the_whole_and_nothing_between_is_read():
+    from napari_mosaik.core.tiles import TileGrid
+
+    rng = np.random.default_rng(3)
+    lattice = Lattice("cd34", (3000, 400), (4.0, 4.0))
+    marked = rng.random(lattice.shape) > 0.9995
+    tissue = Raster(rng.random((750, 100)) > 0.2, Lattice("cd34", (750, 100), (16.0, 16.0)))
+    places = Lattice("cd34", (40, 5), (300.0, 300.0), (200.0, 200.0))
+    grid = TileGrid(places, 400.0, np.arange(200), np.ones(200), np.ones(200, bool))
+    read = []
+
+    class Seen:
+        shape, dtype, ndim = marked.shape, marked.dtype, 2
+
+        def __getitem__(self, key):
+            read.append((key[0].start, key[0].stop))
+            return marked[key]
+
+    seen = LabelImage(Seen(), lattice)
+    whole = vessel_distance_in_tiles(grid, LabelImage(marked, lattice), tissue)
+    rows = np.array([0, 1, 6, 190, 196])
+    part = vessel_distance_in_tiles(grid.subset(rows), seen, tissue, 400.0)
+    np.testing.assert_array_equal(part, whole[rows])
+    assert sum(stop - start for start, stop in read) < 2000
+    assert not any(start < 1500 < stop for start, stop in read)
+
+
 def test_nuclear_parameters_from_pixels():
     labels = np.zeros((400, 1000), np.int32)
     labels[50:60, 40:52] = 1

@@ -30,7 +30,7 @@ __all__ = [
 
 FILES_LIST: Final = "files.json"
 SEAL: Final = "seal"
-_KNOWN: dict[tuple[str, int, int, int], str] = {}
+_KNOWN: dict[tuple[str, int, int], str] = {}
 
 
 def file_digest(path: Path) -> str:
@@ -43,8 +43,13 @@ def file_digest(path: Path) -> str:
 
 
 def _known_digest(path: str, about: os.stat_result) -> str:
-    """Digest of a file, read again only when its size, place on the disk or time changes."""
-    key = (path, about.st_size, about.st_mtime_ns, about.st_ino)
+    """Digest of a file, read again only when its size, place on the disk or time changes.
+
+    Its name plays no part where the file system numbers its files: those that were linked or moved
+    are known.
+    """
+    place = f"{about.st_dev}:{about.st_ino}" if about.st_ino else path
+    key = (place, about.st_size, about.st_mtime_ns)
     if key not in _KNOWN:
         _KNOWN[key] = file_digest(Path(path))
     return _KNOWN[key]
@@ -53,12 +58,14 @@ def _known_digest(path: str, about: os.stat_result) -> str:
 def listed_files(folder: Path, *but: str) -> dict[str, list[Any]]:
     """Size and digest of every file of a folder, *but* some."""
     files: dict[str, list[Any]] = {}
+    root = f"{folder}{os.sep}"
     for place, _, names in os.walk(folder):
         for name in names:
-            path = Path(place) / name
-            key = path.relative_to(folder).as_posix()
+            path = os.path.join(place, name)
+            key = path.removeprefix(root).replace(os.sep, "/")
             if key not in but:
-                files[key] = [path.stat().st_size, file_digest(path)]
+                about = os.stat(path)
+                files[key] = [about.st_size, _known_digest(path, about)]
     return dict(sorted(files.items()))
 
 

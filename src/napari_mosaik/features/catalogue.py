@@ -271,15 +271,29 @@ def vessel_distance_in_tiles(
     lattice = vessels.lattice
     whole = (slice(0, lattice.shape[0]), slice(0, lattice.shape[1]))
     square = lattice.spacing_um[0] == lattice.spacing_um[1]
-    while reach_um is not None and square and len(grid):
-        window = _around(grid, lattice, reach_um)
-        if window == whole:
-            break
-        found, farthest = _distances(grid, vessels, tissue, window)
-        if farthest <= reach_um:
-            return found
-        reach_um *= 2
-    return _distances(grid, vessels, tissue, whole)[0]
+    if reach_um is None or not square:
+        return _distances(grid, vessels, tissue, whole)[0]
+    mean = np.full(len(grid), np.nan)
+    for rows in _neighbourhoods(grid):  # what lies between them is not read
+        part, reach = grid.subset(rows), reach_um
+        while (window := _around(part, lattice, reach)) != whole:
+            mean[rows], farthest = _distances(part, vessels, tissue, window)
+            if farthest <= reach:
+                break
+            reach *= 2
+        else:
+            return _distances(grid, vessels, tissue, whole)[0]
+    return mean
+
+
+def _neighbourhoods(grid: TileGrid) -> list[NDArray[np.int64]]:
+    """The tiles of a grid, index, in groups that are at least three positions apart."""
+    from scipy.ndimage import binary_dilation, label
+
+    near = np.ones((3, 3), bool)
+    used = grid.index_map() >= 0
+    groups = label(binary_dilation(used, near), near)[0][tuple(grid.cells.T)]
+    return [np.flatnonzero(groups == number) for number in np.unique(groups)]
 
 
 def _distances(
@@ -297,7 +311,7 @@ def _distances(
         inside = np.ones(far.shape, bool)
         if tissue is not None:
             strip = lattice.crop(slice(row, row + len(far)), slice(0, lattice.shape[1]))
-            inside = _inside(tissue, strip)[:, cols]
+            inside = _inside(tissue, strip, cols)
         weighted.add(np.where(inside, far, 0.0), row, cols.start)
         area.add(inside, row, cols.start)
         near = _box(grid, lattice, 0.0)
@@ -307,15 +321,19 @@ def _distances(
     return mean, np.inf if farthest < 0 else farthest
 
 
-def _inside(mask: Raster, lattice: Lattice) -> NDArray[np.bool_]:
-    """A mask on another lattice of its frame by nearest neighbour, `Raster.onto` axis by axis."""
+def _inside(mask: Raster, lattice: Lattice, part: slice) -> NDArray[np.bool_]:
+    """A mask on some columns of another lattice of its frame.
+
+    Nearest neighbour, `Raster.onto` axis by axis.
+    """
     known = []
     for axis in (0, 1):
         place = np.zeros((lattice.shape[axis], 2))
         place[:, axis] = np.arange(len(place))
         index = np.floor(mask.lattice.to_index(lattice.to_um(place))[:, axis] + 0.5)
         known.append(index.astype(np.int64))
-    values = np.zeros(lattice.shape, bool)
+    known[1] = known[1][part]
+    values = np.zeros((len(known[0]), len(known[1])), bool)
     rows, cols = ((i >= 0) & (i < n) for i, n in zip(known, mask.lattice.shape, strict=True))
     values[np.ix_(rows, cols)] = mask.values[np.ix_(known[0][rows], known[1][cols])] > 0.5
     return values

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from platform import node
 from typing import Any
@@ -21,7 +21,7 @@ from napari_mosaik.core.errors import CaseLocked, InputError, MosaikError
 __all__ = [
     "in_words",
     "json_ready",
-    "link_file",
+    "link_files",
     "operating_system_message",
     "read_json",
     "remove_tree",
@@ -117,13 +117,18 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def link_file(path: Path, target: Path) -> None:
-    """Link a file that is never changed in place; copied if the file system has no hard links."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(path, target)
-    except OSError:
-        shutil.copy2(path, target)
+def link_files(folder: Path, target: Path, names: Iterable[str]) -> None:
+    """Link files of a folder that are never changed in place into another one, which is made.
+
+    They are copied if the file system has no hard links.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        source, copy = f"{folder}{os.sep}{name}", f"{target}{os.sep}{name}"
+        try:
+            os.link(source, copy)
+        except OSError:
+            shutil.copy2(source, copy)
 
 
 @contextlib.contextmanager

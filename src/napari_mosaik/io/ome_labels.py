@@ -5,6 +5,7 @@ A label image that differs from a stored one in a few places is written without 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.raster import LabelImage, LazyArray
 from napari_mosaik.core.window import Slices
-from napari_mosaik.io.files import link_file, saving
+from napari_mosaik.io.files import link_files, saving
 from napari_mosaik.io.ome import (
     CHUNK,
     create_array,
@@ -181,11 +182,15 @@ class LabelRewriter(LabelWriter):
     def _link(self, chunks: Path, level: int) -> None:
         """Link the equal chunks of a level."""
         per_block = _BLOCK // CHUNK if level == 0 else 1
-        for path in sorted(chunks.glob("*/*")):
-            index = (int(path.parent.name), int(path.name))
-            if (index[0] // per_block, index[1] // per_block) in self._touched[level]:
-                continue
-            link_file(path, self.place / str(level) / "c" / path.parent.name / path.name)
+        for row in sorted(chunks.glob("*")):
+            target, i = self.place / str(level) / "c" / row.name, int(row.name) // per_block
+            equal = [
+                name
+                for name in os.listdir(row)
+                if (i, int(name) // per_block) not in self._touched[level]
+            ]
+            if equal:
+                link_files(row, target, equal)
 
 
 def known_empty(values: LazyArray, rows: slice, cols: slice) -> bool:

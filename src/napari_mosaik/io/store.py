@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -31,11 +32,12 @@ from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.files import (
     json_ready,
-    link_file,
+    link_files,
     read_json,
     remove_tree,
     saving,
     unreadable,
+    write_bytes,
     write_json,
 )
 from napari_mosaik.io.ome import (
@@ -231,7 +233,7 @@ class CaseStore:
                     # hold its digest.
                     stated = {"origin": origin.as_dict(), "files": listed_files(folder)}
                     write_json(folder / _RECORD, sealed(json_ready(record or {})))
-                    write_json(folder / _ORIGIN, sealed(stated))
+                    _write_origin(folder, stated)
                 write_json(staging / _MARKER, {"step": origin.step})
             except BaseException:
                 with contextlib.suppress(Exception):
@@ -246,11 +248,11 @@ class CaseStore:
             try:
                 for artifact in artifacts:
                     own = {_ORIGIN: {"origin": origin.as_dict(), "files": self.files(artifact)}}
-                    for path in sorted(self.folder(artifact).rglob("*")):
-                        key = path.relative_to(self.folder(artifact))
-                        if path.is_file() and key.as_posix() not in own:
-                            link_file(path, staging / artifact.name / key)
-                    write_json(staging / artifact.name / _ORIGIN, sealed(own[_ORIGIN]))
+                    for place, _, names in os.walk(self.folder(artifact)):
+                        here = Path(place)
+                        target = staging / artifact.name / here.relative_to(self.folder(artifact))
+                        link_files(here, target, [name for name in names if name not in own])
+                    _write_origin(staging / artifact.name, own[_ORIGIN])
                 write_json(staging / _MARKER, {"step": origin.step})
             except BaseException:
                 with contextlib.suppress(Exception):
@@ -332,6 +334,12 @@ class CaseStore:
         remove_tree(self.folder(artifact))
 
 
+def _write_origin(folder: Path, stated: Mapping[str, Any]) -> None:
+    """Write an origin and the list of files, often thousands, as one line."""
+    text = json.dumps(sealed(stated), sort_keys=True)
+    write_bytes(folder / _ORIGIN, text.encode() + b"\n")
+
+
 def _lasting(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record without what says when and how a result was computed."""
     return {key: value for key, value in record.items() if key not in _OF_THE_RUN}
@@ -384,7 +392,6 @@ def _write_document(folder: Path, value: dict[str, Any], name: str) -> None:
 # --- tables ---------------------------------------------------------------------------------------
 def _write_table(folder: Path, table: Table, name: str) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     columns: dict[str, Any] = {key: pa.array(np.asarray(table[key])) for key in table}
     meta = {"units": dict(table.units), "about": dict(table.about), "frame": table.frame}
@@ -393,7 +400,18 @@ def _write_table(folder: Path, table: Table, name: str) -> None:
         columns["geometry"] = _points_wkb(table)
         metadata[b"geo"] = json.dumps(_geo_metadata()).encode()
     stored = pa.table(columns).replace_schema_metadata(metadata)
-    pq.write_table(stored, folder / "table.parquet", compression="zstd", write_page_checksum=True)
+    _write_parquet(stored, folder / "table.parquet")
+
+
+def _write_parquet(table: Any, path: Path) -> None:
+    """Write an arrow table; measurements hardly repeat, so they get no dictionary of their own."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    repeated = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    pq.write_table(
+        table, path, compression="zstd", write_page_checksum=True, use_dictionary=repeated
+    )
 
 
 def _points_wkb(table: Table) -> Any:
@@ -417,9 +435,10 @@ def _geo_metadata() -> dict[str, Any]:
 def _read_parquet(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    stored = pq.read_table(path, page_checksum_verification=True)
-    meta = json.loads((stored.schema.metadata or {})[b"mosaik"])
-    names = [name for name in stored.column_names if name != "geometry"]
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        meta = json.loads((file.schema_arrow.metadata or {})[b"mosaik"])
+        names = [name for name in file.schema_arrow.names if name != "geometry"]
+        stored = file.read(names)
     return {name: stored[name].to_numpy() for name in names}, meta
 
 
@@ -430,13 +449,12 @@ def _read_table(folder: Path) -> Table:
 
 def _write_grid(folder: Path, grid: TileGrid, name: str) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     meta = {"lattice": lattice_dict(grid.lattice), "size_um": grid.size_um}
     columns = {"position": grid.kept, "coverage": grid.coverage, "inner": grid.inner}
     stored = pa.table({key: pa.array(value) for key, value in columns.items()})
     stored = stored.replace_schema_metadata({b"mosaik": json.dumps(meta).encode()})
-    pq.write_table(stored, folder / "table.parquet", compression="zstd", write_page_checksum=True)
+    _write_parquet(stored, folder / "table.parquet")
 
 
 def _read_grid(folder: Path) -> TileGrid:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -80,9 +81,26 @@ class CaseStatus:
         return blocked[0] if blocked else "nothing, all steps are done"
 
 
-def case_status(case: Case, recipe: Recipe | None = None) -> CaseStatus:
-    """The status of every step of a case; under the case's own recipe if none is given."""
-    return _Resolution(case, recipe or read_recipe(case.root)).resolve()
+def case_status(
+    case: Case, recipe: Recipe | None = None, until: Step[Any] | None = None
+) -> CaseStatus:
+    """The status of every step of a case; under the case's own recipe if none is given.
+
+    With *until*, only that of this step and of those before it, without warnings and doubts.
+    """
+    steps = STEPS if until is None else _up_to(until.name)
+    return _Resolution(case, recipe or read_recipe(case.root), steps).resolve()
+
+
+@cache
+def _up_to(last: str) -> tuple[Step[Any], ...]:
+    """A step and those that it reads from, directly or through others, in order."""
+    needed = {last}
+    for step in reversed(STEPS):
+        if step.name in needed:
+            entries = (*step.reads, *step.may_read, *step.needs_any)
+            needed |= {maker_of(one).name for one in entries if isinstance(one, Artifact)}
+    return tuple(step for step in STEPS if step.name in needed)
 
 
 def cohort_line(root: Path) -> str:
@@ -178,6 +196,7 @@ class _Resolution:
 
     case: Case
     recipe: Recipe
+    steps: tuple[Step[Any], ...] = STEPS
     verdicts: dict[str, _Verdict] = field(default_factory=dict)
     expected: dict[str, Origin] = field(default_factory=dict)
     unavailable: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -186,8 +205,8 @@ class _Resolution:
     unsized: set[str] = field(default_factory=set)
 
     def resolve(self) -> CaseStatus:
-        """Assess all steps, in order."""
-        for step in STEPS:
+        """Assess the steps, in order."""
+        for step in self.steps:
             self.verdicts[step.name] = self._assess(step)
         states = {
             step.name: StepStatus(
@@ -196,14 +215,19 @@ class _Resolution:
                 self._warnings(step, verdict),
                 verdict.cause == "damaged",
             )
-            for step in STEPS
+            for step in self.steps
             for verdict in (self.verdicts[step.name],)
         }
-        return CaseStatus(
+        known = (
             MappingProxyType(dict(self.recipe)),
             MappingProxyType(states),
             MappingProxyType(self.expected),
             MappingProxyType(self.unavailable),
+        )
+        if len(self.steps) < len(STEPS):
+            return CaseStatus(*known)
+        return CaseStatus(
+            *known,
             (*self._lost(), *self._doubts().values(), *self._of_old_versions()),
             MappingProxyType(self._doubts()),
         )

@@ -48,6 +48,10 @@ def in_parallel(
     todo = list(items)
     if scheduler:
         yield from _on_cluster(work, todo, scheduler)
+    elif len(todo) == 1:
+        checkpoint()
+        work(todo[0])
+        yield 1
     elif todo:
         yield from _on_threads(work, todo)
 

@@ -14,6 +14,9 @@ from napari_mosaik.core.artifact import Artifact, Origin, Progress, Source, defi
 from napari_mosaik.core.catalogue import STAINING, WARNINGS
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params
+from napari_mosaik.core.raster import LabelImage
+from napari_mosaik.core.table import Table
+from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.baseline import pinned
 from napari_mosaik.workflow.block_work import DiskWork
@@ -25,7 +28,6 @@ from napari_mosaik.workflow.step_context import CaseInputs
 from napari_mosaik.workflow.steps import STEPS, maker_of, step_named
 
 if TYPE_CHECKING:
-    from napari_mosaik.core.raster import LabelImage
     from napari_mosaik.core.window import Slices
     from napari_mosaik.io.slide import Slide
     from napari_mosaik.io.store import CaseStore
@@ -65,10 +67,23 @@ class CaseContext(CaseInputs, DiskWork):
         CaseInputs.__init__(self, case, step.name, (*step.reads, *step.may_read), unavailable)
         DiskWork.__init__(self, scratch, step.name, scheduler)
         self._origin = origin
+        self._read: dict[tuple[Path, str], Any] = {}
 
     def read(self, artifact: Artifact[T]) -> T:
         """A result of an earlier step."""
-        return self.stored(artifact)
+        self.check(artifact)
+        return self._once(self.case.store, artifact)
+
+    def _once(self, store: CaseStore, artifact: Artifact[T]) -> T:
+        """A stored value, read once in a step; pictures, which take room, each time."""
+        key = (store.root, artifact.name)
+        if key not in self._read:
+            value = store.read(artifact)
+            if not isinstance(value, Table | TileGrid | LabelImage):
+                return value
+            self._read[key] = value
+        found: T = self._read[key]
+        return found
 
     def slide(self, stain: str) -> Slide:
         """One slide, opened; the caller closes it."""
@@ -89,7 +104,7 @@ class CaseContext(CaseInputs, DiskWork):
         """An input as it was when the previous result was computed; None where it is not kept."""
         store = self._version(artifact)
         with suppress(CorruptArtifact, InputError):
-            return None if store is None else store.read(artifact)
+            return None if store is None else self._once(store, artifact)
         return None
 
     def _version(self, artifact: Artifact[Any]) -> CaseStore | None:
@@ -120,7 +135,7 @@ class CaseContext(CaseInputs, DiskWork):
         if before is None or store is None:
             return None
         files = store.files(artifact), self.case.store.files(artifact)
-        return changed_windows(before, files[0], self.stored(artifact), files[1])
+        return changed_windows(before, files[0], self.read(artifact), files[1])
 
     def rewrite_labels(
         self,
@@ -213,7 +228,7 @@ def run(
     # The lock comes before the status: another writer may commit a step in between, and this run
     # would then record an origin that its inputs no longer have.
     with case.writing():
-        status = case_status(case, recipe)
+        status = case_status(case, recipe, step)
         _ready(status, step)
         if force and status.expected[step.name].is_given:
             raise InputError(
