@@ -54,6 +54,35 @@ def answer(capsys, *words, code=0):
     return (json.loads(out), err) if code == 0 else err
 
 
+def test_the_marks_of_another_reader_do_not_train_until_both_have_finished(case, monkeypatch):
+    from napari_mosaik.core import InputError
+    from napari_mosaik.core.progress import run_to_end
+    from napari_mosaik.workflow import classifier
+    from napari_mosaik.workflow.annotations import withheld_readers
+
+    def trained(**more):
+        found = []
+        with monkeypatch.context() as patched:
+            patched.setattr(classifier, "_check", lambda one, *_: found.append(one) or 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                run_to_end(classifier.retrain([case], [case], **more))
+        return {shape.properties["reader"] for _, shapes in found[0] for shape in shapes}
+
+    drawn(case, "Anna", *ANNA)
+    assert withheld_readers(case, "Ben") == ()  # who has drawn nothing is no reader yet
+    drawn(case, "Ben", *BEN, finish=False)
+    assert withheld_readers(case, "Ben") == ("Anna",)
+    assert withheld_readers(case, "Anna") == ("Ben",)
+    assert trained(blind="Ben") == {"Ben"}
+    assert trained(blind="Anna") == {"Anna"}
+    assert trained() == trained(blind="Eve") == {"Anna", "Ben"}
+    with pytest.raises(InputError, match="reader Anna do not train for reader Ben"):
+        run_to_end(classifier.retrain([case], [case], readers=("Anna",), blind="Ben"))
+    drawn(case, "Ben")
+    assert withheld_readers(case, "Ben") == ()
+    assert trained(blind="Ben") == {"Anna", "Ben"}
+
+
 ANNA = [((100, 100, 900, 500), "neoplastic"), ((100, 500, 900, 800), "non-neoplastic")]
 BEN = [((200, 100, 1000, 400), "neoplastic"), ((200, 400, 1000, 900), "non-neoplastic")]
 

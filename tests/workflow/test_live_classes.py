@@ -88,3 +88,13 @@ def test_a_large_view_is_classified_in_its_middle_with_wider_pixels(case, live, 
     assert not part.whole
     assert part.classes.lattice.extent_um[0] <= 128 * 8
     assert SLIDES["he"].key == part.classes.lattice.frame
+
+
+def test_the_same_slide_in_another_case_does_not_train(case, tiny_cohort, tmp_path):
+    """A reader does not profit from what another one has drawn there."""
+    copy = Case(shutil.copytree(case.root, tmp_path / "B9"))
+    copy.update(name="B9")
+    live = LiveClasses(case, [case.root, copy.root])
+    live.read_others()
+    assert live._foreign == []
+    live.close()

@@ -72,6 +72,7 @@ __all__ = [
     "readings",
     "retraining_effect",
     "shapes_to_export",
+    "withheld_readers",
 ]
 
 T = TypeVar("T")
@@ -511,6 +512,17 @@ def finished_readers(case: Case, stain: str = _STAIN) -> tuple[str, ...]:
     """The readers who have not changed their annotations since they finished all of them."""
     found = finished_tiles(case, stain)
     return tuple(reader for reader, state in found.items() if state.complete)
+
+
+def withheld_readers(case: Case, reader: str, stain: str = _STAIN) -> tuple[str, ...]:
+    """The other readers of a slide whose marks may not help *reader*: not all have finished.
+
+    None for somebody who has drawn nothing there.
+    """
+    names = set(readings(case, stain))
+    if reader not in names or names <= set(finished_readers(case, stain)):
+        return ()
+    return tuple(sorted(names - {reader}, key=natural_key))
 
 
 def decisions(case: Case, stain: str = _STAIN) -> dict[str, dict[str, str]]:

@@ -38,6 +38,7 @@ from napari_mosaik.workflow.annotations import (
     annotating_readers,
     current_annotations,
     declared_classes,
+    withheld_readers,
 )
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.leaks import case_labels, refuse_shared_sources
@@ -80,6 +81,7 @@ def retrain(
     parent: KnownModel | None = None,
     replay: float = REPLAY,
     readers: Sequence[str] = (),
+    blind: str = "",
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Train the tissue classifier and make it the model of the target cases.
 
@@ -113,6 +115,9 @@ def retrain(
         Share of tiles that the parent knows among those that train, in [0, 1).
     readers
         Names of the readers whose annotations train; all readers if empty.
+    blind
+        A reader for whom it trains: of the *targets* that this reader shares with others, the marks
+        of the others take no part until all have finished (`withheld_readers`).
 
     Returns
     -------
@@ -141,7 +146,7 @@ def retrain(
         check_replay(replay)
     yield Progress(0, 1, "reading annotations")
     warnings: list[str] = []
-    annotated = [(case, _trainable(case, warnings, readers)) for case in training]
+    annotated, withheld = _drawn(training, targets, readers, blind, warnings)
     used = _readers_of(annotated)
     annotated = [(case, shapes) for case, shapes in annotated if shapes]
     own = [case for case, _ in annotated]
@@ -152,7 +157,8 @@ def retrain(
     initial = "" if encoder is None else _file_digest(encoder)
     if parent is not None:
         initial = f"{parent.hash} {replay}"
-    fingerprint = _fingerprint(annotated, params.digest(), method, seed, initial, readers)
+    chosen = [*readers, *(f"not {name}" for name in withheld)]
+    fingerprint = _fingerprint(annotated, params.digest(), method, seed, initial, chosen)
     folder = _trained_before(targets, fingerprint)
     if folder is None:
         classes = class_list([shape for _, shapes in annotated for shape in shapes])
@@ -241,6 +247,31 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _drawn(
+    training: Sequence[Case],
+    targets: Sequence[Case],
+    readers: Sequence[str],
+    blind: str,
+    warnings: list[str],
+) -> tuple[AnnotatedCases, list[str]]:
+    """The annotations that train, and whose are withheld from the reader *blind*."""
+    roots = {case.root.resolve() for case in targets}
+    withheld = [
+        withheld_readers(case, blind) if case.root.resolve() in roots else () for case in training
+    ]
+    annotated = [
+        (case, _trainable(case, warnings, readers, others))
+        for case, others in zip(training, withheld, strict=True)
+    ]
+    names = [name for others in withheld for name in others]
+    if barred := sorted({*names} & ({*readers} - {*_readers_of(annotated)})):
+        raise InputError(
+            f"the annotations of reader {' and '.join(barred)} do not train for reader {blind} "
+            "until all readers of the case have finished"
+        )
+    return annotated, names
+
+
 def _readers_of(annotated: AnnotatedCases) -> tuple[str, ...]:
     """Names of the readers of the shapes."""
     names = {shape.properties.get(READER, "") for _, shapes in annotated for shape in shapes}
@@ -248,12 +279,19 @@ def _readers_of(annotated: AnnotatedCases) -> tuple[str, ...]:
 
 
 def _trainable(
-    case: Case, warnings: list[str], readers: Sequence[str] = ()
+    case: Case, warnings: list[str], readers: Sequence[str] = (), withheld: Sequence[str] = ()
 ) -> tuple[AnnotatedShape, ...]:
     """The annotated shapes of a case that have a class; a doubt about the others."""
     shapes = current_annotations(case, "he", warnings)
     if readers:
         shapes = tuple(shape for shape in shapes if shape.properties.get(READER) in readers)
+    others = sorted({str(s.properties[READER]) for s in shapes if s.properties.get(READER)})
+    if others := [name for name in others if name in withheld]:
+        warnings.append(
+            f"case {case.name}: the annotations of {' and '.join(others)} take no part until all "
+            "of its readers have finished"
+        )
+        shapes = tuple(shape for shape in shapes if shape.properties.get(READER) not in withheld)
     declared = declared_classes(case)
     foreign = sorted({s.label for s in shapes if is_foreign(s.label) and s.label not in declared})
     if foreign:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.blocks import Block, cut
-from napari_mosaik.core.catalogue import CLASS_NAMES, STAIN_FIT, TISSUE
+from napari_mosaik.core.catalogue import CLASS_NAMES, SLIDES, STAIN_FIT, TISSUE
 from napari_mosaik.core.errors import Cancelled, InputError
 from napari_mosaik.core.frame import FloatArray, Lattice
 from napari_mosaik.core.progress import cancellable, checkpoint
@@ -32,6 +32,7 @@ from napari_mosaik.core.recent import RecentValues
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case
 from napari_mosaik.segment.training_pixels import balanced_pixels, class_list, rasterise_classes
+from napari_mosaik.workflow.leaks import source_contents
 from napari_mosaik.workflow.models import with_cohort
 from napari_mosaik.workflow.parallel import in_parallel
 from napari_mosaik.workflow.slide_blocks import resample_mask
@@ -136,15 +137,22 @@ class LiveClasses:
         return LivePrediction(classes, len(named), n_cases, whole, time.monotonic() - began)
 
     def read_others(self) -> None:
-        """Read the annotated pixels of the other cases, as a training does; `close` stops it."""
+        """Read the annotated pixels of the other cases, as a training does; `close` stops it.
+
+        A case that holds this slide under another name takes no part: a reader would profit from
+        what another one has drawn in the same places.
+        """
         from napari_mosaik.core.progress import run_to_end
         from napari_mosaik.workflow.classifier import annotated_samples
 
+        own = source_contents(self.case, SLIDES["he"])
         with contextlib.suppress(Cancelled), cancellable(lambda: self._closed):
             self._foreign = [
                 run_to_end(annotated_samples(case, self.params))
                 for case in with_cohort([self.case], self._cohort or (self.case.root,))[1:]
-                if case.store.origin(STAIN_FIT) is not None and case.annotations("he")
+                if case.store.origin(STAIN_FIT) is not None
+                and case.annotations("he")
+                and source_contents(case, SLIDES["he"]) != own
             ]
 
     def close(self) -> None:

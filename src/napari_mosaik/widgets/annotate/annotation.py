@@ -280,7 +280,8 @@ class Annotation(QObject):
     def retrain(self, readers: Sequence[str] = ()) -> Job | None:
         """Train the tissue classifier on all annotated cases of the cohort, for this case.
 
-        *readers* are those whose annotations train; all if empty.
+        *readers* are those whose annotations train; all if empty.  Of this case, those of the
+        others take no part until all of its readers have finished.
         """
         case = self._case
         if case is None or self.document is None:
@@ -289,13 +290,13 @@ class Annotation(QObject):
             )
             return None
         self._write_now()
-        cases = self.cohort_cases()
+        cases, blind = self.cohort_cases(), self._controller.workspace.reader
 
         def steps() -> Steps:
             from napari_mosaik.workflow.classifier import retrain
 
             annotated = [one for one in cases() if one.annotations("he")] or [case]
-            work = retrain(annotated, [case], readers=readers)
+            work = retrain(annotated, [case], readers=readers, blind=blind)
             record = yield from map_progress(work, lambda progress: ("Retrain", progress))
             return record
 
