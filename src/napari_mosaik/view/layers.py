@@ -396,7 +396,7 @@ def queue_layer(
             "symbol": "disc",
             "text": {
                 "string": [str(item.rank) for item in items],
-                "color": palette.TISSUE,
+                "color": "black",  # legible on every stain; the ring is not, as thin as a digit
                 "size": 9,
             },
         },

@@ -172,6 +172,7 @@ class QuadView(Layout):
         self._watched: list[Layer] = []
         self._rebuild_soon = qdebounced(self._rebuild, timeout=0, parent=self)
         self.viewer.layers.events.inserted.connect(self._inserted)
+        self.viewer.layers.events.removed.connect(self._removed)
         link.workspace.events.blind.connect(self._blinded)
         link.keys.bind(CANVAS, {"quad view": self.toggle})
 
@@ -180,6 +181,7 @@ class QuadView(Layout):
         self.leave()
         self._rebuild_soon.cancel()
         self.viewer.layers.events.inserted.disconnect(self._inserted)
+        self.viewer.layers.events.removed.disconnect(self._removed)
 
     def is_possible(self) -> bool:
         """Whether a case is open."""
@@ -335,6 +337,11 @@ class QuadView(Layout):
 
     def _inserted(self, event: Any) -> None:
         if self.is_on and event.value not in self._made:
+            self._rebuild_soon()
+
+    def _removed(self, event: Any) -> None:
+        """An overlay that went leaves copies, and all cells after it would move up."""
+        if self.is_on and any(copy.source is event.value for copy in self._copies):
             self._rebuild_soon()
 
     def _blinded(self, *_: Any) -> None:

@@ -453,6 +453,8 @@ class QueuePanel(QWidget):
         self.marks.toggled.connect(self._mark)
         self.list = QListWidget()
         self.list.setUniformItemSizes(True)
+        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.list.setTextElideMode(Qt.TextElideMode.ElideRight)  # the tip has all of it
         self.list.setMinimumHeight(110)
         self.list.setMaximumHeight(170)
         self.list.itemClicked.connect(lambda item: self.go(self.list.row(item)))
@@ -472,6 +474,7 @@ class QueuePanel(QWidget):
                 self.gain,
                 row(QLabel("Propose to stop below"), self.stop_below, 1),
                 row(self.finish, self.close_queue, 1),
+                1,  # takes the room that the labels would spread over
                 spacing=6,
             )
         )
