@@ -4,9 +4,9 @@ python benchmarks/live.py [--size quick] [--strokes 12] [--json]
 
 A sample case is annotated; strokes are drawn one after another, and after each the classes of a
 view of 2 x 2 mm are predicted live.  The first prediction of a view reads the slide and is
-reported apart.  Then the same annotations are retrained in the same run.  *processor_s* is the median of
-the seconds of the processor after a stroke, of all threads together, which other work on the
-computer hardly changes.
+reported apart.  Then the same annotations are retrained in the same run.  *processor_s* is the
+median of the seconds of the processor after a stroke, of all threads together, which other work on
+the computer hardly changes.
 
 Bar: the slowest prediction after a stroke <= 1 s.  Exit code 1 when it is missed.
 """

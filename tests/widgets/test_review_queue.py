@@ -303,6 +303,8 @@ def test_edit_opens_the_annotation_tools_there_and_next_comes_back(qtbot, dock, 
     assert len(marks.data) == len(tiles) - 1
     queue.marks.setChecked(False)
     assert dock.board.layer("Review queue") not in dock.viewer.layers
+    four = dock.view_tools.quad_view  # each view keeps its slide
+    qtbot.waitUntil(lambda: all(one.source in dock.viewer.layers for one in four._copies))
 
 
 @pytest.mark.gui
