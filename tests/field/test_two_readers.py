@@ -54,6 +54,17 @@ def answer(capsys, *words, code=0):
     return (json.loads(out), err) if code == 0 else err
 
 
+def test_readers_whose_classes_touch_nowhere_are_compared(case, tmp_path, capsys):
+    """As with strokes of a brush here and there."""
+    apart = [((100, 100, 300, 300), "neoplastic"), ((500, 500, 700, 700), "non-neoplastic")]
+    drawn(case, "Anna", *apart)
+    drawn(case, "Ben", *apart)
+    assert call("adjudicate", case.root, "--prefer", "Anna", "--by", "Eve", "--out",
+                tmp_path / "agreed.geojson") == 0  # fmt: skip
+    features = json.loads((tmp_path / "agreed.geojson").read_text())["features"]
+    assert [one["properties"]["decided_by"] for one in features] == ["both", "both"]
+
+
 def test_the_marks_of_another_reader_do_not_train_until_both_have_finished(case, monkeypatch):
     from napari_mosaik.core import InputError
     from napari_mosaik.core.progress import run_to_end

@@ -166,6 +166,8 @@ def _grouped(
     """Each owner with its members, both given as pairs (n,)."""
     order = np.argsort(owners, kind="stable")
     names, starts = np.unique(owners[order], return_index=True)
+    if not names.size:  # of nothing, `np.split` makes one part
+        return
     yield from zip(names.tolist(), np.split(members[order], starts[1:]), strict=True)
 
 

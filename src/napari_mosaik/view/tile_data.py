@@ -328,6 +328,8 @@ def _difference(found: Mapping[str, Any] | None) -> str:
         return ""
     values = [found[key] for key in ("estimate", "low", "high")]
     words = ["?" if v is None else f"{v:+.3f}".replace("-", "−") for v in values]
+    if values[1] is None and values[2] is None:
+        return f"{words[0]} (no interval)"
     return f"{words[0]} ({words[1]} to {words[2]})"
 
 

@@ -780,18 +780,21 @@ class QueuePanel(QWidget):
         self.head.setText(f"Tile {item.rank} of {n} · {done} judged{pace}")
         self.reason.setText(f"{item.reason[:1].upper()}{item.reason[1:]}.")
         judged = session.judged.get(item.tile)
-        for name in ("accept", "reject", "edit"):
+        for name in ("accept", "reject", "edit", "undo"):
             self.buttons[name].setEnabled(not session.finished)
+        self.stop_below.setEnabled(not session.finished)
         self.finish.setEnabled(session.may_finish and not session.finished)
         words = "No decision yet" if judged is None else f"You: {decision_word(judged)}"
         if judged is not None and item.control:
             words += "; a random control tile"
-        if session.finished:
-            words += ". This queue is finished; with new results a new one begins"
         self.decided.setText(words)
         self.buttons["previous"].setEnabled(self.place > 0)
         self.rate.setText(rate_line(session.rate))
-        self.gain.setText(gain_line(session.gain, session.may_stop, n - done))
+        self.gain.setText(
+            "This queue is finished; with new results a new one begins."
+            if session.finished
+            else gain_line(session.gain, session.may_stop, n - done)
+        )
 
     def _mark(self, *_: Any) -> None:
         """Rings with their places around the next tiles without a decision."""
