@@ -7,7 +7,12 @@ import pytest
 from scipy.integrate import quad
 
 from napari_mosaik.core import InputError
-from napari_mosaik.dosimetry import time_integrated_activity, time_integrated_exponentials
+from napari_mosaik.dosimetry import (
+    NUCLIDES,
+    dose_per_activity_gy,
+    time_integrated_activity,
+    time_integrated_exponentials,
+)
 
 HALF_LIFE = 159.5
 TIMES = np.array([4.0, 24.0, 72.0, 168.0])
@@ -150,3 +155,12 @@ def test_no_decay_and_no_clearance_has_no_end():
         time_integrated_exponentials([1.0], [0.0], math.inf)
     with pytest.raises(InputError, match="has no end"):
         time_integrated_activity([4], [1], math.inf)
+
+
+def test_tumours_of_zirconium_lie_below_the_published_ones_with_photons():
+    """Merkx et al. 2021: 1.90 to 11.6 mGy/MBq, median 4.03, by OLINDA with photons."""
+    for suv, low, high in ((20, 1.0, 4.03), (60, 4.0, 11.6)):
+        per_ml = time_integrated_exponentials(suv / 70_000, 0.0, NUCLIDES["Zr-89"].half_life_h)
+        mgy = per_ml.total_h / 1.05 * dose_per_activity_gy("Zr-89") * 1e3
+        assert mgy == pytest.approx(suv / 70_000 * 78.41 / math.log(2) / 1.05 * 58.774, rel=1e-4)
+        assert low < mgy < high

@@ -192,7 +192,8 @@ def time_integrated_exponentials(
     last = at_least_zero("the last time", last_h, "h", infinite=True)
     if last < first:
         raise InputError(f"the last time, {last:g} h, lies before the first, {first:g} h")
-    if not levels.ndim or not rates.ndim or levels.shape[-1] != rates.shape[-1]:
+    levels, rates = np.atleast_1d(levels), np.atleast_1d(rates)
+    if levels.shape[-1] != rates.shape[-1]:
         raise InputError(
             f"amplitudes {levels.shape} and rates {rates.shape} must be lists of equal length"
         )
