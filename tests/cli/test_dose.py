@@ -91,6 +91,23 @@ def test_alpha_particles_and_the_question_for_the_unit(curve, capsys):
     assert document(capsys, "--curve", small, "--nuclide", "Ac-225")["warnings"] == []
 
 
+def test_what_the_pet_cannot_see_lets_more_cells_survive(curve, capsys):
+    file = curve(zip(TIMES, VALUES, strict=True))
+    even, uneven = (
+        document(capsys, "--curve", file, "--nuclide", "Lu-177", "--set", f"dose.within_cv={cv}")
+        for cv in (0, 0.3)
+    )
+    assert uneven["dose_gy"] == even["dose_gy"]
+    assert uneven["ln_survival"] > even["ln_survival"]
+    sd = math.sqrt(math.log1p(0.3**2))
+    x = np.exp(sd * np.random.default_rng(0).standard_normal(400_000) - sd**2 / 2)
+    d, q = even["dose_gy"], even["g"] * even["dose_gy"] ** 2
+    drawn = math.log(np.exp(-0.3 * d * x - 0.03 * q * x**2).mean())
+    assert uneven["ln_survival"] == pytest.approx(drawn, rel=0.01)
+    assert uneven["bed_gy"] == pytest.approx(-uneven["ln_survival"] / 0.3)
+    assert uneven["eqd2_gy"] == pytest.approx(uneven["bed_gy"] / 1.2)
+
+
 def test_the_text_says_that_it_is_no_plan(curve, capsys):
     file = curve(zip(TIMES, VALUES, strict=True))
     assert call("dose", "--curve", file, "--nuclide", "Lu-177") == 0

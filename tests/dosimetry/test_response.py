@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import InputError
-from napari_mosaik.dosimetry import oxygen_effect, oxygen_from_distance, protraction, respond
+from napari_mosaik.dosimetry import (
+    oxygen_effect,
+    oxygen_from_distance,
+    protraction,
+    respond,
+    uneven_ln_survival,
+)
 
 LQ = {"alpha_per_gy": 0.3, "beta_per_gy2": 0.03}
 
@@ -173,3 +179,36 @@ def test_oxygen_by_the_distance_from_a_vessel():
 def test_oxygen_that_is_refused(call, says):
     with pytest.raises(InputError, match=says):
         call()
+
+
+def by_sum(linear, quadratic, cv):
+    sd = math.sqrt(math.log1p(cv**2))
+    z = np.linspace(-40, 12, 400_001)
+    x = np.exp(sd * z - sd**2 / 2)
+    parts = -(linear * x + quadratic * x**2) - z**2 / 2
+    top = parts.max()
+    return top + math.log(np.exp(parts - top).sum() * (z[1] - z[0]) / math.sqrt(2 * math.pi))
+
+
+@pytest.mark.parametrize("cv", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("effect", [(0.1, 0.0), (3.0, 0.5), (20.0, 2.0), (300.0, 0.0), (5.0, 90.0)])
+def test_an_uneven_dose_against_a_sum(effect, cv):
+    assert uneven_ln_survival(*effect, cv) == pytest.approx(by_sum(*effect, cv), rel=1e-6)
+
+
+def test_more_cells_survive_an_uneven_dose():
+    linear = np.array([[0.0], [1.0], [10.0], [np.nan]])
+    cv = np.array([0.0, 0.1, 0.3, 0.5])
+    found = uneven_ln_survival(linear, 0.1 * linear, cv)
+    assert found.shape == (4, 4)
+    assert found[:, 0] == pytest.approx(-1.1 * linear[:, 0], nan_ok=True)
+    assert found[0] == pytest.approx(np.zeros(4), abs=1e-12)
+    assert (np.diff(found[1:3], axis=1) > 0).all()
+    assert np.isnan(found[3]).all()
+
+
+def test_uneven_doses_that_are_refused():
+    with pytest.raises(InputError, match="within a tile must lie in"):
+        uneven_ln_survival(1.0, 1.0, 0.6)
+    with pytest.raises(InputError, match="linear effect must be 0"):
+        uneven_ln_survival(-1.0, 1.0, 0.1)

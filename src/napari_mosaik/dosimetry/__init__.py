@@ -23,6 +23,7 @@ from napari_mosaik.dosimetry.response import (
     oxygen_effect,
     oxygen_from_distance,
     respond,
+    uneven_ln_survival,
 )
 from napari_mosaik.dosimetry.spread import spread_dose
 from napari_mosaik.dosimetry.time_integral import (
@@ -56,4 +57,5 @@ __all__ = [
     "time_integrated_activity",
     "time_integrated_exponentials",
     "tumour_control",
+    "uneven_ln_survival",
 ]

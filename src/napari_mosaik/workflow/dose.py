@@ -18,6 +18,7 @@ from napari_mosaik.dosimetry import (
     nuclide,
     respond,
     time_integrated_activity,
+    uneven_ln_survival,
 )
 from napari_mosaik.dosimetry.time_integral import decayed_curve
 
@@ -67,6 +68,14 @@ class DoseParams(Params):
         label="Daughters retained",
         ge=0,
         le=1,
+    )
+    within_cv: float = setting(
+        0.0,
+        "Coefficient of variation of the dose within the region, which the PET cannot see; more "
+        "cells survive an uneven dose.",
+        label="Unseen variation (CV)",
+        ge=0,
+        le=0.5,
     )
 
 
@@ -151,6 +160,12 @@ def curve_dose(
         alpha_particle_gy=total * per["alpha"],
         rbe=chosen.rbe,
     )
+    ln_survival = float(
+        uneven_ln_survival(
+            chosen.alpha * response.rbe_weighted_gy, chosen.beta * q, chosen.within_cv
+        )
+    )
+    bed = -ln_survival / chosen.alpha
     return {
         "time_integral_mbq_h_ml": total,
         "before_first": float(integral.before_first),
@@ -159,9 +174,9 @@ def curve_dose(
         "alpha_particle_gy": total * per["alpha"],
         "rbe_weighted_gy": float(response.rbe_weighted_gy),
         "g": q / dose**2,
-        "bed_gy": float(response.bed_gy),
-        "eqd2_gy": float(response.eqd2_gy),
-        "ln_survival": float(response.ln_survival),
+        "bed_gy": bed,
+        "eqd2_gy": bed / (1 + 2 * chosen.beta / chosen.alpha),
+        "ln_survival": ln_survival,
         "constants": _constants(own, tail, chosen, per),
         "warnings": _doubts(own, total * per["alpha"]),
     }
@@ -198,6 +213,7 @@ def _constants(
     sources = {
         "rbe": "MIRD 22: Sgouros et al. 2010, J Nucl Med 51:311 (3 to 7)",
         "retained": "all daughters stay; assumption",
+        "within_cv": "an even dose; assumption",
     }
     for name, value in params:
         source = sources.get(name, "illustrative, not specific for ccRCC")
