@@ -16,20 +16,27 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 from scipy.integrate import dblquad, quad
 from scipy.signal import fftconvolve
-from scipy.special import j0, logsumexp
+from scipy.special import j0
 
-from napari_mosaik.dosimetry import DoseKernel, protraction, respond, spread_dose
+from napari_mosaik.dosimetry import (
+    DoseKernel,
+    protraction,
+    respond,
+    spread_dose,
+    summarise_draws,
+)
 
 REPAIR = ((0.6, math.log(2) / 0.5), (0.4, math.log(2) / 4))
 BARS = {"response_s": 20.0, "spread_s": 2.0, "peak_gib": 1.0}
 ACCURACY = 1e-3
 """Largest deviation from the Hankel integral at which the two convolutions are compared."""
-BLOCK = 1000
-"""Tiles of one block; all draws of a block are held at once."""
+BLOCK = 20
+"""Draws of one block; all tiles of a block are held at once."""
 
 
 def drawn(tiles, draws, seed):
@@ -45,29 +52,37 @@ def drawn(tiles, draws, seed):
     }
 
 
+def evaluated(case, draws, tiles):
+    """Response (draws, tiles) of some draws and tiles."""
+    dose = case["factor"][draws, None] * case["dose"][tiles]
+    return respond(
+        dose,
+        case["g"][draws, None] * dose**2,
+        alpha_per_gy=case["alpha"][draws, None],
+        beta_per_gy2=case["beta"][draws, None],
+        oxygen=case["oxygen"][draws, None],
+        time_h=1000.0,
+        doubling_time_h=2000.0,
+    )
+
+
 def blocks(case):
-    """Response: ln S (tiles of a block, draws), block by block."""
-    for start in range(0, case["dose"].size, BLOCK):
-        dose = case["dose"][start : start + BLOCK, None] * case["factor"]
-        yield respond(
-            dose,
-            case["g"] * dose**2,
-            alpha_per_gy=case["alpha"],
-            beta_per_gy2=case["beta"],
-            oxygen=case["oxygen"],
-            time_h=1000.0,
-            doubling_time_h=2000.0,
-        )
+    """Response of a block of draws and all tiles, block by block."""
+    for start in range(0, case["factor"].size, BLOCK):
+        yield evaluated(case, slice(start, start + BLOCK), slice(None))
 
 
-def streamed(case, clonogens=1e9):
-    """Quantiles of each tile and tumour control of each draw; nothing of tiles x draws is kept."""
-    quantiles, sums = [], []
-    for response in blocks(case):
-        quantiles.append(np.quantile(response.ln_survival, (0.05, 0.5, 0.95), axis=1))
-        sums.append(logsumexp(response.ln_survival, axis=0))
-    survivors = logsumexp(sums, axis=0) - math.log(case["dose"].size) + math.log(clonogens)
-    return np.concatenate(quantiles, axis=1), np.exp(-np.exp(survivors))
+def streamed(case):
+    """Quantiles of each tile, and indices of each draw; nothing of tiles x draws is kept."""
+    return summarise_draws(
+        partial(evaluated, case),
+        case["factor"].size,
+        np.ones(case["dose"].size),
+        alpha_per_gy=case["alpha"],
+        beta_per_gy2=case["beta"],
+        clonogens=1e9,
+        g=case["g"],
+    )
 
 
 def by_loop(case, tiles):
@@ -94,8 +109,8 @@ def response_figures(case):
     begin = time.perf_counter()
     loop = by_loop(case, part)
     theirs = (time.perf_counter() - begin) * case["dose"].size / part
-    first = next(blocks(case)).ln_survival[: min(part, BLOCK)]
-    gap = np.abs(np.array([row[0] for row in loop[: len(first)]]) - first).max()
+    first = next(blocks(case)).ln_survival[:, :part]
+    gap = np.abs(np.array([row[0][:BLOCK] for row in loop]).T - first).max()
     assert math.isfinite(total)
     draws = case["factor"].size
     return {
@@ -229,7 +244,8 @@ def main():
         begin = time.perf_counter()
         streamed(case)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps({"peak_gib": peak, "stream_s": time.perf_counter() - begin}))
+        seconds = {"stream_s": time.perf_counter() - begin, "stream_cpu_s": time.process_time()}
+        print(json.dumps({"peak_gib": peak, **seconds}))
         return
     found = {
         "tiles": given.tiles,

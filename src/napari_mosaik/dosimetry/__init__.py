@@ -1,5 +1,11 @@
 """Dose what-if: time-integrated activity, absorbed dose, and the response of tissue to it."""
 
+from napari_mosaik.dosimetry.draws import (
+    DRAWN_INDICES,
+    DrawSummary,
+    iter_summarise_draws,
+    summarise_draws,
+)
 from napari_mosaik.dosimetry.indices import (
     ActivityPlan,
     DoseVolume,
@@ -33,12 +39,14 @@ from napari_mosaik.dosimetry.time_integral import (
 )
 
 __all__ = [
+    "DRAWN_INDICES",
     "GY_G_PER_MBQ_H_MEV",
     "KERNEL_COLUMNS",
     "NUCLIDES",
     "ActivityPlan",
     "DoseKernel",
     "DoseVolume",
+    "DrawSummary",
     "Nuclide",
     "RepairState",
     "Response",
@@ -47,6 +55,7 @@ __all__ = [
     "dose_per_activity_gy",
     "dose_volume",
     "equivalent_uniform_dose",
+    "iter_summarise_draws",
     "nuclide",
     "oxygen_effect",
     "oxygen_from_distance",
@@ -54,6 +63,7 @@ __all__ = [
     "protraction",
     "respond",
     "spread_dose",
+    "summarise_draws",
     "time_integrated_activity",
     "time_integrated_exponentials",
     "tumour_control",

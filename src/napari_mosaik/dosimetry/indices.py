@@ -102,8 +102,6 @@ def _weights(weight: ArrayLike, shape: tuple[int, ...], what: str) -> FloatArray
 
 def _ln_mean_survival(ln_survival: ArrayLike, weight: ArrayLike) -> FloatArray:
     """Logarithm of the weighted mean survival (...) of tiles (..., n); NaN tiles do not count."""
-    from scipy.special import logsumexp
-
     ln_s = as_numbers("ln survival", ln_survival)
     if not ln_s.ndim or not ln_s.shape[-1]:
         raise InputError("ln survival must be a list of at least one tile")
@@ -114,9 +112,12 @@ def _ln_mean_survival(ln_survival: ArrayLike, weight: ArrayLike) -> FloatArray:
     total = weights.sum(axis=-1)
     if (total == 0).any():
         raise InputError("no tile has both a survival and a weight above 0")
+    ln_s = np.where(weights > 0, ln_s, -np.inf)
+    top = ln_s.max(axis=-1, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)  # no cell survives anywhere
     with np.errstate(divide="ignore"):
-        mean = logsumexp(np.nan_to_num(ln_s, nan=0.0, neginf=-np.inf), b=weights, axis=-1)
-        return np.asarray(mean - np.log(total), float)
+        mean = np.log(np.sum(weights * np.exp(ln_s - top), axis=-1) / total)
+    return np.asarray(mean + top[..., 0], float)
 
 
 def equivalent_uniform_dose(
