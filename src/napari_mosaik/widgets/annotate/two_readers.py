@@ -108,22 +108,19 @@ class TwoReaders(QWidget):
         self.shown.setChecked(True)
         self.shown.toggled.connect(self._redraw)
         self.left = wrapped_label(bold=True)
+        self.columns = wrapped_label(small=True)
         self.list = QListWidget()
         self.list.setFixedHeight(8 * _ROW_PX)
         self.list.currentRowChanged.connect(self._go)
         self.choose = {
-            name: button("", partial(self._decide_as, name), f"Key {key_text('readers', name)}")
+            name: button("", partial(self._decide_as, name))
             for name in ("first", "second", "neither", "take back")
         }
         self.other = shrinkable(QComboBox())
         self.other.setToolTip("Another class for this region")
         self.other.activated.connect(lambda _: self._decide(self.other.currentData()))
-        self.next = button(
-            "Next", partial(self._step, 1), f"Key {key_text('readers', 'next')}: by area"
-        )
-        self.back = button(
-            "Previous", partial(self._step, -1), f"Key {key_text('readers', 'back')}"
-        )
+        self.next = button(_keyed("Next", "next"), partial(self._step, 1), "By area")
+        self.back = button(_keyed("Previous", "back"), partial(self._step, -1))
         self.rest = shrinkable(QComboBox())
         self.rest.setToolTip("What becomes of regions without a decision when the set is exported")
         self.export_button = button(
@@ -145,13 +142,16 @@ class TwoReaders(QWidget):
                 self.notes,
                 self.shown,
                 self.left,
+                self.columns,
                 self.list,
-                row(self.choose["first"], self.choose["second"]),
+                self.choose["first"],  # a row each: names and classes are long
+                self.choose["second"],
                 row(self.other, self.choose["neither"], self.choose["take back"]),
                 row(self.back, self.next, 1),
                 wrapped_label("Regions without a decision, when exported", small=True),
                 row(self.rest, self.export_button),
                 self.told,
+                1,  # takes the room that the labels would spread over
                 spacing=5,
             )
         )
@@ -389,10 +389,11 @@ class TwoReaders(QWidget):
             ("first", one and one.first, found.readers[0]),
             ("second", one and one.second, found.readers[1]),
         ):
-            self.choose[name].setText(f"{reader}: {label or NOTHING_DRAWN}")
+            self.choose[name].setText(_keyed(f"{reader}: {label or NOTHING_DRAWN}", name))
             self.choose[name].setEnabled(bool(label))
-        self.choose["neither"].setText("Neither")
-        self.choose["take back"].setText("Take back")
+        self.choose["neither"].setText(_keyed("Neither", "neither"))
+        self.choose["take back"].setText(_keyed("Take back", "take back"))
+        self.columns.setText(f"Area · {found.readers[0]} | {found.readers[1]} → decision")
         for made in (self.choose["neither"], self.other):
             made.setEnabled(one is not None)
         self.choose["take back"].setEnabled(one is not None and one.key in self._decided)
@@ -467,6 +468,11 @@ class DifferencePicture(AnnotationPicture):
             layer.colormap, layer.data = options["colormap"], data
             layer.scale, layer.translate = spec.place["scale"], spec.place["translate"]
         layer.affine = slide.affine
+
+
+def _keyed(title: str, name: str) -> str:
+    """What a button says, with the key that does the same."""
+    return f"{title} ({key_text('readers', name)})"
 
 
 def _interval(low: float | None, high: float | None) -> str:

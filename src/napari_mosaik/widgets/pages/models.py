@@ -114,11 +114,11 @@ class ModelsPage(QWidget):
         self._connect()
 
     def _made_table(self) -> QTableWidget:
-        titles = ("Used", "Model", "Trained on", "Parent")
+        titles = ("Used", "Model", "Cases", "Parent")
         tips = (
             "This case uses it",
             "Method and first letters of the hash",
-            "",
+            "Trained on them",
             "Fine-tuned from",
         )
         table = table_of(titles, tips, wide=2)
