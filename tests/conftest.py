@@ -115,7 +115,7 @@ def cohort(built_once, computed_cohort):
     from napari_mosaik.io import Case
     from napari_mosaik.predictor import TrainParams
     from napari_mosaik.workflow.cohort import train_network
-    from napari_mosaik.workflow.recipe import read_recipe
+    from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
     from napari_mosaik.workflow.run import run_until
 
     def make(folder):
@@ -123,6 +123,8 @@ def cohort(built_once, computed_cohort):
             shutil.copytree(computed_cohort / name, folder / name)
         cases = [Case(folder / name) for name in ("B8", "B11")]
         run_to_end(train_network(cases, "B11", TrainParams(epochs=2, threads=1)))
+        recipe = changed(read_recipe(cases[1].root), "input_spread", draws=18)
+        write_recipe(cases[1].root, recipe)
         run_to_end(run_until(cases[1], read_recipe(cases[1].root)))
 
     return built_once("predicted", make)

@@ -1,5 +1,7 @@
 """Maps and figures of the review: what there is, on one scale; what is not there is absent."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,8 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.view.board import board_layer, board_legends, board_maps, hatch_lines
 from napari_mosaik.view.review_figures import REVIEW_FIGURES, tile_near
-from napari_mosaik.view.tile_data import TileData
+from napari_mosaik.view.tile_data import TileData, spread_lines
+from napari_mosaik.workflow.steps.input_spread import SPREAD_SOURCES
 
 GRID = TileGrid(
     Lattice("cd34", (2, 3), (100.0, 100.0), (0.0, 0.0)),
@@ -51,6 +54,26 @@ def test_interval_source_and_range_come_with_their_columns():
     assert "hatched" in notes[0]
     assert "cannot be checked" in notes[0]
     assert "new slide" in notes[2]
+
+
+def test_the_spread_from_the_inputs_is_a_map_and_a_row_of_the_inspector():
+    drawn = {"suv_norm_input_sd": NORM / 10, "suv_input_sd": NORM}
+    shares = {f"share_{name}": np.full(6, 0.25) for name in SPREAD_SOURCES}
+    table = Table({**drawn, **shares}, {"suv_input_sd": "g/mL"})
+    data = replace(results(), input_spread=table)
+    maps = board_maps(data)
+    assert list(maps) == ["measured", "predicted", "difference", "inputs"]
+    np.testing.assert_allclose(maps["inputs"].values, NORM)
+    assert maps["inputs"].limits[0] == 0.0
+    np.testing.assert_allclose(board_maps(data, normalised=True)["inputs"].values, NORM / 10)
+    assert "error of the model is not in it" in board_legends([maps["inputs"]])[0].note
+    (row,) = (one for one in data.rows(1) if "inputs" in one.parameter)
+    assert (row.value, row.unit, row.rank) == ("0.200", "g/mL", "4 of 5")
+    assert "kinetic priors 25" in row.about
+    off = Table({name: np.full(6, np.nan) for name in table})
+    assert "inputs" not in board_maps(replace(results(), input_spread=off))
+    lines = spread_lines({"input_spread": {"draws": 0}, "measured_spread": None})
+    assert lines == []
 
 
 def test_one_scale_for_the_uptake_also_when_it_is_normalised():

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from napari_mosaik.core import Blocked, InputError, Lattice, TileGrid
+from napari_mosaik.core import Blocked, InputError, Lattice, Raster, TileGrid
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
@@ -17,6 +17,8 @@ from napari_mosaik.core.catalogue import (
     PARAMETERS,
     PREDICTION,
     PREDICTION_RECORD,
+    SUV,
+    SUV_RECORD,
     TILES,
     UPTAKE,
     UPTAKE_CLUSTERS,
@@ -26,9 +28,10 @@ from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.table import Table
 from napari_mosaik.predictor import block_split, tiles_digest
 from napari_mosaik.register import Alignment
+from napari_mosaik.uptake.body_size import lean_mass_kg
 from napari_mosaik.workflow.cohort import scanner_width_um
 from napari_mosaik.workflow.held_out_block import cut_block
-from napari_mosaik.workflow.steps import maker_of, step_named
+from napari_mosaik.workflow.steps import maker_of, review, step_named
 from napari_mosaik.workflow.steps.review import REVIEW, ReviewParams
 
 N = 36
@@ -58,7 +61,7 @@ class Inputs:
         raise AssertionError(sentence)
 
 
-def compared(suv, predicted, clusters=None, class_label=None, **more):
+def compared(suv, predicted, clusters=None, class_label=None, *, given=None, params=None, **more):
     lattice = Lattice("cd34", (6, 6), (300.0, 300.0), (0.0, 0.0))
     ones = np.ones(N)
     grid = TileGrid(lattice, 400.0, np.arange(N), ones, ones > 0)
@@ -81,8 +84,9 @@ def compared(suv, predicted, clusters=None, class_label=None, **more):
         PREDICTION_RECORD: record,
         ALIGNMENT["pet"]: pet_alignment(1.0),
         **({} if clusters is None else {UPTAKE_CLUSTERS: clusters}),
+        **(given or {}),
     }
-    return run_to_end(REVIEW.body(Inputs(artifacts), ReviewParams()))[METRICS]
+    return run_to_end(REVIEW.body(Inputs(artifacts), params or ReviewParams()))[METRICS]
 
 
 def test_values_beyond_the_training_range_count_as_they_were_measured():
@@ -106,6 +110,55 @@ def test_a_model_that_has_learned_no_class_has_no_scores_of_classes():
     assert "classes" in compared(values, values, clusters=clusters, class_label=learned)
     none = np.full(N, -1)
     assert "classes" not in compared(values, values, clusters=clusters, class_label=none)
+
+
+def test_what_moves_the_measured_uptake_is_drawn():
+    """On a ramp the spread is known: slope x shift, and value x error of dose and weight."""
+    slope, low = 0.002, 3.0  # SUV per µm along the columns
+    ramp = np.broadcast_to(low + slope * (np.arange(12) + 0.5) * 300.0, (12, 12))
+    lattice = Lattice("pet", (12, 12), (300.0, 300.0), (-900.0, -900.0))
+    record = {"kind": "bsa", "terms": []}
+    suv = low + slope * (np.tile(np.arange(6), 6) * 300.0 + 150.0 + 900.0)
+    given = {SUV: Raster(ramp, lattice, "cm²/mL"), SUV_RECORD: record}
+    params = ReviewParams(draws=64, registration="voxel")
+    found = compared(suv, suv, given=given, params=params)["measured_spread"]
+    shift = 300.0 / np.sqrt(3)
+    assert found["registration"]["sd_um"] == pytest.approx(shift)
+    parts = {
+        "registration": (slope * shift) ** 2 + 0 * suv,
+        "dose": (0.05 * suv) ** 2,
+        "weight": (0.02 * 0.425 * suv) ** 2,
+    }
+    sd = np.sqrt(sum(parts.values())) / (HIGH - LOW)
+    assert found["sd_median"] == pytest.approx(np.median(sd), rel=0.05)
+    for name, part in parts.items():
+        expected = part.sum() / sum(one.sum() for one in parts.values())
+        assert found["shares"][name] == pytest.approx(expected, abs=0.03)
+    assert 0 < found["mae"]["low"] < found["mae"]["high"]
+    assert compared(suv, suv, given=given, params=ReviewParams(draws=0))["measured_spread"] is None
+    assert compared(suv, suv)["measured_spread"] is None
+
+
+@pytest.mark.parametrize(
+    ("record", "factor"),
+    [
+        ({"kind": "bsa"}, 1.1**0.425),
+        ({"kind": "bw"}, 1.1),
+        ({"kind": "lbm"}, 1.1),  # nothing is known of the patient
+        (
+            {
+                "kind": "lbm",
+                "terms": [
+                    {"name": name, "value": value}
+                    for name, value in (("weight_kg", 70.0), ("height_cm", 170.0), ("sex", "F"))
+                ],
+            },
+            lean_mass_kg(77.0, 170.0, "F") / lean_mass_kg(70.0, 170.0, "F"),
+        ),
+    ],
+)
+def test_another_weight_changes_the_suv_by_its_kind(record, factor):
+    assert review._weight_factor(record, 1.1) == pytest.approx(factor)
 
 
 def test_only_the_tiles_of_the_test_block_count():

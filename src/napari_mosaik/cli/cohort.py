@@ -296,6 +296,15 @@ def predict(
             help="Show how the network weights the cluster maps around a tile; nothing is stored.",
         ),
     ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Draw the inputs N times within their errors (24, for example) and state how far "
+            "the prediction changes; 0 turns it off. Default: as set in the case.",
+        ),
+    ] = None,
     scheduler: SchedulerAddress = "",
     device: Device = "auto",
     json: JsonOutput = False,
@@ -304,32 +313,35 @@ def predict(
     if what_if or attention is not None:
         _ask(one_case(case), model, what_if or [], attention, json)
         return
-    from napari_mosaik.core.catalogue import METRICS, PREDICTION_RECORD
+    from napari_mosaik.core.catalogue import INPUT_SPREAD_RECORD, METRICS, PREDICTION_RECORD
+    from napari_mosaik.view.tile_data import spread_lines
     from napari_mosaik.workflow.case_status import case_status
-    from napari_mosaik.workflow.predictors import Predictor
-    from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 
     found = one_case(case)
-    if model:
-        Predictor.read(found.model_folder(model))  # a wrong one does not get into the recipe
-        with found.writing():
-            write_recipe(found.root, changed(read_recipe(found.root), "predict", model=model))
+    _set_prediction(found, model, draws)
     with Bar(quiet=json) as bar:
-        run_case(found, bar, "predict", scheduler)
+        for step in ("predict", "input_spread"):
+            run_case(found, bar, step, scheduler)
         if case_status(found).states["review"].word in ("missing", "stale"):
             run_case(found, bar, "review", scheduler)
     done = case_status(found).states["review"].word == "done"
     record = found.store.read(METRICS if done else PREDICTION_RECORD)
-    record = {"development": found.file.development, **record}
+    record = {
+        "development": found.file.development,
+        "input_spread": found.store.read(INPUT_SPREAD_RECORD),
+        **record,
+    }
     state = case_status(found).states["predict"]
     for text in dict.fromkeys([*record.get("warnings", ()), *state.warnings]):
         report_warning(text)
     if json:
         print_json(record)
-    else:
-        typer.echo(f"case {found.name}: predicted with model {record['model']}")
-        if done:
-            typer.echo(f"  MAE of the normalised SUV {_error_words(record)}")
+        return
+    typer.echo(f"case {found.name}: predicted with model {record['model']}")
+    if done:
+        typer.echo(f"  MAE of the normalised SUV {_error_words(record)}")
+    for line in spread_lines(record):
+        typer.echo(f"  {line}")
 
 
 def _error_words(record: Mapping[str, Any]) -> str:
@@ -441,3 +453,19 @@ def _attention(case: Any, tile: int, json: bool) -> None:
     titles = ["proxy", "weight", "the tile itself", "largest", "its row, column from the tile"]
     table("Attention over the cluster maps (11 x 11 tiles)", titles, rows)
     typer.echo(ATTENTION_MEANS)
+
+
+def _set_prediction(case: Any, model: str, draws: int | None) -> None:
+    """Note in the case by which model it is predicted, and how often its inputs are drawn."""
+    from napari_mosaik.workflow.predictors import Predictor
+    from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
+
+    recipe = read_recipe(case.root)
+    if model:
+        Predictor.read(case.model_folder(model))  # a wrong one does not get into the recipe
+        recipe = changed(recipe, "predict", model=model)
+    if draws is not None:
+        recipe = changed(recipe, "input_spread", draws=draws)
+    if model or draws is not None:
+        with case.writing():
+            write_recipe(case.root, recipe)

@@ -69,6 +69,7 @@ def _pipeline(cases: list[Any], held_out: Any, seed: int, bar: Bar) -> None:
     from napari_mosaik.predictor import TrainParams
     from napari_mosaik.workflow.classifier import retrain
     from napari_mosaik.workflow.cohort import train_network
+    from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 
     training = [case for case in cases if case.name != held_out.name]
     for case in training:
@@ -78,7 +79,14 @@ def _pipeline(cases: list[Any], held_out: Any, seed: int, bar: Bar) -> None:
         run_case(case, bar)
     work = train_network(cases, held_out.name, TrainParams(), seed=seed)
     drive(work, f"Uptake network, trained without {held_out.name}", bar)
+    with held_out.writing():
+        recipe = changed(read_recipe(held_out.root), "input_spread", draws=_DRAWS)
+        write_recipe(held_out.root, recipe)
     run_case(held_out, bar)
+
+
+_DRAWS = 24
+"""Draws of the inputs of the prediction."""
 
 
 def _report(case: Any, out: Path) -> Path:

@@ -171,4 +171,10 @@ PREDICTION_MAP: Final = Artifact(
     "prediction_map", Raster, "predicted uptake interpolated over the tissue"
 )
 PREDICTION_RECORD: Final = Artifact("prediction_record", dict, "prediction model and its training")
+INPUT_SPREAD: Final = Artifact(
+    "input_spread", Table, "spread of the predicted uptake per tile that comes from its inputs"
+)
+INPUT_SPREAD_RECORD: Final = _document(
+    "input_spread_record", "how the inputs of the prediction were drawn, and what they contribute"
+)
 METRICS: Final = _document("metrics", "prediction error and that of the baselines")

@@ -20,6 +20,7 @@ from napari_mosaik.features.tile_aggregation import (
     PixelSums,
     count_in_tiles,
     mean_in_tiles,
+    means_in_tiles,
     over,
     per_tile,
     sum_in_tiles,
@@ -410,10 +411,10 @@ def nuclear_parameters(
     columns: dict[str, FloatArray] = {
         "nucleus_density_per_mm2": over(count_in_tiles(grid, points), tissue) * 1e6
     }
+    known = {source: nuclei[source] for source in _NUCLEUS_MEANS if source in nuclei}
+    means, nothing = means_in_tiles(grid, points, known), np.full(len(grid), np.nan)
     for source in _NUCLEUS_MEANS:
-        values = np.full(len(grid), np.nan)
-        if source in nuclei:
-            values = mean_in_tiles(grid, points, nuclei[source])
+        values = means.get(source, nothing)
         columns[f"nucleus_{source}"] = np.where(tissue > 0, values, np.nan)
     return parameter_table(columns, grid.lattice.frame)
 
@@ -482,16 +483,18 @@ def caix_parameters(
             raise InputError("grades of CAIX are 0, 1, 2 or 3")
     points = np.asarray(points_um, float).reshape(-1, 2)
     positive = np.where(np.isnan(grade), np.nan, grade >= 1)
-    counted = count_in_tiles(grid, points[np.isfinite(grade)])
-    strength = sum_in_tiles(grid, points, np.where(positive == 1, density, 0.0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        strength = np.where(counted > 0, strength / counted, np.nan)
+    strength = np.where(np.isnan(grade), np.nan, np.where(positive == 1, density, 0.0))
+    means = means_in_tiles(
+        grid,
+        points,
+        {"grade": grade, "positive": positive, "strength": strength, "density": density},
+    )
     return parameter_table(
         {
-            "caix_h_score": 100.0 * mean_in_tiles(grid, points, grade),
-            "caix_positive_fraction": mean_in_tiles(grid, points, positive),
-            "caix_intensity_fraction": strength,
-            "caix_membrane_od10": mean_in_tiles(grid, points, density),
+            "caix_h_score": 100.0 * means["grade"],
+            "caix_positive_fraction": means["positive"],
+            "caix_intensity_fraction": means["strength"],
+            "caix_membrane_od10": means["density"],
         },
         grid.lattice.frame,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "count_in_tiles",
     "fractions_in_tiles",
     "mean_in_tiles",
+    "means_in_tiles",
     "over",
     "per_tile",
     "sum_in_tiles",
@@ -62,6 +63,27 @@ def mean_in_tiles(grid: TileGrid, points_um: ArrayLike, values: ArrayLike) -> Fl
     count = count_in_tiles(grid, points)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(count > 0, sum_in_tiles(grid, points, numbers) / count, np.nan)
+
+
+def means_in_tiles(
+    grid: TileGrid, points_um: ArrayLike, columns: Mapping[str, ArrayLike]
+) -> dict[str, FloatArray]:
+    """`mean_in_tiles` of several values (m,), each of any unit, of the same points (m, 2), µm.
+
+    (n,) means by name; which point lies in which tile is looked up once.
+    """
+    points = np.asarray(points_um, float).reshape(-1, 2)
+    known = np.flatnonzero(np.isfinite(points).all(axis=1))
+    tile, point = grid.memberships(points[known])
+    point, found = known[point], {}
+    for name, values in columns.items():
+        numbers = np.asarray(values, float)[point]
+        finite = np.isfinite(numbers)
+        count = np.bincount(tile[finite], minlength=len(grid)).astype(float)
+        total = np.bincount(tile[finite], numbers[finite], len(grid))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found[name] = np.where(count > 0, total / count, np.nan)
+    return found
 
 
 def _finite(points_um: ArrayLike, values: ArrayLike) -> tuple[FloatArray, FloatArray]:

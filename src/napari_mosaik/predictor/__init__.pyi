@@ -1,4 +1,5 @@
 from .baselines import Baseline, fit_baselines, predict_baselines, with_baselines
+from .input_spread import InputSpread, input_draws, input_spread
 from .inputs import (
     ABSENT_PARTS,
     CODE_CELLS,
@@ -65,6 +66,7 @@ __all__ = [
     "Attention",
     "Baseline",
     "EarlierPrediction",
+    "InputSpread",
     "MosaikNetwork",
     "NetworkParams",
     "Prediction",
@@ -89,6 +91,8 @@ __all__ = [
     "fraction_pyramid",
     "held_out_cases",
     "held_out_tiles",
+    "input_draws",
+    "input_spread",
     "interval_metrics",
     "leave_one_case_out",
     "leave_one_patient_out",

@@ -33,6 +33,7 @@ BOARD_TITLES: Final = {
     "difference": "Difference",
     "width": "Interval width",
     "source": "Source",
+    "inputs": "Spread from inputs",
 }
 """Short title of each map of the review board by its key, in the order of the board."""
 _HEADINGS: Final = {
@@ -41,11 +42,14 @@ _HEADINGS: Final = {
     "difference": "predicted − measured",
     "width": "90 % interval width",
     "source": "source before blur",
+    "inputs": "SD from inputs",
 }
 _ABOUT: Final = {
     "width": "90 % interval for a tile of a new slide of the training patients",
     "source": "not measured: what the network places in a tile before it blurs the slide as the "
     "scanner does; single tiles of it cannot be checked against the PET",
+    "inputs": "SD of the prediction when registration, thresholds, calibration and kinetics are "
+    "drawn within their errors; the error of the model is not in it",
 }
 _HATCHED: Final = "hatched: beyond the tiles of the training set"
 _SMOOTH_UM: Final = 50.0
@@ -154,6 +158,11 @@ def board_maps(
     source = tile_data.source()
     if source is not None:
         maps["source"] = scaled_map("source", source)
+    spread = tile_data.input_sd()
+    if spread is not None:
+        drawn = spread / span
+        top = (0.0, common_limits(drawn)[1])
+        maps["inputs"] = BoardMap("inputs", drawn, unit, palette.UNCERTAINTY_COLORMAP, top, beyond)
     return maps
 
 

@@ -9,6 +9,7 @@ from napari_mosaik.core import InputError, Lattice, Raster, TileGrid, palette
 from napari_mosaik.core.catalogue import (
     CLUSTER_NAMES,
     CLUSTERS,
+    INPUT_SPREAD,
     MAPS,
     PREDICTION,
     SUV,
@@ -26,6 +27,7 @@ __all__ = [
     "clusters_layer",
     "common_limits",
     "difference_layer",
+    "input_spread_layer",
     "parameter_layer",
     "pet_layer",
     "scalar_layer",
@@ -180,6 +182,20 @@ def sensitivity_layer(change: Raster, transform: Transform | None = None) -> Lay
         change.unit,
         transform,
         result=UPTAKE_SENSITIVITY.name,
+    )
+
+
+def input_spread_layer(spread: Raster, transform: Transform | None = None) -> LayerSpec:
+    """SD of the prediction by the errors of its inputs, (rows, columns) SUV."""
+    return scalar_layer(
+        spread,
+        "Spread of the prediction from its inputs",
+        palette.UNCERTAINTY_COLORMAP,
+        (0.0, common_limits(spread.values)[1]),
+        spread.unit,
+        transform,
+        visible=False,
+        result=INPUT_SPREAD.name,
     )
 
 

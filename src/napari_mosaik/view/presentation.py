@@ -20,6 +20,7 @@ from napari_mosaik.core.catalogue import (
     ANNOTATIONS,
     CLUSTERS,
     CORRECTIONS,
+    INPUT_SPREAD,
     MAPS,
     OBJECTS,
     PREDICTION,
@@ -70,7 +71,10 @@ _PET, _ALL = "PET", "All sections"
 SECTIONS: Final = (*STAIN_TITLES.values(), _PET, _ALL)
 """Titles under which layers are listed."""
 _SECTION_OF: Final = {
-    **{one.name: _PET for one in (SUV, UPTAKE, PREDICTION, UPTAKE_SENSITIVITY, UPTAKE_CLUSTERS)},
+    **{
+        one.name: _PET
+        for one in (SUV, UPTAKE, PREDICTION, INPUT_SPREAD, UPTAKE_SENSITIVITY, UPTAKE_CLUSTERS)
+    },
     **{one.name: _ALL for one in (TILES, MAPS, CLUSTERS)},
 }
 

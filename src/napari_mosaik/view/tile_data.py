@@ -13,6 +13,7 @@ from napari_mosaik.core import Artifact, MosaikError, Table, TileGrid
 from napari_mosaik.core.catalogue import (
     CLUSTER_NAMES,
     CLUSTERS,
+    INPUT_SPREAD,
     KINETICS,
     METRICS,
     PARAMETERS,
@@ -37,6 +38,7 @@ from napari_mosaik.view.formatting import (
     uptake_name,
 )
 from napari_mosaik.workflow.models import KnownModel
+from napari_mosaik.workflow.steps.input_spread import SPREAD_SOURCES
 
 __all__ = [
     "TableRow",
@@ -46,6 +48,7 @@ __all__ = [
     "metric_rows",
     "prediction_gaps",
     "read_tile_data",
+    "spread_lines",
     "summary_of",
     "tiles_by_error",
 ]
@@ -75,6 +78,7 @@ class TileData:
     parameters: Table | None = None
     uptake: Table | None = None
     prediction: Table | None = None
+    input_spread: Table | None = None
     clusters: Table | None = None
     uptake_clusters: Table | None = None
     kinetics: Table | None = None
@@ -157,6 +161,16 @@ class TileData:
         low, high = self.target
         return values * (high - low) + low
 
+    def input_sd(self) -> NDArray[np.float64] | None:
+        """SD of the prediction by the errors of its inputs, (n_tiles,) SUV; None where not drawn.
+
+        NaN where a tile is not predicted.
+        """
+        if self.input_spread is None:
+            return None
+        values = np.asarray(self.input_spread["suv_input_sd"], float)
+        return values if np.isfinite(values).any() else None
+
     def out_of_range(self) -> NDArray[np.bool_]:
         """(n_tiles,) flag (dimensionless): inputs beyond those of the training tiles."""
         if self.prediction is None or "out_of_range" not in self.prediction:
@@ -236,6 +250,7 @@ class TileData:
         if source is not None:
             value = number(source[tile], missing="not predicted")
             rows.append(TableRow("source before the scanner's blur", value, unit, ""))
+        rows += self._input_row(tile)
         if self.out_of_range()[tile]:
             rows.append(TableRow("beyond the training tiles", "yes", "", ""))
         measured, predicted, near = self.measured(), self.predicted(), self.neighbours(tile)
@@ -245,6 +260,23 @@ class TileData:
                 title = f"{words}, mean of {count(found.size, 'neighbour')}"
                 rows.append(TableRow(title, number(found.mean()), unit, ""))
         return rows
+
+    def _input_row(self, tile: int) -> list[TableRow]:
+        """The spread of a tile from its inputs, and what contributes most."""
+        spread, table = self.input_sd(), self.input_spread
+        if spread is None or table is None:
+            return []
+        unit = "" if self.unit == "1" else self.unit
+        text = number(spread[tile], missing="not predicted")
+        shares = {
+            words: _at(table, f"share_{name}", tile) for name, words in SPREAD_SOURCES.items()
+        }
+        about = "; ".join(
+            f"{words} {percent(share)}"
+            for words, share in shares.items()
+            if share is not None and np.isfinite(share)
+        )
+        return [TableRow("SD by the errors of the inputs", text, unit, _rank(spread, tile), about)]
 
     def neighbours(self, tile: int) -> NDArray[np.int64]:
         """(n,) indices of the up to eight tiles around a tile."""
@@ -343,7 +375,7 @@ def summary_of(tile_data: TileData) -> str:
     accuracy = (tile_data.metrics.get("classes") or {}).get("balanced_accuracy")
     if accuracy is not None:
         text += f" · hot and cold spots: balanced accuracy {percent(accuracy)}"
-    return "\n".join([text, *_interval_lines(tile_data.metrics)])
+    return "\n".join([text, *_interval_lines(tile_data.metrics), *spread_lines(tile_data.metrics)])
 
 
 def _interval_lines(metrics: Mapping[str, Any]) -> list[str]:
@@ -358,6 +390,27 @@ def _interval_lines(metrics: Mapping[str, Any]) -> list[str]:
             )
     lines += [f"⚠ {note}" for note in found.get("notes") or ()]
     return lines + [f"{name[:1].upper()}{name[1:]}: {n}" for name, n in prediction_gaps(metrics)]
+
+
+def spread_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """How far prediction and measurement are known by their inputs; normalised SUV."""
+    lines = []
+    for key, words in (("input_spread", "prediction"), ("measured_spread", "measured SUV")):
+        found = metrics.get(key) or {}
+        if "shares" in found:
+            parts = ", ".join(
+                f"{SPREAD_SOURCES.get(name, _SPREAD_WORDS.get(name, name))} {percent(share)}"
+                for name, share in sorted(found["shares"].items(), key=lambda one: -one[1])
+                if share >= 0.005
+            )
+            lines.append(
+                f"Errors of the inputs change the {words} of a tile by an SD of "
+                f"{number(found['sd_median'])} (normalised SUV; median): {parts}"
+            )
+    return lines
+
+
+_SPREAD_WORDS = {"rest": "several together"}
 
 
 def prediction_gaps(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -425,6 +478,7 @@ def read_tile_data(case: Case) -> TileData:
         "parameters": PARAMETERS,
         "uptake": UPTAKE,
         "prediction": PREDICTION,
+        "input_spread": INPUT_SPREAD,
         "clusters": CLUSTERS,
         "uptake_clusters": UPTAKE_CLUSTERS,
         "tile_kinetics": TILE_KINETICS,

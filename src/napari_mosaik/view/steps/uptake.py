@@ -6,6 +6,8 @@ import numpy as np
 
 from napari_mosaik.core import palette
 from napari_mosaik.core.catalogue import (
+    INPUT_SPREAD,
+    INPUT_SPREAD_RECORD,
     METRICS,
     PREDICTION,
     PREDICTION_MAP,
@@ -20,8 +22,10 @@ from napari_mosaik.view.formatting import count, number, percent
 from napari_mosaik.view.report.html import ReportTable
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.step_view import PanelKind, StepView
+from napari_mosaik.view.tile_data import spread_lines
 from napari_mosaik.view.uptake_scale import pet_layers, uptake_limits
 from napari_mosaik.workflow.steps import maker_of
+from napari_mosaik.workflow.steps.input_spread import SPREAD_SOURCES
 
 _TOTALS = {
     "factor": "SUV per activity concentration",
@@ -120,5 +124,54 @@ SENSITIVITY_VIEW = StepView(
 )
 PREDICTION_VIEW = StepView(
     step=maker_of(PREDICTION), layers=_uptake_layers, panel=PanelKind.PREDICTOR
+)
+
+
+def _spread_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
+    drawn = results.painted(INPUT_SPREAD, "suv_input_sd")
+    return [] if drawn is None else [maps.input_spread_layer(drawn)]
+
+
+def _spread_line(results: CaseResults) -> str:
+    record = results.read(INPUT_SPREAD_RECORD)
+    lines = spread_lines({"input_spread": record})
+    return lines[0] if lines else "off: give a number of draws, 24 for example, and run"
+
+
+def _spread_report(results: CaseResults) -> list[ReportTable]:
+    """What the errors of the inputs do to prediction and measurement, source by source."""
+    found = {"prediction": results.get(INPUT_SPREAD_RECORD)}
+    found["measured SUV"] = (results.metrics or {}).get("measured_spread")
+    rows: list[tuple[object, ...]] = []
+    for words, record in found.items():
+        if not record or "shares" not in record:
+            continue
+        for key, title in _SPREAD_FIGURES.items():
+            rows.append((words, title, number(record[key])))
+        for name, share in record["shares"].items():
+            title = f"share: {SPREAD_SOURCES.get(name, name)}"
+            rows.append((words, title, percent(share)))
+        errors = record["registration"]
+        for where in errors.values() if "sd_um" not in errors else (errors,):
+            title = f"SD of the registration along an axis, from {where['from']}"
+            rows.append((words, title, number(where["sd_um"], "µm")))
+    note = (
+        "Normalised SUV. Inputs are drawn within their errors, the model stays as it is: no "
+        "interval, and no error of the model. 'rest' is what no source has alone."
+    )
+    columns = ("of", "figure", "value")
+    return [ReportTable("Spread from the inputs", columns, tuple(rows), note)] if rows else []
+
+
+_SPREAD_FIGURES = {
+    "sd_median": "SD of a tile, median",
+    "sd_p95": "SD of a tile, 95th percentile",
+    "sd_slide_mean": "SD of the mean of the slide",
+}
+SPREAD_VIEW = StepView(
+    step=maker_of(INPUT_SPREAD),
+    layers=_spread_layers,
+    result_line=_spread_line,
+    report=_spread_report,
 )
 REVIEW_VIEW = StepView(step=maker_of(METRICS), result_line=_review_line)

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     DEVELOPMENT,
+    INPUT_SPREAD_RECORD,
     METRICS,
     PREDICTION,
     PREDICTION_RECORD,
+    SUV,
+    SUV_RECORD,
     TILES,
     UPTAKE,
     UPTAKE_CLUSTERS,
 )
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.frame import FloatArray
-from napari_mosaik.core.params import Params
+from napari_mosaik.core.frame import FloatArray, Transform
+from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
+from napari_mosaik.uptake import tile_uptake
+from napari_mosaik.uptake.body_size import lean_mass_kg
 from napari_mosaik.workflow.leaks import seen_file
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import low_confidence_warning
+from napari_mosaik.workflow.steps.align import low_confidence_warning, transform_of
+from napari_mosaik.workflow.steps.input_spread import registration_error
 from napari_mosaik.workflow.steps.predict import INTERVAL_COLUMNS
 from napari_mosaik.workflow.steps.spatial import uptake_classes
+
+if TYPE_CHECKING:
+    from napari_mosaik.predictor import TargetScale
 
 __all__ = ["REVIEW", "ReviewParams", "development_warning"]
 
@@ -39,7 +50,28 @@ NEIGHBOURS = "neighbour_idw"
 
 
 class ReviewParams(Params):
-    """The comparison has no settings."""
+    """Settings of the comparison: how far the measured SUV is known."""
+
+    draws: int = setting(
+        16, "Draws of dose, weight and registration of the PET; 0: none.", ge=0, le=2000
+    )
+    registration: Literal["own", "voxel"] = setting(
+        "own",
+        "Error of the registration of the PET: that which it states (one voxel where it states "
+        "none), or one voxel to each side in any case.",
+        choices={"own": "as the registration states", "voxel": "one voxel to each side"},
+    )
+    dose_error: float = setting(
+        0.05,
+        "Relative SD of the dose and of the calibration of the scanner.",
+        label="Dose",
+        ge=0,
+        le=1,
+    )
+    weight_error: float = setting(
+        0.02, "Relative SD of the body weight.", label="Weight", ge=0, le=0.5
+    )
+    seed: int = setting(0, "Random seed of the draws.", ge=0, advanced=True)
 
 
 def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None, Results]:
@@ -62,6 +94,7 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
             labels = None
     grid = inputs.read(TILES)
     measured = target.normalise(uptake["suv"], clip=False)
+    spread = _measured_spread(inputs, params, target, table["suv_norm"])
     block = record.get("block", {})
     if block:  # the other tiles have trained the model, or lie near those that have
         measured = np.where(held_out_tiles(grid.cells, block), measured, np.nan)
@@ -98,6 +131,10 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
             ),
             "not_predicted": dict(record.get("not_predicted", {})),
             "intervals": intervals,
+            "measured_spread": spread,
+            "input_spread": (
+                inputs.read(INPUT_SPREAD_RECORD) if inputs.has(INPUT_SPREAD_RECORD) else None
+            ),
             "warnings": [*record["warnings"], *_leaks(seen, block), *_warnings(inputs)],
         },
     )
@@ -105,6 +142,68 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
     if block:
         metrics["n_not_measured"] = int(np.isnan(np.asarray(uptake["suv"], float)).sum())
     return {METRICS: metrics}
+
+
+def _measured_spread(
+    inputs: StepContext, params: ReviewParams, target: TargetScale, predicted: ArrayLike
+) -> dict[str, Any] | None:
+    """How far the measured SUV is known, and what that means for the error; None without draws.
+
+    Each draw moves the PET, and multiplies the SUV as another dose and weight would.  ``mae`` and
+    ``r2`` are the range (90 %) of the errors against the drawn measurements: how much depends on
+    the PET, and no interval of the error.
+    """
+    from napari_mosaik.predictor import input_draws, input_spread
+    from napari_mosaik.predictor.metrics import mae, r2
+
+    if not params.draws or not (inputs.has(SUV) and inputs.has(SUV_RECORD)):
+        return None
+    grid, suv, record = inputs.read(TILES), inputs.read(SUV), inputs.read(SUV_RECORD)
+    document = inputs.read(ALIGNMENT["pet"])
+    to_reference, frame = transform_of(document), grid.lattice.frame
+    voxel_um = max(suv.lattice.spacing_um) * to_reference.scale
+    error = registration_error(document, voxel_um, params.registration)
+    draws = input_draws(params.draws, len(_MEASURED_SOURCES), params.seed)
+    found = []
+    for row, column, dose, weight in draws:
+        shift = Transform.similarity(
+            frame, frame, shift_um=(error["sd_um"] * row, error["sd_um"] * column)
+        )
+        factor = math.exp(-params.dose_error * dose) * _weight_factor(
+            record, math.exp(params.weight_error * weight)
+        )
+        value = tile_uptake(suv, grid, to_reference.then(shift)) * factor
+        found.append(target.normalise(value, clip=False))
+    drawn = np.stack(found)
+    errors = {
+        name: np.percentile([function(one, predicted) for one in drawn], [5.0, 95.0])
+        for name, function in (("mae", mae), ("r2", r2))
+    }
+    return {
+        "draws": params.draws,
+        "seed": params.seed,
+        "registration": error,
+        "dose_error": params.dose_error,
+        "weight_error": params.weight_error,
+        **input_spread(draws, _MEASURED_SOURCES, drawn).summary(),
+        **{name: {"low": float(low), "high": float(high)} for name, (low, high) in errors.items()},
+    }
+
+
+_MEASURED_SOURCES = ("registration", "registration", "dose", "weight")
+
+
+def _weight_factor(record: Mapping[str, Any], factor: float) -> float:
+    """What another body weight does to an SUV of the record's kind."""
+    if record.get("kind") == "bsa":
+        return float(factor**0.425)  # Du Bois
+    terms = {term["name"]: term["value"] for term in record.get("terms", ())}
+    weight, height, sex = (terms.get(name) for name in ("weight_kg", "height_cm", "sex"))
+    if record.get("kind") != "lbm" or not (weight and height and sex in ("M", "F")):
+        return factor
+    lean = (lean_mass_kg(kg, height, sex) for kg in (weight * factor, weight))
+    drawn, stated = lean
+    return drawn / stated
 
 
 def _leaks(seen: str, block: Mapping[str, Any]) -> list[str]:
@@ -174,8 +273,8 @@ REVIEW = Step(
     page="Review and report",
     params=ReviewParams,
     reads=(TILES, PREDICTION, PREDICTION_RECORD, UPTAKE, ALIGNMENT["pet"]),
-    may_read=(UPTAKE_CLUSTERS, DEVELOPMENT),
+    may_read=(UPTAKE_CLUSTERS, DEVELOPMENT, SUV, SUV_RECORD, INPUT_SPREAD_RECORD),
     writes=(METRICS,),
     body=_body,
-    revision=4,
+    revision=5,
 )
