@@ -8,12 +8,32 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import InputError, Lattice, TileGrid
-from napari_mosaik.core.catalogue import CLUSTERS, PARAMETERS, TILES
+from napari_mosaik.core.catalogue import CLUSTERS, PARAMETERS, TILE_KINETICS, TILES
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.table import Table
 from napari_mosaik.predictor import TrainedModel, TrainParams, train
-from napari_mosaik.workflow.steps.predict import PREDICT, PredictParams, tile_inputs
+from napari_mosaik.workflow.cohort import absent_slides
+from napari_mosaik.workflow.steps.predict import OF_SLIDE, PREDICT, PredictParams, tile_inputs
 from tests.predictor.synthetic import make_case
+
+
+def test_a_case_has_a_slide_also_where_what_is_read_off_it_was_given():
+    given = SimpleNamespace(is_given="given by the sample")
+    computed = SimpleNamespace(is_given="")
+    origins = {one: given for own in OF_SLIDE.values() for one in own}
+    origins[TILE_KINETICS] = computed  # as in a cohort of label images
+
+    def absent(slides=(), **changed):
+        known = {one.name: origin for one, origin in origins.items()} | changed
+        store = SimpleNamespace(origin=lambda one: known[one.name])
+        case = SimpleNamespace(name="A2", file=SimpleNamespace(slides=slides), store=store)
+        return absent_slides([case])
+
+    assert absent() == {}
+    assert absent(caix_cells=computed) == {"caix": ["A2"]}
+    assert absent(caix_cells=None) == {"caix": ["A2"]}
+    assert absent(classes=computed) == {"he": ["A2"]}
+    assert absent({"he": 1, "caix": 1}, classes=computed, caix_cells=None) == {}
 
 
 def test_clusters_that_the_model_reads_and_the_case_lacks_are_named():

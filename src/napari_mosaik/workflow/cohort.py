@@ -19,6 +19,7 @@ from napari_mosaik.core.catalogue import (
     PARAMETERS,
     SLIDES,
     STAIN_TITLES,
+    TILE_KINETICS,
     UPTAKE,
     UPTAKE_CLUSTERS,
 )
@@ -128,7 +129,9 @@ def _has(case: Case, slide: str) -> bool:
     """Whether a case has a slide, or was given what is read off it."""
     if slide in case.file.slides:
         return True
-    origins = [case.store.origin(one) for one in OF_SLIDE[slide]]
+    # The curves are never given: they are computed from the CAIX scores.
+    read_off = [one for one in OF_SLIDE[slide] if one is not TILE_KINETICS]
+    origins = [case.store.origin(one) for one in read_off]
     return all(origin is not None and bool(origin.is_given) for origin in origins)
 
 
