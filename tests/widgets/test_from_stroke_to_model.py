@@ -185,7 +185,7 @@ def test_a_network_learns_on_with_curves_pause_and_cancel(
     assert asked == {"replay": 0.4, "epochs": 0, "model": predictor}
     assert page.curve.canvas.isVisible()
     press(qtbot, page.pause)
-    assert page.pause.text() == "Go on"
+    assert page.pause.text() == "Resume"
     going.release(3)  # one report is on its way and waits
     qtbot.wait(300)
     assert len(page._losses) <= 3

@@ -73,3 +73,49 @@ def test_no_page_is_wider_than_the_dock(opened):
     for page in opened.pages.values():
         page.set_open(True)
         assert page.minimumSizeHint().width() <= min(width, 340), page.title
+
+
+def test_a_paused_and_a_cancelled_training_give_the_same_bits(dock, qtbot, tmp_path):
+    from napari_mosaik.core.artifact import Progress
+    from napari_mosaik.core.progress import map_progress, run_to_end
+    from napari_mosaik.predictor import TrainParams, train
+    from tests.predictor.synthetic import make_cohort
+
+    cases = make_cohort(seed=0)[:2]
+    params = TrainParams(
+        members=1, epochs=4, threads=1, branch_channels=(2, 4, 4), fusion_width=8, parameter_width=4
+    )
+    whole = run_to_end(train(cases, params, seed=1))
+    seen = []
+
+    def told(step):
+        seen.append(step.epoch)
+        return "Train", Progress(step.epoch, 4, f"epoch {step.epoch}")
+
+    def steps():
+        return map_progress(train(cases, params, seed=1, checkpoint=tmp_path / "one.pt"), told)
+
+    bar, controller, results = dock.bar, dock.controller, []
+    job = controller.start("Train", steps)
+    assert bar.pause.isEnabled()
+    bar.pause.click()
+    assert bar.pause.text() == "Resume"  # at once
+    assert "Pausing" in bar.text.text()
+    qtbot.waitUntil(lambda: job.is_waiting)
+    n = len(seen)
+    job._emit_progress()
+    assert bar.text.text().startswith("Paused")
+    bar.cancel.click()  # a paused training can be cancelled
+    assert not bar.pause.isEnabled()
+    qtbot.waitUntil(lambda: controller.workspace.job is None)
+    assert len(seen) == n
+    job = controller.start("Train", steps)
+    assert bar.pause.text() == "Pause"
+    job.done.connect(results.append)
+    bar.pause.click()
+    qtbot.waitUntil(lambda: job.is_waiting)
+    bar.pause.click()
+    assert bar.pause.text() == "Pause"
+    qtbot.waitUntil(lambda: bool(results))
+    for name, values in whole.weights.items():
+        np.testing.assert_array_equal(results[0].weights[name], values)

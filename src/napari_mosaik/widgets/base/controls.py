@@ -73,7 +73,9 @@ class JobBar(QWidget):
         self.cancel = button(
             "Cancel", controller.cancel, "Stop the job; unfinished steps store nothing"
         )
-        self.setLayout(column(self.text, row(self.bar, self.cancel), margin=4, spacing=2))
+        self.pause = button("Pause", self._pause, "Wait after the present part; nothing is lost")
+        bar = row(self.bar, self.pause, self.cancel)
+        self.setLayout(column(self.text, bar, margin=4, spacing=2))
         controller.workspace.events.job.connect(self._job_changed)
         self._job_changed(controller.workspace.job)
 
@@ -83,10 +85,23 @@ class JobBar(QWidget):
             return
         self.cancel.setText("Cancel")
         self.cancel.setEnabled(True)
+        self.pause.setEnabled(True)
+        self._show_paused(job.is_paused)
         self.text.setText(job.title)
         self.bar.setValue(0)
         job.progressed.connect(self._show)
         job.cancelling.connect(self._acknowledge)
+        job.paused.connect(self._show_paused)
+
+    def _pause(self) -> None:
+        job = self._controller.workspace.job
+        if job is not None:
+            job.set_paused(not job.is_paused)
+
+    def _show_paused(self, paused: bool) -> None:
+        self.pause.setText("Resume" if paused else "Pause")
+        if paused:
+            self.text.setText("Pausing…")
 
     def _show(self, report: Report) -> None:
         self.bar.setValue(round(_STEPS * report.fraction))
@@ -94,15 +109,18 @@ class JobBar(QWidget):
         if report.text and report.text != parts[0]:
             parts.append(report.text)
         parts.append(f"{100 * report.fraction:.0f} %")
-        if report.left_s is not None:
-            parts.append(f"{duration(report.left_s)} left")
         job = self._controller.workspace.job
+        if job is not None and job.is_paused:
+            parts.insert(0, "Paused" if job.is_waiting else "Pausing…")
+        elif report.left_s is not None:
+            parts.append(f"{duration(report.left_s)} left")
         stopping = job is not None and job.stopping
         self.text.setText("Cancelling…" if stopping else " · ".join(parts))
 
     def _acknowledge(self) -> None:
         self.cancel.setText("Cancelling…")
         self.cancel.setEnabled(False)
+        self.pause.setEnabled(False)
         self.text.setText("Cancelling…")
 
 

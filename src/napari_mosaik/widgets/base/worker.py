@@ -112,6 +112,7 @@ class Job(QObject):
 
     progressed = Signal(object)
     cancelling = Signal()
+    paused = Signal(bool)
     done = Signal(object)
     cancelled = Signal()
     failed = Signal(object)
@@ -128,6 +129,7 @@ class Job(QObject):
         self._stop = threading.Event()
         self._going = threading.Event()
         self._going.set()
+        self._waiting = False
         self._latest: tuple[str, Progress] = (title, Progress(0, 1, ""))
         self._clock = _Clock()
         self._poll = QTimer(self)
@@ -146,6 +148,7 @@ class Job(QObject):
         if not self.stopping:
             self.stopping = True
             self._stop.set()
+            self._going.set()  # a paused job ends at once
             self.cancelling.emit()
 
     @property
@@ -154,11 +157,20 @@ class Job(QObject):
         return not self._going.is_set()
 
     def set_paused(self, paused: bool) -> None:
-        """Wait at the next report of progress, or go on."""
+        """Wait at the next report of progress, or go on; ``paused`` is emitted at once."""
+        if self.stopping or paused == self.is_paused:
+            return
         if paused:
             self._going.clear()
         else:
+            self._clock = _Clock()  # the pause tells nothing about the time that is left
             self._going.set()
+        self.paused.emit(paused)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a paused job has come to its next report, and waits there."""
+        return self.is_paused and self._waiting
 
     def wait(self, timeout_s: float) -> bool:
         """Block until the work has stopped (for closing the window); returns whether it has."""
@@ -181,8 +193,10 @@ class Job(QObject):
         self._latest = latest
         if latest[0] not in self.parts:
             self.parts.append(latest[0])
+        self._waiting = True
         while not self._going.wait(_PAUSED_S):
             self._check()
+        self._waiting = False
         self._check()
 
     def _check(self) -> None:

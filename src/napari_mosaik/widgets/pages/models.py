@@ -237,10 +237,11 @@ class ModelsPage(QWidget):
         self.single.setVisible(self.maps.is_on)
         self.learn.setEnabled(whole and idle and one is not None and one.method != "fast")
         busy = self._learning is not None and space.job is self._learning
-        self.pause.setEnabled(busy)
-        self.stop.setEnabled(busy)
+        stopping = self._learning is not None and self._learning.stopping
+        self.pause.setEnabled(busy and not stopping)
+        self.stop.setEnabled(busy and not stopping)
         paused = self._learning is not None and busy and self._learning.is_paused
-        self.pause.setText("Go on" if paused else "Pause")
+        self.pause.setText("Resume" if paused else "Pause")
         self.card.setText("" if one is None else "\n".join(card_lines(one.record())))
 
     def _pair(self) -> tuple[KnownModel, KnownModel] | None:
@@ -366,6 +367,8 @@ class ModelsPage(QWidget):
             return
         self._learning, self._losses = job, ()
         job.progressed.connect(self._follow)
+        for signal in (job.paused, job.cancelling):
+            signal.connect(self._show)
         job.done.connect(partial(self._learned, case))
         self._tell("")
         self._show()
@@ -373,7 +376,6 @@ class ModelsPage(QWidget):
     def _pause(self) -> None:
         if self._learning is not None:
             self._learning.set_paused(not self._learning.is_paused)
-            self._show()
 
     def _follow(self, report: Report) -> None:
         if report.losses and report.losses != self._losses:
@@ -419,11 +421,22 @@ class PredictorPanel(QWidget):
         shrinkable(self.choice)
         self.use = button("Use", self._use, "Predict this case by the chosen predictor")
         self.browse = button("From a folder…", self._browse, "The folder of a trained predictor")
+        self.pause = button("Pause", self._pause, "Wait after the present batch; nothing is lost")
+        self.stop = button("Cancel", controller.cancel, "Started again, it resumes after its epoch")
+        self._busy = QWidget()
+        self._busy.setLayout(row(self.pause, self.stop, 1))
+        self.curve = FigureView()
+        self.curve.setFixedHeight(_CURVE_PX)
+        self.curve.setVisible(False)
+        self._losses: tuple[tuple[float, float | None], ...] = ()
+        self._training: Job | None = None
         self.setLayout(
             column(
                 self.line,
                 row(self.train, 1),
                 row(wrapped_label("trained on"), self.split),
+                self._busy,
+                self.curve,
                 row(self.choice, self.use),
                 row(self.browse, 1),
                 spacing=4,
@@ -447,6 +460,12 @@ class PredictorPanel(QWidget):
             self.line.setText(f"Predictor {used[:8]}")
         else:
             self.line.setText("No trained predictor: train one on the cohort, or choose one")
+        job = self._training
+        self._busy.setVisible(job is not None and space.job is job)
+        if job is not None and space.job is job:
+            self.pause.setText("Resume" if job.is_paused else "Pause")
+            for push in (self.pause, self.stop):
+                push.setEnabled(not job.stopping)
         others = len(space.cohort) - 1
         self.train.setEnabled(idle and others > 0)
         self.train.setText("Train again on the cohort" if used else "Train on the cohort")
@@ -477,8 +496,25 @@ class PredictorPanel(QWidget):
         job = self._controller.start(
             "Train predictor", lambda: train_on_cohort(cohort, case.name, split)
         )
-        if job is not None:
-            job.done.connect(lambda _: self._adopted(case))
+        if job is None:
+            return
+        self._training, self._losses = job, ()
+        job.progressed.connect(self._follow)
+        for signal in (job.paused, job.cancelling):
+            signal.connect(self.show_case)
+        job.done.connect(lambda _: self._adopted(case))
+        self.show_case()
+
+    def _pause(self) -> None:
+        if self._training is not None:
+            self._training.set_paused(not self._training.is_paused)
+
+    def _follow(self, report: Report) -> None:
+        """Draw the loss of training and validation after each epoch."""
+        if report.losses and report.losses != self._losses:
+            self._losses = report.losses
+            self.curve.show_figure(loss_figure(report.losses))
+            self.curve.setVisible(True)
 
     def _use(self) -> None:
         self._choose(self.choice.currentData())
