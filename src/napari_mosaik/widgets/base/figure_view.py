@@ -30,6 +30,9 @@ class FigureView(QWidget):
         self._layout.setContentsMargins(0, 0, 0, 0)
         self.canvas: FigureCanvasQTAgg | None = None
         self._draw: Callable[[], Figure | None] | None = None
+        self._soon = QTimer(self)  # ends with this view
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._make)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMinimumSize(160, 140)
 
@@ -61,7 +64,7 @@ class FigureView(QWidget):
         """Make the figure that was put off."""
         super().paintEvent(event)
         if self._draw is not None:
-            QTimer.singleShot(0, self._make)
+            self._soon.start(0)
 
     def _make(self) -> None:
         if self._draw is not None:

@@ -14,9 +14,19 @@ if TYPE_CHECKING:
 __all__ = ["keep_out_of_list"]
 
 
-def keep_out_of_list(viewer: napari.Viewer, layers: Iterable[Layer]) -> None:
-    """Show no rows for these layers; every other layer has its row."""
+_UNLISTED = "mosaik_unlisted"
+"""In the metadata of a layer that has no row in the list."""
+
+
+def keep_out_of_list(
+    viewer: napari.Viewer, layers: Iterable[Layer], listed: Iterable[Layer] = ()
+) -> None:
+    """Show no rows for *layers*, as long as they are in the viewer; rows again for *listed*."""
+    for layer in layers:
+        layer.metadata[_UNLISTED] = True
+    for layer in listed:
+        layer.metadata.pop(_UNLISTED, None)
     view: Any = viewer.window._qt_viewer.layers
-    model, helpers = view.model(), {id(layer) for layer in layers}
+    model = view.model()
     for row in range(model.rowCount()):
-        view.setRowHidden(row, id(model.index(row, 0).data(ItemRole)) in helpers)
+        view.setRowHidden(row, _UNLISTED in model.index(row, 0).data(ItemRole).metadata)

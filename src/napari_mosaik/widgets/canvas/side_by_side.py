@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from napari.layers import Layer
 from qtpy.QtCore import QTimer, Signal
-from superqt.utils import qdebounced
+from superqt.utils import qdebounced, qthrottled
 
 from napari_mosaik.core import palette
 from napari_mosaik.view.board import (
@@ -21,6 +22,7 @@ from napari_mosaik.view.board import (
 )
 from napari_mosaik.view.spec import LayerSpec, placement_um
 from napari_mosaik.widgets.base.gc_tuning import fast_removal, in_one_update, unselected
+from napari_mosaik.widgets.canvas.active_tool import ScreenLines
 from napari_mosaik.widgets.canvas.camera import centre_um, fit
 from napari_mosaik.widgets.canvas.layout import Layout
 from napari_mosaik.widgets.canvas.layout_state import BASE, LayoutState, put_in_order, show_grid
@@ -40,6 +42,9 @@ _MARGIN_PX = np.array([30.0, 60.0])
 _FEWEST, _MOST = 2, 4
 _FLICKER_MS = 700
 """Each of two maps is shown for so long: slower than what may harm people with epilepsy."""
+_SWIPE_MS, _GRIP_PX = 30, 8.0
+"""The swipe follows its handle this often; the handle is caught from so far away."""
+_HANDLE = "Handle of the swipe"
 _INVISIBLE = "\N{HAIR SPACE}"
 """Tells a map of a layout from the layer of that name: napari lets no two layers have one name."""
 
@@ -47,7 +52,8 @@ _INVISIBLE = "\N{HAIR SPACE}"
 class SideBySide(Layout):
     """Shows some maps, each in a view of its own.
 
-    Each view has layers of its own at the bottom of the list; all others are hidden meanwhile.
+    Each view has layers of its own at the bottom of the list; all others are hidden meanwhile.  The
+    layers are kept, hidden, for the next time, as long as they would be the same.
     """
 
     headings: tuple[str, ...] = ()
@@ -74,42 +80,66 @@ class SideBySide(Layout):
 
     def arrange(self, before: LayoutState) -> None:
         """Hide the layers and show the maps, as large as the canvas allows."""
+        if any(layer not in self.viewer.layers for layer in self._cells):
+            self._drop()
         with in_one_update(self.viewer):
-            for layer in before.order:
-                layer.visible = False
-            with unselected(self.viewer):
-                self._add_maps()
+            for layer in before.order:  # what has no line would be drawn all the same
+                shown = layer in self._cells and len(layer.data) > 0
+                if layer.visible != shown:
+                    layer.visible = shown
+            if not self._cells:
+                with unselected(self.viewer):
+                    self._add_maps()
             put_in_order(self.viewer, self._cells)
             maps = self._maps()
             _show_scales(maps)
-            keep_out_of_list(self.viewer, [one for one in self._cells if one not in maps])
-        self.link.marked_elsewhere = True
-        self._mark()
+            others = [one for one in self._cells if one not in maps]
+            keep_out_of_list(self.viewer, others, maps)
+            self._divide(len(maps))
+            self.link.marked_elsewhere = True
+            self._mark()
         self._frame()
         self.viewer.layers.selection.clear()
 
     def restore(self, before: LayoutState) -> None:
-        """Remove the maps and show the layers again."""
+        """Hide the maps and show the layers again."""
         self.link.marked_elsewhere = False
         self._fit_soon.cancel()
-        with fast_removal(self.viewer):
+        with in_one_update(self.viewer):
             before.restore_grid(self.viewer)
-            for layer in self._cells:
-                if layer in self.viewer.layers:
-                    self.viewer.layers.remove(layer)
-            before.restore_layers(self.viewer)
-        self._cells, self._marks, self._fitted = [], [], None
+            kept = [layer for layer in self._cells if layer in self.viewer.layers]
+            for layer in kept:
+                layer.visible = False
+            own = [layer for layer in before.order if layer not in kept]
+            put_in_order(self.viewer, [*kept, *(one for one in own if one in self.viewer.layers)])
+            for layer in own:
+                if layer in self.viewer.layers and layer.visible != before.shown[layer]:
+                    layer.visible = before.shown[layer]
+            keep_out_of_list(self.viewer, kept)
+        self.viewer.layers.selection.clear()
+        self._fitted = None
         before.restore_camera(self.viewer)
+
+    def _drop(self) -> None:
+        """Remove the layers of the maps: other ones are to be shown, or none."""
+        cells, self._cells, self._marks = self._cells, [], []
+        present = [layer for layer in cells if layer in self.viewer.layers]
+        if present:
+            with fast_removal(self.viewer):
+                for layer in present:
+                    self.viewer.layers.remove(layer)
 
     def _maps(self) -> list[Layer]:
         return self._cells[::PER_CELL]
 
     def _add_maps(self) -> None:
-        """Add the layers of all views, and divide the canvas among them."""
-        specs = self.specs()
-        for number, spec in enumerate(specs):
+        """Add the layers of all views."""
+        for number, spec in enumerate(self.specs()):
             self._add_cell(spec, self.headings[number], number)
-        show_grid(self.viewer, PER_CELL, self._shape(len(specs)))
+
+    def _divide(self, n: int) -> None:
+        """Divide the canvas among *n* maps."""
+        show_grid(self.viewer, PER_CELL, self._shape(n))
 
     def _extent(self) -> tuple[Any, Any] | None:
         """Corners of the tiles with some room around them, (row, column) in µm."""
@@ -159,9 +189,15 @@ class SideBySide(Layout):
 
     def _rebuild(self, *_: Any) -> None:
         """Show new results."""
-        if self.is_on:
-            self.leave()
+        shown = self.is_on
+        self.leave()
+        self._drop()
+        if shown:
             self.enter()
+
+    def _case_changed(self, *_: Any) -> None:
+        super()._case_changed()
+        self._drop()
 
     def _add_cell(self, spec: LayerSpec, title: str, number: int) -> None:
         picture = self._picture(spec, title)
@@ -185,6 +221,7 @@ class SideBySide(Layout):
         assert grid is not None
         layer = Layer.create(*hatch_layer(grid, self._hatched(number), name).as_layer_data())
         layer.metadata[BASE] = True
+        layer.visible = len(layer.data) > 0
         return layer
 
     def _hatched(self, number: int) -> Any:
@@ -208,11 +245,15 @@ class SideBySide(Layout):
 
     def _mark(self, *_: Any) -> None:
         tile_data, tile = self.workspace.tile_data, self.workspace.tile
-        if not self.is_on or tile_data.grid is None or not 0 <= tile < tile_data.n_tiles:
+        if not self.is_on or tile_data.grid is None:
             return
-        lines = square_lines(tile_data.grid.centres_um[tile], tile_data.stride_um)
+        lines: Any = np.zeros((0, 2, 2))
+        if 0 <= tile < tile_data.n_tiles:
+            lines = square_lines(tile_data.grid.centres_um[tile], tile_data.stride_um)
         for mark in self._marks:
             mark.data = lines
+            if mark.visible != (len(lines) > 0):
+                mark.visible = len(lines) > 0
 
 
 def _head(picture: Layer, position: str) -> None:
@@ -238,17 +279,24 @@ def _show_scales(maps: list[Layer]) -> None:
 class ReviewBoard(SideBySide):
     """Shows two to four of the maps of the review, or compares two by swipe or flicker.
 
-    ``chosen`` are keys of `BOARD_TITLES`; ``rearranged`` is emitted after another choice is shown.
+    ``chosen`` are keys of `BOARD_TITLES`; ``rearranged`` is emitted after another choice is shown,
+    ``divided`` after the divider of the swipe was moved.
     """
 
     rearranged = Signal()
+    divided = Signal()
 
     def __init__(self, link: CanvasLink) -> None:
         super().__init__(link)
+        self._lines = ScreenLines(link.viewer, self)
+        self._swipe_soon = qthrottled(self._swipe, timeout=_SWIPE_MS, parent=self)
+        self.viewer.mouse_drag_callbacks.append(self._dragged)
+        self.viewer.mouse_move_callbacks.append(self._hovered)
         self.chosen: tuple[str, ...] = ()
         self.normalised = self.smoothed = False
         self.comparison = COMPARISONS[0]
         self.divider = 0.5
+        self._near = False
         self._known: dict[str, BoardMap] | None = None
         self._smooth: dict[str, BoardMap] | None = None
         self._timer = QTimer(self)
@@ -305,6 +353,8 @@ class ReviewBoard(SideBySide):
     def set_smoothed(self, smoothed: bool) -> None:
         """Interpolate between the tiles, on a thread; or show the tiles again."""
         self.smoothed = smoothed
+        if not self.is_on:
+            self._drop()
         case, grid, maps = self.workspace.case, self.workspace.tile_data.grid, self.maps()
         if not smoothed or self._smooth is not None or case is None or grid is None:
             self._show_again()
@@ -325,14 +375,79 @@ class ReviewBoard(SideBySide):
 
     def set_divider(self, share: float) -> None:
         """Move the divider of the swipe to a share of the width, 0 to 1."""
-        self.divider = share
-        if self.is_on and self.comparison == COMPARISONS[1]:
-            self._swipe()
+        share = min(1.0, max(0.0, share))
+        if share != self.divider:
+            self.divider = share
+            self.divided.emit()
+        if self._swiping:
+            self._swipe_soon()
+
+    @property
+    def _swiping(self) -> bool:
+        return self.is_on and self.comparison == COMPARISONS[1]
+
+    def _span_um(self) -> tuple[float, float]:
+        """Left and right end of the maps, column in µm of the reference section."""
+        layer = self._maps()[0]
+        step, middle = float(layer.scale[-1]), float(layer.translate[-1])
+        return middle - step / 2, middle + step * (layer.data.shape[1] - 0.5)
+
+    def _is_near(self, event: Any) -> bool:
+        """Whether the mouse is at the handle of the swipe."""
+        if not self._swiping:
+            return False
+        left, right = self._span_um()
+        away = abs(float(event.position[-1]) - left - self.divider * (right - left))
+        return bool(away * self.viewer.scene.camera.zoom <= _GRIP_PX)
+
+    def _hovered(self, viewer: Any, event: Any) -> None:
+        """Show that the handle can be moved."""
+        near = self._is_near(event)
+        if near != self._near:
+            self._near = near
+            viewer.cursor.style = "pointing" if near else "standard"
+
+    def _dragged(self, viewer: Any, event: Any) -> Iterator[None]:
+        """Move the divider with its handle."""
+        if event.button != 1 or self.link.active_tool is not None or not self._is_near(event):
+            return
+        camera = viewer.scene.camera
+        pans, camera.mouse_pan = camera.mouse_pan, False
+        yield
+        moved = False
+        while event.type == "mouse_move":
+            moved = True
+            self._move_to(event)
+            yield
+        if moved:  # the place of the release: napari may have left some moves out
+            self._move_to(event)
+        camera.mouse_pan = pans
+
+    def _move_to(self, event: Any) -> None:
+        if self._swiping:
+            left, right = self._span_um()
+            self.set_divider((float(event.position[-1]) - left) / (right - left))
+
+    def _show_handle(self) -> None:
+        """A line at the divider with a grip in its middle."""
+        extent = self._extent()
+        if extent is None:
+            return
+        left, right = self._span_um()
+        place, half = left + self.divider * (right - left), 9 / self.viewer.scene.camera.zoom
+        top, bottom = float(extent[0][0]), float(extent[1][0])
+        middle = (top + bottom) / 2
+        grip = [[[middle - 2 * half, place + side], [4 * half, 0.0]] for side in (-half, half)]
+        caps = [[[middle + end, place - half], [0.0, 2 * half]] for end in (-2 * half, 2 * half)]
+        lines = np.array([[[top, place], [bottom - top, 0.0]], *grip, *caps])
+        self._lines.show(_HANDLE, lines, palette.LANDMARK, 2.5)
+        keep_out_of_list(self.viewer, [self.viewer.layers[_HANDLE]])
 
     # --- showing it -----------------------------------------------------------------------------
     def arrange(self, before: LayoutState) -> None:
         """Show the maps; two alternate in a flicker."""
         super().arrange(before)
+        self._lines.hide(_HANDLE)
         if self.comparison == COMPARISONS[1]:
             self._swipe()
         elif self.comparison == COMPARISONS[2]:
@@ -342,7 +457,17 @@ class ReviewBoard(SideBySide):
     def restore(self, before: LayoutState) -> None:
         """Show the layers again."""
         self._timer.stop()
+        self._lines.hide(_HANDLE)
+        if self._near:
+            self._near, self.viewer.cursor.style = False, "standard"
         super().restore(before)
+
+    def detach(self) -> None:
+        """Leave the viewer as it was found."""
+        self._swipe_soon.cancel()
+        self._lines.detach()
+        self.viewer.mouse_drag_callbacks.remove(self._dragged)
+        self.viewer.mouse_move_callbacks.remove(self._hovered)
 
     def _maps(self) -> list[Layer]:
         side_by_side = self.comparison == COMPARISONS[0]
@@ -359,16 +484,24 @@ class ReviewBoard(SideBySide):
             self._add(picture)
         self._add(self._hatching(_FEWEST - 1))
         self._add_mark(0)
-        self.viewer.canvas.grid.enabled = False
+
+    def _divide(self, n: int) -> None:
+        if self.comparison == COMPARISONS[0]:
+            super()._divide(n)
+        else:
+            self.viewer.canvas.grid.enabled = False
 
     def _swipe(self) -> None:
         """The first map left of the divider, the second one right of it."""
+        if not self._swiping:  # left while it waited
+            return
         for number, (layer, spec) in enumerate(zip(self._maps(), self.specs(), strict=False)):
             values = np.array(spec.data)
             place = round(self.divider * values.shape[1])
             hidden = slice(place, None) if number == 0 else slice(0, place)
             values[:, hidden] = np.nan
             layer.data = values
+        self._show_handle()
 
     def _flicker(self) -> None:
         """Show the other one of two maps; the first one at first."""
@@ -381,18 +514,19 @@ class ReviewBoard(SideBySide):
         if self.is_on and self.before is not None:
             before = self.before
             self._timer.stop()
-            with fast_removal(self.viewer):
-                for layer in self._cells:
-                    if layer in self.viewer.layers:
-                        self.viewer.layers.remove(layer)
-            self._cells, self._marks = [], []
+            self._drop()
             self.arrange(before)
+        else:
+            self._drop()
         self.rearranged.emit()
 
     def _forget(self, *_: Any) -> None:
         self._known = self._smooth = None
+        if not self.is_on:
+            self._drop()
         if not self.is_possible():
             self.leave()
+            self._drop()
         elif self.smoothed:
             self.set_smoothed(True)
         else:
@@ -402,6 +536,7 @@ class ReviewBoard(SideBySide):
         """Follow the scale that the reader chose."""
         self._known = self._smooth = None
         if not self.is_on:
+            self._drop()
             return
         if self.smoothed:
             self.set_smoothed(True)
@@ -424,9 +559,14 @@ class ModelMaps(SideBySide):
 
     def show(self, specs: list[LayerSpec], headings: tuple[str, ...]) -> None:
         """Show these maps in place of any others."""
-        self.leave()
-        self._specs, self.headings = specs, headings
+        self.prepare(specs, headings)
         self.enter()
+
+    def prepare(self, specs: list[LayerSpec], headings: tuple[str, ...]) -> None:
+        """Have these maps ready to be shown; without any, those of before are gone."""
+        self.leave()
+        self._drop()
+        self._specs, self.headings = specs, headings
 
     def specs(self) -> list[LayerSpec]:
         """The maps of the last comparison."""

@@ -274,7 +274,10 @@ class BoardChoices(QWidget):
         self.comparison.textActivated.connect(layout.compare)
         self.divider = QSlider(Qt.Orientation.Horizontal)
         self.divider.setRange(0, 100)
-        self.divider.setToolTip("The first map left of the divider, the second one right of it")
+        self.divider.setToolTip(
+            "The first map left of the divider, the second one right of it; the line on the "
+            "picture can be dragged, too"
+        )
         self.divider.valueChanged.connect(lambda value: layout.set_divider(value / 100))
         self._legends = column(spacing=2)
         self.setLayout(
@@ -286,6 +289,13 @@ class BoardChoices(QWidget):
             )
         )
         layout.rearranged.connect(self.show_choices)
+        layout.divided.connect(self._divided)
+
+    def _divided(self) -> None:
+        """The handle on the picture was moved."""
+        blocked = self.divider.blockSignals(True)
+        self.divider.setValue(round(100 * self._board.divider))
+        self.divider.blockSignals(blocked)
 
     def _chosen(self, key: str) -> None:
         """Two maps are needed and four have room: then the box goes back."""
