@@ -133,12 +133,38 @@ class Studio:
             self.shoot(name)
 
     def review(self) -> None:
-        """Measured, predicted, difference; figures, plot and a tile."""
+        """Measured, predicted, difference and interval width; swipe; attention; a what-if."""
         dock = self.dock
         dock.show_review()
         dock.review.worst.selectRow(0)
         self.shoot("review")
-        dock.side_by_side.leave()
+        dock.side_by_side.compare("Swipe")
+        dock.side_by_side.set_divider(0.45)
+        inspector = dock.show_inspector()
+        inspector.kind.setCurrentIndex(1)
+        inspector.kind.activated.emit(1)
+        self.until(lambda: inspector.curves.canvas is not None)
+        self.shoot("swipe")
+        dock.side_by_side.compare("Side by side")
+        dock.what_if_fold.set_open(True)
+        self.settle()
+        panel = dock.what_if
+        self.until(lambda: panel.label.count() > 0)
+        panel.label.setCurrentText("neoplastic")
+        grid = dock.workspace.tile_data.grid
+        assert grid is not None
+        middle, half = grid.centres_um[dock.workspace.tile], 2.4 * grid.stride_um
+        ring = middle + half * np.array([(-1, -1), (-1, 1), (1, 1), (1, -1)])
+        panel.tool.drawn.emit(ring)
+        panel.compute()
+        self.until(lambda: panel.found is not None)
+        area = dock.tabs.currentWidget()
+        area.ensureWidgetVisible(panel, 0, panel.height())  # type: ignore[union-attr]
+        self.shoot("what_if")
+        panel.maps.leave()
+        panel.discard.click()
+        inspector.kind.setCurrentIndex(0)
+        inspector.kind.activated.emit(0)
 
     def loop(self) -> None:
         """Draw, retrain, update, see what changed."""

@@ -9,6 +9,7 @@ from qtpy.QtCore import QPoint, Qt
 from napari_mosaik.core import Table
 from napari_mosaik.widgets.canvas.camera import centre_um, visible_um
 from napari_mosaik.widgets.correct.qa_panel import MARK
+from tests.widgets.test_tools import Hand
 
 pytestmark = pytest.mark.gui
 
@@ -52,7 +53,23 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     assert not dock.viewer.canvas.grid.enabled
     after = {layer.name: layer.visible for layer in dock.viewer.layers}
     assert {name: after[name] for name in shown} == shown
-    assert set(after) - set(shown) <= {"Selected tile"}
+    kept = [layer.name for layer in dock.side_by_side._cells]
+    assert set(after) - set(shown) - {"Selected tile"} == set(kept)
+    assert not any(after[name] for name in kept)
+    rows = dock.viewer.window._qt_viewer.layers
+    hidden = [rows.isRowHidden(row) for row in range(rows.model().rowCount())]
+    assert sum(hidden) == len(kept)  # the list shows none of them
+    cells = list(dock.side_by_side._cells)
+    dock.workspace.tile = 3
+    dock.side_by_side.enter()
+    assert dock.side_by_side._cells == cells  # not made again
+    assert all(layer.visible for layer in cells if len(layer.data))
+    assert dock.side_by_side._maps()[0].visible
+    square = dock.side_by_side._marks[0].data
+    np.testing.assert_allclose(square[0, 0], centre - tile_data.stride_um / 2)
+    dock.side_by_side.leave()
+    dock.workspace.tile_data = replace(tile_data)  # other results: other maps
+    assert not set(cells) & set(dock.viewer.layers)
 
 
 def with_intervals(tile_data):
@@ -113,6 +130,22 @@ def test_the_review_board_shows_what_is_chosen(qtbot, dock, opened, own_cohort):
     board.compare("Swipe")
     assert not grid.enabled
     choices.divider.setValue(25)
+    qtbot.waitUntil(lambda: np.isnan(np.asarray(board._maps()[0].data)[:, -1]).all())
+    left, right = board._span_um()
+    middle = float(data.grid.centres_um[:, 0].mean())
+
+    at, zoom = centre_um(dock.viewer), dock.viewer.scene.camera.zoom
+    hand = Hand(qtbot, dock)
+    hand.drag([(middle, left + share * (right - left)) for share in (0.25, 0.3, 0.4, 0.5, 0.6)])
+    assert abs(board.divider - 0.6) < 0.05
+    assert choices.divider.value() == round(100 * board.divider)
+    np.testing.assert_allclose(centre_um(dock.viewer), at)  # the drag moves the line alone
+    assert dock.viewer.scene.camera.zoom == zoom
+
+    def line():
+        return (dock.viewer.layers["Handle of the swipe"].data[0, 0, 1] - left) / (right - left)
+
+    qtbot.waitUntil(lambda: abs(line() - board.divider) < 1e-6)
     first, second = (np.isfinite(np.asarray(one.data)).any(axis=0) for one in board._maps())
     assert not (first & second).any()
     assert first.argmax() < second.argmax()
@@ -147,6 +180,71 @@ def test_a_tile_shows_the_same_place_in_three_stains(qtbot, dock, opened, own_co
     assert "measured" in line
     assert "predicted" in line
     assert "nan" not in line
+    inspector = dock.inspector
+    assert not inspector.means.isVisible()
+    inspector.kind.setCurrentIndex(1)
+    inspector.kind.activated.emit(1)
+    qtbot.waitUntil(lambda: inspector._attention is not None)
+    qtbot.waitUntil(lambda: inspector.curves.canvas is not None)
+    assert "not importance and not a cause" in inspector.means.text()
+    assert not inspector.means.visibleRegion().isEmpty()
+    assert (
+        inspector.means.mapTo(inspector, QPoint(inspector.means.width(), 0)).x()
+        <= inspector.width()
+    )
+    tile, found = dock.workspace.tile, inspector._attention
+    axes = inspector.curves.canvas.figure.axes
+    for place in range(3):
+        np.testing.assert_allclose(
+            np.asarray(axes[place].images[0].get_array()), 100 * found.within[tile, place]
+        )
+
+
+def test_a_what_if_is_shown_discarded_and_made_a_correction(qtbot, dock, opened, own_cohort):
+    from napari_mosaik.core.catalogue import PARAMETERS
+
+    case = opened(dock, own_cohort)
+    dock.tabs.setCurrentIndex(dock.review_tab)
+    dock.what_if_fold.set_open(True)
+    panel, data = dock.what_if, dock.workspace.tile_data
+    qtbot.waitUntil(lambda: panel.label.count() == 3)
+    assert not panel.push.isEnabled()  # no tile yet
+    dock.workspace.tile = 9
+    fraction = case.store.read(PARAMETERS)["neoplastic_fraction"][9]
+    panel.label.setCurrentText("non-neoplastic" if fraction > 0.5 else "neoplastic")
+    panel.tool.drawn.emit(
+        np.array([data.grid.centres_um[9] + d for d in ((-9, -9), (9, -9), (0, 9))])
+    )
+    assert panel.tiles == [9]
+    before = {path: path.stat().st_mtime_ns for path in case.root.rglob("*") if path.is_file()}
+    qtbot.mouseClick(panel.push, Qt.MouseButton.LeftButton)
+    assert not panel.push.isEnabled()
+    qtbot.waitUntil(lambda: panel.found is not None)
+    after = {path: path.stat().st_mtime_ns for path in case.root.rglob("*") if path.is_file()}
+    assert after == before
+    layer = dock.board.layer("What if")
+    painted = np.asarray(layer.data)[tuple(data.grid.cells.T)]
+    np.testing.assert_allclose(painted, panel.found.difference.astype(np.float32))
+    assert panel.table.item(0, 0).text().split()[0] == str(panel._listed[0])
+    assert "not retrained" in panel.held.text()
+    qtbot.mouseClick(panel.side, Qt.MouseButton.LeftButton)
+    assert [one.name.split(",")[0] for one in panel.maps._maps()] == [
+        "before", "what if", "difference"]  # fmt: skip
+    panel.maps.leave()
+    qtbot.mouseClick(panel.discard, Qt.MouseButton.LeftButton)
+    assert dock.board.layer("What if") is None
+    assert panel.found is None
+    assert panel.tiles == [9]  # still chosen
+    qtbot.mouseClick(panel.push, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: panel.found is not None)
+    label = panel.label.currentText()
+    qtbot.mouseClick(panel.correct, Qt.MouseButton.LeftButton)
+    document = dock.annotate.annotation.document
+    (shape,) = document.shapes
+    assert shape.label == label
+    assert document.undo_title.startswith("what if")
+    assert dock.board.layer("What if") is None
+    qtbot.waitUntil(lambda: len(case.annotations("he")) == 1)
 
 
 def test_a_click_on_a_crop_shows_the_place_and_arrows_work_on_the_canvas(

@@ -5,6 +5,7 @@ Each function returns a new matplotlib `Figure`.  Pairs with a missing value are
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -248,7 +249,7 @@ def attention_figure(
     *weights* holds a fraction for each cell, (11, 11), by the name of the proxy; *shares* the
     fraction that each proxy has.  One colour scale from 0 to the largest weight.
     """
-    figure = new_figure(6.6, 2.6)
+    figure = new_figure(7.0, 2.6)
     found = {name: np.asarray(values, float) for name, values in weights.items()}
     top = max((float(values.max()) for values in found.values()), default=0.0)
     all_axes = figure.subplots(1, max(1, len(found)), squeeze=False)[0]
@@ -262,10 +263,11 @@ def attention_figure(
         )  # fmt: skip
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.set_title(f"{heading(name)}\n{100 * share:.0f} % of the proxies", fontsize=8)
+        words = "\n".join(textwrap.wrap(heading(name), 20))
+        axes.set_title(f"{words}\nweight {100 * share:.0f} %", fontsize=7)
     if found:
-        bar = figure.colorbar(picture, ax=list(all_axes), shrink=0.8, pad=0.02)
-        bar.set_label("weight of a tile, %", fontsize=8)
+        bar = figure.colorbar(picture, ax=list(all_axes), shrink=0.9, pad=0.02)
+        bar.set_label("% per tile", fontsize=7)
         bar.ax.tick_params(labelsize=7)
     if title:
         figure.suptitle(title, fontsize=9)

@@ -50,6 +50,7 @@ from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_o
 from napari_mosaik.widgets.pages.preview import LivePreview
 from napari_mosaik.widgets.pages.review import QueuePanel, ReportButton, ReviewPanel
 from napari_mosaik.widgets.pages.stain_picker import StainPicker
+from napari_mosaik.widgets.pages.what_if import WhatIfPanel
 from napari_mosaik.workflow.predictors import models_for
 from napari_mosaik.workflow.step import Step
 from napari_mosaik.workflow.steps import STEPS, maker_of
@@ -140,11 +141,13 @@ class MosaikDock(QWidget):
         self.readers_fold = Collapsible("Two readers", self.two_readers)
         self.readers_fold.setVisible(False)
         self.two_readers.several.connect(self.readers_fold.setVisible)
-        review.setLayout(
-            column(self.queue_fold, checked, self.correct_fold, self.readers_fold, self.review)
-        )
+        self.what_if = WhatIfPanel(self.canvas)
+        self.what_if_fold = Collapsible("What if", self.what_if)
+        folds = (self.queue_fold, checked, self.correct_fold, self.readers_fold, self.what_if_fold)
+        review.setLayout(column(*folds, self.review))
         self.review_tab = self.tabs.addTab(scrolled(review), "Review")
         self.annotate.annotation.saved.connect(self.board.show_by_hand)
+        self.what_if.to_correct.connect(self.annotate.annotation.add)
         self.annotate_tab = self.tabs.addTab(scrolled(self.annotate), "Annotate")
         self.models = ModelsPage(self.controller, self.canvas)
         self.models_tab = self.tabs.addTab(scrolled(self.models), "Models")
@@ -414,6 +417,7 @@ class MosaikDock(QWidget):
         self.preview.stop()
         self.slide_view.shut()
         self.view_tools.shut()
+        self.side_by_side.detach()
         self.canvas.detach()
         self._prepare_soon.stop()
         self.controller.close()

@@ -11,6 +11,7 @@ is trained, and no file of the case changes.
 from __future__ import annotations
 
 import tempfile
+import uuid
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -59,7 +60,14 @@ if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
     from napari_mosaik.predictor import Attention, TileInputs, TrainedModel
 
-__all__ = ["PredictedUptake", "WhatIf", "attention_of", "tile_shapes", "what_if"]
+__all__ = [
+    "PredictedUptake",
+    "WhatIf",
+    "attention_of",
+    "classes_to_assume",
+    "tile_shapes",
+    "what_if",
+]
 
 T = TypeVar("T")
 _PREDICT = maker_of(PREDICTION)
@@ -112,8 +120,8 @@ class WhatIf:
         Unit of the SUV, and hash of the predictor.
     classes
         The classes that were assumed, in alphabetical order.
-    shapes
-        The areas that were assumed to be of a class, µm of H&E.
+    assumed
+        The areas that were given with a class, µm of H&E; without what was drawn before.
     held
         What was held fixed, one sentence each.
     """
@@ -125,7 +133,7 @@ class WhatIf:
     unit: str
     model: str
     classes: tuple[str, ...]
-    shapes: tuple[AnnotatedShape, ...]
+    assumed: tuple[AnnotatedShape, ...]
     held: tuple[str, ...]
 
     @property
@@ -181,8 +189,15 @@ def tile_shapes(case: Case, tiles: Iterable[int], label: str) -> tuple[Annotated
         corners = grid.centres_um[tile] + half * np.array([(-1, -1), (-1, 1), (1, 1), (1, -1)])
         there = from_he.inverse().apply(corners)
         square = shapely.Polygon(there[:, ::-1])  # x is the column
-        shapes.append(AnnotatedShape(f"tile {tile}", label, square))
+        shapes.append(AnnotatedShape(str(uuid.uuid4()), label, square))
     return tuple(shapes)
+
+
+def classes_to_assume(case: Case) -> tuple[str, ...]:
+    """The classes of the class map of a case; none without one."""
+    if case.store.origin(CLASSES) is None:
+        return ()
+    return tuple(name for code, name in case.store.read(CLASSES).names.items() if code)
 
 
 def what_if(
@@ -237,7 +252,9 @@ def what_if(
     ]
     classes = tuple(sorted({shape.label for shape in areas}))
     unit = work.card["suv_unit"]
-    return WhatIf(grid, before, after, edited, unit, work.model, classes, areas, tuple(held))
+    return WhatIf(
+        grid, before, after, edited, unit, work.model, classes, tuple(shapes), tuple(held)
+    )
 
 
 def attention_of(case: Case) -> Generator[Progress, None, Attention]:

@@ -26,6 +26,7 @@ from napari_mosaik.workflow.recipe import read_recipe
 if TYPE_CHECKING:
     from napari_mosaik.annotate import AnnotationDocument
     from napari_mosaik.core.journal import JournalChange
+    from napari_mosaik.core.shapes import AnnotatedShape
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.base.worker import Job
 
@@ -103,6 +104,19 @@ class Annotation(QObject):
         self._unsaved = True
         self._save_soon()
         self.changed.emit()
+
+    def add(self, shapes: Sequence[AnnotatedShape], title: str) -> None:
+        """Add shapes, µm of H&E, to the journal of the present reader as one edit; save them."""
+        if self.document is None:
+            self.open()
+        if self.document is None:
+            return
+        try:
+            self.document.add_many(shapes, title)
+        except MosaikError as error:
+            self._controller.report(error, "Annotate")
+            return
+        self.save()
 
     # --- undo -----------------------------------------------------------------------------------
     @property

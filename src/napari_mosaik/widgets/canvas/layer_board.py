@@ -452,6 +452,12 @@ class LayerBoard(QObject):
         written = {artifact.name for artifact in step_view(step).step.writes}
         return {name for name, spec in self.specs.items() if spec.result in written}
 
+    def take_away(self, name: str) -> None:
+        """Remove a layer that was put here for a time, and forget it."""
+        if name in self.specs:
+            self._take_away([name])
+            self.changed.emit()
+
     def _take_away(self, names: Iterable[str]) -> None:
         """Remove what another choice replaces."""
         with fast_removal(self.viewer):

@@ -51,7 +51,7 @@ _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _ROUND = 1.15
 """So many times its resolution is shown of the scanner's footprint."""
 _OUTLINES = (palette.LANDMARK, palette.PSF_CIRCLE)
-_CURVES_PX, _ATTENTION_PX = 235, 430
+_CURVES_PX, _SENTENCE_PX, _WIDEST_PX = 235, 210, 900
 _STEPS = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
 
 
@@ -93,7 +93,9 @@ class TileInspector(QWidget):
         self._attention: Any = None
         self._asked: object = None
         self._right = QWidget()
-        self._right.setLayout(column(self.kind, self.curves, self.means, spacing=2))
+        self._right.setLayout(column(self.kind, row(self.curves, self.means), spacing=2))
+        self.means.setFixedWidth(_SENTENCE_PX)
+        self.means.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Preferred)
         self.table.setMinimumWidth(330)
         images = row(*self.images.values(), spacing=4)
         left = column(self.title, images, self.footprint, 1)
@@ -112,6 +114,7 @@ class TileInspector(QWidget):
     def _show_all(self, *_: object) -> None:
         self.footprint.setEnabled(self._controller.workspace.tile_data.scanner_um is not None)
         self._attention = self._asked = None
+        self._curves()
         self._show()
 
     def _show(self, *_: object) -> None:
@@ -171,7 +174,8 @@ class TileInspector(QWidget):
         self.kind.setVisible(predicted is not None)
         self.means.setVisible(attention)
         self._right.setVisible(curves is not None or predicted is not None)
-        self._right.setFixedWidth(_ATTENTION_PX if attention else _CURVES_PX)
+        self._right.setMaximumWidth(_WIDEST_PX if attention else _CURVES_PX)
+        self.table.setVisible(not attention)  # there is no room for both
         if not attention:
             self.curves.show_when_seen(self._figure)
         elif self._attention is not None:
