@@ -9,7 +9,7 @@ from scipy.integrate import dblquad, quad, solve_ivp
 
 from napari_mosaik.core import InputError
 from napari_mosaik.dosimetry import RepairState, protraction
-from napari_mosaik.dosimetry.repair import chain
+from napari_mosaik.dosimetry.pools import chain
 
 MU = math.log(2) / 1.5
 TWO = ((0.6, math.log(2) / 0.5), (0.4, math.log(2) / 4))

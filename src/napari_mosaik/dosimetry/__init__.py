@@ -23,7 +23,8 @@ from napari_mosaik.dosimetry.nuclides import (
     dose_per_activity_gy,
     nuclide,
 )
-from napari_mosaik.dosimetry.repair import RepairState, protraction
+from napari_mosaik.dosimetry.pools import protraction
+from napari_mosaik.dosimetry.repair import RepairState
 from napari_mosaik.dosimetry.response import (
     Response,
     oxygen_effect,

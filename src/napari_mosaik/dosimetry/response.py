@@ -16,7 +16,7 @@ from napari_mosaik.dosimetry.checks import (
     not_negative,
     within_limits,
 )
-from napari_mosaik.dosimetry.repair import checked_rate
+from napari_mosaik.dosimetry.pools import checked_rate
 
 __all__ = ["Response", "oxygen_effect", "oxygen_from_distance", "respond", "uneven_ln_survival"]
 
