@@ -199,6 +199,16 @@ def test_scaling_and_class_weights_come_from_the_training_tiles(tile_cases):
     assert (1 / weights[present]).sum() == pytest.approx(5.0, rel=1e-6)
 
 
+def test_a_tile_without_a_class_counts_for_none(tile_cases):
+    case = tile_cases[0]
+    label = np.arange(len(case), dtype=np.int8) % 3
+    label[::4], label[1::8] = -1, 9  # not testable, and no class at all
+    data = make_training_set([replace(case, pet_label=label)], QUICK, "none")
+    known = np.where((label == -1) | (label == 9), -1, label)
+    np.testing.assert_array_equal(data.label, known[case.measured])
+    assert data.class_counts.sum() == (known[case.measured] >= 0).sum() < len(data.tiles)
+
+
 def test_the_validation_case_is_chosen_by_rule(tile_cases):
     assert choose_validation(tile_cases, "auto") == "A3"
     assert choose_validation(tile_cases[:2], "auto") is None
