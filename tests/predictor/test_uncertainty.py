@@ -8,24 +8,29 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_mosaik.core import InputError
 from napari_mosaik.predictor import (
     TrainParams,
     calibrate,
     draw_errors,
     held_out_cases,
     interval_metrics,
+    nearest_tiles,
+    out_of_range,
     train,
     with_intervals,
     with_range,
 )
+from napari_mosaik.predictor.model import CARD_FORMAT, TargetScale, TrainedModel
 from napari_mosaik.predictor.prediction import COMPANIONS
+from napari_mosaik.predictor.surroundings import slide_columns
+from napari_mosaik.predictor.training_range import with_held_out
 from napari_mosaik.predictor.uncertainty import (
     HeldOutCase,
     Residuals,
     companion_weights,
     conformal_quantile,
     interval_score,
-    out_of_range,
     prediction_intervals,
 )
 from tests.predictor.test_training import finish
@@ -221,3 +226,58 @@ def test_tiles_unlike_the_training_are_out_of_range(small_cases):
     empty[3] = np.nan
     assert out_of_range(model, replace(case, features=empty))[3]
     assert out_of_range(with_range(model, small_cases[:1], 1500.0), case) is None
+
+
+SCALE = TargetScale(0.5, 2.5)
+
+
+def kept(cases):
+    """A model without networks that keeps its training tiles."""
+    card = {
+        "format": CARD_FORMAT,
+        "fwhm_um": 1500.0,
+        "target": {"low": SCALE.low, "high": SCALE.high},
+    }
+    return with_range(TrainedModel({}, card), cases, 1500.0)
+
+
+def test_the_nearest_training_tiles_are_those_of_a_whole_search(small_cases):
+    training, case = small_cases[:2], small_cases[2]
+    columns = [slide_columns(one, 1500.0) for one in training]
+    used = np.concatenate([c[one.measured] for c, one in zip(columns, training, strict=True)])
+    median = np.nanmedian(used, axis=0)
+    filled = np.where(np.isnan(used), median, used)
+    centre, spread = filled.mean(axis=0), filled.std(axis=0)
+    points = np.clip((filled - centre) / spread, -8, 8)
+    own = slide_columns(case, 1500.0)
+    own = np.clip((np.where(np.isnan(own), median, own) - centre) / spread, -8, 8)
+    apart = np.sqrt(((own[:, None] - points[None]) ** 2).sum(axis=2))
+    where = [(one.case, tile) for one in training for tile in np.flatnonzero(one.measured)]
+
+    model = kept(training)
+    predicted = {"A2": np.arange(float(len(training[0])))}
+    found = nearest_tiles(with_held_out(model, predicted), case, 4)
+    assert found.n_training == len(where)
+    np.testing.assert_allclose(
+        found.distance * model.card["range"]["distance"], np.sort(apart, axis=1)[:, :4], rtol=1e-4
+    )
+    for row in (0, 7, len(case) - 1):
+        expected = [where[i] for i in np.argsort(apart[row])[:4]]
+        nearest = found.of(row)
+        assert [(one["case"], one["tile"]) for one in nearest] == expected
+        for one in nearest:
+            source = training[0] if one["case"] == "A2" else training[1]
+            assert one["measured"] == pytest.approx(source.suv[one["tile"]], rel=1e-5)
+            held_out = SCALE.restore(float(one["tile"])) if one["case"] == "A2" else None
+            assert one["predicted"] == (None if held_out is None else pytest.approx(held_out))
+    beyond = out_of_range(model, case)
+    missing = np.isnan(slide_columns(case, 1500.0)).sum(axis=1) > model.card["range"]["n_missing"]
+    np.testing.assert_array_equal(beyond, (found.distance[:, 0] > 1) | missing)
+
+
+def test_a_model_without_its_training_tiles_says_so(small_cases):
+    with pytest.raises(InputError, match="was trained on one case"):
+        nearest_tiles(kept(small_cases[:1]), small_cases[2])
+    old = kept(small_cases[:2])
+    with pytest.raises(InputError, match=r"does not keep its training tiles \(format 4, not 5\)"):
+        nearest_tiles(TrainedModel(old.weights, {**old.card, "format": 4}), small_cases[2])

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_mosaik.core import Table, TileGrid
-from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core import Raster, Table, TileGrid
+from napari_mosaik.core.frame import Lattice, Transform
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.view.board import board_layer, board_legends, board_maps, hatch_lines
 from napari_mosaik.view.review_figures import REVIEW_FIGURES, tile_near
@@ -126,6 +126,26 @@ def test_the_inspector_tells_interval_source_range_and_neighbours():
     plain = {row.parameter for row in results().rows(4)}
     assert not any("interval" in word or "source" in word or "beyond" in word for word in plain)
     assert data.rows(2)[2].value == "not predicted"
+
+
+def test_the_voxel_is_that_of_the_pet_under_the_centre_of_the_tile():
+    turn = Transform.similarity("pet", "cd34", angle_deg=90.0, scale=0.5, shift_um=(300.0, 0.0))
+    values = np.arange(12.0).reshape(3, 4)
+    pet = Raster(values, Lattice("pet", (3, 4), (200.0, 200.0), (0.0, 0.0)), "g/mL")
+    data = replace(results(), pet=pet, pet_to_section=turn)
+    found = data.voxel(4)
+    assert found is not None
+    corners, value = found
+    centre = GRID.centres_um[4]
+    assert value == values[tuple(np.floor(turn.inverse().apply(centre[None])[0] / 200).astype(int))]
+    # a voxel of 200 µm is 100 µm wide on the section, and holds the centre
+    np.testing.assert_allclose(np.ptp(corners, axis=0), 100.0, atol=1e-6)
+    assert (corners.min(axis=0) <= centre).all()
+    assert (centre <= corners.max(axis=0)).all()
+    assert any(row.parameter == "PET voxel" for row in data.rows(4))
+    assert data.without_measured().voxel(4) is None
+    far = Lattice("pet", (3, 4), (200.0, 200.0), (9000.0, 0.0))
+    assert replace(data, pet=Raster(values, far, "g/mL")).voxel(4) is None
 
 
 def test_the_curves_are_those_of_the_tile_where_there_are_any():

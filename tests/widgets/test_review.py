@@ -247,6 +247,36 @@ def test_a_what_if_is_shown_discarded_and_made_a_correction(qtbot, dock, opened,
     qtbot.waitUntil(lambda: len(case.annotations("he")) == 1)
 
 
+def test_the_nearest_training_tiles_open_their_case(qtbot, dock, opened, own_cohort):
+    from napari_mosaik.predictor import NearestTiles
+
+    opened(dock, own_cohort)
+    inspector = dock.inspector
+    dock.workspace.tile = 5
+    inspector.tabs.setCurrentIndex(1)
+    # the network of this cohort was trained on one case
+    qtbot.waitUntil(lambda: "one case" in inspector.nearest_line.text(), timeout=30_000)
+    n, shape = dock.workspace.tile_data.n_tiles, (dock.workspace.tile_data.n_tiles, 2)
+    tile, case = np.tile([4, 6], (n, 1)), np.tile([0, 1], (n, 1))
+    suv = np.full(shape, 2.0)
+    inspector._found = NearestTiles(("B8", "A9"), case, tile, suv, suv, suv * np.nan, 60)
+    dock.workspace.tile = 7
+    assert [inspector.nearest.item(0, i).text() for i in range(5)] == [
+        "B8",
+        "4",
+        "2.00",
+        "2.00",
+        "–",
+    ]
+    inspector.nearest.cellClicked.emit(1, 0)
+    assert "A9 is not in the cohort" in inspector.nearest_line.text()
+    inspector.nearest.cellClicked.emit(0, 0)
+    qtbot.waitUntil(lambda: dock.workspace.case.name == "B8", timeout=30_000)
+    qtbot.waitUntil(lambda: dock.workspace.tile == 4, timeout=10_000)
+    assert "not predicted" in inspector.nearest_line.text()
+    assert inspector.nearest.rowCount() == 0
+
+
 def test_a_click_on_a_crop_shows_the_place_and_arrows_work_on_the_canvas(
     qtbot, dock, opened, own_cohort
 ):

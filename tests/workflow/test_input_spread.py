@@ -1,5 +1,6 @@
 """Draws of the inputs of the prediction: what each moves, and a second way to their spread."""
 
+import json
 import shutil
 
 import numpy as np
@@ -13,11 +14,13 @@ from napari_mosaik.core.catalogue import (
     METRICS,
     PREDICTION,
     PREDICTION_RECORD,
+    UPTAKE,
 )
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case
-from napari_mosaik.predictor import TrainedModel, TrainParams, predict
+from napari_mosaik.predictor import TrainedModel, TrainParams, nearest_tiles, predict
 from napari_mosaik.workflow.cohort import train_network
+from napari_mosaik.workflow.predictors import nearest_training_tiles
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import CaseContext, run_until
 from napari_mosaik.workflow.steps.input_spread import (
@@ -129,6 +132,29 @@ def test_the_layer_is_stored_with_its_shares_and_repeats(predicted):
     assert predicted.store.read(METRICS)["input_spread"] == record
     run_to_end(run_until(predicted, read_recipe(predicted.root), "input_spread", repair=False))
     assert np.array_equal(predicted.store.read(INPUT_SPREAD)["suv_norm_input_sd"], sd)
+
+
+def test_the_stored_parameters_give_the_nearest_training_tiles(drawn, predicted, capsys):
+    from napari_mosaik.cli.app import main
+
+    inputs, model = drawn
+    expected = nearest_tiles(model, inputs.tiles)
+    found = nearest_training_tiles(predicted)
+    np.testing.assert_array_equal(found.tile, expected.tile)
+    np.testing.assert_allclose(found.distance, expected.distance)
+    assert set(found.cases) == {"A2", "B8"}
+    for one in found.of(3):
+        suv = Case(predicted.root.parent / one["case"]).store.read(UPTAKE)["suv"]
+        assert one["measured"] == pytest.approx(float(suv[one["tile"]]), rel=1e-4)
+    with pytest.raises(SystemExit) as end:
+        main(["tile", str(predicted.root), "3", "--json", "--nearest", "5"])
+    assert not end.value.code
+    document = json.loads(capsys.readouterr().out)
+    assert document["nearest_training_tiles"] == found.of(3)
+    assert document["pet_voxel"]["suv"] > 0
+    with pytest.raises(SystemExit, match="2"):
+        main(["tile", str(predicted.root), "99999"])
+    assert "there is no tile 99999" in capsys.readouterr().err
 
 
 def test_without_draws_the_layer_is_empty(predicted, tmp_path):

@@ -104,6 +104,60 @@ def view(case: CaseFolder) -> None:
     open_window(one_case(case).root)
 
 
+@example_command(commands, "tile", "tile B12 217")
+def tile(
+    case: CaseFolder,
+    number: Annotated[int, typer.Argument(metavar="TILE", min=0, help="Index of the tile.")],
+    nearest: Annotated[
+        int, typer.Option(min=1, max=50, metavar="K", help="So many training tiles.")
+    ] = 5,
+    json: JsonOutput = False,
+) -> None:
+    """Show one tile: uptake, interval, parameters, and the training tiles most like it.
+
+    A distance of 1 is the limit of the training range.
+    """
+    from napari_mosaik.view.tile_data import NEAREST_COLUMNS, nearest_rows, read_tile_data
+    from napari_mosaik.workflow.predictors import nearest_training_tiles
+
+    found = one_case(case)
+    tile_data = read_tile_data(found)
+    if number >= tile_data.n_tiles:
+        raise InputError(
+            f"case {found.name} has {tile_data.n_tiles} tiles, from 0 on: there is no tile {number}"
+        )
+    rows = tile_data.rows(number)
+    near, problem = None, ""
+    try:
+        near = nearest_training_tiles(found, nearest)
+    except InputError as error:
+        problem = str(error)
+        report_warning(problem)
+    if json:
+        under = tile_data.voxel(number)
+        voxel = None if under is None else {"suv": under[1], "corners_um": under[0].tolist()}
+        print_json(
+            {"case": found.name, "tile": number, "rows": [asdict(row) for row in rows],
+             "pet_voxel": voxel,
+             "nearest_training_tiles": None if near is None else near.of(number),
+             "n_training_tiles": None if near is None else near.n_training,
+             "unit": tile_data.unit, "warnings": [problem] if problem else []}
+        )  # fmt: skip
+        return
+    table(
+        f"{found.name}: tile {number}",
+        ["parameter", "value", "unit", "rank"],
+        [[row.parameter, row.value, row.unit, row.rank] for row in rows],
+        words=True,
+    )
+    if near is not None:
+        table(
+            f"most like it of {near.n_training} training tiles (SUV in {tile_data.unit})",
+            [name.lower() for name in NEAREST_COLUMNS],
+            nearest_rows(near, number),
+        )
+
+
 ReaderName = Annotated[
     str,
     typer.Option(

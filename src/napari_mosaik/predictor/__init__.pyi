@@ -31,6 +31,7 @@ from .prediction import (
     predict,
 )
 from .training import train
+from .training_range import NearestTiles, nearest_tiles, out_of_range, with_range
 from .training_set import (
     GUARD_TILES,
     Split,
@@ -50,7 +51,6 @@ from .uncertainty import (
     held_out_cases,
     interval_metrics,
     with_intervals,
-    with_range,
 )
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "EarlierPrediction",
     "InputSpread",
     "MosaikNetwork",
+    "NearestTiles",
     "NetworkParams",
     "Prediction",
     "Scale",
@@ -97,7 +98,9 @@ __all__ = [
     "leave_one_case_out",
     "leave_one_patient_out",
     "metrics_record",
+    "nearest_tiles",
     "network_device",
+    "out_of_range",
     "own_block",
     "predict",
     "predict_baselines",

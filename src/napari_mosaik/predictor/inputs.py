@@ -128,6 +128,35 @@ class TileInputs:
         if n and int(self.codes.max()) > INVALID_CODE:
             raise InputError(f"case {self.case}: cluster code {self.codes.max()} is not in 0..5")
 
+    @classmethod
+    def of_parameters(
+        cls, case: str, grid: TileGrid, features: FloatArray, names: tuple[str, ...]
+    ) -> TileInputs:
+        """Inputs with tile parameters (n, f) of *names*, in the unit of each, and nothing else.
+
+        For what reads the parameters alone; a network refuses them.
+        """
+        n = len(grid)
+        nothing = np.zeros((1, 1, 4), np.uint8)
+        first, second, third = (
+            Scale(name, nothing, np.zeros((n, 2), np.int32), 1, 1.0) for name in SCALE_TILES
+        )
+        return cls(
+            case=case,
+            patient="",
+            scales=(first, second, third),
+            codes=np.full((n, 3, CODE_CELLS, CODE_CELLS), INVALID_CODE, np.uint8),
+            proxies=("", "", ""),
+            curves=np.full((1, 3), np.nan),
+            times_h=np.zeros(1),
+            features=features,
+            feature_names=names,
+            centres_um=grid.centres_um,
+            cells=grid.cells,
+            edge_um=np.zeros(n),
+            coverage=grid.coverage,
+        )
+
     def __len__(self) -> int:
         return len(self.codes)
 

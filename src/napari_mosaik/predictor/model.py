@@ -19,8 +19,8 @@ from napari_mosaik.core.params import digest
 
 __all__ = ["CARD_FORMAT", "TargetScale", "TrainedModel"]
 
-CARD_FORMAT: Final = 4
-"""Format of the card: 4 holds an ensemble, its companion models and intervals."""
+CARD_FORMAT: Final = 5
+"""Format of the card: 4 holds an ensemble, companions and intervals; 5 the training tiles too."""
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
 
 

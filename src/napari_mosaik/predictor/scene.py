@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from napari_mosaik.core import FloatArray
 from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.predictor.inputs import INVALID_CODE, TileInputs
 from napari_mosaik.predictor.surroundings import (
     CUT_SIGMA,
     SIGMA_PER_FWHM,
-    Surroundings,
+    slide_columns,
     tile_pitch_um,
 )
 
@@ -26,9 +24,7 @@ __all__ = [
     "SlideScene",
     "TileLattice",
     "code_variability",
-    "column_statistics",
     "scanner_blur",
-    "slide_columns",
 ]
 
 WIDEST: Final = 2.0
@@ -208,22 +204,3 @@ def _turned_square(values: Tensor, turn: int) -> Tensor:
     """The last two axes in one of the 8 orientations of a square."""
     turned = torch.rot90(values, turn % 4, (-2, -1))
     return (turned.flip(-1) if turn >= 4 else turned).contiguous()
-
-
-def slide_columns(inputs: TileInputs, fwhm_um: float) -> FloatArray:
-    """Tile parameters and their means over what the scanner sees, (n, k); µm, fractions..."""
-    seen = Surroundings(inputs, fwhm_um)
-    return np.concatenate([seen.columns("tile"), seen.scanner_means], axis=1)
-
-
-def column_statistics(columns: NDArray[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Median, mean and SD (k,) of columns (m, k) with NaN where not known; µm, fractions...
-
-    The mean and the SD are those after a missing value became the median; an SD of 0 becomes 1.
-    """
-    known = np.where(np.isfinite(columns), columns, np.nan)
-    empty = np.isnan(known).all(axis=0)
-    median = np.where(empty, 0.0, np.nanmedian(np.where(empty, 0.0, known), axis=0))
-    filled = np.where(np.isnan(known), median, known)
-    spread = filled.std(axis=0)
-    return median, filled.mean(axis=0), np.where(spread > 0, spread, 1.0)

@@ -21,8 +21,8 @@ from torch.nn import functional
 from napari_mosaik.core import FloatArray
 from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.learning.devices import thread_count
-from napari_mosaik.predictor.scene import WIDEST, TileLattice, column_statistics, scanner_blur
-from napari_mosaik.predictor.surroundings import Surroundings
+from napari_mosaik.predictor.scene import WIDEST, TileLattice, scanner_blur
+from napari_mosaik.predictor.surroundings import Surroundings, column_statistics
 
 __all__ = ["SourceBlur", "fit_source_blur"]
 

@@ -10,15 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.predictor.inputs import TileInputs
 
-__all__ = ["SIGMA_PER_FWHM", "Stack", "Surroundings", "tile_pitch_um"]
+__all__ = [
+    "SIGMA_PER_FWHM",
+    "Stack",
+    "Surroundings",
+    "column_statistics",
+    "slide_columns",
+    "tile_pitch_um",
+]
 
 Stack = Literal["tile", "psf", "all"]
 """Columns of a regression: the tile alone, what the scanner sees, or both and more."""
@@ -146,3 +154,22 @@ def _names(own: tuple[str, ...], seen: str) -> tuple[str, ...]:
     """Names of what `_with_amounts` gives."""
     means = tuple(f"{name} ({seen})" for name in own)
     return (*means, *(f"{name} ({seen}, amount)" for name in own), f"tissue ({seen})")
+
+
+def slide_columns(inputs: TileInputs, fwhm_um: float) -> FloatArray:
+    """Tile parameters and their means over what the scanner sees, (n, k); µm, fractions..."""
+    seen = Surroundings(inputs, fwhm_um)
+    return np.concatenate([seen.columns("tile"), seen.scanner_means], axis=1)
+
+
+def column_statistics(columns: NDArray[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Median, mean and SD (k,) of columns (m, k) with NaN where not known; µm, fractions...
+
+    The mean and the SD are those after a missing value became the median; an SD of 0 becomes 1.
+    """
+    known = np.where(np.isfinite(columns), columns, np.nan)
+    empty = np.isnan(known).all(axis=0)
+    median = np.where(empty, 0.0, np.nanmedian(np.where(empty, 0.0, known), axis=0))
+    filled = np.where(np.isnan(known), median, known)
+    spread = filled.std(axis=0)
+    return median, filled.mean(axis=0), np.where(spread > 0, spread, 1.0)

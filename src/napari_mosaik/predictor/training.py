@@ -34,7 +34,8 @@ from napari_mosaik.predictor.prediction import (
     member_network,
     network_device,
 )
-from napari_mosaik.predictor.scene import WIDEST, SlideScene, column_statistics, slide_columns
+from napari_mosaik.predictor.scene import WIDEST, SlideScene
+from napari_mosaik.predictor.surroundings import column_statistics, slide_columns
 from napari_mosaik.predictor.training_set import TrainingSet, make_training_set
 
 __all__ = ["train"]

@@ -4,7 +4,6 @@
     predictions of all ─► weights of networks and companions ─► residuals
     residuals of all ─► size of the interval of a tile, of a whole block ─► model card
                     └─► spread of slide means, variogram ─► error fields, interval of a slide mean
-    parameters of the training tiles ─► which tiles of a new slide lie outside their range
 
 Everything is in normalised SUV of the final model.  Residual: measured minus predicted.
 """
@@ -21,7 +20,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
 
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.core.progress import map_progress
@@ -33,9 +31,9 @@ from napari_mosaik.predictor.inputs import TileInputs
 from napari_mosaik.predictor.model import TargetScale, TrainedModel
 from napari_mosaik.predictor.params import TrainParams
 from napari_mosaik.predictor.prediction import COMPANIONS, predict
-from napari_mosaik.predictor.scene import column_statistics, slide_columns
 from napari_mosaik.predictor.surroundings import tile_pitch_um
 from napari_mosaik.predictor.training import train
+from napari_mosaik.predictor.training_range import with_held_out
 
 __all__ = [
     "LEVEL",
@@ -48,10 +46,8 @@ __all__ = [
     "held_out_cases",
     "interval_metrics",
     "interval_score",
-    "out_of_range",
     "prediction_intervals",
     "with_intervals",
-    "with_range",
 ]
 
 LEVEL: Final = 0.9
@@ -62,9 +58,6 @@ _FOR_CASES: Final = 9
 """Calibration cases from which on 90 % can be promised for a case."""
 _FLOOR: Final = 0.25
 """The error scale is never below this fraction of its mean."""
-_MOST_POINTS: Final = 3000
-_RANGE_SHARE: Final = 0.99
-_RANGE: Final = "range."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -515,69 +508,12 @@ def draw_errors(
     return found + fields["case_sd"] * rng.standard_normal((n, 1))
 
 
-# --- range of the training tiles -----------------------------------------------------------------
-def with_range(model: TrainedModel, cases: Sequence[TileInputs], fwhm_um: float) -> TrainedModel:
-    """A model that knows the tile parameters of its training tiles.
-
-    The distance to the nearest training tile of *another* case says how far apart tiles of
-    different slides are; its 99 % quantile is the limit.  With one case there is none.
-    """
-    cases = [case for case in cases if case.measured.any()]
-    columns = [slide_columns(case, fwhm_um)[case.measured] for case in cases]
-    if len(columns) < 2:
-        return TrainedModel(model.weights, {**model.card, "range": None})
-    median, centre, scale = column_statistics(np.concatenate(columns))
-    points = [_standard(own, median, centre, scale) for own in columns]
-    rng = np.random.default_rng(0)
-    most = max(1, _MOST_POINTS // len(points))
-    kept = [p if len(p) <= most else p[np.sort(rng.choice(len(p), most, False))] for p in points]
-    distances = []
-    for index, own in enumerate(kept):
-        others = np.concatenate([other for i, other in enumerate(kept) if i != index])
-        distances.append(cKDTree(others).query(own)[0])
-    missing = np.concatenate([np.isnan(own).sum(axis=1) for own in columns])
-    arrays: dict[str, NDArray[Any]] = {
-        f"{_RANGE}points": np.concatenate(kept),
-        f"{_RANGE}median": median,
-        f"{_RANGE}centre": centre,
-        f"{_RANGE}scale": scale,
-    }
-    record = {
-        "distance": float(np.quantile(np.concatenate(distances), _RANGE_SHARE)),
-        "n_missing": float(np.quantile(missing, _RANGE_SHARE)),
-    }
-    return TrainedModel({**model.weights, **arrays}, {**model.card, "range": record})
-
-
-def _standard(
-    columns: FloatArray, median: FloatArray, centre: FloatArray, scale: FloatArray
-) -> NDArray[np.float32]:
-    filled = np.where(np.isfinite(columns), columns, median)
-    return np.clip((filled - centre) / scale, -8.0, 8.0).astype(np.float32)
-
-
-def out_of_range(model: TrainedModel, inputs: TileInputs) -> NDArray[np.bool_] | None:
-    """(n,) mask of the tiles unlike any training tile; None where the model does not know.
-
-    Farther from the nearest training tile than 99 % of the training tiles are from those of other
-    cases, or with more missing parameters than 99 % of them.
-    """
-    record = model.card.get("range")
-    if record is None:
-        return None
-    columns = slide_columns(inputs, float(model.card["fwhm_um"]))
-    arrays = {name: model.weights[_RANGE + name] for name in ("median", "centre", "scale")}
-    points = cKDTree(model.weights[f"{_RANGE}points"])
-    distance = points.query(_standard(columns, **arrays))[0]
-    missing = np.isnan(columns).sum(axis=1) > record["n_missing"]
-    return np.asarray((distance > record["distance"]) | missing, bool)
-
-
 def with_intervals(model: TrainedModel, cases: Sequence[HeldOutCase]) -> TrainedModel:
     """A model with the weights of its companions and the record of `calibrate` in its card.
 
     The record is None where there are not enough cases; the networks are then alone, and a warning
-    says so where the settings ask for intervals.
+    says so where the settings ask for intervals.  The training tiles that the model keeps get what
+    was predicted for them without their case.
     """
     usable = [case for case in cases if np.isfinite(case.measured - case.network).any()]
     weights = companion_weights(usable)
@@ -594,4 +530,5 @@ def with_intervals(model: TrainedModel, cases: Sequence[HeldOutCase]) -> Trained
     elif model.card["settings"]["intervals"]:
         few = f"no intervals: {len(usable)} training case(s) could be held out, 2 are needed"
         more["warnings"] = [*model.card["warnings"], few, *notes]
-    return TrainedModel(model.weights, {**model.card, **more})
+    predicted = {case.case: case.residuals(weights).predicted for case in usable}
+    return with_held_out(TrainedModel(model.weights, {**model.card, **more}), predicted)

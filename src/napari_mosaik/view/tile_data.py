@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core import Artifact, MosaikError, Table, TileGrid
+from napari_mosaik.core import Artifact, MosaikError, Raster, Table, TileGrid, Transform
 from napari_mosaik.core.catalogue import (
     CLUSTER_NAMES,
     CLUSTERS,
@@ -19,6 +19,7 @@ from napari_mosaik.core.catalogue import (
     PARAMETERS,
     PREDICTION,
     PREDICTION_RECORD,
+    SUV,
     TILE_KINETICS,
     TILES,
     UPTAKE,
@@ -26,6 +27,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.io.case import Case
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
+from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.formatting import (
     TileReading,
     baseline_title,
@@ -40,12 +42,17 @@ from napari_mosaik.view.formatting import (
 from napari_mosaik.workflow.models import KnownModel
 from napari_mosaik.workflow.steps.input_spread import SPREAD_SOURCES
 
+if TYPE_CHECKING:
+    from napari_mosaik.predictor import NearestTiles
+
 __all__ = [
+    "NEAREST_COLUMNS",
     "TableRow",
     "TileData",
     "badge_of",
     "error_row",
     "metric_rows",
+    "nearest_rows",
     "prediction_gaps",
     "read_tile_data",
     "spread_lines",
@@ -71,7 +78,8 @@ class TileData:
 
     ``record`` is that of the prediction, ``card`` that of the model which made it; ``scanner_um``
     is the resolution of the PET on the section (full width at half maximum), None before the PET
-    is registered.
+    is registered; ``pet`` is the measured SUV on its voxels, and ``pet_to_section`` its
+    registration.
     """
 
     grid: TileGrid | None = None
@@ -87,11 +95,13 @@ class TileData:
     record: dict[str, Any] | None = None
     card: dict[str, Any] | None = None
     scanner_um: float | None = None
+    pet: Raster | None = None
+    pet_to_section: Transform | None = None
     blind: bool = False
 
     def without_measured(self) -> TileData:
         """The same without the measured uptake and all that was computed from it."""
-        return replace(self, uptake=None, uptake_clusters=None, metrics=None, blind=True)
+        return replace(self, uptake=None, uptake_clusters=None, metrics=None, pet=None, blind=True)
 
     @property
     def n_tiles(self) -> int:
@@ -224,6 +234,11 @@ class TileData:
         for words, table in (("measured", self.uptake), ("predicted", self.prediction)):
             if table is not None:
                 rows.append(self._row(table, "suv", tile, f"{words} {name}"))
+        voxel = self.voxel(tile)
+        if voxel is not None:
+            about = "The voxel of the PET at the centre of the tile; the tile is a mean by area"
+            unit = "" if self.unit == "1" else self.unit
+            rows.append(TableRow("PET voxel", number(voxel[1]), unit, "", about))
         rows += self._around(tile)
         label = self.cluster(tile)
         if label:
@@ -286,6 +301,22 @@ class TileData:
         found: NDArray[np.int64] = around[(around >= 0) & (around != tile)]
         return found
 
+    def voxel(self, tile: int) -> tuple[NDArray[np.float64], float] | None:
+        """The PET voxel at the centre of a tile: corners (4, 2) on the section, µm, and its SUV.
+
+        None where there is no PET at that place, or it is hidden.
+        """
+        if self.pet is None or self.pet_to_section is None or self.grid is None:
+            return None
+        lattice, there = self.pet.lattice, self.pet_to_section.inverse()
+        index = lattice.to_index(there.apply(self.grid.centres_um[tile][None]))[0]
+        cell = np.floor(index + 0.5).astype(int)
+        if (cell < 0).any() or (cell >= lattice.shape).any():
+            return None
+        corners = cell + np.array([[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]])
+        value = float(np.asarray(self.pet.values)[cell[0], cell[1]])
+        return self.pet_to_section.apply(lattice.to_um(corners)), value
+
     def curves(
         self, tile: int
     ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]] | None:
@@ -317,6 +348,24 @@ class TileData:
         return TableRow(
             title_text, value, "" if unit == "1" else unit, rank, table.about.get(column, "")
         )
+
+
+NEAREST_COLUMNS: Final = ("Case", "Tile", "Distance", "Measured", "Predicted")
+"""Columns of the training tiles most like a tile."""
+
+
+def nearest_rows(found: NearestTiles, tile: int) -> list[tuple[str, ...]]:
+    """The training tiles most like a tile, one row each, as text in `NEAREST_COLUMNS`."""
+    return [
+        (
+            one["case"],
+            str(one["tile"]),
+            number(one["distance"]),
+            number(one["measured"]),
+            number(one["predicted"], missing="–"),
+        )
+        for one in found.of(tile)
+    ]
 
 
 def badge_of(tile_data: TileData) -> str:
@@ -497,6 +546,8 @@ def read_tile_data(case: Case) -> TileData:
         record=record,
         card=None if model is None else model.card,
         scanner_um=_scanner_um(case),
+        pet=_read(case, SUV),
+        pet_to_section=transform_to_reference(case, "pet"),
         **matching,
     )
 

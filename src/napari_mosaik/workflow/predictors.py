@@ -7,10 +7,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.catalogue import PREDICTION
+from napari_mosaik.core.catalogue import PARAMETERS, PREDICTION, PREDICTION_RECORD, TILES
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.classifier import REPLAY, retrain
@@ -21,12 +21,16 @@ from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.step import Step
 from napari_mosaik.workflow.steps import maker_of
 
+if TYPE_CHECKING:
+    from napari_mosaik.predictor import NearestTiles
+
 __all__ = [
     "Predictor",
     "choose_predictor",
     "known_predictors",
     "learn_on",
     "models_for",
+    "nearest_training_tiles",
     "train_on_cohort",
 ]
 
@@ -114,6 +118,31 @@ def choose_predictor(case: Case, folder: Path) -> None:
     """
     Predictor.read(folder)
     adopt_model([case], KnownModel.read(folder), "choose predictor")
+
+
+def nearest_training_tiles(case: Case, k: int = 5) -> NearestTiles:
+    """The training tiles most like each tile of a predicted case, of the model that predicted it.
+
+    Raises
+    ------
+    InputError
+        The case is not predicted, a tile parameter is missing, or the model keeps no tiles.
+    CorruptArtifact
+        The model is damaged.
+    """
+    from napari_mosaik.predictor import TileInputs, TrainedModel, nearest_tiles
+
+    if case.store.origin(PREDICTION_RECORD) is None:
+        raise InputError(f"case {case.name} is not predicted; run the page 'Predictor' first")
+    name = case.store.read(PREDICTION_RECORD)["model"]
+    model = TrainedModel.load(case.model_folder(name))
+    table, features = case.store.read(PARAMETERS), tuple(model.card["features"])
+    lost = [one for one in features if one not in table]
+    if lost:
+        raise InputError(f"case {case.name} lacks the tile parameter '{lost[0]}' of the model")
+    grid = case.store.read(TILES)
+    inputs = TileInputs.of_parameters(case.name, grid, table.matrix(features), features)
+    return nearest_tiles(model, inputs, k)
 
 
 def learn_on(

@@ -170,10 +170,16 @@ class CaseController(QObject):
 
         self.read("Open", work, self._opened)
 
-    def switch(self, path: Path) -> None:
-        """Open another case of the cohort."""
+    def switch(self, path: Path, tile: int = -1) -> None:
+        """Open another case of the cohort, at one of its tiles."""
         cohort = self.workspace.cohort
-        self.read("Open", lambda: (cohort, _open(path)), self._opened)
+
+        def then(loaded: tuple[tuple[Path, ...], _Opened]) -> None:
+            self._opened(loaded)
+            if 0 <= tile < self.workspace.tile_data.n_tiles:
+                self.workspace.tile = tile
+
+        self.read("Open", lambda: (cohort, _open(path)), then)
 
     def _opened(self, loaded: tuple[tuple[Path, ...], _Opened]) -> None:
         cohort, opened = loaded

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QPointF, QRectF, QSizeF, Qt, Signal
-from qtpy.QtGui import QColor, QImage, QKeyEvent, QMouseEvent, QPainter, QPen, QPixmap
+from qtpy.QtGui import (
+    QColor,
+    QImage,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPen,
+    QPixmap,
+    QPolygonF,
+)
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QLabel,
     QSizePolicy,
     QTableWidgetItem,
+    QTabWidget,
     QWidget,
 )
 
@@ -24,18 +34,20 @@ from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES, STAINS
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io.case import Case
 from napari_mosaik.view.case_results import transform_to_reference
-from napari_mosaik.view.formatting import number
+from napari_mosaik.view.formatting import number, uptake_name
 from napari_mosaik.view.plots import ATTENTION_MEANS
-from napari_mosaik.view.tile_data import TileData
+from napari_mosaik.view.tile_data import NEAREST_COLUMNS, TileData, nearest_rows
 from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.controls import (
     column,
+    fill_table,
     row,
     shrinkable,
     table_of,
     wrapped_label,
 )
 from napari_mosaik.widgets.base.figure_view import FigureView
+from napari_mosaik.workflow.predictors import nearest_training_tiles
 from napari_mosaik.workflow.what_if import attention_of
 
 if TYPE_CHECKING:
@@ -46,6 +58,13 @@ __all__ = ["ARROWS", "TileInspector"]
 ARROWS = "inspector"
 """Scope of the arrow keys in the table of shortcuts."""
 
+_NEAREST_TIPS = (
+    "Case of the training set; a click opens it at this tile",
+    "Tile in that case",
+    "Distance of the standardised tile parameters; 1 is the limit of the training range",
+    "Measured SUV of the training tile",
+    "SUV that was predicted for it by networks without its case",
+)
 _IMAGE_PX = 96
 _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _ROUND = 1.15
@@ -73,7 +92,7 @@ class TileInspector(QWidget):
         self.footprint = QCheckBox("Footprint of the PET")
         self.footprint.setToolTip(
             "Shows what the scanner sees of this tile: the circle is its resolution (full width at "
-            "half maximum) on the section, the square the tile"
+            "half maximum) on the section, the upright square the tile, the other one the PET voxel"
         )
         self.footprint.setChecked(True)
         self.footprint.toggled.connect(self._show)
@@ -84,6 +103,19 @@ class TileInspector(QWidget):
         titles = ("Parameter", "Value", "Unit", "Rank")
         self.table = table_of(titles, ("", "", "", rank), wide=0)
         self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.nearest = table_of(NEAREST_COLUMNS, _NEAREST_TIPS, wide=0)
+        self.nearest.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.nearest.cellClicked.connect(self._open_nearest)
+        self.nearest_line = wrapped_label(small=True)
+        self._found: Any = None
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.tabs.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        near = QWidget()
+        near.setLayout(column(self.nearest_line, self.nearest, spacing=2))
+        self.tabs.addTab(self.table, "Tile")
+        self.tabs.addTab(near, "Nearest training tiles")
+        self.tabs.currentChanged.connect(self._seek_nearest)
         self.curves = FigureView()
         self.kind = shrinkable(QComboBox())
         self.kind.addItems(["Antibody curves", "Attention of the network"])
@@ -101,7 +133,7 @@ class TileInspector(QWidget):
         left = column(self.title, images, self.footprint, 1)
         layout = row(spacing=8)
         layout.addLayout(left)
-        layout.addWidget(self.table, 1)
+        layout.addWidget(self.tabs, 1)
         layout.addWidget(self._right)
         layout.setContentsMargins(6, 4, 6, 4)
         self.setLayout(layout)
@@ -112,6 +144,7 @@ class TileInspector(QWidget):
         self._show_all()
 
     def _show_all(self, *_: object) -> None:
+        self._found = None
         self.footprint.setEnabled(self._controller.workspace.tile_data.scanner_um is not None)
         self._attention = self._asked = None
         self._curves()
@@ -122,6 +155,7 @@ class TileInspector(QWidget):
         if tile_data.grid is None or not 0 <= tile < tile_data.n_tiles:
             self.title.setText("Click a tile in the canvas.")
             self.table.setRowCount(0)
+            self._fill_nearest()
             for view in self.images.values():
                 view.show_pixels(None, "")
             return
@@ -131,6 +165,55 @@ class TileInspector(QWidget):
         self._fill(tile_data, tile)
         self._read_images(tile, (row_um, column_um), tile_data.grid.size_um)
         self._curves()
+        self._seek_nearest()
+
+    def _seek_nearest(self, *_: object) -> None:
+        """Show the training tiles most like this one; they are sought for the whole case once."""
+        case = self._controller.workspace.case
+        if self.tabs.currentIndex() == 0 or case is None or self._found is not None:
+            self._fill_nearest()
+            return
+        if self._controller.workspace.tile_data.prediction is None:
+            self._fill_nearest("The case is not predicted yet.")
+            return
+        self._fill_nearest("Searching the training tiles…")
+
+        def work() -> Any:
+            try:
+                return nearest_training_tiles(case)
+            except MosaikError as error:
+                return str(error)
+
+        def then(found: Any) -> None:
+            self._found = None if isinstance(found, str) else found
+            self._fill_nearest(found if isinstance(found, str) else "")
+
+        self._controller.read_for(case, "Nearest training tiles", work, then)
+
+    def _fill_nearest(self, line: str = "") -> None:
+        tile, found = self._controller.workspace.tile, self._found
+        known = found is not None and 0 <= tile < len(found.tile)
+        rows = nearest_rows(found, tile) if known and found is not None else []
+        fill_table(self.nearest, rows)
+        self.nearest.setVisible(bool(rows))
+        if rows and found is not None:
+            unit = uptake_name(self._controller.workspace.tile_data.unit)
+            line = f"{unit} · distance 1: limit of the training range · click to open"
+        self.nearest_line.setText(line)
+
+    def _open_nearest(self, row: int, _: int) -> None:
+        """Open the case of a training tile at that tile, where the cohort holds it."""
+        space, found = self._controller.workspace, self._found
+        if found is None or not 0 <= space.tile < len(found.tile):
+            return
+        one = found.of(space.tile)[row]
+        path = next((p for p in space.cohort if p.name == one["case"]), None)
+        if space.case is not None and space.case.name == one["case"]:
+            space.tile = one["tile"]
+        elif path is None:
+            self.nearest_line.setText(f"Case {one['case']} is not in the cohort that is open.")
+        else:
+            self._controller.switch(path, one["tile"])
 
     def _fill(self, tile_data: TileData, tile: int) -> None:
         rows = tile_data.rows(tile)
@@ -153,6 +236,9 @@ class TileInspector(QWidget):
         if case is None:
             return
         field_um = size_um if scanner_um is None else max(size_um, _ROUND * scanner_um)
+        voxel, corners = self._controller.workspace.tile_data.voxel(tile), None
+        if voxel is not None:
+            corners = (voxel[0] - np.array(centre_um)) / field_um + 0.5
 
         def then(crops: dict[str, NDArray[np.uint8] | None]) -> None:
             if self._requested != tile:
@@ -162,7 +248,7 @@ class TileInspector(QWidget):
                 reason = "no slide" if aligned else "not registered"
                 self.images[stain].show_pixels(pixels, reason)
                 if scanner_um is not None:
-                    self.images[stain].draw(size_um / field_um, scanner_um / field_um)
+                    self.images[stain].draw(size_um / field_um, scanner_um / field_um, corners)
 
         self._controller.read("Tile", partial(crops_of, case, centre_um, field_um), then)
 
@@ -282,8 +368,11 @@ class _TileImage(QWidget):
         )
         self.image.setPixmap(pixmap)
 
-    def draw(self, tile: float, scanner: float) -> None:
-        """Outline the tile and the footprint of the scanner, each a share of the width."""
+    def draw(self, tile: float, scanner: float, voxel: NDArray[np.float64] | None = None) -> None:
+        """Outline the tile and the footprint of the scanner, each a share of the width.
+
+        *voxel* are the corners (4, 2) of the PET voxel as shares of height and width.
+        """
         pixmap = self.image.pixmap()
         if pixmap.isNull():
             return
@@ -298,6 +387,12 @@ class _TileImage(QWidget):
                 painter.setPen(QPen(QColor(colour), width))
                 half = QPointF(share * side / 2, share * side / 2)
                 drawn(QRectF(middle - half, middle + half))
+            if voxel is not None:
+                edge = colours is not _OUTLINES
+                colour = palette.FOOTPRINT_EDGE if edge else palette.REFERENCE_LANDMARK
+                painter.setPen(QPen(QColor(colour), width))
+                points = [QPointF(float(c) * side, float(r) * side) for r, c in voxel]
+                painter.drawPolygon(QPolygonF(points))
         painter.end()
         self.image.setPixmap(pixmap)
 

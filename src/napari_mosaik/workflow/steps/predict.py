@@ -262,7 +262,8 @@ def prediction_columns(
     model: TrainedModel, tiles: TileInputs, prediction: Prediction
 ) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str]]:
     """Columns (n,) of the table `PREDICTION`, what each is, and the names of those in SUV."""
-    from napari_mosaik.predictor.uncertainty import out_of_range, prediction_intervals
+    from napari_mosaik.predictor import out_of_range
+    from napari_mosaik.predictor.uncertainty import prediction_intervals
 
     columns: dict[str, NDArray[Any]] = {
         "suv_norm": prediction.suv_norm,
