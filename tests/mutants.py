@@ -312,9 +312,30 @@ def faults() -> list[Fault]:
     found += _of(
         "predictor/uncertainty.py",
         "tests/predictor/test_unusable.py",
-        ("cases = [case for case in cases if case.measured.any()]", "cases = list(cases)"),
         ('elif model.card["settings"]["intervals"]:', "elif True:"),
         ("except InputError as error:  # the other", "except ZeroDivisionError as error:  # the"),
+    )
+    found += _of(
+        "predictor/training_range.py",
+        "tests/predictor/test_unusable.py",
+        ("cases = [case for case in cases if case.measured.any()]", "cases = list(cases)"),
+    )
+    found += _of(
+        "predictor/training_range.py",
+        "tests/predictor/test_uncertainty.py",
+        ("np.flatnonzero(case.measured)[own]", "own"),
+        ("own = case == number", "own = case != number"),
+        ("predicted[name][tile[own]]", "predicted[name][: own.sum()]"),
+        ("distance / limit", "distance"),
+    )
+    found += _of(
+        "predictor/input_spread.py",
+        "tests/predictor/test_input_spread.py",
+        ("drawn -= drawn.mean(axis=0)", "drawn -= 0.0"),
+        ("np.linalg.solve(root, drawn.T).T", "drawn"),
+        ("- chance * np.diag(inverse)[1:, None]", ""),
+        ("y.mean(axis=1).std(ddof=1)", "y.std(axis=0).mean()"),
+        ("parts[names == name].sum(axis=0)", "parts[names == name].max(axis=0)"),
     )
     found += _of(
         "predictor/training.py",

@@ -132,7 +132,7 @@ class TileInputs:
     def of_parameters(
         cls, case: str, grid: TileGrid, features: FloatArray, names: tuple[str, ...]
     ) -> TileInputs:
-        """Inputs with tile parameters (n, f) of *names*, in the unit of each, and nothing else.
+        """Inputs with tile parameters (n, f) of *names* (µm, fractions...), and nothing else.
 
         For what reads the parameters alone; a network refuses them.
         """
