@@ -242,7 +242,9 @@ def kept(cases):
 
 
 def test_the_nearest_training_tiles_are_those_of_a_whole_search(small_cases):
-    training, case = small_cases[:2], small_cases[2]
+    suv = np.array(small_cases[0].suv)
+    suv[[0, 5]] = np.nan  # not measured: no training tiles
+    training, case = [replace(small_cases[0], suv=suv), small_cases[1]], small_cases[2]
     columns = [slide_columns(one, 1500.0) for one in training]
     used = np.concatenate([c[one.measured] for c, one in zip(columns, training, strict=True)])
     median = np.nanmedian(used, axis=0)
