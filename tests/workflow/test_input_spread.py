@@ -135,7 +135,7 @@ def test_the_layer_is_stored_with_its_shares_and_repeats(predicted):
 
 
 def test_the_stored_parameters_give_the_nearest_training_tiles(drawn, predicted, capsys):
-    from napari_mosaik.cli.app import main
+    from napari_mosaik.cli import main
 
     inputs, model = drawn
     expected = nearest_tiles(model, inputs.tiles)

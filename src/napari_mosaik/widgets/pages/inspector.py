@@ -198,7 +198,7 @@ class TileInspector(QWidget):
         self.nearest.setVisible(bool(rows))
         if rows and found is not None:
             unit = uptake_name(self._controller.workspace.tile_data.unit)
-            line = f"{unit} · distance 1: limit of the training range · click to open"
+            line = f"{unit} · distance 1: limit of the range · click opens it"
         self.nearest_line.setText(line)
 
     def _open_nearest(self, row: int, _: int) -> None:
