@@ -74,6 +74,11 @@ def test_the_spread_from_the_inputs_is_a_map_and_a_row_of_the_inspector():
     assert "inputs" not in board_maps(replace(results(), input_spread=off))
     lines = spread_lines({"input_spread": {"draws": 0}, "measured_spread": None})
     assert lines == []
+    shares = {"registration": 0.8, "rest": 0.2}
+    measured = {"shares": shares, "sd_median": 0.05}
+    (line,) = spread_lines({"measured_spread": measured})
+    assert "measured SUV of a tile by an SD of 0.0500" in line
+    assert "registration of the PET 80" in line
 
 
 def test_one_scale_for_the_uptake_also_when_it_is_normalised():

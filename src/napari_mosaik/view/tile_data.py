@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NEAREST_COLUMNS",
+    "SPREAD_WORDS",
     "TableRow",
     "TileData",
     "badge_of",
@@ -448,7 +449,7 @@ def spread_lines(metrics: Mapping[str, Any]) -> list[str]:
         found = metrics.get(key) or {}
         if "shares" in found:
             parts = ", ".join(
-                f"{SPREAD_SOURCES.get(name, _SPREAD_WORDS.get(name, name))} {percent(share)}"
+                f"{SPREAD_WORDS[key].get(name, name)} {percent(share)}"
                 for name, share in sorted(found["shares"].items(), key=lambda one: -one[1])
                 if share >= 0.005
             )
@@ -459,7 +460,11 @@ def spread_lines(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-_SPREAD_WORDS = {"rest": "several together"}
+SPREAD_WORDS: Final = {
+    "input_spread": {**SPREAD_SOURCES, "rest": "several together"},
+    "measured_spread": {"registration": "registration of the PET", "rest": "several together"},
+}
+"""Words of the sources of the spread of the prediction and of the measured SUV."""
 
 
 def prediction_gaps(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from napari_mosaik.core.catalogue import (
     METRICS,
     PREDICTION,
     PREDICTION_MAP,
+    STAIN_TITLES,
     SUV,
     SUV_RECORD,
     UPTAKE,
@@ -22,10 +23,9 @@ from napari_mosaik.view.formatting import count, number, percent
 from napari_mosaik.view.report.html import ReportTable
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.step_view import PanelKind, StepView
-from napari_mosaik.view.tile_data import spread_lines
+from napari_mosaik.view.tile_data import SPREAD_WORDS, spread_lines
 from napari_mosaik.view.uptake_scale import pet_layers, uptake_limits
 from napari_mosaik.workflow.steps import maker_of
-from napari_mosaik.workflow.steps.input_spread import SPREAD_SOURCES
 
 _TOTALS = {
     "factor": "SUV per activity concentration",
@@ -140,24 +140,26 @@ def _spread_line(results: CaseResults) -> str:
 
 def _spread_report(results: CaseResults) -> list[ReportTable]:
     """What the errors of the inputs do to prediction and measurement, source by source."""
-    found = {"prediction": results.get(INPUT_SPREAD_RECORD)}
-    found["measured SUV"] = (results.metrics or {}).get("measured_spread")
+    found = {"input_spread": results.get(INPUT_SPREAD_RECORD)}
+    found["measured_spread"] = results.metrics.get("measured_spread")
     rows: list[tuple[object, ...]] = []
-    for words, record in found.items():
+    for key, record in found.items():
+        words = "prediction" if key == "input_spread" else "measured SUV"
         if not record or "shares" not in record:
             continue
-        for key, title in _SPREAD_FIGURES.items():
-            rows.append((words, title, number(record[key])))
+        for name, title in _SPREAD_FIGURES.items():
+            rows.append((words, title, number(record[name])))
         for name, share in record["shares"].items():
-            title = f"share: {SPREAD_SOURCES.get(name, name)}"
+            title = f"share: {SPREAD_WORDS[key].get(name, name)}"
             rows.append((words, title, percent(share)))
         errors = record["registration"]
-        for where in errors.values() if "sd_um" not in errors else (errors,):
-            title = f"SD of the registration along an axis, from {where['from']}"
-            rows.append((words, title, number(where["sd_um"], "µm")))
+        for slide, one in ({"PET": errors} if "sd_um" in errors else errors).items():
+            section = STAIN_TITLES.get(slide, slide)
+            title = f"{section}: SD of the registration along an axis, from {one['from']}"
+            rows.append((words, title, number(one["sd_um"], "µm")))
     note = (
         "Normalised SUV. Inputs are drawn within their errors, the model stays as it is: no "
-        "interval, and no error of the model. 'rest' is what no source has alone."
+        "interval, and no error of the model."
     )
     columns = ("of", "figure", "value")
     return [ReportTable("Spread from the inputs", columns, tuple(rows), note)] if rows else []

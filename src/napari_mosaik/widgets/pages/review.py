@@ -260,7 +260,7 @@ class BoardChoices(QWidget):
         places.setContentsMargins(0, 0, 0, 0)
         for place, (key, box) in enumerate(self.maps.items()):
             box.clicked.connect(partial(self._chosen, key))
-            places.addWidget(box, *divmod(place, 3))
+            places.addWidget(box, *divmod(place, 2))
         self.unit = shrinkable(QComboBox())
         self.unit.addItems(["SUV", "normalised, 0 to 1"])
         self.unit.setToolTip("0 and 1 are the ends of the scale of the training tiles")
