@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from napari_mosaik.segment.run_length import find_runs
-from napari_mosaik.segment.stitch import SeamLabels, holes_to_fill
+from napari_mosaik.segment.run_length import LabelRuns, find_runs
+from napari_mosaik.segment.stitch import ObjectStitcher, SeamLabels, holes_to_fill
 
 
 def whole_objects(mask, blocks, max_hole=0, min_pixels=0):
@@ -25,3 +25,15 @@ def whole_objects(mask, blocks, max_hole=0, min_pixels=0):
     for index, window in enumerate(blocks):
         out[window] = find_runs(filled[window]).painted(objects.numbers(index))
     return out
+
+
+def joined(shape, blocks):
+    """The stitcher of blocks given as (window, labels that it owns), after joining them."""
+    windows, owned = [window for window, _ in blocks], [labels for _, labels in blocks]
+
+    def load(index):
+        return LabelRuns.from_arrays(LabelRuns.of(owned[index]).arrays())
+
+    stitcher = ObjectStitcher(shape, windows, load)
+    assert list(stitcher.join()) == list(range(1, len(blocks) + 1))
+    return stitcher

@@ -14,7 +14,9 @@ from napari_mosaik.segment.filters import box_mean, gaussian
 from napari_mosaik.segment.masks import chamfer_distance, flood, local_maxima
 from napari_mosaik.segment.metrics import object_scores
 from napari_mosaik.segment.nuclei import estimate_nuclear_threshold, nuclear_density
-from napari_mosaik.segment.stitch import ObjectStitcher, keep_centroid_in_core, windows
+from napari_mosaik.segment.run_length import LabelRuns
+from napari_mosaik.segment.stitch import keep_centroid_in_core, windows
+from tests.segment.joining import joined
 
 TILES = Path(__file__).parents[2] / "../shared/data/nuclei"
 
@@ -93,21 +95,23 @@ def test_blocks_with_halo_give_the_nuclei_of_the_whole(block_px):
     model = ClassicalNuclei(threshold_od=0.5)
     whole = model.segment(rgb, 1.0)
     halo = int(np.ceil(model.halo_um))
-    out = np.zeros(rgb.shape[:2], np.int32)
-    stitcher = ObjectStitcher(out)
+    blocks, shape = [], rgb.shape[:2]
     for rows, cols in windows(rgb.shape[:2], block_px):
         top, left = max(0, rows.start - halo), max(0, cols.start - halo)
-        bottom, right = np.minimum((rows.stop + halo, cols.stop + halo), out.shape)
+        bottom, right = np.minimum((rows.stop + halo, cols.stop + halo), shape)
         around = (slice(top, bottom), slice(left, right))
         core = (
             slice(rows.start - top, rows.stop - top),
             slice(cols.start - left, cols.stop - left),
         )
         owned = keep_centroid_in_core(model.segment(rgb[around], 1.0), core)
-        stitcher.paste(around, owned)
-    out = stitcher.numbering()[0][out]
+        blocks.append((around, owned))
+    stitcher = joined(shape, blocks)
     assert whole.max() > 400
-    np.testing.assert_array_equal(out, whole)
+    np.testing.assert_array_equal(stitcher[...], whole)
+    part = (slice(55, 131), slice(90, 100))
+    np.testing.assert_array_equal(stitcher[part], whole[part])
+    assert not stitcher.is_empty(*part)
 
 
 def test_each_object_is_owned_by_exactly_one_core():
@@ -119,21 +123,36 @@ def test_each_object_is_owned_by_exactly_one_core():
     assert (owners[1:] == 1).all()
 
 
-def test_an_object_seen_twice_is_pasted_once():
-    out, everything = np.zeros((10, 10), np.int32), (slice(0, 10), slice(0, 10))
-    stitcher = ObjectStitcher(out)
+def test_an_object_seen_twice_is_kept_once():
+    everything = (slice(0, 10), slice(0, 10))
     first = np.zeros((10, 10), np.int32)
     first[2:6, 2:6] = 1
     again = np.zeros((10, 10), np.int32)
     again[3:6, 2:6] = 1
     again[5:9, 6:9] = 2
-    stitcher.paste(everything, first)
-    stitcher.paste(everything, again)
-    numbers, rows = stitcher.numbering()
-    assert np.bincount(numbers[out].ravel()).tolist() == [100 - 16 - 12, 16, 12]
-    assert rows.tolist() == [0, 2]
-    with pytest.raises(InputError, match="pasted"):
-        stitcher.paste((slice(0, 5), slice(0, 10)), first)
+    stitcher = joined((10, 30), [(everything, first), (everything, again)])
+    assert np.bincount(stitcher[:, :10].ravel()).tolist() == [100 - 16 - 12, 16, 12]
+    assert stitcher.rows.tolist() == [0, 2]
+    assert stitcher.is_empty(slice(0, 10), slice(10, 30))
+    assert not stitcher[:, 10:].any()
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (1, 7), (40, 300)])
+def test_runs_of_labels_give_the_labels_back_where_a_place_is_free(shape):
+    labels = np.random.default_rng(2).integers(0, 4, shape).astype(np.int32)
+    labels[:, : shape[1] // 2] = 2
+    runs = LabelRuns.from_arrays(LabelRuns.of(labels).arrays())
+    numbers = np.array([0, 9, 0, 7, 5], np.int32)[: runs.n_objects + 1]
+    out = np.zeros((shape[0] + 3, shape[1]), np.int32)
+    out[2, 2:4] = 100
+    expected = out.copy()
+    expected[1:-2] = np.where(expected[1:-2] > 0, 100, numbers[labels] if labels.size else 0)
+    runs.paint(out, (1, 0), numbers)
+    np.testing.assert_array_equal(out, expected)
+    cut = np.zeros((2, 2), np.int32)
+    runs.paint(cut, (-1, -3), numbers)
+    if labels.size > 7:
+        np.testing.assert_array_equal(cut, numbers[labels[1:3, 3:5]])
 
 
 def test_flood_equals_scikit_image_on_distinct_levels():

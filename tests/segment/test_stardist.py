@@ -19,7 +19,7 @@ from napari_mosaik.segment.stardist import (
     predict_maps,
     save_stardist,
 )
-from napari_mosaik.segment.stardist.network import CONTEXT_PX, layer_shapes
+from napari_mosaik.segment.stardist.network import CONTEXT_PX, PieceWork, layer_shapes
 from napari_mosaik.segment.stardist.weights import VERSATILE_HE_THRESHOLDS, read_keras_weights
 from tests.segment.make_stardist_reference import (
     REFERENCE,
@@ -112,24 +112,40 @@ def test_any_size_gives_half_as_many_positions(network, shape):
     assert dist.min() >= np.float32(1e-3)
 
 
-@pytest.mark.parametrize("steps", [5, 16])
-def test_strips_give_what_the_whole_gives(network, monkeypatch, steps):
-    whole = predict_maps(network, picture((97, 40)))
-    monkeypatch.setattr("napari_mosaik.segment.stardist.network.STRIP_STEPS", steps)
-    for one, other in zip(predict_maps(network, picture((97, 40))), whole, strict=True):
-        assert_same(one, other)
-
-
-def test_pieces_of_a_convolution_give_the_same_bits_and_can_be_stopped(network, monkeypatch):
-    monkeypatch.setattr("napari_mosaik.segment.stardist.network.STRIP_STEPS", 1000)
-    image, looks = np.random.default_rng(0).random((330, 512, 3)), []
+@pytest.mark.parametrize("piece", [(8, 16), (40, 24)])
+def test_pieces_give_what_the_whole_gives_and_can_be_stopped(network, monkeypatch, piece):
+    image, looks = picture((97, 150)), []
     with cancellable(lambda: looks.append(1)):
         whole = predict_maps(network, image)
         at_first = len(looks)
-        monkeypatch.setattr("napari_mosaik.segment.stardist.network.PIECE_OPS", 1 << 26)
+        monkeypatch.setattr("napari_mosaik.segment.stardist.network.PIECE", piece)
         for one, other in zip(predict_maps(network, image), whole, strict=True):
-            np.testing.assert_array_equal(one, other)
-    assert len(looks) > 4 * at_first  # ever shorter stretches without a place to stop
+            assert_same(one, other)
+    assert len(looks) > 3 * at_first  # ever shorter stretches without a place to stop
+
+
+def test_only_wanted_cells_are_computed_whatever_the_memory_holds(network, monkeypatch):
+    """The maps between the levels are those of the picture before, here without a number."""
+    monkeypatch.setattr("napari_mosaik.segment.stardist.network.PIECE", (16, 32))
+    image = np.random.default_rng(3).integers(0, 255, (352, 480, 3)).astype(np.uint8)
+    whole = np.zeros((176, 240, 128), np.float32)
+    work = PieceWork(network)
+
+    def put(out, pieces):
+        for row, col, found in pieces:
+            rows, cols = slice(row, row + found.shape[2]), slice(col, col + found.shape[3])
+            out[rows, cols] = found[0].permute(1, 2, 0).numpy()
+
+    put(whole, work.run(image, (0, 255)))
+    where = np.zeros((22, 30), bool)
+    where[3:5, 2:4] = where[18, 25:30] = True
+    list(work.run(np.full((352, 480, 3), np.nan, np.float32), (0, 1)))
+    found = np.zeros_like(whole)
+    put(found, work.run(image, (0, 255), where))
+    wanted = where.repeat(8, 0).repeat(8, 1)
+    np.testing.assert_allclose(found[wanted], whole[wanted], rtol=1e-5, atol=1e-6)
+    assert (found != 0).any(2).mean() < 0.1
+    assert list(work.run(image, (0, 255), where & False)) == []
 
 
 def test_what_lies_beyond_the_context_changes_nothing(network):

@@ -1,6 +1,7 @@
 """Nuclei by StarDist: StarDist's own geometry, blocks as the whole, any pixel size; training."""
 
 import dataclasses
+import pickle
 import warnings
 
 import numpy as np
@@ -29,15 +30,17 @@ from napari_mosaik.segment.stardist import (
     StarDistWeights,
     embedded_weights,
     intensity_range,
-    predict_maps,
 )
 from napari_mosaik.segment.stardist.model import (
-    keep_best,
+    _inner,
     paint_polygons,
     resampled,
     stardist_module,
+    suppress,
 )
-from napari_mosaik.segment.stitch import ObjectStitcher, keep_centroid_in_core
+from napari_mosaik.segment.stardist.network import PieceWork
+from napari_mosaik.segment.stitch import keep_centroid_in_core
+from tests.segment.joining import joined
 
 RANGE = (0.0, 255.0)
 
@@ -165,13 +168,14 @@ def test_labels_are_those_of_stardist_itself(monkeypatch, at_once):
         dist, prob, grid=(2, 2), prob_thresh=0.6, nms_thresh=0.3
     )
     expected = stardist.polygons_to_label(rays, points, (119, 140), prob=scores)
-    kept = keep_best(prob, dist, (119, 140), 0.6, 0.3)
+    rows, cols = np.nonzero((prob > 0.6) & _inner(prob, 0, 0, (119, 140)))
+    kept = suppress(np.stack([rows, cols], 1) * 2, prob[rows, cols], dist[rows, cols], 0.3)
     inside = points[:, 0] < 119
     np.testing.assert_array_equal(kept[0], points[inside])
     np.testing.assert_array_equal(kept[2], rays[inside])
     np.testing.assert_array_equal(paint_polygons(kept, (119, 140)), expected)
     assert len(kept[0]) > 20
-    assert not keep_best(prob, dist, (119, 140), 0.999999, 0.3)[0].size
+    assert not suppress(points[:0], scores[:0], rays[:0], 0.3)[0].size
 
 
 def test_importing_stardist_changes_no_warnings():
@@ -184,18 +188,40 @@ def test_blocks_with_halo_give_the_nuclei_of_the_whole():
     model = StarDistNuclei(random_weights(), RANGE)
     rgb = noise((490, 530))
     whole = model.segment(rgb, 0.5)
-    out = np.zeros(whole.shape, np.int32)
-    stitcher = ObjectStitcher(out)
-    for block in cut(Lattice("he", whole.shape, (0.5, 0.5)), 256, model.halo_um):
-        owned = keep_centroid_in_core(model.segment(rgb[block.window], 0.5), block.inner)
-        stitcher.paste(block.window, owned)
-    out = stitcher.numbering()[0][out]
+    blocks = [
+        (block.window, keep_centroid_in_core(model.segment(rgb[block.window], 0.5), block.inner))
+        for block in cut(Lattice("he", whole.shape, (0.5, 0.5)), 256, model.halo_um)
+    ]
+    out = joined(whole.shape, blocks)[...]
     assert whole.max() > 300
     assert out.max() == object_scores(whole, out).n_matched == whole.max()
     assert ((out > 0) != (whole > 0)).mean() < 1e-4  # corners of polygons that fall on a pixel
     edge = np.zeros(whole.shape, bool)
     edge[240:272], edge[:, 240:272] = True, True
     assert (out[~edge] > 0).sum() == pytest.approx((whole[~edge] > 0).sum(), abs=20)
+
+
+def test_parts_of_a_block_and_a_mask_give_the_nuclei_of_the_whole_there():
+    model = StarDistNuclei(random_weights(), RANGE)
+    rgb, where = noise((320, 400)), np.zeros((320, 400), bool)
+    where[:, 272:] = where[160:224, :96] = True
+    whole = model.candidates(rgb, 0.5)
+    parts = [(slice(0, 320), slice(200, 400)), (slice(96, 300), slice(0, 210))]
+    found = model.candidates(rgb, 0.5, where)
+    assert where[found[0][:, 0], found[0][:, 1]].all()
+    expected = {tuple(p) for p in whole[0][whole[0][:, 1] >= 340]}
+    assert len(expected) > 10
+    assert {tuple(p) for p in found[0][found[0][:, 1] >= 340]} == expected
+    painted = [paint_polygons(found, (320, 400))[part] > 0 for part in parts]
+    again = pickle.loads(pickle.dumps(model))  # as a worker of a cluster gets it
+    for labels, mask in zip(again.segment_parts(rgb, 0.5, parts, where), painted, strict=True):
+        assert ((labels > 0) != mask).sum() <= 2  # corners of polygons that fall on a pixel
+        assert labels.max() == len(np.unique(labels)) - 1 > 2
+
+
+def test_a_block_without_any_candidate_has_no_nuclei():
+    model = StarDistNuclei(random_weights(), RANGE, prob_threshold=0.999999999)
+    assert model.segment(noise((64, 80)), 0.5).max() == 0
 
 
 def test_bfloat16_keeps_the_count(trained):
@@ -319,12 +345,14 @@ def test_the_cpu_continues_when_the_gpu_runs_out_of_memory(trained, monkeypatch)
     model = StarDistNuclei(trained[0], device="cpu")
     first = model.network.requires_grad_(False).to("meta")
 
-    def full(network, *rest):
-        if network is first:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return predict_maps(network, *rest)
+    run = PieceWork.run
 
-    monkeypatch.setattr("napari_mosaik.segment.stardist.model.predict_maps", full)
+    def full(work, *rest):
+        if work.network is first:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(work, *rest)
+
+    monkeypatch.setattr(PieceWork, "run", full)
     np.testing.assert_array_equal(model.segment(rgb, 0.5), expected)
     assert len(model.notes) == 1
     assert "the CPU segments the nuclei from here on" in model.notes[0]

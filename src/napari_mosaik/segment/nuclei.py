@@ -7,7 +7,7 @@ at a fraction of the contrast.  It needs neither training nor weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.core.window import Slices
 from napari_mosaik.segment.filters import Float32, box_mean, gaussian, otsu, require_rgb
 from napari_mosaik.segment.masks import (
     Labels,
@@ -77,6 +78,19 @@ class NucleiModel(Protocol):
         """Labels 1..n of a block, (rows, columns), numbered by first pixel.
 
         *rgb* holds 8-bit levels, (rows, columns, 3); *spacing_um* is its pixel size, µm.
+        """
+
+    def segment_parts(
+        self,
+        rgb: NDArray[np.uint8],
+        spacing_um: float,
+        parts: Sequence[Slices],
+        where: Mask | None = None,
+    ) -> Iterator[Labels]:
+        """Labels 1..n of parts of a block, each (rows, columns), numbered by first pixel.
+
+        *parts* are their rows and columns within the block; *where* is a (rows, columns) mask
+        beyond which a method may look for nothing; the rest as for `segment`.
         """
 
 
@@ -217,6 +231,21 @@ class ClassicalNuclei:
             inside = self._to_edge(density, labels, mask, spacing_um)
             labels = flood(level, seeds, self._clean(inside, spacing_um) & mask)
         return renumber(labels, math.ceil(p.min_area_um2 / spacing_um**2))
+
+    def segment_parts(
+        self,
+        rgb: NDArray[np.uint8],
+        spacing_um: float,
+        parts: Sequence[Slices],
+        where: Mask | None = None,
+    ) -> Iterator[Labels]:
+        """Labels 1..n of parts of a block, each (rows, columns), numbered by first pixel.
+
+        *rgb* and *spacing_um* (µm) as for `segment`; what lies beyond *where* is segmented, too.
+        """
+        labels = self.segment(rgb, spacing_um)
+        for part in parts:
+            yield renumber(np.ascontiguousarray(labels[part]), 1)
 
     def _clean(self, mask: Mask, spacing_um: float) -> Mask:
         filled = fill_holes(mask, int(self.params.max_hole_um2 / spacing_um**2))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.frame import Mask
 
-__all__ = ["BlockComponents", "Labels", "Runs", "find_runs", "scan_runs"]
+__all__ = ["BlockComponents", "LabelRuns", "Labels", "Runs", "find_runs", "scan_runs"]
 
 Labels = NDArray[np.int32]
 _Ints = NDArray[np.int32]
@@ -147,6 +147,96 @@ class Runs:
         )
         edges = _edges(self.shape, self.row, self.start, self.inside, self.label, inside)
         return BlockComponents(pixels, first, edges)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelRuns:
+    """The objects of a label image as runs of equal labels: a few bytes for each row of an object.
+
+    Parameters
+    ----------
+    row
+        (rows + 1,) index of the first run of each row.
+    spans
+        (n, 2) first column of each run, and the one after its last.
+    label
+        (n,) label of each run.
+    """
+
+    row: NDArray[np.int64]
+    spans: _Ints
+    label: _Ints
+
+    @classmethod
+    def of(cls, labels: Labels) -> LabelRuns:
+        """The runs of labels of shape (rows, columns)."""
+        return cls(*_label_runs(np.ascontiguousarray(labels, np.int32)))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Named arrays for a file, in the smallest type that holds them."""
+        named: dict[str, NDArray[Any]]
+        named = {"row": self.row, "spans": self.spans, "label": self.label}
+        return {
+            f"objects:{name}": values.astype(np.min_scalar_type(int(values.max(initial=0))))
+            for name, values in named.items()
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> LabelRuns:
+        """The inverse of `arrays`."""
+        return cls(
+            arrays["objects:row"].astype(np.int64),
+            arrays["objects:spans"].astype(np.int32),
+            arrays["objects:label"].astype(np.int32),
+        )
+
+    @property
+    def n_objects(self) -> int:
+        """Number of objects: the highest label."""
+        return int(self.label.max(initial=0))
+
+    def paint(self, out: Labels, corner: tuple[int, int], numbers: _Ints) -> None:
+        """Paint the objects where *out*, (rows, columns), is still 0.
+
+        *corner* is the row and column of the runs' own corner in *out*, which may lie beyond it;
+        *numbers* (n_objects + 1,) gives the label of each object, 0 for one that is dropped.
+        """
+        _paint_free(out, corner[0], corner[1], self.row, self.spans, self.label, numbers)
+
+
+@compiled
+def _label_runs(labels: Labels) -> tuple[NDArray[np.int64], _Ints, _Ints]:
+    rows, cols = labels.shape
+    row = np.zeros(rows + 1, np.int64)
+    for r in range(rows):
+        row[r + 1] = row[r]
+        for c in range(cols):
+            row[r + 1] += labels[r, c] != 0 and (c == 0 or labels[r, c - 1] != labels[r, c])
+    spans, label = np.empty((row[rows], 2), np.int32), np.empty(row[rows], np.int32)
+    k = -1
+    for r in range(rows):
+        for c in range(cols):
+            if labels[r, c] != 0:
+                if c == 0 or labels[r, c - 1] != labels[r, c]:
+                    k += 1
+                    spans[k, 0], label[k] = c, labels[r, c]
+                spans[k, 1] = c + 1
+    return row, spans, label
+
+
+@compiled
+def _paint_free(
+    out: Labels, top: int, left: int, row: NDArray[np.int64], spans: _Ints, label: _Ints,
+    numbers: _Ints,
+) -> None:  # fmt: skip
+    for r in range(max(0, -top), min(row.size - 1, out.shape[0] - top)):
+        for k in range(row[r], row[r + 1]):
+            number = numbers[label[k]]
+            if number != 0:
+                first, stop = max(0, spans[k, 0] + left), min(out.shape[1], spans[k, 1] + left)
+                for c in range(first, stop):
+                    if out[r + top, c] == 0:
+                        out[r + top, c] = number
 
 
 def find_runs(mask: Mask) -> Runs:

@@ -3,13 +3,13 @@
 Two ways.  `SeamLabels` labels a large mask: each block is labelled on its own
 (`run_length.find_runs`), and labels that touch across a seam are united; holes are joined in the
 same way.  `ObjectStitcher` joins blocks that overlap: each object belongs to the block whose core
-holds its centroid, and is pasted whole, also where it reaches into the halo.  Final numbers follow
+holds its centroid, and is painted whole, also where it reaches into the halo.  Final numbers follow
 the first pixel of each object in raster order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,9 @@ from scipy.sparse.csgraph import connected_components
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Mask
+from napari_mosaik.core.recent import RecentValues
 from napari_mosaik.core.window import Slices
-from napari_mosaik.segment.run_length import BlockComponents, Labels
+from napari_mosaik.segment.run_length import BlockComponents, LabelRuns, Labels
 
 __all__ = [
     "ObjectCounts",
@@ -231,106 +232,152 @@ def keep_centroid_in_core(labels: Labels, core: Slices) -> Labels:
         Rows and columns of the core within the block; half-open, so that of neighbouring cores
         exactly one owns a centroid on their border.
     """
-    n = int(labels.max(initial=0)) + 1
-    count = np.bincount(labels.ravel(), minlength=n)
-    inside = count > 0
-    for axis, window in enumerate(core):
+    rows, cols = core
+    labels = np.ascontiguousarray(labels, np.int32)
+    return _in_core(labels, rows.start, rows.stop, cols.start, cols.stop)
+
+
+@compiled
+def _in_core(labels: Labels, top: int, bottom: int, left: int, right: int) -> Labels:
+    n = labels.max() + 1 if labels.size else 1
+    count, row, col = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            k = labels[r, c]
+            count[k] += 1
+            row[k] += r
+            col[k] += c
+    number = np.zeros(n, np.int32)
+    for k in range(1, n):
         # Whole numbers: a centroid on a border goes to the same core in every block.
-        along = np.arange(labels.shape[axis]).reshape((-1, 1) if axis == 0 else (1, -1))
-        weights = np.broadcast_to(along, labels.shape).ravel()
-        twice = 2 * np.bincount(labels.ravel(), weights, n).astype(np.int64) + count
-        inside &= (2 * window.start * count <= twice) & (twice < 2 * window.stop * count)
-    inside[0] = False
-    return np.where(inside, np.arange(n), 0).astype(np.int32)[labels]
+        y, x = 2 * row[k] + count[k], 2 * col[k] + count[k]
+        inside = 2 * top * count[k] <= y < 2 * bottom * count[k]
+        if count[k] > 0 and inside and 2 * left * count[k] <= x < 2 * right * count[k]:
+            number[k] = k
+    out = np.empty_like(labels)
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            out[r, c] = number[labels[r, c]]
+    return out
 
 
 class ObjectStitcher:
-    """Pastes the objects of one block after another into one label image.
+    """Joins the objects of overlapping blocks to one label image, which is painted on demand.
 
-    Blocks are pasted in a fixed order, whatever the order in which they were segmented.  Where two
-    objects claim a pixel the first keeps it; an object that finds less than half of its pixels
-    free is the same object seen twice and is dropped.
+    Blocks follow one another in a fixed order, whatever the order in which they were segmented.
+    Where two objects claim a pixel the first keeps it; an object that finds less than half of its
+    pixels free is the same object seen twice and is dropped.  Objects are read as runs, block by
+    block; no array of the image's size exists.
 
     Parameters
     ----------
-    labels
-        (rows, columns) int32 array of zeros that the objects are written into.
+    shape
+        Rows and columns of the image.
+    windows
+        Each block with its halo in the image (pixel indices).
+    load
+        The objects of a block, by its index: those that it owns (`keep_centroid_in_core`).
     """
 
-    def __init__(self, labels: Any) -> None:
-        self._labels = labels
-        self._first = [np.zeros(0, np.int64)]
-        self._rows = [np.zeros(0, np.int64)]
-        self._n_pasted = self._n_offered = 0
+    dtype, ndim = np.dtype(np.int32), 2
 
-    def paste(self, window: Slices, owned: Labels) -> None:
-        """Add the objects of one block under provisional numbers.
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        windows: Sequence[Slices],
+        load: Callable[[int], LabelRuns],
+    ) -> None:
+        self.shape, self._windows = shape, list(windows)
+        sides = [(r.start, r.stop, c.start, c.stop) for r, c in self._windows]
+        self._sides = np.array(sides, np.int64).reshape(-1, 4)
+        across = sum(rows.start == self._windows[0][0].start for rows, _ in self._windows)
+        self._recent: RecentValues[LabelRuns] = RecentValues(3 * across + 8)
+        self._load = load
+        self._numbers: list[Labels] = []
 
-        Parameters
-        ----------
-        window
-            The block with its halo in the whole image (pixel indices).
-        owned
-            (rows, columns) labels from `keep_centroid_in_core`.
+    def join(self) -> Iterator[int]:
+        """Decide block by block which objects are kept; yields the number of finished blocks.
+
+        After the last one the final numbers are known: in order of the first pixel.
         """
-        present = np.array(self._labels[window], np.int32)  # a copy: the array may be in memory
-        if present.shape != owned.shape:
-            raise InputError(f"a block of shape {owned.shape} cannot be pasted on {present.shape}")
-        pasted, first = _paste(present, np.ascontiguousarray(owned, np.int32), self._n_pasted)
-        self._labels[window] = pasted
-        rows, cols = np.divmod(first, max(1, owned.shape[1]))
-        top, left = window[0].start, window[1].start
-        self._first.append((rows + top) * self._labels.shape[1] + cols + left)
-        self._rows.append(self._n_offered + np.unique(owned[pasted != present]) - 1)
-        self._n_pasted += first.size
-        self._n_offered += int(owned.max(initial=0))
+        first = [np.zeros(0, np.int64)]
+        for index, (rows, cols) in enumerate(self._windows):
+            present = np.zeros((rows.stop - rows.start, cols.stop - cols.start), np.int32)
+            for before in self._meeting(rows, cols, index):
+                self._paint(present, (rows.start, cols.start), before)
+            runs = self._runs(index)
+            kept, start = _accepted(present, runs.row, runs.spans, runs.label, runs.n_objects)
+            self._numbers.append(kept)
+            r, c = np.divmod(start, max(1, present.shape[1]))
+            first.append((r + rows.start) * self.shape[1] + c + cols.start)
+            yield index + 1
+        order = np.argsort(np.concatenate(first), kind="stable")
+        final = np.zeros(order.size, np.int32)
+        final[order] = np.arange(1, order.size + 1)
+        offered, done, n = [np.zeros(0, np.int64)], 0, 0
+        for kept in self._numbers:
+            own = np.flatnonzero(kept)
+            offered.append(n + own - 1)
+            kept[own] = final[done : done + own.size]
+            done, n = done + own.size, n + kept.size - 1
+        self.rows = np.concatenate(offered)[order]
 
-    def numbering(self) -> tuple[Labels, NDArray[np.int64]]:
-        """Final numbers in order of first pixel, after the last block.
+    rows: NDArray[np.int64]
+    """(n,) row of each final label in the objects of all blocks one after another (index)."""
 
-        Returns
-        -------
-        numpy.ndarray, numpy.ndarray
-            (n + 1,) final label of each provisional one, and (n,) row of each final label in the
-            objects of all blocks one after another (index).
-        """
-        first = np.concatenate(self._first)
-        order = np.argsort(first, kind="stable")
-        table = np.zeros(first.size + 1, np.int32)
-        table[1 + order] = np.arange(1, first.size + 1)
-        return table, np.concatenate(self._rows).astype(np.int64)[order]
+    def __getitem__(self, key: Any) -> Labels:
+        parts = key if isinstance(key, tuple) else (key, slice(None))
+        parts = (slice(None), slice(None)) if parts[0] is Ellipsis else parts
+        r0, r1, _ = parts[0].indices(self.shape[0])
+        c0, c1, _ = parts[1].indices(self.shape[1])
+        out = np.zeros((max(0, r1 - r0), max(0, c1 - c0)), np.int32)
+        for index in self._meeting(slice(r0, r1), slice(c0, c1)):
+            self._paint(out, (r0, c0), index)
+        return out
+
+    def is_empty(self, rows: slice, cols: slice) -> bool:
+        """Whether it is known that a part holds no label."""
+        return not any(self._numbers[index].any() for index in self._meeting(rows, cols))
+
+    def _meeting(self, rows: slice, cols: slice, before: int | None = None) -> list[int]:
+        """Blocks, with their halo, that meet a part of the image, in order."""
+        top, bottom, left, right = self._sides[:before].T
+        meets = (
+            (top < rows.stop) & (bottom > rows.start) & (left < cols.stop) & (right > cols.start)
+        )
+        return [int(index) for index in np.flatnonzero(meets)]
+
+    def _paint(self, out: Labels, corner: tuple[int, int], index: int) -> None:
+        rows, cols = self._windows[index]
+        at = rows.start - corner[0], cols.start - corner[1]
+        self._runs(index).paint(out, at, self._numbers[index])
+
+    def _runs(self, index: int) -> LabelRuns:
+        return self._recent.get_or_make(index, lambda: self._load(index))
 
 
 @compiled
-def _paste(present: Labels, owned: Labels, used: int) -> tuple[Labels, NDArray[np.int64]]:
-    number, first = _accepted(present, owned, used)
-    out = present.copy()
-    for r in range(owned.shape[0]):
-        for c in range(owned.shape[1]):
-            if present[r, c] == 0:
-                out[r, c] = number[owned[r, c]]
-    return out, first
-
-
-@compiled
-def _accepted(present: Labels, owned: Labels, used: int) -> tuple[Labels, NDArray[np.int64]]:
-    """New number of each object (0 for one seen before) and its first free pixel."""
-    n = owned.max() + 1
-    count, free = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    start = np.full(n, -1, np.int64)
-    for p in range(owned.size):
-        k = int(owned.flat[p])
-        count[k] += 1
-        if present.flat[p] == 0:
-            free[k] += 1
-            if start[k] < 0:
-                start[k] = p
-    number = np.zeros(n, np.int32)
+def _accepted(
+    present: Labels, row: NDArray[np.int64], spans: Labels, label: Labels, n: int
+) -> tuple[Labels, NDArray[np.int64]]:
+    """1 for each object that is kept and 0 for one seen before, and their first free pixels."""
+    count, free = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
+    start = np.full(n + 1, -1, np.int64)
+    for r in range(row.size - 1):
+        for j in range(row[r], row[r + 1]):
+            k = label[j]
+            count[k] += spans[j, 1] - spans[j, 0]
+            for c in range(spans[j, 0], spans[j, 1]):
+                if present[r, c] == 0:
+                    free[k] += 1
+                    if start[k] < 0:
+                        start[k] = r * present.shape[1] + c
+    kept = np.zeros(n + 1, np.int32)
     first = np.empty(n, np.int64)
     m = 0
-    for k in range(1, n):
+    for k in range(1, n + 1):
         if free[k] > 0 and 2 * free[k] >= count[k]:
             first[m] = start[k]
             m += 1
-            number[k] = used + m
-    return number, first[:m]
+            kept[k] = 1
+    return kept, first[:m]

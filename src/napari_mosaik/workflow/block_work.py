@@ -59,14 +59,6 @@ class DiskWork:
         """Compute a value: a run needs it once."""
         return (yield from work())
 
-    def working_array(self, name: str, shape: tuple[int, int], dtype: Any) -> Any:
-        """An array (rows, columns) of zeros, a count or label each, on the disk, chunk by chunk."""
-        from napari_mosaik.io.ome import CHUNK, create_array
-
-        folder = self.scratch / name
-        remove_tree(folder)
-        return create_array(folder, shape, dtype, (CHUNK, CHUNK), sparse=True)
-
     def blocks(
         self,
         stage: str,
@@ -91,6 +83,7 @@ class DiskWork:
         *,
         start: float = 0.0,
         stop: float = 1.0,
+        at_once: int = 0,
     ) -> Generator[Progress, None, BlockResults]:
         """One pass over a slide; blocks that are found finished are not read."""
 
@@ -102,7 +95,7 @@ class DiskWork:
             # will never be read would keep its tiles in memory.
             blocks.expect(indices[place] for place in todo)
 
-        return (yield from self._run(stage, indices, one, text, start, stop, begin))
+        return (yield from self._run(stage, indices, one, text, start, stop, begin, at_once))
 
     def _run(
         self,
@@ -113,6 +106,7 @@ class DiskWork:
         start: float,
         stop: float,
         begin: Callable[[Sequence[int]], None],
+        at_once: int = 0,
     ) -> Generator[Progress, None, BlockResults]:
         folder = self.scratch / stage
 
@@ -135,7 +129,7 @@ class DiskWork:
         begin(todo)
         n_before = len(items) - len(todo)
         yield Progress(start + (stop - start) * n_before / max(1, len(items)), 1.0, text)
-        for done in in_parallel(one, todo, self._scheduler):
+        for done in in_parallel(one, todo, self._scheduler, at_once):
             share = start + (stop - start) * (n_before + done) / len(items)
             yield Progress(share, 1.0, text)
         return BlockResults(len(items), load)
@@ -190,10 +184,6 @@ class MemoryWork:
     """Work whose results stay in memory."""
 
     scratch = Path()
-
-    def working_array(self, name: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
-        """An array (rows, columns) of zeros, a count or label each."""
-        return np.zeros(shape, dtype)
 
     def blocks(
         self,

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.blocks import Block
-from napari_mosaik.core.raster import LazyArray
 from napari_mosaik.core.recent import RecentValues
 from napari_mosaik.core.window import paste
 
-__all__ = ["LazyLabels", "RenumberedLabels"]
+__all__ = ["LazyLabels"]
 
 _RECENT = 4
 """Painted blocks that are kept: neighbouring parts are usually asked for one after another."""
@@ -87,15 +86,3 @@ class LazyLabels:
 
     def _labels(self, index: int) -> NDArray[Any]:
         return self._recent.get_or_make(index, lambda: self._paint(index))
-
-
-class RenumberedLabels:
-    """A stored label image whose labels are looked up in a table when a part is asked for."""
-
-    def __init__(self, stored: LazyArray, table: NDArray[np.int32]) -> None:
-        self.shape, self.dtype, self.ndim = tuple(stored.shape), table.dtype, 2
-        self._stored, self._table = stored, table
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        labels: NDArray[Any] = self._table[np.asarray(self._stored[key])]
-        return labels

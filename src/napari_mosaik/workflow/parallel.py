@@ -37,13 +37,14 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def in_parallel(
-    work: Callable[[T], object], items: Iterable[T], scheduler: str = ""
+    work: Callable[[T], object], items: Iterable[T], scheduler: str = "", at_once: int = 0
 ) -> Iterator[int]:
     """Run *work* on every item; yield the number of finished items (count) after each of them.
 
-    Threads take the items in order.  Closing the iterator waits for the items that are running and
-    starts no other.  With the address of a *scheduler*, the items run on a dask.distributed
-    cluster, whose workers must see the same files; closing cancels the pending items.
+    Threads take the items in order, at most *at_once* of them side by side if it is given.
+    Closing the iterator waits for the items that are running and starts no other.  With the
+    address of a *scheduler*, the items run on a dask.distributed cluster, whose workers must see
+    the same files; closing cancels the pending items.
     """
     todo = list(items)
     if scheduler:
@@ -53,10 +54,10 @@ def in_parallel(
         work(todo[0])
         yield 1
     elif todo:
-        yield from _on_threads(work, todo)
+        yield from _on_threads(work, todo, min(n_workers(), at_once or n_workers()))
 
 
-def _on_threads(work: Callable[[T], object], todo: list[T]) -> Iterator[int]:
+def _on_threads(work: Callable[[T], object], todo: list[T], n: int) -> Iterator[int]:
     from dask.threaded import get
 
     stopped, asked = threading.Event(), stop_asked()
@@ -80,7 +81,7 @@ def _on_threads(work: Callable[[T], object], todo: list[T]) -> Iterator[int]:
     # `get` returns when all items are done.  It has a thread of its own, so that this generator can
     # yield after each item, and be closed, on the thread that drives it.
     runner = threading.Thread(
-        target=get, args=(graph, names), kwargs={"num_workers": n_workers()}, name="mosaik-blocks"
+        target=get, args=(graph, names), kwargs={"num_workers": n}, name="mosaik-blocks"
     )
     runner.start()
     try:

@@ -202,9 +202,6 @@ class StepContext(Protocol):
         A run computes it; previews keep it, so that changing another setting is fast.
         """
 
-    def working_array(self, name: str, shape: tuple[int, int], dtype: Any) -> Any:
-        """An array (rows, columns) of zeros (counts or labels) for the time of the run."""
-
     def blocks(
         self,
         stage: str,
@@ -244,10 +241,12 @@ class StepContext(Protocol):
         *,
         start: float = 0.0,
         stop: float = 1.0,
+        at_once: int = 0,
     ) -> Generator[Progress, None, BlockResults]:
         """One pass over a slide: *work* gets the index of each block and its pixels in all views.
 
-        Otherwise as `blocks`.
+        At most *at_once* blocks are worked on side by side, one for each core if 0.  Otherwise as
+        `blocks`.
         """
 
     def write_labels(

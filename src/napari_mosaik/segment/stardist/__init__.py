@@ -5,7 +5,11 @@ Source: Schmidt et al. 2018, MICCAI; Weigert and Schmidt 2022, ISBI Challenges.
 
 from __future__ import annotations
 
-from napari_mosaik.segment.stardist.model import StarDistNuclei, intensity_range
+from napari_mosaik.segment.stardist.model import (
+    NEIGHBOURS_PX,
+    StarDistNuclei,
+    intensity_range,
+)
 from napari_mosaik.segment.stardist.network import Architecture, StarDistNetwork, predict_maps
 from napari_mosaik.segment.stardist.weights import (
     EMBEDDED,
@@ -17,6 +21,7 @@ from napari_mosaik.segment.stardist.weights import (
 
 __all__ = [
     "EMBEDDED",
+    "NEIGHBOURS_PX",
     "Architecture",
     "StarDistNetwork",
     "StarDistNuclei",

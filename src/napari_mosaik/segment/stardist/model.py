@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -17,21 +18,30 @@ from torch.nn import functional
 
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError, MosaikError
+from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.progress import checkpoint
+from napari_mosaik.core.window import Slices
 from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.segment.filters import Float32, require_rgb
 from napari_mosaik.segment.masks import Labels, renumber
-from napari_mosaik.segment.stardist.network import CONTEXT_PX, GRID, predict_maps
+from napari_mosaik.segment.stardist.network import (
+    CONTEXT_PX,
+    DIVISOR,
+    GRID,
+    SMALLEST_DISTANCE_PX,
+    PieceWork,
+)
 from napari_mosaik.segment.stardist.weights import StarDistWeights
 
 __all__ = [
+    "NEIGHBOURS_PX",
     "Candidates",
     "StarDistNuclei",
     "intensity_range",
-    "keep_best",
     "paint_polygons",
     "resampled",
     "stardist_module",
+    "suppress",
 ]
 
 Candidates = tuple[NDArray[np.int64], Float32, Float32]
@@ -40,7 +50,7 @@ BORDER = 2
 """Grid positions at the edge of the image from which StarDist takes no nucleus."""
 
 PERCENTILES = (1.0, 99.8)
-_NEIGHBOURS_PX = 64
+NEIGHBOURS_PX = 64
 """Nuclei up to this size, and those that compete with them, lie within the margin."""
 _SAME_SIZE = 0.01
 _AT_ONCE = 1 << 14
@@ -111,6 +121,9 @@ class StarDistNuclei:
         self.dtype = torch.bfloat16 if bfloat16 else torch.float32
         self.network = weights.network().to(device or ComputeDevice.best(1).device)
         self.notes: list[str] = []
+        # One block after another: the network uses all cores, and its memory is used again.  What
+        # comes before and after it is done for other blocks at the same time.
+        self._one_at_a_time, self._work = Lock(), PieceWork(self.network, self.dtype)
 
     @property
     def spacing_um(self) -> float:
@@ -124,7 +137,7 @@ class StarDistNuclei:
         Receptive field and two nuclei; a multiple of 16 px, so that blocks whose cores begin on a
         multiple of 16 px put the network's grid on the same pixels.
         """
-        return (CONTEXT_PX + _NEIGHBOURS_PX) * self.spacing_um
+        return (CONTEXT_PX + NEIGHBOURS_PX) * self.spacing_um
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -147,54 +160,118 @@ class StarDistNuclei:
 
         Numbered by first pixel; *spacing_um* is the pixel size, µm.
         """
-        image = require_rgb(rgb)
-        candidates = self.candidates(image, spacing_um)
-        checkpoint()
-        factor = self.spacing_um / spacing_um if self._resampled(spacing_um) else 1.0
-        return renumber(paint_polygons(candidates, image.shape[:2], factor), 1)
+        whole = slice(0, rgb.shape[0]), slice(0, rgb.shape[1])
+        return next(self.segment_parts(rgb, spacing_um, [whole]))
 
-    def candidates(self, rgb: NDArray[np.uint8], spacing_um: float) -> Candidates:
+    def segment_parts(
+        self,
+        rgb: NDArray[np.uint8],
+        spacing_um: float,
+        parts: Sequence[Slices],
+        where: Mask | None = None,
+    ) -> Iterator[Labels]:
+        """Labels 1..n of parts of a block, each (rows, columns) int32, numbered by first pixel.
+
+        Parameters
+        ----------
+        rgb
+            (rows, columns, 3) 8-bit levels.
+        spacing_um
+            Pixel size, µm.
+        parts
+            Rows and columns of each part within the block, in pixels.
+        where
+            (rows, columns) mask of the block where nuclei have their centre, looked up for cells of
+            16 px of the network; everywhere if None.
+        """
+        points, scores, rays = self.candidates(require_rgb(rgb), spacing_um, where)
+        factor = self.spacing_um / spacing_um if self._resampled(spacing_um) else 1.0
+        for part in parts:
+            checkpoint()
+            shape = part[0].stop - part[0].start, part[1].stop - part[1].start
+            corner = part[0].start, part[1].start
+            painted = paint_polygons((points, scores, rays), shape, factor, corner)
+            yield renumber(painted, 1)
+
+    def candidates(
+        self, rgb: NDArray[np.uint8], spacing_um: float, where: Mask | None = None
+    ) -> Candidates:
         """Centres (n, 2), probabilities (n,) and ray lengths (n, rays) of the nuclei.
 
-        Centres and rays in px of the network.
+        Centres and rays in px of the network; *where* as for `segment_parts`.
         """
         if not spacing_um > 0:
             raise InputError(f"the pixel size must be positive, not {spacing_um} µm")
         values: NDArray[Any] = rgb
+        factor = 1.0
         if self._resampled(spacing_um):
+            factor = self.spacing_um / spacing_um
             values = resampled(rgb.astype(np.float32), spacing_um / self.spacing_um)
         checkpoint()
-        low, high = self.value_range or intensity_range(values)
-        if high <= low:
+        scale = self.value_range or intensity_range(values)
+        if scale[1] <= scale[0]:
             return _nothing(self.weights.architecture.rays)
+        cells = None if where is None else _cells(where, values.shape[:2], factor)
+        with self._one_at_a_time:
+            checkpoint()
+            points, scores, rays = self._above_threshold(values, scale, cells)
         checkpoint()
-        scaled = values.astype(np.float32)
-        scaled -= np.float32(low)
-        scaled /= np.float32(high - low)
-        checkpoint()
-        prob, dist = self._maps(scaled)
-        checkpoint()
-        shape = (values.shape[0], values.shape[1])
-        points, scores, rays = keep_best(prob, dist, shape, self.prob_threshold, self.nms_threshold)
+        points, scores, rays = suppress(points, scores, rays, self.nms_threshold)
         return points, scores, rays + np.float32(self.weights.outline_um / self.spacing_um)
 
-    def _maps(self, scaled: Float32) -> tuple[Float32, Float32]:
-        """Maps of the network; on the CPU from the moment a GPU's memory is not enough."""
+    def _above_threshold(
+        self, values: NDArray[Any], scale: tuple[float, float], cells: Mask | None
+    ) -> Candidates:
+        """Positions that may be nuclei; on the CPU from the moment a GPU's memory is not enough."""
         network = self.network
         try:
-            return predict_maps(network, scaled, self.dtype)
+            return self._found(values, scale, cells)
         except torch.OutOfMemoryError:
             if next(network.parameters()).device.type == "cpu":
                 raise MosaikError(
                     "the memory is not enough for one block of the slide; close other programs"
                 ) from None
-        if self.network is network:  # blocks run side by side: only the first reports it
-            self.network = self.weights.network()
-            self.notes.append(
-                "The GPU's memory is not enough; "
-                "the CPU segments the nuclei from here on, which is slower."
-            )
-        return predict_maps(self.network, scaled, self.dtype)
+        self.network = self.weights.network()
+        self._work = PieceWork(self.network, self.dtype)
+        self.notes.append(
+            "The GPU's memory is not enough; "
+            "the CPU segments the nuclei from here on, which is slower."
+        )
+        return self._found(values, scale, cells)
+
+    def _found(
+        self, values: NDArray[Any], scale: tuple[float, float], cells: Mask | None
+    ) -> Candidates:
+        """Positions above the threshold row by row; rays are computed for them alone."""
+        shape, found = (values.shape[0], values.shape[1]), []
+        for row, col, features in self._work.run(values, scale, cells):
+            with self._work.computing():
+                layers = self.network.layers
+                prob = torch.sigmoid(layers["prob"](features).float())[0, 0].cpu().numpy()
+                inside = _inner(prob, row, col, shape)
+                if cells is not None:  # a piece also holds cells that are not wanted
+                    inside &= _on_grid(cells, row, col, prob.shape)
+                rows, cols = np.nonzero((prob > self.prob_threshold) & inside)
+                if rows.size == 0:
+                    continue
+                kept = features[0, :, torch.from_numpy(rows), torch.from_numpy(cols)]
+                rays = layers["dist"](kept[None, :, :, None])[0, :, :, 0].T.float().cpu().numpy()
+            points = np.stack([rows + row, cols + col], axis=1) * GRID
+            found.append((points, prob[rows, cols], np.maximum(rays, SMALLEST_DISTANCE_PX)))
+        points, scores, rays = (
+            np.concatenate([start, *(one[part] for one in found)])
+            for part, start in enumerate(_nothing(self.weights.architecture.rays))
+        )
+        order = np.lexsort((points[:, 1], points[:, 0]))
+        return points[order], scores[order], rays[order].astype(np.float32)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process makes its own lock and memory."""
+        return {k: v for k, v in vars(self).items() if k not in ("_one_at_a_time", "_work")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._one_at_a_time, self._work = Lock(), PieceWork(self.network, self.dtype)
 
     def _resampled(self, spacing_um: float) -> bool:
         return abs(spacing_um - self.spacing_um) > _SAME_SIZE * self.spacing_um
@@ -251,31 +328,20 @@ def _loops() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="openmp")
 
 
-def keep_best(
-    prob: Float32, dist: Float32, shape: tuple[int, int], prob_threshold: float, overlap: float
+def suppress(
+    points: NDArray[np.int64], scores: Float32, rays: Float32, overlap: float
 ) -> Candidates:
     """Candidates that no more probable one covers by more than *overlap*, best first.
 
     Parameters
     ----------
-    prob, dist
-        Maps of `predict_maps`.
-    shape
-        Rows and columns of the image; candidates beyond it are excluded.
-    prob_threshold
-        Candidates are positions with more than this probability.
+    points, scores, rays
+        Centres (n, 2) in px row by row, probabilities (n,) and ray lengths (n, rays) in px.
     overlap
         Maximum shared area, as a fraction of the smaller one.
     """
     nms = stardist_module("nms")
     stardist_module("lib.stardist2d")  # which loads the library that `_loops` looks for
-    inner = np.zeros(prob.shape, bool)
-    inner[BORDER:-BORDER, BORDER:-BORDER] = True
-    rows, cols = np.nonzero((prob > prob_threshold) & inner)
-    points = np.stack([rows, cols], axis=1) * GRID
-    inside = (points < np.array(shape)).all(axis=1)
-    rows, cols, points = rows[inside], cols[inside], points[inside]
-    scores, rays = prob[rows, cols], dist[rows, cols]
     order = np.argsort(-scores, kind="stable")
     points, scores, rays = points[order], scores[order], rays[order]
     kept = np.zeros(0, np.int64)
@@ -291,7 +357,40 @@ def keep_best(
     return points[kept], scores[kept], rays[kept]
 
 
-def paint_polygons(candidates: Candidates, shape: tuple[int, int], factor: float = 1.0) -> Labels:
+def _inner(prob: Float32, row: int, col: int, shape: tuple[int, int]) -> Mask:
+    """Positions of a piece of the grid from which StarDist takes nuclei of an image of a shape."""
+    sides = []
+    for axis, start in enumerate((row, col)):
+        at = start + np.arange(prob.shape[axis])
+        last = -(-shape[axis] // GRID) - BORDER
+        sides.append((at >= BORDER) & (at < last))
+    return sides[0][:, None] & sides[1]
+
+
+def _on_grid(cells: Mask, row: int, col: int, shape: tuple[int, ...]) -> Mask:
+    """Which positions of a piece of the grid lie in wanted cells."""
+    rows, cols = (
+        (start + np.arange(size)) * GRID // DIVISOR
+        for start, size in zip((row, col), shape, strict=True)
+    )
+    return cells[np.ix_(rows, cols)]
+
+
+def _cells(where: Mask, shape: tuple[int, ...], factor: float) -> Mask:
+    """A mask (rows, columns) of a block looked up at the middle of the network's cells."""
+    at = [
+        np.minimum(((np.arange(-(-size // DIVISOR)) + 0.5) * DIVISOR * factor).astype(int), n - 1)
+        for size, n in zip(shape, where.shape, strict=True)
+    ]
+    return where[np.ix_(*at)]
+
+
+def paint_polygons(
+    candidates: Candidates,
+    shape: tuple[int, int],
+    factor: float = 1.0,
+    corner: tuple[int, int] = (0, 0),
+) -> Labels:
     """Labels (rows, columns) int32, numbered by first pixel; the more probable lies on top.
 
     Parameters
@@ -302,12 +401,17 @@ def paint_polygons(candidates: Candidates, shape: tuple[int, int], factor: float
         Rows and columns of the labels.
     factor
         Size of one px of the network in px of the labels.
+    corner
+        Row and column of the labels within the image, in px of the labels.
     """
     points, scores, rays = candidates
     labels = np.zeros(shape, np.int32)
-    if len(points) == 0:
+    centres = (points + 0.5) * factor - 0.5 - np.array(corner)
+    reach = rays.max(1, initial=0.0)[:, None] * factor + 1
+    near = ((centres > -reach) & (centres < np.array(shape) + reach)).all(1)
+    centres, scores, rays = centres[near], scores[near], rays[near]
+    if len(centres) == 0:
         return labels
-    centres = (points + 0.5) * factor - 0.5
     order = np.argsort(scores, kind="stable")
     outlines = stardist_module("geometry").dist_to_coord(
         rays[order], centres[order], scale_dist=(factor, factor)

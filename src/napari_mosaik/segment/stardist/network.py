@@ -8,9 +8,13 @@ Source: Schmidt et al. 2018, MICCAI (StarDist); Ronneberger et al. 2015, MICCAI 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.segment.filters import Float32
 
@@ -27,6 +32,7 @@ __all__ = [
     "DIVISOR",
     "GRID",
     "Architecture",
+    "PieceWork",
     "StarDistNetwork",
     "layer_shapes",
     "predict_maps",
@@ -39,17 +45,10 @@ DIVISOR = 16
 CONTEXT_PX = 112
 """Pixels further away than this change no output (92 px, and up to one cell of 16 px)."""
 LEVELS = 3
-STRIP_STEPS = 32
-"""Larger maps would be allocated again for each strip, which takes as long as computing them."""
-FIRST_REACH = 3
-"""Rows of the first level at a strip's edge that lack their neighbours: two in it, one before."""
-LAST_REACH = 2
-"""Rows of the second level that make up for three convolutions at the first."""
 SMALLEST_DISTANCE_PX = 1e-3
-PIECE_OPS = 1 << 31
-"""Multiplications between two places to stop on a CPU: about 0.1 s of one core."""
-SMALLEST_PIECE = 16
-"""Rows; a library may compute fewer in another way, with another rounding."""
+PIECE = (128, 384)
+"""Positions (rows, columns) of a map that are computed at once on a processor: about 0.1 s, and
+inner maps small enough that their memory is used again instead of asked of the system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,74 +106,270 @@ class StarDistNetwork(nn.Module):
 
         ``images`` are (n, 3, r, c), normalised (dimensionless); r and c are multiples of 16.
         """
-        x = _in_strips(self._first, (images,), (GRID,), FIRST_REACH)
-        skips = [x]
+        skips = [self.first(images)]
         for n in range(1, LEVELS):
-            x = self._down(n, functional.max_pool2d(x, 2))
-            skips.append(x)
-        x = self._relu("middle_2", self._relu("middle_0", functional.max_pool2d(x, 2)))
-        for n in reversed(range(1, LEVELS)):
-            x = self._up(n, x, skips[n])
-        found = _in_strips(self._last, (x, skips[0]), (1, 2), LAST_REACH)
-        return found[:, :1], found[:, 1:]
+            skips.append(self.down(n, skips[-1]))
+        x = self.middle(skips[-1])
+        for n in reversed(range(LEVELS)):
+            x = self.up(n, x, skips[n])
+        return self.heads(self.features(x))
 
-    def _first(self, images: Tensor) -> Tensor:
-        """The image reduced by two, and the first level."""
+    def first(self, images: Tensor) -> Tensor:
+        """The first level of normalised images, dimensionless.
+
+        Shape (n, base, r/2, c/2) from (n, 3, r, c).
+        """
+        return self._twice("down_level_0", self._reduced(images))
+
+    def _reduced(self, images: Tensor) -> Tensor:
         x = self._relu("conv2d_1", self._relu("conv2d", images))
-        return self._down(0, functional.max_pool2d(x, GRID))
+        return functional.max_pool2d(x, GRID)
 
-    def _last(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Back to the first level, and the outputs."""
-        x = self._relu("features", self._up(0, x, skip))
-        checkpoint()
-        return torch.cat([self.layers["prob"](x), self.layers["dist"](x)], 1)
+    def down(self, n: int, x: Tensor) -> Tensor:
+        """Level *n* from the one above, dimensionless.
 
-    def _down(self, n: int, x: Tensor) -> Tensor:
-        return self._relu(f"down_level_{n}_no_1", self._relu(f"down_level_{n}_no_0", x))
+        Shape (1, channels, r/2, c/2) from (1, channels, r, c).
+        """
+        return self._twice(f"down_level_{n}", functional.max_pool2d(x, 2))
 
-    def _up(self, n: int, x: Tensor, skip: Tensor) -> Tensor:
+    def _twice(self, name: str, x: Tensor) -> Tensor:
+        return self._relu(f"{name}_no_1", self._relu(f"{name}_no_0", x))
+
+    def middle(self, x: Tensor) -> Tensor:
+        """The lowest level from the last one on the way down, dimensionless.
+
+        Shape (1, channels, r/2, c/2) from (1, channels, r, c).
+        """
+        return self._relu("middle_2", self._relu("middle_0", functional.max_pool2d(x, 2)))
+
+    def up(self, n: int, x: Tensor, skip: Tensor) -> Tensor:
+        """Level *n* on the way up from the one below and its equal, dimensionless.
+
+        Shape (1, channels, 2r, 2c) from (1, channels, r, c).
+        """
         x = torch.cat([functional.interpolate(x, scale_factor=2.0, mode="nearest"), skip], 1)
         return self._relu(f"up_level_{n}_no_2", self._relu(f"up_level_{n}_no_0", x))
 
+    def features(self, x: Tensor) -> Tensor:
+        """What both outputs read, shape (n, features, r, c), dimensionless."""
+        return self._relu("features", x)
+
+    def heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (n, 1, r, c) and distances in px (n, rays, r, c)."""
+        return self.layers["prob"](features), self.layers["dist"](features)
+
     def _relu(self, name: str, x: Tensor) -> Tensor:
-        return functional.relu(_in_pieces(cast(nn.Conv2d, self.layers[name]), x), inplace=True)
-
-
-def _in_pieces(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution, a few rows at a time, which can be stopped between any two of them.
-
-    Each piece gets the rows beside it that the kernel reaches, so the result is that of the whole.
-    """
-    checkpoint()
-    rows, reach = x.shape[2], layer.kernel_size[0] // 2
-    each = max(SMALLEST_PIECE, PIECE_OPS // (layer.weight.numel() * x.shape[0] * x.shape[3]))
-    if each >= rows or x.device.type != "cpu":
-        return cast(Tensor, layer(x))
-    pieces = []
-    for first in range(0, rows, each):
         checkpoint()
-        last, top = min(first + each, rows), max(0, first - reach)
-        pieces.append(layer(x[:, :, top : last + reach])[:, :, first - top : last - top])
-    return torch.cat(pieces, 2)
+        return functional.relu(cast(nn.Conv2d, self.layers[name])(x), inplace=True)
 
 
-def _in_strips(
-    part: Callable[..., Tensor], maps: tuple[Tensor, ...], rows: tuple[int, ...], reach: int
-) -> Tensor:
-    """*part* of the network, a few rows at a time: its inner maps would be the largest of all.
+class PieceWork:
+    """The network on a large image, piece by piece, with maps whose memory is used again.
 
-    One step of the loop takes *rows* of each map.  Each strip gets *reach* steps more on both sides
-    than it keeps, so the result is that of the whole.
+    Only the maps between the levels exist as a whole.  The inner maps of a level and those of the
+    outputs, which are the largest, exist for one piece at a time.  Each piece is computed with the
+    positions around it that its convolutions reach, so the result is that of the whole.
+
+    Parameters
+    ----------
+    network
+        The network, in evaluation mode.
+    dtype
+        Type in which the convolutions are computed.
     """
-    steps = maps[0].shape[2] // rows[0]
-    strips = []
-    for first in range(0, steps, STRIP_STEPS):
-        last = min(first + STRIP_STEPS, steps)
-        top, bottom = max(0, first - reach), last + reach
-        found = part(*(x[:, :, top * n : bottom * n] for x, n in zip(maps, rows, strict=True)))
-        each = found.shape[2] // (min(bottom, steps) - top)
-        strips.append(found[:, :, (first - top) * each : (last - top) * each])
-    return strips[0] if len(strips) == 1 else torch.cat(strips, 2)
+
+    def __init__(self, network: StarDistNetwork, dtype: torch.dtype = torch.float32) -> None:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
+        self.dtype = dtype
+        self.device = next(network.parameters()).device
+        self._memory: dict[str, Tensor] = {}
+
+    def run(
+        self, image: NDArray[Any], scale: tuple[float, float], where: Mask | None = None
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """First row and column of a piece on the grid, and what the outputs read there.
+
+        Parameters
+        ----------
+        image
+            (r, c, 3) levels, of any type; padded at its end by reflection to multiples of 16.
+        scale
+            Level that becomes 0 and one that becomes 1.
+        where
+            (ceil(r/16), ceil(c/16)) mask of the cells of 16 px whose outputs are wanted; all if
+            None.  Pixels that change no wanted output are not looked at.
+
+        Yields
+        ------
+        tuple
+            Row and column (index), and features (1, features, rows, columns), dimensionless.
+        """
+        pad = [(-size) % DIVISOR for size in image.shape[:2]]
+        if any(pad):
+            image = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="reflect")
+        cells = image.shape[0] // DIVISOR, image.shape[1] // DIVISOR
+        wanted = np.ones(cells, bool) if where is None else np.asarray(where, bool)
+        if not wanted.any():
+            return
+        reached = _grown(wanted, CONTEXT_PX // DIVISOR)
+        rows, cols = (_extent(np.asarray(reached.any(axis))) for axis in (1, 0))
+        wanted, reached = wanted[rows, cols], reached[rows, cols]
+        corner = rows.start * DIVISOR // GRID, cols.start * DIVISOR // GRID
+        image = image[
+            rows.start * DIVISOR : rows.stop * DIVISOR, cols.start * DIVISOR : cols.stop * DIVISOR
+        ]
+        with self.computing():
+            below, skip = self._lower_levels(image, scale, reached)
+        for piece in self._pieces(DIVISOR // GRID, wanted):
+            with self.computing():
+                features = self._last(piece, below, skip)
+            yield corner[0] + piece[0].start, corner[1] + piece[1].start, features
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Without gradients, and in the type in which the convolutions are computed."""
+        kind = torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32)
+        with torch.inference_mode(), kind:
+            yield
+
+    def _lower_levels(
+        self, image: NDArray[Any], scale: tuple[float, float], reached: Mask
+    ) -> tuple[Tensor, Tensor]:
+        """What the last level reads: the one below it, and its equal on the way down."""
+        net, size = self.network, (image.shape[0] // GRID, image.shape[1] // GRID)
+
+        def first(part: Window) -> Tensor:
+            rows, cols = (slice(GRID * side.start, GRID * side.stop) for side in part)
+            return net.first(self._normalised(image[rows, cols], scale))
+
+        skips = [self._level("skip 0", size, DIVISOR // GRID, reached, first, 3)]
+        for n in range(1, LEVELS):
+            size = size[0] // 2, size[1] // 2
+            down = partial(_taken, partial(net.down, n), (skips[-1], 2))
+            skips.append(self._level(f"skip {n}", size, DIVISOR >> (n + 1), reached, down))
+        size = size[0] // 2, size[1] // 2
+        x = self._level("middle", size, 1, reached, partial(_taken, net.middle, (skips[-1], 2)))
+        for n in reversed(range(1, LEVELS)):
+            size = size[0] * 2, size[1] * 2
+            up = partial(_raised, partial(net.up, n), x, skips[n])
+            x = self._level(f"up {n}", size, DIVISOR >> (n + 1), reached, up)
+        return x, skips[0]
+
+    def _last(self, piece: Window, below: Tensor, skip: Tensor) -> Tensor:
+        """Features of one piece of the last level."""
+        net = self.network
+
+        def part(x: Tensor, equal: Tensor) -> Tensor:
+            return net.features(net.up(0, x, equal))
+
+        work = partial(_raised, part, below, skip)
+        return _inside(piece, (skip.shape[2], skip.shape[3]), work, 4)
+
+    def _level(
+        self,
+        name: str,
+        size: tuple[int, int],
+        per_cell: int,
+        reached: Mask,
+        part: Callable[[Window], Tensor],
+        reach: int = 2,
+    ) -> Tensor:
+        """One whole map, filled piece by piece; what lies elsewhere is left as it was."""
+        out: Tensor | None = None
+        for piece in self._pieces(per_cell, reached):
+            found = _inside(piece, size, part, reach)
+            if out is None:
+                out = self._room(name, found, size)
+            out[:, :, piece[0], piece[1]] = found
+        assert out is not None
+        return out
+
+    def _room(self, name: str, like: Tensor, size: tuple[int, int]) -> Tensor:
+        """A map (1, channels, rows, columns), channels last, in memory that is used again."""
+        shape = (1, *size, like.shape[1])
+        needed = math.prod(shape)
+        kept = self._memory.get(name)
+        if kept is None or kept.numel() < needed or kept.dtype != like.dtype:
+            self._memory.pop(name, None)
+            self._memory[name] = kept = torch.zeros(needed, dtype=like.dtype, device=self.device)
+        return kept[:needed].view(shape).permute(0, 3, 1, 2)
+
+    def _normalised(self, levels: NDArray[Any], scale: tuple[float, float]) -> Tensor:
+        """(1, 3, rows, columns) on the device, channels last; 8-bit levels are sent as they are."""
+        tensor = torch.from_numpy(np.ascontiguousarray(levels)).to(self.device)
+        low, high = np.float32(scale[0]), np.float32(scale[1] - scale[0])
+        x = tensor.to(torch.float32).sub(float(low)).div_(float(high))
+        return x.permute(2, 0, 1)[None]
+
+    def _pieces(self, per_cell: int, cells: Mask) -> Iterator[Window]:
+        """Pieces that cover the cells, in positions of a map: rows of pieces, spans of columns."""
+        most = PIECE if self.device.type == "cpu" else (1 << 20, 1 << 20)
+        step = max(1, most[0] // per_cell)
+        for first in range(0, cells.shape[0], step):
+            strip = cells[first : first + step]
+            rows = slice(first * per_cell, (first + strip.shape[0]) * per_cell)
+            for start, stop in _spans(np.asarray(strip.any(0)), max(1, most[1] // per_cell)):
+                yield rows, slice(start * per_cell, stop * per_cell)
+
+
+Window = tuple[slice, slice]
+
+
+def _grown(cells: Mask, by: int) -> Mask:
+    """A mask of cells with those up to so many rows and columns away."""
+    out = np.array(cells)
+    for axis in (0, 1):
+        sums = np.cumsum(np.pad(out, [(by + 1, by) if a == axis else (0, 0) for a in (0, 1)]), axis)
+        width, size = 2 * by + 1, out.shape[axis]
+        last = np.take(sums, np.arange(width, width + size), axis)
+        out = last > np.take(sums, np.arange(size), axis)
+    return out
+
+
+def _extent(line: Mask) -> slice:
+    """From the first to the last True of a mask (n,)."""
+    inside = np.flatnonzero(line)
+    return slice(int(inside[0]), int(inside[-1]) + 1)
+
+
+def _spans(line: Mask, most: int) -> Iterator[tuple[int, int]]:
+    """Runs of True in a mask (n,), cut into equal parts of at most so many."""
+    edges = np.flatnonzero(np.diff(np.pad(np.asarray(line, np.int8), 1)))
+    for start, stop in edges.reshape(-1, 2).tolist():
+        parts = -(-(stop - start) // most)
+        cuts = [start + (stop - start) * n // parts for n in range(parts + 1)]
+        yield from pairwise(cuts)
+
+
+def _inside(
+    piece: Window, size: tuple[int, int], part: Callable[[Window], Tensor], reach: int
+) -> Tensor:
+    """A piece (rows, columns) of a map of some size, computed with the positions around it.
+
+    *reach* is the number of convolutions, or one more where the level below needs whole positions.
+    """
+    wide, inner = [], []
+    for side, length in zip(piece, size, strict=True):
+        start, stop = max(0, side.start - reach), min(length, side.stop + reach)
+        wide.append(slice(start, stop))
+        inner.append(slice(side.start - start, side.stop - start))
+    return part((wide[0], wide[1]))[:, :, inner[0], inner[1]]
+
+
+def _taken(work: Callable[[Tensor], Tensor], source: tuple[Tensor, int], part: Window) -> Tensor:
+    """*work* on the positions of a finer map from which a part is made."""
+    x, times = source
+    rows, cols = (slice(times * side.start, times * side.stop) for side in part)
+    return work(x[:, :, rows, cols])
+
+
+def _raised(
+    work: Callable[[Tensor, Tensor], Tensor], below: Tensor, skip: Tensor, part: Window
+) -> Tensor:
+    """*work* on the positions of the level below and of its equal from which a part is made."""
+    rows, cols = (slice(side.start // 2, side.stop // 2) for side in part)
+    return work(below[:, :, rows, cols], skip[:, :, part[0], part[1]])
 
 
 def predict_maps(
@@ -197,19 +392,16 @@ def predict_maps(
     values = np.asarray(image, np.float32)
     if values.ndim != 3 or values.shape[2] != 3 or min(values.shape) == 0:
         raise InputError(f"the network reads (rows, columns, 3) images, not {values.shape}")
-    pad = [(-size) % DIVISOR for size in values.shape[:2]]
-    padded = np.pad(values, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="reflect")
-    checkpoint()
-    device = next(network.parameters()).device
-    tensor = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None].to(device)
-    with torch.inference_mode(), torch.autocast(device.type, dtype, dtype != torch.float32):
-        scores, distances = network(tensor)
-    prob = _cut(torch.sigmoid(scores.float()), pad)[..., 0]
-    rays = _cut(distances.float(), pad)
+    rows, cols = (-(-size // GRID) for size in values.shape[:2])
+    prob = np.zeros((rows, cols), np.float32)
+    rays = np.zeros((rows, cols, network.architecture.rays), np.float32)
+    work = PieceWork(network, dtype)
+    for row, col, features in work.run(values, (0.0, 1.0)):
+        with work.computing():
+            scores, distances = network.heads(features)
+        place = slice(row, row + features.shape[2]), slice(col, col + features.shape[3])
+        for out, part in ((prob[..., None], torch.sigmoid(scores.float())), (rays, distances)):
+            view = out[place]
+            found = part.float()[0].permute(1, 2, 0).cpu().numpy()
+            view[:] = found[: view.shape[0], : view.shape[1]]
     return prob, np.maximum(rays, np.float32(SMALLEST_DISTANCE_PX), out=rays)
-
-
-def _cut(maps: Tensor, pad: list[int]) -> NDArray[np.float32]:
-    checkpoint()
-    rows, cols = (size - added // GRID for size, added in zip(maps.shape[2:], pad, strict=True))
-    return maps[0, :, :rows, :cols].permute(1, 2, 0).contiguous().cpu().numpy()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,19 +14,21 @@ from numpy.typing import NDArray
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.catalogue import NUCLEI, NUCLEUS_OBJECTS, SLIDES, STAIN_FIT, TISSUE
+from napari_mosaik.core.distance import within
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.frame import Lattice, Mask
 from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment import NucleiParams
-from napari_mosaik.workflow.lazy_labels import RenumberedLabels
+from napari_mosaik.workflow.parallel import n_workers
 from napari_mosaik.workflow.slide_blocks import (
     BLOCK_PX,
     blocks_with_tissue,
     drop_damaged_objects,
     join_tables,
     mask_mm2,
+    resample_mask,
     sample_tissue,
     split_table,
 )
@@ -34,11 +38,17 @@ from napari_mosaik.workflow.step_context import BlockResults, StepContext
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
     from napari_mosaik.segment import ClassicalNuclei, NucleiModel
+    from napari_mosaik.segment.stitch import ObjectStitcher
 
 __all__ = ["FIND_NUCLEI", "measured_nuclei", "slide_threshold", "stain_vectors"]
 
-NETWORK_BLOCK_PX = 2048
-"""A multiple of 16, so that the network's grid lies on the same pixels in every block."""
+NETWORK_BLOCK_PX = 4096
+"""A multiple of 16, so that the network's grid lies on the same pixels in every block; so large
+that the margins are an eighth of what the network computes."""
+_PART_PX = 2048
+"""Edge of the parts of a block that are labelled and measured one after the other."""
+_BESIDE_PX = 32
+"""Nuclei are looked for in the tissue and up to so many pixels of the network beside it."""
 _SAMPLED_BLOCKS, _STRIDE = 192, 2
 _LEAST_RANGE = 12.0
 """Grey levels that tissue spans at least; a network would amplify the noise of anything else."""
@@ -51,18 +61,29 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
     vectors = stain_vectors(inputs)
     with inputs.slide("he") as slide:
         model, about = yield from _slide_model(inputs, slide, mask, params, vectors)
-        size = NETWORK_BLOCK_PX if params.method == "stardist" else BLOCK_PX
+        is_network = params.method == "stardist"
+        size = NETWORK_BLOCK_PX if is_network else BLOCK_PX
+        near = _near(mask, _BESIDE_PX * model.spacing_um) if is_network else mask
         stream = slide.blocks(View(model.spacing_um, model.halo_um), block_px=size)
         lattice, blocks = stream.lattices[0], stream.blocks()
-        tissue = [block.index for block in blocks_with_tissue(blocks, mask)]
+        tissue = [block.index for block in blocks_with_tissue(blocks, near)]
 
         def find(index: int, views: tuple[Raster, ...]) -> dict[str, NDArray[Any]]:
-            return _block_nuclei(views[0], blocks[index], model, vectors, slide)
+            where = _wanted(blocks[index], near, model) if is_network else None
+            return _block_nuclei(views[0], blocks[index], model, vectors, slide, where)
 
+        # The network takes one block at a time and all cores; others are read and measured beside.
         parts = yield from inputs.stream(
-            "nuclei", stream, tissue, find, "finding nuclei", start=0.05, stop=0.8
+            "nuclei",
+            stream,
+            tissue,
+            find,
+            "finding nuclei",
+            start=0.05,
+            stop=0.85,
+            at_once=2 + n_workers() // 4 if is_network else 0,
         )
-    joined, rows = yield from _join(inputs, lattice, [blocks[index] for index in tissue], parts)
+    joined = yield from _join(lattice, [blocks[index] for index in tissue], parts)
     labels = yield from inputs.write_labels(
         LabelImage(joined, lattice), "storing nuclei", start=0.9
     )
@@ -72,7 +93,7 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
     about = "; ".join([about, *model.notes])
     for doubt in cell_doubts(table, mask_mm2(mask)):
         inputs.warn(doubt)
-    table = table.rows(rows).with_columns({}, about={"method": about})
+    table = table.rows(joined.rows).with_columns({}, about={"method": about})
     return {NUCLEI: labels, NUCLEUS_OBJECTS: table}
 
 
@@ -153,22 +174,73 @@ def slide_threshold(
     return (yield from inputs.cached("threshold", more, threshold))
 
 
+def _near(mask: Raster, distance_um: float) -> Raster:
+    """The tissue mask (rows, columns) with what lies within a distance in µm of it."""
+    tissue = np.asarray(mask.values, bool)
+    return Raster(within(tissue, distance_um, mask.lattice.spacing_um), mask.lattice)
+
+
+def _wanted(block: Block, near: Raster, model: NucleiModel) -> Mask:
+    """Where a network looks for nuclei within a block with its margin, (rows, columns).
+
+    In the tissue of the core, and as far beside it as nuclei compete with one another.
+    """
+    from napari_mosaik.segment.stardist import NEIGHBOURS_PX
+
+    where = resample_mask(block.outer, near)
+    room = math.ceil(NEIGHBOURS_PX * model.spacing_um / min(block.lattice.spacing_um))
+    for axis, core in enumerate(block.inner):
+        beyond = np.ones(where.shape[axis], bool)
+        beyond[max(0, core.start - room) : core.stop + room] = False
+        where[(slice(None),) * axis + (beyond,)] = False
+    return where
+
+
+def _parts(block: Block) -> list[Block]:
+    """A block in parts that are labelled and measured one after the other, with its margins."""
+    spans = [
+        [slice(at, min(at + _PART_PX, side.stop)) for at in range(side.start, side.stop, _PART_PX)]
+        for side in (block.rows, block.cols)
+    ]
+    return [replace(block, rows=rows, cols=cols) for rows, cols in itertools.product(*spans)]
+
+
 def _block_nuclei(
     image: Raster,
     block: Block,
     model: NucleiModel,
     vectors: NDArray[np.float64] | None,
     slide: Slide,
+    where: Mask | None,
 ) -> dict[str, NDArray[Any]]:
-    """Nuclei whose centroid lies in the block's core, and their measurements."""
+    """The nuclei of a block part by part: those whose centroid lies in it, and measurements."""
+    from napari_mosaik.segment.run_length import LabelRuns
     from napari_mosaik.segment.stitch import keep_centroid_in_core
 
-    spacing_um = math.sqrt(block.lattice.sample_area_um2)
-    labels = drop_damaged_objects(model.segment(image.values, spacing_um), slide, block.outer)
-    checkpoint()
-    owned = keep_centroid_in_core(labels, block.inner)
-    table = measured_nuclei(owned, block.outer, vectors, image.values)
-    return {"labels": owned.astype(np.int32), **split_table(table)}
+    top, left = (side.start for side in block.window)
+    parts = _parts(block)
+    windows = [
+        (
+            slice(part.window[0].start - top, part.window[0].stop - top),
+            slice(part.window[1].start - left, part.window[1].stop - left),
+        )
+        for part in parts
+    ]
+    found: dict[str, NDArray[Any]] = {}
+    tables: list[dict[str, NDArray[Any]]] = []
+    segmented = model.segment_parts(
+        image.values, math.sqrt(block.lattice.sample_area_um2), windows, where
+    )
+    for number, (part, window, labels) in enumerate(zip(parts, windows, segmented, strict=True)):
+        labels = drop_damaged_objects(labels, slide, part.outer)
+        checkpoint()
+        owned = keep_centroid_in_core(labels, part.inner)
+        runs = LabelRuns.of(owned)
+        found |= {f"{number}:{name}": values for name, values in runs.arrays().items()}
+        table = measured_nuclei(owned, part.outer, vectors, image.values[window])
+        tables.append(split_table(table))
+    columns = {name: np.concatenate([one[name] for one in tables]) for name in tables[0]}
+    return {**found, **columns}
 
 
 def measured_nuclei(
@@ -205,20 +277,27 @@ def measured_nuclei(
 
 
 def _join(
-    inputs: StepContext, lattice: Lattice, blocks: list[Block], parts: BlockResults
-) -> Generator[Progress, None, tuple[RenumberedLabels, NDArray[np.int64]]]:
+    lattice: Lattice, blocks: list[Block], results: BlockResults
+) -> Generator[Progress, None, ObjectStitcher]:
     """All nuclei in one label image, and the row of the joined tables of each of them."""
-    from napari_mosaik.io.files import saving
+    from napari_mosaik.segment.run_length import LabelRuns
     from napari_mosaik.segment.stitch import ObjectStitcher
 
-    labels = inputs.working_array("joined", lattice.shape, np.int32)
-    stitcher = ObjectStitcher(labels)
-    for place, block in enumerate(blocks):
-        with saving("a working file", inputs.scratch):
-            stitcher.paste(block.window, parts.array(place, "labels"))
-        yield Progress(0.8 + 0.1 * place / len(blocks), 1, "joining nuclei across blocks")
-    numbers, rows = stitcher.numbering()
-    return RenumberedLabels(labels, numbers), rows
+    parts = [
+        (place, f"{number}:", part.window)
+        for place, block in enumerate(blocks)
+        for number, part in enumerate(_parts(block))
+    ]
+
+    def load(index: int) -> LabelRuns:
+        place, prefix, _ = parts[index]
+        named = results.starting(place, prefix)
+        return LabelRuns.from_arrays({k.removeprefix(prefix): v for k, v in named.items()})
+
+    joined = ObjectStitcher(lattice.shape, [window for _, _, window in parts], load)
+    for done in joined.join():
+        yield Progress(0.85 + 0.05 * done / len(parts), 1, "joining nuclei across blocks")
+    return joined
 
 
 FIND_NUCLEI = Step(
@@ -233,6 +312,6 @@ FIND_NUCLEI = Step(
     writes=(NUCLEI, NUCLEUS_OBJECTS),
     body=_body,
     previews="he",
-    revision=3,
+    revision=4,
     coarsest_um=1.5,
 )
