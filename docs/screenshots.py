@@ -137,10 +137,12 @@ class Studio:
         dock = self.dock
         dock.show_review()
         dock.review.worst.selectRow(0)
+        inspector = dock.show_inspector()
+        self.until(lambda: inspector.curves.canvas is not None)
+        self.settle(5.0)
         self.shoot("review")
         dock.side_by_side.compare("Swipe")
         dock.side_by_side.set_divider(0.45)
-        inspector = dock.show_inspector()
         inspector.kind.setCurrentIndex(1)
         inspector.kind.activated.emit(1)
         self.until(lambda: inspector.curves.canvas is not None)
