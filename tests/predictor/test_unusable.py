@@ -40,7 +40,7 @@ def without(record, name):
 
 
 CHANGES = {
-    "format None, not 4": lambda card: without(card, "format"),
+    "format None, not 5": lambda card: without(card, "format"),
     "does not state 'members' as it should": lambda card: without(card, "members"),
     "does not state 'target' as it should": lambda card: without(card, "target"),
     r"does not state 'fwhm_um' as it should \(None\)": lambda card: {**card, "fwhm_um": None},
