@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from napari_mosaik.core import (
     Progress,
 )
 from napari_mosaik.core.catalogue import LANDMARKS, PET, SLIDES, STAINING
+from napari_mosaik.core.manifest import damaged_files, listed_files
 from napari_mosaik.io import Case, PetEntry, find_cases
 from napari_mosaik.predictor import TrainedModel, leave_one_case_out, leave_one_patient_out
 from napari_mosaik.segment.model_files import read_card, save_weights
@@ -335,6 +337,16 @@ def equal(one, other):
         return one == other
     parts = [getattr(part, "values", part) for part in (one, other)]
     return repr(parts[0]) == repr(parts[1])
+
+
+def test_a_change_within_one_tick_of_the_clock_is_noticed(tmp_path):
+    path, now = tmp_path / "document.json", time.time_ns() + 10**10
+    path.write_bytes(b"2.5")
+    os.utime(path, ns=(now, now))
+    files = listed_files(tmp_path)
+    path.write_bytes(b"2.6")
+    os.utime(path, ns=(now, now))
+    assert list(damaged_files(tmp_path, files)) == [("document.json", "changed")]
 
 
 def test_run_and_status_name_the_damage_and_run_again_only_when_told(stored, capsys):

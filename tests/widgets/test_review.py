@@ -251,8 +251,8 @@ def test_the_nearest_training_tiles_open_their_case(qtbot, dock, opened, own_coh
     from napari_mosaik.predictor import NearestTiles
 
     opened(dock, own_cohort)
-    inspector = dock.inspector
     dock.workspace.tile = 5
+    inspector = dock.show_inspector()
     inspector.tabs.setCurrentIndex(1)
     # the network of this cohort was trained on one case
     qtbot.waitUntil(lambda: "one case" in inspector.nearest_line.text(), timeout=30_000)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from napari._qt.containers._base_item_model import ItemRole
 from qtpy.QtWidgets import QCheckBox
 
 from napari_mosaik.core.catalogue import MAPS, PARAMETERS, VESSELS
@@ -62,7 +63,16 @@ def test_overlays_are_listed_by_section_on_one_scale_of_the_uptake(dock, opened,
     assert fields.high.value() == was
     assert maps[0].contrast_limits == shown.contrast_limits
     dock.side_by_side.leave()
-    assert not any(view.isRowHidden(row) for row in range(view.model().rowCount()))
+    kept = dock.side_by_side._cells  # the maps wait without a row for the next time
+    model = view.model()
+    unlisted = [
+        model.index(row, 0).data(ItemRole)
+        for row in range(model.rowCount())
+        if view.isRowHidden(row)
+    ]
+    assert len(kept) == 12
+    assert set(unlisted) == set(kept)
+    assert not any(layer.visible for layer in kept)
 
 
 def test_an_old_result_stays_visible_and_is_marked_with_what_changed_first(

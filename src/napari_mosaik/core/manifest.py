@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ __all__ = [
     "check_files",
     "damaged_files",
     "file_digest",
+    "is_settled",
     "listed_files",
     "read_sealed",
     "sealed",
@@ -31,6 +33,7 @@ __all__ = [
 FILES_LIST: Final = "files.json"
 SEAL: Final = "seal"
 _KNOWN: dict[tuple[str, int, int], str] = {}
+_TICK_NS: Final = 20_000_000
 
 
 def file_digest(path: Path) -> str:
@@ -51,8 +54,19 @@ def _known_digest(path: str, about: os.stat_result) -> str:
     place = f"{about.st_dev}:{about.st_ino}" if about.st_ino else path
     key = (place, about.st_size, about.st_mtime_ns)
     if key not in _KNOWN:
-        _KNOWN[key] = file_digest(Path(path))
+        found = file_digest(Path(path))
+        if is_settled(about):
+            _KNOWN[key] = found
+        return found
     return _KNOWN[key]
+
+
+def is_settled(about: os.stat_result) -> bool:
+    """Whether a later change of the file would show in its time.
+
+    Clocks of file systems tick every few milliseconds: two changes within a tick look like one.
+    """
+    return time.time_ns() - about.st_mtime_ns > _TICK_NS
 
 
 def listed_files(folder: Path, *but: str) -> dict[str, list[Any]]:

@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 from napari_mosaik.core.artifact import Artifact, Origin
 from napari_mosaik.core.catalogue import RECOMPUTED
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
-from napari_mosaik.core.manifest import SEAL, damaged_files, listed_files, read_sealed, sealed
+from napari_mosaik.core.manifest import (
+    SEAL,
+    damaged_files,
+    is_settled,
+    listed_files,
+    read_sealed,
+    sealed,
+)
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
@@ -353,7 +360,10 @@ def _read_once(path: Path, unsealed: Callable[[Mapping[str, Any]], bool]) -> dic
     stat = path.stat()
     key = (str(path), stat.st_mtime_ns, stat.st_ino)
     if key not in _KNOWN:
-        _KNOWN[key] = read_sealed(path, unsealed)
+        found = read_sealed(path, unsealed)
+        if is_settled(stat):
+            _KNOWN[key] = found
+        return found
     return _KNOWN[key]
 
 
