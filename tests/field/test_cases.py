@@ -354,7 +354,7 @@ def test_run_and_status_name_the_damage_and_run_again_only_when_told(stored, cap
     path.write_bytes(path.read_bytes().replace(b"2.5", b"2.6"))
     for arguments in ((), ("--until", "first"), ("--step", "first")):
         code, _, err = told(capsys, "run", stored.root, *arguments)
-        assert (code, err.count("napari-mosaik: ")) == (2, 1)
+        assert (code, err.count("napari-mosaik: ")) == (2, 1), err
         assert "damaged" in err
         assert str(path) in err
     code, out, _ = told(capsys, "status", stored.root, "--json")

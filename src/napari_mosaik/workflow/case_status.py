@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -92,7 +91,6 @@ def case_status(
     return _Resolution(case, recipe or read_recipe(case.root), steps).resolve()
 
 
-@cache
 def _up_to(last: str) -> tuple[Step[Any], ...]:
     """A step and those that it reads from, directly or through others, in order."""
     needed = {last}
