@@ -185,6 +185,7 @@ def test_a_tile_shows_the_same_place_in_three_stains(qtbot, dock, opened, own_co
     inspector.kind.setCurrentIndex(1)
     inspector.kind.activated.emit(1)
     qtbot.waitUntil(lambda: inspector._attention is not None)
+    assert inspector.tabs.isHidden()  # no empty box beside the maps
     qtbot.waitUntil(lambda: inspector.curves.canvas is not None)
     assert "not importance and not a cause" in inspector.means.text()
     assert not inspector.means.visibleRegion().isEmpty()

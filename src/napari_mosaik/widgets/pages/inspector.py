@@ -261,7 +261,7 @@ class TileInspector(QWidget):
         self.means.setVisible(attention)
         self._right.setVisible(curves is not None or predicted is not None)
         self._right.setMaximumWidth(_WIDEST_PX if attention else _CURVES_PX)
-        self.table.setVisible(not attention)  # there is no room for both
+        self.tabs.setVisible(not attention)  # there is no room for both
         if not attention:
             self.curves.show_when_seen(self._figure)
         elif self._attention is not None:
