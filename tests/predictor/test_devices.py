@@ -242,6 +242,33 @@ def test_a_training_with_16_bit_keeps_32_where_it_counts(small_cases, on_cpu, mo
     np.testing.assert_array_equal(half.suv_norm, predict(on_cpu, case).suv_norm)
 
 
+@pytest.mark.parametrize("architecture", ["slide", "tile"])
+def test_a_validation_computes_with_all_32_bit(small_cases, tile_cases, architecture):
+    learns = []
+
+    class Watched(Half):
+        def mixed(self):
+            learns.append(torch.is_grad_enabled())
+            return super().mixed()
+
+    cases, params = small_cases, SHORT.model_copy(update={"validation": "auto"})
+    if architecture == "tile":
+        cases, params = tile_cases, TILES
+    model = finish(train(cases, params, seed=1, device=Watched(torch.device("cpu"), 8, False)))
+    assert model.card["history"][0]["validation_mse"] is not None
+    assert learns
+    assert all(learns)
+
+
+def test_no_more_tiles_are_moved_at_once_than_a_batch_has(tile_cases):
+    model = finish(train(tile_cases[:2], TILES, seed=1))
+    with Double() as double:
+        predict(model, tile_cases[2], device=DoubleDevice(batch_size=8))
+    windows = [shape for shape in double.there if shape[-2:] == (TILES.window_px,) * 2]
+    moved = {shape[0] for shape in windows}
+    assert max(moved) == 8
+
+
 def test_the_gpu_is_taken_where_there_is_one_unless_another_is_asked_for(monkeypatch):
     assert network_device(SHORT).description == "CPU"
     with pytest.raises(InputError, match=r"--device mps: torch .* finds no such device"):
