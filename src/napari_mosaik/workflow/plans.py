@@ -1,0 +1,618 @@
+"""Plans of the dose what-if of a case: courses, fractions and assumptions, in ``plans/NAME.toml``.
+
+    Plan  ──write_plan──►  CASE/plans/NAME.toml  (and the files that it names, beside it)
+    CASE  ──read_plans──►  {name: Plan}, at most four
+
+A plan is a what-if for research and recommends nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, Self, TypeVar
+
+import tomli_w
+from pydantic import ValidationError, field_validator, model_validator
+
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.text import natural_key, nearest, read_toml, same_words, typed_number
+from napari_mosaik.dosimetry import NUCLIDES, nuclide
+from napari_mosaik.io.files import saving, write_bytes, write_lock
+
+__all__ = [
+    "ACTIVITY_UNITS",
+    "PLANS_KEPT",
+    "PRESETS",
+    "Course",
+    "Fractions",
+    "Plan",
+    "Preset",
+    "Spreads",
+    "parse_fractions",
+    "parse_plan",
+    "plan_warnings",
+    "read_plan",
+    "read_plans",
+    "remove_plan",
+    "write_plan",
+]
+
+P = TypeVar("P", bound=Params)
+PLANS_KEPT: Final = 4
+ACTIVITY_UNITS: Final = ("MBq", "MBq/m2", "GBq")
+ActivityUnit = Literal["MBq", "MBq/m2", "GBq"]
+_FOLDER: Final = "plans"
+_LONGEST_NAME: Final = 40
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{p}{n}" for p in ("com", "lpt") for n in range(1, 10))}
+_SHAPES: Final = ("tile", "constant")
+_KERNELS: Final = ("local", "built-in")
+_USUAL_ALPHA_MBQ: Final = {"Ac-225": 8.0, "At-211": 350.0}
+"""A usual course, MBq: 100 kBq/kg of Ac-225-PSMA-617 (Kratochwil et al. 2016), and the largest
+activities of At-211 in trials.  Above three times that the unit is asked for: kBq that were taken
+as MBq are a thousand times more, and a course that is planned is not so far above."""
+_FAR_ABOVE: Final = 3.0
+_LEAST_BETA_MBQ: Final = 20.0
+_SURFACE_M2: Final = 2.0
+"""Body surface, m², for the question about units only."""
+
+
+class Course(Params):
+    """One infusion: a nuclide, its activity, and the day on which it is given."""
+
+    nuclide: str = setting("Lu-177", "Therapeutic nuclide.", label="Nuclide")
+    activity: float = setting(
+        0.0, "Activity of this course, in the unit beside it.", label="Activity", ge=0
+    )
+    unit: ActivityUnit = setting(
+        "MBq",
+        "Unit of the activity; MBq/m2 is per body surface (Du Bois).",
+        label="Unit",
+        choices={"MBq": "MBq", "MBq/m2": "MBq/m²", "GBq": "GBq"},
+    )
+    day: float = setting(
+        0.0, "Day of the course, counted from the first one.", unit="d", label="Day", le=3650
+    )
+
+    @field_validator("nuclide")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            return nuclide(name).name
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.activity > 0:
+            raise ValueError(
+                f"the course of {self.nuclide} on day {self.day:g} has no activity; give one in "
+                f"{', '.join(ACTIVITY_UNITS)}"
+            )
+        if self.day < 0:
+            raise ValueError(
+                f"the course of {self.nuclide} on day {self.day:g} lies before day 0; count days "
+                "from the first course"
+            )
+        return self
+
+    def activity_mbq(self, surface_m2: float | None = None) -> float:
+        """Activity, MBq; of one per body surface with that surface, m², which it then needs."""
+        if self.unit != "MBq/m2":
+            return self.activity * (1e3 if self.unit == "GBq" else 1.0)
+        if surface_m2 is None:
+            raise InputError(
+                f"{self.activity:g} MBq/m2 of {self.nuclide} need the body surface of the patient"
+            )
+        return self.activity * surface_m2
+
+
+class Fractions(Params):
+    """External beam: *number* fractions of *dose_gy*, one a day from *day* on."""
+
+    number: int = setting(1, "Number of fractions, one a day.", label="Fractions", ge=1, le=100)
+    dose_gy: float = setting(2.0, "Dose of each fraction.", unit="Gy", label="Dose", gt=0, le=60)
+    day: float = setting(0.0, "Day of the first fraction.", unit="d", label="First day", le=3650)
+
+    @model_validator(mode="after")
+    def _not_before(self) -> Self:
+        if self.day < 0:
+            raise ValueError(
+                f"the first fraction lies on day {self.day:g}, before day 0; count days from the "
+                "first course"
+            )
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.number}x{self.dose_gy:g}@{self.day:g}"
+
+    @property
+    def times_h(self) -> tuple[float, ...]:
+        """Time of each fraction, h from day 0."""
+        return tuple(24.0 * (self.day + number) for number in range(self.number))
+
+
+def parse_fractions(text: str) -> tuple[Fractions, ...]:
+    """Fractions as typed, ``5x2@72``: number x Gy @ first day; several with commas between.
+
+    Raises
+    ------
+    InputError
+        For another form, or values that are not possible.
+    """
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"(\d+)\s*[x×*]\s*([\d.]+)\s*@\s*(-?[\d.]+)", part)
+        if match is None:
+            raise InputError(
+                f"fractions {part!r} are not of the form 5x2@72 (number x Gy @ first day)"
+            )
+        number, dose, day = int(match[1]), typed_number(match[2]), typed_number(match[3])
+        values = {"number": number, "dose_gy": dose, "day": day}
+        found.append(_parsed(Fractions, values, f"fractions {part!r}"))
+    return tuple(found)
+
+
+def _cv(default: float, of: str, label: str) -> Any:
+    about = f"Coefficient of variation of {of} over the draws (lognormal); 0: known exactly."
+    return setting(default, about, label=label, ge=0, le=1, advanced=True)
+
+
+class Spreads(Params):
+    """How uncertain each assumption is; illustrative, and 0 where a value counts as exact."""
+
+    calibration: float = _cv(0.05, "the calibration of the PET", "Calibration")
+    time_course: float = _cv(0.2, "the time-integrated activity for this uptake", "Time course")
+    density: float = _cv(0.01, "the density of the tissue", "Density")
+    alpha: float = _cv(0.3, "α", "α")
+    alpha_beta: float = _cv(0.3, "α/β", "α/β")
+    repair: float = _cv(0.3, "the half-times of repair", "Repair")
+    rbe: float = _cv(0.2, "the RBE of alpha particles", "RBE")
+    oxygen_m: float = _cv(0.1, "the oxygen effect m - 1", "Oxygen effect")
+    within: float = _cv(0.3, "the variation within a tile", "Unseen variation")
+    uptake: bool = setting(
+        True,
+        "Draw whole error fields of the predicted uptake, where the predictor was calibrated.",
+        label="Error of the predicted uptake",
+        advanced=True,
+    )
+
+
+class Plan(Params):
+    """One plan of the dose what-if; defaults are illustrative, not specific for ccRCC."""
+
+    name: str = setting("", "Name of the plan; also that of its file.", label="Name")
+    courses: tuple[Course, ...] = setting((), "Infusions, in the order of their days.")
+    fractions: tuple[Fractions, ...] = setting((), "External beam.")
+    uptake: Literal["best", "predicted", "measured"] = setting(
+        "best",
+        "Uptake that the label follows: the predicted one if there is one, else the measured one.",
+        label="Uptake",
+        choices={
+            "best": "predicted if there is one, else measured",
+            "predicted": "predicted",
+            "measured": "measured (blurred by the PET)",
+        },
+    )
+    shape: str = setting(
+        "constant",
+        "Time course: 'constant' after a rise, 'tile' for the delivery-limited curve of each tile, "
+        "or a CSV file with the header time_h,activity_mbq_ml, decay-corrected, of any scale.",
+        label="Time course",
+    )
+    rise_h: float = setting(
+        72.0,
+        "Time until which the activity rises from 0 in a straight line; constant (but for decay) "
+        "from then on. An assumption.",
+        label="Rise",
+        unit="h",
+        gt=0,
+        le=1000,
+        only_with={"shape": "constant"},
+    )
+    kernel: str = setting(
+        "local",
+        "Where energy is absorbed: 'local' where it is released, 'built-in' by the range of its "
+        "electrons, or a CSV file of a radial kernel.",
+        label="Kernel",
+    )
+    oxygen: bool = setting(
+        False, "Lessen the effect far from vessels, where oxygen is low.", label="Oxygen"
+    )
+    oxygen_m: float = setting(
+        3.0,
+        "Effect of full oxygen on electrons and photons.",
+        label="m",
+        ge=1,
+        le=5,
+        advanced=True,
+        only_with={"oxygen": True},
+    )
+    oxygen_m_alpha: float = setting(
+        1.15,
+        "Effect of full oxygen on alpha particles (1 to 1.3).",
+        label="m of alpha particles",
+        ge=1,
+        le=2,
+        advanced=True,
+        only_with={"oxygen": True},
+    )
+    alpha: float = setting(
+        0.3, "Linear coefficient of cell kill.", label="α", unit="1/Gy", ge=0, le=5
+    )
+    beta: float = setting(
+        0.03, "Quadratic coefficient of cell kill.", label="β", unit="1/Gy²", ge=0, le=5
+    )
+    repair: tuple[tuple[float, float], ...] = setting(
+        ((1.0, 1.5),),
+        "Share and half-time (h) of each component of repair; the shares add up to 1.",
+        label="Repair",
+    )
+    rbe: float = setting(
+        5.0, "Factor of α for alpha particles.", label="RBE of alpha particles", ge=0, le=50
+    )
+    retained: float = setting(
+        1.0,
+        "Share of Bi-213 and what follows it that stays where Ac-225 has decayed.",
+        label="Daughters retained",
+        ge=0,
+        le=1,
+    )
+    within_cv: float = setting(
+        0.0,
+        "Coefficient of variation of the dose within a tile, which the PET cannot see; more cells "
+        "survive an uneven dose.",
+        label="Unseen variation (CV)",
+        ge=0,
+        le=0.5,
+    )
+    density_g_ml: float = setting(
+        1.05, "Density of the tissue.", label="Density", unit="g/mL", gt=0.2, lt=3, advanced=True
+    )
+    doubling_days: float | None = setting(
+        None, "Doubling time of the cells; empty: none are born.", label="Doubling time", gt=0
+    )
+    kick_off_days: float = setting(
+        0.0, "Day from which cells are born.", label="Kick-off", unit="d", ge=0
+    )
+    until_days: float | None = setting(
+        None,
+        "Day at which survival is asked for, and up to which dose counts; empty: all of it.",
+        label="Until",
+        gt=0,
+        le=36500,
+    )
+    clonogens: float | None = setting(
+        None, "Number of clonogenic cells of the tumour.", label="Clonogenic cells", gt=0
+    )
+    clonogens_per_ml: float = setting(
+        1e7,
+        "Clonogenic cells per volume (an assumption); needs the volume of the tumour.",
+        label="Clonogenic cells per volume",
+        unit="1/mL",
+        gt=0,
+        advanced=True,
+    )
+    tumour_ml: float | None = setting(
+        None, "Neoplastic volume of the whole tumour, from CT or its size.", label="Tumour", gt=0
+    )
+    draws: int = setting(1000, "Number of draws.", label="Draws", ge=20, le=20000)
+    seed: int = setting(0, "Random seed; plans with one seed are compared draw by draw.", ge=0)
+    spreads: Spreads = setting(Spreads(), "How uncertain each assumption is.")
+    sources: tuple[str, ...] = setting((), "Where the plan comes from.")
+    limits: tuple[str, ...] = setting((), "What is known of its limits.")
+
+    @field_validator("name")
+    @classmethod
+    def _a_file_name(cls, name: str) -> str:
+        if problem := _name_problem(name):
+            raise ValueError(f"{name[:80]!r} is no name for a plan: {problem}")
+        return name
+
+    @field_validator("repair")
+    @classmethod
+    def _repairs(cls, parts: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+        total = sum(share for share, _ in parts)
+        if not parts or any(share < 0 for share, _ in parts) or abs(total - 1) > 1e-9:
+            raise ValueError(f"the shares of repair must add up to 1, not {total:g}")
+        wrong = [half for _, half in parts if not half > 0]
+        if wrong:
+            raise ValueError(f"a half-time of repair must be above 0 h, not {wrong[0]:g} h")
+        return parts
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if not self.alpha > 0:
+            raise ValueError(
+                "α = 0 /Gy makes alpha/beta 0, with which there is no BED; give α above 0"
+            )
+        if not self.courses and not self.fractions:
+            raise ValueError(
+                f"the plan {self.name!r} has neither a course nor a fraction; give an activity or "
+                "fractions such as 5x2@72"
+            )
+        for before, after in zip(self.courses, self.courses[1:], strict=False):
+            if after.day < before.day:
+                raise ValueError(
+                    f"courses are out of order: day {after.day:g} follows day {before.day:g}; "
+                    "list them from the first to the last"
+                )
+        given: set[tuple[str, float]] = set()
+        for course in self.courses:
+            if (course.nuclide, course.day) in given:
+                raise ValueError(
+                    f"two courses of {course.nuclide} on day {course.day:g}: add up their "
+                    "activities in one"
+                )
+            given.add((course.nuclide, course.day))
+        if self.doubling_days is not None and self.until_days is None:
+            raise ValueError(
+                f"a doubling time of {self.doubling_days:g} d needs until_days: the day at which "
+                "survival is asked for"
+            )
+        return self
+
+    @property
+    def number_of_clonogens(self) -> float | None:
+        """Clonogenic cells of the whole tumour; None where neither they nor a volume is given."""
+        if self.clonogens is not None:
+            return self.clonogens
+        return None if self.tumour_ml is None else self.clonogens_per_ml * self.tumour_ml
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files that the plan names, by setting: a time course, a kernel."""
+        named = {"shape": (self.shape, _SHAPES), "kernel": (self.kernel, _KERNELS)}
+        return {name: text for name, (text, words) in named.items() if text not in words}
+
+    def text(self) -> str:
+        """The text of the plan's file."""
+        values = self.model_dump(mode="json", exclude={"name"}, exclude_none=True)
+        return str(tomli_w.dumps(values))
+
+
+def _name_problem(name: str) -> str:
+    """Why no plan can have this name; empty if one can."""
+    if not name.strip():
+        return "it is empty; give one"
+    wrong = re.sub(r"[\w -]", "", name)
+    if wrong:
+        return f"it may not contain {wrong[0]!r}; use letters, digits, blanks, - and _"
+    if name != name.strip() or "  " in name:
+        return "blanks may stand between words only, one at a time"
+    if len(name) > _LONGEST_NAME:
+        return f"it has {len(name)} letters, {_LONGEST_NAME} are possible"
+    if name.casefold() in _DEVICES:
+        return "Windows keeps this name for a device; choose another"
+    return ""
+
+
+def parse_plan(values: Mapping[str, Any], where: str = "plan") -> Plan:
+    """A checked plan of nested values.
+
+    Raises
+    ------
+    InputError
+        One sentence that names the thing, its value and what to do.
+    """
+    return _parsed(Plan, values, where)
+
+
+def _parsed(kind: type[P], values: Mapping[str, Any], where: str) -> P:
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError(f"{where}: {_sentence(error, kind)}") from None
+
+
+def _sentence(error: ValidationError, kind: type[Params]) -> str:
+    """The first thing that is wrong with a plan, in words."""
+    first = error.errors()[0]
+    message = str(first["msg"])
+    if first["type"] == "value_error":
+        return message.removeprefix("Value error, ")
+    path = [part for part in first["loc"] if not isinstance(part, int)]
+    rows = [part + 1 for part in first["loc"] if isinstance(part, int)]
+    name = ".".join(map(str, path)) or "value"
+    of = f" (entry {rows[0]})" if rows else ""
+    if first["type"] == "extra_forbidden":
+        tables: dict[str, type[Params]] = {
+            "courses": Course,
+            "fractions": Fractions,
+            "spreads": Spreads,
+        }
+        known = tables.get(str(path[0]), kind) if len(path) > 1 else kind
+        return f"there is no entry '{name}'{of}; {nearest(str(path[-1]), known.model_fields)}"
+    given = repr(first.get("input"))[:80]
+    return f"{name}{of} = {given} is not valid: {message[:1].lower()}{message[1:]}"
+
+
+def plan_warnings(plan: Plan) -> list[str]:
+    """Doubts about the activities of a plan: kBq typed as MBq, GBq typed as MBq."""
+    found = []
+    for course in plan.courses:
+        per_surface = course.unit == "MBq/m2"
+        mbq = course.activity_mbq(_SURFACE_M2 if per_surface else None)
+        asked = f"the course of {course.nuclide} on day {course.day:g}: {course.activity:g} "
+        asked += course.unit
+        usual = _USUAL_ALPHA_MBQ.get(course.nuclide)
+        if usual is not None and mbq > _FAR_ABOVE * usual:
+            found.append(
+                f"{asked} is more than {_FAR_ABOVE:g} times a usual course of this alpha emitter, "
+                f"about {usual:g} MBq; is the activity in kBq?"
+            )
+        elif usual is None and mbq < _LEAST_BETA_MBQ and NUCLIDES[course.nuclide].alpha_kev == 0:
+            found.append(
+                f"{asked} is below {_LEAST_BETA_MBQ:g} MBq, less than a therapy; is it in GBq?"
+            )
+    return found
+
+
+class Preset(Params):
+    """A published regimen as a plan, with its source and what limited it, in words."""
+
+    title: str
+    about: str
+    plan: Plan
+
+
+def _girentuximab() -> Preset:
+    first, days = 2405.0, (0.0, 84.0, 168.0)
+    courses = tuple(
+        Course(nuclide="Lu-177", activity=first * 0.75**number, unit="MBq/m2", day=day)
+        for number, day in enumerate(days)
+    )
+    return Preset(
+        title="177Lu-girentuximab phase 1",
+        about="2405 MBq/m2, then twice 75 % of the activity before, every 84 days (3 months)",
+        plan=Plan(
+            name="177Lu-girentuximab phase 1",
+            courses=courses,
+            sources=(
+                "Stillebroer et al. 2013, Eur Urol 64:478 (phase 1; 2405 MBq/m2 was the largest "
+                "activity that was tolerated; retreatment after 3 months with 75 % of the activity "
+                "before, at most three courses)",
+                "Muselaers et al. 2016, Eur Urol 69:767 (phase 2)",
+            ),
+            limits=(
+                "bone marrow limited the activity",
+                "4 of 23 patients of phase 1 received a third course",
+                "in phase 2 thrombocytopenia lasted so long that none received a third course",
+            ),
+        ),
+    )
+
+
+PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
+    {preset.title: preset for preset in (_girentuximab(),)}
+)
+"""Published regimens by title."""
+
+
+# --- files ----------------------------------------------------------------------------------------
+def plan_folder(root: Path) -> Path:
+    """Folder of the plans of a case."""
+    return root / _FOLDER
+
+
+def _paths(root: Path) -> list[Path]:
+    found = [path for path in plan_folder(root).glob("*.toml") if not path.name.startswith(".")]
+    return sorted(found, key=lambda path: natural_key(path.stem))
+
+
+def read_plans(root: Path) -> dict[str, Plan]:
+    """All plans of a case by name, in natural order; empty without one.
+
+    Raises
+    ------
+    InputError
+        If one cannot be read, two names differ by case only, or there are more than four.
+    """
+    paths = _paths(root)
+    if len(paths) > PLANS_KEPT:
+        raise InputError(
+            f"{plan_folder(root)} holds {len(paths)} plans, at most {PLANS_KEPT} are compared; "
+            f"remove '{paths[-1].stem}' or another one"
+        )
+    seen: dict[str, str] = {}
+    for path in paths:
+        other = seen.setdefault(same_words(path.stem), path.stem)
+        if other != path.stem:
+            raise InputError(f"the plans '{other}' and '{path.stem}' have one name; rename one")
+    return {path.stem: _read(path) for path in paths}
+
+
+def _read(path: Path) -> Plan:
+    values = read_toml(path)
+    if "name" in values:
+        raise InputError(f"{path}: the name of a plan is that of its file; remove the entry 'name'")
+    return parse_plan({**values, "name": path.stem}, str(path))
+
+
+def read_plan(root: Path, name: str) -> Plan:
+    """One plan of a case; raises `InputError` with the names that there are for another one."""
+    paths = {path.stem: path for path in _paths(root)}
+    if name not in paths:
+        there = nearest(name, paths) if paths else "the case has no plan"
+        raise InputError(f"there is no plan {name!r}; {there}")
+    return _read(paths[name])
+
+
+def write_plan(root: Path, plan: Plan, *, replace: bool = False) -> Plan:
+    """Write a plan into its case, whole; the files that it names are copied beside it.
+
+    Parameters
+    ----------
+    root
+        Folder of the case.
+    plan
+        The plan.
+    replace
+        Whether a plan of this name is replaced.
+
+    Returns
+    -------
+    Plan
+        As it is stored: the files that it names lie in the folder of the plans.
+
+    Raises
+    ------
+    InputError
+        If another plan has the name (also with other case), it would be the fifth, a file that it
+        names is missing, or no plan can have the name.
+    """
+    plan = parse_plan(plan.model_dump(), f"plan '{plan.name}'")
+    with write_lock(root, f"case {root.name}"):
+        names = [path.stem for path in _paths(root)]
+        same = next((name for name in names if same_words(name) == same_words(plan.name)), "")
+        if same and not (replace and same == plan.name):
+            also = "" if same == plan.name else f", which differs from '{plan.name}' by case only"
+            raise InputError(
+                f"a plan has the name '{same}' already{also}; choose another name, or replace it"
+            )
+        if not same and len(names) >= PLANS_KEPT:
+            raise InputError(
+                f"'{plan.name}' would be plan {len(names) + 1}, at most {PLANS_KEPT} are compared; "
+                f"remove one of: {', '.join(names)}"
+            )
+        stored = plan.model_copy(update=_kept_files(root, plan))
+        write_bytes(plan_folder(root) / f"{plan.name}.toml", stored.text().encode())
+        return stored
+
+
+def _kept_files(root: Path, plan: Plan) -> dict[str, str]:
+    """Copy the files that a plan names beside it; their new names by setting."""
+    kept = {}
+    for setting_name, text in plan.files.items():
+        source, own = Path(text).expanduser(), f"{plan.name} {setting_name}.csv"
+        inside = plan_folder(root) / text
+        source = inside if inside.is_file() and not source.is_absolute() else source
+        if not source.is_file():
+            words = _SHAPES if setting_name == "shape" else _KERNELS
+            raise InputError(
+                f"plan '{plan.name}': the {setting_name} {text!r} is neither a file nor one of: "
+                f"{', '.join(words)}"
+            )
+        target = plan_folder(root) / own
+        if source.absolute() != target.absolute():
+            write_bytes(target, source.read_bytes())
+        kept[setting_name] = own
+    return kept
+
+
+def remove_plan(root: Path, name: str) -> None:
+    """Remove a plan of a case and the files beside it; its results become stale."""
+    with write_lock(root, f"case {root.name}"):
+        plan = read_plan(root, name)
+        with saving("the removal of a plan", plan_folder(root)):
+            for path in (f"{name}.toml", *plan.files.values()):
+                (plan_folder(root) / path).unlink(missing_ok=True)
+
+
+def half_times_as_rates(repair: tuple[tuple[float, float], ...]) -> list[tuple[float, float]]:
+    """Share and rate, 1/h, of each component of repair, of shares and half-times, h."""
+    return [(share, math.log(2) / half) for share, half in repair]

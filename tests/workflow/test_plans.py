@@ -1,0 +1,142 @@
+"""Plans of the dose what-if: what they refuse, how they are stored, and the published regimen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.workflow.plans import (
+    PRESETS,
+    Course,
+    Plan,
+    parse_fractions,
+    parse_plan,
+    plan_warnings,
+    read_plan,
+    read_plans,
+    remove_plan,
+    write_plan,
+)
+
+LUTETIUM = {"nuclide": "177Lu", "activity": 7400.0}
+
+
+def made(name: str = "A", **values: Any) -> Plan:
+    return parse_plan({"name": name, "courses": [LUTETIUM], **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"courses": []}, "neither a course nor a fraction"),
+        ({"courses": [{"activity": 3, "nuclide": "Xx-1"}]}, "one of: Zr-89"),
+        ({"courses": [{"activity": 0}]}, "Lu-177 on day 0 has no activity"),
+        ({"courses": [{"activity": 3, "day": -2}]}, "day -2 lies before day 0"),
+        (
+            {"courses": [{**LUTETIUM, "day": 84}, {**LUTETIUM, "day": 7}]},
+            "day 7 follows day 84",
+        ),
+        ({"courses": [LUTETIUM, LUTETIUM]}, "two courses of Lu-177 on day 0"),
+        ({"courses": [{"activity": 3, "dai": 2}]}, "did you mean 'day'"),
+        ({"courses": [{"activity": 3, "unit": "kBq"}]}, "courses.unit (entry 1) = 'kBq'"),
+        ({"fractions": [{"number": 5, "dose_gy": 2, "day": -1}]}, "day -1, before day 0"),
+        ({"alpha": 0}, "alpha/beta 0"),
+        ({"within_cv": 0.6}, "within_cv = 0.6"),
+        ({"repair": [[0.5, 1.0]]}, "add up to 1, not 0.5"),
+        ({"repair": [[1.0, 0.0]]}, "above 0 h, not 0 h"),
+        ({"doubling_days": 5}, "needs until_days"),
+        ({"name": "A.B"}, "may not contain '.'"),
+        ({"name": "con"}, "Windows"),
+        ({"name": " A"}, "blanks"),
+        ({"retained": 1.5}, "retained = 1.5"),
+    ],
+)
+def test_what_a_plan_refuses_is_named(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        parse_plan({"name": "A", "courses": [LUTETIUM], **values})
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_fractions_are_read_as_typed() -> None:
+    first, second = parse_fractions("5x2@72, 3 x 1.5 @ 80")
+    assert (first.number, first.dose_gy, first.day) == (5, 2.0, 72.0)
+    assert first.times_h == (1728.0, 1752.0, 1776.0, 1800.0, 1824.0)
+    assert str(second) == "3x1.5@80"
+    for wrong in ("5x2", "x2@3", "5x2@-3", "0x2@3", "5 2 72"):
+        with pytest.raises(InputError, match=r"fraction"):
+            parse_fractions(wrong)
+
+
+def test_activities_come_in_three_units() -> None:
+    assert Course(activity=7.4, unit="GBq").activity_mbq() == pytest.approx(7400)
+    surface = Course(activity=2405, unit="MBq/m2")
+    assert surface.activity_mbq(1.9) == pytest.approx(4569.5)
+    with pytest.raises(InputError, match="body surface"):
+        surface.activity_mbq()
+
+
+def test_the_published_regimen_falls_to_75_percent_each_time() -> None:
+    preset = PRESETS["177Lu-girentuximab phase 1"]
+    plan = preset.plan
+    assert [c.activity for c in plan.courses] == pytest.approx([2405, 1803.75, 1352.8125])
+    assert [c.day for c in plan.courses] == [0, 84, 168]
+    assert {c.unit for c in plan.courses} == {"MBq/m2"}
+    assert "Stillebroer" in plan.sources[0]
+    assert "Muselaers" in plan.sources[1]
+    assert plan.limits
+    assert not plan_warnings(plan)
+
+
+def test_units_that_may_be_meant_otherwise_are_asked_for() -> None:
+    actinium = made(courses=[{"nuclide": "Ac-225", "activity": 8000.0}])
+    assert "in kBq?" in plan_warnings(actinium)[0]
+    assert not plan_warnings(made(courses=[{"nuclide": "Ac-225", "activity": 8.0}]))
+    assert "in GBq?" in plan_warnings(made(courses=[{"activity": 7.4}]))[0]
+    assert not plan_warnings(made())
+
+
+def test_a_plan_is_stored_and_read_as_it_was(tmp_path: Path) -> None:
+    plan = made(fractions=[{"number": 5, "dose_gy": 2, "day": 72}], clonogens=1e9, oxygen=True)
+    assert write_plan(tmp_path, plan) == plan
+    assert read_plans(tmp_path) == {"A": plan}
+    assert read_plan(tmp_path, "A") == plan
+    with pytest.raises(InputError, match=r"has the name 'A' already, which differs"):
+        write_plan(tmp_path, made("a"))
+    with pytest.raises(InputError, match=r"has the name 'A' already;"):
+        write_plan(tmp_path, plan)
+    changed = write_plan(tmp_path, made(alpha=0.2), replace=True)
+    assert read_plan(tmp_path, "A") == changed != plan
+
+
+def test_at_most_four_plans_are_kept(tmp_path: Path) -> None:
+    for name in ("B2", "B11", "C", "D"):
+        write_plan(tmp_path, made(name))
+    assert list(read_plans(tmp_path)) == ["B2", "B11", "C", "D"]
+    with pytest.raises(InputError, match="'E' would be plan 5"):
+        write_plan(tmp_path, made("E"))
+    remove_plan(tmp_path, "C")
+    write_plan(tmp_path, made("E"))
+    (tmp_path / "plans" / "F.toml").write_text(made("F").text())
+    with pytest.raises(InputError, match="holds 5 plans"):
+        read_plans(tmp_path)
+    with pytest.raises(InputError, match="there is no plan 'x'"):
+        read_plan(tmp_path, "x")
+
+
+def test_files_that_a_plan_names_lie_beside_it(tmp_path: Path) -> None:
+    curve = tmp_path / "curve.csv"
+    curve.write_text("time_h,activity_mbq_ml\n24,1\n")
+    case = tmp_path / "case"
+    case.mkdir()
+    stored = write_plan(case, made(shape=str(curve)))
+    curve.unlink()
+    assert (case / "plans" / stored.shape).read_text().startswith("time_h")
+    assert write_plan(case, stored, replace=True) == stored
+    remove_plan(case, "A")
+    assert not list((case / "plans").iterdir())
+    with pytest.raises(InputError, match=r"kernel 'none.csv' is neither a file nor one of: local"):
+        write_plan(case, made(kernel="none.csv"))
