@@ -33,6 +33,7 @@ COMMAND_FILES = (
     "correct",
     "measure",
     "dose",
+    "invivo",
     "set_alignment",
     "weights",
 )

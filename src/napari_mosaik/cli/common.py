@@ -140,12 +140,15 @@ def example_command(app: typer.Typer, name: str, example: str) -> Callable[[Func
 def command_group(example: str, *, default: str = "", **options: Any) -> typer.Typer:
     """A group of commands whose help shows an example.
 
-    Without the name of a command the one called *default* runs: ``models CASE``.
+    Without the name of a command the one called *default* runs: ``models CASE``.  In such a group
+    the name may follow the case as well: ``invivo CASE add``.
     """
     made = _with_example(TyperGroup, example)
     if default:
 
         def parse_args(self: Any, ctx: Any, args: list[str]) -> list[str]:
+            if len(args) > 1 and args[0] not in self.commands and args[1] in self.commands:
+                args = [args[1], args[0], *args[2:]]
             named = args and (args[0] in self.commands or args[0] in ("-h", "--help"))
             return list(TyperGroup.parse_args(self, ctx, args if named else [default, *args]))
 

@@ -33,8 +33,8 @@ _FILES = {
     "tutorial_review.md",
     "How do I ...": "how_to.md troubleshooting.md",
     "User guide": "start.md window.md annotation.md slides.md segmentation.md registration.md "
-    "uptake.md spatial.md kinetics.md dose.md science.md predictor.md robustness.md "
-    "glossary.md",
+    "uptake.md spatial.md kinetics.md invivo.md dose.md science.md predictor.md "
+    "robustness.md glossary.md",
 }
 PAGES = {section: names.replace(".md", "").split() for section, names in _FILES.items()}
 """The pages by section, in the order of the list."""

@@ -1,0 +1,430 @@
+"""Uptake in the living patient: values that are typed, imported from tables or measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.invivo import InvivoValue, region_name
+from napari_mosaik.core.manifest import file_digest
+from napari_mosaik.core.pet_records import BASE_UNITS, InjectionRecord, PetHeader
+from napari_mosaik.core.text import read_text, typed_number
+from napari_mosaik.uptake import SuvKind, combine_terms, suv_factor
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.case import Case
+    from napari_mosaik.io.invivo import MeasuredTable
+
+__all__ = ["InvivoChange", "add_invivo", "import_invivo", "typed_value"]
+
+_KINDS: Final[dict[str, SuvKind]] = {"SUVbw": "bw", "SUVbsa": "bsa", "SUVlbm": "lbm"}
+_HOURS: Final = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1 / 3600),
+    **dict.fromkeys(("min", "minute", "minutes"), 1 / 60),
+    **dict.fromkeys(("h", "hour", "hours"), 1.0),
+    **dict.fromkeys(("d", "day", "days"), 24.0),
+}
+_DECAY: Final = {
+    "injection": "ADMIN", "admin": "ADMIN", "scan": "START", "start": "START", "none": "NONE",
+}  # fmt: skip
+_BLOOD: Final = {"whole_blood_radioactivity": "blood", "plasma_radioactivity": "plasma"}
+"""Columns of the blood table of PET-BIDS."""
+_VALUES: Final = ("mean", "sd", "voxel_sd")
+_OTHER_INJECTION_H: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class InvivoChange:
+    """What was added to ``invivo.csv``, and all values; conversions and warnings as sentences."""
+
+    added: tuple[InvivoValue, ...]
+    values: tuple[InvivoValue, ...]
+    conversions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def add_invivo(
+    case: Case,
+    added: Iterable[InvivoValue],
+    *,
+    replace_same: bool = False,
+    conversions: Iterable[str] = (),
+    warnings: Iterable[str] = (),
+) -> InvivoChange:
+    """Add values to ``invivo.csv`` of a case.
+
+    Raises
+    ------
+    InputError
+        If a region has a value at that time already and *replace_same* is not set, or the units
+        differ.
+    """
+    from napari_mosaik.io.invivo import read_invivo, write_invivo
+
+    new = tuple(added)
+    with case.writing():
+        kept = read_invivo(case.root)
+        if replace_same:
+            same = {(one.region, one.time_h) for one in new}
+            kept = tuple(one for one in kept if (one.region, one.time_h) not in same)
+        values = write_invivo(case.root, (*kept, *new))
+    case.log("invivo", regions=sorted({one.region for one in new}), count=len(new))
+    return InvivoChange(new, values, tuple(conversions), tuple(warnings))
+
+
+def import_invivo(
+    case: Case,
+    path: Path,
+    *,
+    sidecar: Path | None = None,
+    unit: str = "",
+    decay_reference: str = "",
+    region: str = "",
+    relative_error: float | None = None,
+    replace_same: bool = False,
+) -> InvivoChange:
+    """Import a table (CSV, TSV) of measured values, converted to the unit of the case.
+
+    Parameters
+    ----------
+    case
+        The case; its injection record gives what a conversion needs.
+    path
+        A table with a column for the time (``time_h``, ``time_min``, ``time_d``, or the frames of
+        PET-BIDS) and either ``region`` and ``mean``, or one column a region.
+    sidecar
+        JSON file of PET-BIDS; that beside the table by default.
+    unit, decay_reference, region
+        What the table does not state: unit of the values; "injection", "scan" (its start) or
+        "none"; the region.
+    relative_error
+        Standard error of the mean as a fraction of it, where the table has no column ``sd``.
+    replace_same
+        Replace values of the same region and time.
+
+    Raises
+    ------
+    InputError
+        If something is missing, contradicts itself or cannot be converted; the message names the
+        line where there is one.
+    """
+    from napari_mosaik.io.invivo import read_invivo, read_measured_table
+
+    table = read_measured_table(path)
+    beside = sidecar or path.with_suffix(".json")
+    facts = _Sidecar.read(beside if sidecar or beside.is_file() else None)
+    known = read_invivo(case.root)
+    job = _Import(
+        case,
+        facts,
+        unit,
+        decay_reference,
+        region,
+        relative_error,
+        known[0].unit if known else "SUVbw",
+        {},
+        f"file:{file_digest(path)[:16]}",
+    )
+    values = job.values(table)
+    if not values:
+        raise InputError(f"{path} holds no values below its header")
+    return add_invivo(
+        case,
+        values,
+        replace_same=replace_same,
+        conversions=job.stated,
+        warnings=job.warnings(table),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sidecar:
+    """What a JSON file of PET-BIDS states: raw items, and those of a PET header."""
+
+    raw: Mapping[str, Any]
+    header: PetHeader | None
+
+    @classmethod
+    def read(cls, path: Path | None) -> _Sidecar:
+        """Read the file; without one nothing is stated."""
+        from napari_mosaik.io.pet.sidecar import read_sidecar
+
+        if path is None:
+            return cls({}, None)
+        fields, _ = read_sidecar(path)
+        raw = json.loads(read_text(path))
+        return cls(raw, PetHeader(**{**fields, "reader": "table", "unit": "Bq/mL"}))
+
+    def unit_of(self, column: str) -> str:
+        """Unit of a column, or of all values; empty if it is not stated."""
+        about = self.raw.get(column)
+        stated = about.get("Units") if isinstance(about, Mapping) else None
+        return str(stated or self.raw.get("Units") or "")
+
+
+@dataclass(slots=True)
+class _Import:
+    """One import: what the user and the sidecar state, and the conversions that were made."""
+
+    case: Case
+    facts: _Sidecar
+    unit: str
+    decay_reference: str
+    region: str
+    relative_error: float | None
+    target: str
+    stated: dict[str, None]
+    source: str
+
+    def values(self, table: MeasuredTable) -> list[InvivoValue]:
+        """All values of the table."""
+        regions = self._regions(table)
+        found = []
+        for line, cells in table.rows:
+            for column, region in regions.items():
+                try:
+                    if not column or cells[column].lower() not in ("", "n/a"):
+                        found.append(self._value(table, cells, column, region))
+                except InputError as error:
+                    raise InputError(f"{table.path.name}, line {line}: {error}") from error
+        return found
+
+    def warnings(self, table: MeasuredTable) -> list[str]:
+        """Columns that were not used, and doubts about the injection."""
+        used = {"region", "unit", "decay_reference", "source", "method", *_VALUES, "volume_ml"}
+        used |= {*self._regions(table), "frame_start", "frame_end", "time"}
+        unused = [name for name in table.columns if name not in used and not _hours_of(name)]
+        out = [f"columns that are not used: {', '.join(unused)}"] if unused else []
+        return out + (list(self._terms().warnings) if self.facts.header else [])
+
+    def _regions(self, table: MeasuredTable) -> dict[str, str]:
+        """Column of the mean and its region; an empty column where a column names the region."""
+        if "mean" in table.columns:
+            if "region" not in table.columns and not self.region:
+                raise InputError(f"{table.path.name} has no column region; add it, or give region")
+            return {"": self.region}
+        blood = {name: _BLOOD[name] for name in table.columns if name in _BLOOD}
+        other = {name for name in table.columns if name in ("frame_start", "frame_end", "time")}
+        wide = [n for n in table.columns if n not in other and not _hours_of(n)]
+        if blood or "frame_start" in other:
+            return blood or {name: region_name(name) for name in wide}
+        raise InputError(
+            f"{table.path.name} has no column mean (its columns: {', '.join(table.columns)[:120]})"
+        )
+
+    def _value(
+        self, table: MeasuredTable, cells: Mapping[str, str], column: str, region: str
+    ) -> InvivoValue:
+        time_h = self._time_h(cells)
+        mean = _cell(cells, column or "mean")
+        if mean is None:
+            raise InputError("mean is missing; give a number")
+        sd = _cell(cells, "sd") if not column else None
+        if sd is None:
+            if self.relative_error is None:
+                raise InputError(
+                    "sd is missing: the standard error of the mean, not the spread of the voxels; "
+                    "add the column, or give relative_error, for example 0.05"
+                )
+            sd = self.relative_error * mean
+            self._state(f"sd is {self.relative_error:.3g} of the mean, as given")
+        unit = cells.get("unit") or self.unit or self.facts.unit_of(column or "mean")
+        factor = self._factor(unit, cells.get("decay_reference") or "", time_h)
+        voxel_sd, volume = _cell(cells, "voxel_sd"), _cell(cells, "volume_ml")
+        return InvivoValue(
+            time_h=time_h,
+            region=region_name(cells.get("region") or region),
+            mean=mean * factor,
+            sd=sd * factor,
+            voxel_sd=None if voxel_sd is None or column else voxel_sd * factor,
+            volume_ml=None if column else volume,
+            unit=self.target,
+            decay_reference="injection",
+            source=self.source,
+            method=cells.get("method", ""),
+        )
+
+    def _time_h(self, cells: Mapping[str, str]) -> float:
+        """Time after injection, h."""
+        if "frame_start" in cells and "frame_end" in cells:
+            ends = [self._seconds(cells, name) for name in ("frame_start", "frame_end")]
+            if ends[1] < ends[0]:
+                raise InputError(f"frame_end {ends[1]:g} is before frame_start {ends[0]:g}")
+            self._state("the time is the middle of the frame")
+            return self._after_injection_h(sum(ends) / 2)
+        for name, text in cells.items():
+            scale = _hours_of(name)
+            if scale and name != "time":
+                value = _typed(name, text)
+                if scale != 1.0:
+                    self._state(f"{name} x {scale:.6g} = time_h")
+                return value * scale
+        if "time" in cells:
+            about = self.facts.raw.get("time")
+            if not isinstance(about, Mapping) or not about.get("Units"):
+                raise InputError(
+                    "the column time has no unit; name it time_h, time_min, time_s or time_d"
+                )
+            return self._after_injection_h(self._seconds(cells, "time"))
+        raise InputError("there is no time; name a column time_h, time_min, time_s or time_d")
+
+    def _seconds(self, cells: Mapping[str, str], name: str) -> float:
+        """A time of PET-BIDS, s from TimeZero; seconds unless the sidecar states another unit."""
+        about = self.facts.raw.get(name)
+        unit = str(about.get("Units") or "s") if isinstance(about, Mapping) else "s"
+        if unit.lower() not in _HOURS:
+            raise InputError(f"{name} is in '{unit}', which is no unit of time")
+        return _typed(name, cells[name]) * _HOURS[unit.lower()] * 3600
+
+    def _after_injection_h(self, seconds: float) -> float:
+        start = self.facts.raw.get("InjectionStart")
+        if not isinstance(start, int | float):
+            raise InputError(
+                "the sidecar states no InjectionStart, so times of PET-BIDS (s from TimeZero) have "
+                "no place after the injection; add it, or give a column time_h"
+            )
+        self._state(f"seconds from TimeZero, less InjectionStart {start:g} s, / 3600 = time_h")
+        return (seconds - start) / 3600
+
+    def _factor(self, unit: str, reference: str, time_h: float) -> float:
+        """Factor on the values: to the unit of the case and decay-corrected to injection."""
+        word = _DECAY.get((reference or self.decay_reference).strip().lower(), "")
+        if (reference or self.decay_reference) and not word:
+            raise InputError(
+                f"decay_reference is '{reference or self.decay_reference}'; give injection, scan "
+                "or none"
+            )
+        header = self.facts.header
+        word = word or (header.decay_correction if header else None) or ""
+        moment = header.decay_reference if header else None
+        if not word and moment is None:
+            raise InputError(
+                "decay_reference is missing: to what time are the values decay-corrected? Give "
+                "injection, scan (its start) or none"
+            )
+        name, scale = _known_unit(unit)
+        if name == self.target:
+            return scale
+        if name in _KINDS:
+            factor = self._suv(self.target) / self._suv(name)
+            self._state(
+                f"{name} x {factor:.6g} = {self.target}, by the body measures of the patient"
+            )
+            return factor
+        decay = self._decay(word, moment, time_h)
+        if self.target in _KINDS:
+            factor = self._suv(self.target)
+            self._state(f"{name} at injection x {scale * factor:.6g} = {self.target}")
+        else:
+            factor = {"Bq/mL": 1.0, "kBq/mL": 1e-3}[self.target]
+            self._state(f"{unit} at injection x {scale * factor:.6g} = {self.target}")
+        return scale * decay * factor
+
+    def _decay(self, word: str, moment: datetime | None, time_h: float) -> float:
+        """Factor from the decay reference of the values to the injection."""
+        if word == "ADMIN":
+            return 1.0
+        record = self._terms().record
+        header = self.facts.header
+        if record.half_life_h is None:
+            raise InputError("the half-life is missing; give the nuclide in the injection record")
+        start = moment or (header.scanned if header and word == "START" else None)
+        hours = time_h
+        if start is not None:
+            if record.injected is None:
+                raise InputError("the time of injection is missing in the injection record")
+            if (start.tzinfo is None) != (record.injected.tzinfo is None):
+                raise InputError("injection and scan cannot be compared: only one has a time zone")
+            hours = (start - record.injected).total_seconds() / 3600
+        factor = float(2.0 ** (hours / record.half_life_h))
+        what = "the reference of the sidecar" if start is not None else "the time of each value"
+        self._state(
+            f"decay from {what} to the injection: x 2^(h / {record.half_life_h:g} h), for "
+            f"{record.nuclide}"
+        )
+        return factor
+
+    def _terms(self) -> Any:
+        given = self.case.file.injection or InjectionRecord()
+        header = self.facts.header or PetHeader(reader="table", unit="Bq/mL")
+        both = (given.injected, header.injected)
+        if all(both) and abs(_apart_h(*both)) > _OTHER_INJECTION_H:
+            raise InputError(
+                f"the sidecar states an injection at {header.injected}, the case at "
+                f"{given.injected}: another patient, or another injection; correct one of them"
+            )
+        return combine_terms(given, header)
+
+    def _suv(self, unit: str) -> float:
+        """Factor from Bq/mL at injection to an SUV."""
+        record = self._terms().record.model_copy(update={"decay_correction": "ADMIN"})
+        return suv_factor(record, _KINDS[unit])
+
+    def _state(self, sentence: str) -> None:
+        self.stated.setdefault(sentence)
+
+
+def _apart_h(first: Any, second: Any) -> float:
+    plain = (first.replace(tzinfo=None), second.replace(tzinfo=None))
+    return float((plain[0] - plain[1]).total_seconds() / 3600)
+
+
+def _known_unit(text: str) -> tuple[str, float]:
+    """The unit in the words of the program, and the factor to it."""
+    from napari_mosaik.io.pet.sidecar import unit_named
+
+    if not text:
+        raise InputError("unit is missing; add a column unit, or give unit, for example SUVbw")
+    plain = text.strip().lower().replace(" ", "")
+    for name in _KINDS:
+        if plain == name.lower():
+            return name, 1.0
+    found = unit_named(text)
+    if found in ("g/mL", "cm²/mL"):
+        raise InputError(
+            f"unit '{text}' does not say how the SUV is normalised; give SUVbw, SUVlbm or SUVbsa"
+        )
+    return BASE_UNITS.get(found, (found, 1.0))
+
+
+def _hours_of(column: str) -> float:
+    """Hours in the unit of a column for the time ("time_min", "time [min]"); 0 for others."""
+    found = re.fullmatch(r"(?:time[\s_]*)?[\[(]?([a-z]+)[\])]?", column.strip().lower())
+    alone = found and found[1] in _HOURS and (len(found[1]) > 1 or "time" in column.lower())
+    return _HOURS[found[1]] if found and alone else 0.0
+
+
+def _typed(name: str, text: str) -> float:
+    try:
+        return typed_number(text)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def _cell(cells: Mapping[str, str], name: str) -> float | None:
+    text = cells.get(name, "")
+    return None if text.lower() in ("", "n/a") else _typed(name, text)
+
+
+def typed_value(fields: Mapping[str, Any]) -> InvivoValue:
+    """A value that was typed; an SUV needs no decay reference.
+
+    Raises
+    ------
+    InputError
+        If an item is missing or impossible.
+    """
+    for name in ("time_h", "mean", "sd"):
+        if fields.get(name) is None:
+            raise InputError(f"{name} is missing; give a number")
+    known = {"decay_reference": "", **fields, "source": "typed"}
+    known["region"] = region_name(str(fields.get("region") or ""))
+    if str(fields.get("unit")) in _KINDS and not known["decay_reference"]:
+        known["decay_reference"] = "injection"
+    return InvivoValue(**known)
