@@ -192,7 +192,7 @@ def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 # --- reference ---------------------------------------------------------------------------------
 FOLDERS = (
     "core", "io", "tissue", "register", "uptake", "segment", "features", "spatial", "kinetics",
-    "dosimetry", "learning", "predictor", "annotate", "phantom", "workflow", "view",
+    "dosimetry", "twin", "learning", "predictor", "annotate", "phantom", "workflow", "view",
 )  # fmt: skip
 
 

@@ -36,6 +36,20 @@ PUBLIC = {
         "tumour_control",
         "plan_activity",
     ),
+    "napari_mosaik.twin": (
+        "Observation",
+        "Prior",
+        "Posterior",
+        "log_linear_posterior",
+        "chain_posterior",
+        "predict",
+        "identifiability",
+        "value_of_scan",
+        "update",
+        "virtual_cohort",
+        "wilson_interval",
+        "patients_needed",
+    ),
     "napari_mosaik.predictor": ("MosaikNetwork", "train", "predict"),
 }
 

@@ -33,7 +33,7 @@ _FILES = {
     "tutorial_review.md",
     "How do I ...": "how_to.md troubleshooting.md",
     "User guide": "start.md window.md annotation.md slides.md segmentation.md registration.md "
-    "uptake.md spatial.md kinetics.md invivo.md dose.md science.md predictor.md "
+    "uptake.md spatial.md kinetics.md invivo.md dose.md twin.md science.md predictor.md "
     "robustness.md glossary.md",
 }
 PAGES = {section: names.replace(".md", "").split() for section, names in _FILES.items()}
