@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ from napari_mosaik.cli.common import (
     report_warning,
 )
 from napari_mosaik.cli.show import figure, print_json, table
+from napari_mosaik.core.errors import InputError
 
 if TYPE_CHECKING:
     from napari_mosaik.workflow.invivo import InvivoChange
@@ -142,6 +143,118 @@ def import_values(
             replace_same=replace,
         )
     _report(case, change, json)
+
+
+@example_command(
+    invivo,
+    "measure",
+    "invivo measure B12 day3 --region tumour --sphere 12,-40,310,15 --store",
+)
+def measure(
+    case: CaseFolder,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE",
+            help="A PET series: its folder or files, NIfTI with its sidecar, or Inveon.",
+        ),
+    ],
+    region: Annotated[str, typer.Option(help="Region: tumour, blood, liver, kidney ...")],
+    sphere: Annotated[
+        str,
+        typer.Option(metavar="X,Y,Z,R", help="Centre in the patient (as in DICOM) and radius, mm."),
+    ] = "",
+    mask: Annotated[
+        Path | None, typer.Option(help="DICOM SEG, RTSTRUCT, or labels on its voxels in NIfTI.")
+    ] = None,
+    label: Annotated[
+        int | None, typer.Option(help="Number of the segment or region, if there are several.")
+    ] = None,
+    kind: Annotated[
+        Literal["bw", "bsa", "lbm"],
+        typer.Option(help="SUV by body weight, body surface area or lean body mass."),
+    ] = "bw",
+    fwhm_mm: Annotated[
+        float, typer.Option(help="Resolution of the scanner, full width at half maximum, mm.")
+    ] = 4.6,
+    recovery: Annotated[
+        Literal["none", "mean"],
+        typer.Option(
+            help="mean: divide by the recovery of a uniform sphere of this volume without "
+            "background. It is shown in any case."
+        ),
+    ] = "none",
+    calibration: Annotated[
+        float, typer.Option(help="Standard error of the calibration as a fraction of the mean.")
+    ] = 0.05,
+    frame_index: Annotated[
+        int | None, typer.Option(help="Time frame, counted from 0, if there are several.")
+    ] = None,
+    unit: Annotated[
+        str, typer.Option(help="Unit if the file states none: Bq/mL, kBq/mL, g/mL, cm2/mL ...")
+    ] = "",
+    same_patient: Annotated[
+        bool,
+        typer.Option(
+            "--same-patient", help="Confirm that the patient of the series is that of the case."
+        ),
+    ] = False,
+    store: Annotated[
+        bool, typer.Option("--store", help="Add the value to invivo.csv of the case.")
+    ] = False,
+    replace: Replace = False,
+    json: JsonOutput = False,
+) -> None:
+    """Measure the mean uptake of a volume of interest in a PET series of the patient.
+
+    Only numbers and a hash are kept: no name, no identifier, no voxel.
+    """
+    from napari_mosaik.io import Case
+    from napari_mosaik.io.pet.sidecar import unit_named
+    from napari_mosaik.workflow import invivo as work
+
+    if bool(sphere) == (mask is not None):
+        raise InputError("give one of --sphere X,Y,Z,R and --mask FILE")
+    opened = Case(case)
+    with naming_options(same_patient="--same-patient", label="--label"):
+        volume = work.open_series(
+            opened,
+            files,
+            frame_index=frame_index,
+            unit=unit_named(unit) if unit else None,
+            same_patient=same_patient,
+        )
+        voi = mask or work.SphereOfInterest.typed(sphere)
+        found = work.measure_invivo(
+            opened,
+            volume,
+            voi,
+            region,
+            label=label,
+            kind=kind,
+            fwhm_mm=fwhm_mm,
+            recovery=recovery,
+            calibration=calibration,
+        )
+        if store:
+            work.add_invivo(opened, [found.value], replace_same=replace)
+    for sentence in found.warnings:
+        report_warning(sentence)
+    if json:
+        print_json({**work.voi_record(found), "stored": store})
+        return
+    _table(opened.name, [found.value])
+    typer.echo(
+        f"{found.n_voxels} voxels; error {figure(found.value.sd)}: noise {figure(found.noise)} "
+        f"({figure(found.independent)} independent volumes), calibration {calibration:.0%}"
+    )
+    typer.echo(
+        f"recovery of a uniform sphere of {figure(found.radius_mm)} mm radius at {fwhm_mm:g} mm "
+        f"FWHM: {found.recovery_centre:.3f} at its centre, {found.recovery_mean:.3f} of its mean "
+        f"({'applied' if found.recovered else 'not applied'})"
+    )
+    if not store:
+        typer.echo("not stored; add --store to keep it in the case")
 
 
 def _report(case: Path, change: InvivoChange, json: bool) -> None:

@@ -11,8 +11,17 @@ from .suv import (
 from .suv_inputs import TERM_ITEMS as TERM_ITEMS
 from .suv_inputs import implausible
 from .terms import SuvTerm, SuvTerms, combine_terms, to_suv
+from .volume_of_interest import (
+    INVIVO_FWHM_MM,
+    VoiMeasurement,
+    error_of_the_mean,
+    measure_volume,
+    sphere_recovery,
+    sphere_voxels,
+)
 
 __all__ = [
+    "INVIVO_FWHM_MM",
     "SUV_UNITS",
     "TERM_ITEMS",
     "LeanFormula",
@@ -20,13 +29,18 @@ __all__ = [
     "SuvParams",
     "SuvTerm",
     "SuvTerms",
+    "VoiMeasurement",
     "combine_terms",
     "decay_factor",
     "du_bois_bsa_m2",
+    "error_of_the_mean",
     "frame_factor",
     "implausible",
     "lean_mass_kg",
+    "measure_volume",
     "shift_sensitivity",
+    "sphere_recovery",
+    "sphere_voxels",
     "suv_factor",
     "tile_uptake",
     "to_suv",

@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.invivo import InvivoValue, region_name
 from napari_mosaik.core.manifest import file_digest
 from napari_mosaik.core.pet_records import BASE_UNITS, InjectionRecord, PetHeader
 from napari_mosaik.core.text import read_text, typed_number
-from napari_mosaik.uptake import SuvKind, combine_terms, suv_factor
+from napari_mosaik.uptake import (
+    INVIVO_FWHM_MM,
+    SuvKind,
+    VoiMeasurement,
+    combine_terms,
+    measure_volume,
+    sphere_voxels,
+    suv_factor,
+)
 
 if TYPE_CHECKING:
+    from napari_mosaik.core.pet_records import PetUnit
+    from napari_mosaik.core.pet_volume import PetVolume
     from napari_mosaik.io.case import Case
     from napari_mosaik.io.invivo import MeasuredTable
 
-__all__ = ["InvivoChange", "add_invivo", "import_invivo", "typed_value"]
+__all__ = [
+    "InvivoChange",
+    "SphereOfInterest",
+    "add_invivo",
+    "import_invivo",
+    "measure_invivo",
+    "open_series",
+    "typed_value",
+    "voi_record",
+]
 
 _KINDS: Final[dict[str, SuvKind]] = {"SUVbw": "bw", "SUVbsa": "bsa", "SUVlbm": "lbm"}
 _HOURS: Final = {
@@ -428,3 +447,150 @@ def typed_value(fields: Mapping[str, Any]) -> InvivoValue:
     if str(fields.get("unit")) in _KINDS and not known["decay_reference"]:
         known["decay_reference"] = "injection"
     return InvivoValue(**known)
+
+
+# --- measuring ------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class SphereOfInterest:
+    """A sphere: centre (x, y, z) in mm, left, posterior, head as in DICOM, and radius in mm."""
+
+    centre_mm: tuple[float, float, float]
+    radius_mm: float
+
+    @classmethod
+    def typed(cls, text: str) -> SphereOfInterest:
+        """A sphere from "x,y,z,radius" in mm."""
+        try:
+            x, y, z, radius = (float(part) for part in text.split(","))
+        except ValueError:
+            raise InputError(
+                f"the sphere '{text[:60]}' is not of the form x,y,z,radius in mm"
+            ) from None
+        return cls((x, y, z), radius)
+
+
+def open_series(
+    case: Case,
+    paths: Sequence[Path],
+    *,
+    frame_index: int | None = None,
+    unit: PetUnit | None = None,
+    same_patient: bool = False,
+) -> PetVolume:
+    """Read a PET series of the patient of a case; nothing of it is stored.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read as a volume, or belongs to another patient or injection than the case.
+        What the program cannot know, *same_patient* confirms: that the patient of the series is
+        the one whom the case knows by a pseudonym.
+    """
+    from napari_mosaik.io.pet import open_pet_volume
+
+    volume = open_pet_volume(list(paths), frame_index=frame_index, unit=unit)
+    if not same_patient:
+        _check_patient(case, volume)
+    return volume
+
+
+def _check_patient(case: Case, volume: PetVolume) -> None:
+    from napari_mosaik.io.invivo import read_invivo
+
+    sources = " ".join(one.source for one in read_invivo(case.root))
+    known = set(re.findall(r"patient:(\w+)", sources))
+    own = volume.patient_hash(case.name)
+    if own and known and own not in known:
+        raise InputError(
+            f"the series belongs to another patient than the values of case {case.name} (another "
+            "hash of the identifier); give that of the same patient, or same_patient if it is"
+        )
+    if own and not known and not volume.is_named(case.patient):
+        raise InputError(
+            f"the series names a patient, and case {case.name} knows '{case.patient}': confirm "
+            "with same_patient that it is the same, or give another series"
+        )
+    given = case.file.injection
+    both = (given.injected if given else None, volume.images[0].header.injected)
+    if all(both) and abs(_apart_h(*both)) > _OTHER_INJECTION_H:
+        raise InputError(
+            f"the series states an injection at {both[1]}, the case at {both[0]}: another patient, "
+            "or another injection; correct one of them, or confirm with same_patient"
+        )
+
+
+def measure_invivo(
+    case: Case,
+    volume: PetVolume,
+    voi: SphereOfInterest | Path,
+    region: str,
+    *,
+    label: int | None = None,
+    kind: SuvKind = "bw",
+    fwhm_mm: float = INVIVO_FWHM_MM,
+    recovery: Literal["none", "mean"] = "none",
+    calibration: float = 0.05,
+) -> VoiMeasurement:
+    """Measure a volume of interest of a series; nothing is stored.
+
+    Parameters
+    ----------
+    case
+        The case; its injection record and the headers give the SUV.
+    volume
+        The series, see `open_series`.
+    voi
+        A sphere, or a file with a mask (DICOM SEG, RTSTRUCT, labels in NIfTI).
+    region
+        "tumour", "blood", ...
+    label
+        Number of the region in the mask.
+    kind
+        Kind of SUV.
+    fwhm_mm
+        Resolution of the scanner, full width at half maximum, mm.
+    recovery
+        "mean" divides by the recovery of a uniform sphere of the same volume.
+    calibration
+        Standard error of the calibration as a fraction of the mean.
+    """
+    from napari_mosaik.io.pet.masks import read_mask
+
+    doubts: tuple[str, ...] = ()
+    if isinstance(voi, SphereOfInterest):
+        voxels = sphere_voxels(volume.grid, voi.centre_mm, voi.radius_mm)
+        method = f"sphere of {voi.radius_mm:g} mm"
+    else:
+        mask = read_mask(voi, volume.grid, label)
+        voxels, method, doubts = mask.voxels, mask.method, mask.warnings
+    if not volume.patient_ids:
+        doubts += ("the series names no patient; it is taken as that of the case",)
+    found = measure_volume(
+        volume,
+        case.file.injection or InjectionRecord(),
+        voxels,
+        region=region_name(region),
+        method=method,
+        source=volume.source(case.name),
+        kind=kind,
+        fwhm_mm=fwhm_mm,
+        recovery=recovery,
+        calibration=calibration,
+    )
+    return replace(found, warnings=(*doubts, *found.warnings))
+
+
+def voi_record(found: VoiMeasurement) -> dict[str, Any]:
+    """A measurement as a JSON-able document."""
+    return {
+        "value": asdict(found.value),
+        "n_voxels": found.n_voxels,
+        "noise": found.noise,
+        "independent_volumes": found.independent,
+        "radius_mm": found.radius_mm,
+        "recovery_centre": found.recovery_centre,
+        "recovery_mean": found.recovery_mean,
+        "recovery_applied": found.recovered,
+        "suv": found.terms.to_dict(),
+        "warnings": list(found.warnings),
+    }

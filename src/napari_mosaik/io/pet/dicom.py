@@ -16,11 +16,19 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
+from napari_mosaik.core.pet_volume import VolumeGrid, evenly_spaced
 from napari_mosaik.io.pet.archive import is_zip
 from napari_mosaik.io.pet.registry import PetFormat, files_in
 from napari_mosaik.io.unread import unread_file
 
-__all__ = ["FORMAT", "DicomSeries", "choose_series"]
+__all__ = [
+    "FORMAT",
+    "DicomSeries",
+    "choose_series",
+    "dicom_header",
+    "in_dicom",
+    "starts_as_dicom",
+]
 
 _MAX_PIXELS = 1 << 26
 _MAX_FRAMES = 100_000
@@ -32,7 +40,7 @@ class DicomSeries:
     """The images of one PET series, ordered by slice position."""
 
     def __init__(self, files: list[Path]) -> None:
-        with _reading(files[0]):
+        with in_dicom(files[0]):
             self._frames = _frames(files)
             positions = [frame.position_mm() for frame in self._frames]
             self._places = _grouped(self._frames, positions)
@@ -58,7 +66,7 @@ class DicomSeries:
         at_place = self._places[place]
         moment = sorted({frame.moment_s() for frame in at_place})[number]
         chosen = next(frame for frame in at_place if frame.moment_s() == moment)
-        with _reading(chosen.path):
+        with in_dicom(chosen.path):
             meaning = _pixel_meaning(chosen)
             header = _read_header(self._frames, chosen, meaning)
             notes = (*header.notes, *self._geometry, *_losses(chosen))
@@ -68,9 +76,62 @@ class DicomSeries:
             lattice = Lattice("pet", (values.shape[0], values.shape[1]), _spacing_um(chosen))
         return PetImage(Raster(values, lattice, meaning.unit), header)
 
+    def grid(self) -> VolumeGrid:
+        """Where the voxels lie in the patient; gaps and mixed frames of reference are refused."""
+        firsts = [group[0] for group in self._places]
+        name = firsts[0].path.name
+        with in_dicom(firsts[0].path):
+            axes = firsts[0].axes()
+            if axes is None or any(frame.position_mm() is None for frame in firsts):
+                raise InputError(f"{name} states no position of its slices in the patient")
+            references = {frame.text("FrameOfReferenceUID") for frame in self._frames}
+            if len(references) > 1:
+                raise InputError(
+                    f"the slices of the PET belong to {len(references)} frames of reference "
+                    "(FrameOfReferenceUID); give only the files of one scan"
+                )
+            _check_complete(firsts, [self.n_frames(place) for place in range(len(firsts))])
+            places = np.array([frame.find("ImagePositionPatient") for frame in firsts], float)
+            across, down = axes[:3], axes[3:]
+            step = evenly_spaced(places, np.cross(across, down), name)
+            row_mm, column_mm = (size / 1000 for size in _spacing_um(firsts[0]))
+            rows, columns = firsts[0].number("Rows") or 0, firsts[0].number("Columns") or 0
+            return VolumeGrid(
+                (len(firsts), int(rows), int(columns)),
+                places[0],
+                np.stack([step, down * row_mm, across * column_mm]),
+                reference=next(iter(references)),
+            )
+
+    def patient_ids(self) -> tuple[str, ...]:
+        """Identifier and name of the patient, as far as the files state them; all must agree."""
+        found = {
+            tuple(str(frame.dataset.get(key) or "").strip() for key in ("PatientID", "PatientName"))
+            for frame in self._frames
+        }
+        if len(found) > 1:
+            raise InputError("the PET files belong to different patients; give those of one")
+        return tuple(text for text in next(iter(found)) if text)
+
+
+def _check_complete(firsts: list[_Frame], n_frames: list[int]) -> None:
+    """Raise `InputError` if slices are missing that the files count, or time frames of a slice."""
+    stated = firsts[0].number("NumberOfSlices")
+    if stated is not None and len(firsts) < stated:
+        raise InputError(
+            f"{firsts[0].path.name} states {stated:g} slices (NumberOfSlices), and {len(firsts)} "
+            "are given: slices are missing"
+        )
+    if len(set(n_frames)) > 1:
+        lacking = n_frames.index(min(n_frames)) + 1
+        raise InputError(
+            f"slice {lacking} of the PET has {min(n_frames)} time frames, others have "
+            f"{max(n_frames)}: slices are missing"
+        )
+
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def in_dicom(path: Path) -> Iterator[None]:
     """Silence pydicom's warnings; an item that it cannot read is a damaged header."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -82,7 +143,7 @@ def _reading(path: Path) -> Iterator[None]:
             raise InputError(f"{path.name}: the DICOM header is damaged ({error})") from error
 
 
-def _starts_as_dicom(path: Path) -> bool:
+def starts_as_dicom(path: Path) -> bool:
     """Whether a file begins as DICOM files do, with or without the preamble."""
     with path.open("rb") as handle:
         start = handle.read(132)
@@ -96,7 +157,7 @@ def _starts_as_dicom(path: Path) -> bool:
 
 def _frames(files: list[Path]) -> list[_Frame]:
     """All images of the files, without their pixels; they must be one PET series."""
-    datasets = {path: _header(path) for path in files}
+    datasets = {path: dicom_header(path) for path in files}
     if len(files) > 1:  # an export of PET and CT: the PET is meant
         pets = {path: data for path, data in datasets.items() if _modality(data) == "PT"}
         datasets = pets or datasets
@@ -143,9 +204,9 @@ def choose_series(files: Sequence[Path], number: int) -> list[Path]:
         raise InputError(f"unpack {archives[0]} and give its folder to choose one of its series")
     inside = [inner for path in files for inner in files_in(path)]
     series: dict[str, list[tuple[Path, Any]]] = {}
-    with _reading(Path(files[0])):
+    with in_dicom(Path(files[0])):
         for path in inside:
-            if _starts_as_dicom(path) and _modality(data := _header(path)) == "PT":
+            if starts_as_dicom(path) and _modality(data := dicom_header(path)) == "PT":
                 series.setdefault(str(data.get("SeriesInstanceUID", "")), []).append((path, data))
     if not 1 <= number <= len(series):
         listed = (
@@ -168,10 +229,11 @@ def _modality(dataset: Any) -> str:
     return str(dataset.get("Modality", "")).strip().upper()
 
 
-def _header(path: Path) -> Any:
+def dicom_header(path: Path) -> Any:
+    """The header of a file, without its pixels."""
     import pydicom
 
-    if not _starts_as_dicom(path):
+    if not starts_as_dicom(path):
         what = unread_file(path) or "not a DICOM file"
         raise InputError(f"{path.name} cannot be used as PET: it is {what}")
     try:
@@ -777,4 +839,4 @@ def _nuclide(drug: Any) -> str | None:
     return None
 
 
-FORMAT = PetFormat("DICOM", _starts_as_dicom, lambda files, sidecar: DicomSeries(files), order=10)
+FORMAT = PetFormat("DICOM", starts_as_dicom, lambda files, sidecar: DicomSeries(files), order=10)

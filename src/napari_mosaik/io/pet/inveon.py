@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
+from napari_mosaik.core.pet_volume import VolumeGrid
 from napari_mosaik.io.pet.registry import PetFormat, sibling, single_file
 from napari_mosaik.io.unread import unread_file
 
@@ -69,6 +70,24 @@ class InveonSeries:
         lattice = Lattice("pet", (self._rows, self._columns), self._spacing_um(notes))
         header = _header(words, notes)
         return PetImage(Raster(values, lattice, str(header.unit)), header)
+
+    def grid(self) -> VolumeGrid:
+        """The voxels; the file does not say how they lie in the animal."""
+        size_mm = [_number(self._words, f"pixel_size_{axis}") or 0.0 for axis in "zyx"]
+        if self._slices < 2 or min(size_mm) <= 0:
+            raise InputError(
+                f"{self._image.name} states no size of its voxels in three directions "
+                "(pixel_size_x, pixel_size_y, pixel_size_z), or holds one slice"
+            )
+        steps = np.zeros((3, 3))
+        steps[[0, 1, 2], [2, 1, 0]] = size_mm
+        shape = (self._slices, self._rows, self._columns)
+        return VolumeGrid(shape, np.zeros(3), steps, in_patient=False)
+
+    def patient_ids(self) -> tuple[str, ...]:
+        """Identifier of the animal, if the file states it."""
+        found = self._words.get("subject_identifier", "").strip()
+        return (found,) if found else ()
 
     def _whole(self, name: str, default: int) -> int:
         return int(_number(self._words, name, default) or 0)

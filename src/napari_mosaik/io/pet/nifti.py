@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
+from napari_mosaik.core.pet_volume import VolumeGrid
 from napari_mosaik.io.pet.registry import PetFormat, sibling, single_file
 from napari_mosaik.io.pet.sidecar import read_sidecar
 from napari_mosaik.io.unread import unread_file
@@ -33,12 +34,14 @@ _HEAD = {
     348: {
         "dim": (40, "8i2"), "datatype": (70, "i2"), "pixdim": (76, "8f4"), "offset": (108, "f4"),
         "slope": (112, "f4"), "intercept": (116, "f4"), "units": (123, "u1"), "qform": (252, "i2"),
-        "sform": (254, "i2"), "quatern": (256, "3f4"), "srow": (280, "12f4"), "magic": (344, "S4"),
+        "sform": (254, "i2"), "quatern": (256, "3f4"), "offsets": (268, "3f4"),
+        "srow": (280, "12f4"), "magic": (344, "S4"),
     },
     540: {
         "dim": (16, "8i8"), "datatype": (12, "i2"), "pixdim": (104, "8f8"), "offset": (168, "i8"),
         "slope": (176, "f8"), "intercept": (184, "f8"), "units": (500, "i4"), "qform": (344, "i4"),
-        "sform": (348, "i4"), "quatern": (352, "3f8"), "srow": (400, "12f8"), "magic": (4, "S4"),
+        "sform": (348, "i4"), "quatern": (352, "3f8"), "offsets": (376, "3f8"),
+        "srow": (400, "12f8"), "magic": (4, "S4"),
     },
 }  # fmt: skip
 
@@ -65,6 +68,8 @@ class NiftiSeries:
                 "it in mm"
             )
         self._size_um = (sizes[0] * _UM[code], sizes[1] * _UM[code])
+        self._axes, self._sizes_mm = axes, np.asarray(sizes) * _UM[code] / 1000
+        self._unit_mm = _UM[code] / 1000
         self._geometry = f"The voxel size is that of the file's {source}" + (
             ", taken as mm because the file states no unit of length." if code == 0 else "."
         )
@@ -96,12 +101,42 @@ class NiftiSeries:
         notes = [*fields.pop("notes", ()), *self._notes]
         if self._sidecar is None:
             notes.append("there is no sidecar: the injection data must be entered")
-        values = self._scaled(self._stored[:, :, place, number].T) * factor
-        values = values[:: -1 if self._turned[1] else 1, :: -1 if self._turned[0] else 1]
+        values = self.stored(place, number) * factor
         column_um, row_um = self._size_um
         lattice = Lattice("pet", (values.shape[0], values.shape[1]), (row_um, column_um))
         header = PetHeader(reader="nifti", notes=tuple(notes), geometry=self._geometry, **fields)
         return PetImage(Raster(np.ascontiguousarray(values), lattice, header.unit or "1"), header)
+
+    def stored(self, place: int, number: int = 0) -> FloatArray:
+        """The values (rows, columns) of one slice by slope and intercept, in Bq/mL or as stored."""
+        values = self._scaled(self._stored[:, :, place, number].T)
+        return values[:: -1 if self._turned[1] else 1, :: -1 if self._turned[0] else 1]
+
+    def grid(self) -> VolumeGrid:
+        """Where the voxels lie in the patient; unknown if the file states no orientation."""
+        columns, rows, slices, _ = self._stored.shape
+        if slices < 2 or not self._sizes_mm[2] > 0:
+            raise InputError(f"{self._path.name} holds one slice, or no distance of its slices")
+        if self._axes is None:
+            steps = np.zeros((3, 3))
+            steps[[0, 1, 2], [2, 1, 0]] = self._sizes_mm[::-1]
+            return VolumeGrid((slices, rows, columns), np.zeros(3), steps, in_patient=False)
+        if int(self._head["sform"]) > 0:
+            offset = np.asarray(self._head["srow"], float).reshape(3, 4)[:, 3]
+        else:
+            offset = np.asarray(self._head["offsets"], float)
+        steps = (self._axes * self._sizes_mm).T
+        origin = offset * self._unit_mm
+        for axis, count in enumerate((columns, rows, slices)):
+            if self._turned[axis]:
+                origin = origin + (count - 1) * steps[axis]
+                steps[axis] = -steps[axis]
+        to_dicom = np.array([-1.0, -1.0, 1.0])  # NIfTI counts to the right and to the front
+        return VolumeGrid((slices, rows, columns), origin * to_dicom, steps[::-1] * to_dicom)
+
+    def patient_ids(self) -> tuple[str, ...]:
+        """None: the file names no patient."""
+        return ()
 
     def _values(self, data: bytes) -> NDArray[Any]:
         """(columns, rows, slices, frames) as stored."""

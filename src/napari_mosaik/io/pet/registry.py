@@ -16,6 +16,7 @@ from typing import Protocol
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.pet_records import BASE_UNITS, PetImage, PetUnit
+from napari_mosaik.core.pet_volume import PetVolume, VolumeGrid, one_unit
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.io.pet.archive import unpacked
 from napari_mosaik.io.unread import unread_file
@@ -27,6 +28,7 @@ __all__ = [
     "files_in",
     "open_pet",
     "open_pet_slices",
+    "open_pet_volume",
     "pet_formats",
     "sibling",
     "single_file",
@@ -48,6 +50,12 @@ class PetSeries(Protocol):
 
     def image(self, place: int, number: int) -> PetImage:
         """One slice of one time frame."""
+
+    def grid(self) -> VolumeGrid:
+        """Where the voxels of the slices, in their order, lie in the patient."""
+
+    def patient_ids(self) -> tuple[str, ...]:
+        """Identifier and name of the patient, for comparison in memory; none if not stated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +160,27 @@ def open_pet_slices(
             number = _asked("frame", frame_index, series.n_frames(place), name)
             images.append(_in_unit(series.image(place, number), unit, name))
         return images
+
+
+def open_pet_volume(
+    paths: PetPaths, *, frame_index: int | None = None, unit: PetUnit | None = None
+) -> PetVolume:
+    """A whole PET scan in one time frame, with the place of its voxels; see `open_pet`.
+
+    Raises
+    ------
+    InputError
+        If slices are missing, have different units or belong to different frames of reference or
+        patients, or if a time frame must be chosen.
+    """
+    with _series(paths) as (series, name):
+        grid = series.grid()
+        images = []
+        for place in range(series.n_slices):
+            number = _asked("frame", frame_index, series.n_frames(place), name)
+            images.append(_in_unit(series.image(place, number), unit, name))
+        one_unit(tuple(images), name)
+        return PetVolume(tuple(images), grid, series.patient_ids())
 
 
 def companions(paths: Sequence[Path]) -> list[Path]:

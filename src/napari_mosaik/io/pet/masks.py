@@ -1,0 +1,276 @@
+"""Masks of a volume of interest on the voxels of a PET: DICOM SEG, RTSTRUCT, or labels in NIfTI.
+
+Regions are chosen by number.  Their names may identify the patient: they are shown in error
+messages where one must be chosen, and nowhere kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.core.pet_volume import VolumeGrid
+from napari_mosaik.io.pet.dicom import dicom_header, in_dicom, starts_as_dicom
+from napari_mosaik.io.pet.nifti import NiftiSeries
+
+__all__ = ["VoiMask", "read_mask"]
+
+_SAME_VOXEL = 0.05
+"""Voxels that lie no farther apart than this fraction of one are the same."""
+_CONTOUR_DIFFERENCE = 0.1
+_MIN_POINTS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VoiMask:
+    """Voxels (slices, rows, columns) of a volume of interest, and how they were chosen in words."""
+
+    voxels: NDArray[np.bool_]
+    method: str
+    warnings: tuple[str, ...] = ()
+
+
+def read_mask(path: Path, grid: VolumeGrid, label: int | None = None) -> VoiMask:
+    """The voxels (slices, rows, columns) of a PET volume that a mask holds.
+
+    Parameters
+    ----------
+    path
+        DICOM SEG or RTSTRUCT, or a NIfTI file of labels.
+    grid
+        Voxels of the PET.
+    label
+        Number of the segment, region of interest or label; needed where there are several.
+
+    Raises
+    ------
+    InputError
+        If the file is no mask, has other voxels than the PET (both are named), another frame of
+        reference, no such label, or is empty.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no mask {path}")
+    if starts_as_dicom(path):
+        with in_dicom(path):
+            data = dicom_header(path)
+            kind = str(data.get("Modality", "")).upper()
+            if kind == "RTSTRUCT":
+                found = _of_contours(path, data, grid, label)
+            elif kind == "SEG":
+                found = _of_segments(path, data, grid, label)
+            else:
+                raise InputError(
+                    f"{path.name} is no mask: its modality is {kind or 'not stated'}, not SEG or "
+                    "RTSTRUCT"
+                )
+    elif path.name.lower().endswith((".nii", ".nii.gz")):
+        found = _of_labels(path, grid, label)
+    else:
+        raise InputError(
+            f"{path.name} cannot be used as a mask; give DICOM SEG, RTSTRUCT or labels in NIfTI"
+        )
+    if not found.voxels.any():
+        raise InputError(f"the mask {path.name} holds no voxel of the PET ({grid})")
+    return found
+
+
+def _chosen(label: int | None, known: dict[int, str], path: Path) -> int:
+    """The number of the only region, or the given one."""
+    listed = ", ".join(f"{number} {name}".strip() for number, name in sorted(known.items()))
+    if not known:
+        raise InputError(f"{path.name} holds no region")
+    if label is None and len(known) > 1:
+        raise InputError(f"{path.name} holds {len(known)} regions; give label: {listed[:200]}")
+    number = next(iter(known)) if label is None else label
+    if number not in known:
+        raise InputError(f"{path.name} holds no region {number}; there are: {listed[:200]}")
+    return number
+
+
+def _other_grid(path: Path, theirs: object, grid: VolumeGrid) -> InputError:
+    return InputError(
+        f"the mask {path.name} lies on another grid ({theirs}) than the PET ({grid}); resample it "
+        "to the PET"
+    )
+
+
+def _check_reference(reference: str, grid: VolumeGrid, path: Path) -> None:
+    if not grid.in_patient:
+        raise InputError(
+            f"the PET does not say how its voxels lie in the patient, so {path.name} has no place "
+            "on it; use labels on its voxels, or a sphere"
+        )
+    if grid.reference and reference.upper() != grid.reference:
+        raise InputError(
+            f"the mask {path.name} belongs to another frame of reference (FrameOfReferenceUID) "
+            "than the PET: another scan; give the mask of this one"
+        )
+
+
+# --- labels ---------------------------------------------------------------------------------------
+def _of_labels(path: Path, grid: VolumeGrid, label: int | None) -> VoiMask:
+    series = NiftiSeries(path)
+    theirs = series.grid()
+    if not theirs.is_same(grid):
+        raise _other_grid(path, theirs, grid)
+    if series.n_frames(0) > 1:
+        raise InputError(f"the mask {path.name} has {series.n_frames(0)} time frames; give one")
+    values = np.stack([series.stored(place) for place in range(series.n_slices)])
+    if not np.array_equal(values, np.rint(values)):
+        raise InputError(
+            f"{path.name} holds values that are no whole numbers: it is no label image"
+        )
+    known = {int(number): "" for number in np.unique(values) if number > 0}
+    number = _chosen(label, known, path)
+    return VoiMask(values == number, f"labels of NIfTI, {number}")
+
+
+# --- DICOM SEG ------------------------------------------------------------------------------------
+def _of_segments(path: Path, data: Any, grid: VolumeGrid, label: int | None) -> VoiMask:
+    import pydicom
+
+    _check_reference(str(data.get("FrameOfReferenceUID", "")), grid, path)
+    known = {
+        int(item.SegmentNumber): str(item.get("SegmentLabel", ""))
+        for item in data.get("SegmentSequence") or []
+    }
+    number = _chosen(label, known, path)
+    shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
+    kind = str(data.get("SegmentationType", "")).upper()
+    half = float(data.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 0.5
+    pixels = np.atleast_3d(pydicom.dcmread(path, force=True).pixel_array)
+    pixels = pixels.reshape(-1, int(data.Rows), int(data.Columns))
+    out = np.zeros(grid.shape, bool)
+    for index, frame in enumerate(data.PerFrameFunctionalGroupsSequence):
+        if kind != "LABELMAP" and _segment_of(frame, shared) != number:
+            continue
+        place = _slice_of(path, frame, shared, pixels.shape[1:], grid)
+        inside = pixels[index] == number if kind == "LABELMAP" else pixels[index] > half
+        out[place] |= inside
+    return VoiMask(out, f"DICOM SEG, segment {number}")
+
+
+def _group(frame: Any, shared: Any, name: str) -> Any:
+    """An item of the frame's own functional groups, or of the shared ones."""
+    for groups in (frame, shared):
+        found = groups.get(name) if groups is not None else None
+        if found:
+            return found[0]
+    raise InputError(f"the mask states no {name}")
+
+
+def _segment_of(frame: Any, shared: Any) -> int:
+    group = _group(frame, shared, "SegmentIdentificationSequence")
+    return int(group.ReferencedSegmentNumber)
+
+
+def _slice_of(path: Path, frame: Any, shared: Any, shape: Any, grid: VolumeGrid) -> int:
+    """The slice of the PET on whose voxels a frame of the mask lies."""
+    origin = _group(frame, shared, "PlanePositionSequence").ImagePositionPatient
+    turn = np.array(
+        _group(frame, shared, "PlaneOrientationSequence").ImageOrientationPatient, float
+    )
+    row_mm, column_mm = map(float, _group(frame, shared, "PixelMeasuresSequence").PixelSpacing)
+    steps = np.stack([turn[3:] * row_mm, turn[:3] * column_mm])
+    first = np.array(origin, float)
+    corners = first + np.array([[0, 0], [shape[0] - 1, 0], [0, shape[1] - 1]]) @ steps
+    index = grid.index(corners)
+    place = int(np.rint(index[0, 0]))
+    expected = np.array(
+        [[place, 0, 0], [place, grid.shape[1] - 1, 0], [place, 0, grid.shape[2] - 1]]
+    )
+    if tuple(shape) != grid.shape[1:] or np.abs(index - expected).max() > _SAME_VOXEL:
+        theirs = f"{shape[1]} x {shape[0]} pixels of {column_mm:.4g} x {row_mm:.4g} mm from "
+        raise _other_grid(path, theirs + "({:.4g} x {:.4g} x {:.4g}) mm".format(*first), grid)
+    if not 0 <= place < grid.shape[0]:
+        raise InputError(f"the mask {path.name} has slices beyond the PET ({grid})")
+    return place
+
+
+# --- RTSTRUCT -------------------------------------------------------------------------------------
+def _of_contours(path: Path, data: Any, grid: VolumeGrid, label: int | None) -> VoiMask:
+    regions = {int(item.ROINumber): item for item in data.get("StructureSetROISequence") or []}
+    names = {number: str(item.get("ROIName", "")) for number, item in regions.items()}
+    number = _chosen(label, names, path)
+    _check_reference(str(regions[number].get("ReferencedFrameOfReferenceUID", "")), grid, path)
+    contours = [
+        _points(path, contour)
+        for item in data.get("ROIContourSequence") or []
+        if int(item.ReferencedROINumber) == number
+        for contour in item.get("ContourSequence") or []
+    ]
+    if not contours:
+        raise InputError(f"region {number} of {path.name} has no contour")
+    planes, thickness_mm = _planes(path, contours, grid)
+    out = np.zeros(grid.shape, bool)
+    volume_ml = 0.0
+    deep, high, wide = grid.spacing_mm
+    for place, shape in planes.items():
+        volume_ml += shape.area * high * wide * thickness_mm / 1000
+        # A slice takes the contours of a plane that is at most half a distance away.
+        low = int(np.ceil(place - thickness_mm / deep / 2 - 1e-6))
+        high_end = place + thickness_mm / deep / 2 - 1e-6
+        for number_of_slice in range(max(low, 0), grid.shape[0]):
+            if number_of_slice >= high_end:
+                break
+            out[number_of_slice] |= _covered(shape, grid.shape[1:])
+    warnings = _contour_warnings(path, volume_ml, float(out.sum()) * grid.voxel_ml)
+    return VoiMask(out, f"RTSTRUCT, region {number}, contours of {volume_ml:.4g} mL", warnings)
+
+
+def _points(path: Path, contour: Any) -> FloatArray:
+    """Points (n, 3) of a closed contour, mm in the patient."""
+    if str(contour.get("ContourGeometricType", "")).upper() != "CLOSED_PLANAR":
+        kind = contour.get("ContourGeometricType", "no type")
+        raise InputError(f"{path.name} has a contour of the type {kind}, not CLOSED_PLANAR")
+    points = np.array(contour.ContourData, float)
+    if points.size % 3 or points.size < 3 * _MIN_POINTS:
+        raise InputError(f"{path.name} has a contour of {points.size / 3:g} points")
+    return points.reshape(-1, 3)
+
+
+def _planes(
+    path: Path, contours: list[FloatArray], grid: VolumeGrid
+) -> tuple[dict[float, Any], float]:
+    """Shape of each plane (in rows and columns) by its slice number, and their distance in mm.
+
+    Contours that lie within others are holes: what an odd number of them encloses is inside.
+    """
+    found: dict[float, Any] = {}
+    for points in contours:
+        index = grid.index(points)
+        if np.ptp(index[:, 0]) > _SAME_VOXEL:
+            raise InputError(
+                f"{path.name} has contours that are not parallel to the slices of the PET; export "
+                "the mask as DICOM SEG or NIfTI on its voxels"
+            )
+        shape = shapely.make_valid(shapely.Polygon(index[:, :0:-1]))
+        place = round(float(index[:, 0].mean()), 3)
+        known = next((one for one in found if abs(one - place) < _SAME_VOXEL), place)
+        found[known] = found[known].symmetric_difference(shape) if known in found else shape
+    places = np.sort(np.array(list(found)))
+    if len(places) == 1:
+        return found, grid.spacing_mm[0]
+    apart = np.diff(places)
+    return found, float(np.median(apart)) * grid.spacing_mm[0]
+
+
+def _covered(shape: Any, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Voxels (rows, columns) whose centre lies in a shape."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    return np.asarray(shapely.intersects_xy(shape, columns.ravel(), rows.ravel())).reshape(size)
+
+
+def _contour_warnings(path: Path, contours_ml: float, voxels_ml: float) -> tuple[str, ...]:
+    if abs(voxels_ml - contours_ml) <= _CONTOUR_DIFFERENCE * contours_ml:
+        return ()
+    return (
+        f"the contours of {path.name} enclose {contours_ml:.3g} mL, the voxels whose centre they "
+        f"enclose {voxels_ml:.3g} mL: the region is small for these voxels, or planes are missing",
+    )
