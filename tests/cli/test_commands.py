@@ -367,8 +367,11 @@ def test_two_slides_are_aligned_outside_a_case(case, capsys):
     assert "'odd' is not one of 'rigid'" in capsys.readouterr().err
 
 
-def test_kinetics_at_given_times(capsys):
-    assert call("kinetics", "--times-h", "72,120,168", "--json") == 0
+def test_kinetics_at_given_times(capsys, tmp_path):
+    model = tmp_path / "model.xml"
+    arguments = ("--times-h", "72,120,168", "--set", "k32_per_h=0.3", "--sbml", str(model))
+    assert call("kinetics", *arguments, "--json") == 0
+    assert 'id="k32" value="0.3"' in model.read_text("utf-8")
     record = json.loads(capsys.readouterr().out)
     assert record["internalised_um"][0] > record["internalised_um"][2] > 0
     assert "--times-h" in told(capsys, "kinetics", "--times-h", "soon")

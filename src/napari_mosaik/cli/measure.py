@@ -299,12 +299,18 @@ def kinetics(
     surface_density: Annotated[
         float, typer.Option(min=0.0, help="Vessel perimeter per area of the tissue, 1/µm.")
     ] = 0.005,
+    sbml: Annotated[
+        Path | None,
+        typer.Option(help="Write the patient's model as SBML (Level 3 Version 2) to this file."),
+    ] = None,
     json: JsonOutput = False,
 ) -> None:
     """Free, bound and internalised antibody over time, and what images at these times determine.
 
     --set changes a parameter of the patient's model, of the delivery to a tile, or of both.
     """
+    from napari_mosaik.io.files import write_bytes
+    from napari_mosaik.kinetics import to_sbml
     from napari_mosaik.workflow.kinetics import iter_kinetics_document, kinetic_settings
 
     try:
@@ -314,6 +320,8 @@ def kinetics(
             f"--times-h {times_h!r} is not a list of numbers like 72,120,168"
         ) from None
     settings = kinetic_settings(given_settings(set_), times)
+    if sbml is not None:
+        write_bytes(sbml, to_sbml(settings[0]).encode())
     with Bar(quiet=json) as bar:
         work = iter_kinetics_document(*settings, times, surface_density)
         document = drive(work, "Kinetics", bar)

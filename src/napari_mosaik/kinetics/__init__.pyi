@@ -25,6 +25,7 @@ from .immunokinetic import (
     ImmunokineticParams,
     TimeActivity,
     solve_immunokinetic,
+    to_sbml,
 )
 from .sensitivity import (
     Identifiability,
@@ -68,4 +69,5 @@ __all__ = [
     "solver_checks",
     "tile_curves_um",
     "tile_record",
+    "to_sbml",
 ]

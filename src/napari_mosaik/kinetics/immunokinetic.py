@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +18,7 @@ __all__ = [
     "TimeActivity",
     "immunokinetic_columns",
     "solve_immunokinetic",
+    "to_sbml",
 ]
 
 IN_VIVO_TIMES_H = (72.0, 120.0, 168.0)
@@ -143,3 +145,128 @@ def solve_immunokinetic(
 def immunokinetic_columns(params: ImmunokineticParams) -> dict[str, float]:
     """The settings of the model as columns of `kinetic_rows`, in its units (µM, h)."""
     return {name: float(getattr(params, name)) for name in ROW if hasattr(params, name)}
+
+
+_SBML = "http://www.sbml.org/sbml/level3/version2/core"
+_MATHML = "http://www.w3.org/1998/Math/MathML"
+_UNITS = {
+    "hour": (("second", 1, 0, "3600"),),
+    "micromole": (("mole", 1, -6, "1"),),
+    "per_hour": (("second", -1, 0, "3600"),),
+    "micromolar": (("mole", 1, -6, "1"), ("litre", -1, 0, "1")),
+    "per_micromolar_hour": (
+        ("mole", -1, -6, "1"), ("litre", 1, 0, "1"), ("second", -1, 0, "3600"),
+    ),
+}  # fmt: skip
+"""Units by name: kind, exponent, scale and multiplier of their parts."""
+
+
+def to_sbml(params: ImmunokineticParams | None = None) -> str:
+    """The immunokinetic model as SBML Level 3 Version 2 core, for other simulators.
+
+    Species ``free``, ``bound`` and ``internalised`` with initial concentrations in µM, time in h,
+    reactions ``binding``, ``internalisation`` and ``loss``; one compartment of 1 L.
+
+    Parameters
+    ----------
+    params
+        Rates and initial concentrations; Table 2 of the paper if None.
+
+    Returns
+    -------
+    str
+        An XML document, UTF-8 when it is written.
+
+    Raises
+    ------
+    InputError
+        If more antibody is bound at injection than there is antigen.
+    """
+    params = params or ImmunokineticParams()
+    kinetic_rows(immunokinetic_columns(params))
+    root = ElementTree.Element("sbml", xmlns=_SBML, level="3", version="2")
+    model = ElementTree.SubElement(
+        root, "model", id="immunokinetics", name="Immunokinetic model",
+        substanceUnits="micromole", timeUnits="hour", volumeUnits="litre", extentUnits="micromole",
+    )  # fmt: skip
+    units = ElementTree.SubElement(model, "listOfUnitDefinitions")
+    for name, parts in _UNITS.items():
+        definition = ElementTree.SubElement(units, "unitDefinition", id=name)
+        listed = ElementTree.SubElement(definition, "listOfUnits")
+        for kind, exponent, scale, multiplier in parts:
+            ElementTree.SubElement(
+                listed, "unit", kind=kind, exponent=str(exponent), scale=str(scale),
+                multiplier=multiplier,
+            )  # fmt: skip
+    compartments = ElementTree.SubElement(model, "listOfCompartments")
+    ElementTree.SubElement(
+        compartments, "compartment", id="tissue", spatialDimensions="3", size="1", units="litre",
+        constant="true",
+    )  # fmt: skip
+    _add_sbml_amounts(model, params)
+    _add_sbml_reactions(model, params.recycling)
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
+
+
+def _add_sbml_amounts(model: ElementTree.Element, params: ImmunokineticParams) -> None:
+    """The lists of species and parameters."""
+    start = {
+        "free": params.free_0_um,
+        "bound": params.bound_0_um,
+        "internalised": params.internalised_0_um,
+    }
+    species = ElementTree.SubElement(model, "listOfSpecies")
+    for name, value in start.items():
+        ElementTree.SubElement(
+            species, "species", id=name, compartment="tissue", initialConcentration=repr(value),
+            substanceUnits="micromole", hasOnlySubstanceUnits="false", boundaryCondition="false",
+            constant="false",
+        )  # fmt: skip
+    values = {
+        "k_a": (params.k_a_per_um_h, "per_micromolar_hour"),
+        "antigen": (params.antigen_um, "micromolar"),
+        "k32": (params.k32_per_h, "per_hour"),
+        "k03": (params.k03_per_h, "per_hour"),
+    }
+    if not params.recycling:
+        # each site binds once: free sites are sites_0 + free
+        sites = params.antigen_um - params.bound_0_um - params.free_0_um
+        values["sites_0"] = (sites, "micromolar")
+    listed = ElementTree.SubElement(model, "listOfParameters")
+    for name, (value, unit) in values.items():
+        ElementTree.SubElement(
+            listed, "parameter", id=name, value=repr(value), units=unit, constant="true"
+        )
+
+
+def _add_sbml_reactions(model: ElementTree.Element, recycling: bool) -> None:
+    sites = ("minus", "antigen", "bound") if recycling else ("plus", "sites_0", "free")
+    rates: dict[str, tuple[str, str, tuple[str | tuple[str, str, str], ...]]] = {
+        "binding": ("free", "bound", ("tissue", "k_a", sites, "free")),
+        "internalisation": ("bound", "internalised", ("tissue", "k32", "bound")),
+        "loss": ("internalised", "", ("tissue", "k03", "internalised")),
+    }
+    listed = ElementTree.SubElement(model, "listOfReactions")
+    for name, (source, target, factors) in rates.items():
+        reaction = ElementTree.SubElement(listed, "reaction", id=name, reversible="false")
+        for kind, species in (("Reactants", source), ("Products", target)):
+            if species:
+                side = ElementTree.SubElement(reaction, f"listOf{kind}")
+                ElementTree.SubElement(
+                    side, "speciesReference", species=species, stoichiometry="1", constant="true"
+                )
+        law = ElementTree.SubElement(reaction, "kineticLaw")
+        math = ElementTree.SubElement(law, "math", xmlns=_MATHML)
+        _add_apply(math, ("times", *factors))
+
+
+def _add_apply(parent: ElementTree.Element, terms: tuple[str | tuple[str, str, str], ...]) -> None:
+    """An operator and what it is applied to, as MathML."""
+    apply = ElementTree.SubElement(parent, "apply")
+    ElementTree.SubElement(apply, str(terms[0]))
+    for term in terms[1:]:
+        if isinstance(term, tuple):
+            _add_apply(apply, term)
+        else:
+            ElementTree.SubElement(apply, "ci").text = f" {term} "
