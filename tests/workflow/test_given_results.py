@@ -86,7 +86,7 @@ def test_every_other_step_runs_and_what_was_given_stays(ran):
     case, before = ran
     states = case_status(case).states
     open_ = {name for name, state in states.items() if state.word != "done"}
-    assert open_ == {"predict", "input_spread", "review"}
+    assert open_ == {"predict", "input_spread", "review", "dose"}
     after = digests(case.root)
     assert {name: after[name] for name in before} == before
     assert case.store.origin(VESSELS).is_given == "given by the sample"

@@ -55,6 +55,7 @@ GIVEN_ALIGNMENT: Final = {
     frame: Source(f"given_alignment:{frame}", f"given alignment of {title} to CD34")
     for frame, title in (("he", "H&E"), ("caix", "CAIX"), ("pet", "the PET"))
 }
+PLANS: Final = Source("plans", "plan of the dose what-if")
 DEVELOPMENT: Final = Source("development", "ranking of the review queue by measured uptake")
 ANNOTATIONS: Final = Source("annotations:he", "tissue annotations on the H&E slide")
 CORRECTIONS: Final = {
@@ -178,3 +179,7 @@ INPUT_SPREAD_RECORD: Final = _document(
     "input_spread_record", "how the inputs of the prediction were drawn, and what they contribute"
 )
 METRICS: Final = _document("metrics", "prediction error and that of the baselines")
+DOSE: Final = Artifact("dose", Table, "dose what-if per tile, by plan, with 90 % intervals")
+DOSE_RECORD: Final = _document(
+    "dose_record", "dose what-if of each plan: indices, sources of uncertainty, constants, limits"
+)

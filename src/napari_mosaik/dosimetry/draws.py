@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,7 +17,6 @@ from napari_mosaik.dosimetry.indices import (
     equivalent_uniform_dose,
     tumour_control,
 )
-from napari_mosaik.dosimetry.response import Response
 
 __all__ = ["DRAWN_INDICES", "DrawSummary", "iter_summarise_draws", "summarise_draws"]
 
@@ -26,7 +26,7 @@ _TILE_QUANTITIES = ("dose_gy", "bed_gy", "eqd2_gy", "ln_survival")
 _BLOCK = 1 << 20
 """Elements of one block of tiles x draws: 8 MiB for each array of it."""
 
-Evaluate = Callable[[slice, slice], Response]
+Evaluate = Callable[[slice, slice], Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,10 +39,15 @@ class DrawSummary:
         (q, n) quantiles of each tile by quantity, in the unit of its name (Gy or none).
     indices
         (draws,) of each of `DRAWN_INDICES`; joint, so that they may be compared draw by draw.
+    histogram_gy, histogram
+        (m,) doses, Gy, and (draws, m) share of the weight with at least each, %; m is 0 unless it
+        was asked for.
     """
 
     tiles: Mapping[str, FloatArray]
     indices: Mapping[str, FloatArray]
+    histogram_gy: FloatArray
+    histogram: FloatArray
 
 
 def iter_summarise_draws(
@@ -55,6 +60,8 @@ def iter_summarise_draws(
     clonogens: ArrayLike,
     g: ArrayLike = 1.0,
     percent: Sequence[float] = (5.0, 50.0, 95.0),
+    quantities: Sequence[str] = _TILE_QUANTITIES,
+    histogram: int = 0,
 ) -> Generator[float, None, DrawSummary]:
     """Quantiles of every tile and indices of every draw, block by block.
 
@@ -64,7 +71,8 @@ def iter_summarise_draws(
     Parameters
     ----------
     evaluate
-        Takes a slice of draws and one of tiles; returns their response, of shape (d, t).
+        Takes a slice of draws and one of tiles; returns their response, of shape (d, t): a
+        `Response`, or whatever has the *quantities*, ``dose_gy`` and ``ln_survival``.
     n_draws
         Number of draws, at least 1.
     weight
@@ -75,6 +83,11 @@ def iter_summarise_draws(
         () or (draws,): number of clonogenic cells, and protraction factor of the uniform dose.
     percent
         Quantiles of each tile, %.
+    quantities
+        Attributes of the response whose quantiles are kept, in the unit of their names.
+    histogram
+        Number of doses, from 0 to the largest quantile, at which the dose-volume histogram of each
+        draw is kept; 0 keeps none.
 
     Yields
     ------
@@ -96,23 +109,25 @@ def iter_summarise_draws(
     shares = within_limits("the quantiles", percent, 0, 100)
     if n_draws < 1 or weights.ndim != 1 or not weights.size:
         raise InputError("at least one draw and one tile with a weight are needed")
-    tiles = yield from _quantiles(evaluate, n_draws, weights.size, shares)
+    tiles = yield from _quantiles(evaluate, n_draws, weights.size, shares, quantities)
     per_draw = [
         np.broadcast_to(np.asarray(value, float), n_draws)
         for value in (alpha_per_gy, beta_per_gy2, clonogens, g)
     ]
-    indices = yield from _indices(evaluate, weights, per_draw)
-    return DrawSummary(tiles, indices)
+    largest = np.nanmax(tiles["dose_gy"], initial=0.0) if histogram else 0.0
+    doses = np.linspace(0.0, largest, histogram)
+    indices, volume = yield from _indices(evaluate, weights, per_draw, doses)
+    return DrawSummary(tiles, indices, doses, volume)
 
 
 summarise_draws = blocking(iter_summarise_draws)
 
 
 def _quantiles(
-    evaluate: Evaluate, n_draws: int, n: int, percent: FloatArray
+    evaluate: Evaluate, n_draws: int, n: int, percent: FloatArray, quantities: Sequence[str]
 ) -> Generator[float, None, dict[str, FloatArray]]:
     """(q, n) quantiles of each tile; blocks of tiles with all their draws."""
-    found = {name: np.full((percent.size, n), np.nan) for name in _TILE_QUANTITIES}
+    found = {name: np.full((percent.size, n), np.nan) for name in quantities}
     size = max(1, _BLOCK // n_draws)
     for start in range(0, n, size):
         yield 0.5 * start / n
@@ -135,11 +150,12 @@ def _sorted_quantiles(values: FloatArray, percent: FloatArray) -> FloatArray:
 
 
 def _indices(
-    evaluate: Evaluate, weights: FloatArray, per_draw: Sequence[FloatArray]
-) -> Generator[float, None, dict[str, FloatArray]]:
-    """(draws,) of each index; blocks of draws with all their tiles."""
+    evaluate: Evaluate, weights: FloatArray, per_draw: Sequence[FloatArray], doses: FloatArray
+) -> Generator[float, None, tuple[dict[str, FloatArray], FloatArray]]:
+    """(draws,) of each index, and (draws, m) volumes, %, at doses (m,), Gy; blocks of draws."""
     n_draws, size = per_draw[0].size, max(1, _BLOCK // weights.size)
     rows: list[tuple[float, ...]] = []
+    volume = np.zeros((n_draws, doses.size))
     for start in range(0, n_draws, size):
         yield 0.5 + 0.5 * start / n_draws
         checkpoint()
@@ -153,5 +169,6 @@ def _indices(
         )
         for dose, eud, tcp in zip(response.dose_gy, uniform, control.probability, strict=True):
             histogram = dose_volume(dose, weights)
+            volume[len(rows)] = histogram.volume_at(doses)
             rows.append((*histogram.dose_at([98, 50, 2]), histogram.mean_gy, eud, tcp))
-    return dict(zip(DRAWN_INDICES, np.array(rows, float).T, strict=True))
+    return dict(zip(DRAWN_INDICES, np.array(rows, float).T, strict=True)), volume

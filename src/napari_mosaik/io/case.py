@@ -698,6 +698,21 @@ class GivenAlignmentSource:
         return digest(entry.model_dump(mode="json"))
 
 
+@source_kind("plans")
+class PlansSource:
+    """The plans of the dose what-if, with the files that lie beside them."""
+
+    def missing(self, case: Case, source: Source) -> str:
+        return "" if self._files(case, "*.toml") else "no plan of a dose what-if given"
+
+    def digest(self, case: Case, source: Source) -> str:
+        return digest([[path.name, case.file_digest(path)] for path in self._files(case, "*.*")])
+
+    def _files(self, case: Case, which: str) -> list[Path]:
+        found = (case.root / "plans").glob(which)
+        return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+
+
 @source_kind("development")
 class DevelopmentSource:
     def missing(self, case: Case, source: Source) -> str:

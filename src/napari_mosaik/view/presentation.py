@@ -84,7 +84,7 @@ def _measured() -> set[str]:
     """Names of the results that hold the SUV of the PET, or were computed from it."""
     found = {SUV.name}
     for step in STEPS:  # each after those that it reads
-        if found & {one.name for one in (*step.reads, *step.writes)}:
+        if found & {one.name for one in (*step.reads, *step.needs_any, *step.writes)}:
             found |= {one.name for one in step.writes}
     return found
 

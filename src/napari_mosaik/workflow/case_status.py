@@ -22,7 +22,7 @@ from napari_mosaik.core.artifact import (
     defined_artifacts,
     defined_sources,
 )
-from napari_mosaik.core.catalogue import INJECTION, PET, SLIDES, WARNINGS
+from napari_mosaik.core.catalogue import INJECTION, PET, PLANS, SLIDES, WARNINGS
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MissingPixelSize, MosaikError
 from napari_mosaik.core.manifest import check_files
 from napari_mosaik.core.params import Params
@@ -65,8 +65,8 @@ class CaseStatus:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Number of steps that are done, and of all steps."""
-        words = [state.word for state in self.states.values()]
+        """Number of steps that are done, and of all steps that the case needs or can run."""
+        words = [self.states[step.name].word for step in self._asked()]
         return words.count("done"), len(words)
 
     @property
@@ -76,8 +76,18 @@ class CaseStatus:
             state = self.states[step.name]
             if state.word in ("stale", "missing"):
                 return f"run {step.title} ({state.reason})"
-        blocked = [state.reason for state in self.states.values() if state.word == "blocked"]
+        states = [self.states[step.name] for step in self._asked()]
+        blocked = [state.reason for state in states if state.word == "blocked"]
         return blocked[0] if blocked else "nothing, all steps are done"
+
+    def _asked(self) -> list[Step[Any]]:
+        """The steps without those that are optional and wait for something."""
+        return [
+            step
+            for step in STEPS
+            if step.name in self.states
+            and not (step.optional and self.states[step.name].word == "blocked")
+        ]
 
 
 def case_status(
@@ -122,11 +132,15 @@ def cohort_line(root: Path) -> str:
         if done:
             continue
         makers = {maker_of(entry).name for entry in step.reads if isinstance(entry, Artifact)}
+        if step.optional and any(case.missing_reason(e) for e in step.reads if e is PLANS):
+            lacking.add(step.name)
+            continue
         if (step.needs_model and not _chosen_model(root, step)) or makers & lacking:
             lacking.add(step.name)
         elif given.issuperset(given_sources(step, ran) - {INJECTION.name}):
             waits.append(step.title)
-    state = f"{sum(stored)} of {len(STEPS)} steps" if any(stored) else "not run"
+    asked = sum(done or not step.optional for step, done in zip(STEPS, stored, strict=True))
+    state = f"{sum(stored)} of {asked} steps" if any(stored) else "not run"
     coming = next(iter(waits), "")
     name = case.name if case.name == root.name else f"{case.name} ({root.name})"
     return " · ".join([name, case.patient, state, *([f"next: {coming}"] if coming else [])])

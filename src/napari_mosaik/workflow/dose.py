@@ -22,7 +22,15 @@ from napari_mosaik.dosimetry import (
 )
 from napari_mosaik.dosimetry.time_integral import decayed_curve
 
-__all__ = ["CURVE_COLUMNS", "NOT_A_PLAN", "DoseParams", "curve_dose", "dose_settings", "tail_of"]
+__all__ = [
+    "CURVE_COLUMNS",
+    "NOT_A_PLAN",
+    "DoseParams",
+    "curve_dose",
+    "dose_settings",
+    "read_curve",
+    "tail_of",
+]
 
 CURVE_COLUMNS = ("time_h", "activity_mbq_ml")
 """Header of the file of a time course, decay-corrected to injection."""
@@ -136,7 +144,7 @@ def curve_dose(
         the curve does not allow, or a curve without activity.
     """
     own, chosen = nuclide(name), params or DoseParams()
-    times, values = _read_curve(file)
+    times, values = read_curve(file)
     try:
         integral = time_integrated_activity(times, values, own.half_life_h, tail=tail)
         decayed = decayed_curve(times, values, own.half_life_h, tail)
@@ -223,8 +231,8 @@ def _constants(
     return [{"name": name, "value": value, "source": source} for name, value, source in rows]
 
 
-def _read_curve(file: Path) -> tuple[list[float], list[float]]:
-    """Times, h, and activities, MBq/mL, of a time course."""
+def read_curve(file: Path) -> tuple[list[float], list[float]]:
+    """Times, h, and activities, MBq/mL, of a time course; `InputError` for another table."""
     rows = [row for row in csv.reader(read_text(file).splitlines()) if any(c.strip() for c in row)]
     header = tuple(cell.strip() for cell in rows[0]) if rows else ()
     if header != CURVE_COLUMNS:

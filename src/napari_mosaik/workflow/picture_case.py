@@ -189,6 +189,10 @@ class PictureContext(NothingBefore, DiskWork):
         """There are none: landmarks only measure here."""
         return {}
 
+    def plans_root(self) -> Path:
+        """There are none: `InputError`."""
+        self._without("plan")
+
     def model_folder(self, model: str) -> Path:
         """The model folder that was given."""
         if self._case.weights is None:

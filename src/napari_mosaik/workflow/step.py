@@ -74,6 +74,8 @@ class Step(Generic[P]):
         asked with the case and the settings before the run.
     previews
         Stain of the slide that a preview of the step reads (`preview`); empty without a preview.
+    optional
+        Whether a case is complete without it: it waits for something that not every user gives.
     revision
         Raised when, and only when, the step's numbers change.
     """
@@ -92,6 +94,7 @@ class Step(Generic[P]):
     coarsest_um: float | None = None
     check: Callable[[Case, P], object] | None = None
     previews: str = ""
+    optional: bool = False
     revision: int = 1
 
     def refused_pixel_size(self, spacing_um: float) -> str:

@@ -22,6 +22,7 @@ from napari_mosaik.core.catalogue import (
     GIVEN_ALIGNMENT,
     INJECTION,
     PET,
+    PLANS,
     SLIDES,
     WARNINGS,
 )
@@ -186,6 +187,9 @@ class StepContext(Protocol):
 
     def landmark_files(self) -> dict[str, Path]:
         """Landmark files by frame."""
+
+    def plans_root(self) -> Path:
+        """Folder of the case whose plans are read (`workflow.plans.read_plans`)."""
 
     def model_folder(self, model: str) -> Path:
         """Folder of a trained model that the step's settings name."""
@@ -411,6 +415,11 @@ class CaseInputs:
     def landmark_files(self) -> dict[str, Path]:
         """Landmark files by frame."""
         return {key: self.case.path(path) for key, path in self.case.file.landmarks.items()}
+
+    def plans_root(self) -> Path:
+        """Folder of the case whose plans are read."""
+        self.check(PLANS)
+        return self.case.root
 
     def model_folder(self, model: str) -> Path:
         """Folder of a trained model that the step's settings name."""

@@ -1,0 +1,496 @@
+"""Dose what-if of a case: what a therapeutic label would have done, for each of its plans."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from pydantic import field_validator
+
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
+    DOSE,
+    DOSE_RECORD,
+    INJECTION,
+    PARAMETERS,
+    PLANS,
+    PREDICTION,
+    PREDICTION_RECORD,
+    SUV,
+    SUV_RECORD,
+    TILE_KINETICS,
+    TILES,
+    UPTAKE,
+    WARNINGS,
+)
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import FloatArray, Transform
+from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.pet_records import InjectionRecord
+from napari_mosaik.core.progress import map_progress
+from napari_mosaik.core.table import Table
+from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
+from napari_mosaik.uptake import du_bois_bsa_m2, tile_uptake
+from napari_mosaik.uptake.suv import body_measure
+from napari_mosaik.workflow.step import Results, Step
+from napari_mosaik.workflow.step_context import StepContext
+from napari_mosaik.workflow.steps.align import transform_of
+from napari_mosaik.workflow.steps.input_spread import registration_error
+
+if TYPE_CHECKING:
+    from napari_mosaik.io.case import Case
+    from napari_mosaik.workflow.plan_dose import PlanResult, TileUptake
+    from napari_mosaik.workflow.plans import Plan
+
+__all__ = ["DOSE_STEP", "LIMITATIONS", "PLAN_SEPARATOR", "DoseStepParams"]
+
+LIMITATIONS: Final = (
+    "What a therapeutic label would have done had it gone where the tracer went. Not a treatment "
+    "plan; kinetics, alpha/beta and clonogen number are assumptions, and the PET cannot see "
+    "differences finer than about 1.5 mm.",
+    "Equal pharmacokinetics and equal antibody mass of tracer and therapeutic label are assumed.",
+    "Dose maps from PET overstate tumour control: cell kill is convex, and the PET hides "
+    "differences finer than its resolution.",
+    "Radiobiology is illustrative, not specific for clear cell renal cell carcinoma; intervals are "
+    "those of the assumptions, not of the model.",
+    "Absorbed dose of electrons and of alpha particles stay separate; Gy of external beams and of "
+    "nuclides are added as effect only.",
+)
+"""Sentences that stand beside every result."""
+PLAN_SEPARATOR: Final = "."
+"""Between the name of a plan and that of a quantity, in the columns of the table."""
+SHRINKAGE: Final = 0.886
+"""Length on a section of one length in fresh renal tumour (Tran et al. 2015, J Cancer 6:759)."""
+_SHIFTS: Final = 64
+_FIELDS_AT_ONCE: Final = 125
+
+
+class DoseStepParams(Params):
+    """Settings of the step; everything about a plan stands in the plan."""
+
+    samples: int = setting(
+        256,
+        "Base samples of the shares of uncertainty (Sobol); a power of 2.",
+        label="Sobol samples",
+        ge=16,
+        le=16384,
+        advanced=True,
+    )
+
+    @field_validator("samples")
+    @classmethod
+    def _power_of_2(cls, n: int) -> int:
+        if n & (n - 1):
+            raise ValueError("give a power of 2, for example 256")
+        return n
+
+
+def _check(case: Case, params: DoseStepParams) -> None:
+    """Raise `InputError` for a plan that cannot be read."""
+    from napari_mosaik.workflow.plans import read_plans
+
+    read_plans(case.root)
+
+
+def _body(inputs: StepContext, params: DoseStepParams) -> Generator[Progress, None, Results]:
+    from napari_mosaik.core.params import digest
+    from napari_mosaik.workflow.plan_dose import iter_plan_dose
+    from napari_mosaik.workflow.plans import plan_warnings, read_plans
+
+    root = inputs.plans_root()
+    plans = read_plans(root)
+    before = inputs.previous_result(DOSE, PLANS)
+    known = inputs.previous_result(DOSE_RECORD, PLANS) if before is not None else None
+    columns: dict[str, Any] = {}
+    units: dict[str, str] = {}
+    about: dict[str, str] = {}
+    records: dict[str, Any] = {}
+    grid = inputs.read(TILES)
+    for place, (name, plan) in enumerate(plans.items()):
+        files = {key: root / "plans" / file for key, file in plan.files.items()}
+        own = digest([plan.text(), {k: _content(path) for k, path in files.items()}])
+        start, stop = place / len(plans), (place + 1) / len(plans)
+        yield Progress(start, 1, f"plan {name}")
+        earlier = (known or {}).get("plans", {}).get(name, {})
+        if before is not None and earlier.get("digest") == own:
+            mine = [c for c in before if c.startswith(name + PLAN_SEPARATOR)]
+            columns.update({c: before[c] for c in mine})
+            units.update({c: before.unit(c) for c in mine})
+            about.update({c: before.about[c] for c in mine})
+            records[name] = earlier
+            continue
+        facts = Facts(inputs, plan, files)
+        work = iter_plan_dose(plan, facts.uptake, files.get("kernel"), params.samples)
+        result = yield from map_progress(work, partial(_progress, name, start, stop - start))
+        for column, values in result.columns.items():
+            key = f"{name}{PLAN_SEPARATOR}{column}"
+            columns[key], units[key], about[key] = (
+                values,
+                result.units[column],
+                result.about[column],
+            )
+        warnings = [*plan_warnings(plan), *facts.warnings, *result.record.pop(WARNINGS)]
+        records[name] = {
+            "digest": own,
+            "plan": plan.model_dump(mode="json"),
+            **facts.record,
+            **result.record,
+            "constants": facts.constants(result),
+            "not_available": facts.missing,
+            WARNINGS: warnings,
+        }
+    table = Table(columns, units, about, grid.lattice.frame)
+    doubts = [
+        f"plan {name}: {text}" for name, record in records.items() for text in record[WARNINGS]
+    ]
+    document = {"plans": records, "limitations": list(LIMITATIONS), WARNINGS: doubts}
+    return {DOSE: table, DOSE_RECORD: document}
+
+
+def _progress(name: str, start: float, width: float, share: float) -> Progress:
+    return Progress(start + share * width, 1, f"plan {name}")
+
+
+def _content(path: Path) -> str:
+    from napari_mosaik.core.manifest import file_digest
+
+    if not path.is_file():
+        raise InputError(f"{path} is missing: the plan names it; give the plan again")
+    return file_digest(path)
+
+
+class Facts:
+    """What a plan needs of a case: uptake, patient, weights, vessels and time course.
+
+    Attributes
+    ----------
+    uptake
+        For `iter_plan_dose`.
+    record
+        What was used, JSON-able.
+    missing
+        What was not available, one sentence each.
+    warnings
+        Doubts, one sentence each.
+    """
+
+    def __init__(self, inputs: StepContext, plan: Plan, files: Mapping[str, Path]) -> None:
+        from napari_mosaik.workflow.plan_dose import TileUptake
+
+        self._inputs, self._plan = inputs, plan
+        self.missing: list[str] = []
+        self.warnings: list[str] = []
+        self._constants: list[tuple[str, Any, str]] = []
+        grid = inputs.read(TILES)
+        suv, unit, which = self._suv()
+        patient = self._patient()
+        kind, lean = self._kind(unit)
+        measure = body_measure(patient, kind, lean)
+        surface = self._surface(patient)
+        time_h, shape, course = self._time_course(files)
+        scale, scale_from = self._living_scale()
+        errors, error_words = self._errors(which, suv)
+        weight, weight_words = self._weight()
+        self.uptake: TileUptake = TileUptake(
+            suv,
+            errors,
+            measure,
+            surface,
+            weight,
+            self._distance(),
+            time_h,
+            shape,
+            grid,
+            scale,
+        )
+        words = {"bsa": "body surface, cm²", "bw": "body weight, g", "lbm": "lean body mass, g"}
+        self._constants += [
+            ("suv_kind", kind, f"SUV per {words[kind]}"),
+            ("body_measure", measure, "injection record"),
+            *([("body_surface_m2", surface, "Du Bois")] if surface is not None else []),
+            ("living_scale", scale, scale_from),
+        ]
+        known = np.isfinite(suv)
+        self.record: dict[str, Any] = {
+            "uptake": which,
+            "suv_unit": unit,
+            "n_tiles": int(known.sum()),
+            "n_without_uptake": int((~known).sum()),
+            "weight": weight_words,
+            "error_fields": error_words,
+            "time_course_shape": course,
+        }
+
+    # --- uptake ---------------------------------------------------------------------------------
+    def _suv(self) -> tuple[FloatArray, str, str]:
+        """SUV (n,), its unit, and whether it is predicted or measured."""
+        inputs, wanted = self._inputs, self._plan.uptake
+        there = {"predicted": inputs.has(PREDICTION), "measured": inputs.has(UPTAKE)}
+        which = wanted
+        if which == "best":
+            which = "predicted" if there["predicted"] else "measured"
+        if not there[which]:
+            raise InputError(
+                f"plan '{self._plan.name}' asks for the {which} uptake, which the case does not "
+                "have; run that step, or choose the other one"
+            )
+        table = inputs.read(PREDICTION if which == "predicted" else UPTAKE)
+        values = np.asarray(table["suv"], float)
+        if which == "measured" and self._plan.courses:
+            self.warnings.append(
+                "the measured uptake is blurred by the PET, so cold tiles look warmer and hot ones "
+                "colder than they are: tumour control is overstated"
+            )
+            if self._plan.kernel != "local":
+                self.warnings.append(
+                    "the kernel blurs a map a second time that the PET has blurred"
+                )
+        below = int((values < 0).sum())
+        if below:
+            self.warnings.append(f"{below} tiles have a negative SUV, which counts as 0")
+        return np.maximum(values, 0.0), table.unit("suv"), which
+
+    def _terms(self) -> dict[str, Any]:
+        """Terms of the SUV as they were used, by name; empty without a PET."""
+        if not self._inputs.has(SUV_RECORD):
+            return {}
+        terms = self._inputs.read(SUV_RECORD).get("terms", ())
+        return {term["name"]: term["value"] for term in terms}
+
+    def _patient(self) -> InjectionRecord:
+        """The injection record, completed by the terms that the SUV was computed with."""
+        given = self._inputs.injection()
+        fields = ("weight_kg", "height_cm", "sex", "injected", "excised", "scanned")
+        terms = {k: v for k, v in self._terms().items() if k in fields and v is not None}
+        stated = given.model_dump(exclude_unset=True, exclude_none=True)
+        return InjectionRecord.model_validate({**stated, **terms})
+
+    def _kind(self, unit: str) -> tuple[Any, Any]:
+        """Kind of the SUV and formula of the lean mass."""
+        lean, kind = "janmahasatian", ""
+        if self._inputs.has(SUV_RECORD):
+            kind = str(self._inputs.read(SUV_RECORD).get("kind", ""))
+            params = self._inputs.record(SUV_RECORD).get("params", {})
+            lean = str(params.get("lean_formula", lean))
+        if unit == "cm²/mL":
+            return "bsa", lean
+        if kind in ("bw", "lbm"):
+            return kind, lean
+        raise InputError(
+            f"the uptake is an SUV in {unit}, and no PET of the case says by which body "
+            "measure; use a predictor that was trained on SUV by body surface"
+        )
+
+    def _surface(self, patient: InjectionRecord) -> float | None:
+        needed = any(course.unit == "MBq/m2" for course in self._plan.courses)
+        if patient.weight_kg is not None and patient.height_cm is not None:
+            return float(du_bois_bsa_m2(patient.weight_kg, patient.height_cm))
+        if needed:
+            body_measure(patient, "bsa")  # names what is missing
+        return None
+
+    def _errors(self, which: str, suv: FloatArray) -> tuple[Any, str]:
+        """Error fields (k, n), SUV, and what they are, in words."""
+        if not self._plan.spreads.uptake:
+            return None, "none: switched off in the plan"
+        return self._prediction_errors() if which == "predicted" else self._shifted(suv)
+
+    def _prediction_errors(self) -> tuple[Any, str]:
+        from napari_mosaik.predictor import draw_errors
+
+        record = self._inputs.read(PREDICTION_RECORD)
+        calibrated = record.get("intervals")
+        if not calibrated:
+            self.missing.append(
+                "the predictor was not calibrated, so the error of the predicted uptake is not "
+                "among the draws and every interval is too narrow"
+            )
+            self.warnings.append(self.missing[-1])
+            return None, "none: the predictor was not calibrated"
+        width = float(record["target"]["high"]) - float(record["target"]["low"])
+        grid, plan = self._inputs.read(TILES), self._plan
+        found = np.empty((plan.draws, len(grid)), np.float32)
+        for start in range(0, plan.draws, _FIELDS_AT_ONCE):
+            stop = min(start + _FIELDS_AT_ONCE, plan.draws)
+            seed = plan.seed * 1_000_003 + start
+            fields = draw_errors(
+                calibrated["fields"], grid.cells, grid.lattice.spacing_um, stop - start, seed
+            )
+            found[start:stop] = width * fields
+        if calibrated.get("notes"):
+            self.warnings.append(f"error of the prediction: {calibrated['notes'][0]}")
+        words = "whole error fields of the prediction, from its calibration on held-out cases"
+        return found, words
+
+    def _shifted(self, suv: FloatArray) -> tuple[Any, str]:
+        """Change of the measured uptake when the PET lies elsewhere within its error."""
+        inputs = self._inputs
+        if not (inputs.has(SUV) and inputs.has(ALIGNMENT["pet"])):
+            self.missing.append("the registration of the PET is not known: no draw moves it")
+            return None, "none: the registration of the PET is not known"
+        grid, raster, document = inputs.read(TILES), inputs.read(SUV), inputs.read(ALIGNMENT["pet"])
+        place, frame = transform_of(document), grid.lattice.frame
+        voxel_um = max(raster.lattice.spacing_um) * place.scale
+        error = registration_error(document, voxel_um, "own")
+        rng = np.random.default_rng([self._plan.seed, 101])
+        count = min(_SHIFTS, self._plan.draws)
+        found = np.empty((count, len(grid)), np.float32)
+        for row, (down, right) in enumerate(rng.standard_normal((count, 2)) * error["sd_um"]):
+            shift = Transform.similarity(frame, frame, shift_um=(float(down), float(right)))
+            found[row] = np.nan_to_num(tile_uptake(raster, grid, place.then(shift)) - suv)
+        return found, (
+            f"{count} shifts of the PET within the error of its registration, SD "
+            f"{error['sd_um']:.0f} µm from {error['from']}"
+        )
+
+    # --- tissue ---------------------------------------------------------------------------------
+    def _weight(self) -> tuple[FloatArray, str]:
+        """(n,) neoplastic share of each tile's area, and what it is, in words."""
+        grid = self._inputs.read(TILES)
+        coverage = np.asarray(grid.coverage, float)
+        if self._inputs.has(PARAMETERS):
+            table = self._inputs.read(PARAMETERS)
+            if "neoplastic_fraction" in table:
+                share = np.asarray(table["neoplastic_fraction"], float)
+                if (np.nan_to_num(share) * coverage > 0).any():
+                    return np.nan_to_num(share) * coverage, "neoplastic area"
+        self.missing.append("no tissue classes: indices count all tissue, not neoplastic tissue")
+        return coverage, "tissue area"
+
+    def _distance(self) -> FloatArray:
+        n = len(self._inputs.read(TILES))
+        if self._inputs.has(PARAMETERS):
+            table = self._inputs.read(PARAMETERS)
+            if "vessel_distance_um" in table:
+                # the distance counts in living tissue, like every length of transport
+                return np.asarray(table["vessel_distance_um"], float) / self._living_scale()[0]
+        words = "no distance to vessels: hypoxic share and oxygen effect are not known"
+        if self._plan.oxygen:
+            raise InputError(f"plan '{self._plan.name}' counts oxygen, but the case has {words}")
+        self.missing.append(words)
+        return np.full(n, np.nan)
+
+    def _living_scale(self) -> tuple[float, str]:
+        """Length on the section of one length in living tissue, and where it is from."""
+        if self._inputs.has(ALIGNMENT["pet"]):
+            scale = float(transform_of(self._inputs.read(ALIGNMENT["pet"])).scale)
+            return scale, "registration of the PET (fresh specimen to section)"
+        return SHRINKAGE, "shrinkage of renal tumours: Tran et al. 2015, J Cancer 6:759"
+
+    # --- time course ----------------------------------------------------------------------------
+    def _measured_at_h(self, patient: InjectionRecord) -> float:
+        """Time of the measured or predicted uptake, h after injection: excision, else scan."""
+        end = patient.excised or patient.scanned
+        if patient.injected is None or end is None:
+            lacking = "injected" if patient.injected is None else "excised"
+            raise InputError(
+                f"plan '{self._plan.name}': the time course needs the time of the uptake; give "
+                f"{lacking} with date and time, or use the shape 'constant'"
+            )
+        if (patient.injected.tzinfo is None) != (end.tzinfo is None):
+            raise InputError("injection and excision: only one of them has a time zone")
+        hours = (end - patient.injected).total_seconds() / 3600
+        if not hours > 0:
+            raise InputError(f"the uptake lies {hours:g} h after the injection; correct the times")
+        return hours
+
+    def _time_course(self, files: Mapping[str, Path]) -> tuple[FloatArray, FloatArray, Any]:
+        """Times (m,), h, decay-corrected shape (1 or n, m) at them, and a record of it."""
+        plan = self._plan
+        if plan.shape == "constant":
+            self._constants.append(
+                ("rise_h", plan.rise_h, "straight rise, then constant but for decay; assumption")
+            )
+            shape = {"kind": "constant", "rise_h": plan.rise_h}
+            return np.array([plan.rise_h]), np.ones((1, 1)), shape
+        at_h = self._measured_at_h(self._patient())
+        self._constants.append(("uptake_at_h", at_h, "injection record: excision, else scan"))
+        if plan.shape == "tile":
+            return self._tile_shape(at_h)
+        from napari_mosaik.workflow.dose import read_curve
+
+        times, values = (np.array(one) for one in read_curve(files["shape"]))
+        level = _level_at(times, values[None], at_h)
+        if not level[0] > 0:
+            raise InputError(
+                f"{files['shape'].name}: no activity at {at_h:.4g} h, the uptake's time"
+            )
+        return times, values[None] / level[:, None], {"kind": "file", "uptake_at_h": at_h}
+
+    def _tile_shape(self, at_h: float) -> tuple[FloatArray, FloatArray, Any]:
+        if not self._inputs.has(TILE_KINETICS):
+            raise InputError(
+                f"plan '{self._plan.name}' asks for the curve of each tile, which the case does "
+                "not have; run 'tile_kinetics', or use the shape 'constant'"
+            )
+        table = self._inputs.read(TILE_KINETICS)
+        times = np.array(TILE_TIMES_H)
+        curves = sum(
+            (table.matrix(curve_columns(name)) for name in CURVE_NAMES), np.zeros((1, times.size))
+        )
+        level = _level_at(times, curves, at_h)
+        usable = np.isfinite(curves).all(axis=1) & (np.nan_to_num(level) > 0)
+        if not usable.any():
+            raise InputError(
+                f"plan '{self._plan.name}': no tile has a delivery curve; use the shape 'constant'"
+            )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shape = curves / level[:, None]
+        shape[~usable] = np.median(shape[usable], axis=0)
+        lost = int((~usable).sum())
+        if lost:
+            self.warnings.append(
+                f"{lost} tiles have no delivery curve of their own (no vessel, or CAIX not "
+                "measured); they follow the median of the others"
+            )
+        return times, shape, {"kind": "tile", "uptake_at_h": at_h, "n_median_shape": lost}
+
+    # --- constants ------------------------------------------------------------------------------
+    def constants(self, result: PlanResult) -> list[dict[str, Any]]:
+        """Every constant with value and source."""
+        from napari_mosaik.workflow.plan_dose import constant_rows
+
+        rows = [*constant_rows(self._plan), *self._constants, *result.constants]
+        return [{"name": name, "value": value, "source": source} for name, value, source in rows]
+
+
+def _level_at(times: FloatArray, curves: FloatArray, at_h: float) -> FloatArray:
+    """(n,) value of curves (n, m), any unit, at a time, h: lines from 0, then constant."""
+    first = np.concatenate([[0.0], times]) if times[0] > 0 else times
+    start = np.zeros((len(curves), 1)) if times[0] > 0 else np.zeros((len(curves), 0))
+    whole = np.concatenate([start, curves], axis=1)
+    place = int(np.clip(np.searchsorted(first, at_h), 1, max(first.size - 1, 1)))
+    if first.size == 1 or at_h >= first[-1]:
+        return np.asarray(whole[:, -1], float)
+    share = (at_h - first[place - 1]) / (first[place] - first[place - 1])
+    return np.asarray(whole[:, place - 1] * (1 - share) + whole[:, place] * share, float)
+
+
+DOSE_STEP = Step(
+    name="dose",
+    title="Dose what-if",
+    about="Absorbed dose and response if a therapeutic label had gone where the tracer went, for "
+    "each plan of the case.",
+    page="Dose what-if",
+    params=DoseStepParams,
+    reads=(PLANS, TILES, INJECTION),
+    may_read=(
+        PREDICTION,
+        PREDICTION_RECORD,
+        UPTAKE,
+        SUV,
+        SUV_RECORD,
+        ALIGNMENT["pet"],
+        PARAMETERS,
+        TILE_KINETICS,
+    ),
+    needs_any=(PREDICTION, UPTAKE),
+    writes=(DOSE, DOSE_RECORD),
+    body=_body,
+    check=_check,
+    optional=True,
+)
