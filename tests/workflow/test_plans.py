@@ -12,12 +12,18 @@ from napari_mosaik.workflow.plans import (
     PRESETS,
     Course,
     Plan,
+    PlanProblem,
+    activity_doubt,
+    free_plan_name,
     parse_fractions,
     parse_plan,
+    plan_files,
     plan_warnings,
     read_plan,
     read_plans,
     remove_plan,
+    rename_plan,
+    restore_plans,
     write_plan,
 )
 
@@ -140,3 +146,67 @@ def test_files_that_a_plan_names_lie_beside_it(tmp_path: Path) -> None:
     assert not list((case / "plans").iterdir())
     with pytest.raises(InputError, match=r"kernel 'none.csv' is neither a file nor one of: local"):
         write_plan(case, made(kernel="none.csv"))
+
+
+def test_a_problem_names_its_setting_and_its_row() -> None:
+    with pytest.raises(PlanProblem) as refused:
+        parse_plan({"name": "A", "courses": [LUTETIUM, {"activity": -3, "day": 5}]}, "")
+    assert (refused.value.entry, refused.value.row) == ("courses", 1)
+    assert str(refused.value).startswith("courses.activity (entry 2) = -3")
+    with pytest.raises(PlanProblem) as refused:
+        parse_plan({"name": "A", "courses": [LUTETIUM], "within_cv": 0.6}, "")
+    assert (refused.value.entry, refused.value.row) == ("within_cv", -1)
+    with pytest.raises(PlanProblem) as refused:
+        parse_plan({"name": "A", "courses": [LUTETIUM], "doubling_days": 5}, "plan")
+    assert refused.value.entry == ""
+
+
+def test_a_doubtful_activity_comes_with_what_may_be_meant() -> None:
+    kilo = activity_doubt(Course(nuclide="Ac-225", activity=8000, unit="MBq"))
+    assert kilo is not None
+    assert kilo[0].endswith("is the activity in kBq?")
+    assert kilo[1] == Course(nuclide="Ac-225", activity=8, unit="MBq")
+    giga = activity_doubt(Course(nuclide="Lu-177", activity=7.4, unit="MBq"))
+    assert giga is not None
+    assert giga[1].activity_mbq() == 7400
+    assert activity_doubt(Course(nuclide="Ac-225", activity=8)) is None
+
+
+def test_a_renamed_plan_keeps_its_files_and_takes_no_name_of_another(tmp_path: Path) -> None:
+    curve = tmp_path / "curve.csv"
+    curve.write_text("time_h,activity_mbq_ml\n4,1\n", "utf-8")
+    root = tmp_path / "case"
+    (root / "plans").mkdir(parents=True)
+    stored = write_plan(root, made("A", shape=str(curve)))
+    write_plan(root, made("B"))
+    rename_plan(root, "A", "C")
+    assert list(read_plans(root)) == ["B", "C"]
+    renamed = read_plan(root, "C")
+    assert renamed == stored.model_copy(update={"name": "C", "shape": "C shape.csv"})
+    assert sorted(plan_files(root)) == ["B.toml", "C shape.csv", "C.toml"]
+    assert plan_files(root)["C shape.csv"] == curve.read_bytes()
+    before = plan_files(root)
+    with pytest.raises(InputError, match="has the name 'B' already"):
+        rename_plan(root, "C", "b")
+    with pytest.raises(InputError, match="may not contain"):
+        rename_plan(root, "C", "c.d")
+    assert plan_files(root) == before
+    rename_plan(root, "C", "c")  # another spelling of its own name
+    assert list(read_plans(root)) == ["B", "c"]
+
+
+def test_the_plans_of_before_come_back_whole(tmp_path: Path) -> None:
+    (tmp_path / "plans").mkdir()
+    write_plan(tmp_path, made("A"))
+    before, plans = plan_files(tmp_path), read_plans(tmp_path)
+    write_plan(tmp_path, made("A", alpha=0.2), replace=True)
+    write_plan(tmp_path, made("B"))
+    remove_plan(tmp_path, "A")
+    restore_plans(tmp_path, before)
+    assert read_plans(tmp_path) == plans
+    assert plan_files(tmp_path) == before
+
+
+def test_a_free_name_is_taken_by_nobody() -> None:
+    assert free_plan_name("Plan", []) == "Plan"
+    assert free_plan_name("Plan", ["plan", "Plan 2"]) == "Plan 3"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, Self, TypeVar
@@ -26,25 +26,35 @@ from napari_mosaik.io.files import saving, write_bytes, write_lock
 
 __all__ = [
     "ACTIVITY_UNITS",
+    "NUCLIDE_NAMES",
     "PLANS_KEPT",
     "PRESETS",
     "Course",
     "Fractions",
     "Plan",
+    "PlanProblem",
     "Preset",
     "Spreads",
+    "activity_doubt",
+    "free_plan_name",
+    "has_alpha_particles",
     "parse_fractions",
     "parse_plan",
+    "plan_files",
     "plan_warnings",
     "read_plan",
     "read_plans",
     "remove_plan",
+    "rename_plan",
+    "restore_plans",
     "write_plan",
 ]
 
 P = TypeVar("P", bound=Params)
 PLANS_KEPT: Final = 4
 ACTIVITY_UNITS: Final = ("MBq", "MBq/m2", "GBq")
+NUCLIDE_NAMES: Final = tuple(NUCLIDES)
+"""Names of the nuclides of a course."""
 ActivityUnit = Literal["MBq", "MBq/m2", "GBq"]
 _FOLDER: Final = "plans"
 _LONGEST_NAME: Final = 40
@@ -59,6 +69,18 @@ _FAR_ABOVE: Final = 3.0
 _LEAST_BETA_MBQ: Final = 20.0
 _SURFACE_M2: Final = 2.0
 """Body surface, m², for the question about units only."""
+
+
+class PlanProblem(InputError):
+    """What is wrong with a plan, in one sentence.
+
+    ``entry`` names the setting and ``row`` counts the course or fraction from 0; "" and -1 where
+    several entries do not fit together.
+    """
+
+    def __init__(self, sentence: str, entry: str = "", row: int = -1) -> None:
+        super().__init__(sentence)
+        self.entry, self.row = entry, row
 
 
 class Course(Params):
@@ -396,8 +418,9 @@ def parse_plan(values: Mapping[str, Any], where: str = "plan") -> Plan:
 
     Raises
     ------
-    InputError
-        One sentence that names the thing, its value and what to do.
+    PlanProblem
+        One sentence that names the thing, its value and what to do; it begins with *where*, if
+        that is not empty.
     """
     return _parsed(Plan, values, where)
 
@@ -406,7 +429,11 @@ def _parsed(kind: type[P], values: Mapping[str, Any], where: str) -> P:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise InputError(f"{where}: {_sentence(error, kind)}") from None
+        place = error.errors()[0]["loc"]
+        entry = next((part for part in place if isinstance(part, str)), "")
+        row = next((part for part in place if isinstance(part, int)), -1)
+        sentence = _sentence(error, kind)
+        raise PlanProblem(f"{where}: {sentence}" if where else sentence, entry, row) from None
 
 
 def _sentence(error: ValidationError, kind: type[Params]) -> str:
@@ -431,25 +458,35 @@ def _sentence(error: ValidationError, kind: type[Params]) -> str:
     return f"{name}{of} = {given} is not valid: {message[:1].lower()}{message[1:]}"
 
 
+def has_alpha_particles(name: str) -> bool:
+    """Whether the nuclide of that name emits alpha particles."""
+    return NUCLIDES[name].alpha_kev > 0
+
+
+def activity_doubt(course: Course) -> tuple[str, Course] | None:
+    """A doubt about the unit of an activity as a question, and the course if the answer is yes.
+
+    kBq typed as MBq of an alpha emitter, GBq typed as MBq of others; None without a doubt.
+    """
+    mbq = course.activity_mbq(_SURFACE_M2 if course.unit == "MBq/m2" else None)
+    asked = f"the course of {course.nuclide} on day {course.day:g}: {course.activity:g} "
+    asked += course.unit
+    usual = _USUAL_ALPHA_MBQ.get(course.nuclide)
+    if usual is not None and mbq > _FAR_ABOVE * usual:
+        question = (
+            f"{asked} is more than {_FAR_ABOVE:g} times a usual course of this alpha emitter, "
+            f"about {usual:g} MBq; is the activity in kBq?"
+        )
+        return question, course.model_copy(update={"activity": course.activity / 1e3})
+    if usual is None and mbq < _LEAST_BETA_MBQ and NUCLIDES[course.nuclide].alpha_kev == 0:
+        question = f"{asked} is below {_LEAST_BETA_MBQ:g} MBq, less than a therapy; is it in GBq?"
+        return question, course.model_copy(update={"activity": course.activity * 1e3})
+    return None
+
+
 def plan_warnings(plan: Plan) -> list[str]:
     """Doubts about the activities of a plan: kBq typed as MBq, GBq typed as MBq."""
-    found = []
-    for course in plan.courses:
-        per_surface = course.unit == "MBq/m2"
-        mbq = course.activity_mbq(_SURFACE_M2 if per_surface else None)
-        asked = f"the course of {course.nuclide} on day {course.day:g}: {course.activity:g} "
-        asked += course.unit
-        usual = _USUAL_ALPHA_MBQ.get(course.nuclide)
-        if usual is not None and mbq > _FAR_ABOVE * usual:
-            found.append(
-                f"{asked} is more than {_FAR_ABOVE:g} times a usual course of this alpha emitter, "
-                f"about {usual:g} MBq; is the activity in kBq?"
-            )
-        elif usual is None and mbq < _LEAST_BETA_MBQ and NUCLIDES[course.nuclide].alpha_kev == 0:
-            found.append(
-                f"{asked} is below {_LEAST_BETA_MBQ:g} MBq, less than a therapy; is it in GBq?"
-            )
-    return found
+    return [doubt[0] for doubt in map(activity_doubt, plan.courses) if doubt is not None]
 
 
 class Preset(Params):
@@ -611,6 +648,65 @@ def remove_plan(root: Path, name: str) -> None:
         with saving("the removal of a plan", plan_folder(root)):
             for path in (f"{name}.toml", *plan.files.values()):
                 (plan_folder(root) / path).unlink(missing_ok=True)
+
+
+def rename_plan(root: Path, before: str, after: str) -> None:
+    """Give a plan another name, with the files beside it; results keep the name before.
+
+    Raises
+    ------
+    InputError
+        If there is no plan *before*, another one has the name *after*, or no plan can have it.
+    """
+    with write_lock(root, f"case {root.name}"):
+        plan = read_plan(root, before)
+        moved = {file: f"{after} {setting_name}.csv" for setting_name, file in plan.files.items()}
+        values = plan.model_dump() | {"name": after}
+        for setting_name, file in plan.files.items():
+            values[setting_name] = moved[file]
+        renamed = parse_plan(values, f"plan '{before}'")
+        others = [path.stem for path in _paths(root) if path.stem != before]
+        same = next((name for name in others if same_words(name) == same_words(after)), "")
+        if same:
+            raise InputError(f"a plan has the name '{same}' already; choose another name")
+        files = plan_files(root)
+        own = {f"{before}.toml", *moved}
+        kept = {name: data for name, data in files.items() if name not in own}
+        kept |= {new: files[old] for old, new in moved.items() if old in files}
+        restore_plans(root, kept | {f"{after}.toml": renamed.text().encode()})
+
+
+def free_plan_name(wanted: str, taken: Iterable[str]) -> str:
+    """*wanted*, or with the first number behind it with which no plan of *taken* has the name."""
+    known = {same_words(name) for name in taken}
+    names = (wanted, *(f"{wanted} {number}" for number in range(2, len(known) + 3)))
+    return next(name for name in names if same_words(name) not in known)
+
+
+def plan_files(root: Path) -> dict[str, bytes]:
+    """All files of the plans of a case by name, for `restore_plans`."""
+    found = [path for path in plan_folder(root).glob("*") if not path.name.startswith(".")]
+    try:
+        return {path.name: path.read_bytes() for path in found if path.is_file()}
+    except OSError as error:
+        raise InputError(f"{plan_folder(root)} cannot be read: {error.strerror}") from error
+
+
+def restore_plans(root: Path, files: Mapping[str, bytes]) -> None:
+    """Make the plans of a case what they were when `plan_files` was called."""
+    with write_lock(root, f"case {root.name}"), saving("the plans", plan_folder(root)):
+        now = plan_files(root)
+        words = {same_words(name) for name in files}
+        gone = now.keys() - files.keys()
+        for name in gone:  # those that differ by case only: a new one may be the same file
+            if same_words(name) in words:
+                (plan_folder(root) / name).unlink(missing_ok=True)
+        for name, data in files.items():
+            if now.get(name) != data:
+                write_bytes(plan_folder(root) / name, data)
+        for name in gone:
+            if same_words(name) not in words:
+                (plan_folder(root) / name).unlink(missing_ok=True)
 
 
 def half_times_as_rates(repair: tuple[tuple[float, float], ...]) -> list[tuple[float, float]]:
