@@ -5,7 +5,6 @@ Files of a case: slides, PET, case file, recipe, annotations and ground truth.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Generator, Iterator, Sequence
@@ -24,11 +23,12 @@ from napari_mosaik.core.catalogue import REFERENCE, STAINS
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.params import digest
-from napari_mosaik.core.pet_records import HALF_LIFE_H
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.phantom.anatomy import Anatomy, build_anatomy
 from napari_mosaik.phantom.given import GIVEN_BY, write_given_results
+from napari_mosaik.phantom.in_vivo import SERIES_FOLDER, write_in_vivo
 from napari_mosaik.phantom.objects import Nuclei, VesselTubes, draw_nuclei, draw_vessels
+from napari_mosaik.phantom.pet_files import write_specimen_pet
 from napari_mosaik.phantom.physics import (
     ScannerLaw,
     UptakeLaw,
@@ -44,7 +44,6 @@ from napari_mosaik.phantom.presets import (
     SIZES,
     CasePlan,
     CohortSize,
-    Patient,
     random_generator,
 )
 from napari_mosaik.phantom.render import render, write_pyramid
@@ -65,7 +64,6 @@ __all__ = ["Specimen", "build_cohort", "draw_specimen"]
 STAMP = "phantom.json"
 FINE_ENOUGH_UM = 0.75
 """Slides with larger pixels lack the detail that a network for 0.5 µm needs."""
-UID_ROOT = "1.2.826.0.1.3680043.8.498."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,12 +120,14 @@ def build_cohort(
 
 
 def _exists(path: Path, stamp: dict[str, Any]) -> bool:
-    """Whether the same case exists already; anything else there raises `InputError`."""
+    """Whether the same case exists, completed if it is an older one; others raise `InputError`."""
     if not path.exists():
         return False
     file = path / STAMP
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     if known == stamp:
+        if not (path / SERIES_FOLDER).exists():  # such cases had no series in vivo once
+            write_in_vivo(path, PLANS[path.name], int(stamp["seed"]))
         return True
     kind = "not a sample case" if known is None else f"another sample ({known})"
     raise InputError(f"{path} exists and is {kind}; choose another folder or remove it")
@@ -142,6 +142,7 @@ def _build_case(
         specimen = draw_specimen(name, size, seed)
         yield 0.05
         _write_files(scratch, specimen)
+        write_in_vivo(scratch, specimen.plan, seed)
         yield 0.10
         write = _write_slides if specimen.size.rendered else _write_results
         for share in write(scratch, specimen):
@@ -189,7 +190,7 @@ def _write_files(folder: Path, specimen: Specimen) -> None:
     scanner = ScannerLaw()
     lattice, pet_to_cd34 = pet_pose(plan, anatomy, scanner)
     pet, noise = simulate_scan(specimen.uptake, lattice, pet_to_cd34, plan, seed, scanner)
-    _write_pet(folder / "pet" / "slice.dcm", pet, plan, seed, scanner)
+    write_specimen_pet(folder / "pet" / "slice.dcm", pet, plan, seed, scanner)
     _write_case_file(folder / "case.toml", plan, size, pet_to_cd34)
     if size.rendered:
         _write_recipe_file(folder / "recipe.toml", size)
@@ -281,105 +282,6 @@ def _transform_record(transform: Transform) -> dict[str, Any]:
         "angle_deg": transform.angle_deg,
         "scale": transform.scale,
     }
-
-
-def _uid(*parts: object) -> Any:
-    """A DICOM identifier derived from the parts of its name."""
-    text = "/".join(str(part) for part in parts)
-    from pydicom.uid import UID
-
-    return UID(UID_ROOT + str(int(hashlib.blake2b(text.encode(), digest_size=14).hexdigest(), 16)))
-
-
-def _write_pet(path: Path, image: Raster, plan: CasePlan, seed: int, scanner: ScannerLaw) -> None:
-    """Write the PET slice (rows, columns), Bq/mL, as anonymous DICOM of a preclinical scanner."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import UID, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = PositronEmissionTomographyImageStorage
-    meta.MediaStorageSOPInstanceUID = _uid(seed, plan.name, "image", image.lattice.shape)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(UID_ROOT + "1")
-    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    data.SOPClassUID = meta.MediaStorageSOPClassUID
-    data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    data.StudyInstanceUID = _uid(seed, plan.patient.name, "study")
-    data.SeriesInstanceUID = _uid(seed, plan.name, "series")
-    data.FrameOfReferenceUID = _uid(seed, plan.name, "frame")
-    _describe(data, plan, scanner)
-    _radiopharmaceutical(data, plan.patient)
-    _pixels(data, image, scanner)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data.save_as(path, enforce_file_format=True)
-
-
-def _describe(data: Any, plan: CasePlan, scanner: ScannerLaw) -> None:
-    scanned = plan.scanned
-    data.Modality = "PT"
-    data.PatientName = "PHANTOM"
-    data.PatientID = plan.patient.name.replace(" ", "-")
-    data.PatientIdentityRemoved = "YES"
-    data.DeidentificationMethod = "synthetic data"
-    data.PatientSex = ""
-    data.Manufacturer = "napari-mosaik phantom"
-    data.SeriesDescription = f"ex vivo microPET of {plan.name} (synthetic)"
-    data.SeriesNumber, data.InstanceNumber = "1", "1"
-    data.ImageType = ["ORIGINAL", "PRIMARY"]
-    data.SeriesType = ["STATIC", "IMAGE"]
-    date, time = scanned.strftime("%Y%m%d"), scanned.strftime("%H%M%S")
-    data.StudyDate = data.SeriesDate = data.AcquisitionDate = data.ContentDate = date
-    data.StudyTime = data.SeriesTime = data.AcquisitionTime = data.ContentTime = time
-    data.Units = "BQML"
-    data.CorrectedImage = ["NORM", "DTIM", "ATTN", "SCAT", "DECY", "RAN"]
-    data.DecayCorrection = "START"
-    data.CountsSource = "EMISSION"
-    data.AttenuationCorrectionMethod = "CT-derived"
-    data.ActualFrameDuration = str(round(scanner.frame_s * 1000))
-    rate = np.log(2) / (HALF_LIFE_H["Zr-89"] * 3600.0)
-    middle = -np.log((1 - np.exp(-rate * scanner.frame_s)) / (rate * scanner.frame_s)) / rate
-    data.FrameReferenceTime = f"{middle * 1000:.1f}"
-    data.DecayFactor = f"{np.exp(rate * middle):.8f}"
-
-
-def _radiopharmaceutical(data: Any, patient: Patient) -> None:
-    from pydicom.dataset import Dataset
-    from pydicom.sequence import Sequence
-
-    code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = (
-        "C-168A5",
-        "SRT",
-        "^89^Zirconium",
-    )
-    drug = Dataset()
-    drug.Radiopharmaceutical = "[89Zr]Zr-girentuximab (synthetic)"
-    injected = datetime.fromisoformat(patient.injected)
-    drug.RadiopharmaceuticalStartDateTime = injected.strftime("%Y%m%d%H%M%S")
-    drug.RadiopharmaceuticalStartTime = injected.strftime("%H%M%S")
-    drug.RadionuclideTotalDose = f"{(patient.dose_mbq - patient.residual_mbq) * 1e6:.0f}"
-    drug.RadionuclideHalfLife = f"{HALF_LIFE_H['Zr-89'] * 3600:.0f}"
-    drug.RadionuclidePositronFraction = "0.2274"
-    drug.RadionuclideCodeSequence = Sequence([code])
-    data.RadiopharmaceuticalInformationSequence = Sequence([drug])
-
-
-def _pixels(data: Any, image: Raster, scanner: ScannerLaw) -> None:
-    slope = float(f"{image.values.max() / 32000.0:.8e}")
-    stored = np.rint(image.values / slope).astype("<u2")
-    data.Rows, data.Columns = image.lattice.shape
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
-    data.RescaleSlope, data.RescaleIntercept = f"{slope:.8e}", "0"
-    data.RescaleType = "BQML"
-    data.NumberOfSlices = 1
-    data.ImageIndex = 1
-    mm = [s / 1000.0 for s in image.lattice.spacing_um]
-    data.PixelSpacing = [f"{m:g}" for m in mm]
-    data.SliceThickness = f"{scanner.voxel_um / 1000.0:g}"
-    data.ImagePositionPatient = [f"{mm[1] / 2:g}", f"{mm[0] / 2:g}", "0"]
-    data.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
-    data.PixelData = stored.tobytes()
 
 
 def _write_recipe_file(path: Path, size: CohortSize) -> None:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -73,12 +74,18 @@ def sphere_recovery(radius_mm: float, fwhm_mm: float = INVIVO_FWHM_MM) -> tuple[
         -(ratio**2) / 2
     )
     # Overlap of two spheres of radius R at distance r: 1 - 3r/4R + r^3/16R^3; 12 s hold all.
-    node, weight = np.polynomial.legendre.leggauss(200)
+    node, weight = _nodes()
     end = min(2 * ratio, 12.0)
     r = (node + 1) * end / 2
     spread = np.exp(-(r**2) / 2) * (2 * math.pi) ** -1.5 * 4 * math.pi * r**2
     overlap = 1 - 3 * r / (4 * ratio) + r**3 / (16 * ratio**3)
     return centre, float((spread * overlap) @ weight) * end / 2
+
+
+@cache
+def _nodes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes (n,) and weights (n,) of Gauss and Legendre on -1 to 1, without unit."""
+    return np.polynomial.legendre.leggauss(64)
 
 
 def sphere_voxels(
@@ -286,15 +293,19 @@ def measure_volume(
         unit=_UNITS[kinds.pop()],
         decay_reference="injection",
         source=source,
-        method=f"{method}; recovery {of_mean:.3f} of the mean (FWHM {fwhm_mm:g} mm), "
-        + ("applied" if recovery == "mean" else "not applied"),
+        method=method
+        + (
+            f", divided by the recovery {of_mean:.3f} (FWHM {fwhm_mm:g} mm)"
+            if recovery == "mean"
+            else ""
+        ),
     )
     warnings = list(dict.fromkeys(text for term in terms for text in term.warnings))
     if 2 * radius_mm < SMALL_IN_FWHM * fwhm_mm:
         warnings.append(
             f"{region}: a sphere of {volume_ml:.3g} mL has a diameter of {2 * radius_mm:.3g} mm, "
-            f"below {SMALL_IN_FWHM:g} FWHM ({SMALL_IN_FWHM * fwhm_mm:.3g} mm): the scanner "
-            f"recovers {of_mean:.0%} of its mean, and its neighbourhood counts"
+            f"below {SMALL_IN_FWHM:g} FWHM ({SMALL_IN_FWHM * fwhm_mm:.3g} mm): of a whole object "
+            f"of this size the scanner recovers {of_mean:.0%}, and its neighbourhood counts"
         )
     return VoiMeasurement(
         value, int(values.size), noise * factor, count, radius_mm, of_centre, of_mean,
@@ -315,7 +326,7 @@ def _time_h(volume: PetVolume, places: NDArray[Any], terms: Sequence[SuvTerms]) 
             )
         start = (scanned - injected).total_seconds() / 3600
         hours.append(start + _middle_s(volume.images[place], moments) / 3600)
-    found = float(np.mean(hours))
+    found = round(float(np.mean(hours)), 4)  # 0.4 s: one number for all regions of a scan
     if found < 0:
         raise InputError(
             f"the scan is {-found:.4g} h before the injection; correct injected or scanned"
