@@ -121,9 +121,14 @@ def sphere_voxels(
             f"the sphere of {radius_mm:g} mm at ({where}) mm reaches beyond the PET ({grid}); move "
             "it, or give a smaller radius"
         )
-    index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), -1)
+    low = np.maximum(np.floor(middle - reach), 0).astype(int)
+    high = np.minimum(np.ceil(middle + reach) + 1, sizes).astype(int)
+    axes = [np.arange(first, end) for first, end in zip(low, high, strict=True)]
+    index = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     apart = ((index - middle) @ grid.steps_mm) ** 2
-    inside: NDArray[np.bool_] = apart.sum(axis=-1) <= radius_mm**2
+    inside = np.zeros(grid.shape, bool)
+    window = tuple(slice(first, end) for first, end in zip(low, high, strict=True))
+    inside[window] = apart.sum(axis=-1) <= radius_mm**2
     if not inside.any():
         raise InputError(
             f"the sphere of {radius_mm:g} mm holds no centre of a voxel; give a larger radius"

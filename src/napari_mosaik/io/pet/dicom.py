@@ -45,6 +45,7 @@ class DicomSeries:
             positions = [frame.position_mm() for frame in self._frames]
             self._places = _grouped(self._frames, positions)
             self._geometry = _check_geometry(self._places)
+            self._timing = _Timing(self._frames)
         others = len(files) - len({frame.path for frame in self._frames})
         self._taken = (
             f"The only PET series is used; {others} files of other modalities are not."
@@ -68,7 +69,7 @@ class DicomSeries:
         chosen = next(frame for frame in at_place if frame.moment_s() == moment)
         with in_dicom(chosen.path):
             meaning = _pixel_meaning(chosen)
-            header = _read_header(self._frames, chosen, meaning)
+            header = _read_header(self._timing, chosen, meaning)
             notes = (*header.notes, *self._geometry, *_losses(chosen))
             shown = " ".join(filter(None, (_shown(chosen), self._taken)))
             header = header.model_copy(update={"notes": notes, "geometry": shown})
@@ -626,15 +627,15 @@ def _pixel_meaning(frame: _Frame) -> _Meaning:
     )
 
 
-def _read_header(frames: Sequence[_Frame], chosen: _Frame, meaning: _Meaning) -> PetHeader:
+def _read_header(timing: _Timing, chosen: _Frame, meaning: _Meaning) -> PetHeader:
     """Header of the chosen slice; the scan start is derived from all slices.  No name is kept."""
     notes: list[str] = []
     unclear: dict[str, str] = {}
     zone = _zone_of(chosen.find("TimezoneOffsetFromUTC"))
-    scanned = _scan_start(frames, chosen, zone, notes)
+    scanned = _scan_start(timing, chosen, zone, notes)
     drug = chosen.first("RadiopharmaceuticalInformationSequence")
     injected = _injected(drug, zone, notes, unclear)
-    if injected is not None and injected == scanned and len({f.moment_s() for f in frames}) == 1:
+    if injected is not None and injected == scanned and timing.is_static:
         unclear["injected"] = f"the file states {injected} both as injection and as scan start"
         injected = None
     corrected_to = _moment(chosen.find("DecayCorrectionDateTime"), None, zone)
@@ -701,13 +702,28 @@ def _acquired(frame: _Frame, zone: timezone | None) -> datetime | None:
     )
 
 
+class _Timing:
+    """Times of all images of a series, read once and not again for each slice."""
+
+    def __init__(self, frames: Sequence[_Frame]) -> None:
+        self._frames = frames
+        self._first: dict[timezone | None, datetime | None] = {}
+        self.is_static = len({frame.moment_s() for frame in frames}) == 1
+
+    def first_acquisition(self, zone: timezone | None) -> datetime | None:
+        """The earliest acquisition, None if no image states one."""
+        if zone not in self._first:
+            times = [when for one in self._frames if (when := _acquired(one, zone)) is not None]
+            self._first[zone] = min(times, default=None)
+        return self._first[zone]
+
+
 def _scan_start(
-    frames: Sequence[_Frame], chosen: _Frame, zone: timezone | None, notes: list[str]
+    timing: _Timing, chosen: _Frame, zone: timezone | None, notes: list[str]
 ) -> datetime | None:
     """Series time, unless it is after the first acquisition; then GE's own item or the latter."""
     series = _moment(chosen.find("SeriesDate"), chosen.find("SeriesTime"), zone)
-    times = [when for frame in frames if (when := _acquired(frame, zone)) is not None]
-    first = min(times, default=None)
+    first = timing.first_acquisition(zone)
     if series is not None and (first is None or _clock(series) <= _clock(first)):
         return series
     private = _moment(chosen.private(0x0009, "GEMS_PETD_01", 0x0D), None, zone)

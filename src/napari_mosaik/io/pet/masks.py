@@ -211,15 +211,13 @@ def _of_contours(path: Path, data: Any, grid: VolumeGrid, label: int | None) -> 
     out = np.zeros(grid.shape, bool)
     volume_ml = 0.0
     deep, high, wide = grid.spacing_mm
+    half = thickness_mm / deep / 2
     for place, shape in planes.items():
         volume_ml += shape.area * high * wide * thickness_mm / 1000
         # A slice takes the contours of a plane that is at most half a distance away.
-        low = int(np.ceil(place - thickness_mm / deep / 2 - 1e-6))
-        high_end = place + thickness_mm / deep / 2 - 1e-6
-        for number_of_slice in range(max(low, 0), grid.shape[0]):
-            if number_of_slice >= high_end:
-                break
-            out[number_of_slice] |= _covered(shape, grid.shape[1:])
+        first, end = (int(np.ceil(place + by - 1e-6)) for by in (-half, half))
+        if end > max(first, 0):
+            out[max(first, 0) : end] |= _covered(shape, grid.shape[1:])
     warnings = _contour_warnings(path, volume_ml, float(out.sum()) * grid.voxel_ml)
     return VoiMask(out, f"RTSTRUCT, region {number}, contours of {volume_ml:.4g} mL", warnings)
 
@@ -263,8 +261,16 @@ def _planes(
 
 def _covered(shape: Any, size: tuple[int, ...]) -> NDArray[np.bool_]:
     """Voxels (rows, columns) whose centre lies in a shape."""
-    rows, columns = np.mgrid[: size[0], : size[1]]
-    return np.asarray(shapely.intersects_xy(shape, columns.ravel(), rows.ravel())).reshape(size)
+    out = np.zeros(size, bool)
+    left, top, right, bottom = shape.bounds
+    window = tuple(
+        slice(max(int(np.floor(low)), 0), max(int(np.ceil(high)) + 1, 0))
+        for low, high in ((top, bottom), (left, right))
+    )
+    rows, columns = np.mgrid[: size[0], : size[1]][(slice(None), *window)]
+    shapely.prepare(shape)
+    out[window] = shapely.intersects_xy(shape, columns, rows)
+    return out
 
 
 def _contour_warnings(path: Path, contours_ml: float, voxels_ml: float) -> tuple[str, ...]:
