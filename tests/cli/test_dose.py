@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +15,102 @@ KEYS = (
     "rbe_weighted_gy", "g", "bed_gy", "eqd2_gy", "ln_survival", "constants", "warnings",
 )  # fmt: skip
 TIMES, VALUES = [4.0, 24.0, 72.0, 168.0], [0.6, 1.1, 1.3, 1.2]
+
+
+@pytest.fixture
+def case(computed_cohort, tmp_path):
+    shutil.copytree(computed_cohort / "A2", tmp_path / "A2")
+    return tmp_path / "A2"
+
+
+LUTETIUM = ("--nuclide", "Lu-177", "--activity-mbq", "7400", "--set", "dose.draws=40")
+
+
+def test_a_plan_of_a_case_is_kept_shown_and_compared(case, capsys):
+    found = document(
+        capsys, case, *LUTETIUM, "--courses", "0,84", "--ebrt", "5x2@72", "--plan", "A",
+        "--set", "dose.alpha=0.2", "--set", "dose.spreads.alpha=0", "--set", "dose.tumour_ml=1",
+    )  # fmt: skip
+    assert set(found) == {"case", "plans", "warnings", "limitations"}
+    own = found["plans"]["A"]
+    assert [course["day"] for course in own["plan"]["courses"]] == [0, 84]
+    assert own["plan"]["fractions"] == [{"number": 5, "dose_gy": 2.0, "day": 72.0}]
+    assert (own["plan"]["alpha"], own["plan"]["spreads"]["alpha"]) == (0.2, 0.0)
+    assert set(own["indices"]) == {"d98_gy", "d50_gy", "d2_gy", "mean_gy", "eud_gy", "tcp"}
+    assert "drawn" not in own
+    assert {"name": "alpha", "value": 0.2, "source": "given in the plan"} in own["constants"]
+    assert document(capsys, case, "--plan", "A") == found
+    again = document(capsys, case, *LUTETIUM, "--plan", "B", "--oxygen", "--shape", "tile")
+    assert set(again["plans"]) == {"B"}
+    pair = document(capsys, case, "--compare", "A", "B")["comparison"]
+    assert pair["indices"]["mean_gy"]["median"] < 0
+    assert pair["indices"]["mean_gy"]["share_higher"] == 0
+    assert call("dose", case) == 0
+    text = capsys.readouterr().out
+    assert "Plan A: indices" in text
+    assert "largest source of uncertainty" in text
+    assert "Not a treatment plan" in text
+
+
+def test_the_unit_of_an_alpha_emitter_is_asked_for(case, capsys):
+    assert (
+        call("dose", case, "--nuclide", "225Ac", "--activity-mbq", "8000", "--plan", "A", "--json")
+        == 0
+    )
+    out = capsys.readouterr()
+    asked = [text for text in json.loads(out.out)["warnings"] if "in kBq?" in text]
+    assert len(asked) == 2
+    assert all(text in out.err for text in asked)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "has no plan; give --nuclide"),
+        (("--nuclide", "Lu-177"), "needs an activity"),
+        (("--activity-mbq", "5"), "needs its nuclide"),
+        ((*LUTETIUM, "--activity-mbq-m2", "3"), "not both"),
+        ((*LUTETIUM, "--courses", "84,0"), "day 0 follows day 84"),
+        ((*LUTETIUM, "--courses", "0;84"), "days of the courses"),
+        ((*LUTETIUM, "--ebrt", "5x2@-1"), "before day 0"),
+        ((*LUTETIUM, "--ebrt", "5x2"), "5x2@72"),
+        ((*LUTETIUM, "--set", "dose.alfa=1"), "did you mean 'alpha'"),
+        ((*LUTETIUM, "--set", "alpha=1"), "'dose.alpha' and so on"),
+        ((*LUTETIUM, "--set", "dose.alpha=0"), "alpha/beta 0"),
+        ((*LUTETIUM, "--kernel", "none.csv"), "neither a file nor one of: local, built-in"),
+        ((*LUTETIUM, "--shape", "none.csv"), "neither a file nor one of: tile, constant"),
+        (("--nuclide", "Xx-1", "--activity-mbq", "5"), "one of: Zr-89"),
+        (
+            ("--nuclide", "Ac-225", "--activity-mbq", "5", "--kernel", "built-in"),
+            "no built-in kernel of Ac-225",
+        ),
+        (("--plan", "x"), "there is no plan 'x'"),
+        (("--preset", "x"), "there is no preset 'x'"),
+        (("--compare", "a", "b"), "there is no plan 'a'"),
+        (("--tail", "60"), "--tail belongs to --curve"),
+        (("--curve", "curve.csv"), "either a case or --curve"),
+    ],
+)
+def test_wrong_input_for_a_case_is_one_line(tiny_cohort, tmp_path, capsys, options, says):
+    shutil.copytree(tiny_cohort / "A2", tmp_path / "A2")
+    assert says in told(capsys, "dose", tmp_path / "A2", *options)
+    assert not list((tmp_path / "A2").glob("plans/*"))
+
+
+def test_another_plan_of_the_same_name_is_refused(case, capsys):
+    assert call("dose", case, *LUTETIUM, "--plan", "A", "--json") == 0
+    capsys.readouterr()
+    text = told(capsys, "dose", case, *LUTETIUM, "--plan", "a")
+    assert "differs from 'a' by case only" in text
+    text = told(capsys, "dose", case, *LUTETIUM, "--courses", "7", "--plan", "A")
+    assert "a plan has the name 'A' already" in text
+    assert call("dose", case, *LUTETIUM, "--courses", "7", "--plan", "A", "--replace") == 0
+
+
+def test_a_case_without_a_weight_is_refused(case, capsys):
+    file = case / "case.toml"
+    file.write_text(re.sub(r"weight_kg = .*\n", "", file.read_text("utf-8")), "utf-8")
+    assert "'Body weight'" in told(capsys, "dose", case, *LUTETIUM)
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from napari_mosaik.cli.case import run_case
 from napari_mosaik.cli.common import (
     JsonOutput,
     SettingChanges,
@@ -15,7 +17,8 @@ from napari_mosaik.cli.common import (
     naming_options,
     report_warning,
 )
-from napari_mosaik.cli.show import figure, print_json, table
+from napari_mosaik.cli.show import Bar, figure, print_json, table
+from napari_mosaik.core.errors import InputError
 
 __all__ = ["commands"]
 
@@ -32,40 +35,164 @@ _ROWS = (
     ("eqd2_gy", "EQD2, Gy"),
     ("ln_survival", "ln survival"),
 )
+_INDICES = {
+    "d98_gy": "D98, Gy",
+    "d50_gy": "D50, Gy",
+    "d2_gy": "D2, Gy",
+    "mean_gy": "mean dose, Gy",
+    "eud_gy": "EUD, Gy",
+    "tcp": "tumour control probability",
+}
+_NOT_SHOWN = ("drawn", "digest")
 
 
 @example_command(
-    commands, "dose", "dose --curve curve.csv --nuclide Lu-177 --set dose.alpha=0.2 --json"
+    commands, "dose", "dose demo/cohort/B11 --nuclide Lu-177 --activity-mbq-m2 2405 --courses 0,84"
 )
 def dose(
-    curve: Annotated[
-        Path,
+    case: Annotated[
+        Path | None, typer.Argument(metavar="[CASE]", help="Case folder; or give --curve.")
+    ] = None,
+    nuclide: Annotated[str, typer.Option(help="The therapeutic nuclide, as Lu-177 or 177Lu.")] = "",
+    activity_mbq: Annotated[
+        float | None, typer.Option(metavar="MBQ", help="Activity of each course, MBq.")
+    ] = None,
+    activity_mbq_m2: Annotated[
+        float | None,
+        typer.Option(metavar="MBQ", help="Activity of each course, MBq per m² of body surface."),
+    ] = None,
+    courses: Annotated[
+        str, typer.Option(metavar="DAYS", help="Days of the courses, as 0,84,168. Default: 0.")
+    ] = "",
+    ebrt: Annotated[
+        str,
         typer.Option(
-            help="Time course of one region (CSV): header time_h,activity_mbq_ml, decay-corrected "
-            "to injection."
+            metavar="NxGY@DAY", help="External beam, one fraction a day: 5x2@72. Commas for more."
         ),
-    ],
-    nuclide: Annotated[str, typer.Option(help="The therapeutic nuclide, as Lu-177 or 177Lu.")],
+    ] = "",
+    kernel: Annotated[
+        str, typer.Option(metavar="local|built-in|FILE", help="Where energy is absorbed.")
+    ] = "",
+    shape: Annotated[
+        str, typer.Option(metavar="tile|constant|FILE", help="Time course of the activity.")
+    ] = "",
+    oxygen: Annotated[
+        bool, typer.Option("--oxygen", help="Lessen the effect far from vessels.")
+    ] = False,
+    preset: Annotated[str, typer.Option(help="Begin with a published regimen.")] = "",
+    plan: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the plan in the case; at most four.")
+    ] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the plan of this name.")
+    ] = False,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="Compare two plans, draw by draw."),
+    ] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of a case: time course of one region (CSV), header "
+            "time_h,activity_mbq_ml, decay-corrected to injection."
+        ),
+    ] = None,
     tail: Annotated[
         str,
         typer.Option(
             metavar="physical|HOURS",
-            help="After the last time: physical decay alone, an upper bound, or the effective "
-            "half-life in hours.",
+            help="After the last time of --curve: physical decay alone, an upper bound, or the "
+            "effective half-life in hours.",
         ),
-    ] = "physical",
+    ] = "",
     set_: SettingChanges = None,
     json: JsonOutput = False,
 ) -> None:
-    """Absorbed dose, BED and survival if a nuclide followed a measured time course.
+    """Absorbed dose, BED and survival if a therapeutic label had gone where the tracer went.
 
-    All energy but that of photons is absorbed where it is released (1.05 g/mL); damage is repaired
-    with a half-time of 1.5 h. Research what-if, no treatment plan.
+    Of each tile of a case, by plans that are kept in it, or of one measured curve. Research
+    what-if, no treatment plan.
     """
+    of_case = {
+        "--activity-mbq": activity_mbq,
+        "--activity-mbq-m2": activity_mbq_m2,
+        "--courses": courses,
+        "--ebrt": ebrt,
+        "--kernel": kernel,
+        "--shape": shape,
+        "--oxygen": oxygen,
+        "--preset": preset,
+        "--plan": plan,
+        "--replace": replace,
+        "--compare": compare,
+    }
+    with naming_options():
+        if (case is None) == (curve is None):
+            raise InputError("give either a case or --curve FILE")
+        if curve is not None:
+            wrong = [name for name, value in of_case.items() if value not in (None, "", False)]
+            if wrong:
+                raise InputError(f"{wrong[0]} belongs to a case, not to --curve")
+            if not nuclide:
+                raise InputError("--curve needs --nuclide, for example Lu-177")
+            _of_curve(curve, nuclide, tail or "physical", given_settings(set_), json)
+            return
+        assert case is not None
+        if tail:
+            raise InputError("--tail belongs to --curve; a case has --shape")
+        changes = _changes(activity_mbq, activity_mbq_m2, nuclide, courses, ebrt)
+        changes |= {k: v for k, v in (("kernel", kernel), ("shape", shape)) if v}
+        changes |= {"oxygen": True} if oxygen else {}
+        _of_case(case, changes, given_settings(set_), (preset, plan, replace), compare, json)
+
+
+def _changes(
+    mbq: float | None, mbq_m2: float | None, nuclide: str, days: str, ebrt: str
+) -> dict[str, Any]:
+    """Courses and fractions of a plan, as typed."""
+    from napari_mosaik.workflow.plans import parse_fractions
+
+    found: dict[str, Any] = {}
+    if mbq is not None and mbq_m2 is not None:
+        raise InputError("give --activity-mbq or --activity-mbq-m2, not both")
+    activity = mbq if mbq is not None else mbq_m2
+    if activity is not None:
+        if not nuclide:
+            raise InputError("the activity needs its nuclide: give --nuclide, for example Lu-177")
+        found["courses"] = [
+            {
+                "nuclide": nuclide,
+                "activity": activity,
+                "unit": "MBq" if mbq is not None else "MBq/m2",
+                "day": day,
+            }
+            for day in _days(days or "0")
+        ]
+    elif nuclide or days:
+        given = "--nuclide" if nuclide else "--courses"
+        raise InputError(f"{given} needs an activity: give --activity-mbq or --activity-mbq-m2")
+    if ebrt:
+        found["fractions"] = [one.model_dump() for one in parse_fractions(ebrt)]
+    return found
+
+
+def _days(text: str) -> list[float]:
+    from napari_mosaik.core.text import typed_number
+
+    try:
+        return [typed_number(day) for day in text.split(",")]
+    except InputError:
+        raise InputError(
+            f"--courses {text!r}: give the days of the courses with commas between, as 0,84,168"
+        ) from None
+
+
+def _of_curve(
+    curve: Path, nuclide: str, tail: str, settings: Mapping[str, Any], json: bool
+) -> None:
     from napari_mosaik.workflow.dose import NOT_A_PLAN, curve_dose, dose_settings, tail_of
 
-    with naming_options():
-        document = curve_dose(curve, nuclide, tail_of(tail), dose_settings(given_settings(set_)))
+    document = curve_dose(curve, nuclide, tail_of(tail), dose_settings(settings))
     for sentence in document["warnings"]:
         report_warning(sentence)
     if json:
@@ -75,3 +202,101 @@ def dose(
     constants = [[row["name"], str(row["value"]), row["source"]] for row in document["constants"]]
     table("Constants", ["constant", "value", "source"], constants, words=True)
     typer.echo(NOT_A_PLAN)
+
+
+def _of_case(
+    folder: Path,
+    changes: Mapping[str, Any],
+    settings: Mapping[str, str],
+    naming: tuple[str, str, bool],
+    compare: tuple[str, str] | None,
+    json: bool,
+) -> None:
+    from napari_mosaik.core.catalogue import DOSE_RECORD
+    from napari_mosaik.io.case import Case
+    from napari_mosaik.workflow.plan_dose import compare_plans
+
+    case = Case(folder)
+    shown = _plans_to_show(case, changes, settings, naming, compare)
+    with Bar(quiet=json) as bar:
+        run_case(case, bar, "dose")
+    record = case.store.read(DOSE_RECORD)
+    plans = {one: record["plans"][one] for one in shown or record["plans"]}
+    comparison = compare_plans(record["plans"], *compare) if compare else None
+    doubts = [f"plan {one}: {text}" for one, own in plans.items() for text in own["warnings"]]
+    for sentence in doubts:
+        report_warning(sentence)
+    if json:
+        kept = {
+            one: {key: value for key, value in own.items() if key not in _NOT_SHOWN}
+            for one, own in plans.items()
+        }
+        more = {"comparison": comparison} if comparison else {}
+        limits = {"warnings": doubts, "limitations": record["limitations"]}
+        print_json({"case": case.name, "plans": kept, **more, **limits})
+        return
+    for one, own in plans.items():
+        _print_plan(one, own)
+    if comparison:
+        _print_comparison(comparison)
+    typer.echo("\n".join(record["limitations"]))
+
+
+def _plans_to_show(
+    case: Any,
+    changes: Mapping[str, Any],
+    settings: Mapping[str, str],
+    naming: tuple[str, str, bool],
+    compare: tuple[str, str] | None,
+) -> Sequence[str]:
+    """Names of the plans that are asked for, empty for all; a typed one is written first."""
+    from napari_mosaik.workflow.plans import change_plan, read_plan, read_plans
+
+    preset, name, replace = naming
+    if compare is not None:
+        if changes or settings or preset or name:
+            raise InputError("--compare shows two plans that are there; give no other option")
+        return [one for one in compare if read_plan(case.root, one)]
+    if changes or settings or preset:
+        plan = change_plan(case.root, name, changes, settings, preset, replace=replace)
+        return [plan.name]
+    if name:
+        read_plan(case.root, name)
+        return [name]
+    if not read_plans(case.root):
+        raise InputError(
+            f"case {case.name} has no plan; give --nuclide and --activity-mbq, --ebrt, or --preset"
+        )
+    return []
+
+
+def _print_plan(name: str, own: Mapping[str, Any]) -> None:
+    from napari_mosaik.workflow.plan_dose import SOURCE_TITLES
+
+    table(f"Plan {name}: indices", ["", "5 %", "median", "95 %"], _index_rows(own["indices"]))
+    typer.echo(f"uptake: {own['uptake']}; errors: {own['error_fields']}")
+    for text in own["not_available"]:
+        typer.echo(f"not available: {text}")
+    if own["largest_source"]:
+        typer.echo(f"largest source of uncertainty: {SOURCE_TITLES[own['largest_source']]}")
+
+
+def _print_comparison(comparison: Mapping[str, Any]) -> None:
+    indices = comparison["indices"]
+    rows = [
+        [*row, figure(indices[name]["share_higher"])]
+        for row, name in zip(_index_rows(indices), _shown(indices), strict=True)
+    ]
+    title = f"{comparison['second']} less {comparison['first']}, draw by draw"
+    table(title, ["", "5 %", "median", "95 %", "share of draws with more"], rows)
+
+
+def _shown(indices: Mapping[str, Any]) -> list[str]:
+    return [name for name in _INDICES if name in indices]
+
+
+def _index_rows(indices: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    return [
+        [_INDICES[name], *(figure(indices[name][end]) for end in ("low", "median", "high"))]
+        for name in _shown(indices)
+    ]

@@ -11,7 +11,13 @@ import numpy as np
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.dosimetry.nuclides import Nuclide
 
-__all__ = ["SCATTER", "beta_spectrum", "cole_energy_kev", "electron_track_table"]
+__all__ = [
+    "BUILT_IN_KERNELS",
+    "SCATTER",
+    "beta_spectrum",
+    "cole_energy_kev",
+    "electron_track_table",
+]
 
 SCATTER = 0.85
 """Net distance per length of a track; chosen to agree with published Monte Carlo values."""
@@ -58,6 +64,8 @@ _DECAYS: Mapping[str, _Decay] = {
     ),
     "Y-90": _Decay(40, 90, ((2280.0, 100.0),), unique=True),
 }
+BUILT_IN_KERNELS = tuple(_DECAYS)
+"""Names of the nuclides with a built-in spectrum."""
 """End points, energies and intensities of the built-in kernels: ICRP Publication 107."""
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.progress import map_progress
+from napari_mosaik.core.text import nearest
 from napari_mosaik.core.tiles import IntArray, TileGrid
 from napari_mosaik.dosimetry import (
     DRAWN_INDICES,
@@ -46,6 +47,7 @@ __all__ = [
     "PlanModel",
     "PlanResult",
     "TileUptake",
+    "compare_plans",
     "constant_rows",
     "iter_plan_dose",
 ]
@@ -841,3 +843,54 @@ def _distance_with(pressure_mmhg: float) -> float:
 def _log_sd(cv: float) -> float:
     """SD of the logarithm of a lognormal number with this coefficient of variation."""
     return math.sqrt(math.log1p(cv**2))
+
+
+def compare_plans(plans: Mapping[str, Any], first: str, second: str) -> dict[str, Any]:
+    """Second less first plan, draw by draw: what differs, and in what share of the draws.
+
+    Parameters
+    ----------
+    plans
+        Records of plans by name, as ``plans`` of the stored record.
+    first, second
+        Names of two of them.
+
+    Returns
+    -------
+    dict
+        By index: ``low``, ``median``, ``high`` of the difference, Gy or dimensionless, and
+        ``share_higher``, in how many of the draws the second plan has more.
+
+    Raises
+    ------
+    InputError
+        If a plan is not there, both are one, or their draws are not the same.
+    """
+    for name in (first, second):
+        if name not in plans:
+            raise InputError(f"there is no plan {name!r} with results; {nearest(name, plans)}")
+    if first == second:
+        raise InputError(f"'{first}' is compared with itself; give two plans")
+    settings = [(plans[n]["plan"]["seed"], plans[n]["plan"]["draws"]) for n in (first, second)]
+    if settings[0] != settings[1]:
+        raise InputError(
+            f"'{first}' has seed {settings[0][0]} and {settings[0][1]} draws, '{second}' "
+            f"{settings[1][0]} and {settings[1][1]}: only equal draws can be compared; give both "
+            "plans one seed and number of draws"
+        )
+    uptakes = [plans[n]["uptake"] for n in (first, second)]
+    if uptakes[0] != uptakes[1]:
+        raise InputError(
+            f"'{first}' follows the {uptakes[0]} uptake, '{second}' the {uptakes[1]} one; let both "
+            "follow one"
+        )
+    drawn = [plans[name]["drawn"] for name in (first, second)]
+    found: dict[str, Any] = {"first": first, "second": second, "indices": {}}
+    for index in (name for name in drawn[0] if name in drawn[1]):
+        gap = np.array(drawn[1][index], float) - np.array(drawn[0][index], float)
+        low, median, high = _quantiles(gap)
+        more = float(np.mean(gap > 0))
+        found["indices"][index] = {
+            "low": low, "median": median, "high": high, "share_higher": more,
+        }  # fmt: skip
+    return found

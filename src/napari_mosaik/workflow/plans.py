@@ -21,7 +21,9 @@ from pydantic import ValidationError, field_validator, model_validator
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.text import natural_key, nearest, read_toml, same_words, typed_number
-from napari_mosaik.dosimetry import NUCLIDES, nuclide
+from napari_mosaik.dosimetry import NUCLIDES, DoseKernel, nuclide
+from napari_mosaik.dosimetry.electrons import BUILT_IN_KERNELS
+from napari_mosaik.dosimetry.time_integral import decayed_curve
 from napari_mosaik.io.files import saving, write_bytes, write_lock
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Preset",
     "Spreads",
     "activity_doubt",
+    "change_plan",
     "free_plan_name",
     "has_alpha_particles",
     "parse_fractions",
@@ -378,6 +381,22 @@ class Plan(Params):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_its_kernels(self) -> Self:
+        names = list(dict.fromkeys(course.nuclide for course in self.courses))
+        without = [name for name in names if name not in BUILT_IN_KERNELS]
+        if self.kernel == "built-in" and without:
+            raise ValueError(
+                f"there is no built-in kernel of {without[0]}, one is there for "
+                f"{', '.join(BUILT_IN_KERNELS)}; use 'local', right for alpha particles on tiles"
+            )
+        if "kernel" in self.files and len(names) > 1:
+            raise ValueError(
+                f"one kernel file does not fit {len(names)} nuclides ({', '.join(names)}); use "
+                "'built-in' or 'local'"
+            )
+        return self
+
     @property
     def number_of_clonogens(self) -> float | None:
         """Clonogenic cells of the whole tumour; None where neither they nor a volume is given."""
@@ -621,6 +640,95 @@ def write_plan(root: Path, plan: Plan, *, replace: bool = False) -> Plan:
         return stored
 
 
+def _check_file(setting_name: str, path: Path) -> None:
+    """Raise `InputError` for a file that is neither a time course nor a kernel."""
+    from napari_mosaik.workflow.dose import read_curve
+
+    if setting_name == "kernel":
+        DoseKernel.from_file(path)
+        return
+    times, values = read_curve(path)
+    decayed_curve(times, values, 1.0)
+
+
+_SETTING_PREFIX: Final = "dose."
+_FIRST_NAME: Final = "plan"
+
+
+def change_plan(
+    root: Path,
+    name: str,
+    changes: Mapping[str, Any],
+    settings: Mapping[str, str],
+    preset: str = "",
+    *,
+    replace: bool = False,
+) -> Plan:
+    """Write a plan of typed entries: that of a preset, the stored one of this name, or a new one.
+
+    A plan that is stored as it would be is left as it is.
+
+    Parameters
+    ----------
+    root
+        Folder of the case.
+    name
+        Name of the plan; of the preset, or "plan", if it is empty.
+    changes
+        Entries of the plan.
+    settings
+        Further entries as typed, ``dose.alpha`` or ``dose.spreads.alpha``.
+    preset
+        Title of a preset; empty without one.
+    replace
+        Whether a plan of this name may be replaced by another one.
+
+    Raises
+    ------
+    InputError
+        For an unknown preset or setting, or as `write_plan` and `parse_plan`.
+    """
+    if preset and preset not in PRESETS:
+        raise InputError(f"there is no preset {preset!r}; known are: {', '.join(PRESETS)}")
+    own = name or preset or _FIRST_NAME
+    there = own in [path.stem for path in _paths(root)]
+    values: dict[str, Any] = {}
+    if preset:
+        values = PRESETS[preset].plan.model_dump()
+    elif there and not {"courses", "fractions"} & set(changes):
+        values = read_plan(root, own).model_dump()
+    values |= {**changes, "name": own}
+    for key, text in settings.items():
+        entry = key.removeprefix(_SETTING_PREFIX)
+        if entry == key or entry in ("name", "courses", "fractions"):
+            raise InputError(f"--set: {key!r} is no setting here; they are 'dose.alpha' and so on")
+        table, dot, inner = entry.partition(".")
+        if dot:
+            values[table] = {**dict(values.get(table) or {}), inner: text}
+        else:
+            values[entry] = _typed_pairs(text) if entry == "repair" else text
+    plan = parse_plan(values, f"plan '{own}'")
+    if there and read_plan(root, own) == plan.model_copy(update=_stored_files(root, plan)):
+        return read_plan(root, own)
+    return write_plan(root, plan, replace=replace)
+
+
+def _stored_files(root: Path, plan: Plan) -> dict[str, str]:
+    """The files that a plan names and that lie beside it already, with equal content."""
+    found = {}
+    for key, text in plan.files.items():
+        own, given = f"{plan.name} {key}.csv", Path(text).expanduser()
+        kept = plan_folder(root) / own
+        if given.is_file() and kept.is_file() and given.read_bytes() == kept.read_bytes():
+            found[key] = own
+    return found
+
+
+def _typed_pairs(text: str) -> list[list[str]]:
+    """Components of repair as typed: ``1:1.5`` or ``0.6:0.5,0.4:4`` (share:half-time)."""
+    return [part.split(":") for part in text.split(",")]
+
+
 def _kept_files(root: Path, plan: Plan) -> dict[str, str]:
     """Copy the files that a plan names beside it; their new names by setting."""
     kept = {}
@@ -635,6 +743,7 @@ def _kept_files(root: Path, plan: Plan) -> dict[str, str]:
                 f"{', '.join(words)}"
             )
         target = plan_folder(root) / own
+        _check_file(setting_name, source)
         if source.absolute() != target.absolute():
             write_bytes(target, source.read_bytes())
         kept[setting_name] = own
