@@ -33,7 +33,14 @@ from napari_mosaik.workflow.plan_dose import (
     drawn_normals,
     iter_plan_dose,
 )
-from napari_mosaik.workflow.plans import Plan, Spreads, parse_plan, remove_plan, write_plan
+from napari_mosaik.workflow.plans import (
+    Plan,
+    Spreads,
+    parse_plan,
+    remove_plan,
+    rename_plan,
+    write_plan,
+)
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.steps import step_named
@@ -333,8 +340,12 @@ def test_a_plan_is_an_input_and_a_changed_one_makes_only_its_results_again(case)
     np.testing.assert_array_equal(after["A.bed_gy_50"], table["A.bed_gy_50"])
     assert not np.array_equal(after["B.ln_survival_50"], table["B.ln_survival_50"])
     remove_plan(case.root, "B")
-    ran(case)
-    assert {name.split(".")[0] for name in case.store.read(DOSE)} == {"A"}
+    rename_plan(case.root, "A", "C")
+    assert [progress.text for progress in ran(case)].count("plan C") == 1
+    last = case.store.read(DOSE)
+    assert {name.split(".")[0] for name in last} == {"C"}
+    np.testing.assert_array_equal(last["C.bed_gy_50"], table["A.bed_gy_50"])
+    assert case.store.read(DOSE_RECORD)["plans"]["C"]["plan"]["name"] == "C"
 
 
 @pytest.mark.parametrize(

@@ -112,16 +112,19 @@ def _body(inputs: StepContext, params: DoseStepParams) -> Generator[Progress, No
     grid = inputs.read(TILES)
     for place, (name, plan) in enumerate(plans.items()):
         files = {key: root / "plans" / file for key, file in plan.files.items()}
-        own = digest([plan.text(), {k: _content(path) for k, path in files.items()}])
+        content = {k: _content(path) for k, path in files.items()}
+        own = digest([plan.model_copy(update=dict.fromkeys(files, "")).text(), content])
         start, stop = place / len(plans), (place + 1) / len(plans)
         yield Progress(start, 1, f"plan {name}")
-        earlier = (known or {}).get("plans", {}).get(name, {})
-        if before is not None and earlier.get("digest") == own:
-            mine = [c for c in before if c.startswith(name + PLAN_SEPARATOR)]
-            columns.update({c: before[c] for c in mine})
-            units.update({c: before.unit(c) for c in mine})
-            about.update({c: before.about[c] for c in mine})
-            records[name] = earlier
+        records_before = (known or {}).get("plans", {})
+        same = next((n for n, record in records_before.items() if record["digest"] == own), None)
+        if before is not None and same is not None:  # as before, under this name or another one
+            for column in before:
+                if column.startswith(same + PLAN_SEPARATOR):
+                    key = name + column.removeprefix(same)
+                    columns[key], units[key] = before[column], before.unit(column)
+                    about[key] = before.about[column]
+            records[name] = {**records_before[same], "plan": plan.model_dump(mode="json")}
             continue
         facts = Facts(inputs, plan, files)
         work = iter_plan_dose(plan, facts.uptake, files.get("kernel"), params.samples)
