@@ -104,6 +104,7 @@ def settings_page() -> str:
     from napari_mosaik.segment.densenet.network import DenseNetParams
     from napari_mosaik.workflow.dose import DoseParams
     from napari_mosaik.workflow.steps import STEPS
+    from napari_mosaik.workflow.twin import TwinParams
 
     parts = [
         "# Settings\n",
@@ -119,6 +120,7 @@ def settings_page() -> str:
         "Fast tissue classifier (`retrain`)": TissueClassParams,
         "DenseNet tissue classifier (`retrain --method densenet`)": DenseNetParams,
         "Dose of a measured curve (`dose --curve`, `--set dose.NAME`)": DoseParams,
+        "Updating twin (`twin CASE --set NAME`)": TwinParams,
         "Uptake network: training (`train`)": TrainParams,
         "Uptake network: architecture": NetworkParams,
     }

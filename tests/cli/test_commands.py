@@ -22,7 +22,7 @@ COMMANDS = (
     "demo", "sample", "new", "slide", "run", "status", "report", "view", "segment", "suv", "align",
     "kinetics", "annotate", "review-queue", "agreement", "qa", "corrections", "retrain", "train",
     "predict", "set-alignment", "profiles", "pyramid", "relink", "weights", "adjudicate", "correct",
-    "models", "update", "worth", "dose", "tile", "invivo",
+    "models", "update", "worth", "dose", "tile", "invivo", "twin",
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ COMMAND_FILES = (
     "measure",
     "dose",
     "invivo",
+    "twin",
     "set_alignment",
     "weights",
 )

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from napari_mosaik.core import FloatArray
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.twin.data import Observation, Prior, checked_observations
-from napari_mosaik.twin.posterior import damped_fit, linear_update, log_linear_rows
+from napari_mosaik.twin.posterior import (
+    damped_fit,
+    linear_update,
+    log_linear_rows,
+    posterior_mode,
+)
 
 __all__ = [
     "IDENTIFIED",
@@ -91,8 +96,8 @@ def scan_identifiability(
     """Linearised at the prior median: information of the scans beside that of the prior.
 
     The ends of the profile likelihood are exact for the log-linear model; for the chain the other
-    free parameters are fitted at each value, and an end beyond a factor of e^10 (or 6 prior SD)
-    is open.
+    free parameters are fitted at each value, and an end beyond a factor of e^10 or 6 prior SD is
+    open, or where a fast half-life or rate would change places with the slow one.
 
     Parameters
     ----------
@@ -200,35 +205,52 @@ def _profile(
     p = len(chain.free)
     if not rows:
         return [(-math.inf, math.inf)] * p
-    reach = np.maximum(_REACH, 6 * np.sqrt(np.diag(chain.covariance)))
-    fitted, cost = damped_fit(chain, rows, chain.mean[None], reach=reach)
+    likely = posterior_mode(chain, rows)[0]
+    low, high = _limits(chain, likely)
     seen = np.flatnonzero(np.isfinite(alone))
     places, sides = np.repeat(seen, 2), np.tile([-1, 1], seen.size)
-    limits = chain.mean[places] + sides * reach[places]
-    edges = _edges(chain, rows, (fitted[0], float(cost[0])), places, limits)
+    fit = damped_fit(chain, rows, likely[None], limits=(low, high))
+    edges = _edges(chain, rows, fit, (places, np.where(sides < 0, low[places], high[places])))
     ends = np.tile([-math.inf, math.inf], (p, 1))
     ends[seen] = np.where(np.isnan(edges), sides * math.inf, edges).reshape(-1, 2)
     return [(float(low), float(high)) for low, high in ends]
 
 
+def _limits(chain: Chain, likely: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Where parameters are refitted: far from the prior, but fast stays fast and slow slow.
+
+    Two exponentials, or two rates of the chain, that change places are one fit and not two.
+    """
+    reach = np.maximum(_REACH, 6 * np.sqrt(np.diag(chain.covariance)))
+    low, high = chain.mean - reach, chain.mean + reach
+    medians = dict(zip(chain.prior.names, chain.prior.mean, strict=True))
+    for pair in (("fast_half_life_h", "slow_half_life_h"), ("k03_per_h", "k32_per_h")):
+        smaller, larger = sorted(pair, key=lambda name: medians[name])
+        middle = (medians[smaller] + medians[larger]) / 2
+        if smaller in chain.free:
+            high[chain.free.index(smaller)] = middle
+        if larger in chain.free:
+            low[chain.free.index(larger)] = middle
+    return np.minimum(low, likely), np.maximum(high, likely)
+
+
 def _edges(
     chain: Chain,
     rows: Sequence[Observation],
-    fit: tuple[FloatArray, float],
-    places: NDArray[np.intp],
-    limits: FloatArray,
+    fit: tuple[FloatArray, FloatArray],
+    ends: tuple[NDArray[np.intp], FloatArray],
 ) -> FloatArray:
     """(e,) values at which the profiles have risen by 3.84 towards their limits, NaN if nowhere.
 
     Each step begins at the fit of the one before (Raue et al. 2009); then two finer series.
     """
-    fitted, cost = fit
+    places, limits = ends
+    points, cost = np.tile(fit[0], (places.size, 1)), fit[1]
+    box = _limits(chain, fit[0][0])
     one = np.arange(places.size)
-    held = np.zeros((places.size, fitted.size), bool)
+    held = np.zeros(points.shape, bool)
     held[one, places] = True
-    reach = np.full(fitted.size, np.abs(limits - chain.mean[places]).max(initial=_REACH))
-    points = np.tile(fitted, (places.size, 1))
-    inner, outer, low = fitted[places], limits.copy(), np.zeros(places.size)
+    inner, outer, low = points[one, places], limits.copy(), np.zeros(places.size)
     edges = np.full(places.size, np.nan)
     for marks in (np.linspace(0, 1, _GRID_POINTS) ** 2, np.linspace(0, 1, 6), np.linspace(0, 1, 6)):
         begin, width = inner.copy(), outer - inner
@@ -236,7 +258,7 @@ def _edges(
         for mark in marks[1:]:
             start = points.copy()
             start[one, places] = begin + mark * width
-            moved, sums = damped_fit(chain, rows, start, held=held, reach=reach)
+            moved, sums = damped_fit(chain, rows, start, held=held, limits=box)
             rise = sums - cost
             found = open_ & (rise > DELTA_CHI2)
             outer = np.where(found, start[one, places], outer)

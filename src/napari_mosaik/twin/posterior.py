@@ -30,6 +30,7 @@ __all__ = [
     "linear_update",
     "log_linear_posterior",
     "log_linear_rows",
+    "posterior_mode",
 ]
 
 Method = Literal["grid", "laplace", "ensemble", "exact"]
@@ -40,6 +41,8 @@ GRID = 801
 GRID_SD = 6.0
 """Reach of the grid, in prior SD."""
 MAX_PARETO_K = 0.7
+_ROUNDS = 4
+"""Proposals: that of the curvature, then those with the moments of the weighted draws before."""
 _LOST_BELOW = 40.0
 """ln of a density, below its maximum, at which grid points do not count."""
 _COARSE = 161
@@ -96,6 +99,8 @@ class Posterior:
     @property
     def notes(self) -> tuple[str, ...]:
         """What these observations cannot tell apart, one sentence each."""
+        if not self.observations:
+            return ()
         regions = {row.region for row in self.observations}
         notes = []
         if {"transfer_per_h", "plasma_start"} <= set(self.names) and "blood" not in regions:
@@ -285,7 +290,7 @@ def _grid(chain: Chain, rows: Sequence[Observation]) -> tuple[FloatArray, FloatA
     """Points, weights and ln evidence on a grid about where the posterior is."""
     prior_sd = np.sqrt(np.diag(chain.covariance))
     low, high = chain.mean - GRID_SD * prior_sd, chain.mean + GRID_SD * prior_sd
-    fitted, spread = _maximum(chain, rows)
+    fitted, spread = posterior_mode(chain, rows)
     if ((fitted <= low) | (fitted >= high)).any():
         place = int(np.argmax(np.abs(fitted - chain.mean) / prior_sd))
         raise InputError(
@@ -349,8 +354,8 @@ def _ln_prior(chain: Chain, points: FloatArray) -> FloatArray:
     return np.asarray(-0.5 * (scaled**2).sum(axis=-1) - norm, float)
 
 
-def _maximum(chain: Chain, rows: Sequence[Observation]) -> tuple[FloatArray, FloatArray]:
-    """Maximum of the posterior and the inverse of its curvature."""
+def posterior_mode(chain: Chain, rows: Sequence[Observation]) -> tuple[FloatArray, FloatArray]:
+    """Maximum (p,) of the posterior, dimensionless, and the inverse (p, p) of its curvature."""
     whiten = np.linalg.inv(np.linalg.cholesky(chain.covariance))
     fitted = damped_fit(chain, rows, chain.mean[None], prior=(chain.mean, whiten))[0][0]
     scaled = chain.sensitivity(fitted, rows) / _values(rows)[1][:, None]
@@ -364,7 +369,7 @@ def damped_fit(
     *,
     prior: tuple[FloatArray, FloatArray] | None = None,
     held: NDArray[np.bool_] | None = None,
-    reach: FloatArray | None = None,
+    limits: tuple[FloatArray, FloatArray] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Least squares of many starts at once (Levenberg, Marquardt).
 
@@ -378,8 +383,8 @@ def damped_fit(
         Mean (p,) and whitening matrix (p, p) of a prior that counts as well.
     held
         (m, p) whether a parameter stays where it began.
-    reach
-        (p,) greatest distance from the prior median, dimensionless.
+    limits
+        (p,) lowest and highest values.
 
     Returns
     -------
@@ -412,8 +417,8 @@ def damped_fit(
         downhill = np.einsum("mni,mn->mi", slopes, residual)
         normal = normal + (damping[:, None] + 1e-12)[:, :, None] * np.eye(p)
         trial = points - np.linalg.solve(normal, downhill[..., None])[..., 0]
-        if reach is not None:
-            trial = np.clip(trial, chain.mean - reach, chain.mean + reach)
+        if limits is not None:
+            trial = np.clip(trial, *limits)
         trial_residual = gaps(trial)
         trial_cost = (trial_residual**2).sum(axis=1)
         better = trial_cost <= cost
@@ -439,11 +444,16 @@ def _sampled(
         norm = np.log(sd).sum() + sd.size / 2 * _LN_2PI
         return np.asarray(_ln_prior(chain, points) - 0.5 * (gaps**2).sum(axis=-1) - norm, float)
 
-    centre, spread = _maximum(chain, rows)
+    centre, spread = posterior_mode(chain, rows)
     if method == "laplace":
-        points, weights, evidence, k = importance_points(ln_density, centre, spread, seed)
-        if k < MAX_PARETO_K:
-            return points, weights, evidence, "laplace", drawn_by_weight(points, weights, seed)
+        proposal = centre, spread
+        for _ in range(_ROUNDS):
+            points, weights, evidence, k = importance_points(ln_density, *proposal, seed)
+            if k < MAX_PARETO_K:
+                draws = drawn_by_weight(points, weights, seed)
+                return points, weights, evidence, "laplace", draws
+            proposal = weights @ points, np.cov(points, rowvar=False, aweights=weights, ddof=0)
+            proposal = proposal[0], np.atleast_2d(proposal[1]) + 0.01 * spread
     draws = ensemble_draws(ln_density, centre, spread, seed)
     evidence = ln_bridge(ln_density, draws, seed)
     return draws, np.full(len(draws), 1 / len(draws)), evidence, "ensemble", draws

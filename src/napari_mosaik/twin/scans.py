@@ -18,7 +18,15 @@ from napari_mosaik.twin.posterior import (
     log_linear_rows,
 )
 
-__all__ = ["ScanPrediction", "ScanValue", "Update", "predict_scan", "take_in", "value_of_scan"]
+__all__ = [
+    "ScanPrediction",
+    "ScanValue",
+    "Update",
+    "predict_scan",
+    "scored",
+    "take_in",
+    "value_of_scan",
+]
 
 _Z90 = 1.6448536269514722
 _LN_2PI = math.log(2 * math.pi)
@@ -162,28 +170,37 @@ def take_in(posterior: Posterior, observation: Observation) -> Update:
             raise InputError(
                 f"the {row.region} at {row.time_h:g} h was taken in already; each scan counts once"
             )
-    _check_region(posterior, observation.region)
     rows = (*posterior.observations, observation)
+    z, score = scored(posterior, observation)
     if posterior.model == "log_linear":
         after = log_linear_posterior(rows, posterior.prior)
-        line = log_linear_rows(posterior.names, observation.time_h)
-        mean = float((line @ posterior.mean)[0])
-        variance = float(_variance(line, posterior.covariance)[0]) + observation.ln_sd**2
-        z = (observation.ln_mean - mean) / math.sqrt(variance)
-        return Update(posterior, after, z, -0.5 * (z**2 + math.log(variance) + _LN_2PI))
-    after = chain_posterior(
-        rows,
-        posterior.prior,
-        free=posterior.names,
-        method=posterior.method,
-        seed=posterior.seed,
-    )
-    z, score = _scored(posterior, observation)
+    else:
+        assert posterior.method != "exact"
+        after = chain_posterior(
+            rows,
+            posterior.prior,
+            free=posterior.names,
+            method=posterior.method,
+            seed=posterior.seed,
+        )
     return Update(posterior, after, z, score)
 
 
-def _scored(posterior: Posterior, observation: Observation) -> tuple[float, float]:
-    """Standardised gap and log score of ln y from the weighted points of the chain."""
+def scored(posterior: Posterior, observation: Observation) -> tuple[float, float]:
+    """Standardised gap z and log score of ln y under what a posterior predicts, noise included.
+
+    Raises `InputError` where the model says nothing of the region.
+    """
+    _check_region(posterior, observation.region)
+    if posterior.model == "chain":
+        return _scored_by_points(posterior, observation)
+    row = log_linear_rows(posterior.names, observation.time_h)
+    variance = float(_variance(row, posterior.covariance)[0]) + observation.ln_sd**2
+    z = (observation.ln_mean - float((row @ posterior.mean)[0])) / math.sqrt(variance)
+    return z, -0.5 * (z**2 + math.log(variance) + _LN_2PI)
+
+
+def _scored_by_points(posterior: Posterior, observation: Observation) -> tuple[float, float]:
     from scipy.special import logsumexp
 
     chain = Chain(posterior.prior, posterior.names)

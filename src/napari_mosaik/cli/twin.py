@@ -1,0 +1,197 @@
+"""Commands of the updating twin of a case: predict a scan, take it in, say what was learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_mosaik.cli.common import (
+    CaseFolder,
+    JsonOutput,
+    SettingChanges,
+    command_group,
+    example_command,
+    given_settings,
+    report_warning,
+)
+from napari_mosaik.cli.show import figure, print_json, table
+from napari_mosaik.core.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_mosaik.workflow.twin import CaseTwin
+
+__all__ = ["commands"]
+
+commands = typer.Typer()
+twin = command_group(
+    "twin B12 status --json",
+    default="status",
+    name="twin",
+    help="Updating twin: predict each scan in invivo.csv before it is taken in, and learn from it.",
+    no_args_is_help=True,
+)
+commands.add_typer(twin)
+
+
+def _open(case: Path, set_: list[str] | None = None) -> CaseTwin:
+    from napari_mosaik.io import Case
+    from napari_mosaik.workflow.twin import CaseTwin
+
+    return CaseTwin(Case(case), given_settings(set_))
+
+
+@example_command(twin, "status", "twin status B12 --json")
+def twin_status(case: CaseFolder, set_: SettingChanges = None, json: JsonOutput = False) -> None:
+    """Show scans, parameters with what is known of them, and the next scan."""
+    document = _open(case, set_).status()
+    for sentence in document["warnings"]:
+        report_warning(sentence)
+    if json:
+        print_json(document)
+        return
+    table(
+        f"Scans of {document['case']}",
+        ["time, h", "region", "mean", "standard error", "unit", "taken in"],
+        [
+            [f"{row['time_h']:g}", row["region"], figure(row["mean"]), figure(row["sd"]),
+             row["unit"], "yes" if row["taken_in"] else "no"]
+            for row in document["scans"]
+        ],
+    )  # fmt: skip
+    table(
+        "Parameters, 5 to 95 %",
+        ["parameter", "median", "low", "high", "contraction", ""],
+        [
+            [row["name"], *map(figure, (row["median"], row["low"], row["high"])),
+             f"{row['contraction']:.2f}", row["word"]]
+            for row in document["parameters"]
+        ],
+    )  # fmt: skip
+    for sentence in (*document["notes"], document["limits"]):
+        typer.echo(sentence)
+
+
+@example_command(twin, "predict", "twin predict B12 --json")
+def predict_scan_command(
+    case: CaseFolder, set_: SettingChanges = None, json: JsonOutput = False
+) -> None:
+    """Predict the next scan and store the prediction before the scan is taken in."""
+    document = _open(case, set_).predict_next()
+    if json:
+        print_json(document)
+        return
+    for row in document["regions"]:
+        typer.echo(
+            f"{row['region']} at {document['time_h']:g} h: {figure(row['median'])} "
+            f"({figure(row['low'])} to {figure(row['high'])}) {document['unit']}, stored "
+            f"{document['stored_at']}"
+        )
+
+
+@example_command(twin, "update", "twin update B12 --json")
+def update_twin(case: CaseFolder, set_: SettingChanges = None, json: JsonOutput = False) -> None:
+    """Take in the next scan by time; its prediction is stored first."""
+    document = _open(case, set_).take_in_next()
+    for sentence in document["warnings"]:
+        report_warning(sentence)
+    if json:
+        left = ("observations", "covariance", "mean_ln", "draws")
+        print_json({name: value for name, value in document.items() if name not in left})
+        return
+    for row in document["regions"]:
+        typer.echo(
+            f"{row['region']} at {document['time_h']:g} h: {figure(row['mean'])} "
+            f"{document['unit']}, z {row['z']:+.2f}, log score {row['log_score']:.2f}"
+        )
+    for sentence in document["notes"]:
+        typer.echo(sentence)
+
+
+@example_command(twin, "identify", "twin identify B12 --json")
+def identify_parameters(
+    case: CaseFolder, set_: SettingChanges = None, json: JsonOutput = False
+) -> None:
+    """Say which parameters the scans that were taken in determine."""
+    document = _open(case, set_).identify()
+    if json:
+        print_json(document)
+        return
+    table(
+        f"Determined by {document['n_observations']} observations (SD of ln)",
+        ["parameter", "prior", "scans alone", "contraction", ""],
+        [
+            [row["name"], figure(row["prior_sd"]), figure(row["cramer_rao_sd"]),
+             f"{row['contraction']:.2f}", row["word"]]
+            for row in document["rows"]
+        ],
+    )  # fmt: skip
+
+
+@example_command(twin, "next-scan", "twin next-scan B12 --times 24,240 --target uptake:336")
+def worth_of_next_scan(
+    case: CaseFolder,
+    times: Annotated[
+        str, typer.Option(metavar="H,H,...", help="Times of one more scan, h.")
+    ] = "4,24,48,72,96,120,168,240,336",
+    target: Annotated[
+        str,
+        typer.Option(
+            help="What should be known better: uptake:HOURS, or time_integral:HALF_LIFE_H. "
+            "Default: the uptake at surgery."
+        ),
+    ] = "",
+    cv: Annotated[float, typer.Option(help="Relative error of the scan.")] = 0.08,
+    set_: SettingChanges = None,
+    json: JsonOutput = False,
+) -> None:
+    """Say how much one more scan at each time would narrow a target."""
+    found = _open(case, set_)
+    document = found.worth_of_scans(_hours(times), _target_of(target), cv)
+    if json:
+        print_json(document)
+        return
+    kind, number = document["target"]
+    rows = zip(document["time_h"], document["sd_before"], document["sd_after"], strict=True)
+    table(
+        f"SD of ln of {kind}, {number:g} h",
+        ["scan at, h", "before", "after"],
+        [[f"{time:g}", figure(before), figure(after)] for time, before, after in rows],
+    )
+    typer.echo(f"worth most: {document['best_time_h']:g} h")
+
+
+def _hours(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--times {text!r} is not a list of numbers like 24,48,240") from None
+
+
+def _target_of(text: str) -> tuple[str, float] | None:
+    if not text:
+        return None
+    kind, _, number = text.partition(":")
+    try:
+        return kind, float(number)
+    except ValueError:
+        raise InputError(
+            f"--target {text!r} is not of the form uptake:336 or time_integral:159.5"
+        ) from None
+
+
+@example_command(twin, "decide", 'twin decide B12 --plan one-course --by "Dr A"')
+def record_decision(
+    case: CaseFolder,
+    plan: Annotated[str, typer.Option(help="Name of the plan that was chosen.")],
+    by: Annotated[str, typer.Option(help="Who decided.")],
+    note: Annotated[str, typer.Option(help="Free text.")] = "",
+    json: JsonOutput = False,
+) -> None:
+    """Add a decision, with what is predicted now, to the record of the case."""
+    document = _open(case).decide(plan, by, note)
+    if json:
+        print_json(document)
+        return
+    typer.echo(f"recorded at {document['time']}: {document['plan']}, by {document['by']}")

@@ -1,0 +1,668 @@
+"""The updating twin of a case: predict the next scan, take it in, say what was learnt.
+
+    CASE/invivo.csv, uptake of the slice ──► scans, in order of time
+    CASE/twin/prior.json                     prior, settings and free parameters; written once
+    CASE/twin/predictions/NNN_TIMEh.json     what was predicted of a scan before it was taken in
+    CASE/twin/updates/NNN/                   posterior of all scans so far: record.json, draws.npy
+    CASE/twin/decisions.jsonl                decisions; lines are only added
+
+Nothing in the folder is changed once it is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from napari_mosaik.core.atomic import atomic_folder
+from napari_mosaik.core.catalogue import PARAMETERS, SUV_RECORD, UPTAKE
+from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
+from napari_mosaik.core.invivo import InvivoValue
+from napari_mosaik.core.manifest import file_digest, read_sealed, sealed
+from napari_mosaik.core.params import Params, digest, setting
+from napari_mosaik.core.pet_records import InjectionRecord
+from napari_mosaik.io.case import Case
+from napari_mosaik.io.files import json_ready, saving, write_json
+from napari_mosaik.io.invivo import read_invivo
+from napari_mosaik.twin import (
+    Identifiability,
+    Observation,
+    Posterior,
+    Prior,
+    chain_posterior,
+    identifiability,
+    predict,
+    value_of_scan,
+)
+from napari_mosaik.twin.data import CHAIN
+from napari_mosaik.twin.scans import scored
+from napari_mosaik.uptake import SuvKind
+from napari_mosaik.uptake.suv import body_measure, net_dose_bq
+
+__all__ = ["IN_DOUBT_Z", "TWIN_LIMITS", "CaseTwin", "TwinParams", "TwinScan"]
+
+TWIN_LIMITS: Final = (
+    "Three scans determine about two numbers. Parameters marked 'prior only' are assumptions; the "
+    "band shows what is not known within the model, not whether the model is right."
+)
+IN_DOUBT_Z: Final = 3.0
+"""A scan further from its prediction, in SD, is a warning."""
+_FOLDER: Final = "twin"
+_FREE: Final = (
+    "transfer_per_h", "k03_per_h", "plasma_start", "fast_half_life_h", "slow_half_life_h"
+)  # fmt: skip
+_EARLY_H: Final = 24.0
+_KINDS: Final[dict[str, SuvKind]] = {"SUVbw": "bw", "SUVbsa": "bsa", "SUVlbm": "lbm"}
+_ACTIVITY: Final = {"Bq/mL": 1.0, "kBq/mL": 1e-3}
+_SLICE_ERROR: Final = 0.05
+"""Calibration of the scanner of the slice, relative."""
+_S_PER_H: Final = 3600.0
+_SURGERY_H: Final = 336.0
+_GRID_FREE: Final = 2
+_PREDICTED: Final = ("stored_at", "median", "low", "high")
+_NEW_IMAGES: Final = 2
+
+
+class TwinParams(Params):
+    """Settings of a twin: medians and SD of ln of its prior; the defaults are illustrative."""
+
+    permeability_um_per_s: float = setting(
+        3e-3, "Permeability of the vessel wall to the antibody.", unit="µm/s", gt=0
+    )
+    surface_density_per_um: float = setting(
+        0.0,
+        "Vessel perimeter per area; 0 takes the mean of the case's tiles (CD34), or 0.005 without.",
+        unit="1/µm",
+        ge=0,
+    )
+    transfer_sd: float = setting(
+        1.5,
+        "SD of ln of the transfer from plasma: 0.5 for the vessel surface of one section, the rest "
+        "for permeability, perfusion and the living share of the tumour.",
+        label="SD of ln transfer",
+        gt=0,
+    )
+    k32_per_h: float = setting(0.2, "Rate of internalisation.", unit="1/h", label="k₃₂", gt=0)
+    k32_sd: float = setting(0.5, "SD of ln of k₃₂.", label="SD of ln k₃₂", ge=0)
+    k03_per_h: float = setting(
+        8.33e-4, "Rate of loss of internalised antibody.", unit="1/h", label="k₀₃", gt=0
+    )
+    k03_sd: float = setting(1.0, "SD of ln of k₀₃.", label="SD of ln k₀₃", ge=0)
+    plasma_volume_l: float = setting(3.0, "Plasma volume of the patient.", unit="L", gt=0)
+    plasma_start: float = setting(
+        0.0,
+        "Plasma at injection in the unit of the scans; 0 computes it from injection record and "
+        "plasma volume.",
+        ge=0,
+    )
+    plasma_sd: float = setting(0.3, "SD of ln of the plasma at injection.", ge=0)
+    fast_half_life_h: float = setting(12.0, "Half-life of the fast component.", unit="h", gt=0)
+    slow_half_life_h: float = setting(90.0, "Half-life of the slow component.", unit="h", gt=0)
+    half_life_sd: float = setting(0.3, "SD of ln of both half-lives.", ge=0)
+    fast_fraction: float = setting(0.4, "Fraction of the fast component.", ge=0, le=1)
+    blood_fraction: float = setting(0.05, "Blood volume of the tumour.", ge=0, lt=1)
+    haematocrit: float = setting(0.45, "Share of cells in blood.", ge=0, lt=1)
+    free: str = setting(
+        "",
+        "Free parameters, separated by commas; empty: all but k32, and k32 if a scan is earlier "
+        "than 24 h.",
+    )
+    seed: int = setting(0, "Random seed of all draws.", ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class TwinScan:
+    """All regions of one time; those that the model does not describe are kept beside it."""
+
+    time_h: float
+    rows: tuple[Observation, ...]
+    others: tuple[Observation, ...] = ()
+
+    @property
+    def main(self) -> Observation:
+        """The tumour, or the blood of a sample."""
+        return max(self.rows, key=lambda row: row.region == "tumour")
+
+
+class CaseTwin:
+    """The twin of one case: what is stored in its folder ``twin``, and what comes next.
+
+    Parameters
+    ----------
+    case
+        The case.
+    settings
+        Changes of `TwinParams`; only before the first prediction is stored.
+
+    Raises
+    ------
+    InputError
+        If the stored twin is that of another patient, or its settings differ from those given.
+    CorruptArtifact
+        If a stored file was changed.
+    """
+
+    def __init__(self, case: Case, settings: Mapping[str, Any] | None = None) -> None:
+        self.case = case
+        self.root = case.root / _FOLDER
+        self.notes: list[str] = []
+        self._prior_file = _sealed_file(self.root / "prior.json")
+        if self._prior_file is None:
+            self.params = TwinParams.parse(settings or {}, "twin")
+        else:
+            self.params = self._kept(settings or {})
+
+    def _kept(self, settings: Mapping[str, Any]) -> TwinParams:
+        kept = self._prior_file
+        assert kept is not None
+        if kept["patient"] != self.case.patient:
+            raise InputError(
+                f"{self.root} is the twin of {kept['patient']}, not of {self.case.patient}: it "
+                "belongs to another case; move it back"
+            )
+        before = TwinParams.parse(kept["settings"], "twin")
+        asked = TwinParams.parse({**kept["settings"], **settings}, "twin")
+        for name in TwinParams.model_fields:
+            was, now = getattr(before, name), getattr(asked, name)
+            if was != now:
+                raise InputError(
+                    f"this twin was begun with {name} = {was}; it cannot go on with {now}: a "
+                    "prior is chosen before the first scan"
+                )
+        return before
+
+    # --- scans ----------------------------------------------------------------------------------
+    @cached_property
+    def values(self) -> tuple[InvivoValue, ...]:
+        """The rows of ``invivo.csv``."""
+        return read_invivo(self.case.root)
+
+    @cached_property
+    def unit(self) -> str:
+        """Unit of the twin: that of its scans."""
+        if self._prior_file is not None:
+            return str(self._prior_file["unit"])
+        return self.values[0].unit if self.values else "SUVbw"
+
+    @cached_property
+    def updates(self) -> tuple[dict[str, Any], ...]:
+        """The stored updates, in order."""
+        found: list[dict[str, Any]] = []
+        while (record := _sealed_file(self._update(len(found)) / "record.json")) is not None:
+            found.append(record)
+        return tuple(found)
+
+    def _update(self, number: int) -> Path:
+        return self.root / "updates" / f"{number:03d}"
+
+    @cached_property
+    def taken(self) -> tuple[Observation, ...]:
+        """What was taken in so far, as it was then."""
+        if not self.updates:
+            return ()
+        return tuple(Observation(**row) for row in self.updates[-1]["observations"])
+
+    @cached_property
+    def scans(self) -> tuple[TwinScan, ...]:
+        """All scans by time; of those that were taken in the rows as they were then."""
+        rows = [_observation(value) for value in self.values]
+        rows = [row for row in rows if row.region in ("tumour", "blood")] + self._slice(rows)
+        others = [_observation(v) for v in self.values if v.region not in ("tumour", "blood")]
+        known = {(row.time_h, row.region) for row in self.taken}
+        self._compare(rows)
+        rows = [*self.taken, *(row for row in rows if (row.time_h, row.region) not in known)]
+        times = sorted({row.time_h for row in rows})
+        return tuple(
+            TwinScan(
+                time,
+                tuple(row for row in rows if row.time_h == time),
+                tuple(row for row in others if row.time_h == time),
+            )
+            for time in times
+        )
+
+    def _compare(self, rows: Sequence[Observation]) -> None:
+        now = {(row.time_h, row.region): row for row in rows}
+        for row in self.taken:
+            other = now.get((row.time_h, row.region))
+            label = f"the {row.region} at {row.time_h:g} h"
+            if other is None and not row.from_slice:
+                self.notes.append(f"{label} was taken in and is no longer in invivo.csv")
+            elif other is not None and (other.mean, other.sd) != (row.mean, row.sd):
+                self.notes.append(
+                    f"{label} was {row.mean:g} when it was taken in and is {other.mean:g} now; the "
+                    "twin keeps what it took in"
+                )
+
+    def _slice(self, rows: Sequence[Observation]) -> list[Observation]:
+        """The mean of the excised slice, if the case has it and its terms."""
+        taken = [row for row in self.taken if row.from_slice]
+        if taken:
+            return taken
+        if not rows or not self.case.store.folder(UPTAKE).is_dir():
+            return []
+        try:
+            found = self._measured_slice()
+        except MosaikError as error:
+            self.notes.append(f"the slice is not used: {error}")
+            return []
+        if any((row.time_h, row.region) == (found.time_h, "tumour") for row in rows):
+            self.notes.append("the slice is not used: invivo.csv has the tumour at its time")
+            return []
+        return [found]
+
+    def _measured_slice(self) -> Observation:
+        hours = self._excision_h()
+        if hours is None:
+            raise InputError("the injection record lacks the time of injection or excision")
+        suv = np.asarray(self.case.store.read(UPTAKE)["suv"], float)
+        if not np.isfinite(suv).any():
+            raise InputError("no tile has a measured uptake")
+        kind = str(self.case.store.read(SUV_RECORD)["kind"])
+        stated = next((unit for unit, known in _KINDS.items() if known == kind), "")
+        mean = float(np.nanmean(suv)) * self._measure(self.unit) / self._measure(stated)
+        origin = self.case.store.origin(UPTAKE)
+        return Observation(
+            time_h=hours,
+            region="tumour",
+            mean=mean,
+            sd=_SLICE_ERROR * mean,
+            unit=self.unit,
+            from_slice=True,
+            source=f"uptake {origin.digest() if origin else ''}".strip(),
+        )
+
+    def _measure(self, unit: str) -> float:
+        """Value of one unit of activity concentration per injected activity, 1/mL, in *unit*."""
+        record = self.case.file.injection or InjectionRecord()
+        if unit in _KINDS:
+            return float(body_measure(record, _KINDS[unit]))
+        if unit in _ACTIVITY:
+            return float(net_dose_bq(record)) * _ACTIVITY[unit]
+        raise InputError(f"the unit {unit!r} cannot be converted; give SUVbw, SUVbsa or Bq/mL")
+
+    @property
+    def next_scan(self) -> TwinScan | None:
+        """The next scan that was not taken in, by time."""
+        known = {(row.time_h, row.region) for row in self.taken}
+        return next(
+            (s for s in self.scans if any((r.time_h, r.region) not in known for r in s.rows)), None
+        )
+
+    @property
+    def updates_with_new_images(self) -> bool:
+        """Whether two scans of the tumour or more were taken in."""
+        return len({row.time_h for row in self.taken if row.region == "tumour"}) >= _NEW_IMAGES
+
+    # --- prior and posterior --------------------------------------------------------------------
+    @cached_property
+    def start(self) -> dict[str, Any]:
+        """What the twin begins with: prior, constants, free parameters and where they come from."""
+        if self._prior_file is not None:
+            return self._prior_file
+        p = self.params
+        surface, source = self._surface()
+        start = p.plasma_start or self._measure(self.unit) / (1e3 * p.plasma_volume_l)
+        pairs = {
+            "transfer_per_h": (p.permeability_um_per_s * _S_PER_H * surface, p.transfer_sd),
+            "k32_per_h": (p.k32_per_h, p.k32_sd),
+            "k03_per_h": (p.k03_per_h, p.k03_sd),
+            "plasma_start": (start, p.plasma_sd),
+            "fast_half_life_h": (p.fast_half_life_h, p.half_life_sd),
+            "slow_half_life_h": (p.slow_half_life_h, p.half_life_sd),
+        }
+        constants = {
+            name: getattr(p, name) for name in ("fast_fraction", "blood_fraction", "haematocrit")
+        }
+        free = [name.strip() for name in p.free.split(",") if name.strip()] or list(_FREE)
+        if not p.free and any(scan.time_h < _EARLY_H for scan in self.scans):
+            free.insert(1, "k32_per_h")
+        return {
+            "case": self.case.name,
+            "patient": self.case.patient,
+            "unit": self.unit,
+            "settings": p.model_dump(),
+            "prior": {name: list(pair) for name, pair in pairs.items()},
+            "constants": constants,
+            "free": free,
+            "surface_density_per_um": surface,
+            "surface_source": source,
+        }
+
+    def _surface(self) -> tuple[float, str]:
+        if self.params.surface_density_per_um:
+            return self.params.surface_density_per_um, "given as a setting"
+        try:
+            table = self.case.store.read(PARAMETERS)
+            tiles = np.asarray(table["vessel_perimeter_density_per_um"], float)
+            if float(np.nansum(tiles)) > 0:
+                n = int(np.isfinite(tiles).sum())
+                return float(np.nanmean(tiles)), f"this patient's vessels on CD34, {n} tiles"
+        except (MosaikError, KeyError):
+            pass
+        return 0.005, "assumed: the vessels of this patient were not measured on CD34"
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The prior of the chain."""
+        arguments = {name: tuple(self.start["prior"][name]) for name in CHAIN}
+        return Prior.chain(**{**arguments, **self.start["constants"]})
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """The posterior of what was taken in: as it was stored, or the prior."""
+        free = tuple(self.start["free"])
+        if not self.updates:
+            return chain_posterior(
+                [], self.prior, free=free, method=_method(self.start["free"]), seed=self.params.seed
+            )
+        last, place = self.updates[-1], self._update(len(self.updates) - 1) / "draws.npy"
+        if not place.is_file() or file_digest(place) != last["draws"]:
+            raise CorruptArtifact(f"{place} is damaged: its content is not what was written")
+        draws = np.load(place, allow_pickle=False)
+        mean, covariance = np.array(last["mean_ln"]), np.array(last["covariance"])
+        return Posterior(
+            free, mean, covariance, np.sqrt(np.diag(covariance)), float(last["log_evidence"]),
+            draws, "chain", self.prior, self.taken, last["method"], self.params.seed, draws,
+            np.full(len(draws), 1 / len(draws)),
+        )  # fmt: skip
+
+    def _begin(self) -> None:
+        if self._prior_file is None:
+            self._prior_file = {**json_ready(self.start), "created": _now()}
+            write_json(self.root / "prior.json", sealed(self._prior_file))
+
+    # --- predict and update ---------------------------------------------------------------------
+    def _needed_scan(self) -> TwinScan:
+        scan = self.next_scan
+        if scan is None and not self.scans:
+            raise InputError(
+                f"case {self.case.name} has no scan of tumour or blood in invivo.csv; add them "
+                "with: napari-mosaik invivo add"
+            )
+        if scan is None:
+            raise InputError(f"all {len(self.scans)} scans of case {self.case.name} were taken in")
+        return scan
+
+    def predict_next(self) -> dict[str, Any]:
+        """Prediction of the next scan, stored before it is taken in; the stored one if there is.
+
+        Raises
+        ------
+        InputError
+            If there is no scan that was not taken in.
+        """
+        scan = self._needed_scan()
+        place = self.root / "predictions" / f"{len(self.updates):03d}_{scan.time_h:g}h.json"
+        stored = _sealed_file(place)
+        if stored is not None:
+            return stored
+        regions = []
+        for row in scan.rows:
+            seen = predict(self.posterior, scan.time_h, row.region, cv=row.ln_sd)
+            ln = np.log(seen.draws[:, 0])
+            regions.append(
+                {
+                    "region": row.region, "median": seen.median, "low": seen.low,
+                    "high": seen.high, "ln_mean": float(ln.mean()), "ln_sd": float(ln.std()),
+                    "noise_ln_sd": row.ln_sd, "from_slice": row.from_slice,
+                }
+            )  # fmt: skip
+        main = next(one for one in regions if one["region"] == scan.main.region)
+        with self.case.writing():
+            self._begin()
+            record = json_ready(
+                {
+                    "time_h": scan.time_h,
+                    **{name: main[name] for name in ("region", "median", "low", "high")},
+                    "unit": self.unit,
+                    "stored_at": _now(),
+                    "regions": regions,
+                    "n_updates": len(self.updates),
+                    "data": _data_digest(self.taken),
+                }
+            )
+            write_json(place, sealed(record))
+        return dict(record)
+
+    def take_in_next(self) -> dict[str, Any]:
+        """Take in the next scan by time: score its stored prediction, store the posterior.
+
+        Raises
+        ------
+        InputError
+            If there is no scan that was not taken in, or the observations do not fit the model.
+        SolverError
+            If the posterior could not be computed.
+        """
+        scan, prediction = self._needed_scan(), self.predict_next()
+        before = self.posterior
+        known = {(row.time_h, row.region) for row in self.taken}
+        new = [row for row in scan.rows if (row.time_h, row.region) not in known]
+        after = chain_posterior(
+            [*self.taken, *new],
+            self.prior,
+            free=before.names,
+            method=_method(self.start["free"]),
+            seed=self.params.seed,
+        )
+        regions: list[dict[str, Any]] = []
+        for row in new:
+            z, score = scored(before, row)
+            regions.append({"region": row.region, "mean": row.mean, "z": z, "log_score": score})
+        main = next((one for one in regions if one["region"] == scan.main.region), regions[0])
+        record: dict[str, Any] = {
+            "time_h": scan.time_h,
+            **{name: main[name] for name in ("region", "mean", "z")},
+            "log_score": after.log_evidence - before.log_evidence,
+            "taken_in_at": _now(),
+            "unit": self.unit,
+            "regions": regions,
+            "warnings": [self._doubt(scan, one) for one in regions if abs(one["z"]) > IN_DOUBT_Z],
+            "notes": list(after.notes),
+            "prediction": {
+                name: prediction[name] for name in ("stored_at", "median", "low", "high")
+            },
+            "observations": [asdict(row) for row in after.observations],
+            "data": _data_digest(after.observations),
+            "prior": digest(json_ready(self.start["prior"])),
+            "names": list(after.names),
+            "mean_ln": after.mean.tolist(),
+            "covariance": after.covariance.tolist(),
+            "log_evidence": after.log_evidence,
+            "method": after.method,
+            "seed": self.params.seed,
+        }
+        self._store(record, after)
+        return record
+
+    def _doubt(self, scan: TwinScan, one: Mapping[str, Any]) -> str:
+        return (
+            f"the {one['region']} at {scan.time_h:g} h lies {abs(one['z']):.1f} SD "
+            f"{'above' if one['z'] > 0 else 'below'} its prediction: check the scan, its unit and "
+            "the prior before the twin is used"
+        )
+
+    def _store(self, record: dict[str, Any], after: Posterior) -> None:
+        place = self._update(len(self.updates))
+        with self.case.writing(), saving("the update of the twin", place):
+            if place.exists():
+                raise InputError(f"{place} exists already: another update took this scan in")
+            with atomic_folder(place) as folder:
+                np.save(folder / "draws.npy", after.draws, allow_pickle=False)
+                record["draws"] = file_digest(folder / "draws.npy")
+                write_json(folder / "record.json", sealed(json_ready(record)))
+        self.case.log("twin", time_h=record["time_h"], z=record["z"])
+        for name in ("updates", "taken", "scans", "posterior"):
+            self.__dict__.pop(name, None)
+
+    # --- what was learnt ------------------------------------------------------------------------
+    @cached_property
+    def identified(self) -> Identifiability:
+        """What the scans that were taken in determine."""
+        return identifiability("chain", self.prior, self.taken, free=self.posterior.names)
+
+    def status(self) -> dict[str, Any]:
+        """Scans, parameters with their words, and what comes next, as a document."""
+        known = {(row.time_h, row.region) for row in self.taken}
+        times = {time for time, _ in known}
+        scans = []
+        for scan in self.scans:
+            rows = [(row, (row.time_h, row.region) in known, True) for row in scan.rows]
+            rows += [(row, scan.time_h in times, False) for row in scan.others]
+            scans += [
+                {
+                    "time_h": row.time_h, "region": row.region, "mean": row.mean, "sd": row.sd,
+                    "unit": row.unit, "taken_in": taken, "modelled": modelled,
+                    "from_slice": row.from_slice,
+                }
+                for row, taken, modelled in rows
+            ]  # fmt: skip
+        after = self.scans and self.next_scan
+        return {
+            "case": self.case.name,
+            "scans": scans,
+            "parameters": self._parameters(),
+            "fixed": {
+                name: self.start["prior"][name][0]
+                for name in CHAIN
+                if name not in self.posterior.names
+            },
+            "updates": [
+                {
+                    name: one[name]
+                    for name in (
+                        "time_h",
+                        "region",
+                        "mean",
+                        "z",
+                        "log_score",
+                        "taken_in_at",
+                        "warnings",
+                        "regions",
+                    )
+                }
+                for one in self.updates
+            ],
+            "updates_with_new_images": self.updates_with_new_images,
+            "next_scan": {"time_h": after.time_h, "region": after.main.region} if after else None,
+            "surface_density_per_um": self.start["surface_density_per_um"],
+            "surface_source": self.start["surface_source"],
+            "notes": [*self.notes, *self.posterior.notes],
+            "warnings": [text for one in self.updates for text in one["warnings"]],
+            "limits": TWIN_LIMITS,
+        }
+
+    def _parameters(self) -> list[dict[str, Any]]:
+        bands = np.exp(np.percentile(self.posterior.draws, [5, 50, 95], axis=0))
+        if not self.taken:
+            reach = 1.6448536269514722 * self.posterior.sd
+            ln = self.posterior.mean
+            bands = np.exp(np.stack([ln - reach, ln, ln + reach]))
+        return [
+            {
+                "name": row.name, "median": float(median), "low": float(low), "high": float(high),
+                "contraction": row.contraction, "word": row.word,
+                "prior_median": self.start["prior"][row.name][0],
+                "prior_sd": self.start["prior"][row.name][1],
+            }
+            for row, low, median, high in zip(self.identified.rows, *bands, strict=True)
+        ]  # fmt: skip
+
+    def identify(self) -> dict[str, Any]:
+        """Rows of `identifiability`, singular values and correlated pairs, as a document."""
+        found = self.identified
+        return {
+            "rows": [asdict(row) for row in found.rows],
+            "singular_values": found.singular_values.tolist(),
+            "correlated": [list(pair) for pair in found.correlated],
+            "n_observations": len(self.taken),
+        }
+
+    def worth_of_scans(
+        self, times_h: Sequence[float], target: tuple[str, float] | None, cv: float
+    ) -> dict[str, Any]:
+        """SD of ln of a target after one more scan at each time, h, as a document."""
+        aim = target or ("uptake", self._excision_h() or _SURGERY_H)
+        found = value_of_scan(self.posterior, times_h, aim, cv=cv)
+        best = int(np.argmin(found.sd_after))
+        return {
+            "target": list(aim),
+            "cv": cv,
+            "time_h": found.time_h.tolist(),
+            "sd_before": found.sd_before.tolist(),
+            "sd_after": found.sd_after.tolist(),
+            "reduction": found.reduction.tolist(),
+            "best_time_h": float(found.time_h[best]),
+        }
+
+    def _excision_h(self) -> float | None:
+        """Time of the excision after injection, h, if the injection record has both."""
+        record = self.case.file.injection
+        if record is None or record.injected is None or record.excised is None:
+            return None
+        return (record.excised - record.injected).total_seconds() / _S_PER_H
+
+    # --- decisions ------------------------------------------------------------------------------
+    def decide(self, plan: str, by: str, note: str = "") -> dict[str, Any]:
+        """Add a decision to the record: plan, by whom, what is known and predicted now.
+
+        Raises
+        ------
+        InputError
+            If plan or name is empty.
+        """
+        if not plan.strip() or not by.strip():
+            raise InputError("a decision needs the name of the plan and who decided")
+        scan = self.next_scan
+        line = json_ready(
+            {
+                "time": _now(),
+                "plan": plan.strip(),
+                "by": by.strip(),
+                "note": note,
+                "n_updates": len(self.updates),
+                "data": _data_digest(self.taken),
+                "parameters": self._parameters(),
+                "predicted": None if scan is None else self.predict_next(),
+            }
+        )
+        place = self.root / "decisions.jsonl"
+        with self.case.writing(), saving("the decision", place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(sealed(line), sort_keys=True) + "\n")
+        return dict(line)
+
+
+def _sealed_file(path: Path) -> dict[str, Any] | None:
+    try:
+        content = read_sealed(path, lambda _: False)
+    except FileNotFoundError:
+        return None
+    content.pop("seal", None)
+    return content
+
+
+def _method(free: Sequence[str]) -> Literal["grid", "laplace"]:
+    return "grid" if len(free) <= _GRID_FREE else "laplace"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _observation(value: InvivoValue) -> Observation:
+    names = ("time_h", "region", "mean", "sd", "unit", "decay_reference", "volume_ml", "source")
+    return Observation(**{name: getattr(value, name) for name in names})
+
+
+def _data_digest(rows: Sequence[Observation]) -> str:
+    return digest([asdict(row) for row in rows])

@@ -1,0 +1,267 @@
+"""The twin of a case: predicted before it is taken in, stored for good, and its words."""
+
+import json
+import math
+import shutil
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from napari_mosaik.cli import main
+from napari_mosaik.core import InputError, Origin, Table
+from napari_mosaik.core.catalogue import PARAMETERS, SUV_RECORD, UPTAKE
+from napari_mosaik.core.errors import CorruptArtifact
+from napari_mosaik.core.invivo import InvivoValue
+from napari_mosaik.io import Case, create_case
+from napari_mosaik.io.case import CaseFile
+from napari_mosaik.twin import Prior, chain_posterior, predict
+from napari_mosaik.workflow.invivo import add_invivo
+from napari_mosaik.workflow.twin import CaseTwin
+
+INJECTION = {
+    "nuclide": "Zr-89", "dose_mbq": 37.6, "residual_mbq": 0.5, "injected": "2024-03-04T10:00",
+    "excised": "2024-03-18T10:00", "weight_kg": 75.0, "height_cm": 178.0, "sex": "M",
+}  # fmt: skip
+SCANS = [(72, 3.4, 5.0), (120, 3.6, 3.4), (168, 3.7, 2.3)]
+FREE = ("transfer_per_h", "k03_per_h", "plasma_start", "fast_half_life_h", "slow_half_life_h")
+
+
+def value(time_h, region, mean, **more):
+    about = {"unit": "SUVbw", "decay_reference": "injection", "sd": 0.06 * mean, **more}
+    return InvivoValue(time_h=time_h, region=region, mean=mean, **about)
+
+
+@pytest.fixture
+def case(tmp_path):
+    made = create_case(
+        tmp_path / "A2", CaseFile(name="A2", patient="patient 1", injection=INJECTION)
+    )
+    rows = [value(time, "tumour", tumour) for time, tumour, _ in SCANS]
+    rows += [value(time, "blood", blood) for time, _, blood in SCANS]
+    add_invivo(made, [*rows, value(72, "liver", 4.0)])
+    return made
+
+
+def call(capsys, *arguments):
+    """Exit code and JSON, or the line on standard error."""
+    with pytest.raises(SystemExit) as ended:
+        main(["twin", *map(str, arguments), "--json"])
+    out = capsys.readouterr()
+    code = int(ended.value.code or 0)
+    return code, json.loads(out.out) if code == 0 else out.err
+
+
+def test_before_the_first_scan_everything_is_prior_only(case, capsys):
+    code, document = call(capsys, case.root, "status")
+    assert code == 0
+    assert [row["name"] for row in document["parameters"]] == list(FREE)
+    for row in document["parameters"]:
+        assert (row["contraction"], row["word"]) == (0, "prior only")
+        assert row["low"] < row["median"] < row["high"]
+    assert document["updates_with_new_images"] is False
+    assert document["next_scan"] == {"time_h": 72.0, "region": "tumour"}
+    assert len(document["scans"]) == 7
+    assert not any(row["taken_in"] for row in document["scans"])
+    assert document["surface_source"].startswith("assumed")
+    assert not (case.root / "twin").exists()
+    medians = {row["name"]: row["median"] for row in document["parameters"]}
+    assert medians["transfer_per_h"] == pytest.approx(3e-3 * 3600 * 0.005)
+    assert medians["plasma_start"] == pytest.approx(75_000 / 3000)
+
+
+def test_predict_then_update_until_all_are_taken_in(case, capsys):
+    code, told = call(capsys, case.root, "predict")
+    assert code == 0
+    assert (told["time_h"], told["region"]) == (72.0, "tumour")
+    assert told["low"] < told["median"] < told["high"]
+    assert datetime.fromisoformat(told["stored_at"]).utcoffset().total_seconds() == 0
+    assert call(capsys, case.root, "predict")[1] == told
+    for time, tumour, _ in SCANS:
+        code, taken = call(capsys, case.root, "update")
+        assert code == 0
+        assert (taken["time_h"], taken["mean"]) == (time, tumour)
+        stored = datetime.fromisoformat(taken["prediction"]["stored_at"])
+        assert stored <= datetime.fromisoformat(taken["taken_in_at"])
+        status = call(capsys, case.root, "status")[1]
+        assert status["updates_with_new_images"] is (time > 72)
+        assert {row["time_h"] for row in status["scans"] if row["taken_in"]} == {
+            t for t, *_ in SCANS if t <= time
+        }
+    assert taken["prediction"]["low"] < 3.7 < taken["prediction"]["high"]
+    words = {row["name"]: row["word"] for row in status["parameters"]}
+    assert words["transfer_per_h"] == "identified"
+    assert words["k03_per_h"] == "prior only"
+    assert status["next_scan"] is None
+    code, line = call(capsys, case.root, "update")
+    assert code == 2
+    assert "all 3 scans of case A2 were taken in" in " ".join(line.split())
+    assert call(capsys, case.root, "predict")[0] == 2
+
+
+def test_what_is_stored_equals_the_science_on_all_scans(case):
+    for _ in SCANS:
+        record = CaseTwin(case).take_in_next()
+    twin = CaseTwin(case)
+    whole = chain_posterior(twin.taken, twin.prior, free=FREE, method="laplace", seed=0)
+    assert record["log_evidence"] == whole.log_evidence
+    np.testing.assert_array_equal(twin.posterior.draws, whole.draws)
+    np.testing.assert_array_equal(twin.posterior.mean, whole.mean)
+    scores = [one["log_score"] for one in twin.updates]
+    assert sum(scores) == pytest.approx(whole.log_evidence, abs=1e-9)
+    before = chain_posterior(twin.taken[:4], twin.prior, free=FREE, method="laplace", seed=0)
+    noise = twin.taken[-1].ln_sd
+    expected = predict(before, 168, cv=noise)
+    stored = json.loads((case.root / "twin/predictions/002_168h.json").read_text("utf-8"))
+    assert stored["median"] == pytest.approx(expected.median, rel=1e-9)
+    assert (stored["low"], stored["high"]) == pytest.approx((expected.low, expected.high))
+    assert len({one["data"] for one in twin.updates}) == 3
+    assert len({one["prior"] for one in twin.updates}) == 1
+
+
+def measured(case, unit="cm²/mL"):
+    """Give the case vessels of 0.009 /µm and a slice with a mean SUVbsa of 0.9."""
+    table = Table(
+        {"vessel_perimeter_density_per_um": np.array([0.006, 0.012, np.nan])},
+        {"vessel_perimeter_density_per_um": "1/µm"}, {}, "cd34",
+    )  # fmt: skip
+    uptake = Table({"suv": np.array([0.8, 1.0, np.nan])}, {"suv": unit}, {}, "cd34")
+    with case.writing():
+        for artifact, content in (
+            (PARAMETERS, table), (UPTAKE, uptake), (SUV_RECORD, {"kind": "bsa"})
+        ):  # fmt: skip
+            case.store.commit(Origin(artifact.name, 1, "x", ()), {artifact: content}, {})
+
+
+def test_the_slice_of_the_specimen_is_the_last_scan_and_vessels_centre_the_prior(case):
+    measured(case)
+    twin = CaseTwin(case)
+    last = twin.scans[-1].main
+    assert (last.time_h, last.from_slice) == (336.0, True)
+    surface_cm2 = 71.84 * 75**0.425 * 178**0.725
+    assert last.mean == pytest.approx(0.9 * 75_000 / surface_cm2, rel=1e-3)
+    assert last.ln_sd == pytest.approx(math.sqrt(0.05**2 + 0.05**2 + 0.15**2))
+    assert twin.start["surface_density_per_um"] == pytest.approx(0.009)
+    assert twin.start["surface_source"] == "this patient's vessels on CD34, 2 tiles"
+    assert twin.start["prior"]["transfer_per_h"][0] == pytest.approx(3e-3 * 3600 * 0.009)
+    for _ in range(4):
+        record = CaseTwin(case).take_in_next()
+    assert record["time_h"] == 336.0
+    assert record["observations"][-1]["from_slice"] is True
+
+
+def test_a_scan_far_from_its_prediction_is_a_warning(case, capsys):
+    CaseTwin(case).take_in_next()
+    far = [value(120, "tumour", 36.0), value(120, "blood", 3.4)]
+    add_invivo(case, far, replace_same=True)
+    with pytest.raises(SystemExit):
+        main(["twin", str(case.root), "update", "--json"])
+    out = capsys.readouterr()
+    record = json.loads(out.out)
+    assert record["z"] > 3
+    assert "SD above its prediction" in record["warnings"][0]
+    assert "SD above its prediction" in " ".join(out.err.split())
+    assert "SD above its prediction" in CaseTwin(case).status()["warnings"][0]
+
+
+def test_a_twin_keeps_its_prior_and_what_it_took_in(case):
+    CaseTwin(case, {"k03_sd": "0.5"}).predict_next()
+    with pytest.raises(InputError, match=r"begun with k03_sd = 0\.5; it cannot go on with 1\.0"):
+        CaseTwin(case, {"k03_sd": 1})
+    assert CaseTwin(case, {"k03_sd": 0.5}).prior.sd[2] == pytest.approx(0.5)
+    CaseTwin(case).take_in_next()
+    add_invivo(case, [value(72, "tumour", 9.9)], replace_same=True)
+    twin = CaseTwin(case)
+    assert 9.9 not in [row["mean"] for row in twin.status()["scans"]]
+    assert "was 3.4 when it was taken in and is 9.9 now" in twin.notes[0]
+
+
+def test_stored_files_that_were_changed_are_refused(case):
+    CaseTwin(case).take_in_next()
+    place = case.root / "twin" / "updates" / "000"
+    draws = place / "draws.npy"
+    content = draws.read_bytes()
+    draws.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CorruptArtifact, match=r"draws\.npy is damaged"):
+        CaseTwin(case).status()
+    draws.write_bytes(content)
+    record = place / "record.json"
+    record.write_text(record.read_text("utf-8").replace("3.4", "3.5"), "utf-8")
+    with pytest.raises(CorruptArtifact, match=r"record\.json is damaged"):
+        CaseTwin(case).status()
+
+
+def test_the_twin_of_another_patient_is_refused(case, tmp_path):
+    CaseTwin(case).predict_next()
+    other = create_case(
+        tmp_path / "B8", CaseFile(name="B8", patient="patient 2", injection=INJECTION)
+    )
+    shutil.copytree(case.root / "twin", other.root / "twin")
+    with pytest.raises(InputError, match="is the twin of patient 1, not of patient 2"):
+        CaseTwin(Case(other.root))
+
+
+def test_a_case_without_scans_or_terms(tmp_path, capsys):
+    bare = create_case(tmp_path / "C", CaseFile(name="C", patient="p", injection=INJECTION))
+    code, document = call(capsys, bare.root, "status")
+    assert (code, document["scans"], document["next_scan"]) == (0, [], None)
+    code, line = call(capsys, bare.root, "update")
+    assert code == 2
+    assert "no scan of tumour or blood in invivo.csv" in " ".join(line.split())
+    light = create_case(tmp_path / "D", CaseFile(name="D", patient="p"))
+    add_invivo(light, [value(72, "tumour", 3.0)])
+    code, line = call(capsys, light.root, "status")
+    assert code == 2
+    assert "give weight_kg" in line
+    assert call(capsys, light.root, "status", "--set", "plasma_start=25")[0] == 0
+    assert call(capsys, light.root, "status", "--set", "plasma=25")[0] == 2
+
+
+def test_an_early_scan_frees_the_internalisation(case):
+    add_invivo(case, [value(6, "tumour", 1.0)])
+    assert "k32_per_h" in CaseTwin(case).start["free"]
+    assert CaseTwin(case, {"free": "transfer_per_h"}).start["free"] == ["transfer_per_h"]
+
+
+def test_identify_and_the_scan_that_is_worth_most(case, capsys):
+    code, nothing = call(capsys, case.root, "identify")
+    assert code == 0
+    assert nothing["singular_values"] == [0.0] * 5
+    assert {row["word"] for row in nothing["rows"]} == {"prior only"}
+    CaseTwin(case).take_in_next()
+    found = call(capsys, case.root, "identify")[1]
+    assert found["singular_values"][1] > found["singular_values"][2] == 0
+    times = ("--times", "24,240,336")
+    code, worth = call(capsys, case.root, "next-scan", *times)
+    assert code == 0
+    assert worth["target"] == ["uptake", 336.0]
+    assert worth["time_h"] == [24.0, 240.0, 336.0]
+    assert worth["best_time_h"] == 336.0
+    assert len(worth["sd_before"]) == len(worth["sd_after"]) == 3
+    assert all(a < b for a, b in zip(worth["sd_after"], worth["sd_before"], strict=True))
+    ta = call(capsys, case.root, "next-scan", *times, "--target", "time_integral:159.5")[1]
+    assert ta["sd_before"] != worth["sd_before"]
+    assert call(capsys, case.root, "next-scan", "--target", "dose:3")[0] == 2
+    assert call(capsys, case.root, "next-scan", "--times", "soon")[0] == 2
+
+
+def test_decisions_are_only_added(case, capsys):
+    code, first = call(capsys, case.root, "decide", "--plan", "one course", "--by", "reader 1")
+    assert code == 0
+    assert first["predicted"]["time_h"] == 72.0
+    CaseTwin(case).take_in_next()
+    call(capsys, case.root, "decide", "--plan", "two courses", "--by", "reader 1")
+    lines = (case.root / "twin" / "decisions.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["plan"] for line in lines] == ["one course", "two courses"]
+    assert [json.loads(line)["n_updates"] for line in lines] == [0, 1]
+    assert call(capsys, case.root, "decide", "--plan", " ", "--by", "x")[0] == 2
+
+
+def test_the_prior_that_is_stored_is_that_of_the_settings(case):
+    CaseTwin(case, {"transfer_sd": 0.5, "slow_half_life_h": 100}).predict_next()
+    stored = json.loads((case.root / "twin" / "prior.json").read_text("utf-8"))
+    prior = CaseTwin(case).prior
+    assert isinstance(prior, Prior)
+    assert stored["prior"]["slow_half_life_h"] == [100.0, 0.3]
+    assert prior.sd[0] == 0.5
+    assert stored["settings"]["transfer_sd"] == 0.5
