@@ -23,6 +23,14 @@ from napari_mosaik.dosimetry.response import UnevenTable
 from napari_mosaik.dosimetry.time_integral import decayed_curve
 from napari_mosaik.dosimetry.treatment import Infusions, time_form
 from napari_mosaik.io import Case
+from napari_mosaik.view.case_results import CaseResults
+from napari_mosaik.view.report.dose import (
+    dose_figure,
+    dose_limitations,
+    dose_tables,
+    dose_warnings,
+)
+from napari_mosaik.view.report.validation import case_checks
 from napari_mosaik.workflow.case_status import case_status, cohort_line
 from napari_mosaik.workflow.dose import curve_dose
 from napari_mosaik.workflow.plan_dose import (
@@ -282,6 +290,20 @@ def test_tumour_control_needs_cells_and_an_activity_per_surface_the_surface():
         dosed(planned(), tiles(suv=np.nan))
 
 
+def test_repair_is_verified_by_quadrature_and_a_wrong_form_is_noticed():
+    plan = planned(
+        courses=[{"nuclide": "Lu-177", "activity": 7400, "day": day} for day in (0, 56)],
+        fractions=[{"number": 5, "dose_gy": 2, "day": 57}],
+        repair=[[0.6, 0.5], [0.4, 4.0]],
+    )
+    model = PlanModel(plan, tiles(time_h=TIMES, shape=np.array([[0.5, 1.0, 1.0, 0.9]])))
+    assert max(model.verification().values()) < 1e-9
+    model._fractions = model._fractions[:-1]  # the quadrature lacks a fraction, the stored form not
+    model.forms, model._until_h = model.forms[:1], math.inf
+    model._repair = lambda scale: [(0.6, math.log(2) / 0.5), (0.4, math.log(2) / 4)]
+    assert model.verification()["repair"] > 1e-3
+
+
 def test_the_rate_of_the_median_tile_adds_up_to_its_dose():
     plan = planned(fractions=[{"number": 2, "dose_gy": 2, "day": 5}], spreads=EXACT)
     result = dosed(plan, tiles(suv=[1, 2, 3, 4, 5, 6]))
@@ -329,6 +351,21 @@ def test_a_plan_is_an_input_and_a_changed_one_makes_only_its_results_again(case)
     assert own["weight"] == "neoplastic area"
     assert {"name", "value", "source"} == set(own["constants"][0])
     assert len(record["limitations"]) == 5
+    assert max(own["verification"].values()) < 1e-9
+    shown = CaseResults(case)
+    tables = {one.title.partition(": ")[2]: one for one in dose_tables(shown)}
+    assert tables["plans"].rows[0][:2] == ("A", "day 0: 7400 MBq Lu-177")
+    assert [row[:2] for row in tables["indices"].rows][:2] == [("A", "D98"), ("A", "D50")]
+    assert ("A", "alpha", 0.3, "illustrative, not specific for ccRCC") in tables["constants"].rows
+    assert dose_limitations(shown) == tuple(record["limitations"])
+    assert any("blurred by the PET" in text for text in dose_warnings(shown))
+    assert dose_figure(shown) is not None
+    rows = [row for row in case_checks(shown) if "dose" in row.value]
+    assert {(row.area, row.status) for row in rows} >= {
+        ("Code verification", "pass"),
+        ("Uncertainty", "not available"),
+        ("Validation", "not available"),
+    }
     write_plan(case.root, quick("B", alpha=0.2), replace=True)
     recipe = read_recipe(case.root)
     recipe = {**recipe, "dose": recipe["dose"].model_copy(update={"samples": 16})}

@@ -34,7 +34,7 @@ from napari_mosaik.dosimetry import (
     tumour_control,
 )
 from napari_mosaik.dosimetry.response import UnevenTable
-from napari_mosaik.dosimetry.time_integral import decayed_curve
+from napari_mosaik.dosimetry.time_integral import decayed_curve, time_integrated_activity
 from napari_mosaik.dosimetry.treatment import Infusions, time_form
 from napari_mosaik.kinetics import iter_sobol
 from napari_mosaik.workflow.plans import Plan, Spreads, half_times_as_rates
@@ -205,6 +205,7 @@ def iter_plan_dose(
         largest_source=largest_source(shares),
         unseen_variation=model.unseen(),
         time_course=model.time_course(),
+        verification=model.verification(),
         warnings=model.doubts(result),
     )
     return result
@@ -739,29 +740,22 @@ class PlanModel:
     def time_course(self) -> dict[str, Any]:
         """Dose rate and unrepaired damage of the tile with the median dose, against time."""
         tile = self.median_tile
-        state = RepairState(self._repair(1.0))
         last = max([time for time, _ in self._fractions], default=0.0)
         for one in self._infusions:
             last = max(last, max(start for start, _ in one.courses) + 6 * one.nuclide.half_life_h)
         times = np.unique(np.concatenate([np.linspace(0, last, _TIMES), self._event_times(last)]))
-        rate = np.zeros(times.size)
-        shape = self.uptake.shape[tile if len(self.uptake.shape) > 1 else 0]
-        high = np.zeros(times.size)
+        rate, high = np.zeros(times.size), np.zeros(times.size)
+        shape = self._shape_of(tile)
         for place, one in enumerate(self._infusions):
-            name, m = self.names[place], len(self.uptake.time_h)
-            unit = shape @ self.forms[0].until_h[place * m : (place + 1) * m]
-            gy = self.by_nuclide[place][tile] / unit if unit > 0 else 0.0
+            name = self.names[place]
+            gy = self._gy_per_activity(place, tile)
             curve = decayed_curve(one.time_h, shape, one.nuclide.half_life_h)
             per_alpha = dose_per_activity_gy(name, part="alpha", retained=self.plan.retained)
             per_alpha *= self.uptake.suv[tile] / self.uptake.measure / self.plan.density_g_ml
             for start, mbq in one.courses:
                 own = mbq * _curve_at(curve, times - start)
                 rate, high = rate + gy * own, high + per_alpha * own
-                state.add_curve(
-                    curve.time_h + start, gy * mbq * curve.activity[0], curve.tail_per_h
-                )
-        for time, dose in self._fractions:
-            state.add_fraction(time, dose)
+        state = self._state(tile, self._repair(1.0))
         found: dict[str, Any] = {
             "tile": tile,
             "time_h": times.tolist(),
@@ -774,6 +768,77 @@ class PlanModel:
             above = np.flatnonzero(self.plan.alpha * (rate + self.plan.rbe * high) >= need)
             found["critical_time_h"] = float(times[above[-1]]) if above.size else 0.0
         return found
+
+    def _shape_of(self, tile: int) -> FloatArray:
+        """(m,) decay-corrected time course of a tile as a multiple of that of the measurement."""
+        return np.asarray(self.uptake.shape[tile if len(self.uptake.shape) > 1 else 0], float)
+
+    def _gy_per_activity(self, place: int, tile: int) -> float:
+        """Gy/h of electrons in a tile for each MBq of a nuclide and each unit of its shape."""
+        m = len(self.uptake.time_h)
+        unit = float(self._shape_of(tile) @ self.forms[0].until_h[place * m : (place + 1) * m])
+        return float(self.by_nuclide[place][tile]) / unit if unit > 0 else 0.0
+
+    def _state(self, tile: int, repair: list[tuple[float, float]]) -> RepairState:
+        """Courses and fractions of one tile at the median of all draws, event by event."""
+        state = RepairState(repair)
+        for place, one in enumerate(self._infusions):
+            curve = decayed_curve(one.time_h, self._shape_of(tile), one.nuclide.half_life_h)
+            rate = self._gy_per_activity(place, tile) * curve.activity[0]
+            for start, mbq in one.courses:
+                state.add_curve(curve.time_h + start, mbq * rate, curve.tail_per_h)
+        for time, dose in self._fractions:
+            state.add_fraction(time, dose)
+        return state
+
+    def verification(self) -> dict[str, float]:
+        """Relative deviations at the tile with the median dose, with all damage repaired.
+
+        ``repair``: Q of the quadratic forms against 2 mu times the integral of U^2 over time, by
+        quadrature between the events.  ``integral``: time-integrated activity of the forms against
+        that of the curve.
+        """
+        tile, m = self.median_tile, len(self.uptake.time_h)
+        repair = self._repair(1.0)
+        form = self.forms[0]
+        if len(self.forms) > 1 or math.isfinite(self._until_h):
+            form = time_form(self._infusions, self._fractions, repair)
+        row = [
+            self._gy_per_activity(place, tile) * self._shape_of(tile)
+            for place in range(len(self._infusions))
+        ]
+        curve = np.concatenate(row) if row else np.zeros(0)
+        q = curve @ form.square @ curve + 2 * curve @ form.cross + form.fractions_gy2
+        times, weights = self._quadrature()
+        whole = 0.0
+        for share, rate in repair:
+            damage = np.asarray(self._state(tile, [(1.0, rate)]).unrepaired_gy(times), float)
+            whole += 2 * share * rate * float(weights @ damage**2)
+        found = {"repair": float(abs(whole / q - 1) if q > 0 else abs(whole))}
+        for place, one in enumerate(self._infusions):
+            own = slice(place * m, (place + 1) * m)
+            shape, half_life = self._shape_of(tile), one.nuclide.half_life_h
+            total = float(time_integrated_activity(one.time_h, shape, half_life).total_h)
+            total *= sum(mbq for _, mbq in one.courses)
+            gap = abs(float(shape @ form.total_h[own]) / total - 1)
+            found["integral"] = max(found.get("integral", 0.0), gap)
+        return found
+
+    def _quadrature(self) -> tuple[FloatArray, FloatArray]:
+        """Times, h, and weights of Gauss rules on spans that grow from each event."""
+        slowest = max(half for _, half in self.plan.repair)
+        end = max([time for time, _ in self._fractions], default=0.0) + 60 * slowest
+        for one in self._infusions:
+            last = max(start for start, _ in one.courses)
+            end = max(end, last + one.time_h[-1] + 40 * one.nuclide.half_life_h)
+        events = np.unique(np.append(self._event_times(end), 0.0))
+        after = np.concatenate([[0.0], np.geomspace(0.02, end, 60)])
+        marks = np.unique(np.concatenate([(events[:, None] + after).ravel(), [end]]))
+        marks = marks[marks <= end]
+        node, weight = np.polynomial.legendre.leggauss(8)
+        half, middle = np.diff(marks) / 2, (marks[1:] + marks[:-1]) / 2
+        times = middle[:, None] + half[:, None] * node
+        return times.ravel(), (half[:, None] * weight).ravel()
 
     def _event_times(self, last: float) -> FloatArray:
         marks = [time for time, _ in self._fractions]

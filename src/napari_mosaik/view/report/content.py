@@ -33,6 +33,7 @@ from napari_mosaik.io.slide.types.damage import damage_summary
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import by_error, count, interval, number, uptake_name
 from napari_mosaik.view.presentation import report_tables
+from napari_mosaik.view.report.dose import dose_limitations, dose_tables, dose_warnings
 from napari_mosaik.view.report.figures import case_figures
 from napari_mosaik.view.report.html import (
     ReportData,
@@ -114,7 +115,8 @@ def gather_report(case: Case) -> ReportData:
     """Everything that the report of a case shows, from its stored results."""
     states, results = _states(case), CaseResults(case)
     record = results.get(PREDICTION_RECORD) or {}
-    tables, qa = report_tables(results), qa_table(qa_records(case))
+    tables = [*report_tables(results), *dose_tables(results)]
+    qa = qa_table(qa_records(case))
     return ReportData(
         case=case.name,
         patient=case.patient,
@@ -269,6 +271,7 @@ def _warnings(results: CaseResults) -> tuple[str, ...]:
         warnings += (results.get(artifact) or {}).get("warnings", ())
     warnings += (results.get(SUV_RECORD) or {}).get("warnings", ())
     warnings += (results.get(PREDICTION_RECORD) or {}).get("warnings", ())
+    warnings += dose_warnings(results)
     record = results.get(PREDICTION_RECORD) or {}
     if record.get("seen_in_training"):
         warnings.append("Training case: its errors do not apply to new cases.")
@@ -288,7 +291,7 @@ def _limitations(results: CaseResults) -> tuple[str, ...]:
             "The predictor maps histology to uptake once. It is not updated with new images of the "
             "patient.",
         ]
-    return tuple(sentences)
+    return (*sentences, *dose_limitations(results))
 
 
 def _stain_warnings(results: CaseResults) -> list[str]:

@@ -38,6 +38,7 @@ from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.figure import axis_label, new_figure, note
 from napari_mosaik.view.formatting import heading, title_of, uptake_name
 from napari_mosaik.view.maps import cluster_codes, common_limits
+from napari_mosaik.view.report.dose import dose_figure
 from napari_mosaik.view.report.html import ReportFigure
 from napari_mosaik.view.review_figures import REVIEW_FIGURES
 from napari_mosaik.view.tile_data import read_tile_data
@@ -283,7 +284,7 @@ def _scale_bar(axes: Axes, extent: tuple[float, float, float, float]) -> None:
 def case_figures(results: CaseResults) -> tuple[ReportFigure, ...]:
     """The figures that the results of a case allow, in the order of the report."""
     made = [_board(results), _maps(results), *_review(results)]
-    made += [_kinetics(results), _correlation(results)]
+    made += [_kinetics(results), _correlation(results), dose_figure(results)]
     return tuple(figure for figure in made if figure is not None)
 
 

@@ -12,6 +12,7 @@ from napari_mosaik.core import InputError, MosaikError
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     CLUSTERS,
+    DOSE_RECORD,
     KINETICS,
     KINETICS_RECORD,
     PARAMETERS,
@@ -28,6 +29,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.kinetics import ORDER
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import baseline_title, number, percent, title_of
+from napari_mosaik.workflow.plan_dose import SOURCE_TITLES
 
 __all__ = ["AREAS", "SPACING_SOURCES", "SheetRow", "Status", "case_checks", "validation_sheet"]
 
@@ -117,7 +119,7 @@ def case_checks(results: CaseResults) -> tuple[SheetRow, ...]:
     """The rows that the results of a case support; the other areas stay "not available"."""
     rows = [*_pixel_sizes(results), *_registration(results), *_suv(results)]
     rows += [*_counts(results), *_kinetics(results), *_delivery(results), *_shift(results)]
-    rows += [*_validation(results), *_uncertainty(results)]
+    rows += [*_validation(results), *_uncertainty(results), *_dose(results)]
     return (*rows, *_domain(results), *_provenance(results))
 
 
@@ -286,6 +288,47 @@ def _delivery(results: CaseResults) -> list[SheetRow]:
             f"{_NARROW:g} wide",
         )
     return [shares, _identified("delivery per tile", found, evidence)]
+
+
+def _dose(results: CaseResults) -> list[SheetRow]:
+    """Rows on the dose what-if of each plan."""
+    found = results.get(DOSE_RECORD)
+    rows: list[SheetRow] = []
+    evidence = f"result {DOSE_RECORD.name}"
+    for name, own in ({} if found is None else found["plans"]).items():
+        checks = own["verification"]
+        value = (
+            f"dose, plan {name}: repair of courses and fractions against quadrature "
+            f"{number(checks['repair'])}"
+        )
+        if "integral" in checks:
+            value += f", time-integrated activity {number(checks['integral'])}"
+        where = f"{evidence}; limit {_LIMIT}; kernels: docs/dose.md, published values"
+        rows.append(_row("Code verification", max(checks.values()) <= _SMALL, value, where))
+        rows += _dose_shares(name, own["shares"], evidence)
+        value = f"dose, plan {name}: {own['plan']['draws']} draws; uptake: {own['error_fields']}"
+        why = "no measured dose to compare with"
+        rows.append(SheetRow("Uncertainty", "not available", value, why))
+    if rows:
+        value = "dose: no measured dose and no outcome of this patient"
+        rows.append(SheetRow("Validation", "not available", value, "what-if only"))
+    return rows
+
+
+def _dose_shares(plan: str, shares: Mapping[str, Any], evidence: str) -> list[SheetRow]:
+    if "sources" not in shares:
+        return []
+    total, low, high = (
+        shares[kind]["ln_survival_mean"] for kind in ("total", "total_low", "total_high")
+    )
+    listed = ", ".join(f"{SOURCE_TITLES[name]} {value:.2f}" for name, value in total.items())
+    widest = max(high[name] - low[name] for name in total)
+    value = f"dose, plan {plan}: share of the variance of −ln S, with interactions: {listed}"
+    where = (
+        f"{evidence}; Sobol, {shares['samples']} samples; resolved: 95 % intervals up to "
+        f"{_NARROW:g} wide, here {number(widest)}"
+    )
+    return [_row("Sensitivity", widest <= _NARROW, value, where)]
 
 
 def _shift(results: CaseResults) -> list[SheetRow]:
