@@ -13,11 +13,15 @@ from napari_mosaik.core import InputError, Origin, Table
 from napari_mosaik.core.catalogue import PARAMETERS, SUV_RECORD, UPTAKE
 from napari_mosaik.core.errors import CorruptArtifact
 from napari_mosaik.core.invivo import InvivoValue
+from napari_mosaik.dosimetry import NUCLIDES, dose_per_activity_gy
 from napari_mosaik.io import Case, create_case
 from napari_mosaik.io.case import CaseFile
-from napari_mosaik.twin import Prior, chain_posterior, predict
+from napari_mosaik.twin import Prior, chain_posterior, patients_needed, predict, wilson_interval
+from napari_mosaik.twin.chain import Chain
 from napari_mosaik.workflow.invivo import add_invivo
+from napari_mosaik.workflow.plans import Course, Plan, read_plans, write_plan
 from napari_mosaik.workflow.twin import CaseTwin
+from napari_mosaik.workflow.virtual_cohort import SIMULATED, PatientDoses
 
 INJECTION = {
     "nuclide": "Zr-89", "dose_mbq": 37.6, "residual_mbq": 0.5, "injected": "2024-03-04T10:00",
@@ -255,6 +259,64 @@ def test_decisions_are_only_added(case, capsys):
     assert [json.loads(line)["plan"] for line in lines] == ["one course", "two courses"]
     assert [json.loads(line)["n_updates"] for line in lines] == [0, 1]
     assert call(capsys, case.root, "decide", "--plan", " ", "--by", "x")[0] == 2
+
+
+def plans(case):
+    """One course, the same again, three courses and an alpha emitter."""
+    course = Course(nuclide="Lu-177", activity=3000, unit="MBq")
+    three = tuple(course.model_copy(update={"day": 70.0 * n}) for n in range(3))
+    alpha = Course(nuclide="Ac-225", activity=8, unit="MBq")
+    for name, courses in {
+        "one": (course,), "same": (course,), "three": three, "alpha": (alpha,)
+    }.items():  # fmt: skip
+        write_plan(case.root, Plan(name=name, courses=courses))
+
+
+def test_the_dose_of_a_patient_is_that_of_the_integral_of_its_curve(case):
+    plans(case)
+    twin = CaseTwin(case)
+    posterior = twin.posterior
+    points = posterior.draws[:50]
+    ln_hours = Chain(twin.prior, posterior.names).ln_integral(
+        points, NUCLIDES["Lu-177"].half_life_h
+    )
+    per_mbq = dose_per_activity_gy("Lu-177") / 1.05
+    expected = 3000 * np.exp(ln_hours) / 75_000 * per_mbq
+    found = read_plans(case.root)
+    one = PatientDoses(twin, found["one"], posterior.names).doses(points)
+    np.testing.assert_allclose(one["electron"], expected, rtol=5e-3)
+    assert (one["alpha"] == 0).all()
+    three = PatientDoses(twin, found["three"], posterior.names).doses(points)
+    np.testing.assert_allclose(three["electron"], 3 * one["electron"], rtol=1e-9)
+    np.testing.assert_allclose(three["q"], 3 * one["q"], rtol=0.02)  # 70 days apart: repaired
+    assert (PatientDoses(twin, found["alpha"], posterior.names).doses(points)["alpha"] > 0).all()
+
+
+def test_a_cohort_has_the_same_patients_in_every_arm(case, capsys):
+    assert "no plans" in call(capsys, case.root, "cohort")[1]
+    plans(case)
+    code, found = call(capsys, case.root, "cohort", "--n", "80", "--threshold", "20")
+    assert code == 0
+    assert [found[key] for key in ("n", "drawn_from", "note")] == [80, "prior", SIMULATED]
+    pairs = {(one["a"], one["b"]): one["probability"] for one in found["better"]}
+    assert pairs["one", "same"] == 0.5
+    assert pairs["one", "three"] == 0.0
+    arms = {row["arm"]: row for row in found["arms"]}
+    assert arms["three"]["median"] > 2.5 * arms["one"]["median"]
+    low, high = wilson_interval(round(80 * arms["one"]["responders"]), 80)
+    assert (arms["one"]["responders_low"], arms["one"]["responders_high"]) == (low, high)
+    assert arms["one"]["patients_needed"] == patients_needed(0.05, arms["one"]["responders"])
+    chosen = ("--plan", "one", "--outcome", "electron", "--n", "80")
+    some = call(capsys, case.root, "cohort", *chosen)[1]
+    assert [row["arm"] for row in some["arms"]] == ["one"]
+    assert some["arms"][0]["median"] < arms["one"]["median"]
+    assert call(capsys, case.root, "cohort", "--plan", "four")[0] == 2
+    assert call(capsys, case.root, "cohort", "--outcome", "tcp")[0] == 2
+    CaseTwin(case).take_in_next()
+    after = call(capsys, case.root, "cohort", "--plan", "one")[1]
+    assert (after["drawn_from"], after["n"]) == ("posterior", 400)
+    before = call(capsys, case.root, "cohort", "--plan", "one", "--n", "80", "--population")[1]
+    assert before["arms"][0]["high"] == arms["one"]["high"] > 5 * after["arms"][0]["high"]
 
 
 def test_the_prior_that_is_stored_is_that_of_the_settings(case):

@@ -181,6 +181,65 @@ def _target_of(text: str) -> tuple[str, float] | None:
         ) from None
 
 
+@example_command(twin, "cohort", "twin cohort B12 --outcome bed --threshold 30 --json")
+def simulate_cohort(
+    case: CaseFolder,
+    n: Annotated[int, typer.Option("--n", help="Number of simulated patients.")] = 400,
+    plan: Annotated[
+        list[str] | None,
+        typer.Option(help="Plan of the case that is an arm. Repeatable; default: all."),
+    ] = None,
+    outcome: Annotated[
+        str,
+        typer.Option(
+            metavar="bed|electron|alpha",
+            help="BED, or absorbed dose of electrons or alpha particles, of the tumour's mean, Gy.",
+        ),
+    ] = "bed",
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Outcome from which a patient responds, Gy. Default: the median."),
+    ] = None,
+    half_width: Annotated[
+        float, typer.Option(help="Half width of an interval that needs so many patients.")
+    ] = 0.05,
+    population: Annotated[
+        bool, typer.Option("--population", help="Draw from the prior, not from the posterior.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    set_: SettingChanges = None,
+    json: JsonOutput = False,
+) -> None:
+    """Simulate patients under each plan of the case, the same patients in each arm."""
+    from napari_mosaik.workflow.virtual_cohort import cohort_document
+
+    document = cohort_document(
+        _open(case, set_),
+        n=n,
+        seed=seed,
+        names=plan or (),
+        outcome=outcome,
+        threshold=threshold,
+        half_width=half_width,
+        population=population,
+    )
+    if json:
+        print_json(document)
+        return
+    names = ("median", "low", "high", "responders", "responders_low", "responders_high")
+    table(
+        f"{document['n']} patients from the {document['drawn_from']}, {outcome}, Gy: "
+        f"{document['note']}",
+        ["arm", "median", "5 %", "95 %", "responders", "low", "high", "patients needed"],
+        [
+            [row["arm"], *(figure(row[name]) for name in names), str(row["patients_needed"])]
+            for row in document["arms"]
+        ],
+    )
+    for pair in document["better"]:
+        typer.echo(f"P({pair['a']} better than {pair['b']}): {pair['probability']:.3f}")
+
+
 @example_command(twin, "decide", 'twin decide B12 --plan one-course --by "Dr A"')
 def record_decision(
     case: CaseFolder,

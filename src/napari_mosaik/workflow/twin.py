@@ -267,7 +267,11 @@ class CaseTwin:
             raise InputError("no tile has a measured uptake")
         kind = str(self.case.store.read(SUV_RECORD)["kind"])
         stated = next((unit for unit, known in _KINDS.items() if known == kind), "")
-        mean = float(np.nanmean(suv)) * self._measure(self.unit) / self._measure(stated)
+        mean = (
+            float(np.nanmean(suv))
+            * self.activity_measure(self.unit)
+            / self.activity_measure(stated)
+        )
         origin = self.case.store.origin(UPTAKE)
         return Observation(
             time_h=hours,
@@ -279,7 +283,7 @@ class CaseTwin:
             source=f"uptake {origin.digest() if origin else ''}".strip(),
         )
 
-    def _measure(self, unit: str) -> float:
+    def activity_measure(self, unit: str) -> float:
         """Value of one unit of activity concentration per injected activity, 1/mL, in *unit*."""
         record = self.case.file.injection or InjectionRecord()
         if unit in _KINDS:
@@ -309,7 +313,7 @@ class CaseTwin:
             return self._prior_file
         p = self.params
         surface, source = self._surface()
-        start = p.plasma_start or self._measure(self.unit) / (1e3 * p.plasma_volume_l)
+        start = p.plasma_start or self.activity_measure(self.unit) / (1e3 * p.plasma_volume_l)
         pairs = {
             "transfer_per_h": (p.permeability_um_per_s * _S_PER_H * surface, p.transfer_sd),
             "k32_per_h": (p.k32_per_h, p.k32_sd),
@@ -360,9 +364,7 @@ class CaseTwin:
         """The posterior of what was taken in: as it was stored, or the prior."""
         free = tuple(self.start["free"])
         if not self.updates:
-            return chain_posterior(
-                [], self.prior, free=free, method=_method(self.start["free"]), seed=self.params.seed
-            )
+            return self.population
         last, place = self.updates[-1], self._update(len(self.updates) - 1) / "draws.npy"
         if not place.is_file() or file_digest(place) != last["draws"]:
             raise CorruptArtifact(f"{place} is damaged: its content is not what was written")
@@ -373,6 +375,14 @@ class CaseTwin:
             draws, "chain", self.prior, self.taken, last["method"], self.params.seed, draws,
             np.full(len(draws), 1 / len(draws)),
         )  # fmt: skip
+
+    @property
+    def population(self) -> Posterior:
+        """The prior over the free parameters, as a posterior without data."""
+        free = tuple(self.start["free"])
+        return chain_posterior(
+            [], self.prior, free=free, method=_method(free), seed=self.params.seed
+        )
 
     def _begin(self) -> None:
         if self._prior_file is None:
