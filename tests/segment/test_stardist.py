@@ -148,6 +148,20 @@ def test_only_wanted_cells_are_computed_whatever_the_memory_holds(network, monke
     assert list(work.run(image, (0, 255), where & False)) == []
 
 
+def test_memory_depends_on_the_width_alone(network, monkeypatch):
+    monkeypatch.setattr("napari_mosaik.segment.stardist.network.PIECE", (32, 64))
+    held = []
+    for height in (512, 1536):
+        work = PieceWork(network)
+        image = np.random.default_rng(3).integers(0, 255, (height, 128, 3)).astype(np.uint8)
+        where = np.ones((height // 16, 8), bool)
+        where[10:-10] = False  # a gap is skipped, not kept
+        pieces = list(work.run(image, (0, 255), where)) + list(work.run(image, (0, 255)))
+        assert len(pieces) > 10
+        held.append(sum(memory.numel() for memory in work._memory.values()))
+    assert held[1] < 1.2 * held[0]  # three times the rows
+
+
 def test_what_lies_beyond_the_context_changes_nothing(network):
     rng = np.random.default_rng(0)
     one = rng.random((64, 512, 3)).astype("f4")

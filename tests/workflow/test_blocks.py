@@ -8,8 +8,10 @@ import pytest
 
 from napari_mosaik.core import InputError, LabelImage, Lattice, MosaikError, Raster
 from napari_mosaik.core.blocks import cut, cut_px
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import ome_labels
 from napari_mosaik.io.ome_labels import LabelWriter, read_labels
+from napari_mosaik.workflow.block_work import DiskWork
 from napari_mosaik.workflow.lazy_labels import LazyLabels
 from napari_mosaik.workflow.parallel import in_parallel
 from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask, sample_blocks
@@ -92,6 +94,16 @@ def test_a_disk_without_room_is_told(tmp_path, monkeypatch):
     writer = LabelWriter(tmp_path / "labels", LabelImage(whole, lattice), "vessels")
     with pytest.raises(MosaikError, match=r"'vessels' could not be saved.*the disk is full"):
         writer.write(0, (slice(0, 30), slice(0, 30)))
+
+
+def test_finished_blocks_are_packed_and_read_back(tmp_path):
+    work = DiskWork(tmp_path, "labels")
+    arrays = {"runs": np.arange(40_000) // 40, "none": np.zeros((0, 3))}
+    results = run_to_end(work.blocks("stage", [0, 1], lambda item: arrays, "working"))
+    assert sum(file.stat().st_size for file in (tmp_path / "stage").iterdir()) < 40_000
+    for name, values in results.starting(1, "").items():
+        np.testing.assert_array_equal(values, arrays[name], strict=True)
+    assert set(results.starting(1, "")) == set(arrays)
 
 
 def test_parallel_work_is_counted_stopped_and_its_error_told():

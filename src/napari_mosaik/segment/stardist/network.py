@@ -9,7 +9,7 @@ Source: Schmidt et al. 2018, MICCAI (StarDist); Ronneberger et al. 2015, MICCAI 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -46,9 +46,9 @@ CONTEXT_PX = 112
 """Pixels further away than this change no output (92 px, and up to one cell of 16 px)."""
 LEVELS = 3
 SMALLEST_DISTANCE_PX = 1e-3
-PIECE = (128, 384)
-"""Positions (rows, columns) of a map that are computed at once on a processor: about 0.1 s, and
-inner maps small enough that their memory is used again instead of asked of the system."""
+PIECE = (128, 192)
+"""Positions (rows, columns) of the output that are computed at once on a processor: about 0.1 s,
+and inner maps small enough that their memory is used again instead of asked of the system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +164,13 @@ class StarDistNetwork(nn.Module):
 
 
 class PieceWork:
-    """The network on a large image, piece by piece, with maps whose memory is used again.
+    """The network on a large image, strip by strip, with maps whose memory is used again.
 
-    Only the maps between the levels exist as a whole.  The inner maps of a level and those of the
-    outputs, which are the largest, exist for one piece at a time.  Each piece is computed with the
-    positions around it that its convolutions reach, so the result is that of the whole.
+    The output is computed in strips from top to bottom.  A map between the levels holds the rows
+    that the strip still reads, so the memory depends on the width of the image alone.  The inner
+    maps of a level and those of the outputs, which are the largest, exist for one piece at a time.
+    Each piece is computed with the positions around it that its convolutions reach, so the result
+    is that of the whole.
 
     Parameters
     ----------
@@ -205,10 +207,7 @@ class PieceWork:
         tuple
             Row and column (index), and features (1, features, rows, columns), dimensionless.
         """
-        pad = [(-size) % DIVISOR for size in image.shape[:2]]
-        if any(pad):
-            image = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="reflect")
-        cells = image.shape[0] // DIVISOR, image.shape[1] // DIVISOR
+        cells = -(-image.shape[0] // DIVISOR), -(-image.shape[1] // DIVISOR)
         wanted = np.ones(cells, bool) if where is None else np.asarray(where, bool)
         if not wanted.any():
             return
@@ -216,15 +215,20 @@ class PieceWork:
         rows, cols = (_extent(np.asarray(reached.any(axis))) for axis in (1, 0))
         wanted, reached = wanted[rows, cols], reached[rows, cols]
         corner = rows.start * DIVISOR // GRID, cols.start * DIVISOR // GRID
-        image = image[
-            rows.start * DIVISOR : rows.stop * DIVISOR, cols.start * DIVISOR : cols.stop * DIVISOR
-        ]
-        with self.computing():
-            below, skip = self._lower_levels(image, scale, reached)
-        for piece in self._pieces(DIVISOR // GRID, wanted):
-            with self.computing():
-                features = self._last(piece, below, skip)
-            yield corner[0] + piece[0].start, corner[1] + piece[1].start, features
+        levels = self._levels(_Image(image, scale, (rows, cols), self.device), reached)
+        per_cell, step = DIVISOR // GRID, max(1, self._piece[0] * GRID // DIVISOR)
+        for first in range(0, len(wanted), step):
+            strip = wanted[first : first + step]
+            if not strip.any():
+                continue
+            for level in levels:
+                level.skip_to(first - CONTEXT_PX // DIVISOR)
+            last = levels[-1]
+            last.skip_to(first)
+            for piece in last.pieces((first + len(strip)) * per_cell, wanted):
+                with self.computing():
+                    features = last.computed(piece)
+                yield corner[0] + piece[0].start, corner[1] + piece[1].start, features
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -233,87 +237,209 @@ class PieceWork:
         with torch.inference_mode(), kind:
             yield
 
-    def _lower_levels(
-        self, image: NDArray[Any], scale: tuple[float, float], reached: Mask
-    ) -> tuple[Tensor, Tensor]:
-        """What the last level reads: the one below it, and its equal on the way down."""
-        net, size = self.network, (image.shape[0] // GRID, image.shape[1] // GRID)
+    @property
+    def _piece(self) -> tuple[int, int]:
+        """Positions (rows, columns) of the output that are computed at once; a GPU takes all."""
+        return PIECE if self.device.type == "cpu" else (1 << 20, 1 << 10)
 
-        def first(part: Window) -> Tensor:
-            rows, cols = (slice(GRID * side.start, GRID * side.stop) for side in part)
-            return net.first(self._normalised(image[rows, cols], scale))
+    def _levels(self, image: _Image, reached: Mask) -> list[_Level]:
+        """The maps of the network, connected with one another; the last one gives the features."""
+        net, positions = self.network, math.prod(self._piece)
+        levels: list[_Level] = []
 
-        skips = [self._level("skip 0", size, DIVISOR // GRID, reached, first, 3)]
+        def level(
+            work: Callable[..., Tensor], reach: int, *sources: tuple[_Level | _Image, float]
+        ) -> _Level:
+            source, factor = sources[0]
+            size = int(source.size[0] / factor), int(source.size[1] / factor)
+            memory = partial(self._room, f"level {len(levels)}")
+            levels.append(_Level(work, reach, sources, size, reached, positions, memory))
+            return levels[-1]
+
+        way = [level(net.first, 3, (image, GRID))]
         for n in range(1, LEVELS):
-            size = size[0] // 2, size[1] // 2
-            down = partial(_taken, partial(net.down, n), (skips[-1], 2))
-            skips.append(self._level(f"skip {n}", size, DIVISOR >> (n + 1), reached, down))
-        size = size[0] // 2, size[1] // 2
-        x = self._level("middle", size, 1, reached, partial(_taken, net.middle, (skips[-1], 2)))
+            way.append(level(partial(net.down, n), 2, (way[-1], 2)))
+        x = level(net.middle, 2, (way[-1], 2))
         for n in reversed(range(1, LEVELS)):
-            size = size[0] * 2, size[1] * 2
-            up = partial(_raised, partial(net.up, n), x, skips[n])
-            x = self._level(f"up {n}", size, DIVISOR >> (n + 1), reached, up)
-        return x, skips[0]
+            # What lies below comes first: reading it also computes its equal on the way down.
+            x = level(partial(net.up, n), 2, (x, 0.5), (way[n], 1))
 
-    def _last(self, piece: Window, below: Tensor, skip: Tensor) -> Tensor:
-        """Features of one piece of the last level."""
-        net = self.network
+        def last(below: Tensor, equal: Tensor) -> Tensor:
+            return net.features(net.up(0, below, equal))
 
-        def part(x: Tensor, equal: Tensor) -> Tensor:
-            return net.features(net.up(0, x, equal))
+        level(last, 4, (x, 0.5), (way[0], 1))
+        return levels
 
-        work = partial(_raised, part, below, skip)
-        return _inside(piece, (skip.shape[2], skip.shape[3]), work, 4)
-
-    def _level(
-        self,
-        name: str,
-        size: tuple[int, int],
-        per_cell: int,
-        reached: Mask,
-        part: Callable[[Window], Tensor],
-        reach: int = 2,
-    ) -> Tensor:
-        """One whole map, filled piece by piece; what lies elsewhere is left as it was."""
-        out: Tensor | None = None
-        for piece in self._pieces(per_cell, reached):
-            found = _inside(piece, size, part, reach)
-            if out is None:
-                out = self._room(name, found, size)
-            out[:, :, piece[0], piece[1]] = found
-        assert out is not None
-        return out
-
-    def _room(self, name: str, like: Tensor, size: tuple[int, int]) -> Tensor:
-        """A map (1, channels, rows, columns), channels last, in memory that is used again."""
-        shape = (1, *size, like.shape[1])
-        needed = math.prod(shape)
+    def _room(self, name: str, numbers: int, dtype: torch.dtype) -> Tensor:
+        """Memory (n,) for a map, at least so many numbers; its content is kept while it lasts."""
         kept = self._memory.get(name)
-        if kept is None or kept.numel() < needed or kept.dtype != like.dtype:
-            self._memory.pop(name, None)
-            self._memory[name] = kept = torch.zeros(needed, dtype=like.dtype, device=self.device)
-        return kept[:needed].view(shape).permute(0, 3, 1, 2)
+        if kept is None or kept.numel() < numbers or kept.dtype != dtype:
+            self._memory[name] = kept = torch.zeros(numbers, dtype=dtype, device=self.device)
+        return kept
 
-    def _normalised(self, levels: NDArray[Any], scale: tuple[float, float]) -> Tensor:
+
+class _Image:
+    """The cells of an image that the first level reads.
+
+    Parameters
+    ----------
+    levels
+        (r, c, 3) levels; beyond the end they are reflected.
+    scale
+        Level that becomes 0 and one that becomes 1.
+    cells
+        Rows and columns of cells of 16 px.
+    device
+        Where the network is.
+    """
+
+    def __init__(
+        self, levels: NDArray[Any], scale: tuple[float, float], cells: Window, device: torch.device
+    ) -> None:
+        self._levels, self._scale, self._device = levels, scale, device
+        self._corner = cells[0].start * DIVISOR, cells[1].start * DIVISOR
+        rows, cols = (DIVISOR * (side.stop - side.start) for side in cells)
+        self.size = rows, cols
+
+    def part(self, part: Window) -> Tensor:
         """(1, 3, rows, columns) on the device, channels last; 8-bit levels are sent as they are."""
-        tensor = torch.from_numpy(np.ascontiguousarray(levels)).to(self.device)
-        low, high = np.float32(scale[0]), np.float32(scale[1] - scale[0])
-        x = tensor.to(torch.float32).sub(float(low)).div_(float(high))
-        return x.permute(2, 0, 1)[None]
+        rows, cols = (
+            _reflected(slice(corner + side.start, corner + side.stop), length)
+            for side, corner, length in zip(part, self._corner, self._levels.shape, strict=False)
+        )
+        tensor = torch.from_numpy(np.ascontiguousarray(self._levels[rows][:, cols]))
+        x = tensor.to(self._device).to(torch.float32)
+        low, high = np.float32(self._scale[0]), np.float32(self._scale[1] - self._scale[0])
+        return x.sub(float(low)).div_(float(high))[None].permute(0, 3, 1, 2)
 
-    def _pieces(self, per_cell: int, cells: Mask) -> Iterator[Window]:
-        """Pieces that cover the cells, in positions of a map: rows of pieces, spans of columns."""
-        most = PIECE if self.device.type == "cpu" else (1 << 20, 1 << 20)
-        step = max(1, most[0] // per_cell)
-        for first in range(0, cells.shape[0], step):
-            strip = cells[first : first + step]
-            rows = slice(first * per_cell, (first + strip.shape[0]) * per_cell)
-            for start, stop in _spans(np.asarray(strip.any(0)), max(1, most[1] // per_cell)):
-                yield rows, slice(start * per_cell, stop * per_cell)
+    def read_by(self, first: Callable[[], int]) -> None:
+        """The image is there as a whole."""
+
+
+class _Level:
+    """A map whose rows are computed from top to bottom as they are read, and forgotten after.
+
+    Parameters
+    ----------
+    work
+        Makes a part of the map from the parts of its sources.
+    reach
+        Positions around a part that are computed with it: the number of convolutions, or one more
+        where a source needs whole positions.
+    sources
+        What it reads, with the number of their positions for each of its own.
+    size
+        Rows and columns.
+    cells
+        (r, c) mask of the cells of 16 px that are wanted; elsewhere the map holds any numbers.
+    positions
+        Number of positions that are computed at once.
+    memory
+        Gives memory (n,) for so many numbers of a type.
+    """
+
+    def __init__(
+        self,
+        work: Callable[..., Tensor],
+        reach: int,
+        sources: Sequence[tuple[_Level | _Image, float]],
+        size: tuple[int, int],
+        cells: Mask,
+        positions: int,
+        memory: Callable[[int, torch.dtype], Tensor],
+    ) -> None:
+        self.size = size
+        self._work, self._reach, self._sources = work, reach, sources
+        self._cells, self._positions, self._memory = cells, positions, memory
+        self._per_cell = size[0] // cells.shape[0]
+        self._next = 0
+        """First row that is not computed."""
+        self._first = self._end = 0
+        """The rows in memory."""
+        self._rows = torch.zeros((0, size[1], 0))
+        self._first_read: list[Callable[[], int]] = []
+        for source, factor in sources:
+            source.read_by(partial(self._first_of, factor))
+
+    def _first_of(self, factor: float) -> int:
+        """First row of a source that is still read; *factor* as in ``sources``."""
+        return int((self._next - self._reach) * factor)
+
+    def read_by(self, first: Callable[[], int]) -> None:
+        """Keep the rows from *first* on, which something still reads."""
+        self._first_read.append(first)
+
+    def skip_to(self, cell: int) -> None:
+        """Compute nothing above a row of cells (index), which nothing wanted depends on."""
+        self._next = max(self._next, cell * self._per_cell)
+
+    def part(self, part: Window) -> Tensor:
+        """(1, channels, rows, columns) of a part; the rows that it lacks are computed."""
+        rows, cols = part
+        if rows.stop > self._next:
+            for piece in self.pieces(rows.stop, self._cells):
+                found = self.computed(piece)
+                self._hold(rows.stop, found)
+                self._view(piece[0])[..., piece[1]] = found
+            self._hold(rows.stop)
+            self._next = rows.stop
+        return self._view(rows)[..., cols]
+
+    def pieces(self, stop: int, cells: Mask) -> Iterator[Window]:
+        """Pieces (rows, columns) of the rows up to *stop* that cover the cells of a mask (r, c)."""
+        rows = slice(self._next, stop)
+        strip = cells[rows.start // self._per_cell : -(-stop // self._per_cell)]
+        most = self._positions // (stop - rows.start) // self._per_cell
+        for first, last in _spans(np.asarray(strip.any(0)), max(1, most)):
+            yield rows, slice(first * self._per_cell, last * self._per_cell)
+
+    def computed(self, piece: Window) -> Tensor:
+        """(1, channels, rows, columns) of a piece."""
+        wide, inner = [], []
+        for side, length in zip(piece, self.size, strict=True):
+            start, stop = max(0, side.start - self._reach), min(length, side.stop + self._reach)
+            wide.append(slice(start, stop))
+            inner.append(slice(side.start - start, side.stop - start))
+        parts = []
+        for source, factor in self._sources:
+            rows, cols = (slice(int(s.start * factor), int(s.stop * factor)) for s in wide)
+            parts.append(source.part((rows, cols)))
+        return self._work(*parts)[:, :, inner[0], inner[1]]
+
+    def _hold(self, stop: int, like: Tensor | None = None) -> None:
+        """Have memory for the rows up to *stop*; rows that nothing reads any more make way."""
+        if stop <= self._end:
+            return
+        first = max(0, min([self._next, *(read() for read in self._first_read)]))
+        kept = self._rows[max(0, first - self._first) : self._end - self._first]
+        needed = stop - first
+        if len(self._rows) < needed:
+            like = self._view(slice(self._first, self._end)) if like is None else like
+            row = self.size[1] * like.shape[1]
+            memory = self._memory(row * needed * 5 // 4, like.dtype)
+            self._rows = memory[: memory.numel() // row * row].view(-1, self.size[1], like.shape[1])
+            if len(kept):
+                self._rows[: len(kept)] = kept
+            self._first = first
+        elif stop - self._first > len(self._rows):
+            self._rows[: len(kept)] = kept.clone()
+            self._first = first
+        self._end = stop
+
+    def _view(self, rows: slice) -> Tensor:
+        """(1, channels, rows, columns) in memory of some rows, channels last."""
+        part = self._rows[None, rows.start - self._first : rows.stop - self._first]
+        return part.permute(0, 3, 1, 2)  # in this order torch sees that the channels are last
 
 
 Window = tuple[slice, slice]
+
+
+def _reflected(side: slice, length: int) -> slice | NDArray[np.intp]:
+    """Positions of an axis; those beyond its end are reflected at its last position."""
+    if side.stop <= length:
+        return side
+    return np.pad(np.arange(length), (0, side.stop - length), mode="reflect")[side]
 
 
 def _grown(cells: Mask, by: int) -> Mask:
@@ -340,36 +466,6 @@ def _spans(line: Mask, most: int) -> Iterator[tuple[int, int]]:
         parts = -(-(stop - start) // most)
         cuts = [start + (stop - start) * n // parts for n in range(parts + 1)]
         yield from pairwise(cuts)
-
-
-def _inside(
-    piece: Window, size: tuple[int, int], part: Callable[[Window], Tensor], reach: int
-) -> Tensor:
-    """A piece (rows, columns) of a map of some size, computed with the positions around it.
-
-    *reach* is the number of convolutions, or one more where the level below needs whole positions.
-    """
-    wide, inner = [], []
-    for side, length in zip(piece, size, strict=True):
-        start, stop = max(0, side.start - reach), min(length, side.stop + reach)
-        wide.append(slice(start, stop))
-        inner.append(slice(side.start - start, side.stop - start))
-    return part((wide[0], wide[1]))[:, :, inner[0], inner[1]]
-
-
-def _taken(work: Callable[[Tensor], Tensor], source: tuple[Tensor, int], part: Window) -> Tensor:
-    """*work* on the positions of a finer map from which a part is made."""
-    x, times = source
-    rows, cols = (slice(times * side.start, times * side.stop) for side in part)
-    return work(x[:, :, rows, cols])
-
-
-def _raised(
-    work: Callable[[Tensor, Tensor], Tensor], below: Tensor, skip: Tensor, part: Window
-) -> Tensor:
-    """*work* on the positions of the level below and of its equal from which a part is made."""
-    rows, cols = (slice(side.start // 2, side.stop // 2) for side in part)
-    return work(below[:, :, rows, cols], skip[:, :, part[0], part[1]])
 
 
 def predict_maps(

@@ -21,7 +21,7 @@ from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.segment import NucleiParams
-from napari_mosaik.workflow.parallel import n_workers
+from napari_mosaik.workflow.parallel import give_back_memory, n_workers
 from napari_mosaik.workflow.slide_blocks import (
     BLOCK_PX,
     blocks_with_tissue,
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FIND_NUCLEI", "measured_nuclei", "slide_threshold", "stain_vectors"]
 
-NETWORK_BLOCK_PX = 4096
+NETWORK_BLOCK_PX = 4864
 """A multiple of 16, so that the network's grid lies on the same pixels in every block; so large
-that the margins are an eighth of what the network computes."""
-_PART_PX = 2048
+that the margins are 15 % of the pixels."""
+_PART_PX = 1216
 """Edge of the parts of a block that are labelled and measured one after the other."""
 _BESIDE_PX = 32
 """Nuclei are looked for in the tissue and up to so many pixels of the network beside it."""
@@ -70,7 +70,10 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
 
         def find(index: int, views: tuple[Raster, ...]) -> dict[str, NDArray[Any]]:
             where = _wanted(blocks[index], near, model) if is_network else None
-            return _block_nuclei(views[0], blocks[index], model, vectors, slide, where)
+            try:
+                return _block_nuclei(views[0], blocks[index], model, vectors, slide, where)
+            finally:
+                give_back_memory()
 
         # The network takes one block at a time and all cores; others are read and measured beside.
         parts = yield from inputs.stream(
@@ -312,6 +315,6 @@ FIND_NUCLEI = Step(
     writes=(NUCLEI, NUCLEUS_OBJECTS),
     body=_body,
     previews="he",
-    revision=4,
+    revision=5,
     coarsest_um=1.5,
 )
