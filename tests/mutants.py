@@ -471,6 +471,184 @@ def faults() -> list[Fault]:
         ("random_generator(seed, first, 12, day)", "random_generator(0, first, 12, day)"),
         ("first = next(name for name in CASES if name[0] == plan.name[0])", "first = plan.name"),
     )
+    found += _of(
+        "twin/data.py",
+        "tests/twin",
+        ("SLICE_CV if self.from_slice else 0.0", "0.0"),
+        ("MODEL_CV = 0.05", "MODEL_CV = 0.04"),
+        ("parts = (self.sd / self.mean, MODEL_CV", "parts = (self.sd, MODEL_CV"),
+        ("if time < 0:", "if time < -1e9:"),
+        ("if len(units) > 1:", "if len(units) > 2:"),
+        (
+            "np.log(pairs[:, 0]), np.diag(pairs[:, 1] ** 2), constants",
+            "np.log(pairs[:, 0]), np.diag(pairs[:, 1]), constants",
+        ),
+        (
+            "if not self.sd[self.names.index(name)] > 0:",
+            "if not self.sd[self.names.index(name)] >= 0:",
+        ),
+    )
+    found += _of(
+        "twin/chain.py",
+        "tests/twin/test_chain.py",
+        (
+            'blood = 1 - self.prior.constants["haematocrit"]\n        parts',
+            "blood = 1.0\n        parts",
+        ),
+        (
+            "level = (1 - share) * self._retained(values, time) + share * level",
+            "level = self._retained(values, time) + share * level",
+        ),
+        (
+            '(1 + values["k32_per_h"] / (decay + values["k03_per_h"]))',
+            '(1 + values["k32_per_h"] / (decay + values["k32_per_h"]))',
+        ),
+        ("total = total + level * (bound + inside)", "total = total + level * inside"),
+        ("time**4 * h2 / 24 - time**5 * h3 / 120", "time**4 * h2 / 12 - time**5 * h3 / 120"),
+        ("near = (high - low) * time < _SERIES_BELOW", "near = (high - low) * time < 0"),
+        (
+            "return np.asarray(time * np.exp(-np.minimum(a, b) * time) * share)",
+            "return np.asarray(time * np.exp(-np.maximum(a, b) * time) * share)",
+        ),
+    )
+    found += _of(
+        "twin/posterior.py",
+        "tests/twin",
+        ("rest = gap @ gap - projected @ projected", "rest = gap @ gap"),
+        ("+ np.log(sd).sum()\n    ln_density", "\n    ln_density"),
+        ("return mean + spread @ projected, spread", "return mean - spread @ projected, spread"),
+        (
+            "evidence = float(top + math.log(share.sum() * steps))",
+            "evidence = float(top + math.log(share.sum()))",
+        ),
+        ("LOG_LINEAR[1]: -times}", "LOG_LINEAR[1]: times}"),
+        ("GRID_SD = 6.0", "GRID_SD = 1.0"),
+        ("if k < MAX_PARETO_K:", "if True:"),
+        ("if ((high - low) / (GRID - 1) <= sd / 3).all():", "if True:"),
+        (
+            "return np.asarray(-0.5 * (scaled**2).sum(axis=-1) - norm, float)",
+            "return np.asarray(-0.5 * (scaled**2).sum(axis=-1), float)",
+        ),
+        (
+            "rows = checked_observations(observations)\n    for row in rows:",
+            "rows = tuple(observations)\n    for row in rows:",
+        ),
+        (
+            "slopes = np.where(held[:, None, :], 0.0, slopes)",
+            "slopes = np.where(held[:, None, :], slopes, slopes)",
+        ),
+    )
+    found += _of(
+        "twin/scans.py",
+        "tests/twin",
+        ("+ noise**2)\n        bands", ")\n        bands"),
+        (
+            "np.percentile(levels, [5, 50, 95], axis=0)",
+            "np.percentile(levels, [2.5, 50, 97.5], axis=0)",
+        ),
+        (
+            "levels = levels + noise * _normal(levels.shape, posterior.seed)",
+            "levels = levels + _normal(levels.shape, posterior.seed) * noise / 2",
+        ),
+        (
+            "variance = float(weights @ (levels - mean) ** 2) + noise**2",
+            "variance = float(weights @ (levels - mean) ** 2)",
+        ),
+        (
+            "return z, -0.5 * (z**2 + math.log(variance) + _LN_2PI)",
+            "return z, -0.5 * (z**2 + math.log(variance))",
+        ),
+        ("before - shared**2 / (scan + noise**2)", "before - shared**2 / scan"),
+        ("gone = slope + math.log(2) / number", "gone = slope + 1 / number"),
+        (
+            "if (row.time_h, row.region) == (observation.time_h, observation.region):",
+            "if row is observation and False:",
+        ),
+    )
+    found += _of(
+        "twin/identify.py",
+        "tests/twin/test_identify.py",
+        ("if contraction < 0.5 or math.isinf(low) or math.isinf(high):", "if contraction < 0.5:"),
+        (
+            "IDENTIFIED if contraction > 0.9 else PARTLY",
+            "IDENTIFIED if contraction > 0.5 else PARTLY",
+        ),
+        ("DELTA_CHI2 = 3.84", "DELTA_CHI2 = 2.71"),
+        ("_CORRELATED = 0.95", "_CORRELATED = 0.5"),
+        (
+            "return np.where(unseen, np.inf, np.sqrt(variance) * prior_sd)",
+            "return np.sqrt(variance) * prior_sd",
+        ),
+        (
+            "contraction = np.where(moved, np.clip(1 - ratio, 0, 1), 0.0)",
+            "contraction = np.where(moved, np.clip(1 - np.sqrt(ratio), 0, 1), 0.0)",
+        ),
+        ("np.zeros(slopes.shape[1] - found.size)", "np.zeros(0)"),
+    )
+    found += _of(
+        "twin/virtual.py",
+        "tests/twin/test_virtual.py",
+        ("+ 0.5 * (first == second).mean()", "+ 0.0 * (first == second).mean()"),
+        ("(outcomes >= bar)", "(outcomes > bar)"),
+        ("while _half_width(p, n, z2) > width:", "while _half_width(p, n, z2) > 1.1 * width:"),
+        ("(share + z2 / (2 * count))", "(share + z2 / count)"),
+    )
+    found += _of(
+        "twin/sampling.py",
+        "tests/twin/test_chain.py",
+        (
+            "(shape * n_tail + 0.5 * 10) / (n_tail + 10)",
+            "(-shape * n_tail + 0.5 * 10) / (n_tail + 10)",
+        ),
+        (
+            "return float(n * m / max(2 * kept.sum() - 1, 1e-3))",
+            "return float(n / max(2 * kept.sum() - 1, 1e-3))",
+        ),
+        (
+            "ln_integral = float(top + math.log(weights.mean()))",
+            "ln_integral = float(top + math.log(weights.sum()))",
+        ),
+        ("sampler._random = np.random.RandomState(rng.integers(2**31))", "pass"),
+    )
+    found += _of(
+        "workflow/twin.py",
+        "tests/workflow/test_twin.py",
+        ('if kept["patient"] != self.case.patient:', "if False:"),
+        (">= _NEW_IMAGES", ">= 1"),
+        ("if was != now:", "if False:"),
+        (
+            "if stored is not None:\n            return stored",
+            "if False:\n            return stored",
+        ),
+        ("cv=row.ln_sd)", "cv=0.0)"),
+        ('or file_digest(place) != last["draws"]', ""),
+        ('if abs(one["z"]) > IN_DOUBT_Z', 'if abs(one["z"]) > 99'),
+        ("(1e3 * p.plasma_volume_l)", "p.plasma_volume_l"),
+        ("from_slice=True,", "from_slice=False,"),
+        ("after.log_evidence - before.log_evidence", "after.log_evidence"),
+        ("p.permeability_um_per_s * _S_PER_H * surface", "p.permeability_um_per_s * surface"),
+        (
+            "known = {(row.time_h, row.region) for row in self.taken}\n        self._compare",
+            "known = set()\n        self._compare",
+        ),
+    )
+    found += _of(
+        "workflow/virtual_cohort.py",
+        "tests/workflow/test_twin.py",
+        ('tumour")) / self._measure', 'tumour"))'),
+        ('rows.append(curves * gy["electron"])', "rows.append(curves)"),
+        ("source = twin.population if population else twin.posterior", "source = twin.posterior"),
+    )
+    found += _of(
+        "kinetics/immunokinetic.py",
+        "tests/kinetics/test_sbml.py",
+        (
+            "sites = params.antigen_um - params.bound_0_um - params.free_0_um",
+            "sites = params.antigen_um - params.free_0_um",
+        ),
+        ('"loss": ("internalised", ""', '"loss": ("bound", ""'),
+        ('("second", 1, 0, "3600")', '("second", 1, 0, "60")'),
+    )
     return found
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.integrate import quad, solve_ivp
+from scipy.stats import chi2
 
 from napari_mosaik.core import InputError
 from napari_mosaik.twin import Observation, Prior, chain_posterior, predict, update, value_of_scan
@@ -250,16 +251,20 @@ def test_the_value_of_a_scan_against_simulated_scans(patient):
 
 
 def test_coverage_of_simulated_patients():
-    """90 % intervals of day-14 uptake in 200 patients of the model hold 84 to 96 %."""
+    """90 % intervals of day-14 uptake in 200 patients hold 84 to 96 %; ranks are uniform."""
     rng = np.random.default_rng(3)
     prior = chain_prior()
-    held = []
+    held, ranks = [], []
     for _ in range(200):
         truth = np.exp(rng.multivariate_normal(prior.mean[[0, 5]], np.diag([0.5**2, 0.3**2])))
         values = dict(zip(TWO, truth, strict=True))
         rows = scans(prior, values, cv=0.06, noise=rng)
         band = predict(chain_posterior(rows, prior, free=TWO, method="laplace"), 336)
-        held.append(band.low <= scans(prior, values, (336,), ("tumour",))[0].mean <= band.high)
+        wanted = scans(prior, values, (336,), ("tumour",))[0].mean
+        held.append(band.low <= wanted <= band.high)
+        ranks.append((band.draws[:, 0] < wanted).mean())
+    counts = np.histogram(ranks, bins=10, range=(0, 1))[0]
+    assert ((counts - 20) ** 2 / 20).sum() < chi2.ppf(0.999, 9)
     assert 0.84 <= np.mean(held) <= 0.96
 
 
