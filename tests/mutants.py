@@ -648,6 +648,165 @@ def faults() -> list[Fault]:
         ),
         ('"loss": ("internalised", ""', '"loss": ("bound", ""'),
         ('("second", 1, 0, "3600")', '("second", 1, 0, "60")'),
+        "workflow/plan_dose.py",
+        "tests/workflow/test_plan_dose.py",
+        (
+            "uptake.shape @ form.until_h[own] / uptake.measure, n)",
+            "uptake.shape @ form.until_h[own], n)",
+        ),
+        (
+            "uptake.shape @ form.total_h[own] / uptake.measure",
+            "uptake.shape @ form.until_h[own] / uptake.measure",
+        ),
+        ("/ plan.density_g_ml\n                for part", "/ 1.05\n                for part"),
+        ('"dose": activity / factor("density")', '"dose": activity * factor("density") ** 2'),
+        ('factor("calibration") * factor("time_course")', 'factor("calibration")'),
+        ('alpha = plan.alpha * factor("alpha")', "alpha = plan.alpha * np.ones(len(activity))"),
+        ('"beta": alpha * ratio', '"beta": ratio * plan.alpha * alpha'),
+        ("np.random.default_rng([plan.seed, place])", "np.random.default_rng([plan.seed, 0])"),
+        ("np.random.default_rng([plan.seed, place])", "np.random.default_rng([0, place])"),
+        ("fields[:, tiles][rows % len(fields)]", "fields[:, tiles][rows * 0]"),
+        ("uptake = suv if error is None else np.maximum(suv + error, 0.0)", "uptake = suv"),
+        (
+            "np.maximum(electron + self.electron_slope[tiles] * error, 0.0)",
+            "electron + self.electron_slope[tiles] * error",
+        ),
+        ("linear, quadratic = eff, g * eff**2", "linear, quadratic = eff, eff**2"),
+        (
+            '2 * factors["beta"] / factors["alpha"] * mixed',
+            'factors["beta"] / factors["alpha"] * mixed',
+        ),
+        (
+            'fixed = factors["alpha"] * beam * h + factors["beta"] * alone * h**2',
+            'fixed = factors["alpha"] * beam * h',
+        ),
+        ('linear = linear + factors["rbe"] * high * h_alpha', "linear = linear + high * h_alpha"),
+        ('h = 1.0 if lost is None else 1 - (1 - 1 / factors["m"]) * lost', "h = 1.0"),
+        ("max(0.0, plan.until_days - plan.kick_off_days)", "plan.kick_off_days"),
+        (
+            "return np.asarray(-self.ln_survival / self._alpha, float)",
+            "return np.asarray(-self.ln_survival, float)",
+        ),
+        (
+            "self.bed_gy / (1 + 2 * self._beta / self._alpha)",
+            "self.bed_gy / (1 + self._beta / self._alpha)",
+        ),
+        ('tiles["uptake"] * per_suv', 'tiles["uptake"]'),
+        (
+            "spacing = [step / self.uptake.living_scale",
+            "spacing = [step * 10 / self.uptake.living_scale",
+        ),
+        ("r90 > extent / 2", "r90 > extent * 20"),
+        ("np.exp(-math.pi / 4 * ratio**2)", "np.exp(math.pi / 4 - ratio)"),
+        ("per_alpha *= self.uptake.suv[tile]", "per_alpha *= 1.0"),
+        ("whole += 2 * share * rate", "whole += share * rate"),
+        ("max(known, key=known.__getitem__)", "min(known, key=known.__getitem__)"),
+        ("float(np.mean(gap > 0))", "float(np.mean(gap < 0))"),
+    )
+    found += _of(
+        "dosimetry/treatment.py",
+        "tests/workflow/test_plan_dose.py",
+        ("total[own] += mbq * integral", "total[own] = mbq * integral"),
+        ("- q_of[alone[j]]) / 2", "- q_of[alone[j]])"),
+        ("curves.time_h + start, values", "curves.time_h, values"),
+        ("state.dose_gy(until_h)", "state.dose_gy()"),
+        ("state.q_gy2(until_h)", "state.q_gy2()"),
+    )
+    found += _of(
+        "dosimetry/draws.py",
+        "tests/dosimetry/test_draws.py",
+        ("low = np.floor(at).astype(int)", "low = np.ceil(at).astype(int)"),
+        ("np.minimum(low + 1, len(values) - 1)", "low"),
+        ("mean = control.ln_survivors - np.log(clonogens)", "mean = control.ln_survivors"),
+        ("here = slice(start, min(start + size, n_draws))", "here = slice(0, min(size, n_draws))"),
+        (
+            "volume[len(rows)] = histogram.volume_at(doses)",
+            "volume[0] = histogram.volume_at(doses)",
+        ),
+    )
+    found += _of(
+        "dosimetry/response.py",
+        "tests/dosimetry/test_response.py tests/workflow/test_plan_dose.py",
+        ("-ratio * total, -total)", "-total, -total)"),
+        (
+            "share = b / total * (self._share.size - 1)",
+            "share = a / total * (self._share.size - 1)",
+        ),
+        ("beta * q * h**2", "beta * q * h"),
+        ("bed / (1 + 2 * beta / alpha)", "bed / (1 + beta / alpha)"),
+        ("(d * h + weight * high * h_alpha)", "(d * h + weight * high)"),
+        ("1 - (1 - 1 / most) * half / (q + half)", "1 - half / (q + half)"),
+        ("np.clip(1 - x / reach, 0.0, None) ** 2", "np.clip(1 - x / reach, 0.0, None)"),
+        (
+            "math.sqrt(2 * diffusion * vessel / consumption)",
+            "math.sqrt(diffusion * vessel / consumption)",
+        ),
+    )
+    found += _of(
+        "dosimetry/time_integral.py",
+        "tests/dosimetry/test_time_integral.py",
+        ("after = values[:, -1] / curve.tail_per_h", "after = values[:, -1] * curve.tail_per_h"),
+        ("if effective > half_life_h:", "if effective > 2 * half_life_h:"),
+        (
+            "np.flatnonzero(curves[:, -1] > curves[:, -2])",
+            "np.flatnonzero(curves[:, -1] > 2 * curves[:, -2])",
+        ),
+        (
+            "decayed = curves * np.exp2(-times / half_life)",
+            "decayed = curves * np.exp2(times / half_life)",
+        ),
+    )
+    found += _of(
+        "dosimetry/nuclides.py",
+        "tests/dosimetry/test_nuclides.py",
+        ("1.602176634e-13 * 3.6e9 * 1e3", "1.602176634e-13 * 3.6e9"),
+        ('("Lu-177", 159.5, 147.9,', '("Lu-177", 159.5, 133.3,'),
+        ("stays[name] + float(share) * (whole[name] - stays[name])", "whole[name] * float(share)"),
+        ('"electron": 33.8', '"electron": 338.0'),
+    )
+    found += _of(
+        "dosimetry/indices.py",
+        "tests/dosimetry/test_indices.py",
+        ('order = np.argsort(-doses, kind="stable")', 'order = np.argsort(doses, kind="stable")'),
+        ("2 * effect / (alpha + root)", "effect / (alpha + root)"),
+        (
+            "survivors = _ln_mean_survival(ln_survival, weight) + np.log(number)",
+            "survivors = _ln_mean_survival(ln_survival, weight)",
+        ),
+        (
+            "np.min(np.broadcast_arrays(*allowed.values()), axis=0)",
+            "np.max(np.broadcast_arrays(*allowed.values()), axis=0)",
+        ),
+    )
+    found += _of(
+        "dosimetry/spread.py",
+        "tests/dosimetry/test_spread.py",
+        ("2 * np.pi / density *", "2 * np.pi *"),
+        ("np.maximum(spread, 0.0)", "spread"),
+    )
+    found += _of(
+        "workflow/plans.py",
+        "tests/workflow/test_plans.py tests/cli/test_dose.py",
+        ('self.activity * (1e3 if self.unit == "GBq" else 1.0)', "self.activity"),
+        ("return self.activity * surface_m2", "return self.activity / surface_m2"),
+        ("24.0 * (self.day + number)", "24.0 * self.day + number"),
+        ("if after.day < before.day:", "if after.day < before.day - 100:"),
+        ("activity=first * 0.75**number", "activity=first * 0.75"),
+        ("self.clonogens_per_ml * self.tumour_ml", "self.clonogens_per_ml"),
+        ("math.log(2) / half) for share, half in repair", "1 / half) for share, half in repair"),
+        ("if not same and len(names) >= PLANS_KEPT:", "if not same and len(names) > PLANS_KEPT:"),
+        ("_FAR_ABOVE: Final = 3.0", "_FAR_ABOVE: Final = 3e6"),
+    )
+    found += _of(
+        "workflow/steps/dose.py",
+        "tests/workflow/test_dose_step.py",
+        ("found[start:stop] = width * fields", "found[start:stop] = fields"),
+        ("same = next((n for n", "same = None and next((n for n"),
+        ('return "bsa", lean', 'return "bw", lean'),
+        ('np.nan_to_num(share) * coverage, "neoplastic area"', 'coverage, "neoplastic area"'),
+        ("/ self._living_scale()[0]", "* 1.0"),
+        ("shape = curves / level[:, None]", "shape = curves"),
+        ("end = patient.excised or patient.scanned", "end = patient.scanned"),
     )
     return found
 

@@ -8,6 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
+from napari_mosaik.core.catalogue import DOSE, TILES
+from napari_mosaik.io import Case
+from napari_mosaik.io.pet.nifti import NiftiSeries
+from napari_mosaik.workflow.dose_exchange import nifti_bytes
 from tests.cli.test_commands import call, told
 
 KEYS = (
@@ -61,6 +65,56 @@ def test_the_unit_of_an_alpha_emitter_is_asked_for(case, capsys):
     asked = [text for text in json.loads(out.out)["warnings"] if "in kBq?" in text]
     assert len(asked) == 2
     assert all(text in out.err for text in asked)
+
+
+def test_activity_goes_out_and_a_dose_map_comes_back(case, tmp_path, capsys):
+    out = tmp_path / "activity.nii"
+    found = document(capsys, case, *LUTETIUM, "--plan", "A", "--activity-map", out)
+    stated = json.loads(out.with_suffix(".json").read_text("utf-8"))
+    assert found["activity_map"] == stated
+    image = NiftiSeries(out).image(0, 0)
+    opened = Case(case)
+    grid, table = opened.store.read(TILES), opened.store.read(DOSE)
+    tia = np.asarray(table["A.tia_mbq_h_ml_50"])
+    values = np.asarray(image.raster.values)[grid.cells[:, 0], grid.cells[:, 1]]
+    np.testing.assert_allclose(values * 159.5 / math.log(2) / 1e6, tia, rtol=1e-6)
+    living = found["plans"]["A"]["constants"]
+    scale = next(row["value"] for row in living if row["name"] == "living_scale")
+    assert image.raster.lattice.spacing_um == pytest.approx([300 / scale] * 2, rel=1e-6)
+    gray = np.asarray(image.raster.values) * 159.5 / math.log(2) / 1e6 * 0.576784 * 0.1479 / 1.05
+    back = tmp_path / "dose.nii"
+    back.write_bytes(nifti_bytes(1.1 * gray, (0.3 / scale, 0.3 / scale, 0.3)))
+    compared = document(capsys, case, "--plan", "A", "--dose-map", back)["dose_map"]
+    assert compared["mean_ratio"] == pytest.approx(1.1, rel=0.01)
+    back.write_bytes(nifti_bytes(gray, (0.3, 0.3, 0.3)))
+    assert "give the dose on its voxels" in told(capsys, "dose", case, "--dose-map", back)
+    back.write_bytes(nifti_bytes(gray[:-1], (0.3 / scale, 0.3 / scale, 0.3)))
+    assert "1 slices of" in told(capsys, "dose", case, "--dose-map", back)
+    assert "no .nii file" in told(capsys, "dose", case, "--activity-map", tmp_path / "a.txt")
+
+
+def test_organs_limit_an_activity(case, tmp_path, capsys):
+    file = tmp_path / "organs.csv"
+    file.write_text("organ,mgy_per_mbq,limit_gy\nmarrow,0.4,2\nliver,1.0,30\n", "utf-8")
+    found = document(capsys, case, *LUTETIUM, "--courses", "0,84", "--organs", file)["organs"]
+    assert (found["organ"], found["largest_mbq"]) == ("marrow", pytest.approx(5000))
+    assert found["confident_mbq"] == pytest.approx(5000)
+    assert found["plan_mbq"] == 14_800
+    assert found["organs"][0]["gy"] == pytest.approx(5.92)
+    file.write_text(
+        "organ,tia_h,s_mgy_per_mbq_h,limit_gy,cv\nmarrow,4,0.1,2,0.3\nliver,2,0.5,30,0.3\n", "utf-8"
+    )
+    again = document(capsys, case, "--organs", file)["organs"]
+    assert again["largest_mbq"] == pytest.approx(5000, rel=0.02)
+    assert again["confident_mbq"] < 0.75 * again["largest_mbq"]
+    for text, says in (
+        ("organ,gy\nliver,1\n", "the header must be"),
+        ("organ,mgy_per_mbq,limit_gy\nliver,x,1\n", "row 1"),
+        ("organ,mgy_per_mbq,limit_gy\nliver,1,0\n", "limits above 0"),
+        ("organ,mgy_per_mbq,limit_gy\nliver,1,1\nliver,1,1\n", "twice"),
+    ):
+        file.write_text(text, "utf-8")
+        assert says in told(capsys, "dose", case, "--organs", file)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,18 @@ def dose(
         tuple[str, str] | None,
         typer.Option(metavar="A B", help="Compare two plans, draw by draw."),
     ] = None,
+    activity_map: Annotated[
+        Path | None,
+        typer.Option(help="Write the activity of --plan for a Monte Carlo program (.nii, Bq/mL)."),
+    ] = None,
+    dose_map: Annotated[
+        Path | None,
+        typer.Option(help="Dose of a Monte Carlo program (NIfTI, Gy) on the same voxels."),
+    ] = None,
+    organs: Annotated[
+        Path | None,
+        typer.Option(help="Table of organs (CSV): organ,mgy_per_mbq,limit_gy; or TIA and S."),
+    ] = None,
     curve: Annotated[
         Path | None,
         typer.Option(
@@ -125,6 +137,9 @@ def dose(
         "--plan": plan,
         "--replace": replace,
         "--compare": compare,
+        "--activity-map": activity_map,
+        "--dose-map": dose_map,
+        "--organs": organs,
     }
     with naming_options():
         if (case is None) == (curve is None):
@@ -143,7 +158,10 @@ def dose(
         changes = _changes(activity_mbq, activity_mbq_m2, nuclide, courses, ebrt)
         changes |= {k: v for k, v in (("kernel", kernel), ("shape", shape)) if v}
         changes |= {"oxygen": True} if oxygen else {}
-        _of_case(case, changes, given_settings(set_), (preset, plan, replace), compare, json)
+        files = {"activity_map": activity_map, "dose_map": dose_map, "organs": organs}
+        exchanged = {key: path for key, path in files.items() if path is not None}
+        naming = (preset, plan, replace)
+        _of_case(case, changes, given_settings(set_), naming, compare, exchanged, json)
 
 
 def _changes(
@@ -210,6 +228,7 @@ def _of_case(
     settings: Mapping[str, str],
     naming: tuple[str, str, bool],
     compare: tuple[str, str] | None,
+    exchanged: Mapping[str, Path],
     json: bool,
 ) -> None:
     from napari_mosaik.core.catalogue import DOSE_RECORD
@@ -223,6 +242,7 @@ def _of_case(
     record = case.store.read(DOSE_RECORD)
     plans = {one: record["plans"][one] for one in shown or record["plans"]}
     comparison = compare_plans(record["plans"], *compare) if compare else None
+    found = _exchanged(case, list(plans), exchanged)
     doubts = [f"plan {one}: {text}" for one, own in plans.items() for text in own["warnings"]]
     for sentence in doubts:
         report_warning(sentence)
@@ -231,7 +251,7 @@ def _of_case(
             one: {key: value for key, value in own.items() if key not in _NOT_SHOWN}
             for one, own in plans.items()
         }
-        more = {"comparison": comparison} if comparison else {}
+        more = {**({"comparison": comparison} if comparison else {}), **found}
         limits = {"warnings": doubts, "limitations": record["limitations"]}
         print_json({"case": case.name, "plans": kept, **more, **limits})
         return
@@ -239,6 +259,7 @@ def _of_case(
         _print_plan(one, own)
     if comparison:
         _print_comparison(comparison)
+    _print_exchanged(found)
     typer.echo("\n".join(record["limitations"]))
 
 
@@ -289,6 +310,37 @@ def _print_comparison(comparison: Mapping[str, Any]) -> None:
     ]
     title = f"{comparison['second']} less {comparison['first']}, draw by draw"
     table(title, ["", "5 %", "median", "95 %", "share of draws with more"], rows)
+
+
+def _exchanged(case: Any, names: Sequence[str], files: Mapping[str, Path]) -> dict[str, Any]:
+    """What was written for, or read from, other programs, by option."""
+    from napari_mosaik.workflow.dose_exchange import compare_dose, organ_limits, write_activity
+
+    if files and len(names) != 1:
+        raise InputError(f"--{next(iter(files)).replace('_', '-')} needs one plan: give --plan")
+    work = {"activity_map": write_activity, "dose_map": compare_dose, "organs": organ_limits}
+    return {key: work[key](case, names[0], path) for key, path in files.items()}
+
+
+def _print_exchanged(found: Mapping[str, Any]) -> None:
+    if "activity_map" in found:
+        typer.echo(f"activity map: {found['activity_map']['meaning']}, Bq/mL")
+    if "dose_map" in found:
+        own = found["dose_map"]
+        rows = [
+            [_INDICES[key], figure(own["plan"][key]), figure(own["monte_carlo"][key])]
+            for key in own["plan"]
+        ]
+        table("Monte Carlo", ["", "this program", own["file"]], rows)
+    if "organs" in found:
+        own = found["organs"]
+        rows = [[row["organ"], figure(row["gy"]), figure(row["limit_gy"])] for row in own["organs"]]
+        table(f"Organs at {figure(own['plan_mbq'])} MBq", ["", "dose, Gy", "limit, Gy"], rows)
+        typer.echo(
+            f"{own['organ']} reaches its limit at {figure(own['largest_mbq'])} MBq of "
+            f"{own['nuclide']}; {figure(own['confident_mbq'])} MBq meet all limits in 95 % of the "
+            "draws. No recommendation."
+        )
 
 
 def _shown(indices: Mapping[str, Any]) -> list[str]:
