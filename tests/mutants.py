@@ -648,6 +648,8 @@ def faults() -> list[Fault]:
         ),
         ('"loss": ("internalised", ""', '"loss": ("bound", ""'),
         ('("second", 1, 0, "3600")', '("second", 1, 0, "60")'),
+    )
+    found += _of(
         "workflow/plan_dose.py",
         "tests/workflow/test_plan_dose.py",
         (
