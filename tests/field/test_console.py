@@ -67,6 +67,30 @@ def test_json_has_no_numbers_that_json_does_not_know(capsys):
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, None, 1.5]}
 
 
+def test_without_a_terminal_long_work_tells_its_share_and_the_time_left(capfd, monkeypatch):
+    from napari_mosaik.cli import show
+    from napari_mosaik.core.artifact import Progress
+
+    now = [1000.0]
+    monkeypatch.setattr(show.time, "monotonic", lambda: now[0])
+    with show.Bar() as bar:
+        for second in range(100):
+            now[0] = 1000.0 + second
+            bar.show("B11 · Nuclei", Progress(second / 400, 1, "finding nuclei"))
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "B11 · Nuclei"
+    assert lines[1] == "  finding nuclei: 2%, about 6 min left"
+    assert lines[9] == "  finding nuclei: 22%, about 5 min left" and len(lines) == 10
+    monkeypatch.setattr(show.Bar, "EVERY_S", 0.0)
+    with show.Bar() as bar:
+        bar.show("B11 · Nuclei", Progress(0, 1, "B11 · Nuclei"))
+        now[0] += 60.0
+        for fraction in (0.0, 0.5, 0.001, 1.0):
+            bar.show("B11 · Nuclei", Progress(fraction, 1, ""))
+    rest = [line.strip() for line in capfd.readouterr().err.splitlines()[2:]]
+    assert rest == ["0%", "50%, about 60 s left", "0%, about 16.6 h left", "100%"]
+
+
 def test_json_is_lossless_on_every_console(tmp_path):
     arguments = ("kinetics", "--times-h", "24", "--json")
     plain = ended(*arguments, PYTHONIOENCODING="utf-8").stdout.decode("utf-8")

@@ -198,8 +198,32 @@ def test_the_record_says_who_when_and_how(chain, case):
     record = case.store.record(FIRST)
     assert record["params"] == {"factor": 2}
     assert record["version"] == napari_mosaik.__version__
+    lines = logged(case)
+    assert [line["step"] for line in lines] == ["first", "last"]
+    for line in lines:
+        assert line["outcome"] == "done" and line["seconds"] >= 0
+        assert line["process_peak_mib"] is None or line["process_peak_mib"] > 20
+        assert line["objects"] is None and line["warnings"] == []
+
+
+def test_the_log_also_tells_what_failed_or_was_stopped(chain, case):
+    chain.fail = "the picture is upside down"
+    with pytest.raises(InputError):
+        run_all(case)
+    chain.fail = ""
+    work = run_until(case, read_recipe(case.root))
+    for step, progress in work:
+        if step.name == "last" and 0 < progress.fraction < 1:
+            break
+    work.close()
+    lines = [(line["step"], line["outcome"], line.get("error")) for line in logged(case)]
+    failure = ("first", "failed", "the picture is upside down")
+    assert lines == [failure, ("first", "done", None), ("last", "stopped", None)]
+
+
+def logged(case):
     lines = (case.root / "journal" / "runs.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == ["first", "last"]
+    return [json.loads(line) for line in lines]
 
 
 def test_a_recipe_is_complete_and_replayed(chain, case, tmp_path):

@@ -27,6 +27,8 @@ class Bar:
     """
 
     DELAY_S = 2.0
+    EVERY_S = 10.0
+    """Without a terminal: seconds between lines with the share that is done and the time left."""
 
     def __init__(self, quiet: bool = False) -> None:
         from rich.console import Console
@@ -37,7 +39,7 @@ class Bar:
         self._live = self._console.is_terminal and not quiet
         self._quiet = quiet
         self._last = self._pending = ""
-        self._began = 0.0
+        self._began = self._told = 0.0
         self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -70,12 +72,29 @@ class Bar:
         if what != self._last:
             self._write_pending()
             self._last = self._pending = what
-            self._began = time.monotonic()
+            self._began = self._told = time.monotonic()
             self._bar.reset(self._task, total=1.0)
         elif time.monotonic() - self._began > self.DELAY_S:
             self._write_pending()
         text = progress.text if progress.text != what else ""
+        if not self._live and not self._quiet and time.monotonic() - self._told >= self.EVERY_S:
+            self._told = time.monotonic()
+            left = _time_left(self._told - self._began, progress.fraction)
+            line = ", ".join(filter(None, (f"{progress.fraction:.0%}", left)))
+            self._console.print(f"  {text}: {line}" if text else f"  {line}", highlight=False)
         self._bar.update(self._task, completed=progress.fraction, description=f"  {text}"[:60])
+
+
+def _time_left(seconds: float, fraction: float) -> str:
+    """How long the rest will take at the pace so far, in words; empty where that is unknown."""
+    if not 0 < fraction < 1:
+        return ""
+    rest = seconds * (1 - fraction) / fraction
+    if rest < 90:
+        return f"about {max(1, round(rest))} s left"
+    if rest < 5400:
+        return f"about {round(rest / 60)} min left"
+    return f"about {rest / 3600:.1f} h left"
 
 
 def drive(work: Generator[Progress, None, T], what: str, bar: Bar) -> T:

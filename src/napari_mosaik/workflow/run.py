@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
@@ -12,7 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 import napari_mosaik
 from napari_mosaik.core.artifact import Artifact, Origin, Progress, Source, defined_artifacts
 from napari_mosaik.core.catalogue import STAINING, WARNINGS
-from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
+from napari_mosaik.core.errors import (
+    Blocked,
+    Cancelled,
+    CorruptArtifact,
+    InputError,
+    MosaikError,
+)
 from napari_mosaik.core.params import Params
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
@@ -251,12 +258,12 @@ def run(
         if known is not None and _restated(case, step, origin):
             yield Progress(1, 1, f"{step.title}: its inputs are as before")
             return
-        with one_blas_thread():
+        with one_blas_thread(), _logged_failure(case, step, began):
             results = yield from step.body(context, params)
-        seconds = time.monotonic() - began
-        _commit(
-            case, step, origin, params, results, {**context.notes, "seconds": round(seconds, 3)}
-        )
+            seconds = time.monotonic() - began
+            _commit(
+                case, step, origin, params, results, {**context.notes, "seconds": round(seconds, 3)}
+            )
         # Only after the commit: until then the finished blocks are what a restart resumes from.
         context.clear()
         case.store.prune([*pinned(case)])
@@ -293,6 +300,29 @@ def _ready(status: CaseStatus, step: Step[Any]) -> None:
                 )
 
 
+@contextmanager
+def _logged_failure(case: Case, step: Step[Any], began: float) -> Iterator[None]:
+    """One line in the journal of runs for a step that fails or is stopped."""
+    try:
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, GeneratorExit | KeyboardInterrupt | Cancelled)
+        ended = {"outcome": "stopped"} if stopped else {"outcome": "failed", "error": str(error)}
+        with suppress(OSError, MosaikError):  # a full disk must not hide what failed
+            case.log("step", step=step.name, seconds=round(time.monotonic() - began, 3), **ended)
+        raise
+
+
+def _peak_mib() -> float | None:
+    """The most memory that this process has taken so far, MiB; None where the system tells none."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(most / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
 def _commit(
     case: Case,
     step: Step[Any],
@@ -303,15 +333,25 @@ def _commit(
 ) -> None:
     if set(results) != set(step.writes):
         raise KeyError(f"step '{step.name}' did not return exactly the results that it declares")
+    doubts = _doubts(notes, results)
     record = {
         "version": napari_mosaik.__version__,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "params": params.model_dump(mode="json"),
         **notes,
-        WARNINGS: _doubts(notes, results),
+        WARNINGS: doubts,
     }
     case.store.commit(origin, results, record)
-    case.log("step", step=step.name, seconds=notes["seconds"], origin=origin.digest())
+    case.log(
+        "step",
+        step=step.name,
+        outcome="done",
+        seconds=notes["seconds"],
+        process_peak_mib=_peak_mib(),
+        objects=max((len(one) for one in results.values() if isinstance(one, Table)), default=None),
+        warnings=doubts,
+        origin=origin.digest(),
+    )
 
 
 def _doubts(notes: Mapping[str, Any], results: Mapping[Artifact[Any], object]) -> list[str]:
