@@ -80,7 +80,8 @@ def test_without_a_terminal_long_work_tells_its_share_and_the_time_left(capfd, m
     lines = capfd.readouterr().err.splitlines()
     assert lines[0] == "B11 · Nuclei"
     assert lines[1] == "  finding nuclei: 2%, about 6 min left"
-    assert lines[9] == "  finding nuclei: 22%, about 5 min left" and len(lines) == 10
+    assert lines[9] == "  finding nuclei: 22%, about 5 min left"
+    assert len(lines) == 10
     monkeypatch.setattr(show.Bar, "EVERY_S", 0.0)
     with show.Bar() as bar:
         bar.show("B11 · Nuclei", Progress(0, 1, "B11 · Nuclei"))

@@ -201,9 +201,11 @@ def test_the_record_says_who_when_and_how(chain, case):
     lines = logged(case)
     assert [line["step"] for line in lines] == ["first", "last"]
     for line in lines:
-        assert line["outcome"] == "done" and line["seconds"] >= 0
+        assert line["outcome"] == "done"
+        assert line["seconds"] >= 0
         assert line["process_peak_mib"] is None or line["process_peak_mib"] > 20
-        assert line["objects"] is None and line["warnings"] == []
+        assert line["objects"] is None
+        assert line["warnings"] == []
 
 
 def test_the_log_also_tells_what_failed_or_was_stopped(chain, case):
