@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -521,17 +521,13 @@ class PlanModel:
             linear = linear + factors["rbe"] * high * h_alpha
         one, two = factors["alpha"] * linear, factors["beta"] * quadratic
         if (factors["within"] > 0).any():
-            killed = -self._uneven.ln_survival(one, two, factors["within"])
+            killed = -_uneven_table().ln_survival(one, two, factors["within"])
         else:
             killed = one + two
         ln_s = self._births() - killed - fixed
         return TileResponse(
             electron, high, factors["activity"] * uptake, ln_s, factors["alpha"], factors["beta"]
         )
-
-    @cached_property
-    def _uneven(self) -> UnevenTable:
-        return UnevenTable()
 
     def _births(self) -> float:
         plan = self.plan
@@ -880,6 +876,11 @@ def constant_rows(plan: Plan) -> list[tuple[str, Any, str]]:
         words = "coefficient of variation over the draws" if name != "uptake" else "whether drawn"
         rows.append((f"spread of {name}", value, f"{words}; {source}"))
     return rows
+
+
+@cache
+def _uneven_table() -> UnevenTable:
+    return UnevenTable()
 
 
 def _columns(table: FloatArray, tiles: Any) -> FloatArray:
