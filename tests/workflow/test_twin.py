@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -18,6 +19,7 @@ from napari_mosaik.io import Case, create_case
 from napari_mosaik.io.case import CaseFile
 from napari_mosaik.twin import Prior, chain_posterior, patients_needed, predict, wilson_interval
 from napari_mosaik.twin.chain import Chain
+from napari_mosaik.view.report.content import gather_report
 from napari_mosaik.workflow.invivo import add_invivo
 from napari_mosaik.workflow.plans import Course, Plan, read_plans, write_plan
 from napari_mosaik.workflow.twin import CaseTwin
@@ -327,3 +329,46 @@ def test_the_prior_that_is_stored_is_that_of_the_settings(case):
     assert stored["prior"]["slow_half_life_h"] == [100.0, 0.3]
     assert prior.sd[0] == 0.5
     assert stored["settings"]["transfer_sd"] == 0.5
+
+
+def test_the_report_is_that_of_a_twin_after_two_scans(case):
+    assert not any("twin" in row.value for row in gather_report(case).checks)
+    CaseTwin(case).take_in_next()
+    one = gather_report(case)
+    assert not one.updates_with_new_images
+    add_invivo(case, [value(120, "tumour", 36.0)], replace_same=True)
+    CaseTwin(case).take_in_next()
+    two = gather_report(case)
+    assert two.updates_with_new_images
+    tables = {table.title: table for table in two.tables}
+    scans = tables["Updating twin: scans"].rows
+    assert [row[0] for row in scans] == ["72", "120"]
+    stored = json.loads((case.root / "twin/predictions/001_120h.json").read_text("utf-8"))
+    assert scans[1][2:6] == (stored["median"], stored["low"], stored["high"], 36.0)
+    words = {row[0]: row[-1] for row in tables["Updating twin: parameters"].rows}
+    assert words["k03_per_h"] == "prior only"
+    assert any("SD above its prediction" in text for text in two.warnings)
+    assert any("prior only" in text for text in two.limitations)
+    checks = {(row.area, row.status) for row in two.checks if row.value.startswith("twin: ")}
+    assert ("Code verification", "pass") in checks
+    assert ("Uncertainty", "pass") in checks
+    assert ("Validation", "fail") in checks
+    assert ("Identifiability", "fail") in checks
+    assert any("twin" in figure.title for figure in two.figures)
+
+
+def test_the_verification_notices_a_wrong_posterior(monkeypatch):
+    from napari_mosaik.workflow import twin as module
+
+    rows = [module._observation(value(time, "tumour", mean)) for time, mean, _ in SCANS]
+    right = module.verified_by_lines(rows)
+    assert right["sequential_gap"] <= module.SEQUENTIAL_LIMIT
+    assert right["rank_gap"] <= module.RANK_LIMIT
+    original = module.predict
+
+    def too_sure(posterior, time_h, *arguments, **options):
+        found = original(posterior, time_h, *arguments, **options)
+        return replace(found, draws=found.median * (found.draws / found.median) ** 0.5)
+
+    monkeypatch.setattr(module, "predict", too_sure)
+    assert module._rank_gap.__wrapped__() > module.RANK_LIMIT

@@ -35,6 +35,7 @@ DELTA_CHI2 = 3.84
 _CORRELATED = 0.95
 _REACH = 10.0
 _GRID_POINTS = 31
+_SMALL_FALL = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +259,9 @@ def _edges(
         for mark in marks[1:]:
             start = points.copy()
             start[one, places] = begin + mark * width
-            moved, sums = damped_fit(chain, rows, start, held=held, limits=box)
+            moved, sums = damped_fit(
+                chain, rows, start, held=held, limits=box, small_fall=_SMALL_FALL
+            )
             rise = sums - cost
             found = open_ & (rise > DELTA_CHI2)
             outer = np.where(found, start[one, places], outer)

@@ -46,7 +46,7 @@ _ROUNDS = 4
 _LOST_BELOW = 40.0
 """ln of a density, below its maximum, at which grid points do not count."""
 _COARSE = 161
-_SMALL_FALL, _IDLE = 1e-7, 6
+_IDLE = 6
 """A fit ends when the sums of squares have hardly fallen so many times in a row."""
 _ROWS = 32_768
 """Elements of one block of the grid: what fits into a cache."""
@@ -370,6 +370,7 @@ def damped_fit(
     prior: tuple[FloatArray, FloatArray] | None = None,
     held: NDArray[np.bool_] | None = None,
     limits: tuple[FloatArray, FloatArray] | None = None,
+    small_fall: float = 1e-7,
 ) -> tuple[FloatArray, FloatArray]:
     """Least squares of many starts at once (Levenberg, Marquardt).
 
@@ -385,6 +386,8 @@ def damped_fit(
         (m, p) whether a parameter stays where it began.
     limits
         (p,) lowest and highest values.
+    small_fall
+        A sum of squares that falls by less has hardly fallen; after six such steps a fit ends.
 
     Returns
     -------
@@ -423,7 +426,7 @@ def damped_fit(
         trial_cost = (trial_residual**2).sum(axis=1)
         better = trial_cost <= cost
         small = np.abs(trial - points).max(initial=0.0) < 1e-10
-        idle = 0 if (cost - trial_cost).max(initial=0.0) > _SMALL_FALL else idle + 1
+        idle = 0 if (cost - trial_cost).max(initial=0.0) > small_fall else idle + 1
         points = np.where(better[:, None], trial, points)
         residual = np.where(better[:, None], trial_residual, residual)
         cost = np.where(better, trial_cost, cost)

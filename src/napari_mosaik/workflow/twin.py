@@ -12,10 +12,11 @@ Nothing in the folder is changed once it is written.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -32,12 +33,12 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import json_ready, saving, write_json
 from napari_mosaik.io.invivo import read_invivo
 from napari_mosaik.twin import (
-    Identifiability,
     Observation,
     Posterior,
     Prior,
     chain_posterior,
     identifiability,
+    log_linear_posterior,
     predict,
     value_of_scan,
 )
@@ -46,7 +47,17 @@ from napari_mosaik.twin.scans import scored
 from napari_mosaik.uptake import SuvKind
 from napari_mosaik.uptake.suv import body_measure, net_dose_bq
 
-__all__ = ["IN_DOUBT_Z", "TWIN_LIMITS", "CaseTwin", "TwinParams", "TwinScan"]
+__all__ = [
+    "IN_DOUBT_Z",
+    "RANK_LIMIT",
+    "SEQUENTIAL_LIMIT",
+    "TWIN_LIMITS",
+    "CaseTwin",
+    "TwinParams",
+    "TwinScan",
+    "begun_twin",
+    "verified_by_lines",
+]
 
 TWIN_LIMITS: Final = (
     "Three scans determine about two numbers. Parameters marked 'prior only' are assumptions; the "
@@ -66,6 +77,12 @@ _SLICE_ERROR: Final = 0.05
 _S_PER_H: Final = 3600.0
 _SURGERY_H: Final = 336.0
 _GRID_FREE: Final = 2
+_Z90: Final = 1.6448536269514722
+_CALIBRATION_PATIENTS: Final = 1000
+RANK_LIMIT: Final = 0.062
+"""Largest gap of 1,000 ranks to even ones in 999 of 1,000 right programs (Kolmogorov)."""
+SEQUENTIAL_LIMIT: Final = 1e-12
+"""Deviation of one scan after the other from all at once, relative to the SD."""
 _PREDICTED: Final = ("stored_at", "median", "low", "high")
 _NEW_IMAGES: Final = 2
 
@@ -489,6 +506,8 @@ class CaseTwin:
             "log_evidence": after.log_evidence,
             "method": after.method,
             "seed": self.params.seed,
+            "parameters": self._parameters_of(after),
+            "verification": verified_by_lines(after.observations),
         }
         self._store(record, after)
         return record
@@ -514,11 +533,6 @@ class CaseTwin:
             self.__dict__.pop(name, None)
 
     # --- what was learnt ------------------------------------------------------------------------
-    @cached_property
-    def identified(self) -> Identifiability:
-        """What the scans that were taken in determine."""
-        return identifiability("chain", self.prior, self.taken, free=self.posterior.names)
-
     def status(self) -> dict[str, Any]:
         """Scans, parameters with their words, and what comes next, as a document."""
         known = {(row.time_h, row.region) for row in self.taken}
@@ -571,11 +585,18 @@ class CaseTwin:
         }
 
     def _parameters(self) -> list[dict[str, Any]]:
-        bands = np.exp(np.percentile(self.posterior.draws, [5, 50, 95], axis=0))
-        if not self.taken:
-            reach = 1.6448536269514722 * self.posterior.sd
-            ln = self.posterior.mean
-            bands = np.exp(np.stack([ln - reach, ln, ln + reach]))
+        """The parameters with their words: as stored with the last update, or of the prior."""
+        if self.updates:
+            return list(self.updates[-1]["parameters"])
+        return self._parameters_of(self.posterior)
+
+    def _parameters_of(self, posterior: Posterior) -> list[dict[str, Any]]:
+        found = identifiability("chain", self.prior, posterior.observations, free=posterior.names)
+        if posterior.observations:
+            bands = np.exp(np.percentile(posterior.draws, [5, 50, 95], axis=0))
+        else:
+            reach = _Z90 * posterior.sd
+            bands = np.exp(posterior.mean + np.outer([-1, 0, 1], reach))
         return [
             {
                 "name": row.name, "median": float(median), "low": float(low), "high": float(high),
@@ -583,12 +604,12 @@ class CaseTwin:
                 "prior_median": self.start["prior"][row.name][0],
                 "prior_sd": self.start["prior"][row.name][1],
             }
-            for row, low, median, high in zip(self.identified.rows, *bands, strict=True)
+            for row, low, median, high in zip(found.rows, *bands, strict=True)
         ]  # fmt: skip
 
     def identify(self) -> dict[str, Any]:
         """Rows of `identifiability`, singular values and correlated pairs, as a document."""
-        found = self.identified
+        found = identifiability("chain", self.prior, self.taken, free=self.posterior.names)
         return {
             "rows": [asdict(row) for row in found.rows],
             "singular_values": found.singular_values.tolist(),
@@ -652,6 +673,14 @@ class CaseTwin:
         return dict(line)
 
 
+def begun_twin(case: Case) -> CaseTwin | None:
+    """The twin of a case; None before its first scan was taken in."""
+    if not (case.root / _FOLDER / "updates").is_dir():
+        return None
+    twin = CaseTwin(case)
+    return twin if twin.updates else None
+
+
 def _sealed_file(path: Path) -> dict[str, Any] | None:
     try:
         content = read_sealed(path, lambda _: False)
@@ -659,6 +688,40 @@ def _sealed_file(path: Path) -> dict[str, Any] | None:
         return None
     content.pop("seal", None)
     return content
+
+
+def verified_by_lines(rows: Sequence[Observation]) -> dict[str, float]:
+    """What the machinery of the twin does to the log-linear model, whose answer is known.
+
+    ``sequential_gap``: the tumour's scans one after the other against all at once, in SD.
+    ``rank_gap``: largest gap of the ranks of 1,000 simulated truths among their draws to even ones.
+    """
+    prior = Prior.log_linear(intercept=(math.log(rows[0].mean), 1.0), slope_per_h=(0.002, 0.005))
+    region = max(row.region for row in rows)
+    lines = [row for row in rows if row.region == region]
+    whole, step = log_linear_posterior(lines, prior), prior
+    for row in lines:
+        one = log_linear_posterior([row], step)
+        step = Prior(one.names, one.mean, one.covariance)
+    gap = float(np.max(np.abs(step.mean - whole.mean) / whole.sd))
+    return {"sequential_gap": gap, "rank_gap": _rank_gap()}
+
+
+@cache
+def _rank_gap() -> float:
+    """Ranks of simulated truths; the same in every case, so computed once."""
+    prior = Prior.log_linear(intercept=(2.0, 1.0), slope_per_h=(0.002, 0.005))
+    rng, ranks = np.random.default_rng(0), []
+    truths = rng.multivariate_normal(prior.mean, prior.covariance, _CALIBRATION_PATIENTS)
+    for intercept, slope in truths:
+        seen = []
+        for time in (72.0, 120.0, 168.0):
+            mean = math.exp(intercept - slope * time + math.hypot(0.06, 0.05) * rng.normal())
+            seen.append(Observation(time_h=time, region="tumour", mean=mean, sd=0.06 * mean))
+        draws = predict(log_linear_posterior(seen, prior), _SURGERY_H).draws[:, 0]
+        ranks.append(float((draws < math.exp(intercept - slope * _SURGERY_H)).mean()))
+    even = (np.arange(len(ranks)) + 0.5) / len(ranks)
+    return float(np.abs(np.sort(ranks) - even).max())
 
 
 def _method(free: Sequence[str]) -> Literal["grid", "laplace"]:

@@ -43,6 +43,7 @@ from napari_mosaik.view.report.html import (
     build_report,
 )
 from napari_mosaik.view.report.pdf import build_pdf
+from napari_mosaik.view.report.twin import twin_limitations, twin_tables, twin_warnings
 from napari_mosaik.view.report.validation import SPACING_SOURCES, case_checks
 from napari_mosaik.view.tile_data import prediction_gaps
 from napari_mosaik.workflow.case_status import case_status
@@ -50,6 +51,7 @@ from napari_mosaik.workflow.cohort import DEFAULT_FWHM_MM
 from napari_mosaik.workflow.segmentation_qa import qa_records
 from napari_mosaik.workflow.steps import STEPS
 from napari_mosaik.workflow.steps.review import development_warning
+from napari_mosaik.workflow.twin import begun_twin
 
 __all__ = ["case_report", "gather_report", "qa_line", "qa_table", "write_case_report"]
 
@@ -115,7 +117,8 @@ def gather_report(case: Case) -> ReportData:
     """Everything that the report of a case shows, from its stored results."""
     states, results = _states(case), CaseResults(case)
     record = results.get(PREDICTION_RECORD) or {}
-    tables = [*report_tables(results), *dose_tables(results)]
+    twin = begun_twin(case)
+    tables = [*report_tables(results), *dose_tables(results), *twin_tables(twin)]
     qa = qa_table(qa_records(case))
     return ReportData(
         case=case.name,
@@ -126,13 +129,14 @@ def gather_report(case: Case) -> ReportData:
         metrics=_metrics(results),
         tables=(_inputs(results), *tables, *(() if qa is None else (qa,))),
         figures=case_figures(results),
-        warnings=_warnings(results),
-        limitations=_limitations(results),
+        warnings=(*_warnings(results), *twin_warnings(twin)),
+        limitations=(*_limitations(results), *twin_limitations(twin)),
         checks=case_checks(results),
         provenance=_provenance(results),
         shared_patient=bool(record.get("shared_patient", False)),
         seen_in_training=bool(record.get("seen_in_training", False)),
         development_case=case.file.development,
+        updates_with_new_images=twin is not None and twin.updates_with_new_images,
     )
 
 

@@ -40,9 +40,11 @@ from napari_mosaik.view.formatting import heading, title_of, uptake_name
 from napari_mosaik.view.maps import cluster_codes, common_limits
 from napari_mosaik.view.report.dose import dose_figure
 from napari_mosaik.view.report.html import ReportFigure
+from napari_mosaik.view.report.twin import twin_figure
 from napari_mosaik.view.review_figures import REVIEW_FIGURES
 from napari_mosaik.view.tile_data import read_tile_data
 from napari_mosaik.view.uptake_scale import uptake_limits
+from napari_mosaik.workflow.twin import begun_twin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -285,6 +287,7 @@ def case_figures(results: CaseResults) -> tuple[ReportFigure, ...]:
     """The figures that the results of a case allow, in the order of the report."""
     made = [_board(results), _maps(results), *_review(results)]
     made += [_kinetics(results), _correlation(results), dose_figure(results)]
+    made += [twin_figure(begun_twin(results.case))]
     return tuple(figure for figure in made if figure is not None)
 
 

@@ -27,9 +27,17 @@ from napari_mosaik.core.catalogue import (
     UPTAKE_SENSITIVITY,
 )
 from napari_mosaik.kinetics import ORDER
+from napari_mosaik.twin.identify import PRIOR_ONLY
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import baseline_title, number, percent, title_of
 from napari_mosaik.workflow.plan_dose import SOURCE_TITLES
+from napari_mosaik.workflow.twin import (
+    IN_DOUBT_Z,
+    RANK_LIMIT,
+    SEQUENTIAL_LIMIT,
+    CaseTwin,
+    begun_twin,
+)
 
 __all__ = ["AREAS", "SPACING_SOURCES", "SheetRow", "Status", "case_checks", "validation_sheet"]
 
@@ -120,6 +128,7 @@ def case_checks(results: CaseResults) -> tuple[SheetRow, ...]:
     rows = [*_pixel_sizes(results), *_registration(results), *_suv(results)]
     rows += [*_counts(results), *_kinetics(results), *_delivery(results), *_shift(results)]
     rows += [*_validation(results), *_uncertainty(results), *_dose(results)]
+    rows += _twin(begun_twin(results.case))
     return (*rows, *_domain(results), *_provenance(results))
 
 
@@ -313,6 +322,52 @@ def _dose(results: CaseResults) -> list[SheetRow]:
         value = "dose: no measured dose and no outcome of this patient"
         rows.append(SheetRow("Validation", "not available", value, "what-if only"))
     return rows
+
+
+def _twin(twin: CaseTwin | None) -> list[SheetRow]:
+    """Rows on the updating twin: its machinery, its predictions, and what the scans determine."""
+    if twin is None:
+        return []
+    last = twin.updates[-1]
+    checks, parameters = last["verification"], last["parameters"]
+    evidence = f"twin/updates, {len(twin.updates)} scans"
+    within = sum(
+        one["prediction"]["low"] <= one["mean"] <= one["prediction"]["high"] for one in twin.updates
+    )
+    largest = max(abs(row["z"]) for one in twin.updates for row in one["regions"])
+    named = {
+        known: ", ".join(p["name"] for p in parameters if (p["word"] == PRIOR_ONLY) is known)
+        for known in (True, False)
+    }
+    return [
+        _row(
+            "Code verification",
+            checks["sequential_gap"] <= SEQUENTIAL_LIMIT,
+            "twin: scans one after the other against all at once (log-linear) "
+            f"{number(checks['sequential_gap'])} SD",
+            f"{evidence}; limit {SEQUENTIAL_LIMIT:g}",
+        ),
+        _row(
+            "Uncertainty",
+            checks["rank_gap"] <= RANK_LIMIT,
+            "twin: simulation-based calibration (log-linear, 1,000 patients), largest gap of the "
+            f"ranks {number(checks['rank_gap'])}",
+            f"{evidence}; limit {RANK_LIMIT:g}; of the chain: docs/twin.md",
+        ),
+        _row(
+            "Validation",
+            largest <= IN_DOUBT_Z,
+            f"twin: {within} of {len(twin.updates)} scans within the 90 % interval that was "
+            f"stored before they were taken in; largest |z| {number(largest)}",
+            f"{evidence}; limit |z| {IN_DOUBT_Z:g}; one patient",
+        ),
+        _row(
+            "Identifiability",
+            not named[True],
+            f"twin: determined {named[False] or 'nothing'}; prior only {named[True] or 'nothing'}",
+            f"{evidence}; prior only: contraction below 0.5, or an open profile",
+        ),
+    ]
 
 
 def _dose_shares(plan: str, shares: Mapping[str, Any], evidence: str) -> list[SheetRow]:
