@@ -282,7 +282,9 @@ def test_wrong_requests_are_told(case, capsys, arguments, words):
     assert words in told(capsys, "run", case, *arguments)
 
 
-@pytest.mark.parametrize("command", [("train", "--test", "A2"), ("predict",), ("retrain",)])
+@pytest.mark.parametrize(
+    "command", [("train", "--test", "A2"), ("predict",), ("retrain",), ("run",), ("update",)]
+)
 def test_a_device_that_is_not_there_is_named_before_anything_is_done(case, capsys, command):
     words = told(capsys, *command, case, "--device", "mps")
     assert "--device mps" in words

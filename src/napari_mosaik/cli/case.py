@@ -12,6 +12,7 @@ import typer
 
 from napari_mosaik.cli.common import (
     CaseFolders,
+    Device,
     JsonOutput,
     OnDamage,
     PageOption,
@@ -292,6 +293,7 @@ def run(
     ] = None,
     force: Annotated[bool, typer.Option(help="With --step: run it even if it is done.")] = False,
     scheduler: SchedulerAddress = "",
+    device: Device = "auto",
     json: JsonOutput = False,
 ) -> None:
     """Run every missing or stale step whose inputs are available."""

@@ -10,7 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from napari_mosaik.cli.case import one_case
-from napari_mosaik.cli.common import CaseFolder, JsonOutput, example_command, report_warning
+from napari_mosaik.cli.common import (
+    CaseFolder,
+    Device,
+    JsonOutput,
+    example_command,
+    report_warning,
+)
 from napari_mosaik.cli.show import Bar, figure, print_json, table
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.progress import run_to_end
@@ -104,6 +110,7 @@ def update(
             "--all", help="Also what is stale for another reason, such as changed settings."
         ),
     ] = False,
+    device: Device = "auto",
     json: JsonOutput = False,
 ) -> None:
     """Recompute what corrections have changed, and show what they were worth."""

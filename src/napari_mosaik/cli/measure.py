@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from napari_mosaik.cli.common import (
+    Device,
     JsonOutput,
     PageOption,
     SettingChanges,
@@ -92,6 +93,7 @@ def segment(
         ),
     ] = None,
     page: PageOption = None,
+    device: Device = "auto",
     json: JsonOutput = False,
 ) -> None:
     """Segment a picture or a region of a slide without a case, with the steps of a case."""
