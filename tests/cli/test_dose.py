@@ -56,6 +56,22 @@ def test_a_plan_of_a_case_is_kept_shown_and_compared(case, capsys):
     assert "Not a treatment plan" in text
 
 
+def test_a_what_if_without_a_name_replaces_the_one_before_and_a_named_plan_is_kept(case, capsys):
+    given = ("--nuclide", "Lu-177", "--set", "dose.draws=20", "--set", "dose.seed=1")
+    means = []
+    for activity in ("1000", "2000"):
+        found = document(capsys, case, *given, "--activity-mbq", activity)
+        means.append(found["plans"]["plan"]["indices"]["mean_gy"]["median"])
+    assert means[1] == pytest.approx(2 * means[0])
+    named = (*given, "--activity-mbq", "1000", "--plan", "A")
+    document(capsys, case, *named)
+    document(capsys, case, *named)  # the same once more
+    assert call("dose", case, *given, "--activity-mbq", "2000", "--plan", "A") == 2
+    assert "has the name 'A' already" in capsys.readouterr().err
+    changed = document(capsys, case, "--plan", "A", "--set", "dose.alpha=0.2")["plans"]["A"]["plan"]
+    assert (changed["alpha"], changed["courses"][0]["activity"]) == (0.2, 1000)
+
+
 def test_the_unit_of_an_alpha_emitter_is_asked_for(case, capsys):
     assert (
         call("dose", case, "--nuclide", "225Ac", "--activity-mbq", "8000", "--plan", "A", "--json")

@@ -89,7 +89,7 @@ def test_without_a_terminal_long_work_tells_its_share_and_the_time_left(capfd, m
         for fraction in (0.0, 0.5, 0.001, 1.0):
             bar.show("B11 · Nuclei", Progress(fraction, 1, ""))
     rest = [line.strip() for line in capfd.readouterr().err.splitlines()[2:]]
-    assert rest == ["0%", "50%, about 60 s left", "0%, about 16.6 h left", "100%"]
+    assert rest == ["0%", "50%, about 60 s left", "0%, about 16.6 h left"]
 
 
 def test_json_is_lossless_on_every_console(tmp_path):

@@ -77,7 +77,8 @@ class Bar:
         elif time.monotonic() - self._began > self.DELAY_S:
             self._write_pending()
         text = progress.text if progress.text != what else ""
-        if not self._live and not self._quiet and time.monotonic() - self._told >= self.EVERY_S:
+        waited = time.monotonic() - self._told
+        if not self._live and not self._quiet and waited >= self.EVERY_S and progress.fraction < 1:
             self._told = time.monotonic()
             left = _time_left(self._told - self._began, progress.fraction)
             line = ", ".join(filter(None, (f"{progress.fraction:.0%}", left)))

@@ -681,7 +681,8 @@ def change_plan(
     preset
         Title of a preset; empty without one.
     replace
-        Whether a plan of this name may be replaced by another one.
+        Whether a plan of this name may be replaced by another one.  One that nobody named, and one
+        of which settings alone change, always may.
 
     Raises
     ------
@@ -710,7 +711,8 @@ def change_plan(
     plan = parse_plan(values, f"plan '{own}'")
     if there and read_plan(root, own) == plan.model_copy(update=_stored_files(root, plan)):
         return read_plan(root, own)
-    return write_plan(root, plan, replace=replace)
+    is_another = bool(preset) or bool({"courses", "fractions"} & set(changes))
+    return write_plan(root, plan, replace=replace or not name or not is_another)
 
 
 def _stored_files(root: Path, plan: Plan) -> dict[str, str]:
