@@ -20,6 +20,7 @@ from napari_mosaik.io.case import CaseFile
 from napari_mosaik.twin import Prior, chain_posterior, patients_needed, predict, wilson_interval
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.view.report.content import gather_report
+from napari_mosaik.workflow.dose import read_curve
 from napari_mosaik.workflow.invivo import add_invivo
 from napari_mosaik.workflow.plans import Course, Plan, read_plans, write_plan
 from napari_mosaik.workflow.twin import CaseTwin
@@ -329,6 +330,26 @@ def test_the_prior_that_is_stored_is_that_of_the_settings(case):
     assert stored["prior"]["slow_half_life_h"] == [100.0, 0.3]
     assert prior.sd[0] == 0.5
     assert stored["settings"]["transfer_sd"] == 0.5
+
+
+def test_the_time_course_is_a_shape_for_the_dose(case, tmp_path, capsys):
+    for _ in SCANS:
+        CaseTwin(case).take_in_next()
+    out = tmp_path / "curve.csv"
+    code, found = call(capsys, case.root, "curve", "--out", out, "--nuclide", "Lu-177")
+    assert code == 0
+    times, levels = read_curve(out)
+    assert times == found["time_h"]
+    assert levels == found["activity_mbq_ml"]
+    place = times.index(min(times, key=lambda time: abs(time - 168)))
+    assert found["low"][place] < found["median"][place] < found["high"][place]
+    assert levels[place] == pytest.approx(found["median"][place] * 37.1 / 75_000)
+    twin = CaseTwin(case)
+    chain, draws = Chain(twin.prior, twin.posterior.names), twin.posterior.draws
+    ln = chain.ln_integral(draws, 159.5) - chain.ln_curve(draws, [336.0], "tumour")[:, 0]
+    ratios = np.exp(ln)
+    assert found["time_course_cv"] == pytest.approx(ratios.std() / ratios.mean(), rel=0.1)
+    assert found["uptake_at_h"] == 336.0
 
 
 def test_the_report_is_that_of_a_twin_after_two_scans(case):

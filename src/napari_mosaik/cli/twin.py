@@ -181,6 +181,41 @@ def _target_of(text: str) -> tuple[str, float] | None:
         ) from None
 
 
+@example_command(twin, "curve", "twin curve B12 --out curve.csv --nuclide Lu-177")
+def write_time_course(
+    case: CaseFolder,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the median as CSV (time_h,activity_mbq_ml), as dose takes it."),
+    ] = None,
+    nuclide: Annotated[
+        str, typer.Option(help="Therapeutic nuclide whose time integral is looked at.")
+    ] = "Lu-177",
+    set_: SettingChanges = None,
+    json: JsonOutput = False,
+) -> None:
+    """The tumour's time course with its band, for the dose what-if.
+
+    As a shape of a plan: napari-mosaik dose CASE --shape FILE, with the printed CV as
+    --set dose.spreads.time_course=CV.
+    """
+    from napari_mosaik.dosimetry import nuclide as known_nuclide
+    from napari_mosaik.io.files import write_bytes
+
+    document = _open(case, set_).time_course(known_nuclide(nuclide).half_life_h)
+    if out is not None:
+        rows = zip(document["time_h"], document["activity_mbq_ml"], strict=True)
+        lines = ["time_h,activity_mbq_ml", *(f"{time!r},{level!r}" for time, level in rows)]
+        write_bytes(out, ("\n".join(lines) + "\n").encode())
+    if json:
+        print_json(document)
+        return
+    typer.echo(
+        f"after {document['n_updates']} scans; CV of the time integral of {nuclide} for a given "
+        f"uptake at {document['uptake_at_h']:.0f} h: {document['time_course_cv']:.2f}"
+    )
+
+
 @example_command(twin, "cohort", "twin cohort B12 --outcome bed --threshold 30 --json")
 def simulate_cohort(
     case: CaseFolder,

@@ -42,6 +42,7 @@ from napari_mosaik.twin import (
     predict,
     value_of_scan,
 )
+from napari_mosaik.twin.chain import Chain
 from napari_mosaik.twin.data import CHAIN
 from napari_mosaik.twin.scans import scored
 from napari_mosaik.uptake import SuvKind
@@ -77,6 +78,7 @@ _SLICE_ERROR: Final = 0.05
 _S_PER_H: Final = 3600.0
 _SURGERY_H: Final = 336.0
 _GRID_FREE: Final = 2
+_CURVE_H: Final = np.concatenate([[0.0], np.geomspace(1.0, 1000.0, 60)])
 _Z90: Final = 1.6448536269514722
 _CALIBRATION_PATIENTS: Final = 1000
 RANK_LIMIT: Final = 0.062
@@ -632,6 +634,39 @@ class CaseTwin:
             "sd_after": found.sd_after.tolist(),
             "reduction": found.reduction.tolist(),
             "best_time_h": float(found.time_h[best]),
+        }
+
+    def time_course(self, half_life_h: float) -> dict[str, Any]:
+        """The tumour's curve with its band, for the dose, as a document.
+
+        ``activity_mbq_ml`` is the median as activity of the injected tracer, decay-corrected to
+        injection; ``time_course_cv`` the coefficient of variation of the time integral of a label
+        with this half-life, h, for a given uptake at the excision.
+
+        Raises
+        ------
+        InputError
+            If the injected activity is missing.
+        """
+        mbq = float(net_dose_bq(self.case.file.injection or InjectionRecord())) * 1e-6
+        at_h = self._excision_h() or _SURGERY_H
+        curve = predict(self.posterior, _CURVE_H)
+        chain = Chain(self.prior, self.posterior.names)
+        ln_hours = chain.ln_integral(self.posterior.draws, half_life_h)
+        ln_level = chain.ln_curve(self.posterior.draws, [at_h], "tumour")[:, 0]
+        spread = float(np.std(ln_hours - ln_level))
+        per_unit = mbq / self.activity_measure(self.unit)
+        return {
+            "time_h": _CURVE_H.tolist(),
+            "median": np.asarray(curve.median).tolist(),
+            "low": np.asarray(curve.low).tolist(),
+            "high": np.asarray(curve.high).tolist(),
+            "unit": self.unit,
+            "activity_mbq_ml": (np.asarray(curve.median) * per_unit).tolist(),
+            "half_life_h": half_life_h,
+            "uptake_at_h": at_h,
+            "time_course_cv": math.sqrt(math.expm1(spread**2)),
+            "n_updates": len(self.updates),
         }
 
     def _excision_h(self) -> float | None:
