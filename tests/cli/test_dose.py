@@ -175,6 +175,10 @@ def test_another_plan_of_the_same_name_is_refused(case, capsys):
     text = told(capsys, "dose", case, *LUTETIUM, "--courses", "7", "--plan", "A")
     assert "a plan has the name 'A' already" in text
     assert call("dose", case, *LUTETIUM, "--courses", "7", "--plan", "A", "--replace") == 0
+    capsys.readouterr()
+    for activity in ("100", "200"):  # one without a name is no plan to keep
+        found = document(capsys, case, "--nuclide", "Lu-177", "--activity-mbq", activity)
+        assert found["plans"]["plan"]["plan"]["courses"][0]["activity"] == float(activity)
 
 
 def test_a_case_without_a_weight_is_refused(case, capsys):
