@@ -22,7 +22,8 @@ def test_a_round_trip_is_exact_and_ordered(tmp_path):
     given = (
         value(time_h=168.1 / 3, mean=math.pi, sd=1e-17 + 0.1, voxel_sd=2 / 3, volume_ml=1e-3),
         value(time_h=24.0, region="blood", mean=0.1 + 0.2, sd=5e-324, source="file:00ff"),
-        value(time_h=24.0, method="sphere of 6 mm, recovery 0.71, not applied"),
+        value(time_h=24.0, method="sphere of 6 mm, divided by the recovery 0.71"),
+        value(time_h=96.0, region="blood"),
     )
     write_invivo(tmp_path, given)
     found = read_invivo(tmp_path)

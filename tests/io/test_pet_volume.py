@@ -121,6 +121,8 @@ def test_the_hash_is_of_the_voxels_and_no_identity_is_shown(volume, series, tmp_
     changed = STORED.copy()
     changed[4, 4, 4] += 1
     assert open_pet_volume(pet_series(tmp_path / "q", changed)).content() != volume.content()
+    later = pet_series(tmp_path / "r", STORED, each=lambda place: {"SeriesTime": "105500"})
+    assert open_pet_volume(later).content() != volume.content()
     assert volume.source("A2") != volume.source("B8")
     assert volume.is_named("patient 1")
     assert not volume.is_named("patient 2")

@@ -183,3 +183,7 @@ def test_the_command_line_adds_imports_and_shows(case, tmp_path, capsys):
     assert call() == 0
     assert "tumour" in capsys.readouterr().out
     assert math.isclose(shown[0]["sd"], 0.4)
+    assert call("remove", "--time-h", "72.2", "--region", "tumour") == 2
+    assert "there are: tumour at 72 h, tumour at 120 h" in capsys.readouterr().err
+    assert call("remove", "--time-h", "72", "--region", "Tumor") == 0
+    assert [one.time_h for one in read_invivo(case.root)] == [120.0]

@@ -49,10 +49,10 @@ _OPTIONS = {
 def show_values(case: CaseFolder, json: JsonOutput = False) -> None:
     """Show the values: time, region, mean, standard error of the mean, spread, volume."""
     from napari_mosaik.io import Case
-    from napari_mosaik.io.invivo import read_invivo
+    from napari_mosaik.workflow.invivo import stored_invivo
 
     found = Case(case)
-    values = read_invivo(found.root)
+    values = stored_invivo(found)
     if json:
         print_json({"case": found.name, "values": [asdict(one) for one in values]})
         return
@@ -97,6 +97,31 @@ def add_value(
     with naming_options(**_OPTIONS):
         value = typed_value(fields)
     _report(case, add_invivo(Case(case), [value], replace_same=replace), json)
+
+
+@example_command(invivo, "remove", "invivo remove B12 --time-h 72.4 --region tumour")
+def remove_value(
+    case: CaseFolder,
+    time_h: Annotated[float, typer.Option(help="Time after injection, h, as shown.")],
+    region: Annotated[str, typer.Option(help="Region: tumour, blood, liver, kidney ...")],
+    json: JsonOutput = False,
+) -> None:
+    """Remove one value."""
+    from napari_mosaik.core.invivo import region_name
+    from napari_mosaik.io import Case
+    from napari_mosaik.workflow.invivo import set_invivo, stored_invivo
+
+    opened, name = Case(case), region_name(region)
+    values = stored_invivo(opened)
+    gone = [one for one in values if one.region == name and abs(one.time_h - time_h) < 0.005]
+    if len(gone) != 1:
+        known = ", ".join(one.label for one in values) or "none"
+        raise InputError(f"there is no value of {name} at {time_h:g} h; there are: {known}")
+    left = set_invivo(opened, [one for one in values if one is not gone[0]])
+    if json:
+        print_json({"removed": asdict(gone[0]), "values": [asdict(one) for one in left]})
+        return
+    typer.echo(f"removed: {gone[0].label}, {figure(gone[0].mean)} {gone[0].unit}")
 
 
 @example_command(invivo, "import", "invivo import B12 tac.tsv --unit kBq/mL --decay-reference scan")
@@ -211,6 +236,7 @@ def measure(
     """
     from napari_mosaik.io import Case
     from napari_mosaik.io.pet.sidecar import unit_named
+    from napari_mosaik.view.invivo import measured_lines
     from napari_mosaik.workflow import invivo as work
 
     if bool(sphere) == (mask is not None):
@@ -244,15 +270,8 @@ def measure(
         print_json({**work.voi_record(found), "stored": store})
         return
     _table(opened.name, [found.value])
-    typer.echo(
-        f"{found.n_voxels} voxels; error {figure(found.value.sd)}: noise {figure(found.noise)} "
-        f"({figure(found.independent)} independent volumes), calibration {calibration:.0%}"
-    )
-    typer.echo(
-        f"recovery of a uniform sphere of {figure(found.radius_mm)} mm radius at {fwhm_mm:g} mm "
-        f"FWHM: {found.recovery_centre:.3f} at its centre, {found.recovery_mean:.3f} of its mean "
-        f"({'applied' if found.recovered else 'not applied'})"
-    )
+    for line in measured_lines(found):
+        typer.echo(f"- {line}")
     if not store:
         typer.echo("not stored; add --store to keep it in the case")
 

@@ -83,6 +83,7 @@ class PetFile:
 
     def write(self, path: Path) -> None:
         """Write the DICOM file."""
+        import pydicom  # noqa: F401 - a part alone would not wait for another thread to load all
         from pydicom.dataset import FileDataset, FileMetaDataset
         from pydicom.uid import UID, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 

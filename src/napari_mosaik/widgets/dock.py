@@ -45,6 +45,7 @@ from napari_mosaik.widgets.correct.qa_panel import VisualQaPanel
 from napari_mosaik.widgets.help_window import add_help_actions
 from napari_mosaik.widgets.pages.case_page import CasePage
 from napari_mosaik.widgets.pages.inspector import ARROWS, TileInspector
+from napari_mosaik.widgets.pages.invivo_page import InvivoPage
 from napari_mosaik.widgets.pages.models import ModelsPage
 from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_of
 from napari_mosaik.widgets.pages.preview import LivePreview
@@ -88,6 +89,7 @@ class MosaikDock(QWidget):
             title: make_page(title, steps, self.controller, self.canvas)
             for title, steps in pages_of(STEPS).items()
         }
+        self.invivo = InvivoPage(self.controller)
         self.preview = LivePreview(self.board)
         self.picker = StainPicker(self.canvas)
         self.pages[maker_of(VESSELS).page].add_tools(self.picker)
@@ -158,7 +160,10 @@ class MosaikDock(QWidget):
         self.setMinimumHeight(200)
 
     def _all_pages(self) -> list[Page]:
-        return [self.case_page, *self.pages.values()]
+        pages: list[Page] = [self.case_page, *self.pages.values()]
+        measured = self.pages[maker_of(SUV).page]
+        pages.insert(pages.index(measured) + 1, self.invivo)
+        return pages
 
     def _connect(self) -> None:
         events = self.workspace.events

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.invivo import InvivoValue, region_name
 from napari_mosaik.core.manifest import file_digest
 from napari_mosaik.core.pet_records import BASE_UNITS, InjectionRecord, PetHeader
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.text import read_text, typed_number
 from napari_mosaik.uptake import (
     INVIVO_FWHM_MM,
@@ -34,10 +36,14 @@ if TYPE_CHECKING:
 __all__ = [
     "InvivoChange",
     "SphereOfInterest",
+    "VoiMeasurement",
     "add_invivo",
     "import_invivo",
+    "iter_series",
     "measure_invivo",
     "open_series",
+    "set_invivo",
+    "stored_invivo",
     "typed_value",
     "voi_record",
 ]
@@ -95,6 +101,23 @@ def add_invivo(
         values = write_invivo(case.root, (*kept, *new))
     case.log("invivo", regions=sorted({one.region for one in new}), count=len(new))
     return InvivoChange(new, values, tuple(conversions), tuple(warnings))
+
+
+def stored_invivo(case: Case) -> tuple[InvivoValue, ...]:
+    """The values of a case, in order of time and region."""
+    from napari_mosaik.io.invivo import read_invivo
+
+    return read_invivo(case.root)
+
+
+def set_invivo(case: Case, values: Iterable[InvivoValue]) -> tuple[InvivoValue, ...]:
+    """Replace all values of a case, for example by those that are left or were there before."""
+    from napari_mosaik.io.invivo import write_invivo
+
+    with case.writing():
+        written = write_invivo(case.root, values)
+    case.log("invivo", count=len(written), replaced=True)
+    return written
 
 
 def import_invivo(
@@ -486,9 +509,22 @@ def open_series(
         What the program cannot know, *same_patient* confirms: that the patient of the series is
         the one whom the case knows by a pseudonym.
     """
-    from napari_mosaik.io.pet import open_pet_volume
+    work = iter_series(case, paths, frame_index=frame_index, unit=unit, same_patient=same_patient)
+    return run_to_end(work)
 
-    volume = open_pet_volume(list(paths), frame_index=frame_index, unit=unit)
+
+def iter_series(
+    case: Case,
+    paths: Sequence[Path],
+    *,
+    frame_index: int | None = None,
+    unit: PetUnit | None = None,
+    same_patient: bool = False,
+) -> Generator[Progress, None, PetVolume]:
+    """Like `open_series`; yields progress after each slice."""
+    from napari_mosaik.io.pet.registry import iter_pet_volume
+
+    volume = yield from iter_pet_volume(list(paths), frame_index=frame_index, unit=unit)
     if not same_patient:
         _check_patient(case, volume)
     return volume

@@ -6,7 +6,7 @@ Every module of this folder that defines ``FORMAT`` is a format; nothing else na
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -14,9 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from napari_mosaik.core import InputError
+from napari_mosaik.core import InputError, Progress
 from napari_mosaik.core.pet_records import BASE_UNITS, PetImage, PetUnit
 from napari_mosaik.core.pet_volume import PetVolume, VolumeGrid, one_unit
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.io.pet.archive import unpacked
 from napari_mosaik.io.unread import unread_file
@@ -26,6 +27,7 @@ __all__ = [
     "PetSeries",
     "companions",
     "files_in",
+    "iter_pet_volume",
     "open_pet",
     "open_pet_slices",
     "open_pet_volume",
@@ -173,12 +175,20 @@ def open_pet_volume(
         If slices are missing, have different units or belong to different frames of reference or
         patients, or if a time frame must be chosen.
     """
+    return run_to_end(iter_pet_volume(paths, frame_index=frame_index, unit=unit))
+
+
+def iter_pet_volume(
+    paths: PetPaths, *, frame_index: int | None = None, unit: PetUnit | None = None
+) -> Generator[Progress, None, PetVolume]:
+    """Like `open_pet_volume`; yields progress after each slice."""
     with _series(paths) as (series, name):
         grid = series.grid()
         images = []
         for place in range(series.n_slices):
             number = _asked("frame", frame_index, series.n_frames(place), name)
             images.append(_in_unit(series.image(place, number), unit, name))
+            yield Progress(place + 1, series.n_slices, "slices of the series")
         one_unit(tuple(images), name)
         return PetVolume(tuple(images), grid, series.patient_ids())
 
