@@ -58,6 +58,7 @@ UPTAKE_COLORMAP: Final = "magma"
 PARAMETER_COLORMAP: Final = "viridis"
 UNCERTAINTY_COLORMAP: Final = "inferno"
 CHANGE_COLORMAP: Final = "cividis"
+DOSE_COLORMAP: Final = "plasma"
 DIFFERENCE_COLORMAP: Final = "RdBu_r"
 """Blue for negative, white for 0, red for positive differences."""
 CORRELATION_COLORMAP: Final = "RdBu_r"
@@ -85,6 +86,8 @@ KINETICS: Final = {
     "total": "#E69F00",
 }
 """Curves of the antibody by compartment."""
+PLAN_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+"""Curves of the plans of a dose what-if, in their order."""
 FITTED_LINE: Final = "#0072B2"
 """Regression, bias and limits of agreement."""
 REFERENCE_LINE: Final = "#555555"

@@ -480,11 +480,15 @@ def _read_grid(folder: Path) -> TileGrid:
 
 # --- images ---------------------------------------------------------------------------------------
 def _write_raster(folder: Path, raster: Raster, name: str) -> None:
+    write_raster(folder / "image.ome.zarr", raster, name)
+
+
+def write_raster(place: Path, raster: Raster, name: str) -> None:
+    """Write a map (rows, columns) in its unit (Gy, SUV, µm...) as a new OME-Zarr image."""
     values = raster.values
     has_channels = values.ndim == 3
     planes = np.moveaxis(values, -1, 0) if has_channels else values
     stored = planes.astype(np.uint8) if values.dtype == np.bool_ else planes
-    place = folder / "image.ome.zarr"
     place.mkdir()
     chunks = (1, CHUNK, CHUNK) if has_channels else (CHUNK, CHUNK)
     array = create_array(place / "0", stored.shape, stored.dtype, chunks)

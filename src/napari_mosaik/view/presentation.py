@@ -20,6 +20,7 @@ from napari_mosaik.core.catalogue import (
     ANNOTATIONS,
     CLUSTERS,
     CORRECTIONS,
+    DOSE,
     INPUT_SPREAD,
     MAPS,
     OBJECTS,
@@ -75,7 +76,7 @@ _SECTION_OF: Final = {
         one.name: _PET
         for one in (SUV, UPTAKE, PREDICTION, INPUT_SPREAD, UPTAKE_SENSITIVITY, UPTAKE_CLUSTERS)
     },
-    **{one.name: _ALL for one in (TILES, MAPS, CLUSTERS)},
+    **{one.name: _ALL for one in (TILES, MAPS, CLUSTERS, DOSE)},
 }
 
 

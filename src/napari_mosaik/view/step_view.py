@@ -30,6 +30,7 @@ class PanelKind(Enum):
     CLUSTERS = auto()
     KINETICS = auto()
     PREDICTOR = auto()
+    DOSE_PLANS = auto()
 
 
 def _no_layers(results: CaseResults, choice: str) -> Sequence[LayerSpec]:

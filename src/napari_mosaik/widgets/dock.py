@@ -54,7 +54,7 @@ from napari_mosaik.widgets.pages.stain_picker import StainPicker
 from napari_mosaik.widgets.pages.what_if import WhatIfPanel
 from napari_mosaik.workflow.predictors import models_for
 from napari_mosaik.workflow.step import Step
-from napari_mosaik.workflow.steps import STEPS, maker_of
+from napari_mosaik.workflow.steps import STEPS, maker_of, step_named
 
 if TYPE_CHECKING:
     import napari
@@ -471,7 +471,11 @@ class _Header(QWidget):
     def show_states(self) -> None:
         """Show how much is to do."""
         space = self._controller.workspace
-        states = [state.word for state in space.states.values()]
+        states = [  # a step that waits for what not every user gives is no task
+            state.word
+            for name, state in space.states.items()
+            if not (state.word == "blocked" and step_named(name).optional)
+        ]
         todo = sum(word in ("missing", "stale") for word in states)
         self.run_all.setEnabled(bool(todo) and space.job is None)
         parts = []

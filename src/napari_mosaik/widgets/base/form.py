@@ -31,11 +31,14 @@ class ParamsForm(QWidget):
 
     Advanced fields are hidden below "More…".  An invalid value is reported below the form, and
     nothing is emitted until it is corrected.  ``confirm`` is asked before *Back to defaults*.
+    *open_all* shows the advanced fields at once.
     """
 
     changed = Signal(object)
 
-    def __init__(self, params: Params, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, params: Params, parent: QWidget | None = None, *, open_all: bool = False
+    ) -> None:
         super().__init__(parent)
         self._kind = type(params)
         self._quiet = False
@@ -48,7 +51,7 @@ class ParamsForm(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
-        plain = [n for n in fields if not _extra(fields[n]).get("advanced")]
+        plain = [n for n in fields if open_all or not _extra(fields[n]).get("advanced")]
         hidden = [n for n in fields if n not in plain]
         layout.addWidget(self._container(plain))
         self._more = self._container(hidden)
@@ -167,7 +170,8 @@ def field_widget(name: str, info: FieldInfo, value: Any) -> ValueWidget[Any]:
         ]
         annotation = None
     label = extra.get("label") or title_of(name)
-    label = label[:1].upper() + label[1:]
+    if label[1:2].isalnum():  # a symbol such as α or m keeps its case
+        label = label[:1].upper() + label[1:]
     if extra.get("model"):
         options["choices"] = [("none", ""), *([(value[:_SHORT], value)] if value else [])]
         annotation = None

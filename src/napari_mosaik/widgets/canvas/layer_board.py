@@ -378,11 +378,13 @@ class LayerBoard(QObject):
 
         def then(found: _Found) -> None:
             self.choices = found[1]
+            view = step_view(step)
+            if view.choice_title:
+                self._drop_former(step, {spec.name for spec in found[0]})
             self._offer(found[0])
             for spec in found[0]:
                 if self.layer(spec.name) is not None:
                     self.put(spec)
-            view = step_view(step)
             if view.aligns:
                 self._realign()
             if view.stains is not None and view.base_slide in self.slides:
@@ -428,8 +430,8 @@ class LayerBoard(QObject):
             self._realign()
         self.changed.emit()
 
-    def show_choice(self, step: str, choice: str) -> None:
-        """Show the results of a step for another parameter."""
+    def show_choice(self, step: str, choice: str, only: str = "") -> None:
+        """Show the results of a step for another parameter; *only* the layer of that name."""
         case = self._case
         if case is None:
             return
@@ -439,11 +441,28 @@ class LayerBoard(QObject):
             names = {spec.name for spec in specs}
             self._take_away(self._former(step) - names)
             self._chosen[step] = choice, names
-            for spec in specs:
-                self.put(spec, visible=True)
+            for number, spec in enumerate(specs):
+                shown = spec.name == only if only else number == 0 or not _covers(spec)
+                self.put(spec, visible=shown)
             self.changed.emit()
 
         self.controller.read_for(case, "Layers", partial(specs_of, case, step, choice), then)
+
+    def choose(self, step: str, choice: str) -> None:
+        """Choose what is shown of a step from now on; its layers that are present follow."""
+        if self._chosen.get(step, ("",))[0] == choice:
+            return
+        former = self._former(step)
+        self._chosen[step] = choice, former
+        shown = [name for name in former if (layer := self.layer(name)) and layer.visible]
+        if shown:
+            self.show_choice(step, choice)
+
+    def _drop_former(self, step: str, names: set[str]) -> None:
+        """Remove layers of a choice that there is no longer; *names* are those that there are."""
+        self._take_away(self._former(step) - names)
+        if step in self._chosen:
+            self._chosen[step] = self._chosen[step][0], names
 
     def _former(self, step: str) -> set[str]:
         """Names of the layers that another choice of a step replaces."""

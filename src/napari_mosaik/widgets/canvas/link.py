@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +30,8 @@ _LINE_LETTERS = 36
 class CanvasLink(ToolHost):
     """Joins a viewer's canvas to the workspace.
 
-    ``marked_elsewhere`` is set by a layout that marks the selected tile itself.
+    ``marked_elsewhere`` is set by a layout that marks the selected tile itself; each of
+    ``readings`` adds its words on a tile to the line under the cursor.
     """
 
     def __init__(self, viewer: napari.Viewer, board: LayerBoard) -> None:
@@ -38,6 +39,7 @@ class CanvasLink(ToolHost):
         self.board = board
         self.workspace = board.controller.workspace
         self.marked_elsewhere = False
+        self.readings: list[Callable[[int], str]] = []
         self._hidden: list[Any] = []
         self._read_soon = qthrottled(self._read, timeout=_READ_MS, leading=False, parent=self)
         viewer.mouse_move_callbacks.append(self._moved)
@@ -68,7 +70,10 @@ class CanvasLink(ToolHost):
         if tile_data.grid is not None:
             position = self.viewer.cursor.position
             tile = tile_data.tile_at((float(position[-2]), float(position[-1])))
-        line = _folded(tile_data.line(tile)) if tile >= 0 else ""
+        line = ""
+        if tile >= 0:
+            more = (reading(tile) for reading in self.readings)
+            line = _folded(_BETWEEN.join(filter(None, [tile_data.line(tile), *more])))
         if overlay.text != line:
             overlay.text = line
         if overlay.visible != bool(line):

@@ -15,7 +15,14 @@ from napari_mosaik.core import Params
 from napari_mosaik.view.formatting import STATE_MARKS, title_of
 from napari_mosaik.view.presentation import step_view
 from napari_mosaik.view.step_view import PanelKind
-from napari_mosaik.widgets.base.controls import Collapsible, button, column, row, wrapped_label
+from napari_mosaik.widgets.base.controls import (
+    Collapsible,
+    button,
+    column,
+    row,
+    show_field,
+    wrapped_label,
+)
 from napari_mosaik.widgets.base.form import ParamsForm
 from napari_mosaik.workflow.case_status import given_sources
 from napari_mosaik.workflow.step import Step, StepStatus
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
     from napari_mosaik.widgets.align.panel import AlignPanel
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.canvas.link import CanvasLink
+    from napari_mosaik.widgets.pages.dose_what_if import DosePanel
 
 __all__ = ["DetailPage", "Page", "StepPage", "StepSection", "make_page", "pages_of", "summary"]
 
@@ -213,7 +221,7 @@ class StepPage(Page):
         body.setFrameShape(QFrame.Shape.StyledPanel)
         while self.prepare():
             pass
-        self.run_button = button("Run", lambda: self.run.emit(self.names))
+        self.run_button = button("Run", self.start)
         self.cancel_button = button("Cancel", self.cancel.emit, "Stop; stored results are kept")
         self.show_button = button(
             "Show layers",
@@ -248,6 +256,10 @@ class StepPage(Page):
         layout.addWidget(self.how)
         body.setLayout(layout)
         return body
+
+    def start(self) -> None:
+        """Ask for a run of the steps."""
+        self.run.emit(self.names)
 
     def prepare(self) -> bool:
         """Build one more section, before the page is first opened; False when all are there."""
@@ -418,6 +430,60 @@ class ManualPage(DetailPage):
             section.setVisible(not used)
 
 
+class PlansPage(DetailPage):
+    """A page whose panel holds plans: what is typed is saved before it is computed."""
+
+    _waits_from: dict[str, StepStatus] | None = None
+
+    def make_body(self) -> QWidget:
+        """Build the usual body; the panel says what can be computed."""
+        body = super().make_body()
+        cast("DosePanel", self.panel).changed.connect(self._show_run)
+        layout = body.layout()
+        assert isinstance(layout, QVBoxLayout)
+        for section in self.sections.values():  # of little use beside what the plans hold
+            layout.insertWidget(layout.indexOf(self.how), Collapsible("Sampling", section.form))
+        return body
+
+    def start(self) -> None:
+        """Save the plan that is shown; run once the status of the steps is that of the plans."""
+        before = self._states
+        cast("DosePanel", self.panel).save_plan(
+            saved=lambda: setattr(self, "_waits_from", before), same=super().start
+        )
+
+    def update_page(self, *news: Any) -> None:
+        """Show the current settings and status, and run what waits for it."""
+        super().update_page(*news)
+        before = self._waits_from
+        if before is not None and self._states is not before:
+            self._waits_from = None
+            if all(state.word != "blocked" for state in self._known()):
+                super().start()
+
+    def _ask(self) -> None:
+        panel = cast("DosePanel", self.panel)
+        if panel.draft is None:
+            show_field(panel.new)
+        else:
+            super()._ask()
+
+    def _show_body(self) -> None:
+        super()._show_body()
+        self._show_run()
+
+    def _show_run(self) -> None:
+        """Run is possible with plans that are complete, also where the case has none yet."""
+        panel = cast("DosePanel", self.panel)
+        why = panel.why_not()
+        lacks = any(state.word == "blocked" for state in self._known())
+        waits = lacks and bool(panel.plans)  # for something else than a plan
+        self.run_button.setEnabled(not (why or waits or self._busy))
+        if why:
+            self.run_button.setToolTip(why)
+        self.add_button.setVisible(waits or (lacks and panel.draft is None))
+
+
 def make_page(
     title: str, steps: Sequence[Step[Any]], controller: CaseController, canvas: CanvasLink
 ) -> StepPage:
@@ -427,6 +493,8 @@ def make_page(
         return StepPage(title, steps)
     if panel is PanelKind.MANUAL_ALIGNMENT:
         return ManualPage(title, steps, lambda: _align(canvas))
+    if panel is PanelKind.DOSE_PLANS:
+        return PlansPage(title, steps, lambda: _plans(canvas))
     return DetailPage(title, steps, lambda: _PANELS[panel](controller))
 
 
@@ -434,6 +502,12 @@ def _align(canvas: CanvasLink) -> QWidget:
     from napari_mosaik.widgets.align.panel import AlignPanel
 
     return AlignPanel(canvas)
+
+
+def _plans(canvas: CanvasLink) -> QWidget:
+    from napari_mosaik.widgets.pages.dose_what_if import DosePanel
+
+    return DosePanel(canvas)
 
 
 def _suv(controller: CaseController) -> QWidget:
