@@ -208,6 +208,14 @@ def test_the_record_says_who_when_and_how(chain, case):
         assert line["warnings"] == []
 
 
+def test_unfinished_work_goes_once_the_step_is_done(chain, case):
+    left = case.root / "scratch" / "first-ffff0000" / "parts"
+    for work in (run_all, lambda case: list(run(case, chain.steps()[0], Settings()))):
+        left.mkdir(parents=True)  # of other settings, or of a run by force that was killed
+        work(case)
+        assert not list((case.root / "scratch").iterdir())
+
+
 def test_the_log_also_tells_what_failed_or_was_stopped(chain, case):
     chain.fail = "the picture is upside down"
     with pytest.raises(InputError):

@@ -25,6 +25,7 @@ from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.case import Case
+from napari_mosaik.io.files import remove_tree
 from napari_mosaik.workflow.baseline import pinned
 from napari_mosaik.workflow.block_work import DiskWork
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
@@ -245,6 +246,7 @@ def run(
         if status.states[step.name].damaged and not force:
             raise CorruptArtifact(status.states[step.name].reason)
         if status.states[step.name].word == "done" and not force:
+            _clear_scratch(case, step)
             yield Progress(1, 1, "already done")
             return
         origin = status.expected[step.name]
@@ -265,9 +267,16 @@ def run(
                 case, step, origin, params, results, {**context.notes, "seconds": round(seconds, 3)}
             )
         # Only after the commit: until then the finished blocks are what a restart resumes from.
-        context.clear()
+        _clear_scratch(case, step)
         case.store.prune([*pinned(case)])
     yield Progress(1, 1, step.title)
+
+
+def _clear_scratch(case: Case, step: Step[Any]) -> None:
+    """Remove all unfinished work of a step that is done, that of other settings as well."""
+    for folder in (case.root / "scratch").glob(f"{step.name}-*"):
+        if folder.is_dir():
+            remove_tree(folder)
 
 
 def _restated(case: Case, step: Step[Any], origin: Origin) -> bool:
