@@ -140,7 +140,7 @@ class PlanResult:
 
 
 def iter_plan_dose(
-    plan: Plan, uptake: TileUptake, kernel_file: Any = None, sobol_samples: int = 256
+    plan: Plan, uptake: TileUptake, kernel_file: Any = None, sobol_samples: int = 1024
 ) -> Generator[float, None, PlanResult]:
     """Dose and response of all tiles under one plan, with intervals.
 

@@ -73,7 +73,7 @@ class DoseStepParams(Params):
     """Settings of the step; everything about a plan stands in the plan."""
 
     samples: int = setting(
-        256,
+        1024,
         "Base samples of the shares of uncertainty (Sobol); a power of 2.",
         label="Sobol samples",
         ge=16,
@@ -85,7 +85,7 @@ class DoseStepParams(Params):
     @classmethod
     def _power_of_2(cls, n: int) -> int:
         if n & (n - 1):
-            raise ValueError("give a power of 2, for example 256")
+            raise ValueError("give a power of 2, for example 1024")
         return n
 
 
