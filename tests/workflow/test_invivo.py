@@ -104,12 +104,15 @@ def test_a_table_of_pet_bids_uses_its_sidecar(case, tmp_path):
 
 
 def test_blood_of_pet_bids_has_its_unit_by_column(case, tmp_path):
-    sidecar(tmp_path, time={"Units": "s"}, whole_blood_radioactivity={"Units": "kBq/mL"})
+    units = {"time": {"Units": "s"}, "whole_blood_radioactivity": {"Units": "kBq/mL"}}
+    sidecar(tmp_path, InjectionStart=1200, **units)
     text = "time\twhole_blood_radioactivity\tmetabolite\n3600\t4.2\tn/a\n7200\tn/a\t1\n"
     path = table(tmp_path, text)
     change = import_invivo(case, path, relative_error=0.1, decay_reference="injection")
     (found,) = change.values
-    assert (found.region, found.time_h) == ("blood", 1.0)
+    assert found.region == "blood"
+    assert found.time_h == pytest.approx(2 / 3)  # the injection was 20 minutes after TimeZero
+    assert any("10:50:00" in text for text in change.warnings)
     assert found.mean == pytest.approx(4200 * 82000 / NET_BQ, rel=1e-9)
 
 

@@ -137,6 +137,13 @@ def test_the_command_line_measures_and_stores_if_asked(case, series, tmp_path, c
     seg = segmentation(tmp_path / "seg.dcm", MASK)
     assert call(series, "--region", "liver", "--mask", seg) == 2
     assert "give --label: 1 part 1" in capsys.readouterr().err
+    other = pet_series(
+        tmp_path / "two" / "nac", STORED, each=lambda n: {"SeriesInstanceUID": "1.7"}
+    )
+    pet_series(tmp_path / "two" / "ac", STORED)
+    assert call(other.parent, *sphere) == 2
+    assert "2 series; choose one with --series, 1 to 2" in capsys.readouterr().err
+    assert call(other.parent, *sphere, "--series", "2") == 0
     far = ["--region", "tumour", "--sphere", "900,0,0,7"]
     assert call(series, *far) == 2
     assert "beyond the PET" in capsys.readouterr().err

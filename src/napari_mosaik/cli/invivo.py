@@ -212,6 +212,9 @@ def measure(
     calibration: Annotated[
         float, typer.Option(help="Standard error of the calibration as a fraction of the mean.")
     ] = 0.05,
+    series: Annotated[
+        int | None, typer.Option(help="PET series, counted from 1, if there are several.")
+    ] = None,
     frame_index: Annotated[
         int | None, typer.Option(help="Time frame, counted from 0, if there are several.")
     ] = None,
@@ -235,6 +238,7 @@ def measure(
     Only numbers and a hash are kept: no name, no identifier, no voxel.
     """
     from napari_mosaik.io import Case
+    from napari_mosaik.io.pet import choose_series
     from napari_mosaik.io.pet.sidecar import unit_named
     from napari_mosaik.view.invivo import measured_lines
     from napari_mosaik.workflow import invivo as work
@@ -242,10 +246,11 @@ def measure(
     if bool(sphere) == (mask is not None):
         raise InputError("give one of --sphere X,Y,Z,R and --mask FILE")
     opened = Case(case)
-    with naming_options(same_patient="--same-patient", label="--label"):
+    names = {"same_patient": "--same-patient", "label": "--label", "series": "--series"}
+    with naming_options(**names, frame_index="--frame-index"):
         volume = work.open_series(
             opened,
-            files,
+            files if series is None else choose_series(files, series),
             frame_index=frame_index,
             unit=unit_named(unit) if unit else None,
             same_patient=same_patient,
@@ -291,9 +296,9 @@ def _table(name: str, values: Any) -> None:
     rows = [
         [
             one.region, figure(one.time_h, 5), figure(one.mean), figure(one.sd),
-            figure(one.voxel_sd), figure(one.volume_ml), one.unit, one.source, one.method,
+            figure(one.voxel_sd), figure(one.volume_ml), one.unit, one.method or one.source,
         ]
         for one in values
     ]  # fmt: skip
-    header = ["region", "h", "mean", "error", "voxel SD", "mL", "unit", "source", "method"]
+    header = ["region", "h", "mean", "error", "voxel SD", "mL", "unit", "source"]
     table(f"{name} · uptake in vivo", header, rows)

@@ -50,8 +50,8 @@ def measured_lines(found: VoiMeasurement) -> list[str]:
         f"{value.label}: {number(value.mean)} ± {number(value.sd, digits=2)} {value.unit}",
         f"{count(found.n_voxels, 'voxel')}, {number(value.volume_ml, 'mL')}; spread of the voxels "
         f"{number(value.voxel_sd, digits=2)}; noise of the mean {number(found.noise, digits=2)}",
-        f"A uniform sphere of {number(found.radius_mm, 'mm')} is recovered by "
-        f"{found.recovery_mean:.0%} (centre {found.recovery_centre:.0%}): {applied}",
+        f"A uniform sphere of {number(found.radius_mm, 'mm')} radius is recovered by "
+        f"{found.recovery_mean:.0%} (its centre by {found.recovery_centre:.0%}): {applied}",
     ]
 
 

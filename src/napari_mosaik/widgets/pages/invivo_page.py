@@ -532,9 +532,11 @@ def _form(*fields: tuple[str, QWidget]) -> QWidget:
     widget = QWidget()
     form = QFormLayout(widget)
     form.setContentsMargins(0, 0, 0, 0)
-    form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     for label, field in fields:
-        form.addRow(label, field)
         if label:
+            form.addRow(label, field)
             field.setAccessibleName(label)
+        else:
+            form.addRow(field)
     return widget
