@@ -215,6 +215,18 @@ def test_update_scores_with_the_predictive_density(patient):
     assert taken.z == pytest.approx((rows[2].ln_mean - levels.mean()) / spread, abs=0.02)
 
 
+def test_blood_is_predicted_although_no_free_parameter_enters_it(patient):
+    prior = patient[0]
+    posterior = chain_posterior(patient[1][:1], prior, free=["transfer_per_h", "k03_per_h"])
+    curve = predict(posterior, [24.0, 168.0], "blood")
+    known = by_ode(dict(zip(prior.names, np.exp(prior.mean), strict=True)), [24.0, 168.0])[1]
+    for found in (curve.low, curve.median, curve.high, curve.draws[-1]):
+        np.testing.assert_allclose(found, known, rtol=1e-6)
+    noisy = predict(posterior, 24.0, "blood", cv=0.1)
+    assert noisy.draws.shape == (len(posterior.draws), 1)
+    assert noisy.high / noisy.median == pytest.approx(math.exp(0.16449), rel=1e-3)
+
+
 def test_prediction_of_regions_and_of_observations(patient):
     prior, rows = patient
     posterior = chain_posterior(rows, prior, free=TWO)

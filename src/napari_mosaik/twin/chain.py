@@ -50,7 +50,10 @@ class Chain:
         """Logarithm of y (..., t) at the times (t,), h, for (..., p) ln of the free parameters."""
         points = np.asarray(ln_free, float)
         axes = [points[..., place, None] for place in range(len(self.free))]
-        return self.ln_of_axes(axes, np.asarray(time_h, float), region)
+        time = np.asarray(time_h, float)
+        level = self.ln_of_axes(axes, time, region)
+        # blood does not depend on the parameters of the tumour: one row for all points
+        return np.broadcast_to(level, np.broadcast_shapes((*points.shape[:-1], 1), time.shape))
 
     def ln_of_axes(
         self, axes: Sequence[NDArray[Any]], time_h: FloatArray | float, region: str
