@@ -45,6 +45,15 @@ def test_a_line_against_its_normal_equations():
     assert identifiability("log_linear", wide, SCANS).correlated == (LINE.names,)
 
 
+def test_the_profile_of_a_slope_alone_keeps_the_intercept_at_its_prior():
+    row = identifiability("log_linear", LINE, SCANS, free=["slope_per_h"]).rows[0]
+    times = np.array([one.time_h for one in SCANS])
+    fallen = 2.0 - np.log([one.mean for one in SCANS])
+    slope = (times @ fallen) / (times @ times)
+    reach = math.sqrt(3.84) * math.hypot(0.07, 0.05) / math.sqrt(times @ times)
+    assert (row.profile_low, row.profile_high) == pytest.approx((slope - reach, slope + reach))
+
+
 def test_one_scan_of_a_line_is_prior_only_whatever_its_contraction():
     found = identifiability("log_linear", LINE, SCANS[:1])
     assert found.rows[0].contraction > 0.85

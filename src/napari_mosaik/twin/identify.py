@@ -125,9 +125,10 @@ def scan_identifiability(
     names = tuple(prior.names[place] for place in places)
     mean, covariance = prior.mean[places], prior.covariance[np.ix_(places, places)]
     chain = Chain(prior, names) if model == "chain" else None
-    slopes = np.zeros((0, len(names)))
+    slopes, middle = np.zeros((0, len(names))), np.zeros(0)
     if rows and chain is None:
-        slopes = log_linear_rows(prior.names, [row.time_h for row in rows])[:, places]
+        whole = log_linear_rows(prior.names, [row.time_h for row in rows])
+        slopes, middle = whole[:, places], whole @ prior.mean
     elif rows and chain is not None:
         slopes = chain.sensitivity(mean, rows)
     noise = np.array([row.ln_sd for row in rows])
@@ -139,7 +140,9 @@ def scan_identifiability(
     if chain is not None:
         ends = _profile(chain, rows, alone)
     else:
-        ends = _line_profile(slopes, rows, mean, alone)
+        ends = _line_profile(
+            slopes, np.array([row.ln_mean for row in rows]) - middle, noise, mean, alone
+        )
     moved = slopes.any(axis=0) if _is_diagonal(covariance) else np.ones(len(names), bool)
     ratio = np.diag(after) / np.diag(covariance)
     contraction = np.where(moved, np.clip(1 - ratio, 0, 1), 0.0)
@@ -181,15 +184,15 @@ def _cramer_rao(scaled: FloatArray, prior_sd: FloatArray) -> FloatArray:
 
 
 def _line_profile(
-    slopes: FloatArray, rows: Sequence[Observation], mean: FloatArray, alone: FloatArray
+    slopes: FloatArray, gaps: FloatArray, noise: FloatArray, mean: FloatArray, alone: FloatArray
 ) -> list[tuple[float, float]]:
-    """Ends of the profile of a linear model: the estimate, and sqrt(3.84) of its SD."""
-    if not rows:
+    """Ends of the profile of a linear model: the estimate, and sqrt(3.84) of its SD.
+
+    The gaps (n,) are those of ln y to the line of the prior mean, fixed parameters included.
+    """
+    if not gaps.size:
         return [(-math.inf, math.inf)] * alone.size
-    noise = np.array([row.ln_sd for row in rows])
-    values = np.array([row.ln_mean for row in rows])
-    gap = (values - slopes @ mean) / noise
-    fitted = mean + np.linalg.lstsq(slopes / noise[:, None], gap, rcond=None)[0]
+    fitted = mean + np.linalg.lstsq(slopes / noise[:, None], gaps / noise, rcond=None)[0]
     reach = math.sqrt(DELTA_CHI2) * alone
     return [
         (float(middle - width), float(middle + width))
