@@ -102,6 +102,7 @@ def test_patients_come_from_the_prior_or_the_posterior():
         ({}, 10, "at least one arm"),
         ({"a": lambda draws: draws}, 10, "'a' must return 10 finite outcomes"),
         ({"a": lambda draws: draws[:, 0] * np.nan}, 10, "'a' must return 10 finite outcomes"),
+        ({"a": 3.0}, 10, "'a' must be a function of the draws, not 3.0"),
         ({"a": lambda draws: draws[:, 0]}, 0, "whole number of 1 or more, not 0"),
     ],
 )

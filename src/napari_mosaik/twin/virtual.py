@@ -83,6 +83,8 @@ def virtual_cohort(
     draws.setflags(write=False)
     outcomes = {}
     for name, arm in arms.items():
+        if not callable(arm):
+            raise InputError(f"the arm {name!r} must be a function of the draws, not {arm!r}")
         values = np.asarray(arm(draws), float)
         if values.shape != (count,) or not np.isfinite(values).all():
             raise InputError(
