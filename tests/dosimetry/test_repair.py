@@ -243,6 +243,19 @@ def test_tiles_together_equal_tiles_alone():
     assert np.isnan(state.q_gy2()[2])
 
 
+def test_dose_and_q_until_several_times():
+    state = planned()
+    state.add_fraction(30.0, [1.0, 2.0])
+    times = [0.0, 30.0, 150.0, np.inf]
+    for value in (state.dose_gy, state.q_gy2):
+        alone = np.stack(np.broadcast_arrays(*(value(time) for time in times)), axis=-1)
+        np.testing.assert_array_equal(value(times), alone)
+        assert value(times).shape == (2, 4)
+        assert value([]).shape == (0,)
+    with pytest.raises(InputError, match="the end must be a number or a list"):
+        state.dose_gy([[1.0, 2.0]])
+
+
 def test_an_empty_state():
     state = RepairState(TWO)
     assert (state.dose_gy(), state.q_gy2(), state.unrepaired_gy(5.0)) == (0, 0, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.dosimetry.checks import (
     above_zero,
+    as_numbers,
     at_least_zero,
     not_negative,
 )
@@ -135,9 +136,34 @@ class RepairState:
         time = at_least_zero("the time of a fraction", time_h, "h")
         self._fractions.append((time, not_negative("the dose of a fraction", dose_gy, "Gy")))
 
-    def dose_gy(self, until_h: float = math.inf) -> FloatArray:
-        """Dose, Gy, a number or (n,) for tiles, up to a time, h, with a fraction at that time."""
-        until = self._until(until_h)
+    def dose_gy(self, until_h: ArrayLike = math.inf) -> FloatArray:
+        """Dose up to a time, with a fraction at that time.
+
+        Parameters
+        ----------
+        until_h
+            A number or (t,) times, h, from 0 on; infinity is allowed.
+
+        Returns
+        -------
+        numpy.ndarray
+            Dose, Gy, of the shape of the times, after that of the tiles where doses are by tile.
+        """
+        return self._at_each(until_h, self._dose)
+
+    def q_gy2(self, until_h: ArrayLike = math.inf) -> FloatArray:
+        """Effective squared dose Q = G D^2, Gy², of the shape of `dose_gy`, up to a time, h."""
+        return self._at_each(until_h, self._q)
+
+    def _at_each(self, until_h: ArrayLike, value: Callable[[float], FloatArray]) -> FloatArray:
+        times = as_numbers("the end", until_h)
+        if times.ndim > 1:
+            raise InputError("the end must be a number or a list of numbers of hours")
+        columns = [value(self._until(float(time))) for time in times.ravel()]
+        out = np.stack(np.broadcast_arrays(*columns), axis=-1) if columns else np.zeros(0)
+        return np.asarray(out if times.ndim else out[..., 0], float)[()]
+
+    def _dose(self, until: float) -> FloatArray:
         total: FloatArray = np.zeros(())
         for time, dose in self._fractions:
             if time <= until:
@@ -152,18 +178,16 @@ class RepairState:
                     total = total + source.slope * span**2 / 2
         if (total < 0).any():
             raise InputError("the dose rates give a negative dose; check their signs")
-        return np.asarray(total, float)[()]
+        return total
 
-    def q_gy2(self, until_h: float = math.inf) -> FloatArray:
-        """Effective squared dose Q = G D^2, Gy², of the shape of `dose_gy`, up to a time, h."""
-        until = self._until(until_h)
+    def _q(self, until: float) -> FloatArray:
         total: FloatArray = np.zeros(())
         for step in self._steps(until):
             total = total + 2 * np.sum(self._shares * step.damage(self._mu), axis=-1)
             if step.fraction is not None:
                 before = np.sum(self._shares * step.before(self._mu), axis=-1)
                 total = total + step.fraction**2 + 2 * step.fraction * before
-        return np.asarray(total, float)[()]
+        return total
 
     def unrepaired_gy(self, time_h: ArrayLike) -> FloatArray:
         """Unrepaired damage ``sum_n p_n U_n``, Gy, just after any fraction at that time.
